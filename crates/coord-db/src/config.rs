@@ -1,0 +1,481 @@
+//! Every setting, with its default. Unknown keys, wrong types and impossible values are refused with file and line.
+//!
+//! Commands that are run come from here alone, never from the database.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Durability, Error, LoopId, Result};
+
+/// The file that `loopctl init` writes: every setting, commented, with its default.
+pub const DEFAULT_TEXT: &str = include_str!("default_config.toml");
+/// Its name, beside the database.
+pub const FILE: &str = "config.toml";
+
+macro_rules! section {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident : $ty:ty = $default:expr),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default),* }
+            }
+        }
+    };
+}
+
+section! {
+    /// The database.
+    DatabaseConfig {
+        /// What a commit outlives.
+        durability: Durability = Durability::Normal,
+        /// How long a write waits for others.
+        busy_deadline_seconds: u64 = 5,
+        /// Backups kept by `loopctl backup`.
+        backup_keep: usize = 7,
+    }
+}
+
+section! {
+    /// The git repository.
+    RepositoryConfig {
+        /// Relative to the config file.
+        path: PathBuf = PathBuf::from(".."),
+        /// Where verified work goes.
+        integration_branch: String = "coding-loops/integration".to_owned(),
+    }
+}
+
+section! {
+    /// Leases.
+    LeaseConfig {
+        /// How long a lease lasts unless renewed.
+        ttl_seconds: i64 = 900,
+        /// Lease files for the agent as it first changes them.
+        automatic: bool = true,
+        /// How long what has come free is kept for a waiter that does not ask.
+        silent_waiter_seconds: i64 = 5,
+    }
+}
+
+/// How the prompt reaches the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptBy {
+    /// On its standard input.
+    Stdin,
+    /// As the argument after the last one.
+    Argument,
+}
+
+section! {
+    /// The agent of a loop.
+    AgentConfig {
+        /// argv; empty means that the loop is driven by hand.
+        command: Vec<String> = Vec::new(),
+        /// How the prompt reaches it.
+        prompt: PromptBy = PromptBy::Stdin,
+        /// How long one attempt may take.
+        timeout_seconds: u64 = 7200,
+        /// Between SIGTERM and SIGKILL.
+        kill_after_seconds: u64 = 10,
+        /// Variables that are passed through.
+        environment: Vec<String> = ["PATH", "HOME", "USER", "LANG", "TERM"].map(str::to_owned).to_vec(),
+        /// Output kept for each attempt.
+        output_bytes: u64 = 10_485_760,
+    }
+}
+
+/// What one loop has of its own.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoopConfig {
+    /// Its agent; what is not said is as in `[agent]`.
+    pub agent: AgentOverride,
+}
+
+/// An agent's settings that differ from `[agent]`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct AgentOverride {
+    pub command: Option<Vec<String>>,
+    pub prompt: Option<PromptBy>,
+    pub timeout_seconds: Option<u64>,
+    pub kill_after_seconds: Option<u64>,
+    pub environment: Option<Vec<String>>,
+    pub output_bytes: Option<u64>,
+}
+
+/// One check of the gate.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckConfig {
+    /// Its name, unique.
+    pub name: String,
+    /// argv.
+    pub command: Vec<String>,
+    /// The categories of tests that it applies to; empty: every one.
+    #[serde(default)]
+    pub categories: Vec<String>,
+    /// How long it may take; the gate's if not said.
+    #[serde(default)]
+    pub timeout_seconds: Option<u64>,
+    /// Whether regression-checker runs it too.
+    #[serde(default = "yes")]
+    pub baseline: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+section! {
+    /// The verification that a claimed pass must survive.
+    GateConfig {
+        /// How long a check may take.
+        timeout_seconds: u64 = 900,
+        /// Globs of files whose change needs a human's approval.
+        protected: Vec<String> = Vec::new(),
+        /// The checks, in order.
+        check: Vec<CheckConfig> = Vec::new(),
+    }
+}
+
+section! {
+    /// What monitor calls trouble.
+    MonitorConfig {
+        /// Between two looks at the worktrees.
+        interval_seconds: u64 = 30,
+        /// Failures in a row on one test.
+        stuck_failures: i64 = 3,
+        /// One attempt takes so long.
+        stuck_attempt_minutes: i64 = 30,
+        /// No sign of life for so long.
+        stuck_silence_minutes: i64 = 10,
+        /// No test passed for so long.
+        stuck_no_pass_minutes: i64 = 30,
+        /// Two changes to one file within this are a conflict.
+        conflict_window_minutes: i64 = 5,
+        /// Files that may be changed by two.
+        conflict_ignore: Vec<String> = [
+            "Cargo.lock", "package-lock.json", "pnpm-lock.yaml", "yarn.lock", "uv.lock", "poetry.lock", "go.sum",
+        ].map(str::to_owned).to_vec(),
+        /// More files than this for one test.
+        digression_files: i64 = 20,
+        /// The same error so often.
+        digression_same_error: i64 = 5,
+    }
+}
+
+section! {
+    /// Limits; 0 means none.
+    BudgetConfig {
+        /// For one test.
+        tokens_per_test: i64 = 500_000,
+        /// For one test.
+        minutes_per_test: i64 = 120,
+        /// For all loops.
+        tests_per_day: i64 = 100,
+        /// For all loops.
+        tokens_per_day: i64 = 5_000_000,
+        /// A warning at this share.
+        warn_percent: i64 = 80,
+        /// An alert at this share.
+        alert_percent: i64 = 95,
+        /// The database's size.
+        database_megabytes: i64 = 1000,
+    }
+}
+
+section! {
+    /// Deadlocks.
+    DeadlockConfig {
+        /// How long a victim has to answer.
+        grace_seconds: i64 = 30,
+        /// Who was a victim within this is spared if another will do.
+        spare_recent_minutes: i64 = 10,
+        /// How often the whole graph is read.
+        full_scan_seconds: u64 = 60,
+    }
+}
+
+section! {
+    /// Life and death.
+    HeartbeatConfig {
+        /// Between two beats.
+        beat_seconds: u64 = 15,
+        /// Without a beat for this: degraded.
+        degraded_seconds: i64 = 60,
+        /// Without a beat for this: dead.
+        dead_seconds: i64 = 300,
+        /// Nobody is judged for so long after the machine slept or its clock was set.
+        wake_grace_seconds: i64 = 30,
+    }
+}
+
+section! {
+    /// What pm waits for.
+    PmConfig {
+        /// A dead loop's tests are handed on after this.
+        reassign_after_seconds: i64 = 300,
+        /// A question resolves by its default after this.
+        decision_timeout_minutes: i64 = 60,
+        /// A loop waits so long for a dependency before the human is asked.
+        dependency_wait_minutes: i64 = 30,
+    }
+}
+
+section! {
+    /// The standing check.
+    RegressionConfig {
+        /// A check even if nothing has moved.
+        interval_seconds: u64 = 600,
+        /// Runs that must fail again before a failure is believed.
+        retries: u32 = 2,
+        /// Bisect worktrees at once; 0: one per core.
+        parallel: usize = 0,
+        /// How low its share of the machine is.
+        nice: i32 = 10,
+    }
+}
+
+section! {
+    /// How long things are kept.
+    RetentionConfig {
+        /// Settled events.
+        events_days: i64 = 30,
+        /// Deliveries that nobody takes.
+        delivery_days: i64 = 30,
+        /// Saved work that has been integrated.
+        saved_work_days: i64 = 30,
+    }
+}
+
+section! {
+    /// Where a phone can ring.
+    NotifyConfig {
+        /// argv, run for each decision and critical alert, with JSON on its standard input.
+        command: Vec<String> = Vec::new(),
+    }
+}
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub database: DatabaseConfig,
+    pub repository: RepositoryConfig,
+    pub lease: LeaseConfig,
+    pub agent: AgentConfig,
+    pub gate: GateConfig,
+    pub monitor: MonitorConfig,
+    pub budget: BudgetConfig,
+    pub deadlock: DeadlockConfig,
+    pub heartbeat: HeartbeatConfig,
+    pub pm: PmConfig,
+    pub regression: RegressionConfig,
+    pub retention: RetentionConfig,
+    pub notify: NotifyConfig,
+    /// `[loop.<id>.agent]`
+    #[serde(rename = "loop")]
+    pub loops: BTreeMap<String, LoopConfig>,
+    /// The folder of the config file, which relative paths start from.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+impl Config {
+    /// The file that goes with a database unless another is named.
+    #[must_use]
+    pub fn path_for(database: &Path) -> PathBuf {
+        database.parent().unwrap_or_else(|| Path::new(".")).join(FILE)
+    }
+
+    /// Reads the named file, or the one beside the database; without one the defaults hold.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with file, line and what was expected; also if a named file is missing.
+    pub fn load(database: &Path, named: Option<&Path>) -> Result<Self> {
+        let path = named.map_or_else(|| Self::path_for(database), Path::to_owned);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path).map(|config| Self { folder, ..config }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                Ok(Self { folder, ..Self::default() })
+            }
+            Err(error) => Err(Error::Config(format!("cannot read the config {}: {error}", path.display()))),
+        }
+    }
+
+    /// Reads settings from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Error::Config(format!("{}:{line}: {}", path.display(), error.message()))
+        })?;
+        config.validate(text).map_err(|(line, message)| Error::Config(format!("{}:{line}: {message}", path.display())))?;
+        Ok(config)
+    }
+
+    fn validate(&self, text: &str) -> Result<(), (usize, String)> {
+        let at = |section: &str, key: &str| line_of(text, section, key);
+        let positive = |section: &str, key: &str, value: i64| {
+            if value >= 1 {
+                Ok(())
+            } else {
+                Err((at(section, key), format!("{section}.{key} is {value}; expected at least 1")))
+            }
+        };
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        positive("database", "busy_deadline_seconds", signed(self.database.busy_deadline_seconds))?;
+        positive("lease", "ttl_seconds", self.lease.ttl_seconds)?;
+        positive("lease", "silent_waiter_seconds", self.lease.silent_waiter_seconds)?;
+        positive("agent", "timeout_seconds", signed(self.agent.timeout_seconds))?;
+        positive("gate", "timeout_seconds", signed(self.gate.timeout_seconds))?;
+        positive("monitor", "interval_seconds", signed(self.monitor.interval_seconds))?;
+        positive("monitor", "stuck_failures", self.monitor.stuck_failures)?;
+        positive("monitor", "digression_files", self.monitor.digression_files)?;
+        positive("deadlock", "full_scan_seconds", signed(self.deadlock.full_scan_seconds))?;
+        positive("heartbeat", "beat_seconds", signed(self.heartbeat.beat_seconds))?;
+        positive("regression", "interval_seconds", signed(self.regression.interval_seconds))?;
+        if self.heartbeat.degraded_seconds <= signed(self.heartbeat.beat_seconds) {
+            return Err((
+                at("heartbeat", "degraded_seconds"),
+                "heartbeat.degraded_seconds must be more than beat_seconds".to_owned(),
+            ));
+        }
+        if self.heartbeat.dead_seconds <= self.heartbeat.degraded_seconds {
+            return Err((
+                at("heartbeat", "dead_seconds"),
+                "heartbeat.dead_seconds must be more than degraded_seconds".to_owned(),
+            ));
+        }
+        if self.deadlock.grace_seconds < 0 {
+            return Err((at("deadlock", "grace_seconds"), "deadlock.grace_seconds must not be negative".to_owned()));
+        }
+        for glob in self.gate.protected.iter() {
+            globset::Glob::new(glob)
+                .map_err(|error| (at("gate", "protected"), format!("gate.protected: {glob:?} is no glob: {error}")))?;
+        }
+        for glob in self.monitor.conflict_ignore.iter() {
+            globset::Glob::new(glob).map_err(|error| {
+                (at("monitor", "conflict_ignore"), format!("monitor.conflict_ignore: {glob:?} is no glob: {error}"))
+            })?;
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for check in &self.gate.check {
+            if check.name.is_empty() || !names.insert(&check.name) {
+                return Err((at("[gate.check]", "name"), format!("check {:?} has no name or that of another", check.name)));
+            }
+            if check.command.is_empty() {
+                return Err((at("[gate.check]", "command"), format!("check {:?} has no command", check.name)));
+            }
+        }
+        for id in self.loops.keys() {
+            id.parse::<LoopId>().map_err(|error| (at(&format!("loop.{id}"), ""), error.to_string()))?;
+        }
+        if self.repository.integration_branch.is_empty() || self.repository.integration_branch.starts_with('-') {
+            return Err((at("repository", "integration_branch"), "repository.integration_branch is no branch name".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The agent of one loop: its own settings over those of `[agent]`.
+    #[must_use]
+    pub fn agent_of(&self, id: &LoopId) -> AgentConfig {
+        let base = self.agent.clone();
+        let Some(own) = self.loops.get(id.as_str()).map(|own| own.agent.clone()) else { return base };
+        AgentConfig {
+            command: own.command.unwrap_or(base.command),
+            prompt: own.prompt.unwrap_or(base.prompt),
+            timeout_seconds: own.timeout_seconds.unwrap_or(base.timeout_seconds),
+            kill_after_seconds: own.kill_after_seconds.unwrap_or(base.kill_after_seconds),
+            environment: own.environment.unwrap_or(base.environment),
+            output_bytes: own.output_bytes.unwrap_or(base.output_bytes),
+        }
+    }
+
+    /// Where the repository is.
+    #[must_use]
+    pub fn repository_path(&self) -> PathBuf {
+        self.folder.join(&self.repository.path)
+    }
+
+    /// How to open the database with these settings.
+    #[must_use]
+    pub fn open_options(&self) -> crate::OpenOptions {
+        crate::OpenOptions {
+            durability: self.database.durability,
+            busy_deadline: std::time::Duration::from_secs(self.database.busy_deadline_seconds),
+            ..crate::OpenOptions::default()
+        }
+    }
+}
+
+/// The line of a key in a section, as good as a message needs it.
+fn line_of(text: &str, section: &str, key: &str) -> usize {
+    let mut inside = false;
+    let mut found = 1;
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            inside = header.strip_suffix(']').is_some_and(|header| header.trim() == section);
+            if inside {
+                found = at + 1;
+            }
+        } else if inside && !key.is_empty() && line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')) {
+            return at + 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Config::parse(text, Path::new("config.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_written_default_is_the_default() {
+        assert_eq!(Config::parse(DEFAULT_TEXT, Path::new("x")).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_of_the_default_is_shown() {
+        for key in ["durability", "silent_waiter_seconds", "digression_same_error", "saved_work_days", "wake_grace_seconds"] {
+            assert!(DEFAULT_TEXT.lines().any(|line| line.starts_with(key)), "{key}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_line() {
+        assert!(refused("[database]\nspeed = 1\n").starts_with("config.toml:2: unknown field `speed`"));
+        assert!(refused("[lease]\n\nttl_seconds = \"long\"\n").starts_with("config.toml:3:"));
+        assert!(refused("[lease]\nttl_seconds = 0\n").starts_with("config.toml:2: lease.ttl_seconds is 0"));
+        assert!(refused("[heartbeat]\ndead_seconds = 10\n").starts_with("config.toml:2: heartbeat.dead_seconds"));
+        assert!(refused("nonsense").starts_with("config.toml:1:"));
+        assert!(refused("[[gate.check]]\nname = \"a\"\ncommand = []\n").contains("has no command"));
+    }
+
+    #[test]
+    fn a_loop_overrides_the_agent() {
+        let text = "[agent]\ncommand = [\"a\"]\ntimeout_seconds = 9\n[loop.one.agent]\ncommand = [\"b\"]\n";
+        let config = Config::parse(text, Path::new("x")).unwrap();
+        assert_eq!(config.agent_of(&"one".parse().unwrap()).command, ["b"]);
+        assert_eq!(config.agent_of(&"one".parse().unwrap()).timeout_seconds, 9);
+        assert_eq!(config.agent_of(&"two".parse().unwrap()).command, ["a"]);
+    }
+}

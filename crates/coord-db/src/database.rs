@@ -1,0 +1,342 @@
+//! The open database and its transactions.
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::wake::Bell;
+use crate::{Clock, Error, Result, SystemClock, Timestamp, migrate};
+
+/// How much a commit outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A killed process loses nothing; a power cut can lose the last moments.
+    #[default]
+    Normal,
+    /// A power cut loses nothing either.
+    Full,
+}
+
+/// How to open.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// What every commit of this connection outlives.
+    pub durability: Durability,
+    /// How long a write waits for other writers.
+    pub busy_deadline: Duration,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { durability: Durability::Normal, busy_deadline: Duration::from_secs(5), clock: Arc::new(SystemClock) }
+    }
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenOptions").field("durability", &self.durability).finish_non_exhaustive()
+    }
+}
+
+/// One connection to the database.
+pub struct Database {
+    connection: Connection,
+    path: Option<PathBuf>,
+    bell: Option<Bell>,
+    clock: Arc<dyn Clock>,
+    durability: Durability,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+// SQLite's busy callback takes a plain function, so the deadline lives here: one for the process, and the moment at
+// which this thread began to wait.
+static BUSY_DEADLINE_MILLIS: AtomicU64 = AtomicU64::new(5_000);
+thread_local! {
+    static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+pub(crate) fn busy_deadline() -> Duration {
+    Duration::from_millis(BUSY_DEADLINE_MILLIS.load(Ordering::Relaxed))
+}
+
+/// A flat jittered wait is fair to all writers; SQLite's own growing one starves somebody.
+#[allow(clippy::disallowed_methods)]
+fn on_busy(tries: i32) -> bool {
+    if tries == 0 {
+        WAITING_SINCE.set(Some(Instant::now()));
+    }
+    if WAITING_SINCE.get().is_some_and(|since| since.elapsed() >= busy_deadline()) {
+        return false;
+    }
+    std::thread::sleep(Duration::from_micros(fastrand::u64(50..150)));
+    true
+}
+
+impl Database {
+    /// Opens an existing database and brings it to the newest schema.
+    ///
+    /// # Errors
+    /// [`Error::NoDatabase`], [`Error::NotOurs`], [`Error::Newer`], [`Error::Damaged`] or what the file system says.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_file() => {}
+            Ok(_) => return Err(Error::NotOurs { path: path.to_owned(), detail: "it is no regular file".to_owned() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NoDatabase { path: path.to_owned() });
+            }
+            Err(error) => return Err(Error::io(format!("cannot look at {}", path.display()), error)),
+        }
+        Self::open_file(path, options, false)
+    }
+
+    /// Opens the database, making it if there is none. The file is readable by its owner alone.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn create(path: &Path, options: &OpenOptions) -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(format!("cannot make {}", path.display()), error)),
+        }
+        Self::open_file(path, options, true)
+    }
+
+    /// A database that nobody else sees and that ends with the value.
+    ///
+    /// # Errors
+    /// If SQLite cannot make one.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
+        let connection = Connection::open_in_memory()?;
+        let options = OpenOptions { clock, ..OpenOptions::default() };
+        Self::prepare(connection, None, &options, true)
+    }
+
+    fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
+        let path = path.canonicalize().map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)?;
+        Self::prepare(connection, Some(path.clone()), options, create).map_err(|error| match error {
+            Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path, detail },
+            other => other,
+        })
+    }
+
+    fn prepare(mut connection: Connection, path: Option<PathBuf>, options: &OpenOptions, create: bool) -> Result<Self> {
+        BUSY_DEADLINE_MILLIS.store(u64::try_from(options.busy_deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        connection.busy_handler(Some(on_busy))?;
+        connection.set_prepared_statement_cache_capacity(256);
+        migrate::migrate(&connection, path.as_deref(), create)?;
+        if path.is_some() {
+            connection.pragma_update(None, "journal_mode", "wal")?;
+        }
+        connection.pragma_update(None, "synchronous", synchronous(options.durability))?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        Ok(Self {
+            bell: path.as_deref().map(Bell::new),
+            connection,
+            path,
+            clock: Arc::clone(&options.clock),
+            durability: options.durability,
+        })
+    }
+
+    /// Where the file is; none for one in memory.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Where this database takes its time from.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// A number that changes whenever another connection has committed. Costs next to nothing.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn data_version(&self) -> Result<i64> {
+        Ok(self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+    }
+
+    /// Reads one consistent snapshot.
+    ///
+    /// # Errors
+    /// What `body` returns, or what SQLite says.
+    pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
+        self.connection.execute_batch("BEGIN DEFERRED").map_err(Error::from)?;
+        let transaction = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };
+        let result = body(&transaction);
+        // Nothing was written; there is nothing that a failed end could lose.
+        let _ = self.connection.execute_batch("ROLLBACK");
+        result
+    }
+
+    /// Reads and writes in one transaction: all of it, or, if `body` fails, none. Rings the bell once it is committed.
+    ///
+    /// # Errors
+    /// What `body` returns, or what SQLite says; nothing is changed then.
+    pub fn write<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>) -> Result<R, E> {
+        self.write_with(body, true)
+    }
+
+    /// As [`Database::write`], for what nobody waits for: a beat, a mark. Rings no bell.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    pub fn write_quietly<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>) -> Result<R, E> {
+        self.write_with(body, false)
+    }
+
+    /// As [`Database::write`], outliving a power cut whatever the durability: for intents of effects outside of the
+    /// database, which must be known afterwards.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    pub fn write_durably<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>) -> Result<R, E> {
+        if self.durability == Durability::Full {
+            return self.write(body);
+        }
+        self.connection.pragma_update(None, "synchronous", synchronous(Durability::Full)).map_err(Error::from)?;
+        let result = self.write(body);
+        self.connection.pragma_update(None, "synchronous", synchronous(self.durability)).map_err(Error::from)?;
+        result
+    }
+
+    fn write_with<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>, ring: bool) -> Result<R, E> {
+        self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(Error::from)?;
+        let rollback = Rollback(&self.connection);
+        // The time is read once the lock is held, so that the order of times is the order of commits.
+        let read = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };
+        let transaction = WriteTx { read };
+        let value = body(&transaction)?;
+        self.connection.prepare_cached("COMMIT").and_then(|mut s| s.execute([])).map_err(Error::from)?;
+        drop(rollback);
+        if ring && let Some(bell) = &self.bell {
+            bell.ring();
+        }
+        Ok(value)
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    pub(crate) fn ring(&self) {
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
+    }
+}
+
+fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Normal => "NORMAL",
+        Durability::Full => "FULL",
+    }
+}
+
+/// Ends the transaction if its body fails or panics.
+struct Rollback<'a>(&'a Connection);
+
+impl Drop for Rollback<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+/// One consistent snapshot at one moment.
+pub struct ReadTx<'a> {
+    pub(crate) connection: &'a Connection,
+    now: Timestamp,
+    clock: &'a dyn Clock,
+}
+
+impl ReadTx<'_> {
+    /// The moment of this transaction: the same for all that it does.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// All clocks, as they stand now.
+    #[must_use]
+    pub fn clocks(&self) -> crate::time::ClockReading {
+        self.clock.read()
+    }
+
+    pub(crate) fn query<T>(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        map: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(parameters, map)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(crate) fn query_opt<T>(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+        map: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        use rusqlite::OptionalExtension;
+        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, map).optional()?)
+    }
+
+    pub(crate) fn value<T: rusqlite::types::FromSql>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<T> {
+        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| row.get(0))?)
+    }
+}
+
+impl std::fmt::Debug for ReadTx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadTx").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// A transaction that holds the write lock. It reads as a [`ReadTx`] does.
+#[derive(Debug)]
+pub struct WriteTx<'a> {
+    read: ReadTx<'a>,
+}
+
+impl<'a> Deref for WriteTx<'a> {
+    type Target = ReadTx<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.read
+    }
+}
+
+impl WriteTx<'_> {
+    pub(crate) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
+        Ok(self.connection.prepare_cached(sql)?.execute(parameters)?)
+    }
+}

@@ -1,0 +1,152 @@
+//! Typed errors. The command line maps them to exit codes in one place.
+
+use std::path::PathBuf;
+
+/// What can go wrong in the floor. Messages are lowercase fragments; the cause is in `source()`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No file where the database should be.
+    #[error("no database at {}", path.display())]
+    NoDatabase {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file is an SQLite database of another application, or no database at all.
+    #[error("{} is not a coding-loops database ({detail})", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        detail: String,
+    },
+    /// The file was written by a newer program; it is left untouched.
+    #[error("{} has schema version {found}, newer than this program's {known}", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version this program knows.
+        known: i64,
+    },
+    /// SQLite calls the file damaged.
+    #[error("the database is damaged: {detail}")]
+    Damaged {
+        /// SQLite's words.
+        detail: String,
+    },
+    /// Another writer kept the lock past the deadline.
+    #[error("the database stayed locked by another writer for {seconds} s")]
+    Locked {
+        /// The deadline that passed.
+        seconds: u64,
+    },
+    /// The disk is full, the file or folder is read-only, or the device fails: nothing was changed.
+    #[error("the database cannot be written: {detail}")]
+    Unwritable {
+        /// SQLite's words.
+        detail: String,
+    },
+    /// The named row is not there.
+    #[error("no {what} {id:?}")]
+    NotFound {
+        /// The kind of row.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The row exists already.
+    #[error("{what} {id:?} exists already")]
+    Exists {
+        /// The kind of row.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The state does not allow this move.
+    #[error("{0}")]
+    Refused(String),
+    /// A fencing token is stale: the lease was replaced, revoked or released since.
+    #[error("the lease is lost: token {token} of {loop_id} holds {}", describe_lost(path))]
+    LeaseLost {
+        /// The loop that asked.
+        loop_id: String,
+        /// Its token.
+        token: i64,
+        /// The path that it no longer holds, if one was named.
+        path: Option<String>,
+    },
+    /// A second copy of a component.
+    #[error("{component} is running already as pid {pid}")]
+    AlreadyRunning {
+        /// The component.
+        component: String,
+        /// The process that runs.
+        pid: i64,
+    },
+    /// An id, path, payload or other argument that is not allowed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The configuration file is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// The file system said no.
+    #[error("{context}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Anything else that SQLite answers; a constraint that a foreign row breaks, for instance.
+    #[error("the database refused a statement")]
+    Sqlite(#[source] SqliteError),
+}
+
+fn describe_lost(path: &Option<String>) -> String {
+    path.as_ref().map_or_else(|| "nothing any more".to_owned(), |path| format!("{path:?} no longer"))
+}
+
+/// An SQLite error whose type stays inside this crate.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SqliteError(pub(crate) rusqlite::Error);
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// True where waiting may help without anyone's doing: a lock, a full disk, a read-only file.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Locked { .. } | Self::Unwritable { .. })
+    }
+
+    pub(crate) fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { context: context.into(), source }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        if let rusqlite::Error::SqliteFailure(failure, message) = &error {
+            let detail = message.clone().unwrap_or_else(|| failure.to_string());
+            return match failure.code {
+                Code::DatabaseBusy | Code::DatabaseLocked => {
+                    Self::Locked { seconds: crate::database::busy_deadline().as_secs() }
+                }
+                Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure | Code::CannotOpen => Self::Unwritable { detail },
+                Code::DatabaseCorrupt | Code::NotADatabase => Self::Damaged { detail },
+                _ => Self::Sqlite(SqliteError(error)),
+            };
+        }
+        Self::Sqlite(SqliteError(error))
+    }
+}

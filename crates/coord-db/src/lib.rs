@@ -1,0 +1,32 @@
+//! The floor of coding-loops: one SQLite database that holds all state.
+//!
+//! This crate is the only one that names `rusqlite`. Its public API speaks the domain: [`Database::write`] opens one
+//! transaction and hands out a [`WriteTx`], whose methods are the named operations of each table (`claim_next_test`,
+//! `acquire`, `publish`, …). What commits in one closure commits together or not at all, and the bell is rung after it.
+//!
+//! Architecture invariant: nothing read from the database is ever executed, and no state lives outside of it.
+
+mod database;
+mod error;
+mod migrate;
+mod model;
+mod tables;
+
+pub mod config;
+pub mod locate;
+pub mod process;
+pub mod time;
+pub mod wake;
+
+pub use config::Config;
+pub use database::{Database, Durability, OpenOptions, ReadTx, WriteTx};
+pub use error::{Error, Result};
+pub use migrate::{APPLICATION_ID, SCHEMA_VERSION};
+pub use model::enums::*;
+pub use model::event::*;
+pub use model::ids::*;
+pub use model::lease_path::LeasePath;
+pub use model::payload;
+pub use model::payload::Payload;
+pub use tables::*;
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};

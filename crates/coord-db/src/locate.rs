@@ -1,0 +1,44 @@
+//! Where the database is: named, in the environment, or found from the current folder.
+
+use std::path::{Path, PathBuf};
+
+/// The folder in a repository that holds everything.
+pub const FOLDER: &str = "coding-loops";
+/// The database's file name in it.
+pub const FILE: &str = "coordination.db";
+/// The environment variable that names the database.
+pub const VARIABLE: &str = "CODING_LOOPS_DB";
+
+/// `named`, else the environment's, else the one of the nearest folder above `from` that has one. A worktree of a
+/// repository finds the repository's. The answer may not exist; it is then where one would be made.
+#[must_use]
+pub fn database(named: Option<&Path>, from: &Path) -> PathBuf {
+    if let Some(named) = named {
+        return named.to_owned();
+    }
+    if let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+        return PathBuf::from(value);
+    }
+    for folder in from.ancestors() {
+        let candidate = folder.join(FOLDER).join(FILE);
+        if candidate.exists() {
+            return candidate;
+        }
+        if let Some(main) = main_checkout(folder) {
+            let candidate = main.join(FOLDER).join(FILE);
+            if candidate.exists() {
+                return candidate;
+            }
+        }
+    }
+    from.join(FOLDER).join(FILE)
+}
+
+/// The main checkout of the repository that `folder` is a linked worktree of.
+fn main_checkout(folder: &Path) -> Option<PathBuf> {
+    let link = std::fs::read_to_string(folder.join(".git")).ok()?;
+    let git_dir = folder.join(link.strip_prefix("gitdir:")?.trim());
+    let common = std::fs::read_to_string(git_dir.join("commondir")).ok()?;
+    let common = git_dir.join(common.trim()).canonicalize().ok()?;
+    common.parent().map(Path::to_owned)
+}

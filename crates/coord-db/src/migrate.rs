@@ -1,0 +1,109 @@
+//! From an empty or older file to this program's schema, in one transaction; a newer file is refused and left untouched.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::{Error, Result, Timestamp};
+
+/// Marks the file as ours (`PRAGMA application_id`): "cLoP".
+pub const APPLICATION_ID: i64 = 0x634c_6f50;
+
+/// The migrations, in order; only ever appended. The number of them is the schema's version.
+const MIGRATIONS: &[&str] = &[include_str!("../../../schema/migrations/0001_initial.sql")];
+
+/// The schema's version that this program writes (`PRAGMA user_version`).
+pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+pub(crate) fn pragma(connection: &Connection, name: &str) -> Result<i64> {
+    Ok(connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?)
+}
+
+/// Brings a file that is ours to the newest schema. Backs an older one up first, beside it under `backups/`.
+///
+/// # Errors
+/// [`Error::Newer`], [`Error::NotOurs`], or what SQLite says; the file is then as it was.
+pub(crate) fn migrate(connection: &Connection, path: Option<&Path>, create: bool) -> Result<()> {
+    let shown = || path.map_or_else(|| PathBuf::from(":memory:"), Path::to_owned);
+    let (application, version) = (pragma(connection, "application_id")?, pragma(connection, "user_version")?);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application == 0 && version == 0 && tables == 0 {
+        if !create {
+            return Err(Error::NotOurs { path: shown(), detail: "it is empty".to_owned() });
+        }
+    } else if application != APPLICATION_ID {
+        return Err(Error::NotOurs { path: shown(), detail: "it belongs to another application".to_owned() });
+    } else if version > SCHEMA_VERSION {
+        return Err(Error::Newer { path: shown(), found: version, known: SCHEMA_VERSION });
+    } else if version == SCHEMA_VERSION {
+        return Ok(());
+    } else if let Some(path) = path {
+        back_up_before(connection, path, version)?;
+    }
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let result = (|| {
+        // Another process may have been first.
+        let version = pragma(connection, "user_version")?;
+        for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
+            connection.execute_batch(migration)?;
+        }
+        connection
+            .execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}"))?;
+        Ok(())
+    })();
+    connection.execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    result
+}
+
+fn back_up_before(connection: &Connection, path: &Path, version: i64) -> Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new(".")).join("backups");
+    std::fs::create_dir_all(&folder).map_err(|error| Error::io(format!("cannot make {}", folder.display()), error))?;
+    let now = crate::Clock::now(&crate::SystemClock);
+    let name = format!("before-migration-from-{version}-{}.db", file_stamp(now));
+    connection.backup("main", folder.join(name), None::<fn(rusqlite::backup::Progress)>)?;
+    Ok(())
+}
+
+/// A time as it can stand in a file name, `20261122T000001005Z`.
+pub(crate) fn file_stamp(time: Timestamp) -> String {
+    time.to_rfc3339().replace(['-', ':', '.'], "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(connection: &Connection) -> Vec<(String, String, Option<String>)> {
+        let mut statement = connection
+            .prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
+            .unwrap();
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn migrations_add_up_to_schema_sql() {
+        let migrated = Connection::open_in_memory().unwrap();
+        migrate(&migrated, None, true).unwrap();
+        let whole = Connection::open_in_memory().unwrap();
+        whole.execute_batch(include_str!("../../../schema/schema.sql")).unwrap();
+        assert_eq!(objects(&migrated), objects(&whole));
+        assert_eq!(pragma(&whole, "application_id").unwrap(), APPLICATION_ID);
+        assert_eq!(pragma(&whole, "user_version").unwrap(), SCHEMA_VERSION);
+        let subscriptions = |connection: &Connection| -> Vec<(String, String)> {
+            let mut statement = connection.prepare("SELECT id, event_types FROM subscriptions ORDER BY id").unwrap();
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        assert_eq!(subscriptions(&migrated), subscriptions(&whole));
+    }
+
+    #[test]
+    fn a_newer_or_foreign_file_is_refused() {
+        let newer = Connection::open_in_memory().unwrap();
+        migrate(&newer, None, true).unwrap();
+        newer.execute_batch(&format!("PRAGMA user_version = {}", SCHEMA_VERSION + 1)).unwrap();
+        assert!(matches!(migrate(&newer, None, true), Err(Error::Newer { .. })));
+        let foreign = Connection::open_in_memory().unwrap();
+        foreign.execute_batch("CREATE TABLE x (y)").unwrap();
+        assert!(matches!(migrate(&foreign, None, true), Err(Error::NotOurs { .. })));
+    }
+}

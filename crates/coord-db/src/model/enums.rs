@@ -1,0 +1,154 @@
+//! Closed lists of values, spelled as the database spells them.
+
+macro_rules! text_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vmeta])* #[serde(rename = $text)] #[doc = concat!("`", $text, "`")] $variant),+ }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The value as the database spells it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = crate::Error;
+            fn from_str(text: &str) -> Result<Self, crate::Error> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(crate::Error::Invalid(format!("{text:?} is none of {}", [$($text),+].join(", ")))),
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl rusqlite::ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+                Ok(self.as_str().into())
+            }
+        }
+
+        impl rusqlite::types::FromSql for $name {
+            fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+                value.as_str()?.parse().map_err(rusqlite::types::FromSqlError::other)
+            }
+        }
+    };
+}
+
+text_enum!(
+    /// What a loop is doing.
+    LoopStatus { Running = "running", Stopped = "stopped", Paused = "paused", Error = "error" }
+);
+text_enum!(
+    /// How far a test is.
+    TestStatus {
+        Pending = "pending", InProgress = "in_progress", Passed = "passed",
+        Failed = "failed", Blocked = "blocked", Skipped = "skipped",
+    }
+);
+text_enum!(
+    /// How a test's last attempt ended.
+    LastResult { Pass = "pass", Fail = "fail", Blocked = "blocked" }
+);
+text_enum!(
+    /// Whose fault an error is, and so what is done about it.
+    ErrorCategory {
+        Transient = "transient", Permanent = "permanent", System = "system", Code = "code", Spec = "spec",
+        Resource = "resource", Dependency = "dependency", Human = "human", Conflict = "conflict",
+    }
+);
+text_enum!(
+    /// Why a lease ended.
+    UnlockCause {
+        Released = "released", Expired = "expired", Revoked = "revoked", OwnerDied = "owner_died", Forced = "forced",
+    }
+);
+text_enum!(
+    /// A component's health as it is written down.
+    HealthStatus { Healthy = "healthy", Degraded = "degraded", Dead = "dead", Unknown = "unknown" }
+);
+text_enum!(
+    /// How bad an alert is.
+    Severity { Info = "info", Warning = "warning", Error = "error", Critical = "critical" }
+);
+text_enum!(
+    /// What an alert is about.
+    AlertType {
+        Stuck = "stuck", Conflict = "conflict", Digression = "digression", Resource = "resource", Regression = "regression",
+    }
+);
+text_enum!(
+    /// How far a decision is.
+    DecisionStatus { Pending = "pending", Decided = "decided", AutoResolved = "auto_resolved", Expired = "expired" }
+);
+text_enum!(
+    /// How far a delivery is.
+    DeliveryStatus { Pending = "pending", Acknowledged = "acknowledged", SetAside = "set_aside" }
+);
+text_enum!(
+    /// How far a journalled effect is.
+    JournalStatus { InProgress = "in_progress", Committed = "committed", RolledBack = "rolled_back" }
+);
+text_enum!(
+    /// How one run of a check ended.
+    CheckOutcome { Pass = "pass", Fail = "fail", Error = "error" }
+);
+text_enum!(
+    /// How a deadlock ended.
+    DeadlockOutcome { Released = "released", Revoked = "revoked", Dissolved = "dissolved" }
+);
+text_enum!(
+    /// What is known of a test that once passed and now fails.
+    RegressionStatus {
+        Suspected = "suspected", Bisecting = "bisecting", Regressed = "regressed",
+        Unknown = "unknown", Flaky = "flaky", Cleared = "cleared",
+    }
+);
+text_enum!(
+    /// How a check fared at a commit of the integration branch.
+    RunOutcome { Pass = "pass", Fail = "fail", Flaky = "flaky", Error = "error" }
+);
+text_enum!(
+    /// What an item of knowledge is.
+    KnowledgeType { Fact = "fact", Decision = "decision", Pattern = "pattern", Warning = "warning" }
+);
+text_enum!(
+    /// What an owned resource is.
+    ResourceType { File = "file", Type = "type", Interface = "interface", Endpoint = "endpoint", Migration = "migration" }
+);
+text_enum!(
+    /// What a change request asks for.
+    RequestType { Modify = "modify", Extend = "extend", Delete = "delete" }
+);
+text_enum!(
+    /// How far a change request is.
+    RequestStatus { Pending = "pending", Approved = "approved", Rejected = "rejected", Applied = "applied" }
+);
+text_enum!(
+    /// How far a migration of the users' own database is.
+    MigrationStatus { Pending = "pending", Applied = "applied", Failed = "failed" }
+);
+text_enum!(
+    /// What kind of git object a checkpoint's ref names.
+    CheckpointType { Branch = "branch", Stash = "stash", Tag = "tag" }
+);
+
+impl ErrorCategory {
+    /// True for an error that is not the agent's: the attempt is given back.
+    #[must_use]
+    pub const fn gives_attempt_back(self) -> bool {
+        matches!(self, Self::Transient | Self::System | Self::Resource | Self::Dependency)
+    }
+}

@@ -1,0 +1,60 @@
+//! An event to be said.
+
+use crate::{ActorId, Event, EventId, Payload};
+
+/// An event that is about to be published. Its id and time are given when it is inserted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    pub(crate) source: ActorId,
+    pub(crate) payload: Payload,
+    pub(crate) priority: i64,
+    pub(crate) correlation_id: Option<String>,
+    pub(crate) caused_by: Option<EventId>,
+}
+
+impl NewEvent {
+    /// `source` says `payload`, with the priority that its type has by default.
+    #[must_use]
+    pub fn new(source: ActorId, payload: impl Into<Payload>) -> Self {
+        let payload = payload.into();
+        Self { source, priority: payload.default_priority(), payload, correlation_id: None, caused_by: None }
+    }
+
+    /// 1 is the most urgent.
+    #[must_use]
+    pub fn priority(mut self, priority: i64) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Says which event led to this one; the story goes on.
+    #[must_use]
+    pub fn caused_by(mut self, cause: &Event) -> Self {
+        self.caused_by = Some(cause.id.clone());
+        self.correlation_id = Some(cause.correlation_id.clone().unwrap_or_else(|| cause.id.to_string()));
+        self
+    }
+
+    /// Says which event led to this one, if one did.
+    #[must_use]
+    pub fn caused_by_opt(self, cause: Option<&Event>) -> Self {
+        match cause {
+            Some(cause) => self.caused_by(cause),
+            None => self,
+        }
+    }
+
+    /// Says which event led to this one by its id alone; the story is found in the database at publishing.
+    #[must_use]
+    pub fn caused_by_id(mut self, cause: Option<EventId>) -> Self {
+        self.caused_by = cause;
+        self
+    }
+
+    /// Joins the story with this id.
+    #[must_use]
+    pub fn correlation(mut self, id: Option<String>) -> Self {
+        self.correlation_id = id;
+        self
+    }
+}

@@ -1,0 +1,197 @@
+//! Every id is a type of its own.
+//!
+//! Ids of loops, tests and components follow one grammar: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. Text that another tool wrote
+//! into the database is taken as it is, so that an orphan row can be read and reported.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::Error;
+
+/// Ids that no loop may have.
+pub const RESERVED: [&str; 8] =
+    ["monitor", "deadlock-detector", "regression-checker", "pm-agent", "pm", "heartbeat", "human", "all"];
+
+fn fits_grammar(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=64).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+macro_rules! text_id {
+    ($(#[$meta:meta])* $name:ident, $what:literal, $check:expr) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// Takes text that is already in the database, whatever it is.
+            #[allow(dead_code)]
+            pub(crate) fn trusted(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let check: fn(&str) -> Result<(), String> = $check;
+                check(text).map_err(|why| Error::Invalid(format!("{text:?} is no {}: {why}", $what)))?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0 == other
+            }
+        }
+
+        impl rusqlite::ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+                self.0.to_sql()
+            }
+        }
+
+        impl rusqlite::types::FromSql for $name {
+            fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+                String::column_result(value).map(Self)
+            }
+        }
+    };
+}
+
+fn grammar(text: &str) -> Result<(), String> {
+    if fits_grammar(text) {
+        Ok(())
+    } else {
+        Err("use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit".to_owned())
+    }
+}
+
+fn not_empty(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') { Err("it must not be empty or contain NUL".to_owned()) } else { Ok(()) }
+}
+
+text_id!(
+    /// A loop: one coding agent run over and over on its own branch.
+    LoopId, "loop id", |text| {
+        if RESERVED.contains(&text) {
+            return Err("it is reserved for the system".to_owned());
+        }
+        grammar(text)
+    }
+);
+text_id!(
+    /// A test: one goal on a loop's queue.
+    TestId, "test id", grammar
+);
+text_id!(
+    /// A component as far as health goes: a supervisor or a loop.
+    ComponentId, "component id", grammar
+);
+text_id!(
+    /// Whoever says or hears events: a loop, a supervisor, `human`, or another tool.
+    ActorId, "id", grammar
+);
+text_id!(
+    /// An event. Any unique text is legal; ours are UUIDv7.
+    EventId, "event id", not_empty
+);
+text_id!(
+    /// A subscription.
+    SubscriptionId, "subscription id", not_empty
+);
+text_id!(
+    /// A decision put to the human.
+    DecisionId, "decision id", not_empty
+);
+
+impl EventId {
+    /// A new time-ordered id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(new_id())
+    }
+}
+
+impl DecisionId {
+    /// A new time-ordered id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(new_id())
+    }
+}
+
+impl From<&LoopId> for ActorId {
+    fn from(id: &LoopId) -> Self {
+        Self(id.0.clone())
+    }
+}
+
+impl From<&LoopId> for ComponentId {
+    fn from(id: &LoopId) -> Self {
+        Self(id.0.clone())
+    }
+}
+
+impl ActorId {
+    /// The person.
+    #[must_use]
+    pub fn human() -> Self {
+        Self("human".to_owned())
+    }
+}
+
+/// A new time-ordered unique text, for rows whose id has no meaning of its own.
+#[must_use]
+pub fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_kept() {
+        for good in ["loop-1", "a", "CP-UFS-001", "9.x_y", &"a".repeat(64)] {
+            assert!(good.parse::<TestId>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a b", "a/b", "ä", "a\n", &"a".repeat(65)] {
+            assert!(bad.parse::<TestId>().is_err(), "{bad:?}");
+        }
+        for reserved in RESERVED {
+            assert!(reserved.parse::<LoopId>().is_err(), "{reserved}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Who a process is, and whether it is proven gone.
+//!
+//! A pid alone says nothing: it is reused, and it means something else in another pid namespace. Identity is pid, start
+//! time, boot id and the pid namespace's inode. An entry that is missing under /proc is no proof (sandboxes hide them);
+//! only the kernel's own ESRCH is, or another start time for the same pid.
+
+use std::sync::OnceLock;
+
+use serde::Serialize;
+
+/// A process for as long as it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProcessIdentity {
+    /// Its pid in its own namespace.
+    pub pid: i64,
+    /// Field 22 of `/proc/PID/stat`, in clock ticks since boot.
+    pub pid_start_time: Option<i64>,
+    /// Which boot it belongs to.
+    pub boot_id: Option<String>,
+    /// The inode of its pid namespace.
+    pub pid_namespace: Option<i64>,
+}
+
+/// What can be said about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Liveness {
+    /// It runs.
+    Alive,
+    /// It is gone; the kernel says so.
+    Gone,
+    /// It cannot be told from here.
+    Unknown,
+}
+
+/// This boot's id; empty where the kernel hides it.
+#[must_use]
+pub fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned())
+}
+
+fn own_pid_namespace() -> Option<i64> {
+    static NAMESPACE: OnceLock<Option<i64>> = OnceLock::new();
+    *NAMESPACE.get_or_init(|| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata("/proc/self/ns/pid").ok().and_then(|meta| i64::try_from(meta.ino()).ok())
+    })
+}
+
+/// When the process with this pid started, in clock ticks since boot; `None` if it cannot be seen.
+#[must_use]
+pub fn start_time(pid: i64) -> Option<i64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name is in parentheses and may contain anything, further parentheses included.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split_ascii_whitespace();
+    // A zombie has ended; only its parent has not looked yet.
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl ProcessIdentity {
+    /// This process.
+    #[must_use]
+    pub fn own() -> Self {
+        Self::of(i64::from(std::process::id()))
+    }
+
+    /// Another process of this machine and namespace, as far as it can be seen.
+    #[must_use]
+    pub fn of(pid: i64) -> Self {
+        Self {
+            pid,
+            pid_start_time: start_time(pid),
+            boot_id: Some(boot_id().to_owned()).filter(|id| !id.is_empty()),
+            pid_namespace: own_pid_namespace(),
+        }
+    }
+
+    /// Asks the kernel whether this very process still runs.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        if let Some(boot) = &self.boot_id
+            && !boot_id().is_empty()
+            && boot != boot_id()
+        {
+            return Liveness::Gone;
+        }
+        if self.pid_namespace.is_some() && self.pid_namespace != own_pid_namespace() {
+            return Liveness::Unknown;
+        }
+        if !exists(self.pid) {
+            return Liveness::Gone;
+        }
+        match (self.pid_start_time, start_time(self.pid)) {
+            (Some(then), Some(now)) if then != now => Liveness::Gone,
+            (Some(_), Some(_)) => Liveness::Alive,
+            // It exists but cannot be seen: a zombie, or hidden by a sandbox.
+            (Some(_), None) if is_zombie(self.pid) => Liveness::Gone,
+            (Some(_), None) => Liveness::Unknown,
+            (None, _) => Liveness::Alive,
+        }
+    }
+}
+
+/// False only if the kernel answers ESRCH.
+fn exists(pid: i64) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    !matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
+}
+
+fn is_zombie(pid: i64) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X')))
+        .unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_process_lives_and_an_ended_one_is_gone() {
+        assert_eq!(ProcessIdentity::own().liveness(), Liveness::Alive);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let identity = ProcessIdentity::of(i64::from(child.id()));
+        child.wait().unwrap();
+        assert_eq!(identity.liveness(), Liveness::Gone);
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process_and_a_foreign_namespace_cannot_be_judged() {
+        let mut other = ProcessIdentity::own();
+        other.pid_start_time = other.pid_start_time.map(|time| time - 1);
+        assert_eq!(other.liveness(), Liveness::Gone);
+        let mut foreign = ProcessIdentity::own();
+        foreign.pid_namespace = Some(1);
+        assert_eq!(foreign.liveness(), Liveness::Unknown);
+        let mut earlier_boot = ProcessIdentity::own();
+        earlier_boot.boot_id = Some("another".to_owned());
+        assert_eq!(earlier_boot.liveness(), Liveness::Gone);
+    }
+}

@@ -1,0 +1,140 @@
+//! Alerts: raised once for each cause (its fingerprint), updated while it lasts, closed when it is gone.
+
+use serde_json::Value;
+
+use crate::{AlertType, Error, EventId, ReadTx, Result, Severity, Timestamp, WriteTx, new_id};
+
+row! {
+    /// An alert.
+    Alert {
+        id: String, severity: Severity, alert_type: AlertType, source: String, message: String, context: Value,
+        acknowledged: bool, acknowledged_by: Option<String>, acknowledged_at: Option<Timestamp>, created_at: Timestamp,
+        closed_at: Option<Timestamp>, updated_at: Option<Timestamp>, fingerprint: Option<String>, event_id: Option<EventId>,
+    }
+}
+
+/// An alert to be raised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewAlert {
+    /// What names the cause; one alert is open for it at a time.
+    pub fingerprint: String,
+    /// How bad.
+    pub severity: Severity,
+    /// What about.
+    pub alert_type: AlertType,
+    /// Who says so.
+    pub source: String,
+    /// For people.
+    pub message: String,
+    /// Details.
+    pub context: Value,
+    /// The event that says the same.
+    pub event_id: Option<EventId>,
+}
+
+/// What raising an alert did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertRaised {
+    /// There was none for this cause.
+    New,
+    /// It said something else before.
+    Updated,
+    /// It stood already, word for word.
+    Unchanged,
+}
+
+impl ReadTx<'_> {
+    /// Alerts, open ones only or all, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn alerts(&self, open_only: bool) -> Result<Vec<Alert>> {
+        self.query(
+            select!(Alert, "FROM alerts WHERE ?1 = 0 OR closed_at IS NULL ORDER BY created_at, id"),
+            [open_only],
+            Alert::from_row,
+        )
+    }
+
+    /// The open alert for a cause.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn open_alert(&self, fingerprint: &str) -> Result<Option<Alert>> {
+        self.query_opt(
+            select!(Alert, "FROM alerts WHERE fingerprint = ?1 AND closed_at IS NULL"),
+            [fingerprint],
+            Alert::from_row,
+        )
+    }
+
+    /// The open alerts of one source.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn open_alerts_of(&self, source: &str) -> Result<Vec<Alert>> {
+        self.query(
+            select!(Alert, "FROM alerts WHERE source = ?1 AND closed_at IS NULL ORDER BY created_at, id"),
+            [source],
+            Alert::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Raises an alert, or updates the one that is open for the same cause.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn raise_alert(&self, new: &NewAlert) -> Result<AlertRaised> {
+        if let Some(open) = self.open_alert(&new.fingerprint)? {
+            if open.severity == new.severity && open.message == new.message && open.context == new.context {
+                return Ok(AlertRaised::Unchanged);
+            }
+            self.execute(
+                "UPDATE alerts SET severity = ?2, message = ?3, context = ?4, updated_at = ?5 WHERE id = ?1",
+                rusqlite::params![open.id, new.severity, new.message, new.context.to_string(), self.now()],
+            )?;
+            return Ok(AlertRaised::Updated);
+        }
+        self.execute(
+            "INSERT INTO alerts (id, severity, alert_type, source, message, context, created_at, fingerprint, event_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            rusqlite::params![
+                new_id(),
+                new.severity,
+                new.alert_type,
+                new.source,
+                new.message,
+                new.context.to_string(),
+                self.now(),
+                new.fingerprint,
+                new.event_id
+            ],
+        )?;
+        Ok(AlertRaised::New)
+    }
+
+    /// The cause is gone. False if no alert was open for it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn close_alert(&self, fingerprint: &str) -> Result<bool> {
+        Ok(self.execute(
+            "UPDATE alerts SET closed_at = ?2 WHERE fingerprint = ?1 AND closed_at IS NULL",
+            rusqlite::params![fingerprint, self.now()],
+        )? > 0)
+    }
+
+    /// Someone has seen the alert.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn acknowledge_alert(&self, id: &str, by: &str) -> Result<()> {
+        let changed = self.execute(
+            "UPDATE alerts SET acknowledged = 1, acknowledged_by = ?2, acknowledged_at = ?3 WHERE id = ?1",
+            rusqlite::params![id, by, self.now()],
+        )?;
+        if changed == 0 { Err(Error::not_found("alert", id)) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,108 @@
+//! `loopctl check`: SQLite's own integrity, foreign keys, and what must always hold here.
+
+use serde::Serialize;
+
+use crate::{Database, Result};
+
+/// Something that should not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Which rule.
+    pub rule: &'static str,
+    /// Where, in words.
+    pub detail: String,
+}
+
+/// Each query lists the rows that break its rule.
+const INVARIANTS: &[(&str, &str)] = &[
+    ("a passed test is verified", "SELECT id FROM tests WHERE status = 'passed' AND verified_at IS NULL"),
+    (
+        "a loop's current test is its own and in progress",
+        "SELECT l.id || ' says ' || l.current_test_id FROM loops AS l LEFT JOIN tests AS t ON t.id = l.current_test_id
+         WHERE l.current_test_id IS NOT NULL AND (t.id IS NULL OR t.loop_id <> l.id OR t.status <> 'in_progress')",
+    ),
+    (
+        "a loop has at most one test in progress",
+        "SELECT loop_id FROM tests WHERE status = 'in_progress' GROUP BY loop_id HAVING count(*) > 1",
+    ),
+    (
+        "a test in progress belongs to a loop that is at work",
+        "SELECT t.id FROM tests AS t JOIN loops AS l ON l.id = t.loop_id
+         WHERE t.status = 'in_progress' AND l.status IN ('stopped', 'error')",
+    ),
+    (
+        "a lease belongs to a registered loop",
+        "SELECT file_path || ' of ' || locked_by FROM file_locks WHERE locked_by NOT IN (SELECT id FROM loops)",
+    ),
+    (
+        "no two loops hold overlapping leases",
+        "SELECT a.file_path || ' of ' || a.locked_by || ' and ' || b.file_path || ' of ' || b.locked_by
+         FROM file_locks AS a JOIN file_locks AS b ON a.locked_by <> b.locked_by AND substr(a.file_path, -1) = '/'
+           AND b.file_path >= a.file_path AND substr(b.file_path, 1, length(a.file_path)) = a.file_path
+         WHERE (a.expires_at IS NULL OR a.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))
+           AND (b.expires_at IS NULL OR b.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))",
+    ),
+    (
+        "no fencing token is ahead of the counter",
+        "SELECT file_path FROM file_locks WHERE fencing_token > (SELECT value FROM counters WHERE name = 'fencing_token')",
+    ),
+    (
+        "a wait edge joins registered loops",
+        "SELECT waiter || ' waits for ' || holder FROM wait_graph
+         WHERE waiter NOT IN (SELECT id FROM loops) OR holder NOT IN (SELECT id FROM loops)",
+    ),
+    (
+        "a delivery has its event",
+        "SELECT subscription_id || ' ' || event_id FROM deliveries WHERE event_id NOT IN (SELECT id FROM events)",
+    ),
+    (
+        "an acknowledged event has no open delivery",
+        "SELECT e.id FROM events AS e JOIN deliveries AS d ON d.event_id = e.id
+         WHERE e.acknowledged = 1 AND d.status = 'pending'",
+    ),
+    (
+        "an event's cause comes before it",
+        "SELECT e.id FROM events AS e JOIN events AS c ON c.id = e.caused_by WHERE c.rowid >= e.rowid",
+    ),
+    (
+        "a test depends on a test that exists",
+        "SELECT id FROM tests WHERE depends_on IS NOT NULL AND depends_on NOT IN (SELECT id FROM tests)",
+    ),
+    (
+        "subscriptions are matched as they stand",
+        "SELECT s.id FROM subscriptions AS s, json_each(s.event_types) AS t
+         WHERE s.active = 1 AND NOT EXISTS (SELECT 1 FROM subscription_matches AS m
+                                            WHERE m.subscription_id = s.id AND m.event_type = t.value)",
+    ),
+];
+
+impl Database {
+    /// Looks for everything that should not be. Empty is clean.
+    ///
+    /// # Errors
+    /// What SQLite says when it cannot even look.
+    pub fn check(&self) -> Result<Vec<Problem>> {
+        self.read(|tx| {
+            let mut problems = Vec::new();
+            for detail in tx.query("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))? {
+                if detail != "ok" {
+                    problems.push(Problem { rule: "the file is sound", detail });
+                }
+            }
+            let orphans = tx.query("PRAGMA foreign_key_check", [], |row| {
+                Ok(format!(
+                    "row {} of {} refers to no row of {}",
+                    row.get::<_, Option<i64>>(1)?.unwrap_or_default(),
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(2)?
+                ))
+            })?;
+            problems.extend(orphans.into_iter().map(|detail| Problem { rule: "every foreign key has its row", detail }));
+            for (rule, sql) in INVARIANTS {
+                let broken = tx.query(sql, [], |row| row.get::<_, String>(0))?;
+                problems.extend(broken.into_iter().map(|detail| Problem { rule, detail }));
+            }
+            Ok(problems)
+        })
+    }
+}

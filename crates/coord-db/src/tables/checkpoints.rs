@@ -1,0 +1,91 @@
+//! Checkpoints: git refs to go back to, and refs under which work was saved.
+
+use crate::{CheckpointType, Error, LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
+
+row! {
+    /// A checkpoint.
+    Checkpoint {
+        id: String, loop_id: LoopId, test_id: Option<TestId>, git_ref: String, checkpoint_type: CheckpointType,
+        created_at: Timestamp, deleted_at: Option<Timestamp>, commit_hash: Option<String>, reason: Option<String>,
+    }
+}
+
+/// A checkpoint to be written down.
+#[derive(Debug, Clone)]
+pub struct NewCheckpoint {
+    /// Whose.
+    pub loop_id: LoopId,
+    /// For which test.
+    pub test_id: Option<TestId>,
+    /// The ref in the repository.
+    pub git_ref: String,
+    /// `branch` for a state to go back to, `stash` for saved work.
+    pub checkpoint_type: CheckpointType,
+    /// What the ref names.
+    pub commit_hash: String,
+    /// Why it was made.
+    pub reason: String,
+}
+
+impl ReadTx<'_> {
+    /// Checkpoints that still exist, of one loop or all, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn checkpoints(&self, loop_id: Option<&LoopId>) -> Result<Vec<Checkpoint>> {
+        self.query(
+            select!(
+                Checkpoint,
+                "FROM checkpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR loop_id = ?1) ORDER BY created_at DESC, id DESC"
+            ),
+            [loop_id],
+            Checkpoint::from_row,
+        )
+    }
+
+    /// One checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn checkpoint(&self, id: &str) -> Result<Checkpoint> {
+        self.query_opt(select!(Checkpoint, "FROM checkpoints WHERE id = ?1"), [id], Checkpoint::from_row)?
+            .ok_or_else(|| Error::not_found("checkpoint", id))
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down a checkpoint. Gives its id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_checkpoint(&self, new: &NewCheckpoint) -> Result<String> {
+        let id = new_id();
+        self.execute(
+            "INSERT INTO checkpoints (id, loop_id, test_id, git_ref, checkpoint_type, created_at, commit_hash, reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            rusqlite::params![
+                id,
+                new.loop_id,
+                new.test_id,
+                new.git_ref,
+                new.checkpoint_type,
+                self.now(),
+                new.commit_hash,
+                new.reason
+            ],
+        )?;
+        Ok(id)
+    }
+
+    /// Its ref is gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn delete_checkpoint(&self, id: &str) -> Result<()> {
+        self.execute(
+            "UPDATE checkpoints SET deleted_at = ?2 WHERE id = ?1 AND deleted_at IS NULL",
+            rusqlite::params![id, self.now()],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What the clocks said last, so that a suspend or a jump of the wall clock is noticed by whoever looks first.
+
+use crate::time::ClockReading;
+use crate::{ReadTx, Result, Timestamp, WriteTx};
+
+/// A lease that ran out while the machine slept is not taken from its holder for so long.
+pub(crate) const GRACE_SECONDS: i64 = 30;
+/// Differences below this are the clocks' own drift and our own slowness.
+const TOLERANCE_MILLIS: i64 = 2_000;
+
+row! {
+    ClockRow { boot_id: String, suspended_ms: i64, wall_ms: i64, boot_ms: i64, grace_until: Option<Timestamp> }
+}
+
+/// What has happened to the clocks since somebody looked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockChange {
+    /// Nothing.
+    None,
+    /// The machine slept for so many milliseconds.
+    Suspended(i64),
+    /// The wall clock was set, by so many milliseconds.
+    Jumped(i64),
+    /// The machine was started anew.
+    Rebooted,
+}
+
+fn change(row: &ClockRow, reading: &ClockReading) -> ClockChange {
+    if row.boot_id != reading.boot_id {
+        return ClockChange::Rebooted;
+    }
+    let suspended = reading.suspended_millis - row.suspended_ms;
+    if suspended > TOLERANCE_MILLIS {
+        return ClockChange::Suspended(suspended);
+    }
+    let jump = (reading.wall.as_millis() - row.wall_ms) - (reading.boot_millis - row.boot_ms);
+    if jump.abs() > TOLERANCE_MILLIS { ClockChange::Jumped(jump) } else { ClockChange::None }
+}
+
+impl ReadTx<'_> {
+    fn clock_row(&self) -> Result<Option<ClockRow>> {
+        self.query_opt(select!(ClockRow, "FROM clock WHERE id = 1"), [], ClockRow::from_row)
+    }
+
+    /// What has happened to the clocks since [`WriteTx::observe_clock`] was called last, by anyone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn clock_change(&self) -> Result<ClockChange> {
+        Ok(self.clock_row()?.map_or(ClockChange::None, |row| change(&row, &self.clocks())))
+    }
+
+    /// True for a while after a suspend or a jump, also if nobody has written it down yet.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn in_clock_grace(&self) -> Result<bool> {
+        let Some(row) = self.clock_row()? else { return Ok(false) };
+        let unseen = !matches!(change(&row, &self.clocks()), ClockChange::None | ClockChange::Rebooted);
+        Ok(unseen || row.grace_until.is_some_and(|until| self.now() < until && self.now().plus_seconds(600) > until))
+    }
+
+    /// Until when the grace after a suspend or jump lasts, if it does.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn clock_grace_until(&self) -> Result<Option<Timestamp>> {
+        Ok(self.clock_row()?.and_then(|row| row.grace_until).filter(|until| *until > self.now()))
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down what the clocks say; after a suspend or a jump the grace begins. Gives what had happened.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn observe_clock(&self, grace_seconds: i64) -> Result<ClockChange> {
+        let reading = self.clocks();
+        let row = self.clock_row()?;
+        let change = row.as_ref().map_or(ClockChange::None, |row| change(row, &reading));
+        let grace_until = match change {
+            ClockChange::Suspended(_) | ClockChange::Jumped(_) => {
+                Some(self.now().plus_seconds(grace_seconds.max(GRACE_SECONDS)))
+            }
+            ClockChange::Rebooted => None,
+            ClockChange::None => row.and_then(|row| row.grace_until).filter(|until| *until > self.now()),
+        };
+        self.execute(
+            "INSERT OR REPLACE INTO clock (id, boot_id, suspended_ms, wall_ms, boot_ms, grace_until) VALUES (1, ?1, ?2, ?3, ?4, ?5)",
+            rusqlite::params![
+                reading.boot_id,
+                reading.suspended_millis,
+                reading.wall.as_millis(),
+                reading.boot_millis,
+                grace_until
+            ],
+        )?;
+        Ok(change)
+    }
+}

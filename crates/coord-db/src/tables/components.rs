@@ -1,0 +1,196 @@
+//! Component health: who beats, and as which process.
+
+use serde_json::Value;
+
+use crate::payload::{ComponentStarted, ComponentStopped};
+use crate::process::{Liveness, ProcessIdentity};
+use crate::{ActorId, ComponentId, Error, HealthStatus, NewEvent, ReadTx, Result, Timestamp, WriteTx};
+
+row! {
+    /// A component's health. `status` is what it says of itself, or heartbeat's verdict on one that no longer beats.
+    Component {
+        component: String, last_heartbeat: Option<Timestamp>, status: HealthStatus, metadata: Value, pid: Option<i64>,
+        pid_start_time: Option<i64>, boot_id: Option<String>, pid_namespace: Option<i64>, started_at: Option<Timestamp>,
+        version: Option<String>, child_pid: Option<i64>, child_pid_start_time: Option<i64>,
+    }
+}
+
+impl Component {
+    /// The process it runs as, if it has said so.
+    #[must_use]
+    pub fn identity(&self) -> Option<ProcessIdentity> {
+        self.pid.map(|pid| ProcessIdentity {
+            pid,
+            pid_start_time: self.pid_start_time,
+            boot_id: self.boot_id.clone(),
+            pid_namespace: self.pid_namespace,
+        })
+    }
+
+    /// What its last beat says at `now`. A component that has stopped in an orderly way is `unknown`.
+    #[must_use]
+    pub fn verdict(&self, now: Timestamp, degraded_seconds: i64, dead_seconds: i64) -> HealthStatus {
+        match (self.status, self.last_heartbeat) {
+            (HealthStatus::Unknown, _) | (_, None) => HealthStatus::Unknown,
+            (HealthStatus::Dead, _) => HealthStatus::Dead,
+            (_, Some(beat)) => match now.seconds_since(beat) {
+                age if age >= dead_seconds => HealthStatus::Dead,
+                age if age >= degraded_seconds => HealthStatus::Degraded,
+                _ if self.status == HealthStatus::Degraded => HealthStatus::Degraded,
+                _ => HealthStatus::Healthy,
+            },
+        }
+    }
+}
+
+impl ReadTx<'_> {
+    /// All components, by name.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn components(&self) -> Result<Vec<Component>> {
+        self.query(select!(Component, "FROM component_health ORDER BY component"), [], Component::from_row)
+    }
+
+    /// One component, if it has ever beaten.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn component(&self, id: &str) -> Result<Option<Component>> {
+        self.query_opt(select!(Component, "FROM component_health WHERE component = ?1"), [id], Component::from_row)
+    }
+
+    /// The process that runs as this component, unless it is proven gone, silent for long, or the asker itself.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn running_process(&self, id: &str, asker: &ProcessIdentity) -> Result<Option<ProcessIdentity>> {
+        let Some(component) = self.component(id)? else { return Ok(None) };
+        if component.status == HealthStatus::Unknown {
+            return Ok(None);
+        }
+        let Some(identity) = component.identity().filter(|identity| identity != asker) else { return Ok(None) };
+        Ok(match identity.liveness() {
+            Liveness::Alive => Some(identity),
+            Liveness::Gone => None,
+            // From another namespace only beats tell.
+            Liveness::Unknown => {
+                let fresh = component.last_heartbeat.is_some_and(|beat| self.now().seconds_since(beat) < 60);
+                fresh.then_some(identity)
+            }
+        })
+    }
+}
+
+impl WriteTx<'_> {
+    /// A process begins to run as a component: takes the row, beats and says so.
+    /// True if the one before it did not stop in an orderly way.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`] if another live process has it.
+    pub fn start_component(&self, id: &ComponentId, identity: &ProcessIdentity, version: &str) -> Result<bool> {
+        if let Some(other) = self.running_process(id.as_str(), identity)? {
+            return Err(Error::AlreadyRunning { component: id.to_string(), pid: other.pid });
+        }
+        let unclean = self.component(id.as_str())?.is_some_and(|row| row.status != HealthStatus::Unknown);
+        self.execute(
+            "INSERT INTO component_health (component, last_heartbeat, status, pid, pid_start_time, boot_id, pid_namespace,
+               started_at, version) VALUES (?1, ?2, 'healthy', ?3, ?4, ?5, ?6, ?2, ?7)
+             ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = 'healthy',
+               pid = excluded.pid, pid_start_time = excluded.pid_start_time, boot_id = excluded.boot_id,
+               pid_namespace = excluded.pid_namespace, started_at = excluded.started_at, version = excluded.version",
+            rusqlite::params![
+                id,
+                self.now(),
+                identity.pid,
+                identity.pid_start_time,
+                identity.boot_id,
+                identity.pid_namespace,
+                version
+            ],
+        )?;
+        let payload = ComponentStarted { component: id.to_string(), pid: identity.pid, version: version.to_owned() };
+        self.publish(&NewEvent::new(ActorId::trusted(id.as_str()), payload))?;
+        Ok(unclean)
+    }
+
+    /// A component says that it lives, and how it is. `metadata` is merged into what it said before.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn beat(&self, id: &ComponentId, status: HealthStatus, metadata: Option<&Value>) -> Result<()> {
+        self.execute(
+            "INSERT INTO component_health (component, last_heartbeat, status, metadata) VALUES (?1, ?2, ?3, coalesce(?4, '{}'))
+             ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = excluded.status,
+               metadata = json_patch(metadata, excluded.metadata)",
+            rusqlite::params![id, self.now(), status, metadata.map(Value::to_string)],
+        )?;
+        Ok(())
+    }
+
+    /// A beat on behalf of a process that another tool drives: as [`WriteTx::beat`], with its identity if it is known.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn beat_as(&self, id: &ComponentId, identity: Option<&ProcessIdentity>) -> Result<()> {
+        self.beat(id, HealthStatus::Healthy, None)?;
+        self.execute(
+            "UPDATE component_health SET pid = ?2, pid_start_time = ?3, boot_id = ?4, pid_namespace = ?5 WHERE component = ?1",
+            rusqlite::params![
+                id,
+                identity.map(|identity| identity.pid),
+                identity.and_then(|identity| identity.pid_start_time),
+                identity.and_then(|identity| identity.boot_id.clone()),
+                identity.and_then(|identity| identity.pid_namespace)
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The process that a component runs for its agent, so that a later start can end it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_child(&self, id: &ComponentId, child: Option<(i64, Option<i64>)>) -> Result<()> {
+        self.execute(
+            "UPDATE component_health SET child_pid = ?2, child_pid_start_time = ?3 WHERE component = ?1",
+            rusqlite::params![id, child.map(|(pid, _)| pid), child.and_then(|(_, start)| start)],
+        )?;
+        Ok(())
+    }
+
+    /// Heartbeat's verdict on a component that no longer beats, if it is still the one that was judged.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn judge_component(&self, judged: &Component, verdict: HealthStatus) -> Result<bool> {
+        let changed = self.execute(
+            "UPDATE component_health SET status = ?2 WHERE component = ?1 AND last_heartbeat IS ?3 AND pid IS ?4",
+            rusqlite::params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
+        )?;
+        if changed > 0 {
+            return Ok(true);
+        }
+        // A beat written without milliseconds is another text for the same moment.
+        Ok(self.execute(
+            "UPDATE component_health SET status = ?2
+             WHERE component = ?1 AND strftime('%Y-%m-%d %H:%M:%f', last_heartbeat) IS ?3 AND pid IS ?4",
+            rusqlite::params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
+        )? > 0)
+    }
+
+    /// A component ends in an orderly way: its health is `unknown` from now on.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn stop_component(&self, id: &ComponentId, reason: &str) -> Result<()> {
+        self.execute(
+            "UPDATE component_health SET status = 'unknown', last_heartbeat = ?2, pid = NULL, pid_start_time = NULL, child_pid = NULL,
+               child_pid_start_time = NULL WHERE component = ?1",
+            rusqlite::params![id, self.now()],
+        )?;
+        let payload = ComponentStopped { component: id.to_string(), reason: reason.to_owned() };
+        self.publish(&NewEvent::new(ActorId::trusted(id.as_str()), payload))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Files that two loops have both changed, and who was let go first.
+
+use crate::{EventId, LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
+
+row! {
+    /// One conflict. `loop_a` is the smaller id.
+    Conflict {
+        id: String, file_path: String, loop_a: LoopId, loop_b: LoopId, detected_at: Timestamp, event_id: Option<EventId>,
+        winner: Option<LoopId>, loser: Option<LoopId>, winner_test: Option<TestId>, resolved_at: Option<Timestamp>,
+        resolution: Option<String>,
+    }
+}
+
+impl ReadTx<'_> {
+    /// Conflicts, open ones only or all, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn conflicts(&self, open_only: bool) -> Result<Vec<Conflict>> {
+        self.query(
+            select!(Conflict, "FROM conflicts WHERE ?1 = 0 OR resolved_at IS NULL ORDER BY detected_at, id"),
+            [open_only],
+            Conflict::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down a conflict. None if one is open for the same file and loops.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_conflict(&self, file: &str, one: &LoopId, other: &LoopId, event: &EventId) -> Result<Option<String>> {
+        let (a, b) = if one <= other { (one, other) } else { (other, one) };
+        let id = new_id();
+        let added = self.execute(
+            "INSERT OR IGNORE INTO conflicts (id, file_path, loop_a, loop_b, detected_at, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            rusqlite::params![id, file, a, b, self.now(), event],
+        )?;
+        Ok((added > 0).then_some(id))
+    }
+
+    /// Writes down who goes first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn settle_conflict(&self, id: &str, winner: &LoopId, loser: &LoopId, winner_test: Option<&TestId>) -> Result<()> {
+        self.execute(
+            "UPDATE conflicts SET winner = ?2, loser = ?3, winner_test = ?4 WHERE id = ?1",
+            rusqlite::params![id, winner, loser, winner_test],
+        )?;
+        Ok(())
+    }
+
+    /// The conflict is over.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn resolve_conflict(&self, id: &str, resolution: &str) -> Result<()> {
+        self.execute(
+            "UPDATE conflicts SET resolved_at = ?2, resolution = ?3 WHERE id = ?1 AND resolved_at IS NULL",
+            rusqlite::params![id, self.now(), resolution],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! Decisions: questions to the human, with options, a default and a time limit.
+
+use serde_json::Value;
+
+use crate::payload::{DecisionNeeded, DecisionOption, DecisionResolved, HumanMessage};
+use crate::{ActorId, DecisionId, DecisionStatus, Error, Event, EventId, NewEvent, ReadTx, Result, Timestamp, WriteTx};
+
+row! {
+    /// A decision.
+    Decision {
+        id: DecisionId, decision_type: String, summary: String, options: Value, default_option: Option<String>,
+        context: Value, timeout_minutes: Option<i64>, status: DecisionStatus, requested_at: Timestamp,
+        requested_by: Option<String>, decided_at: Option<Timestamp>, decided_by: Option<String>, choice: Option<String>,
+        comment: Option<String>, fingerprint: Option<String>, expires_at: Option<Timestamp>, event_id: Option<EventId>,
+    }
+}
+
+/// A question to be asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewDecision {
+    /// `conflict`, `stuck`, `architecture`, … any word.
+    pub decision_type: String,
+    /// The question.
+    pub summary: String,
+    /// The answers; at least one.
+    pub options: Vec<DecisionOption>,
+    /// What happens if nobody answers in time.
+    pub default_option: Option<String>,
+    /// Details.
+    pub context: Value,
+    /// How long to wait for an answer; for ever if none.
+    pub timeout_minutes: Option<i64>,
+    /// Who asks.
+    pub requested_by: ActorId,
+    /// What names the matter; one question is open for it at a time.
+    pub fingerprint: Option<String>,
+}
+
+impl Decision {
+    /// The answers that can be given. An option another tool wrote as a bare text stands for itself.
+    #[must_use]
+    pub fn option_ids(&self) -> Vec<String> {
+        let id = |option: &Value| match option {
+            Value::String(text) => Some(text.clone()),
+            other => other.get("id").and_then(Value::as_str).map(str::to_owned),
+        };
+        self.options.as_array().map(|options| options.iter().filter_map(id).collect()).unwrap_or_default()
+    }
+
+    /// When it resolves by itself.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.expires_at
+            .or_else(|| self.timeout_minutes.map(|minutes| self.requested_at.plus_seconds(minutes.saturating_mul(60))))
+    }
+}
+
+impl ReadTx<'_> {
+    /// Decisions, open ones only or all, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn decisions(&self, open_only: bool) -> Result<Vec<Decision>> {
+        self.query(
+            select!(Decision, "FROM decisions WHERE ?1 = 0 OR status = 'pending' ORDER BY requested_at, id"),
+            [open_only],
+            Decision::from_row,
+        )
+    }
+
+    /// One decision.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn decision(&self, id: &DecisionId) -> Result<Decision> {
+        self.query_opt(select!(Decision, "FROM decisions WHERE id = ?1"), [id], Decision::from_row)?
+            .ok_or_else(|| Error::not_found("decision", id))
+    }
+
+    /// The decision that is open for a matter.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn open_decision(&self, fingerprint: &str) -> Result<Option<Decision>> {
+        self.query_opt(
+            select!(Decision, "FROM decisions WHERE fingerprint = ?1 AND status = 'pending'"),
+            [fingerprint],
+            Decision::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Asks the human. If a question about the same matter is open, that one stands and its id is given.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no option, two have one id, or the default is none of them.
+    pub fn ask(&self, new: &NewDecision, cause: Option<&Event>) -> Result<DecisionId> {
+        if new.options.is_empty() {
+            return Err(Error::Invalid("a decision needs at least one option".to_owned()));
+        }
+        for (at, option) in new.options.iter().enumerate() {
+            if option.id.is_empty() || new.options[..at].iter().any(|other| other.id == option.id) {
+                return Err(Error::Invalid(format!("option {:?} is empty or named twice", option.id)));
+            }
+        }
+        if let Some(default) = &new.default_option
+            && !new.options.iter().any(|option| option.id == *default)
+        {
+            return Err(Error::Invalid(format!("the default {default:?} is none of the options")));
+        }
+        if new.timeout_minutes.is_some_and(|minutes| minutes < 0) {
+            return Err(Error::Invalid("the time limit must not be negative".to_owned()));
+        }
+        if let Some(fingerprint) = &new.fingerprint
+            && let Some(open) = self.open_decision(fingerprint)?
+        {
+            return Ok(open.id);
+        }
+        let id = DecisionId::generate();
+        let payload = DecisionNeeded {
+            decision_id: id.clone(),
+            decision_type: new.decision_type.clone(),
+            summary: new.summary.clone(),
+            options: new.options.clone(),
+            default_option: new.default_option.clone(),
+            timeout_minutes: new.timeout_minutes,
+            context: new.context.clone(),
+        };
+        let event = self.publish(&NewEvent::new(new.requested_by.clone(), payload).caused_by_opt(cause))?;
+        let expires_at = new.timeout_minutes.map(|minutes| self.now().plus_seconds(minutes.saturating_mul(60)));
+        self.execute(
+            "INSERT INTO decisions (id, decision_type, summary, options, default_option, context, timeout_minutes, requested_at,
+               requested_by, fingerprint, expires_at, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            rusqlite::params![
+                id,
+                new.decision_type,
+                new.summary,
+                super::json(&new.options),
+                new.default_option,
+                new.context.to_string(),
+                new.timeout_minutes,
+                self.now(),
+                new.requested_by,
+                new.fingerprint,
+                expires_at,
+                event
+            ],
+        )?;
+        Ok(id)
+    }
+
+    /// The human answers. The answer is an event; the asker's agent (`pm`) applies it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] if it is settled or answered already; [`Error::Invalid`] if the choice is no option.
+    pub fn answer(&self, id: &DecisionId, choice: &str, comment: Option<&str>, by: &ActorId, source: &str) -> Result<EventId> {
+        let decision = self.decision(id)?;
+        if decision.status != DecisionStatus::Pending {
+            return Err(Error::Refused(format!(
+                "decision {id} is {} already{}",
+                decision.status,
+                decision.choice.map(|choice| format!(" ({choice})")).unwrap_or_default()
+            )));
+        }
+        let options = decision.option_ids();
+        if !options.iter().any(|option| option == choice) {
+            return Err(Error::Invalid(format!("{choice:?} is no option of decision {id}; choose {}", options.join(", "))));
+        }
+        for delivery in self.pending_deliveries("pm", usize::MAX)? {
+            let answered = delivery.event.event_type == "human_message"
+                && delivery.event.payload.get("decision_id").and_then(Value::as_str) == Some(id.as_str());
+            if answered {
+                return Err(Error::Refused(format!("decision {id} is answered already; pm-agent has yet to apply it")));
+            }
+        }
+        let cause = match &decision.event_id {
+            Some(event) => self.event(event.as_str())?,
+            None => None,
+        };
+        let payload = HumanMessage {
+            message_type: "decision_response".to_owned(),
+            decision_id: Some(id.clone()),
+            choice: Some(choice.to_owned()),
+            comment: comment.map(str::to_owned),
+            source: source.to_owned(),
+        };
+        self.publish(&NewEvent::new(by.clone(), payload).caused_by_opt(cause.as_ref()))
+    }
+
+    /// Settles a decision and says so. A choice makes it `decided` or `auto_resolved`, none `expired`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] if it is settled; [`Error::Invalid`] if the choice is no option.
+    pub fn resolve_decision(
+        &self,
+        id: &DecisionId,
+        choice: Option<&str>,
+        by_human: bool,
+        comment: Option<&str>,
+        cause: Option<&Event>,
+    ) -> Result<EventId> {
+        let decision = self.decision(id)?;
+        if decision.status != DecisionStatus::Pending {
+            return Err(Error::Refused(format!("decision {id} is {} already", decision.status)));
+        }
+        if let Some(choice) = choice
+            && !decision.option_ids().iter().any(|option| option == choice)
+        {
+            return Err(Error::Invalid(format!("{choice:?} is no option of decision {id}")));
+        }
+        let status = match (choice, by_human) {
+            (Some(_), true) => DecisionStatus::Decided,
+            (Some(_), false) => DecisionStatus::AutoResolved,
+            (None, _) => DecisionStatus::Expired,
+        };
+        let decided_by = if by_human { "human" } else { "auto" };
+        self.execute(
+            "UPDATE decisions SET status = ?2, choice = ?3, decided_by = ?4, decided_at = ?5, comment = ?6 WHERE id = ?1",
+            rusqlite::params![id, status, choice, decided_by, self.now(), comment],
+        )?;
+        let payload = DecisionResolved {
+            decision_id: id.clone(),
+            choice: choice.map(str::to_owned),
+            decided_by: Some(decided_by.to_owned()),
+            status: status.to_string(),
+            comment: comment.map(str::to_owned),
+        };
+        let asked = match &decision.event_id {
+            Some(event) => self.event(event.as_str())?,
+            None => None,
+        };
+        self.publish(&NewEvent::new(ActorId::trusted("pm"), payload).caused_by_opt(cause.or(asked.as_ref())))
+    }
+}

@@ -1,0 +1,181 @@
+//! Events: immutable rows that say who says what.
+
+use serde_json::Value;
+
+use crate::{ActorId, Error, EventId, NewEvent, Payload, ReadTx, Result, Timestamp, WriteTx};
+
+row! {
+    /// An event as it stands in the database.
+    Event {
+        id: EventId, timestamp: Timestamp, source: String, event_type: String, payload: Value,
+        correlation_id: Option<String>, priority: i64, acknowledged: bool, acknowledged_by: Option<String>,
+        acknowledged_at: Option<Timestamp>, caused_by: Option<EventId>,
+    }
+}
+
+impl Event {
+    /// What it says, as a type.
+    ///
+    /// # Errors
+    /// If the payload does not fit the catalog: a foreign writer's mistake.
+    pub fn parse(&self) -> Result<Payload> {
+        Payload::parse(&self.event_type, &self.payload)
+    }
+}
+
+/// Which events to list; every set field narrows.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Not after.
+    pub until: Option<Timestamp>,
+    /// Said by.
+    pub source: Option<String>,
+    /// Of this type.
+    pub event_type: Option<String>,
+    /// About this test.
+    pub test_id: Option<String>,
+    /// Of this story.
+    pub correlation_id: Option<String>,
+    /// The newest so many.
+    pub limit: Option<i64>,
+    /// Only rows after this position (see [`ReadTx::last_event_position`]).
+    pub after_position: Option<i64>,
+}
+
+impl ReadTx<'_> {
+    /// The event with this id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn event(&self, id: &str) -> Result<Option<Event>> {
+        self.query_opt(select!(Event, "FROM events WHERE id = ?1"), [id], Event::from_row)
+    }
+
+    /// Events in the order of commits, oldest first; of a limited list the newest.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn events(&self, filter: &EventFilter) -> Result<Vec<Event>> {
+        let mut events = self.query(
+            select!(
+                Event,
+                "FROM events
+                 WHERE (?1 IS NULL OR timestamp >= ?1) AND (?2 IS NULL OR timestamp <= ?2)
+                   AND (?3 IS NULL OR source = ?3) AND (?4 IS NULL OR event_type = ?4)
+                   AND (?5 IS NULL OR json_extract(payload, '$.test_id') = ?5) AND (?6 IS NULL OR correlation_id = ?6)
+                   AND (?7 IS NULL OR rowid > ?7)
+                 ORDER BY rowid DESC LIMIT ?8"
+            ),
+            rusqlite::params![
+                filter.since,
+                filter.until,
+                filter.source,
+                filter.event_type,
+                filter.test_id,
+                filter.correlation_id,
+                filter.after_position,
+                filter.limit.unwrap_or(-1)
+            ],
+            Event::from_row,
+        )?;
+        events.reverse();
+        Ok(events)
+    }
+
+    /// Where the list of events ends now; later events lie after it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_event_position(&self) -> Result<i64> {
+        self.value("SELECT coalesce(max(rowid), 0) FROM events", [])
+    }
+
+    /// The events that this one led to, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn effects_of(&self, id: &EventId) -> Result<Vec<Event>> {
+        self.query(select!(Event, "FROM events WHERE caused_by = ?1 ORDER BY rowid"), [id], Event::from_row)
+    }
+
+    /// The newest event of a type from a source that came after a moment, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn newest_event(&self, event_type: &str, source: &str, after: Timestamp) -> Result<Option<Event>> {
+        self.query_opt(
+            select!(Event, "FROM events WHERE event_type = ?1 AND source = ?2 AND timestamp >= ?3 ORDER BY rowid DESC LIMIT 1"),
+            rusqlite::params![event_type, source, after],
+            Event::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Says something. Each matching subscription gets its delivery in this transaction.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
+        let id = EventId::generate();
+        self.publish_as(&id, event)?;
+        Ok(id)
+    }
+
+    /// As [`WriteTx::publish`], with an id chosen by the caller.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if there is such an event.
+    pub fn publish_as(&self, id: &EventId, event: &NewEvent) -> Result<()> {
+        let correlation = match (&event.correlation_id, &event.caused_by) {
+            (Some(correlation), _) => correlation.clone(),
+            (None, Some(cause)) => {
+                self.event(cause.as_str())?.and_then(|cause| cause.correlation_id).unwrap_or_else(|| cause.to_string())
+            }
+            (None, None) => id.to_string(),
+        };
+        let inserted = self.execute(
+            "INSERT INTO events (id, timestamp, source, event_type, payload, correlation_id, priority, caused_by)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            rusqlite::params![
+                id,
+                self.now(),
+                event.source,
+                event.payload.event_type(),
+                event.payload.to_value().to_string(),
+                correlation,
+                event.priority.max(1),
+                event.caused_by
+            ],
+        );
+        match inserted {
+            Ok(_) => Ok(()),
+            Err(Error::Sqlite(_)) if self.event(id.as_str())?.is_some() => {
+                Err(Error::Exists { what: "event", id: id.to_string() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says something that another tool spells out: checks that it fits the catalog, and keeps fields that it does not know.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the type is unknown or the payload does not fit.
+    pub fn publish_raw(
+        &self,
+        source: ActorId,
+        event_type: &str,
+        payload: &Value,
+        priority: Option<i64>,
+        correlation_id: Option<String>,
+        caused_by: Option<EventId>,
+    ) -> Result<EventId> {
+        let parsed = Payload::parse(event_type, payload)?;
+        let priority = priority.unwrap_or_else(|| parsed.default_priority());
+        let custom = Payload::Custom { event_type: event_type.to_owned(), value: payload.clone() };
+        let event = NewEvent::new(source, custom).priority(priority).correlation(correlation_id).caused_by_id(caused_by);
+        self.publish(&event)
+    }
+}

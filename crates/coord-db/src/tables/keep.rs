@@ -1,0 +1,200 @@
+//! Keeping the database: backup, restore, dump.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::backup::Backup;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION, file_stamp, pragma};
+use crate::process::ProcessIdentity;
+use crate::{Database, Error, Result};
+
+fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
+    let backup = Backup::new(from, to)?;
+    backup.run_to_completion(256, Duration::from_millis(1), None)?;
+    Ok(())
+}
+
+fn sound(connection: &Connection, path: &Path) -> Result<()> {
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Error::Damaged { detail: format!("{}: {verdict}", path.display()) });
+    }
+    if pragma(connection, "application_id")? != APPLICATION_ID {
+        return Err(Error::NotOurs { path: path.to_owned(), detail: "it belongs to another application".to_owned() });
+    }
+    Ok(())
+}
+
+impl Database {
+    /// Copies the database while others work on it, verifies the copy and puts it at `to` (default: a dated file under
+    /// `backups/` beside the database). Of the dated ones the newest `keep` stay. Gives the copy's path.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if `to` is there already; [`Error::Damaged`] if the copy is not sound.
+    pub fn back_up(&self, to: Option<&Path>, keep: usize) -> Result<PathBuf> {
+        let home = self.path().and_then(Path::parent).unwrap_or_else(|| Path::new(".")).to_owned();
+        let folder = home.join("backups");
+        let target = match to {
+            Some(to) => to.to_owned(),
+            None => {
+                std::fs::create_dir_all(&folder)
+                    .map_err(|error| Error::io(format!("cannot make {}", folder.display()), error))?;
+                folder.join(format!("coordination-{}.db", file_stamp(self.clock().now())))
+            }
+        };
+        if target.exists() {
+            return Err(Error::Exists { what: "file", id: target.display().to_string() });
+        }
+        let mut part = target.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let result = (|| {
+            let mut connection = Connection::open(&part)?;
+            copy(self.connection(), &mut connection)?;
+            // A copy of a WAL database says so in its header; on its own it is one plain file.
+            connection.pragma_update(None, "journal_mode", "delete")?;
+            sound(&connection, &part)?;
+            connection.close().map_err(|(_, error)| Error::from(error))?;
+            restrict(&part)?;
+            std::fs::File::open(&part)
+                .and_then(|file| file.sync_all())
+                .map_err(|error| Error::io("cannot sync the backup", error))?;
+            std::fs::hard_link(&part, &target).map_err(|error| Error::io(format!("cannot make {}", target.display()), error))
+        })();
+        let _ = std::fs::remove_file(&part);
+        result?;
+        if to.is_none() {
+            rotate(&folder, keep.max(1));
+        }
+        Ok(target)
+    }
+
+    /// Replaces the whole content by that of a backup, through SQLite's backup interface. Keeps the old content as a backup
+    /// first. Refused while a process is alive on this database.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::NotOurs`], [`Error::Newer`], [`Error::Damaged`]; the database is then as it was.
+    pub fn restore(&mut self, from: &Path, keep: usize) -> Result<PathBuf> {
+        if !from.is_file() {
+            return Err(Error::NoDatabase { path: from.to_owned() });
+        }
+        let own = ProcessIdentity::own();
+        let alive = self.read(|tx| {
+            let mut alive = Vec::new();
+            for component in tx.components()? {
+                if let Some(process) = tx.running_process(&component.component, &own)? {
+                    alive.push(format!("{} (pid {})", component.component, process.pid));
+                }
+            }
+            Ok::<_, Error>(alive)
+        })?;
+        if !alive.is_empty() {
+            return Err(Error::Refused(format!("{} runs on this database; stop it first", alive.join(", "))));
+        }
+        let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        sound(&source, from).map_err(|error| match error {
+            Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path: from.to_owned(), detail },
+            other => other,
+        })?;
+        let version = pragma(&source, "user_version")?;
+        if version > SCHEMA_VERSION {
+            return Err(Error::Newer { path: from.to_owned(), found: version, known: SCHEMA_VERSION });
+        }
+        let old = self.back_up(None, keep + 1)?;
+        let path = self.path().map(Path::to_owned);
+        copy(&source, self.connection_mut())?;
+        crate::migrate::migrate(self.connection(), path.as_deref(), false)?;
+        // The copy brought the source's journal mode along.
+        if path.is_some() {
+            self.connection().pragma_update(None, "journal_mode", "wal")?;
+        }
+        self.ring();
+        Ok(old)
+    }
+
+    /// Writes the database as SQL text that makes it anew when it is fed to an empty one.
+    ///
+    /// # Errors
+    /// What SQLite or the writer says.
+    pub fn dump(&self, out: &mut dyn Write) -> Result<()> {
+        let io = |error| Error::io("cannot write the dump", error);
+        self.read(|tx| {
+            writeln!(out, "PRAGMA foreign_keys = OFF;\nBEGIN TRANSACTION;").map_err(io)?;
+            let objects = tx.query(
+                "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid",
+                [],
+                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)),
+            )?;
+            let (tables, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(kind, ..)| kind == "table");
+            for (_, name, sql) in &tables {
+                writeln!(out, "{sql};").map_err(io)?;
+                dump_rows(tx.connection, name, out)?;
+            }
+            writeln!(out, "DELETE FROM sqlite_sequence;").map_err(io)?;
+            dump_rows(tx.connection, "sqlite_sequence", out)?;
+            // Triggers come after the rows, or they would fire for them.
+            for (_, _, sql) in &rest {
+                writeln!(out, "{sql};").map_err(io)?;
+            }
+            writeln!(out, "PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
+                .map_err(io)
+        })
+    }
+}
+
+fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<()> {
+    let mut statement = connection.prepare(&format!("SELECT * FROM \"{table}\""))?;
+    let columns = statement.column_count();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut values = Vec::with_capacity(columns);
+        for at in 0..columns {
+            values.push(match row.get_ref(at)? {
+                ValueRef::Null => "NULL".to_owned(),
+                ValueRef::Integer(value) => value.to_string(),
+                ValueRef::Real(value) => format!("{value:?}"),
+                // Text with a NUL would end there for the shell.
+                ValueRef::Text(text) if text.contains(&0) => format!("CAST(X'{}' AS TEXT)", hex(text)),
+                ValueRef::Text(text) => format!("'{}'", String::from_utf8_lossy(text).replace('\'', "''")),
+                ValueRef::Blob(blob) => format!("X'{}'", hex(blob)),
+            });
+        }
+        writeln!(out, "INSERT INTO \"{table}\" VALUES ({});", values.join(", "))
+            .map_err(|error| Error::io("cannot write the dump", error))?;
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn restrict(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| Error::io(format!("cannot restrict {}", path.display()), error))
+}
+
+/// Deletes the oldest dated backups beyond `keep`. Only names that we give are touched.
+fn rotate(folder: &Path, keep: usize) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut dated: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.starts_with("coordination-2") && name.ends_with("Z.db"))
+        })
+        .collect();
+    dated.sort();
+    for path in dated.iter().rev().skip(keep) {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(%error, path = %path.display(), "cannot delete an old backup");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One file for each table, or for the few that only make sense together: its SQL, its row mapping, its named operations.
+
+/// Defines a row: a struct whose fields are the columns, serialised under their names.
+macro_rules! row {
+    ($(#[$meta:meta])* $name:ident { $first:ident : $first_ty:ty, $($field:ident : $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+        #[allow(missing_docs)]
+        pub struct $name { pub $first: $first_ty, $(pub $field: $ty),* }
+
+        impl $name {
+            #[allow(dead_code)]
+            pub(crate) const COLUMNS: &str = concat!(stringify!($first), $(", ", stringify!($field)),*);
+
+            #[allow(dead_code)]
+            pub(crate) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+                Self::from_row_at(row, 0)
+            }
+
+            #[allow(unused_assignments, dead_code)]
+            pub(crate) fn from_row_at(row: &rusqlite::Row<'_>, mut at: usize) -> rusqlite::Result<Self> {
+                let $first = row.get(at)?;
+                at += 1;
+                $(let $field = row.get(at)?; at += 1;)*
+                Ok(Self { $first, $($field),* })
+            }
+        }
+    };
+}
+
+/// A statement over all columns of a row, `select!(Loop, "FROM loops WHERE id = ?1")`; built once.
+macro_rules! select {
+    ($row:ty, $rest:literal) => {{
+        static SQL: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        SQL.get_or_init(|| format!("SELECT {} {}", <$row>::COLUMNS, $rest)).as_str()
+    }};
+}
+
+mod alerts;
+mod change_requests;
+mod check;
+mod checkpoints;
+mod clock;
+mod components;
+mod conflicts;
+mod deadlocks;
+mod decisions;
+mod events;
+mod journal;
+mod keep;
+mod knowledge;
+mod leases;
+mod loops;
+mod migrations;
+mod pauses;
+mod regressions;
+mod resources;
+mod subscriptions;
+mod tests;
+mod usage;
+mod wait_graph;
+mod worktree_changes;
+
+pub use alerts::{Alert, AlertRaised, NewAlert};
+pub use change_requests::ChangeRequest;
+pub use check::Problem;
+pub use checkpoints::{Checkpoint, NewCheckpoint};
+pub use clock::ClockChange;
+pub use components::Component;
+pub use conflicts::Conflict;
+pub use deadlocks::{Deadlock, NewDeadlock};
+pub use decisions::{Decision, NewDecision};
+pub use events::{Event, EventFilter};
+pub use journal::JournalEntry;
+pub use knowledge::{Knowledge, NewKnowledge};
+pub use leases::{Acquire, AcquireRequest, Blocker, Grant, Lease, LeaseRequest, Waiting};
+pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
+pub use migrations::Migration;
+pub use pauses::Pause;
+pub use regressions::{CheckRun, PassingTest, Regression};
+pub use resources::Resource;
+pub use subscriptions::{Delivery, Subscription};
+pub use tests::{FailedAttempt, NewTest, PassedAttempt, Proof, Test};
+pub use usage::{Usage, UsageTotal};
+pub use wait_graph::WaitEdge;
+pub use worktree_changes::WorktreeChange;
+
+/// Milliseconds text comes as; the database's form of a time.
+impl rusqlite::ToSql for crate::Timestamp {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(self.to_sql_text().into())
+    }
+}
+
+impl rusqlite::types::FromSql for crate::Timestamp {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        value.as_str()?.parse().map_err(rusqlite::types::FromSqlError::other)
+    }
+}
+
+/// Serialises what is always serialisable: strings, lists of strings, our own structs.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// A JSON column that holds a list of strings; anything else in it counts as empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct StringList(pub Vec<String>);
+
+impl rusqlite::types::FromSql for StringList {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        Ok(serde_json::from_str(value.as_str()?).unwrap_or_default())
+    }
+}

@@ -1,0 +1,162 @@
+//! The standing check: baselines (`passing_tests`), runs of checks on the integration branch, and regressions with blame.
+
+use serde_json::Value;
+
+use crate::{EventId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx, new_id};
+
+row! {
+    /// This test passed at this commit.
+    PassingTest { test_id: TestId, commit_hash: String, passed_at: Timestamp }
+}
+
+row! {
+    /// How a check fared at a commit of the integration branch.
+    CheckRun {
+        check_name: String, commit_hash: String, outcome: RunOutcome, runs: i64, output_tail: String, ran_at: Timestamp,
+    }
+}
+
+row! {
+    /// A test that passed once and fails now.
+    Regression {
+        id: String, test_id: TestId, check_name: String, last_good_commit: String, bad_commit: String,
+        first_bad_commit: Option<String>, blamed_loop: Option<String>, blamed_test: Option<String>, status: RegressionStatus,
+        bisect: Option<Value>, output_tail: String, detected_at: Timestamp, resolved_at: Option<Timestamp>,
+        event_id: Option<EventId>,
+    }
+}
+
+impl ReadTx<'_> {
+    /// All baselines, or those of one test, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn baselines(&self, test: Option<&TestId>) -> Result<Vec<PassingTest>> {
+        self.query(
+            select!(PassingTest, "FROM passing_tests WHERE ?1 IS NULL OR test_id = ?1 ORDER BY passed_at, test_id"),
+            [test],
+            PassingTest::from_row,
+        )
+    }
+
+    /// The newest baseline of each test.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn newest_baselines(&self) -> Result<Vec<PassingTest>> {
+        self.query(
+            select!(
+                PassingTest,
+                "FROM passing_tests AS p WHERE rowid = (SELECT rowid FROM passing_tests AS q WHERE q.test_id = p.test_id
+                 ORDER BY passed_at DESC, rowid DESC LIMIT 1) ORDER BY test_id"
+            ),
+            [],
+            PassingTest::from_row,
+        )
+    }
+
+    /// The newest so many runs of checks, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn check_runs(&self, limit: usize) -> Result<Vec<CheckRun>> {
+        self.query(
+            select!(CheckRun, "FROM check_runs ORDER BY ran_at DESC, rowid DESC LIMIT ?1"),
+            [i64::try_from(limit).unwrap_or(i64::MAX)],
+            CheckRun::from_row,
+        )
+    }
+
+    /// How a check fared at a commit.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn check_run(&self, check: &str, commit: &str) -> Result<Option<CheckRun>> {
+        self.query_opt(
+            select!(CheckRun, "FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2"),
+            [check, commit],
+            CheckRun::from_row,
+        )
+    }
+
+    /// Regressions, unresolved ones only or all, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn regressions(&self, open_only: bool) -> Result<Vec<Regression>> {
+        self.query(
+            select!(Regression, "FROM regressions WHERE ?1 = 0 OR resolved_at IS NULL ORDER BY detected_at, id"),
+            [open_only],
+            Regression::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down that a test passed at a commit; twice is once.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_baseline(&self, test: &TestId, commit: &str) -> Result<()> {
+        self.execute(
+            "INSERT INTO passing_tests (test_id, commit_hash, passed_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET passed_at = excluded.passed_at",
+            rusqlite::params![test, commit, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// Writes down how a check fared at a commit; a later run replaces an earlier one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn record_check_run(&self, check: &str, commit: &str, outcome: RunOutcome, runs: i64, output_tail: &str) -> Result<()> {
+        self.execute(
+            "INSERT INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET outcome = excluded.outcome, runs = check_runs.runs + excluded.runs,
+               output_tail = excluded.output_tail, ran_at = excluded.ran_at",
+            rusqlite::params![check, commit, outcome, runs, output_tail, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// A test that had passed fails: a suspicion, until it is confirmed. Gives its id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_regression(&self, test: &TestId, check: &str, last_good: &str, bad: &str, output_tail: &str) -> Result<String> {
+        let id = new_id();
+        self.execute(
+            "INSERT INTO regressions (id, test_id, check_name, last_good_commit, bad_commit, status, output_tail, detected_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'suspected', ?6, ?7)",
+            rusqlite::params![id, test, check, last_good, bad, output_tail, self.now()],
+        )?;
+        Ok(id)
+    }
+
+    /// Writes down how far a regression is, its blame and its bisect. A resolved status (`flaky`, `cleared`) closes it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn update_regression(&self, row: &Regression) -> Result<()> {
+        let resolved_at = matches!(row.status, RegressionStatus::Flaky | RegressionStatus::Cleared)
+            .then(|| row.resolved_at.unwrap_or_else(|| self.now()));
+        self.execute(
+            "UPDATE regressions SET first_bad_commit = ?2, blamed_loop = ?3, blamed_test = ?4, status = ?5, bisect = ?6,
+               output_tail = ?7, resolved_at = ?8, event_id = ?9, bad_commit = ?10 WHERE id = ?1",
+            rusqlite::params![
+                row.id,
+                row.first_bad_commit,
+                row.blamed_loop,
+                row.blamed_test,
+                row.status,
+                row.bisect.as_ref().map(Value::to_string),
+                row.output_tail,
+                resolved_at,
+                row.event_id,
+                row.bad_commit
+            ],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Subscriptions and their deliveries: who wants to hear what, and what is still to be handled.
+
+use serde_json::Value;
+
+use super::{Event, json};
+use crate::{ActorId, DeliveryStatus, Error, EventId, ReadTx, Result, SubscriptionId, Timestamp, WriteTx, payload};
+
+row! {
+    /// A consumer's wish for event types.
+    Subscription {
+        id: SubscriptionId, subscriber: String, event_types: Value, filter_sources: Option<Value>,
+        last_poll_at: Option<Timestamp>, active: bool, max_priority: Option<i64>,
+    }
+}
+
+row! {
+    /// The columns of a delivery, without its event.
+    DeliveryRow {
+        seq: i64, subscription_id: SubscriptionId, event_id: EventId, priority: i64, status: DeliveryStatus, tries: i64,
+        last_error: Option<String>,
+    }
+}
+
+/// One event still to be handled by one subscriber.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// Its place in the order of commits.
+    pub seq: i64,
+    /// How often handling it has been begun.
+    pub tries: i64,
+    /// Whose subscription.
+    pub subscription_id: SubscriptionId,
+    /// What was said.
+    pub event: Event,
+}
+
+impl ReadTx<'_> {
+    /// What a subscriber still has to handle, the most urgent first and then in the order of commits.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn pending_deliveries(&self, subscriber: &str, limit: usize) -> Result<Vec<Delivery>> {
+        let ids: Vec<String> =
+            self.query("SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1", [subscriber], |row| row.get(0))?;
+        let mut pending: Vec<DeliveryRow> = Vec::new();
+        for id in ids {
+            pending.extend(self.query(
+                select!(
+                    DeliveryRow,
+                    "FROM deliveries WHERE subscription_id = ?1 AND status = 'pending' ORDER BY priority, seq LIMIT ?2"
+                ),
+                rusqlite::params![id, i64::try_from(limit).unwrap_or(i64::MAX)],
+                DeliveryRow::from_row,
+            )?);
+        }
+        pending.sort_by_key(|delivery| (delivery.priority, delivery.seq));
+        let mut deliveries: Vec<Delivery> = Vec::new();
+        for row in pending {
+            if deliveries.len() == limit {
+                break;
+            }
+            // An event that was deleted under its delivery, by a foreign hand, is nobody's to handle.
+            if let Some(event) = self.event(row.event_id.as_str())? {
+                deliveries.push(Delivery { seq: row.seq, tries: row.tries, subscription_id: row.subscription_id, event });
+            }
+        }
+        Ok(deliveries)
+    }
+
+    /// True if the subscriber has anything to handle.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_deliveries(&self, subscriber: &str) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM subscriptions AS s JOIN deliveries AS d
+                            ON d.subscription_id = s.id AND d.status = 'pending'
+                            WHERE s.subscriber = ?1 AND s.active = 1)",
+            [subscriber],
+        )
+    }
+
+    /// All subscriptions of one subscriber, or of everyone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn subscriptions(&self, subscriber: Option<&str>) -> Result<Vec<Subscription>> {
+        self.query(
+            select!(Subscription, "FROM subscriptions WHERE ?1 IS NULL OR subscriber = ?1 ORDER BY id"),
+            [subscriber],
+            Subscription::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Subscribes, or replaces the subscriber's subscription. Events from now on are delivered to it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom.
+    pub fn subscribe(&self, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Result<SubscriptionId> {
+        for event_type in types {
+            let known = payload::CATALOG.iter().any(|(name, _)| name == event_type);
+            if !known && !event_type.starts_with(payload::CUSTOM_PREFIX) {
+                return Err(Error::Invalid(format!(
+                    "{event_type:?} is no event type of the catalog; types of your own begin with \"custom.\""
+                )));
+            }
+        }
+        self.execute(
+            "INSERT INTO subscriptions (id, subscriber, event_types, filter_sources) VALUES (?1, ?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET event_types = excluded.event_types, filter_sources = excluded.filter_sources,
+               active = 1",
+            rusqlite::params![subscriber, json(&types), sources.map(|sources| json(&sources))],
+        )?;
+        Ok(SubscriptionId::trusted(subscriber.as_str()))
+    }
+
+    /// Marks deliveries as handled.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn acknowledge(&self, seqs: impl IntoIterator<Item = i64>) -> Result<()> {
+        for seq in seqs {
+            self.execute(
+                "UPDATE deliveries SET status = 'acknowledged', settled_at = ?2 WHERE seq = ?1 AND status = 'pending'",
+                rusqlite::params![seq, self.now()],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Marks one event as handled by a subscriber. False if nothing of it was open.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such event.
+    pub fn acknowledge_event(&self, subscriber: &str, event_id: &str) -> Result<bool> {
+        let changed = self.execute(
+            "UPDATE deliveries SET status = 'acknowledged', settled_at = ?3
+             WHERE event_id = ?2 AND status = 'pending'
+               AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1)",
+            rusqlite::params![subscriber, event_id, self.now()],
+        )?;
+        if changed == 0 && self.event(event_id)?.is_none() {
+            return Err(Error::not_found("event", event_id));
+        }
+        Ok(changed > 0)
+    }
+
+    /// Records that handling a delivery is about to be tried.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn record_try(&self, seq: i64) -> Result<()> {
+        self.execute("UPDATE deliveries SET tries = tries + 1 WHERE seq = ?1 AND status = 'pending'", [seq])?;
+        Ok(())
+    }
+
+    /// Takes a delivery out of the way; it blocks nothing any more.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_aside(&self, seq: i64, why: &str) -> Result<()> {
+        self.execute(
+            "UPDATE deliveries SET status = 'set_aside', last_error = ?2, settled_at = ?3 WHERE seq = ?1 AND status = 'pending'",
+            rusqlite::params![seq, why, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// Records that a subscriber has looked.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn polled(&self, subscriber: &str) -> Result<()> {
+        self.execute(
+            "UPDATE subscriptions SET last_poll_at = ?2 WHERE subscriber = ?1",
+            rusqlite::params![subscriber, self.now()],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,469 @@
+//! Tests: goals on a loop's queue. A test is passed only together with the gate's time and its proofs.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use super::{StringList, json};
+use crate::payload::{TestBlocked, TestFailed, TestPassed, TestStarted};
+use crate::{
+    ActorId, CheckOutcome, Error, ErrorCategory, EventId, LastResult, LoopId, LoopStatus, NewEvent, ReadTx, Result, TestId,
+    TestStatus, Timestamp, WriteTx,
+};
+
+row! {
+    /// A test.
+    Test {
+        id: TestId, loop_id: LoopId, category: String, status: TestStatus, attempts: i64, max_attempts: i64,
+        last_result: Option<LastResult>, depends_on: Option<TestId>, automatable: bool, notes: Option<String>,
+        spec_content: Option<String>, last_attempt_at: Option<Timestamp>, passed_at: Option<Timestamp>,
+        verified_at: Option<Timestamp>, created_at: Timestamp, scope: StringList, last_error: Option<String>,
+        error_category: Option<ErrorCategory>, not_before: Option<Timestamp>, commit_hash: Option<String>, give_backs: i64,
+    }
+}
+
+row! {
+    /// What one run of one check showed about a test's commit.
+    Proof {
+        id: String, test_id: TestId, attempt: i64, commit_hash: String, tree_hash: String, check_name: String,
+        outcome: CheckOutcome, exit_code: Option<i64>, duration_ms: i64, output_sha256: String, output_tail: String,
+        created_at: Timestamp,
+    }
+}
+
+/// A test to be put on a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTest {
+    /// Its id.
+    pub id: TestId,
+    /// Whose queue.
+    pub loop_id: LoopId,
+    /// `build`, `specification`, … any word.
+    pub category: String,
+    /// Attempts before it blocks.
+    pub max_attempts: i64,
+    /// The test that must pass first.
+    pub depends_on: Option<TestId>,
+    /// Whether an agent can work on it.
+    pub automatable: bool,
+    /// A short description.
+    pub notes: Option<String>,
+    /// The whole specification.
+    pub spec_content: Option<String>,
+    /// Globs of the files that it is about.
+    pub scope: Vec<String>,
+}
+
+/// An attempt that the gate has verified.
+#[derive(Debug, Clone)]
+pub struct PassedAttempt {
+    /// The commit on the integration branch.
+    pub commit: String,
+    /// What the gate's checks said, by name.
+    pub checks: Vec<(String, bool)>,
+    /// How long the attempt took.
+    pub duration_seconds: i64,
+    /// What it cost, where known.
+    pub tokens_estimated: Option<i64>,
+    /// What it changed.
+    pub files_modified: Vec<String>,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone)]
+pub struct FailedAttempt {
+    /// Whose fault.
+    pub category: ErrorCategory,
+    /// In words.
+    pub message: String,
+    /// What led to it, if an event did.
+    pub caused_by: Option<EventId>,
+}
+
+impl ReadTx<'_> {
+    /// One test.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn test(&self, id: &TestId) -> Result<Test> {
+        self.find_test(id.as_str())?.ok_or_else(|| Error::not_found("test", id))
+    }
+
+    /// One test, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn find_test(&self, id: &str) -> Result<Option<Test>> {
+        self.query_opt(select!(Test, "FROM tests WHERE id = ?1"), [id], Test::from_row)
+    }
+
+    /// Tests by id, of one loop or all, with one status or any.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn tests(&self, loop_id: Option<&LoopId>, status: Option<TestStatus>) -> Result<Vec<Test>> {
+        self.query(
+            select!(Test, "FROM tests WHERE (?1 IS NULL OR loop_id = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY id"),
+            rusqlite::params![loop_id, status],
+            Test::from_row,
+        )
+    }
+
+    /// The tests that wait for this one to pass.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn dependents(&self, id: &TestId) -> Result<Vec<Test>> {
+        self.query(
+            select!(Test, "FROM tests WHERE depends_on = ?1 AND status IN ('pending', 'in_progress', 'blocked') ORDER BY id"),
+            [id],
+            Test::from_row,
+        )
+    }
+
+    /// The test that `claim_next_test` would claim.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn next_ready_test(&self, loop_id: &LoopId, automatable_only: bool) -> Result<Option<Test>> {
+        self.query_opt(
+            select!(
+                Test,
+                "FROM tests AS t
+                 WHERE loop_id = ?1 AND status = 'pending'
+                   AND (depends_on IS NULL
+                        OR EXISTS (SELECT 1 FROM tests AS d WHERE d.id = t.depends_on AND d.status = 'passed'))
+                   AND (not_before IS NULL OR not_before <= ?2) AND (automatable = 1 OR ?3 = 0)
+                 ORDER BY id LIMIT 1"
+            ),
+            rusqlite::params![loop_id, self.now(), automatable_only],
+            Test::from_row,
+        )
+    }
+
+    /// When the next test that is only held back by its `not_before` becomes ready.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn next_retry_at(&self, loop_id: &LoopId) -> Result<Option<Timestamp>> {
+        self.value("SELECT min(not_before) FROM tests WHERE loop_id = ?1 AND status = 'pending'", [loop_id])
+    }
+
+    /// The proofs of a test, of one attempt or all, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn proofs(&self, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proof>> {
+        self.query(
+            select!(Proof, "FROM proofs WHERE test_id = ?1 AND (?2 IS NULL OR attempt = ?2) ORDER BY created_at, rowid"),
+            rusqlite::params![test, attempt],
+            Proof::from_row,
+        )
+    }
+}
+
+/// How long a given-back attempt waits before it is tried again: 5 s, doubling, at most 5 minutes.
+fn back_off_seconds(give_backs: i64) -> i64 {
+    5_i64.saturating_mul(1 << give_backs.clamp(0, 6)).min(300)
+}
+
+impl WriteTx<'_> {
+    /// Puts tests on their queues: all or none, with one message for each that is wrong, `(index, message)`.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn import_tests(&self, tests: &[NewTest]) -> Result<Vec<(usize, String)>> {
+        let mut problems = Vec::new();
+        let batch: HashMap<&str, usize> = tests.iter().enumerate().map(|(at, test)| (test.id.as_str(), at)).collect();
+        for (at, test) in tests.iter().enumerate() {
+            let mut problem = |message: String| problems.push((at, message));
+            if self.find_loop(test.loop_id.as_str())?.is_none() {
+                problem(format!("test {}: no loop {:?}; register it with loopctl loop add", test.id, test.loop_id.as_str()));
+            }
+            if self.find_test(test.id.as_str())?.is_some() {
+                problem(format!("test {} exists already", test.id));
+            } else if batch[test.id.as_str()] != at {
+                problem(format!("test {} is named twice", test.id));
+            }
+            if test.max_attempts < 1 {
+                problem(format!("test {}: max_attempts must be at least 1", test.id));
+            }
+            if let Some(dependency) = &test.depends_on {
+                if !batch.contains_key(dependency.as_str()) && self.find_test(dependency.as_str())?.is_none() {
+                    problem(format!("test {}: depends_on names no test {:?}", test.id, dependency.as_str()));
+                } else if cycle(tests, &batch, at) {
+                    problem(format!("test {} depends on itself in the end", test.id));
+                }
+            }
+        }
+        if problems.is_empty() {
+            for test in tests {
+                self.execute(
+                    "INSERT INTO tests (id, loop_id, category, max_attempts, depends_on, automatable, notes, spec_content, scope,
+                       created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                    rusqlite::params![
+                        test.id,
+                        test.loop_id,
+                        test.category,
+                        test.max_attempts,
+                        test.depends_on,
+                        test.automatable,
+                        test.notes,
+                        test.spec_content,
+                        json(&test.scope),
+                        self.now()
+                    ],
+                )?;
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Claims the loop's next ready test: `in_progress`, one attempt more, said as `test_started`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown loop; [`Error::Refused`] if the loop has a test in hand or is paused.
+    pub fn claim_next_test(&self, loop_id: &LoopId, automatable_only: bool) -> Result<Option<Test>> {
+        let row = self.loop_row(loop_id)?;
+        if row.status == LoopStatus::Paused {
+            return Err(Error::Refused(format!("loop {loop_id} is paused; lift it with loopctl resume {loop_id}")));
+        }
+        let in_hand: Option<TestId> =
+            self.query_opt("SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress' LIMIT 1", [loop_id], |row| {
+                row.get(0)
+            })?;
+        if let Some(test) = in_hand {
+            return Err(Error::Refused(format!(
+                "loop {loop_id} has test {test} in hand; end it with loopctl submit or loopctl give-back"
+            )));
+        }
+        let Some(test) = self.next_ready_test(loop_id, automatable_only)? else { return Ok(None) };
+        self.execute(
+            "UPDATE tests SET status = 'in_progress', attempts = attempts + 1, last_attempt_at = ?2, not_before = NULL WHERE id = ?1",
+            rusqlite::params![test.id, self.now()],
+        )?;
+        self.execute(
+            "UPDATE loops SET current_test_id = ?2, updated_at = ?3 WHERE id = ?1",
+            rusqlite::params![loop_id, test.id, self.now()],
+        )?;
+        let test = self.test(&test.id)?;
+        let payload = TestStarted {
+            test_id: test.id.clone(),
+            loop_id: loop_id.clone(),
+            attempt: test.attempts,
+            spec_summary: test.notes.as_deref().or(test.spec_content.as_deref()).map(summary),
+        };
+        self.publish(&NewEvent::new(ActorId::from(loop_id), payload))?;
+        Ok(Some(test))
+    }
+
+    /// Writes down what a check showed.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_proof(&self, proof: &Proof) -> Result<()> {
+        self.execute(
+            "INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, exit_code, duration_ms,
+               output_sha256, output_tail, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            rusqlite::params![
+                proof.id,
+                proof.test_id,
+                proof.attempt,
+                proof.commit_hash,
+                proof.tree_hash,
+                proof.check_name,
+                proof.outcome,
+                proof.exit_code,
+                proof.duration_ms,
+                proof.output_sha256,
+                proof.output_tail,
+                proof.created_at
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn in_hand(&self, id: &TestId, loop_id: &LoopId) -> Result<Test> {
+        let test = self.test(id)?;
+        if test.loop_id != *loop_id {
+            return Err(Error::Refused(format!("test {id} belongs to loop {}, not to {loop_id}", test.loop_id)));
+        }
+        if test.status != TestStatus::InProgress {
+            return Err(Error::Refused(format!("test {id} is {}, not in progress; claim it with loopctl next", test.status)));
+        }
+        Ok(test)
+    }
+
+    fn leave(&self, loop_id: &LoopId) -> Result<()> {
+        self.execute(
+            "UPDATE loops SET current_test_id = NULL, updated_at = ?2 WHERE id = ?1",
+            rusqlite::params![loop_id, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// The gate has verified the attempt: the test is passed, with its time, its commit and its baseline.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the loop does not have the test in hand (any more).
+    pub fn record_passed(&self, id: &TestId, loop_id: &LoopId, attempt: &PassedAttempt) -> Result<EventId> {
+        let test = self.in_hand(id, loop_id)?;
+        self.execute(
+            "UPDATE tests SET status = 'passed', verified_at = ?2, passed_at = ?2, last_result = 'pass', commit_hash = ?3,
+               last_error = NULL, error_category = NULL WHERE id = ?1",
+            rusqlite::params![id, self.now(), attempt.commit],
+        )?;
+        self.leave(loop_id)?;
+        self.add_baseline(id, &attempt.commit)?;
+        let payload = TestPassed {
+            test_id: id.clone(),
+            loop_id: loop_id.clone(),
+            attempt: test.attempts,
+            duration_seconds: attempt.duration_seconds,
+            tokens_estimated: attempt.tokens_estimated,
+            files_modified: attempt.files_modified.clone(),
+            verified: true,
+            verification_checks: attempt
+                .checks
+                .iter()
+                .map(|(name, ok)| (name.clone(), Value::Bool(*ok)))
+                .collect::<Map<_, _>>(),
+            commit: attempt.commit.clone(),
+        };
+        self.publish(&NewEvent::new(ActorId::from(loop_id), payload))
+    }
+
+    /// The attempt failed. An error that is not the agent's gives it back; below the maximum the test is pending again,
+    /// at the maximum blocked; a permanent error fails it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the loop does not have the test in hand (any more).
+    pub fn record_failed(&self, id: &TestId, loop_id: &LoopId, attempt: &FailedAttempt) -> Result<TestStatus> {
+        let test = self.in_hand(id, loop_id)?;
+        let given_back = attempt.category.gives_attempt_back();
+        let status = if given_back {
+            TestStatus::Pending
+        } else if attempt.category == ErrorCategory::Permanent {
+            TestStatus::Failed
+        } else if test.attempts >= test.max_attempts {
+            TestStatus::Blocked
+        } else {
+            TestStatus::Pending
+        };
+        let not_before = given_back.then(|| self.now().plus_seconds(back_off_seconds(test.give_backs)));
+        let last_result = if status == TestStatus::Blocked { LastResult::Blocked } else { LastResult::Fail };
+        self.execute(
+            "UPDATE tests SET status = ?2, last_result = CASE WHEN ?3 THEN last_result ELSE ?4 END, last_error = ?5, error_category = ?6,
+               attempts = CASE WHEN ?3 THEN max(attempts - 1, 0) ELSE attempts END,
+               give_backs = CASE WHEN ?3 THEN give_backs + 1 ELSE 0 END, not_before = ?7
+             WHERE id = ?1",
+            rusqlite::params![id, status, given_back, last_result, attempt.message, attempt.category, not_before],
+        )?;
+        self.leave(loop_id)?;
+        let failed = TestFailed {
+            test_id: id.clone(),
+            loop_id: loop_id.clone(),
+            attempt: test.attempts,
+            error_category: attempt.category,
+            error_message: attempt.message.clone(),
+            will_retry: status == TestStatus::Pending,
+        };
+        let failed = self.publish(&NewEvent::new(ActorId::from(loop_id), failed).caused_by_id(attempt.caused_by.clone()))?;
+        if matches!(status, TestStatus::Blocked | TestStatus::Failed) {
+            let blocked = TestBlocked {
+                test_id: id.clone(),
+                loop_id: loop_id.clone(),
+                attempts: test.attempts,
+                last_error: attempt.message.clone(),
+                blocking_dependents: self.dependents(id)?.into_iter().map(|test| test.id).collect(),
+            };
+            self.publish(&NewEvent::new(ActorId::from(loop_id), blocked).caused_by_id(Some(failed)))?;
+        }
+        Ok(status)
+    }
+
+    /// The attempt ended for a reason that is nobody's failure (a pause, a forced release, a rollback, a shutdown): the test
+    /// is pending again and the attempt is given back.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the loop does not have the test in hand (any more).
+    pub fn give_back(&self, id: &TestId, loop_id: &LoopId, reason: &str) -> Result<()> {
+        self.in_hand(id, loop_id)?;
+        self.execute(
+            "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2
+             WHERE id = ?1",
+            rusqlite::params![id, reason],
+        )?;
+        self.leave(loop_id)
+    }
+
+    /// Takes a test out of the queue on purpose.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] for one that has passed.
+    pub fn skip_test(&self, id: &TestId, reason: Option<&str>) -> Result<()> {
+        let test = self.test(id)?;
+        if test.status == TestStatus::Passed {
+            return Err(Error::Refused(format!("test {id} has passed; there is nothing to skip")));
+        }
+        self.execute(
+            "UPDATE tests SET status = 'skipped', last_error = coalesce(?2, last_error) WHERE id = ?1",
+            rusqlite::params![id, reason],
+        )?;
+        self.execute(
+            "UPDATE loops SET current_test_id = NULL, updated_at = ?2 WHERE current_test_id = ?1",
+            rusqlite::params![id, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// Puts a test back to its beginning, its attempts forgotten; a passed one has to be verified again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] while a loop works on it.
+    pub fn reset_test(&self, id: &TestId) -> Result<()> {
+        let test = self.test(id)?;
+        if test.status == TestStatus::InProgress {
+            return Err(Error::Refused(format!("loop {} works on test {id}; pause the loop first", test.loop_id)));
+        }
+        self.execute(
+            "UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_error = NULL, error_category = NULL,
+               passed_at = NULL, verified_at = NULL, not_before = NULL, commit_hash = NULL, give_backs = 0 WHERE id = ?1",
+            [id],
+        )?;
+        Ok(())
+    }
+
+    /// Gives a pending test to another loop.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] for one that is not pending.
+    pub fn move_test(&self, id: &TestId, to: &LoopId) -> Result<()> {
+        self.loop_row(to)?;
+        let test = self.test(id)?;
+        if test.status != TestStatus::Pending {
+            return Err(Error::Refused(format!("test {id} is {}; only a pending test can be handed on", test.status)));
+        }
+        self.execute("UPDATE tests SET loop_id = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
+        Ok(())
+    }
+}
+
+/// True if following `depends_on` inside the batch from `start` comes back to it.
+fn cycle(tests: &[NewTest], batch: &HashMap<&str, usize>, start: usize) -> bool {
+    let mut seen = HashSet::new();
+    let mut at = start;
+    while seen.insert(at) {
+        let next = tests[at].depends_on.as_ref().and_then(|dependency| batch.get(dependency.as_str()));
+        match next {
+            Some(&next) if next == start => return true,
+            Some(&next) => at = next,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn summary(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
+}

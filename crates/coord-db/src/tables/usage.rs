@@ -1,0 +1,87 @@
+//! What the work has cost.
+
+use serde::Serialize;
+
+use super::{StringList, json};
+use crate::{LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
+
+row! {
+    /// One record of use.
+    Usage {
+        id: String, loop_id: Option<LoopId>, test_id: Option<TestId>, tokens_estimated: i64, duration_seconds: i64,
+        files_modified: StringList, recorded_at: Timestamp,
+    }
+}
+
+/// Use added up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UsageTotal {
+    /// Which loop, test or day.
+    pub key: String,
+    /// Records.
+    pub records: i64,
+    /// Tokens.
+    pub tokens_estimated: i64,
+    /// Seconds.
+    pub duration_seconds: i64,
+}
+
+impl ReadTx<'_> {
+    /// Use since a moment, added up by `loop`, `test` or `day`.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn usage_totals(&self, by: &str, since: Option<Timestamp>) -> Result<Vec<UsageTotal>> {
+        self.query(
+            "SELECT coalesce(CASE ?1 WHEN 'test' THEN test_id WHEN 'day' THEN substr(recorded_at, 1, 10) ELSE loop_id END, '') AS key,
+               count(*), sum(tokens_estimated), sum(duration_seconds)
+             FROM usage WHERE ?2 IS NULL OR recorded_at >= ?2 GROUP BY key ORDER BY key",
+            rusqlite::params![by, since],
+            |row| {
+                Ok(UsageTotal {
+                    key: row.get(0)?,
+                    records: row.get(1)?,
+                    tokens_estimated: row.get(2)?,
+                    duration_seconds: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    /// Tokens and seconds spent on a test so far.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn usage_of_test(&self, test: &TestId) -> Result<(i64, i64)> {
+        Ok(self
+            .query_opt(
+                "SELECT coalesce(sum(tokens_estimated), 0), coalesce(sum(duration_seconds), 0) FROM usage WHERE test_id = ?1",
+                [test],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?
+            .unwrap_or_default())
+    }
+}
+
+impl WriteTx<'_> {
+    /// Records use.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn record_usage(
+        &self,
+        loop_id: Option<&LoopId>,
+        test: Option<&TestId>,
+        tokens: i64,
+        seconds: i64,
+        files: &[String],
+    ) -> Result<String> {
+        let id = new_id();
+        self.execute(
+            "INSERT INTO usage (id, loop_id, test_id, tokens_estimated, duration_seconds, files_modified, recorded_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            rusqlite::params![id, loop_id, test, tokens.max(0), seconds.max(0), json(&files), self.now()],
+        )?;
+        Ok(id)
+    }
+}

@@ -1,0 +1,150 @@
+//! Wait edges: who waits for whom on what. Other tools may write edges too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Blocker;
+use crate::{LeasePath, LoopId, ReadTx, Result, Timestamp, WriteTx};
+
+row! {
+    /// One edge. Another tool's edge may name anything.
+    WaitEdge {
+        waiter: String, holder: String, resource: LeasePath, waiting_since: Timestamp, wait_until: Option<Timestamp>, seq: i64,
+    }
+}
+
+impl ReadTx<'_> {
+    /// All edges, dead ones included.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wait_edges(&self) -> Result<Vec<WaitEdge>> {
+        self.query(select!(WaitEdge, "FROM wait_graph ORDER BY waiter, holder, resource"), [], WaitEdge::from_row)
+    }
+
+    /// The edges that came after `seq`.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wait_edges_after(&self, seq: i64) -> Result<Vec<WaitEdge>> {
+        self.query(select!(WaitEdge, "FROM wait_graph WHERE seq > ?1 ORDER BY seq"), [seq], WaitEdge::from_row)
+    }
+
+    /// What one waiter waits for.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wait_edges_of(&self, waiter: &str) -> Result<Vec<WaitEdge>> {
+        self.query(
+            select!(WaitEdge, "FROM wait_graph WHERE waiter = ?1 ORDER BY holder, resource"),
+            [waiter],
+            WaitEdge::from_row,
+        )
+    }
+
+    /// The number of the newest edge there ever was.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_wait_edge_seq(&self) -> Result<i64> {
+        self.value("SELECT value FROM counters WHERE name = 'wait_edge'", [])
+    }
+
+    /// The newest fencing token there ever was.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_fencing_token(&self) -> Result<i64> {
+        self.value("SELECT value FROM counters WHERE name = 'fencing_token'", [])
+    }
+
+    /// Everything that can be reached from these waiters along the edges: what a cycle through one of them consists of.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wait_edges_reachable(&self, from: &BTreeSet<String>) -> Result<Vec<WaitEdge>> {
+        let mut edges = Vec::new();
+        let mut seen = from.clone();
+        let mut next: Vec<String> = from.iter().cloned().collect();
+        while let Some(waiter) = next.pop() {
+            for edge in self.wait_edges_of(&waiter)? {
+                if seen.insert(edge.holder.clone()) {
+                    next.push(edge.holder.clone());
+                }
+                edges.push(edge);
+            }
+        }
+        Ok(edges)
+    }
+
+    /// The waiters on leases that were granted after `token`: an edge may have come to life with the grant.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn waiters_on_leases_after(&self, token: i64) -> Result<BTreeSet<String>> {
+        let holders: Vec<String> =
+            self.query("SELECT DISTINCT locked_by FROM file_locks WHERE fencing_token > ?1", [token], |row| row.get(0))?;
+        let mut waiters = BTreeSet::new();
+        for holder in holders {
+            waiters.extend(
+                self.query("SELECT waiter FROM wait_graph WHERE holder = ?1", [holder], |row| row.get::<_, String>(0))?,
+            );
+        }
+        Ok(waiters)
+    }
+}
+
+impl WriteTx<'_> {
+    /// Makes a queued acquire's edges those to its blockers; one that stands already keeps its place.
+    pub(crate) fn set_wait_edges(
+        &self,
+        waiter: &LoopId,
+        paths: &[LeasePath],
+        blockers: &[Blocker],
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<()> {
+        let wanted: BTreeMap<(&str, &str), ()> =
+            blockers.iter().map(|blocker| ((blocker.locked_by.as_str(), blocker.wanted.as_str()), ())).collect();
+        for edge in self.wait_edges_of(waiter.as_str())? {
+            let stale = paths.contains(&edge.resource) && !wanted.contains_key(&(edge.holder.as_str(), edge.resource.as_str()));
+            if stale {
+                self.execute(
+                    "DELETE FROM wait_graph WHERE waiter = ?1 AND holder = ?2 AND resource = ?3",
+                    rusqlite::params![waiter, edge.holder, edge.resource],
+                )?;
+            }
+        }
+        for (holder, resource) in wanted.keys() {
+            self.add_wait_edge(waiter.as_str(), holder, resource, since, Some(until))?;
+        }
+        Ok(())
+    }
+
+    /// Adds an edge, or extends the one that stands.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_wait_edge(
+        &self,
+        waiter: &str,
+        holder: &str,
+        resource: &str,
+        since: Timestamp,
+        until: Option<Timestamp>,
+    ) -> Result<()> {
+        self.execute(
+            "INSERT INTO wait_graph (waiter, holder, resource, waiting_since, wait_until) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET wait_until = excluded.wait_until WHERE wait_until IS NOT excluded.wait_until",
+            rusqlite::params![waiter, holder, resource, since, until],
+        )?;
+        Ok(())
+    }
+
+    /// Deletes the edges of a waiter that is gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn delete_wait_edges_of(&self, waiter: &str) -> Result<usize> {
+        self.execute("DELETE FROM wait_graph WHERE waiter = ?1", [waiter])
+    }
+}

@@ -1,0 +1,56 @@
+//! Which files each loop's worktree differs in, as monitor saw them last.
+
+use crate::{LoopId, ReadTx, Result, Timestamp, WriteTx};
+
+row! {
+    /// One changed file. `fingerprint` stands for its content, so that a further change is seen.
+    WorktreeChange {
+        loop_id: LoopId, file_path: String, first_seen_at: Timestamp, last_changed_at: Timestamp, fingerprint: String,
+    }
+}
+
+impl ReadTx<'_> {
+    /// All changed files, by loop and path.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn worktree_changes(&self) -> Result<Vec<WorktreeChange>> {
+        self.query(select!(WorktreeChange, "FROM worktree_changes ORDER BY loop_id, file_path"), [], WorktreeChange::from_row)
+    }
+}
+
+impl WriteTx<'_> {
+    /// Replaces what is known of a loop's worktree by what was just seen, `(path, fingerprint)`.
+    /// True if anything is new, changed or gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn observe_worktree(&self, loop_id: &LoopId, seen: &[(String, String)]) -> Result<bool> {
+        let known = self.query(
+            select!(WorktreeChange, "FROM worktree_changes WHERE loop_id = ?1"),
+            [loop_id],
+            WorktreeChange::from_row,
+        )?;
+        let mut changed = false;
+        for (path, fingerprint) in seen {
+            if known.iter().any(|row| row.file_path == *path && row.fingerprint == *fingerprint) {
+                continue;
+            }
+            changed = true;
+            self.execute(
+                "INSERT INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
+                 VALUES (?1, ?2, ?3, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET last_changed_at = excluded.last_changed_at, fingerprint = excluded.fingerprint",
+                rusqlite::params![loop_id, path, self.now(), fingerprint],
+            )?;
+        }
+        for row in known.iter().filter(|row| !seen.iter().any(|(path, _)| *path == row.file_path)) {
+            changed = true;
+            self.execute(
+                "DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2",
+                rusqlite::params![loop_id, row.file_path],
+            )?;
+        }
+        Ok(changed)
+    }
+}

@@ -1,0 +1,228 @@
+//! Time as an argument: timestamps in the database's and in JSON's form, and the one place that reads a clock.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment in UTC, in whole milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This moment and so many seconds.
+    #[must_use]
+    pub const fn plus_seconds(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(1000)))
+    }
+
+    /// This moment and so many milliseconds.
+    #[must_use]
+    pub const fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds from `earlier` to this moment; negative if it is later.
+    #[must_use]
+    pub const fn millis_since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Whole seconds from `earlier` to this moment.
+    #[must_use]
+    pub const fn seconds_since(self, earlier: Self) -> i64 {
+        self.millis_since(earlier) / 1000
+    }
+
+    /// The database's form, `YYYY-MM-DD HH:MM:SS.SSS`, in which text order is time order.
+    #[must_use]
+    pub fn to_sql_text(self) -> String {
+        self.civil(' ', "")
+    }
+
+    /// RFC 3339, `YYYY-MM-DDTHH:MM:SS.SSSZ`, as JSON has it.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        self.civil('T', "Z")
+    }
+
+    fn civil(self, separator: char, suffix: &str) -> String {
+        // Years outside 0..=9999 have no text form; clamp rather than fail.
+        let millis = self.0.clamp(-62_167_219_200_000, 253_402_207_200_000 - 1);
+        let moment = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+        let civil = jiff::tz::Offset::UTC.to_datetime(moment);
+        format!(
+            "{:04}-{:02}-{:02}{separator}{:02}:{:02}:{:02}.{:03}{suffix}",
+            civil.year(),
+            civil.month(),
+            civil.day(),
+            civil.hour(),
+            civil.minute(),
+            civil.second(),
+            civil.subsec_nanosecond() / 1_000_000
+        )
+    }
+}
+
+/// Text that is no moment in time.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0:?} is not a time like 2026-11-22T00:00:00.000Z or 2026-11-22 00:00:00.000")]
+pub struct ParseTimestampError(String);
+
+impl FromStr for Timestamp {
+    type Err = ParseTimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseTimestampError(text.to_owned());
+        if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self(moment.as_millisecond()));
+        }
+        let civil: jiff::civil::DateTime = text.parse().map_err(|_| error())?;
+        let moment = jiff::tz::Offset::UTC.to_timestamp(civil).map_err(|_| error())?;
+        Ok(Self(moment.as_millisecond()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_rfc3339())
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_rfc3339())
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What the machine's clocks say at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// Milliseconds since boot, time suspended included.
+    pub boot_millis: i64,
+    /// Milliseconds since boot spent suspended (boot clock minus monotonic clock).
+    pub suspended_millis: i64,
+    /// Which boot this is.
+    pub boot_id: String,
+}
+
+/// Where the time comes from: the machine, or a simulation.
+pub trait Clock: Send + Sync {
+    /// All clocks at once.
+    fn read(&self) -> ClockReading;
+    /// The wall clock alone.
+    fn now(&self) -> Timestamp {
+        self.read().wall
+    }
+}
+
+/// The machine's clocks.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+fn clock_millis(clock: nix::time::ClockId) -> i64 {
+    // These clocks exist on every Linux that can run us; zero would only look like a fresh boot.
+    clock.now().map_or(0, |time| time.tv_sec() * 1000 + time.tv_nsec() / 1_000_000)
+}
+
+impl Clock for SystemClock {
+    fn read(&self) -> ClockReading {
+        let boot_millis = clock_millis(nix::time::ClockId::CLOCK_BOOTTIME);
+        let monotonic = clock_millis(nix::time::ClockId::CLOCK_MONOTONIC);
+        ClockReading {
+            wall: self.now(),
+            boot_millis,
+            suspended_millis: boot_millis - monotonic,
+            boot_id: crate::process::boot_id().to_owned(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(clock_millis(nix::time::ClockId::CLOCK_REALTIME))
+    }
+}
+
+/// A clock that stands still until it is moved: for simulations and tests.
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    wall: Arc<AtomicI64>,
+    boot: Arc<AtomicI64>,
+    suspended: Arc<AtomicI64>,
+}
+
+impl ManualClock {
+    /// A clock that shows `start`.
+    #[must_use]
+    pub fn new(start: Timestamp) -> Self {
+        Self {
+            wall: Arc::new(AtomicI64::new(start.0)),
+            boot: Arc::new(AtomicI64::new(1_000_000)),
+            suspended: Arc::new(AtomicI64::new(0)),
+        }
+    }
+
+    /// Time passes, on every clock.
+    pub fn advance_millis(&self, millis: i64) {
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+        self.boot.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// The wall clock is set forward or back; nothing else moves.
+    pub fn jump_millis(&self, millis: i64) {
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// The machine sleeps: wall and boot clock go on, the monotonic clock stands.
+    pub fn suspend_millis(&self, millis: i64) {
+        self.advance_millis(millis);
+        self.suspended.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn read(&self) -> ClockReading {
+        ClockReading {
+            wall: Timestamp(self.wall.load(Ordering::SeqCst)),
+            boot_millis: self.boot.load(Ordering::SeqCst),
+            suspended_millis: self.suspended.load(Ordering::SeqCst),
+            boot_id: "simulated".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_round_trip() {
+        let time: Timestamp = "2026-11-22T00:00:01.005Z".parse().unwrap();
+        assert_eq!(time.to_sql_text(), "2026-11-22 00:00:01.005");
+        assert_eq!(time.to_rfc3339(), "2026-11-22T00:00:01.005Z");
+        assert_eq!("2026-11-22 00:00:01.005".parse::<Timestamp>().unwrap(), time);
+        assert_eq!("2026-11-22 00:00:01".parse::<Timestamp>().unwrap(), time.plus_millis(-5));
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+}

@@ -1,0 +1,666 @@
+-- The whole schema: what the numbered migrations add up to. A test proves it.
+
+-- The whole of version 1. Migrations are only ever appended; schema.sql is what they add up to.
+-- Nothing here is newer than SQLite 3.37, so that distributions' shells and Python can write.
+-- Times are UTC text, 'YYYY-MM-DD HH:MM:SS.SSS' (or without milliseconds), so that text order is time order.
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Loops and their tests
+
+CREATE TABLE loops (
+  id              TEXT PRIMARY KEY NOT NULL CHECK (length(id) BETWEEN 1 AND 64 AND id GLOB '[A-Za-z0-9]*' AND id NOT GLOB '*[^A-Za-z0-9._-]*') CHECK (id NOT IN ('monitor', 'deadlock-detector', 'regression-checker', 'pm-agent', 'pm', 'heartbeat', 'human', 'all')),
+  name            TEXT NOT NULL DEFAULT '',
+  priority        INTEGER NOT NULL DEFAULT 5 CHECK (priority >= 1),
+  branch          TEXT,
+  status          TEXT NOT NULL DEFAULT 'stopped' CHECK (status IN ('running', 'stopped', 'paused', 'error')),
+  current_test_id TEXT,
+  pid             INTEGER CHECK (pid > 0),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at)),
+  updated_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (updated_at IS datetime(updated_at) OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at)),
+  died_at         TEXT CHECK (died_at IS datetime(died_at) OR died_at IS strftime('%Y-%m-%d %H:%M:%f', died_at))
+) STRICT;
+
+CREATE TABLE tests (
+  id              TEXT PRIMARY KEY NOT NULL CHECK (length(id) BETWEEN 1 AND 64 AND id GLOB '[A-Za-z0-9]*' AND id NOT GLOB '*[^A-Za-z0-9._-]*'),
+  loop_id         TEXT NOT NULL REFERENCES loops (id),
+  category        TEXT NOT NULL DEFAULT '',
+  status          TEXT NOT NULL DEFAULT 'pending'
+                  CHECK (status IN ('pending', 'in_progress', 'passed', 'failed', 'blocked', 'skipped')),
+  attempts        INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  max_attempts    INTEGER NOT NULL DEFAULT 3 CHECK (max_attempts >= 1),
+  last_result     TEXT CHECK (last_result IN ('pass', 'fail', 'blocked')),
+  depends_on      TEXT CHECK (depends_on <> id),
+  automatable     INTEGER NOT NULL DEFAULT 1 CHECK (automatable IN (0, 1)),
+  notes           TEXT,
+  spec_content    TEXT,
+  last_attempt_at TEXT CHECK (last_attempt_at IS datetime(last_attempt_at) OR last_attempt_at IS strftime('%Y-%m-%d %H:%M:%f', last_attempt_at)),
+  passed_at       TEXT CHECK (passed_at IS datetime(passed_at) OR passed_at IS strftime('%Y-%m-%d %H:%M:%f', passed_at)),
+  verified_at     TEXT CHECK (verified_at IS datetime(verified_at) OR verified_at IS strftime('%Y-%m-%d %H:%M:%f', verified_at)),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at)),
+  scope           TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(scope)),
+  last_error      TEXT,
+  error_category  TEXT CHECK (error_category IN
+                  ('transient', 'permanent', 'system', 'code', 'spec', 'resource', 'dependency', 'human', 'conflict')),
+  not_before      TEXT CHECK (not_before IS datetime(not_before) OR not_before IS strftime('%Y-%m-%d %H:%M:%f', not_before)),
+  commit_hash     TEXT,
+  give_backs      INTEGER NOT NULL DEFAULT 0 CHECK (give_backs >= 0),
+  -- Verified or not passed: no client, whichever it is, can mark a test passed without the gate's time.
+  CHECK (status <> 'passed' OR verified_at IS NOT NULL)
+) STRICT;
+CREATE INDEX tests_loop_id ON tests (loop_id, status, id);
+CREATE INDEX tests_status ON tests (status);
+CREATE INDEX tests_depends_on ON tests (depends_on);
+
+CREATE TABLE proofs (
+  id             TEXT PRIMARY KEY NOT NULL,
+  test_id        TEXT NOT NULL,
+  attempt        INTEGER NOT NULL,
+  commit_hash    TEXT NOT NULL,
+  tree_hash      TEXT NOT NULL,
+  check_name     TEXT NOT NULL,
+  outcome        TEXT NOT NULL CHECK (outcome IN ('pass', 'fail', 'error')),
+  exit_code      INTEGER,
+  duration_ms    INTEGER NOT NULL CHECK (duration_ms >= 0),
+  output_sha256  TEXT NOT NULL,
+  output_tail    TEXT NOT NULL DEFAULT '',
+  created_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at))
+) STRICT;
+CREATE INDEX proofs_test_id ON proofs (test_id, attempt);
+CREATE INDEX proofs_tree ON proofs (tree_hash, check_name);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Events, subscriptions, deliveries
+
+CREATE TABLE events (
+  id              TEXT PRIMARY KEY NOT NULL CHECK (id <> ''),
+  timestamp       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (timestamp IS datetime(timestamp) OR timestamp IS strftime('%Y-%m-%d %H:%M:%f', timestamp)),
+  source          TEXT NOT NULL CHECK (source <> ''),
+  event_type      TEXT NOT NULL CHECK (event_type <> ''),
+  payload         TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(payload)),
+  correlation_id  TEXT,
+  priority        INTEGER NOT NULL DEFAULT 5 CHECK (priority >= 1),
+  acknowledged    INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged IN (0, 1)),
+  acknowledged_by TEXT,
+  acknowledged_at TEXT CHECK (acknowledged_at IS datetime(acknowledged_at) OR acknowledged_at IS strftime('%Y-%m-%d %H:%M:%f', acknowledged_at)),
+  caused_by       TEXT
+) STRICT;
+CREATE INDEX events_timestamp ON events (timestamp);
+CREATE INDEX events_source ON events (source);
+CREATE INDEX events_event_type ON events (event_type);
+CREATE INDEX events_acknowledged ON events (acknowledged) WHERE acknowledged = 0;
+CREATE INDEX events_correlation_id ON events (correlation_id);
+CREATE INDEX events_caused_by ON events (caused_by) WHERE caused_by IS NOT NULL;
+
+CREATE TABLE subscriptions (
+  id             TEXT PRIMARY KEY NOT NULL CHECK (id <> ''),
+  subscriber     TEXT NOT NULL CHECK (subscriber <> ''),
+  event_types    TEXT NOT NULL CHECK (json_valid(event_types) AND json_type(event_types) = 'array'),
+  filter_sources TEXT CHECK (filter_sources IS NULL OR (json_valid(filter_sources) AND json_type(filter_sources) = 'array')),
+  last_poll_at   TEXT CHECK (last_poll_at IS datetime(last_poll_at) OR last_poll_at IS strftime('%Y-%m-%d %H:%M:%f', last_poll_at)),
+  active         INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
+  max_priority   INTEGER CHECK (max_priority >= 1)
+) STRICT;
+CREATE INDEX subscriptions_subscriber ON subscriptions (subscriber);
+
+-- What the active subscriptions ask for, one row for each (type, source); source '' is every source.
+-- Kept by triggers; the delivery trigger reads nothing else.
+CREATE TABLE subscription_matches (
+  event_type      TEXT NOT NULL,
+  source          TEXT NOT NULL,
+  subscription_id TEXT NOT NULL,
+  max_priority    INTEGER NOT NULL,
+  PRIMARY KEY (event_type, source, subscription_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subscription_matches_subscription ON subscription_matches (subscription_id);
+
+CREATE TABLE deliveries (
+  seq             INTEGER PRIMARY KEY AUTOINCREMENT,
+  subscription_id TEXT NOT NULL,
+  event_id        TEXT NOT NULL,
+  priority        INTEGER NOT NULL,
+  status          TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'acknowledged', 'set_aside')),
+  tries           INTEGER NOT NULL DEFAULT 0 CHECK (tries >= 0),
+  last_error      TEXT,
+  settled_at      TEXT CHECK (settled_at IS datetime(settled_at) OR settled_at IS strftime('%Y-%m-%d %H:%M:%f', settled_at)),
+  CHECK ((status = 'pending') = (settled_at IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX deliveries_event_id ON deliveries (event_id, subscription_id);
+CREATE INDEX deliveries_pending ON deliveries (subscription_id, priority, seq) WHERE status = 'pending';
+
+-- A table whose one row, while it stands, lets settled events be deleted: archiving puts it there and takes it away
+-- in its own transaction. Nobody else deletes events.
+CREATE TABLE maintenance (
+  operation TEXT PRIMARY KEY NOT NULL CHECK (operation IN ('archive', 'restore'))
+) STRICT;
+
+CREATE TRIGGER events_refuse_existing BEFORE INSERT ON events
+WHEN EXISTS (SELECT 1 FROM events WHERE id = NEW.id)
+BEGIN
+  SELECT RAISE(ABORT, 'events are append-only: an event with this id exists');
+END;
+
+CREATE TRIGGER events_refuse_change BEFORE UPDATE OF
+  id, timestamp, source, event_type, payload, correlation_id, priority, caused_by ON events
+WHEN NEW.id IS NOT OLD.id OR NEW.timestamp IS NOT OLD.timestamp OR NEW.source IS NOT OLD.source
+  OR NEW.event_type IS NOT OLD.event_type OR NEW.payload IS NOT OLD.payload OR NEW.priority IS NOT OLD.priority
+  OR NEW.caused_by IS NOT OLD.caused_by
+  OR (NEW.correlation_id IS NOT OLD.correlation_id
+      AND NOT (OLD.correlation_id IS NULL AND NEW.correlation_id IS OLD.id))
+BEGIN
+  SELECT RAISE(ABORT, 'events are append-only: only the acknowledgement columns change');
+END;
+
+CREATE TRIGGER events_refuse_delete BEFORE DELETE ON events
+WHEN NOT EXISTS (SELECT 1 FROM maintenance)
+BEGIN
+  SELECT RAISE(ABORT, 'events are append-only: loopctl archive moves settled events away');
+END;
+
+-- A story's first event carries its own id as the story's.
+CREATE TRIGGER events_correlate AFTER INSERT ON events
+WHEN NEW.correlation_id IS NULL
+BEGIN
+  UPDATE events SET correlation_id = NEW.id WHERE id = NEW.id;
+END;
+
+CREATE TRIGGER events_deliver AFTER INSERT ON events
+WHEN NEW.acknowledged = 0
+BEGIN
+  INSERT INTO deliveries (subscription_id, event_id, priority)
+  SELECT subscription_id, NEW.id, NEW.priority FROM subscription_matches
+  WHERE event_type = NEW.event_type AND source IN ('', NEW.source) AND max_priority >= NEW.priority;
+END;
+
+-- 'custom.*' in a subscription asks for every type of that prefix.
+CREATE TRIGGER events_deliver_custom AFTER INSERT ON events
+WHEN NEW.acknowledged = 0 AND NEW.event_type GLOB 'custom.*'
+BEGIN
+  INSERT INTO deliveries (subscription_id, event_id, priority)
+  SELECT subscription_id, NEW.id, NEW.priority FROM subscription_matches AS m
+  WHERE event_type = 'custom.*' AND source IN ('', NEW.source) AND max_priority >= NEW.priority
+    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.id AND subscription_id = m.subscription_id);
+END;
+
+-- The seed's one flag, set by a foreign hand, acknowledges that consumer's delivery; the flag stands only once no
+-- delivery is open.
+CREATE TRIGGER events_acknowledge AFTER UPDATE OF acknowledged ON events
+WHEN NEW.acknowledged = 1 AND OLD.acknowledged = 0
+BEGIN
+  UPDATE deliveries SET status = 'acknowledged', settled_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+  WHERE event_id = NEW.id AND status = 'pending'
+    AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = NEW.acknowledged_by);
+  UPDATE events SET acknowledged = 0, acknowledged_by = NULL, acknowledged_at = NULL
+  WHERE id = NEW.id AND EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.id AND status = 'pending');
+  UPDATE events SET acknowledged_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+  WHERE id = NEW.id AND acknowledged = 1 AND acknowledged_at IS NULL;
+END;
+
+CREATE TRIGGER deliveries_settle AFTER UPDATE OF status ON deliveries
+WHEN OLD.status = 'pending' AND NEW.status = 'acknowledged'
+BEGIN
+  UPDATE events SET acknowledged = 1, acknowledged_at = NEW.settled_at,
+    acknowledged_by = (SELECT subscriber FROM subscriptions WHERE id = NEW.subscription_id)
+  WHERE id = NEW.event_id AND acknowledged = 0
+    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.event_id AND status = 'pending');
+END;
+
+-- Set aside or withdrawn as the last one open: the event still counts as acknowledged if anyone has taken it.
+CREATE TRIGGER deliveries_set_aside AFTER UPDATE OF status ON deliveries
+WHEN OLD.status = 'pending' AND NEW.status = 'set_aside'
+BEGIN
+  UPDATE events SET acknowledged = 1, acknowledged_at = NEW.settled_at,
+    acknowledged_by = (SELECT s.subscriber FROM deliveries AS d JOIN subscriptions AS s ON s.id = d.subscription_id
+                       WHERE d.event_id = NEW.event_id AND d.status = 'acknowledged'
+                       ORDER BY d.settled_at DESC, d.seq DESC LIMIT 1)
+  WHERE id = NEW.event_id AND acknowledged = 0
+    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.event_id AND status = 'pending')
+    AND EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.event_id AND status = 'acknowledged');
+END;
+
+CREATE TRIGGER subscriptions_insert AFTER INSERT ON subscriptions
+WHEN NEW.active = 1
+BEGIN
+  INSERT OR IGNORE INTO subscription_matches (event_type, source, subscription_id, max_priority)
+  SELECT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
+  FROM json_each(NEW.event_types) AS t, json_each(coalesce(NEW.filter_sources, '[""]')) AS s
+  WHERE t.type = 'text' AND s.type = 'text';
+END;
+
+CREATE TRIGGER subscriptions_update AFTER UPDATE OF id, event_types, filter_sources, active, max_priority ON subscriptions
+BEGIN
+  DELETE FROM subscription_matches WHERE subscription_id IN (OLD.id, NEW.id);
+  INSERT OR IGNORE INTO subscription_matches (event_type, source, subscription_id, max_priority)
+  SELECT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
+  FROM json_each(NEW.event_types) AS t, json_each(coalesce(NEW.filter_sources, '[""]')) AS s
+  WHERE NEW.active = 1 AND t.type = 'text' AND s.type = 'text';
+  UPDATE deliveries SET status = 'set_aside', last_error = 'subscription ended',
+    settled_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+  WHERE subscription_id = OLD.id AND status = 'pending' AND (NEW.active = 0 OR NEW.id <> OLD.id);
+END;
+
+CREATE TRIGGER subscriptions_delete AFTER DELETE ON subscriptions
+BEGIN
+  DELETE FROM subscription_matches WHERE subscription_id = OLD.id;
+  UPDATE deliveries SET status = 'set_aside', last_error = 'subscription ended',
+    settled_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+  WHERE subscription_id = OLD.id AND status = 'pending';
+END;
+
+-- Whoever registers a loop, its subscription comes with it, so that nothing said to it before its first start is missed.
+CREATE TRIGGER loops_subscribe AFTER INSERT ON loops
+BEGIN
+  INSERT OR IGNORE INTO subscriptions (id, subscriber, event_types) VALUES (NEW.id, NEW.id,
+    '["pause_requested","resume_requested","restart_requested","rollback_triggered","force_release","digression_detected",'
+    || '"priority_changed","knowledge_recorded","knowledge_conflict","decision_resolved","change_resolved",'
+    || '"component_degraded","component_recovered"]');
+END;
+
+CREATE TRIGGER loops_unsubscribe AFTER DELETE ON loops
+BEGIN
+  DELETE FROM subscriptions WHERE subscriber = OLD.id;
+END;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Leases and waiting
+
+CREATE TABLE counters (
+  name  TEXT PRIMARY KEY NOT NULL,
+  value INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO counters (name, value) VALUES ('fencing_token', 0), ('wait_edge', 0);
+
+CREATE TABLE file_locks (
+  file_path     TEXT PRIMARY KEY NOT NULL CHECK (length(file_path) BETWEEN 1 AND 4096 AND file_path NOT GLOB '/*' AND instr(file_path, char(0)) = 0 AND '/' || file_path || '/' NOT LIKE '%/../%'),
+  locked_by     TEXT NOT NULL CHECK (locked_by <> ''),
+  locked_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (locked_at IS datetime(locked_at) OR locked_at IS strftime('%Y-%m-%d %H:%M:%f', locked_at)),
+  lock_reason   TEXT,
+  expires_at    TEXT CHECK (expires_at IS datetime(expires_at) OR expires_at IS strftime('%Y-%m-%d %H:%M:%f', expires_at)),
+  test_id       TEXT,
+  fencing_token INTEGER NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
+  ttl_seconds   INTEGER CHECK (ttl_seconds > 0),
+  automatic     INTEGER NOT NULL DEFAULT 0 CHECK (automatic IN (0, 1))
+) STRICT;
+CREATE INDEX file_locks_locked_by ON file_locks (locked_by);
+CREATE INDEX file_locks_fencing_token ON file_locks (fencing_token);
+CREATE INDEX file_locks_expires_at ON file_locks (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Acquires that wait. Their edges in wait_graph are derived from these rows and the leases.
+CREATE TABLE lease_requests (
+  id            TEXT PRIMARY KEY NOT NULL,
+  loop_id       TEXT NOT NULL,
+  paths         TEXT NOT NULL CHECK (json_valid(paths) AND json_type(paths) = 'array'),
+  test_id       TEXT,
+  waiting_since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (waiting_since IS datetime(waiting_since) OR waiting_since IS strftime('%Y-%m-%d %H:%M:%f', waiting_since)),
+  wait_until    TEXT NOT NULL CHECK (wait_until IS datetime(wait_until) OR wait_until IS strftime('%Y-%m-%d %H:%M:%f', wait_until)),
+  freed_at      TEXT CHECK (freed_at IS datetime(freed_at) OR freed_at IS strftime('%Y-%m-%d %H:%M:%f', freed_at))
+) STRICT;
+CREATE INDEX lease_requests_loop_id ON lease_requests (loop_id);
+
+CREATE TABLE lease_request_paths (
+  request_id TEXT NOT NULL REFERENCES lease_requests (id) ON DELETE CASCADE,
+  file_path  TEXT NOT NULL,
+  PRIMARY KEY (file_path, request_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lease_request_paths_request ON lease_request_paths (request_id);
+
+CREATE TABLE wait_graph (
+  waiter        TEXT NOT NULL CHECK (waiter <> ''),
+  holder        TEXT NOT NULL CHECK (holder <> ''),
+  resource      TEXT NOT NULL CHECK (resource <> ''),
+  waiting_since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (waiting_since IS datetime(waiting_since) OR waiting_since IS strftime('%Y-%m-%d %H:%M:%f', waiting_since)),
+  wait_until    TEXT CHECK (wait_until IS datetime(wait_until) OR wait_until IS strftime('%Y-%m-%d %H:%M:%f', wait_until)),
+  seq           INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (waiter, holder, resource),
+  CHECK (waiter <> holder)
+) STRICT;
+CREATE INDEX wait_graph_holder ON wait_graph (holder);
+CREATE INDEX wait_graph_resource ON wait_graph (resource);
+CREATE INDEX wait_graph_seq ON wait_graph (seq);
+
+-- Every edge gets a number that grows, so that a reader can ask for the edges that are new to it.
+CREATE TRIGGER wait_graph_number AFTER INSERT ON wait_graph
+BEGIN
+  UPDATE counters SET value = value + 1 WHERE name = 'wait_edge';
+  UPDATE wait_graph SET seq = (SELECT value FROM counters WHERE name = 'wait_edge')
+  WHERE waiter = NEW.waiter AND holder = NEW.holder AND resource = NEW.resource;
+END;
+
+-- A lease that another tool inserted without a token gets one.
+CREATE TRIGGER file_locks_fence AFTER INSERT ON file_locks
+WHEN NEW.fencing_token = 0
+BEGIN
+  UPDATE counters SET value = value + 1 WHERE name = 'fencing_token';
+  UPDATE file_locks SET fencing_token = (SELECT value FROM counters WHERE name = 'fencing_token')
+  WHERE file_path = NEW.file_path;
+END;
+
+-- Deleting a lease deletes the edges that wait for it, and starts the clock of the waiters it has come free for.
+CREATE TRIGGER file_locks_delete AFTER DELETE ON file_locks
+BEGIN
+  DELETE FROM wait_graph WHERE holder = OLD.locked_by
+    AND (resource = OLD.file_path OR resource || '/' = OLD.file_path OR OLD.file_path || '/' = resource OR (substr(resource, -1) = '/' AND substr(OLD.file_path, 1, length(resource)) = resource) OR (substr(OLD.file_path, -1) = '/' AND substr(resource, 1, length(OLD.file_path)) = OLD.file_path))
+    AND NOT EXISTS (SELECT 1 FROM file_locks AS l WHERE l.locked_by = OLD.locked_by
+                    AND (l.file_path = wait_graph.resource OR l.file_path || '/' = wait_graph.resource OR wait_graph.resource || '/' = l.file_path OR (substr(l.file_path, -1) = '/' AND substr(wait_graph.resource, 1, length(l.file_path)) = l.file_path) OR (substr(wait_graph.resource, -1) = '/' AND substr(l.file_path, 1, length(wait_graph.resource)) = wait_graph.resource)));
+  UPDATE lease_requests SET freed_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+  WHERE id IN (SELECT request_id FROM lease_request_paths WHERE (file_path = OLD.file_path OR file_path || '/' = OLD.file_path OR OLD.file_path || '/' = file_path OR (substr(file_path, -1) = '/' AND substr(OLD.file_path, 1, length(file_path)) = file_path) OR (substr(OLD.file_path, -1) = '/' AND substr(file_path, 1, length(OLD.file_path)) = OLD.file_path)));
+END;
+
+CREATE TABLE deadlocks (
+  id            TEXT PRIMARY KEY NOT NULL,
+  victim        TEXT NOT NULL,
+  cycle         TEXT NOT NULL CHECK (json_valid(cycle)),
+  locks         TEXT NOT NULL CHECK (json_valid(locks)),
+  reason        TEXT NOT NULL,
+  detected_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (detected_at IS datetime(detected_at) OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at)),
+  revoke_at     TEXT NOT NULL CHECK (revoke_at IS datetime(revoke_at) OR revoke_at IS strftime('%Y-%m-%d %H:%M:%f', revoke_at)),
+  resolved_at   TEXT CHECK (resolved_at IS datetime(resolved_at) OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at)),
+  outcome       TEXT CHECK (outcome IN ('released', 'revoked', 'dissolved')),
+  event_id      TEXT NOT NULL,
+  CHECK ((resolved_at IS NULL) = (outcome IS NULL))
+) STRICT;
+CREATE INDEX deadlocks_open ON deadlocks (victim) WHERE resolved_at IS NULL;
+CREATE INDEX deadlocks_detected_at ON deadlocks (detected_at);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Knowledge, ownership, migrations
+
+CREATE TABLE knowledge (
+  id             TEXT PRIMARY KEY NOT NULL,
+  loop_id        TEXT REFERENCES loops (id),
+  item_type      TEXT NOT NULL CHECK (item_type IN ('fact', 'decision', 'pattern', 'warning')),
+  topic          TEXT,
+  content        TEXT NOT NULL,
+  confidence     REAL NOT NULL DEFAULT 1.0 CHECK (confidence BETWEEN 0.0 AND 1.0),
+  evidence       TEXT,
+  affected_areas TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(affected_areas)),
+  superseded_by  TEXT CHECK (superseded_by <> id),
+  created_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at))
+) STRICT;
+CREATE INDEX knowledge_topic ON knowledge (topic);
+
+CREATE TABLE resources (
+  path          TEXT PRIMARY KEY NOT NULL CHECK (path <> ''),
+  owner_loop    TEXT NOT NULL REFERENCES loops (id),
+  resource_type TEXT NOT NULL DEFAULT 'file'
+                CHECK (resource_type IN ('file', 'type', 'interface', 'endpoint', 'migration')),
+  description   TEXT,
+  created_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at))
+) STRICT;
+CREATE INDEX resources_owner_loop ON resources (owner_loop);
+
+CREATE TABLE change_requests (
+  id             TEXT PRIMARY KEY NOT NULL,
+  resource_path  TEXT NOT NULL REFERENCES resources (path),
+  requestor_loop TEXT NOT NULL REFERENCES loops (id),
+  owner_loop     TEXT NOT NULL REFERENCES loops (id),
+  request_type   TEXT NOT NULL DEFAULT 'modify' CHECK (request_type IN ('modify', 'extend', 'delete')),
+  description    TEXT NOT NULL DEFAULT '',
+  status         TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'rejected', 'applied')),
+  requested_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (requested_at IS datetime(requested_at) OR requested_at IS strftime('%Y-%m-%d %H:%M:%f', requested_at)),
+  resolved_at    TEXT CHECK (resolved_at IS datetime(resolved_at) OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at)),
+  resolved_by    TEXT CHECK (resolved_by IN ('human', 'pm')),
+  CHECK ((status = 'pending') = (resolved_at IS NULL))
+) STRICT;
+CREATE INDEX change_requests_status ON change_requests (status);
+
+CREATE TABLE migrations (
+  number       INTEGER PRIMARY KEY NOT NULL CHECK (number >= 1),
+  name         TEXT NOT NULL CHECK (name <> ''),
+  loop_id      TEXT REFERENCES loops (id),
+  file_path    TEXT,
+  status       TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'applied', 'failed')),
+  allocated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (allocated_at IS datetime(allocated_at) OR allocated_at IS strftime('%Y-%m-%d %H:%M:%f', allocated_at)),
+  applied_at   TEXT CHECK (applied_at IS datetime(applied_at) OR applied_at IS strftime('%Y-%m-%d %H:%M:%f', applied_at)),
+  CHECK (status <> 'applied' OR applied_at IS NOT NULL)
+) STRICT;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Checkpoints, baselines, regressions
+
+CREATE TABLE checkpoints (
+  id              TEXT PRIMARY KEY NOT NULL,
+  loop_id         TEXT NOT NULL REFERENCES loops (id),
+  test_id         TEXT REFERENCES tests (id),
+  git_ref         TEXT NOT NULL CHECK (git_ref <> ''),
+  checkpoint_type TEXT NOT NULL DEFAULT 'branch' CHECK (checkpoint_type IN ('branch', 'stash', 'tag')),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at)),
+  deleted_at      TEXT CHECK (deleted_at IS datetime(deleted_at) OR deleted_at IS strftime('%Y-%m-%d %H:%M:%f', deleted_at)),
+  commit_hash     TEXT,
+  reason          TEXT
+) STRICT;
+CREATE INDEX checkpoints_loop_id ON checkpoints (loop_id, created_at);
+
+CREATE TABLE passing_tests (
+  test_id     TEXT NOT NULL CHECK (test_id <> ''),
+  commit_hash TEXT NOT NULL CHECK (commit_hash <> ''),
+  passed_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (passed_at IS datetime(passed_at) OR passed_at IS strftime('%Y-%m-%d %H:%M:%f', passed_at)),
+  PRIMARY KEY (test_id, commit_hash)
+) STRICT;
+CREATE INDEX passing_tests_passed_at ON passing_tests (test_id, passed_at);
+
+-- What the standing check knows of each test that has passed: its state and, once it regressed, the blame.
+CREATE TABLE regressions (
+  id               TEXT PRIMARY KEY NOT NULL,
+  test_id          TEXT NOT NULL,
+  check_name       TEXT NOT NULL,
+  last_good_commit TEXT NOT NULL,
+  bad_commit       TEXT NOT NULL,
+  first_bad_commit TEXT,
+  blamed_loop      TEXT,
+  blamed_test      TEXT,
+  status           TEXT NOT NULL CHECK (status IN ('suspected', 'bisecting', 'regressed', 'unknown', 'flaky', 'cleared')),
+  bisect           TEXT CHECK (bisect IS NULL OR json_valid(bisect)),
+  output_tail      TEXT NOT NULL DEFAULT '',
+  detected_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (detected_at IS datetime(detected_at) OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at)),
+  resolved_at      TEXT CHECK (resolved_at IS datetime(resolved_at) OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at)),
+  event_id         TEXT
+) STRICT;
+CREATE UNIQUE INDEX regressions_once ON regressions (test_id, first_bad_commit) WHERE first_bad_commit IS NOT NULL;
+CREATE INDEX regressions_open ON regressions (test_id) WHERE resolved_at IS NULL;
+
+-- The newest commit of the integration branch at which each check was run, and what came of it.
+CREATE TABLE check_runs (
+  check_name  TEXT NOT NULL,
+  commit_hash TEXT NOT NULL,
+  outcome     TEXT NOT NULL CHECK (outcome IN ('pass', 'fail', 'flaky', 'error')),
+  runs        INTEGER NOT NULL DEFAULT 1,
+  output_tail TEXT NOT NULL DEFAULT '',
+  ran_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (ran_at IS datetime(ran_at) OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at)),
+  PRIMARY KEY (check_name, commit_hash)
+) STRICT;
+CREATE INDEX check_runs_ran_at ON check_runs (ran_at);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- People, usage, health, alerts, journal
+
+CREATE TABLE decisions (
+  id              TEXT PRIMARY KEY NOT NULL,
+  decision_type   TEXT NOT NULL CHECK (decision_type <> ''),
+  summary         TEXT NOT NULL,
+  options         TEXT NOT NULL CHECK (json_valid(options) AND json_type(options) = 'array'),
+  default_option  TEXT,
+  context         TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(context)),
+  timeout_minutes INTEGER CHECK (timeout_minutes >= 0),
+  status          TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'decided', 'auto_resolved', 'expired')),
+  requested_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (requested_at IS datetime(requested_at) OR requested_at IS strftime('%Y-%m-%d %H:%M:%f', requested_at)),
+  requested_by    TEXT,
+  decided_at      TEXT CHECK (decided_at IS datetime(decided_at) OR decided_at IS strftime('%Y-%m-%d %H:%M:%f', decided_at)),
+  decided_by      TEXT CHECK (decided_by IN ('human', 'auto')),
+  choice          TEXT,
+  comment         TEXT,
+  fingerprint     TEXT,
+  expires_at      TEXT CHECK (expires_at IS datetime(expires_at) OR expires_at IS strftime('%Y-%m-%d %H:%M:%f', expires_at)),
+  event_id        TEXT,
+  CHECK ((status = 'pending') = (decided_at IS NULL)),
+  CHECK (status NOT IN ('decided', 'auto_resolved') OR choice IS NOT NULL)
+) STRICT;
+CREATE INDEX decisions_status ON decisions (status);
+CREATE UNIQUE INDEX decisions_fingerprint ON decisions (fingerprint) WHERE status = 'pending' AND fingerprint IS NOT NULL;
+
+CREATE TABLE usage (
+  id               TEXT PRIMARY KEY NOT NULL,
+  loop_id          TEXT REFERENCES loops (id),
+  test_id          TEXT,
+  tokens_estimated INTEGER NOT NULL DEFAULT 0 CHECK (tokens_estimated >= 0),
+  duration_seconds INTEGER NOT NULL DEFAULT 0 CHECK (duration_seconds >= 0),
+  files_modified   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(files_modified)),
+  recorded_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (recorded_at IS datetime(recorded_at) OR recorded_at IS strftime('%Y-%m-%d %H:%M:%f', recorded_at))
+) STRICT;
+CREATE INDEX usage_loop_id ON usage (loop_id, recorded_at);
+CREATE INDEX usage_test_id ON usage (test_id);
+
+CREATE TABLE component_health (
+  component      TEXT PRIMARY KEY NOT NULL CHECK (component <> ''),
+  last_heartbeat TEXT CHECK (last_heartbeat IS datetime(last_heartbeat) OR last_heartbeat IS strftime('%Y-%m-%d %H:%M:%f', last_heartbeat)),
+  status         TEXT NOT NULL DEFAULT 'unknown' CHECK (status IN ('healthy', 'degraded', 'dead', 'unknown')),
+  metadata       TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(metadata)),
+  pid            INTEGER CHECK (pid > 0),
+  pid_start_time INTEGER,
+  boot_id        TEXT,
+  pid_namespace  INTEGER,
+  started_at     TEXT CHECK (started_at IS datetime(started_at) OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at)),
+  version        TEXT,
+  child_pid            INTEGER CHECK (child_pid > 0),
+  child_pid_start_time INTEGER
+) STRICT;
+
+-- The pauses that stand on a loop, kept by the loop itself as it takes requests; it works when none is left.
+CREATE TABLE pauses (
+  loop_id      TEXT NOT NULL,
+  requested_by TEXT NOT NULL,
+  reason       TEXT NOT NULL DEFAULT '',
+  event_id     TEXT,
+  since        TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (since IS datetime(since) OR since IS strftime('%Y-%m-%d %H:%M:%f', since)),
+  PRIMARY KEY (loop_id, requested_by)
+) STRICT;
+
+-- What two loops have both changed and pm has settled: the loser waits until the winner's test has ended.
+CREATE TABLE conflicts (
+  id          TEXT PRIMARY KEY NOT NULL,
+  file_path   TEXT NOT NULL,
+  loop_a      TEXT NOT NULL,
+  loop_b      TEXT NOT NULL,
+  detected_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (detected_at IS datetime(detected_at) OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at)),
+  event_id    TEXT,
+  winner      TEXT,
+  loser       TEXT,
+  winner_test TEXT,
+  resolved_at TEXT CHECK (resolved_at IS datetime(resolved_at) OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at)),
+  resolution  TEXT
+) STRICT;
+CREATE UNIQUE INDEX conflicts_open ON conflicts (file_path, loop_a, loop_b) WHERE resolved_at IS NULL;
+
+-- The files that each loop's worktree differs in from its merge base, as monitor saw them last.
+CREATE TABLE worktree_changes (
+  loop_id         TEXT NOT NULL,
+  file_path       TEXT NOT NULL,
+  first_seen_at   TEXT NOT NULL CHECK (first_seen_at IS datetime(first_seen_at) OR first_seen_at IS strftime('%Y-%m-%d %H:%M:%f', first_seen_at)),
+  last_changed_at TEXT NOT NULL CHECK (last_changed_at IS datetime(last_changed_at) OR last_changed_at IS strftime('%Y-%m-%d %H:%M:%f', last_changed_at)),
+  fingerprint     TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (loop_id, file_path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX worktree_changes_file_path ON worktree_changes (file_path);
+
+CREATE TABLE alerts (
+  id              TEXT PRIMARY KEY NOT NULL,
+  severity        TEXT NOT NULL CHECK (severity IN ('info', 'warning', 'error', 'critical')),
+  alert_type      TEXT NOT NULL CHECK (alert_type IN ('stuck', 'conflict', 'digression', 'resource', 'regression')),
+  source          TEXT NOT NULL DEFAULT '',
+  message         TEXT NOT NULL,
+  context         TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(context)),
+  acknowledged    INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged IN (0, 1)),
+  acknowledged_by TEXT,
+  acknowledged_at TEXT CHECK (acknowledged_at IS datetime(acknowledged_at) OR acknowledged_at IS strftime('%Y-%m-%d %H:%M:%f', acknowledged_at)),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at) OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at)),
+  closed_at       TEXT CHECK (closed_at IS datetime(closed_at) OR closed_at IS strftime('%Y-%m-%d %H:%M:%f', closed_at)),
+  updated_at      TEXT CHECK (updated_at IS datetime(updated_at) OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at)),
+  fingerprint     TEXT,
+  event_id        TEXT
+) STRICT;
+CREATE UNIQUE INDEX alerts_fingerprint ON alerts (fingerprint) WHERE closed_at IS NULL AND fingerprint IS NOT NULL;
+CREATE INDEX alerts_created_at ON alerts (created_at);
+
+CREATE TABLE transaction_log (
+  id           TEXT PRIMARY KEY NOT NULL,
+  operation    TEXT NOT NULL CHECK (operation <> ''),
+  loop_id      TEXT REFERENCES loops (id),
+  steps        TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(steps)),
+  status       TEXT NOT NULL DEFAULT 'in_progress' CHECK (status IN ('in_progress', 'committed', 'rolled_back')),
+  started_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (started_at IS datetime(started_at) OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at)),
+  completed_at TEXT CHECK (completed_at IS datetime(completed_at) OR completed_at IS strftime('%Y-%m-%d %H:%M:%f', completed_at)),
+  component    TEXT,
+  event_id     TEXT,
+  CHECK ((status = 'in_progress') = (completed_at IS NULL))
+) STRICT;
+CREATE INDEX transaction_log_open ON transaction_log (component) WHERE status = 'in_progress';
+
+-- What the clocks said when someone looked last: a difference to now shows a suspend or a jump.
+CREATE TABLE clock (
+  id           INTEGER PRIMARY KEY NOT NULL CHECK (id = 1),
+  boot_id      TEXT NOT NULL,
+  suspended_ms INTEGER NOT NULL,
+  wall_ms      INTEGER NOT NULL,
+  boot_ms      INTEGER NOT NULL,
+  grace_until  TEXT CHECK (grace_until IS datetime(grace_until) OR grace_until IS strftime('%Y-%m-%d %H:%M:%f', grace_until))
+) STRICT;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Views: the seed's queries, exact and by name
+
+CREATE VIEW pending_tests AS
+  SELECT t.* FROM tests AS t
+  WHERE t.status = 'pending'
+    AND (t.depends_on IS NULL OR EXISTS (SELECT 1 FROM tests AS d WHERE d.id = t.depends_on AND d.status = 'passed'))
+  ORDER BY t.id;
+
+CREATE VIEW undelivered_events AS
+  SELECT s.subscriber, d.subscription_id, d.seq, e.*
+  FROM deliveries AS d
+  JOIN subscriptions AS s ON s.id = d.subscription_id
+  JOIN events AS e ON e.id = d.event_id
+  WHERE d.status = 'pending' AND s.active = 1
+  ORDER BY d.priority, d.seq;
+
+CREATE VIEW active_locks AS
+  SELECT * FROM file_locks
+  WHERE expires_at IS NULL OR expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now');
+
+CREATE VIEW loop_progress AS
+  SELECT
+    loop_id,
+    COUNT(*) AS total,
+    SUM(CASE WHEN status = 'passed' THEN 1 ELSE 0 END) AS passed,
+    SUM(CASE WHEN status = 'blocked' THEN 1 ELSE 0 END) AS blocked,
+    SUM(CASE WHEN status = 'failed' THEN 1 ELSE 0 END) AS failed,
+    SUM(CASE WHEN status = 'skipped' THEN 1 ELSE 0 END) AS skipped,
+    SUM(CASE WHEN status = 'in_progress' THEN 1 ELSE 0 END) AS in_progress,
+    SUM(CASE WHEN status = 'pending' THEN 1 ELSE 0 END) AS pending
+  FROM tests
+  GROUP BY loop_id;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Who listens to what, from the start: nothing published before a process's first start is missed.
+
+INSERT INTO subscriptions (id, subscriber, event_types) VALUES
+  ('monitor', 'monitor',
+   '["test_started","test_passed","test_failed","file_locked","file_unlocked","component_degraded"]'),
+  ('deadlock-detector', 'deadlock-detector', '[]'),
+  ('regression-checker', 'regression-checker', '["test_passed"]'),
+  ('pm', 'pm',
+   '["test_passed","test_blocked","file_conflict","stuck_detected","digression_detected","resource_warning",'
+   || '"regression_detected","regression_cleared","human_message","summary_requested","loop_paused","loop_resumed",'
+   || '"rollback_done","knowledge_conflict","change_requested","component_degraded","component_recovered"]'),
+  ('heartbeat', 'heartbeat', '["component_started","component_stopped"]'),
+  ('human', 'human',
+   '["decision_needed","stuck_detected","test_blocked","file_conflict","digression_detected","resource_warning",'
+   || '"regression_detected","component_degraded","force_release"]');
+INSERT INTO subscriptions (id, subscriber, event_types, max_priority) VALUES
+  ('human-urgent', 'human',
+   '["test_started","test_passed","test_failed","file_locked","file_unlocked","regression_cleared","decision_resolved",'
+   || '"priority_changed","pause_requested","resume_requested","loop_paused","loop_resumed","restart_requested",'
+   || '"rollback_triggered","rollback_done","human_message","summary_requested","knowledge_recorded",'
+   || '"knowledge_conflict","change_requested","change_resolved","component_started","component_stopped",'
+   || '"component_recovered","custom.*"]', 2);
+
+PRAGMA application_id = 1665953616;
+PRAGMA user_version = 1;
