@@ -1,0 +1,182 @@
+//! Commits as values: hashes, trailers, and messages that hostile content cannot bend.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The full hash of a commit: 40 (SHA-1) or 64 (SHA-256) lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CommitHash(String);
+
+/// A text that is not the full hash of a commit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a full commit hash")]
+pub struct InvalidHash(pub String);
+
+impl CommitHash {
+    /// Takes a full hash.
+    ///
+    /// # Errors
+    /// [`InvalidHash`] for anything but 40 or 64 lower-case hexadecimal digits.
+    pub fn new(text: impl Into<String>) -> std::result::Result<Self, InvalidHash> {
+        let text = text.into();
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if matches!(text.len(), 40 | 64) && text.bytes().all(hex) { Ok(Self(text)) } else { Err(InvalidHash(text)) }
+    }
+
+    /// The hash as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first twelve digits, for people.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+
+    /// The hash of nothing, in as many digits: git's word for "must not exist".
+    pub(crate) fn zero_like(&self) -> String {
+        "0".repeat(self.0.len())
+    }
+}
+
+impl fmt::Display for CommitHash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for CommitHash {
+    type Error = InvalidHash;
+
+    fn try_from(text: String) -> std::result::Result<Self, InvalidHash> {
+        Self::new(text)
+    }
+}
+
+impl From<CommitHash> for String {
+    fn from(commit: CommitHash) -> Self {
+        commit.0
+    }
+}
+
+impl std::str::FromStr for CommitHash {
+    type Err = InvalidHash;
+
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidHash> {
+        Self::new(text)
+    }
+}
+
+/// A trailer: key and value, as in `Loop: parser`.
+pub type Trailer = (String, String);
+
+/// A commit as the history shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// Its hash.
+    pub hash: CommitHash,
+    /// The hash of its tree.
+    pub tree: CommitHash,
+    /// The hashes of its parents.
+    pub parents: Vec<CommitHash>,
+    /// The first line of its message, invalid UTF-8 replaced.
+    pub subject: String,
+    /// The trailers as git itself parses them, in order.
+    pub trailers: Vec<Trailer>,
+}
+
+impl CommitInfo {
+    /// The value of the first trailer with this key; the case of the key does not matter.
+    #[must_use]
+    pub fn trailer(&self, key: &str) -> Option<&str> {
+        self.trailers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The keys that say whose work a commit is; text that is not ours must never pass for them.
+const RESERVED_KEYS: [&str; 3] = ["Loop", "Test", "Proof"];
+
+/// Builds a commit message of a text and trailers.
+///
+/// The text can be anything. Its lines that git could take for one of the trailers, for a comment, or for the end of the
+/// message are indented, and its other paragraphs are never the last one, so git finds exactly the trailers given
+/// here. Line breaks and control characters in a trailer's value become single spaces.
+///
+/// # Errors
+/// [`Error::BadName`] if a key is not made of ASCII letters, digits and dashes.
+pub fn build_message(text: &str, trailers: &[Trailer]) -> Result<String> {
+    for (key, _) in trailers {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if key.is_empty() || !key.bytes().all(fits) || key.starts_with('-') {
+            return Err(Error::BadName { name: key.clone() });
+        }
+    }
+    let mut message = String::with_capacity(text.len() + 64);
+    for line in text.trim().split('\n') {
+        let line: String = line.chars().filter(|&each| each == '\t' || !each.is_control()).collect();
+        let line = line.trim_end();
+        if must_indent(line, trailers) {
+            message.push(' ');
+        }
+        message.push_str(line);
+        message.push('\n');
+    }
+    if message.trim().is_empty() {
+        message = "(no message)\n".to_owned();
+    }
+    if !trailers.is_empty() {
+        message.push('\n');
+    }
+    for (key, value) in trailers {
+        let words: Vec<&str> =
+            value.split(|each: char| each.is_control() || each.is_whitespace()).filter(|word| !word.is_empty()).collect();
+        let _ = writeln!(message, "{key}: {}", words.join(" "));
+    }
+    Ok(message)
+}
+
+fn must_indent(line: &str, trailers: &[Trailer]) -> bool {
+    let looks_like_trailer = |key: &str| {
+        line.get(..key.len()).is_some_and(|start| start.eq_ignore_ascii_case(key))
+            && line[key.len()..].trim_start().starts_with([':', '='])
+    };
+    line.starts_with('#')
+        || line.starts_with("---")
+        || RESERVED_KEYS.into_iter().any(looks_like_trailer)
+        || trailers.iter().any(|(key, _)| looks_like_trailer(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_full_and_lower_case() {
+        assert!(CommitHash::new("a".repeat(40)).is_ok());
+        assert!(CommitHash::new("0".repeat(64)).is_ok());
+        for bad in ["", "abc", &"A".repeat(40), &"g".repeat(40), &"a".repeat(41), "--output=x"] {
+            assert!(CommitHash::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_keeps_its_text_and_ends_with_the_trailers() {
+        let trailers = [("Loop".to_owned(), "a".to_owned()), ("Test".to_owned(), "t\nLoop: evil\r\n\n# x".to_owned())];
+        let message = build_message("Add a parser\n\nIt parses.\nloop : evil\n# note\n---\n", &trailers).unwrap();
+        assert_eq!(message, "Add a parser\n\nIt parses.\n loop : evil\n # note\n ---\n\nLoop: a\nTest: t Loop: evil # x\n");
+    }
+
+    #[test]
+    fn bad_keys_are_refused_and_empty_text_is_named() {
+        for key in ["", "a b", "a:b", "a\nb", "-a", "é"] {
+            assert!(build_message("x", &[(key.to_owned(), String::new())]).is_err(), "{key}");
+        }
+        assert_eq!(build_message(" \n\u{7}", &[]).unwrap(), "(no message)\n");
+    }
+}

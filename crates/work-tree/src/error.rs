@@ -1,0 +1,136 @@
+//! What can go wrong with git. Callers match on the variants that mean something to them (a reference that moved, a
+//! conflict) and treat the rest as errors of the system.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::CommitHash;
+
+/// The result of everything in the git half.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of the git half.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The path is in no git repository, or not the top of a worktree where one is needed.
+    #[error("{path:?} is not a git repository or worktree")]
+    NotARepository {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// There is no `git` in `PATH`.
+    #[error("the git command was not found")]
+    GitMissing,
+    /// git refused or failed.
+    #[error("git {} failed ({}): {stderr}", args.join(" "), code.map_or("by a signal".to_owned(), |code| format!("exit code {code}")))]
+    GitFailed {
+        /// The arguments, without the options that every call gets.
+        args: Vec<String>,
+        /// The exit code; none if a signal ended it.
+        code: Option<i32>,
+        /// The end of what it wrote to stderr.
+        stderr: String,
+    },
+    /// git answered with something that is not in its documented format.
+    #[error("git {} gave an answer that cannot be understood: {what}", args.join(" "))]
+    Unexpected {
+        /// The arguments, without the options that every call gets.
+        args: Vec<String>,
+        /// What was wrong.
+        what: String,
+    },
+    /// A compare-and-swap found another value than expected; nothing was changed.
+    #[error("{name} has moved: expected {}, found {}", shown(expected.as_ref()), shown(found.as_ref()))]
+    RefMoved {
+        /// The full name of the reference.
+        name: String,
+        /// The expected value; none if it was expected to be absent.
+        expected: Option<CommitHash>,
+        /// The value found; none if it is absent.
+        found: Option<CommitHash>,
+    },
+    /// A rebase or revert ran into conflicts and was undone: the worktree is as it was before.
+    #[error("conflicts in {} file(s)", files.len())]
+    RebaseConflict {
+        /// The files in conflict, relative to the repository, sorted.
+        files: Vec<PathBuf>,
+    },
+    /// A name of a branch, reference or trailer that git does not allow or that would mean something else.
+    #[error("{name:?} is not a name that can be used here")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// No commit goes by this name.
+    #[error("there is no commit {rev:?}")]
+    UnknownRevision {
+        /// The name that was asked for.
+        rev: String,
+    },
+    /// The branch is checked out, so it must not be moved or used in a second worktree.
+    #[error("the branch {branch} is checked out in {path:?}")]
+    BranchCheckedOut {
+        /// The short name of the branch.
+        branch: String,
+        /// The worktree that has it.
+        path: PathBuf,
+    },
+    /// A path to remove that is not below the managed folder.
+    #[error("{path:?} is not below {managed:?}, so it is left alone")]
+    NotManaged {
+        /// The path that was to be removed.
+        path: PathBuf,
+        /// The folder below which removing is allowed.
+        managed: PathBuf,
+    },
+    /// An operation that changes things was asked of the repository's main checkout, which belongs to the user.
+    #[error("{path:?} is the user's own checkout, which is never changed")]
+    MainCheckout {
+        /// The top of the main checkout.
+        path: PathBuf,
+    },
+    /// A worktree was to be made where something else already is.
+    #[error("{path:?} exists and is not a worktree of this repository")]
+    InTheWay {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// Somebody left a rebase, merge or the like half done, so that a commit now would not mean what it seems to.
+    #[error("a {operation} is in progress in {path:?}")]
+    OperationInProgress {
+        /// The top of the worktree.
+        path: PathBuf,
+        /// `rebase` or `am`.
+        operation: &'static str,
+    },
+    /// The base to squash onto is not part of what is checked out.
+    #[error("{base} is not an ancestor of {head}")]
+    NotAncestor {
+        /// The base that was given.
+        base: CommitHash,
+        /// What is checked out.
+        head: CommitHash,
+    },
+    /// Reading or writing a file failed.
+    #[error("cannot {what} {path:?}")]
+    Io {
+        /// What was tried: a verb.
+        what: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+fn shown(commit: Option<&CommitHash>) -> &str {
+    commit.map_or("nothing", CommitHash::as_str)
+}

@@ -1,0 +1,279 @@
+//! One call of the git command: which options and environment it always gets, and how its answer is read.
+//!
+//! It must never go through a shell, ask on a terminal, run the repository's hooks, or be led to another repository by
+//! the caller's environment.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
+
+use crate::{CommitHash, Error, Result};
+
+/// Settings that every call gets: what the user has configured must neither change our formats nor run programs.
+const SETTINGS: &[&str] = &[
+    "core.hooksPath=/dev/null",
+    "core.quotePath=off",
+    "core.fsmonitor=false",
+    "core.safecrlf=false",
+    "core.splitIndex=false",
+    "core.commentChar=#",
+    "core.filesRefLockTimeout=5000",
+    "core.packedRefsTimeout=5000",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "commit.gpgSign=false",
+    "i18n.logOutputEncoding=UTF-8",
+    "i18n.commitEncoding=UTF-8",
+    "log.showSignature=false",
+    "trailer.separators=:",
+    "submodule.recurse=false",
+    "rerere.enabled=false",
+    "diff.autoRefreshIndex=true",
+    "diff.ignoreSubmodules=none",
+    "rebase.autoStash=false",
+    "rebase.autoSquash=false",
+    "rebase.updateRefs=false",
+    "rebase.rebaseMerges=false",
+    "worktree.useRelativePaths=false",
+    "worktree.guessRemote=false",
+];
+
+/// Of the variables that git reads, those that say who the user is or where the configuration lies.
+const KEPT_VARIABLES: &[&str] = &[
+    "GIT_AUTHOR_NAME",
+    "GIT_AUTHOR_EMAIL",
+    "GIT_COMMITTER_NAME",
+    "GIT_COMMITTER_EMAIL",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_EXEC_PATH",
+];
+
+/// As much of stderr as an error carries, in bytes.
+const STDERR_BYTES: usize = 2048;
+
+/// git, pointed at one repository or worktree.
+#[derive(Clone, Debug)]
+pub(crate) struct Git {
+    cwd: PathBuf,
+    place: Vec<OsString>,
+    identity: Arc<OnceLock<Vec<String>>>,
+}
+
+/// How a call ended.
+pub(crate) struct Answer {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+/// A call being put together.
+pub(crate) struct Call<'a> {
+    git: &'a Git,
+    args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+    stdin: Option<Vec<u8>>,
+    identity: bool,
+}
+
+impl Git {
+    /// git that finds its repository from a folder. Only for finding out: everything else names the place.
+    pub(crate) fn discovering(cwd: &Path) -> Self {
+        Self { cwd: cwd.to_owned(), place: Vec::new(), identity: Arc::default() }
+    }
+
+    /// git on a repository as such.
+    pub(crate) fn in_repository(common_dir: &Path) -> Self {
+        let place = vec![OsString::from("--git-dir"), common_dir.into()];
+        Self { cwd: common_dir.to_owned(), place, identity: Arc::default() }
+    }
+
+    /// git in a worktree. The place is pinned: if somebody removes the worktree's `.git`, calls fail, and do not fall
+    /// through to a repository further up.
+    pub(crate) fn in_work_tree(git_dir: &Path, root: &Path) -> Self {
+        let place = vec![OsString::from("--git-dir"), git_dir.into(), OsString::from("--work-tree"), root.into()];
+        Self { cwd: root.to_owned(), place, identity: Arc::default() }
+    }
+
+    pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call<'_> {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        Call { git: self, args, env: Vec::new(), stdin: None, identity: false }
+    }
+
+    /// Settings that give commits an identity where the user has configured none.
+    fn identity(&self) -> &[String] {
+        self.identity.get_or_init(|| {
+            let missing = |key: &str| self.call(["config", "--get", key]).answer().is_ok_and(|answer| answer.code == Some(1));
+            let mut settings = Vec::new();
+            if missing("user.name") {
+                settings.push("user.name=coding-loops".to_owned());
+            }
+            if std::env::var_os("EMAIL").is_none() && missing("user.email") {
+                settings.push("user.email=coding-loops@localhost".to_owned());
+            }
+            settings
+        })
+    }
+}
+
+impl Call<'_> {
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    pub(crate) fn stdin(mut self, content: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(content.into());
+        self
+    }
+
+    /// For calls that make commits.
+    pub(crate) fn with_identity(mut self) -> Self {
+        self.identity = true;
+        self
+    }
+
+    /// The call's own arguments, for errors.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Runs it; an exit code other than 0 is an answer too.
+    pub(crate) fn answer(&self) -> Result<Answer> {
+        let mut command = Command::new("git");
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        if self.identity {
+            for setting in self.git.identity() {
+                command.args(["-c", setting.as_str()]);
+            }
+        }
+        command.arg("--no-pager").arg("--literal-pathspecs");
+        if self.args.iter().any(|arg| arg == "--pathspec-from-file=-") {
+            command.arg("--no-literal-pathspecs");
+        }
+        command.args(&self.git.place).args(&self.args).current_dir(&self.git.cwd);
+        for (name, _) in std::env::vars_os() {
+            let kept = name.to_str().is_some_and(|name| KEPT_VARIABLES.contains(&name));
+            if name.as_encoded_bytes().starts_with(b"GIT_") && !kept {
+                command.env_remove(&name);
+            }
+        }
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
+        command.env("GIT_EDITOR", "true").env("GIT_SEQUENCE_EDITOR", "true").env_remove("GIT_PAGER");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // An interrupt typed at the terminal is for us; git must not be torn out of the middle of its work by it.
+        command.process_group(0);
+        let mut child = command.spawn().map_err(|error| {
+            if error.kind() == ErrorKind::NotFound && self.git.cwd.is_dir() {
+                Error::GitMissing
+            } else {
+                Error::io("run git in", &self.git.cwd)(error)
+            }
+        })?;
+        let stdin = child.stdin.take();
+        let output = std::thread::scope(|scope| {
+            if let (Some(mut pipe), Some(content)) = (stdin, self.stdin.as_deref()) {
+                // If git does not want it all, its exit code says why.
+                scope.spawn(move || drop(pipe.write_all(content)));
+            }
+            child.wait_with_output()
+        });
+        let output = output.map_err(Error::io("run git in", &self.git.cwd))?;
+        let cut = output.stderr.len().saturating_sub(STDERR_BYTES);
+        let stderr = String::from_utf8_lossy(&output.stderr[cut..]).trim().to_owned();
+        Ok(Answer { code: output.status.code(), stdout: output.stdout, stderr })
+    }
+
+    /// Runs it and wants exit code 0; gives what it wrote to stdout.
+    pub(crate) fn ok(&self) -> Result<Vec<u8>> {
+        let answer = self.answer()?;
+        if answer.code == Some(0) { Ok(answer.stdout) } else { Err(self.failed(answer)) }
+    }
+
+    /// The error of an answer that is not acceptable.
+    pub(crate) fn failed(&self, answer: Answer) -> Error {
+        if answer.stderr.contains("not a git repository") {
+            return Error::NotARepository { path: self.git.cwd.clone() };
+        }
+        Error::GitFailed { args: self.shown(), code: answer.code, stderr: answer.stderr }
+    }
+
+    /// Yes is exit code 0, no is 1.
+    pub(crate) fn yes(&self) -> Result<bool> {
+        let answer = self.answer()?;
+        match answer.code {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(self.failed(answer)),
+        }
+    }
+
+    /// Wants one hash.
+    pub(crate) fn hash(&self) -> Result<CommitHash> {
+        let stdout = self.ok()?;
+        self.parse_hash(&stdout)
+    }
+
+    /// Wants one hash; exit code 1 means that there is none.
+    pub(crate) fn hash_if_any(&self) -> Result<Option<CommitHash>> {
+        let answer = self.answer()?;
+        match answer.code {
+            Some(0) => self.parse_hash(&answer.stdout).map(Some),
+            Some(1) => Ok(None),
+            _ => Err(self.failed(answer)),
+        }
+    }
+
+    /// Wants one line, which may hold anything, line breaks too: only the last one is taken off.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        let mut stdout = self.ok()?;
+        if stdout.last() == Some(&b'\n') {
+            stdout.pop();
+        }
+        Ok(PathBuf::from(OsString::from_vec(stdout)))
+    }
+
+    /// Wants NUL-separated paths.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
+        Ok(fields(&self.ok()?).map(to_path).collect())
+    }
+
+    fn parse_hash(&self, stdout: &[u8]) -> Result<CommitHash> {
+        let text = String::from_utf8_lossy(stdout);
+        CommitHash::new(text.trim()).map_err(|error| self.unexpected(error.to_string()))
+    }
+
+    pub(crate) fn unexpected(&self, what: impl Into<String>) -> Error {
+        Error::Unexpected { args: self.shown(), what: what.into() }
+    }
+}
+
+/// NUL-terminated fields.
+pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    let count = if bytes.is_empty() { 0 } else { usize::MAX };
+    bytes.split(|&byte| byte == 0).take(count)
+}
+
+pub(crate) fn to_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}

@@ -1,0 +1,33 @@
+//! git worktrees, checkpoints, integration and bisect, and running a command with limits.
+//!
+//! Two halves, neither of which knows that a database exists:
+//!
+//! * **git**: [`Repository`] (refs, history, worktrees) and [`WorkTree`] (what has changed, saving, committing, rebasing,
+//!   going back). Both drive the `git` command line with argument lists, never through a shell, and read NUL-separated
+//!   output, so that any file name that git can hold works. [`Bisect`] plans a bisection without running anything.
+//! * **commands**: [`run()`] starts an agent or a check under a [`keeper`], with a time limit and bounded output, and leaves
+//!   no process behind, whoever dies first.
+//!
+//! Invariants: the user's own checkout is only ever read; a directory is removed only below the folder that the caller
+//! says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not care.
+
+pub mod bisect;
+mod commit;
+mod error;
+mod git;
+pub mod keeper;
+mod processes;
+mod repository;
+pub mod run;
+mod staging;
+mod work_tree;
+mod worktrees;
+
+pub use bisect::Bisect;
+pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
+pub use error::{Error, Result};
+pub use processes::start_time;
+pub use repository::{RefExpectation, Repository};
+pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
+pub use work_tree::WorkTree;
+pub use worktrees::WorktreeEntry;

@@ -1,0 +1,366 @@
+//! A repository as a whole: its commits and references.
+//!
+//! It must never change the main checkout, nor move a reference away from a value that the caller has not seen.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::git::{Call, Git, fields, to_path};
+use crate::{CommitHash, CommitInfo, Error, Result};
+
+/// A git repository.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(crate) git: Git,
+    pub(crate) common_dir: PathBuf,
+    pub(crate) root: PathBuf,
+}
+
+/// What a reference must be for a change to go through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefExpectation {
+    /// Whatever it is.
+    Any,
+    /// It must not exist.
+    Absent,
+    /// It must point here.
+    At(CommitHash),
+}
+
+impl Repository {
+    /// Opens the repository that a path belongs to: its main checkout, a worktree, any folder in one of these, a bare
+    /// repository.
+    ///
+    /// # Errors
+    /// [`Error::NotARepository`], [`Error::GitMissing`].
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Err(Error::NotARepository { path: path.to_owned() });
+        }
+        let git = Git::discovering(path);
+        let ask = |what| git.call(["rev-parse", "--path-format=absolute", what]).path();
+        let common_dir = ask("--git-common-dir")?;
+        let common_dir = common_dir.canonicalize().map_err(Error::io("resolve", &common_dir))?;
+        let own_dir = ask("--git-dir")?;
+        let own_dir = own_dir.canonicalize().map_err(Error::io("resolve", &own_dir))?;
+        let repository = Self { git: Git::in_repository(&common_dir), root: common_dir.clone(), common_dir };
+        let root = if own_dir == repository.common_dir {
+            match git.call(["rev-parse", "--is-inside-work-tree"]).ok()?.trim_ascii() {
+                b"true" => ask("--show-toplevel")?,
+                _ => repository.main_root()?,
+            }
+        } else {
+            repository.main_root()?
+        };
+        let root = root.canonicalize().unwrap_or(root);
+        Ok(Self { root, ..repository })
+    }
+
+    fn main_root(&self) -> Result<PathBuf> {
+        let first = self.worktrees()?.into_iter().next();
+        Ok(first.map_or_else(|| self.common_dir.clone(), |entry| entry.path))
+    }
+
+    /// The top of the main checkout; the repository itself if it is bare.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder that all worktrees share (`.git` of the main checkout).
+    #[must_use]
+    pub fn common_dir(&self) -> &Path {
+        &self.common_dir
+    }
+
+    // ---- commits ----
+
+    /// The commit that a name or expression stands for, if any.
+    pub fn resolve(&self, rev: &str) -> Result<Option<CommitHash>> {
+        if rev.is_empty() || rev.contains('\0') {
+            return Ok(None);
+        }
+        let call = self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(format!("{rev}^{{commit}}"));
+        let answer = call.answer()?;
+        match answer.code {
+            Some(0) => call.hash().map(Some),
+            Some(1) => Ok(None),
+            _ if answer.stderr.contains("not a git repository") => Err(call.failed(answer)),
+            Some(128) => Ok(None),
+            _ => Err(call.failed(answer)),
+        }
+    }
+
+    /// As [`Self::resolve`], where there must be one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRevision`].
+    pub fn commit(&self, rev: &str) -> Result<CommitHash> {
+        self.resolve(rev)?.ok_or_else(|| Error::UnknownRevision { rev: rev.to_owned() })
+    }
+
+    /// The tree of a commit. Equal trees mean equal files.
+    pub fn tree_of(&self, commit: &CommitHash) -> Result<CommitHash> {
+        tree_of(&self.git, commit)
+    }
+
+    /// The best common ancestor, if the two have one.
+    pub fn merge_base(&self, a: &CommitHash, b: &CommitHash) -> Result<Option<CommitHash>> {
+        self.git.call(["merge-base", a.as_str(), b.as_str()]).hash_if_any()
+    }
+
+    /// Whether `descendant` contains `ancestor`; a commit contains itself.
+    pub fn is_ancestor(&self, ancestor: &CommitHash, descendant: &CommitHash) -> Result<bool> {
+        self.git.call(["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()]).yes()
+    }
+
+    /// The commits that `inclusive` has and `exclusive` has not, oldest first.
+    pub fn commits_between(&self, exclusive: &CommitHash, inclusive: &CommitHash) -> Result<Vec<CommitInfo>> {
+        let call = self
+            .git
+            .call(["log", "-z", "--reverse", "--topo-order", "--no-mailmap", "--no-color", "--no-decorate"])
+            .arg("--format=tformat:%H%x00%T%x00%P%x00%s%x00%(trailers:only,unfold)")
+            .arg(format!("{exclusive}..{inclusive}"))
+            .arg("--");
+        let stdout = call.ok()?;
+        let all: Vec<&[u8]> = fields(&stdout).collect();
+        if !all.len().is_multiple_of(5) {
+            return Err(call.unexpected(format!("{} fields", all.len())));
+        }
+        let hash = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            CommitHash::new(text.trim()).map_err(|error| call.unexpected(error.to_string()))
+        };
+        all.chunks_exact(5)
+            .map(|record| {
+                let trailers = String::from_utf8_lossy(record[4]);
+                let trailers = trailers.lines().filter_map(|line| line.split_once(':'));
+                Ok(CommitInfo {
+                    hash: hash(record[0])?,
+                    tree: hash(record[1])?,
+                    parents: record[2]
+                        .split(|&byte| byte == b' ')
+                        .filter(|part| !part.is_empty())
+                        .map(hash)
+                        .collect::<Result<_>>()?,
+                    subject: String::from_utf8_lossy(record[3]).into_owned(),
+                    trailers: trailers.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// The files that differ between two commits, relative to the repository, sorted; a renamed file under both names.
+    pub fn changed_between(&self, a: &CommitHash, b: &CommitHash) -> Result<Vec<PathBuf>> {
+        changed_between(&self.git, a, b)
+    }
+
+    /// What a file holds at a commit; none if there is no file of that name (a folder is none). A symbolic link holds
+    /// its target.
+    pub fn read_file_at(&self, commit: &CommitHash, path: &Path) -> Result<Option<Vec<u8>>> {
+        let call = self.git.call(["ls-tree", "-z", "--full-tree", commit.as_str(), "--"]).arg(path);
+        for entry in fields(&call.ok()?) {
+            let Some(tab) = entry.iter().position(|&byte| byte == b'\t') else {
+                return Err(call.unexpected("an entry without a tab"));
+            };
+            let words: Vec<String> = String::from_utf8_lossy(&entry[..tab]).split(' ').map(str::to_owned).collect();
+            if let [_, kind, blob] = words.as_slice()
+                && kind == "blob"
+                && to_path(&entry[tab + 1..]) == path
+            {
+                return self.git.call(["cat-file", "blob", blob]).ok().map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    // ---- references ----
+
+    /// The branch that the main checkout is on; none if detached.
+    pub fn current_branch(&self) -> Result<Option<String>> {
+        symbolic_head(&self.git)
+    }
+
+    /// Makes a branch at `start` unless it exists; gives where it is.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::UnknownRevision`].
+    pub fn ensure_branch(&self, name: &str, start: &str) -> Result<CommitHash> {
+        let full = self.branch_ref(name)?;
+        if let Some(commit) = self.resolve(&full)? {
+            return Ok(commit);
+        }
+        let start = self.commit(start)?;
+        match self.set_ref(&full, &start, &RefExpectation::Absent) {
+            Ok(()) => Ok(start),
+            Err(Error::RefMoved { found: Some(found), .. }) => Ok(found),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The worktree (or main checkout) that a branch is checked out in; also one that is in the middle of rebasing it.
+    pub fn branch_checked_out(&self, name: &str) -> Result<Option<PathBuf>> {
+        for entry in self.worktrees()? {
+            if entry.branch.as_deref() == Some(name) {
+                return Ok(Some(entry.path));
+            }
+        }
+        let full = format!("refs/heads/{name}");
+        for (git_dir, path) in self.git_dirs()? {
+            if branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Points a reference to a commit if it is what the caller expects: compare-and-swap.
+    ///
+    /// The name is the full one (`refs/…`). Moving a branch that is checked out leaves the files there as they are;
+    /// ask [`Self::branch_checked_out`] first.
+    ///
+    /// # Errors
+    /// [`Error::RefMoved`] if it is something else; then nothing has changed. [`Error::BadName`].
+    pub fn set_ref(&self, name: &str, new: &CommitHash, old: &RefExpectation) -> Result<()> {
+        self.check_ref_name(name)?;
+        let call = self.git.call(["update-ref", "--no-deref", "-m", "coding-loops", "--", name, new.as_str()]);
+        let call = match old {
+            RefExpectation::Any => call,
+            RefExpectation::Absent => call.arg(new.zero_like()),
+            RefExpectation::At(commit) => call.arg(commit.as_str()),
+        };
+        self.finish_ref_change(name, old, &call.with_identity())
+    }
+
+    /// Deletes a reference if it is what the caller expects. One that is not there is deleted already, unless it was
+    /// expected to be somewhere.
+    ///
+    /// # Errors
+    /// [`Error::RefMoved`] if it is something else; then nothing has changed. [`Error::BadName`].
+    pub fn delete_ref(&self, name: &str, old: &RefExpectation) -> Result<()> {
+        self.check_ref_name(name)?;
+        let found = self.read_ref(name)?;
+        match (old, found) {
+            (RefExpectation::Any | RefExpectation::Absent, None) => return Ok(()),
+            (RefExpectation::At(expected), None) => {
+                return Err(Error::RefMoved { name: name.to_owned(), expected: Some(expected.clone()), found: None });
+            }
+            (RefExpectation::Absent, found) => {
+                return Err(Error::RefMoved { name: name.to_owned(), expected: None, found });
+            }
+            (_, Some(_)) => {}
+        }
+        let call = self.git.call(["update-ref", "--no-deref", "-d", "--", name]);
+        let call = if let RefExpectation::At(commit) = old { call.arg(commit.as_str()) } else { call };
+        self.finish_ref_change(name, old, &call)
+    }
+
+    fn finish_ref_change(&self, name: &str, old: &RefExpectation, call: &Call<'_>) -> Result<()> {
+        let mut answer = call.answer()?;
+        if answer.code != Some(0) && self.remove_stale_lock(name) {
+            answer = call.answer()?;
+        }
+        if answer.code == Some(0) {
+            return Ok(());
+        }
+        let found = self.read_ref(name)?;
+        let expected = match old {
+            RefExpectation::Any => return Err(call.failed(answer)),
+            RefExpectation::Absent => None,
+            RefExpectation::At(commit) => Some(commit.clone()),
+        };
+        if found == expected {
+            Err(call.failed(answer))
+        } else {
+            Err(Error::RefMoved { name: name.to_owned(), expected, found })
+        }
+    }
+
+    /// Removes the lock of a reference that a killed git has left. git holds it for milliseconds; after minutes nobody
+    /// does.
+    fn remove_stale_lock(&self, name: &str) -> bool {
+        const STALE_SECONDS: u64 = 300;
+        let lock = self.common_dir.join(format!("{name}.lock"));
+        let age = fs::metadata(&lock).and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age.as_secs() >= STALE_SECONDS) && fs::remove_file(&lock).is_ok()
+    }
+
+    /// What a reference points to by its full name, tags not followed.
+    fn read_ref(&self, name: &str) -> Result<Option<CommitHash>> {
+        self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).hash_if_any()
+    }
+
+    /// The references at or below a full name such as `refs/heads` or `refs/coding-loops/`, sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for a prefix that holds a wildcard.
+    pub fn list_refs(&self, prefix: &str) -> Result<Vec<(String, CommitHash)>> {
+        let prefix = prefix.trim_end_matches('/');
+        if prefix.contains(['*', '?', '[', '\\']) || !prefix.starts_with("refs") {
+            return Err(Error::BadName { name: prefix.to_owned() });
+        }
+        let call = self.git.call(["for-each-ref", "--format=%(objectname) %(refname)", "--", prefix]);
+        let stdout = call.ok()?;
+        let text = String::from_utf8_lossy(&stdout);
+        text.lines()
+            .map(|line| {
+                let (hash, name) = line.split_once(' ').ok_or_else(|| call.unexpected("a line without a space"))?;
+                let hash = CommitHash::new(hash).map_err(|error| call.unexpected(error.to_string()))?;
+                Ok((name.to_owned(), hash))
+            })
+            .collect()
+    }
+
+    fn check_ref_name(&self, name: &str) -> Result<()> {
+        let good = name.starts_with("refs/") && !name.contains('\0') && self.git.call(["check-ref-format", name]).yes()?;
+        if good { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
+    }
+
+    fn branch_ref(&self, name: &str) -> Result<String> {
+        let full = format!("refs/heads/{name}");
+        if name.starts_with('-') || name == "HEAD" || self.check_ref_name(&full).is_err() {
+            return Err(Error::BadName { name: name.to_owned() });
+        }
+        Ok(full)
+    }
+}
+
+/// The tree of a commit.
+pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
+    git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}")).hash()
+}
+
+/// The files that differ between two commits or trees.
+pub(crate) fn changed_between(git: &Git, a: &CommitHash, b: &CommitHash) -> Result<Vec<PathBuf>> {
+    let mut paths = git.call(["diff-tree", "-r", "-z", "--name-only", "--no-renames", a.as_str(), b.as_str(), "--"]).paths()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The short name of the branch that is checked out.
+pub(crate) fn symbolic_head(git: &Git) -> Result<Option<String>> {
+    let call = git.call(["symbolic-ref", "--quiet", "HEAD"]);
+    let answer = call.answer()?;
+    match answer.code {
+        Some(0) => {
+            let name = String::from_utf8_lossy(&answer.stdout);
+            let name = name.trim();
+            Ok(Some(short_name(name)))
+        }
+        Some(1) => Ok(None),
+        _ => Err(call.failed(answer)),
+    }
+}
+
+pub(crate) fn short_name(full: &str) -> String {
+    full.strip_prefix("refs/heads/").unwrap_or(full).to_owned()
+}
+
+/// The full name of the branch that a rebase in progress has taken off its worktree.
+pub(crate) fn branch_being_rebased(git_dir: &Path) -> Option<String> {
+    ["rebase-merge", "rebase-apply"].iter().find_map(|folder| {
+        let name = fs::read_to_string(git_dir.join(folder).join("head-name")).ok()?;
+        let name = name.trim_end();
+        name.starts_with("refs/heads/").then(|| name.to_owned())
+    })
+}
