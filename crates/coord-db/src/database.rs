@@ -236,6 +236,17 @@ impl Database {
         Ok(value)
     }
 
+    /// Runs SQL as another tool would, past every operation of this crate: for tests of what the database itself keeps.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    #[doc(hidden)]
+    pub fn execute_foreign(&self, sql: &str) -> Result<()> {
+        self.connection.execute_batch(sql)?;
+        self.ring();
+        Ok(())
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }

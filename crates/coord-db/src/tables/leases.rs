@@ -608,6 +608,20 @@ impl WriteTx<'_> {
         Ok(leases.into_iter().map(|lease| lease.file_path).collect())
     }
 
+    /// Starts the clock of the waiters that `path` has come free for. A trigger does so for foreign deletions; here the
+    /// time is the transaction's.
+    fn mark_freed(&self, path: &LeasePath) -> Result<()> {
+        for request in self.lease_requests()? {
+            if request.paths.0.iter().any(|wanted| overlap(wanted, path.as_str())) {
+                self.execute(
+                    "UPDATE lease_requests SET freed_at = ?2 WHERE id = ?1",
+                    rusqlite::params![request.id, self.now()],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends one lease as it was seen. False if it has changed since: renewed, replaced or gone.
     ///
     /// # Errors
@@ -635,6 +649,7 @@ impl WriteTx<'_> {
                 ],
             )? > 0;
         if gone {
+            self.mark_freed(&lease.file_path)?;
             let payload = FileUnlocked {
                 file_path: lease.file_path.to_string(),
                 loop_id: lease.locked_by.clone(),

@@ -1,0 +1,105 @@
+//! Events and deliveries between processes that are killed: each event takes effect exactly once.
+
+use coord_db::payload::Payload;
+use coord_db::{ActorId, Database, Error, NewEvent, OpenOptions};
+use serde_json::json;
+
+fn note(text: &str) -> NewEvent {
+    NewEvent::new(
+        "x".parse().unwrap(),
+        Payload::Custom { event_type: "custom.note".to_owned(), value: json!({ "text": text }) },
+    )
+}
+
+fn world() -> (tempfile::TempDir, Database, ActorId) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Database::create(&folder.path().join("coordination.db"), &OpenOptions::default()).unwrap();
+    let reader: ActorId = "reader".parse().unwrap();
+    db.write(|tx| tx.subscribe(&reader, &["custom.note".to_owned()], None)).unwrap();
+    (folder, db, reader)
+}
+
+fn texts(db: &Database) -> Vec<String> {
+    let deliveries = db.read(|tx| tx.pending_deliveries("reader", 100)).unwrap();
+    deliveries.iter().map(|delivery| delivery.event.payload["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_most_urgent_comes_first_and_then_the_order_of_commits() {
+    let (_folder, db, _) = world();
+    db.write(|tx| {
+        tx.publish(&note("late"))?;
+        tx.publish(&note("urgent").priority(1))?;
+        tx.publish(&note("later"))
+    })
+    .unwrap();
+    assert_eq!(texts(&db), ["urgent", "late", "later"]);
+}
+
+#[test]
+fn what_fails_to_commit_has_not_happened() {
+    let (_folder, db, _) = world();
+    db.write(|tx| tx.publish(&note("stays"))).unwrap();
+    let result: Result<(), Error> = db.write(|tx| {
+        let delivery = tx.pending_deliveries("reader", 1)?.remove(0);
+        tx.acknowledge([delivery.seq])?;
+        tx.publish(&note("never"))?;
+        Err(Error::Refused("changed my mind".to_owned()))
+    });
+    assert!(result.is_err());
+    assert_eq!(texts(&db), ["stays"]);
+}
+
+#[test]
+fn a_reader_that_lags_misses_nothing_and_an_ended_subscription_holds_nobody_up() {
+    let (_folder, db, reader) = world();
+    for at in 0..300 {
+        db.write(|tx| tx.publish(&note(&at.to_string()))).unwrap();
+    }
+    let mut seen = Vec::new();
+    while db.read(|tx| tx.has_deliveries("reader")).unwrap() {
+        let batch = db.read(|tx| tx.pending_deliveries("reader", 7)).unwrap();
+        db.write(|tx| tx.acknowledge(batch.iter().map(|delivery| delivery.seq))).unwrap();
+        seen.extend(batch.into_iter().map(|delivery| delivery.event.payload["text"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(seen, (0..300).map(|at| at.to_string()).collect::<Vec<_>>());
+    db.write(|tx| tx.publish(&note("unheard"))).unwrap();
+    db.execute_foreign("UPDATE subscriptions SET active = 0 WHERE id = 'reader'").unwrap();
+    assert_eq!(texts(&db), Vec::<String>::new());
+    db.write(|tx| tx.subscribe(&reader, &["custom.*".to_owned()], None)).unwrap();
+    db.write(|tx| tx.publish(&note("again"))).unwrap();
+    assert_eq!(texts(&db), ["again"]);
+}
+
+#[test]
+fn a_story_carries_its_causes() {
+    let (_folder, db, _) = world();
+    let first = db.write(|tx| tx.publish(&note("cause"))).unwrap();
+    let cause = db.read(|tx| tx.event(first.as_str())).unwrap().unwrap();
+    let second = db.write(|tx| tx.publish(&note("effect").caused_by(&cause))).unwrap();
+    let third = db.write(|tx| tx.publish(&note("effect of that").caused_by_id(Some(second.clone())))).unwrap();
+    for id in [&first, &second, &third] {
+        let event = db.read(|tx| tx.event(id.as_str())).unwrap().unwrap();
+        assert_eq!(event.correlation_id.as_deref(), Some(first.as_str()));
+    }
+    assert_eq!(db.read(|tx| tx.effects_of(&first)).unwrap()[0].id, second);
+}
+
+#[test]
+fn many_writers_at_once_lose_nothing() {
+    let (folder, db, _) = world();
+    let path = folder.path().join("coordination.db");
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let path = &path;
+            scope.spawn(move || {
+                let db = Database::open(path, &OpenOptions::default()).unwrap();
+                for at in 0..50 {
+                    db.write(|tx| tx.publish(&note(&format!("{writer}.{at}")))).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(db.read(|tx| tx.pending_deliveries("reader", 1000)).unwrap().len(), 200);
+    assert_eq!(db.check().unwrap(), []);
+}
