@@ -247,6 +247,31 @@ impl Database {
         Ok(())
     }
 
+    /// Reads with SQL as another tool would, every value as text: for tests of what the database itself keeps.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    #[doc(hidden)]
+    pub fn query_foreign(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            (0..columns)
+                .map(|at| {
+                    Ok(match row.get_ref(at)? {
+                        rusqlite::types::ValueRef::Null => None,
+                        rusqlite::types::ValueRef::Integer(value) => Some(value.to_string()),
+                        rusqlite::types::ValueRef::Real(value) => Some(value.to_string()),
+                        rusqlite::types::ValueRef::Text(text) | rusqlite::types::ValueRef::Blob(text) => {
+                            Some(String::from_utf8_lossy(text).into_owned())
+                        }
+                    })
+                })
+                .collect()
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -68,6 +68,23 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Open critical alerts that nobody has acknowledged and for which no journal entry `notify:alert:<id>` stands, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn unnotified_alerts(&self, most: usize) -> Result<Vec<Alert>> {
+        self.query(
+            select!(
+                Alert,
+                "FROM alerts WHERE severity = 'critical' AND closed_at IS NULL AND acknowledged = 0
+                   AND NOT EXISTS (SELECT 1 FROM transaction_log AS j WHERE j.id = 'notify:alert:' || alerts.id)
+                 ORDER BY created_at, id LIMIT ?1"
+            ),
+            [most as i64],
+            Alert::from_row,
+        )
+    }
+
     /// The open alerts of one source.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! Requests to change what another loop owns: pending, then approved or rejected, an approved one applied.
 
 use crate::payload::{ChangeRequested, ChangeResolved};
-use crate::{ActorId, Error, LoopId, NewEvent, ReadTx, RequestStatus, RequestType, Result, Timestamp, WriteTx, new_id};
+use crate::{
+    ActorId, Error, EventId, LoopId, NewEvent, ReadTx, RequestStatus, RequestType, Result, Timestamp, WriteTx, new_id,
+};
 
 row! {
     /// A request.
@@ -75,6 +77,14 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Refused`] for any other move.
     pub fn resolve_change(&self, id: &str, to: RequestStatus, by: &ActorId) -> Result<()> {
+        self.resolve_change_because(id, to, by, None)
+    }
+
+    /// As [`WriteTx::resolve_change`], led to by an event.
+    ///
+    /// # Errors
+    /// As [`WriteTx::resolve_change`].
+    pub fn resolve_change_because(&self, id: &str, to: RequestStatus, by: &ActorId, cause: Option<EventId>) -> Result<()> {
         let request = self.change_request(id)?;
         let legal = matches!(
             (request.status, to),
@@ -98,7 +108,7 @@ impl WriteTx<'_> {
             request_type: request.request_type,
             status: to,
         };
-        self.publish(&NewEvent::new(by.clone(), payload))?;
+        self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause))?;
         Ok(())
     }
 }

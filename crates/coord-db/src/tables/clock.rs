@@ -50,6 +50,14 @@ impl ReadTx<'_> {
         Ok(self.clock_row()?.map_or(ClockChange::None, |row| change(&row, &self.clocks())))
     }
 
+    /// When the clocks were written down last; none if nobody ever has.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn clock_seen_at(&self) -> Result<Option<Timestamp>> {
+        Ok(self.clock_row()?.map(|row| Timestamp::from_millis(row.wall_ms)))
+    }
+
     /// True for a while after a suspend or a jump, also if nobody has written it down yet.
     ///
     /// # Errors

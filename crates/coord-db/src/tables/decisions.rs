@@ -77,6 +77,78 @@ impl ReadTx<'_> {
             .ok_or_else(|| Error::not_found("decision", id))
     }
 
+    /// The last decision on each of these matters, settled or open, by matter. Matters that nobody has asked about are not
+    /// in it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_decisions_about(&self, fingerprints: &[String]) -> Result<Vec<Decision>> {
+        if fingerprints.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.query(
+            select!(
+                Decision,
+                "FROM decisions WHERE id IN (
+                   SELECT id FROM (SELECT id, max(requested_at) FROM decisions
+                                   WHERE fingerprint IN (SELECT value FROM json_each(?1)) GROUP BY fingerprint))
+                 ORDER BY fingerprint"
+            ),
+            [super::json(&fingerprints)],
+            Decision::from_row,
+        )
+    }
+
+    /// Decisions settled since a moment by a hand that did not say so (the `sqlite3` shell, say), oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn unannounced_decisions(&self, since: Timestamp, most: usize) -> Result<Vec<Decision>> {
+        self.query(
+            select!(
+                Decision,
+                "FROM decisions WHERE status <> 'pending' AND decided_at >= ?1 AND json_type(context) = 'object'
+                   AND json_type(context, '$.resolved_event') IS NULL
+                 ORDER BY decided_at, id LIMIT ?2"
+            ),
+            rusqlite::params![since, most as i64],
+            Decision::from_row,
+        )
+    }
+
+    /// Open decisions for which no journal entry `notify:decision:<id>` stands, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn unnotified_decisions(&self, most: usize) -> Result<Vec<Decision>> {
+        self.query(
+            select!(
+                Decision,
+                "FROM decisions WHERE status = 'pending'
+                   AND NOT EXISTS (SELECT 1 FROM transaction_log AS j WHERE j.id = 'notify:decision:' || decisions.id)
+                 ORDER BY requested_at, id LIMIT ?1"
+            ),
+            [most as i64],
+            Decision::from_row,
+        )
+    }
+
+    /// Loops that a budget decision of `pm` has left paused, and that nobody has resumed since it was asked.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn loops_stopped_by_budget(&self) -> Result<Vec<String>> {
+        self.query(
+            "SELECT DISTINCT l.value FROM decisions AS d, json_each(d.context, '$.loops') AS l
+             WHERE d.decision_type = 'budget' AND d.requested_by = 'pm' AND d.choice = 'stop' AND l.type = 'text'
+               AND NOT EXISTS (SELECT 1 FROM events AS e WHERE e.event_type = 'resume_requested'
+                               AND json_extract(e.payload, '$.loop_id') = l.value AND e.timestamp >= d.requested_at)
+             ORDER BY l.value",
+            [],
+            |row| row.get(0),
+        )
+    }
+
     /// The decision that is open for a matter.
     ///
     /// # Errors
@@ -230,6 +302,39 @@ impl WriteTx<'_> {
             Some(event) => self.event(event.as_str())?,
             None => None,
         };
-        self.publish(&NewEvent::new(ActorId::trusted("pm"), payload).caused_by_opt(cause.or(asked.as_ref())))
+        let said = self.publish(&NewEvent::new(ActorId::trusted("pm"), payload).caused_by_opt(cause.or(asked.as_ref())))?;
+        self.mark_announced(id, &said)?;
+        Ok(said)
+    }
+
+    /// Says how a decision was settled that another hand has settled without saying so.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] if it is still open.
+    pub fn announce_decision(&self, id: &DecisionId) -> Result<EventId> {
+        let decision = self.decision(id)?;
+        if decision.status == DecisionStatus::Pending {
+            return Err(Error::Refused(format!("decision {id} is open; there is nothing to announce")));
+        }
+        let payload = DecisionResolved {
+            decision_id: id.clone(),
+            choice: decision.choice,
+            decided_by: decision.decided_by,
+            status: decision.status.to_string(),
+            comment: decision.comment,
+        };
+        let said = self.publish(&NewEvent::new(ActorId::trusted("pm"), payload).caused_by_id(decision.event_id))?;
+        self.mark_announced(id, &said)?;
+        Ok(said)
+    }
+
+    /// So that a settled decision is told from one that a foreign hand has settled and nobody has applied.
+    fn mark_announced(&self, id: &DecisionId, said: &EventId) -> Result<()> {
+        self.execute(
+            "UPDATE decisions SET context = json_set(context, '$.resolved_event', ?2)
+             WHERE id = ?1 AND json_type(context) = 'object'",
+            rusqlite::params![id, said],
+        )?;
+        Ok(())
     }
 }

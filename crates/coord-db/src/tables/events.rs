@@ -53,6 +53,18 @@ impl ReadTx<'_> {
         self.query_opt(select!(Event, "FROM events WHERE id = ?1"), [id], Event::from_row)
     }
 
+    /// The events whose ids begin with `prefix`, at most `limit` of them.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn events_beginning(&self, prefix: &str, limit: usize) -> Result<Vec<Event>> {
+        self.query(
+            select!(Event, "FROM events WHERE id >= ?1 AND id < ?1 || char(1114111) ORDER BY id LIMIT ?2"),
+            rusqlite::params![prefix, i64::try_from(limit).unwrap_or(i64::MAX)],
+            Event::from_row,
+        )
+    }
+
     /// Events in the order of commits, oldest first; of a limited list the newest.
     ///
     /// # Errors
@@ -98,6 +110,28 @@ impl ReadTx<'_> {
     /// What SQLite says.
     pub fn effects_of(&self, id: &EventId) -> Result<Vec<Event>> {
         self.query(select!(Event, "FROM events WHERE caused_by = ?1 ORDER BY rowid"), [id], Event::from_row)
+    }
+
+    /// The newest event of a type that names a loop and came from a source at or after a moment, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn newest_event_for_loop(
+        &self,
+        event_type: &str,
+        source: &str,
+        loop_id: &str,
+        since: Timestamp,
+    ) -> Result<Option<Event>> {
+        self.query_opt(
+            select!(
+                Event,
+                "FROM events WHERE event_type = ?1 AND source = ?2 AND timestamp >= ?4
+                   AND json_extract(payload, '$.loop_id') = ?3 ORDER BY rowid DESC LIMIT 1"
+            ),
+            rusqlite::params![event_type, source, loop_id, since],
+            Event::from_row,
+        )
     }
 
     /// The newest event of a type from a source that came after a moment, if there is one.

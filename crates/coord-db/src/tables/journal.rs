@@ -72,6 +72,26 @@ impl WriteTx<'_> {
         Ok(id)
     }
 
+    /// As [`WriteTx::begin_operation`], under an id that names the matter, so that it is begun once and never again.
+    /// False if it stands already, ended or not.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn begin_operation_once(
+        &self,
+        id: &str,
+        operation: &str,
+        component: &str,
+        steps: &Value,
+        event: Option<&EventId>,
+    ) -> Result<bool> {
+        Ok(self.execute(
+            "INSERT INTO transaction_log (id, operation, steps, started_at, component, event_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+            rusqlite::params![id, operation, steps.to_string(), self.now(), component, event],
+        )? > 0)
+    }
+
     /// Replaces what is known of an operation's steps.
     ///
     /// # Errors

@@ -29,7 +29,45 @@ fn sound(connection: &Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What SQLite says of the file itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DatabaseFacts {
+    /// The engine's version.
+    pub sqlite_version: String,
+    /// The file's schema version.
+    pub schema_version: i64,
+    /// `wal`, unless the file system cannot have it.
+    pub journal_mode: String,
+    /// The file's size.
+    pub bytes: i64,
+    /// Of it, what is free for new rows.
+    pub free_bytes: i64,
+    /// The size of the `-wal`.
+    pub wal_bytes: u64,
+}
+
 impl Database {
+    /// Looks at the file itself.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn facts(&self) -> Result<DatabaseFacts> {
+        let page_bytes = pragma(self.connection(), "page_size")?;
+        let wal = self.path().map(|path| {
+            let mut wal = path.as_os_str().to_owned();
+            wal.push("-wal");
+            PathBuf::from(wal)
+        });
+        Ok(DatabaseFacts {
+            sqlite_version: rusqlite::version().to_owned(),
+            schema_version: pragma(self.connection(), "user_version")?,
+            journal_mode: self.connection().query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
+            bytes: pragma(self.connection(), "page_count")?.saturating_mul(page_bytes),
+            free_bytes: pragma(self.connection(), "freelist_count")?.saturating_mul(page_bytes),
+            wal_bytes: wal.and_then(|wal| std::fs::metadata(wal).ok()).map_or(0, |meta| meta.len()),
+        })
+    }
+
     /// Copies the database while others work on it, verifies the copy and puts it at `to` (default: a dated file under
     /// `backups/` beside the database). Of the dated ones the newest `keep` stay. Gives the copy's path.
     ///
@@ -157,8 +195,9 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
                 ValueRef::Null => "NULL".to_owned(),
                 ValueRef::Integer(value) => value.to_string(),
                 ValueRef::Real(value) => format!("{value:?}"),
-                // Text with a NUL would end there for the shell.
-                ValueRef::Text(text) if text.contains(&0) => format!("CAST(X'{}' AS TEXT)", hex(text)),
+                // Text with a NUL would end there for the shell, other controls would act on a terminal, and what is no
+                // UTF-8 has no other spelling.
+                ValueRef::Text(text) if !is_plain(text) => format!("CAST(X'{}' AS TEXT)", hex(text)),
                 ValueRef::Text(text) => format!("'{}'", String::from_utf8_lossy(text).replace('\'', "''")),
                 ValueRef::Blob(blob) => format!("X'{}'", hex(blob)),
             });
@@ -167,6 +206,11 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
             .map_err(|error| Error::io("cannot write the dump", error))?;
     }
     Ok(())
+}
+
+/// Text that reaches the shell, and a terminal, as it stands.
+fn is_plain(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')))
 }
 
 fn hex(bytes: &[u8]) -> String {

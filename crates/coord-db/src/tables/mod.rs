@@ -72,6 +72,7 @@ pub use deadlocks::{Deadlock, NewDeadlock};
 pub use decisions::{Decision, NewDecision};
 pub use events::{Event, EventFilter};
 pub use journal::JournalEntry;
+pub use keep::DatabaseFacts;
 pub use knowledge::{Knowledge, NewKnowledge};
 pub use leases::{Acquire, AcquireRequest, Blocker, Grant, Lease, LeaseRequest, Waiting};
 pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};

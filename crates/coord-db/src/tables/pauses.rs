@@ -16,6 +16,14 @@ impl ReadTx<'_> {
     pub fn pauses(&self, loop_id: &LoopId) -> Result<Vec<Pause>> {
         self.query(select!(Pause, "FROM pauses WHERE loop_id = ?1 ORDER BY since, requested_by"), [loop_id], Pause::from_row)
     }
+
+    /// The pauses that stand on any loop, by loop.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn all_pauses(&self) -> Result<Vec<Pause>> {
+        self.query(select!(Pause, "FROM pauses ORDER BY loop_id, requested_by"), [], Pause::from_row)
+    }
 }
 
 impl WriteTx<'_> {

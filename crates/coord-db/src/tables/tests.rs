@@ -121,6 +121,89 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Tests in progress whose loop is stopped, dead or not registered, by id: nobody works on them. At most so many.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn abandoned_tests(&self, most: usize) -> Result<Vec<Test>> {
+        self.query(
+            select!(
+                Test,
+                "FROM tests WHERE status = 'in_progress'
+                   AND NOT EXISTS (SELECT 1 FROM loops WHERE id = tests.loop_id AND status IN ('running', 'paused'))
+                 ORDER BY id LIMIT ?1"
+            ),
+            [most as i64],
+            Test::from_row,
+        )
+    }
+
+    /// Blocked and failed tests about which nobody has been asked since their last attempt, by id. At most so many.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn unasked_blocked_tests(&self, most: usize) -> Result<Vec<Test>> {
+        self.query(
+            select!(
+                Test,
+                "FROM tests
+                 LEFT JOIN (SELECT fingerprint AS matter, max(requested_at) AS asked_at FROM decisions
+                            WHERE decision_type = 'blocked' AND fingerprint IS NOT NULL GROUP BY fingerprint)
+                   ON matter = 'test:' || id
+                 WHERE status IN ('blocked', 'failed') AND coalesce(last_attempt_at, created_at) <= ?1
+                   AND (asked_at IS NULL OR asked_at < coalesce(last_attempt_at, created_at))
+                   AND NOT EXISTS (SELECT 1 FROM decisions AS d WHERE d.fingerprint = 'test:' || tests.id
+                                   AND d.status = 'pending')
+                 ORDER BY id LIMIT ?2"
+            ),
+            rusqlite::params![self.now(), most as i64],
+            Test::from_row,
+        )
+    }
+
+    /// All tests in progress, by id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn tests_in_progress(&self) -> Result<Vec<Test>> {
+        self.query(select!(Test, "FROM tests WHERE status = 'in_progress' ORDER BY id"), [], Test::from_row)
+    }
+
+    /// The pending tests of one loop, by id, whether ready or not.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn queue_of(&self, loop_id: &LoopId) -> Result<Vec<Test>> {
+        self.query(select!(Test, "FROM tests WHERE loop_id = ?1 AND status = 'pending' ORDER BY id"), [loop_id], Test::from_row)
+    }
+
+    /// Pending tests whose dependency is skipped, failed, blocked or not there, by id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn stalled_tests(&self) -> Result<Vec<Test>> {
+        let mut stalled = self.query(
+            select!(
+                Test,
+                "FROM tests WHERE status = 'pending' AND depends_on IN
+                   (SELECT d.id FROM tests AS d WHERE d.status IN ('skipped', 'failed', 'blocked'))"
+            ),
+            [],
+            Test::from_row,
+        )?;
+        stalled.extend(self.query(
+            select!(
+                Test,
+                "FROM tests WHERE status = 'pending' AND depends_on IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM tests AS d WHERE d.id = tests.depends_on)"
+            ),
+            [],
+            Test::from_row,
+        )?);
+        stalled.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(stalled)
+    }
+
     /// The test that `claim_next_test` would claim.
     ///
     /// # Errors
@@ -397,6 +480,24 @@ impl WriteTx<'_> {
         self.leave(loop_id)
     }
 
+    /// As [`WriteTx::give_back`], by another's hand, for a test that nobody works on any more; said as a failed attempt that
+    /// does not count.
+    ///
+    /// # Errors
+    /// As [`WriteTx::give_back`].
+    pub fn put_back_abandoned(&self, test: &Test, by: &ActorId, reason: &str, cause: Option<EventId>) -> Result<EventId> {
+        self.give_back(&test.id, &test.loop_id, reason)?;
+        let payload = TestFailed {
+            test_id: test.id.clone(),
+            loop_id: test.loop_id.clone(),
+            attempt: test.attempts,
+            error_category: ErrorCategory::System,
+            error_message: reason.to_owned(),
+            will_retry: true,
+        };
+        self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause))
+    }
+
     /// Takes a test out of the queue on purpose.
     ///
     /// # Errors
@@ -432,6 +533,29 @@ impl WriteTx<'_> {
             [id],
         )?;
         Ok(())
+    }
+
+    /// Puts a test that nobody works on back to its beginning, saying why in its last error. False for one that is pending
+    /// or in progress: it is being done anyway.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn reset_test_because(&self, id: &TestId, reason: &str) -> Result<bool> {
+        if matches!(self.test(id)?.status, TestStatus::Pending | TestStatus::InProgress) {
+            return Ok(false);
+        }
+        self.reset_test(id)?;
+        self.execute("UPDATE tests SET last_error = ?2 WHERE id = ?1", rusqlite::params![id, reason])?;
+        Ok(true)
+    }
+
+    /// Lets a test run without the one that it waited for. False if it waits for none.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn clear_dependency(&self, id: &TestId) -> Result<bool> {
+        self.test(id)?;
+        Ok(self.execute("UPDATE tests SET depends_on = NULL WHERE id = ?1 AND depends_on IS NOT NULL", [id])? > 0)
     }
 
     /// Gives a pending test to another loop.

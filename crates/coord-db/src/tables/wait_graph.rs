@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Blocker;
+use super::{Blocker, LeaseRequest};
 use crate::{LeasePath, LoopId, ReadTx, Result, Timestamp, WriteTx};
 
 row! {
@@ -38,6 +38,40 @@ impl ReadTx<'_> {
             select!(WaitEdge, "FROM wait_graph WHERE waiter = ?1 ORDER BY holder, resource"),
             [waiter],
             WaitEdge::from_row,
+        )
+    }
+
+    /// Edges whose time is over or whose waiter is a dead loop: what a sweeper looks at. At most so many, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wait_edges_to_sweep(&self, most: usize) -> Result<Vec<WaitEdge>> {
+        self.query(
+            select!(
+                WaitEdge,
+                "FROM wait_graph WHERE wait_until <= ?1 OR waiter IN (SELECT id FROM loops WHERE status = 'error')
+                 ORDER BY seq LIMIT ?2"
+            ),
+            rusqlite::params![self.now(), most as i64],
+            WaitEdge::from_row,
+        )
+    }
+
+    /// Acquires whose time is over or whose loop is dead or not registered: what a sweeper looks at. At most so many.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn lease_requests_to_sweep(&self, most: usize) -> Result<Vec<LeaseRequest>> {
+        self.query(
+            select!(
+                LeaseRequest,
+                "FROM lease_requests
+                 WHERE wait_until <= ?1 OR loop_id IN (SELECT id FROM loops WHERE status = 'error')
+                   OR NOT EXISTS (SELECT 1 FROM loops WHERE id = lease_requests.loop_id)
+                 ORDER BY waiting_since, id LIMIT ?2"
+            ),
+            rusqlite::params![self.now(), most as i64],
+            LeaseRequest::from_row,
         )
     }
 
@@ -138,6 +172,17 @@ impl WriteTx<'_> {
             rusqlite::params![waiter, holder, resource, since, until],
         )?;
         Ok(())
+    }
+
+    /// Deletes one edge. False if it is gone already.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn delete_wait_edge(&self, edge: &WaitEdge) -> Result<bool> {
+        Ok(self.execute(
+            "DELETE FROM wait_graph WHERE waiter = ?1 AND holder = ?2 AND resource = ?3",
+            rusqlite::params![edge.waiter, edge.holder, edge.resource],
+        )? > 0)
     }
 
     /// Deletes the edges of a waiter that is gone.

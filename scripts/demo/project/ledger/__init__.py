@@ -1,0 +1,3 @@
+"""A small double-entry ledger."""
+
+VERSION = "0.1"

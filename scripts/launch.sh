@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Runs the whole system on the git repository of the current folder: builds if needed, makes the database if there is none,
+# starts the five supervisors and the registered loops, shows the live status. Ctrl-C stops all in order.
+#
+#   scripts/launch.sh           your repository (run it from there)
+#   scripts/launch.sh --demo    a sample repository with three scripted agents, in .demo/ of this project
+#
+# CODING_LOOPS_BIN names a folder of built binaries to use instead of building; CODING_LOOPS_DEMO another place for the demo.
+set -euo pipefail
+set -m # every job gets a process group of its own: Ctrl-C reaches this script alone, which stops the others in order
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+supervisors=(heartbeat deadlock-detector monitor regression-checker pm-agent)
+demo=
+
+case "${1:-}" in
+  '') ;;
+  --demo) demo=${CODING_LOOPS_DEMO:-$project/.demo} ;;
+  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) echo "$0: unknown option $1; try --help" >&2; exit 2 ;;
+esac
+
+declare -A pid=() starts=() retry_at=() command=()
+order=() display='' director=''
+
+say() { printf '%(%H:%M:%S)T  %s\n' -1 "$*" >&2; }
+
+build() {
+  bin=${CODING_LOOPS_BIN:-}
+  if [ -z "$bin" ]; then
+    say "building (the first time takes a few minutes)"
+    cargo build --release --locked --quiet --manifest-path "$project/Cargo.toml"
+    bin=$project/target/release
+  fi
+  bin=$(cd "$bin" && pwd)
+  PATH=$bin:$PATH # the agents find loopctl
+  export PATH
+}
+
+start() { # NAME: runs its command in the background, its log under logs/
+  "$bin/${command[$1]%% *}" ${2:+"$2"} >>"$home/logs/$1.log" 2>&1 </dev/null &
+  pid[$1]=$!
+  starts[$1]=$((${starts[$1]:-0} + 1))
+  retry_at[$1]=
+}
+
+health_of() { # NAME: prints the pid under which it says that it is healthy
+  loopctl --json health | python3 -c '
+import json, sys
+for row in json.load(sys.stdin):
+    if row["component"] == sys.argv[1] and row["status"] == "healthy" and row.get("pid"):
+        print(row["pid"])' "$1"
+}
+
+await_ready() { # NAME: says so as soon as it beats as the process that was started
+  local name=$1 component=${1/pm-agent/pm}
+  for _ in {1..150}; do
+    if [ "$(health_of "$component")" = "${pid[$name]}" ]; then
+      say "$name is ready (pid ${pid[$name]})"
+      return 0
+    fi
+    kill -0 "${pid[$name]}" 2>/dev/null || break
+    pause 0.1
+  done
+  ended "$name"
+}
+
+pause() { sleep "$1" & wait $! || :; } # a wait that traps interrupt
+
+ended() { # NAME: its process is gone; start it again after a while, unless it is not meant to run
+  local name=$1 code=0 delay
+  wait "${pid[$name]}" 2>/dev/null || code=$?
+  pid[$name]=
+  if [ "${command[$name]}" = coding-loop ] && [ "$code" = 2 ]; then
+    say "loop $name has no agent; it is driven by hand (loopctl next --loop $name)"
+    command[$name]=
+    return 0
+  fi
+  delay=$((starts[$name] > 6 ? 30 : 1 << (starts[$name] - 1) > 30 ? 30 : 1 << (starts[$name] - 1)))
+  say "$name ended (exit code $code); starting it again in $delay s; see $home/logs/$name.log"
+  retry_at[$name]=$((SECONDS + delay))
+}
+
+look_after() { # one round over everything that should run
+  local name
+  for name in "${order[@]}"; do
+    [ -n "${command[$name]}" ] || continue
+    if [ -n "${pid[$name]}" ]; then
+      kill -0 "${pid[$name]}" 2>/dev/null || ended "$name"
+    elif [ -n "${retry_at[$name]}" ] && [ "$SECONDS" -ge "${retry_at[$name]}" ]; then
+      start_by_name "$name"
+      say "$name runs again (pid ${pid[$name]})"
+    fi
+  done
+}
+
+start_by_name() {
+  if [ "${command[$1]}" = coding-loop ]; then start "$1" "$1"; else start "$1"; fi
+}
+
+stop_one() { # NAME: SIGTERM, and SIGKILL for what does not listen
+  local name=$1
+  [ -n "${pid[$name]:-}" ] || return 0
+  kill -TERM "${pid[$name]}" 2>/dev/null || :
+}
+
+await_end() {
+  local name=$1
+  [ -n "${pid[$name]:-}" ] || return 0
+  for _ in {1..150}; do
+    kill -0 "${pid[$name]}" 2>/dev/null || { wait "${pid[$name]}" 2>/dev/null || :; pid[$name]=; return 0; }
+    sleep 0.1
+  done
+  say "$name does not stop; killing it"
+  kill -KILL "${pid[$name]}" 2>/dev/null || :
+  pid[$name]=
+}
+
+stop_all() { # loops first, so that their supervisors see them off; heartbeat last
+  trap '' INT TERM
+  local name
+  for name in ${display:+"$display"} ${director:+"$director"}; do kill -TERM "$name" 2>/dev/null || :; done
+  for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || stop_one "$name"; done
+  for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_end "$name"; done
+  local at
+  for ((at = ${#supervisors[@]} - 1; at >= 0; at--)); do
+    stop_one "${supervisors[at]}"
+    await_end "${supervisors[at]}"
+  done
+  say "all stopped"
+}
+
+build
+if [ -n "$demo" ]; then
+  python3 "$project/scripts/demo/demo.py" set-up "$demo" "$bin"
+  export DEMO_STAGE=$demo/stage
+  cd "$demo/repository"
+  unset CODING_LOOPS_DB
+fi
+loopctl --quiet init
+if [ -n "${CODING_LOOPS_DB:-}" ]; then
+  home=$(cd "$(dirname "$CODING_LOOPS_DB")" && pwd)
+else
+  home=$(cd "$(git rev-parse --git-common-dir)/.." && pwd)/coding-loops
+fi
+mkdir -p "$home/logs"
+
+trap 'stop_all; exit 130' INT TERM
+trap 'stop_all' EXIT
+
+for name in "${supervisors[@]}"; do
+  order+=("$name") command[$name]=$name pid[$name]='' retry_at[$name]=''
+  start "$name"
+done
+for name in "${supervisors[@]}"; do await_ready "$name"; done
+while read -r name; do
+  order+=("$name") command[$name]=coding-loop pid[$name]='' retry_at[$name]=''
+  start "$name" "$name"
+done < <(loopctl --json loop list | python3 -c 'import json, sys; [print(row["id"]) for row in json.load(sys.stdin)]')
+for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_ready "$name"; done
+
+if [ -t 1 ]; then loopctl status --watch & else loopctl timeline --follow & fi
+display=$!
+if [ -n "$demo" ]; then
+  python3 "$project/scripts/demo/demo.py" direct "$demo" "$bin" &
+  director=$!
+fi
+
+while [ -z "$director" ] || kill -0 "$director" 2>/dev/null; do
+  look_after
+  pause 0.3
+done
+
+code=0
+wait "$director" || code=$?
+director=
+stop_all
+trap - EXIT
+[ "$code" = 0 ] || say "the demo's time is over before everything was settled"
+python3 "$project/scripts/demo/demo.py" report "$demo" "$bin" || code=$?
+exit "$code"
