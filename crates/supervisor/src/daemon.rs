@@ -25,7 +25,12 @@ pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
     tasks.block_on(&runtime, async {
         let mut process = Process::<S>::start(line).await?;
         let result = process.work().await;
-        process.stop(result.as_ref().err().map_or("told to stop", |_| "failed")).await;
+        let reason = match &result {
+            Ok(()) if line.once => "nothing is due any more",
+            Ok(()) => "told to stop",
+            Err(_) => "failed",
+        };
+        process.stop(reason).await;
         result
     })
 }

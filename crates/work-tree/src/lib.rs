@@ -12,6 +12,7 @@
 //! says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not care.
 
 pub mod bisect;
+pub mod check;
 mod commit;
 mod error;
 mod git;
