@@ -1,0 +1,595 @@
+//! The command line, in one place. What a value may be is settled here, so that a bad one is a usage error (exit 2).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use coord_db::{
+    ActorId, ErrorCategory, EventId, KnowledgeType, LeasePath, LoopId, RequestStatus, RequestType, ResourceType, TestId,
+    TestStatus,
+};
+
+use crate::when::When;
+
+/// Shows and steers the coding loops of a repository.
+#[derive(Debug, Parser)]
+#[command(name = "loopctl", version, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done; 1 refused or \"no\"; 2 usage; 3 no usable database; 4 no such row.")]
+pub struct Cli {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub global: Global,
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+#[allow(missing_docs)]
+pub struct Global {
+    /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db here or in a folder above]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub db: Option<PathBuf>,
+    /// The settings [default: config.toml beside the database]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print without colour, as NO_COLOR does
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Print no confirmations
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Who acts [default: human]
+    #[arg(long = "as", global = true, value_name = "ID")]
+    pub actor: Option<ActorId>,
+}
+
+/// A loop, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Every registered loop.
+    All,
+    /// This one.
+    One(LoopId),
+}
+
+impl std::str::FromStr for Which {
+    type Err = coord_db::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum Command {
+    // Set up
+    /// Make the database, its folder and its settings in a git repository
+    Init {
+        /// The repository [default: the one of this folder]
+        #[arg(long, value_name = "DIR")]
+        repository: Option<PathBuf>,
+    },
+    /// Register, list and remove loops
+    #[command(subcommand)]
+    Loop(LoopCommand),
+    /// Put tests on the loops' queues
+    #[command(subcommand)]
+    Test(TestCommand),
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+
+    // See
+    /// Show how everything stands, or one loop or test
+    Status {
+        #[arg(value_name = "LOOP|TEST")]
+        id: Option<String>,
+        /// Repaint when something changes
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+    },
+    /// Show who beats and who does not
+    Health,
+    /// Show what happened
+    Timeline(TimelineArgs),
+    /// Show what led to an event, and what it led to
+    Why {
+        /// Its id, or the beginning of it
+        event_id: String,
+    },
+    /// List tests
+    Tests {
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: Option<LoopId>,
+        #[arg(long)]
+        status: Option<TestStatus>,
+    },
+    /// List the leases that stand
+    Locks {
+        /// Expired ones too
+        #[arg(long)]
+        all: bool,
+    },
+    /// List deadlocks
+    Deadlocks(AllArgs),
+    /// List conflicts
+    Conflicts(AllArgs),
+    /// List loops that make no progress and tests that are blocked
+    Stuck,
+    /// List regressions
+    Regressions(AllArgs),
+    /// List alerts
+    Alerts(AllArgs),
+    /// Sum up a stretch of time
+    Summary {
+        /// From when: 90s, 30m, 24h, 7d or a time
+        #[arg(long, default_value = "24h")]
+        since: When,
+    },
+
+    // Steer
+    /// Ask a loop to stop working and keep its work
+    Pause {
+        #[arg(value_name = "LOOP|all")]
+        which: Which,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Lift a pause
+    Resume {
+        #[arg(value_name = "LOOP|all")]
+        which: Which,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Take a test out of its queue
+    Skip {
+        test: TestId,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Put a test back to its beginning
+    Reset { test: TestId },
+    /// Ask a loop to give up its attempt and begin afresh
+    Restart {
+        #[arg(value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Ask a loop to go back to a checkpoint
+    Rollback {
+        #[arg(value_name = "LOOP")]
+        loop_id: LoopId,
+        /// Which one [default: the newest]
+        #[arg(long, value_name = "ID")]
+        checkpoint: Option<String>,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Set how much a loop counts; 1 is the most important
+    Priority {
+        #[arg(value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+        priority: i64,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// End a loop's leases, or everyone's
+    ForceUnlock {
+        #[arg(value_name = "LOOP", required_unless_present = "all", conflicts_with = "all")]
+        loop_id: Option<String>,
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the questions that wait for an answer
+    Decisions(AllArgs),
+    /// Answer a question
+    Decide {
+        /// Its id, or the beginning of it
+        decision: String,
+        option: String,
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// Mark an alert as seen
+    AckAlert {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+
+    // Agents
+    /// Claim the loop's next test
+    Next {
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+    },
+    /// End an attempt without a pass
+    GiveBack {
+        test: TestId,
+        /// Whose fault: transient, permanent, system, code, spec, resource, dependency, human or conflict
+        #[arg(long)]
+        category: ErrorCategory,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Say that a loop lives
+    Beat {
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        /// The process that drives it
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+        pid: Option<i64>,
+    },
+    /// Lease files, subtrees (dir/) or resources (port:5432): all of them or none
+    Lock(LockArgs),
+    /// Put off the end of the leases under a token
+    Renew {
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(long)]
+        token: i64,
+        /// Seconds [default: as before]
+        #[arg(long, value_name = "S", value_parser = clap::value_parser!(i64).range(1..))]
+        ttl: Option<i64>,
+    },
+    /// Give leases back
+    Unlock {
+        #[arg(value_name = "PATH", required_unless_present = "all", conflicts_with = "all")]
+        paths: Vec<LeasePath>,
+        /// Everything that the loop holds (under the token, if one is given)
+        #[arg(long)]
+        all: bool,
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(long)]
+        token: Option<i64>,
+    },
+    /// Publish an event
+    Publish {
+        #[arg(value_name = "TYPE")]
+        event_type: String,
+        /// Who says it [default: whoever acts]
+        #[arg(long)]
+        source: Option<ActorId>,
+        /// What it says; - reads it from standard input
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        payload: String,
+        /// 1 is the most urgent [default: the type's own]
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+        priority: Option<i64>,
+        /// The story that it belongs to
+        #[arg(long, value_name = "ID")]
+        correlation: Option<String>,
+        /// The event that led to it
+        #[arg(long, value_name = "EVENT_ID")]
+        caused_by: Option<EventId>,
+    },
+    /// Ask for events
+    Subscribe {
+        subscriber: ActorId,
+        #[arg(long, value_delimiter = ',', required = true)]
+        types: Vec<String>,
+        #[arg(long, value_delimiter = ',')]
+        sources: Option<Vec<String>>,
+    },
+    /// Show what a subscriber has still to handle
+    Poll {
+        subscriber: String,
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Wait so many seconds if there is nothing
+        #[arg(long, value_name = "S")]
+        wait: Option<u32>,
+    },
+    /// Mark events as handled
+    Ack {
+        subscriber: String,
+        #[arg(required = true, value_name = "EVENT_ID")]
+        events: Vec<String>,
+    },
+    /// Record and find what the loops have learned
+    #[command(subcommand)]
+    Knowledge(KnowledgeCommand),
+    /// Take ownership of a resource, or list who owns what
+    Own {
+        #[arg(requires = "loop_id")]
+        path: Option<String>,
+        #[arg(long = "loop", value_name = "LOOP", requires = "path")]
+        loop_id: Option<LoopId>,
+        #[arg(long = "type", default_value = "file")]
+        resource_type: ResourceType,
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Ask to change what another loop owns
+    #[command(subcommand)]
+    Request(RequestCommand),
+    /// Number the migrations of your own database
+    #[command(subcommand)]
+    Migration(MigrationCommand),
+    /// Record and report what the work has cost
+    #[command(subcommand)]
+    Usage(UsageCommand),
+    /// Ask the human
+    Ask(AskArgs),
+
+    // Keep
+    /// Copy the database while others work on it
+    Backup { file: Option<PathBuf> },
+    /// Replace the content by that of a backup; the old content is kept
+    Restore { file: PathBuf },
+    /// Look for everything that should not be
+    Check,
+    /// Print the database as SQL text
+    Dump,
+    /// Look at the machine, the settings and the processes
+    Doctor,
+}
+
+/// A list of what is open, or of everything.
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct AllArgs {
+    /// Those that are over too
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum LoopCommand {
+    /// Register a loop
+    Add {
+        id: LoopId,
+        #[arg(long, default_value = "")]
+        name: String,
+        /// 1 is the most important
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i64).range(1..))]
+        priority: i64,
+        /// [default: coding-loops/ID]
+        #[arg(long)]
+        branch: Option<String>,
+    },
+    /// List the loops
+    List,
+    /// Remove a loop that has no history
+    Remove { id: LoopId },
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum TestCommand {
+    /// Read tests from TOML, JSON or JSON Lines: all or none
+    Import {
+        /// - is standard input
+        file: PathBuf,
+    },
+    /// Add one test
+    Add {
+        id: TestId,
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(long, default_value = "")]
+        category: String,
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i64).range(1..))]
+        max_attempts: i64,
+        #[arg(long, value_name = "TEST")]
+        depends_on: Option<TestId>,
+        /// An agent cannot work on it
+        #[arg(long)]
+        manual: bool,
+        #[arg(long)]
+        notes: Option<String>,
+        /// The specification
+        #[arg(long, conflicts_with = "spec_file")]
+        spec: Option<String>,
+        /// Read the specification from a file
+        #[arg(long, value_name = "FILE")]
+        spec_file: Option<PathBuf>,
+        /// A glob of the files that it is about; may be repeated
+        #[arg(long, value_name = "GLOB")]
+        scope: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct TimelineArgs {
+    /// From when: 90s, 30m, 1h, 2d or a time
+    #[arg(long)]
+    pub since: Option<When>,
+    #[arg(long)]
+    pub until: Option<When>,
+    #[arg(long)]
+    pub source: Option<String>,
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    #[arg(long, value_name = "ID")]
+    pub test: Option<String>,
+    /// One whole story
+    #[arg(long, value_name = "ID")]
+    pub correlation: Option<String>,
+    /// The newest so many [default: 100 unless something else narrows]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub limit: Option<i64>,
+    /// Go on as things happen
+    #[arg(long, conflicts_with = "until")]
+    pub follow: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct LockArgs {
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<LeasePath>,
+    #[arg(long = "loop", value_name = "LOOP")]
+    pub loop_id: LoopId,
+    /// Seconds without a renewal [default: lease.ttl_seconds]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(i64).range(1..))]
+    pub ttl: Option<i64>,
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// For which test [default: the one that the loop has in hand]
+    #[arg(long)]
+    pub test: Option<TestId>,
+    /// Queue for so many seconds
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(i64).range(0..=31_536_000))]
+    pub wait: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum KnowledgeCommand {
+    /// Record something learned and tell the loops
+    Add {
+        content: String,
+        #[arg(long = "type", default_value = "fact")]
+        item_type: KnowledgeType,
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: Option<LoopId>,
+        #[arg(long)]
+        topic: Option<String>,
+        /// From 0 to 1
+        #[arg(long, default_value_t = 1.0)]
+        confidence: f64,
+        #[arg(long)]
+        evidence: Option<String>,
+        /// A glob of the files that it is about; may be repeated
+        #[arg(long = "area", value_name = "GLOB")]
+        areas: Vec<String>,
+    },
+    /// Find what stands
+    Search {
+        words: Vec<String>,
+        #[arg(long)]
+        topic: Option<String>,
+        /// Only what is about this file
+        #[arg(long)]
+        path: Option<String>,
+    },
+    /// Let one item take another's place
+    Supersede {
+        id: String,
+        #[arg(long, value_name = "ID")]
+        by: String,
+    },
+    /// Show what touches a test
+    Context {
+        test: TestId,
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum RequestCommand {
+    /// Ask the owner
+    Create {
+        path: String,
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(long = "type", default_value = "modify")]
+        request_type: RequestType,
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List requests
+    List {
+        #[arg(long)]
+        status: Option<RequestStatus>,
+    },
+    /// Say yes
+    Approve { id: String },
+    /// Say no
+    Reject { id: String },
+    /// Say that the approved change is made
+    Apply { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum MigrationCommand {
+    /// Hand out the next number
+    Allocate {
+        name: String,
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        #[arg(long)]
+        file: Option<String>,
+    },
+    /// List migrations
+    List,
+    /// A migration is applied
+    Done { number: i64 },
+    /// A migration has failed
+    Fail { number: i64 },
+}
+
+/// What to add up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum UsageBy {
+    Loop,
+    Test,
+    Day,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum UsageCommand {
+    /// Record what something has cost
+    Record {
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: Option<LoopId>,
+        #[arg(long)]
+        test: Option<TestId>,
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+        tokens: i64,
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+        seconds: i64,
+        /// A file that was changed; may be repeated
+        #[arg(long = "file", value_name = "PATH")]
+        files: Vec<String>,
+    },
+    /// Add up
+    Report {
+        #[arg(long, value_enum, default_value = "loop")]
+        by: UsageBy,
+        #[arg(long)]
+        since: Option<When>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct AskArgs {
+    /// The question
+    #[arg(long)]
+    pub summary: String,
+    /// An answer, ID=DESCRIPTION; may be repeated
+    #[arg(long = "option", value_name = "ID=TEXT", required = true)]
+    pub options: Vec<String>,
+    /// What happens if nobody answers in time
+    #[arg(long)]
+    pub default: Option<String>,
+    /// [default: pm.decision_timeout_minutes if there is a default, else none]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=5_256_000))]
+    pub timeout_minutes: Option<i64>,
+    #[arg(long = "type", default_value = "question")]
+    pub decision_type: String,
+    /// Details
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub context: String,
+    /// What names the matter: while a question about it is open, no second one is asked
+    #[arg(long)]
+    pub fingerprint: Option<String>,
+}

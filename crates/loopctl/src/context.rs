@@ -1,0 +1,108 @@
+//! What every command needs: the options, the output, where the database is.
+
+use std::path::PathBuf;
+
+use coord_db::process::ProcessIdentity;
+use coord_db::{ActorId, Config, Database, Error, Loop, LoopId, ReadTx, locate};
+
+use crate::cli::Global;
+use crate::exit::{Failure, Outcome};
+use crate::output::Out;
+
+/// The frame of one command.
+#[derive(Debug)]
+pub struct Context {
+    /// The options of every command.
+    pub global: Global,
+    /// Where to print.
+    pub out: Out,
+    /// Where the database is, or would be.
+    pub path: PathBuf,
+    /// Where the command was given.
+    pub folder: PathBuf,
+}
+
+impl Context {
+    /// Finds out where everything is; opens nothing.
+    ///
+    /// # Errors
+    /// If the current folder is gone.
+    pub fn new(global: Global) -> Outcome<Self> {
+        let folder = std::env::current_dir()
+            .map_err(|error| Failure::No(format!("the current folder cannot be used: {error}; go to another one")))?;
+        let path = locate::database(global.db.as_deref(), &folder);
+        let out = Out::new(global.json, global.quiet, global.no_color);
+        Ok(Self { global, out, path, folder })
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn config(&self) -> Outcome<Config> {
+        Ok(Config::load(&self.path, self.global.config.as_deref())?)
+    }
+
+    /// The database, with its settings.
+    ///
+    /// # Errors
+    /// As [`Database::open`], and [`Error::Config`].
+    pub fn open_with_config(&self) -> Outcome<(Database, Config)> {
+        // Without a database the settings beside it do not matter.
+        if !self.path.exists() {
+            return Err(Error::NoDatabase { path: self.path.clone() }.into());
+        }
+        let config = self.config()?;
+        Ok((Database::open(&self.path, &config.open_options())?, config))
+    }
+
+    /// The database.
+    ///
+    /// # Errors
+    /// As [`Context::open_with_config`].
+    pub fn open(&self) -> Outcome<Database> {
+        Ok(self.open_with_config()?.0)
+    }
+
+    /// Who acts.
+    #[must_use]
+    pub fn actor(&self) -> ActorId {
+        self.global.actor.clone().unwrap_or_else(ActorId::human)
+    }
+
+    /// Who acts: as named, else the loop if there is one, else the human.
+    #[must_use]
+    pub fn actor_or(&self, loop_id: Option<&LoopId>) -> ActorId {
+        self.global.actor.clone().or_else(|| loop_id.map(ActorId::from)).unwrap_or_else(ActorId::human)
+    }
+}
+
+/// True if a process of its own drives the loop, so that requests to it are taken. A loop without a pid, or whose process
+/// is proven gone, has nobody but its tool.
+///
+/// # Errors
+/// What SQLite says.
+pub fn is_driven(tx: &ReadTx<'_>, row: &Loop) -> coord_db::Result<bool> {
+    Ok(row.pid.is_some() && tx.running_process(row.id.as_str(), &ProcessIdentity::own())?.is_some())
+}
+
+/// The one id that is, or begins with, what was given.
+///
+/// # Errors
+/// Not found (exit 4), or not the only one (exit 2).
+pub fn by_prefix<'a>(what: &'static str, given: &str, ids: impl Iterator<Item = &'a str>) -> Outcome<String> {
+    let mut found: Vec<&str> = Vec::new();
+    for id in ids {
+        if id == given {
+            return Ok(given.to_owned());
+        }
+        if id.starts_with(given) {
+            found.push(id);
+        }
+    }
+    match found.as_slice() {
+        [one] if !given.is_empty() => Ok((*one).to_owned()),
+        [] => Err(Failure::not_found(what, given)),
+        _ => Err(Failure::usage(format!("{given:?} is the beginning of more than one {what}; give more of it"))),
+    }
+}

@@ -1,0 +1,373 @@
+//! `loopctl doctor`: the machine, the settings and the processes, each with what to do about it. It needs no database.
+
+use std::path::{Path, PathBuf};
+
+use coord_db::process::{Liveness, ProcessIdentity};
+use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Paint, safe};
+use crate::see::{SUPERVISORS, healths};
+use crate::setup::git;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Ok,
+    Warning,
+    Problem,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    grade: Grade,
+    detail: String,
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Report(Vec<Finding>);
+
+impl Report {
+    fn ok(&mut self, check: &'static str, detail: impl Into<String>) {
+        self.0.push(Finding { check, grade: Grade::Ok, detail: detail.into(), remedy: None });
+    }
+
+    fn warning(&mut self, check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Finding { check, grade: Grade::Warning, detail: detail.into(), remedy: Some(remedy.into()) });
+    }
+
+    fn problem(&mut self, check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Finding { check, grade: Grade::Problem, detail: detail.into(), remedy: Some(remedy.into()) });
+    }
+}
+
+/// `loopctl doctor`
+///
+/// # Errors
+/// Exit 1 if anything is a problem, after the list.
+pub fn run(cx: &Context) -> Outcome {
+    let mut report = Report::default();
+    report.ok("program", format!("loopctl {}, schema version {SCHEMA_VERSION}", env!("CARGO_PKG_VERSION")));
+    let config = settings(cx, &mut report);
+    let folder = existing(cx.path.parent().unwrap_or(&cx.folder));
+    git_version(&folder, &mut report);
+    repository(&config, &folder, &mut report);
+    file_system(&folder, &mut report);
+    inotify(&mut report);
+    let db = if cx.path.exists() {
+        permissions(cx, &mut report);
+        Database::open(&cx.path, &config.open_options()).map_err(Failure::from)
+    } else {
+        Err(coord_db::Error::NoDatabase { path: cx.path.clone() }.into())
+    };
+    match db {
+        Ok(db) => {
+            if let Err(Failure::Floor(error)) = database(&db, &config, &mut report) {
+                report.problem("database", error.to_string(), "look closer with loopctl check");
+            }
+            git_clean(&folder, &mut report);
+        }
+        Err(Failure::Floor(error @ coord_db::Error::NoDatabase { .. })) => {
+            report.problem("database", error.to_string(), "make one with loopctl init, or name it with --db");
+        }
+        Err(Failure::Floor(error)) => {
+            report.problem("database", error.to_string(), "bring a backup back with loopctl restore FILE");
+        }
+        Err(_) => {}
+    }
+    print(cx, &report.0)?;
+    if report.0.iter().any(|finding| finding.grade == Grade::Problem) { Err(Failure::Said) } else { Ok(()) }
+}
+
+fn print(cx: &Context, findings: &[Finding]) -> Outcome {
+    if cx.out.json {
+        return cx.out.document(&findings);
+    }
+    let mut text = String::new();
+    for finding in findings {
+        let (paint, word) = match finding.grade {
+            Grade::Ok => (Paint::Green, "ok"),
+            Grade::Warning => (Paint::Yellow, "warning"),
+            Grade::Problem => (Paint::Red, "problem"),
+        };
+        if cx.out.quiet && finding.grade == Grade::Ok {
+            continue;
+        }
+        let pad = " ".repeat(8 - word.len());
+        text.push_str(&format!("{}{pad}{:<12} {}\n", cx.out.paint(paint, word), finding.check, safe(&finding.detail)));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("{:21}{}\n", "", cx.out.paint(Paint::Dim, &format!("→ {}", safe(remedy)))));
+        }
+    }
+    cx.out.text(&text)
+}
+
+/// The nearest folder that is there.
+fn existing(folder: &Path) -> PathBuf {
+    folder.ancestors().find(|folder| folder.is_dir()).map_or_else(|| PathBuf::from("/"), Path::to_owned)
+}
+
+fn settings(cx: &Context, report: &mut Report) -> Config {
+    let file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&cx.path));
+    match Config::load(&cx.path, cx.global.config.as_deref()) {
+        Ok(config) if file.exists() => {
+            report.ok("settings", file.display().to_string());
+            if config.gate.check.is_empty() {
+                report.warning("gate", "there is no check, so nothing can be verified", "add a [[gate.check]] to config.toml");
+            }
+            config
+        }
+        Ok(config) => {
+            report.warning(
+                "settings",
+                format!("no {}; the defaults hold", file.display()),
+                "loopctl init writes a commented one",
+            );
+            config
+        }
+        Err(error) => {
+            report.problem(
+                "settings",
+                error.to_string(),
+                "correct that line; the defaults are used for the rest of this report",
+            );
+            let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+            Config { folder, ..Config::default() }
+        }
+    }
+}
+
+fn git_version(folder: &Path, report: &mut Report) {
+    match git(folder, &["--version"]) {
+        Ok(answer) if answer.status.success() => {
+            let text = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+            let numbers: Vec<u32> =
+                text.split_whitespace().nth(2).unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect();
+            if numbers.as_slice() < [2, 31].as_slice() {
+                report.problem("git", text, "install git 2.31 or newer");
+            } else {
+                report.ok("git", text);
+            }
+        }
+        _ => report.problem("git", "git cannot be run", "install git, or put it on the PATH"),
+    }
+}
+
+fn repository(config: &Config, folder: &Path, report: &mut Report) {
+    let path = config.repository_path();
+    let path = if path.is_absolute() { path } else { folder.join(path) };
+    match git(&path, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]) {
+        Ok(answer) if answer.status.success() => {
+            report.ok("repository", path.canonicalize().unwrap_or(path).display().to_string())
+        }
+        _ => match git(&path, &["rev-parse", "--git-dir"]) {
+            Ok(answer) if answer.status.success() => {
+                report.problem(
+                    "repository",
+                    format!("{} has no commit yet", path.display()),
+                    "make a first commit: loops start from it",
+                );
+            }
+            _ => report.problem(
+                "repository",
+                format!("{} is no git repository", path.display()),
+                "set repository.path in config.toml, relative to that file",
+            ),
+        },
+    }
+}
+
+/// File systems on which SQLite's locks or inotify do not reach other machines.
+const NETWORK: [(u32, &str); 11] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xfe53_4d42, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0x0102_1997, "9p"),
+    (0x6573_5546, "FUSE"),
+    (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x786f_4256, "vboxsf"),
+    (0x7375_7245, "Coda"),
+];
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+fn file_system(folder: &Path, report: &mut Report) {
+    const TIGHT_BYTES: u64 = 1 << 30;
+    const FULL_BYTES: u64 = 100 << 20;
+    match rustix::fs::statfs(folder) {
+        Ok(stat) => match NETWORK.iter().find(|(magic, _)| *magic == stat.f_type as u32) {
+            Some((_, name)) => report.warning(
+                "file system",
+                format!("{} is on {name}", folder.display()),
+                "SQLite and waking need a local file system; keep the database on one and name it with --db",
+            ),
+            None => report.ok("file system", format!("local (type {:#x})", stat.f_type as u32)),
+        },
+        Err(error) => {
+            report.warning("file system", format!("it cannot be told: {error}"), "keep the database on a local file system")
+        }
+    }
+    if let Ok(stat) = rustix::fs::statvfs(folder) {
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let detail = format!("{} MB free", free >> 20);
+        match free {
+            0..FULL_BYTES => report.problem("disk", detail, "make room; nothing can be written soon"),
+            FULL_BYTES..TIGHT_BYTES => report.warning("disk", detail, "make room; worktrees and builds need it"),
+            _ => report.ok("disk", detail),
+        }
+    }
+}
+
+fn inotify(report: &mut Report) {
+    const FEWEST_WATCHES: u64 = 8_192;
+    const FEWEST_INSTANCES: u64 = 64;
+    let limit = |name: &str| {
+        std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok().and_then(|text| text.trim().parse::<u64>().ok())
+    };
+    match (limit("max_user_watches"), limit("max_user_instances")) {
+        (Some(watches), Some(instances)) if watches >= FEWEST_WATCHES && instances >= FEWEST_INSTANCES => {
+            report.ok("inotify", format!("{watches} watches, {instances} instances"));
+        }
+        (Some(watches), Some(instances)) => report.warning(
+            "inotify",
+            format!("only {watches} watches and {instances} instances; beyond them everything looks at short intervals"),
+            "sysctl fs.inotify.max_user_watches=65536 fs.inotify.max_user_instances=256",
+        ),
+        _ => report.warning("inotify", "its limits cannot be read", "without inotify everything looks at short intervals"),
+    }
+}
+
+fn permissions(cx: &Context, report: &mut Report) {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    for path in [Some(cx.path.as_path()), cx.path.parent()].into_iter().flatten() {
+        let Ok(meta) = std::fs::metadata(path) else { continue };
+        if meta.uid() != own {
+            report.warning(
+                "permissions",
+                format!("{} belongs to another user", path.display()),
+                "run everything as the user that owns the database",
+            );
+            return;
+        }
+        if meta.mode() & 0o077 != 0 {
+            report.warning(
+                "permissions",
+                format!("others can read {} (mode {:o})", path.display(), meta.mode() & 0o777),
+                format!("chmod go= {}", path.display()),
+            );
+            return;
+        }
+    }
+    report.ok("permissions", "for you alone");
+}
+
+fn database(db: &Database, config: &Config, report: &mut Report) -> Outcome {
+    let facts = db.facts()?;
+    let detail = format!(
+        "schema {}, {} KB, {} KB in the -wal, journal mode {}, SQLite {}",
+        facts.schema_version,
+        facts.bytes >> 10,
+        facts.wal_bytes >> 10,
+        facts.journal_mode,
+        facts.sqlite_version
+    );
+    let limit = config.budget.database_megabytes;
+    if facts.journal_mode != "wal" {
+        report.problem("database", detail, "put it on a local file system, where SQLite can keep a WAL");
+    } else if limit > 0 && facts.bytes >> 20 >= limit {
+        report.warning("database", detail, format!("it is over budget.database_megabytes = {limit}; archive old events"));
+    } else {
+        report.ok("database", detail);
+    }
+    db.read(|tx| {
+        processes(tx, config, report)?;
+        clock(tx, report)
+    })?;
+    Ok(())
+}
+
+fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) -> coord_db::Result<()> {
+    let rows = healths(tx, config)?;
+    let alive = |id: &str| {
+        rows.iter().find(|health| health.row.component == id).is_some_and(|health| {
+            health.verdict != HealthStatus::Unknown
+                && health.row.identity().as_ref().map(ProcessIdentity::liveness) != Some(Liveness::Gone)
+        })
+    };
+    let (run, off): (Vec<&str>, Vec<&str>) = SUPERVISORS.iter().copied().partition(|id| alive(id));
+    if off.is_empty() {
+        report.ok("supervisors", "all five run");
+    } else {
+        let shown =
+            if run.is_empty() { "none runs".to_owned() } else { format!("{} run; {} do not", run.join(", "), off.join(", ")) };
+        report.warning("supervisors", shown, "start them with scripts/launch.sh, or the systemd target of this repository");
+    }
+    for row in tx.loops()?.iter().filter(|row| row.pid.is_some()) {
+        if !alive(row.id.as_str()) {
+            report.warning(
+                "loops",
+                format!("loop {} says that it runs as pid {}, which is gone", row.id, row.pid.unwrap_or_default()),
+                format!(
+                    "heartbeat cleans up after it (heartbeat --once does it now); start it again with coding-loop {}",
+                    row.id
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn clock(tx: &coord_db::ReadTx<'_>, report: &mut Report) -> coord_db::Result<()> {
+    let newest = tx.events(&coord_db::EventFilter { limit: Some(1), ..coord_db::EventFilter::default() })?.pop();
+    let ahead = newest.map_or(0, |event| event.timestamp.seconds_since(tx.now()));
+    if ahead > 60 {
+        report.problem(
+            "clock",
+            format!("the newest event is {ahead} s in the future"),
+            "set the clock right; leases and time limits go by it",
+        );
+        return Ok(());
+    }
+    match tx.clock_change()? {
+        ClockChange::Jumped(millis) => report.warning(
+            "clock",
+            format!("it was set by {} s since a supervisor looked last", millis / 1000),
+            "nothing to do: everyone gets a grace period",
+        ),
+        ClockChange::Suspended(millis) => {
+            report.ok("clock", format!("the machine slept for {} s; that counts against nobody", millis / 1000));
+        }
+        ClockChange::None | ClockChange::Rebooted => report.ok("clock", format!("{} UTC", tx.now().to_sql_text())),
+    }
+    Ok(())
+}
+
+/// The folder is ignored by git, so only `-x` reaches it; a word of warning is all that can be done.
+fn git_clean(folder: &Path, report: &mut Report) {
+    let inside = git(folder, &["rev-parse", "--is-inside-work-tree"])
+        .is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"true"));
+    if !inside {
+        return;
+    }
+    let ignored = git(folder, &["check-ignore", "--quiet", "config.toml"]).is_ok_and(|answer| answer.status.success());
+    if ignored {
+        report.warning(
+            "git clean",
+            format!("git clean -fdx in the repository would delete {}", folder.display()),
+            "use git clean -fdx -e coding-loops, and keep a copy elsewhere with loopctl backup FILE",
+        );
+    } else {
+        report.problem(
+            "git clean",
+            format!("git does not ignore {}: git add and git clean -fd would take it", folder.display()),
+            "loopctl init writes its .gitignore",
+        );
+    }
+}

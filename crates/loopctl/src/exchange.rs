@@ -1,0 +1,150 @@
+//! Events by hand: publish, subscribe, poll, acknowledge.
+
+use std::time::{Duration, Instant};
+
+use coord_db::wake::Listener;
+use coord_db::{ActorId, Database, Delivery, Error, EventId, RESERVED};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Table, plain};
+use crate::sentence::{count, sentence};
+use crate::when::clock;
+
+/// `loopctl publish`: what does not fit the catalog is refused.
+///
+/// # Errors
+/// Exit 2 for a misfit, 4 for an unknown cause.
+pub fn publish(
+    cx: &Context,
+    source: ActorId,
+    event_type: &str,
+    payload: &str,
+    priority: Option<i64>,
+    correlation: Option<String>,
+    caused_by: Option<EventId>,
+) -> Outcome {
+    let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("the payload is no JSON: {error}; quote it for the shell")))?;
+    let db = cx.open()?;
+    let id = db.write(|tx| {
+        if let Some(cause) = &caused_by
+            && tx.event(cause.as_str())?.is_none()
+        {
+            return Err(Error::NotFound { what: "event", id: cause.to_string() });
+        }
+        tx.publish_raw(source, event_type, &value, priority, correlation, caused_by)
+    })?;
+    cx.out.answer(&json!({ "id": id }), id.as_str())
+}
+
+/// `loopctl subscribe`
+///
+/// # Errors
+/// Exit 2 for a type of no catalog, 1 for an id whose subscription is the system's own.
+pub fn subscribe(cx: &Context, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Outcome {
+    let db = cx.open()?;
+    let id = db.write(|tx| {
+        // Replacing a process's own subscription would make it deaf.
+        if RESERVED.contains(&subscriber.as_str()) || tx.find_loop(subscriber.as_str())?.is_some() {
+            return Err(Error::Refused(format!(
+                "the subscription of {subscriber} is its own; subscribe under another name, {subscriber}.watch for instance"
+            )));
+        }
+        tx.subscribe(subscriber, types, sources)
+    })?;
+    cx.out.done(&json!({ "id": id }), &format!("{subscriber} hears {} from now on", types.join(", ")))
+}
+
+fn known(db: &Database, subscriber: &str) -> Outcome {
+    let none = db.read(|tx| tx.subscriptions(Some(subscriber)))?.is_empty();
+    if none { Err(Failure::not_found("subscriber", subscriber)) } else { Ok(()) }
+}
+
+/// `loopctl poll`: deliveries stay until they are acknowledged.
+///
+/// # Errors
+/// Exit 4 for an unknown subscriber.
+pub fn poll(cx: &Context, subscriber: &str, limit: u32, wait: Option<u32>) -> Outcome {
+    let db = cx.open()?;
+    known(&db, subscriber)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let look = || db.read(|tx| tx.pending_deliveries(subscriber, limit));
+    // The listener comes first: what is committed after the look wakes it.
+    let mut listener = wait.filter(|wait| *wait > 0).zip(db.path()).map(|(_, path)| Listener::new(path));
+    let until = Instant::now() + Duration::from_secs(u64::from(wait.unwrap_or(0)));
+    let mut deliveries = look()?;
+    while let Some(listener) = &mut listener
+        && deliveries.is_empty()
+    {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        listener.wait(left);
+        deliveries = look()?;
+    }
+    db.write_quietly(|tx| tx.polled(subscriber))?;
+    let rows = deliveries.iter().map(as_json).collect::<Vec<_>>();
+    if cx.out.json {
+        return cx.out.document(&rows);
+    }
+    cx.out.list(&deliveries_of(&deliveries), "nothing to handle", |rows| {
+        Table::of(&["EVENT", "TIME", "PRIORITY", "SOURCE", "TYPE", "WHAT"], rows, |delivery| {
+            let event = &delivery.0.event;
+            vec![
+                plain(&event.id),
+                plain(clock(event.timestamp)),
+                plain(event.priority.to_string()),
+                plain(&event.source),
+                plain(&event.event_type),
+                plain(sentence(event)),
+            ]
+        })
+    })
+}
+
+/// A delivery is shown as its event, with its place in the order.
+struct Row<'a>(&'a Delivery);
+
+impl serde::Serialize for Row<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        as_json(self.0).serialize(serializer)
+    }
+}
+
+fn deliveries_of(deliveries: &[Delivery]) -> Vec<Row<'_>> {
+    deliveries.iter().map(Row).collect()
+}
+
+fn as_json(delivery: &Delivery) -> Value {
+    let mut row = json!(delivery.event);
+    if let Value::Object(fields) = &mut row {
+        fields.insert("seq".to_owned(), json!(delivery.seq));
+        fields.insert("tries".to_owned(), json!(delivery.tries));
+        fields.insert("subscription_id".to_owned(), json!(delivery.subscription_id));
+    }
+    row
+}
+
+/// `loopctl ack`: all or none.
+///
+/// # Errors
+/// Exit 4 for an unknown subscriber or event.
+pub fn ack(cx: &Context, subscriber: &str, events: &[String]) -> Outcome {
+    let db = cx.open()?;
+    known(&db, subscriber)?;
+    let acknowledged = db.write(|tx| {
+        let mut acknowledged = Vec::new();
+        for event in events {
+            if tx.acknowledge_event(subscriber, event)? {
+                acknowledged.push(event.clone());
+            }
+        }
+        Ok::<_, Error>(acknowledged)
+    })?;
+    let number = count(i64::try_from(acknowledged.len()).unwrap_or(i64::MAX), "event");
+    cx.out.done(&json!({ "acknowledged": acknowledged }), &format!("{number} acknowledged"))
+}

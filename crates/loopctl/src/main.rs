@@ -1,0 +1,5 @@
+//! `loopctl`: see the library.
+
+fn main() -> std::process::ExitCode {
+    loopctl::main()
+}

@@ -1,0 +1,303 @@
+//! What reaches the terminal: JSON, plain text or colour. Anything that comes from the database passes [`safe`] first.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::exit::Outcome;
+
+/// True for what a terminal could take as more than text: controls, line and paragraph separators, and the marks that
+/// turn the direction of writing.
+fn is_hostile(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// One line of text without anything that a terminal could act on: `\n`, `\t`, `\x1b`, `\u{202e}`.
+#[must_use]
+pub fn safe(text: &str) -> String {
+    escape(text, |_| false)
+}
+
+/// As [`safe`], but line breaks and tabs stay.
+#[must_use]
+pub fn safe_block(text: &str) -> String {
+    escape(&text.replace("\r\n", "\n"), |character| matches!(character, '\n' | '\t'))
+}
+
+fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            kept if keep(kept) => out.push(kept),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            hostile if is_hostile(hostile) => {
+                let code = u32::from(hostile);
+                let _ = if code < 0x100 { write!(out, "\\x{code:02x}") } else { write!(out, "\\u{{{code:x}}}") };
+            }
+            harmless => out.push(harmless),
+        }
+    }
+    out
+}
+
+/// JSON as text, with escapes for what JSON itself lets through but a terminal does not.
+fn json_text(value: &impl Serialize, pretty: bool) -> String {
+    let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    let text = text.unwrap_or_else(|_| "null".to_owned());
+    if !text.chars().any(|character| character != '\n' && is_hostile(character)) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if character != '\n' && is_hostile(character) {
+            let _ = write!(out, "\\u{:04x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// A colour or weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Paint {
+    Plain,
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Yellow,
+    Blue,
+}
+
+/// Where and how to print.
+#[derive(Debug, Clone)]
+pub struct Out {
+    /// JSON instead of text.
+    pub json: bool,
+    /// No confirmations.
+    pub quiet: bool,
+    /// Whether colour is wanted.
+    pub colour: bool,
+    /// Columns that fit; none if nobody counts them.
+    pub width: Option<usize>,
+}
+
+impl Out {
+    /// As the options, the terminal and the environment ask for.
+    #[must_use]
+    pub fn new(json: bool, quiet: bool, no_color: bool) -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let no_color = no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { json, quiet, colour: terminal && !no_color && !dumb, width: if terminal { Some(size().0) } else { None } }
+    }
+
+    /// Text in a colour, if colour is wanted. The text must be safe already.
+    #[must_use]
+    pub fn paint(&self, paint: Paint, text: &str) -> String {
+        let code = match paint {
+            _ if !self.colour || text.is_empty() => return text.to_owned(),
+            Paint::Plain => return text.to_owned(),
+            Paint::Bold => "1",
+            Paint::Dim => "2",
+            Paint::Red => "31",
+            Paint::Green => "32",
+            Paint::Yellow => "33",
+            Paint::Blue => "36",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// One JSON document.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn document(&self, value: &impl Serialize) -> Outcome {
+        self.raw(&(json_text(value, true) + "\n"))
+    }
+
+    /// One line of JSON Lines.
+    ///
+    /// # Errors
+    /// As [`Out::document`].
+    pub fn json_line(&self, value: &impl Serialize) -> Outcome {
+        self.raw(&(json_text(value, false) + "\n"))
+    }
+
+    /// Lines of text, made safe already.
+    ///
+    /// # Errors
+    /// As [`Out::document`].
+    pub fn text(&self, text: &str) -> Outcome {
+        if text.is_empty() || text.ends_with('\n') { self.raw(text) } else { self.raw(&format!("{text}\n")) }
+    }
+
+    /// A confirmation: JSON, or a sentence unless it is to be quiet.
+    ///
+    /// # Errors
+    /// As [`Out::document`].
+    pub fn done(&self, value: &impl Serialize, sentence: &str) -> Outcome {
+        match (self.json, self.quiet) {
+            (true, _) => self.document(value),
+            (false, true) => Ok(()),
+            (false, false) => self.text(&safe(sentence)),
+        }
+    }
+
+    /// An answer that a script may want even from a quiet command: JSON, or a bare value.
+    ///
+    /// # Errors
+    /// As [`Out::document`].
+    pub fn answer(&self, value: &impl Serialize, bare: &str) -> Outcome {
+        if self.json { self.document(value) } else { self.text(&safe(bare)) }
+    }
+
+    /// A list: JSON, or a table, or what to say if it is empty.
+    ///
+    /// # Errors
+    /// As [`Out::document`].
+    pub fn list<T: Serialize>(&self, rows: &[T], empty: &str, table: impl FnOnce(&[T]) -> Table) -> Outcome {
+        match (self.json, rows.is_empty()) {
+            (true, _) => self.document(&rows),
+            (false, true) if self.quiet => Ok(()),
+            (false, true) => self.text(empty),
+            (false, false) => self.text(&table(rows).render(self)),
+        }
+    }
+
+    fn raw(&self, text: &str) -> Outcome {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+        Ok(())
+    }
+}
+
+/// Columns and rows of the terminal.
+#[must_use]
+pub fn size() -> (usize, usize) {
+    let from_env = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok()).filter(|size| *size > 0);
+    let window = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let columns = window.map(|window| usize::from(window.ws_col)).filter(|size| *size > 0);
+    let rows = window.map(|window| usize::from(window.ws_row)).filter(|size| *size > 0);
+    (columns.or_else(|| from_env("COLUMNS")).unwrap_or(80).max(20), rows.or_else(|| from_env("LINES")).unwrap_or(24).max(5))
+}
+
+/// One cell: its text, made safe, and its colour.
+#[derive(Debug, Clone)]
+pub struct Cell(Paint, String);
+
+/// A cell without colour.
+#[must_use]
+pub fn plain(text: impl AsRef<str>) -> Cell {
+    Cell(Paint::Plain, safe(text.as_ref()))
+}
+
+/// A cell in a colour.
+#[must_use]
+pub fn painted(paint: Paint, text: impl AsRef<str>) -> Cell {
+    Cell(paint, safe(text.as_ref()))
+}
+
+/// Aligned columns; the last one is cut where the terminal ends.
+#[derive(Debug, Clone)]
+pub struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    #[must_use]
+    pub fn new(head: &[&'static str]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    /// A table of rows that are made from items.
+    pub fn of<T>(head: &[&'static str], items: &[T], row: impl Fn(&T) -> Vec<Cell>) -> Self {
+        Self { head: head.to_vec(), rows: items.iter().map(row).collect() }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: Vec<Cell>) {
+        self.rows.push(row);
+    }
+
+    /// The table as text.
+    #[must_use]
+    pub fn render(&self, out: &Out) -> String {
+        let columns = self.head.len();
+        let mut widths: Vec<usize> = self.head.iter().map(|head| head.chars().count()).collect();
+        for row in &self.rows {
+            for (at, cell) in row.iter().enumerate().take(columns) {
+                widths[at] = widths[at].max(cell.1.chars().count());
+            }
+        }
+        let mut text = String::new();
+        let head: Vec<Cell> = self.head.iter().map(|head| Cell(Paint::Dim, (*head).to_owned())).collect();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            let mut used = 0;
+            for (at, cell) in row.iter().enumerate() {
+                let last = at + 1 == columns;
+                let room = out.width.map_or(usize::MAX, |width| width.saturating_sub(used));
+                let shown = cut(&cell.1, room);
+                text.push_str(&out.paint(cell.0, &shown));
+                if !last && room > widths[at] {
+                    let pad = widths[at] - shown.chars().count() + 2;
+                    text.extend(std::iter::repeat_n(' ', pad));
+                    used += widths[at] + 2;
+                } else {
+                    used = usize::MAX - 2;
+                    if !last {
+                        break;
+                    }
+                }
+            }
+            while text.ends_with(' ') {
+                text.pop();
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// At most so many characters, the last one an ellipsis if something is missing.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut shown: String = text.chars().take(most.saturating_sub(1)).collect();
+    shown.push('…');
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_gets_through() {
+        assert_eq!(safe("a\x1b[2Jb\u{9b}c\u{7f}\r\n\t\u{202e}ä"), "a\\x1b[2Jb\\x9bc\\x7f\\r\\n\\t\\u{202e}ä");
+        assert_eq!(safe_block("a\r\nb\tc\x07"), "a\nb\tc\\x07");
+        let text = json_text(&"\u{9b}\x1b\u{7f}", false);
+        assert_eq!(text, "\"\\u009b\\u001b\\u007f\"");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), "\u{9b}\x1b\u{7f}");
+    }
+
+    #[test]
+    fn tables_align_and_are_cut_at_the_terminals_edge() {
+        let mut out = Out { json: false, quiet: false, colour: false, width: None };
+        let table = Table::of(&["A", "B"], &[("x", "long text"), ("yyyy", "z")], |(a, b)| vec![plain(a), plain(b)]);
+        assert_eq!(table.render(&out), "A     B\nx     long text\nyyyy  z\n");
+        out.width = Some(10);
+        assert_eq!(table.render(&out), "A     B\nx     lon…\nyyyy  z\n");
+    }
+}

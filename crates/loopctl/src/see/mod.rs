@@ -1,0 +1,370 @@
+//! Seeing: lists of rows, and the views that put them together.
+
+pub mod status;
+pub mod summary;
+pub mod test_status;
+pub mod timeline;
+pub mod watch;
+pub mod why;
+
+use coord_db::process::{Liveness, ProcessIdentity};
+use coord_db::{Alert, AlertType, Component, Config, Decision, Error, HealthStatus, LoopId, Severity, TestStatus, Timestamp};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::exit::Outcome;
+use crate::output::{Cell, Paint, Table, painted, plain, safe};
+use crate::sentence::{list, short};
+use crate::when::{clock, span};
+
+/// The processes that watch over the loops, by their ids in the data.
+pub(crate) const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-checker", "pm", "heartbeat"];
+
+/// A component's health as it can be told now.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Health {
+    #[serde(flatten)]
+    pub row: Component,
+    pub verdict: HealthStatus,
+}
+
+impl Health {
+    pub(crate) fn of(row: Component, now: Timestamp, config: &Config) -> Self {
+        let limits = &config.heartbeat;
+        let mut verdict = row.verdict(now, limits.degraded_seconds, limits.dead_seconds);
+        // Nobody may have looked since its end; the kernel knows.
+        let gone = row.identity().as_ref().map(ProcessIdentity::liveness) == Some(Liveness::Gone);
+        if gone && verdict != HealthStatus::Unknown {
+            verdict = HealthStatus::Dead;
+        }
+        Self { row, verdict }
+    }
+
+    pub(crate) fn paint(&self) -> Paint {
+        match self.verdict {
+            HealthStatus::Healthy => Paint::Green,
+            HealthStatus::Degraded => Paint::Yellow,
+            HealthStatus::Dead => Paint::Red,
+            HealthStatus::Unknown => Paint::Dim,
+        }
+    }
+}
+
+pub(crate) fn healths(tx: &coord_db::ReadTx<'_>, config: &Config) -> Result<Vec<Health>, Error> {
+    Ok(tx.components()?.into_iter().map(|row| Health::of(row, tx.now(), config)).collect())
+}
+
+/// `loopctl health`
+///
+/// # Errors
+/// As the floor says.
+pub fn health(cx: &Context) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    let (rows, now) = db.read(|tx| Ok::<_, Error>((healths(tx, &config)?, tx.now())))?;
+    if cx.out.json {
+        return cx.out.document(&rows);
+    }
+    let mut table = Table::new(&["COMPONENT", "HEALTH", "LAST BEAT", "PID", "VERSION", "SINCE"]);
+    for health in &rows {
+        let row = &health.row;
+        let word = if health.verdict == HealthStatus::Unknown { "stopped" } else { health.verdict.as_str() };
+        table.push(vec![
+            plain(&row.component),
+            painted(health.paint(), word),
+            plain(
+                row.last_heartbeat.map_or_else(|| "never".to_owned(), |beat| format!("{} ago", span(now.seconds_since(beat)))),
+            ),
+            plain(row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+            plain(row.version.as_deref().unwrap_or("-")),
+            plain(row.started_at.map_or_else(|| "-".to_owned(), clock)),
+        ]);
+    }
+    for missing in SUPERVISORS.iter().filter(|id| !rows.iter().any(|health| health.row.component == **id)) {
+        table.push(vec![
+            plain(missing),
+            painted(Paint::Dim, "never started"),
+            plain("never"),
+            plain("-"),
+            plain("-"),
+            plain("-"),
+        ]);
+    }
+    cx.out.text(&table.render(&cx.out))
+}
+
+pub(crate) fn status_paint(status: TestStatus) -> Paint {
+    match status {
+        TestStatus::Passed => Paint::Green,
+        TestStatus::InProgress => Paint::Blue,
+        TestStatus::Blocked | TestStatus::Failed => Paint::Red,
+        TestStatus::Skipped => Paint::Dim,
+        TestStatus::Pending => Paint::Plain,
+    }
+}
+
+pub(crate) fn test_table(rows: &[coord_db::Test]) -> Table {
+    Table::of(&["TEST", "LOOP", "STATUS", "ATTEMPTS", "AFTER", "NOTES"], rows, |row| {
+        vec![
+            plain(&row.id),
+            plain(&row.loop_id),
+            painted(status_paint(row.status), row.status.as_str()),
+            plain(format!("{}/{}", row.attempts, row.max_attempts)),
+            plain(row.depends_on.as_ref().map_or("-", |id| id.as_str())),
+            plain(row.notes.as_deref().or(row.spec_content.as_deref()).unwrap_or("").lines().next().unwrap_or("")),
+        ]
+    })
+}
+
+/// `loopctl tests`
+///
+/// # Errors
+/// Exit 4 for an unknown loop.
+pub fn tests(cx: &Context, loop_id: Option<&LoopId>, status: Option<TestStatus>) -> Outcome {
+    let db = cx.open()?;
+    let rows = db.read(|tx| {
+        if let Some(id) = loop_id {
+            tx.loop_row(id)?;
+        }
+        tx.tests(loop_id, status)
+    })?;
+    cx.out.list(&rows, "no such tests; add some with loopctl test add or loopctl test import", test_table)
+}
+
+/// `loopctl locks`
+///
+/// # Errors
+/// As the floor says.
+pub fn locks(cx: &Context, all: bool) -> Outcome {
+    let db = cx.open()?;
+    let (rows, edges, now) = db.read(|tx| Ok::<_, Error>((tx.leases(!all)?, tx.wait_edges()?, tx.now())))?;
+    cx.out.list(&rows, "no leases", |rows| {
+        Table::of(&["PATH", "LOOP", "TOKEN", "ENDS", "TEST", "WAITING", "REASON"], rows, |row| {
+            let waiting: Vec<String> = edges
+                .iter()
+                .filter(|edge| edge.holder == row.locked_by && edge.resource.overlaps(&row.file_path))
+                .filter(|edge| edge.wait_until.is_none_or(|until| until > now))
+                .map(|edge| edge.waiter.clone())
+                .collect();
+            vec![
+                plain(row.file_path.as_str()),
+                plain(&row.locked_by),
+                plain(row.fencing_token.to_string()),
+                ends(row.expires_at, now),
+                plain(row.test_id.as_ref().map_or("-", |id| id.as_str())),
+                plain(if waiting.is_empty() { "-".to_owned() } else { list(&waiting) }),
+                plain(row.lock_reason.as_deref().unwrap_or("")),
+            ]
+        })
+    })
+}
+
+fn ends(at: Option<Timestamp>, now: Timestamp) -> Cell {
+    match at {
+        None => plain("never"),
+        Some(at) if at > now => plain(format!("in {}", span(at.seconds_since(now)))),
+        Some(at) => painted(Paint::Yellow, format!("expired {} ago", span(now.seconds_since(at)))),
+    }
+}
+
+/// `loopctl deadlocks`
+///
+/// # Errors
+/// As the floor says.
+pub fn deadlocks(cx: &Context, all: bool) -> Outcome {
+    let db = cx.open()?;
+    let rows = db.read(|tx| if all { tx.deadlocks_since(Timestamp::from_millis(0)) } else { tx.open_deadlocks() })?;
+    cx.out.list(&rows, "no deadlocks", |rows| {
+        Table::of(&["FOUND", "VICTIM", "LOOPS", "MUST GIVE UP", "OUTCOME", "WHY THIS ONE"], rows, |row| {
+            vec![
+                plain(clock(row.detected_at)),
+                plain(&row.victim),
+                plain(list(&row.cycle.0)),
+                plain(list(&row.locks.0)),
+                plain(row.outcome.map_or("open", |outcome| outcome.as_str())),
+                plain(&row.reason),
+            ]
+        })
+    })
+}
+
+/// `loopctl conflicts`
+///
+/// # Errors
+/// As the floor says.
+pub fn conflicts(cx: &Context, all: bool) -> Outcome {
+    let db = cx.open()?;
+    let rows = db.read(|tx| tx.conflicts(!all))?;
+    cx.out.list(&rows, "no conflicts", |rows| {
+        Table::of(&["FOUND", "FILE", "LOOPS", "GOES FIRST", "STATE"], rows, |row| {
+            vec![
+                plain(clock(row.detected_at)),
+                plain(&row.file_path),
+                plain(format!("{} and {}", row.loop_a, row.loop_b)),
+                plain(row.winner.as_ref().map_or("-", |id| id.as_str())),
+                plain(row.resolution.as_deref().unwrap_or("open")),
+            ]
+        })
+    })
+}
+
+/// `loopctl regressions`
+///
+/// # Errors
+/// As the floor says.
+pub fn regressions(cx: &Context, all: bool) -> Outcome {
+    let db = cx.open()?;
+    let rows = db.read(|tx| tx.regressions(!all))?;
+    cx.out.list(&rows, "no regressions", |rows| {
+        Table::of(&["FOUND", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
+            vec![
+                plain(clock(row.detected_at)),
+                plain(&row.test_id),
+                plain(&row.check_name),
+                plain(row.status.as_str()),
+                plain(short(&row.last_good_commit)),
+                plain(short(&row.bad_commit)),
+                plain(row.first_bad_commit.as_deref().map_or_else(|| "unknown".to_owned(), short)),
+                plain(row.blamed_loop.as_deref().unwrap_or("-")),
+            ]
+        })
+    })
+}
+
+pub(crate) fn severity_paint(severity: Severity) -> Paint {
+    match severity {
+        Severity::Critical | Severity::Error => Paint::Red,
+        Severity::Warning => Paint::Yellow,
+        Severity::Info => Paint::Plain,
+    }
+}
+
+fn alert_table(rows: &[Alert]) -> Table {
+    Table::of(&["ID", "SINCE", "SEVERITY", "TYPE", "STATE", "MESSAGE"], rows, |row| {
+        let state = match (row.closed_at, row.acknowledged) {
+            (Some(_), _) => "over",
+            (None, true) => "seen",
+            (None, false) => "open",
+        };
+        vec![
+            plain(&row.id),
+            plain(clock(row.created_at)),
+            painted(severity_paint(row.severity), row.severity.as_str()),
+            plain(row.alert_type.as_str()),
+            plain(state),
+            plain(&row.message),
+        ]
+    })
+}
+
+/// `loopctl alerts`
+///
+/// # Errors
+/// As the floor says.
+pub fn alerts(cx: &Context, all: bool) -> Outcome {
+    let db = cx.open()?;
+    let rows = db.read(|tx| tx.alerts(!all))?;
+    cx.out.list(&rows, "no alerts", alert_table)
+}
+
+/// `loopctl stuck`: open alerts about loops without progress, and tests that no loop will take again by itself.
+///
+/// # Errors
+/// As the floor says.
+pub fn stuck(cx: &Context) -> Outcome {
+    let db = cx.open()?;
+    let (alerts, tests) = db.read(|tx| {
+        let alerts: Vec<Alert> = tx.alerts(true)?.into_iter().filter(|alert| alert.alert_type == AlertType::Stuck).collect();
+        let mut tests = tx.tests(None, Some(TestStatus::Blocked))?;
+        tests.extend(tx.tests(None, Some(TestStatus::Failed))?);
+        Ok::<_, Error>((alerts, tests))
+    })?;
+    if cx.out.json {
+        return cx.out.document(&json!({ "alerts": alerts, "tests": tests }));
+    }
+    if alerts.is_empty() && tests.is_empty() {
+        return if cx.out.quiet { Ok(()) } else { cx.out.text("nothing is stuck") };
+    }
+    let mut text = String::new();
+    if !alerts.is_empty() {
+        text.push_str(&alert_table(&alerts).render(&cx.out));
+    }
+    if !tests.is_empty() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let table = Table::of(&["TEST", "LOOP", "STATUS", "ATTEMPTS", "CATEGORY", "LAST ERROR"], &tests, |row| {
+            vec![
+                plain(&row.id),
+                plain(&row.loop_id),
+                painted(status_paint(row.status), row.status.as_str()),
+                plain(format!("{}/{}", row.attempts, row.max_attempts)),
+                plain(row.error_category.map_or("-", |category| category.as_str())),
+                plain(row.last_error.as_deref().unwrap_or("")),
+            ]
+        });
+        text.push_str(&table.render(&cx.out));
+        text.push_str("try again with loopctl reset TEST, or take it out with loopctl skip TEST\n");
+    }
+    cx.out.text(&text)
+}
+
+/// `loopctl decisions`
+///
+/// # Errors
+/// As the floor says.
+pub fn decisions(cx: &Context, all: bool) -> Outcome {
+    let db = cx.open()?;
+    let (rows, now) = db.read(|tx| Ok::<_, Error>((tx.decisions(!all)?, tx.now())))?;
+    if cx.out.json || rows.is_empty() {
+        return cx.out.list(&rows, "nothing waits for you", |_| Table::new(&[]));
+    }
+    let mut text = String::new();
+    for row in &rows {
+        text.push_str(&decision_block(cx, row, now));
+    }
+    cx.out.text(&text)
+}
+
+/// A question with its answers, each with the command that gives it.
+pub(crate) fn decision_block(cx: &Context, row: &Decision, now: Timestamp) -> String {
+    use coord_db::DecisionStatus as Status;
+    let by_default = row.default_option.as_deref().map(|option| format!(" by default: {option}")).unwrap_or_default();
+    let state = match (row.status, row.due_at()) {
+        (Status::Pending, Some(due)) if due > now => format!("resolves in {}{by_default}", span(due.seconds_since(now))),
+        (Status::Pending, Some(_)) => format!("due now{by_default}"),
+        (Status::Pending, None) => "waits for you".to_owned(),
+        (status, _) => format!("{status}: {}", row.choice.as_deref().unwrap_or("no choice")),
+    };
+    let by = row.requested_by.as_deref().unwrap_or("somebody");
+    let mut text = format!(
+        "{} {}  {}\n",
+        cx.out.paint(Paint::Yellow, "?"),
+        cx.out.paint(Paint::Bold, &safe(&row.summary)),
+        cx.out.paint(Paint::Dim, &safe(&format!("({}, asked by {by}, {state})", row.decision_type))),
+    );
+    if row.status == Status::Pending {
+        for (id, description) in options(row) {
+            let command = format!("loopctl decide {} {}", quoted(row.id.as_str()), quoted(&id));
+            text.push_str(&format!("    {}  {}\n", cx.out.paint(Paint::Blue, &safe(&command)), safe(&description)));
+        }
+    }
+    text
+}
+
+fn options(row: &Decision) -> Vec<(String, String)> {
+    let describe = |id: &String| {
+        let options = row.options.as_array().into_iter().flatten();
+        let own = options.filter(|option| option.get("id").and_then(Value::as_str) == Some(id.as_str()));
+        own.filter_map(|option| option.get("description").and_then(Value::as_str)).next().unwrap_or_default().to_owned()
+    };
+    row.option_ids().into_iter().map(|id| (id.clone(), describe(&id))).collect()
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let bare = !word.is_empty()
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@%+,".contains(c))
+        && !word.starts_with('-');
+    if bare { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}

@@ -1,0 +1,344 @@
+//! `loopctl status`: how everything stands, on one page.
+
+use coord_db::{
+    Alert, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Lease, Loop, LoopProgress, LoopStatus, Pause,
+    ReadTx, Regression, Test, Timestamp, WaitEdge,
+};
+use serde::Serialize;
+
+use super::{Health, SUPERVISORS, decision_block, healths, severity_paint, test_status};
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Paint, cut, safe};
+use crate::sentence::list;
+use crate::when::span;
+
+#[derive(Debug, Serialize)]
+struct LoopView {
+    #[serde(flatten)]
+    row: Loop,
+    progress: LoopProgress,
+    current_test: Option<Test>,
+    leases: Vec<Lease>,
+    waits: Vec<WaitEdge>,
+    pauses: Vec<Pause>,
+    /// Only for one loop that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tests: Option<Vec<Test>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Overview {
+    loops: Vec<LoopView>,
+    decisions: Vec<Decision>,
+    alerts: Vec<Alert>,
+    deadlocks: Vec<Deadlock>,
+    conflicts: Vec<Conflict>,
+    regressions: Vec<Regression>,
+    components: Vec<Health>,
+    #[serde(rename = "at")]
+    now: Timestamp,
+}
+
+fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>) -> Result<Overview, Error> {
+    let now = tx.now();
+    let mut progress = tx.loop_progress()?;
+    let leases = tx.leases(true)?;
+    let waits: Vec<WaitEdge> =
+        tx.wait_edges()?.into_iter().filter(|edge| edge.wait_until.is_none_or(|until| until > now)).collect();
+    let mut loops = Vec::new();
+    for row in tx.loops()? {
+        if only.is_some_and(|only| only != row.id.as_str()) {
+            continue;
+        }
+        let id = row.id.clone();
+        let known = progress.iter().position(|progress| progress.loop_id == id).map(|at| progress.swap_remove(at));
+        let none = LoopProgress {
+            loop_id: id.clone(),
+            total: 0,
+            passed: 0,
+            blocked: 0,
+            failed: 0,
+            skipped: 0,
+            in_progress: 0,
+            pending: 0,
+        };
+        let current_test = match &row.current_test_id {
+            Some(test) => tx.find_test(test.as_str())?,
+            None => None,
+        };
+        loops.push(LoopView {
+            progress: known.unwrap_or(none),
+            current_test,
+            leases: leases.iter().filter(|lease| lease.locked_by == id.as_str()).cloned().collect(),
+            waits: waits.iter().filter(|edge| edge.waiter == id.as_str()).cloned().collect(),
+            pauses: tx.pauses(&id)?,
+            tests: if only.is_some() { Some(tx.tests(Some(&id), None)?) } else { None },
+            row,
+        });
+    }
+    Ok(Overview {
+        loops,
+        decisions: tx.decisions(true)?,
+        alerts: tx.alerts(true)?,
+        deadlocks: tx.open_deadlocks()?,
+        conflicts: tx.conflicts(true)?,
+        regressions: tx.regressions(true)?,
+        components: healths(tx, config)?,
+        now,
+    })
+}
+
+/// `loopctl status [LOOP|TEST]`
+///
+/// # Errors
+/// Exit 4 if the id is neither a loop nor a test.
+pub fn show(cx: &Context, id: Option<&str>) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    if cx.out.json { cx.out.document(&document(&db, &config, id)?) } else { cx.out.text(&page(cx, &db, &config, id)?) }
+}
+
+fn is_loop(tx: &ReadTx<'_>, id: Option<&str>) -> Result<bool, Failure> {
+    let Some(id) = id else { return Ok(true) };
+    if tx.find_loop(id)?.is_some() {
+        return Ok(true);
+    }
+    if tx.find_test(id)?.is_some() { Ok(false) } else { Err(Failure::not_found("loop or test", id)) }
+}
+
+fn document(db: &Database, config: &Config, id: Option<&str>) -> Outcome<serde_json::Value> {
+    db.read(|tx| {
+        let value = if is_loop(tx, id)? {
+            serde_json::to_value(look(tx, config, id)?)
+        } else {
+            serde_json::to_value(test_status::look(tx, id.unwrap_or_default())?)
+        };
+        value.map_err(|error| Failure::No(format!("the rows cannot be shown: {error}; see loopctl check")))
+    })
+}
+
+/// The page as text.
+///
+/// # Errors
+/// As [`show`].
+pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>) -> Outcome<String> {
+    db.read(|tx| {
+        if is_loop(tx, id)? {
+            Ok(overview(cx, &look(tx, config, id)?))
+        } else {
+            Ok(test_status::page(cx, &test_status::look(tx, id.unwrap_or_default())?))
+        }
+    })
+}
+
+fn overview(cx: &Context, all: &Overview) -> String {
+    let mut text = String::new();
+    if all.loops.is_empty() {
+        text.push_str("no loops; register one with loopctl loop add\n");
+    }
+    let ids = all.loops.iter().map(|view| view.row.id.as_str().chars().count()).max().unwrap_or(0);
+    for view in &all.loops {
+        text.push_str(&loop_block(cx, view, all, ids));
+        if let Some(tests) = view.tests.as_ref().filter(|tests| !tests.is_empty()) {
+            text.push('\n');
+            text.push_str(&super::test_table(tests).render(&cx.out));
+        }
+    }
+    text.push_str(&needs_you(cx, all));
+    text.push_str(&trouble(cx, all));
+    text.push_str(&supervisors(cx, all));
+    text
+}
+
+fn status_word(view: &LoopView, components: &[Health]) -> (Paint, &'static str) {
+    let health = components.iter().find(|health| health.row.component == view.row.id.as_str());
+    match (view.row.status, health.map(|health| health.verdict)) {
+        (LoopStatus::Running | LoopStatus::Paused, Some(HealthStatus::Dead)) => return (Paint::Red, "dead"),
+        (LoopStatus::Running, Some(HealthStatus::Degraded)) => return (Paint::Yellow, "late"),
+        _ => {}
+    }
+    match view.row.status {
+        LoopStatus::Running if view.row.pid.is_none() => (Paint::Green, "by hand"),
+        LoopStatus::Running => (Paint::Green, "running"),
+        LoopStatus::Paused => (Paint::Yellow, "paused"),
+        LoopStatus::Stopped => (Paint::Dim, "stopped"),
+        LoopStatus::Error => (Paint::Red, "error"),
+    }
+}
+
+fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> String {
+    let (out, now) = (&cx.out, all.now);
+    let p = &view.progress;
+    let id = safe(view.row.id.as_str());
+    let (paint, word) = status_word(view, &all.components);
+    let pad = " ".repeat(ids.saturating_sub(id.chars().count()));
+    let bar_cells = out.width.map_or(20, |width| width.saturating_sub(ids + 40).clamp(6, 30));
+    let mut counts = format!("{}/{}", p.passed, p.total);
+    let mut marks = String::new();
+    for (number, what, paint) in
+        [(p.blocked, "blocked", Paint::Red), (p.failed, "failed", Paint::Red), (p.skipped, "skipped", Paint::Dim)]
+    {
+        if number > 0 {
+            marks.push_str(&format!("  {}", out.paint(paint, &format!("{number} {what}"))));
+        }
+    }
+    counts = format!("{counts:>7}");
+    let mut text = format!(
+        "{}{pad}  {}{}  {}{counts}{marks}\n",
+        out.paint(Paint::Bold, &id),
+        out.paint(paint, word),
+        " ".repeat(7 - word.len()),
+        bar(cx, p, bar_cells)
+    );
+    let indent = " ".repeat(ids + 2);
+    let room = out.width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()));
+    let mut line = |paint: Paint, content: String| {
+        text.push_str(&format!("{indent}{}\n", out.paint(paint, &cut(&safe(&content), room))));
+    };
+    if let Some(test) = &view.current_test {
+        let age = test.last_attempt_at.map(|at| format!(", for {}", span(now.seconds_since(at)))).unwrap_or_default();
+        let notes = test.notes.as_deref().map(|notes| format!(": {notes}")).unwrap_or_default();
+        line(Paint::Plain, format!("on {}, attempt {} of {}{age}{notes}", test.id, test.attempts, test.max_attempts));
+    }
+    if !view.leases.is_empty() {
+        line(Paint::Plain, format!("holds {}", some(view.leases.iter().map(|lease| lease.file_path.to_string()).collect())));
+    }
+    for edge in &view.waits {
+        let since = span(now.seconds_since(edge.waiting_since));
+        line(Paint::Yellow, format!("waits for {} on {}, for {since}", edge.holder, edge.resource));
+    }
+    for pause in &view.pauses {
+        line(
+            Paint::Yellow,
+            format!("paused by {} for {}: {}", pause.requested_by, span(now.seconds_since(pause.since)), pause.reason),
+        );
+    }
+    text
+}
+
+/// The first few of a list, and how many more there are.
+fn some(items: Vec<String>) -> String {
+    const SHOWN: usize = 6;
+    match items.len() {
+        0..=SHOWN => list(&items),
+        all => format!("{} and {} more", items[..SHOWN].join(", "), all - SHOWN),
+    }
+}
+
+/// Passed, in progress, blocked, failed, skipped, pending: each that there is has a cell at least.
+fn bar(cx: &Context, p: &LoopProgress, cells: usize) -> String {
+    let parts = [p.passed, p.in_progress, p.blocked, p.failed, p.skipped, p.pending];
+    let looks =
+        [('█', Paint::Green), ('▓', Paint::Blue), ('x', Paint::Red), ('!', Paint::Red), ('-', Paint::Dim), ('░', Paint::Dim)];
+    apportion(parts, cells)
+        .into_iter()
+        .zip(looks)
+        .map(|(cells, (mark, paint))| cx.out.paint(paint, &mark.to_string().repeat(cells)))
+        .collect()
+}
+
+fn apportion(parts: [i64; 6], cells: usize) -> [usize; 6] {
+    let parts = parts.map(|part| usize::try_from(part).unwrap_or(0));
+    let total: usize = parts.iter().sum();
+    if total == 0 {
+        return [0, 0, 0, 0, 0, cells];
+    }
+    let mut shares = parts.map(|part| if part == 0 { 0 } else { (part * cells / total).max(1) });
+    loop {
+        let sum: usize = shares.iter().sum();
+        if sum == cells {
+            return shares;
+        }
+        // The largest part gives or takes the difference; it is seen least there.
+        let (at, _) = shares.iter().enumerate().max_by_key(|(at, share)| (**share, parts[*at])).unwrap_or((0, &0));
+        if sum > cells && shares[at] <= 1 {
+            return shares;
+        }
+        if sum > cells { shares[at] -= 1 } else { shares[at] += 1 }
+    }
+}
+
+fn heading(cx: &Context, text: &str) -> String {
+    format!("\n{}\n", cx.out.paint(Paint::Bold, text))
+}
+
+fn needs_you(cx: &Context, all: &Overview) -> String {
+    let unseen: Vec<&Alert> = all.alerts.iter().filter(|alert| !alert.acknowledged).collect();
+    if all.decisions.is_empty() && unseen.is_empty() {
+        return String::new();
+    }
+    let mut text = heading(cx, "needs you");
+    for row in &all.decisions {
+        text.push_str(&decision_block(cx, row, all.now));
+    }
+    for alert in unseen {
+        let age = span(all.now.seconds_since(alert.created_at));
+        text.push_str(&format!(
+            "{} {}  {}\n    {}\n",
+            cx.out.paint(severity_paint(alert.severity), "!"),
+            safe(&alert.message),
+            cx.out.paint(Paint::Dim, &safe(&format!("({}, {age} ago)", alert.severity))),
+            cx.out.paint(Paint::Blue, &safe(&format!("loopctl ack-alert {}", alert.id)))
+        ));
+    }
+    text
+}
+
+fn trouble(cx: &Context, all: &Overview) -> String {
+    let mut lines = Vec::new();
+    for row in &all.deadlocks {
+        lines.push(format!("deadlock of {}: {} must give up {}", list(&row.cycle.0), row.victim, list(&row.locks.0)));
+    }
+    for row in &all.conflicts {
+        let first = row.winner.as_ref().map(|id| format!("; {id} goes first")).unwrap_or_default();
+        lines.push(format!("conflict of {} and {} over {}{first}", row.loop_a, row.loop_b, row.file_path));
+    }
+    for row in &all.regressions {
+        let blame = row.blamed_loop.as_deref().map(|id| format!(", broken by {id}")).unwrap_or_default();
+        lines.push(format!("test {} fails where it passed ({}{blame})", row.test_id, row.status));
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    let room = cx.out.width.unwrap_or(usize::MAX);
+    let mut text = heading(cx, "in the way");
+    for line in lines {
+        text.push_str(&cx.out.paint(Paint::Red, &cut(&safe(&line), room)));
+        text.push('\n');
+    }
+    text
+}
+
+fn supervisors(cx: &Context, all: &Overview) -> String {
+    let parts: Vec<String> = SUPERVISORS
+        .iter()
+        .map(|id| match all.components.iter().find(|health| health.row.component == *id) {
+            Some(health) => {
+                let age = health.row.last_heartbeat.map(|beat| span(all.now.seconds_since(beat))).unwrap_or_default();
+                let word = match health.verdict {
+                    HealthStatus::Healthy => "ok".to_owned(),
+                    HealthStatus::Degraded => format!("late ({age})"),
+                    HealthStatus::Dead => "dead".to_owned(),
+                    HealthStatus::Unknown => "off".to_owned(),
+                };
+                format!("{id} {}", cx.out.paint(health.paint(), &word))
+            }
+            None => format!("{id} {}", cx.out.paint(Paint::Dim, "off")),
+        })
+        .collect();
+    format!("\n{}\n", parts.join("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apportion;
+
+    #[test]
+    fn bars_are_full_and_show_every_part() {
+        assert_eq!(apportion([0; 6], 20), [0, 0, 0, 0, 0, 20]);
+        assert_eq!(apportion([10, 0, 0, 0, 0, 10], 20), [10, 0, 0, 0, 0, 10]);
+        assert_eq!(apportion([1, 1, 1, 1, 1, 995], 20), [1, 1, 1, 1, 1, 15]);
+        assert_eq!(apportion([1, 0, 0, 0, 0, 2], 20).iter().sum::<usize>(), 20);
+        assert_eq!(apportion([5, 5, 5, 5, 5, 5], 6), [1; 6]);
+    }
+}

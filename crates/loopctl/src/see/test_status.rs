@@ -1,0 +1,127 @@
+//! `loopctl status TEST`: everything that is known of one test, and how we know.
+
+use coord_db::{Error, Event, EventFilter, Lease, Proof, ReadTx, Regression, Test, TestId, Timestamp};
+use serde::Serialize;
+
+use super::status_paint;
+use crate::context::Context;
+use crate::output::{Paint, safe, safe_block};
+use crate::sentence::{list, sentence, short};
+use crate::when::{clock, span};
+
+#[derive(Debug, Serialize)]
+pub(super) struct TestView {
+    test: Test,
+    proofs: Vec<Proof>,
+    dependents: Vec<Test>,
+    leases: Vec<Lease>,
+    regressions: Vec<Regression>,
+    tokens_estimated: i64,
+    duration_seconds: i64,
+    events: Vec<Event>,
+    #[serde(rename = "at")]
+    now: Timestamp,
+}
+
+pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
+    let id: TestId = id.parse()?;
+    let (tokens_estimated, duration_seconds) = tx.usage_of_test(&id)?;
+    let filter = EventFilter { test_id: Some(id.to_string()), ..EventFilter::default() };
+    Ok(TestView {
+        test: tx.test(&id)?,
+        proofs: tx.proofs(&id, None)?,
+        dependents: tx.dependents(&id)?,
+        leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
+        regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
+        tokens_estimated,
+        duration_seconds,
+        events: tx.events(&filter)?,
+        now: tx.now(),
+    })
+}
+
+pub(super) fn page(cx: &Context, view: &TestView) -> String {
+    let out = &cx.out;
+    let test = &view.test;
+    let mut text = format!(
+        "{}  {}  of {}\n",
+        out.paint(Paint::Bold, &safe(test.id.as_str())),
+        out.paint(status_paint(test.status), test.status.as_str()),
+        safe(test.loop_id.as_str())
+    );
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            text.push_str(&format!("  {} {}\n", out.paint(Paint::Dim, &format!("{name:<13}")), safe(&value)));
+        }
+    };
+    field("category", test.category.clone());
+    field("attempts", format!("{} of {}", test.attempts, test.max_attempts));
+    field("given back", if test.give_backs > 0 { format!("{} times", test.give_backs) } else { String::new() });
+    field("automatable", if test.automatable { String::new() } else { "no, a person has to do it".to_owned() });
+    field("after", test.depends_on.as_ref().map(ToString::to_string).unwrap_or_default());
+    field("waiting for it", list(&view.dependents.iter().map(|test| test.id.to_string()).collect::<Vec<_>>()));
+    field("scope", test.scope.0.join(", "));
+    field("created", clock(test.created_at));
+    field("last attempt", test.last_attempt_at.map(|at| ago(at, view.now)).unwrap_or_default());
+    field("not before", test.not_before.filter(|at| *at > view.now).map(clock).unwrap_or_default());
+    field("verified", test.verified_at.map(|at| ago(at, view.now)).unwrap_or_default());
+    field("commit", test.commit_hash.clone().unwrap_or_default());
+    let category = test.error_category.map(|category| format!(" ({category})")).unwrap_or_default();
+    field("last error", test.last_error.as_deref().map(|error| format!("{error}{category}")).unwrap_or_default());
+    field("leases", list(&view.leases.iter().map(|lease| lease.file_path.to_string()).collect::<Vec<_>>()));
+    if view.tokens_estimated > 0 || view.duration_seconds > 0 {
+        field("cost", format!("{} tokens, {}", view.tokens_estimated, span(view.duration_seconds)));
+    }
+    for row in &view.regressions {
+        field("regression", format!("{} at {}, check {}", row.status, short(&row.bad_commit), row.check_name));
+    }
+    for (name, block) in [("notes", &test.notes), ("specification", &test.spec_content)] {
+        if let Some(block) = block {
+            text.push_str(&format!("\n{}\n{}\n", out.paint(Paint::Bold, name), indented(block)));
+        }
+    }
+    if !view.proofs.is_empty() {
+        text.push_str(&format!("\n{}\n", out.paint(Paint::Bold, "proofs")));
+    }
+    for proof in &view.proofs {
+        text.push_str(&proof_block(cx, proof));
+    }
+    if !view.events.is_empty() {
+        text.push_str(&format!("\n{}\n", out.paint(Paint::Bold, "events")));
+    }
+    for event in &view.events {
+        text.push_str(&format!("  {}  {}\n", out.paint(Paint::Dim, &clock(event.timestamp)), sentence(event)));
+    }
+    text
+}
+
+fn proof_block(cx: &Context, proof: &Proof) -> String {
+    let paint = if proof.outcome == coord_db::CheckOutcome::Pass { Paint::Green } else { Paint::Red };
+    let exit = proof.exit_code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
+    let seconds = proof.duration_ms / 1000;
+    let line = format!(
+        "{} at {}, attempt {}, {exit}, {seconds}.{:03}s, output sha256 {}, {}",
+        proof.check_name,
+        short(&proof.commit_hash),
+        proof.attempt,
+        proof.duration_ms % 1000,
+        proof.output_sha256,
+        clock(proof.created_at)
+    );
+    let mut text = format!("  {}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
+    if !proof.output_tail.trim().is_empty() {
+        text.push_str(
+            &cx.out.paint(Paint::Dim, &indented(&proof.output_tail).replace("\n  ", "\n      ").replacen("  ", "      ", 1)),
+        );
+        text.push('\n');
+    }
+    text
+}
+
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ({} ago)", clock(at), span(now.seconds_since(at)))
+}
+
+fn indented(block: &str) -> String {
+    safe_block(block).trim_end().lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}

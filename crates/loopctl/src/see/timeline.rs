@@ -1,0 +1,103 @@
+//! `loopctl timeline`: what happened, one line for each event.
+
+use coord_db::wake::{Listener, SLOW_LOOK};
+use coord_db::{Database, Error, Event, EventFilter};
+
+use crate::cli::TimelineArgs;
+use crate::context::Context;
+use crate::exit::Outcome;
+use crate::output::{Paint, cut, safe};
+use crate::sentence::sentence;
+use crate::when::clock;
+
+/// Shown unless something else narrows the list.
+const NEWEST: i64 = 100;
+/// Shown of the past before following.
+const BEFORE_FOLLOWING: i64 = 10;
+
+/// `loopctl timeline`
+///
+/// # Errors
+/// As the floor says.
+pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
+    let db = cx.open()?;
+    if args.follow {
+        return follow(cx, &db, args);
+    }
+    let events = db.read(|tx| {
+        let narrow = args.since.is_some() || args.correlation.is_some() || args.test.is_some();
+        let limit = args.limit.or((!narrow).then_some(NEWEST));
+        tx.events(&filter(args, tx.now(), limit))
+    })?;
+    if cx.out.json {
+        return cx.out.document(&events);
+    }
+    if events.is_empty() && !cx.out.quiet {
+        return cx.out.text("nothing happened");
+    }
+    cx.out.text(&events.iter().map(|event| line(cx, event)).collect::<String>())
+}
+
+fn filter(args: &TimelineArgs, now: coord_db::Timestamp, limit: Option<i64>) -> EventFilter {
+    EventFilter {
+        since: args.since.map(|since| since.resolve(now)),
+        until: args.until.map(|until| until.resolve(now)),
+        source: args.source.clone(),
+        event_type: args.event_type.clone(),
+        test_id: args.test.clone(),
+        correlation_id: args.correlation.clone(),
+        limit,
+        after_position: None,
+    }
+}
+
+fn follow(cx: &Context, db: &Database, args: &TimelineArgs) -> Outcome {
+    let mut listener = Listener::new(db.path().unwrap_or(&cx.path));
+    let print = |events: &[Event]| -> Outcome {
+        for event in events {
+            if cx.out.json { cx.out.json_line(event)? } else { cx.out.text(&line(cx, event))? }
+        }
+        Ok(())
+    };
+    let (events, mut position) = db.read(|tx| {
+        let limit = args.limit.or(args.since.is_none().then_some(BEFORE_FOLLOWING));
+        Ok::<_, Error>((tx.events(&filter(args, tx.now(), limit))?, tx.last_event_position()?))
+    })?;
+    print(&events)?;
+    let mut version = None;
+    loop {
+        listener.wait(SLOW_LOOK);
+        let seen = db.data_version()?;
+        if version == Some(seen) {
+            continue;
+        }
+        version = Some(seen);
+        let events;
+        (events, position) = db.read(|tx| {
+            let news = EventFilter { since: None, limit: None, after_position: Some(position), ..filter(args, tx.now(), None) };
+            Ok::<_, Error>((tx.events(&news)?, tx.last_event_position()?))
+        })?;
+        print(&events)?;
+    }
+}
+
+fn line(cx: &Context, event: &Event) -> String {
+    let head = format!("{:<18}  {:<20}", safe(&event.source), safe(&event.event_type));
+    let text = sentence(event);
+    let time = clock(event.timestamp);
+    let text = match cx.out.width {
+        Some(width) if width > 90 => cut(&text, width.saturating_sub(time.len() + head.chars().count() + 4)),
+        _ => text,
+    };
+    format!("{}  {}  {text}\n", cx.out.paint(Paint::Dim, &time), cx.out.paint(urgency(event), &head))
+}
+
+/// The more urgent, the louder.
+pub(super) fn urgency(event: &Event) -> Paint {
+    match event.priority {
+        ..=1 => Paint::Red,
+        2 => Paint::Yellow,
+        3 => Paint::Blue,
+        _ => Paint::Plain,
+    }
+}

@@ -1,0 +1,137 @@
+//! `loopctl why`: what led to an event, up to the root, and everything it led to.
+
+use std::collections::HashSet;
+
+use coord_db::{Error, Event, EventId, ReadTx};
+use serde_json::{Value, json};
+
+use super::timeline::urgency;
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Paint, safe};
+use crate::sentence::sentence;
+use crate::when::clock;
+
+struct Story {
+    /// The root first.
+    causes: Vec<Event>,
+    event: Event,
+    /// In the order of the tree; depth 1 is a direct effect.
+    effects: Vec<(usize, Event)>,
+    /// The id that the root names as its cause, if that event is gone.
+    lost_cause: Option<EventId>,
+}
+
+/// `loopctl why EVENT_ID`
+///
+/// # Errors
+/// Exit 4 for an unknown event, 2 for the beginning of more than one id.
+pub fn show(cx: &Context, given: &str) -> Outcome {
+    let db = cx.open()?;
+    let story = db.read(|tx| {
+        let event = find(tx, given)?;
+        Ok::<_, Failure>(look(tx, event)?)
+    })?;
+    if cx.out.json {
+        let told = |event: &Event, depth: Option<usize>| {
+            let mut row = json!(event);
+            if let Value::Object(fields) = &mut row {
+                fields.insert("sentence".to_owned(), json!(sentence(event)));
+                if let Some(depth) = depth {
+                    fields.insert("depth".to_owned(), json!(depth));
+                }
+            }
+            row
+        };
+        return cx.out.document(&json!({
+            "causes": story.causes.iter().map(|event| told(event, None)).collect::<Vec<_>>(),
+            "event": told(&story.event, None),
+            "effects": story.effects.iter().map(|(depth, event)| told(event, Some(*depth))).collect::<Vec<_>>(),
+        }));
+    }
+    cx.out.text(&tree(cx, &story))
+}
+
+fn find(tx: &ReadTx<'_>, given: &str) -> Outcome<Event> {
+    if let Some(event) = tx.event(given)? {
+        return Ok(event);
+    }
+    let mut found = tx.events_beginning(given, 2)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(event), true) if !given.is_empty() => Ok(event),
+        (Some(_), false) if !given.is_empty() => {
+            Err(Failure::usage(format!("{given:?} is the beginning of more than one event id; give more of it")))
+        }
+        _ => Err(Failure::not_found("event", given)),
+    }
+}
+
+fn look(tx: &ReadTx<'_>, event: Event) -> Result<Story, Error> {
+    // A foreign writer can tie events in a ring; each is shown once.
+    let mut seen: HashSet<EventId> = HashSet::from([event.id.clone()]);
+    let mut causes = Vec::new();
+    let mut lost_cause = None;
+    let mut next = event.caused_by.clone();
+    while let Some(id) = next {
+        if !seen.insert(id.clone()) {
+            break;
+        }
+        match tx.event(id.as_str())? {
+            Some(cause) => {
+                next = cause.caused_by.clone();
+                causes.push(cause);
+            }
+            None => {
+                lost_cause = Some(id);
+                break;
+            }
+        }
+    }
+    causes.reverse();
+    let mut effects = Vec::new();
+    let mut open: Vec<(usize, Event)> = Vec::new();
+    let push = |open: &mut Vec<(usize, Event)>, depth: usize, id: &EventId| -> Result<(), Error> {
+        open.extend(tx.effects_of(id)?.into_iter().rev().map(|effect| (depth, effect)));
+        Ok(())
+    };
+    push(&mut open, 1, &event.id)?;
+    while let Some((depth, effect)) = open.pop() {
+        if seen.insert(effect.id.clone()) {
+            push(&mut open, depth + 1, &effect.id)?;
+            effects.push((depth, effect));
+        }
+    }
+    Ok(Story { causes, event, effects, lost_cause })
+}
+
+fn tree(cx: &Context, story: &Story) -> String {
+    let mut text = String::new();
+    if let Some(id) = &story.lost_cause {
+        let note = format!("(caused by {id}, which is no longer here)");
+        text.push_str(&format!("{}\n", cx.out.paint(Paint::Dim, &safe(&note))));
+    }
+    let above = story.causes.len();
+    for (depth, cause) in story.causes.iter().enumerate() {
+        text.push_str(&line(cx, depth, cause, false));
+    }
+    text.push_str(&line(cx, above, &story.event, true));
+    for (depth, effect) in &story.effects {
+        text.push_str(&line(cx, above + depth, effect, false));
+    }
+    text
+}
+
+/// However deep a story is, its lines stay on the screen.
+const DEEPEST: usize = 24;
+
+fn line(cx: &Context, depth: usize, event: &Event, asked: bool) -> String {
+    let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth.min(DEEPEST) - 1)) };
+    let mark = if asked { cx.out.paint(Paint::Bold, "▶ ") } else { String::new() };
+    format!(
+        "{branch}{mark}{} {}: {}  {}\n",
+        cx.out.paint(urgency(event), &safe(&event.event_type)),
+        cx.out.paint(Paint::Dim, &safe(&format!("by {} at {}", event.source, clock(event.timestamp)))),
+        sentence(event),
+        cx.out.paint(Paint::Dim, &safe(event.id.as_str()))
+    )
+}

@@ -1,0 +1,322 @@
+//! Every event as one sentence for people.
+
+use coord_db::{Event, Payload, payload, payload::DecisionOption};
+use serde_json::Value;
+
+use crate::output::{cut, safe};
+use crate::when::span;
+
+/// What an event says, in one line that is safe for a terminal. An event that does not fit the catalog (a foreign
+/// writer's) is shown as its bare payload.
+#[must_use]
+pub fn sentence(event: &Event) -> String {
+    let text = match event.parse() {
+        Ok(payload) => of_payload(&payload),
+        Err(_) => format!("does not fit the catalog: {}", event.payload),
+    };
+    cut(&safe(text.trim()), 600)
+}
+
+fn of_payload(payload: &Payload) -> String {
+    match payload {
+        Payload::TestStarted(p) => {
+            let summary = p.spec_summary.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+            format!("{} begins test {}, attempt {}{summary}", p.loop_id, p.test_id, p.attempt)
+        }
+        Payload::TestPassed(p) => test_passed(p),
+        Payload::TestFailed(p) => {
+            let next = if p.will_retry { "it will be tried again" } else { "it will not be tried again" };
+            format!(
+                "test {} of {} failed, attempt {} ({}): {}; {next}",
+                p.test_id, p.loop_id, p.attempt, p.error_category, p.error_message
+            )
+        }
+        Payload::TestBlocked(p) => {
+            let waiting = match p.blocking_dependents.len() {
+                0 => String::new(),
+                _ => format!("; {} for it", and_verb(&names(&p.blocking_dependents), "waits", "wait")),
+            };
+            format!(
+                "test {} of {} is blocked after {}: {}{waiting}",
+                p.test_id,
+                p.loop_id,
+                count(p.attempts, "attempt"),
+                p.last_error
+            )
+        }
+        Payload::FileLocked(p) => {
+            let test = p.test_id.as_ref().map(|test| format!(" for test {test}")).unwrap_or_default();
+            let ttl = p.ttl_seconds.map(|ttl| format!(", for {}", span(ttl))).unwrap_or_default();
+            format!("{} leases {}{test}{ttl}{}", p.loop_id, p.file_path, because(p.reason.as_deref()))
+        }
+        Payload::FileUnlocked(p) => {
+            use coord_db::UnlockCause as Cause;
+            let how = match p.cause {
+                Cause::Released => "gives back",
+                Cause::Expired => "has let run out its lease on",
+                Cause::Revoked => "has lost to the deadlock detector",
+                Cause::OwnerDied => "has died and no longer holds",
+                Cause::Forced => "was made to give back",
+            };
+            format!("{} {how} {}, held for {}", p.loop_id, p.file_path, span(p.held_for_seconds))
+        }
+        Payload::FileConflict(p) => format!("{} and {} both changed {}", p.loop_a, p.loop_b, p.file_path),
+        Payload::StuckDetected(p) => stuck(p),
+        Payload::DigressionDetected(p) => {
+            let error = p
+                .repeated_error
+                .as_deref()
+                .map(|error| format!("; the same error again and again: {error}"))
+                .unwrap_or_default();
+            let expected = if p.expected_scope.is_empty() {
+                String::new()
+            } else {
+                format!(" (expected {})", p.expected_scope.join(", "))
+            };
+            format!(
+                "{} strays from test {}: {} changed{expected}{error}",
+                p.loop_id,
+                p.test_id,
+                count(p.files_modified, "file")
+            )
+        }
+        Payload::ResourceWarning(p) => {
+            let whose = p.loop_id.as_ref().map(|id| format!("{id}: ")).unwrap_or_default();
+            format!("{whose}{} at {} % of the limit ({} of {})", p.resource, p.percentage, p.current, p.limit)
+        }
+        Payload::RegressionDetected(p) => regression(p),
+        Payload::RegressionCleared(p) => format!("test {} passes again at {}", p.test_id, short(&p.commit)),
+        Payload::DecisionNeeded(p) => {
+            let default = p.default_option.as_deref().map(|option| format!("; by default {option}")).unwrap_or_default();
+            let limit =
+                p.timeout_minutes.map(|minutes| format!(" after {}", span(minutes.saturating_mul(60)))).unwrap_or_default();
+            format!("asks: {} [{}]{default}{limit}", p.summary, options(&p.options))
+        }
+        Payload::DecisionResolved(p) => {
+            let what = p.choice.as_deref().map_or_else(|| "nothing was chosen".to_owned(), |choice| format!("{choice} it is"));
+            let by = match p.decided_by.as_deref() {
+                Some("auto") => " (nobody answered in time)",
+                Some("human") => " (the human decided)",
+                _ => "",
+            };
+            format!("decision {}: {what}{by}{}", p.decision_id, because(p.comment.as_deref()))
+        }
+        Payload::PriorityChanged(p) => {
+            format!("priority of {} goes from {} to {}{}", p.loop_id, p.old_priority, p.new_priority, because(Some(&p.reason)))
+        }
+        Payload::PauseRequested(p) => format!("{} asks {} to pause{}", p.requested_by, p.loop_id, because(Some(&p.reason))),
+        Payload::ResumeRequested(p) => format!("{} lets {} go on{}", p.requested_by, p.loop_id, because(Some(&p.reason))),
+        Payload::LoopPaused(p) => format!("{} has paused{}", p.loop_id, because(Some(&p.reason))),
+        Payload::LoopResumed(p) => format!("{} works again{}", p.loop_id, because(Some(&p.reason))),
+        Payload::RestartRequested(p) => {
+            format!("{} asks {} to begin afresh{}", p.requested_by, p.loop_id, because(Some(&p.reason)))
+        }
+        Payload::RollbackTriggered(p) => {
+            let to =
+                p.checkpoint_id.as_deref().map_or_else(|| "its newest checkpoint".to_owned(), |id| format!("checkpoint {id}"));
+            format!("{} sends {} back to {to}{}", p.triggered_by, p.loop_id, because(Some(&p.reason)))
+        }
+        Payload::RollbackDone(p) => format!("{} is back at {}", p.loop_id, p.git_ref),
+        Payload::ForceRelease(p) => {
+            let cycle = if p.cycle.is_empty() { String::new() } else { format!(" (deadlock of {})", list(&p.cycle)) };
+            let back = if p.must_rollback { " and go back to its checkpoint" } else { "" };
+            format!("{} must give up {}{back}{cycle}: {}", p.loop_id, or_nothing(&p.locks_held), p.reason)
+        }
+        Payload::HumanMessage(p) => {
+            let comment = p.comment.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+            match (&p.decision_id, &p.choice) {
+                (Some(id), Some(choice)) => format!("answers decision {id} with {choice}{comment}"),
+                _ => format!("{} by {}{comment}", p.message_type, p.source),
+            }
+        }
+        Payload::SummaryRequested(p) => {
+            format!("{} asks for a summary of {} over {}", p.requested_by, p.scope, count(p.since_hours, "hour"))
+        }
+        Payload::KnowledgeRecorded(p) => {
+            let who = p.loop_id.as_ref().map_or_else(|| "the human".to_owned(), ToString::to_string);
+            let topic = p.topic.as_deref().map(|topic| format!(" on {topic}")).unwrap_or_default();
+            format!("{who} records a {}{topic}: {}", p.item_type, p.content)
+        }
+        Payload::KnowledgeConflict(p) => format!("what was learned contradicts itself: {}", p.conflict_description),
+        Payload::ChangeRequested(p) => {
+            format!("{} asks {} for leave to {} {}", p.requestor_loop, p.owner_loop, p.request_type, p.resource_path)
+        }
+        Payload::ChangeResolved(p) => {
+            format!(
+                "request of {} to {} {} of {} is {}",
+                p.requestor_loop, p.request_type, p.resource_path, p.owner_loop, p.status
+            )
+        }
+        Payload::ComponentStarted(p) => format!("{} {} runs as pid {}", p.component, p.version, p.pid),
+        Payload::ComponentStopped(p) => format!("{} has stopped{}", p.component, because(Some(&p.reason))),
+        Payload::ComponentDegraded(p) => {
+            let what = match p.status {
+                coord_db::HealthStatus::Dead => "is dead",
+                _ => "beats late",
+            };
+            let last = p.last_heartbeat.map(|beat| format!(", last beat {}", crate::when::clock(beat))).unwrap_or_default();
+            format!("{} {what}{last}{}", p.component, because(p.cause.as_deref()))
+        }
+        Payload::ComponentRecovered(p) => format!("{} beats again after {}", p.component, span(p.down_for_seconds)),
+        Payload::Custom { value, .. } => match value {
+            Value::Object(fields) if fields.is_empty() => String::new(),
+            other => other.to_string(),
+        },
+    }
+}
+
+fn test_passed(p: &payload::TestPassed) -> String {
+    let checks = match p.verification_checks.len() {
+        0 => "verified".to_owned(),
+        _ => format!("verified by {}", p.verification_checks.keys().cloned().collect::<Vec<_>>().join(", ")),
+    };
+    let tokens = p.tokens_estimated.map(|tokens| format!(", {tokens} tokens")).unwrap_or_default();
+    let files = count(i64::try_from(p.files_modified.len()).unwrap_or(i64::MAX), "file");
+    format!(
+        "test {} of {} passed on attempt {}, {checks} at {} ({}, {files}{tokens})",
+        p.test_id,
+        p.loop_id,
+        p.attempt,
+        short(&p.commit),
+        span(p.duration_seconds)
+    )
+}
+
+fn stuck(p: &payload::StuckDetected) -> String {
+    let on = p.test_id.as_ref().map(|test| format!(" on test {test}")).unwrap_or_default();
+    let failures = if p.consecutive_failures > 0 {
+        format!(", {} in a row", count(p.consecutive_failures, "failure"))
+    } else {
+        String::new()
+    };
+    let error = p.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{} is stuck{on} for {}{failures}{error}", p.loop_id, span(p.stuck_for_minutes.saturating_mul(60)))
+}
+
+fn regression(p: &payload::RegressionDetected) -> String {
+    let blame = match (&p.first_bad_commit, &p.blamed_loop) {
+        (Some(commit), Some(culprit)) => {
+            let test = p.blamed_test.as_ref().map(|test| format!(" (test {test})")).unwrap_or_default();
+            format!("broken by {} of {culprit}{test}", short(commit))
+        }
+        (Some(commit), None) => format!("broken by {}, of no known loop", short(commit)),
+        _ => "the first bad commit is unknown".to_owned(),
+    };
+    format!("test {} passed at {} and fails at {}; {blame}", p.test_id, short(&p.last_passed_commit), short(&p.current_commit))
+}
+
+/// `, because` in its shortest form: nothing if there is no reason.
+fn because(reason: Option<&str>) -> String {
+    match reason.map(str::trim) {
+        None | Some("") => String::new(),
+        Some(reason) => format!(": {reason}"),
+    }
+}
+
+/// `1 file`, `2 files`.
+#[must_use]
+pub fn count(number: i64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// The first twelve characters of a commit hash.
+#[must_use]
+pub fn short(commit: &str) -> String {
+    commit.chars().take(12).collect()
+}
+
+fn names<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+/// `a`, `a and b`, `a, b and c`.
+#[must_use]
+pub fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+fn or_nothing(items: &[String]) -> String {
+    if items.is_empty() { "everything".to_owned() } else { list(items) }
+}
+
+fn and_verb(items: &[String], one: &str, many: &str) -> String {
+    format!("{} {}", list(items), if items.len() == 1 { one } else { many })
+}
+
+fn options(options: &[DecisionOption]) -> String {
+    options.iter().map(|option| option.id.as_str()).collect::<Vec<_>>().join(" / ")
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_db::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    /// One object with every field that any type has, as far as they agree on what it is.
+    fn event(event_type: &str) -> Event {
+        let mut payload: Value = serde_json::from_str(
+            r#"{
+            "test_id": "t", "loop_id": "l", "attempt": 1, "duration_seconds": 61, "files_modified": ["f"], "verified": true,
+            "verification_checks": {"unit": true}, "commit": "0123456789abcdef", "error_category": "code",
+            "error_message": "broke\n\u001b[2J", "will_retry": true, "attempts": 3, "last_error": "e", "blocking_dependents": ["u", "v"],
+            "file_path": "f", "held_for_seconds": 5, "cause": "expired", "loop_a": "a", "loop_b": "b",
+            "time_a": "2026-11-22T00:00:00Z", "time_b": "2026-11-22T00:00:00Z", "consecutive_failures": 3, "stuck_for_minutes": 40,
+            "expected_scope": ["src"], "actual_scope": [], "resource": "tokens", "current": 9, "limit": 10, "percentage": 90,
+            "last_passed_commit": "aaa", "current_commit": "bbb", "first_bad_commit": "ccc", "blamed_loop": "a", "output_tail": "",
+            "decision_id": "d", "decision_type": "x", "summary": "which?", "options": [{"id": "A", "description": "x"}],
+            "default_option": "A", "timeout_minutes": 5, "context": {}, "choice": "A", "decided_by": "auto", "status": "pending",
+            "old_priority": 5, "new_priority": 1, "reason": "why", "requested_by": "human", "triggered_by": "human",
+            "checkpoint_id": "c", "git_ref": "refs/x", "locks_held": ["f"], "must_rollback": true, "cycle": ["a", "b"],
+            "message_type": "note", "source": "cli", "scope": "all", "since_hours": 24, "knowledge_id": "k", "item_type": "fact",
+            "content": "c", "new_knowledge_id": "k", "existing_knowledge_id": "j", "conflict_description": "both",
+            "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
+            "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
+        }"#,
+        )
+        .unwrap();
+        match event_type {
+            "digression_detected" => payload["files_modified"] = json!(30),
+            "component_degraded" => payload["status"] = json!("dead"),
+            _ => {}
+        }
+        Event {
+            id: "e".parse().unwrap(),
+            timestamp: Timestamp::from_millis(0),
+            source: "s".to_owned(),
+            event_type: event_type.to_owned(),
+            payload,
+            correlation_id: None,
+            priority: 5,
+            acknowledged: false,
+            acknowledged_by: None,
+            acknowledged_at: None,
+            caused_by: None,
+        }
+    }
+
+    #[test]
+    fn every_type_of_the_catalog_has_its_sentence() {
+        for (event_type, _) in payload::CATALOG {
+            let text = sentence(&event(event_type));
+            assert!(text.len() > 8 && !text.contains("does not fit"), "{event_type}: {text}");
+            assert!(!text.chars().any(char::is_control), "{event_type}: {text}");
+        }
+    }
+
+    #[test]
+    fn sentences_read_as_such() {
+        let check = |event_type: &str, expected: &str| assert_eq!(sentence(&event(event_type)), expected);
+        check("test_failed", "test t of l failed, attempt 1 (code): broke\\n\\x1b[2J; it will be tried again");
+        check("test_blocked", "test t of l is blocked after 3 attempts: e; u and v wait for it");
+        check("file_unlocked", "l has let run out its lease on f, held for 5s");
+        check("regression_detected", "test t passed at aaa and fails at bbb; broken by ccc of a");
+        check("force_release", "l must give up f and go back to its checkpoint (deadlock of a and b): why");
+        check("component_degraded", "monitor is dead: expired");
+    }
+}

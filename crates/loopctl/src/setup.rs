@@ -1,0 +1,249 @@
+//! Setting up: the folder and database of a repository, loops, tests, completions.
+
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::CommandFactory;
+use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
+use serde_json::json;
+
+use crate::cli::{Cli, LoopCommand, TestCommand};
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Table, plain, safe};
+
+/// Prints a completion script.
+///
+/// # Errors
+/// If the output cannot be written.
+pub fn completions(shell: clap_complete::Shell) -> Outcome {
+    use std::io::Write;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "loopctl", &mut script);
+    std::io::stdout().lock().write_all(&script)?;
+    Ok(())
+}
+
+/// git, about one folder and not about whatever the environment names.
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> std::io::Result<std::process::Output> {
+    let mut command = Command::new("git");
+    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE"] {
+        command.env_remove(variable);
+    }
+    command.arg("-C").arg(folder).args(arguments).stdin(std::process::Stdio::null()).output()
+}
+
+/// The main checkout of the repository that `folder` is in; a linked worktree's is its repository's.
+fn repository_of(folder: &Path) -> Outcome<PathBuf> {
+    let asked = ["rev-parse", "--path-format=absolute", "--is-bare-repository", "--git-dir", "--git-common-dir"];
+    let answer = git(folder, &asked).map_err(|error| Failure::No(format!("git cannot be run: {error}; install it")))?;
+    let not_there = || {
+        Failure::No(format!(
+            "{} is in no git repository; go to one, make one with git init, or name one with --repository",
+            folder.display()
+        ))
+    };
+    if !answer.status.success() {
+        return Err(not_there());
+    }
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let [bare, git_dir, common] = text.lines().collect::<Vec<_>>()[..] else { return Err(not_there()) };
+    let linked = git_dir != common;
+    let main = Path::new(common);
+    if linked && main.file_name().is_some_and(|name| name == ".git") {
+        return main.parent().map(Path::to_owned).ok_or_else(not_there);
+    }
+    if bare == "true" || linked {
+        return Err(Failure::No(format!(
+            "{} is a bare repository; coding-loops works beside a checkout: clone it and run loopctl init there",
+            main.display()
+        )));
+    }
+    let top = git(folder, &["rev-parse", "--show-toplevel"])?;
+    let top = String::from_utf8_lossy(&top.stdout).trim_end_matches('\n').to_owned();
+    if top.is_empty() { Err(not_there()) } else { Ok(PathBuf::from(top)) }
+}
+
+fn io(what: String) -> impl FnOnce(std::io::Error) -> Failure {
+    move |source| Error::Io { context: what, source }.into()
+}
+
+/// Makes a folder for the owner alone. False if it is there.
+fn make_folder(folder: &Path) -> Outcome<bool> {
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(false),
+        Err(error) => Err(io(format!("cannot make {}", folder.display()))(error)),
+    }
+}
+
+/// Makes a file with this content. False if it is there.
+fn make_file(file: &Path, content: &str) -> Outcome<bool> {
+    use std::io::Write;
+    match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file) {
+        Ok(mut opened) => {
+            opened.write_all(content.as_bytes()).map_err(io(format!("cannot write {}", file.display())))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(io(format!("cannot make {}", file.display()))(error)),
+    }
+}
+
+/// Makes what is missing: folder, settings, database. What is there is kept.
+///
+/// # Errors
+/// Exit 1 outside of a repository; 3 if the database is there and not usable.
+pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
+    let root = repository_of(repository.unwrap_or(&cx.folder))?;
+    let named = cx
+        .global
+        .db
+        .clone()
+        .or_else(|| std::env::var_os(locate::VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from));
+    let path = named.unwrap_or_else(|| root.join(locate::FOLDER).join(locate::FILE));
+    let path = cx.folder.join(path);
+    let folder = path.parent().unwrap_or(&root).to_owned();
+    let fresh = make_folder(&folder)?;
+    // A folder that somebody else made for other things is not ours to hide from git.
+    if fresh || folder.file_name().is_some_and(|name| name == locate::FOLDER) {
+        make_file(&folder.join(".gitignore"), "*\n")?;
+    }
+    for name in ["backups", "worktrees", "logs"] {
+        make_folder(&folder.join(name))?;
+    }
+    let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&path));
+    let config_made = make_file(&config_file, &config_text(&config_file, &root))?;
+    let config = Config::load(&path, cx.global.config.as_deref())?;
+    let made = !path.exists();
+    Database::create(&path, &config.open_options())?;
+    let document = json!({
+        "database": path, "config": config_file, "repository": root, "created": made, "config_created": config_made,
+    });
+    let state = if made { "made" } else { "already there" };
+    let text = format!(
+        "{state}: {}\nnext:\n  loopctl loop add loop-1\n  loopctl test add T-001 --loop loop-1 --notes 'what is to be done'\n  \
+         coding-loop loop-1    (its agent stands in config.toml; without one: loopctl next --loop loop-1)",
+        safe(&path.display().to_string())
+    );
+    match (cx.out.json, cx.out.quiet) {
+        (true, _) => cx.out.document(&document),
+        (false, true) => Ok(()),
+        (false, false) => cx.out.text(&text),
+    }
+}
+
+/// The commented defaults, with the repository's path if it is not the folder above the file's.
+fn config_text(file: &Path, root: &Path) -> String {
+    let text = coord_db::config::DEFAULT_TEXT;
+    let above =
+        file.parent().and_then(|folder| folder.canonicalize().ok()).and_then(|folder| folder.parent().map(Path::to_owned));
+    if above.is_some() && above == root.canonicalize().ok() {
+        return text.to_owned();
+    }
+    let quoted = toml::Value::String(root.display().to_string()).to_string();
+    text.replacen("path = \"..\"", &format!("path = {quoted}"), 1)
+}
+
+/// `loopctl loop …`
+///
+/// # Errors
+/// As the floor says.
+pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    match command {
+        LoopCommand::Add { id, name, priority, branch } => {
+            if let Some(branch) = &branch {
+                check_branch(branch)?;
+                if *branch == config.repository.integration_branch {
+                    return Err(Failure::usage(format!(
+                        "{branch} is where verified work goes; give the loop a branch of its own"
+                    )));
+                }
+            }
+            let row = db.write(|tx| {
+                tx.add_loop(&NewLoop { id: id.clone(), name, priority, branch })?;
+                tx.loop_row(&id)
+            })?;
+            let branch = row.branch.as_deref().unwrap_or_default();
+            cx.out.done(&row, &format!("loop {id} is registered, priority {priority}, branch {branch}"))
+        }
+        LoopCommand::List => {
+            let rows = db.read(|tx| tx.loops())?;
+            cx.out.list(&rows, "no loops; register one with loopctl loop add", |rows| {
+                Table::of(&["LOOP", "STATUS", "PRIORITY", "TEST", "PID", "BRANCH", "NAME"], rows, |row| {
+                    vec![
+                        plain(&row.id),
+                        plain(row.status.as_str()),
+                        plain(row.priority.to_string()),
+                        plain(row.current_test_id.as_ref().map_or("-", |test| test.as_str())),
+                        plain(row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+                        plain(row.branch.as_deref().unwrap_or("-")),
+                        plain(&row.name),
+                    ]
+                })
+            })
+        }
+        LoopCommand::Remove { id } => {
+            db.write(|tx| tx.remove_loop(&id))?;
+            cx.out.done(&json!({ "removed": id }), &format!("loop {id} is removed"))
+        }
+    }
+}
+
+/// The rules of `git check-ref-format`, as far as mistakes go.
+fn check_branch(branch: &str) -> Outcome {
+    let bad = branch.is_empty()
+        || branch.starts_with(['-', '/', '.'])
+        || branch.ends_with(['/', '.'])
+        || branch.ends_with(".lock")
+        || ["..", "//", "@{", "/."].iter().any(|part| branch.contains(part))
+        || branch.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c));
+    if bad { Err(Failure::usage(format!("{branch:?} is no branch name that git takes"))) } else { Ok(()) }
+}
+
+/// `loopctl test …`
+///
+/// # Errors
+/// As the floor says; misfits of an import each with its line.
+pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
+    match command {
+        TestCommand::Import { file } => crate::import::run(cx, &file),
+        TestCommand::Add { id, loop_id, category, max_attempts, depends_on, manual, notes, spec, spec_file, scope } => {
+            for glob in &scope {
+                globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is no glob: {error}")))?;
+            }
+            let spec_content = match spec_file {
+                Some(file) if file == Path::new("-") => Some(crate::read_stdin()?),
+                Some(file) => Some(
+                    std::fs::read_to_string(&file)
+                        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?,
+                ),
+                None => spec,
+            };
+            let automatable = !manual;
+            let new = NewTest { id, loop_id, category, max_attempts, depends_on, automatable, notes, spec_content, scope };
+            add_test(cx, &new)
+        }
+    }
+}
+
+fn add_test(cx: &Context, new: &NewTest) -> Outcome {
+    let db = cx.open()?;
+    let row = db.write(|tx| {
+        let loop_id: &LoopId = &new.loop_id;
+        tx.loop_row(loop_id)?;
+        if tx.find_test(new.id.as_str())?.is_some() {
+            return Err(Error::Exists { what: "test", id: new.id.to_string() });
+        }
+        if let Some(dependency) = new.depends_on.as_ref().filter(|dependency| **dependency != new.id) {
+            tx.test(dependency)?;
+        }
+        match tx.import_tests(std::slice::from_ref(new))?.into_iter().next() {
+            Some((_, message)) => Err(Error::Invalid(message)),
+            None => tx.test(&new.id),
+        }
+    })?;
+    cx.out.done(&row, &format!("test {} is on the queue of {}", new.id, new.loop_id))
+}

@@ -1,0 +1,307 @@
+//! Steering: what a human (or who acts for one) asks of the loops. A loop with a process takes the request itself; for one
+//! without, this tool applies it at once.
+
+use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, RollbackTriggered};
+use coord_db::process::ProcessIdentity;
+use coord_db::{ActorId, DecisionId, Error, EventId, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId, UnlockCause, WriteTx};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::Which;
+use crate::context::{Context, by_prefix, is_driven};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::output::safe;
+use crate::sentence::count;
+
+/// The component that applies the human's answers.
+const PM: &str = "pm";
+
+#[derive(Debug, Serialize)]
+struct Steered {
+    loop_id: LoopId,
+    event_id: EventId,
+    status: LoopStatus,
+    #[serde(skip)]
+    driven: bool,
+    #[serde(skip)]
+    gave_back: Option<TestId>,
+}
+
+fn selected(tx: &WriteTx<'_>, which: &Which) -> Result<Vec<Loop>, Error> {
+    match which {
+        Which::All => tx.loops(),
+        Which::One(id) => Ok(vec![tx.loop_row(id)?]),
+    }
+}
+
+fn told(cx: &Context, steered: &[Steered], driven: &str, applied: &str) -> Outcome {
+    if cx.out.json {
+        return cx.out.document(&steered);
+    }
+    if cx.out.quiet {
+        return Ok(());
+    }
+    if steered.is_empty() {
+        return cx.out.text("there are no loops; register one with loopctl loop add");
+    }
+    let mut text = String::new();
+    for one in steered {
+        let how = if one.driven { driven } else { applied };
+        let test = one.gave_back.as_ref().map(|test| format!("; test {test} is pending again")).unwrap_or_default();
+        text.push_str(&safe(&format!("{} {how}{test}", one.loop_id)));
+        text.push('\n');
+    }
+    cx.out.text(&text)
+}
+
+/// `loopctl pause`
+///
+/// # Errors
+/// Exit 4 for an unknown loop.
+pub fn pause(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let actor = cx.actor();
+    let steered = db.write(|tx| {
+        let mut steered = Vec::new();
+        for row in selected(tx, which)? {
+            let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
+            let payload = PauseRequested { loop_id: row.id.clone(), reason, requested_by: actor.clone() };
+            let event_id = tx.publish(&NewEvent::new(actor.clone(), payload))?;
+            let driven = is_driven(tx, &row)?;
+            let mut gave_back = None;
+            if !driven {
+                settle_by_hand(tx, &row.id)?;
+                gave_back = row.current_test_id.filter(|_| tx.loop_row(&row.id).is_ok_and(|row| row.current_test_id.is_none()));
+            }
+            steered.push(Steered { status: tx.loop_row(&row.id)?.status, loop_id: row.id, event_id, driven, gave_back });
+        }
+        Ok::<_, Error>(steered)
+    })?;
+    told(cx, &steered, "is asked to pause; it saves its work first", "is paused")
+}
+
+/// Takes the requests that wait for a loop without a process. If it is paused then, what it had in hand is given back and
+/// what it held or waited for is free. True if it is paused.
+pub(crate) fn settle_by_hand(tx: &WriteTx<'_>, loop_id: &LoopId) -> Result<bool, Error> {
+    let pauses = tx.settle_pauses(loop_id)?;
+    let paused = tx.apply_pauses(loop_id, &pauses)?;
+    if let Some(pause) = pauses.first() {
+        let reason = format!("paused by {}: {}", pause.requested_by, pause.reason);
+        for test in tx.tests(Some(loop_id), Some(coord_db::TestStatus::InProgress))? {
+            tx.give_back(&test.id, loop_id, &reason)?;
+        }
+        let cause = match &pause.event_id {
+            Some(event) => tx.event(event.as_str())?,
+            None => None,
+        };
+        tx.release_everything(loop_id.as_str(), &ActorId::from(loop_id), UnlockCause::Released, cause.as_ref())?;
+    }
+    Ok(paused)
+}
+
+/// `loopctl resume`
+///
+/// # Errors
+/// Exit 4 for an unknown loop; exit 1 if a pause stands that is not the actor's to lift.
+pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let actor = cx.actor();
+    let steered = db.write(|tx| {
+        let mut steered = Vec::new();
+        for row in selected(tx, which)? {
+            let others: Vec<String> = tx.pauses(&row.id)?.into_iter().map(|pause| pause.requested_by).collect();
+            if actor.as_str() != "human" && !others.is_empty() && !others.iter().any(|by| by == actor.as_str()) {
+                return Err(Error::Refused(format!(
+                    "loop {} is paused by {}; only they or the human can lift it",
+                    row.id,
+                    crate::sentence::list(&others)
+                )));
+            }
+            let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
+            let payload = ResumeRequested { loop_id: row.id.clone(), reason, requested_by: actor.clone() };
+            let event_id = tx.publish(&NewEvent::new(actor.clone(), payload))?;
+            let driven = is_driven(tx, &row)?;
+            if !driven {
+                settle_by_hand(tx, &row.id)?;
+            }
+            steered.push(Steered { status: tx.loop_row(&row.id)?.status, loop_id: row.id, event_id, driven, gave_back: None });
+        }
+        Ok::<_, Error>(steered)
+    })?;
+    let still = steered.iter().any(|one| !one.driven && one.status == LoopStatus::Paused);
+    let applied = if still { "is let go on by this asker; another pause still stands" } else { "is not paused" };
+    told(cx, &steered, "is asked to go on", applied)
+}
+
+/// `loopctl skip`
+///
+/// # Errors
+/// Exit 4 for an unknown test, 1 for a passed one.
+pub fn skip(cx: &Context, test: &TestId, reason: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let (row, waiting) = db.write(|tx| {
+        let before = tx.test(test)?;
+        let owner = tx.loop_row(&before.loop_id)?;
+        tx.skip_test(test, reason)?;
+        if before.status == coord_db::TestStatus::InProgress && !is_driven(tx, &owner)? {
+            release_for(tx, &before.loop_id, test)?;
+        }
+        Ok::<_, Error>((tx.test(test)?, tx.dependents(test)?))
+    })?;
+    let waiting = match waiting.len() {
+        0 => String::new(),
+        more => format!("; {} of it keep waiting", count(i64::try_from(more).unwrap_or(i64::MAX), "dependent")),
+    };
+    cx.out.done(&row, &format!("test {test} is skipped{waiting}"))
+}
+
+/// Gives back what a loop leased for one test.
+pub(crate) fn release_for(tx: &WriteTx<'_>, loop_id: &LoopId, test: &TestId) -> Result<(), Error> {
+    let held: Vec<Lease> = tx.leases_of(loop_id.as_str())?;
+    for lease in held.iter().filter(|lease| lease.test_id.as_ref() == Some(test)) {
+        tx.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
+    }
+    Ok(())
+}
+
+/// `loopctl reset`
+///
+/// # Errors
+/// Exit 4 for an unknown test, 1 while a loop works on it.
+pub fn reset(cx: &Context, test: &TestId) -> Outcome {
+    let db = cx.open()?;
+    let row = db.write(|tx| {
+        tx.reset_test(test)?;
+        tx.test(test)
+    })?;
+    cx.out.done(&row, &format!("test {test} is pending again, its attempts forgotten"))
+}
+
+/// `loopctl restart`
+///
+/// # Errors
+/// Exit 4 for an unknown loop.
+pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome {
+    let actor = cx.actor();
+    let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
+    let payload = RestartRequested { loop_id: loop_id.clone(), reason, requested_by: actor.clone() };
+    request(cx, loop_id, NewEvent::new(actor, payload), "begin afresh")
+}
+
+/// `loopctl rollback`: only the request; the loop acts.
+///
+/// # Errors
+/// Exit 4 for an unknown loop or checkpoint, 1 for another loop's.
+pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    if let Some(id) = checkpoint {
+        let row = db.read(|tx| tx.checkpoint(id))?;
+        if row.loop_id != *loop_id {
+            return Err(Failure::No(format!("checkpoint {id} belongs to loop {}; name one of {loop_id}", row.loop_id)));
+        }
+        if row.deleted_at.is_some() {
+            return Err(Failure::No(format!("checkpoint {id} is deleted; leave --checkpoint away for the newest one")));
+        }
+    }
+    let actor = cx.actor();
+    let payload = RollbackTriggered {
+        loop_id: loop_id.clone(),
+        checkpoint_id: checkpoint.map(str::to_owned),
+        reason: reason.map_or_else(|| format!("asked by {actor}"), str::to_owned),
+        triggered_by: actor.clone(),
+    };
+    request(cx, loop_id, NewEvent::new(actor, payload), "go back")
+}
+
+fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, what: &str) -> Outcome {
+    let db = cx.open()?;
+    let (id, driven) = db.write(|tx| {
+        let row = tx.loop_row(loop_id)?;
+        Ok::<_, Error>((tx.publish(&event)?, is_driven(tx, &row)?))
+    })?;
+    if !driven {
+        eprintln_quietly(&format!(
+            "loopctl: loop {loop_id} has no process; it takes the request when coding-loop {loop_id} starts"
+        ));
+    }
+    cx.out.done(&json!({ "loop_id": loop_id, "event_id": id }), &format!("{loop_id} is asked to {what}"))
+}
+
+/// `loopctl priority`
+///
+/// # Errors
+/// Exit 4 for an unknown loop.
+pub fn priority(cx: &Context, loop_id: &LoopId, priority: i64, reason: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let actor = cx.actor();
+    let reason = reason.map_or_else(|| format!("set by {actor}"), str::to_owned);
+    let row = db.write(|tx| {
+        tx.set_priority(loop_id, priority, &reason, &actor, None)?;
+        tx.loop_row(loop_id)
+    })?;
+    cx.out.done(&row, &format!("{loop_id} has priority {priority}"))
+}
+
+/// `loopctl force-unlock`: leases end by the human's hand; the old tokens are stale from then on.
+///
+/// # Errors
+/// Exit 4 for a loop that is neither registered nor holds anything.
+pub fn force_unlock(cx: &Context, loop_id: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let actor = cx.actor();
+    let ended = db.write(|tx| {
+        let mut holders: Vec<String> = tx.leases(false)?.into_iter().map(|lease| lease.locked_by).collect();
+        holders.sort();
+        holders.dedup();
+        if let Some(id) = loop_id {
+            if !holders.iter().any(|holder| holder == id) && tx.find_loop(id)?.is_none() {
+                return Err(Error::NotFound { what: "loop", id: id.to_owned() });
+            }
+            holders.retain(|holder| holder == id);
+        }
+        let mut ended = Vec::new();
+        for holder in holders {
+            let paths = tx.revoke_leases(&holder, &actor, UnlockCause::Forced, None)?;
+            ended.extend(paths.into_iter().map(|path| json!({ "file_path": path, "locked_by": holder })));
+        }
+        Ok(ended)
+    })?;
+    let number = count(i64::try_from(ended.len()).unwrap_or(i64::MAX), "lease");
+    cx.out.done(&ended, &format!("{number} ended"))
+}
+
+/// `loopctl decide`: the answer is an event; pm applies it.
+///
+/// # Errors
+/// Exit 4 for an unknown decision, 2 for no option of it, 1 if it is settled.
+pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let actor = cx.actor();
+    let (id, event, pm) = db.write(|tx| {
+        let rows = tx.decisions(false)?;
+        let id = by_prefix("decision", decision, rows.iter().map(|row| row.id.as_str()))?;
+        let id: DecisionId = id.parse()?;
+        let event = tx.answer(&id, option, comment, &actor, "cli")?;
+        let pm = tx.running_process(PM, &ProcessIdentity::own())?.is_some();
+        Ok::<_, Failure>((id, event, pm))
+    })?;
+    if !pm {
+        eprintln_quietly("loopctl: no pm-agent runs; the answer is applied once it does (pm-agent --once applies it now)");
+    }
+    cx.out.done(&json!({ "decision_id": id, "choice": option, "event_id": event }), &format!("decision {id}: {option}"))
+}
+
+/// `loopctl ack-alert`
+///
+/// # Errors
+/// Exit 4 for an unknown alert.
+pub fn ack_alert(cx: &Context, id: &str) -> Outcome {
+    let db = cx.open()?;
+    let actor = cx.actor();
+    let row = db.write(|tx| {
+        let id = by_prefix("alert", id, tx.alerts(false)?.iter().map(|row| row.id.as_str()))?;
+        tx.acknowledge_alert(&id, actor.as_str())?;
+        Ok::<_, Failure>(tx.alerts(false)?.into_iter().find(|row| row.id == id))
+    })?;
+    cx.out.done(&row, &format!("alert {id} is marked as seen"))
+}

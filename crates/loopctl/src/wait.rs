@@ -1,0 +1,69 @@
+//! Waiting without polling, for commands that have something to put in order when they are interrupted.
+
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use coord_db::wake::{BLIND_LOOK, Ladder, SLOW_LOOK, Wake, Watcher};
+use nix::sys::signal::{SigSet, Signal};
+
+enum Report {
+    Wake(Wake),
+    Signal,
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Something may have changed, or the time is over.
+    Look,
+    /// SIGINT, SIGTERM or SIGHUP came.
+    Interrupted,
+}
+
+/// Wakes on commits and on signals. From its making on, those signals no longer end the process by themselves.
+pub struct Waiter {
+    reports: mpsc::Receiver<Report>,
+    watcher: Option<Watcher>,
+    ladder: Ladder,
+}
+
+impl Waiter {
+    /// Listens to one database. Make it before any other thread, so that no thread takes the signals.
+    #[must_use]
+    pub fn new(database: &Path) -> Self {
+        let (sender, reports) = mpsc::channel();
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        if signals.thread_block().is_ok() {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                while signals.wait().is_ok() {
+                    if sender.send(Report::Signal).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let watcher = Watcher::new(database, move |wake| {
+            let _ = sender.send(Report::Wake(wake));
+        })
+        .ok();
+        Self { reports, watcher, ladder: Ladder::default() }
+    }
+
+    /// Returns when something may have changed or a signal came, after `most` at the latest.
+    pub fn wait(&mut self, most: Duration) -> Woken {
+        let most = most.min(if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK });
+        let first = match self.reports.recv_timeout(self.ladder.timeout(most)) {
+            Ok(report) => report,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Woken::Look,
+        };
+        for report in std::iter::once(first).chain(self.reports.try_iter()) {
+            match report {
+                Report::Wake(wake) => self.ladder.woken(wake),
+                Report::Signal => return Woken::Interrupted,
+            }
+        }
+        Woken::Look
+    }
+}
