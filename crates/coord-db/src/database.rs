@@ -140,6 +140,8 @@ impl Database {
         BUSY_DEADLINE_MILLIS.store(u64::try_from(options.busy_deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         connection.busy_handler(Some(on_busy))?;
         connection.set_prepared_statement_cache_capacity(256);
+        // Without this a plan depends on the bound values, and most statements are prepared anew each time they are run.
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         migrate::migrate(&connection, path.as_deref(), create)?;
         if path.is_some() {
             connection.pragma_update(None, "journal_mode", "wal")?;

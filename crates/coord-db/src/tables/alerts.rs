@@ -85,6 +85,22 @@ impl ReadTx<'_> {
         )
     }
 
+    /// The open alerts whose causes' names begin with this, by name.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn open_alerts_with(&self, prefix: &str) -> Result<Vec<Alert>> {
+        self.query(
+            select!(
+                Alert,
+                "FROM alerts WHERE fingerprint >= ?1 AND fingerprint < ?1 || char(0x10FFFF) AND closed_at IS NULL
+                 ORDER BY fingerprint"
+            ),
+            [prefix],
+            Alert::from_row,
+        )
+    }
+
     /// The open alerts of one source.
     ///
     /// # Errors

@@ -35,7 +35,8 @@ impl ReadTx<'_> {
     /// What SQLite says.
     pub fn open_deadlocks(&self) -> Result<Vec<Deadlock>> {
         self.query(
-            select!(Deadlock, "FROM deadlocks WHERE resolved_at IS NULL ORDER BY detected_at, id"),
+            // The plus keeps SQLite from walking the whole history in its order: the few open ones have an index.
+            select!(Deadlock, "FROM deadlocks WHERE resolved_at IS NULL ORDER BY +detected_at, id"),
             [],
             Deadlock::from_row,
         )

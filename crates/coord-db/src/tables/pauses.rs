@@ -17,6 +17,24 @@ impl ReadTx<'_> {
         self.query(select!(Pause, "FROM pauses WHERE loop_id = ?1 ORDER BY since, requested_by"), [loop_id], Pause::from_row)
     }
 
+    /// True if the asker has lifted a standing pause already and the loop has yet to take notice.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn pause_is_lifted(&self, pause: &Pause) -> Result<bool> {
+        let asked: Option<i64> = match &pause.event_id {
+            Some(event) => self.query_opt("SELECT rowid FROM events WHERE id = ?1", [event], |row| row.get(0))?,
+            None => None,
+        };
+        // The order of commits tells where the request is known; a row that another tool wrote has only its time.
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM events WHERE event_type = 'resume_requested'
+                            AND json_extract(payload, '$.requested_by') = ?1 AND json_extract(payload, '$.loop_id') = ?2
+                            AND CASE WHEN ?3 IS NULL THEN timestamp >= ?4 ELSE rowid > ?3 END)",
+            rusqlite::params![pause.requested_by, pause.loop_id, asked, pause.since],
+        )
+    }
+
     /// The pauses that stand on any loop, by loop.
     ///
     /// # Errors

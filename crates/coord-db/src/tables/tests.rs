@@ -245,6 +245,23 @@ impl ReadTx<'_> {
     }
 }
 
+impl ReadTx<'_> {
+    /// The proof that a check has passed on exactly these files for this test, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn passed_proof(&self, tree: &str, check: &str, test: &TestId) -> Result<Option<Proof>> {
+        self.query_opt(
+            select!(
+                Proof,
+                "FROM proofs WHERE tree_hash = ?1 AND check_name = ?2 AND test_id = ?3 AND outcome = 'pass' LIMIT 1"
+            ),
+            rusqlite::params![tree, check, test],
+            Proof::from_row,
+        )
+    }
+}
+
 /// How long a given-back attempt waits before it is tried again: 5 s, doubling, at most 5 minutes.
 fn back_off_seconds(give_backs: i64) -> i64 {
     5_i64.saturating_mul(1 << give_backs.clamp(0, 6)).min(300)
@@ -414,6 +431,42 @@ impl WriteTx<'_> {
             commit: attempt.commit.clone(),
         };
         self.publish(&NewEvent::new(ActorId::from(loop_id), payload))
+    }
+
+    /// Records a pass whose commit is on the integration branch already: from in progress, or from pending if the loop's
+    /// former self was cleaned up in between. A test that has passed at that commit stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] if the test is anything else by now.
+    pub fn adopt_landed(&self, id: &TestId, loop_id: &LoopId, attempt: &PassedAttempt) -> Result<Option<EventId>> {
+        let test = self.test(id)?;
+        match test.status {
+            TestStatus::Passed if test.commit_hash.as_deref() == Some(attempt.commit.as_str()) => return Ok(None),
+            TestStatus::Pending => {
+                self.execute(
+                    "UPDATE tests SET status = 'in_progress', loop_id = ?2, attempts = attempts + 1, not_before = NULL WHERE id = ?1",
+                    rusqlite::params![id, loop_id],
+                )?;
+            }
+            // Skipped, blocked or reset by a hand while the work landed: it is verified all the same.
+            TestStatus::Skipped | TestStatus::Blocked | TestStatus::Failed => {
+                self.execute(
+                    "UPDATE tests SET status = 'in_progress', loop_id = ?2 WHERE id = ?1",
+                    rusqlite::params![id, loop_id],
+                )?;
+            }
+            TestStatus::InProgress | TestStatus::Passed => {}
+        }
+        self.record_passed(id, loop_id, attempt).map(Some)
+    }
+
+    /// Holds a pending test back until a moment.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn delay_test(&self, id: &TestId, until: Timestamp) -> Result<()> {
+        self.execute("UPDATE tests SET not_before = ?2 WHERE id = ?1 AND status = 'pending'", rusqlite::params![id, until])?;
+        Ok(())
     }
 
     /// The attempt failed. An error that is not the agent's gives it back; below the maximum the test is pending again,

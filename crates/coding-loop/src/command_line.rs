@@ -1,0 +1,132 @@
+//! `coding-loop LOOP_ID [--once] [--max-tests N]`: its command line, its process, its exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use coord_db::{Config, Database, LoopId};
+use sd_notify::NotifyState;
+use supervisor::{LogFormat, exit_code_of};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::context::Context;
+use crate::control::Waiter;
+use crate::process::{Limits, work};
+use crate::{Error, Result};
+
+/// Drives one coding agent over its queue of tests.
+#[derive(Debug, Parser)]
+#[command(name = "coding-loop", version)]
+struct CommandLine {
+    /// The loop, as registered with loopctl loop add
+    loop_id: String,
+    /// Work until no test is ready, then exit
+    #[arg(long)]
+    once: bool,
+    /// Make this many attempts at most, then exit
+    #[arg(long, value_name = "N")]
+    max_tests: Option<u64>,
+    /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db here or in a folder above]
+    #[arg(long, value_name = "PATH")]
+    db: Option<PathBuf>,
+    /// The settings [default: config.toml beside the database]
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// How to write the log to stderr
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    supervisor::set_up_log(line.log_format);
+    match run(&line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coding-loop: {}", describe(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Db(error) => exit_code_of(error),
+        _ => 1,
+    }
+}
+
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    let hint = match error {
+        Error::Db(coord_db::Error::NoDatabase { .. }) => "; make one with: loopctl init",
+        Error::Db(coord_db::Error::NotFound { .. }) => "; see loopctl loop list",
+        Error::Db(coord_db::Error::AlreadyRunning { .. }) => "; one process for a loop is enough",
+        _ => "",
+    };
+    text + hint
+}
+
+fn run(line: &CommandLine) -> Result<()> {
+    let loop_id: LoopId = line.loop_id.parse()?;
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let path = coord_db::locate::database(line.db.as_deref(), &here);
+    let config = Config::load(&path, line.config.as_deref())?;
+    let db = Database::open(&path, &config.open_options())?;
+    db.read(|tx| tx.loop_row(&loop_id))?;
+    if config.agent_of(&loop_id).command.is_empty() {
+        return Err(coord_db::Error::Config(format!(
+            "loop {loop_id} has no agent: set [agent] command in {}, or drive it by hand with loopctl next --loop {loop_id} and loopctl submit",
+            Config::path_for(&path).display()
+        ))
+        .into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("cannot make a runtime", error))?;
+    let context = Context::new(&db, &config, loop_id.clone())?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        context.start(env!("CARGO_PKG_VERSION"))?;
+        let mut waiter = Waiter::new(&context, stop);
+        tracing::info!(database = %path.display(), "loop {loop_id} is ready");
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        let result = work(&context, &mut waiter, Limits { once: line.once, max_tests: line.max_tests }).await;
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        let reason = match &result {
+            Ok(()) if waiter.stopping() => "told to stop",
+            Ok(()) => "nothing is left to do",
+            Err(_) => "failed",
+        };
+        if let Err(error) = db.write(|tx| tx.stop_loop(&loop_id, reason)) {
+            tracing::warn!(%error, "cannot say goodbye");
+        }
+        tracing::info!(reason, "loop {loop_id} has stopped");
+        result
+    })
+}
+
+/// Turns true once the process is told to end.
+fn stop_signal() -> Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signal = signal(kind).map_err(|error| Error::io("cannot take signals", error))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            if signal.recv().await.is_some() {
+                sender.send_replace(true);
+            }
+        });
+    }
+    // The tasks hold the sender; without them nobody could ever stop the loop.
+    Ok(receiver)
+}

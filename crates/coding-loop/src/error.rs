@@ -1,0 +1,40 @@
+//! What can go wrong around an attempt.
+
+/// An error of the floor, of git, or of the file system.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] coord_db::Error),
+    /// git.
+    #[error(transparent)]
+    Git(#[from] work_tree::Error),
+    /// The file system.
+    #[error("{context}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The set-up does not allow it.
+    #[error("{0}")]
+    SetUp(String),
+}
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { context: context.into(), source }
+    }
+
+    /// True where waiting may help without anyone's doing.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Db(error) if error.is_temporary())
+    }
+}

@@ -1,0 +1,342 @@
+//! From a claim to the integration branch: wait for the leases, rebase, gate on the rebased result, move the branch by
+//! compare-and-swap, record. The branch only ever moves to a state that passed the gate.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use coord_db::payload::DecisionOption;
+use coord_db::{
+    AcquireRequest, ActorId, DecisionStatus, ErrorCategory, FailedAttempt, LeasePath, NewDecision, PassedAttempt, TestStatus,
+    UnlockCause, Waiting, new_id,
+};
+use serde_json::json;
+use work_tree::{CommitHash, RefExpectation, Trailer};
+
+use crate::agent::failed;
+use crate::auto_lease::{ignored, lease_path};
+use crate::context::{Attempt, Context};
+use crate::control::{Interrupt, Waiter};
+use crate::gate::Verdict;
+use crate::{Error, Result};
+
+/// The journal's word for moving the integration branch.
+pub(crate) const INTEGRATE: &str = "integrate";
+/// How often the branch may move under us before the attempt is given back.
+const MOST_ROUNDS: usize = 5;
+
+/// How a landing ended.
+pub(crate) enum Landed {
+    Passed(CommitHash),
+    Failed(FailedAttempt),
+    Interrupted(Interrupt),
+}
+
+/// One step of a landing: go on with a value, or end.
+type Step<T> = Result<std::result::Result<T, Landed>>;
+
+macro_rules! go_on {
+    ($step:expr) => {
+        match $step? {
+            Ok(value) => value,
+            Err(end) => return Ok(end),
+        }
+    };
+}
+
+fn integration_lease() -> Result<LeasePath> {
+    Ok("git:integration".parse()?)
+}
+
+/// The names in the trailers of a landed commit.
+fn trailers(context: &Context<'_>, attempt: &Attempt, proof: &str) -> Vec<Trailer> {
+    vec![
+        ("Loop".to_owned(), context.loop_id.to_string()),
+        ("Test".to_owned(), attempt.test.id.to_string()),
+        ("Proof".to_owned(), proof.to_owned()),
+    ]
+}
+
+fn message(attempt: &Attempt) -> String {
+    let test = &attempt.test;
+    let text = test.notes.as_deref().or(test.spec_content.as_deref()).unwrap_or_default();
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("done").trim();
+    format!("{}: {}", test.id, first.chars().take(120).collect::<String>())
+}
+
+impl Context<'_> {
+    /// Lands what the attempt's worktree holds.
+    pub(crate) async fn land(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
+        let proof = new_id();
+        let squashed = match attempt.worktree.squash_since(&attempt.base, &message(attempt), &trailers(self, attempt, &proof)) {
+            Ok(squashed) => squashed,
+            Err(error @ (work_tree::Error::OperationInProgress { .. } | work_tree::Error::NotAncestor { .. })) => {
+                let text = format!("the worktree cannot be landed: {error}");
+                return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let files = match &squashed {
+            Some(commit) => self.repository.changed_between(&attempt.base, commit)?,
+            None => Vec::new(),
+        };
+        let problems = self.lease_files(attempt, &files)?;
+        if !problems.is_empty() {
+            return Ok(Landed::Failed(failed(ErrorCategory::Code, problems.join("; "))));
+        }
+        go_on!(self.await_files(attempt, waiter).await);
+        go_on!(self.approve_protected(attempt, squashed.as_ref(), &files, waiter).await);
+        go_on!(self.await_integration(attempt, waiter).await);
+        let mut commit = squashed;
+        let mut base = attempt.base.clone();
+        for _ in 0..MOST_ROUNDS {
+            let head = self.integration_head()?;
+            if let Some(own) = &commit
+                && base != head
+            {
+                let before = base.clone();
+                commit = match attempt.worktree.rebase_onto(&head, &before) {
+                    Ok(rebased) if rebased == head => None,
+                    Ok(rebased) => Some(rebased),
+                    Err(work_tree::Error::RebaseConflict { files }) => {
+                        return Ok(Landed::Failed(self.conflict(own, &before, &head, &files)?));
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+            }
+            base = head.clone();
+            let judged = commit.clone().unwrap_or_else(|| head.clone());
+            let checks = match self.gate(attempt, &judged, waiter).await? {
+                Verdict::Passed(checks) => checks,
+                Verdict::Failed(why) => return Ok(Landed::Failed(why)),
+                Verdict::Interrupted(interrupt) => return Ok(Landed::Interrupted(interrupt)),
+            };
+            let changed = match &commit {
+                Some(commit) => self.repository.changed_between(&head, commit)?,
+                None => Vec::new(),
+            };
+            if let Some(problem) = self.unleased(attempt, &changed)? {
+                return Ok(Landed::Failed(failed(ErrorCategory::Conflict, problem)));
+            }
+            if self.integrate(attempt, &judged, &head, &proof, checks, &changed)? {
+                return Ok(Landed::Passed(judged));
+            }
+        }
+        let text = format!("the integration branch moved {MOST_ROUNDS} times while the attempt was being landed");
+        Ok(Landed::Failed(failed(ErrorCategory::Transient, text)))
+    }
+
+    /// Waits until every file that the attempt changed is leased.
+    async fn await_files(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+        loop {
+            waiter.wakes.looked(self.db);
+            self.ask_again(attempt)?;
+            if attempt.waiting.is_empty() {
+                return Ok(Ok(()));
+            }
+            if let Some(end) = self.told_to_end(attempt, waiter)? {
+                return Ok(Err(end));
+            }
+            waiter.wait(self, Duration::from_secs(1)).await;
+        }
+    }
+
+    fn told_to_end(&self, attempt: &Attempt, waiter: &mut Waiter) -> Result<Option<Landed>> {
+        waiter.beat(self, Some(attempt));
+        if waiter.stopping() {
+            return Ok(Some(Landed::Interrupted(Interrupt::stop())));
+        }
+        Ok(self.orders(Some(attempt))?.map(Landed::Interrupted))
+    }
+
+    /// Waits for the right to move the integration branch.
+    async fn await_integration(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+        let request = AcquireRequest {
+            loop_id: self.loop_id.clone(),
+            paths: vec![integration_lease()?],
+            ttl_seconds: self.config.lease.ttl_seconds,
+            reason: Some(format!("landing {}", attempt.test.id)),
+            test_id: Some(attempt.test.id.clone()),
+            automatic: true,
+        };
+        let silent = self.config.lease.silent_waiter_seconds;
+        let (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(600), silent))?;
+        match (id, answer) {
+            (_, Waiting::Granted(grant)) => {
+                attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
+                Ok(Ok(()))
+            }
+            (Some(id), _) => {
+                attempt.waiting.push((id, request));
+                self.await_files(attempt, waiter).await
+            }
+            (None, _) => Err(Error::SetUp("a queued acquire has no id".to_owned())),
+        }
+    }
+
+    /// A change to a protected path needs the human's leave.
+    async fn approve_protected(
+        &self,
+        attempt: &Attempt,
+        commit: Option<&CommitHash>,
+        files: &[std::path::PathBuf],
+        waiter: &mut Waiter,
+    ) -> Step<()> {
+        let protected = ignored(&self.config.gate.protected);
+        let touched: Vec<String> =
+            files.iter().filter(|file| protected.is_match(file)).map(|file| file.display().to_string()).collect();
+        let (Some(commit), false) = (commit, touched.is_empty()) else { return Ok(Ok(())) };
+        let tree = self.repository.tree_of(commit)?;
+        let fingerprint = format!("protected:{}:{tree}", attempt.test.id);
+        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let question = NewDecision {
+            decision_type: "protected_change".to_owned(),
+            summary: format!("test {} changes protected files: {}", attempt.test.id, touched.join(", ")),
+            options: vec![
+                option("approve", "the change goes on to the gate"),
+                option("reject", "the attempt fails; its work is kept under a ref"),
+            ],
+            default_option: Some("reject".to_owned()),
+            context: json!({"test_id": attempt.test.id, "loop_id": self.loop_id, "files": touched, "commit": commit.as_str()}),
+            timeout_minutes: Some(self.config.pm.decision_timeout_minutes),
+            requested_by: ActorId::from(&self.loop_id),
+            fingerprint: Some(fingerprint),
+        };
+        let id = self.db.write(|tx| tx.ask(&question, None))?;
+        loop {
+            waiter.wakes.looked(self.db);
+            let decision = self.db.read(|tx| tx.decision(&id))?;
+            if decision.status != DecisionStatus::Pending {
+                return Ok(if decision.choice.as_deref() == Some("approve") {
+                    Ok(())
+                } else {
+                    let text = format!("the change of protected files was not approved: {}", touched.join(", "));
+                    Err(Landed::Failed(failed(ErrorCategory::Human, text)))
+                });
+            }
+            if let Some(end) = self.told_to_end(attempt, waiter)? {
+                return Ok(Err(end));
+            }
+            waiter.wait(self, Duration::from_secs(5)).await;
+        }
+    }
+
+    /// The first changed file that is not covered by a good lease, in words.
+    fn unleased(&self, attempt: &Attempt, files: &[std::path::PathBuf]) -> Result<Option<String>> {
+        let free = ignored(&self.config.monitor.conflict_ignore);
+        let integration = integration_lease()?;
+        self.db.read(|tx| {
+            let mut needed = vec![integration];
+            for file in files.iter().filter(|file| !free.is_match(file)) {
+                match lease_path(file) {
+                    Ok(path) => needed.push(path),
+                    Err(problem) => return Ok(Some(problem)),
+                }
+            }
+            for path in needed {
+                let token = attempt.tokens.get(&path).copied();
+                let good = match token {
+                    Some(token) => tx.holds(&self.loop_id, &path, token)?,
+                    None => false,
+                };
+                if !good {
+                    return Ok(Some(format!("the lease on {path} is lost; the work is kept and done again")));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn conflict(
+        &self,
+        own: &CommitHash,
+        base: &CommitHash,
+        head: &CommitHash,
+        files: &[std::path::PathBuf],
+    ) -> Result<FailedAttempt> {
+        let wanted: BTreeSet<&std::path::PathBuf> = files.iter().collect();
+        let mut others = BTreeSet::new();
+        for commit in self.repository.commits_between(base, head)? {
+            let parent = commit.parents.first().unwrap_or(base);
+            if self.repository.changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
+                let name = |key| commit.trailer(key).unwrap_or("somebody").to_owned();
+                others.insert(format!("{} of loop {} ({})", name("Test"), name("Loop"), commit.hash.short()));
+            }
+        }
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let others: Vec<String> = others.into_iter().collect();
+        Ok(failed(
+            ErrorCategory::Conflict,
+            format!("{} conflicts in {} with {}", own.short(), names.join(", "), others.join(", ")),
+        ))
+    }
+
+    /// Writes down the intent, moves the branch, records the pass. False if somebody else has moved the branch meanwhile.
+    fn integrate(
+        &self,
+        attempt: &Attempt,
+        commit: &CommitHash,
+        head: &CommitHash,
+        proof: &str,
+        checks: Vec<(String, bool)>,
+        files: &[std::path::PathBuf],
+    ) -> Result<bool> {
+        let test = &attempt.test;
+        let passed = PassedAttempt {
+            commit: commit.to_string(),
+            checks,
+            duration_seconds: i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX),
+            tokens_estimated: None,
+            files_modified: files.iter().map(|file| file.to_string_lossy().into_owned()).collect(),
+        };
+        let steps = json!({
+            "test": test.id, "attempt": test.attempts, "commit": commit.as_str(), "old": head.as_str(),
+            "branch": self.integration_branch(), "proof": proof, "checks": passed.checks,
+            "seconds": passed.duration_seconds, "files": passed.files_modified,
+        });
+        // The last look: whoever was paused, skipped or revoked until here does not land.
+        let entry = self.db.write_durably(|tx| {
+            let row = tx.test(&test.id)?;
+            if row.status != TestStatus::InProgress || row.loop_id != self.loop_id {
+                return Err(coord_db::Error::Refused(format!("test {} was taken from the loop", test.id)));
+            }
+            tx.begin_operation(INTEGRATE, self.loop_id.as_str(), Some(&self.loop_id), &steps, None)
+        })?;
+        if commit != head {
+            match self.repository.set_ref(&self.integration_ref(), commit, &RefExpectation::At(head.clone())) {
+                Ok(()) => {}
+                Err(work_tree::Error::RefMoved { .. }) => {
+                    self.db.write(|tx| tx.end_operation(&entry, false))?;
+                    return Ok(false);
+                }
+                Err(error) => {
+                    self.db.write(|tx| tx.end_operation(&entry, false))?;
+                    return Err(error.into());
+                }
+            }
+        }
+        self.record(&entry, &attempt.test.id, &passed)?;
+        Ok(true)
+    }
+
+    /// Records a pass whose commit is on the integration branch. Waits out a database that cannot be written: the branch
+    /// has moved, so there is no way back.
+    pub(crate) fn record(&self, entry: &str, test: &coord_db::TestId, passed: &PassedAttempt) -> Result<()> {
+        loop {
+            let recorded = self.db.write(|tx| {
+                tx.adopt_landed(test, &self.loop_id, passed)?;
+                tx.end_operation(entry, true)?;
+                tx.record_usage(Some(&self.loop_id), Some(test), 0, passed.duration_seconds, &passed.files_modified)?;
+                tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None)?;
+                Ok::<_, coord_db::Error>(())
+            });
+            match recorded {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_temporary() => {
+                    tracing::warn!(%error, %test, "the work has landed but cannot be recorded yet; trying again");
+                    std::thread::park_timeout(Duration::from_millis(500));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

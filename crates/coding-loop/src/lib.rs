@@ -1,0 +1,23 @@
+//! Drives one coding agent over its queue: claim → checkpoint → agent in its own worktree and process group → gate →
+//! integrate → record.
+//!
+//! It obeys pause, release, rollback and restart while the agent runs, and leases files for an agent that knows nothing of
+//! leases. It never marks a test passed without the gate, and never throws work away: what does not land is saved under a ref.
+
+mod agent;
+mod auto_lease;
+pub mod command_line;
+mod context;
+mod control;
+mod error;
+mod gate;
+mod landing;
+mod process;
+mod prompt;
+mod recover;
+mod submit;
+mod wakes;
+mod workspace;
+
+pub use error::{Error, Result};
+pub use submit::{SubmitOutcome, prepare_worktree, submit};

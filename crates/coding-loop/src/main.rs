@@ -1,0 +1,8 @@
+//! `coding-loop LOOP_ID`: runs one loop.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    work_tree::keeper::run_if_asked();
+    coding_loop::command_line::main()
+}

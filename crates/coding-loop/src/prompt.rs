@@ -1,0 +1,59 @@
+//! What the agent is told.
+
+use coord_db::{Knowledge, Test};
+
+use crate::context::{Attempt, Context};
+use crate::{Error, Result};
+
+/// How many items of knowledge a test is given at most.
+const MOST_KNOWLEDGE: usize = 40;
+
+/// The specification as a file's text.
+fn specification(test: &Test) -> String {
+    let text = test.spec_content.as_deref().or(test.notes.as_deref()).unwrap_or("(no specification was given)");
+    format!("{text}\n")
+}
+
+fn knowledge(items: &[Knowledge]) -> String {
+    let line = |item: &Knowledge| {
+        let by = item.loop_id.as_ref().map_or("human", |id| id.as_str());
+        let topic = item.topic.as_deref().map(|topic| format!("{topic}: ")).unwrap_or_default();
+        format!("- {} ({by}) {topic}{}\n", item.item_type, item.content)
+    };
+    items.iter().map(line).collect()
+}
+
+/// Writes the specification and what other loops have learned beside the logs, and gives the prompt.
+pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> {
+    let test = &attempt.test;
+    let known = context.db.read(|tx| tx.knowledge_for(test, MOST_KNOWLEDGE))?;
+    let (specification, known) = (specification(test), knowledge(&known));
+    std::fs::create_dir_all(context.logs()).map_err(|error| Error::io("cannot make the folder for logs", error))?;
+    for (file, text) in [(context.spec_file(test), &specification), (context.knowledge_file(test), &known)] {
+        std::fs::write(&file, text).map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;
+    }
+    let mut prompt = format!(
+        "Your task is test {} (attempt {} of {}), in this worktree of the repository.\n\n{specification}",
+        test.id, test.attempts, test.max_attempts
+    );
+    if !test.scope.0.is_empty() {
+        prompt.push_str(&format!("\nIt is about these files: {}\n", test.scope.0.join(", ")));
+    }
+    if let Some(error) = &test.last_error {
+        prompt.push_str(&format!("\nWhat was wrong before:\n{error}\n"));
+    }
+    if !known.is_empty() {
+        prompt.push_str(&format!("\nWhat others have learned:\n{known}"));
+    }
+    prompt.push_str(&format!(
+        "\nOther agents work on the same repository in worktrees of their own. Before you change a file that one of them may want, ask: \
+         loopctl lock PATH --loop {} --wait 60. Do not push, and do not switch branches; committing is not needed.\n\
+         When it is done, exit with 0. Your claim is then verified by: {}.\n",
+        context.loop_id,
+        match context.config.gate.check.iter().map(|check| check.name.as_str()).collect::<Vec<_>>() {
+            names if names.is_empty() => "nothing yet, as no checks are configured".to_owned(),
+            names => names.join(", "),
+        }
+    ));
+    Ok(prompt)
+}

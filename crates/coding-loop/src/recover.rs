@@ -1,0 +1,100 @@
+//! The first thing a loop does: ends what its former self left running, and settles what it had begun outside of the
+//! database. A landed commit wins over a given-back test.
+
+use coord_db::process::ProcessIdentity;
+use coord_db::{JournalEntry, PassedAttempt, TestId};
+use serde_json::Value;
+use work_tree::CommitHash;
+
+use crate::Result;
+use crate::context::Context;
+use crate::landing::INTEGRATE;
+
+/// What is known of an interrupted landing.
+enum Interrupted {
+    Landed(TestId, PassedAttempt),
+    NotLanded,
+}
+
+impl Context<'_> {
+    /// Ends the agent or check that a killed former self left behind. Its keeper does so by itself; this makes sure.
+    pub(crate) fn end_leftovers(&self) -> Result<()> {
+        let Some(row) = self.db.read(|tx| tx.component(self.loop_id.as_str()))? else { return Ok(()) };
+        let same_boot = row.boot_id.as_deref() == ProcessIdentity::own().boot_id.as_deref();
+        if let (true, Some(pid), Some(start)) = (same_boot, row.child_pid, row.child_pid_start_time)
+            && let (Ok(pid), Ok(start)) = (u32::try_from(pid), u64::try_from(start))
+        {
+            match work_tree::keeper::kill_leftover(pid, start) {
+                Ok(0) => {}
+                Ok(count) => tracing::warn!(count, "ended processes that a former self had left"),
+                Err(error) => tracing::warn!(%error, "cannot end what a former self had left"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the loop in the database: settles interrupted landings, gives the former self's test back, takes the row.
+    pub(crate) fn start(&self, version: &str) -> Result<()> {
+        let own = ProcessIdentity::own();
+        let other = self.db.read(|tx| {
+            tx.loop_row(&self.loop_id)?;
+            tx.running_process(self.loop_id.as_str(), &own)
+        })?;
+        if let Some(other) = other {
+            let component = self.loop_id.to_string();
+            return Err(coord_db::Error::AlreadyRunning { component, pid: other.pid }.into());
+        }
+        self.end_leftovers()?;
+        let mut settled = Vec::new();
+        for entry in self.db.read(|tx| tx.open_journal(self.loop_id.as_str()))? {
+            let state = if entry.operation == INTEGRATE { self.look_at(&entry)? } else { Interrupted::NotLanded };
+            settled.push((entry, state));
+        }
+        self.db.write(|tx| {
+            for (entry, state) in &settled {
+                if let Interrupted::Landed(test, passed) = state {
+                    tracing::info!(%test, commit = %passed.commit, "a former self had landed this; recording it");
+                    tx.adopt_landed(test, &self.loop_id, passed)?;
+                }
+                tx.end_operation(&entry.id, matches!(state, Interrupted::Landed(..)))?;
+            }
+            tx.start_loop(&self.loop_id, &own, version)
+        })?;
+        Ok(())
+    }
+
+    /// Compares the journal with the branch: did the commit get there?
+    fn look_at(&self, entry: &JournalEntry) -> Result<Interrupted> {
+        let text = |key: &str| entry.steps.get(key).and_then(Value::as_str);
+        let (Some(test), Some(commit), Some(old)) = (text("test"), text("commit"), text("old")) else {
+            return Ok(Interrupted::NotLanded);
+        };
+        let (Ok(test), Ok(hash)) = (test.parse::<TestId>(), CommitHash::new(commit)) else {
+            return Ok(Interrupted::NotLanded);
+        };
+        let known = self.repository.resolve(commit)?.is_some();
+        let head = self.repository.resolve(&self.integration_ref())?;
+        let landed = match head {
+            // An attempt that changed nothing landed as soon as it was written down: its gate had passed at the head.
+            Some(head) => known && (commit == old || self.repository.is_ancestor(&hash, &head)?),
+            None => false,
+        };
+        if !landed {
+            return Ok(Interrupted::NotLanded);
+        }
+        let list = |key: &str| entry.steps.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(Interrupted::Landed(
+            test,
+            PassedAttempt {
+                commit: commit.to_owned(),
+                checks: list("checks")
+                    .iter()
+                    .filter_map(|pair| Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_bool()?)))
+                    .collect(),
+                duration_seconds: entry.steps.get("seconds").and_then(Value::as_i64).unwrap_or_default(),
+                tokens_estimated: None,
+                files_modified: list("files").iter().filter_map(|file| Some(file.as_str()?.to_owned())).collect(),
+            },
+        ))
+    }
+}
