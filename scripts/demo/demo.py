@@ -28,7 +28,7 @@ class Demo:
         self.repository = self.folder / "repository"
         self.stage = self.folder / "stage"
         self.home = self.repository / "coding-loops"
-        self.binaries = pathlib.Path(binaries)
+        self.binaries = pathlib.Path(binaries).resolve()
 
     def loopctl(self, *arguments, check=True):
         command = [str(self.binaries / "loopctl"), "--db", str(self.home / "coordination.db"), *arguments]

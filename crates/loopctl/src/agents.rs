@@ -16,6 +16,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output::{safe, safe_block};
 use crate::sentence::{count, list};
 use crate::steer::{release_for, settle_by_hand};
+use crate::submit::worktree_for;
 use crate::wait::{Waiter, Woken};
 use crate::when::{clock, span};
 
@@ -24,7 +25,7 @@ use crate::when::{clock, span};
 /// # Errors
 /// Exit 1 if none is ready, the loop has one in hand, is paused, or a process of its own drives it.
 pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     // A paused loop is settled for good, although nothing is claimed then.
     db.write(|tx| {
         let row = tx.loop_row(loop_id)?;
@@ -37,12 +38,19 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     })?;
     let claimed = db.write(|tx| tx.claim_next_test(loop_id, true))?;
     let Some(test) = claimed else { return Err(Failure::No(none_ready(&db, loop_id)?)) };
+    let worktree = worktree_for(&db, &config, loop_id);
     if cx.out.json {
-        return cx.out.document(&test);
+        let mut document = serde_json::to_value(&test).unwrap_or_default();
+        document["worktree"] = json!(worktree);
+        return cx.out.document(&document);
     }
     let mut text = format!("{}  (attempt {} of {})", safe(test.id.as_str()), test.attempts, test.max_attempts);
     for line in [&test.notes, &test.spec_content].into_iter().flatten() {
         text.push_str(&format!("\n\n{}", safe_block(line).trim_end()));
+    }
+    if let Some(worktree) = worktree {
+        let submit = format!("loopctl submit {}", test.id);
+        text.push_str(&format!("\n\nwork in {}, then: {submit}", safe(&worktree.display().to_string())));
     }
     if let Some(error) = &test.last_error {
         text.push_str(&format!("\n\nthe attempt before: {}", safe_block(error).trim_end()));

@@ -211,6 +211,8 @@ pub enum Command {
         #[arg(long = "loop", value_name = "LOOP")]
         loop_id: LoopId,
     },
+    /// Gate, integrate and record what was made of the test in hand
+    Submit { test: TestId },
     /// End an attempt without a pass
     GiveBack {
         test: TestId,

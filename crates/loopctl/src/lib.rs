@@ -21,6 +21,7 @@ mod see;
 mod setup;
 mod share;
 mod steer;
+mod submit;
 mod wait;
 
 use std::process::ExitCode;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> Outcome {
         Command::AckAlert { id } => steer::ack_alert(&cx, &id),
 
         Command::Next { loop_id } => agents::next(&cx, &loop_id),
+        Command::Submit { test } => submit::submit(&cx, &test),
         Command::GiveBack { test, category, reason } => agents::give_back(&cx, &test, category, reason.as_deref()),
         Command::Beat { loop_id, pid } => agents::beat(&cx, &loop_id, pid),
         Command::Lock(args) => agents::lock(&cx, args),

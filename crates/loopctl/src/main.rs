@@ -1,5 +1,7 @@
 //! `loopctl`: see the library.
 
 fn main() -> std::process::ExitCode {
+    // `submit` runs checks, and each command runs under this executable as its keeper.
+    work_tree::keeper::run_if_asked();
     loopctl::main()
 }

@@ -130,6 +130,13 @@ impl Out {
         self.raw(&(json_text(value, false) + "\n"))
     }
 
+    /// Says what is being done, to a person who waits at a terminal.
+    pub fn progress(&self, text: &str) {
+        if !self.quiet && std::io::stderr().is_terminal() {
+            eprintln!("{}", safe(text));
+        }
+    }
+
     /// Lines of text, made safe already.
     ///
     /// # Errors

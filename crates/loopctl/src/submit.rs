@@ -1,0 +1,84 @@
+//! For a loop that is driven by hand: where to work, and `submit`, the same gate and integration that every loop goes through.
+
+use std::path::PathBuf;
+
+use coding_loop::SubmitOutcome;
+use coord_db::{Config, Database, Error, LoopId, TestId};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::context::{Context, is_driven};
+use crate::exit::{Failure, Outcome};
+
+fn failure(error: coding_loop::Error) -> Failure {
+    match error {
+        coding_loop::Error::Db(error) => error.into(),
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(&other);
+            while let Some(cause) = source {
+                text.push_str(&format!(": {cause}"));
+                source = cause.source();
+            }
+            Failure::No(text)
+        }
+    }
+}
+
+/// The loop's worktree, ready for an attempt. None, with a word on stderr, where there is no repository to work in.
+pub fn worktree_for(db: &Database, config: &Config, loop_id: &LoopId) -> Option<PathBuf> {
+    match coding_loop::prepare_worktree(db, config, loop_id) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            eprintln!("loopctl: no worktree was prepared: {error}; work where you like");
+            None
+        }
+    }
+}
+
+/// `loopctl submit`: gates, integrates and records.
+///
+/// # Errors
+/// Exit 1 if the gate says no or the test is not in progress, 4 for an unknown test.
+pub fn submit(cx: &Context, test: &TestId) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    db.read(|tx| {
+        let row = tx.loop_row(&tx.test(test)?.loop_id)?;
+        if is_driven(tx, &row)? {
+            return Err(Error::Refused(format!("loop {} is driven by its own process, which submits by itself", row.id)));
+        }
+        Ok(())
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::No(format!("cannot make a runtime: {error}")))?;
+    let outcome = runtime.block_on(async {
+        let (sender, stop) = watch::channel(false);
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot take signals: {error}")))?;
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                if signal.recv().await.is_some() {
+                    sender.send_replace(true);
+                }
+            });
+        }
+        cx.out.progress(&format!("{test}: waiting for leases, then the gate"));
+        coding_loop::submit(&db, &config, test, stop).await.map_err(failure)
+    })?;
+    match outcome {
+        SubmitOutcome::Passed { commit } if cx.out.json => {
+            let proofs = db.read(|tx| tx.proofs(test, None))?;
+            cx.out.document(&json!({"test_id": test, "status": "passed", "commit": commit, "proofs": proofs}))
+        }
+        SubmitOutcome::Passed { commit } => {
+            cx.out.text(&format!("{test} passed and landed on {} as {}", config.repository.integration_branch, commit.short()))
+        }
+        SubmitOutcome::Failed { status, category, message } => Err(Failure::No(format!(
+            "{test} did not pass and is {status} ({category}): {message}; its work is kept, see loopctl status {test}"
+        ))),
+        SubmitOutcome::GivenBack { reason } => Err(Failure::No(format!("{test} was given back: {reason}"))),
+    }
+}
