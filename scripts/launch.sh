@@ -23,7 +23,9 @@ esac
 declare -A pid=() starts=() retry_at=() command=()
 order=() display='' director=''
 
-say() { printf '%(%H:%M:%S)T  %s\n' -1 "$*" >&2; }
+say() { printf '%(%H:%M:%S)T  %s\n' -1 "$*" >&3; }
+
+exec 3>&2
 
 build() {
   bin=${CODING_LOOPS_BIN:-}
@@ -145,6 +147,7 @@ else
 fi
 mkdir -p "$home/logs"
 
+exec 2>/dev/null # the shell's own words about jobs that were killed; ours go to 3
 trap 'stop_all; exit 130' INT TERM
 trap 'stop_all' EXIT
 
@@ -162,7 +165,7 @@ for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_re
 if [ -t 1 ]; then loopctl status --watch & else loopctl timeline --follow & fi
 display=$!
 if [ -n "$demo" ]; then
-  python3 "$project/scripts/demo/demo.py" direct "$demo" "$bin" &
+  python3 "$project/scripts/demo/demo.py" direct "$demo" "$bin" 2>&3 &
   director=$!
 fi
 
@@ -177,5 +180,5 @@ director=
 stop_all
 trap - EXIT
 [ "$code" = 0 ] || say "the demo's time is over before everything was settled"
-python3 "$project/scripts/demo/demo.py" report "$demo" "$bin" || code=$?
+python3 "$project/scripts/demo/demo.py" report "$demo" "$bin" 2>&3 || code=$?
 exit "$code"

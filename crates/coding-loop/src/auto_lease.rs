@@ -176,7 +176,9 @@ impl Context<'_> {
     /// Says that the loop lives: its beat, its leases, its waits.
     pub(crate) fn beat(&self, attempt: Option<&Attempt>) -> Result<()> {
         self.db.write_quietly(|tx| {
-            tx.beat(&coord_db::ComponentId::from(&self.loop_id), coord_db::HealthStatus::Healthy, None)?;
+            if self.managed {
+                tx.beat(&coord_db::ComponentId::from(&self.loop_id), coord_db::HealthStatus::Healthy, None)?;
+            }
             tx.renew_all(&self.loop_id, self.config.lease.ttl_seconds)?;
             for (id, _) in attempt.iter().flat_map(|attempt| &attempt.waiting) {
                 tx.extend_request(id, tx.now().plus_seconds(WAIT_SECONDS))?;

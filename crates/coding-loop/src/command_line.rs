@@ -93,7 +93,7 @@ fn run(line: &CommandLine) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot make a runtime", error))?;
-    let context = Context::new(&db, &config, loop_id.clone())?;
+    let context = Context::new(&db, &config, loop_id.clone(), true)?;
     runtime.block_on(async {
         let stop = stop_signal()?;
         context.start(env!("CARGO_PKG_VERSION"))?;

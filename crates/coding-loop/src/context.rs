@@ -17,6 +17,8 @@ pub(crate) struct Context<'a> {
     pub(crate) repository: Repository,
     /// The folder of the database.
     pub(crate) home: PathBuf,
+    /// False for a loop that is driven by hand: it has no process that could beat.
+    pub(crate) managed: bool,
 }
 
 /// A claimed test and where it is being worked on.
@@ -35,11 +37,11 @@ pub(crate) struct Attempt {
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(db: &'a Database, config: &'a Config, loop_id: LoopId) -> Result<Self> {
+    pub(crate) fn new(db: &'a Database, config: &'a Config, loop_id: LoopId, managed: bool) -> Result<Self> {
         let path = db.path().ok_or_else(|| Error::SetUp("a loop needs a database file".to_owned()))?;
         let home = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
         let repository = Repository::open(&config.repository_path())?;
-        Ok(Self { db, config, loop_id, repository, home })
+        Ok(Self { db, config, loop_id, repository, home, managed })
     }
 
     /// The branch that verified work goes to.

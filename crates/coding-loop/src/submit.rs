@@ -40,7 +40,7 @@ pub enum SubmitOutcome {
 /// # Errors
 /// If there is no repository to work in.
 pub fn prepare_worktree(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
-    let context = Context::new(db, config, loop_id.clone())?;
+    let context = Context::new(db, config, loop_id.clone(), false)?;
     let worktree = context.worktree()?;
     context.tidy(&worktree, "left from before the attempt")?;
     Ok(worktree.root().to_owned())
@@ -58,7 +58,7 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
             format!("test {} is {}, not in progress; claim it with loopctl next --loop {}", test.id, test.status, test.loop_id);
         return Err(coord_db::Error::Refused(text).into());
     }
-    let context = Context::new(db, config, test.loop_id.clone())?;
+    let context = Context::new(db, config, test.loop_id.clone(), false)?;
     let branch = context.branch()?;
     let here = std::env::current_dir().ok().and_then(|here| WorkTree::open(&here).ok());
     let worktree = match here {

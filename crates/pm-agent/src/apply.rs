@@ -1,0 +1,147 @@
+//! Carrying out one action in the transaction of the pass.
+//!
+//! What the rows no longer allow (a test that has been removed meanwhile, an answer that came first) is logged and left
+//! undone; it must not fail the pass, which would be tried again for ever.
+
+use std::collections::BTreeMap;
+
+use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested};
+use coord_db::{ActorId, AlertType, Error, EventId, LoopId, NewAlert, NewEvent, Payload, Result, Severity, TestId, WriteTx};
+use serde_json::{Value, json};
+
+use crate::decide::{Act, Action, Verdict};
+use crate::perform::OPERATION;
+
+pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
+    carry_out(tx, &action.act, action.cause.as_ref())
+}
+
+/// Lets the pass go on where the rows say no.
+fn tolerate<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ (Error::NotFound { .. } | Error::Refused(_) | Error::Invalid(_) | Error::Exists { .. })) => {
+            tracing::warn!(%error, "left undone");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn pm() -> Result<ActorId> {
+    "pm".parse()
+}
+
+fn publish(tx: &WriteTx<'_>, payload: impl Into<Payload>, cause: Option<&EventId>) -> Result<EventId> {
+    tx.publish(&NewEvent::new(pm()?, payload).caused_by_id(cause.cloned()))
+}
+
+fn who(by_human: bool) -> Result<ActorId> {
+    if by_human { Ok(ActorId::human()) } else { pm() }
+}
+
+fn judge(tx: &WriteTx<'_>, id: &str, verdict: &Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Settle(settlement) => {
+            tracing::info!(reason = settlement.reason, "settled a conflict");
+            tx.settle_conflict(id, &settlement.winner, &settlement.loser, Some(&settlement.winner_test))
+        }
+        Verdict::Over(why) => tx.resolve_conflict(id, why),
+        Verdict::Later => Ok(()),
+    }
+}
+
+fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()> {
+    let event = |id: Option<&EventId>| id.map_or(Ok(None), |id| tx.event(id.as_str()));
+    match act {
+        Act::OpenConflict { file, one, other, verdict } => {
+            let Some(cause) = cause else { return Ok(()) };
+            if let Some(id) = tx.add_conflict(file, one, other, cause)? {
+                judge(tx, &id, verdict)?;
+            }
+        }
+        Act::JudgeConflict { id, verdict } => judge(tx, id, verdict)?,
+        Act::Pause { loop_id, reason, by_human } => {
+            let payload = PauseRequested { loop_id: loop_id.clone(), reason: reason.clone(), requested_by: who(*by_human)? };
+            publish(tx, payload, cause)?;
+        }
+        Act::Resume { loop_id, reason } => {
+            let payload = ResumeRequested { loop_id: loop_id.clone(), reason: reason.clone(), requested_by: pm()? };
+            publish(tx, payload, cause)?;
+        }
+        Act::Restart { loop_id, reason, by_human } => {
+            let payload = RestartRequested { loop_id: loop_id.clone(), reason: reason.clone(), requested_by: who(*by_human)? };
+            publish(tx, payload, cause)?;
+        }
+        Act::Ask(question) => {
+            let id = tolerate(tx.ask(question, event(cause)?.as_ref()))?;
+            tracing::info!(decision = ?id, summary = question.summary, "asked the human");
+        }
+        Act::Resolve { id, choice, by_human, comment, then } => {
+            let cause = event(cause)?;
+            let resolved = tolerate(tx.resolve_decision(id, choice.as_deref(), *by_human, comment.as_deref(), cause.as_ref()))?;
+            if let Some(said) = resolved {
+                tracing::info!(decision = %id, choice, by_human, "settled a decision");
+                follow(tx, then, &said)?;
+            }
+        }
+        Act::Announce { id, then } => {
+            if let Some(said) = tolerate(tx.announce_decision(id))? {
+                tracing::info!(decision = %id, "applied a decision that another hand has settled");
+                follow(tx, then, &said)?;
+            }
+        }
+        Act::ResetTest { test } => drop(tolerate(tx.reset_test(test))?),
+        Act::RedoTest { test, reason } => {
+            if tolerate(tx.reset_test_because(test, reason))? == Some(false) {
+                tracing::info!(%test, "is pending or in progress already");
+            }
+        }
+        Act::SkipTest { test, reason } => drop(tolerate(tx.skip_test(test, Some(reason)))?),
+        Act::SkipQueue { loop_id, reason } => {
+            for test in tx.queue_of(loop_id)? {
+                tolerate(tx.skip_test(&test.id, Some(reason)))?;
+            }
+        }
+        Act::ClearDependency { test } => drop(tolerate(tx.clear_dependency(test))?),
+        Act::HandOn { from, moves } => hand_on(tx, from, moves, cause)?,
+        Act::Supersede { id, by } => drop(tolerate(tx.supersede_knowledge(id, by))?),
+        Act::AnswerChange { id, to, by_human } => {
+            tolerate(tx.resolve_change_because(id, *to, &who(*by_human)?, cause.cloned()))?;
+        }
+        Act::CloseAlert { fingerprint } => drop(tx.close_alert(fingerprint)?),
+        Act::Notify { id, message } => drop(tx.begin_operation_once(id, OPERATION, "pm", message, cause)?),
+        Act::Ignore(why) => tracing::info!(why, "ignored"),
+    }
+    Ok(())
+}
+
+fn follow(tx: &WriteTx<'_>, acts: &[Act], said: &EventId) -> Result<()> {
+    acts.iter().try_for_each(|act| carry_out(tx, act, Some(said)))
+}
+
+fn hand_on(tx: &WriteTx<'_>, from: &LoopId, moves: &[(TestId, LoopId)], cause: Option<&EventId>) -> Result<()> {
+    let fingerprint = format!("reassigned:{from}");
+    // An alert that stands tells of earlier moves too.
+    let told = tx.open_alert(&fingerprint)?.and_then(|alert| alert.context.get("tests").cloned());
+    let mut tests: BTreeMap<String, Value> =
+        told.as_ref().and_then(Value::as_object).map(|told| told.clone().into_iter().collect()).unwrap_or_default();
+    for (test, to) in moves {
+        if tolerate(tx.move_test(test, to))?.is_some() {
+            tests.insert(test.to_string(), json!(to));
+        }
+    }
+    let list: Vec<String> = tests.iter().map(|(test, to)| format!("{test} to {}", to.as_str().unwrap_or_default())).collect();
+    let message = format!("{from} is dead; its tests were handed on: {}", list.join(", "));
+    tracing::info!("{message}");
+    tx.raise_alert(&NewAlert {
+        fingerprint,
+        severity: Severity::Info,
+        alert_type: AlertType::Resource,
+        source: "pm".to_owned(),
+        message,
+        context: json!({ "kind": "reassigned", "loop_id": from, "tests": tests }),
+        event_id: cause.cloned(),
+    })?;
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! What pm asks the human, and the few acts that go with asking.
+
+use std::collections::BTreeMap;
+
+use coord_db::payload::{DecisionOption, KnowledgeConflict, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked};
+use coord_db::{ActorId, DecisionStatus, EventId, LoopId, LoopStatus, NewDecision, Payload, Test, TestId, TestStatus};
+use serde_json::{Value, json};
+use supervisor::Inbound;
+
+use super::{Act, Work, counts_as_blocked, first_line};
+use crate::snapshot::{MOST_QUESTIONS, PmSnapshot, about_test, text_of};
+
+/// A question in the making.
+struct Question<'a> {
+    decision_type: &'a str,
+    fingerprint: String,
+    summary: String,
+    options: &'a [(&'a str, String)],
+    default: Option<&'a str>,
+    context: Value,
+}
+
+fn put(work: &mut Work<'_>, question: Question<'_>, cause: Option<&EventId>) -> bool {
+    // "pm" fits the grammar of ids.
+    let Ok(pm) = "pm".parse::<ActorId>() else { return false };
+    let mut context = question.context;
+    if let (Some(context), Some(cause)) = (context.as_object_mut(), cause) {
+        context.insert("event_id".to_owned(), json!(cause));
+    }
+    let options = question.options.iter();
+    let new = NewDecision {
+        decision_type: question.decision_type.to_owned(),
+        summary: question.summary,
+        options: options.map(|(id, text)| DecisionOption { id: (*id).to_owned(), description: text.clone() }).collect(),
+        default_option: question.default.map(str::to_owned),
+        context,
+        timeout_minutes: Some(work.config.pm.decision_timeout_minutes.max(0)),
+        requested_by: pm,
+        fingerprint: Some(question.fingerprint),
+    };
+    work.ask(new, cause)
+}
+
+/// Asks what the inbox and the rows call for.
+pub(super) fn ask(work: &mut Work<'_>) {
+    let mut changes: BTreeMap<&str, &EventId> = BTreeMap::new();
+    for inbound in &work.at.inbox {
+        match &inbound.payload {
+            Payload::TestBlocked(said) => blocked_as_said(work, inbound, said),
+            Payload::StuckDetected(said) => stuck(work, inbound, said),
+            Payload::RegressionDetected(said) => regression(work, inbound, said),
+            Payload::ResourceWarning(said) => budget(work, inbound, said),
+            Payload::KnowledgeConflict(said) => knowledge(work, inbound, said),
+            Payload::ChangeRequested(said) => drop(changes.insert(&said.request_id, &inbound.event.id)),
+            _ => {}
+        }
+    }
+    let mut room = MOST_QUESTIONS;
+    for test in &work.at.blocked {
+        let error = test.last_error.as_deref().unwrap_or_default();
+        if room > 0 && blocked(work, test, test.attempts, error, work.at.blocked_by.get(&test.id)) {
+            room -= 1;
+        }
+    }
+    for request in &work.at.change_requests {
+        if room == 0 {
+            break;
+        }
+        let options = [
+            ("approve", format!("{} may make the change", request.requestor_loop)),
+            ("reject", "it may not; this is what happens without an answer".to_owned()),
+        ];
+        let question = Question {
+            decision_type: "change_request",
+            fingerprint: format!("change:{}", request.id),
+            summary: format!(
+                "{} asks to {} {}, which {} owns: {}",
+                request.requestor_loop,
+                request.request_type,
+                request.resource_path,
+                request.owner_loop,
+                first_line(&request.description)
+            ),
+            options: &options,
+            default: Some("reject"),
+            context: json!({
+                "request_id": request.id, "resource_path": request.resource_path,
+                "requestor_loop": request.requestor_loop, "owner_loop": request.owner_loop,
+            }),
+        };
+        if put(work, question, changes.get(request.id.as_str()).copied()) {
+            room -= 1;
+        }
+    }
+    for test in &work.at.stalled {
+        if room > 0 && stalled(work, test) {
+            room -= 1;
+        }
+    }
+}
+
+fn blocked_as_said(work: &mut Work<'_>, inbound: &Inbound, said: &TestBlocked) {
+    let Some(test) = work.at.tests.get(&said.test_id) else {
+        return work.ignore(inbound, "there is no such test");
+    };
+    if !counts_as_blocked(test) {
+        return work.ignore(inbound, &format!("test {} is {} by now", test.id, test.status));
+    }
+    let attempted = test.last_attempt_at.unwrap_or(test.created_at);
+    let last = work.at.questions.get(&about_test(test.id.as_str()));
+    let asked = last.is_some_and(|last| last.decision_type == "blocked" && last.requested_at >= attempted);
+    if asked || !blocked(work, test, said.attempts, &said.last_error, Some(&inbound.event.id)) {
+        work.ignore(inbound, "the human has been asked about this test already");
+    }
+}
+
+fn blocked(work: &mut Work<'_>, test: &Test, attempts: i64, error: &str, cause: Option<&EventId>) -> bool {
+    let waiting: Vec<String> = work.at.dependents.get(&test.id).into_iter().flatten().map(ToString::to_string).collect();
+    let dependents =
+        if waiting.is_empty() { "no test waits for it".to_owned() } else { format!("waiting for it: {}", waiting.join(", ")) };
+    let word = if test.status == TestStatus::Failed { "failed for good" } else { "is blocked" };
+    let error = first_line(error);
+    let told = if error.is_empty() { String::new() } else { format!("; last error: {error}") };
+    let skipped = if waiting.is_empty() {
+        "it is taken out of the queue".to_owned()
+    } else {
+        format!(
+            "it is taken out of the queue; what waits for it ({}) keeps waiting and you are asked about it",
+            waiting.join(", ")
+        )
+    };
+    let options = [
+        ("retry", format!("its attempts are forgotten and {} tries it again", test.loop_id)),
+        ("skip", skipped),
+        ("leave", "it stays as it is, and so does what waits for it; this is what happens without an answer".to_owned()),
+    ];
+    let question = Question {
+        decision_type: "blocked",
+        fingerprint: about_test(test.id.as_str()),
+        summary: format!("test {} of {} {word} after {attempts} attempts{told}; {dependents}", test.id, test.loop_id),
+        options: &options,
+        default: Some("leave"),
+        context: json!({
+            "test_id": test.id, "loop_id": test.loop_id, "attempts": attempts, "last_error": error, "dependents": waiting,
+        }),
+    };
+    put(work, question, cause)
+}
+
+fn stuck(work: &mut Work<'_>, inbound: &Inbound, said: &StuckDetected) {
+    let Some(row) = work.at.loops.get(&said.loop_id) else {
+        return work.ignore(inbound, "there is no such loop");
+    };
+    if row.status != LoopStatus::Running {
+        return work.ignore(inbound, &format!("{} is {} by now", row.id, row.status));
+    }
+    let test = said.test_id.as_ref().and_then(|id| work.at.tests.get(id));
+    if let Some(test) = test
+        && !matches!(test.status, TestStatus::InProgress | TestStatus::Pending)
+    {
+        return work.ignore(inbound, &format!("test {} is {} by now", test.id, test.status));
+    }
+    let error = first_line(said.last_error.as_deref().unwrap_or_default());
+    let told = if error.is_empty() { String::new() } else { format!("; last error: {error}") };
+    let on = said.test_id.as_ref().map_or_else(String::new, |id| format!(" on test {id}"));
+    let mut options = vec![
+        ("wait", format!("{} works on; this is what happens without an answer", row.id)),
+        ("restart", format!("{} gives up its attempt, keeps its work aside and begins afresh", row.id)),
+        ("pause", format!("{} stops until you resume it", row.id)),
+    ];
+    if test.is_some() {
+        options.push(("skip", "the test is taken out of the queue; what depends on it keeps waiting".to_owned()));
+    }
+    let question = Question {
+        decision_type: "stuck",
+        fingerprint: said.test_id.as_ref().map_or_else(|| format!("stuck:{}", row.id), |id| about_test(id.as_str())),
+        summary: format!(
+            "{} makes no progress{on}: {} failures in a row, stuck for {} minutes{told}",
+            row.id, said.consecutive_failures, said.stuck_for_minutes
+        ),
+        options: &options,
+        default: Some("wait"),
+        context: json!({ "test_id": test.map(|test| &test.id), "loop_id": row.id, "last_error": error }),
+    };
+    if !put(work, question, Some(&inbound.event.id)) {
+        work.ignore(inbound, "a question about this is open already");
+    }
+}
+
+fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected) {
+    let matter = said.first_bad_commit.clone().unwrap_or_else(|| said.test_id.to_string());
+    let blamed = said.blamed_test.as_ref().filter(|id| work.at.tests.contains_key(*id));
+    let redo: &TestId = blamed.unwrap_or(&said.test_id);
+    let since = said.first_bad_commit.as_ref().map_or_else(
+        || format!("; somewhere after commit {}", said.last_passed_commit),
+        |commit| format!(" since commit {commit}"),
+    );
+    let by = match (&said.blamed_loop, &said.blamed_test) {
+        (Some(loop_id), Some(test)) => format!(", which {loop_id} made for test {test}"),
+        (Some(loop_id), None) => format!(", which {loop_id} made"),
+        (None, Some(test)) => format!(", made for test {test}"),
+        (None, None) => String::new(),
+    };
+    let options = [
+        ("fix_forward", format!("test {redo} is done again, and told what broke; this is what happens without an answer")),
+        ("accept", "it is left as it is".to_owned()),
+    ];
+    let question = Question {
+        decision_type: "regression",
+        fingerprint: format!("regression:{matter}"),
+        summary: format!("test {}, which had passed, fails on the integration branch{since}{by}", said.test_id),
+        options: &options,
+        default: Some("fix_forward"),
+        context: json!({
+            "test_id": said.test_id, "loop_id": said.blamed_loop, "blamed_test": blamed,
+            "first_bad_commit": said.first_bad_commit, "last_passed_commit": said.last_passed_commit,
+            "output_tail": said.output_tail,
+        }),
+    };
+    if !put(work, question, Some(&inbound.event.id)) {
+        work.ignore(inbound, "the question about this commit is open already");
+    }
+}
+
+/// What names one budget that has been used up: of one loop's test, or of a day.
+pub(crate) fn budget_fingerprint(at: &PmSnapshot, inbound: &Inbound, said: &ResourceWarning) -> String {
+    match &said.loop_id {
+        Some(loop_id) => {
+            let named = text_of(&inbound.event.payload, "test_id");
+            let test = named.or_else(|| at.in_hand.get(loop_id).map(|test| test.id.as_str())).unwrap_or("-");
+            format!("budget:{loop_id}:{}:{test}", said.resource)
+        }
+        None => format!("budget:day:{}:{}", said.resource, &inbound.event.timestamp.to_rfc3339()[..10]),
+    }
+}
+
+fn budget(work: &mut Work<'_>, inbound: &Inbound, said: &ResourceWarning) {
+    if said.percentage < 100 || !matches!(said.resource.as_str(), "tokens" | "seconds" | "minutes" | "tests") {
+        return;
+    }
+    let fingerprint = budget_fingerprint(work.at, inbound, said);
+    if let Some(last) = work.at.questions.get(&fingerprint) {
+        if last.status == DecisionStatus::Pending {
+            return work.ignore(inbound, "the question about this budget is open already");
+        }
+        if last.choice.as_deref() == Some("continue") {
+            return work.ignore(inbound, "this budget may be exceeded, by decision");
+        }
+    }
+    let named = text_of(&inbound.event.payload, "test_id").and_then(|id| work.test(id));
+    if let Some(test) = named
+        && !matches!(test.status, TestStatus::InProgress | TestStatus::Pending)
+    {
+        return work.ignore(inbound, &format!("test {} is {} by now", test.id, test.status));
+    }
+    let loops: Vec<LoopId> = match &said.loop_id {
+        Some(id) => work.at.running(id).map(|row| row.id.clone()).into_iter().collect(),
+        None => work.at.loops.keys().filter(|id| work.at.running(id).is_some()).cloned().collect(),
+    };
+    if loops.is_empty() {
+        return work.ignore(inbound, "no loop that it is about is running");
+    }
+    let names = loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(", ");
+    let in_hand = said.loop_id.as_ref().and_then(|id| work.at.in_hand.get(id));
+    let test = named.or(in_hand).map(|test| &test.id);
+    let of = match (&said.loop_id, test) {
+        (Some(id), Some(test)) => format!("of test {test} of {id}"),
+        (Some(id), None) => format!("of {id}"),
+        (None, _) => "of the day".to_owned(),
+    };
+    let spent =
+        format!("the budget {of} is used up: {} of {} {} ({} %)", said.current, said.limit, said.resource, said.percentage);
+    let options = [
+        ("continue", format!("{names} go on, beyond the budget")),
+        ("stop", format!("{names} stay paused until you resume them; this is what happens without an answer")),
+    ];
+    let question = Question {
+        decision_type: "budget",
+        fingerprint,
+        summary: format!("{spent}; {names} paused"),
+        options: &options,
+        default: Some("stop"),
+        context: json!({
+            "loops": loops, "loop_id": said.loop_id, "test_id": test, "resource": said.resource,
+            "current": said.current, "limit": said.limit, "percentage": said.percentage,
+        }),
+    };
+    if put(work, question, Some(&inbound.event.id)) {
+        for loop_id in loops {
+            work.newly_held.insert(loop_id.clone());
+            let reason = format!("{spent}, so {loop_id} waits for an answer");
+            work.act(Act::Pause { loop_id, reason, by_human: false }, Some(&inbound.event.id));
+        }
+    }
+}
+
+fn knowledge(work: &mut Work<'_>, inbound: &Inbound, said: &KnowledgeConflict) {
+    let stands = |id: &str| work.at.knowledge.get(id).filter(|item| item.superseded_by.is_none());
+    let (Some(new), Some(old)) = (stands(&said.new_knowledge_id), stands(&said.existing_knowledge_id)) else {
+        return work.ignore(inbound, "one of the two no longer stands");
+    };
+    if new.id == old.id {
+        return work.ignore(inbound, "an item does not contradict itself");
+    }
+    let options = [
+        ("keep_old", format!("this stands: {}", first_line(&old.content))),
+        ("keep_new", format!("this stands: {}", first_line(&new.content))),
+    ];
+    let question = Question {
+        decision_type: "knowledge",
+        fingerprint: format!("knowledge:{}:{}", new.id, old.id),
+        summary: first_line(&said.conflict_description),
+        options: &options,
+        default: None,
+        context: json!({
+            "new_knowledge_id": new.id, "existing_knowledge_id": old.id, "loop_id": new.loop_id, "topic": new.topic,
+        }),
+    };
+    if !put(work, question, Some(&inbound.event.id)) {
+        work.ignore(inbound, "the question about these two is open already");
+    }
+}
+
+/// Asks about a pending test whose dependency will not pass by itself, once for each state of the dependency.
+fn stalled(work: &mut Work<'_>, test: &Test) -> bool {
+    let Some(named) = &test.depends_on else { return false };
+    let dependency = work.at.tests.get(named);
+    let state = dependency.map_or("missing", |dependency| dependency.status.as_str());
+    // A time from the future would ask again and again.
+    let attempted = dependency.and_then(|dependency| dependency.last_attempt_at).filter(|at| *at <= work.at.now);
+    let of_dependency = work.at.questions.get(&about_test(named.as_str()));
+    if let Some(last) = work.at.questions.get(&about_test(test.id.as_str())) {
+        let same = last.decision_type == "dependency"
+            && text_of(&last.context, "dependency") == Some(named.as_str())
+            && text_of(&last.context, "dependency_status") == Some(state)
+            && attempted.is_none_or(|at| last.requested_at >= at);
+        if last.status == DecisionStatus::Pending || same {
+            return false;
+        }
+    }
+    if state != "skipped" {
+        let open = of_dependency.is_some_and(|last| last.status == DecisionStatus::Pending)
+            || work.asked.contains(&about_test(named.as_str()))
+            || work.at.blocked.iter().any(|blocked| blocked.id == *named);
+        if open {
+            return false;
+        }
+        let since = [of_dependency.and_then(|last| last.decided_at), attempted].into_iter().flatten().max();
+        let since = since.unwrap_or(test.created_at).max(test.created_at);
+        let due = since.plus_seconds(work.config.pm.dependency_wait_minutes.saturating_mul(60));
+        if due > work.at.now {
+            work.plan.look_again(due);
+            return false;
+        }
+    }
+    let options = [
+        ("run_anyway", format!("{} is done without {named}", test.id)),
+        ("skip", format!("{} is taken out of the queue too; what depends on it keeps waiting", test.id)),
+        ("wait", format!("{} waits for {named}; this is what happens without an answer", test.id)),
+    ];
+    let what = if dependency.is_some() { format!("is {state}") } else { "does not exist".to_owned() };
+    let question = Question {
+        decision_type: "dependency",
+        fingerprint: about_test(test.id.as_str()),
+        summary: format!("test {} of {} waits for test {named}, which {what}", test.id, test.loop_id),
+        options: &options,
+        default: Some("wait"),
+        context: json!({
+            "test_id": test.id, "loop_id": test.loop_id, "dependency": named, "dependency_status": state,
+        }),
+    };
+    put(work, question, of_dependency.and_then(|last| last.event_id.as_ref()))
+}

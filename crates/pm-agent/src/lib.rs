@@ -1,0 +1,77 @@
+//! pm: settles conflicts, dependencies and lost loops, asks the human where a judgement is theirs, and applies the answer.
+//!
+//! It must never run a command other than the human's own `notify.command`, and never touch git. What it has asked,
+//! paused or handed on stands in rows (decisions, conflicts, pauses, alerts), so that a restart asks, pauses and hands on
+//! nothing twice.
+
+mod apply;
+pub mod decide;
+mod perform;
+pub mod snapshot;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coord_db::{Config, Database, JournalEntry, ReadTx, Result, WriteTx};
+use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
+
+pub use decide::{Act, Action};
+pub use perform::Notified;
+pub use snapshot::PmSnapshot;
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct PmAgent {
+    config: Arc<Config>,
+    database: PathBuf,
+}
+
+/// Nothing outside of the database matters to pm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Observation;
+
+impl Supervisor for PmAgent {
+    type Observation = Observation;
+    type Snapshot = PmSnapshot;
+    type Action = Action;
+    type Outcome = Notified;
+
+    const ID: &'static str = "pm";
+    const HAS_EFFECTS: bool = true;
+
+    fn new(config: Arc<Config>, database: &Path) -> Self {
+        Self { config, database: database.to_owned() }
+    }
+
+    fn configure(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
+    fn observe(&mut self, _db: &Database) -> Result<Observation> {
+        Ok(Observation)
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, _observation: &Observation, inbox: Vec<Inbound>) -> Result<PmSnapshot> {
+        snapshot::load(&self.config, tx, inbox)
+    }
+
+    fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
+        decide::decide(config, snapshot)
+    }
+
+    fn apply(&self, tx: &WriteTx<'_>, _snapshot: &PmSnapshot, action: &Action) -> Result<()> {
+        apply::apply(tx, action)
+    }
+
+    fn perform(&self, entry: JournalEntry) -> LocalFuture<Notified> {
+        perform::notify(&self.config, &self.database, entry)
+    }
+
+    fn record(&self, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified) -> Result<()> {
+        perform::record(tx, entry, outcome)
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+}

@@ -1,0 +1,68 @@
+//! The one effect: the human's own command, from the settings alone, told of a question or a critical alert on its
+//! standard input.
+
+use std::path::Path;
+use std::time::Duration;
+
+use coord_db::{Config, JournalEntry, Result, WriteTx};
+use supervisor::LocalFuture;
+use work_tree::CommandSpec;
+
+/// The operation in the journal.
+pub const OPERATION: &str = "notify";
+
+/// How long the command may take.
+const LIMIT: Duration = Duration::from_secs(30);
+const KILL_AFTER: Duration = Duration::from_secs(2);
+/// What a notifier on a desktop needs, besides what agents are given.
+const ENVIRONMENT: [&str; 4] = ["DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"];
+
+/// How telling the human ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notified {
+    /// The command ended with exit code 0.
+    Succeeded,
+    /// It did not; in words.
+    Failed(String),
+}
+
+/// Runs the command once with what the entry says.
+pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> LocalFuture<Notified> {
+    let argv = config.notify.command.clone();
+    if entry.operation != OPERATION {
+        let why = format!("{:?} is no operation of pm", entry.operation);
+        return Box::pin(async move { Notified::Failed(why) });
+    }
+    if argv.is_empty() {
+        return Box::pin(async { Notified::Failed("notify.command is not set any more".to_owned()) });
+    }
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let names = config.agent.environment.iter().map(String::as_str).chain(ENVIRONMENT);
+    let mut env: Vec<_> = names.filter_map(|name| std::env::var_os(name).map(|value| (name.to_owned(), value))).collect();
+    env.push(("CODING_LOOPS_DB".to_owned(), absolute(database).into_os_string()));
+    let spec = CommandSpec {
+        env,
+        stdin: format!("{}\n", entry.steps).into_bytes(),
+        timeout: LIMIT,
+        kill_after: KILL_AFTER,
+        ..CommandSpec::new(argv, absolute(&config.folder))
+    };
+    Box::pin(async move {
+        let (_never, mut cancel) = tokio::sync::watch::channel(false);
+        let outcome = work_tree::run(&spec, &mut cancel, |_| {}).await;
+        if outcome.success() {
+            Notified::Succeeded
+        } else {
+            Notified::Failed(format!("{:?}: {}", outcome.end, outcome.tail.trim_end()))
+        }
+    })
+}
+
+/// Ends the entry. One try is enough: the question stands in the database all the same.
+pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified) -> Result<()> {
+    if let Notified::Failed(why) = outcome {
+        tracing::warn!(entry = %entry.id, why, "the human could not be notified");
+    }
+    tx.end_operation(&entry.id, *outcome == Notified::Succeeded)?;
+    Ok(())
+}

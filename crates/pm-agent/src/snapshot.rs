@@ -1,0 +1,401 @@
+//! What a decision depends on, read in one transaction: the inbox, and the rows that it and the open matters name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::{
+    Alert, ChangeRequest, Config, Conflict, Decision, EventFilter, EventId, HealthStatus, Knowledge, Loop, LoopId,
+    LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId, Timestamp,
+};
+use serde_json::Value;
+use supervisor::Inbound;
+
+use crate::perform::OPERATION;
+
+/// Questions asked in one pass because of rows alone.
+pub const MOST_QUESTIONS: usize = 20;
+/// Notify commands that run at a time.
+pub const MOST_NOTIFYING: usize = 4;
+/// How far back a decision that was settled by another hand is looked for.
+const ANNOUNCE_SECONDS: i64 = 7 * 24 * 3600;
+
+/// A conflict that is not over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenConflict {
+    /// Its row.
+    pub row: Conflict,
+    /// When each loop came to the file, where the event still says so.
+    pub times: Option<[(LoopId, Timestamp); 2]>,
+    /// The human has resumed the loser since.
+    pub resumed_by_human: Option<EventId>,
+}
+
+/// A pause of pm's own that stands on a loop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnPause {
+    /// Its row.
+    pub row: Pause,
+    /// It has been lifted already, and the loop has yet to take notice.
+    pub lifted: bool,
+}
+
+/// What the human has yet to be notified of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Unnotified {
+    /// A question.
+    Decision(Decision),
+    /// A critical alert.
+    Alert(Alert),
+}
+
+/// All that a decision depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PmSnapshot {
+    /// The moment of the transaction.
+    pub now: Timestamp,
+    /// What has been said and is not handled.
+    pub inbox: Vec<Inbound>,
+    /// All loops.
+    pub loops: BTreeMap<LoopId, Loop>,
+    /// How far each queue is; read only where it matters.
+    pub progress: BTreeMap<LoopId, LoopProgress>,
+    /// The test that each loop has in hand.
+    pub in_hand: BTreeMap<LoopId, Test>,
+    /// The tests that the inbox and the open matters name, where they exist.
+    pub tests: BTreeMap<TestId, Test>,
+    /// Who waits for a test that the inbox calls blocked or that is.
+    pub dependents: BTreeMap<TestId, Vec<TestId>>,
+    /// Conflicts that are not over, oldest first.
+    pub conflicts: Vec<OpenConflict>,
+    /// Open decisions, oldest first.
+    pub decisions: Vec<Decision>,
+    /// Decisions settled by a hand that did not say so.
+    pub settled_elsewhere: Vec<Decision>,
+    /// The last decision on each matter that may be asked about, by fingerprint.
+    pub questions: BTreeMap<String, Decision>,
+    /// Blocked tests that nobody has been asked about, at most [`MOST_QUESTIONS`].
+    pub blocked: Vec<Test>,
+    /// The last event that called each of them blocked, where one did.
+    pub blocked_by: BTreeMap<TestId, EventId>,
+    /// Pending tests whose dependency cannot pass by itself.
+    pub stalled: Vec<Test>,
+    /// The pending tests of loops that have been dead for long, or that a lost-loop question is open for.
+    pub queues: BTreeMap<LoopId, Vec<Test>>,
+    /// Pauses of pm's own.
+    pub own_pauses: Vec<OwnPause>,
+    /// Loops on which any pause stands.
+    pub paused: BTreeSet<LoopId>,
+    /// The event that said so, of each loop in [`PmSnapshot::queues`] that was found dead.
+    pub deaths: BTreeMap<LoopId, EventId>,
+    /// Loops whose heartbeat is not dead.
+    pub beating: BTreeSet<LoopId>,
+    /// Loops that a budget has stopped and nobody has resumed.
+    pub stopped_by_budget: BTreeSet<LoopId>,
+    /// Change requests that wait for an answer.
+    pub change_requests: Vec<ChangeRequest>,
+    /// Items of knowledge that the inbox and open decisions name.
+    pub knowledge: BTreeMap<String, Knowledge>,
+    /// Regressions that are not over; read only when one is said to be.
+    pub regressions: Vec<Regression>,
+    /// The machine has slept or its clock was set: nobody is called lost until then.
+    pub grace_until: Option<Timestamp>,
+    /// Open alerts of pm's own.
+    pub alerts: Vec<Alert>,
+    /// What the human has yet to be notified of, if there is a command.
+    pub unnotified: Vec<Unnotified>,
+    /// Notify commands that have not ended.
+    pub notifying: usize,
+}
+
+impl PmSnapshot {
+    /// An empty one.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self {
+            now,
+            inbox: Vec::new(),
+            loops: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            in_hand: BTreeMap::new(),
+            tests: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            conflicts: Vec::new(),
+            decisions: Vec::new(),
+            settled_elsewhere: Vec::new(),
+            questions: BTreeMap::new(),
+            blocked: Vec::new(),
+            blocked_by: BTreeMap::new(),
+            stalled: Vec::new(),
+            queues: BTreeMap::new(),
+            own_pauses: Vec::new(),
+            paused: BTreeSet::new(),
+            deaths: BTreeMap::new(),
+            beating: BTreeSet::new(),
+            stopped_by_budget: BTreeSet::new(),
+            change_requests: Vec::new(),
+            knowledge: BTreeMap::new(),
+            regressions: Vec::new(),
+            grace_until: None,
+            alerts: Vec::new(),
+            unnotified: Vec::new(),
+            notifying: 0,
+        }
+    }
+
+    /// A loop that works: registered and running.
+    #[must_use]
+    pub fn running(&self, id: &LoopId) -> Option<&Loop> {
+        self.loops.get(id).filter(|row| row.status == LoopStatus::Running)
+    }
+}
+
+/// A text in a decision's context.
+pub(crate) fn text_of<'a>(context: &'a Value, key: &str) -> Option<&'a str> {
+    context.get(key).and_then(Value::as_str)
+}
+
+/// The loops that a decision's context names under `loops`.
+pub(crate) fn loops_of(context: &Value) -> Vec<LoopId> {
+    let listed = context.get("loops").and_then(Value::as_array);
+    listed.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok()).collect()
+}
+
+/// True for what pm has asked itself, whose answer it applies.
+pub(crate) fn is_own(decision: &Decision) -> bool {
+    decision.requested_by.as_deref() == Some("pm")
+}
+
+/// When a dead loop's queue may be handed on.
+pub(crate) fn lost_at(config: &Config, row: &Loop) -> Timestamp {
+    row.died_at.unwrap_or(row.updated_at).plus_seconds(config.pm.reassign_after_seconds.max(0))
+}
+
+/// The fingerprint of all questions about one test.
+pub(crate) fn about_test(test: &str) -> String {
+    format!("test:{test}")
+}
+
+/// What the inbox and the open matters name.
+#[derive(Default)]
+struct Named {
+    tests: BTreeSet<String>,
+    dependents_of: BTreeSet<TestId>,
+    knowledge: BTreeSet<String>,
+    matters: BTreeSet<String>,
+    cleared: bool,
+}
+
+impl Named {
+    fn by_inbox(&mut self, inbox: &[Inbound]) {
+        for inbound in inbox {
+            match &inbound.payload {
+                Payload::TestBlocked(said) => {
+                    self.tests.insert(said.test_id.to_string());
+                    self.dependents_of.insert(said.test_id.clone());
+                    self.matters.insert(about_test(said.test_id.as_str()));
+                }
+                Payload::StuckDetected(said) => self.tests.extend(said.test_id.as_ref().map(ToString::to_string)),
+                Payload::RegressionDetected(said) => {
+                    self.tests.insert(said.test_id.to_string());
+                    self.tests.extend(said.blamed_test.as_ref().map(ToString::to_string));
+                }
+                Payload::RegressionCleared(_) => self.cleared = true,
+                Payload::ResourceWarning(_) => {
+                    self.tests.extend(text_of(&inbound.event.payload, "test_id").map(str::to_owned));
+                }
+                Payload::KnowledgeConflict(said) => {
+                    self.knowledge.insert(said.new_knowledge_id.clone());
+                    self.knowledge.insert(said.existing_knowledge_id.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn by_decision(&mut self, decision: &Decision) {
+        for key in ["test_id", "blamed_test", "dependency"] {
+            self.tests.extend(text_of(&decision.context, key).map(str::to_owned));
+        }
+        for key in ["new_knowledge_id", "existing_knowledge_id"] {
+            self.knowledge.extend(text_of(&decision.context, key).map(str::to_owned));
+        }
+    }
+}
+
+/// Reads the snapshot.
+///
+/// # Errors
+/// What the database says.
+pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmSnapshot> {
+    let mut snapshot = PmSnapshot::at(tx.now());
+    let mut named = Named::default();
+    named.by_inbox(&inbox);
+    snapshot.loops = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
+    for test in tx.tests_in_progress()? {
+        let current = snapshot.loops.get(&test.loop_id).and_then(|row| row.current_test_id.as_ref()) == Some(&test.id);
+        if current || !snapshot.in_hand.contains_key(&test.loop_id) {
+            snapshot.in_hand.insert(test.loop_id.clone(), test);
+        }
+    }
+    load_conflicts(tx, &mut snapshot, &mut named)?;
+    snapshot.decisions = tx.decisions(true)?;
+    snapshot.settled_elsewhere = tx.unannounced_decisions(snapshot.now.plus_seconds(-ANNOUNCE_SECONDS), MOST_QUESTIONS)?;
+    for decision in snapshot.decisions.iter().chain(&snapshot.settled_elsewhere).filter(|decision| is_own(decision)) {
+        named.by_decision(decision);
+    }
+    snapshot.blocked = tx.unasked_blocked_tests(MOST_QUESTIONS)?;
+    for test in &snapshot.blocked {
+        named.dependents_of.insert(test.id.clone());
+        let filter = EventFilter {
+            event_type: Some("test_blocked".to_owned()),
+            test_id: Some(test.id.to_string()),
+            limit: Some(1),
+            ..EventFilter::default()
+        };
+        snapshot.blocked_by.extend(tx.events(&filter)?.pop().map(|event| (test.id.clone(), event.id)));
+    }
+    snapshot.stalled = tx.stalled_tests()?;
+    for test in &snapshot.stalled {
+        named.matters.insert(about_test(test.id.as_str()));
+        if let Some(dependency) = &test.depends_on {
+            named.tests.insert(dependency.to_string());
+            named.matters.insert(about_test(dependency.as_str()));
+        }
+    }
+    for test in named.dependents_of {
+        let dependents = tx.dependents(&test)?.into_iter().map(|test| test.id).collect();
+        snapshot.dependents.insert(test, dependents);
+    }
+    for id in named.tests {
+        if let Some(test) = tx.find_test(&id)? {
+            snapshot.tests.insert(test.id.clone(), test);
+        }
+    }
+    for id in named.knowledge {
+        if let Ok(item) = tx.knowledge(&id) {
+            snapshot.knowledge.insert(id, item);
+        }
+    }
+    if named.cleared {
+        snapshot.regressions = tx.regressions(true)?;
+    }
+    snapshot.change_requests = tx.change_requests(Some(RequestStatus::Pending))?;
+    let conflict_said = inbox.iter().any(|inbound| matches!(inbound.payload, Payload::FileConflict(_)));
+    load_lost(config, tx, &mut snapshot, &mut named.matters, conflict_said)?;
+    for inbound in &inbox {
+        if let Payload::ResourceWarning(said) = &inbound.payload {
+            named.matters.insert(crate::decide::budget_fingerprint(&snapshot, inbound, said));
+        }
+    }
+    let matters: Vec<String> = named.matters.into_iter().collect();
+    for decision in tx.last_decisions_about(&matters)? {
+        if let Some(fingerprint) = decision.fingerprint.clone() {
+            snapshot.questions.insert(fingerprint, decision);
+        }
+    }
+    load_pauses(tx, &mut snapshot)?;
+    snapshot.alerts = tx.open_alerts_of("pm")?;
+    load_unnotified(config, tx, &mut snapshot)?;
+    snapshot.inbox = inbox;
+    Ok(snapshot)
+}
+
+fn load_conflicts(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot, named: &mut Named) -> Result<()> {
+    for row in tx.conflicts(true)? {
+        let mut times = None;
+        let mut resumed_by_human = None;
+        if let Some(loser) = &row.loser {
+            named.tests.extend(row.winner_test.as_ref().map(ToString::to_string));
+            resumed_by_human =
+                tx.newest_event_for_loop("resume_requested", "human", loser.as_str(), row.detected_at)?.map(|event| event.id);
+        } else if let Some(event) = &row.event_id
+            && let Some(event) = tx.event(event.as_str())?
+            && let Ok(Payload::FileConflict(said)) = event.parse()
+        {
+            times = Some([(said.loop_a, said.time_a), (said.loop_b, said.time_b)]);
+        }
+        snapshot.conflicts.push(OpenConflict { row, times, resumed_by_human });
+    }
+    Ok(())
+}
+
+fn load_lost(
+    config: &Config,
+    tx: &ReadTx<'_>,
+    snapshot: &mut PmSnapshot,
+    matters: &mut BTreeSet<String>,
+    compare: bool,
+) -> Result<()> {
+    let mut wanted: BTreeSet<LoopId> = snapshot
+        .decisions
+        .iter()
+        .filter(|decision| is_own(decision) && decision.decision_type == "lost_loop")
+        .filter_map(|decision| text_of(&decision.context, "loop_id")?.parse().ok())
+        .collect();
+    let dead = snapshot.loops.values().filter(|row| row.status == LoopStatus::Error);
+    wanted.extend(dead.filter(|row| lost_at(config, row) <= snapshot.now).map(|row| row.id.clone()));
+    for id in wanted {
+        let queue = tx.queue_of(&id)?;
+        if !queue.is_empty() {
+            matters.insert(format!("lost:{id}"));
+            if let Some(died) = snapshot.loops.get(&id).and_then(|row| row.died_at) {
+                let filter = EventFilter {
+                    event_type: Some("component_degraded".to_owned()),
+                    since: Some(died),
+                    ..EventFilter::default()
+                };
+                let said =
+                    tx.events(&filter)?.into_iter().find(|event| text_of(&event.payload, "component") == Some(id.as_str()));
+                snapshot.deaths.extend(said.map(|event| (id.clone(), event.id)));
+            }
+            snapshot.queues.insert(id, queue);
+        }
+    }
+    if tx.in_clock_grace()? {
+        snapshot.grace_until = Some(tx.clock_grace_until()?.unwrap_or_else(|| snapshot.now.plus_seconds(30)));
+    }
+    if compare || !snapshot.conflicts.is_empty() || !snapshot.queues.is_empty() {
+        snapshot.progress = tx.loop_progress()?.into_iter().map(|row| (row.loop_id.clone(), row)).collect();
+    }
+    if !snapshot.queues.is_empty() {
+        let (degraded, dead) = (config.heartbeat.degraded_seconds, config.heartbeat.dead_seconds);
+        for component in tx.components()? {
+            let verdict = component.verdict(snapshot.now, degraded, dead);
+            if matches!(verdict, HealthStatus::Healthy | HealthStatus::Degraded)
+                && let Ok(id) = component.component.parse::<LoopId>()
+            {
+                snapshot.beating.insert(id);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load_pauses(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
+    for row in tx.all_pauses()? {
+        snapshot.paused.insert(row.loop_id.clone());
+        if row.requested_by == "pm" {
+            // A pause from the future is left alone until it is past.
+            let lifted = row.since > snapshot.now || tx.pause_is_lifted(&row)?;
+            snapshot.own_pauses.push(OwnPause { row, lifted });
+        }
+    }
+    let budget_asked = snapshot.decisions.iter().any(|decision| is_own(decision) && decision.decision_type == "budget");
+    if budget_asked || !snapshot.own_pauses.is_empty() || !snapshot.conflicts.is_empty() {
+        snapshot.stopped_by_budget = tx.loops_stopped_by_budget()?.iter().filter_map(|id| id.parse().ok()).collect();
+    }
+    Ok(())
+}
+
+fn load_unnotified(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
+    if config.notify.command.is_empty() {
+        return Ok(());
+    }
+    snapshot.notifying = tx.open_journal("pm")?.iter().filter(|entry| entry.operation == OPERATION).count();
+    let room = MOST_NOTIFYING.saturating_sub(snapshot.notifying);
+    if room > 0 {
+        snapshot.unnotified.extend(tx.unnotified_decisions(room)?.into_iter().map(Unnotified::Decision));
+        snapshot.unnotified.extend(tx.unnotified_alerts(room)?.into_iter().map(Unnotified::Alert));
+        snapshot.unnotified.truncate(room);
+    }
+    Ok(())
+}
