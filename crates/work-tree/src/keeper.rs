@@ -336,7 +336,7 @@ pub fn kill_leftover(pid: u32, start_time: u64) -> std::io::Result<usize> {
             }
             return Err(refused.map_or_else(|| ErrorKind::TimedOut.into(), Into::into));
         }
-        std::thread::sleep(KILL_INTERVAL);
+        std::thread::park_timeout(KILL_INTERVAL);
     }
     if let Some(keeper) = keeper
         && processes::signal(keeper, Signal::KILL)?
@@ -344,7 +344,7 @@ pub fn kill_leftover(pid: u32, start_time: u64) -> std::io::Result<usize> {
         killed.insert((pid, start_time));
         let lives = |now: Process| now.start_time == start_time && !now.zombie;
         while processes::read(pid).is_some_and(lives) && Instant::now() < end {
-            std::thread::sleep(KILL_INTERVAL);
+            std::thread::park_timeout(KILL_INTERVAL);
         }
     }
     Ok(killed.len())

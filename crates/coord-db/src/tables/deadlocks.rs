@@ -1,5 +1,7 @@
 //! Deadlocks: one row for each victim and deadlock, so that each is told once.
 
+use std::collections::BTreeSet;
+
 use super::{StringList, json};
 use crate::{DeadlockOutcome, EventId, ReadTx, Result, Timestamp, WriteTx};
 
@@ -40,6 +42,15 @@ impl ReadTx<'_> {
             [],
             Deadlock::from_row,
         )
+    }
+
+    /// Who has been named as a victim since a moment.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn victims_since(&self, since: Timestamp) -> Result<BTreeSet<String>> {
+        let victims = self.query("SELECT victim FROM deadlocks WHERE detected_at >= ?1", [since], |row| row.get(0))?;
+        Ok(victims.into_iter().collect())
     }
 
     /// Deadlocks found since a moment, oldest first.

@@ -23,6 +23,27 @@ impl Event {
     }
 }
 
+/// What an event says about how a loop's tests went; nothing more is read of it, so that many can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestMark {
+    /// The event's place in the order of commits.
+    pub position: i64,
+    /// The event.
+    pub event_id: EventId,
+    /// When it was said.
+    pub at: Timestamp,
+    /// `test_started`, `test_failed`, `test_passed`, `test_blocked` or `loop_resumed`.
+    pub event_type: String,
+    /// The loop that it names, or else its source.
+    pub loop_id: String,
+    /// The test that it names.
+    pub test_id: Option<String>,
+    /// The number of the attempt that it names.
+    pub attempt: Option<i64>,
+    /// The beginning of the error that it names.
+    pub error: Option<String>,
+}
+
 /// Which events to list; every set field narrows.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
@@ -94,6 +115,45 @@ impl ReadTx<'_> {
         )?;
         events.reverse();
         Ok(events)
+    }
+
+    /// The next events about how loops' tests went, in the order of commits, after a position. At most so many.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn test_marks_after(&self, position: i64, most: usize) -> Result<Vec<TestMark>> {
+        self.query(
+            "SELECT rowid, id, timestamp, event_type,
+               coalesce(CAST(json_extract(payload, '$.loop_id') AS TEXT), source),
+               CAST(json_extract(payload, '$.test_id') AS TEXT), CAST(json_extract(payload, '$.attempt') AS INTEGER),
+               substr(CAST(json_extract(payload, '$.error_message') AS TEXT), 1, 500)
+             FROM events
+             WHERE event_type IN ('test_started', 'test_failed', 'test_passed', 'test_blocked', 'loop_resumed') AND rowid > ?1
+             ORDER BY rowid LIMIT ?2",
+            rusqlite::params![position, most as i64],
+            |row| {
+                Ok(TestMark {
+                    position: row.get(0)?,
+                    event_id: row.get(1)?,
+                    at: row.get(2)?,
+                    event_type: row.get(3)?,
+                    loop_id: row.get(4)?,
+                    test_id: row.get(5)?,
+                    attempt: row.get(6)?,
+                    error: row.get(7)?,
+                })
+            },
+        )
+    }
+
+    /// The last thing that a source said, and when.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_said_by(&self, source: &str) -> Result<Option<(EventId, Timestamp)>> {
+        self.query_opt("SELECT id, timestamp FROM events WHERE source = ?1 ORDER BY rowid DESC LIMIT 1", [source], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
     }
 
     /// Where the list of events ends now; later events lie after it.

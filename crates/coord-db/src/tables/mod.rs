@@ -70,7 +70,7 @@ pub use components::Component;
 pub use conflicts::Conflict;
 pub use deadlocks::{Deadlock, NewDeadlock};
 pub use decisions::{Decision, NewDecision};
-pub use events::{Event, EventFilter};
+pub use events::{Event, EventFilter, TestMark};
 pub use journal::JournalEntry;
 pub use keep::DatabaseFacts;
 pub use knowledge::{Knowledge, NewKnowledge};
@@ -78,7 +78,7 @@ pub use leases::{Acquire, AcquireRequest, Blocker, Grant, Lease, LeaseRequest, W
 pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
 pub use migrations::Migration;
 pub use pauses::Pause;
-pub use regressions::{CheckRun, PassingTest, Regression};
+pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression};
 pub use resources::Resource;
 pub use subscriptions::{Delivery, Subscription};
 pub use tests::{FailedAttempt, NewTest, PassedAttempt, Proof, Test};

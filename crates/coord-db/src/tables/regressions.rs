@@ -2,11 +2,17 @@
 
 use serde_json::Value;
 
-use crate::{EventId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx, new_id};
+use super::json;
+use crate::{EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx, new_id};
 
 row! {
     /// This test passed at this commit.
     PassingTest { test_id: TestId, commit_hash: String, passed_at: Timestamp }
+}
+
+row! {
+    /// A test that has a baseline, with what chooses its checks. Without a row in `tests` its category is empty.
+    BaselineTest { test_id: TestId, category: String, loop_id: Option<LoopId> }
 }
 
 row! {
@@ -55,6 +61,67 @@ impl ReadTx<'_> {
         )
     }
 
+    /// The tests that have a baseline, by id. Steps from test to test, however many baselines each has.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn baseline_tests(&self) -> Result<Vec<BaselineTest>> {
+        self.query(
+            select!(
+                BaselineTest,
+                "FROM (WITH RECURSIVE named (id) AS (
+                         SELECT min(test_id) FROM passing_tests
+                         UNION ALL
+                         SELECT (SELECT min(test_id) FROM passing_tests WHERE test_id > named.id) FROM named
+                         WHERE named.id IS NOT NULL)
+                       SELECT named.id AS test_id, coalesce(t.category, '') AS category, t.loop_id AS loop_id
+                       FROM named LEFT JOIN tests AS t ON t.id = named.id WHERE named.id IS NOT NULL)
+                 ORDER BY test_id"
+            ),
+            [],
+            BaselineTest::from_row,
+        )
+    }
+
+    /// Whether any test of these categories (of any, if none is named) has a baseline.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_baseline_tests(&self, categories: &[String]) -> Result<bool> {
+        if categories.is_empty() {
+            return self.value("SELECT EXISTS (SELECT 1 FROM passing_tests)", []);
+        }
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM tests AS t WHERE t.category IN (SELECT value FROM json_each(?1))
+               AND EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = t.id))",
+            [json(&categories)],
+        )
+    }
+
+    /// The newest so many commits at which a test passed, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn newest_baselines_of(&self, test: &TestId, limit: usize) -> Result<Vec<PassingTest>> {
+        self.query(
+            select!(PassingTest, "FROM passing_tests WHERE test_id = ?1 ORDER BY passed_at DESC, rowid DESC LIMIT ?2"),
+            rusqlite::params![test, i64::try_from(limit).unwrap_or(i64::MAX)],
+            PassingTest::from_row,
+        )
+    }
+
+    /// Whether a check was flaky in one of the newest so many runs of checks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn was_flaky(&self, check: &str, among: usize) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM (SELECT check_name, outcome FROM check_runs ORDER BY ran_at DESC LIMIT ?2)
+               WHERE check_name = ?1 AND outcome = 'flaky')",
+            rusqlite::params![check, i64::try_from(among).unwrap_or(i64::MAX)],
+        )
+    }
+
     /// The newest so many runs of checks, newest first.
     ///
     /// # Errors
@@ -90,6 +157,26 @@ impl ReadTx<'_> {
             Regression::from_row,
         )
     }
+
+    /// One regression.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn regression(&self, id: &str) -> Result<Option<Regression>> {
+        self.query_opt(select!(Regression, "FROM regressions WHERE id = ?1"), [id], Regression::from_row)
+    }
+
+    /// The regression of a test that a commit is blamed for, resolved or not; there is at most one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn regression_since(&self, test: &TestId, first_bad_commit: &str) -> Result<Option<Regression>> {
+        self.query_opt(
+            select!(Regression, "FROM regressions WHERE test_id = ?1 AND first_bad_commit = ?2"),
+            rusqlite::params![test, first_bad_commit],
+            Regression::from_row,
+        )
+    }
 }
 
 impl WriteTx<'_> {
@@ -102,6 +189,22 @@ impl WriteTx<'_> {
             "INSERT INTO passing_tests (test_id, commit_hash, passed_at) VALUES (?1, ?2, ?3)
              ON CONFLICT DO UPDATE SET passed_at = excluded.passed_at",
             rusqlite::params![test, commit, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// As [`WriteTx::add_baseline`], keeping only the newest so many of the test and the commit that the test landed with.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn advance_baseline(&self, test: &TestId, commit: &str, keep: usize) -> Result<()> {
+        self.add_baseline(test, commit)?;
+        self.execute(
+            "DELETE FROM passing_tests WHERE test_id = ?1
+               AND commit_hash IS NOT (SELECT commit_hash FROM tests WHERE id = ?1)
+               AND rowid NOT IN (SELECT rowid FROM passing_tests WHERE test_id = ?1
+                                 ORDER BY passed_at DESC, rowid DESC LIMIT ?2)",
+            rusqlite::params![test, i64::try_from(keep).unwrap_or(i64::MAX)],
         )?;
         Ok(())
     }

@@ -63,6 +63,43 @@ impl ReadTx<'_> {
     }
 }
 
+impl ReadTx<'_> {
+    /// Seconds spent on a test, as recorded since a moment.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn seconds_of_test_since(&self, test: &TestId, since: Timestamp) -> Result<i64> {
+        self.value(
+            "SELECT coalesce(sum(duration_seconds), 0) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
+            rusqlite::params![test, since],
+        )
+    }
+
+    /// When a loop's use was recorded last.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_usage_of(&self, loop_id: &LoopId) -> Result<Option<Timestamp>> {
+        self.value("SELECT max(recorded_at) FROM usage WHERE loop_id = ?1", [loop_id])
+    }
+
+    /// Tokens recorded since a moment in the records after a position, and the position of the last record.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn tokens_since(&self, since: Timestamp, position: i64) -> Result<(i64, i64)> {
+        let last: i64 = self.value("SELECT coalesce(max(rowid), 0) FROM usage", [])?;
+        if last == position {
+            return Ok((0, last));
+        }
+        let tokens = self.value(
+            "SELECT coalesce(sum(tokens_estimated), 0) FROM usage WHERE rowid > ?1 AND recorded_at >= ?2",
+            rusqlite::params![position, since],
+        )?;
+        Ok((tokens, last))
+    }
+}
+
 impl WriteTx<'_> {
     /// Records use.
     ///

@@ -1,5 +1,7 @@
 //! Which files each loop's worktree differs in, as monitor saw them last.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::{LoopId, ReadTx, Result, Timestamp, WriteTx};
 
 row! {
@@ -20,6 +22,37 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
+    /// Makes these the rows of a loop's worktree. Only what differs is written. True if anything did.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn replace_worktree_changes(&self, loop_id: &LoopId, rows: &[WorktreeChange]) -> Result<bool> {
+        let known = self.query(
+            select!(WorktreeChange, "FROM worktree_changes WHERE loop_id = ?1"),
+            [loop_id],
+            WorktreeChange::from_row,
+        )?;
+        let known: HashMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
+        let kept: HashSet<&str> = rows.iter().map(|row| row.file_path.as_str()).collect();
+        let mut changed = false;
+        for row in rows.iter().filter(|row| known.get(row.file_path.as_str()).is_none_or(|known| *known != *row)) {
+            changed = true;
+            self.execute(
+                "INSERT OR REPLACE INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                rusqlite::params![loop_id, row.file_path, row.first_seen_at, row.last_changed_at, row.fingerprint],
+            )?;
+        }
+        for path in known.keys().filter(|path| !kept.contains(*path)) {
+            changed = true;
+            self.execute(
+                "DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2",
+                rusqlite::params![loop_id, path],
+            )?;
+        }
+        Ok(changed)
+    }
+
     /// Replaces what is known of a loop's worktree by what was just seen, `(path, fingerprint)`.
     /// True if anything is new, changed or gone.
     ///
