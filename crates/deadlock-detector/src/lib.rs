@@ -1,0 +1,71 @@
+//! Deadlock-detector: finds loops that wait for each other in a circle, and names who gives way.
+//!
+//! It must never touch a loop that is not in a circle. Which deadlocks are open stands in their rows, so a restart tells
+//! no victim twice.
+//!
+//! What a look reads grows with what is new, not with the graph. An edge that is new can close a circle, and one that is
+//! old only comes to life or dies in a circle that it was part of all along. So it keeps in memory how far it has read
+//! and who is in a circle, over living edges or dead ones, and looks around those and around new edges. That memory saves
+//! reading and nothing else: it is empty at the start, and now and then the whole graph is read whatever it says.
+
+mod apply;
+pub mod decide;
+pub mod graph;
+pub mod snapshot;
+mod victims;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use coord_db::{Config, Database, ReadTx, Result, WriteTx};
+use supervisor::{Inbound, Plan, Supervisor};
+
+pub use decide::Action;
+pub use snapshot::DetectorSnapshot;
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct DeadlockDetector {
+    config: Arc<Config>,
+    memory: snapshot::Memory,
+}
+
+impl Supervisor for DeadlockDetector {
+    type Observation = ();
+    type Snapshot = DetectorSnapshot;
+    type Action = Action;
+    type Outcome = ();
+
+    const ID: &'static str = "deadlock-detector";
+
+    fn new(config: Arc<Config>, _database: &Path) -> Self {
+        Self { config, memory: snapshot::Memory::default() }
+    }
+
+    fn configure(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
+    fn observe(&mut self, _db: &Database) -> Result<()> {
+        Ok(())
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, _observation: &(), _inbox: Vec<Inbound>) -> Result<DetectorSnapshot> {
+        let (snapshot, memory) = snapshot::load(tx, &self.config.deadlock, &self.memory)?;
+        // Also a look that finds nothing due has read.
+        self.memory = memory;
+        Ok(snapshot)
+    }
+
+    fn decide(config: &Config, snapshot: &DetectorSnapshot) -> Plan<Action> {
+        decide::decide(&config.deadlock, snapshot)
+    }
+
+    fn apply(&self, tx: &WriteTx<'_>, _snapshot: &DetectorSnapshot, action: &Action) -> Result<()> {
+        apply::apply(&self.config.deadlock, tx, action)
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+}

@@ -1,0 +1,303 @@
+use coord_db::{AlertType, Component, Loop, Severity};
+
+use super::*;
+use crate::snapshot::Sweep;
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+fn ago(millis: i64) -> Timestamp {
+    NOW.plus_millis(-millis)
+}
+
+fn health(id: &str, beat: Option<Timestamp>) -> Component {
+    Component {
+        component: id.to_owned(),
+        last_heartbeat: beat,
+        status: HealthStatus::Healthy,
+        metadata: json!({}),
+        pid: Some(7),
+        pid_start_time: Some(1),
+        boot_id: None,
+        pid_namespace: None,
+        started_at: None,
+        version: None,
+        child_pid: None,
+        child_pid_start_time: None,
+    }
+}
+
+fn loop_row(id: &str, status: LoopStatus, pid: Option<i64>) -> Loop {
+    Loop {
+        id: id.parse().unwrap(),
+        name: String::new(),
+        priority: 5,
+        branch: None,
+        status,
+        current_test_id: None,
+        pid,
+        created_at: NOW,
+        updated_at: NOW,
+        died_at: None,
+    }
+}
+
+/// A loop at work that beat so many milliseconds ago.
+fn beating(millis: i64) -> Subject {
+    Subject {
+        id: "loop-1".to_owned(),
+        health: Some(health("loop-1", Some(ago(millis)))),
+        loop_row: Some(loop_row("loop-1", LoopStatus::Running, Some(7))),
+        liveness: Some(Liveness::Alive),
+        alert: None,
+    }
+}
+
+/// A loop at work that never beat.
+fn silent(pid: Option<i64>, liveness: Option<Liveness>) -> Subject {
+    Subject { health: None, loop_row: Some(loop_row("loop-1", LoopStatus::Running, pid)), liveness, ..beating(0) }
+}
+
+/// The same, after it was said that it is degraded or dead.
+fn told(mut subject: Subject, status: HealthStatus) -> Subject {
+    subject.alert = Some(Alert {
+        id: "a".to_owned(),
+        severity: Severity::Error,
+        alert_type: AlertType::Resource,
+        source: "heartbeat".to_owned(),
+        message: String::new(),
+        context: json!({"component": subject.id, "status": status, "incarnation": incarnation(&subject)}),
+        acknowledged: false,
+        acknowledged_by: None,
+        acknowledged_at: None,
+        created_at: NOW,
+        closed_at: None,
+        updated_at: None,
+        fingerprint: Some(format!("component:{}", subject.id)),
+        event_id: None,
+    });
+    if let Some(health) = &mut subject.health {
+        health.status = status;
+    }
+    subject
+}
+
+fn world(subject: Subject) -> HeartbeatSnapshot {
+    HeartbeatSnapshot {
+        now: NOW,
+        clock_change: ClockChange::None,
+        clock_seen_at: Some(NOW),
+        in_grace: false,
+        grace_until: None,
+        subjects: vec![subject],
+        orphan_alerts: Vec::new(),
+        expired: Vec::new(),
+        next_expiry: None,
+        abandoned_tests: Vec::new(),
+        sweep: None,
+    }
+}
+
+fn plan(snapshot: &HeartbeatSnapshot) -> Plan<Action> {
+    decide(&HeartbeatConfig::default(), snapshot)
+}
+
+fn actions(subject: Subject) -> Vec<Action> {
+    plan(&world(subject)).actions
+}
+
+fn judged(status: HealthStatus, cause: &str) -> Vec<Action> {
+    vec![Action::Judge { subject: 0, status, cause: cause.to_owned() }]
+}
+
+#[test]
+fn the_thresholds_are_exact() {
+    assert_eq!(actions(beating(59_999)), []);
+    assert_eq!(actions(beating(60_000)), judged(HealthStatus::Degraded, "no beat for 60 s"));
+    assert_eq!(actions(beating(299_999)), judged(HealthStatus::Degraded, "no beat for 299 s"));
+    assert_eq!(actions(beating(300_000)), judged(HealthStatus::Dead, "no beat for 300 s"));
+}
+
+#[test]
+fn it_asks_again_when_the_next_threshold_is_crossed() {
+    assert_eq!(plan(&world(beating(10_000))).look_again_at, Some(NOW.plus_seconds(50)));
+    let mut snapshot = world(told(beating(100_000), HealthStatus::Degraded));
+    snapshot.clock_seen_at = None;
+    assert_eq!(plan(&snapshot).look_again_at, Some(NOW.plus_seconds(200)));
+}
+
+#[test]
+fn a_process_that_is_proven_gone_is_dead_at_once_and_one_that_cannot_be_told_is_not() {
+    let mut gone = beating(1_000);
+    gone.liveness = Some(Liveness::Gone);
+    assert_eq!(actions(gone), judged(HealthStatus::Dead, "its process has ended"));
+    let mut hidden = beating(1_000);
+    hidden.liveness = Some(Liveness::Unknown);
+    assert_eq!(actions(hidden), []);
+    let mut hidden = beating(300_000);
+    hidden.liveness = Some(Liveness::Unknown);
+    assert_eq!(actions(hidden), judged(HealthStatus::Dead, "no beat for 300 s"));
+    let mut unseen = beating(1_000);
+    unseen.liveness = None;
+    assert_eq!(actions(unseen), []);
+}
+
+#[test]
+fn after_the_machine_slept_beats_count_against_nobody_but_an_ended_process_does() {
+    let until = NOW.plus_seconds(30);
+    let asleep = |subject| HeartbeatSnapshot { in_grace: true, grace_until: Some(until), ..world(subject) };
+    let quiet = plan(&asleep(beating(300_000)));
+    assert_eq!((quiet.actions, quiet.look_again_at), (vec![], Some(until)));
+    // What was said before the sleep stands.
+    assert_eq!(plan(&asleep(told(beating(1_000), HealthStatus::Degraded))).actions, []);
+    let mut gone = beating(300_000);
+    gone.liveness = Some(Liveness::Gone);
+    assert_eq!(plan(&asleep(gone)).actions, judged(HealthStatus::Dead, "its process has ended"));
+}
+
+#[test]
+fn the_clocks_are_written_down_at_a_change_and_now_and_then() {
+    let mut snapshot = world(beating(1_000));
+    for (change, seen, expected) in [
+        (ClockChange::None, Some(ago(59_999)), vec![]),
+        (ClockChange::None, Some(ago(60_000)), vec![Action::ObserveClock]),
+        (ClockChange::None, None, vec![Action::ObserveClock]),
+        (ClockChange::Jumped(-5_000), Some(NOW), vec![Action::ObserveClock]),
+        (ClockChange::Rebooted, Some(NOW), vec![Action::ObserveClock]),
+    ] {
+        snapshot.clock_change = change;
+        snapshot.clock_seen_at = seen;
+        assert_eq!(plan(&snapshot).actions, expected, "{change:?} {seen:?}");
+    }
+}
+
+#[test]
+fn what_has_stopped_in_an_orderly_way_is_left_alone() {
+    let mut stopped = beating(9_999_999);
+    stopped.health.as_mut().unwrap().status = HealthStatus::Unknown;
+    stopped.loop_row.as_mut().unwrap().status = LoopStatus::Stopped;
+    assert_eq!(actions(stopped.clone()), []);
+    // Someone drives it by hand now.
+    stopped.loop_row = Some(loop_row("loop-1", LoopStatus::Running, None));
+    stopped.liveness = None;
+    assert_eq!(actions(stopped.clone()), []);
+    let late = told(beating(9_999_999), HealthStatus::Degraded);
+    stopped.alert = late.alert;
+    assert_eq!(actions(stopped), [Action::CloseAlert { component: "loop-1".to_owned() }]);
+}
+
+#[test]
+fn an_unmanaged_loop_is_never_judged_and_one_that_beat_once_is() {
+    assert_eq!(actions(silent(None, None)), []);
+    let mut beat_once = beating(300_000);
+    beat_once.loop_row.as_mut().unwrap().pid = None;
+    beat_once.health.as_mut().unwrap().pid = None;
+    beat_once.liveness = None;
+    assert_eq!(actions(beat_once), judged(HealthStatus::Dead, "no beat for 300 s"));
+}
+
+#[test]
+fn a_loop_without_a_health_row_is_judged_by_its_process_alone() {
+    assert_eq!(actions(silent(Some(9), Some(Liveness::Alive))), []);
+    assert_eq!(actions(silent(Some(9), Some(Liveness::Gone))), judged(HealthStatus::Dead, "its process has ended"));
+    let mut stopped = silent(Some(9), Some(Liveness::Gone));
+    stopped.loop_row.as_mut().unwrap().status = LoopStatus::Stopped;
+    assert_eq!(actions(stopped), []);
+}
+
+#[test]
+fn each_verdict_is_said_once() {
+    assert_eq!(actions(told(beating(100_000), HealthStatus::Degraded)), []);
+    assert_eq!(actions(told(beating(300_000), HealthStatus::Degraded)), judged(HealthStatus::Dead, "no beat for 300 s"));
+    assert_eq!(actions(told(beating(9_300_000), HealthStatus::Dead)), []);
+    // A new life that has ended too is another death.
+    let mut again = told(beating(300_000), HealthStatus::Dead);
+    again.health.as_mut().unwrap().pid = Some(8);
+    assert_eq!(actions(again), judged(HealthStatus::Dead, "no beat for 300 s"));
+}
+
+#[test]
+fn what_is_driven_by_hand_after_a_death_is_not_cleaned_up_again() {
+    let mut by_hand = told(beating(300_000), HealthStatus::Dead);
+    by_hand.liveness = Some(Liveness::Gone);
+    by_hand.loop_row.as_mut().unwrap().pid = None;
+    assert_eq!(actions(by_hand.clone()), []);
+    // The row still names the dead process.
+    by_hand.loop_row.as_mut().unwrap().pid = Some(7);
+    assert_eq!(actions(by_hand), [Action::CleanUp { subject: 0 }]);
+}
+
+#[test]
+fn one_that_beats_again_is_back() {
+    let mut back = told(beating(400_000), HealthStatus::Dead);
+    back.health.as_mut().unwrap().last_heartbeat = Some(NOW);
+    assert_eq!(actions(back), [Action::Recover { subject: 0, down_for_seconds: 400 }]);
+    // Only the row says so, and nobody was told.
+    let mut odd = beating(0);
+    odd.health.as_mut().unwrap().status = HealthStatus::Dead;
+    assert_eq!(actions(odd), [Action::Correct { subject: 0, status: HealthStatus::Healthy }]);
+    // What it says of itself is its own.
+    let mut unwell = beating(0);
+    unwell.health.as_mut().unwrap().status = HealthStatus::Degraded;
+    assert_eq!(actions(unwell), []);
+}
+
+#[test]
+fn expired_leases_are_swept_but_not_after_a_sleep() {
+    let lease = Lease {
+        file_path: serde_json::from_value(json!("a")).unwrap(),
+        locked_by: "loop-1".to_owned(),
+        locked_at: NOW,
+        lock_reason: None,
+        expires_at: Some(NOW),
+        test_id: None,
+        fencing_token: 1,
+        ttl_seconds: None,
+        automatic: false,
+    };
+    let mut snapshot = world(beating(0));
+    snapshot.expired = vec![lease.clone()];
+    snapshot.next_expiry = Some(NOW.plus_seconds(5));
+    let swept = plan(&snapshot);
+    assert_eq!((swept.actions, swept.look_again_at), (vec![Action::EndLease(lease)], Some(NOW.plus_seconds(5))));
+    snapshot.in_grace = true;
+    assert_eq!(plan(&snapshot).actions, []);
+}
+
+#[test]
+fn edges_go_when_they_are_over_and_orphans_a_while_later() {
+    let edge = |waiter: &str, since: i64, until: Option<i64>| WaitEdge {
+        waiter: waiter.to_owned(),
+        holder: "h".to_owned(),
+        resource: serde_json::from_value(json!("a")).unwrap(),
+        waiting_since: ago(since),
+        wait_until: until.map(ago),
+        seq: since,
+    };
+    let over = edge("loop-1", 1_000, Some(0));
+    let orphan = edge("stranger", 60_000, Some(0));
+    let mut snapshot = world(beating(0));
+    snapshot.sweep = Some(Sweep {
+        edges: vec![over.clone(), orphan.clone(), edge("stranger", 59_999, Some(0)), edge("stranger", 90_000, None)],
+        requests: Vec::new(),
+    });
+    assert_eq!(plan(&snapshot).actions, [Action::DeleteEdge(over), Action::DeleteEdge(orphan)]);
+}
+
+#[test]
+fn requests_go_with_their_loop_or_a_while_after_their_time() {
+    let request = |loop_id: &str, until: i64| LeaseRequest {
+        id: format!("{loop_id}{until}"),
+        loop_id: serde_json::from_value(json!(loop_id)).unwrap(),
+        paths: coord_db::StringList(vec![]),
+        test_id: None,
+        waiting_since: ago(90_000),
+        wait_until: ago(until),
+        freed_at: None,
+    };
+    let (recent, old, unknown) = (request("loop-1", 59_999), request("loop-1", 60_000), request("stranger", -90_000));
+    let mut snapshot = world(beating(0));
+    snapshot.sweep = Some(Sweep { edges: Vec::new(), requests: vec![recent.clone(), old.clone(), unknown.clone()] });
+    assert_eq!(plan(&snapshot).actions, [Action::WithdrawRequest(old), Action::WithdrawRequest(unknown)]);
+    snapshot.subjects[0].loop_row.as_mut().unwrap().status = LoopStatus::Error;
+    assert_eq!(plan(&snapshot).actions.len(), 3);
+}

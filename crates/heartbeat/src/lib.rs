@@ -1,0 +1,75 @@
+//! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired.
+//!
+//! It must never decide who works on what, never touch git or a worktree, and never end a process: it only says that one
+//! has ended. What it has said of whom stands in its open alerts, so that a restart says nothing twice.
+
+mod apply;
+pub mod decide;
+pub mod observe;
+pub mod snapshot;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use coord_db::{Config, Database, ReadTx, Result, Timestamp, WriteTx};
+use supervisor::{Inbound, Plan, Supervisor, Waker};
+
+pub use decide::{Action, Verdict};
+pub use observe::Observation;
+pub use snapshot::{HeartbeatSnapshot, Subject};
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct Heartbeat {
+    config: Arc<Config>,
+    watches: observe::Watches,
+    /// When there was nothing to sweep last. Only saves reading: a new process sweeps at once.
+    swept_at: Option<Timestamp>,
+}
+
+impl Supervisor for Heartbeat {
+    type Observation = Observation;
+    type Snapshot = HeartbeatSnapshot;
+    type Action = Action;
+    type Outcome = ();
+
+    const ID: &'static str = "heartbeat";
+
+    fn new(config: Arc<Config>, _database: &Path) -> Self {
+        Self { config, watches: observe::Watches::default(), swept_at: None }
+    }
+
+    fn configure(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
+    fn attach(&mut self, waker: Waker) {
+        self.watches.attach(waker);
+    }
+
+    fn observe(&mut self, db: &Database) -> Result<Observation> {
+        let processes = db.read(snapshot::processes)?;
+        Ok(self.watches.look(processes))
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<HeartbeatSnapshot> {
+        let sweep = self.swept_at.is_none_or(|at| tx.now().millis_since(at).abs() >= snapshot::SWEEP_EVERY_MILLIS);
+        let snapshot = snapshot::load(tx, observation, sweep)?;
+        if snapshot.sweep.as_ref().is_some_and(snapshot::Sweep::is_empty) {
+            self.swept_at = Some(tx.now());
+        }
+        Ok(snapshot)
+    }
+
+    fn decide(config: &Config, snapshot: &HeartbeatSnapshot) -> Plan<Action> {
+        decide::decide(&config.heartbeat, snapshot)
+    }
+
+    fn apply(&self, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
+        apply::apply(&self.config.heartbeat, tx, snapshot, action)
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+}

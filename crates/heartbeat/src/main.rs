@@ -1,0 +1,8 @@
+//! `heartbeat`: tells healthy from degraded from dead, and cleans up after the dead.
+
+fn main() -> std::process::ExitCode {
+    supervisor::main::<heartbeat::Heartbeat>(
+        "heartbeat",
+        "Tells healthy from degraded from dead, cleans up after the dead, sweeps expired leases",
+    )
+}

@@ -1,0 +1,152 @@
+//! What a judgement depends on, read in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::process::{Liveness, ProcessIdentity};
+use coord_db::{Alert, ClockChange, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge};
+use supervisor::Supervisor;
+
+use crate::{Heartbeat, Observation};
+
+/// So many rows of one kind are swept in one pass.
+pub const MOST_ROWS: usize = 200;
+/// Edges and requests that have ended harm nobody; they are looked for this often.
+pub const SWEEP_EVERY_MILLIS: i64 = 30_000;
+/// What the alerts about components begin with.
+pub const FINGERPRINT: &str = "component:";
+
+/// One component as far as life and death go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// Its id.
+    pub id: String,
+    /// Its row in `component_health`; another tool's loop may have none.
+    pub health: Option<Component>,
+    /// Its row in `loops`, if it is a loop.
+    pub loop_row: Option<Loop>,
+    /// What the kernel says about its process, if it has named one.
+    pub liveness: Option<Liveness>,
+    /// The open alert about it: what was said of it last.
+    pub alert: Option<Alert>,
+}
+
+/// What to sweep besides leases.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sweep {
+    /// Edges that are over, or whose waiter is dead.
+    pub edges: Vec<WaitEdge>,
+    /// Acquires that are over, or whose loop is dead or unknown.
+    pub requests: Vec<LeaseRequest>,
+}
+
+impl Sweep {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.edges.is_empty() && self.requests.is_empty()
+    }
+}
+
+/// All that a judgement depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeartbeatSnapshot {
+    /// The moment.
+    pub now: Timestamp,
+    /// What has happened to the clocks since someone wrote them down.
+    pub clock_change: ClockChange,
+    /// When that was.
+    pub clock_seen_at: Option<Timestamp>,
+    /// True while beats and expiries count against nobody.
+    pub in_grace: bool,
+    /// Until when.
+    pub grace_until: Option<Timestamp>,
+    /// Every component and every loop, by id.
+    pub subjects: Vec<Subject>,
+    /// Open alerts about components that are no more.
+    pub orphan_alerts: Vec<Alert>,
+    /// Leases whose time is over.
+    pub expired: Vec<Lease>,
+    /// When the next one's is.
+    pub next_expiry: Option<Timestamp>,
+    /// Tests in progress that nobody works on.
+    pub abandoned_tests: Vec<Test>,
+    /// None where it was looked for not long ago.
+    pub sweep: Option<Sweep>,
+}
+
+/// The process that a component has named: its health row's, else a loop's own.
+fn identity(health: Option<&Component>, loop_row: Option<&Loop>) -> Option<ProcessIdentity> {
+    health.and_then(Component::identity).or_else(|| {
+        let pid = loop_row?.pid?;
+        Some(ProcessIdentity { pid, pid_start_time: None, boot_id: None, pid_namespace: None })
+    })
+}
+
+type Rows = BTreeMap<String, (Option<Component>, Option<Loop>)>;
+
+fn rows(tx: &ReadTx<'_>) -> Result<Rows> {
+    let mut rows = Rows::new();
+    for component in tx.components()? {
+        // Its own beats are what makes it write at all.
+        if component.component != Heartbeat::ID {
+            let row = rows.entry(component.component.clone()).or_default();
+            row.0 = Some(component);
+        }
+    }
+    for row in tx.loops()? {
+        let entry = rows.entry(row.id.to_string()).or_default();
+        entry.1 = Some(row);
+    }
+    Ok(rows)
+}
+
+/// Which processes to ask the kernel about, by component.
+pub(crate) fn processes(tx: &ReadTx<'_>) -> Result<BTreeMap<String, ProcessIdentity>> {
+    let rows = rows(tx)?;
+    Ok(rows.into_iter().filter_map(|(id, (health, row))| Some((id, identity(health.as_ref(), row.as_ref())?))).collect())
+}
+
+pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> Result<HeartbeatSnapshot> {
+    let mut alerts: BTreeMap<String, Alert> = tx
+        .open_alerts_with(FINGERPRINT)?
+        .into_iter()
+        .filter_map(|alert| Some((alert.fingerprint.as_deref()?.strip_prefix(FINGERPRINT)?.to_owned(), alert)))
+        .collect();
+    let subjects = rows(tx)?
+        .into_iter()
+        .map(|(id, (health, loop_row))| {
+            let identity = identity(health.as_ref(), loop_row.as_ref());
+            // What was seen counts only for the very process that the rows name now.
+            let liveness = identity.and_then(|identity| {
+                observation.processes.get(&id).filter(|(seen, _)| *seen == identity).map(|(_, liveness)| *liveness)
+            });
+            let alert = alerts.remove(&id);
+            Subject { id, health, loop_row, liveness, alert }
+        })
+        .collect();
+    let mut expired = tx.expired_leases()?;
+    expired.truncate(MOST_ROWS);
+    let sweep = if sweep {
+        Some(Sweep { edges: tx.wait_edges_to_sweep(MOST_ROWS)?, requests: tx.lease_requests_to_sweep(MOST_ROWS)? })
+    } else {
+        None
+    };
+    Ok(HeartbeatSnapshot {
+        now: tx.now(),
+        clock_change: tx.clock_change()?,
+        clock_seen_at: tx.clock_seen_at()?,
+        in_grace: tx.in_clock_grace()?,
+        grace_until: tx.clock_grace_until()?,
+        subjects,
+        orphan_alerts: alerts.into_values().collect(),
+        expired,
+        next_expiry: tx.next_lease_expiry()?,
+        abandoned_tests: tx.abandoned_tests(MOST_ROWS)?,
+        sweep,
+    })
+}
+
+impl HeartbeatSnapshot {
+    /// The ids of the registered loops.
+    pub(crate) fn loop_ids(&self) -> BTreeSet<&str> {
+        self.subjects.iter().filter(|subject| subject.loop_row.is_some()).map(|subject| subject.id.as_str()).collect()
+    }
+}
