@@ -19,6 +19,14 @@ impl ReadTx<'_> {
     pub fn worktree_changes(&self) -> Result<Vec<WorktreeChange>> {
         self.query(select!(WorktreeChange, "FROM worktree_changes ORDER BY loop_id, file_path"), [], WorktreeChange::from_row)
     }
+
+    /// The loops whose worktrees differed when they were seen last.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn loops_with_worktree_changes(&self) -> Result<Vec<LoopId>> {
+        self.query("SELECT DISTINCT loop_id FROM worktree_changes ORDER BY loop_id", [], |row| row.get(0))
+    }
 }
 
 impl WriteTx<'_> {
