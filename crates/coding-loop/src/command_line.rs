@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use coord_db::{Config, Database, LoopId};
 use sd_notify::NotifyState;
-use supervisor::{LogFormat, exit_code_of};
+use supervisor::{LogFormat, exit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -54,25 +54,16 @@ pub fn main() -> ExitCode {
 
 fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::Db(error) => exit_code_of(error),
+        Error::Db(error) => exit::exit_code_of(error),
         _ => 1,
     }
 }
 
 fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
+    match error {
+        Error::Db(error) => exit::describe(error),
+        other => coord_db::error_chain(other),
     }
-    let hint = match error {
-        Error::Db(coord_db::Error::NoDatabase { .. }) => "; make one with: loopctl init",
-        Error::Db(coord_db::Error::NotFound { .. }) => "; see loopctl loop list",
-        Error::Db(coord_db::Error::AlreadyRunning { .. }) => "; one process for a loop is enough",
-        _ => "",
-    };
-    text + hint
 }
 
 fn run(line: &CommandLine) -> Result<()> {

@@ -117,6 +117,23 @@ pub struct SqliteError(pub(crate) rusqlite::Error);
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// An error with all its causes, in one line: `what: why: why of that`.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent wrapper says the same as what it wraps.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 impl Error {
     /// True where waiting may help without anyone's doing: a lock, a full disk, a read-only file.
     #[must_use]

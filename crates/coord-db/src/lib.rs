@@ -20,7 +20,7 @@ pub mod wake;
 
 pub use config::Config;
 pub use database::{Database, Durability, OpenOptions, ReadTx, WriteTx};
-pub use error::{Error, Result};
+pub use error::{Error, Result, error_chain};
 pub use migrate::{APPLICATION_ID, SCHEMA_VERSION};
 pub use model::enums::*;
 pub use model::event::*;

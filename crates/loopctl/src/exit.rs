@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use coord_db::Error;
+use supervisor::exit::{describe, exit_code_of};
 
 use crate::output::safe;
 
@@ -55,12 +56,7 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Floor(error) => match error {
-                Error::Invalid(_) | Error::Config(_) => 2,
-                Error::NoDatabase { .. } | Error::NotOurs { .. } | Error::Newer { .. } | Error::Damaged { .. } => 3,
-                Error::NotFound { .. } => 4,
-                _ => 1,
-            },
+            Self::Floor(error) => exit_code_of(error),
             Self::Misfits(_) => 2,
             Self::No(_) | Self::Said => 1,
             Self::BrokenPipe => 0,
@@ -88,44 +84,4 @@ impl Failure {
 pub fn eprintln_quietly(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// The error with its causes and what to do next.
-fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text.push_str(hint(error));
-    text
-}
-
-fn hint(error: &Error) -> &'static str {
-    match error {
-        Error::NoDatabase { .. } => "; make one with loopctl init",
-        Error::NotOurs { .. } => "; name the right file with --db",
-        Error::Newer { .. } => "; use the program that wrote it, or a newer one",
-        Error::Damaged { .. } => "; bring a backup back with loopctl restore FILE",
-        Error::Locked { .. } => "; try again, or see who writes with loopctl health",
-        Error::Unwritable { .. } => "; see loopctl doctor",
-        Error::LeaseLost { .. } => "; take it again with loopctl lock",
-        Error::AlreadyRunning { .. } => "; stop it first",
-        Error::NotFound { what, .. } => match *what {
-            "loop" => "; see loopctl loop list",
-            "test" => "; see loopctl tests",
-            "decision" => "; see loopctl decisions --all",
-            "alert" => "; see loopctl alerts --all",
-            "event" => "; see loopctl timeline",
-            "resource" => "; nobody owns it: claim it with loopctl own",
-            "change request" => "; see loopctl request list",
-            "migration" => "; see loopctl migration list",
-            "knowledge" => "; see loopctl knowledge search",
-            "subscriber" => "; subscribe it with loopctl subscribe",
-            "loop or test" => "; see loopctl status and loopctl tests",
-            _ => "",
-        },
-        _ => "",
-    }
 }

@@ -14,15 +14,7 @@ use crate::exit::{Failure, Outcome};
 fn failure(error: coding_loop::Error) -> Failure {
     match error {
         coding_loop::Error::Db(error) => error.into(),
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(&other);
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
-            Failure::No(text)
-        }
+        other => Failure::No(coord_db::error_chain(&other)),
     }
 }
 

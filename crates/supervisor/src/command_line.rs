@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
-use coord_db::Error;
 
+use crate::exit::{describe, exit_code_of};
 use crate::{Supervisor, daemon};
 
 /// How to write the log.
@@ -42,17 +42,6 @@ struct Parser {
     line: CommandLine,
 }
 
-/// The exit code for an error of the floor: 2 for usage, 3 for no usable database, 4 for no such row, 1 for a refusal.
-#[must_use]
-pub fn exit_code_of(error: &Error) -> u8 {
-    match error {
-        Error::Invalid(_) | Error::Config(_) => 2,
-        Error::NoDatabase { .. } | Error::NotOurs { .. } | Error::Newer { .. } | Error::Damaged { .. } => 3,
-        Error::NotFound { .. } => 4,
-        _ => 1,
-    }
-}
-
 /// The whole program of a supervisor: command line, log, loop, exit code.
 #[must_use]
 pub fn main<S: Supervisor>(name: &'static str, about: &'static str) -> ExitCode {
@@ -69,23 +58,4 @@ pub fn main<S: Supervisor>(name: &'static str, about: &'static str) -> ExitCode 
             ExitCode::from(exit_code_of(&error))
         }
     }
-}
-
-/// One sentence that says what to do next.
-fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    let hint = match error {
-        Error::NoDatabase { .. } => "; make one with: loopctl init",
-        Error::NotOurs { .. } => "; name the right file with --db",
-        Error::Newer { .. } => "; use the program that wrote it, or a newer one",
-        Error::Damaged { .. } => "; see loopctl check, and loopctl restore for a backup",
-        Error::AlreadyRunning { .. } => "; one copy on a database is enough",
-        _ => "",
-    };
-    text + hint
 }

@@ -10,10 +10,11 @@
 
 mod command_line;
 mod daemon;
+pub mod exit;
 mod log;
 mod pass;
 
-pub use command_line::{CommandLine, LogFormat, exit_code_of, main};
+pub use command_line::{CommandLine, LogFormat, main};
 pub use log::set_up as set_up_log;
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
 
