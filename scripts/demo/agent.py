@@ -6,6 +6,7 @@ second attempt is told by the prompt what was wrong with the first one.
 
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -39,21 +40,38 @@ def think(seconds=0.4):
     time.sleep(seconds)
 
 
-def meet(other, seconds=45):
-    """Works on until the other agent is in the middle of its own test, as happens when two work at once."""
-    (STAGE / TEST).touch()
+def alive(other):
+    """True while the agent of another test is at work."""
+    try:
+        os.kill(int((STAGE / other).read_text()), 0)
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def happened(what):
+    """True once the stage manager has seen it happen."""
+    return (STAGE / what).exists()
+
+
+def wait(seconds, until):
     end = time.monotonic() + seconds
-    while not (STAGE / other).exists() and time.monotonic() < end:
+    while not until() and time.monotonic() < end:
         time.sleep(0.05)
 
 
-def once(name):
-    """True the first time only."""
-    try:
-        (STAGE / name).touch(exist_ok=False)
-        return True
-    except FileExistsError:
-        return False
+def meet(other, what):
+    """Works until the other agent is in the middle of its own test, as happens when two work at once."""
+    (STAGE / TEST).write_text(str(os.getpid()))
+    wait(45, lambda: alive(other) or happened(what))
+
+
+def linger(other, what):
+    """Works on until it has happened. If the other one dies before, this one crashes too: both come back and meet again."""
+    wait(30, lambda: happened(what) or not alive(other))
+    if not happened(what) and not alive(other):
+        say("crashing")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def core_1_parse():
@@ -68,9 +86,9 @@ def core_1_parse():
 
 
 def core_2_show():
-    if once("slow-show"):
+    if not happened("agent-was-killed"):
         say("thinking for long")
-        think(20)
+        wait(20, lambda: happened("agent-was-killed"))
     implement("money.py", 'sign = "-" if cents < 0 else ""\nreturn f"{sign}{abs(cents) // 100}.{abs(cents) % 100:02}"')
 
 
@@ -85,16 +103,17 @@ def core_3_split():
 
 def core_4_rename():
     implement("account.py", 'if not name:\n    raise ValueError("an account needs a name")\nself.name = name')
-    meet("store-3-transfer")
+    meet("store-3-transfer", "deadlock")
     think(1.0)
     implement("journal.py", 'self.entries.append(("rename", f"{old} is now {new}"))')
-    think(1.0)
+    linger("store-3-transfer", "deadlock")
 
 
 def core_5_total():
     implement("report.py", "return sum(account.balance for account in accounts)")
-    meet("report-2-table")
-    think(4.0)
+    meet("report-2-table", "conflict")
+    linger("report-2-table", "conflict")
+    think(2.0)
 
 
 def store_1_deposit():
@@ -102,9 +121,9 @@ def store_1_deposit():
 
 
 def store_2_withdraw():
-    if once("slow-withdraw"):
+    if not happened("loop-was-killed"):
         say("thinking for long")
-        think(20)
+        wait(20, lambda: happened("loop-was-killed"))
     implement(
         "account.py",
         'if not 0 < cents <= self.balance:\n    raise ValueError("not that much is there")\nself.balance -= cents',
@@ -113,10 +132,10 @@ def store_2_withdraw():
 
 def store_3_transfer():
     implement("journal.py", 'self.entries.append(("transfer", f"{cents} from {source} to {target}"))')
-    meet("core-4-rename")
+    meet("core-4-rename", "deadlock")
     think(1.0)
     implement("account.py", "return 0 < cents <= self.balance")
-    think(1.0)
+    linger("core-4-rename", "deadlock")
 
 
 def store_4_interest():
@@ -142,8 +161,9 @@ def report_2_table():
         'rows = sorted(accounts, key=lambda account: account.name)\n'
         'return "\\n".join(f"{account.name} {account.balance}" for account in rows)',
     )
-    meet("core-5-total")
-    think(4.0)
+    meet("core-5-total", "conflict")
+    linger("core-5-total", "conflict")
+    think(2.0)
 
 
 def report_3_csv():

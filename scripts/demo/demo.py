@@ -100,23 +100,39 @@ class Director:
             self.done.add(name)
             print(f"-- {name}", file=sys.stderr, flush=True)
 
+    def at_work(self, loop, test):
+        """The loop's and its keeper's pid while the loop's agent works on this test."""
+        rows = self.demo.query(
+            "SELECT l.pid, h.child_pid FROM loops AS l JOIN component_health AS h ON h.component = l.id"
+            " WHERE l.id = ? AND l.current_test_id = ? AND l.pid IS NOT NULL AND h.child_pid IS NOT NULL",
+            loop,
+            test,
+        )
+        return rows[0] if rows else None
+
     def kill_the_agent(self):
-        if not (self.demo.stage / "slow-show").exists():
-            return False
-        row = self.demo.query("SELECT child_pid FROM component_health WHERE component = 'core'")
-        agent = child_of(row[0]["child_pid"]) if row and row[0]["child_pid"] else None
+        row = self.at_work("core", "core-2-show")
+        agent = row and child_of(row["child_pid"])
         if agent:
+            (self.demo.stage / "agent-was-killed").touch()
             os.kill(agent, signal.SIGKILL)
         return bool(agent)
 
     def kill_the_loop(self):
-        if not (self.demo.stage / "slow-withdraw").exists():
-            return False
-        row = self.demo.query("SELECT pid FROM loops WHERE id = 'store'")
-        if row and row[0]["pid"]:
-            os.kill(row[0]["pid"], signal.SIGKILL)
-            return True
-        return False
+        row = self.at_work("store", "store-2-withdraw")
+        if row:
+            (self.demo.stage / "loop-was-killed").touch()
+            os.kill(row["pid"], signal.SIGKILL)
+        return bool(row)
+
+    def notice(self):
+        """Tells the agents what has come about, so that they need not go on provoking it."""
+        for what, sql in {
+            "deadlock": "SELECT 1 FROM events WHERE event_type = 'force_release'",
+            "conflict": "SELECT 1 FROM conflicts WHERE file_path = 'ledger/report.py' AND loser IS NOT NULL",
+        }.items():
+            if self.demo.query(sql):
+                (self.demo.stage / what).touch()
 
     def answer(self):
         answers = {"blocked": "skip", "stuck": "wait", "regression": "fix_forward"}
@@ -144,6 +160,7 @@ class Director:
         while time.monotonic() < end:
             self.once("an agent is killed with SIGKILL", self.kill_the_agent)
             self.once("a coding-loop is killed with SIGKILL", self.kill_the_loop)
+            self.notice()
             self.answer()
             if self.settled():
                 return 0
@@ -175,6 +192,19 @@ class Report:
         """An incident is resolved if every event of its story is there."""
         self.incidents.append((what, who, first, rest[-1] if rest and all(rest) else None))
 
+    def conflict(self):
+        """A conflict for which one loop was paused and went on; else one that ended before a pause was needed."""
+        ended = []
+        for event in (event for event in self.events if event["event_type"] == "file_conflict"):
+            story = [other for other in self.events if other["correlation_id"] == event["correlation_id"]]
+            paused = next((other for other in story if other["event_type"] == "loop_paused"), None)
+            resumed = paused and self.find("loop_resumed", paused, loop_id=paused["payload"]["loop_id"])
+            if resumed:
+                return event, paused, resumed
+            row = self.demo.query("SELECT resolved_at FROM conflicts WHERE event_id = ?", event["id"])
+            ended.append((event, {"timestamp": row[0]["resolved_at"]} if row and row[0]["resolved_at"] else None))
+        return next((pair for pair in ended if pair[1]), ended[0] if ended else (None,))
+
     def collect(self):
         passed = lambda test, after: after and self.find("test_passed", after, test_id=test)
         # Three agents at once: an attempt of each loop is under way before any of the three has ended.
@@ -188,13 +218,7 @@ class Report:
                 running.pop(event["payload"]["loop_id"], None)
         self.incident("three agents work at once", "coding-loop", parallel, self.find("test_passed", parallel) if parallel else None)
 
-        conflict = self.find("file_conflict")
-        paused = conflict and next(
-            (event for event in self.events if event["event_type"] == "loop_paused" and event["correlation_id"] == conflict["correlation_id"]),
-            None,
-        )
-        resumed = paused and self.find("loop_resumed", paused, loop_id=paused["payload"]["loop_id"])
-        self.incident("two loops change one file", "monitor, pm-agent", conflict, paused, resumed)
+        self.incident("two loops change one file", "monitor, pm-agent", *self.conflict())
 
         deadlock = self.find("force_release")
         victim = deadlock and deadlock["payload"]["loop_id"]

@@ -6,10 +6,15 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use crate::git::{fields, to_path};
 use crate::repository::short_name;
 use crate::{CommitHash, Error, Repository, Result, WorkTree};
+
+/// How often git is asked again to make a worktree, and how much longer each time.
+const MOST_TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A registered worktree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +101,25 @@ impl Repository {
         Ok(tree)
     }
 
+    /// git fails on a worktree that another git is just making. Ours are made one after the other, whichever process makes
+    /// them; the user's are waited for.
     fn make_worktree(&self, path: &Path, what: &[&str], branch: Option<&str>) -> Result<WorkTree> {
+        let lock = self.common_dir.join("coding-loops.lock");
+        let file = fs::File::options().create(true).truncate(false).write(true).open(&lock);
+        let file = file.map_err(Error::io("open", &lock))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| Error::io("lock", &lock)(error.into()))?;
+        let mut tries = 0;
+        loop {
+            match self.make_worktree_alone(path, what, branch) {
+                Err(Error::GitFailed { .. }) if tries < MOST_TRIES => tries += 1,
+                made => return made,
+            }
+            std::thread::park_timeout(PAUSE * tries);
+        }
+    }
+
+    fn make_worktree_alone(&self, path: &Path, what: &[&str], branch: Option<&str>) -> Result<WorkTree> {
         let path = absolute(path)?;
         if self.is_half_made(&path) {
             // It was killed while git filled it: nobody has worked in it yet.

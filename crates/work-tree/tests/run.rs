@@ -95,7 +95,7 @@ fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
             return value;
         }
         assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 

@@ -249,7 +249,7 @@ fn a_stale_lock_of_a_reference_is_overcome() {
     let lab = Lab::new();
     let lock = lab.root.join(".git/refs/heads/x.lock");
     fs::write(&lock, "").unwrap();
-    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
     fs::File::options().write(true).open(&lock).unwrap().set_modified(old).unwrap();
     lab.repository.set_ref("refs/heads/x", &lab.base, &RefExpectation::Absent).unwrap();
     assert_eq!(lab.repository.resolve("x").unwrap(), Some(lab.base.clone()));

@@ -1,0 +1,67 @@
+//! Carries out one action on rows and events.
+
+use coord_db::{ActorId, ComponentId, EventId, HealthStatus, NewAlert, Result, WriteTx};
+use serde_json::{Map, Value, json};
+use supervisor::Supervisor;
+
+use crate::decide::Said;
+use crate::{Action, Finding, Monitor};
+
+pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
+    match action {
+        Action::StoreFiles { loop_id, rows } => {
+            tx.replace_worktree_changes(loop_id, rows)?;
+        }
+        Action::Excuse(loops) => {
+            let now = Value::String(tx.now().to_rfc3339());
+            let excused: Map<String, Value> = loops.iter().map(|id| (id.to_string(), now.clone())).collect();
+            let own: ComponentId = Monitor::ID.parse()?;
+            tx.beat(&own, HealthStatus::Healthy, Some(&json!({ "excused": excused })))?;
+        }
+        Action::WriteClock { grace_seconds } => {
+            tx.observe_clock(*grace_seconds)?;
+        }
+        Action::Raise(finding, said) => {
+            let event = said.as_ref().map(|said| say(tx, said)).transpose()?;
+            write(tx, finding, event)?;
+            tracing::warn!(alert = %finding.fingerprint, "{}", finding.message);
+        }
+        Action::Escalate(finding, said) => {
+            let event = say(tx, said)?;
+            write(tx, finding, Some(event))?;
+            tracing::warn!(alert = %finding.fingerprint, "{}", finding.message);
+        }
+        Action::Amend(finding) => {
+            let before = tx.open_alert(&finding.fingerprint)?;
+            let event = before.and_then(|alert| alert.context.get("event_id")?.as_str()?.parse().ok());
+            write(tx, finding, event)?;
+        }
+        Action::Close { fingerprint } => {
+            tx.close_alert(fingerprint)?;
+            tracing::info!(alert = %fingerprint, "the cause is gone");
+        }
+    }
+    Ok(())
+}
+
+fn say(tx: &WriteTx<'_>, said: &Said) -> Result<EventId> {
+    let me: ActorId = Monitor::ID.parse()?;
+    tx.publish_raw(me, &said.event_type, &said.payload, None, None, said.caused_by.clone())
+}
+
+fn write(tx: &WriteTx<'_>, finding: &Finding, event_id: Option<EventId>) -> Result<()> {
+    let mut context = finding.context.clone();
+    if let (Value::Object(fields), Some(event)) = (&mut context, &event_id) {
+        fields.insert("event_id".to_owned(), json!(event));
+    }
+    tx.raise_alert(&NewAlert {
+        fingerprint: finding.fingerprint.clone(),
+        severity: finding.severity,
+        alert_type: finding.alert_type,
+        source: Monitor::ID.to_owned(),
+        message: finding.message.clone(),
+        context,
+        event_id,
+    })?;
+    Ok(())
+}

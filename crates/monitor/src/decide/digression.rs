@@ -1,0 +1,115 @@
+//! Loops that stray from their test: too many files, files outside of its scope, the same error again and again.
+
+use coord_db::payload::DigressionDetected;
+use coord_db::{AlertType, LoopStatus, Severity, Test};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde_json::json;
+
+use super::{Finding, Said, Work};
+use crate::snapshot::{LoopView, TestView, prefix};
+
+/// A couple of files outside of the scope (a note in the changelog, a line in a module list) is no digression.
+pub const COUPLE: usize = 2;
+/// So many files are named.
+const MOST_NAMED: usize = 20;
+
+pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
+    let name = |seen: &TestView| format!("{}{}:{}", prefix::DIGRESSION, view.row.id, seen.test.id);
+    for (place, seen) in view.tests.iter().enumerate() {
+        let name = name(seen);
+        let at_work = view.in_hand == Some(place) && view.row.status == LoopStatus::Running;
+        if !at_work {
+            // Between two attempts nothing can be told.
+            work.keep(&name);
+            continue;
+        }
+        let strays = strays(work, view, seen);
+        if work.open(&name).is_none() {
+            if !strays.texts.is_empty() {
+                raise(work, name, view, seen, strays);
+            }
+        } else if !strays.texts.is_empty() || !strays.files.is_empty() {
+            // It stays until the work was undone or the test is done, so that one file more or less says nothing twice.
+            work.keep(&name);
+        }
+    }
+}
+
+struct Strays<'a> {
+    texts: Vec<String>,
+    files: Vec<&'a str>,
+    outside: Vec<&'a str>,
+    repeated: Option<String>,
+}
+
+fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a> {
+    let settings = &work.config.monitor;
+    let rows = view.files.rows.iter().map(|row| row.file_path.as_str());
+    let files: Vec<&str> = rows.chain(view.files.leased.iter().map(|(path, _)| path.as_str())).collect();
+    let mut strays = Strays { texts: Vec::new(), outside: outside(&seen.test, &files), files, repeated: None };
+    if i64::try_from(strays.files.len()).unwrap_or(i64::MAX) > settings.digression_files {
+        strays.texts.push(format!("{} files changed", strays.files.len()));
+    }
+    if strays.outside.len() > COUPLE {
+        strays.texts.push(format!("{} files outside of its scope changed", strays.outside.len()));
+    }
+    if let Some(output) = &view.output
+        && seen.attempt_since.is_none_or(|since| output.written_at >= since)
+        && let Some(repeated) = &output.repeated
+        && settings.digression_same_error > 0
+        && repeated.times >= settings.digression_same_error
+    {
+        strays.texts.push(format!("the same error {} times: {}", repeated.times, repeated.error));
+        strays.repeated = Some(repeated.error.clone());
+    }
+    strays
+}
+
+/// The files that no glob of the scope means. A glob also means everything below what it names; one that is none is left out.
+fn outside<'a>(test: &Test, files: &[&'a str]) -> Vec<&'a str> {
+    let Some(scope) = scope(&test.scope.0) else { return Vec::new() };
+    files.iter().copied().filter(|file| !scope.is_match(file)).collect()
+}
+
+fn scope(globs: &[String]) -> Option<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    let mut any = false;
+    for glob in globs {
+        let bare = glob.trim_start_matches("./").trim_end_matches('/');
+        if bare.is_empty() || bare == "." {
+            return None;
+        }
+        for glob in [bare.to_owned(), format!("{bare}/**")] {
+            if let Ok(glob) = Glob::new(&glob) {
+                set.add(glob);
+                any = true;
+            }
+        }
+    }
+    set.build().ok().filter(|_| any)
+}
+
+fn raise(work: &mut Work<'_>, name: String, view: &LoopView, seen: &TestView, strays: Strays<'_>) {
+    let named = if strays.outside.is_empty() { &strays.files } else { &strays.outside };
+    let named: Vec<String> = named.iter().take(MOST_NAMED).map(|file| (*file).to_owned()).collect();
+    let test = &seen.test;
+    let finding = Finding {
+        fingerprint: name,
+        severity: Severity::Warning,
+        alert_type: AlertType::Digression,
+        message: format!("{} strays from test {}: {}", view.row.id, test.id, strays.texts.join(", ")),
+        context: json!({
+            "loop_id": view.row.id, "test_id": test.id, "files_modified": strays.files.len(),
+            "expected_scope": test.scope, "actual_scope": named, "repeated_error": strays.repeated,
+        }),
+    };
+    let payload = DigressionDetected {
+        loop_id: view.row.id.clone(),
+        test_id: test.id.clone(),
+        files_modified: i64::try_from(strays.files.len()).unwrap_or(i64::MAX),
+        expected_scope: test.scope.0.clone(),
+        actual_scope: named,
+        repeated_error: strays.repeated,
+    };
+    work.raise(finding, Some(Said::new(payload, seen.started.clone())));
+}

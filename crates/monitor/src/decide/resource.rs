@@ -1,0 +1,230 @@
+//! Budgets, the database and the disk. Each level is told once: a warning, an alert, and that all is used up, which is
+//! what pm stops work at.
+
+use coord_db::payload::ResourceWarning;
+use coord_db::{AlertType, EventId, LoopId, LoopStatus, Severity, TestId, TestStatus};
+use serde_json::{Value, json};
+
+use super::{Finding, Said, Work};
+use crate::observe::Disk;
+use crate::snapshot::{LoopView, TestView, prefix};
+
+const MEGABYTE: i64 = 1_000_000;
+/// Free space below this is a warning …
+const LITTLE_BYTES: i64 = 500 * MEGABYTE;
+/// … and below this an alert; on a small disk a fifth and a twentieth of it.
+const ALMOST_NONE_BYTES: i64 = 100 * MEGABYTE;
+
+/// How much of something is used.
+struct Measure<'a> {
+    /// What names it.
+    key: String,
+    /// As the catalog has it.
+    resource: &'static str,
+    /// For people: of what.
+    of: String,
+    current: i64,
+    limit: i64,
+    level: i64,
+    /// Once told, it stands until less than this share is used.
+    gone_below_percent: i64,
+    whose: Option<(&'a LoopId, &'a TestId)>,
+    cause: Option<&'a EventId>,
+}
+
+pub(super) fn judge_loop(work: &mut Work<'_>, view: &LoopView) {
+    for seen in &view.tests {
+        tokens(work, view, seen);
+        seconds(work, view, seen);
+    }
+}
+
+pub(super) fn judge_all(work: &mut Work<'_>) {
+    let (at, budget) = (work.at, &work.config.budget);
+    let day = &at.day;
+    let measured = [
+        ("tests_per_day", "tests", "tests of the day", at.tests_today, budget.tests_per_day),
+        ("tokens_per_day", "tokens", "tokens of the day", at.tokens_today, budget.tokens_per_day),
+    ];
+    for (key, resource, of, current, limit) in measured {
+        let level = level(work, current, limit);
+        weigh(
+            work,
+            Measure {
+                key: format!("{key}:{day}"),
+                resource,
+                of: of.to_owned(),
+                current,
+                limit,
+                level,
+                gone_below_percent: work.config.budget.warn_percent,
+                whose: None,
+                cause: None,
+            },
+        );
+        if level > 0 {
+            work.plan.look_again(at.next_day);
+        }
+    }
+    let limit = budget.database_megabytes.saturating_mul(MEGABYTE);
+    weigh(
+        work,
+        Measure {
+            key: "database".to_owned(),
+            resource: "database_bytes",
+            of: "bytes of the database".to_owned(),
+            current: at.database_bytes,
+            limit,
+            level: level(work, at.database_bytes, limit),
+            gone_below_percent: budget.warn_percent - 5,
+            whose: None,
+            cause: None,
+        },
+    );
+    if let Some(disk) = at.disk {
+        weigh_disk(work, disk);
+    }
+}
+
+fn percent(current: i64, limit: i64) -> i64 {
+    i64::try_from(i128::from(current) * 100 / i128::from(limit.max(1))).unwrap_or(i64::MAX)
+}
+
+/// The shares at which something is told.
+fn steps(work: &Work<'_>) -> [i64; 3] {
+    [work.config.budget.warn_percent, work.config.budget.alert_percent, 100]
+}
+
+fn level(work: &Work<'_>, current: i64, limit: i64) -> i64 {
+    if limit <= 0 {
+        return 0;
+    }
+    let used = percent(current, limit);
+    let reached = steps(work).into_iter().enumerate().rev().find(|(_, step)| used >= *step);
+    reached.map_or(0, |(place, _)| [1, 2, 3][place])
+}
+
+fn tokens(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
+    let limit = work.config.budget.tokens_per_test;
+    weigh(
+        work,
+        Measure {
+            key: format!("tokens_per_test:{}:{}", view.row.id, seen.test.id),
+            resource: "tokens",
+            of: format!("tokens for test {}", seen.test.id),
+            current: seen.tokens,
+            limit,
+            level: level(work, seen.tokens, limit),
+            gone_below_percent: work.config.budget.warn_percent,
+            whose: Some((&view.row.id, &seen.test.id)),
+            cause: seen.started.as_ref(),
+        },
+    );
+}
+
+fn seconds(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
+    let at = work.at;
+    let limit = work.config.budget.minutes_per_test.saturating_mul(60);
+    let key = format!("minutes_per_test:{}:{}", view.row.id, seen.test.id);
+    if super::rests(at, view) {
+        work.keep(&format!("{}{key}", prefix::RESOURCE));
+        return;
+    }
+    let runs = view.row.status == LoopStatus::Running && seen.test.status == TestStatus::InProgress;
+    let since = seen.attempt_since.filter(|_| runs).map(|since| view.excused_at.map_or(since, |rest| rest.max(since)));
+    // What the attempt has recorded of itself is part of the time that it runs.
+    let elapsed = since.map_or(0, |since| at.now.seconds_since(since).max(0)).max(seen.seconds_in_attempt);
+    let current = seen.seconds.saturating_sub(seen.seconds_in_attempt).saturating_add(elapsed);
+    if limit > 0 && since.is_some() {
+        for step in steps(work) {
+            let left = i128::from(limit) * i128::from(step) / 100 - i128::from(current);
+            if left > 0 {
+                work.plan.look_again(at.now.plus_seconds(i64::try_from(left).unwrap_or(i64::MAX).saturating_add(1)));
+            }
+        }
+    }
+    weigh(
+        work,
+        Measure {
+            key,
+            resource: "seconds",
+            of: format!("seconds for test {}", seen.test.id),
+            current,
+            limit,
+            level: level(work, current, limit),
+            // A rest takes time back; that tells nothing new.
+            gone_below_percent: work.config.budget.warn_percent / 2,
+            whose: Some((&view.row.id, &seen.test.id)),
+            cause: seen.started.as_ref(),
+        },
+    );
+}
+
+fn weigh_disk(work: &mut Work<'_>, disk: Disk) {
+    let little = LITTLE_BYTES.min(disk.total_bytes / 5);
+    let level = match disk.free_bytes {
+        free if free < ALMOST_NONE_BYTES.min(disk.total_bytes / 20) => 2,
+        free if free < little => 1,
+        _ => 0,
+    };
+    let gone = disk.free_bytes >= little.saturating_add(little / 5);
+    weigh(
+        work,
+        Measure {
+            key: "disk".to_owned(),
+            resource: "disk_bytes",
+            of: format!("bytes of the disk, {} MB are free", disk.free_bytes / MEGABYTE),
+            current: disk.total_bytes.saturating_sub(disk.free_bytes),
+            limit: disk.total_bytes,
+            level,
+            gone_below_percent: if gone { i64::MAX } else { 0 },
+            whose: None,
+            cause: None,
+        },
+    );
+}
+
+fn weigh(work: &mut Work<'_>, measure: Measure<'_>) {
+    let fingerprint = format!("{}{}", prefix::RESOURCE, measure.key);
+    let open = work.open(&fingerprint);
+    let told = open.and_then(|alert| alert.context.get("level")?.as_i64()).unwrap_or(0);
+    let used = percent(measure.current, measure.limit);
+    if measure.limit <= 0 || (measure.level == 0 && used < measure.gone_below_percent) {
+        return;
+    }
+    if measure.level <= told || measure.level == 0 {
+        work.keep(&fingerprint);
+        return;
+    }
+    let (loop_id, test_id) = measure.whose.unzip();
+    let who = loop_id.map_or_else(String::new, |id| format!("{id}: "));
+    let finding = Finding {
+        fingerprint: fingerprint.clone(),
+        severity: if measure.level == 1 { Severity::Warning } else { Severity::Error },
+        alert_type: AlertType::Resource,
+        message: format!("{who}{used} % of the {} are used ({} of {})", measure.of, measure.current, measure.limit),
+        context: json!({
+            "kind": "budget", "resource": measure.resource, "level": measure.level, "current": measure.current,
+            "limit": measure.limit, "percentage": used, "loop_id": loop_id, "test_id": test_id,
+        }),
+    };
+    let payload = ResourceWarning {
+        loop_id: loop_id.cloned(),
+        resource: measure.resource.to_owned(),
+        current: measure.current,
+        limit: measure.limit,
+        percentage: used,
+    };
+    // The next level of a story goes on from the last.
+    let before = open.and_then(|alert| alert.context.get("event_id")?.as_str()?.parse().ok());
+    let said = Said::new(payload, before.or_else(|| measure.cause.cloned()));
+    let said = match test_id {
+        Some(test) => said.with("test_id", Value::String(test.to_string())),
+        None => said,
+    };
+    work.keep(&fingerprint);
+    work.plan.act(match open {
+        Some(_) => super::Action::Escalate(finding, said),
+        None => super::Action::Raise(finding, Some(said)),
+    });
+}

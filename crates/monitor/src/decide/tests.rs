@@ -1,0 +1,672 @@
+//! What fires, and what must not.
+
+use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
+
+use super::*;
+use crate::observe::{Disk, Output, Repeated};
+use crate::snapshot::{Files, TestView};
+use crate::trail::{Failures, LoopTrail};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+fn ago(minutes: i64) -> Timestamp {
+    NOW.plus_seconds(-60 * minutes)
+}
+
+fn test(id: &str, loop_id: &str) -> Test {
+    Test {
+        id: id.parse().unwrap(),
+        loop_id: loop_id.parse().unwrap(),
+        category: String::new(),
+        status: TestStatus::InProgress,
+        attempts: 1,
+        max_attempts: 3,
+        last_result: None,
+        depends_on: None,
+        automatable: true,
+        notes: None,
+        spec_content: None,
+        last_attempt_at: Some(ago(1)),
+        passed_at: None,
+        verified_at: None,
+        created_at: ago(600),
+        scope: serde_json::from_str("[]").unwrap(),
+        last_error: None,
+        error_category: None,
+        not_before: None,
+        commit_hash: None,
+        give_backs: 0,
+    }
+}
+
+/// A loop at work on a test that it began a minute ago.
+fn at_work(id: &str) -> LoopView {
+    let loop_id: LoopId = id.parse().unwrap();
+    let row = Loop {
+        id: loop_id.clone(),
+        name: String::new(),
+        priority: 5,
+        branch: None,
+        status: LoopStatus::Running,
+        current_test_id: None,
+        pid: Some(7),
+        created_at: ago(6000),
+        updated_at: ago(600),
+        died_at: None,
+    };
+    let seen = TestView {
+        test: test(&format!("t-{id}"), id),
+        failures: Failures::default(),
+        attempt_since: Some(ago(1)),
+        started: Some(format!("started-{id}").parse().unwrap()),
+        tokens: 0,
+        seconds: 0,
+        seconds_in_attempt: 0,
+    };
+    LoopView {
+        row,
+        tests: vec![seen],
+        in_hand: Some(0),
+        waiting: false,
+        excused_at: None,
+        said: None,
+        used_at: None,
+        beat_at: None,
+        started_at: Some(ago(500)),
+        ready_since: None,
+        passed_at: None,
+        trail: LoopTrail { settled_at: Some(ago(2)), began_at: Some(ago(1)), resumed_at: None },
+        files: Files { observed: true, fresh: true, ..Files::default() },
+        output: None,
+    }
+}
+
+/// Since when the attempt runs and nothing was heard.
+fn begun(id: &str, minutes: i64) -> LoopView {
+    let mut view = at_work(id);
+    view.tests[0].attempt_since = Some(ago(minutes));
+    view.trail = LoopTrail { settled_at: Some(ago(minutes + 1)), began_at: Some(ago(minutes)), resumed_at: None };
+    view
+}
+
+fn changed(view: &mut LoopView, path: &str, at: Timestamp) {
+    view.files.rows.push(WorktreeChange {
+        loop_id: view.row.id.clone(),
+        file_path: path.to_owned(),
+        first_seen_at: at,
+        last_changed_at: at,
+        fingerprint: "base:x".to_owned(),
+    });
+}
+
+fn world(loops: Vec<LoopView>) -> MonitorSnapshot {
+    MonitorSnapshot {
+        now: NOW,
+        in_grace: false,
+        write_clock: false,
+        grace_until: None,
+        loops,
+        gone: Vec::new(),
+        alerts: std::collections::BTreeMap::new(),
+        heartbeat: None,
+        day: "2027-01-15".to_owned(),
+        next_day: NOW.plus_seconds(3600),
+        tests_today: 0,
+        tokens_today: 0,
+        database_bytes: 0,
+        disk: None,
+        look_again_at: None,
+    }
+}
+
+fn settings() -> Config {
+    Config::default()
+}
+
+fn plan(snapshot: &MonitorSnapshot) -> Vec<Action> {
+    decide(&settings(), snapshot).actions
+}
+
+/// One line for each action.
+fn told(snapshot: &MonitorSnapshot) -> Vec<String> {
+    plan(snapshot)
+        .into_iter()
+        .map(|action| match action {
+            Action::Raise(finding, said) => {
+                let said = said.map_or_else(|| "nothing".to_owned(), |said| said.event_type);
+                format!("raise {} say {said}", finding.fingerprint)
+            }
+            Action::Escalate(finding, said) => format!("escalate {} say {}", finding.fingerprint, said.event_type),
+            Action::Amend(finding) => format!("amend {}", finding.fingerprint),
+            Action::Close { fingerprint } => format!("close {fingerprint}"),
+            Action::StoreFiles { loop_id, rows } => format!("store {loop_id} {}", rows.len()),
+            Action::Excuse(loops) => format!("excuse {}", loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(" ")),
+            Action::WriteClock { .. } => "clock".to_owned(),
+        })
+        .collect()
+}
+
+/// What was raised stands as open alerts, as the transaction leaves it.
+fn after(snapshot: &MonitorSnapshot) -> MonitorSnapshot {
+    let mut next = snapshot.clone();
+    for action in plan(snapshot) {
+        match action {
+            Action::Raise(finding, _) | Action::Escalate(finding, _) | Action::Amend(finding) => {
+                next.alerts.insert(finding.fingerprint.clone(), alert(finding));
+            }
+            Action::Close { fingerprint } => {
+                next.alerts.remove(&fingerprint);
+            }
+            _ => {}
+        }
+    }
+    next
+}
+
+fn alert(finding: Finding) -> Alert {
+    Alert {
+        id: finding.fingerprint.clone(),
+        severity: finding.severity,
+        alert_type: finding.alert_type,
+        source: "monitor".to_owned(),
+        message: finding.message,
+        context: finding.context,
+        acknowledged: false,
+        acknowledged_by: None,
+        acknowledged_at: None,
+        created_at: NOW,
+        closed_at: None,
+        updated_at: None,
+        fingerprint: Some(finding.fingerprint),
+        event_id: None,
+    }
+}
+
+fn nothing(snapshot: &MonitorSnapshot) {
+    assert_eq!(told(snapshot), [] as [&str; 0]);
+}
+
+const STUCK: &str = "raise stuck:a:t-a say stuck_detected";
+
+// ---- stuck ----
+
+#[test]
+fn a_loop_at_work_is_fine_and_is_asked_about_when_it_could_be_silent() {
+    let snapshot = world(vec![at_work("a")]);
+    nothing(&snapshot);
+    assert_eq!(decide(&settings(), &snapshot).look_again_at, Some(NOW.plus_seconds(30)));
+    let mut config = settings();
+    config.monitor.interval_seconds = 3600;
+    assert_eq!(decide(&config, &snapshot).look_again_at, Some(ago(1).plus_seconds(600)));
+}
+
+#[test]
+fn three_failures_in_a_row_are_told_once_with_their_cause() {
+    let mut view = at_work("a");
+    let last_event: Option<EventId> = Some("failed-3".parse().unwrap());
+    view.tests[0].failures = Failures { count: 2, since: Some(ago(9)), last_event, last_error: Some("no\nway".to_owned()) };
+    nothing(&world(vec![view.clone()]));
+    view.tests[0].failures.count = 3;
+    let snapshot = world(vec![view]);
+    assert_eq!(told(&snapshot), [STUCK]);
+    let Some(Action::Raise(finding, Some(said))) = plan(&snapshot).pop() else { panic!() };
+    assert_eq!(finding.message, "a makes no progress on test t-a: 3 failures in a row; last error: no");
+    assert_eq!(said.caused_by.unwrap().as_str(), "failed-3");
+    assert_eq!((&said.payload["consecutive_failures"], &said.payload["stuck_for_minutes"]), (&3.into(), &9.into()));
+    let mut told_once = after(&snapshot);
+    nothing(&told_once);
+    told_once.loops[0].tests[0].failures.count = 4;
+    assert_eq!(told(&told_once), ["amend stuck:a:t-a"]);
+    nothing(&after(&told_once));
+}
+
+#[test]
+fn an_alert_closes_with_a_pass_a_reset_or_a_block_and_not_with_a_pause() {
+    let mut view = at_work("a");
+    view.tests[0].failures.count = 3;
+    let open = after(&world(vec![view]));
+    let mut passed = open.clone();
+    (passed.loops[0].tests, passed.loops[0].in_hand) = (Vec::new(), None);
+    assert_eq!(told(&passed), ["close stuck:a:t-a"]);
+    let mut reset = open.clone();
+    reset.loops[0].tests[0].failures = Failures::default();
+    assert_eq!(told(&reset), ["close stuck:a:t-a"]);
+    let mut paused = open.clone();
+    paused.loops[0].row.status = LoopStatus::Paused;
+    assert_eq!(told(&paused), ["excuse a"]);
+    let mut gone = open.clone();
+    gone.loops.clear();
+    assert_eq!(told(&gone), ["close stuck:a:t-a"]);
+    let mut of_another = open;
+    of_another.alerts.get_mut("stuck:a:t-a").unwrap().source = "somebody".to_owned();
+    of_another.loops.clear();
+    nothing(&of_another);
+}
+
+#[test]
+fn one_attempt_without_end_is_stuck_however_much_it_writes() {
+    let mut view = begun("a", 29);
+    view.output = Some(Output { written_at: NOW, repeated: None });
+    nothing(&world(vec![view.clone()]));
+    view.tests[0].attempt_since = Some(ago(30));
+    assert_eq!(told(&world(vec![view])), [STUCK]);
+}
+
+#[test]
+fn silence_is_stuck_and_any_sign_of_life_is_not() {
+    let view = begun("a", 10);
+    let snapshot = world(vec![view.clone()]);
+    assert_eq!(told(&snapshot), [STUCK]);
+    nothing(&after(&snapshot));
+    let lives: [fn(&mut LoopView); 6] = [
+        // A long compile whose output grows.
+        |view| view.output = Some(Output { written_at: ago(2), repeated: None }),
+        |view| changed(view, "a.rs", ago(3)),
+        |view| view.files.active_at = Some(ago(3)),
+        |view| view.said = Some(("e".parse().unwrap(), ago(9))),
+        |view| view.used_at = Some(ago(1)),
+        |view| view.beat_at = Some(ago(1)),
+    ];
+    for live in lives {
+        let mut view = view.clone();
+        live(&mut view);
+        nothing(&world(vec![view.clone()]));
+        let mut again = after(&snapshot);
+        again.loops[0] = view;
+        assert_eq!(told(&again), ["close stuck:a:t-a"]);
+    }
+}
+
+#[test]
+fn who_waits_is_paused_or_has_slept_is_not_stuck() {
+    let rests: [fn(&mut MonitorSnapshot); 3] =
+        [|at| at.loops[0].waiting = true, |at| at.loops[0].row.status = LoopStatus::Paused, |at| at.in_grace = true];
+    for rest in rests {
+        let mut view = begun("a", 500);
+        view.tests[0].failures.count = 9;
+        let mut snapshot = world(vec![view]);
+        rest(&mut snapshot);
+        assert_eq!(told(&snapshot), ["excuse a"]);
+        snapshot.loops[0].excused_at = Some(NOW.plus_seconds(-59));
+        nothing(&snapshot);
+        // Its time begins anew afterwards.
+        let mut over = snapshot.clone();
+        over.in_grace = false;
+        over.loops[0].waiting = false;
+        over.loops[0].row.status = LoopStatus::Running;
+        over.loops[0].tests[0].failures.count = 0;
+        nothing(&over);
+        over.loops[0].excused_at = Some(ago(10));
+        assert_eq!(told(&over), [STUCK]);
+    }
+}
+
+#[test]
+fn a_rest_is_no_progress_what_was_told_stands() {
+    let mut snapshot = after(&world(vec![begun("a", 40)]));
+    snapshot.loops[0].waiting = true;
+    assert_eq!(told(&snapshot), ["excuse a"]);
+    snapshot.loops[0].waiting = false;
+    snapshot.loops[0].excused_at = Some(NOW);
+    nothing(&snapshot);
+}
+
+#[test]
+fn a_stopped_or_dead_loop_is_not_stuck() {
+    for status in [LoopStatus::Stopped, LoopStatus::Error] {
+        let mut view = begun("a", 500);
+        view.tests[0].failures.count = 9;
+        view.row.status = status;
+        nothing(&world(vec![view]));
+    }
+}
+
+#[test]
+fn no_pass_for_long_is_stuck_only_while_there_is_work() {
+    let mut view = at_work("a");
+    (view.tests, view.in_hand) = (Vec::new(), None);
+    view.trail = LoopTrail { settled_at: Some(ago(31)), began_at: None, resumed_at: None };
+    nothing(&world(vec![view.clone()]));
+    view.ready_since = Some(ago(600));
+    assert_eq!(told(&world(vec![view.clone()])), ["raise stuck:a:- say stuck_detected"]);
+    let stands: [fn(&mut LoopView); 6] = [
+        // The work has only just come.
+        |view| view.ready_since = Some(ago(29)),
+        |view| view.started_at = Some(ago(3)),
+        |view| view.trail.resumed_at = Some(ago(3)),
+        |view| view.trail.settled_at = Some(ago(29)),
+        |view| view.passed_at = Some(ago(1)),
+        |view| view.row.status = LoopStatus::Stopped,
+    ];
+    for change in stands {
+        let mut view = view.clone();
+        change(&mut view);
+        nothing(&world(vec![view]));
+    }
+}
+
+#[test]
+fn that_nothing_passes_and_that_the_attempt_is_long_is_told_once() {
+    let mut long = begun("a", 30);
+    long.output = Some(Output { written_at: NOW, repeated: None });
+    let mut early = long.clone();
+    early.tests[0].attempt_since = Some(ago(29));
+    early.trail.settled_at = Some(ago(40));
+    early.trail.began_at = Some(ago(31));
+    let snapshot = world(vec![early]);
+    assert_eq!(told(&snapshot), ["raise stuck:a:- say stuck_detected"]);
+    let mut later = after(&snapshot);
+    later.loops[0].tests[0].attempt_since = Some(ago(31));
+    nothing(&later);
+    let first = world(vec![long]);
+    assert_eq!(told(&first), [STUCK]);
+    nothing(&after(&first));
+}
+
+#[test]
+fn rows_that_know_no_time_are_judged_from_their_making() {
+    let mut view = at_work("a");
+    view.tests[0].attempt_since = None;
+    view.trail = LoopTrail::default();
+    view.row.updated_at = ago(9);
+    nothing(&world(vec![view.clone()]));
+    (view.row.updated_at, view.tests[0].test.created_at) = (ago(11), ago(12));
+    assert_eq!(told(&world(vec![view])), [STUCK]);
+}
+
+// ---- conflict ----
+
+fn both(minutes_a: i64, minutes_b: i64) -> MonitorSnapshot {
+    let (mut a, mut b) = (at_work("a"), at_work("b"));
+    changed(&mut a, "x.rs", ago(minutes_a));
+    changed(&mut b, "x.rs", ago(minutes_b));
+    world(vec![a, b])
+}
+
+const CONFLICT: &str = "raise conflict:x.rs:a:b say file_conflict";
+
+#[test]
+fn two_in_one_file_within_the_window_are_told_once() {
+    let snapshot = both(7, 3);
+    assert_eq!(told(&snapshot), [CONFLICT]);
+    let Some(Action::Raise(_, Some(said))) = plan(&snapshot).pop() else { panic!() };
+    assert_eq!(said.caused_by.unwrap().as_str(), "started-b");
+    assert_eq!((&said.payload["loop_a"], &said.payload["time_b"]), (&"a".into(), &json!(ago(3))));
+    let open = after(&snapshot);
+    nothing(&open);
+    let mut edited = open.clone();
+    edited.loops[0].files.rows[0].last_changed_at = NOW;
+    nothing(&edited);
+    let mut landed = open;
+    landed.loops[0].files.rows.clear();
+    assert_eq!(told(&landed), ["close conflict:x.rs:a:b"]);
+}
+
+#[test]
+fn what_is_no_conflict() {
+    nothing(&both(20, 3));
+    let cases: [fn(&mut MonitorSnapshot); 5] = [
+        // The one has landed it before the other came.
+        |at| at.loops[0].files.rows.clear(),
+        |at| at.loops[0].files.rows[0].file_path = "y.rs".to_owned(),
+        // What it differs in now is not known since the branch has moved.
+        |at| at.loops[1].files.fresh = false,
+        |at| at.loops[1].in_hand = None,
+        |at| at.loops[1].row.status = LoopStatus::Stopped,
+    ];
+    for change in cases {
+        let mut at = both(2, 1);
+        change(&mut at);
+        nothing(&at);
+    }
+}
+
+#[test]
+fn a_loop_without_a_worktree_is_told_by_its_leases() {
+    let (mut a, mut b) = (at_work("a"), at_work("b"));
+    a.files = Files { leased: vec![("x.rs".to_owned(), ago(2))], ..Files::default() };
+    changed(&mut b, "x.rs", ago(1));
+    let snapshot = world(vec![a, b]);
+    assert_eq!(told(&snapshot), [CONFLICT]);
+    let mut released = after(&snapshot);
+    released.loops[0].files.leased.clear();
+    assert_eq!(told(&released), ["close conflict:x.rs:a:b"]);
+}
+
+#[test]
+fn of_two_loops_in_a_thousand_files_only_some_are_told() {
+    let (mut a, mut b) = (at_work("a"), at_work("b"));
+    for file in 0..15 {
+        for view in [&mut a, &mut b] {
+            changed(view, &format!("{file:02}.rs"), ago(1));
+        }
+    }
+    let snapshot = world(vec![a, b]);
+    assert_eq!(told(&snapshot).len(), conflict::MOST_OF_A_PAIR);
+    nothing(&after(&snapshot));
+}
+
+#[test]
+fn three_in_one_file_are_three_conflicts() {
+    let mut snapshot = both(1, 1);
+    let mut c = at_work("c");
+    changed(&mut c, "x.rs", NOW);
+    snapshot.loops.push(c);
+    assert_eq!(told(&snapshot).len(), 3);
+}
+
+// ---- digression ----
+
+fn with_files(count: usize) -> LoopView {
+    let mut view = at_work("a");
+    for file in 0..count {
+        changed(&mut view, &format!("src/f{file}.rs"), ago(1));
+    }
+    view
+}
+
+const DIGRESSION: &str = "raise digression:a:t-a say digression_detected";
+
+#[test]
+fn too_many_files_are_told_once_until_the_work_is_undone() {
+    nothing(&world(vec![with_files(20)]));
+    let snapshot = world(vec![with_files(21)]);
+    assert_eq!(told(&snapshot), [DIGRESSION]);
+    let mut open = after(&snapshot);
+    nothing(&open);
+    open.loops[0] = with_files(19);
+    nothing(&open);
+    open.loops[0].tests[0].test.status = TestStatus::Pending;
+    open.loops[0].in_hand = None;
+    nothing(&open);
+    open.loops[0] = with_files(0);
+    assert_eq!(told(&open), ["close digression:a:t-a"]);
+}
+
+#[test]
+fn more_than_a_couple_of_files_outside_of_the_scope_are_a_digression() {
+    for (scope, files, expected) in [
+        (r#"["src/**"]"#, ["src/a.rs", "src/b/c.rs", "src/d.rs", "docs/x"], false),
+        (r#"["src"]"#, ["src/a.rs", "src/b/c.rs", "README.md", "docs/x"], false),
+        (r#"["src/"]"#, ["src/a.rs", "CHANGELOG", "README.md", "docs/x"], true),
+        (r#"["./src/*.rs", "docs"]"#, ["src/a.rs", "a", "b", "docs/x"], false),
+        (r#"["."]"#, ["src/a.rs", "a", "b", "docs/x"], false),
+        (r#"["src/[z-a]"]"#, ["src/a.rs", "a", "b", "docs/x"], false),
+        ("[]", ["src/a.rs", "a", "b", "docs/x"], false),
+    ] {
+        let mut view = at_work("a");
+        view.tests[0].test.scope = serde_json::from_str(scope).unwrap();
+        for file in files {
+            changed(&mut view, file, ago(1));
+        }
+        let expected: &[&str] = if expected { &[DIGRESSION] } else { &[] };
+        assert_eq!(told(&world(vec![view])), expected, "{scope}");
+    }
+}
+
+#[test]
+fn the_same_error_again_and_again_in_the_attempts_own_output_is_a_digression() {
+    let mut view = at_work("a");
+    let repeated = |times| Some(Repeated { error: "error: no such thing".to_owned(), times });
+    view.output = Some(Output { written_at: NOW, repeated: repeated(4) });
+    nothing(&world(vec![view.clone()]));
+    view.output = Some(Output { written_at: NOW, repeated: repeated(5) });
+    assert_eq!(told(&world(vec![view.clone()])), [DIGRESSION]);
+    view.output = Some(Output { written_at: ago(2), repeated: repeated(50) });
+    nothing(&world(vec![view]));
+}
+
+// ---- resources ----
+
+fn levels(snapshots: impl IntoIterator<Item = MonitorSnapshot>) -> Vec<Vec<String>> {
+    let mut alerts = std::collections::BTreeMap::new();
+    let mut all = Vec::new();
+    for mut snapshot in snapshots {
+        snapshot.alerts = alerts;
+        all.push(told(&snapshot));
+        alerts = after(&snapshot).alerts;
+    }
+    all
+}
+
+#[test]
+fn each_level_of_a_budget_is_told_once() {
+    let used = [399_999, 400_000, 400_001, 475_000, 480_000, 500_000, 900_000];
+    let snapshots = used.map(|tokens| {
+        let mut view = at_work("a");
+        view.tests[0].tokens = tokens;
+        world(vec![view])
+    });
+    let name = "resource:tokens_per_test:a:t-a say resource_warning";
+    let (raise, escalate) = (format!("raise {name}"), format!("escalate {name}"));
+    let expected: [&[String]; 7] =
+        [&[], std::slice::from_ref(&raise), &[], std::slice::from_ref(&escalate), &[], std::slice::from_ref(&escalate), &[]];
+    assert_eq!(levels(snapshots.clone()), expected);
+    // Past all of them at once it is told once.
+    assert_eq!(levels([snapshots[6].clone(), snapshots[6].clone()]), [vec![raise], vec![]]);
+    let Some(Action::Raise(finding, Some(said))) = plan(&snapshots[6]).pop() else { panic!() };
+    assert_eq!((finding.severity, &said.payload["percentage"]), (Severity::Error, &180.into()));
+    assert_eq!((&said.payload["test_id"], &said.payload["loop_id"]), (&"t-a".into(), &"a".into()));
+}
+
+#[test]
+fn a_budget_closes_with_its_test_and_zero_means_no_limit() {
+    let mut view = at_work("a");
+    view.tests[0].tokens = 600_000;
+    let snapshot = world(vec![view]);
+    let mut open = after(&snapshot);
+    let mut config = settings();
+    config.budget.tokens_per_test = 0;
+    assert_eq!(decide(&config, &snapshot).actions, []);
+    open.loops[0].tests.clear();
+    open.loops[0].in_hand = None;
+    assert_eq!(told(&open), ["close resource:tokens_per_test:a:t-a"]);
+}
+
+#[test]
+fn minutes_count_what_is_recorded_and_the_attempt_that_runs_and_not_its_rests() {
+    let mut view = begun("a", 20);
+    view.output = Some(Output { written_at: NOW, repeated: None });
+    view.tests[0].seconds = 75 * 60;
+    nothing(&world(vec![view.clone()]));
+    view.tests[0].seconds = 76 * 60;
+    assert_eq!(told(&world(vec![view.clone()])), ["raise resource:minutes_per_test:a:t-a say resource_warning"]);
+    // What the attempt has recorded of itself is not counted twice.
+    view.tests[0].seconds_in_attempt = 5 * 60;
+    nothing(&world(vec![view.clone()]));
+    view.tests[0].seconds_in_attempt = 0;
+    view.excused_at = Some(ago(1));
+    nothing(&world(vec![view]));
+}
+
+#[test]
+fn days_the_database_and_the_disk_have_limits_too() {
+    let mut snapshot = world(Vec::new());
+    snapshot.tests_today = 80;
+    snapshot.tokens_today = 5_000_000;
+    snapshot.database_bytes = 960_000_000;
+    snapshot.disk = Some(Disk { free_bytes: 90_000_000, total_bytes: 100_000_000_000 });
+    assert_eq!(
+        told(&snapshot),
+        [
+            "raise resource:tests_per_day:2027-01-15 say resource_warning",
+            "raise resource:tokens_per_day:2027-01-15 say resource_warning",
+            "raise resource:database say resource_warning",
+            "raise resource:disk say resource_warning",
+        ]
+    );
+    let mut open = after(&snapshot);
+    nothing(&open);
+    open.day = "2027-01-16".to_owned();
+    (open.tests_today, open.tokens_today) = (0, 0);
+    open.disk = Some(Disk { free_bytes: 550_000_000, total_bytes: 100_000_000_000 });
+    assert_eq!(told(&open), ["close resource:tests_per_day:2027-01-15", "close resource:tokens_per_day:2027-01-15"]);
+    open = after(&open);
+    open.database_bytes = 1000;
+    open.disk = Some(Disk { free_bytes: 600_000_000, total_bytes: 100_000_000_000 });
+    assert_eq!(told(&open), ["close resource:database", "close resource:disk"]);
+}
+
+// ---- heartbeat ----
+
+#[test]
+fn only_the_loss_of_heartbeat_itself_is_noticed_and_only_as_an_alert() {
+    let heartbeat = |seconds: i64, status| Component {
+        component: "heartbeat".to_owned(),
+        last_heartbeat: Some(NOW.plus_seconds(-seconds)),
+        status,
+        metadata: Value::Null,
+        pid: None,
+        pid_start_time: None,
+        boot_id: None,
+        pid_namespace: None,
+        started_at: None,
+        version: None,
+        child_pid: None,
+        child_pid_start_time: None,
+    };
+    let mut snapshot = world(Vec::new());
+    nothing(&snapshot);
+    snapshot.heartbeat = Some(heartbeat(299, HealthStatus::Healthy));
+    nothing(&snapshot);
+    assert_eq!(decide(&settings(), &snapshot).look_again_at, Some(NOW.plus_seconds(1)));
+    snapshot.heartbeat = Some(heartbeat(9999, HealthStatus::Unknown));
+    nothing(&snapshot);
+    snapshot.heartbeat = Some(heartbeat(300, HealthStatus::Healthy));
+    let mut asleep = snapshot.clone();
+    asleep.in_grace = true;
+    nothing(&asleep);
+    assert_eq!(told(&snapshot), ["raise component:heartbeat say nothing"]);
+    let mut open = after(&snapshot);
+    nothing(&open);
+    open.heartbeat = Some(heartbeat(1, HealthStatus::Healthy));
+    assert_eq!(told(&open), ["close component:heartbeat"]);
+}
+
+// ---- files ----
+
+#[test]
+fn what_was_seen_is_written_down_and_that_of_loops_that_are_gone_is_deleted() {
+    let mut view = at_work("a");
+    view.files.store = true;
+    let mut snapshot = world(vec![view]);
+    snapshot.gone = vec!["z".parse().unwrap()];
+    assert_eq!(told(&snapshot), ["store a 0", "store z 0"]);
+}
+
+#[test]
+fn a_rebase_is_no_change_and_a_new_content_is() {
+    use crate::observe::{SeenFile, Worktree};
+    let id: LoopId = "a".parse().unwrap();
+    let seen = |fingerprint: &str| Worktree {
+        files: vec![SeenFile { path: "x".to_owned(), fingerprint: fingerprint.to_owned(), changed_at: Some(ago(1)) }],
+        ..Worktree::default()
+    };
+    let known = crate::snapshot::merge(&id, &[], &seen("one:1"), ago(1));
+    let mut known = known;
+    known[0].last_changed_at = ago(60);
+    let time = |fingerprint: &str| crate::snapshot::merge(&id, &known, &seen(fingerprint), NOW)[0].last_changed_at;
+    assert_eq!(time("one:1"), ago(60));
+    assert_eq!(time("two:7"), ago(60));
+    assert_eq!(time("one:2"), ago(1));
+}

@@ -1,0 +1,75 @@
+//! Monitor: finds loops that are stuck, digressing, in conflict with each other or over budget, and raises alerts.
+//!
+//! It must never decide what is done about it, and never write to a worktree. What it has said stands in its open alerts:
+//! an event is published only together with the alert that it opens or raises to the next level, so that a restart says
+//! nothing twice.
+
+mod apply;
+pub mod decide;
+pub mod observe;
+mod output;
+pub mod snapshot;
+pub mod trail;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use coord_db::{Config, Database, ReadTx, Result, WriteTx};
+use supervisor::{Inbound, Plan, Supervisor, Waker};
+
+pub use decide::{Action, Finding};
+pub use observe::{Disk, Observation, Output, SeenFile, Sight, Worktree};
+pub use snapshot::MonitorSnapshot;
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct Monitor {
+    config: Arc<Config>,
+    eyes: observe::Eyes,
+    /// What is remembered of the events and of today's use, so that each look reads only what is new. Nothing is decided
+    /// by it that reading everything again would not decide.
+    memory: snapshot::Memory,
+}
+
+impl Supervisor for Monitor {
+    type Observation = Observation;
+    type Snapshot = MonitorSnapshot;
+    type Action = Action;
+    type Outcome = ();
+
+    const ID: &'static str = "monitor";
+
+    fn new(config: Arc<Config>, _database: &Path) -> Self {
+        Self { config, eyes: observe::Eyes::default(), memory: snapshot::Memory::default() }
+    }
+
+    fn configure(&mut self, config: Arc<Config>) {
+        self.config = config;
+        self.eyes.forget();
+    }
+
+    fn attach(&mut self, waker: Waker) {
+        self.eyes.attach(waker);
+    }
+
+    fn observe(&mut self, db: &Database) -> Result<Observation> {
+        self.eyes.observe(&self.config, db)
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<MonitorSnapshot> {
+        snapshot::load(&self.config, &mut self.memory, tx, observation)
+    }
+
+    fn decide(config: &Config, snapshot: &MonitorSnapshot) -> Plan<Action> {
+        decide::decide(config, snapshot)
+    }
+
+    fn apply(&self, tx: &WriteTx<'_>, _snapshot: &MonitorSnapshot, action: &Action) -> Result<()> {
+        apply::apply(tx, action)
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+}

@@ -1,0 +1,393 @@
+//! What a finding depends on, read in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::{
+    Alert, ClockChange, Component, Config, EventId, Lease, Loop, LoopId, LoopStatus, ReadTx, Result, Test, TestStatus,
+    Timestamp, WaitEdge, WorktreeChange,
+};
+use globset::GlobSet;
+use serde_json::Value;
+use supervisor::Supervisor;
+
+use crate::Monitor;
+use crate::observe::{Disk, Observation, Output, Sight, Worktree, ignored};
+use crate::trail::{Failures, LoopTrail, Trail};
+
+/// So many unfinished tests are judged in one pass.
+const MOST_TESTS: usize = 1_000;
+const DAY_MILLIS: i64 = 86_400_000;
+/// Heartbeat writes the clocks down more often than this; once it does not, somebody has to, or a sleep is never over.
+const CLOCK_OLD_MILLIS: i64 = 150_000;
+
+/// What the names of alerts begin with.
+pub mod prefix {
+    /// No progress.
+    pub const STUCK: &str = "stuck:";
+    /// Two loops in one file.
+    pub const CONFLICT: &str = "conflict:";
+    /// Straying from the test.
+    pub const DIGRESSION: &str = "digression:";
+    /// Budgets, disk and database.
+    pub const RESOURCE: &str = "resource:";
+    /// The component that watches all others.
+    pub const HEARTBEAT: &str = "component:heartbeat";
+}
+
+/// What is remembered between looks.
+#[derive(Debug, Default)]
+pub struct Memory {
+    trail: Trail,
+    /// The day's beginning, the last record of use that was read, and the tokens of the day up to it.
+    day: Option<(Timestamp, i64, i64)>,
+}
+
+/// What a loop's worktree differs in, as it will be known after the pass.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Files {
+    /// By path.
+    pub rows: Vec<WorktreeChange>,
+    /// The rows in the database say something else.
+    pub store: bool,
+    /// It has a worktree that can be looked at.
+    pub observed: bool,
+    /// Both were seen since the integration branch moved last.
+    pub fresh: bool,
+    /// When something happened in the worktree last.
+    pub active_at: Option<Timestamp>,
+    /// Without a worktree: the files that it has leased for its test, and since when. To lease is to say that one changes.
+    pub leased: Vec<(String, Timestamp)>,
+}
+
+/// An unfinished test.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TestView {
+    /// Its row.
+    pub test: Test,
+    /// Its failures in a row.
+    pub failures: Failures,
+    /// When the attempt in hand began, where known.
+    pub attempt_since: Option<Timestamp>,
+    /// The event that began it.
+    pub started: Option<EventId>,
+    /// Tokens recorded for it.
+    pub tokens: i64,
+    /// Seconds recorded for it.
+    pub seconds: i64,
+    /// Those of them that belong to the attempt in hand.
+    pub seconds_in_attempt: i64,
+}
+
+/// A loop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoopView {
+    /// Its row.
+    pub row: Loop,
+    /// Its unfinished tests that have been tried.
+    pub tests: Vec<TestView>,
+    /// Which of them is in hand.
+    pub in_hand: Option<usize>,
+    /// It waits for another loop.
+    pub waiting: bool,
+    /// When it was last known to rest for a reason that is not its own: waiting, paused, the machine asleep.
+    pub excused_at: Option<Timestamp>,
+    /// What it said last, and when.
+    pub said: Option<(EventId, Timestamp)>,
+    /// When its use was recorded last.
+    pub used_at: Option<Timestamp>,
+    /// When whoever drives it by hand beat last.
+    pub beat_at: Option<Timestamp>,
+    /// When its process started.
+    pub started_at: Option<Timestamp>,
+    /// Since when a pending test of it is ready.
+    pub ready_since: Option<Timestamp>,
+    /// When a test of it passed last, as the rows have it.
+    pub passed_at: Option<Timestamp>,
+    /// What the events tell.
+    pub trail: LoopTrail,
+    /// What its worktree differs in.
+    pub files: Files,
+    /// What its agent writes.
+    pub output: Option<Output>,
+}
+
+/// All that a finding depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MonitorSnapshot {
+    /// The moment.
+    pub now: Timestamp,
+    /// True while time counts against nobody: the machine has slept or was off, or its clock was set.
+    pub in_grace: bool,
+    /// The clocks are to be written down: something has happened to them, or nobody else does.
+    pub write_clock: bool,
+    /// Until when.
+    pub grace_until: Option<Timestamp>,
+    /// All loops, by id.
+    pub loops: Vec<LoopView>,
+    /// Loops that are not registered any more but whose files are still written down.
+    pub gone: Vec<LoopId>,
+    /// The open alerts, by fingerprint.
+    pub alerts: BTreeMap<String, Alert>,
+    /// The component that watches all others.
+    pub heartbeat: Option<Component>,
+    /// The day, `YYYY-MM-DD`.
+    pub day: String,
+    /// When the next one begins.
+    pub next_day: Timestamp,
+    /// Tests tried today.
+    pub tests_today: i64,
+    /// Tokens used today.
+    pub tokens_today: i64,
+    /// The size of the database's files.
+    pub database_bytes: i64,
+    /// The disk that the database is on.
+    pub disk: Option<Disk>,
+    /// Something in a worktree waits to be looked at then.
+    pub look_again_at: Option<Timestamp>,
+}
+
+impl LoopView {
+    /// The test in hand.
+    #[must_use]
+    pub fn in_hand(&self) -> Option<&TestView> {
+        self.tests.get(self.in_hand?)
+    }
+}
+
+pub(crate) fn load(
+    config: &Config,
+    memory: &mut Memory,
+    tx: &ReadTx<'_>,
+    observation: &Observation,
+) -> Result<MonitorSnapshot> {
+    memory.trail.catch_up(tx)?;
+    let now = tx.now();
+    let midnight = Timestamp::from_millis(now.as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
+    let mut alerts = BTreeMap::new();
+    for prefix in [prefix::STUCK, prefix::CONFLICT, prefix::DIGRESSION, prefix::RESOURCE, prefix::HEARTBEAT] {
+        for alert in tx.open_alerts_with(prefix)? {
+            alerts.extend(alert.fingerprint.clone().map(|fingerprint| (fingerprint, alert)));
+        }
+    }
+    let (loops, gone) = load_loops(config, memory, tx, observation, &alerts)?;
+    let clock_change = tx.clock_change()?;
+    let clock_is_old = tx.clock_seen_at()?.is_none_or(|at| now.millis_since(at).abs() >= CLOCK_OLD_MILLIS);
+    Ok(MonitorSnapshot {
+        now,
+        in_grace: tx.in_clock_grace()? || clock_change != ClockChange::None,
+        write_clock: clock_change != ClockChange::None || clock_is_old,
+        grace_until: tx.clock_grace_until()?,
+        loops,
+        gone,
+        alerts,
+        heartbeat: tx.component("heartbeat")?,
+        day: now.to_rfc3339()[..10].to_owned(),
+        next_day: midnight.plus_millis(DAY_MILLIS),
+        tests_today: tx.tests_tried_since(midnight)?,
+        tokens_today: tokens_today(memory, tx, midnight)?,
+        database_bytes: observation.database_bytes,
+        disk: observation.disk,
+        look_again_at: observation.look_again_at,
+    })
+}
+
+fn tokens_today(memory: &mut Memory, tx: &ReadTx<'_>, midnight: Timestamp) -> Result<i64> {
+    let (position, before) = match memory.day {
+        Some((day, position, tokens)) if day == midnight => (position, tokens),
+        _ => (0, 0),
+    };
+    let (tokens, last) = tx.tokens_since(midnight, position)?;
+    let (tokens, last) = if last < position {
+        // Records were taken away: what is left is read anew.
+        tx.tokens_since(midnight, 0)?
+    } else {
+        (before.saturating_add(tokens), last)
+    };
+    memory.day = Some((midnight, last, tokens));
+    Ok(tokens)
+}
+
+fn load_loops(
+    config: &Config,
+    memory: &Memory,
+    tx: &ReadTx<'_>,
+    observation: &Observation,
+    alerts: &BTreeMap<String, Alert>,
+) -> Result<(Vec<LoopView>, Vec<LoopId>)> {
+    let mut known: BTreeMap<LoopId, Vec<WorktreeChange>> = BTreeMap::new();
+    for row in tx.worktree_changes()? {
+        known.entry(row.loop_id.clone()).or_default().push(row);
+    }
+    let mut tests = unfinished(config, memory, tx, alerts)?;
+    let ready: BTreeMap<_, _> = tx.ready_since()?.into_iter().collect();
+    let passes: BTreeMap<_, _> = tx.last_passes()?.into_iter().collect();
+    let excused = tx.component(Monitor::ID)?.map(|own| own.metadata);
+    let ignored = ignored(&config.monitor.conflict_ignore);
+    let mut loops = Vec::new();
+    for row in tx.loops()? {
+        let mine = tests.remove(&row.id).unwrap_or_default();
+        let in_hand = mine
+            .iter()
+            .position(|test| test.status == TestStatus::InProgress && row.current_test_id.as_ref() == Some(&test.id))
+            .or_else(|| mine.iter().position(|test| test.status == TestStatus::InProgress));
+        let running = row.status == LoopStatus::Running;
+        let component = if running { tx.component(row.id.as_str())? } else { None };
+        let in_hand_id = in_hand.map(|at| &mine[at].id);
+        let mut files = files(tx, &row, known.remove(&row.id).unwrap_or_default(), observation);
+        if !files.observed && running && in_hand_id.is_some() {
+            files.leased = leased(tx, &row, &ignored)?;
+        }
+        let views = mine.iter().map(|test| view(config, memory, tx, test)).collect::<Result<_>>()?;
+        loops.push(LoopView {
+            waiting: running && waits(tx, &row)?,
+            excused_at: excused
+                .as_ref()
+                .and_then(|metadata| metadata.get("excused")?.get(row.id.as_str())?.as_str()?.parse().ok()),
+            said: if running && in_hand.is_some() { tx.last_said_by(row.id.as_str())? } else { None },
+            used_at: if running && in_hand.is_some() { tx.last_usage_of(&row.id)? } else { None },
+            beat_at: component.as_ref().filter(|_| row.pid.is_none()).and_then(|component| component.last_heartbeat),
+            started_at: component.and_then(|component| component.started_at),
+            ready_since: ready.get(&row.id).copied(),
+            passed_at: passes.get(&row.id).copied(),
+            trail: memory.trail.of_loop(row.id.as_str()),
+            output: observation.outputs.get(&row.id).cloned(),
+            tests: views,
+            in_hand,
+            files,
+            row,
+        });
+    }
+    Ok((loops, known.into_keys().collect()))
+}
+
+/// The tests that have been tried and are not done, by loop: by their rows, by the events, or because an alert is open.
+fn unfinished(
+    config: &Config,
+    memory: &Memory,
+    tx: &ReadTx<'_>,
+    alerts: &BTreeMap<String, Alert>,
+) -> Result<BTreeMap<LoopId, Vec<Test>>> {
+    let mut tests: BTreeMap<_, Test> =
+        tx.tests_under_way(MOST_TESTS)?.into_iter().map(|test| (test.id.to_string(), test)).collect();
+    let mut named: BTreeSet<&str> = memory.trail.failing(config.monitor.stuck_failures).collect();
+    let under_way = |alert: &&Alert| alert.alert_type != coord_db::AlertType::Conflict;
+    named.extend(alerts.values().filter(under_way).filter_map(|alert| alert.context.get("test_id").and_then(Value::as_str)));
+    for id in named {
+        if !tests.contains_key(id)
+            && let Some(test) = tx.find_test(id)?
+        {
+            let tried = test.attempts > 0 || test.give_backs > 0 || memory.trail.failures(&test).count > 0;
+            if matches!(test.status, TestStatus::Pending | TestStatus::InProgress) && tried {
+                tests.insert(id.to_owned(), test);
+            }
+        }
+    }
+    let mut by_loop: BTreeMap<LoopId, Vec<Test>> = BTreeMap::new();
+    for test in tests.into_values() {
+        by_loop.entry(test.loop_id.clone()).or_default().push(test);
+    }
+    Ok(by_loop)
+}
+
+fn view(config: &Config, memory: &Memory, tx: &ReadTx<'_>, test: &Test) -> Result<TestView> {
+    let attempt_since = memory.trail.attempt_since(test).map(|at| at.min(tx.now()));
+    let budget = &config.budget;
+    let (tokens, seconds) =
+        if budget.tokens_per_test > 0 || budget.minutes_per_test > 0 { tx.usage_of_test(&test.id)? } else { (0, 0) };
+    let seconds_in_attempt = match attempt_since {
+        Some(since) if seconds > 0 => tx.seconds_of_test_since(&test.id, since)?,
+        _ => 0,
+    };
+    Ok(TestView {
+        failures: memory.trail.failures(test),
+        attempt_since,
+        started: memory.trail.started(test).map(|(event, _)| event),
+        tokens,
+        seconds,
+        seconds_in_attempt,
+        test: test.clone(),
+    })
+}
+
+/// True if the loop waits for another that really is in its way.
+fn waits(tx: &ReadTx<'_>, row: &Loop) -> Result<bool> {
+    for edge in tx.wait_edges_of(row.id.as_str())? {
+        if edge.wait_until.is_some_and(|until| until <= tx.now()) {
+            continue;
+        }
+        let leases = tx.leases_overlapping(&edge.resource)?;
+        if stands(&edge, &leases, tx.now()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// An edge on what nobody leases is trusted: other tools may write edges too.
+fn stands(edge: &WaitEdge, leases: &[Lease], now: Timestamp) -> bool {
+    let live = |lease: &&Lease| lease.expires_at.is_none_or(|at| at > now);
+    leases.is_empty() || leases.iter().filter(live).any(|lease| lease.locked_by == edge.holder)
+}
+
+fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String, Timestamp)>> {
+    let live = |lease: &Lease| lease.expires_at.is_none_or(|at| at > tx.now());
+    // A subtree is leased to be on the safe side, and a scheme names no file.
+    let a_file = |lease: &Lease| !lease.file_path.is_subtree() && !lease.file_path.as_str().contains(':');
+    let leases = tx.leases_of(row.id.as_str())?;
+    let files = leases.into_iter().filter(|lease| live(lease) && a_file(lease) && !ignored.is_match(lease.file_path.as_str()));
+    Ok(files.map(|lease| (lease.file_path.to_string(), lease.locked_at)).collect())
+}
+
+fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &Observation) -> Files {
+    match observation.worktrees.get(&row.id) {
+        Some(Sight::Seen(worktree)) => {
+            let rows = merge(&row.id, &known, worktree, tx.now());
+            Files {
+                store: rows != known,
+                rows,
+                observed: true,
+                fresh: worktree.fresh,
+                active_at: worktree.active_at.map(|at| at.min(tx.now())),
+                leased: Vec::new(),
+            }
+        }
+        Some(Sight::Unclear) => Files { rows: known, observed: true, ..Files::default() },
+        Some(Sight::Absent) => Files { store: !known.is_empty(), ..Files::default() },
+        None => Files { rows: known, ..Files::default() },
+    }
+}
+
+/// What is known after a look: a file that is new, or whose content is another, was changed. That the merge base has moved
+/// changes files without anybody changing them, so after that only new files count.
+#[must_use]
+pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &Worktree, now: Timestamp) -> Vec<WorktreeChange> {
+    let known: BTreeMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
+    let base = |fingerprint: &str| fingerprint.split(':').next().unwrap_or_default().to_owned();
+    let mut rows: Vec<WorktreeChange> = seen
+        .files
+        .iter()
+        .map(|file| {
+            let changed_at = file.changed_at.map_or(now, |at| at.min(now));
+            match known.get(file.path.as_str()) {
+                Some(row) if row.fingerprint == file.fingerprint || base(&row.fingerprint) != base(&file.fingerprint) => {
+                    WorktreeChange { fingerprint: file.fingerprint.clone(), ..(*row).clone() }
+                }
+                Some(row) => WorktreeChange {
+                    fingerprint: file.fingerprint.clone(),
+                    last_changed_at: changed_at.max(row.last_changed_at),
+                    ..(*row).clone()
+                },
+                None => WorktreeChange {
+                    loop_id: loop_id.clone(),
+                    file_path: file.path.clone(),
+                    first_seen_at: now,
+                    last_changed_at: changed_at,
+                    fingerprint: file.fingerprint.clone(),
+                },
+            }
+        })
+        .collect();
+    rows.sort_by(|one, other| one.file_path.cmp(&other.file_path));
+    rows.dedup_by(|one, other| one.file_path == other.file_path);
+    rows
+}

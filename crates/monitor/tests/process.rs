@@ -1,0 +1,263 @@
+//! The real program on databases that only the `sqlite3` shell has filled.
+
+mod common;
+
+use std::process::Command;
+
+use common::World;
+
+const MONITOR: &str = env!("CARGO_BIN_EXE_monitor");
+
+const OPEN: &str = "SELECT fingerprint, severity, alert_type FROM alerts WHERE closed_at IS NULL ORDER BY 1";
+
+/// A loop with a test that it failed three times, in events alone.
+const FAILING: &str = "
+    INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'running');
+    INSERT INTO tests(id, loop_id, status) VALUES ('t1', 'one', 'in_progress');
+    INSERT INTO events(id, source, event_type, payload) VALUES
+      ('f1', 'one', 'test_failed', '{\"test_id\":\"t1\",\"loop_id\":\"one\",\"attempt\":1,\"error_category\":\"code\",\"error_message\":\"x\",\"will_retry\":true}'),
+      ('f2', 'one', 'test_failed', '{\"test_id\":\"t1\",\"loop_id\":\"one\",\"attempt\":2,\"error_category\":\"code\",\"error_message\":\"y\",\"will_retry\":true}'),
+      ('f3', 'one', 'test_failed', '{\"test_id\":\"t1\",\"loop_id\":\"one\",\"attempt\":3,\"error_category\":\"code\",\"error_message\":\"z\",\"will_retry\":true}');";
+
+/// A loop at work: since when, in `datetime`'s words.
+fn at_work(since: &str) -> String {
+    format!(
+        "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'running');
+         INSERT INTO tests(id, loop_id, status, attempts, last_attempt_at)
+           VALUES ('t1', 'one', 'in_progress', 1, datetime('now', '{since}'));"
+    )
+}
+
+#[test]
+fn failures_in_events_alone_are_told_once_and_end_with_a_pass() {
+    let world = World::filled(FAILING);
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "stuck:one:t1|warning|stuck");
+    let said = world.events("stuck_detected");
+    assert_eq!(said.len(), 1);
+    assert_eq!((said[0].source.as_str(), said[0].caused_by.as_ref().unwrap().as_str()), ("monitor", "f3"));
+    assert_eq!(said[0].correlation_id.as_deref(), Some("f3"));
+    assert_eq!((&said[0].payload["consecutive_failures"], &said[0].payload["last_error"]), (&3.into(), &"z".into()));
+    assert_eq!(world.sql("SELECT event_id FROM alerts"), said[0].id.as_str());
+    assert_eq!(world.sql("SELECT count(*) FROM undelivered_events WHERE subscriber = 'monitor'"), "0");
+    world.once(MONITOR);
+    world.sql("UPDATE tests SET status = 'passed', verified_at = datetime('now'), passed_at = datetime('now')");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    assert_eq!(world.events("stuck_detected").len(), 1);
+}
+
+#[test]
+fn failures_in_rows_alone_are_told_too() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'running'), ('two', '', 1, 'paused');
+         INSERT INTO tests(id, loop_id, status, attempts, max_attempts, last_result, last_error) VALUES
+           ('t1', 'one', 'pending', 3, 9, 'fail', 'no luck'), ('t2', 'one', 'pending', 2, 9, 'fail', ''),
+           ('t3', 'two', 'pending', 5, 9, 'fail', ''), ('t4', 'stranger', 'pending', 5, 9, 'fail', '');",
+    );
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "stuck:one:t1|warning|stuck");
+    assert_eq!(world.events("stuck_detected")[0].payload["last_error"], "no luck");
+}
+
+#[test]
+fn a_blocked_test_is_not_stuck_and_a_reset_one_begins_anew() {
+    let world = World::filled(FAILING);
+    world.sql("UPDATE tests SET status = 'blocked', attempts = 3, last_result = 'blocked'");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    // As a reset leaves it, and as the next claim does.
+    world.sql("UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_attempt_at = datetime('now')");
+    world.once(MONITOR);
+    let id = "one".parse().unwrap();
+    world.db.write(|tx| tx.claim_next_test(&id, true)).unwrap().unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.events("stuck_detected"), []);
+}
+
+#[test]
+fn given_back_attempts_that_failed_count_although_no_attempt_is_used_up() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'running');
+         INSERT INTO tests(id, loop_id) VALUES ('t1', 'one');",
+    );
+    let (one, test) = ("one".parse().unwrap(), "t1".parse().unwrap());
+    for failed in 1..=3 {
+        world.sql("UPDATE tests SET not_before = NULL");
+        world.once(MONITOR);
+        assert_eq!(world.events("stuck_detected"), [], "after {failed}");
+        let attempt = coord_db::FailedAttempt {
+            category: coord_db::ErrorCategory::Transient,
+            message: "no network".to_owned(),
+            caused_by: None,
+        };
+        world.db.write(|tx| tx.claim_next_test(&one, true)).unwrap().unwrap();
+        world.db.write(|tx| tx.record_failed(&test, &one, &attempt)).unwrap();
+    }
+    world.once(MONITOR);
+    assert_eq!(world.events("stuck_detected").len(), 1);
+}
+
+#[test]
+fn the_third_attempt_of_three_is_not_stuck_before_it_has_failed() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'running');
+         INSERT INTO tests(id, loop_id) VALUES ('t1', 'one');",
+    );
+    let (one, test) = ("one".parse().unwrap(), "t1".parse().unwrap());
+    let attempt = coord_db::FailedAttempt { category: coord_db::ErrorCategory::Code, message: "x".to_owned(), caused_by: None };
+    for _ in 0..3 {
+        world.db.write(|tx| tx.claim_next_test(&one, true)).unwrap().unwrap();
+        world.once(MONITOR);
+        world.db.write(|tx| tx.record_failed(&test, &one, &attempt)).unwrap();
+        world.once(MONITOR);
+    }
+    // It is blocked now, and that is told already.
+    assert_eq!(world.events("test_blocked").len(), 1);
+    assert_eq!(world.events("stuck_detected"), []);
+}
+
+#[test]
+fn silence_is_told_and_output_that_grows_is_life() {
+    let world = World::filled(&at_work("-20 minutes"));
+    let logs = world.path.parent().unwrap().join("logs/one");
+    std::fs::create_dir_all(&logs).unwrap();
+    std::fs::write(logs.join("t1-1.log"), "compiling\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    assert!(Command::new("touch").args(["-d", "-11 minutes"]).arg(logs.join("t1-1.log")).status().unwrap().success());
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "stuck:one:t1|warning|stuck");
+    assert_eq!(world.sql("SELECT json_extract(context, '$.reasons[0]') FROM alerts"), "silence");
+    std::fs::write(logs.join("t1-1.log"), "compiling\nlinking\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+}
+
+#[test]
+fn the_same_error_in_the_output_is_a_digression() {
+    let world = World::filled(&at_work("-1 minute"));
+    let logs = world.path.parent().unwrap().join("logs/one");
+    std::fs::create_dir_all(&logs).unwrap();
+    let text: String = (0..5).map(|at| format!("error: cannot find `thing` at line {at}\n")).collect();
+    std::fs::write(logs.join("t1-1.log"), text).unwrap();
+    world.once(MONITOR);
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "digression:one:t1|warning|digression");
+    let said = world.events("digression_detected");
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].payload["repeated_error"], "error: cannot find `thing` at line 0");
+}
+
+#[test]
+fn who_waits_or_has_slept_is_not_stuck_and_its_time_begins_anew() {
+    let world = World::filled(&at_work("-50 minutes"));
+    world.sql("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('one', 'two', 'a.rs')");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    world.sql("DELETE FROM wait_graph");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+
+    let world = World::filled(&at_work("-50 minutes"));
+    world.db.write(|tx| tx.observe_clock(30)).unwrap();
+    world.sql(
+        "UPDATE clock SET suspended_ms = suspended_ms - 2400000, wall_ms = wall_ms - 2400000, boot_ms = boot_ms - 2400000",
+    );
+    world.once(MONITOR);
+    assert_eq!(world.sql("SELECT grace_until > datetime('now', '+25 seconds') FROM clock"), "1");
+    world.sql("UPDATE clock SET grace_until = NULL");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+
+    // An edge that is over, or whose resource is another's, is no waiting.
+    for edge in ["datetime('now', '-1 second')", "NULL"] {
+        let world = World::filled(&at_work("-50 minutes"));
+        world.sql(&format!(
+            "INSERT INTO wait_graph(waiter, holder, resource, wait_until) VALUES ('one', 'two', 'a.rs', {edge});
+             INSERT INTO file_locks(file_path, locked_by) VALUES ('a.rs', 'three');"
+        ));
+        world.once(MONITOR);
+        assert_eq!(world.sql(OPEN), "stuck:one:t1|warning|stuck");
+    }
+}
+
+#[test]
+fn use_is_added_up_and_each_level_told_once() {
+    let world = World::filled(&at_work("-1 minute"));
+    let warnings = || world.events("resource_warning");
+    world.sql("INSERT INTO usage(id, loop_id, test_id, tokens_estimated) VALUES ('u1', 'one', 't1', 400000)");
+    world.once(MONITOR);
+    world.once(MONITOR);
+    assert_eq!(warnings().len(), 1);
+    assert_eq!(world.sql(OPEN), "resource:tokens_per_test:one:t1|warning|resource");
+    world.sql(
+        "INSERT INTO usage(id, loop_id, test_id, tokens_estimated) VALUES ('u2', 'one', 't1', 4600000), ('u3', NULL, NULL, 1)",
+    );
+    world.once(MONITOR);
+    world.once(MONITOR);
+    let said = warnings();
+    assert_eq!(said.len(), 3);
+    assert_eq!((said[1].caused_by.as_ref(), &said[1].payload["percentage"]), (Some(&said[0].id), &1000.into()));
+    assert_eq!((&said[2].payload["loop_id"], &said[2].payload["current"]), (&serde_json::Value::Null, &5_000_001.into()));
+    let open = world.sql("SELECT severity FROM alerts WHERE closed_at IS NULL");
+    assert_eq!(open, "error\nerror");
+    world.sql("UPDATE tests SET status = 'skipped'");
+    world.once(MONITOR);
+    assert_eq!(world.sql("SELECT substr(fingerprint, 1, 24) FROM alerts WHERE closed_at IS NULL"), "resource:tokens_per_day:");
+}
+
+#[test]
+fn the_loss_of_heartbeat_is_an_alert_and_no_event() {
+    let world = World::filled(
+        "INSERT INTO component_health(component, last_heartbeat, status) VALUES
+           ('heartbeat', datetime('now', '-301 seconds'), 'healthy'), ('pm', datetime('now', '-301 seconds'), 'healthy');",
+    );
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "component:heartbeat|error|resource");
+    assert_eq!(world.events("component_degraded"), []);
+    world.sql("UPDATE component_health SET last_heartbeat = datetime('now')");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+}
+
+#[test]
+fn misshapen_and_foreign_rows_stop_nothing() {
+    let world = World::filled(FAILING);
+    world.sql(
+        "INSERT INTO events(id, source, event_type, payload) VALUES ('m1', 'x', 'test_failed', '[1,2]'),
+           ('m2', 'x', 'test_started', '{\"test_id\":{\"a\":1},\"attempt\":\"many\"}'), ('m3', 'x', 'loop_resumed', '7'),
+           ('m4', 'x', 'test_passed', 'null');
+         INSERT INTO worktree_changes VALUES ('stranger', 'a', datetime('now'), datetime('now'), ''),
+           ('one', 'b', datetime('now'), datetime('now'), 'x');
+         INSERT INTO usage(id, loop_id, test_id, tokens_estimated) VALUES ('u', 'nobody', 'nothing', 9);
+         INSERT INTO component_health(component, metadata) VALUES ('one', '[]'), ('monitor', '{\"excused\":{\"one\":7}}');
+         INSERT INTO tests(id, loop_id, status, scope) VALUES ('t2', 'one', 'in_progress', '{}'), ('t3', 'stranger', 'in_progress', '[]');",
+    );
+    world.once(MONITOR);
+    assert_eq!(
+        world.sql(OPEN).lines().filter(|line| line.starts_with("stuck")).collect::<Vec<_>>(),
+        ["stuck:one:t1|warning|stuck"]
+    );
+    assert_eq!(world.sql("SELECT count(*) FROM worktree_changes"), "0");
+    assert_eq!(world.sql("SELECT count(*) FROM undelivered_events WHERE subscriber = 'monitor'"), "0");
+}
+
+#[test]
+fn a_killed_monitor_says_nothing_twice_and_a_stopped_one_says_goodbye() {
+    let world = World::new();
+    world.daemon(MONITOR).kill();
+    world.sql(FAILING);
+    for _ in 0..3 {
+        let daemon = world.daemon(MONITOR);
+        world.until("SELECT count(*) FROM alerts WHERE closed_at IS NULL", "1");
+        daemon.kill();
+    }
+    let daemon = world.daemon(MONITOR);
+    world.sql("UPDATE tests SET status = 'skipped'");
+    world.until("SELECT count(*) FROM alerts WHERE closed_at IS NULL", "0");
+    assert_eq!(world.events("stuck_detected").len(), 1);
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert_eq!(world.sql("SELECT status FROM component_health WHERE component = 'monitor'"), "unknown");
+    assert_eq!(world.events("component_stopped").len(), 1);
+}

@@ -1,0 +1,48 @@
+//! Carrying out one action in the transaction of the pass: intents are written down, matters that are over are closed.
+
+use coord_db::{EventFilter, EventId, Payload, Result, WriteTx};
+use serde::Serialize;
+
+use crate::decide::Action;
+use crate::notes::{BISECT, CHECK_HEAD, Found};
+use crate::{BisectNotes, ID, record};
+
+pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
+    match action {
+        Action::CheckHead { steps, reason } => {
+            tracing::info!(check = steps.check, commit = steps.commit, reason, "running a check");
+            let cause = what_moved_to(tx, &steps.commit)?;
+            begin(tx, CHECK_HEAD, steps, cause.as_ref())?;
+        }
+        Action::Bisect { steps } => {
+            tracing::info!(regression = steps.regression, round = steps.round, "looking for the first bad commit");
+            begin(tx, BISECT, steps, None)?;
+        }
+        Action::GiveUp { regression, why } => {
+            if let Some(row) = tx.regression(regression)?.filter(|row| row.resolved_at.is_none()) {
+                let notes = BisectNotes::of(&row);
+                record::settle(tx, row, notes, &Found::Unknown { why: why.clone(), suspects: Vec::new() })?;
+            }
+        }
+        Action::CloseAlert { fingerprint, why } => {
+            tracing::info!(fingerprint, why, "closing an alert");
+            tx.close_alert(fingerprint)?;
+        }
+    }
+    Ok(())
+}
+
+fn begin(tx: &WriteTx<'_>, operation: &str, steps: &impl Serialize, cause: Option<&EventId>) -> Result<()> {
+    let steps = serde_json::to_value(steps).unwrap_or_default();
+    tx.begin_operation(operation, ID, None, &steps, cause)?;
+    Ok(())
+}
+
+/// The event of the test that landed with this commit, if it is the newest that landed.
+fn what_moved_to(tx: &WriteTx<'_>, commit: &str) -> Result<Option<EventId>> {
+    let newest = EventFilter { event_type: Some("test_passed".to_owned()), limit: Some(1), ..EventFilter::default() };
+    let newest = tx.events(&newest)?.pop();
+    Ok(newest
+        .filter(|event| matches!(event.parse(), Ok(Payload::TestPassed(said)) if said.commit == commit))
+        .map(|event| event.id))
+}

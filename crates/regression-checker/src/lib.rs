@@ -1,0 +1,100 @@
+//! The standing check: re-runs what had passed when the integration branch moves, confirms a failure, bisects, and blames.
+//!
+//! It must never run a command that is not a check of the config, and never touch a worktree but its own. What it has found
+//! stands in rows (`check_runs`, `regressions`); what it is about to run stands in the journal. So a restart goes on where
+//! it was and says nothing twice.
+
+mod apply;
+pub mod decide;
+pub mod notes;
+pub mod observe;
+mod perform;
+mod record;
+pub mod snapshot;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coord_db::config::CheckConfig;
+use coord_db::{Config, Database, JournalEntry, ReadTx, Result, WriteTx};
+use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
+
+pub use decide::Action;
+pub use notes::{BisectNotes, BisectRound, Checked, Found, HeadCheck, Outcome, Round, TestVerdict, Tried};
+pub use observe::Observation;
+pub use snapshot::{OpenRegression, RegressionSnapshot, RunAtHead};
+
+/// Its id.
+pub(crate) const ID: &str = "regression-checker";
+
+/// The supervisor.
+#[derive(Debug)]
+pub struct RegressionChecker {
+    config: Arc<Config>,
+    database: PathBuf,
+    eyes: observe::Eyes,
+    /// Effects share worktrees, so one is performed at a time, also when the journal has several open.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Supervisor for RegressionChecker {
+    type Observation = Observation;
+    type Snapshot = RegressionSnapshot;
+    type Action = Action;
+    type Outcome = Outcome;
+
+    const ID: &'static str = ID;
+    const HAS_EFFECTS: bool = true;
+
+    fn new(config: Arc<Config>, database: &Path) -> Self {
+        Self { config, database: database.to_owned(), eyes: observe::Eyes::default(), turn: Arc::default() }
+    }
+
+    fn configure(&mut self, config: Arc<Config>) {
+        self.config = config;
+        self.eyes = observe::Eyes::default();
+    }
+
+    fn observe(&mut self, _db: &Database) -> Result<Observation> {
+        Ok(self.eyes.look(&self.config))
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<RegressionSnapshot> {
+        snapshot::load(&self.config, tx, observation)
+    }
+
+    fn decide(config: &Config, snapshot: &RegressionSnapshot) -> Plan<Action> {
+        decide::decide(config, snapshot)
+    }
+
+    fn apply(&self, tx: &WriteTx<'_>, _snapshot: &RegressionSnapshot, action: &Action) -> Result<()> {
+        apply::apply(tx, action)
+    }
+
+    fn perform(&self, entry: JournalEntry) -> LocalFuture<Outcome> {
+        perform::perform(Arc::clone(&self.config), self.database.clone(), Arc::clone(&self.turn), entry)
+    }
+
+    fn record(&self, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Outcome) -> Result<()> {
+        record::record(&self.config, tx, entry, outcome)
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// The checks that are also run on the integration branch, in the config's order.
+pub(crate) fn baseline_checks(config: &Config) -> impl Iterator<Item = &CheckConfig> {
+    config.gate.check.iter().filter(|check| check.baseline)
+}
+
+/// The check of this name, if it is one of [`baseline_checks`].
+pub(crate) fn baseline_check<'a>(config: &'a Config, name: &str) -> Option<&'a CheckConfig> {
+    baseline_checks(config).find(|check| check.name == name)
+}
+
+/// Whether a check says something about tests of this category.
+pub(crate) fn applies(check: &CheckConfig, category: &str) -> bool {
+    check.categories.is_empty() || check.categories.iter().any(|each| each == category)
+}

@@ -1,0 +1,297 @@
+//! Running checks, in detached worktrees of the checker's own: `<folder of the database>/worktrees/.regression-<n>`.
+//!
+//! What a run showed is kept with the journal entry as soon as it is known, so that an entry that is performed again after
+//! a kill goes on where it was. The commands come from the config; the database only names them.
+
+mod bisect;
+mod head;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_db::config::CheckConfig;
+use coord_db::{BaselineTest, ComponentId, Config, Database, JournalEntry, LoopId, WriteTx};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use supervisor::LocalFuture;
+use work_tree::check::{CheckSpec, CheckVerdict, run_check};
+use work_tree::keeper::KeeperId;
+use work_tree::{CommitHash, Repository, WorkTree};
+
+use crate::notes::{BISECT, CHECK_HEAD};
+use crate::{BisectRound, HeadCheck, ID, Outcome, baseline_check};
+
+/// Why something could not be performed, in words.
+type Why = String;
+
+/// The key of the steps under which runs are kept while an entry is open.
+const PROGRESS: &str = "progress";
+
+/// What a run showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    verdict: NoteVerdict,
+    #[serde(default)]
+    exit_code: Option<i32>,
+    /// Why it did not pass, in words.
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    output_tail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NoteVerdict {
+    Pass,
+    Fail,
+    Error,
+}
+
+/// What is kept with an open entry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Progress {
+    /// The boot that the keepers belong to.
+    boot_id: String,
+    /// Under which commands run just now.
+    keepers: Vec<KeeperId>,
+    /// What the runs that are over showed, by what they were for.
+    runs: BTreeMap<String, Note>,
+}
+
+/// The steps as they were decided.
+pub(crate) fn without_progress(steps: &Value) -> Value {
+    let mut steps = steps.clone();
+    if let Some(fields) = steps.as_object_mut() {
+        fields.remove(PROGRESS);
+    }
+    steps
+}
+
+pub(crate) fn perform(
+    config: Arc<Config>,
+    database: PathBuf,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    entry: JournalEntry,
+) -> LocalFuture<Outcome> {
+    Box::pin(async move {
+        let _turn = turn.lock().await;
+        carry_out(config, database, &entry).await.unwrap_or_else(Outcome::Failed)
+    })
+}
+
+async fn carry_out(config: Arc<Config>, database: PathBuf, entry: &JournalEntry) -> Result<Outcome, Why> {
+    let path = config.repository_path();
+    let repository = blocking(move || Repository::open(&path)).await?.map_err(said)?;
+    let runner = Rc::new(Runner::new(config, &database, repository, entry)?);
+    runner.end_leftovers().await;
+    let steps = without_progress(&entry.steps);
+    let outcome = match entry.operation.as_str() {
+        CHECK_HEAD => {
+            let steps = HeadCheck::deserialize(&steps).map_err(said)?;
+            head::check(&runner, &steps).await.map(Outcome::Checked)
+        }
+        BISECT => {
+            let steps = BisectRound::deserialize(&steps).map_err(said)?;
+            bisect::round(&runner, &steps).await.map(Outcome::Round)
+        }
+        other => Err(format!("{other:?} is no operation of {ID}")),
+    };
+    runner.write(|tx, id| tx.set_child(id, None));
+    outcome
+}
+
+/// An error with its causes.
+fn said(error: impl std::error::Error) -> Why {
+    coord_db::error_chain(&error)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Why> {
+    tokio::task::spawn_blocking(work).await.map_err(said)
+}
+
+/// What a run is about.
+struct Run<'a> {
+    check: &'a CheckConfig,
+    commit: &'a CommitHash,
+    /// The test to look at; none for everything that the check covers.
+    test: Option<&'a BaselineTest>,
+    /// The number of the worktree.
+    slot: usize,
+}
+
+/// Runs checks for one journal entry.
+struct Runner {
+    config: Arc<Config>,
+    db: Database,
+    database: PathBuf,
+    /// The folder of the worktrees.
+    folder: PathBuf,
+    repository: Repository,
+    id: ComponentId,
+    entry: String,
+    steps: Value,
+    progress: RefCell<Progress>,
+    /// Runs since this performance began.
+    runs: Cell<u32>,
+}
+
+impl Runner {
+    fn new(config: Arc<Config>, database: &Path, repository: Repository, entry: &JournalEntry) -> Result<Self, Why> {
+        let db = Database::open(database, &config.open_options()).map_err(said)?;
+        let database = db.path().map_or_else(|| database.to_owned(), Path::to_owned);
+        let folder = database.parent().unwrap_or(Path::new("/")).join("worktrees");
+        let progress = entry.steps.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
+        Ok(Self {
+            config,
+            db,
+            database,
+            folder,
+            repository,
+            id: ID.parse().map_err(said)?,
+            entry: entry.id.clone(),
+            steps: without_progress(&entry.steps),
+            progress: RefCell::new(progress),
+            runs: Cell::new(0),
+        })
+    }
+
+    fn check(&self, name: &str) -> Result<&CheckConfig, Why> {
+        baseline_check(&self.config, name).ok_or_else(|| format!("check {name:?} is no baseline check of the config"))
+    }
+
+    /// Reads the database.
+    fn read<T>(&self, body: impl FnOnce(&coord_db::ReadTx<'_>) -> coord_db::Result<T>) -> Result<T, Why> {
+        self.db.read(body).map_err(said)
+    }
+
+    /// Writes down what helps a later start; without it that start only has more to do.
+    fn write(&self, body: impl FnOnce(&WriteTx<'_>, &ComponentId) -> coord_db::Result<()>) {
+        if let Err(error) = self.db.write_quietly(|tx| body(tx, &self.id)) {
+            tracing::warn!(%error, "cannot write down how far a check is");
+        }
+    }
+
+    fn keep_progress(&self, child: Option<KeeperId>) {
+        let mut steps = self.steps.clone();
+        steps[PROGRESS] = serde_json::to_value(&*self.progress.borrow()).unwrap_or_default();
+        self.write(|tx, id| {
+            tx.update_steps(&self.entry, &steps)?;
+            match child {
+                Some(keeper) => tx.set_child(id, Some((i64::from(keeper.pid), i64::try_from(keeper.start_time).ok()))),
+                None => Ok(()),
+            }
+        });
+    }
+
+    /// Ends what a former self that was killed has left running. Keepers do so by themselves; this makes sure before their
+    /// worktrees are used.
+    async fn end_leftovers(&self) {
+        let keepers = {
+            let mut progress = self.progress.borrow_mut();
+            let same_boot = progress.boot_id == coord_db::process::boot_id();
+            progress.boot_id = coord_db::process::boot_id().to_owned();
+            let keepers = std::mem::take(&mut progress.keepers);
+            if same_boot { keepers } else { Vec::new() }
+        };
+        for keeper in keepers {
+            match blocking(move || work_tree::keeper::kill_leftover(keeper.pid, keeper.start_time)).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(count)) => tracing::warn!(count, "ended processes that a former self had left"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot end what a former self had left"),
+                Err(error) => tracing::warn!(error, "cannot end what a former self had left"),
+            }
+        }
+    }
+
+    fn worktree_path(&self, slot: usize) -> PathBuf {
+        self.folder.join(format!(".regression-{slot}"))
+    }
+
+    /// The worktree of this number, brought to a commit.
+    async fn worktree(&self, slot: usize, commit: &CommitHash) -> Result<WorkTree, Why> {
+        let (repository, path, commit) = (self.repository.clone(), self.worktree_path(slot), commit.clone());
+        blocking(move || repository.add_detached_worktree(&path, &commit)).await?.map_err(said)
+    }
+
+    /// Removes the worktrees that only a bisection needs.
+    async fn remove_spare_worktrees(&self) {
+        let names = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let spare: Vec<PathBuf> = names
+            .filter(|name| {
+                let number = name.to_str().and_then(|name| name.strip_prefix(".regression-"));
+                number.and_then(|number| number.parse::<usize>().ok()).is_some_and(|slot| slot > 0)
+            })
+            .map(|name| self.folder.join(name))
+            .collect();
+        for path in spare {
+            let (repository, folder) = (self.repository.clone(), self.folder.clone());
+            let removed = blocking(move || repository.remove_worktree(&path, &folder)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(error = said(error), "cannot remove a worktree that is not needed any more");
+            }
+        }
+    }
+
+    fn environment(&self, test: Option<&BaselineTest>) -> Vec<(String, OsString)> {
+        let passed_on = self.config.agent.environment.iter();
+        let mut env: Vec<_> = passed_on.filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
+        env.push(("CODING_LOOPS_DB".to_owned(), self.database.clone().into_os_string()));
+        if let Some(test) = test {
+            env.push(("TEST_ID".to_owned(), test.test_id.as_str().into()));
+            let owner = test.loop_id.as_ref().filter(|id| id.as_str().parse::<LoopId>().is_ok());
+            env.extend(owner.map(|id| ("LOOP_ID".to_owned(), OsString::from(id.as_str()))));
+        }
+        env
+    }
+
+    /// Runs a check once, unless the entry has this run already. `key` says what the run is for.
+    async fn once(self: &Rc<Self>, key: String, run: Run<'_>) -> Result<Note, Why> {
+        if let Some(note) = self.progress.borrow().runs.get(&key) {
+            return Ok(note.clone());
+        }
+        let worktree = self.worktree(run.slot, run.commit).await?;
+        let limit = run.check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds);
+        let spec = CheckSpec {
+            name: run.check.name.clone(),
+            argv: run.check.command.clone(),
+            timeout: Duration::from_secs(limit),
+            env: self.environment(run.test),
+            nice: Some(self.config.regression.nice),
+            log_path: None,
+            output_bytes: 0,
+        };
+        let keeper = Cell::new(None);
+        let (_never, mut cancelled) = tokio::sync::watch::channel(false);
+        let ran = run_check(&spec, &worktree, &mut cancelled, |id| {
+            keeper.set(Some(id));
+            self.progress.borrow_mut().keepers.push(id);
+            self.keep_progress(Some(id));
+        })
+        .await;
+        if let Some(ended) = keeper.get() {
+            self.progress.borrow_mut().keepers.retain(|id| *id != ended);
+        }
+        let result = ran.map_err(said)?;
+        self.runs.set(self.runs.get() + 1);
+        let (verdict, message) = match result.verdict {
+            CheckVerdict::Pass => (NoteVerdict::Pass, String::new()),
+            CheckVerdict::Fail(why) => (NoteVerdict::Fail, why),
+            CheckVerdict::Error(why) => (NoteVerdict::Error, why),
+            CheckVerdict::Cancelled => return Err(format!("check {} was stopped by somebody", run.check.name)),
+        };
+        let output_tail = if verdict == NoteVerdict::Pass { String::new() } else { result.output_tail.replace('\0', "") };
+        let output_tail = if output_tail.trim().is_empty() { message.clone() } else { output_tail };
+        tracing::debug!(run = key, ?verdict, exit_code = result.exit_code, "ran a check");
+        let note = Note { verdict, exit_code: result.exit_code, message, output_tail };
+        self.progress.borrow_mut().runs.insert(key, note.clone());
+        self.keep_progress(None);
+        Ok(note)
+    }
+}

@@ -1,0 +1,343 @@
+//! Recording how an effect ended: runs, baselines, regressions, what is said about them, and alerts, in one transaction.
+
+use std::collections::BTreeMap;
+
+use coord_db::config::CheckConfig;
+use coord_db::payload::{RegressionCleared, RegressionDetected};
+use coord_db::{
+    ActorId, AlertType, Config, EventFilter, EventId, JournalEntry, LoopId, NewAlert, NewEvent, Regression, RegressionStatus,
+    Result, RunOutcome, Severity, TestId, WriteTx,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::decide::{CHECK_ERROR, CHECK_FAILS, FLAKY, MOST_FAILURES, about_check, about_test};
+use crate::notes::{BISECT, CHECK_HEAD};
+use crate::perform::without_progress;
+use crate::{
+    BisectNotes, BisectRound, Checked, Found, HeadCheck, ID, Outcome, TestVerdict, applies, baseline_check, baseline_checks,
+};
+
+/// How many baselines a test keeps as they move on with the branch.
+const KEPT_BASELINES: usize = 20;
+
+/// Ends the entry, and writes down what follows from the outcome. An entry that has ended changes nothing.
+pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Outcome) -> Result<()> {
+    let steps = without_progress(&entry.steps);
+    tx.update_steps(&entry.id, &steps)?;
+    if !tx.end_operation(&entry.id, !matches!(outcome, Outcome::Failed(_)))? {
+        return Ok(());
+    }
+    if let Outcome::Failed(why) = outcome {
+        tracing::warn!(operation = entry.operation, why, "an operation could not be carried out");
+    }
+    match entry.operation.as_str() {
+        CHECK_HEAD => {
+            let Ok(steps) = HeadCheck::deserialize(&steps) else { return Ok(()) };
+            let failed;
+            let checked = match outcome {
+                Outcome::Checked(checked) => checked,
+                Outcome::Failed(why) => {
+                    failed = Checked {
+                        outcome: RunOutcome::Error,
+                        runs: 0,
+                        message: format!("check {} could not be run: {why}", steps.check),
+                        output_tail: String::new(),
+                        tests: Vec::new(),
+                    };
+                    &failed
+                }
+                Outcome::Round(_) => return Ok(()),
+            };
+            // Its check may have left the config meanwhile.
+            let Some(check) = baseline_check(config, &steps.check) else { return Ok(()) };
+            HeadRecord::load(config, tx, check, &steps)?.checked(checked)
+        }
+        BISECT => match BisectRound::deserialize(&steps) {
+            Ok(steps) => round(tx, &steps, outcome),
+            Err(_) => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// A check that was run at a commit, and what that means for the tests that use it.
+struct HeadRecord<'a, 'tx> {
+    config: &'a Config,
+    tx: &'a WriteTx<'tx>,
+    check: &'a CheckConfig,
+    steps: &'a HeadCheck,
+    /// The tests with a baseline that use the check, and their categories.
+    users: BTreeMap<TestId, String>,
+    open: Vec<Regression>,
+    /// How the other checks fared at the commit.
+    others: BTreeMap<&'a str, Option<RunOutcome>>,
+}
+
+impl<'a, 'tx> HeadRecord<'a, 'tx> {
+    fn load(config: &'a Config, tx: &'a WriteTx<'tx>, check: &'a CheckConfig, steps: &'a HeadCheck) -> Result<Self> {
+        let users = tx.baseline_tests()?.into_iter().filter(|test| applies(check, &test.category));
+        let mut others = BTreeMap::new();
+        for other in baseline_checks(config).filter(|other| other.name != check.name) {
+            others.insert(other.name.as_str(), tx.check_run(&other.name, &steps.commit)?.map(|run| run.outcome));
+        }
+        Ok(Self {
+            config,
+            tx,
+            check,
+            steps,
+            users: users.map(|test| (test.test_id, test.category)).collect(),
+            open: tx.regressions(true)?,
+            others,
+        })
+    }
+
+    fn checked(mut self, checked: &Checked) -> Result<()> {
+        let (tx, name) = (self.tx, self.check.name.as_str());
+        tx.record_check_run(name, &self.steps.commit, checked.outcome, checked.runs, &checked.output_tail)?;
+        tracing::info!(check = name, commit = self.steps.commit, outcome = %checked.outcome, "a check was run");
+        if checked.outcome == RunOutcome::Error {
+            self.alert(CHECK_ERROR, Severity::Warning, checked, "what it checks is unknown until it can be run")?;
+        } else {
+            tx.close_alert(&about_check(CHECK_ERROR, name))?;
+        }
+        for verdict in &checked.tests {
+            if verdict.fails { self.fails(verdict)? } else { self.passes(&verdict.test)? }
+        }
+        match checked.outcome {
+            RunOutcome::Pass => {
+                tx.close_alert(&about_check(FLAKY, name))?;
+                let open = self.open.iter().filter(|row| row.check_name == name).map(|row| row.test_id.clone());
+                let mut tests: Vec<TestId> = self.users.keys().cloned().chain(open).collect();
+                tests.sort();
+                tests.dedup();
+                tests.iter().try_for_each(|test| self.passes(test))?;
+            }
+            RunOutcome::Flaky => {
+                self.alert(FLAKY, Severity::Info, checked, "it failed and then passed at the same commit")?;
+            }
+            RunOutcome::Fail | RunOutcome::Error => {}
+        }
+        if checked.outcome == RunOutcome::Fail && self.open.iter().all(|row| row.check_name != name) {
+            self.alert(CHECK_FAILS, Severity::Warning, checked, "but it fails for no single test that had passed")
+        } else {
+            tx.close_alert(&about_check(CHECK_FAILS, name)).map(drop)
+        }
+    }
+
+    fn alert(&self, kind: &str, severity: Severity, checked: &Checked, meaning: &str) -> Result<()> {
+        let (name, commit) = (&self.check.name, &self.steps.commit);
+        let why = if checked.message.is_empty() { format!("check {name} was run") } else { checked.message.clone() };
+        self.tx.raise_alert(&NewAlert {
+            fingerprint: about_check(kind, name),
+            severity,
+            alert_type: AlertType::Regression,
+            source: ID.to_owned(),
+            message: format!("{why} at {}; {meaning}", short(commit)),
+            context: json!({ "kind": kind, "check": name, "commit": commit, "output_tail": checked.output_tail }),
+            event_id: None,
+        })?;
+        Ok(())
+    }
+
+    /// A test that passed once fails: a suspicion, unless it is one already.
+    fn fails(&mut self, verdict: &TestVerdict) -> Result<()> {
+        let (tx, name, commit) = (self.tx, &self.check.name, &self.steps.commit);
+        if self.open.iter().any(|row| row.test_id == verdict.test && row.check_name == *name) {
+            return Ok(());
+        }
+        let last_good = verdict.last_good.as_ref().unwrap_or(&verdict.newest_baseline);
+        let id = tx.add_regression(&verdict.test, name, last_good, commit, &verdict.output_tail)?;
+        let Some(mut row) = tx.regression(&id)? else { return Ok(()) };
+        tracing::warn!(test = %verdict.test, check = name, commit, "a test that had passed fails");
+        let notes = BisectNotes { exit_code: verdict.exit_code, ..BisectNotes::default() };
+        if verdict.last_good.is_some() {
+            row.status = RegressionStatus::Bisecting;
+            row.bisect = Some(notes.to_value());
+            tx.update_regression(&row)?;
+        } else {
+            let why = "no commit at which it passed leads to the one at which it fails".to_owned();
+            settle(tx, row.clone(), notes, &Found::Unknown { why, suspects: Vec::new() })?;
+        }
+        self.open.push(row);
+        Ok(())
+    }
+
+    /// The check says that a test passes: its regression is over, and with all its checks its baseline moves on.
+    fn passes(&mut self, test: &TestId) -> Result<()> {
+        let category = match self.users.get(test) {
+            Some(category) => category.clone(),
+            None => self.tx.find_test(test.as_str())?.map(|row| row.category).unwrap_or_default(),
+        };
+        let all = self.passes_all(test, &category);
+        if all && self.users.contains_key(test) {
+            self.tx.advance_baseline(test, &self.steps.commit, KEPT_BASELINES)?;
+        }
+        let config = self.config;
+        let applied = |name: &str| baseline_check(config, name).is_some_and(|check| applies(check, &category));
+        let over = |row: &Regression| {
+            row.test_id == *test && (row.check_name == self.check.name || (all && !applied(&row.check_name)))
+        };
+        let (over, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open).into_iter().partition(over);
+        self.open = open;
+        let mut said = None;
+        for row in &over {
+            said = row.event_id.clone().or(said);
+            self.tx.update_regression(&Regression { status: RegressionStatus::Cleared, ..row.clone() })?;
+        }
+        if over.is_empty() || self.open.iter().any(|row| row.test_id == *test) {
+            return Ok(());
+        }
+        // What was never said needs no taking back.
+        if said.is_some() {
+            tracing::info!(%test, commit = self.steps.commit, "a regressed test passes again");
+            let payload = RegressionCleared { test_id: test.clone(), commit: self.steps.commit.clone() };
+            self.tx.publish(&NewEvent::new(own()?, payload).caused_by_id(said))?;
+        }
+        self.tx.close_alert(&about_test(test.as_str())).map(drop)
+    }
+
+    /// Whether all checks that say something about the test have said at this commit that it passes.
+    fn passes_all(&self, test: &TestId, category: &str) -> bool {
+        baseline_checks(self.config).filter(|check| check.name != self.check.name && applies(check, category)).all(|check| {
+            match self.others.get(check.name.as_str()) {
+                Some(Some(RunOutcome::Pass)) => true,
+                // It fails for others: each test that it fails for has a regression.
+                Some(Some(RunOutcome::Fail)) => {
+                    !self.open.iter().any(|row| row.test_id == *test && row.check_name == check.name)
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+fn round(tx: &WriteTx<'_>, steps: &BisectRound, outcome: &Outcome) -> Result<()> {
+    let Some(mut row) = tx.regression(&steps.regression)? else { return Ok(()) };
+    let mut notes = BisectNotes::of(&row);
+    let suspected = matches!(row.status, RegressionStatus::Suspected | RegressionStatus::Bisecting);
+    // Resolved meanwhile, or an answer to an earlier question.
+    if row.resolved_at.is_some() || !suspected || notes.rounds != steps.round {
+        return Ok(());
+    }
+    notes.at = Some(tx.now());
+    let why = match outcome {
+        Outcome::Round(round) if round.found.is_some() || !round.tried.is_empty() => {
+            notes.rounds += 1;
+            notes.runs += round.runs;
+            notes.failures = 0;
+            notes.tried.extend(round.tried.iter().cloned());
+            if let Some(found) = &round.found {
+                return settle(tx, row, notes, found);
+            }
+            None
+        }
+        Outcome::Failed(why) => Some(why.clone()),
+        Outcome::Round(_) | Outcome::Checked(_) => Some("the round told nothing".to_owned()),
+    };
+    if let Some(why) = why {
+        notes.failures += 1;
+        if notes.failures >= MOST_FAILURES {
+            return settle(tx, row, notes, &Found::Unknown { why, suspects: Vec::new() });
+        }
+    }
+    row.status = RegressionStatus::Bisecting;
+    row.bisect = Some(notes.to_value());
+    tx.update_regression(&row)
+}
+
+/// A suspicion comes to its end: who is to blame, or that it cannot be told. Said once for each test and first bad commit.
+pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNotes, found: &Found) -> Result<()> {
+    let (mut blamed_loop, mut blamed_test) = (None, None);
+    match found {
+        Found::FirstBad { commit, blamed_loop: by, blamed_test: with } => {
+            row.status = RegressionStatus::Regressed;
+            (blamed_loop, blamed_test) = (by.clone(), with.clone());
+            row.blamed_loop = by.as_ref().map(ToString::to_string);
+            row.blamed_test = with.as_ref().map(ToString::to_string);
+            let known = tx.regression_since(&row.test_id, commit.as_str())?.filter(|known| known.id != row.id);
+            notes.ended = Some(format!("{commit} is the first bad commit"));
+            if let Some(known) = known {
+                // Another check found it, or it has come back: the row stays open, and nothing is said again.
+                notes.ended = Some(format!("{commit} is the first bad commit, as regression {} says", known.id));
+                row.event_id = row.event_id.or(known.event_id);
+            } else {
+                row.first_bad_commit = Some(commit.to_string());
+            }
+            notes.suspects = vec![commit.to_string()];
+        }
+        Found::Unknown { why, suspects } => {
+            row.status = RegressionStatus::Unknown;
+            notes.ended = Some(why.clone());
+            notes.suspects = suspects.iter().map(ToString::to_string).collect();
+        }
+    }
+    row.bisect = Some(notes.to_value());
+    if row.event_id.is_none() {
+        row.event_id = Some(say(tx, &row, blamed_loop, blamed_test)?);
+    }
+    tx.update_regression(&row)?;
+    alert(tx, &row, &notes)
+}
+
+fn say(tx: &WriteTx<'_>, row: &Regression, blamed_loop: Option<LoopId>, blamed_test: Option<TestId>) -> Result<EventId> {
+    let mut cause = None;
+    if let Some(test) = &blamed_test {
+        let newest = EventFilter {
+            event_type: Some("test_passed".to_owned()),
+            test_id: Some(test.to_string()),
+            limit: Some(1),
+            ..EventFilter::default()
+        };
+        cause = tx.events(&newest)?.pop();
+    }
+    let payload = RegressionDetected {
+        test_id: row.test_id.clone(),
+        last_passed_commit: row.last_good_commit.clone(),
+        current_commit: row.bad_commit.clone(),
+        first_bad_commit: row.first_bad_commit.clone(),
+        blamed_loop,
+        blamed_test,
+        output_tail: row.output_tail.clone(),
+    };
+    tx.publish(&NewEvent::new(own()?, payload).caused_by_opt(cause.as_ref()))
+}
+
+fn alert(tx: &WriteTx<'_>, row: &Regression, notes: &BisectNotes) -> Result<()> {
+    let where_from = match (row.status, notes.suspects.as_slice()) {
+        (RegressionStatus::Regressed, [commit, ..]) => format!("since {}", short(commit)),
+        _ => format!("since some commit after {}", short(&row.last_good_commit)),
+    };
+    let whose = match (row.status, &row.blamed_loop, &row.blamed_test) {
+        (RegressionStatus::Regressed, Some(by), Some(test)) => format!(", made by {by} for {test}"),
+        (RegressionStatus::Regressed, Some(by), None) => format!(", made by {by}"),
+        (RegressionStatus::Regressed, None, _) => ", which no loop made".to_owned(),
+        _ => format!(": {}", notes.ended.as_deref().unwrap_or("unknown")),
+    };
+    let message = format!("test {} had passed and fails check {} {where_from}{whose}", row.test_id, row.check_name);
+    tracing::warn!("{message}");
+    tx.raise_alert(&NewAlert {
+        fingerprint: about_test(row.test_id.as_str()),
+        severity: Severity::Error,
+        alert_type: AlertType::Regression,
+        source: ID.to_owned(),
+        message,
+        context: json!({
+            "kind": "regression", "test_id": row.test_id, "check": row.check_name, "regression_id": row.id,
+            "last_passed_commit": row.last_good_commit, "current_commit": row.bad_commit,
+            "first_bad_commit": row.first_bad_commit, "blamed_loop": row.blamed_loop, "blamed_test": row.blamed_test,
+            "suspects": notes.suspects,
+        }),
+        event_id: row.event_id.clone(),
+    })?;
+    Ok(())
+}
+
+fn own() -> Result<ActorId> {
+    ID.parse()
+}
+
+/// The first digits of a commit, for people; another tool's commit can be any text.
+fn short(commit: &str) -> String {
+    commit.chars().take(12).collect()
+}

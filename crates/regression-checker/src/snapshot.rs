@@ -1,0 +1,115 @@
+//! What a decision depends on: the head, how the checks fared there, and what is open. Small, however many tests there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
+
+use crate::{BisectNotes, ID, Observation, baseline_checks};
+
+/// How a check fared at the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunAtHead {
+    /// What came of it.
+    pub outcome: RunOutcome,
+    /// When.
+    pub ran_at: Timestamp,
+}
+
+/// A regression that is not over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenRegression {
+    /// Its id.
+    pub id: String,
+    /// The test that fails.
+    pub test: TestId,
+    /// The check that says so.
+    pub check: String,
+    /// How far it is.
+    pub status: RegressionStatus,
+    /// The first bad commit, once found.
+    pub first_bad: Option<String>,
+    /// Rounds of its bisection that are over.
+    pub rounds: u32,
+    /// Rounds in a row that could not be run.
+    pub failures: u32,
+    /// When the last round was over.
+    pub round_at: Option<Timestamp>,
+}
+
+/// All that a decision depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegressionSnapshot {
+    /// The moment of the transaction.
+    pub now: Timestamp,
+    /// Where the integration branch stands.
+    pub head: Option<String>,
+    /// The checks that some test with a baseline uses.
+    pub in_use: BTreeSet<String>,
+    /// How each check fared at the head, if it was run there.
+    pub runs: BTreeMap<String, RunAtHead>,
+    /// When any check was run last.
+    pub last_check_at: Option<Timestamp>,
+    /// Regressions that are not over, oldest first.
+    pub open: Vec<OpenRegression>,
+    /// Fingerprints of own alerts that are open.
+    pub alerts: Vec<String>,
+    /// Something is being performed.
+    pub busy: bool,
+}
+
+impl RegressionSnapshot {
+    /// An empty one.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self {
+            now,
+            head: None,
+            in_use: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            last_check_at: None,
+            open: Vec::new(),
+            alerts: Vec::new(),
+            busy: false,
+        }
+    }
+}
+
+/// Reads the snapshot.
+///
+/// # Errors
+/// What the database says.
+pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Result<RegressionSnapshot> {
+    let mut snapshot = RegressionSnapshot::at(tx.now());
+    snapshot.head.clone_from(&observation.head);
+    for check in baseline_checks(config) {
+        if tx.has_baseline_tests(&check.categories)? {
+            snapshot.in_use.insert(check.name.clone());
+        }
+        if let Some(head) = &observation.head
+            && let Some(run) = tx.check_run(&check.name, head)?
+        {
+            snapshot.runs.insert(check.name.clone(), RunAtHead { outcome: run.outcome, ran_at: run.ran_at });
+        }
+    }
+    snapshot.last_check_at = tx.check_runs(1)?.first().map(|run| run.ran_at);
+    for row in tx.regressions(true)? {
+        // Another tool's row about what cannot be a test is nobody's business here.
+        if row.test_id.as_str().parse::<TestId>().is_err() {
+            continue;
+        }
+        let notes = BisectNotes::of(&row);
+        snapshot.open.push(OpenRegression {
+            id: row.id,
+            test: row.test_id,
+            check: row.check_name,
+            status: row.status,
+            first_bad: row.first_bad_commit,
+            rounds: notes.rounds,
+            failures: notes.failures,
+            round_at: notes.at,
+        });
+    }
+    snapshot.alerts = tx.open_alerts_of(ID)?.into_iter().filter_map(|alert| alert.fingerprint).collect();
+    snapshot.busy = !tx.open_journal(ID)?.is_empty();
+    Ok(snapshot)
+}
