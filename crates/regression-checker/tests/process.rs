@@ -83,7 +83,7 @@ fn one_new_commit_is_the_first_bad_without_a_search() {
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|t9"));
     let suite = format!("suite {bad}");
     // Before somebody is blamed, the last good commit shows that it still is good.
-    let good = world.git(&["rev-parse", &format!("{bad}^")]);
+    let good = git(&world.repository, &["rev-parse", &format!("{bad}^")]);
     assert_eq!(world.runs(), [suite.clone(), suite.clone(), suite, format!("t1 {bad}"), format!("t1 {good}")]);
 }
 
