@@ -12,7 +12,7 @@ use work_tree::{CommandSpec, End, Outcome};
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
-use crate::{Result, prompt};
+use crate::{Error, Result, prompt};
 
 /// How the agent's part of an attempt ended.
 pub(crate) enum AgentEnd {
@@ -124,7 +124,11 @@ fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter) -> Resul
     context.ask_again(attempt)?;
     if context.config.lease.automatic {
         // What cannot be leased is told at landing, where it matters.
-        context.lease_changes(attempt)?;
+        match context.lease_changes(attempt) {
+            // The agent may be in the middle of something; so may its git.
+            Err(Error::Git(error)) => tracing::debug!(%error, "cannot see what has changed"),
+            other => drop(other?),
+        }
     }
     Ok(None)
 }

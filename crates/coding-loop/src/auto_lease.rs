@@ -1,11 +1,12 @@
 //! Leases for an agent that knows nothing of leases: each file is leased when it first changes. If another loop has it, the
 //! loop queues for it, the agent works on, and landing waits for the grant.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_db::{AcquireRequest, LeasePath, Waiting};
+use coord_db::{AcquireRequest, LeasePath, LoopId, ReadTx, UnlockCause, Waiting};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
@@ -18,14 +19,20 @@ const WAIT_SECONDS: i64 = 600;
 
 /// Files that two may change.
 pub(crate) fn ignored(patterns: &[String]) -> GlobSet {
+    let anywhere = patterns.iter().map(|pattern| format!("**/{pattern}"));
+    globs(patterns.iter().cloned().chain(anywhere))
+}
+
+/// Files that these patterns name, and no others.
+pub(crate) fn exactly(patterns: &[String]) -> GlobSet {
+    globs(patterns.iter().cloned())
+}
+
+fn globs(patterns: impl Iterator<Item = String>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        // The settings were checked when they were read.
-        for glob in [pattern.clone(), format!("**/{pattern}")] {
-            if let Ok(glob) = Glob::new(&glob) {
-                set.add(glob);
-            }
-        }
+    // The settings were checked when they were read.
+    for glob in patterns.filter_map(|pattern| Glob::new(&pattern).ok()) {
+        set.add(glob);
     }
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
@@ -76,6 +83,15 @@ pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
     text.parse().map_err(|error: coord_db::Error| error.to_string())
 }
 
+/// The token of the loop's own lease that covers a path, on it or on a subtree above it.
+fn own_token(tx: &ReadTx<'_>, loop_id: &LoopId, path: &LeasePath) -> coord_db::Result<Option<i64>> {
+    let own = tx
+        .leases_overlapping(path)?
+        .into_iter()
+        .find(|lease| lease.locked_by == loop_id.as_str() && (lease.file_path == *path || lease.file_path.is_subtree()));
+    Ok(own.map(|lease| lease.fencing_token))
+}
+
 impl Context<'_> {
     fn request(&self, attempt: &Attempt, path: LeasePath) -> AcquireRequest {
         AcquireRequest {
@@ -91,6 +107,7 @@ impl Context<'_> {
     /// Leases, or queues for, every one of these files that the attempt neither holds nor waits for.
     /// What cannot be leased is given back with the reason.
     pub(crate) fn lease_files(&self, attempt: &mut Attempt, files: &[PathBuf]) -> Result<Vec<String>> {
+        self.follow_the_agent(attempt)?;
         let ignored = ignored(&self.config.monitor.conflict_ignore);
         let mut problems = Vec::new();
         for file in files.iter().filter(|file| !ignored.is_match(file)) {
@@ -129,14 +146,11 @@ impl Context<'_> {
 
     /// A lease that the agent took by itself counts as well.
     fn adopt_own_lease(&self, attempt: &mut Attempt, path: &LeasePath) -> Result<bool> {
-        let own = self.db.read(|tx| tx.leases_overlapping(path))?.into_iter().find(|lease| {
-            lease.locked_by == self.loop_id.as_str() && (lease.file_path == *path || lease.file_path.is_subtree())
-        });
-        if let Some(lease) = own {
-            attempt.tokens.insert(path.clone(), lease.fencing_token);
-            return Ok(true);
+        let own = self.db.read(|tx| own_token(tx, &self.loop_id, path))?;
+        if let Some(token) = own {
+            attempt.tokens.insert(path.clone(), token);
         }
-        Ok(false)
+        Ok(own.is_some())
     }
 
     /// Leases whatever the agent has changed so far.
@@ -148,28 +162,27 @@ impl Context<'_> {
     /// Asks again for what is still being waited for.
     pub(crate) fn ask_again(&self, attempt: &mut Attempt) -> Result<()> {
         let silent = self.config.lease.silent_waiter_seconds;
-        let mut still = Vec::new();
-        for (id, request) in std::mem::take(&mut attempt.waiting) {
-            match self.db.write(|tx| tx.ask_again(&id, &request, silent))? {
-                Waiting::Granted(grant) => {
-                    tracing::info!(path = %request.paths[0], "got the lease");
-                    attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
-                }
-                Waiting::Queued(_) => still.push((id, request)),
-                Waiting::GaveUp(_) => {
-                    let (id, answer) =
-                        self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(WAIT_SECONDS), silent))?;
-                    match (id, answer) {
-                        (_, Waiting::Granted(grant)) => {
-                            attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
-                        }
-                        (Some(id), _) => still.push((id, request)),
-                        (None, _) => {}
-                    }
+        // One by one and in place, so that an error on the way forgets none that still stands in the queue.
+        let mut at = 0;
+        while let Some((id, request)) = attempt.waiting.get(at).cloned() {
+            let mut answer = (Some(id.clone()), self.db.write(|tx| tx.ask_again(&id, &request, silent))?);
+            if matches!(answer.1, Waiting::GaveUp(_)) {
+                attempt.waiting.remove(at);
+                answer = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(WAIT_SECONDS), silent))?;
+                if let Some(id) = &answer.0 {
+                    attempt.waiting.insert(at, (id.clone(), request.clone()));
                 }
             }
+            match answer {
+                (_, Waiting::Granted(grant)) => {
+                    tracing::info!(path = %request.paths[0], "got the lease");
+                    attempt.waiting.retain(|(waiting, _)| *waiting != id);
+                    attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
+                }
+                (Some(_), _) => at += 1,
+                (None, _) => {}
+            }
         }
-        attempt.waiting = still;
         Ok(())
     }
 
@@ -188,15 +201,49 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// True while every lease of the attempt stands under its token.
+    /// True while nobody else has ended a lease of the attempt. What the agent has taken again, or released, by itself is
+    /// its own affair.
     pub(crate) fn leases_stand(&self, attempt: &Attempt) -> Result<bool> {
         self.db.read(|tx| {
             for (path, token) in &attempt.tokens {
-                if !tx.holds(&self.loop_id, path, *token)? {
+                if !tx.holds(&self.loop_id, path, *token)?
+                    && own_token(tx, &self.loop_id, path)?.is_none()
+                    && tx.last_unlock(&self.loop_id, path)? != Some(UnlockCause::Released)
+                {
                     return Ok(false);
                 }
             }
             Ok(true)
         })
+    }
+
+    /// Brings what is known of the attempt's leases in line with what the agent has done with them by itself. A file that it
+    /// has released is leased again as long as it differs.
+    fn follow_the_agent(&self, attempt: &mut Attempt) -> Result<()> {
+        attempt.tokens = self.db.read(|tx| {
+            let mut known = BTreeMap::new();
+            for (path, token) in &attempt.tokens {
+                if let Some(current) = own_token(tx, &self.loop_id, path)? {
+                    known.insert(path.clone(), current);
+                } else if tx.last_unlock(&self.loop_id, path)? != Some(UnlockCause::Released) {
+                    // Taken by another hand: the next look at the orders finds it.
+                    known.insert(path.clone(), *token);
+                }
+            }
+            Ok::<_, coord_db::Error>(known)
+        })?;
+        Ok(())
+    }
+
+    /// Gives up waiting for files that the attempt no longer changes.
+    pub(crate) fn forget_waits(&self, attempt: &mut Attempt, files: &[PathBuf]) -> Result<()> {
+        let wanted: Vec<LeasePath> = files.iter().filter_map(|file| lease_path(file).ok()).collect();
+        let (keep, drop): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut attempt.waiting).into_iter().partition(|(_, request)| wanted.contains(&request.paths[0]));
+        attempt.waiting = keep;
+        for (id, _) in drop {
+            self.db.write(|tx| tx.withdraw_request(&id))?;
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use coord_db::{Config, Database, LoopId};
@@ -71,27 +72,28 @@ fn run(line: &CommandLine) -> Result<()> {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let path = coord_db::locate::database(line.db.as_deref(), &here);
     let config = Config::load(&path, line.config.as_deref())?;
-    let db = Database::open(&path, &config.open_options())?;
-    db.read(|tx| tx.loop_row(&loop_id))?;
-    if config.agent_of(&loop_id).command.is_empty() {
-        return Err(coord_db::Error::Config(format!(
-            "loop {loop_id} has no agent: set [agent] command in {}, or drive it by hand with loopctl next --loop {loop_id} and loopctl submit",
-            Config::path_for(&path).display()
-        ))
-        .into());
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot make a runtime", error))?;
-    let context = Context::new(&db, &config, loop_id.clone(), true)?;
     runtime.block_on(async {
-        let stop = stop_signal()?;
-        context.start(env!("CARGO_PKG_VERSION"))?;
+        let mut stop = stop_signal()?;
+        let db = patiently(&mut stop, || Ok(Database::open(&path, &config.open_options())?)).await?;
+        db.read(|tx| tx.loop_row(&loop_id))?;
+        if config.agent_of(&loop_id).command.is_empty() {
+            return Err(coord_db::Error::Config(format!(
+                "loop {loop_id} has no agent: set [agent] command in {}, or drive it by hand with loopctl next --loop {loop_id} and loopctl submit",
+                Config::path_for(&path).display()
+            ))
+            .into());
+        }
+        let context = Context::new(&db, &config, loop_id.clone(), true)?;
+        let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
         let mut waiter = Waiter::new(&context, stop);
         tracing::info!(database = %path.display(), "loop {loop_id} is ready");
         let _ = sd_notify::notify(&[NotifyState::Ready]);
-        let result = work(&context, &mut waiter, Limits { once: line.once, max_tests: line.max_tests }).await;
+        let limits = Limits { once: line.once, max_tests: line.max_tests };
+        let result = work(&context, &mut waiter, limits, former.as_ref()).await;
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         let reason = match &result {
             Ok(()) if waiter.stopping() => "told to stop",
@@ -104,6 +106,26 @@ fn run(line: &CommandLine) -> Result<()> {
         tracing::info!(reason, "loop {loop_id} has stopped");
         result
     })
+}
+
+/// Tries until it goes well, while what stands in the way is a database that cannot be used for the moment.
+async fn patiently<T>(stop: &mut watch::Receiver<bool>, mut body: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut failures: u32 = 0;
+    loop {
+        match body() {
+            Err(error) if error.is_temporary() && !*stop.borrow() => {
+                if failures == 0 {
+                    tracing::warn!(%error, "holding still until the database can be used");
+                }
+                failures = (failures + 1).min(7);
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(50 << failures)) => {}
+                    _ = stop.changed() => {}
+                }
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// Turns true once the process is told to end.

@@ -3,16 +3,22 @@
 use std::time::{Duration, Instant};
 
 use coord_db::payload::RollbackDone;
-use coord_db::{ActorId, Event, NewEvent, Payload, TestStatus, UnlockCause};
+use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, UnlockCause, WriteTx};
 use tokio::sync::watch;
 use work_tree::CommitHash;
 
-use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::wakes::Wakes;
+use crate::{Error, Result};
 
-/// How long a victim of a deadlock holds back before it takes its test up again, so that the survivor goes first.
-const VICTIM_PAUSE_SECONDS: i64 = 2;
+/// How long a victim of a deadlock holds back at least before it takes its test up again, so that the survivor goes first.
+const VICTIM_PAUSE_MILLIS: i64 = 2_000;
+
+/// Two victims do not come back at the same moment: up to two seconds more, by the loop's name.
+fn victim_pause_millis(loop_id: &LoopId) -> i64 {
+    let mix = loop_id.as_str().bytes().fold(17_i64, |sum, byte| (sum * 31 + i64::from(byte)) % 2_000);
+    VICTIM_PAUSE_MILLIS + mix
+}
 
 /// What an attempt is given up for.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,8 +101,28 @@ impl Waiter {
         }
         tokio::select! {
             () = self.wakes.changed(context.db, most) => {}
-            _ = self.stop.changed() => {}
+            () = told(&mut self.stop) => {}
         }
+    }
+
+    /// A rest that only being told to stop cuts short.
+    pub(crate) async fn rest(&mut self, context: &Context<'_>, attempt: Option<&Attempt>, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end && !self.stopping() {
+            self.beat(context, attempt);
+            let beat = self.next_beat.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(end.saturating_duration_since(Instant::now()).min(beat)) => {}
+                () = told(&mut self.stop) => {}
+            }
+        }
+    }
+}
+
+/// Returns once told to stop. Where nobody is left who could tell, never.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -157,85 +183,131 @@ impl Context<'_> {
                 None => done.push(delivery.seq),
             }
         }
-        self.db.write_quietly(|tx| {
-            tx.acknowledge(done)?;
-            for (seq, why) in misfits {
-                tracing::warn!(seq, why, "setting a delivery aside");
-                tx.set_aside(seq, &why)?;
-            }
-            Ok::<_, coord_db::Error>(())
-        })?;
+        if !(done.is_empty() && misfits.is_empty()) {
+            self.db.write_quietly(|tx| {
+                tx.acknowledge(done)?;
+                for (seq, why) in misfits {
+                    tracing::warn!(seq, why, "setting a delivery aside");
+                    tx.set_aside(seq, &why)?;
+                }
+                Ok::<_, coord_db::Error>(())
+            })?;
+        }
         if interrupt.is_none() && pausing {
-            let pauses = self.db.write(|tx| tx.settle_pauses(&self.loop_id))?;
-            if let Some(pause) = pauses.first() {
-                interrupt = Some(Interrupt::plain(Order::Pause, &pause.reason));
-            }
+            interrupt = self.asked_to_pause()?;
         }
         Ok(interrupt)
     }
 
-    /// Ends an attempt for a reason that is not the agent's: the work is saved, leases and test are given back, what was
-    /// asked is acknowledged, and the worktree goes back to where the attempt began. The agent is gone already.
-    pub(crate) fn give_up(&self, attempt: &Attempt, interrupt: &Interrupt) -> Result<()> {
-        let test = &attempt.test.id;
-        tracing::info!(%test, reason = %interrupt.reason, "giving the attempt back");
-        let saved = self.save_work(&attempt.worktree, Some(test), &attempt.base, &interrupt.reason)?;
+    /// What the pause and resume requests that wait come to. They are taken here only if nothing has to be stopped for them;
+    /// otherwise together with obeying.
+    fn asked_to_pause(&self) -> Result<Option<Interrupt>> {
+        enum Found {
+            Pause(String),
+            Floor(coord_db::Error),
+        }
+        impl From<coord_db::Error> for Found {
+            fn from(error: coord_db::Error) -> Self {
+                Self::Floor(error)
+            }
+        }
+        let settled = self.db.write(|tx| match tx.settle_pauses(&self.loop_id)?.first() {
+            Some(pause) => Err(Found::Pause(pause.reason.clone())),
+            None => Ok(()),
+        });
+        match settled {
+            Ok(()) => Ok(None),
+            Err(Found::Pause(reason)) => Ok(Some(Interrupt::plain(Order::Pause, &reason))),
+            Err(Found::Floor(error)) => Err(error.into()),
+        }
+    }
+
+    /// Does what was asked. If an attempt is in hand (its agent is gone already), it ends for a reason that is not the
+    /// agent's: the work is saved, and the worktree goes back to where the attempt began or to the checkpoint that was
+    /// named. Then leases and test are given back and the order is acknowledged, together.
+    pub(crate) fn obey(&self, interrupt: &Interrupt, attempt: Option<&Attempt>) -> Result<()> {
+        let reason = &interrupt.reason;
+        let rollback = match &interrupt.order {
+            Order::Rollback { checkpoint } => Some(checkpoint),
+            _ => None,
+        };
+        let (mut done, mut refused) = (None, None);
+        let mut target = attempt.map(|attempt| attempt.base.clone());
+        if let Some(checkpoint) = rollback {
+            match self.rollback_target(checkpoint.as_deref(), attempt) {
+                Ok((git_ref, commit)) => {
+                    target = Some(commit);
+                    let (loop_id, checkpoint_id) = (self.loop_id.clone(), checkpoint.clone());
+                    done = Some(RollbackDone { loop_id, checkpoint_id, git_ref });
+                }
+                Err(error) if error.is_temporary() => return Err(error),
+                // Asking again would not help, and the loop has other things to do.
+                Err(error) => refused = Some(error.to_string()),
+            }
+        }
+        let mut saved = None;
+        if let Some(target) = target {
+            match attempt {
+                Some(attempt) => {
+                    tracing::info!(test = %attempt.test.id, reason, "giving the attempt back");
+                    saved = self.save_work(&attempt.worktree, Some(&attempt.test.id), &attempt.base, reason)?;
+                    attempt.worktree.restore_branch_to(&attempt.branch, &target)?;
+                }
+                None => {
+                    let worktree = self.worktree()?;
+                    saved = self.save_work(&worktree, None, &self.integration_head()?, reason)?;
+                    worktree.restore_branch_to(&self.branch()?, &target)?;
+                }
+            }
+        }
         self.db.write(|tx| {
             if let Some(saved) = &saved {
                 tx.add_checkpoint(saved)?;
             }
-            tx.release_everything(
-                self.loop_id.as_str(),
-                &ActorId::from(&self.loop_id),
-                UnlockCause::Released,
-                interrupt.event.as_deref(),
-            )?;
-            let row = tx.find_test(test.as_str())?;
-            if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == self.loop_id) {
-                tx.give_back(test, &self.loop_id, &interrupt.reason)?;
-                if interrupt.order == Order::ForceRelease {
-                    tx.delay_test(test, tx.now().plus_seconds(VICTIM_PAUSE_SECONDS))?;
-                }
-            }
-            Ok::<_, coord_db::Error>(())
-        })?;
-        attempt.worktree.restore_branch_to(&attempt.branch, &attempt.base)?;
-        self.obey(interrupt, Some(attempt))
-    }
-
-    /// What is left to do of an order once nothing is in hand any more.
-    pub(crate) fn obey(&self, interrupt: &Interrupt, attempt: Option<&Attempt>) -> Result<()> {
-        let mut done = None;
-        if let Order::Rollback { checkpoint } = &interrupt.order {
-            let (git_ref, commit) = self.rollback_target(checkpoint.as_deref(), attempt)?;
-            let worktree = self.worktree()?;
-            let base = self.integration_head()?;
-            if let Some(saved) = self.save_work(&worktree, None, &base, "before a rollback")? {
-                self.db.write(|tx| tx.add_checkpoint(&saved))?;
-            }
-            worktree.restore_branch_to(&self.branch()?, &commit)?;
-            done = Some(RollbackDone { loop_id: self.loop_id.clone(), checkpoint_id: checkpoint.clone(), git_ref });
-        }
-        self.db.write(|tx| {
-            if attempt.is_none() && interrupt.order == Order::ForceRelease {
+            if attempt.is_some() || interrupt.order == Order::ForceRelease {
                 let by = ActorId::from(&self.loop_id);
                 tx.release_everything(self.loop_id.as_str(), &by, UnlockCause::Released, interrupt.event.as_deref())?;
+            }
+            if let Some(attempt) = attempt {
+                self.put_back(tx, &attempt.test.id, interrupt)?;
             }
             if let Some(done) = done {
                 let event = NewEvent::new(ActorId::from(&self.loop_id), done);
                 tx.publish(&event.caused_by_opt(interrupt.event.as_deref()))?;
             }
+            if let (Some(why), Some(seq)) = (&refused, interrupt.delivery) {
+                tracing::warn!(why, "an order that cannot be obeyed is set aside");
+                tx.set_aside(seq, why)?;
+            }
             tx.acknowledge(interrupt.delivery)?;
-            let pauses = tx.pauses(&self.loop_id)?;
-            tx.apply_pauses(&self.loop_id, &pauses)?;
+            // Told to end, it ends running; requests wait for the next start.
+            if interrupt.order != Order::Stop {
+                let pauses = tx.settle_pauses(&self.loop_id)?;
+                tx.apply_pauses(&self.loop_id, &pauses)?;
+            }
             Ok::<_, coord_db::Error>(())
         })?;
+        Ok(())
+    }
+
+    /// Gives the test back if it still is the loop's. Whoever made way for others holds back for a moment.
+    fn put_back(&self, tx: &WriteTx<'_>, test: &TestId, interrupt: &Interrupt) -> coord_db::Result<()> {
+        let row = tx.find_test(test.as_str())?;
+        if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == self.loop_id) {
+            tx.give_back(test, &self.loop_id, &interrupt.reason)?;
+            if matches!(interrupt.order, Order::ForceRelease | Order::LeasesLost) {
+                tx.delay_test(test, tx.now().plus_millis(victim_pause_millis(&self.loop_id)))?;
+            }
+        }
         Ok(())
     }
 
     fn rollback_target(&self, checkpoint: Option<&str>, attempt: Option<&Attempt>) -> Result<(String, CommitHash)> {
         if let Some(id) = checkpoint {
             let row = self.db.read(|tx| tx.checkpoint(id))?;
+            if row.loop_id != self.loop_id {
+                return Err(Error::SetUp(format!("checkpoint {id} is one of loop {}", row.loop_id)));
+            }
             let commit = self.repository.commit(&row.git_ref)?;
             return Ok((row.git_ref, commit));
         }

@@ -42,27 +42,37 @@ impl Context<'_> {
             timeout: Duration::from_secs(check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds)),
             env: self.environment(test),
             nice: None,
-            log_path: Some(self.logs().join(format!("{}-{}.{}.log", test.id, test.attempts, check.name))),
+            log_path: Some(self.logs().join(format!("{}-{}.{}.log", test.id, test.attempts, check.name.replace('/', "_")))),
             output_bytes: self.config.agent.output_bytes,
         }
+    }
+
+    /// Why nothing that is done for the test could ever pass, if that is so.
+    pub(crate) fn unverifiable(&self, test: &Test) -> Option<FailedAttempt> {
+        let none = !self.config.gate.check.iter().any(|check| applies(check, test));
+        none.then(|| {
+            let message =
+                format!("no checks are configured for category {:?}; add [[gate.check]] to config.toml", test.category);
+            failed(ErrorCategory::System, message)
+        })
     }
 
     /// Judges a commit.
     pub(crate) async fn gate(&self, attempt: &Attempt, commit: &CommitHash, waiter: &mut Waiter) -> Result<Verdict> {
         let test = &attempt.test;
         let checks: Vec<&CheckConfig> = self.config.gate.check.iter().filter(|check| applies(check, test)).collect();
-        if checks.is_empty() {
-            let message =
-                format!("no checks are configured for category {:?}; add [[gate.check]] to config.toml", test.category);
-            return Ok(Verdict::Failed(failed(ErrorCategory::System, message)));
+        if let Some(why) = self.unverifiable(test) {
+            return Ok(Verdict::Failed(why));
         }
         let tree = self.repository.tree_of(commit)?;
         let folder = self.worktrees().join(format!(".gate-{}", self.loop_id));
         let worktree = self.repository.add_detached_worktree(&folder, commit)?;
         let mut said = Vec::new();
         for check in checks {
-            // The same check on the same files for the same test says the same.
-            if let Some(proof) = self.db.read(|tx| tx.passed_proof(tree.as_str(), &check.name, &test.id))? {
+            // The same check on the same files for the same test says the same, but only within this attempt: what the
+            // settings call by this name may have been another command before.
+            let known = self.db.read(|tx| tx.passed_proof(tree.as_str(), &check.name, &test.id))?;
+            if let Some(proof) = known.filter(|proof| test.last_attempt_at.is_some_and(|begun| proof.created_at >= begun)) {
                 self.add_proof(Proof { id: new_id(), attempt: test.attempts, commit_hash: commit.to_string(), ..proof })?;
                 said.push((check.name.clone(), true));
                 continue;

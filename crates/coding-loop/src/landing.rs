@@ -13,7 +13,7 @@ use serde_json::json;
 use work_tree::{CommitHash, RefExpectation, Trailer};
 
 use crate::agent::failed;
-use crate::auto_lease::{ignored, lease_path};
+use crate::auto_lease::{exactly, ignored, lease_path};
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
 use crate::gate::Verdict;
@@ -79,6 +79,7 @@ impl Context<'_> {
             Some(commit) => self.repository.changed_between(&attempt.base, commit)?,
             None => Vec::new(),
         };
+        self.forget_waits(attempt, &files)?;
         let problems = self.lease_files(attempt, &files)?;
         if !problems.is_empty() {
             return Ok(Landed::Failed(failed(ErrorCategory::Code, problems.join("; "))));
@@ -181,7 +182,7 @@ impl Context<'_> {
         files: &[std::path::PathBuf],
         waiter: &mut Waiter,
     ) -> Step<()> {
-        let protected = ignored(&self.config.gate.protected);
+        let protected = exactly(&self.config.gate.protected);
         let touched: Vec<String> =
             files.iter().filter(|file| protected.is_match(file)).map(|file| file.display().to_string()).collect();
         let (Some(commit), false) = (commit, touched.is_empty()) else { return Ok(Ok(())) };
@@ -302,6 +303,11 @@ impl Context<'_> {
             tx.begin_operation(INTEGRATE, self.loop_id.as_str(), Some(&self.loop_id), &steps, None)
         })?;
         if commit != head {
+            // The gate took its time; moving a branch that somebody has checked out since would pull it from under their feet.
+            if let Err(error) = self.integration_head() {
+                self.db.write(|tx| tx.end_operation(&entry, false))?;
+                return Err(error);
+            }
             match self.repository.set_ref(&self.integration_ref(), commit, &RefExpectation::At(head.clone())) {
                 Ok(()) => {}
                 Err(work_tree::Error::RefMoved { .. }) => {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use coord_db::{ActorId, HealthStatus, LoopStatus, UnlockCause};
+use coord_db::process::ProcessIdentity;
+use coord_db::{
+    ActorId, ErrorCategory, FailedAttempt, HealthStatus, LoopStatus, NewCheckpoint, Test, TestId, TestStatus, UnlockCause,
+};
 
-use crate::Result;
 use crate::agent::{self, AgentEnd};
 use crate::context::{Attempt, Context};
-use crate::control::{Order, Waiter};
+use crate::control::Waiter;
 use crate::landing::Landed;
+use crate::{Error, Result};
 
 /// Between two tests while monitor is not there to watch.
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(2);
@@ -23,10 +26,12 @@ pub(crate) struct Limits {
 }
 
 /// Works until told to stop, or until the limits are reached.
-pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<()> {
+///
+/// `former` is the test that a former self had in hand: what it left in the worktree is saved under that name.
+pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits, former: Option<&TestId>) -> Result<()> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
     let mut failures: u32 = 0;
-    context.tidy(&context.worktree()?, "left from a former life")?;
+    context.tidy(&context.worktree()?, former, "left from a former life")?;
     while left > 0 && !waiter.stopping() {
         waiter.beat(context, None);
         waiter.wakes.looked(context.db);
@@ -47,20 +52,12 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
                     tracing::warn!(%error, "holding still until the database can be used again");
                 }
                 failures = (failures + 1).min(7);
-                pause(waiter, Duration::from_millis(50 << failures)).await;
+                waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
             }
             Err(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-/// A wait that ends early only when told to stop.
-async fn pause(waiter: &mut Waiter, time: Duration) {
-    tokio::select! {
-        () = tokio::time::sleep(time) => {}
-        _ = waiter.stop.changed() => {}
-    }
 }
 
 /// Without monitor nobody sees a loop run wild: it goes a little slower.
@@ -73,7 +70,7 @@ async fn unwatched(context: &Context<'_>, waiter: &mut Waiter) {
         }))
     });
     if !watched.unwrap_or(false) {
-        pause(waiter, UNWATCHED_PAUSE).await;
+        waiter.rest(context, None, UNWATCHED_PAUSE).await;
     }
 }
 
@@ -104,8 +101,11 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     // A look without the write lock: an idle loop writes nothing but its beats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
     if ready.is_none() {
-        let retry =
-            context.db.read(|tx| Ok::<_, coord_db::Error>(tx.next_retry_at(id)?.map(|at| at.seconds_since(tx.now()) + 1)))?;
+        // A time that has passed says that something else is waited for.
+        let retry = context.db.read(|tx| {
+            let at = tx.next_retry_at(id)?.filter(|at| *at > tx.now());
+            Ok::<_, coord_db::Error>(at.map(|at| at.seconds_since(tx.now()) + 1))
+        })?;
         return Ok(match retry {
             Some(seconds) if !limits.once || seconds <= MOST_RETRY_WAIT_SECONDS => {
                 Turn::Wait(Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)))
@@ -115,24 +115,91 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         });
     }
     // Before the claim, so that a repository that cannot be worked in costs no attempt.
-    context.worktree()?;
-    let Some(test) = context.db.write(|tx| {
-        if tx.loop_row(id)?.status != LoopStatus::Running {
-            tx.set_loop_status(id, LoopStatus::Running)?;
+    if let Err(error) = context.worktree() {
+        if limits.once || error.is_temporary() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "nothing is claimed until the worktree can be used");
+        return Ok(Turn::Wait(Duration::from_secs(5)));
+    }
+    let own = ProcessIdentity::own();
+    let claimed = context.db.write(|tx| {
+        let row = tx.loop_row(id)?;
+        // Somebody took this process for dead and has cleaned up after it: it takes its row again.
+        if row.status != LoopStatus::Running || row.pid != Some(own.pid) {
+            tx.start_loop(id, &own, env!("CARGO_PKG_VERSION"))?;
         }
         tx.claim_next_test(id, true)
-    })?
-    else {
-        return Ok(Turn::Again);
+    });
+    let test = match claimed {
+        Ok(Some(test)) => test,
+        Ok(None) => return Ok(Turn::Again),
+        // A hand was in between: a claim by hand, a pause in the table.
+        Err(coord_db::Error::Refused(why)) if !limits.once => {
+            tracing::warn!(why, "nothing can be claimed");
+            return Ok(Turn::Wait(Duration::from_secs(5)));
+        }
+        Err(error) => return Err(error.into()),
     };
     tracing::info!(test = %test.id, attempt = test.attempts, "claimed");
-    let mut attempt = context.begin(test)?;
-    let end = one_attempt(context, &mut attempt, waiter).await?;
-    finish(context, &attempt, end)?;
+    one_attempt(context, test, waiter).await;
     Ok(Turn::Worked)
 }
 
-async fn one_attempt(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
+/// Makes one attempt and records how it ended, whatever goes wrong: errors on the way are nobody's failure, and a database
+/// that cannot be used is waited for. If the loop is told to stop first, its next start, or heartbeat, gives the test back.
+async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
+    let id = test.id.clone();
+    let begun = context.begin(test);
+    let (attempt, end) = match begun {
+        Ok(mut attempt) => {
+            let end = match agent_and_gate(context, &mut attempt, waiter).await {
+                Ok(end) => end,
+                Err(error) => Landed::Failed(error_as_failure(&error)),
+            };
+            (Some(attempt), end)
+        }
+        Err(error) => (None, Landed::Failed(error_as_failure(&error))),
+    };
+    let mut failures: u32 = 0;
+    loop {
+        let finished = match (&attempt, &end) {
+            (Some(attempt), end) => finish(context, attempt, end),
+            (None, Landed::Failed(why)) => record_failed(context, &id, why, None),
+            (None, _) => Ok(()),
+        };
+        match finished {
+            Ok(()) => return,
+            Err(error) if error.is_temporary() && !waiter.stopping() => {
+                tracing::warn!(%error, test = %id, "the end of the attempt cannot be recorded yet; trying again");
+                failures = (failures + 1).min(7);
+                waiter.rest(context, attempt.as_ref(), Duration::from_millis(50 << failures)).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, test = %id, "the end of the attempt could not be handled");
+                // What could not be saved stays in the worktree, where the next attempt's beginning saves it.
+                let why = error_as_failure(&error);
+                if let Err(error) = record_failed(context, &id, &why, None) {
+                    tracing::error!(%error, test = %id, "nor recorded; the next start gives the test back");
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn error_as_failure(error: &Error) -> FailedAttempt {
+    agent::failed(
+        if error.is_temporary() { ErrorCategory::Transient } else { ErrorCategory::System },
+        coord_db::error_chain(error),
+    )
+}
+
+async fn agent_and_gate(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
+    // Before the agent costs anything.
+    if let Some(why) = context.unverifiable(&attempt.test) {
+        return Ok(Landed::Failed(why));
+    }
     match agent::run(context, attempt, waiter).await? {
         AgentEnd::Claimed => context.land(attempt, waiter).await,
         AgentEnd::Failed(why) => Ok(Landed::Failed(why)),
@@ -141,7 +208,7 @@ async fn one_attempt(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut 
 }
 
 /// Records how an attempt ended and leaves the worktree ready for the next one. A pass is recorded already.
-pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: Landed) -> Result<()> {
+pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> Result<()> {
     let test = &attempt.test.id;
     match end {
         Landed::Passed(commit) => {
@@ -150,29 +217,37 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: Landed) -> R
         Landed::Failed(why) => {
             tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
             let saved = context.save_work(&attempt.worktree, Some(test), &attempt.base, "the attempt failed")?;
-            let recorded = context.db.write(|tx| {
-                if let Some(saved) = &saved {
-                    tx.add_checkpoint(saved)?;
-                }
-                let by = ActorId::from(&context.loop_id);
-                tx.release_everything(context.loop_id.as_str(), &by, UnlockCause::Released, None)?;
-                tx.record_failed(test, &context.loop_id, &why)
-            });
-            match recorded {
-                // Somebody has taken the test out of the loop's hands at the last moment; there is nothing to record.
-                Err(coord_db::Error::Refused(why)) => tracing::info!(%test, why, "not recorded"),
-                other => {
-                    other?;
-                }
-            }
             attempt.worktree.restore_branch_to(&attempt.branch, &attempt.base)?;
+            record_failed(context, test, why, Some((attempt, saved)))?;
         }
-        Landed::Interrupted(interrupt) => {
-            context.give_up(attempt, &interrupt)?;
-            if interrupt.order == Order::Stop {
-                tracing::info!(%test, "given back, as the loop stops");
-            }
-        }
+        Landed::Interrupted(interrupt) => context.obey(interrupt, Some(attempt))?,
     }
     Ok(())
+}
+
+fn record_failed(
+    context: &Context<'_>,
+    test: &TestId,
+    why: &FailedAttempt,
+    work: Option<(&Attempt, Option<NewCheckpoint>)>,
+) -> Result<()> {
+    let id = &context.loop_id;
+    let recorded = context.db.write(|tx| {
+        if let Some((attempt, saved)) = &work {
+            if let Some(saved) = saved {
+                tx.add_checkpoint(saved)?;
+            }
+            let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+            tx.record_usage(Some(id), Some(test), 0, seconds, &[])?;
+        }
+        tx.release_everything(id.as_str(), &ActorId::from(id), UnlockCause::Released, None)?;
+        let row = tx.find_test(test.as_str())?;
+        if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == *id) {
+            tx.record_failed(test, id, why)?;
+        } else {
+            tracing::info!(%test, "taken from the loop at the last moment; there is nothing to record");
+        }
+        Ok::<_, coord_db::Error>(())
+    });
+    Ok(recorded?)
 }

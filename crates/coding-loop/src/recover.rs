@@ -2,13 +2,13 @@
 //! database. A landed commit wins over a given-back test.
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{JournalEntry, PassedAttempt, TestId};
+use coord_db::{JournalEntry, PassedAttempt, TestId, WriteTx};
 use serde_json::Value;
 use work_tree::CommitHash;
 
-use crate::Result;
 use crate::context::Context;
 use crate::landing::INTEGRATE;
+use crate::{Error, Result};
 
 /// What is known of an interrupted landing.
 enum Interrupted {
@@ -33,8 +33,9 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Starts the loop in the database: settles interrupted landings, gives the former self's test back, takes the row.
-    pub(crate) fn start(&self, version: &str) -> Result<()> {
+    /// Starts the loop in the database: settles interrupted landings, gives the former self's test back, takes the row. Gives
+    /// the test that the former self had in hand.
+    pub(crate) fn start(&self, version: &str) -> Result<Option<TestId>> {
         let own = ProcessIdentity::own();
         let other = self.db.read(|tx| {
             tx.loop_row(&self.loop_id)?;
@@ -44,22 +45,33 @@ impl Context<'_> {
             let component = self.loop_id.to_string();
             return Err(coord_db::Error::AlreadyRunning { component, pid: other.pid }.into());
         }
+        let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
         self.end_leftovers()?;
-        let mut settled = Vec::new();
-        for entry in self.db.read(|tx| tx.open_journal(self.loop_id.as_str()))? {
-            let state = if entry.operation == INTEGRATE { self.look_at(&entry)? } else { Interrupted::NotLanded };
-            settled.push((entry, state));
-        }
         self.db.write(|tx| {
-            for (entry, state) in &settled {
-                if let Interrupted::Landed(test, passed) = state {
-                    tracing::info!(%test, commit = %passed.commit, "a former self had landed this; recording it");
-                    tx.adopt_landed(test, &self.loop_id, passed)?;
-                }
-                tx.end_operation(&entry.id, matches!(state, Interrupted::Landed(..)))?;
-            }
-            tx.start_loop(&self.loop_id, &own, version)
+            self.settle_journal(tx)?;
+            tx.start_loop(&self.loop_id, &own, version).map_err(Error::from)
         })?;
+        Ok(row.current_test_id)
+    }
+
+    /// Ends what the journal has open for this loop: a commit that got to the branch is recorded, the rest was never begun.
+    /// Looks at the repository with the write lock held, so that nobody settles the same entry twice.
+    pub(crate) fn settle_journal(&self, tx: &WriteTx<'_>) -> Result<()> {
+        for entry in tx.open_journal(self.loop_id.as_str())? {
+            let state = if entry.operation == INTEGRATE { self.look_at(&entry)? } else { Interrupted::NotLanded };
+            let landed = matches!(state, Interrupted::Landed(..));
+            if let Interrupted::Landed(test, passed) = state {
+                match tx.adopt_landed(&test, &self.loop_id, &passed) {
+                    Ok(_) => tracing::info!(%test, commit = %passed.commit, "a former self had landed this; recorded now"),
+                    // Another hand has settled the test; the entry must not keep the loop from starting.
+                    Err(error @ (coord_db::Error::Refused(_) | coord_db::Error::NotFound { .. })) => {
+                        tracing::warn!(%test, %error, commit = %passed.commit, "a former self had landed this; not recorded");
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            tx.end_operation(&entry.id, landed)?;
+        }
         Ok(())
     }
 

@@ -42,7 +42,7 @@ pub enum SubmitOutcome {
 pub fn prepare_worktree(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
     let worktree = context.worktree()?;
-    context.tidy(&worktree, "left from before the attempt")?;
+    context.tidy(&worktree, None, "left from before the attempt")?;
     Ok(worktree.root().to_owned())
 }
 
@@ -59,6 +59,12 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         return Err(coord_db::Error::Refused(text).into());
     }
     let context = Context::new(db, config, test.loop_id.clone(), false)?;
+    db.write(|tx| context.settle_journal(tx))?;
+    let now = db.read(|tx| tx.test(&test.id))?;
+    if let (TestStatus::Passed, Some(Ok(commit))) = (now.status, now.commit_hash.map(CommitHash::new)) {
+        // An earlier submit was killed between landing and recording.
+        return Ok(SubmitOutcome::Passed { commit });
+    }
     let branch = context.branch()?;
     let here = std::env::current_dir().ok().and_then(|here| WorkTree::open(&here).ok());
     let worktree = match here {
@@ -86,7 +92,7 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
             SubmitOutcome::Failed { status: TestStatus::Pending, category: why.category, message: why.message.clone() }
         }
     };
-    process::finish(&context, &attempt, end)?;
+    process::finish(&context, &attempt, &end)?;
     Ok(match outcome {
         SubmitOutcome::Failed { category, message, .. } => {
             let status = db.read(|tx| tx.test(&attempt.test.id))?.status;

@@ -30,9 +30,10 @@ impl Context<'_> {
         base: &CommitHash,
         reason: &str,
     ) -> Result<Option<NewCheckpoint>> {
-        let name = test.map_or("no-test", |test| test.as_str());
+        let name = test.map_or("none", |test| test.as_str());
         let git_ref = format!("refs/coding-loops/saved/{}/{name}/{}", self.loop_id, coord_db::new_id());
         let message = format!("Work of {} on {name}, saved: {reason}", self.loop_id);
+        self.save_branch(worktree, base, &git_ref)?;
         let Some(commit) = worktree.save_under(&git_ref, &message, base)? else { return Ok(None) };
         tracing::info!(%git_ref, reason, "saved work");
         Ok(Some(NewCheckpoint {
@@ -45,10 +46,25 @@ impl Context<'_> {
         }))
     }
 
+    /// Keeps commits that only the loop's branch has, where the agent has left it for another branch or for none.
+    fn save_branch(&self, worktree: &WorkTree, base: &CommitHash, beside: &str) -> Result<()> {
+        let branch = self.branch()?;
+        if worktree.branch()?.as_deref() == Some(branch.as_str()) {
+            return Ok(());
+        }
+        let Some(commit) = self.repository.resolve(&format!("refs/heads/{branch}"))? else { return Ok(()) };
+        for kept in [base, &worktree.head()?] {
+            if self.repository.is_ancestor(&commit, kept)? {
+                return Ok(());
+            }
+        }
+        Ok(self.repository.set_ref(&format!("{beside}-branch"), &commit, &RefExpectation::Absent)?)
+    }
+
     /// Saves and then puts away whatever an earlier life or a hand has left in the worktree.
-    pub(crate) fn tidy(&self, worktree: &WorkTree, reason: &str) -> Result<CommitHash> {
+    pub(crate) fn tidy(&self, worktree: &WorkTree, test: Option<&TestId>, reason: &str) -> Result<CommitHash> {
         let base = self.integration_head()?;
-        if let Some(saved) = self.save_work(worktree, None, &base, reason)? {
+        if let Some(saved) = self.save_work(worktree, test, &base, reason)? {
             self.db.write(|tx| tx.add_checkpoint(&saved))?;
         }
         worktree.restore_branch_to(&self.branch()?, &base)?;
@@ -58,7 +74,7 @@ impl Context<'_> {
     /// Puts the worktree where an attempt begins, and a checkpoint there.
     pub(crate) fn begin(&self, test: Test) -> Result<Attempt> {
         let worktree = self.worktree()?;
-        let base = self.tidy(&worktree, "left from before the attempt")?;
+        let base = self.tidy(&worktree, None, "left from before the attempt")?;
         let checkpoint_ref = format!("refs/coding-loops/checkpoints/{}/{}/{}", self.loop_id, test.id, coord_db::new_id());
         self.repository.set_ref(&checkpoint_ref, &base, &RefExpectation::Any)?;
         self.db.write(|tx| {

@@ -212,7 +212,7 @@ impl Eyes {
         };
         self.looks.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id));
         self.outputs.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id && wanted.in_hand.is_some()));
-        self.take_touched(now);
+        self.hear(now);
         observation.look_again_at = self.look_at_worktrees(config, &folder.join("worktrees"), &wanted, now);
         self.watch(&wanted);
         for Wanted { id, in_hand } in &wanted {
@@ -227,9 +227,9 @@ impl Eyes {
         Ok(observation)
     }
 
-    fn take_touched(&mut self, now: Timestamp) {
+    fn hear(&mut self, now: Timestamp) {
         let Some(watches) = &self.watches else { return };
-        for root in watches.take_touched() {
+        for root in watches.touched() {
             for look in self.looks.values_mut().filter(|look| look.tree.as_ref().is_some_and(|tree| tree.root() == root)) {
                 look.touched = true;
                 look.active_at = Some(now);
@@ -343,6 +343,9 @@ impl Eyes {
             return Ok(Sight::Absent);
         }
         let tree = look.tree.insert(tree);
+        if let Some(watches) = &self.watches {
+            watches.settle(tree.root());
+        }
         let repository = match self.repositories.get(tree.common_dir()) {
             Some(repository) => repository,
             None => {

@@ -10,7 +10,7 @@ use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use supervisor::Waker;
 
-/// The watched folders, and whether something has happened in each since that was asked last.
+/// The watched folders, and whether something has happened in each since it was looked at.
 #[derive(Debug, Default)]
 struct Roots(Mutex<BTreeMap<PathBuf, bool>>);
 
@@ -73,10 +73,17 @@ impl Watches {
         }
     }
 
-    /// The folders in which something has happened since this was asked last.
-    pub(crate) fn take_touched(&self) -> Vec<PathBuf> {
-        let mut roots = self.roots.lock();
-        roots.iter_mut().filter_map(|(root, touched)| std::mem::take(touched).then(|| root.clone())).collect()
+    /// The folders in which something has happened since each was settled.
+    pub(crate) fn touched(&self) -> Vec<PathBuf> {
+        let roots = self.roots.lock();
+        roots.iter().filter(|(_, touched)| **touched).map(|(root, _)| root.clone()).collect()
+    }
+
+    /// The folder is about to be looked at: what happens from now on is news again. Until then it wakes nobody twice.
+    pub(crate) fn settle(&self, root: &Path) {
+        if let Some(touched) = self.roots.lock().get_mut(root) {
+            *touched = false;
+        }
     }
 }
 
@@ -129,7 +136,7 @@ fn watcher(roots: &Arc<Roots>, waker: &Waker) -> notify::Result<RecommendedWatch
             Err(_) => roots.touch(None),
         };
         if news {
-            let _ = &waker;
+            waker.wake();
         }
     })
 }

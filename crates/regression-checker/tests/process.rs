@@ -401,7 +401,7 @@ fn killed_between_runs_it_does_not_repeat_them_and_leaves_nothing_running() {
     let script = format!(
         r#"echo run >> "$RUNS"
         if [ "$(grep -c run "$RUNS")" -eq 2 ]; then echo $$ > '{hold}'; sleep 1000; fi
-        ! grep -q broken t1"#,
+        ! grep -q broken state/t1"#,
         hold = hold.display()
     );
     world.configure_with(&world.script(&script), "");

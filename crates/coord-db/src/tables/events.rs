@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{ActorId, Error, EventId, NewEvent, Payload, ReadTx, Result, Timestamp, WriteTx};
+use crate::{ActorId, Error, EventId, LeasePath, LoopId, NewEvent, Payload, ReadTx, Result, Timestamp, UnlockCause, WriteTx};
 
 row! {
     /// An event as it stands in the database.
@@ -203,6 +203,21 @@ impl ReadTx<'_> {
             select!(Event, "FROM events WHERE event_type = ?1 AND source = ?2 AND timestamp >= ?3 ORDER BY rowid DESC LIMIT 1"),
             rusqlite::params![event_type, source, after],
             Event::from_row,
+        )
+    }
+
+    /// How the loop's last lease that covered `path` ended, if one ever has.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_unlock(&self, loop_id: &LoopId, path: &LeasePath) -> Result<Option<UnlockCause>> {
+        self.query_opt(
+            "SELECT json_extract(payload, '$.cause') FROM events
+             WHERE event_type = 'file_unlocked' AND json_extract(payload, '$.loop_id') = ?1
+               AND json_extract(payload, '$.file_path') IN (SELECT value FROM json_each(?2))
+             ORDER BY rowid DESC LIMIT 1",
+            rusqlite::params![loop_id, super::json(&path.equal_or_above())],
+            |row| row.get(0),
         )
     }
 }
