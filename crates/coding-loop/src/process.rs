@@ -217,7 +217,10 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
         Landed::Failed(why) => {
             tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
             let saved = context.save_work(&attempt.worktree, Some(test), &attempt.base, "the attempt failed")?;
-            attempt.worktree.restore_branch_to(&attempt.branch, &attempt.base)?;
+            // Whoever drives a loop by hand may want to mend the work where it is.
+            if context.managed {
+                attempt.worktree.restore_branch_to(&attempt.branch, &attempt.base)?;
+            }
             record_failed(context, test, why, Some((attempt, saved)))?;
         }
         Landed::Interrupted(interrupt) => context.obey(interrupt, Some(attempt))?,

@@ -35,14 +35,18 @@ pub enum SubmitOutcome {
     },
 }
 
-/// The worktree that a loop driven by hand works in, at the head of the integration branch; what it still held is saved first.
+/// The worktree that a loop driven by hand works in. It is brought to the head of the integration branch, unless it holds work
+/// that has not landed: that stays as it is.
 ///
 /// # Errors
 /// If there is no repository to work in.
 pub fn prepare_worktree(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
     let worktree = context.worktree()?;
-    context.tidy(&worktree, None, "left from before the attempt")?;
+    let head = context.integration_head()?;
+    if worktree.is_clean()? && context.repository.is_ancestor(&worktree.head()?, &head)? {
+        worktree.restore_branch_to(&context.branch()?, &head)?;
+    }
     Ok(worktree.root().to_owned())
 }
 
