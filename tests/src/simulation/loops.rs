@@ -1,0 +1,619 @@
+//! Loops: they use the floor's operations as the real program does, one transaction a step, around an agent, a worktree and a
+//! gate that exist only here. Some lie, are slow, fall silent, or are driven by hand.
+
+use coord_db::process::ProcessIdentity;
+use coord_db::{
+    AcquireRequest, ActorId, CheckOutcome, ComponentId, Delivery, Error, ErrorCategory, Event, FailedAttempt, HealthStatus,
+    JournalEntry, LeasePath, LoopId, LoopStatus, NewEvent, PassedAttempt, Payload, Proof, Result, TestId, TestStatus,
+    UnlockCause, Waiting, WriteTx, new_id, payload,
+};
+use serde_json::json;
+
+use super::engine::{Actor, Step};
+use super::world::{Commit, World};
+
+/// What there is to lease; two of these exclude a third.
+const PATHS: [&str; 6] = ["src/a.rs", "src/b.rs", "src/", "Cargo.toml", "docs/guide.md", "port:5432"];
+const INTEGRATION: &str = "git:integration";
+/// The journal's word for moving the integration branch.
+const INTEGRATE: &str = "integrate";
+/// How long a victim of a deadlock holds back, in seconds.
+const VICTIM_SECONDS: i64 = 2;
+/// How often a queued acquire asks again without being woken, in milliseconds.
+const ASK_MILLIS: i64 = 4_000;
+
+/// How a loop behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Temper {
+    /// Does its work; the gate decides.
+    Honest,
+    /// Claims what is not so; the gate never agrees.
+    Lying,
+    /// Takes many minutes.
+    Slow,
+    /// Falls silent now and then without ending, and goes on as if nothing had been.
+    Hanging,
+    /// Somebody drives it with `loopctl`: no process, no beat, walks away now and then.
+    ByHand,
+}
+
+/// What a loop does wrong on purpose, so that a law can be seen to catch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoopFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// Records a pass that no gate has seen.
+    PassesWithoutGate,
+    /// Takes note of a forced release and keeps everything.
+    ReleasesNothing,
+    /// Acts on an event in one transaction and acknowledges it in a later one.
+    AcknowledgesLater,
+    /// Writes its own status over a pause.
+    RunsWhilePaused,
+    /// Counts a failure of its agent as nobody's.
+    GivesFailuresBack,
+}
+
+/// An acquire that waits.
+type Queued = (String, AcquireRequest);
+
+#[derive(Debug)]
+struct Attempt {
+    test: TestId,
+    number: i64,
+    begun_at: i64,
+    to_touch: Vec<LeasePath>,
+    next_touch_at: i64,
+    done_at: i64,
+    queued: Vec<Queued>,
+    /// What was granted, and under which token.
+    held: Vec<(LeasePath, i64)>,
+    /// The gate runs until then.
+    gate_until: Option<i64>,
+    /// The journal entry of its landing.
+    landing: Option<JournalEntry>,
+}
+
+/// One loop.
+#[derive(Debug)]
+pub struct LoopActor {
+    id: LoopId,
+    /// How it behaves.
+    pub temper: Temper,
+    fault: LoopFault,
+    process: Option<ProcessIdentity>,
+    registered: bool,
+    next_beat: i64,
+    /// What its former self had begun to land has been settled.
+    recovered: bool,
+    attempt: Option<Attempt>,
+    unacknowledged: Vec<i64>,
+}
+
+fn path(text: &str) -> LeasePath {
+    text.parse().expect("a path")
+}
+
+/// What becomes of an attempt. It depends on the seed, the test and the attempt's number alone: an attempt that was given
+/// back ends the same way when it is made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    Fails(ErrorCategory),
+}
+
+impl LoopActor {
+    /// A loop that is registered already.
+    #[must_use]
+    pub fn new(id: LoopId, temper: Temper, fault: LoopFault) -> Self {
+        Self {
+            id,
+            temper,
+            fault,
+            process: None,
+            registered: false,
+            next_beat: 0,
+            recovered: false,
+            attempt: None,
+            unacknowledged: Vec::new(),
+        }
+    }
+
+    fn actor(&self) -> ActorId {
+        ActorId::from(&self.id)
+    }
+
+    fn fate(&self, world: &World, test: &TestId, number: i64) -> Fate {
+        if self.temper == Temper::Lying {
+            return Fate::Fails(ErrorCategory::Code);
+        }
+        let transients = world.outside.transients.get(test).copied().unwrap_or_default();
+        if u64::from(transients) < world.fate((test, "transient"), 12).saturating_sub(9) {
+            return Fate::Fails(ErrorCategory::Transient);
+        }
+        match world.fate((test, number, "fate"), 100) {
+            0..70 => Fate::Passes,
+            70..90 => Fate::Fails(ErrorCategory::Code),
+            90..96 => Fate::Fails(ErrorCategory::Spec),
+            _ => Fate::Fails(ErrorCategory::Permanent),
+        }
+    }
+
+    fn start(&mut self, world: &mut World) -> Step {
+        if self.temper == Temper::ByHand {
+            let id = self.id.clone();
+            world.write(|tx| tx.touch_by_hand(&id)).expect("touching");
+            self.registered = true;
+            return Step::now("takes the loop in hand");
+        }
+        let identity = self.process.clone().unwrap_or_else(|| world.spawn());
+        let id = self.id.clone();
+        match world.write(|tx| tx.start_loop(&id, &identity, "0")) {
+            Ok(()) => {
+                self.process = Some(identity);
+                self.registered = true;
+                self.next_beat = world.elapsed() + self.beat_millis(world);
+                Step::now("starts")
+            }
+            Err(Error::AlreadyRunning { .. }) => {
+                world.kill(identity.pid);
+                Step::after(5_000, "is refused: another process has it")
+            }
+            Err(error) => panic!("{} cannot start: {error}", self.id),
+        }
+    }
+
+    fn beat_millis(&self, world: &World) -> i64 {
+        i64::try_from(world.config.heartbeat.beat_seconds * 1000).unwrap_or(i64::MAX)
+    }
+
+    fn beat(&mut self, world: &mut World) -> Step {
+        self.next_beat = world.elapsed() + self.beat_millis(world);
+        let (id, ttl) = (self.id.clone(), world.config.lease.ttl_seconds);
+        let beaten = world.db.write_quietly(|tx| {
+            tx.beat(&ComponentId::from(&id), HealthStatus::Healthy, None)?;
+            tx.renew_all(&id, ttl)
+        });
+        beaten.expect("beating");
+        Step::now("beats")
+    }
+
+    /// Ends what the loop has, in the transaction of the event that asks for it.
+    fn let_go(tx: &WriteTx<'_>, id: &LoopId, reason: &str, cause: Option<&Event>) -> Result<()> {
+        tx.release_everything(id.as_str(), &ActorId::from(id), UnlockCause::Released, cause)?;
+        for test in tx.tests(Some(id), Some(TestStatus::InProgress))? {
+            tx.give_back(&test.id, id, reason)?;
+            if reason == "force_release" {
+                tx.delay_test(&test.id, tx.now().plus_seconds(VICTIM_SECONDS))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn inbox(&mut self, world: &mut World) -> Step {
+        if !self.unacknowledged.is_empty() {
+            let seqs = std::mem::take(&mut self.unacknowledged);
+            world.write(|tx| tx.acknowledge(seqs)).expect("acknowledging");
+            return Step::now("acknowledges late");
+        }
+        let (id, fault) = (self.id.clone(), self.fault);
+        let (handled, seqs, stopped) = world
+            .write(|tx| {
+                let mut seqs = Vec::new();
+                let mut handled = Vec::new();
+                let mut stop: Option<Event> = None;
+                for Delivery { seq, event, .. } in tx.pending_deliveries(id.as_str(), usize::MAX)? {
+                    match event.parse() {
+                        Ok(Payload::PauseRequested(_) | Payload::ResumeRequested(_)) => {
+                            handled.push(event);
+                            continue;
+                        }
+                        Ok(Payload::RollbackTriggered(rollback)) if rollback.loop_id == id => {
+                            let done = payload::RollbackDone {
+                                loop_id: id.clone(),
+                                checkpoint_id: rollback.checkpoint_id,
+                                git_ref: "refs/coding-loops/checkpoint".to_owned(),
+                            };
+                            tx.publish(&NewEvent::new(ActorId::from(&id), done).caused_by(&event))?;
+                            stop = Some(event.clone());
+                        }
+                        Ok(Payload::ForceRelease(payload::ForceRelease { loop_id, .. })) if loop_id == id => {
+                            if fault != LoopFault::ReleasesNothing {
+                                stop = Some(event.clone());
+                            }
+                        }
+                        Ok(Payload::RestartRequested(payload::RestartRequested { loop_id, .. })) if loop_id == id => {
+                            stop = Some(event.clone());
+                        }
+                        _ => {}
+                    }
+                    handled.push(event);
+                    seqs.push(seq);
+                }
+                let pauses = tx.settle_pauses(&id)?;
+                let paused = tx.apply_pauses(&id, &pauses)?;
+                if paused || stop.is_some() {
+                    let reason = stop.as_ref().map_or("paused", |event| event.event_type.as_str());
+                    Self::let_go(tx, &id, reason, stop.as_ref())?;
+                }
+                if fault == LoopFault::RunsWhilePaused && paused {
+                    tx.set_loop_status(&id, LoopStatus::Running)?;
+                }
+                if fault != LoopFault::AcknowledgesLater {
+                    tx.acknowledge(seqs.iter().copied())?;
+                }
+                let stopped = if paused { Some("paused".to_owned()) } else { stop.map(|event| event.event_type) };
+                Ok((handled, seqs, stopped))
+            })
+            .expect("handling its events");
+        let kinds: Vec<&str> = handled.iter().map(|event| event.event_type.as_str()).collect();
+        let what = format!("takes {}{}", kinds.join(", "), stopped.map(|why| format!(", lets go: {why}")).unwrap_or_default());
+        for event in &handled {
+            world.carried_out(self.id.as_str(), event.id.as_str());
+        }
+        if fault == LoopFault::AcknowledgesLater && world.chance(50) {
+            self.unacknowledged = seqs;
+        }
+        if what.contains("lets go") {
+            self.attempt = None;
+            self.recovered = false;
+        }
+        Step::now(what)
+    }
+
+    fn claim(&mut self, world: &mut World) -> Step {
+        let id = self.id.clone();
+        let by_hand = self.temper == Temper::ByHand;
+        let (ready, retry) = world.read(|tx| Ok((tx.next_ready_test(&id, !by_hand)?, tx.next_retry_at(&id)?)));
+        if ready.is_none() {
+            let wait = retry.map_or(i64::MAX, |at| at.millis_since(world.now()).max(1));
+            return Step::after(wait.min(15_000), "has no test ready");
+        }
+        let Some(test) = world.write(|tx| tx.claim_next_test(&id, !by_hand)).expect("claiming") else {
+            return Step::after(1_000, "finds nothing to claim");
+        };
+        let now = world.elapsed();
+        let name = test.id.to_string();
+        let many = 1 + usize::try_from(world.fate((&name, "files"), 3)).unwrap_or_default();
+        let mut paths: Vec<LeasePath> = Vec::new();
+        for at in 0..many {
+            let wanted = path(PATHS[usize::try_from(world.fate((&name, at), PATHS.len() as u64)).unwrap_or_default()]);
+            if !paths.iter().any(|known| known.overlaps(&wanted)) {
+                paths.push(wanted);
+            }
+        }
+        // Attempts touch their files in an order of their own.
+        let turn = usize::try_from(world.fate((&name, test.attempts, "turn"), 3)).unwrap_or_default() % paths.len();
+        paths.rotate_left(turn);
+        let work = match self.temper {
+            Temper::Slow => world.millis(120_000, 420_000),
+            _ => world.millis(5_000, 40_000),
+        };
+        self.attempt = Some(Attempt {
+            test: test.id,
+            number: test.attempts,
+            begun_at: now,
+            to_touch: paths,
+            next_touch_at: now + work / 8,
+            done_at: now + work,
+            queued: Vec::new(),
+            held: Vec::new(),
+            gate_until: None,
+            landing: None,
+        });
+        Step::after(work / 8, format!("claims {name}, attempt {}", test.attempts))
+    }
+
+    fn request(&self, world: &World, wanted: LeasePath, test: &TestId) -> AcquireRequest {
+        AcquireRequest {
+            loop_id: self.id.clone(),
+            paths: vec![wanted],
+            ttl_seconds: world.config.lease.ttl_seconds,
+            reason: Some("changed by the agent".to_owned()),
+            test_id: Some(test.clone()),
+            automatic: true,
+        }
+    }
+
+    fn acquire(&mut self, world: &mut World, wanted: LeasePath) -> String {
+        let silent = world.config.lease.silent_waiter_seconds;
+        let Some(attempt) = self.attempt.as_ref() else { return String::new() };
+        let request = self.request(world, wanted.clone(), &attempt.test);
+        if !wanted.as_str().contains(':') && !wanted.is_subtree() {
+            // The agent has changed it already; that is how the loop knows of it.
+            let changed_at = world.now();
+            world.outside.worktrees.entry(self.id.clone()).or_default().insert(wanted.to_string(), changed_at);
+        }
+        let (queued, answer) = world
+            .write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(60), silent))
+            .unwrap_or_else(|error| panic!("{} cannot acquire {wanted}: {error}", self.id));
+        let Some(attempt) = self.attempt.as_mut() else { return String::new() };
+        match answer {
+            Waiting::Granted(grant) => {
+                attempt.held.retain(|(known, _)| *known != wanted);
+                attempt.held.push((wanted.clone(), grant.fencing_token));
+                format!("leases {wanted} under {}", grant.fencing_token)
+            }
+            Waiting::Queued(blockers) | Waiting::GaveUp(blockers) => {
+                attempt.queued.extend(queued.map(|id| (id, request)));
+                let holders: Vec<&str> = blockers.iter().map(|blocker| blocker.locked_by.as_str()).collect();
+                format!("queues for {wanted} behind {}", holders.join(", "))
+            }
+        }
+    }
+
+    fn ask_again(&mut self, world: &mut World, at: usize) -> String {
+        let silent = world.config.lease.silent_waiter_seconds;
+        let Some((id, request)) = self.attempt.as_ref().and_then(|attempt| attempt.queued.get(at)).cloned() else {
+            return String::new();
+        };
+        let wanted = request.paths[0].clone();
+        let answer = world
+            .write(|tx| {
+                // Putting it off at every asking would be a change that wakes the others, who ask, and so on for ever.
+                let runs_out = tx.now().plus_seconds(30);
+                if tx.lease_requests()?.iter().any(|known| known.id == id && known.wait_until < runs_out) {
+                    tx.extend_request(&id, tx.now().plus_seconds(60))?;
+                }
+                tx.ask_again(&id, &request, silent)
+            })
+            .expect("asking again");
+        let Some(attempt) = self.attempt.as_mut() else { return String::new() };
+        match answer {
+            Waiting::Granted(grant) => {
+                attempt.queued.remove(at);
+                attempt.held.retain(|(known, _)| *known != wanted);
+                attempt.held.push((wanted.clone(), grant.fencing_token));
+                format!("is granted {wanted} under {}", grant.fencing_token)
+            }
+            Waiting::Queued(_) => format!("asks again for {wanted}"),
+            Waiting::GaveUp(_) => {
+                attempt.queued.remove(at);
+                attempt.to_touch.push(wanted.clone());
+                format!("has lost its place for {wanted}")
+            }
+        }
+    }
+
+    fn work(&mut self, world: &mut World) -> Step {
+        let now = world.elapsed();
+        let Some(attempt) = self.attempt.as_mut() else { return Step::now("") };
+        if attempt.landing.is_some() {
+            return self.land(world);
+        }
+        if now >= attempt.next_touch_at
+            && let Some(wanted) = attempt.to_touch.pop()
+        {
+            attempt.next_touch_at = now + (attempt.done_at - now).max(0) / 4;
+            let what = self.acquire(world, wanted);
+            return Step::after(500, what);
+        }
+        if !attempt.queued.is_empty() {
+            let at = usize::try_from(now / ASK_MILLIS).unwrap_or_default() % attempt.queued.len();
+            let what = self.ask_again(world, at);
+            let granted = what.starts_with("is granted");
+            return Step::after(if granted { 0 } else { ASK_MILLIS }, what);
+        }
+        let next = if attempt.to_touch.is_empty() { attempt.done_at } else { attempt.next_touch_at };
+        if now < next {
+            return Step::after(next - now, "works");
+        }
+        if !attempt.to_touch.is_empty() {
+            return Step::after(1, "works");
+        }
+        let (test, number, held) = (attempt.test.clone(), attempt.number, attempt.held.clone());
+        let id = self.id.clone();
+        let keeps =
+            world.read(|tx| held.iter().map(|(path, token)| tx.holds(&id, path, *token)).collect::<Result<Vec<bool>>>());
+        if keeps.contains(&false) {
+            self.attempt = None;
+            world.write(|tx| Self::let_go(tx, &id, "its leases were lost", None)).expect("giving back");
+            return Step::after(1_000, format!("has lost its leases, gives {test} back"));
+        }
+        if !held.iter().any(|(path, _)| path.as_str() == INTEGRATION) {
+            if let Fate::Fails(category) = self.fate(world, &test, number)
+                && self.fault != LoopFault::PassesWithoutGate
+            {
+                return self.record_failure(world, category);
+            }
+            let what = self.acquire(world, path(INTEGRATION));
+            return Step::after(500, what);
+        }
+        match attempt.gate_until {
+            None => {
+                let gate = world.millis(500, 8_000);
+                if let Some(attempt) = self.attempt.as_mut() {
+                    attempt.gate_until = Some(now + gate);
+                }
+                Step::after(gate, "runs the gate")
+            }
+            Some(until) if now < until => Step::after(until - now, "runs the gate"),
+            Some(_) => self.land(world),
+        }
+    }
+
+    /// Writes down the intent, moves the branch, records the pass: a step each.
+    fn land(&mut self, world: &mut World) -> Step {
+        let Some(attempt) = self.attempt.as_mut() else { return Step::now("") };
+        let (id, test) = (self.id.clone(), attempt.test.clone());
+        let Some(entry) = attempt.landing.clone() else {
+            let commit = world.commit();
+            let steps = json!({"test": test, "commit": commit, "seconds": (world.elapsed() - attempt.begun_at) / 1000,
+                "files": attempt.held.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), "attempt": attempt.number});
+            let begun = world.write(|tx| {
+                let row = tx.test(&test)?;
+                if row.status != TestStatus::InProgress || row.loop_id != id {
+                    return Ok(None);
+                }
+                let entry = tx.begin_operation(INTEGRATE, id.as_str(), Some(&id), &steps, None)?;
+                tx.journal_entry(&entry)
+            });
+            attempt.landing = begun.expect("beginning to land");
+            return Step::now(format!("begins to land {test}"));
+        };
+        let commit = entry.steps["commit"].as_str().unwrap_or_default().to_owned();
+        if self.fault != LoopFault::PassesWithoutGate && !world.outside.integration.iter().any(|known| known.id == commit) {
+            // Unnoticed by its own gate it may break what was there before; done again it no longer does.
+            let again = world.outside.integration.iter().any(|known| known.test == test);
+            let breaks = (!again && world.fate((&test, "breaks"), 100) < 15)
+                .then(|| world.outside.integration.first().map(|first| first.test.clone()))
+                .flatten();
+            world.land(Commit { id: commit.clone(), test, loop_id: id.to_string(), breaks });
+            return Step::now("moves the branch");
+        }
+        self.attempt = None;
+        self.record_pass(world, &entry)
+    }
+
+    fn record_pass(&mut self, world: &mut World, entry: &JournalEntry) -> Step {
+        let id = self.id.clone();
+        let text = |key: &str| entry.steps[key].as_str().unwrap_or_default().to_owned();
+        let (test, commit): (TestId, String) = (text("test").parse().expect("a test"), text("commit"));
+        let files = entry.steps["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str().map(str::to_owned));
+        let passed = PassedAttempt {
+            commit: commit.clone(),
+            checks: vec![("tests".to_owned(), true)],
+            duration_seconds: entry.steps["seconds"].as_i64().unwrap_or_default(),
+            tokens_estimated: Some(100),
+            files_modified: files.collect(),
+        };
+        let recorded = world.write(|tx| {
+            tx.add_proof(&Proof {
+                id: new_id(),
+                test_id: test.clone(),
+                attempt: entry.steps["attempt"].as_i64().unwrap_or_default(),
+                commit_hash: commit.clone(),
+                tree_hash: format!("tree-{commit}"),
+                check_name: "tests".to_owned(),
+                outcome: CheckOutcome::Pass,
+                exit_code: Some(0),
+                duration_ms: 1,
+                output_sha256: String::new(),
+                output_tail: String::new(),
+                created_at: tx.now(),
+            })?;
+            tx.adopt_landed(&test, &id, &passed)?;
+            tx.end_operation(&entry.id, true)?;
+            tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)
+        });
+        match recorded {
+            Ok(_) => Step::now(format!("records that {test} passed")),
+            Err(Error::Refused(_)) => {
+                // Another loop has it by now; it will find the commit on the branch.
+                world.write(|tx| tx.end_operation(&entry.id, false)).expect("ending the operation");
+                Step::now(format!("cannot record {test} any more"))
+            }
+            Err(error) => panic!("{id} cannot record: {error}"),
+        }
+    }
+
+    /// Settles what its former self had begun to land, by what is on the branch.
+    fn recover(&mut self, world: &mut World) -> Step {
+        let open = world.read(|tx| tx.open_journal(self.id.as_str()));
+        let Some(entry) = open.first() else {
+            self.recovered = true;
+            return Step::now("has nothing to settle");
+        };
+        let commit = entry.steps["commit"].as_str().unwrap_or_default();
+        if world.outside.integration.iter().any(|known| known.id == commit) {
+            return self.record_pass(world, entry);
+        }
+        world.write(|tx| tx.end_operation(&entry.id, false)).expect("ending the operation");
+        Step::now("settles that a commit has not landed")
+    }
+
+    fn record_failure(&mut self, world: &mut World, category: ErrorCategory) -> Step {
+        let Some(attempt) = self.attempt.take() else { return Step::now("") };
+        let id = self.id.clone();
+        let said = if self.fault == LoopFault::GivesFailuresBack { ErrorCategory::System } else { category };
+        let recorded = world.write(|tx| {
+            let failed = FailedAttempt { category: said, message: "the gate refused it".to_owned(), caused_by: None };
+            let status = tx.record_failed(&attempt.test, &id, &failed)?;
+            tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)?;
+            Ok(status)
+        });
+        match recorded {
+            Ok(status) => {
+                if category.gives_attempt_back() {
+                    *world.outside.transients.entry(attempt.test.clone()).or_default() += 1;
+                } else {
+                    *world.ledger.failures.entry(attempt.test.clone()).or_default() += 1;
+                }
+                Step::now(format!("fails {} ({category}): {status}", attempt.test))
+            }
+            Err(Error::Refused(_)) => {
+                world.write(|tx| Self::let_go(tx, &id, "not in hand", None)).expect("letting go");
+                Step::now(format!("no longer has {} in hand", attempt.test))
+            }
+            Err(error) => panic!("{id} cannot record: {error}"),
+        }
+    }
+}
+
+impl Actor for LoopActor {
+    fn name(&self) -> &str {
+        self.id.as_str()
+    }
+
+    fn step(&mut self, world: &mut World) -> Step {
+        world.ledger.acting.insert(self.id.to_string());
+        if self.attempt.is_none() {
+            world.outside.worktrees.remove(&self.id);
+        }
+        let by_hand = self.temper == Temper::ByHand;
+        let (row, told) = world.read(|tx| Ok((tx.loop_row(&self.id)?, tx.has_deliveries(self.id.as_str())?)));
+        let taken_for_dead = !matches!(row.status, LoopStatus::Running | LoopStatus::Paused)
+            || (!by_hand && row.pid != self.process.as_ref().map(|process| process.pid));
+        if !self.registered || taken_for_dead {
+            self.attempt = None;
+            self.recovered = false;
+            return self.start(world);
+        }
+        if !world.calm && matches!(self.temper, Temper::Hanging | Temper::ByHand) && world.chance(3) {
+            return Step::deaf(world.millis(60_000, 400_000), if by_hand { "walks away" } else { "falls silent" });
+        }
+        if !by_hand && world.elapsed() >= self.next_beat {
+            return self.beat(world);
+        }
+        if told {
+            return self.inbox(world);
+        }
+        if row.status == LoopStatus::Paused {
+            return Step::after(15_000, "is paused");
+        }
+        if self.attempt.as_ref().is_some_and(|attempt| row.current_test_id.as_ref() != Some(&attempt.test)) {
+            self.attempt = None;
+            self.recovered = false;
+            let id = self.id.clone();
+            world.write(|tx| Self::let_go(tx, &id, "taken away", None)).expect("letting go");
+            return Step::now("finds its test taken away");
+        }
+        // Somebody who comes back after a crash of the mind has a test in hand and knows nothing of it.
+        if let (None, Some(test)) = (&self.attempt, row.current_test_id) {
+            let id = self.id.clone();
+            world.write(|tx| Self::let_go(tx, &id, "found in hand", None)).expect("letting go");
+            return Step::now(format!("gives {test} back"));
+        }
+        let step = match self.attempt {
+            _ if !self.recovered => self.recover(world),
+            None => self.claim(world),
+            Some(_) => self.work(world),
+        };
+        if by_hand { step } else { step.at_most(self.next_beat - world.elapsed()) }
+    }
+
+    fn crash(&mut self, world: &mut World) {
+        if let Some(process) = self.process.take() {
+            world.kill(process.pid);
+        }
+        self.registered = false;
+        self.recovered = false;
+        self.attempt = None;
+        self.unacknowledged.clear();
+    }
+
+    fn actor_id(&self) -> ActorId {
+        self.actor()
+    }
+}

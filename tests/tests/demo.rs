@@ -1,0 +1,102 @@
+//! The demo as a user starts it, once undisturbed and once with every process killed in turn: the outcome is the same.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use system_tests::{binaries, project, query, wait_for};
+
+/// Runs the demo and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path.
+fn demo(folder: &Path, meanwhile: impl FnOnce(&Path) + Send) -> (bool, String) {
+    let demo = folder.join("demo");
+    let database = demo.join("repository/coding-loops/coordination.db");
+    let child = Command::new(project().join("scripts/launch.sh"))
+        .arg("--demo")
+        .env("CODING_LOOPS_BIN", binaries())
+        .env("CODING_LOOPS_DEMO", &demo)
+        .env_remove("CODING_LOOPS_DB")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| meanwhile(&database));
+        let output = child.wait_with_output().unwrap();
+        let text = format!("{}\n{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        (output.status.success(), text)
+    })
+}
+
+/// Every process that names the folder on its command line or works in it.
+fn processes_of(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if !name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let inside = std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if inside || command.contains(&*folder.to_string_lossy()) {
+            found.push(format!("{} {command}", name.to_string_lossy()));
+        }
+    }
+    found
+}
+
+fn assert_nothing_is_left(folder: &Path) {
+    wait_for("all processes to end", Duration::from_secs(10), || processes_of(folder).is_empty().then_some(()));
+}
+
+#[test]
+fn the_demo_shows_and_resolves_every_incident() {
+    let folder = tempfile::tempdir().unwrap();
+    let (success, report) = demo(folder.path(), |_| {});
+    assert!(success, "{report}");
+    assert!(!report.contains("MISSING"), "{report}");
+    assert_nothing_is_left(folder.path());
+}
+
+/// The processes that the demo runs, as the database names them.
+const PROCESSES: [&str; 8] =
+    ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm", "core", "store", "report"];
+
+#[test]
+fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut order = PROCESSES;
+    random.shuffle(&mut order);
+    let (success, report) = demo(folder.path(), |database| {
+        let begun = Instant::now();
+        wait_for("the first test to pass", Duration::from_secs(60), || {
+            query(database, "SELECT count(*) FROM tests WHERE status = 'passed'").filter(|rows| rows != "0\n")
+        });
+        for name in order {
+            // A random moment: after so many further events.
+            let events = |database: &Path| {
+                query(database, "SELECT count(*) FROM events").and_then(|rows| rows.trim().parse::<u64>().ok()).unwrap_or(0)
+            };
+            let moment = events(database) + random.u64(1..12);
+            let pid = wait_for("the moment to kill", Duration::from_secs(100), || {
+                if begun.elapsed() > Duration::from_secs(110) {
+                    return Some(None);
+                }
+                let row = query(
+                    database,
+                    &format!("SELECT pid FROM component_health WHERE component = '{name}' AND status = 'healthy'"),
+                )?;
+                (events(database) >= moment).then(|| row.trim().parse::<i32>().ok())
+            });
+            if let Some(pid) = pid {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    });
+    assert!(success, "seed {seed}, order {order:?}\n{report}");
+    assert_nothing_is_left(folder.path());
+}

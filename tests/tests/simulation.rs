@@ -1,0 +1,226 @@
+//! The deterministic simulation: worlds from seeds, and proof that the laws catch what they are for.
+//!
+//! `SIM_SEED=…` runs one seed, `SIM_SEEDS=…` so many; else as many as fit into a test run.
+
+use system_tests::simulation::supervisors::Tampering;
+use system_tests::simulation::{LoopFault, Scenario, Summary, Wakes, laws, run};
+
+/// How many worlds of chaos a test run sees.
+const SEEDS: u64 = 64;
+/// The worlds are shared out to so many tests, which run side by side.
+const PARTS: u64 = 4;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; expected a number")))
+}
+
+fn seeds(part: u64, parts: u64, of: u64) -> Vec<u64> {
+    match number("SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..of).filter(|seed| seed % parts == part).collect(),
+    }
+}
+
+fn settles(scenario: &Scenario) -> Summary {
+    run(scenario).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn chaos(name: &'static str, part: u64) {
+    let mut failures = Vec::new();
+    for seed in seeds(part, PARTS, number("SIM_SEEDS").unwrap_or(SEEDS)) {
+        if let Err(failure) = run(&Scenario::chaos(name, seed)) {
+            failures.push(failure);
+        }
+    }
+    // All that fail are named; the first one tells its story.
+    let all: Vec<String> =
+        failures.iter().map(|failure| format!("{}: {} ({})", failure.seed, failure.law, failure.detail)).collect();
+    assert!(failures.is_empty(), "{}\n\n{}", all.join("\n"), failures[0]);
+}
+
+#[test]
+fn chaos_1() {
+    chaos("chaos_1", 0);
+}
+
+#[test]
+fn chaos_2() {
+    chaos("chaos_2", 1);
+}
+
+#[test]
+fn chaos_3() {
+    chaos("chaos_3", 2);
+}
+
+#[test]
+fn chaos_4() {
+    chaos("chaos_4", 3);
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    for seed in seeds(0, 1, 2) {
+        let scenario = Scenario::chaos("a_seed_tells_the_same_story_twice", seed);
+        assert_eq!(settles(&scenario), settles(&scenario));
+    }
+}
+
+/// A wake is only a hint: with all of them withheld the tests end as they do with all of them heard.
+#[test]
+fn withheld_wakes_change_nothing() {
+    for seed in seeds(0, 1, 8) {
+        let heard = Scenario::fair("withheld_wakes_change_nothing", seed);
+        let withheld = Scenario { wakes: Wakes::None, ..heard.clone() };
+        assert_eq!(settles(&heard).tests, settles(&withheld).tests, "seed {seed}");
+    }
+}
+
+/// The worlds are not empty: what the laws are about happens in them.
+#[test]
+fn much_happens() {
+    let mut events = std::collections::BTreeMap::<String, usize>::new();
+    for seed in 100..108 {
+        for (kind, count) in settles(&Scenario::chaos("much_happens", seed)).events {
+            *events.entry(kind).or_default() += count;
+        }
+    }
+    for kind in [
+        "test_passed",
+        "test_failed",
+        "test_blocked",
+        "file_locked",
+        "file_unlocked",
+        "force_release",
+        "pause_requested",
+        "loop_paused",
+        "loop_resumed",
+        "rollback_done",
+        "restart_requested",
+        "component_degraded",
+        "component_recovered",
+        "decision_needed",
+        "decision_resolved",
+        "human_message",
+    ] {
+        assert!(events.get(kind).is_some_and(|count| *count >= 3), "{kind}: {events:?}");
+    }
+}
+
+/// Runs broken worlds until a law fires: it must be the one that is there for this. A world that only never comes to rest
+/// says nothing about the others.
+fn caught(expected: &str, broken: impl Fn(Scenario) -> Scenario) {
+    for seed in 0..40 {
+        let scenario = Scenario { settles_seconds: 300, ..Scenario::chaos("every_law_is_seen_to_fire", seed) };
+        match run(&broken(scenario)) {
+            Err(failure) if failure.law == expected => return,
+            Err(failure) => assert_eq!(failure.law, "everything settles", "expected {expected:?}; {failure}"),
+            Ok(_) => {}
+        }
+    }
+    panic!("the law {expected:?} did not fire");
+}
+
+fn loops(fault: LoopFault) -> impl Fn(Scenario) -> Scenario {
+    move |scenario| Scenario { loop_fault: fault, ..scenario }
+}
+
+fn supervisor(id: &'static str, how: Tampering) -> impl Fn(Scenario) -> Scenario {
+    move |scenario| Scenario { tampered: vec![(id, how)], ..scenario }
+}
+
+fn rogue(sql: &'static str) -> impl Fn(Scenario) -> Scenario {
+    move |scenario| Scenario { rogue: Some(sql), ..scenario }
+}
+
+fn fair(scenario: Scenario) -> Scenario {
+    Scenario { faults: false, hands: false, ..scenario }
+}
+
+type Break = Box<dyn Fn(Scenario) -> Scenario>;
+
+#[test]
+fn every_law_is_seen_to_fire() {
+    let broken: Vec<(&str, Break)> = vec![
+        ("passed is verified", Box::new(loops(LoopFault::PassesWithoutGate))),
+        ("who answers a force_release has let go", Box::new(|scenario| fair(loops(LoopFault::ReleasesNothing)(scenario)))),
+        ("an event takes effect once", Box::new(loops(LoopFault::AcknowledgesLater))),
+        ("a pause stands until its asker lifts it", Box::new(loops(LoopFault::RunsWhilePaused))),
+        ("attempts count failures", Box::new(loops(LoopFault::GivesFailuresBack))),
+        ("a due pass changes something", Box::new(supervisor("heartbeat", Tampering::Forgets))),
+        (
+            "every deadlock is broken",
+            // With the monitor awake pm would let one of two go first before it comes to a deadlock.
+            Box::new(|scenario| {
+                let tampered = vec![("deadlock-detector", Tampering::Sleeps), ("monitor", Tampering::Nods)];
+                fair(Scenario { tampered, ..scenario })
+            }),
+        ),
+        ("one force_release for each deadlock", Box::new(supervisor("deadlock-detector", Tampering::Doubles))),
+        ("every act is explained", Box::new(supervisor("pm", Tampering::Babbles))),
+        ("nothing is said twice for one cause", Box::new(supervisor("heartbeat", Tampering::Doubles))),
+        ("what is undone leaves nothing", Box::new(supervisor("heartbeat", Tampering::Leaks))),
+        ("deliveries are taken", Box::new(supervisor("pm", Tampering::Sleeps))),
+        ("decisions resolve in time", Box::new(supervisor("pm", Tampering::Nods))),
+        (
+            "the dead hold nothing",
+            Box::new(|scenario| Scenario { hands: false, ..supervisor("heartbeat", Tampering::Nods)(scenario) }),
+        ),
+        (
+            "expired leases are swept",
+            Box::new(|scenario| {
+                let sql =
+                    "INSERT INTO file_locks (file_path, locked_by, expires_at) VALUES ('x', 'ghost', '2033-05-18 03:34:00')";
+                rogue(sql)(fair(supervisor("heartbeat", Tampering::Nods)(scenario)))
+            }),
+        ),
+        (
+            "passed is verified",
+            Box::new(rogue("UPDATE tests SET status = 'passed', verified_at = last_attempt_at WHERE status = 'in_progress'")),
+        ),
+        ("fencing tokens grow", Box::new(rogue("UPDATE counters SET value = 1 WHERE name = 'fencing_token' AND value > 5"))),
+        ("a delivery is settled once, by its consumer", Box::new(rogue("DELETE FROM deliveries WHERE status = 'pending'"))),
+        (
+            "a delivery is settled once, by its consumer",
+            Box::new(rogue("UPDATE deliveries SET status = 'pending', settled_at = NULL WHERE status = 'acknowledged'")),
+        ),
+        (
+            "leases exclude each other",
+            Box::new(rogue(
+                "INSERT INTO file_locks (file_path, locked_by) SELECT file_path || 'c', 'ghost' FROM file_locks WHERE file_path = 'src/'",
+            )),
+        ),
+        (
+            "a test in progress is in its loop's hand",
+            Box::new(rogue("UPDATE loops SET current_test_id = NULL WHERE current_test_id IS NOT NULL")),
+        ),
+        ("tests move as they may", Box::new(rogue("UPDATE tests SET attempts = attempts + 2 WHERE status = 'in_progress'"))),
+        ("a pause stands until its asker lifts it", Box::new(rogue("DELETE FROM pauses"))),
+        (
+            "a settled decision stays settled",
+            Box::new(rogue("UPDATE decisions SET status = 'pending', decided_at = NULL WHERE status <> 'pending'")),
+        ),
+        (
+            "a regression is told once, of who made it",
+            Box::new(rogue(
+                "INSERT INTO events (id, source, event_type, payload) SELECT 'again', source, event_type, payload FROM events
+                 WHERE event_type = 'regression_detected' AND json_extract(payload, '$.first_bad_commit') IS NOT NULL LIMIT 1",
+            )),
+        ),
+        (
+            "events stand for ever",
+            Box::new(rogue(
+                "DROP TRIGGER IF EXISTS events_refuse_change; UPDATE events SET payload = '{}' WHERE event_type = 'test_passed'",
+            )),
+        ),
+    ];
+    let mut unseen: std::collections::BTreeSet<&str> = laws::names().collect();
+    for (law, how) in broken {
+        let begun = std::time::Instant::now();
+        caught(law, how);
+        eprintln!("{law} {:?}", begun.elapsed());
+        unseen.remove(law);
+    }
+    assert!(unseen.is_empty(), "nothing shows that these laws can fire: {unseen:?}");
+}
