@@ -375,7 +375,7 @@ impl Eyes {
         for path in changed.into_iter().filter(|path| !ignored.is_match(path)).take(MOST_FILES) {
             let text = path.to_string_lossy().into_owned();
             let (content, changed_at) = content(&root.join(&path), look.contents.get(&text));
-            let fingerprint = format!("{}:{}", short(base.as_str()), content.2);
+            let fingerprint = content.2.clone();
             contents.insert(text.clone(), content);
             files.push(SeenFile { path: text, fingerprint, changed_at });
         }
@@ -419,10 +419,6 @@ impl<'a> Tips<'a> {
         self.known.insert(repository.common_dir().to_owned(), tip.clone());
         tip
     }
-}
-
-fn short(hash: &str) -> &str {
-    hash.get(..16).unwrap_or(hash)
 }
 
 fn stamp(seconds: i64, nanos: i64) -> Timestamp {

@@ -16,6 +16,8 @@ use crate::trail::{Failures, LoopTrail, Trail};
 
 /// So many unfinished tests are judged in one pass.
 const MOST_TESTS: usize = 1_000;
+/// So much of the merge base is written down with a file's content, to tell when it has moved.
+const BASE_CHARS: usize = 16;
 const DAY_MILLIS: i64 = 86_400_000;
 /// Heartbeat writes the clocks down more often than this; once it does not, somebody has to, or a sleep is never over.
 const CLOCK_OLD_MILLIS: i64 = 150_000;
@@ -362,27 +364,27 @@ fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &
 #[must_use]
 pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &Worktree, now: Timestamp) -> Vec<WorktreeChange> {
     let known: BTreeMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
-    let base = |fingerprint: &str| fingerprint.split(':').next().unwrap_or_default().to_owned();
+    let base = seen.base.get(..BASE_CHARS).unwrap_or(&seen.base);
+    let base_of = |row: &WorktreeChange| row.fingerprint.split(':').next().unwrap_or_default().to_owned();
     let mut rows: Vec<WorktreeChange> = seen
         .files
         .iter()
         .map(|file| {
             let changed_at = file.changed_at.map_or(now, |at| at.min(now));
+            let fingerprint = format!("{base}:{}", file.fingerprint);
             match known.get(file.path.as_str()) {
-                Some(row) if row.fingerprint == file.fingerprint || base(&row.fingerprint) != base(&file.fingerprint) => {
-                    WorktreeChange { fingerprint: file.fingerprint.clone(), ..(*row).clone() }
+                Some(row) if row.fingerprint == fingerprint || base_of(row) != base => {
+                    WorktreeChange { fingerprint, ..(*row).clone() }
                 }
-                Some(row) => WorktreeChange {
-                    fingerprint: file.fingerprint.clone(),
-                    last_changed_at: changed_at.max(row.last_changed_at),
-                    ..(*row).clone()
-                },
+                Some(row) => {
+                    WorktreeChange { fingerprint, last_changed_at: changed_at.max(row.last_changed_at), ..(*row).clone() }
+                }
                 None => WorktreeChange {
                     loop_id: loop_id.clone(),
                     file_path: file.path.clone(),
                     first_seen_at: now,
                     last_changed_at: changed_at,
-                    fingerprint: file.fingerprint.clone(),
+                    fingerprint,
                 },
             }
         })

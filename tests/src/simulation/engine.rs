@@ -179,8 +179,8 @@ impl Engine {
             |id: &str| scenario.tampered.iter().find(|(whom, _)| *whom == id).map_or(Tampering::None, |(_, how)| *how);
         super::join(&mut |id, make| add(make(tampering(id), undone), true));
         if scenario.hands {
-            add(Box::new(Human::default()), false);
-            add(Box::new(Foreign::default()), false);
+            add(Box::new(Human), false);
+            add(Box::<Foreign>::default(), false);
         }
         Self { scenario: scenario.clone(), world, slots, laws: Laws::default() }
     }

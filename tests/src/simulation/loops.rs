@@ -218,10 +218,10 @@ impl LoopActor {
                             tx.publish(&NewEvent::new(ActorId::from(&id), done).caused_by(&event))?;
                             stop = Some(event.clone());
                         }
-                        Ok(Payload::ForceRelease(payload::ForceRelease { loop_id, .. })) if loop_id == id => {
-                            if fault != LoopFault::ReleasesNothing {
-                                stop = Some(event.clone());
-                            }
+                        Ok(Payload::ForceRelease(payload::ForceRelease { loop_id, .. }))
+                            if loop_id == id && fault != LoopFault::ReleasesNothing =>
+                        {
+                            stop = Some(event.clone());
                         }
                         Ok(Payload::RestartRequested(payload::RestartRequested { loop_id, .. })) if loop_id == id => {
                             stop = Some(event.clone());

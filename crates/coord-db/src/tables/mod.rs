@@ -53,6 +53,7 @@ mod leases;
 mod loops;
 mod migrations;
 mod pauses;
+mod progress;
 mod regressions;
 mod resources;
 mod subscriptions;

@@ -658,15 +658,15 @@ fn what_was_seen_is_written_down_and_that_of_loops_that_are_gone_is_deleted() {
 fn a_rebase_is_no_change_and_a_new_content_is() {
     use crate::observe::{SeenFile, Worktree};
     let id: LoopId = "a".parse().unwrap();
-    let seen = |fingerprint: &str| Worktree {
-        files: vec![SeenFile { path: "x".to_owned(), fingerprint: fingerprint.to_owned(), changed_at: Some(ago(1)) }],
+    let seen = |base: &str, content: &str| Worktree {
+        base: base.to_owned(),
+        files: vec![SeenFile { path: "x".to_owned(), fingerprint: content.to_owned(), changed_at: Some(ago(1)) }],
         ..Worktree::default()
     };
-    let known = crate::snapshot::merge(&id, &[], &seen("one:1"), ago(1));
-    let mut known = known;
+    let mut known = crate::snapshot::merge(&id, &[], &seen("one", "1"), ago(1));
     known[0].last_changed_at = ago(60);
-    let time = |fingerprint: &str| crate::snapshot::merge(&id, &known, &seen(fingerprint), NOW)[0].last_changed_at;
-    assert_eq!(time("one:1"), ago(60));
-    assert_eq!(time("two:7"), ago(60));
-    assert_eq!(time("one:2"), ago(1));
+    let time = |base: &str, content: &str| crate::snapshot::merge(&id, &known, &seen(base, content), NOW)[0].last_changed_at;
+    assert_eq!(time("one", "1"), ago(60));
+    assert_eq!(time("two", "7"), ago(60));
+    assert_eq!(time("one", "2"), ago(1));
 }
