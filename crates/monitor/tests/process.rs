@@ -1,5 +1,6 @@
 //! The real program on databases that only the `sqlite3` shell has filled.
 
+#[path = "../../supervisor/tests/common/mod.rs"]
 mod common;
 
 use std::process::Command;

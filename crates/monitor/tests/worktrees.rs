@@ -1,5 +1,6 @@
 //! The real program on real git worktrees.
 
+#[path = "../../supervisor/tests/common/mod.rs"]
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -166,7 +167,9 @@ fn a_change_wakes_the_daemon() {
         write(&repo.tree(id), "deep/er/x.rs", id);
     }
     world.until(OPEN, "conflict:deep/er/x.rs:a:b");
-    for round in 0..5 {
+    // By its slow timer alone it would see about half of the changes so soon; a busy machine may hold up one or two.
+    let mut soon = 0;
+    for round in 0..8 {
         quiet(world);
         let begun = Instant::now();
         if round % 2 == 0 {
@@ -176,8 +179,9 @@ fn a_change_wakes_the_daemon() {
             write(&repo.tree("b"), "deep/er/x.rs", "again");
             world.until(OPEN, "conflict:deep/er/x.rs:a:b");
         }
-        assert!(begun.elapsed() < Duration::from_millis(2500), "seen only by the timer");
+        soon += usize::from(begun.elapsed() < Duration::from_millis(2500));
     }
+    assert!(soon >= 6, "{soon} of 8 changes were seen before the timer");
     daemon.kill();
 }
 

@@ -10,7 +10,7 @@ use coord_db::wake::Listener;
 use coord_db::{Database, Event, EventFilter, OpenOptions};
 
 /// How long a fact may take to come about before the test fails.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(30);
 
 pub struct World {
     _folder: tempfile::TempDir,
