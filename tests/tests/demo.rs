@@ -2,27 +2,32 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use system_tests::{binaries, project, query, wait_for};
 
-/// Runs the demo and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path.
-fn demo(folder: &Path, meanwhile: impl FnOnce(&Path) + Send) -> (bool, String) {
+/// Runs the demo and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path, and is
+/// told when the demo has ended.
+fn demo(folder: &Path, meanwhile: impl FnOnce(&Path, &AtomicBool) + Send) -> (bool, String) {
     let demo = folder.join("demo");
     let database = demo.join("repository/coding-loops/coordination.db");
     let child = Command::new(project().join("scripts/launch.sh"))
         .arg("--demo")
         .env("CODING_LOOPS_BIN", binaries())
         .env("CODING_LOOPS_DEMO", &demo)
+        .env("CODING_LOOPS_DEMO_SECONDS", "400")
         .env_remove("CODING_LOOPS_DB")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| meanwhile(&database));
+        scope.spawn(|| meanwhile(&database, &ended));
         let output = child.wait_with_output().unwrap();
+        ended.store(true, Ordering::SeqCst);
         let text = format!("{}\n{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
         (output.status.success(), text)
     })
@@ -54,7 +59,7 @@ fn assert_nothing_is_left(folder: &Path) {
 #[test]
 fn the_demo_shows_and_resolves_every_incident() {
     let folder = tempfile::tempdir().unwrap();
-    let (success, report) = demo(folder.path(), |_| {});
+    let (success, report) = demo(folder.path(), |_, _| {});
     assert!(success, "{report}");
     assert!(!report.contains("MISSING"), "{report}");
     assert_nothing_is_left(folder.path());
@@ -71,32 +76,36 @@ fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut order = PROCESSES;
     random.shuffle(&mut order);
-    let (success, report) = demo(folder.path(), |database| {
-        let begun = Instant::now();
-        wait_for("the first test to pass", Duration::from_secs(60), || {
-            query(database, "SELECT count(*) FROM tests WHERE status = 'passed'").filter(|rows| rows != "0\n")
+    let mut killed = Vec::new();
+    let (success, report) = demo(folder.path(), |database, ended| {
+        wait_for("the first test to pass", Duration::from_secs(200), || {
+            let passed = query(database, "SELECT count(*) FROM tests WHERE status = 'passed'").filter(|rows| rows != "0\n");
+            passed.map(drop).or_else(|| ended.load(Ordering::SeqCst).then_some(()))
         });
         for name in order {
             // A random moment: after so many further events.
             let events = |database: &Path| {
                 query(database, "SELECT count(*) FROM events").and_then(|rows| rows.trim().parse::<u64>().ok()).unwrap_or(0)
             };
-            let moment = events(database) + random.u64(1..12);
-            let pid = wait_for("the moment to kill", Duration::from_secs(100), || {
-                if begun.elapsed() > Duration::from_secs(110) {
+            let moment = events(database) + random.u64(1..6);
+            let pid = wait_for("the moment to kill", Duration::from_secs(400), || {
+                if ended.load(Ordering::SeqCst) {
                     return Some(None);
                 }
                 let row = query(
                     database,
                     &format!("SELECT pid FROM component_health WHERE component = '{name}' AND status = 'healthy'"),
                 )?;
-                (events(database) >= moment).then(|| row.trim().parse::<i32>().ok())
+                let pid = row.trim().parse::<i32>().ok()?;
+                (events(database) >= moment).then_some(Some(pid))
             });
             if let Some(pid) = pid {
+                killed.push(name);
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
         }
     });
     assert!(success, "seed {seed}, order {order:?}\n{report}");
+    assert_eq!(killed, order, "seed {seed}");
     assert_nothing_is_left(folder.path());
 }

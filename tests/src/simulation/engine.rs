@@ -149,6 +149,8 @@ struct Engine {
     world: World,
     slots: Vec<Slot>,
     laws: Laws,
+    /// How many of a hundred wake-ups arrive where they are faulty.
+    heard_percent: u32,
 }
 
 /// Runs a world to its end.
@@ -182,7 +184,8 @@ impl Engine {
             add(Box::new(Human), false);
             add(Box::<Foreign>::default(), false);
         }
-        Self { scenario: scenario.clone(), world, slots, laws: Laws::default() }
+        let heard_percent = [20, 60, 90][usize::try_from(world.fate("heard", 3)).unwrap_or_default()];
+        Self { scenario: scenario.clone(), world, slots, laws: Laws::default(), heard_percent }
     }
 
     fn run(&mut self) -> Result<Summary, Broken> {
@@ -249,7 +252,7 @@ impl Engine {
     }
 
     fn misfortune(&mut self) {
-        match self.world.rng.u32(0..4_000) {
+        match self.world.rng.i64(0..4_000) / self.world.pace {
             0..30 => {
                 let at = self.world.rng.usize(0..self.slots.len());
                 let down = self.world.millis(0, 60_000) * self.world.rng.i64(0..5);
@@ -366,7 +369,7 @@ impl Engine {
             let heard = match self.scenario.wakes {
                 Wakes::All => true,
                 Wakes::None => false,
-                Wakes::Faulty => self.world.chance(75),
+                Wakes::Faulty => self.world.chance(self.heard_percent),
             };
             if heard {
                 self.slots[at].woken = true;

@@ -15,7 +15,7 @@ fn pick<T: Clone>(world: &mut World, from: &[T]) -> Option<T> {
 }
 
 fn loops(world: &World) -> Vec<LoopId> {
-    world.read(|tx| tx.loops()).into_iter().map(|row| row.id).collect()
+    world.read(|tx| tx.loops()).into_iter().map(|row| row.id).filter(|id| !id.as_str().starts_with("ghost")).collect()
 }
 
 impl Human {
@@ -49,7 +49,24 @@ impl Human {
         match world.rng.u32(0..15) {
             0 | 1 => {
                 let payload = payload::PauseRequested { loop_id: id.clone(), reason, requested_by: human.clone() };
-                world.write(|tx| tx.publish(&NewEvent::new(human, payload))).expect("pausing");
+                let driven = world.read(|tx| tx.loop_row(&id)).pid.is_some();
+                if !driven {
+                    world.ledger.acting.insert(id.to_string());
+                }
+                let paused = world.write(|tx| {
+                    tx.publish(&NewEvent::new(human, payload))?;
+                    // Nobody else would take the request for a loop without a process.
+                    if !driven {
+                        let pauses = tx.settle_pauses(&id)?;
+                        tx.apply_pauses(&id, &pauses)?;
+                        for test in tx.tests(Some(&id), Some(TestStatus::InProgress))? {
+                            tx.give_back(&test.id, &id, "paused by human")?;
+                        }
+                        tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)?;
+                    }
+                    Ok(())
+                });
+                paused.expect("pausing");
                 Some(format!("pauses {id}"))
             }
             2..5 => Self::resume_everyone(world),
@@ -128,7 +145,7 @@ impl Actor for Human {
         if !open.is_empty() {
             world.write(|tx| tx.acknowledge(open.iter().map(|delivery| delivery.seq))).expect("acknowledging");
         }
-        let next = world.millis(5_000, 90_000);
+        let next = world.millis(5_000, 90_000) / world.pace;
         let what = if world.calm { Self::resume_everyone(world) } else { Self::act(world) };
         // Nobody's commit makes a person look up.
         Step::deaf(next, what.unwrap_or_default())
@@ -152,7 +169,7 @@ impl Foreign {
         // Without milliseconds, as `datetime` writes it.
         let time = |ahead: i64| world.now().plus_seconds(ahead).to_sql_text()[..19].to_owned();
         let (now, soon) = (time(0), time(50));
-        let sql = match world.rng.u32(0..10) {
+        let sql = match world.rng.u32(0..11) {
             0 => {
                 let payload = r#"{"about": "nothing"}"#;
                 let kinds =
@@ -177,11 +194,17 @@ impl Foreign {
             6 => "UPDATE events SET acknowledged = 1, acknowledged_by = 'human' WHERE id IN \
                   (SELECT event_id FROM deliveries WHERE subscription_id = 'human' AND status = 'pending')"
                 .to_owned(),
+            9 => format!(
+                "INSERT OR IGNORE INTO loops (id, name, priority, status) VALUES ('ghost-loop', 'Ghost', 5, 'running'); \
+                 INSERT OR IGNORE INTO file_locks (file_path, locked_by, locked_at) VALUES ('Cargo.toml', 'ghost-loop', '{now}'); \
+                 INSERT OR IGNORE INTO wait_graph (waiter, holder, resource, waiting_since) VALUES ('ghost-loop', '{one}', 'src/a.rs', '{now}')"
+            ),
             8 => format!(
                 "INSERT INTO decisions (id, decision_type, summary, options, timeout_minutes, requested_at) \
                  VALUES ('d{number}', 'architecture', 'tabs?', '[\"yes\", \"no\"]', 1, '{now}')"
             ),
-            7 => "DELETE FROM file_locks WHERE locked_by = 'ghost'; DELETE FROM wait_graph WHERE waiter = 'ghost'".to_owned(),
+            7 => "DELETE FROM file_locks WHERE locked_by GLOB 'ghost*'; DELETE FROM wait_graph WHERE waiter GLOB 'ghost*'"
+                .to_owned(),
             _ => {
                 format!("INSERT INTO knowledge (id, item_type, content) VALUES ('k{number}', 'fact', 'the printer is on fire')")
             }
@@ -202,10 +225,11 @@ impl Actor for Foreign {
 
     fn step(&mut self, world: &mut World) -> Step {
         world.ledger.acting.extend(["foreign".to_owned(), "human".to_owned()]);
-        let next = world.millis(10_000, 120_000);
+        let next = world.millis(10_000, 120_000) / world.pace;
         if world.calm {
-            let tidy = "DELETE FROM file_locks WHERE locked_by = 'ghost'; \
-                        DELETE FROM wait_graph WHERE waiter = 'ghost' OR resource LIKE 'printer:%'";
+            let tidy = "DELETE FROM file_locks WHERE locked_by GLOB 'ghost*'; \
+                        DELETE FROM wait_graph WHERE waiter GLOB 'ghost*' OR holder GLOB 'ghost*' OR resource LIKE 'printer:%'; \
+                        DELETE FROM loops WHERE id = 'ghost-loop'";
             world.ringing(|world| world.db.execute_foreign(tidy)).expect("tidying up");
             return Step::deaf(60_000, "");
         }

@@ -100,6 +100,8 @@ pub struct World {
     pub calm: bool,
     /// Somebody has committed in this step.
     pub rung: bool,
+    /// How fast people, other tools and misfortunes follow each other.
+    pub pace: i64,
     /// Supervisors that run now.
     pub up: BTreeSet<&'static str>,
     living: BTreeSet<i64>,
@@ -151,7 +153,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let clock = ManualClock::new(Timestamp::from_millis(BEGINNING));
         let db = Database::in_memory(Arc::new(clock.clone())).expect("a database in memory");
-        Self {
+        let mut world = Self {
             db,
             clock,
             rng: fastrand::Rng::with_seed(seed),
@@ -162,12 +164,15 @@ impl World {
             ledger: Ledger::default(),
             calm: false,
             rung: false,
+            pace: 1,
             up: BTreeSet::new(),
             living: BTreeSet::new(),
             last_pid: 10_000_000,
             commits: 0,
             elapsed: 0,
-        }
+        };
+        world.pace = [1, 1, 3, 8][usize::try_from(world.fate("pace", 4)).unwrap_or_default()];
+        world
     }
 
     /// The wall clock.
