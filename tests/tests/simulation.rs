@@ -6,7 +6,7 @@ use system_tests::simulation::supervisors::Tampering;
 use system_tests::simulation::{LoopFault, Scenario, Summary, Wakes, laws, run};
 
 /// How many worlds of chaos a test run sees.
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 40;
 /// The worlds are shared out to so many tests, which run side by side.
 const PARTS: u64 = 4;
 
@@ -70,7 +70,7 @@ fn a_seed_tells_the_same_story_twice() {
 /// A wake is only a hint: with all of them withheld the tests end as they do with all of them heard.
 #[test]
 fn withheld_wakes_change_nothing() {
-    for seed in seeds(0, 1, 8) {
+    for seed in seeds(0, 1, 6) {
         let heard = Scenario::fair("withheld_wakes_change_nothing", seed);
         let withheld = Scenario { wakes: Wakes::None, ..heard.clone() };
         assert_eq!(settles(&heard).tests, settles(&withheld).tests, "seed {seed}");
@@ -81,30 +81,17 @@ fn withheld_wakes_change_nothing() {
 #[test]
 fn much_happens() {
     let mut events = std::collections::BTreeMap::<String, usize>::new();
-    for seed in 100..108 {
+    for seed in 100..106 {
         for (kind, count) in settles(&Scenario::chaos("much_happens", seed)).events {
             *events.entry(kind).or_default() += count;
         }
     }
-    for kind in [
-        "test_passed",
-        "test_failed",
-        "test_blocked",
-        "file_locked",
-        "file_unlocked",
-        "force_release",
-        "pause_requested",
-        "loop_paused",
-        "loop_resumed",
-        "rollback_done",
-        "restart_requested",
-        "component_degraded",
-        "component_recovered",
-        "decision_needed",
-        "decision_resolved",
-        "human_message",
-    ] {
-        assert!(events.get(kind).is_some_and(|count| *count >= 3), "{kind}: {events:?}");
+    for kind in "test_passed test_failed test_blocked file_locked file_unlocked file_conflict force_release pause_requested \
+                 resume_requested loop_paused loop_resumed rollback_done restart_requested component_degraded component_recovered \
+                 stuck_detected decision_needed decision_resolved human_message regression_detected regression_cleared"
+        .split_whitespace()
+    {
+        assert!(events.contains_key(kind), "{kind}: {events:?}");
     }
 }
 
@@ -217,9 +204,7 @@ fn every_law_is_seen_to_fire() {
     ];
     let mut unseen: std::collections::BTreeSet<&str> = laws::names().collect();
     for (law, how) in broken {
-        let begun = std::time::Instant::now();
         caught(law, how);
-        eprintln!("{law} {:?}", begun.elapsed());
         unseen.remove(law);
     }
     assert!(unseen.is_empty(), "nothing shows that these laws can fire: {unseen:?}");

@@ -1,7 +1,7 @@
 //! Runs a world from its seed: picks who acts next, lets time pass, loses and doubles wake-ups, kills and restarts, and
 //! holds every step against the laws.
 
-use coord_db::ActorId;
+use coord_db::{ActorId, RESERVED};
 
 use super::audit;
 use super::human::{Foreign, Human};
@@ -183,6 +183,14 @@ impl Engine {
         if scenario.hands {
             add(Box::new(Human), false);
             add(Box::<Foreign>::default(), false);
+        }
+        // Losing a supervisor degrades and never stops: some are missing until everyone calms down.
+        if scenario.faults && scenario.tampered.is_empty() {
+            for slot in slots.iter_mut().filter(|slot| RESERVED.contains(&slot.actor.name()) && slot.mortal) {
+                if world.fate(("missing", slot.actor.name()), 7) == 0 {
+                    slot.down_until = Some(i64::MAX);
+                }
+            }
         }
         let heard_percent = [20, 60, 90][usize::try_from(world.fate("heard", 3)).unwrap_or_default()];
         Self { scenario: scenario.clone(), world, slots, laws: Laws::default(), heard_percent }
