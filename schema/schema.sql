@@ -109,22 +109,23 @@ CREATE TABLE subscription_matches (
   source          TEXT NOT NULL,
   subscription_id TEXT NOT NULL,
   max_priority    INTEGER NOT NULL,
-  PRIMARY KEY (event_type, source, subscription_id)
+  PRIMARY KEY (event_type, subscription_id, source)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX subscription_matches_subscription ON subscription_matches (subscription_id);
 
+-- A delivery's seq is its event's place in the order of commits.
 CREATE TABLE deliveries (
-  seq             INTEGER PRIMARY KEY AUTOINCREMENT,
-  subscription_id TEXT NOT NULL,
   event_id        TEXT NOT NULL,
+  subscription_id TEXT NOT NULL,
+  seq             INTEGER NOT NULL,
   priority        INTEGER NOT NULL,
   status          TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'acknowledged', 'set_aside')),
   tries           INTEGER NOT NULL DEFAULT 0 CHECK (tries >= 0),
   last_error      TEXT,
-  settled_at      TEXT CHECK (settled_at IS datetime(settled_at, '+0 days') OR settled_at IS strftime('%Y-%m-%d %H:%M:%f', settled_at, '+0 days')),
+  settled_at      TEXT CHECK (settled_at IS NULL OR settled_at IS datetime(settled_at, '+0 days') OR settled_at IS strftime('%Y-%m-%d %H:%M:%f', settled_at, '+0 days')),
+  PRIMARY KEY (event_id, subscription_id),
   CHECK ((status = 'pending') = (settled_at IS NULL))
-) STRICT;
-CREATE UNIQUE INDEX deliveries_event_id ON deliveries (event_id, subscription_id);
+) STRICT, WITHOUT ROWID;
 CREATE INDEX deliveries_pending ON deliveries (subscription_id, priority, seq) WHERE status = 'pending';
 
 -- A table whose one row, while it stands, lets settled events be deleted: archiving puts it there and takes it away
@@ -166,18 +167,18 @@ END;
 CREATE TRIGGER events_deliver AFTER INSERT ON events
 WHEN NEW.acknowledged = 0
 BEGIN
-  INSERT INTO deliveries (subscription_id, event_id, priority)
-  SELECT subscription_id, NEW.id, NEW.priority FROM subscription_matches
-  WHERE event_type = NEW.event_type AND source IN ('', NEW.source) AND max_priority >= NEW.priority;
+  INSERT INTO deliveries (event_id, subscription_id, seq, priority)
+  SELECT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches
+  WHERE event_type = NEW.event_type AND (source = '' OR source = NEW.source) AND max_priority >= NEW.priority;
 END;
 
 -- 'custom.*' in a subscription asks for every type of that prefix.
 CREATE TRIGGER events_deliver_custom AFTER INSERT ON events
-WHEN NEW.acknowledged = 0 AND NEW.event_type GLOB 'custom.*'
+WHEN NEW.acknowledged = 0 AND NEW.event_type >= 'custom.' AND NEW.event_type < 'custom/'
 BEGIN
-  INSERT INTO deliveries (subscription_id, event_id, priority)
-  SELECT subscription_id, NEW.id, NEW.priority FROM subscription_matches AS m
-  WHERE event_type = 'custom.*' AND source IN ('', NEW.source) AND max_priority >= NEW.priority
+  INSERT INTO deliveries (event_id, subscription_id, seq, priority)
+  SELECT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches AS m
+  WHERE event_type = 'custom.*' AND (source = '' OR source = NEW.source) AND max_priority >= NEW.priority
     AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.id AND subscription_id = m.subscription_id);
 END;
 
@@ -663,4 +664,4 @@ INSERT INTO subscriptions (id, subscriber, event_types, max_priority) VALUES
    || '"component_recovered","custom.*"]', 2);
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

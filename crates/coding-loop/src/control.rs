@@ -42,13 +42,12 @@ pub(crate) struct Interrupt {
     pub(crate) order: Order,
     pub(crate) reason: String,
     /// What is acknowledged together with obeying.
-    delivery: Option<i64>,
     event: Option<Box<Event>>,
 }
 
 impl Interrupt {
     fn plain(order: Order, reason: &str) -> Self {
-        Self { order, reason: reason.to_owned(), delivery: None, event: None }
+        Self { order, reason: reason.to_owned(), event: None }
     }
 
     pub(crate) fn stop() -> Self {
@@ -155,7 +154,7 @@ impl Context<'_> {
             let payload = match delivery.event.parse() {
                 Ok(payload) => payload,
                 Err(error) => {
-                    misfits.push((delivery.seq, error.to_string()));
+                    misfits.push((delivery.event.id, error.to_string()));
                     continue;
                 }
             };
@@ -175,20 +174,19 @@ impl Context<'_> {
             };
             match order {
                 Some((order, reason)) if interrupt.is_none() => {
-                    interrupt =
-                        Some(Interrupt { order, reason, delivery: Some(delivery.seq), event: Some(Box::new(delivery.event)) });
+                    interrupt = Some(Interrupt { order, reason, event: Some(Box::new(delivery.event)) });
                 }
                 // One at a time: the next one stays and is taken after this one is obeyed.
                 Some(_) => {}
-                None => done.push(delivery.seq),
+                None => done.push(delivery.event.id),
             }
         }
         if !(done.is_empty() && misfits.is_empty()) {
             self.db.write_quietly(|tx| {
-                tx.acknowledge(done)?;
-                for (seq, why) in misfits {
-                    tracing::warn!(seq, why, "setting a delivery aside");
-                    tx.set_aside(seq, &why)?;
+                tx.acknowledge(self.loop_id.as_str(), &done)?;
+                for (event, why) in &misfits {
+                    tracing::warn!(%event, why, "setting a delivery aside");
+                    tx.set_aside(self.loop_id.as_str(), event, why)?;
                 }
                 Ok::<_, coord_db::Error>(())
             })?;
@@ -275,11 +273,11 @@ impl Context<'_> {
                 let event = NewEvent::new(ActorId::from(&self.loop_id), done);
                 tx.publish(&event.caused_by_opt(interrupt.event.as_deref()))?;
             }
-            if let (Some(why), Some(seq)) = (&refused, interrupt.delivery) {
+            if let (Some(why), Some(event)) = (&refused, &interrupt.event) {
                 tracing::warn!(why, "an order that cannot be obeyed is set aside");
-                tx.set_aside(seq, why)?;
+                tx.set_aside(self.loop_id.as_str(), &event.id, why)?;
             }
-            tx.acknowledge(interrupt.delivery)?;
+            tx.acknowledge(self.loop_id.as_str(), interrupt.event.iter().map(|event| &event.id))?;
             // Told to end, it ends running; requests wait for the next start.
             if interrupt.order != Order::Stop {
                 let pauses = tx.settle_pauses(&self.loop_id)?;

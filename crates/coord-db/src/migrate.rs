@@ -10,7 +10,10 @@ use crate::{Error, Result, Timestamp};
 pub const APPLICATION_ID: i64 = 0x634c_6f50;
 
 /// The migrations, in order; only ever appended. The number of them is the schema's version.
-const MIGRATIONS: &[&str] = &[include_str!("../../../schema/migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../schema/migrations/0001_initial.sql"),
+    include_str!("../../../schema/migrations/0002_deliveries.sql"),
+];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -94,6 +97,41 @@ mod tests {
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
         };
         assert_eq!(subscriptions(&migrated), subscriptions(&whole));
+    }
+
+    #[test]
+    fn a_database_of_version_1_in_mid_use_keeps_its_deliveries() {
+        let old = Connection::open_in_memory().unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
+             INSERT INTO loops (id, name, priority, status) VALUES ('l', 'L', 1, 'running');
+             INSERT INTO events (id, source, event_type, priority) VALUES
+               ('z', 'l', 'test_passed', 5), ('m', 'l', 'test_started', 5), ('a', 'l', 'test_passed', 1);
+             UPDATE events SET acknowledged = 1, acknowledged_by = 'pm' WHERE id = 'z';
+             UPDATE deliveries SET tries = 2 WHERE event_id = 'a' AND subscription_id = 'monitor';
+             UPDATE deliveries SET status = 'set_aside', settled_at = '2026-01-01 00:00:00' WHERE event_id = 'm';"
+        ))
+        .unwrap();
+        let undelivered = |connection: &Connection| -> Vec<(String, String)> {
+            let mut statement =
+                connection.prepare("SELECT subscription_id, id FROM undelivered_events ORDER BY 1, seq").unwrap();
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let settled = |connection: &Connection| -> Vec<String> {
+            let sql =
+                "SELECT event_id || subscription_id || status || tries || coalesce(settled_at, '') FROM deliveries ORDER BY 1";
+            let mut statement = connection.prepare(sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let before = (undelivered(&old), settled(&old));
+        assert!(before.0.len() >= 4, "the check must have something to compare");
+        migrate(&old, None, false).unwrap();
+        assert_eq!((undelivered(&old), settled(&old)), before);
+        old.execute_batch("INSERT INTO events (id, source, event_type) VALUES ('b', 'l', 'test_passed')").unwrap();
+        let monitors: Vec<String> =
+            undelivered(&old).into_iter().filter(|(subscription, _)| subscription == "monitor").map(|(_, id)| id).collect();
+        assert_eq!(monitors, ["z", "a", "b"], "new events come after the old ones");
     }
 
     #[test]

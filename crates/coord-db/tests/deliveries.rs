@@ -42,7 +42,7 @@ fn what_fails_to_commit_has_not_happened() {
     db.write(|tx| tx.publish(&note("stays"))).unwrap();
     let result: Result<(), Error> = db.write(|tx| {
         let delivery = tx.pending_deliveries("reader", 1)?.remove(0);
-        tx.acknowledge([delivery.seq])?;
+        tx.acknowledge("reader", [&delivery.event.id])?;
         tx.publish(&note("never"))?;
         Err(Error::Refused("changed my mind".to_owned()))
     });
@@ -59,7 +59,7 @@ fn a_reader_that_lags_misses_nothing_and_an_ended_subscription_holds_nobody_up()
     let mut seen = Vec::new();
     while db.read(|tx| tx.has_deliveries("reader")).unwrap() {
         let batch = db.read(|tx| tx.pending_deliveries("reader", 7)).unwrap();
-        db.write(|tx| tx.acknowledge(batch.iter().map(|delivery| delivery.seq))).unwrap();
+        db.write(|tx| tx.acknowledge("reader", batch.iter().map(|delivery| &delivery.event.id))).unwrap();
         seen.extend(batch.into_iter().map(|delivery| delivery.event.payload["text"].as_str().unwrap().to_owned()));
     }
     assert_eq!(seen, (0..300).map(|at| at.to_string()).collect::<Vec<_>>());

@@ -28,8 +28,6 @@ use coord_db::{Config, Delivery, Event, JournalEntry, Payload, ReadTx, Result, T
 /// A delivery whose payload fits the catalog.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
-    /// The delivery's place in the order of commits.
-    pub seq: i64,
     /// The event as it stands.
     pub event: Event,
     /// What it says.

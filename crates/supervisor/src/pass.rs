@@ -1,6 +1,6 @@
 //! Looking and passing: the same for every supervisor, for daemons, `--once` and the simulation.
 
-use coord_db::{AlertType, Database, Delivery, NewAlert, ReadTx, Result, Severity, Timestamp, WriteTx};
+use coord_db::{AlertType, Database, Delivery, EventId, NewAlert, ReadTx, Result, Severity, Timestamp, WriteTx};
 use serde_json::json;
 
 use crate::{Inbound, Misfit, Plan, Supervisor};
@@ -34,7 +34,7 @@ fn sort(deliveries: Vec<Delivery>) -> (Vec<Inbound>, Vec<Misfit>) {
     let (mut inbox, mut misfits) = (Vec::new(), Vec::new());
     for delivery in deliveries {
         match delivery.event.parse() {
-            Ok(payload) => inbox.push(Inbound { seq: delivery.seq, event: delivery.event, payload }),
+            Ok(payload) => inbox.push(Inbound { event: delivery.event, payload }),
             Err(error) => misfits.push((delivery, error.to_string())),
         }
     }
@@ -44,13 +44,13 @@ fn sort(deliveries: Vec<Delivery>) -> (Vec<Inbound>, Vec<Misfit>) {
 struct Decided<S: Supervisor> {
     snapshot: S::Snapshot,
     plan: Plan<S::Action>,
-    taken: Vec<i64>,
+    taken: Vec<EventId>,
     misfits: Vec<Misfit>,
 }
 
 fn decide<S: Supervisor>(supervisor: &mut S, tx: &ReadTx<'_>, observation: &S::Observation, most: usize) -> Result<Decided<S>> {
     let (inbox, misfits) = sort(tx.pending_deliveries(S::ID, most)?);
-    let taken = inbox.iter().map(|inbound| inbound.seq).collect();
+    let taken = inbox.iter().map(|inbound| inbound.event.id.clone()).collect();
     let snapshot = supervisor.snapshot(tx, observation, inbox)?;
     let plan = S::decide(supervisor.config(), &snapshot);
     Ok(Decided { snapshot, plan, taken, misfits })
@@ -89,7 +89,7 @@ pub fn pass_carefully<S: Supervisor>(supervisor: &mut S, db: &Database, observat
             if delivery.tries >= MOST_TRIES {
                 set_aside::<S>(tx, &delivery, &format!("handling it failed {} times", delivery.tries))?;
             } else {
-                tx.record_try(delivery.seq)?;
+                tx.record_try(&delivery)?;
             }
         }
         Ok::<_, coord_db::Error>(())
@@ -116,7 +116,7 @@ fn pass_over<S: Supervisor>(
             actions: plan.actions.len(),
             look_again_at: plan.look_again_at,
         };
-        tx.acknowledge(taken)?;
+        tx.acknowledge(S::ID, &taken)?;
         Ok::<_, coord_db::Error>((snapshot, outcome))
     };
     let (snapshot, outcome) = if S::HAS_EFFECTS { db.write_durably(body)? } else { db.write(body)? };
@@ -126,7 +126,7 @@ fn pass_over<S: Supervisor>(
 
 fn set_aside<S: Supervisor>(tx: &WriteTx<'_>, delivery: &Delivery, why: &str) -> Result<()> {
     tracing::warn!(event = %delivery.event.id, event_type = %delivery.event.event_type, why, "setting a delivery aside");
-    tx.set_aside(delivery.seq, why)?;
+    tx.set_aside(S::ID, &delivery.event.id, why)?;
     tx.raise_alert(&NewAlert {
         fingerprint: format!("delivery:{}:{}", delivery.subscription_id, delivery.event.id),
         severity: Severity::Error,

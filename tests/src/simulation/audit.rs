@@ -57,10 +57,10 @@ const TRIGGERS: &[(&str, &str, &str, &str)] = &[
     (
         "delivery",
         "UPDATE ON main.deliveries WHEN OLD.status <> NEW.status",
-        "NEW.seq",
+        "NEW.event_id || ' for ' || NEW.subscription_id",
         "OLD.status, NEW.status, NEW.event_id, (SELECT subscriber FROM subscriptions WHERE id = NEW.subscription_id), NEW.last_error",
     ),
-    ("delivery gone", "DELETE ON main.deliveries", "OLD.seq", "OLD.status"),
+    ("delivery gone", "DELETE ON main.deliveries", "OLD.event_id || ' for ' || OLD.subscription_id", "OLD.status"),
     ("event", "INSERT ON main.events", "NEW.id", "NEW.source, NEW.event_type, NEW.caused_by, NEW.payload"),
     (
         "event changed",

@@ -143,7 +143,7 @@ impl Actor for Human {
         world.ledger.acting.insert("human".to_owned());
         let open = world.read(|tx| tx.pending_deliveries("human", usize::MAX));
         if !open.is_empty() {
-            world.write(|tx| tx.acknowledge(open.iter().map(|delivery| delivery.seq))).expect("acknowledging");
+            world.write(|tx| tx.acknowledge("human", open.iter().map(|delivery| &delivery.event.id))).expect("acknowledging");
         }
         let next = world.millis(5_000, 90_000) / world.pace;
         let what = if world.calm { Self::resume_everyone(world) } else { Self::act(world) };

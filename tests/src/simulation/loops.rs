@@ -3,9 +3,9 @@
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    AcquireRequest, ActorId, CheckOutcome, ComponentId, Delivery, Error, ErrorCategory, Event, FailedAttempt, HealthStatus,
-    JournalEntry, LeasePath, LoopId, LoopStatus, NewEvent, PassedAttempt, Payload, Proof, Result, TestId, TestStatus,
-    UnlockCause, Waiting, WriteTx, new_id, payload,
+    AcquireRequest, ActorId, CheckOutcome, ComponentId, Delivery, Error, ErrorCategory, Event, EventId, FailedAttempt,
+    HealthStatus, JournalEntry, LeasePath, LoopId, LoopStatus, NewEvent, PassedAttempt, Payload, Proof, Result, TestId,
+    TestStatus, UnlockCause, Waiting, WriteTx, new_id, payload,
 };
 use serde_json::json;
 
@@ -88,7 +88,7 @@ pub struct LoopActor {
     /// What its former self had begun to land has been settled.
     recovered: bool,
     attempt: Option<Attempt>,
-    unacknowledged: Vec<i64>,
+    unacknowledged: Vec<EventId>,
 }
 
 fn path(text: &str) -> LeasePath {
@@ -193,17 +193,17 @@ impl LoopActor {
 
     fn inbox(&mut self, world: &mut World) -> Step {
         if !self.unacknowledged.is_empty() {
-            let seqs = std::mem::take(&mut self.unacknowledged);
-            world.write(|tx| tx.acknowledge(seqs)).expect("acknowledging");
+            let events = std::mem::take(&mut self.unacknowledged);
+            world.write(|tx| tx.acknowledge(self.id.as_str(), &events)).expect("acknowledging");
             return Step::now("acknowledges late");
         }
         let (id, fault) = (self.id.clone(), self.fault);
-        let (handled, seqs, stopped) = world
+        let (handled, done, stopped) = world
             .write(|tx| {
-                let mut seqs = Vec::new();
+                let mut done = Vec::new();
                 let mut handled = Vec::new();
                 let mut stop: Option<Event> = None;
-                for Delivery { seq, event, .. } in tx.pending_deliveries(id.as_str(), usize::MAX)? {
+                for Delivery { event, .. } in tx.pending_deliveries(id.as_str(), usize::MAX)? {
                     match event.parse() {
                         Ok(Payload::PauseRequested(_) | Payload::ResumeRequested(_)) => {
                             handled.push(event);
@@ -228,8 +228,8 @@ impl LoopActor {
                         }
                         _ => {}
                     }
+                    done.push(event.id.clone());
                     handled.push(event);
-                    seqs.push(seq);
                 }
                 let pauses = tx.settle_pauses(&id)?;
                 let paused = tx.apply_pauses(&id, &pauses)?;
@@ -241,10 +241,10 @@ impl LoopActor {
                     tx.set_loop_status(&id, LoopStatus::Running)?;
                 }
                 if fault != LoopFault::AcknowledgesLater {
-                    tx.acknowledge(seqs.iter().copied())?;
+                    tx.acknowledge(id.as_str(), &done)?;
                 }
                 let stopped = if paused { Some("paused".to_owned()) } else { stop.map(|event| event.event_type) };
-                Ok((handled, seqs, stopped))
+                Ok((handled, done, stopped))
             })
             .expect("handling its events");
         let kinds: Vec<&str> = handled.iter().map(|event| event.event_type.as_str()).collect();
@@ -253,7 +253,7 @@ impl LoopActor {
             world.carried_out(self.id.as_str(), event.id.as_str());
         }
         if fault == LoopFault::AcknowledgesLater && world.chance(50) {
-            self.unacknowledged = seqs;
+            self.unacknowledged = done;
         }
         if what.contains("lets go") {
             self.attempt = None;

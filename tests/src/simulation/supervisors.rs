@@ -292,7 +292,7 @@ impl<S: Joined> Actor for SupervisorActor<S> {
         }
         if self.tampering == Tampering::Nods {
             let told = world.read(|tx| tx.pending_deliveries(S::ID, usize::MAX));
-            world.write(|tx| tx.acknowledge(told.iter().map(|delivery| delivery.seq))).expect("nodding");
+            world.write(|tx| tx.acknowledge(S::ID, told.iter().map(|delivery| &delivery.event.id))).expect("nodding");
             return Step::after(running.next_beat - world.elapsed(), "");
         }
         if let Some(seen) = running.due.take() {

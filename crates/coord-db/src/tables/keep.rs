@@ -172,8 +172,6 @@ impl Database {
                 writeln!(out, "{sql};").map_err(io)?;
                 dump_rows(tx.connection, name, out)?;
             }
-            writeln!(out, "DELETE FROM sqlite_sequence;").map_err(io)?;
-            dump_rows(tx.connection, "sqlite_sequence", out)?;
             // Triggers come after the rows, or they would fire for them.
             for (_, _, sql) in &rest {
                 writeln!(out, "{sql};").map_err(io)?;
@@ -185,8 +183,12 @@ impl Database {
 }
 
 fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<()> {
-    let mut statement = connection.prepare(&format!("SELECT * FROM \"{table}\""))?;
+    // The place of an event in the order of commits is its rowid.
+    let columns = if table == "events" { "rowid, *" } else { "*" };
+    let mut statement = connection.prepare(&format!("SELECT {columns} FROM \"{table}\""))?;
     let columns = statement.column_count();
+    let names: Vec<String> = statement.column_names().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+    let names = names.join(", ");
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let mut values = Vec::with_capacity(columns);
@@ -202,7 +204,7 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
                 ValueRef::Blob(blob) => format!("X'{}'", hex(blob)),
             });
         }
-        writeln!(out, "INSERT INTO \"{table}\" VALUES ({});", values.join(", "))
+        writeln!(out, "INSERT INTO \"{table}\" ({names}) VALUES ({});", values.join(", "))
             .map_err(|error| Error::io("cannot write the dump", error))?;
     }
     Ok(())

@@ -65,7 +65,7 @@ impl WriteTx<'_> {
                 }
                 _ => continue,
             }
-            self.acknowledge([delivery.seq])?;
+            self.acknowledge(loop_id.as_str(), [&delivery.event.id])?;
         }
         self.pauses(loop_id)
     }

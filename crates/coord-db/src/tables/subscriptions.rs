@@ -24,7 +24,7 @@ row! {
 /// One event still to be handled by one subscriber.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
-    /// Its place in the order of commits.
+    /// Its event's place in the order of commits.
     pub seq: i64,
     /// How often handling it has been begun.
     pub tries: i64,
@@ -116,16 +116,13 @@ impl WriteTx<'_> {
         Ok(SubscriptionId::trusted(subscriber.as_str()))
     }
 
-    /// Marks deliveries as handled.
+    /// Marks events as handled by a subscriber. What it has settled already stays as it is.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn acknowledge(&self, seqs: impl IntoIterator<Item = i64>) -> Result<()> {
-        for seq in seqs {
-            self.execute(
-                "UPDATE deliveries SET status = 'acknowledged', settled_at = ?2 WHERE seq = ?1 AND status = 'pending'",
-                rusqlite::params![seq, self.now()],
-            )?;
+    pub fn acknowledge<'e>(&self, subscriber: &str, events: impl IntoIterator<Item = &'e EventId>) -> Result<()> {
+        for event in events {
+            self.settle(subscriber, event.as_str())?;
         }
         Ok(())
     }
@@ -135,35 +132,44 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`] if there is no such event.
     pub fn acknowledge_event(&self, subscriber: &str, event_id: &str) -> Result<bool> {
-        let changed = self.execute(
+        let settled = self.settle(subscriber, event_id)?;
+        if !settled && self.event(event_id)?.is_none() {
+            return Err(Error::not_found("event", event_id));
+        }
+        Ok(settled)
+    }
+
+    fn settle(&self, subscriber: &str, event_id: &str) -> Result<bool> {
+        Ok(self.execute(
             "UPDATE deliveries SET status = 'acknowledged', settled_at = ?3
              WHERE event_id = ?2 AND status = 'pending'
                AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1)",
             rusqlite::params![subscriber, event_id, self.now()],
-        )?;
-        if changed == 0 && self.event(event_id)?.is_none() {
-            return Err(Error::not_found("event", event_id));
-        }
-        Ok(changed > 0)
+        )? > 0)
     }
 
     /// Records that handling a delivery is about to be tried.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn record_try(&self, seq: i64) -> Result<()> {
-        self.execute("UPDATE deliveries SET tries = tries + 1 WHERE seq = ?1 AND status = 'pending'", [seq])?;
+    pub fn record_try(&self, delivery: &Delivery) -> Result<()> {
+        self.execute(
+            "UPDATE deliveries SET tries = tries + 1 WHERE event_id = ?1 AND subscription_id = ?2 AND status = 'pending'",
+            rusqlite::params![delivery.event.id, delivery.subscription_id],
+        )?;
         Ok(())
     }
 
-    /// Takes a delivery out of the way; it blocks nothing any more.
+    /// Takes an event out of a subscriber's way; it blocks nothing any more.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn set_aside(&self, seq: i64, why: &str) -> Result<()> {
+    pub fn set_aside(&self, subscriber: &str, event: &EventId, why: &str) -> Result<()> {
         self.execute(
-            "UPDATE deliveries SET status = 'set_aside', last_error = ?2, settled_at = ?3 WHERE seq = ?1 AND status = 'pending'",
-            rusqlite::params![seq, why, self.now()],
+            "UPDATE deliveries SET status = 'set_aside', last_error = ?3, settled_at = ?4
+             WHERE event_id = ?2 AND status = 'pending'
+               AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1)",
+            rusqlite::params![subscriber, event, why, self.now()],
         )?;
         Ok(())
     }

@@ -126,7 +126,7 @@ impl World {
             acknowledged_at: None,
             caused_by: None,
         };
-        self.at.inbox.push(Inbound { seq, event, payload });
+        self.at.inbox.push(Inbound { event, payload });
     }
 
     fn conflict(self, file: &str, one: &str, other: &str) -> Self {
