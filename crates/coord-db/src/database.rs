@@ -335,6 +335,8 @@ impl ReadTx<'_> {
         parameters: impl rusqlite::Params,
         map: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
+        #[cfg(test)]
+        crate::plans::note(sql);
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map(parameters, map)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -347,10 +349,14 @@ impl ReadTx<'_> {
         map: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
         use rusqlite::OptionalExtension;
+        #[cfg(test)]
+        crate::plans::note(sql);
         Ok(self.connection.prepare_cached(sql)?.query_row(parameters, map).optional()?)
     }
 
     pub(crate) fn value<T: rusqlite::types::FromSql>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<T> {
+        #[cfg(test)]
+        crate::plans::note(sql);
         Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| row.get(0))?)
     }
 }
@@ -377,6 +383,8 @@ impl<'a> Deref for WriteTx<'a> {
 
 impl WriteTx<'_> {
     pub(crate) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
+        #[cfg(test)]
+        crate::plans::note(sql);
         Ok(self.connection.prepare_cached(sql)?.execute(parameters)?)
     }
 }

@@ -10,6 +10,8 @@ mod database;
 mod error;
 mod migrate;
 mod model;
+#[cfg(test)]
+mod plans;
 mod tables;
 
 pub mod config;
