@@ -12,7 +12,7 @@ use work_tree::{CommandSpec, End, Outcome};
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
-use crate::{Error, Result, prompt};
+use crate::{Error, Result, prompt, tokens};
 
 /// How the agent's part of an attempt ended.
 pub(crate) enum AgentEnd {
@@ -107,6 +107,8 @@ pub(crate) async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
     if let Err(error) = context.db.write_quietly(|tx| tx.set_child(&id, None)) {
         tracing::debug!(%error, "cannot write down that the agent has ended");
     }
+    let told = if spec.stdin.is_empty() { spec.argv.last().map_or(0, |prompt| prompt.len()) } else { spec.stdin.len() };
+    attempt.tokens_spent = tokens::spent(told, &outcome, spec.log_path.as_deref());
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), "the agent has ended");
     Ok(match interrupt {
         Some(interrupt) => AgentEnd::Interrupted(interrupt),

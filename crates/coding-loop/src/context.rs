@@ -34,6 +34,8 @@ pub(crate) struct Attempt {
     /// The acquires that still wait.
     pub(crate) waiting: Vec<(String, coord_db::AcquireRequest)>,
     pub(crate) begun: std::time::Instant,
+    /// What the agent has cost, as far as its output tells.
+    pub(crate) tokens_spent: i64,
 }
 
 impl<'a> Context<'a> {

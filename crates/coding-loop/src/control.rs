@@ -267,6 +267,7 @@ impl Context<'_> {
                 tx.release_everything(self.loop_id.as_str(), &by, UnlockCause::Released, interrupt.event.as_deref())?;
             }
             if let Some(attempt) = attempt {
+                self.record_cost(tx, attempt)?;
                 self.put_back(tx, &attempt.test.id, interrupt)?;
             }
             if let Some(done) = done {
@@ -286,6 +287,20 @@ impl Context<'_> {
             Ok::<_, coord_db::Error>(())
         })?;
         Ok(())
+    }
+
+    /// Records what an attempt that came to nothing has cost.
+    pub(crate) fn record_cost(&self, tx: &WriteTx<'_>, attempt: &Attempt) -> coord_db::Result<()> {
+        let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let begun = self.attempt_begun(attempt.test.last_attempt_at);
+        tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, attempt.tokens_spent, seconds, &[])?;
+        Ok(())
+    }
+
+    /// Since when an agent may have recorded its own use. One that is driven by hand is not run here, so that what it records
+    /// is never the same as what is counted here.
+    pub(crate) fn attempt_begun(&self, claimed: Option<coord_db::Timestamp>) -> Option<coord_db::Timestamp> {
+        claimed.filter(|_| self.managed)
     }
 
     /// Gives the test back if it still is the loop's. Whoever made way for others holds back for a moment.

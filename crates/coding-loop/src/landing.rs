@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use coord_db::payload::DecisionOption;
 use coord_db::{
-    AcquireRequest, ActorId, DecisionStatus, ErrorCategory, FailedAttempt, LeasePath, NewDecision, PassedAttempt, TestStatus,
-    UnlockCause, Waiting, new_id,
+    AcquireRequest, ActorId, DecisionStatus, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewDecision,
+    PassedAttempt, TestStatus, UnlockCause, Waiting, new_id,
 };
 use serde_json::json;
 use work_tree::{CommitHash, RefExpectation, Trailer};
@@ -256,19 +256,31 @@ impl Context<'_> {
     ) -> Result<FailedAttempt> {
         let wanted: BTreeSet<&std::path::PathBuf> = files.iter().collect();
         let mut others = BTreeSet::new();
+        let mut caused_by = None;
         for commit in self.repository.commits_between(base, head)? {
             let parent = commit.parents.first().unwrap_or(base);
             if self.repository.changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
                 let name = |key| commit.trailer(key).unwrap_or("somebody").to_owned();
                 others.insert(format!("{} of loop {} ({})", name("Test"), name("Loop"), commit.hash.short()));
+                if caused_by.is_none()
+                    && let Some(test) = commit.trailer("Test")
+                {
+                    caused_by = self.pass_of(test, &commit.hash)?;
+                }
             }
         }
         let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let others: Vec<String> = others.into_iter().collect();
-        Ok(failed(
-            ErrorCategory::Conflict,
-            format!("{} conflicts in {} with {}", own.short(), names.join(", "), others.join(", ")),
-        ))
+        let message = format!("{} conflicts in {} with {}", own.short(), names.join(", "), others.join(", "));
+        Ok(FailedAttempt { category: ErrorCategory::Conflict, message, caused_by })
+    }
+
+    /// The event that told of a commit's landing: what a conflict with it has cost is charged to that event's loop.
+    fn pass_of(&self, test: &str, commit: &CommitHash) -> Result<Option<EventId>> {
+        let (event_type, test_id) = (Some("test_passed".to_owned()), Some(test.to_owned()));
+        let passes = self.db.read(|tx| tx.events(&EventFilter { event_type, test_id, ..EventFilter::default() }))?;
+        let of_commit = |event: &coord_db::Event| event.payload["commit"].as_str() == Some(commit.as_str());
+        Ok(passes.into_iter().rev().find(of_commit).map(|event| event.id))
     }
 
     /// Writes down the intent, moves the branch, records the pass. False if somebody else has moved the branch meanwhile.
@@ -286,13 +298,13 @@ impl Context<'_> {
             commit: commit.to_string(),
             checks,
             duration_seconds: i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX),
-            tokens_estimated: None,
+            tokens_estimated: Some(attempt.tokens_spent),
             files_modified: files.iter().map(|file| file.to_string_lossy().into_owned()).collect(),
         };
         let steps = json!({
             "test": test.id, "attempt": test.attempts, "commit": commit.as_str(), "old": head.as_str(),
             "branch": self.integration_branch(), "proof": proof, "checks": passed.checks,
-            "seconds": passed.duration_seconds, "files": passed.files_modified,
+            "seconds": passed.duration_seconds, "tokens": passed.tokens_estimated, "files": passed.files_modified,
         });
         // The last look: whoever was paused, skipped or revoked until here does not land.
         let entry = self.db.write_durably(|tx| {
@@ -329,9 +341,12 @@ impl Context<'_> {
     pub(crate) fn record(&self, entry: &str, test: &coord_db::TestId, passed: &PassedAttempt) -> Result<()> {
         loop {
             let recorded = self.db.write(|tx| {
-                tx.adopt_landed(test, &self.loop_id, passed)?;
+                let begun = self.attempt_begun(tx.test(test)?.last_attempt_at);
+                let (tokens, files) = (passed.tokens_estimated.unwrap_or(0), &passed.files_modified);
+                let spent = tx.record_attempt_usage(&self.loop_id, test, begun, tokens, passed.duration_seconds, files)?;
+                let passed = PassedAttempt { tokens_estimated: Some(spent).filter(|spent| *spent > 0), ..passed.clone() };
+                tx.adopt_landed(test, &self.loop_id, &passed)?;
                 tx.end_operation(entry, true)?;
-                tx.record_usage(Some(&self.loop_id), Some(test), 0, passed.duration_seconds, &passed.files_modified)?;
                 tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None)?;
                 Ok::<_, coord_db::Error>(())
             });

@@ -16,6 +16,7 @@ mod process;
 mod prompt;
 mod recover;
 mod submit;
+mod tokens;
 mod wakes;
 mod workspace;
 

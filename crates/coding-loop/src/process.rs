@@ -240,8 +240,7 @@ fn record_failed(
             if let Some(saved) = saved {
                 tx.add_checkpoint(saved)?;
             }
-            let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
-            tx.record_usage(Some(id), Some(test), 0, seconds, &[])?;
+            context.record_cost(tx, attempt)?;
         }
         tx.release_everything(id.as_str(), &ActorId::from(id), UnlockCause::Released, None)?;
         let row = tx.find_test(test.as_str())?;

@@ -1,12 +1,9 @@
 //! What the agent is told.
 
-use coord_db::{Knowledge, Test};
+use coord_db::{KNOWLEDGE_CONTEXT_BYTES, Test};
 
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};
-
-/// How many items of knowledge a test is given at most.
-const MOST_KNOWLEDGE: usize = 40;
 
 /// The specification as a file's text.
 fn specification(test: &Test) -> String {
@@ -14,20 +11,11 @@ fn specification(test: &Test) -> String {
     format!("{text}\n")
 }
 
-fn knowledge(items: &[Knowledge]) -> String {
-    let line = |item: &Knowledge| {
-        let by = item.loop_id.as_ref().map_or("human", |id| id.as_str());
-        let topic = item.topic.as_deref().map(|topic| format!("{topic}: ")).unwrap_or_default();
-        format!("- {} ({by}) {topic}{}\n", item.item_type, item.content)
-    };
-    items.iter().map(line).collect()
-}
-
 /// Writes the specification and what other loops have learned beside the logs, and gives the prompt.
 pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> {
     let test = &attempt.test;
-    let known = context.db.read(|tx| tx.knowledge_for(test, MOST_KNOWLEDGE))?;
-    let (specification, known) = (specification(test), knowledge(&known));
+    let known = context.db.read(|tx| tx.knowledge_context(test, KNOWLEDGE_CONTEXT_BYTES))?.text;
+    let specification = specification(test);
     std::fs::create_dir_all(context.logs()).map_err(|error| Error::io("cannot make the folder for logs", error))?;
     for (file, text) in [(context.spec_file(test), &specification), (context.knowledge_file(test), &known)] {
         std::fs::write(&file, text).map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;

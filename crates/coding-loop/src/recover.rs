@@ -104,7 +104,7 @@ impl Context<'_> {
                     .filter_map(|pair| Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_bool()?)))
                     .collect(),
                 duration_seconds: entry.steps.get("seconds").and_then(Value::as_i64).unwrap_or_default(),
-                tokens_estimated: None,
+                tokens_estimated: entry.steps.get("tokens").and_then(Value::as_i64),
                 files_modified: list("files").iter().filter_map(|file| Some(file.as_str()?.to_owned())).collect(),
             },
         ))

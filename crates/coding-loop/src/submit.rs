@@ -86,6 +86,7 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         tokens: std::collections::BTreeMap::new(),
         waiting: Vec::new(),
         begun: std::time::Instant::now(),
+        tokens_spent: 0,
     };
     let mut waiter = Waiter::new(&context, stop);
     let end = context.land(&mut attempt, &mut waiter).await?;

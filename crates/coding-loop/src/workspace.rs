@@ -96,6 +96,7 @@ impl Context<'_> {
             tokens: std::collections::BTreeMap::new(),
             waiting: Vec::new(),
             begun: std::time::Instant::now(),
+            tokens_spent: 0,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::{DecisionStatus, Timestamp};
+
 /// What can go wrong in the floor. Messages are lowercase fragments; the cause is in `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -67,6 +69,20 @@ pub enum Error {
     /// The state does not allow this move.
     #[error("{0}")]
     Refused(String),
+    /// The question has its answer: it came first, or the time limit did.
+    #[error("decision {decision} {}", describe_settled(*.status, choice.as_deref(), by, *.at))]
+    Settled {
+        /// The decision.
+        decision: String,
+        /// How it stands; `pending` if an answer is given that pm has yet to apply.
+        status: DecisionStatus,
+        /// What was chosen, if anything was.
+        choice: Option<String>,
+        /// Who chose: the actor if that is known, else `human` or `auto`.
+        by: String,
+        /// When.
+        at: Timestamp,
+    },
     /// A fencing token is stale: the lease was replaced, revoked or released since.
     #[error("the lease is lost: token {token} of {loop_id} holds {}", describe_lost(path))]
     LeaseLost {
@@ -107,6 +123,16 @@ pub enum Error {
 
 fn describe_lost(path: &Option<String>) -> String {
     path.as_ref().map_or_else(|| "nothing any more".to_owned(), |path| format!("{path:?} no longer"))
+}
+
+fn describe_settled(status: DecisionStatus, choice: Option<&str>, by: &str, at: Timestamp) -> String {
+    let (choice, at) = (choice.map(|choice| format!("{choice:?}")).unwrap_or_default(), at.to_rfc3339());
+    match status {
+        DecisionStatus::Pending => format!("is answered already: {choice} by {by} at {at}; pm-agent has yet to apply it"),
+        DecisionStatus::Decided => format!("is decided already: {choice} by {by} at {at}"),
+        DecisionStatus::AutoResolved => format!("is auto_resolved already: {choice}, its default, by {by} at {at}"),
+        DecisionStatus::Expired => format!("is expired: it was closed without an answer by {by} at {at}"),
+    }
 }
 
 /// An SQLite error whose type stays inside this crate.

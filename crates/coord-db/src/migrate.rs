@@ -13,6 +13,7 @@ pub const APPLICATION_ID: i64 = 0x634c_6f50;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0001_initial.sql"),
     include_str!("../../../schema/migrations/0002_deliveries.sql"),
+    include_str!("../../../schema/migrations/0003_knowledge_search.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

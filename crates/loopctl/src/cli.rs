@@ -467,16 +467,29 @@ pub enum KnowledgeCommand {
         /// A glob of the files that it is about; may be repeated
         #[arg(long = "area", value_name = "GLOB")]
         areas: Vec<String>,
+        /// An item whose place it takes; may be repeated
+        #[arg(long, value_name = "ID")]
+        supersedes: Vec<String>,
     },
-    /// Find what stands
+    /// Find what stands: with words the best match first, else the newest first
     Search {
+        /// All of them, in any form of the word
         words: Vec<String>,
         #[arg(long)]
         topic: Option<String>,
         /// Only what is about this file
         #[arg(long)]
         path: Option<String>,
+        #[arg(long = "type", value_name = "TYPE")]
+        item_type: Option<KnowledgeType>,
+        /// What has been superseded too
+        #[arg(long)]
+        all: bool,
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
+    /// Show what an item has taken the place of, and what has taken its place
+    History { id: String },
     /// Let one item take another's place
     Supersede {
         id: String,
@@ -486,8 +499,9 @@ pub enum KnowledgeCommand {
     /// Show what touches a test
     Context {
         test: TestId,
-        #[arg(long, default_value_t = 50)]
-        limit: usize,
+        /// How much of it
+        #[arg(long, default_value_t = coord_db::KNOWLEDGE_CONTEXT_BYTES, value_name = "N")]
+        bytes: usize,
     },
 }
 
@@ -543,6 +557,8 @@ pub enum UsageBy {
     Loop,
     Test,
     Day,
+    /// What was done again or in vain because of a loop, each with the event that says so
+    Rework,
 }
 
 #[derive(Debug, Subcommand)]
@@ -562,7 +578,7 @@ pub enum UsageCommand {
         #[arg(long = "file", value_name = "PATH")]
         files: Vec<String>,
     },
-    /// Add up
+    /// Add up: use, budgets, what a verified test has cost, rework charged to the loop that caused it
     Report {
         #[arg(long, value_enum, default_value = "loop")]
         by: UsageBy,

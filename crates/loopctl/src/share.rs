@@ -2,7 +2,8 @@
 
 use coord_db::payload::DecisionOption;
 use coord_db::{
-    ActorId, ChangeRequest, Knowledge, LoopId, MigrationStatus, NewDecision, NewKnowledge, RequestStatus, ResourceType,
+    ActorId, ChangeRequest, Knowledge, KnowledgeSearch, LoopId, MigrationStatus, NewDecision, NewKnowledge, ReadTx,
+    RequestStatus, ResourceType, Rework, UsageKey, UsageLine,
 };
 use coord_db::{Error, LeasePath};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, UsageBy, UsageCommand};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::output::{Table, plain};
+use crate::output::{Table, plain, safe_block};
 use crate::when::{clock, span};
 
 /// `loopctl knowledge …`
@@ -20,18 +21,33 @@ use crate::when::{clock, span};
 pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
     let db = cx.open()?;
     match command {
-        KnowledgeCommand::Add { content, item_type, loop_id, topic, confidence, evidence, areas } => {
-            if content.trim().is_empty() {
-                return Err(Failure::usage("there is nothing to record; say what was learned"));
-            }
+        KnowledgeCommand::Add { content, item_type, loop_id, topic, confidence, evidence, areas, supersedes } => {
             let by = cx.actor_or(loop_id.as_ref());
-            let new = NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas: areas };
+            let new =
+                NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas: areas, supersedes };
             let id = db.write(|tx| tx.add_knowledge(&new, &by))?;
             cx.out.answer(&json!({ "id": id }), &id)
         }
-        KnowledgeCommand::Search { words, topic, path } => {
-            let rows = db.read(|tx| tx.search_knowledge(topic.as_deref(), path.as_deref(), &words))?;
+        KnowledgeCommand::Search { words, topic, path, item_type, all, limit } => {
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            let search = KnowledgeSearch { words, topic, path, item_type, superseded: all, most };
+            let rows = db.read(|tx| tx.search_knowledge(&search))?;
             knowledge_list(cx, &rows)
+        }
+        KnowledgeCommand::History { id } => {
+            let rows = db.read(|tx| tx.knowledge_history(&id))?;
+            cx.out.list(&rows, "nothing is known about that", |rows| {
+                Table::of(&["RECORDED", "ID", "TYPE", "LOOP", "SUPERSEDED BY", "CONTENT"], rows, |row| {
+                    vec![
+                        plain(clock(row.created_at)),
+                        plain(&row.id),
+                        plain(row.item_type.as_str()),
+                        plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
+                        plain(row.superseded_by.as_deref().unwrap_or("it stands")),
+                        plain(&row.content),
+                    ]
+                })
+            })
         }
         KnowledgeCommand::Supersede { id, by } => {
             let row = db.write(|tx| {
@@ -40,9 +56,13 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
             })?;
             cx.out.done(&row, &format!("{by} takes the place of {id}"))
         }
-        KnowledgeCommand::Context { test, limit } => {
-            let rows = db.read(|tx| tx.knowledge_for(&tx.test(&test)?, limit))?;
-            knowledge_list(cx, &rows)
+        KnowledgeCommand::Context { test, bytes } => {
+            let context = db.read(|tx| tx.knowledge_context(&tx.test(&test)?, bytes))?;
+            match (cx.out.json, context.text.is_empty()) {
+                (true, _) => cx.out.document(&context),
+                (false, true) => cx.out.done(&context, "nothing is known that touches it"),
+                (false, false) => cx.out.text(&safe_block(&context.text)),
+            }
         }
     }
 }
@@ -220,24 +240,63 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
             cx.out.answer(&json!({ "id": id }), &id)
         }
         UsageCommand::Report { by, since } => {
-            let key = match by {
-                UsageBy::Loop => "loop",
-                UsageBy::Test => "test",
-                UsageBy::Day => "day",
+            let since = |tx: &ReadTx<'_>| since.map(|since| since.resolve(tx.now()));
+            let by = match by {
+                UsageBy::Loop => UsageKey::Loop,
+                UsageBy::Test => UsageKey::Test,
+                UsageBy::Day => UsageKey::Day,
+                UsageBy::Rework => {
+                    let rows = db.read(|tx| tx.rework(since(tx)))?;
+                    return rework_list(cx, &rows);
+                }
             };
-            let rows = db.read(|tx| tx.usage_totals(key, since.map(|since| since.resolve(tx.now()))))?;
-            cx.out.list(&rows, "no use is recorded", |rows| {
-                Table::of(&["FOR", "RECORDS", "TOKENS", "TIME"], rows, |row| {
-                    vec![
-                        plain(if row.key.is_empty() { "-" } else { &row.key }),
-                        plain(row.records.to_string()),
-                        plain(row.tokens_estimated.to_string()),
-                        plain(span(row.duration_seconds)),
-                    ]
-                })
-            })
+            let budgets = cx.config()?.budget;
+            let rows = db.read(|tx| tx.usage_report(by, since(tx), &budgets))?;
+            usage_list(cx, &rows)
         }
     }
+}
+
+fn usage_list(cx: &Context, rows: &[UsageLine]) -> Outcome {
+    let pair = |tokens: i64, seconds: i64| {
+        if tokens == 0 && seconds == 0 { "-".to_owned() } else { format!("{tokens} in {}", span(seconds)) }
+    };
+    cx.out.list(rows, "no use is recorded", |rows| {
+        let head =
+            ["FOR", "RECORDS", "TOKENS", "TIME", "PASSED", "FOR EACH PASS", "LOST TO OTHERS", "COST OTHERS", "OF THE BUDGET"];
+        Table::of(&head, rows, |row| {
+            let each = row.tokens_per_passed.zip(row.seconds_per_passed);
+            let budgets =
+                row.budgets.iter().map(|part| format!("{} {}/{} ({} %)", part.budget, part.used, part.limit, part.percent));
+            vec![
+                plain(if row.key.is_empty() { "-" } else { &row.key }),
+                plain(row.records.to_string()),
+                plain(row.tokens_estimated.to_string()),
+                plain(span(row.duration_seconds)),
+                plain(row.passed.to_string()),
+                plain(each.map_or_else(|| "-".to_owned(), |(tokens, seconds)| format!("{tokens} in {}", span(seconds)))),
+                plain(pair(row.rework_suffered_tokens, row.rework_suffered_seconds)),
+                plain(pair(row.rework_caused_tokens, row.rework_caused_seconds)),
+                plain(budgets.collect::<Vec<_>>().join(", ")),
+            ]
+        })
+    })
+}
+
+fn rework_list(cx: &Context, rows: &[Rework]) -> Outcome {
+    cx.out.list(rows, "nothing was done again because of a loop", |rows| {
+        Table::of(&["TEST", "SPENT BY", "CHARGED TO", "BECAUSE OF", "TOKENS", "TIME", "EVENT"], rows, |row| {
+            vec![
+                plain(&row.test_id),
+                plain(row.loop_id.as_ref().map_or("-", |id| id.as_str())),
+                plain(&row.charged_to),
+                plain(row.cause.as_str()),
+                plain(row.tokens_estimated.to_string()),
+                plain(span(row.duration_seconds)),
+                plain(&row.event_id),
+            ]
+        })
+    })
 }
 
 /// `loopctl ask`: a question to the human.

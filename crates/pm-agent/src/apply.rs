@@ -20,7 +20,13 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
 fn tolerate<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error @ (Error::NotFound { .. } | Error::Refused(_) | Error::Invalid(_) | Error::Exists { .. })) => {
+        Err(
+            error @ (Error::NotFound { .. }
+            | Error::Refused(_)
+            | Error::Settled { .. }
+            | Error::Invalid(_)
+            | Error::Exists { .. }),
+        ) => {
             tracing::warn!(%error, "left undone");
             Ok(None)
         }

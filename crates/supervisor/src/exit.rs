@@ -28,6 +28,7 @@ fn hint(error: &Error) -> &'static str {
         Error::Locked { .. } => "; try again, or see who writes with loopctl health",
         Error::Unwritable { .. } => "; see loopctl doctor",
         Error::LeaseLost { .. } => "; take it again with loopctl lock",
+        Error::Settled { .. } => "; see loopctl decisions --all",
         Error::AlreadyRunning { .. } => "; stop it first",
         Error::NotFound { what, .. } => match *what {
             "loop" => "; see loopctl loop list",

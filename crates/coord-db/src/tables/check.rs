@@ -69,6 +69,42 @@ const INVARIANTS: &[(&str, &str)] = &[
         "SELECT id FROM tests WHERE depends_on IS NOT NULL AND depends_on NOT IN (SELECT id FROM tests)",
     ),
     (
+        "knowledge is found by its words as they stand",
+        "SELECT coalesce(i.knowledge_id, 'number ' || w.rowid) FROM knowledge_index AS i FULL JOIN knowledge_words AS w ON w.rowid = i.seq
+         WHERE w.topic IS NOT i.topic OR w.content IS NOT i.content OR w.evidence IS NOT i.evidence",
+    ),
+    (
+        "knowledge is found by its areas as they stand",
+        "SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_scopes EXCEPT SELECT prefix, seq, area FROM knowledge_areas)
+         UNION ALL
+         SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_areas EXCEPT SELECT prefix, seq, area FROM knowledge_scopes)",
+    ),
+    (
+        "every item of knowledge has its number",
+        "SELECT id FROM knowledge WHERE id NOT IN (SELECT knowledge_id FROM knowledge_numbers)
+         UNION ALL SELECT knowledge_id FROM knowledge_numbers WHERE knowledge_id NOT IN (SELECT id FROM knowledge)",
+    ),
+    (
+        "knowledge is superseded by an item that is there",
+        "SELECT id || ' by ' || superseded_by FROM knowledge
+         WHERE superseded_by IS NOT NULL AND superseded_by NOT IN (SELECT id FROM knowledge)",
+    ),
+    (
+        "knowledge is not superseded in a circle",
+        "WITH RECURSIVE leads (id) AS (
+           SELECT id FROM knowledge WHERE superseded_by IS NULL OR superseded_by NOT IN (SELECT id FROM knowledge)
+           UNION
+           SELECT k.id FROM leads AS l JOIN knowledge AS k ON k.superseded_by = l.id
+         )
+         SELECT id FROM knowledge WHERE id NOT IN (SELECT id FROM leads)",
+    ),
+    (
+        "the choice of a settled decision is one of its options",
+        "SELECT id FROM decisions WHERE choice IS NOT NULL AND NOT EXISTS (
+           SELECT 1 FROM json_each(options) AS o
+           WHERE choice = CASE o.type WHEN 'text' THEN o.value WHEN 'object' THEN json_extract(o.value, '$.id') END)",
+    ),
+    (
         "subscriptions are matched as they stand",
         "SELECT s.id FROM subscriptions AS s, json_each(s.event_types) AS t
          WHERE s.active = 1 AND NOT EXISTS (SELECT 1 FROM subscription_matches AS m

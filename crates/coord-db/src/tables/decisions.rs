@@ -22,7 +22,7 @@ pub struct NewDecision {
     pub decision_type: String,
     /// The question.
     pub summary: String,
-    /// The answers; at least one.
+    /// The answers; at least two, each with an id of its own.
     pub options: Vec<DecisionOption>,
     /// What happens if nobody answers in time.
     pub default_option: Option<String>,
@@ -34,6 +34,20 @@ pub struct NewDecision {
     pub requested_by: ActorId,
     /// What names the matter; one question is open for it at a time.
     pub fingerprint: Option<String>,
+}
+
+/// An answer that was given.
+struct GivenAnswer {
+    by: String,
+    choice: Option<String>,
+    at: Timestamp,
+}
+
+impl GivenAnswer {
+    fn as_error(&self, decision: &Decision, status: DecisionStatus) -> Error {
+        let (choice, by) = (self.choice.clone(), self.by.clone());
+        Error::Settled { decision: decision.id.to_string(), status, choice, by, at: self.at }
+    }
 }
 
 impl Decision {
@@ -149,6 +163,40 @@ impl ReadTx<'_> {
         )
     }
 
+    /// The answer to an open decision that pm will apply: the first that fits of those it has still to handle.
+    fn waiting_answer(&self, decision: &Decision) -> Result<Option<GivenAnswer>> {
+        let answers = self.query(
+            "SELECT source, json_extract(payload, '$.choice'), timestamp FROM undelivered_events
+             WHERE subscriber = 'pm' AND event_type = 'human_message' AND json_extract(payload, '$.decision_id') = ?1
+               AND json_extract(payload, '$.message_type') = 'decision_response' AND json_type(payload, '$.choice') = 'text'
+               AND source NOT IN (SELECT id FROM loops)
+             ORDER BY priority, seq",
+            [&decision.id],
+            |row| Ok(GivenAnswer { by: row.get(0)?, choice: row.get(1)?, at: row.get(2)? }),
+        )?;
+        let options = decision.option_ids();
+        // What is no option, pm will not apply.
+        Ok(answers.into_iter().find(|answer| answer.choice.as_ref().is_some_and(|choice| options.contains(choice))))
+    }
+
+    /// An error that says how the decision was settled, if it was.
+    fn refuse_settled(&self, decision: &Decision) -> Result<()> {
+        if decision.status == DecisionStatus::Pending {
+            return Ok(());
+        }
+        // The row knows `human`; the answer that was applied knows which one.
+        let said = decision.context.get("resolved_event").and_then(Value::as_str);
+        let source = self.query_opt(
+            "SELECT a.source FROM events AS e JOIN events AS a ON a.id = e.caused_by
+             WHERE e.id = ?1 AND a.event_type = 'human_message'",
+            [said],
+            |row| row.get(0),
+        )?;
+        let by = source.or_else(|| decision.decided_by.clone()).unwrap_or_else(|| "somebody".to_owned());
+        let at = decision.decided_at.unwrap_or(decision.requested_at);
+        Err(GivenAnswer { by, choice: decision.choice.clone(), at }.as_error(decision, decision.status))
+    }
+
     /// The decision that is open for a matter.
     ///
     /// # Errors
@@ -166,14 +214,25 @@ impl WriteTx<'_> {
     /// Asks the human. If a question about the same matter is open, that one stands and its id is given.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no option, two have one id, or the default is none of them.
+    /// [`Error::Invalid`] for an empty question, fewer than two options, two of one id, or a default that is none of them.
     pub fn ask(&self, new: &NewDecision, cause: Option<&Event>) -> Result<DecisionId> {
-        if new.options.is_empty() {
-            return Err(Error::Invalid("a decision needs at least one option".to_owned()));
+        if new.summary.trim().is_empty() || new.decision_type.trim().is_empty() {
+            return Err(Error::Invalid("the question is empty; say what is to be decided".to_owned()));
+        }
+        if new.options.len() < 2 {
+            return Err(Error::Invalid(
+                "a decision needs at least two options; what leaves no choice is no question".to_owned(),
+            ));
         }
         for (at, option) in new.options.iter().enumerate() {
-            if option.id.is_empty() || new.options[..at].iter().any(|other| other.id == option.id) {
-                return Err(Error::Invalid(format!("option {:?} is empty or named twice", option.id)));
+            let id = &option.id;
+            if id.is_empty() || id.trim() != id || id.chars().any(char::is_control) {
+                return Err(Error::Invalid(format!(
+                    "option {id:?} is empty or no plain word; name it so that it can be typed"
+                )));
+            }
+            if new.options[..at].iter().any(|other| other.id == *id) {
+                return Err(Error::Invalid(format!("option {id:?} is named twice")));
             }
         }
         if let Some(default) = &new.default_option
@@ -222,29 +281,24 @@ impl WriteTx<'_> {
         Ok(id)
     }
 
-    /// The human answers. The answer is an event; the asker's agent (`pm`) applies it.
+    /// The human answers. The answer is an event; the asker's agent (`pm`) applies it, before any default: from here on it is
+    /// the answer. Of two that answer at once, one is first, and the other is told.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] if it is settled or answered already; [`Error::Invalid`] if the choice is no option.
+    /// [`Error::NotFound`]; [`Error::Settled`] if it is settled or answered already; [`Error::Invalid`] if the choice is no
+    /// option; [`Error::Refused`] for a loop, which cannot answer for the human.
     pub fn answer(&self, id: &DecisionId, choice: &str, comment: Option<&str>, by: &ActorId, source: &str) -> Result<EventId> {
         let decision = self.decision(id)?;
-        if decision.status != DecisionStatus::Pending {
-            return Err(Error::Refused(format!(
-                "decision {id} is {} already{}",
-                decision.status,
-                decision.choice.map(|choice| format!(" ({choice})")).unwrap_or_default()
-            )));
-        }
+        self.refuse_settled(&decision)?;
         let options = decision.option_ids();
         if !options.iter().any(|option| option == choice) {
             return Err(Error::Invalid(format!("{choice:?} is no option of decision {id}; choose {}", options.join(", "))));
         }
-        for delivery in self.pending_deliveries("pm", usize::MAX)? {
-            let answered = delivery.event.event_type == "human_message"
-                && delivery.event.payload.get("decision_id").and_then(Value::as_str) == Some(id.as_str());
-            if answered {
-                return Err(Error::Refused(format!("decision {id} is answered already; pm-agent has yet to apply it")));
-            }
+        if self.find_loop(by.as_str())?.is_some() {
+            return Err(Error::Refused(format!("loop {by} cannot answer for the human; leave decision {id} to them")));
+        }
+        if let Some(given) = self.waiting_answer(&decision)? {
+            return Err(given.as_error(&decision, DecisionStatus::Pending));
         }
         let cause = match &decision.event_id {
             Some(event) => self.event(event.as_str())?,
@@ -260,10 +314,12 @@ impl WriteTx<'_> {
         self.publish(&NewEvent::new(by.clone(), payload).caused_by_opt(cause.as_ref()))
     }
 
-    /// Settles a decision and says so. A choice makes it `decided` or `auto_resolved`, none `expired`.
+    /// Settles a decision and says so. A choice makes it `decided` or `auto_resolved`, none `expired`. Time alone does not
+    /// settle what the human has answered, even if pm has not got to the answer yet.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] if it is settled; [`Error::Invalid`] if the choice is no option.
+    /// [`Error::NotFound`]; [`Error::Settled`] if it is settled, or answered and not by the human now; [`Error::Invalid`] if
+    /// the choice is no option.
     pub fn resolve_decision(
         &self,
         id: &DecisionId,
@@ -273,8 +329,9 @@ impl WriteTx<'_> {
         cause: Option<&Event>,
     ) -> Result<EventId> {
         let decision = self.decision(id)?;
-        if decision.status != DecisionStatus::Pending {
-            return Err(Error::Refused(format!("decision {id} is {} already", decision.status)));
+        self.refuse_settled(&decision)?;
+        if !by_human && let Some(given) = self.waiting_answer(&decision)? {
+            return Err(given.as_error(&decision, DecisionStatus::Pending));
         }
         if let Some(choice) = choice
             && !decision.option_ids().iter().any(|option| option == choice)

@@ -169,13 +169,26 @@ impl Database {
             )?;
             let (tables, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(kind, ..)| kind == "table");
             for (_, name, sql) in &tables {
+                // The index of words makes its own tables, and is filled below from what it indexes.
+                if name.starts_with("knowledge_words_") {
+                    continue;
+                }
                 writeln!(out, "{sql};").map_err(io)?;
-                dump_rows(tx.connection, name, out)?;
+                if name != "knowledge_words" {
+                    dump_rows(tx.connection, name, out)?;
+                }
             }
+            writeln!(out, "DELETE FROM sqlite_sequence;").map_err(io)?;
+            dump_rows(tx.connection, "sqlite_sequence", out)?;
             // Triggers come after the rows, or they would fire for them.
             for (_, _, sql) in &rest {
                 writeln!(out, "{sql};").map_err(io)?;
             }
+            writeln!(
+                out,
+                "INSERT INTO knowledge_words (rowid, topic, content, evidence) SELECT seq, topic, content, evidence FROM knowledge_index;"
+            )
+            .map_err(io)?;
             writeln!(out, "PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
                 .map_err(io)
         })

@@ -1,8 +1,22 @@
 //! What the loops have learned and tell each other.
+//!
+//! `knowledge_words` (full text) and `knowledge_areas` (by folder) are kept by triggers, so that rows of other tools are
+//! found as well. What a person or an agent searches for is always taken as words, never as a query language.
+
+use std::collections::BTreeSet;
 
 use super::{StringList, json};
 use crate::payload::{KnowledgeConflict, KnowledgeRecorded};
-use crate::{ActorId, Error, KnowledgeType, LoopId, NewEvent, ReadTx, Result, Test, Timestamp, WriteTx, new_id};
+use crate::{ActorId, Error, KnowledgeType, LoopId, NewEvent, ReadTx, Result, Timestamp, WriteTx, new_id};
+
+/// How long one item may be, in bytes: every loop reads it.
+pub const MOST_KNOWLEDGE_BYTES: usize = 65_536;
+/// How many decisions that stand on one topic a new one is held against, the newest ones.
+const MOST_CONFLICTS: usize = 8;
+/// How many words of a search count.
+const MOST_WORDS: usize = 64;
+/// How many items a history tells at most.
+const MOST_HISTORY: usize = 1000;
 
 row! {
     /// An item of knowledge.
@@ -19,53 +33,135 @@ pub struct NewKnowledge {
     pub loop_id: Option<LoopId>,
     /// What it is.
     pub item_type: KnowledgeType,
-    /// To find it by.
+    /// To find it by; upper and lower case do not differ.
     pub topic: Option<String>,
-    /// In words.
+    /// In words, at most [`MOST_KNOWLEDGE_BYTES`].
     pub content: String,
     /// From 0 to 1.
     pub confidence: f64,
     /// Why it is believed.
     pub evidence: Option<String>,
-    /// Globs of the files that it is about.
+    /// Globs of the files that it is about, relative to the repository; `dir/` is the subtree. None: about everything.
     pub affected_areas: Vec<String>,
+    /// Items whose place it takes; they must stand.
+    pub supersedes: Vec<String>,
+}
+
+/// What is looked for. Everything that is given must fit.
+#[derive(Debug, Clone)]
+pub struct KnowledgeSearch {
+    /// Words that must all stand in topic, content or evidence, in any form of the (English) word. Punctuation says nothing.
+    pub words: Vec<String>,
+    /// The topic; upper and lower case do not differ.
+    pub topic: Option<String>,
+    /// A file that one of the item's areas covers.
+    pub path: Option<String>,
+    /// What kind of item.
+    pub item_type: Option<KnowledgeType>,
+    /// Also what no longer stands.
+    pub superseded: bool,
+    /// How many at most.
+    pub most: usize,
+}
+
+impl Default for KnowledgeSearch {
+    fn default() -> Self {
+        Self { words: Vec::new(), topic: None, path: None, item_type: None, superseded: false, most: usize::MAX }
+    }
+}
+
+/// The columns of `knowledge AS k`.
+pub(super) fn columns() -> String {
+    Knowledge::COLUMNS.split(", ").map(|name| format!("k.{name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Words as a full-text query in which nothing but the words themselves counts; none if there is no word in them.
+pub(super) fn full_text(words: &[String], between: &str) -> Option<String> {
+    let quoted: Vec<String> = words
+        .iter()
+        .flat_map(|text| text.split(|character: char| character.is_whitespace() || character.is_control()))
+        .filter(|word| word.chars().any(char::is_alphanumeric))
+        .take(MOST_WORDS)
+        .map(|word| format!("\"{}\"", word.replace('"', "\"\"")))
+        .collect();
+    (!quoted.is_empty()).then(|| quoted.join(between))
+}
+
+/// The folders that lead to a path, and the path itself: where an area that covers it can begin.
+pub(super) fn beginnings(path: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    all.extend(path.match_indices('/').map(|(at, _)| path[..=at].to_owned()));
+    if !path.is_empty() && !path.ends_with('/') {
+        all.push(path.to_owned());
+    }
+    all
+}
+
+/// True if a glob, or a folder that ends with `/`, covers a path.
+pub(super) fn area_covers(area: &str, path: &str) -> bool {
+    area == path
+        || (area.ends_with('/') && path.starts_with(area))
+        || (area.contains(['*', '?', '[', '{', '\\'])
+            && globset::Glob::new(area).is_ok_and(|glob| glob.compile_matcher().is_match(path)))
 }
 
 impl ReadTx<'_> {
-    /// What stands (is not superseded) and fits: a topic, a path that an area covers, and words, each if given; newest first.
+    /// What fits: with words the best match first, else the newest first.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn search_knowledge(&self, topic: Option<&str>, path: Option<&str>, words: &[String]) -> Result<Vec<Knowledge>> {
-        let items = self.query(
-            select!(
-                Knowledge,
-                "FROM knowledge WHERE superseded_by IS NULL AND (?1 IS NULL OR topic = ?1) ORDER BY created_at DESC, id DESC"
-            ),
-            [topic],
-            Knowledge::from_row,
-        )?;
-        let fits = |item: &Knowledge| {
-            let text = format!("{} {}", item.topic.as_deref().unwrap_or_default(), item.content).to_lowercase();
-            path.is_none_or(|path| item.affected_areas.0.iter().any(|area| area_covers(area, path)))
-                && words.iter().all(|word| text.contains(&word.to_lowercase()))
+    pub fn search_knowledge(&self, search: &KnowledgeSearch) -> Result<Vec<Knowledge>> {
+        let words = full_text(&search.words, " ");
+        let beginnings = search.path.as_deref().map(|path| json(&beginnings(path)));
+        let mut parameters: Vec<&dyn rusqlite::ToSql> = Vec::new();
+        let mut conditions = Vec::new();
+        let mut order = "n.seq DESC";
+        let from = if let Some(words) = &words {
+            parameters.push(words);
+            conditions.push(format!("knowledge_words MATCH ?{}", parameters.len()));
+            order = "bm25(knowledge_words, 4.0, 1.0, 0.5), n.seq DESC";
+            "knowledge_words CROSS JOIN knowledge_numbers AS n ON n.seq = knowledge_words.rowid
+             CROSS JOIN knowledge AS k ON k.id = n.knowledge_id"
+        } else if search.topic.is_some() {
+            "knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id"
+        } else {
+            "knowledge_numbers AS n CROSS JOIN knowledge AS k ON k.id = n.knowledge_id"
         };
-        Ok(items.into_iter().filter(fits).collect())
-    }
-
-    /// What touches a test: its topic is the test's category, or an area overlaps the test's scope; or it is about everything.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn knowledge_for(&self, test: &Test, most_items: usize) -> Result<Vec<Knowledge>> {
-        let touches = |item: &Knowledge| {
-            item.affected_areas.0.is_empty()
-                || item.topic.as_deref() == Some(test.category.as_str())
-                || item.affected_areas.0.iter().any(|area| {
-                    test.scope.0.iter().any(|scope| area == scope || area_covers(area, scope) || area_covers(scope, area))
-                })
-        };
-        Ok(self.search_knowledge(None, None, &[])?.into_iter().filter(touches).take(most_items).collect())
+        // What no longer stands has no areas to be found by.
+        if let (Some(beginnings), false, None, None) = (&beginnings, search.superseded, &words, &search.topic) {
+            parameters.push(beginnings);
+            conditions.push(format!(
+                "n.seq IN (SELECT seq FROM knowledge_areas WHERE prefix IN (SELECT value FROM json_each(?{})))",
+                parameters.len()
+            ));
+        }
+        if let Some(topic) = &search.topic {
+            parameters.push(topic);
+            conditions.push(format!("k.topic = ?{} COLLATE NOCASE", parameters.len()));
+        }
+        if let Some(item_type) = &search.item_type {
+            parameters.push(item_type);
+            conditions.push(format!("k.item_type = ?{}", parameters.len()));
+        }
+        if !search.superseded {
+            conditions.push("k.superseded_by IS NULL".to_owned());
+        }
+        let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
+        let sql = format!("SELECT {} FROM {from} WHERE {conditions} ORDER BY {order}", columns());
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(&parameters[..])?;
+        let mut found = Vec::new();
+        while found.len() < search.most
+            && let Some(row) = rows.next()?
+        {
+            let item = Knowledge::from_row(row)?;
+            let fits =
+                search.path.as_deref().is_none_or(|path| item.affected_areas.0.iter().any(|area| area_covers(area, path)));
+            if fits {
+                found.push(item);
+            }
+        }
+        Ok(found)
     }
 
     /// One item.
@@ -76,35 +172,87 @@ impl ReadTx<'_> {
         self.query_opt(select!(Knowledge, "FROM knowledge WHERE id = ?1"), [id], Knowledge::from_row)?
             .ok_or_else(|| Error::not_found("knowledge", id))
     }
+
+    /// How an item came to be what it is: everything whose place the one that stands today has taken, directly or not,
+    /// oldest first, with the one that stands at the end.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn knowledge_history(&self, id: &str) -> Result<Vec<Knowledge>> {
+        let mut newest = self.knowledge(id)?;
+        let mut seen = BTreeSet::from([newest.id.clone()]);
+        // Another hand can have made a circle of them, or named one that is not there.
+        while let Some(newer) = &newest.superseded_by
+            && seen.insert(newer.clone())
+            && seen.len() <= MOST_HISTORY
+        {
+            match self.knowledge(newer) {
+                Ok(newer) => newest = newer,
+                Err(Error::NotFound { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let mut seen = BTreeSet::from([newest.id.clone()]);
+        let mut history = vec![newest];
+        let mut at = 0;
+        while at < history.len() && history.len() < MOST_HISTORY {
+            let older = self.query(
+                select!(Knowledge, "FROM knowledge WHERE superseded_by = ?1 ORDER BY created_at DESC, id DESC"),
+                [&history[at].id],
+                Knowledge::from_row,
+            )?;
+            history.extend(older.into_iter().filter(|item| seen.insert(item.id.clone())));
+            at += 1;
+        }
+        history[1..].sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
+        history.reverse();
+        Ok(history)
+    }
+
+    /// Decisions that stand on a topic, the newest first.
+    fn standing_decisions(&self, topic: &str) -> Result<Vec<Knowledge>> {
+        self.search_knowledge(&KnowledgeSearch {
+            topic: Some(topic.to_owned()),
+            item_type: Some(KnowledgeType::Decision),
+            ..KnowledgeSearch::default()
+        })
+    }
 }
 
-fn area_covers(area: &str, path: &str) -> bool {
-    globset::Glob::new(area).is_ok_and(|glob| glob.compile_matcher().is_match(path))
-        || (area.ends_with('/') && path.starts_with(area))
+fn area(text: &str) -> Result<String> {
+    let area = text.strip_prefix("./").unwrap_or(text);
+    if area.trim().is_empty() || area.starts_with('/') {
+        return Err(Error::Invalid(format!("area {text:?} is no glob of files in the repository; write it as src/**")));
+    }
+    globset::Glob::new(area).map_err(|error| Error::Invalid(format!("area {text:?} is no glob: {error}")))?;
+    Ok(area.to_owned())
 }
 
 impl WriteTx<'_> {
-    /// Records something learned and tells the loops. A decision on the topic of one that stands is also a conflict.
+    /// Records something learned and tells the loops. A decision on the topic of others that stand, and whose place it does
+    /// not take, is also a conflict with each of them (with the newest eight, if there are more).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a confidence outside 0 to 1 or an area that is no glob.
+    /// [`Error::Invalid`] for no content or too much, a confidence outside 0 to 1, or an area that is no glob;
+    /// [`Error::NotFound`] for an unknown loop or item; [`Error::Refused`] if an item to be superseded no longer stands.
     pub fn add_knowledge(&self, new: &NewKnowledge, by: &ActorId) -> Result<String> {
         if !(0.0..=1.0).contains(&new.confidence) {
             return Err(Error::Invalid(format!("confidence {} is not between 0 and 1", new.confidence)));
         }
+        if new.content.trim().is_empty() {
+            return Err(Error::Invalid("there is nothing to record; say what was learned".to_owned()));
+        }
+        let bytes = new.content.len().max(new.evidence.as_deref().map_or(0, str::len));
+        if bytes > MOST_KNOWLEDGE_BYTES {
+            return Err(Error::Invalid(format!(
+                "an item of {bytes} bytes is too long (at most {MOST_KNOWLEDGE_BYTES}); put it in a file and name that"
+            )));
+        }
         if let Some(loop_id) = &new.loop_id {
             self.loop_row(loop_id)?;
         }
-        for area in &new.affected_areas {
-            globset::Glob::new(area).map_err(|error| Error::Invalid(format!("area {area:?} is no glob: {error}")))?;
-        }
-        let standing = match (&new.topic, new.item_type) {
-            (Some(topic), KnowledgeType::Decision) => self
-                .search_knowledge(Some(topic), None, &[])?
-                .into_iter()
-                .find(|item| item.item_type == KnowledgeType::Decision && item.content != new.content),
-            _ => None,
-        };
+        let areas = new.affected_areas.iter().map(|text| area(text)).collect::<Result<Vec<_>>>()?;
+        let topic = new.topic.as_deref().map(str::trim).filter(|topic| !topic.is_empty());
         let id = new_id();
         self.execute(
             "INSERT INTO knowledge (id, loop_id, item_type, topic, content, confidence, evidence, affected_areas, created_at)
@@ -113,52 +261,56 @@ impl WriteTx<'_> {
                 id,
                 new.loop_id,
                 new.item_type,
-                new.topic,
+                topic,
                 new.content,
                 new.confidence,
                 new.evidence,
-                json(&new.affected_areas),
+                json(&areas),
                 self.now()
             ],
         )?;
+        for old in &new.supersedes {
+            self.supersede_knowledge(old, &id)?;
+        }
         let recorded = self.publish(&NewEvent::new(
             by.clone(),
             KnowledgeRecorded {
                 knowledge_id: id.clone(),
                 loop_id: new.loop_id.clone(),
                 item_type: new.item_type.to_string(),
-                topic: new.topic.clone(),
+                topic: topic.map(str::to_owned),
                 content: new.content.clone(),
             },
         ))?;
-        if let Some(standing) = standing {
+        let (Some(topic), KnowledgeType::Decision) = (topic, new.item_type) else { return Ok(id) };
+        let standing = self.standing_decisions(topic)?;
+        for other in standing.into_iter().filter(|item| item.id != id && item.content != new.content).take(MOST_CONFLICTS) {
             let payload = KnowledgeConflict {
                 new_knowledge_id: id.clone(),
-                existing_knowledge_id: standing.id,
-                conflict_description: format!(
-                    "two decisions stand on {:?}: {:?} and {:?}",
-                    new.topic.as_deref().unwrap_or_default(),
-                    standing.content,
-                    new.content
-                ),
+                existing_knowledge_id: other.id,
+                conflict_description: format!("two decisions stand on {topic:?}: {:?} and {:?}", other.content, new.content),
             };
-            self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(Some(recorded)))?;
+            self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(Some(recorded.clone())))?;
         }
         Ok(id)
     }
 
-    /// One item takes another's place; the history stays.
+    /// One item takes another's place; the history stays. As both must stand, no circle can come of it.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] if it is superseded already.
+    /// [`Error::NotFound`]; [`Error::Refused`] if either is superseded already.
     pub fn supersede_knowledge(&self, id: &str, by: &str) -> Result<()> {
-        let item = self.knowledge(id)?;
-        self.knowledge(by)?;
         if id == by {
             return Err(Error::Invalid("an item cannot take its own place".to_owned()));
         }
-        if let Some(newer) = item.superseded_by {
-            return Err(Error::Refused(format!("knowledge {id} is superseded by {newer} already")));
+        let (old, new) = (self.knowledge(id)?, self.knowledge(by)?);
+        for item in [&old, &new] {
+            if let Some(newer) = &item.superseded_by {
+                return Err(Error::Refused(format!(
+                    "knowledge {} is superseded by {newer} already; see loopctl knowledge history {}",
+                    item.id, item.id
+                )));
+            }
         }
         self.execute("UPDATE knowledge SET superseded_by = ?2 WHERE id = ?1", [id, by])?;
         Ok(())

@@ -35,7 +35,7 @@ impl ReadTx<'_> {
         self.query(
             "SELECT coalesce(CASE ?1 WHEN 'test' THEN test_id WHEN 'day' THEN substr(recorded_at, 1, 10) ELSE loop_id END, '') AS key,
                count(*), sum(tokens_estimated), sum(duration_seconds)
-             FROM usage WHERE ?2 IS NULL OR recorded_at >= ?2 GROUP BY key ORDER BY key",
+             FROM usage WHERE recorded_at >= coalesce(?2, '') GROUP BY key ORDER BY key",
             rusqlite::params![by, since],
             |row| {
                 Ok(UsageTotal {
@@ -120,5 +120,33 @@ impl WriteTx<'_> {
             rusqlite::params![id, loop_id, test, tokens.max(0), seconds.max(0), json(&files), self.now()],
         )?;
         Ok(id)
+    }
+
+    /// Records what an attempt at a test that began then has cost, so far as the agent has not recorded it itself: its own
+    /// count of tokens stands in place of an estimate, and the time that it gave is taken off. Gives the tokens of the
+    /// attempt.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn record_attempt_usage(
+        &self,
+        loop_id: &LoopId,
+        test: &TestId,
+        begun: Option<Timestamp>,
+        tokens: i64,
+        seconds: i64,
+        files: &[String],
+    ) -> Result<i64> {
+        let (own_tokens, own_seconds): (i64, i64) = self
+            .query_opt(
+                "SELECT coalesce(sum(tokens_estimated), 0), coalesce(sum(duration_seconds), 0) FROM usage
+                 WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3",
+                rusqlite::params![test, loop_id, begun],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?
+            .unwrap_or_default();
+        let counted = if own_tokens > 0 { 0 } else { tokens.max(0) };
+        self.record_usage(Some(loop_id), Some(test), counted, seconds - own_seconds, files)?;
+        Ok(own_tokens + counted)
     }
 }

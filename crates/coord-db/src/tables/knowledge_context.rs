@@ -1,0 +1,259 @@
+//! What touches a test, the most relevant first, in so many bytes: for the agent that is to work on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::knowledge::{area_covers, beginnings, columns, full_text};
+use super::{Knowledge, Test};
+use crate::{KnowledgeType, ReadTx, Result};
+
+/// How many bytes of knowledge a test is told unless something else is asked for.
+pub const KNOWLEDGE_CONTEXT_BYTES: usize = 12_000;
+/// How much of one item is told, in bytes; where the rest is found is said.
+const MOST_ITEM_BYTES: usize = 2_000;
+/// How many items of each origin are weighed, the newest ones: what makes the cost independent of how much is known.
+const MOST_CANDIDATES: usize = 300;
+/// How many items are taken for their words alone.
+const MOST_BY_WORDS: usize = 40;
+/// A word that stands in more items than this tells no test from another, and costs more than it says.
+const COMMON_WORD_ITEMS: i64 = 300;
+/// How many of a test's words are looked for.
+const MOST_TEST_WORDS: usize = 24;
+/// How many globs of a test's scope are looked at.
+const MOST_SCOPES: usize = 64;
+/// Kept free for the line that says what was left out.
+const LEFT_OUT_BYTES: usize = 160;
+
+/// What is known that touches a test.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KnowledgeContext {
+    /// The items that are told, the most relevant first.
+    pub items: Vec<Knowledge>,
+    /// How many more touch the test.
+    pub left_out: usize,
+    /// Whether even more may touch it than were counted.
+    pub more: bool,
+    /// What the agent reads: one list item for each, and what was left out. Empty if nothing is known.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// Why an item touches a test; the first reason is the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    Area,
+    Topic,
+    Words,
+    Everything,
+}
+
+/// The beginning of a glob without any wildcard, up to its last slash; the whole of it if it has none. As the view
+/// `knowledge_scopes` has it.
+fn literal_beginning(glob: &str) -> &str {
+    match glob.find(['*', '?', '[', '{', '\\']) {
+        None => glob,
+        Some(at) => glob[..at].rfind('/').map_or("", |slash| &glob[..=slash]),
+    }
+}
+
+fn overlap(area: &str, scope: &str) -> bool {
+    area_covers(area, scope) || area_covers(scope, area)
+}
+
+/// What weighs more at the same relevance: what one must not do before what is nice to know.
+const fn weight(item_type: KnowledgeType) -> u8 {
+    match item_type {
+        KnowledgeType::Warning => 0,
+        KnowledgeType::Decision => 1,
+        KnowledgeType::Pattern => 2,
+        KnowledgeType::Fact => 3,
+    }
+}
+
+/// The words of a test that can tell it from others.
+fn words_of(test: &Test) -> Vec<String> {
+    let notes = test.notes.as_deref().unwrap_or_default();
+    let spec: String = test.spec_content.as_deref().unwrap_or_default().chars().take(4_000).collect();
+    let mut seen = BTreeSet::new();
+    format!("{} {} {notes} {spec}", test.id, test.category)
+        .split(|character: char| !character.is_alphanumeric())
+        .filter(|word| word.chars().count() >= 4)
+        .map(str::to_lowercase)
+        .filter(|word| seen.insert(word.clone()))
+        .take(MOST_TEST_WORDS)
+        .collect()
+}
+
+/// One item as a list item. Further lines are indented, so that no content can pass for an item of its own.
+fn list_item(item: &Knowledge) -> String {
+    let by = item.loop_id.as_ref().map_or("human", |id| id.as_str());
+    let topic = item.topic.as_deref().map(|topic| format!("{topic}: ")).unwrap_or_default();
+    let mut content = item.content.trim();
+    let mut rest = String::new();
+    if content.len() > MOST_ITEM_BYTES {
+        let cut = (0..=MOST_ITEM_BYTES).rev().find(|at| content.is_char_boundary(*at)).unwrap_or(0);
+        rest = format!(" … ({} bytes more: loopctl knowledge history {})", content.len() - cut, item.id);
+        content = &content[..cut];
+    }
+    let plain = |text: &str| -> String {
+        let text: String =
+            text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect();
+        text.lines().collect::<Vec<_>>().join("\n  ")
+    };
+    format!("- {} ({by}) {}{}{rest}\n", item.item_type, plain(&topic), plain(content))
+}
+
+type Candidates = BTreeMap<i64, Reason>;
+
+fn take(candidates: &mut Candidates, seq: i64, reason: Reason) {
+    candidates.entry(seq).and_modify(|known| *known = reason.min(*known)).or_insert(reason);
+}
+
+impl ReadTx<'_> {
+    /// What touches a test, in at most so many bytes of text, the most relevant first: what is about its files, then what
+    /// has its category or id as topic, then what shares its words, then what is about everything; warnings before
+    /// decisions, patterns and facts, then by confidence, the newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn knowledge_context(&self, test: &Test, most_bytes: usize) -> Result<KnowledgeContext> {
+        let (candidates, more) = self.candidates(test)?;
+        let mut items = Vec::with_capacity(candidates.len());
+        let sql = format!(
+            "SELECT {}, n.seq FROM knowledge_numbers AS n CROSS JOIN knowledge AS k ON k.id = n.knowledge_id
+             WHERE n.seq = ?1 AND k.superseded_by IS NULL",
+            columns()
+        );
+        for (seq, reason) in candidates {
+            let Some(item) = self.query_opt(&sql, [seq], Knowledge::from_row)? else { continue };
+            let elsewhere = reason == Reason::Words && !test.scope.0.is_empty() && !item.affected_areas.0.is_empty();
+            if !elsewhere {
+                items.push((reason, seq, item));
+            }
+        }
+        items.sort_by(|(reason, seq, item), (other_reason, other_seq, other)| {
+            (reason, weight(item.item_type))
+                .cmp(&(other_reason, weight(other.item_type)))
+                .then(other.confidence.total_cmp(&item.confidence))
+                .then(other_seq.cmp(seq))
+        });
+        let mut said = BTreeSet::new();
+        let mut context = KnowledgeContext { items: Vec::new(), left_out: 0, more, text: String::new() };
+        for (_, _, item) in items {
+            // What several loops have found out alike is told once.
+            if !said.insert((item.topic.clone(), item.content.clone())) {
+                continue;
+            }
+            let line = list_item(&item);
+            if context.text.len() + line.len() + LEFT_OUT_BYTES <= most_bytes {
+                context.text.push_str(&line);
+                context.items.push(item);
+            } else {
+                context.left_out += 1;
+            }
+        }
+        if context.left_out > 0 {
+            let (number, least) = (context.left_out, if context.more { "at least " } else { "" });
+            let _ = writeln!(
+                context.text,
+                "({least}{number} less relevant are left out; find them with: loopctl knowledge search WORDS or --path FILE)"
+            );
+            context.text.truncate(most_bytes);
+        }
+        Ok(context)
+    }
+
+    /// What may touch a test, and whether some of it was not looked at.
+    fn candidates(&self, test: &Test) -> Result<(Candidates, bool)> {
+        let mut candidates = Candidates::new();
+        let mut more = false;
+        let most = MOST_CANDIDATES as i64;
+        let mut looked: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
+        let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        for scope in test.scope.0.iter().take(MOST_SCOPES) {
+            let scope = scope.strip_prefix("./").unwrap_or(scope);
+            let beginning = literal_beginning(scope);
+            for prefix in beginnings(beginning) {
+                if !looked.contains_key(&prefix) {
+                    let found = self.query(
+                        "SELECT seq, area FROM knowledge_areas WHERE prefix = ?1 ORDER BY seq DESC LIMIT ?2",
+                        rusqlite::params![prefix, most],
+                        pair,
+                    )?;
+                    looked.insert(prefix.clone(), found);
+                }
+            }
+            let below = format!("{beginning}\u{0}");
+            if beginning != scope || scope.ends_with('/') {
+                // A scope that begins nowhere can touch anything: the newest are looked at.
+                let found = if beginning.is_empty() {
+                    self.query(
+                        "SELECT seq, area FROM knowledge_areas INDEXED BY knowledge_areas_seq WHERE prefix <> '/'
+                         ORDER BY seq DESC LIMIT ?1",
+                        [most],
+                        pair,
+                    )?
+                } else {
+                    self.query(
+                        "SELECT seq, area FROM knowledge_areas WHERE prefix > ?1 AND prefix < ?1 || char(1114111)
+                         ORDER BY seq DESC LIMIT ?2",
+                        rusqlite::params![beginning, most],
+                        pair,
+                    )?
+                };
+                looked.insert(below.clone(), found);
+            }
+            // Many items are about one area, and to compile a glob costs more than to find an item.
+            let mut touched: BTreeMap<&str, bool> = BTreeMap::new();
+            let places = beginnings(beginning).into_iter().chain([below]);
+            for found in places.filter_map(|place| looked.get(&place)) {
+                more |= found.len() == MOST_CANDIDATES;
+                for (seq, area) in found {
+                    if *touched.entry(area).or_insert_with(|| overlap(area, scope)) {
+                        take(&mut candidates, *seq, Reason::Area);
+                    }
+                }
+            }
+        }
+        for topic in [test.category.as_str(), test.id.as_str()].into_iter().filter(|topic| !topic.is_empty()) {
+            let found: Vec<i64> = self.query(
+                "SELECT n.seq FROM knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id
+                 WHERE k.topic = ?1 COLLATE NOCASE AND k.superseded_by IS NULL ORDER BY n.seq DESC LIMIT ?2",
+                rusqlite::params![topic, most],
+                |row| row.get(0),
+            )?;
+            more |= found.len() == MOST_CANDIDATES;
+            found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Topic));
+        }
+        let mut telling = Vec::new();
+        for word in words_of(test) {
+            let items: i64 = self.value(
+                "SELECT count(*) FROM (SELECT 1 FROM knowledge_words WHERE knowledge_words MATCH ?1 LIMIT ?2)",
+                rusqlite::params![full_text(std::slice::from_ref(&word), " "), COMMON_WORD_ITEMS + 1],
+            )?;
+            if (1..=COMMON_WORD_ITEMS).contains(&items) {
+                telling.push(word);
+            }
+        }
+        if let Some(words) = full_text(&telling, " OR ") {
+            let found: Vec<i64> = self.query(
+                "SELECT rowid FROM knowledge_words WHERE knowledge_words MATCH ?1
+                   AND EXISTS (SELECT 1 FROM knowledge_areas AS a WHERE a.seq = knowledge_words.rowid)
+                 ORDER BY rank LIMIT ?2",
+                rusqlite::params![words, MOST_BY_WORDS as i64],
+                |row| row.get(0),
+            )?;
+            found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Words));
+        }
+        let everything: Vec<i64> = self.query(
+            "SELECT seq FROM knowledge_areas WHERE prefix = '/' AND area = '' ORDER BY seq DESC LIMIT ?1",
+            [most],
+            |row| row.get(0),
+        )?;
+        more |= everything.len() == MOST_CANDIDATES;
+        everything.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Everything));
+        Ok((candidates, more))
+    }
+}

@@ -1,0 +1,194 @@
+//! What the work has cost: by loop, test or day, beside the budgets, for each verified test, with rework charged to the loop
+//! that caused it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Rework, UsageTotal};
+use crate::config::BudgetConfig;
+use crate::{ReadTx, Result, Timestamp};
+
+/// What a report adds up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsageKey {
+    /// Who spent it.
+    Loop,
+    /// On what it was spent.
+    Test,
+    /// When, by the day in UTC.
+    Day,
+}
+
+impl UsageKey {
+    /// As [`ReadTx::usage_totals`] takes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loop => "loop",
+            Self::Test => "test",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// How much of a budget is used. Only budgets that have a limit are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BudgetUse {
+    /// As the settings name it: `tokens_per_day`, `tests_per_day`, `tokens_per_test`, `minutes_per_test`.
+    pub budget: &'static str,
+    /// How much is used.
+    pub used: i64,
+    /// How much may be.
+    pub limit: i64,
+    /// The one of the other, rounded down.
+    pub percent: i64,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UsageLine {
+    /// Which loop, test or day; empty for what names none.
+    pub key: String,
+    /// Records of use.
+    pub records: i64,
+    /// Tokens spent.
+    pub tokens_estimated: i64,
+    /// Seconds spent.
+    pub duration_seconds: i64,
+    /// Verified passes in the same time.
+    pub passed: i64,
+    /// Of what was spent, what another loop is charged with.
+    pub rework_suffered_tokens: i64,
+    /// As above, in seconds.
+    pub rework_suffered_seconds: i64,
+    /// What others have spent because of this loop; 0 by test and by day.
+    pub rework_caused_tokens: i64,
+    /// As above, in seconds.
+    pub rework_caused_seconds: i64,
+    /// What it is charged with, `tokens_estimated - rework_suffered_tokens + rework_caused_tokens`, for each pass.
+    pub tokens_per_passed: Option<i64>,
+    /// As above, in seconds.
+    pub seconds_per_passed: Option<i64>,
+    /// Budgets that its use counts against. By loop: its own part of what all have for today.
+    pub budgets: Vec<BudgetUse>,
+}
+
+fn budget(budget: &'static str, used: i64, limit: i64) -> Option<BudgetUse> {
+    let percent = i64::try_from(i128::from(used) * 100 / i128::from(limit.max(1))).unwrap_or(i64::MAX);
+    (limit > 0).then_some(BudgetUse { budget, used, limit, percent })
+}
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+impl ReadTx<'_> {
+    /// Use since a moment, added up.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn usage_report(&self, by: UsageKey, since: Option<Timestamp>, budgets: &BudgetConfig) -> Result<Vec<UsageLine>> {
+        let mut lines: BTreeMap<String, UsageLine> = BTreeMap::new();
+        let line = |lines: &mut BTreeMap<String, UsageLine>, key: &str, change: &dyn Fn(&mut UsageLine)| {
+            let new = || UsageLine { key: key.to_owned(), ..UsageLine::default() };
+            change(lines.entry(key.to_owned()).or_insert_with(new));
+        };
+        for total in self.usage_totals(by.as_str(), since)? {
+            line(&mut lines, &total.key, &|line| {
+                line.records = total.records;
+                line.tokens_estimated = total.tokens_estimated;
+                line.duration_seconds = total.duration_seconds;
+            });
+        }
+        for (key, passed) in self.passes(by, since)? {
+            line(&mut lines, &key, &|line| line.passed = passed);
+        }
+        for row in self.rework(since)? {
+            // What a loop breaks and mends itself is in its own use.
+            if row.loop_id.as_ref() == Some(&row.charged_to) {
+                continue;
+            }
+            let payer = match by {
+                UsageKey::Loop => row.loop_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+                UsageKey::Test => row.test_id.to_string(),
+                UsageKey::Day => row.recorded_at.to_rfc3339()[..10].to_owned(),
+            };
+            line(&mut lines, &payer, &|line| suffer(line, &row));
+            if by == UsageKey::Loop {
+                line(&mut lines, row.charged_to.as_str(), &|line| {
+                    line.rework_caused_tokens += row.tokens_estimated;
+                    line.rework_caused_seconds += row.duration_seconds;
+                });
+            }
+        }
+        let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
+        let today = if by == UsageKey::Loop { self.usage_totals("loop", Some(midnight))? } else { Vec::new() };
+        let mut report: Vec<UsageLine> = lines.into_values().collect();
+        for line in &mut report {
+            if line.passed > 0 {
+                let charged = line.tokens_estimated - line.rework_suffered_tokens + line.rework_caused_tokens;
+                let seconds = line.duration_seconds - line.rework_suffered_seconds + line.rework_caused_seconds;
+                line.tokens_per_passed = Some(charged / line.passed);
+                line.seconds_per_passed = Some(seconds / line.passed);
+            }
+            line.budgets = self.budgets_of(by, line, &today, budgets)?;
+        }
+        Ok(report)
+    }
+
+    fn budgets_of(
+        &self,
+        by: UsageKey,
+        line: &UsageLine,
+        today: &[UsageTotal],
+        budgets: &BudgetConfig,
+    ) -> Result<Vec<BudgetUse>> {
+        let used = match by {
+            UsageKey::Loop => {
+                let tokens = today.iter().find(|total| total.key == line.key).map_or(0, |total| total.tokens_estimated);
+                vec![budget("tokens_per_day", tokens, budgets.tokens_per_day)]
+            }
+            // A budget counts from the test's beginning, whatever time the report is about.
+            UsageKey::Test => match line.key.parse() {
+                Ok(test) => {
+                    let (tokens, seconds) = self.usage_of_test(&test)?;
+                    vec![
+                        budget("tokens_per_test", tokens, budgets.tokens_per_test),
+                        budget("minutes_per_test", seconds / 60, budgets.minutes_per_test),
+                    ]
+                }
+                Err(_) => Vec::new(),
+            },
+            UsageKey::Day => {
+                let mut used = vec![budget("tokens_per_day", line.tokens_estimated, budgets.tokens_per_day)];
+                // How many were tried is known of the day that is, not of one that is over.
+                if self.now().to_rfc3339().starts_with(&line.key) && !line.key.is_empty() {
+                    let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
+                    used.push(budget("tests_per_day", self.tests_tried_since(midnight)?, budgets.tests_per_day));
+                }
+                used
+            }
+        };
+        Ok(used.into_iter().flatten().collect())
+    }
+
+    fn passes(&self, by: UsageKey, since: Option<Timestamp>) -> Result<Vec<(String, i64)>> {
+        let key = match by {
+            UsageKey::Loop => "json_extract(payload, '$.loop_id')",
+            UsageKey::Test => "json_extract(payload, '$.test_id')",
+            UsageKey::Day => "substr(timestamp, 1, 10)",
+        };
+        self.query(
+            &format!(
+                "SELECT coalesce({key}, '') AS key, count(*) FROM events
+                 WHERE event_type = 'test_passed' AND timestamp >= coalesce(?1, '') GROUP BY key"
+            ),
+            [since],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+}
+
+fn suffer(line: &mut UsageLine, row: &Rework) {
+    line.rework_suffered_tokens += row.tokens_estimated;
+    line.rework_suffered_seconds += row.duration_seconds;
+}
