@@ -36,6 +36,7 @@ macro_rules! select {
     }};
 }
 
+mod acquire;
 mod alerts;
 mod change_requests;
 mod check;
@@ -62,6 +63,7 @@ mod usage;
 mod wait_graph;
 mod worktree_changes;
 
+pub use acquire::{Acquire, AcquireRequest, Blocker, Grant, Waiting};
 pub use alerts::{Alert, AlertRaised, NewAlert};
 pub use change_requests::ChangeRequest;
 pub use check::Problem;
@@ -75,7 +77,7 @@ pub use events::{Event, EventFilter, TestMark};
 pub use journal::JournalEntry;
 pub use keep::DatabaseFacts;
 pub use knowledge::{Knowledge, NewKnowledge};
-pub use leases::{Acquire, AcquireRequest, Blocker, Grant, Lease, LeaseRequest, Waiting};
+pub use leases::{Lease, LeaseRequest};
 pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
 pub use migrations::Migration;
 pub use pauses::Pause;
