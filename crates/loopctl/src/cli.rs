@@ -300,12 +300,16 @@ pub enum Command {
     /// Record and find what the loops have learned
     #[command(subcommand)]
     Knowledge(KnowledgeCommand),
-    /// Take ownership of a resource, or list who owns what
+    /// Take ownership of a resource, give it up, or list who owns what
     Own {
-        #[arg(requires = "loop_id")]
+        #[arg(requires = "what")]
         path: Option<String>,
-        #[arg(long = "loop", value_name = "LOOP", requires = "path")]
+        /// The owner; alone: list what it owns
+        #[arg(long = "loop", value_name = "LOOP", group = "what")]
         loop_id: Option<LoopId>,
+        /// Give it up (--as LOOP, or the human for it): others may own it then
+        #[arg(long, group = "what", requires = "path", conflicts_with = "loop_id")]
+        release: bool,
         #[arg(long = "type", default_value = "file")]
         resource_type: ResourceType,
         #[arg(long)]

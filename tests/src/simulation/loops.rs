@@ -499,7 +499,7 @@ impl LoopActor {
         });
         match recorded {
             Ok(_) => Step::now(format!("records that {test} passed")),
-            Err(Error::Refused(_)) => {
+            Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
                 // Another loop has it by now; it will find the commit on the branch.
                 world.write(|tx| tx.end_operation(&entry.id, false)).expect("ending the operation");
                 Step::now(format!("cannot record {test} any more"))
@@ -542,7 +542,7 @@ impl LoopActor {
                 }
                 Step::now(format!("fails {} ({category}): {status}", attempt.test))
             }
-            Err(Error::Refused(_)) => {
+            Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
                 world.write(|tx| Self::let_go(tx, &id, "not in hand", None)).expect("letting go");
                 Step::now(format!("no longer has {} in hand", attempt.test))
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Lease, LeaseRequest, StringList, json};
+use super::{Lease, LeaseRequest, OwnedByOther, StringList, json};
 use crate::payload::FileLocked;
 use crate::{ActorId, Error, LeasePath, LoopId, NewEvent, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx, new_id};
 
@@ -42,12 +42,15 @@ pub struct Grant {
 /// Who is in the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Blocker {
-    /// The lease in the way, or the wanted path that an earlier waiter is ahead for.
+    /// The lease in the way, the wanted path that an earlier waiter is ahead for, or the resource that another loop owns.
     pub file_path: LeasePath,
-    /// Its holder, or the waiter.
+    /// Its holder, the waiter, or the owner.
     pub locked_by: String,
-    /// When the lease ends unless renewed; none for a waiter, or a lease without end.
+    /// When the lease ends unless renewed; none for a waiter, a lease without end, or an owner.
     pub expires_at: Option<Timestamp>,
+    /// The loop that owns the path, if that is what is in the way: waiting ends no ownership, asking for leave does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owned_by: Option<LoopId>,
     /// What the asker wanted.
     #[serde(skip)]
     pub wanted: LeasePath,
@@ -69,8 +72,25 @@ pub enum Waiting {
     Granted(Grant),
     /// Not yet.
     Queued(Vec<Blocker>),
-    /// The time to wait is over, or the request was withdrawn; it is gone.
+    /// The time to wait is over, the request was withdrawn, or another loop owns a path; it is gone.
     GaveUp(Vec<Blocker>),
+}
+
+impl Blocker {
+    fn owner(owned: OwnedByOther) -> Self {
+        Self {
+            file_path: LeasePath::trusted(owned.resource.path),
+            locked_by: owned.resource.owner_loop.to_string(),
+            expires_at: None,
+            owned_by: Some(owned.resource.owner_loop),
+            wanted: owned.wanted,
+        }
+    }
+}
+
+/// True if waiting is in vain: another loop owns a path.
+fn in_vain(blockers: &[Blocker]) -> bool {
+    blockers.iter().any(|blocker| blocker.owned_by.is_some())
 }
 
 /// Others' live leases, each with the wanted path that it excludes, and their expired ones.
@@ -189,7 +209,8 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Acquires all paths or none. A refusal leaves nothing behind.
+    /// Acquires all paths or none. A refusal leaves nothing behind. What another loop owns is refused as what it holds is,
+    /// with [`Blocker::owned_by`].
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown loop, [`Error::Invalid`] for an empty set or a TTL below one second.
@@ -202,7 +223,8 @@ impl WriteTx<'_> {
     }
 
     /// Acquires all paths, or queues for every one of them: with edges to those who hold them and to the live waiters that
-    /// are ahead. The caller asks again with [`WriteTx::ask_again`] when something has changed.
+    /// are ahead. The caller asks again with [`WriteTx::ask_again`] when something has changed. Nobody queues for what
+    /// another loop owns: that gives up at once.
     ///
     /// # Errors
     /// As [`WriteTx::acquire`].
@@ -215,7 +237,7 @@ impl WriteTx<'_> {
         self.validate(request)?;
         match self.try_acquire(request, None, silent_seconds)? {
             Ok(grant) => Ok((None, Waiting::Granted(grant))),
-            Err(blockers) if wait_until <= self.now() => Ok((None, Waiting::GaveUp(blockers))),
+            Err(blockers) if wait_until <= self.now() || in_vain(&blockers) => Ok((None, Waiting::GaveUp(blockers))),
             Err(blockers) => {
                 let id = new_id();
                 self.execute(
@@ -250,7 +272,7 @@ impl WriteTx<'_> {
                 self.withdraw_request(id)?;
                 Ok(Waiting::Granted(grant))
             }
-            Err(blockers) if row.wait_until <= self.now() => {
+            Err(blockers) if row.wait_until <= self.now() || in_vain(&blockers) => {
                 self.withdraw_request(id)?;
                 Ok(Waiting::GaveUp(blockers))
             }
@@ -308,16 +330,16 @@ impl WriteTx<'_> {
         own: Option<&str>,
         silent_seconds: i64,
     ) -> Result<Result<Grant, Vec<Blocker>>> {
+        let owned = self.owned_by_others(&request.loop_id, &request.paths)?;
         let (live, expired) = self.others_in_the_way(&request.loop_id, &request.paths)?;
-        let mut blockers: Vec<Blocker> = live
-            .into_iter()
-            .map(|(lease, wanted)| Blocker {
-                file_path: lease.file_path,
-                locked_by: lease.locked_by,
-                expires_at: lease.expires_at,
-                wanted,
-            })
-            .collect();
+        let mut blockers: Vec<Blocker> = owned.into_iter().map(Blocker::owner).collect();
+        blockers.extend(live.into_iter().map(|(lease, wanted)| Blocker {
+            file_path: lease.file_path,
+            locked_by: lease.locked_by,
+            expires_at: lease.expires_at,
+            owned_by: None,
+            wanted,
+        }));
         let anyone_waits: bool = self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS NOT ?1)", [own])?;
         if anyone_waits {
             let waiters = self.waiters()?;
@@ -329,6 +351,7 @@ impl WriteTx<'_> {
                     file_path: path.clone(),
                     locked_by: waiter.loop_id.to_string(),
                     expires_at: None,
+                    owned_by: None,
                     wanted: path,
                 });
             }

@@ -128,6 +128,19 @@ impl WriteTx<'_> {
         if leases > 0 {
             return Err(Error::Refused(format!("loop {id} still holds {leases} leases; release them first")));
         }
+        let owned: i64 = self.value("SELECT count(*) FROM resources WHERE owner_loop = ?1", [id])?;
+        if owned > 0 {
+            return Err(Error::Refused(format!(
+                "loop {id} still owns {owned} resources; see loopctl own --loop {id}, and give each up with loopctl own PATH --release"
+            )));
+        }
+        let asked: i64 =
+            self.value("SELECT count(*) FROM change_requests WHERE requestor_loop = ?1 OR owner_loop = ?1", [id])?;
+        if asked > 0 {
+            return Err(Error::Refused(format!(
+                "loop {id} has a part in {asked} change requests (loopctl request list); a loop with a history stays"
+            )));
+        }
         self.execute("DELETE FROM component_health WHERE component = ?1", [id])?;
         self.execute("DELETE FROM loops WHERE id = ?1", [id]).map_err(|error| match error {
             Error::Sqlite(_) => {

@@ -219,6 +219,8 @@ impl ReadTx<'_> {
                    AND (depends_on IS NULL
                         OR EXISTS (SELECT 1 FROM tests AS d WHERE d.id = t.depends_on AND d.status = 'passed'))
                    AND (not_before IS NULL OR not_before <= ?2) AND (automatable = 1 OR ?3 = 0)
+                   AND NOT EXISTS (SELECT 1 FROM change_request_tests AS w JOIN change_requests AS r ON r.id = w.request_id
+                                   WHERE w.test_id = t.id AND r.status = 'pending')
                  ORDER BY id LIMIT 1"
             ),
             rusqlite::params![loop_id, self.now(), automatable_only],
@@ -432,7 +434,9 @@ impl WriteTx<'_> {
                 .collect::<Map<_, _>>(),
             commit: attempt.commit.clone(),
         };
-        self.publish(&NewEvent::new(ActorId::from(loop_id), payload))
+        let passed = self.publish(&NewEvent::new(ActorId::from(loop_id), payload))?;
+        self.apply_changes_for(id, &passed)?;
+        Ok(passed)
     }
 
     /// Records a pass whose commit is on the integration branch already: from in progress, or from pending if the loop's
@@ -585,6 +589,12 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_error = NULL, error_category = NULL,
                passed_at = NULL, verified_at = NULL, not_before = NULL, commit_hash = NULL, give_backs = 0 WHERE id = ?1",
+            [id],
+        )?;
+        // At the beginning it may ask again for what it was denied.
+        self.execute(
+            "DELETE FROM change_request_tests WHERE test_id = ?1
+               AND request_id IN (SELECT id FROM change_requests WHERE status = 'rejected')",
             [id],
         )?;
         Ok(())
