@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Blocker, Database, Error, EventFilter, LeasePath, LoopId, LoopStatus, ManualClock, NewLoop,
-    RequestStatus, RequestType, ResourceType, Timestamp, Waiting,
+    Acquire, AcquireRequest, ActorId, Blocker, Database, Error, EventFilter, LeasePath, LoopId, LoopStatus, ManualClock,
+    NewLoop, RequestStatus, RequestType, ResourceType, Timestamp, Waiting,
 };
 
 struct World {
@@ -147,8 +147,7 @@ fn waiting_does_not_help_and_ends_when_what_is_waited_for_becomes_owned() {
     assert_eq!((request, owners(&blockers)), (None, vec!["mine of a".to_owned()]));
 
     world.db.write(|tx| tx.acquire(&want("a", &["later"]), 5)).unwrap();
-    let (request, _) =
-        world.db.write(|tx| tx.acquire_or_queue(&want("b", &["later"]), tx.now().plus_seconds(600), 5)).unwrap();
+    let (request, _) = world.db.write(|tx| tx.acquire_or_queue(&want("b", &["later"]), tx.now().plus_seconds(600), 5)).unwrap();
     world.own("later", "a").unwrap();
     world.db.write(|tx| tx.release_all(&id("a"), None)).unwrap();
     let answer = world.db.write(|tx| tx.ask_again(&request.unwrap(), &want("b", &["later"]), 5)).unwrap();
@@ -288,7 +287,9 @@ fn rows_of_foreign_hands_are_borne_and_the_nearest_owner_counts() {
     // An owner that is not registered owns all the same, until the human says otherwise.
     world
         .db
-        .execute_foreign("PRAGMA foreign_keys = off; INSERT INTO resources VALUES ('lost', 'nobody', 'file', NULL, datetime('now'))")
+        .execute_foreign(
+            "PRAGMA foreign_keys = off; INSERT INTO resources VALUES ('lost', 'nobody', 'file', NULL, datetime('now'))",
+        )
         .unwrap();
     assert_eq!(world.refused("b", &["lost"]), ["lost of nobody"]);
     world.db.write(|tx| tx.disown("lost", &ActorId::human())).unwrap();

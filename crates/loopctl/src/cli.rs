@@ -274,13 +274,16 @@ pub enum Command {
         #[arg(long, value_name = "EVENT_ID")]
         caused_by: Option<EventId>,
     },
-    /// Ask for events
+    /// Ask for events, or end that
     Subscribe {
         subscriber: ActorId,
-        #[arg(long, value_delimiter = ',', required = true)]
+        #[arg(long, value_delimiter = ',', required_unless_present = "end")]
         types: Vec<String>,
         #[arg(long, value_delimiter = ',')]
         sources: Option<Vec<String>>,
+        /// End the subscription; what was still to be handled is set aside
+        #[arg(long, conflicts_with_all = ["types", "sources"])]
+        end: bool,
     },
     /// Show what a subscriber has still to handle
     Poll {

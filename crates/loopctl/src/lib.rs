@@ -103,7 +103,10 @@ fn run(cli: Cli) -> Outcome {
             let source = source.unwrap_or_else(|| cx.actor());
             exchange::publish(&cx, source, &event_type, &payload, priority, correlation, caused_by)
         }
-        Command::Subscribe { subscriber, types, sources } => exchange::subscribe(&cx, &subscriber, &types, sources.as_deref()),
+        Command::Subscribe { subscriber, end: true, .. } => exchange::unsubscribe(&cx, &subscriber),
+        Command::Subscribe { subscriber, types, sources, .. } => {
+            exchange::subscribe(&cx, &subscriber, &types, sources.as_deref())
+        }
         Command::Poll { subscriber, limit, wait } => exchange::poll(&cx, &subscriber, limit, wait),
         Command::Ack { subscriber, events } => exchange::ack(&cx, &subscriber, &events),
         Command::Knowledge(command) => share::knowledge(&cx, command),

@@ -22,7 +22,8 @@ fn a_lock_on_what_another_owns_is_refused_at_once_with_the_owners_name() {
             assert_eq!(told.stderr.lines().count(), 1);
         }
     }
-    let left = "SELECT (SELECT count(*) FROM file_locks) + (SELECT count(*) FROM lease_requests) + (SELECT count(*) FROM wait_graph)";
+    let left =
+        "SELECT (SELECT count(*) FROM file_locks) + (SELECT count(*) FROM lease_requests) + (SELECT count(*) FROM wait_graph)";
     assert_eq!(place.sql(left), "0");
     assert_eq!(place.sql("SELECT status FROM loops WHERE id = 'b'"), "stopped");
     place.run(&["lock", "src/api/x.rs", "--loop", "a"]).ok();
@@ -39,7 +40,9 @@ fn a_lock_on_what_another_owns_is_refused_at_once_with_the_owners_name() {
     assert_eq!(place.json(&["--as", "b", "request", "apply", request])["status"], "applied");
     place.run(&["lock", "src/api/x.rs", "--loop", "b"]).fails(1);
     assert_eq!(
-        place.sql("SELECT event_type || json_extract(payload, '$.status') FROM events WHERE event_type LIKE 'change%' ORDER BY rowid"),
+        place.sql(
+            "SELECT event_type || json_extract(payload, '$.status') FROM events WHERE event_type LIKE 'change%' ORDER BY rowid"
+        ),
         "change_requestedpending\nchange_resolvedapproved\nchange_resolvedapplied"
     );
 }
@@ -87,10 +90,8 @@ fn numbers_are_handed_out_once_to_however_many_ask_at_once() {
             place.spawn(&["migration", "allocate", &format!("m{at}"), "--loop", loop_id, "--file", &format!("db/{at}.sql")])
         })
         .collect();
-    let numbers: Vec<usize> = children
-        .into_iter()
-        .map(|child| ran(child.wait_with_output().unwrap()).ok().stdout.trim().parse().unwrap())
-        .collect();
+    let numbers: Vec<usize> =
+        children.into_iter().map(|child| ran(child.wait_with_output().unwrap()).ok().stdout.trim().parse().unwrap()).collect();
     assert_eq!(numbers.iter().copied().collect::<BTreeSet<_>>(), (1..=at_once).collect());
     assert_eq!(numbers.len(), at_once);
     for (at, number) in numbers.iter().enumerate() {
@@ -103,8 +104,7 @@ fn many_who_want_the_same_file_get_one_number() {
     let place = Place::with_loops();
     let children: Vec<_> =
         (0..8).map(|_| place.spawn(&["migration", "allocate", "m", "--loop", "a", "--file", "./db//1.sql"])).collect();
-    let codes: Vec<i32> =
-        children.into_iter().map(|child| ran(child.wait_with_output().unwrap()).code).collect();
+    let codes: Vec<i32> = children.into_iter().map(|child| ran(child.wait_with_output().unwrap()).code).collect();
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
     assert!(codes.iter().all(|code| [0, 1].contains(code)));
     assert_eq!(place.sql("SELECT number || file_path FROM migrations"), "1db/1.sql");

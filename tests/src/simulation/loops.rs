@@ -237,9 +237,6 @@ impl LoopActor {
                     let reason = stop.as_ref().map_or("paused", |event| event.event_type.as_str());
                     Self::let_go(tx, &id, reason, stop.as_ref())?;
                 }
-                if fault == LoopFault::RunsWhilePaused && paused {
-                    tx.set_loop_status(&id, LoopStatus::Running)?;
-                }
                 if fault != LoopFault::AcknowledgesLater {
                     tx.acknowledge(seqs.iter().copied())?;
                 }
@@ -247,6 +244,11 @@ impl LoopActor {
                 Ok((handled, seqs, stopped))
             })
             .expect("handling its events");
+        if fault == LoopFault::RunsWhilePaused && stopped.as_deref() == Some("paused") {
+            // No operation of the database does this.
+            let sql = format!("UPDATE loops SET status = 'running' WHERE id = '{id}'");
+            world.db.execute_foreign(&sql).expect("running while paused");
+        }
         let kinds: Vec<&str> = handled.iter().map(|event| event.event_type.as_str()).collect();
         let what = format!("takes {}{}", kinds.join(", "), stopped.map(|why| format!(", lets go: {why}")).unwrap_or_default());
         for event in &handled {

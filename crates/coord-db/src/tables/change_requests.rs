@@ -15,14 +15,6 @@ use crate::{
     WriteTx, new_id,
 };
 
-impl RequestStatus {
-    /// Whether a request may go from here to there.
-    #[must_use]
-    pub const fn may_become(self, to: Self) -> bool {
-        matches!((self, to), (Self::Pending, Self::Approved | Self::Rejected) | (Self::Approved, Self::Applied))
-    }
-}
-
 row! {
     /// A request.
     ChangeRequest {

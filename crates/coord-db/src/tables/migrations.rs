@@ -69,14 +69,6 @@ impl std::fmt::Display for UnusedNumber {
     }
 }
 
-impl MigrationStatus {
-    /// Whether a migration may go from here to there.
-    #[must_use]
-    pub const fn may_become(self, to: Self) -> bool {
-        matches!((self, to), (Self::Pending, Self::Applied | Self::Failed))
-    }
-}
-
 impl ReadTx<'_> {
     /// All migrations, by number.
     ///
