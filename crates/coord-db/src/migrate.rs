@@ -100,6 +100,28 @@ mod tests {
     }
 
     #[test]
+    fn the_numbers_of_an_older_file_are_known_after_the_migration() {
+        let older = Connection::open_in_memory().unwrap();
+        older.execute_batch(MIGRATIONS[0]).unwrap();
+        older
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
+                 INSERT INTO migrations (number, name) VALUES (3, 'theirs'), (12, 'ours');"
+            ))
+            .unwrap();
+        migrate(&older, None, false).unwrap();
+        let last = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT value FROM counters WHERE name = 'migration_number'", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(last(&older), 12);
+        older.execute_batch("DELETE FROM migrations;").unwrap();
+        older.execute_batch("INSERT INTO migrations (number, name) VALUES (5, 'late')").unwrap();
+        assert_eq!(last(&older), 12);
+        older.execute_batch("UPDATE migrations SET number = 20").unwrap();
+        assert_eq!(last(&older), 20);
+    }
+
+    #[test]
     fn a_newer_or_foreign_file_is_refused() {
         let newer = Connection::open_in_memory().unwrap();
         migrate(&newer, None, true).unwrap();

@@ -181,7 +181,7 @@ fn every_move_of_a_loop() {
                 if pause {
                     db.write(|tx| tx.add_pause(&id("a"), &ActorId::human(), "why", None)).unwrap();
                 }
-                let legal = !matches!((*from, *to), (_, Dead) | (Dead, Stopped)) && !(pause && *to == Running);
+                let legal = !(matches!((*from, *to), (_, Dead) | (Dead, Stopped)) || pause && *to == Running);
                 let before = content(&db);
                 let answer = db.write(|tx| tx.set_loop_status(&id("a"), *to));
                 let row = db.read(|tx| tx.loop_row(&id("a"))).unwrap();
