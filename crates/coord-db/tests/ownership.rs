@@ -284,6 +284,19 @@ fn rows_of_foreign_hands_are_borne_and_the_nearest_owner_counts() {
     assert_eq!(world.refused("b", &["dir/c.rs"]), ["dir/ of a"]);
     assert_eq!(world.refused("a", &["dir/b.rs"]), ["dir/b.rs of b"]);
     assert_eq!(world.refused("a", &["dir/"]), ["dir/b.rs of b"]);
+    // Leave of the one is none of the other.
+    world
+        .db
+        .write(|tx| {
+            tx.resolve_change(
+                &tx.request_change("dir/", &id("c"), RequestType::Modify, "")?,
+                RequestStatus::Approved,
+                &ActorId::human(),
+            )
+        })
+        .unwrap();
+    assert_eq!(world.refused("c", &["dir/c.rs"]), Vec::<String>::new());
+    assert_eq!(world.refused("c", &["dir/b.rs"]), ["dir/b.rs of b"]);
     // An owner that is not registered owns all the same, until the human says otherwise.
     world
         .db
