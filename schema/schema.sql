@@ -485,6 +485,16 @@ CREATE TABLE change_requests (
   CHECK ((status = 'pending') = (resolved_at IS NULL))
 ) STRICT;
 CREATE INDEX change_requests_status ON change_requests (status);
+CREATE INDEX change_requests_resource ON change_requests (resource_path);
+
+-- The change requests that a test waits for: it is not claimed while one of them has no answer, and takes the leave with it
+-- when it passes.
+CREATE TABLE change_request_tests (
+  test_id    TEXT NOT NULL,
+  request_id TEXT NOT NULL REFERENCES change_requests (id) ON DELETE CASCADE,
+  PRIMARY KEY (test_id, request_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX change_request_tests_request ON change_request_tests (request_id);
 
 CREATE TABLE migrations (
   number       INTEGER PRIMARY KEY NOT NULL CHECK (number >= 1),
@@ -496,6 +506,21 @@ CREATE TABLE migrations (
   applied_at   TEXT CHECK (applied_at IS datetime(applied_at, '+0 days') OR applied_at IS strftime('%Y-%m-%d %H:%M:%f', applied_at, '+0 days')),
   CHECK (status <> 'applied' OR applied_at IS NOT NULL)
 ) STRICT;
+
+-- The largest migration number there ever was: a number whose row is gone is not handed out again.
+INSERT INTO counters (name, value) VALUES ('migration_number', 0);
+
+CREATE TRIGGER migrations_insert AFTER INSERT ON migrations
+BEGIN
+  INSERT INTO counters (name, value) VALUES ('migration_number', NEW.number)
+  ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
+END;
+
+CREATE TRIGGER migrations_renumber AFTER UPDATE OF number ON migrations
+BEGIN
+  INSERT INTO counters (name, value) VALUES ('migration_number', NEW.number)
+  ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
+END;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Checkpoints, baselines, regressions
@@ -750,4 +775,4 @@ INSERT INTO subscriptions (id, subscriber, event_types, max_priority) VALUES
    || '"component_recovered","custom.*"]', 2);
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

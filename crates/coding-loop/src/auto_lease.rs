@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coord_db::{AcquireRequest, LeasePath, LoopId, ReadTx, UnlockCause, Waiting};
+use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, UnlockCause, Waiting};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
@@ -104,8 +104,8 @@ impl Context<'_> {
         }
     }
 
-    /// Leases, or queues for, every one of these files that the attempt neither holds nor waits for.
-    /// What cannot be leased is given back with the reason.
+    /// Leases, or queues for, every one of these files that the attempt neither holds nor waits for. What other loops own is
+    /// left alone. What cannot be leased is given back with the reason.
     pub(crate) fn lease_files(&self, attempt: &mut Attempt, files: &[PathBuf]) -> Result<Vec<String>> {
         self.follow_the_agent(attempt)?;
         let ignored = ignored(&self.config.monitor.conflict_ignore);
@@ -121,6 +121,10 @@ impl Context<'_> {
             let known =
                 attempt.tokens.contains_key(&path) || attempt.waiting.iter().any(|(_, request)| request.paths.contains(&path));
             if known || self.adopt_own_lease(attempt, &path)? {
+                continue;
+            }
+            // Told at landing, where it matters: the agent may change it back.
+            if !self.owned_by_others(std::slice::from_ref(&path))?.is_empty() {
                 continue;
             }
             let request = self.request(attempt, path);
@@ -142,6 +146,26 @@ impl Context<'_> {
             }
         }
         Ok(problems)
+    }
+
+    /// Which of these paths are other loops', without leave to change them.
+    fn owned_by_others(&self, paths: &[LeasePath]) -> Result<Vec<OwnedByOther>> {
+        Ok(self.db.read(|tx| tx.owned_by_others(&self.loop_id, paths))?)
+    }
+
+    /// What the attempt has changed although another loop owns it. A file that two may change counts only if it is owned by
+    /// its own name.
+    pub(crate) fn trespasses(&self, attempt: &Attempt, files: &[PathBuf]) -> Result<Vec<OwnedByOther>> {
+        let ignored = ignored(&self.config.monitor.conflict_ignore);
+        let wanted: Vec<LeasePath> = files
+            .iter()
+            .filter_map(|file| lease_path(file).ok())
+            // A lease that stood before its path was owned is good to the end.
+            .filter(|path| !attempt.tokens.contains_key(path))
+            .collect();
+        let mut owned = self.owned_by_others(&wanted)?;
+        owned.retain(|owned| owned.wanted.as_str() == owned.resource.path || !ignored.is_match(owned.wanted.as_str()));
+        Ok(owned)
     }
 
     /// A lease that the agent took by itself counts as well.

@@ -7,9 +7,9 @@ use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, Un
 use tokio::sync::watch;
 use work_tree::CommitHash;
 
+use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::wakes::Wakes;
-use crate::{Error, Result};
 
 /// How long a victim of a deadlock holds back at least before it takes its test up again, so that the survivor goes first.
 const VICTIM_PAUSE_MILLIS: i64 = 2_000;
@@ -317,10 +317,7 @@ impl Context<'_> {
 
     fn rollback_target(&self, checkpoint: Option<&str>, attempt: Option<&Attempt>) -> Result<(String, CommitHash)> {
         if let Some(id) = checkpoint {
-            let row = self.db.read(|tx| tx.checkpoint(id))?;
-            if row.loop_id != self.loop_id {
-                return Err(Error::SetUp(format!("checkpoint {id} is one of loop {}", row.loop_id)));
-            }
+            let row = self.db.read(|tx| tx.checkpoint_to_go_back_to(id, &self.loop_id))?;
             let commit = self.repository.commit(&row.git_ref)?;
             return Ok((row.git_ref, commit));
         }

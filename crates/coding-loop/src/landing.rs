@@ -32,7 +32,7 @@ pub(crate) enum Landed {
 }
 
 /// One step of a landing: go on with a value, or end.
-type Step<T> = Result<std::result::Result<T, Landed>>;
+pub(crate) type Step<T> = Result<std::result::Result<T, Landed>>;
 
 macro_rules! go_on {
     ($step:expr) => {
@@ -80,11 +80,14 @@ impl Context<'_> {
             None => Vec::new(),
         };
         self.forget_waits(attempt, &files)?;
+        go_on!(self.ask_owners(attempt, &files));
         let problems = self.lease_files(attempt, &files)?;
         if !problems.is_empty() {
             return Ok(Landed::Failed(failed(ErrorCategory::Code, problems.join("; "))));
         }
         go_on!(self.await_files(attempt, waiter).await);
+        // Something may have become owned while the loop waited for it.
+        go_on!(self.ask_owners(attempt, &files));
         go_on!(self.approve_protected(attempt, squashed.as_ref(), &files, waiter).await);
         go_on!(self.await_integration(attempt, waiter).await);
         let mut commit = squashed;

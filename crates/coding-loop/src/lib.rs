@@ -12,6 +12,8 @@ mod control;
 mod error;
 mod gate;
 mod landing;
+
+mod owners;
 mod process;
 mod prompt;
 mod recover;

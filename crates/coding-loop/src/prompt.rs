@@ -5,6 +5,21 @@ use coord_db::{KNOWLEDGE_CONTEXT_BYTES, Test};
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};
 
+/// How many owned resources an agent is told of at most.
+const MOST_OWNED: usize = 20;
+
+/// What the agent had better leave alone.
+fn owned_by_others(context: &Context<'_>) -> Result<String> {
+    let resources = context.db.read(|tx| tx.resources())?;
+    let others: Vec<String> = resources
+        .into_iter()
+        .filter(|resource| resource.owner_loop != context.loop_id)
+        .take(MOST_OWNED)
+        .map(|resource| format!("- {} ({})\n", resource.path, resource.owner_loop))
+        .collect();
+    Ok(others.concat())
+}
+
 /// The specification as a file's text.
 fn specification(test: &Test) -> String {
     let text = test.spec_content.as_deref().or(test.notes.as_deref()).unwrap_or("(no specification was given)");
@@ -32,6 +47,13 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
     }
     if !known.is_empty() {
         prompt.push_str(&format!("\nWhat others have learned:\n{known}"));
+    }
+    let owned = owned_by_others(context)?;
+    if !owned.is_empty() {
+        prompt.push_str(&format!(
+            "\nOwned by other loops, so a change to it lands only with leave (loopctl request create PATH --loop {}):\n{owned}",
+            context.loop_id
+        ));
     }
     prompt.push_str(&format!(
         "\nOther agents work on the same repository in worktrees of their own. Before you change a file that one of them may want, ask: \

@@ -64,7 +64,7 @@ impl Context<'_> {
                 match tx.adopt_landed(&test, &self.loop_id, &passed) {
                     Ok(_) => tracing::info!(%test, commit = %passed.commit, "a former self had landed this; recorded now"),
                     // Another hand has settled the test; the entry must not keep the loop from starting.
-                    Err(error @ (coord_db::Error::Refused(_) | coord_db::Error::NotFound { .. })) => {
+                    Err(error) if error.is_refusal() => {
                         tracing::warn!(%test, %error, commit = %passed.commit, "a former self had landed this; not recorded");
                     }
                     Err(error) => return Err(error.into()),

@@ -83,6 +83,28 @@ pub enum Error {
         /// When.
         at: Timestamp,
     },
+    /// A state machine has no such move from where the row stands.
+    #[error("{what} {id} is {state}; it cannot {action}")]
+    IllegalMove {
+        /// The kind of row.
+        what: &'static str,
+        /// Its id.
+        id: String,
+        /// Where it stands.
+        state: String,
+        /// What was asked of it, as it follows "it cannot": `be skipped`, `become applied`.
+        action: String,
+    },
+    /// Another loop owns it.
+    #[error("{path:?} is owned by loop {owner}; ask with loopctl request create {path} --loop {asker}")]
+    Owned {
+        /// What is owned: what was asked for, or what is above or below it.
+        path: String,
+        /// Its owner.
+        owner: String,
+        /// The loop that may ask for leave.
+        asker: String,
+    },
     /// A fencing token is stale: the lease was replaced, revoked or released since.
     #[error("the lease is lost: token {token} of {loop_id} holds {}", describe_lost(path))]
     LeaseLost {
@@ -165,6 +187,25 @@ impl Error {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Locked { .. } | Self::Unwritable { .. })
+    }
+
+    /// True where the rows as they stand say no: asking again changes nothing until they change.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { .. }
+                | Self::Exists { .. }
+                | Self::Refused(_)
+                | Self::IllegalMove { .. }
+                | Self::Owned { .. }
+                | Self::Settled { .. }
+                | Self::Invalid(_)
+        )
+    }
+
+    pub(crate) fn illegal(what: &'static str, id: impl ToString, state: impl ToString, action: impl Into<String>) -> Self {
+        Self::IllegalMove { what, id: id.to_string(), state: state.to_string(), action: action.into() }
     }
 
     pub(crate) fn not_found(what: &'static str, id: impl ToString) -> Self {

@@ -28,6 +28,7 @@ pub use model::enums::*;
 pub use model::event::*;
 pub use model::ids::*;
 pub use model::lease_path::LeasePath;
+pub use model::moves::TestMove;
 pub use model::payload;
 pub use model::payload::Payload;
 pub use tables::*;

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0001_initial.sql"),
     include_str!("../../../schema/migrations/0002_deliveries.sql"),
     include_str!("../../../schema/migrations/0003_knowledge_search.sql"),
+    include_str!("../../../schema/migrations/0004_ownership_and_numbers.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
@@ -133,6 +134,28 @@ mod tests {
         let monitors: Vec<String> =
             undelivered(&old).into_iter().filter(|(subscription, _)| subscription == "monitor").map(|(_, id)| id).collect();
         assert_eq!(monitors, ["z", "a", "b"], "new events come after the old ones");
+    }
+
+    #[test]
+    fn the_numbers_of_an_older_file_are_known_after_the_migration() {
+        let older = Connection::open_in_memory().unwrap();
+        older.execute_batch(MIGRATIONS[0]).unwrap();
+        older
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
+                 INSERT INTO migrations (number, name) VALUES (3, 'theirs'), (12, 'ours');"
+            ))
+            .unwrap();
+        migrate(&older, None, false).unwrap();
+        let last = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT value FROM counters WHERE name = 'migration_number'", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(last(&older), 12);
+        older.execute_batch("DELETE FROM migrations;").unwrap();
+        older.execute_batch("INSERT INTO migrations (number, name) VALUES (5, 'late')").unwrap();
+        assert_eq!(last(&older), 12);
+        older.execute_batch("UPDATE migrations SET number = 20").unwrap();
+        assert_eq!(last(&older), 20);
     }
 
     #[test]

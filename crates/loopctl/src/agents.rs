@@ -71,6 +71,16 @@ fn none_ready(db: &Database, loop_id: &LoopId) -> Outcome<String> {
                 span(at.seconds_since(tx.now()) + 1)
             ),
             _ => {
+                for test in &pending {
+                    let requests = tx.change_requests_for(&test.id)?;
+                    if let Some(open) = requests.iter().find(|request| request.status == coord_db::RequestStatus::Pending) {
+                        return Ok(format!(
+                            "no test is ready for loop {loop_id}: {} waits until change request {} is answered; see \
+                             loopctl request list",
+                            test.id, open.id
+                        ));
+                    }
+                }
                 format!("no test is ready for loop {loop_id}: the rest waits for tests that have not passed; see loopctl tests")
             }
         })
@@ -135,7 +145,7 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
 /// `loopctl lock`
 ///
 /// # Errors
-/// Exit 1 if another holds any of it, with who that is.
+/// Exit 1 if another holds or owns any of it, with who that is.
 pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let silent = config.lease.silent_waiter_seconds;
@@ -183,6 +193,15 @@ fn refused(cx: &Context, loop_id: &LoopId, blockers: &[Blocker]) -> Outcome {
         cx.out.document(&blockers)?;
         return Err(Failure::Said);
     }
+    let mut owned: Vec<String> = blockers
+        .iter()
+        .filter_map(|blocker| Some(format!("{} is owned by {}", blocker.file_path, blocker.owned_by.as_ref()?)))
+        .collect();
+    owned.dedup();
+    if let Some(first) = blockers.iter().find(|blocker| blocker.owned_by.is_some()) {
+        let ask = format!("loopctl request create {} --loop {loop_id}", first.file_path);
+        return Err(Failure::No(format!("not granted: {}; waiting does not help: ask with {ask}", list(&owned))));
+    }
     let mut held = Vec::new();
     for blocker in blockers {
         let until = match blocker.expires_at {
@@ -209,14 +228,21 @@ fn queue(db: &Database, config: &Config, request: &AcquireRequest, seconds: i64)
     // Before the first look, so that no commit falls between.
     let mut version = db.data_version()?;
     let (mut id, mut answer) = db.write(|tx| {
+        let answer = tx.acquire_or_queue(request, until(tx.now()), silent)?;
         // A waiter counts as live only while its loop is at work.
-        tx.touch_by_hand(&request.loop_id)?;
-        tx.acquire_or_queue(request, until(tx.now()), silent)
+        if !matches!(answer.1, Waiting::GaveUp(_)) {
+            tx.touch_by_hand(&request.loop_id)?;
+        }
+        Ok::<_, Error>(answer)
     })?;
     loop {
         let blockers = match answer {
             Waiting::Granted(grant) => return Ok(Acquire::Granted(grant)),
-            Waiting::GaveUp(blockers) if blockers.is_empty() || db.clock().now() >= over => {
+            Waiting::GaveUp(blockers)
+                if blockers.is_empty()
+                    || blockers.iter().any(|blocker| blocker.owned_by.is_some())
+                    || db.clock().now() >= over =>
+            {
                 return Ok(Acquire::Refused(blockers));
             }
             // The row ran out while this process slept (a suspend): queue anew.

@@ -274,13 +274,16 @@ pub enum Command {
         #[arg(long, value_name = "EVENT_ID")]
         caused_by: Option<EventId>,
     },
-    /// Ask for events
+    /// Ask for events, or end that
     Subscribe {
         subscriber: ActorId,
-        #[arg(long, value_delimiter = ',', required = true)]
+        #[arg(long, value_delimiter = ',', required_unless_present = "end")]
         types: Vec<String>,
         #[arg(long, value_delimiter = ',')]
         sources: Option<Vec<String>>,
+        /// End the subscription; what was still to be handled is set aside
+        #[arg(long, conflicts_with_all = ["types", "sources"])]
+        end: bool,
     },
     /// Show what a subscriber has still to handle
     Poll {
@@ -300,12 +303,16 @@ pub enum Command {
     /// Record and find what the loops have learned
     #[command(subcommand)]
     Knowledge(KnowledgeCommand),
-    /// Take ownership of a resource, or list who owns what
+    /// Take ownership of a resource, give it up, or list who owns what
     Own {
-        #[arg(requires = "loop_id")]
+        #[arg(requires = "what")]
         path: Option<String>,
-        #[arg(long = "loop", value_name = "LOOP", requires = "path")]
+        /// The owner; alone: list what it owns
+        #[arg(long = "loop", value_name = "LOOP", group = "what")]
         loop_id: Option<LoopId>,
+        /// Give it up (--as LOOP, or the human for it): others may own it then
+        #[arg(long, group = "what", requires = "path", conflicts_with = "loop_id")]
+        release: bool,
         #[arg(long = "type", default_value = "file")]
         resource_type: ResourceType,
         #[arg(long)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
-use coord_db::{ActorId, Database, Delivery, Error, EventId, RESERVED};
+use coord_db::{ActorId, Database, Delivery, Error, EventId};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -46,16 +46,18 @@ pub fn publish(
 /// Exit 2 for a type of no catalog, 1 for an id whose subscription is the system's own.
 pub fn subscribe(cx: &Context, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Outcome {
     let db = cx.open()?;
-    let id = db.write(|tx| {
-        // Replacing a process's own subscription would make it deaf.
-        if RESERVED.contains(&subscriber.as_str()) || tx.find_loop(subscriber.as_str())?.is_some() {
-            return Err(Error::Refused(format!(
-                "the subscription of {subscriber} is its own; subscribe under another name, {subscriber}.watch for instance"
-            )));
-        }
-        tx.subscribe(subscriber, types, sources)
-    })?;
+    let id = db.write(|tx| tx.subscribe(subscriber, types, sources))?;
     cx.out.done(&json!({ "id": id }), &format!("{subscriber} hears {} from now on", types.join(", ")))
+}
+
+/// `loopctl subscribe --end`
+///
+/// # Errors
+/// Exit 4 for an unknown subscriber, 1 for one that has ended, or whose subscription is the system's own.
+pub fn unsubscribe(cx: &Context, subscriber: &ActorId) -> Outcome {
+    let db = cx.open()?;
+    db.write(|tx| tx.unsubscribe(subscriber))?;
+    cx.out.done(&json!({ "ended": subscriber }), &format!("{subscriber} hears nothing any more"))
 }
 
 fn known(db: &Database, subscriber: &str) -> Outcome {

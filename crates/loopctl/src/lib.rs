@@ -103,13 +103,18 @@ fn run(cli: Cli) -> Outcome {
             let source = source.unwrap_or_else(|| cx.actor());
             exchange::publish(&cx, source, &event_type, &payload, priority, correlation, caused_by)
         }
-        Command::Subscribe { subscriber, types, sources } => exchange::subscribe(&cx, &subscriber, &types, sources.as_deref()),
+        Command::Subscribe { subscriber, end: true, .. } => exchange::unsubscribe(&cx, &subscriber),
+        Command::Subscribe { subscriber, types, sources, .. } => {
+            exchange::subscribe(&cx, &subscriber, &types, sources.as_deref())
+        }
         Command::Poll { subscriber, limit, wait } => exchange::poll(&cx, &subscriber, limit, wait),
         Command::Ack { subscriber, events } => exchange::ack(&cx, &subscriber, &events),
         Command::Knowledge(command) => share::knowledge(&cx, command),
-        Command::Own { path, loop_id, resource_type, description } => {
-            share::own(&cx, path.as_deref().zip(loop_id.as_ref()), resource_type, description.as_deref())
-        }
+        Command::Own { path: Some(path), release: true, .. } => share::disown(&cx, &path),
+        Command::Own { path, loop_id, resource_type, description, .. } => match (path, loop_id) {
+            (Some(path), Some(loop_id)) => share::own(&cx, &path, &loop_id, resource_type, description.as_deref()),
+            (_, loop_id) => share::owned(&cx, loop_id.as_ref()),
+        },
         Command::Request(command) => share::request(&cx, command),
         Command::Migration(command) => share::migration(&cx, command),
         Command::Usage(command) => share::usage(&cx, command),

@@ -2,16 +2,16 @@
 
 use coord_db::payload::DecisionOption;
 use coord_db::{
-    ActorId, ChangeRequest, Knowledge, KnowledgeSearch, LoopId, MigrationStatus, NewDecision, NewKnowledge, ReadTx,
-    RequestStatus, ResourceType, Rework, UsageKey, UsageLine,
+    ActorId, ChangeRequest, Knowledge, KnowledgeSearch, LoopId, Migration, MigrationStatus, NewDecision, NewKnowledge, ReadTx,
+    RequestStatus, ResourceType, Rework, UnusedBecause, UnusedNumber, UsageKey, UsageLine,
 };
 use coord_db::{Error, LeasePath};
 use serde_json::{Value, json};
 
 use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, UsageBy, UsageCommand};
-use crate::context::Context;
-use crate::exit::{Failure, Outcome};
-use crate::output::{Table, plain, safe_block};
+use crate::context::{Context, by_prefix};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::output::{Table, plain, safe, safe_block};
 use crate::when::{clock, span};
 
 /// `loopctl knowledge …`
@@ -81,40 +81,59 @@ fn knowledge_list(cx: &Context, rows: &[Knowledge]) -> Outcome {
     })
 }
 
-/// `loopctl own`
+/// `loopctl own`, without a path: who owns what, or what one loop owns.
 ///
 /// # Errors
-/// Exit 1 if another loop owns it, 2 for a file that is not relative to the repository.
-pub fn own(cx: &Context, what: Option<(&str, &LoopId)>, kind: ResourceType, description: Option<&str>) -> Outcome {
+/// Exit 4 for an unknown loop.
+pub fn owned(cx: &Context, loop_id: Option<&LoopId>) -> Outcome {
     let db = cx.open()?;
-    let Some((path, loop_id)) = what else {
-        let rows = db.read(|tx| tx.resources())?;
-        return cx.out.list(&rows, "nobody owns anything", |rows| {
-            Table::of(&["PATH", "OWNER", "TYPE", "SINCE", "DESCRIPTION"], rows, |row| {
-                vec![
-                    plain(&row.path),
-                    plain(&row.owner_loop),
-                    plain(row.resource_type.as_str()),
-                    plain(clock(row.created_at)),
-                    plain(row.description.as_deref().unwrap_or("")),
-                ]
-            })
-        });
-    };
-    let path = resource_path(path, matches!(kind, ResourceType::File | ResourceType::Migration))?;
-    let row = db.write(|tx| {
-        tx.own(&path, loop_id, kind, description)?;
-        tx.resource(&path)
+    let rows = db.read(|tx| {
+        if let Some(loop_id) = loop_id {
+            tx.loop_row(loop_id)?;
+        }
+        let mut rows = tx.resources()?;
+        rows.retain(|row| loop_id.is_none_or(|id| row.owner_loop == *id));
+        Ok::<_, Error>(rows)
     })?;
-    cx.out.done(&row, &format!("{loop_id} owns {path}"))
+    let none = loop_id.map_or_else(|| "nobody owns anything".to_owned(), |id| format!("{id} owns nothing"));
+    cx.out.list(&rows, &none, |rows| {
+        Table::of(&["PATH", "OWNER", "TYPE", "SINCE", "DESCRIPTION"], rows, |row| {
+            vec![
+                plain(&row.path),
+                plain(&row.owner_loop),
+                plain(row.resource_type.as_str()),
+                plain(clock(row.created_at)),
+                plain(row.description.as_deref().unwrap_or("")),
+            ]
+        })
+    })
 }
 
-/// Files are spelled as leases spell them; anything else is a name.
-fn resource_path(text: &str, is_file: bool) -> Outcome<String> {
-    if is_file {
-        return Ok(text.parse::<LeasePath>()?.to_string());
-    }
-    if text.trim().is_empty() { Err(Failure::usage("the name is empty; say what is owned")) } else { Ok(text.to_owned()) }
+/// `loopctl own PATH --loop L`
+///
+/// # Errors
+/// Exit 1 if another loop owns it, what is above or a part of it; 2 for a file that is not relative to the repository.
+pub fn own(cx: &Context, path: &str, loop_id: &LoopId, kind: ResourceType, description: Option<&str>) -> Outcome {
+    let db = cx.open()?;
+    let row = db.write(|tx| {
+        tx.own(path, loop_id, kind, description)?;
+        tx.resource_for(path)
+    })?;
+    cx.out.done(&row, &format!("{loop_id} owns {}", row.path))
+}
+
+/// `loopctl own PATH --release`
+///
+/// # Errors
+/// Exit 4 if nobody owns it, 1 for a loop that does not own it or while a request about it waits for an answer.
+pub fn disown(cx: &Context, path: &str) -> Outcome {
+    let db = cx.open()?;
+    let row = db.write(|tx| {
+        let normal = path.parse::<LeasePath>().map_or_else(|_| path.to_owned(), |path| path.to_string());
+        let path = if tx.resource(path)?.is_some() { path } else { &normal };
+        tx.disown(path, &cx.actor())
+    })?;
+    cx.out.done(&row, &format!("nobody owns {} any more; it was {}'s", row.path, row.owner_loop))
 }
 
 /// `loopctl request …`
@@ -125,16 +144,7 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
     let db = cx.open()?;
     match command {
         RequestCommand::Create { path, loop_id, request_type, description } => {
-            // Owned under its normal spelling if it is a file, as it stands otherwise.
-            let normal = path.parse::<LeasePath>().map(|path| path.to_string());
-            let id = db.write(|tx| {
-                let path = match normal {
-                    Ok(normal) if tx.resource(&path)?.is_none() => normal,
-                    Err(error) if tx.resource(&path)?.is_none() => return Err(error),
-                    _ => path,
-                };
-                tx.request_change(&path, &loop_id, request_type, &description)
-            })?;
+            let id = db.write(|tx| tx.request_change(&path, &loop_id, request_type, &description))?;
             cx.out.answer(&json!({ "id": id }), &id)
         }
         RequestCommand::List { status } => {
@@ -157,26 +167,31 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
         RequestCommand::Reject { id } => judge(cx, &id, RequestStatus::Rejected),
         RequestCommand::Apply { id } => {
             let row = db.write(|tx| {
+                let id = request_id(tx, &id)?;
                 let requestor = tx.change_request(&id)?.requestor_loop;
                 tx.resolve_change(&id, RequestStatus::Applied, &cx.actor_or(Some(&requestor)))?;
-                tx.change_request(&id)
+                Ok::<_, Failure>(tx.change_request(&id)?)
             })?;
-            cx.out.done(&row, &format!("change request {id} is applied"))
+            cx.out.done(&row, &format!("change request {} is applied", row.id))
         }
     }
 }
 
 fn judge(cx: &Context, id: &str, to: RequestStatus) -> Outcome {
     let by: ActorId = cx.actor();
-    if !matches!(by.as_str(), "human" | "pm") {
-        return Err(Failure::No(format!("{by} cannot answer a change request; leave it to pm or the human")));
-    }
     let db = cx.open()?;
     let row = db.write(|tx| {
-        tx.resolve_change(id, to, &by)?;
-        tx.change_request(id)
+        let id = request_id(tx, id)?;
+        tx.resolve_change(&id, to, &by)?;
+        Ok::<_, Failure>(tx.change_request(&id)?)
     })?;
-    cx.out.done(&row, &format!("change request {id} is {to}"))
+    cx.out.done(&row, &format!("change request {} is {to}", row.id))
+}
+
+/// A request by its id, or by how that begins.
+fn request_id(tx: &coord_db::WriteTx<'_>, id: &str) -> Outcome<String> {
+    let rows = tx.change_requests(None)?;
+    by_prefix("change request", id, rows.iter().map(|row| row.id.as_str()))
 }
 
 /// `loopctl migration …`
@@ -187,16 +202,26 @@ pub fn migration(cx: &Context, command: MigrationCommand) -> Outcome {
     let db = cx.open()?;
     match command {
         MigrationCommand::Allocate { name, loop_id, file } => {
-            if let Some(file) = &file {
-                file.parse::<LeasePath>()?;
-            }
-            let number = db.write(|tx| tx.allocate_migration(&name, &loop_id, file.as_deref()))?;
-            cx.out.answer(&json!({ "number": number, "name": name }), &number.to_string())
+            let (number, unused) = db.write(|tx| {
+                let number = tx.allocate_migration(&name, &loop_id, file.as_deref())?;
+                Ok::<_, Error>((number, tx.unused_migration_numbers()?))
+            })?;
+            note_unused(cx, &unused);
+            cx.out.answer(&json!({ "number": number, "name": name, "unused": unused }), &number.to_string())
         }
         MigrationCommand::List => {
-            let rows = db.read(|tx| tx.migrations())?;
-            cx.out.list(&rows, "no migrations", |rows| {
-                Table::of(&["NUMBER", "STATUS", "LOOP", "NAME", "FILE"], rows, |row| {
+            let (rows, unused) = db.read(|tx| Ok::<_, Error>((tx.migrations()?, tx.unused_migration_numbers()?)))?;
+            let listed = rows.iter().map(|row| Numbered {
+                unused: unused
+                    .iter()
+                    .find(|unused| unused.number == row.number && unused.last == row.number)
+                    .map(|unused| unused.because),
+                row,
+            });
+            let listed: Vec<Numbered<'_>> = listed.collect();
+            note_unused(cx, &unused);
+            cx.out.list(&listed, "no migrations", |rows| {
+                Table::of(&["NUMBER", "STATUS", "LOOP", "NAME", "FILE"], rows, |Numbered { row, .. }| {
                     vec![
                         plain(row.number.to_string()),
                         plain(row.status.as_str()),
@@ -212,10 +237,28 @@ pub fn migration(cx: &Context, command: MigrationCommand) -> Outcome {
     }
 }
 
+/// A migration with why its number stays unused, if it does.
+#[derive(Debug, serde::Serialize)]
+struct Numbered<'a> {
+    #[serde(flatten)]
+    row: &'a Migration,
+    unused: Option<UnusedBecause>,
+}
+
+/// On stderr, so that what is printed stays the number or the list.
+fn note_unused(cx: &Context, unused: &[UnusedNumber]) {
+    if cx.out.json || cx.out.quiet {
+        return;
+    }
+    for number in unused {
+        eprintln_quietly(&format!("loopctl: {}", safe(&number.to_string())));
+    }
+}
+
 fn end_migration(cx: &Context, db: &coord_db::Database, number: i64, status: MigrationStatus) -> Outcome {
     let row = db.write(|tx| {
-        tx.end_migration(number, status)?;
-        Ok::<_, Error>(tx.migrations()?.into_iter().find(|row| row.number == number))
+        tx.end_migration(number, status, &cx.actor())?;
+        tx.migration(number)
     })?;
     cx.out.done(&row, &format!("migration {number} is {status}"))
 }

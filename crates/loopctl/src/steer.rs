@@ -136,7 +136,7 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
 /// `loopctl skip`
 ///
 /// # Errors
-/// Exit 4 for an unknown test, 1 for a passed one.
+/// Exit 4 for an unknown test, 1 for one that has passed or is skipped already.
 pub fn skip(cx: &Context, test: &TestId, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let (row, waiting) = db.write(|tx| {
@@ -195,13 +195,7 @@ pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome 
 pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
     if let Some(id) = checkpoint {
-        let row = db.read(|tx| tx.checkpoint(id))?;
-        if row.loop_id != *loop_id {
-            return Err(Failure::No(format!("checkpoint {id} belongs to loop {}; name one of {loop_id}", row.loop_id)));
-        }
-        if row.deleted_at.is_some() {
-            return Err(Failure::No(format!("checkpoint {id} is deleted; leave --checkpoint away for the newest one")));
-        }
+        db.read(|tx| tx.checkpoint_to_go_back_to(id, loop_id))?;
     }
     let actor = cx.actor();
     let payload = RollbackTriggered {
@@ -294,14 +288,14 @@ pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>)
 /// `loopctl ack-alert`
 ///
 /// # Errors
-/// Exit 4 for an unknown alert.
+/// Exit 4 for an unknown alert, 1 for one that is acknowledged or closed already.
 pub fn ack_alert(cx: &Context, id: &str) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
     let row = db.write(|tx| {
         let id = by_prefix("alert", id, tx.alerts(false)?.iter().map(|row| row.id.as_str()))?;
         tx.acknowledge_alert(&id, actor.as_str())?;
-        Ok::<_, Failure>(tx.alerts(false)?.into_iter().find(|row| row.id == id))
+        Ok::<_, Failure>(tx.alert(&id)?)
     })?;
     cx.out.done(&row, &format!("alert {id} is marked as seen"))
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested};
-use coord_db::{ActorId, AlertType, Error, EventId, LoopId, NewAlert, NewEvent, Payload, Result, Severity, TestId, WriteTx};
+use coord_db::{ActorId, AlertType, EventId, LoopId, NewAlert, NewEvent, Payload, Result, Severity, TestId, WriteTx};
 use serde_json::{Value, json};
 
 use crate::decide::{Act, Action, Verdict};
@@ -20,13 +20,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
 fn tolerate<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(
-            error @ (Error::NotFound { .. }
-            | Error::Refused(_)
-            | Error::Settled { .. }
-            | Error::Invalid(_)
-            | Error::Exists { .. }),
-        ) => {
+        Err(error) if error.is_refusal() => {
             tracing::warn!(%error, "left undone");
             Ok(None)
         }

@@ -237,9 +237,6 @@ impl LoopActor {
                     let reason = stop.as_ref().map_or("paused", |event| event.event_type.as_str());
                     Self::let_go(tx, &id, reason, stop.as_ref())?;
                 }
-                if fault == LoopFault::RunsWhilePaused && paused {
-                    tx.set_loop_status(&id, LoopStatus::Running)?;
-                }
                 if fault != LoopFault::AcknowledgesLater {
                     tx.acknowledge(id.as_str(), &done)?;
                 }
@@ -247,6 +244,11 @@ impl LoopActor {
                 Ok((handled, done, stopped))
             })
             .expect("handling its events");
+        if fault == LoopFault::RunsWhilePaused && stopped.as_deref() == Some("paused") {
+            // No operation of the database does this.
+            let sql = format!("UPDATE loops SET status = 'running' WHERE id = '{id}'");
+            world.db.execute_foreign(&sql).expect("running while paused");
+        }
         let kinds: Vec<&str> = handled.iter().map(|event| event.event_type.as_str()).collect();
         let what = format!("takes {}{}", kinds.join(", "), stopped.map(|why| format!(", lets go: {why}")).unwrap_or_default());
         for event in &handled {
@@ -499,7 +501,7 @@ impl LoopActor {
         });
         match recorded {
             Ok(_) => Step::now(format!("records that {test} passed")),
-            Err(Error::Refused(_)) => {
+            Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
                 // Another loop has it by now; it will find the commit on the branch.
                 world.write(|tx| tx.end_operation(&entry.id, false)).expect("ending the operation");
                 Step::now(format!("cannot record {test} any more"))
@@ -542,7 +544,7 @@ impl LoopActor {
                 }
                 Step::now(format!("fails {} ({category}): {status}", attempt.test))
             }
-            Err(Error::Refused(_)) => {
+            Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
                 world.write(|tx| Self::let_go(tx, &id, "not in hand", None)).expect("letting go");
                 Step::now(format!("no longer has {} in hand", attempt.test))
             }

@@ -56,12 +56,17 @@ impl LeasePath {
     }
 }
 
+/// A path's name, whether it stands for a file or a subtree.
+#[must_use]
+pub(crate) fn bare(path: &str) -> &str {
+    path.trim_end_matches('/')
+}
+
 /// The rule of [`LeasePath::overlaps`], on text.
 #[must_use]
 pub(crate) fn overlap(a: &str, b: &str) -> bool {
-    let (bare_a, bare_b) = (a.trim_end_matches('/'), b.trim_end_matches('/'));
     let inside = |inner: &str, tree: &str| tree.ends_with('/') && inner.starts_with(tree);
-    bare_a == bare_b || inside(b, a) || inside(a, b)
+    bare(a) == bare(b) || inside(b, a) || inside(a, b)
 }
 
 impl FromStr for LeasePath {

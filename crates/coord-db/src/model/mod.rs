@@ -4,4 +4,5 @@ pub mod enums;
 pub mod event;
 pub mod ids;
 pub mod lease_path;
+pub mod moves;
 pub mod payload;

@@ -56,6 +56,15 @@ impl ReadTx<'_> {
         )
     }
 
+    /// One alert.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn alert(&self, id: &str) -> Result<Alert> {
+        self.query_opt(select!(Alert, "FROM alerts WHERE id = ?1"), [id], Alert::from_row)?
+            .ok_or_else(|| Error::not_found("alert", id))
+    }
+
     /// The open alert for a cause.
     ///
     /// # Errors
@@ -162,12 +171,20 @@ impl WriteTx<'_> {
     /// Someone has seen the alert.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is acknowledged already, or closed.
     pub fn acknowledge_alert(&self, id: &str, by: &str) -> Result<()> {
-        let changed = self.execute(
+        let alert = self.alert(id)?;
+        if alert.closed_at.is_some() {
+            return Err(Error::illegal("alert", id, "closed", "be acknowledged: its cause is gone"));
+        }
+        if alert.acknowledged {
+            let state = format!("acknowledged by {} already", alert.acknowledged_by.as_deref().unwrap_or("somebody"));
+            return Err(Error::illegal("alert", id, state, "be acknowledged again"));
+        }
+        self.execute(
             "UPDATE alerts SET acknowledged = 1, acknowledged_by = ?2, acknowledged_at = ?3 WHERE id = ?1",
             rusqlite::params![id, by, self.now()],
         )?;
-        if changed == 0 { Err(Error::not_found("alert", id)) } else { Ok(()) }
+        Ok(())
     }
 }

@@ -1,8 +1,18 @@
-//! Requests to change what another loop owns: pending, then approved or rejected, an approved one applied.
+//! Requests to change what another loop owns.
+//!
+//! | from | to | by |
+//! | --- | --- | --- |
+//! | (asked) | `pending` | the requestor |
+//! | `pending` | `approved`, `rejected` | `pm`, the human |
+//! | `approved` | `applied` | the requestor, the human |
+//!
+//! An approved request is leave to lease its resource, and what is below it, until it is applied; it ends too when the
+//! resource has another owner or none.
 
 use crate::payload::{ChangeRequested, ChangeResolved};
 use crate::{
-    ActorId, Error, EventId, LoopId, NewEvent, ReadTx, RequestStatus, RequestType, Result, Timestamp, WriteTx, new_id,
+    ActorId, Error, EventId, LoopId, NewEvent, ReadTx, RequestStatus, RequestType, Resource, Result, TestId, Timestamp,
+    WriteTx, new_id,
 };
 
 row! {
@@ -35,10 +45,57 @@ impl ReadTx<'_> {
         self.query_opt(select!(ChangeRequest, "FROM change_requests WHERE id = ?1"), [id], ChangeRequest::from_row)?
             .ok_or_else(|| Error::not_found("change request", id))
     }
+
+    /// The approved requests of a loop whose resources still belong to whom it has asked.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn approved_requests_of(&self, loop_id: &LoopId) -> Result<Vec<ChangeRequest>> {
+        self.query(
+            select!(
+                ChangeRequest,
+                "FROM change_requests AS c WHERE status = 'approved' AND requestor_loop = ?1
+                   AND EXISTS (SELECT 1 FROM resources AS r WHERE r.path = c.resource_path AND r.owner_loop = c.owner_loop)
+                 ORDER BY requested_at, id"
+            ),
+            [loop_id],
+            ChangeRequest::from_row,
+        )
+    }
+
+    /// What was said last about a request.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_event_of_change(&self, id: &str) -> Result<Option<EventId>> {
+        self.query_opt(
+            "SELECT id FROM events WHERE event_type IN ('change_requested', 'change_resolved')
+               AND json_extract(payload, '$.request_id') = ?1 ORDER BY rowid DESC LIMIT 1",
+            [id],
+            |row| row.get(0),
+        )
+    }
+
+    /// The requests that were made for a test, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn change_requests_for(&self, test: &TestId) -> Result<Vec<ChangeRequest>> {
+        self.query(
+            select!(
+                ChangeRequest,
+                "FROM change_requests WHERE id IN (SELECT request_id FROM change_request_tests WHERE test_id = ?1)
+                 ORDER BY requested_at, id"
+            ),
+            [test],
+            ChangeRequest::from_row,
+        )
+    }
 }
 
 impl WriteTx<'_> {
-    /// Asks the owner of a resource for leave to change it. Gives the request's id.
+    /// Asks for leave to change a resource, or what is below it. Gives the request's id. Asking for the same again while the
+    /// first request is open is the first request.
     ///
     /// # Errors
     /// [`Error::NotFound`] if nobody owns the path; [`Error::Refused`] if the asker does.
@@ -50,32 +107,76 @@ impl WriteTx<'_> {
         description: &str,
     ) -> Result<String> {
         self.loop_row(requestor)?;
-        let resource = self.resource(path)?.ok_or_else(|| Error::not_found("resource", path))?;
+        let resource = self.resource_for(path)?;
         if resource.owner_loop == *requestor {
-            return Err(Error::Refused(format!("loop {requestor} owns {path:?} itself; no request is needed")));
+            return Err(Error::Refused(format!("loop {requestor} owns {:?} itself; no request is needed", resource.path)));
+        }
+        self.ask_owner(&resource, requestor, request_type, description, None)
+    }
+
+    /// As [`WriteTx::request_change`], for a test that cannot land without leave: while the request waits for its answer the
+    /// test is not claimed, and it is applied when the test passes.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn request_change_for(
+        &self,
+        test: &TestId,
+        resource: &Resource,
+        requestor: &LoopId,
+        description: &str,
+        cause: Option<EventId>,
+    ) -> Result<String> {
+        let id = self.ask_owner(resource, requestor, RequestType::Modify, description, cause)?;
+        self.execute(
+            "INSERT OR IGNORE INTO change_request_tests (request_id, test_id) VALUES (?1, ?2)",
+            rusqlite::params![id, test],
+        )?;
+        Ok(id)
+    }
+
+    fn ask_owner(
+        &self,
+        resource: &Resource,
+        requestor: &LoopId,
+        request_type: RequestType,
+        description: &str,
+        cause: Option<EventId>,
+    ) -> Result<String> {
+        let open: Option<String> = self.query_opt(
+            "SELECT id FROM change_requests
+             WHERE resource_path = ?1 AND requestor_loop = ?2 AND owner_loop = ?3 AND request_type = ?4
+               AND status IN ('pending', 'approved') ORDER BY requested_at, id LIMIT 1",
+            rusqlite::params![resource.path, requestor, resource.owner_loop, request_type],
+            |row| row.get(0),
+        )?;
+        if let Some(id) = open {
+            return Ok(id);
         }
         let id = new_id();
         self.execute(
             "INSERT INTO change_requests (id, resource_path, requestor_loop, owner_loop, request_type, description, requested_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            rusqlite::params![id, path, requestor, resource.owner_loop, request_type, description, self.now()],
+            rusqlite::params![id, resource.path, requestor, resource.owner_loop, request_type, description, self.now()],
         )?;
         let payload = ChangeRequested {
             request_id: id.clone(),
-            resource_path: path.to_owned(),
+            resource_path: resource.path.clone(),
             requestor_loop: requestor.clone(),
-            owner_loop: resource.owner_loop,
+            owner_loop: resource.owner_loop.clone(),
             request_type,
             status: RequestStatus::Pending,
         };
-        self.publish(&NewEvent::new(ActorId::from(requestor), payload))?;
+        self.publish(&NewEvent::new(ActorId::from(requestor), payload).caused_by_id(cause))?;
         Ok(id)
     }
 
-    /// Moves a request on: pending to approved or rejected (by `pm` or the human), approved to applied (by its requestor).
+    /// Moves a request on: pending to approved or rejected (by `pm` or the human), approved to applied (by its requestor, or
+    /// the human for it).
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] for any other move.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for any other move; [`Error::Refused`] for anyone else, and for a yes in
+    /// the name of one who does not own the resource any more.
     pub fn resolve_change(&self, id: &str, to: RequestStatus, by: &ActorId) -> Result<()> {
         self.resolve_change_because(id, to, by, None)
     }
@@ -86,20 +187,33 @@ impl WriteTx<'_> {
     /// As [`WriteTx::resolve_change`].
     pub fn resolve_change_because(&self, id: &str, to: RequestStatus, by: &ActorId, cause: Option<EventId>) -> Result<()> {
         let request = self.change_request(id)?;
-        let legal = matches!(
-            (request.status, to),
-            (RequestStatus::Pending, RequestStatus::Approved | RequestStatus::Rejected)
-                | (RequestStatus::Approved, RequestStatus::Applied)
-        );
-        if !legal {
-            return Err(Error::Refused(format!("change request {id} is {}; it cannot become {to}", request.status)));
+        if !request.status.may_become(to) {
+            return Err(Error::illegal("change request", id, request.status, format!("become {to}")));
         }
-        let judge = if by.as_str() == "pm" { "pm" } else { "human" };
-        self.execute(
-            "UPDATE change_requests SET status = ?2, resolved_at = coalesce(resolved_at, ?3), resolved_by = coalesce(resolved_by, ?4)
-             WHERE id = ?1",
-            rusqlite::params![id, to, self.now(), judge],
-        )?;
+        let requestor = &request.requestor_loop;
+        if to == RequestStatus::Applied {
+            if by.as_str() != requestor.as_str() && *by != ActorId::human() {
+                return Err(Error::Refused(format!("change request {id} is applied by {requestor}, who made it, not by {by}")));
+            }
+        } else if !matches!(by.as_str(), "human" | "pm") {
+            return Err(Error::Refused(format!("{by} cannot answer a change request; leave it to pm or the human")));
+        }
+        let owner = self.resource(&request.resource_path)?.map(|resource| resource.owner_loop);
+        if to == RequestStatus::Approved && owner.as_ref() != Some(&request.owner_loop) {
+            return Err(Error::Refused(format!(
+                "{:?} is not owned by {} any more; reject change request {id}, and let {requestor} ask anew",
+                request.resource_path, request.owner_loop
+            )));
+        }
+        if request.status == RequestStatus::Pending {
+            self.execute(
+                "UPDATE change_requests SET status = ?2, resolved_at = ?3, resolved_by = ?4 WHERE id = ?1",
+                rusqlite::params![id, to, self.now(), by],
+            )?;
+        } else {
+            // Who gave leave, and when, stays as it was.
+            self.execute("UPDATE change_requests SET status = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
+        }
         let payload = ChangeResolved {
             request_id: id.to_owned(),
             resource_path: request.resource_path,
@@ -109,6 +223,20 @@ impl WriteTx<'_> {
             status: to,
         };
         self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause))?;
+        Ok(())
+    }
+
+    /// A test has passed: the leave that was asked for it is used up.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) fn apply_changes_for(&self, test: &TestId, cause: &EventId) -> Result<()> {
+        for request in self.change_requests_for(test)? {
+            if request.status == RequestStatus::Approved {
+                let by = ActorId::from(&request.requestor_loop);
+                self.resolve_change_because(&request.id, RequestStatus::Applied, &by, Some(cause.clone()))?;
+            }
+        }
         Ok(())
     }
 }

@@ -51,14 +51,37 @@ impl ReadTx<'_> {
         self.query_opt(select!(Checkpoint, "FROM checkpoints WHERE id = ?1"), [id], Checkpoint::from_row)?
             .ok_or_else(|| Error::not_found("checkpoint", id))
     }
+
+    /// A checkpoint that a loop can go back to.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`] for another loop's; [`Error::IllegalMove`] for a deleted one.
+    pub fn checkpoint_to_go_back_to(&self, id: &str, loop_id: &LoopId) -> Result<Checkpoint> {
+        let row = self.checkpoint(id)?;
+        if row.loop_id != *loop_id {
+            return Err(Error::Refused(format!("checkpoint {id} belongs to loop {}; name one of {loop_id}", row.loop_id)));
+        }
+        if row.deleted_at.is_some() {
+            let hint = "be gone back to; leave --checkpoint away for the newest one";
+            return Err(Error::illegal("checkpoint", id, "deleted", hint));
+        }
+        Ok(row)
+    }
 }
 
 impl WriteTx<'_> {
     /// Writes down a checkpoint. Gives its id.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::NotFound`] for an unknown loop or test; [`Error::Invalid`] without a ref.
     pub fn add_checkpoint(&self, new: &NewCheckpoint) -> Result<String> {
+        self.loop_row(&new.loop_id)?;
+        if let Some(test) = &new.test_id {
+            self.test(test)?;
+        }
+        if new.git_ref.is_empty() {
+            return Err(Error::Invalid("a checkpoint needs a git ref".to_owned()));
+        }
         let id = new_id();
         self.execute(
             "INSERT INTO checkpoints (id, loop_id, test_id, git_ref, checkpoint_type, created_at, commit_hash, reason)
@@ -80,12 +103,12 @@ impl WriteTx<'_> {
     /// Its ref is gone.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is deleted already.
     pub fn delete_checkpoint(&self, id: &str) -> Result<()> {
-        self.execute(
-            "UPDATE checkpoints SET deleted_at = ?2 WHERE id = ?1 AND deleted_at IS NULL",
-            rusqlite::params![id, self.now()],
-        )?;
+        if self.checkpoint(id)?.deleted_at.is_some() {
+            return Err(Error::illegal("checkpoint", id, "deleted", "be deleted again"));
+        }
+        self.execute("UPDATE checkpoints SET deleted_at = ?2 WHERE id = ?1", rusqlite::params![id, self.now()])?;
         Ok(())
     }
 }

@@ -117,8 +117,11 @@ impl WriteTx<'_> {
     /// A component says that it lives, and how it is. `metadata` is merged into what it said before.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::IllegalMove`] if it says anything but `healthy` or `degraded`.
     pub fn beat(&self, id: &ComponentId, status: HealthStatus, metadata: Option<&Value>) -> Result<()> {
+        if !status.may_be_said() {
+            return Err(Error::illegal("component", id, "alive if it beats", format!("say that it is {status}")));
+        }
         self.execute(
             "INSERT INTO component_health (component, last_heartbeat, status, metadata) VALUES (?1, ?2, ?3, coalesce(?4, '{}'))
              ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = excluded.status,
@@ -159,11 +162,14 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Heartbeat's verdict on a component that no longer beats, if it is still the one that was judged.
+    /// Heartbeat's verdict on a component that no longer beats, if it is still the one that was judged; false if it is not.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::IllegalMove`] for `unknown`, or for any verdict but `dead` on one that has stopped in an orderly way.
     pub fn judge_component(&self, judged: &Component, verdict: HealthStatus) -> Result<bool> {
+        if !judged.status.may_be_judged(verdict) {
+            return Err(Error::illegal("component", &judged.component, judged.status, format!("be judged {verdict}")));
+        }
         let changed = self.execute(
             "UPDATE component_health SET status = ?2 WHERE component = ?1 AND last_heartbeat IS ?3 AND pid IS ?4",
             rusqlite::params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
@@ -182,8 +188,12 @@ impl WriteTx<'_> {
     /// A component ends in an orderly way: its health is `unknown` from now on.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::NotFound`] for one that has never run; [`Error::IllegalMove`] for one that has stopped already.
     pub fn stop_component(&self, id: &ComponentId, reason: &str) -> Result<()> {
+        let row = self.component(id.as_str())?.ok_or_else(|| Error::not_found("component", id))?;
+        if row.status == HealthStatus::Unknown {
+            return Err(Error::illegal("component", id, "stopped", "stop again"));
+        }
         self.execute(
             "UPDATE component_health SET status = 'unknown', last_heartbeat = ?2, pid = NULL, pid_start_time = NULL, child_pid = NULL,
                child_pid_start_time = NULL WHERE component = ?1",

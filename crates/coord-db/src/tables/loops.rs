@@ -3,8 +3,8 @@
 use crate::payload::{PriorityChanged, TestFailed};
 use crate::process::ProcessIdentity;
 use crate::{
-    ActorId, ComponentId, Error, ErrorCategory, Event, LoopId, LoopStatus, NewEvent, ReadTx, Result, TestId, Timestamp,
-    UnlockCause, WriteTx,
+    ActorId, ComponentId, Error, ErrorCategory, Event, HealthStatus, LoopId, LoopStatus, NewEvent, ReadTx, Result, TestId,
+    Timestamp, UnlockCause, WriteTx,
 };
 
 row! {
@@ -128,6 +128,19 @@ impl WriteTx<'_> {
         if leases > 0 {
             return Err(Error::Refused(format!("loop {id} still holds {leases} leases; release them first")));
         }
+        let owned: i64 = self.value("SELECT count(*) FROM resources WHERE owner_loop = ?1", [id])?;
+        if owned > 0 {
+            return Err(Error::Refused(format!(
+                "loop {id} still owns {owned} resources; see loopctl own --loop {id}, and give each up with loopctl own PATH --release"
+            )));
+        }
+        let asked: i64 =
+            self.value("SELECT count(*) FROM change_requests WHERE requestor_loop = ?1 OR owner_loop = ?1", [id])?;
+        if asked > 0 {
+            return Err(Error::Refused(format!(
+                "loop {id} has a part in {asked} change requests (loopctl request list); a loop with a history stays"
+            )));
+        }
         self.execute("DELETE FROM component_health WHERE component = ?1", [id])?;
         self.execute("DELETE FROM loops WHERE id = ?1", [id]).map_err(|error| match error {
             Error::Sqlite(_) => {
@@ -160,23 +173,36 @@ impl WriteTx<'_> {
     /// Sets what the loop is doing.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] where the loop's table has no such move, or while a pause stands that going
+    /// on would ignore.
     pub fn set_loop_status(&self, id: &LoopId, status: LoopStatus) -> Result<()> {
-        let changed = self.execute(
+        let from = self.loop_row(id)?.status;
+        if !from.may_become(status) {
+            return Err(Error::illegal("loop", id, from, format!("become {status} without a clean-up of what it had")));
+        }
+        if status == LoopStatus::Running
+            && let Some(pause) = self.pauses(id)?.first()
+        {
+            let hint = format!("go on while the pause of {} stands; lift it with loopctl resume {id}", pause.requested_by);
+            return Err(Error::illegal("loop", id, from, hint));
+        }
+        self.execute(
             "UPDATE loops SET status = ?2, updated_at = ?3, died_at = CASE WHEN ?2 = 'error' THEN died_at END WHERE id = ?1",
             rusqlite::params![id, status, self.now()],
         )?;
-        if changed == 0 { Err(Error::not_found("loop", id)) } else { Ok(()) }
+        Ok(())
     }
 
-    /// A loop that someone drives by hand shows that it is at work: a stopped one without a process becomes `running`.
+    /// A loop that someone drives by hand shows that it is at work: a stopped one without a process becomes `running`, or
+    /// `paused` while a pause stands.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub fn touch_by_hand(&self, id: &LoopId) -> Result<()> {
         let row = self.loop_row(id)?;
         if row.pid.is_none() && matches!(row.status, LoopStatus::Stopped | LoopStatus::Error) {
-            self.set_loop_status(id, LoopStatus::Running)?;
+            let paused = !self.pauses(id)?.is_empty();
+            self.set_loop_status(id, if paused { LoopStatus::Paused } else { LoopStatus::Running })?;
         }
         Ok(())
     }
@@ -221,7 +247,10 @@ impl WriteTx<'_> {
             },
             None,
         )?;
-        self.stop_component(&ComponentId::from(id), reason)
+        let component = ComponentId::from(id);
+        // A loop that another tool drove has nothing to say goodbye with.
+        let beats = self.component(component.as_str())?.is_some_and(|row| row.status != HealthStatus::Unknown);
+        if beats { self.stop_component(&component, reason) } else { Ok(()) }
     }
 
     /// Undoes a loop's claims in one go: leases and edges gone, its test pending again with the attempt given back, pid and

@@ -36,6 +36,7 @@ macro_rules! select {
     }};
 }
 
+mod acquire;
 mod alerts;
 mod change_requests;
 mod check;
@@ -65,6 +66,7 @@ mod usage_report;
 mod wait_graph;
 mod worktree_changes;
 
+pub use acquire::{Acquire, AcquireRequest, Blocker, Grant, Waiting};
 pub use alerts::{Alert, AlertRaised, NewAlert};
 pub use change_requests::ChangeRequest;
 pub use check::Problem;
@@ -79,12 +81,12 @@ pub use journal::JournalEntry;
 pub use keep::DatabaseFacts;
 pub use knowledge::{Knowledge, KnowledgeSearch, MOST_KNOWLEDGE_BYTES, NewKnowledge};
 pub use knowledge_context::{KNOWLEDGE_CONTEXT_BYTES, KnowledgeContext};
-pub use leases::{Acquire, AcquireRequest, Blocker, Grant, Lease, LeaseRequest, Waiting};
+pub use leases::{Lease, LeaseRequest};
 pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
-pub use migrations::Migration;
+pub use migrations::{Migration, UnusedBecause, UnusedNumber};
 pub use pauses::Pause;
 pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression};
-pub use resources::Resource;
+pub use resources::{OwnedByOther, Resource};
 pub use rework::{Rework, ReworkCause};
 pub use subscriptions::{Delivery, Subscription};
 pub use tests::{FailedAttempt, NewTest, PassedAttempt, Proof, Test};

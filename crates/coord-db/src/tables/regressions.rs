@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::json;
-use crate::{EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx, new_id};
+use crate::{Error, EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx, new_id};
 
 row! {
     /// This test passed at this commit.
@@ -183,8 +183,11 @@ impl WriteTx<'_> {
     /// Writes down that a test passed at a commit; twice is once.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::Invalid`] without a commit.
     pub fn add_baseline(&self, test: &TestId, commit: &str) -> Result<()> {
+        if commit.is_empty() {
+            return Err(Error::Invalid(format!("a baseline of test {test} needs the commit at which it passed")));
+        }
         self.execute(
             "INSERT INTO passing_tests (test_id, commit_hash, passed_at) VALUES (?1, ?2, ?3)
              ON CONFLICT DO UPDATE SET passed_at = excluded.passed_at",
@@ -196,8 +199,11 @@ impl WriteTx<'_> {
     /// As [`WriteTx::add_baseline`], keeping only the newest so many of the test and the commit that the test landed with.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::IllegalMove`] for a test that has no baseline: only the gate's verdict makes the first one.
     pub fn advance_baseline(&self, test: &TestId, commit: &str, keep: usize) -> Result<()> {
+        if self.newest_baselines_of(test, 1)?.is_empty() {
+            return Err(Error::illegal("baseline of test", test, "not there", "move on: only a verified pass makes the first"));
+        }
         self.add_baseline(test, commit)?;
         self.execute(
             "DELETE FROM passing_tests WHERE test_id = ?1

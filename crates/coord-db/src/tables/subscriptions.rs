@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Event, json};
-use crate::{ActorId, DeliveryStatus, Error, EventId, ReadTx, Result, SubscriptionId, Timestamp, WriteTx, payload};
+use crate::{ActorId, DeliveryStatus, Error, EventId, RESERVED, ReadTx, Result, SubscriptionId, Timestamp, WriteTx, payload};
 
 row! {
     /// A consumer's wish for event types.
@@ -94,11 +94,45 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
+    /// The supervisors', the human's and the loops' subscriptions are the system's: replacing or ending one would make its
+    /// owner deaf.
+    fn not_the_systems(&self, subscriber: &ActorId) -> Result<()> {
+        if RESERVED.contains(&subscriber.as_str()) || self.find_loop(subscriber.as_str())?.is_some() {
+            return Err(Error::Refused(format!(
+                "the subscription of {subscriber} is its own; subscribe under another name, {subscriber}.watch for instance"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Ends a subscriber's subscription; what was still to be delivered to it is set aside. It may subscribe again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for one that has never subscribed; [`Error::IllegalMove`] for one whose subscription has ended;
+    /// [`Error::Refused`] for the system's own.
+    pub fn unsubscribe(&self, subscriber: &ActorId) -> Result<()> {
+        self.not_the_systems(subscriber)?;
+        let rows = self.subscriptions(Some(subscriber.as_str()))?;
+        if rows.is_empty() {
+            return Err(Error::not_found("subscriber", subscriber));
+        }
+        if rows.iter().all(|row| !row.active) {
+            return Err(Error::illegal("subscription", subscriber, "ended", "end again"));
+        }
+        self.execute("UPDATE subscriptions SET active = 0 WHERE subscriber = ?1 AND active = 1", [subscriber])?;
+        Ok(())
+    }
+
     /// Subscribes, or replaces the subscriber's subscription. Events from now on are delivered to it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom.
+    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom, or for none at all; [`Error::Refused`] for the
+    /// system's own subscriptions.
     pub fn subscribe(&self, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Result<SubscriptionId> {
+        self.not_the_systems(subscriber)?;
+        if types.is_empty() {
+            return Err(Error::Invalid(format!("{subscriber} subscribes to nothing; name the event types that it wants")));
+        }
         for event_type in types {
             let known = payload::CATALOG.iter().any(|(name, _)| name == event_type);
             if !known && !event_type.starts_with(payload::CUSTOM_PREFIX) {

@@ -8,7 +8,7 @@ use super::{StringList, json};
 use crate::payload::{TestBlocked, TestFailed, TestPassed, TestStarted};
 use crate::{
     ActorId, CheckOutcome, Error, ErrorCategory, EventId, LastResult, LoopId, LoopStatus, NewEvent, ReadTx, Result, TestId,
-    TestStatus, Timestamp, WriteTx,
+    TestMove, TestStatus, Timestamp, WriteTx,
 };
 
 row! {
@@ -219,6 +219,8 @@ impl ReadTx<'_> {
                    AND (depends_on IS NULL
                         OR EXISTS (SELECT 1 FROM tests AS d WHERE d.id = t.depends_on AND d.status = 'passed'))
                    AND (not_before IS NULL OR not_before <= ?2) AND (automatable = 1 OR ?3 = 0)
+                   AND NOT EXISTS (SELECT 1 FROM change_request_tests AS w JOIN change_requests AS r ON r.id = w.request_id
+                                   WHERE w.test_id = t.id AND r.status = 'pending')
                  ORDER BY id LIMIT 1"
             ),
             rusqlite::params![loop_id, self.now(), automatable_only],
@@ -340,6 +342,11 @@ impl WriteTx<'_> {
             )));
         }
         let Some(test) = self.next_ready_test(loop_id, automatable_only)? else { return Ok(None) };
+        // Whoever claims is at work: a test in progress of a loop that rests would be nobody's.
+        self.touch_by_hand(loop_id)?;
+        if self.loop_row(loop_id)?.status == LoopStatus::Paused {
+            return Err(Error::Refused(format!("loop {loop_id} is paused; lift it with loopctl resume {loop_id}")));
+        }
         self.execute(
             "UPDATE tests SET status = 'in_progress', attempts = attempts + 1, last_attempt_at = ?2, not_before = NULL WHERE id = ?1",
             rusqlite::params![test.id, self.now()],
@@ -385,15 +392,21 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    fn in_hand(&self, id: &TestId, loop_id: &LoopId) -> Result<Test> {
+    /// The test, if it may be moved so from where it stands.
+    fn movable(&self, id: &TestId, what: TestMove) -> Result<Test> {
+        let test = self.test(id)?;
+        if !test.status.allows(what) {
+            return Err(Error::illegal("test", id, test.status, what.refused()));
+        }
+        Ok(test)
+    }
+
+    fn in_hand(&self, id: &TestId, loop_id: &LoopId, what: TestMove) -> Result<Test> {
         let test = self.test(id)?;
         if test.loop_id != *loop_id {
             return Err(Error::Refused(format!("test {id} belongs to loop {}, not to {loop_id}", test.loop_id)));
         }
-        if test.status != TestStatus::InProgress {
-            return Err(Error::Refused(format!("test {id} is {}, not in progress; claim it with loopctl next", test.status)));
-        }
-        Ok(test)
+        self.movable(id, what)
     }
 
     fn leave(&self, loop_id: &LoopId) -> Result<()> {
@@ -407,9 +420,9 @@ impl WriteTx<'_> {
     /// The gate has verified the attempt: the test is passed, with its time, its commit and its baseline.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the loop does not have the test in hand (any more).
+    /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn record_passed(&self, id: &TestId, loop_id: &LoopId, attempt: &PassedAttempt) -> Result<EventId> {
-        let test = self.in_hand(id, loop_id)?;
+        let test = self.in_hand(id, loop_id, TestMove::Pass)?;
         self.execute(
             "UPDATE tests SET status = 'passed', verified_at = ?2, passed_at = ?2, last_result = 'pass', commit_hash = ?3,
                last_error = NULL, error_category = NULL WHERE id = ?1",
@@ -432,14 +445,16 @@ impl WriteTx<'_> {
                 .collect::<Map<_, _>>(),
             commit: attempt.commit.clone(),
         };
-        self.publish(&NewEvent::new(ActorId::from(loop_id), payload))
+        let passed = self.publish(&NewEvent::new(ActorId::from(loop_id), payload))?;
+        self.apply_changes_for(id, &passed)?;
+        Ok(passed)
     }
 
     /// Records a pass whose commit is on the integration branch already: from in progress, or from pending if the loop's
     /// former self was cleaned up in between. A test that has passed at that commit stays as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] if the test is anything else by now.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that has passed at another commit.
     pub fn adopt_landed(&self, id: &TestId, loop_id: &LoopId, attempt: &PassedAttempt) -> Result<Option<EventId>> {
         let test = self.test(id)?;
         match test.status {
@@ -465,9 +480,10 @@ impl WriteTx<'_> {
     /// Holds a pending test back until a moment.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
     pub fn delay_test(&self, id: &TestId, until: Timestamp) -> Result<()> {
-        self.execute("UPDATE tests SET not_before = ?2 WHERE id = ?1 AND status = 'pending'", rusqlite::params![id, until])?;
+        self.movable(id, TestMove::Delay)?;
+        self.execute("UPDATE tests SET not_before = ?2 WHERE id = ?1", rusqlite::params![id, until])?;
         Ok(())
     }
 
@@ -475,9 +491,9 @@ impl WriteTx<'_> {
     /// at the maximum blocked; a permanent error fails it.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the loop does not have the test in hand (any more).
+    /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn record_failed(&self, id: &TestId, loop_id: &LoopId, attempt: &FailedAttempt) -> Result<TestStatus> {
-        let test = self.in_hand(id, loop_id)?;
+        let test = self.in_hand(id, loop_id, TestMove::Fail)?;
         let given_back = attempt.category.gives_attempt_back();
         let status = if given_back {
             TestStatus::Pending
@@ -524,9 +540,9 @@ impl WriteTx<'_> {
     /// is pending again and the attempt is given back.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the loop does not have the test in hand (any more).
+    /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn give_back(&self, id: &TestId, loop_id: &LoopId, reason: &str) -> Result<()> {
-        self.in_hand(id, loop_id)?;
+        self.in_hand(id, loop_id, TestMove::GiveBack)?;
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2
              WHERE id = ?1",
@@ -556,12 +572,9 @@ impl WriteTx<'_> {
     /// Takes a test out of the queue on purpose.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] for one that has passed.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that has passed or is skipped already.
     pub fn skip_test(&self, id: &TestId, reason: Option<&str>) -> Result<()> {
-        let test = self.test(id)?;
-        if test.status == TestStatus::Passed {
-            return Err(Error::Refused(format!("test {id} has passed; there is nothing to skip")));
-        }
+        self.movable(id, TestMove::Skip)?;
         self.execute(
             "UPDATE tests SET status = 'skipped', last_error = coalesce(?2, last_error) WHERE id = ?1",
             rusqlite::params![id, reason],
@@ -576,15 +589,18 @@ impl WriteTx<'_> {
     /// Puts a test back to its beginning, its attempts forgotten; a passed one has to be verified again.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] while a loop works on it.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] while a loop works on it.
     pub fn reset_test(&self, id: &TestId) -> Result<()> {
-        let test = self.test(id)?;
-        if test.status == TestStatus::InProgress {
-            return Err(Error::Refused(format!("loop {} works on test {id}; pause the loop first", test.loop_id)));
-        }
+        self.movable(id, TestMove::Reset)?;
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_error = NULL, error_category = NULL,
                passed_at = NULL, verified_at = NULL, not_before = NULL, commit_hash = NULL, give_backs = 0 WHERE id = ?1",
+            [id],
+        )?;
+        // At the beginning it may ask again for what it was denied.
+        self.execute(
+            "DELETE FROM change_request_tests WHERE test_id = ?1
+               AND request_id IN (SELECT id FROM change_requests WHERE status = 'rejected')",
             [id],
         )?;
         Ok(())
@@ -607,22 +623,19 @@ impl WriteTx<'_> {
     /// Lets a test run without the one that it waited for. False if it waits for none.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is in progress or has passed.
     pub fn clear_dependency(&self, id: &TestId) -> Result<bool> {
-        self.test(id)?;
+        self.movable(id, TestMove::ClearDependency)?;
         Ok(self.execute("UPDATE tests SET depends_on = NULL WHERE id = ?1 AND depends_on IS NOT NULL", [id])? > 0)
     }
 
     /// Gives a pending test to another loop.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] for one that is not pending.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
     pub fn move_test(&self, id: &TestId, to: &LoopId) -> Result<()> {
         self.loop_row(to)?;
-        let test = self.test(id)?;
-        if test.status != TestStatus::Pending {
-            return Err(Error::Refused(format!("test {id} is {}; only a pending test can be handed on", test.status)));
-        }
+        self.movable(id, TestMove::HandOn)?;
         self.execute("UPDATE tests SET loop_id = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
         Ok(())
     }

@@ -1,0 +1,442 @@
+//! Acquiring leases: a set as a whole or not at all, under one fencing token; at once, or queued behind those who hold it and
+//! those who were first.
+//!
+//! What another loop owns is not to be had by waiting: see the rules of ownership in `resources.rs`.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{Lease, LeaseRequest, OwnedByOther, StringList, json};
+use crate::payload::FileLocked;
+use crate::{ActorId, Error, LeasePath, LoopId, NewEvent, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx, new_id};
+
+/// What is to be leased.
+#[derive(Debug, Clone)]
+pub struct AcquireRequest {
+    /// For whom.
+    pub loop_id: LoopId,
+    /// All of it or none.
+    pub paths: Vec<LeasePath>,
+    /// How long without a renewal.
+    pub ttl_seconds: i64,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// For which test.
+    pub test_id: Option<TestId>,
+    /// Taken on behalf of an agent that knows nothing of leases.
+    pub automatic: bool,
+}
+
+/// What was granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    /// The token of this grant; it is larger than every earlier one.
+    pub fencing_token: i64,
+    /// When it ends unless renewed.
+    pub expires_at: Timestamp,
+    /// What it covers.
+    pub paths: Vec<LeasePath>,
+}
+
+/// Who is in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocker {
+    /// The lease in the way, the wanted path that an earlier waiter is ahead for, or the resource that another loop owns.
+    pub file_path: LeasePath,
+    /// Its holder, the waiter, or the owner.
+    pub locked_by: String,
+    /// When the lease ends unless renewed; none for a waiter, a lease without end, or an owner.
+    pub expires_at: Option<Timestamp>,
+    /// The loop that owns the path, if that is what is in the way: waiting ends no ownership, asking for leave does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owned_by: Option<LoopId>,
+    /// What the asker wanted.
+    #[serde(skip)]
+    pub wanted: LeasePath,
+}
+
+/// The answer to an acquire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acquire {
+    /// All of it.
+    Granted(Grant),
+    /// None of it.
+    Refused(Vec<Blocker>),
+}
+
+/// The answer to an acquire that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// All of it; the request is gone.
+    Granted(Grant),
+    /// Not yet.
+    Queued(Vec<Blocker>),
+    /// The time to wait is over, the request was withdrawn, or another loop owns a path; it is gone.
+    GaveUp(Vec<Blocker>),
+}
+
+impl Blocker {
+    fn owner(owned: OwnedByOther) -> Self {
+        Self {
+            file_path: LeasePath::trusted(owned.resource.path),
+            locked_by: owned.resource.owner_loop.to_string(),
+            expires_at: None,
+            owned_by: Some(owned.resource.owner_loop),
+            wanted: owned.wanted,
+        }
+    }
+}
+
+/// True if waiting is in vain: another loop owns a path.
+fn in_vain(blockers: &[Blocker]) -> bool {
+    blockers.iter().any(|blocker| blocker.owned_by.is_some())
+}
+
+/// Others' live leases, each with the wanted path that it excludes, and their expired ones.
+type InTheWay = (Vec<(Lease, LeasePath)>, Vec<Lease>);
+
+/// A waiter as the queue sees it.
+#[derive(Debug, Clone)]
+struct Waiter {
+    id: String,
+    loop_id: LoopId,
+    paths: Vec<LeasePath>,
+    /// Smallest first: priority minus minutes waited changes equally for everyone, so its order is that of
+    /// priority × one minute plus the moment since when it waits.
+    rank: (i64, i64, String),
+    /// Since when nothing but its silence keeps it from its paths; none while somebody holds one of them.
+    free_since: Option<Timestamp>,
+}
+
+fn conflict(a: &[LeasePath], b: &[LeasePath]) -> Option<LeasePath> {
+    a.iter().find(|mine| b.iter().any(|theirs| mine.overlaps(theirs))).cloned()
+}
+
+/// The waiters that are ahead of an asker, each with the asker's path that they want as well. What has come free is kept
+/// for a silent waiter only so long. `own_rank` is none for a newcomer, which never overtakes a live waiter.
+fn ahead<'a>(
+    waiters: &'a [Waiter],
+    loop_id: &LoopId,
+    paths: &[LeasePath],
+    own_rank: Option<&(i64, i64, String)>,
+    now: Timestamp,
+    silent_seconds: i64,
+) -> Vec<(&'a Waiter, LeasePath)> {
+    let mut silent: Vec<(&Waiter, Timestamp)> = Vec::new();
+    let mut ahead = Vec::new();
+    for waiter in waiters {
+        // Its own silence counts from when the last one before it fell silent.
+        let blocked = waiters.iter().take_while(|other| other.id != waiter.id).any(|other| {
+            other.loop_id != waiter.loop_id
+                && conflict(&other.paths, &waiter.paths).is_some()
+                && !silent.iter().any(|(quiet, _)| quiet.id == other.id)
+        });
+        let since = waiter.free_since.filter(|_| !blocked).map(|since| {
+            silent
+                .iter()
+                .filter(|(other, _)| conflict(&other.paths, &waiter.paths).is_some())
+                .fold(since, |latest, (_, at)| latest.max(*at))
+        });
+        if let Some(silent_at) = since.map(|since| since.plus_seconds(silent_seconds))
+            && now >= silent_at
+        {
+            silent.push((waiter, silent_at));
+            continue;
+        }
+        if waiter.loop_id != *loop_id
+            && own_rank.is_none_or(|own| waiter.rank < *own)
+            && let Some(path) = conflict(paths, &waiter.paths)
+        {
+            ahead.push((waiter, path));
+        }
+    }
+    ahead
+}
+
+impl ReadTx<'_> {
+    /// Others' leases in the way of `paths`: (live, expired).
+    fn others_in_the_way(&self, loop_id: &LoopId, paths: &[LeasePath]) -> Result<InTheWay> {
+        let grace = self.in_clock_grace()?;
+        let (mut live, mut expired) = (Vec::new(), Vec::<Lease>::new());
+        for path in paths {
+            for lease in self.leases_overlapping(path)? {
+                if lease.locked_by == loop_id.as_str() {
+                    continue;
+                }
+                if !grace && lease.expires_at.is_some_and(|expires| expires <= self.now()) {
+                    if !expired.iter().any(|known| known.file_path == lease.file_path) {
+                        expired.push(lease);
+                    }
+                } else {
+                    live.push((lease, path.clone()));
+                }
+            }
+        }
+        Ok((live, expired))
+    }
+
+    /// The live waiters, the next one first. A waiter is live while its time is ahead and its loop is at work.
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        let rows = self.query(
+            "SELECT r.id, r.loop_id, r.paths, r.waiting_since, r.freed_at, l.priority
+             FROM lease_requests AS r JOIN loops AS l ON l.id = r.loop_id
+             WHERE r.wait_until > ?1 AND l.status = 'running'",
+            [self.now()],
+            |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, LoopId>(1)?,
+                    row.get::<_, StringList>(2)?,
+                    row.get::<_, Timestamp>(3)?,
+                    row.get::<_, Option<Timestamp>>(4)?,
+                    row.get::<_, i64>(5)?,
+                ))
+            },
+        )?;
+        let mut waiters = Vec::new();
+        for (id, loop_id, paths, since, freed, priority) in rows {
+            let paths: Vec<LeasePath> = paths.0.into_iter().map(LeasePath::trusted).collect();
+            let (live, expired) = self.others_in_the_way(&loop_id, &paths)?;
+            let last_expiry = expired.iter().filter_map(|lease| lease.expires_at).max();
+            let free_since = live.is_empty().then(|| [Some(since), freed, last_expiry].into_iter().flatten().max()).flatten();
+            let rank = (priority.saturating_mul(60_000).saturating_add(since.as_millis()), since.as_millis(), id.clone());
+            waiters.push(Waiter { id, loop_id, paths, rank, free_since });
+        }
+        waiters.sort_by(|a, b| a.rank.cmp(&b.rank));
+        Ok(waiters)
+    }
+}
+
+impl WriteTx<'_> {
+    /// Acquires all paths or none. A refusal leaves nothing behind. What another loop owns is refused as what it holds is,
+    /// with [`Blocker::owned_by`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown loop, [`Error::Invalid`] for an empty set or a TTL below one second.
+    pub fn acquire(&self, request: &AcquireRequest, silent_seconds: i64) -> Result<Acquire> {
+        self.validate(request)?;
+        match self.try_acquire(request, None, silent_seconds)? {
+            Ok(grant) => Ok(Acquire::Granted(grant)),
+            Err(blockers) => Ok(Acquire::Refused(blockers)),
+        }
+    }
+
+    /// Acquires all paths, or queues for every one of them: with edges to those who hold them and to the live waiters that
+    /// are ahead. The caller asks again with [`WriteTx::ask_again`] when something has changed. Nobody queues for what
+    /// another loop owns: that gives up at once.
+    ///
+    /// # Errors
+    /// As [`WriteTx::acquire`].
+    pub fn acquire_or_queue(
+        &self,
+        request: &AcquireRequest,
+        wait_until: Timestamp,
+        silent_seconds: i64,
+    ) -> Result<(Option<String>, Waiting)> {
+        self.validate(request)?;
+        match self.try_acquire(request, None, silent_seconds)? {
+            Ok(grant) => Ok((None, Waiting::Granted(grant))),
+            Err(blockers) if wait_until <= self.now() || in_vain(&blockers) => Ok((None, Waiting::GaveUp(blockers))),
+            Err(blockers) => {
+                let id = new_id();
+                self.execute(
+                    "INSERT INTO lease_requests (id, loop_id, paths, test_id, waiting_since, wait_until)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    rusqlite::params![id, request.loop_id, json(&request.paths), request.test_id, self.now(), wait_until],
+                )?;
+                for path in BTreeSet::from_iter(&request.paths) {
+                    self.execute(
+                        "INSERT INTO lease_request_paths (request_id, file_path) VALUES (?1, ?2)",
+                        rusqlite::params![id, path],
+                    )?;
+                }
+                self.set_wait_edges(&request.loop_id, &request.paths, &blockers, self.now(), wait_until)?;
+                Ok((Some(id), Waiting::Queued(blockers)))
+            }
+        }
+    }
+
+    /// A queued acquire asks again.
+    ///
+    /// # Errors
+    /// As [`WriteTx::acquire`].
+    pub fn ask_again(&self, id: &str, request: &AcquireRequest, silent_seconds: i64) -> Result<Waiting> {
+        let Some(row) =
+            self.query_opt(select!(LeaseRequest, "FROM lease_requests WHERE id = ?1"), [id], LeaseRequest::from_row)?
+        else {
+            return Ok(Waiting::GaveUp(Vec::new()));
+        };
+        match self.try_acquire(request, Some(id), silent_seconds)? {
+            Ok(grant) => {
+                self.withdraw_request(id)?;
+                Ok(Waiting::Granted(grant))
+            }
+            Err(blockers) if row.wait_until <= self.now() || in_vain(&blockers) => {
+                self.withdraw_request(id)?;
+                Ok(Waiting::GaveUp(blockers))
+            }
+            Err(blockers) => {
+                self.set_wait_edges(&request.loop_id, &request.paths, &blockers, row.waiting_since, row.wait_until)?;
+                Ok(Waiting::Queued(blockers))
+            }
+        }
+    }
+
+    /// Puts off the moment at which a queued acquire gives up. False if it is gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn extend_request(&self, id: &str, wait_until: Timestamp) -> Result<bool> {
+        self.execute(
+            "UPDATE wait_graph SET wait_until = ?2 WHERE wait_until IS NOT NULL AND waiter = (SELECT loop_id FROM lease_requests WHERE id = ?1)
+               AND resource IN (SELECT file_path FROM lease_request_paths WHERE request_id = ?1)",
+            rusqlite::params![id, wait_until],
+        )?;
+        Ok(self.execute("UPDATE lease_requests SET wait_until = ?2 WHERE id = ?1", rusqlite::params![id, wait_until])? > 0)
+    }
+
+    /// Ends a queued acquire and its edges.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn withdraw_request(&self, id: &str) -> Result<()> {
+        self.execute(
+            "DELETE FROM wait_graph WHERE waiter = (SELECT loop_id FROM lease_requests WHERE id = ?1)
+               AND resource IN (SELECT file_path FROM lease_request_paths WHERE request_id = ?1)
+               AND NOT EXISTS (SELECT 1 FROM lease_request_paths AS p JOIN lease_requests AS r ON r.id = p.request_id
+                               WHERE r.loop_id = wait_graph.waiter AND r.id <> ?1 AND p.file_path = wait_graph.resource)",
+            [id],
+        )?;
+        self.execute("DELETE FROM lease_request_paths WHERE request_id = ?1", [id])?;
+        self.execute("DELETE FROM lease_requests WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    fn validate(&self, request: &AcquireRequest) -> Result<()> {
+        self.loop_row(&request.loop_id)?;
+        if request.paths.is_empty() {
+            return Err(Error::Invalid("there is no path to lease".to_owned()));
+        }
+        if request.ttl_seconds < 1 {
+            return Err(Error::Invalid(format!("a lease of {} s is not allowed; give at least 1", request.ttl_seconds)));
+        }
+        Ok(())
+    }
+
+    fn try_acquire(
+        &self,
+        request: &AcquireRequest,
+        own: Option<&str>,
+        silent_seconds: i64,
+    ) -> Result<Result<Grant, Vec<Blocker>>> {
+        let owned = self.owned_by_others(&request.loop_id, &request.paths)?;
+        let (live, expired) = self.others_in_the_way(&request.loop_id, &request.paths)?;
+        let mut blockers: Vec<Blocker> = owned.into_iter().map(Blocker::owner).collect();
+        blockers.extend(live.into_iter().map(|(lease, wanted)| Blocker {
+            file_path: lease.file_path,
+            locked_by: lease.locked_by,
+            expires_at: lease.expires_at,
+            owned_by: None,
+            wanted,
+        }));
+        let anyone_waits: bool = self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS NOT ?1)", [own])?;
+        if anyone_waits {
+            let waiters = self.waiters()?;
+            let own_rank = own.and_then(|own| waiters.iter().find(|waiter| waiter.id == own)).map(|waiter| waiter.rank.clone());
+            for (waiter, path) in
+                ahead(&waiters, &request.loop_id, &request.paths, own_rank.as_ref(), self.now(), silent_seconds)
+            {
+                blockers.push(Blocker {
+                    file_path: path.clone(),
+                    locked_by: waiter.loop_id.to_string(),
+                    expires_at: None,
+                    owned_by: None,
+                    wanted: path,
+                });
+            }
+        }
+        if !blockers.is_empty() {
+            return Ok(Err(blockers));
+        }
+        for lease in &expired {
+            self.end_lease(lease, &ActorId::from(&request.loop_id), UnlockCause::Expired, None)?;
+        }
+        self.grant(request).map(Ok)
+    }
+
+    fn grant(&self, request: &AcquireRequest) -> Result<Grant> {
+        let fencing_token: i64 =
+            self.value("UPDATE counters SET value = value + 1 WHERE name = 'fencing_token' RETURNING value", [])?;
+        let expires_at = self.now().plus_seconds(request.ttl_seconds);
+        let paths: Vec<LeasePath> = BTreeSet::from_iter(request.paths.iter().cloned()).into_iter().collect();
+        for path in &paths {
+            self.execute(
+                "INSERT INTO file_locks (file_path, locked_by, locked_at, lock_reason, expires_at, test_id, fencing_token,
+                   ttl_seconds, automatic) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 ON CONFLICT (file_path) DO UPDATE SET expires_at = excluded.expires_at, lock_reason = excluded.lock_reason,
+                   test_id = excluded.test_id, fencing_token = excluded.fencing_token, ttl_seconds = excluded.ttl_seconds,
+                   automatic = excluded.automatic",
+                rusqlite::params![
+                    path,
+                    request.loop_id,
+                    self.now(),
+                    request.reason,
+                    expires_at,
+                    request.test_id,
+                    fencing_token,
+                    request.ttl_seconds,
+                    request.automatic
+                ],
+            )?;
+            let payload = FileLocked {
+                file_path: path.to_string(),
+                loop_id: request.loop_id.clone(),
+                test_id: request.test_id.clone(),
+                reason: request.reason.clone(),
+                ttl_seconds: Some(request.ttl_seconds),
+            };
+            self.publish(&NewEvent::new(ActorId::from(&request.loop_id), payload))?;
+        }
+        Ok(Grant { fencing_token, expires_at, paths })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiter(id: &str, loop_id: &str, path: &str, rank: i64, free_since: Option<i64>) -> Waiter {
+        Waiter {
+            id: id.to_owned(),
+            loop_id: loop_id.parse().unwrap(),
+            paths: vec![path.parse().unwrap()],
+            rank: (rank, rank, id.to_owned()),
+            free_since: free_since.map(Timestamp::from_millis),
+        }
+    }
+
+    fn names(ahead: &[(&Waiter, LeasePath)]) -> Vec<String> {
+        ahead.iter().map(|(waiter, _)| waiter.id.clone()).collect()
+    }
+
+    #[test]
+    fn a_newcomer_is_behind_every_live_waiter_and_a_queued_one_behind_those_ranked_before_it() {
+        let waiters = [waiter("a", "l1", "f", 1, None), waiter("b", "l2", "f", 5, None), waiter("c", "l3", "g", 0, None)];
+        let (me, f) = ("me".parse().unwrap(), ["f".parse().unwrap()]);
+        let now = Timestamp::from_millis(0);
+        assert_eq!(names(&ahead(&waiters, &me, &f, None, now, 5)), ["a", "b"]);
+        assert_eq!(names(&ahead(&waiters, &me, &f, Some(&(3, 3, "x".into())), now, 5)), ["a"]);
+    }
+
+    #[test]
+    fn silent_waiters_lose_their_turn_one_after_the_other() {
+        let waiters = [waiter("a", "l1", "f", 1, Some(0)), waiter("b", "l2", "f", 5, Some(0))];
+        let (me, f) = ("me".parse().unwrap(), ["f".parse().unwrap()]);
+        let at = |millis| names(&ahead(&waiters, &me, &f, None, Timestamp::from_millis(millis), 5));
+        assert_eq!(at(4_999), ["a", "b"]);
+        assert_eq!(at(5_000), ["b"]);
+        assert_eq!(at(9_999), ["b"]);
+        assert_eq!(at(10_000), Vec::<String>::new());
+    }
+}
