@@ -280,9 +280,8 @@ CREATE TABLE file_locks (
   fencing_token INTEGER NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
   ttl_seconds   INTEGER CHECK (ttl_seconds > 0),
   automatic     INTEGER NOT NULL DEFAULT 0 CHECK (automatic IN (0, 1))
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX file_locks_locked_by ON file_locks (locked_by);
-CREATE INDEX file_locks_fencing_token ON file_locks (fencing_token);
 CREATE INDEX file_locks_expires_at ON file_locks (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Acquires that wait. Their edges in wait_graph are derived from these rows and the leases.
@@ -775,4 +774,4 @@ INSERT INTO subscriptions (id, subscriber, event_types, max_priority) VALUES
    || '"component_recovered","custom.*"]', 2);
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;

@@ -71,6 +71,15 @@ macro_rules! catalog {
                 }
             }
 
+            /// The payload as JSON text.
+            #[must_use]
+            pub fn to_json(&self) -> String {
+                match self {
+                    $(Self::$name(payload) => serde_json::to_string(payload).unwrap_or_else(|_| "null".to_owned()),)+
+                    Self::Custom { value, .. } => value.to_string(),
+                }
+            }
+
             /// Reads a payload of a known or custom type.
             ///
             /// # Errors

@@ -253,7 +253,7 @@ impl WriteTx<'_> {
                 self.now(),
                 event.source,
                 event.payload.event_type(),
-                event.payload.to_value().to_string(),
+                event.payload.to_json(),
                 correlation,
                 event.priority.max(1),
                 event.caused_by
