@@ -357,3 +357,6 @@ fn notify(states: &[NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(states);
 }
+
+#[cfg(test)]
+mod tests;
