@@ -67,7 +67,8 @@ impl Bell {
     pub(crate) fn ring(&self) {
         let Ok(mut slot) = self.file.lock() else { return };
         // A folder that was deleted, moved away or replaced leaves a file that nobody hears.
-        if slot.as_ref().is_some_and(|ring| std::fs::metadata(&self.ring).map_or(true, |meta| identity(&meta) != ring.identity)) {
+        if slot.as_ref().is_some_and(|ring| std::fs::metadata(&self.ring).map_or(true, |meta| identity(&meta) != ring.identity))
+        {
             *slot = None;
         }
         if slot.is_none() {

@@ -171,7 +171,10 @@ pub fn run() {
         }
         "load" => {
             let event = custom("custom.noise", json!({ "text": "x".repeat(200) }), &me);
-            while !matches!(lines.recv_timeout(Duration::from_micros(fastrand::u64(0..2_000))), Err(RecvTimeoutError::Disconnected)) {
+            while !matches!(
+                lines.recv_timeout(Duration::from_micros(fastrand::u64(0..2_000))),
+                Err(RecvTimeoutError::Disconnected)
+            ) {
                 db.write_quietly(|tx| tx.publish(&event)).unwrap();
             }
         }
