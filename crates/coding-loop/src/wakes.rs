@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 struct Seen {
     notify: Notify,
     wal: AtomicBool,
+    bell: AtomicBool,
 }
 
 /// Listens to one database from a task.
@@ -30,9 +31,8 @@ impl Wakes {
         let seen = Arc::new(Seen::default());
         let heard = Arc::clone(&seen);
         let watcher = Watcher::new(database, move |wake| {
-            if wake == Wake::Wal {
-                heard.wal.store(true, Ordering::Relaxed);
-            }
+            let flag = if wake == Wake::Wal { &heard.wal } else { &heard.bell };
+            flag.store(true, Ordering::Relaxed);
             heard.notify.notify_one();
         })
         .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
@@ -64,6 +64,9 @@ impl Wakes {
                 () = self.seen.notify.notified() => {
                     if self.seen.wal.swap(false, Ordering::Relaxed) {
                         self.ladder.woken(Wake::Wal);
+                    }
+                    if self.seen.bell.swap(false, Ordering::Relaxed) {
+                        self.ladder.woken(Wake::Bell);
                     }
                 }
                 () = tokio::time::sleep(self.ladder.timeout(left)) => {}

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecursiveMode, Watcher as _};
@@ -42,26 +42,43 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Bell {
     folder: PathBuf,
-    file: Mutex<Option<File>>,
+    ring: PathBuf,
+    file: Mutex<Option<Ring>>,
+}
+
+/// The open file, and which one it is.
+#[derive(Debug)]
+struct Ring {
+    file: File,
+    identity: (u64, u64),
+}
+
+fn identity(meta: &std::fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 impl Bell {
     pub(crate) fn new(database: &Path) -> Self {
-        Self { folder: bell_folder(database), file: Mutex::new(None) }
+        let folder = bell_folder(database);
+        Self { ring: folder.join("ring"), folder, file: Mutex::new(None) }
     }
 
     /// Wakes everyone who listens. A failure only means that they wake later, by the `-wal` or their timers.
     pub(crate) fn ring(&self) {
         let Ok(mut slot) = self.file.lock() else { return };
-        // A folder that was deleted leaves a file that nobody can hear.
-        if slot.as_ref().is_some_and(|file| file.metadata().map_or(true, |meta| meta.nlink() == 0)) {
+        // A folder that was deleted, moved away or replaced leaves a file that nobody hears.
+        if slot.as_ref().is_some_and(|ring| std::fs::metadata(&self.ring).map_or(true, |meta| identity(&meta) != ring.identity))
+        {
             *slot = None;
         }
         if slot.is_none() {
-            *slot = open_ring(&self.folder).inspect_err(|error| tracing::debug!(%error, "cannot open the bell")).ok();
+            *slot = open_ring(&self.folder)
+                .and_then(|file| Ok(Ring { identity: identity(&file.metadata()?), file }))
+                .inspect_err(|error| tracing::debug!(%error, "cannot open the bell"))
+                .ok();
         }
-        if let Some(file) = slot.as_ref()
-            && let Err(error) = file.write_at(b"!", 0)
+        if let Some(ring) = slot.as_ref()
+            && let Err(error) = ring.file.write_at(b"!", 0)
         {
             tracing::debug!(%error, "cannot ring the bell");
         }
@@ -95,7 +112,9 @@ impl Watcher {
     /// If the kernel gives no more inotify watches, or the folder is gone. The caller then lives by its timer.
     pub fn new(database: &Path, on_wake: impl Fn(Wake) + Send + 'static) -> Result<Self> {
         let failed = |error: notify::Error| Error::io("cannot watch the database for changes", std::io::Error::other(error));
-        let wal = with_suffix(database, "-wal");
+        // Writers ring beside the file itself, not beside a link to it.
+        let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+        let wal = with_suffix(&database, "-wal");
         let handler = move |event: notify::Result<notify::Event>| match event {
             Ok(event) if event.need_rescan() => on_wake(Wake::Bell),
             // Reacting to open, close or metadata events would feed itself.
@@ -107,16 +126,18 @@ impl Watcher {
             Err(error) => tracing::debug!(%error, "watching the database"),
         };
         let inner = notify::recommended_watcher(handler).map_err(failed)?;
-        let mut watcher = Self { inner, database: database.to_owned() };
-        open_ring(&bell_folder(database)).map_err(|error| Error::io("cannot make the bell", error))?;
-        watcher.inner.watch(&bell_folder(database), RecursiveMode::NonRecursive).map_err(failed)?;
+        let mut watcher = Self { inner, database };
+        let folder = bell_folder(&watcher.database);
+        open_ring(&folder).map_err(|error| Error::io("cannot make the bell", error))?;
+        watcher.inner.watch(&folder, RecursiveMode::NonRecursive).map_err(failed)?;
         if wal.exists() {
             watcher.inner.watch(&wal, RecursiveMode::NonRecursive).map_err(failed)?;
         }
         Ok(watcher)
     }
 
-    /// Watches again what was deleted and made anew. Cheap; to be called by the slow timer.
+    /// Watches again what was deleted and made anew. Cheap; to be called by the slow timer, and before a look: what happens
+    /// while it works wakes nobody.
     pub fn refresh(&mut self) {
         let folder = bell_folder(&self.database);
         let wal = with_suffix(&self.database, "-wal");
@@ -135,27 +156,60 @@ impl Watcher {
 }
 
 /// The short coalesced retries after a [`Wake::Wal`].
+///
+/// A foreign writer's last change of the `-wal` comes before its commit is visible: by microseconds, or by as long as its
+/// disk takes to sync. So each such wake is followed by looks at growing intervals, about two seconds in all. A burst is one
+/// ladder, counted from its last wake. A bell says that a commit is visible already; what may still be under way then is
+/// somebody else's, so the ladder goes on, without its quick steps.
 #[derive(Debug, Default)]
 pub struct Ladder {
-    step: Option<usize>,
+    /// The step that is being waited for, and when it is due.
+    step: Option<(usize, Instant)>,
 }
 
-const STEPS_MICROS: [u64; 6] = [200, 500, 1_000, 2_000, 5_000, 20_000];
+const STEPS: [Duration; 11] = [
+    Duration::from_micros(200),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+/// The first step after a bell.
+const AFTER_BELL: usize = 4;
 
 impl Ladder {
     /// Takes note of a wake. A burst of them is one ladder.
     pub fn woken(&mut self, wake: Wake) {
-        if wake == Wake::Wal && self.step.is_none() {
-            self.step = Some(0);
+        self.woken_at(wake, Instant::now());
+    }
+
+    /// How long to wait for the next wake, `most` at the longest. The caller looks after each wait, however it ended.
+    #[must_use]
+    pub fn timeout(&mut self, most: Duration) -> Duration {
+        self.timeout_at(most, Instant::now())
+    }
+
+    fn woken_at(&mut self, wake: Wake, now: Instant) {
+        match (wake, self.step) {
+            (Wake::Wal, _) => self.step = Some((0, now + STEPS[0])),
+            (Wake::Bell, Some((step, _))) if step < AFTER_BELL => self.step = Some((AFTER_BELL, now + STEPS[AFTER_BELL])),
+            (Wake::Bell, _) => {}
         }
     }
 
-    /// How long to wait for the next wake, `most` at the longest; climbs one step.
-    #[must_use]
-    pub fn timeout(&mut self, most: Duration) -> Duration {
-        let Some(step) = self.step else { return most };
-        self.step = (step + 1 < STEPS_MICROS.len()).then_some(step + 1);
-        most.min(Duration::from_micros(STEPS_MICROS[step]))
+    fn timeout_at(&mut self, most: Duration, now: Instant) -> Duration {
+        if let Some((step, due)) = self.step
+            && due <= now
+        {
+            self.step = STEPS.get(step + 1).map(|wait| (step + 1, now + *wait));
+        }
+        self.step.map_or(most, |(_, due)| most.min(due.saturating_duration_since(now)))
     }
 }
 
@@ -164,11 +218,25 @@ pub const SLOW_LOOK: Duration = Duration::from_secs(5);
 /// How often it looks where the kernel gives it no watch.
 pub const BLIND_LOOK: Duration = Duration::from_millis(250);
 
+/// Why a wait of a [`Listener`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Something was seen.
+    By(Wake),
+    /// Something was seen not long ago: a step of the [`Ladder`].
+    Again,
+    /// Nothing was seen; the time is over.
+    Timer,
+}
+
 /// A listener for programs without a runtime: blocks the thread until something may have changed.
 #[derive(Debug)]
 pub struct Listener {
+    database: PathBuf,
+    sender: mpsc::Sender<Wake>,
     wakes: mpsc::Receiver<Wake>,
     watcher: Option<Watcher>,
+    refreshed: Instant,
     ladder: Ladder,
 }
 
@@ -177,26 +245,108 @@ impl Listener {
     #[must_use]
     pub fn new(database: &Path) -> Self {
         let (sender, wakes) = mpsc::channel();
-        let watcher = Watcher::new(database, move |wake| {
-            let _ = sender.send(wake);
-        })
-        .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
-        .ok();
-        Self { wakes, watcher, ladder: Ladder::default() }
+        let watcher = watch(database, &sender)
+            .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
+            .ok();
+        let database = database.to_owned();
+        Self { database, sender, wakes, watcher, refreshed: Instant::now(), ladder: Ladder::default() }
     }
 
-    /// Returns when something may have changed, after `most` at the latest.
-    pub fn wait(&mut self, most: Duration) {
+    /// Returns when something may have changed, after `most` at the latest, and says why. The caller looks in any case.
+    pub fn wait(&mut self, most: Duration) -> Woken {
         let most = most.min(if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK });
-        match self.wakes.recv_timeout(self.ladder.timeout(most)) {
-            Ok(wake) => {
-                self.ladder.woken(wake);
-                while let Ok(wake) = self.wakes.try_recv() {
-                    self.ladder.woken(wake);
-                }
+        let pause = self.ladder.timeout(most);
+        let Ok(first) = self.wakes.recv_timeout(pause) else {
+            if self.refreshed.elapsed() >= SLOW_LOOK {
+                self.refresh();
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::park_timeout(BLIND_LOOK.min(most)),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            return if pause < most { Woken::Again } else { Woken::Timer };
+        };
+        // All that came is one wake, and the bell is the one that says most.
+        let mut woken = first;
+        self.ladder.woken(first);
+        while let Ok(wake) = self.wakes.try_recv() {
+            self.ladder.woken(wake);
+            if wake == Wake::Bell {
+                woken = wake;
+            }
         }
+        Woken::By(woken)
+    }
+
+    fn refresh(&mut self) {
+        match &mut self.watcher {
+            Some(watcher) => watcher.refresh(),
+            None => self.watcher = watch(&self.database, &self.sender).ok(),
+        }
+        self.refreshed = Instant::now();
+    }
+}
+
+fn watch(database: &Path, sender: &mpsc::Sender<Wake>) -> Result<Watcher> {
+    let sender = sender.clone();
+    Watcher::new(database, move |wake| {
+        let _ = sender.send(wake);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Duration = Duration::from_secs(5);
+
+    /// The moments, counted from the wake, at which one looks who is woken by nothing else.
+    fn looks(ladder: &mut Ladder, start: Instant) -> Vec<Duration> {
+        let mut now = start;
+        let mut looks = Vec::new();
+        loop {
+            let pause = ladder.timeout_at(MOST, now);
+            if pause == MOST {
+                return looks;
+            }
+            now += pause;
+            looks.push(now - start);
+        }
+    }
+
+    #[test]
+    fn a_ladder_looks_soon_and_outlasts_a_slow_disk() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        ladder.woken_at(Wake::Wal, start);
+        let looks = looks(&mut ladder, start);
+        assert_eq!(looks[0], STEPS[0]);
+        assert_eq!(*looks.last().unwrap(), STEPS.iter().sum());
+        assert!(*looks.last().unwrap() > Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_burst_is_one_ladder_from_its_last_wake() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        for at in 0..100 {
+            let now = start + Duration::from_micros(at * 50);
+            ladder.woken_at(Wake::Wal, now);
+            assert_eq!(ladder.timeout_at(MOST, now), STEPS[0]);
+        }
+        let last = start + Duration::from_micros(99 * 50);
+        assert_eq!(looks(&mut ladder, last).len(), STEPS.len());
+    }
+
+    #[test]
+    fn wakes_that_say_nothing_use_up_no_step() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        ladder.woken_at(Wake::Wal, start);
+        ladder.woken_at(Wake::Bell, start);
+        for _ in 0..100 {
+            ladder.woken_at(Wake::Bell, start);
+            assert_eq!(ladder.timeout_at(MOST, start), STEPS[AFTER_BELL]);
+        }
+        assert_eq!(looks(&mut ladder, start).len(), STEPS.len() - AFTER_BELL);
+        // A bell alone needs no second look.
+        ladder.woken_at(Wake::Bell, start);
+        assert_eq!(ladder.timeout_at(MOST, start), MOST);
     }
 }

@@ -38,6 +38,8 @@ pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
 /// What the watching thread saw, merged.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Not the supervisor's own waker: what wakes from outside must not be taken for a commit that was looked at already.
+    notify: tokio::sync::Notify,
     bell: AtomicBool,
     wal: AtomicBool,
 }
@@ -132,7 +134,7 @@ impl<S: Supervisor> Process<S> {
         };
         let waker = Waker::default();
         let seen = Arc::new(Seen::default());
-        let watcher = if line.once { None } else { watch(&path, &seen, &waker) };
+        let watcher = if line.once { None } else { watch(&path, &seen) };
         let mut supervisor = S::new(Arc::clone(&config), &path);
         if !line.once {
             supervisor.attach(waker.clone());
@@ -202,7 +204,7 @@ impl<S: Supervisor> Process<S> {
             if let Some(watcher) = &mut self.watcher {
                 watcher.refresh();
             } else if !self.line.once {
-                self.watcher = watch(&self.path, &self.seen, &self.waker);
+                self.watcher = watch(&self.path, &self.seen);
             }
         }
         self.version = self.db.data_version()?;
@@ -264,13 +266,15 @@ impl<S: Supervisor> Process<S> {
                     Ok((entry, outcome)) => self.record(entry, outcome).await,
                     Err(error) => tracing::error!(%error, "an effect ended without an outcome; it is tried again on the next start"),
                 },
-                () = self.waker.woken() => {
-                    let wal = self.seen.wal.swap(false, Ordering::Relaxed);
-                    let bell = self.seen.bell.swap(false, Ordering::Relaxed);
-                    if wal {
+                () = self.waker.woken() => {}
+                () = self.seen.notify.notified() => {
+                    if self.seen.wal.swap(false, Ordering::Relaxed) {
                         self.ladder.woken(Wake::Wal);
                     }
-                    if (wal || bell) && !self.others_have_committed() {
+                    if self.seen.bell.swap(false, Ordering::Relaxed) {
+                        self.ladder.woken(Wake::Bell);
+                    }
+                    if !self.others_have_committed() {
                         continue;
                     }
                 }
@@ -338,12 +342,12 @@ impl<S: Supervisor> Process<S> {
     }
 }
 
-fn watch(path: &std::path::Path, seen: &Arc<Seen>, waker: &Waker) -> Option<Watcher> {
-    let (seen, waker) = (Arc::clone(seen), waker.clone());
+fn watch(path: &std::path::Path, seen: &Arc<Seen>) -> Option<Watcher> {
+    let seen = Arc::clone(seen);
     Watcher::new(path, move |wake| {
         let flag = if wake == Wake::Wal { &seen.wal } else { &seen.bell };
         flag.store(true, Ordering::Relaxed);
-        waker.wake();
+        seen.notify.notify_one();
     })
     .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
     .ok()
@@ -353,3 +357,6 @@ fn notify(states: &[NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(states);
 }
+
+#[cfg(test)]
+mod tests;

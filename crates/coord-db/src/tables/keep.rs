@@ -13,9 +13,14 @@ use crate::process::ProcessIdentity;
 use crate::{Database, Error, Result};
 
 fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
-    let backup = Backup::new(from, to)?;
-    backup.run_to_completion(256, Duration::from_millis(1), None)?;
-    Ok(())
+    // One snapshot for the whole copy: without it each commit of somebody else would make it begin anew.
+    let copied = from
+        .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema")
+        .and_then(|()| Backup::new(from, to)?.run_to_completion(256, Duration::from_millis(1), None));
+    if !from.is_autocommit() {
+        from.execute_batch("ROLLBACK")?;
+    }
+    Ok(copied?)
 }
 
 fn sound(connection: &Connection, path: &Path) -> Result<()> {
