@@ -85,6 +85,11 @@ fn on_busy(tries: i32) -> bool {
     true
 }
 
+/// Makes a connection wait for a lock as all of this process do.
+pub(crate) fn wait_as_others_do(connection: &mut Connection) -> Result<()> {
+    Ok(connection.busy_handler(Some(on_busy))?)
+}
+
 impl Database {
     /// Opens an existing database and brings it to the newest schema.
     ///
@@ -282,6 +287,10 @@ impl Database {
         &mut self.connection
     }
 
+    pub(crate) fn synchronous(&self) -> &'static str {
+        synchronous(self.durability)
+    }
+
     pub(crate) fn ring(&self) {
         if let Some(bell) = &self.bell {
             bell.ring();
@@ -312,6 +321,13 @@ pub struct ReadTx<'a> {
     pub(crate) connection: &'a Connection,
     now: Timestamp,
     clock: &'a dyn Clock,
+}
+
+impl<'a> ReadTx<'a> {
+    /// A snapshot of another file with tables of the same names.
+    pub(crate) fn over(connection: &'a Connection, clock: &'a dyn Clock) -> Self {
+        Self { connection, now: clock.now(), clock }
+    }
 }
 
 impl ReadTx<'_> {

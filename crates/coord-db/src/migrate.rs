@@ -10,7 +10,8 @@ use crate::{Error, Result, Timestamp};
 pub const APPLICATION_ID: i64 = 0x634c_6f50;
 
 /// The migrations, in order; only ever appended. The number of them is the schema's version.
-const MIGRATIONS: &[&str] = &[include_str!("../../../schema/migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../../schema/migrations/0001_initial.sql"), include_str!("../../../schema/migrations/0005_archive.sql")];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

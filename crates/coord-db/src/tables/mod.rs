@@ -37,6 +37,7 @@ macro_rules! select {
 }
 
 mod alerts;
+mod archive;
 mod change_requests;
 mod check;
 mod checkpoints;
@@ -63,6 +64,7 @@ mod wait_graph;
 mod worktree_changes;
 
 pub use alerts::{Alert, AlertRaised, NewAlert};
+pub use archive::{Archive, Archived, Archiver, archive_path};
 pub use change_requests::ChangeRequest;
 pub use check::Problem;
 pub use checkpoints::{Checkpoint, NewCheckpoint};
