@@ -53,6 +53,7 @@ pub struct Database {
     bell: Option<Bell>,
     clock: Arc<dyn Clock>,
     durability: Durability,
+    wal: Wal,
 }
 
 impl std::fmt::Debug for Database {
@@ -66,6 +67,8 @@ impl std::fmt::Debug for Database {
 static BUSY_DEADLINE_MILLIS: AtomicU64 = AtomicU64::new(5_000);
 thread_local! {
     static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Set while this thread does what it would rather leave than wait for.
+    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 pub(crate) fn busy_deadline() -> Duration {
@@ -78,7 +81,8 @@ fn on_busy(tries: i32) -> bool {
     if tries == 0 {
         WAITING_SINCE.set(Some(Instant::now()));
     }
-    if WAITING_SINCE.get().is_some_and(|since| since.elapsed() >= busy_deadline()) {
+    let deadline = PATIENCE.get().unwrap_or_else(busy_deadline);
+    if WAITING_SINCE.get().is_some_and(|since| since.elapsed() >= deadline) {
         return false;
     }
     std::thread::sleep(Duration::from_micros(fastrand::u64(50..150)));
@@ -157,6 +161,7 @@ impl Database {
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         Ok(Self {
             bell: path.as_deref().map(Bell::new),
+            wal: Wal::new(path.as_deref()),
             connection,
             path,
             clock: Arc::clone(&options.clock),
@@ -240,6 +245,7 @@ impl Database {
         if ring && let Some(bell) = &self.bell {
             bell.ring();
         }
+        self.wal.keep_small(&self.connection);
         Ok(value)
     }
 
@@ -294,6 +300,59 @@ impl Database {
     pub(crate) fn ring(&self) {
         if let Some(bell) = &self.bell {
             bell.ring();
+        }
+    }
+}
+
+/// A `-wal` beyond this is emptied when nobody reads from it.
+const WAL_BOUND_BYTES: u64 = 16 << 20;
+/// It is looked at once in so many commits.
+const WAL_LOOK_COMMITS: u32 = 16;
+/// So long at most do other writers wait for the readers to leave a `-wal` that is to be emptied.
+const WAL_PATIENCE: Duration = Duration::from_millis(5);
+/// After a try that failed for its readers, it is left alone for so long.
+const WAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The `-wal`, which SQLite's own checkpoints copy but never begin anew while anybody reads: under steady load, or behind
+/// one long read, it grows without an end.
+#[derive(Debug)]
+struct Wal {
+    path: Option<PathBuf>,
+    commits: Cell<u32>,
+    tried: Cell<Option<Instant>>,
+}
+
+impl Wal {
+    fn new(database: Option<&Path>) -> Self {
+        let path = database.map(|path| {
+            let mut path = path.as_os_str().to_owned();
+            path.push("-wal");
+            PathBuf::from(path)
+        });
+        Self { path, commits: Cell::new(0), tried: Cell::new(None) }
+    }
+
+    /// After a commit: empties a `-wal` that has grown too large, if its readers let go of it soon.
+    fn keep_small(&self, connection: &Connection) {
+        let Some(path) = &self.path else { return };
+        self.commits.set(self.commits.get() + 1);
+        if self.commits.get() < WAL_LOOK_COMMITS {
+            return;
+        }
+        self.commits.set(0);
+        if std::fs::metadata(path).map_or(0, |meta| meta.len()) <= WAL_BOUND_BYTES
+            || self.tried.get().is_some_and(|tried| tried.elapsed() < WAL_PAUSE)
+        {
+            return;
+        }
+        PATIENCE.set(Some(WAL_PATIENCE));
+        let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        PATIENCE.set(None);
+        self.tried.set(Some(Instant::now()));
+        match emptied {
+            Ok(0) => tracing::debug!("emptied the -wal"),
+            Ok(_) => tracing::debug!("the -wal is still being read"),
+            Err(error) => tracing::debug!(%error, "cannot empty the -wal"),
         }
     }
 }
