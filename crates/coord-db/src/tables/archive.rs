@@ -505,6 +505,14 @@ impl Archive {
 }
 
 impl ReadTx<'_> {
+    /// True if any event is older than a moment.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_events_before(&self, at: Timestamp) -> Result<bool> {
+        self.value("SELECT EXISTS (SELECT 1 FROM events WHERE timestamp < ?1)", [at])
+    }
+
     /// True if an event with this id was moved into the archive.
     ///
     /// # Errors
