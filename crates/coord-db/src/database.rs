@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::first_look::{explain, first_look};
 use crate::wake::Bell;
 use crate::{Clock, Error, Result, SystemClock, Timestamp, migrate};
 
@@ -138,10 +139,15 @@ impl Database {
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags)?;
-        Self::prepare(connection, Some(path.clone()), options, create).map_err(|error| match error {
+        first_look(&path, create, || {
+            let connection = Connection::open_with_flags(&path, flags)?;
+            // What turns out not to be ours must not be changed by our leaving it either.
+            connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            Self::prepare(connection, Some(path.clone()), options, create)
+        })
+        .map_err(|error| match error {
             Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path, detail },
-            other => other,
+            other => explain(&path, other),
         })
     }
 
@@ -155,6 +161,7 @@ impl Database {
         if path.is_some() {
             connection.pragma_update(None, "journal_mode", "wal")?;
         }
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.pragma_update(None, "synchronous", synchronous(options.durability))?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "wal_autocheckpoint", 1000)?;

@@ -11,6 +11,11 @@ use crate::exit::{Failure, Outcome};
 use crate::output::{Table, plain};
 use crate::when::When;
 
+/// A path as JSON can have it.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
 /// `loopctl backup`
 ///
 /// # Errors
@@ -18,7 +23,7 @@ use crate::when::When;
 pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let path = db.back_up(file, config.database.backup_keep)?;
-    cx.out.done(&json!({ "path": path }), &format!("backed up and verified: {}", path.display()))
+    cx.out.done(&json!({ "path": shown(&path) }), &format!("backed up and verified: {}", path.display()))
 }
 
 /// `loopctl restore`
@@ -47,7 +52,7 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
         Err(error) => return Err(error.into()),
     };
     cx.out.done(
-        &json!({ "restored": file, "kept": kept }),
+        &json!({ "restored": shown(file), "kept": shown(&kept) }),
         &format!("restored from {}; what was there before is kept as {}", file.display(), kept.display()),
     )
 }
@@ -106,5 +111,5 @@ pub fn archive(cx: &Context, older_than: Option<When>) -> Outcome {
     } else {
         format!("moved {} to {}", rows.join(", "), path.display())
     };
-    cx.out.done(&json!({ "before": before, "archive": path, "archived": archived }), &said)
+    cx.out.done(&json!({ "before": before, "archive": shown(&path), "archived": archived }), &said)
 }

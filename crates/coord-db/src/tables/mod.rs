@@ -77,6 +77,7 @@ pub use decisions::{Decision, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
 pub use journal::JournalEntry;
 pub use keep::DatabaseFacts;
+pub(crate) use keep::copy_to_new_file;
 pub use knowledge::{Knowledge, NewKnowledge};
 pub use leases::{Acquire, AcquireRequest, Blocker, Grant, Lease, LeaseRequest, Waiting};
 pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
