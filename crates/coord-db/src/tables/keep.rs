@@ -242,8 +242,12 @@ impl Database {
 }
 
 fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<()> {
-    let mut statement = connection.prepare(&format!("SELECT * FROM \"{table}\""))?;
+    // The order of commits of events, which nothing else says, is in their rowids.
+    let rowid = table == "events";
+    let (prefix, order) = if rowid { ("rowid, ", " ORDER BY rowid") } else { ("", "") };
+    let mut statement = connection.prepare(&format!("SELECT {prefix}* FROM \"{table}\"{order}"))?;
     let columns = statement.column_count();
+    let into = if rowid { format!(" ({})", statement.column_names().collect::<Vec<_>>().join(", ")) } else { String::new() };
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let mut values = Vec::with_capacity(columns);
@@ -251,6 +255,7 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
             values.push(match row.get_ref(at)? {
                 ValueRef::Null => "NULL".to_owned(),
                 ValueRef::Integer(value) => value.to_string(),
+                ValueRef::Real(value) if value.is_infinite() => if value > 0.0 { "9e999" } else { "-9e999" }.to_owned(),
                 ValueRef::Real(value) => format!("{value:?}"),
                 // Text with a NUL would end there for the shell, other controls would act on a terminal, and what is no
                 // UTF-8 has no other spelling.
@@ -259,7 +264,7 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
                 ValueRef::Blob(blob) => format!("X'{}'", hex(blob)),
             });
         }
-        writeln!(out, "INSERT INTO \"{table}\" VALUES ({});", values.join(", "))
+        writeln!(out, "INSERT INTO \"{table}\"{into} VALUES ({});", values.join(", "))
             .map_err(|error| Error::io("cannot write the dump", error))?;
     }
     Ok(())
