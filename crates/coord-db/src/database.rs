@@ -241,7 +241,21 @@ impl Database {
     }
 
     fn write_with<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>, ring: bool) -> Result<R, E> {
-        self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(Error::from)?;
+        // SQLite opens what may only be read, and begins there as if nothing were wrong.
+        if let Some(path) = self.path()
+            && self.connection.is_readonly("main").map_err(Error::from)?
+        {
+            let detail = "attempt to write a readonly database".to_owned();
+            return Err(explain(path, Error::Unwritable { detail }).into());
+        }
+        let explained = |error: rusqlite::Error| {
+            let error = Error::from(error);
+            match self.path() {
+                Some(path) => explain(path, error),
+                None => error,
+            }
+        };
+        self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(explained)?;
         let rollback = Rollback(&self.connection);
         // The time is read once the lock is held, so that the order of times is the order of commits.
         let read = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };

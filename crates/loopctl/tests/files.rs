@@ -277,3 +277,93 @@ fn a_backup_is_whole_however_busy_the_database_is() {
         0
     );
 }
+
+/// Runs as somebody who is not root, for whom permissions count; the same user where we are not root.
+fn as_nobody(folder: &Path) -> (Command, u32) {
+    let own = nix_uid();
+    if own != 0 {
+        return (Command::new(env!("CARGO_BIN_EXE_loopctl")), own);
+    }
+    for entry in walk(folder) {
+        std::os::unix::fs::lchown(&entry, Some(65_534), Some(65_534)).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", env!("CARGO_BIN_EXE_loopctl")]);
+    (command, 65_534)
+}
+
+fn nix_uid() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        found.push(entry.unwrap().path());
+    }
+    found
+}
+
+#[test]
+fn what_may_not_be_read_or_written_is_named_with_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+    // (what is barred, its mode, its owner is another, what is said; reading may still work)
+    for (what, mode, foreign, says) in [
+        ("coordination.db", 0o400, false, "may not read and write"),
+        ("coordination.db", 0o000, false, "may not read and write"),
+        ("", 0o500, false, "may not read and write"),
+        ("coordination.db", 0o600, true, "it belongs to user 0"),
+    ] {
+        if foreign && nix_uid() != 0 {
+            continue;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let database = root.path().join("coordination.db");
+        drop(Database::create(&database, &OpenOptions::default()).unwrap());
+        let (mut command, _) = as_nobody(root.path());
+        let barred = root.path().join(what);
+        if foreign {
+            std::os::unix::fs::chown(&barred, Some(0), Some(0)).unwrap();
+        }
+        std::fs::set_permissions(&barred, std::fs::Permissions::from_mode(mode)).unwrap();
+        let before = std::fs::read(&database).ok();
+        let output = command.arg("--db").arg(&database).args(["loop", "add", "a"]).current_dir("/").output().unwrap();
+        std::fs::set_permissions(&barred, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what} {mode:o}: {said}");
+        assert!(said.contains("cannot be written") && said.contains(says), "{what} {mode:o}: {said}");
+        assert_eq!(query(&database, "SELECT count(*) FROM loops"), "0");
+        assert!(before.is_none_or(|before| std::fs::read(&database).unwrap() == before));
+    }
+}
+
+#[test]
+fn a_lock_that_stays_is_told_and_one_that_goes_is_waited_for() {
+    use std::io::Write;
+    let root = tempfile::tempdir().unwrap();
+    let database = root.path().join("coordination.db");
+    drop(Database::create(&database, &OpenOptions::default()).unwrap());
+    for hold in ["BEGIN EXCLUSIVE;", "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; UPDATE counters SET value = value;"] {
+        let mut shell = Command::new("sqlite3");
+        shell.arg(&database).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let mut input = shell.stdin.take().unwrap();
+        writeln!(input, "{hold} SELECT 'held';").unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(shell.stdout.take().unwrap()));
+        assert!(lines.by_ref().map(Result::unwrap).any(|line| line == "held"));
+        std::fs::write(root.path().join("config.toml"), "[database]\nbusy_deadline_seconds = 1\n").unwrap();
+        let output = loopctl(root.path(), database.as_os_str(), &["loop", "add", "a"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("stayed locked by another writer for 1 s; try again"), "{said}");
+        // One that waits longer gets its turn.
+        std::fs::write(root.path().join("config.toml"), "[database]\nbusy_deadline_seconds = 60\n").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loopctl"));
+        let child = command.arg("--db").arg(&database).args(["subscribe", "x", "--types", "custom.x"]).spawn().unwrap();
+        writeln!(input, "ROLLBACK;").unwrap();
+        drop(input);
+        shell.wait().unwrap();
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    assert_eq!(query(&database, "SELECT count(*) FROM loops"), "0");
+}
