@@ -38,7 +38,7 @@ impl History {
     ///
     /// # Errors
     /// Exit 3 if there is such an archive.
-    pub fn is_whole(self) -> Outcome {
+    pub fn into_missing(self) -> Outcome {
         self.missing.map_or(Ok(()), |error| Err(error.into()))
     }
 

@@ -35,7 +35,7 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
         found.map(|event| look(tx, &history, event)).transpose().map_err(Failure::from)
     })?;
     let Some(story) = story else {
-        history.is_whole()?;
+        history.into_missing()?;
         return Err(Failure::not_found("event", given));
     };
     if cx.out.json {

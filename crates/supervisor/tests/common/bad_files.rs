@@ -17,9 +17,12 @@ pub struct Case {
     before: BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
+/// A name, what is said, and what makes the file.
+type Make = (&'static str, &'static str, fn(&Path));
+
 /// One folder for each case.
 pub fn cases(root: &Path) -> Vec<Case> {
-    let make: &[(&str, &str, fn(&Path))] = &[
+    let make: &[Make] = &[
         ("nothing", "no database at", |_| {}),
         ("empty", "it is empty", |db| write(db, b"")),
         ("short text", "file is not a database", |db| write(db, b"a text")),
