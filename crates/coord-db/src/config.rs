@@ -257,6 +257,14 @@ section! {
     }
 }
 
+impl RetentionConfig {
+    /// What was settled before this moment is old.
+    #[must_use]
+    pub fn archive_before(&self, now: crate::Timestamp) -> crate::Timestamp {
+        now.plus_seconds(self.events_days.saturating_mul(-86_400))
+    }
+}
+
 section! {
     /// Where a phone can ring.
     NotifyConfig {
@@ -346,6 +354,8 @@ impl Config {
         positive("monitor", "stuck_failures", self.monitor.stuck_failures)?;
         positive("monitor", "digression_files", self.monitor.digression_files)?;
         positive("deadlock", "full_scan_seconds", signed(self.deadlock.full_scan_seconds))?;
+        positive("retention", "events_days", self.retention.events_days)?;
+        positive("retention", "delivery_days", self.retention.delivery_days)?;
         positive("heartbeat", "beat_seconds", signed(self.heartbeat.beat_seconds))?;
         positive("regression", "interval_seconds", signed(self.regression.interval_seconds))?;
         if self.heartbeat.degraded_seconds <= signed(self.heartbeat.beat_seconds) {

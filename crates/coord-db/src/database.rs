@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::first_look::{explain, first_look};
 use crate::wake::Bell;
 use crate::{Clock, Error, Result, SystemClock, Timestamp, migrate};
 
@@ -53,6 +54,7 @@ pub struct Database {
     bell: Option<Bell>,
     clock: Arc<dyn Clock>,
     durability: Durability,
+    wal: Wal,
 }
 
 impl std::fmt::Debug for Database {
@@ -66,6 +68,8 @@ impl std::fmt::Debug for Database {
 static BUSY_DEADLINE_MILLIS: AtomicU64 = AtomicU64::new(5_000);
 thread_local! {
     static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Set while this thread does what it would rather leave than wait for.
+    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 pub(crate) fn busy_deadline() -> Duration {
@@ -78,11 +82,17 @@ fn on_busy(tries: i32) -> bool {
     if tries == 0 {
         WAITING_SINCE.set(Some(Instant::now()));
     }
-    if WAITING_SINCE.get().is_some_and(|since| since.elapsed() >= busy_deadline()) {
+    let deadline = PATIENCE.get().unwrap_or_else(busy_deadline);
+    if WAITING_SINCE.get().is_some_and(|since| since.elapsed() >= deadline) {
         return false;
     }
     std::thread::sleep(Duration::from_micros(fastrand::u64(50..150)));
     true
+}
+
+/// Makes a connection wait for a lock as all of this process do.
+pub(crate) fn wait_as_others_do(connection: &mut Connection) -> Result<()> {
+    Ok(connection.busy_handler(Some(on_busy))?)
 }
 
 impl Database {
@@ -129,10 +139,15 @@ impl Database {
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags)?;
-        Self::prepare(connection, Some(path.clone()), options, create).map_err(|error| match error {
+        first_look(&path, create, || {
+            let connection = Connection::open_with_flags(&path, flags)?;
+            // What turns out not to be ours must not be changed by our leaving it either.
+            connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            Self::prepare(connection, Some(path.clone()), options, create)
+        })
+        .map_err(|error| match error {
             Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path, detail },
-            other => other,
+            other => explain(&path, other),
         })
     }
 
@@ -146,6 +161,7 @@ impl Database {
         if path.is_some() {
             connection.pragma_update(None, "journal_mode", "wal")?;
         }
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.pragma_update(None, "synchronous", synchronous(options.durability))?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // What a statement with triggers keeps for its own undoing goes to a temporary file otherwise: half of its cost.
@@ -154,6 +170,7 @@ impl Database {
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         Ok(Self {
             bell: path.as_deref().map(Bell::new),
+            wal: Wal::new(path.as_deref()),
             connection,
             path,
             clock: Arc::clone(&options.clock),
@@ -226,7 +243,21 @@ impl Database {
     }
 
     fn write_with<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>, ring: bool) -> Result<R, E> {
-        self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(Error::from)?;
+        // SQLite opens what may only be read, and begins there as if nothing were wrong.
+        if let Some(path) = self.path()
+            && self.connection.is_readonly("main").map_err(Error::from)?
+        {
+            let detail = "attempt to write a readonly database".to_owned();
+            return Err(explain(path, Error::Unwritable { detail }).into());
+        }
+        let explained = |error: rusqlite::Error| {
+            let error = Error::from(error);
+            match self.path() {
+                Some(path) => explain(path, error),
+                None => error,
+            }
+        };
+        self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).map_err(explained)?;
         let rollback = Rollback(&self.connection);
         // The time is read once the lock is held, so that the order of times is the order of commits.
         let read = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };
@@ -237,6 +268,7 @@ impl Database {
         if ring && let Some(bell) = &self.bell {
             bell.ring();
         }
+        self.wal.keep_small(&self.connection);
         Ok(value)
     }
 
@@ -284,9 +316,66 @@ impl Database {
         &mut self.connection
     }
 
+    pub(crate) fn synchronous(&self) -> &'static str {
+        synchronous(self.durability)
+    }
+
     pub(crate) fn ring(&self) {
         if let Some(bell) = &self.bell {
             bell.ring();
+        }
+    }
+}
+
+/// A `-wal` beyond this is emptied when nobody reads from it.
+const WAL_BOUND_BYTES: u64 = 16 << 20;
+/// It is looked at once in so many commits.
+const WAL_LOOK_COMMITS: u32 = 16;
+/// So long at most do other writers wait for the readers to leave a `-wal` that is to be emptied.
+const WAL_PATIENCE: Duration = Duration::from_millis(5);
+/// After a try that failed for its readers, it is left alone for so long.
+const WAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The `-wal`, which SQLite's own checkpoints copy but never begin anew while anybody reads: under steady load, or behind
+/// one long read, it grows without an end.
+#[derive(Debug)]
+struct Wal {
+    path: Option<PathBuf>,
+    commits: Cell<u32>,
+    tried: Cell<Option<Instant>>,
+}
+
+impl Wal {
+    fn new(database: Option<&Path>) -> Self {
+        let path = database.map(|path| {
+            let mut path = path.as_os_str().to_owned();
+            path.push("-wal");
+            PathBuf::from(path)
+        });
+        Self { path, commits: Cell::new(0), tried: Cell::new(None) }
+    }
+
+    /// After a commit: empties a `-wal` that has grown too large, if its readers let go of it soon.
+    fn keep_small(&self, connection: &Connection) {
+        let Some(path) = &self.path else { return };
+        self.commits.set(self.commits.get() + 1);
+        if self.commits.get() < WAL_LOOK_COMMITS {
+            return;
+        }
+        self.commits.set(0);
+        if std::fs::metadata(path).map_or(0, |meta| meta.len()) <= WAL_BOUND_BYTES
+            || self.tried.get().is_some_and(|tried| tried.elapsed() < WAL_PAUSE)
+        {
+            return;
+        }
+        PATIENCE.set(Some(WAL_PATIENCE));
+        let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        PATIENCE.set(None);
+        self.tried.set(Some(Instant::now()));
+        match emptied {
+            Ok(0) => tracing::debug!("emptied the -wal"),
+            Ok(_) => tracing::debug!("the -wal is still being read"),
+            Err(error) => tracing::debug!(%error, "cannot empty the -wal"),
         }
     }
 }
@@ -314,6 +403,13 @@ pub struct ReadTx<'a> {
     pub(crate) connection: &'a Connection,
     now: Timestamp,
     clock: &'a dyn Clock,
+}
+
+impl<'a> ReadTx<'a> {
+    /// A snapshot of another file with tables of the same names.
+    pub(crate) fn over(connection: &'a Connection, clock: &'a dyn Clock) -> Self {
+        Self { connection, now: clock.now(), clock }
+    }
 }
 
 impl ReadTx<'_> {

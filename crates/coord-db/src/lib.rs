@@ -8,6 +8,7 @@
 
 mod database;
 mod error;
+mod first_look;
 mod migrate;
 mod model;
 #[cfg(test)]

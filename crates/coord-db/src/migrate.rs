@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::{Error, Result, Timestamp};
 
@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0003_knowledge_search.sql"),
     include_str!("../../../schema/migrations/0004_ownership_and_numbers.sql"),
     include_str!("../../../schema/migrations/0005_leases.sql"),
+    include_str!("../../../schema/migrations/0006_archive.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
@@ -38,18 +39,24 @@ pub(crate) fn migrate(connection: &Connection, path: Option<&Path>, create: bool
             return Err(Error::NotOurs { path: shown(), detail: "it is empty".to_owned() });
         }
     } else if application != APPLICATION_ID {
-        return Err(Error::NotOurs { path: shown(), detail: "it belongs to another application".to_owned() });
+        return Err(not_ours(connection, &shown())?);
     } else if version > SCHEMA_VERSION {
         return Err(Error::Newer { path: shown(), found: version, known: SCHEMA_VERSION });
     } else if version == SCHEMA_VERSION {
         return Ok(());
-    } else if let Some(path) = path {
-        back_up_before(connection, path, version)?;
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let result = (|| {
         // Another process may have been first.
         let version = pragma(connection, "user_version")?;
+        if version > SCHEMA_VERSION {
+            return Err(Error::Newer { path: shown(), found: version, known: SCHEMA_VERSION });
+        }
+        if let Some(path) = path
+            && (1..SCHEMA_VERSION).contains(&version)
+        {
+            back_up_before(path, version)?;
+        }
         for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
             connection.execute_batch(migration)?;
         }
@@ -61,13 +68,49 @@ pub(crate) fn migrate(connection: &Connection, path: Option<&Path>, create: bool
     result
 }
 
-fn back_up_before(connection: &Connection, path: &Path, version: i64) -> Result<()> {
+/// Copies the file as it is before its migration. The caller holds the write lock, so that nobody else migrates it meanwhile.
+fn back_up_before(path: &Path, version: i64) -> Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new(".")).join("backups");
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(format!("cannot make {}", folder.display()), error))?;
     let now = crate::Clock::now(&crate::SystemClock);
-    let name = format!("before-migration-from-{version}-{}.db", file_stamp(now));
-    connection.backup("main", folder.join(name), None::<fn(rusqlite::backup::Progress)>)?;
-    Ok(())
+    let target = folder.join(format!("before-migration-from-{version}-{}.db", file_stamp(now)));
+    // The connection that is about to write cannot be copied from.
+    let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    crate::tables::copy_to_new_file(&reader, &target)
+}
+
+/// Why a file with other marks than ours is refused.
+pub(crate) fn not_ours(connection: &Connection, path: &Path) -> Result<Error> {
+    let marked = pragma(connection, "application_id")? != 0;
+    let detail = match if marked { None } else { unmarked_version(connection)? } {
+        Some(version) => format!(
+            "it has the tables of one but not the marks, as a copy by sqlite3's .dump has; if it is yours, give them back: \
+             sqlite3 FILE 'PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}'"
+        ),
+        None => "it belongs to another application".to_owned(),
+    };
+    Ok(Error::NotOurs { path: path.to_owned(), detail })
+}
+
+/// The version whose schema a file without marks has.
+fn unmarked_version(connection: &Connection) -> Result<Option<i64>> {
+    let found = schema(connection)?;
+    let model = Connection::open_in_memory()?;
+    for (at, migration) in MIGRATIONS.iter().enumerate() {
+        model.execute_batch(migration)?;
+        if schema(&model)? == found {
+            return Ok(Some(at as i64 + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// The objects of a schema, by type and name, with their texts.
+fn schema(connection: &Connection) -> Result<Vec<(String, String, Option<String>)>> {
+    let mut statement =
+        connection.prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// A time as it can stand in a file name, `20261122T000001005Z`.
@@ -79,20 +122,13 @@ pub(crate) fn file_stamp(time: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn objects(connection: &Connection) -> Vec<(String, String, Option<String>)> {
-        let mut statement = connection
-            .prepare("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name")
-            .unwrap();
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap().collect::<Result<_, _>>().unwrap()
-    }
-
     #[test]
     fn migrations_add_up_to_schema_sql() {
         let migrated = Connection::open_in_memory().unwrap();
         migrate(&migrated, None, true).unwrap();
         let whole = Connection::open_in_memory().unwrap();
         whole.execute_batch(include_str!("../../../schema/schema.sql")).unwrap();
-        assert_eq!(objects(&migrated), objects(&whole));
+        assert_eq!(schema(&migrated).unwrap(), schema(&whole).unwrap());
         assert_eq!(pragma(&whole, "application_id").unwrap(), APPLICATION_ID);
         assert_eq!(pragma(&whole, "user_version").unwrap(), SCHEMA_VERSION);
         let subscriptions = |connection: &Connection| -> Vec<(String, String)> {

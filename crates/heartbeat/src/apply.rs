@@ -4,13 +4,13 @@ use coord_db::config::HeartbeatConfig;
 use coord_db::payload::{ComponentDegraded, ComponentRecovered};
 use coord_db::{
     ActorId, AlertType, CleanUp, Event, EventId, HealthStatus, LoopStatus, NewAlert, NewEvent, RESERVED, Result, Severity,
-    UnlockCause, WriteTx,
+    StaleDeliveries, UnlockCause, WriteTx,
 };
 use serde_json::{Value, json};
 use supervisor::Supervisor;
 
 use crate::decide::incarnation;
-use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, Subject};
+use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, STALE_FINGERPRINT, Subject};
 use crate::{Action, Heartbeat};
 
 pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
@@ -51,7 +51,35 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
             tx.delete_wait_edge(edge)?;
         }
         Action::WithdrawRequest(request) => tx.withdraw_request(&request.id)?,
+        Action::SetAside(stale) => set_aside(tx, stale)?,
+        Action::CloseUntaken { fingerprint } => {
+            tx.close_alert(fingerprint)?;
+        }
     }
+    Ok(())
+}
+
+/// One alert for a subscriber, however many deliveries it leaves.
+fn set_aside(tx: &WriteTx<'_>, stale: &StaleDeliveries) -> Result<()> {
+    tx.set_stale_aside(stale, "nobody has taken it for too long")?;
+    let fingerprint = format!("{STALE_FINGERPRINT}{}", stale.subscription_id);
+    let open = tx.open_alert(&fingerprint)?;
+    let before = open.as_ref().and_then(|alert| alert.context.get("deliveries")).and_then(Value::as_u64).unwrap_or(0);
+    let deliveries = before + stale.events.len() as u64;
+    tx.raise_alert(&NewAlert {
+        fingerprint,
+        severity: Severity::Warning,
+        alert_type: AlertType::Resource,
+        source: Heartbeat::ID.to_owned(),
+        message: format!("{} does not take its events: set {deliveries} old ones aside", stale.subscriber),
+        context: json!({
+            "kind": "delivery", "subscriber": stale.subscriber, "subscription_id": stale.subscription_id,
+            "deliveries": deliveries, "last_event_id": stale.events.last(),
+        }),
+        // There are many, and they are to be archived.
+        event_id: None,
+    })?;
+    tracing::warn!(subscriber = %stale.subscriber, deliveries = stale.events.len(), "set deliveries aside that nobody takes");
     Ok(())
 }
 

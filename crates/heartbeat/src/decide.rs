@@ -2,7 +2,7 @@
 
 use coord_db::config::HeartbeatConfig;
 use coord_db::process::Liveness;
-use coord_db::{Alert, ClockChange, HealthStatus, Lease, LeaseRequest, LoopStatus, Test, Timestamp, WaitEdge};
+use coord_db::{Alert, ClockChange, HealthStatus, Lease, LeaseRequest, LoopStatus, StaleDeliveries, Test, Timestamp, WaitEdge};
 use serde_json::{Value, json};
 use supervisor::Plan;
 
@@ -78,6 +78,13 @@ pub enum Action {
     DeleteEdge(WaitEdge),
     /// Delete an acquire that is over, or whose loop is dead or unknown.
     WithdrawRequest(LeaseRequest),
+    /// Set deliveries aside that nobody has taken for so long, and say so.
+    SetAside(StaleDeliveries),
+    /// Close the alert about deliveries whose subscriber is back, or is no more.
+    CloseUntaken {
+        /// The alert's.
+        fingerprint: String,
+    },
 }
 
 /// Judges everything at the snapshot's moment.
@@ -260,6 +267,12 @@ fn sweep(snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
         if dead || over(request.wait_until, LEFT_SECONDS) {
             plan.act(Action::WithdrawRequest(request.clone()));
         }
+    }
+    for stale in &sweep.stale {
+        plan.act(Action::SetAside(stale.clone()));
+    }
+    for fingerprint in sweep.taken_again.iter().filter_map(|alert| alert.fingerprint.clone()) {
+        plan.act(Action::CloseUntaken { fingerprint });
     }
 }
 

@@ -1,10 +1,12 @@
-//! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired.
+//! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired:
+//! leases, waits, deliveries that nobody takes, and, into the archive, what is settled and old.
 //!
 //! It must never decide who works on what, never touch git or a worktree, and never end a process: it only says that one
 //! has ended. What it has said of whom stands in its open alerts, so that a restart says nothing twice.
 
 mod apply;
 pub mod decide;
+mod keep;
 pub mod observe;
 pub mod snapshot;
 
@@ -25,6 +27,7 @@ pub struct Heartbeat {
     watches: observe::Watches,
     /// When there was nothing to sweep last. Only saves reading: a new process sweeps at once.
     swept_at: Option<Timestamp>,
+    keeper: keep::Keeper,
 }
 
 impl Supervisor for Heartbeat {
@@ -36,7 +39,7 @@ impl Supervisor for Heartbeat {
     const ID: &'static str = "heartbeat";
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
-        Self { config, watches: observe::Watches::default(), swept_at: None }
+        Self { config, watches: observe::Watches::default(), swept_at: None, keeper: keep::Keeper::default() }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
@@ -54,7 +57,7 @@ impl Supervisor for Heartbeat {
 
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<HeartbeatSnapshot> {
         let sweep = self.swept_at.is_none_or(|at| tx.now().millis_since(at).abs() >= snapshot::SWEEP_EVERY_MILLIS);
-        let snapshot = snapshot::load(tx, observation, sweep)?;
+        let snapshot = snapshot::load(&self.config, tx, observation, sweep)?;
         if snapshot.sweep.as_ref().is_some_and(snapshot::Sweep::is_empty) {
             self.swept_at = Some(tx.now());
         }
@@ -67,6 +70,10 @@ impl Supervisor for Heartbeat {
 
     fn apply(&self, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
         apply::apply(&self.config.heartbeat, tx, snapshot, action)
+    }
+
+    fn upkeep(&mut self, db: &Database) -> Result<bool> {
+        Ok(self.keeper.step(db, &self.config.retention))
     }
 
     fn config(&self) -> &Config {

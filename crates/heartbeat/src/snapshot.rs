@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Alert, ClockChange, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge};
+use coord_db::{
+    Alert, ClockChange, Component, Config, Lease, LeaseRequest, Loop, ReadTx, Result, StaleDeliveries, Test, Timestamp,
+    WaitEdge,
+};
 use supervisor::Supervisor;
 
 use crate::{Heartbeat, Observation};
@@ -14,6 +17,8 @@ pub const MOST_ROWS: usize = 200;
 pub const SWEEP_EVERY_MILLIS: i64 = 30_000;
 /// What the alerts about components begin with.
 pub const FINGERPRINT: &str = "component:";
+/// What the alerts about deliveries that nobody takes begin with; the subscription follows.
+pub const STALE_FINGERPRINT: &str = "untaken:";
 
 /// One component as far as life and death go.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,11 +42,15 @@ pub struct Sweep {
     pub edges: Vec<WaitEdge>,
     /// Acquires that are over, or whose loop is dead or unknown.
     pub requests: Vec<LeaseRequest>,
+    /// Deliveries that nobody has taken in `retention.delivery_days`, by subscription.
+    pub stale: Vec<StaleDeliveries>,
+    /// The open alerts about such deliveries whose subscriber is back or gone.
+    pub taken_again: Vec<Alert>,
 }
 
 impl Sweep {
     pub(crate) fn is_empty(&self) -> bool {
-        self.edges.is_empty() && self.requests.is_empty()
+        self.edges.is_empty() && self.requests.is_empty() && self.stale.is_empty() && self.taken_again.is_empty()
     }
 }
 
@@ -104,7 +113,7 @@ pub(crate) fn processes(tx: &ReadTx<'_>) -> Result<BTreeMap<String, ProcessIdent
     Ok(rows.into_iter().filter_map(|(id, (health, row))| Some((id, identity(health.as_ref(), row.as_ref())?))).collect())
 }
 
-pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> Result<HeartbeatSnapshot> {
+pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> Result<HeartbeatSnapshot> {
     let mut alerts: BTreeMap<String, Alert> = tx
         .open_alerts_with(FINGERPRINT)?
         .into_iter()
@@ -125,7 +134,13 @@ pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> R
     let mut expired = tx.expired_leases()?;
     expired.truncate(MOST_ROWS);
     let sweep = if sweep {
-        Some(Sweep { edges: tx.wait_edges_to_sweep(MOST_ROWS)?, requests: tx.lease_requests_to_sweep(MOST_ROWS)? })
+        let stale_before = tx.now().plus_seconds(config.retention.delivery_days.saturating_mul(-86_400));
+        Some(Sweep {
+            edges: tx.wait_edges_to_sweep(MOST_ROWS)?,
+            requests: tx.lease_requests_to_sweep(MOST_ROWS)?,
+            stale: tx.stale_deliveries(stale_before, MOST_ROWS)?,
+            taken_again: tx.alerts_of_subscribers_back(STALE_FINGERPRINT)?,
+        })
     } else {
         None
     };

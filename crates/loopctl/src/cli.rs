@@ -339,6 +339,12 @@ pub enum Command {
     Check,
     /// Print the database as SQL text
     Dump,
+    /// Move what is settled and old into the archive beside the database
+    Archive {
+        /// Older than so long: 30d, 72h or a time [default: retention.events_days]
+        #[arg(long, value_name = "AGE")]
+        older_than: Option<When>,
+    },
     /// Look at the machine, the settings and the processes
     Doctor,
 }

@@ -3,12 +3,18 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use coord_db::{Database, Error};
+use coord_db::{Archiver, Database, Error, archive_path};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Table, plain};
+use crate::when::When;
+
+/// A path as JSON can have it.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
 
 /// `loopctl backup`
 ///
@@ -17,7 +23,7 @@ use crate::output::{Table, plain};
 pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let path = db.back_up(file, config.database.backup_keep)?;
-    cx.out.done(&json!({ "path": path }), &format!("backed up and verified: {}", path.display()))
+    cx.out.done(&json!({ "path": shown(&path) }), &format!("backed up and verified: {}", path.display()))
 }
 
 /// `loopctl restore`
@@ -46,7 +52,7 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
         Err(error) => return Err(error.into()),
     };
     cx.out.done(
-        &json!({ "restored": file, "kept": kept }),
+        &json!({ "restored": shown(file), "kept": shown(&kept) }),
         &format!("restored from {}; what was there before is kept as {}", file.display(), kept.display()),
     )
 }
@@ -86,4 +92,24 @@ pub fn dump(cx: &Context) -> Outcome {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::BrokenPipe),
         other => Ok(other?),
     }
+}
+
+/// `loopctl archive`
+///
+/// # Errors
+/// Exit 2 for an age under a day, 3 if the file beside the database is no archive of ours.
+pub fn archive(cx: &Context, older_than: Option<When>) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    let now = db.clock().now();
+    let before = older_than.map_or_else(|| config.retention.archive_before(now), |when| when.resolve(now));
+    let archived = Archiver::new(&db, before)?.run()?;
+    let path = archive_path(db.path().unwrap_or(&cx.path));
+    let rows: Vec<String> =
+        archived.iter().filter(|(_, rows)| **rows > 0).map(|(table, rows)| format!("{rows} {table}")).collect();
+    let said = if rows.is_empty() {
+        "nothing is old and settled".to_owned()
+    } else {
+        format!("moved {} to {}", rows.join(", "), path.display())
+    };
+    cx.out.done(&json!({ "before": before, "archive": shown(&path), "archived": archived }), &said)
 }

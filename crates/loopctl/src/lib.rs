@@ -15,6 +15,7 @@ mod agents;
 mod context;
 mod doctor;
 mod exchange;
+mod history;
 mod import;
 mod keep;
 mod see;
@@ -124,6 +125,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Restore { file } => keep::restore(&cx, &file),
         Command::Check => keep::check(&cx),
         Command::Dump => keep::dump(&cx),
+        Command::Archive { older_than } => keep::archive(&cx, older_than),
         Command::Doctor => doctor::run(&cx),
     }
 }

@@ -119,7 +119,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let made = !path.exists();
     Database::create(&path, &config.open_options())?;
     let document = json!({
-        "database": path, "config": config_file, "repository": root, "created": made, "config_created": config_made,
+        "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(), "created": made, "config_created": config_made,
     });
     let state = if made { "made" } else { "already there" };
     let text = format!(

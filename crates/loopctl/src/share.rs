@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, UsageBy, UsageCommand};
 use crate::context::{Context, by_prefix};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::history::History;
 use crate::output::{Table, plain, safe, safe_block};
 use crate::when::{clock, span};
 
@@ -284,17 +285,18 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
         }
         UsageCommand::Report { by, since } => {
             let since = |tx: &ReadTx<'_>| since.map(|since| since.resolve(tx.now()));
+            let history = History::open(&db);
             let by = match by {
                 UsageBy::Loop => UsageKey::Loop,
                 UsageBy::Test => UsageKey::Test,
                 UsageBy::Day => UsageKey::Day,
                 UsageBy::Rework => {
-                    let rows = db.read(|tx| tx.rework(since(tx)))?;
+                    let rows = history.read(&db, |tx| tx.rework(since(tx)))?;
                     return rework_list(cx, &rows);
                 }
             };
             let budgets = cx.config()?.budget;
-            let rows = db.read(|tx| tx.usage_report(by, since(tx), &budgets))?;
+            let rows = history.read(&db, |tx| tx.usage_report(by, since(tx), &budgets))?;
             usage_list(cx, &rows)
         }
     }

@@ -222,6 +222,9 @@ impl<S: Supervisor> Process<S> {
             tracing::debug!(handled = outcome.handled, actions = outcome.actions, "pass");
         }
         self.begin_effects()?;
+        if matches!(looked, Look::NothingDue(_)) && self.supervisor.upkeep(&self.db)? {
+            return Ok(Some(Look::Due));
+        }
         Ok(Some(looked))
     }
 

@@ -128,6 +128,15 @@ pub trait Supervisor: Sized + 'static {
     /// The pass has committed: cursors kept in memory may move on.
     fn committed(&mut self, _snapshot: &Self::Snapshot) {}
 
+    /// Does a bounded piece of housekeeping outside of any pass, once nothing is due. True if there is more of it to do now.
+    /// It must change nothing that a decision depends on, and be harmless to leave at any moment.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn upkeep(&mut self, _db: &coord_db::Database) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Performs an effect that was written down as intent. Must be idempotent: it is called again after a crash.
     fn perform(&self, _entry: JournalEntry) -> LocalFuture<Self::Outcome> {
         Box::pin(std::future::pending())

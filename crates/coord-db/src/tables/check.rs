@@ -99,18 +99,92 @@ const INVARIANTS: &[(&str, &str)] = &[
          SELECT id FROM knowledge WHERE id NOT IN (SELECT id FROM leads)",
     ),
     (
-        "the choice of a settled decision is one of its options",
-        "SELECT id FROM decisions WHERE choice IS NOT NULL AND NOT EXISTS (
-           SELECT 1 FROM json_each(options) AS o
-           WHERE choice = CASE o.type WHEN 'text' THEN o.value WHEN 'object' THEN json_extract(o.value, '$.id') END)",
-    ),
-    (
         "subscriptions are matched as they stand",
         "SELECT s.id FROM subscriptions AS s, json_each(s.event_types) AS t
          WHERE s.active = 1 AND NOT EXISTS (SELECT 1 FROM subscription_matches AS m
-                                            WHERE m.subscription_id = s.id AND m.event_type = t.value)",
+                                            WHERE m.subscription_id = s.id AND m.event_type = t.value)
+         UNION ALL
+         SELECT m.subscription_id FROM subscription_matches AS m
+         WHERE NOT EXISTS (SELECT 1 FROM subscriptions AS s WHERE s.id = m.subscription_id AND s.active = 1)",
+    ),
+    (
+        "an open delivery has a subscription that stands",
+        "SELECT subscription_id || ' ' || event_id FROM deliveries
+         WHERE status = 'pending' AND subscription_id NOT IN (SELECT id FROM subscriptions WHERE active = 1)",
+    ),
+    (
+        "an archived event is no longer here",
+        "SELECT id FROM events WHERE id IN (SELECT id FROM archived_events)",
+    ),
+    (
+        "archiving has ended",
+        "SELECT operation FROM maintenance",
+    ),
+    (
+        "a passed test names its commit's proofs that passed",
+        "SELECT t.id || ' at ' || t.commit_hash FROM tests AS t
+         WHERE t.status = 'passed' AND t.commit_hash IS NOT NULL
+           AND EXISTS (SELECT 1 FROM proofs AS p WHERE p.test_id = t.id AND p.commit_hash = t.commit_hash)
+           AND NOT EXISTS (SELECT 1 FROM proofs AS p WHERE p.test_id = t.id AND p.commit_hash = t.commit_hash
+                           AND p.outcome = 'pass')",
+    ),
+    (
+        "no test depends on itself by way of others",
+        "WITH RECURSIVE above (start, id) AS (
+           SELECT id, depends_on FROM tests WHERE depends_on IS NOT NULL
+           UNION
+           SELECT above.start, t.depends_on FROM above JOIN tests AS t ON t.id = above.id WHERE t.depends_on IS NOT NULL)
+         SELECT start FROM above WHERE start = id",
+    ),
+    (
+        "a waiting acquire belongs to a registered loop",
+        "SELECT id || ' of ' || loop_id FROM lease_requests WHERE loop_id NOT IN (SELECT id FROM loops)",
+    ),
+    (
+        "a waiting acquire's paths are its own",
+        "SELECT r.id || ' ' || p.value FROM lease_requests AS r, json_each(r.paths) AS p
+         WHERE NOT EXISTS (SELECT 1 FROM lease_request_paths AS q WHERE q.request_id = r.id AND q.file_path = p.value)
+         UNION ALL
+         SELECT request_id || ' ' || file_path FROM lease_request_paths WHERE request_id NOT IN (SELECT id FROM lease_requests)",
+    ),
+    (
+        "no edge's number is ahead of the counter",
+        "SELECT waiter || ' waits for ' || holder FROM wait_graph
+         WHERE seq > (SELECT value FROM counters WHERE name = 'wait_edge')",
+    ),
+    (
+        "both counters stand",
+        "SELECT name FROM (SELECT 'fencing_token' AS name UNION ALL SELECT 'wait_edge')
+         WHERE name NOT IN (SELECT name FROM counters)",
+    ),
+    (
+        "a leased path belongs to one loop under a token",
+        "SELECT fencing_token || ' of ' || group_concat(DISTINCT locked_by) FROM file_locks
+         GROUP BY fencing_token HAVING count(DISTINCT locked_by) > 1",
+    ),
+    (
+        "a decision's answer is one of its options",
+        "SELECT id FROM decisions WHERE status IN ('decided', 'auto_resolved') AND json_array_length(options) > 0
+           AND choice NOT IN (SELECT coalesce(CASE o.type WHEN 'object' THEN json_extract(o.value, '$.id') WHEN 'text' THEN o.value END, '')
+                          FROM json_each(decisions.options) AS o)",
+    ),
+    ("a standing pause is a registered loop's", "SELECT loop_id FROM pauses WHERE loop_id NOT IN (SELECT id FROM loops)"),
+    (
+        "a dead loop holds nothing",
+        "SELECT l.file_path || ' of ' || l.locked_by FROM file_locks AS l JOIN loops ON loops.id = l.locked_by
+         WHERE loops.status = 'error' AND loops.died_at IS NOT NULL AND l.locked_at <= loops.died_at",
     ),
 ];
+
+const SOUND: &str = "the file is sound";
+const NO_ORPHANS: &str = "every foreign key has its row";
+
+impl Problem {
+    /// All that is looked at, in words.
+    pub fn rules() -> impl Iterator<Item = &'static str> {
+        [SOUND, NO_ORPHANS].into_iter().chain(INVARIANTS.iter().map(|(rule, _)| *rule))
+    }
+}
 
 impl Database {
     /// Looks for everything that should not be. Empty is clean.
@@ -122,7 +196,7 @@ impl Database {
             let mut problems = Vec::new();
             for detail in tx.query("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))? {
                 if detail != "ok" {
-                    problems.push(Problem { rule: "the file is sound", detail });
+                    problems.push(Problem { rule: SOUND, detail });
                 }
             }
             let orphans = tx.query("PRAGMA foreign_key_check", [], |row| {
@@ -133,7 +207,7 @@ impl Database {
                     row.get::<_, String>(2)?
                 ))
             })?;
-            problems.extend(orphans.into_iter().map(|detail| Problem { rule: "every foreign key has its row", detail }));
+            problems.extend(orphans.into_iter().map(|detail| Problem { rule: NO_ORPHANS, detail }));
             for (rule, sql) in INVARIANTS {
                 let broken = tx.query(sql, [], |row| row.get::<_, String>(0))?;
                 problems.extend(broken.into_iter().map(|detail| Problem { rule, detail }));

@@ -2,25 +2,90 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::backup::Backup;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION, file_stamp, pragma};
+use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION, file_stamp, not_ours, pragma};
 use crate::process::ProcessIdentity;
 use crate::{Database, Error, Result};
 
+/// Copies in one consistent snapshot, however busy others are.
 fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
-    // One snapshot for the whole copy: without it each commit of somebody else would make it begin anew.
-    let copied = from
-        .execute_batch("BEGIN; SELECT 1 FROM sqlite_schema")
-        .and_then(|()| Backup::new(from, to)?.run_to_completion(256, Duration::from_millis(1), None));
-    if !from.is_autocommit() {
-        from.execute_batch("ROLLBACK")?;
+    // In a transaction of its own each step would begin anew after every commit of somebody else.
+    let own = from.is_autocommit();
+    if own {
+        from.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
     }
-    Ok(copied?)
+    let result = run(from, to);
+    if own {
+        let _ = from.execute_batch("ROLLBACK");
+    }
+    result
+}
+
+fn run(from: &Connection, to: &mut Connection) -> Result<()> {
+    let backup = Backup::new(from, to)?;
+    let deadline = crate::database::busy_deadline();
+    let mut waiting_since = None;
+    loop {
+        match backup.step(1024)? {
+            StepResult::Done => return Ok(()),
+            StepResult::More => waiting_since = None,
+            _ => {
+                if waiting_since.get_or_insert_with(Instant::now).elapsed() >= deadline {
+                    return Err(Error::Locked { seconds: deadline.as_secs() });
+                }
+                pause();
+            }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+/// Copies a database into a new file that is readable by its owner alone and appears under its name once it is verified.
+/// An existing file is left alone.
+pub(crate) fn copy_to_new_file(from: &Connection, target: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // Not by what a user calls it: SQLite takes names with "file:" in front for something else.
+    let target =
+        std::path::absolute(target).map_err(|error| Error::io(format!("cannot resolve {}", target.display()), error))?;
+    let io = |what: &Path| {
+        let text = format!("cannot make {}", what.display());
+        move |error| Error::io(text, error)
+    };
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!(".{}.part", crate::new_id()));
+    let part = target.with_file_name(name);
+    std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&part).map_err(io(&part))?;
+    let result = (|| {
+        let mut connection = Connection::open(&part)?;
+        // Nobody needs what a kill leaves of it.
+        connection.pragma_update(None, "journal_mode", "off")?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        copy(from, &mut connection)?;
+        // A copy of a WAL database says so in its header; on its own it is one plain file.
+        connection.pragma_update(None, "journal_mode", "delete")?;
+        sound(&connection, &part)?;
+        connection.close().map_err(|(_, error)| Error::from(error))?;
+        std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(io(&part))?;
+        // Unlike a rename, a link replaces nothing.
+        match std::fs::hard_link(&part, &target) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists && !target.exists() => {
+                std::fs::rename(&part, &target).map_err(io(&target))
+            }
+            linked => linked.map_err(io(&target)),
+        }
+    })();
+    let _ = std::fs::remove_file(&part);
+    result
 }
 
 fn sound(connection: &Connection, path: &Path) -> Result<()> {
@@ -29,7 +94,7 @@ fn sound(connection: &Connection, path: &Path) -> Result<()> {
         return Err(Error::Damaged { detail: format!("{}: {verdict}", path.display()) });
     }
     if pragma(connection, "application_id")? != APPLICATION_ID {
-        return Err(Error::NotOurs { path: path.to_owned(), detail: "it belongs to another application".to_owned() });
+        return Err(not_ours(connection, path)?);
     }
     Ok(())
 }
@@ -92,24 +157,7 @@ impl Database {
         if target.exists() {
             return Err(Error::Exists { what: "file", id: target.display().to_string() });
         }
-        let mut part = target.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let result = (|| {
-            let mut connection = Connection::open(&part)?;
-            copy(self.connection(), &mut connection)?;
-            // A copy of a WAL database says so in its header; on its own it is one plain file.
-            connection.pragma_update(None, "journal_mode", "delete")?;
-            sound(&connection, &part)?;
-            connection.close().map_err(|(_, error)| Error::from(error))?;
-            restrict(&part)?;
-            std::fs::File::open(&part)
-                .and_then(|file| file.sync_all())
-                .map_err(|error| Error::io("cannot sync the backup", error))?;
-            std::fs::hard_link(&part, &target).map_err(|error| Error::io(format!("cannot make {}", target.display()), error))
-        })();
-        let _ = std::fs::remove_file(&part);
-        result?;
+        copy_to_new_file(self.connection(), &target)?;
         if to.is_none() {
             rotate(&folder, keep.max(1));
         }
@@ -138,6 +186,8 @@ impl Database {
         if !alive.is_empty() {
             return Err(Error::Refused(format!("{} runs on this database; stop it first", alive.join(", "))));
         }
+        let from =
+            &std::path::absolute(from).map_err(|error| Error::io(format!("cannot resolve {}", from.display()), error))?;
         let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         sound(&source, from).map_err(|error| match error {
             Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path: from.to_owned(), detail },
@@ -155,6 +205,8 @@ impl Database {
         if path.is_some() {
             self.connection().pragma_update(None, "journal_mode", "wal")?;
         }
+        // What was written is all in the -wal now; it need not stay there.
+        let _ = self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         self.ring();
         Ok(old)
     }
@@ -202,8 +254,8 @@ impl Database {
 
 fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<()> {
     // The place of an event in the order of commits is its rowid.
-    let columns = if table == "events" { "rowid, *" } else { "*" };
-    let mut statement = connection.prepare(&format!("SELECT {columns} FROM \"{table}\""))?;
+    let (columns, order) = if table == "events" { ("rowid, *", " ORDER BY rowid") } else { ("*", "") };
+    let mut statement = connection.prepare(&format!("SELECT {columns} FROM \"{table}\"{order}"))?;
     let columns = statement.column_count();
     let names: Vec<String> = statement.column_names().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
     let names = names.join(", ");
@@ -214,6 +266,7 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
             values.push(match row.get_ref(at)? {
                 ValueRef::Null => "NULL".to_owned(),
                 ValueRef::Integer(value) => value.to_string(),
+                ValueRef::Real(value) if value.is_infinite() => if value > 0.0 { "9e999" } else { "-9e999" }.to_owned(),
                 ValueRef::Real(value) => format!("{value:?}"),
                 // Text with a NUL would end there for the shell, other controls would act on a terminal, and what is no
                 // UTF-8 has no other spelling.
@@ -235,12 +288,6 @@ fn is_plain(text: &[u8]) -> bool {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
-}
-
-fn restrict(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| Error::io(format!("cannot restrict {}", path.display()), error))
 }
 
 /// Deletes the oldest dated backups beyond `keep`. Only names that we give are touched.

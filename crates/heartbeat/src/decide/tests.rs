@@ -279,6 +279,7 @@ fn edges_go_when_they_are_over_and_orphans_a_while_later() {
     snapshot.sweep = Some(Sweep {
         edges: vec![over.clone(), orphan.clone(), edge("stranger", 59_999, Some(0)), edge("stranger", 90_000, None)],
         requests: Vec::new(),
+        ..Sweep::default()
     });
     assert_eq!(plan(&snapshot).actions, [Action::DeleteEdge(over), Action::DeleteEdge(orphan)]);
 }
@@ -296,7 +297,8 @@ fn requests_go_with_their_loop_or_a_while_after_their_time() {
     };
     let (recent, old, unknown) = (request("loop-1", 59_999), request("loop-1", 60_000), request("stranger", -90_000));
     let mut snapshot = world(beating(0));
-    snapshot.sweep = Some(Sweep { edges: Vec::new(), requests: vec![recent.clone(), old.clone(), unknown.clone()] });
+    snapshot.sweep =
+        Some(Sweep { edges: Vec::new(), requests: vec![recent.clone(), old.clone(), unknown.clone()], ..Sweep::default() });
     assert_eq!(plan(&snapshot).actions, [Action::WithdrawRequest(old), Action::WithdrawRequest(unknown)]);
     snapshot.subjects[0].loop_row.as_mut().unwrap().status = LoopStatus::Error;
     assert_eq!(plan(&snapshot).actions.len(), 3);

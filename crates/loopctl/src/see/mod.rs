@@ -8,12 +8,16 @@ pub mod watch;
 pub mod why;
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Alert, AlertType, Component, Config, Decision, Error, HealthStatus, LoopId, Severity, TestStatus, Timestamp};
+use coord_db::{
+    Alert, AlertType, Component, Config, Database, Decision, Error, HealthStatus, LoopId, ReadTx, Severity, TestStatus,
+    Timestamp,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::history::History;
 use crate::output::{Cell, Paint, Table, painted, plain, safe};
 use crate::sentence::{list, short};
 use crate::when::{clock, span};
@@ -51,7 +55,7 @@ impl Health {
     }
 }
 
-pub(crate) fn healths(tx: &coord_db::ReadTx<'_>, config: &Config) -> Result<Vec<Health>, Error> {
+pub(crate) fn healths(tx: &ReadTx<'_>, config: &Config) -> Result<Vec<Health>, Error> {
     Ok(tx.components()?.into_iter().map(|row| Health::of(row, tx.now(), config)).collect())
 }
 
@@ -167,13 +171,24 @@ fn ends(at: Option<Timestamp>, now: Timestamp) -> Cell {
     }
 }
 
+/// Rows with those that have been archived before them.
+fn whole<T, I: Eq + std::hash::Hash>(
+    db: &Database,
+    read: impl Fn(&ReadTx<'_>) -> Result<Vec<T>, Error>,
+    id: impl Fn(&T) -> I,
+) -> Result<Vec<T>, Error> {
+    let live = db.read(|tx| read(tx))?;
+    History::open(db).list(live, read, id)
+}
+
 /// `loopctl deadlocks`
 ///
 /// # Errors
 /// As the floor says.
 pub fn deadlocks(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows = db.read(|tx| if all { tx.deadlocks_since(Timestamp::from_millis(0)) } else { tx.open_deadlocks() })?;
+    let every = |tx: &ReadTx<'_>| tx.deadlocks_since(Timestamp::from_millis(0));
+    let rows = if all { whole(&db, every, |row| row.id.clone())? } else { db.read(|tx| tx.open_deadlocks())? };
     cx.out.list(&rows, "no deadlocks", |rows| {
         Table::of(&["FOUND", "VICTIM", "LOOPS", "MUST GIVE UP", "OUTCOME", "WHY THIS ONE"], rows, |row| {
             vec![
@@ -194,7 +209,8 @@ pub fn deadlocks(cx: &Context, all: bool) -> Outcome {
 /// As the floor says.
 pub fn conflicts(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows = db.read(|tx| tx.conflicts(!all))?;
+    let rows =
+        if all { whole(&db, |tx| tx.conflicts(false), |row| row.id.clone())? } else { db.read(|tx| tx.conflicts(true))? };
     cx.out.list(&rows, "no conflicts", |rows| {
         Table::of(&["FOUND", "FILE", "LOOPS", "GOES FIRST", "STATE"], rows, |row| {
             vec![
@@ -214,7 +230,8 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
 /// As the floor says.
 pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows = db.read(|tx| tx.regressions(!all))?;
+    let rows =
+        if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(|tx| tx.regressions(true))? };
     cx.out.list(&rows, "no regressions", |rows| {
         Table::of(&["FOUND", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![
@@ -263,7 +280,7 @@ fn alert_table(rows: &[Alert]) -> Table {
 /// As the floor says.
 pub fn alerts(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows = db.read(|tx| tx.alerts(!all))?;
+    let rows = if all { whole(&db, |tx| tx.alerts(false), |row| row.id.clone())? } else { db.read(|tx| tx.alerts(true))? };
     cx.out.list(&rows, "no alerts", alert_table)
 }
 
@@ -315,7 +332,9 @@ pub fn stuck(cx: &Context) -> Outcome {
 /// As the floor says.
 pub fn decisions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let (rows, now) = db.read(|tx| Ok::<_, Error>((tx.decisions(!all)?, tx.now())))?;
+    let rows =
+        if all { whole(&db, |tx| tx.decisions(false), |row| row.id.clone())? } else { db.read(|tx| tx.decisions(true))? };
+    let now = db.clock().now();
     if cx.out.json || rows.is_empty() {
         return cx.out.list(&rows, "nothing waits for you", |_| Table::new(&[]));
     }

@@ -6,6 +6,7 @@ use coord_db::{Database, Error, Event, EventFilter};
 use crate::cli::TimelineArgs;
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::history::History;
 use crate::output::{Paint, cut, safe};
 use crate::sentence::sentence;
 use crate::when::clock;
@@ -24,11 +25,11 @@ pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
     if args.follow {
         return follow(cx, &db, args);
     }
-    let events = db.read(|tx| {
-        let narrow = args.since.is_some() || args.correlation.is_some() || args.test.is_some();
-        let limit = args.limit.or((!narrow).then_some(NEWEST));
-        tx.events(&filter(args, tx.now(), limit))
-    })?;
+    let narrow = args.since.is_some() || args.correlation.is_some() || args.test.is_some();
+    let limit = args.limit.or((!narrow).then_some(NEWEST));
+    let wanted = filter(args, db.clock().now(), limit);
+    let live = db.read(|tx| tx.events(&wanted))?;
+    let events = History::open(&db).events(live, &wanted)?;
     if cx.out.json {
         return cx.out.document(&events);
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::timeline::urgency;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::history::History;
 use crate::output::{Paint, safe};
 use crate::sentence::sentence;
 use crate::when::clock;
@@ -28,10 +29,15 @@ struct Story {
 /// Exit 4 for an unknown event, 2 for the beginning of more than one id.
 pub fn show(cx: &Context, given: &str) -> Outcome {
     let db = cx.open()?;
+    let history = History::open(&db);
     let story = db.read(|tx| {
-        let event = find(tx, given)?;
-        Ok::<_, Failure>(look(tx, event)?)
+        let found = find(tx, &history, given)?;
+        found.map(|event| look(tx, &history, event)).transpose().map_err(Failure::from)
     })?;
+    let Some(story) = story else {
+        history.into_missing()?;
+        return Err(Failure::not_found("event", given));
+    };
     if cx.out.json {
         let told = |event: &Event, depth: Option<usize>| {
             let mut row = json!(event);
@@ -52,21 +58,21 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
     cx.out.text(&tree(cx, &story))
 }
 
-fn find(tx: &ReadTx<'_>, given: &str) -> Outcome<Event> {
-    if let Some(event) = tx.event(given)? {
-        return Ok(event);
+fn find(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event>> {
+    if let Some(event) = history.event(tx, given)? {
+        return Ok(Some(event));
     }
-    let mut found = tx.events_beginning(given, 2)?;
+    let mut found = history.events_beginning(tx, given, 2)?;
     match (found.pop(), found.is_empty()) {
-        (Some(event), true) if !given.is_empty() => Ok(event),
+        (Some(event), true) if !given.is_empty() => Ok(Some(event)),
         (Some(_), false) if !given.is_empty() => {
             Err(Failure::usage(format!("{given:?} is the beginning of more than one event id; give more of it")))
         }
-        _ => Err(Failure::not_found("event", given)),
+        _ => Ok(None),
     }
 }
 
-fn look(tx: &ReadTx<'_>, event: Event) -> Result<Story, Error> {
+fn look(tx: &ReadTx<'_>, history: &History, event: Event) -> Result<Story, Error> {
     // A foreign writer can tie events in a ring; each is shown once.
     let mut seen: HashSet<EventId> = HashSet::from([event.id.clone()]);
     let mut causes = Vec::new();
@@ -76,7 +82,7 @@ fn look(tx: &ReadTx<'_>, event: Event) -> Result<Story, Error> {
         if !seen.insert(id.clone()) {
             break;
         }
-        match tx.event(id.as_str())? {
+        match history.event(tx, id.as_str())? {
             Some(cause) => {
                 next = cause.caused_by.clone();
                 causes.push(cause);
@@ -91,7 +97,7 @@ fn look(tx: &ReadTx<'_>, event: Event) -> Result<Story, Error> {
     let mut effects = Vec::new();
     let mut open: Vec<(usize, Event)> = Vec::new();
     let push = |open: &mut Vec<(usize, Event)>, depth: usize, id: &EventId| -> Result<(), Error> {
-        open.extend(tx.effects_of(id)?.into_iter().rev().map(|effect| (depth, effect)));
+        open.extend(history.effects_of(tx, id)?.into_iter().rev().map(|effect| (depth, effect)));
         Ok(())
     };
     push(&mut open, 1, &event.id)?;

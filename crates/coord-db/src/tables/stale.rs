@@ -1,0 +1,78 @@
+//! Deliveries that nobody takes.
+
+use super::Alert;
+use crate::{EventId, ReadTx, Result, SubscriptionId, Timestamp, WriteTx};
+
+/// What one subscription leaves lying.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleDeliveries {
+    /// Whose.
+    pub subscription_id: SubscriptionId,
+    /// Who should take them; the subscription's id where that is gone.
+    pub subscriber: String,
+    /// Their events in the order of commits; at least one.
+    pub events: Vec<EventId>,
+}
+
+impl ReadTx<'_> {
+    /// Open deliveries of events from before a moment, by subscription; at most so many deliveries.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn stale_deliveries(&self, before: Timestamp, most: usize) -> Result<Vec<StaleDeliveries>> {
+        // From the old events, which are few once they are archived, to their deliveries.
+        let rows: Vec<(SubscriptionId, EventId, String)> = self.query(
+            "SELECT d.subscription_id, d.event_id, coalesce(s.subscriber, d.subscription_id)
+             FROM events AS e CROSS JOIN deliveries AS d ON d.event_id = e.id AND d.status = 'pending'
+             LEFT JOIN subscriptions AS s ON s.id = d.subscription_id
+             WHERE e.timestamp < ?1 ORDER BY e.timestamp, e.rowid LIMIT ?2",
+            rusqlite::params![before, i64::try_from(most).unwrap_or(i64::MAX)],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let mut stale: Vec<StaleDeliveries> = Vec::new();
+        for (subscription_id, event, subscriber) in rows {
+            match stale.iter_mut().find(|known| known.subscription_id == subscription_id) {
+                Some(known) => known.events.push(event),
+                None => stale.push(StaleDeliveries { subscription_id, subscriber, events: vec![event] }),
+            }
+        }
+        Ok(stale)
+    }
+
+    /// The open alerts named `prefix` and a subscription whose subscriber has looked since, or which has ended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn alerts_of_subscribers_back(&self, prefix: &str) -> Result<Vec<Alert>> {
+        self.query(
+            select!(
+                Alert,
+                "FROM alerts WHERE closed_at IS NULL AND fingerprint >= ?1 AND fingerprint < ?1 || char(0x10FFFF)
+                   AND NOT EXISTS (SELECT 1 FROM subscriptions AS s
+                                   WHERE s.id = substr(alerts.fingerprint, length(?1) + 1) AND s.active = 1
+                                     AND (s.last_poll_at IS NULL
+                                          OR s.last_poll_at <= coalesce(alerts.updated_at, alerts.created_at)))
+                 ORDER BY fingerprint"
+            ),
+            [prefix],
+            Alert::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Takes them out of their subscriber's way, also where the subscription is gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_stale_aside(&self, stale: &StaleDeliveries, why: &str) -> Result<()> {
+        for event in &stale.events {
+            self.execute(
+                "UPDATE deliveries SET status = 'set_aside', last_error = ?3, settled_at = ?4
+                 WHERE event_id = ?1 AND subscription_id = ?2 AND status = 'pending'",
+                rusqlite::params![event, stale.subscription_id, why, self.now()],
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Retention, in the background: what is settled and old goes to the archive, one batch between two looks.
+
+use coord_db::config::RetentionConfig;
+use coord_db::{Archiver, Database, Error, Result, Timestamp};
+
+/// What has become old is looked for this often.
+const EVERY_SECONDS: i64 = 3_600;
+
+/// Runs the archiving. Only saves work: a new process begins again, and what stands in the database says what is left.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    looked_at: Option<Timestamp>,
+    at_work: Option<Archiver>,
+}
+
+impl Keeper {
+    /// Moves one batch, if it is time. True if there is more. An archive that cannot be used is told in the log and tried
+    /// again later; it must not keep anyone from judging who lives.
+    pub(crate) fn step(&mut self, db: &Database, retention: &RetentionConfig) -> bool {
+        self.try_step(db, retention).unwrap_or_else(|error| {
+            tracing::warn!(error = coord_db::error_chain(&error), "cannot archive; trying again later");
+            self.at_work = None;
+            false
+        })
+    }
+
+    fn try_step(&mut self, db: &Database, retention: &RetentionConfig) -> Result<bool> {
+        if let Some(archiver) = &mut self.at_work {
+            let more = archiver.step()?;
+            if !more {
+                tracing::info!(archived = ?archiver.archived(), "archived what was settled and old");
+                self.at_work = None;
+            }
+            return Ok(more);
+        }
+        let now = db.clock().now();
+        if self.looked_at.is_some_and(|at| now.seconds_since(at).abs() < EVERY_SECONDS) {
+            return Ok(false);
+        }
+        self.looked_at = Some(now);
+        let before = retention.archive_before(now);
+        if db.read(|tx| Ok::<_, Error>(tx.in_clock_grace()? || !tx.has_events_before(before)?))? {
+            return Ok(false);
+        }
+        self.at_work = Some(Archiver::new(db, before)?);
+        Ok(true)
+    }
+}
