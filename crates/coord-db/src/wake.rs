@@ -112,10 +112,8 @@ impl Watcher {
     /// If the kernel gives no more inotify watches, or the folder is gone. The caller then lives by its timer.
     pub fn new(database: &Path, on_wake: impl Fn(Wake) + Send + 'static) -> Result<Self> {
         // Writers ring beside the file itself, not beside a link to it.
-        let database = &database.canonicalize().unwrap_or_else(|_| database.to_owned());
-        let failed = |error: notify::Error| Error::io("cannot watch the database for changes", std::io::Error::other(error));
-        // Writers ring beside the file itself, not beside a link to it.
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+        let failed = |error: notify::Error| Error::io("cannot watch the database for changes", std::io::Error::other(error));
         let wal = with_suffix(&database, "-wal");
         let handler = move |event: notify::Result<notify::Event>| match event {
             Ok(event) if event.need_rescan() => on_wake(Wake::Bell),

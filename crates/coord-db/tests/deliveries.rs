@@ -103,3 +103,46 @@ fn many_writers_at_once_lose_nothing() {
     assert_eq!(db.read(|tx| tx.pending_deliveries("reader", 1000)).unwrap().len(), 200);
     assert_eq!(db.check().unwrap(), []);
 }
+
+/// Everything about events but their ids, and who is to hear them.
+fn told(db: &Database) -> Vec<Vec<Option<String>>> {
+    db.query_foreign(
+        "SELECT e.rowid, e.timestamp, e.source, e.event_type, e.payload, e.priority,
+           (SELECT c.rowid FROM events AS c WHERE c.id = e.caused_by), (SELECT c.rowid FROM events AS c WHERE c.id = e.correlation_id),
+           (SELECT group_concat(d.subscription_id || d.seq || d.priority || d.status) FROM deliveries AS d WHERE d.event_id = e.id)
+         FROM events AS e ORDER BY e.rowid",
+    )
+    .unwrap()
+}
+
+#[test]
+fn one_alone_one_in_a_transaction_and_many_at_once_are_said_alike() {
+    let start = coord_db::Timestamp::from_millis(1_800_000_000_000);
+    let rooms: Vec<_> = (0..3)
+        .map(|_| {
+            let clock = coord_db::ManualClock::new(start);
+            let db = Database::in_memory(std::sync::Arc::new(clock.clone())).unwrap();
+            db.write(|tx| tx.subscribe(&"reader".parse().unwrap(), &["custom.note".to_owned()], None)).unwrap();
+            clock.advance_millis(1_500);
+            let root = db.publish(&note("root")).unwrap();
+            let story = |at: usize| {
+                let event = note(&at.to_string()).priority(1 + at as i64 % 3);
+                if at.is_multiple_of(2) { event.caused_by_id(Some(root.clone())) } else { event }
+            };
+            let events: Vec<NewEvent> = (0..107).map(story).collect();
+            (db, events)
+        })
+        .collect();
+    let [(alone, first), (each, second), (all, third)] = &rooms[..] else { unreachable!() };
+    for event in first {
+        alone.publish(event).unwrap();
+    }
+    for event in second {
+        each.write(|tx| tx.publish(event)).unwrap();
+    }
+    assert_eq!(all.write(|tx| tx.publish_all(third)).unwrap().len(), 107);
+    assert_eq!(told(alone).len(), 108);
+    assert_eq!(told(alone)[0][1].as_deref(), Some("2027-01-15 08:00:01.500"));
+    assert_eq!(told(alone), told(each));
+    assert_eq!(told(alone), told(all));
+}

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
-use coord_db::{ActorId, Database, Delivery, Error, EventId};
+use coord_db::{ActorId, Database, Delivery, Error, EventId, NewEvent};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -28,15 +28,17 @@ pub fn publish(
     let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("the payload is no JSON: {error}; quote it for the shell")))?;
+    let mut event = NewEvent::spelled(source, event_type, value)?.correlation(correlation).caused_by_id(caused_by.clone());
+    if let Some(priority) = priority {
+        event = event.priority(priority);
+    }
     let db = cx.open()?;
-    let id = db.write(|tx| {
-        if let Some(cause) = &caused_by
-            && tx.event(cause.as_str())?.is_none()
-        {
-            return Err(Error::NotFound { what: "event", id: cause.to_string() });
-        }
-        tx.publish_raw(source, event_type, &value, priority, correlation, caused_by)
-    })?;
+    if let Some(cause) = &caused_by
+        && !db.read(|tx| Ok::<_, Error>(tx.event(cause.as_str())?.is_some() || tx.is_archived(cause.as_str())?))?
+    {
+        return Err(Failure::not_found("event", cause.as_str()));
+    }
+    let id = db.publish(&event)?;
     cx.out.answer(&json!({ "id": id }), id.as_str())
 }
 

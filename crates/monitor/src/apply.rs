@@ -1,6 +1,6 @@
 //! Carries out one action on rows and events.
 
-use coord_db::{ActorId, ComponentId, EventId, HealthStatus, NewAlert, Result, WriteTx};
+use coord_db::{ActorId, ComponentId, EventId, HealthStatus, NewAlert, NewEvent, Result, WriteTx};
 use serde_json::{Map, Value, json};
 use supervisor::Supervisor;
 
@@ -46,7 +46,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
 
 fn say(tx: &WriteTx<'_>, said: &Said) -> Result<EventId> {
     let me: ActorId = Monitor::ID.parse()?;
-    tx.publish_raw(me, &said.event_type, &said.payload, None, None, said.caused_by.clone())
+    tx.publish(&NewEvent::spelled(me, &said.event_type, said.payload.clone())?.caused_by_id(said.caused_by.clone()))
 }
 
 fn write(tx: &WriteTx<'_>, finding: &Finding, event_id: Option<EventId>) -> Result<()> {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use coord_db::process::ProcessIdentity;
 use coord_db::wake::Listener;
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, CheckOutcome, Database, Durability, Error, EventId, Grant, LeasePath, LoopId, NewEvent,
-    NewTest, OpenOptions, PassedAttempt, Payload, Proof, Test, TestStatus, Waiting, new_id,
+    Acquire, AcquireRequest, ActorId, CheckOutcome, Database, Durability, Error, Grant, LeasePath, LoopId, NewEvent, NewTest,
+    OpenOptions, PassedAttempt, Payload, Proof, Test, TestStatus, Waiting, new_id,
 };
 use serde_json::json;
 
@@ -130,9 +130,8 @@ impl Worker {
 
     fn publish(&mut self) {
         let payload = Payload::Custom { event_type: "custom.made".to_owned(), value: json!({ "life": self.life }) };
-        let id: EventId = new_id().parse().unwrap();
         let event = NewEvent::new(ActorId::from(&self.id), payload).priority(self.random.i64(1..9));
-        self.db.write(|tx| tx.publish_as(&id, &event)).unwrap();
+        let id = self.db.publish(&event).unwrap();
         tell(&format!("made {id}"));
     }
 

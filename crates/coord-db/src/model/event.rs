@@ -1,6 +1,8 @@
 //! An event to be said.
 
-use crate::{ActorId, Event, EventId, Payload};
+use serde_json::Value;
+
+use crate::{ActorId, Event, EventId, Payload, Result};
 
 /// An event that is about to be published. Its id and time are given when it is inserted.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,16 @@ impl NewEvent {
     pub fn new(source: ActorId, payload: impl Into<Payload>) -> Self {
         let payload = payload.into();
         Self { source, priority: payload.default_priority(), payload, correlation_id: None, caused_by: None }
+    }
+
+    /// What another tool spells out: checked against the catalog, with the fields kept that it does not know.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) if the type is unknown or the payload does not fit.
+    pub fn spelled(source: ActorId, event_type: &str, payload: Value) -> Result<Self> {
+        let priority = Payload::parse(event_type, &payload)?.default_priority();
+        let payload = Payload::Custom { event_type: event_type.to_owned(), value: payload };
+        Ok(Self::new(source, payload).priority(priority))
     }
 
     /// 1 is the most urgent.

@@ -389,15 +389,17 @@ impl WriteTx<'_> {
                     request.automatic
                 ],
             )?;
-            let payload = FileLocked {
-                file_path: path.to_string(),
-                loop_id: request.loop_id.clone(),
-                test_id: request.test_id.clone(),
-                reason: request.reason.clone(),
-                ttl_seconds: Some(request.ttl_seconds),
-            };
-            self.publish(&NewEvent::new(ActorId::from(&request.loop_id), payload))?;
         }
+        let said = |path: &LeasePath| FileLocked {
+            file_path: path.to_string(),
+            loop_id: request.loop_id.clone(),
+            test_id: request.test_id.clone(),
+            reason: request.reason.clone(),
+            ttl_seconds: Some(request.ttl_seconds),
+        };
+        let events: Vec<NewEvent> =
+            paths.iter().map(|path| NewEvent::new(ActorId::from(&request.loop_id), said(path))).collect();
+        self.publish_all(&events)?;
         Ok(Grant { fencing_token, expires_at, paths })
     }
 }
