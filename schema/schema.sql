@@ -165,7 +165,7 @@ BEGIN
 END;
 
 CREATE TRIGGER events_deliver AFTER INSERT ON events
-WHEN NEW.acknowledged = 0
+WHEN NEW.acknowledged = 0 AND NOT (NEW.event_type >= 'custom.' AND NEW.event_type < 'custom/')
 BEGIN
   INSERT INTO deliveries (event_id, subscription_id, seq, priority)
   SELECT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches
@@ -177,9 +177,8 @@ CREATE TRIGGER events_deliver_custom AFTER INSERT ON events
 WHEN NEW.acknowledged = 0 AND NEW.event_type >= 'custom.' AND NEW.event_type < 'custom/'
 BEGIN
   INSERT INTO deliveries (event_id, subscription_id, seq, priority)
-  SELECT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches AS m
-  WHERE event_type = 'custom.*' AND (source = '' OR source = NEW.source) AND max_priority >= NEW.priority
-    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.id AND subscription_id = m.subscription_id);
+  SELECT DISTINCT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches
+  WHERE event_type IN (NEW.event_type, 'custom.*') AND (source = '' OR source = NEW.source) AND max_priority >= NEW.priority;
 END;
 
 -- The seed's one flag, set by a foreign hand, acknowledges that consumer's delivery; the flag stands only once no
@@ -219,19 +218,19 @@ BEGIN
 END;
 
 CREATE TRIGGER subscriptions_insert AFTER INSERT ON subscriptions
-WHEN NEW.active = 1
 BEGIN
-  INSERT OR IGNORE INTO subscription_matches (event_type, source, subscription_id, max_priority)
-  SELECT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
+  DELETE FROM subscription_matches WHERE subscription_id = NEW.id;
+  INSERT INTO subscription_matches (event_type, source, subscription_id, max_priority)
+  SELECT DISTINCT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
   FROM json_each(NEW.event_types) AS t, json_each(coalesce(NEW.filter_sources, '[""]')) AS s
-  WHERE t.type = 'text' AND s.type = 'text';
+  WHERE NEW.active = 1 AND t.type = 'text' AND s.type = 'text';
 END;
 
 CREATE TRIGGER subscriptions_update AFTER UPDATE OF id, event_types, filter_sources, active, max_priority ON subscriptions
 BEGIN
   DELETE FROM subscription_matches WHERE subscription_id IN (OLD.id, NEW.id);
-  INSERT OR IGNORE INTO subscription_matches (event_type, source, subscription_id, max_priority)
-  SELECT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
+  INSERT INTO subscription_matches (event_type, source, subscription_id, max_priority)
+  SELECT DISTINCT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
   FROM json_each(NEW.event_types) AS t, json_each(coalesce(NEW.filter_sources, '[""]')) AS s
   WHERE NEW.active = 1 AND t.type = 'text' AND s.type = 'text';
   UPDATE deliveries SET status = 'set_aside', last_error = 'subscription ended',

@@ -57,7 +57,7 @@ CREATE INDEX subscription_matches_subscription ON subscription_matches (subscrip
 DROP TRIGGER events_deliver;
 DROP TRIGGER events_deliver_custom;
 CREATE TRIGGER events_deliver AFTER INSERT ON events
-WHEN NEW.acknowledged = 0
+WHEN NEW.acknowledged = 0 AND NOT (NEW.event_type >= 'custom.' AND NEW.event_type < 'custom/')
 BEGIN
   INSERT INTO deliveries (event_id, subscription_id, seq, priority)
   SELECT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches
@@ -67,7 +67,30 @@ CREATE TRIGGER events_deliver_custom AFTER INSERT ON events
 WHEN NEW.acknowledged = 0 AND NEW.event_type >= 'custom.' AND NEW.event_type < 'custom/'
 BEGIN
   INSERT INTO deliveries (event_id, subscription_id, seq, priority)
-  SELECT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches AS m
-  WHERE event_type = 'custom.*' AND (source = '' OR source = NEW.source) AND max_priority >= NEW.priority
-    AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = NEW.id AND subscription_id = m.subscription_id);
+  SELECT DISTINCT NEW.id, subscription_id, NEW.rowid, NEW.priority FROM subscription_matches
+  WHERE event_type IN (NEW.event_type, 'custom.*') AND (source = '' OR source = NEW.source) AND max_priority >= NEW.priority;
+END;
+
+-- A type that is named twice is one wish, also where the statement around has another way with conflicts.
+DROP TRIGGER subscriptions_insert;
+DROP TRIGGER subscriptions_update;
+CREATE TRIGGER subscriptions_insert AFTER INSERT ON subscriptions
+BEGIN
+  DELETE FROM subscription_matches WHERE subscription_id = NEW.id;
+  INSERT INTO subscription_matches (event_type, source, subscription_id, max_priority)
+  SELECT DISTINCT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
+  FROM json_each(NEW.event_types) AS t, json_each(coalesce(NEW.filter_sources, '[""]')) AS s
+  WHERE NEW.active = 1 AND t.type = 'text' AND s.type = 'text';
+END;
+
+CREATE TRIGGER subscriptions_update AFTER UPDATE OF id, event_types, filter_sources, active, max_priority ON subscriptions
+BEGIN
+  DELETE FROM subscription_matches WHERE subscription_id IN (OLD.id, NEW.id);
+  INSERT INTO subscription_matches (event_type, source, subscription_id, max_priority)
+  SELECT DISTINCT t.value, s.value, NEW.id, coalesce(NEW.max_priority, 9223372036854775807)
+  FROM json_each(NEW.event_types) AS t, json_each(coalesce(NEW.filter_sources, '[""]')) AS s
+  WHERE NEW.active = 1 AND t.type = 'text' AND s.type = 'text';
+  UPDATE deliveries SET status = 'set_aside', last_error = 'subscription ended',
+    settled_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+  WHERE subscription_id = OLD.id AND status = 'pending' AND (NEW.active = 0 OR NEW.id <> OLD.id);
 END;

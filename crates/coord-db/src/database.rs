@@ -136,7 +136,19 @@ impl Database {
     /// # Errors
     /// If SQLite cannot make one.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
-        let connection = Connection::open_in_memory()?;
+        thread_local! {
+            // Made once: simulations take thousands of databases, and the migrations are most of what one costs.
+            static EMPTY: std::cell::RefCell<Option<Connection>> = const { std::cell::RefCell::new(None) };
+        }
+        let mut connection = Connection::open_in_memory()?;
+        EMPTY.with_borrow_mut(|empty| {
+            if empty.is_none() {
+                let new = Connection::open_in_memory()?;
+                migrate::migrate(&new, None, true)?;
+                *empty = Some(new);
+            }
+            empty.as_ref().map_or(Ok(()), |empty| crate::tables::copy(empty, &mut connection))
+        })?;
         let options = OpenOptions { clock, ..OpenOptions::default() };
         Self::prepare(connection, None, &options, true)
     }

@@ -146,3 +146,16 @@ fn one_alone_one_in_a_transaction_and_many_at_once_are_said_alike() {
     assert_eq!(told(alone), told(each));
     assert_eq!(told(alone), told(all));
 }
+
+#[test]
+fn a_type_is_wished_once_however_often_and_widely_it_is_named() {
+    let (_folder, db, reader) = world();
+    let types = |types: &[&str]| types.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    db.write(|tx| tx.subscribe(&reader, &types(&["custom.note", "custom.*", "custom.note"]), None)).unwrap();
+    // Once more over the one that stands, where SQLite has another way with conflicts.
+    db.write(|tx| tx.subscribe(&reader, &types(&["custom.*", "custom.note", "custom.note"]), None)).unwrap();
+    db.publish(&note("once")).unwrap();
+    assert_eq!(texts(&db), ["once"]);
+    let deaf = db.write(|tx| tx.subscribe(&reader, &types(&["custom.note"]), Some(&[])));
+    assert!(matches!(deaf, Err(Error::Invalid(_))), "{deaf:?}");
+}

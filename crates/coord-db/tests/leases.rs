@@ -204,3 +204,19 @@ fn releasing_what_is_not_held_releases_nothing() {
     assert!(matches!(world.db.write(|tx| tx.release(&id("a"), &both, None)), Err(Error::Refused(_))));
     assert_eq!(world.db.read(|tx| tx.leases(true)).unwrap().len(), 1);
 }
+
+#[test]
+fn who_asks_again_for_what_it_holds_does_not_wait_for_those_who_wait_for_it() {
+    let world = World::new();
+    world.acquire("a", &["src/"]).unwrap();
+    let until = world.db.clock().now().plus_seconds(50);
+    let (_, waiting) = world.db.write(|tx| tx.acquire_or_queue(&want("b", &["src/"]), until, 5)).unwrap();
+    assert!(matches!(waiting, Waiting::Queued(_)));
+    let token = world.acquire("a", &["src/"]).unwrap();
+    world.acquire("a", &["src/lib.rs"]).unwrap();
+    assert_eq!(world.acquire("a", &["src/", "src2/"]).map(|token| token > 0), Ok(true));
+    assert_eq!(world.db.read(|tx| tx.wait_edges()).unwrap().len(), 1, "no deadlock of its own making");
+    let holds = |path: &str| world.db.read(|tx| tx.holds(&id("a"), &path.parse().unwrap(), token + 1)).unwrap();
+    assert!(holds("src/lib.rs"));
+    assert!(!holds("src/"), "what lies within is not the whole");
+}

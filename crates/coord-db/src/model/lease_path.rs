@@ -36,6 +36,12 @@ impl LeasePath {
     }
 
     /// Takes text that is already in the database, whatever it is.
+    /// True if who has this has the other as well: it is the same, or lies in this subtree.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other || (self.is_subtree() && (bare(&self.0) == bare(&other.0) || other.0.starts_with(&self.0)))
+    }
+
     pub(crate) fn trusted(text: impl Into<String>) -> Self {
         Self(text.into())
     }

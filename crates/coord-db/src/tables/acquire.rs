@@ -343,10 +343,14 @@ impl WriteTx<'_> {
         let anyone_waits: bool = self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS NOT ?1)", [own])?;
         if anyone_waits {
             let waiters = self.waiters()?;
+            let grace = self.in_clock_grace()?;
+            let mut held = self.leases_of(request.loop_id.as_str())?;
+            held.retain(|lease| grace || lease.expires_at.is_none_or(|expires| expires > self.now()));
             let own_rank = own.and_then(|own| waiters.iter().find(|waiter| waiter.id == own)).map(|waiter| waiter.rank.clone());
-            for (waiter, path) in
-                ahead(&waiters, &request.loop_id, &request.paths, own_rank.as_ref(), self.now(), silent_seconds)
-            {
+            // Who waits for what the asker holds is behind it anyway: it need not wait for itself.
+            let new: Vec<LeasePath> =
+                request.paths.iter().filter(|path| !held.iter().any(|lease| lease.file_path.covers(path))).cloned().collect();
+            for (waiter, path) in ahead(&waiters, &request.loop_id, &new, own_rank.as_ref(), self.now(), silent_seconds) {
                 blockers.push(Blocker {
                     file_path: path.clone(),
                     locked_by: waiter.loop_id.to_string(),

@@ -100,12 +100,13 @@ const INVARIANTS: &[(&str, &str)] = &[
     ),
     (
         "subscriptions are matched as they stand",
-        "SELECT s.id FROM subscriptions AS s, json_each(s.event_types) AS t
-         WHERE s.active = 1 AND NOT EXISTS (SELECT 1 FROM subscription_matches AS m
-                                            WHERE m.subscription_id = s.id AND m.event_type = t.value)
-         UNION ALL
-         SELECT m.subscription_id FROM subscription_matches AS m
-         WHERE NOT EXISTS (SELECT 1 FROM subscriptions AS s WHERE s.id = m.subscription_id AND s.active = 1)",
+        "WITH due (event_type, source, subscription_id, max_priority) AS (
+           SELECT t.value, f.value, s.id, coalesce(s.max_priority, 9223372036854775807)
+           FROM subscriptions AS s, json_each(s.event_types) AS t, json_each(coalesce(s.filter_sources, '[\"\"]')) AS f
+           WHERE s.active = 1 AND t.type = 'text' AND f.type = 'text'),
+         there AS (SELECT event_type, source, subscription_id, max_priority FROM subscription_matches)
+         SELECT subscription_id FROM (SELECT * FROM due EXCEPT SELECT * FROM there)
+         UNION SELECT subscription_id FROM (SELECT * FROM there EXCEPT SELECT * FROM due)",
     ),
     (
         "an open delivery has a subscription that stands",

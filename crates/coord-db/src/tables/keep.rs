@@ -13,7 +13,7 @@ use crate::process::ProcessIdentity;
 use crate::{Database, Error, Result};
 
 /// Copies in one consistent snapshot, however busy others are.
-fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
+pub(crate) fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
     // In a transaction of its own each step would begin anew after every commit of somebody else.
     let own = from.is_autocommit();
     if own {

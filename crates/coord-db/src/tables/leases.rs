@@ -106,11 +106,10 @@ impl ReadTx<'_> {
     /// # Errors
     /// What SQLite says.
     pub fn holds(&self, loop_id: &LoopId, path: &LeasePath, token: i64) -> Result<bool> {
-        Ok(self.leases_overlapping(path)?.iter().any(|lease| {
-            lease.locked_by == loop_id.as_str()
-                && lease.fencing_token == token
-                && (lease.file_path == *path || lease.file_path.is_subtree())
-        }))
+        Ok(self
+            .leases_overlapping(path)?
+            .iter()
+            .any(|lease| lease.locked_by == loop_id.as_str() && lease.fencing_token == token && lease.file_path.covers(path)))
     }
 }
 

@@ -82,7 +82,7 @@ pub use decisions::{Decision, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
 pub use journal::JournalEntry;
 pub use keep::DatabaseFacts;
-pub(crate) use keep::copy_to_new_file;
+pub(crate) use keep::{copy, copy_to_new_file};
 pub use knowledge::{Knowledge, KnowledgeSearch, MOST_KNOWLEDGE_BYTES, NewKnowledge};
 pub use knowledge_context::{KNOWLEDGE_CONTEXT_BYTES, KnowledgeContext};
 pub use leases::{Lease, LeaseRequest};

@@ -126,8 +126,8 @@ impl WriteTx<'_> {
     /// Subscribes, or replaces the subscriber's subscription. Events from now on are delivered to it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom, or for none at all; [`Error::Refused`] for the
-    /// system's own subscriptions.
+    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom, for none at all, or for an empty list of
+    /// sources; [`Error::Refused`] for the system's own subscriptions.
     pub fn subscribe(&self, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Result<SubscriptionId> {
         self.not_the_systems(subscriber)?;
         if types.is_empty() {
@@ -140,6 +140,11 @@ impl WriteTx<'_> {
                     "{event_type:?} is no event type of the catalog; types of your own begin with \"custom.\""
                 )));
             }
+        }
+        if sources.is_some_and(<[String]>::is_empty) {
+            return Err(Error::Invalid(format!(
+                "{subscriber} would hear nobody; name the sources, or none at all for everyone"
+            )));
         }
         self.execute(
             "INSERT INTO subscriptions (id, subscriber, event_types, filter_sources) VALUES (?1, ?1, ?2, ?3)

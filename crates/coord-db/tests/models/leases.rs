@@ -37,7 +37,7 @@ struct Held {
 }
 
 /// The rule, said again from the words alone: equal, or one lies in the other's subtree, or a file and the subtree of its name.
-fn excludes(one: &str, other: &str) -> bool {
+pub fn excludes(one: &str, other: &str) -> bool {
     let parts = |path: &str| path.trim_end_matches('/').split('/').map(str::to_owned).collect::<Vec<_>>();
     let (a, b) = (parts(one), parts(other));
     a == b || (one.ends_with('/') && b.starts_with(&a)) || (other.ends_with('/') && a.starts_with(&b))
@@ -162,7 +162,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::config(300))]
     #[test]
     fn leases_do_what_the_model_does(steps in prop::collection::vec(step(), 1..40)) {
         run(&steps)?;
