@@ -671,6 +671,15 @@ CREATE TABLE worktree_changes (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX worktree_changes_file_path ON worktree_changes (file_path);
 
+CREATE TABLE agent_outputs (
+  loop_id    TEXT PRIMARY KEY NOT NULL,
+  log        TEXT NOT NULL,
+  read_bytes INTEGER NOT NULL CHECK (read_bytes >= 0),
+  read_at    TEXT NOT NULL CHECK (read_at IS datetime(read_at, '+0 days') OR read_at IS strftime('%Y-%m-%d %H:%M:%f', read_at, '+0 days')),
+  news_at    TEXT NOT NULL CHECK (news_at IS datetime(news_at, '+0 days') OR news_at IS strftime('%Y-%m-%d %H:%M:%f', news_at, '+0 days')),
+  errors     TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(errors))
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE alerts (
   id              TEXT PRIMARY KEY NOT NULL,
   severity        TEXT NOT NULL CHECK (severity IN ('info', 'warning', 'error', 'critical')),
@@ -792,4 +801,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 6;
+PRAGMA user_version = 7;

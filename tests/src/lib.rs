@@ -1,6 +1,7 @@
 //! Shared harness of the whole-system tests: where things are, and waiting for a fact with a bound.
 
 pub mod simulation;
+pub mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

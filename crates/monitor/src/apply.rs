@@ -12,6 +12,8 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
         Action::StoreFiles { loop_id, rows } => {
             tx.replace_worktree_changes(loop_id, rows)?;
         }
+        Action::StoreOutput(row) => tx.store_agent_output(row)?,
+        Action::ForgetOutput(loop_id) => tx.delete_agent_output(loop_id)?,
         Action::Excuse(loops) => {
             let now = Value::String(tx.now().to_rfc3339());
             let excused: Map<String, Value> = loops.iter().map(|id| (id.to_string(), now.clone())).collect();

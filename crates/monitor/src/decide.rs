@@ -13,7 +13,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use coord_db::{Alert, AlertType, Config, EventId, HealthStatus, LoopId, LoopStatus, Payload, Severity, WorktreeChange};
+use coord_db::{
+    AgentOutput, Alert, AlertType, Config, EventId, HealthStatus, LoopId, LoopStatus, Payload, Severity, WorktreeChange,
+};
 use serde_json::{Value, json};
 use supervisor::{Plan, Supervisor};
 
@@ -76,6 +78,10 @@ pub enum Action {
         /// All of it.
         rows: Vec<WorktreeChange>,
     },
+    /// Write down how far an agent's output was read.
+    StoreOutput(AgentOutput),
+    /// Forget how far the output of a loop was read that is not registered any more.
+    ForgetOutput(String),
     /// Write down that these loops rest for a reason that is not their own.
     Excuse(Vec<LoopId>),
     /// Write down what the clocks say; after a sleep the grace begins.
@@ -141,6 +147,14 @@ impl<'a> Work<'a> {
         self.plan.act(Action::Raise(finding, said));
     }
 
+    /// Keeps an open alert, and makes it say how things are if one of these fields of its context says something else by now.
+    fn renew(&mut self, open: &Alert, finding: Finding, fields: &[&str]) {
+        self.keep(&finding.fingerprint);
+        if fields.iter().any(|field| open.context.get(*field) != finding.context.get(*field)) {
+            self.plan.act(Action::Amend(finding));
+        }
+    }
+
     /// True once a duration in minutes is over; otherwise it is asked again then. Zero or less is no limit.
     fn is_over(&mut self, since: coord_db::Timestamp, minutes: i64) -> bool {
         if minutes <= 0 {
@@ -159,6 +173,12 @@ fn store_files(work: &mut Work<'_>) {
     let at = work.at;
     for view in at.loops.iter().filter(|view| view.files.store) {
         work.plan.act(Action::StoreFiles { loop_id: view.row.id.clone(), rows: view.files.rows.clone() });
+    }
+    for row in at.loops.iter().filter_map(|view| view.output.as_ref()?.store.as_ref()) {
+        work.plan.act(Action::StoreOutput(row.clone()));
+    }
+    for loop_id in &at.gone_outputs {
+        work.plan.act(Action::ForgetOutput(loop_id.clone()));
     }
     for loop_id in &at.gone {
         work.plan.act(Action::StoreFiles { loop_id: loop_id.clone(), rows: Vec::new() });

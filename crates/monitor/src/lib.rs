@@ -7,7 +7,7 @@
 mod apply;
 pub mod decide;
 pub mod observe;
-mod output;
+pub mod output;
 pub mod snapshot;
 pub mod trail;
 mod watch;

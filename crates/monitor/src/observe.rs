@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, Test, Timestamp};
@@ -15,8 +16,7 @@ use sha2::{Digest, Sha256};
 use supervisor::Waker;
 use work_tree::{CommitHash, Repository, WorkTree};
 
-pub use crate::output::Repeated;
-use crate::output::most_repeated_error;
+use crate::output::tail;
 use crate::watch::Watches;
 
 /// So many files of one worktree are kept.
@@ -99,8 +99,14 @@ pub struct SeenFile {
 pub struct Output {
     /// When it, or a check on its work, wrote last.
     pub written_at: Timestamp,
-    /// The error that the end of the current log shows most often.
-    pub repeated: Option<Repeated>,
+    /// The file of the attempt in hand, or the newest one.
+    pub log: String,
+    /// Its length in bytes.
+    pub bytes: i64,
+    /// When that file was written last.
+    pub changed_at: Timestamp,
+    /// Its end.
+    pub tail: Arc<[u8]>,
 }
 
 /// A disk.
@@ -477,14 +483,28 @@ fn output(folder: &Path, test: &Test, now: Timestamp, last: Option<&OutputLook>)
         }
     }
     let newest = newest?;
-    let millis = i64::try_from(newest.2 / 1_000_000).unwrap_or(i64::MAX);
-    let written_at = Timestamp::from_millis(millis).min(now);
-    let current = own.unwrap_or(newest);
-    let repeated = match last {
-        Some(OutputLook { counted: Some(counted), output: Some(output), .. }) if *counted == current => output.repeated.clone(),
-        _ => most_repeated_error(&current.0),
+    let time = |nanos: i128| {
+        let millis = i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX);
+        Timestamp::from_millis(millis).min(now)
     };
-    Some((current, Output { written_at, repeated }))
+    let written_at = time(newest.2);
+    let current = own.unwrap_or(newest);
+    let output = match last {
+        Some(OutputLook { counted: Some(counted), output: Some(output), .. }) if *counted == current => {
+            Output { written_at, ..output.clone() }
+        }
+        _ => {
+            let (tail, bytes) = tail(&current.0)?;
+            Output {
+                written_at,
+                log: current.0.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+                changed_at: time(current.2),
+                tail: tail.into(),
+            }
+        }
+    };
+    Some((current, output))
 }
 
 fn size_of_database(path: &Path) -> i64 {

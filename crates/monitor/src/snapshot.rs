@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    Alert, ClockChange, Component, Config, EventId, Lease, Loop, LoopId, LoopStatus, ReadTx, Result, Test, TestStatus,
-    Timestamp, WaitEdge, WorktreeChange,
+    AgentOutput, Alert, ClockChange, Component, Config, EventId, Lease, LeasePath, Loop, LoopId, LoopStatus, ReadTx, Result,
+    Test, TestStatus, Timestamp, WaitEdge, WorktreeChange,
 };
 use globset::GlobSet;
 use serde_json::Value;
 use supervisor::Supervisor;
 
 use crate::Monitor;
-use crate::observe::{Disk, Observation, Output, Sight, Worktree, ignored};
+use crate::observe::{Disk, Observation, Sight, Worktree, ignored};
+use crate::output::{Repeated, most_repeated, read_on};
 use crate::trail::{Failures, LoopTrail, Trail};
 
 /// So many unfinished tests are judged in one pass.
@@ -42,6 +43,21 @@ pub struct Memory {
     trail: Trail,
     /// The day's beginning, the last record of use that was read, and the tokens of the day up to it.
     day: Option<(Timestamp, i64, i64)>,
+    /// The files that two may change, and the patterns that say which: to compile them takes longer than all else.
+    ignored: Option<(Vec<String>, GlobSet)>,
+}
+
+impl Memory {
+    fn ignored(&mut self, patterns: &[String]) -> GlobSet {
+        match &self.ignored {
+            Some((known, set)) if known == patterns => set.clone(),
+            _ => {
+                let set = ignored(patterns);
+                self.ignored = Some((patterns.to_vec(), set.clone()));
+                set
+            }
+        }
+    }
 }
 
 /// What a loop's worktree differs in, as it will be known after the pass.
@@ -59,6 +75,28 @@ pub struct Files {
     pub active_at: Option<Timestamp>,
     /// Without a worktree: the files that it has leased for its test, and since when. To lease is to say that one changes.
     pub leased: Vec<(String, Timestamp)>,
+}
+
+/// What a loop's agent writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// When it, or a check on its work, wrote last.
+    pub written_at: Timestamp,
+    /// When it last wrote something that it had not written before, as far as was noticed.
+    pub news_at: Timestamp,
+    /// The error that it shows again and again.
+    pub repeated: Option<Repeated>,
+    /// How far it was read, if that is to be written down.
+    pub store: Option<AgentOutput>,
+}
+
+/// What a loop has leased or waits for: a file or a subtree, and since when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// On what.
+    pub path: LeasePath,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// An unfinished test.
@@ -110,7 +148,11 @@ pub struct LoopView {
     /// What its worktree differs in.
     pub files: Files,
     /// What its agent writes.
-    pub output: Option<Output>,
+    pub output: Option<Heard>,
+    /// Its live leases on files and subtrees.
+    pub leases: Vec<Claim>,
+    /// What it waits for, in the queue for a lease.
+    pub queued: Vec<LeasePath>,
 }
 
 /// All that a finding depends on.
@@ -128,6 +170,8 @@ pub struct MonitorSnapshot {
     pub loops: Vec<LoopView>,
     /// Loops that are not registered any more but whose files are still written down.
     pub gone: Vec<LoopId>,
+    /// Loops that are not registered any more but whose output is still written down.
+    pub gone_outputs: Vec<String>,
     /// The open alerts, by fingerprint.
     pub alerts: BTreeMap<String, Alert>,
     /// The component that watches all others.
@@ -171,7 +215,10 @@ pub(crate) fn load(
             alerts.extend(alert.fingerprint.clone().map(|fingerprint| (fingerprint, alert)));
         }
     }
-    let (loops, gone) = load_loops(config, memory, tx, observation, &alerts)?;
+    let mut read: BTreeMap<String, AgentOutput> =
+        tx.agent_outputs()?.into_iter().map(|row| (row.loop_id.clone(), row)).collect();
+    let ignored = memory.ignored(&config.monitor.conflict_ignore);
+    let (loops, gone) = load_loops(config, memory, tx, observation, &alerts, &ignored, &mut read)?;
     let clock_change = tx.clock_change()?;
     let clock_is_old = tx.clock_seen_at()?.is_none_or(|at| now.millis_since(at).abs() >= CLOCK_OLD_MILLIS);
     Ok(MonitorSnapshot {
@@ -181,6 +228,7 @@ pub(crate) fn load(
         grace_until: tx.clock_grace_until()?,
         loops,
         gone,
+        gone_outputs: read.into_keys().collect(),
         alerts,
         heartbeat: tx.component("heartbeat")?,
         day: now.to_rfc3339()[..10].to_owned(),
@@ -215,6 +263,8 @@ fn load_loops(
     tx: &ReadTx<'_>,
     observation: &Observation,
     alerts: &BTreeMap<String, Alert>,
+    ignored: &GlobSet,
+    read: &mut BTreeMap<String, AgentOutput>,
 ) -> Result<(Vec<LoopView>, Vec<LoopId>)> {
     let mut known: BTreeMap<LoopId, Vec<WorktreeChange>> = BTreeMap::new();
     for row in tx.worktree_changes()? {
@@ -224,7 +274,7 @@ fn load_loops(
     let ready: BTreeMap<_, _> = tx.ready_since()?.into_iter().collect();
     let passes: BTreeMap<_, _> = tx.last_passes()?.into_iter().collect();
     let excused = tx.component(Monitor::ID)?.map(|own| own.metadata);
-    let ignored = ignored(&config.monitor.conflict_ignore);
+    let interval = i64::try_from(config.monitor.interval_seconds).unwrap_or(i64::MAX);
     let mut loops = Vec::new();
     for row in tx.loops()? {
         let mine = tests.remove(&row.id).unwrap_or_default();
@@ -237,8 +287,19 @@ fn load_loops(
         let in_hand_id = in_hand.map(|at| &mine[at].id);
         let mut files = files(tx, &row, known.remove(&row.id).unwrap_or_default(), observation);
         if !files.observed && running && in_hand_id.is_some() {
-            files.leased = leased(tx, &row, &ignored)?;
+            files.leased = leased(tx, &row, ignored)?;
         }
+        let (leases, queued) = if running { claims(tx, &row, ignored)? } else { Default::default() };
+        let known_output = read.remove(row.id.as_str());
+        let output = observation.outputs.get(&row.id).map(|seen| {
+            let now_known = read_on(&row.id, known_output.as_ref(), seen, interval);
+            Heard {
+                written_at: seen.written_at,
+                news_at: now_known.news_at,
+                repeated: most_repeated(&now_known),
+                store: (known_output.as_ref() != Some(&now_known)).then_some(now_known),
+            }
+        });
         let views = mine.iter().map(|test| view(config, memory, tx, test)).collect::<Result<_>>()?;
         loops.push(LoopView {
             waiting: running && waits(tx, &row)?,
@@ -252,7 +313,9 @@ fn load_loops(
             ready_since: ready.get(&row.id).copied(),
             passed_at: passes.get(&row.id).copied(),
             trail: memory.trail.of_loop(row.id.as_str()),
-            output: observation.outputs.get(&row.id).cloned(),
+            output,
+            leases,
+            queued,
             tests: views,
             in_hand,
             files,
@@ -329,6 +392,17 @@ fn waits(tx: &ReadTx<'_>, row: &Loop) -> Result<bool> {
 fn stands(edge: &WaitEdge, leases: &[Lease], now: Timestamp) -> bool {
     let live = |lease: &&Lease| lease.expires_at.is_none_or(|at| at > now);
     leases.is_empty() || leases.iter().filter(live).any(|lease| lease.locked_by == edge.holder)
+}
+
+/// What it has leased, and what it queues for; schemes name no files.
+fn claims(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<(Vec<Claim>, Vec<LeasePath>)> {
+    let live = |until: Option<Timestamp>| until.is_none_or(|until| until > tx.now());
+    let of_files = |path: &LeasePath| !path.as_str().contains(':') && !ignored.is_match(path.as_str());
+    let leases = tx.leases_of(row.id.as_str())?;
+    let leases = leases.into_iter().filter(|lease| live(lease.expires_at) && of_files(&lease.file_path));
+    let edges = tx.wait_edges_of(row.id.as_str())?;
+    let queued = edges.into_iter().filter(|edge| live(edge.wait_until)).map(|edge| edge.resource);
+    Ok((leases.map(|lease| Claim { path: lease.file_path, since: lease.locked_at }).collect(), queued.collect()))
 }
 
 fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String, Timestamp)>> {

@@ -37,6 +37,8 @@ pub struct LoopTrail {
     pub settled_at: Option<Timestamp>,
     /// When it first began an attempt after that.
     pub began_at: Option<Timestamp>,
+    /// How many attempts it has begun after that.
+    pub begun: i64,
     /// When it went on after a pause last.
     pub resumed_at: Option<Timestamp>,
 }
@@ -89,6 +91,7 @@ impl Trail {
         let kind = match said.event_type.as_str() {
             "test_started" => {
                 of_loop.began_at.get_or_insert(said.at);
+                of_loop.begun += 1;
                 Kind::Started
             }
             "test_failed" => Kind::Failed,
@@ -97,7 +100,7 @@ impl Trail {
                 return;
             }
             ending => {
-                *of_loop = LoopTrail { settled_at: Some(said.at), began_at: None, ..*of_loop };
+                *of_loop = LoopTrail { settled_at: Some(said.at), began_at: None, begun: 0, ..*of_loop };
                 if ending == "test_passed"
                     && let Some(test) = &said.test_id
                 {

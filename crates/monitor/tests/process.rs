@@ -136,18 +136,49 @@ fn silence_is_told_and_output_that_grows_is_life() {
 }
 
 #[test]
-fn the_same_error_in_the_output_is_a_digression() {
+fn the_same_error_in_round_after_round_of_the_output_is_a_digression() {
     let world = World::filled(&at_work("-1 minute"));
     let logs = world.path.parent().unwrap().join("logs/one");
     std::fs::create_dir_all(&logs).unwrap();
-    let text: String = (0..5).map(|at| format!("error: cannot find `thing` at line {at}\n")).collect();
-    std::fs::write(logs.join("t1-1.log"), text).unwrap();
-    world.once(MONITOR);
-    world.once(MONITOR);
+    let mut text = String::new();
+    for round in 1..=5 {
+        assert_eq!(world.sql(OPEN), "", "before round {round}");
+        // However often one run shows it, that is once.
+        text.extend((0..5).map(|at| format!("error: cannot find `thing` at line {}\n", at + round)));
+        std::fs::write(logs.join("t1-1.log"), &text).unwrap();
+        world.once(MONITOR);
+        world.once(MONITOR);
+        assert_eq!(world.sql("SELECT json_extract(value, '$.times') FROM agent_outputs, json_each(errors)"), round.to_string());
+        world.sql("UPDATE agent_outputs SET read_at = datetime('now', '-31 seconds')");
+    }
     assert_eq!(world.sql(OPEN), "digression:one:t1|warning|digression");
     let said = world.events("digression_detected");
     assert_eq!(said.len(), 1);
-    assert_eq!(said[0].payload["repeated_error"], "error: cannot find `thing` at line 0");
+    assert_eq!(said[0].payload["repeated_error"], "error: cannot find `thing` at line 5");
+    std::fs::write(logs.join("t1-1.log"), text + "error: another one is in the way\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!((world.sql(OPEN).as_str(), world.events("digression_detected").len()), ("", 1));
+    world.sql("DELETE FROM tests; DELETE FROM loops");
+    world.once(MONITOR);
+    assert_eq!(world.sql("SELECT count(*) FROM agent_outputs"), "0");
+}
+
+#[test]
+fn an_attempt_that_says_the_same_for_half_an_hour_is_stuck_and_one_that_says_something_new_is_not() {
+    let world = World::filled(&at_work("-90 minutes"));
+    let logs = world.path.parent().unwrap().join("logs/one");
+    std::fs::create_dir_all(&logs).unwrap();
+    std::fs::write(logs.join("t1-1.log"), "still waiting (1 s)\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    world.sql("UPDATE agent_outputs SET read_at = datetime('now', '-31 minutes'), news_at = datetime('now', '-31 minutes')");
+    std::fs::write(logs.join("t1-1.log"), "still waiting (1 s)\nstill waiting (2 s)\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql("SELECT json_extract(context, '$.reasons') FROM alerts WHERE closed_at IS NULL"), r#"["attempt"]"#);
+    world.sql("UPDATE agent_outputs SET read_at = datetime('now', '-31 minutes')");
+    std::fs::write(logs.join("t1-1.log"), "still waiting (1 s)\nstill waiting (2 s)\ngot it\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
 }
 
 #[test]
@@ -261,4 +292,91 @@ fn a_killed_monitor_says_nothing_twice_and_a_stopped_one_says_goodbye() {
     assert_eq!(daemon.terminate().code(), Some(0));
     assert_eq!(world.sql("SELECT status FROM component_health WHERE component = 'monitor'"), "unknown");
     assert_eq!(world.events("component_stopped").len(), 1);
+}
+
+/// Each setting, what goes on, and what is told by this setting and not by the default.
+const SETTINGS: [(&str, &str, &str); 12] = [
+    ("[monitor]\nstuck_failures = 4", FAILING, ""),
+    ("[monitor]\nstuck_silence_minutes = 3", "-4 minutes", "stuck:one:t1"),
+    ("[monitor]\nstuck_attempt_minutes = 3\nstuck_silence_minutes = 0", "-4 minutes", "stuck:one:t1"),
+    ("[monitor]\nstuck_no_pass_minutes = 3\nstuck_silence_minutes = 0", LONG, "stuck:one:-"),
+    (
+        "[monitor]\ndigression_files = 1",
+        "INSERT INTO file_locks(file_path, locked_by) VALUES ('a', 'one'), ('b', 'one')",
+        "digression:one:t1",
+    ),
+    ("[budget]\ntokens_per_test = 100", USED, "resource:tokens_per_test:one:t1"),
+    ("[budget]\nminutes_per_test = 5", "-4 minutes", "resource:minutes_per_test:one:t1"),
+    ("[budget]\ntokens_per_day = 100", USED, "resource:tokens_per_day:"),
+    ("[budget]\ntests_per_day = 1", "-1 second", "resource:tests_per_day:"),
+    ("[budget]\ndatabase_megabytes = 1", BIG, "resource:database"),
+    ("[budget]\ntokens_per_test = 200\nwarn_percent = 40", USED, "resource:tokens_per_test:one:t1"),
+    (
+        "[heartbeat]\ndead_seconds = 100",
+        "INSERT INTO component_health(component, last_heartbeat, status) VALUES ('heartbeat', datetime('now', '-101 seconds'), 'healthy')",
+        "component:heartbeat",
+    ),
+];
+
+const LONG: &str =
+    "UPDATE tests SET created_at = datetime('now', '-9 minutes'), last_attempt_at = datetime('now', '-4 minutes');
+     UPDATE loops SET updated_at = datetime('now', '-9 minutes')";
+const USED: &str = "INSERT INTO usage(id, loop_id, test_id, tokens_estimated) VALUES ('u', 'one', 't1', 90)";
+const BIG: &str = "INSERT INTO knowledge(id, loop_id, item_type, content) VALUES ('k', 'one', 'fact', hex(zeroblob(450000)))";
+#[test]
+fn every_setting_is_read_and_acts() {
+    for (setting, happens, told) in SETTINGS {
+        let world = World::new();
+        let since = if happens.ends_with("minutes") || happens.ends_with("second") { happens } else { "-1 second" };
+        if happens != FAILING {
+            world.sql(&at_work(since));
+        }
+        if since != happens {
+            world.sql(happens);
+        }
+        let config = world.path.parent().unwrap().join("config.toml");
+        let open = |text: &str| {
+            std::fs::write(&config, text).unwrap();
+            world.once(MONITOR);
+            world.sql("SELECT fingerprint FROM alerts WHERE closed_at IS NULL")
+        };
+        let (by_default, by_setting) = (open(""), open(setting));
+        if told.is_empty() {
+            assert_ne!(by_default, "", "{setting}");
+            assert_eq!(by_setting, "", "{setting}");
+        } else {
+            assert_eq!(by_default, "", "{setting}");
+            assert!(by_setting.starts_with(told), "{setting}: {by_setting:?}");
+        }
+        // The cause is gone: it closes, and nothing is said again.
+        let said = || world.sql("SELECT count(*) FROM events WHERE event_type NOT LIKE 'component_%'");
+        let before = said();
+        open(if told.is_empty() { setting } else { "" });
+        assert_eq!(said(), before, "{setting}");
+    }
+}
+
+#[test]
+fn a_budget_warns_then_alerts_and_says_how_it_is_in_between() {
+    let world = World::filled(&at_work("-1 second"));
+    let mut told = Vec::new();
+    for (id, tokens) in [("a", 400_000), ("b", 20_000), ("c", 60_000), ("d", 0), ("e", 30_000)] {
+        world.sql(&format!("INSERT INTO usage(id, loop_id, test_id, tokens_estimated) VALUES ('{id}', 'one', 't1', {tokens})"));
+        world.once(MONITOR);
+        let events = world.events("resource_warning").len();
+        told.push(format!("{events} {}", world.sql("SELECT severity || ' ' || message FROM alerts")));
+    }
+    let said = |events: u32, severity: &str, percent: u32, tokens: u32| {
+        format!("{events} {severity} one: {percent} % of the tokens for test t1 are used ({tokens} of 500000)")
+    };
+    assert_eq!(
+        told,
+        [
+            said(1, "warning", 80, 400_000),
+            said(1, "warning", 84, 420_000),
+            said(2, "error", 96, 480_000),
+            said(2, "error", 96, 480_000),
+            said(3, "error", 102, 510_000),
+        ]
+    );
 }

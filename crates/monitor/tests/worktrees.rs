@@ -143,6 +143,58 @@ fn two_that_land_one_file_one_after_the_other_are_in_no_conflict_nor_are_lock_fi
     assert_eq!(world.sql(OPEN), "");
 }
 
+#[test]
+fn a_change_in_what_another_has_leased_is_a_conflict_unless_its_loop_queues_for_it() {
+    let repo = Repo::new();
+    let world = &repo.world;
+    world.sql("INSERT INTO file_locks(file_path, locked_by, locked_at) VALUES ('deep/', 'a', datetime('now', '-1 hour'))");
+    write(&repo.tree("b"), "deep/er/x.rs", "b");
+    write(&repo.tree("b"), "deep/Cargo.lock", "b");
+    write(&repo.tree("b"), "y.rs", "b");
+    world.once(MONITOR);
+    // Its own loop has a moment to queue.
+    assert_eq!((world.sql(OPEN), repo.changes()), (String::new(), "b|deep/er/x.rs\nb|y.rs".to_owned()));
+    world.sql("UPDATE worktree_changes SET first_seen_at = datetime('now', '-31 seconds')");
+    world.once(MONITOR);
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "conflict:deep/er/x.rs:a:b");
+    let said = world.events("file_conflict");
+    assert_eq!(said.len(), 1);
+    assert_eq!((&said[0].payload["loop_a"], &said[0].payload["file_path"]), (&"a".into(), &"deep/er/x.rs".into()));
+    world.sql("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('b', 'a', 'deep/er/x.rs')");
+    world.once(MONITOR);
+    assert_eq!((world.sql(OPEN).as_str(), world.events("file_conflict").len()), ("", 1));
+}
+
+#[test]
+fn what_counts_as_a_conflict_is_set() {
+    let repo = Repo::new();
+    let world = &repo.world;
+    let config = world.path.parent().unwrap().join("config.toml");
+    write(&repo.tree("a"), "x.gen", "a");
+    write(&repo.tree("b"), "x.gen", "b");
+    std::fs::write(&config, "[monitor]\nconflict_ignore = [\"*.gen\"]\n").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    std::fs::write(&config, "").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "conflict:x.gen:a:b");
+
+    let repo = Repo::new();
+    let world = &repo.world;
+    let config = world.path.parent().unwrap().join("config.toml");
+    write(&repo.tree("a"), "x.rs", "a");
+    world.once(MONITOR);
+    world.sql("UPDATE worktree_changes SET last_changed_at = datetime('now', '-4 minutes')");
+    std::fs::write(&config, "[monitor]\nconflict_window_minutes = 3\n").unwrap();
+    write(&repo.tree("b"), "x.rs", "b");
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "");
+    std::fs::write(&config, "").unwrap();
+    world.once(MONITOR);
+    assert_eq!(world.sql(OPEN), "conflict:x.rs:a:b");
+}
+
 /// Waits until nobody has committed for a while: no look is due any more.
 fn quiet(world: &World) {
     let mut listener = Listener::new(&world.path);

@@ -37,6 +37,7 @@ macro_rules! select {
 }
 
 mod acquire;
+mod agent_outputs;
 mod alerts;
 mod archive;
 mod change_requests;
@@ -69,6 +70,7 @@ mod wait_graph;
 mod worktree_changes;
 
 pub use acquire::{Acquire, AcquireRequest, Blocker, Grant, Waiting};
+pub use agent_outputs::AgentOutput;
 pub use alerts::{Alert, AlertRaised, NewAlert};
 pub use archive::{Archive, Archived, Archiver, archive_path};
 pub use change_requests::ChangeRequest;

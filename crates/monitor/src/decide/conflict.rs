@@ -3,11 +3,14 @@
 //! What counts is what is true in the worktrees now: a file that a loop has landed differs no longer from the merge base,
 //! so two that change a file one after the other are in no conflict. A loop without a worktree of its own has only its
 //! leases to tell by; what its passed tests have changed has landed.
+//!
+//! A lease says more: who changes what another has leased, neither holds a lease on it nor queues for one, and leaves it so, is
+//! in conflict with the holder even if that one has not touched the file yet.
 
 use std::collections::BTreeMap;
 
 use coord_db::payload::FileConflict;
-use coord_db::{AlertType, LoopStatus, Severity, Timestamp};
+use coord_db::{AlertType, LeasePath, LoopStatus, Severity, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Finding, Said, Work};
@@ -15,6 +18,8 @@ use crate::snapshot::{LoopView, prefix};
 
 /// So many files of one pair of loops are told; more would say nothing new, and each is a matter for pm.
 pub const MOST_OF_A_PAIR: usize = 10;
+/// Who changes what another has leased gets so long to queue for it; who lost a lease, to put its work aside.
+pub const QUEUE_SECONDS: i64 = 30;
 
 /// By path: which loops have changed it, by their place in the list, and when.
 type Changes<'a> = BTreeMap<&'a str, Vec<(usize, Timestamp)>>;
@@ -29,8 +34,27 @@ pub(super) fn judge(work: &mut Work<'_>) {
             changes.entry(path).or_default().push((place, changed_at));
         }
     }
+    let trespasses = trespasses(work);
     changes.retain(|_, loops| loops.len() > 1);
-    let mut told = keep_open(work, &changes);
+    let mut told = keep_open(work, &changes, &trespasses);
+    for trespass in &trespasses {
+        let (holder, other) = (&at.loops[trespass.holder], &at.loops[trespass.other]);
+        let name = name_of(trespass, work);
+        if work.open(&name).is_some() || !can_be_told(other) {
+            continue;
+        }
+        let of_pair = told.entry(pair(trespass)).or_default();
+        if *of_pair < MOST_OF_A_PAIR {
+            *of_pair += 1;
+            let text = format!(
+                "{} has changed {}, which {} has leased, and does not wait for it",
+                other.row.id, trespass.path, holder.row.id
+            );
+            let (held, changed) = ((holder, trespass.since), (other, trespass.changed_at));
+            let (a, b) = if trespass.holder < trespass.other { (held, changed) } else { (changed, held) };
+            raise(work, name, ("leased", text), trespass.path, a, b);
+        }
+    }
     let window = work.config.monitor.conflict_window_minutes.saturating_mul(60_000);
     for (path, loops) in &changes {
         for (first, one) in loops.iter().enumerate() {
@@ -38,13 +62,15 @@ pub(super) fn judge(work: &mut Work<'_>) {
                 let (a, b) = (&at.loops[one.0], &at.loops[other.0]);
                 let name = name(path, a.row.id.as_str(), b.row.id.as_str());
                 let close = one.1.millis_since(other.1).abs() <= window;
-                if !close || work.open(&name).is_some() || !can_be_told(a) || !can_be_told(b) {
+                let known = work.open(&name).is_some() || work.kept.contains(&name);
+                if !close || known || !can_be_told(a) || !can_be_told(b) {
                     continue;
                 }
                 let of_pair = told.entry((one.0, other.0)).or_default();
                 if *of_pair < MOST_OF_A_PAIR {
                     *of_pair += 1;
-                    raise(work, name, path, (a, one.1), (b, other.1));
+                    let text = format!("{} and {} have both changed {path}, and neither has landed it", a.row.id, b.row.id);
+                    raise(work, name, ("changed", text), path, (a, one.1), (b, other.1));
                 }
             }
         }
@@ -61,7 +87,7 @@ fn can_be_told(view: &LoopView) -> bool {
 }
 
 /// Keeps the alerts whose files still differ in both; how many there are of each pair.
-fn keep_open(work: &mut Work<'_>, changes: &Changes<'_>) -> BTreeMap<(usize, usize), usize> {
+fn keep_open(work: &mut Work<'_>, changes: &Changes<'_>, trespasses: &[Trespass<'_>]) -> BTreeMap<(usize, usize), usize> {
     let at = work.at;
     let mut told: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for (path, loops) in changes {
@@ -75,12 +101,80 @@ fn keep_open(work: &mut Work<'_>, changes: &Changes<'_>) -> BTreeMap<(usize, usi
             }
         }
     }
+    for trespass in trespasses {
+        let name = name_of(trespass, work);
+        if work.open(&name).is_some() && !work.kept.contains(&name) {
+            *told.entry(pair(trespass)).or_default() += 1;
+            work.keep(&name);
+        }
+    }
     told
+}
+
+/// Somebody in what another has leased. Loops by their place in the list.
+struct Trespass<'a> {
+    path: &'a str,
+    holder: usize,
+    /// When the lease was taken.
+    since: Timestamp,
+    other: usize,
+    changed_at: Timestamp,
+}
+
+fn pair(trespass: &Trespass<'_>) -> (usize, usize) {
+    (trespass.holder.min(trespass.other), trespass.holder.max(trespass.other))
+}
+
+fn name_of(trespass: &Trespass<'_>, work: &Work<'_>) -> String {
+    let (a, b) = pair(trespass);
+    name(trespass.path, work.at.loops[a].row.id.as_str(), work.at.loops[b].row.id.as_str())
+}
+
+/// Changes in what another loop that is at work has leased, where nobody queues for it. A change long before the lease was
+/// taken is none: whoever took it came later.
+fn trespasses<'a>(work: &mut Work<'a>) -> Vec<Trespass<'a>> {
+    let at = work.at;
+    let window = work.config.monitor.conflict_window_minutes.saturating_mul(60);
+    let mut files: BTreeMap<&str, (usize, Timestamp)> = BTreeMap::new();
+    let mut subtrees: Vec<(&LeasePath, usize, Timestamp)> = Vec::new();
+    for (place, view) in at.loops.iter().enumerate().filter(|(_, view)| view.row.status == LoopStatus::Running) {
+        for claim in &view.leases {
+            if claim.path.is_subtree() {
+                subtrees.push((&claim.path, place, claim.since));
+            } else {
+                files.insert(claim.path.as_str(), (place, claim.since));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (other, view) in at.loops.iter().enumerate().filter(|(_, view)| view.files.observed) {
+        for row in &view.files.rows {
+            let Ok(path) = row.file_path.parse::<LeasePath>() else { continue };
+            let below =
+                || subtrees.iter().find(|(subtree, ..)| subtree.overlaps(&path)).map(|(_, place, since)| (*place, *since));
+            let Some((holder, since)) = files.get(path.as_str()).copied().or_else(below).filter(|(holder, _)| *holder != other)
+            else {
+                continue;
+            };
+            let own = view.leases.iter().map(|claim| &claim.path).chain(&view.queued).any(|own| own.overlaps(&path));
+            if own || row.last_changed_at < since.plus_seconds(-window) {
+                continue;
+            }
+            let told_at = row.first_seen_at.max(since).plus_seconds(QUEUE_SECONDS);
+            if told_at > at.now {
+                work.plan.look_again(told_at);
+                continue;
+            }
+            found.push(Trespass { path: &row.file_path, holder, since, other, changed_at: row.last_changed_at });
+        }
+    }
+    found
 }
 
 fn raise(
     work: &mut Work<'_>,
     name: String,
+    (word, message): (&str, String),
     path: &str,
     (a, time_a): (&LoopView, Timestamp),
     (b, time_b): (&LoopView, Timestamp),
@@ -94,11 +188,11 @@ fn raise(
         fingerprint: name,
         severity: Severity::Warning,
         alert_type: AlertType::Conflict,
-        message: format!("{} and {} have both changed {path}, and neither has landed it", a.row.id, b.row.id),
+        message,
         context: json!({
             "file_path": path, "loop_a": a.row.id, "loop_b": b.row.id, "test_a": test(a), "test_b": test(b),
-            "time_a": time_a, "time_b": time_b,
+            "time_a": time_a, "time_b": time_b, "reasons": [word],
         }),
     };
-    work.raise(finding, Some(Said::new(payload, cause)));
+    work.raise(finding, Some(Said::new(payload, cause).with("reasons", json!([word]))));
 }

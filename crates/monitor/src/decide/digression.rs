@@ -1,11 +1,12 @@
 //! Loops that stray from their test: too many files, files outside of its scope, the same error again and again.
 
 use coord_db::payload::DigressionDetected;
-use coord_db::{AlertType, LoopStatus, Severity, Test};
+use coord_db::{AlertType, LoopStatus, Severity};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde_json::json;
 
 use super::{Finding, Said, Work};
+use crate::output::Repeated;
 use crate::snapshot::{LoopView, TestView, prefix};
 
 /// A couple of files outside of the scope (a note in the changelog, a line in a module list) is no digression.
@@ -24,33 +25,49 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
             continue;
         }
         let strays = strays(work, view, seen);
-        if work.open(&name).is_none() {
-            if !strays.texts.is_empty() {
-                raise(work, name, view, seen, strays);
+        match work.open(&name) {
+            None if strays.texts.is_empty() => {}
+            None => {
+                let (finding, said) = finding(name, view, seen, strays);
+                work.raise(finding, Some(said));
             }
-        } else if !strays.texts.is_empty() || !strays.files.is_empty() {
+            Some(alert) if !strays.texts.is_empty() => {
+                let (finding, _) = finding(name, view, seen, strays);
+                work.renew(alert, finding, &["reasons", "files_modified", "files_outside", "repeated_error", "times"]);
+            }
             // It stays until the work was undone or the test is done, so that one file more or less says nothing twice.
-            work.keep(&name);
+            Some(_) if !strays.files.is_empty() => work.keep(&name),
+            Some(_) => {}
         }
     }
 }
 
 struct Strays<'a> {
     texts: Vec<String>,
+    /// The same in short words, as the alert's context has them.
+    words: Vec<&'static str>,
     files: Vec<&'a str>,
     outside: Vec<&'a str>,
-    repeated: Option<String>,
+    repeated: Option<Repeated>,
 }
 
 fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a> {
     let settings = &work.config.monitor;
     let rows = view.files.rows.iter().map(|row| row.file_path.as_str());
     let files: Vec<&str> = rows.chain(view.files.leased.iter().map(|(path, _)| path.as_str())).collect();
-    let mut strays = Strays { texts: Vec::new(), outside: outside(&seen.test, &files), files, repeated: None };
-    if i64::try_from(strays.files.len()).unwrap_or(i64::MAX) > settings.digression_files {
+    let mut strays = Strays { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None };
+    // What a scope means takes long to find out, and where nothing has changed nothing is outside.
+    let scope = if strays.files.is_empty() { None } else { scope(&seen.test.scope.0) };
+    if let Some(scope) = &scope {
+        strays.outside = strays.files.iter().copied().filter(|file| !scope.is_match(file)).collect();
+    }
+    // However many files, what the scope means was asked for.
+    if scope.is_none() && i64::try_from(strays.files.len()).unwrap_or(i64::MAX) > settings.digression_files {
+        strays.words.push("files");
         strays.texts.push(format!("{} files changed", strays.files.len()));
     }
     if strays.outside.len() > COUPLE {
+        strays.words.push("scope");
         strays.texts.push(format!("{} files outside of its scope changed", strays.outside.len()));
     }
     if let Some(output) = &view.output
@@ -59,18 +76,15 @@ fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a
         && settings.digression_same_error > 0
         && repeated.times >= settings.digression_same_error
     {
-        strays.texts.push(format!("the same error {} times: {}", repeated.times, repeated.error));
-        strays.repeated = Some(repeated.error.clone());
+        strays.words.push("same_error");
+        strays.texts.push(format!("the same error {} rounds in a row: {}", repeated.times, repeated.error));
+        strays.repeated = Some(repeated.clone());
     }
     strays
 }
 
-/// The files that no glob of the scope means. A glob also means everything below what it names; one that is none is left out.
-fn outside<'a>(test: &Test, files: &[&'a str]) -> Vec<&'a str> {
-    let Some(scope) = scope(&test.scope.0) else { return Vec::new() };
-    files.iter().copied().filter(|file| !scope.is_match(file)).collect()
-}
-
+/// What the globs of a scope mean, if there are any. A glob also means everything below what it names; one that is none is
+/// left out.
 fn scope(globs: &[String]) -> Option<GlobSet> {
     let mut set = GlobSetBuilder::new();
     let mut any = false;
@@ -89,18 +103,20 @@ fn scope(globs: &[String]) -> Option<GlobSet> {
     set.build().ok().filter(|_| any)
 }
 
-fn raise(work: &mut Work<'_>, name: String, view: &LoopView, seen: &TestView, strays: Strays<'_>) {
+fn finding(name: String, view: &LoopView, seen: &TestView, strays: Strays<'_>) -> (Finding, Said) {
     let named = if strays.outside.is_empty() { &strays.files } else { &strays.outside };
     let named: Vec<String> = named.iter().take(MOST_NAMED).map(|file| (*file).to_owned()).collect();
     let test = &seen.test;
+    let error = strays.repeated.as_ref().map(|repeated| repeated.error.clone());
     let finding = Finding {
         fingerprint: name,
         severity: Severity::Warning,
         alert_type: AlertType::Digression,
         message: format!("{} strays from test {}: {}", view.row.id, test.id, strays.texts.join(", ")),
         context: json!({
-            "loop_id": view.row.id, "test_id": test.id, "files_modified": strays.files.len(),
-            "expected_scope": test.scope, "actual_scope": named, "repeated_error": strays.repeated,
+            "loop_id": view.row.id, "test_id": test.id, "reasons": strays.words, "files_modified": strays.files.len(),
+            "expected_scope": test.scope, "actual_scope": named, "files_outside": strays.outside.len(), "repeated_error": error,
+            "times": strays.repeated.map(|repeated| repeated.times),
         }),
     };
     let payload = DigressionDetected {
@@ -109,7 +125,7 @@ fn raise(work: &mut Work<'_>, name: String, view: &LoopView, seen: &TestView, st
         files_modified: i64::try_from(strays.files.len()).unwrap_or(i64::MAX),
         expected_scope: test.scope.0.clone(),
         actual_scope: named,
-        repeated_error: strays.repeated,
+        repeated_error: error,
     };
-    work.raise(finding, Some(Said::new(payload, seen.started.clone())));
+    (finding, Said::new(payload, seen.started.clone()).with("reasons", json!(strays.words)))
 }

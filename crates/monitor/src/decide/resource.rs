@@ -192,22 +192,28 @@ fn weigh(work: &mut Work<'_>, measure: Measure<'_>) {
     if measure.limit <= 0 || (measure.level == 0 && used < measure.gone_below_percent) {
         return;
     }
-    if measure.level <= told || measure.level == 0 {
+    if measure.level == 0 {
         work.keep(&fingerprint);
         return;
     }
     let (loop_id, test_id) = measure.whose.unzip();
+    // A level that was told stands while less is used than it takes, so that nothing is told twice.
+    let level = measure.level.max(told);
     let who = loop_id.map_or_else(String::new, |id| format!("{id}: "));
     let finding = Finding {
         fingerprint: fingerprint.clone(),
-        severity: if measure.level == 1 { Severity::Warning } else { Severity::Error },
+        severity: if level == 1 { Severity::Warning } else { Severity::Error },
         alert_type: AlertType::Resource,
         message: format!("{who}{used} % of the {} are used ({} of {})", measure.of, measure.current, measure.limit),
         context: json!({
-            "kind": "budget", "resource": measure.resource, "level": measure.level, "current": measure.current,
+            "kind": "budget", "resource": measure.resource, "level": level, "current": measure.current,
             "limit": measure.limit, "percentage": used, "loop_id": loop_id, "test_id": test_id,
         }),
     };
+    if let Some(alert) = open.filter(|_| level == told) {
+        work.renew(alert, finding, &["percentage", "limit"]);
+        return;
+    }
     let payload = ResourceWarning {
         loop_id: loop_id.cloned(),
         resource: measure.resource.to_owned(),

@@ -1,4 +1,7 @@
 //! Loops that make no progress: failures in a row, an attempt without end, silence, no pass for long.
+//!
+//! That something takes long is no fault: a big change, a long suite and a slow model take their time. An attempt is without
+//! end once it has done nothing new for so long: changed nothing in its worktree, and said nothing that it had not said before.
 
 use coord_db::payload::StuckDetected;
 use coord_db::{AlertType, EventId, LoopStatus, Severity, TestId, TestStatus, Timestamp};
@@ -6,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Finding, Said, Work, first_line};
 use crate::snapshot::{LoopView, TestView, prefix};
+
+/// How long it lasts is told anew after so many minutes.
+const TOLD_ANEW_MINUTES: i64 = 10;
 
 /// Why a loop counts as stuck.
 struct Reasons {
@@ -60,13 +66,10 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         told = true;
         let failures = &seen.failures;
         let error = failures.last_error.as_deref().or(seen.test.last_error.as_deref());
-        let finding = finding(&name, view, Some(&seen.test.id), failures.count, &reasons, error);
+        let finding = finding(&name, view, Some(&seen.test.id), failures.count, &reasons, error, at.now);
         match open {
             Some(alert) => {
-                work.keep(&name);
-                if ["reasons", "consecutive_failures"].iter().any(|key| alert.context.get(*key) != finding.context.get(*key)) {
-                    work.plan.act(super::Action::Amend(finding));
-                }
+                work.renew(alert, finding, &["reasons", "consecutive_failures", "told_at_minutes"]);
             }
             None => {
                 let said = said(work, view, Some(&seen.test.id), failures.count, &reasons, error);
@@ -75,9 +78,7 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         }
     }
     let Some(since) = no_pass else { return };
-    if idle_is_open {
-        work.keep(&idle);
-    } else if !told {
+    if idle_is_open || !told {
         let mut reasons = Reasons::none(at.now);
         let minutes = minutes(at.now, since);
         let cause = view.in_hand().and_then(|seen| seen.started.as_ref()).or(view.said.as_ref().map(|(event, _)| event));
@@ -85,7 +86,11 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         let test = view.in_hand().map(|seen| &seen.test.id);
         let failures = view.in_hand().map_or(0, |seen| seen.failures.count);
         let error = view.in_hand().and_then(|seen| seen.test.last_error.as_deref());
-        let finding = finding(&idle, view, test, failures, &reasons, error);
+        let finding = finding(&idle, view, test, failures, &reasons, error, at.now);
+        if let Some(alert) = work.open(&idle) {
+            work.renew(alert, finding, &["test_id", "consecutive_failures", "told_at_minutes"]);
+            return;
+        }
         let said = said(work, view, test, failures, &reasons, error);
         work.raise(finding, Some(said));
     }
@@ -112,10 +117,11 @@ fn reasons(work: &mut Work<'_>, view: &LoopView, seen: &TestView, open: bool) ->
         return reasons;
     }
     if let Some(since) = seen.attempt_since {
-        let since = after_rest(view, since, open);
-        if work.is_over(since, settings.stuck_attempt_minutes) {
-            let text = format!("one attempt runs for {} minutes", minutes(now, since));
-            reasons.add("attempt", text, since, seen.started.as_ref());
+        let new = after_rest(view, progress(view, seen).map_or(since, |new| new.max(since)), open).min(now);
+        if work.is_over(new, settings.stuck_attempt_minutes) {
+            let (runs, new_for) = (minutes(now, since), minutes(now, new));
+            let text = format!("one attempt runs for {runs} minutes and has done nothing new for {new_for}");
+            reasons.add("attempt", text, new, seen.started.as_ref());
         }
     }
     if view.in_hand().is_some_and(|in_hand| in_hand.test.id == seen.test.id) {
@@ -133,6 +139,13 @@ fn reasons(work: &mut Work<'_>, view: &LoopView, seen: &TestView, open: bool) ->
 fn after_rest(view: &LoopView, since: Timestamp, open: bool) -> Timestamp {
     let rests = [view.excused_at, view.trail.resumed_at];
     if open { since } else { rests.into_iter().flatten().fold(since, Timestamp::max) }
+}
+
+/// When the attempt in hand did something new last: a change in its worktree, words that it had not said before.
+fn progress(view: &LoopView, seen: &TestView) -> Option<Timestamp> {
+    view.in_hand().filter(|in_hand| in_hand.test.id == seen.test.id)?;
+    let changed = view.files.rows.iter().map(|row| row.last_changed_at).max();
+    changed.max(view.output.as_ref().map(|output| output.news_at))
 }
 
 /// An event, a change in its worktree, its agent's output, use that it reports, a beat by hand.
@@ -155,8 +168,15 @@ fn no_pass(work: &mut Work<'_>, view: &LoopView, open: bool) -> Option<Timestamp
     let began = view.trail.began_at.filter(|began| settled.is_none_or(|settled| *began >= settled));
     // One that has begun nothing is judged from when it could have.
     let began = began.or_else(|| in_hand?.attempt_since).unwrap_or(view.row.updated_at);
-    let since = [Some(began), settled, view.started_at].into_iter().flatten().fold(work_since, Timestamp::max);
-    let since = after_rest(view, since, open);
+    let since = Some(work_since).max(Some(began)).max(settled).max(view.started_at);
+    let since = match in_hand {
+        // It tries again and again; what each attempt does new says nothing.
+        _ if view.trail.begun >= work.config.monitor.stuck_failures.max(2) => since,
+        Some(seen) => since.max(seen.attempt_since).max(progress(view, seen)),
+        None if view.trail.begun > 0 => since.max(Some(view.row.updated_at)),
+        None => since,
+    };
+    let since = after_rest(view, since.unwrap_or(work.at.now), open).min(work.at.now);
     work.is_over(since, work.config.monitor.stuck_no_pass_minutes).then_some(since)
 }
 
@@ -167,6 +187,7 @@ fn finding(
     failures: i64,
     reasons: &Reasons,
     error: Option<&str>,
+    now: Timestamp,
 ) -> Finding {
     let on = test.map_or_else(String::new, |test| format!(" on test {test}"));
     let error = error.map(first_line).filter(|error| !error.is_empty());
@@ -178,7 +199,8 @@ fn finding(
         message: format!("{} makes no progress{on}: {}{last}", view.row.id, reasons.texts.join(", ")),
         context: json!({
             "loop_id": view.row.id, "test_id": test, "reasons": reasons.words, "consecutive_failures": failures,
-            "since": reasons.since, "last_error": error.map_or(Value::Null, Value::String),
+            "since": reasons.since, "told_at_minutes": minutes(now, reasons.since) / TOLD_ANEW_MINUTES * TOLD_ANEW_MINUTES,
+            "last_error": error.map_or(Value::Null, Value::String),
         }),
     }
 }

@@ -3,8 +3,9 @@
 use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
 
 use super::*;
-use crate::observe::{Disk, Output, Repeated};
-use crate::snapshot::{Files, TestView};
+use crate::observe::Disk;
+use crate::output::Repeated;
+use crate::snapshot::{Claim, Files, Heard, TestView};
 use crate::trail::{Failures, LoopTrail};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -75,9 +76,11 @@ fn at_work(id: &str) -> LoopView {
         started_at: Some(ago(500)),
         ready_since: None,
         passed_at: None,
-        trail: LoopTrail { settled_at: Some(ago(2)), began_at: Some(ago(1)), resumed_at: None },
+        trail: LoopTrail { settled_at: Some(ago(2)), began_at: Some(ago(1)), begun: 1, resumed_at: None },
         files: Files { observed: true, fresh: true, ..Files::default() },
         output: None,
+        leases: Vec::new(),
+        queued: Vec::new(),
     }
 }
 
@@ -85,8 +88,13 @@ fn at_work(id: &str) -> LoopView {
 fn begun(id: &str, minutes: i64) -> LoopView {
     let mut view = at_work(id);
     view.tests[0].attempt_since = Some(ago(minutes));
-    view.trail = LoopTrail { settled_at: Some(ago(minutes + 1)), began_at: Some(ago(minutes)), resumed_at: None };
+    view.trail = LoopTrail { settled_at: Some(ago(minutes + 1)), began_at: Some(ago(minutes)), begun: 1, resumed_at: None };
     view
+}
+
+/// Output that was written then, and says nothing new.
+fn heard(written_at: Timestamp) -> Heard {
+    Heard { written_at, news_at: ago(6000), repeated: None, store: None }
 }
 
 fn changed(view: &mut LoopView, path: &str, at: Timestamp) {
@@ -107,6 +115,7 @@ fn world(loops: Vec<LoopView>) -> MonitorSnapshot {
         grace_until: None,
         loops,
         gone: Vec::new(),
+        gone_outputs: Vec::new(),
         alerts: std::collections::BTreeMap::new(),
         heartbeat: None,
         day: "2027-01-15".to_owned(),
@@ -140,6 +149,8 @@ fn told(snapshot: &MonitorSnapshot) -> Vec<String> {
             Action::Amend(finding) => format!("amend {}", finding.fingerprint),
             Action::Close { fingerprint } => format!("close {fingerprint}"),
             Action::StoreFiles { loop_id, rows } => format!("store {loop_id} {}", rows.len()),
+            Action::StoreOutput(row) => format!("heard {} {}", row.loop_id, row.read_bytes),
+            Action::ForgetOutput(loop_id) => format!("forget {loop_id}"),
             Action::Excuse(loops) => format!("excuse {}", loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(" ")),
             Action::WriteClock { .. } => "clock".to_owned(),
         })
@@ -244,12 +255,39 @@ fn an_alert_closes_with_a_pass_a_reset_or_a_block_and_not_with_a_pause() {
 }
 
 #[test]
-fn one_attempt_without_end_is_stuck_however_much_it_writes() {
+fn one_attempt_without_end_is_stuck_however_much_it_writes_unless_it_does_something_new() {
     let mut view = begun("a", 29);
-    view.output = Some(Output { written_at: NOW, repeated: None });
+    view.output = Some(heard(NOW));
     nothing(&world(vec![view.clone()]));
     view.tests[0].attempt_since = Some(ago(30));
-    assert_eq!(told(&world(vec![view])), [STUCK]);
+    let snapshot = world(vec![view.clone()]);
+    assert_eq!(told(&snapshot), [STUCK]);
+    let new: [fn(&mut LoopView); 2] =
+        [|view| view.output.as_mut().unwrap().news_at = ago(29), |view| changed(view, "a.rs", ago(29))];
+    for new in new {
+        let mut at_work = view.clone();
+        at_work.tests[0].attempt_since = Some(ago(90));
+        new(&mut at_work);
+        nothing(&world(vec![at_work.clone()]));
+        let mut again = after(&snapshot);
+        again.loops[0] = at_work.clone();
+        assert_eq!(told(&again), ["close stuck:a:t-a"]);
+        let mut long_ago = world(vec![at_work]);
+        long_ago.now = NOW.plus_seconds(60);
+        long_ago.loops[0].output.as_mut().unwrap().written_at = NOW;
+        assert_eq!(told(&long_ago), [STUCK]);
+    }
+}
+
+#[test]
+fn how_long_it_lasts_is_told_anew_every_ten_minutes() {
+    let mut open = after(&world(vec![begun("a", 10)]));
+    open.now = NOW.plus_seconds(599);
+    nothing(&open);
+    open.now = NOW.plus_seconds(600);
+    assert_eq!(told(&open), ["amend stuck:a:t-a"]);
+    assert!(after(&open).alerts["stuck:a:t-a"].message.contains("no sign of life for 20 minutes"));
+    nothing(&after(&open));
 }
 
 #[test]
@@ -260,7 +298,7 @@ fn silence_is_stuck_and_any_sign_of_life_is_not() {
     nothing(&after(&snapshot));
     let lives: [fn(&mut LoopView); 6] = [
         // A long compile whose output grows.
-        |view| view.output = Some(Output { written_at: ago(2), repeated: None }),
+        |view| view.output = Some(heard(ago(2))),
         |view| changed(view, "a.rs", ago(3)),
         |view| view.files.active_at = Some(ago(3)),
         |view| view.said = Some(("e".parse().unwrap(), ago(9))),
@@ -325,7 +363,7 @@ fn a_stopped_or_dead_loop_is_not_stuck() {
 fn no_pass_for_long_is_stuck_only_while_there_is_work() {
     let mut view = at_work("a");
     (view.tests, view.in_hand) = (Vec::new(), None);
-    view.trail = LoopTrail { settled_at: Some(ago(31)), began_at: None, resumed_at: None };
+    view.trail = LoopTrail { settled_at: Some(ago(31)), began_at: None, begun: 0, resumed_at: None };
     nothing(&world(vec![view.clone()]));
     view.ready_since = Some(ago(600));
     assert_eq!(told(&world(vec![view.clone()])), ["raise stuck:a:- say stuck_detected"]);
@@ -348,11 +386,11 @@ fn no_pass_for_long_is_stuck_only_while_there_is_work() {
 #[test]
 fn that_nothing_passes_and_that_the_attempt_is_long_is_told_once() {
     let mut long = begun("a", 30);
-    long.output = Some(Output { written_at: NOW, repeated: None });
+    long.output = Some(heard(NOW));
     let mut early = long.clone();
     early.tests[0].attempt_since = Some(ago(29));
     early.trail.settled_at = Some(ago(40));
-    early.trail.began_at = Some(ago(31));
+    (early.trail.began_at, early.trail.begun) = (Some(ago(31)), 3);
     let snapshot = world(vec![early]);
     assert_eq!(told(&snapshot), ["raise stuck:a:- say stuck_detected"]);
     let mut later = after(&snapshot);
@@ -396,6 +434,7 @@ fn two_in_one_file_within_the_window_are_told_once() {
     nothing(&open);
     let mut edited = open.clone();
     edited.loops[0].files.rows[0].last_changed_at = NOW;
+    edited.loops[0].leases = vec![Claim { path: "x.rs".parse().unwrap(), since: ago(60) }];
     nothing(&edited);
     let mut landed = open;
     landed.loops[0].files.rows.clear();
@@ -431,6 +470,52 @@ fn a_loop_without_a_worktree_is_told_by_its_leases() {
     let mut released = after(&snapshot);
     released.loops[0].files.leased.clear();
     assert_eq!(told(&released), ["close conflict:x.rs:a:b"]);
+}
+
+/// b changes, an hour after a leased it, what a has leased and not touched.
+fn trespass(leased: &str) -> MonitorSnapshot {
+    let (mut a, mut b) = (at_work("a"), at_work("b"));
+    a.leases = vec![Claim { path: leased.parse().unwrap(), since: ago(60) }];
+    changed(&mut b, "src/x.rs", ago(1));
+    world(vec![a, b])
+}
+
+#[test]
+fn a_change_in_what_another_has_leased_is_a_conflict_once_nobody_queues() {
+    for leased in ["src/x.rs", "src/"] {
+        let mut snapshot = trespass(leased);
+        assert_eq!(told(&snapshot), ["raise conflict:src/x.rs:a:b say file_conflict"], "{leased}");
+        let Some(Action::Raise(finding, Some(said))) = plan(&snapshot).pop() else { panic!() };
+        assert_eq!(finding.message, "b has changed src/x.rs, which a has leased, and does not wait for it");
+        assert_eq!((&said.payload["time_a"], &said.payload["time_b"]), (&json!(ago(60)), &json!(ago(1))));
+        let mut open = after(&snapshot);
+        nothing(&open);
+        open.loops[0].leases.clear();
+        assert_eq!(told(&open), ["close conflict:src/x.rs:a:b"]);
+        // Its own loop has a moment to queue.
+        snapshot.loops[1].files.rows[0].first_seen_at = NOW.plus_seconds(-29);
+        nothing(&snapshot);
+        assert_eq!(decide(&settings(), &snapshot).look_again_at, Some(NOW.plus_seconds(1)));
+    }
+}
+
+#[test]
+fn what_is_no_trespass() {
+    let cases: [fn(&mut MonitorSnapshot); 7] = [
+        |at| at.loops[1].queued = vec!["src/x.rs".parse().unwrap()],
+        |at| at.loops[1].leases = vec![Claim { path: "src/x.rs".parse().unwrap(), since: ago(1) }],
+        |at| at.loops[0].leases[0].path = "src/y.rs".parse().unwrap(),
+        // It was there long before.
+        |at| at.loops[1].files.rows[0].last_changed_at = ago(66),
+        |at| at.loops[0].row.status = LoopStatus::Stopped,
+        |at| at.loops[1].files.fresh = false,
+        |at| at.loops[1].in_hand = None,
+    ];
+    for change in cases {
+        let mut at = trespass("src/x.rs");
+        change(&mut at);
+        nothing(&at);
+    }
 }
 
 #[test]
@@ -474,6 +559,10 @@ fn too_many_files_are_told_once_until_the_work_is_undone() {
     assert_eq!(told(&snapshot), [DIGRESSION]);
     let mut open = after(&snapshot);
     nothing(&open);
+    open.loops[0] = with_files(22);
+    assert_eq!(told(&open), ["amend digression:a:t-a"]);
+    open = after(&open);
+    assert!(open.alerts["digression:a:t-a"].message.contains("22 files"));
     open.loops[0] = with_files(19);
     nothing(&open);
     open.loops[0].tests[0].test.status = TestStatus::Pending;
@@ -481,6 +570,32 @@ fn too_many_files_are_told_once_until_the_work_is_undone() {
     nothing(&open);
     open.loops[0] = with_files(0);
     assert_eq!(told(&open), ["close digression:a:t-a"]);
+}
+
+#[test]
+fn many_files_within_a_declared_scope_are_a_big_task_and_no_digression() {
+    let mut view = with_files(60);
+    view.tests[0].test.scope = serde_json::from_str(r#"["src/**"]"#).unwrap();
+    nothing(&world(vec![view]));
+}
+
+#[test]
+fn no_pass_counts_from_the_end_of_a_good_attempt_unless_it_tries_again_and_again() {
+    let mut view = begun("a", 45);
+    (view.in_hand, view.ready_since) = (None, Some(ago(600)));
+    view.tests[0].test.status = TestStatus::Pending;
+    view.row.updated_at = ago(1);
+    nothing(&world(vec![view.clone()]));
+    view.row.updated_at = ago(30);
+    assert_eq!(told(&world(vec![view.clone()])), ["raise stuck:a:- say stuck_detected"]);
+    (view.row.updated_at, view.trail.begun) = (ago(1), 3);
+    assert_eq!(told(&world(vec![view])), ["raise stuck:a:- say stuck_detected"]);
+    // The same while an attempt runs that does something new.
+    let mut view = begun("a", 45);
+    changed(&mut view, "a.rs", ago(1));
+    nothing(&world(vec![view.clone()]));
+    view.trail.begun = 3;
+    assert_eq!(told(&world(vec![view])), ["raise stuck:a:- say stuck_detected"]);
 }
 
 #[test]
@@ -508,11 +623,11 @@ fn more_than_a_couple_of_files_outside_of_the_scope_are_a_digression() {
 fn the_same_error_again_and_again_in_the_attempts_own_output_is_a_digression() {
     let mut view = at_work("a");
     let repeated = |times| Some(Repeated { error: "error: no such thing".to_owned(), times });
-    view.output = Some(Output { written_at: NOW, repeated: repeated(4) });
+    view.output = Some(Heard { repeated: repeated(4), ..heard(NOW) });
     nothing(&world(vec![view.clone()]));
-    view.output = Some(Output { written_at: NOW, repeated: repeated(5) });
+    view.output = Some(Heard { repeated: repeated(5), ..heard(NOW) });
     assert_eq!(told(&world(vec![view.clone()])), [DIGRESSION]);
-    view.output = Some(Output { written_at: ago(2), repeated: repeated(50) });
+    view.output = Some(Heard { repeated: repeated(50), ..heard(ago(2)) });
     nothing(&world(vec![view]));
 }
 
@@ -539,8 +654,9 @@ fn each_level_of_a_budget_is_told_once() {
     });
     let name = "resource:tokens_per_test:a:t-a say resource_warning";
     let (raise, escalate) = (format!("raise {name}"), format!("escalate {name}"));
-    let expected: [&[String]; 7] =
-        [&[], std::slice::from_ref(&raise), &[], std::slice::from_ref(&escalate), &[], std::slice::from_ref(&escalate), &[]];
+    let amend = vec!["amend resource:tokens_per_test:a:t-a".to_owned()];
+    let (raised, escalated) = (vec![raise.clone()], vec![escalate]);
+    let expected = [vec![], raised, vec![], escalated.clone(), amend.clone(), escalated, amend];
     assert_eq!(levels(snapshots.clone()), expected);
     // Past all of them at once it is told once.
     assert_eq!(levels([snapshots[6].clone(), snapshots[6].clone()]), [vec![raise], vec![]]);
@@ -566,7 +682,7 @@ fn a_budget_closes_with_its_test_and_zero_means_no_limit() {
 #[test]
 fn minutes_count_what_is_recorded_and_the_attempt_that_runs_and_not_its_rests() {
     let mut view = begun("a", 20);
-    view.output = Some(Output { written_at: NOW, repeated: None });
+    view.output = Some(heard(NOW));
     view.tests[0].seconds = 75 * 60;
     nothing(&world(vec![view.clone()]));
     view.tests[0].seconds = 76 * 60;
