@@ -280,8 +280,6 @@ CREATE TABLE file_locks (
   ttl_seconds   INTEGER CHECK (ttl_seconds > 0),
   automatic     INTEGER NOT NULL DEFAULT 0 CHECK (automatic IN (0, 1))
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX file_locks_locked_by ON file_locks (locked_by);
-CREATE INDEX file_locks_expires_at ON file_locks (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Acquires that wait. Their edges in wait_graph are derived from these rows and the leases.
 CREATE TABLE lease_requests (

@@ -40,6 +40,14 @@ impl ReadTx<'_> {
         )
     }
 
+    /// The lease on exactly this path.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn lease(&self, path: &LeasePath) -> Result<Option<Lease>> {
+        self.query_opt(select!(Lease, "FROM file_locks WHERE file_path = ?1"), [path], Lease::from_row)
+    }
+
     /// The leases of one loop, expired ones included.
     ///
     /// # Errors
@@ -160,11 +168,11 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::LeaseLost`] if a path is not held (under that token) any more.
     pub fn release(&self, loop_id: &LoopId, paths: &[LeasePath], token: Option<i64>) -> Result<Vec<LeasePath>> {
-        let held = self.leases_of(loop_id.as_str())?;
         let mut ending = Vec::new();
         for path in BTreeSet::from_iter(paths) {
-            let lease =
-                held.iter().find(|lease| lease.file_path == *path && token.is_none_or(|token| lease.fencing_token == token));
+            let lease = self
+                .lease(path)?
+                .filter(|lease| lease.locked_by == loop_id.as_str() && token.is_none_or(|token| lease.fencing_token == token));
             match lease {
                 Some(lease) => ending.push(lease),
                 None => {
@@ -179,7 +187,7 @@ impl WriteTx<'_> {
         for lease in &ending {
             self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
         }
-        Ok(ending.into_iter().map(|lease| lease.file_path.clone()).collect())
+        Ok(ending.into_iter().map(|lease| lease.file_path).collect())
     }
 
     /// Gives back everything that the loop holds, or everything under one token.
