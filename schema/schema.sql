@@ -710,6 +710,23 @@ CREATE TABLE transaction_log (
   CHECK ((status = 'in_progress') = (completed_at IS NULL))
 ) STRICT;
 CREATE INDEX transaction_log_open ON transaction_log (component) WHERE status = 'in_progress';
+CREATE TRIGGER transaction_log_refuse_existing BEFORE INSERT ON transaction_log
+WHEN EXISTS (SELECT 1 FROM transaction_log WHERE id = NEW.id)
+BEGIN
+  SELECT RAISE(ABORT, 'this entry of the journal exists already');
+END;
+CREATE TRIGGER transaction_log_refuse_change BEFORE UPDATE ON transaction_log
+WHEN OLD.status <> 'in_progress'
+  OR NEW.id IS NOT OLD.id OR NEW.operation IS NOT OLD.operation OR NEW.component IS NOT OLD.component
+  OR NEW.started_at IS NOT OLD.started_at OR NEW.event_id IS NOT OLD.event_id
+BEGIN
+  SELECT RAISE(ABORT, 'an intent stands as it was written, and a settled entry of the journal does not change');
+END;
+CREATE TRIGGER transaction_log_refuse_delete BEFORE DELETE ON transaction_log
+WHEN OLD.status = 'in_progress'
+BEGIN
+  SELECT RAISE(ABORT, 'an open entry of the journal is settled, not deleted');
+END;
 
 -- What the clocks said when someone looked last: a difference to now shows a suspend or a jump.
 CREATE TABLE clock (
@@ -799,4 +816,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 7;
+PRAGMA user_version = 8;

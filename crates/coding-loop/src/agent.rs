@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use coord_db::config::PromptBy;
 use coord_db::{ComponentId, ErrorCategory, FailedAttempt};
+use crash_point::{Point, reach};
 use tokio::sync::watch;
 use work_tree::{CommandSpec, End, Outcome};
 
@@ -104,6 +105,7 @@ pub(crate) async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
             () = waiter.wait(context, Duration::from_secs(5)) => {}
         }
     };
+    reach(Point::AgentEnded);
     if let Err(error) = context.db.write_quietly(|tx| tx.set_child(&id, None)) {
         tracing::debug!(%error, "cannot write down that the agent has ended");
     }

@@ -25,7 +25,6 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Attempt {
     pub(crate) test: Test,
     pub(crate) worktree: WorkTree,
-    pub(crate) branch: String,
     /// The head of the integration branch when the attempt began.
     pub(crate) base: CommitHash,
     pub(crate) checkpoint_ref: String,

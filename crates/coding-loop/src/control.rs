@@ -243,25 +243,19 @@ impl Context<'_> {
                 Err(error) => refused = Some(error.to_string()),
             }
         }
-        let mut saved = None;
         if let Some(target) = target {
             match attempt {
                 Some(attempt) => {
                     tracing::info!(test = %attempt.test.id, reason, "giving the attempt back");
-                    saved = self.save_work(&attempt.worktree, Some(&attempt.test.id), &attempt.base, reason)?;
-                    attempt.worktree.restore_branch_to(&attempt.branch, &target)?;
+                    self.save_work(&attempt.worktree, Some(&attempt.test.id), &attempt.base, Some(&target), reason)?;
                 }
                 None => {
                     let worktree = self.worktree()?;
-                    saved = self.save_work(&worktree, None, &self.integration_head()?, reason)?;
-                    worktree.restore_branch_to(&self.branch()?, &target)?;
+                    self.save_work(&worktree, None, &self.integration_head()?, Some(&target), reason)?;
                 }
             }
         }
         self.db.write(|tx| {
-            if let Some(saved) = &saved {
-                tx.add_checkpoint(saved)?;
-            }
             if attempt.is_some() || interrupt.order == Order::ForceRelease {
                 let by = ActorId::from(&self.loop_id);
                 tx.release_everything(self.loop_id.as_str(), &by, UnlockCause::Released, interrupt.event.as_deref())?;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use coord_db::config::CheckConfig;
 use coord_db::{CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, Test, new_id};
+use crash_point::{Point, reach};
+use serde_json::json;
 use tokio::sync::watch;
 use work_tree::check::{CheckResult, CheckSpec, CheckVerdict, run_check};
 use work_tree::{CommitHash, WorkTree};
@@ -13,6 +15,7 @@ use crate::Result;
 use crate::agent::failed;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
+use crate::journal::MAKE_GATE_WORKTREE;
 
 /// What the gate says.
 pub(crate) enum Verdict {
@@ -35,6 +38,25 @@ fn end_of(text: &str) -> String {
 }
 
 impl Context<'_> {
+    pub(crate) fn gate_folder(&self) -> std::path::PathBuf {
+        self.worktrees().join(format!(".gate-{}", self.loop_id))
+    }
+
+    /// The gate's own worktree, which stays for the next time with what builds have cached in it.
+    fn gate_worktree(&self, commit: &CommitHash) -> Result<WorkTree> {
+        let folder = self.gate_folder();
+        if folder.join(".git").exists() {
+            return Ok(self.repository.add_detached_worktree(&folder, commit)?);
+        }
+        let entry = self.intend(MAKE_GATE_WORKTREE, json!({"path": folder, "commit": commit.as_str()}))?;
+        reach(Point::GateIntended);
+        let worktree = self.repository.add_detached_worktree(&folder, commit)?;
+        reach(Point::GateAdded);
+        self.settle(&entry, true)?;
+        reach(Point::GateSettled);
+        Ok(worktree)
+    }
+
     fn check_spec(&self, check: &CheckConfig, test: &Test) -> CheckSpec {
         CheckSpec {
             name: check.name.clone(),
@@ -65,8 +87,7 @@ impl Context<'_> {
             return Ok(Verdict::Failed(why));
         }
         let tree = self.repository.tree_of(commit)?;
-        let folder = self.worktrees().join(format!(".gate-{}", self.loop_id));
-        let worktree = self.repository.add_detached_worktree(&folder, commit)?;
+        let worktree = self.gate_worktree(commit)?;
         let mut said = Vec::new();
         for check in checks {
             // The same check on the same files for the same test says the same, but only within this attempt: what the
@@ -81,6 +102,7 @@ impl Context<'_> {
                 Ok(result) => result,
                 Err(interrupt) => return Ok(Verdict::Interrupted(interrupt)),
             };
+            reach(Point::GateChecked);
             let outcome = match &result.verdict {
                 CheckVerdict::Pass => CheckOutcome::Pass,
                 CheckVerdict::Fail(_) => CheckOutcome::Fail,

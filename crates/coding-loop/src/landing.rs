@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coord_db::payload::DecisionOption;
+use coord_db::process::ProcessIdentity;
 use coord_db::{
     AcquireRequest, ActorId, DecisionStatus, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewDecision,
-    PassedAttempt, TestStatus, UnlockCause, Waiting, new_id,
+    PassedAttempt, TestStatus, UnlockCause, Waiting, new_id, owned_intent,
 };
+use crash_point::{Point, reach};
 use serde_json::json;
 use work_tree::{CommitHash, RefExpectation, Trailer};
 
@@ -17,6 +19,7 @@ use crate::auto_lease::{exactly, ignored, lease_path};
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
 use crate::gate::Verdict;
+use crate::journal::{REBASE, SQUASH};
 use crate::{Error, Result};
 
 /// The journal's word for moving the integration branch.
@@ -67,14 +70,24 @@ impl Context<'_> {
     /// Lands what the attempt's worktree holds.
     pub(crate) async fn land(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
         let proof = new_id();
+        let intent = json!({
+            "test": attempt.test.id, "attempt": attempt.test.attempts, "base": attempt.base.as_str(),
+            "head": attempt.worktree.head()?.as_str(), "worktree": attempt.worktree.root(),
+        });
+        let entry = self.intend(SQUASH, intent)?;
+        reach(Point::SquashIntended);
         let squashed = match attempt.worktree.squash_since(&attempt.base, &message(attempt), &trailers(self, attempt, &proof)) {
             Ok(squashed) => squashed,
             Err(error @ (work_tree::Error::OperationInProgress { .. } | work_tree::Error::NotAncestor { .. })) => {
+                self.settle(&entry, false)?;
                 let text = format!("the worktree cannot be landed: {error}");
                 return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
             }
             Err(error) => return Err(error.into()),
         };
+        reach(Point::SquashMade);
+        self.settle(&entry, true)?;
+        reach(Point::SquashSettled);
         let files = match &squashed {
             Some(commit) => self.repository.changed_between(&attempt.base, commit)?,
             None => Vec::new(),
@@ -90,6 +103,7 @@ impl Context<'_> {
         go_on!(self.ask_owners(attempt, &files));
         go_on!(self.approve_protected(attempt, squashed.as_ref(), &files, waiter).await);
         go_on!(self.await_integration(attempt, waiter).await);
+        reach(Point::LandingLeased);
         let mut commit = squashed;
         let mut base = attempt.base.clone();
         for _ in 0..MOST_ROUNDS {
@@ -98,14 +112,24 @@ impl Context<'_> {
                 && base != head
             {
                 let before = base.clone();
+                let intent = json!({
+                    "test": attempt.test.id, "attempt": attempt.test.attempts, "commit": own.as_str(), "base": before.as_str(),
+                    "onto": head.as_str(), "worktree": attempt.worktree.root(),
+                });
+                let entry = self.intend(REBASE, intent)?;
+                reach(Point::RebaseIntended);
                 commit = match attempt.worktree.rebase_onto(&head, &before) {
                     Ok(rebased) if rebased == head => None,
                     Ok(rebased) => Some(rebased),
                     Err(work_tree::Error::RebaseConflict { files }) => {
+                        self.settle(&entry, false)?;
                         return Ok(Landed::Failed(self.conflict(own, &before, &head, &files)?));
                     }
                     Err(error) => return Err(error.into()),
                 };
+                reach(Point::RebaseMade);
+                self.settle(&entry, true)?;
+                reach(Point::RebaseSettled);
             }
             base = head.clone();
             let judged = commit.clone().unwrap_or_else(|| head.clone());
@@ -114,6 +138,7 @@ impl Context<'_> {
                 Verdict::Failed(why) => return Ok(Landed::Failed(why)),
                 Verdict::Interrupted(interrupt) => return Ok(Landed::Interrupted(interrupt)),
             };
+            reach(Point::GatePassed);
             let changed = match &commit {
                 Some(commit) => self.repository.changed_between(&head, commit)?,
                 None => Vec::new(),
@@ -309,6 +334,7 @@ impl Context<'_> {
             "branch": self.integration_branch(), "proof": proof, "checks": passed.checks,
             "seconds": passed.duration_seconds, "tokens": passed.tokens_estimated, "files": passed.files_modified,
         });
+        let steps = owned_intent(steps, &ProcessIdentity::own());
         // The last look: whoever was paused, skipped or revoked until here does not land.
         let entry = self.db.write_durably(|tx| {
             let row = tx.test(&test.id)?;
@@ -317,6 +343,7 @@ impl Context<'_> {
             }
             tx.begin_operation(INTEGRATE, self.loop_id.as_str(), Some(&self.loop_id), &steps, None)
         })?;
+        reach(Point::IntegrateIntended);
         if commit != head {
             // The gate took its time; moving a branch that somebody has checked out since would pull it from under their feet.
             if let Err(error) = self.integration_head() {
@@ -335,7 +362,9 @@ impl Context<'_> {
                 }
             }
         }
+        reach(Point::IntegrateMoved);
         self.record(&entry, &attempt.test.id, &passed)?;
+        reach(Point::IntegrateRecorded);
         Ok(true)
     }
 
@@ -349,7 +378,11 @@ impl Context<'_> {
                 let spent = tx.record_attempt_usage(&self.loop_id, test, begun, tokens, passed.duration_seconds, files)?;
                 let passed = PassedAttempt { tokens_estimated: Some(spent).filter(|spent| *spent > 0), ..passed.clone() };
                 tx.adopt_landed(test, &self.loop_id, &passed)?;
-                tx.end_operation(entry, true)?;
+                match tx.end_operation(entry, true) {
+                    // Somebody took this process for gone before the branch moved. It has moved all the same.
+                    Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),
+                    other => drop(other?),
+                }
                 tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None)?;
                 Ok::<_, coord_db::Error>(())
             });

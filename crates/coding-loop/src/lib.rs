@@ -11,6 +11,7 @@ mod context;
 mod control;
 mod error;
 mod gate;
+mod journal;
 mod landing;
 
 mod owners;

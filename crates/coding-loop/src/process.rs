@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{
-    ActorId, ErrorCategory, FailedAttempt, HealthStatus, LoopStatus, NewCheckpoint, Test, TestId, TestStatus, UnlockCause,
-};
+use coord_db::{ActorId, ErrorCategory, FailedAttempt, HealthStatus, LoopStatus, Test, TestId, TestStatus, UnlockCause};
+use crash_point::{Point, reach};
 
 use crate::agent::{self, AgentEnd};
 use crate::context::{Attempt, Context};
@@ -31,7 +30,18 @@ pub(crate) struct Limits {
 pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits, former: Option<&TestId>) -> Result<()> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
     let mut failures: u32 = 0;
-    context.tidy(&context.worktree()?, former, "left from a former life")?;
+    loop {
+        match prepare(context, former) {
+            Ok(()) => break,
+            Err(error) if error.is_temporary() && !waiter.stopping() => {
+                tracing::warn!(%error, "holding still until the database can be used");
+                failures = (failures + 1).min(7);
+                waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    failures = 0;
     while left > 0 && !waiter.stopping() {
         waiter.beat(context, None);
         waiter.wakes.looked(context.db);
@@ -57,6 +67,13 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
             Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+/// What a former life has left is settled and put away.
+fn prepare(context: &Context<'_>, former: Option<&TestId>) -> Result<()> {
+    context.tidy(&context.worktree()?, former, "left from a former life")?;
+    reach(Point::StartTidied);
     Ok(())
 }
 
@@ -98,6 +115,8 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     if paused {
         return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) });
     }
+    // Before anything is claimed that has landed already.
+    context.recover_for_the_dead()?;
     // A look without the write lock: an idle loop writes nothing but its beats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
     if ready.is_none() {
@@ -142,6 +161,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         Err(error) => return Err(error.into()),
     };
     tracing::info!(test = %test.id, attempt = test.attempts, "claimed");
+    reach(Point::AttemptClaimed);
     one_attempt(context, test, waiter).await;
     Ok(Turn::Worked)
 }
@@ -216,30 +236,21 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
         }
         Landed::Failed(why) => {
             tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
-            let saved = context.save_work(&attempt.worktree, Some(test), &attempt.base, "the attempt failed")?;
             // Whoever drives a loop by hand may want to mend the work where it is.
-            if context.managed {
-                attempt.worktree.restore_branch_to(&attempt.branch, &attempt.base)?;
-            }
-            record_failed(context, test, why, Some((attempt, saved)))?;
+            let target = context.managed.then_some(&attempt.base);
+            context.save_work(&attempt.worktree, Some(test), &attempt.base, target, "the attempt failed")?;
+            record_failed(context, test, why, Some(attempt))?;
+            reach(Point::AttemptFailed);
         }
         Landed::Interrupted(interrupt) => context.obey(interrupt, Some(attempt))?,
     }
     Ok(())
 }
 
-fn record_failed(
-    context: &Context<'_>,
-    test: &TestId,
-    why: &FailedAttempt,
-    work: Option<(&Attempt, Option<NewCheckpoint>)>,
-) -> Result<()> {
+fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, attempt: Option<&Attempt>) -> Result<()> {
     let id = &context.loop_id;
     let recorded = context.db.write(|tx| {
-        if let Some((attempt, saved)) = &work {
-            if let Some(saved) = saved {
-                tx.add_checkpoint(saved)?;
-            }
+        if let Some(attempt) = attempt {
             context.record_cost(tx, attempt)?;
         }
         tx.release_everything(id.as_str(), &ActorId::from(id), UnlockCause::Released, None)?;

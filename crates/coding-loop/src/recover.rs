@@ -2,7 +2,8 @@
 //! database. A landed commit wins over a given-back test.
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{JournalEntry, PassedAttempt, TestId, WriteTx};
+use coord_db::{ActorId, JournalEntry, JournalStatus, PassedAttempt, TestId, UnlockCause, WriteTx};
+use crash_point::{Point, reach};
 use serde_json::Value;
 use work_tree::CommitHash;
 
@@ -47,37 +48,57 @@ impl Context<'_> {
         }
         let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
         self.end_leftovers()?;
+        reach(Point::StartLeftoversEnded);
         self.db.write(|tx| {
-            self.settle_journal(tx)?;
+            self.settle_landings(tx)?;
             tx.start_loop(&self.loop_id, &own, version).map_err(Error::from)
         })?;
+        reach(Point::StartTaken);
         Ok(row.current_test_id)
     }
 
-    /// Ends what the journal has open for this loop: a commit that got to the branch is recorded, the rest was never begun.
-    /// Looks at the repository with the write lock held, so that nobody settles the same entry twice.
-    pub(crate) fn settle_journal(&self, tx: &WriteTx<'_>) -> Result<()> {
+    /// Settles the landings that the journal has open for this loop.
+    pub(crate) fn settle_landings(&self, tx: &WriteTx<'_>) -> Result<()> {
+        let own = ProcessIdentity::own();
         for entry in tx.open_journal(self.loop_id.as_str())? {
-            let state = if entry.operation == INTEGRATE { self.look_at(&entry)? } else { Interrupted::NotLanded };
-            let landed = matches!(state, Interrupted::Landed(..));
-            if let Interrupted::Landed(test, passed) = state {
-                match tx.adopt_landed(&test, &self.loop_id, &passed) {
-                    Ok(_) => tracing::info!(%test, commit = %passed.commit, "a former self had landed this; recorded now"),
-                    // Another hand has settled the test; the entry must not keep the loop from starting.
-                    Err(error) if error.is_refusal() => {
-                        tracing::warn!(%test, %error, commit = %passed.commit, "a former self had landed this; not recorded");
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+            if entry.operation == INTEGRATE && !entry.steps.in_other_hands(&own) {
+                self.settle_landing(tx, &entry)?;
             }
-            tx.end_operation(&entry.id, landed)?;
         }
+        Ok(())
+    }
+
+    /// Settles a landing that was cut off: a commit that got to the branch is recorded, in the name of the loop that made it; the
+    /// rest was never begun. Looks at the repository with the write lock held, so that nobody settles the same entry twice.
+    pub(crate) fn settle_landing(&self, tx: &WriteTx<'_>, entry: &JournalEntry) -> Result<()> {
+        if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
+            return Ok(());
+        }
+        let state = self.look_at(entry)?;
+        let landed = matches!(state, Interrupted::Landed(..));
+        if let Interrupted::Landed(test, passed) = state {
+            reach(Point::RecoverLanded);
+            let author = entry.loop_id.as_ref().unwrap_or(&self.loop_id);
+            match tx.adopt_landed(&test, author, &passed) {
+                Ok(_) => {
+                    tracing::info!(%test, commit = %passed.commit, "a landing that was cut off is recorded now");
+                    // As at the end of every landing: nobody else is to wait until the leases of a submit that is gone expire.
+                    tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?;
+                }
+                // Another hand has settled the test; the entry must not keep the loop from starting.
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!(%test, %error, commit = %passed.commit, "a landing that was cut off is not recorded");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tx.end_operation(&entry.id, landed)?;
         Ok(())
     }
 
     /// Compares the journal with the branch: did the commit get there?
     fn look_at(&self, entry: &JournalEntry) -> Result<Interrupted> {
-        let text = |key: &str| entry.steps.get(key).and_then(Value::as_str);
+        let text = |key: &str| entry.steps.text(key);
         let (Some(test), Some(commit), Some(old)) = (text("test"), text("commit"), text("old")) else {
             return Ok(Interrupted::NotLanded);
         };
@@ -94,7 +115,7 @@ impl Context<'_> {
         if !landed {
             return Ok(Interrupted::NotLanded);
         }
-        let list = |key: &str| entry.steps.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let list = |key: &str| entry.steps.intent.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         Ok(Interrupted::Landed(
             test,
             PassedAttempt {
@@ -103,8 +124,8 @@ impl Context<'_> {
                     .iter()
                     .filter_map(|pair| Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_bool()?)))
                     .collect(),
-                duration_seconds: entry.steps.get("seconds").and_then(Value::as_i64).unwrap_or_default(),
-                tokens_estimated: entry.steps.get("tokens").and_then(Value::as_i64),
+                duration_seconds: entry.steps.intent.get("seconds").and_then(Value::as_i64).unwrap_or_default(),
+                tokens_estimated: entry.steps.intent.get("tokens").and_then(Value::as_i64),
                 files_modified: list("files").iter().filter_map(|file| Some(file.as_str()?.to_owned())).collect(),
             },
         ))

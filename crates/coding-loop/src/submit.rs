@@ -42,6 +42,7 @@ pub enum SubmitOutcome {
 /// If there is no repository to work in.
 pub fn prepare_worktree(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
+    context.recover()?;
     let worktree = context.worktree()?;
     let head = context.integration_head()?;
     if worktree.is_clean()? && context.repository.is_ancestor(&worktree.head()?, &head)? {
@@ -63,7 +64,7 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         return Err(coord_db::Error::Refused(text).into());
     }
     let context = Context::new(db, config, test.loop_id.clone(), false)?;
-    db.write(|tx| context.settle_journal(tx))?;
+    context.recover()?;
     let now = db.read(|tx| tx.test(&test.id))?;
     if let (TestStatus::Passed, Some(Ok(commit))) = (now.status, now.commit_hash.map(CommitHash::new)) {
         // An earlier submit was killed between landing and recording.
@@ -81,7 +82,6 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         checkpoint_ref: context.integration_ref(),
         test,
         worktree,
-        branch,
         base,
         tokens: std::collections::BTreeMap::new(),
         waiting: Vec::new(),

@@ -1,10 +1,13 @@
 //! The loop's worktree: put at the head of the integration branch before an attempt, restored after it; work is saved first.
 
-use coord_db::{CheckpointType, NewCheckpoint, Test, TestId};
-use work_tree::{CommitHash, RefExpectation, WorkTree};
+use coord_db::{Test, TestId};
+use crash_point::{Point, reach};
+use serde_json::json;
+use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
+use crate::journal::{MAKE_WORKTREE, PutAway, SAVED};
 
 impl Context<'_> {
     /// The loop's branch.
@@ -15,59 +18,76 @@ impl Context<'_> {
 
     /// The loop's worktree as it stands, made if there is none.
     pub(crate) fn worktree(&self) -> Result<WorkTree> {
+        self.make_worktree(None)
+    }
+
+    /// As [`Context::worktree`]. `entry` is the journal's, if the making has been written down already.
+    pub(crate) fn make_worktree(&self, entry: Option<String>) -> Result<WorkTree> {
         let path = self.worktrees().join(self.loop_id.as_str());
         std::fs::create_dir_all(self.worktrees())
             .map_err(|error| crate::Error::io("cannot make the folder for worktrees", error))?;
+        let branch = self.branch()?;
+        let there = path.join(".git").exists()
+            && self.repository.resolve(&self.integration_ref())?.is_some()
+            && self.repository.resolve(&format!("refs/heads/{branch}"))?.is_some();
+        if there && entry.is_none() {
+            let head = self.integration_head()?;
+            return Ok(self.repository.add_worktree(&path, &branch, head.as_str())?);
+        }
+        let entry = match entry {
+            Some(entry) => entry,
+            // One that failed before stays open until it goes well.
+            None => match self
+                .db
+                .read(|tx| tx.open_journal(self.loop_id.as_str()))?
+                .into_iter()
+                .find(|entry| entry.operation == MAKE_WORKTREE)
+            {
+                Some(entry) => entry.id,
+                None => self.intend(
+                    MAKE_WORKTREE,
+                    json!({"path": path, "branch": branch, "integration_branch": self.integration_branch()}),
+                )?,
+            },
+        };
+        reach(Point::WorktreeIntended);
         let head = self.integration_head()?;
-        Ok(self.repository.add_worktree(&path, &self.branch()?, head.as_str())?)
+        self.repository.ensure_branch(&branch, head.as_str())?;
+        reach(Point::WorktreeBranched);
+        let worktree = self.repository.add_worktree(&path, &branch, head.as_str())?;
+        reach(Point::WorktreeAdded);
+        self.settle(&entry, true)?;
+        reach(Point::WorktreeSettled);
+        Ok(worktree)
     }
 
-    /// Saves what the worktree has beyond `base` under a ref of its own. None if there is nothing.
+    /// Saves what the worktree has beyond `base` under a ref of its own, and puts it at `target` if there is one.
     pub(crate) fn save_work(
         &self,
         worktree: &WorkTree,
         test: Option<&TestId>,
         base: &CommitHash,
+        target: Option<&CommitHash>,
         reason: &str,
-    ) -> Result<Option<NewCheckpoint>> {
+    ) -> Result<()> {
         let name = test.map_or("none", |test| test.as_str());
-        let git_ref = format!("refs/coding-loops/saved/{}/{name}/{}", self.loop_id, coord_db::new_id());
-        let message = format!("Work of {} on {name}, saved: {reason}", self.loop_id);
-        self.save_branch(worktree, base, &git_ref)?;
-        let Some(commit) = worktree.save_under(&git_ref, &message, base)? else { return Ok(None) };
-        tracing::info!(%git_ref, reason, "saved work");
-        Ok(Some(NewCheckpoint {
-            loop_id: self.loop_id.clone(),
-            test_id: test.cloned(),
-            git_ref,
-            checkpoint_type: CheckpointType::Stash,
-            commit_hash: commit.to_string(),
+        let work = PutAway {
+            git_ref: format!("{SAVED}{}/{name}/{}", self.loop_id, coord_db::new_id()),
+            test: test.cloned(),
+            base: base.clone(),
+            branch: self.branch()?,
+            target: target.cloned(),
             reason: reason.to_owned(),
-        }))
-    }
-
-    /// Keeps commits that only the loop's branch has, where the agent has left it for another branch or for none.
-    fn save_branch(&self, worktree: &WorkTree, base: &CommitHash, beside: &str) -> Result<()> {
-        let branch = self.branch()?;
-        if worktree.branch()?.as_deref() == Some(branch.as_str()) {
-            return Ok(());
-        }
-        let Some(commit) = self.repository.resolve(&format!("refs/heads/{branch}"))? else { return Ok(()) };
-        for kept in [base, &worktree.head()?] {
-            if self.repository.is_ancestor(&commit, kept)? {
-                return Ok(());
-            }
-        }
-        Ok(self.repository.set_ref(&format!("{beside}-branch"), &commit, &RefExpectation::Absent)?)
+        };
+        self.put_away(worktree, &work)
     }
 
     /// Saves and then puts away whatever an earlier life or a hand has left in the worktree.
     pub(crate) fn tidy(&self, worktree: &WorkTree, test: Option<&TestId>, reason: &str) -> Result<CommitHash> {
+        self.recover()?;
+        reach(Point::StartRecovered);
         let base = self.integration_head()?;
-        if let Some(saved) = self.save_work(worktree, test, &base, reason)? {
-            self.db.write(|tx| tx.add_checkpoint(&saved))?;
-        }
-        worktree.restore_branch_to(&self.branch()?, &base)?;
+        self.save_work(worktree, test, &base, Some(&base), reason)?;
         Ok(base)
     }
 
@@ -75,20 +95,8 @@ impl Context<'_> {
     pub(crate) fn begin(&self, test: Test) -> Result<Attempt> {
         let worktree = self.worktree()?;
         let base = self.tidy(&worktree, None, "left from before the attempt")?;
-        let checkpoint_ref = format!("refs/coding-loops/checkpoints/{}/{}/{}", self.loop_id, test.id, coord_db::new_id());
-        self.repository.set_ref(&checkpoint_ref, &base, &RefExpectation::Any)?;
-        self.db.write(|tx| {
-            tx.add_checkpoint(&NewCheckpoint {
-                loop_id: self.loop_id.clone(),
-                test_id: Some(test.id.clone()),
-                git_ref: checkpoint_ref.clone(),
-                checkpoint_type: CheckpointType::Branch,
-                commit_hash: base.to_string(),
-                reason: format!("before attempt {}", test.attempts),
-            })
-        })?;
+        let checkpoint_ref = self.make_checkpoint(&test, &base)?;
         Ok(Attempt {
-            branch: self.branch()?,
             test,
             worktree,
             base,

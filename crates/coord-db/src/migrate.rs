@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0005_leases.sql"),
     include_str!("../../../schema/migrations/0006_archive.sql"),
     include_str!("../../../schema/migrations/0007_agent_outputs.sql"),
+    include_str!("../../../schema/migrations/0008_journal.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

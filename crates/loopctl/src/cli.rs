@@ -126,6 +126,8 @@ pub enum Command {
     Regressions(AllArgs),
     /// List alerts
     Alerts(AllArgs),
+    /// List effects outside the database that are begun and not settled
+    Journal(JournalArgs),
     /// Sum up a stretch of time
     Summary {
         /// From when: 90s, 30m, 24h, 7d or a time
@@ -356,6 +358,29 @@ pub struct AllArgs {
     /// Those that are over too
     #[arg(long)]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct JournalArgs {
+    /// Settled ones too
+    #[arg(long)]
+    pub all: bool,
+    /// Of this loop or supervisor only
+    #[arg(long, value_name = "COMPONENT")]
+    pub of: Option<String>,
+    /// With --all, at most so many, the newest first
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Settle an entry whose owner never comes back; changes nothing but the journal
+    #[arg(long, value_name = "ID", conflicts_with_all = ["all", "of"], requires = "outcome")]
+    pub settle: Option<String>,
+    /// What it was about is done
+    #[arg(long, group = "outcome", requires = "settle")]
+    pub done: bool,
+    /// It is undone, or was never begun
+    #[arg(long, group = "outcome", requires = "settle")]
+    pub undone: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -78,6 +78,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Regressions(args) => see::regressions(&cx, args.all),
         Command::Alerts(args) => see::alerts(&cx, args.all),
         Command::Summary { since } => see::summary::show(&cx, since),
+        Command::Journal(args) => see::journal::run(&cx, &args),
         Command::Decisions(args) => see::decisions(&cx, args.all),
 
         Command::Pause { which, reason } => steer::pause(&cx, &which, reason.as_deref()),

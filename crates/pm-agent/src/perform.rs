@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use coord_db::{Config, JournalEntry, Result, WriteTx};
+use coord_db::{Config, JournalEntry, JournalStatus, Result, WriteTx};
 use supervisor::LocalFuture;
 use work_tree::CommandSpec;
 
@@ -42,7 +42,7 @@ pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> L
     env.push(("CODING_LOOPS_DB".to_owned(), absolute(database).into_os_string()));
     let spec = CommandSpec {
         env,
-        stdin: format!("{}\n", entry.steps).into_bytes(),
+        stdin: format!("{}\n", entry.steps.intent).into_bytes(),
         timeout: LIMIT,
         kill_after: KILL_AFTER,
         ..CommandSpec::new(argv, absolute(&config.folder))
@@ -63,6 +63,8 @@ pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified)
     if let Notified::Failed(why) = outcome {
         tracing::warn!(entry = %entry.id, why, "the human could not be notified");
     }
-    tx.end_operation(&entry.id, *outcome == Notified::Succeeded)?;
+    if tx.journal_entry(&entry.id)?.is_some_and(|now| now.status == JournalStatus::InProgress) {
+        tx.end_operation(&entry.id, *outcome == Notified::Succeeded)?;
+    }
     Ok(())
 }

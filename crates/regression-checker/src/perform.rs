@@ -91,7 +91,7 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, entry: &JournalEntry)
     let repository = blocking(move || Repository::open(&path)).await?.map_err(said)?;
     let runner = Rc::new(Runner::new(config, &database, repository, entry)?);
     runner.end_leftovers().await;
-    let steps = without_progress(&entry.steps);
+    let steps = without_progress(&entry.steps.intent);
     let outcome = match entry.operation.as_str() {
         CHECK_HEAD => {
             let steps = HeadCheck::deserialize(&steps).map_err(said)?;
@@ -147,7 +147,7 @@ impl Runner {
         let db = Database::open(database, &config.open_options()).map_err(said)?;
         let database = db.path().map_or_else(|| database.to_owned(), Path::to_owned);
         let folder = database.parent().unwrap_or(Path::new("/")).join("worktrees");
-        let progress = entry.steps.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
+        let progress = entry.steps.intent.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
         Ok(Self {
             config,
             db,
@@ -156,7 +156,7 @@ impl Runner {
             repository,
             id: ID.parse().map_err(said)?,
             entry: entry.id.clone(),
-            steps: without_progress(&entry.steps),
+            steps: without_progress(&entry.steps.intent),
             progress: RefCell::new(progress),
             runs: Cell::new(0),
         })
@@ -288,10 +288,12 @@ impl Runner {
         };
         let output_tail = if verdict == NoteVerdict::Pass { String::new() } else { result.output_tail.replace('\0', "") };
         let output_tail = if output_tail.trim().is_empty() { message.clone() } else { output_tail };
+        crash_point::reach(crash_point::Point::RegressionRan);
         tracing::debug!(run = key, ?verdict, exit_code = result.exit_code, "ran a check");
         let note = Note { verdict, exit_code: result.exit_code, message, output_tail };
         self.progress.borrow_mut().runs.insert(key, note.clone());
         self.keep_progress(None);
+        crash_point::reach(crash_point::Point::RegressionKept);
         Ok(note)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use coord_db::config::CheckConfig;
 use coord_db::payload::{RegressionCleared, RegressionDetected};
 use coord_db::{
-    ActorId, AlertType, Config, EventFilter, EventId, JournalEntry, LoopId, NewAlert, NewEvent, Regression, RegressionStatus,
-    Result, RunOutcome, Severity, TestId, WriteTx,
+    ActorId, AlertType, Config, EventFilter, EventId, JournalEntry, JournalStatus, LoopId, NewAlert, NewEvent, Regression,
+    RegressionStatus, Result, RunOutcome, Severity, TestId, WriteTx,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -23,11 +23,12 @@ const KEPT_BASELINES: usize = 20;
 
 /// Ends the entry, and writes down what follows from the outcome. An entry that has ended changes nothing.
 pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Outcome) -> Result<()> {
-    let steps = without_progress(&entry.steps);
-    tx.update_steps(&entry.id, &steps)?;
-    if !tx.end_operation(&entry.id, !matches!(outcome, Outcome::Failed(_)))? {
+    if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
         return Ok(());
     }
+    let steps = without_progress(&entry.steps.intent);
+    tx.update_steps(&entry.id, &steps)?;
+    tx.end_operation(&entry.id, !matches!(outcome, Outcome::Failed(_)))?;
     if let Outcome::Failed(why) = outcome {
         tracing::warn!(operation = entry.operation, why, "an operation could not be carried out");
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use coord_db::process::ProcessIdentity;
 use coord_db::wake::{BLIND_LOOK, Ladder, SLOW_LOOK, Wake, Watcher};
 use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry, Result, Timestamp};
+use crash_point::Point;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -235,6 +236,7 @@ impl<S: Supervisor> Process<S> {
         let open = self.db.read(|tx| tx.open_journal(S::ID))?;
         for entry in open {
             if self.performing.insert(entry.id.clone()) {
+                crash_point::reach(Point::EffectIntended);
                 let performing = self.supervisor.perform(entry.clone());
                 self.effects.spawn_local(async move { (entry, performing.await) });
             }
@@ -298,6 +300,7 @@ impl<S: Supervisor> Process<S> {
     }
 
     async fn record(&mut self, entry: JournalEntry, outcome: S::Outcome) {
+        crash_point::reach(Point::EffectPerformed);
         loop {
             match self.db.write(|tx| self.supervisor.record(tx, &entry, &outcome)) {
                 Ok(()) => break,
@@ -316,6 +319,7 @@ impl<S: Supervisor> Process<S> {
                 }
             }
         }
+        crash_point::reach(Point::EffectRecorded);
         self.back_off.recovered();
         self.performing.remove(&entry.id);
     }

@@ -10,6 +10,9 @@ use crate::git::{Call, Git, fields, to_path};
 use crate::repository::{changed_between, tree_of};
 use crate::{CommitHash, Error, Result};
 
+/// How the copies are called, before the process's id.
+const INDEX_COPY: &str = "coding-loops-index.";
+
 /// A copy of a worktree's index, removed with its lock when dropped.
 pub(crate) struct IndexCopy {
     path: PathBuf,
@@ -20,7 +23,7 @@ impl IndexCopy {
     pub(crate) fn new(git: &Git, git_dir: &Path, head: &CommitHash) -> Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let copy = Self { path: git_dir.join(format!("coding-loops-index.{}.{number}", std::process::id())) };
+        let copy = Self { path: git_dir.join(format!("{INDEX_COPY}{}.{number}", std::process::id())) };
         let index = git_dir.join("index");
         match fs::copy(&index, &copy.path) {
             Ok(_) => {}
@@ -125,6 +128,7 @@ pub(crate) fn commit_tree(git: &Git, tree: &CommitHash, parents: &[&CommitHash],
 /// the index holds becomes reachable through a second parent.
 pub(crate) fn snapshot(git: &Git, git_dir: &Path, head: &CommitHash, message: &str) -> Result<CommitHash> {
     let index = IndexCopy::new(git, git_dir, head)?;
+    crash_point::reach(crash_point::Point::SnapshotIndexCopied);
     // An index with unresolved conflicts has no tree; what it holds beyond the files are the two sides, which are
     // commits already.
     let staged = write_tree(git, Some(&index)).ok();
@@ -145,13 +149,14 @@ pub(crate) fn snapshot(git: &Git, git_dir: &Path, head: &CommitHash, message: &s
     commit_tree(git, &tree, &parents, message)
 }
 
-/// Removes the locks that a killed git has left in a worktree's git folder.
+/// Removes what was left in a worktree's git folder by those who were killed: the locks of a git, and copies of the index.
 pub(crate) fn remove_locks(git_dir: &Path) -> Result<()> {
     let entries = fs::read_dir(git_dir).map_err(Error::io("list", git_dir))?;
     for entry in entries {
         let path = entry.map_err(Error::io("list", git_dir))?.path();
-        if path.extension() == Some(OsStr::new("lock")) && path.is_file() {
-            tracing::warn!(lock = ?path, "removing the lock of a git that is gone");
+        let copy = path.file_name().is_some_and(|name| name.as_bytes().starts_with(INDEX_COPY.as_bytes()));
+        if (copy || path.extension() == Some(OsStr::new("lock"))) && path.is_file() {
+            tracing::warn!(file = ?path, "removing what was left by a process that is gone");
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", path)(error));

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crash_point::{Point, reach};
+
 use crate::commit::build_message;
 use crate::git::Git;
 use crate::repository::{branch_being_rebased, symbolic_head, tree_of};
@@ -151,6 +153,7 @@ impl WorkTree {
         } else {
             self.snapshot_commit(message)?
         };
+        reach(Point::SnapshotMade);
         let repository = self.repository()?;
         match repository.set_ref(refname, &saved, &RefExpectation::Absent) {
             Ok(()) => Ok(Some(saved)),
@@ -224,9 +227,11 @@ impl WorkTree {
             self.read_head_into_index()?;
         }
         stage(&self.git, None, &excluded, false)?;
+        reach(Point::SquashStaged);
         let tree = write_tree(&self.git, None)?;
         let commit =
             if tree == tree_of(&self.git, parent)? { None } else { Some(commit_tree(&self.git, &tree, &[parent], &message)?) };
+        reach(Point::SquashCommitted);
         let target = commit.as_ref().unwrap_or(parent);
         if *target != head {
             let call = self.git.call(["update-ref", "-m", "coding-loops: commit", "HEAD", target.as_str(), head.as_str()]);
@@ -371,6 +376,7 @@ impl WorkTree {
         self.drop_bisect()?;
         repository.ensure_branch(branch, commit.as_str())?;
         self.git.call(["symbolic-ref", "-m", "coding-loops: restore", "HEAD"]).arg(format!("refs/heads/{branch}")).ok()?;
+        reach(Point::RestoreBranched);
         self.reset_and_clean(commit)
     }
 
@@ -397,6 +403,7 @@ impl WorkTree {
             }
             reset.ok()?;
         }
+        reach(Point::RestoreReset);
         self.git.call(["clean", "--quiet", "--force", "-d"]).ok().map(drop)
     }
 

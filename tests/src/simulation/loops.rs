@@ -454,7 +454,7 @@ impl LoopActor {
             attempt.landing = begun.expect("beginning to land");
             return Step::now(format!("begins to land {test}"));
         };
-        let commit = entry.steps["commit"].as_str().unwrap_or_default().to_owned();
+        let commit = entry.steps.intent["commit"].as_str().unwrap_or_default().to_owned();
         if self.fault != LoopFault::PassesWithoutGate && !world.outside.integration.iter().any(|known| known.id == commit) {
             // Unnoticed by its own gate it may break what was there before; done again it no longer does.
             let again = world.outside.integration.iter().any(|known| known.test == test);
@@ -470,13 +470,14 @@ impl LoopActor {
 
     fn record_pass(&mut self, world: &mut World, entry: &JournalEntry) -> Step {
         let id = self.id.clone();
-        let text = |key: &str| entry.steps[key].as_str().unwrap_or_default().to_owned();
+        let text = |key: &str| entry.steps.intent[key].as_str().unwrap_or_default().to_owned();
         let (test, commit): (TestId, String) = (text("test").parse().expect("a test"), text("commit"));
-        let files = entry.steps["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str().map(str::to_owned));
+        let files =
+            entry.steps.intent["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str().map(str::to_owned));
         let passed = PassedAttempt {
             commit: commit.clone(),
             checks: vec![("tests".to_owned(), true)],
-            duration_seconds: entry.steps["seconds"].as_i64().unwrap_or_default(),
+            duration_seconds: entry.steps.intent["seconds"].as_i64().unwrap_or_default(),
             tokens_estimated: Some(100),
             files_modified: files.collect(),
         };
@@ -484,7 +485,7 @@ impl LoopActor {
             tx.add_proof(&Proof {
                 id: new_id(),
                 test_id: test.clone(),
-                attempt: entry.steps["attempt"].as_i64().unwrap_or_default(),
+                attempt: entry.steps.intent["attempt"].as_i64().unwrap_or_default(),
                 commit_hash: commit.clone(),
                 tree_hash: format!("tree-{commit}"),
                 check_name: "tests".to_owned(),
@@ -517,7 +518,7 @@ impl LoopActor {
             self.recovered = true;
             return Step::now("has nothing to settle");
         };
-        let commit = entry.steps["commit"].as_str().unwrap_or_default();
+        let commit = entry.steps.intent["commit"].as_str().unwrap_or_default();
         if world.outside.integration.iter().any(|known| known.id == commit) {
             return self.record_pass(world, entry);
         }

@@ -385,7 +385,7 @@ impl Joined for regression_checker::RegressionChecker {
         if !world.calm && world.chance(10) {
             return Some(regression_checker::Outcome::Failed("the disk is full".to_owned()));
         }
-        let field = |name: &str| entry.steps[name].as_str().unwrap_or_default();
+        let field = |name: &str| entry.steps.intent[name].as_str().unwrap_or_default();
         Some(match entry.operation.as_str() {
             regression_checker::notes::CHECK_HEAD => checked(world, field("commit")),
             _ => round(world, field("regression")),

@@ -1,7 +1,7 @@
 //! Which moves each state machine has. One total function each; an operation that asks for another one is refused with
 //! [`crate::Error::IllegalMove`]. `schema/README.md` has the same as tables; a test tries every pair.
 
-use crate::{HealthStatus, LoopStatus, MigrationStatus, RequestStatus, TestStatus};
+use crate::{HealthStatus, JournalStatus, LoopStatus, MigrationStatus, RequestStatus, TestStatus};
 
 /// What can be asked of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,5 +116,13 @@ impl MigrationStatus {
     #[must_use]
     pub const fn may_become(self, to: Self) -> bool {
         matches!((self, to), (Self::Pending, Self::Applied | Self::Failed))
+    }
+}
+
+impl JournalStatus {
+    /// Whether an entry of the journal may go from here to there: it is settled once.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        matches!((self, to), (Self::InProgress, Self::Committed | Self::RolledBack))
     }
 }

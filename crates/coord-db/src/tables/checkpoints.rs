@@ -52,6 +52,18 @@ impl ReadTx<'_> {
             .ok_or_else(|| Error::not_found("checkpoint", id))
     }
 
+    /// The checkpoint of a loop that names a ref, deleted or not.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn checkpoint_of_ref(&self, loop_id: &LoopId, git_ref: &str) -> Result<Option<Checkpoint>> {
+        self.query_opt(
+            select!(Checkpoint, "FROM checkpoints WHERE loop_id = ?1 AND git_ref = ?2"),
+            rusqlite::params![loop_id, git_ref],
+            Checkpoint::from_row,
+        )
+    }
+
     /// A checkpoint that a loop can go back to.
     ///
     /// # Errors

@@ -1,15 +1,113 @@
 //! The journal (`transaction_log`) of effects outside the database: written down as intent first, finished or undone on
 //! the next start.
+//!
+//! `steps` is a JSON array: first the intent, whose shape is the operation's own, then one object for each step that is done.
 
-use serde_json::Value;
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
-use crate::{EventId, JournalStatus, LoopId, ReadTx, Result, Timestamp, WriteTx, new_id};
+use crate::process::{Liveness, ProcessIdentity};
+use crate::{Error, EventId, JournalStatus, LoopId, ReadTx, Result, Timestamp, WriteTx, new_id};
 
 row! {
     /// One journalled operation.
     JournalEntry {
-        id: String, operation: String, loop_id: Option<LoopId>, steps: Value, status: JournalStatus, started_at: Timestamp,
+        id: String, operation: String, loop_id: Option<LoopId>, steps: JournalSteps, status: JournalStatus, started_at: Timestamp,
         completed_at: Option<Timestamp>, component: Option<String>, event_id: Option<EventId>,
+    }
+}
+
+/// What an operation is about, and how far it got.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JournalSteps {
+    /// What was intended. Null in a foreign row that says nothing.
+    pub intent: Value,
+    /// What is done of it, in order.
+    pub done: Vec<JournalStep>,
+}
+
+/// One step that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalStep {
+    /// Its name.
+    pub step: String,
+    /// When it was known to be done, RFC 3339.
+    pub at: String,
+    /// What else is known of it.
+    #[serde(flatten)]
+    pub detail: Map<String, Value>,
+}
+
+/// The key of an intent under which the process that acts is named, where the component's row may name none.
+const OWNER: &str = "owner";
+
+/// The intent with the process in it that acts on it: others leave the entry to it as long as it lives.
+#[must_use]
+pub fn owned_intent(mut intent: Value, owner: &ProcessIdentity) -> Value {
+    if let Some(fields) = intent.as_object_mut() {
+        fields.insert(
+            OWNER.to_owned(),
+            json!({"pid": owner.pid, "pid_start_time": owner.pid_start_time, "boot_id": owner.boot_id, "pid_namespace": owner.pid_namespace}),
+        );
+    }
+    intent
+}
+
+impl JournalSteps {
+    /// Whether a step of this name is done.
+    #[must_use]
+    pub fn has(&self, step: &str) -> bool {
+        self.done.iter().any(|done| done.step == step)
+    }
+
+    /// A text of the intent.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.intent.get(key).and_then(Value::as_str)
+    }
+
+    /// The process that acts, if the intent names it.
+    #[must_use]
+    pub fn owner(&self) -> Option<ProcessIdentity> {
+        let owner = self.intent.get(OWNER)?;
+        let text = |key: &str| owner.get(key).and_then(Value::as_str).map(str::to_owned);
+        Some(ProcessIdentity {
+            pid: owner.get("pid")?.as_i64()?,
+            pid_start_time: owner.get("pid_start_time").and_then(Value::as_i64),
+            boot_id: text("boot_id"),
+            pid_namespace: owner.get("pid_namespace").and_then(Value::as_i64),
+        })
+    }
+
+    /// Whether the process that acts is another one than the asker, and not proven gone.
+    #[must_use]
+    pub fn in_other_hands(&self, asker: &ProcessIdentity) -> bool {
+        self.owner().is_some_and(|owner| owner != *asker && owner.liveness() != Liveness::Gone)
+    }
+}
+
+impl Serialize for JournalSteps {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut array = serializer.serialize_seq(Some(1 + self.done.len()))?;
+        array.serialize_element(&self.intent)?;
+        self.done.iter().try_for_each(|step| array.serialize_element(step))?;
+        array.end()
+    }
+}
+
+impl rusqlite::types::FromSql for JournalSteps {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        Ok(match Value::column_result(value)? {
+            Value::Array(mut all) => {
+                let intent = if all.is_empty() { Value::Null } else { all.remove(0) };
+                // What another tool has put there says nothing to us and stops nobody.
+                let done = all.into_iter().filter_map(|step| serde_json::from_value(step).ok()).collect();
+                Self { intent, done }
+            }
+            // As earlier versions wrote it.
+            intent => Self { intent, done: Vec::new() },
+        })
     }
 }
 
@@ -37,7 +135,7 @@ impl ReadTx<'_> {
         self.query_opt(select!(JournalEntry, "FROM transaction_log WHERE id = ?1"), [id], JournalEntry::from_row)
     }
 
-    /// Everything begun and not ended, by anyone.
+    /// Everything begun and not ended, by anyone, oldest first.
     ///
     /// # Errors
     /// What SQLite says.
@@ -45,6 +143,21 @@ impl ReadTx<'_> {
         self.query(
             select!(JournalEntry, "FROM transaction_log WHERE status = 'in_progress' ORDER BY started_at, id"),
             [],
+            JournalEntry::from_row,
+        )
+    }
+
+    /// The newest entries, open and settled, at most so many, newest first; of one component or all.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn journal(&self, component: Option<&str>, most: usize) -> Result<Vec<JournalEntry>> {
+        self.query(
+            select!(
+                JournalEntry,
+                "FROM transaction_log WHERE ?1 IS NULL OR component = ?1 ORDER BY started_at DESC, id DESC LIMIT ?2"
+            ),
+            rusqlite::params![component, most as i64],
             JournalEntry::from_row,
         )
     }
@@ -60,14 +173,14 @@ impl WriteTx<'_> {
         operation: &str,
         component: &str,
         loop_id: Option<&LoopId>,
-        steps: &Value,
+        intent: &Value,
         event: Option<&EventId>,
     ) -> Result<String> {
         let id = new_id();
         self.execute(
             "INSERT INTO transaction_log (id, operation, loop_id, steps, started_at, component, event_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            rusqlite::params![id, operation, loop_id, steps.to_string(), self.now(), component, event],
+             VALUES (?1, ?2, ?3, json_array(json(?4)), ?5, ?6, ?7)",
+            rusqlite::params![id, operation, loop_id, intent.to_string(), self.now(), component, event],
         )?;
         Ok(id)
     }
@@ -82,37 +195,68 @@ impl WriteTx<'_> {
         id: &str,
         operation: &str,
         component: &str,
-        steps: &Value,
+        intent: &Value,
         event: Option<&EventId>,
     ) -> Result<bool> {
         Ok(self.execute(
             "INSERT INTO transaction_log (id, operation, steps, started_at, component, event_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
-            rusqlite::params![id, operation, steps.to_string(), self.now(), component, event],
+             SELECT ?1, ?2, json_array(json(?3)), ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM transaction_log WHERE id = ?1)",
+            rusqlite::params![id, operation, intent.to_string(), self.now(), component, event],
         )? > 0)
     }
 
-    /// Replaces what is known of an operation's steps.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn update_steps(&self, id: &str, steps: &Value) -> Result<()> {
-        self.execute(
-            "UPDATE transaction_log SET steps = ?2 WHERE id = ?1 AND status = 'in_progress'",
-            rusqlite::params![id, steps.to_string()],
-        )?;
+    fn open_steps(&self, id: &str) -> Result<JournalSteps> {
+        let entry = self.journal_entry(id)?.ok_or_else(|| Error::not_found("journal entry", id))?;
+        if entry.status != JournalStatus::InProgress {
+            return Err(Error::illegal("journal entry", id, entry.status, "get on: it is settled"));
+        }
+        Ok(entry.steps)
+    }
+
+    fn set_steps(&self, id: &str, steps: &JournalSteps) -> Result<()> {
+        let steps = serde_json::to_string(steps).map_err(|error| Error::Invalid(error.to_string()))?;
+        self.execute("UPDATE transaction_log SET steps = ?2 WHERE id = ?1", rusqlite::params![id, steps])?;
         Ok(())
     }
 
-    /// The operation is done, or undone. False if it had ended already.
+    /// A step is done. `detail` is an object of what else is known of it, or null.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for an entry that is settled.
+    pub fn note_step(&self, id: &str, step: &str, detail: Value) -> Result<()> {
+        let mut steps = self.open_steps(id)?;
+        let detail = if let Value::Object(detail) = detail { detail } else { Map::new() };
+        steps.done.push(JournalStep { step: step.to_owned(), at: self.now().to_rfc3339(), detail });
+        self.set_steps(id, &steps)
+    }
+
+    /// Replaces the intent, where that is where an operation keeps how far it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for an entry that is settled.
+    pub fn update_steps(&self, id: &str, intent: &Value) -> Result<()> {
+        let mut steps = self.open_steps(id)?;
+        steps.intent = intent.clone();
+        self.set_steps(id, &steps)
+    }
+
+    /// The operation is done, or undone. False if it was settled so already.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] if it was settled the other way.
     pub fn end_operation(&self, id: &str, committed: bool) -> Result<bool> {
-        let status = if committed { JournalStatus::Committed } else { JournalStatus::RolledBack };
-        Ok(self.execute(
-            "UPDATE transaction_log SET status = ?2, completed_at = ?3 WHERE id = ?1 AND status = 'in_progress'",
-            rusqlite::params![id, status, self.now()],
-        )? > 0)
+        let to = if committed { JournalStatus::Committed } else { JournalStatus::RolledBack };
+        let entry = self.journal_entry(id)?.ok_or_else(|| Error::not_found("journal entry", id))?;
+        if entry.status == to {
+            return Ok(false);
+        }
+        if !entry.status.may_become(to) {
+            return Err(Error::illegal("journal entry", id, entry.status, format!("become {to}: it is settled once")));
+        }
+        self.execute(
+            "UPDATE transaction_log SET status = ?2, completed_at = ?3 WHERE id = ?1",
+            rusqlite::params![id, to, self.now()],
+        )?;
+        Ok(true)
     }
 }

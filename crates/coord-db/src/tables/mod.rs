@@ -82,7 +82,7 @@ pub use conflicts::Conflict;
 pub use deadlocks::{Deadlock, NewDeadlock};
 pub use decisions::{Decision, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
-pub use journal::JournalEntry;
+pub use journal::{JournalEntry, JournalStep, JournalSteps, owned_intent};
 pub use keep::DatabaseFacts;
 pub(crate) use keep::{copy, copy_to_new_file};
 pub use knowledge::{Knowledge, KnowledgeSearch, MOST_KNOWLEDGE_BYTES, NewKnowledge};

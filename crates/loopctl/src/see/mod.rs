@@ -1,5 +1,6 @@
 //! Seeing: lists of rows, and the views that put them together.
 
+pub mod journal;
 pub mod status;
 pub mod summary;
 pub mod test_status;

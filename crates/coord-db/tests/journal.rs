@@ -1,0 +1,149 @@
+//! The journal's own state machine, through the operations and past them, and what earlier versions have written.
+
+use std::sync::Arc;
+
+use coord_db::process::ProcessIdentity;
+use coord_db::{Database, Error, JournalEntry, JournalStatus, ManualClock, NewLoop, Timestamp, owned_intent};
+use serde_json::{Value, json};
+
+fn world() -> Database {
+    let db = Database::in_memory(Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)))).unwrap();
+    let new = NewLoop { id: "a".parse().unwrap(), name: String::new(), priority: 5, branch: None };
+    db.write(|tx| tx.add_loop(&new)).unwrap();
+    db
+}
+
+fn begin(db: &Database, intent: &Value) -> String {
+    let id = "a".parse().unwrap();
+    db.write_durably(|tx| tx.begin_operation("move", "a", Some(&id), intent, None)).unwrap()
+}
+
+fn entry(db: &Database, id: &str) -> JournalEntry {
+    db.read(|tx| tx.journal_entry(id)).unwrap().unwrap()
+}
+
+fn row(db: &Database) -> Vec<Vec<Option<String>>> {
+    db.query_foreign("SELECT * FROM transaction_log").unwrap()
+}
+
+fn illegal<T: std::fmt::Debug>(answer: &Result<T, Error>) -> bool {
+    matches!(answer, Err(Error::IllegalMove { .. }))
+}
+
+#[test]
+fn an_entry_is_settled_once_and_gets_on_only_before() {
+    for first in [true, false] {
+        let db = world();
+        let id = begin(&db, &json!({"branch": "b"}));
+        db.write(|tx| tx.note_step(&id, "made", json!({"commit": "c0ffee"}))).unwrap();
+        db.write(|tx| tx.note_step(&id, "moved", Value::Null)).unwrap();
+        assert_eq!(db.read(|tx| tx.open_journal("a")).unwrap(), [entry(&db, &id)]);
+        assert!(db.write(|tx| tx.end_operation(&id, first)).unwrap());
+        let settled = entry(&db, &id);
+        assert_eq!(settled.status, if first { JournalStatus::Committed } else { JournalStatus::RolledBack });
+        assert!(settled.completed_at.is_some() && settled.steps.has("made") && settled.steps.has("moved"));
+        assert_eq!(settled.steps.done[0].detail["commit"], "c0ffee");
+        let before = row(&db);
+        assert!(!db.write(|tx| tx.end_operation(&id, first)).unwrap());
+        assert!(illegal(&db.write(|tx| tx.end_operation(&id, !first))));
+        assert!(illegal(&db.write(|tx| tx.note_step(&id, "late", Value::Null))));
+        assert!(illegal(&db.write(|tx| tx.update_steps(&id, &json!({})))));
+        assert_eq!(row(&db), before);
+        assert_eq!(db.read(|tx| tx.open_journal_of_all()).unwrap(), []);
+        assert_eq!(db.read(|tx| tx.journal(Some("a"), 10)).unwrap(), [settled]);
+        assert_eq!(db.read(|tx| tx.journal(Some("b"), 10)).unwrap(), []);
+    }
+    let db = world();
+    assert!(matches!(db.write(|tx| tx.end_operation("none", true)), Err(Error::NotFound { .. })));
+    assert!(matches!(db.write(|tx| tx.note_step("none", "s", Value::Null)), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn every_pair_of_states_is_in_the_table_or_not() {
+    use JournalStatus::{Committed, InProgress, RolledBack};
+    for from in JournalStatus::ALL {
+        for to in JournalStatus::ALL {
+            assert_eq!(from.may_become(*to), *from == InProgress && matches!(to, Committed | RolledBack), "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn steps_are_an_array_of_the_intent_and_what_is_done() {
+    let db = world();
+    let id = begin(&db, &json!({"branch": "b"}));
+    db.write(|tx| tx.note_step(&id, "made", json!({"commit": "c"}))).unwrap();
+    db.write(|tx| tx.update_steps(&id, &json!({"branch": "b", "progress": 1}))).unwrap();
+    let shape = "SELECT json_type(steps), json_array_length(steps), json_extract(steps, '$[0].progress'),
+                   json_extract(steps, '$[1].step'), json_extract(steps, '$[1].commit') FROM transaction_log";
+    let texts: Vec<String> = db.query_foreign(shape).unwrap().remove(0).into_iter().flatten().collect();
+    assert_eq!(texts, ["array", "2", "1", "made", "c"]);
+    let shown = serde_json::to_value(entry(&db, &id)).unwrap();
+    assert_eq!(shown["steps"][0], json!({"branch": "b", "progress": 1}));
+    assert_eq!(shown["steps"][1]["at"], "2027-01-15T08:00:00.000Z");
+
+    // As an earlier version wrote it, and as a foreign hand may.
+    db.execute_foreign(
+        r#"INSERT INTO transaction_log (id, operation, component, steps) VALUES ('old', 'integrate', 'a', '{"commit": "c0ffee"}');
+           INSERT INTO transaction_log (id, operation, component) VALUES ('bare', 'x', 'a');
+           INSERT INTO transaction_log (id, operation, component, steps) VALUES ('odd', 'x', 'a', '["begin", 7, {"step": 1}]');"#,
+    )
+    .unwrap();
+    assert_eq!(entry(&db, "old").steps.text("commit"), Some("c0ffee"));
+    assert_eq!((entry(&db, "bare").steps.intent, entry(&db, "odd").steps.intent), (Value::Null, json!("begin")));
+    for id in ["old", "bare", "odd"] {
+        db.write(|tx| tx.note_step(id, "made", Value::Null)).unwrap();
+        assert_eq!(entry(&db, id).steps.done.len(), 1);
+        assert!(db.write(|tx| tx.end_operation(id, true)).unwrap());
+    }
+    assert_eq!(entry(&db, "old").steps.text("commit"), Some("c0ffee"));
+}
+
+#[test]
+fn a_matter_is_begun_once() {
+    let db = world();
+    let once = |intent: Value| db.write(|tx| tx.begin_operation_once("notify:1", "notify", "pm", &intent, None)).unwrap();
+    assert!(once(json!({"n": 1})));
+    assert!(!once(json!({"n": 2})));
+    db.write(|tx| tx.end_operation("notify:1", false)).unwrap();
+    assert!(!once(json!({"n": 3})));
+    assert_eq!(entry(&db, "notify:1").steps.intent, json!({"n": 1}));
+}
+
+#[test]
+fn while_its_process_lives_an_entry_is_left_to_it() {
+    let db = world();
+    let own = ProcessIdentity::own();
+    let mine = entry(&db, &begin(&db, &owned_intent(json!({}), &own)));
+    assert_eq!(mine.steps.owner().as_ref(), Some(&own));
+    assert!(!mine.steps.in_other_hands(&own));
+    let other = ProcessIdentity { pid: own.pid + 1, ..own.clone() };
+    assert!(mine.steps.in_other_hands(&other));
+    let former = ProcessIdentity { pid_start_time: own.pid_start_time.map(|time| time - 1), ..own };
+    let gone = entry(&db, &begin(&db, &owned_intent(json!({}), &former)));
+    assert!(!gone.steps.in_other_hands(&other));
+    assert!(!entry(&db, &begin(&db, &json!({}))).steps.in_other_hands(&other));
+}
+
+#[test]
+fn foreign_hands_keep_to_it_too() {
+    let db = world();
+    let id = begin(&db, &json!({"branch": "b"}));
+    let refused = |sql: &str, because: &str| {
+        let before = row(&db);
+        let error = db.execute_foreign(sql).unwrap_err();
+        let text = coord_db::error_chain(&error);
+        assert!(text.contains(because), "{sql}: {text}");
+        assert_eq!(row(&db), before, "{sql}");
+    };
+    refused("DELETE FROM transaction_log", "is settled, not deleted");
+    refused("UPDATE transaction_log SET operation = 'other'", "stands as it was written");
+    refused("UPDATE transaction_log SET component = 'b'", "stands as it was written");
+    refused("UPDATE transaction_log SET status = 'committed'", "CHECK");
+    refused(&format!("INSERT OR REPLACE INTO transaction_log (id, operation) VALUES ('{id}', 'x')"), "exists already");
+    db.execute_foreign("UPDATE transaction_log SET status = 'rolled_back', completed_at = datetime('now')").unwrap();
+    refused("UPDATE transaction_log SET status = 'in_progress', completed_at = NULL", "does not change");
+    refused("UPDATE transaction_log SET steps = '[]'", "does not change");
+    // What is settled may be archived.
+    db.execute_foreign("DELETE FROM transaction_log").unwrap();
+}

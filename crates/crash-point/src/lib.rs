@@ -1,0 +1,192 @@
+//! Named places between two steps of an effect outside the database, where a test has the real process killed.
+//!
+//! `CODING_LOOPS_CRASH_AT=NAME` makes the process raise SIGKILL on itself when it comes to that place, `NAME:3` when it comes
+//! there for the third time. `CODING_LOOPS_CRASH_AT=log` kills nothing and tells each place on stderr. The variable is read
+//! once; agents and checks never see it, for their environment is made anew. Where it is not set a place costs one load.
+//!
+//! Every place is a [`Point`], so that a test can go through [`Point::ALL`] and fail at one that is never reached. It must
+//! never be used to decide anything: code behaves the same with and without its points.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The environment variable.
+pub const VARIABLE: &str = "CODING_LOOPS_CRASH_AT";
+
+/// How a place is told where nothing is killed.
+pub const LOGGED: &str = "crash point: ";
+
+macro_rules! points {
+    ($($(#[$meta:meta])* $point:ident = $name:literal,)*) => {
+        /// A place between two steps.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Point { $($(#[$meta])* $point,)* }
+
+        impl Point {
+            /// Every place.
+            pub const ALL: &[Self] = &[$(Self::$point,)*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$point => $name,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// A loop has ended what a former self had left running, and has settled nothing yet.
+    StartLeftoversEnded = "start.leftovers-ended",
+    /// It has its row again, and interrupted landings are settled; its worktree is as it was.
+    StartTaken = "start.taken",
+    /// One more entry of the journal is finished or undone outside of the database, and not settled.
+    StartEntryRecovered = "start.entry-recovered",
+    /// The journal is settled; the worktree is about to be put away.
+    StartRecovered = "start.recovered",
+    /// The worktree is put away; the first claim is next.
+    StartTidied = "start.tidied",
+    /// Making the loop's worktree is written down.
+    WorktreeIntended = "worktree.intended",
+    /// The branches are there, the worktree is not.
+    WorktreeBranched = "worktree.branched",
+    /// git has made it.
+    WorktreeAdded = "worktree.added",
+    /// It is known that it is made.
+    WorktreeSettled = "worktree.settled",
+    /// A test is claimed, nothing is done for it.
+    AttemptClaimed = "attempt.claimed",
+    /// The checkpoint is written down.
+    CheckpointIntended = "checkpoint.intended",
+    /// Its ref is there.
+    CheckpointMade = "checkpoint.made",
+    /// Its row is there.
+    CheckpointSettled = "checkpoint.settled",
+    /// The agent has ended.
+    AgentEnded = "agent.ended",
+    /// Putting work away is written down.
+    PutAwayIntended = "put-away.intended",
+    /// A copy of the index is there, for a commit beside it.
+    SnapshotIndexCopied = "snapshot.index-copied",
+    /// The commit is there, no ref names it.
+    SnapshotMade = "snapshot.made",
+    /// The work is under its ref, the worktree as it was.
+    PutAwaySaved = "put-away.saved",
+    /// The ref is known.
+    PutAwayRecorded = "put-away.recorded",
+    /// The worktree is on its branch; the branch has not moved.
+    RestoreBranched = "restore.branched",
+    /// The branch has moved; untracked files are there.
+    RestoreReset = "restore.reset",
+    /// The worktree is put back.
+    PutAwayRestored = "put-away.restored",
+    /// It is known that it is.
+    PutAwaySettled = "put-away.settled",
+    /// How an attempt failed is recorded.
+    AttemptFailed = "attempt.failed",
+    /// Making one commit of the work is written down.
+    SquashIntended = "squash.intended",
+    /// Everything is in the index.
+    SquashStaged = "squash.staged",
+    /// The commit is there, the branch has not moved to it.
+    SquashCommitted = "squash.committed",
+    /// The branch has moved.
+    SquashMade = "squash.made",
+    /// It is known that it has.
+    SquashSettled = "squash.settled",
+    /// The files that will land are leased, the integration branch too.
+    LandingLeased = "landing.leased",
+    /// Moving the work onto what has landed meanwhile is written down.
+    RebaseIntended = "rebase.intended",
+    /// git has moved it.
+    RebaseMade = "rebase.made",
+    /// It is known that it has.
+    RebaseSettled = "rebase.settled",
+    /// Making the gate's worktree is written down.
+    GateIntended = "gate.intended",
+    /// git has made it.
+    GateAdded = "gate.added",
+    /// It is known that it is made.
+    GateSettled = "gate.settled",
+    /// A check has run, its proof is not kept.
+    GateChecked = "gate.checked",
+    /// The gate has said yes.
+    GatePassed = "gate.passed",
+    /// Moving the integration branch is written down.
+    IntegrateIntended = "integrate.intended",
+    /// It has moved; the database does not know.
+    IntegrateMoved = "integrate.moved",
+    /// The pass is recorded.
+    IntegrateRecorded = "integrate.recorded",
+    /// A landing of a former self, or of a loop that is gone, is found on the branch; it is not recorded.
+    RecoverLanded = "recover.landed",
+    /// A supervisor's effects are written down; none is performed.
+    EffectIntended = "effect.intended",
+    /// One is performed, its outcome not recorded.
+    EffectPerformed = "effect.performed",
+    /// Its outcome is recorded.
+    EffectRecorded = "effect.recorded",
+    /// The regression-checker has run a check and has not kept what it showed.
+    RegressionRan = "regression.ran",
+    /// It has kept it.
+    RegressionKept = "regression.kept",
+}
+
+enum Plan {
+    Log,
+    Kill { name: String, left: AtomicU32 },
+}
+
+fn plan(text: &str) -> Result<Plan, String> {
+    if text == "log" {
+        return Ok(Plan::Log);
+    }
+    let (name, number) = text.split_once(':').unwrap_or((text, "1"));
+    match number.parse::<u32>() {
+        Ok(number) if number > 0 && Point::ALL.iter().any(|point| point.name() == name) => {
+            Ok(Plan::Kill { name: name.to_owned(), left: AtomicU32::new(number) })
+        }
+        _ => Err(format!("{VARIABLE}={text:?} names no place to crash at; unset it")),
+    }
+}
+
+/// The process comes to a place. Mostly nothing happens.
+pub fn reach(point: Point) {
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+    let found = PLAN.get_or_init(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        plan(&text).inspect_err(|problem| eprintln!("{problem}")).ok()
+    });
+    match found {
+        None => {}
+        Some(Plan::Log) => eprintln!("{LOGGED}{}", point.name()),
+        Some(Plan::Kill { name, left }) if name == point.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 => {
+            eprintln!("{VARIABLE}: killed at {name}");
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            // The signal is delivered before this thread goes on, or very soon.
+            loop {
+                std::thread::park();
+            }
+        }
+        Some(Plan::Kill { .. }) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_only_they_are_taken() {
+        let mut names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Point::ALL.len());
+        assert!(matches!(plan("integrate.moved"), Ok(Plan::Kill { left, .. }) if left.load(Ordering::Relaxed) == 1));
+        assert!(matches!(plan("integrate.moved:3"), Ok(Plan::Kill { left, .. }) if left.load(Ordering::Relaxed) == 3));
+        assert!(matches!(plan("log"), Ok(Plan::Log)));
+        for wrong in ["", "integrate", "integrate.moved:0", "integrate.moved:x", "integrate.moved:"] {
+            assert!(plan(wrong).is_err(), "{wrong}");
+        }
+    }
+}

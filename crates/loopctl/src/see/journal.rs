@@ -1,0 +1,91 @@
+//! `loopctl journal`: effects outside the database, begun and settled, and settling by hand what nobody comes back for.
+
+use coord_db::process::ProcessIdentity;
+use coord_db::{Error, JournalEntry, JournalStatus};
+use serde_json::{Value, json};
+
+use crate::cli::JournalArgs;
+use crate::context::Context;
+use crate::exit::Outcome;
+use crate::output::{Paint, Table, painted, plain};
+use crate::when::{clock, span};
+
+/// What tells one entry from another of its kind.
+const TELLING: [&str; 8] = ["test", "check", "regression", "branch", "commit", "git_ref", "notification", "path"];
+
+fn about(entry: &JournalEntry) -> String {
+    let text = |key: &&str| entry.steps.intent.get(*key).and_then(Value::as_str).map(str::to_owned);
+    let words: Vec<String> = TELLING.iter().filter_map(text).map(|word| word.chars().take(40).collect()).take(2).collect();
+    words.join(" ")
+}
+
+fn got_to(entry: &JournalEntry) -> String {
+    entry.steps.done.last().map_or_else(|| "written down".to_owned(), |step| step.step.clone())
+}
+
+/// Lists entries: those that are open, or the newest of all.
+///
+/// # Errors
+/// As the floor says; for `--settle` exit 1 while the entry's owner lives or if it is settled, exit 4 for an unknown one.
+pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
+    if let Some(id) = &args.settle {
+        return settle(cx, id, args.done);
+    }
+    let db = cx.open()?;
+    let component = args.of.as_deref();
+    let (rows, now) = db.read(|tx| {
+        let rows = match component {
+            component if args.all => tx.journal(component, args.limit)?,
+            Some(component) => tx.open_journal(component)?,
+            None => tx.open_journal_of_all()?,
+        };
+        Ok::<_, Error>((rows, tx.now()))
+    })?;
+    let empty = if args.all { "nothing was ever begun" } else { "nothing is open; --all shows what is settled" };
+    cx.out.list(&rows, empty, |rows| {
+        Table::of(&["BEGUN", "OPERATION", "BY", "STATE", "GOT TO", "ABOUT", "ID"], rows, |row| {
+            let state = match row.status {
+                JournalStatus::InProgress => {
+                    painted(Paint::Yellow, format!("open for {}", span(now.seconds_since(row.started_at))))
+                }
+                JournalStatus::Committed => painted(Paint::Green, "done"),
+                JournalStatus::RolledBack => painted(Paint::Dim, "undone"),
+            };
+            vec![
+                plain(clock(row.started_at)),
+                plain(&row.operation),
+                plain(row.component.as_deref().unwrap_or("-")),
+                state,
+                plain(got_to(row)),
+                plain(about(row)),
+                plain(&row.id),
+            ]
+        })
+    })
+}
+
+fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
+    let db = cx.open()?;
+    db.write(|tx| {
+        let entry = tx.journal_entry(id)?.ok_or_else(|| Error::NotFound { what: "journal entry", id: id.to_owned() })?;
+        let own = ProcessIdentity::own();
+        let running = match &entry.component {
+            Some(component) => tx.running_process(component, &own)?.map(|process| process.pid),
+            None => None,
+        };
+        let pid = running.or_else(|| entry.steps.owner().filter(|_| entry.steps.in_other_hands(&own)).map(|owner| owner.pid));
+        if let (Some(pid), JournalStatus::InProgress) = (pid, entry.status) {
+            let by = entry.component.as_deref().unwrap_or("its owner");
+            return Err(Error::Refused(format!("{by} runs as pid {pid} and settles entry {id} itself")));
+        }
+        if !tx.end_operation(id, done)? {
+            return Err(Error::Refused(format!("journal entry {id} is {} already", entry.status)));
+        }
+        Ok(())
+    })?;
+    let status = if done { JournalStatus::Committed } else { JournalStatus::RolledBack };
+    if cx.out.json {
+        return cx.out.document(&json!({ "id": id, "status": status }));
+    }
+    cx.out.text(&format!("{id} is {status}"))
+}

@@ -1,0 +1,344 @@
+//! A repository, a database, agents that are shell scripts, and the binaries of this build.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use coord_db::payload::DecisionOption;
+use coord_db::process::ProcessIdentity;
+use coord_db::{ActorId, ComponentId, Database, JournalStatus, NewDecision, NewLoop, NewTest, OpenOptions};
+use serde_json::json;
+use system_tests::binaries;
+
+const INTEGRATION: &str = "coding-loops/integration";
+
+/// Writes down what it has written, so that lost work is found out. `t1` fails first, with work in every state of a
+/// worktree; at its second attempt something of somebody else's lands meanwhile.
+const AGENT: &str = r#"cat > /dev/null
+top=../../../..
+token=$TEST_ID-$ATTEMPT-$$-$(date +%s%N)
+echo $token >> work-$TEST_ID
+if [ $TEST_ID = t1 ] && [ $ATTEMPT = 1 ]; then
+    echo $token staged > staged-$TEST_ID; git add staged-$TEST_ID; echo $token > staged-$TEST_ID
+    echo "$token" >> $top/tokens; exit 1
+fi
+echo "$token" >> $top/tokens
+if [ $TEST_ID = t1 ]; then
+    head=$(git rev-parse coding-loops/integration)
+    if ! git cat-file -e $head:elsewhere 2> /dev/null; then
+        blob=$(echo elsewhere | git hash-object -w --stdin)
+        tree=$( (git ls-tree $head; printf '100644 blob %s\telsewhere\n' $blob) | git mktree)
+        git update-ref refs/heads/coding-loops/integration $(git commit-tree $tree -p $head -m elsewhere) $head
+    fi
+fi
+"#;
+
+/// How a process ended.
+pub enum Ending {
+    Killed,
+    /// With this code, having said this.
+    Exited(i32, String),
+}
+
+pub struct World {
+    folder: tempfile::TempDir,
+    repository: PathBuf,
+    home: PathBuf,
+    db: Database,
+}
+
+pub fn points_in(log: &str) -> Vec<String> {
+    log.lines().filter_map(|line| line.strip_prefix(crash_point::LOGGED)).map(str::to_owned).collect()
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join("repository");
+        let home = repository.join("coding-loops");
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(repository.join(".gitignore"), "/coding-loops/\n").unwrap();
+        let script = folder.path().join("agent.sh");
+        std::fs::write(&script, AGENT).unwrap();
+        let notify = format!("cat >> {}", folder.path().join("notified").display());
+        let config = format!(
+            "[agent]\ncommand = [\"sh\", {script:?}]\nkill_after_seconds = 1\n[heartbeat]\ndegraded_seconds = 600\ndead_seconds = 1200\n\
+             [notify]\ncommand = [\"sh\", \"-c\", {notify:?}]\n\
+             [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"test -f work-$TEST_ID || test -z $TEST_ID\"]\nbaseline = true\n"
+        );
+        std::fs::write(home.join("config.toml"), config).unwrap();
+        let db = Database::create(&home.join("coordination.db"), &OpenOptions::default()).unwrap();
+        let world = Self { folder, repository, home, db };
+        world.git(&["init", "--quiet", "--initial-branch", "main"]);
+        world.git(&["config", "user.email", "a@example.org"]);
+        world.git(&["config", "user.name", "A"]);
+        world.git(&["add", "--all"]);
+        world.git(&["commit", "--quiet", "--message", "begin"]);
+        world
+            .db
+            .write(|tx| {
+                // Loops go slower where nobody watches.
+                let monitor: ComponentId = "monitor".parse()?;
+                tx.start_component(&monitor, &ProcessIdentity::own(), "0")?;
+                let mut tests = Vec::new();
+                for (id, test) in [("one", "t1"), ("two", "t2")] {
+                    tx.add_loop(&NewLoop { id: id.parse()?, name: String::new(), priority: 5, branch: None })?;
+                    tests.push(NewTest {
+                        id: test.parse()?,
+                        loop_id: id.parse()?,
+                        category: String::new(),
+                        max_attempts: 3,
+                        depends_on: None,
+                        automatable: true,
+                        notes: Some(format!("make {test}")),
+                        spec_content: None,
+                        scope: Vec::new(),
+                    });
+                }
+                assert_eq!(tx.import_tests(&tests)?, []);
+                Ok::<_, coord_db::Error>(())
+            })
+            .unwrap();
+        world
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git").args(arguments).current_dir(&self.repository).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
+        let rows = self.db.query_foreign(sql).unwrap();
+        rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect()
+    }
+
+    /// What all processes have said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("log")).unwrap_or_default()
+    }
+
+    fn process(&self, program: &str, arguments: &[&str], kill: Option<&str>) -> Ending {
+        let before = self.log().len();
+        let log = std::fs::File::options().create(true).append(true).open(self.folder().join("log")).unwrap();
+        let mut command = Command::new(binaries().join(program));
+        command.args(arguments).current_dir(&self.repository).env_remove("CODING_LOOPS_DB").env_remove(crash_point::VARIABLE);
+        if let Some(kill) = kill {
+            command.env(crash_point::VARIABLE, kill);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{program} is not built: {error}; run cargo build --workspace"));
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{program} {arguments:?} with {kill:?} does not end\n{}", self.log());
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        };
+        match (status.signal(), status.code()) {
+            (Some(9), _) => Ending::Killed,
+            (_, code) => Ending::Exited(code.unwrap_or(-1), self.log().split_off(before)),
+        }
+    }
+
+    pub fn coding_loop(&self, id: &str, kill: Option<&str>) -> Ending {
+        self.process("coding-loop", &[id, "--once"], kill)
+    }
+
+    pub fn supervisor(&self, program: &str, kill: Option<&str>) -> Ending {
+        self.process(program, &["--once"], kill)
+    }
+
+    pub fn loopctl(&self, arguments: &[&str], kill: Option<&str>) -> Ending {
+        self.process("loopctl", arguments, kill)
+    }
+
+    /// A loop without an agent takes its test. Gives its worktree.
+    pub fn take_by_hand(&self) -> PathBuf {
+        let mut config = std::fs::File::options().append(true).open(self.home.join("config.toml")).unwrap();
+        std::io::Write::write_all(&mut config, b"[loop.hand.agent]\ncommand = []\n").unwrap();
+        for arguments in [
+            &["loop", "add", "hand"][..],
+            &["test", "add", "t3", "--loop", "hand", "--spec", "make it"],
+            &["next", "--loop", "hand"],
+        ] {
+            assert!(matches!(self.loopctl(arguments, None), Ending::Exited(0, _)), "{arguments:?}\n{}", self.log());
+        }
+        self.home.join("worktrees/hand")
+    }
+
+    pub fn assert_landed_by_hand(&self) {
+        let landed = self.landings("t3");
+        assert_eq!(landed.len(), 1, "{}", self.log());
+        let rows = self.sql("SELECT status, commit_hash FROM tests WHERE id = 't3'");
+        assert_eq!(rows, [["passed", landed[0].as_str()]], "{}", self.log());
+        let passes = self
+            .sql("SELECT count(*) FROM events WHERE event_type = 'test_passed' AND json_extract(payload, '$.test_id') = 't3'");
+        assert_eq!(passes, [["1"]]);
+        assert_eq!(self.sql("SELECT count(*) FROM file_locks"), [["0"]], "{}", self.log());
+        assert_eq!(
+            self.sql("SELECT operation FROM transaction_log WHERE status = 'in_progress' AND operation = 'integrate'"),
+            [[""; 0]; 0]
+        );
+        self.assert_nothing_stray(&["hand", ".gate-hand", "two", ".gate-two"]);
+    }
+
+    pub fn heartbeat(&self) {
+        assert!(matches!(self.supervisor("heartbeat", None), Ending::Exited(0, _)), "{}", self.log());
+    }
+
+    /// A question that the human is to be notified of.
+    pub fn ask(&self) {
+        let option = |id: &str| DecisionOption { id: id.to_owned(), description: id.to_owned() };
+        let question = NewDecision {
+            decision_type: "other".to_owned(),
+            summary: "which one?".to_owned(),
+            options: vec![option("a"), option("b")],
+            default_option: None,
+            context: json!({}),
+            timeout_minutes: Some(600),
+            requested_by: ActorId::human(),
+            fingerprint: None,
+        };
+        self.db.write(|tx| tx.ask(&question, None)).unwrap();
+    }
+
+    /// Heartbeat has been there: nothing is held by the dead.
+    pub fn assert_given_back(&self, case: &impl std::fmt::Debug) {
+        assert_eq!(self.sql("SELECT count(*) FROM file_locks")[0][0], "0", "{case:?}");
+        assert_eq!(self.sql("SELECT count(*) FROM tests WHERE status = 'in_progress'")[0][0], "0", "{case:?}");
+        let dead = self.sql("SELECT count(*) FROM component_health WHERE component = 'one' AND status = 'dead'");
+        let started = self.sql("SELECT count(*) FROM component_health WHERE component = 'one'");
+        assert_eq!(dead, started, "{case:?}");
+    }
+
+    /// Another loop has been there: what has landed is known, and nothing is open but what only a worktree's own loop can settle.
+    pub fn assert_settled_for_the_dead(&self, case: &impl std::fmt::Debug) {
+        let open = self.sql("SELECT operation FROM transaction_log WHERE status = 'in_progress'");
+        let known = self.sql("SELECT count(*) FROM component_health WHERE component = 'one'")[0][0] != "0";
+        assert!(open.is_empty() || !known, "{case:?}: {open:?}\n{}", self.log());
+        let landed = self.landings("t1");
+        let passed = self.sql("SELECT count(*) FROM tests WHERE id = 't1' AND status = 'passed'")[0][0].clone();
+        assert_eq!(landed.len().to_string(), passed, "{case:?}\n{}", self.log());
+    }
+
+    /// The commits of a test on the integration branch.
+    fn landings(&self, test: &str) -> Vec<String> {
+        if self.git(&["for-each-ref", &format!("refs/heads/{INTEGRATION}")]).is_empty() {
+            return Vec::new();
+        }
+        let all = self.git(&["log", "--format=%H %(trailers:key=Test,valueonly,separator=%x20)", INTEGRATION]);
+        all.lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(_, of)| of.trim() == test)
+            .map(|(hash, _)| hash.to_owned())
+            .collect()
+    }
+
+    /// Everything is as if nobody had ever been killed.
+    pub fn assert_in_order(&self, case: &impl std::fmt::Debug, kills: usize) {
+        let log = self.log();
+        let said = |what: &str| format!("{case:?}: {what}\n{log}");
+        // Verified and landed once.
+        let landed = self.landings("t1");
+        assert_eq!(landed.len(), 1, "{}", said("landings"));
+        let rows = self.sql("SELECT status, commit_hash, attempts FROM tests WHERE id = 't1'");
+        assert_eq!(rows, [["passed", landed[0].as_str(), "2"]], "{}", said("the test"));
+        let count = |event: &str, more: &str| {
+            let sql = format!(
+                "SELECT count(*) FROM events WHERE event_type = '{event}' AND json_extract(payload, '$.loop_id') = 'one' {more}"
+            );
+            self.sql(&sql)[0][0].parse::<usize>().unwrap()
+        };
+        assert_eq!(count("test_passed", ""), 1, "{}", said("passes"));
+        assert_eq!(count("test_failed", "AND json_extract(payload, '$.error_category') = 'code'"), 1, "{}", said("failures"));
+        assert!(
+            count("test_failed", "AND json_extract(payload, '$.error_category') = 'system'") <= kills,
+            "{}",
+            said("returns")
+        );
+        assert_eq!(count("file_locked", ""), count("file_unlocked", ""), "{}", said("leases"));
+        let foreign = self.git(&["log", "--format=%s", INTEGRATION]);
+        assert_eq!(foreign.lines().filter(|line| *line == "elsewhere").count(), 1, "{}", said("what others have landed"));
+        // Nothing is lost: whatever an agent has written is landed or saved.
+        let refs =
+            self.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved", &format!("refs/heads/{INTEGRATION}")]);
+        let refs: Vec<&str> = refs.lines().collect();
+        for token in std::fs::read_to_string(self.folder().join("tokens")).unwrap_or_default().lines() {
+            let mut grep = vec!["grep", "--quiet", "--fixed-strings", "-e", token];
+            grep.extend(&refs);
+            let found = Command::new("git").args(&grep).current_dir(&self.repository).status().unwrap();
+            assert!(found.success(), "{}", said(&format!("{token} is lost")));
+        }
+        // Refs and rows agree.
+        let refs = self.git(&["for-each-ref", "--format=%(refname) %(objectname)", "refs/coding-loops"]);
+        let mut refs: Vec<String> = refs.lines().map(str::to_owned).collect();
+        refs.sort();
+        let rows = self.sql("SELECT git_ref || ' ' || commit_hash FROM checkpoints WHERE deleted_at IS NULL ORDER BY 1");
+        assert_eq!(refs, rows.into_iter().flatten().collect::<Vec<_>>(), "{}", said("refs and their rows"));
+        // Nothing is held, open or half-done.
+        assert_eq!(
+            self.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'"),
+            [["0"]],
+            "{}",
+            said("journal")
+        );
+        assert_eq!(self.sql("SELECT count(*) FROM file_locks"), [["0"]], "{}", said("leases"));
+        assert_eq!(self.sql("SELECT count(*) FROM tests WHERE status = 'in_progress'"), [["0"]], "{}", said("in progress"));
+        assert_eq!(
+            self.sql("SELECT status, coalesce(current_test_id, '-') FROM loops WHERE id = 'one'"),
+            [["stopped", "-"]],
+            "{}",
+            said("loop")
+        );
+        assert_eq!(self.db.check().unwrap(), [], "{}", said("check"));
+        self.assert_nothing_stray(&[".gate-one", ".gate-two", "one", "two"]);
+        assert_eq!(self.git(&["-C", "coding-loops/worktrees/one", "status", "--porcelain"]), "", "{}", said("worktree"));
+    }
+
+    /// No worktree but these, no lock, no half of an operation, and the user's own checkout as it was.
+    pub fn assert_nothing_stray(&self, worktrees: &[&str]) {
+        for folder in [self.home.join("worktrees"), self.repository.join(".git/worktrees")] {
+            for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                // git writes a leading dot otherwise in the names of its own.
+                let known = worktrees.iter().any(|known| *known == name || known.replacen('.', "-", 1) == name);
+                assert!(known, "{} is stray\n{}", entry.path().display(), self.log());
+            }
+        }
+        let mut folders = vec![self.repository.join(".git")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                let lock = name.ends_with(".lock") && name != "coding-loops.lock";
+                let half = name.starts_with("coding-loops-index.")
+                    || name.starts_with("rebase-")
+                    || name.ends_with("_HEAD") && name != "ORIG_HEAD";
+                assert!(!lock && !half, "{} is left\n{}", path.display(), self.log());
+                if path.is_dir() && name != "objects" {
+                    folders.push(path);
+                }
+            }
+        }
+        assert_eq!(self.git(&["status", "--porcelain"]), "");
+        assert_eq!(self.git(&["log", "--format=%s", "main"]), "begin");
+    }
+
+    /// What the journal has of a component.
+    pub fn assert_journal(&self, component: &str, expected: &[(&str, &str)]) {
+        let found = self.db.read(|tx| tx.journal(Some(component), 100)).unwrap();
+        assert!(found.iter().all(|entry| entry.status != JournalStatus::InProgress));
+        let found: Vec<(&str, &str)> = found.iter().map(|entry| (entry.operation.as_str(), entry.status.as_str())).collect();
+        assert_eq!(found, expected, "{}", self.log());
+    }
+}

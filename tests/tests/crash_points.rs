@@ -1,0 +1,241 @@
+//! Real processes, killed between every two steps of an effect outside the database, and killed again while they recover. After
+//! it, every time: the work is verified and landed once, nothing is lost, nothing half-done is left.
+//!
+//! Each place where a process can be killed is a [`Point`]; one that no scenario reaches fails the test. By default every point
+//! is tried once and a few pairs by chance; `CODING_LOOPS_CRASH_PAIRS=200` tries so many, `CODING_LOOPS_CRASH_PAIRS=all` every
+//! occurrence of every point in every variant, and every pair. `CODING_LOOPS_CRASH_ONLY=TEXT` repeats the cases that are told
+//! with this text.
+
+#[path = "crash/world.rs"]
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crash_point::Point;
+use world::{Ending, World};
+
+/// Who is there between the killing and the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    Nobody,
+    /// It finds the loop dead and gives its test back.
+    Heartbeat,
+    /// And another loop works before the dead one comes back, if it ever does.
+    AnotherLoop,
+}
+
+const VARIANTS: [Beside; 3] = [Beside::Nobody, Beside::Heartbeat, Beside::AnotherLoop];
+
+#[derive(Clone, Debug)]
+struct Case {
+    kills: Vec<String>,
+    beside: Beside,
+    /// With each kill certain to happen.
+    certain: bool,
+}
+
+/// Points that only a start after a kill comes to, and what that kill must be.
+const IN_RECOVERY: &[(Point, Point)] =
+    &[(Point::CheckpointMade, Point::StartEntryRecovered), (Point::IntegrateMoved, Point::RecoverLanded)];
+
+/// Points after which it matters most whether another loop goes on alone.
+const ELSEWHERE: &[Point] = &[Point::CheckpointMade, Point::PutAwaySaved, Point::IntegrateIntended, Point::IntegrateMoved];
+
+/// Points of processes that are no loops; see below.
+const OF_SUPERVISORS: &[Point] =
+    &[Point::EffectIntended, Point::EffectPerformed, Point::EffectRecorded, Point::RegressionRan, Point::RegressionKept];
+
+fn name_of(kill: &str) -> &str {
+    kill.split_once(':').map_or(kill, |(name, _)| name)
+}
+
+/// Runs one case. Gives the points at which the process was killed, and what the last start came through.
+fn run(case: &Case) -> (Vec<String>, Vec<String>) {
+    let world = World::new();
+    let mut killed = Vec::new();
+    for kill in &case.kills {
+        match world.coding_loop("one", Some(kill)) {
+            Ending::Killed => killed.push(kill.clone()),
+            Ending::Exited(0, _) => {
+                assert!(!case.certain, "{case:?}: {kill} is never reached\n{}", world.log());
+                break;
+            }
+            Ending::Exited(code, log) => panic!("{case:?}: {kill}: the loop ended with {code}\n{log}"),
+        }
+        if case.beside != Beside::Nobody {
+            world.heartbeat();
+            world.assert_given_back(case);
+        }
+        if case.beside == Beside::AnotherLoop {
+            assert!(matches!(world.coding_loop("two", None), Ending::Exited(0, _)), "{case:?}\n{}", world.log());
+            world.assert_settled_for_the_dead(case);
+        }
+    }
+    let Ending::Exited(0, log) = world.coding_loop("one", Some("log")) else { panic!("{case:?}\n{}", world.log()) };
+    if case.beside == Beside::AnotherLoop && killed.is_empty() {
+        world.coding_loop("two", None);
+    }
+    world.assert_in_order(case, killed.len());
+    (killed, world::points_in(&log))
+}
+
+/// Runs all cases, several at once. Gives what came of each; a case that fails is told with all others that do.
+fn run_all(cases: &[Case]) -> Vec<(Vec<String>, Vec<String>)> {
+    let next = AtomicUsize::new(0);
+    let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(at) else { return };
+                    match std::panic::catch_unwind(|| run(case)) {
+                        Ok(outcome) => drop(done.lock().unwrap().insert(at, outcome)),
+                        Err(_) => failed.lock().unwrap().push(format!("{case:?}")),
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    done.into_inner().unwrap().into_values().collect()
+}
+
+#[test]
+fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
+    let wish = std::env::var("CODING_LOOPS_CRASH_PAIRS").unwrap_or_default();
+    let all = wish == "all";
+    // What an undisturbed life comes through, in order.
+    let undisturbed = Case { kills: Vec::new(), beside: Beside::Nobody, certain: true };
+    let (_, life) = run(&undisturbed);
+    let mut occurrences: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut hits = Vec::new();
+    for name in &life {
+        let number = occurrences.entry(name).or_default();
+        *number += 1;
+        hits.push(format!("{name}:{number}"));
+    }
+    let expected: BTreeSet<&str> = Point::ALL
+        .iter()
+        .filter(|point| !OF_SUPERVISORS.contains(point) && !IN_RECOVERY.iter().any(|(_, second)| second == *point))
+        .map(|point| point.name())
+        .collect();
+    let missing: Vec<_> = expected.iter().filter(|name| !occurrences.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "never reached: {missing:?}; the scenario must be widened");
+
+    let mut cases = Vec::new();
+    for (at, hit) in hits.iter().enumerate() {
+        let last = occurrences[name_of(hit)].to_string() == hit.rsplit(':').next().unwrap_or_default();
+        for (number, &beside) in VARIANTS.iter().enumerate() {
+            // Where a point is passed several times the last one is in the thick of things.
+            let elsewhere = ELSEWHERE.iter().any(|point| point.name() == name_of(hit));
+            let usual = if elsewhere { beside == Beside::AnotherLoop } else { at % 2 == number };
+            if all || (last && usual) {
+                cases.push(Case { kills: vec![hit.clone()], beside, certain: true });
+            }
+        }
+    }
+    for (number, (first, second)) in IN_RECOVERY.iter().enumerate() {
+        let kills = vec![first.name().to_owned(), second.name().to_owned()];
+        cases.push(Case { kills, beside: VARIANTS[number % 2], certain: true });
+    }
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    if !all {
+        for _ in 0..wish.parse().unwrap_or(3) {
+            let kills =
+                vec![hits[random.usize(..hits.len())].clone(), Point::ALL[random.usize(..Point::ALL.len())].name().to_owned()];
+            cases.push(Case { kills, beside: VARIANTS[random.usize(..3)], certain: false });
+        }
+    }
+    let only = std::env::var("CODING_LOOPS_CRASH_ONLY").ok();
+    if let Some(only) = &only {
+        cases.retain(|case| format!("{case:?}").contains(only));
+    }
+    eprintln!("{} cases", cases.len());
+    let outcomes = run_all(&cases);
+    if only.is_some() {
+        return;
+    }
+    let reached: BTreeSet<&str> = outcomes.iter().flat_map(|(killed, _)| killed).map(|kill| name_of(kill)).collect();
+    for point in Point::ALL.iter().filter(|point| !OF_SUPERVISORS.contains(point)) {
+        assert!(reached.contains(point.name()), "nobody was killed at {}", point.name());
+    }
+    if all {
+        // Every first kill, and then every place that the life after it comes to.
+        let mut pairs = Vec::new();
+        for (case, (_, after)) in cases.iter().zip(&outcomes).filter(|(case, _)| case.kills.len() == 1) {
+            if case.beside == Beside::Nobody {
+                for second in after.iter().collect::<BTreeSet<_>>() {
+                    pairs.push(Case {
+                        kills: vec![case.kills[0].clone(), second.clone()],
+                        beside: VARIANTS[random.usize(..3)],
+                        certain: false,
+                    });
+                }
+            }
+        }
+        eprintln!("{} pairs", pairs.len());
+        run_all(&pairs);
+    }
+}
+
+#[test]
+fn a_notification_is_given_at_least_once_and_settled_once() {
+    for point in [Point::EffectIntended, Point::EffectPerformed, Point::EffectRecorded] {
+        let world = World::new();
+        world.ask();
+        assert!(matches!(world.supervisor("pm-agent", Some(point.name())), Ending::Killed), "{point:?}\n{}", world.log());
+        assert!(matches!(world.supervisor("pm-agent", None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
+        assert!(matches!(world.supervisor("pm-agent", None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
+        let told = std::fs::read_to_string(world.folder().join("notified")).unwrap_or_default();
+        let mut lines: Vec<&str> = told.lines().collect();
+        // Nobody can take back what a human has seen: a try whose outcome is not known is made again, under the same name.
+        assert_eq!(lines.len(), if point == Point::EffectPerformed { 2 } else { 1 }, "{point:?}: {told}");
+        lines.dedup();
+        assert_eq!(lines.len(), 1, "{told}");
+        world.assert_journal("pm", &[("notify", "committed")]);
+    }
+}
+
+#[test]
+fn a_check_of_the_standing_kind_is_taken_up_where_it_was() {
+    for point in OF_SUPERVISORS {
+        let world = World::new();
+        assert!(matches!(world.coding_loop("one", None), Ending::Exited(0, _)), "{}", world.log());
+        assert!(
+            matches!(world.supervisor("regression-checker", Some(point.name())), Ending::Killed),
+            "{point:?}\n{}",
+            world.log()
+        );
+        assert!(matches!(world.supervisor("regression-checker", None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
+        world.assert_journal("regression-checker", &[("check_head", "committed")]);
+        assert_eq!(world.sql("SELECT outcome FROM check_runs"), [["pass"]]);
+        assert_eq!(world.sql("SELECT count(*) FROM regressions"), [["0"]]);
+        world.assert_nothing_stray(&[".gate-one", ".regression-0", "one"]);
+    }
+}
+
+#[test]
+fn a_submit_by_hand_killed_again_and_again_lands_once() {
+    let kills = [Point::SquashMade, Point::GateAdded, Point::GatePassed, Point::IntegrateIntended, Point::IntegrateMoved];
+    for by_another in [false, true] {
+        let world = World::new();
+        let worktree = world.take_by_hand();
+        std::fs::write(worktree.join("work-t3"), "by hand\n").unwrap();
+        for kill in kills {
+            assert!(matches!(world.loopctl(&["submit", "t3"], Some(kill.name())), Ending::Killed), "{kill:?}\n{}", world.log());
+        }
+        if by_another {
+            // The process that landed it is proven gone, so whoever works next makes it known.
+            assert!(matches!(world.coding_loop("two", None), Ending::Exited(0, _)), "{}", world.log());
+        } else {
+            assert!(matches!(world.loopctl(&["submit", "t3"], None), Ending::Exited(0, _)), "{}", world.log());
+        }
+        world.assert_landed_by_hand();
+    }
+}
