@@ -13,9 +13,11 @@ mod daemon;
 pub mod exit;
 mod log;
 mod pass;
+mod reload;
 
 pub use command_line::{CommandLine, LogFormat, main};
 pub use log::set_up as set_up_log;
+pub use reload::{config_fingerprint, reload};
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
 
 use std::future::Future;
