@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0003_knowledge_search.sql"),
     include_str!("../../../schema/migrations/0004_ownership_and_numbers.sql"),
     include_str!("../../../schema/migrations/0005_leases.sql"),
+    include_str!("../../../schema/migrations/0010_failures_and_clocks.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

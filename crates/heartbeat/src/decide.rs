@@ -144,7 +144,7 @@ pub fn verdict(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, subject: 
     if snapshot.in_grace {
         return Verdict::Unjudged;
     }
-    match snapshot.now.millis_since(beat) {
+    match snapshot.silent_millis(beat) {
         age if age >= config.dead_seconds.saturating_mul(1000) => Verdict::Silent,
         age if age >= config.degraded_seconds.saturating_mul(1000) => Verdict::Degraded,
         _ => Verdict::Healthy,
@@ -176,7 +176,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
                 && subject.alert.as_ref().and_then(|alert| alert.context.get("incarnation")) == Some(&incarnation(subject));
             if !known {
                 let cause = match (verdict, beat) {
-                    (Verdict::Silent, Some(beat)) => silence(snapshot.now, beat),
+                    (Verdict::Silent, Some(beat)) => silence(snapshot, beat),
                     _ => "its process has ended".to_owned(),
                 };
                 plan.act(Action::Judge { subject: index, status, cause });
@@ -189,9 +189,9 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
         }
         Verdict::Degraded => {
             if let Some(beat) = beat {
-                plan.look_again(beat.plus_seconds(config.dead_seconds));
+                plan.look_again(snapshot.silent_since(beat).plus_seconds(config.dead_seconds));
                 if said(subject) != Some(HealthStatus::Degraded) {
-                    let cause = silence(snapshot.now, beat);
+                    let cause = silence(snapshot, beat);
                     plan.act(Action::Judge { subject: index, status: HealthStatus::Degraded, cause });
                     return;
                 }
@@ -200,7 +200,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
         }
         Verdict::Healthy | Verdict::Unmanaged => {
             if let Some(beat) = beat {
-                plan.look_again(beat.plus_seconds(config.degraded_seconds));
+                plan.look_again(snapshot.silent_since(beat).plus_seconds(config.degraded_seconds));
             }
             if let Some(alert) = &subject.alert {
                 let down_for_seconds = snapshot.now.seconds_since(lost_at(alert)).max(0);
@@ -225,8 +225,14 @@ fn correct(subject: &Subject, index: usize, status: HealthStatus, plan: &mut Pla
     }
 }
 
-fn silence(now: Timestamp, beat: Timestamp) -> String {
-    format!("no beat for {} s", now.seconds_since(beat))
+fn silence(snapshot: &HeartbeatSnapshot, beat: Timestamp) -> String {
+    let silent = snapshot.silent_millis(beat) / 1000;
+    let slept = snapshot.now.seconds_since(beat) - silent;
+    if slept > 0 {
+        format!("no beat for {silent} s, not counting {slept} s in which the machine slept or its clock was set")
+    } else {
+        format!("no beat for {silent} s")
+    }
 }
 
 /// The last beat before the loss.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Alert, ClockChange, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge};
+use coord_db::silent_millis;
+use coord_db::{Alert, ClockChange, ClockChangeSeen, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge};
 use supervisor::Supervisor;
 
 use crate::{Heartbeat, Observation};
@@ -54,6 +55,8 @@ pub struct HeartbeatSnapshot {
     pub clock_change: ClockChange,
     /// When that was.
     pub clock_seen_at: Option<Timestamp>,
+    /// Sleeps and jumps of the clocks that were seen of late.
+    pub clock_changes: Vec<ClockChangeSeen>,
     /// True while beats and expiries count against nobody.
     pub in_grace: bool,
     /// Until when.
@@ -132,6 +135,7 @@ pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> R
     Ok(HeartbeatSnapshot {
         now: tx.now(),
         clock_change: tx.clock_change()?,
+        clock_changes: tx.clock_changes()?,
         clock_seen_at: tx.clock_seen_at()?,
         in_grace: tx.in_clock_grace()?,
         grace_until: tx.clock_grace_until()?,
@@ -145,6 +149,17 @@ pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> R
 }
 
 impl HeartbeatSnapshot {
+    /// For how long one that beat then has been silent while the machine was awake.
+    pub(crate) fn silent_millis(&self, beat: Timestamp) -> i64 {
+        silent_millis(self.now, beat, &self.clock_changes)
+    }
+
+    /// Since when it would have been silent had the machine never slept.
+    pub(crate) fn silent_since(&self, beat: Timestamp) -> Timestamp {
+        // A beat from the future is judged when its time has come.
+        if beat > self.now { beat } else { self.now.plus_millis(-self.silent_millis(beat)) }
+    }
+
     /// The ids of the registered loops.
     pub(crate) fn loop_ids(&self) -> BTreeSet<&str> {
         self.subjects.iter().filter(|subject| subject.loop_row.is_some()).map(|subject| subject.id.as_str()).collect()

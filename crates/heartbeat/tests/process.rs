@@ -206,7 +206,13 @@ fn after_a_suspend_nobody_is_judged_by_beats() {
     assert_eq!(world.sql("SELECT grace_until > datetime('now', '+25 seconds') FROM clock"), "1");
     world.sql("UPDATE clock SET grace_until = datetime('now')");
     world.once(HEARTBEAT);
-    assert_eq!(world.events("component_degraded").len(), 3);
+    // The ten minutes count against nobody afterwards either: only who was silent long before is told.
+    let said = world.events("component_degraded");
+    assert_eq!(said.iter().map(|event| event.payload["component"].as_str().unwrap()).collect::<Vec<_>>(), ["monitor"]);
+    world.sql("UPDATE component_health SET last_heartbeat = datetime('now', '-910 seconds') WHERE component = 'dead'");
+    world.once(HEARTBEAT);
+    let cause = world.events("component_degraded")[1].payload["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("not counting 600 s in which the machine slept"), "{cause}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub use alerts::{Alert, AlertRaised, NewAlert};
 pub use change_requests::ChangeRequest;
 pub use check::Problem;
 pub use checkpoints::{Checkpoint, NewCheckpoint};
-pub use clock::ClockChange;
+pub use clock::{ClockChange, ClockChangeSeen, silent_millis};
 pub use components::Component;
 pub use conflicts::Conflict;
 pub use deadlocks::{Deadlock, NewDeadlock};
