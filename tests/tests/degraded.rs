@@ -14,7 +14,8 @@ use system_tests::{binaries, wait_for};
 const BOUND: Duration = Duration::from_secs(60);
 
 /// Waits for the word to go, then makes the file that its test is named after.
-const AGENT: &str = "touch \"$FOLDER/at-$LOOP_ID-$TEST_ID\"\nwhile [ ! -e \"$FOLDER/go-$LOOP_ID\" ]; do sleep 0.1; done\ntouch \"$TEST_ID\"\n";
+const AGENT: &str =
+    "touch \"$FOLDER/at-$LOOP_ID-$TEST_ID\"\nwhile [ ! -e \"$FOLDER/go-$LOOP_ID\" ]; do sleep 0.1; done\ntouch \"$TEST_ID\"\n";
 
 struct Process(Child);
 

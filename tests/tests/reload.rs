@@ -68,7 +68,8 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
         tx.beat(&"quiet".parse()?, coord_db::HealthStatus::Healthy, None)
     })
     .unwrap();
-    std::fs::write(&config, "[heartbeat]\nbeat_seconds = 1\ndegraded_seconds = 3\n[database]\ndurability = \"full\"\n").unwrap();
+    std::fs::write(&config, "[heartbeat]\nbeat_seconds = 1\ndegraded_seconds = 3\n[database]\ndurability = \"full\"\n")
+        .unwrap();
     daemons.iter().for_each(|daemon| daemon.signal(Signal::SIGHUP));
     for (_, id) in programs {
         wait_for(id, BOUND, || alert(id).is_none().then_some(()));

@@ -55,11 +55,14 @@ impl Context<'_> {
             return Ok(None);
         }
         let resumed = tx.newest_event_for_loop("resume_requested", "human", self.loop_id.as_str(), event.timestamp)?;
-        let Some(other) = tx.find_loop(other.as_str())?.filter(|row| row.status == LoopStatus::Running) else { return Ok(None) };
+        let Some(other) = tx.find_loop(other.as_str())?.filter(|row| row.status == LoopStatus::Running) else {
+            return Ok(None);
+        };
         // A test that was begun later is another matter.
-        let at_it = tx.tests_in_progress()?.into_iter().any(|test| {
-            test.loop_id == other.id && test.last_attempt_at.is_none_or(|begun| begun <= event.timestamp)
-        });
+        let at_it = tx
+            .tests_in_progress()?
+            .into_iter()
+            .any(|test| test.loop_id == other.id && test.last_attempt_at.is_none_or(|begun| begun <= event.timestamp));
         Ok((at_it && resumed.is_none()).then_some(Contest { said, other }))
     }
 

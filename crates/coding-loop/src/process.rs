@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{
-    ActorId, ErrorCategory, FailedAttempt, LoopStatus, NewCheckpoint, Test, TestId, TestStatus, UnlockCause,
-};
+use coord_db::{ActorId, ErrorCategory, FailedAttempt, LoopStatus, NewCheckpoint, Test, TestId, TestStatus, UnlockCause};
 
 use crate::agent::{self, AgentEnd};
 use crate::context::{Attempt, Context};

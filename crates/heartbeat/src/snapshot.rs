@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::silent_millis;
-use coord_db::{Alert, ClockChange, ClockChangeSeen, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge};
+use coord_db::{
+    Alert, ClockChange, ClockChangeSeen, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge,
+};
 use supervisor::Supervisor;
 
 use crate::{Heartbeat, Observation};

@@ -103,6 +103,18 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
                 tolerate(tx.skip_test(&test.id, Some(reason)))?;
             }
         }
+        Act::HoldTest { test, until } => drop(tolerate(tx.delay_test(test, *until))?),
+        Act::TellOfSystem { message, test } => {
+            tx.raise_alert(&NewAlert {
+                fingerprint: crate::decide::SYSTEM.to_owned(),
+                severity: Severity::Error,
+                alert_type: AlertType::Resource,
+                source: "pm".to_owned(),
+                message: message.clone(),
+                context: json!({ "kind": "system", "test_id": test }),
+                event_id: cause.cloned(),
+            })?;
+        }
         Act::ClearDependency { test } => drop(tolerate(tx.clear_dependency(test))?),
         Act::HandOn { from, moves } => hand_on(tx, from, moves, cause)?,
         Act::Supersede { id, by } => drop(tolerate(tx.supersede_knowledge(id, by))?),

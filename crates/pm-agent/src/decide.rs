@@ -6,6 +6,7 @@
 
 mod answers;
 mod conflicts;
+mod failures;
 mod lost;
 mod questions;
 #[cfg(test)]
@@ -13,12 +14,13 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use coord_db::{Config, DecisionId, EventId, LoopId, NewDecision, RequestStatus, Test, TestId, TestStatus};
+use coord_db::{Config, DecisionId, EventId, LoopId, NewDecision, RequestStatus, Test, TestId, TestStatus, Timestamp};
 use serde_json::{Value, json};
 use supervisor::{Inbound, Plan};
 
 use crate::snapshot::{PmSnapshot, Unnotified, is_own, loops_of};
 
+pub(crate) use failures::SYSTEM;
 pub(crate) use questions::budget_fingerprint;
 
 /// Who goes first on a file, and who waits for which test of theirs.
@@ -139,6 +141,20 @@ pub enum Act {
         /// In words.
         reason: String,
     },
+    /// Keeps a pending test from being tried before a moment, or lets it be tried again.
+    HoldTest {
+        /// Which.
+        test: TestId,
+        /// Not before this.
+        until: Timestamp,
+    },
+    /// Tells the human of an error of the system.
+    TellOfSystem {
+        /// What.
+        message: String,
+        /// Which test it hit.
+        test: TestId,
+    },
     /// Lets a test run without the one that it waits for.
     ClearDependency {
         /// Which.
@@ -223,7 +239,10 @@ impl Work<'_> {
 
     /// True while pm itself has a reason to keep a loop from working.
     fn held(&self, id: &LoopId) -> bool {
-        self.newly_held.contains(id) || self.lost_a_conflict(id) || self.held_by_budget(id)
+        self.newly_held.contains(id)
+            || self.lost_a_conflict(id)
+            || self.held_by_budget(id)
+            || failures::short_of_resources(self, id).is_some()
     }
 
     fn lost_a_conflict(&self, id: &LoopId) -> bool {
@@ -237,7 +256,7 @@ impl Work<'_> {
         self.at.stopped_by_budget.contains(id)
             || self.at.decisions.iter().any(|decision| {
                 is_own(decision)
-                    && decision.decision_type == "budget"
+                    && matches!(decision.decision_type.as_str(), "budget" | SYSTEM)
                     && !self.settled.contains(&decision.id)
                     && loops_of(&decision.context).contains(id)
             })
@@ -296,6 +315,7 @@ pub fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
     answers::settle(&mut work);
     conflicts::judge(&mut work);
     questions::ask(&mut work);
+    failures::handle(&mut work);
     lost::hand_on(&mut work);
     conflicts::lift_idle_pauses(&mut work);
     notify(&mut work);

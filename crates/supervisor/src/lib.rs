@@ -17,8 +17,8 @@ mod reload;
 
 pub use command_line::{CommandLine, LogFormat, main};
 pub use log::set_up as set_up_log;
-pub use reload::{config_fingerprint, reload};
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
+pub use reload::{config_fingerprint, reload};
 
 use std::future::Future;
 use std::path::Path;

@@ -25,7 +25,8 @@ row! {
 pub fn silent_millis(now: Timestamp, beat: Timestamp, changes: &[ClockChangeSeen]) -> i64 {
     if beat > now {
         // From before the clock was set back: as long ago as that at least.
-        let back = changes.iter().filter(|change| change.millis < 0 && change.seen_at <= now).map(|change| change.seen_at).max();
+        let back =
+            changes.iter().filter(|change| change.millis < 0 && change.seen_at <= now).map(|change| change.seen_at).max();
         return back.map_or(0, |seen| now.millis_since(seen));
     }
     let after = changes.iter().filter(|change| change.millis > 0 && change.seen_at > beat && change.seen_at <= now);

@@ -39,7 +39,12 @@ impl ReadTx<'_> {
             Event::from_row,
         )?;
         let mut failed = Ok(());
-        said.retain(|event| self.waits_for("pm", &event.id).unwrap_or_else(|error| { failed = Err(error); false }));
+        said.retain(|event| {
+            self.waits_for("pm", &event.id).unwrap_or_else(|error| {
+                failed = Err(error);
+                false
+            })
+        });
         failed.map(|()| said)
     }
 
