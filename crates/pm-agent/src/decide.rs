@@ -1,7 +1,7 @@
 //! The judgement: a pure function of settings and snapshot.
 //!
 //! The order within a pass: conflicts that are over let their losers go; answers, time limits and questions that have
-//! become idle are settled; new conflicts are settled; new questions are asked; lost queues are handed on; pauses of pm's
+//! become idle are settled; new conflicts are settled; new questions are asked; lost queues are handed on, overloaded ones shared; pauses of pm's
 //! own that have no cause left are lifted; the human is notified. Each step sees what those before it have decided.
 
 mod answers;
@@ -9,6 +9,7 @@ mod conflicts;
 mod failures;
 mod lost;
 mod questions;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -160,10 +161,14 @@ pub enum Act {
         /// Which.
         test: TestId,
     },
-    /// Hands a lost loop's tests on, and tells the human.
+    /// Hands a lost or overloaded loop's tests on, and tells the human.
     HandOn {
-        /// The lost loop.
+        /// The lost or overloaded loop.
         from: LoopId,
+        /// `reassigned` or `shared`: what names the alert.
+        kind: &'static str,
+        /// In a sentence.
+        why: String,
         /// Which test goes to whom.
         moves: Vec<(TestId, LoopId)>,
     },
@@ -317,6 +322,7 @@ pub fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
     questions::ask(&mut work);
     failures::handle(&mut work);
     lost::hand_on(&mut work);
+    share::share(&mut work);
     conflicts::lift_idle_pauses(&mut work);
     notify(&mut work);
     work.plan

@@ -105,6 +105,10 @@ pub struct PmSnapshot {
     pub failures: Vec<Failure>,
     /// The pending tests of loops that have been dead for long, or that a lost-loop question is open for.
     pub queues: BTreeMap<LoopId, Vec<Test>>,
+    /// Running loops that have had nothing to do for a while.
+    pub idle: BTreeSet<LoopId>,
+    /// The queues of running loops with too much waiting; read only where a loop is idle.
+    pub overloaded: BTreeMap<LoopId, Vec<Test>>,
     /// Pauses of pm's own.
     pub own_pauses: Vec<OwnPause>,
     /// Loops on which any pause stands.
@@ -152,6 +156,8 @@ impl PmSnapshot {
             stalled: Vec::new(),
             failures: Vec::new(),
             queues: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            overloaded: BTreeMap::new(),
             own_pauses: Vec::new(),
             paused: BTreeSet::new(),
             deaths: BTreeMap::new(),
@@ -407,7 +413,8 @@ fn load_lost(
     if compare || !snapshot.conflicts.is_empty() || !snapshot.queues.is_empty() {
         snapshot.progress = tx.loop_progress()?.into_iter().map(|row| (row.loop_id.clone(), row)).collect();
     }
-    if !snapshot.queues.is_empty() {
+    load_load(config, tx, snapshot)?;
+    if !snapshot.queues.is_empty() || !snapshot.overloaded.is_empty() {
         let (degraded, dead) = (config.heartbeat.degraded_seconds, config.heartbeat.dead_seconds);
         for component in tx.components()? {
             let verdict = component.verdict(snapshot.now, degraded, dead);
@@ -418,6 +425,35 @@ fn load_lost(
             }
         }
     }
+    Ok(())
+}
+
+/// Who has nothing to do, and who too much.
+fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
+    let Ok(most) = usize::try_from(config.pm.overloaded_tests) else { return Ok(()) };
+    if most == 0 {
+        return Ok(());
+    }
+    let busy = |id: &LoopId| snapshot.in_hand.contains_key(id);
+    let running = || snapshot.loops.values().filter(|row| row.status == LoopStatus::Running);
+    let mut idle = BTreeSet::new();
+    for row in running().filter(|row| !busy(&row.id) && lost_at(config, row) <= snapshot.now) {
+        if tx.queue_of(&row.id)?.is_empty() {
+            idle.insert(row.id.clone());
+        }
+    }
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let owners: BTreeSet<LoopId> = tx.resources()?.into_iter().map(|resource| resource.owner_loop).collect();
+    let mut overloaded = BTreeMap::new();
+    for row in running().filter(|row| busy(&row.id) && !owners.contains(&row.id)) {
+        let queue = tx.queue_of(&row.id)?;
+        if queue.len() > most {
+            overloaded.insert(row.id.clone(), queue);
+        }
+    }
+    (snapshot.idle, snapshot.overloaded) = (idle, overloaded);
     Ok(())
 }
 

@@ -147,3 +147,28 @@ fn an_error_of_the_system_that_comes_back_stops_every_loop_until_the_human_or_th
     world.once();
     assert_eq!(world.sql(alert), "");
 }
+
+#[test]
+fn what_is_too_much_for_one_is_shared_with_who_has_nothing_to_do() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status, updated_at) VALUES ('full', '', 1, 'running', datetime('now')),
+           ('idle', '', 1, 'running', datetime('now', '-301 seconds')), ('new', '', 1, 'running', datetime('now'));
+         INSERT INTO component_health(component, last_heartbeat, status) VALUES ('full', datetime('now'), 'healthy'),
+           ('idle', datetime('now'), 'healthy'), ('new', datetime('now'), 'healthy');
+         INSERT INTO tests(id, loop_id, status, attempts) VALUES ('hand', 'full', 'in_progress', 1);
+         INSERT INTO tests(id, loop_id) VALUES ('q1', 'full'), ('q2', 'full'), ('q3', 'full'), ('q4', 'full'), ('q5', 'full');",
+    );
+    world.once();
+    assert_eq!(world.sql("SELECT count(*) FROM tests WHERE loop_id = 'full'"), "6", "five waiting are not too much");
+    world.sql("INSERT INTO tests(id, loop_id) VALUES ('q6', 'full')");
+    world.once();
+    assert_eq!(
+        world.sql("SELECT loop_id, group_concat(id) FROM tests WHERE status = 'pending' GROUP BY loop_id"),
+        "full|q1,q2,q3\nidle|q4,q5,q6"
+    );
+    assert_eq!(
+        world.sql("SELECT severity, message FROM alerts"),
+        "info|full had 6 tests waiting while others had nothing to do; its tests were handed on: q4 to idle, q5 to idle, q6 to idle"
+    );
+    world.settled();
+}

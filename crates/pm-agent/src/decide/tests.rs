@@ -232,7 +232,7 @@ fn word(act: &Act) -> String {
         Act::HoldTest { test, until } => format!("hold {test} until {}", until.seconds_since(at(0))),
         Act::TellOfSystem { .. } => "tell of the system".to_owned(),
         Act::ClearDependency { test } => format!("free {test}"),
-        Act::HandOn { from, moves } => {
+        Act::HandOn { from, moves, .. } => {
             let moves: Vec<String> = moves.iter().map(|(test, to)| format!("{test}>{to}")).collect();
             format!("hand on {from}: {}", moves.join(" "))
         }

@@ -90,3 +90,27 @@ fn an_error_of_the_system_is_told_and_one_that_comes_back_stops_everyone() {
     answered("go_on").expect(&["settle d=go_on []", "resume a"]);
     answered("stop").expect(&["settle d=stop [pause a by human, pause b by human]", "resume a"]);
 }
+
+#[test]
+fn idle_loops_take_a_share_of_what_nobody_has_begun() {
+    let world = || {
+        let mut world =
+            World::new().busy("full", 1).with_loop("idle", 5, LoopStatus::Running).with_loop("free", 1, LoopStatus::Running);
+        let fresh = |n| Test { attempts: 0, last_attempt_at: None, ..test(&format!("Q{n}"), "full", TestStatus::Pending) };
+        let mut queue: Vec<Test> = (1..=9).map(fresh).collect();
+        queue[8].attempts = 1;
+        queue[7].depends_on = Some(id("Q7"));
+        world.at.overloaded.insert(id("full"), queue);
+        world.at.idle = [id("idle"), id("free")].into_iter().collect();
+        world.at.beating = ["full", "idle", "free"].map(id).into_iter().collect();
+        world
+    };
+    // Q9 was tried already, Q8 waits for Q7: those stay.
+    world().expect(&["hand on full: Q1>idle Q2>idle Q3>idle Q4>free Q5>free Q6>free"]);
+    let mut one = world();
+    one.at.idle.remove(&id("free"));
+    one.expect(&["hand on full: Q3>idle Q4>idle Q5>idle Q6>idle"]);
+    let mut driven_by_nobody = world();
+    driven_by_nobody.at.beating.clear();
+    driven_by_nobody.expect(&[]);
+}
