@@ -11,7 +11,7 @@ use supervisor::Supervisor;
 
 use crate::decide::incarnation;
 use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, Subject};
-use crate::{Action, Heartbeat};
+use crate::{Action, Heartbeat, perform};
 
 pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
     let me: ActorId = Heartbeat::ID.parse()?;
@@ -36,6 +36,12 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
                 None => None,
             };
             clean_up(tx, &me, subject, "its process has ended", event.as_ref())?;
+        }
+        Action::EndLeftovers { subject } => {
+            let subject = &snapshot.subjects[*subject];
+            if let Some(leftover) = &subject.leftover {
+                perform::begin(tx, &subject.id, leftover)?;
+            }
         }
         Action::CloseAlert { component } => {
             tx.close_alert(&format!("{FINGERPRINT}{component}"))?;

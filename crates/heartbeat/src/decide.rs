@@ -65,6 +65,11 @@ pub enum Action {
         /// After whom.
         subject: usize,
     },
+    /// End what a dead loop's agent has left running.
+    EndLeftovers {
+        /// Whose.
+        subject: usize,
+    },
     /// Close the alert about a component that has stopped, or is no more.
     CloseAlert {
         /// Whose.
@@ -87,6 +92,13 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
     clock(snapshot, &mut plan);
     for index in 0..snapshot.subjects.len() {
         judge(config, snapshot, index, &mut plan);
+        if let Some(leftover) = snapshot.subjects[index].leftover {
+            if leftover.due <= snapshot.now {
+                plan.act(Action::EndLeftovers { subject: index });
+            } else {
+                plan.look_again(leftover.due);
+            }
+        }
     }
     for alert in &snapshot.orphan_alerts {
         if let Some(component) = alert.context.get("component").and_then(Value::as_str) {

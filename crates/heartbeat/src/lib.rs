@@ -1,22 +1,24 @@
 //! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired.
 //!
-//! It must never decide who works on what, never touch git or a worktree, and never end a process: it only says that one
-//! has ended. What it has said of whom stands in its open alerts, so that a restart says nothing twice.
+//! It must never decide who works on what, never touch git or a worktree, and never end a process but what the agent of a loop
+//! that is proven dead has left behind: of others it only says that they have ended. What it has said of whom stands in its open alerts, so that a restart says nothing twice.
 
 mod apply;
 pub mod decide;
 pub mod observe;
+mod perform;
 pub mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use coord_db::{Config, Database, ReadTx, Result, Timestamp, WriteTx};
-use supervisor::{Inbound, Plan, Supervisor, Waker};
+use coord_db::{Config, Database, JournalEntry, ReadTx, Result, Timestamp, WriteTx};
+use supervisor::{Inbound, LocalFuture, Plan, Supervisor, Waker};
 
 pub use decide::{Action, Verdict};
 pub use observe::Observation;
-pub use snapshot::{HeartbeatSnapshot, Subject};
+pub use perform::Ended;
+pub use snapshot::{HeartbeatSnapshot, Leftover, Subject};
 
 /// The supervisor.
 #[derive(Debug)]
@@ -31,9 +33,10 @@ impl Supervisor for Heartbeat {
     type Observation = Observation;
     type Snapshot = HeartbeatSnapshot;
     type Action = Action;
-    type Outcome = ();
+    type Outcome = Ended;
 
     const ID: &'static str = "heartbeat";
+    const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
         Self { config, watches: observe::Watches::default(), swept_at: None }
@@ -54,7 +57,7 @@ impl Supervisor for Heartbeat {
 
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<HeartbeatSnapshot> {
         let sweep = self.swept_at.is_none_or(|at| tx.now().millis_since(at).abs() >= snapshot::SWEEP_EVERY_MILLIS);
-        let snapshot = snapshot::load(tx, observation, sweep)?;
+        let snapshot = snapshot::load(&self.config, tx, observation, sweep)?;
         if snapshot.sweep.as_ref().is_some_and(snapshot::Sweep::is_empty) {
             self.swept_at = Some(tx.now());
         }
@@ -67,6 +70,14 @@ impl Supervisor for Heartbeat {
 
     fn apply(&self, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
         apply::apply(&self.config.heartbeat, tx, snapshot, action)
+    }
+
+    fn perform(&self, entry: JournalEntry) -> LocalFuture<Ended> {
+        perform::perform(&entry)
+    }
+
+    fn record(&self, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Ended) -> Result<()> {
+        perform::record(tx, entry, outcome)
     }
 
     fn config(&self) -> &Config {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::silent_millis;
 use coord_db::{
-    Alert, ClockChange, ClockChangeSeen, Component, Lease, LeaseRequest, Loop, ReadTx, Result, Test, Timestamp, WaitEdge,
+    Alert, ClockChange, ClockChangeSeen, Component, Config, Lease, LeaseRequest, Loop, LoopStatus, ReadTx, Result, Test,
+    Timestamp, WaitEdge,
 };
 use supervisor::Supervisor;
 
@@ -31,6 +32,33 @@ pub struct Subject {
     pub liveness: Option<Liveness>,
     /// The open alert about it: what was said of it last.
     pub alert: Option<Alert>,
+    /// What its agent ran under, if it is a loop that is proven gone.
+    pub leftover: Option<Leftover>,
+}
+
+/// The keeper that a loop's agent ran under, which ends by itself soon after the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leftover {
+    /// Its pid.
+    pub pid: i64,
+    /// When it started, in clock ticks since boot.
+    pub start_time: i64,
+    /// When it has had its time.
+    pub due: Timestamp,
+}
+
+/// What a keeper has beyond the agent's own time to end.
+const KEEPER_SECONDS: i64 = 20;
+
+/// Only for a loop that is proven gone, of this boot and this pid namespace, whose death was handled.
+fn leftover(config: &Config, health: Option<&Component>, row: Option<&Loop>, liveness: Option<Liveness>) -> Option<Leftover> {
+    let (health, row) = (health?, row?);
+    let own = ProcessIdentity::own();
+    let here = health.boot_id == own.boot_id && health.pid_namespace == own.pid_namespace && own.boot_id.is_some();
+    let (pid, start_time, died) = (health.child_pid?, health.child_pid_start_time?, row.died_at?);
+    let kill_after = i64::try_from(config.agent_of(&row.id).kill_after_seconds).unwrap_or(i64::MAX);
+    let due = died.plus_seconds(kill_after.saturating_add(KEEPER_SECONDS));
+    (here && row.status == LoopStatus::Error && liveness == Some(Liveness::Gone)).then_some(Leftover { pid, start_time, due })
 }
 
 /// What to sweep besides leases.
@@ -109,7 +137,7 @@ pub(crate) fn processes(tx: &ReadTx<'_>) -> Result<BTreeMap<String, ProcessIdent
     Ok(rows.into_iter().filter_map(|(id, (health, row))| Some((id, identity(health.as_ref(), row.as_ref())?))).collect())
 }
 
-pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> Result<HeartbeatSnapshot> {
+pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> Result<HeartbeatSnapshot> {
     let mut alerts: BTreeMap<String, Alert> = tx
         .open_alerts_with(FINGERPRINT)?
         .into_iter()
@@ -124,7 +152,8 @@ pub(crate) fn load(tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> R
                 observation.processes.get(&id).filter(|(seen, _)| *seen == identity).map(|(_, liveness)| *liveness)
             });
             let alert = alerts.remove(&id);
-            Subject { id, health, loop_row, liveness, alert }
+            let leftover = leftover(config, health.as_ref(), loop_row.as_ref(), liveness);
+            Subject { id, health, loop_row, liveness, alert, leftover }
         })
         .collect();
     let mut expired = tx.expired_leases()?;

@@ -241,3 +241,39 @@ fn a_second_copy_is_refused() {
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains(&daemon.pid().to_string()));
 }
+
+#[test]
+fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
+    let (mut gone, mut left, living) = (Sleeper::new(), Sleeper::new(), Sleeper::new());
+    let rows = gone.rows("one") + &living.rows("two");
+    gone.kill();
+    gone.0.wait().unwrap();
+    let world = World::filled(&rows);
+    let child = |of: &str, process: &Sleeper| {
+        let start = ProcessIdentity::of(i64::from(process.pid())).pid_start_time.unwrap();
+        format!(
+            "UPDATE component_health SET child_pid = {}, child_pid_start_time = {start} WHERE component = '{of}'",
+            process.pid()
+        )
+    };
+    let other = Sleeper::new();
+    world.sql(&child("one", &left));
+    world.sql(&child("two", &other));
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT status FROM loops WHERE id = 'one'"), "error");
+    assert!(left.0.try_wait().unwrap().is_none(), "its keeper has its time");
+    world.sql("UPDATE loops SET died_at = datetime('now', '-31 seconds') WHERE id = 'one'");
+    world.once(HEARTBEAT);
+    assert!(!left.0.wait().unwrap().success());
+    assert_eq!(world.sql("SELECT child_pid IS NULL FROM component_health WHERE component = 'one'"), "1");
+    assert_eq!(world.sql("SELECT operation, status FROM transaction_log"), "end_leftovers|committed");
+    assert_eq!(
+        world.sql("SELECT message FROM alerts WHERE fingerprint LIKE 'leftovers:%'"),
+        "1 processes that the agent of the dead loop one had left were ended"
+    );
+    for mut process in [living, other] {
+        assert!(process.0.try_wait().unwrap().is_none(), "of a living loop nothing is ended");
+    }
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT count(*) FROM transaction_log"), "1");
+}

@@ -49,6 +49,7 @@ fn beating(millis: i64) -> Subject {
         loop_row: Some(loop_row("loop-1", LoopStatus::Running, Some(7))),
         liveness: Some(Liveness::Alive),
         alert: None,
+        leftover: None,
     }
 }
 
