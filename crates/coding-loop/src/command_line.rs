@@ -128,6 +128,9 @@ async fn work_on(
     let (db, loop_id) = (context.db, &context.loop_id);
     let path = db.path().map(Path::to_owned).unwrap_or_default();
     context.tidy(&context.worktree()?, former, "left from a former life")?;
+    if let Err(error) = context.prune_refs() {
+        tracing::warn!(%error, "refs that are past their time stay for now");
+    }
     let mut renewed: Option<Config> = None;
     loop {
         let ended = match &renewed {

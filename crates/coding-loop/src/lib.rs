@@ -17,6 +17,7 @@ mod landing;
 mod owners;
 mod process;
 mod prompt;
+mod prune;
 mod recover;
 mod reload;
 mod submit;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use supervisor::Supervisor;
 
 use crate::decide::incarnation;
-use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, Subject};
+use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, OPERATIONS, Subject};
 use crate::{Action, Heartbeat, perform};
 
 pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
@@ -43,6 +43,18 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
                 perform::begin(tx, &subject.id, leftover)?;
             }
         }
+        Action::TellOperations { component, message } => {
+            tx.raise_alert(&NewAlert {
+                fingerprint: format!("{OPERATIONS}{component}"),
+                severity: Severity::Warning,
+                alert_type: AlertType::Resource,
+                source: Heartbeat::ID.to_owned(),
+                message: message.clone(),
+                context: json!({"kind": "journal", "component": component}),
+                event_id: None,
+            })?;
+        }
+        Action::CloseOperations { fingerprint } => drop(tx.close_alert(fingerprint)?),
         Action::CloseAlert { component } => {
             tx.close_alert(&format!("{FINGERPRINT}{component}"))?;
         }

@@ -1,12 +1,16 @@
 //! Judges each component, and says what has to be swept. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use coord_db::config::HeartbeatConfig;
 use coord_db::process::Liveness;
-use coord_db::{Alert, ClockChange, HealthStatus, Lease, LeaseRequest, LoopStatus, Test, Timestamp, WaitEdge};
+use coord_db::{
+    Alert, ClockChange, HealthStatus, JournalEntry, Lease, LeaseRequest, LoopId, LoopStatus, Test, Timestamp, WaitEdge,
+};
 use serde_json::{Value, json};
 use supervisor::Plan;
 
-use crate::snapshot::{HeartbeatSnapshot, MOST_ROWS, Subject};
+use crate::snapshot::{HeartbeatSnapshot, MOST_ROWS, OPERATIONS, Subject};
 
 /// The clocks are written down at least this often, so that a later jump can be told from their drift.
 pub const CLOCK_EVERY_MILLIS: i64 = 60_000;
@@ -70,6 +74,18 @@ pub enum Action {
         /// Whose.
         subject: usize,
     },
+    /// Say that a component which is not there has begun something outside of the database and not ended it.
+    TellOperations {
+        /// Whose.
+        component: String,
+        /// What, and what to do about it.
+        message: String,
+    },
+    /// Close the alert about such operations.
+    CloseOperations {
+        /// Its fingerprint.
+        fingerprint: String,
+    },
     /// Close the alert about a component that has stopped, or is no more.
     CloseAlert {
         /// Whose.
@@ -105,6 +121,7 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
             plan.act(Action::CloseAlert { component: component.to_owned() });
         }
     }
+    operations(config, snapshot, &mut plan);
     for test in &snapshot.abandoned_tests {
         plan.act(Action::PutBack(test.clone()));
     }
@@ -119,6 +136,55 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
         sweep(snapshot, &mut plan);
     }
     plan
+}
+
+/// What was begun by somebody who is not there is settled when that one starts again, and only then.
+fn operations(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
+    let mut lost: BTreeMap<&str, Vec<&JournalEntry>> = BTreeMap::new();
+    for entry in &snapshot.open_operations {
+        let by = entry.component.as_deref().or(entry.loop_id.as_ref().map(LoopId::as_str)).unwrap_or("nobody");
+        let there = snapshot.subjects.iter().find(|subject| subject.id == by).is_some_and(|subject| {
+            !matches!(verdict(config, snapshot, subject), Verdict::Gone | Verdict::Silent | Verdict::Stopped)
+                && subject.loop_row.as_ref().is_none_or(|row| row.status != LoopStatus::Error)
+        });
+        if there {
+            continue;
+        }
+        let due = entry.started_at.plus_seconds(config.dead_seconds);
+        if due > snapshot.now {
+            plan.look_again(due);
+        } else {
+            lost.entry(by).or_default().push(entry);
+        }
+    }
+    for alert in &snapshot.operation_alerts {
+        let Some(fingerprint) = alert.fingerprint.clone() else { continue };
+        if !fingerprint.strip_prefix(OPERATIONS).is_some_and(|by| lost.contains_key(by)) {
+            plan.act(Action::CloseOperations { fingerprint });
+        }
+    }
+    for (by, entries) in lost {
+        let names: BTreeSet<&str> = entries.iter().map(|entry| entry.operation.as_str()).collect();
+        let is_loop = snapshot.subjects.iter().any(|subject| subject.id == by && subject.loop_row.is_some());
+        let start = match by {
+            "pm" => "start pm-agent".to_owned(),
+            _ if is_loop => format!("start coding-loop {by}, with --once if it is not to go on"),
+            _ => format!("start {by}"),
+        };
+        let message = format!(
+            "{by} ended in the middle of what it had begun outside of the database ({}, {} in all): it is finished or undone when it \
+             starts again, so {start}",
+            names.into_iter().collect::<Vec<_>>().join(", "),
+            entries.len()
+        );
+        let told = snapshot.operation_alerts.iter().any(|alert| {
+            alert.fingerprint.as_deref().and_then(|fingerprint| fingerprint.strip_prefix(OPERATIONS)) == Some(by)
+                && alert.message == message
+        });
+        if !told {
+            plan.act(Action::TellOperations { component: by.to_owned(), message });
+        }
+    }
 }
 
 fn clock(snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::silent_millis;
 use coord_db::{
-    Alert, ClockChange, ClockChangeSeen, Component, Config, Lease, LeaseRequest, Loop, LoopStatus, ReadTx, Result, Test,
-    Timestamp, WaitEdge,
+    Alert, ClockChange, ClockChangeSeen, Component, Config, JournalEntry, Lease, LeaseRequest, Loop, LoopStatus, ReadTx,
+    Result, Test, Timestamp, WaitEdge,
 };
 use supervisor::Supervisor;
 
@@ -18,6 +18,9 @@ pub const MOST_ROWS: usize = 200;
 pub const SWEEP_EVERY_MILLIS: i64 = 30_000;
 /// What the alerts about components begin with.
 pub const FINGERPRINT: &str = "component:";
+
+/// What the alerts about operations that nobody ends begin with.
+pub const OPERATIONS: &str = "journal:";
 
 /// One component as far as life and death go.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +98,10 @@ pub struct HeartbeatSnapshot {
     pub subjects: Vec<Subject>,
     /// Open alerts about components that are no more.
     pub orphan_alerts: Vec<Alert>,
+    /// Operations that were begun and not ended, by any component but this one.
+    pub open_operations: Vec<JournalEntry>,
+    /// The open alerts about such operations.
+    pub operation_alerts: Vec<Alert>,
     /// Leases whose time is over.
     pub expired: Vec<Lease>,
     /// When the next one's is.
@@ -171,6 +178,12 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
         in_grace: tx.in_clock_grace()?,
         grace_until: tx.clock_grace_until()?,
         subjects,
+        open_operations: tx
+            .open_journal_of_all()?
+            .into_iter()
+            .filter(|entry| entry.component.as_deref() != Some(Heartbeat::ID))
+            .collect(),
+        operation_alerts: tx.open_alerts_with(OPERATIONS)?,
         orphan_alerts: alerts.into_values().collect(),
         expired,
         next_expiry: tx.next_lease_expiry()?,

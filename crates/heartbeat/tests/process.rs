@@ -277,3 +277,26 @@ fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
     world.once(HEARTBEAT);
     assert_eq!(world.sql("SELECT count(*) FROM transaction_log"), "1");
 }
+
+#[test]
+fn what_somebody_began_who_is_not_there_is_told_until_it_is_settled() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'stopped'), ('two', '', 1, 'running');
+         INSERT INTO transaction_log(id, operation, component, loop_id, started_at) VALUES
+           ('a', 'integrate', 'one', 'one', datetime('now', '-301 seconds')), ('b', 'integrate', 'two', 'two', datetime('now', '-1 day')),
+           ('c', 'notify', 'pm', NULL, datetime('now', '-100 seconds'));
+         INSERT INTO component_health(component, last_heartbeat, status) VALUES ('one', datetime('now', '-1 hour'), 'unknown'),
+           ('two', datetime('now'), 'healthy');",
+    );
+    world.once(HEARTBEAT);
+    let alerts = "SELECT fingerprint, severity, message FROM alerts WHERE closed_at IS NULL ORDER BY 1";
+    assert_eq!(
+        world.sql(alerts),
+        "journal:one|warning|one ended in the middle of what it had begun outside of the database (integrate, 1 in all): it is \
+         finished or undone when it starts again, so start coding-loop one, with --once if it is not to go on"
+    );
+    world.once(HEARTBEAT);
+    world.sql("UPDATE transaction_log SET started_at = datetime('now', '-301 seconds') WHERE id = 'c'; DELETE FROM transaction_log WHERE id = 'a'");
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT fingerprint FROM alerts WHERE closed_at IS NULL"), "journal:pm");
+}

@@ -92,6 +92,8 @@ fn world(subject: Subject) -> HeartbeatSnapshot {
         grace_until: None,
         subjects: vec![subject],
         orphan_alerts: Vec::new(),
+        open_operations: Vec::new(),
+        operation_alerts: Vec::new(),
         expired: Vec::new(),
         next_expiry: None,
         abandoned_tests: Vec::new(),
