@@ -50,6 +50,7 @@ CREATE TABLE tests (
 CREATE INDEX tests_loop_id ON tests (loop_id, status, id);
 CREATE INDEX tests_status ON tests (status);
 CREATE INDEX tests_depends_on ON tests (depends_on);
+CREATE INDEX tests_error_category ON tests (error_category) WHERE error_category IS NOT NULL;
 
 CREATE TABLE proofs (
   id             TEXT PRIMARY KEY NOT NULL,
@@ -738,6 +739,12 @@ CREATE TABLE clock (
   grace_until  TEXT CHECK (grace_until IS datetime(grace_until, '+0 days') OR grace_until IS strftime('%Y-%m-%d %H:%M:%f', grace_until, '+0 days'))
 ) STRICT;
 
+-- When the machine slept or its clock was set forward: time that counts against nobody who had beaten before.
+CREATE TABLE clock_changes (
+  seen_at TEXT PRIMARY KEY NOT NULL CHECK (seen_at IS strftime('%Y-%m-%d %H:%M:%f', seen_at, '+0 days')),
+  millis  INTEGER NOT NULL
+) STRICT;
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Views: the seed's queries, exact and by name
 
@@ -816,4 +823,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 8;
+PRAGMA user_version = 9;

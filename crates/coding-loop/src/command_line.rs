@@ -1,11 +1,11 @@
 //! `coding-loop LOOP_ID [--once] [--max-tests N]`: its command line, its process, its exit codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use coord_db::{Config, Database, LoopId};
+use coord_db::{Config, Database, LoopId, TestId};
 use sd_notify::NotifyState;
 use supervisor::{LogFormat, exit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::control::Waiter;
-use crate::process::{Limits, work};
+use crate::process::{Ended, Limits, prepare, work};
+use crate::reload::Reload;
 use crate::{Error, Result};
 
 /// Drives one coding agent over its queue of tests.
@@ -77,23 +78,19 @@ fn run(line: &CommandLine) -> Result<()> {
         .build()
         .map_err(|error| Error::io("cannot make a runtime", error))?;
     runtime.block_on(async {
-        let mut stop = stop_signal()?;
+        let (mut stop, reload) = (stop_signal()?, Reload::listen()?);
         let db = patiently(&mut stop, || Ok(Database::open(&path, &config.open_options())?)).await?;
         db.read(|tx| tx.loop_row(&loop_id))?;
-        if config.agent_of(&loop_id).command.is_empty() {
-            return Err(coord_db::Error::Config(format!(
-                "loop {loop_id} has no agent: set [agent] command in {}, or drive it by hand with loopctl next --loop {loop_id} and loopctl submit",
-                Config::path_for(&path).display()
-            ))
-            .into());
-        }
+        has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
         let context = Context::new(&db, &config, loop_id.clone(), true)?;
         let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
+        db.write(|tx| tx.close_alert(&supervisor::config_fingerprint(loop_id.as_str())))?;
         let mut waiter = Waiter::new(&context, stop);
+        waiter.reload = Some(reload);
         tracing::info!(database = %path.display(), "loop {loop_id} is ready");
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let limits = Limits { once: line.once, max_tests: line.max_tests };
-        let result = work(&context, &mut waiter, limits, former.as_ref()).await;
+        let result = work_on(&context, &mut waiter, limits, former.as_ref(), line).await;
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         let reason = match &result {
             Ok(()) if waiter.stopping() => "told to stop",
@@ -106,6 +103,54 @@ fn run(line: &CommandLine) -> Result<()> {
         tracing::info!(reason, "loop {loop_id} has stopped");
         result
     })
+}
+
+fn has_agent(config: &Config, loop_id: &LoopId, path: &Path) -> Result<(), String> {
+    if !config.agent_of(loop_id).command.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "loop {loop_id} has no agent: set [agent] command in {}, or drive it by hand with loopctl next --loop {loop_id} and loopctl submit",
+        Config::path_for(path).display()
+    ))
+}
+
+/// Works to the end, with new settings whenever it is told to read them again and they are good.
+///
+/// `former` is the test that a former self had in hand: what it left in the worktree is saved under that name.
+async fn work_on(
+    context: &Context<'_>,
+    waiter: &mut Waiter,
+    mut limits: Limits,
+    former: Option<&TestId>,
+    line: &CommandLine,
+) -> Result<()> {
+    let (db, loop_id) = (context.db, &context.loop_id);
+    let path = db.path().map(Path::to_owned).unwrap_or_default();
+    prepare(context, waiter, former).await?;
+    if let Err(error) = context.prune_refs() {
+        tracing::warn!(%error, "refs that are past their time stay for now");
+    }
+    let mut renewed: Option<Config> = None;
+    loop {
+        let ended = match &renewed {
+            None => work(context, waiter, limits).await?,
+            Some(config) => {
+                let context = Context::new(db, config, loop_id.clone(), true)?;
+                waiter.configure(&context);
+                work(&context, waiter, limits).await?
+            }
+        };
+        let Ended::Reload(left) = ended else { return Ok(()) };
+        limits.max_tests = left;
+        let usable = |config: &Config| {
+            has_agent(config, loop_id, &path)?;
+            Context::new(db, config, loop_id.clone(), true).map(drop).map_err(|error| coord_db::error_chain(&error))
+        };
+        if let Some(config) = supervisor::reload(db, &path, line.config.as_deref(), loop_id.as_str(), usable) {
+            renewed = Some(config);
+        }
+    }
 }
 
 /// Tries until it goes well, while what stands in the way is a database that cannot be used for the moment.

@@ -9,6 +9,7 @@ use work_tree::CommitHash;
 
 use crate::Result;
 use crate::context::{Attempt, Context};
+use crate::reload::{self, Reload};
 use crate::wakes::Wakes;
 
 /// How long a victim of a deadlock holds back at least before it takes its test up again, so that the survivor goes first.
@@ -46,7 +47,7 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    fn plain(order: Order, reason: &str) -> Self {
+    pub(crate) fn plain(order: Order, reason: &str) -> Self {
         Self { order, reason: reason.to_owned(), event: None }
     }
 
@@ -59,6 +60,7 @@ impl Interrupt {
 pub(crate) struct Waiter {
     pub(crate) wakes: Wakes,
     pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) reload: Option<Reload>,
     next_beat: Instant,
     every: Duration,
 }
@@ -69,9 +71,16 @@ impl Waiter {
         Self {
             wakes: Wakes::new(&path),
             stop,
+            reload: None,
             next_beat: Instant::now(),
             every: Duration::from_secs(context.config.heartbeat.beat_seconds),
         }
+    }
+
+    /// The settings have changed: beats come in the new rhythm, beginning now.
+    pub(crate) fn configure(&mut self, context: &Context<'_>) {
+        self.next_beat = Instant::now();
+        self.every = Duration::from_secs(context.config.heartbeat.beat_seconds);
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -101,6 +110,7 @@ impl Waiter {
         tokio::select! {
             () = self.wakes.changed(context.db, most) => {}
             () = told(&mut self.stop) => {}
+            () = reload::asked(self.reload.as_mut()) => {}
         }
     }
 
@@ -140,7 +150,7 @@ impl Context<'_> {
         if !self.leases_stand(attempt)? {
             return Ok(Some(Interrupt::plain(Order::LeasesLost, "the loop's leases were taken from it")));
         }
-        Ok(None)
+        self.yield_without_pm(attempt)
     }
 
     fn told(&self) -> Result<Option<Interrupt>> {

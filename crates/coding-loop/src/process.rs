@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, ErrorCategory, FailedAttempt, HealthStatus, LoopStatus, Test, TestId, TestStatus, UnlockCause};
+use coord_db::{ActorId, ErrorCategory, FailedAttempt, LoopStatus, Test, TestId, TestStatus, UnlockCause};
 use crash_point::{Point, reach};
 
 use crate::agent::{self, AgentEnd};
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::landing::Landed;
+use crate::reload::Reload;
 use crate::{Error, Result};
 
-/// Between two tests while monitor is not there to watch.
-const UNWATCHED_PAUSE: Duration = Duration::from_secs(2);
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
 const MOST_RETRY_WAIT_SECONDS: i64 = 10;
 
@@ -24,39 +23,37 @@ pub(crate) struct Limits {
     pub(crate) max_tests: Option<u64>,
 }
 
-/// Works until told to stop, or until the limits are reached.
-///
-/// `former` is the test that a former self had in hand: what it left in the worktree is saved under that name.
-pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits, former: Option<&TestId>) -> Result<()> {
+/// Why a loop works no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was told to stop, or the limits are reached.
+    Done,
+    /// It was told to read its settings again; it may make so many attempts more.
+    Reload(Option<u64>),
+}
+
+/// Works until told to stop or to read the settings again, or until the limits are reached.
+pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Ended> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
     let mut failures: u32 = 0;
-    loop {
-        match prepare(context, former) {
-            Ok(()) => break,
-            Err(error) if error.is_temporary() && !waiter.stopping() => {
-                tracing::warn!(%error, "holding still until the database can be used");
-                failures = (failures + 1).min(7);
-                waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    failures = 0;
     while left > 0 && !waiter.stopping() {
+        if waiter.reload.as_mut().is_some_and(Reload::take) {
+            return Ok(Ended::Reload(limits.max_tests.map(|_| left)));
+        }
         waiter.beat(context, None);
         waiter.wakes.looked(context.db);
         match turn(context, waiter, limits).await {
             Ok(Turn::Worked) => {
                 failures = 0;
                 left -= 1;
-                unwatched(context, waiter).await;
+                context.rest_if_unwatched(waiter).await;
             }
             Ok(Turn::Again) => failures = 0,
             Ok(Turn::Wait(most)) => {
                 failures = 0;
                 waiter.wait(context, most).await;
             }
-            Ok(Turn::Done) => return Ok(()),
+            Ok(Turn::Done) => return Ok(Ended::Done),
             Err(error) if error.is_temporary() => {
                 if failures == 0 {
                     tracing::warn!(%error, "holding still until the database can be used again");
@@ -67,28 +64,28 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(Ended::Done)
 }
 
-/// What a former life has left is settled and put away.
-fn prepare(context: &Context<'_>, former: Option<&TestId>) -> Result<()> {
-    context.tidy(&context.worktree()?, former, "left from a former life")?;
+/// What a former life has left is settled and put away, as soon as the database can be used.
+///
+/// `former` is the test that it had in hand: what it left in the worktree is saved under that name.
+pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
+    let mut failures: u32 = 0;
+    loop {
+        let tidied = context.worktree().and_then(|worktree| context.tidy(&worktree, former, "left from a former life"));
+        match tidied {
+            Ok(_) => break,
+            Err(error) if error.is_temporary() && !waiter.stopping() => {
+                tracing::warn!(%error, "holding still until the database can be used");
+                failures = (failures + 1).min(7);
+                waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
     reach(Point::StartTidied);
     Ok(())
-}
-
-/// Without monitor nobody sees a loop run wild: it goes a little slower.
-async fn unwatched(context: &Context<'_>, waiter: &mut Waiter) {
-    let heartbeat = &context.config.heartbeat;
-    let watched = context.db.read(|tx| {
-        let row = tx.component("monitor")?;
-        Ok::<_, coord_db::Error>(row.is_some_and(|row| {
-            row.verdict(tx.now(), heartbeat.degraded_seconds, heartbeat.dead_seconds) == HealthStatus::Healthy
-        }))
-    });
-    if !watched.unwrap_or(false) {
-        waiter.rest(context, None, UNWATCHED_PAUSE).await;
-    }
 }
 
 enum Turn {
@@ -109,6 +106,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     }
     let id = &context.loop_id;
     let paused = context.db.write_quietly(|tx| {
+        context.lift_own_pause(tx)?;
         let pauses = tx.settle_pauses(id)?;
         tx.apply_pauses(id, &pauses)
     })?;

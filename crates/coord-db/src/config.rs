@@ -224,6 +224,9 @@ section! {
     PmConfig {
         /// A dead loop's tests are handed on after this.
         reassign_after_seconds: i64 = 300,
+        /// A running loop with more tests waiting than this shares them with loops that have had nothing to do for as long; 0:
+        /// never.
+        overloaded_tests: i64 = 5,
         /// A question resolves by its default after this.
         decision_timeout_minutes: i64 = 60,
         /// A loop waits so long for a dependency before the human is asked.

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use supervisor::Supervisor;
 
 use crate::decide::incarnation;
-use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, STALE_FINGERPRINT, Subject};
-use crate::{Action, Heartbeat};
+use crate::snapshot::{FINGERPRINT, HeartbeatSnapshot, OPERATIONS, STALE_FINGERPRINT, Subject};
+use crate::{Action, Heartbeat, perform};
 
 pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &HeartbeatSnapshot, action: &Action) -> Result<()> {
     let me: ActorId = Heartbeat::ID.parse()?;
@@ -37,6 +37,24 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
             };
             clean_up(tx, &me, subject, "its process has ended", event.as_ref())?;
         }
+        Action::EndLeftovers { subject } => {
+            let subject = &snapshot.subjects[*subject];
+            if let Some(leftover) = &subject.leftover {
+                perform::begin(tx, &subject.id, leftover)?;
+            }
+        }
+        Action::TellOperations { component, message } => {
+            tx.raise_alert(&NewAlert {
+                fingerprint: format!("{OPERATIONS}{component}"),
+                severity: Severity::Warning,
+                alert_type: AlertType::Resource,
+                source: Heartbeat::ID.to_owned(),
+                message: message.clone(),
+                context: json!({"kind": "journal", "component": component}),
+                event_id: None,
+            })?;
+        }
+        Action::CloseOperations { fingerprint } => drop(tx.close_alert(fingerprint)?),
         Action::CloseAlert { component } => {
             tx.close_alert(&format!("{FINGERPRINT}{component}"))?;
         }
@@ -109,7 +127,7 @@ fn judge(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, status: HealthStatus
         severity: if status == HealthStatus::Dead { Severity::Error } else { Severity::Warning },
         alert_type: AlertType::Resource,
         source: Heartbeat::ID.to_owned(),
-        message: format!("{what} {} is {status}: {cause}", subject.id),
+        message: format!("{what} {} is {status}: {cause}{}", subject.id, meaning(&subject.id)),
         context: json!({
             "kind": "component", "component": subject.id, "status": status, "cause": cause,
             "incarnation": incarnation(subject), "event_id": event_id,
@@ -122,6 +140,28 @@ fn judge(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, status: HealthStatus
         clean_up(tx, me, subject, cause, event.as_ref())?;
     }
     Ok(())
+}
+
+/// What a supervisor's loss means while it lasts.
+fn meaning(component: &str) -> &'static str {
+    match component {
+        "monitor" => {
+            "; until it is back nobody sees loops that are stuck, stray or clash, and they rest a little between two tests: \
+             start it again with monitor"
+        }
+        "pm" => {
+            "; until it is back nobody settles conflicts or hears your answers, and of two loops in a conflict one pauses \
+             itself: start it again with pm-agent"
+        }
+        "deadlock-detector" => {
+            "; until it is back loops that wait for each other in a circle wait until their leases end: start it again with \
+             deadlock-detector"
+        }
+        "regression-checker" => {
+            "; until it is back nobody sees that what had passed fails again: start it again with regression-checker"
+        }
+        _ => "",
+    }
 }
 
 fn recover(tx: &WriteTx<'_>, me: ActorId, subject: &Subject, down_for_seconds: i64) -> Result<()> {

@@ -1,12 +1,17 @@
 //! Judges each component, and says what has to be swept. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use coord_db::config::HeartbeatConfig;
 use coord_db::process::Liveness;
-use coord_db::{Alert, ClockChange, HealthStatus, Lease, LeaseRequest, LoopStatus, StaleDeliveries, Test, Timestamp, WaitEdge};
+use coord_db::{
+    Alert, ClockChange, HealthStatus, JournalEntry, Lease, LeaseRequest, LoopId, LoopStatus, StaleDeliveries, Test, Timestamp,
+    WaitEdge,
+};
 use serde_json::{Value, json};
 use supervisor::Plan;
 
-use crate::snapshot::{HeartbeatSnapshot, MOST_ROWS, Subject};
+use crate::snapshot::{HeartbeatSnapshot, MOST_ROWS, OPERATIONS, Subject};
 
 /// The clocks are written down at least this often, so that a later jump can be told from their drift.
 pub const CLOCK_EVERY_MILLIS: i64 = 60_000;
@@ -65,6 +70,23 @@ pub enum Action {
         /// After whom.
         subject: usize,
     },
+    /// End what a dead loop's agent has left running.
+    EndLeftovers {
+        /// Whose.
+        subject: usize,
+    },
+    /// Say that a component which is not there has begun something outside of the database and not ended it.
+    TellOperations {
+        /// Whose.
+        component: String,
+        /// What, and what to do about it.
+        message: String,
+    },
+    /// Close the alert about such operations.
+    CloseOperations {
+        /// Its fingerprint.
+        fingerprint: String,
+    },
     /// Close the alert about a component that has stopped, or is no more.
     CloseAlert {
         /// Whose.
@@ -94,12 +116,20 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
     clock(snapshot, &mut plan);
     for index in 0..snapshot.subjects.len() {
         judge(config, snapshot, index, &mut plan);
+        if let Some(leftover) = snapshot.subjects[index].leftover {
+            if leftover.due <= snapshot.now {
+                plan.act(Action::EndLeftovers { subject: index });
+            } else {
+                plan.look_again(leftover.due);
+            }
+        }
     }
     for alert in &snapshot.orphan_alerts {
         if let Some(component) = alert.context.get("component").and_then(Value::as_str) {
             plan.act(Action::CloseAlert { component: component.to_owned() });
         }
     }
+    operations(config, snapshot, &mut plan);
     for test in &snapshot.abandoned_tests {
         plan.act(Action::PutBack(test.clone()));
     }
@@ -114,6 +144,55 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
         sweep(snapshot, &mut plan);
     }
     plan
+}
+
+/// What was begun by somebody who is not there is settled when that one starts again, and only then.
+fn operations(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
+    let mut lost: BTreeMap<&str, Vec<&JournalEntry>> = BTreeMap::new();
+    for entry in &snapshot.open_operations {
+        let by = entry.component.as_deref().or(entry.loop_id.as_ref().map(LoopId::as_str)).unwrap_or("nobody");
+        let there = snapshot.subjects.iter().find(|subject| subject.id == by).is_some_and(|subject| {
+            !matches!(verdict(config, snapshot, subject), Verdict::Gone | Verdict::Silent | Verdict::Stopped)
+                && subject.loop_row.as_ref().is_none_or(|row| row.status != LoopStatus::Error)
+        });
+        if there {
+            continue;
+        }
+        let due = entry.started_at.plus_seconds(config.dead_seconds);
+        if due > snapshot.now {
+            plan.look_again(due);
+        } else {
+            lost.entry(by).or_default().push(entry);
+        }
+    }
+    for alert in &snapshot.operation_alerts {
+        let Some(fingerprint) = alert.fingerprint.clone() else { continue };
+        if !fingerprint.strip_prefix(OPERATIONS).is_some_and(|by| lost.contains_key(by)) {
+            plan.act(Action::CloseOperations { fingerprint });
+        }
+    }
+    for (by, entries) in lost {
+        let names: BTreeSet<&str> = entries.iter().map(|entry| entry.operation.as_str()).collect();
+        let is_loop = snapshot.subjects.iter().any(|subject| subject.id == by && subject.loop_row.is_some());
+        let start = match by {
+            "pm" => "start pm-agent".to_owned(),
+            _ if is_loop => format!("start coding-loop {by}, with --once if it is not to go on"),
+            _ => format!("start {by}"),
+        };
+        let message = format!(
+            "{by} ended in the middle of what it had begun outside of the database ({}, {} in all): it is finished or undone when it \
+             starts again, so {start}",
+            names.into_iter().collect::<Vec<_>>().join(", "),
+            entries.len()
+        );
+        let told = snapshot.operation_alerts.iter().any(|alert| {
+            alert.fingerprint.as_deref().and_then(|fingerprint| fingerprint.strip_prefix(OPERATIONS)) == Some(by)
+                && alert.message == message
+        });
+        if !told {
+            plan.act(Action::TellOperations { component: by.to_owned(), message });
+        }
+    }
 }
 
 fn clock(snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
@@ -151,7 +230,7 @@ pub fn verdict(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, subject: 
     if snapshot.in_grace {
         return Verdict::Unjudged;
     }
-    match snapshot.now.millis_since(beat) {
+    match snapshot.silent_millis(beat) {
         age if age >= config.dead_seconds.saturating_mul(1000) => Verdict::Silent,
         age if age >= config.degraded_seconds.saturating_mul(1000) => Verdict::Degraded,
         _ => Verdict::Healthy,
@@ -183,7 +262,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
                 && subject.alert.as_ref().and_then(|alert| alert.context.get("incarnation")) == Some(&incarnation(subject));
             if !known {
                 let cause = match (verdict, beat) {
-                    (Verdict::Silent, Some(beat)) => silence(snapshot.now, beat),
+                    (Verdict::Silent, Some(beat)) => silence(snapshot, beat),
                     _ => "its process has ended".to_owned(),
                 };
                 plan.act(Action::Judge { subject: index, status, cause });
@@ -196,9 +275,9 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
         }
         Verdict::Degraded => {
             if let Some(beat) = beat {
-                plan.look_again(beat.plus_seconds(config.dead_seconds));
+                plan.look_again(snapshot.silent_since(beat).plus_seconds(config.dead_seconds));
                 if said(subject) != Some(HealthStatus::Degraded) {
-                    let cause = silence(snapshot.now, beat);
+                    let cause = silence(snapshot, beat);
                     plan.act(Action::Judge { subject: index, status: HealthStatus::Degraded, cause });
                     return;
                 }
@@ -207,7 +286,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
         }
         Verdict::Healthy | Verdict::Unmanaged => {
             if let Some(beat) = beat {
-                plan.look_again(beat.plus_seconds(config.degraded_seconds));
+                plan.look_again(snapshot.silent_since(beat).plus_seconds(config.degraded_seconds));
             }
             if let Some(alert) = &subject.alert {
                 let down_for_seconds = snapshot.now.seconds_since(lost_at(alert)).max(0);
@@ -232,8 +311,14 @@ fn correct(subject: &Subject, index: usize, status: HealthStatus, plan: &mut Pla
     }
 }
 
-fn silence(now: Timestamp, beat: Timestamp) -> String {
-    format!("no beat for {} s", now.seconds_since(beat))
+fn silence(snapshot: &HeartbeatSnapshot, beat: Timestamp) -> String {
+    let silent = snapshot.silent_millis(beat) / 1000;
+    let slept = snapshot.now.seconds_since(beat) - silent;
+    if slept > 0 {
+        format!("no beat for {silent} s, not counting {slept} s in which the machine slept or its clock was set")
+    } else {
+        format!("no beat for {silent} s")
+    }
 }
 
 /// The last beat before the loss.

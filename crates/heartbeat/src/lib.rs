@@ -1,24 +1,26 @@
 //! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired:
 //! leases, waits, deliveries that nobody takes, and, into the archive, what is settled and old.
 //!
-//! It must never decide who works on what, never touch git or a worktree, and never end a process: it only says that one
-//! has ended. What it has said of whom stands in its open alerts, so that a restart says nothing twice.
+//! It must never decide who works on what, never touch git or a worktree, and never end a process but what the agent of a loop
+//! that is proven dead has left behind: of others it only says that they have ended. What it has said of whom stands in its open alerts, so that a restart says nothing twice.
 
 mod apply;
 pub mod decide;
 mod keep;
 pub mod observe;
+mod perform;
 pub mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use coord_db::{Config, Database, ReadTx, Result, Timestamp, WriteTx};
-use supervisor::{Inbound, Plan, Supervisor, Waker};
+use coord_db::{Config, Database, JournalEntry, ReadTx, Result, Timestamp, WriteTx};
+use supervisor::{Inbound, LocalFuture, Plan, Supervisor, Waker};
 
 pub use decide::{Action, Verdict};
 pub use observe::Observation;
-pub use snapshot::{HeartbeatSnapshot, Subject};
+pub use perform::Ended;
+pub use snapshot::{HeartbeatSnapshot, Leftover, Subject};
 
 /// The supervisor.
 #[derive(Debug)]
@@ -34,9 +36,10 @@ impl Supervisor for Heartbeat {
     type Observation = Observation;
     type Snapshot = HeartbeatSnapshot;
     type Action = Action;
-    type Outcome = ();
+    type Outcome = Ended;
 
     const ID: &'static str = "heartbeat";
+    const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
         Self { config, watches: observe::Watches::default(), swept_at: None, keeper: keep::Keeper::default() }
@@ -74,6 +77,14 @@ impl Supervisor for Heartbeat {
 
     fn upkeep(&mut self, db: &Database) -> Result<bool> {
         Ok(self.keeper.step(db, &self.config.retention))
+    }
+
+    fn perform(&self, entry: JournalEntry) -> LocalFuture<Ended> {
+        perform::perform(&entry)
+    }
+
+    fn record(&self, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Ended) -> Result<()> {
+        perform::record(tx, entry, outcome)
     }
 
     fn config(&self) -> &Config {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::process::{Liveness, ProcessIdentity};
+use coord_db::silent_millis;
 use coord_db::{
-    Alert, ClockChange, Component, Config, Lease, LeaseRequest, Loop, ReadTx, Result, StaleDeliveries, Test, Timestamp,
-    WaitEdge,
+    Alert, ClockChange, ClockChangeSeen, Component, Config, JournalEntry, Lease, LeaseRequest, Loop, LoopStatus, ReadTx,
+    Result, StaleDeliveries, Test, Timestamp, WaitEdge,
 };
 use supervisor::Supervisor;
 
@@ -20,6 +21,9 @@ pub const FINGERPRINT: &str = "component:";
 /// What the alerts about deliveries that nobody takes begin with; the subscription follows.
 pub const STALE_FINGERPRINT: &str = "untaken:";
 
+/// What the alerts about operations that nobody ends begin with.
+pub const OPERATIONS: &str = "journal:";
+
 /// One component as far as life and death go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
@@ -33,6 +37,33 @@ pub struct Subject {
     pub liveness: Option<Liveness>,
     /// The open alert about it: what was said of it last.
     pub alert: Option<Alert>,
+    /// What its agent ran under, if it is a loop that is proven gone.
+    pub leftover: Option<Leftover>,
+}
+
+/// The keeper that a loop's agent ran under, which ends by itself soon after the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leftover {
+    /// Its pid.
+    pub pid: i64,
+    /// When it started, in clock ticks since boot.
+    pub start_time: i64,
+    /// When it has had its time.
+    pub due: Timestamp,
+}
+
+/// What a keeper has beyond the agent's own time to end.
+const KEEPER_SECONDS: i64 = 20;
+
+/// Only for a loop that is proven gone, of this boot and this pid namespace, whose death was handled.
+fn leftover(config: &Config, health: Option<&Component>, row: Option<&Loop>, liveness: Option<Liveness>) -> Option<Leftover> {
+    let (health, row) = (health?, row?);
+    let own = ProcessIdentity::own();
+    let here = health.boot_id == own.boot_id && health.pid_namespace == own.pid_namespace && own.boot_id.is_some();
+    let (pid, start_time, died) = (health.child_pid?, health.child_pid_start_time?, row.died_at?);
+    let kill_after = i64::try_from(config.agent_of(&row.id).kill_after_seconds).unwrap_or(i64::MAX);
+    let due = died.plus_seconds(kill_after.saturating_add(KEEPER_SECONDS));
+    (here && row.status == LoopStatus::Error && liveness == Some(Liveness::Gone)).then_some(Leftover { pid, start_time, due })
 }
 
 /// What to sweep besides leases.
@@ -63,6 +94,8 @@ pub struct HeartbeatSnapshot {
     pub clock_change: ClockChange,
     /// When that was.
     pub clock_seen_at: Option<Timestamp>,
+    /// Sleeps and jumps of the clocks that were seen of late.
+    pub clock_changes: Vec<ClockChangeSeen>,
     /// True while beats and expiries count against nobody.
     pub in_grace: bool,
     /// Until when.
@@ -71,6 +104,10 @@ pub struct HeartbeatSnapshot {
     pub subjects: Vec<Subject>,
     /// Open alerts about components that are no more.
     pub orphan_alerts: Vec<Alert>,
+    /// Operations that were begun and not ended, by any component but this one.
+    pub open_operations: Vec<JournalEntry>,
+    /// The open alerts about such operations.
+    pub operation_alerts: Vec<Alert>,
     /// Leases whose time is over.
     pub expired: Vec<Lease>,
     /// When the next one's is.
@@ -128,7 +165,8 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
                 observation.processes.get(&id).filter(|(seen, _)| *seen == identity).map(|(_, liveness)| *liveness)
             });
             let alert = alerts.remove(&id);
-            Subject { id, health, loop_row, liveness, alert }
+            let leftover = leftover(config, health.as_ref(), loop_row.as_ref(), liveness);
+            Subject { id, health, loop_row, liveness, alert, leftover }
         })
         .collect();
     let mut expired = tx.expired_leases()?;
@@ -147,10 +185,17 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
     Ok(HeartbeatSnapshot {
         now: tx.now(),
         clock_change: tx.clock_change()?,
+        clock_changes: tx.clock_changes()?,
         clock_seen_at: tx.clock_seen_at()?,
         in_grace: tx.in_clock_grace()?,
         grace_until: tx.clock_grace_until()?,
         subjects,
+        open_operations: tx
+            .open_journal_of_all()?
+            .into_iter()
+            .filter(|entry| entry.component.as_deref() != Some(Heartbeat::ID))
+            .collect(),
+        operation_alerts: tx.open_alerts_with(OPERATIONS)?,
         orphan_alerts: alerts.into_values().collect(),
         expired,
         next_expiry: tx.next_lease_expiry()?,
@@ -160,6 +205,17 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
 }
 
 impl HeartbeatSnapshot {
+    /// For how long one that beat then has been silent while the machine was awake.
+    pub(crate) fn silent_millis(&self, beat: Timestamp) -> i64 {
+        silent_millis(self.now, beat, &self.clock_changes)
+    }
+
+    /// Since when it would have been silent had the machine never slept.
+    pub(crate) fn silent_since(&self, beat: Timestamp) -> Timestamp {
+        // A beat from the future is judged when its time has come.
+        if beat > self.now { beat } else { self.now.plus_millis(-self.silent_millis(beat)) }
+    }
+
     /// The ids of the registered loops.
     pub(crate) fn loop_ids(&self) -> BTreeSet<&str> {
         self.subjects.iter().filter(|subject| subject.loop_row.is_some()).map(|subject| subject.id.as_str()).collect()

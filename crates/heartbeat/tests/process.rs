@@ -206,7 +206,13 @@ fn after_a_suspend_nobody_is_judged_by_beats() {
     assert_eq!(world.sql("SELECT grace_until > datetime('now', '+25 seconds') FROM clock"), "1");
     world.sql("UPDATE clock SET grace_until = datetime('now')");
     world.once(HEARTBEAT);
-    assert_eq!(world.events("component_degraded").len(), 3);
+    // The ten minutes count against nobody afterwards either: only who was silent long before is told.
+    let said = world.events("component_degraded");
+    assert_eq!(said.iter().map(|event| event.payload["component"].as_str().unwrap()).collect::<Vec<_>>(), ["monitor"]);
+    world.sql("UPDATE component_health SET last_heartbeat = datetime('now', '-910 seconds') WHERE component = 'dead'");
+    world.once(HEARTBEAT);
+    let cause = world.events("component_degraded")[1].payload["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("not counting 600 s in which the machine slept"), "{cause}");
 }
 
 #[test]
@@ -234,4 +240,63 @@ fn a_second_copy_is_refused() {
     let second = Command::new(HEARTBEAT).arg("--db").arg(&world.path).arg("--once").output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains(&daemon.pid().to_string()));
+}
+
+#[test]
+fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
+    let (mut gone, mut left, living) = (Sleeper::new(), Sleeper::new(), Sleeper::new());
+    let rows = gone.rows("one") + &living.rows("two");
+    gone.kill();
+    gone.0.wait().unwrap();
+    let world = World::filled(&rows);
+    let child = |of: &str, process: &Sleeper| {
+        let start = ProcessIdentity::of(i64::from(process.pid())).pid_start_time.unwrap();
+        format!(
+            "UPDATE component_health SET child_pid = {}, child_pid_start_time = {start} WHERE component = '{of}'",
+            process.pid()
+        )
+    };
+    let other = Sleeper::new();
+    world.sql(&child("one", &left));
+    world.sql(&child("two", &other));
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT status FROM loops WHERE id = 'one'"), "error");
+    assert!(left.0.try_wait().unwrap().is_none(), "its keeper has its time");
+    world.sql("UPDATE loops SET died_at = datetime('now', '-31 seconds') WHERE id = 'one'");
+    world.once(HEARTBEAT);
+    assert!(!left.0.wait().unwrap().success());
+    assert_eq!(world.sql("SELECT child_pid IS NULL FROM component_health WHERE component = 'one'"), "1");
+    assert_eq!(world.sql("SELECT operation, status FROM transaction_log"), "end_leftovers|committed");
+    assert_eq!(
+        world.sql("SELECT message FROM alerts WHERE fingerprint LIKE 'leftovers:%'"),
+        "1 processes that the agent of the dead loop one had left were ended"
+    );
+    for mut process in [living, other] {
+        assert!(process.0.try_wait().unwrap().is_none(), "of a living loop nothing is ended");
+    }
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT count(*) FROM transaction_log"), "1");
+}
+
+#[test]
+fn what_somebody_began_who_is_not_there_is_told_until_it_is_settled() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'stopped'), ('two', '', 1, 'running');
+         INSERT INTO transaction_log(id, operation, component, loop_id, started_at) VALUES
+           ('a', 'integrate', 'one', 'one', datetime('now', '-301 seconds')), ('b', 'integrate', 'two', 'two', datetime('now', '-1 day')),
+           ('c', 'notify', 'pm', NULL, datetime('now', '-100 seconds'));
+         INSERT INTO component_health(component, last_heartbeat, status) VALUES ('one', datetime('now', '-1 hour'), 'unknown'),
+           ('two', datetime('now'), 'healthy');",
+    );
+    world.once(HEARTBEAT);
+    let alerts = "SELECT fingerprint, severity, message FROM alerts WHERE closed_at IS NULL ORDER BY 1";
+    assert_eq!(
+        world.sql(alerts),
+        "journal:one|warning|one ended in the middle of what it had begun outside of the database (integrate, 1 in all): it is \
+         finished or undone when it starts again, so start coding-loop one, with --once if it is not to go on"
+    );
+    world.once(HEARTBEAT);
+    world.sql("UPDATE transaction_log SET started_at = datetime('now', '-301 seconds') WHERE id = 'c'; DELETE FROM transaction_log WHERE id = 'a'");
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT fingerprint FROM alerts WHERE closed_at IS NULL"), "journal:pm");
 }

@@ -103,8 +103,20 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
                 tolerate(tx.skip_test(&test.id, Some(reason)))?;
             }
         }
+        Act::HoldTest { test, until } => drop(tolerate(tx.delay_test(test, *until))?),
+        Act::TellOfSystem { message, test } => {
+            tx.raise_alert(&NewAlert {
+                fingerprint: crate::decide::SYSTEM.to_owned(),
+                severity: Severity::Error,
+                alert_type: AlertType::Resource,
+                source: "pm".to_owned(),
+                message: message.clone(),
+                context: json!({ "kind": "system", "test_id": test }),
+                event_id: cause.cloned(),
+            })?;
+        }
         Act::ClearDependency { test } => drop(tolerate(tx.clear_dependency(test))?),
-        Act::HandOn { from, moves } => hand_on(tx, from, moves, cause)?,
+        Act::HandOn { from, kind, why, moves } => hand_on(tx, from, (kind, why), moves, cause)?,
         Act::Supersede { id, by } => drop(tolerate(tx.supersede_knowledge(id, by))?),
         Act::AnswerChange { id, to, by_human } => {
             tolerate(tx.resolve_change_because(id, *to, &who(*by_human)?, cause.cloned()))?;
@@ -120,8 +132,14 @@ fn follow(tx: &WriteTx<'_>, acts: &[Act], said: &EventId) -> Result<()> {
     acts.iter().try_for_each(|act| carry_out(tx, act, Some(said)))
 }
 
-fn hand_on(tx: &WriteTx<'_>, from: &LoopId, moves: &[(TestId, LoopId)], cause: Option<&EventId>) -> Result<()> {
-    let fingerprint = format!("reassigned:{from}");
+fn hand_on(
+    tx: &WriteTx<'_>,
+    from: &LoopId,
+    (kind, why): (&str, &str),
+    moves: &[(TestId, LoopId)],
+    cause: Option<&EventId>,
+) -> Result<()> {
+    let fingerprint = format!("{kind}:{from}");
     // An alert that stands tells of earlier moves too.
     let told = tx.open_alert(&fingerprint)?.and_then(|alert| alert.context.get("tests").cloned());
     let mut tests: BTreeMap<String, Value> =
@@ -132,7 +150,7 @@ fn hand_on(tx: &WriteTx<'_>, from: &LoopId, moves: &[(TestId, LoopId)], cause: O
         }
     }
     let list: Vec<String> = tests.iter().map(|(test, to)| format!("{test} to {}", to.as_str().unwrap_or_default())).collect();
-    let message = format!("{from} is dead; its tests were handed on: {}", list.join(", "));
+    let message = format!("{why}; its tests were handed on: {}", list.join(", "));
     tracing::info!("{message}");
     tx.raise_alert(&NewAlert {
         fingerprint,
@@ -140,7 +158,7 @@ fn hand_on(tx: &WriteTx<'_>, from: &LoopId, moves: &[(TestId, LoopId)], cause: O
         alert_type: AlertType::Resource,
         source: "pm".to_owned(),
         message,
-        context: json!({ "kind": "reassigned", "loop_id": from, "tests": tests }),
+        context: json!({ "kind": kind, "loop_id": from, "tests": tests }),
         event_id: cause.cloned(),
     })?;
     Ok(())

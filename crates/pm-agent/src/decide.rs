@@ -1,24 +1,27 @@
 //! The judgement: a pure function of settings and snapshot.
 //!
 //! The order within a pass: conflicts that are over let their losers go; answers, time limits and questions that have
-//! become idle are settled; new conflicts are settled; new questions are asked; lost queues are handed on; pauses of pm's
+//! become idle are settled; new conflicts are settled; new questions are asked; lost queues are handed on, overloaded ones shared; pauses of pm's
 //! own that have no cause left are lifted; the human is notified. Each step sees what those before it have decided.
 
 mod answers;
 mod conflicts;
+mod failures;
 mod lost;
 mod questions;
+mod share;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
-use coord_db::{Config, DecisionId, EventId, LoopId, NewDecision, RequestStatus, Test, TestId, TestStatus};
+use coord_db::{Config, DecisionId, EventId, LoopId, NewDecision, RequestStatus, Test, TestId, TestStatus, Timestamp};
 use serde_json::{Value, json};
 use supervisor::{Inbound, Plan};
 
 use crate::snapshot::{PmSnapshot, Unnotified, is_own, loops_of};
 
+pub(crate) use failures::SYSTEM;
 pub(crate) use questions::budget_fingerprint;
 
 /// Who goes first on a file, and who waits for which test of theirs.
@@ -139,15 +142,33 @@ pub enum Act {
         /// In words.
         reason: String,
     },
+    /// Keeps a pending test from being tried before a moment, or lets it be tried again.
+    HoldTest {
+        /// Which.
+        test: TestId,
+        /// Not before this.
+        until: Timestamp,
+    },
+    /// Tells the human of an error of the system.
+    TellOfSystem {
+        /// What.
+        message: String,
+        /// Which test it hit.
+        test: TestId,
+    },
     /// Lets a test run without the one that it waits for.
     ClearDependency {
         /// Which.
         test: TestId,
     },
-    /// Hands a lost loop's tests on, and tells the human.
+    /// Hands a lost or overloaded loop's tests on, and tells the human.
     HandOn {
-        /// The lost loop.
+        /// The lost or overloaded loop.
         from: LoopId,
+        /// `reassigned` or `shared`: what names the alert.
+        kind: &'static str,
+        /// In a sentence.
+        why: String,
         /// Which test goes to whom.
         moves: Vec<(TestId, LoopId)>,
     },
@@ -223,7 +244,10 @@ impl Work<'_> {
 
     /// True while pm itself has a reason to keep a loop from working.
     fn held(&self, id: &LoopId) -> bool {
-        self.newly_held.contains(id) || self.lost_a_conflict(id) || self.held_by_budget(id)
+        self.newly_held.contains(id)
+            || self.lost_a_conflict(id)
+            || self.held_by_budget(id)
+            || failures::short_of_resources(self, id).is_some()
     }
 
     fn lost_a_conflict(&self, id: &LoopId) -> bool {
@@ -237,7 +261,7 @@ impl Work<'_> {
         self.at.stopped_by_budget.contains(id)
             || self.at.decisions.iter().any(|decision| {
                 is_own(decision)
-                    && decision.decision_type == "budget"
+                    && matches!(decision.decision_type.as_str(), "budget" | SYSTEM)
                     && !self.settled.contains(&decision.id)
                     && loops_of(&decision.context).contains(id)
             })
@@ -296,7 +320,9 @@ pub fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
     answers::settle(&mut work);
     conflicts::judge(&mut work);
     questions::ask(&mut work);
+    failures::handle(&mut work);
     lost::hand_on(&mut work);
+    share::share(&mut work);
     conflicts::lift_idle_pauses(&mut work);
     notify(&mut work);
     work.plan

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    Alert, ChangeRequest, Config, Conflict, Decision, EventFilter, EventId, HealthStatus, Knowledge, Loop, LoopId,
-    LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId, Timestamp,
+    Alert, ChangeRequest, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HealthStatus, Knowledge, Loop,
+    LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId, Timestamp,
 };
 use serde_json::Value;
 use supervisor::Inbound;
@@ -13,6 +13,8 @@ use crate::perform::OPERATION;
 
 /// Questions asked in one pass because of rows alone.
 pub const MOST_QUESTIONS: usize = 20;
+/// Failed tests that one pass looks at.
+const MOST_FAILURES: usize = 100;
 /// Notify commands that run at a time.
 pub const MOST_NOTIFYING: usize = 4;
 /// How far back a decision that was settled by another hand is looked for.
@@ -36,6 +38,27 @@ pub struct OwnPause {
     pub row: Pause,
     /// It has been lifted already, and the loop has yet to take notice.
     pub lifted: bool,
+}
+
+/// A pending test whose last attempt failed for a reason that is pm's to handle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The test.
+    pub test: Test,
+    /// The event that said so.
+    pub event: Option<EventId>,
+    /// The human has been asked something about this attempt.
+    pub asked: bool,
+    /// pm has had the loop pause since this attempt.
+    pub paused: bool,
+}
+
+impl Failure {
+    /// When the attempt began.
+    #[must_use]
+    pub fn attempted(&self) -> Timestamp {
+        self.test.last_attempt_at.unwrap_or(self.test.created_at)
+    }
 }
 
 /// What the human has yet to be notified of.
@@ -78,8 +101,14 @@ pub struct PmSnapshot {
     pub blocked_by: BTreeMap<TestId, EventId>,
     /// Pending tests whose dependency cannot pass by itself.
     pub stalled: Vec<Test>,
+    /// Pending tests whose last attempt failed for a reason that is pm's to handle.
+    pub failures: Vec<Failure>,
     /// The pending tests of loops that have been dead for long, or that a lost-loop question is open for.
     pub queues: BTreeMap<LoopId, Vec<Test>>,
+    /// Running loops that have had nothing to do for a while.
+    pub idle: BTreeSet<LoopId>,
+    /// The queues of running loops with too much waiting; read only where a loop is idle.
+    pub overloaded: BTreeMap<LoopId, Vec<Test>>,
     /// Pauses of pm's own.
     pub own_pauses: Vec<OwnPause>,
     /// Loops on which any pause stands.
@@ -125,7 +154,10 @@ impl PmSnapshot {
             blocked: Vec::new(),
             blocked_by: BTreeMap::new(),
             stalled: Vec::new(),
+            failures: Vec::new(),
             queues: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            overloaded: BTreeMap::new(),
             own_pauses: Vec::new(),
             paused: BTreeSet::new(),
             deaths: BTreeMap::new(),
@@ -237,6 +269,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
         }
     }
     load_conflicts(tx, &mut snapshot, &mut named)?;
+    snapshot.alerts = tx.open_alerts_of("pm")?;
     snapshot.decisions = tx.decisions(true)?;
     snapshot.settled_elsewhere = tx.unannounced_decisions(snapshot.now.plus_seconds(-ANNOUNCE_SECONDS), MOST_QUESTIONS)?;
     for decision in snapshot.decisions.iter().chain(&snapshot.settled_elsewhere).filter(|decision| is_own(decision)) {
@@ -261,6 +294,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
             named.matters.insert(about_test(dependency.as_str()));
         }
     }
+    load_failures(tx, &mut snapshot, &mut named)?;
     for test in named.dependents_of {
         let dependents = tx.dependents(&test)?.into_iter().map(|test| test.id).collect();
         snapshot.dependents.insert(test, dependents);
@@ -293,10 +327,33 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
         }
     }
     load_pauses(tx, &mut snapshot)?;
-    snapshot.alerts = tx.open_alerts_of("pm")?;
     load_unnotified(config, tx, &mut snapshot)?;
     snapshot.inbox = inbox;
     Ok(snapshot)
+}
+
+fn load_failures(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot, named: &mut Named) -> Result<()> {
+    let asking = snapshot.alerts.iter().any(|alert| alert.fingerprint.as_deref() == Some(crate::decide::SYSTEM));
+    let tests = tx.tests_that_failed(MOST_FAILURES)?;
+    if asking || tests.iter().any(|test| test.error_category == Some(ErrorCategory::System)) {
+        named.matters.insert(crate::decide::SYSTEM.to_owned());
+    }
+    for test in tests {
+        let attempted = test.last_attempt_at.unwrap_or(test.created_at);
+        let filter = EventFilter {
+            event_type: Some("test_failed".to_owned()),
+            test_id: Some(test.id.to_string()),
+            limit: Some(1),
+            ..EventFilter::default()
+        };
+        let event = tx.events(&filter)?.pop().map(|event| event.id);
+        let asked = tx.asked_about_test_since(&test.id, attempted)?;
+        let paused = test.error_category == Some(ErrorCategory::Resource)
+            && tx.newest_event_for_loop("pause_requested", "pm", test.loop_id.as_str(), attempted)?.is_some();
+        named.matters.insert(about_test(test.id.as_str()));
+        snapshot.failures.push(Failure { test, event, asked, paused });
+    }
+    Ok(())
 }
 
 fn load_conflicts(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot, named: &mut Named) -> Result<()> {
@@ -356,7 +413,8 @@ fn load_lost(
     if compare || !snapshot.conflicts.is_empty() || !snapshot.queues.is_empty() {
         snapshot.progress = tx.loop_progress()?.into_iter().map(|row| (row.loop_id.clone(), row)).collect();
     }
-    if !snapshot.queues.is_empty() {
+    load_load(config, tx, snapshot)?;
+    if !snapshot.queues.is_empty() || !snapshot.overloaded.is_empty() {
         let (degraded, dead) = (config.heartbeat.degraded_seconds, config.heartbeat.dead_seconds);
         for component in tx.components()? {
             let verdict = component.verdict(snapshot.now, degraded, dead);
@@ -367,6 +425,35 @@ fn load_lost(
             }
         }
     }
+    Ok(())
+}
+
+/// Who has nothing to do, and who too much.
+fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
+    let Ok(most) = usize::try_from(config.pm.overloaded_tests) else { return Ok(()) };
+    if most == 0 {
+        return Ok(());
+    }
+    let busy = |id: &LoopId| snapshot.in_hand.contains_key(id);
+    let running = || snapshot.loops.values().filter(|row| row.status == LoopStatus::Running);
+    let mut idle = BTreeSet::new();
+    for row in running().filter(|row| !busy(&row.id) && lost_at(config, row) <= snapshot.now) {
+        if tx.queue_of(&row.id)?.is_empty() {
+            idle.insert(row.id.clone());
+        }
+    }
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let owners: BTreeSet<LoopId> = tx.resources()?.into_iter().map(|resource| resource.owner_loop).collect();
+    let mut overloaded = BTreeMap::new();
+    for row in running().filter(|row| busy(&row.id) && !owners.contains(&row.id)) {
+        let queue = tx.queue_of(&row.id)?;
+        if queue.len() > most {
+            overloaded.insert(row.id.clone(), queue);
+        }
+    }
+    (snapshot.idle, snapshot.overloaded) = (idle, overloaded);
     Ok(())
 }
 

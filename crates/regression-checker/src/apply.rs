@@ -1,9 +1,10 @@
 //! Carrying out one action in the transaction of the pass: intents are written down, matters that are over are closed.
 
-use coord_db::{EventFilter, EventId, Payload, Result, WriteTx};
+use coord_db::{AlertType, EventFilter, EventId, NewAlert, Payload, Result, Severity, WriteTx};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::decide::Action;
+use crate::decide::{Action, UNCHECKED};
 use crate::notes::{BISECT, CHECK_HEAD, Found};
 use crate::{BisectNotes, ID, record};
 
@@ -23,6 +24,18 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
                 let notes = BisectNotes::of(&row);
                 record::settle(tx, row, notes, &Found::Unknown { why: why.clone(), suspects: Vec::new() })?;
             }
+        }
+        Action::TellUnchecked(message) => {
+            tracing::info!("{message}");
+            tx.raise_alert(&NewAlert {
+                fingerprint: UNCHECKED.to_owned(),
+                severity: Severity::Info,
+                alert_type: AlertType::Regression,
+                source: ID.to_owned(),
+                message: message.clone(),
+                context: json!({"kind": UNCHECKED}),
+                event_id: None,
+            })?;
         }
         Action::CloseAlert { fingerprint, why } => {
             tracing::info!(fingerprint, why, "closing an alert");

@@ -34,6 +34,8 @@ pub enum Action {
         /// Why.
         why: String,
     },
+    /// Say what is not re-run.
+    TellUnchecked(String),
     /// The cause of an alert is gone.
     CloseAlert {
         /// Which.
@@ -53,6 +55,9 @@ pub(crate) fn about_check(kind: &str, check: &str) -> String {
     format!("{kind}:{check}")
 }
 
+/// The fingerprint of the alert about what is not re-run.
+pub(crate) const UNCHECKED: &str = "unchecked";
+
 /// The kinds of alerts about a check.
 pub(crate) const CHECK_ERROR: &str = "check_error";
 pub(crate) const FLAKY: &str = "flaky";
@@ -63,6 +68,13 @@ pub(crate) const CHECK_FAILS: &str = "check_fails";
 pub fn decide(config: &Config, at: &RegressionSnapshot) -> Plan<Action> {
     let mut plan = Plan::default();
     close_alerts(config, at, &mut plan);
+    match (&at.unchecked, &at.unchecked_said) {
+        (Some(now), said) if said.as_ref() != Some(now) => plan.act(Action::TellUnchecked(now.clone())),
+        (None, Some(_)) => {
+            plan.act(Action::CloseAlert { fingerprint: UNCHECKED.to_owned(), why: "everything that had passed is re-run" });
+        }
+        _ => {}
+    }
     for row in at.open.iter().filter(|row| is_suspicion(row)) {
         if baseline_check(config, &row.check).is_none() {
             let why = format!("check {:?} is no baseline check of the config (any more)", row.check);

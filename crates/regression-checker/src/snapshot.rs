@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
 
+use crate::decide::UNCHECKED;
 use crate::{BisectNotes, ID, Observation, baseline_checks};
 
 /// How a check fared at the head.
@@ -53,6 +54,10 @@ pub struct RegressionSnapshot {
     pub open: Vec<OpenRegression>,
     /// Fingerprints of own alerts that are open.
     pub alerts: Vec<String>,
+    /// What is not re-run, in a sentence.
+    pub unchecked: Option<String>,
+    /// What was said of that last and still stands.
+    pub unchecked_said: Option<String>,
     /// Something is being performed.
     pub busy: bool,
 }
@@ -69,6 +74,8 @@ impl RegressionSnapshot {
             last_check_at: None,
             open: Vec::new(),
             alerts: Vec::new(),
+            unchecked: None,
+            unchecked_said: None,
             busy: false,
         }
     }
@@ -109,7 +116,42 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
             round_at: notes.at,
         });
     }
-    snapshot.alerts = tx.open_alerts_of(ID)?.into_iter().filter_map(|alert| alert.fingerprint).collect();
+    for alert in tx.open_alerts_of(ID)? {
+        if alert.fingerprint.as_deref() == Some(UNCHECKED) {
+            snapshot.unchecked_said = Some(alert.message);
+        } else {
+            snapshot.alerts.extend(alert.fingerprint);
+        }
+    }
+    snapshot.unchecked = unchecked(config, tx)?;
     snapshot.busy = !tx.open_journal(ID)?.is_empty();
     Ok(snapshot)
+}
+
+/// So many of the tests that are not re-run are named.
+const NAMED: usize = 5;
+
+/// What had passed and is not re-run, because no check is for it.
+fn unchecked(config: &Config, tx: &ReadTx<'_>) -> Result<Option<String>> {
+    if baseline_checks(config).any(|check| check.categories.is_empty()) {
+        return Ok(None);
+    }
+    let covered: Vec<String> = baseline_checks(config).flat_map(|check| check.categories.clone()).collect();
+    let (count, first) = tx.baseline_tests_beyond(&covered, NAMED)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let names = first.iter().map(TestId::as_str).collect::<Vec<_>>().join(", ");
+    let more = if usize::try_from(count).is_ok_and(|count| count > NAMED) { " and others" } else { "" };
+    let gate_only: Vec<&str> =
+        config.gate.check.iter().filter(|check| !check.baseline).map(|check| check.name.as_str()).collect();
+    let gate_only = if gate_only.is_empty() {
+        String::new()
+    } else {
+        format!(" (run only when work lands, by baseline = false: {})", gate_only.join(", "))
+    };
+    Ok(Some(format!(
+        "not re-run when the integration branch moves, although they had passed, are {count} tests that no check with \
+         baseline = true is for{gate_only}: {names}{more}"
+    )))
 }

@@ -267,8 +267,16 @@ fn categories_choose_the_checks() {
     world.commit("other", "ok", "");
     world.once();
     assert_eq!(world.sql("SELECT count(*) FROM check_runs"), "0");
+    let unchecked = "SELECT severity, message FROM alerts WHERE fingerprint = 'unchecked' AND closed_at IS NULL";
+    assert_eq!(
+        world.sql(unchecked),
+        "info|not re-run when the integration branch moves, although they had passed, are 1 tests that no check with \
+         baseline = true is for (run only when work lands, by baseline = false: never): t1"
+    );
+    world.once();
     world.sql("UPDATE tests SET category = 'docs'");
     world.once();
+    assert_eq!(world.sql(unchecked), "", "it says so until it is checked");
     assert_eq!(world.sql("SELECT outcome FROM check_runs"), "fail");
     assert_eq!(world.events("regression_detected").len(), 1);
 }

@@ -14,7 +14,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::{CommandLine, Look, Supervisor, Waker, look, pass, pass_carefully};
+use crate::{CommandLine, Look, Supervisor, Waker, config_fingerprint, look, pass, pass_carefully, reload};
 
 /// Runs a supervisor until it is told to stop, or, with `--once`, until nothing is due.
 pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
@@ -118,6 +118,7 @@ impl<S: Supervisor> Process<S> {
         let (db, unclean) = loop {
             let started = Database::open(&path, &config.open_options()).and_then(|db| {
                 let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
+                db.write(|tx| tx.close_alert(&config_fingerprint(S::ID)))?;
                 Ok((db, unclean))
             });
             match started {
@@ -324,14 +325,18 @@ impl<S: Supervisor> Process<S> {
         self.performing.remove(&entry.id);
     }
 
+    /// Takes new settings without a restart. Broken ones are refused, and the old ones stay.
     fn reload(&mut self) {
-        match Config::load(&self.path, self.line.config.as_deref()) {
-            Ok(config) => {
-                self.supervisor.configure(Arc::new(config));
-                tracing::info!("read the settings again");
+        let Some(config) = reload(&self.db, &self.path, self.line.config.as_deref(), S::ID, |_| Ok(())) else { return };
+        let (old, new) = (self.supervisor.config().open_options(), config.open_options());
+        if (old.durability, old.busy_deadline) != (new.durability, new.busy_deadline) {
+            match Database::open(&self.path, &new) {
+                Ok(db) => (self.db, self.version) = (db, 0),
+                Err(error) => tracing::warn!(%error, "[database] holds only from the next start"),
             }
-            Err(error) => tracing::error!(%error, "keeping the settings as they were"),
         }
+        self.supervisor.configure(Arc::new(config));
+        self.next_beat = Instant::now();
     }
 
     async fn stop(mut self, reason: &str) {

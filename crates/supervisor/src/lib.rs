@@ -13,10 +13,12 @@ mod daemon;
 pub mod exit;
 mod log;
 mod pass;
+mod reload;
 
 pub use command_line::{CommandLine, LogFormat, main};
 pub use log::set_up as set_up_log;
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
+pub use reload::{config_fingerprint, reload};
 
 use std::future::Future;
 use std::path::Path;

@@ -430,14 +430,15 @@ fn cycles_break(world: &World) -> Vec<Overdue> {
 }
 
 fn dead_hold_nothing(world: &World) -> Vec<Overdue> {
-    let (loops, components) = world.read(|tx| Ok((tx.loops()?, tx.components()?)));
+    let (loops, components, slept) = world.read(|tx| Ok((tx.loops()?, tx.components()?, tx.clock_changes()?)));
     let mut overdue = Vec::new();
     for row in loops {
         let Some(pid) = row.pid else { continue };
         let beat =
             components.iter().find(|health| health.component == row.id.as_str()).and_then(|health| health.last_heartbeat);
         let dead = world.config.heartbeat.dead_seconds;
-        let silent = beat.is_some_and(|beat| world.now().seconds_since(beat) > dead);
+        // Time that the machine slept counts against nobody.
+        let silent = beat.is_some_and(|beat| coord_db::silent_millis(world.now(), beat, &slept) > dead * 1000);
         if world.lives(Some(pid)) && !silent {
             continue;
         }

@@ -43,6 +43,23 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Refs of a loop that are of no use any more: made before a moment, for a test that has passed since. Oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn checkpoints_past_their_time(&self, loop_id: &LoopId, before: Timestamp, most: usize) -> Result<Vec<Checkpoint>> {
+        self.query(
+            select!(
+                Checkpoint,
+                "FROM checkpoints WHERE deleted_at IS NULL AND loop_id = ?1 AND created_at < ?2 AND git_ref LIKE 'refs/coding-loops/%'
+                   AND EXISTS (SELECT 1 FROM tests AS t WHERE t.id = checkpoints.test_id AND t.status = 'passed')
+                 ORDER BY created_at, id LIMIT ?3"
+            ),
+            rusqlite::params![loop_id, before, most as i64],
+            Checkpoint::from_row,
+        )
+    }
+
     /// One checkpoint.
     ///
     /// # Errors

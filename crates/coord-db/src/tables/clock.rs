@@ -5,11 +5,34 @@ use crate::{ReadTx, Result, Timestamp, WriteTx};
 
 /// A lease that ran out while the machine slept is not taken from its holder for so long.
 pub(crate) const GRACE_SECONDS: i64 = 30;
+/// What was seen of the clocks is of use to nobody after this.
+const KEPT_SECONDS: i64 = 30 * 24 * 3600;
 /// Differences below this are the clocks' own drift and our own slowness.
 const TOLERANCE_MILLIS: i64 = 2_000;
 
 row! {
     ClockRow { boot_id: String, suspended_ms: i64, wall_ms: i64, boot_ms: i64, grace_until: Option<Timestamp> }
+}
+
+row! {
+    /// That the machine slept, or that its clock was set, as it was seen.
+    ClockChangeSeen { seen_at: Timestamp, millis: i64 }
+}
+
+/// For how many milliseconds something has been silent that was last heard of at `beat`: time that the machine slept, or that
+/// its clock leapt over, counts against nobody.
+#[must_use]
+pub fn silent_millis(now: Timestamp, beat: Timestamp, changes: &[ClockChangeSeen]) -> i64 {
+    if beat > now {
+        // From before the clock was set back: as long ago as that at least.
+        let back =
+            changes.iter().filter(|change| change.millis < 0 && change.seen_at <= now).map(|change| change.seen_at).max();
+        return back.map_or(0, |seen| now.millis_since(seen));
+    }
+    let after = changes.iter().filter(|change| change.millis > 0 && change.seen_at > beat && change.seen_at <= now);
+    // One that beat between the wake-up and its being seen must not gain more than that.
+    let leapt: i64 = after.map(|change| change.millis.min(change.seen_at.millis_since(beat))).sum();
+    (now.millis_since(beat) - leapt).max(0)
 }
 
 /// What has happened to the clocks since somebody looked last.
@@ -68,6 +91,14 @@ impl ReadTx<'_> {
         Ok(unseen || row.grace_until.is_some_and(|until| self.now() < until && self.now().plus_seconds(600) > until))
     }
 
+    /// The sleeps and jumps that were seen of late, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn clock_changes(&self) -> Result<Vec<ClockChangeSeen>> {
+        self.query(select!(ClockChangeSeen, "FROM clock_changes ORDER BY seen_at"), [], ClockChangeSeen::from_row)
+    }
+
     /// Until when the grace after a suspend or jump lasts, if it does.
     ///
     /// # Errors
@@ -93,6 +124,15 @@ impl WriteTx<'_> {
             ClockChange::Rebooted => None,
             ClockChange::None => row.and_then(|row| row.grace_until).filter(|until| *until > self.now()),
         };
+        if let ClockChange::Suspended(millis) | ClockChange::Jumped(millis) = change {
+            self.execute(
+                "INSERT INTO clock_changes (seen_at, millis) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET millis = millis + excluded.millis",
+                rusqlite::params![self.now(), millis],
+            )?;
+            let old = self.now().plus_seconds(-KEPT_SECONDS);
+            self.execute("DELETE FROM clock_changes WHERE seen_at < ?1", [old])?;
+        }
         self.execute(
             "INSERT OR REPLACE INTO clock (id, boot_id, suspended_ms, wall_ms, boot_ms, grace_until) VALUES (1, ?1, ?2, ?3, ?4, ?5)",
             rusqlite::params![

@@ -60,6 +60,16 @@ impl ReadTx<'_> {
         self.query_opt(select!(Component, "FROM component_health WHERE component = ?1"), [id], Component::from_row)
     }
 
+    /// True while a supervisor does its work, as far as its beats tell: healthy, or silent only since the machine slept.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_at_its_post(&self, id: &str, degraded_seconds: i64, dead_seconds: i64) -> Result<bool> {
+        let Some(row) = self.component(id)? else { return Ok(false) };
+        Ok(row.verdict(self.now(), degraded_seconds, dead_seconds) == HealthStatus::Healthy
+            || row.status == HealthStatus::Healthy && self.in_clock_grace()?)
+    }
+
     /// The process that runs as this component, unless it is proven gone, silent for long, or the asker itself.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Files that two loops have both changed, and who was let go first.
 
-use crate::{EventId, LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
+use crate::{Event, EventId, LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
 
 row! {
     /// One conflict. `loop_a` is the smaller id.
@@ -21,6 +21,42 @@ impl ReadTx<'_> {
             select!(Conflict, "FROM conflicts WHERE ?1 = 0 OR resolved_at IS NULL ORDER BY detected_at, id"),
             [open_only],
             Conflict::from_row,
+        )
+    }
+
+    /// What was said of conflicts of this loop not before `since`, and pm has not taken; oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn conflicts_without_pm(&self, loop_id: &LoopId, since: Timestamp) -> Result<Vec<Event>> {
+        let mut said = self.query(
+            select!(
+                Event,
+                "FROM events WHERE event_type = 'file_conflict' AND timestamp >= ?2
+                   AND ?1 IN (json_extract(payload, '$.loop_a'), json_extract(payload, '$.loop_b')) ORDER BY rowid"
+            ),
+            rusqlite::params![loop_id, since],
+            Event::from_row,
+        )?;
+        let mut failed = Ok(());
+        said.retain(|event| {
+            self.waits_for("pm", &event.id).unwrap_or_else(|error| {
+                failed = Err(error);
+                false
+            })
+        });
+        failed.map(|()| said)
+    }
+
+    /// True while a subscriber has yet to take an event.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn waits_for(&self, subscriber: &str, event: &EventId) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE event_id = ?2 AND status = 'pending'
+               AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1))",
+            rusqlite::params![subscriber, event],
         )
     }
 }

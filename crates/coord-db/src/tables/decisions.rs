@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::payload::{DecisionNeeded, DecisionOption, DecisionResolved, HumanMessage};
-use crate::{ActorId, DecisionId, DecisionStatus, Error, Event, EventId, NewEvent, ReadTx, Result, Timestamp, WriteTx};
+use crate::{ActorId, DecisionId, DecisionStatus, Error, Event, EventId, NewEvent, ReadTx, Result, TestId, Timestamp, WriteTx};
 
 row! {
     /// A decision.
@@ -160,6 +160,21 @@ impl ReadTx<'_> {
              ORDER BY l.value",
             [],
             |row| row.get(0),
+        )
+    }
+
+    /// True if the human has been asked anything that names this test, or has answered such a question, not before a moment.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn asked_about_test_since(&self, test: &TestId, since: Timestamp) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM decisions WHERE fingerprint = 'test:' || ?1 AND decision_type <> 'stuck'
+                              AND coalesce(decided_at, requested_at) >= ?2)
+                 OR EXISTS (SELECT 1 FROM decisions
+                            WHERE fingerprint >= 'protected:' || ?1 || ':' AND fingerprint < 'protected:' || ?1 || ';'
+                              AND coalesce(decided_at, requested_at) >= ?2)",
+            rusqlite::params![test, since],
         )
     }
 

@@ -76,7 +76,7 @@ pub use archive::{Archive, Archived, Archiver, archive_path};
 pub use change_requests::ChangeRequest;
 pub use check::Problem;
 pub use checkpoints::{Checkpoint, NewCheckpoint};
-pub use clock::ClockChange;
+pub use clock::{ClockChange, ClockChangeSeen, silent_millis};
 pub use components::Component;
 pub use conflicts::Conflict;
 pub use deadlocks::{Deadlock, NewDeadlock};

@@ -98,6 +98,26 @@ impl ReadTx<'_> {
         )
     }
 
+    /// How many tests have a baseline but are of none of these categories, and the first few of them, by id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn baseline_tests_beyond(&self, categories: &[String], first: usize) -> Result<(i64, Vec<TestId>)> {
+        let categories = json(&categories);
+        let count = self.value(
+            "SELECT count(*) FROM tests AS t WHERE t.category NOT IN (SELECT value FROM json_each(?1))
+               AND EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = t.id)",
+            [&categories],
+        )?;
+        let ids = self.query(
+            "SELECT t.id FROM tests AS t WHERE t.category NOT IN (SELECT value FROM json_each(?1))
+               AND EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = t.id) ORDER BY t.id LIMIT ?2",
+            rusqlite::params![categories, i64::try_from(first).unwrap_or(i64::MAX)],
+            |row| row.get(0),
+        )?;
+        Ok((count, ids))
+    }
+
     /// The newest so many commits at which a test passed, newest first.
     ///
     /// # Errors

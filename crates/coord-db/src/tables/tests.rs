@@ -161,6 +161,23 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Pending tests whose last attempt failed by the fault of the specification, the system, a resource, a dependency or for
+    /// want of a human, by id. At most so many.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn tests_that_failed(&self, most: usize) -> Result<Vec<Test>> {
+        self.query(
+            select!(
+                Test,
+                "FROM tests WHERE error_category IN ('spec', 'human', 'system', 'resource', 'dependency')
+                   AND +status = 'pending' ORDER BY id LIMIT ?1"
+            ),
+            [most as i64],
+            Test::from_row,
+        )
+    }
+
     /// All tests in progress, by id.
     ///
     /// # Errors
@@ -266,9 +283,26 @@ impl ReadTx<'_> {
     }
 }
 
-/// How long a given-back attempt waits before it is tried again: 5 s, doubling, at most 5 minutes.
-fn back_off_seconds(give_backs: i64) -> i64 {
-    5_i64.saturating_mul(1 << give_backs.clamp(0, 6)).min(300)
+/// How long a given-back attempt waits before it is tried again: 5 s, doubling, at most 5 minutes. What has run out (a rate
+/// limit, a quota) is not there again in seconds: 30 s, doubling, at most half an hour.
+fn back_off_seconds(category: Option<ErrorCategory>, give_backs: i64) -> i64 {
+    match category {
+        Some(ErrorCategory::Resource) => 30_i64.saturating_mul(1 << give_backs.clamp(0, 6)).min(1800),
+        _ => 5_i64.saturating_mul(1 << give_backs.clamp(0, 6)).min(300),
+    }
+}
+
+impl Test {
+    /// For how long its given-back attempts have waited altogether, at least.
+    #[must_use]
+    pub fn backed_off_seconds(&self) -> i64 {
+        let (rungs, rest) = (self.give_backs.clamp(0, 7), (self.give_backs - 7).max(0));
+        let last = back_off_seconds(self.error_category, 7);
+        (0..rungs)
+            .map(|rung| back_off_seconds(self.error_category, rung))
+            .sum::<i64>()
+            .saturating_add(rest.saturating_mul(last))
+    }
 }
 
 impl WriteTx<'_> {
@@ -504,7 +538,7 @@ impl WriteTx<'_> {
         } else {
             TestStatus::Pending
         };
-        let not_before = given_back.then(|| self.now().plus_seconds(back_off_seconds(test.give_backs)));
+        let not_before = given_back.then(|| self.now().plus_seconds(back_off_seconds(Some(attempt.category), test.give_backs)));
         let last_result = if status == TestStatus::Blocked { LastResult::Blocked } else { LastResult::Fail };
         self.execute(
             "UPDATE tests SET status = ?2, last_result = CASE WHEN ?3 THEN last_result ELSE ?4 END, last_error = ?5, error_category = ?6,

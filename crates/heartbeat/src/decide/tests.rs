@@ -49,6 +49,7 @@ fn beating(millis: i64) -> Subject {
         loop_row: Some(loop_row("loop-1", LoopStatus::Running, Some(7))),
         liveness: Some(Liveness::Alive),
         alert: None,
+        leftover: None,
     }
 }
 
@@ -85,11 +86,14 @@ fn world(subject: Subject) -> HeartbeatSnapshot {
     HeartbeatSnapshot {
         now: NOW,
         clock_change: ClockChange::None,
+        clock_changes: Vec::new(),
         clock_seen_at: Some(NOW),
         in_grace: false,
         grace_until: None,
         subjects: vec![subject],
         orphan_alerts: Vec::new(),
+        open_operations: Vec::new(),
+        operation_alerts: Vec::new(),
         expired: Vec::new(),
         next_expiry: None,
         abandoned_tests: Vec::new(),
@@ -302,4 +306,26 @@ fn requests_go_with_their_loop_or_a_while_after_their_time() {
     assert_eq!(plan(&snapshot).actions, [Action::WithdrawRequest(old), Action::WithdrawRequest(unknown)]);
     snapshot.subjects[0].loop_row.as_mut().unwrap().status = LoopStatus::Error;
     assert_eq!(plan(&snapshot).actions.len(), 3);
+}
+
+#[test]
+fn time_slept_is_subtracted_for_each_component() {
+    let asleep = |beat: i64, seen: i64, millis: i64| {
+        let mut snapshot = world(beating(beat));
+        snapshot.clock_changes = vec![coord_db::ClockChangeSeen { seen_at: ago(seen), millis }];
+        verdict(&HeartbeatConfig::default(), &snapshot, &snapshot.subjects[0])
+    };
+    let hour = 3_600_000;
+    // Silent for an hour and 40 s, of which an hour was slept: 40 s. One that beat after the wake-up gains nothing.
+    assert_eq!(asleep(hour + 40_000, 35_000, hour), Verdict::Healthy);
+    assert_eq!(asleep(hour + 70_000, 35_000, hour), Verdict::Degraded);
+    assert_eq!(asleep(hour + 300_000, 290_000, hour), Verdict::Silent);
+    assert_eq!(asleep(61_000, 62_000, hour), Verdict::Degraded);
+    // It beat after the wake-up and before that was seen: counted from the seeing.
+    assert_eq!(asleep(70_000, 65_000, hour), Verdict::Degraded);
+    assert_eq!(asleep(70_000, 55_000, hour), Verdict::Healthy);
+    // The clock was set back: a beat from before lies in the future, and counts as old as the jump.
+    assert_eq!(asleep(-hour, 59_000, -hour), Verdict::Healthy);
+    assert_eq!(asleep(-hour, 61_000, -hour), Verdict::Degraded);
+    assert_eq!(asleep(-hour, 301_000, -hour), Verdict::Silent);
 }

@@ -105,7 +105,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let blocked = test.filter(|test| counts_as_blocked(test) && test.status != TestStatus::InProgress);
             blocked.map(|test| Act::ResetTest { test: test.id.clone() }).into_iter().collect()
         }
-        ("blocked" | "stuck" | "dependency", "skip") => {
+        ("blocked" | "stuck" | "dependency" | "failure", "skip") => {
             let Some(test) = test.filter(|test| !matches!(test.status, TestStatus::Passed | TestStatus::Skipped)) else {
                 return Vec::new();
             };
@@ -143,6 +143,16 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             );
             vec![Act::RedoTest { test: redo.id.clone(), reason: reason.trim_end().to_owned() }]
         }
+        ("failure", "retry" | "leave") => {
+            let pending = test.filter(|test| test.status == TestStatus::Pending);
+            pending.map(|test| Act::HoldTest { test: test.id.clone(), until: work.at.now }).into_iter().collect()
+        }
+        ("system", "stop") => loops_of(context)
+            .into_iter()
+            .filter(|id| work.at.loops.contains_key(id))
+            // The pause becomes the human's own: only they lift it.
+            .map(|loop_id| Act::Pause { loop_id, reason: reason.clone(), by_human: true })
+            .collect(),
         ("budget", "continue") => {
             let mut then = Vec::new();
             for loop_id in loops_of(context) {
@@ -198,6 +208,13 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
                 Some(format!("test {} is {}", test.id, test.status))
             }
             _ => loop_id.filter(|id| !work.at.loops.contains_key(id)).map(|id| format!("loop {id} is not registered any more")),
+        },
+        "failure" => match (named_test, test) {
+            (Some(id), None) => Some(gone(id)),
+            (_, Some(test)) if !matches!(test.status, TestStatus::Pending | TestStatus::InProgress) => {
+                Some(format!("test {} is {}", test.id, test.status))
+            }
+            _ => None,
         },
         "dependency" => match (named_test, test) {
             (Some(id), None) => Some(gone(id)),

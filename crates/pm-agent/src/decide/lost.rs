@@ -50,12 +50,13 @@ pub(super) fn hand_on(work: &mut Work<'_>) {
             moves.extend(group.into_iter().map(|test| (test, taker.id.clone())));
         }
         moves.sort();
-        work.act(Act::HandOn { from: row.id.clone(), moves }, work.at.deaths.get(&row.id));
+        let why = format!("{} is dead", row.id);
+        work.act(Act::HandOn { from: row.id.clone(), kind: "reassigned", why, moves }, work.at.deaths.get(&row.id));
     }
 }
 
 /// A running loop that nothing keeps from working, and that somebody drives.
-fn can_take(work: &Work<'_>, row: &Loop) -> bool {
+pub(super) fn can_take(work: &Work<'_>, row: &Loop) -> bool {
     row.status == LoopStatus::Running
         && !work.at.paused.contains(&row.id)
         && !work.held(&row.id)

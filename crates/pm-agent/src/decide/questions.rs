@@ -11,16 +11,16 @@ use super::{Act, Work, counts_as_blocked, first_line};
 use crate::snapshot::{MOST_QUESTIONS, PmSnapshot, about_test, text_of};
 
 /// A question in the making.
-struct Question<'a> {
-    decision_type: &'a str,
-    fingerprint: String,
-    summary: String,
-    options: &'a [(&'a str, String)],
-    default: Option<&'a str>,
-    context: Value,
+pub(super) struct Question<'a> {
+    pub(super) decision_type: &'a str,
+    pub(super) fingerprint: String,
+    pub(super) summary: String,
+    pub(super) options: &'a [(&'a str, String)],
+    pub(super) default: Option<&'a str>,
+    pub(super) context: Value,
 }
 
-fn put(work: &mut Work<'_>, question: Question<'_>, cause: Option<&EventId>) -> bool {
+pub(super) fn put(work: &mut Work<'_>, question: Question<'_>, cause: Option<&EventId>) -> bool {
     // "pm" fits the grammar of ids.
     let Ok(pm) = "pm".parse::<ActorId>() else { return false };
     let mut context = question.context;

@@ -6,6 +6,8 @@ use coord_db::{
 use super::*;
 use crate::snapshot::{OpenConflict, OwnPause};
 
+mod failures;
+
 fn id<T: std::str::FromStr>(text: &str) -> T
 where
     T::Err: std::fmt::Debug,
@@ -227,8 +229,10 @@ fn word(act: &Act) -> String {
         Act::RedoTest { test, .. } => format!("redo {test}"),
         Act::SkipTest { test, .. } => format!("skip {test}"),
         Act::SkipQueue { loop_id, .. } => format!("skip queue of {loop_id}"),
+        Act::HoldTest { test, until } => format!("hold {test} until {}", until.seconds_since(at(0))),
+        Act::TellOfSystem { .. } => "tell of the system".to_owned(),
         Act::ClearDependency { test } => format!("free {test}"),
-        Act::HandOn { from, moves } => {
+        Act::HandOn { from, moves, .. } => {
             let moves: Vec<String> = moves.iter().map(|(test, to)| format!("{test}>{to}")).collect();
             format!("hand on {from}: {}", moves.join(" "))
         }

@@ -63,6 +63,7 @@ fn said(snapshot: &RegressionSnapshot) -> (Vec<String>, Option<i64>) {
         }
         Action::Bisect { steps } => format!("bisect {} round {} {}", steps.regression, steps.round, steps.hints.join(" ")),
         Action::GiveUp { regression, .. } => format!("give up {regression}"),
+        Action::TellUnchecked(message) => format!("say {message}"),
         Action::CloseAlert { fingerprint, .. } => format!("close {fingerprint}"),
     });
     (actions.collect(), plan.look_again_at.map(|again| again.seconds_since(NOW)))

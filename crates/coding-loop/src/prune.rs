@@ -1,0 +1,38 @@
+//! Refs past their time: what was saved of a test that has passed since is kept for `retention.saved_work_days`, and what has
+//! not landed for ever.
+
+use work_tree::RefExpectation;
+
+use crate::Result;
+use crate::context::Context;
+
+/// So many refs go at a time; the rest at the next start.
+const MOST_REFS: usize = 500;
+
+impl Context<'_> {
+    /// Deletes the loop's own refs that are past their time. Must be harmless: what cannot be deleted now stays.
+    pub(crate) fn prune_refs(&self) -> Result<()> {
+        let days = self.config.retention.saved_work_days.max(0);
+        let old = self.db.read(|tx| {
+            let before = tx.now().plus_seconds(-days.saturating_mul(24 * 3600));
+            tx.checkpoints_past_their_time(&self.loop_id, before, MOST_REFS)
+        })?;
+        let mut gone = 0;
+        for checkpoint in &old {
+            // The ref first: without its row nobody would look for it again.
+            match self.repository.delete_ref(&checkpoint.git_ref, &RefExpectation::Any) {
+                Ok(()) => {
+                    self.db.write_quietly(|tx| tx.delete_checkpoint(&checkpoint.id))?;
+                    gone += 1;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, git_ref = checkpoint.git_ref, "cannot delete a ref that is past its time")
+                }
+            }
+        }
+        if gone > 0 {
+            tracing::info!(refs = gone, days, "deleted refs of tests that passed long ago");
+        }
+        Ok(())
+    }
+}

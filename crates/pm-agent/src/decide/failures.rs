@@ -1,0 +1,181 @@
+//! What pm does about a failed attempt, by whose fault it was.
+//!
+//! transient: nothing; the test waits a while, longer each time, and is tried again. spec, human: the human is asked, and the
+//! test waits for the answer. resource: the loop pauses until it may be tried again. dependency: it waits, and after a while
+//! the human is asked. system: a first one may be a hiccup and is told; one that comes back, or that hits two loops, stops
+//! every loop and asks. All of it follows from the rows, so that a restart does nothing twice.
+
+use coord_db::{DecisionStatus, ErrorCategory, EventId, LoopId, Test};
+use serde_json::json;
+
+use super::questions::{Question, put};
+use super::{Act, Work, first_line};
+use crate::snapshot::{Failure, about_test};
+
+/// The question after which all loops wait.
+pub(crate) const SYSTEM: &str = "system";
+/// A test that has come back with an error of the system this often stops everyone.
+const PROVEN: i64 = 2;
+
+/// Until when a loop is kept from working because what it needs is used up.
+pub(super) fn short_of_resources<'a>(work: &Work<'a>, id: &LoopId) -> Option<&'a Test> {
+    let now = work.at.now;
+    let waiting = work.at.failures.iter().map(|failure| &failure.test).filter(|test| {
+        test.loop_id == *id
+            && test.error_category == Some(ErrorCategory::Resource)
+            && test.not_before.is_some_and(|until| until > now)
+    });
+    waiting.max_by_key(|test| test.not_before)
+}
+
+/// Acts on each failure that stands.
+pub(super) fn handle(work: &mut Work<'_>) {
+    let failures = &work.at.failures;
+    for failure in failures {
+        match failure.test.error_category {
+            Some(ErrorCategory::Spec | ErrorCategory::Human) => ask_about(work, failure),
+            Some(ErrorCategory::Resource) => pause(work, failure),
+            Some(ErrorCategory::Dependency) => wait_then_ask(work, failure),
+            _ => {}
+        }
+    }
+    system(work);
+}
+
+fn told(test: &Test) -> String {
+    first_line(test.last_error.as_deref().unwrap_or_default())
+}
+
+fn ask_about(work: &mut Work<'_>, failure: &Failure) {
+    let test = &failure.test;
+    if failure.asked || work.at.now < failure.attempted() {
+        return;
+    }
+    let what =
+        if test.error_category == Some(ErrorCategory::Spec) { "cannot be done as it is specified" } else { "needs a human" };
+    let options = [
+        ("retry", format!("{} tries it again as it is (edit its specification first if that is what is wrong)", test.loop_id)),
+        ("skip", "it is taken out of the queue; what depends on it keeps waiting".to_owned()),
+        ("leave", "the time limit's choice: it waits no longer and is tried again until its attempts are used up".to_owned()),
+    ];
+    let question = Question {
+        decision_type: "failure",
+        fingerprint: about_test(test.id.as_str()),
+        summary: format!(
+            "test {} of {} {what}, says attempt {} of {}: {}; it is not tried again before you answer or the time is over",
+            test.id,
+            test.loop_id,
+            test.attempts,
+            test.max_attempts,
+            told(test)
+        ),
+        options: &options,
+        default: Some("leave"),
+        context: json!({
+            "test_id": test.id, "loop_id": test.loop_id, "error_category": test.error_category, "last_error": test.last_error,
+        }),
+    };
+    let minutes = work.config.pm.decision_timeout_minutes.max(0);
+    if put(work, question, failure.event.as_ref()) {
+        let until = work.at.now.plus_seconds(minutes.saturating_mul(60));
+        work.act(Act::HoldTest { test: test.id.clone(), until }, failure.event.as_ref());
+    }
+}
+
+fn pause(work: &mut Work<'_>, failure: &Failure) {
+    let test = &failure.test;
+    let Some(until) = test.not_before.filter(|until| *until > work.at.now) else { return };
+    work.plan.look_again(until);
+    if failure.paused || work.at.running(&test.loop_id).is_none() || !work.newly_held.insert(test.loop_id.clone()) {
+        return;
+    }
+    let reason = format!(
+        "{} has run out of something that it needs ({}), so it pauses until test {} may be tried again at {until}",
+        test.loop_id,
+        told(test),
+        test.id
+    );
+    work.act(Act::Pause { loop_id: test.loop_id.clone(), reason, by_human: false }, failure.event.as_ref());
+}
+
+fn wait_then_ask(work: &mut Work<'_>, failure: &Failure) {
+    let test = &failure.test;
+    // The human is asked about a change request itself.
+    let requested = work.at.change_requests.iter().any(|request| request.requestor_loop == test.loop_id);
+    let waited = test.backed_off_seconds();
+    if failure.asked || requested || waited < work.config.pm.dependency_wait_minutes.saturating_mul(60) {
+        return;
+    }
+    let options = [
+        ("wait", "it is tried again now and then; this is what happens without an answer".to_owned()),
+        ("retry", format!("{} tries it again at once", test.loop_id)),
+        ("skip", "it is taken out of the queue; what depends on it keeps waiting".to_owned()),
+    ];
+    let question = Question {
+        decision_type: "failure",
+        fingerprint: about_test(test.id.as_str()),
+        summary: format!(
+            "test {} of {} waits for something outside of it and was tried {} times in {} minutes: {}",
+            test.id,
+            test.loop_id,
+            test.give_backs,
+            waited / 60,
+            told(test)
+        ),
+        options: &options,
+        default: Some("wait"),
+        context: json!({
+            "test_id": test.id, "loop_id": test.loop_id, "error_category": test.error_category, "last_error": test.last_error,
+        }),
+    };
+    put(work, question, failure.event.as_ref());
+}
+
+fn system(work: &mut Work<'_>) {
+    let last = work.at.questions.get(SYSTEM);
+    let open = last.is_some_and(|last| last.status == DecisionStatus::Pending && !work.settled.contains(&last.id));
+    let standing: Vec<&Failure> =
+        work.at.failures.iter().filter(|failure| failure.test.error_category == Some(ErrorCategory::System)).collect();
+    let Some(newest) = standing.iter().max_by_key(|failure| (failure.attempted(), &failure.test.id)) else {
+        if !open && work.at.alerts.iter().any(|alert| alert.fingerprint.as_deref() == Some(SYSTEM)) {
+            work.act(Act::CloseAlert { fingerprint: SYSTEM.to_owned() }, None);
+        }
+        return;
+    };
+    let cause: Option<EventId> = newest.event.clone();
+    let message =
+        format!("an error of the system stops test {} of {}: {}", newest.test.id, newest.test.loop_id, told(&newest.test));
+    let alert = work.at.alerts.iter().find(|alert| alert.fingerprint.as_deref() == Some(SYSTEM));
+    if alert.is_none_or(|alert| alert.message != message) {
+        work.act(Act::TellOfSystem { message: message.clone(), test: newest.test.id.clone() }, cause.as_ref());
+    }
+    // Since the last question about it, if there was one.
+    let since = last.map(|last| last.decided_at.unwrap_or(last.requested_at));
+    let fresh: Vec<&&Failure> =
+        standing.iter().filter(|failure| since.is_none_or(|since| failure.attempted() > since)).collect();
+    let several = fresh.iter().any(|failure| failure.test.loop_id != newest.test.loop_id);
+    if open || !(several || fresh.iter().any(|failure| failure.test.give_backs >= PROVEN)) {
+        return;
+    }
+    let loops: Vec<LoopId> = work.at.loops.keys().filter(|id| work.at.running(id).is_some()).cloned().collect();
+    let names = loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(", ");
+    let options = [
+        ("go_on", "all loops go on and try again; this is what happens without an answer".to_owned()),
+        ("stop", format!("{names} stay paused until you resume them")),
+    ];
+    let question = Question {
+        decision_type: SYSTEM,
+        fingerprint: SYSTEM.to_owned(),
+        summary: format!("{message}; it came back, so all loops are paused until you answer or the time is over"),
+        options: &options,
+        default: Some("go_on"),
+        context: json!({ "loops": loops, "test_id": newest.test.id, "loop_id": newest.test.loop_id, "last_error": newest.test.last_error }),
+    };
+    if put(work, question, cause.as_ref()) {
+        for loop_id in loops {
+            work.newly_held.insert(loop_id.clone());
+            let reason = format!("{message}; all loops wait for the human's answer");
+            work.act(Act::Pause { loop_id, reason, by_human: false }, cause.as_ref());
+        }
+    }
+}
