@@ -40,6 +40,8 @@ impl Supervisor for Heartbeat {
 
     const ID: &'static str = "heartbeat";
     const HAS_EFFECTS: bool = true;
+    // The processes that it is about do not outlive a power cut, and a death is to be handled at once.
+    const DURABLE_INTENTS: bool = false;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
         Self { config, watches: observe::Watches::default(), swept_at: None, keeper: keep::Keeper::default() }

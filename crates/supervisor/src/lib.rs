@@ -94,8 +94,10 @@ pub trait Supervisor: Sized + 'static {
 
     /// Its id in the data: as component, as subscriber and as source of events.
     const ID: &'static str;
-    /// True if passes write down effects as intent, which must outlive a power cut.
+    /// True if passes write down effects as intent.
     const HAS_EFFECTS: bool = false;
+    /// True if the intents must outlive a power cut; one about processes need not, as those do not either.
+    const DURABLE_INTENTS: bool = Self::HAS_EFFECTS;
 
     /// A supervisor with these settings, for this database.
     fn new(config: Arc<Config>, database: &Path) -> Self;

@@ -119,7 +119,7 @@ fn pass_over<S: Supervisor>(
         tx.acknowledge(S::ID, &taken)?;
         Ok::<_, coord_db::Error>((snapshot, outcome))
     };
-    let (snapshot, outcome) = if S::HAS_EFFECTS { db.write_durably(body)? } else { db.write(body)? };
+    let (snapshot, outcome) = if S::DURABLE_INTENTS { db.write_durably(body)? } else { db.write(body)? };
     supervisor.committed(&snapshot);
     Ok(outcome)
 }
