@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0006_archive.sql"),
     include_str!("../../../schema/migrations/0007_agent_outputs.sql"),
     include_str!("../../../schema/migrations/0008_journal.sql"),
+    include_str!("../../../schema/migrations/0009_foreign_hands.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
