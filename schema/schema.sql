@@ -822,5 +822,20 @@ BEGIN
   SELECT RAISE(ABORT, 'events are append-only: the id of an archived event stays taken');
 END;
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Foreign hands: events by their place
+
+-- A statement that replaces rows fires no delete trigger, and finds an event by its place (its rowid) as well as by its id.
+CREATE TRIGGER events_refuse_place BEFORE INSERT ON events
+WHEN NEW.rowid <> -1 AND EXISTS (SELECT 1 FROM events WHERE rowid = NEW.rowid)
+BEGIN
+  SELECT RAISE(ABORT, 'events are append-only: an event stands at this place');
+END;
+
+CREATE TRIGGER events_refuse_move BEFORE UPDATE OF rowid, oid, _rowid_ ON events
+BEGIN
+  SELECT RAISE(ABORT, 'events are append-only: their place does not change');
+END;
+
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 9;
+PRAGMA user_version = 10;

@@ -1,5 +1,7 @@
 //! Shared harness of the whole-system tests: where things are, and waiting for a fact with a bound.
 
+pub mod namespace;
+pub mod processes;
 pub mod simulation;
 pub mod traces;
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::first_look::{explain, first_look};
+use crate::row::{Column, Row};
 use crate::wake::Bell;
 use crate::{Clock, Error, Result, SystemClock, Timestamp, migrate};
 
@@ -56,6 +58,8 @@ const NOW_NAME: &str = "clock_now";
 pub struct Database {
     connection: Connection,
     path: Option<PathBuf>,
+    /// Device and inode of the file, as it was opened.
+    identity: Option<(u64, u64)>,
     bell: Option<Bell>,
     clock: Arc<dyn Clock>,
     durability: Durability,
@@ -188,6 +192,7 @@ impl Database {
         let clock = Arc::clone(&options.clock);
         connection.create_scalar_function(NOW_NAME, 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(clock.now().to_sql_text()))?;
         Ok(Self {
+            identity: path.as_deref().and_then(|path| std::fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino())),
             bell: path.as_deref().map(Bell::new),
             wal: Wal::new(path.as_deref()),
             connection,
@@ -201,6 +206,26 @@ impl Database {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Refuses once the path no longer names the file that is open here: what is written to it reaches nobody. Costs a look
+    /// at the folder; to be asked now and then by who lives long. Only closing makes sense afterwards, and leaves what lies
+    /// under the path alone.
+    ///
+    /// # Errors
+    /// [`Error::NoDatabase`] if the file was deleted, [`Error::NotOurs`] if another one was put in its place.
+    pub fn check_place(&self) -> Result<()> {
+        let (Some(path), Some(identity)) = (self.path(), self.identity) else { return Ok(()) };
+        let error = match std::fs::metadata(path) {
+            Ok(meta) if (meta.dev(), meta.ino()) != identity => {
+                Error::NotOurs { path: path.to_owned(), detail: "another file was put in its place".to_owned() }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
+            _ => return Ok(()),
+        };
+        // The last one to close deletes the `-wal`, by its name: it may be the new file's.
+        self.connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Err(error)
     }
 
     /// Where this database takes its time from.
@@ -275,6 +300,12 @@ impl Database {
         }
         self.wal.keep_small(&self.connection);
         Ok(value)
+    }
+
+    /// How many rows this connection has changed since it was opened.
+    #[must_use]
+    pub fn rows_changed(&self) -> u64 {
+        self.connection.total_changes()
     }
 
     fn begin_immediate(&self) -> Result<()> {
@@ -471,12 +502,12 @@ impl ReadTx<'_> {
         &self,
         sql: &str,
         parameters: impl rusqlite::Params,
-        map: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+        mut map: impl FnMut(&Row<'_, '_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
         #[cfg(test)]
         crate::plans::note(sql);
         let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map(parameters, map)?;
+        let rows = statement.query_map(parameters, |row| map(&Row(row)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -484,18 +515,18 @@ impl ReadTx<'_> {
         &self,
         sql: &str,
         parameters: impl rusqlite::Params,
-        map: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+        map: impl FnOnce(&Row<'_, '_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
         use rusqlite::OptionalExtension;
         #[cfg(test)]
         crate::plans::note(sql);
-        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, map).optional()?)
+        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| map(&Row(row))).optional()?)
     }
 
-    pub(crate) fn value<T: rusqlite::types::FromSql>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<T> {
+    pub(crate) fn value<T: Column>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<T> {
         #[cfg(test)]
         crate::plans::note(sql);
-        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| row.get(0))?)
+        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| Row(row).get(0))?)
     }
 }
 

@@ -13,6 +13,7 @@ mod migrate;
 mod model;
 #[cfg(test)]
 mod plans;
+mod row;
 mod tables;
 
 pub mod config;

@@ -24,6 +24,11 @@ impl Timestamp {
         self.0
     }
 
+    /// The first moment that has a text form.
+    pub const EARLIEST: Self = Self(-62_167_219_200_000);
+    /// The last moment that has a text form.
+    pub const LATEST: Self = Self(253_402_300_799_999);
+
     /// This moment and so many seconds.
     #[must_use]
     pub const fn plus_seconds(self, seconds: i64) -> Self {
@@ -62,19 +67,18 @@ impl Timestamp {
 
     fn civil(self, separator: char, suffix: &str) -> String {
         // Years outside 0..=9999 have no text form; clamp rather than fail.
-        let millis = self.0.clamp(-62_167_219_200_000, 253_402_207_200_000 - 1);
-        let moment = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
-        let civil = jiff::tz::Offset::UTC.to_datetime(moment);
-        format!(
-            "{:04}-{:02}-{:02}{separator}{:02}:{:02}:{:02}.{:03}{suffix}",
-            civil.year(),
-            civil.month(),
-            civil.day(),
-            civil.hour(),
-            civil.minute(),
-            civil.second(),
-            civil.subsec_nanosecond() / 1_000_000
-        )
+        let millis = self.0.clamp(Self::EARLIEST.0, Self::LATEST.0);
+        let (day, millis) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
+        // Years are counted from March, eras of 400 years from the year 0; day 0 is 1970-01-01.
+        let (era, day) = ((day + 719_468).div_euclid(146_097), (day + 719_468).rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (year * 365 + year / 4 - year / 100);
+        let month = (day * 5 + 2) / 153;
+        let day = day - (month * 153 + 2) / 5 + 1;
+        let (year, month) = (era * 400 + year, month + 3);
+        let (year, month) = if month > 12 { (year + 1, month - 12) } else { (year, month) };
+        let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
+        format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}.{:03}{suffix}", millis % 1_000)
     }
 }
 
@@ -83,11 +87,13 @@ impl Timestamp {
 #[error("{0:?} is not a time like 2026-11-22T00:00:00.000Z or 2026-11-22 00:00:00.000")]
 pub struct ParseTimestampError(String);
 
-/// Reads the form that this crate writes, `YYYY-MM-DD HH:MM:SS.SSS`, which every row read has several of: the general
-/// parser takes most of such a read's time. Any other form is none, and the general parser's.
+/// Reads the forms that a column has, `YYYY-MM-DD HH:MM:SS.SSS` and the one without milliseconds: the general parser takes
+/// most of a read's time, and ends a day before the year 9999 does. Any other form is none, and the general parser's.
 fn from_sql_text(text: &[u8]) -> Option<Timestamp> {
-    let form = text.len() == 23
-        && [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':'), (19, b'.')].iter().all(|(at, c)| text[*at] == *c);
+    let form = matches!(text.len(), 19 | 23)
+        && [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':'), (19, b'.')]
+            .iter()
+            .all(|(at, c)| text.get(*at).is_none_or(|found| found == c));
     if !form {
         return None;
     }
@@ -95,7 +101,8 @@ fn from_sql_text(text: &[u8]) -> Option<Timestamp> {
         text[from..to].iter().try_fold(0_i64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second, millis) = (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20, 23)?);
+    let (hour, minute, second, millis) =
+        (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20.min(text.len()), text.len())?);
     if !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
@@ -275,9 +282,13 @@ mod tests {
             }
         }
         for day in days {
-            for time in ["00:00:00.000", "23:59:59.999", "12:34:56.789"] {
+            for time in ["00:00:01", "00:00:00.000", "23:59:59.999", "12:34:56.789"] {
                 let text = format!("{day} {time}");
-                assert_eq!(from_sql_text(text.as_bytes()).map(Timestamp::as_millis), long(&text), "{text}");
+                let short = from_sql_text(text.as_bytes());
+                assert_eq!(short.map(Timestamp::as_millis), long(&text), "{text}");
+                if let Some(moment) = short {
+                    assert_eq!(moment.to_sql_text().trim_end_matches(".000"), text.trim_end_matches(".000"));
+                }
             }
         }
         for text in ["2026-11-22 24:00:00.000", "2026-11-22 10:60:00.000", "2026-11-22 10:00:0x.000", "2026-11-22T10:00:00.000"]

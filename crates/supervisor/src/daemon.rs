@@ -62,6 +62,9 @@ impl Signals {
     }
 }
 
+/// So many passes that change nothing may follow each other: others may have done what was due in between.
+const MOST_VAIN_PASSES: u32 = 3;
+
 struct Process<S: Supervisor> {
     supervisor: S,
     db: Database,
@@ -79,6 +82,8 @@ struct Process<S: Supervisor> {
     careful: bool,
     back_off: BackOff,
     next_beat: Instant,
+    /// Passes in a row that changed nothing although something was due.
+    vain_passes: u32,
     /// The database's data version at the last look.
     version: i64,
     stopping: bool,
@@ -159,6 +164,7 @@ impl<S: Supervisor> Process<S> {
             careful: unclean,
             back_off,
             next_beat: Instant::now(),
+            vain_passes: 0,
             version: 0,
             stopping: false,
         })
@@ -185,6 +191,8 @@ impl<S: Supervisor> Process<S> {
                     let pause = self.back_off.after(&error);
                     self.wait(pause).await;
                 }
+                // Whoever starts it anew starts it on what is there then.
+                Err(error) if self.db.check_place().is_err() => return Err(error),
                 Err(error) if self.careful && self.back_off.failures >= 7 => return Err(error),
                 Err(error) => {
                     tracing::error!(%error, source = ?std::error::Error::source(&error), "a pass failed");
@@ -201,6 +209,7 @@ impl<S: Supervisor> Process<S> {
     fn round(&mut self) -> Result<Option<Look>> {
         if Instant::now() >= self.next_beat {
             notify(&[NotifyState::Watchdog]);
+            self.db.check_place()?;
             self.db.write_quietly(|tx| tx.beat(&self.id, HealthStatus::Healthy, None))?;
             self.next_beat = Instant::now() + Duration::from_secs(self.supervisor.config().heartbeat.beat_seconds);
             if let Some(watcher) = &mut self.watcher {
@@ -211,8 +220,9 @@ impl<S: Supervisor> Process<S> {
         }
         self.version = self.db.data_version()?;
         let observation = self.supervisor.observe(&self.db)?;
-        let looked = look(&mut self.supervisor, &self.db, &observation)?;
+        let mut looked = look(&mut self.supervisor, &self.db, &observation)?;
         if looked == Look::Due {
+            let rows_changed = self.db.rows_changed();
             let outcome = if self.careful {
                 pass_carefully(&mut self.supervisor, &self.db, &observation)?
             } else {
@@ -222,6 +232,16 @@ impl<S: Supervisor> Process<S> {
                 self.careful = false;
             }
             tracing::debug!(handled = outcome.handled, actions = outcome.actions, "pass");
+            self.vain_passes = if self.db.rows_changed() == rows_changed { self.vain_passes + 1 } else { 0 };
+            // A row that cannot be got at, by a foreign hand, would be due for ever: look again, but not at full speed.
+            if self.vain_passes >= MOST_VAIN_PASSES {
+                if self.vain_passes == MOST_VAIN_PASSES {
+                    tracing::warn!(actions = outcome.actions, "something is due that a pass cannot change; see loopctl check");
+                }
+                looked = Look::NothingDue(None);
+            }
+        } else {
+            self.vain_passes = 0;
         }
         self.begin_effects()?;
         if matches!(looked, Look::NothingDue(_)) && self.supervisor.upkeep(&self.db)? {

@@ -82,9 +82,9 @@ macro_rules! text_id {
             }
         }
 
-        impl rusqlite::types::FromSql for $name {
-            fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-                String::column_result(value).map(Self)
+        impl crate::row::Column for $name {
+            fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+                <String as crate::row::Column>::take(value).map(Self)
             }
         }
     };

@@ -127,9 +127,9 @@ impl rusqlite::ToSql for LeasePath {
     }
 }
 
-impl rusqlite::types::FromSql for LeasePath {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        String::column_result(value).map(Self)
+impl crate::row::Column for LeasePath {
+    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        <String as crate::row::Column>::take(value).map(Self)
     }
 }
 

@@ -187,10 +187,11 @@ impl WriteTx<'_> {
         if changed > 0 {
             return Ok(true);
         }
-        // A beat written without milliseconds is another text for the same moment.
+        // A beat written without milliseconds, or in a year before 0, is another text for the same moment.
         Ok(self.execute(
             "UPDATE component_health SET status = ?2
-             WHERE component = ?1 AND strftime('%Y-%m-%d %H:%M:%f', last_heartbeat) IS ?3 AND pid IS ?4",
+             WHERE component = ?1 AND pid IS ?4
+               AND (strftime('%Y-%m-%d %H:%M:%f', last_heartbeat) IS ?3 OR last_heartbeat GLOB '-*')",
             rusqlite::params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
         )? > 0)
     }

@@ -96,9 +96,9 @@ impl Serialize for JournalSteps {
     }
 }
 
-impl rusqlite::types::FromSql for JournalSteps {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        Ok(match Value::column_result(value)? {
+impl crate::row::Column for JournalSteps {
+    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        Ok(match <Value as crate::row::Column>::take(value)? {
             Value::Array(mut all) => {
                 let intent = if all.is_empty() { Value::Null } else { all.remove(0) };
                 // What another tool has put there says nothing to us and stops nobody.

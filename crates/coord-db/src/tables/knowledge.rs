@@ -154,7 +154,7 @@ impl ReadTx<'_> {
         while found.len() < search.most
             && let Some(row) = rows.next()?
         {
-            let item = Knowledge::from_row(row)?;
+            let item = Knowledge::from_row(&crate::row::Row(row))?;
             let fits =
                 search.path.as_deref().is_none_or(|path| item.affected_areas.0.iter().any(|area| area_covers(area, path)));
             if fits {

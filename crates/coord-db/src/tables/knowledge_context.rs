@@ -171,7 +171,7 @@ impl ReadTx<'_> {
         let mut more = false;
         let most = MOST_CANDIDATES as i64;
         let mut looked: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
-        let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let pair = |row: &crate::row::Row<'_, '_>| Ok((row.get(0)?, row.get(1)?));
         for scope in test.scope.0.iter().take(MOST_SCOPES) {
             let scope = scope.strip_prefix("./").unwrap_or(scope);
             let beginning = literal_beginning(scope);

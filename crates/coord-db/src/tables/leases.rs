@@ -275,11 +275,11 @@ impl WriteTx<'_> {
                 lease.expires_at.map(Timestamp::to_sql_text)
             ],
         )?;
-        // A time written without milliseconds reads as the same moment but is another text.
+        // A time written without milliseconds, or in a year before 0, reads as the same moment but is another text.
         let gone = gone > 0
             || self.execute(
                 "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3
-                   AND strftime('%Y-%m-%d %H:%M:%f', expires_at) IS ?4",
+                   AND (strftime('%Y-%m-%d %H:%M:%f', expires_at) IS ?4 OR expires_at GLOB '-*')",
                 rusqlite::params![
                     lease.file_path,
                     lease.locked_by,

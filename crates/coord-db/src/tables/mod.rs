@@ -13,12 +13,12 @@ macro_rules! row {
             pub(crate) const COLUMNS: &str = concat!(stringify!($first), $(", ", stringify!($field)),*);
 
             #[allow(dead_code)]
-            pub(crate) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+            pub(crate) fn from_row(row: &$crate::row::Row<'_, '_>) -> rusqlite::Result<Self> {
                 Self::from_row_at(row, 0)
             }
 
             #[allow(unused_assignments, dead_code)]
-            pub(crate) fn from_row_at(row: &rusqlite::Row<'_>, mut at: usize) -> rusqlite::Result<Self> {
+            pub(crate) fn from_row_at(row: &$crate::row::Row<'_, '_>, mut at: usize) -> rusqlite::Result<Self> {
                 let $first = row.get(at)?;
                 at += 1;
                 $(let $field = row.get(at)?; at += 1;)*
@@ -102,6 +102,8 @@ pub use usage_report::{BudgetUse, UsageKey, UsageLine};
 pub use wait_graph::WaitEdge;
 pub use worktree_changes::WorktreeChange;
 
+use crate::row::Column;
+
 /// Milliseconds text comes as; the database's form of a time.
 impl rusqlite::ToSql for crate::Timestamp {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
@@ -109,9 +111,14 @@ impl rusqlite::ToSql for crate::Timestamp {
     }
 }
 
-impl rusqlite::types::FromSql for crate::Timestamp {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        value.as_str()?.parse().map_err(rusqlite::types::FromSqlError::other)
+/// The database also takes years before 0, which have no other form: they count as the year 0.
+impl Column for crate::Timestamp {
+    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        let text = value.as_str()?;
+        if text.starts_with('-') {
+            return Ok(Self::EARLIEST);
+        }
+        text.parse().map_err(rusqlite::types::FromSqlError::other)
     }
 }
 
@@ -125,8 +132,8 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
 #[serde(transparent)]
 pub struct StringList(pub Vec<String>);
 
-impl rusqlite::types::FromSql for StringList {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        Ok(serde_json::from_str(value.as_str()?).unwrap_or_default())
+impl Column for StringList {
+    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        Ok(serde_json::from_str(&String::take(value)?).unwrap_or_default())
     }
 }

@@ -42,12 +42,14 @@ impl ReadTx<'_> {
     pub fn pending_deliveries(&self, subscriber: &str, limit: usize) -> Result<Vec<Delivery>> {
         let ids: Vec<String> =
             self.query("SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1", [subscriber], |row| row.get(0))?;
+        // A delivery without its event, by a foreign hand, is nobody's to handle, and stands in nobody's way.
         let mut pending: Vec<DeliveryRow> = Vec::new();
         for id in ids {
             pending.extend(self.query(
                 select!(
                     DeliveryRow,
-                    "FROM deliveries WHERE subscription_id = ?1 AND status = 'pending' ORDER BY priority, seq LIMIT ?2"
+                    "FROM deliveries WHERE subscription_id = ?1 AND status = 'pending'
+                       AND EXISTS (SELECT 1 FROM events WHERE id = event_id) ORDER BY priority, seq LIMIT ?2"
                 ),
                 rusqlite::params![id, i64::try_from(limit).unwrap_or(i64::MAX)],
                 DeliveryRow::from_row,
@@ -59,7 +61,6 @@ impl ReadTx<'_> {
             if deliveries.len() == limit {
                 break;
             }
-            // An event that was deleted under its delivery, by a foreign hand, is nobody's to handle.
             if let Some(event) = self.event(row.event_id.as_str())? {
                 deliveries.push(Delivery { seq: row.seq, tries: row.tries, subscription_id: row.subscription_id, event });
             }
@@ -75,6 +76,7 @@ impl ReadTx<'_> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM subscriptions AS s JOIN deliveries AS d
                             ON d.subscription_id = s.id AND d.status = 'pending'
+                            JOIN events AS e ON e.id = d.event_id
                             WHERE s.subscriber = ?1 AND s.active = 1)",
             [subscriber],
         )

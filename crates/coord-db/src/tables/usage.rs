@@ -34,7 +34,7 @@ impl ReadTx<'_> {
     pub fn usage_totals(&self, by: &str, since: Option<Timestamp>) -> Result<Vec<UsageTotal>> {
         self.query(
             "SELECT coalesce(CASE ?1 WHEN 'test' THEN test_id WHEN 'day' THEN substr(recorded_at, 1, 10) ELSE loop_id END, '') AS key,
-               count(*), sum(tokens_estimated), sum(duration_seconds)
+               count(*), CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER)
              FROM usage WHERE recorded_at >= coalesce(?2, '') GROUP BY key ORDER BY key",
             rusqlite::params![by, since],
             |row| {
@@ -55,7 +55,7 @@ impl ReadTx<'_> {
     pub fn usage_of_test(&self, test: &TestId) -> Result<(i64, i64)> {
         Ok(self
             .query_opt(
-                "SELECT coalesce(sum(tokens_estimated), 0), coalesce(sum(duration_seconds), 0) FROM usage WHERE test_id = ?1",
+                "SELECT CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER) FROM usage WHERE test_id = ?1",
                 [test],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?
@@ -70,7 +70,7 @@ impl ReadTx<'_> {
     /// What SQLite says.
     pub fn seconds_of_test_since(&self, test: &TestId, since: Timestamp) -> Result<i64> {
         self.value(
-            "SELECT coalesce(sum(duration_seconds), 0) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
+            "SELECT CAST(total(duration_seconds) AS INTEGER) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
             rusqlite::params![test, since],
         )
     }
@@ -93,7 +93,7 @@ impl ReadTx<'_> {
             return Ok((0, last));
         }
         let tokens = self.value(
-            "SELECT coalesce(sum(tokens_estimated), 0) FROM usage WHERE rowid > ?1 AND recorded_at >= ?2",
+            "SELECT CAST(total(tokens_estimated) AS INTEGER) FROM usage WHERE rowid > ?1 AND recorded_at >= ?2",
             rusqlite::params![position, since],
         )?;
         Ok((tokens, last))

@@ -1,0 +1,138 @@
+//! The wall clock is set, forward and back, under leases, tests and events: nobody loses anything by it, what is said later
+//! comes later, and everything goes on.
+
+use std::sync::Arc;
+
+use coord_db::{
+    Acquire, AcquireRequest, ActorId, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, NewLoop, NewTest,
+    OpenOptions, Payload, TestStatus, Timestamp,
+};
+
+const HOURS: i64 = 3_600_000;
+
+fn id(text: &str) -> LoopId {
+    text.parse().unwrap()
+}
+
+fn acquire(db: &Database, loop_id: &str) -> Result<i64, Vec<String>> {
+    let request = AcquireRequest {
+        loop_id: id(loop_id),
+        paths: vec!["file".parse().unwrap()],
+        ttl_seconds: 60,
+        reason: None,
+        test_id: None,
+        automatic: false,
+    };
+    match db.write(|tx| tx.acquire(&request, 5)).unwrap() {
+        Acquire::Granted(grant) => Ok(grant.fencing_token),
+        Acquire::Refused(blockers) => Err(blockers.into_iter().map(|blocker| blocker.locked_by).collect()),
+    }
+}
+
+fn say(db: &Database, number: i64) {
+    let payload = Payload::Custom { event_type: "custom.said".to_owned(), value: serde_json::json!(number) };
+    let event = NewEvent::new("a".parse().unwrap(), payload);
+    db.write(|tx| tx.publish(&event)).unwrap();
+}
+
+/// What the listener has still to hear, in its order.
+fn heard(db: &Database) -> Vec<i64> {
+    let deliveries = db.read(|tx| tx.pending_deliveries("listener", 100)).unwrap();
+    deliveries.into_iter().map(|delivery| delivery.event.payload.as_i64().unwrap()).collect()
+}
+
+fn jump(by_millis: i64) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
+    let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
+    let listener: ActorId = "listener".parse().unwrap();
+    let test = NewTest {
+        id: "t".parse().unwrap(),
+        loop_id: id("a"),
+        category: String::new(),
+        max_attempts: 2,
+        depends_on: None,
+        automatable: true,
+        notes: None,
+        spec_content: None,
+        scope: Vec::new(),
+    };
+    db.write(|tx| {
+        for name in ["a", "b"] {
+            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.set_loop_status(&id(name), LoopStatus::Running)?;
+        }
+        assert_eq!(tx.import_tests(&[test])?, []);
+        tx.subscribe(&listener, &["custom.said".to_owned()], None)?;
+        tx.observe_clock(30)?;
+        tx.claim_next_test(&id("a"), true)?;
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    let token = acquire(&db, "a").unwrap();
+    say(&db, 1);
+
+    clock.jump_millis(by_millis);
+    // Before anyone has written the jump down, and after it.
+    assert_eq!(acquire(&db, "b"), Err(vec!["a".to_owned()]));
+    db.write(|tx| tx.observe_clock(30)).unwrap();
+    assert_eq!(acquire(&db, "b"), Err(vec!["a".to_owned()]));
+    say(&db, 2);
+    assert_eq!(heard(&db), [1, 2]);
+    // The holder goes on by the new time.
+    db.write(|tx| tx.renew(&id("a"), token, None)).unwrap();
+    clock.advance_millis(45_000);
+    db.write(|tx| tx.observe_clock(30)).unwrap();
+    assert_eq!(acquire(&db, "b"), Err(vec!["a".to_owned()]));
+    say(&db, 3);
+    assert_eq!(heard(&db), [1, 2, 3]);
+    let claimed = db.read(|tx| tx.test(&"t".parse().unwrap())).unwrap();
+    assert_eq!((claimed.status, claimed.attempts), (TestStatus::InProgress, 1));
+    // A holder that falls silent is waited for no longer than ever.
+    clock.advance_millis(16_000);
+    assert!(acquire(&db, "b").unwrap() > token);
+    let lost = db.write(|tx| tx.renew(&id("a"), token, None));
+    assert!(matches!(lost, Err(Error::LeaseLost { .. })), "{lost:?}");
+    assert_eq!(db.check().unwrap(), []);
+}
+
+#[test]
+fn a_clock_set_forward_takes_nothing_from_anyone() {
+    for by in [10_000, HOURS, 24 * 365 * HOURS] {
+        jump(by);
+    }
+}
+
+#[test]
+fn a_clock_set_back_takes_nothing_from_anyone() {
+    for by in [-10_000, -HOURS, -24 * 365 * HOURS] {
+        jump(by);
+    }
+}
+
+#[test]
+fn a_clock_set_forth_and_back_again_leaves_no_lease_behind_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
+    let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
+    db.write(|tx| {
+        for name in ["a", "b"] {
+            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.set_loop_status(&id(name), LoopStatus::Running)?;
+        }
+        tx.observe_clock(30)
+    })
+    .unwrap();
+    clock.jump_millis(HOURS);
+    db.write(|tx| tx.observe_clock(30)).unwrap();
+    let token = acquire(&db, "a").unwrap();
+    clock.jump_millis(-HOURS);
+    db.write(|tx| tx.observe_clock(30)).unwrap();
+    // Taken by the wrong time, it ends an hour late, unless its holder renews it, gives it back or dies.
+    assert_eq!(acquire(&db, "b"), Err(vec!["a".to_owned()]));
+    db.write(|tx| tx.renew(&id("a"), token, None)).unwrap();
+    clock.advance_millis(61_000);
+    assert!(acquire(&db, "b").unwrap() > token);
+}

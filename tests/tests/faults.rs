@@ -1,0 +1,279 @@
+//! Faults of the machine under the real programs: each with a clear error, nothing lost, and recovery without help once the
+//! cause is gone.
+
+use std::process::Output;
+
+use system_tests::namespace::Namespace;
+use system_tests::processes::{BOUND, Running, World};
+use system_tests::wait_for;
+
+const SUPERVISORS: [&str; 4] = ["heartbeat", "monitor", "pm-agent", "deadlock-detector"];
+
+/// A world on a disk of its own.
+fn on_a_small_disk(kilobytes: u32) -> Option<(World, Namespace)> {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let space = Namespace::with_disk(&disk, kilobytes)?;
+    let world = World::within(folder, disk.join("repository/coding-loops"), space.prefix());
+    Some((world, space))
+}
+
+fn complaint(output: &Output) -> String {
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn publish(world: &World, number: u32, payload: &str) -> Output {
+    world.loopctl(&["publish", "custom.fault", "--source", "human", "--payload", payload, "--correlation", &number.to_string()])
+}
+
+/// How many of ours were published.
+fn published(world: &World) -> String {
+    world.sql("SELECT count(*) FROM events WHERE event_type = 'custom.fault'").unwrap()
+}
+
+/// The shell closes a circle between two new loops, and the detector finds it.
+fn a_new_circle_is_found(world: &World, name: &str) {
+    let (a, b) = (format!("{name}-a"), format!("{name}-b"));
+    let written = world.sql(&format!(
+        "INSERT INTO loops (id, name, priority, status) VALUES ('{a}', '', 1, 'running'), ('{b}', '', 2, 'running');
+         INSERT INTO file_locks (file_path, locked_by) VALUES ('{a}', '{a}'), ('{b}', '{b}');
+         INSERT INTO wait_graph (waiter, holder, resource) VALUES ('{a}', '{b}', '{b}'), ('{b}', '{a}', '{a}');"
+    ));
+    assert!(written.is_some());
+    world.until(&format!("SELECT count(*) FROM deadlocks WHERE victim = '{b}'"), "1");
+}
+
+fn all_end_well(world: &World, supervisors: Vec<Running>) {
+    for mut supervisor in supervisors {
+        assert!(supervisor.is_alive(), "{}", supervisor.said());
+        let said = supervisor.said();
+        assert!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
+        assert_eq!(supervisor.stop().code(), Some(0));
+    }
+    let check = world.loopctl(&["check"]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
+fn shell(world: &World, script: &str) {
+    let output = world.command("sh").args(["-c", script, "sh"]).arg(world.home()).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_full_disk_is_said_waited_for_and_loses_nothing() {
+    let Some((world, _space)) = on_a_small_disk(12_000) else { return };
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let mut kept = 0;
+    for number in 0..5 {
+        assert!(publish(&world, number, "{}").status.success());
+        kept += 1;
+    }
+    // An emptied -wal has to grow with the next commit. What still fits shrinks with each commit of the others.
+    world.sql("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let filled = world
+        .command("sh")
+        .args(["-c", "cat /dev/zero > \"$1\"/filler; cat /dev/zero > \"$1\"/filler2", "sh"])
+        .arg(world.home())
+        .output();
+    assert!(!filled.unwrap().status.success());
+    let large = format!("{{\"text\": \"{}\"}}", "x".repeat(60_000));
+    let told = wait_for("the disk to be full", BOUND, || {
+        let output = publish(&world, kept, &large);
+        if output.status.success() {
+            kept += 1;
+            return None;
+        }
+        Some(complaint(&output))
+    });
+    assert!(told.contains("full") && told.contains("loopctl doctor"), "{told}");
+    for supervisor in &supervisors {
+        supervisor.until_said("holding still until the database can be used again");
+    }
+    // What is there can be read.
+    assert!(world.loopctl(&["status"]).status.success());
+    let refused = world.loopctl(&["loop", "add", "late"]);
+    assert!(complaint(&refused).contains("full"));
+    assert_eq!(published(&world), kept.to_string());
+
+    shell(&world, "rm \"$1\"/filler \"$1\"/filler2");
+    for supervisor in &supervisors {
+        supervisor.until_said("the database can be used again");
+    }
+    assert!(publish(&world, kept, &large).status.success());
+    assert_eq!(published(&world), (kept + 1).to_string());
+    assert_eq!(world.sql("SELECT count(*) FROM loops WHERE id = 'late'").unwrap(), "0");
+    a_new_circle_is_found(&world, "after");
+    all_end_well(&world, supervisors);
+}
+
+#[test]
+fn a_read_only_folder_is_said_and_waited_for() {
+    let Some((world, _space)) = on_a_small_disk(20_000) else { return };
+    assert!(publish(&world, 0, "{}").status.success());
+    // What is opened from now on may only be read. Modes would not stop root.
+    shell(&world, "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"");
+    let told = complaint(&publish(&world, 1, "{}"));
+    assert!(told.contains("read") && told.contains("loopctl doctor"), "{told}");
+    let starting: Vec<Running> = SUPERVISORS.iter().map(|name| world.start(name, &[])).collect();
+    for supervisor in &starting {
+        supervisor.until_said("holding still until the database can be used again");
+        assert!(supervisor.said().contains("read"), "{}", supervisor.said());
+    }
+    shell(&world, "umount \"$1\"");
+    for supervisor in &starting {
+        supervisor.until_said("is ready");
+    }
+    assert_eq!(published(&world), "1");
+    assert!(publish(&world, 1, "{}").status.success());
+    a_new_circle_is_found(&world, "after");
+    all_end_well(&world, starting);
+}
+
+#[test]
+fn a_deleted_bell_delays_nobody_for_long_and_is_made_anew() {
+    let world = World::new();
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let bell = coord_db::wake::bell_folder(&world.path());
+    std::fs::remove_dir_all(&bell).unwrap();
+    a_new_circle_is_found(&world, "without");
+    wait_for("the bell to be made anew", BOUND, || bell.join("ring").exists().then_some(()));
+    // Where there can be none, everything goes on as well.
+    std::fs::remove_dir_all(&bell).unwrap();
+    if std::fs::write(&bell, "").is_ok() {
+        assert!(publish(&world, 0, "{}").status.success());
+        a_new_circle_is_found(&world, "never");
+        std::fs::remove_file(&bell).unwrap();
+    }
+    wait_for("the bell to be made anew", BOUND, || bell.join("ring").exists().then_some(()));
+    assert!(publish(&world, 1, "{}").status.success());
+    a_new_circle_is_found(&world, "again");
+    all_end_well(&world, supervisors);
+}
+
+/// How many inotify instances a process has.
+fn instances(process: &Running) -> usize {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{}/fd", process.pid())) else { return 0 };
+    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.filter(|link| link.as_os_str() == "anon_inode:inotify").count()
+}
+
+#[test]
+fn without_inotify_everyone_looks_at_short_intervals_and_listens_again_later() {
+    // The limits are those of the user namespace.
+    let Some((world, space)) = on_a_small_disk(20_000) else { return };
+    if !space.has_limits() {
+        return;
+    }
+    shell(&world, "echo 0 > /proc/sys/user/max_inotify_instances");
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    for supervisor in &supervisors {
+        supervisor.until_said("no wake-ups; looking at short intervals instead");
+        assert_eq!(instances(supervisor), 0);
+    }
+    assert!(publish(&world, 0, "{}").status.success());
+    a_new_circle_is_found(&world, "blind");
+    let polled = world.loopctl(&["poll", "human", "--wait", "1"]);
+    assert!(polled.status.success(), "{}", String::from_utf8_lossy(&polled.stderr));
+    shell(&world, "echo 100 > /proc/sys/user/max_inotify_instances");
+    for supervisor in &supervisors {
+        wait_for("the supervisor to listen again", BOUND, || (instances(supervisor) > 0).then_some(()));
+    }
+    a_new_circle_is_found(&world, "seeing");
+    all_end_well(&world, supervisors);
+}
+
+#[test]
+fn a_database_that_is_deleted_or_replaced_is_left_alone_and_the_new_one_is_used_after_a_start() {
+    let world = World::new();
+    let (path, old, new) = (world.path(), world.home().join("old.db"), world.home().join("new.db"));
+    assert!(publish(&world, 0, "{}").status.success());
+    let end = |supervisors: Vec<Running>, words: &str| {
+        for mut supervisor in supervisors {
+            assert_eq!(supervisor.ended().code(), Some(3), "{}", supervisor.said());
+            assert!(supervisor.said().contains(words), "{}", supervisor.said());
+        }
+    };
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    assert!(world.sql(&format!("VACUUM INTO '{}'", new.display())).is_some());
+    std::fs::rename(&path, &old).unwrap();
+    end(supervisors, "loopctl init");
+
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    std::fs::copy(&new, &path).unwrap();
+    for name in SUPERVISORS {
+        std::fs::remove_file(world.folder().join(format!("{name}.log"))).unwrap();
+    }
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    a_new_circle_is_found(&world, "new");
+    std::fs::rename(&new, &path).unwrap();
+    end(supervisors, "another file was put in its place");
+}
+
+/// Every time in the database, and what the clocks said, moved: as if the wall clock had jumped the other way.
+fn jump(world: &World, seconds: i64) {
+    let by = -seconds;
+    let moved = |table: &str, columns: &[&str]| {
+        let sets: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{column} = strftime('%Y-%m-%d %H:%M:%f', {column}, '{by} seconds')"))
+            .collect();
+        format!("UPDATE {table} SET {};", sets.join(", "))
+    };
+    let sql = [
+        "BEGIN IMMEDIATE;".to_owned(),
+        moved("file_locks", &["locked_at", "expires_at"]),
+        moved("component_health", &["last_heartbeat", "started_at"]),
+        moved("loops", &["created_at", "updated_at"]),
+        moved("tests", &["created_at", "last_attempt_at"]),
+        format!("UPDATE clock SET wall_ms = wall_ms + {by} * 1000; COMMIT;"),
+    ]
+    .join("\n");
+    assert!(world.sql(&sql).is_some());
+}
+
+#[test]
+fn a_clock_that_jumps_takes_no_lease_and_kills_nobody() {
+    for seconds in [7_200, -7_200] {
+        let world = World::new();
+        let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+        for name in ["one", "two"] {
+            assert!(world.loopctl(&["loop", "add", name]).status.success());
+            assert!(world.loopctl(&["beat", "--loop", name]).status.success());
+        }
+        assert!(world.loopctl(&["test", "add", "t", "--loop", "one"]).status.success());
+        assert!(world.loopctl(&["next", "--loop", "one"]).status.success());
+        let lock = world.loopctl(&["--json", "lock", "file", "--loop", "one", "--ttl", "900"]);
+        let granted: serde_json::Value = serde_json::from_slice(&lock.stdout).unwrap();
+        let token = granted["fencing_token"].to_string();
+        world.until("SELECT count(*) FROM clock", "1");
+
+        jump(&world, seconds);
+        // Neither of them is free to anyone else, whichever way time has gone.
+        let taken = world.loopctl(&["lock", "file", "--loop", "two"]);
+        assert_eq!(taken.status.code(), Some(1), "{seconds}: {}", String::from_utf8_lossy(&taken.stdout));
+        // All beat again by the new time, and have looked at what is there.
+        let fresh =
+            "SELECT count(*) FROM component_health WHERE component IN ('heartbeat', 'monitor', 'pm', 'deadlock-detector')
+                       AND abs(julianday(last_heartbeat) - julianday('now')) * 86400 < 60 AND status = 'healthy'";
+        world.until(fresh, "4");
+        a_new_circle_is_found(&world, "after");
+        let renewed = world.loopctl(&["renew", "--loop", "one", "--token", &token]);
+        assert!(renewed.status.success(), "{seconds}: {}", String::from_utf8_lossy(&renewed.stderr));
+        assert!(world.loopctl(&["beat", "--loop", "one"]).status.success());
+        assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "in_progress|1");
+        assert_eq!(world.sql("SELECT fencing_token FROM file_locks WHERE locked_by = 'one'").unwrap(), token);
+        assert_eq!(
+            world.sql("SELECT group_concat(source || json_extract(payload, '$.component')) FROM events WHERE event_type = 'component_degraded'
+                       AND json_extract(payload, '$.status') = 'dead'").unwrap(),
+            ""
+        );
+        // Said afterwards comes afterwards, whatever the time says.
+        assert!(publish(&world, 0, "{}").status.success());
+        assert_eq!(world.sql("SELECT event_type FROM events ORDER BY rowid DESC LIMIT 1").unwrap(), "custom.fault");
+        all_end_well(&world, supervisors);
+    }
+}

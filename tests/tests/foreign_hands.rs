@@ -1,0 +1,168 @@
+//! Other tools beside the programs: a Python program with its standard library only, and the `sqlite3` shell.
+//!
+//! `FOREIGN_EVENTS=…` makes the first test larger.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use coord_db::{ActorId, LoopId, NewEvent, NewLoop, Payload};
+use system_tests::processes::{Running, World};
+
+const SUPERVISORS: [&str; 5] = ["heartbeat", "monitor", "pm-agent", "deadlock-detector", "regression-checker"];
+
+fn loop_id(id: &str) -> LoopId {
+    id.parse().unwrap()
+}
+
+fn assert_well(supervisors: Vec<Running>) {
+    for mut supervisor in supervisors {
+        assert!(supervisor.is_alive(), "{}", supervisor.said());
+        let said = supervisor.said();
+        assert!(!said.contains("ERROR") && !said.contains("panicked"), "{said}");
+        assert_eq!(supervisor.stop().code(), Some(0), "{said}");
+    }
+}
+
+#[test]
+fn what_foreign_hands_publish_is_heard_once_and_in_order_while_they_read_vacuum_and_checkpoint() {
+    let events: usize = std::env::var("FOREIGN_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    let world = World::new();
+    let db = world.open();
+    let listener: ActorId = "listener".parse().unwrap();
+    db.write(|tx| {
+        for id in ["py", "ours"] {
+            tx.add_loop(&NewLoop { id: loop_id(id), name: String::new(), priority: 5, branch: None })?;
+        }
+        tx.subscribe(&listener, &["custom.foreign".to_owned(), "custom.ours".to_owned()], None)
+    })
+    .unwrap();
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let mut program = world.python("foreign_hands.py");
+    program.arg(world.path()).arg(events.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = program.spawn().unwrap();
+
+    let mut heard: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut bell = coord_db::wake::Listener::new(&world.path());
+    let (mut said, mut ended) = (0, false);
+    loop {
+        // What one look finds after everyone has ended is all there will be.
+        let last = ended;
+        if said < events {
+            let payload = Payload::Custom { event_type: "custom.ours".to_owned(), value: serde_json::json!({"number": said}) };
+            let event = NewEvent::new("ours".parse().unwrap(), payload);
+            db.write(|tx| tx.publish(&event)).unwrap();
+            said += 1;
+        }
+        let taken = db
+            .write(|tx| {
+                let deliveries = tx.pending_deliveries("listener", 50)?;
+                tx.acknowledge("listener", deliveries.iter().map(|delivery| &delivery.event.id))?;
+                Ok::<_, coord_db::Error>(deliveries)
+            })
+            .unwrap();
+        for delivery in &taken {
+            heard.entry(delivery.event.source.to_string()).or_default().push(delivery.event.id.to_string());
+        }
+        if taken.is_empty() {
+            if last && said == events {
+                break;
+            }
+            ended = program.try_wait().unwrap().is_some();
+            if !ended {
+                bell.wait(std::time::Duration::from_millis(20));
+            }
+        }
+    }
+    let output = program.wait_with_output().unwrap();
+    let (told, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{complaints}");
+    let told: BTreeMap<String, u64> = serde_json::from_str(&told).unwrap();
+    assert!(told.values().all(|count| *count > 0), "{told:?}");
+    let numbered = |name: &str, count: usize| (0..count).map(|number| format!("{name}-{number}")).collect::<Vec<_>>();
+    assert_eq!(heard["py"], numbered("py", events));
+    assert_eq!(heard["sh"], numbered("sh", events / 10));
+    assert_eq!(heard["ours"].len(), events);
+    assert_eq!(db.check().unwrap(), []);
+    assert_well(supervisors);
+}
+
+#[test]
+fn every_row_that_is_promised_to_be_refused_is_refused() {
+    let world = World::new();
+    let output = world.python("bad_rows.py").arg("refused").arg(world.path()).output().unwrap();
+    let (told, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}{complaints}");
+    let tried: usize = told.split(' ').next().unwrap().parse().unwrap();
+    assert!(tried > 1500, "{told}");
+}
+
+/// One event for each supervisor, sound in itself, and how many subscriptions wait for it.
+const SOUND: &str = r#"
+    INSERT INTO loops (id, name, priority, status) VALUES ('sound', '', 1, 'running'), ('sounder', '', 2, 'running');
+    INSERT INTO tests (id, loop_id) VALUES ('sound', 'sound');
+    INSERT INTO events (id, source, event_type, priority, payload) VALUES ('sound-start', 'sound', 'test_started', 5,
+      '{"test_id":"sound","loop_id":"sound","attempt":1}');
+    INSERT INTO events (id, source, event_type, priority, payload) VALUES ('sound-pass', 'sound', 'test_passed', 5,
+      '{"test_id":"sound","loop_id":"sound","attempt":1,"duration_seconds":1,"files_modified":[],"verified":true,"verification_checks":{},"commit":"c"}');
+    INSERT INTO events (id, source, event_type, priority, payload) VALUES ('sound-end', 'sound', 'component_stopped', 5,
+      '{"component":"sound","reason":"done"}');
+    INSERT INTO file_locks (file_path, locked_by) VALUES ('sound/1', 'sound'), ('sound/2', 'sounder');
+    INSERT INTO wait_graph (waiter, holder, resource) VALUES ('sound', 'sounder', 'sound/2'), ('sounder', 'sound', 'sound/1');"#;
+
+#[test]
+fn every_odd_row_that_is_taken_is_survived() {
+    let world = World::new();
+    let output = world.python("bad_rows.py").arg("odd").arg(world.path()).output().unwrap();
+    let (told, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}{complaints}");
+    let told: BTreeMap<String, u64> = serde_json::from_str(&told).unwrap();
+    assert!(told["taken"] > 3000, "{told:?}");
+
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    assert!(world.sql(SOUND).is_some());
+    // Each has handled what is sound, and set the rest aside.
+    let settled = |event: &str| format!("SELECT subscription_id, status FROM deliveries WHERE event_id = '{event}' ORDER BY 1");
+    let by = |names: &[&str]| names.iter().map(|name| format!("{name}|acknowledged")).collect::<Vec<_>>().join("\n");
+    world.until(&settled("sound-start"), &by(&["monitor"]));
+    world.until(&settled("sound-pass"), &by(&["monitor", "pm", "regression-checker"]));
+    world.until(&settled("sound-end"), &by(&["heartbeat"]));
+    world.until("SELECT victim FROM deadlocks WHERE locks LIKE '%sound/%'", "sounder");
+    // Rows whose keys are no UTF-8 cannot be got at: they keep nobody busy.
+    supervisors[0].until_said("something is due that a pass cannot change");
+    for arguments in &[
+        ["status"].as_slice(),
+        &["status", "sound"],
+        &["health"],
+        &["timeline"],
+        &["tests"],
+        &["locks", "--all"],
+        &["deadlocks", "--all"],
+        &["conflicts", "--all"],
+        &["stuck"],
+        &["regressions", "--all"],
+        &["alerts", "--all"],
+        &["summary"],
+        &["decisions", "--all"],
+        &["loop", "list"],
+        &["poll", "human"],
+        &["why", "sound-start"],
+        &["knowledge", "search"],
+        &["usage", "report"],
+        &["own"],
+        &["doctor"],
+        &["check"],
+        &["dump"],
+    ] {
+        let texts = matches!(arguments[0], "status" | "timeline" | "alerts");
+        for json in [&["--json"] as &[&str], &[]].into_iter().take(1 + usize::from(texts)) {
+            let all = [*arguments, json].concat();
+            let output = world.loopctl(&all);
+            let complaints = String::from_utf8_lossy(&output.stderr);
+            // Findings are no failure to read.
+            let fine =
+                output.status.success() || (matches!(arguments[0], "check" | "doctor") && output.status.code() == Some(1));
+            assert!(fine && !complaints.contains("panicked"), "loopctl {all:?}: {:?} {complaints}", output.status);
+        }
+    }
+    assert_well(supervisors);
+}
