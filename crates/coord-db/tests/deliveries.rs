@@ -103,3 +103,17 @@ fn many_writers_at_once_lose_nothing() {
     assert_eq!(db.read(|tx| tx.pending_deliveries("reader", 1000)).unwrap().len(), 200);
     assert_eq!(db.check().unwrap(), []);
 }
+
+#[test]
+fn what_is_asked_for_twice_is_delivered_once() {
+    let (_folder, db, reader) = world();
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let (types, sources) = (texts(&["custom.note", "custom.*", "custom.note"]), texts(&["x", "x"]));
+    db.write(|tx| tx.subscribe(&reader, &types, Some(&sources))).unwrap();
+    db.write(|tx| tx.subscribe(&reader, &types, Some(&sources))).unwrap();
+    db.write(|tx| tx.publish(&note("once"))).unwrap();
+    assert_eq!(self::texts(&db), ["once"]);
+    // A source without a name would stand for everyone beside x.
+    let refused = db.write(|tx| tx.subscribe(&reader, &types, Some(&["x".to_owned(), String::new()])));
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+}

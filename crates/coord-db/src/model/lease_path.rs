@@ -35,6 +35,12 @@ impl LeasePath {
         overlap(&self.0, &other.0)
     }
 
+    /// True if whoever holds this may change all of `other`.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other || (self.is_subtree() && (other.0.starts_with(&self.0) || bare(&self.0) == other.0))
+    }
+
     /// Takes text that is already in the database, whatever it is.
     pub(crate) fn trusted(text: impl Into<String>) -> Self {
         Self(text.into())

@@ -68,6 +68,11 @@ impl ReadTx<'_> {
         Ok(unseen || row.grace_until.is_some_and(|until| self.now() < until && self.now().plus_seconds(600) > until))
     }
 
+    /// When the last grace after a suspend or jump ended or will end: what had expired before comes free only then.
+    pub(crate) fn last_grace_end(&self) -> Result<Option<Timestamp>> {
+        Ok(self.clock_row()?.and_then(|row| row.grace_until))
+    }
+
     /// Until when the grace after a suspend or jump lasts, if it does.
     ///
     /// # Errors
@@ -91,7 +96,8 @@ impl WriteTx<'_> {
                 Some(self.now().plus_seconds(grace_seconds.max(GRACE_SECONDS)))
             }
             ClockChange::Rebooted => None,
-            ClockChange::None => row.and_then(|row| row.grace_until).filter(|until| *until > self.now()),
+            // Also once it is over: see `last_grace_end`.
+            ClockChange::None => row.and_then(|row| row.grace_until),
         };
         self.execute(
             "INSERT OR REPLACE INTO clock (id, boot_id, suspended_ms, wall_ms, boot_ms, grace_until) VALUES (1, ?1, ?2, ?3, ?4, ?5)",
