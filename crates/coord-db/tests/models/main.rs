@@ -1,0 +1,11 @@
+//! Random sequences of operations against small models in memory, one for each part of the database that decides who gets
+//! what. The models are written from the words of the reference alone and share no code with what they judge. A sequence
+//! that goes wrong is made as short as it gets and told as a numbered story.
+//!
+//! `CODING_LOOPS_CASES=N` (or `PROPTEST_CASES=N`) runs N sequences of each kind.
+
+mod claims;
+mod decisions;
+mod deliveries;
+mod leases;
+mod support;
