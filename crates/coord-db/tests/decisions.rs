@@ -167,3 +167,14 @@ fn time_does_not_overrule_an_answer_that_pm_has_yet_to_apply() {
     let decision = world.decision(&id);
     assert_eq!((decision.status, decision.choice.as_deref()), (DecisionStatus::Decided, Some("B")));
 }
+
+#[test]
+fn how_it_was_settled_is_said_once() {
+    let world = World::new();
+    let id = world.ask(&question(&["A", "B"], None, None)).unwrap();
+    world.answer(&id, "A", "alice").unwrap();
+    world.resolve(&id, Some("A"), true).unwrap();
+    assert!(matches!(world.db.write(|tx| tx.announce_decision(&id)), Err(Error::Refused(_))));
+    // So it is still known who has answered.
+    assert_eq!(settled(world.answer(&id, "B", "human")).2, "alice");
+}

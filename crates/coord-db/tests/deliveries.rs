@@ -148,14 +148,24 @@ fn one_alone_one_in_a_transaction_and_many_at_once_are_said_alike() {
 }
 
 #[test]
-fn a_type_is_wished_once_however_often_and_widely_it_is_named() {
+fn what_is_asked_for_twice_is_delivered_once() {
     let (_folder, db, reader) = world();
-    let types = |types: &[&str]| types.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    db.write(|tx| tx.subscribe(&reader, &types(&["custom.note", "custom.*", "custom.note"]), None)).unwrap();
-    // Once more over the one that stands, where SQLite has another way with conflicts.
-    db.write(|tx| tx.subscribe(&reader, &types(&["custom.*", "custom.note", "custom.note"]), None)).unwrap();
-    db.publish(&note("once")).unwrap();
-    assert_eq!(texts(&db), ["once"]);
-    let deaf = db.write(|tx| tx.subscribe(&reader, &types(&["custom.note"]), Some(&[])));
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let (types, sources) = (texts(&["custom.note", "custom.*", "custom.note"]), texts(&["x", "x"]));
+    db.write(|tx| tx.subscribe(&reader, &types, Some(&sources))).unwrap();
+    db.write(|tx| tx.subscribe(&reader, &types, Some(&sources))).unwrap();
+    db.write(|tx| tx.publish(&note("once"))).unwrap();
+    assert_eq!(self::texts(&db), ["once"]);
+    // A source without a name would stand for everyone beside x.
+    let refused = db.write(|tx| tx.subscribe(&reader, &types, Some(&["x".to_owned(), String::new()])));
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    let deaf = db.write(|tx| tx.subscribe(&reader, &types, Some(&[])));
     assert!(matches!(deaf, Err(Error::Invalid(_))), "{deaf:?}");
+    // By the shell, as it likes.
+    db.execute_foreign(
+        "UPDATE subscriptions SET event_types = '[\"custom.*\",\"custom.note\",\"custom.note\"]' WHERE id = 'reader'",
+    )
+    .unwrap();
+    db.publish(&note("again")).unwrap();
+    assert_eq!(self::texts(&db), ["once", "again"]);
 }

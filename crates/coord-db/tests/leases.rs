@@ -212,11 +212,79 @@ fn who_asks_again_for_what_it_holds_does_not_wait_for_those_who_wait_for_it() {
     let until = world.db.clock().now().plus_seconds(50);
     let (_, waiting) = world.db.write(|tx| tx.acquire_or_queue(&want("b", &["src/"]), until, 5)).unwrap();
     assert!(matches!(waiting, Waiting::Queued(_)));
-    let token = world.acquire("a", &["src/"]).unwrap();
+    world.acquire("a", &["src/"]).unwrap();
     world.acquire("a", &["src/lib.rs"]).unwrap();
     assert_eq!(world.acquire("a", &["src/", "src2/"]).map(|token| token > 0), Ok(true));
     assert_eq!(world.db.read(|tx| tx.wait_edges()).unwrap().len(), 1, "no deadlock of its own making");
-    let holds = |path: &str| world.db.read(|tx| tx.holds(&id("a"), &path.parse().unwrap(), token + 1)).unwrap();
-    assert!(holds("src/lib.rs"));
-    assert!(!holds("src/"), "what lies within is not the whole");
+}
+
+#[test]
+fn one_who_queues_before_others_does_not_wait_for_them() {
+    let world = World::new();
+    world.acquire("b", &["x"]).unwrap();
+    let later = world.queue("a", &["x"], 60);
+    // c is more important than a, so it is next although it came later: an edge from it to a would close a circle with a's.
+    let first = world.queue("c", &["x"], 60);
+    assert!(!world.granted(&later, "a", &["x"]));
+    assert_eq!(world.edges(), ["a>b x", "a>c x", "c>b x"]);
+    world.release("b");
+    assert_eq!(world.edges(), ["a>c x"]);
+    assert!(world.granted(&first, "c", &["x"]));
+}
+
+#[test]
+fn an_edge_to_an_earlier_waiter_stands_on_every_path_that_both_want() {
+    let world = World::new();
+    world.acquire("a", &["x"]).unwrap();
+    world.queue("c", &["x", "y"], 60);
+    world.queue("b", &["x", "y"], 60);
+    assert_eq!(world.edges(), ["b>a x", "b>c x", "b>c y", "c>a x"]);
+}
+
+#[test]
+fn two_requests_of_a_loop_for_one_path_keep_the_edges_of_both() {
+    let world = World::new();
+    world.acquire("c", &["x"]).unwrap();
+    let early = world.queue("a", &["x", "y"], 60);
+    world.clock.advance_millis(1);
+    world.queue("b", &["x"], 60);
+    world.clock.advance_millis(1);
+    world.queue("a", &["x"], 60);
+    // The second one waits for b, also after the first, which does not, has asked again.
+    assert!(!world.granted(&early, "a", &["x", "y"]));
+    assert!(world.edges().contains(&"a>b x".to_owned()), "{:?}", world.edges());
+}
+
+#[test]
+fn two_requests_of_a_loop_keep_what_is_free_no_longer_than_one() {
+    let world = World::new();
+    world.acquire("a", &["x"]).unwrap();
+    world.queue("b", &["x"], 3_600);
+    world.queue("b", &["x"], 3_600);
+    world.release("a");
+    world.clock.advance_millis(5_000);
+    world.acquire("c", &["x"]).unwrap();
+}
+
+#[test]
+fn what_expired_while_the_machine_slept_is_kept_for_a_waiter_once_it_may_be_taken() {
+    let world = World::new();
+    world.db.write(|tx| tx.observe_clock(30)).unwrap();
+    world.acquire("a", &["x"]).unwrap();
+    let request = world.queue("b", &["x"], 7_200);
+    world.clock.suspend_millis(3_600_000);
+    world.db.write(|tx| tx.observe_clock(30)).unwrap();
+    world.clock.advance_millis(30_000);
+    world.db.write(|tx| tx.observe_clock(30)).unwrap();
+    assert_eq!(world.acquire("c", &["x"]), Err(vec!["b".to_owned()]));
+    assert!(world.granted(&request, "b", &["x"]));
+}
+
+#[test]
+fn a_lease_on_a_part_does_not_cover_the_whole() {
+    let world = World::new();
+    let token = world.acquire("a", &["src/deep/"]).unwrap();
+    let holds = |path: &str| world.db.read(|tx| tx.holds(&id("a"), &path.parse().unwrap(), token)).unwrap();
+    assert!(holds("src/deep/") && holds("src/deep/file.rs") && holds("src/deep"));
+    assert!(!holds("src/") && !holds("src") && !holds("src/deeper/file.rs"));
 }

@@ -438,3 +438,12 @@ fn every_move_of_a_migration() {
     }
     assert!(matches!(db.write(|tx| tx.end_migration(2, Failed, &ActorId::human())), Err(Error::NotFound { .. })));
 }
+
+#[test]
+fn what_a_loop_has_in_hand_stays_there_when_another_test_has_landed() {
+    let db = test_in(TestStatus::InProgress);
+    let landed: TestId = "t2".parse().unwrap();
+    db.execute_foreign("INSERT INTO tests (id, loop_id) VALUES ('t2', 'a')").unwrap();
+    db.write(|tx| tx.adopt_landed(&landed, &id("a"), &passed())).unwrap();
+    assert_eq!(db.read(|tx| tx.loop_row(&id("a"))).unwrap().current_test_id, Some(t1()));
+}

@@ -35,13 +35,13 @@ impl LeasePath {
         overlap(&self.0, &other.0)
     }
 
-    /// Takes text that is already in the database, whatever it is.
-    /// True if who has this has the other as well: it is the same, or lies in this subtree.
+    /// True if whoever holds this may change all of `other`.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        self == other || (self.is_subtree() && (bare(&self.0) == bare(&other.0) || other.0.starts_with(&self.0)))
+        self == other || (self.is_subtree() && (other.0.starts_with(&self.0) || bare(&self.0) == other.0))
     }
 
+    /// Takes text that is already in the database, whatever it is.
     pub(crate) fn trusted(text: impl Into<String>) -> Self {
         Self(text.into())
     }

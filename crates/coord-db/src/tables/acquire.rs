@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::wait_graph::WantedEdges;
 use super::{Lease, LeaseRequest, OwnedByOther, StringList, json};
 use crate::payload::FileLocked;
 use crate::{ActorId, Error, LeasePath, LoopId, NewEvent, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx, new_id};
@@ -109,12 +110,18 @@ struct Waiter {
     free_since: Option<Timestamp>,
 }
 
-fn conflict(a: &[LeasePath], b: &[LeasePath]) -> Option<LeasePath> {
-    a.iter().find(|mine| b.iter().any(|theirs| mine.overlaps(theirs))).cloned()
+/// Those of one's paths that the other wants as well.
+fn shared<'a>(mine: &'a [LeasePath], theirs: &[LeasePath]) -> impl Iterator<Item = &'a LeasePath> {
+    mine.iter().filter(|path| theirs.iter().any(|other| path.overlaps(other)))
 }
 
-/// The waiters that are ahead of an asker, each with the asker's path that they want as well. What has come free is kept
-/// for a silent waiter only so long. `own_rank` is none for a newcomer, which never overtakes a live waiter.
+/// True if the two stand in each other's way; two requests of one loop never do.
+fn compete(one: &Waiter, other: &Waiter) -> bool {
+    one.loop_id != other.loop_id && shared(&one.paths, &other.paths).next().is_some()
+}
+
+/// The waiters that are ahead of an asker, each with every path of the asker's that they want as well. What has come free is
+/// kept for a silent waiter only so long. `own_rank` is none for a newcomer, which never overtakes a live waiter.
 fn ahead<'a>(
     waiters: &'a [Waiter],
     loop_id: &LoopId,
@@ -127,16 +134,12 @@ fn ahead<'a>(
     let mut ahead = Vec::new();
     for waiter in waiters {
         // Its own silence counts from when the last one before it fell silent.
-        let blocked = waiters.iter().take_while(|other| other.id != waiter.id).any(|other| {
-            other.loop_id != waiter.loop_id
-                && conflict(&other.paths, &waiter.paths).is_some()
-                && !silent.iter().any(|(quiet, _)| quiet.id == other.id)
-        });
+        let blocked = waiters
+            .iter()
+            .take_while(|other| other.id != waiter.id)
+            .any(|other| compete(other, waiter) && !silent.iter().any(|(quiet, _)| quiet.id == other.id));
         let since = waiter.free_since.filter(|_| !blocked).map(|since| {
-            silent
-                .iter()
-                .filter(|(other, _)| conflict(&other.paths, &waiter.paths).is_some())
-                .fold(since, |latest, (_, at)| latest.max(*at))
+            silent.iter().filter(|(other, _)| compete(other, waiter)).fold(since, |latest, (_, at)| latest.max(*at))
         });
         if let Some(silent_at) = since.map(|since| since.plus_seconds(silent_seconds))
             && now >= silent_at
@@ -144,11 +147,8 @@ fn ahead<'a>(
             silent.push((waiter, silent_at));
             continue;
         }
-        if waiter.loop_id != *loop_id
-            && own_rank.is_none_or(|own| waiter.rank < *own)
-            && let Some(path) = conflict(paths, &waiter.paths)
-        {
-            ahead.push((waiter, path));
+        if waiter.loop_id != *loop_id && own_rank.is_none_or(|own| waiter.rank < *own) {
+            ahead.extend(shared(paths, &waiter.paths).map(|path| (waiter, path.clone())));
         }
     }
     ahead
@@ -194,17 +194,61 @@ impl ReadTx<'_> {
                 ))
             },
         )?;
+        let grace_end = self.last_grace_end()?;
         let mut waiters = Vec::new();
         for (id, loop_id, paths, since, freed, priority) in rows {
             let paths: Vec<LeasePath> = paths.0.into_iter().map(LeasePath::trusted).collect();
             let (live, expired) = self.others_in_the_way(&loop_id, &paths)?;
-            let last_expiry = expired.iter().filter_map(|lease| lease.expires_at).max();
+            // What expired in a grace, or before it, has come free when that was over.
+            let last_expiry = expired.iter().filter_map(|lease| lease.expires_at.max(grace_end)).max();
             let free_since = live.is_empty().then(|| [Some(since), freed, last_expiry].into_iter().flatten().max()).flatten();
             let rank = (priority.saturating_mul(60_000).saturating_add(since.as_millis()), since.as_millis(), id.clone());
             waiters.push(Waiter { id, loop_id, paths, rank, free_since });
         }
         waiters.sort_by(|a, b| a.rank.cmp(&b.rank));
         Ok(waiters)
+    }
+
+    /// Holders and waiters in the way of an asker, and the expired leases that it may replace. `own` is its request, if it has one.
+    fn blockers(
+        &self,
+        loop_id: &LoopId,
+        paths: &[LeasePath],
+        own: Option<&str>,
+        silent_seconds: i64,
+    ) -> Result<(Vec<Blocker>, Vec<Lease>)> {
+        let (live, expired) = self.others_in_the_way(loop_id, paths)?;
+        let mut blockers: Vec<Blocker> = live
+            .into_iter()
+            .map(|(lease, wanted)| Blocker {
+                file_path: lease.file_path,
+                locked_by: lease.locked_by,
+                expires_at: lease.expires_at,
+                owned_by: None,
+                wanted,
+            })
+            .collect();
+        let anyone_waits: bool = self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS NOT ?1)", [own])?;
+        if anyone_waits {
+            let waiters = self.waiters()?;
+            let own_rank = own.and_then(|own| waiters.iter().find(|waiter| waiter.id == own)).map(|waiter| waiter.rank.clone());
+            // Who waits for what the asker holds is behind it anyway: it need not wait for itself.
+            let grace = self.in_clock_grace()?;
+            let mut held = self.leases_of(loop_id.as_str())?;
+            held.retain(|lease| grace || lease.expires_at.is_none_or(|expires| expires > self.now()));
+            let new: Vec<LeasePath> =
+                paths.iter().filter(|path| !held.iter().any(|lease| lease.file_path.covers(path))).cloned().collect();
+            for (waiter, path) in ahead(&waiters, loop_id, &new, own_rank.as_ref(), self.now(), silent_seconds) {
+                blockers.push(Blocker {
+                    file_path: path.clone(),
+                    locked_by: waiter.loop_id.to_string(),
+                    expires_at: None,
+                    owned_by: None,
+                    wanted: path,
+                });
+            }
+        }
+        Ok((blockers, expired))
     }
 }
 
@@ -251,7 +295,8 @@ impl WriteTx<'_> {
                         rusqlite::params![id, path],
                     )?;
                 }
-                self.set_wait_edges(&request.loop_id, &request.paths, &blockers, self.now(), wait_until)?;
+                // In the queue it is no newcomer any more: an edge to a waiter that is behind it would close a circle.
+                self.wait_for(&id, None, silent_seconds)?;
                 Ok((Some(id), Waiting::Queued(blockers)))
             }
         }
@@ -277,7 +322,7 @@ impl WriteTx<'_> {
                 Ok(Waiting::GaveUp(blockers))
             }
             Err(blockers) => {
-                self.set_wait_edges(&request.loop_id, &request.paths, &blockers, row.waiting_since, row.wait_until)?;
+                self.wait_for(id, Some(&blockers), silent_seconds)?;
                 Ok(Waiting::Queued(blockers))
             }
         }
@@ -313,6 +358,38 @@ impl WriteTx<'_> {
         Ok(())
     }
 
+    /// Makes the edges on a request's paths those to what is in its way, and in that of the loop's other requests for the
+    /// same paths: an edge tells of the loop, not of which request it is for. `known` is what is in the request's own way, if
+    /// that has just been found.
+    fn wait_for(&self, id: &str, known: Option<&[Blocker]>, silent_seconds: i64) -> Result<()> {
+        let Some(own) =
+            self.query_opt(select!(LeaseRequest, "FROM lease_requests WHERE id = ?1"), [id], LeaseRequest::from_row)?
+        else {
+            return Ok(());
+        };
+        let mut edges = WantedEdges::new();
+        for request in self.lease_requests_of(&own.loop_id)? {
+            let shares = request.paths.0.iter().any(|path| own.paths.0.contains(path));
+            if request.id != id && (!shares || request.wait_until <= self.now()) {
+                continue;
+            }
+            let paths: Vec<LeasePath> = request.paths.0.iter().map(LeasePath::trusted).collect();
+            let blockers = match known {
+                Some(known) if request.id == id => known.to_vec(),
+                _ => self.blockers(&own.loop_id, &paths, Some(&request.id), silent_seconds)?.0,
+            };
+            for blocker in blockers {
+                if own.paths.0.iter().any(|path| path == blocker.wanted.as_str()) {
+                    let edge =
+                        edges.entry((blocker.locked_by, blocker.wanted)).or_insert((request.waiting_since, request.wait_until));
+                    *edge = (edge.0.min(request.waiting_since), edge.1.max(request.wait_until));
+                }
+            }
+        }
+        let paths: Vec<LeasePath> = own.paths.0.into_iter().map(LeasePath::trusted).collect();
+        self.set_wait_edges(&own.loop_id, &paths, &edges)
+    }
+
     fn validate(&self, request: &AcquireRequest) -> Result<()> {
         self.loop_row(&request.loop_id)?;
         if request.paths.is_empty() {
@@ -331,35 +408,9 @@ impl WriteTx<'_> {
         silent_seconds: i64,
     ) -> Result<Result<Grant, Vec<Blocker>>> {
         let owned = self.owned_by_others(&request.loop_id, &request.paths)?;
-        let (live, expired) = self.others_in_the_way(&request.loop_id, &request.paths)?;
+        let (in_the_way, expired) = self.blockers(&request.loop_id, &request.paths, own, silent_seconds)?;
         let mut blockers: Vec<Blocker> = owned.into_iter().map(Blocker::owner).collect();
-        blockers.extend(live.into_iter().map(|(lease, wanted)| Blocker {
-            file_path: lease.file_path,
-            locked_by: lease.locked_by,
-            expires_at: lease.expires_at,
-            owned_by: None,
-            wanted,
-        }));
-        let anyone_waits: bool = self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS NOT ?1)", [own])?;
-        if anyone_waits {
-            let waiters = self.waiters()?;
-            let grace = self.in_clock_grace()?;
-            let mut held = self.leases_of(request.loop_id.as_str())?;
-            held.retain(|lease| grace || lease.expires_at.is_none_or(|expires| expires > self.now()));
-            let own_rank = own.and_then(|own| waiters.iter().find(|waiter| waiter.id == own)).map(|waiter| waiter.rank.clone());
-            // Who waits for what the asker holds is behind it anyway: it need not wait for itself.
-            let new: Vec<LeasePath> =
-                request.paths.iter().filter(|path| !held.iter().any(|lease| lease.file_path.covers(path))).cloned().collect();
-            for (waiter, path) in ahead(&waiters, &request.loop_id, &new, own_rank.as_ref(), self.now(), silent_seconds) {
-                blockers.push(Blocker {
-                    file_path: path.clone(),
-                    locked_by: waiter.loop_id.to_string(),
-                    expires_at: None,
-                    owned_by: None,
-                    wanted: path,
-                });
-            }
-        }
+        blockers.extend(in_the_way);
         if !blockers.is_empty() {
             return Ok(Err(blockers));
         }

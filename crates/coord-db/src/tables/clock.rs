@@ -99,6 +99,11 @@ impl ReadTx<'_> {
         self.query(select!(ClockChangeSeen, "FROM clock_changes ORDER BY seen_at"), [], ClockChangeSeen::from_row)
     }
 
+    /// When the last grace after a suspend or jump ended or will end: what had expired before comes free only then.
+    pub(crate) fn last_grace_end(&self) -> Result<Option<Timestamp>> {
+        Ok(self.clock_row()?.and_then(|row| row.grace_until))
+    }
+
     /// Until when the grace after a suspend or jump lasts, if it does.
     ///
     /// # Errors
@@ -122,7 +127,8 @@ impl WriteTx<'_> {
                 Some(self.now().plus_seconds(grace_seconds.max(GRACE_SECONDS)))
             }
             ClockChange::Rebooted => None,
-            ClockChange::None => row.and_then(|row| row.grace_until).filter(|until| *until > self.now()),
+            // Also once it is over: see `last_grace_end`.
+            ClockChange::None => row.and_then(|row| row.grace_until),
         };
         if let ClockChange::Suspended(millis) | ClockChange::Jumped(millis) = change {
             self.execute(

@@ -382,11 +382,14 @@ impl WriteTx<'_> {
     /// Says how a decision was settled that another hand has settled without saying so.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] if it is still open.
+    /// [`Error::NotFound`]; [`Error::Refused`] if it is still open, or has been said.
     pub fn announce_decision(&self, id: &DecisionId) -> Result<EventId> {
         let decision = self.decision(id)?;
         if decision.status == DecisionStatus::Pending {
             return Err(Error::Refused(format!("decision {id} is open; there is nothing to announce")));
+        }
+        if decision.context.get("resolved_event").is_some() {
+            return Err(Error::Refused(format!("how decision {id} was settled has been said already")));
         }
         let payload = DecisionResolved {
             decision_id: id.clone(),

@@ -109,7 +109,20 @@ impl ReadTx<'_> {
         self.query(select!(LeaseRequest, "FROM lease_requests ORDER BY waiting_since, id"), [], LeaseRequest::from_row)
     }
 
-    /// True if the loop holds a live lease that covers `path` under exactly this token.
+    /// The acquires of one loop that wait, the longest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn lease_requests_of(&self, loop_id: &LoopId) -> Result<Vec<LeaseRequest>> {
+        self.query(
+            select!(LeaseRequest, "FROM lease_requests WHERE loop_id = ?1 ORDER BY waiting_since, id"),
+            [loop_id],
+            LeaseRequest::from_row,
+        )
+    }
+
+    /// True if the loop has a lease that covers `path` under exactly this token: on the path itself, or on a subtree that it is
+    /// in. An expired one counts while nobody has replaced it, as it does for [`WriteTx::renew`].
     ///
     /// # Errors
     /// What SQLite says.

@@ -1,9 +1,14 @@
 //! Subscriptions and their deliveries: who wants to hear what, and what is still to be handled.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{Event, json};
 use crate::{ActorId, DeliveryStatus, Error, EventId, RESERVED, ReadTx, Result, SubscriptionId, Timestamp, WriteTx, payload};
+
+/// What a subscription to every custom type names.
+const EVERY_CUSTOM_TYPE: &str = "custom.*";
 
 row! {
     /// A consumer's wish for event types.
@@ -55,7 +60,10 @@ impl ReadTx<'_> {
                 DeliveryRow::from_row,
             )?);
         }
-        pending.sort_by_key(|delivery| (delivery.priority, delivery.seq));
+        let place = |row: &DeliveryRow| (row.priority, row.seq);
+        // By subscription as well, so that two readings of the same rows agree.
+        pending
+            .sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.subscription_id.as_str().cmp(b.subscription_id.as_str())));
         let mut deliveries: Vec<Delivery> = Vec::new();
         for row in pending {
             if deliveries.len() == limit {
@@ -128,8 +136,8 @@ impl WriteTx<'_> {
     /// Subscribes, or replaces the subscriber's subscription. Events from now on are delivered to it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom, for none at all, or for an empty list of
-    /// sources; [`Error::Refused`] for the system's own subscriptions.
+    /// [`Error::Invalid`] for a type that is neither in the catalog nor custom, for none at all, for no source, or for one
+    /// without a name; [`Error::Refused`] for the system's own subscriptions.
     pub fn subscribe(&self, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Result<SubscriptionId> {
         self.not_the_systems(subscriber)?;
         if types.is_empty() {
@@ -148,6 +156,16 @@ impl WriteTx<'_> {
                 "{subscriber} would hear nobody; name the sources, or none at all for everyone"
             )));
         }
+        if sources.is_some_and(|sources| sources.iter().any(String::is_empty)) {
+            return Err(Error::Invalid(format!(
+                "{subscriber} names a source that is empty; leave the sources out to hear everyone"
+            )));
+        }
+        // What is asked for twice would be delivered twice, and an event that cannot be delivered cannot be said.
+        let every_custom = types.iter().any(|wanted| wanted == EVERY_CUSTOM_TYPE);
+        let covered = |wanted: &str| every_custom && wanted != EVERY_CUSTOM_TYPE && wanted.starts_with(payload::CUSTOM_PREFIX);
+        let types: BTreeSet<&String> = types.iter().filter(|wanted| !covered(wanted)).collect();
+        let sources: Option<BTreeSet<&String>> = sources.map(|sources| sources.iter().collect());
         self.execute(
             "INSERT INTO subscriptions (id, subscriber, event_types, filter_sources) VALUES (?1, ?1, ?2, ?3)
              ON CONFLICT (id) DO UPDATE SET event_types = excluded.event_types, filter_sources = excluded.filter_sources,

@@ -443,10 +443,11 @@ impl WriteTx<'_> {
         self.movable(id, what)
     }
 
-    fn leave(&self, loop_id: &LoopId) -> Result<()> {
+    /// The loop has ended its attempt at a test; another one that it works on stays in its hand.
+    fn leave(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
         self.execute(
-            "UPDATE loops SET current_test_id = NULL, updated_at = ?2 WHERE id = ?1",
-            rusqlite::params![loop_id, self.now()],
+            "UPDATE loops SET current_test_id = nullif(current_test_id, ?3), updated_at = ?2 WHERE id = ?1",
+            rusqlite::params![loop_id, self.now(), test],
         )?;
         Ok(())
     }
@@ -462,7 +463,7 @@ impl WriteTx<'_> {
                last_error = NULL, error_category = NULL WHERE id = ?1",
             rusqlite::params![id, self.now(), attempt.commit],
         )?;
-        self.leave(loop_id)?;
+        self.leave(loop_id, id)?;
         self.add_baseline(id, &attempt.commit)?;
         let payload = TestPassed {
             test_id: id.clone(),
@@ -547,7 +548,7 @@ impl WriteTx<'_> {
              WHERE id = ?1",
             rusqlite::params![id, status, given_back, last_result, attempt.message, attempt.category, not_before],
         )?;
-        self.leave(loop_id)?;
+        self.leave(loop_id, id)?;
         let failed = TestFailed {
             test_id: id.clone(),
             loop_id: loop_id.clone(),
@@ -582,7 +583,7 @@ impl WriteTx<'_> {
              WHERE id = ?1",
             rusqlite::params![id, reason],
         )?;
-        self.leave(loop_id)
+        self.leave(loop_id, id)
     }
 
     /// As [`WriteTx::give_back`], by another's hand, for a test that nobody works on any more; said as a failed attempt that

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Blocker, LeaseRequest};
+use super::LeaseRequest;
 use crate::{LeasePath, LoopId, ReadTx, Result, Timestamp, WriteTx};
 
 row! {
@@ -11,6 +11,9 @@ row! {
         waiter: String, holder: String, resource: LeasePath, waiting_since: Timestamp, wait_until: Option<Timestamp>, seq: i64,
     }
 }
+
+/// The edges that a waiter should have, (holder, resource), each with since when and until when it waits.
+pub(crate) type WantedEdges = BTreeMap<(String, LeasePath), (Timestamp, Timestamp)>;
 
 impl ReadTx<'_> {
     /// All edges, dead ones included.
@@ -172,28 +175,15 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Makes a queued acquire's edges those to its blockers; one that stands already keeps its place.
-    pub(crate) fn set_wait_edges(
-        &self,
-        waiter: &LoopId,
-        paths: &[LeasePath],
-        blockers: &[Blocker],
-        since: Timestamp,
-        until: Timestamp,
-    ) -> Result<()> {
-        let wanted: BTreeMap<(&str, &str), ()> =
-            blockers.iter().map(|blocker| ((blocker.locked_by.as_str(), blocker.wanted.as_str()), ())).collect();
+    /// Makes a waiter's edges on some paths exactly these; one that stands already keeps its place.
+    pub(crate) fn set_wait_edges(&self, waiter: &LoopId, paths: &[LeasePath], wanted: &WantedEdges) -> Result<()> {
         for edge in self.wait_edges_of(waiter.as_str())? {
-            let stale = paths.contains(&edge.resource) && !wanted.contains_key(&(edge.holder.as_str(), edge.resource.as_str()));
-            if stale {
-                self.execute(
-                    "DELETE FROM wait_graph WHERE waiter = ?1 AND holder = ?2 AND resource = ?3",
-                    rusqlite::params![waiter, edge.holder, edge.resource],
-                )?;
+            if paths.contains(&edge.resource) && !wanted.contains_key(&(edge.holder.clone(), edge.resource.clone())) {
+                self.delete_wait_edge(&edge)?;
             }
         }
-        for (holder, resource) in wanted.keys() {
-            self.add_wait_edge(waiter.as_str(), holder, resource, since, Some(until))?;
+        for ((holder, resource), (since, until)) in wanted {
+            self.add_wait_edge(waiter.as_str(), holder, resource.as_str(), *since, Some(*until))?;
         }
         Ok(())
     }
