@@ -48,7 +48,7 @@ fn all() -> Vec<String> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
-    /// What tells it: a name as [`run::detector`] gives.
+    /// What tells it: a name as `run::detector` gives.
     pub detector: String,
     /// Of what: the alert's fingerprint after its kind, or its beginning; the victim of a deadlock.
     pub of: String,
