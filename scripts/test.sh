@@ -1,7 +1,20 @@
 #!/usr/bin/env bash
 # Everything that CI runs: format, clippy with warnings as errors, all tests, docs, shell lint, unit-file check.
+#
+#   scripts/test.sh           minutes
+#   scripts/test.sh --long    hours: an hour of kills, twenty thousand sequences for each model, every pair of crash points,
+#                             a thousand simulated worlds, ten thousand wakes
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+  '') ;;
+  --long)
+    export KILLS_SECONDS=3600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=1000 ARCHIVE_KILLS=500 WAKES=10000
+    ;;
+  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) echo "$0: unknown option $1; try --help" >&2; exit 2 ;;
+esac
 
 step() { printf '\n== %s\n' "$*"; }
 
