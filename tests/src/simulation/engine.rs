@@ -53,7 +53,10 @@ pub trait Actor {
     /// Its id in the data.
     fn actor_id(&self) -> ActorId;
     /// One transaction, one look, or one pass.
-    fn step(&mut self, world: &mut World) -> Step;
+    ///
+    /// # Errors
+    /// What the database says. It goes on from where it was: nothing has happened.
+    fn step(&mut self, world: &mut World) -> coord_db::Result<Step>;
     /// Its process dies: all that it has in memory is gone.
     fn crash(&mut self, world: &mut World);
 }
@@ -104,7 +107,8 @@ impl Scenario {
             wakes: Wakes::Faulty,
             faults: true,
             hands: true,
-            seconds: 400,
+            // Most mistakes show early; some need long.
+            seconds: [100, 150, 250, 600][fastrand::Rng::with_seed(seed).usize(0..4)],
             settles_seconds: 4 * 3600,
             loop_fault: LoopFault::None,
             tampered: Vec::new(),
@@ -128,6 +132,8 @@ pub struct Summary {
     pub seconds: i64,
     /// The same for two runs exactly if they went the same way.
     pub digest: u64,
+    /// How many steps found the disk full.
+    pub refused: u64,
     /// Every test with its final status.
     pub tests: Vec<(String, String)>,
     /// How many events of each type there were.
@@ -151,6 +157,7 @@ struct Engine {
     laws: Laws,
     /// How many of a hundred wake-ups arrive where they are faulty.
     heard_percent: u32,
+    refused: u64,
 }
 
 /// Runs a world to its end.
@@ -193,7 +200,7 @@ impl Engine {
             }
         }
         let heard_percent = [20, 60, 90][usize::try_from(world.fate("heard", 3)).unwrap_or_default()];
-        Self { scenario: scenario.clone(), world, slots, laws: Laws::default(), heard_percent }
+        Self { scenario: scenario.clone(), world, slots, laws: Laws::default(), heard_percent, refused: 0 }
     }
 
     fn run(&mut self) -> Result<Summary, Broken> {
@@ -236,6 +243,7 @@ impl Engine {
         Summary {
             steps: self.world.story.steps(),
             seconds: self.world.elapsed() / 1000,
+            refused: self.refused,
             digest: self.world.story.digest(),
             tests: tests.into_iter().map(|test| (test.id.to_string(), test.status.to_string())).collect(),
             events: kinds,
@@ -245,6 +253,8 @@ impl Engine {
     /// From now on nobody misbehaves, and the dead rise.
     fn calm(&mut self) {
         self.world.calm = true;
+        self.world.make_room();
+        self.world.frozen.clear();
         self.tell("world", "calms down");
         self.scenario.wakes = if self.scenario.wakes == Wakes::Faulty { Wakes::All } else { self.scenario.wakes };
         for slot in &mut self.slots {
@@ -289,12 +299,32 @@ impl Engine {
                 let busy = self.world.millis(1_000, 15_000);
                 self.world.advance(busy);
             }
+            60..66 if self.world.disk_full_until.is_none() => {
+                let full = self.world.millis(5_000, 120_000);
+                self.world.fill_disk(full);
+                self.tell("world", &format!("has no room on its disk for {} s", full / 1000));
+            }
+            66..90 => {
+                let at = self.world.rng.usize(0..self.slots.len());
+                let (frozen, now) = (self.world.millis(1_000, 90_000), self.world.elapsed());
+                let slot = &mut self.slots[at];
+                if slot.mortal && slot.down_until.is_none() {
+                    slot.deaf_until = slot.deaf_until.max(now + frozen);
+                    let name = slot.actor.name().to_owned();
+                    self.world.frozen.insert(name.clone(), now + frozen);
+                    self.tell(&name, &format!("stands still for {} s", frozen / 1000));
+                }
+            }
             _ => {}
         }
     }
 
     fn one_step(&mut self) -> Result<(), Broken> {
         let now = self.world.elapsed();
+        self.world.frozen.retain(|_, until| *until > now);
+        if self.world.disk_full_until.is_some_and(|until| until <= now) {
+            self.world.make_room();
+        }
         let ready = |slot: &Slot| {
             slot.down_until.is_none_or(|until| until <= now)
                 && slot.deaf_until <= now
@@ -316,7 +346,16 @@ impl Engine {
         slot.woken = false;
         self.world.rung = false;
         self.world.ledger.acting.clear();
-        let step = slot.actor.step(&mut self.world);
+        let step = match slot.actor.step(&mut self.world) {
+            // It holds still, and tries again.
+            Err(coord_db::Error::Unwritable { .. }) if self.world.disk_full_until.is_some() => {
+                self.refused += 1;
+                Step::after(2_000, "finds the disk full")
+            }
+            step => step.unwrap_or_else(|error| {
+                panic!("seed {}: {}: {error}: {:?}", self.world.seed, slot.actor.name(), std::error::Error::source(&error))
+            }),
+        };
         let name = slot.actor.name().to_owned();
         slot.due_at = self.world.elapsed() + step.after_millis;
         slot.deaf_until = if step.deaf { slot.due_at } else { 0 };

@@ -1,7 +1,7 @@
 //! Those who are no part of the system and use it: a human with `loopctl`, and another tool that writes into the database
 //! with plain SQL, filling in only what it knows.
 
-use coord_db::{ActorId, LoopId, NewEvent, TestStatus, UnlockCause, payload};
+use coord_db::{ActorId, LoopId, NewEvent, Result, TestStatus, UnlockCause, payload};
 
 use super::engine::{Actor, Step};
 use super::world::World;
@@ -19,7 +19,7 @@ fn loops(world: &World) -> Vec<LoopId> {
 }
 
 impl Human {
-    fn resume_everyone(world: &mut World) -> Option<String> {
+    fn resume_everyone(world: &mut World) -> Result<Option<String>> {
         let mut resumed = Vec::new();
         for id in loops(world) {
             let paused = world.read(|tx| Ok(!tx.pauses(&id)?.is_empty()));
@@ -33,20 +33,20 @@ impl Human {
                     reason: "go on".to_owned(),
                     requested_by: ActorId::human(),
                 };
-                world.write(|tx| tx.publish(&NewEvent::new(ActorId::human(), payload))).expect("resuming");
+                world.write(|tx| tx.publish(&NewEvent::new(ActorId::human(), payload)))?;
                 resumed.push(id.to_string());
             }
         }
-        (!resumed.is_empty()).then(|| format!("resumes {}", resumed.join(", ")))
+        Ok((!resumed.is_empty()).then(|| format!("resumes {}", resumed.join(", "))))
     }
 
-    fn act(world: &mut World) -> Option<String> {
+    fn act(world: &mut World) -> Result<Option<String>> {
         let human = ActorId::human();
         let all = loops(world);
-        let id = pick(world, &all)?;
+        let Some(id) = pick(world, &all) else { return Ok(None) };
         let reason = "because I say so".to_owned();
         let tests = world.read(|tx| tx.tests(None, None));
-        match world.rng.u32(0..15) {
+        Ok(match world.rng.u32(0..15) {
             0 | 1 => {
                 let payload = payload::PauseRequested { loop_id: id.clone(), reason, requested_by: human.clone() };
                 let driven = world.read(|tx| tx.loop_row(&id)).pid.is_some();
@@ -66,19 +66,19 @@ impl Human {
                     }
                     Ok(())
                 });
-                paused.expect("pausing");
+                paused?;
                 Some(format!("pauses {id}"))
             }
-            2..5 => Self::resume_everyone(world),
+            2..5 => Self::resume_everyone(world)?,
             5 => {
-                let test = pick(world, &tests)?;
+                let Some(test) = pick(world, &tests) else { return Ok(None) };
                 let skipped = world.write(|tx| tx.skip_test(&test.id, Some(&reason)));
                 skipped.is_ok().then(|| format!("skips {}", test.id))
             }
             6 => {
                 let ended: Vec<_> = tests.into_iter().filter(|test| test.status != TestStatus::InProgress).collect();
-                let test = pick(world, &ended)?;
-                world.write(|tx| tx.reset_test(&test.id)).expect("resetting");
+                let Some(test) = pick(world, &ended) else { return Ok(None) };
+                world.write(|tx| tx.reset_test(&test.id))?;
                 Some(format!("resets {}", test.id))
             }
             7 => {
@@ -90,18 +90,16 @@ impl Human {
                     must_rollback: true,
                     cycle: Vec::new(),
                 };
-                world
-                    .write(|tx| {
-                        let told = tx.publish(&NewEvent::new(human.clone(), payload))?;
-                        let told = tx.event(told.as_str())?;
-                        tx.revoke_leases(id.as_str(), &human, UnlockCause::Forced, told.as_ref())
-                    })
-                    .expect("unlocking");
+                world.write(|tx| {
+                    let told = tx.publish(&NewEvent::new(human.clone(), payload))?;
+                    let told = tx.event(told.as_str())?;
+                    tx.revoke_leases(id.as_str(), &human, UnlockCause::Forced, told.as_ref())
+                })?;
                 Some(format!("unlocks {id} by force"))
             }
             8 => {
                 let payload = payload::RestartRequested { loop_id: id.clone(), reason, requested_by: human.clone() };
-                world.write(|tx| tx.publish(&NewEvent::new(human, payload))).expect("restarting");
+                world.write(|tx| tx.publish(&NewEvent::new(human, payload)))?;
                 Some(format!("restarts {id}"))
             }
             9 => {
@@ -111,22 +109,22 @@ impl Human {
                     reason,
                     triggered_by: human.clone(),
                 };
-                world.write(|tx| tx.publish(&NewEvent::new(human, payload))).expect("rolling back");
+                world.write(|tx| tx.publish(&NewEvent::new(human, payload)))?;
                 Some(format!("rolls {id} back"))
             }
             10 => {
                 let priority = world.rng.i64(1..9);
-                world.write(|tx| tx.set_priority(&id, priority, &reason, &human, None)).expect("weighing");
+                world.write(|tx| tx.set_priority(&id, priority, &reason, &human, None))?;
                 Some(format!("gives {id} priority {priority}"))
             }
             _ => {
                 let open = world.read(|tx| tx.decisions(true));
-                let question = pick(world, &open)?;
-                let choice = pick(world, &question.option_ids())?;
+                let Some(question) = pick(world, &open) else { return Ok(None) };
+                let Some(choice) = pick(world, &question.option_ids()) else { return Ok(None) };
                 let answered = world.write(|tx| tx.answer(&question.id, &choice, None, &human, "cli"));
                 answered.is_ok().then(|| format!("answers {choice} to {}", question.decision_type))
             }
-        }
+        })
     }
 }
 
@@ -139,16 +137,16 @@ impl Actor for Human {
         ActorId::human()
     }
 
-    fn step(&mut self, world: &mut World) -> Step {
+    fn step(&mut self, world: &mut World) -> Result<Step> {
         world.ledger.acting.insert("human".to_owned());
         let open = world.read(|tx| tx.pending_deliveries("human", usize::MAX));
         if !open.is_empty() {
-            world.write(|tx| tx.acknowledge("human", open.iter().map(|delivery| &delivery.event.id))).expect("acknowledging");
+            world.write(|tx| tx.acknowledge("human", open.iter().map(|delivery| &delivery.event.id)))?;
         }
         let next = world.millis(5_000, 90_000) / world.pace;
-        let what = if world.calm { Self::resume_everyone(world) } else { Self::act(world) };
+        let what = if world.calm { Self::resume_everyone(world)? } else { Self::act(world)? };
         // Nobody's commit makes a person look up.
-        Step::deaf(next, what.unwrap_or_default())
+        Ok(Step::deaf(next, what.unwrap_or_default()))
     }
 
     fn crash(&mut self, _: &mut World) {}
@@ -223,20 +221,20 @@ impl Actor for Foreign {
         "ghost".parse().expect("an id")
     }
 
-    fn step(&mut self, world: &mut World) -> Step {
+    fn step(&mut self, world: &mut World) -> Result<Step> {
         world.ledger.acting.extend(["foreign".to_owned(), "human".to_owned()]);
         let next = world.millis(10_000, 120_000) / world.pace;
         if world.calm {
             let tidy = "DELETE FROM file_locks WHERE locked_by GLOB 'ghost*'; \
                         DELETE FROM wait_graph WHERE waiter GLOB 'ghost*' OR holder GLOB 'ghost*' OR resource LIKE 'printer:%'; \
                         DELETE FROM loops WHERE id = 'ghost-loop'";
-            world.ringing(|world| world.db.execute_foreign(tidy)).expect("tidying up");
-            return Step::deaf(60_000, "");
+            world.ringing(|world| world.db.execute_foreign(tidy))?;
+            return Ok(Step::deaf(60_000, ""));
         }
-        let Some((what, sql)) = self.sql(world) else { return Step::deaf(next, "") };
+        let Some((what, sql)) = self.sql(world) else { return Ok(Step::deaf(next, "")) };
         // A shell that is refused has changed nothing.
         let done = world.ringing(|world| world.db.execute_foreign(&sql)).is_ok();
-        Step::deaf(next, if done { what } else { String::new() })
+        Ok(Step::deaf(next, if done { what } else { String::new() }))
     }
 
     fn crash(&mut self, _: &mut World) {}

@@ -24,6 +24,8 @@ const TIMED_EVERY_MILLIS: i64 = 4_000;
 /// How long what somebody else has to put right may last while that one runs, in seconds of virtual time: one slow look and
 /// one beat, the grace after a suspend, and as much again for looks that came too late.
 const SOON: i64 = 120;
+/// How long a loop may wait in a queue: every other one before it, with the longest attempt there is, and a deadlock each.
+const TURN_SECONDS: i64 = 40 * 60;
 /// As [`SOON`], for a deadlock: a full scan, and the victim's grace.
 const CYCLE_SECONDS: i64 = 60 + 30 + SOON;
 
@@ -114,6 +116,7 @@ const TIMED_LAWS: &[(&str, TimedLaw)] = &[
     ("expired leases are swept", expired_are_swept),
     ("decisions resolve in time", decisions_resolve),
     ("deliveries are taken", deliveries_are_taken),
+    ("nobody starves", nobody_starves),
 ];
 
 /// The names of all laws that are looked at while a world runs.
@@ -140,7 +143,7 @@ impl Laws {
                 let ages = self.ages.entry(law).or_default();
                 let before = std::mem::take(ages);
                 for Overdue { key, most_seconds, by } in found {
-                    let age = before.get(&key).copied().unwrap_or_default() + if world.up.contains(by) { passed } else { 0 };
+                    let age = before.get(&key).copied().unwrap_or_default() + if world.serves(by) { passed } else { 0 };
                     if age > most_seconds * 1000 {
                         return Err(Broken { law, detail: format!("{key} for {} s", age / 1000) });
                     }
@@ -482,6 +485,15 @@ fn deliveries_are_taken(world: &World) -> Vec<Overdue> {
         }
     }
     overdue
+}
+
+/// Waiting is not starving while the clock stands or whoever holds the lease may go on; but a turn comes to everyone.
+fn nobody_starves(world: &World) -> Vec<Overdue> {
+    let waiting = world.read(|tx| tx.lease_requests()).into_iter().filter(|request| request.wait_until > world.now());
+    let key = |request: &coord_db::LeaseRequest| format!("{} waits for its turn ({})", request.loop_id, request.id);
+    // The detector, the sweeper and who settles conflicts all have a part in it; without one of them it may take longer.
+    let by = ["pm", "deadlock-detector", "heartbeat"].into_iter().find(|id| !world.serves(id)).unwrap_or("heartbeat");
+    waiting.map(|request| Overdue { key: key(&request), most_seconds: TURN_SECONDS, by }).collect()
 }
 
 /// The whole database, checked by its own means. What a foreign hand left without a registered loop is the checks' to report

@@ -1,11 +1,11 @@
 //! Loops: they use the floor's operations as the real program does, one transaction a step, around an agent, a worktree and a
-//! gate that exist only here. Some lie, are slow, fall silent, or are driven by hand.
+//! gate that exist only here. Some lie, are slow, stray, ask, fall silent, or are driven by hand.
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    AcquireRequest, ActorId, CheckOutcome, ComponentId, Delivery, Error, ErrorCategory, Event, EventId, FailedAttempt,
-    HealthStatus, JournalEntry, LeasePath, LoopId, LoopStatus, NewEvent, PassedAttempt, Payload, Proof, Result, TestId,
-    TestStatus, UnlockCause, Waiting, WriteTx, new_id, payload,
+    AcquireRequest, ActorId, CheckOutcome, ComponentId, DecisionId, DecisionStatus, Delivery, Error, ErrorCategory, Event,
+    EventId, FailedAttempt, HealthStatus, JournalEntry, LeasePath, LoopId, LoopStatus, NewDecision, NewEvent, PassedAttempt,
+    Payload, Proof, Result, TestId, TestStatus, UnlockCause, Waiting, WriteTx, new_id, payload,
 };
 use serde_json::json;
 
@@ -17,6 +17,8 @@ const PATHS: [&str; 6] = ["src/a.rs", "src/b.rs", "src/", "Cargo.toml", "docs/gu
 const INTEGRATION: &str = "git:integration";
 /// The journal's word for moving the integration branch.
 const INTEGRATE: &str = "integrate";
+/// How many files a straying loop changes that its tests say nothing of.
+const STRAY_FILES: usize = 5;
 /// How long a victim of a deadlock holds back, in seconds.
 const VICTIM_SECONDS: i64 = 2;
 /// How often a queued acquire asks again without being woken, in milliseconds.
@@ -31,6 +33,10 @@ pub enum Temper {
     Lying,
     /// Takes many minutes.
     Slow,
+    /// Changes files that its tests say nothing of.
+    Straying,
+    /// Asks the human before it goes on, and waits for the answer.
+    Asking,
     /// Falls silent now and then without ending, and goes on as if nothing had been.
     Hanging,
     /// Somebody drives it with `loopctl`: no process, no beat, walks away now and then.
@@ -67,6 +73,9 @@ struct Attempt {
     next_touch_at: i64,
     done_at: i64,
     queued: Vec<Queued>,
+    /// What it still has to ask, and what it has asked.
+    to_ask: bool,
+    asked: Option<DecisionId>,
     /// What was granted, and under which token.
     held: Vec<(LeasePath, i64)>,
     /// The gate runs until then.
@@ -140,12 +149,12 @@ impl LoopActor {
         }
     }
 
-    fn start(&mut self, world: &mut World) -> Step {
+    fn start(&mut self, world: &mut World) -> Result<Step> {
         if self.temper == Temper::ByHand {
             let id = self.id.clone();
-            world.write(|tx| tx.touch_by_hand(&id)).expect("touching");
+            world.write(|tx| tx.touch_by_hand(&id))?;
             self.registered = true;
-            return Step::now("takes the loop in hand");
+            return Ok(Step::now("takes the loop in hand"));
         }
         let identity = self.process.clone().unwrap_or_else(|| world.spawn());
         let id = self.id.clone();
@@ -154,13 +163,16 @@ impl LoopActor {
                 self.process = Some(identity);
                 self.registered = true;
                 self.next_beat = world.elapsed() + self.beat_millis(world);
-                Step::now("starts")
+                Ok(Step::now("starts"))
             }
-            Err(Error::AlreadyRunning { .. }) => {
+            Err(error) => {
                 world.kill(identity.pid);
-                Step::after(5_000, "is refused: another process has it")
+                self.process = None;
+                match error {
+                    Error::AlreadyRunning { .. } => Ok(Step::after(5_000, "is refused: another process has it")),
+                    error => Err(error),
+                }
             }
-            Err(error) => panic!("{} cannot start: {error}", self.id),
         }
     }
 
@@ -168,15 +180,14 @@ impl LoopActor {
         i64::try_from(world.config.heartbeat.beat_seconds * 1000).unwrap_or(i64::MAX)
     }
 
-    fn beat(&mut self, world: &mut World) -> Step {
-        self.next_beat = world.elapsed() + self.beat_millis(world);
+    fn beat(&mut self, world: &mut World) -> Result<Step> {
         let (id, ttl) = (self.id.clone(), world.config.lease.ttl_seconds);
-        let beaten = world.db.write_quietly(|tx| {
+        world.db.write_quietly(|tx| {
             tx.beat(&ComponentId::from(&id), HealthStatus::Healthy, None)?;
             tx.renew_all(&id, ttl)
-        });
-        beaten.expect("beating");
-        Step::now("beats")
+        })?;
+        self.next_beat = world.elapsed() + self.beat_millis(world);
+        Ok(Step::now("beats"))
     }
 
     /// Ends what the loop has, in the transaction of the event that asks for it.
@@ -191,63 +202,61 @@ impl LoopActor {
         Ok(())
     }
 
-    fn inbox(&mut self, world: &mut World) -> Step {
+    fn inbox(&mut self, world: &mut World) -> Result<Step> {
         if !self.unacknowledged.is_empty() {
-            let events = std::mem::take(&mut self.unacknowledged);
-            world.write(|tx| tx.acknowledge(self.id.as_str(), &events)).expect("acknowledging");
-            return Step::now("acknowledges late");
+            world.write(|tx| tx.acknowledge(self.id.as_str(), &self.unacknowledged))?;
+            self.unacknowledged.clear();
+            return Ok(Step::now("acknowledges late"));
         }
         let (id, fault) = (self.id.clone(), self.fault);
-        let (handled, done, stopped) = world
-            .write(|tx| {
-                let mut done = Vec::new();
-                let mut handled = Vec::new();
-                let mut stop: Option<Event> = None;
-                for Delivery { event, .. } in tx.pending_deliveries(id.as_str(), usize::MAX)? {
-                    match event.parse() {
-                        Ok(Payload::PauseRequested(_) | Payload::ResumeRequested(_)) => {
-                            handled.push(event);
-                            continue;
-                        }
-                        Ok(Payload::RollbackTriggered(rollback)) if rollback.loop_id == id => {
-                            let done = payload::RollbackDone {
-                                loop_id: id.clone(),
-                                checkpoint_id: rollback.checkpoint_id,
-                                git_ref: "refs/coding-loops/checkpoint".to_owned(),
-                            };
-                            tx.publish(&NewEvent::new(ActorId::from(&id), done).caused_by(&event))?;
-                            stop = Some(event.clone());
-                        }
-                        Ok(Payload::ForceRelease(payload::ForceRelease { loop_id, .. }))
-                            if loop_id == id && fault != LoopFault::ReleasesNothing =>
-                        {
-                            stop = Some(event.clone());
-                        }
-                        Ok(Payload::RestartRequested(payload::RestartRequested { loop_id, .. })) if loop_id == id => {
-                            stop = Some(event.clone());
-                        }
-                        _ => {}
+        let (handled, done, stopped) = world.write(|tx| {
+            let mut done = Vec::new();
+            let mut handled = Vec::new();
+            let mut stop: Option<Event> = None;
+            for Delivery { event, .. } in tx.pending_deliveries(id.as_str(), usize::MAX)? {
+                match event.parse() {
+                    Ok(Payload::PauseRequested(_) | Payload::ResumeRequested(_)) => {
+                        handled.push(event);
+                        continue;
                     }
-                    done.push(event.id.clone());
-                    handled.push(event);
+                    Ok(Payload::RollbackTriggered(rollback)) if rollback.loop_id == id => {
+                        let done = payload::RollbackDone {
+                            loop_id: id.clone(),
+                            checkpoint_id: rollback.checkpoint_id,
+                            git_ref: "refs/coding-loops/checkpoint".to_owned(),
+                        };
+                        tx.publish(&NewEvent::new(ActorId::from(&id), done).caused_by(&event))?;
+                        stop = Some(event.clone());
+                    }
+                    Ok(Payload::ForceRelease(payload::ForceRelease { loop_id, .. }))
+                        if loop_id == id && fault != LoopFault::ReleasesNothing =>
+                    {
+                        stop = Some(event.clone());
+                    }
+                    Ok(Payload::RestartRequested(payload::RestartRequested { loop_id, .. })) if loop_id == id => {
+                        stop = Some(event.clone());
+                    }
+                    _ => {}
                 }
-                let pauses = tx.settle_pauses(&id)?;
-                let paused = tx.apply_pauses(&id, &pauses)?;
-                if paused || stop.is_some() {
-                    let reason = stop.as_ref().map_or("paused", |event| event.event_type.as_str());
-                    Self::let_go(tx, &id, reason, stop.as_ref())?;
-                }
-                if fault != LoopFault::AcknowledgesLater {
-                    tx.acknowledge(id.as_str(), &done)?;
-                }
-                let stopped = if paused { Some("paused".to_owned()) } else { stop.map(|event| event.event_type) };
-                Ok((handled, done, stopped))
-            })
-            .expect("handling its events");
+                done.push(event.id.clone());
+                handled.push(event);
+            }
+            let pauses = tx.settle_pauses(&id)?;
+            let paused = tx.apply_pauses(&id, &pauses)?;
+            if paused || stop.is_some() {
+                let reason = stop.as_ref().map_or("paused", |event| event.event_type.as_str());
+                Self::let_go(tx, &id, reason, stop.as_ref())?;
+            }
+            if fault != LoopFault::AcknowledgesLater {
+                tx.acknowledge(id.as_str(), &done)?;
+            }
+            let stopped = if paused { Some("paused".to_owned()) } else { stop.map(|event| event.event_type) };
+            Ok((handled, done, stopped))
+        })?;
         if fault == LoopFault::RunsWhilePaused && stopped.as_deref() == Some("paused") {
             // No operation of the database does this.
             let sql = format!("UPDATE loops SET status = 'running' WHERE id = '{id}'");
-            world.db.execute_foreign(&sql).expect("running while paused");
+            world.db.execute_foreign(&sql)?;
         }
         let kinds: Vec<&str> = handled.iter().map(|event| event.event_type.as_str()).collect();
         let what = format!("takes {}{}", kinds.join(", "), stopped.map(|why| format!(", lets go: {why}")).unwrap_or_default());
@@ -261,19 +270,19 @@ impl LoopActor {
             self.attempt = None;
             self.recovered = false;
         }
-        Step::now(what)
+        Ok(Step::now(what))
     }
 
-    fn claim(&mut self, world: &mut World) -> Step {
+    fn claim(&mut self, world: &mut World) -> Result<Step> {
         let id = self.id.clone();
         let by_hand = self.temper == Temper::ByHand;
         let (ready, retry) = world.read(|tx| Ok((tx.next_ready_test(&id, !by_hand)?, tx.next_retry_at(&id)?)));
         if ready.is_none() {
             let wait = retry.map_or(i64::MAX, |at| at.millis_since(world.now()).max(1));
-            return Step::after(wait.min(15_000), "has no test ready");
+            return Ok(Step::after(wait.min(15_000), "has no test ready"));
         }
-        let Some(test) = world.write(|tx| tx.claim_next_test(&id, !by_hand)).expect("claiming") else {
-            return Step::after(1_000, "finds nothing to claim");
+        let Some(test) = world.write(|tx| tx.claim_next_test(&id, !by_hand))? else {
+            return Ok(Step::after(1_000, "finds nothing to claim"));
         };
         let now = world.elapsed();
         let name = test.id.to_string();
@@ -288,6 +297,10 @@ impl LoopActor {
         // Attempts touch their files in an order of their own.
         let turn = usize::try_from(world.fate((&name, test.attempts, "turn"), 3)).unwrap_or_default() % paths.len();
         paths.rotate_left(turn);
+        if self.temper == Temper::Straying {
+            // Taken from the end: before its own.
+            paths.extend((0..STRAY_FILES).map(|at| path(&format!("elsewhere/{}-{at}.rs", self.id))));
+        }
         let work = match self.temper {
             Temper::Slow => world.millis(120_000, 420_000),
             _ => world.millis(5_000, 40_000),
@@ -300,11 +313,13 @@ impl LoopActor {
             next_touch_at: now + work / 8,
             done_at: now + work,
             queued: Vec::new(),
+            to_ask: self.temper == Temper::Asking,
+            asked: None,
             held: Vec::new(),
             gate_until: None,
             landing: None,
         });
-        Step::after(work / 8, format!("claims {name}, attempt {}", test.attempts))
+        Ok(Step::after(work / 8, format!("claims {name}, attempt {}", test.attempts)))
     }
 
     fn request(&self, world: &World, wanted: LeasePath, test: &TestId) -> AcquireRequest {
@@ -318,20 +333,18 @@ impl LoopActor {
         }
     }
 
-    fn acquire(&mut self, world: &mut World, wanted: LeasePath) -> String {
+    fn acquire(&mut self, world: &mut World, wanted: LeasePath) -> Result<String> {
         let silent = world.config.lease.silent_waiter_seconds;
-        let Some(attempt) = self.attempt.as_ref() else { return String::new() };
+        let Some(attempt) = self.attempt.as_ref() else { return Ok(String::new()) };
         let request = self.request(world, wanted.clone(), &attempt.test);
         if !wanted.as_str().contains(':') && !wanted.is_subtree() {
             // The agent has changed it already; that is how the loop knows of it.
             let changed_at = world.now();
             world.outside.worktrees.entry(self.id.clone()).or_default().insert(wanted.to_string(), changed_at);
         }
-        let (queued, answer) = world
-            .write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(60), silent))
-            .unwrap_or_else(|error| panic!("{} cannot acquire {wanted}: {error}", self.id));
-        let Some(attempt) = self.attempt.as_mut() else { return String::new() };
-        match answer {
+        let (queued, answer) = world.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(60), silent))?;
+        let Some(attempt) = self.attempt.as_mut() else { return Ok(String::new()) };
+        Ok(match answer {
             Waiting::Granted(grant) => {
                 attempt.held.retain(|(known, _)| *known != wanted);
                 attempt.held.push((wanted.clone(), grant.fencing_token));
@@ -342,27 +355,25 @@ impl LoopActor {
                 let holders: Vec<&str> = blockers.iter().map(|blocker| blocker.locked_by.as_str()).collect();
                 format!("queues for {wanted} behind {}", holders.join(", "))
             }
-        }
+        })
     }
 
-    fn ask_again(&mut self, world: &mut World, at: usize) -> String {
+    fn ask_again(&mut self, world: &mut World, at: usize) -> Result<String> {
         let silent = world.config.lease.silent_waiter_seconds;
         let Some((id, request)) = self.attempt.as_ref().and_then(|attempt| attempt.queued.get(at)).cloned() else {
-            return String::new();
+            return Ok(String::new());
         };
         let wanted = request.paths[0].clone();
-        let answer = world
-            .write(|tx| {
-                // Putting it off at every asking would be a change that wakes the others, who ask, and so on for ever.
-                let runs_out = tx.now().plus_seconds(30);
-                if tx.lease_requests()?.iter().any(|known| known.id == id && known.wait_until < runs_out) {
-                    tx.extend_request(&id, tx.now().plus_seconds(60))?;
-                }
-                tx.ask_again(&id, &request, silent)
-            })
-            .expect("asking again");
-        let Some(attempt) = self.attempt.as_mut() else { return String::new() };
-        match answer {
+        let answer = world.write(|tx| {
+            // Putting it off at every asking would be a change that wakes the others, who ask, and so on for ever.
+            let runs_out = tx.now().plus_seconds(30);
+            if tx.lease_requests()?.iter().any(|known| known.id == id && known.wait_until < runs_out) {
+                tx.extend_request(&id, tx.now().plus_seconds(60))?;
+            }
+            tx.ask_again(&id, &request, silent)
+        })?;
+        let Some(attempt) = self.attempt.as_mut() else { return Ok(String::new()) };
+        Ok(match answer {
             Waiting::Granted(grant) => {
                 attempt.queued.remove(at);
                 attempt.held.retain(|(known, _)| *known != wanted);
@@ -375,43 +386,54 @@ impl LoopActor {
                 attempt.to_touch.push(wanted.clone());
                 format!("has lost its place for {wanted}")
             }
-        }
+        })
     }
 
-    fn work(&mut self, world: &mut World) -> Step {
+    fn work(&mut self, world: &mut World) -> Result<Step> {
         let now = world.elapsed();
-        let Some(attempt) = self.attempt.as_mut() else { return Step::now("") };
+        let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
         if attempt.landing.is_some() {
             return self.land(world);
         }
         if now >= attempt.next_touch_at
-            && let Some(wanted) = attempt.to_touch.pop()
+            && let Some(wanted) = attempt.to_touch.last().cloned()
         {
-            attempt.next_touch_at = now + (attempt.done_at - now).max(0) / 4;
-            let what = self.acquire(world, wanted);
-            return Step::after(500, what);
+            let what = self.acquire(world, wanted)?;
+            if let Some(attempt) = self.attempt.as_mut() {
+                attempt.to_touch.pop();
+                attempt.next_touch_at = now + (attempt.done_at - now).max(0) / 4;
+            }
+            return Ok(Step::after(500, what));
         }
         if !attempt.queued.is_empty() {
             let at = usize::try_from(now / ASK_MILLIS).unwrap_or_default() % attempt.queued.len();
-            let what = self.ask_again(world, at);
+            let what = self.ask_again(world, at)?;
             let granted = what.starts_with("is granted");
-            return Step::after(if granted { 0 } else { ASK_MILLIS }, what);
+            return Ok(Step::after(if granted { 0 } else { ASK_MILLIS }, what));
+        }
+        if attempt.to_touch.is_empty() && attempt.to_ask {
+            return self.ask(world);
+        }
+        if let Some(question) = &attempt.asked
+            && world.read(|tx| tx.decision(question)).status == DecisionStatus::Pending
+        {
+            return Ok(Step::after(15_000, "waits for an answer"));
         }
         let next = if attempt.to_touch.is_empty() { attempt.done_at } else { attempt.next_touch_at };
         if now < next {
-            return Step::after(next - now, "works");
+            return Ok(Step::after(next - now, "works"));
         }
         if !attempt.to_touch.is_empty() {
-            return Step::after(1, "works");
+            return Ok(Step::after(1, "works"));
         }
         let (test, number, held) = (attempt.test.clone(), attempt.number, attempt.held.clone());
         let id = self.id.clone();
         let keeps =
             world.read(|tx| held.iter().map(|(path, token)| tx.holds(&id, path, *token)).collect::<Result<Vec<bool>>>());
         if keeps.contains(&false) {
+            world.write(|tx| Self::let_go(tx, &id, "its leases were lost", None))?;
             self.attempt = None;
-            world.write(|tx| Self::let_go(tx, &id, "its leases were lost", None)).expect("giving back");
-            return Step::after(1_000, format!("has lost its leases, gives {test} back"));
+            return Ok(Step::after(1_000, format!("has lost its leases, gives {test} back")));
         }
         if !held.iter().any(|(path, _)| path.as_str() == INTEGRATION) {
             if let Fate::Fails(category) = self.fate(world, &test, number)
@@ -419,8 +441,8 @@ impl LoopActor {
             {
                 return self.record_failure(world, category);
             }
-            let what = self.acquire(world, path(INTEGRATION));
-            return Step::after(500, what);
+            let what = self.acquire(world, path(INTEGRATION))?;
+            return Ok(Step::after(500, what));
         }
         match attempt.gate_until {
             None => {
@@ -428,16 +450,36 @@ impl LoopActor {
                 if let Some(attempt) = self.attempt.as_mut() {
                     attempt.gate_until = Some(now + gate);
                 }
-                Step::after(gate, "runs the gate")
+                Ok(Step::after(gate, "runs the gate"))
             }
-            Some(until) if now < until => Step::after(until - now, "runs the gate"),
+            Some(until) if now < until => Ok(Step::after(until - now, "runs the gate")),
             Some(_) => self.land(world),
         }
     }
 
+    fn ask(&mut self, world: &mut World) -> Result<Step> {
+        let option = |id: &str| payload::DecisionOption { id: id.to_owned(), description: format!("indent by {id}") };
+        let question = NewDecision {
+            decision_type: "architecture".to_owned(),
+            summary: "by what shall the code be indented?".to_owned(),
+            options: vec![option("tabs"), option("spaces")],
+            default_option: Some("spaces".to_owned()),
+            context: json!({}),
+            timeout_minutes: Some(1),
+            requested_by: self.actor(),
+            fingerprint: None,
+        };
+        let asked = world.write(|tx| tx.ask(&question, None))?;
+        if let Some(attempt) = self.attempt.as_mut() {
+            attempt.to_ask = false;
+            attempt.asked = Some(asked);
+        }
+        Ok(Step::now("asks the human"))
+    }
+
     /// Writes down the intent, moves the branch, records the pass: a step each.
-    fn land(&mut self, world: &mut World) -> Step {
-        let Some(attempt) = self.attempt.as_mut() else { return Step::now("") };
+    fn land(&mut self, world: &mut World) -> Result<Step> {
+        let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
         let (id, test) = (self.id.clone(), attempt.test.clone());
         let Some(entry) = attempt.landing.clone() else {
             let commit = world.commit();
@@ -451,8 +493,8 @@ impl LoopActor {
                 let entry = tx.begin_operation(INTEGRATE, id.as_str(), Some(&id), &steps, None)?;
                 tx.journal_entry(&entry)
             });
-            attempt.landing = begun.expect("beginning to land");
-            return Step::now(format!("begins to land {test}"));
+            attempt.landing = begun?;
+            return Ok(Step::now(format!("begins to land {test}")));
         };
         let commit = entry.steps.intent["commit"].as_str().unwrap_or_default().to_owned();
         if self.fault != LoopFault::PassesWithoutGate && !world.outside.integration.iter().any(|known| known.id == commit) {
@@ -462,13 +504,14 @@ impl LoopActor {
                 .then(|| world.outside.integration.first().map(|first| first.test.clone()))
                 .flatten();
             world.land(Commit { id: commit.clone(), test, loop_id: id.to_string(), breaks });
-            return Step::now("moves the branch");
+            return Ok(Step::now("moves the branch"));
         }
+        let step = self.record_pass(world, &entry)?;
         self.attempt = None;
-        self.record_pass(world, &entry)
+        Ok(step)
     }
 
-    fn record_pass(&mut self, world: &mut World, entry: &JournalEntry) -> Step {
+    fn record_pass(&mut self, world: &mut World, entry: &JournalEntry) -> Result<Step> {
         let id = self.id.clone();
         let text = |key: &str| entry.steps.intent[key].as_str().unwrap_or_default().to_owned();
         let (test, commit): (TestId, String) = (text("test").parse().expect("a test"), text("commit"));
@@ -501,56 +544,58 @@ impl LoopActor {
             tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)
         });
         match recorded {
-            Ok(_) => Step::now(format!("records that {test} passed")),
+            Ok(_) => Ok(Step::now(format!("records that {test} passed"))),
             Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
                 // Another loop has it by now; it will find the commit on the branch.
-                world.write(|tx| tx.end_operation(&entry.id, false)).expect("ending the operation");
-                Step::now(format!("cannot record {test} any more"))
+                world.write(|tx| tx.end_operation(&entry.id, false))?;
+                Ok(Step::now(format!("cannot record {test} any more")))
             }
-            Err(error) => panic!("{id} cannot record: {error}"),
+            Err(error) => Err(error),
         }
     }
 
     /// Settles what its former self had begun to land, by what is on the branch.
-    fn recover(&mut self, world: &mut World) -> Step {
+    fn recover(&mut self, world: &mut World) -> Result<Step> {
         let open = world.read(|tx| tx.open_journal(self.id.as_str()));
         let Some(entry) = open.first() else {
             self.recovered = true;
-            return Step::now("has nothing to settle");
+            return Ok(Step::now("has nothing to settle"));
         };
         let commit = entry.steps.intent["commit"].as_str().unwrap_or_default();
         if world.outside.integration.iter().any(|known| known.id == commit) {
             return self.record_pass(world, entry);
         }
-        world.write(|tx| tx.end_operation(&entry.id, false)).expect("ending the operation");
-        Step::now("settles that a commit has not landed")
+        world.write(|tx| tx.end_operation(&entry.id, false))?;
+        Ok(Step::now("settles that a commit has not landed"))
     }
 
-    fn record_failure(&mut self, world: &mut World, category: ErrorCategory) -> Step {
-        let Some(attempt) = self.attempt.take() else { return Step::now("") };
+    fn record_failure(&mut self, world: &mut World, category: ErrorCategory) -> Result<Step> {
+        let Some(test) = self.attempt.as_ref().map(|attempt| attempt.test.clone()) else { return Ok(Step::now("")) };
         let id = self.id.clone();
         let said = if self.fault == LoopFault::GivesFailuresBack { ErrorCategory::System } else { category };
         let recorded = world.write(|tx| {
             let failed = FailedAttempt { category: said, message: "the gate refused it".to_owned(), caused_by: None };
-            let status = tx.record_failed(&attempt.test, &id, &failed)?;
+            let status = tx.record_failed(&test, &id, &failed)?;
             tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)?;
             Ok(status)
         });
-        match recorded {
+        let what = match recorded {
             Ok(status) => {
                 if category.gives_attempt_back() {
-                    *world.outside.transients.entry(attempt.test.clone()).or_default() += 1;
+                    *world.outside.transients.entry(test.clone()).or_default() += 1;
                 } else {
-                    *world.ledger.failures.entry(attempt.test.clone()).or_default() += 1;
+                    *world.ledger.failures.entry(test.clone()).or_default() += 1;
                 }
-                Step::now(format!("fails {} ({category}): {status}", attempt.test))
+                format!("fails {test} ({category}): {status}")
             }
             Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
-                world.write(|tx| Self::let_go(tx, &id, "not in hand", None)).expect("letting go");
-                Step::now(format!("no longer has {} in hand", attempt.test))
+                world.write(|tx| Self::let_go(tx, &id, "not in hand", None))?;
+                format!("no longer has {test} in hand")
             }
-            Err(error) => panic!("{id} cannot record: {error}"),
-        }
+            Err(error) => return Err(error),
+        };
+        self.attempt = None;
+        Ok(Step::now(what))
     }
 }
 
@@ -559,7 +604,7 @@ impl Actor for LoopActor {
         self.id.as_str()
     }
 
-    fn step(&mut self, world: &mut World) -> Step {
+    fn step(&mut self, world: &mut World) -> Result<Step> {
         world.ledger.acting.insert(self.id.to_string());
         if self.attempt.is_none() {
             world.outside.worktrees.remove(&self.id);
@@ -574,7 +619,8 @@ impl Actor for LoopActor {
             return self.start(world);
         }
         if !world.calm && matches!(self.temper, Temper::Hanging | Temper::ByHand) && world.chance(3) {
-            return Step::deaf(world.millis(60_000, 400_000), if by_hand { "walks away" } else { "falls silent" });
+            let away = world.millis(60_000, 400_000);
+            return Ok(Step::deaf(away, if by_hand { "walks away" } else { "falls silent" }));
         }
         if !by_hand && world.elapsed() >= self.next_beat {
             return self.beat(world);
@@ -583,27 +629,27 @@ impl Actor for LoopActor {
             return self.inbox(world);
         }
         if row.status == LoopStatus::Paused {
-            return Step::after(15_000, "is paused");
+            return Ok(Step::after(15_000, "is paused"));
         }
         if self.attempt.as_ref().is_some_and(|attempt| row.current_test_id.as_ref() != Some(&attempt.test)) {
+            let id = self.id.clone();
+            world.write(|tx| Self::let_go(tx, &id, "taken away", None))?;
             self.attempt = None;
             self.recovered = false;
-            let id = self.id.clone();
-            world.write(|tx| Self::let_go(tx, &id, "taken away", None)).expect("letting go");
-            return Step::now("finds its test taken away");
+            return Ok(Step::now("finds its test taken away"));
         }
         // Somebody who comes back after a crash of the mind has a test in hand and knows nothing of it.
         if let (None, Some(test)) = (&self.attempt, row.current_test_id) {
             let id = self.id.clone();
-            world.write(|tx| Self::let_go(tx, &id, "found in hand", None)).expect("letting go");
-            return Step::now(format!("gives {test} back"));
+            world.write(|tx| Self::let_go(tx, &id, "found in hand", None))?;
+            return Ok(Step::now(format!("gives {test} back")));
         }
         let step = match self.attempt {
             _ if !self.recovered => self.recover(world),
             None => self.claim(world),
             Some(_) => self.work(world),
-        };
-        if by_hand { step } else { step.at_most(self.next_beat - world.elapsed()) }
+        }?;
+        Ok(if by_hand { step } else { step.at_most(self.next_beat - world.elapsed()) })
     }
 
     fn crash(&mut self, world: &mut World) {

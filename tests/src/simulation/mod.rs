@@ -46,18 +46,20 @@ pub(crate) fn populate(world: &mut World, hands: bool) -> Vec<(LoopId, Temper)> 
     let many = 3 + world.fate("loops", 3);
     let loops: Vec<(LoopId, Temper)> = (1..=many)
         .map(|at| {
-            let temper = match world.fate(("temper", at), 10) {
+            let temper = match world.fate(("temper", at), 12) {
                 0 => Temper::Lying,
                 1 | 2 => Temper::Slow,
                 3 | 4 if hands => Temper::Hanging,
                 5 if hands => Temper::ByHand,
+                6 => Temper::Straying,
+                7 if hands => Temper::Asking,
                 _ => Temper::Honest,
             };
             (format!("loop-{at}").parse().expect("an id"), temper)
         })
         .collect();
     let mut tests: Vec<NewTest> = Vec::new();
-    for (id, _) in &loops {
+    for (id, temper) in &loops {
         for at in 0..1 + world.fate(("tests", id), 3) {
             let name: coord_db::TestId = format!("{id}-t{at}").parse().expect("an id");
             let earlier = usize::try_from(world.fate(("depends", &name), 3 * tests.len().max(1) as u64)).unwrap_or_default();
@@ -70,7 +72,7 @@ pub(crate) fn populate(world: &mut World, hands: bool) -> Vec<(LoopId, Temper)> 
                 automatable: true,
                 notes: None,
                 spec_content: Some(format!("make {name} so")),
-                scope: Vec::new(),
+                scope: if *temper == Temper::Straying { vec!["src/**".to_owned()] } else { Vec::new() },
             });
         }
     }

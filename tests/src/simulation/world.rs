@@ -104,6 +104,10 @@ pub struct World {
     pub pace: i64,
     /// Supervisors that run now.
     pub up: BTreeSet<&'static str>,
+    /// Who is stopped without knowing it, and until when.
+    pub frozen: BTreeMap<String, i64>,
+    /// There is no room for new pages until then.
+    pub disk_full_until: Option<i64>,
     living: BTreeSet<i64>,
     last_pid: i64,
     commits: u64,
@@ -166,6 +170,8 @@ impl World {
             rung: false,
             pace: 1,
             up: BTreeSet::new(),
+            frozen: BTreeMap::new(),
+            disk_full_until: None,
             living: BTreeSet::new(),
             last_pid: 10_000_000,
             commits: 0,
@@ -192,6 +198,31 @@ impl World {
     pub fn advance(&mut self, millis: i64) {
         self.clock.advance_millis(millis);
         self.elapsed += millis;
+    }
+
+    /// From now on the database cannot grow.
+    ///
+    /// # Panics
+    /// If SQLite refuses the setting.
+    pub fn fill_disk(&mut self, millis: i64) {
+        self.disk_full_until = Some(self.elapsed + millis);
+        // It is never less than what there is.
+        self.db.execute_foreign("PRAGMA max_page_count = 1").expect("filling the disk");
+    }
+
+    /// The disk has room again.
+    ///
+    /// # Panics
+    /// If SQLite refuses the setting.
+    pub fn make_room(&mut self) {
+        self.disk_full_until = None;
+        self.db.execute_foreign("PRAGMA max_page_count = 4294967294").expect("making room");
+    }
+
+    /// Whether a supervisor can do what is its to do.
+    #[must_use]
+    pub fn serves(&self, id: &str) -> bool {
+        self.up.contains(id) && !self.frozen.contains_key(id) && self.disk_full_until.is_none()
     }
 
     /// One transaction that writes, and whose commit the others may hear if it has changed anything.

@@ -1,7 +1,7 @@
 //! Loops that stray from their test: too many files, files outside of its scope, the same error again and again.
 
 use coord_db::payload::DigressionDetected;
-use coord_db::{AlertType, LoopStatus, Severity};
+use coord_db::{AlertType, LoopStatus, Severity, Timestamp};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde_json::json;
 
@@ -36,7 +36,7 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
                 work.renew(alert, finding, &["reasons", "files_modified", "files_outside", "repeated_error", "times"]);
             }
             // It stays until the work was undone or the test is done, so that one file more or less says nothing twice.
-            Some(_) if !strays.files.is_empty() => work.keep(&name),
+            Some(_) if !strays.undone => work.keep(&name),
             Some(_) => {}
         }
     }
@@ -49,13 +49,20 @@ struct Strays<'a> {
     files: Vec<&'a str>,
     outside: Vec<&'a str>,
     repeated: Option<Repeated>,
+    /// No changed file is left.
+    undone: bool,
 }
 
 fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a> {
     let settings = &work.config.monitor;
-    let rows = view.files.rows.iter().map(|row| row.file_path.as_str());
-    let files: Vec<&str> = rows.chain(view.files.leased.iter().map(|(path, _)| path.as_str())).collect();
-    let mut strays = Strays { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None };
+    let rows = view.files.rows.iter().map(|row| (row.file_path.as_str(), row.last_changed_at));
+    let all: Vec<(&str, Timestamp)> = rows.chain(view.files.leased.iter().map(|(path, at)| (path.as_str(), *at))).collect();
+    // What was there before is an earlier test's, seen before its loop has cleared it away, or an earlier attempt's. Where
+    // the clock was set back it may lie ahead.
+    let of_attempt = |at: &Timestamp| seen.attempt_since.is_none_or(|since| (since..=work.at.now).contains(at));
+    let files: Vec<&str> = all.iter().filter(|(_, at)| of_attempt(at)).map(|(file, _)| *file).collect();
+    let undone = all.is_empty();
+    let mut strays = Strays { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None, undone };
     // What a scope means takes long to find out, and where nothing has changed nothing is outside.
     let scope = if strays.files.is_empty() { None } else { scope(&seen.test.scope.0) };
     if let Some(scope) = &scope {

@@ -573,6 +573,17 @@ fn too_many_files_are_told_once_until_the_work_is_undone() {
 }
 
 #[test]
+fn what_was_changed_before_the_attempt_is_no_digression_of_it() {
+    for at in [ago(2), NOW.plus_seconds(60)] {
+        let mut view = with_files(21);
+        for row in &mut view.files.rows {
+            row.last_changed_at = at;
+        }
+        nothing(&world(vec![view]));
+    }
+}
+
+#[test]
 fn many_files_within_a_declared_scope_are_a_big_task_and_no_digression() {
     let mut view = with_files(60);
     view.tests[0].test.scope = serde_json::from_str(r#"["src/**"]"#).unwrap();
