@@ -154,6 +154,18 @@ fn every_law_is_seen_to_fire() {
         ("what is undone leaves nothing", Box::new(supervisor("heartbeat", Tampering::Leaks))),
         ("deliveries are taken", Box::new(|scenario| fair(supervisor("pm", Tampering::Sleeps)(scenario)))),
         (
+            "nobody takes what another holds",
+            // Once somebody has beaten since: it is hardly the holder's own step.
+            Box::new(rogue(
+                "DELETE FROM file_locks WHERE locked_by GLOB 'loop*'
+                 AND locked_at < (SELECT max(last_heartbeat) FROM component_health WHERE component = 'monitor')",
+            )),
+        ),
+        (
+            "nobody living is declared dead",
+            Box::new(rogue("UPDATE loops SET status = 'error' WHERE status = 'running' AND current_test_id IS NULL")),
+        ),
+        (
             "nobody starves",
             Box::new(|scenario| {
                 // It never ends, and nobody may take it away.

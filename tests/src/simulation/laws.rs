@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::payload::CATALOG;
-use coord_db::{Decision, LoopStatus, Test, TestStatus};
+use coord_db::{Decision, LoopStatus, Test, TestStatus, Timestamp};
 
 use super::audit::Change;
 use super::waiting::edges_in_cycles;
@@ -92,6 +92,8 @@ struct Overdue {
 const STEP_LAWS: &[(&str, StepLaw)] = &[
     ("leases exclude each other", leases_exclude),
     ("fencing tokens grow", tokens_grow),
+    ("nobody takes what another holds", holders_keep),
+    ("nobody living is declared dead", living_live),
     ("a test in progress is in its loop's hand", in_hand),
     ("tests move as they may", tests_move),
     ("passed is verified", passed_is_verified),
@@ -195,6 +197,33 @@ fn tokens_grow(laws: &mut Laws, _: &World, changes: &[Change]) -> Option<String>
     }
     laws.top_token = granted.last_key_value().map_or(laws.top_token, |(token, _)| *token);
     None
+}
+
+/// A lease ends by its holder's hand, by its time, with its holder's death, or because somebody was told to give way.
+fn holders_keep(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
+    let over = |expires: &str| expires.parse::<Timestamp>().is_ok_and(|at| at <= world.now());
+    let may = |who: &str| world.ledger.acting.contains(who);
+    let replaced = of(changes, "lease again").find(|lease| lease.text(0) != lease.text(2) && !over(lease.text(4)));
+    if let Some(lease) = replaced {
+        return Some(format!("{} went from {} to {} before its time", lease.key, lease.text(2), lease.text(0)));
+    }
+    let died = |holder: &str| of(changes, "loop").any(|row| row.key == holder && row.text(1) == "error");
+    let taken = of(changes, "lease over").find(|lease| {
+        let holder = lease.text(0);
+        let told = may("human") || may("foreign") || may("deadlock-detector");
+        !(told || may(holder) || over(lease.text(2)) || died(holder))
+    })?;
+    Some(format!("{} of {} was taken by {:?}", taken.key, taken.text(0), world.ledger.acting))
+}
+
+fn living_live(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
+    of(changes, "loop").filter(|row| row.text(1) == "error" && world.lives(Some(row.number(4)))).find_map(|row| {
+        let (components, slept) = world.read(|tx| Ok((tx.components()?, tx.clock_changes()?)));
+        let beat = components.iter().find(|health| health.component == row.key)?.last_heartbeat?;
+        let silent = coord_db::silent_millis(world.now(), beat, &slept);
+        (silent < world.config.heartbeat.dead_seconds * 1000)
+            .then(|| format!("{} runs, and beat {} s ago", row.key, silent / 1000))
+    })
 }
 
 fn in_hand(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {

@@ -235,10 +235,9 @@ impl World {
 
     /// Notices whether anything is changed in the database.
     pub fn ringing<R>(&mut self, act: impl FnOnce(&Self) -> R) -> R {
-        let changed = |world: &Self| world.db.query_foreign("SELECT total_changes()").ok();
-        let before = changed(self);
+        let before = self.db.rows_changed();
         let result = act(self);
-        self.rung |= changed(self) != before;
+        self.rung |= self.db.rows_changed() != before;
         result
     }
 
