@@ -162,6 +162,11 @@ fn every_law_is_seen_to_fire() {
             )),
         ),
         (
+            "who gives way is who is missed least",
+            // In the step that named a victim: now it was the wrong one.
+            Box::new(rogue("UPDATE loops SET priority = 10 - priority WHERE EXISTS (SELECT 1 FROM deadlocks)")),
+        ),
+        (
             "nobody living is declared dead",
             Box::new(rogue("UPDATE loops SET status = 'error' WHERE status = 'running' AND current_test_id IS NULL")),
         ),

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::payload::CATALOG;
-use coord_db::{Decision, LoopStatus, Test, TestStatus, Timestamp};
+use coord_db::{Decision, LoopStatus, Test, TestStatus, Timestamp, WaitEdge};
 
 use super::audit::Change;
-use super::waiting::edges_in_cycles;
+use super::waiting::{edges_in_cycles, ring_of};
 use super::world::World;
 
 /// A law that did not hold.
@@ -103,6 +103,7 @@ const STEP_LAWS: &[(&str, StepLaw)] = &[
     ("events stand for ever", events_stand),
     ("every act is explained", explained),
     ("one force_release for each deadlock", one_force_release),
+    ("who gives way is who is missed least", victims_are_right),
     ("nothing is said twice for one cause", said_once),
     ("who answers a force_release has let go", answered_is_released),
     ("a regression is told once, of who made it", regressions_are_true),
@@ -389,6 +390,34 @@ fn one_force_release(_: &mut Laws, world: &World, changes: &[Change]) -> Option<
     })
 }
 
+/// Where circles share loops the fewest victims are sought; that is for the detector's own tests to compare.
+fn victims_are_right(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
+    let mut told = of(changes, "event")
+        .filter(|event| event.text(0) == "deadlock-detector" && event.text(1) == "force_release")
+        .peekable();
+    told.peek()?;
+    let edges = edges_in_cycles(world);
+    let spared = world.config.deadlock.spare_recent_minutes.saturating_mul(-60);
+    let (open, recent) = world.read(|tx| Ok((tx.open_deadlocks()?, tx.deadlocks_since(tx.now().plus_seconds(spared))?)));
+    let now_told: BTreeSet<&str> = of(changes, "event").map(|event| event.key.as_str()).collect();
+    let before = |id: &str| recent.iter().any(|other| other.victim == id && !now_told.contains(other.event_id.as_str()));
+    told.find_map(|event| {
+        let said: coord_db::payload::ForceRelease = serde_json::from_str(event.text(3)).ok()?;
+        let ring = ring_of(&edges, said.loop_id.as_str())?;
+        let told_before = |id: &str| open.iter().any(|other| other.event_id.as_str() != event.key && other.victim == id);
+        if ring.iter().any(|id| told_before(id)) || ring != said.cycle.iter().map(String::as_str).collect() {
+            return None;
+        }
+        let cost = |id: &str| {
+            let row = world.read(|tx| tx.loops()).into_iter().find(|row| row.id.as_str() == id)?;
+            let leases = world.read(|tx| tx.leases_of(id)).len();
+            Some((before(id), std::cmp::Reverse(row.priority), leases))
+        };
+        let (victim, least) = (cost(said.loop_id.as_str())?, ring.iter().filter_map(|id| cost(id)).min()?);
+        (victim > least).then(|| format!("{} was told to give way of {ring:?}: {victim:?} and not {least:?}", said.loop_id))
+    })
+}
+
 fn answered_is_released(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
     of(changes, "delivery").filter(|delivery| delivery.text(1) == "acknowledged").find_map(|delivery| {
         let told = world.read(|tx| tx.event(delivery.text(2)))?;
@@ -457,8 +486,9 @@ fn passes_progress(_: &mut Laws, world: &World, _: &[Change]) -> Option<String> 
 }
 
 fn cycles_break(world: &World) -> Vec<Overdue> {
-    let cycles = edges_in_cycles(world);
-    cycles.into_iter().map(|key| Overdue { key, most_seconds: CYCLE_SECONDS, by: "deadlock-detector" }).collect()
+    let text = |edge: &WaitEdge| format!("{} waits for {} on {} (edge {})", edge.waiter, edge.holder, edge.resource, edge.seq);
+    let overdue = |edge| Overdue { key: text(edge), most_seconds: CYCLE_SECONDS, by: "deadlock-detector" };
+    edges_in_cycles(world).iter().map(overdue).collect()
 }
 
 fn dead_hold_nothing(world: &World) -> Vec<Overdue> {

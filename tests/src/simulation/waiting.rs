@@ -6,9 +6,9 @@ use coord_db::{LoopStatus, WaitEdge};
 
 use super::world::World;
 
-/// The live edges that lie on a cycle of running loops, as text.
+/// The live edges that lie on a cycle of running loops.
 #[must_use]
-pub fn edges_in_cycles(world: &World) -> Vec<String> {
+pub fn edges_in_cycles(world: &World) -> Vec<WaitEdge> {
     let edges = world.read(|tx| tx.wait_edges());
     if edges.len() < 2 {
         return Vec::new();
@@ -37,6 +37,17 @@ pub fn edges_in_cycles(world: &World) -> Vec<String> {
         }
         false
     };
-    let text = |edge: &WaitEdge| format!("{} waits for {} on {} (edge {})", edge.waiter, edge.holder, edge.resource, edge.seq);
-    edges.iter().filter(|edge| reaches(&edge.holder, &edge.waiter)).map(text).collect()
+    edges.iter().filter(|edge| reaches(&edge.holder, &edge.waiter)).cloned().collect()
+}
+
+/// The loops of a circle in which each waits for exactly one other, so that anyone's giving way would end it; nothing where
+/// circles share loops.
+#[must_use]
+pub fn ring_of<'a>(edges: &'a [WaitEdge], member: &'a str) -> Option<BTreeSet<&'a str>> {
+    let (mut ring, mut at) = (BTreeSet::new(), member);
+    while ring.insert(at) {
+        let next: BTreeSet<&str> = edges.iter().filter(|edge| edge.waiter == at).map(|edge| edge.holder.as_str()).collect();
+        at = (next.len() == 1).then(|| next.into_iter().next()).flatten()?;
+    }
+    (at == member).then_some(ring)
 }
