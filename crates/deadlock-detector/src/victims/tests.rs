@@ -12,7 +12,7 @@ fn graph(nodes: usize, pairs: &[(usize, usize)]) -> Graph {
         }
     }
     next.iter_mut().for_each(|holders| holders.sort_unstable());
-    Graph { names: (0..nodes).map(|node| format!("l{node:02}")).collect(), next }
+    Graph { names: (0..nodes).map(|node| Node::Loop(format!("l{node:02}"))).collect(), next, any: vec![false; nodes] }
 }
 
 /// Every simple circle, as the set of its nodes.
