@@ -17,6 +17,7 @@
 mod apply;
 pub mod decide;
 pub mod graph;
+pub mod picture;
 pub mod rings;
 pub mod snapshot;
 mod victims;

@@ -106,6 +106,28 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
         waits.extend(tx.waits_of(waiter)?);
     }
 
+    let full_scan_at = scanned_at.unwrap_or(now);
+    let snapshot = fill(tx, config, Waits { edges, waits }, &circling, deadlocks)?;
+    let next_full_scan = full_scan_at.plus_millis(scan_millis);
+    let snapshot = DetectorSnapshot { edges_read, next_full_scan, ..snapshot };
+    Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, last_test_wait, circling }))
+}
+
+/// All waits there are, whether in a circle or not.
+pub(crate) fn everything(tx: &ReadTx<'_>, config: &DeadlockConfig) -> Result<DetectorSnapshot> {
+    let found = tx.all_waits()?;
+    let circling = keep_circles(&mut found.clone());
+    fill(tx, config, found, &circling, tx.open_deadlocks()?)
+}
+
+fn fill(
+    tx: &ReadTx<'_>,
+    config: &DeadlockConfig,
+    Waits { edges, waits }: Waits,
+    circling: &BTreeSet<WaitNode>,
+    deadlocks: Vec<Deadlock>,
+) -> Result<DetectorSnapshot> {
+    let now = tx.now();
     let mut leases = BTreeMap::new();
     for edge in &edges {
         if !leases.contains_key(edge.resource.as_str()) {
@@ -132,23 +154,21 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     };
     let unbreakable = tx.open_alerts_with(UNBREAKABLE)?;
 
-    let full_scan_at = scanned_at.unwrap_or(now);
-    let snapshot = DetectorSnapshot {
+    Ok(DetectorSnapshot {
         now,
         in_grace: tx.in_clock_grace()?,
         grace_until: tx.clock_grace_until()?,
+        edges_read: edges.len() + waits.len(),
         edges,
         waits,
-        edges_read,
         leases,
         loops,
         deadlocks,
         recent_victims,
         unbreakable,
         questions,
-        next_full_scan: full_scan_at.plus_millis(scan_millis),
-    };
-    Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, last_test_wait, circling }))
+        next_full_scan: now,
+    })
 }
 
 fn node(node: &WaitNode) -> Node {

@@ -10,6 +10,7 @@
 //!   the last component's are named in one pass, each at a cost that grows with the edges; the next pass goes on.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use coord_db::Timestamp;
 
@@ -56,7 +57,7 @@ fn cost(victims: &[usize], candidates: &[Option<Candidate>]) -> Cost {
 /// that are no candidates must not be within.
 pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candidate>]) -> Vec<usize> {
     let mut chosen = Vec::new();
-    for component in graph.components(&graph.stuck(within)) {
+    for component in entanglements(graph, &graph.stuck(within)) {
         if chosen.len() >= MOST_VICTIMS {
             break;
         }
@@ -68,6 +69,54 @@ pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candi
     }
     chosen.sort_unstable();
     chosen
+}
+
+/// The components among the nodes that are stuck, those together that a victim in one may end as well: a node that needs
+/// only one of several goes on with the first of them, in whichever component that one is.
+fn entanglements(graph: &Graph, stuck: &[bool]) -> Vec<Vec<usize>> {
+    let components = graph.components(stuck);
+    let choosing = |component: &&Vec<usize>| component.iter().any(|node| graph.any[*node]);
+    if !components.iter().any(|component| choosing(&component)) {
+        return components;
+    }
+    // Whoever is reached from a node that may choose belongs to its group, named by the group's first component.
+    let mut group: Vec<Option<usize>> = vec![None; graph.next.len()];
+    let mut joined: Vec<usize> = (0..components.len()).collect();
+    for (number, component) in components.iter().enumerate() {
+        if !choosing(&component) {
+            continue;
+        }
+        let mut next = component.clone();
+        while let Some(node) = next.pop() {
+            match group[node] {
+                None => {
+                    group[node] = Some(number);
+                    next.extend(graph.next[node].iter().copied().filter(|holder| stuck[*holder]));
+                }
+                // What is reached from there has been walked already.
+                Some(other) => {
+                    let (one, other) = (root(&joined, number), root(&joined, other));
+                    joined[one.max(other)] = one.min(other);
+                }
+            }
+        }
+    }
+    for (number, component) in components.iter().enumerate() {
+        let of = group[component[0]].unwrap_or(number);
+        component.iter().for_each(|node| group[*node] = Some(of));
+    }
+    let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (node, number) in group.iter().enumerate().filter_map(|(node, number)| Some((node, (*number)?))) {
+        together.entry(root(&joined, number)).or_default().push(node);
+    }
+    together.into_values().collect()
+}
+
+fn root(joined: &[usize], mut number: usize) -> usize {
+    while joined[number] != number {
+        number = joined[number];
+    }
+    number
 }
 
 fn is_small(component: &[usize], candidates: &[Option<Candidate>]) -> bool {
@@ -155,7 +204,8 @@ pub(crate) fn why(graph: &Graph, victim: usize, circle: &[usize], candidates: &[
     let Some(own) = &candidates[victim] else { return String::new() };
     if others.is_empty() {
         let tests = circle.iter().any(|node| !matches!(graph.names[*node], Node::Loop(_)));
-        let why = if tests { "nobody in it waits for a lease of any other" } else { "nobody else in it can be told" };
+        let why =
+            if tests { "it is the only one whose leases anybody in it waits for" } else { "nobody else in it can be told" };
         return why.to_owned();
     }
     let least = circle

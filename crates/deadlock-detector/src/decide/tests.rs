@@ -3,6 +3,8 @@ use serde_json::{from_value, json};
 
 use super::*;
 
+mod mixed;
+
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A snapshot in which loops of one letter wait for each other; each later edge is a second younger.
