@@ -17,6 +17,8 @@ use crate::when::{clock, span};
 const RECENT_SECONDS: i64 = 24 * 3600;
 /// So many lines are drawn of who waits; the rest is counted.
 const MOST_LINES: usize = 200;
+/// So far a line is moved in, in characters.
+const DEEPEST: usize = 48;
 /// So many steps of one circle are drawn.
 const MOST_STEPS: usize = 24;
 
@@ -201,9 +203,8 @@ fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
         lines.append(&mut waiting);
     }
     if lines.len() > MOST_LINES {
-        let more = lines.len() - MOST_LINES;
         lines.truncate(MOST_LINES);
-        lines.push(format!("… and {} more; --json shows all", count(i64::try_from(more).unwrap_or(i64::MAX), "line")));
+        lines.push("… and more; --json shows all".to_owned());
     }
     lines.into_iter().map(|line| line + "\n").collect()
 }
@@ -308,7 +309,12 @@ fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], now: Timestamp) 
             let branch = format!("{before}{}", if last { "└─ " } else { "├─ " });
             lines.push(line(cx, &branch, Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
             if !again && lines.len() < MOST_LINES {
-                next.extend(children(&wait.waiter, &behind, &format!("{before}{}", if last { "   " } else { "│  " })));
+                let deeper = match (before.chars().count() < DEEPEST, last) {
+                    (false, _) => before,
+                    (true, true) => format!("{before}   "),
+                    (true, false) => format!("{before}│  "),
+                };
+                next.extend(children(&wait.waiter, &behind, &deeper));
             }
         }
     }
