@@ -221,7 +221,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
     for part in [
         "2 tests wait for each other in a circle, so none of them is ever begun: t1 of one needs t2",
         "with drop:t2",
-        "drop:t2 it is (the human decided)",
+        "drop:t2 it is (the human decided): test t2 goes first and no longer waits for test t1",
     ] {
         assert!(why.contains(part), "{part} is not in {why}");
     }

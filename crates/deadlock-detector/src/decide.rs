@@ -164,7 +164,7 @@ fn settle<'a>(
             && !deadlock.locks.0.iter().any(|path| held.iter().any(|lease| lease.file_path.as_str() == path));
         let circles = graph.number(&Node::Loop(deadlock.victim.clone())).is_some_and(|node| {
             within[node] = true;
-            let circles = graph.circle_through(node, &graph.stuck(within)).is_some();
+            let circles = graph.holding_circle(node, within).is_some();
             // Once it has answered, another circle that it is in is another deadlock.
             within[node] = !(told_twice || circles && !answered);
             circles
@@ -188,8 +188,8 @@ fn circles_by_its_place(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim:
     };
     let rest: Vec<&WaitEdge> = live.iter().copied().filter(|edge| !on_its_lease(edge)).collect();
     let Waiting { graph, .. } = Waiting::new(&rest, &snapshot.waits);
-    let stuck = graph.stuck(&vec![true; graph.names.len()]);
-    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.circle_through(node, &stuck).is_some())
+    let all = vec![true; graph.names.len()];
+    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.holding_circle(node, &all).is_some())
 }
 
 /// When time alone may end an edge.
@@ -217,7 +217,7 @@ fn name_victims(
     for &victim in &chosen {
         let Ok(id) = graph.names[victim].loop_id().parse::<LoopId>() else { continue };
         within[victim] = true;
-        let circle = graph.circle_through(victim, &graph.stuck(&within)).unwrap_or_else(|| vec![victim]);
+        let circle = graph.holding_circle(victim, &within).unwrap_or_else(|| vec![victim]);
         within[victim] = false;
         let cycle = waiting.loops_of(&circle);
         let held = snapshot.loops.get(id.as_str()).map_or(&[][..], |facts| &facts.leases);

@@ -167,6 +167,17 @@ impl Graph {
         found
     }
 
+    /// As [`Graph::circle_through`], of a circle that holds: of nodes none of which can go on by itself.
+    #[must_use]
+    pub fn holding_circle(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
+        // Where each needs all whom it waits for, every circle holds.
+        if self.any.contains(&true) {
+            self.circle_through(start, &self.stuck(within))
+        } else {
+            self.circle_through(start, within)
+        }
+    }
+
     /// The shortest circle through `start` among the nodes that are `within`, beginning with it; of several the first in
     /// order.
     #[must_use]

@@ -189,7 +189,7 @@ fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]
     let mut needed = Vec::new();
     for node in chosen {
         within[node] = true;
-        if part.circle_through(node, &part.stuck(&within)).is_some() {
+        if part.holding_circle(node, &within).is_some() {
             within[node] = false;
             needed.push(component[node]);
         }

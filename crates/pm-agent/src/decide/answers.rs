@@ -87,6 +87,11 @@ fn resolve(
         Some(choice) if is_own(decision) => follow(work, decision, choice, by),
         _ => Vec::new(),
     };
+    let meant = choice.filter(|_| decision.decision_type == CIRCLE_OF_TESTS && !then.is_empty());
+    let comment = match meant.and_then(|choice| circle::told(&decision.context, choice)) {
+        Some(meant) => Some(comment.map_or(meant.clone(), |comment| format!("{comment}; {meant}"))),
+        None => comment,
+    };
     let act =
         Act::Resolve { id: decision.id.clone(), choice: choice.map(str::to_owned), by_human: by == By::Human, comment, then };
     work.act(act, cause);

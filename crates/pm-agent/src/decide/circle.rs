@@ -27,6 +27,17 @@ pub(super) fn gone(work: &Work<'_>, context: &Value) -> Option<String> {
     })
 }
 
+/// What an answer comes to, for people.
+pub(super) fn told(context: &Value, choice: &str) -> Option<String> {
+    let (what, id) = choice.split_once(':')?;
+    let (test, on) = named(context).find(|(known, _)| *known == id)?;
+    match what {
+        "drop" => Some(format!("test {test} goes first and no longer waits for test {on}")),
+        "skip" => Some(format!("test {test} is taken out of its queue")),
+        _ => None,
+    }
+}
+
 /// What follows from an answer, `drop:TEST` or `skip:TEST`, while the circle stands.
 pub(super) fn follow(work: &Work<'_>, context: &Value, choice: &str, reason: String) -> Vec<Act> {
     if gone(work, context).is_some() {
