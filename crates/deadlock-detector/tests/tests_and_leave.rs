@@ -57,6 +57,13 @@ fn a_loop_that_can_begin_something_else_is_left_alone() {
     );
     world.once(DETECTOR);
     assert_eq!(world.sql(TOLD), "");
+    // Nothing is ready now, but c1 is being worked on, by a loop that waits for nobody.
+    world.sql(
+        "INSERT INTO tests(id, loop_id, status) VALUES ('c1', 'c', 'in_progress');
+         UPDATE tests SET depends_on = 'c1' WHERE id = 'a3'",
+    );
+    world.once(DETECTOR);
+    assert_eq!(world.sql(TOLD), "");
     world.sql("UPDATE tests SET status = 'skipped' WHERE id = 'a3'");
     world.once(DETECTOR);
     assert_eq!(world.sql(TOLD), "a");

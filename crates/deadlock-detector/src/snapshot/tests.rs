@@ -116,6 +116,10 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// As above, with tests that depend on each other, are claimed, end and ask for leave. What only a full scan finds (a loop
     /// comes to rest, a dependency that was reset) is found by memory later, and never the other way round.
