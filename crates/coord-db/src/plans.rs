@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::process::ProcessIdentity;
 use crate::{
     AcquireRequest, ActorId, AlertType, Database, ErrorCategory, FailedAttempt, LeasePath, ManualClock, NewAlert, NewEvent,
-    NewTest, PassedAttempt, Payload, Result, Severity, Timestamp, UnlockCause, Waiting, WriteTx,
+    NewTest, PassedAttempt, Payload, Result, Severity, Timestamp, UnlockCause, WaitNode, Waiting, WriteTx,
 };
 
 thread_local! {
@@ -147,7 +147,14 @@ const HOT: &[(&str, Operation, Operation)] = &[
         tx.last_wait_edge_seq()?;
         tx.last_fencing_token()?;
         tx.waiters_on_leases_after(0)?;
-        tx.wait_edges_around(&["a".to_owned()].into()).map(|_| ())
+        tx.test_waits_after(0)?;
+        tx.last_test_wait_seq()?;
+        let test = WaitNode::Test { id: "t1".to_owned(), loop_id: "a".to_owned() };
+        let a = WaitNode::Loop("a".to_owned());
+        tx.waits_on(&a)?;
+        tx.waits_on(&test)?;
+        tx.wait_edges_on("a")?;
+        tx.waits_around(&[a, test].into()).map(|_| ())
     }),
     ("add a wait edge", nothing, |tx| tx.add_wait_edge("a", "b", "r", tx.now(), None)),
     ("start and beat", nothing, |tx| {

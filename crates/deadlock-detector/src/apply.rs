@@ -1,16 +1,17 @@
 //! Carries out one action on rows and events.
 
-use coord_db::config::DeadlockConfig;
 use coord_db::payload::ForceRelease;
 use coord_db::{
-    ActorId, AlertType, Deadlock, DeadlockOutcome, NewAlert, NewDeadlock, NewEvent, Result, Severity, UnlockCause, WriteTx,
+    ActorId, AlertType, Config, Deadlock, DeadlockOutcome, NewAlert, NewDeadlock, NewDecision, NewEvent, Result, Severity,
+    UnlockCause, WriteTx,
 };
 use serde_json::{Value, json};
 use supervisor::Supervisor;
 
+use crate::rings::{DEPENDENCY_CYCLE, Question};
 use crate::{Action, DeadlockDetector};
 
-pub(crate) fn apply(config: &DeadlockConfig, tx: &WriteTx<'_>, action: &Action) -> Result<()> {
+pub(crate) fn apply(config: &Config, tx: &WriteTx<'_>, action: &Action) -> Result<()> {
     let me: ActorId = DeadlockDetector::ID.parse()?;
     match action {
         Action::Resolve { id, outcome } => resolve(tx, id, *outcome)?,
@@ -29,7 +30,7 @@ pub(crate) fn apply(config: &DeadlockConfig, tx: &WriteTx<'_>, action: &Action) 
                 cycle: cycle.clone(),
                 locks: locks.clone(),
                 reason: reason.clone(),
-                revoke_at: tx.now().plus_seconds(config.grace_seconds),
+                revoke_at: tx.now().plus_seconds(config.deadlock.grace_seconds),
                 event_id: event_id.clone(),
             })?;
             tracing::info!(deadlock = %id, %victim, reason, "named a victim");
@@ -46,10 +47,31 @@ pub(crate) fn apply(config: &DeadlockConfig, tx: &WriteTx<'_>, action: &Action) 
             let context = json!({"kind": "deadlock_unbreakable", "cycle": members});
             alert(tx, fingerprint.clone(), message, context, None)?;
         }
+        Action::AwaitsLeave { fingerprint, members, requests, message } => {
+            let context = json!({"kind": "deadlock_awaits_leave", "cycle": members, "requests": requests});
+            alert(tx, fingerprint.clone(), message.clone(), context, None)?;
+        }
+        Action::Ask(question) => ask(config, tx, me, question)?,
         Action::CloseAlert { fingerprint } => {
             tx.close_alert(fingerprint)?;
         }
     }
+    Ok(())
+}
+
+fn ask(config: &Config, tx: &WriteTx<'_>, me: ActorId, question: &Question) -> Result<()> {
+    let new = NewDecision {
+        decision_type: DEPENDENCY_CYCLE.to_owned(),
+        summary: question.summary.clone(),
+        options: question.options.clone(),
+        default_option: Some(question.default.clone()),
+        context: question.context.clone(),
+        timeout_minutes: Some(config.pm.decision_timeout_minutes.max(0)),
+        requested_by: me,
+        fingerprint: Some(question.fingerprint.clone()),
+    };
+    let id = tx.ask(&new, None)?;
+    tracing::info!(decision = %id, summary = question.summary, "asked the human");
     Ok(())
 }
 

@@ -6,9 +6,11 @@ use coord_db::config::DeadlockConfig;
 use coord_db::{Deadlock, DeadlockOutcome, Lease, LoopId, Timestamp, WaitEdge};
 use supervisor::Plan;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
+use crate::rings::{MOST_ASKED, Question, is_asked, question, rings};
 use crate::snapshot::{DetectorSnapshot, LoopFacts, UNBREAKABLE};
 use crate::victims::{Candidate, victims, why};
+use crate::waiting::Waiting;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +47,19 @@ pub enum Action {
         /// Who is in it.
         members: Vec<String>,
     },
+    /// Tell the human of a circle that their answer to one of some change requests ends.
+    AwaitsLeave {
+        /// Names the circle.
+        fingerprint: String,
+        /// The loops in it.
+        members: Vec<String>,
+        /// The requests.
+        requests: Vec<String>,
+        /// For people.
+        message: String,
+    },
+    /// Ask the human about a circle of tests.
+    Ask(Box<Question>),
     /// Such a circle is gone.
     CloseAlert {
         /// Names the circle.
@@ -84,10 +99,11 @@ pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Acti
     let mut plan = Plan::default();
     plan.look_again(snapshot.next_full_scan);
     let live: Vec<&WaitEdge> = snapshot.edges.iter().filter(|edge| is_live(snapshot, edge)).collect();
-    let graph = Graph::new(live.iter().map(|edge| (edge.waiter.as_str(), edge.holder.as_str())));
-    // Who was told already counts as gone.
-    let mut within = vec![true; graph.names.len()];
-    let standing = settle(snapshot, &graph, &mut within, &mut plan);
+    let waiting = Waiting::new(&live, &snapshot.waits);
+    // Whose turn it is among tests in a circle the human says, and who was told already counts as gone.
+    let mut within = vec![true; waiting.graph.names.len()];
+    ask_about_tests(snapshot, &waiting.graph, &mut within, &mut plan);
+    let standing = settle(snapshot, &waiting.graph, &mut within, &mut plan);
     for deadlock in &standing {
         if snapshot.now < deadlock.revoke_at {
             plan.look_again(deadlock.revoke_at);
@@ -104,8 +120,25 @@ pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Acti
             plan.look_again(at);
         }
     }
-    name_victims(config, snapshot, &live, &graph, within, &mut plan);
+    name_victims(config, snapshot, &live, &waiting, within, &mut plan);
     plan
+}
+
+/// Asks about the circles that tests form by depending on each other. Whoever is in one, or behind one, is no matter of
+/// leases any more.
+fn ask_about_tests(snapshot: &DetectorSnapshot, graph: &Graph, within: &mut [bool], plan: &mut Plan<Action>) {
+    let mut room = MOST_ASKED;
+    for ring in rings(&snapshot.waits) {
+        for test in &ring.tests {
+            if let Some(node) = graph.number(&Node::Test { id: test.id.clone(), loop_id: test.loop_id.clone() }) {
+                within[node] = false;
+            }
+        }
+        if room > 0 && !is_asked(snapshot, &ring) {
+            room -= 1;
+            plan.act(Action::Ask(Box::new(question(snapshot, &ring))));
+        }
+    }
 }
 
 /// Resolves what is over, and gives the deadlocks that stand, oldest first; their victims are taken from `within`.
@@ -119,7 +152,7 @@ fn settle<'a>(
     plan: &mut Plan<Action>,
 ) -> Vec<&'a Deadlock> {
     for deadlock in &snapshot.deadlocks {
-        if let Some(node) = graph.number(&deadlock.victim) {
+        if let Some(node) = graph.number(&Node::Loop(deadlock.victim.clone())) {
             within[node] = false;
         }
     }
@@ -129,9 +162,9 @@ fn settle<'a>(
         let held = snapshot.loops.get(&deadlock.victim).map_or(&[][..], |facts| &facts.leases);
         let answered = !deadlock.locks.0.is_empty()
             && !deadlock.locks.0.iter().any(|path| held.iter().any(|lease| lease.file_path.as_str() == path));
-        let circles = graph.number(&deadlock.victim).is_some_and(|node| {
+        let circles = graph.number(&Node::Loop(deadlock.victim.clone())).is_some_and(|node| {
             within[node] = true;
-            let circles = graph.circle_through(node, within).is_some();
+            let circles = graph.holding_circle(node, within).is_some();
             // Once it has answered, another circle that it is in is another deadlock.
             within[node] = !(told_twice || circles && !answered);
             circles
@@ -153,10 +186,10 @@ fn circles_by_its_place(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim:
         let leases = snapshot.leases.get(edge.resource.as_str());
         edge.holder == victim && leases.is_some_and(|leases| leases.iter().any(|lease| lease.locked_by == victim))
     };
-    let rest = live.iter().filter(|edge| !on_its_lease(edge)).map(|edge| (edge.waiter.as_str(), edge.holder.as_str()));
-    let graph = Graph::new(rest);
+    let rest: Vec<&WaitEdge> = live.iter().copied().filter(|edge| !on_its_lease(edge)).collect();
+    let Waiting { graph, .. } = Waiting::new(&rest, &snapshot.waits);
     let all = vec![true; graph.names.len()];
-    graph.number(victim).is_some_and(|node| graph.circle_through(node, &all).is_some())
+    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.holding_circle(node, &all).is_some())
 }
 
 /// When time alone may end an edge.
@@ -170,27 +203,29 @@ fn name_victims(
     config: &DeadlockConfig,
     snapshot: &DetectorSnapshot,
     live: &[&WaitEdge],
-    graph: &Graph,
+    waiting: &Waiting<'_>,
     mut within: Vec<bool>,
     plan: &mut Plan<Action>,
 ) {
+    let graph = &waiting.graph;
     let candidates = candidates(snapshot, live, graph);
-    unbreakable(snapshot, graph, &mut within, &candidates, plan);
+    unbreakable(snapshot, waiting, &mut within, &candidates, plan);
     let chosen = victims(graph, &within, &candidates);
     for &victim in &chosen {
         within[victim] = false;
     }
     for &victim in &chosen {
-        let Ok(id) = graph.names[victim].parse::<LoopId>() else { continue };
+        let Ok(id) = graph.names[victim].loop_id().parse::<LoopId>() else { continue };
         within[victim] = true;
-        let circle = graph.circle_through(victim, &within).unwrap_or_else(|| vec![victim]);
+        let circle = graph.holding_circle(victim, &within).unwrap_or_else(|| vec![victim]);
         within[victim] = false;
-        let cycle: Vec<String> = circle.iter().map(|node| graph.names[*node].clone()).collect();
+        let cycle = waiting.loops_of(&circle);
         let held = snapshot.loops.get(id.as_str()).map_or(&[][..], |facts| &facts.leases);
         let reason = format!(
-            "{} wait for each other ({}); {id} gives way, because {}",
+            "{} wait for each other, and none of them can go on ({}); {id} gives way (its work is kept, and it goes on later), \
+             because {}",
             enumerate(&cycle),
-            describe(live, &cycle),
+            waiting.describe_circle(&circle, MOST_NAMES),
             why(graph, victim, &circle, &candidates)
         );
         plan.act(Action::ForceRelease {
@@ -203,7 +238,7 @@ fn name_victims(
     }
 }
 
-/// Who can be told to give way. What is no loop id belongs to someone who hears nothing.
+/// Who can be told to give way, as the holder of what others wait for. What is no loop id belongs to someone who hears nothing.
 fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) -> Vec<Option<Candidate>> {
     let mut since: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for edge in live {
@@ -211,7 +246,8 @@ fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) ->
         *earliest = edge.waiting_since.min(*earliest);
     }
     let unknown = LoopFacts::default();
-    let candidate = |name: &String| {
+    let candidate = |node: &Node| {
+        let Node::Loop(name) = node else { return None };
         name.parse::<LoopId>().ok()?;
         let facts = snapshot.loops.get(name).unwrap_or(&unknown);
         Some(Candidate {
@@ -224,24 +260,44 @@ fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) ->
     graph.names.iter().map(candidate).collect()
 }
 
-/// Circles without anybody who could be told are the human's. Who waits for one of them is stuck behind it in any case.
+/// Circles that go on whoever gives way are the human's: their answer to a change request ends one, or nobody in it could be
+/// told. Who waits for one of them is stuck behind it in any case.
 fn unbreakable(
     snapshot: &DetectorSnapshot,
-    graph: &Graph,
+    waiting: &Waiting<'_>,
     within: &mut [bool],
     candidates: &[Option<Candidate>],
     plan: &mut Plan<Action>,
 ) {
+    let graph = &waiting.graph;
     let deaf: Vec<bool> = within.iter().zip(candidates).map(|(within, candidate)| *within && candidate.is_none()).collect();
     let mut found = BTreeSet::new();
-    for component in graph.components(&deaf) {
-        let members: Vec<String> = component.iter().map(|node| graph.names[*node].clone()).collect();
-        for node in component {
+    for component in graph.components(&graph.stuck(&deaf)) {
+        let members = waiting.loops_of(&component);
+        let requests: Vec<String> = waiting.requests_among(&component).into_iter().collect();
+        for &node in &component {
             within[node] = false;
         }
-        let fingerprint = format!("{UNBREAKABLE}{}", members.join(","));
+        let fingerprint = match &requests[..] {
+            [] => format!("{UNBREAKABLE}{}", members.join(",")),
+            requests => format!("{UNBREAKABLE}leave:{}", requests.join(",")),
+        };
         if !snapshot.unbreakable.iter().any(|alert| alert.fingerprint.as_ref() == Some(&fingerprint)) {
-            plan.act(Action::Unbreakable { fingerprint: fingerprint.clone(), members });
+            let fingerprint = fingerprint.clone();
+            plan.act(match requests.first() {
+                None => Action::Unbreakable { fingerprint, members },
+                Some(first) => {
+                    let start = component[0];
+                    let circle = graph.circle_through(start, &deaf).unwrap_or_else(|| component.clone());
+                    let message = format!(
+                        "{} wait for each other's leave, and none of them can go on ({}); your answer ends it: \
+                         loopctl request approve {first}, or reject",
+                        enumerate(&members),
+                        waiting.describe_circle(&circle, MOST_NAMES)
+                    );
+                    Action::AwaitsLeave { fingerprint, members, requests, message }
+                }
+            });
         }
         found.insert(fingerprint);
     }
@@ -263,24 +319,6 @@ fn enumerate(names: &[String]) -> String {
         }
         names => names.join(", "),
     }
-}
-
-/// Who waits for whom on what, along the circle.
-fn describe(live: &[&WaitEdge], cycle: &[String]) -> String {
-    let mut steps: Vec<String> = cycle
-        .iter()
-        .zip(cycle.iter().cycle().skip(1))
-        .take(MOST_NAMES)
-        .map(|(waiter, holder)| {
-            let edge = live.iter().find(|edge| edge.waiter == *waiter && edge.holder == *holder);
-            let resource = edge.map_or("?", |edge| edge.resource.as_str());
-            format!("{waiter} for {holder} on {resource}")
-        })
-        .collect();
-    if cycle.len() > MOST_NAMES {
-        steps.push("and so on".to_owned());
-    }
-    steps.join(", ")
 }
 
 #[cfg(test)]

@@ -2,32 +2,105 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Who waits for whom. Nodes are numbered in the order of their names.
+/// A node of the graph of all waits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// A loop as the holder of leases and of places in queues: what ends when it gives way. Other tools may name anything.
+    Loop(String),
+    /// A loop as the one who works on tests and answers for what it owns: what goes on waiting when it gives way.
+    Work(String),
+    /// A test, with its loop.
+    Test {
+        /// Its id.
+        id: String,
+        /// Whose queue it is on.
+        loop_id: String,
+    },
+}
+
+impl Node {
+    /// The loop itself, or the test's.
+    #[must_use]
+    pub fn loop_id(&self) -> &str {
+        match self {
+            Self::Loop(id) | Self::Work(id) | Self::Test { loop_id: id, .. } => id,
+        }
+    }
+}
+
+/// Who waits for whom. Nodes are numbered in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Graph {
-    /// The names, in order.
-    pub names: Vec<String>,
+    /// The nodes, in order.
+    pub names: Vec<Node>,
     /// For each node, whom it waits for, in order.
     pub next: Vec<Vec<usize>>,
+    /// For each node, whether it goes on as soon as one of those can, and not only when all of them can.
+    pub any: Vec<bool>,
 }
 
 impl Graph {
     /// The graph of these (waiter, holder) pairs.
-    pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let pairs: BTreeSet<(&str, &str)> = pairs.into_iter().collect();
-        let names: BTreeSet<&str> = pairs.iter().flat_map(|(waiter, holder)| [*waiter, *holder]).collect();
-        let numbers: BTreeMap<&str, usize> = names.iter().enumerate().map(|(number, name)| (*name, number)).collect();
+    pub fn new(pairs: impl IntoIterator<Item = (Node, Node)>) -> Self {
+        let pairs: BTreeSet<(Node, Node)> = pairs.into_iter().collect();
+        let names: BTreeSet<&Node> = pairs.iter().flat_map(|(waiter, holder)| [waiter, holder]).collect();
+        let numbers: BTreeMap<&Node, usize> = names.iter().enumerate().map(|(number, name)| (*name, number)).collect();
         let mut next = vec![Vec::new(); names.len()];
-        for (waiter, holder) in pairs {
+        for (waiter, holder) in &pairs {
             next[numbers[waiter]].push(numbers[holder]);
         }
-        Self { names: names.into_iter().map(str::to_owned).collect(), next }
+        let any = vec![false; names.len()];
+        Self { names: names.into_iter().cloned().collect(), next, any }
     }
 
-    /// The number of a name.
+    /// The number of a node.
     #[must_use]
-    pub fn number(&self, name: &str) -> Option<usize> {
-        self.names.binary_search_by(|known| known.as_str().cmp(name)).ok()
+    pub fn number(&self, name: &Node) -> Option<usize> {
+        self.names.binary_search(name).ok()
+    }
+
+    /// The part of the graph that these nodes are, in order; they are numbered anew from 0.
+    #[must_use]
+    pub fn part(&self, nodes: &[usize]) -> Self {
+        let inside = |node: &usize| nodes.binary_search(node).ok();
+        Self {
+            names: nodes.iter().map(|node| self.names[*node].clone()).collect(),
+            next: nodes.iter().map(|node| self.next[*node].iter().filter_map(inside).collect()).collect(),
+            any: nodes.iter().map(|node| self.any[*node]).collect(),
+        }
+    }
+
+    /// Which of the nodes that are `within` can never go on by themselves, the others being gone: those in a circle that
+    /// holds, and those behind one.
+    #[must_use]
+    pub fn stuck(&self, within: &[bool]) -> Vec<bool> {
+        let mut stuck = within.to_vec();
+        let mut before = vec![Vec::new(); self.next.len()];
+        let mut missing = vec![0_usize; self.next.len()];
+        let mut free = Vec::new();
+        for node in (0..self.next.len()).filter(|node| within[*node]) {
+            let held = self.next[node].iter().filter(|holder| within[**holder]).count();
+            missing[node] = if self.any[node] && held == self.next[node].len() { held.min(1) } else { held };
+            if missing[node] == 0 || self.any[node] && held < self.next[node].len() {
+                free.push(node);
+            }
+            for &holder in self.next[node].iter().filter(|holder| within[**holder]) {
+                before[holder].push(node);
+            }
+        }
+        for &node in &free {
+            stuck[node] = false;
+        }
+        while let Some(node) = free.pop() {
+            for &waiter in &before[node] {
+                missing[waiter] = missing[waiter].saturating_sub(1);
+                if stuck[waiter] && missing[waiter] == 0 {
+                    stuck[waiter] = false;
+                    free.push(waiter);
+                }
+            }
+        }
+        stuck
     }
 
     /// The strongly connected components of two nodes and more among the nodes that are `within`: every circle lies in one
@@ -94,6 +167,17 @@ impl Graph {
         found
     }
 
+    /// As [`Graph::circle_through`], of a circle that holds: of nodes none of which can go on by itself.
+    #[must_use]
+    pub fn holding_circle(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
+        // Where each needs all whom it waits for, every circle holds.
+        if self.any.contains(&true) {
+            self.circle_through(start, &self.stuck(within))
+        } else {
+            self.circle_through(start, within)
+        }
+    }
+
     /// The shortest circle through `start` among the nodes that are `within`, beginning with it; of several the first in
     /// order.
     #[must_use]
@@ -126,14 +210,31 @@ impl Graph {
 mod tests {
     use super::*;
 
+    fn node(name: &str) -> Node {
+        Node::Loop(name.to_owned())
+    }
+
     fn graph(text: &str) -> Graph {
-        Graph::new(text.split(' ').filter_map(|pair| pair.split_once('>')))
+        Graph::new(text.split(' ').filter_map(|pair| pair.split_once('>')).map(|(from, to)| (node(from), node(to))))
+    }
+
+    fn names(graph: &Graph, nodes: impl IntoIterator<Item = usize>) -> String {
+        nodes.into_iter().map(|node| graph.names[node].loop_id()).collect()
     }
 
     fn components(text: &str) -> Vec<String> {
         let graph = graph(text);
         let all = vec![true; graph.names.len()];
-        graph.components(&all).iter().map(|found| found.iter().map(|node| graph.names[*node].as_str()).collect()).collect()
+        graph.components(&all).into_iter().map(|found| names(&graph, found)).collect()
+    }
+
+    /// Who is stuck if those of `any` need only one of whom they wait for, and those of `gone` are gone.
+    fn stuck(text: &str, any: &str, gone: &str) -> String {
+        let mut graph = graph(text);
+        graph.any = graph.names.iter().map(|name| any.contains(name.loop_id())).collect();
+        let within: Vec<bool> = graph.names.iter().map(|name| !gone.contains(name.loop_id())).collect();
+        let stuck = graph.stuck(&within);
+        names(&graph, (0..stuck.len()).filter(|node| stuck[*node]))
     }
 
     #[test]
@@ -143,6 +244,23 @@ mod tests {
         assert_eq!(components("a>b b>c c>a c>d d>e e>d x>a"), ["abc", "de"]);
         assert_eq!(components("a>b a>c b>d c>d"), Vec::<String>::new());
         assert_eq!(components("a>b b>c c>b c>d d>a"), ["abcd"]);
+    }
+
+    #[test]
+    fn who_is_in_a_circle_or_behind_one_is_stuck() {
+        assert_eq!(stuck("a>b b>c", "", ""), "");
+        assert_eq!(stuck("a>b b>a c>a c>d d>e", "", ""), "abc");
+        assert_eq!(stuck("a>b b>a c>a", "", "a"), "");
+        assert_eq!(stuck("a>b b>a b>c", "", "c"), "ab");
+    }
+
+    #[test]
+    fn who_needs_only_one_of_several_is_stuck_when_all_of_them_are() {
+        // d can go on, and so can a with it.
+        assert_eq!(stuck("a>b b>a a>d", "a", ""), "");
+        assert_eq!(stuck("a>b b>a a>d d>e e>d", "a", ""), "abde");
+        assert_eq!(stuck("a>b b>a a>d d>e e>d", "a", "e"), "");
+        assert_eq!(stuck("a>b b>a a>d", "a", "d"), "");
     }
 
     #[test]
@@ -157,10 +275,10 @@ mod tests {
 
     #[test]
     fn a_circle_of_ten_thousand_does_not_overflow() {
-        let names: Vec<String> = (0..10_000).map(|number| format!("l{number:05}")).collect();
-        let ring = Graph::new((0..10_000).map(|at| (names[at].as_str(), names[(at + 1) % 10_000].as_str())));
+        let name = |number: usize| node(&format!("l{:05}", number % 10_000));
+        let ring = Graph::new((0..10_000).map(|at| (name(at), name(at + 1))));
         let all = vec![true; 10_000];
-        assert_eq!(ring.components(&all)[0].len(), 10_000);
+        assert_eq!(ring.components(&ring.stuck(&all))[0].len(), 10_000);
         assert_eq!(ring.circle_through(0, &all).unwrap().len(), 10_000);
     }
 }

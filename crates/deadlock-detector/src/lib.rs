@@ -3,6 +3,12 @@
 //! It must never touch a loop that is not in a circle. Which deadlocks are open stands in their rows, so a restart tells
 //! no victim twice.
 //!
+//! Loops wait for leases, and for places in their queues. Tests wait for the tests they depend on, for leave to change what
+//! another loop owns, and for their turn. All of these are one graph. A circle ends when a victim gives back what somebody in
+//! it waits for; one of nothing but tests becomes a question to the human, and one that an answer to a change request ends is
+//! told to them. Waiting for the human closes no circle: they can answer whatever else they wait for. Nor does being paused
+//! for a conflict's sake: pm sees to it that whom the others wait for has its test in hand and waits for none of them.
+//!
 //! What a look reads grows with what is new, not with the graph. An edge that is new can close a circle, and one that is
 //! old only comes to life or dies in a circle that it was part of all along. So it keeps in memory how far it has read
 //! and who is in a circle, over living edges or dead ones, and looks around those and around new edges. That memory saves
@@ -11,8 +17,11 @@
 mod apply;
 pub mod decide;
 pub mod graph;
+pub mod picture;
+pub mod rings;
 pub mod snapshot;
 mod victims;
+pub mod waiting;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +71,7 @@ impl Supervisor for DeadlockDetector {
     }
 
     fn apply(&self, tx: &WriteTx<'_>, _snapshot: &DetectorSnapshot, action: &Action) -> Result<()> {
-        apply::apply(&self.config.deadlock, tx, action)
+        apply::apply(&self.config, tx, action)
     }
 
     fn config(&self) -> &Config {

@@ -3,26 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::config::DeadlockConfig;
-use coord_db::{Alert, Deadlock, Lease, ReadTx, Result, Timestamp, WaitEdge};
+use coord_db::{Alert, Deadlock, Decision, Lease, ReadTx, Result, Timestamp, Wait, WaitEdge, WaitKind, WaitNode, Waits};
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
+use crate::rings::rings;
 
 /// What the alerts about circles that nobody can break begin with.
 pub const UNBREAKABLE: &str = "deadlock:unbreakable:";
 
 /// How far the graph has been read, and who was in a circle then.
 ///
-/// Invariant: every circle that stands, its edges living or dead, either has an edge that is newer than `last_edge`, or
-/// only members that are in `circling`. Only foreign hands that change an edge in place can break it, until the next
-/// full scan.
+/// Invariant: every circle that stands, its edges living or dead, either has an edge that is newer than `last_edge` or a
+/// test that has begun to wait after `last_test_wait`, or only members that are in `circling`. Foreign hands that change an
+/// edge in place break it until the next full scan, and so does a loop that comes to rest while it keeps leases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     /// When everything was read last; none before the first time.
     full_scan_at: Option<Timestamp>,
     /// The newest edge that has been read.
     last_edge: i64,
+    /// The last test that may have begun to wait.
+    last_test_wait: i64,
     /// Who was in a circle.
-    circling: BTreeSet<String>,
+    circling: BTreeSet<WaitNode>,
 }
 
 /// What is known of one loop in a circle, or of a victim.
@@ -45,7 +48,9 @@ pub struct DetectorSnapshot {
     pub grace_until: Option<Timestamp>,
     /// Every edge of every circle, whether the edges are alive or dead.
     pub edges: Vec<WaitEdge>,
-    /// How many edges were read to find these.
+    /// Every other wait of every circle.
+    pub waits: Vec<Wait>,
+    /// How many edges and other waits were read to find these.
     pub edges_read: usize,
     /// For each resource of these edges the leases that overlap with it.
     pub leases: BTreeMap<String, Vec<Lease>>,
@@ -57,6 +62,8 @@ pub struct DetectorSnapshot {
     pub recent_victims: BTreeSet<String>,
     /// The open alerts about circles that nobody can break.
     pub unbreakable: Vec<Alert>,
+    /// The last question about each circle of tests, by what names it.
+    pub questions: BTreeMap<String, Decision>,
     /// When everything is read again.
     pub next_full_scan: Timestamp,
 }
@@ -67,23 +74,60 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     let last_edge = tx.last_wait_edge_seq()?;
     let scan_millis = i64::try_from(config.full_scan_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     // A number that has gone back is another history: a backup was restored.
-    let scanned_at =
-        memory.full_scan_at.filter(|at| (0..scan_millis).contains(&now.millis_since(*at)) && last_edge >= memory.last_edge);
+    let last_test_wait = tx.last_test_wait_seq()?;
+    let scanned_at = memory.full_scan_at.filter(|at| {
+        (0..scan_millis).contains(&now.millis_since(*at))
+            && last_edge >= memory.last_edge
+            && last_test_wait >= memory.last_test_wait
+    });
 
-    let mut edges = match scanned_at {
-        None => tx.wait_edges()?,
+    let mut found = match scanned_at {
+        None => tx.all_waits()?,
         Some(_) => {
             let mut seeds = memory.circling.clone();
             if last_edge > memory.last_edge {
-                seeds.extend(tx.wait_edges_after(memory.last_edge)?.into_iter().map(|edge| edge.waiter));
+                seeds.extend(tx.wait_edges_after(memory.last_edge)?.into_iter().map(|edge| WaitNode::Loop(edge.waiter)));
             }
-            seeds.extend(deadlocks.iter().map(|deadlock| deadlock.victim.clone()));
-            tx.wait_edges_around(&seeds)?
+            if last_test_wait > memory.last_test_wait {
+                seeds.extend(tx.test_waits_after(memory.last_test_wait)?);
+            }
+            seeds.extend(deadlocks.iter().map(|deadlock| WaitNode::Loop(deadlock.victim.clone())));
+            tx.waits_around(&seeds)?
         }
     };
-    let edges_read = edges.len();
-    let circling = keep_circles(&mut edges);
+    let edges_read = found.edges.len() + found.waits.len();
+    let circling = keep_circles(&mut found);
+    let Waits { edges, mut waits } = found;
+    // Who needs only one of several tests goes on by any of them, in a circle or not.
+    let idle: BTreeSet<WaitNode> =
+        waits.iter().filter(|wait| wait.kind == WaitKind::Idle).map(|wait| wait.waiter.clone()).collect();
+    waits.retain(|wait| wait.kind != WaitKind::Idle);
+    for waiter in &idle {
+        waits.extend(tx.waits_of(waiter)?);
+    }
 
+    let full_scan_at = scanned_at.unwrap_or(now);
+    let snapshot = fill(tx, config, Waits { edges, waits }, &circling, deadlocks)?;
+    let next_full_scan = full_scan_at.plus_millis(scan_millis);
+    let snapshot = DetectorSnapshot { edges_read, next_full_scan, ..snapshot };
+    Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, last_test_wait, circling }))
+}
+
+/// All waits there are, whether in a circle or not.
+pub(crate) fn everything(tx: &ReadTx<'_>, config: &DeadlockConfig) -> Result<DetectorSnapshot> {
+    let found = tx.all_waits()?;
+    let circling = keep_circles(&mut found.clone());
+    fill(tx, config, found, &circling, tx.open_deadlocks()?)
+}
+
+fn fill(
+    tx: &ReadTx<'_>,
+    config: &DeadlockConfig,
+    Waits { edges, waits }: Waits,
+    circling: &BTreeSet<WaitNode>,
+    deadlocks: Vec<Deadlock>,
+) -> Result<DetectorSnapshot> {
+    let now = tx.now();
     let mut leases = BTreeMap::new();
     for edge in &edges {
         if !leases.contains_key(edge.resource.as_str()) {
@@ -91,11 +135,16 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
         }
     }
     let mut loops = BTreeMap::new();
-    for id in circling.iter().chain(deadlocks.iter().map(|deadlock| &deadlock.victim)) {
+    for id in circling.iter().map(WaitNode::loop_id).chain(deadlocks.iter().map(|deadlock| deadlock.victim.as_str())) {
         if !loops.contains_key(id) {
             let priority = tx.find_loop(id)?.map(|row| row.priority);
-            loops.insert(id.clone(), LoopFacts { priority, leases: tx.leases_of(id)? });
+            loops.insert(id.to_owned(), LoopFacts { priority, leases: tx.leases_of(id)? });
         }
+    }
+    let matters: Vec<String> = rings(&waits).iter().map(|ring| ring.fingerprint()).collect();
+    let mut questions = BTreeMap::new();
+    for decision in tx.last_decisions_about(&matters)? {
+        questions.extend(decision.fingerprint.clone().map(|matter| (matter, decision)));
     }
     let recent_victims = if circling.is_empty() {
         BTreeSet::new()
@@ -105,35 +154,53 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     };
     let unbreakable = tx.open_alerts_with(UNBREAKABLE)?;
 
-    let full_scan_at = scanned_at.unwrap_or(now);
-    let snapshot = DetectorSnapshot {
+    Ok(DetectorSnapshot {
         now,
         in_grace: tx.in_clock_grace()?,
         grace_until: tx.clock_grace_until()?,
+        edges_read: edges.len() + waits.len(),
         edges,
-        edges_read,
+        waits,
         leases,
         loops,
         deadlocks,
         recent_victims,
         unbreakable,
-        next_full_scan: full_scan_at.plus_millis(scan_millis),
-    };
-    Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, circling }))
+        questions,
+        next_full_scan: now,
+    })
 }
 
-/// Keeps the edges that are part of a circle, and says who is in one.
-fn keep_circles(edges: &mut Vec<WaitEdge>) -> BTreeSet<String> {
-    let graph = Graph::new(edges.iter().map(|edge| (edge.waiter.as_str(), edge.holder.as_str())));
-    let mut component_of: BTreeMap<&str, usize> = BTreeMap::new();
-    for (number, component) in graph.components(&vec![true; graph.names.len()]).into_iter().enumerate() {
-        component_of.extend(component.into_iter().map(|node| (graph.names[node].as_str(), number)));
+fn node(node: &WaitNode) -> Node {
+    match node {
+        WaitNode::Loop(id) => Node::Loop(id.clone()),
+        WaitNode::Test { id, loop_id } => Node::Test { id: id.clone(), loop_id: loop_id.clone() },
     }
-    edges.retain(|edge| {
-        let waiter = component_of.get(edge.waiter.as_str());
-        waiter.is_some() && waiter == component_of.get(edge.holder.as_str())
+}
+
+/// Keeps the waits that are part of a circle, and says who is in one.
+fn keep_circles(found: &mut Waits) -> BTreeSet<WaitNode> {
+    let ends = |edge: &WaitEdge| (Node::Loop(edge.waiter.clone()), Node::Loop(edge.holder.clone()));
+    let graph =
+        Graph::new(found.edges.iter().map(ends).chain(found.waits.iter().map(|wait| (node(&wait.waiter), node(&wait.holder)))));
+    let mut component_of: BTreeMap<&Node, usize> = BTreeMap::new();
+    for (number, component) in graph.components(&vec![true; graph.names.len()]).into_iter().enumerate() {
+        component_of.extend(component.into_iter().map(|node| (&graph.names[node], number)));
+    }
+    let circle = |waiter: &Node, holder: &Node| {
+        let waiter = component_of.get(waiter);
+        waiter.is_some() && waiter == component_of.get(holder)
+    };
+    found.edges.retain(|edge| {
+        let (waiter, holder) = ends(edge);
+        circle(&waiter, &holder)
     });
-    component_of.into_keys().map(str::to_owned).collect()
+    found.waits.retain(|wait| circle(&node(&wait.waiter), &node(&wait.holder)));
+    let who = component_of.into_keys().map(|node| match node {
+        Node::Test { id, loop_id } => WaitNode::Test { id: id.clone(), loop_id: loop_id.clone() },
+        Node::Loop(id) | Node::Work(id) => WaitNode::Loop(id.clone()),
+    });
+    who.collect()
 }
 
 #[cfg(test)]

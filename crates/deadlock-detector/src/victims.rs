@@ -1,16 +1,22 @@
 //! Who gives way: the fewest whose leaving breaks every circle, and among those the least missed. Pure.
 //!
-//! Up to [`EXACT`] loops that are entangled are searched exactly. Beyond, the one that most circles are likely to pass
-//! (waiters on it times whom it waits for) is taken until what remains is small enough or free of circles, and whoever
-//! turns out not to be needed is let off: so nobody is named in vain, but the number may not be the smallest.
+//! A victim ends what waits for its leases and places; so a component's victims are those of its nodes that are candidates.
+//!
+//! - Up to [`EXACT`] candidates that are entangled, the victims are the best there are: fewest victims, fewest recent ones,
+//!   lowest priority, fewest leases, youngest wait, id.
+//! - Beyond, the one that most circles are likely to pass (waiters on it times whom it waits for) is taken until what remains
+//!   is small enough or free of circles, and whoever turns out not to be needed is let off. So nobody is named in vain: each
+//!   victim is in a circle that no other victim is in, but the number may not be the smallest. At most [`MOST_VICTIMS`] and
+//!   the last component's are named in one pass, each at a cost that grows with the edges; the next pass goes on.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use coord_db::Timestamp;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 
-/// The most loops in one entanglement that are searched exactly.
+/// The most candidates in one entanglement that are searched exactly.
 pub(crate) const EXACT: usize = 12;
 /// So many victims are named in one pass; the next one goes on.
 pub(crate) const MOST_VICTIMS: usize = 64;
@@ -47,15 +53,15 @@ fn cost(victims: &[usize], candidates: &[Option<Candidate>]) -> Cost {
     )
 }
 
-/// The victims that break every circle among the nodes that are `within`, in order. Circles of nobody but nodes that are
-/// no candidates must not be within.
+/// The victims that break every circle that holds among the nodes that are `within`, in order. Circles of nobody but nodes
+/// that are no candidates must not be within.
 pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candidate>]) -> Vec<usize> {
     let mut chosen = Vec::new();
-    for component in graph.components(within) {
+    for component in entanglements(graph, &graph.stuck(within)) {
         if chosen.len() >= MOST_VICTIMS {
             break;
         }
-        if component.len() <= EXACT {
+        if is_small(&component, candidates) {
             chosen.extend(exact(graph, &component, candidates));
         } else {
             chosen.extend(greedy(graph, component, candidates));
@@ -65,82 +71,127 @@ pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candi
     chosen
 }
 
+/// The components among the nodes that are stuck, those together that a victim in one may end as well: a node that needs
+/// only one of several goes on with the first of them, in whichever component that one is.
+fn entanglements(graph: &Graph, stuck: &[bool]) -> Vec<Vec<usize>> {
+    let components = graph.components(stuck);
+    let choosing = |component: &&Vec<usize>| component.iter().any(|node| graph.any[*node]);
+    if !components.iter().any(|component| choosing(&component)) {
+        return components;
+    }
+    // Whoever is reached from a node that may choose belongs to its group, named by the group's first component.
+    let mut group: Vec<Option<usize>> = vec![None; graph.next.len()];
+    let mut joined: Vec<usize> = (0..components.len()).collect();
+    for (number, component) in components.iter().enumerate() {
+        if !choosing(&component) {
+            continue;
+        }
+        let mut next = component.clone();
+        while let Some(node) = next.pop() {
+            match group[node] {
+                None => {
+                    group[node] = Some(number);
+                    next.extend(graph.next[node].iter().copied().filter(|holder| stuck[*holder]));
+                }
+                // What is reached from there has been walked already.
+                Some(other) => {
+                    let (one, other) = (root(&joined, number), root(&joined, other));
+                    joined[one.max(other)] = one.min(other);
+                }
+            }
+        }
+    }
+    for (number, component) in components.iter().enumerate() {
+        let of = group[component[0]].unwrap_or(number);
+        component.iter().for_each(|node| group[*node] = Some(of));
+    }
+    let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (node, number) in group.iter().enumerate().filter_map(|(node, number)| Some((node, (*number)?))) {
+        together.entry(root(&joined, number)).or_default().push(node);
+    }
+    together.into_values().collect()
+}
+
+fn root(joined: &[usize], mut number: usize) -> usize {
+    while joined[number] != number {
+        number = joined[number];
+    }
+    number
+}
+
+fn is_small(component: &[usize], candidates: &[Option<Candidate>]) -> bool {
+    component.iter().filter(|node| candidates[**node].is_some()).take(EXACT + 1).count() <= EXACT
+}
+
+/// Every set of candidates is tried, the small ones first: at most 2 to the power of [`EXACT`].
 fn exact(graph: &Graph, component: &[usize], candidates: &[Option<Candidate>]) -> Vec<usize> {
-    let bit = |node: &usize| component.binary_search(node).map_or(0, |at| 1_u32 << at);
-    let next: Vec<u32> = component.iter().map(|node| graph.next[*node].iter().map(bit).sum()).collect();
-    let all = (1_u32 << component.len()) - 1;
-    let allowed: u32 = component.iter().filter(|node| candidates[**node].is_some()).map(bit).sum();
-    let mut best: Option<Cost> = None;
-    for set in 1..=all {
-        let few_enough = best.as_ref().is_none_or(|best| set.count_ones() as usize <= best.0);
-        if set & !allowed == 0 && few_enough && is_free_of_circles(&next, all & !set) {
-            let members: Vec<usize> = component.iter().copied().filter(|node| set & bit(node) != 0).collect();
-            let cost = cost(&members, candidates);
+    let part = graph.part(component);
+    let able: Vec<usize> = (0..component.len()).filter(|at| candidates[component[*at]].is_some()).collect();
+    let sets = 1_u32 << able.len();
+    for size in 1..=able.len() {
+        let mut best: Option<Cost> = None;
+        for set in (1..sets).filter(|set| set.count_ones() as usize == size) {
+            let members = || able.iter().enumerate().filter(move |(bit, _)| set & 1 << bit != 0).map(|(_, at)| *at);
+            let mut within = vec![true; component.len()];
+            members().for_each(|at| within[at] = false);
+            if part.stuck(&within).contains(&true) {
+                continue;
+            }
+            let named: Vec<usize> = members().map(|at| component[at]).collect();
+            let cost = cost(&named, candidates);
             if best.as_ref().is_none_or(|best| cost < *best) {
                 best = Some(cost);
             }
         }
-    }
-    best.map(|best| best.5).unwrap_or_default()
-}
-
-fn is_free_of_circles(next: &[u32], mut rest: u32) -> bool {
-    while rest != 0 {
-        let ends: u32 = (0..next.len()).filter(|at| rest & 1 << at != 0 && next[*at] & rest == 0).map(|at| 1 << at).sum();
-        if ends == 0 {
-            return false;
+        if let Some(best) = best {
+            return best.5;
         }
-        rest &= !ends;
     }
-    true
+    Vec::new()
 }
 
 fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]) -> Vec<usize> {
-    let mut within = vec![false; graph.next.len()];
-    for &node in &component {
-        within[node] = true;
-    }
+    let part = graph.part(&component);
+    let able: Vec<Option<Candidate>> = component.iter().map(|node| candidates[*node].clone()).collect();
     let mut chosen = Vec::new();
-    let mut open = vec![component];
-    while let Some(component) = open.pop() {
+    let mut open: Vec<Vec<usize>> = vec![(0..component.len()).collect()];
+    let mut inside = vec![false; component.len()];
+    while let Some(members) = open.pop() {
         if chosen.len() >= MOST_VICTIMS {
             break;
         }
-        if component.len() <= EXACT {
-            chosen.extend(exact(graph, &component, candidates));
+        if is_small(&members, &able) {
+            chosen.extend(exact(&part, &members, &able));
             continue;
         }
-        let mut inside = vec![false; graph.next.len()];
-        for &node in &component {
-            inside[node] = true;
-        }
-        let mut waiters = vec![0_usize; graph.next.len()];
-        for &node in &component {
-            for &holder in graph.next[node].iter().filter(|holder| inside[**holder]) {
+        inside.fill(false);
+        members.iter().for_each(|node| inside[*node] = true);
+        let mut waiters = vec![0_usize; component.len()];
+        for &node in &members {
+            for &holder in part.next[node].iter().filter(|holder| inside[**holder]) {
                 waiters[holder] += 1;
             }
         }
-        let through = |node: usize| waiters[node] * graph.next[node].iter().filter(|holder| inside[**holder]).count();
-        let best = component
+        let through = |node: usize| waiters[node] * part.next[node].iter().filter(|holder| inside[**holder]).count();
+        let best = members
             .iter()
             .copied()
-            .filter(|node| candidates[*node].is_some())
-            .min_by_key(|node| (Reverse(through(*node)), cost(&[*node], candidates)));
+            .filter(|node| able[*node].is_some())
+            .min_by_key(|node| (Reverse(through(*node)), cost(&[*node], &able)));
         let Some(best) = best else { continue };
         chosen.push(best);
         inside[best] = false;
-        open.extend(graph.components(&inside));
+        open.extend(part.components(&part.stuck(&inside)));
     }
-    for &node in &chosen {
-        within[node] = false;
-    }
+    let mut within = vec![true; component.len()];
+    chosen.iter().for_each(|node| within[*node] = false);
     // Later choices may have made earlier ones needless.
     let mut needed = Vec::new();
     for node in chosen {
         within[node] = true;
-        if graph.circle_through(node, &within).is_some() {
+        if part.holding_circle(node, &within).is_some() {
             within[node] = false;
-            needed.push(node);
+            needed.push(component[node]);
         }
     }
     needed
@@ -152,7 +203,10 @@ pub(crate) fn why(graph: &Graph, victim: usize, circle: &[usize], candidates: &[
         circle.iter().filter(|node| **node != victim).filter_map(|node| candidates[*node].as_ref()).collect();
     let Some(own) = &candidates[victim] else { return String::new() };
     if others.is_empty() {
-        return "nobody else in it can be told".to_owned();
+        let tests = circle.iter().any(|node| !matches!(graph.names[*node], Node::Loop(_)));
+        let why =
+            if tests { "it is the only one whose leases anybody in it waits for" } else { "nobody else in it can be told" };
+        return why.to_owned();
     }
     let least = circle
         .iter()
@@ -178,7 +232,7 @@ pub(crate) fn why(graph: &Graph, victim: usize, circle: &[usize], candidates: &[
     if rivals.iter().all(|other| other.since < own.since) {
         return "it has waited the shortest".to_owned();
     }
-    format!("all else is equal and {:?} comes first", graph.names[victim])
+    format!("all else is equal and {:?} comes first", graph.names[victim].loop_id())
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// List deadlocks
+    /// Draw who waits for whom, the circles among them, and who was told to give way
     Deadlocks(AllArgs),
     /// List conflicts
     Conflicts(AllArgs),

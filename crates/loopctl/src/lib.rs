@@ -72,7 +72,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Why { event_id } => see::why::show(&cx, &event_id),
         Command::Tests { loop_id, status } => see::tests(&cx, loop_id.as_ref(), status),
         Command::Locks { all } => see::locks(&cx, all),
-        Command::Deadlocks(args) => see::deadlocks(&cx, args.all),
+        Command::Deadlocks(args) => see::deadlocks::show(&cx, args.all),
         Command::Conflicts(args) => see::conflicts(&cx, args.all),
         Command::Stuck => see::stuck(&cx),
         Command::Regressions(args) => see::regressions(&cx, args.all),

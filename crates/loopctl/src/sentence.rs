@@ -54,7 +54,7 @@ fn of_payload(payload: &Payload) -> String {
             let how = match p.cause {
                 Cause::Released => "gives back",
                 Cause::Expired => "has let run out its lease on",
-                Cause::Revoked => "has lost to the deadlock detector",
+                Cause::Revoked => "did not give way in time and has lost its lease on",
                 Cause::OwnerDied => "has died and no longer holds",
                 Cause::Forced => "was made to give back",
             };

@@ -5,6 +5,7 @@
 //! own that have no cause left are lifted; the human is notified. Each step sees what those before it have decided.
 
 mod answers;
+pub(crate) mod circle;
 mod conflicts;
 mod failures;
 mod lost;

@@ -191,9 +191,17 @@ pub(crate) fn loops_of(context: &Value) -> Vec<LoopId> {
     listed.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok()).collect()
 }
 
-/// True for what pm has asked itself, whose answer it applies.
+/// The type of deadlock-detector's question about tests that wait for each other.
+pub(crate) const CIRCLE_OF_TESTS: &str = "dependency_cycle";
+
+/// True for what pm has asked itself, whose answer it applies, and for what deadlock-detector asks: it has the circle, pm the
+/// tests.
 pub(crate) fn is_own(decision: &Decision) -> bool {
-    decision.requested_by.as_deref() == Some("pm")
+    match decision.requested_by.as_deref() {
+        Some("pm") => true,
+        Some("deadlock-detector") => decision.decision_type == CIRCLE_OF_TESTS,
+        _ => false,
+    }
 }
 
 /// When a dead loop's queue may be handed on.
@@ -249,6 +257,9 @@ impl Named {
         }
         for key in ["new_knowledge_id", "existing_knowledge_id"] {
             self.knowledge.extend(text_of(&decision.context, key).map(str::to_owned));
+        }
+        if decision.decision_type == CIRCLE_OF_TESTS {
+            self.tests.extend(crate::decide::circle::named(&decision.context).map(|(id, _)| id.to_owned()));
         }
     }
 }

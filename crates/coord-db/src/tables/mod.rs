@@ -67,6 +67,7 @@ mod tests;
 mod usage;
 mod usage_report;
 mod wait_graph;
+mod waits;
 mod worktree_changes;
 
 pub use acquire::{Acquire, AcquireRequest, Blocker, Grant, Waiting};
@@ -100,6 +101,7 @@ pub use tests::{FailedAttempt, NewTest, PassedAttempt, Proof, Test};
 pub use usage::{Usage, UsageTotal};
 pub use usage_report::{BudgetUse, UsageKey, UsageLine};
 pub use wait_graph::WaitEdge;
+pub use waits::{Wait, WaitKind, WaitNode, Waits};
 pub use worktree_changes::WorktreeChange;
 
 use crate::row::Column;

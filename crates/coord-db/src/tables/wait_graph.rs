@@ -125,38 +125,6 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Every edge of every cycle through one of these, and some more. A cycle is found along the edges as well as against
-    /// them, so the search that ends first will do; who waits is rarely many, so that one gets a head start.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn wait_edges_around(&self, seeds: &BTreeSet<String>) -> Result<Vec<WaitEdge>> {
-        const HEAD_START: usize = 256;
-        let (mut along, mut against) = (Vec::new(), Vec::new());
-        let (mut seen_along, mut seen_against) = (seeds.clone(), seeds.clone());
-        let mut next_along: Vec<String> = seeds.iter().cloned().collect();
-        let mut next_against = next_along.clone();
-        loop {
-            if along.len() <= against.len() + HEAD_START {
-                let Some(waiter) = next_along.pop() else { return Ok(along) };
-                for edge in self.wait_edges_of(&waiter)? {
-                    if seen_along.insert(edge.holder.clone()) {
-                        next_along.push(edge.holder.clone());
-                    }
-                    along.push(edge);
-                }
-            } else {
-                let Some(holder) = next_against.pop() else { return Ok(against) };
-                for edge in self.wait_edges_on(&holder)? {
-                    if seen_against.insert(edge.waiter.clone()) {
-                        next_against.push(edge.waiter.clone());
-                    }
-                    against.push(edge);
-                }
-            }
-        }
-    }
-
     /// The waiters on leases that were granted after `token`: an edge may have come to life with the grant.
     ///
     /// # Errors

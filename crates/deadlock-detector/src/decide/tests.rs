@@ -3,6 +3,8 @@ use serde_json::{from_value, json};
 
 use super::*;
 
+mod mixed;
+
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A snapshot in which loops of one letter wait for each other; each later edge is a second younger.
@@ -16,12 +18,14 @@ impl World {
             in_grace: false,
             grace_until: None,
             edges: Vec::new(),
+            waits: Vec::new(),
             edges_read: 0,
             leases: BTreeMap::new(),
             loops: BTreeMap::new(),
             deadlocks: Vec::new(),
             recent_victims: BTreeSet::new(),
             unbreakable: Vec::new(),
+            questions: BTreeMap::new(),
             next_full_scan: NOW.plus_seconds(60),
         });
         for (at, text) in edges.split(' ').enumerate() {
@@ -209,7 +213,8 @@ fn a_victim_is_told_why() {
             cycle: vec!["b".to_owned(), "a".to_owned()],
             locks: vec!["x".to_owned()],
             reason:
-                "b and a wait for each other (b for a on y, a for b on x); b gives way, because it counts least (priority 7)"
+                "b and a wait for each other, and none of them can go on (b for a on y, a for b on x); b gives way (its work is \
+                 kept, and it goes on later), because it counts least (priority 7)"
                     .to_owned(),
         }]
     );

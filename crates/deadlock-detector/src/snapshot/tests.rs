@@ -117,3 +117,48 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// As above, with tests that depend on each other, are claimed, end and ask for leave. What only a full scan finds (a loop
+    /// comes to rest, a dependency that was reset) is found by memory later, and never the other way round.
+    #[test]
+    fn circles_of_tests_are_found_where_they_close(
+        steps in prop::collection::vec((0_u8..7, 0_u8..5, 0_u8..5, any::<bool>()), 1..40)
+    ) {
+        let (db, _) = database();
+        let loops: String = (0..5)
+            .map(|id| format!("INSERT INTO loops(id, name, priority, status) VALUES ('l{id}', '', 1, 'running');
+                               INSERT INTO tests(id, loop_id) VALUES ('t{id}', 'l{id}'), ('u{id}', 'l{id}');
+                               INSERT INTO resources(path, owner_loop) VALUES ('r{id}', 'l{id}');"))
+            .collect();
+        db.execute_foreign(&loops).unwrap();
+        let mut memory = Memory::default();
+        look(&db, &mut memory);
+        for (at, (kind, from, to, looks)) in steps.into_iter().enumerate() {
+            let sql = match kind {
+                0 if from != to => insert(&format!("l{from}"), &format!("l{to}")),
+                1 if from != to => format!("UPDATE tests SET depends_on = 't{to}' WHERE id = 't{from}' AND status = 'pending'"),
+                2 => format!("UPDATE tests SET depends_on = 't{to}' WHERE id = 'u{from}' AND status = 'pending'"),
+                3 => format!("UPDATE tests SET status = 'in_progress' WHERE id = 't{from}'"),
+                4 => format!("UPDATE tests SET status = 'pending' WHERE id = 't{from}'"),
+                5 if from != to => format!(
+                    "INSERT INTO change_requests(id, resource_path, requestor_loop, owner_loop) VALUES ('c{at}', 'r{to}', 'l{from}', 'l{to}');
+                     INSERT INTO change_request_tests(test_id, request_id) VALUES ('u{from}', 'c{at}')"
+                ),
+                6 => format!("DELETE FROM wait_graph WHERE waiter = 'l{from}'"),
+                _ => continue,
+            };
+            db.execute_foreign(&sql).unwrap();
+            if looks {
+                let remembered = look(&db, &mut memory);
+                let fresh = look(&db, &mut Memory::default());
+                prop_assert!(remembered.waits.iter().all(|wait| fresh.waits.contains(wait)));
+                prop_assert!(remembered.edges.iter().all(|edge| fresh.edges.contains(edge)));
+                // Circles of nothing but tests close with a test that begins to wait.
+                prop_assert_eq!(rings(&remembered.waits), rings(&fresh.waits));
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Seeing: lists of rows, and the views that put them together.
 
+pub mod deadlocks;
 pub mod journal;
 pub mod status;
 pub mod summary;
@@ -180,28 +181,6 @@ fn whole<T, I: Eq + std::hash::Hash>(
 ) -> Result<Vec<T>, Error> {
     let live = db.read(|tx| read(tx))?;
     History::open(db).list(live, read, id)
-}
-
-/// `loopctl deadlocks`
-///
-/// # Errors
-/// As the floor says.
-pub fn deadlocks(cx: &Context, all: bool) -> Outcome {
-    let db = cx.open()?;
-    let every = |tx: &ReadTx<'_>| tx.deadlocks_since(Timestamp::from_millis(0));
-    let rows = if all { whole(&db, every, |row| row.id.clone())? } else { db.read(|tx| tx.open_deadlocks())? };
-    cx.out.list(&rows, "no deadlocks", |rows| {
-        Table::of(&["FOUND", "VICTIM", "LOOPS", "MUST GIVE UP", "OUTCOME", "WHY THIS ONE"], rows, |row| {
-            vec![
-                plain(clock(row.detected_at)),
-                plain(&row.victim),
-                plain(list(&row.cycle.0)),
-                plain(list(&row.locks.0)),
-                plain(row.outcome.map_or("open", |outcome| outcome.as_str())),
-                plain(&row.reason),
-            ]
-        })
-    })
 }
 
 /// `loopctl conflicts`

@@ -2,8 +2,8 @@
 
 use coord_db::{Decision, EventId, LoopId, LoopStatus, Payload, RequestStatus, TestId, TestStatus};
 
-use super::{Act, Work, counts_as_blocked};
-use crate::snapshot::{is_own, loops_of, text_of};
+use super::{Act, Work, circle, counts_as_blocked};
+use crate::snapshot::{CIRCLE_OF_TESTS, is_own, loops_of, text_of};
 
 /// Who answered, as far as what follows is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,11 @@ fn resolve(
     let then = match choice {
         Some(choice) if is_own(decision) => follow(work, decision, choice, by),
         _ => Vec::new(),
+    };
+    let meant = choice.filter(|_| decision.decision_type == CIRCLE_OF_TESTS && !then.is_empty());
+    let comment = match meant.and_then(|choice| circle::told(&decision.context, choice)) {
+        Some(meant) => Some(comment.map_or(meant.clone(), |comment| format!("{comment}; {meant}"))),
+        None => comment,
     };
     let act =
         Act::Resolve { id: decision.id.clone(), choice: choice.map(str::to_owned), by_human: by == By::Human, comment, then };
@@ -177,6 +182,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let id = text_of(context, "request_id").filter(|id| work.at.change_requests.iter().any(|row| row.id == **id));
             id.map(|id| Act::AnswerChange { id: id.to_owned(), to, by_human }).into_iter().collect()
         }
+        (CIRCLE_OF_TESTS, choice) => circle::follow(work, context, choice, reason),
         ("lost_loop", "skip_tests") => {
             let lost = loop_id.filter(|id| work.at.loops.get(id).is_some_and(|row| row.status == LoopStatus::Error));
             lost.map(|loop_id| Act::SkipQueue { loop_id, reason }).into_iter().collect()
@@ -224,6 +230,7 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
             }
             _ => None,
         },
+        CIRCLE_OF_TESTS => circle::gone(work, context),
         "lost_loop" => loop_id.and_then(|id| {
             let back = work.at.loops.get(&id).is_none_or(|row| row.status != LoopStatus::Error);
             (back || !work.at.queues.contains_key(&id)).then(|| format!("loop {id} is back, or its tests are taken care of"))

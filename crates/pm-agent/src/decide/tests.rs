@@ -598,6 +598,37 @@ fn a_stalled_test_is_asked_about_after_a_while_and_at_once_if_it_waits_for_a_ski
 }
 
 #[test]
+fn the_answer_about_tests_in_a_circle_is_applied_while_the_circle_stands() {
+    let world = |choice: &str| {
+        let tests = json!([
+            {"test_id": "T", "loop_id": "a", "depends_on": "U"}, {"test_id": "U", "loop_id": "b", "depends_on": "T"},
+        ]);
+        let world = World::new().busy("a", 1).busy("b", 1).with_test(waiting("T", "a", "U")).with_test(waiting("U", "b", "T"));
+        let options = ["drop:T", "drop:U", "skip:T", "drop:X"];
+        let mut world = world.decision("d", "dependency_cycle", &options, Some("drop:T"), json!({"tests": tests}));
+        world.at.decisions[0].requested_by = Some("deadlock-detector".to_owned());
+        if choice.is_empty() { world } else { world.answer("d", choice) }
+    };
+    world("drop:U").expect(&["settle d=drop:U [free U]"]);
+    world("skip:T").expect(&["settle d=skip:T [skip T]"]);
+    // What the question does not name is nobody's.
+    world("drop:X").with_test(waiting("X", "a", "T")).expect(&["settle d=drop:X []"]);
+    world("").expect(&[]);
+    let mut late = world("");
+    late.at.now = at(3600);
+    late.expect(&["settle d=drop:T [free T]"]);
+    // Another hand was first: an answer changes nothing any more, and without one the question is over.
+    let opened = |choice: &str| world(choice).with_test(waiting("U", "b", "V"));
+    opened("drop:T").expect(&["settle d=drop:T []"]);
+    opened("").expect(&["settle d=- []"]);
+    world("").with_test(test("T", "a", TestStatus::Skipped)).expect(&["settle d=- []"]);
+    // Only what deadlock-detector asks is meant.
+    let mut foreign = world("drop:U");
+    foreign.at.decisions[0].requested_by = Some("a".to_owned());
+    foreign.expect(&["settle d=drop:U []"]);
+}
+
+#[test]
 fn a_lost_loops_tests_go_to_the_least_loaded_and_stay_together() {
     let world = || {
         let mut world = World::new().with_loop("dead", 1, LoopStatus::Error).busy("x", 1).busy("y", 5).busy("z", 1);

@@ -1,0 +1,172 @@
+//! Who waits for whom right now, as people want to see it: everything, and not only what the detector has to look at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::config::DeadlockConfig;
+use coord_db::{Deadlock, Decision, LeasePath, ReadTx, Result, Timestamp, Wait, WaitKind, WaitNode};
+
+use crate::decide::is_live;
+use crate::graph::Node;
+use crate::rings::{Ring, rings};
+use crate::snapshot::{DetectorSnapshot, everything};
+use crate::waiting::Waiting;
+
+/// What somebody waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Matter {
+    /// A lease, or a place before them in the queue for one.
+    Lease(LeasePath),
+    /// Anything else.
+    Other(WaitKind),
+}
+
+/// One wait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownWait {
+    /// Who waits.
+    pub waiter: WaitNode,
+    /// For whom.
+    pub holder: WaitNode,
+    /// On what.
+    pub matter: Matter,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the waiter gives up; none if nobody knows.
+    pub until: Option<Timestamp>,
+    /// False for an edge that stands and holds nobody up any more.
+    pub alive: bool,
+    /// In which circle it is, by its place.
+    pub circle: Option<usize>,
+}
+
+/// Loops and tests of which none can go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownCircle {
+    /// The loops, each once, in the order of the shortest circle as far as they are in it.
+    pub loops: Vec<String>,
+    /// The tests, in order.
+    pub tests: Vec<String>,
+    /// The waits along one shortest circle, by their places.
+    pub shortest: Vec<usize>,
+    /// Who has been told to give way.
+    pub told: Vec<Deadlock>,
+    /// The change requests whose answers would end it.
+    pub requests: Vec<String>,
+    /// The question that is open about it.
+    pub question: Option<Decision>,
+}
+
+/// All waits and circles.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// The waits; those of circles first.
+    pub waits: Vec<ShownWait>,
+    /// The circles.
+    pub circles: Vec<ShownCircle>,
+}
+
+/// Which nodes of the graph a wait leads from and to.
+fn ends(wait: &ShownWait) -> [Vec<Node>; 2] {
+    let lease = matches!(wait.matter, Matter::Lease(_));
+    let from = match &wait.waiter {
+        WaitNode::Loop(id) => vec![Node::Loop(id.clone()), Node::Work(id.clone())],
+        WaitNode::Test { id, loop_id } => vec![Node::Test { id: id.clone(), loop_id: loop_id.clone() }],
+    };
+    let to = match &wait.holder {
+        WaitNode::Loop(id) if lease => Node::Loop(id.clone()),
+        WaitNode::Loop(id) => Node::Work(id.clone()),
+        WaitNode::Test { id, loop_id } => Node::Test { id: id.clone(), loop_id: loop_id.clone() },
+    };
+    [from, vec![to]]
+}
+
+fn shown(snapshot: &DetectorSnapshot) -> Vec<ShownWait> {
+    let edges = snapshot.edges.iter().map(|edge| ShownWait {
+        waiter: WaitNode::Loop(edge.waiter.clone()),
+        holder: WaitNode::Loop(edge.holder.clone()),
+        matter: Matter::Lease(edge.resource.clone()),
+        since: edge.waiting_since,
+        until: edge.wait_until,
+        alive: is_live(snapshot, edge),
+        circle: None,
+    });
+    let other = |wait: &Wait| ShownWait {
+        waiter: wait.waiter.clone(),
+        holder: wait.holder.clone(),
+        matter: Matter::Other(wait.kind.clone()),
+        since: wait.since,
+        until: None,
+        alive: true,
+        circle: None,
+    };
+    edges.chain(snapshot.waits.iter().map(other)).collect()
+}
+
+/// Draws what stands in the database.
+///
+/// # Errors
+/// What it says.
+pub fn picture(tx: &ReadTx<'_>, config: &DeadlockConfig) -> Result<Picture> {
+    Ok(draw(&everything(tx, config)?))
+}
+
+fn draw(snapshot: &DetectorSnapshot) -> Picture {
+    let mut waits = shown(snapshot);
+    let live: Vec<_> = snapshot.edges.iter().filter(|edge| is_live(snapshot, edge)).collect();
+    let waiting = Waiting::new(&live, &snapshot.waits);
+    let graph = &waiting.graph;
+    let components = graph.components(&graph.stuck(&vec![true; graph.names.len()]));
+    let mut component_of: BTreeMap<&Node, usize> = BTreeMap::new();
+    for (number, component) in components.iter().enumerate() {
+        component_of.extend(component.iter().map(|node| (&graph.names[*node], number)));
+    }
+    for wait in waits.iter_mut().filter(|wait| wait.alive) {
+        let [from, to] = ends(wait);
+        let of = |nodes: &[Node]| nodes.iter().find_map(|node| component_of.get(node)).copied();
+        wait.circle = of(&from).filter(|circle| of(&to) == Some(*circle));
+    }
+    waits.sort_by_key(|wait| wait.circle.unwrap_or(usize::MAX));
+    let rings = rings(&snapshot.waits);
+    let circles = components.iter().enumerate().map(|(number, component)| {
+        let of = |node: &Node| component_of.get(node) == Some(&number);
+        let told: Vec<Deadlock> =
+            snapshot.deadlocks.iter().filter(|deadlock| of(&Node::Loop(deadlock.victim.clone()))).cloned().collect();
+        let victim = told.first().and_then(|deadlock| graph.number(&Node::Loop(deadlock.victim.clone())));
+        let mut inside = vec![false; graph.names.len()];
+        component.iter().for_each(|node| inside[*node] = true);
+        let start = victim.unwrap_or(component[0]);
+        let shortest = graph.circle_through(start, &inside).unwrap_or_else(|| component.clone());
+        let mut loops = waiting.loops_of(&shortest);
+        for id in waiting.loops_of(component) {
+            if !loops.contains(&id) {
+                loops.push(id);
+            }
+        }
+        let tests: BTreeSet<String> = component
+            .iter()
+            .filter_map(|node| match &graph.names[*node] {
+                Node::Test { id, .. } => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
+        let ring = |ring: &&Ring| ring.tests.iter().any(|test| tests.contains(&test.id));
+        let question = rings.iter().find(ring).and_then(|ring| snapshot.questions.get(&ring.fingerprint()));
+        let steps = shortest.iter().zip(shortest.iter().cycle().skip(1));
+        let along = steps.filter_map(|(from, to)| {
+            let (from, to) = (&graph.names[*from], &graph.names[*to]);
+            waits.iter().position(|wait| {
+                let [one, other] = ends(wait);
+                wait.alive && one.contains(from) && other.contains(to)
+            })
+        });
+        ShownCircle {
+            loops,
+            shortest: along.collect(),
+            told,
+            requests: waiting.requests_among(component).into_iter().collect(),
+            question: question.filter(|last| last.status == coord_db::DecisionStatus::Pending).cloned(),
+            tests: tests.into_iter().collect(),
+        }
+    });
+    Picture { circles: circles.collect(), waits }
+}

@@ -1,0 +1,193 @@
+//! Tests that depend on each other in a circle. Nobody's giving way ends such a circle: somebody has to say which test goes
+//! first, and that is the human's to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::payload::DecisionOption;
+use coord_db::{DecisionStatus, Wait, WaitKind, WaitNode};
+use serde_json::json;
+
+use crate::snapshot::DetectorSnapshot;
+
+/// The decision's type. pm applies its answer.
+pub const DEPENDENCY_CYCLE: &str = "dependency_cycle";
+/// So many tests of a circle are offered as the first one, or to be left out.
+const MOST_OFFERED: usize = 4;
+/// So many are named in the question; the answer is applied only while what is named stands.
+const MOST_NAMED: usize = 50;
+/// So many are asked about in one pass.
+pub(crate) const MOST_ASKED: usize = 20;
+
+/// One test of a circle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingTest {
+    /// Which.
+    pub id: String,
+    /// Whose queue it is on.
+    pub loop_id: String,
+}
+
+/// Tests each of which depends on the next one, and the last one on the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    /// In their order; the first by id comes first.
+    pub tests: Vec<RingTest>,
+}
+
+impl Ring {
+    /// What names the circle. No test is in two.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        format!("ring:{}", self.tests.first().map_or("", |test| test.id.as_str()))
+    }
+
+    /// The same circle, told from another test on.
+    fn from(&self, first: usize) -> Self {
+        let mut tests = self.tests.clone();
+        tests.rotate_left(first);
+        Self { tests }
+    }
+}
+
+/// The circles that the dependencies among these waits form, in order. A test depends on one other at most, so that no two
+/// circles meet.
+#[must_use]
+pub fn rings(waits: &[Wait]) -> Vec<Ring> {
+    let mut needs: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+    for wait in waits {
+        if let (WaitKind::Dependency, WaitNode::Test { id, loop_id }) = (&wait.kind, &wait.waiter)
+            && let WaitNode::Test { id: holder, .. } = &wait.holder
+        {
+            needs.insert(id, (holder, loop_id));
+        }
+    }
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    let mut found = Vec::new();
+    for &start in needs.keys() {
+        let mut path: Vec<&str> = Vec::new();
+        let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut at = start;
+        while !done.contains(at) && !place.contains_key(at) {
+            let Some((next, _)) = needs.get(at) else { break };
+            place.insert(at, path.len());
+            path.push(at);
+            at = next;
+        }
+        if let Some(&from) = place.get(at) {
+            let tests: Vec<RingTest> =
+                path[from..].iter().map(|id| RingTest { id: (*id).to_owned(), loop_id: needs[id].1.to_owned() }).collect();
+            let first = (0..tests.len()).min_by_key(|at| &tests[*at].id).unwrap_or(0);
+            found.push(Ring { tests }.from(first));
+        }
+        done.extend(path);
+    }
+    found.sort_by(|one, other| one.tests[0].id.cmp(&other.tests[0].id));
+    found
+}
+
+/// A question about a circle; whoever asks it adds the time limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// What names the circle.
+    pub fingerprint: String,
+    /// In words.
+    pub summary: String,
+    /// `drop:TEST` and `skip:TEST`.
+    pub options: Vec<DecisionOption>,
+    /// What happens without an answer.
+    pub default: String,
+    /// The tests, each with its loop and what it depends on.
+    pub context: serde_json::Value,
+}
+
+/// True if the question about a circle is open, or is settled and pm has yet to apply the answer.
+pub(crate) fn is_asked(snapshot: &DetectorSnapshot, ring: &Ring) -> bool {
+    snapshot.questions.get(&ring.fingerprint()).is_some_and(|last| {
+        last.status == DecisionStatus::Pending || last.choice.is_some() && last.context.get("resolved_event").is_none()
+    })
+}
+
+/// What to ask. The test of the most important loop is offered first, and goes first without an answer: so nothing is left
+/// out, and every test is still judged by the gate.
+#[must_use]
+pub fn question(snapshot: &DetectorSnapshot, ring: &Ring) -> Question {
+    let priority = |test: &RingTest| snapshot.loops.get(&test.loop_id).and_then(|facts| facts.priority).unwrap_or(i64::MAX);
+    let count = ring.tests.len();
+    let first = (0..count).min_by_key(|at| (priority(&ring.tests[*at]), &ring.tests[*at].id)).unwrap_or(0);
+    let ring_from = ring.from(first);
+    let tests = &ring_from.tests;
+    let needs = |at: usize| &tests[(at + 1) % count];
+    let waiting = |at: usize| &tests[(at + count - 1) % count];
+    let offered = count.min(MOST_OFFERED);
+    let option = |id: String, description: String| DecisionOption { id, description };
+    let mut options: Vec<DecisionOption> = (0..offered)
+        .map(|at| {
+            let (test, needed) = (&tests[at], needs(at));
+            let default = if at == 0 { "; this is what happens without an answer" } else { "" };
+            let description = format!(
+                "{} of {} goes first: it no longer waits for {}, the others follow one after the other{default}",
+                test.id, test.loop_id, needed.id
+            );
+            option(format!("drop:{}", test.id), description)
+        })
+        .collect();
+    options.extend((0..offered).map(|at| {
+        let description = format!(
+            "{} of {} is taken out of its queue and not done; {}, which needs it, keeps waiting and you are asked about it",
+            tests[at].id,
+            tests[at].loop_id,
+            waiting(at).id
+        );
+        option(format!("skip:{}", tests[at].id), description)
+    }));
+    let shown: Vec<String> =
+        (0..offered).map(|at| format!("{} of {} needs {}", tests[at].id, tests[at].loop_id, needs(at).id)).collect();
+    let more =
+        if count > offered { format!(", and so on through {count} tests back to {}", tests[0].id) } else { String::new() };
+    Question {
+        fingerprint: ring.fingerprint(),
+        summary: format!(
+            "{count} tests wait for each other in a circle, so none of them is ever begun: {}{more}; which one goes first?",
+            shown.join(", ")
+        ),
+        default: format!("drop:{}", tests[0].id),
+        options,
+        context: json!({
+            "kind": DEPENDENCY_CYCLE, "count": count,
+            "tests": (0..count.min(MOST_NAMED))
+                .map(|at| json!({"test_id": tests[at].id, "loop_id": tests[at].loop_id, "depends_on": needs(at).id}))
+                .collect::<Vec<_>>(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_db::Timestamp;
+
+    use super::*;
+
+    /// `"t>u"`: t depends on u; both are of the loop `l`.
+    fn found(text: &str) -> Vec<String> {
+        let node = |id: &str| WaitNode::Test { id: id.to_owned(), loop_id: "l".to_owned() };
+        let waits: Vec<Wait> = text
+            .split(' ')
+            .filter_map(|pair| pair.split_once('>'))
+            .map(|(waiter, holder)| Wait {
+                waiter: node(waiter),
+                holder: node(holder),
+                kind: WaitKind::Dependency,
+                since: Timestamp::from_millis(0),
+            })
+            .collect();
+        rings(&waits).iter().map(|ring| ring.tests.iter().map(|test| test.id.as_str()).collect()).collect()
+    }
+
+    #[test]
+    fn each_circle_is_found_once_and_begins_with_its_first_test() {
+        assert_eq!(found("a>b b>c"), Vec::<String>::new());
+        assert_eq!(found("b>a a>b"), ["ab"]);
+        assert_eq!(found("x>c c>a a>b b>c y>x"), ["abc"]);
+        assert_eq!(found("d>e e>d a>c c>a f>a"), ["ac", "de"]);
+    }
+}

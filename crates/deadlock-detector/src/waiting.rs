@@ -1,0 +1,147 @@
+//! The graph of all waits that hold at a moment, and its steps in words.
+//!
+//! Whom a victim's giving way helps is in the graph's shape: it ends what waits for the victim's leases and places, the node
+//! [`Node::Loop`], and not what waits for its work or its leave, the node [`Node::Work`], nor for its tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::{Wait, WaitEdge, WaitKind, WaitNode};
+
+use crate::graph::{Graph, Node};
+
+/// Why one node waits for the next.
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Lease(&'a WaitEdge),
+    Other(&'a Wait),
+}
+
+/// The graph of some waits for leases, all alive, and of the other waits.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    /// Who waits for whom.
+    pub graph: Graph,
+    steps: BTreeMap<(Node, Node), Step<'a>>,
+}
+
+fn test(node: &WaitNode) -> Node {
+    match node {
+        WaitNode::Loop(id) => Node::Work(id.clone()),
+        WaitNode::Test { id, loop_id } => Node::Test { id: id.clone(), loop_id: loop_id.clone() },
+    }
+}
+
+impl<'a> Waiting<'a> {
+    /// Puts the waits together.
+    #[must_use]
+    pub fn new(live: &[&'a WaitEdge], waits: &'a [Wait]) -> Self {
+        let at_work: BTreeSet<&str> = waits
+            .iter()
+            .filter_map(|wait| match &wait.holder {
+                WaitNode::Loop(id) => Some(id.as_str()),
+                WaitNode::Test { .. } => None,
+            })
+            .collect();
+        // What a loop itself waits for, it waits for in both of its parts.
+        let parts = |id: &str| {
+            let work = at_work.contains(id).then(|| Node::Work(id.to_owned()));
+            [Some(Node::Loop(id.to_owned())), work].into_iter().flatten()
+        };
+        let mut steps: BTreeMap<(Node, Node), Step<'a>> = BTreeMap::new();
+        let mut any: BTreeSet<Node> = BTreeSet::new();
+        let waits_for_leases: BTreeSet<&str> = live.iter().map(|edge| edge.waiter.as_str()).collect();
+        for &edge in live {
+            for part in parts(&edge.waiter) {
+                steps.entry((part, Node::Loop(edge.holder.clone()))).or_insert(Step::Lease(edge));
+            }
+        }
+        for wait in waits {
+            match &wait.waiter {
+                // Who waits for a lease is about something else than its next test.
+                WaitNode::Loop(id) if !waits_for_leases.contains(id.as_str()) => {
+                    for part in parts(id) {
+                        any.insert(part.clone());
+                        steps.entry((part, test(&wait.holder))).or_insert(Step::Other(wait));
+                    }
+                }
+                WaitNode::Loop(_) => {}
+                WaitNode::Test { .. } => {
+                    steps.entry((test(&wait.waiter), test(&wait.holder))).or_insert(Step::Other(wait));
+                }
+            }
+        }
+        let mut graph = Graph::new(steps.keys().cloned());
+        graph.any = graph.names.iter().map(|name| any.contains(name)).collect();
+        Self { graph, steps }
+    }
+
+    /// The loops along a circle, each once.
+    #[must_use]
+    pub fn loops_of(&self, circle: &[usize]) -> Vec<String> {
+        let mut loops: Vec<String> = Vec::new();
+        for node in circle {
+            let id = self.graph.names[*node].loop_id();
+            if !loops.iter().any(|known| known == id) {
+                loops.push(id.to_owned());
+            }
+        }
+        loops
+    }
+
+    /// The change requests whose answers would end a circle among these nodes.
+    #[must_use]
+    pub fn requests_among(&self, nodes: &[usize]) -> BTreeSet<String> {
+        let inside: BTreeSet<&Node> = nodes.iter().map(|node| &self.graph.names[*node]).collect();
+        let step = |(ends, step): (&(Node, Node), &Step<'_>)| match step {
+            Step::Other(Wait { kind: WaitKind::Leave { request_id, .. }, .. })
+                if inside.contains(&ends.0) && inside.contains(&ends.1) =>
+            {
+                Some(request_id.clone())
+            }
+            _ => None,
+        };
+        self.steps.iter().filter_map(step).collect()
+    }
+
+    /// One step of a circle, in words.
+    fn describe(&self, from: usize, to: usize) -> String {
+        let (from, to) = (&self.graph.names[from], &self.graph.names[to]);
+        match self.steps.get(&(from.clone(), to.clone())) {
+            Some(Step::Lease(edge)) => format!("{} for {} on {}", edge.waiter, edge.holder, edge.resource),
+            Some(Step::Other(wait)) => sentence(wait),
+            None => format!("{} for {}", from.loop_id(), to.loop_id()),
+        }
+    }
+
+    /// Who waits for whom on what, along a circle: at most so many steps.
+    #[must_use]
+    pub fn describe_circle(&self, circle: &[usize], most: usize) -> String {
+        let ends = circle.iter().zip(circle.iter().cycle().skip(1)).take(most);
+        let mut steps: Vec<String> = ends.map(|(from, to)| self.describe(*from, *to)).collect();
+        if circle.len() > most {
+            steps.push("and so on".to_owned());
+        }
+        steps.join(", ")
+    }
+}
+
+/// A wait that no lease stands for, in words.
+#[must_use]
+pub fn sentence(wait: &Wait) -> String {
+    let (waiter, holder) = (&wait.waiter, &wait.holder);
+    let test = |node: &WaitNode| match node {
+        WaitNode::Loop(id) => id.clone(),
+        WaitNode::Test { id, loop_id } => format!("test {id} of {loop_id}"),
+    };
+    match &wait.kind {
+        WaitKind::Dependency => format!("{} needs {} first", test(waiter), test(holder)),
+        WaitKind::Leave { request_id, resource } => {
+            format!("{} needs the leave of {} to change {resource} (request {request_id})", test(waiter), holder.loop_id())
+        }
+        WaitKind::Turn { after: Some(after) } => {
+            format!("{} comes after test {after}, which {} works on", test(waiter), holder.loop_id())
+        }
+        WaitKind::Turn { after: None } => format!("{} is in the hands of {}", test(waiter), holder.loop_id()),
+        WaitKind::Idle => format!("{} can begin no test before {}", test(waiter), test(holder)),
+    }
+}

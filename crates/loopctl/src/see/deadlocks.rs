@@ -1,0 +1,375 @@
+//! `loopctl deadlocks`: who waits for whom, which of them can never go on, who was told to give way, and what became of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::{Deadlock, DeadlockOutcome, Decision, DecisionStatus, Error, ReadTx, Timestamp, WaitKind, WaitNode};
+use deadlock_detector::picture::{Matter, Picture, ShownCircle, ShownWait, picture};
+use serde_json::{Value, json};
+
+use super::whole;
+use crate::context::Context;
+use crate::exit::Outcome;
+use crate::output::{Paint, cut, safe};
+use crate::sentence::{count, list};
+use crate::when::{clock, span};
+
+/// How far back what is over is shown without `--all`.
+const RECENT_SECONDS: i64 = 24 * 3600;
+/// So many lines are drawn of who waits; the rest is counted.
+const MOST_LINES: usize = 200;
+/// So far a line is moved in, in characters.
+const DEEPEST: usize = 48;
+/// So many steps of one circle are drawn.
+const MOST_STEPS: usize = 24;
+
+/// Questions that nobody waits for: what they are about goes on meanwhile.
+const HOLDING_NOBODY: [&str; 3] = ["stuck", "regression", "knowledge"];
+
+/// A question that keeps somebody waiting.
+struct Asked {
+    decision: Decision,
+    waiter: WaitNode,
+}
+
+struct Seen {
+    picture: Picture,
+    asked: Vec<Asked>,
+    now: Timestamp,
+}
+
+/// `loopctl deadlocks`
+///
+/// # Errors
+/// As the floor says.
+pub fn show(cx: &Context, all: bool) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    let seen = db.read(|tx| {
+        let picture = picture(tx, &config.deadlock)?;
+        Ok::<_, Error>(Seen { asked: asked(tx, &picture)?, picture, now: tx.now() })
+    })?;
+    let rows = if all {
+        whole(&db, |tx| tx.deadlocks_since(Timestamp::from_millis(0)), |row| row.id.clone())?
+    } else {
+        db.read(|tx| {
+            let mut rows = tx.deadlocks_since(tx.now().plus_seconds(-RECENT_SECONDS))?;
+            let open = tx.open_deadlocks()?;
+            rows.extend(open.into_iter().filter(|row| row.detected_at < tx.now().plus_seconds(-RECENT_SECONDS)));
+            Ok::<_, Error>(rows)
+        })?
+    };
+    let (open, over): (Vec<Deadlock>, Vec<Deadlock>) = rows.into_iter().partition(|row| row.resolved_at.is_none());
+    if cx.out.json {
+        return cx.out.document(&entries(&seen, &open, &over));
+    }
+    let nothing = seen.picture.waits.iter().all(|wait| !wait.alive) && seen.asked.is_empty() && open.is_empty();
+    if nothing && cx.out.quiet {
+        return Ok(());
+    }
+    let mut text = if nothing { "nobody waits for anybody: no deadlocks\n".to_owned() } else { drawing(cx, &seen, &open) };
+    text.push_str(&history(cx, &over, all));
+    cx.out.text(&text)
+}
+
+/// Who is kept waiting by an open question, as far as it names a test or loop.
+fn asked(tx: &ReadTx<'_>, picture: &Picture) -> Result<Vec<Asked>, Error> {
+    let shown: BTreeSet<&str> = picture
+        .waits
+        .iter()
+        .filter_map(|wait| match &wait.matter {
+            Matter::Other(WaitKind::Leave { request_id, .. }) => Some(request_id.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut asked = Vec::new();
+    for decision in tx.decisions(true)? {
+        let text = |key: &str| decision.context.get(key).and_then(Value::as_str);
+        if HOLDING_NOBODY.contains(&decision.decision_type.as_str()) {
+            continue;
+        }
+        if text("request_id").is_some_and(|id| shown.contains(id)) {
+            continue;
+        }
+        let test = match text("test_id") {
+            Some(id) => {
+                tx.find_test(id)?.map(|test| WaitNode::Test { id: test.id.to_string(), loop_id: test.loop_id.to_string() })
+            }
+            None => None,
+        };
+        let waiter = test.or_else(|| text("loop_id").or(text("requestor_loop")).map(|id| WaitNode::Loop(id.to_owned())));
+        asked.extend(waiter.map(|waiter| Asked { decision, waiter }));
+    }
+    Ok(asked)
+}
+
+/// Everything as one list: open deadlocks, circles, waits, what is over.
+fn entries(seen: &Seen, open: &[Deadlock], over: &[Deadlock]) -> Vec<Value> {
+    let entry = |kind: &str, mut value: Value| {
+        if let Value::Object(fields) = &mut value {
+            fields.insert("entry".to_owned(), json!(kind));
+        }
+        value
+    };
+    let ends = |name: &str, node: &WaitNode| match node {
+        WaitNode::Loop(id) => [(name.to_owned(), json!(id)), (format!("{name}_test"), Value::Null)],
+        WaitNode::Test { id, loop_id } => [(name.to_owned(), json!(loop_id)), (format!("{name}_test"), json!(id))],
+    };
+    let mut all: Vec<Value> = open.iter().map(|row| entry("deadlock", json!(row))).collect();
+    all.extend(seen.picture.circles.iter().enumerate().map(|(at, circle)| {
+        let value = json!({
+            "circle": at + 1, "loops": circle.loops, "tests": circle.tests, "requests": circle.requests,
+            "victims": circle.told.iter().map(|row| row.victim.as_str()).collect::<Vec<_>>(),
+            "deadlock_ids": circle.told.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(),
+            "decision_id": circle.question.as_ref().map(|decision| &decision.id),
+        });
+        entry("circle", value)
+    }));
+    all.extend(seen.picture.waits.iter().map(|wait| {
+        let mut value = json!({
+            "waiting_since": wait.since, "wait_until": wait.until, "alive": wait.alive,
+            "circle": wait.circle.map(|circle| circle + 1),
+        });
+        let kind = match &wait.matter {
+            Matter::Lease(resource) => json!({"kind": "lease", "resource": resource}),
+            Matter::Other(kind) => json!(kind),
+        };
+        if let (Value::Object(fields), Value::Object(kind)) = (&mut value, kind) {
+            fields.extend(kind);
+            fields.extend(ends("waiter", &wait.waiter));
+            fields.extend(ends("holder", &wait.holder));
+        }
+        entry("wait", value)
+    }));
+    all.extend(seen.asked.iter().map(|asked| {
+        let decision = &asked.decision;
+        let mut value = json!({
+            "kind": "decision", "decision_id": decision.id, "decision_type": decision.decision_type,
+            "waiting_since": decision.requested_at, "wait_until": decision.due_at(), "alive": true, "circle": null,
+            "holder": "human", "holder_test": null,
+        });
+        if let Value::Object(fields) = &mut value {
+            fields.extend(ends("waiter", &asked.waiter));
+        }
+        entry("wait", value)
+    }));
+    all.extend(over.iter().map(|row| entry("deadlock", json!(row))));
+    all
+}
+
+fn name(node: &WaitNode) -> String {
+    match node {
+        WaitNode::Loop(id) => id.clone(),
+        WaitNode::Test { id, loop_id } => format!("test {id} of {loop_id}"),
+    }
+}
+
+/// What the wait is for, so that it can follow the name of who waits.
+fn reason(wait: &ShownWait) -> String {
+    let holder = name(&wait.holder);
+    match &wait.matter {
+        Matter::Lease(resource) => format!("waits for {holder} to give back {resource}"),
+        Matter::Other(WaitKind::Dependency) => format!("needs {holder} first"),
+        Matter::Other(WaitKind::Leave { request_id, resource }) => {
+            format!("needs the leave of {holder} to change {resource} (request {request_id})")
+        }
+        Matter::Other(WaitKind::Turn { after: Some(after) }) => format!("comes after test {after}, which {holder} works on"),
+        Matter::Other(WaitKind::Turn { after: None }) => format!("is in the hands of {holder}"),
+        Matter::Other(WaitKind::Idle) => format!("can begin nothing before {holder}"),
+    }
+}
+
+fn how_long(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> String {
+    let most = until.filter(|until| *until > now).map(|until| format!(", {} more at most", span(until.seconds_since(now))));
+    format!("{}{}", span(now.seconds_since(since).max(0)), most.unwrap_or_default())
+}
+
+fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
+    let Seen { picture, asked, now } = seen;
+    let mut lines: Vec<String> = Vec::new();
+    for (at, circle) in picture.circles.iter().enumerate() {
+        draw_circle(cx, picture, at, circle, *now, &mut lines);
+    }
+    // Who was told and is in no circle any more will hear so in a moment.
+    let in_circles: BTreeSet<&str> =
+        picture.circles.iter().flat_map(|circle| &circle.told).map(|row| row.id.as_str()).collect();
+    for row in open.iter().filter(|row| !in_circles.contains(row.id.as_str())) {
+        lines.push(told(cx, row, *now).trim_start().to_owned());
+    }
+    let mut waiting = draw_waits(cx, picture, asked, *now);
+    if !waiting.is_empty() {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        lines.push(cx.out.paint(Paint::Bold, "who waits for whom"));
+        lines.append(&mut waiting);
+    }
+    if lines.len() > MOST_LINES {
+        lines.truncate(MOST_LINES);
+        lines.push("… and more; --json shows all".to_owned());
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// One line: what must be seen in colour, the rest after it, cut where the terminal ends.
+fn line(cx: &Context, before: &str, paint: Paint, text: &str, dim: &str) -> String {
+    let room = cx.out.width.map_or(usize::MAX, |width| width.saturating_sub(before.chars().count()));
+    let text = cut(&safe(text), room);
+    let rest = room.saturating_sub(text.chars().count() + 2);
+    let dim = if dim.is_empty() || rest < 2 {
+        String::new()
+    } else {
+        format!("  {}", cx.out.paint(Paint::Dim, &cut(&safe(dim), rest)))
+    };
+    format!("{before}{}{dim}", cx.out.paint(paint, &text))
+}
+
+fn draw_circle(cx: &Context, picture: &Picture, at: usize, circle: &ShownCircle, now: Timestamp, lines: &mut Vec<String>) {
+    if at > 0 {
+        lines.push(String::new());
+    }
+    let who = match (circle.loops.len(), circle.tests.len()) {
+        (0..=1, tests) if tests > 1 => format!("{tests} tests of {}", list(&circle.loops)),
+        (loops, _) if loops > 8 => format!("{loops} loops"),
+        _ => list(&circle.loops),
+    };
+    let head = format!("circle {}: {who} wait for each other, and none of them can go on", at + 1);
+    lines.push(line(cx, "", Paint::Red, &head, ""));
+    let steps = circle.shortest.len();
+    for (place, wait) in circle.shortest.iter().take(MOST_STEPS).map(|at| &picture.waits[*at]).enumerate() {
+        let before = if place == 0 { "  ┌▶ " } else { "  │  " };
+        let is_told = circle.told.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
+        let paint = if is_told { Paint::Yellow } else { Paint::Plain };
+        let text = format!("{} {}", name(&wait.waiter), reason(wait));
+        lines.push(line(cx, before, paint, &text, &how_long(wait.since, wait.until, now)));
+    }
+    if steps > MOST_STEPS {
+        lines.push(format!("  │  … and {} more steps", steps - MOST_STEPS));
+    }
+    lines.push("  └──┘".to_owned());
+    let inside = |(place, wait): &(usize, &ShownWait)| wait.circle == Some(at) && !circle.shortest.contains(place);
+    for (_, wait) in picture.waits.iter().enumerate().filter(inside) {
+        let text = format!("{} {}", name(&wait.waiter), reason(wait));
+        lines.push(line(cx, "     also ", Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
+    }
+    for row in &circle.told {
+        lines.push(told(cx, row, now));
+    }
+    if let Some(decision) = &circle.question {
+        let due = decision.due_at().map(|due| format!("; without an answer in {}", span(due.seconds_since(now).max(0))));
+        let default = decision.default_option.as_deref().unwrap_or("nothing");
+        let text = format!("you are asked which goes first: loopctl decisions{} {default}", due.unwrap_or_default());
+        lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
+    }
+    if let Some(request) = circle.requests.first() {
+        let text = format!("your answer to a change request ends it: loopctl request approve {request}, or reject");
+        lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
+    }
+    if circle.told.is_empty() && circle.question.is_none() && circle.requests.is_empty() {
+        let text = "nobody has been told to give way yet; does deadlock-detector run? see loopctl health and loopctl alerts";
+        lines.push(line(cx, "  ! ", Paint::Yellow, text, ""));
+    }
+}
+
+/// Who was told to give way, and how long it has.
+fn told(cx: &Context, row: &Deadlock, now: Timestamp) -> String {
+    let what = if row.locks.0.is_empty() { "its places in queues".to_owned() } else { list(&row.locks.0) };
+    let left = row.revoke_at.seconds_since(now);
+    let grace =
+        if left > 0 { format!("within {}, or it is taken from it", span(left)) } else { "now: its time is over".to_owned() };
+    let text = format!(
+        "victim {}: told {} ago to give back {what} {grace}",
+        row.victim,
+        span(now.seconds_since(row.detected_at).max(0))
+    );
+    line(cx, "  ! ", Paint::Yellow, &text, "")
+}
+
+/// Whom others wait for, each with those who wait for it below it, and so on. What is drawn as a circle is not drawn again.
+fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], now: Timestamp) -> Vec<String> {
+    // A queue behind a test in hand is no news.
+    let is_drawn = |wait: &&ShownWait| {
+        let quiet = matches!(&wait.matter, Matter::Other(WaitKind::Idle | WaitKind::Turn { after: Some(_) }));
+        wait.alive && wait.circle.is_none() && !quiet
+    };
+    let mut behind: BTreeMap<&WaitNode, Vec<&ShownWait>> = BTreeMap::new();
+    let mut waits_itself: BTreeSet<&WaitNode> = BTreeSet::new();
+    for wait in picture.waits.iter().filter(is_drawn) {
+        behind.entry(&wait.holder).or_default().push(wait);
+        waits_itself.insert(&wait.waiter);
+    }
+    let mut lines = Vec::new();
+    let mut drawn: BTreeSet<&WaitNode> = BTreeSet::new();
+    for root in behind.keys().filter(|node| !waits_itself.contains(*node)) {
+        lines.push(line(cx, "  ", Paint::Plain, &name(root), ""));
+        // Each with what stands before it and whether it is the last of its row; nothing recurses.
+        let mut next: Vec<(String, &ShownWait, bool)> = children(root, &behind, "  ");
+        while let Some((before, wait, last)) = next.pop() {
+            let again = !drawn.insert(&wait.waiter) && behind.contains_key(&wait.waiter);
+            let note = if again { " (and so on, as above)" } else { "" };
+            let text = format!("{} {}{note}", name(&wait.waiter), reason(wait));
+            let branch = format!("{before}{}", if last { "└─ " } else { "├─ " });
+            lines.push(line(cx, &branch, Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
+            if !again && lines.len() < MOST_LINES {
+                let deeper = match (before.chars().count() < DEEPEST, last) {
+                    (false, _) => before,
+                    (true, true) => format!("{before}   "),
+                    (true, false) => format!("{before}│  "),
+                };
+                next.extend(children(&wait.waiter, &behind, &deeper));
+            }
+        }
+    }
+    if !asked.is_empty() {
+        lines.push("  you".to_owned());
+    }
+    for (at, Asked { decision, waiter }) in asked.iter().enumerate() {
+        let branch = if at + 1 == asked.len() { "  └─ " } else { "  ├─ " };
+        let text = format!("{} waits for your answer: {}", name(waiter), decision.summary);
+        let due = match (decision.status, decision.due_at()) {
+            (DecisionStatus::Pending, Some(due)) => format!(", {} left", span(due.seconds_since(now).max(0))),
+            _ => String::new(),
+        };
+        let dim = format!("{}{due}", span(now.seconds_since(decision.requested_at).max(0)));
+        lines.push(line(cx, branch, Paint::Plain, &text, &dim));
+    }
+    let dead = picture.waits.iter().filter(|wait| !wait.alive).count();
+    if dead > 0 {
+        let text = format!("{} held up by nothing any more left out", count(i64::try_from(dead).unwrap_or(i64::MAX), "edge"));
+        lines.push(line(cx, "  ", Paint::Dim, &text, ""));
+    }
+    lines
+}
+
+fn children<'a>(
+    holder: &WaitNode,
+    behind: &BTreeMap<&'a WaitNode, Vec<&'a ShownWait>>,
+    before: &str,
+) -> Vec<(String, &'a ShownWait, bool)> {
+    let waits = behind.get(holder).map_or(&[][..], Vec::as_slice);
+    // The last one pushed is drawn first.
+    waits.iter().enumerate().rev().map(|(at, wait)| (before.to_owned(), *wait, at + 1 == waits.len())).collect()
+}
+
+/// What is over, the newest last.
+fn history(cx: &Context, over: &[Deadlock], all: bool) -> String {
+    if over.is_empty() {
+        return String::new();
+    }
+    let title = if all { "what is over" } else { "over in the last 24 hours" };
+    let mut text = format!("\n{}\n", cx.out.paint(Paint::Bold, title));
+    for row in over {
+        let took = row.resolved_at.map_or(0, |at| at.seconds_since(row.detected_at).max(0));
+        let how = match row.outcome {
+            Some(DeadlockOutcome::Released) => format!("{} gave way after {}", row.victim, span(took)),
+            Some(DeadlockOutcome::Revoked) => {
+                format!("{} did not give way, and lost its leases after {}", row.victim, span(took))
+            }
+            Some(DeadlockOutcome::Dissolved) | None => {
+                format!("it ended by itself after {}, {} was told", span(took), row.victim)
+            }
+        };
+        let text_of = format!("{}  {}: {how}", clock(row.detected_at), list(&row.cycle.0));
+        text.push_str(&line(cx, "  ", Paint::Plain, &text_of, &row.reason));
+        text.push('\n');
+    }
+    text
+}
