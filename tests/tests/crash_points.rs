@@ -47,6 +47,43 @@ const ELSEWHERE: &[Point] = &[Point::CheckpointMade, Point::PutAwaySaved, Point:
 const OF_SUPERVISORS: &[Point] =
     &[Point::EffectIntended, Point::EffectPerformed, Point::EffectRecorded, Point::RegressionRan, Point::RegressionKept];
 
+/// Points of a loop that is told something while it works; see below.
+const OF_ORDERS: &[Point] = &[Point::OrderDone, Point::OrderRecorded];
+
+fn of_other_tests(point: &Point) -> bool {
+    OF_SUPERVISORS.contains(point) || OF_ORDERS.contains(point)
+}
+
+/// The places that a process came to, each with its number: `integrate.moved:2`.
+fn numbered(life: &[String]) -> Vec<String> {
+    let mut occurrences: BTreeMap<&str, usize> = BTreeMap::new();
+    life.iter()
+        .map(|name| {
+            let number = occurrences.entry(name).or_default();
+            *number += 1;
+            format!("{name}:{number}")
+        })
+        .collect()
+}
+
+/// Runs something for each of many, several at once; those that fail are told together.
+fn for_each<T: Sync + std::fmt::Debug>(cases: &[T], run: impl Fn(&T) + Sync) {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case))).is_err() {
+                        failed.lock().unwrap().push(format!("{case:?}"));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+}
+
 fn name_of(kill: &str) -> &str {
     kill.split_once(':').map_or(kill, |(name, _)| name)
 }
@@ -120,7 +157,7 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
     }
     let expected: BTreeSet<&str> = Point::ALL
         .iter()
-        .filter(|point| !OF_SUPERVISORS.contains(point) && !IN_RECOVERY.iter().any(|(_, second)| second == *point))
+        .filter(|point| !of_other_tests(point) && !IN_RECOVERY.iter().any(|(_, second)| second == *point))
         .map(|point| point.name())
         .collect();
     let missing: Vec<_> = expected.iter().filter(|name| !occurrences.contains_key(**name)).collect();
@@ -162,7 +199,7 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
         return;
     }
     let reached: BTreeSet<&str> = outcomes.iter().flat_map(|(killed, _)| killed).map(|kill| name_of(kill)).collect();
-    for point in Point::ALL.iter().filter(|point| !OF_SUPERVISORS.contains(point)) {
+    for point in Point::ALL.iter().filter(|point| !of_other_tests(point)) {
         assert!(reached.contains(point.name()), "nobody was killed at {}", point.name());
     }
     if all {
@@ -200,6 +237,58 @@ fn a_notification_is_given_at_least_once_and_settled_once() {
         assert_eq!(lines.len(), 1, "{told}");
         world.assert_journal("pm", &[("notify", "committed")]);
     }
+}
+
+#[test]
+fn a_rollback_killed_between_every_two_steps_goes_back_once_and_loses_nothing() {
+    let world = World::with_rollback();
+    let Ending::Exited(0, log) = world.coding_loop("one", Some("log")) else { panic!("{}", world.log()) };
+    world.assert_rolled_back(&"undisturbed");
+    let life = numbered(&world::points_in(&log));
+    let begins = life.iter().position(|hit| name_of(hit) == Point::AgentEnded.name()).unwrap();
+    let ends = life.iter().position(|hit| name_of(hit) == Point::OrderRecorded.name()).unwrap();
+    let hits = &life[begins..=ends];
+    for point in [Point::SnapshotMade, Point::PutAwaySaved, Point::RestoreReset, Point::PutAwaySettled, Point::OrderDone] {
+        assert!(hits.iter().any(|hit| name_of(hit) == point.name()), "{point:?} is no step of a rollback: {hits:?}");
+    }
+    for_each(hits, |hit| {
+        let world = World::with_rollback();
+        assert!(matches!(world.coding_loop("one", Some(hit)), Ending::Killed), "{hit}\n{}", world.log());
+        let heartbeat = hits.iter().position(|each| each == hit).unwrap() % 2 == 0;
+        if heartbeat {
+            world.heartbeat();
+            world.assert_given_back(hit);
+        }
+        assert!(matches!(world.coding_loop("one", None), Ending::Exited(0, _)), "{hit}\n{}", world.log());
+        world.assert_rolled_back(hit);
+    });
+}
+
+#[test]
+fn a_bisection_killed_between_every_two_steps_blames_the_right_commit_once() {
+    let broken = || {
+        let world = World::new();
+        assert!(matches!(world.coding_loop("one", None), Ending::Exited(0, _)), "{}", world.log());
+        assert!(matches!(world.supervisor("regression-checker", None), Ending::Exited(0, _)), "{}", world.log());
+        let (culprit, head) = world.break_t1(7, 4);
+        (world, culprit, head)
+    };
+    let (world, culprit, head) = broken();
+    let Ending::Exited(0, log) = world.supervisor("regression-checker", Some("log")) else { panic!("{}", world.log()) };
+    world.assert_blamed(&"undisturbed", &culprit, &head);
+    let life = numbered(&world::points_in(&log));
+    let all = std::env::var("CODING_LOOPS_CRASH_PAIRS").is_ok_and(|wish| wish == "all");
+    // By default the last of each kind, which is in the bisection, and some in between.
+    let last = |hit: &String| !life.iter().skip_while(|each| *each != hit).skip(1).any(|later| name_of(later) == name_of(hit));
+    let hits: Vec<&String> =
+        life.iter().enumerate().filter(|(at, hit)| all || at % 9 == 2 || last(hit)).map(|(_, hit)| hit).collect();
+    eprintln!("{} of {} places", hits.len(), life.len());
+    for_each(&hits, |hit| {
+        let (world, culprit, head) = broken();
+        assert!(matches!(world.supervisor("regression-checker", Some(hit)), Ending::Killed), "{hit}\n{}", world.log());
+        assert!(matches!(world.supervisor("regression-checker", None), Ending::Exited(0, _)), "{hit}\n{}", world.log());
+        world.assert_blamed(hit, &culprit, &head);
+    });
 }
 
 #[test]

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 use crate::Result;
 use crate::context::{Attempt, Context};
 
+/// The right to move the integration branch, as a lease.
+pub(crate) const INTEGRATION: &str = "git:integration";
+
 /// How long a queued acquire waits unless its loop says that it still wants it.
 const WAIT_SECONDS: i64 = 600;
 
@@ -80,6 +83,9 @@ fn in_git(path: &Path) -> bool {
 /// The path as something that can be leased, or why not.
 pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
     let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased", path.display()))?;
+    if text == INTEGRATION {
+        return Err(format!("a file must not be called {text}: that is the name of the right to move the integration branch"));
+    }
     text.parse().map_err(|error: coord_db::Error| error.to_string())
 }
 

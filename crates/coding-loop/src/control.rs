@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use coord_db::payload::RollbackDone;
 use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, UnlockCause, WriteTx};
+use crash_point::{Point, reach};
 use tokio::sync::watch;
 use work_tree::CommitHash;
 
@@ -232,8 +233,9 @@ impl Context<'_> {
 
     /// Does what was asked. If an attempt is in hand (its agent is gone already), it ends for a reason that is not the
     /// agent's: the work is saved, and the worktree goes back to where the attempt began or to the checkpoint that was
-    /// named. Then leases and test are given back and the order is acknowledged, together.
-    pub(crate) fn obey(&self, interrupt: &Interrupt, attempt: Option<&Attempt>) -> Result<()> {
+    /// named. Then leases and test are given back and the order is acknowledged, together. Gives why it could not be obeyed,
+    /// if asking again would not help.
+    pub(crate) fn obey(&self, interrupt: &Interrupt, attempt: Option<&Attempt>) -> Result<Option<String>> {
         let reason = &interrupt.reason;
         let rollback = match &interrupt.order {
             Order::Rollback { checkpoint } => Some(checkpoint),
@@ -265,6 +267,7 @@ impl Context<'_> {
                 }
             }
         }
+        reach(Point::OrderDone);
         self.db.write(|tx| {
             if attempt.is_some() || interrupt.order == Order::ForceRelease {
                 let by = ActorId::from(&self.loop_id);
@@ -290,7 +293,8 @@ impl Context<'_> {
             }
             Ok::<_, coord_db::Error>(())
         })?;
-        Ok(())
+        reach(Point::OrderRecorded);
+        Ok(refused)
     }
 
     /// Records what an attempt that came to nothing has cost.
@@ -326,7 +330,10 @@ impl Context<'_> {
             return Ok((row.git_ref, commit));
         }
         Ok(match attempt {
-            Some(attempt) => (attempt.checkpoint_ref.clone(), attempt.base.clone()),
+            Some(attempt) => {
+                let commit = self.repository.resolve(&attempt.checkpoint_ref)?.unwrap_or_else(|| attempt.base.clone());
+                (attempt.checkpoint_ref.clone(), commit)
+            }
             None => (self.integration_ref(), self.integration_head()?),
         })
     }

@@ -4,11 +4,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::CheckConfig;
-use coord_db::{CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, Test, new_id};
+use coord_db::{CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RunKind, Test, new_id};
 use crash_point::{Point, reach};
 use serde_json::json;
 use tokio::sync::watch;
-use work_tree::check::{CheckResult, CheckSpec, CheckVerdict, run_check};
+use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, run_check};
 use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
@@ -23,6 +23,38 @@ pub(crate) enum Verdict {
     Passed(Vec<(String, bool)>),
     Failed(FailedAttempt),
     Interrupted(Interrupt),
+}
+
+/// The proofs of one landing: their ids begin with the one that stands in the commit's `Proof:` trailer.
+pub(crate) struct Proving {
+    pub(crate) id: String,
+    made: u32,
+}
+
+impl Proving {
+    pub(crate) fn new() -> Self {
+        Self { id: new_id(), made: 0 }
+    }
+
+    fn next(&mut self) -> String {
+        self.made += 1;
+        format!("{}-{}", self.id, self.made)
+    }
+}
+
+fn kind_of(end: CheckEnd) -> RunKind {
+    match end {
+        CheckEnd::Passed => RunKind::Passed,
+        CheckEnd::Failed => RunKind::Failed,
+        CheckEnd::TimedOut => RunKind::TimedOut,
+        CheckEnd::ChangedFiles => RunKind::ChangedFiles,
+        CheckEnd::Missing => RunKind::Missing,
+        CheckEnd::NotExecutable => RunKind::NotExecutable,
+        CheckEnd::NotStarted => RunKind::NotStarted,
+        CheckEnd::Signaled => RunKind::Signaled,
+        CheckEnd::Lost => RunKind::Lost,
+        CheckEnd::Cancelled => RunKind::Cancelled,
+    }
 }
 
 /// Lines of a check's output that go into a failure's message.
@@ -79,8 +111,14 @@ impl Context<'_> {
         })
     }
 
-    /// Judges a commit.
-    pub(crate) async fn gate(&self, attempt: &Attempt, commit: &CommitHash, waiter: &mut Waiter) -> Result<Verdict> {
+    /// Judges a commit. What the same checks have passed for this test on the same files is not run again.
+    pub(crate) async fn gate(
+        &self,
+        attempt: &Attempt,
+        commit: &CommitHash,
+        proving: &mut Proving,
+        waiter: &mut Waiter,
+    ) -> Result<Verdict> {
         let test = &attempt.test;
         let checks: Vec<&CheckConfig> = self.config.gate.check.iter().filter(|check| applies(check, test)).collect();
         if let Some(why) = self.unverifiable(test) {
@@ -90,26 +128,39 @@ impl Context<'_> {
         let worktree = self.gate_worktree(commit)?;
         let mut said = Vec::new();
         for check in checks {
-            // The same check on the same files for the same test says the same, but only within this attempt: what the
-            // settings call by this name may have been another command before.
-            let known = self.db.read(|tx| tx.passed_proof(tree.as_str(), &check.name, &test.id))?;
-            if let Some(proof) = known.filter(|proof| test.last_attempt_at.is_some_and(|begun| proof.created_at >= begun)) {
-                self.add_proof(Proof { id: new_id(), attempt: test.attempts, commit_hash: commit.to_string(), ..proof })?;
+            let spec = self.check_spec(check, test);
+            let check_hash = spec.fingerprint();
+            // A failure is not believed twice: it may have been the machine's.
+            if let Some(proof) = self.db.read(|tx| tx.proven(tree.as_str(), &check.name, &check_hash, &test.id))? {
+                if proof.commit_hash != commit.as_str() || proof.attempt != test.attempts {
+                    let from = Some(proof.id.clone());
+                    let run = ProofRun {
+                        proof_id: proving.next(),
+                        kind: RunKind::Passed,
+                        why: String::new(),
+                        check_hash,
+                        reused_from: from,
+                    };
+                    let (attempt, commit_hash) = (test.attempts, commit.to_string());
+                    self.add_proof(Proof { id: run.proof_id.clone(), attempt, commit_hash, ..proof }, &run)?;
+                }
                 said.push((check.name.clone(), true));
                 continue;
             }
-            let result = match self.run_one(&self.check_spec(check, test), &worktree, attempt, waiter).await? {
+            let result = match self.run_one(&spec, &worktree, attempt, waiter).await? {
                 Ok(result) => result,
                 Err(interrupt) => return Ok(Verdict::Interrupted(interrupt)),
             };
             reach(Point::GateChecked);
-            let outcome = match &result.verdict {
-                CheckVerdict::Pass => CheckOutcome::Pass,
-                CheckVerdict::Fail(_) => CheckOutcome::Fail,
-                CheckVerdict::Error(_) | CheckVerdict::Cancelled => CheckOutcome::Error,
+            let (outcome, why) = match &result.verdict {
+                CheckVerdict::Pass => (CheckOutcome::Pass, String::new()),
+                CheckVerdict::Fail(why) => (CheckOutcome::Fail, why.clone()),
+                CheckVerdict::Error(why) => (CheckOutcome::Error, why.clone()),
+                CheckVerdict::Cancelled => (CheckOutcome::Error, format!("check {} was stopped", check.name)),
             };
-            self.add_proof(Proof {
-                id: new_id(),
+            let run = ProofRun { proof_id: proving.next(), kind: kind_of(result.end), why, check_hash, reused_from: None };
+            let proof = Proof {
+                id: run.proof_id.clone(),
                 test_id: test.id.clone(),
                 attempt: test.attempts,
                 commit_hash: commit.to_string(),
@@ -119,9 +170,11 @@ impl Context<'_> {
                 exit_code: result.exit_code.map(i64::from),
                 duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
                 output_sha256: result.output_sha256.clone(),
-                output_tail: result.output_tail.clone(),
+                // Shells and drivers of other languages end a text at its first NUL.
+                output_tail: result.output_tail.replace('\0', "\u{fffd}"),
                 created_at: self.db.clock().now(),
-            })?;
+            };
+            self.add_proof(proof, &run)?;
             let tail = end_of(&result.output_tail);
             match result.verdict {
                 CheckVerdict::Pass => said.push((check.name.clone(), true)),
@@ -139,8 +192,8 @@ impl Context<'_> {
         Ok(Verdict::Passed(said))
     }
 
-    fn add_proof(&self, proof: Proof) -> Result<()> {
-        self.db.write(|tx| tx.add_proof(&proof))?;
+    fn add_proof(&self, proof: Proof, run: &ProofRun) -> Result<()> {
+        self.db.write(|tx| tx.add_proof_with_run(&proof, run))?;
         Ok(())
     }
 

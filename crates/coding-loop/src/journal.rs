@@ -68,6 +68,11 @@ impl PutAway {
     fn branch_ref(&self) -> String {
         format!("{}-branch", self.git_ref)
     }
+
+    /// Where commits go that the agent has amended, reset away or left behind.
+    fn commits_ref(&self) -> String {
+        format!("{}-commits", self.git_ref)
+    }
 }
 
 /// What came of an entry that was found open.
@@ -99,8 +104,12 @@ impl Context<'_> {
     /// Saves what a worktree has beyond `base`, and puts it back where it is wanted. Does nothing if nothing is to be done.
     pub(crate) fn put_away(&self, worktree: &WorkTree, work: &PutAway) -> Result<()> {
         let place = work.target.as_ref().unwrap_or(&work.base);
-        let in_order =
-            worktree.is_clean()? && worktree.head()? == *place && worktree.branch()?.as_deref() == Some(work.branch.as_str());
+        worktree.overlook_nothing()?;
+        let forgotten = worktree.forgotten_commits("what was amended or left behind")?.is_some();
+        let in_order = !forgotten
+            && worktree.is_clean()?
+            && worktree.head()? == *place
+            && worktree.branch()?.as_deref() == Some(work.branch.as_str());
         if in_order {
             // A git that was killed may have left its locks all the same.
             if let Some(target) = &work.target {
@@ -116,6 +125,7 @@ impl Context<'_> {
     /// Every step may have been done before.
     fn carry_away(&self, worktree: &WorkTree, work: &PutAway, entry: &str) -> Result<()> {
         self.save_branch(worktree, work)?;
+        self.save_forgotten(worktree, work)?;
         let name = work.test.as_ref().map_or("none", TestId::as_str);
         let message = format!("Work of {} on {name}, saved: {}", self.loop_id, work.reason);
         if worktree.save_under(&work.git_ref, &message, &work.base)?.is_some() {
@@ -149,10 +159,18 @@ impl Context<'_> {
         }
     }
 
+    fn save_forgotten(&self, worktree: &WorkTree, work: &PutAway) -> Result<()> {
+        let Some(commit) = worktree.forgotten_commits("what was amended or left behind")? else { return Ok(()) };
+        match self.repository.set_ref(&work.commits_ref(), &commit, &RefExpectation::Absent) {
+            Err(work_tree::Error::RefMoved { found: Some(_), .. }) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// Gives every ref that is there its row. True if there is one.
     fn record_saved(&self, work: &PutAway, entry: &str) -> Result<bool> {
         let mut saved = Vec::new();
-        for git_ref in [work.git_ref.clone(), work.branch_ref()] {
+        for git_ref in [work.git_ref.clone(), work.branch_ref(), work.commits_ref()] {
             if let Some(commit) = self.repository.resolve(&git_ref)? {
                 saved.push((git_ref, commit));
             }

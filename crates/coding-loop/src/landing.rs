@@ -8,17 +8,17 @@ use coord_db::payload::DecisionOption;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     AcquireRequest, ActorId, DecisionStatus, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewDecision,
-    PassedAttempt, TestStatus, UnlockCause, Waiting, new_id, owned_intent,
+    PassedAttempt, TestStatus, UnlockCause, Waiting, owned_intent,
 };
 use crash_point::{Point, reach};
 use serde_json::json;
 use work_tree::{CommitHash, RefExpectation, Trailer};
 
 use crate::agent::failed;
-use crate::auto_lease::{exactly, ignored, lease_path};
+use crate::auto_lease::{INTEGRATION, exactly};
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
-use crate::gate::Verdict;
+use crate::gate::{Proving, Verdict};
 use crate::journal::{REBASE, SQUASH};
 use crate::{Error, Result};
 
@@ -34,6 +34,16 @@ pub(crate) enum Landed {
     Interrupted(Interrupt),
 }
 
+/// What is being landed.
+pub(crate) struct Work {
+    /// The head of the integration branch that it is on.
+    pub(crate) base: CommitHash,
+    /// The one commit that it is; none if nothing is changed.
+    pub(crate) commit: Option<CommitHash>,
+    /// The files that it changed when it was claimed done; what is protected among them is approved.
+    pub(crate) files: Vec<std::path::PathBuf>,
+}
+
 /// One step of a landing: go on with a value, or end.
 pub(crate) type Step<T> = Result<std::result::Result<T, Landed>>;
 
@@ -46,8 +56,8 @@ macro_rules! go_on {
     };
 }
 
-fn integration_lease() -> Result<LeasePath> {
-    Ok("git:integration".parse()?)
+pub(crate) fn integration_lease() -> Result<LeasePath> {
+    Ok(INTEGRATION.parse()?)
 }
 
 /// The names in the trailers of a landed commit.
@@ -69,22 +79,23 @@ fn message(attempt: &Attempt) -> String {
 impl Context<'_> {
     /// Lands what the attempt's worktree holds.
     pub(crate) async fn land(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
-        let proof = new_id();
+        let mut proving = Proving::new();
         let intent = json!({
             "test": attempt.test.id, "attempt": attempt.test.attempts, "base": attempt.base.as_str(),
             "head": attempt.worktree.head()?.as_str(), "worktree": attempt.worktree.root(),
         });
         let entry = self.intend(SQUASH, intent)?;
         reach(Point::SquashIntended);
-        let squashed = match attempt.worktree.squash_since(&attempt.base, &message(attempt), &trailers(self, attempt, &proof)) {
-            Ok(squashed) => squashed,
-            Err(error @ (work_tree::Error::OperationInProgress { .. } | work_tree::Error::NotAncestor { .. })) => {
-                self.settle(&entry, false)?;
-                let text = format!("the worktree cannot be landed: {error}");
-                return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let squashed =
+            match attempt.worktree.squash_since(&attempt.base, &message(attempt), &trailers(self, attempt, &proving.id)) {
+                Ok(squashed) => squashed,
+                Err(error @ (work_tree::Error::OperationInProgress { .. } | work_tree::Error::NotAncestor { .. })) => {
+                    self.settle(&entry, false)?;
+                    let text = format!("the worktree cannot be landed: {error}");
+                    return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
+                }
+                Err(error) => return Err(error.into()),
+            };
         reach(Point::SquashMade);
         self.settle(&entry, true)?;
         reach(Point::SquashSettled);
@@ -94,7 +105,8 @@ impl Context<'_> {
         };
         self.forget_waits(attempt, &files)?;
         go_on!(self.ask_owners(attempt, &files));
-        let problems = self.lease_files(attempt, &files)?;
+        let mut problems = self.lease_files(attempt, &files)?;
+        problems.extend(self.misnumbered(squashed.as_ref())?);
         if !problems.is_empty() {
             return Ok(Landed::Failed(failed(ErrorCategory::Code, problems.join("; "))));
         }
@@ -102,56 +114,75 @@ impl Context<'_> {
         // Something may have become owned while the loop waited for it.
         go_on!(self.ask_owners(attempt, &files));
         go_on!(self.approve_protected(attempt, squashed.as_ref(), &files, waiter).await);
+        let mut work = Work { base: attempt.base.clone(), commit: squashed, files };
+        // Judged once before its turn, on what has landed so far: a suite that is slow or fails holds nobody up. If nothing
+        // lands meanwhile, the proofs stand; else the gate runs again with the branch leased, so that it cannot be overtaken for ever.
+        go_on!(self.rebase_and_gate(attempt, &mut work, &mut proving, waiter).await);
+        reach(Point::LandingJudged);
         go_on!(self.await_integration(attempt, waiter).await);
         reach(Point::LandingLeased);
-        let mut commit = squashed;
-        let mut base = attempt.base.clone();
         for _ in 0..MOST_ROUNDS {
-            let head = self.integration_head()?;
-            if let Some(own) = &commit
-                && base != head
-            {
-                let before = base.clone();
-                let intent = json!({
-                    "test": attempt.test.id, "attempt": attempt.test.attempts, "commit": own.as_str(), "base": before.as_str(),
-                    "onto": head.as_str(), "worktree": attempt.worktree.root(),
-                });
-                let entry = self.intend(REBASE, intent)?;
-                reach(Point::RebaseIntended);
-                commit = match attempt.worktree.rebase_onto(&head, &before) {
-                    Ok(rebased) if rebased == head => None,
-                    Ok(rebased) => Some(rebased),
-                    Err(work_tree::Error::RebaseConflict { files }) => {
-                        self.settle(&entry, false)?;
-                        return Ok(Landed::Failed(self.conflict(own, &before, &head, &files)?));
-                    }
-                    Err(error) => return Err(error.into()),
-                };
-                reach(Point::RebaseMade);
-                self.settle(&entry, true)?;
-                reach(Point::RebaseSettled);
-            }
-            base = head.clone();
-            let judged = commit.clone().unwrap_or_else(|| head.clone());
-            let checks = match self.gate(attempt, &judged, waiter).await? {
-                Verdict::Passed(checks) => checks,
-                Verdict::Failed(why) => return Ok(Landed::Failed(why)),
-                Verdict::Interrupted(interrupt) => return Ok(Landed::Interrupted(interrupt)),
-            };
-            reach(Point::GatePassed);
-            let changed = match &commit {
+            let checks = go_on!(self.rebase_and_gate(attempt, &mut work, &mut proving, waiter).await);
+            let (judged, head) = (work.commit.clone().unwrap_or_else(|| work.base.clone()), work.base.clone());
+            let changed = match &work.commit {
                 Some(commit) => self.repository.changed_between(&head, commit)?,
                 None => Vec::new(),
             };
-            if let Some(problem) = self.unleased(attempt, &changed)? {
-                return Ok(Landed::Failed(failed(ErrorCategory::Conflict, problem)));
+            if let Some(why) = self.broken_rule(attempt, &work, &changed, &proving.id)? {
+                return Ok(Landed::Failed(why));
             }
-            if self.integrate(attempt, &judged, &head, &proof, checks, &changed)? {
+            if self.integrate(attempt, &judged, &head, &proving.id, checks, &changed)? {
                 return Ok(Landed::Passed(judged));
             }
         }
         let text = format!("the integration branch moved {MOST_ROUNDS} times while the attempt was being landed");
         Ok(Landed::Failed(failed(ErrorCategory::Transient, text)))
+    }
+
+    /// Puts the work on the head of the integration branch, and judges it there. Gives what the checks said.
+    async fn rebase_and_gate(
+        &self,
+        attempt: &Attempt,
+        work: &mut Work,
+        proving: &mut Proving,
+        waiter: &mut Waiter,
+    ) -> Step<Vec<(String, bool)>> {
+        let head = self.integration_head()?;
+        if let Some(own) = &work.commit
+            && work.base != head
+        {
+            if attempt.worktree.head()? != *own {
+                let text = "somebody has committed to the loop's branch while it was being landed";
+                return Ok(Err(Landed::Failed(failed(ErrorCategory::Transient, text))));
+            }
+            let intent = json!({
+                "test": attempt.test.id, "attempt": attempt.test.attempts, "commit": own.as_str(), "base": work.base.as_str(),
+                "onto": head.as_str(), "worktree": attempt.worktree.root(),
+            });
+            let entry = self.intend(REBASE, intent)?;
+            reach(Point::RebaseIntended);
+            work.commit = match attempt.worktree.rebase_onto(&head, &work.base) {
+                Ok(rebased) if rebased == head => None,
+                Ok(rebased) => Some(rebased),
+                Err(work_tree::Error::RebaseConflict { files }) => {
+                    self.settle(&entry, false)?;
+                    return Ok(Err(Landed::Failed(self.conflict(own, &work.base, &head, &files)?)));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            reach(Point::RebaseMade);
+            self.settle(&entry, true)?;
+            reach(Point::RebaseSettled);
+        }
+        work.base = head;
+        let judged = work.commit.as_ref().unwrap_or(&work.base);
+        let checks = match self.gate(attempt, judged, proving, waiter).await? {
+            Verdict::Passed(checks) => checks,
+            Verdict::Failed(why) => return Ok(Err(Landed::Failed(why))),
+            Verdict::Interrupted(interrupt) => return Ok(Err(Landed::Interrupted(interrupt))),
+        };
+        reach(Point::GatePassed);
+        Ok(Ok(checks))
     }
 
     /// Waits until every file that the attempt changed is leased.
@@ -247,32 +278,6 @@ impl Context<'_> {
             }
             waiter.wait(self, Duration::from_secs(5)).await;
         }
-    }
-
-    /// The first changed file that is not covered by a good lease, in words.
-    fn unleased(&self, attempt: &Attempt, files: &[std::path::PathBuf]) -> Result<Option<String>> {
-        let free = ignored(&self.config.monitor.conflict_ignore);
-        let integration = integration_lease()?;
-        self.db.read(|tx| {
-            let mut needed = vec![integration];
-            for file in files.iter().filter(|file| !free.is_match(file)) {
-                match lease_path(file) {
-                    Ok(path) => needed.push(path),
-                    Err(problem) => return Ok(Some(problem)),
-                }
-            }
-            for path in needed {
-                let token = attempt.tokens.get(&path).copied();
-                let good = match token {
-                    Some(token) => tx.holds(&self.loop_id, &path, token)?,
-                    None => false,
-                };
-                if !good {
-                    return Ok(Some(format!("the lease on {path} is lost; the work is kept and done again")));
-                }
-            }
-            Ok(None)
-        })
     }
 
     fn conflict(

@@ -21,10 +21,11 @@ mod prompt;
 mod prune;
 mod recover;
 mod reload;
+mod rules;
 mod submit;
 mod tokens;
 mod wakes;
 mod workspace;
 
 pub use error::{Error, Result};
-pub use submit::{SubmitOutcome, prepare_worktree, submit};
+pub use submit::{SubmitOutcome, checkpoint, obey_by_hand, prepare_worktree, submit};

@@ -231,6 +231,12 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
     match end {
         Landed::Passed(commit) => {
             tracing::info!(%test, commit = %commit.short(), "passed and landed");
+            // What it was made of has landed; without the mark it would be saved again.
+            if attempt.worktree.head().is_ok_and(|head| head == *commit)
+                && let Err(error) = attempt.worktree.mark_saved()
+            {
+                tracing::debug!(%error, "cannot mark that the work has landed");
+            }
         }
         Landed::Failed(why) => {
             tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
@@ -240,7 +246,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
             record_failed(context, test, why, Some(attempt))?;
             reach(Point::AttemptFailed);
         }
-        Landed::Interrupted(interrupt) => context.obey(interrupt, Some(attempt))?,
+        Landed::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
     }
     Ok(())
 }

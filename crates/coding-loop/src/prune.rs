@@ -1,7 +1,8 @@
-//! Refs past their time: what was saved of a test that has passed since is kept for `retention.saved_work_days`, and what has
-//! not landed for ever.
+//! Refs past their time: what was saved of a test that has landed since is kept for `retention.saved_work_days`, and what has
+//! not landed for ever. A test that is called passed but whose commit is not on the integration branch has not landed.
 
-use work_tree::RefExpectation;
+use coord_db::Checkpoint;
+use work_tree::{CommitHash, RefExpectation};
 
 use crate::Result;
 use crate::context::Context;
@@ -17,8 +18,12 @@ impl Context<'_> {
             let before = tx.now().plus_seconds(-days.saturating_mul(24 * 3600));
             tx.checkpoints_past_their_time(&self.loop_id, before, MOST_REFS)
         })?;
+        let Some(head) = self.repository.resolve(&self.integration_ref())? else { return Ok(()) };
         let mut gone = 0;
         for checkpoint in &old {
+            if !self.has_landed(checkpoint, &head)? {
+                continue;
+            }
             // The ref first: without its row nobody would look for it again.
             match self.repository.delete_ref(&checkpoint.git_ref, &RefExpectation::Any) {
                 Ok(()) => {
@@ -34,5 +39,15 @@ impl Context<'_> {
             tracing::info!(refs = gone, days, "deleted refs of tests that passed long ago");
         }
         Ok(())
+    }
+
+    /// Whether the test that something was saved of is part of the integration branch.
+    fn has_landed(&self, checkpoint: &Checkpoint, head: &CommitHash) -> Result<bool> {
+        let Some(test) = &checkpoint.test_id else { return Ok(false) };
+        let commit = self.db.read(|tx| tx.find_test(test.as_str()))?.and_then(|test| test.commit_hash);
+        match commit.as_deref().map(|hash| self.repository.resolve(hash)).transpose()?.flatten() {
+            Some(commit) => Ok(self.repository.is_ancestor(&commit, head)?),
+            None => Ok(false),
+        }
     }
 }

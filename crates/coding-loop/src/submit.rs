@@ -51,6 +51,64 @@ pub fn prepare_worktree(db: &Database, config: &Config, loop_id: &LoopId) -> Res
     Ok(worktree.root().to_owned())
 }
 
+/// A checkpoint for an attempt of a loop that is driven by hand: what its worktree holds, committed or not.
+///
+/// # Errors
+/// What git or the database says.
+pub fn checkpoint(db: &Database, config: &Config, test: &TestId) -> Result<()> {
+    let test = db.read(|tx| tx.test(test))?;
+    let context = Context::new(db, config, test.loop_id.clone(), false)?;
+    let worktree = context.worktree()?;
+    let commit = if worktree.is_clean()? { worktree.head()? } else { worktree.snapshot_commit("before an attempt by hand")? };
+    context.make_checkpoint(&test, &commit)?;
+    Ok(())
+}
+
+/// Obeys what a loop without an agent of its own has been told: nobody else would. Gives the reason of each order that was
+/// obeyed, or why it could not be.
+///
+/// # Errors
+/// What git or the database says.
+pub fn obey_by_hand(db: &Database, config: &Config, loop_id: &LoopId) -> Result<Vec<std::result::Result<String, String>>> {
+    let context = Context::new(db, config, loop_id.clone(), false)?;
+    context.recover()?;
+    let mut said = Vec::new();
+    while let Some(interrupt) = context.orders(None)? {
+        let test = match db.read(|tx| tx.loop_row(loop_id))?.current_test_id {
+            Some(test) => Some(db.read(|tx| tx.test(&test))?).filter(|test| test.status == TestStatus::InProgress),
+            None => None,
+        };
+        let attempt = test.map(|test| by_hand(&context, test)).transpose()?;
+        said.push(context.obey(&interrupt, attempt.as_ref())?.map_or(Ok(interrupt.reason), Err));
+    }
+    Ok(said)
+}
+
+/// The attempt of a test in progress, where it is being worked on.
+fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
+    let branch = context.branch()?;
+    let here = std::env::current_dir().ok().and_then(|here| WorkTree::open(&here).ok());
+    let worktree = match here {
+        Some(here) if !here.is_main() && here.branch()?.as_deref() == Some(branch.as_str()) => here,
+        _ => context.worktree()?,
+    };
+    let head = context.integration_head()?;
+    let base = context.repository.merge_base(&worktree.head()?, &head)?.unwrap_or(head);
+    let begun = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id)))?.into_iter().find(|checkpoint| {
+        checkpoint.test_id.as_ref() == Some(&test.id) && checkpoint.checkpoint_type == coord_db::CheckpointType::Branch
+    });
+    Ok(Attempt {
+        checkpoint_ref: begun.map_or_else(|| context.integration_ref(), |checkpoint| checkpoint.git_ref),
+        test,
+        worktree,
+        base,
+        tokens: std::collections::BTreeMap::new(),
+        waiting: Vec::new(),
+        begun: std::time::Instant::now(),
+        tokens_spent: 0,
+    })
+}
+
 /// Gates, integrates and records what a loop that is driven by hand has made of the test in its hand. The work is looked for
 /// in the worktree of the current folder if that is on the loop's branch, else in the loop's own.
 ///
@@ -70,24 +128,7 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         // An earlier submit was killed between landing and recording.
         return Ok(SubmitOutcome::Passed { commit });
     }
-    let branch = context.branch()?;
-    let here = std::env::current_dir().ok().and_then(|here| WorkTree::open(&here).ok());
-    let worktree = match here {
-        Some(here) if !here.is_main() && here.branch()?.as_deref() == Some(branch.as_str()) => here,
-        _ => context.worktree()?,
-    };
-    let head = context.integration_head()?;
-    let base = context.repository.merge_base(&worktree.head()?, &head)?.unwrap_or(head);
-    let mut attempt = Attempt {
-        checkpoint_ref: context.integration_ref(),
-        test,
-        worktree,
-        base,
-        tokens: std::collections::BTreeMap::new(),
-        waiting: Vec::new(),
-        begun: std::time::Instant::now(),
-        tokens_spent: 0,
-    };
+    let mut attempt = by_hand(&context, test)?;
     let mut waiter = Waiter::new(&context, stop);
     let end = context.land(&mut attempt, &mut waiter).await?;
     let outcome = match &end {

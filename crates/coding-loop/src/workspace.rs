@@ -34,6 +34,9 @@ impl Context<'_> {
             let head = self.integration_head()?;
             return Ok(self.repository.add_worktree(&path, &branch, head.as_str())?);
         }
+        if entry.is_none() {
+            self.must_not_be_anothers(&branch, &path)?;
+        }
         let entry = match entry {
             Some(entry) => entry,
             // One that failed before stays open until it goes well.
@@ -59,6 +62,28 @@ impl Context<'_> {
         self.settle(&entry, true)?;
         reach(Point::WorktreeSettled);
         Ok(worktree)
+    }
+
+    /// A branch that was there before the loop is the user's: the loop would move it with each attempt.
+    fn must_not_be_anothers(&self, branch: &str, path: &std::path::Path) -> Result<()> {
+        if branch.starts_with("coding-loops/") && branch != self.integration_branch() || path.join(".git").exists() {
+            return Ok(());
+        }
+        let there = self.repository.resolve(&format!("refs/heads/{branch}"))?.is_some();
+        if !there && branch != self.integration_branch() {
+            return Ok(());
+        }
+        let made = self.db.read(|tx| tx.journal(Some(self.loop_id.as_str()), usize::MAX / 2))?;
+        if branch != self.integration_branch()
+            && made.iter().any(|entry| entry.operation == MAKE_WORKTREE && entry.steps.text("branch") == Some(branch))
+        {
+            return Ok(());
+        }
+        Err(crate::Error::SetUp(format!(
+            "the branch {branch} of loop {} was there before the loop, and would be moved with each attempt; \
+             give the loop a branch of its own (loopctl loop remove, then loopctl loop add --branch)",
+            self.loop_id
+        )))
     }
 
     /// Saves what the worktree has beyond `base` under a ref of its own, and puts it at `target` if there is one.

@@ -142,6 +142,8 @@ section! {
         timeout_seconds: u64 = 900,
         /// Globs of files whose change needs a human's approval.
         protected: Vec<String> = Vec::new(),
+        /// Globs of migration files: what is added there carries a number that was allocated to the loop.
+        migrations: Vec<String> = Vec::new(),
         /// The checks, in order.
         check: Vec<CheckConfig> = Vec::new(),
     }
@@ -376,9 +378,11 @@ impl Config {
         if self.deadlock.grace_seconds < 0 {
             return Err((at("deadlock", "grace_seconds"), "deadlock.grace_seconds must not be negative".to_owned()));
         }
-        for glob in self.gate.protected.iter() {
-            globset::Glob::new(glob)
-                .map_err(|error| (at("gate", "protected"), format!("gate.protected: {glob:?} is no glob: {error}")))?;
+        for (name, globs) in [("protected", &self.gate.protected), ("migrations", &self.gate.migrations)] {
+            for glob in globs {
+                globset::Glob::new(glob)
+                    .map_err(|error| (at("gate", name), format!("gate.{name}: {glob:?} is no glob: {error}")))?;
+            }
         }
         for glob in self.monitor.conflict_ignore.iter() {
             globset::Glob::new(glob).map_err(|error| {

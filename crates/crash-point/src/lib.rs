@@ -82,6 +82,10 @@ points! {
     PutAwayRestored = "put-away.restored",
     /// It is known that it is.
     PutAwaySettled = "put-away.settled",
+    /// What was asked for (a pause, a rollback …) is done outside of the database; the order is not acknowledged.
+    OrderDone = "order.done",
+    /// The order is acknowledged, leases and test are given back.
+    OrderRecorded = "order.recorded",
     /// How an attempt failed is recorded.
     AttemptFailed = "attempt.failed",
     /// Making one commit of the work is written down.
@@ -94,6 +98,8 @@ points! {
     SquashMade = "squash.made",
     /// It is known that it has.
     SquashSettled = "squash.settled",
+    /// The work has passed the gate before its turn; the integration branch is not leased yet.
+    LandingJudged = "landing.judged",
     /// The files that will land are leased, the integration branch too.
     LandingLeased = "landing.leased",
     /// Moving the work onto what has landed meanwhile is written down.

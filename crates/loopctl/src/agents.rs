@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::cli::LockArgs;
 use crate::context::{Context, is_driven};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::{safe, safe_block};
 use crate::sentence::{count, list};
 use crate::steer::{release_for, settle_by_hand};
@@ -26,6 +26,9 @@ use crate::when::{clock, span};
 /// Exit 1 if none is ready, the loop has one in hand, is paused, or a process of its own drives it.
 pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     let (db, config) = cx.open_with_config()?;
+    if config.agent_of(loop_id).command.is_empty() && db.read(|tx| tx.has_deliveries(loop_id.as_str()))? {
+        obey(&db, &config, loop_id);
+    }
     // A paused loop is settled for good, although nothing is claimed then.
     db.write(|tx| {
         let row = tx.loop_row(loop_id)?;
@@ -39,6 +42,11 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     let claimed = db.write(|tx| tx.claim_next_test(loop_id, true))?;
     let Some(test) = claimed else { return Err(Failure::No(none_ready(&db, loop_id)?)) };
     let worktree = worktree_for(&db, &config, loop_id);
+    if worktree.is_some()
+        && let Err(error) = coding_loop::checkpoint(&db, &config, &test.id)
+    {
+        eprintln_quietly(&format!("loopctl: there is no checkpoint of this attempt: {error}"));
+    }
     if cx.out.json {
         let mut document = serde_json::to_value(&test).unwrap_or_default();
         document["worktree"] = json!(worktree);
@@ -56,6 +64,19 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
         text.push_str(&format!("\n\nthe attempt before: {}", safe_block(error).trim_end()));
     }
     cx.out.text(&text)
+}
+
+/// A loop without a process has nobody else who would.
+fn obey(db: &Database, config: &Config, loop_id: &LoopId) {
+    match coding_loop::obey_by_hand(db, config, loop_id) {
+        Ok(said) => {
+            for order in said {
+                let told = order.map_or_else(|why| format!("could not be obeyed: {why}"), |reason| format!("obeyed: {reason}"));
+                eprintln_quietly(&format!("loopctl: what loop {loop_id} was told is {}", safe(&told)));
+            }
+        }
+        Err(error) => eprintln_quietly(&format!("loopctl: what loop {loop_id} was told still waits: {error}")),
+    }
 }
 
 fn none_ready(db: &Database, loop_id: &LoopId) -> Outcome<String> {

@@ -98,9 +98,9 @@ pub enum Command {
     Health,
     /// Show what happened
     Timeline(TimelineArgs),
-    /// Show what led to an event, and what it led to
+    /// Show what led to an event and what it led to; of a landed commit or its proof, how we know
     Why {
-        /// Its id, or the beginning of it
+        /// Its id, or the beginning of it; or a commit, or what stands in its trailer Proof
         event_id: String,
     },
     /// List tests
@@ -124,6 +124,14 @@ pub enum Command {
     Stuck,
     /// List regressions
     Regressions(AllArgs),
+    /// List the refs to go back to and the work that is saved
+    Checkpoints {
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: Option<LoopId>,
+        /// Deleted ones too
+        #[arg(long)]
+        all: bool,
+    },
     /// List alerts
     Alerts(AllArgs),
     /// List effects outside the database that are begun and not settled
@@ -169,7 +177,7 @@ pub enum Command {
     Rollback {
         #[arg(value_name = "LOOP")]
         loop_id: LoopId,
-        /// Which one [default: the newest]
+        /// Which one, by its id or the beginning of it [default: where the attempt began]
         #[arg(long, value_name = "ID")]
         checkpoint: Option<String>,
         #[arg(long)]

@@ -22,7 +22,10 @@ fn shown(path: &Path) -> String {
 /// Exit 1 if the file is there already.
 pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
-    let path = db.back_up(file, config.database.backup_keep)?;
+    let path = {
+        let _working = cx.out.working("copying, then verifying the copy");
+        db.back_up(file, config.database.backup_keep)?
+    };
     cx.out.done(&json!({ "path": shown(&path) }), &format!("backed up and verified: {}", path.display()))
 }
 
@@ -42,7 +45,10 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
     let lost = !cx.path.exists() && cx.path.parent().is_some_and(Path::is_dir);
     let options = config.open_options();
     let mut db = if lost { Database::create(&cx.path, &options)? } else { Database::open(&cx.path, &options)? };
-    let kept = match db.restore(file, config.database.backup_keep) {
+    let working = cx.out.working("verifying the backup, keeping what is there, copying");
+    let restored = db.restore(file, config.database.backup_keep);
+    drop(working);
+    let kept = match restored {
         Ok(kept) => kept,
         Err(error) if lost => {
             drop(db);
@@ -71,7 +77,10 @@ fn forget(path: &Path) {
 /// # Errors
 /// Exit 1 if there is a problem, after the list of them.
 pub fn check(cx: &Context) -> Outcome {
-    let problems = cx.open()?.check()?;
+    let problems = {
+        let _working = cx.out.working("looking at everything");
+        cx.open()?.check()?
+    };
     cx.out.list(&problems, "nothing is wrong", |rows| {
         Table::of(&["WHAT MUST HOLD", "WHERE IT DOES NOT"], rows, |row| vec![plain(row.rule), plain(&row.detail)])
     })?;
@@ -102,7 +111,10 @@ pub fn archive(cx: &Context, older_than: Option<When>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let now = db.clock().now();
     let before = older_than.map_or_else(|| config.retention.archive_before(now), |when| when.resolve(now));
-    let archived = Archiver::new(&db, before)?.run()?;
+    let archived = {
+        let _working = cx.out.working("moving what is settled and old");
+        Archiver::new(&db, before)?.run()?
+    };
     let path = archive_path(db.path().unwrap_or(&cx.path));
     let rows: Vec<String> =
         archived.iter().filter(|(_, rows)| **rows > 0).map(|(table, rows)| format!("{rows} {table}")).collect();

@@ -76,6 +76,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Conflicts(args) => see::conflicts(&cx, args.all),
         Command::Stuck => see::stuck(&cx),
         Command::Regressions(args) => see::regressions(&cx, args.all),
+        Command::Checkpoints { loop_id, all } => see::checkpoints::show(&cx, loop_id.as_ref(), all),
         Command::Alerts(args) => see::alerts(&cx, args.all),
         Command::Summary { since } => see::summary::show(&cx, since),
         Command::Journal(args) => see::journal::run(&cx, &args),

@@ -130,11 +130,27 @@ impl Out {
         self.raw(&(json_text(value, false) + "\n"))
     }
 
-    /// Says what is being done, to a person who waits at a terminal.
-    pub fn progress(&self, text: &str) {
-        if !self.quiet && std::io::stderr().is_terminal() {
-            eprintln!("{}", safe(text));
+    /// Says what is being done and for how long, to a person who waits at a terminal for more than a second, until the
+    /// answer is dropped. Never in JSON, never where stderr is no terminal.
+    #[must_use]
+    pub fn working(&self, what: impl Into<String>) -> Working {
+        if self.quiet || self.json || !std::io::stderr().is_terminal() {
+            return Working(None);
         }
+        let (ended, ending) = std::sync::mpsc::channel::<()>();
+        let what = safe(&what.into());
+        let shown = std::thread::spawn(move || {
+            let begun = std::time::Instant::now();
+            let mut said = false;
+            while ending.recv_timeout(std::time::Duration::from_secs(1)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprint!("\r\x1b[K{what}, for {} s", begun.elapsed().as_secs());
+                said = true;
+            }
+            if said {
+                eprint!("\r\x1b[K");
+            }
+        });
+        Working(Some((ended, shown)))
     }
 
     /// Lines of text, made safe already.
@@ -183,6 +199,19 @@ impl Out {
         stdout.write_all(text.as_bytes())?;
         stdout.flush()?;
         Ok(())
+    }
+}
+
+/// What is being done, shown while this lives.
+#[derive(Debug)]
+pub struct Working(Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some((ended, shown)) = self.0.take() {
+            drop(ended);
+            drop(shown.join());
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::context::{Context, by_prefix, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::safe;
 use crate::sentence::count;
+use crate::submit::failure;
 
 /// The component that applies the human's answers.
 const PM: &str = "pm";
@@ -180,7 +181,7 @@ pub fn reset(cx: &Context, test: &TestId) -> Outcome {
 /// `loopctl restart`
 ///
 /// # Errors
-/// Exit 4 for an unknown loop.
+/// Exit 4 for an unknown loop; for one that is driven by hand what git says.
 pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome {
     let actor = cx.actor();
     let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
@@ -188,19 +189,25 @@ pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome 
     request(cx, loop_id, NewEvent::new(actor, payload), "begin afresh")
 }
 
-/// `loopctl rollback`: only the request; the loop acts.
+/// `loopctl rollback`: the loop acts; for one that is driven by hand this tool does.
 ///
 /// # Errors
-/// Exit 4 for an unknown loop or checkpoint, 1 for another loop's.
+/// Exit 4 for an unknown loop or checkpoint, 1 for another loop's or one whose ref is gone, 2 for the beginning of several.
 pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
-    if let Some(id) = checkpoint {
-        db.read(|tx| tx.checkpoint_to_go_back_to(id, loop_id))?;
-    }
+    let checkpoint = match checkpoint {
+        Some(given) => {
+            let rows = db.read(|tx| tx.checkpoints_of_all_time(None))?;
+            let id = by_prefix("checkpoint", given, rows.iter().map(|row| row.id.as_str()))?;
+            db.read(|tx| tx.checkpoint_to_go_back_to(&id, loop_id))?;
+            Some(id)
+        }
+        None => None,
+    };
     let actor = cx.actor();
     let payload = RollbackTriggered {
         loop_id: loop_id.clone(),
-        checkpoint_id: checkpoint.map(str::to_owned),
+        checkpoint_id: checkpoint,
         reason: reason.map_or_else(|| format!("asked by {actor}"), str::to_owned),
         triggered_by: actor.clone(),
     };
@@ -208,17 +215,30 @@ pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason
 }
 
 fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, what: &str) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     let (id, driven) = db.write(|tx| {
         let row = tx.loop_row(loop_id)?;
         Ok::<_, Error>((tx.publish(&event)?, is_driven(tx, &row)?))
     })?;
+    let answer = json!({ "loop_id": loop_id, "event_id": id });
+    if !driven && config.agent_of(loop_id).command.is_empty() {
+        let said = {
+            let _working = cx.out.working(format!("{loop_id}: saving its work, putting its worktree back"));
+            coding_loop::obey_by_hand(&db, &config, loop_id).map_err(failure)?
+        };
+        if let Some(Err(why)) = said.last() {
+            return Err(Failure::No(format!("{loop_id} could not {what}: {why}")));
+        }
+        return cx
+            .out
+            .done(&answer, &format!("{loop_id} did {what}; its work is kept, see loopctl checkpoints --loop {loop_id}"));
+    }
     if !driven {
         eprintln_quietly(&format!(
             "loopctl: loop {loop_id} has no process; it takes the request when coding-loop {loop_id} starts"
         ));
     }
-    cx.out.done(&json!({ "loop_id": loop_id, "event_id": id }), &format!("{loop_id} is asked to {what}"))
+    cx.out.done(&answer, &format!("{loop_id} is asked to {what}"))
 }
 
 /// `loopctl priority`

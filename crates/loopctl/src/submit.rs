@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome};
 
-fn failure(error: coding_loop::Error) -> Failure {
+pub(crate) fn failure(error: coding_loop::Error) -> Failure {
     match error {
         coding_loop::Error::Db(error) => error.into(),
         other => Failure::No(coord_db::error_chain(&other)),
@@ -57,7 +57,7 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
                 }
             });
         }
-        cx.out.progress(&format!("{test}: waiting for leases, then the gate"));
+        let _working = cx.out.working(format!("{test}: leases, the gate's checks, landing"));
         coding_loop::submit(&db, &config, test, stop).await.map_err(failure)
     })?;
     match outcome {

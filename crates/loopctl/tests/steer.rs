@@ -100,11 +100,14 @@ fn beats_are_written_down_and_a_dead_pid_is_refused() {
 #[test]
 fn restart_rollback_and_priority_are_said() {
     let place = Place::with_loops();
+    // With an agent, but without a process.
+    std::fs::write(place.home().join("config.toml"), "[loop.a.agent]\ncommand = [\"true\"]\n").unwrap();
     place.run(&["restart", "a", "--reason", "r"]).ok().says("coding-loop a");
     place.run(&["rollback", "a"]).ok();
     place.sql("INSERT INTO checkpoints (id, loop_id, git_ref) VALUES ('cp', 'b', 'refs/x')");
     place.run(&["rollback", "a", "--checkpoint", "cp"]).fails(1).says("belongs to loop b");
-    place.run(&["rollback", "b", "--checkpoint", "cp"]).ok();
+    // Driven by hand, it is done at once, or said that it cannot be.
+    place.run(&["rollback", "b", "--checkpoint", "cp"]).fails(1).says("could not go back: there is no commit");
     assert_eq!(place.json(&["priority", "a", "1"])["priority"], 1);
     let types: Vec<String> = place
         .json(&["timeline"])

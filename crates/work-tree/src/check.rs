@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::keeper::KeeperId;
@@ -28,6 +29,29 @@ pub struct CheckSpec {
     pub output_bytes: u64,
 }
 
+impl CheckSpec {
+    /// A hash of what the check is: its name, command, time limit and environment, without what changes with each attempt
+    /// (`ATTEMPT`). In hexadecimal. Two runs on the same files under the same hash are the same question.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(self.name.as_bytes());
+        self.argv.iter().for_each(|argument| part(argument.as_bytes()));
+        part(b"");
+        part(&self.timeout.as_millis().to_le_bytes());
+        for (name, value) in self.env.iter().filter(|(name, _)| name != "ATTEMPT") {
+            part(name.as_bytes());
+            part(value.as_encoded_bytes());
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// What a check said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckVerdict {
@@ -41,11 +65,38 @@ pub enum CheckVerdict {
     Cancelled,
 }
 
+/// How a run of a check ended, in more words than its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckEnd {
+    /// Exit code 0, and the tracked files as they were.
+    Passed,
+    /// Another exit code.
+    Failed,
+    /// It took too long and was stopped.
+    TimedOut,
+    /// Exit code 0, but tracked files changed.
+    ChangedFiles,
+    /// There is no such program.
+    Missing,
+    /// The program may not be executed, or is none.
+    NotExecutable,
+    /// It could not be started for another reason.
+    NotStarted,
+    /// A signal that was not ours ended it.
+    Signaled,
+    /// Its keeper was killed, so nobody knows.
+    Lost,
+    /// The caller stopped it.
+    Cancelled,
+}
+
 /// One run of a check.
 #[derive(Debug, Clone)]
 pub struct CheckResult {
     /// What it said.
     pub verdict: CheckVerdict,
+    /// How it ended.
+    pub end: CheckEnd,
     /// Its exit code, if it exited.
     pub exit_code: Option<i32>,
     /// How long it took.
@@ -76,14 +127,17 @@ pub async fn run_check(
     command.log_path.clone_from(&spec.log_path);
     command.output_bytes = spec.output_bytes;
     let outcome = run(&command, cancel, on_keeper).await;
-    let mut verdict = verdict_of(spec, &outcome);
+    let (mut end, mut verdict) = verdict_of(spec, &outcome);
     let tampered = tampered(worktree, &head)?;
     if let (CheckVerdict::Pass, Some(what)) = (&verdict, tampered) {
         verdict = CheckVerdict::Fail(format!("check {} changed {what}", spec.name));
+        end = CheckEnd::ChangedFiles;
     }
     worktree.restore_to(&head)?;
+    worktree.clean_all()?;
     Ok(CheckResult {
         verdict,
+        end,
         exit_code: if let End::Exited(code) = outcome.end { Some(code) } else { None },
         duration: outcome.duration,
         output_sha256: outcome.output_sha256,
@@ -91,20 +145,28 @@ pub async fn run_check(
     })
 }
 
-fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> CheckVerdict {
+fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
     let name = &spec.name;
     match &outcome.end {
-        End::Exited(0) => CheckVerdict::Pass,
-        End::Exited(code) => CheckVerdict::Fail(format!("check {name} failed with exit code {code}")),
-        End::TimedOut => CheckVerdict::Fail(format!("check {name} took longer than {} s", spec.timeout.as_secs())),
-        End::Signaled(signal) => CheckVerdict::Error(format!("check {name} was ended by signal {signal}")),
-        End::Cancelled => CheckVerdict::Cancelled,
-        End::Lost => CheckVerdict::Error(format!("check {name} was lost: its keeper was killed")),
-        End::NotStarted { kind, message } => CheckVerdict::Error(match kind {
-            NotStartedKind::Missing => format!("check {name} cannot be run: {} is missing", spec.argv[0]),
-            NotStartedKind::NotExecutable => format!("check {name} cannot be run: {} is not executable", spec.argv[0]),
-            NotStartedKind::Other => format!("check {name} cannot be run: {message}"),
-        }),
+        End::Exited(0) => (CheckEnd::Passed, CheckVerdict::Pass),
+        End::Exited(code) => (CheckEnd::Failed, CheckVerdict::Fail(format!("check {name} failed with exit code {code}"))),
+        End::TimedOut => {
+            let text = format!("check {name} took longer than {} s", spec.timeout.as_secs());
+            (CheckEnd::TimedOut, CheckVerdict::Fail(text))
+        }
+        End::Signaled(signal) => {
+            (CheckEnd::Signaled, CheckVerdict::Error(format!("check {name} was ended by signal {signal}")))
+        }
+        End::Cancelled => (CheckEnd::Cancelled, CheckVerdict::Cancelled),
+        End::Lost => (CheckEnd::Lost, CheckVerdict::Error(format!("check {name} was lost: its keeper was killed"))),
+        End::NotStarted { kind, message } => {
+            let (end, why) = match kind {
+                NotStartedKind::Missing => (CheckEnd::Missing, format!("{} is missing", spec.argv[0])),
+                NotStartedKind::NotExecutable => (CheckEnd::NotExecutable, format!("{} is not executable", spec.argv[0])),
+                NotStartedKind::Other => (CheckEnd::NotStarted, message.clone()),
+            };
+            (end, CheckVerdict::Error(format!("check {name} cannot be run: {why}")))
+        }
     }
 }
 
@@ -113,6 +175,7 @@ fn tampered(worktree: &WorkTree, head: &CommitHash) -> crate::Result<Option<Stri
     if worktree.head()? != *head {
         return Ok(Some("the commit that it was to judge".to_owned()));
     }
+    worktree.overlook_nothing()?;
     let repository = worktree.repository()?;
     let mut tracked = Vec::new();
     for path in worktree.changed_files()? {

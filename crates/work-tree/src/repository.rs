@@ -155,6 +155,22 @@ impl Repository {
         changed_between(&self.git, a, b)
     }
 
+    /// The files that a commit has and its first parent has not, and the other way round; a renamed file is in both.
+    pub fn added_and_deleted(&self, commit: &CommitHash) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let options = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", "--no-commit-id", "--root"];
+        let stdout = self.git.call(options).args(["--diff-merges=first-parent", commit.as_str(), "--"]).ok()?;
+        let (mut added, mut deleted) = (Vec::new(), Vec::new());
+        let mut entries = fields(&stdout);
+        while let (Some(state), Some(path)) = (entries.next(), entries.next()) {
+            match state {
+                b"A" => added.push(to_path(path)),
+                b"D" => deleted.push(to_path(path)),
+                _ => {}
+            }
+        }
+        Ok((added, deleted))
+    }
+
     /// What a file holds at a commit; none if there is no file of that name (a folder is none). A symbolic link holds
     /// its target.
     pub fn read_file_at(&self, commit: &CommitHash, path: &Path) -> Result<Option<Vec<u8>>> {

@@ -3,16 +3,22 @@
 //! It must never change the repository's main checkout, which is the user's, and never throw away a file that is ignored:
 //! these are builds and settings, not work.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crash_point::{Point, reach};
 
 use crate::commit::build_message;
-use crate::git::Git;
-use crate::repository::{branch_being_rebased, symbolic_head, tree_of};
+use crate::git::{Git, fields, to_path};
+use crate::repository::{branch_being_rebased, changed_between, symbolic_head, tree_of};
 use crate::staging::{changes, commit_tree, remove_locks, snapshot, stage, write_tree};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
+
+/// What the log of HEAD says where a worktree was restored.
+const RESTORE: &str = "coding-loops: restore";
 
 /// A worktree, with its place pinned: losing its `.git` makes calls fail and never leads them to another repository.
 #[derive(Clone, Debug)]
@@ -21,6 +27,18 @@ pub struct WorkTree {
     root: PathBuf,
     git_dir: PathBuf,
     common_dir: PathBuf,
+}
+
+/// A pattern, as `.gitignore` has them, for exactly one path.
+fn as_pattern(path: &[u8]) -> OsString {
+    let mut pattern = b"/".to_vec();
+    for &byte in path {
+        if b"*?[]\\!# ".contains(&byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(byte);
+    }
+    OsString::from_vec(pattern)
 }
 
 impl WorkTree {
@@ -144,6 +162,7 @@ impl WorkTree {
     /// # Errors
     /// [`Error::RefMoved`] if other work is saved there: nothing saved is ever overwritten.
     pub fn save_under(&self, refname: &str, message: &str, base: &CommitHash) -> Result<Option<CommitHash>> {
+        self.clear_flags(false)?;
         let head = self.head()?;
         let saved = if self.is_clean()? {
             if self.git.call(["merge-base", "--is-ancestor", head.as_str(), base.as_str()]).yes()? {
@@ -151,7 +170,14 @@ impl WorkTree {
             }
             head
         } else {
-            self.snapshot_commit(message)?
+            let snapshot = self.snapshot_commit(message)?;
+            // A repository that lies in the worktree makes it unclean, and is not saved.
+            let nothing_new =
+                tree_of(&self.git, &snapshot)? == tree_of(&self.git, &head)? && !self.has_second_parent(&snapshot)?;
+            if nothing_new && self.git.call(["merge-base", "--is-ancestor", head.as_str(), base.as_str()]).yes()? {
+                return Ok(None);
+            }
+            snapshot
         };
         reach(Point::SnapshotMade);
         let repository = self.repository()?;
@@ -159,6 +185,58 @@ impl WorkTree {
             Ok(()) => Ok(Some(saved)),
             Err(Error::RefMoved { found: Some(found), .. }) if self.same_work(&found, &saved)? => Ok(Some(found)),
             Err(error) => Err(error),
+        }
+    }
+
+    fn has_second_parent(&self, commit: &CommitHash) -> Result<bool> {
+        let parent = self.git.call(["rev-parse", "--verify", "--quiet"]).arg(format!("{commit}^2")).hash_if_any()?;
+        Ok(parent.is_some())
+    }
+
+    /// What was committed here since the worktree was restored last, and nothing names any more: commits that were amended,
+    /// reset away or left behind on no branch. One commit that has them all as ancestors and HEAD's files; none if there are
+    /// none. Nothing refers to it yet.
+    ///
+    /// It is told by the log that git keeps of HEAD.
+    pub fn forgotten_commits(&self, message: &str) -> Result<Option<CommitHash>> {
+        let log =
+            self.git.call(["log", "--walk-reflogs", "-z", "--max-count=1000", "--format=%H %gs", "HEAD", "--"]).answer()?;
+        if log.code != Some(0) {
+            return Ok(None);
+        }
+        let mut seen = Vec::new();
+        for entry in fields(&log.stdout) {
+            let entry = String::from_utf8_lossy(entry);
+            let (hash, subject) = entry.trim().split_once(' ').unwrap_or((entry.trim(), ""));
+            if subject == RESTORE {
+                break;
+            }
+            seen.extend(CommitHash::new(hash).ok());
+        }
+        seen.sort();
+        seen.dedup();
+        if seen.is_empty() {
+            return Ok(None);
+        }
+        let list: String = seen.iter().map(|hash| format!("{hash}\n")).collect();
+        let unnamed = self.git.call(["rev-list", "--parents", "--stdin", "--not", "--all", "HEAD"]).stdin(list).ok()?;
+        let unnamed = String::from_utf8_lossy(&unnamed).into_owned();
+        let parents: BTreeSet<&str> = unnamed.lines().flat_map(|line| line.split(' ').skip(1)).collect();
+        let tips: Vec<CommitHash> = unnamed
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .filter(|hash| !parents.contains(hash))
+            .filter_map(|hash| CommitHash::new(hash).ok())
+            .collect();
+        let head = self.head()?;
+        match tips.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one.clone())),
+            many => {
+                let tips: Vec<&CommitHash> = many.iter().collect();
+                let tree = tree_of(&self.git, &head)?;
+                Ok(Some(commit_tree(&self.git, &tree, &tips, &build_message(message, &[])?)?))
+            }
         }
     }
 
@@ -216,6 +294,7 @@ impl WorkTree {
         self.must_be_ours()?;
         self.must_not_be_rebasing()?;
         let message = build_message(message, trailers)?;
+        self.clear_flags(false)?;
         let head = self.head()?;
         let unwanted = |path: &Path| filter.is_some_and(|wanted| !wanted(path));
         let excluded: Vec<PathBuf> = changes(&self.git)?
@@ -375,7 +454,8 @@ impl WorkTree {
         self.forget_operations();
         self.drop_bisect()?;
         repository.ensure_branch(branch, commit.as_str())?;
-        self.git.call(["symbolic-ref", "-m", "coding-loops: restore", "HEAD"]).arg(format!("refs/heads/{branch}")).ok()?;
+        let call = self.git.call(["symbolic-ref", "-m", RESTORE, "HEAD"]);
+        call.arg(format!("refs/heads/{branch}")).with_identity().ok()?;
         reach(Point::RestoreBranched);
         self.reset_and_clean(commit)
     }
@@ -390,21 +470,106 @@ impl WorkTree {
         self.drop_bisect()?;
         let head = self.head()?;
         self.git.call(["update-ref", "--no-deref", "HEAD", head.as_str()]).with_identity().ok()?;
-        self.reset_and_clean(commit)
+        self.reset_and_clean(commit)?;
+        self.clean_all()
     }
 
     fn reset_and_clean(&self, commit: &CommitHash) -> Result<()> {
+        self.clear_flags(true)?;
+        let index = self.git_dir.join("index");
+        let ignored = self.others(true)?;
+        let clean = self.git.call(["clean", "--quiet", "--force", "-d"]);
+        if self.attributes_differ(commit)? {
+            // Files that were written under other rules (line ends, filters) look unchanged to git and are not: all are
+            // written anew.
+            drop(fs::remove_file(&index));
+            clean.ok()?;
+        }
         let reset = self.git.call(["reset", "--quiet", "--hard", commit.as_str()]).with_identity();
         if let Err(error) = reset.ok() {
             // A damaged index is made anew.
-            let index = self.git_dir.join("index");
             if !matches!(error, Error::GitFailed { .. }) || fs::remove_file(index).is_err() {
                 return Err(error);
             }
             reset.ok()?;
         }
         reach(Point::RestoreReset);
-        self.git.call(["clean", "--quiet", "--force", "-d"]).ok().map(drop)
+        // What was ignored stays, also if the rules that come back do not ignore it: it has not been saved.
+        let untracked = if ignored.is_empty() { Vec::new() } else { self.others(false)? };
+        let inside = |path: &[u8], folder: &[u8]| path == folder || folder.ends_with(b"/") && path.starts_with(folder);
+        let kept = ignored.iter().filter(|path| untracked.iter().any(|other| inside(path, other) || inside(other, path)));
+        clean.args(kept.flat_map(|path| [OsString::from("--exclude"), as_pattern(path)])).ok().map(drop)
+    }
+
+    /// What is not tracked: ignored, or not. Folders that hold nothing else come as one.
+    fn others(&self, ignored: bool) -> Result<Vec<Vec<u8>>> {
+        let mut call = self.git.call(["ls-files", "-z", "--others", "--exclude-standard", "--directory"]);
+        if ignored {
+            call = call.arg("--ignored");
+        }
+        match call.answer()? {
+            answer if answer.code == Some(0) => Ok(fields(&answer.stdout).map(<[u8]>::to_vec).collect()),
+            // A damaged index, which is dealt with elsewhere.
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Has git see every changed file again, also those that somebody has told it to overlook.
+    pub fn overlook_nothing(&self) -> Result<()> {
+        self.clear_flags(false)
+    }
+
+    /// What is here is landed or saved: from now on [`Self::forgotten_commits`] tells only of what comes.
+    pub fn mark_saved(&self) -> Result<()> {
+        let Some(branch) = self.branch()? else { return Ok(()) };
+        self.git
+            .call(["symbolic-ref", "-m", RESTORE, "HEAD"])
+            .arg(format!("refs/heads/{branch}"))
+            .with_identity()
+            .ok()
+            .map(drop)
+    }
+
+    /// Removes everything that is not tracked and not ignored, repositories too: for worktrees that nobody works in.
+    pub(crate) fn clean_all(&self) -> Result<()> {
+        self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).ok().map(drop)
+    }
+
+    /// Takes back what makes git overlook changed files: `assume-unchanged`, and `skip-worktree` where the file is there, or
+    /// of `all`.
+    fn clear_flags(&self, all: bool) -> Result<()> {
+        let Ok(listed) = self.git.call(["ls-files", "-v", "-z"]).ok() else {
+            // A damaged index is dealt with elsewhere.
+            return Ok(());
+        };
+        let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
+        for entry in fields(&listed) {
+            let (Some(&flag), Some(path)) = (entry.first(), entry.get(2..)) else { continue };
+            let ended = path.iter().copied().chain([0]);
+            if flag.is_ascii_lowercase() {
+                assumed.extend(ended.clone());
+            }
+            if flag.eq_ignore_ascii_case(&b'S') && (all || self.root.join(to_path(path)).symlink_metadata().is_ok()) {
+                skipped.extend(ended);
+            }
+        }
+        for (option, paths) in [("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)] {
+            if !paths.is_empty() {
+                self.git.call(["update-index", option, "-z", "--stdin"]).stdin(paths).ok()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the rules by which git writes files differ between what is there and a commit.
+    fn attributes_differ(&self, commit: &CommitHash) -> Result<bool> {
+        let Ok(mut paths) = changes(&self.git) else { return Ok(false) };
+        let head = self.head()?;
+        paths.retain(|change| change.path.file_name().is_some_and(|name| name == ".gitattributes"));
+        Ok(!paths.is_empty()
+            || changed_between(&self.git, &head, commit)?
+                .iter()
+                .any(|path| path.file_name().is_some_and(|name| name == ".gitattributes")))
     }
 
     /// Makes the index hold HEAD, with the files as they are.

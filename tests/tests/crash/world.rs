@@ -52,7 +52,123 @@ pub fn points_in(log: &str) -> Vec<String> {
     log.lines().filter_map(|line| line.strip_prefix(crash_point::LOGGED)).map(str::to_owned).collect()
 }
 
+/// The first time it goes back and forth in its work, asks for a rollback and waits for it; later it is quick.
+const ROLLED_BACK: &str = r#"cat > /dev/null
+top=../../../..
+token=$TEST_ID-$ATTEMPT-$$-$(date +%s%N)
+echo $token >> work-$TEST_ID
+echo "$token" >> $top/tokens
+if mkdir $top/asked 2> /dev/null; then
+    git add --all; git commit --quiet --message own; echo more >> work-$TEST_ID; git commit --quiet --all --amend --message amended
+    echo $token staged > staged; git add staged; rm staged; echo $token untracked > untracked
+    LOOPCTL rollback $LOOP_ID --reason astray > /dev/null
+    sleep 300
+fi
+"#;
+
 impl World {
+    /// A world whose agent is told to go back while it works.
+    pub fn with_rollback() -> Self {
+        let world = Self::new();
+        let script = ROLLED_BACK.replace("LOOPCTL", &binaries().join("loopctl").display().to_string());
+        std::fs::write(world.folder().join("agent.sh"), script).unwrap();
+        world
+    }
+
+    /// However often the loop was killed while it went back: it went back once, nothing is lost, and the work landed once.
+    pub fn assert_rolled_back(&self, case: &impl std::fmt::Debug) {
+        let said = |what: &str| format!("{case:?}: {what}\n{}", self.log());
+        let landed = self.landings("t1");
+        assert_eq!(landed.len(), 1, "{}", said("landings"));
+        let rows = self.sql("SELECT status, commit_hash, attempts FROM tests WHERE id = 't1'");
+        assert_eq!(rows, [["passed", landed[0].as_str(), "1"]], "{}", said("the test"));
+        let count = |event: &str| self.sql(&format!("SELECT count(*) FROM events WHERE event_type = '{event}'"))[0][0].clone();
+        assert_eq!(
+            (count("rollback_triggered"), count("rollback_done")),
+            ("1".to_owned(), "1".to_owned()),
+            "{}",
+            said("orders")
+        );
+        assert_eq!(self.git(&["show", &format!("{INTEGRATION}:work-t1")]).lines().count(), 1, "{}", said("what has landed"));
+        // Every state of the work that was given up is named by some ref.
+        let refs = self.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved"]);
+        let token = std::fs::read_to_string(self.folder().join("tokens")).unwrap();
+        let token = token.lines().next().unwrap();
+        for (text, what) in [(token.to_owned(), "work"), (format!("{token} untracked"), "untracked")] {
+            let mut grep = vec!["grep", "--quiet", "--fixed-strings", "-e", text.as_str()];
+            grep.extend(refs.lines());
+            let found = Command::new("git").args(&grep).current_dir(&self.repository).status().unwrap();
+            assert!(found.success(), "{}", said(&format!("{what} is lost")));
+        }
+        let all = self.git(&["log", "--all", "--format=%s"]);
+        for subject in ["own", "amended"] {
+            assert!(all.lines().any(|line| line == subject), "{}", said(&format!("the commit {subject} is lost")));
+        }
+        let staged = self.git(&["rev-list", "--objects", "--all"]);
+        assert!(staged.lines().any(|line| line.ends_with(" staged")), "{}", said("what was staged is lost"));
+        self.assert_nothing_held(case, &["one", ".gate-one", "two", ".gate-two"]);
+    }
+
+    /// A history beyond what the loops have landed: so many commits, of which the one at `bad` breaks the check. Gives
+    /// that one and the newest.
+    pub fn break_t1(&self, commits: usize, bad: usize) -> (String, String) {
+        let mut head = self.git(&["rev-parse", INTEGRATION]);
+        let mut culprit = String::new();
+        for number in 0..commits {
+            let tree = self.git(&["ls-tree", &head]);
+            let mut lines: Vec<String> = tree.lines().map(str::to_owned).collect();
+            let blob = lines[0].split_whitespace().nth(2).unwrap().to_owned();
+            let name = if number == bad { "broken".to_owned() } else { format!("other-{number}") };
+            lines.push(format!("100644 blob {blob}\t{name}"));
+            let tree = self.git_with(&["mktree"], &(lines.join("\n") + "\n"));
+            let message = format!("other {number}\n\nLoop: two\nTest: other-{number}\nProof: none\n");
+            head = self.git_with(&["commit-tree", &tree, "-p", &head], &message);
+            if number == bad {
+                culprit = head.clone();
+            }
+        }
+        self.git(&["update-ref", &format!("refs/heads/{INTEGRATION}"), &head]);
+        (culprit, head)
+    }
+
+    fn git_with(&self, arguments: &[&str], input: &str) -> String {
+        let mut command = Command::new("git");
+        let mut child =
+            command.args(arguments).current_dir(&self.repository).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// However often the checker was killed: one regression, with the right culprit, told once, and the branch where it was.
+    pub fn assert_blamed(&self, case: &impl std::fmt::Debug, culprit: &str, head: &str) {
+        let said = |what: &str| format!("{case:?}: {what}\n{}", self.log());
+        let rows = self.sql("SELECT test_id, first_bad_commit, blamed_loop FROM regressions");
+        assert_eq!(rows, [["t1", culprit, "two"]], "{}", said("blame"));
+        let told =
+            self.sql("SELECT json_extract(payload, '$.first_bad_commit') FROM events WHERE event_type = 'regression_detected'");
+        assert_eq!(told, [[culprit]], "{}", said("told once"));
+        assert_eq!(self.git(&["rev-parse", INTEGRATION]), head, "{}", said("the branch"));
+        let cores: Vec<String> = (0..64).map(|number| format!(".regression-{number}")).collect();
+        let mut known: Vec<&str> = cores.iter().map(String::as_str).collect();
+        known.extend(["one", ".gate-one"]);
+        self.assert_nothing_held(case, &known);
+    }
+
+    fn assert_nothing_held(&self, case: &impl std::fmt::Debug, worktrees: &[&str]) {
+        let said = |what: &str| format!("{case:?}: {what}\n{}", self.log());
+        for (sql, what) in [
+            ("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'", "journal"),
+            ("SELECT count(*) FROM file_locks", "leases"),
+            ("SELECT count(*) FROM tests WHERE status = 'in_progress'", "in progress"),
+        ] {
+            assert_eq!(self.sql(sql), [["0"]], "{}", said(what));
+        }
+        assert_eq!(self.db.check().unwrap(), [], "{}", said("check"));
+        self.assert_nothing_stray(worktrees);
+    }
+
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join("repository");
@@ -65,7 +181,7 @@ impl World {
         let config = format!(
             "[agent]\ncommand = [\"sh\", {script:?}]\nkill_after_seconds = 1\n[heartbeat]\ndegraded_seconds = 600\ndead_seconds = 1200\n\
              [notify]\ncommand = [\"sh\", \"-c\", {notify:?}]\n\
-             [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"test -f work-$TEST_ID || test -z $TEST_ID\"]\nbaseline = true\n"
+             [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"! test -e broken && {{ test -f work-$TEST_ID || test -z $TEST_ID; }}\"]\nbaseline = true\n"
         );
         std::fs::write(home.join("config.toml"), config).unwrap();
         let db = Database::create(&home.join("coordination.db"), &OpenOptions::default()).unwrap();

@@ -106,6 +106,15 @@ text_enum!(
     CheckOutcome { Pass = "pass", Fail = "fail", Error = "error" }
 );
 text_enum!(
+    /// How the run behind a proof ended, in more words than its outcome. `passed` is a pass; `failed`, `timed_out` and
+    /// `changed_files` are fails; all others are errors, neither the one nor the other.
+    RunKind {
+        Passed = "passed", Failed = "failed", TimedOut = "timed_out", ChangedFiles = "changed_files", Missing = "missing",
+        NotExecutable = "not_executable", NotStarted = "not_started", Signaled = "signaled", Lost = "lost",
+        Cancelled = "cancelled",
+    }
+);
+text_enum!(
     /// How a deadlock ended.
     DeadlockOutcome { Released = "released", Revoked = "revoked", Dissolved = "dissolved" }
 );

@@ -43,6 +43,18 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Checkpoints of one loop or all, newest first, also those whose ref is gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn checkpoints_of_all_time(&self, loop_id: Option<&LoopId>) -> Result<Vec<Checkpoint>> {
+        self.query(
+            select!(Checkpoint, "FROM checkpoints WHERE ?1 IS NULL OR loop_id = ?1 ORDER BY created_at DESC, id DESC"),
+            [loop_id],
+            Checkpoint::from_row,
+        )
+    }
+
     /// Refs of a loop that are of no use any more: made before a moment, for a test that has passed since. Oldest first.
     ///
     /// # Errors

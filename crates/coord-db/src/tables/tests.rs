@@ -266,23 +266,6 @@ impl ReadTx<'_> {
     }
 }
 
-impl ReadTx<'_> {
-    /// The proof that a check has passed on exactly these files for this test, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn passed_proof(&self, tree: &str, check: &str, test: &TestId) -> Result<Option<Proof>> {
-        self.query_opt(
-            select!(
-                Proof,
-                "FROM proofs WHERE tree_hash = ?1 AND check_name = ?2 AND test_id = ?3 AND outcome = 'pass' LIMIT 1"
-            ),
-            rusqlite::params![tree, check, test],
-            Proof::from_row,
-        )
-    }
-}
-
 /// How long a given-back attempt waits before it is tried again: 5 s, doubling, at most 5 minutes. What has run out (a rate
 /// limit, a quota) is not there again in seconds: 30 s, doubling, at most half an hour.
 fn back_off_seconds(category: Option<ErrorCategory>, give_backs: i64) -> i64 {

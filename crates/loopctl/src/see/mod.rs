@@ -1,7 +1,9 @@
 //! Seeing: lists of rows, and the views that put them together.
 
+pub mod checkpoints;
 pub mod deadlocks;
 pub mod journal;
+pub(crate) mod proofs;
 pub mod status;
 pub mod summary;
 pub mod test_status;

@@ -1,9 +1,10 @@
 //! `loopctl status TEST`: everything that is known of one test, and how we know.
 
-use coord_db::{Error, Event, EventFilter, Lease, Proof, ReadTx, Regression, Test, TestId, Timestamp};
+use coord_db::{Error, Event, EventFilter, Lease, ReadTx, Regression, Test, TestId, Timestamp};
 use serde::Serialize;
 
-use super::status_paint;
+use super::proofs::Proven;
+use super::{proofs, status_paint};
 use crate::context::Context;
 use crate::output::{Paint, safe, safe_block};
 use crate::sentence::{list, sentence, short};
@@ -12,7 +13,7 @@ use crate::when::{clock, span};
 #[derive(Debug, Serialize)]
 pub(super) struct TestView {
     test: Test,
-    proofs: Vec<Proof>,
+    proofs: Vec<Proven>,
     dependents: Vec<Test>,
     leases: Vec<Lease>,
     regressions: Vec<Regression>,
@@ -29,7 +30,7 @@ pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
     let filter = EventFilter { test_id: Some(id.to_string()), ..EventFilter::default() };
     Ok(TestView {
         test: tx.test(&id)?,
-        proofs: tx.proofs(&id, None)?,
+        proofs: proofs::of_test(tx, &id, None)?,
         dependents: tx.dependents(&id)?,
         leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
         regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
@@ -84,36 +85,13 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
         text.push_str(&format!("\n{}\n", out.paint(Paint::Bold, "proofs")));
     }
     for proof in &view.proofs {
-        text.push_str(&proof_block(cx, proof));
+        text.push_str(&proofs::block(cx, proof, "  "));
     }
     if !view.events.is_empty() {
         text.push_str(&format!("\n{}\n", out.paint(Paint::Bold, "events")));
     }
     for event in &view.events {
         text.push_str(&format!("  {}  {}\n", out.paint(Paint::Dim, &clock(event.timestamp)), sentence(event)));
-    }
-    text
-}
-
-fn proof_block(cx: &Context, proof: &Proof) -> String {
-    let paint = if proof.outcome == coord_db::CheckOutcome::Pass { Paint::Green } else { Paint::Red };
-    let exit = proof.exit_code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit {code}"));
-    let seconds = proof.duration_ms / 1000;
-    let line = format!(
-        "{} at {}, attempt {}, {exit}, {seconds}.{:03}s, output sha256 {}, {}",
-        proof.check_name,
-        short(&proof.commit_hash),
-        proof.attempt,
-        proof.duration_ms % 1000,
-        proof.output_sha256,
-        clock(proof.created_at)
-    );
-    let mut text = format!("  {}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
-    if !proof.output_tail.trim().is_empty() {
-        text.push_str(
-            &cx.out.paint(Paint::Dim, &indented(&proof.output_tail).replace("\n  ", "\n      ").replacen("  ", "      ", 1)),
-        );
-        text.push('\n');
     }
     text
 }

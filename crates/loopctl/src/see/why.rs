@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use coord_db::{Error, Event, EventId, ReadTx};
+use coord_db::{Error, Event, EventFilter, EventId, ReadTx};
 use serde_json::{Value, json};
 
+use super::proofs::{self, Evidence};
 use super::timeline::urgency;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -21,6 +22,8 @@ struct Story {
     effects: Vec<(usize, Event)>,
     /// The id that the root names as its cause, if that event is gone.
     lost_cause: Option<EventId>,
+    /// What is behind the event, if it tells how an attempt ended.
+    evidence: Option<Evidence>,
 }
 
 /// `loopctl why EVENT_ID`
@@ -50,6 +53,7 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
             row
         };
         return cx.out.document(&json!({
+            "evidence": story.evidence,
             "causes": story.causes.iter().map(|event| told(event, None)).collect::<Vec<_>>(),
             "event": told(&story.event, None),
             "effects": story.effects.iter().map(|(depth, event)| told(event, Some(*depth))).collect::<Vec<_>>(),
@@ -66,10 +70,32 @@ fn find(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event
     match (found.pop(), found.is_empty()) {
         (Some(event), true) if !given.is_empty() => Ok(Some(event)),
         (Some(_), false) if !given.is_empty() => {
+            // The trailer of a landed commit is no event's id, but may begin like one.
+            if let Some(event) = of_landing(tx, history, given)? {
+                return Ok(Some(event));
+            }
             Err(Failure::usage(format!("{given:?} is the beginning of more than one event id; give more of it")))
         }
-        _ => Ok(None),
+        _ => of_landing(tx, history, given),
     }
+}
+
+/// The event that tells how the attempt ended that a commit or a proof is of.
+fn of_landing(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event>> {
+    let Some((test, commit)) = proofs::landing(tx, given)? else { return Ok(None) };
+    let of_test = |event_type: &str| {
+        let filter =
+            EventFilter { event_type: Some(event_type.to_owned()), test_id: Some(test.to_string()), ..EventFilter::default() };
+        history.events(tx.events(&filter)?, &filter)
+    };
+    let passed = of_test("test_passed")?.into_iter().rev().find(|event| event.payload["commit"].as_str() == Some(&commit));
+    if passed.is_some() {
+        return Ok(passed);
+    }
+    let proof = tx.proofs_of_commit(&commit)?.pop();
+    Ok(of_test("test_failed")?
+        .into_iter()
+        .find(|event| proof.as_ref().is_some_and(|proof| event.timestamp >= proof.created_at)))
 }
 
 fn look(tx: &ReadTx<'_>, history: &History, event: Event) -> Result<Story, Error> {
@@ -107,7 +133,8 @@ fn look(tx: &ReadTx<'_>, history: &History, event: Event) -> Result<Story, Error
             effects.push((depth, effect));
         }
     }
-    Ok(Story { causes, event, effects, lost_cause })
+    let evidence = proofs::behind(tx, &event)?;
+    Ok(Story { causes, event, effects, lost_cause, evidence })
 }
 
 fn tree(cx: &Context, story: &Story) -> String {
@@ -121,6 +148,9 @@ fn tree(cx: &Context, story: &Story) -> String {
         text.push_str(&line(cx, depth, cause, false));
     }
     text.push_str(&line(cx, above, &story.event, true));
+    if let Some(evidence) = &story.evidence {
+        text.push_str(&proofs::told(cx, evidence, &"   ".repeat(above.min(DEEPEST) + 1)));
+    }
     for (depth, effect) in &story.effects {
         text.push_str(&line(cx, above + depth, effect, false));
     }

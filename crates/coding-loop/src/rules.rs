@@ -1,0 +1,150 @@
+//! What must be true of a commit before the integration branch moves to it, whatever was true of the work when it was claimed
+//! done: it is the loop's one commit on the head, says whose it is, and changes only what the loop may change. Migration files
+//! carry a number that was allocated to the loop.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use coord_db::{ErrorCategory, FailedAttempt, LeasePath};
+use work_tree::CommitHash;
+
+use crate::Result;
+use crate::agent::failed;
+use crate::auto_lease::{exactly, ignored, lease_path};
+use crate::context::{Attempt, Context};
+use crate::landing::{Work, integration_lease};
+
+/// The number that a file's name begins with: `0007_users.sql`, `V12__x.sql`, `7-a`.
+fn number_of(file: &Path) -> Option<i64> {
+    let name = file.file_name()?.to_str()?;
+    let digits = name.strip_prefix(['V', 'v']).unwrap_or(name);
+    let end = digits.find(|each: char| !each.is_ascii_digit()).unwrap_or(digits.len());
+    digits.get(..end)?.parse().ok()
+}
+
+impl Context<'_> {
+    /// Which rule a commit breaks that has passed the gate, if any.
+    pub(crate) fn broken_rule(
+        &self,
+        attempt: &Attempt,
+        work: &Work,
+        changed: &[PathBuf],
+        proof: &str,
+    ) -> Result<Option<FailedAttempt>> {
+        if let Some(commit) = &work.commit
+            && let Some(problem) = self.not_ours(attempt, commit, &work.base, proof)?
+        {
+            return Ok(Some(failed(ErrorCategory::System, problem)));
+        }
+        let protected = exactly(&self.config.gate.protected);
+        if let Some(file) = changed.iter().find(|file| protected.is_match(file) && !work.files.contains(file)) {
+            let text = format!("{} is protected, and nobody has approved its change", file.display());
+            return Ok(Some(failed(ErrorCategory::Transient, text)));
+        }
+        if let Some(problem) = self.misnumbered(work.commit.as_ref())?.into_iter().next() {
+            return Ok(Some(failed(ErrorCategory::Code, problem)));
+        }
+        Ok(self.unleased(attempt, changed)?.map(|problem| failed(ErrorCategory::Conflict, problem)))
+    }
+
+    /// What makes a commit another one than the loop's own on this head.
+    fn not_ours(&self, attempt: &Attempt, commit: &CommitHash, head: &CommitHash, proof: &str) -> Result<Option<String>> {
+        let commits = self.repository.commits_between(head, commit)?;
+        let [info] = commits.as_slice() else {
+            return Ok(Some(format!("{} is not one commit on {}", commit.short(), head.short())));
+        };
+        if info.parents != [head.clone()] {
+            return Ok(Some(format!("{} is a merge, not one commit on {}", commit.short(), head.short())));
+        }
+        for (key, value) in [("Loop", self.loop_id.as_str()), ("Test", attempt.test.id.as_str()), ("Proof", proof)] {
+            if info.trailer(key) != Some(value) {
+                return Ok(Some(format!("{} has no trailer {key}: {value}", commit.short())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first changed file that is not covered by a good lease, in words.
+    fn unleased(&self, attempt: &Attempt, files: &[PathBuf]) -> Result<Option<String>> {
+        let free = ignored(&self.config.monitor.conflict_ignore);
+        let integration = integration_lease()?;
+        self.db.read(|tx| {
+            let mut needed: Vec<LeasePath> = vec![integration];
+            for file in files.iter().filter(|file| !free.is_match(file)) {
+                match lease_path(file) {
+                    Ok(path) => needed.push(path),
+                    Err(problem) => return Ok(Some(problem)),
+                }
+            }
+            for path in needed {
+                let token = attempt.tokens.get(&path).copied();
+                let good = match token {
+                    Some(token) => tx.holds(&self.loop_id, &path, token)?,
+                    None => false,
+                };
+                if !good {
+                    return Ok(Some(format!("the lease on {path} is lost; the work is kept and done again")));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Migration files that a commit adds without a number of the loop's, in words. Files of migrations are those that
+    /// `gate.migrations` names, and numbered ones in a folder for which a number was ever allocated.
+    pub(crate) fn misnumbered(&self, commit: Option<&CommitHash>) -> Result<Vec<String>> {
+        let Some(commit) = commit else { return Ok(Vec::new()) };
+        let named = exactly(&self.config.gate.migrations);
+        let (all, own) =
+            self.db.read(|tx| Ok::<_, coord_db::Error>((tx.migrations()?, tx.migration_numbers_of(&self.loop_id)?)))?;
+        let allocated: BTreeSet<PathBuf> =
+            all.iter().filter_map(|row| Some(Path::new(row.file_path.as_deref()?).parent()?.to_owned())).collect();
+        if named.is_empty() && allocated.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_migration = |file: &Path| {
+            let numbered_beside = number_of(file).is_some() && file.parent().is_some_and(|folder| allocated.contains(folder));
+            named.is_match(file) || numbered_beside
+        };
+        let (added, deleted) = self.repository.added_and_deleted(commit)?;
+        let renamed = |file: &Path, number: i64| {
+            deleted.iter().any(|old| old.parent() == file.parent() && number_of(old) == Some(number))
+        };
+        let mut problems = Vec::new();
+        for file in added.iter().filter(|file| is_migration(file)) {
+            let number = number_of(file);
+            if number.is_some_and(|number| renamed(file, number)) {
+                continue;
+            }
+            let fits = |row: &coord_db::Migration| {
+                number == Some(row.number) && row.file_path.as_deref().is_none_or(|path| Path::new(path) == file)
+            };
+            if !own.iter().any(fits) {
+                problems.push(format!(
+                    "{} carries no migration number that was allocated to loop {}; take one with \
+                     loopctl migration allocate NAME --loop {} and name the file by it",
+                    file.display(),
+                    self.loop_id,
+                    self.loop_id
+                ));
+            }
+        }
+        Ok(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_at_the_beginning_of_a_name() {
+        let number = |name: &str| number_of(Path::new(name));
+        assert_eq!(number("db/0007_users.sql"), Some(7));
+        assert_eq!(number("V12__x.sql"), Some(12));
+        assert_eq!(number("20261122_x"), Some(20_261_122));
+        for none in ["db/README.md", "x7.sql", "", "99999999999999999999_x"] {
+            assert_eq!(number(none), None, "{none}");
+        }
+    }
+}

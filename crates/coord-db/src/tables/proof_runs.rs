@@ -1,0 +1,90 @@
+//! What is known of the run behind a proof: how exactly it ended, and which command it was.
+
+use crate::{LoopId, Proof, ReadTx, Result, RunKind, TestId, WriteTx};
+
+row! {
+    /// The run behind a proof. Proofs that were written by other hands, or by older versions, have none.
+    ProofRun {
+        proof_id: String, kind: RunKind, why: String, check_hash: String, reused_from: Option<String>,
+    }
+}
+
+impl ReadTx<'_> {
+    /// The runs behind a test's proofs, in the order of the proofs.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn proof_runs(&self, test: &TestId) -> Result<Vec<ProofRun>> {
+        self.query(
+            select!(ProofRun, "FROM proof_runs WHERE proof_id IN (SELECT id FROM proofs WHERE test_id = ?1) ORDER BY proof_id"),
+            [test],
+            ProofRun::from_row,
+        )
+    }
+
+    /// The newest proof that exactly this command has passed on exactly these files for this test, if there is one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn proven(&self, tree: &str, check: &str, check_hash: &str, test: &TestId) -> Result<Option<Proof>> {
+        self.query_opt(
+            select!(
+                Proof,
+                "FROM proofs WHERE tree_hash = ?1 AND check_name = ?2 AND test_id = ?4 AND outcome = 'pass'
+                   AND EXISTS (SELECT 1 FROM proof_runs AS r WHERE r.proof_id = proofs.id AND r.kind = 'passed' AND r.check_hash = ?3)
+                 ORDER BY created_at DESC, id DESC LIMIT 1"
+            ),
+            rusqlite::params![tree, check, check_hash, test],
+            Proof::from_row,
+        )
+    }
+
+    /// The proofs whose ids begin so (a `Proof:` trailer is the beginning of its proofs' ids), in order; at most 100.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn proofs_beginning(&self, prefix: &str) -> Result<Vec<Proof>> {
+        self.query(
+            select!(Proof, "FROM proofs WHERE id >= ?1 AND id < ?1 || char(1114111) ORDER BY id LIMIT 100"),
+            [prefix],
+            Proof::from_row,
+        )
+    }
+
+    /// The proofs of a commit by its full hash or the beginning of it, in the order they were made; at most 100.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn proofs_of_commit(&self, prefix: &str) -> Result<Vec<Proof>> {
+        self.query(
+            select!(Proof, "FROM proofs WHERE commit_hash >= ?1 AND commit_hash < ?1 || 'g' ORDER BY created_at, id LIMIT 100"),
+            [prefix],
+            Proof::from_row,
+        )
+    }
+
+    /// Of the migrations' numbers, those that a loop may use now: allocated to it and not failed.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn migration_numbers_of(&self, loop_id: &LoopId) -> Result<Vec<crate::Migration>> {
+        let mut all = self.migrations()?;
+        all.retain(|row| row.loop_id.as_ref() == Some(loop_id) && row.status != crate::MigrationStatus::Failed);
+        Ok(all)
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down what a check showed, with the run behind it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_proof_with_run(&self, proof: &Proof, run: &ProofRun) -> Result<()> {
+        self.add_proof(proof)?;
+        self.execute(
+            "INSERT INTO proof_runs (proof_id, kind, why, check_hash, reused_from) VALUES (?1, ?2, ?3, ?4, ?5)",
+            rusqlite::params![proof.id, run.kind, run.why, run.check_hash, run.reused_from],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! How we know: what the gate's checks showed of an attempt, and what has been seen of it since.
+
+use std::collections::BTreeMap;
+
+use coord_db::{CheckOutcome, Error, Event, PassingTest, Proof, ProofRun, ReadTx, Regression, TestId};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::exit::Outcome;
+use crate::output::{Paint, safe, safe_block};
+use crate::sentence::short;
+use crate::when::clock;
+
+/// A proof with the run behind it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Proven {
+    #[serde(flatten)]
+    pub proof: Proof,
+    pub run: Option<ProofRun>,
+}
+
+/// The proofs of a test, of one attempt or all, oldest first.
+pub(crate) fn of_test(tx: &ReadTx<'_>, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proven>, Error> {
+    let mut runs: BTreeMap<String, ProofRun> =
+        tx.proof_runs(test)?.into_iter().map(|run| (run.proof_id.clone(), run)).collect();
+    let proofs = tx.proofs(test, attempt)?;
+    Ok(proofs.into_iter().map(|proof| Proven { run: runs.remove(&proof.id), proof }).collect())
+}
+
+/// What is behind an event that tells of an attempt's end.
+#[derive(Debug, Serialize)]
+pub(crate) struct Evidence {
+    pub proofs: Vec<Proven>,
+    /// The commits at which the test has been seen to pass.
+    pub baselines: Vec<PassingTest>,
+    pub regressions: Vec<Regression>,
+}
+
+/// The evidence behind a `test_passed` or `test_failed`; none for other events.
+pub(crate) fn behind(tx: &ReadTx<'_>, event: &Event) -> Result<Option<Evidence>, Error> {
+    let passed = event.event_type == "test_passed";
+    if !passed && event.event_type != "test_failed" {
+        return Ok(None);
+    }
+    let Some(test) = event.payload["test_id"].as_str().and_then(|id| id.parse::<TestId>().ok()) else { return Ok(None) };
+    let mut proofs = of_test(tx, &test, event.payload["attempt"].as_i64())?;
+    if let Some(commit) = event.payload["commit"].as_str() {
+        proofs.retain(|proven| proven.proof.commit_hash == commit);
+    } else {
+        // Attempts that were given back have the number of the next one.
+        proofs.retain(|proven| proven.proof.created_at <= event.timestamp);
+    }
+    let (baselines, regressions) = if passed {
+        let regressions = tx.regressions(false)?.into_iter().filter(|row| row.test_id == test).collect();
+        (tx.newest_baselines_of(&test, 3)?, regressions)
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    Ok(Some(Evidence { proofs, baselines, regressions }))
+}
+
+/// The event that tells of the landing of a commit, or of the one that a proof is about.
+pub(crate) fn landing(tx: &ReadTx<'_>, given: &str) -> Outcome<Option<(TestId, String)>> {
+    let plain = given.len() >= 7 && given.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !plain {
+        return Ok(None);
+    }
+    let mut proofs = tx.proofs_beginning(given)?;
+    if proofs.is_empty() {
+        proofs = tx.proofs_of_commit(&given.to_ascii_lowercase())?;
+    }
+    Ok(proofs.pop().map(|proof| (proof.test_id, proof.commit_hash)))
+}
+
+/// One proof, as lines.
+pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
+    let (proof, run) = (&proven.proof, &proven.run);
+    let paint = if proof.outcome == CheckOutcome::Pass { Paint::Green } else { Paint::Red };
+    let kind = run.as_ref().map(|run| run.kind.as_str().replace('_', " ")).filter(|kind| kind != "passed" && kind != "failed");
+    let exit = match (proof.exit_code, kind) {
+        (Some(code), Some(kind)) => format!("{kind}, exit {code}"),
+        (Some(code), None) => format!("exit {code}"),
+        (None, Some(kind)) => kind,
+        (None, None) => "no exit code".to_owned(),
+    };
+    let seconds = proof.duration_ms / 1000;
+    let line = format!(
+        "{} at {} (tree {}), attempt {}, {exit}, {seconds}.{:03}s, output sha256 {}, {}, proof {}",
+        proof.check_name,
+        short(&proof.commit_hash),
+        short(&proof.tree_hash),
+        proof.attempt,
+        proof.duration_ms % 1000,
+        proof.output_sha256,
+        clock(proof.created_at),
+        proof.id
+    );
+    let mut text = format!("{indent}{}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
+    let mut more = |line: &str| text.push_str(&format!("{indent}    {}\n", cx.out.paint(Paint::Dim, line)));
+    if let Some(from) = run.as_ref().and_then(|run| run.reused_from.as_deref()) {
+        more(&safe(&format!("not run again: {from} has it of the same files")));
+    }
+    if let Some(why) = run.as_ref().map(|run| run.why.as_str()).filter(|why| !why.is_empty()) {
+        more(&safe(why));
+    }
+    for line in safe_block(&proof.output_tail).trim_end().lines() {
+        more(line);
+    }
+    text
+}
+
+/// The evidence, as lines.
+pub(crate) fn told(cx: &Context, evidence: &Evidence, indent: &str) -> String {
+    let mut text: String = evidence.proofs.iter().map(|proven| block(cx, proven, indent)).collect();
+    if let Some(newest) = evidence.baselines.first() {
+        let line = format!("seen to pass last at {}, {}", short(&newest.commit_hash), clock(newest.passed_at));
+        text.push_str(&format!("{indent}{}  {}\n", cx.out.paint(Paint::Green, "good"), safe(&line)));
+    }
+    for row in &evidence.regressions {
+        let blame = row.blamed_loop.as_deref().map_or_else(|| "nobody".to_owned(), str::to_owned);
+        let line =
+            format!("check {} at {}, blamed: {blame}, {}", row.check_name, short(&row.bad_commit), clock(row.detected_at));
+        text.push_str(&format!("{indent}{}  {}\n", cx.out.paint(Paint::Yellow, row.status.as_str()), safe(&line)));
+    }
+    text
+}
