@@ -162,6 +162,14 @@ fn every_law_is_seen_to_fire() {
             )),
         ),
         (
+            "who ends an attempt lets everything go",
+            // In the step that ended it.
+            Box::new(rogue(
+                "INSERT INTO lease_requests (id, loop_id, paths, waiting_since, wait_until)
+                 SELECT 'left', loop_id, '[\"x\"]', last_attempt_at, '2099-01-01 00:00:00' FROM tests WHERE status = 'passed' LIMIT 1",
+            )),
+        ),
+        (
             "who gives way is who is missed least",
             // In the step that named a victim: now it was the wrong one.
             Box::new(rogue("UPDATE loops SET priority = 10 - priority WHERE EXISTS (SELECT 1 FROM deadlocks)")),

@@ -97,6 +97,7 @@ const STEP_LAWS: &[(&str, StepLaw)] = &[
     ("nobody takes what another holds", holders_keep),
     ("nobody living is declared dead", living_live),
     ("a test in progress is in its loop's hand", in_hand),
+    ("who ends an attempt lets everything go", ends_let_go),
     ("tests move as they may", tests_move),
     ("passed is verified", passed_is_verified),
     ("attempts count failures", attempts_count),
@@ -238,6 +239,18 @@ fn in_hand(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
         (!at_work || owner.current_test_id.as_ref() != Some(&test.id)).then(|| {
             format!("{} is in progress; its loop {} is {} at {:?}", test.id, owner.id, owner.status, owner.current_test_id)
         })
+    })
+}
+
+/// By its own hand, or because it died. Whose test is taken away by others lets go once it notices.
+fn ends_let_go(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
+    let ended = of(changes, "loop").filter(|row| !row.text(2).is_empty() && row.text(3).is_empty());
+    ended.filter(|row| row.text(1) == "error" || world.ledger.acting.contains(&row.key)).find_map(|row| {
+        let (leases, requests) = world.read(|tx| Ok((tx.leases_of(&row.key)?, tx.lease_requests()?)));
+        let waits = requests.iter().filter(|request| request.loop_id.as_str() == row.key).count();
+        let keeps = leases.iter().filter(|lease| lease.fencing_token > 0).count();
+        (waits + keeps > 0)
+            .then(|| format!("{} is done with {} and has {keeps} leases and {waits} places", row.key, row.text(2)))
     })
 }
 
