@@ -86,6 +86,7 @@ ended() { # NAME: its process is gone; start it again after a while, unless it i
 look_after() { # one round over everything that should run
   local name
   for name in "${order[@]}"; do
+    [ $((SECONDS % 60)) != 0 ] || rotate "$home/logs/$name.log"
     [ -n "${command[$name]}" ] || continue
     if [ -n "${pid[$name]}" ]; then
       kill -0 "${pid[$name]}" 2>/dev/null || ended "$name"
@@ -98,6 +99,14 @@ look_after() { # one round over everything that should run
 
 start_by_name() {
   if [ "${command[$1]}" = coding-loop ]; then start "$1" "$1"; else start "$1"; fi
+}
+
+rotate() { # FILE: beyond 10 MB its text moves on to FILE.1, that to FILE.2, and the oldest goes
+  local file=$1
+  [ "$(stat --format %s "$file" 2>/dev/null || echo 0)" -gt 10485760 ] || return 0
+  [ ! -e "$file.1" ] || mv "$file.1" "$file.2"
+  # Its writer appends, so an emptied file is written from its beginning.
+  cp "$file" "$file.1" && : >"$file"
 }
 
 stop_one() { # NAME: SIGTERM, and SIGKILL for what does not listen

@@ -3,6 +3,7 @@
 pub mod namespace;
 pub mod processes;
 pub mod simulation;
+pub mod systemd;
 pub mod traces;
 
 use std::path::{Path, PathBuf};

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use coord_db::{Config, Database, LoopId, TestId};
-use sd_notify::NotifyState;
-use supervisor::{LogFormat, exit};
+use supervisor::{LogFormat, exit, service};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -40,6 +39,12 @@ struct CommandLine {
     log_format: LogFormat,
 }
 
+/// The command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    <CommandLine as clap::CommandFactory>::command()
+}
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -48,7 +53,7 @@ pub fn main() -> ExitCode {
     match run(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("coding-loop: {}", describe(&error));
+            supervisor::fatal("coding-loop", describe(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -87,11 +92,12 @@ fn run(line: &CommandLine) -> Result<()> {
         db.write(|tx| tx.close_alert(&supervisor::config_fingerprint(loop_id.as_str())))?;
         let mut waiter = Waiter::new(&context, stop);
         waiter.reload = Some(reload);
+        waiter.beat(&context, None);
         tracing::info!(database = %path.display(), "loop {loop_id} is ready");
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        service::ready();
         let limits = Limits { once: line.once, max_tests: line.max_tests };
         let result = work_on(&context, &mut waiter, limits, former.as_ref(), line).await;
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        service::stopping();
         let reason = match &result {
             Ok(()) if waiter.stopping() => "told to stop",
             Ok(()) => "nothing is left to do",
@@ -163,6 +169,7 @@ async fn patiently<T>(stop: &mut watch::Receiver<bool>, mut body: impl FnMut() -
                     tracing::warn!(%error, "holding still until the database can be used");
                 }
                 failures = (failures + 1).min(7);
+                service::still_starting(&coord_db::error_chain(&error));
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(50 << failures)) => {}
                     _ = stop.changed() => {}

@@ -74,14 +74,14 @@ impl Waiter {
             stop,
             reload: None,
             next_beat: Instant::now(),
-            every: Duration::from_secs(context.config.heartbeat.beat_seconds),
+            every: supervisor::service::beat_interval(context.config.heartbeat.beat_seconds),
         }
     }
 
     /// The settings have changed: beats come in the new rhythm, beginning now.
     pub(crate) fn configure(&mut self, context: &Context<'_>) {
         self.next_beat = Instant::now();
-        self.every = Duration::from_secs(context.config.heartbeat.beat_seconds);
+        self.every = supervisor::service::beat_interval(context.config.heartbeat.beat_seconds);
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -91,7 +91,7 @@ impl Waiter {
     /// Beats if it is time.
     pub(crate) fn beat(&mut self, context: &Context<'_>, attempt: Option<&Attempt>) {
         if Instant::now() >= self.next_beat {
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            supervisor::service::alive();
             match context.beat(attempt) {
                 Ok(()) => self.next_beat = Instant::now() + self.every,
                 Err(error) => {

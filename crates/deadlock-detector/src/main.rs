@@ -1,8 +1,5 @@
 //! `deadlock-detector`: finds loops that wait for each other in a circle, and names who gives way.
 
 fn main() -> std::process::ExitCode {
-    supervisor::main::<deadlock_detector::DeadlockDetector>(
-        "deadlock-detector",
-        "Finds loops that wait for each other in a circle, names who gives way, and revokes if it does not answer",
-    )
+    supervisor::main::<deadlock_detector::DeadlockDetector>("deadlock-detector")
 }

@@ -1,8 +1,5 @@
 //! `heartbeat`: tells healthy from degraded from dead, and cleans up after the dead.
 
 fn main() -> std::process::ExitCode {
-    supervisor::main::<heartbeat::Heartbeat>(
-        "heartbeat",
-        "Tells healthy from degraded from dead, cleans up after the dead, sweeps expired leases",
-    )
+    supervisor::main::<heartbeat::Heartbeat>("heartbeat")
 }

@@ -84,6 +84,9 @@ pub enum Command {
     Test(TestCommand),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
+    /// Write the man pages of all programs into a folder
+    #[command(hide = true)]
+    ManPages { folder: PathBuf },
 
     // See
     /// Show how everything stands, or one loop or test
@@ -357,6 +360,9 @@ pub enum Command {
     },
     /// Look at the machine, the settings and the processes
     Doctor,
+    /// Run this repository's supervisors and loops as services of systemd
+    #[command(subcommand)]
+    Service(crate::service::ServiceCommand),
 }
 
 /// A list of what is open, or of everything.

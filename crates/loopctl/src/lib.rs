@@ -18,7 +18,9 @@ mod exchange;
 mod history;
 mod import;
 mod keep;
+mod man;
 mod see;
+pub mod service;
 mod setup;
 mod share;
 mod steer;
@@ -58,12 +60,15 @@ fn run(cli: Cli) -> Outcome {
     if let Command::Completions { shell } = cli.command {
         return setup::completions(shell);
     }
+    if let Command::ManPages { folder } = &cli.command {
+        return man::write(folder);
+    }
     let cx = Context::new(cli.global)?;
     match cli.command {
         Command::Init { repository } => setup::init(&cx, repository.as_deref()),
         Command::Loop(command) => setup::loops(&cx, command),
         Command::Test(command) => setup::tests(&cx, command),
-        Command::Completions { .. } => Ok(()),
+        Command::Completions { .. } | Command::ManPages { .. } => Ok(()),
 
         Command::Status { id, watch: false } => see::status::show(&cx, id.as_deref()),
         Command::Status { id, watch: true } => see::watch::run(&cx, id.as_deref()),
@@ -129,6 +134,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Dump => keep::dump(&cx),
         Command::Archive { older_than } => keep::archive(&cx, older_than),
         Command::Doctor => doctor::run(&cx),
+        Command::Service(command) => service::run(&cx, command),
     }
 }
 

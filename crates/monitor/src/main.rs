@@ -1,8 +1,5 @@
 //! `monitor`: finds loops that are stuck, digressing, in conflict or over budget.
 
 fn main() -> std::process::ExitCode {
-    supervisor::main::<monitor::Monitor>(
-        "monitor",
-        "Finds loops that are stuck, digressing, in conflict or over budget, and raises alerts",
-    )
+    supervisor::main::<monitor::Monitor>("monitor")
 }

@@ -5,8 +5,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The notify command runs under a keeper, which is this program again.
     work_tree::keeper::run_if_asked();
-    supervisor::main::<pm_agent::PmAgent>(
-        "pm-agent",
-        "Settles conflicts, dependencies and lost loops; asks the human and applies the answer",
-    )
+    supervisor::main::<pm_agent::PmAgent>("pm-agent")
 }

@@ -5,8 +5,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Checks run under a keeper, which is this program again.
     work_tree::keeper::run_if_asked();
-    supervisor::main::<regression_checker::RegressionChecker>(
-        "regression-checker",
-        "Re-runs what had passed when the integration branch moves; confirms a failure, bisects, blames a loop",
-    )
+    supervisor::main::<regression_checker::RegressionChecker>("regression-checker")
 }

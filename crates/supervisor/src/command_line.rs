@@ -42,10 +42,32 @@ struct Parser {
     line: CommandLine,
 }
 
+/// The programs of the supervisors, and what each is for.
+pub const PROGRAMS: [(&str, &str); 5] = [
+    ("heartbeat", "Tells healthy from degraded from dead, cleans up after the dead, sweeps expired leases"),
+    (
+        "deadlock-detector",
+        "Finds loops that wait for each other in a circle, names who gives way, and revokes if it does not answer",
+    ),
+    ("monitor", "Finds loops that are stuck, digressing, in conflict or over budget, and raises alerts"),
+    (
+        "regression-checker",
+        "Re-runs what had passed when the integration branch moves; confirms a failure, bisects, blames a loop",
+    ),
+    ("pm-agent", "Settles conflicts, dependencies and lost loops; asks the human and applies the answer"),
+];
+
+/// The command line of a supervisor's program.
+#[must_use]
+pub fn command(name: &'static str) -> clap::Command {
+    let about = PROGRAMS.iter().find(|(program, _)| *program == name).map_or("", |(_, about)| about);
+    Parser::command().name(name).about(about)
+}
+
 /// The whole program of a supervisor: command line, log, loop, exit code.
 #[must_use]
-pub fn main<S: Supervisor>(name: &'static str, about: &'static str) -> ExitCode {
-    let matches = Parser::command().name(name).about(about).get_matches();
+pub fn main<S: Supervisor>(name: &'static str) -> ExitCode {
+    let matches = command(name).get_matches();
     let line = match Parser::from_arg_matches(&matches) {
         Ok(parser) => parser.line,
         Err(error) => error.exit(),
@@ -54,7 +76,7 @@ pub fn main<S: Supervisor>(name: &'static str, about: &'static str) -> ExitCode 
     match daemon::run::<S>(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {}", describe(&error));
+            crate::log::fatal(name, describe(&error));
             ExitCode::from(exit_code_of(&error))
         }
     }

@@ -10,11 +10,10 @@ use coord_db::process::ProcessIdentity;
 use coord_db::wake::{BLIND_LOOK, Ladder, SLOW_LOOK, Wake, Watcher};
 use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry, Result, Timestamp};
 use crash_point::Point;
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::{CommandLine, Look, Supervisor, Waker, config_fingerprint, look, pass, pass_carefully, reload};
+use crate::{CommandLine, Look, Supervisor, Waker, config_fingerprint, look, pass, pass_carefully, reload, service};
 
 /// Runs a supervisor until it is told to stop, or, with `--once`, until nothing is due.
 pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
@@ -78,6 +77,10 @@ struct Process<S: Supervisor> {
     signals: Signals,
     effects: JoinSet<(JournalEntry, S::Outcome)>,
     performing: BTreeSet<String>,
+    /// It has beaten, and said that it is ready.
+    ready: bool,
+    /// Its former self did not say goodbye.
+    unclean: bool,
     /// One delivery at a time, each try recorded first.
     careful: bool,
     back_off: BackOff,
@@ -130,6 +133,7 @@ impl<S: Supervisor> Process<S> {
                 Ok(started) => break started,
                 Err(error) if error.is_temporary() => {
                     let wait = back_off.after(&error);
+                    service::still_starting(&error.to_string());
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         _ = signals.terminate.recv() => return Err(error),
@@ -146,8 +150,6 @@ impl<S: Supervisor> Process<S> {
         if !line.once {
             supervisor.attach(waker.clone());
         }
-        tracing::info!(database = %path.display(), unclean, "{} {} is ready", S::ID, env!("CARGO_PKG_VERSION"));
-        notify(&[NotifyState::Ready]);
         Ok(Self {
             supervisor,
             db,
@@ -161,6 +163,8 @@ impl<S: Supervisor> Process<S> {
             signals,
             effects: JoinSet::new(),
             performing: BTreeSet::new(),
+            ready: false,
+            unclean,
             careful: unclean,
             back_off,
             next_beat: Instant::now(),
@@ -208,10 +212,11 @@ impl<S: Supervisor> Process<S> {
     /// Beats if it is time, looks, and passes if something is due.
     fn round(&mut self) -> Result<Option<Look>> {
         if Instant::now() >= self.next_beat {
-            notify(&[NotifyState::Watchdog]);
+            service::alive();
             self.db.check_place()?;
             self.db.write_quietly(|tx| tx.beat(&self.id, HealthStatus::Healthy, None))?;
-            self.next_beat = Instant::now() + Duration::from_secs(self.supervisor.config().heartbeat.beat_seconds);
+            self.next_beat = Instant::now() + service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
+            self.say_ready();
             if let Some(watcher) = &mut self.watcher {
                 watcher.refresh();
             } else if !self.line.once {
@@ -248,6 +253,15 @@ impl<S: Supervisor> Process<S> {
             return Ok(Some(Look::Due));
         }
         Ok(Some(looked))
+    }
+
+    /// Once: it is subscribed, listens, and has beaten.
+    fn say_ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            let (database, unclean) = (self.path.display(), self.unclean);
+            tracing::info!(%database, unclean, "{} {} is ready", S::ID, env!("CARGO_PKG_VERSION"));
+            service::ready();
+        }
     }
 
     fn begin_effects(&mut self) -> Result<()> {
@@ -360,7 +374,7 @@ impl<S: Supervisor> Process<S> {
     }
 
     async fn stop(mut self, reason: &str) {
-        notify(&[NotifyState::Stopping]);
+        service::stopping();
         // Dropped effects end their commands; their intents stay and are taken up again on the next start.
         self.effects.abort_all();
         let deadline = Instant::now() + Duration::from_millis(1500);
@@ -383,11 +397,6 @@ fn watch(path: &std::path::Path, seen: &Arc<Seen>) -> Option<Watcher> {
     })
     .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
     .ok()
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(states);
 }
 
 #[cfg(test)]

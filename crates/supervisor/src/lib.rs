@@ -14,9 +14,10 @@ pub mod exit;
 mod log;
 mod pass;
 mod reload;
+pub mod service;
 
-pub use command_line::{CommandLine, LogFormat, main};
-pub use log::set_up as set_up_log;
+pub use command_line::{CommandLine, LogFormat, PROGRAMS, command, main};
+pub use log::{fatal, set_up as set_up_log};
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
 pub use reload::{config_fingerprint, reload};
 

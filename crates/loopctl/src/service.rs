@@ -1,0 +1,293 @@
+//! `loopctl service`: a repository's supervisors and loops as services of systemd.
+//!
+//! What runs and how stands in the installed template units. This writes what differs from one repository to the next, as
+//! drop-ins: where its database is, whose it is, and what of the machine's files is seen. It must never write the units
+//! themselves, nor anything that a name or path could turn into another directive.
+
+mod drop_in;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::{Args, Subcommand};
+use coord_db::{Config, LoopId};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use drop_in::Place;
+
+/// The units of the supervisors, without the prefix that all have.
+pub(crate) const SUPERVISORS: [&str; 5] = ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
+
+/// What to do with the services of a repository.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Run the supervisors and the loops that have an agent as services, now and after each boot; again after loop add
+    Enable {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: Services,
+        /// Write the files, start nothing
+        #[arg(long)]
+        no_start: bool,
+    },
+    /// Stop them and let them be services no longer; the data stays
+    Disable {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: Services,
+    },
+}
+
+/// Which services are meant.
+#[derive(Debug, Clone, Args)]
+pub struct Services {
+    /// Services of the machine instead of your own; for root
+    #[arg(long)]
+    pub system: bool,
+    /// What they are called: coding-loops@NAME.target [default: the name of the repository's folder]
+    #[arg(long)]
+    pub name: Option<ServiceName>,
+}
+
+/// What a repository's services are called: a part of the names of units, kept clear of what means something there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceName(String);
+
+impl std::str::FromStr for ServiceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if starts && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a name is 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit".to_owned())
+        }
+    }
+}
+
+impl ServiceName {
+    /// The folder's name with what no unit's name may hold replaced.
+    fn of_folder(folder: &Path) -> Outcome<Self> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let kept: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).take(64).collect();
+        kept.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())
+            .parse()
+            .map_err(|_| Failure::usage(format!("no name can be made of {}; give one with --name", folder.display())))
+    }
+
+    fn target(&self) -> String {
+        format!("coding-loops@{}.target", self.0)
+    }
+
+    fn supervisor(&self, unit: &str) -> String {
+        format!("coding-loops-{unit}@{}.service", self.0)
+    }
+
+    fn of_loop(&self, id: &LoopId) -> String {
+        format!("coding-loops-loop@{}:{id}.service", self.0)
+    }
+}
+
+/// One service manager, and where its units of the administrator stand.
+struct Manager {
+    system: bool,
+    folder: PathBuf,
+}
+
+impl Manager {
+    fn new(system: bool) -> Outcome<Self> {
+        let folder = if system {
+            if !rustix::process::geteuid().is_root() {
+                return Err(Failure::No("--system is for root; without it the services are your own".to_owned()));
+            }
+            PathBuf::from("/etc/systemd/system")
+        } else {
+            let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+            let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+            config.ok_or_else(|| Failure::No("HOME is not set; say whose services are meant".to_owned()))?.join("systemd/user")
+        };
+        Ok(Self { system, folder })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("systemctl");
+        command.args((!self.system).then_some("--user")).arg("--no-pager").stdin(Stdio::null());
+        command
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Outcome {
+        let shown = format!("systemctl {}{}", if self.system { "" } else { "--user " }, arguments.join(" "));
+        let output = self.command().args(arguments).output().map_err(|error| {
+            Failure::No(format!("systemctl cannot be run: {error}; without systemd run scripts/launch.sh instead"))
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().lines().next().unwrap_or("it does not say why").to_owned();
+        Err(Failure::No(format!("{shown}: {}; look closer with systemctl status and journalctl", crate::output::safe(&said))))
+    }
+
+    /// Where the drop-ins of a unit stand.
+    fn drop_ins(&self, unit: &str) -> PathBuf {
+        self.folder.join(format!("{unit}.d"))
+    }
+
+    /// The units of loops that have a drop-in of ours.
+    fn loops(&self, name: &ServiceName) -> Vec<String> {
+        let prefix = format!("coding-loops-loop@{}:", name.0);
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let ours = names.filter(|unit| self.folder.join(unit).join(drop_in::FILE).is_file());
+        let mut units: Vec<String> = ours
+            .filter(|unit| unit.starts_with(&prefix))
+            .filter_map(|unit| Some(unit.strip_suffix(".d")?.to_owned()))
+            .collect();
+        units.sort();
+        units
+    }
+}
+
+/// `loopctl service …`
+///
+/// # Errors
+/// Exit 1 without systemd, without the installed units, or where the name is another repository's; 3 without a database.
+pub fn run(cx: &Context, command: ServiceCommand) -> Outcome {
+    match command {
+        ServiceCommand::Enable { which, no_start } => enable(cx, &which, !no_start),
+        ServiceCommand::Disable { which } => disable(cx, &which),
+    }
+}
+
+fn name_of(which: &Services, config: &Config) -> Outcome<ServiceName> {
+    match &which.name {
+        Some(name) => Ok(name.clone()),
+        None => ServiceName::of_folder(&config.repository_path().canonicalize().unwrap_or_else(|_| config.repository_path())),
+    }
+}
+
+fn io(what: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let context = format!("cannot write {}", what.display());
+    move |source| coord_db::Error::Io { context, source }.into()
+}
+
+fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
+    if cx.global.config.is_some() {
+        return Err(Failure::usage("services read the config.toml beside the database; put the settings there"));
+    }
+    let (db, config) = cx.open_with_config()?;
+    let manager = Manager::new(which.system)?;
+    let name = name_of(which, &config)?;
+    let place = place(cx, &config, which.system)?;
+    free(&manager, &name, &place)?;
+    let rows = db.read(|tx| tx.loops())?;
+    let driven = |id: &LoopId| !config.agent_of(id).command.is_empty();
+    let (with, by_hand): (Vec<&LoopId>, Vec<&LoopId>) = rows.iter().map(|row| &row.id).partition(|id| driven(id));
+
+    for unit in SUPERVISORS {
+        let text = place.supervisor(unit, config.notify.command.is_empty());
+        write(&manager.drop_ins(&name.supervisor(unit)), &text)?;
+    }
+    let mut units = Vec::new();
+    for id in with {
+        let unit = name.of_loop(id);
+        write(&manager.drop_ins(&unit), &place.of_loop(&name.target(), id))?;
+        units.push(unit);
+    }
+    for gone in manager.loops(&name).iter().filter(|unit| !units.contains(unit)) {
+        if start {
+            manager.ask(&["stop", gone])?;
+        }
+        forget(&manager.drop_ins(gone));
+    }
+    write(&manager.drop_ins(&name.target()), &drop_in::target(&units))?;
+    let target = name.target();
+    if start {
+        manager.ask(&["daemon-reload"])?;
+        manager.ask(&["enable", "--now", &target])?;
+    }
+    for id in &by_hand {
+        eprintln!("loop {id} has no agent; it is driven by hand (loopctl next --loop {id})");
+    }
+    let user = if which.system { "" } else { "--user " };
+    let mut text = format!("{target} {}", if start { "runs, also after the next boot" } else { "is written" });
+    text.push_str(&format!("\nnext:\n  systemctl {user}status 'coding-loops*@{}*'\n  loopctl status", name.0));
+    if !which.system {
+        text.push_str("\n  loginctl enable-linger    (without it your services run only while you are logged in)");
+    }
+    let document = json!({ "target": target, "loops": units, "by_hand": by_hand, "started": start });
+    match (cx.out.json, cx.out.quiet) {
+        (true, _) => cx.out.document(&document),
+        (false, true) => Ok(()),
+        (false, false) => cx.out.text(&format!("{text}\n")),
+    }
+}
+
+fn disable(cx: &Context, which: &Services) -> Outcome {
+    let manager = Manager::new(which.system)?;
+    let name = name_of(which, &cx.config()?)?;
+    let target = name.target();
+    let mut units: Vec<String> = SUPERVISORS.iter().map(|unit| name.supervisor(unit)).collect();
+    units.extend(manager.loops(&name));
+    if !manager.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE).is_file() {
+        return Err(Failure::No(format!("there are no services called {target}; name them with --name")));
+    }
+    manager.ask(&["disable", &target])?;
+    // Stopping the target alone would not wait for its services.
+    let stopped: Vec<&str> = ["stop", &target].into_iter().chain(units.iter().map(String::as_str)).collect();
+    manager.ask(&stopped)?;
+    for unit in units.iter().chain([&target]) {
+        forget(&manager.drop_ins(unit));
+    }
+    manager.ask(&["daemon-reload"])?;
+    cx.out.done(&json!({ "target": target, "stopped": units }), &format!("{target} is stopped and gone; the data stays"))
+}
+
+/// What the drop-ins say, from the settings and the owner of the database.
+fn place(cx: &Context, config: &Config, system: bool) -> Outcome<Place> {
+    let absolute =
+        |path: &Path| path.canonicalize().map_err(|error| Failure::No(format!("{} cannot be used: {error}", path.display())));
+    let database = absolute(&cx.path)?;
+    let folder = database.parent().map(Path::to_owned).unwrap_or_default();
+    let repository = absolute(&config.repository_path())?;
+    let owner = std::fs::metadata(&database).map(|meta| meta.uid()).unwrap_or_default();
+    let user = nix::unistd::User::from_uid(owner.into()).ok().flatten();
+    let user = user.ok_or_else(|| Failure::No(format!("{} belongs to nobody who has a name here", database.display())))?;
+    if !system && owner != rustix::process::geteuid().as_raw() {
+        return Err(Failure::No(format!("{} belongs to {}; only {} can run it", database.display(), user.name, user.name)));
+    }
+    let programs = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned)).unwrap_or_default();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let place = Place { database, folder, repository, user: user.name, home: user.dir, programs, path, system };
+    place.check().map_err(Failure::No)?;
+    Ok(place)
+}
+
+/// A name is free, or this database's already.
+fn free(manager: &Manager, name: &ServiceName, place: &Place) -> Outcome {
+    let file = manager.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE);
+    let Ok(text) = std::fs::read_to_string(file) else { return Ok(()) };
+    if text.lines().any(|line| line == place.database_line()) {
+        return Ok(());
+    }
+    Err(Failure::No(format!("{} are another repository's services; choose another name with --name", name.target())))
+}
+
+/// Whole or not at all: a manager may read it at any moment.
+fn write(folder: &Path, text: &str) -> Outcome {
+    let file = folder.join(drop_in::FILE);
+    std::fs::create_dir_all(folder).map_err(io(folder))?;
+    let fresh = folder.join(format!(".{}", drop_in::FILE));
+    std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &file)).map_err(io(&file))
+}
+
+/// Our drop-in, and the folder if nothing else is in it: others' drop-ins stay.
+fn forget(folder: &Path) {
+    let _ = std::fs::remove_file(folder.join(drop_in::FILE));
+    let _ = std::fs::remove_dir(folder);
+}

@@ -1,0 +1,184 @@
+//! The text of the drop-ins.
+
+use std::path::{Path, PathBuf};
+
+use coord_db::LoopId;
+
+/// The file's name in the folder of a unit's drop-ins.
+pub(super) const FILE: &str = "50-repository.conf";
+
+const HEAD: &str =
+    "# Written by loopctl service enable, which overwrites it; what is yours goes into another file (systemctl edit).\n";
+
+/// What differs from one repository to the next.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) database: PathBuf,
+    /// The database's.
+    pub(super) folder: PathBuf,
+    pub(super) repository: PathBuf,
+    pub(super) user: String,
+    pub(super) home: PathBuf,
+    /// Where the programs are.
+    pub(super) programs: PathBuf,
+    /// The PATH that commands are found on.
+    pub(super) path: String,
+    /// For the machine's manager.
+    pub(super) system: bool,
+}
+
+/// In double quotes, so that neither systemd's specifiers nor its escapes mean anything in it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+}
+
+fn path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+impl Place {
+    /// Refuses what cannot be said in a unit.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let paths = [&self.database, &self.folder, &self.repository, &self.home, &self.programs];
+        for path in paths {
+            let Some(text) = path.to_str() else {
+                return Err(format!("{} is not UTF-8; systemd cannot be told of it", path.display()));
+            };
+            if text.contains(':') || text.chars().any(char::is_control) || text != text.trim() {
+                return Err(format!(
+                    "{text:?} holds what cannot be said in a unit (a colon, a control character, outer blanks)"
+                ));
+            }
+        }
+        if self.path.chars().any(char::is_control) {
+            return Err("PATH holds control characters".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The line by which a repository's drop-ins are known.
+    pub(super) fn database_line(&self) -> String {
+        format!("Environment={}", quoted(&format!("CODING_LOOPS_DB={}", self.database.display())))
+    }
+
+    fn common(&self) -> String {
+        let mut text = format!("{HEAD}[Unit]\nRequiresMountsFor={}\n", path(&self.folder));
+        text.push_str(&format!("\n[Service]\n{}\n", self.database_line()));
+        // Not quoted there.
+        text.push_str(&format!("WorkingDirectory={}\n", self.folder.to_string_lossy().replace('%', "%%")));
+        if self.system {
+            text.push_str(&format!("User={}\n", self.user));
+        }
+        text
+    }
+
+    /// The drop-in of a supervisor; `quiet` if there is no notify.command.
+    pub(super) fn supervisor(&self, unit: &str, quiet: bool) -> String {
+        let mut text = self.common();
+        match unit {
+            "regression-checker" => text.push_str(&self.runs_commands()),
+            // It sees other processes, so it has no namespaces of its own, and a user's manager has no other means.
+            "heartbeat" if !self.system => {}
+            "monitor" => text.push_str(&self.reads_worktrees()),
+            "pm-agent" if !quiet => text.push_str(&self.notifies()),
+            _ => text.push_str(&self.sees_the_folder()),
+        }
+        text
+    }
+
+    fn sees_the_folder(&self) -> String {
+        format!("BindReadOnlyPaths={}\nBindPaths={}\n", path(&self.programs), path(&self.folder))
+    }
+
+    fn reads_worktrees(&self) -> String {
+        // Git goes by the user's settings too: what it ignores, which folders it trusts.
+        let git = [self.home.join(".gitconfig"), self.home.join(".config/git")];
+        let git: Vec<String> = git.iter().map(|file| quoted(&format!("-{}", file.display()))).collect();
+        format!(
+            "Environment={}\nBindReadOnlyPaths={} {}\n{}",
+            quoted(&format!("HOME={}", self.home.display())),
+            path(&self.repository),
+            git.join(" "),
+            self.sees_the_folder()
+        )
+    }
+
+    fn runs_commands(&self) -> String {
+        let mut text = format!("Environment={}\n", quoted(&format!("PATH={}", self.path)));
+        if self.system {
+            let paths = [&self.folder, &self.repository, &self.home].map(|folder| path(folder)).join(" ");
+            text.push_str(&format!("ReadWritePaths={paths}\n"));
+        }
+        text
+    }
+
+    /// The human's own command needs what it needs: their files, their session, the network.
+    fn notifies(&self) -> String {
+        let mut text = "# For notify.command.\n".to_owned();
+        for reset in
+            ["TemporaryFileSystem", "BindReadOnlyPaths", "IPAddressDeny", "RestrictAddressFamilies", "SystemCallFilter"]
+        {
+            text.push_str(&format!("{reset}=\n"));
+        }
+        for open in ["ProtectHome", "PrivateNetwork", "MemoryDenyWriteExecute"] {
+            text.push_str(&format!("{open}=no\n"));
+        }
+        text + &self.runs_commands()
+    }
+
+    /// The drop-in of a loop.
+    pub(super) fn of_loop(&self, target: &str, id: &LoopId) -> String {
+        let common = self.common().replacen("[Unit]\n", &format!("[Unit]\nPartOf={target}\n"), 1);
+        format!("{common}Environment={}\n{}", quoted(&format!("CODING_LOOPS_LOOP={id}")), self.runs_commands())
+    }
+}
+
+/// The target's, which wants the loops as well.
+pub(super) fn target(loops: &[String]) -> String {
+    let wants: String = loops.iter().map(|unit| format!("Wants={unit}\n")).collect();
+    format!("{HEAD}[Unit]\n{wants}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        let folder = PathBuf::from("/home/me/50% \"off\"/coding-loops");
+        Place {
+            database: folder.join("coordination.db"),
+            repository: folder.parent().unwrap().to_owned(),
+            folder,
+            user: "me".to_owned(),
+            home: "/home/me".into(),
+            programs: "/usr/local/bin".into(),
+            path: "/usr/bin:/bin".to_owned(),
+            system: true,
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_path_means_anything_to_systemd() {
+        let text = place().supervisor("heartbeat", true);
+        assert!(text.contains("BindPaths=\"/home/me/50%% \\\"off\\\"/coding-loops\"\n"), "{text}");
+        assert!(text.contains("WorkingDirectory=/home/me/50%% \"off\"/coding-loops\n"), "{text}");
+        for bad in ["/home/me/a\nExecStart=/bin/sh", "/home/a:b", "/home/me/blank "] {
+            let mut place = place();
+            place.repository = bad.into();
+            assert!(place.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_loop_belongs_to_its_target() {
+        let text = place().of_loop("coding-loops@shop.target", &"backend".parse().unwrap());
+        assert!(text.contains("[Unit]\nPartOf=coding-loops@shop.target\n"), "{text}");
+        assert!(text.contains("Environment=\"CODING_LOOPS_LOOP=backend\"\n"), "{text}");
+    }
+
+    #[test]
+    fn only_with_a_notify_command_pm_gets_more_than_its_folder() {
+        assert!(!place().supervisor("pm-agent", true).contains("PrivateNetwork"));
+        assert!(place().supervisor("pm-agent", false).contains("PrivateNetwork=no"));
+    }
+}
