@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0008_journal.sql"),
     include_str!("../../../schema/migrations/0009_failures_and_clocks.sql"),
     include_str!("../../../schema/migrations/0010_foreign_hands.sql"),
+    include_str!("../../../schema/migrations/0013_ledger.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

@@ -91,7 +91,7 @@ pub async fn run_check(
     })
 }
 
-fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> CheckVerdict {
+pub(crate) fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> CheckVerdict {
     let name = &spec.name;
     match &outcome.end {
         End::Exited(0) => CheckVerdict::Pass,
