@@ -248,13 +248,13 @@ impl Search {
         if bad == 0 {
             return Ok(Confirmed::Yes);
         }
-        if at == 0 && bad == again.len() {
-            let why = "it fails now also at the last commit at which it had passed".to_owned();
-            return Ok(Confirmed::No(Found::Unknown { why, suspects: Vec::new() }));
-        }
         let end = self.try_all("end", vec![self.bad.clone(); self.retries + 1]).await?;
         if end.iter().any(|(_, verdict)| *verdict == Verdict::Good) {
             return Ok(Confirmed::No(Found::Flaky { why: format!("it fails and passes in turn at {before}") }));
+        }
+        if at == 0 && bad == again.len() {
+            let why = "it fails now also at the last commit at which it had passed".to_owned();
+            return Ok(Confirmed::No(Found::Unknown { why, suspects: Vec::new() }));
         }
         if at == 0 {
             let why = "it fails and passes in turn at the last commit at which it had passed".to_owned();
