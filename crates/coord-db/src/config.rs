@@ -247,6 +247,8 @@ section! {
         parallel: usize = 0,
         /// How low its share of the machine is.
         nice: i32 = 10,
+        /// So much of the machine's cores goes to the tests that a change does not seem to touch, once a check fails.
+        share_percent: i64 = 50,
     }
 }
 
@@ -363,6 +365,7 @@ impl Config {
         positive("retention", "delivery_days", self.retention.delivery_days)?;
         positive("heartbeat", "beat_seconds", signed(self.heartbeat.beat_seconds))?;
         positive("regression", "interval_seconds", signed(self.regression.interval_seconds))?;
+        positive("regression", "share_percent", self.regression.share_percent)?;
         if self.heartbeat.degraded_seconds <= signed(self.heartbeat.beat_seconds) {
             return Err((
                 at("heartbeat", "degraded_seconds"),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::decide::{Action, UNCHECKED};
-use crate::notes::{BISECT, CHECK_HEAD, Found};
+use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD, Found};
 use crate::{BisectNotes, ID, record};
 
 pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
@@ -14,6 +14,10 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
             tracing::info!(check = steps.check, commit = steps.commit, reason, "running a check");
             let cause = what_moved_to(tx, &steps.commit)?;
             begin(tx, CHECK_HEAD, steps, cause.as_ref())?;
+        }
+        Action::AskTests { steps } => {
+            tracing::info!(check = steps.check, commit = steps.commit, "asking a check that fails about more tests");
+            begin(tx, ASK_TESTS, steps, None)?;
         }
         Action::Bisect { steps } => {
             tracing::info!(regression = steps.regression, round = steps.round, "looking for the first bad commit");

@@ -22,6 +22,11 @@ pub enum Action {
         /// Why.
         reason: &'static str,
     },
+    /// Write down the intent to ask a check that fails at the head about more tests.
+    AskTests {
+        /// What exactly.
+        steps: HeadCheck,
+    },
     /// Write down the intent to run a round of a bisection.
     Bisect {
         /// What exactly.
@@ -130,6 +135,9 @@ fn due_check(config: &Config, at: &RegressionSnapshot, head: &str, plan: &mut Pl
         let Some(run) = at.runs.get(&check.name) else {
             return Some(Action::CheckHead { steps, reason: "the check has not been run at this commit" });
         };
+        if run.outcome == RunOutcome::Fail && at.unasked.contains(&check.name) {
+            return Some(Action::AskTests { steps });
+        }
         let open = at.open.iter().any(|row| row.check == check.name && !is_suspicion(row));
         if run.outcome == RunOutcome::Pass && !open {
             continue;

@@ -12,6 +12,7 @@ mod perform;
 mod record;
 pub mod snapshot;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub use notes::{BisectNotes, BisectRound, Checked, Found, HeadCheck, Outcome, Ro
 pub use observe::Observation;
 pub use snapshot::{OpenRegression, RegressionSnapshot, RunAtHead};
 
+use perform::Trees;
+
 /// Its id.
 pub(crate) const ID: &str = "regression-checker";
 
@@ -34,7 +37,9 @@ pub struct RegressionChecker {
     database: PathBuf,
     eyes: observe::Eyes,
     /// Effects share worktrees, so one is performed at a time, also when the journal has several open.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<Trees>>,
+    /// The worktrees that only a search needs may be there.
+    untidy: Cell<bool>,
 }
 
 impl Supervisor for RegressionChecker {
@@ -47,11 +52,12 @@ impl Supervisor for RegressionChecker {
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, database: &Path) -> Self {
-        Self { config, database: database.to_owned(), eyes: observe::Eyes::default(), turn: Arc::default() }
+        Self { config, database: database.to_owned(), eyes: observe::Eyes::default(), turn: Arc::default(), untidy: Cell::new(true) }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
         self.config = config;
+        self.turn = Arc::default();
         self.eyes = observe::Eyes::default();
     }
 
@@ -71,7 +77,18 @@ impl Supervisor for RegressionChecker {
         apply::apply(tx, action)
     }
 
+    fn upkeep(&mut self, _db: &Database) -> Result<bool> {
+        if self.untidy.get()
+            && let Ok(mut trees) = self.turn.try_lock()
+        {
+            self.untidy.set(false);
+            perform::remove_spare_worktrees(&self.config, &self.database, &mut trees);
+        }
+        Ok(false)
+    }
+
     fn perform(&self, entry: JournalEntry) -> LocalFuture<Outcome> {
+        self.untidy.set(true);
         perform::perform(Arc::clone(&self.config), self.database.clone(), Arc::clone(&self.turn), entry)
     }
 

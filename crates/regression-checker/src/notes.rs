@@ -8,10 +8,12 @@ use work_tree::bisect::Verdict;
 
 /// The operation that runs one check at the head of the integration branch.
 pub const CHECK_HEAD: &str = "check_head";
-/// The operation that runs one round of a bisection.
+/// The operation that asks a check that failed at the head about single tests.
+pub const ASK_TESTS: &str = "ask_tests";
+/// The operation that runs one round of a bisection, or more while they are short.
 pub const BISECT: &str = "bisect";
 
-/// The steps of [`CHECK_HEAD`].
+/// The steps of [`CHECK_HEAD`] and [`ASK_TESTS`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadCheck {
     /// The check's name.
@@ -111,8 +113,10 @@ pub struct Checked {
 pub struct TestVerdict {
     /// The test.
     pub test: TestId,
-    /// Whether it fails.
-    pub fails: bool,
+    /// Whether it passes: each time, never, or at times. An error if that cannot be told at this commit.
+    pub outcome: RunOutcome,
+    /// How often the check was run for it.
+    pub runs: i64,
     /// Its newest baseline, if that is a commit before this one that leads to it, or else the next newest that is. None also
     /// if it has passed at this very commit.
     pub last_good: Option<String>,
@@ -124,10 +128,12 @@ pub struct TestVerdict {
     pub output_tail: String,
 }
 
-/// What a round of a bisection showed.
+/// What a round of a bisection showed, or several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// What was tried in it.
+    /// How many.
+    pub rounds: u32,
+    /// What was tried in them.
     pub tried: Vec<Tried>,
     /// How often the check was run.
     pub runs: u32,
@@ -146,6 +152,11 @@ pub enum Found {
         blamed_loop: Option<LoopId>,
         /// Of its trailer `Test`.
         blamed_test: Option<TestId>,
+    },
+    /// It fails and passes in turn at one commit.
+    Flaky {
+        /// What showed it, in words.
+        why: String,
     },
     /// It cannot be told.
     Unknown {

@@ -3,6 +3,7 @@
 //! What a run showed is kept with the journal entry as soon as it is known, so that an entry that is performed again after
 //! a kill goes on where it was. The commands come from the config; the database only names them.
 
+mod ask;
 mod bisect;
 mod head;
 
@@ -19,15 +20,18 @@ use coord_db::{BaselineTest, ComponentId, Config, Database, JournalEntry, LoopId
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use supervisor::LocalFuture;
-use work_tree::check::{CheckSpec, CheckVerdict, run_check};
+use work_tree::check::{CheckSpec, CheckVerdict};
 use work_tree::keeper::KeeperId;
-use work_tree::{CommitHash, Repository, WorkTree};
+use work_tree::{CommitHash, Repository, TrialTree};
 
-use crate::notes::{BISECT, CHECK_HEAD};
+use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, baseline_check};
 
 /// Why something could not be performed, in words.
 type Why = String;
+
+/// Worktrees by their numbers, open for the next commit.
+pub(crate) type Trees = BTreeMap<usize, TrialTree>;
 
 /// The key of the steps under which runs are kept while an entry is open.
 const PROGRESS: &str = "progress";
@@ -77,25 +81,35 @@ pub(crate) fn without_progress(steps: &Value) -> Value {
 pub(crate) fn perform(
     config: Arc<Config>,
     database: PathBuf,
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<Trees>>,
     entry: JournalEntry,
 ) -> LocalFuture<Outcome> {
     Box::pin(async move {
-        let _turn = turn.lock().await;
-        carry_out(config, database, &entry).await.unwrap_or_else(Outcome::Failed)
+        let mut trees = turn.lock().await;
+        carry_out(config, database, &mut trees, &entry).await.unwrap_or_else(Outcome::Failed)
     })
 }
 
-async fn carry_out(config: Arc<Config>, database: PathBuf, entry: &JournalEntry) -> Result<Outcome, Why> {
+async fn carry_out(
+    config: Arc<Config>,
+    database: PathBuf,
+    trees: &mut Trees,
+    entry: &JournalEntry,
+) -> Result<Outcome, Why> {
     let path = config.repository_path();
     let repository = blocking(move || Repository::open(&path)).await?.map_err(said)?;
     let runner = Rc::new(Runner::new(config, &database, repository, entry)?);
+    runner.trees.replace(std::mem::take(trees));
     runner.end_leftovers().await;
     let steps = without_progress(&entry.steps.intent);
     let outcome = match entry.operation.as_str() {
         CHECK_HEAD => {
             let steps = HeadCheck::deserialize(&steps).map_err(said)?;
             head::check(&runner, &steps).await.map(Outcome::Checked)
+        }
+        ASK_TESTS => {
+            let steps = HeadCheck::deserialize(&steps).map_err(said)?;
+            head::ask(&runner, &steps).await.map(Outcome::Checked)
         }
         BISECT => {
             let steps = BisectRound::deserialize(&steps).map_err(said)?;
@@ -104,7 +118,34 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, entry: &JournalEntry)
         other => Err(format!("{other:?} is no operation of {ID}")),
     };
     runner.write(|tx, id| tx.set_child(id, None));
+    *trees = runner.trees.take();
     outcome
+}
+
+/// The folder of the worktrees.
+fn folder_of(database: &Path) -> PathBuf {
+    database.parent().unwrap_or(Path::new("/")).join("worktrees")
+}
+
+/// Removes the worktrees that only a search needs.
+pub(crate) fn remove_spare_worktrees(config: &Config, database: &Path, trees: &mut Trees) {
+    trees.retain(|slot, _| *slot == 0);
+    let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+    let folder = folder_of(&database);
+    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let spare = |name: &OsString| {
+        let number = name.to_str().and_then(|name| name.strip_prefix(".regression-"));
+        number.and_then(|number| number.parse::<usize>().ok()).is_some_and(|slot| slot > 0)
+    };
+    let spare: Vec<PathBuf> = names.filter(spare).map(|name| folder.join(name)).collect();
+    if spare.is_empty() {
+        return;
+    }
+    let removed = Repository::open(&config.repository_path())
+        .and_then(|repository| spare.iter().try_for_each(|path| repository.remove_worktree(path, &folder)));
+    if let Err(error) = removed {
+        tracing::warn!(error = said(error), "cannot remove a worktree that is not needed any more");
+    }
 }
 
 /// An error with its causes.
@@ -134,6 +175,7 @@ struct Runner {
     /// The folder of the worktrees.
     folder: PathBuf,
     repository: Repository,
+    trees: RefCell<Trees>,
     id: ComponentId,
     entry: String,
     steps: Value,
@@ -146,7 +188,7 @@ impl Runner {
     fn new(config: Arc<Config>, database: &Path, repository: Repository, entry: &JournalEntry) -> Result<Self, Why> {
         let db = Database::open(database, &config.open_options()).map_err(said)?;
         let database = db.path().map_or_else(|| database.to_owned(), Path::to_owned);
-        let folder = database.parent().unwrap_or(Path::new("/")).join("worktrees");
+        let folder = folder_of(&database);
         let progress = entry.steps.intent.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
         Ok(Self {
             config,
@@ -154,6 +196,7 @@ impl Runner {
             database,
             folder,
             repository,
+            trees: RefCell::default(),
             id: ID.parse().map_err(said)?,
             entry: entry.id.clone(),
             steps: without_progress(&entry.steps.intent),
@@ -214,28 +257,11 @@ impl Runner {
         self.folder.join(format!(".regression-{slot}"))
     }
 
-    /// The worktree of this number, brought to a commit.
-    async fn worktree(&self, slot: usize, commit: &CommitHash) -> Result<WorkTree, Why> {
-        let (repository, path, commit) = (self.repository.clone(), self.worktree_path(slot), commit.clone());
-        blocking(move || repository.add_detached_worktree(&path, &commit)).await?.map_err(said)
-    }
-
-    /// Removes the worktrees that only a bisection needs.
-    async fn remove_spare_worktrees(&self) {
-        let names = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let spare: Vec<PathBuf> = names
-            .filter(|name| {
-                let number = name.to_str().and_then(|name| name.strip_prefix(".regression-"));
-                number.and_then(|number| number.parse::<usize>().ok()).is_some_and(|slot| slot > 0)
-            })
-            .map(|name| self.folder.join(name))
-            .collect();
-        for path in spare {
-            let (repository, folder) = (self.repository.clone(), self.folder.clone());
-            let removed = blocking(move || repository.remove_worktree(&path, &folder)).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!(error = said(error), "cannot remove a worktree that is not needed any more");
-            }
+    /// How many checks may run at once.
+    fn parallel(&self) -> usize {
+        match self.config.regression.parallel {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            set => set,
         }
     }
 
@@ -256,7 +282,6 @@ impl Runner {
         if let Some(note) = self.progress.borrow().runs.get(&key) {
             return Ok(note.clone());
         }
-        let worktree = self.worktree(run.slot, run.commit).await?;
         let limit = run.check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds);
         let spec = CheckSpec {
             name: run.check.name.clone(),
@@ -269,12 +294,15 @@ impl Runner {
         };
         let keeper = Cell::new(None);
         let (_never, mut cancelled) = tokio::sync::watch::channel(false);
-        let ran = run_check(&spec, &worktree, &mut cancelled, |id| {
+        let tree = self.trees.borrow_mut().remove(&run.slot);
+        let mut tree = tree.unwrap_or_else(|| TrialTree::new(self.repository.clone(), self.worktree_path(run.slot)));
+        let on_keeper = |id| {
             keeper.set(Some(id));
             self.progress.borrow_mut().keepers.push(id);
             self.keep_progress(Some(id));
-        })
-        .await;
+        };
+        let ran = tree.run_check(&spec, run.commit, &mut cancelled, on_keeper).await;
+        self.trees.borrow_mut().insert(run.slot, tree);
         if let Some(ended) = keeper.get() {
             self.progress.borrow_mut().keepers.retain(|id| *id != ended);
         }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::decide::{CHECK_ERROR, CHECK_FAILS, FLAKY, MOST_FAILURES, about_check, about_test};
-use crate::notes::{BISECT, CHECK_HEAD};
+use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
 use crate::perform::without_progress;
 use crate::{
     BisectNotes, BisectRound, Checked, Found, HeadCheck, ID, Outcome, TestVerdict, applies, baseline_check, baseline_checks,
@@ -33,7 +33,7 @@ pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, ou
         tracing::warn!(operation = entry.operation, why, "an operation could not be carried out");
     }
     match entry.operation.as_str() {
-        CHECK_HEAD => {
+        CHECK_HEAD | ASK_TESTS => {
             let Ok(steps) = HeadCheck::deserialize(&steps) else { return Ok(()) };
             let failed;
             let checked = match outcome {
@@ -52,7 +52,8 @@ pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, ou
             };
             // Its check may have left the config meanwhile.
             let Some(check) = baseline_check(config, &steps.check) else { return Ok(()) };
-            HeadRecord::load(config, tx, check, &steps)?.checked(checked)
+            let more = entry.operation == ASK_TESTS && checked.outcome == RunOutcome::Fail;
+            HeadRecord::load(config, tx, check, &steps)?.checked(checked, more)
         }
         BISECT => match BisectRound::deserialize(&steps) {
             Ok(steps) => round(tx, &steps, outcome),
@@ -93,8 +94,12 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         })
     }
 
-    fn checked(mut self, checked: &Checked) -> Result<()> {
+    /// `more`: only single tests were asked about, and nothing came up about the check itself.
+    fn checked(mut self, checked: &Checked, more: bool) -> Result<()> {
         let (tx, name) = (self.tx, self.check.name.as_str());
+        if more {
+            return checked.tests.iter().try_for_each(|verdict| self.judged(verdict));
+        }
         tx.record_check_run(name, &self.steps.commit, checked.outcome, checked.runs, &checked.output_tail)?;
         tracing::info!(check = name, commit = self.steps.commit, outcome = %checked.outcome, "a check was run");
         if checked.outcome == RunOutcome::Error {
@@ -102,9 +107,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         } else {
             tx.close_alert(&about_check(CHECK_ERROR, name))?;
         }
-        for verdict in &checked.tests {
-            if verdict.fails { self.fails(verdict)? } else { self.passes(&verdict.test)? }
-        }
+        checked.tests.iter().try_for_each(|verdict| self.judged(verdict))?;
         match checked.outcome {
             RunOutcome::Pass => {
                 tx.close_alert(&about_check(FLAKY, name))?;
@@ -119,7 +122,9 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             }
             RunOutcome::Fail | RunOutcome::Error => {}
         }
-        if checked.outcome == RunOutcome::Fail && self.open.iter().all(|row| row.check_name != name) {
+        let failed = |verdict: &TestVerdict| matches!(verdict.outcome, RunOutcome::Fail | RunOutcome::Flaky);
+        let somebody = self.open.iter().any(|row| row.check_name == name) || checked.tests.iter().any(failed);
+        if checked.outcome == RunOutcome::Fail && !somebody {
             self.alert(CHECK_FAILS, Severity::Warning, checked, "but it fails for no single test that had passed")
         } else {
             tx.close_alert(&about_check(CHECK_FAILS, name)).map(drop)
@@ -139,6 +144,36 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             event_id: None,
         })?;
         Ok(())
+    }
+
+    /// What the check says of one test.
+    fn judged(&mut self, verdict: &TestVerdict) -> Result<()> {
+        let (name, commit) = (&self.check.name, &self.steps.commit);
+        self.tx.record_baseline_run(name, &verdict.test, commit, verdict.outcome, verdict.runs)?;
+        match verdict.outcome {
+            RunOutcome::Pass => self.passes(&verdict.test),
+            RunOutcome::Fail => self.fails(verdict),
+            RunOutcome::Flaky => self.flaky(verdict),
+            RunOutcome::Error => Ok(()),
+        }
+    }
+
+    /// A test fails and passes in turn. Where its failure was thought to be for good but nobody is blamed yet, that is over.
+    fn flaky(&mut self, verdict: &TestVerdict) -> Result<()> {
+        let (tx, name, commit) = (self.tx, &self.check.name, &self.steps.commit);
+        let known = self.open.iter().position(|row| row.test_id == verdict.test && row.check_name == *name);
+        tracing::info!(test = %verdict.test, check = name, commit, "a test is flaky");
+        match known {
+            Some(at) if self.open[at].first_bad_commit.is_none() && self.open[at].event_id.is_none() => {
+                let row = self.open.remove(at);
+                tx.update_regression(&Regression { status: RegressionStatus::Flaky, ..row })
+            }
+            Some(_) => Ok(()),
+            None => {
+                let last_good = verdict.last_good.as_ref().unwrap_or(&verdict.newest_baseline);
+                tx.note_flaky(&verdict.test, name, last_good, commit, &verdict.output_tail)
+            }
+        }
     }
 
     /// A test that passed once fails: a suspicion, unless it is one already.
@@ -224,7 +259,7 @@ fn round(tx: &WriteTx<'_>, steps: &BisectRound, outcome: &Outcome) -> Result<()>
     notes.at = Some(tx.now());
     let why = match outcome {
         Outcome::Round(round) if round.found.is_some() || !round.tried.is_empty() => {
-            notes.rounds += 1;
+            notes.rounds += round.rounds;
             notes.runs += round.runs;
             notes.failures = 0;
             notes.tried.extend(round.tried.iter().cloned());
@@ -266,6 +301,13 @@ pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNot
                 row.first_bad_commit = Some(commit.to_string());
             }
             notes.suspects = vec![commit.to_string()];
+        }
+        Found::Flaky { why } => {
+            row.status = RegressionStatus::Flaky;
+            notes.ended = Some(why.clone());
+            row.bisect = Some(notes.to_value());
+            tracing::info!(test = %row.test_id, check = row.check_name, why, "a test is flaky");
+            return tx.update_regression(&row);
         }
         Found::Unknown { why, suspects } => {
             row.status = RegressionStatus::Unknown;

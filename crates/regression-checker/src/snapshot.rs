@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coord_db::config::CheckConfig;
 use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
 
 use crate::decide::UNCHECKED;
-use crate::{BisectNotes, ID, Observation, baseline_checks};
+use crate::{BisectNotes, ID, Observation, applies, baseline_checks};
 
 /// How a check fared at the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct RegressionSnapshot {
     pub in_use: BTreeSet<String>,
     /// How each check fared at the head, if it was run there.
     pub runs: BTreeMap<String, RunAtHead>,
+    /// The checks that failed at the head and have not been asked about all their tests there.
+    pub unasked: BTreeSet<String>,
     /// When any check was run last.
     pub last_check_at: Option<Timestamp>,
     /// Regressions that are not over, oldest first.
@@ -71,6 +74,7 @@ impl RegressionSnapshot {
             head: None,
             in_use: BTreeSet::new(),
             runs: BTreeMap::new(),
+            unasked: BTreeSet::new(),
             last_check_at: None,
             open: Vec::new(),
             alerts: Vec::new(),
@@ -95,10 +99,13 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
         if let Some(head) = &observation.head
             && let Some(run) = tx.check_run(&check.name, head)?
         {
+            if run.outcome == RunOutcome::Fail && some_unasked(tx, check, head)? {
+                snapshot.unasked.insert(check.name.clone());
+            }
             snapshot.runs.insert(check.name.clone(), RunAtHead { outcome: run.outcome, ran_at: run.ran_at });
         }
     }
-    snapshot.last_check_at = tx.check_runs(1)?.first().map(|run| run.ran_at);
+    snapshot.last_check_at = tx.check_runs(1)?.first().map(|run| run.ran_at).max(tx.last_baseline_run()?);
     for row in tx.regressions(true)? {
         // Another tool's row about what cannot be a test is nobody's business here.
         if row.test_id.as_str().parse::<TestId>().is_err() {
@@ -126,6 +133,15 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
     snapshot.unchecked = unchecked(config, tx)?;
     snapshot.busy = !tx.open_journal(ID)?.is_empty();
     Ok(snapshot)
+}
+
+/// Whether a check that fails at the head has not been asked about some test that it covers.
+fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> Result<bool> {
+    let asked: BTreeSet<TestId> = tx.baseline_runs_at(&check.name, head)?.into_iter().map(|run| run.test_id).collect();
+    let mut tests = tx.baseline_tests()?.into_iter();
+    Ok(tests.any(|test| {
+        applies(check, &test.category) && !asked.contains(&test.test_id) && test.test_id.as_str().parse::<TestId>().is_ok()
+    }))
 }
 
 /// So many of the tests that are not re-run are named.

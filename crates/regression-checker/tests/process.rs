@@ -57,10 +57,11 @@ fn the_commit_in_the_middle_is_blamed_by_its_trailers() {
     world.forget_runs();
     world.once();
     assert_eq!((world.events("regression_detected").len(), world.runs().len()), (1, 0));
-    // Still broken at the same head: one run tells.
+    // Still broken at the same head: one run tells, and one for what is in doubt.
     world.let_interval_pass();
     world.once();
-    assert_eq!((world.events("regression_detected").len(), world.runs()), (1, vec![format!("suite {}", commits[7])]));
+    let again = [format!("suite {}", commits[7]), format!("t1 {}", commits[7])];
+    assert_eq!((world.events("regression_detected").len(), world.runs()), (1, again.to_vec()));
 }
 
 #[test]
@@ -82,9 +83,10 @@ fn one_new_commit_is_the_first_bad_without_a_search() {
     world.once();
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|t9"));
     let suite = format!("suite {bad}");
-    // Before somebody is blamed, the last good commit shows that it still is good.
+    // Before somebody is blamed, the last good commit shows that it still is good, each time.
     let good = git(&world.repository, &["rev-parse", &format!("{bad}^")]);
-    assert_eq!(world.runs(), [suite.clone(), suite.clone(), suite, format!("t1 {bad}"), format!("t1 {good}")]);
+    let (bad, good) = (format!("t1 {bad}"), format!("t1 {good}"));
+    assert_eq!(world.runs(), [&suite, &suite, &suite, &bad, &bad, &bad, &good, &good].map(String::clone));
 }
 
 #[test]
@@ -156,7 +158,9 @@ fn several_commits_at_once_take_fewer_rounds() {
     let mut rounds = Vec::new();
     for parallel in [1, 4] {
         let world = World::with_baseline();
-        world.configure(&format!("[regression]\nparallel = {parallel}"));
+        // It does not say what it has looked at.
+        let script = r#"echo "${TEST_ID:-suite}" >> "$RUNS"; test "$(cat state/t1)" = ok"#;
+        world.configure_with(&world.script(script), &format!("[regression]\nparallel = {parallel}"));
         let commits = world.history(24, 11);
         world.once();
         assert_eq!(world.sql("SELECT first_bad_commit FROM regressions"), commits[10]);
@@ -165,8 +169,8 @@ fn several_commits_at_once_take_fewer_rounds() {
             .split('|')
             .map(|number| number.parse().unwrap())
             .collect();
-        // Three runs of the whole and one for the test come before the search.
-        assert_eq!(i64::try_from(world.runs().len()).unwrap() - 4, told[1]);
+        // Three runs of the whole and three for the test come before the search.
+        assert_eq!(i64::try_from(world.runs().len()).unwrap() - 6, told[1]);
         rounds.push(told[0]);
     }
     assert!(rounds[0] >= 4, "{rounds:?}");
@@ -185,7 +189,7 @@ fn a_commit_that_breaks_two_tests_is_searched_for_once() {
     let bad = &commits[16];
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|t-17\nt2|regressed|{bad}|b|t-17"));
     assert_eq!(world.events("regression_detected").len(), 2);
-    assert_eq!(world.sql("SELECT json_extract(bisect, '$.runs') FROM regressions WHERE test_id = 't2'"), "2");
+    assert_eq!(world.sql("SELECT json_extract(bisect, '$.runs') FROM regressions WHERE test_id = 't2'"), "4");
 }
 
 #[test]
@@ -351,10 +355,10 @@ fn a_daemon_sees_the_branch_move_and_stops_when_told() {
 fn killed_in_the_middle_of_a_search_it_goes_on_and_says_it_once() {
     let world = World::with_baseline();
     let hold = world.path.with_file_name("hold");
-    // The fifth run for the test waits until it is let go.
+    // The second round waits until it is let go.
     let script = format!(
         r#"echo "${{TEST_ID:-suite}}" >> "$RUNS"
-        if [ "$(grep -c t1 "$RUNS")" -ge 3 ] && [ -e '{hold}' ]; then touch '{hold}.reached'; sleep 1000; fi
+        if [ "$(grep -c t1 "$RUNS")" -ge 5 ] && [ -e '{hold}' ]; then touch '{hold}.reached'; sleep 1000; fi
         test "$(cat state/t1)" = ok"#,
         hold = hold.display()
     );
@@ -364,7 +368,10 @@ fn killed_in_the_middle_of_a_search_it_goes_on_and_says_it_once() {
     let daemon = world.daemon();
     let reached = hold.with_file_name("hold.reached");
     world.until_true("the search is under way", || reached.exists());
-    world.until("SELECT json_extract(bisect, '$.rounds') FROM regressions", "1");
+    world.until(
+        "SELECT count(*) FROM transaction_log, json_tree(steps) WHERE status = 'in_progress' AND key LIKE 'try/%'",
+        "1",
+    );
     assert_eq!(world.sql("SELECT child_pid IS NULL FROM component_health"), "0");
     daemon.kill();
     std::fs::remove_file(&hold).unwrap();
@@ -372,8 +379,8 @@ fn killed_in_the_middle_of_a_search_it_goes_on_and_says_it_once() {
     world.once();
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{}|b|t-7", commits[6]));
     assert_eq!(world.events("regression_detected").len(), 1);
-    // Three of the whole, one for the test, four rounds, and the one that was killed.
-    assert_eq!(world.runs().len(), 9);
+    // Three of the whole, three for the test, four rounds, the one that was killed, and two to be sure.
+    assert_eq!(world.runs().len(), 13);
 }
 
 #[test]
@@ -422,8 +429,8 @@ fn killed_between_runs_it_does_not_repeat_them_and_leaves_nothing_running() {
     world.once();
     assert!(!std::path::Path::new(&runs).exists());
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|"));
-    // The first, the killed one, that one again, the third, one for the test, and one at the last good commit.
-    assert_eq!(world.runs().len(), 6);
+    // The first, the killed one, that one again, the third, three for the test, and two at the last good commit.
+    assert_eq!(world.runs().len(), 9);
     assert_eq!(world.sql("SELECT count(*) FROM transaction_log WHERE json_extract(steps, '$.progress') IS NOT NULL"), "0");
 }
 

@@ -2,7 +2,10 @@
 //! down and taken up again.
 //!
 //! The candidates count as one line of history, oldest first. Several commits can be tried at once: with `n` workers each
-//! round leaves about one part in `n + 1` of the range.
+//! round leaves about one part in `n + 1` of the range. Where some commits are likelier to be it than others, parts are
+//! equal in likelihood and not in length, so that good guesses save rounds and bad ones cost one at most.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +31,7 @@ pub enum Outcome {
     FirstBad(CommitHash),
     /// Skipped commits hide it: it is one of these, oldest first.
     Ambiguous(Vec<CommitHash>),
-    /// A good commit comes after a bad one, so the answers do not tell of one change that broke it.
+    /// The commit that was known to be bad is good, so nothing is left to look for.
     Inconsistent,
 }
 
@@ -36,6 +39,16 @@ pub enum Outcome {
 struct Candidate {
     commit: CommitHash,
     verdict: Option<Verdict>,
+    /// How likely it is to be the first bad one, against the others.
+    #[serde(default = "one")]
+    weight: u64,
+}
+
+/// The likelihood of all commits together, in parts.
+const WHOLE: u64 = 1 << 32;
+
+fn one() -> u64 {
+    1
 }
 
 /// A bisection in progress.
@@ -60,11 +73,25 @@ impl Bisect {
                 break;
             }
             if commit != good {
-                list.push(Candidate { commit, verdict: None });
+                list.push(Candidate { commit, verdict: None, weight: 1 });
             }
         }
-        list.push(Candidate { commit: bad, verdict: Some(Verdict::Bad) });
+        list.push(Candidate { commit: bad, verdict: Some(Verdict::Bad), weight: 1 });
         Self { good, candidates: list }
+    }
+
+    /// Says which commits are likelier to be the first bad one: each group together is as likely as all commits together. So
+    /// if it is in no group, that costs one halving more, or two with two groups.
+    #[must_use]
+    pub fn suspecting(mut self, groups: &[BTreeSet<CommitHash>]) -> Self {
+        let inside = |group: &BTreeSet<CommitHash>| self.candidates.iter().filter(|one| group.contains(&one.commit)).count();
+        let groups: Vec<_> = groups.iter().map(|group| (group, inside(group) as u64)).filter(|(_, count)| *count > 0).collect();
+        let all = self.candidates.len() as u64;
+        for candidate in &mut self.candidates {
+            let of = groups.iter().filter(|(group, _)| group.contains(&candidate.commit));
+            candidate.weight = of.fold(WHOLE / all, |sum, (_, count)| sum + WHOLE / count).max(1);
+        }
+        self
     }
 
     /// The commit that it started from as good.
@@ -83,8 +110,26 @@ impl Bisect {
     #[must_use]
     pub fn next(&self, parallel: usize) -> Vec<CommitHash> {
         let open = self.open_positions();
+        let Some((start, end)) = self.range() else { return Vec::new() };
         let count = parallel.max(1).min(open.len());
-        (1..=count).map(|part| self.candidates[open[part * open.len() / (count + 1)]].commit.clone()).collect()
+        // What is ruled in or out by trying a position: everything up to it.
+        let mut up_to = Vec::with_capacity(end + 1 - start);
+        let mut sum = 0;
+        for candidate in &self.candidates[start..=end] {
+            sum += candidate.weight;
+            up_to.push(sum);
+        }
+        let mut from = 0;
+        let mut chosen = Vec::with_capacity(count);
+        for part in 1..=count {
+            let target = sum * part as u64 / (count as u64 + 1);
+            // The parts that come after need one position each.
+            let last = open.len() - (count - part);
+            let best = (from..last).min_by_key(|&at| up_to[open[at] - start].abs_diff(target)).unwrap_or(from);
+            chosen.push(self.candidates[open[best]].commit.clone());
+            from = best + 1;
+        }
+        chosen
     }
 
     /// Records an answer; a later one for the same commit replaces it. False if the commit is no candidate.
@@ -112,12 +157,22 @@ impl Bisect {
         Some(if suspects.len() == 1 { Outcome::FirstBad(suspects.remove(0)) } else { Outcome::Ambiguous(suspects) })
     }
 
-    /// From the position after the last good commit to the first bad one; none if they contradict each other.
+    /// Pairs of answers that contradict the thought of one change that broke it: a bad commit before a good one. Either the
+    /// check does not say the same each time, or it was broken, mended and broken again; then the last time counts.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<(CommitHash, CommitHash)> {
+        let is = |verdict| move |candidate: &Candidate| candidate.verdict == Some(verdict);
+        let bad = self.candidates.iter().position(is(Verdict::Bad))?;
+        let good = self.candidates.iter().rposition(is(Verdict::Good)).filter(|&good| good > bad)?;
+        Some((self.candidates[bad].commit.clone(), self.candidates[good].commit.clone()))
+    }
+
+    /// From the position after the last good commit to the first bad one after that; none if the end is good.
     fn range(&self) -> Option<(usize, usize)> {
         let is = |verdict| move |candidate: &Candidate| candidate.verdict == Some(verdict);
         let start = self.candidates.iter().rposition(is(Verdict::Good)).map_or(0, |position| position + 1);
-        let end = self.candidates.iter().position(is(Verdict::Bad))?;
-        (start <= end).then_some((start, end))
+        let end = self.candidates[start..].iter().position(is(Verdict::Bad))?;
+        Some((start, start + end))
     }
 
     fn open_positions(&self) -> Vec<usize> {
@@ -218,16 +273,43 @@ mod tests {
     }
 
     #[test]
-    fn good_after_bad_is_inconsistent() {
+    fn of_several_breaks_the_last_one_counts() {
         let mut bisect = history(10);
+        assert_eq!(bisect.contradiction(), None);
         assert!(bisect.record(&commit(3), Verdict::Bad));
         assert!(bisect.record(&commit(7), Verdict::Good));
-        assert_eq!(bisect.outcome(), Some(Outcome::Inconsistent));
-        assert!(bisect.next(2).is_empty());
-        assert!(!bisect.record(&commit(99), Verdict::Good));
+        assert_eq!(bisect.contradiction(), Some((commit(3), commit(7))));
+        let (outcome, _) = search(bisect, 2, |hash| if *hash < commit(9) { Verdict::Good } else { Verdict::Bad });
+        assert_eq!(outcome, Outcome::FirstBad(commit(9)));
+    }
+
+    #[test]
+    fn a_good_end_is_inconsistent() {
         let mut end = history(3);
-        assert!(end.record(&commit(3), Verdict::Good), "a flaky end is seen too");
+        assert!(!end.record(&commit(99), Verdict::Good));
+        assert!(end.record(&commit(3), Verdict::Good), "a flaky end is seen");
         assert_eq!(end.outcome(), Some(Outcome::Inconsistent));
+        assert!(end.next(2).is_empty());
+    }
+
+    #[test]
+    fn a_good_guess_saves_rounds_and_a_bad_one_costs_little() {
+        let judge = |first_bad| {
+            move |hash: &CommitHash| {
+                if *hash < commit(first_bad) { Verdict::Good } else { Verdict::Bad }
+            }
+        };
+        let likely: BTreeSet<_> = (1..=25).map(|n| commit(n * 40)).collect();
+        for parallel in [1, 2, 3] {
+            let plain = (1..=1024).map(|n| search(history(1024), parallel, judge(n)).1).max().unwrap();
+            let guessed = |n| search(history(1024).suspecting(&[likely.clone()]), parallel, judge(n));
+            let right = (1..=25).map(|n| guessed(n * 40).1).max().unwrap();
+            let wrong = (1..=1024).map(guessed).inspect(|(end, _)| assert!(matches!(end, Outcome::FirstBad(_))));
+            let wrong = wrong.map(|(_, rounds)| rounds).max().unwrap();
+            assert!(right + 2 <= plain && wrong <= plain + 2, "{parallel}: {plain} plain, {right} right, {wrong} wrong");
+        }
+        let everybody = history(9).suspecting(&[(1..=9).map(commit).collect(), BTreeSet::new()]);
+        assert_eq!(everybody.next(2), history(9).next(2), "to suspect everybody is to suspect nobody");
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub async fn run_check(
     })
 }
 
-fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
+pub(crate) fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
     let name = &spec.name;
     match &outcome.end {
         End::Exited(0) => (CheckEnd::Passed, CheckVerdict::Pass),

@@ -21,6 +21,7 @@ mod processes;
 mod repository;
 pub mod run;
 mod staging;
+pub mod trial;
 mod work_tree;
 mod worktrees;
 
@@ -30,5 +31,6 @@ pub use error::{Error, Result};
 pub use processes::start_time;
 pub use repository::{RefExpectation, Repository};
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
+pub use trial::TrialTree;
 pub use work_tree::WorkTree;
 pub use worktrees::WorktreeEntry;

@@ -150,6 +150,37 @@ impl Repository {
             .collect()
     }
 
+    /// The hashes of [`Self::commits_between`]; of those only that touch one of these paths, unless none is named. A folder
+    /// stands for all that is below it.
+    pub fn hashes_between(&self, exclusive: &CommitHash, inclusive: &CommitHash, paths: &[PathBuf]) -> Result<Vec<CommitHash>> {
+        let call = self.git.call(["rev-list", "--reverse", "--topo-order"]).arg(format!("{exclusive}..{inclusive}"));
+        let call = call.arg("--").args(paths);
+        let stdout = call.ok()?;
+        String::from_utf8_lossy(&stdout)
+            .lines()
+            .map(|line| CommitHash::new(line.trim()).map_err(|error| call.unexpected(error.to_string())))
+            .collect()
+    }
+
+    /// The trailers of a commit, as [`CommitInfo`] has them.
+    pub fn trailers_of(&self, commit: &CommitHash) -> Result<Vec<crate::Trailer>> {
+        let format = "--format=tformat:%(trailers:only,unfold)";
+        let call = self.git.call(["log", "-1", "--no-color", "--no-decorate", format, commit.as_str(), "--"]);
+        let stdout = call.ok()?;
+        let text = String::from_utf8_lossy(&stdout);
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect())
+    }
+
+    /// The files that a commit changed against its first parent; none for a commit without one.
+    pub fn changed_by(&self, commit: &CommitHash) -> Result<Vec<PathBuf>> {
+        let call = self.git.call(["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id", "-m"]);
+        let mut paths = call.args(["--first-parent", commit.as_str(), "--"]).paths()?;
+        paths.sort();
+        paths.dedup();
+        Ok(paths)
+    }
+
     /// The files that differ between two commits, relative to the repository, sorted; a renamed file under both names.
     pub fn changed_between(&self, a: &CommitHash, b: &CommitHash) -> Result<Vec<PathBuf>> {
         changed_between(&self.git, a, b)

@@ -474,6 +474,18 @@ impl WorkTree {
         self.clean_all()
     }
 
+    /// From one commit to another, where nothing differs from the first.
+    pub(crate) fn move_to(&self, commit: &CommitHash) -> Result<()> {
+        self.must_be_ours()?;
+        self.git.call(["checkout", "--quiet", "--force", "--detach", commit.as_str(), "--"]).with_identity().ok().map(drop)
+    }
+
+    /// What differs from which commit, as `git status --porcelain=v2 --branch -z` tells it.
+    pub(crate) fn status(&self) -> Result<Vec<u8>> {
+        let call = self.git.call(["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames"]);
+        call.args(["--ignore-submodules=none", "--no-ahead-behind"]).ok()
+    }
+
     fn reset_and_clean(&self, commit: &CommitHash) -> Result<()> {
         self.clear_flags(true)?;
         let index = self.git_dir.join("index");

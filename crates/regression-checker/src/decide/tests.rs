@@ -61,6 +61,7 @@ fn said(snapshot: &RegressionSnapshot) -> (Vec<String>, Option<i64>) {
         Action::CheckHead { steps, .. } => {
             format!("check {} at {}{}", steps.check, steps.commit, if steps.again { " again" } else { "" })
         }
+        Action::AskTests { steps } => format!("ask {} at {}", steps.check, steps.commit),
         Action::Bisect { steps } => format!("bisect {} round {} {}", steps.regression, steps.round, steps.hints.join(" ")),
         Action::GiveUp { regression, .. } => format!("give up {regression}"),
         Action::TellUnchecked(message) => format!("say {message}"),
@@ -72,6 +73,22 @@ fn said(snapshot: &RegressionSnapshot) -> (Vec<String>, Option<i64>) {
 #[track_caller]
 fn check(snapshot: &RegressionSnapshot, actions: &[&str], again: Option<i64>) {
     assert_eq!(said(snapshot), (actions.iter().map(|&action| action.to_owned()).collect(), again));
+}
+
+#[test]
+fn a_check_that_fails_is_asked_about_all_its_tests_in_turn_with_searches() {
+    let failing = || {
+        let mut at = at_head().ran("unit", RunOutcome::Fail, 10);
+        at.unasked.insert("unit".to_owned());
+        at
+    };
+    check(&failing(), &["ask unit at h"], None);
+    let searched = |seconds_ago: i64| OpenRegression { round_at: Some(NOW.plus_seconds(-seconds_ago)), ..suspicion("r", "unit") };
+    check(&failing().open(searched(20)), &["bisect r round 0 "], None);
+    check(&failing().open(searched(5)), &["ask unit at h"], None);
+    let mut in_doubt = failing();
+    in_doubt.runs.get_mut("unit").unwrap().outcome = RunOutcome::Error;
+    check(&in_doubt, &[], Some(590));
 }
 
 #[test]

@@ -1,96 +1,104 @@
 //! One check at the head: run, believed only after it has failed again, then asked about each test that had passed.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use coord_db::config::CheckConfig;
-use coord_db::{BaselineTest, RunOutcome, TestId};
+use coord_db::{RegressionStatus, RunOutcome, TestId};
 use work_tree::CommitHash;
 
+use super::ask::{Asked, ask as ask_about, covered, order};
 use super::{Note, NoteVerdict, Run, Runner, Why, said};
-use crate::{Checked, HeadCheck, TestVerdict, applies};
+use crate::{Checked, HeadCheck, TestVerdict};
 
 /// How many baselines of a test are looked at to find one that the head contains.
 const MOST_BASELINES: usize = 50;
-/// Among how many of the newest runs a flaky one makes a check's word doubtful.
-pub(super) const FLAKY_AMONG: usize = 100;
 
 fn checked(outcome: RunOutcome, runs: i64, note: &Note) -> Checked {
     Checked { outcome, runs, message: note.message.clone(), output_tail: note.output_tail.clone(), tests: Vec::new() }
 }
 
+/// Runs the check, and where it fails asks about tests: as many as there is time for, or, where it is known to fail, those
+/// that are in doubt.
 pub(super) async fn check(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checked, Why> {
     let check = runner.check(&steps.check)?;
     let commit = CommitHash::new(&steps.commit).map_err(said)?;
     let suite = |n: u32| runner.once(format!("suite/{n}"), Run { check, commit: &commit, test: None, slot: 0 });
     let first = suite(0).await?;
+    let (mut runs, mut last) = (1, first.clone());
     match first.verdict {
         NoteVerdict::Pass => return Ok(checked(RunOutcome::Pass, 1, &first)),
         NoteVerdict::Error => return Ok(checked(RunOutcome::Error, 1, &first)),
-        NoteVerdict::Fail if steps.again => return Ok(checked(RunOutcome::Fail, 1, &first)),
         NoteVerdict::Fail => {}
     }
-    let retries = runner.config.regression.retries;
-    let mut last = first.clone();
+    let retries = if steps.again { 0 } else { runner.config.regression.retries };
     for n in 1..=retries {
         last = suite(n).await?;
+        runs = i64::from(n) + 1;
         match last.verdict {
-            NoteVerdict::Pass => return Ok(checked(RunOutcome::Flaky, i64::from(n) + 1, &first)),
-            NoteVerdict::Error => return Ok(checked(RunOutcome::Error, i64::from(n) + 1, &last)),
+            NoteVerdict::Pass => return Ok(checked(RunOutcome::Flaky, runs, &first)),
+            NoteVerdict::Error => return Ok(checked(RunOutcome::Error, runs, &last)),
             NoteVerdict::Fail => {}
         }
     }
-    let mut result = checked(RunOutcome::Fail, i64::from(retries) + 1, &last);
-    let users = runner.read(|tx| tx.baseline_tests())?;
-    let doubtful = runner.read(|tx| tx.was_flaky(&check.name, FLAKY_AMONG))?;
-    let users = users.iter().filter(|test| applies(check, &test.category) && test.test_id.as_str().parse::<TestId>().is_ok());
-    for test in users {
-        let note = ask_about(runner, check, &commit, test, if doubtful { retries } else { 0 }).await?;
-        let fails = match note.verdict {
-            NoteVerdict::Pass => false,
-            NoteVerdict::Fail => true,
-            NoteVerdict::Error => {
-                // Neither: what is known of the others counts, and the check as a whole is in doubt.
-                result.outcome = RunOutcome::Error;
-                result.message = note.message;
-                continue;
-            }
-        };
-        if let Some(verdict) = verdict(runner, &commit, test, fails, note)? {
-            result.tests.push(verdict);
-        }
+    let mut result = checked(RunOutcome::Fail, runs, &last);
+    let mut tests = covered(runner, check)?;
+    if steps.again {
+        let doubtful = in_doubt(runner, steps)?;
+        tests.retain(|test| doubtful.contains(&test.test_id));
     }
+    let order = order(runner, check, &commit, tests, &format!("{}\n{}", first.output_tail, last.output_tail))?;
+    let asked = ask_about(runner, check, &commit, order).await?;
+    judge_all(runner, &commit, asked, &mut result)?;
     Ok(result)
 }
 
-/// Asks the check about one test; a failure of a doubtful check again.
-async fn ask_about(
-    runner: &Rc<Runner>,
-    check: &CheckConfig,
-    commit: &CommitHash,
-    test: &BaselineTest,
-    retries: u32,
-) -> Result<Note, Why> {
-    let mut n = 0;
-    loop {
-        let key = format!("test/{}/{n}", test.test_id);
-        let note = runner.once(key, Run { check, commit, test: Some(test), slot: 0 }).await?;
-        if note.verdict != NoteVerdict::Fail || n == retries {
-            return Ok(note);
-        }
-        n += 1;
-    }
+/// Asks about more tests, where the check is known to fail.
+pub(super) async fn ask(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checked, Why> {
+    let check = runner.check(&steps.check)?;
+    let commit = CommitHash::new(&steps.commit).map_err(said)?;
+    let known = runner.read(|tx| tx.check_run(&steps.check, &steps.commit))?;
+    let output = known.map(|run| run.output_tail).unwrap_or_default();
+    let done = runner.read(|tx| tx.baseline_runs_at(&steps.check, &steps.commit))?;
+    let done: BTreeSet<TestId> = done.into_iter().map(|run| run.test_id).collect();
+    let mut tests = covered(runner, check)?;
+    tests.retain(|test| !done.contains(&test.test_id));
+    let order = order(runner, check, &commit, tests, &output)?;
+    let asked = ask_about(runner, check, &commit, order).await?;
+    let none = Note { verdict: NoteVerdict::Fail, exit_code: None, message: String::new(), output_tail: output };
+    let mut result = checked(RunOutcome::Fail, 0, &none);
+    judge_all(runner, &commit, asked, &mut result)?;
+    Ok(result)
 }
 
-fn verdict(
-    runner: &Runner,
-    commit: &CommitHash,
-    test: &BaselineTest,
-    fails: bool,
-    note: Note,
-) -> Result<Option<TestVerdict>, Why> {
+/// The tests about which more can be known at a commit than is: what fails for no known reason, at times, or not tellably.
+fn in_doubt(runner: &Runner, steps: &HeadCheck) -> Result<BTreeSet<TestId>, Why> {
+    let open = runner.read(|tx| tx.regressions(true))?;
+    let open = open.into_iter().filter(|row| row.check_name == steps.check);
+    let open = open.filter(|row| matches!(row.status, RegressionStatus::Regressed | RegressionStatus::Unknown));
+    let runs = runner.read(|tx| tx.baseline_runs_at(&steps.check, &steps.commit))?;
+    let runs = runs.into_iter().filter(|run| matches!(run.outcome, RunOutcome::Flaky | RunOutcome::Error));
+    Ok(open.map(|row| row.test_id).chain(runs.map(|run| run.test_id)).collect())
+}
+
+fn judge_all(runner: &Runner, commit: &CommitHash, asked: Vec<Asked>, result: &mut Checked) -> Result<(), Why> {
+    for one in asked {
+        if one.outcome == RunOutcome::Error {
+            // Neither: what is known of the others counts, and the check as a whole is in doubt.
+            result.outcome = RunOutcome::Error;
+            result.message.clone_from(&one.note.message);
+        }
+        if let Some(verdict) = verdict(runner, commit, one)? {
+            result.tests.push(verdict);
+        }
+    }
+    Ok(())
+}
+
+fn verdict(runner: &Runner, commit: &CommitHash, asked: Asked) -> Result<Option<TestVerdict>, Why> {
     let (mut last_good, mut landed_later) = (None, false);
-    let baselines = runner.read(|tx| tx.newest_baselines_of(&test.test_id, MOST_BASELINES))?;
+    let baselines = runner.read(|tx| tx.newest_baselines_of(&asked.test.test_id, MOST_BASELINES))?;
     let Some(newest) = baselines.first() else { return Ok(None) };
+    let fails = matches!(asked.outcome, RunOutcome::Fail | RunOutcome::Flaky);
     for baseline in baselines.iter().filter(|_| fails) {
         // Another tool may have written a short hash, or a commit that is gone.
         let Some(known) = runner.repository.resolve(&baseline.commit_hash).map_err(said)? else { continue };
@@ -104,16 +112,15 @@ fn verdict(
         }
         landed_later |= runner.repository.is_ancestor(commit, &known).map_err(said)?;
     }
-    if fails && last_good.is_none() && landed_later {
-        // The test landed while the check ran: this commit never had it, and the next head will tell.
-        return Ok(None);
-    }
+    // A test that landed while the check ran: this commit never had it, and the next head will tell.
+    let too_early = fails && last_good.is_none() && landed_later;
     Ok(Some(TestVerdict {
-        test: test.test_id.clone(),
-        fails,
+        outcome: if too_early { RunOutcome::Error } else { asked.outcome },
+        runs: asked.runs,
         last_good,
         newest_baseline: newest.commit_hash.clone(),
-        exit_code: note.exit_code,
-        output_tail: note.output_tail,
+        exit_code: asked.note.exit_code,
+        output_tail: asked.note.output_tail,
+        test: asked.test.test_id,
     }))
 }

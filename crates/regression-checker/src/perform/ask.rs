@@ -1,0 +1,232 @@
+//! Asking a check about single tests, those that the change can have broken first, and how much of the machine that takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use coord_db::config::CheckConfig;
+use coord_db::{BaselineTest, RegressionStatus, RunOutcome, TestId};
+use tokio::task::JoinSet;
+use work_tree::CommitHash;
+
+use super::{Note, NoteVerdict, Run, Runner, Why, said};
+use crate::applies;
+
+/// After so long an entry ends at the next occasion, so that others have their turn.
+pub(super) const SLICE: Duration = Duration::from_secs(5);
+/// So many tests are asked about in one entry: what its runs showed is written anew after each.
+const MOST_TESTS: usize = 128;
+/// What is not touched waits so long at most between two runs for its share of the machine.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// What came of asking about one test.
+pub(super) struct Asked {
+    pub(super) test: BaselineTest,
+    pub(super) outcome: RunOutcome,
+    pub(super) runs: i64,
+    /// The first failure, or the only run.
+    pub(super) note: Note,
+}
+
+/// The tests that a check covers, and that are tests.
+pub(super) fn covered(runner: &Runner, check: &CheckConfig) -> Result<Vec<BaselineTest>, Why> {
+    let mut tests = runner.read(|tx| tx.baseline_tests())?;
+    tests.retain(|test| applies(check, &test.category) && test.test_id.as_str().parse::<TestId>().is_ok());
+    Ok(tests)
+}
+
+/// What is to be asked, in order: so many at the front can have been broken by what has changed.
+pub(super) struct Order {
+    pub(super) tests: Vec<BaselineTest>,
+    pub(super) touched: usize,
+}
+
+/// Orders tests by what speaks for each: the failing check names it, it has failed before, it is about what has changed.
+pub(super) fn order(
+    runner: &Runner,
+    check: &CheckConfig,
+    commit: &CommitHash,
+    tests: Vec<BaselineTest>,
+    output: &str,
+) -> Result<Order, Why> {
+    let words: BTreeSet<&str> = output.split(|each: char| !(each.is_ascii_alphanumeric() || "._-".contains(each))).collect();
+    let named = |id: &str| words.iter().any(|word| word.trim_matches('.') == id);
+    let rows = runner.read(|tx| tx.regressions(false))?;
+    let failed: BTreeSet<&str> = rows
+        .iter()
+        .filter(|row| row.check_name == check.name && (row.resolved_at.is_none() || row.status == RegressionStatus::Flaky))
+        .map(|row| row.test_id.as_str())
+        .collect();
+    let changed = changed_since_last(runner, check, commit)?;
+    let paths: BTreeMap<TestId, Vec<String>> =
+        runner.read(|tx| tx.paths_of_tests(None))?.into_iter().map(|(id, paths)| (id, paths.0)).collect();
+    let about_change = |id: &TestId| {
+        paths.get(id).is_some_and(|own| own.iter().any(|own| changed.iter().any(|path| covers(own, path))))
+    };
+    let rank = |test: &BaselineTest| {
+        let id = test.test_id.as_str();
+        if named(id) {
+            0
+        } else if failed.contains(id) {
+            1
+        } else if about_change(&test.test_id) {
+            2
+        } else {
+            3
+        }
+    };
+    let mut ranked: Vec<(u8, BaselineTest)> = tests.into_iter().map(|test| (rank(&test), test)).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    let touched = ranked.iter().filter(|(rank, _)| *rank < 3).count();
+    Ok(Order { tests: ranked.into_iter().map(|(_, test)| test).collect(), touched })
+}
+
+/// Whether a path of a test's scope (a file, a folder, a glob) can be about a file.
+fn covers(own: &str, path: &str) -> bool {
+    match path_of(own) {
+        Some(own) => path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        None => false,
+    }
+}
+
+/// The file or folder that a scope's path or glob is about; none for the whole repository and for what is no path in it.
+pub(super) fn path_of(own: &str) -> Option<&str> {
+    let own = match own.find(['*', '?', '[', '{']) {
+        Some(glob) => &own[..own[..glob].rfind('/')?],
+        None => own,
+    };
+    let own = own.trim_end_matches('/');
+    let inside = Path::new(own).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    (!own.is_empty() && inside && !own.contains('\0')).then_some(own)
+}
+
+/// The files that differ from the commit at which the check was run before.
+fn changed_since_last(runner: &Runner, check: &CheckConfig, commit: &CommitHash) -> Result<Vec<String>, Why> {
+    let Some(before) = runner.read(|tx| tx.check_run_before(&check.name, commit.as_str()))? else { return Ok(Vec::new()) };
+    let Some(before) = runner.repository.resolve(&before).map_err(said)? else { return Ok(Vec::new()) };
+    let changed = runner.repository.changed_between(&before, commit).map_err(said)?;
+    Ok(changed.iter().map(|path| path.to_string_lossy().into_owned()).collect())
+}
+
+/// Asks about tests in this order, until the time of an entry is over or all have been asked about.
+pub(super) async fn ask(
+    runner: &Rc<Runner>,
+    check: &CheckConfig,
+    commit: &CommitHash,
+    order: Order,
+) -> Result<Vec<Asked>, Why> {
+    let begun = Instant::now();
+    let (all, share) = (runner.parallel(), Share::of(runner));
+    let mut asked = Vec::new();
+    let Order { mut tests, touched } = order;
+    tests.truncate(MOST_TESTS);
+    let touched = touched.min(tests.len());
+    let (front, rest) = tests.split_at(touched);
+    let batches = front.chunks(all).map(|batch| (batch, false)).chain(rest.chunks(share.workers).map(|batch| (batch, true)));
+    for (batch, rests) in batches {
+        if !asked.is_empty() && begun.elapsed() >= SLICE {
+            break;
+        }
+        let batch_begun = Instant::now();
+        let mut running = JoinSet::new();
+        for (slot, test) in batch.iter().cloned().enumerate() {
+            let (runner, check, commit) = (Rc::clone(runner), check.clone(), commit.clone());
+            running.spawn_local(async move { about(&runner, &check, &commit, test, slot).await });
+        }
+        let mut failed = None;
+        while let Some(ended) = running.join_next().await {
+            match ended.map_err(said)? {
+                Ok(one) => asked.push(one),
+                Err(why) => failed = Some(why),
+            }
+        }
+        if let Some(why) = failed {
+            return Err(why);
+        }
+        if rests {
+            tokio::time::sleep(share.rest_after(batch_begun.elapsed())).await;
+        }
+    }
+    asked.sort_by(|a, b| a.test.test_id.cmp(&b.test.test_id));
+    Ok(asked)
+}
+
+/// How much of the machine what is not touched may take.
+struct Share {
+    workers: usize,
+    /// Of one core, where the share is less than that.
+    of_core: f64,
+}
+
+impl Share {
+    fn of(runner: &Runner) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let percent = usize::try_from(runner.config.regression.share_percent.clamp(1, 100)).unwrap_or(100);
+        let workers = (cores * percent / 100).clamp(1, runner.parallel());
+        #[allow(clippy::cast_precision_loss)]
+        Self { workers, of_core: ((cores * percent) as f64 / 100.0).min(1.0) }
+    }
+
+    fn rest_after(&self, ran: Duration) -> Duration {
+        ran.mul_f64(1.0 / self.of_core - 1.0).min(LONGEST_REST)
+    }
+}
+
+/// Asks the check about one test; a failure again, as often as the settings say.
+async fn about(
+    runner: &Rc<Runner>,
+    check: &CheckConfig,
+    commit: &CommitHash,
+    test: BaselineTest,
+    slot: usize,
+) -> Result<Asked, Why> {
+    let mut first: Option<Note> = None;
+    // Of what is known to fail, one more failure says nothing new.
+    let rows = runner.read(|tx| tx.regressions(true))?;
+    let known = rows.iter().any(|row| row.test_id == test.test_id && row.check_name == check.name);
+    let retries = if known { 0 } else { i64::from(retries(runner, check, &test.test_id)?) };
+    for n in 0..=retries {
+        let key = format!("test/{}/{n}", test.test_id);
+        let note = runner.once(key, Run { check, commit, test: Some(&test), slot }).await?;
+        let (outcome, last) = match (note.verdict, &first) {
+            (NoteVerdict::Pass, None) => (RunOutcome::Pass, true),
+            (NoteVerdict::Pass, Some(_)) => (RunOutcome::Flaky, true),
+            (NoteVerdict::Error, _) => (RunOutcome::Error, true),
+            (NoteVerdict::Fail, _) => (RunOutcome::Fail, n == retries),
+        };
+        let first = if outcome == RunOutcome::Error { note.clone() } else { first.get_or_insert(note).clone() };
+        if last {
+            return Ok(Asked { test, outcome, runs: n + 1, note: first });
+        }
+    }
+    Err("no run of the check was asked for".to_owned())
+}
+
+/// How often what fails has to fail again; twice as often where it has been flaky.
+pub(super) fn retries(runner: &Runner, check: &CheckConfig, test: &TestId) -> Result<u32, Why> {
+    let flaky = runner.read(|tx| tx.newest_regression(test, &check.name, RegressionStatus::Flaky))?.is_some();
+    let retries = runner.config.regression.retries;
+    Ok(if flaky { retries.saturating_mul(2) } else { retries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_covers_what_lies_in_it() {
+        for (own, path, covered) in [
+            ("src/a.rs", "src/a.rs", true),
+            ("src/", "src/a.rs", true),
+            ("src/**/*.rs", "src/deep/a.rs", true),
+            ("src/a", "src/a.rs", false),
+            ("*.rs", "a.rs", false),
+            ("../x", "../x", false),
+            ("", "a", false),
+            ("/", "a", false),
+        ] {
+            assert_eq!(covers(own, path), covered, "{own} {path}");
+        }
+    }
+}
