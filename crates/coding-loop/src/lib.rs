@@ -21,6 +21,7 @@ mod prompt;
 mod prune;
 mod recover;
 mod reload;
+mod revert;
 mod submit;
 mod tokens;
 mod wakes;

@@ -75,6 +75,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Deadlocks(args) => see::deadlocks(&cx, args.all),
         Command::Conflicts(args) => see::conflicts(&cx, args.all),
         Command::Stuck => see::stuck(&cx),
+        Command::Regressions(args) if args.ledger => see::ledger::list(&cx),
         Command::Regressions(args) => see::regressions(&cx, args.all),
         Command::Alerts(args) => see::alerts(&cx, args.all),
         Command::Summary { since } => see::summary::show(&cx, since),

@@ -9,9 +9,10 @@
 mod history;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use coord_db::wake::Listener;
 use coord_db::{Database, OpenOptions};
 use history::{Commit, History, Kind, Planted, Recipe, git, sql};
 
@@ -59,10 +60,11 @@ fn main() -> Result<(), Failure> {
     for (known, said) in [(true, "which files the test is about"), (false, "nothing")] {
         for parallel in [1, 2, 3] {
             let (mut ours, mut git) = (Vec::new(), Vec::new());
+            let checker = Checker::start(&program, &root, &history, (parallel, known))?;
             for one in history.planted.iter().filter(|one| !known || one.kind == Kind::Line) {
                 // In turn, so that what else the machine does hits both.
                 git.push(by_git(&root, &history, one)?);
-                ours.push(by_checker(&program, &root, &history, one, (parallel, known))?);
+                ours.push(checker.blame(&history, one)?);
             }
             let (time, theirs) = (mean(ours.iter().map(|one| one.millis)), mean(git.iter().map(|one| one.millis)));
             let rounds = |of: &[Took]| mean(of.iter().map(|one| f64::from(one.rounds)));
@@ -83,13 +85,18 @@ fn blamed(history: &History, one: &Planted, found: &str) -> Result<(), Failure> 
     if found == hash { Ok(()) } else { Err(format!("{found} is blamed for {one:?}, which {hash} broke").into()) }
 }
 
+/// The commits between which all of it broke.
+fn ends(history: &History) -> (&str, &str) {
+    (&history.commits[0].hash, &history.commits[history.commits.len() - 1].hash)
+}
+
 fn by_git(root: &Path, history: &History, one: &Planted) -> Result<Took, Failure> {
     let tree = root.join("bisect");
     let name = tree.to_str().ok_or("a path that is no text")?;
     if !tree.exists() {
         git(&history.repository, &["worktree", "add", "--quiet", "--detach", name, history::BRANCH]);
     }
-    let (good, bad) = (&history.commits[0].hash, &history.commits[history.commits.len() - 1].hash);
+    let (good, bad) = ends(history);
     git(&tree, &["checkout", "--quiet", "--detach", bad]);
     let log = root.join("bisect-runs");
     let _ = std::fs::remove_file(&log);
@@ -113,57 +120,85 @@ fn by_git(root: &Path, history: &History, one: &Planted) -> Result<Took, Failure
     Ok(Took { millis, rounds: runs, runs })
 }
 
-fn by_checker(
-    program: &Path,
-    root: &Path,
-    history: &History,
-    one: &Planted,
-    (parallel, known): (usize, bool),
-) -> Result<Took, Failure> {
-    let folder = root.join(format!("coding-loops-{}-{parallel}-{known}", one.victim));
-    std::fs::create_dir_all(&folder)?;
-    let path: PathBuf = folder.join("coordination.db");
-    Database::create(&path, &OpenOptions::default())?;
-    let config = format!(
-        "[repository]\npath = '{}'\n[regression]\nparallel = {parallel}\nnice = 0\n\
-         [[gate.check]]\nname = \"tests\"\ncommand = [\"sh\", '{}']\n",
-        history.repository.display(),
-        history.check.display()
-    );
-    std::fs::write(path.with_file_name("config.toml"), config)?;
-    let (good, bad) = (&history.commits[0].hash, &history.commits[history.commits.len() - 1].hash);
-    let scope = if known { format!("[\"src/{}\"]", one.victim) } else { "[]".to_owned() };
-    // As the check at the head would have left it.
-    sql(
-        &path,
-        &format!(
-            "INSERT INTO loops(id, name, priority, status) VALUES ('core', '', 1, 'stopped');
-             INSERT INTO tests(id, loop_id, category, status, verified_at, scope)
-               VALUES ('{test}', 'core', 'build', 'passed', datetime('now'), '{scope}');
-             INSERT INTO passing_tests(test_id, commit_hash) VALUES ('{test}', '{good}');
-             INSERT INTO check_runs(check_name, commit_hash, outcome, runs) VALUES ('tests', '{bad}', 'fail', 3);
-             INSERT INTO baseline_runs(check_name, test_id, commit_hash, outcome, runs)
-               VALUES ('tests', '{test}', '{bad}', 'fail', 3);
-             INSERT INTO regressions(id, test_id, check_name, last_good_commit, bad_commit, status)
-               VALUES ('r', '{test}', 'tests', '{good}', '{bad}', 'bisecting');",
-            test = one.victim
-        ),
-    );
-    let output = Command::new(program).arg("--db").arg(&path).arg("--once").env("RUST_LOG", "error").output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+/// The program at work as a daemon, as it is when something breaks.
+struct Checker {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
-    let told = sql(
-        &path,
-        "SELECT (SELECT sum(julianday(completed_at) - julianday(started_at)) * 86400000.0 FROM transaction_log
-                 WHERE operation = 'bisect'),
-           json_extract(bisect, '$.rounds'), json_extract(bisect, '$.runs'), first_bad_commit FROM regressions;",
-    );
-    let told: Vec<&str> = told.split('|').collect();
-    let [millis, rounds, runs, found] = told.as_slice() else { return Err(format!("{told:?}").into()) };
-    blamed(history, one, found)?;
-    // The next one makes its worktrees anew.
-    let tree = folder.join("worktrees/.regression-0");
-    git(&history.repository, &["worktree", "remove", "--force", tree.to_str().ok_or("a path that is no text")?]);
-    Ok(Took { millis: millis.parse()?, rounds: rounds.parse()?, runs: runs.parse()? })
+}
+
+impl Checker {
+    fn start(program: &Path, root: &Path, history: &History, (parallel, known): (usize, bool)) -> Result<Self, Failure> {
+        let folder = root.join(format!("coding-loops-{parallel}-{known}"));
+        std::fs::create_dir_all(&folder)?;
+        let path: PathBuf = folder.join("coordination.db");
+        Database::create(&path, &OpenOptions::default())?;
+        let config = format!(
+            "[repository]\npath = '{}'\n[regression]\nparallel = {parallel}\nnice = 0\ninterval_seconds = 86400\n\
+             [[gate.check]]\nname = \"tests\"\ncommand = [\"sh\", '{}']\n",
+            history.repository.display(),
+            history.check.display()
+        );
+        std::fs::write(path.with_file_name("config.toml"), config)?;
+        let mut rows = "INSERT INTO loops(id, name, priority, status) VALUES ('core', '', 1, 'stopped');\n".to_owned();
+        let (good, bad) = ends(history);
+        for one in &history.planted {
+            let scope = if known { format!("[\"src/{}\"]", one.victim) } else { "[]".to_owned() };
+            // As the check at the head would have left it.
+            rows += &format!(
+                "INSERT INTO tests(id, loop_id, category, status, verified_at, scope)
+                   VALUES ('{test}', 'core', 'build', 'passed', datetime('now'), '{scope}');
+                 INSERT INTO passing_tests(test_id, commit_hash) VALUES ('{test}', '{good}');
+                 INSERT OR IGNORE INTO check_runs(check_name, commit_hash, outcome, runs) VALUES ('tests', '{bad}', 'fail', 3);
+                 INSERT INTO baseline_runs(check_name, test_id, commit_hash, outcome, runs)
+                   VALUES ('tests', '{test}', '{bad}', 'fail', 3);\n",
+                test = one.victim
+            );
+        }
+        sql(&path, &rows);
+        let child = Command::new(program).arg("--db").arg(&path).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child, path })
+    }
+
+    /// Suspects one test, and waits for the verdict.
+    fn blame(&self, history: &History, one: &Planted) -> Result<Took, Failure> {
+        let ((good, bad), test) = (ends(history), &one.victim);
+        let mut listener = Listener::new(&self.path);
+        sql(
+            &self.path,
+            &format!(
+                "INSERT INTO regressions(id, test_id, check_name, last_good_commit, bad_commit, status)
+                   VALUES ('{test}', '{test}', 'tests', '{good}', '{bad}', 'bisecting');"
+            ),
+        );
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let told = loop {
+            let told = sql(
+                &self.path,
+                &format!(
+                    "SELECT (SELECT sum(julianday(completed_at) - julianday(started_at)) * 86400000.0 FROM transaction_log
+                             WHERE operation = 'bisect' AND steps LIKE '%\"{test}\"%'),
+                       json_extract(bisect, '$.rounds'), json_extract(bisect, '$.runs'), first_bad_commit FROM regressions
+                     WHERE id = '{test}' AND status = 'regressed';"
+                ),
+            );
+            if !told.is_empty() {
+                break told;
+            }
+            if Instant::now() > deadline {
+                return Err(format!("no verdict about {one:?}").into());
+            }
+            listener.wait(Duration::from_millis(500));
+        };
+        let told: Vec<&str> = told.split('|').collect();
+        let [millis, rounds, runs, found] = told.as_slice() else { return Err(format!("{told:?}").into()) };
+        blamed(history, one, found)?;
+        Ok(Took { millis: millis.parse()?, rounds: rounds.parse()?, runs: runs.parse()? })
+    }
 }

@@ -1,6 +1,7 @@
 //! Seeing: lists of rows, and the views that put them together.
 
 pub mod journal;
+pub mod ledger;
 pub mod status;
 pub mod summary;
 pub mod test_status;
@@ -231,8 +232,11 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
 /// As the floor says.
 pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows =
-        if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(|tx| tx.regressions(true))? };
+    let rows = if all {
+        whole(&db, |tx| tx.regressions(false), |row| row.id.clone())?
+    } else {
+        db.read(|tx| ledger::standing(tx))?
+    };
     cx.out.list(&rows, "no regressions", |rows| {
         Table::of(&["FOUND", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![
