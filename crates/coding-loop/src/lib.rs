@@ -21,6 +21,7 @@ mod prompt;
 mod prune;
 mod recover;
 mod reload;
+mod revert;
 mod rules;
 mod submit;
 mod tokens;

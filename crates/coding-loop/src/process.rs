@@ -218,7 +218,11 @@ async fn agent_and_gate(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
     if let Some(why) = context.unverifiable(&attempt.test) {
         return Ok(Landed::Failed(why));
     }
-    match agent::run(context, attempt, waiter).await? {
+    let end = match crate::revert::take_back(context, attempt)? {
+        Some(end) => end,
+        None => agent::run(context, attempt, waiter).await?,
+    };
+    match end {
         AgentEnd::Claimed => context.land(attempt, waiter).await,
         AgentEnd::Failed(why) => Ok(Landed::Failed(why)),
         AgentEnd::Interrupted(interrupt) => Ok(Landed::Interrupted(interrupt)),

@@ -125,8 +125,8 @@ pub enum Command {
     Conflicts(AllArgs),
     /// List loops that make no progress and tests that are blocked
     Stuck,
-    /// List regressions
-    Regressions(AllArgs),
+    /// List regressions, or what is known of each test that had passed
+    Regressions(RegressionArgs),
     /// List the refs to go back to and the work that is saved
     Checkpoints {
         #[arg(long = "loop", value_name = "LOOP")]
@@ -372,6 +372,17 @@ pub struct AllArgs {
     /// Those that are over too
     #[arg(long)]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct RegressionArgs {
+    /// Those that are over too
+    #[arg(long)]
+    pub all: bool,
+    /// The ledger: each test that had passed, and whether it is good, regressed, flaky, unknown or cleared
+    #[arg(long, conflicts_with = "all")]
+    pub ledger: bool,
 }
 
 #[derive(Debug, Args)]

@@ -80,6 +80,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Deadlocks(args) => see::deadlocks::show(&cx, args.all),
         Command::Conflicts(args) => see::conflicts(&cx, args.all),
         Command::Stuck => see::stuck(&cx),
+        Command::Regressions(args) if args.ledger => see::ledger::list(&cx),
         Command::Regressions(args) => see::regressions(&cx, args.all),
         Command::Checkpoints { loop_id, all } => see::checkpoints::show(&cx, loop_id.as_ref(), all),
         Command::Alerts(args) => see::alerts(&cx, args.all),

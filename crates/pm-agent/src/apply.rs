@@ -97,6 +97,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
                 tracing::info!(%test, "is pending or in progress already");
             }
         }
+        Act::RollBack { test, to, commit, undone, reason } => roll_back(tx, (test, to), commit, (undone.as_ref(), reason), cause)?,
         Act::SkipTest { test, reason } => drop(tolerate(tx.skip_test(test, Some(reason)))?),
         Act::SkipQueue { loop_id, reason } => {
             for test in tx.queue_of(loop_id)? {
@@ -130,6 +131,30 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
 
 fn follow(tx: &WriteTx<'_>, acts: &[Act], said: &EventId) -> Result<()> {
     acts.iter().try_for_each(|act| carry_out(tx, act, Some(said)))
+}
+
+fn roll_back(
+    tx: &WriteTx<'_>,
+    (test, to): (&TestId, &LoopId),
+    commit: &str,
+    (undone, reason): (Option<&TestId>, &str),
+    cause: Option<&EventId>,
+) -> Result<()> {
+    if tolerate(tx.reset_test_because(test, reason))?.is_none() {
+        return Ok(());
+    }
+    // One that is in progress has its own work in hand; what is to be taken back waits for its next attempt.
+    if tx.test(test)?.loop_id != *to {
+        tolerate(tx.move_test(test, to))?;
+    }
+    tx.ask_revert(test, commit, cause)?;
+    tracing::info!(%test, %to, commit, "a commit is to be taken back");
+    if let Some(undone) = undone {
+        let why = format!("commit {commit} was taken back, because it broke test {test}: do it again without that");
+        tolerate(tx.reset_test_because(undone, &why))?;
+        tolerate(tx.wait_for_test(undone, test))?;
+    }
+    Ok(())
 }
 
 fn hand_on(

@@ -129,6 +129,19 @@ pub enum Act {
         /// Its last error from now on.
         reason: String,
     },
+    /// Takes a commit back: the test that it broke is done again by the loop that made it, and lands like any other change.
+    RollBack {
+        /// The test that it broke.
+        test: TestId,
+        /// Whose commit it is.
+        to: LoopId,
+        /// The commit.
+        commit: String,
+        /// The test that the commit was made for; it is done again afterwards.
+        undone: Option<TestId>,
+        /// Its last error from now on.
+        reason: String,
+    },
     /// Takes a test out of its queue.
     SkipTest {
         /// Which.
@@ -247,7 +260,7 @@ impl Work<'_> {
     fn held(&self, id: &LoopId) -> bool {
         self.newly_held.contains(id)
             || self.lost_a_conflict(id)
-            || self.held_by_budget(id)
+            || self.held_by_question(id)
             || failures::short_of_resources(self, id).is_some()
     }
 
@@ -258,11 +271,11 @@ impl Work<'_> {
             .any(|open| open.row.winner.is_some() && open.row.loser.as_ref() == Some(id) && !self.ended.contains(&open.row.id))
     }
 
-    fn held_by_budget(&self, id: &LoopId) -> bool {
+    fn held_by_question(&self, id: &LoopId) -> bool {
         self.at.stopped_by_budget.contains(id)
             || self.at.decisions.iter().any(|decision| {
                 is_own(decision)
-                    && matches!(decision.decision_type.as_str(), "budget" | SYSTEM)
+                    && matches!(decision.decision_type.as_str(), "budget" | "regression" | SYSTEM)
                     && !self.settled.contains(&decision.id)
                     && loops_of(&decision.context).contains(id)
             })

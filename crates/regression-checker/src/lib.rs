@@ -13,11 +13,14 @@ mod record;
 pub mod snapshot;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coord_db::config::CheckConfig;
-use coord_db::{Config, Database, JournalEntry, ReadTx, Result, WriteTx};
+use coord_db::{
+    BaselineTest, Config, Database, JournalEntry, ReadTx, Regression, Result, TestId, TestStatus, WriteTx,
+};
 use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
 
 pub use decide::Action;
@@ -25,7 +28,7 @@ pub use notes::{BisectNotes, BisectRound, Checked, Found, HeadCheck, Outcome, Ro
 pub use observe::Observation;
 pub use snapshot::{OpenRegression, RegressionSnapshot, RunAtHead};
 
-use perform::Trees;
+use perform::Bench;
 
 /// Its id.
 pub(crate) const ID: &str = "regression-checker";
@@ -37,7 +40,7 @@ pub struct RegressionChecker {
     database: PathBuf,
     eyes: observe::Eyes,
     /// Effects share worktrees, so one is performed at a time, also when the journal has several open.
-    turn: Arc<tokio::sync::Mutex<Trees>>,
+    turn: Arc<tokio::sync::Mutex<Bench>>,
     /// The worktrees that only a search needs may be there.
     untidy: Cell<bool>,
 }
@@ -79,10 +82,10 @@ impl Supervisor for RegressionChecker {
 
     fn upkeep(&mut self, _db: &Database) -> Result<bool> {
         if self.untidy.get()
-            && let Ok(mut trees) = self.turn.try_lock()
+            && let Ok(mut bench) = self.turn.try_lock()
         {
             self.untidy.set(false);
-            perform::remove_spare_worktrees(&self.config, &self.database, &mut trees);
+            perform::remove_spare_worktrees(&self.config, &self.database, &mut bench);
         }
         Ok(false)
     }
@@ -109,6 +112,18 @@ pub(crate) fn baseline_checks(config: &Config) -> impl Iterator<Item = &CheckCon
 /// The check of this name, if it is one of [`baseline_checks`].
 pub(crate) fn baseline_check<'a>(config: &'a Config, name: &str) -> Option<&'a CheckConfig> {
     baseline_checks(config).find(|check| check.name == name)
+}
+
+/// Whether a check is to be asked about a test: one that it covers and that counts as done. What is to be done again is not
+/// expected to pass before it has, unless that it fails is a matter still open.
+pub(crate) fn watched(check: &CheckConfig, test: &BaselineTest, open: &BTreeSet<TestId>) -> bool {
+    let done = test.status.is_none_or(|status| status == TestStatus::Passed) || open.contains(&test.test_id);
+    done && applies(check, &test.category) && test.test_id.as_str().parse::<TestId>().is_ok()
+}
+
+/// The tests of which a check has found a regression that is not over.
+pub(crate) fn open_of(check: &str, rows: &[Regression]) -> BTreeSet<TestId> {
+    rows.iter().filter(|row| row.check_name == check).map(|row| row.test_id.clone()).collect()
 }
 
 /// Whether a check says something about tests of this category.

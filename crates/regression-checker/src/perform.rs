@@ -30,8 +30,15 @@ use crate::{BisectRound, HeadCheck, ID, Outcome, baseline_check};
 /// Why something could not be performed, in words.
 type Why = String;
 
-/// Worktrees by their numbers, open for the next commit.
-pub(crate) type Trees = BTreeMap<usize, TrialTree>;
+/// What is kept open from one effect to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Bench {
+    repository: Option<Repository>,
+    trees: Trees,
+}
+
+/// Worktrees by their numbers.
+type Trees = BTreeMap<usize, TrialTree>;
 
 /// The key of the steps under which runs are kept while an entry is open.
 const PROGRESS: &str = "progress";
@@ -81,25 +88,29 @@ pub(crate) fn without_progress(steps: &Value) -> Value {
 pub(crate) fn perform(
     config: Arc<Config>,
     database: PathBuf,
-    turn: Arc<tokio::sync::Mutex<Trees>>,
+    turn: Arc<tokio::sync::Mutex<Bench>>,
     entry: JournalEntry,
 ) -> LocalFuture<Outcome> {
     Box::pin(async move {
-        let mut trees = turn.lock().await;
-        carry_out(config, database, &mut trees, &entry).await.unwrap_or_else(Outcome::Failed)
+        let mut bench = turn.lock().await;
+        carry_out(config, database, &mut bench, &entry).await.unwrap_or_else(Outcome::Failed)
     })
 }
 
 async fn carry_out(
     config: Arc<Config>,
     database: PathBuf,
-    trees: &mut Trees,
+    bench: &mut Bench,
     entry: &JournalEntry,
 ) -> Result<Outcome, Why> {
     let path = config.repository_path();
-    let repository = blocking(move || Repository::open(&path)).await?.map_err(said)?;
+    let repository = match bench.repository.take().filter(|repository| repository.common_dir().is_dir()) {
+        Some(repository) => repository,
+        None => blocking(move || Repository::open(&path)).await?.map_err(said)?,
+    };
+    bench.repository = Some(repository.clone());
     let runner = Rc::new(Runner::new(config, &database, repository, entry)?);
-    runner.trees.replace(std::mem::take(trees));
+    runner.trees.replace(std::mem::take(&mut bench.trees));
     runner.end_leftovers().await;
     let steps = without_progress(&entry.steps.intent);
     let outcome = match entry.operation.as_str() {
@@ -118,7 +129,7 @@ async fn carry_out(
         other => Err(format!("{other:?} is no operation of {ID}")),
     };
     runner.write(|tx, id| tx.set_child(id, None));
-    *trees = runner.trees.take();
+    bench.trees = runner.trees.take();
     outcome
 }
 
@@ -128,8 +139,8 @@ fn folder_of(database: &Path) -> PathBuf {
 }
 
 /// Removes the worktrees that only a search needs.
-pub(crate) fn remove_spare_worktrees(config: &Config, database: &Path, trees: &mut Trees) {
-    trees.retain(|slot, _| *slot == 0);
+pub(crate) fn remove_spare_worktrees(config: &Config, database: &Path, bench: &mut Bench) {
+    bench.trees.retain(|slot, _| *slot == 0);
     let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
     let folder = folder_of(&database);
     let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());

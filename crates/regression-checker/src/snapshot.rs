@@ -6,7 +6,7 @@ use coord_db::config::CheckConfig;
 use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
 
 use crate::decide::UNCHECKED;
-use crate::{BisectNotes, ID, Observation, applies, baseline_checks};
+use crate::{BisectNotes, ID, Observation, baseline_checks, open_of, watched};
 
 /// How a check fared at the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,10 +138,9 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
 /// Whether a check that fails at the head has not been asked about some test that it covers.
 fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> Result<bool> {
     let asked: BTreeSet<TestId> = tx.baseline_runs_at(&check.name, head)?.into_iter().map(|run| run.test_id).collect();
+    let open = open_of(&check.name, &tx.regressions(true)?);
     let mut tests = tx.baseline_tests()?.into_iter();
-    Ok(tests.any(|test| {
-        applies(check, &test.category) && !asked.contains(&test.test_id) && test.test_id.as_str().parse::<TestId>().is_ok()
-    }))
+    Ok(tests.any(|test| watched(check, &test, &open) && !asked.contains(&test.test_id)))
 }
 
 /// So many of the tests that are not re-run are named.

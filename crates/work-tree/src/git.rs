@@ -257,7 +257,7 @@ impl Call<'_> {
         Ok(fields(&self.ok()?).map(to_path).collect())
     }
 
-    fn parse_hash(&self, stdout: &[u8]) -> Result<CommitHash> {
+    pub(crate) fn parse_hash(&self, stdout: &[u8]) -> Result<CommitHash> {
         let text = String::from_utf8_lossy(stdout);
         CommitHash::new(text.trim()).map_err(|error| self.unexpected(error.to_string()))
     }

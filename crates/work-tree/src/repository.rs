@@ -83,7 +83,7 @@ impl Repository {
         let call = self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(format!("{rev}^{{commit}}"));
         let answer = call.answer()?;
         match answer.code {
-            Some(0) => call.hash().map(Some),
+            Some(0) => call.parse_hash(&answer.stdout).map(Some),
             Some(1) => Ok(None),
             _ if answer.stderr.contains("not a git repository") => Err(call.failed(answer)),
             Some(128) => Ok(None),

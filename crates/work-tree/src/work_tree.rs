@@ -53,9 +53,18 @@ impl WorkTree {
             return Err(not_one());
         }
         let discovering = Git::discovering(&root);
-        let ask = |what| {
-            let found = discovering.call(["rev-parse", "--path-format=absolute", what]).path()?;
-            found.canonicalize().map_err(Error::io("resolve", found))
+        let resolved = |found: PathBuf| found.canonicalize().map_err(Error::io("resolve", found));
+        let whats = ["--show-toplevel", "--git-dir", "--git-common-dir"];
+        let answer = discovering.call(["rev-parse", "--path-format=absolute"]).args(whats).answer()?;
+        let lines: Vec<&[u8]> = answer.stdout.split(|&byte| byte == b'\n').collect();
+        // A path can hold line breaks: then each is asked for alone.
+        let at_once = answer.code == Some(0) && lines.len() == 4;
+        let ask = |what: &str| {
+            let place = whats.iter().position(|each| *each == what).filter(|_| at_once);
+            match place.and_then(|place| lines.get(place)) {
+                Some(line) => resolved(crate::git::to_path(line)),
+                None => resolved(discovering.call(["rev-parse", "--path-format=absolute", what]).path()?),
+            }
         };
         let top = match ask("--show-toplevel") {
             Ok(top) => top,
@@ -474,10 +483,30 @@ impl WorkTree {
         self.clean_all()
     }
 
+    /// Undoes what a commit has changed, in the files and the index, without committing that. False if what came after does
+    /// not allow it; then nothing has changed. Only where nothing differs from HEAD.
+    ///
+    /// # Errors
+    /// [`Error::GitFailed`] for what is no commit.
+    pub fn take_back(&self, commit: &CommitHash) -> Result<bool> {
+        self.must_be_ours()?;
+        let head = self.head()?;
+        let revert = self.git.call(["revert", "--no-commit", "--no-edit", commit.as_str()]).with_identity();
+        let answer = revert.answer()?;
+        self.forget_operations();
+        match answer.code {
+            Some(0) => Ok(true),
+            Some(1) => self.reset_and_clean(&head).map(|()| false),
+            _ => Err(revert.failed(answer)),
+        }
+    }
+
     /// From one commit to another, where nothing differs from the first.
     pub(crate) fn move_to(&self, commit: &CommitHash) -> Result<()> {
         self.must_be_ours()?;
-        self.git.call(["checkout", "--quiet", "--force", "--detach", commit.as_str(), "--"]).with_identity().ok().map(drop)
+        let call = self.git.call(["checkout", "--quiet", "--force", "--detach", commit.as_str(), "--"]);
+        // Only for the reflog of a worktree in which nobody works.
+        call.env("GIT_COMMITTER_NAME", "coding-loops").env("GIT_COMMITTER_EMAIL", "coding-loops@localhost").ok().map(drop)
     }
 
     /// What differs from which commit, as `git status --porcelain=v2 --branch -z` tells it.

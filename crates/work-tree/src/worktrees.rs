@@ -94,7 +94,11 @@ impl Repository {
     /// # Errors
     /// [`Error::InTheWay`] if something else is there.
     pub fn add_detached_worktree(&self, path: &Path, commit: &CommitHash) -> Result<WorkTree> {
+        let fresh = path.symlink_metadata().is_err();
         let tree = self.make_worktree(path, &["--detach", commit.as_str()], None)?;
+        if fresh {
+            return Ok(tree);
+        }
         if tree.head()? != *commit || tree.branch()?.is_some() || !tree.is_clean()? {
             tree.detach_at(commit)?;
         }
@@ -144,7 +148,7 @@ impl Repository {
         if exists && !empty {
             return Err(Error::InTheWay { path });
         }
-        if self.worktrees()?.iter().any(|entry| entry.path == path) {
+        if self.git_dirs()?.iter().any(|(_, top)| *top == path) {
             self.git.call(["worktree", "remove", "--force", "--force", "--"]).arg(&path).answer()?;
         }
         self.check_branch_is_free(branch, &path)?;
@@ -180,8 +184,9 @@ impl Repository {
     }
 
     fn is_half_made(&self, path: &Path) -> bool {
-        let entries = self.worktrees().unwrap_or_default();
-        entries.iter().any(|entry| entry.path == *path && entry.locked.as_deref() == Some("initializing"))
+        let reason = |git_dir: &Path| fs::read_to_string(git_dir.join("locked")).unwrap_or_default();
+        let entries = self.git_dirs().unwrap_or_default();
+        entries.iter().any(|(git_dir, top)| top == path && reason(git_dir).trim_end() == "initializing")
     }
 
     fn check_branch_is_free(&self, branch: Option<&str>, path: &Path) -> Result<()> {

@@ -235,6 +235,21 @@ impl WriteTx<'_> {
         })
     }
 
+    /// Lets a pending test that waits for none wait for another. False if it is not pending, or waits already.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn wait_for_test(&self, id: &TestId, dependency: &TestId) -> Result<bool> {
+        // Nothing may wait for itself, also by way of others.
+        let changed = self.execute(
+            "UPDATE tests SET depends_on = ?2 WHERE id = ?1 AND status = 'pending' AND depends_on IS NULL
+               AND ?1 NOT IN (WITH RECURSIVE up (id) AS (VALUES (?2) UNION SELECT t.depends_on FROM up JOIN tests AS t ON t.id = up.id
+                                                         WHERE t.depends_on IS NOT NULL) SELECT id FROM up)",
+            rusqlite::params![id, dependency],
+        )?;
+        Ok(changed > 0)
+    }
+
     /// Asks that the next attempt at a test takes a commit back.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::json;
-use crate::{Error, EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx, new_id};
+use crate::{Error, EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, TestStatus, Timestamp, WriteTx, new_id};
 
 row! {
     /// This test passed at this commit.
@@ -12,7 +12,7 @@ row! {
 
 row! {
     /// A test that has a baseline, with what chooses its checks. Without a row in `tests` its category is empty.
-    BaselineTest { test_id: TestId, category: String, loop_id: Option<LoopId> }
+    BaselineTest { test_id: TestId, category: String, loop_id: Option<LoopId>, status: Option<TestStatus> }
 }
 
 row! {
@@ -74,7 +74,7 @@ impl ReadTx<'_> {
                          UNION ALL
                          SELECT (SELECT min(test_id) FROM passing_tests WHERE test_id > named.id) FROM named
                          WHERE named.id IS NOT NULL)
-                       SELECT named.id AS test_id, coalesce(t.category, '') AS category, t.loop_id AS loop_id
+                       SELECT named.id AS test_id, coalesce(t.category, '') AS category, t.loop_id AS loop_id, t.status AS status
                        FROM named LEFT JOIN tests AS t ON t.id = named.id WHERE named.id IS NOT NULL)
                  ORDER BY test_id"
             ),

@@ -3,6 +3,7 @@
 pub mod checkpoints;
 pub mod deadlocks;
 pub mod journal;
+pub mod ledger;
 pub(crate) mod proofs;
 pub mod status;
 pub mod summary;
@@ -212,8 +213,11 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
 /// As the floor says.
 pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows =
-        if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(|tx| tx.regressions(true))? };
+    let rows = if all {
+        whole(&db, |tx| tx.regressions(false), |row| row.id.clone())?
+    } else {
+        db.read(|tx| ledger::standing(tx))?
+    };
     cx.out.list(&rows, "no regressions", |rows| {
         Table::of(&["FOUND", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![

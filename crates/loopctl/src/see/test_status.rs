@@ -1,6 +1,6 @@
 //! `loopctl status TEST`: everything that is known of one test, and how we know.
 
-use coord_db::{Error, Event, EventFilter, Lease, ReadTx, Regression, Test, TestId, Timestamp};
+use coord_db::{Error, Event, EventFilter, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
 use serde::Serialize;
 
 use super::proofs::Proven;
@@ -17,6 +17,7 @@ pub(super) struct TestView {
     dependents: Vec<Test>,
     leases: Vec<Lease>,
     regressions: Vec<Regression>,
+    ledger: Option<LedgerEntry>,
     tokens_estimated: i64,
     duration_seconds: i64,
     events: Vec<Event>,
@@ -33,6 +34,7 @@ pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
         proofs: proofs::of_test(tx, &id, None)?,
         dependents: tx.dependents(&id)?,
         leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
+        ledger: tx.ledger(Some(&id))?.pop(),
         regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
         tokens_estimated,
         duration_seconds,
@@ -73,6 +75,7 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     if view.tokens_estimated > 0 || view.duration_seconds > 0 {
         field("cost", format!("{} tokens, {}", view.tokens_estimated, span(view.duration_seconds)));
     }
+    field("ledger", view.ledger.as_ref().map(super::ledger::words).unwrap_or_default());
     for row in &view.regressions {
         field("regression", format!("{} at {}, check {}", row.status, short(&row.bad_commit), row.check_name));
     }

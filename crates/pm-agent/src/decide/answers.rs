@@ -148,6 +148,21 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             );
             vec![Act::RedoTest { test: redo.id.clone(), reason: reason.trim_end().to_owned() }]
         }
+        ("regression", "roll_back") => {
+            let to = loop_id.filter(|id| work.at.loops.contains_key(id));
+            let (Some(test), Some(to), Some(commit)) = (test, to, text_of(context, "first_bad_commit")) else {
+                return Vec::new();
+            };
+            let undone = text_of(context, "blamed_test").and_then(|id| work.test(id)).filter(|undone| undone.id != test.id);
+            let reason = format!("regression: take commit {commit} back, which broke test {}", test.id);
+            vec![Act::RollBack {
+                test: test.id.clone(),
+                to,
+                commit: commit.to_owned(),
+                undone: undone.map(|undone| undone.id.clone()),
+                reason,
+            }]
+        }
         ("failure", "retry" | "leave") => {
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::HoldTest { test: test.id.clone(), until: work.at.now }).into_iter().collect()

@@ -201,24 +201,39 @@ fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected)
         (None, Some(test)) => format!(", made for test {test}"),
         (None, None) => String::new(),
     };
-    let options = [
+    let paused = said.blamed_loop.as_ref().filter(|id| work.at.running(id).is_some());
+    let waits = paused.map_or_else(String::new, |id| format!("; {id} waits for the answer"));
+    let mut options = vec![
         ("fix_forward", format!("test {redo} is done again, and told what broke; this is what happens without an answer")),
         ("accept", "it is left as it is".to_owned()),
     ];
+    let registered = said.blamed_loop.as_ref().filter(|id| work.at.loops.contains_key(*id));
+    if let (Some(loop_id), Some(commit), true) =
+        (registered, &said.first_bad_commit, work.at.tests.contains_key(&said.test_id))
+    {
+        let undone = blamed.filter(|id| **id != said.test_id).map_or_else(String::new, |id| format!(", and {id} is done again"));
+        let told = format!("{loop_id} takes commit {commit} back, through the gate like any other change{undone}");
+        options.insert(0, ("roll_back", told));
+    }
     let question = Question {
         decision_type: "regression",
         fingerprint: format!("regression:{matter}"),
-        summary: format!("test {}, which had passed, fails on the integration branch{since}{by}", said.test_id),
+        summary: format!("test {}, which had passed, fails on the integration branch{since}{by}{waits}", said.test_id),
         options: &options,
         default: Some("fix_forward"),
         context: json!({
-            "test_id": said.test_id, "loop_id": said.blamed_loop, "blamed_test": blamed,
+            "test_id": said.test_id, "loop_id": said.blamed_loop, "blamed_test": blamed, "loops": Vec::from_iter(paused),
             "first_bad_commit": said.first_bad_commit, "last_passed_commit": said.last_passed_commit,
             "output_tail": said.output_tail,
         }),
     };
     if !put(work, question, Some(&inbound.event.id)) {
-        work.ignore(inbound, "the question about this commit is open already");
+        return work.ignore(inbound, "the question about this commit is open already");
+    }
+    if let Some(loop_id) = paused.cloned() {
+        work.newly_held.insert(loop_id.clone());
+        let reason = format!("test {} is broken{since}{by}, so {loop_id} waits for an answer", said.test_id);
+        work.act(Act::Pause { loop_id, reason, by_human: false }, Some(&inbound.event.id));
     }
 }
 

@@ -227,6 +227,10 @@ fn word(act: &Act) -> String {
         }
         Act::ResetTest { test } => format!("reset {test}"),
         Act::RedoTest { test, .. } => format!("redo {test}"),
+        Act::RollBack { test, to, commit, undone, .. } => {
+            let undone = undone.as_ref().map(|undone| format!(", then {undone}")).unwrap_or_default();
+            format!("{to} takes {commit} back for {test}{undone}")
+        }
         Act::SkipTest { test, .. } => format!("skip {test}"),
         Act::SkipQueue { loop_id, .. } => format!("skip queue of {loop_id}"),
         Act::HoldTest { test, until } => format!("hold {test} until {}", until.seconds_since(at(0))),
@@ -530,6 +534,38 @@ fn a_regression_is_fixed_by_the_blamed_test_if_it_is_known() {
     world(blamed.clone()).answer("d", "accept").expect(&["settle d=accept []"]);
     let cleared = coord_db::payload::RegressionCleared { test_id: id("R"), commit: "x".to_owned() };
     world(blamed).said(cleared).expect(&["settle d=accept []"]);
+}
+
+#[test]
+fn who_is_blamed_waits_until_it_is_said_what_becomes_of_the_commit() {
+    let world = || {
+        World::new().busy("b", 1).with_test(test("R", "a", TestStatus::Passed)).with_test(test("B", "b", TestStatus::Passed))
+    };
+    let said = coord_db::payload::RegressionDetected {
+        test_id: id("R"),
+        last_passed_commit: "g00d".to_owned(),
+        current_commit: "bad".to_owned(),
+        first_bad_commit: Some("c0ffee".to_owned()),
+        blamed_loop: Some(id("b")),
+        blamed_test: Some(id("B")),
+        output_tail: String::new(),
+    };
+    world().said(said.clone()).expect(&["ask regression regression:c0ffee", "pause b"]);
+    // The same commit broke another test: one question, one pause.
+    let context = json!({"test_id": "R", "loop_id": "b", "loops": ["b"], "blamed_test": "B", "first_bad_commit": "c0ffee"});
+    let options = ["roll_back", "fix_forward", "accept"];
+    let open = || {
+        let world = world().with_loop("b", 1, LoopStatus::Paused);
+        let mut world = world.decision("d", "regression", &options, Some("fix_forward"), context.clone());
+        world.at.decisions[0].fingerprint = Some("regression:c0ffee".to_owned());
+        world
+    };
+    open().said(said.clone()).expect(&["ignore"]);
+    open().answer("d", "roll_back").expect(&["settle d=roll_back [b takes c0ffee back for R, then B]"]);
+    open().answer("d", "fix_forward").expect(&["settle d=fix_forward [redo B]"]);
+    // Nobody to pause, nothing to take back.
+    let unknown = coord_db::payload::RegressionDetected { first_bad_commit: None, blamed_loop: None, blamed_test: None, ..said };
+    world().said(unknown).expect(&["ask regression regression:R"]);
 }
 
 fn over_budget(of: Option<&str>, resource: &str, percentage: i64) -> ResourceWarning {

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use work_tree::CommitHash;
 
 use super::{Note, NoteVerdict, Run, Runner, Why, said};
-use crate::applies;
 
 /// After so long an entry ends at the next occasion, so that others have their turn.
 pub(super) const SLICE: Duration = Duration::from_secs(5);
@@ -29,10 +28,11 @@ pub(super) struct Asked {
     pub(super) note: Note,
 }
 
-/// The tests that a check covers, and that are tests.
+/// The tests that a check is to be asked about.
 pub(super) fn covered(runner: &Runner, check: &CheckConfig) -> Result<Vec<BaselineTest>, Why> {
     let mut tests = runner.read(|tx| tx.baseline_tests())?;
-    tests.retain(|test| applies(check, &test.category) && test.test_id.as_str().parse::<TestId>().is_ok());
+    let open = crate::open_of(&check.name, &runner.read(|tx| tx.regressions(true))?);
+    tests.retain(|test| crate::watched(check, test, &open));
     Ok(tests)
 }
 

@@ -46,12 +46,25 @@ pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Ro
         let found = Some(Found::Unknown { why: why.to_owned(), suspects: Vec::new() });
         Ok(Round { rounds: 0, tried: Vec::new(), runs: 0, found })
     };
-    let find = |rev: &str| runner.repository.resolve(rev).map_err(said);
+    // Our own rows hold full hashes; other tools may write anything.
+    let find = |rev: &str| match CommitHash::new(rev) {
+        Ok(commit) => Ok(Some(commit)),
+        Err(_) => runner.repository.resolve(rev).map_err(said),
+    };
     let (Some(good), Some(bad)) = (find(&row.last_good_commit)?, find(&row.bad_commit)?) else {
         return lost("the commits between which it broke are not in the repository");
     };
     let (repository, ends) = (runner.repository.clone(), (good.clone(), bad.clone()));
-    let line = super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &[])).await?.map_err(said)?;
+    let line = match super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &[])).await? {
+        Ok(line) => line,
+        Err(error) => {
+            let there = |commit: &CommitHash| runner.repository.resolve(commit.as_str()).map(|found| found.is_some());
+            return match (there(&good), there(&bad)) {
+                (Ok(true), Ok(true)) | (Err(_), _) | (_, Err(_)) => Err(said(error)),
+                _ => lost("the commits between which it broke are not in the repository"),
+            };
+        }
+    };
     if line.last().is_none_or(|last| *last != bad) {
         return lost("the commit at which it failed does not come after the one at which it passed");
     }
@@ -109,6 +122,7 @@ impl Search {
             test: BaselineTest {
                 test_id: row.test_id,
                 category: known.as_ref().map(|test| test.category.clone()).unwrap_or_default(),
+                status: known.as_ref().map(|test| test.status),
                 loop_id: known.map(|test| test.loop_id),
             },
             notes,
