@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::World;
+use common::Place;
 
-fn world() -> World {
-    let world = World::new();
+fn world() -> Place {
+    let world = Place::new();
     world.sql(
         "INSERT INTO loops(id, name, priority, status) VALUES ('a', '', 1, 'stopped');
          INSERT INTO tests(id, loop_id, status, verified_at) VALUES
@@ -29,12 +29,8 @@ fn world() -> World {
 fn the_ledger_tells_five_states() {
     let world = world();
     let rows = world.json(&["regressions", "--ledger"]);
-    let states: Vec<(&str, &str)> = rows
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| (row["test_id"].as_str().unwrap(), row["state"].as_str().unwrap()))
-        .collect();
+    let states: Vec<(&str, &str)> =
+        rows.as_array().unwrap().iter().map(|row| (row["test_id"].as_str().unwrap(), row["state"].as_str().unwrap())).collect();
     assert_eq!(
         states,
         [

@@ -97,7 +97,9 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
                 tracing::info!(%test, "is pending or in progress already");
             }
         }
-        Act::RollBack { test, to, commit, undone, reason } => roll_back(tx, (test, to), commit, (undone.as_ref(), reason), cause)?,
+        Act::RollBack { test, to, commit, undone, reason } => {
+            roll_back(tx, (test, to), commit, (undone.as_ref(), reason), cause)?
+        }
         Act::SkipTest { test, reason } => drop(tolerate(tx.skip_test(test, Some(reason)))?),
         Act::SkipQueue { loop_id, reason } => {
             for test in tx.queue_of(loop_id)? {

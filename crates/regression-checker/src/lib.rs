@@ -18,9 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coord_db::config::CheckConfig;
-use coord_db::{
-    BaselineTest, Config, Database, JournalEntry, ReadTx, Regression, Result, TestId, TestStatus, WriteTx,
-};
+use coord_db::{BaselineTest, Config, Database, JournalEntry, ReadTx, Regression, Result, TestId, TestStatus, WriteTx};
 use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
 
 pub use decide::Action;
@@ -55,7 +53,13 @@ impl Supervisor for RegressionChecker {
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, database: &Path) -> Self {
-        Self { config, database: database.to_owned(), eyes: observe::Eyes::default(), turn: Arc::default(), untidy: Cell::new(true) }
+        Self {
+            config,
+            database: database.to_owned(),
+            eyes: observe::Eyes::default(),
+            turn: Arc::default(),
+            untidy: Cell::new(true),
+        }
     }
 
     fn configure(&mut self, config: Arc<Config>) {

@@ -97,12 +97,7 @@ pub(crate) fn perform(
     })
 }
 
-async fn carry_out(
-    config: Arc<Config>,
-    database: PathBuf,
-    bench: &mut Bench,
-    entry: &JournalEntry,
-) -> Result<Outcome, Why> {
+async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, entry: &JournalEntry) -> Result<Outcome, Why> {
     let path = config.repository_path();
     let repository = match bench.repository.take().filter(|repository| repository.common_dir().is_dir()) {
         Some(repository) => repository,

@@ -47,8 +47,7 @@ impl World {
     }
 
     fn once(&self) {
-        let output =
-            Command::new(PROGRAM).arg("--db").arg(&self.path).arg("--once").env("RUST_LOG", "error").output().unwrap();
+        let output = Command::new(PROGRAM).arg("--db").arg(&self.path).arg("--once").env("RUST_LOG", "error").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(sql(&self.path, "SELECT count(*) FROM transaction_log WHERE status = 'in_progress';"), "0");
     }
@@ -114,8 +113,7 @@ impl World {
 fn every_regression_is_found_and_blame_is_right() {
     let commits = number("HISTORY_COMMITS", 1_024).max(600);
     let heads: Vec<usize> = (1..=4).map(|part| commits * part / 4).collect();
-    let kinds =
-        [(Kind::Line, 24), (Kind::Config, 6), (Kind::Interplay, 5), (Kind::FixedByChance, 2), (Kind::Hidden, 3)];
+    let kinds = [(Kind::Line, 24), (Kind::Config, 6), (Kind::Interplay, 5), (Kind::FixedByChance, 2), (Kind::Hidden, 3)];
     let recipe = Recipe {
         commits,
         tests: 125,
@@ -173,7 +171,8 @@ fn every_regression_is_found_and_blame_is_right() {
     let (mut rounds, mut halvings) = (0, 0);
     for row in world.regressions().iter().filter(|row| row.first_bad_commit.is_some()) {
         rounds += row.bisect.as_ref().unwrap()["rounds"].as_u64().unwrap();
-        let count = git(&world.history.repository, &["rev-list", "--count", &format!("{}..{}", row.last_good_commit, row.bad_commit)]);
+        let count =
+            git(&world.history.repository, &["rev-list", "--count", &format!("{}..{}", row.last_good_commit, row.bad_commit)]);
         halvings += u64::from(count.parse::<u64>().unwrap().ilog2());
     }
     assert!(rounds < halvings, "{rounds} rounds, {halvings} halvings");

@@ -117,10 +117,7 @@ if [ -n "$TEST_ID" ]; then grep -q '^ok' "state/$TEST_ID"; else ! grep -q broken
     let asked: Vec<String> = world.runs().into_iter().filter(|run| run.len() == 1).take(4).collect();
     assert_eq!(asked, ["c", "d", "a", "b"]);
     assert_eq!(world.sql("SELECT test_id FROM regressions"), "d");
-    assert_eq!(
-        world.sql("SELECT test_id, outcome FROM baseline_runs ORDER BY 1"),
-        "a|pass\nb|pass\nc|pass\nd|fail"
-    );
+    assert_eq!(world.sql("SELECT test_id, outcome FROM baseline_runs ORDER BY 1"), "a|pass\nb|pass\nc|pass\nd|fail");
 }
 
 #[test]

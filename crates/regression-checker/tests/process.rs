@@ -368,10 +368,8 @@ fn killed_in_the_middle_of_a_search_it_goes_on_and_says_it_once() {
     let daemon = world.daemon();
     let reached = hold.with_file_name("hold.reached");
     world.until_true("the search is under way", || reached.exists());
-    world.until(
-        "SELECT count(*) FROM transaction_log, json_tree(steps) WHERE status = 'in_progress' AND key LIKE 'try/%'",
-        "1",
-    );
+    world
+        .until("SELECT count(*) FROM transaction_log, json_tree(steps) WHERE status = 'in_progress' AND key LIKE 'try/%'", "1");
     assert_eq!(world.sql("SELECT child_pid IS NULL FROM component_health"), "0");
     daemon.kill();
     std::fs::remove_file(&hold).unwrap();

@@ -302,7 +302,7 @@ mod tests {
         let likely: BTreeSet<_> = (1..=25).map(|n| commit(n * 40)).collect();
         for parallel in [1, 2, 3] {
             let plain = (1..=1024).map(|n| search(history(1024), parallel, judge(n)).1).max().unwrap();
-            let guessed = |n| search(history(1024).suspecting(&[likely.clone()]), parallel, judge(n));
+            let guessed = |n| search(history(1024).suspecting(std::slice::from_ref(&likely)), parallel, judge(n));
             let right = (1..=25).map(|n| guessed(n * 40).1).max().unwrap();
             let wrong = (1..=1024).map(guessed).inspect(|(end, _)| assert!(matches!(end, Outcome::FirstBad(_))));
             let wrong = wrong.map(|(_, rounds)| rounds).max().unwrap();

@@ -62,7 +62,7 @@ impl WorkTree {
         let ask = |what: &str| {
             let place = whats.iter().position(|each| *each == what).filter(|_| at_once);
             match place.and_then(|place| lines.get(place)) {
-                Some(line) => resolved(crate::git::to_path(line)),
+                Some(line) => resolved(to_path(line)),
                 None => resolved(discovering.call(["rev-parse", "--path-format=absolute", what]).path()?),
             }
         };

@@ -388,7 +388,7 @@ impl Joined for regression_checker::RegressionChecker {
         }
         let field = |name: &str| entry.steps.intent[name].as_str().unwrap_or_default();
         Some(match entry.operation.as_str() {
-            regression_checker::notes::CHECK_HEAD => checked(world, field("commit")),
+            regression_checker::notes::CHECK_HEAD | regression_checker::notes::ASK_TESTS => checked(world, field("commit")),
             _ => round(world, field("regression")),
         })
     }
@@ -405,7 +405,11 @@ fn checked(world: &mut World, commit: &str) -> regression_checker::Outcome {
         let Some(newest) = known.last() else { continue };
         let reached = |hash: &str| world.outside.place(hash).is_some_and(|at| at <= place);
         tests.push(regression_checker::TestVerdict {
-            fails: world.outside.broken_by(&baseline.test_id, place).is_some(),
+            outcome: match world.outside.broken_by(&baseline.test_id, place) {
+                Some(_) => RunOutcome::Fail,
+                None => RunOutcome::Pass,
+            },
+            runs: 1,
             last_good: known.iter().rev().map(|row| row.commit_hash.clone()).find(|hash| reached(hash)),
             newest_baseline: newest.commit_hash.clone(),
             exit_code: Some(1),
@@ -413,7 +417,7 @@ fn checked(world: &mut World, commit: &str) -> regression_checker::Outcome {
             test: baseline.test_id,
         });
     }
-    tests.retain(|verdict| verdict.fails);
+    tests.retain(|verdict| verdict.outcome == RunOutcome::Fail);
     let outcome = match tests.is_empty() {
         false => RunOutcome::Fail,
         true if !world.calm && world.chance(10) => RunOutcome::Flaky,
@@ -442,5 +446,5 @@ fn round(world: &World, regression: &str) -> regression_checker::Outcome {
             blamed_test: Some(commit.test.clone()),
         },
     );
-    regression_checker::Outcome::Round(regression_checker::Round { tried: Vec::new(), runs: 3, found: Some(found) })
+    regression_checker::Outcome::Round(regression_checker::Round { rounds: 1, tried: Vec::new(), runs: 3, found: Some(found) })
 }

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::json;
-use crate::{Error, EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, TestStatus, Timestamp, WriteTx, new_id};
+use crate::{
+    Error, EventId, LoopId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, TestStatus, Timestamp, WriteTx, new_id,
+};
 
 row! {
     /// This test passed at this commit.

@@ -213,11 +213,7 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
 /// As the floor says.
 pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows = if all {
-        whole(&db, |tx| tx.regressions(false), |row| row.id.clone())?
-    } else {
-        db.read(|tx| ledger::standing(tx))?
-    };
+    let rows = if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(ledger::standing)? };
     cx.out.list(&rows, "no regressions", |rows| {
         Table::of(&["FOUND", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![

@@ -208,10 +208,10 @@ fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected)
         ("accept", "it is left as it is".to_owned()),
     ];
     let registered = said.blamed_loop.as_ref().filter(|id| work.at.loops.contains_key(*id));
-    if let (Some(loop_id), Some(commit), true) =
-        (registered, &said.first_bad_commit, work.at.tests.contains_key(&said.test_id))
+    if let (Some(loop_id), Some(commit), true) = (registered, &said.first_bad_commit, work.at.tests.contains_key(&said.test_id))
     {
-        let undone = blamed.filter(|id| **id != said.test_id).map_or_else(String::new, |id| format!(", and {id} is done again"));
+        let undone =
+            blamed.filter(|id| **id != said.test_id).map_or_else(String::new, |id| format!(", and {id} is done again"));
         let told = format!("{loop_id} takes commit {commit} back, through the gate like any other change{undone}");
         options.insert(0, ("roll_back", told));
     }

@@ -564,7 +564,8 @@ fn who_is_blamed_waits_until_it_is_said_what_becomes_of_the_commit() {
     open().answer("d", "roll_back").expect(&["settle d=roll_back [b takes c0ffee back for R, then B]"]);
     open().answer("d", "fix_forward").expect(&["settle d=fix_forward [redo B]"]);
     // Nobody to pause, nothing to take back.
-    let unknown = coord_db::payload::RegressionDetected { first_bad_commit: None, blamed_loop: None, blamed_test: None, ..said };
+    let unknown =
+        coord_db::payload::RegressionDetected { first_bad_commit: None, blamed_loop: None, blamed_test: None, ..said };
     world().said(unknown).expect(&["ask regression regression:R"]);
 }
 

@@ -83,7 +83,8 @@ fn a_check_that_fails_is_asked_about_all_its_tests_in_turn_with_searches() {
         at
     };
     check(&failing(), &["ask unit at h"], None);
-    let searched = |seconds_ago: i64| OpenRegression { round_at: Some(NOW.plus_seconds(-seconds_ago)), ..suspicion("r", "unit") };
+    let searched =
+        |seconds_ago: i64| OpenRegression { round_at: Some(NOW.plus_seconds(-seconds_ago)), ..suspicion("r", "unit") };
     check(&failing().open(searched(20)), &["bisect r round 0 "], None);
     check(&failing().open(searched(5)), &["ask unit at h"], None);
     let mut in_doubt = failing();

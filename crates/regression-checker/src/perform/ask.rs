@@ -61,9 +61,8 @@ pub(super) fn order(
     let changed = changed_since_last(runner, check, commit)?;
     let paths: BTreeMap<TestId, Vec<String>> =
         runner.read(|tx| tx.paths_of_tests(None))?.into_iter().map(|(id, paths)| (id, paths.0)).collect();
-    let about_change = |id: &TestId| {
-        paths.get(id).is_some_and(|own| own.iter().any(|own| changed.iter().any(|path| covers(own, path))))
-    };
+    let about_change =
+        |id: &TestId| paths.get(id).is_some_and(|own| own.iter().any(|own| changed.iter().any(|path| covers(own, path))));
     let rank = |test: &BaselineTest| {
         let id = test.test_id.as_str();
         if named(id) {

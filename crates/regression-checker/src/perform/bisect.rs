@@ -72,11 +72,7 @@ pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Ro
 }
 
 /// The commits of a line that touch what a test is about: its scope, the files of its attempts, what its failure names.
-async fn touching(
-    runner: &Rc<Runner>,
-    row: &Regression,
-    ends: (CommitHash, CommitHash),
-) -> Result<BTreeSet<CommitHash>, Why> {
+async fn touching(runner: &Rc<Runner>, row: &Regression, ends: (CommitHash, CommitHash)) -> Result<BTreeSet<CommitHash>, Why> {
     let known = runner.read(|tx| tx.paths_of_tests(Some(&row.test_id)))?;
     let own = known.iter().flat_map(|(_, paths)| &paths.0).filter_map(|path| path_of(path));
     let shown = row.output_tail.split(|each: char| each.is_whitespace() || "\"'`():,;[]<>=".contains(each));
