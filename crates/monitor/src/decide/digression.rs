@@ -1,7 +1,13 @@
 //! Loops that stray from their test: too many files, files outside of its scope, the same error again and again.
+//!
+//! With a declared scope only what is outside of it counts. Without one, many files alone are no fault: good work on a big
+//! test goes on from file to file as well. They are told once a second sign joins them: all of them in one sweep, as when
+//! a formatter goes over everything; all over the place; or so many that no one test accounts for them.
+
+use std::collections::BTreeSet;
 
 use coord_db::payload::DigressionDetected;
-use coord_db::{AlertType, LoopStatus, Severity};
+use coord_db::{AlertType, LoopStatus, Severity, Timestamp};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde_json::json;
 
@@ -11,6 +17,10 @@ use crate::snapshot::{LoopView, TestView, prefix};
 
 /// A couple of files outside of the scope (a note in the changelog, a line in a module list) is no digression.
 pub const COUPLE: usize = 2;
+/// Files that are begun within so many minutes were changed in one sweep: nobody writes so many by hand.
+const SWEEP_MINUTES: i64 = 10;
+/// So many times the limit is a sign of its own.
+const FAR_BEYOND: usize = 2;
 /// So many files are named.
 const MOST_NAMED: usize = 20;
 
@@ -53,8 +63,11 @@ struct Strays<'a> {
 
 fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a> {
     let settings = &work.config.monitor;
-    let rows = view.files.rows.iter().map(|row| row.file_path.as_str());
-    let files: Vec<&str> = rows.chain(view.files.leased.iter().map(|(path, _)| path.as_str())).collect();
+    // Who looks late sees old changes at once, and a formatter or a rebase rewrites what was begun long before: the earlier
+    // of the two times is when a file was begun.
+    let rows = view.files.rows.iter().map(|row| (row.file_path.as_str(), row.first_seen_at.min(row.last_changed_at)));
+    let leased = view.files.leased.iter().map(|(path, since)| (path.as_str(), *since));
+    let (files, mut begun): (Vec<&str>, Vec<Timestamp>) = rows.chain(leased).unzip();
     let mut strays = Strays { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None };
     // What a scope means takes long to find out, and where nothing has changed nothing is outside.
     let scope = if strays.files.is_empty() { None } else { scope(&seen.test.scope.0) };
@@ -62,9 +75,12 @@ fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a
         strays.outside = strays.files.iter().copied().filter(|file| !scope.is_match(file)).collect();
     }
     // However many files, what the scope means was asked for.
-    if scope.is_none() && i64::try_from(strays.files.len()).unwrap_or(i64::MAX) > settings.digression_files {
+    let limit = usize::try_from(settings.digression_files).unwrap_or(usize::MAX);
+    if scope.is_none()
+        && let Some(sign) = sign(&strays.files, &mut begun, limit)
+    {
         strays.words.push("files");
-        strays.texts.push(format!("{} files changed", strays.files.len()));
+        strays.texts.push(format!("{} files changed, {sign}", strays.files.len()));
     }
     if strays.outside.len() > COUPLE {
         strays.words.push("scope");
@@ -81,6 +97,23 @@ fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a
         strays.repeated = Some(repeated.clone());
     }
     strays
+}
+
+/// What makes more files than the limit a digression, in words.
+fn sign(files: &[&str], begun: &mut [Timestamp], limit: usize) -> Option<String> {
+    if files.len() <= limit {
+        return None;
+    }
+    begun.sort_unstable();
+    let one_sweep = begun.windows(limit + 1).any(|some| some[limit].seconds_since(some[0]) <= SWEEP_MINUTES * 60);
+    let folders: BTreeSet<&str> = files.iter().map(|file| file.rsplit_once('/').map_or("", |(folder, _)| folder)).collect();
+    if one_sweep {
+        Some(format!("more than {limit} of them within {SWEEP_MINUTES} minutes"))
+    } else if folders.len() > limit / 2 {
+        Some(format!("in {} folders", folders.len()))
+    } else {
+        (files.len() > limit.saturating_mul(FAR_BEYOND)).then(|| format!("more than {FAR_BEYOND} times {limit}"))
+    }
 }
 
 /// What the globs of a scope mean, if there are any. A glob also means everything below what it names; one that is none is

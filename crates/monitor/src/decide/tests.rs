@@ -320,7 +320,7 @@ fn who_waits_is_paused_or_has_slept_is_not_stuck() {
     let rests: [fn(&mut MonitorSnapshot); 3] =
         [|at| at.loops[0].waiting = true, |at| at.loops[0].row.status = LoopStatus::Paused, |at| at.in_grace = true];
     for rest in rests {
-        let mut view = begun("a", 500);
+        let mut view = at_work("a");
         view.tests[0].failures.count = 9;
         let mut snapshot = world(vec![view]);
         rest(&mut snapshot);
@@ -352,7 +352,7 @@ fn a_rest_is_no_progress_what_was_told_stands() {
 #[test]
 fn a_stopped_or_dead_loop_is_not_stuck() {
     for status in [LoopStatus::Stopped, LoopStatus::Error] {
-        let mut view = begun("a", 500);
+        let mut view = at_work("a");
         view.tests[0].failures.count = 9;
         view.row.status = status;
         nothing(&world(vec![view]));
@@ -570,6 +570,34 @@ fn too_many_files_are_told_once_until_the_work_is_undone() {
     nothing(&open);
     open.loops[0] = with_files(0);
     assert_eq!(told(&open), ["close digression:a:t-a"]);
+}
+
+#[test]
+fn many_files_without_a_scope_need_a_second_sign() {
+    // One after the other, each of its own minute, in so many folders.
+    let slowly = |count: usize, folders: usize| {
+        let mut view = at_work("a");
+        for (file, minutes) in (0..count).zip((0..).step_by(2)) {
+            changed(&mut view, &format!("src/{}/f{file}.rs", file % folders), ago(100 - minutes));
+        }
+        view
+    };
+    nothing(&world(vec![slowly(21, 10)]));
+    assert_eq!(told(&world(vec![slowly(21, 11)])), [DIGRESSION]);
+    nothing(&world(vec![slowly(40, 1)]));
+    assert_eq!(told(&world(vec![slowly(41, 1)])), [DIGRESSION]);
+    // Rewritten all at once, or all seen at once by who looks late: neither is a sweep.
+    let mut formatted = slowly(30, 1);
+    formatted.files.rows.iter_mut().for_each(|row| row.last_changed_at = ago(1));
+    nothing(&world(vec![formatted]));
+    let mut seen_late = slowly(30, 1);
+    seen_late.files.rows.iter_mut().for_each(|row| row.first_seen_at = ago(1));
+    nothing(&world(vec![seen_late]));
+    let mut swept = slowly(30, 1);
+    swept.files.rows.iter_mut().skip(9).for_each(|row| (row.first_seen_at, row.last_changed_at) = (ago(1), ago(2)));
+    assert_eq!(told(&world(vec![swept.clone()])), [DIGRESSION]);
+    swept.files.rows.pop();
+    nothing(&world(vec![swept]));
 }
 
 #[test]
