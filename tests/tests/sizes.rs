@@ -52,13 +52,13 @@ fn a_disk_that_fills_is_told_at_each_level_and_over_when_there_is_room() {
 #[test]
 fn a_database_that_grows_is_told_at_each_level_and_over_with_a_larger_budget() {
     let world = World::new();
-    world.settings(&format!("{OFTEN}[budget]\ndatabase_megabytes = 8\n"));
+    world.settings(&format!("{OFTEN}[budget]\ndatabase_megabytes = 40\n"));
     let monitor = world.supervisor("monitor");
-    // Files and -wal both count, so what is written twice is emptied out of the one.
+    // What is in the -wal counts as well, so it is emptied each time: the levels are two megabytes apart.
     let grow_beyond = |kilobytes: u64| {
         loop {
             let grown = world.sql(
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
                  INSERT INTO events (id, source, event_type, payload)
                  SELECT lower(hex(randomblob(8))), 'human', 'custom.large', json_object('text', hex(zeroblob(5000))) FROM n;
                  PRAGMA wal_checkpoint(TRUNCATE)",
@@ -69,9 +69,9 @@ fn a_database_that_grows_is_told_at_each_level_and_over_with_a_larger_budget() {
             }
         }
     };
-    grow_beyond(6_500);
+    grow_beyond(32_300);
     world.until(&open("database"), "warning");
-    grow_beyond(7_700);
+    grow_beyond(38_200);
     world.until(&open("database"), "error");
     world.settings(&format!("{OFTEN}[budget]\ndatabase_megabytes = 800\n"));
     monitor.reload();

@@ -320,7 +320,7 @@ fn who_waits_is_paused_or_has_slept_is_not_stuck() {
     let rests: [fn(&mut MonitorSnapshot); 3] =
         [|at| at.loops[0].waiting = true, |at| at.loops[0].row.status = LoopStatus::Paused, |at| at.in_grace = true];
     for rest in rests {
-        let mut view = at_work("a");
+        let mut view = begun("a", 500);
         view.tests[0].failures.count = 9;
         let mut snapshot = world(vec![view]);
         rest(&mut snapshot);
@@ -352,7 +352,7 @@ fn a_rest_is_no_progress_what_was_told_stands() {
 #[test]
 fn a_stopped_or_dead_loop_is_not_stuck() {
     for status in [LoopStatus::Stopped, LoopStatus::Error] {
-        let mut view = at_work("a");
+        let mut view = begun("a", 500);
         view.tests[0].failures.count = 9;
         view.row.status = status;
         nothing(&world(vec![view]));

@@ -442,11 +442,11 @@ fn a_stuck_loop_is_asked_about_unless_it_is_over() {
     World::new().busy("a", 1).with_loop("a", 1, LoopStatus::Paused).said(stuck_said(Some("T-a"))).expect(&["ignore"]);
     let over = World::new().busy("a", 1).with_test(test("T-a", "a", TestStatus::Blocked));
     over.said(stuck_said(Some("T-a"))).expect(&["ignore"]);
-    // One question, not two.
+    // One question at a time, and the one whose options fit.
     let mut world = World::new().busy("a", 1).with_test(test("T-a", "a", TestStatus::Blocked));
     world = world.decision("d", "stuck", &["wait"], Some("wait"), json!({"test_id": "T-a", "loop_id": "a"}));
     world.at.decisions[0].fingerprint = Some("test:T-a".to_owned());
-    world.said(blocked_said("T-a")).expect(&["ignore"]);
+    world.said(blocked_said("T-a")).expect(&["settle d=- []", "ask blocked test:T-a"]);
 }
 
 #[test]
