@@ -268,6 +268,12 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// SIGHUP: it reads its settings again.
+    pub fn reload(&self) {
+        let pid = i32::try_from(self.pid()).unwrap_or(i32::MAX);
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGHUP);
+    }
+
     /// SIGTERM, and how it ends.
     ///
     /// # Panics

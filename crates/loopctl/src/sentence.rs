@@ -11,6 +11,11 @@ use crate::when::span;
 #[must_use]
 pub fn sentence(event: &Event) -> String {
     let text = match event.parse() {
+        Ok(Payload::StuckDetected(payload)) => stuck(&payload, &reasons(event)),
+        Ok(Payload::FileConflict(p)) if reasons(event).contains(&"leased") => {
+            format!("one of {} and {} has changed {}, which the other has leased", p.loop_a, p.loop_b, p.file_path)
+        }
+        Ok(Payload::DigressionDetected(payload)) => digression(&payload, &reasons(event)),
         Ok(payload) => of_payload(&payload),
         Err(_) => format!("does not fit the catalog: {}", event.payload),
     };
@@ -61,25 +66,8 @@ fn of_payload(payload: &Payload) -> String {
             format!("{} {how} {}, held for {}", p.loop_id, p.file_path, span(p.held_for_seconds))
         }
         Payload::FileConflict(p) => format!("{} and {} both changed {}", p.loop_a, p.loop_b, p.file_path),
-        Payload::StuckDetected(p) => stuck(p),
-        Payload::DigressionDetected(p) => {
-            let error = p
-                .repeated_error
-                .as_deref()
-                .map(|error| format!("; the same error again and again: {error}"))
-                .unwrap_or_default();
-            let expected = if p.expected_scope.is_empty() {
-                String::new()
-            } else {
-                format!(" (expected {})", p.expected_scope.join(", "))
-            };
-            format!(
-                "{} strays from test {}: {} changed{expected}{error}",
-                p.loop_id,
-                p.test_id,
-                count(p.files_modified, "file")
-            )
-        }
+        Payload::StuckDetected(p) => stuck(p, &[]),
+        Payload::DigressionDetected(p) => digression(p, &[]),
         Payload::ResourceWarning(p) => {
             let whose = p.loop_id.as_ref().map(|id| format!("{id}: ")).unwrap_or_default();
             format!("{whose}{} at {} % of the limit ({} of {})", p.resource, p.percentage, p.current, p.limit)
@@ -100,6 +88,9 @@ fn of_payload(payload: &Payload) -> String {
                 _ => "",
             };
             format!("decision {}: {what}{by}{}", p.decision_id, because(p.comment.as_deref()))
+        }
+        Payload::TestMoved(p) => {
+            format!("test {} goes from {} to {}{}", p.test_id, p.from_loop, p.to_loop, because(Some(&p.reason)))
         }
         Payload::PriorityChanged(p) => {
             format!("priority of {} goes from {} to {}{}", p.loop_id, p.old_priority, p.new_priority, because(Some(&p.reason)))
@@ -182,7 +173,26 @@ fn test_passed(p: &payload::TestPassed) -> String {
     )
 }
 
-fn stuck(p: &payload::StuckDetected) -> String {
+/// The short words that monitor adds to what it finds: what it goes by.
+fn reasons(event: &Event) -> Vec<&str> {
+    let listed = event.payload.get("reasons").and_then(Value::as_array);
+    listed.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn digression(p: &payload::DigressionDetected, reasons: &[&str]) -> String {
+    let error =
+        p.repeated_error.as_deref().map(|error| format!("; the same error again and again: {error}")).unwrap_or_default();
+    let expected = if p.expected_scope.is_empty() {
+        String::new()
+    } else {
+        let outside =
+            if reasons.contains(&"scope") { format!(", outside of it {}", list(&p.actual_scope)) } else { String::new() };
+        format!(" (expected {}{outside})", p.expected_scope.join(", "))
+    };
+    format!("{} strays from test {}: {} changed{expected}{error}", p.loop_id, p.test_id, count(p.files_modified, "file"))
+}
+
+fn stuck(p: &payload::StuckDetected, reasons: &[&str]) -> String {
     let on = p.test_id.as_ref().map(|test| format!(" on test {test}")).unwrap_or_default();
     let failures = if p.consecutive_failures > 0 {
         format!(", {} in a row", count(p.consecutive_failures, "failure"))
@@ -190,7 +200,13 @@ fn stuck(p: &payload::StuckDetected) -> String {
         String::new()
     };
     let error = p.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-    format!("{} is stuck{on} for {}{failures}{error}", p.loop_id, span(p.stuck_for_minutes.saturating_mul(60)))
+    let signs = [
+        ("attempt", ", nothing new in its attempt"),
+        ("silence", ", no sign of life"),
+        ("no_pass", ", no test passed although there is work"),
+    ];
+    let signs: String = signs.iter().filter(|(word, _)| reasons.contains(word)).map(|(_, text)| *text).collect();
+    format!("{} is stuck{on} for {}{failures}{signs}{error}", p.loop_id, span(p.stuck_for_minutes.saturating_mul(60)))
 }
 
 fn regression(p: &payload::RegressionDetected) -> String {
@@ -276,7 +292,7 @@ mod tests {
             "message_type": "note", "source": "cli", "scope": "all", "since_hours": 24, "knowledge_id": "k", "item_type": "fact",
             "content": "c", "new_knowledge_id": "k", "existing_knowledge_id": "j", "conflict_description": "both",
             "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
-            "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
+            "from_loop": "a", "to_loop": "b", "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
         }"#,
         )
         .unwrap();
@@ -306,6 +322,67 @@ mod tests {
             let text = sentence(&event(event_type));
             assert!(text.len() > 8 && !text.contains("does not fit"), "{event_type}: {text}");
             assert!(!text.chars().any(char::is_control), "{event_type}: {text}");
+        }
+    }
+
+    /// What a sentence must hold so that it says why, for each type that a supervisor or a loop publishes by itself.
+    const REASONS: &[(&str, &[&str])] = &[
+        ("test_failed", &["(code)", "broke", "tried again"]),
+        ("test_blocked", &["3 attempts", "e"]),
+        ("file_locked", &["why"]),
+        ("file_unlocked", &["run out"]),
+        ("file_conflict", &["a and b both changed f"]),
+        ("stuck_detected", &["40", "3 failures", "no sign of life", ": e"]),
+        ("digression_detected", &["30 files", "expected src", "outside of it docs", "again and again: r"]),
+        ("resource_warning", &["tokens at 90 %", "9 of 10"]),
+        ("regression_detected", &["passed at aaa", "fails at bbb", "broken by ccc of a"]),
+        ("regression_cleared", &["passes again at 0123456789ab"]),
+        ("decision_needed", &["which?", "by default A", "5m"]),
+        ("decision_resolved", &["A it is", "nobody answered in time"]),
+        ("test_moved", &["t goes from a to b", ": why"]),
+        ("priority_changed", &["from 5 to 1", ": why"]),
+        ("pause_requested", &["human asks l to pause", ": why"]),
+        ("resume_requested", &["human lets l go on", ": why"]),
+        ("restart_requested", &[": why"]),
+        ("loop_paused", &[": why"]),
+        ("loop_resumed", &[": why"]),
+        ("rollback_triggered", &["checkpoint c", ": why"]),
+        ("rollback_done", &["back at refs/x"]),
+        ("force_release", &["give up f", "deadlock of a and b", ": why"]),
+        ("change_resolved", &["modify p", "pending"]),
+        ("component_stopped", &[": why"]),
+        ("component_degraded", &["is dead", ": expired"]),
+        ("component_recovered", &["beats again after"]),
+    ];
+
+    /// What says what somebody does or wants, and needs no reason.
+    const PLAIN: &[&str] = &[
+        "test_started",
+        "test_passed",
+        "human_message",
+        "summary_requested",
+        "knowledge_recorded",
+        "knowledge_conflict",
+        "change_requested",
+        "component_started",
+    ];
+
+    #[test]
+    fn every_automatic_act_says_why() {
+        for (event_type, _) in payload::CATALOG {
+            let reasons = REASONS.iter().find(|(known, _)| known == event_type);
+            assert!(
+                reasons.is_some() != PLAIN.contains(event_type),
+                "{event_type}: does it act by itself, and on what grounds?"
+            );
+            let mut event = event(event_type);
+            event.payload["reasons"] = json!(["failures", "silence", "scope", "same_error"]);
+            event.payload["repeated_error"] = json!("r");
+            event.payload["actual_scope"] = json!(["docs"]);
+            let text = sentence(&event);
+            for word in reasons.into_iter().flat_map(|(_, words)| *words) {
+                assert!(text.contains(word), "{event_type}: {text:?} does not say {word:?}");
+            }
         }
     }
 

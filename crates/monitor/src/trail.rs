@@ -12,6 +12,8 @@ const MOST_EVENTS_BACK: i64 = 200_000;
 /// So many marks of one test are kept.
 const MOST_MARKS: usize = 256;
 const BATCH: usize = 2_000;
+/// So many tests take no room worth looking for.
+const FEW_TESTS: usize = 32;
 
 /// What an event said about a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct Trail {
     position: i64,
     tests: BTreeMap<String, Vec<Mark>>,
     loops: BTreeMap<String, LoopTrail>,
+    /// With more tests than this it is looked which of them are over.
+    tidy_above: usize,
 }
 
 impl Trail {
@@ -83,6 +87,22 @@ impl Trail {
                 self.position = last;
             }
         }
+        self.tidy(tx)
+    }
+
+    /// No event says that a test was skipped or deleted: so now and then it is looked, each time that twice as many are kept.
+    fn tidy(&mut self, tx: &ReadTx<'_>) -> Result<()> {
+        if self.tests.len() <= self.tidy_above.max(FEW_TESTS) {
+            return Ok(());
+        }
+        let mut over = Vec::new();
+        for id in self.tests.keys() {
+            if tx.find_test(id)?.is_none_or(|test| matches!(test.status, TestStatus::Passed | TestStatus::Skipped)) {
+                over.push(id.clone());
+            }
+        }
+        over.iter().for_each(|id| drop(self.tests.remove(id)));
+        self.tidy_above = self.tests.len() * 2;
         Ok(())
     }
 

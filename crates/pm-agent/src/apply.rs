@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested};
+use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, TestMoved};
 use coord_db::{ActorId, AlertType, EventId, LoopId, NewAlert, NewEvent, Payload, Result, Severity, TestId, WriteTx};
 use serde_json::{Value, json};
 
@@ -173,6 +173,9 @@ fn hand_on(
         told.as_ref().and_then(Value::as_object).map(|told| told.clone().into_iter().collect()).unwrap_or_default();
     for (test, to) in moves {
         if tolerate(tx.move_test(test, to))?.is_some() {
+            let moved =
+                TestMoved { test_id: test.clone(), from_loop: from.clone(), to_loop: to.clone(), reason: why.to_owned() };
+            publish(tx, moved, cause)?;
             tests.insert(test.to_string(), json!(to));
         }
     }

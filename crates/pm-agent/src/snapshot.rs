@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    Alert, ChangeRequest, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HealthStatus, Knowledge, Loop,
-    LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId, Timestamp,
+    Alert, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HealthStatus,
+    Knowledge, Loop, LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId,
+    Timestamp, silent_millis,
 };
 use serde_json::Value;
 use supervisor::Inbound;
@@ -107,6 +108,8 @@ pub struct PmSnapshot {
     pub queues: BTreeMap<LoopId, Vec<Test>>,
     /// Running loops that have had nothing to do for a while.
     pub idle: BTreeSet<LoopId>,
+    /// The event after which each of them had nothing to do, where one says so; read only where a loop is overloaded.
+    pub ran_dry: BTreeMap<LoopId, EventId>,
     /// The queues of running loops with too much waiting; read only where a loop is idle.
     pub overloaded: BTreeMap<LoopId, Vec<Test>>,
     /// Pauses of pm's own.
@@ -127,6 +130,8 @@ pub struct PmSnapshot {
     pub regressions: Vec<Regression>,
     /// The machine has slept or its clock was set: nobody is called lost until then.
     pub grace_until: Option<Timestamp>,
+    /// The sleeps and jumps of the clock that were seen of late.
+    pub clock_changes: Vec<ClockChangeSeen>,
     /// Open alerts of pm's own.
     pub alerts: Vec<Alert>,
     /// What the human has yet to be notified of, if there is a command.
@@ -157,6 +162,7 @@ impl PmSnapshot {
             failures: Vec::new(),
             queues: BTreeMap::new(),
             idle: BTreeSet::new(),
+            ran_dry: BTreeMap::new(),
             overloaded: BTreeMap::new(),
             own_pauses: Vec::new(),
             paused: BTreeSet::new(),
@@ -167,6 +173,7 @@ impl PmSnapshot {
             knowledge: BTreeMap::new(),
             regressions: Vec::new(),
             grace_until: None,
+            clock_changes: Vec::new(),
             alerts: Vec::new(),
             unnotified: Vec::new(),
             notifying: 0,
@@ -204,9 +211,12 @@ pub(crate) fn is_own(decision: &Decision) -> bool {
     }
 }
 
-/// When a dead loop's queue may be handed on.
-pub(crate) fn lost_at(config: &Config, row: &Loop) -> Timestamp {
-    row.died_at.unwrap_or(row.updated_at).plus_seconds(config.pm.reassign_after_seconds.max(0))
+/// When a dead loop's queue may be handed on. What the machine has slept since is added.
+pub(crate) fn lost_at(config: &Config, snapshot: &PmSnapshot, row: &Loop) -> Timestamp {
+    let since = row.died_at.unwrap_or(row.updated_at);
+    let silent = silent_millis(snapshot.now, since, &snapshot.clock_changes);
+    let left = config.pm.reassign_after_seconds.max(0).saturating_mul(1000).saturating_sub(silent);
+    Timestamp::from_millis(snapshot.now.as_millis().saturating_add(left))
 }
 
 /// The fingerprint of all questions about one test.
@@ -270,6 +280,7 @@ impl Named {
 /// What the database says.
 pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmSnapshot> {
     let mut snapshot = PmSnapshot::at(tx.now());
+    snapshot.clock_changes = tx.clock_changes()?;
     let mut named = Named::default();
     named.by_inbox(&inbox);
     snapshot.loops = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
@@ -400,7 +411,7 @@ fn load_lost(
         .filter_map(|decision| text_of(&decision.context, "loop_id")?.parse().ok())
         .collect();
     let dead = snapshot.loops.values().filter(|row| row.status == LoopStatus::Error);
-    wanted.extend(dead.filter(|row| lost_at(config, row) <= snapshot.now).map(|row| row.id.clone()));
+    wanted.extend(dead.filter(|row| lost_at(config, snapshot, row) <= snapshot.now).map(|row| row.id.clone()));
     for id in wanted {
         let queue = tx.queue_of(&id)?;
         if !queue.is_empty() {
@@ -448,7 +459,7 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
     let busy = |id: &LoopId| snapshot.in_hand.contains_key(id);
     let running = || snapshot.loops.values().filter(|row| row.status == LoopStatus::Running);
     let mut idle = BTreeSet::new();
-    for row in running().filter(|row| !busy(&row.id) && lost_at(config, row) <= snapshot.now) {
+    for row in running().filter(|row| !busy(&row.id) && lost_at(config, snapshot, row) <= snapshot.now) {
         if tx.queue_of(&row.id)?.is_empty() {
             idle.insert(row.id.clone());
         }
@@ -462,6 +473,14 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
         let queue = tx.queue_of(&row.id)?;
         if queue.len() > most {
             overloaded.insert(row.id.clone(), queue);
+        }
+    }
+    for id in idle.iter().filter(|_| !overloaded.is_empty()) {
+        for event_type in ["test_passed", "component_started"] {
+            let said = tx.newest_event(event_type, id.as_str(), Timestamp::from_millis(0))?;
+            if let Some(said) = said.filter(|_| !snapshot.ran_dry.contains_key(id)) {
+                snapshot.ran_dry.insert(id.clone(), said.id);
+            }
         }
     }
     (snapshot.idle, snapshot.overloaded) = (idle, overloaded);

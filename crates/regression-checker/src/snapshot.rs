@@ -130,7 +130,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
             snapshot.alerts.extend(alert.fingerprint);
         }
     }
-    snapshot.unchecked = unchecked(config, tx)?;
+    snapshot.unchecked = unchecked(config, tx, observation.head.is_some())?;
     snapshot.busy = !tx.open_journal(ID)?.is_empty();
     Ok(snapshot)
 }
@@ -146,18 +146,26 @@ fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> Result<bool
 /// So many of the tests that are not re-run are named.
 const NAMED: usize = 5;
 
-/// What had passed and is not re-run, because no check is for it.
-fn unchecked(config: &Config, tx: &ReadTx<'_>) -> Result<Option<String>> {
-    if baseline_checks(config).any(|check| check.categories.is_empty()) {
+/// What had passed and is not re-run: because no check is for it, or because there is nothing to run checks at.
+fn unchecked(config: &Config, tx: &ReadTx<'_>, has_head: bool) -> Result<Option<String>> {
+    if has_head && baseline_checks(config).any(|check| check.categories.is_empty()) {
         return Ok(None);
     }
-    let covered: Vec<String> = baseline_checks(config).flat_map(|check| check.categories.clone()).collect();
+    let covered: Vec<String> =
+        baseline_checks(config).filter(|_| has_head).flat_map(|check| check.categories.clone()).collect();
     let (count, first) = tx.baseline_tests_beyond(&covered, NAMED)?;
     if count == 0 {
         return Ok(None);
     }
     let names = first.iter().map(TestId::as_str).collect::<Vec<_>>().join(", ");
     let more = if usize::try_from(count).is_ok_and(|count| count > NAMED) { " and others" } else { "" };
+    if !has_head {
+        return Ok(Some(format!(
+            "nothing is re-run, because the branch {} cannot be read in the repository {}; {count} tests had passed: {names}{more}",
+            config.repository.integration_branch,
+            config.repository_path().display()
+        )));
+    }
     let gate_only: Vec<&str> =
         config.gate.check.iter().filter(|check| !check.baseline).map(|check| check.name.as_str()).collect();
     let gate_only = if gate_only.is_empty() {

@@ -293,6 +293,10 @@ fn nothing_to_check_is_no_error() {
     world.passed("t1", "a", &world.head());
     world.configure("[repository]\nintegration_branch = \"no/such\"");
     world.once();
+    let unchecked = "SELECT message FROM alerts WHERE fingerprint = 'unchecked' AND closed_at IS NULL";
+    let told = world.sql(unchecked);
+    assert!(told.starts_with("nothing is re-run, because the branch no/such cannot be read"), "{told}");
+    assert!(told.ends_with("1 tests had passed: t1"), "{told}");
     world.configure("[repository]\npath = \"../..\"");
     world.once();
     assert_eq!(world.sql("SELECT count(*) FROM check_runs"), "0");

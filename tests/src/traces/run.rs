@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use coord_db::{Alert, AlertType, Config, Severity, Timestamp};
+use coord_db::{Alert, AlertType, Config, EventFilter, Payload, Severity, Timestamp};
 use deadlock_detector::DeadlockDetector;
 use heartbeat::Heartbeat;
 use monitor::Monitor;
+use pm_agent::PmAgent;
 use supervisor::{Look, Supervisor, look, pass};
 
 use super::script::{self, time};
@@ -85,6 +86,12 @@ impl Watched for DeadlockDetector {
     }
 }
 
+impl Watched for PmAgent {
+    fn see(&mut self, _: &World) -> coord_db::Result<pm_agent::Observation> {
+        Ok(pm_agent::Observation)
+    }
+}
+
 /// A supervisor on its seat.
 trait Seat {
     fn id(&self) -> &'static str;
@@ -133,6 +140,7 @@ fn seats(trace: &Trace, config: &Arc<Config>) -> Result<Vec<Box<dyn Seat>>, Stri
         "monitor" => Ok(seat::<Monitor>(config)),
         "heartbeat" => Ok(seat::<Heartbeat>(config)),
         "deadlock-detector" => Ok(seat::<DeadlockDetector>(config)),
+        "pm" => Ok(seat::<PmAgent>(config)),
         other => Err(format!("nobody is called {other:?} here")),
     };
     trace.supervisors.iter().map(known).collect()
@@ -200,6 +208,7 @@ pub fn detectors(alert: &Alert) -> Vec<String> {
         ["component", ..] => "a component is dead".to_owned(),
         ["deadlock", ..] => "deadlock".to_owned(),
         ["deadlock_revoked", ..] => "deadlock: the victim does not answer".to_owned(),
+        ["system"] => "pm: an error of the system".to_owned(),
         _ => fingerprint.to_owned(),
     };
     vec![what]
@@ -207,7 +216,8 @@ pub fn detectors(alert: &Alert) -> Vec<String> {
 
 fn note(world: &World, told: &mut Vec<Told>, known: &mut BTreeMap<String, Severity>) -> Result<(), String> {
     let alerts = world.db.read(|tx| tx.alerts(false)).map_err(|error| error.to_string())?;
-    for alert in alerts {
+    // What pm hands on is heard from its events, test by test.
+    for alert in alerts.into_iter().filter(|alert| alert.source != PmAgent::ID || alert.severity != Severity::Info) {
         if alert.closed_at.is_some() {
             for told in told.iter_mut().filter(|told| told.alert == alert.id && told.over.is_none()) {
                 told.over = Some(world.elapsed());
@@ -233,6 +243,47 @@ fn note(world: &World, told: &mut Vec<Told>, known: &mut BTreeMap<String, Severi
     Ok(())
 }
 
+/// What pm does: whom it has paused and let go, what it has handed on, what it asks.
+fn note_acts(world: &World, told: &mut Vec<Told>, position: &mut i64) -> Result<(), String> {
+    let since = EventFilter { source: Some(PmAgent::ID.to_owned()), after_position: Some(*position), ..EventFilter::default() };
+    let read = |tx: &coord_db::ReadTx<'_>| -> coord_db::Result<_> {
+        let mut acts = Vec::new();
+        for event in tx.events(&since)? {
+            let act = match event.parse()? {
+                Payload::PauseRequested(said) => Some(("pm: pause", said.loop_id.to_string(), said.reason)),
+                Payload::ResumeRequested(said) => Some(("pm: go on", said.loop_id.to_string(), said.reason)),
+                Payload::RestartRequested(said) => Some(("pm: begin afresh", said.loop_id.to_string(), said.reason)),
+                Payload::TestMoved(said) => Some(("pm: hand on", format!("{}:{}", said.test_id, said.to_loop), said.reason)),
+                Payload::DecisionNeeded(said) => {
+                    let about = tx.decision(&said.decision_id)?.fingerprint.unwrap_or_default();
+                    Some(("pm: ask", format!("{}:{about}", said.decision_type), said.summary))
+                }
+                Payload::DecisionResolved(said) => {
+                    for told in told.iter_mut().filter(|told| told.alert == said.decision_id.as_str()) {
+                        told.over = Some(world.elapsed());
+                    }
+                    None
+                }
+                _ => None,
+            };
+            let about = event.payload.get("decision_id").and_then(|id| id.as_str()).unwrap_or_default().to_owned();
+            acts.extend(act.map(|act| (act, about)));
+        }
+        *position = tx.last_event_position()?;
+        Ok(acts)
+    };
+    let acts = world.db.read(read).map_err(|error| error.to_string())?;
+    told.extend(acts.into_iter().map(|((detector, of, message), alert)| Told {
+        detectors: vec![detector.to_owned()],
+        of,
+        at: world.elapsed(),
+        over: None,
+        message,
+        alert,
+    }));
+    Ok(())
+}
+
 /// Runs a trace.
 ///
 /// # Errors
@@ -253,6 +304,8 @@ pub fn play(trace: &Trace) -> Result<Vec<Told>, String> {
     world.beats = trace.supervisors.iter().any(|id| id == Heartbeat::ID) || trace.script.contains("heartbeat-");
     let mut seats = seats(trace, &config)?;
     let (mut told, mut known) = (Vec::new(), BTreeMap::new());
+    let mut position = 0;
+    let obeys = trace.supervisors.iter().any(|id| id == PmAgent::ID);
     let mut next = happenings.iter().peekable();
     loop {
         let mut written = false;
@@ -270,12 +323,18 @@ pub fn play(trace: &Trace) -> Result<Vec<Told>, String> {
         }
         if acted {
             note(&world, &mut told, &mut known)?;
-            // Each hears what another has written.
-            for seat in &mut seats {
-                if (seat.id() != "heartbeat" || world.heartbeat) && seat.look(&world)? {
-                    note(&world, &mut told, &mut known)?;
+            // Each hears what another has written, and a loop does what it is asked.
+            for _ in 0..if obeys { 3 } else { 1 } {
+                for seat in &mut seats {
+                    if (seat.id() != "heartbeat" || world.heartbeat) && seat.look(&world)? {
+                        note(&world, &mut told, &mut known)?;
+                    }
+                }
+                if !obeys || !world.obey()? {
+                    break;
                 }
             }
+            note_acts(&world, &mut told, &mut position)?;
         }
         let Some(happening) = next.peek() else { return Ok(told) };
         let running = seats.iter().filter(|seat| seat.id() != "heartbeat" || world.heartbeat);

@@ -7,9 +7,10 @@
 //! | `WHAT` | |
 //! | --- | --- |
 //! | `joins [PRIORITY]` | the loop is registered, its process starts |
-//! | `test ID [GLOB…]` | gets a test with this scope |
+//! | `test ID [tries=N] [after=TEST] [GLOB…]` | gets a test with this scope |
 //! | `begins ID` | claims it: the agent starts |
 //! | `passes`, `fails TEXT`, `gives-back TEXT` | the attempt ends; what passes has landed, and the worktree is clean |
+//! | `errs CATEGORY TEXT` | the attempt ends with an error of this category |
 //! | `says TEXT` | a line of the agent's output; `\n` begins another |
 //! | `edits PATH… [xN]` | files of its worktree get another content; with `xN` so many of each, with `{n}` or `{w}` |
 //! | `reverts` | the worktree is as it was |
@@ -26,7 +27,10 @@
 //! | `clock DURATION` | (machine) the wall clock is set forward, or back with `-` |
 //! | `disk FREE_MB TOTAL_MB`, `database MB` | (machine) sizes |
 //! | `events N` | so many events are published at once |
+//! | `answers TYPE CHOICE` | (machine) the human answers the open question of this type |
 //! | `nothing` | time passes |
+//!
+//! A loop does at once what pm asks of it: it pauses, its work kept aside, and goes on.
 
 /// Something that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]

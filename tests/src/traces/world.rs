@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
-    AcquireRequest, Clock, ComponentId, Database, ErrorCategory, FailedAttempt, HealthStatus, LoopId, LoopStatus, ManualClock,
-    NewEvent, NewLoop, NewTest, OpenOptions, PassedAttempt, Payload, TestId, Timestamp, payload,
+    AcquireRequest, ActorId, Clock, ComponentId, Database, ErrorCategory, FailedAttempt, HealthStatus, LoopId, LoopStatus,
+    ManualClock, NewEvent, NewLoop, NewTest, OpenOptions, PassedAttempt, Payload, TestId, Timestamp, payload,
 };
 
 use super::script::{Happening, filled, many, time};
@@ -190,7 +190,7 @@ impl World {
             }
             "test" => {
                 let mut words = text.split_whitespace();
-                let new = NewTest {
+                let mut new = NewTest {
                     id: words.next().unwrap_or_default().parse().map_err(said)?,
                     loop_id: id,
                     category: String::new(),
@@ -199,12 +199,20 @@ impl World {
                     automatable: true,
                     notes: None,
                     spec_content: None,
-                    scope: words.map(str::to_owned).collect(),
+                    scope: Vec::new(),
                 };
-                self.db.write(|tx| tx.import_tests(&[new])).map_err(said).map(drop)
+                for word in words {
+                    match word.split_once('=') {
+                        Some(("tries", number)) => new.max_attempts = number.parse().map_err(said)?,
+                        Some(("after", test)) => new.depends_on = Some(test.parse().map_err(said)?),
+                        _ => new.scope.push(word.to_owned()),
+                    }
+                }
+                let problems = self.db.write(|tx| tx.import_tests(&[new])).map_err(said)?;
+                if problems.is_empty() { Ok(()) } else { Err(format!("{problems:?}")) }
             }
             "begins" => self.begin(&id, text),
-            "passes" | "fails" | "gives-back" => self.end(&id, what, text),
+            "passes" | "fails" | "errs" | "gives-back" => self.end(&id, what, text),
             "says" => {
                 let outside = self.of(&id)?;
                 let _ = writeln!(outside.log, "{}", text.replace("\\n", "\n"));
@@ -313,6 +321,14 @@ impl World {
                 let id: ComponentId = "heartbeat".parse().map_err(said)?;
                 self.db.write_quietly(|tx| tx.beat(&id, HealthStatus::Healthy, None)).map_err(said)?;
             }
+            "answers" => {
+                let (decision_type, choice) = text.split_once(' ').ok_or("expected TYPE CHOICE")?;
+                let open = self.db.read(|tx| tx.decisions(true)).map_err(said)?;
+                let asked = open.into_iter().find(|decision| decision.decision_type == decision_type);
+                let asked = asked.ok_or_else(|| format!("no question of type {decision_type} is open"))?;
+                let answer = |tx: &coord_db::WriteTx<'_>| tx.answer(&asked.id, choice, None, &ActorId::human(), "cli");
+                self.db.write(answer).map_err(said)?;
+            }
             "nothing" => {}
             other => return Err(format!("the machine cannot do {other:?}")),
         }
@@ -331,6 +347,11 @@ impl World {
 
     fn end(&mut self, id: &LoopId, how: &str, text: &str) -> Done {
         let test = self.in_hand(id)?;
+        let (category, message) = match (how, text.split_once(' ')) {
+            ("errs", Some((category, message))) => (category.parse::<ErrorCategory>().map_err(said)?, message),
+            ("errs", None) => return Err("expected CATEGORY TEXT".to_owned()),
+            _ => (ErrorCategory::Code, text),
+        };
         let write = |tx: &coord_db::WriteTx<'_>| -> coord_db::Result<()> {
             match how {
                 "passes" => {
@@ -343,8 +364,8 @@ impl World {
                     };
                     tx.record_passed(&test, id, &passed)?;
                 }
-                "fails" => {
-                    let failed = FailedAttempt { category: ErrorCategory::Code, message: text.to_owned(), caused_by: None };
+                "fails" | "errs" => {
+                    let failed = FailedAttempt { category, message: message.to_owned(), caused_by: None };
                     tx.record_failed(&test, id, &failed)?;
                 }
                 _ => tx.give_back(&test, id, text)?,
@@ -358,6 +379,30 @@ impl World {
             outside.files.clear();
         }
         Ok(())
+    }
+
+    /// Every loop does what it was asked: it pauses, its test given back, or goes on. True if any had to.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn obey(&mut self) -> Result<bool, String> {
+        let mut any = false;
+        for id in self.loops.keys().cloned().collect::<Vec<_>>() {
+            let status = self.db.read(|tx| tx.loop_row(&id)).map_err(said)?.status;
+            if !matches!(status, LoopStatus::Running | LoopStatus::Paused) {
+                continue;
+            }
+            let pauses = self.db.write(|tx| tx.settle_pauses(&id)).map_err(said)?;
+            if pauses.is_empty() == (status == LoopStatus::Running) {
+                continue;
+            }
+            any = true;
+            if !pauses.is_empty() && self.of(&id)?.in_hand.is_some() {
+                self.end(&id, "gives-back", "paused")?;
+            }
+            self.db.write(|tx| tx.apply_pauses(&id, &pauses)).map_err(said)?;
+        }
+        Ok(any)
     }
 
     fn lease(&mut self, id: &LoopId, what: &str, path: &str) -> Done {

@@ -1,4 +1,10 @@
 //! Loops that stray from their test: too many files, files outside of its scope, the same error again and again.
+//!
+//! With a declared scope only what is outside of it counts. Without one, many files alone are no fault: good work on a big
+//! test goes on from file to file as well. They are told once a second sign joins them: all of them in one sweep, as when
+//! a formatter goes over everything; all over the place; or so many that no one test accounts for them.
+
+use std::collections::BTreeSet;
 
 use coord_db::payload::DigressionDetected;
 use coord_db::{AlertType, LoopStatus, Severity, Timestamp};
@@ -11,6 +17,10 @@ use crate::snapshot::{LoopView, TestView, prefix};
 
 /// A couple of files outside of the scope (a note in the changelog, a line in a module list) is no digression.
 pub const COUPLE: usize = 2;
+/// Files that are begun within so many minutes were changed in one sweep: nobody writes so many by hand.
+const SWEEP_MINUTES: i64 = 10;
+/// So many times the limit is a sign of its own.
+const FAR_BEYOND: usize = 2;
 /// So many files are named.
 const MOST_NAMED: usize = 20;
 
@@ -55,13 +65,17 @@ struct Strays<'a> {
 
 fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a> {
     let settings = &work.config.monitor;
-    let rows = view.files.rows.iter().map(|row| (row.file_path.as_str(), row.last_changed_at));
-    let all: Vec<(&str, Timestamp)> = rows.chain(view.files.leased.iter().map(|(path, at)| (path.as_str(), *at))).collect();
+    // Who looks late sees old changes at once, and a formatter or a rebase rewrites what was begun long before: the earlier
+    // of the two times is when a file was begun.
+    let rows =
+        view.files.rows.iter().map(|row| (&row.file_path, row.first_seen_at.min(row.last_changed_at), row.last_changed_at));
+    let all: Vec<_> = rows.chain(view.files.leased.iter().map(|(path, at)| (path, *at, *at))).collect();
+    let undone = all.is_empty();
     // What was there before is an earlier test's, seen before its loop has cleared it away, or an earlier attempt's. Where
     // the clock was set back it may lie ahead.
-    let of_attempt = |at: &Timestamp| seen.attempt_since.is_none_or(|since| (since..=work.at.now).contains(at));
-    let files: Vec<&str> = all.iter().filter(|(_, at)| of_attempt(at)).map(|(file, _)| *file).collect();
-    let undone = all.is_empty();
+    let of_attempt = |at: Timestamp| seen.attempt_since.is_none_or(|since| (since..=work.at.now).contains(&at));
+    let all = all.into_iter().filter(|(_, _, changed)| of_attempt(*changed));
+    let (files, mut begun): (Vec<&str>, Vec<Timestamp>) = all.map(|(file, begun, _)| (file.as_str(), begun)).unzip();
     let mut strays = Strays { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None, undone };
     // What a scope means takes long to find out, and where nothing has changed nothing is outside.
     let scope = if strays.files.is_empty() { None } else { scope(&seen.test.scope.0) };
@@ -69,9 +83,12 @@ fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a
         strays.outside = strays.files.iter().copied().filter(|file| !scope.is_match(file)).collect();
     }
     // However many files, what the scope means was asked for.
-    if scope.is_none() && i64::try_from(strays.files.len()).unwrap_or(i64::MAX) > settings.digression_files {
+    let limit = usize::try_from(settings.digression_files).unwrap_or(usize::MAX);
+    if scope.is_none()
+        && let Some(sign) = sign(&strays.files, &mut begun, limit)
+    {
         strays.words.push("files");
-        strays.texts.push(format!("{} files changed", strays.files.len()));
+        strays.texts.push(format!("{} files changed, {sign}", strays.files.len()));
     }
     if strays.outside.len() > COUPLE {
         strays.words.push("scope");
@@ -88,6 +105,23 @@ fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a
         strays.repeated = Some(repeated.clone());
     }
     strays
+}
+
+/// What makes more files than the limit a digression, in words.
+fn sign(files: &[&str], begun: &mut [Timestamp], limit: usize) -> Option<String> {
+    if files.len() <= limit {
+        return None;
+    }
+    begun.sort_unstable();
+    let one_sweep = begun.windows(limit + 1).any(|some| some[limit].seconds_since(some[0]) <= SWEEP_MINUTES * 60);
+    let folders: BTreeSet<&str> = files.iter().map(|file| file.rsplit_once('/').map_or("", |(folder, _)| folder)).collect();
+    if one_sweep {
+        Some(format!("more than {limit} of them within {SWEEP_MINUTES} minutes"))
+    } else if folders.len() > limit / 2 {
+        Some(format!("in {} folders", folders.len()))
+    } else {
+        (files.len() > limit.saturating_mul(FAR_BEYOND)).then(|| format!("more than {FAR_BEYOND} times {limit}"))
+    }
 }
 
 /// What the globs of a scope mean, if there are any. A glob also means everything below what it names; one that is none is

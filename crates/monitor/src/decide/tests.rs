@@ -1,5 +1,8 @@
 //! What fires, and what must not.
 
+mod digression;
+mod resource;
+
 use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
 
 use super::*;
@@ -542,54 +545,6 @@ fn three_in_one_file_are_three_conflicts() {
 
 // ---- digression ----
 
-fn with_files(count: usize) -> LoopView {
-    let mut view = at_work("a");
-    for file in 0..count {
-        changed(&mut view, &format!("src/f{file}.rs"), ago(1));
-    }
-    view
-}
-
-const DIGRESSION: &str = "raise digression:a:t-a say digression_detected";
-
-#[test]
-fn too_many_files_are_told_once_until_the_work_is_undone() {
-    nothing(&world(vec![with_files(20)]));
-    let snapshot = world(vec![with_files(21)]);
-    assert_eq!(told(&snapshot), [DIGRESSION]);
-    let mut open = after(&snapshot);
-    nothing(&open);
-    open.loops[0] = with_files(22);
-    assert_eq!(told(&open), ["amend digression:a:t-a"]);
-    open = after(&open);
-    assert!(open.alerts["digression:a:t-a"].message.contains("22 files"));
-    open.loops[0] = with_files(19);
-    nothing(&open);
-    open.loops[0].tests[0].test.status = TestStatus::Pending;
-    open.loops[0].in_hand = None;
-    nothing(&open);
-    open.loops[0] = with_files(0);
-    assert_eq!(told(&open), ["close digression:a:t-a"]);
-}
-
-#[test]
-fn what_was_changed_before_the_attempt_is_no_digression_of_it() {
-    for at in [ago(2), NOW.plus_seconds(60)] {
-        let mut view = with_files(21);
-        for row in &mut view.files.rows {
-            row.last_changed_at = at;
-        }
-        nothing(&world(vec![view]));
-    }
-}
-
-#[test]
-fn many_files_within_a_declared_scope_are_a_big_task_and_no_digression() {
-    let mut view = with_files(60);
-    view.tests[0].test.scope = serde_json::from_str(r#"["src/**"]"#).unwrap();
-    nothing(&world(vec![view]));
-}
-
 #[test]
 fn no_pass_counts_from_the_end_of_a_good_attempt_unless_it_tries_again_and_again() {
     let mut view = begun("a", 45);
@@ -608,133 +563,6 @@ fn no_pass_counts_from_the_end_of_a_good_attempt_unless_it_tries_again_and_again
     view.trail.begun = 3;
     assert_eq!(told(&world(vec![view])), ["raise stuck:a:- say stuck_detected"]);
 }
-
-#[test]
-fn more_than_a_couple_of_files_outside_of_the_scope_are_a_digression() {
-    for (scope, files, expected) in [
-        (r#"["src/**"]"#, ["src/a.rs", "src/b/c.rs", "src/d.rs", "docs/x"], false),
-        (r#"["src"]"#, ["src/a.rs", "src/b/c.rs", "README.md", "docs/x"], false),
-        (r#"["src/"]"#, ["src/a.rs", "CHANGELOG", "README.md", "docs/x"], true),
-        (r#"["./src/*.rs", "docs"]"#, ["src/a.rs", "a", "b", "docs/x"], false),
-        (r#"["."]"#, ["src/a.rs", "a", "b", "docs/x"], false),
-        (r#"["src/[z-a]"]"#, ["src/a.rs", "a", "b", "docs/x"], false),
-        ("[]", ["src/a.rs", "a", "b", "docs/x"], false),
-    ] {
-        let mut view = at_work("a");
-        view.tests[0].test.scope = serde_json::from_str(scope).unwrap();
-        for file in files {
-            changed(&mut view, file, ago(1));
-        }
-        let expected: &[&str] = if expected { &[DIGRESSION] } else { &[] };
-        assert_eq!(told(&world(vec![view])), expected, "{scope}");
-    }
-}
-
-#[test]
-fn the_same_error_again_and_again_in_the_attempts_own_output_is_a_digression() {
-    let mut view = at_work("a");
-    let repeated = |times| Some(Repeated { error: "error: no such thing".to_owned(), times });
-    view.output = Some(Heard { repeated: repeated(4), ..heard(NOW) });
-    nothing(&world(vec![view.clone()]));
-    view.output = Some(Heard { repeated: repeated(5), ..heard(NOW) });
-    assert_eq!(told(&world(vec![view.clone()])), [DIGRESSION]);
-    view.output = Some(Heard { repeated: repeated(50), ..heard(ago(2)) });
-    nothing(&world(vec![view]));
-}
-
-// ---- resources ----
-
-fn levels(snapshots: impl IntoIterator<Item = MonitorSnapshot>) -> Vec<Vec<String>> {
-    let mut alerts = std::collections::BTreeMap::new();
-    let mut all = Vec::new();
-    for mut snapshot in snapshots {
-        snapshot.alerts = alerts;
-        all.push(told(&snapshot));
-        alerts = after(&snapshot).alerts;
-    }
-    all
-}
-
-#[test]
-fn each_level_of_a_budget_is_told_once() {
-    let used = [399_999, 400_000, 400_001, 475_000, 480_000, 500_000, 900_000];
-    let snapshots = used.map(|tokens| {
-        let mut view = at_work("a");
-        view.tests[0].tokens = tokens;
-        world(vec![view])
-    });
-    let name = "resource:tokens_per_test:a:t-a say resource_warning";
-    let (raise, escalate) = (format!("raise {name}"), format!("escalate {name}"));
-    let amend = vec!["amend resource:tokens_per_test:a:t-a".to_owned()];
-    let (raised, escalated) = (vec![raise.clone()], vec![escalate]);
-    let expected = [vec![], raised, vec![], escalated.clone(), amend.clone(), escalated, amend];
-    assert_eq!(levels(snapshots.clone()), expected);
-    // Past all of them at once it is told once.
-    assert_eq!(levels([snapshots[6].clone(), snapshots[6].clone()]), [vec![raise], vec![]]);
-    let Some(Action::Raise(finding, Some(said))) = plan(&snapshots[6]).pop() else { panic!() };
-    assert_eq!((finding.severity, &said.payload["percentage"]), (Severity::Error, &180.into()));
-    assert_eq!((&said.payload["test_id"], &said.payload["loop_id"]), (&"t-a".into(), &"a".into()));
-}
-
-#[test]
-fn a_budget_closes_with_its_test_and_zero_means_no_limit() {
-    let mut view = at_work("a");
-    view.tests[0].tokens = 600_000;
-    let snapshot = world(vec![view]);
-    let mut open = after(&snapshot);
-    let mut config = settings();
-    config.budget.tokens_per_test = 0;
-    assert_eq!(decide(&config, &snapshot).actions, []);
-    open.loops[0].tests.clear();
-    open.loops[0].in_hand = None;
-    assert_eq!(told(&open), ["close resource:tokens_per_test:a:t-a"]);
-}
-
-#[test]
-fn minutes_count_what_is_recorded_and_the_attempt_that_runs_and_not_its_rests() {
-    let mut view = begun("a", 20);
-    view.output = Some(heard(NOW));
-    view.tests[0].seconds = 75 * 60;
-    nothing(&world(vec![view.clone()]));
-    view.tests[0].seconds = 76 * 60;
-    assert_eq!(told(&world(vec![view.clone()])), ["raise resource:minutes_per_test:a:t-a say resource_warning"]);
-    // What the attempt has recorded of itself is not counted twice.
-    view.tests[0].seconds_in_attempt = 5 * 60;
-    nothing(&world(vec![view.clone()]));
-    view.tests[0].seconds_in_attempt = 0;
-    view.excused_at = Some(ago(1));
-    nothing(&world(vec![view]));
-}
-
-#[test]
-fn days_the_database_and_the_disk_have_limits_too() {
-    let mut snapshot = world(Vec::new());
-    snapshot.tests_today = 80;
-    snapshot.tokens_today = 5_000_000;
-    snapshot.database_bytes = 960_000_000;
-    snapshot.disk = Some(Disk { free_bytes: 90_000_000, total_bytes: 100_000_000_000 });
-    assert_eq!(
-        told(&snapshot),
-        [
-            "raise resource:tests_per_day:2027-01-15 say resource_warning",
-            "raise resource:tokens_per_day:2027-01-15 say resource_warning",
-            "raise resource:database say resource_warning",
-            "raise resource:disk say resource_warning",
-        ]
-    );
-    let mut open = after(&snapshot);
-    nothing(&open);
-    open.day = "2027-01-16".to_owned();
-    (open.tests_today, open.tokens_today) = (0, 0);
-    open.disk = Some(Disk { free_bytes: 550_000_000, total_bytes: 100_000_000_000 });
-    assert_eq!(told(&open), ["close resource:tests_per_day:2027-01-15", "close resource:tokens_per_day:2027-01-15"]);
-    open = after(&open);
-    open.database_bytes = 1000;
-    open.disk = Some(Disk { free_bytes: 600_000_000, total_bytes: 100_000_000_000 });
-    assert_eq!(told(&open), ["close resource:database", "close resource:disk"]);
-}
-
-// ---- heartbeat ----
 
 #[test]
 fn only_the_loss_of_heartbeat_itself_is_noticed_and_only_as_an_alert() {

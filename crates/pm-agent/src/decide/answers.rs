@@ -228,6 +228,10 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
             (_, Some(test)) if matches!(test.status, TestStatus::Passed | TestStatus::Skipped) => {
                 Some(format!("test {} is {}", test.id, test.status))
             }
+            // None of its options fits any more; the question that does takes its place.
+            (_, Some(test)) if matches!(test.status, TestStatus::Blocked | TestStatus::Failed) => {
+                Some(format!("test {} is {} by now, which is a question of its own", test.id, test.status))
+            }
             _ => loop_id.filter(|id| !work.at.loops.contains_key(id)).map(|id| format!("loop {id} is not registered any more")),
         },
         "failure" => match (named_test, test) {

@@ -14,7 +14,7 @@ pub(super) fn hand_on(work: &mut Work<'_>) {
     close_alerts(work);
     let mut load: BTreeMap<LoopId, i64> = BTreeMap::new();
     for row in work.at.loops.values().filter(|row| row.status == LoopStatus::Error) {
-        let due = lost_at(work.config, row);
+        let due = lost_at(work.config, work.at, row);
         if due > work.at.now {
             work.plan.look_again(due);
             continue;

@@ -52,10 +52,11 @@ pub(super) fn share(work: &mut Work<'_>) {
         if moves.is_empty() {
             continue;
         }
+        let cause = moves.iter().find_map(|(_, to)| work.at.ran_dry.get(to));
         takers.retain(|taker| moves.iter().all(|(_, to)| to != taker));
         moves.sort();
         let why = format!("{donor} had {} tests waiting while others had nothing to do", queue.len());
-        work.act(Act::HandOn { from: donor.clone(), kind: "shared", why, moves }, None);
+        work.act(Act::HandOn { from: donor.clone(), kind: "shared", why, moves }, cause);
     }
 }
 

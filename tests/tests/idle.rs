@@ -1,0 +1,65 @@
+//! Five supervisors with nothing to do cost next to nothing: they sleep in the kernel, and wake for beats alone. Counted in
+//! wake-ups and commits between beats, which no load of the machine makes more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coord_db::Timestamp;
+use system_tests::processes::{BOUND, Running, World};
+use system_tests::wait_for;
+
+const SUPERVISORS: [(&str, &str); 5] = [
+    ("monitor", "monitor"),
+    ("deadlock-detector", "deadlock-detector"),
+    ("regression-checker", "regression-checker"),
+    ("pm-agent", "pm"),
+    ("heartbeat", "heartbeat"),
+];
+/// Beats of each that are watched.
+const BEATS: usize = 6;
+/// What one beat may cost all five together: the four others see it in the `-wal`, and look again up to eleven times until it
+/// is settled that it was all.
+const MOST_WAKES_A_BEAT: u64 = 100;
+
+/// How often the threads of a process have gone to sleep of their own accord.
+fn sleeps(process: &Running) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap();
+    let of_task = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    tasks.filter_map(of_task).sum()
+}
+
+#[test]
+fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
+    let world = World::new();
+    let processes: Vec<Running> = SUPERVISORS.iter().map(|(program, _)| world.supervisor(program)).collect();
+    let db = world.open();
+    // Counts the beats that are seen, until everyone has beaten so often.
+    let watch = || {
+        let mut beats: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
+        wait_for("beats", BOUND, || {
+            for (_, id) in SUPERVISORS {
+                let beat = db.read(|tx| tx.component(id)).unwrap().and_then(|row| row.last_heartbeat);
+                beats.entry(id).or_default().extend(beat);
+            }
+            beats.values().all(|seen| seen.len() > BEATS).then_some(())
+        });
+        beats.values().map(|seen| u64::try_from(seen.len() - 1).unwrap()).sum::<u64>()
+    };
+    // What starting leaves to do is done by now.
+    watch();
+    let events = world.sql("SELECT count(*) FROM events").unwrap();
+    let before: Vec<u64> = processes.iter().map(sleeps).collect();
+    let beats = watch();
+    let wakes: Vec<u64> = processes.iter().zip(before).map(|(process, before)| sleeps(process) - before).collect();
+    let all: u64 = wakes.iter().sum();
+    println!("{beats} beats, {all} wake-ups: {wakes:?}");
+    assert!(all <= beats * MOST_WAKES_A_BEAT, "{all} wake-ups in {beats} beats: {wakes:?}");
+    assert_eq!(world.sql("SELECT count(*) FROM events").unwrap(), events, "nothing was said");
+    assert_eq!(world.sql("SELECT count(*) FROM alerts").unwrap(), "0");
+    for process in processes {
+        assert_eq!(process.stop().code(), Some(0));
+    }
+}
