@@ -33,13 +33,12 @@ cd /
 [ -e "$3" ] && echo sees-other-repository
 [ -e /srv/home/.bashrc ] && echo sees-home
 [ -e /etc/shadow ] && echo sees-etc
-[ -e /work ] || [ -e /var/lib ] && echo sees-machine
+[ -e /var/lib ] && echo sees-machine
 touch "$2/written" && echo writes-repository
 touch /usr/local/written && echo writes-usr
 touch "$2/coding-loops/written" && echo writes-folder
 unshare --user true && echo makes-namespaces
 (exec 3<>/dev/tcp/127.0.0.1/1) 2>&1 | grep -q refused && echo has-network
-
 kill -0 1 && echo may-signal-init
 exit 0
 "#;

@@ -11,7 +11,8 @@ use crate::context::Context;
 const MOST_REFS: usize = 500;
 
 impl Context<'_> {
-    /// Deletes the loop's own refs that are past their time. Must be harmless: what cannot be deleted now stays.
+    /// Deletes refs that are past their time: the loop's own, and those of loops that nobody drives and that may never come
+    /// back. Must be harmless: what cannot be deleted now stays.
     pub(crate) fn prune_refs(&self) -> Result<()> {
         let days = self.config.retention.saved_work_days.max(0);
         let old = self.db.read(|tx| {

@@ -160,13 +160,17 @@ struct Engine {
     refused: u64,
 }
 
-/// Runs a world to its end.
+/// Runs a world to its end. If it breaks and `SIM_KEEP` names a file, its database is kept there, to be looked at.
 ///
 /// # Errors
 /// The law that did not hold, and the story.
 pub fn run(scenario: &Scenario) -> Result<Summary, Box<Failure>> {
     let mut engine = Engine::new(scenario);
     engine.run().map_err(|Broken { law, detail }| {
+        if let Some(file) = std::env::var_os("SIM_KEEP") {
+            let file = file.to_string_lossy().replace('\'', "''");
+            engine.world.db.execute_foreign(&format!("VACUUM INTO '{file}'")).expect("keeping the database");
+        }
         Box::new(Failure { seed: scenario.seed, scenario: scenario.name, law, detail, story: engine.world.story.tail() })
     })
 }

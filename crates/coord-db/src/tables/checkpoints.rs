@@ -55,7 +55,8 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Refs of a loop that are of no use any more: made before a moment, for a test that has passed since. Oldest first.
+    /// Refs of a loop, and of loops that nobody drives, that are of no use any more: made before a moment, for a test that has
+    /// passed since. Oldest first.
     ///
     /// # Errors
     /// What SQLite says.
@@ -63,7 +64,8 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 Checkpoint,
-                "FROM checkpoints WHERE deleted_at IS NULL AND loop_id = ?1 AND created_at < ?2 AND git_ref LIKE 'refs/coding-loops/%'
+                "FROM checkpoints WHERE deleted_at IS NULL AND created_at < ?2 AND git_ref LIKE 'refs/coding-loops/%'
+                   AND (loop_id = ?1 OR NOT EXISTS (SELECT 1 FROM loops AS l WHERE l.id = checkpoints.loop_id AND l.pid IS NOT NULL))
                    AND EXISTS (SELECT 1 FROM tests AS t WHERE t.id = checkpoints.test_id AND t.status = 'passed')
                  ORDER BY created_at, id LIMIT ?3"
             ),
