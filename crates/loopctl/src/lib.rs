@@ -48,12 +48,11 @@ pub fn main() -> ExitCode {
 
 /// Warnings of the floor go to stderr; `RUST_LOG` asks for more.
 fn set_up_log() {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let builder = fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).without_time();
-    let _ = match EnvFilter::try_from_default_env() {
-        Ok(filter) => builder.with_env_filter(filter).try_init(),
-        Err(_) => builder.with_max_level(tracing_subscriber::filter::LevelFilter::WARN).try_init(),
-    };
+    use tracing_subscriber::fmt;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false).without_time();
+    let _ = tracing_subscriber::registry().with(supervisor::log_filter("warn")).with(layer).try_init();
 }
 
 fn run(cli: Cli) -> Outcome {

@@ -17,7 +17,7 @@ mod reload;
 pub mod service;
 
 pub use command_line::{CommandLine, LogFormat, PROGRAMS, command, main};
-pub use log::{fatal, set_up as set_up_log};
+pub use log::{fatal, filter as log_filter, set_up as set_up_log};
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
 pub use reload::{config_fingerprint, reload};
 

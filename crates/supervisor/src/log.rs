@@ -8,7 +8,8 @@ mod journal;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -17,24 +18,32 @@ use journal::{Journal, Prefixed};
 
 static TO_JOURNAL: AtomicBool = AtomicBool::new(false);
 
+/// What `RUST_LOG` asks for, as `debug` or `warn,monitor=debug`; if it is not set or makes no sense, what `default` says.
+#[must_use]
+pub fn filter(default: &str) -> Targets {
+    let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let parse = |text: &str| text.parse().ok();
+    asked.as_deref().and_then(parse).or_else(|| parse(default)).unwrap_or_default()
+}
+
 /// Sets up logging for the whole process. `RUST_LOG` filters; without it `info` and worse is shown.
 pub fn set_up(format: LogFormat) {
     // What the watching of files has to say is said by those who watch.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,notify=off"));
+    let registry = tracing_subscriber::registry().with(filter("info,notify=off"));
     // A second set-up in one process (a test) keeps the first.
     let in_journal = format == LogFormat::Text && journal::is_stderr();
     if in_journal && let Some(journal) = Journal::connect() {
-        let set = tracing_subscriber::registry().with(filter).with(journal).try_init();
+        let set = registry.with(journal).try_init();
         TO_JOURNAL.store(set.is_ok(), Ordering::Relaxed);
         return;
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text if in_journal => builder.with_ansi(false).event_format(Prefixed).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text if in_journal => registry.with(layer.with_ansi(false).event_format(Prefixed)).try_init(),
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colour).try_init()
+            registry.with(layer.with_ansi(colour)).try_init()
         }
     };
 }
