@@ -100,7 +100,7 @@ built=${CODING_LOOPS_BIN:-}
 if [ -z "$built" ]; then
   command -v cargo >/dev/null || refuse "cargo is missing; install Rust (https://rustup.rs), or name a folder of built programs with CODING_LOOPS_BIN"
   say "building (the first time takes a few minutes)"
-  cargo build --release --locked --quiet --bins --manifest-path "$project/Cargo.toml"
+  (cd "$project" && cargo build --release --locked --quiet --bins) # from there, where cargo finds its settings
   built=${CARGO_TARGET_DIR:-$project/target}/release
 fi
 for program in "${programs[@]}"; do

@@ -31,7 +31,7 @@ build() {
   bin=${CODING_LOOPS_BIN:-}
   if [ -z "$bin" ]; then
     say "building (the first time takes a few minutes)"
-    cargo build --release --locked --quiet --manifest-path "$project/Cargo.toml"
+    (cd "$project" && cargo build --release --locked --quiet --bins) # from there, where cargo finds its settings
     bin=$project/target/release
   fi
   bin=$(cd "$bin" && pwd)

@@ -1,5 +1,6 @@
 //! Five supervisors with nothing to do cost next to nothing: they sleep in the kernel, and wake for beats alone. Counted in
-//! wake-ups and commits between beats, which no load of the machine makes more.
+//! wake-ups and commits between beats, and in memory, which no load of the machine makes more. With `--release` it also counts
+//! what is resident of the programs as they are installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,18 @@ const BEATS: usize = 6;
 /// What one beat may cost all five together: the four others see it in the `-wal`, and look again up to eleven times until it
 /// is settled that it was all.
 const MOST_WAKES_A_BEAT: u64 = 100;
+
+/// What all five may hold together that no other process shares, in kilobytes.
+const MOST_OWN_KILOBYTES: u64 = 15_000;
+/// What may be resident of all five, programs and libraries counted for each, in a release build.
+const MOST_RESIDENT_KILOBYTES: u64 = 30 * 1024;
+
+/// A line of a process's `status`, in kilobytes.
+fn kilobytes(process: &Running, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+}
 
 /// How often the threads of a process have gone to sleep of their own accord.
 fn sleeps(process: &Running) -> u64 {
@@ -57,6 +70,12 @@ fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
     let all: u64 = wakes.iter().sum();
     println!("{beats} beats, {all} wake-ups: {wakes:?}");
     assert!(all <= beats * MOST_WAKES_A_BEAT, "{all} wake-ups in {beats} beats: {wakes:?}");
+    let sum = |name: &str| processes.iter().map(|process| kilobytes(process, name)).sum::<u64>();
+    let (own, resident) = (sum("RssAnon"), sum("VmRSS"));
+    println!("{own} KB of their own, {resident} KB resident");
+    assert!(own <= MOST_OWN_KILOBYTES, "{own} KB");
+    // Unoptimised programs are twice as large, which says nothing about those that are installed.
+    assert!(cfg!(debug_assertions) || resident <= MOST_RESIDENT_KILOBYTES, "{resident} KB");
     assert_eq!(world.sql("SELECT count(*) FROM events").unwrap(), events, "nothing was said");
     assert_eq!(world.sql("SELECT count(*) FROM alerts").unwrap(), "0");
     for process in processes {

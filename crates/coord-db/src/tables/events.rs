@@ -1,7 +1,7 @@
 //! Events: immutable rows that say who says what.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde_json::Value;
@@ -230,8 +230,13 @@ impl ReadTx<'_> {
 /// So many events one statement inserts at most.
 const MOST_ROWS: usize = 50;
 
-static INSERTS: LazyLock<[String; MOST_ROWS]> = LazyLock::new(|| std::array::from_fn(|at| insert(at + 1, None)));
+/// Each made when it is needed first: most processes publish one or two events at a time.
+static INSERTS: [OnceLock<String>; MOST_ROWS] = [const { OnceLock::new() }; MOST_ROWS];
 static INSERT_ALONE: LazyLock<String> = LazyLock::new(|| insert(1, Some(NOW)));
+
+fn insert_of(rows: usize) -> &'static str {
+    INSERTS[rows - 1].get_or_init(|| insert(rows, None))
+}
 
 /// Inserts so many rows of [`columns`], at the moment that `now` says or their own.
 fn insert(rows: usize, now: Option<&str>) -> String {
@@ -312,7 +317,7 @@ impl WriteTx<'_> {
         let now = self.now().to_sql_text();
         for (ids, events) in ids.chunks(MOST_ROWS).zip(events.chunks(MOST_ROWS)) {
             let rows = ids.iter().zip(events).flat_map(|(id, event)| columns(id, event, Some(&now)));
-            self.execute(&INSERTS[events.len() - 1], rusqlite::params_from_iter(rows))?;
+            self.execute(insert_of(events.len()), rusqlite::params_from_iter(rows))?;
         }
         Ok(ids)
     }
@@ -323,7 +328,7 @@ impl WriteTx<'_> {
     /// [`Error::Exists`] if there is such an event.
     pub fn publish_as(&self, id: &EventId, event: &NewEvent) -> Result<()> {
         let now = self.now().to_sql_text();
-        let inserted = self.execute(&INSERTS[0], rusqlite::params_from_iter(columns(id, event, Some(&now))));
+        let inserted = self.execute(insert_of(1), rusqlite::params_from_iter(columns(id, event, Some(&now))));
         match inserted {
             Ok(_) => Ok(()),
             Err(Error::Sqlite(_)) if self.event(id.as_str())?.is_some() => {
