@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::file_system::FileSystem;
 use crate::first_look::{explain, first_look};
 use crate::row::{Column, Row};
 use crate::wake::Bell;
@@ -108,7 +109,8 @@ impl Database {
     /// Opens an existing database and brings it to the newest schema.
     ///
     /// # Errors
-    /// [`Error::NoDatabase`], [`Error::NotOurs`], [`Error::Newer`], [`Error::Damaged`] or what the file system says.
+    /// [`Error::NoDatabase`], [`Error::NotOurs`], [`Error::Newer`], [`Error::NetworkFileSystem`], [`Error::Damaged`] or what the
+    /// file system says.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => {}
@@ -127,6 +129,7 @@ impl Database {
     /// As [`Database::open`].
     pub fn create(path: &Path, options: &OpenOptions) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
+        FileSystem::allow(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")), path)?;
         match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -159,6 +162,7 @@ impl Database {
 
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))?;
+        FileSystem::allow(&path, &path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         first_look(&path, create, || {
             let connection = Connection::open_with_flags(&path, flags)?;

@@ -32,6 +32,17 @@ pub enum Error {
         /// The newest version this program knows.
         known: i64,
     },
+    /// The file is, or would be, where several machines can reach it; nothing was made or opened.
+    #[error(
+        "{} is on a network file system ({kind}), where SQLite's locks and shared memory do not reach the other machines and \
+         work would be lost", path.display()
+    )]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The file system's name, as `nfs4`.
+        kind: String,
+    },
     /// SQLite calls the file damaged.
     #[error("the database is damaged: {detail}")]
     Damaged {

@@ -17,6 +17,7 @@ mod row;
 mod tables;
 
 pub mod config;
+pub mod file_system;
 pub mod locate;
 pub mod process;
 pub mod time;

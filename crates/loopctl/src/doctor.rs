@@ -1,7 +1,8 @@
 //! `loopctl doctor`: the machine, the settings and the processes, each with what to do about it. It needs no database.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use coord_db::file_system::{FileSystem, Reach};
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION};
 use serde::Serialize;
@@ -10,7 +11,8 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, safe};
 use crate::see::{SUPERVISORS, healths};
-use crate::setup::git;
+use crate::service;
+use crate::setup::{existing, git};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,7 +55,7 @@ pub fn run(cx: &Context) -> Outcome {
     let mut report = Report::default();
     report.ok("program", format!("loopctl {}, schema version {SCHEMA_VERSION}", env!("CARGO_PKG_VERSION")));
     let config = settings(cx, &mut report);
-    let folder = existing(cx.path.parent().unwrap_or(&cx.folder));
+    let folder = existing(cx.path.parent().unwrap_or(&cx.folder)).to_owned();
     git_version(&folder, &mut report);
     repository(&config, &folder, &mut report);
     file_system(&folder, &mut report);
@@ -69,6 +71,7 @@ pub fn run(cx: &Context) -> Outcome {
             if let Err(Failure::Floor(error)) = database(&db, &config, &mut report) {
                 report.problem("database", error.to_string(), "look closer with loopctl check");
             }
+            services(&cx.path, &mut report);
             git_clean(&folder, &mut report);
         }
         Err(Failure::Floor(error @ coord_db::Error::NoDatabase { .. })) => {
@@ -104,11 +107,6 @@ fn print(cx: &Context, findings: &[Finding]) -> Outcome {
         }
     }
     cx.out.text(&text)
-}
-
-/// The nearest folder that is there.
-fn existing(folder: &Path) -> PathBuf {
-    folder.ancestors().find(|folder| folder.is_dir()).map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }
 
 fn settings(cx: &Context, report: &mut Report) -> Config {
@@ -181,37 +179,22 @@ fn repository(config: &Config, folder: &Path, report: &mut Report) {
     }
 }
 
-/// File systems on which SQLite's locks or inotify do not reach other machines.
-const NETWORK: [(u32, &str); 11] = [
-    (0x6969, "NFS"),
-    (0x517b, "SMB"),
-    (0xfe53_4d42, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0x0102_1997, "9p"),
-    (0x6573_5546, "FUSE"),
-    (0x00c3_6400, "Ceph"),
-    (0x5346_414f, "AFS"),
-    (0x0bd0_0bd0, "Lustre"),
-    (0x786f_4256, "vboxsf"),
-    (0x7375_7245, "Coda"),
-];
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+#[allow(clippy::unnecessary_cast)]
 fn file_system(folder: &Path, report: &mut Report) {
     const TIGHT_BYTES: u64 = 1 << 30;
     const FULL_BYTES: u64 = 100 << 20;
-    match rustix::fs::statfs(folder) {
-        Ok(stat) => match NETWORK.iter().find(|(magic, _)| *magic == stat.f_type as u32) {
-            Some((_, name)) => report.warning(
-                "file system",
-                format!("{} is on {name}", folder.display()),
-                "SQLite and waking need a local file system; keep the database on one and name it with --db",
-            ),
-            None => report.ok("file system", format!("local (type {:#x})", stat.f_type as u32)),
-        },
-        Err(error) => {
-            report.warning("file system", format!("it cannot be told: {error}"), "keep the database on a local file system")
+    const LOCAL: &str = "keep the database on a local file system, and name it with --db or CODING_LOOPS_DB";
+    match FileSystem::of(folder) {
+        Ok(FileSystem { kind, reach: Reach::Local }) => report.ok("file system", format!("{kind}, of this machine alone")),
+        Ok(FileSystem { kind, reach: Reach::Network }) => report.problem(
+            "file system",
+            format!("{kind}: other machines reach it, which SQLite's locks and shared memory do not; it is refused"),
+            LOCAL,
+        ),
+        Ok(FileSystem { kind, reach: Reach::Unsure }) => {
+            report.warning("file system", format!("{kind}: it cannot be told whether other machines reach it"), LOCAL);
         }
+        Err(error) => report.warning("file system", format!("it cannot be told: {error}"), LOCAL),
     }
     if let Ok(stat) = rustix::fs::statvfs(folder) {
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -309,6 +292,20 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
             if run.is_empty() { "none runs".to_owned() } else { format!("{} run; {} do not", run.join(", "), off.join(", ")) };
         report.warning("supervisors", shown, "start them with scripts/launch.sh, or the systemd target of this repository");
     }
+    let own = env!("CARGO_PKG_VERSION");
+    let other = rows.iter().filter(|health| alive(&health.row.component));
+    let other: Vec<String> = other
+        .filter_map(|health| Some((&health.row.component, health.row.version.as_deref()?)))
+        .filter(|(_, version)| *version != own)
+        .map(|(component, version)| format!("{component} {version}"))
+        .collect();
+    if !other.is_empty() {
+        report.warning(
+            "versions",
+            format!("{} run beside loopctl {own}", other.join(", ")),
+            "start them anew: scripts/install.sh does it one after another",
+        );
+    }
     for row in tx.loops()?.iter().filter(|row| row.pid.is_some()) {
         if !alive(row.id.as_str()) {
             report.warning(
@@ -322,6 +319,48 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
         }
     }
     Ok(())
+}
+
+/// What systemd runs for this database.
+fn services(database: &Path, report: &mut Report) {
+    let enabled = service::enabled(database);
+    if enabled.is_empty() {
+        report.ok("services", "systemd runs nothing of this repository (loopctl service enable)");
+    }
+    for one in enabled {
+        let user = if one.system { "" } else { "--user " };
+        let Some(states) = one.states else {
+            report.warning(
+                "services",
+                format!("{} is enabled, and no systemd answers", one.target),
+                format!("look with systemctl {user}status; without systemd scripts/launch.sh runs everything"),
+            );
+            continue;
+        };
+        let of = |wanted: &[&str]| -> Vec<&str> {
+            states.iter().filter(|(_, state)| wanted.contains(&state.as_str())).map(|(unit, _)| unit.as_str()).collect()
+        };
+        let (failed, active) = (of(&["failed"]), of(&["active", "activating", "reloading"]));
+        if !failed.is_empty() {
+            report.problem(
+                "services",
+                format!("{} failed, of {}", failed.join(", "), one.target),
+                format!(
+                    "journalctl {user}-u {} says why; then systemctl {user}reset-failed and start {}",
+                    failed[0], one.target
+                ),
+            );
+        } else if active.len() < states.len() {
+            let off = states.iter().filter(|(unit, _)| !active.contains(&unit.as_str())).map(|(unit, _)| unit.as_str());
+            report.warning(
+                "services",
+                format!("{} do not run, of {}", off.collect::<Vec<_>>().join(", "), one.target),
+                format!("systemctl {user}start {}; a loop without an agent ends by itself", one.target),
+            );
+        } else {
+            report.ok("services", format!("{}: all {} run", one.target, states.len()));
+        }
+    }
 }
 
 fn clock(tx: &coord_db::ReadTx<'_>, report: &mut Report) -> coord_db::Result<()> {

@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod exit;
 pub mod output;
+mod project;
 pub mod sentence;
 pub mod when;
 

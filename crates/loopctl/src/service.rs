@@ -101,10 +101,15 @@ struct Manager {
 
 impl Manager {
     fn new(system: bool) -> Outcome<Self> {
+        if system && !rustix::process::geteuid().is_root() {
+            return Err(Failure::No("--system is for root; without it the services are your own".to_owned()));
+        }
+        Self::to_ask(system)
+    }
+
+    /// One that only answers questions, which anybody may ask.
+    fn to_ask(system: bool) -> Outcome<Self> {
         let folder = if system {
-            if !rustix::process::geteuid().is_root() {
-                return Err(Failure::No("--system is for root; without it the services are your own".to_owned()));
-            }
             PathBuf::from("/etc/systemd/system")
         } else {
             let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -138,6 +143,29 @@ impl Manager {
         self.folder.join(format!("{unit}.d"))
     }
 
+    /// The names under which a database has services.
+    fn names(&self, database: &Path) -> Vec<ServiceName> {
+        let line = drop_in::database_line(database);
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let prefix = format!("coding-loops-{}@", SUPERVISORS[0]);
+        let names =
+            names.filter_map(|unit| unit.strip_prefix(&prefix)?.strip_suffix(".service.d")?.parse::<ServiceName>().ok());
+        names
+            .filter(|name| {
+                let file = self.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE);
+                std::fs::read_to_string(file).is_ok_and(|text| text.lines().any(|its| its == line))
+            })
+            .collect()
+    }
+
+    /// How each unit is, as `active`, `failed`, `inactive`; none where no manager answers.
+    fn states(&self, units: &[String]) -> Option<Vec<String>> {
+        let output = self.command().arg("is-active").args(units).output().ok()?;
+        let states: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+        (states.len() == units.len()).then_some(states)
+    }
+
     /// The units of loops that have a drop-in of ours.
     fn loops(&self, name: &ServiceName) -> Vec<String> {
         let prefix = format!("coding-loops-loop@{}:", name.0);
@@ -162,6 +190,31 @@ pub fn run(cx: &Context, command: ServiceCommand) -> Outcome {
         ServiceCommand::Enable { which, no_start } => enable(cx, &which, !no_start),
         ServiceCommand::Disable { which } => disable(cx, &which),
     }
+}
+
+/// The services of one repository, as systemd knows them.
+pub(crate) struct Enabled {
+    /// Their target.
+    pub(crate) target: String,
+    /// Whether they are the machine's, and not the user's own.
+    pub(crate) system: bool,
+    /// Each unit with its state; none where the manager does not answer.
+    pub(crate) states: Option<Vec<(String, String)>>,
+}
+
+/// What is enabled for a database, with either manager.
+pub(crate) fn enabled(database: &Path) -> Vec<Enabled> {
+    let Ok(database) = database.canonicalize() else { return Vec::new() };
+    let mut found = Vec::new();
+    for manager in [false, true].into_iter().filter_map(|system| Manager::to_ask(system).ok()) {
+        for name in manager.names(&database) {
+            let mut units: Vec<String> = SUPERVISORS.iter().map(|unit| name.supervisor(unit)).collect();
+            units.extend(manager.loops(&name));
+            let states = manager.states(&units).map(|states| units.into_iter().zip(states).collect());
+            found.push(Enabled { target: name.target(), system: manager.system, states });
+        }
+    }
+    found
 }
 
 fn name_of(which: &Services, config: &Config) -> Outcome<ServiceName> {

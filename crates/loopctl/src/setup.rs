@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::CommandFactory;
+use coord_db::file_system::FileSystem;
 use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use crate::cli::{Cli, LoopCommand, TestCommand};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Table, plain, safe};
+use crate::project::{self, Proposal};
 
 /// Prints a completion script.
 ///
@@ -69,6 +71,11 @@ fn io(what: String) -> impl FnOnce(std::io::Error) -> Failure {
     move |source| Error::Io { context: what, source }.into()
 }
 
+/// The nearest folder that is there.
+pub(crate) fn existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
+}
+
 /// Makes a folder for the owner alone. False if it is there.
 fn make_folder(folder: &Path) -> Outcome<bool> {
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
@@ -105,6 +112,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let path = named.unwrap_or_else(|| root.join(locate::FOLDER).join(locate::FILE));
     let path = cx.folder.join(path);
     let folder = path.parent().unwrap_or(&root).to_owned();
+    FileSystem::allow(existing(&folder), &path)?;
     let fresh = make_folder(&folder)?;
     // A folder that somebody else made for other things is not ours to hide from git.
     if fresh || folder.file_name().is_some_and(|name| name == locate::FOLDER) {
@@ -114,19 +122,41 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         make_folder(&folder.join(name))?;
     }
     let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&path));
-    let config_made = make_file(&config_file, &config_text(&config_file, &root))?;
+    let (checks, agents) = (project::look(&root), project::agents());
+    let config_made = make_file(&config_file, &config_text(&config_file, &root, &checks, &agents))?;
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
     Database::create(&path, &config.open_options())?;
+    // What an older config says is its owner's word.
+    let (checks, agents) = if config_made { (checks, agents) } else { Default::default() };
+    let next = [
+        "loopctl loop add loop-1",
+        "loopctl test add T-001 --loop loop-1 --notes 'what is to be done'",
+        "coding-loop loop-1    (its agent stands in config.toml; without one: loopctl next --loop loop-1)",
+    ];
     let document = json!({
-        "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(), "created": made, "config_created": config_made,
+        "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
+        "created": made, "config_created": config_made, "checks": checks,
+        "agents": agents.iter().map(|(program, _)| program).collect::<Vec<_>>(), "next": next,
     });
     let state = if made { "made" } else { "already there" };
-    let text = format!(
-        "{state}: {}\nnext:\n  loopctl loop add loop-1\n  loopctl test add T-001 --loop loop-1 --notes 'what is to be done'\n  \
-         coding-loop loop-1    (its agent stands in config.toml; without one: loopctl next --loop loop-1)",
-        safe(&path.display().to_string())
-    );
+    let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
+    if config_made {
+        let shown = safe(&config_file.display().to_string());
+        for check in &checks {
+            text.push_str(&format!("found {}: work is verified by {:?}\n", check.from, check.command.join(" ")));
+        }
+        if checks.is_empty() {
+            text.push_str(&format!("found no build files: say in {shown} how work is verified, as a [[gate.check]]\n"));
+        }
+        for (program, name) in &agents {
+            text.push_str(&format!("found {name}: its line in [agent] of {shown} is the one that begins with {program}\n"));
+        }
+    }
+    text.push_str("next:");
+    for command in next {
+        text.push_str(&format!("\n  {command}"));
+    }
     match (cx.out.json, cx.out.quiet) {
         (true, _) => cx.out.document(&document),
         (false, true) => Ok(()),
@@ -134,13 +164,13 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     }
 }
 
-/// The commented defaults, with the repository's path if it is not the folder above the file's.
-fn config_text(file: &Path, root: &Path) -> String {
-    let text = coord_db::config::DEFAULT_TEXT;
+/// The commented defaults, with the repository's path if it is not the folder above the file's, and what was found.
+fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[(&str, &str)]) -> String {
+    let text = project::config_text(coord_db::config::DEFAULT_TEXT, checks, agents);
     let above =
         file.parent().and_then(|folder| folder.canonicalize().ok()).and_then(|folder| folder.parent().map(Path::to_owned));
     if above.is_some() && above == root.canonicalize().ok() {
-        return text.to_owned();
+        return text;
     }
     let quoted = toml::Value::String(root.display().to_string()).to_string();
     text.replacen("path = \"..\"", &format!("path = {quoted}"), 1)

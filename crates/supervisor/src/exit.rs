@@ -7,7 +7,11 @@ use coord_db::Error;
 pub fn exit_code_of(error: &Error) -> u8 {
     match error {
         Error::Invalid(_) | Error::Config(_) => 2,
-        Error::NoDatabase { .. } | Error::NotOurs { .. } | Error::Newer { .. } | Error::Damaged { .. } => 3,
+        Error::NoDatabase { .. }
+        | Error::NotOurs { .. }
+        | Error::Newer { .. }
+        | Error::NetworkFileSystem { .. }
+        | Error::Damaged { .. } => 3,
         Error::NotFound { .. } => 4,
         _ => 1,
     }
@@ -24,6 +28,7 @@ fn hint(error: &Error) -> &'static str {
         Error::NoDatabase { .. } => "; make one with loopctl init",
         Error::NotOurs { .. } => "; name the right file with --db",
         Error::Newer { .. } => "; use the program that wrote it, or a newer one",
+        Error::NetworkFileSystem { .. } => "; keep it on a local one, and name it with --db or CODING_LOOPS_DB",
         Error::Damaged { .. } => "; bring a backup back with loopctl restore FILE",
         Error::Locked { .. } => "; try again, or see who writes with loopctl health",
         Error::Unwritable { .. } => "; see loopctl doctor",

@@ -36,6 +36,11 @@ fn path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
+/// The line that names a database in its repository's drop-ins.
+pub(super) fn database_line(database: &Path) -> String {
+    format!("Environment={}", quoted(&format!("CODING_LOOPS_DB={}", database.display())))
+}
+
 impl Place {
     /// Refuses what cannot be said in a unit.
     pub(super) fn check(&self) -> Result<(), String> {
@@ -58,7 +63,7 @@ impl Place {
 
     /// The line by which a repository's drop-ins are known.
     pub(super) fn database_line(&self) -> String {
-        format!("Environment={}", quoted(&format!("CODING_LOOPS_DB={}", self.database.display())))
+        database_line(&self.database)
     }
 
     fn common(&self) -> String {

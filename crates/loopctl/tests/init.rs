@@ -1,0 +1,82 @@
+//! What `loopctl init` makes of a repository that holds a project.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use common::Place;
+use coord_db::Config;
+
+fn commands(place: &Place) -> Vec<Vec<String>> {
+    let config = Config::load(&place.database(), None).unwrap();
+    config.gate.check.into_iter().map(|check| check.command).collect()
+}
+
+#[test]
+fn a_project_gets_its_check_and_is_told_why() {
+    let place = Place::bare();
+    std::fs::write(place.repository().join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
+    std::fs::write(place.repository().join("package.json"), r#"{"scripts": {"test": "node --test"}}"#).unwrap();
+    let ran = place.run(&["init"]).ok();
+    assert!(ran.stdout.contains("found Cargo.toml: work is verified by \"cargo test --workspace\""), "{}", ran.stdout);
+    assert!(ran.stdout.contains("found package.json"), "{}", ran.stdout);
+    let next: Vec<&str> = ran.stdout.lines().skip_while(|line| *line != "next:").skip(1).collect();
+    assert_eq!(next.len(), 3, "{}", ran.stdout);
+    assert_eq!(commands(&place), [vec!["cargo", "test", "--workspace"], vec!["npm", "test"]]);
+    let doctor = place.run(&["doctor"]).ok().stdout;
+    assert!(!doctor.contains("nothing can be verified"), "{doctor}");
+
+    // What is there is kept, and nothing is proposed beside it.
+    let again = place.json(&["init"]);
+    assert_eq!((&again["config_created"], &again["checks"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(commands(&place).len(), 2);
+}
+
+#[test]
+fn from_a_subfolder_or_a_linked_worktree_the_repositorys_own_files_count() {
+    let place = Place::bare();
+    std::fs::write(place.repository().join("go.mod"), "module x\n").unwrap();
+    let deep = place.repository().join("deep/er");
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("Cargo.toml"), "[package]\n").unwrap();
+    place.git(&["worktree", "add", "--quiet", "../linked"]);
+    place.run_in(&place.outside().join("linked"), &["init"]).ok();
+    assert_eq!(commands(&place), [["go", "test", "./..."]]);
+    std::fs::remove_dir_all(place.home()).unwrap();
+    place.run_in(&deep, &["init"]).ok();
+    assert_eq!(commands(&place), [["go", "test", "./..."]]);
+}
+
+#[test]
+fn build_files_that_are_none_are_left_alone() {
+    let place = Place::bare();
+    let file = |name: &str| place.repository().join(name);
+    std::fs::create_dir(file("package.json")).unwrap();
+    assert!(Command::new("mkfifo").arg(file("Makefile")).status().unwrap().success());
+    std::os::unix::fs::symlink("setup.py", file("setup.py")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", file("go.mod")).unwrap();
+    std::fs::write(file("pyproject.toml"), b"\xff\xfe[tool.pytest]\0").unwrap();
+    std::fs::write(file("requirements.txt"), vec![b'x'; 12 << 20]).unwrap();
+    let ran = place.run(&["init"]).ok();
+    assert_eq!(commands(&place), [["python3", "-m", "pytest"]], "{}", ran.stdout);
+}
+
+#[test]
+fn an_agent_on_the_path_is_named_and_not_switched_on() {
+    let place = Place::bare();
+    let bin = place.outside().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(bin.join("codex"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(bin.join("codex"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // One that cannot be executed is none.
+    std::fs::write(bin.join("aider"), "").unwrap();
+    let git = Command::new("sh").args(["-c", "command -v git"]).output().unwrap().stdout;
+    std::os::unix::fs::symlink(String::from_utf8(git).unwrap().trim(), bin.join("git")).unwrap();
+    let output = place.command(&["init"]).env("PATH", &bin).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("found Codex") && !said.contains("Aider") && said.contains("found no build files"), "{said}");
+    let text = std::fs::read_to_string(place.home().join("config.toml")).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("# command = [\"codex\"") && line.ends_with("; found here")), "{text}");
+    assert!(Config::load(&place.database(), None).unwrap().agent.command.is_empty());
+}
