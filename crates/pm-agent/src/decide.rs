@@ -23,7 +23,7 @@ use supervisor::{Inbound, Plan};
 use crate::snapshot::{PmSnapshot, Unnotified, is_own, loops_of};
 
 pub(crate) use failures::SYSTEM;
-pub(crate) use questions::budget_fingerprint;
+pub(crate) use questions::{REGRESSION, about_commit, budget_fingerprint};
 
 /// Who goes first on a file, and who waits for which test of theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]

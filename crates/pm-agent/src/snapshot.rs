@@ -247,6 +247,8 @@ impl Named {
                 Payload::RegressionDetected(said) => {
                     self.tests.insert(said.test_id.to_string());
                     self.tests.extend(said.blamed_test.as_ref().map(ToString::to_string));
+                    let matter = said.first_bad_commit.as_deref().unwrap_or(said.test_id.as_str());
+                    self.matters.insert(crate::decide::about_commit(matter));
                 }
                 Payload::RegressionCleared(_) => self.cleared = true,
                 Payload::ResourceWarning(_) => {
@@ -344,6 +346,14 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     }
     let matters: Vec<String> = named.matters.into_iter().collect();
     for decision in tx.last_decisions_about(&matters)? {
+        // What an answer about a commit set going is seen by the test that is done again for it.
+        for key in ["test_id", "blamed_test"] {
+            let named = decision.context.get(key).and_then(Value::as_str);
+            let named = named.filter(|_| decision.decision_type == crate::decide::REGRESSION);
+            if let Some(test) = named.map(|id| tx.find_test(id)).transpose()?.flatten() {
+                snapshot.tests.insert(test.id.clone(), test);
+            }
+        }
         if let Some(fingerprint) = decision.fingerprint.clone() {
             snapshot.questions.insert(fingerprint, decision);
         }

@@ -187,8 +187,33 @@ fn stuck(work: &mut Work<'_>, inbound: &Inbound, said: &StuckDetected) {
     }
 }
 
+/// The type of the question what becomes of a commit that broke something.
+pub(crate) const REGRESSION: &str = "regression";
+
+/// What names such a question: the commit, or the test where nobody knows the commit.
+pub(crate) fn about_commit(matter: &str) -> String {
+    format!("regression:{matter}")
+}
+
+/// The test whose next attempt mends what a commit has broken, as was answered already: it has not ended yet. One commit
+/// breaks many tests, which are found one after the other.
+fn mending(work: &Work<'_>, fingerprint: &str) -> Option<TestId> {
+    let decision = work.at.questions.get(fingerprint)?;
+    let named = |key: &str| text_of(&decision.context, key).and_then(|id| work.test(id));
+    let test = match decision.choice.as_deref()? {
+        "roll_back" => named("test_id"),
+        "fix_forward" => named("blamed_test").or_else(|| named("test_id")),
+        _ => None,
+    }?;
+    matches!(test.status, TestStatus::Pending | TestStatus::InProgress).then(|| test.id.clone())
+}
+
 fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected) {
     let matter = said.first_bad_commit.clone().unwrap_or_else(|| said.test_id.to_string());
+    let fingerprint = about_commit(&matter);
+    if let Some(test) = mending(work, &fingerprint) {
+        return work.ignore(inbound, &format!("what was answered about this commit holds here too: test {test} mends it"));
+    }
     let blamed = said.blamed_test.as_ref().filter(|id| work.at.tests.contains_key(*id));
     let redo: &TestId = blamed.unwrap_or(&said.test_id);
     let since = said.first_bad_commit.as_ref().map_or_else(
@@ -216,8 +241,8 @@ fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected)
         options.insert(0, ("roll_back", told));
     }
     let question = Question {
-        decision_type: "regression",
-        fingerprint: format!("regression:{matter}"),
+        decision_type: REGRESSION,
+        fingerprint,
         summary: format!("test {}, which had passed, fails on the integration branch{since}{by}{waits}", said.test_id),
         options: &options,
         default: Some("fix_forward"),

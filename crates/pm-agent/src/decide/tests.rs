@@ -1,4 +1,4 @@
-use coord_db::payload::{FileConflict, HumanMessage, ResourceWarning, StuckDetected, TestBlocked};
+use coord_db::payload::{FileConflict, HumanMessage, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked};
 use coord_db::{
     Conflict, Decision, DecisionStatus, Event, Loop, LoopProgress, LoopStatus, Pause, Payload, TestStatus, Timestamp,
 };
@@ -406,7 +406,7 @@ fn who_is_blamed_waits_until_it_is_said_what_becomes_of_the_commit() {
     let world = || {
         World::new().busy("b", 1).with_test(test("R", "a", TestStatus::Passed)).with_test(test("B", "b", TestStatus::Passed))
     };
-    let said = coord_db::payload::RegressionDetected {
+    let said = RegressionDetected {
         test_id: id("R"),
         last_passed_commit: "g00d".to_owned(),
         current_commit: "bad".to_owned(),
@@ -428,9 +428,22 @@ fn who_is_blamed_waits_until_it_is_said_what_becomes_of_the_commit() {
     open().said(said.clone()).expect(&["ignore"]);
     open().answer("d", "roll_back").expect(&["settle d=roll_back [b takes c0ffee back for R, then B]"]);
     open().answer("d", "fix_forward").expect(&["settle d=fix_forward [redo B]"]);
+    // One more test that the same commit broke is found after the answer: it holds as long as its work goes on.
+    let answered = |choice: &str, mends: &str, status: TestStatus| {
+        let mut world = open();
+        let mut decision = world.at.decisions.pop().unwrap();
+        decision.status = DecisionStatus::Decided;
+        decision.choice = Some(choice.to_owned());
+        world.at.questions.insert("regression:c0ffee".to_owned(), decision);
+        world.at.tests.get_mut(&id::<TestId>(mends)).unwrap().status = status;
+        world.said(RegressionDetected { test_id: id("R2"), ..said.clone() })
+    };
+    answered("fix_forward", "B", TestStatus::Pending).expect(&["ignore"]);
+    answered("roll_back", "R", TestStatus::InProgress).expect(&["ignore"]);
+    answered("fix_forward", "B", TestStatus::Passed).expect(&["ask regression regression:c0ffee"]);
+    answered("accept", "B", TestStatus::Passed).expect(&["ask regression regression:c0ffee"]);
     // Nobody to pause, nothing to take back.
-    let unknown =
-        coord_db::payload::RegressionDetected { first_bad_commit: None, blamed_loop: None, blamed_test: None, ..said };
+    let unknown = RegressionDetected { first_bad_commit: None, blamed_loop: None, blamed_test: None, ..said };
     world().said(unknown).expect(&["ask regression regression:R"]);
 }
 
