@@ -7,15 +7,19 @@ import sys
 
 TASK, ATTEMPT = os.environ["TEST_ID"], os.environ["ATTEMPT"]
 prepared = pathlib.Path(sys.argv[1], TASK)
-sys.stdin.read()
+prompt = sys.stdin.read()
 if (prepared / "file").exists():
     file = pathlib.Path((prepared / "file").read_text())
     good, bad = (prepared / "good").read_text(), (prepared / "bad").read_text()
     text = file.read_text()
-    # Asked again, it mends what it has broken.
-    old, new = (bad, good) if bad in text else (good, bad)
-    assert old in text, f"{file} has neither"
-    file.write_text(text.replace(old, new))
+    if "What was wrong before:" in prompt:
+        # Told what it broke, it does it in a way that breaks nothing.
+        sign = "#" if file.suffix == ".toml" else "//"
+        text = text.replace(bad, good) + f"{sign} {TASK}, done with care\n"
+    else:
+        assert good in text, f"{file} has it no more"
+        text = text.replace(good, bad)
+    file.write_text(text)
 else:
     attempt = prepared / ATTEMPT
     shutil.copytree(attempt if attempt.exists() else prepared / "good", ".", dirs_exist_ok=True)

@@ -120,11 +120,13 @@ class World:
     def answer(self):
         """The human says what becomes of each commit that broke something: one is taken back, the next mended, …; what was
         said of a commit once is said again."""
+        broken = self.rows("SELECT 1 FROM regressions WHERE resolved_at IS NULL")
         for decision in json.loads(self.loopctl("--json", "decisions")):
-            if decision["status"] != "pending":
+            if decision["status"] != "pending" or decision["decision_type"] == "blocked" and broken:
                 continue
             options = [option["id"] for option in decision["options"]]
-            wanted = decision["default_option"]
+            # What a broken branch kept from passing gets another chance once it is mended.
+            wanted = "retry" if decision["decision_type"] == "blocked" else decision["default_option"]
             if decision["decision_type"] == "regression":
                 commit = decision["context"]["first_bad_commit"]
                 turn = ["roll_back", "fix_forward"][len(self.answers) % 2]
@@ -170,6 +172,11 @@ def where(world, fault, human):
             blamed = found[3] or f"commit {commit[:7]}"
             expected = world.git("show", "--no-patch", "--format=%(trailers:key=Loop,valueonly)", commit) or f"commit {commit[:7]}"
             return "ledger", found[1], max(after, 0), blamed, blamed == expected and plan.changes(world, commit, fault)
+    # Broken a second time while it was broken already: it is known to fail, and of nobody alone to be said.
+    module = pathlib.Path(fault.file).stem
+    found = world.rows("SELECT check_name FROM regressions WHERE test_id = ? AND first_bad_commit IS NULL AND event_id <> ''", module)
+    if landed and found:
+        return "ledger", found[0][0], None, "unknown", True
     return "not at all", "-", None, "-", True
 
 

@@ -126,6 +126,8 @@ pub struct PmSnapshot {
     pub change_requests: Vec<ChangeRequest>,
     /// Items of knowledge that the inbox and open decisions name.
     pub knowledge: BTreeMap<String, Knowledge>,
+    /// When what the inbox says of a regression was seen first, by the event.
+    pub seen_to_fail: BTreeMap<EventId, Timestamp>,
     /// Regressions that are not over; read only when one is said to be.
     pub regressions: Vec<Regression>,
     /// The machine has slept or its clock was set: nobody is called lost until then.
@@ -171,6 +173,7 @@ impl PmSnapshot {
             stopped_by_budget: BTreeSet::new(),
             change_requests: Vec::new(),
             knowledge: BTreeMap::new(),
+            seen_to_fail: BTreeMap::new(),
             regressions: Vec::new(),
             grace_until: None,
             clock_changes: Vec::new(),
@@ -342,6 +345,14 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     for inbound in &inbox {
         if let Payload::ResourceWarning(said) = &inbound.payload {
             named.matters.insert(crate::decide::budget_fingerprint(&snapshot, inbound, said));
+        }
+    }
+    for inbound in &inbox {
+        if let Payload::RegressionDetected(said) = &inbound.payload
+            && let Some(commit) = &said.first_bad_commit
+            && let Some(row) = tx.regression_since(&said.test_id, commit)?
+        {
+            snapshot.seen_to_fail.insert(inbound.event.id.clone(), row.detected_at);
         }
     }
     let matters: Vec<String> = named.matters.into_iter().collect();

@@ -179,15 +179,29 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
     /// A test that passed once fails: a suspicion, unless it is one already.
     fn fails(&mut self, verdict: &TestVerdict) -> Result<()> {
         let (tx, name, commit) = (self.tx, &self.check.name, &self.steps.commit);
-        if self.open.iter().any(|row| row.test_id == verdict.test && row.check_name == *name) {
-            return Ok(());
+        let known = self.open.iter().position(|row| row.test_id == verdict.test && row.check_name == *name);
+        let mut still = None;
+        if let Some(at) = known {
+            let mended = verdict.mended_at.as_ref().filter(|_| self.open[at].status == RegressionStatus::Regressed);
+            let Some(mended) = mended else { return Ok(()) };
+            let row = self.open.remove(at);
+            let first = row.first_bad_commit.clone().unwrap_or_default();
+            still = Some(format!(
+                "what commit {} broke was mended by {}, and it fails still: something else broke it as well meanwhile",
+                short(&first),
+                short(mended)
+            ));
+            tx.update_regression(&Regression { status: RegressionStatus::Cleared, ..row })?;
         }
         let last_good = verdict.last_good.as_ref().unwrap_or(&verdict.newest_baseline);
         let id = tx.add_regression(&verdict.test, name, last_good, commit, &verdict.output_tail)?;
         let Some(mut row) = tx.regression(&id)? else { return Ok(()) };
         tracing::warn!(test = %verdict.test, check = name, commit, "a test that had passed fails");
         let notes = BisectNotes { exit_code: verdict.exit_code, ..BisectNotes::default() };
-        if verdict.last_good.is_some() {
+        if let Some(why) = still {
+            // Every commit since would be found bad for the first reason.
+            settle(tx, row.clone(), notes, &Found::Unknown { why, suspects: Vec::new() })?;
+        } else if verdict.last_good.is_some() {
             row.status = RegressionStatus::Bisecting;
             row.bisect = Some(notes.to_value());
             tx.update_regression(&row)?;

@@ -58,6 +58,35 @@ fn of_what_was_broken_mended_and_broken_again_the_last_commit_is_blamed() {
     assert_eq!(world.sql("SELECT status, first_bad_commit, blamed_loop FROM regressions"), format!("regressed|{bad}|b"));
 }
 
+#[test]
+fn what_was_broken_a_second_time_meanwhile_is_told_again_once_the_first_is_mended() {
+    let world = World::with_baseline();
+    world.configure_with(&world.script("! grep -q broken state/*"), "");
+    world.passed("t2", "b", &world.head());
+    let first = world.commit("x", "broken", "Loop: b\nTest: t2");
+    world.once();
+    assert_eq!(world.sql("SELECT first_bad_commit, blamed_test FROM regressions WHERE test_id = 't1'"), format!("{first}|t2"));
+    // Before that is mended somebody else breaks it too, which changes nothing that is known.
+    world.commit("y", "broken", "Loop: a");
+    world.once();
+    assert_eq!(world.events("regression_detected").len(), 2, "for each of the two tests");
+    let mended = world.commit("x", "ok", "Loop: b\nTest: t2");
+    world.sql(&format!("UPDATE tests SET commit_hash = '{mended}' WHERE id = 't2'"));
+    world.once();
+    let rows = "SELECT status, first_bad_commit FROM regressions WHERE test_id = 't1' ORDER BY detected_at, id";
+    assert_eq!(world.sql(rows), format!("cleared|{first}\nunknown|"));
+    let told = world.sql("SELECT message FROM alerts WHERE message LIKE 'test t1 %'");
+    assert!(told.contains("was mended by") && told.contains("it fails still"), "{told}");
+    // Once is enough.
+    let said = world.events("regression_detected").len();
+    world.commit("z", "ok", "");
+    world.once();
+    assert_eq!(world.events("regression_detected").len(), said);
+    world.commit("y", "ok", "");
+    world.once();
+    check(&world, &[("t1", Cleared), ("t2", Cleared)]);
+}
+
 /// Passes each third time for `t2`, beside a test that fails for good.
 const SHAKY: &str = r#"
 if [ "$TEST_ID" = t2 ]; then printf x >> "$RUNS"; [ $(( $(wc -c < "$RUNS") % 3 )) -eq 0 ]; exit; fi

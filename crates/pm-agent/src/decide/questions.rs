@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use coord_db::payload::{DecisionOption, KnowledgeConflict, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked};
-use coord_db::{ActorId, DecisionStatus, EventId, LoopId, LoopStatus, NewDecision, Payload, Test, TestId, TestStatus};
+use coord_db::{
+    ActorId, DecisionStatus, EventId, LoopId, LoopStatus, NewDecision, Payload, Test, TestId, TestStatus, Timestamp,
+};
 use serde_json::{Value, json};
 use supervisor::Inbound;
 
@@ -195,9 +197,9 @@ pub(crate) fn about_commit(matter: &str) -> String {
     format!("regression:{matter}")
 }
 
-/// The test whose next attempt mends what a commit has broken, as was answered already: it has not ended yet. One commit
-/// breaks many tests, which are found one after the other.
-fn mending(work: &Work<'_>, fingerprint: &str) -> Option<TestId> {
+/// The test that mends what a commit has broken, as was answered already, if its work is not over or was not when the failure
+/// was seen. One commit breaks many tests, which are found one after the other, some of them at a head of the past.
+fn mending(work: &Work<'_>, fingerprint: &str, seen: Option<Timestamp>) -> Option<TestId> {
     let decision = work.at.questions.get(fingerprint)?;
     let named = |key: &str| text_of(&decision.context, key).and_then(|id| work.test(id));
     let test = match decision.choice.as_deref()? {
@@ -205,13 +207,15 @@ fn mending(work: &Work<'_>, fingerprint: &str) -> Option<TestId> {
         "fix_forward" => named("blamed_test").or_else(|| named("test_id")),
         _ => None,
     }?;
-    matches!(test.status, TestStatus::Pending | TestStatus::InProgress).then(|| test.id.clone())
+    let at_work = matches!(test.status, TestStatus::Pending | TestStatus::InProgress);
+    let landed_since = test.status == TestStatus::Passed && test.verified_at > seen && seen.is_some();
+    (at_work || landed_since).then(|| test.id.clone())
 }
 
 fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected) {
     let matter = said.first_bad_commit.clone().unwrap_or_else(|| said.test_id.to_string());
     let fingerprint = about_commit(&matter);
-    if let Some(test) = mending(work, &fingerprint) {
+    if let Some(test) = mending(work, &fingerprint, work.at.seen_to_fail.get(&inbound.event.id).copied()) {
         return work.ignore(inbound, &format!("what was answered about this commit holds here too: test {test} mends it"));
     }
     let blamed = said.blamed_test.as_ref().filter(|id| work.at.tests.contains_key(*id));
