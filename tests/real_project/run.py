@@ -120,9 +120,8 @@ class World:
     def answer(self):
         """The human says what becomes of each commit that broke something: one is taken back, the next mended, …; what was
         said of a commit once is said again."""
-        broken = self.rows("SELECT 1 FROM regressions WHERE resolved_at IS NULL")
         for decision in json.loads(self.loopctl("--json", "decisions")):
-            if decision["status"] != "pending" or decision["decision_type"] == "blocked" and broken:
+            if decision["status"] != "pending":
                 continue
             options = [option["id"] for option in decision["options"]]
             # What a broken branch kept from passing gets another chance once it is mended.
@@ -173,8 +172,8 @@ def where(world, fault, human):
             expected = world.git("show", "--no-patch", "--format=%(trailers:key=Loop,valueonly)", commit) or f"commit {commit[:7]}"
             return "ledger", found[1], max(after, 0), blamed, blamed == expected and plan.changes(world, commit, fault)
     # Broken a second time while it was broken already: it is known to fail, and of nobody alone to be said.
-    module = pathlib.Path(fault.file).stem
-    found = world.rows("SELECT check_name FROM regressions WHERE test_id = ? AND first_bad_commit IS NULL AND event_id <> ''", module)
+    found = world.rows(
+        "SELECT check_name FROM regressions WHERE test_id = ? AND first_bad_commit IS NULL AND event_id <> ''", fault.breaks)
     if landed and found:
         return "ledger", found[0][0], None, "unknown", True
     return "not at all", "-", None, "-", True
@@ -219,12 +218,7 @@ def main():
 
 def left_over(world):
     """What must not be there once all have stopped, and whether the whole suite passes on what they made."""
-    left = []
-    leases = world.rows("SELECT loop_id, file_path FROM file_locks WHERE released_at IS NULL")
-    left += [f"{loop} still holds {path}" for loop, path in leases]
-    trees = world.git("worktree", "list", "--porcelain")
-    left += [f"a worktree is left: {name}" for name in re.findall(r"^worktree (.*/\.[^/]+)$", trees, re.M)
-             if not name.endswith("coding-loops")]
+    left = [f"{lease['loop_id']} still holds {lease['file_path']}" for lease in json.loads(world.loopctl("--json", "locks"))]
     if world.loopctl("check", check=False).count("problem"):
         left.append("loopctl check finds problems")
     tree = world.folder / "end"
