@@ -1,11 +1,10 @@
 //! Taking a commit back instead of running the agent, where that was decided (`reverts`): the result goes through the gate
 //! and lands like any other change.
 
-use coord_db::ErrorCategory;
 use work_tree::CommitHash;
 
 use crate::Result;
-use crate::agent::{AgentEnd, failed};
+use crate::agent::AgentEnd;
 use crate::context::{Attempt, Context};
 
 /// Takes back what is due for the test of an attempt. None if nothing is, or if that needs somebody who understands it:
@@ -23,8 +22,9 @@ pub(crate) fn take_back(context: &Context<'_>, attempt: &mut Attempt) -> Result<
         return Ok(None);
     }
     if attempt.worktree.is_clean()? {
-        let message = format!("taking commit {commit} back changes nothing: it is undone already");
-        return Ok(Some(AgentEnd::Failed(failed(ErrorCategory::Permanent, message))));
+        // Somebody was faster. The gate says whether that is all; if not, somebody has to look.
+        tracing::info!(test = %attempt.test.id, commit = commit.short(), "the commit is taken back already");
+        return Ok((attempt.test.attempts <= 1).then_some(AgentEnd::Claimed));
     }
     tracing::info!(test = %attempt.test.id, commit = commit.short(), "took the commit back");
     if context.config.lease.automatic {

@@ -112,11 +112,48 @@ fn wal_of(path: &Path, page_bytes: u64, write_version: u8) -> Result<bool> {
             && wal.read_exact_at(&mut mark, at + 24 + 68).is_ok()
             && i64::from(u32::from_be_bytes(mark)) != APPLICATION_ID
         {
+            // A writer may be at work: what it has not written whole yet, or over what was read before, says nothing.
+            if !is_whole(&wal, page_bytes, frame) {
+                break;
+            }
             return stale("it belongs to another application");
         }
     }
     // A copy that was put in the place of a database in use is a plain file, and never had a log.
     if any && write_version == 1 { stale("the file has never had one") } else { Ok(any) }
+}
+
+/// Whether a frame of a `-wal`, with all that comes before it, is as it was meant to be: the sums over it are right.
+fn is_whole(wal: &File, page_bytes: u64, frame: u64) -> bool {
+    let mut header = [0; 32];
+    if wal.read_exact_at(&mut header, 0).is_err() {
+        return false;
+    }
+    let little = number(&header, 0) & 1 == 0;
+    let word = |bytes: &[u8]| {
+        let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }
+    };
+    let add = |(mut one, mut two): (u32, u32), bytes: &[u8]| {
+        for pair in bytes.chunks_exact(8) {
+            one = one.wrapping_add(word(pair)).wrapping_add(two);
+            two = two.wrapping_add(word(&pair[4..])).wrapping_add(one);
+        }
+        (one, two)
+    };
+    let mut sums = add((0, 0), &header[..24]);
+    if sums != (number(&header, 24), number(&header, 28)) {
+        return false;
+    }
+    let frame_bytes = 24 + page_bytes;
+    let mut bytes = vec![0; usize::try_from(frame_bytes).unwrap_or_default()];
+    (0..=frame).all(|at| {
+        if wal.read_exact_at(&mut bytes, 32 + at * frame_bytes).is_err() || bytes[8..16] != header[16..24] {
+            return false;
+        }
+        sums = add(add(sums, &bytes[..8]), &bytes[24..]);
+        sums == (number(&bytes, 16), number(&bytes, 20))
+    })
 }
 
 /// Adds to an error of opening who may do what, where that is the cause.
@@ -136,4 +173,61 @@ pub(crate) fn explain(path: &Path, error: Error) -> Error {
     let whose = if own == owner { String::new() } else { format!("; it belongs to user {owner}") };
     let shown = barred.display();
     Error::Unwritable { detail: format!("{detail}: user {own} may not read and write {shown}{whose}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Database, OpenOptions};
+
+    /// A database and its `-wal`, copied while somebody has it open.
+    fn copied(folder: &Path) -> (PathBuf, PathBuf) {
+        let path = folder.join("original.db");
+        drop(Database::create(&path, &OpenOptions::default()).unwrap());
+        let open = rusqlite::Connection::open(&path).unwrap();
+        open.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE another (a);").unwrap();
+        let copy = folder.join("copy.db");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(folder.join("original.db-wal"), folder.join("copy.db-wal")).unwrap();
+        (copy, folder.join("copy.db-wal"))
+    }
+
+    /// Where the first page stands in a `-wal`, last.
+    fn first_page(wal: &[u8]) -> usize {
+        let frames = (32..wal.len()).step_by(24 + 4096);
+        frames.rev().find(|at| number(wal, *at) == 1).expect("the first page") + 24
+    }
+
+    fn look(path: &Path) -> Result<()> {
+        judge(path, &std::fs::metadata(path).unwrap(), false)
+    }
+
+    #[test]
+    fn a_page_that_is_being_written_is_not_taken_for_another_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let (copy, wal) = copied(folder.path());
+        look(&copy).unwrap();
+        let mut bytes = std::fs::read(&wal).unwrap();
+        let page = first_page(&bytes);
+        // The head of the frame is there; below it still stands what another page was before.
+        bytes[page..page + 4096].fill(7);
+        std::fs::write(&wal, &bytes).unwrap();
+        look(&copy).unwrap();
+    }
+
+    #[test]
+    fn another_applications_log_is_known_by_its_first_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let (copy, _) = copied(folder.path());
+        let other = folder.path().join("other.db");
+        let connection = rusqlite::Connection::open(&other).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA page_size = 4096; PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0;
+                 PRAGMA application_id = 42; CREATE TABLE t (a); INSERT INTO t VALUES (randomblob(90000));",
+            )
+            .unwrap();
+        std::fs::copy(folder.path().join("other.db-wal"), folder.path().join("copy.db-wal")).unwrap();
+        assert!(look(&copy).unwrap_err().to_string().contains("another application"));
+    }
 }

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::{CommitHash, Error, Result};
 
@@ -53,6 +54,10 @@ const KEPT_VARIABLES: &[&str] = &[
     "GIT_CONFIG_NOSYSTEM",
     "GIT_EXEC_PATH",
 ];
+
+/// How often git is asked again where another git was in its way, and how much longer each time.
+const MOST_TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// As much of stderr as an error carries, in bytes.
 const STDERR_BYTES: usize = 2048;
@@ -153,8 +158,21 @@ impl Call<'_> {
         self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
-    /// Runs it; an exit code other than 0 is an answer too.
+    /// Runs it; an exit code other than 0 is an answer too. git gives up before it has begun where it reads the registration of
+    /// a worktree that another git is just writing: then it is asked again.
     pub(crate) fn answer(&self) -> Result<Answer> {
+        let mut answer = self.answer_once()?;
+        for tries in 1..=MOST_TRIES {
+            if !met_a_half_made_worktree(&answer) {
+                break;
+            }
+            std::thread::park_timeout(PAUSE * tries);
+            answer = self.answer_once()?;
+        }
+        Ok(answer)
+    }
+
+    fn answer_once(&self) -> Result<Answer> {
         let mut command = Command::new("git");
         for setting in SETTINGS {
             command.args(["-c", setting]);
@@ -265,6 +283,16 @@ impl Call<'_> {
     pub(crate) fn unexpected(&self, what: impl Into<String>) -> Error {
         Error::Unexpected { args: self.shown(), what: what.into() }
     }
+}
+
+/// Whether git has only said that it could not read what another git had not finished writing.
+fn met_a_half_made_worktree(answer: &Answer) -> bool {
+    let said = answer.stderr.as_str();
+    answer.code == Some(128)
+        && said.starts_with("fatal: failed to read ")
+        && said.contains("/worktrees/")
+        && said.contains("/commondir")
+        && said.matches("fatal: ").count() == 1
 }
 
 /// NUL-terminated fields.

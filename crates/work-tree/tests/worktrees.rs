@@ -254,3 +254,22 @@ fn a_stale_lock_of_a_reference_is_overcome() {
     lab.repository.set_ref("refs/heads/x", &lab.base, &RefExpectation::Absent).unwrap();
     assert_eq!(lab.repository.resolve("x").unwrap(), Some(lab.base.clone()));
 }
+
+#[test]
+fn a_worktree_that_another_git_is_just_making_is_waited_for() {
+    let lab = Lab::new();
+    // What git has written at that moment: the file is there, and nothing in it.
+    let half = lab.root.join(".git/worktrees/half");
+    fs::create_dir_all(&half).unwrap();
+    fs::write(half.join("gitdir"), "/nowhere/.git\n").unwrap();
+    fs::write(half.join("HEAD"), "ref: refs/heads/half\n").unwrap();
+    fs::write(half.join("commondir"), "").unwrap();
+    assert!(lab.repository.worktrees().unwrap_err().to_string().contains("worktree list"), "git cares no more");
+    std::thread::scope(|scope| {
+        let listed = scope.spawn(|| lab.repository.worktrees());
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+        fs::write(half.join("commondir"), "../..\n").unwrap();
+        let listed = listed.join().unwrap().unwrap();
+        assert_eq!(listed.len(), 2);
+    });
+}

@@ -250,6 +250,14 @@ impl WriteTx<'_> {
         Ok(changed > 0)
     }
 
+    /// A test has passed: what was to be taken back for it is done, also when the test is to be done again some day.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) fn forget_revert(&self, test: &TestId) -> Result<()> {
+        self.execute("DELETE FROM reverts WHERE test_id = ?1", [test]).map(drop)
+    }
+
     /// Asks that the next attempt at a test takes a commit back.
     ///
     /// # Errors

@@ -448,6 +448,7 @@ impl WriteTx<'_> {
         )?;
         self.leave(loop_id, id)?;
         self.add_baseline(id, &attempt.commit)?;
+        self.forget_revert(id)?;
         let payload = TestPassed {
             test_id: id.clone(),
             loop_id: loop_id.clone(),
