@@ -120,8 +120,8 @@ pub struct TestVerdict {
     /// Its newest baseline, if that is a commit before this one that leads to it, or else the next newest that is. None also
     /// if it has passed at this very commit.
     pub last_good: Option<String>,
-    /// Where it fails with a regression known: the commit in this one's history that mended what the blamed commit broke.
-    pub mended_at: Option<String>,
+    /// Where it fails with a regression known: the commit in this one's history with which the blamed test has landed since.
+    pub landed_again: Option<String>,
     /// Its newest baseline, wherever that is.
     pub newest_baseline: String,
     /// The check's exit code.

@@ -182,14 +182,15 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         let known = self.open.iter().position(|row| row.test_id == verdict.test && row.check_name == *name);
         let mut still = None;
         if let Some(at) = known {
-            let mended = verdict.mended_at.as_ref().filter(|_| self.open[at].status == RegressionStatus::Regressed);
-            let Some(mended) = mended else { return Ok(()) };
+            let again = verdict.landed_again.as_ref().filter(|_| self.open[at].status == RegressionStatus::Regressed);
+            let Some(again) = again else { return Ok(()) };
             let row = self.open.remove(at);
             let first = row.first_bad_commit.clone().unwrap_or_default();
             still = Some(format!(
-                "what commit {} broke was mended by {}, and it fails still: something else broke it as well meanwhile",
+                "what broke it, commit {}, was done again in {}, and it fails still: that was not enough, or something else \
+                 broke it as well meanwhile",
                 short(&first),
-                short(mended)
+                short(again)
             ));
             tx.update_regression(&Regression { status: RegressionStatus::Cleared, ..row })?;
         }

@@ -66,17 +66,21 @@ fn what_was_broken_a_second_time_meanwhile_is_told_again_once_the_first_is_mende
     let first = world.commit("x", "broken", "Loop: b\nTest: t2");
     world.once();
     assert_eq!(world.sql("SELECT first_bad_commit, blamed_test FROM regressions WHERE test_id = 't1'"), format!("{first}|t2"));
-    // Before that is mended somebody else breaks it too, which changes nothing that is known.
-    world.commit("y", "broken", "Loop: a");
+    // Before that is mended somebody else breaks it too, which changes nothing that is known; nor do more commits of the same
+    // attempt, which landed before the failure was seen.
+    let more = world.commit("y", "broken", "Loop: a");
+    world.sql(&format!("UPDATE tests SET commit_hash = '{more}', verified_at = datetime('now', '-1 hour') WHERE id = 't2'"));
     world.once();
     assert_eq!(world.events("regression_detected").len(), 2, "for each of the two tests");
     let mended = world.commit("x", "ok", "Loop: b\nTest: t2");
-    world.sql(&format!("UPDATE tests SET commit_hash = '{mended}' WHERE id = 't2'"));
+    world.sql(&format!(
+        "UPDATE tests SET commit_hash = '{mended}', verified_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = 't2'"
+    ));
     world.once();
     let rows = "SELECT status, first_bad_commit FROM regressions WHERE test_id = 't1' ORDER BY detected_at, id";
     assert_eq!(world.sql(rows), format!("cleared|{first}\nunknown|"));
     let told = world.sql("SELECT message FROM alerts WHERE message LIKE 'test t1 %'");
-    assert!(told.contains("was mended by") && told.contains("it fails still"), "{told}");
+    assert!(told.contains("was done again in") && told.contains("it fails still"), "{told}");
     // Once is enough.
     let said = world.events("regression_detected").len();
     world.commit("z", "ok", "");

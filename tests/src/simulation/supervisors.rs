@@ -411,7 +411,7 @@ fn checked(world: &mut World, commit: &str) -> regression_checker::Outcome {
             },
             runs: 1,
             last_good: known.iter().rev().map(|row| row.commit_hash.clone()).find(|hash| reached(hash)),
-            mended_at: None,
+            landed_again: None,
             newest_baseline: newest.commit_hash.clone(),
             exit_code: Some(1),
             output_tail: "it fails".to_owned(),

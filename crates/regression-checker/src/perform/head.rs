@@ -115,7 +115,7 @@ fn verdict(runner: &Runner, commit: &CommitHash, asked: Asked) -> Result<Option<
     // A test that landed while the check ran: this commit never had it, and the next head will tell.
     let too_early = fails && last_good.is_none() && landed_later;
     Ok(Some(TestVerdict {
-        mended_at: if asked.outcome == RunOutcome::Fail { mended_at(runner, commit, &asked)? } else { None },
+        landed_again: if asked.outcome == RunOutcome::Fail { landed_again(runner, commit, &asked)? } else { None },
         outcome: if too_early { RunOutcome::Error } else { asked.outcome },
         runs: asked.runs,
         last_good,
@@ -126,14 +126,15 @@ fn verdict(runner: &Runner, commit: &CommitHash, asked: Asked) -> Result<Option<
     }))
 }
 
-/// Where the test that is blamed for a regression has landed again, if this commit has that in its history.
-fn mended_at(runner: &Runner, commit: &CommitHash, asked: &Asked) -> Result<Option<String>, Why> {
+/// Where the test that is blamed for a regression has landed again since, if this commit has that in its history. The commits
+/// of one attempt are no second landing, so it counts only after the failure was seen.
+fn landed_again(runner: &Runner, commit: &CommitHash, asked: &Asked) -> Result<Option<String>, Why> {
     let landed = runner.read(|tx| {
         let open = tx.regressions(true)?.into_iter().filter(|row| row.status == RegressionStatus::Regressed);
         let Some(row) = open.into_iter().find(|row| row.test_id == asked.test.test_id) else { return Ok(None) };
         let Some(blamed) = &row.blamed_test else { return Ok(None) };
-        let again = tx.find_test(blamed)?.and_then(|test| test.commit_hash);
-        Ok(again.filter(|hash| row.first_bad_commit.as_ref() != Some(hash)))
+        let again = tx.find_test(blamed)?.filter(|test| test.verified_at.is_some_and(|landed| landed > row.detected_at));
+        Ok(again.and_then(|test| test.commit_hash).filter(|hash| row.first_bad_commit.as_ref() != Some(hash)))
     })?;
     let Some(landed) = landed else { return Ok(None) };
     match runner.repository.resolve(&landed).map_err(said)? {
