@@ -37,7 +37,11 @@ pub struct Machine {
     disk: PathBuf,
 }
 
-/// A folder for a machine's disk, with stripped copies of this build's programs in `new/`, to be installed from there.
+/// The project, seen from inside a box, which may see neither the folder it is in nor its file system.
+pub const PROJECT: &str = "/srv/project";
+
+/// A folder for a machine's disk, with stripped copies of this build's programs in `new/`, to be installed from there with the
+/// scripts and units in `project/`.
 ///
 /// # Panics
 /// If it cannot be made.
@@ -51,6 +55,14 @@ pub fn disk() -> tempfile::TempDir {
         let status = Command::new("strip").arg("-o").arg(new.join(program)).arg(binaries().join(program)).status();
         assert!(status.expect("strip").success(), "strip {program}; build the workspace first");
     }
+    let inside = disk.path().join("project");
+    std::fs::create_dir(&inside).expect("a folder for the project");
+    for folder in ["scripts", "systemd"] {
+        let status = Command::new("cp").arg("-r").arg(project().join(folder)).arg(&inside).status();
+        assert!(status.expect("cp").success(), "copy {folder}");
+    }
+    let status = Command::new("chmod").args(["-R", "a+rX"]).arg(&inside).status();
+    assert!(status.expect("chmod").success(), "everybody in the box may read it");
     disk
 }
 
@@ -231,7 +243,7 @@ impl Machine {
     /// # Panics
     /// If it fails.
     pub fn install(&self, who: Who, arguments: &[&str]) -> String {
-        let script = project().join("scripts/install.sh").display().to_string();
+        let script = format!("{PROJECT}/scripts/install.sh");
         let bin = if who == Who::Root { "--system" } else { "--user" };
         let words = [&["env", "CODING_LOOPS_BIN=/srv/new", &script, bin], arguments].concat();
         self.ok(who, &words)

@@ -2,7 +2,7 @@
 //! machine gives no systemd in namespaces.
 
 use system_tests::systemd::Who::Owner;
-use system_tests::systemd::{BOUND, Machine, SUPERVISORS, disk};
+use system_tests::systemd::{BOUND, Machine, PROJECT, SUPERVISORS, disk};
 use system_tests::{project, query, wait_for};
 
 const SETTINGS: &str = r#"
@@ -37,9 +37,8 @@ fn every_command_of_the_runbook_does_what_it_says() {
     );
     wait_for("the agent to be at work", BOUND, || disk.path().join("home/at-work").exists().then_some(()));
     for block in &blocks {
-        let source = project().display().to_string();
         let environment = format!(
-            "export NAME=shop LOOP=backend TEST=T-1 THERE=$HOME/there SOURCE='{source}' CODING_LOOPS_BIN=/srv/new; cd ~/shop"
+            "export NAME=shop LOOP=backend TEST=T-1 THERE=$HOME/there SOURCE={PROJECT} CODING_LOOPS_BIN=/srv/new; cd ~/shop"
         );
         println!("{}", machine.script(Owner, &format!("set -o pipefail; {environment}\n{block}"), &[]));
         if block.contains("service disable") {
