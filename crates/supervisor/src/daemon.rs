@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,9 @@ struct Seen {
     notify: tokio::sync::Notify,
     bell: AtomicBool,
     wal: AtomicBool,
+    /// Held while a pass writes. The watching thread waits for it after each wake, so that what this process writes itself
+    /// wakes that thread once and not for every page.
+    writing: Mutex<()>,
 }
 
 struct Signals {
@@ -224,6 +227,8 @@ impl<S: Supervisor> Process<S> {
             }
         }
         self.version = self.db.data_version()?;
+        let seen = Arc::clone(&self.seen);
+        let writing = seen.writing.lock();
         let observation = self.supervisor.observe(&self.db)?;
         let mut looked = look(&mut self.supervisor, &self.db, &observation)?;
         if looked == Look::Due {
@@ -248,6 +253,7 @@ impl<S: Supervisor> Process<S> {
         } else {
             self.vain_passes = 0;
         }
+        drop(writing);
         self.begin_effects()?;
         if matches!(looked, Look::NothingDue(_)) && self.supervisor.upkeep(&self.db)? {
             return Ok(Some(Look::Due));
@@ -394,6 +400,7 @@ fn watch(path: &std::path::Path, seen: &Arc<Seen>) -> Option<Watcher> {
         let flag = if wake == Wake::Wal { &seen.wal } else { &seen.bell };
         flag.store(true, Ordering::Relaxed);
         seen.notify.notify_one();
+        drop(seen.writing.lock());
     })
     .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
     .ok()
