@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::CheckConfig;
-use coord_db::{CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RunKind, Test, new_id};
+use coord_db::{
+    CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RegressionStatus, RunKind, Test, new_id,
+};
 use crash_point::{Point, reach};
 use serde_json::json;
 use tokio::sync::watch;
@@ -59,6 +61,8 @@ fn kind_of(end: CheckEnd) -> RunKind {
 
 /// Lines of a check's output that go into a failure's message.
 const MESSAGE_LINES: usize = 20;
+/// Broken tests that a failure's message names.
+const MOST_NAMED: usize = 3;
 
 fn applies(check: &CheckConfig, test: &Test) -> bool {
     check.categories.is_empty() || check.categories.contains(&test.category)
@@ -179,7 +183,8 @@ impl Context<'_> {
             match result.verdict {
                 CheckVerdict::Pass => said.push((check.name.clone(), true)),
                 CheckVerdict::Fail(why) => {
-                    return Ok(Verdict::Failed(failed(ErrorCategory::Code, format!("{why}\n{tail}"))));
+                    let known = self.broken_already(check, test)?;
+                    return Ok(Verdict::Failed(failed(ErrorCategory::Code, format!("{why}{known}\n{tail}"))));
                 }
                 CheckVerdict::Error(why) => {
                     return Ok(Verdict::Failed(failed(ErrorCategory::System, format!("{why}\n{tail}"))));
@@ -190,6 +195,24 @@ impl Context<'_> {
             }
         }
         Ok(Verdict::Passed(said))
+    }
+
+    /// What is known to be broken on the integration branch by somebody else, so that whoever reads of a failure of the same
+    /// check can tell whose it is.
+    fn broken_already(&self, check: &CheckConfig, test: &Test) -> Result<String> {
+        let open = self.db.read(|tx| tx.regressions(true))?;
+        let others = open.iter().filter(|row| {
+            row.check_name == check.name
+                && row.status != RegressionStatus::Flaky
+                && row.test_id != test.id
+                && row.blamed_test.as_deref() != Some(test.id.as_str())
+        });
+        let tests: Vec<&str> = others.map(|row| row.test_id.as_str()).take(MOST_NAMED).collect();
+        Ok(if tests.is_empty() {
+            String::new()
+        } else {
+            format!(" (as it does on the integration branch for {}; see loopctl regressions)", tests.join(", "))
+        })
     }
 
     fn add_proof(&self, proof: Proof, run: &ProofRun) -> Result<()> {

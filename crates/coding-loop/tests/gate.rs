@@ -4,7 +4,7 @@
 mod common;
 
 use common::{CHECK, Running, World, wait_for};
-use coord_db::{ErrorCategory, RunKind, Test, TestStatus};
+use coord_db::{ErrorCategory, Regression, RegressionStatus, RunKind, Test, TestStatus};
 use nix::sys::signal::Signal;
 
 const HONEST: &str = "cat >/dev/null; echo $TEST_ID > $TEST_ID\n";
@@ -210,4 +210,33 @@ fn a_slow_suite_holds_nobody_up_and_is_not_overtaken_for_ever() {
     stop([first]);
     assert_eq!(world.git(&["rev-list", "--count", &format!("main..{INTEGRATION}")]), "9");
     world.assert_tidy();
+}
+
+#[test]
+fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
+    let world = watched(HONEST, &check(&script("echo it fails; exit 1"), ""));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.add_test("t2", "one");
+    let broken = |test: &str, blamed: &str| {
+        let row = |tx: &coord_db::WriteTx<'_>| {
+            let id = tx.add_regression(&test.parse()?, "x", "a", "b", "")?;
+            let row = tx.regression(&id)?.unwrap();
+            tx.update_regression(&Regression {
+                blamed_test: Some(blamed.to_owned()),
+                status: RegressionStatus::Regressed,
+                ..row
+            })
+        };
+        world.db.write(row).unwrap();
+    };
+    let error = |test: &str| {
+        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        world.test(test).last_error.unwrap()
+    };
+    // Whoever has broken it is told nothing of the kind.
+    broken("t9", "t1");
+    assert!(!error("t1").contains("on the integration branch"));
+    broken("t8", "t7");
+    assert!(error("t1").contains("exit code 1 (as it does on the integration branch for t8; see loopctl regressions)"));
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, safe};
+use crate::project;
 use crate::see::{SUPERVISORS, healths};
 use crate::service;
 use crate::setup::{existing, git};
@@ -58,6 +59,7 @@ pub fn run(cx: &Context) -> Outcome {
     let folder = existing(cx.path.parent().unwrap_or(&cx.folder)).to_owned();
     git_version(&folder, &mut report);
     repository(&config, &folder, &mut report);
+    commands(&config, &folder, &mut report);
     file_system(&folder, &mut report);
     inotify(&mut report);
     let db = if cx.path.exists() {
@@ -180,6 +182,31 @@ fn repository(config: &Config, folder: &Path, report: &mut Report) {
 }
 
 #[allow(clippy::unnecessary_cast)]
+/// The checks and the agent, without running them.
+fn commands(config: &Config, folder: &Path, report: &mut Report) {
+    let root = folder.join(config.repository_path());
+    let checks: Vec<(&str, Option<String>)> =
+        config.gate.check.iter().map(|check| (check.name.as_str(), project::lacks(&check.command, &root))).collect();
+    for (name, lacks) in checks.iter().filter_map(|(name, lacks)| Some((name, lacks.as_ref()?))) {
+        report.problem(
+            "gate",
+            format!("check {name} cannot pass here: {lacks}"),
+            "install it where the loops run, or change the check in config.toml",
+        );
+    }
+    if !checks.is_empty() && checks.iter().all(|(_, lacks)| lacks.is_none()) {
+        let names: Vec<&str> = checks.iter().map(|(name, _)| *name).collect();
+        report.ok("gate", format!("{}: what they run is here", names.join(", ")));
+    }
+    match (config.agent.command.first(), project::lacks(&config.agent.command, &root)) {
+        (None, _) => report.ok("agent", "none for all loops in [agent]; without one a loop is driven by hand"),
+        (Some(_), Some(lacks)) => {
+            report.problem("agent", lacks, "install it, or give its whole path in [agent] command of config.toml");
+        }
+        (Some(program), None) => report.ok("agent", program),
+    }
+}
+
 fn file_system(folder: &Path, report: &mut Report) {
     const TIGHT_BYTES: u64 = 1 << 30;
     const FULL_BYTES: u64 = 100 << 20;

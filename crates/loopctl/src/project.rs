@@ -1,7 +1,9 @@
-//! What kind of project a repository holds, as its build files say, and the checks that follow from it. Nothing is run.
+//! What kind of project a repository holds, as its build files say, and the checks that follow from it. Nothing of the
+//! project is run.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +28,8 @@ trait Files {
     fn text(&self, name: &str) -> Option<String>;
     /// Whether there is a file or folder of that name.
     fn has(&self, name: &str) -> bool;
+    /// The whole path of a file.
+    fn path(&self, name: &str) -> String;
 }
 
 struct Folder<'a>(&'a Path);
@@ -44,6 +48,10 @@ impl Files for Folder<'_> {
 
     fn has(&self, name: &str) -> bool {
         self.0.join(name).exists()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_string_lossy().into_owned()
     }
 }
 
@@ -115,14 +123,20 @@ fn python(files: &dyn Files) -> Option<Proposal> {
     let folder = ["tests", "test"].into_iter().find(|name| files.has(name));
     // Without a manifest a folder of tests may be anybody's.
     let from = from.or_else(|| files.has("tests/__init__.py").then_some("tests/__init__.py"))?;
+    // A clean worktree has no environment: uv and poetry make one for it, any other is the user's own.
+    let own = [".venv/bin/python", "venv/bin/python"].into_iter().find(|name| files.has(name));
+    let own = own.map_or_else(|| "python3".to_owned(), |name| files.path(name));
+    // What is installed there from the user's own folder, to be edited, would be judged in place of the worktree.
+    let own: &[&str] = if files.has("src") { &["env", "PYTHONPATH=src", &own] } else { &[&own] };
+    let with = |more: &[&str]| words(&[own, &["-m"], more].concat());
     let command = match (pytest, folder) {
         (true, _) if files.has("uv.lock") => words(&["uv", "run", "pytest"]),
-        (true, _) if files.has("poetry.lock") => words(&["poetry", "run", "pytest"]),
-        (true, _) => words(&["python3", "-m", "pytest"]),
-        (false, Some(folder)) if !files.has(&format!("{folder}/__init__.py")) => {
-            words(&["python3", "-m", "unittest", "discover", "-s", folder])
+        (true, _) if files.has("poetry.lock") => {
+            words(&["sh", "-c", "poetry install --quiet --no-interaction && poetry run pytest"])
         }
-        (false, _) => words(&["python3", "-m", "unittest", "discover"]),
+        (true, _) => with(&["pytest"]),
+        (false, Some(folder)) if !files.has(&format!("{folder}/__init__.py")) => with(&["unittest", "discover", "-s", folder]),
+        (false, _) => with(&["unittest", "discover"]),
     };
     Some(Proposal { name: "python-tests", command, from })
 }
@@ -150,15 +164,48 @@ const AGENTS: [(&str, &str); 3] = [("claude", "Claude Code"), ("codex", "Codex")
 /// Which agents that the config has a preset for are on the PATH: program and name.
 #[must_use]
 pub fn agents() -> Vec<(&'static str, &'static str)> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |program: &str| {
-        std::env::split_paths(&path).any(|folder| {
-            use std::os::unix::fs::PermissionsExt;
-            let meta = std::fs::metadata(folder.join(program));
-            meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
+    AGENTS.into_iter().filter(|(program, _)| program_at(program, Path::new("")).is_some()).collect()
+}
+
+/// Where a program is that a command names, seen from a worktree like `root`.
+fn program_at(program: &str, root: &Path) -> Option<PathBuf> {
+    let executable = |path: &PathBuf| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
-    AGENTS.into_iter().filter(|(program, _)| there(program)).collect()
+    if program.contains('/') {
+        return Some(root.join(program)).filter(executable);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(executable)
+}
+
+/// What a command needs and this machine does not have, as far as that can be told without running it.
+#[must_use]
+pub fn lacks(command: &[String], root: &Path) -> Option<String> {
+    let mut words = command.iter().map(String::as_str).peekable();
+    if words.next_if_eq(&"env").is_some() {
+        while words.next_if(|word| word.contains('=')).is_some() {}
+    }
+    let program = words.next()?;
+    let Some(found) = program_at(program, root) else {
+        let place = if program.contains('/') { "there" } else { "on the PATH" };
+        return Some(format!("{program} is not {place}"));
+    };
+    let python = found.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    if !(python && words.next() == Some("-m")) {
+        return None;
+    }
+    let module = words.next()?;
+    let known = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)";
+    let status = Command::new(found)
+        .args(["-c", known, module])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.code() == Some(1)).then(|| format!("{program} has no {module}"))
 }
 
 /// The text of a new config: the defaults with the proposed checks in place of the example.
@@ -203,6 +250,10 @@ mod tests {
             let below = format!("{name}/");
             self.0.keys().any(|file| *file == name || file.starts_with(&below))
         }
+
+        fn path(&self, name: &str) -> String {
+            format!("/there/{name}")
+        }
     }
 
     fn proposed(files: &[(&'static str, &'static str)]) -> Vec<String> {
@@ -220,6 +271,18 @@ mod tests {
             (&[("go.mod", "module x")], "tests go.mod: go test ./..."),
             (&[("pyproject.toml", "[tool.pytest.ini_options]")], "tests pyproject.toml: python3 -m pytest"),
             (&[("pyproject.toml", "pytest"), ("uv.lock", "")], "tests pyproject.toml: uv run pytest"),
+            (
+                &[("pyproject.toml", "pytest"), ("poetry.lock", "")],
+                "tests pyproject.toml: sh -c poetry install --quiet --no-interaction && poetry run pytest",
+            ),
+            (
+                &[("pyproject.toml", "pytest"), (".venv/bin/python", "")],
+                "tests pyproject.toml: /there/.venv/bin/python -m pytest",
+            ),
+            (
+                &[("pyproject.toml", "pytest"), ("venv/bin/python", ""), ("src/x.py", "")],
+                "tests pyproject.toml: env PYTHONPATH=src /there/venv/bin/python -m pytest",
+            ),
             (&[("setup.py", ""), ("tests/conftest.py", "")], "tests setup.py: python3 -m pytest"),
             (&[("setup.py", ""), ("tests/test_x.py", "")], "tests setup.py: python3 -m unittest discover -s tests"),
             (&[("setup.py", ""), ("tests/__init__.py", "")], "tests setup.py: python3 -m unittest discover"),
@@ -251,6 +314,23 @@ mod tests {
         ] {
             assert_eq!(proposed(files), Vec::<String>::new(), "{files:?}");
         }
+    }
+
+    #[test]
+    fn what_a_command_lacks_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let lacks = |command: &[&str]| lacks(&words(command), folder.path());
+        assert_eq!(lacks(&["sh", "-c", "no-such-program"]), None, "nothing is run to find out");
+        assert_eq!(lacks(&["env", "A=b", "C=", "sh"]), None);
+        assert_eq!(lacks(&["env", "A=b", "no-such-program"]), Some("no-such-program is not on the PATH".to_owned()));
+        assert_eq!(lacks(&["./check.sh"]), Some("./check.sh is not there".to_owned()));
+        std::fs::write(folder.path().join("check.sh"), "#!/bin/sh\n").unwrap();
+        assert!(lacks(&["./check.sh"]).is_some(), "it is not executable");
+        assert_eq!(lacks(&["python3", "-m", "unittest"]), None);
+        assert_eq!(lacks(&["python3", "-m", "no_such_module"]), Some("python3 has no no_such_module".to_owned()));
+        std::fs::write(folder.path().join("a_check.py"), "").unwrap();
+        assert_eq!(lacks(&["python3", "-m", "a_check"]), None, "it is in the repository");
+        assert_eq!(lacks(&[]), None);
     }
 
     #[test]

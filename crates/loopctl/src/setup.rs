@@ -145,6 +145,9 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         let shown = safe(&config_file.display().to_string());
         for check in &checks {
             text.push_str(&format!("found {}: work is verified by {:?}\n", check.from, check.command.join(" ")));
+            if let Some(lacks) = project::lacks(&check.command, &root) {
+                text.push_str(&format!("  but {}: install it, or change the check in {shown}\n", safe(&lacks)));
+            }
         }
         if checks.is_empty() {
             text.push_str(&format!("found no build files: say in {shown} how work is verified, as a [[gate.check]]\n"));

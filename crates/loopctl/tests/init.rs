@@ -24,13 +24,41 @@ fn a_project_gets_its_check_and_is_told_why() {
     let next: Vec<&str> = ran.stdout.lines().skip_while(|line| *line != "next:").skip(1).collect();
     assert_eq!(next.len(), 3, "{}", ran.stdout);
     assert_eq!(commands(&place), [vec!["cargo", "test", "--workspace"], vec!["npm", "test"]]);
-    let doctor = place.run(&["doctor"]).ok().stdout;
+    // What this machine lacks of it is another matter.
+    let doctor = place.run(&["doctor"]).stdout;
     assert!(!doctor.contains("nothing can be verified"), "{doctor}");
 
     // What is there is kept, and nothing is proposed beside it.
     let again = place.json(&["init"]);
     assert_eq!((&again["config_created"], &again["checks"]), (&false.into(), &serde_json::json!([])));
     assert_eq!(commands(&place).len(), 2);
+}
+
+#[test]
+fn what_a_check_or_the_agent_needs_and_is_not_here_is_said_before_anybody_pays_for_an_attempt() {
+    let place = Place::bare();
+    std::fs::write(place.repository().join("pyproject.toml"), "[tool.pytest.ini_options]\n").unwrap();
+    // An environment in which nothing is installed.
+    let python = place.repository().join(".venv/bin/python");
+    std::fs::create_dir_all(python.parent().unwrap()).unwrap();
+    std::fs::write(&python, "#!/bin/sh\nexec python3 -S -I \"$@\"\n").unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = place.run(&["init"]).ok();
+    let lacks = format!("{} has no pytest", python.display());
+    assert!(ran.stdout.contains(&format!("but {lacks}: install it")), "{}", ran.stdout);
+    let config = place.database().with_file_name("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen("command = []", "command = [\"no-such-agent\"]", 1)).unwrap();
+    let ran = place.run(&["doctor"]).fails(1);
+    assert!(ran.stdout.contains(&format!("problem gate         check tests cannot pass here: {lacks}")), "{}", ran.stdout);
+    assert!(ran.stdout.contains("problem agent        no-such-agent is not on the PATH"), "{}", ran.stdout);
+    // What stands in the repository is looked for there, wherever the settings are.
+    std::fs::write(&config, "[agent]\ncommand = [\"sh\"]\n[[gate.check]]\nname = \"t\"\ncommand = [\"./t.sh\"]\n").unwrap();
+    std::fs::write(place.repository().join("t.sh"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(place.repository().join("t.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = place.run(&["doctor"]).ok();
+    assert!(ran.stdout.contains("ok      gate         t: what they run is here"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("ok      agent        sh"), "{}", ran.stdout);
 }
 
 #[test]
