@@ -1,0 +1,152 @@
+//! What the README tells a newcomer to type, typed: from their own repository to verified work, and then every command for
+//! looking and steering. (Its runbook is typed by `runbook.rs`.)
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use system_tests::{binaries, project, query, wait_for};
+
+const BOUND: Duration = Duration::from_secs(120);
+
+/// A small project with a test suite, in any language that every machine has.
+const FILES: [(&str, &str); 3] = [
+    ("pyproject.toml", "[project]\nname = \"shop\"\nversion = \"0.1\"\n"),
+    ("shop.py", "OPEN = True\n"),
+    (
+        "tests/test_shop.py",
+        "import unittest\nimport shop\n\n\nclass Shop(unittest.TestCase):\n    def test_open(self):\n        self.assertTrue(shop.OPEN)\n",
+    ),
+];
+
+/// An agent that does what it is told, in its scope.
+const AGENT: &str = r#"command = ["sh", "-c", 'cat > prompt; grep -q "$TEST_ID" prompt && rm prompt && mkdir -p src/api && echo done > "src/api/$TEST_ID"']"#;
+
+/// The first fenced block of a kind below a heading.
+fn block<'a>(readme: &'a str, heading: &str, kind: &str) -> &'a str {
+    let below = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("a section {heading}"));
+    let from = below.split(&format!("```{kind}\n")).nth(1).unwrap_or_else(|| panic!("a block of {kind} in {heading}"));
+    from.split("```").next().unwrap()
+}
+
+/// The commands of a block, without their remarks.
+fn lines(block: &str) -> impl Iterator<Item = &str> {
+    block.lines().map(|line| line.split("  #").next().unwrap_or_default().trim()).filter(|line| !line.is_empty())
+}
+
+/// Somebody at their shell.
+struct Newcomer {
+    home: tempfile::TempDir,
+}
+
+impl Newcomer {
+    fn repository(&self) -> PathBuf {
+        self.home.path().join("shop")
+    }
+
+    fn typed(&self, line: &str) -> Command {
+        let mut command = Command::new("bash");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{}:{path}", binaries().display(), project().join("scripts").display());
+        command.args(["-c", line]).current_dir(self.repository()).stdin(Stdio::null());
+        command.env("PATH", path).env("EDITOR", self.home.path().join("editor")).env("CODING_LOOPS_BIN", binaries());
+        command.env_remove("CODING_LOOPS_DB");
+        command
+    }
+
+    fn says(&self, line: &str) -> String {
+        let output = self.typed(line).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{line}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    fn asks(&self, sql: &str) -> String {
+        query(&self.repository().join("coding-loops/coordination.db"), sql).unwrap_or_default().trim().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let file = self.repository().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+}
+
+/// `launch.sh` in its terminal; Ctrl-C at the end, whatever happens.
+struct Launched(Child);
+
+impl Launched {
+    fn interrupt(&mut self) -> Option<i32> {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        }
+        self.0.wait().ok().and_then(|status| status.code())
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        self.interrupt();
+    }
+}
+
+fn editor(place: &Path) {
+    let config = place.join("agent");
+    std::fs::write(&config, AGENT).unwrap();
+    let text = format!(
+        "#!/usr/bin/env python3\nimport sys\ntext = open(sys.argv[1]).read()\nassert 'command = []' in text\n\
+         text = text.replace('command = []', open({config:?}).read(), 1)\nopen(sys.argv[1], 'w').write(text)\n"
+    );
+    std::fs::write(place.join("editor"), text).unwrap();
+    std::fs::set_permissions(place.join("editor"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_newcomers_commands_do_what_the_readme_says() {
+    let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
+    let newcomer = Newcomer { home: tempfile::tempdir().unwrap() };
+    editor(newcomer.home.path());
+    for (name, text) in FILES {
+        newcomer.write(name, text);
+    }
+    newcomer.says("git init -q . && git add . && git -c user.name=n -c user.email=e@e commit -qm first");
+    newcomer.write("goals.toml", block(&readme, "Your own repository", "toml"));
+
+    let block_of_own = block(&readme, "Your own repository", "bash");
+    let own: Vec<&str> = lines(block_of_own).collect();
+    let [build, cd, typed @ .., "launch.sh"] = &own[..] else { panic!("{own:?}") };
+    // Done already, by whoever runs this test.
+    assert!(build.starts_with("cargo build --release --locked") && *cd == "cd your-repository", "{own:?}");
+    for line in typed {
+        newcomer.says(line);
+    }
+    let launched = newcomer.typed("exec launch.sh").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut launched = Launched(launched);
+    wait_for("all goals to be verified", BOUND, || {
+        (newcomer.asks("SELECT count(*) = 2 AND min(status = 'passed') FROM tests") == "1").then_some(())
+    });
+
+    let of_login = |column: &str| newcomer.asks(&format!("SELECT {column} FROM tests WHERE id = 'api-01-login'"));
+    let passed = newcomer.asks("SELECT id FROM events WHERE event_type = 'test_passed' ORDER BY rowid DESC LIMIT 1");
+    let steering: Vec<&str> = lines(block(&readme, "Looking and steering", "bash")).collect();
+    assert!(steering.len() > 12 && steering.iter().all(|line| line.starts_with("loopctl ")), "{steering:?}");
+    for line in steering {
+        let line = line.replace("EVENT_ID", &passed).replace("COMMIT", &of_login("commit_hash"));
+        let line = line.replace("LOOP", "frontend").replace("TEST", "api-01-login");
+        assert!(!newcomer.says(&line).trim().is_empty(), "{line} says nothing");
+        newcomer.says(&format!("{line} --json"));
+    }
+    wait_for("the pause to hold", BOUND, || {
+        (newcomer.asks("SELECT status FROM loops WHERE id = 'frontend'") == "paused").then_some(())
+    });
+    newcomer.says("loopctl resume frontend");
+    newcomer.says("loopctl own src/api/ --loop backend");
+    newcomer.says("loopctl lock src/api/ --loop backend --wait 60");
+    assert_eq!(launched.interrupt(), Some(130), "it ended by Ctrl-C");
+    assert_eq!(newcomer.asks("SELECT count(*) FROM component_health WHERE status = 'healthy'"), "0");
+    newcomer.says("loopctl restore \"$(ls -t coding-loops/backups/*.db | head -n 1)\" && loopctl check");
+
+    let landed = newcomer.says("git log --format=%s HEAD..coding-loops/integration");
+    assert!(landed.contains("db-01-users") && landed.contains("api-01-login"), "{landed}");
+    assert_eq!(newcomer.says("git status --porcelain"), "?? goals.toml\n", "their own files are as they were");
+}
