@@ -196,7 +196,8 @@ pub fn lacks(command: &[String], root: &Path) -> Option<String> {
     if !(python && words.next() == Some("-m")) {
         return None;
     }
-    let module = words.next()?;
+    // To find a module in a package Python would run the package.
+    let module = words.next()?.split('.').next()?;
     let known = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)";
     let status = Command::new(found)
         .args(["-c", known, module])
@@ -330,6 +331,9 @@ mod tests {
         assert_eq!(lacks(&["python3", "-m", "no_such_module"]), Some("python3 has no no_such_module".to_owned()));
         std::fs::write(folder.path().join("a_check.py"), "").unwrap();
         assert_eq!(lacks(&["python3", "-m", "a_check"]), None, "it is in the repository");
+        std::fs::create_dir(folder.path().join("package")).unwrap();
+        std::fs::write(folder.path().join("package/__init__.py"), "import sys; sys.exit(1)\n").unwrap();
+        assert_eq!(lacks(&["python3", "-m", "package.tests"]), None, "nothing of the project is run");
         assert_eq!(lacks(&[]), None);
     }
 
