@@ -18,7 +18,7 @@ CREATE TABLE loops (
   created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
   updated_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (updated_at IS datetime(updated_at, '+0 days') OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at, '+0 days')),
   died_at         TEXT CHECK (died_at IS datetime(died_at, '+0 days') OR died_at IS strftime('%Y-%m-%d %H:%M:%f', died_at, '+0 days'))
-) STRICT;
+, agent TEXT, vain_runs INTEGER NOT NULL DEFAULT 0 CHECK (vain_runs >= 0)) STRICT;
 
 CREATE TABLE tests (
   id              TEXT PRIMARY KEY NOT NULL CHECK (length(id) BETWEEN 1 AND 64 AND id GLOB '[A-Za-z0-9]*' AND id NOT GLOB '*[^A-Za-z0-9._-]*'),
@@ -43,7 +43,7 @@ CREATE TABLE tests (
                   ('transient', 'permanent', 'system', 'code', 'spec', 'resource', 'dependency', 'human', 'conflict')),
   not_before      TEXT CHECK (not_before IS datetime(not_before, '+0 days') OR not_before IS strftime('%Y-%m-%d %H:%M:%f', not_before, '+0 days')),
   commit_hash     TEXT,
-  give_backs      INTEGER NOT NULL DEFAULT 0 CHECK (give_backs >= 0),
+  give_backs      INTEGER NOT NULL DEFAULT 0 CHECK (give_backs >= 0), no_change TEXT NOT NULL DEFAULT 'ask' CHECK (no_change IN ('ask', 'allowed', 'accepted')),
   -- Verified or not passed: no client, whichever it is, can mark a test passed without the gate's time.
   CHECK (status <> 'passed' OR verified_at IS NOT NULL)
 ) STRICT;
@@ -906,5 +906,23 @@ CREATE TABLE reverts (
   event_id    TEXT
 ) STRICT;
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Holds: why no attempt starts
+
+-- One row for each agent or loop that starts no attempt for now. All loops with the same agent share its row.
+CREATE TABLE holds (
+  subject    TEXT PRIMARY KEY NOT NULL CHECK (subject GLOB 'agent:?*' OR subject GLOB 'loop:?*'),
+  kind       TEXT NOT NULL CHECK (kind IN ('limit', 'outage', 'human', 'repeated')),
+  reason     TEXT NOT NULL,
+  since      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
+  -- NULL: until the question about it is answered.
+  until      TEXT CHECK (until IS datetime(until, '+0 days') OR until IS strftime('%Y-%m-%d %H:%M:%f', until, '+0 days')),
+  tries      INTEGER NOT NULL DEFAULT 1 CHECK (tries >= 1),
+  loop_id    TEXT NOT NULL,
+  -- The loop that finds out whether it is over.
+  probe_loop TEXT,
+  event_id   TEXT
+) STRICT;
+
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 13;
+PRAGMA user_version = 14;

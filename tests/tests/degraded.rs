@@ -87,6 +87,7 @@ impl World {
                 notes: None,
                 spec_content: None,
                 scope: Vec::new(),
+                allow_no_change: false,
             };
             assert_eq!(self.db.write(|tx| tx.import_tests(&[test])).unwrap(), []);
         }

@@ -5,14 +5,15 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::PromptBy;
-use coord_db::{ComponentId, ErrorCategory, FailedAttempt};
+use coord_db::{AgentTrouble, ComponentId, ErrorCategory, FailedAttempt};
 use crash_point::{Point, reach};
 use tokio::sync::watch;
-use work_tree::{CommandSpec, End, Outcome};
+use work_tree::CommandSpec;
 
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
+use crate::run_end::{self, RunEnd};
 use crate::{Error, Result, prompt, tokens};
 
 /// How the agent's part of an attempt ended.
@@ -20,29 +21,13 @@ pub(crate) enum AgentEnd {
     /// It says that it is done. No more than a claim.
     Claimed,
     Failed(FailedAttempt),
+    /// The next run of any loop with this agent would end the same way.
+    Trouble(AgentTrouble),
     Interrupted(Interrupt),
 }
 
 pub(crate) fn failed(category: ErrorCategory, message: impl Into<String>) -> FailedAttempt {
-    FailedAttempt { category, message: message.into(), caused_by: None }
-}
-
-/// The last line that says something.
-fn last_line(tail: &str) -> &str {
-    tail.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing")
-}
-
-fn judge(outcome: &Outcome, timeout_seconds: u64) -> AgentEnd {
-    let said = last_line(&outcome.tail);
-    AgentEnd::Failed(match &outcome.end {
-        End::Exited(0) => return AgentEnd::Claimed,
-        End::Exited(code) => failed(ErrorCategory::Code, format!("the agent exited with {code}: {said}")),
-        End::TimedOut => failed(ErrorCategory::Code, format!("the agent took longer than {timeout_seconds} s: {said}")),
-        End::Signaled(signal) => failed(ErrorCategory::Transient, format!("the agent was ended by signal {signal}")),
-        End::Lost => failed(ErrorCategory::Transient, "the agent was lost: its keeper was killed"),
-        End::Cancelled => failed(ErrorCategory::Transient, "the agent was stopped from outside"),
-        End::NotStarted { message, .. } => failed(ErrorCategory::System, format!("the agent cannot be started: {message}")),
-    })
+    FailedAttempt::new(category, message)
 }
 
 fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec> {
@@ -110,12 +95,30 @@ pub(crate) async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
         tracing::debug!(%error, "cannot write down that the agent has ended");
     }
     let told = if spec.stdin.is_empty() { spec.argv.last().map_or(0, |prompt| prompt.len()) } else { spec.stdin.len() };
-    attempt.tokens_spent = tokens::spent(told, &outcome, spec.log_path.as_deref());
+    let text = tokens::end_of_output(&outcome, spec.log_path.as_deref());
+    attempt.tokens_spent = tokens::spent(told, &outcome, &text);
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), "the agent has ended");
-    Ok(match interrupt {
-        Some(interrupt) => AgentEnd::Interrupted(interrupt),
-        None => judge(&outcome, context.config.agent_of(&context.loop_id).timeout_seconds),
+    if let Some(interrupt) = interrupt {
+        return Ok(AgentEnd::Interrupted(interrupt));
+    }
+    if !context.worktree_is_whole(&attempt.worktree) {
+        return Ok(AgentEnd::Failed(damaged(context)?));
+    }
+    attempt.changed = !attempt.worktree.changed_since(&attempt.base)?.is_empty();
+    attempt.last_words = run_end::reason_of(&text);
+    let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
+    Ok(match run_end::judge(&outcome, &text, attempt.changed, limit, context.db.clock().now()) {
+        RunEnd::Claimed => AgentEnd::Claimed,
+        RunEnd::Trouble(trouble) => AgentEnd::Trouble(trouble),
+        RunEnd::Failed(why) => AgentEnd::Failed(why),
     })
+}
+
+/// The agent has deleted or damaged the folder that it works in. That can be an accident, once.
+fn damaged(context: &Context<'_>) -> Result<FailedAttempt> {
+    let before = context.db.read(|tx| tx.loop_row(&context.loop_id))?.vain_runs;
+    let category = if before == 0 { ErrorCategory::Transient } else { ErrorCategory::Code };
+    Ok(failed(category, "the agent deleted or damaged its working folder; the folder is made again for the next attempt"))
 }
 
 fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter) -> Result<Option<Interrupt>> {

@@ -89,6 +89,7 @@ fn run(line: &CommandLine) -> Result<()> {
         has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
         let context = Context::new(&db, &config, loop_id.clone(), true)?;
         let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
+        context.announce_agent(line.once)?;
         db.write(|tx| tx.close_alert(&supervisor::config_fingerprint(loop_id.as_str())))?;
         let mut waiter = Waiter::new(&context, stop);
         waiter.reload = Some(reload);
@@ -144,6 +145,7 @@ async fn work_on(
             Some(config) => {
                 let context = Context::new(db, config, loop_id.clone(), true)?;
                 waiter.configure(&context);
+                context.announce_agent(limits.once)?;
                 work(&context, waiter, limits).await?
             }
         };

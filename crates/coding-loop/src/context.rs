@@ -35,6 +35,12 @@ pub(crate) struct Attempt {
     pub(crate) begun: std::time::Instant,
     /// What the agent has cost, as far as its output tells.
     pub(crate) tokens_spent: i64,
+    /// The agent left something behind that differs from the base.
+    pub(crate) changed: bool,
+    /// It may claim success without a change: no agent was asked for one.
+    pub(crate) may_be_empty: bool,
+    /// What the agent printed last, on one line.
+    pub(crate) last_words: String,
 }
 
 impl<'a> Context<'a> {

@@ -18,6 +18,7 @@ use crate::agent::failed;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
 use crate::journal::MAKE_GATE_WORKTREE;
+use crate::run_end::reason_of;
 
 /// What the gate says.
 pub(crate) enum Verdict {
@@ -184,7 +185,8 @@ impl Context<'_> {
                 CheckVerdict::Pass => said.push((check.name.clone(), true)),
                 CheckVerdict::Fail(why) => {
                     let known = self.broken_already(check, test)?;
-                    return Ok(Verdict::Failed(failed(ErrorCategory::Code, format!("{why}{known}\n{tail}"))));
+                    let reason = reason_of(&result.output_tail);
+                    return Ok(Verdict::Failed(failed(ErrorCategory::Code, format!("{why}{known}: {reason}\n{tail}"))));
                 }
                 CheckVerdict::Error(why) => {
                     return Ok(Verdict::Failed(failed(ErrorCategory::System, format!("{why}\n{tail}"))));

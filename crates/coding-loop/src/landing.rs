@@ -7,8 +7,8 @@ use std::time::Duration;
 use coord_db::payload::DecisionOption;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    AcquireRequest, ActorId, DecisionStatus, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewDecision,
-    PassedAttempt, TestStatus, UnlockCause, Waiting, owned_intent,
+    AcquireRequest, ActorId, AgentTrouble, DecisionStatus, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath,
+    NewDecision, NoChange, PassedAttempt, TestStatus, UnlockCause, Waiting, owned_intent,
 };
 use crash_point::{Point, reach};
 use serde_json::json;
@@ -31,6 +31,10 @@ const MOST_ROUNDS: usize = 5;
 pub(crate) enum Landed {
     Passed(CommitHash),
     Failed(FailedAttempt),
+    /// The agent claims success and has changed nothing.
+    Unchanged,
+    /// The agent cannot work, nor can it for any other loop.
+    Trouble(AgentTrouble),
     Interrupted(Interrupt),
 }
 
@@ -99,6 +103,9 @@ impl Context<'_> {
         reach(Point::SquashMade);
         self.settle(&entry, true)?;
         reach(Point::SquashSettled);
+        if squashed.is_none() && !attempt.may_be_empty && attempt.test.no_change == NoChange::Ask {
+            return Ok(Landed::Unchanged);
+        }
         let files = match &squashed {
             Some(commit) => self.repository.changed_between(&attempt.base, commit)?,
             None => Vec::new(),
@@ -305,7 +312,7 @@ impl Context<'_> {
         let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let others: Vec<String> = others.into_iter().collect();
         let message = format!("{} conflicts in {} with {}", own.short(), names.join(", "), others.join(", "));
-        Ok(FailedAttempt { category: ErrorCategory::Conflict, message, caused_by })
+        Ok(FailedAttempt { caused_by, ..FailedAttempt::new(ErrorCategory::Conflict, message) })
     }
 
     /// The event that told of a commit's landing: what a conflict with it has cost is charged to that event's loop.
@@ -383,6 +390,7 @@ impl Context<'_> {
                 let spent = tx.record_attempt_usage(&self.loop_id, test, begun, tokens, passed.duration_seconds, files)?;
                 let passed = PassedAttempt { tokens_estimated: Some(spent).filter(|spent| *spent > 0), ..passed.clone() };
                 tx.adopt_landed(test, &self.loop_id, &passed)?;
+                tx.forget_vain_runs(&self.loop_id)?;
                 match tx.end_operation(entry, true) {
                     // Somebody took this process for gone before the branch moved. It has moved all the same.
                     Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, ErrorCategory, FailedAttempt, LoopStatus, Test, TestId, TestStatus, UnlockCause};
+use coord_db::{
+    ActorId, Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, NoChange, Start, Test, TestId, TestStatus,
+    UnlockCause, WriteTx,
+};
 use crash_point::{Point, reach};
 
 use crate::agent::{self, AgentEnd};
@@ -131,6 +134,21 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
             _ => Turn::Wait(Duration::from_secs(60)),
         });
     }
+    match context.db.read(|tx| tx.may_start(id))? {
+        Start::Now => {}
+        Start::At(until, hold) => {
+            let seconds = until.seconds_since(context.db.clock().now()) + 1;
+            tracing::debug!(subject = hold.subject, reason = hold.reason, seconds, "no attempt starts for now");
+            return Ok(match limits.once && seconds > MOST_RETRY_WAIT_SECONDS {
+                true => Turn::Done,
+                false => Turn::Wait(Duration::from_secs(u64::try_from(seconds.clamp(1, 60)).unwrap_or(1))),
+            });
+        }
+        Start::Asked(hold) => {
+            tracing::debug!(subject = hold.subject, reason = hold.reason, "no attempt starts before the human answers");
+            return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) });
+        }
+    }
     // Before the claim, so that a repository that cannot be worked in costs no attempt.
     if let Err(error) = context.worktree() {
         if limits.once || error.is_temporary() {
@@ -146,7 +164,10 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         if row.status != LoopStatus::Running || row.pid != Some(own.pid) {
             tx.start_loop(id, &own, env!("CARGO_PKG_VERSION"))?;
         }
-        tx.claim_next_test(id, true)
+        match tx.start_or_wait(id)? {
+            Start::Now => tx.claim_next_test(id, true),
+            Start::At(..) | Start::Asked(_) => Ok(None),
+        }
     });
     let test = match claimed {
         Ok(Some(test)) => test,
@@ -219,11 +240,23 @@ async fn agent_and_gate(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
         return Ok(Landed::Failed(why));
     }
     let end = match crate::revert::take_back(context, attempt)? {
-        Some(end) => end,
-        None => agent::run(context, attempt, waiter).await?,
+        Some(end) => {
+            attempt.may_be_empty = true;
+            end
+        }
+        // What the human has accepted goes to the gate as it stands.
+        None if attempt.test.no_change == NoChange::Accepted => AgentEnd::Claimed,
+        None => {
+            let end = agent::run(context, attempt, waiter).await?;
+            if !matches!(end, AgentEnd::Trouble(_) | AgentEnd::Interrupted(_)) {
+                context.agent_works()?;
+            }
+            end
+        }
     };
     match end {
         AgentEnd::Claimed => context.land(attempt, waiter).await,
+        AgentEnd::Trouble(trouble) => Ok(Landed::Trouble(trouble)),
         AgentEnd::Failed(why) => Ok(Landed::Failed(why)),
         AgentEnd::Interrupted(interrupt) => Ok(Landed::Interrupted(interrupt)),
     }
@@ -246,9 +279,33 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
             tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
             // Whoever drives a loop by hand may want to mend the work where it is.
             let target = context.managed.then_some(&attempt.base);
-            context.save_work(&attempt.worktree, Some(test), &attempt.base, target, "the attempt failed")?;
+            if context.worktree_is_whole(&attempt.worktree) {
+                context.save_work(&attempt.worktree, Some(test), &attempt.base, target, "the attempt failed")?;
+            }
             record_failed(context, test, why, Some(attempt))?;
             reach(Point::AttemptFailed);
+        }
+        Landed::Unchanged => {
+            tracing::info!(%test, "the agent claims success and has changed nothing");
+            context.save_work(&attempt.worktree, Some(test), &attempt.base, None, "nothing was changed")?;
+            context.record_unchanged(attempt)?;
+        }
+        Landed::Trouble(trouble) => {
+            tracing::warn!(%test, kind = %trouble.kind, reason = trouble.reason, "the agent cannot work for now");
+            context.save_work(
+                &attempt.worktree,
+                Some(test),
+                &attempt.base,
+                Some(&attempt.base),
+                "the agent cannot work for now",
+            )?;
+            let category = match trouble.kind {
+                HoldKind::Limit => ErrorCategory::Resource,
+                HoldKind::Human => ErrorCategory::Human,
+                HoldKind::Outage | HoldKind::Repeated => ErrorCategory::Transient,
+            };
+            let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(category, trouble.reason.clone()) };
+            record_end(context, test, &why, Some(attempt), |tx| context.hold(tx, trouble))?;
         }
         Landed::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
     }
@@ -256,6 +313,44 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
 }
 
 fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, attempt: Option<&Attempt>) -> Result<()> {
+    let changed = attempt.is_some_and(|attempt| attempt.changed);
+    record_end(context, test, why, attempt, |tx| match worth(why, changed) {
+        // Nobody starts agents for a loop that is driven by hand.
+        _ if !context.managed => Ok(()),
+        Worth::Vain => tx.count_vain_run(&context.loop_id, &why.message),
+        Worth::Progress => tx.forget_vain_runs(&context.loop_id),
+        Worth::Neither => Ok(()),
+    })
+}
+
+/// What a failed attempt says of the loop's chances to get anywhere.
+#[derive(Debug, PartialEq)]
+enum Worth {
+    Vain,
+    Progress,
+    Neither,
+}
+
+/// Judges whether the next attempt is likely to end like this one: nothing was changed, or what stopped it is nobody's doing
+/// and would stop the next one too.
+fn worth(why: &FailedAttempt, changed: bool) -> Worth {
+    match why.category {
+        // Somebody is asked about these.
+        ErrorCategory::Dependency | ErrorCategory::Spec | ErrorCategory::Human | ErrorCategory::Resource => Worth::Neither,
+        ErrorCategory::System | ErrorCategory::Transient => Worth::Vain,
+        _ if changed => Worth::Progress,
+        _ => Worth::Vain,
+    }
+}
+
+/// Records a failed attempt, and what goes with it in the same transaction.
+pub(crate) fn record_end(
+    context: &Context<'_>,
+    test: &TestId,
+    why: &FailedAttempt,
+    attempt: Option<&Attempt>,
+    also: impl Fn(&WriteTx<'_>) -> coord_db::Result<()>,
+) -> Result<()> {
     let id = &context.loop_id;
     let recorded = context.db.write(|tx| {
         if let Some(attempt) = attempt {
@@ -268,7 +363,24 @@ fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, atte
         } else {
             tracing::info!(%test, "taken from the loop at the last moment; there is nothing to record");
         }
-        Ok::<_, coord_db::Error>(())
+        also(tx)
     });
     Ok(recorded?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_would_come_back_counts_as_vain() {
+        let worth = |category, changed| worth(&FailedAttempt::new(category, "why"), changed);
+        assert_eq!(worth(ErrorCategory::Code, false), Worth::Vain);
+        assert_eq!(worth(ErrorCategory::Code, true), Worth::Progress);
+        assert_eq!(worth(ErrorCategory::Conflict, true), Worth::Progress);
+        assert_eq!(worth(ErrorCategory::System, true), Worth::Vain);
+        assert_eq!(worth(ErrorCategory::Transient, true), Worth::Vain);
+        assert_eq!(worth(ErrorCategory::Spec, false), Worth::Neither);
+        assert_eq!(worth(ErrorCategory::Dependency, true), Worth::Neither);
+    }
 }

@@ -106,6 +106,9 @@ fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
         waiting: Vec::new(),
         begun: std::time::Instant::now(),
         tokens_spent: 0,
+        changed: true,
+        may_be_empty: false,
+        last_words: String::new(),
     })
 }
 
@@ -137,6 +140,16 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         Landed::Failed(why) => {
             SubmitOutcome::Failed { status: TestStatus::Pending, category: why.category, message: why.message.clone() }
         }
+        Landed::Unchanged => SubmitOutcome::Failed {
+            status: TestStatus::Pending,
+            category: ErrorCategory::Human,
+            message: "nothing was changed; answer the question about it (loopctl decisions)".to_owned(),
+        },
+        Landed::Trouble(trouble) => SubmitOutcome::Failed {
+            status: TestStatus::Pending,
+            category: ErrorCategory::Human,
+            message: trouble.reason.clone(),
+        },
     };
     process::finish(&context, &attempt, &end)?;
     Ok(match outcome {

@@ -17,15 +17,16 @@ use work_tree::Outcome;
 const MOST_LOG_BYTES: u64 = 256 * 1024;
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// The tokens of one run.
-pub(crate) fn spent(prompt_bytes: usize, outcome: &Outcome, log: Option<&Path>) -> i64 {
-    // The log keeps the first bytes; the tail has the last ones, where the sum stands.
-    let end = match log {
-        Some(log) if !outcome.log_cut => end_of(log).unwrap_or_else(|| outcome.tail.clone()),
-        _ => outcome.tail.clone(),
-    };
+/// The end of what a run printed. The log keeps the first bytes; the tail has the last ones, where results stand.
+pub(crate) fn end_of_output(outcome: &Outcome, log: Option<&Path>) -> String {
+    let whole = log.filter(|_| !outcome.log_cut).and_then(end_of);
+    whole.unwrap_or_else(|| outcome.tail.clone())
+}
+
+/// The tokens of one run, by the end of its output.
+pub(crate) fn spent(prompt_bytes: usize, outcome: &Outcome, end: &str) -> i64 {
     let estimate = (prompt_bytes as u64).saturating_add(outcome.output_bytes) / BYTES_PER_TOKEN;
-    said(&end).unwrap_or_else(|| i64::try_from(estimate).unwrap_or(i64::MAX))
+    said(end).unwrap_or_else(|| i64::try_from(estimate).unwrap_or(i64::MAX))
 }
 
 fn end_of(log: &Path) -> Option<String> {

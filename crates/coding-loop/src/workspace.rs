@@ -1,5 +1,7 @@
 //! The loop's worktree: put at the head of the integration branch before an attempt, restored after it; work is saved first.
 
+use std::path::Path;
+
 use coord_db::{Test, TestId};
 use crash_point::{Point, reach};
 use serde_json::json;
@@ -16,6 +18,21 @@ impl Context<'_> {
         Ok(row.branch.unwrap_or_else(|| format!("coding-loops/{}", self.loop_id)))
     }
 
+    /// True if a worktree's folder is there and is a worktree still.
+    pub(crate) fn worktree_is_whole(&self, worktree: &WorkTree) -> bool {
+        worktree.root().join(".git").is_file() && worktree.head().is_ok()
+    }
+
+    /// What an agent has left of a folder that is no worktree any more is kept beside it.
+    fn set_damaged_aside(&self, path: &Path) -> Result<()> {
+        if !path.exists() || path.join(".git").is_file() {
+            return Ok(());
+        }
+        let aside = path.with_file_name(format!("{}.damaged-{}", self.loop_id, coord_db::new_id()));
+        tracing::warn!(folder = %path.display(), kept = %aside.display(), "the working folder is damaged; it is made again");
+        std::fs::rename(path, &aside).map_err(|error| crate::Error::io(format!("cannot move {} aside", path.display()), error))
+    }
+
     /// The loop's worktree as it stands, made if there is none.
     pub(crate) fn worktree(&self) -> Result<WorkTree> {
         self.make_worktree(None)
@@ -26,6 +43,7 @@ impl Context<'_> {
         let path = self.worktrees().join(self.loop_id.as_str());
         std::fs::create_dir_all(self.worktrees())
             .map_err(|error| crate::Error::io("cannot make the folder for worktrees", error))?;
+        self.set_damaged_aside(&path)?;
         let branch = self.branch()?;
         let there = path.join(".git").exists()
             && self.repository.resolve(&self.integration_ref())?.is_some()
@@ -65,7 +83,7 @@ impl Context<'_> {
     }
 
     /// A branch that was there before the loop is the user's: the loop would move it with each attempt.
-    fn must_not_be_anothers(&self, branch: &str, path: &std::path::Path) -> Result<()> {
+    fn must_not_be_anothers(&self, branch: &str, path: &Path) -> Result<()> {
         if branch.starts_with("coding-loops/") && branch != self.integration_branch() || path.join(".git").exists() {
             return Ok(());
         }
@@ -130,6 +148,9 @@ impl Context<'_> {
             waiting: Vec::new(),
             begun: std::time::Instant::now(),
             tokens_spent: 0,
+            changed: false,
+            may_be_empty: false,
+            last_words: String::new(),
         })
     }
 }

@@ -22,7 +22,7 @@ fn tokens_are_what_the_agent_says_records_or_else_an_estimate() {
     let agent = r#"cat >/dev/null; echo $TEST_ID > $TEST_ID
 case $TEST_ID in
   said) echo '{"type":"result","usage":{"input_tokens":1000,"cache_read_input_tokens":99999,"output_tokens":234}}' ;;
-  failing) rm failing; echo 'tokens used: 77' ;;
+  failing) mv failing other; echo 'tokens used: 77' ;;
   recorded) echo 'tokens used: 5'
     sqlite3 "$CODING_LOOPS_DB" "INSERT INTO usage (id, loop_id, test_id, tokens_estimated) VALUES ('own', 'one', 'recorded', 4000)" ;;
   *) printf '%4000s' x ;;

@@ -84,6 +84,8 @@ section! {
         timeout_seconds: u64 = 7200,
         /// Between SIGTERM and SIGKILL.
         kill_after_seconds: u64 = 10,
+        /// The longest pause between two tries while a limit or an outage has no known end.
+        limit_wait_minutes: u64 = 30,
         /// Variables that are passed through.
         environment: Vec<String> = ["PATH", "HOME", "USER", "LANG", "TERM"].map(str::to_owned).to_vec(),
         /// Output kept for each attempt.
@@ -108,6 +110,7 @@ pub struct AgentOverride {
     pub prompt: Option<PromptBy>,
     pub timeout_seconds: Option<u64>,
     pub kill_after_seconds: Option<u64>,
+    pub limit_wait_minutes: Option<u64>,
     pub environment: Option<Vec<String>>,
     pub output_bytes: Option<u64>,
 }
@@ -420,6 +423,7 @@ impl Config {
             prompt: own.prompt.unwrap_or(base.prompt),
             timeout_seconds: own.timeout_seconds.unwrap_or(base.timeout_seconds),
             kill_after_seconds: own.kill_after_seconds.unwrap_or(base.kill_after_seconds),
+            limit_wait_minutes: own.limit_wait_minutes.unwrap_or(base.limit_wait_minutes),
             environment: own.environment.unwrap_or(base.environment),
             output_bytes: own.output_bytes.unwrap_or(base.output_bytes),
         }

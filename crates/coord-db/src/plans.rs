@@ -82,6 +82,7 @@ fn world() -> Database {
             notes: None,
             spec_content: None,
             scope: Vec::new(),
+            allow_no_change: false,
         })
         .collect();
     db.write(|tx| tx.import_tests(&queue)).unwrap();
@@ -128,7 +129,7 @@ const HOT: &[(&str, Operation, Operation)] = &[
         tx.record_passed(&id("t1"), &id("a"), &attempt).map(|_| ())
     }),
     ("fail", claim, |tx| {
-        let attempt = FailedAttempt { category: ErrorCategory::Code, message: "no".to_owned(), caused_by: None };
+        let attempt = FailedAttempt::new(ErrorCategory::Code, "no");
         tx.record_failed(&id("t1"), &id("a"), &attempt).map(|_| ())
     }),
     ("acquire", nothing, |tx| tx.acquire(&lease("a", "src/x.rs"), 5).map(|_| ())),

@@ -57,6 +57,7 @@ fn jump(by_millis: i64) {
         notes: None,
         spec_content: None,
         scope: Vec::new(),
+        allow_no_change: false,
     };
     db.write(|tx| {
         for name in ["a", "b"] {

@@ -60,6 +60,7 @@ impl World {
             notes: Some(notes.to_owned()),
             spec_content: None,
             scope: scope.iter().map(|glob| (*glob).to_owned()).collect(),
+            allow_no_change: false,
         };
         assert_eq!(self.db.write(|tx| tx.import_tests(&[new])).unwrap(), []);
         let id: TestId = id.parse().unwrap();

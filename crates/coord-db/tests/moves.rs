@@ -43,7 +43,7 @@ fn content(db: &Database) -> String {
 }
 
 fn failed(category: ErrorCategory) -> FailedAttempt {
-    FailedAttempt { category, message: "why".to_owned(), caused_by: None }
+    FailedAttempt::new(category, "why")
 }
 
 fn passed() -> PassedAttempt {
@@ -69,6 +69,7 @@ fn test_in(status: TestStatus) -> Database {
             notes: None,
             spec_content: None,
             scope: Vec::new(),
+            allow_no_change: false,
         };
         assert_eq!(tx.import_tests(&[new])?, []);
         if !matches!(status, TestStatus::Pending | TestStatus::Skipped) {

@@ -40,6 +40,7 @@ impl World {
                 notes: None,
                 spec_content: None,
                 scope: Vec::new(),
+                allow_no_change: false,
             };
             assert_eq!(world.db.write(|tx| tx.import_tests(&[test])).unwrap(), []);
         }
@@ -73,7 +74,7 @@ impl World {
 
     fn fail(&self, id: &str, tokens: i64, category: ErrorCategory, caused_by: Option<EventId>) {
         self.spend(id, tokens);
-        let failed = FailedAttempt { category, message: "no".to_owned(), caused_by };
+        let failed = FailedAttempt { caused_by, ..FailedAttempt::new(category, "no") };
         self.db.write(|tx| tx.record_failed(&test_id(&format!("t-{id}")), &loop_id(id), &failed)).unwrap();
     }
 

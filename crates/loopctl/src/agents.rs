@@ -123,7 +123,7 @@ pub fn give_back(cx: &Context, test: &TestId, category: ErrorCategory, reason: O
             )));
         }
         let message = reason.map_or_else(|| format!("given back by hand ({category})"), str::to_owned);
-        tx.record_failed(test, &loop_id, &FailedAttempt { category, message, caused_by: None })?;
+        tx.record_failed(test, &loop_id, &FailedAttempt::new(category, message))?;
         release_for(tx, &loop_id, test)?;
         tx.test(test)
     })?;

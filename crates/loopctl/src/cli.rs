@@ -451,6 +451,9 @@ pub enum TestCommand {
         /// An agent cannot work on it
         #[arg(long)]
         manual: bool,
+        /// A claim that changes nothing is judged by the checks like any other
+        #[arg(long)]
+        allow_no_change: bool,
         #[arg(long)]
         notes: Option<String>,
         /// The specification

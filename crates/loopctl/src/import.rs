@@ -308,12 +308,14 @@ fn object(value: &RawValue) -> serde_json::Result<Vec<(String, &RawValue)>> {
     serde_json::Deserializer::from_str(value.get()).deserialize_map(Fields)
 }
 
-const FIELDS: &str = "id, loop_id, category, max_attempts, depends_on, automatable, notes, spec_content (or spec) and scope";
+const FIELDS: &str =
+    "id, loop_id, category, max_attempts, depends_on, automatable, allow_no_change, notes, spec_content (or spec) and scope";
 
 fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
     let before = misfits.len();
     let (mut id, mut loop_id, mut depends_on) = (None, None, None);
     let (mut category, mut max_attempts, mut automatable) = (String::new(), 3, true);
+    let mut allow_no_change = false;
     let (mut notes, mut spec_content, mut scope) = (None, None, Vec::new());
     let mut seen: Vec<&'static str> = Vec::new();
     for (name, line, value) in row.fields {
@@ -353,6 +355,13 @@ fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
                     _ => wrong("true or false"),
                 }
                 "automatable"
+            }
+            "allow_no_change" => {
+                match value {
+                    Value::Bool(yes) => allow_no_change = yes,
+                    _ => wrong("true or false"),
+                }
+                "allow_no_change"
             }
             "notes" | "spec" | "spec_content" => {
                 let slot = if name == "notes" { &mut notes } else { &mut spec_content };
@@ -395,7 +404,18 @@ fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
     if misfits.len() > before {
         return None;
     }
-    Some(NewTest { id: id?, loop_id: loop_id?, category, max_attempts, depends_on, automatable, notes, spec_content, scope })
+    Some(NewTest {
+        id: id?,
+        loop_id: loop_id?,
+        category,
+        max_attempts,
+        depends_on,
+        automatable,
+        notes,
+        spec_content,
+        scope,
+        allow_no_change,
+    })
 }
 
 fn parsed<T: std::str::FromStr<Err = coord_db::Error>>(

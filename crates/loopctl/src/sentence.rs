@@ -19,7 +19,8 @@ pub fn sentence(event: &Event) -> String {
         Ok(payload) => of_payload(&payload),
         Err(_) => format!("does not fit the catalog: {}", event.payload),
     };
-    cut(&safe(text.trim()), 600)
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    cut(&safe(&lines.join("; ")), 600)
 }
 
 fn of_payload(payload: &Payload) -> String {
@@ -138,6 +139,12 @@ fn of_payload(payload: &Payload) -> String {
                 p.requestor_loop, p.request_type, p.resource_path, p.owner_loop, p.status
             )
         }
+        Payload::AgentLimited(p) => {
+            let until =
+                p.until.map_or_else(|| " until the human has answered".to_owned(), |at| format!(" until {}", at.to_rfc3339()));
+            format!("agent {} cannot work for {}; its loops start no attempt{until}: {}", p.agent, p.loop_id, p.reason)
+        }
+        Payload::AgentAvailable(p) => format!("the loops of agent {} start attempts again, as {}", p.agent, p.reason),
         Payload::ComponentStarted(p) => format!("{} {} runs as pid {}", p.component, p.version, p.pid),
         Payload::ComponentStopped(p) => format!("{} has stopped{}", p.component, because(Some(&p.reason))),
         Payload::ComponentDegraded(p) => {
@@ -292,7 +299,7 @@ mod tests {
             "message_type": "note", "source": "cli", "scope": "all", "since_hours": 24, "knowledge_id": "k", "item_type": "fact",
             "content": "c", "new_knowledge_id": "k", "existing_knowledge_id": "j", "conflict_description": "both",
             "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
-            "from_loop": "a", "to_loop": "b", "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
+            "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
         }"#,
         )
         .unwrap();
@@ -350,6 +357,8 @@ mod tests {
         ("rollback_done", &["back at refs/x"]),
         ("force_release", &["give up f", "deadlock of a and b", ": why"]),
         ("change_resolved", &["modify p", "pending"]),
+        ("agent_limited", &["agent claude", "until 2026", ": why"]),
+        ("agent_available", &["agent claude", "why"]),
         ("component_stopped", &[": why"]),
         ("component_degraded", &["is dead", ": expired"]),
         ("component_recovered", &["beats again after"]),
@@ -389,7 +398,7 @@ mod tests {
     #[test]
     fn sentences_read_as_such() {
         let check = |event_type: &str, expected: &str| assert_eq!(sentence(&event(event_type)), expected);
-        check("test_failed", "test t of l failed, attempt 1 (code): broke\\n\\x1b[2J; it will be tried again");
+        check("test_failed", "test t of l failed, attempt 1 (code): broke; \\x1b[2J; it will be tried again");
         check("test_blocked", "test t of l is blocked after 3 attempts: e; u and v wait for it");
         check("file_unlocked", "l has let run out its lease on f, held for 5s");
         check("regression_detected", "test t passed at aaa and fails at bbb; broken by ccc of a");

@@ -243,7 +243,19 @@ fn check_branch(branch: &str) -> Outcome {
 pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
     match command {
         TestCommand::Import { file } => crate::import::run(cx, &file),
-        TestCommand::Add { id, loop_id, category, max_attempts, depends_on, manual, notes, spec, spec_file, scope } => {
+        TestCommand::Add {
+            id,
+            loop_id,
+            category,
+            max_attempts,
+            depends_on,
+            manual,
+            allow_no_change,
+            notes,
+            spec,
+            spec_file,
+            scope,
+        } => {
             for glob in &scope {
                 globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is no glob: {error}")))?;
             }
@@ -256,7 +268,18 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
                 None => spec,
             };
             let automatable = !manual;
-            let new = NewTest { id, loop_id, category, max_attempts, depends_on, automatable, notes, spec_content, scope };
+            let new = NewTest {
+                id,
+                loop_id,
+                category,
+                max_attempts,
+                depends_on,
+                automatable,
+                notes,
+                spec_content,
+                scope,
+                allow_no_change,
+            };
             add_test(cx, &new)
         }
     }

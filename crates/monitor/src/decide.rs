@@ -6,6 +6,7 @@
 
 mod conflict;
 mod digression;
+mod hold;
 mod resource;
 mod stuck;
 #[cfg(test)]
@@ -124,6 +125,7 @@ pub fn decide(config: &Config, snapshot: &MonitorSnapshot) -> Plan<Action> {
     }
     conflict::judge(&mut work);
     resource::judge_all(&mut work);
+    hold::judge(&mut work);
     heartbeat(&mut work);
     close_what_is_over(&mut work);
     if snapshot.write_clock {
@@ -188,7 +190,7 @@ fn store_files(work: &mut Work<'_>) {
 /// True if its time does not count now.
 fn rests(at: &MonitorSnapshot, view: &LoopView) -> bool {
     match view.row.status {
-        LoopStatus::Running => at.in_grace || view.waiting,
+        LoopStatus::Running => at.in_grace || view.waiting || view.held,
         LoopStatus::Paused => view.in_hand.is_some(),
         LoopStatus::Stopped | LoopStatus::Error => false,
     }

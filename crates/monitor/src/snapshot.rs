@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    AgentOutput, Alert, ClockChange, Component, Config, EventId, Lease, LeasePath, Loop, LoopId, LoopStatus, ReadTx, Result,
-    Test, TestStatus, Timestamp, WaitEdge, WorktreeChange,
+    AgentOutput, Alert, ClockChange, Component, Config, EventId, Hold, Lease, LeasePath, Loop, LoopId, LoopStatus, ReadTx,
+    Result, Test, TestStatus, Timestamp, WaitEdge, WorktreeChange,
 };
 use globset::GlobSet;
 use serde_json::Value;
@@ -31,6 +31,8 @@ pub mod prefix {
     pub const CONFLICT: &str = "conflict:";
     /// Straying from the test.
     pub const DIGRESSION: &str = "digression:";
+    /// Agents that cannot work.
+    pub const AGENT: &str = "agent:";
     /// Budgets, disk and database.
     pub const RESOURCE: &str = "resource:";
     /// The component that watches all others.
@@ -129,6 +131,8 @@ pub struct LoopView {
     pub in_hand: Option<usize>,
     /// It waits for another loop.
     pub waiting: bool,
+    /// It starts no attempt, as its agent cannot work or its runs come to nothing.
+    pub held: bool,
     /// When it was last known to rest for a reason that is not its own: waiting, paused, the machine asleep.
     pub excused_at: Option<Timestamp>,
     /// What it said last, and when.
@@ -172,6 +176,8 @@ pub struct MonitorSnapshot {
     pub gone: Vec<LoopId>,
     /// Loops that are not registered any more but whose output is still written down.
     pub gone_outputs: Vec<String>,
+    /// Why attempts do not start.
+    pub holds: Vec<Hold>,
     /// The open alerts, by fingerprint.
     pub alerts: BTreeMap<String, Alert>,
     /// The component that watches all others.
@@ -229,6 +235,7 @@ pub(crate) fn load(
         loops,
         gone,
         gone_outputs: read.into_keys().collect(),
+        holds: tx.all_holds()?,
         alerts,
         heartbeat: tx.component("heartbeat")?,
         day: now.to_rfc3339()[..10].to_owned(),
@@ -303,6 +310,7 @@ fn load_loops(
         let views = mine.iter().map(|test| view(config, memory, tx, test)).collect::<Result<_>>()?;
         loops.push(LoopView {
             waiting: running && waits(tx, &row)?,
+            held: running && in_hand.is_none() && !tx.holds_on(&row.id)?.is_empty(),
             excused_at: excused
                 .as_ref()
                 .and_then(|metadata| metadata.get("excused")?.get(row.id.as_str())?.as_str()?.parse().ok()),

@@ -87,11 +87,7 @@ fn given_back_attempts_that_failed_count_although_no_attempt_is_used_up() {
         world.sql("UPDATE tests SET not_before = NULL");
         world.once(MONITOR);
         assert_eq!(world.events("stuck_detected"), [], "after {failed}");
-        let attempt = coord_db::FailedAttempt {
-            category: coord_db::ErrorCategory::Transient,
-            message: "no network".to_owned(),
-            caused_by: None,
-        };
+        let attempt = coord_db::FailedAttempt::new(coord_db::ErrorCategory::Transient, "no network");
         world.db.write(|tx| tx.claim_next_test(&one, true)).unwrap().unwrap();
         world.db.write(|tx| tx.record_failed(&test, &one, &attempt)).unwrap();
     }
@@ -106,7 +102,7 @@ fn the_third_attempt_of_three_is_not_stuck_before_it_has_failed() {
          INSERT INTO tests(id, loop_id) VALUES ('t1', 'one');",
     );
     let (one, test) = ("one".parse().unwrap(), "t1".parse().unwrap());
-    let attempt = coord_db::FailedAttempt { category: coord_db::ErrorCategory::Code, message: "x".to_owned(), caused_by: None };
+    let attempt = coord_db::FailedAttempt::new(coord_db::ErrorCategory::Code, "x");
     for _ in 0..3 {
         world.db.write(|tx| tx.claim_next_test(&one, true)).unwrap().unwrap();
         world.once(MONITOR);

@@ -107,6 +107,8 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
             }
         }
         Act::HoldTest { test, until } => drop(tolerate(tx.delay_test(test, *until))?),
+        Act::AcceptNoChange { test } => drop(tolerate(tx.accept_no_change(test))?),
+        Act::LiftHold { subject } => tx.lift_hold(subject)?,
         Act::TellOfSystem { message, test } => {
             tx.raise_alert(&NewAlert {
                 fingerprint: crate::decide::SYSTEM.to_owned(),

@@ -163,6 +163,16 @@ pub enum Act {
         /// Not before this.
         until: Timestamp,
     },
+    /// Accepts what a claim without a change left as it was.
+    AcceptNoChange {
+        /// Whose.
+        test: TestId,
+    },
+    /// Lets the loops that a hold is on start attempts again.
+    LiftHold {
+        /// Which.
+        subject: String,
+    },
     /// Tells the human of an error of the system.
     TellOfSystem {
         /// What.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    Alert, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HealthStatus,
-    Knowledge, Loop, LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId,
-    Timestamp, silent_millis,
+    Alert, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HOLD_QUESTION,
+    HealthStatus, Knowledge, Loop, LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result,
+    Test, TestId, Timestamp, silent_millis,
 };
 use serde_json::Value;
 use supervisor::Inbound;
@@ -92,6 +92,8 @@ pub struct PmSnapshot {
     pub conflicts: Vec<OpenConflict>,
     /// Open decisions, oldest first.
     pub decisions: Vec<Decision>,
+    /// The subjects of all holds.
+    pub holds: BTreeSet<String>,
     /// Decisions settled by a hand that did not say so.
     pub settled_elsewhere: Vec<Decision>,
     /// The last decision on each matter that may be asked about, by fingerprint.
@@ -156,6 +158,7 @@ impl PmSnapshot {
             dependents: BTreeMap::new(),
             conflicts: Vec::new(),
             decisions: Vec::new(),
+            holds: BTreeSet::new(),
             settled_elsewhere: Vec::new(),
             questions: BTreeMap::new(),
             blocked: Vec::new(),
@@ -204,15 +207,20 @@ pub(crate) fn loops_of(context: &Value) -> Vec<LoopId> {
 /// The type of deadlock-detector's question about tests that wait for each other.
 pub(crate) const CIRCLE_OF_TESTS: &str = "dependency_cycle";
 
-/// True for what pm has asked itself, whose answer it applies, and for what deadlock-detector asks: it has the circle, pm the
-/// tests.
+/// True for questions whose answer pm applies: its own, those of deadlock-detector, which has the cycle where pm has the tests,
+/// and those of loops about attempts.
 pub(crate) fn is_own(decision: &Decision) -> bool {
     match decision.requested_by.as_deref() {
         Some("pm") => true,
         Some("deadlock-detector") => decision.decision_type == CIRCLE_OF_TESTS,
-        _ => false,
+        // A loop asks about its own attempts; what follows concerns its tests and other loops.
+        Some(_) => decision.decision_type == HOLD_QUESTION || decision.decision_type == NO_CHANGE,
+        None => false,
     }
 }
+
+/// The type of a loop's question about a claim without a change.
+pub(crate) const NO_CHANGE: &str = "no_change";
 
 /// When a dead loop's queue may be handed on. What the machine has slept since is added.
 pub(crate) fn lost_at(config: &Config, snapshot: &PmSnapshot, row: &Loop) -> Timestamp {
@@ -298,6 +306,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     load_conflicts(tx, &mut snapshot, &mut named)?;
     snapshot.alerts = tx.open_alerts_of("pm")?;
     snapshot.decisions = tx.decisions(true)?;
+    snapshot.holds = tx.all_holds()?.into_iter().map(|hold| hold.subject).collect();
     snapshot.settled_elsewhere = tx.unannounced_decisions(snapshot.now.plus_seconds(-ANNOUNCE_SECONDS), MOST_QUESTIONS)?;
     for decision in snapshot.decisions.iter().chain(&snapshot.settled_elsewhere).filter(|decision| is_own(decision)) {
         named.by_decision(decision);

@@ -17,7 +17,7 @@ fn fail(world: &World, of: &str, category: ErrorCategory) -> String {
     let of: LoopId = of.parse().unwrap();
     // What waits for its next try is tried now.
     world.sql(&format!("UPDATE tests SET not_before = NULL WHERE loop_id = '{of}'"));
-    let failed = FailedAttempt { category, message: format!("{category} went wrong\nbadly"), caused_by: None };
+    let failed = FailedAttempt::new(category, format!("{category} went wrong\nbadly"));
     let test = world.db.write(|tx| {
         let test = tx.claim_next_test(&of, true)?.expect("a test that is ready");
         tx.record_failed(&test.id, &of, &failed)?;
@@ -115,14 +115,17 @@ fn a_dependency_is_waited_for_and_then_asked_about() {
 }
 
 #[test]
-fn an_error_of_the_system_that_comes_back_stops_every_loop_until_the_human_or_the_time_says_go_on() {
+fn an_error_of_the_system_in_two_loops_stops_every_loop_until_an_answer() {
     let world = world();
     fail(&world, "one", ErrorCategory::System);
     world.once();
     let alert = "SELECT severity, alert_type, message FROM alerts WHERE closed_at IS NULL AND source = 'pm'";
     assert_eq!(world.sql(alert), "error|resource|an error of the system stops test t1 of one: system went wrong");
-    assert_eq!(world.requests(), "", "once may be a hiccup");
+    assert_eq!(world.requests(), "");
     fail(&world, "one", ErrorCategory::System);
+    world.once();
+    assert_eq!(world.requests(), "", "one loop's trouble is its own");
+    fail(&world, "two", ErrorCategory::System);
     world.once();
     assert_eq!(world.requests(), "pause_requested|one\npause_requested|two");
     world.settled();
@@ -143,7 +146,7 @@ fn an_error_of_the_system_that_comes_back_stops_every_loop_until_the_human_or_th
     world.all_explained();
     world.settled();
     // It works again: the alert is over.
-    world.sql("UPDATE tests SET error_category = NULL WHERE id = 't1'");
+    world.sql("UPDATE tests SET error_category = NULL");
     world.once();
     assert_eq!(world.sql(alert), "");
 }

@@ -574,7 +574,7 @@ impl LoopActor {
         let id = self.id.clone();
         let said = if self.fault == LoopFault::GivesFailuresBack { ErrorCategory::System } else { category };
         let recorded = world.write(|tx| {
-            let failed = FailedAttempt { category: said, message: "the gate refused it".to_owned(), caused_by: None };
+            let failed = FailedAttempt::new(said, "the gate refused it");
             let status = tx.record_failed(&test, &id, &failed)?;
             tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)?;
             Ok(status)

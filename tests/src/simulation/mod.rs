@@ -73,6 +73,7 @@ pub(crate) fn populate(world: &mut World, hands: bool) -> Vec<(LoopId, Temper)> 
                 notes: None,
                 spec_content: Some(format!("make {name} so")),
                 scope: if *temper == Temper::Straying { vec!["src/**".to_owned()] } else { Vec::new() },
+                allow_no_change: false,
             });
         }
     }

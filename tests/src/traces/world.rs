@@ -200,6 +200,7 @@ impl World {
                     notes: None,
                     spec_content: None,
                     scope: Vec::new(),
+                    allow_no_change: false,
                 };
                 for word in words {
                     match word.split_once('=') {
@@ -365,7 +366,7 @@ impl World {
                     tx.record_passed(&test, id, &passed)?;
                 }
                 "fails" | "errs" => {
-                    let failed = FailedAttempt { category, message: message.to_owned(), caused_by: None };
+                    let failed = FailedAttempt::new(category, message);
                     tx.record_failed(&test, id, &failed)?;
                 }
                 _ => tx.give_back(&test, id, text)?,

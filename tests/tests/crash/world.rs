@@ -210,6 +210,7 @@ impl World {
                         notes: Some(format!("make {test}")),
                         spec_content: None,
                         scope: Vec::new(),
+                        allow_no_change: false,
                     });
                 }
                 assert_eq!(tx.import_tests(&tests)?, []);

@@ -289,6 +289,7 @@ impl Worker {
                 notes: None,
                 spec_content: None,
                 scope: Vec::new(),
+                allow_no_change: false,
             })
             .collect();
         let problems = self.db.write(|tx| tx.import_tests(&tests)).unwrap();

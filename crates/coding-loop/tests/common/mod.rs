@@ -92,6 +92,14 @@ impl World {
         Self { folder, repository, home, db }
     }
 
+    /// Changes the settings.
+    pub fn configure(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.home.join("config.toml");
+        let config = change(&std::fs::read_to_string(&path).unwrap());
+        Config::parse(&config, Path::new("test")).unwrap();
+        std::fs::write(path, config).unwrap();
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -112,6 +120,7 @@ impl World {
             notes: Some(format!("make {id}")),
             spec_content: None,
             scope: Vec::new(),
+            allow_no_change: false,
         };
         assert_eq!(self.db.write(|tx| tx.import_tests(&[test])).unwrap(), []);
     }
@@ -140,6 +149,11 @@ impl World {
 
     pub fn git(&self, arguments: &[&str]) -> String {
         run(Command::new("git").args(arguments).current_dir(&self.repository))
+    }
+
+    /// A foreign hand.
+    pub fn sql(&self, sql: &str) -> String {
+        run(Command::new("sqlite3").arg(self.home.join("coordination.db")).arg(sql))
     }
 
     pub fn events(&self, event_type: &str) -> Vec<coord_db::Event> {

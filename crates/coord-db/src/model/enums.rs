@@ -70,6 +70,15 @@ text_enum!(
     }
 );
 text_enum!(
+    /// Why no attempt starts: the account has reached a limit, its service does not answer, a human has to mend something, or
+    /// runs come to nothing again and again.
+    HoldKind { Limit = "limit", Outage = "outage", Human = "human", Repeated = "repeated" }
+);
+text_enum!(
+    /// What a claim without a change comes to: the human is asked, the test allows it, or the human has accepted it.
+    NoChange { Ask = "ask", Allowed = "allowed", Accepted = "accepted" }
+);
+text_enum!(
     /// Why a lease ended.
     UnlockCause {
         Released = "released", Expired = "expired", Revoked = "revoked", OwnerDied = "owner_died", Forced = "forced",

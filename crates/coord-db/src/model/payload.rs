@@ -205,6 +205,12 @@ catalog! {
         request_id: String, resource_path: String, requestor_loop: LoopId, owner_loop: LoopId, request_type: RequestType,
         status: RequestStatus,
     }
+    /// An agent's account has reached a limit, its service does not answer, or it needs a human: its loops wait.
+    AgentLimited = "agent_limited", 3 {
+        agent: String, account: Option<String>, loop_id: LoopId, until: Option<Timestamp>, reason: String,
+    }
+    /// The loops of an agent start attempts again.
+    AgentAvailable = "agent_available", 4 { agent: String, account: Option<String>, loop_id: LoopId, reason: String }
     /// A process is ready.
     ComponentStarted = "component_started", 5 { component: String, pid: i64, version: String }
     /// A process has stopped in an orderly way.

@@ -173,8 +173,22 @@ impl ReadTx<'_> {
                               AND coalesce(decided_at, requested_at) >= ?2)
                  OR EXISTS (SELECT 1 FROM decisions
                             WHERE fingerprint >= 'protected:' || ?1 || ':' AND fingerprint < 'protected:' || ?1 || ';'
-                              AND coalesce(decided_at, requested_at) >= ?2)",
+                              AND coalesce(decided_at, requested_at) >= ?2)
+                 OR EXISTS (SELECT 1 FROM tests AS t JOIN loops AS l ON l.id = t.loop_id
+                            JOIN decisions AS d ON d.fingerprint = 'hold:agent:' || l.agent
+                            WHERE t.id = ?1 AND (d.status = 'pending' OR coalesce(d.decided_at, d.requested_at) >= ?2))",
             rusqlite::params![test, since],
+        )
+    }
+
+    /// True if a question of this type was ever asked about a matter.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn was_asked(&self, fingerprint: &str, decision_type: &str) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM decisions WHERE fingerprint = ?1 AND decision_type = ?2)",
+            [fingerprint, decision_type],
         )
     }
 

@@ -12,6 +12,7 @@ row! {
     Loop {
         id: LoopId, name: String, priority: i64, branch: Option<String>, status: LoopStatus, current_test_id: Option<TestId>,
         pid: Option<i64>, created_at: Timestamp, updated_at: Timestamp, died_at: Option<Timestamp>,
+        agent: Option<String>, vain_runs: i64,
     }
 }
 

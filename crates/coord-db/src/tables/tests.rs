@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::{StringList, json};
 use crate::payload::{TestBlocked, TestFailed, TestPassed, TestStarted};
 use crate::{
-    ActorId, CheckOutcome, Error, ErrorCategory, EventId, LastResult, LoopId, LoopStatus, NewEvent, ReadTx, Result, TestId,
-    TestMove, TestStatus, Timestamp, WriteTx,
+    ActorId, CheckOutcome, Error, ErrorCategory, EventId, LastResult, LoopId, LoopStatus, NewEvent, NoChange, ReadTx, Result,
+    TestId, TestMove, TestStatus, Timestamp, WriteTx,
 };
 
 row! {
@@ -19,6 +19,7 @@ row! {
         spec_content: Option<String>, last_attempt_at: Option<Timestamp>, passed_at: Option<Timestamp>,
         verified_at: Option<Timestamp>, created_at: Timestamp, scope: StringList, last_error: Option<String>,
         error_category: Option<ErrorCategory>, not_before: Option<Timestamp>, commit_hash: Option<String>, give_backs: i64,
+        no_change: NoChange,
     }
 }
 
@@ -52,6 +53,8 @@ pub struct NewTest {
     pub spec_content: Option<String>,
     /// Globs of the files that it is about.
     pub scope: Vec<String>,
+    /// A claim without a change is judged like any other.
+    pub allow_no_change: bool,
 }
 
 /// An attempt that the gate has verified.
@@ -78,6 +81,25 @@ pub struct FailedAttempt {
     pub message: String,
     /// What led to it, if an event did.
     pub caused_by: Option<EventId>,
+    /// Whether the attempt counts.
+    pub counts: Counts,
+}
+
+/// Whether a failed attempt counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// As its category says: an error that is not the agent's is given back, and tried again after a pause.
+    ByCategory,
+    /// It is given back; something else says when it is tried again.
+    GivenBack,
+}
+
+impl FailedAttempt {
+    /// A failure that counts as its category says.
+    #[must_use]
+    pub fn new(category: ErrorCategory, message: impl Into<String>) -> Self {
+        Self { category, message: message.into(), caused_by: None, counts: Counts::ByCategory }
+    }
 }
 
 impl ReadTx<'_> {
@@ -321,7 +343,7 @@ impl WriteTx<'_> {
             for test in tests {
                 self.execute(
                     "INSERT INTO tests (id, loop_id, category, max_attempts, depends_on, automatable, notes, spec_content, scope,
-                       created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                       created_at, no_change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                     rusqlite::params![
                         test.id,
                         test.loop_id,
@@ -332,7 +354,8 @@ impl WriteTx<'_> {
                         test.notes,
                         test.spec_content,
                         json(&test.scope),
-                        self.now()
+                        self.now(),
+                        if test.allow_no_change { NoChange::Allowed } else { NoChange::Ask }
                     ],
                 )?;
             }
@@ -496,6 +519,16 @@ impl WriteTx<'_> {
         self.record_passed(id, loop_id, attempt).map(Some)
     }
 
+    /// The human accepts what a claim left unchanged: the next attempt goes to the gate without a run of the agent.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
+    pub fn accept_no_change(&self, id: &TestId) -> Result<()> {
+        self.movable(id, TestMove::Delay)?;
+        self.execute("UPDATE tests SET no_change = 'accepted', not_before = NULL WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
     /// Holds a pending test back until a moment.
     ///
     /// # Errors
@@ -513,7 +546,8 @@ impl WriteTx<'_> {
     /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn record_failed(&self, id: &TestId, loop_id: &LoopId, attempt: &FailedAttempt) -> Result<TestStatus> {
         let test = self.in_hand(id, loop_id, TestMove::Fail)?;
-        let given_back = attempt.category.gives_attempt_back();
+        let held = attempt.counts == Counts::GivenBack;
+        let given_back = held || attempt.category.gives_attempt_back();
         let status = if given_back {
             TestStatus::Pending
         } else if attempt.category == ErrorCategory::Permanent {
@@ -523,7 +557,8 @@ impl WriteTx<'_> {
         } else {
             TestStatus::Pending
         };
-        let not_before = given_back.then(|| self.now().plus_seconds(back_off_seconds(Some(attempt.category), test.give_backs)));
+        let not_before =
+            (given_back && !held).then(|| self.now().plus_seconds(back_off_seconds(Some(attempt.category), test.give_backs)));
         let last_result = if status == TestStatus::Blocked { LastResult::Blocked } else { LastResult::Fail };
         self.execute(
             "UPDATE tests SET status = ?2, last_result = CASE WHEN ?3 THEN last_result ELSE ?4 END, last_error = ?5, error_category = ?6,
@@ -613,7 +648,8 @@ impl WriteTx<'_> {
         self.movable(id, TestMove::Reset)?;
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_error = NULL, error_category = NULL,
-               passed_at = NULL, verified_at = NULL, not_before = NULL, commit_hash = NULL, give_backs = 0 WHERE id = ?1",
+               passed_at = NULL, verified_at = NULL, not_before = NULL, commit_hash = NULL, give_backs = 0,
+               no_change = CASE no_change WHEN 'accepted' THEN 'ask' ELSE no_change END WHERE id = ?1",
             [id],
         )?;
         // At the beginning it may ask again for what it was denied.

@@ -459,6 +459,7 @@ impl Run<'_> {
                         notes: None,
                         spec_content: None,
                         scope: Vec::new(),
+                        allow_no_change: false,
                     })
                     .collect();
                 let problems = db.write(|tx| tx.import_tests(&tests))?;
@@ -473,7 +474,7 @@ impl Run<'_> {
                 db.write(|tx| tx.record_passed(&test, &by_id(*by), &attempt(*commit))).map(|_| "passed".to_owned())
             }
             Op::Fail { by, test, category } => {
-                let failed = FailedAttempt { category: *category, message: "no".to_owned(), caused_by: None };
+                let failed = FailedAttempt::new(*category, "no");
                 let test = id(self.test_of(*by, *test));
                 db.write(|tx| tx.record_failed(&test, &by_id(*by), &failed)).map(|status| status.to_string())
             }

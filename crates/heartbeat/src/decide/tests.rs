@@ -38,6 +38,8 @@ fn loop_row(id: &str, status: LoopStatus, pid: Option<i64>) -> Loop {
         created_at: NOW,
         updated_at: NOW,
         died_at: None,
+        agent: None,
+        vain_runs: 0,
     }
 }
 

@@ -1,8 +1,8 @@
 //! `loopctl status`: how everything stands, on one page.
 
 use coord_db::{
-    Alert, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Lease, Loop, LoopProgress, LoopStatus, Pause,
-    ReadTx, Regression, Test, Timestamp, WaitEdge,
+    Alert, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Hold, Lease, Loop, LoopProgress, LoopStatus,
+    Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, cut, safe};
 use crate::sentence::list;
-use crate::when::span;
+use crate::when::{clock, span};
 
 #[derive(Debug, Serialize)]
 struct LoopView {
@@ -22,6 +22,7 @@ struct LoopView {
     leases: Vec<Lease>,
     waits: Vec<WaitEdge>,
     pauses: Vec<Pause>,
+    holds: Vec<Hold>,
     /// Only for one loop that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     tests: Option<Vec<Test>>,
@@ -73,6 +74,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>) -> Result<Overview
             leases: leases.iter().filter(|lease| lease.locked_by == id.as_str()).cloned().collect(),
             waits: waits.iter().filter(|edge| edge.waiter == id.as_str()).cloned().collect(),
             pauses: tx.pauses(&id)?,
+            holds: tx.holds_on(&id)?,
             tests: if only.is_some() { Some(tx.tests(Some(&id), None)?) } else { None },
             row,
         });
@@ -206,6 +208,10 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
     for edge in &view.waits {
         let since = span(now.seconds_since(edge.waiting_since));
         line(Paint::Yellow, format!("waits for {} on {}, for {since}", edge.holder, edge.resource));
+    }
+    for hold in &view.holds {
+        let until = hold.until.map_or_else(|| "your answer".to_owned(), clock);
+        line(Paint::Yellow, format!("starts no attempt before {until}: {}", hold.reason));
     }
     for pause in &view.pauses {
         line(

@@ -54,7 +54,9 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     );
     let mut field = |name: &str, value: String| {
         if !value.is_empty() {
-            text.push_str(&format!("  {} {}\n", out.paint(Paint::Dim, &format!("{name:<13}")), safe(&value)));
+            let lines: Vec<String> = value.lines().map(safe).collect();
+            let value = lines.join(&format!("\n{}", " ".repeat(16)));
+            text.push_str(&format!("  {} {value}\n", out.paint(Paint::Dim, &format!("{name:<13}"))));
         }
     };
     field("category", test.category.clone());

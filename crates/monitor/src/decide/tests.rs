@@ -40,6 +40,7 @@ fn test(id: &str, loop_id: &str) -> Test {
         not_before: None,
         commit_hash: None,
         give_backs: 0,
+        no_change: coord_db::NoChange::Ask,
     }
 }
 
@@ -57,6 +58,8 @@ fn at_work(id: &str) -> LoopView {
         created_at: ago(6000),
         updated_at: ago(600),
         died_at: None,
+        agent: None,
+        vain_runs: 0,
     };
     let seen = TestView {
         test: test(&format!("t-{id}"), id),
@@ -72,6 +75,7 @@ fn at_work(id: &str) -> LoopView {
         tests: vec![seen],
         in_hand: Some(0),
         waiting: false,
+        held: false,
         excused_at: None,
         said: None,
         used_at: None,
@@ -119,6 +123,7 @@ fn world(loops: Vec<LoopView>) -> MonitorSnapshot {
         loops,
         gone: Vec::new(),
         gone_outputs: Vec::new(),
+        holds: Vec::new(),
         alerts: std::collections::BTreeMap::new(),
         heartbeat: None,
         day: "2027-01-15".to_owned(),

@@ -1,9 +1,9 @@
 //! Settling decisions: the human's answers, time limits, questions that have become idle, and what follows from each.
 
-use coord_db::{Decision, EventId, LoopId, LoopStatus, Payload, RequestStatus, TestId, TestStatus};
+use coord_db::{Decision, EventId, HOLD_QUESTION, LoopId, LoopStatus, Payload, RequestStatus, TestId, TestStatus};
 
 use super::{Act, Work, circle, counts_as_blocked};
-use crate::snapshot::{CIRCLE_OF_TESTS, is_own, loops_of, text_of};
+use crate::snapshot::{CIRCLE_OF_TESTS, NO_CHANGE, is_own, loops_of, text_of};
 
 /// Who answered, as far as what follows is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let blocked = test.filter(|test| counts_as_blocked(test) && test.status != TestStatus::InProgress);
             blocked.map(|test| Act::ResetTest { test: test.id.clone() }).into_iter().collect()
         }
-        ("blocked" | "stuck" | "dependency" | "failure", "skip") => {
+        ("blocked" | "stuck" | "dependency" | "failure" | NO_CHANGE, "skip") => {
             let Some(test) = test.filter(|test| !matches!(test.status, TestStatus::Passed | TestStatus::Skipped)) else {
                 return Vec::new();
             };
@@ -163,7 +163,27 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
                 reason,
             }]
         }
-        ("failure", "retry" | "leave") => {
+        (NO_CHANGE, "pass") => {
+            let pending = test.filter(|test| test.status == TestStatus::Pending);
+            pending.map(|test| Act::AcceptNoChange { test: test.id.clone() }).into_iter().collect()
+        }
+        (HOLD_QUESTION, "try_again" | "stop") => {
+            let Some(subject) = text_of(context, "hold").filter(|subject| work.at.holds.contains(*subject)) else {
+                return Vec::new();
+            };
+            let held = work.at.loops.values().filter(|row| {
+                subject.strip_prefix("loop:") == Some(row.id.as_str())
+                    || row.agent.is_some() && subject.strip_prefix("agent:") == row.agent.as_deref()
+            });
+            let mut then = Vec::new();
+            if choice == "stop" {
+                // The pause becomes the human's own: only they lift it.
+                then.extend(held.map(|row| Act::Pause { loop_id: row.id.clone(), reason: reason.clone(), by_human: true }));
+            }
+            then.push(Act::LiftHold { subject: subject.to_owned() });
+            then
+        }
+        ("failure" | NO_CHANGE, "retry" | "leave") => {
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::HoldTest { test: test.id.clone(), until: work.at.now }).into_iter().collect()
         }
@@ -234,7 +254,10 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
             }
             _ => loop_id.filter(|id| !work.at.loops.contains_key(id)).map(|id| format!("loop {id} is not registered any more")),
         },
-        "failure" => match (named_test, test) {
+        HOLD_QUESTION => text_of(context, "hold")
+            .filter(|subject| !work.at.holds.contains(*subject))
+            .map(|_| "attempts start again".to_owned()),
+        "failure" | NO_CHANGE => match (named_test, test) {
             (Some(id), None) => Some(gone(id)),
             (_, Some(test)) if !matches!(test.status, TestStatus::Pending | TestStatus::InProgress) => {
                 Some(format!("test {} is {}", test.id, test.status))

@@ -2,8 +2,8 @@
 //!
 //! transient: nothing; the test waits a while, longer each time, and is tried again. spec, human: the human is asked, and the
 //! test waits for the answer. resource: the loop pauses until it may be tried again. dependency: it waits, and after a while
-//! the human is asked. system: a first one may be a hiccup and is told; one that comes back, or that hits two loops, stops
-//! every loop and asks. All of it follows from the rows, so that a restart does nothing twice.
+//! the human is asked. system: it raises an alert; the same error in two loops stops every loop and asks, while a loop that
+//! meets one again and again holds itself. All of it follows from the rows, so that a restart does nothing twice.
 
 use coord_db::{DecisionStatus, ErrorCategory, EventId, LoopId, Test};
 use serde_json::json;
@@ -14,8 +14,6 @@ use crate::snapshot::{Failure, about_test};
 
 /// The question after which all loops wait.
 pub(crate) const SYSTEM: &str = "system";
-/// A test that has come back with an error of the system this often stops everyone.
-const PROVEN: i64 = 2;
 
 /// Until when a loop is kept from working because what it needs is used up.
 pub(super) fn short_of_resources<'a>(work: &Work<'a>, id: &LoopId) -> Option<&'a Test> {
@@ -131,6 +129,12 @@ fn wait_then_ask(work: &mut Work<'_>, failure: &Failure) {
     put(work, question, failure.event.as_ref());
 }
 
+/// True for two errors that differ in no more than whose they are.
+fn says_the_same(one: &Test, other: &Test) -> bool {
+    let text = |test: &Test| told(test).replace(test.loop_id.as_str(), "LOOP").replace(test.id.as_str(), "TEST");
+    text(one) == text(other)
+}
+
 fn system(work: &mut Work<'_>) {
     let last = work.at.questions.get(SYSTEM);
     let open = last.is_some_and(|last| last.status == DecisionStatus::Pending && !work.settled.contains(&last.id));
@@ -153,8 +157,9 @@ fn system(work: &mut Work<'_>) {
     let since = last.map(|last| last.decided_at.unwrap_or(last.requested_at));
     let fresh: Vec<&&Failure> =
         standing.iter().filter(|failure| since.is_none_or(|since| failure.attempted() > since)).collect();
-    let several = fresh.iter().any(|failure| failure.test.loop_id != newest.test.loop_id);
-    if open || !(several || fresh.iter().any(|failure| failure.test.give_backs >= PROVEN)) {
+    let shared =
+        fresh.iter().any(|failure| failure.test.loop_id != newest.test.loop_id && says_the_same(&failure.test, &newest.test));
+    if open || !shared {
         return;
     }
     let loops: Vec<LoopId> = work.at.loops.keys().filter(|id| work.at.running(id).is_some()).cloned().collect();
@@ -166,7 +171,7 @@ fn system(work: &mut Work<'_>) {
     let question = Question {
         decision_type: SYSTEM,
         fingerprint: SYSTEM.to_owned(),
-        summary: format!("{message}; it came back, so all loops are paused until you answer or the time is over"),
+        summary: format!("{message}; other loops meet it too, so all loops are paused until you answer or the time is over"),
         options: &options,
         default: Some("go_on"),
         context: json!({ "loops": loops, "test_id": newest.test.id, "loop_id": newest.test.loop_id, "last_error": newest.test.last_error }),

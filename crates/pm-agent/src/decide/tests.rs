@@ -1,6 +1,6 @@
 use coord_db::payload::{FileConflict, HumanMessage, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked};
 use coord_db::{
-    Conflict, Decision, DecisionStatus, Event, Loop, LoopProgress, LoopStatus, Pause, Payload, TestStatus, Timestamp,
+    Conflict, Decision, DecisionStatus, Event, Loop, LoopProgress, LoopStatus, NoChange, Pause, Payload, TestStatus, Timestamp,
 };
 
 use super::*;
@@ -32,6 +32,8 @@ fn row(name: &str, priority: i64, status: LoopStatus) -> Loop {
         created_at: at(-90_000),
         updated_at: at(-90_000),
         died_at: (status == LoopStatus::Error).then(|| at(-1000)),
+        agent: None,
+        vain_runs: 0,
     }
 }
 
@@ -58,6 +60,7 @@ fn test(name: &str, of: &str, status: TestStatus) -> Test {
         not_before: None,
         commit_hash: None,
         give_backs: 0,
+        no_change: NoChange::Ask,
     }
 }
 
@@ -235,6 +238,8 @@ fn word(act: &Act) -> String {
         Act::SkipTest { test, .. } => format!("skip {test}"),
         Act::SkipQueue { loop_id, .. } => format!("skip queue of {loop_id}"),
         Act::HoldTest { test, until } => format!("hold {test} until {}", until.seconds_since(at(0))),
+        Act::AcceptNoChange { test } => format!("accept {test}"),
+        Act::LiftHold { subject } => format!("lift {subject}"),
         Act::TellOfSystem { .. } => "tell of the system".to_owned(),
         Act::ClearDependency { test } => format!("free {test}"),
         Act::HandOn { from, moves, .. } => {

@@ -70,7 +70,7 @@ fn a_dependency_is_waited_for_and_then_asked_about() {
 }
 
 #[test]
-fn an_error_of_the_system_is_told_and_one_that_comes_back_stops_everyone() {
+fn an_error_of_the_system_raises_an_alert_and_stops_everyone_once_it_is_shared() {
     let world = |failures: Vec<Failure>| {
         let mut world = World::new().busy("a", 1).busy("b", 2).with_loop("c", 3, LoopStatus::Stopped);
         world.at.failures = failures;
@@ -78,7 +78,10 @@ fn an_error_of_the_system_is_told_and_one_that_comes_back_stops_everyone() {
     };
     let hit = |of, give_backs| failed(&format!("t-{of}"), of, ErrorCategory::System, give_backs);
     world(vec![hit("a", 1)]).expect(&["tell of the system"]);
-    world(vec![hit("a", 2)]).expect(&["tell of the system", "ask system system", "pause a", "pause b"]);
+    world(vec![hit("a", 9)]).expect(&["tell of the system"]);
+    let mut other = hit("b", 9);
+    other.test.last_error = Some("something else".to_owned());
+    world(vec![hit("a", 9), other]).expect(&["tell of the system"]);
     world(vec![hit("a", 1), hit("b", 1)]).expect(&["tell of the system", "ask system system", "pause a", "pause b"]);
     let answered = |choice: &str| {
         let mut world = world(vec![]).decision("d", "system", &["go_on", "stop"], Some("go_on"), json!({"loops": ["a", "b"]}));
@@ -113,4 +116,39 @@ fn idle_loops_take_a_share_of_what_nobody_has_begun() {
     let mut driven_by_nobody = world();
     driven_by_nobody.at.beating.clear();
     driven_by_nobody.expect(&[]);
+}
+
+#[test]
+fn answers_about_holds_and_claims_without_a_change_are_applied() {
+    let held = |choice: &str| {
+        let mut world = World::new().busy("a", 1).busy("b", 2).busy("c", 3);
+        for (name, agent) in [("a", "claude"), ("b", "codex"), ("c", "claude")] {
+            world.at.loops.get_mut(&id(name)).unwrap().agent = Some(agent.to_owned());
+        }
+        world.at.holds.insert("agent:claude".to_owned());
+        let mut world = world.decision("d", "hold", &["try_again", "stop"], None, json!({"hold": "agent:claude"}));
+        world.at.decisions[0].requested_by = Some("a".to_owned());
+        if choice.is_empty() { world } else { world.answer("d", choice) }
+    };
+    held("try_again").expect(&["settle d=try_again [lift agent:claude]"]);
+    held("stop").expect(&["settle d=stop [pause a by human, pause c by human, lift agent:claude]"]);
+    held("").expect(&[]);
+    let mut over = held("");
+    over.at.holds.clear();
+    over.expect(&["settle d=- []"]);
+
+    let unchanged = |choice: &str| {
+        let mut world = World::new().with_test(test("t", "a", TestStatus::Pending)).decision(
+            "d",
+            "no_change",
+            &["pass", "retry", "skip"],
+            Some("retry"),
+            json!({"test_id": "t"}),
+        );
+        world.at.decisions[0].requested_by = Some("a".to_owned());
+        world.answer("d", choice)
+    };
+    unchanged("pass").expect(&["settle d=pass [accept t]"]);
+    unchanged("retry").expect(&["settle d=retry [hold t until 0]"]);
+    unchanged("skip").expect(&["settle d=skip [skip t]"]);
 }

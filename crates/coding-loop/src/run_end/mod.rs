@@ -1,0 +1,286 @@
+//! What ended a run of the agent, judged by its exit status and its own words. Pure.
+//!
+//! An agent is not blamed for what is not its doing: a limit of the account, a service that does not answer, a key that is
+//! refused, a program that is missing cost it no attempt, and hold every loop that would meet the same. Its claim is no more
+//! than a claim, and an error that it prints before it exits with 0 is none.
+
+mod output;
+mod reset_time;
+
+use std::path::Path;
+
+use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt, HoldKind, Timestamp};
+use sha2::{Digest, Sha256};
+use work_tree::{End, NotStartedKind, Outcome};
+
+use output::Output;
+pub(crate) use output::reason_of;
+use reset_time::reset_time;
+
+/// The exit status by which an agent gives up honestly.
+const GIVES_UP: i32 = 3;
+/// Of an agent that failed, the last lines that can state why.
+const LINES_OF_FAILURE: usize = 12;
+/// Of an agent that claims success after it changed something, only its very last words are believed against the claim.
+const LINES_AFTER_CLAIM: usize = 3;
+
+/// How a run of the agent ended.
+#[derive(Debug, Clone)]
+pub(crate) enum RunEnd {
+    /// It says that it is done. No more than a claim.
+    Claimed,
+    /// The next run would end the same way, whoever starts it.
+    Trouble(AgentTrouble),
+    /// It failed.
+    Failed(FailedAttempt),
+}
+
+/// What names an agent for all loops that run it: its program, and for a program that can be anything its whole command line.
+pub(crate) fn agent_name(command: &[String]) -> String {
+    let program = command.first().map(String::as_str).unwrap_or_default();
+    let name = Path::new(program).file_name().map_or_else(|| program.to_owned(), |name| name.to_string_lossy().into_owned());
+    if ["claude", "codex", "opencode", "gemini", "aider"].contains(&name.as_str()) {
+        return name;
+    }
+    let digest = Sha256::digest(command.join("\0"));
+    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{name}-{short}")
+}
+
+/// Judges the end of a run. `text` is the end of its output; `changed` says whether it left anything behind.
+pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_seconds: u64, now: Timestamp) -> RunEnd {
+    let output = Output::read(text);
+    let reason = output.reason();
+    let fail = |category, message: String| RunEnd::Failed(FailedAttempt::new(category, message));
+    let trouble = |kind, reason: String, until| RunEnd::Trouble(AgentTrouble { kind, reason, until });
+    match &outcome.end {
+        End::Exited(code) => {
+            if let Some(found) = stated_trouble(&output, *code, changed, now) {
+                return RunEnd::Trouble(found);
+            }
+            match (*code, &output.error, &output.called_off) {
+                (0, Some(_), _) => fail(ErrorCategory::Code, format!("the agent exited with 0 after an error: {reason}")),
+                (0, None, Some(why)) => fail(ErrorCategory::Code, format!("the agent called its run off ({why}): {reason}")),
+                (0, None, None) => RunEnd::Claimed,
+                (GIVES_UP, ..) => fail(ErrorCategory::Spec, format!("the agent gave up: {reason}")),
+                (code, ..) => fail(ErrorCategory::Code, format!("the agent exited with {code}: {reason}")),
+            }
+        }
+        End::TimedOut => {
+            fail(ErrorCategory::Code, format!("the agent ran longer than {timeout_seconds} s and was stopped: {reason}"))
+        }
+        End::Signaled(signal) => fail(ErrorCategory::Transient, format!("the agent was killed by signal {signal}")),
+        End::Lost => fail(ErrorCategory::Transient, "the agent was lost, as its keeper was killed".to_owned()),
+        End::Cancelled => fail(ErrorCategory::Transient, "the agent was stopped from outside".to_owned()),
+        End::NotStarted { kind: NotStartedKind::Other, message } => {
+            fail(ErrorCategory::System, format!("the agent cannot be started: {message}"))
+        }
+        End::NotStarted { message, .. } => trouble(
+            HoldKind::Human,
+            format!("its program cannot be started ({message}); install it, or correct [agent] command in config.toml"),
+            None,
+        ),
+    }
+}
+
+/// Trouble that an agent states, if it does.
+fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> Option<AgentTrouble> {
+    let trouble = |kind, reason: &str| {
+        let until = if kind == HoldKind::Limit { reset_time(reason, now) } else { None };
+        AgentTrouble { kind, reason: reason_of(reason), until }
+    };
+    if let Some(text) = &output.error
+        && let Some(kind) = kind_of(&text.to_lowercase())
+    {
+        let until = output.limit_until.flatten().filter(|until| *until > now);
+        let found = trouble(kind, text);
+        return Some(AgentTrouble { until: found.until.or(until.filter(|_| kind == HoldKind::Limit)), ..found });
+    }
+    if let Some(until) = output.limit_until.filter(|_| code != 0 || output.error.is_some()) {
+        return Some(AgentTrouble {
+            kind: HoldKind::Limit,
+            reason: output.reason(),
+            until: until.filter(|until| *until > now),
+        });
+    }
+    let lines = if code == 0 && changed { LINES_AFTER_CLAIM } else { LINES_OF_FAILURE };
+    let last = &output.lines[output.lines.len().saturating_sub(lines)..];
+    last.iter()
+        .rev()
+        .find_map(|line| {
+            let lower = line.to_lowercase();
+            let kind = kind_of(&lower)?;
+            // A claim is only spoken against by words that no report of work begins with.
+            let stands = if code == 0 { is_statement_of_a_service(&lower) } else { is_statement(&lower, changed) };
+            stands.then(|| trouble(kind, line))
+        })
+        .or_else(|| {
+            // A shell's own word for a program that is not there.
+            let missing = code == 127 && !changed;
+            let line = output.lines.iter().rev().find(|line| missing && line.contains("not found"))?;
+            Some(trouble(HoldKind::Human, line))
+        })
+}
+
+/// True for a line that begins as an error of an agent or a service begins.
+fn is_statement(line: &str, changed: bool) -> bool {
+    const BEGINNINGS: &[&str] = &[
+        "error",
+        "fatal",
+        "you've hit",
+        "you’ve hit",
+        "you have hit",
+        "you've reached",
+        "you have reached",
+        "usage limit",
+        "rate limit",
+        "claude usage limit",
+        "claude ai usage limit",
+        "429",
+        "500",
+        "502",
+        "503",
+        "504",
+        "529",
+        "stream error",
+        "stream disconnected",
+        "request failed",
+        "connection",
+        "invalid api key",
+        "incorrect api key",
+        "missing api key",
+        "no api key",
+        "not logged in",
+        "please run /login",
+        "quota",
+        "unknown option",
+        "unexpected argument",
+        "unrecognized arguments",
+        "overloaded",
+        "--dangerously-skip-permissions",
+        "unauthorized",
+        "authentication",
+    ];
+    let line = line.trim_start_matches(|letter: char| !letter.is_alphanumeric() && letter != '-');
+    // What names a place in a file, or a test, is a report about the work.
+    let about_work = names_a_place(line) || line.contains("test_") || line.contains("assert");
+    if is_statement_of_a_service(line) {
+        return true;
+    }
+    !about_work && (BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) || (!changed && line.contains("error:")))
+}
+
+/// True for a line that only an agent's own error handling prints.
+fn is_statement_of_a_service(line: &str) -> bool {
+    const BEGINNINGS: &[&str] = &[
+        "api error",
+        "litellm.",
+        "openai.",
+        "anthropic.",
+        "the api provider",
+        "claude ai usage limit",
+        "claude usage limit",
+        "error: api error",
+    ];
+    let line = line.trim_start_matches(|letter: char| !letter.is_alphanumeric());
+    BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
+        || (line.contains(" limit ") && line.contains(" resets ") && line.starts_with("you"))
+}
+
+/// `src/a.rs:12`, `app.py:3:`.
+fn names_a_place(line: &str) -> bool {
+    line.split_whitespace().any(|word| {
+        let mut parts = word.split(':');
+        let file = parts.next().unwrap_or_default();
+        let number = parts.next().unwrap_or_default();
+        file.contains('.') && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && !file.contains("//")
+    })
+}
+
+/// The kind of trouble that a text in lower case names.
+fn kind_of(text: &str) -> Option<HoldKind> {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let status = |codes: &[&str]| text.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|word| codes.contains(&word));
+    const HUMAN: &[&str] = &[
+        "invalid api key",
+        "incorrect api key",
+        "api key not",
+        "no api key",
+        "missing api key",
+        "api_key",
+        "x-api-key",
+        "please run /login",
+        "run /login",
+        "not logged in",
+        "authentication_error",
+        "authenticationerror",
+        "unauthorized",
+        "not able to authenticate",
+        "oauth token has expired",
+        "oauth token revoked",
+        "credit balance",
+        "unknown option",
+        "unexpected argument",
+        "unrecognized argument",
+        "unknown argument",
+        "no such option",
+        "unknown flag",
+        "cannot be used with root",
+        "permission_error",
+    ];
+    const LIMIT: &[&str] = &[
+        "hit your limit",
+        "hit your usage limit",
+        "usage limit",
+        "rate limit",
+        "rate_limit",
+        "ratelimit",
+        "rate limited",
+        "too many requests",
+        "quota",
+        "resource_exhausted",
+        "resource exhausted",
+        "limit reached",
+        "session limit",
+        "weekly limit",
+    ];
+    const OUTAGE: &[&str] = &[
+        "overloaded",
+        "internal server error",
+        "internalservererror",
+        "bad gateway",
+        "service unavailable",
+        "serviceunavailable",
+        "gateway timeout",
+        "connection refused",
+        "connection reset",
+        "connection error",
+        "connection timed out",
+        "connection closed",
+        "apiconnectionerror",
+        "econnrefused",
+        "econnreset",
+        "etimedout",
+        "enotfound",
+        "eai_again",
+        "getaddrinfo",
+        "network error",
+        "fetch failed",
+        "stream disconnected",
+        "could not resolve host",
+        "request timed out",
+        "temporarily unavailable",
+    ];
+    if has(LIMIT) || status(&["429"]) {
+        Some(HoldKind::Limit)
+    } else if has(HUMAN) || status(&["401"]) {
+        Some(HoldKind::Human)
+    } else if has(OUTAGE) || status(&["500", "502", "503", "504", "529"]) {
+        Some(HoldKind::Outage)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+use std::time::Duration;
+
+use super::*;
+
+fn outcome(end: End) -> Outcome {
+    Outcome {
+        end,
+        duration: Duration::from_secs(1),
+        output_sha256: String::new(),
+        output_bytes: 0,
+        tail: String::new(),
+        log_cut: false,
+        log_error: None,
+        survivors: 0,
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(1_795_694_400_000)
+}
+
+/// `claimed`, the kind of a hold, or the category of a failure.
+fn judged(end: End, text: &str, changed: bool) -> String {
+    match judge(&outcome(end), text, changed, 60, now()) {
+        RunEnd::Claimed => "claimed".to_owned(),
+        RunEnd::Trouble(trouble) => format!("{}{}", trouble.kind, if trouble.until.is_some() { " until" } else { "" }),
+        RunEnd::Failed(failed) => failed.category.to_string(),
+    }
+}
+
+#[test]
+fn what_agents_print_when_they_cannot_work() {
+    let cases = [
+        // Claude Code.
+        (1, "You have hit your limit · resets 9:20pm (UTC)", "limit until"),
+        (1, "Claude AI usage limit reached|1795698000", "limit until"),
+        (
+            0,
+            "{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":true,\"result\":\"You've hit your limit · resets 3pm (UTC)\"}",
+            "limit until",
+        ),
+        (
+            1,
+            "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"rejected\",\"resetsAt\":1795698000}}\n{\"type\":\"result\",\"is_error\":true,\"result\":\"limit reached\"}",
+            "limit until",
+        ),
+        (
+            1,
+            "API Error: 529 {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}",
+            "outage",
+        ),
+        (1, "API Error (Connection error.)", "outage"),
+        (1, "Invalid API key · Please run /login", "human"),
+        (1, "--dangerously-skip-permissions cannot be used with root/sudo privileges for security reasons", "human"),
+        (1, "error: unknown option '--full-auto'", "human"),
+        (1, "{\"type\":\"result\",\"is_error\":true,\"result\":\"Prompt is too long\"}", "code"),
+        // Codex.
+        (
+            2,
+            "error: unexpected argument '--full-auto' found\n\nUsage: codex exec [OPTIONS]\n\nFor more information, try '--help'.",
+            "human",
+        ),
+        (
+            1,
+            "{\"type\":\"turn.failed\",\"error\":{\"message\":\"exceeded retry limit, last status: 429 Too Many Requests\"}}",
+            "limit",
+        ),
+        (1, "{\"type\":\"turn.failed\",\"error\":{\"message\":\"stream disconnected before completion\"}}", "outage"),
+        (1, "{\"type\":\"error\",\"message\":\"unexpected status 401 Unauthorized: Missing bearer\"}", "human"),
+        // Aider, which exits with 0.
+        (
+            0,
+            "litellm.RateLimitError: AnthropicException - rate_limit_error\nThe API provider has rate limited you. Try again later or check your quotas.",
+            "limit",
+        ),
+        (
+            0,
+            "litellm.AuthenticationError: AnthropicException - invalid x-api-key\nThe API provider is not able to authenticate you. Check your API key.",
+            "human",
+        ),
+        // Gemini.
+        (
+            1,
+            "{\"type\":\"result\",\"status\":\"error\",\"error\":{\"type\":\"Error\",\"message\":\"[API Error: RESOURCE_EXHAUSTED]\"}}",
+            "limit",
+        ),
+        // A shell.
+        (127, "sh: 1: claude: not found", "human"),
+        // Its own words.
+        (3, "the specification contradicts docs/api.md", "spec"),
+        (1, "compile error", "code"),
+        (0, "{\"type\":\"result\",\"is_error\":false,\"result\":\"x\",\"terminal_reason\":\"aborted_tools\"}", "code"),
+        (0, "done", "claimed"),
+        (0, "", "claimed"),
+    ];
+    for (code, text, expected) in cases {
+        assert_eq!(judged(End::Exited(code), text, false), expected, "{text}");
+    }
+}
+
+#[test]
+fn work_about_limits_and_errors_is_no_limit_and_no_error() {
+    let claims = [
+        "Added a rate limit of 10 requests a second; 429 is answered beyond it.",
+        "The handler now answers 503 service unavailable while the database is down.",
+        "{\"type\":\"assistant\",\"message\":{\"content\":[{\"type\":\"text\",\"text\":\"API Error: 529 overloaded\"}]}}\n{\"type\":\"result\",\"is_error\":false,\"result\":\"handled: API Error: 529\"}",
+        "API Error: 529 Overloaded\nretried\nthen edited a\nedited b\ndone",
+        "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"allowed_warning\",\"resetsAt\":1795698000}}\n{\"type\":\"result\",\"is_error\":false,\"result\":\"ok\"}",
+    ];
+    for text in claims {
+        assert_eq!(judged(End::Exited(0), text, true), "claimed", "{text}");
+    }
+    let failures = [
+        "FAILED tests/test_limits.py::test_rate_limit - AssertionError",
+        "error: src/limit.rs:12: expected 429, found 500",
+        "1 test failed: the rate limit is not kept",
+    ];
+    for text in failures {
+        assert_eq!(judged(End::Exited(1), text, true), "code", "{text}");
+    }
+}
+
+#[test]
+fn ends_without_words() {
+    let missing = End::NotStarted { kind: NotStartedKind::Missing, message: "no such program".to_owned() };
+    let folder = End::NotStarted { kind: NotStartedKind::Other, message: "no such folder".to_owned() };
+    for (end, expected) in [
+        (missing, "human"),
+        (folder, "system"),
+        (End::Signaled(9), "transient"),
+        (End::Lost, "transient"),
+        (End::TimedOut, "code"),
+    ] {
+        assert_eq!(judged(end, "", false), expected);
+    }
+}
+
+#[test]
+fn loops_with_one_agent_share_its_name() {
+    let name = |words: &[&str]| agent_name(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    assert_eq!(name(&["claude", "-p"]), "claude");
+    assert_eq!(name(&["/usr/bin/codex", "exec"]), "codex");
+    assert_eq!(name(&["sh", "-c", "one"]), name(&["sh", "-c", "one"]));
+    assert_ne!(name(&["sh", "-c", "one"]), name(&["sh", "-c", "two"]));
+    assert!(name(&["sh", "a.sh"]).starts_with("sh-"));
+}

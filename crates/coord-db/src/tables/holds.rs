@@ -1,0 +1,343 @@
+//! Holds: why no attempt starts. An agent whose account has reached its limit, whose service does not answer, or that needs a
+//! human holds every loop that runs it; a loop whose runs come to nothing again and again holds itself.
+//!
+//! A hold with a time ends by a probe: the first loop that looks after that time starts an attempt, and the others give it
+//! [`PROBE_SECONDS`] to run into the same trouble again. A hold without a time ends when its question is answered.
+
+use serde_json::json;
+
+use crate::payload::{AgentAvailable, AgentLimited, DecisionOption};
+use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, Result, Timestamp, WriteTx};
+
+/// How long the other loops wait for the loop that finds out whether a hold is over. Limits and outages show at once.
+const PROBE_SECONDS: i64 = 60;
+/// The first pause between two tries where nobody says when the trouble ends; it doubles.
+const FIRST_PAUSE_SECONDS: i64 = 60;
+/// After this time without an answer from a service, the human is asked.
+const OUTAGE_ASKS_AFTER_SECONDS: i64 = 3_600;
+/// The type of the question about a hold.
+pub const HOLD_QUESTION: &str = "hold";
+/// A loop whose runs came to nothing this often in a row asks before the next one.
+pub const MAX_VAIN_RUNS: i64 = 3;
+
+row! {
+    /// Why no attempt starts.
+    Hold {
+        subject: String, kind: HoldKind, reason: String, since: Timestamp, until: Option<Timestamp>, tries: i64, loop_id: LoopId,
+        probe_loop: Option<LoopId>, event_id: Option<EventId>,
+    }
+}
+
+/// What ended a run of an agent and will end the next one too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentTrouble {
+    /// What kind.
+    pub kind: HoldKind,
+    /// In the agent's words.
+    pub reason: String,
+    /// When it is over, if the agent says so.
+    pub until: Option<Timestamp>,
+}
+
+/// Whether a loop may start an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// It may.
+    Now,
+    /// Not before this time.
+    At(Timestamp, Hold),
+    /// Not before the question about the hold is answered.
+    Asked(Hold),
+}
+
+/// The subject of holds on all loops that run an agent.
+fn of_agent(agent: &str) -> String {
+    format!("agent:{agent}")
+}
+
+fn of_loop(loop_id: &LoopId) -> String {
+    format!("loop:{loop_id}")
+}
+
+impl Hold {
+    /// The agent whose loops it holds; none for a hold on one loop.
+    #[must_use]
+    pub fn agent(&self) -> Option<&str> {
+        self.subject.strip_prefix("agent:")
+    }
+
+    /// What names the question about it.
+    #[must_use]
+    pub fn question(&self) -> String {
+        format!("hold:{}", self.subject)
+    }
+
+    /// True while a loop must not start an attempt.
+    fn holds(&self, loop_id: &LoopId, now: Timestamp) -> bool {
+        match self.until {
+            None => true,
+            Some(until) => until > now && self.probe_loop.as_ref() != Some(loop_id),
+        }
+    }
+}
+
+/// How long to wait before a try, by how many have failed.
+fn pause_seconds(tries: i64, max_minutes: i64) -> i64 {
+    FIRST_PAUSE_SECONDS.saturating_mul(1 << (tries - 1).clamp(0, 10)).min(max_minutes.max(1).saturating_mul(60))
+}
+
+impl ReadTx<'_> {
+    /// All holds, by subject.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn all_holds(&self) -> Result<Vec<Hold>> {
+        self.query(select!(Hold, "FROM holds ORDER BY subject"), [], Hold::from_row)
+    }
+
+    fn hold(&self, subject: &str) -> Result<Option<Hold>> {
+        self.query_opt(select!(Hold, "FROM holds WHERE subject = ?1"), [subject], Hold::from_row)
+    }
+
+    /// The holds on one loop: its own, and its agent's.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn holds_on(&self, loop_id: &LoopId) -> Result<Vec<Hold>> {
+        self.query(
+            select!(
+                Hold,
+                "FROM holds WHERE subject IN ('loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1)) ORDER BY subject"
+            ),
+            [loop_id],
+            Hold::from_row,
+        )
+    }
+
+    /// Whether a loop may start an attempt now.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn may_start(&self, loop_id: &LoopId) -> Result<Start> {
+        let now = self.now();
+        let holding = self.holds_on(loop_id)?.into_iter().filter(|hold| hold.holds(loop_id, now));
+        // One that waits for an answer comes last of all.
+        Ok(holding.max_by_key(|hold| (hold.until.is_none(), hold.until)).map_or(Start::Now, |hold| match hold.until {
+            Some(until) => Start::At(until, hold),
+            None => Start::Asked(hold),
+        }))
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down which agent a loop runs.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_agent(&self, loop_id: &LoopId, agent: &str) -> Result<()> {
+        self.execute("UPDATE loops SET agent = ?2 WHERE id = ?1 AND agent IS NOT ?2", rusqlite::params![loop_id, agent])?;
+        Ok(())
+    }
+
+    /// As [`ReadTx::may_start`], by a loop that is about to start an attempt: of a hold whose time is over it becomes the probe,
+    /// and one whose probe has not failed within its time ends.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn start_or_wait(&self, loop_id: &LoopId) -> Result<Start> {
+        let start = self.may_start(loop_id)?;
+        if start == Start::Now {
+            for hold in self.holds_on(loop_id)? {
+                if hold.probe_loop.is_some() {
+                    self.end_hold(&hold, loop_id, "the last attempt ran into nothing")?;
+                } else {
+                    self.execute(
+                        "UPDATE holds SET probe_loop = ?2, until = ?3 WHERE subject = ?1",
+                        rusqlite::params![hold.subject, loop_id, self.now().plus_seconds(PROBE_SECONDS)],
+                    )?;
+                }
+            }
+        }
+        Ok(start)
+    }
+
+    /// A run of the agent ended in trouble that the next run of any loop with this agent would meet too: they wait, until the
+    /// agent's own time if it gave one, else longer after each try, at most `max_minutes`; or until a question is answered.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn hold_agent(&self, agent: &str, loop_id: &LoopId, trouble: &AgentTrouble, max_minutes: i64) -> Result<()> {
+        let now = self.now();
+        let before = self.hold(&of_agent(agent))?;
+        // Loops that were at work at the same time meet the same trouble: one try.
+        let stands = before.as_ref().is_some_and(|hold| {
+            hold.kind == trouble.kind && hold.probe_loop.is_none() && hold.until.is_none_or(|until| until > now)
+        });
+        let tries = before.as_ref().map_or(1, |hold| if stands { hold.tries } else { hold.tries + 1 });
+        let since = before.as_ref().map_or(now, |hold| hold.since);
+        let until = match trouble.kind {
+            HoldKind::Human | HoldKind::Repeated => None,
+            HoldKind::Limit | HoldKind::Outage => {
+                let pause = now.plus_seconds(pause_seconds(tries, max_minutes));
+                let until = trouble.until.filter(|until| *until > now).unwrap_or(pause);
+                Some(before.as_ref().filter(|_| stands).and_then(|hold| hold.until).map_or(until, |known| known.max(until)))
+            }
+        };
+        let event = match before.as_ref().and_then(|hold| hold.event_id.clone()).filter(|_| stands) {
+            Some(event) => event,
+            None => self.publish(&NewEvent::new(
+                ActorId::from(loop_id),
+                AgentLimited {
+                    agent: agent.to_owned(),
+                    account: None,
+                    loop_id: loop_id.clone(),
+                    until,
+                    reason: trouble.reason.clone(),
+                },
+            ))?,
+        };
+        self.execute(
+            "INSERT INTO holds (subject, kind, reason, since, until, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (subject) DO UPDATE SET kind = excluded.kind, reason = excluded.reason, until = excluded.until,
+               tries = excluded.tries, loop_id = excluded.loop_id, event_id = excluded.event_id, probe_loop = NULL",
+            rusqlite::params![of_agent(agent), trouble.kind, trouble.reason, since, until, tries, loop_id, event],
+        )?;
+        let lasts = now.seconds_since(since) >= OUTAGE_ASKS_AFTER_SECONDS;
+        if trouble.kind == HoldKind::Human {
+            let summary =
+                format!("{agent} cannot work: {}. No loop with this agent starts an attempt until you answer", trouble.reason);
+            self.ask_about(&of_agent(agent), loop_id, summary)?;
+        } else if trouble.kind == HoldKind::Outage && lasts {
+            let summary = format!(
+                "the service of {agent} has not answered for {} minutes: {}. Its loops try again now and then",
+                now.seconds_since(since) / 60,
+                trouble.reason
+            );
+            self.ask_about(&of_agent(agent), loop_id, summary)?;
+        }
+        Ok(())
+    }
+
+    /// A run of the agent ended without such trouble: what held its loops is over.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn agent_works(&self, agent: &str, loop_id: &LoopId) -> Result<()> {
+        // One that waits for an answer ends by the answer.
+        if let Some(hold) = self.hold(&of_agent(agent))?.filter(|hold| hold.until.is_some()) {
+            self.end_hold(&hold, loop_id, "an attempt has worked again")?;
+        }
+        Ok(())
+    }
+
+    /// Counts a run that came to nothing. At [`MAX_VAIN_RUNS`] in a row the loop holds, and asks.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn count_vain_run(&self, loop_id: &LoopId, reason: &str) -> Result<()> {
+        self.execute("UPDATE loops SET vain_runs = vain_runs + 1 WHERE id = ?1", [loop_id])?;
+        let runs = self.loop_row(loop_id)?.vain_runs;
+        if runs < MAX_VAIN_RUNS {
+            return Ok(());
+        }
+        self.execute(
+            "INSERT INTO holds (subject, kind, reason, since, tries, loop_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = excluded.tries, until = NULL, probe_loop = NULL",
+            rusqlite::params![of_loop(loop_id), HoldKind::Repeated, reason, self.now(), runs, loop_id],
+        )?;
+        let summary = format!("{runs} attempts in a row of loop {loop_id} came to nothing, the last one because {reason}");
+        self.ask_about(&of_loop(loop_id), loop_id, summary)
+    }
+
+    /// A run came to something.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn forget_vain_runs(&self, loop_id: &LoopId) -> Result<()> {
+        self.execute("UPDATE loops SET vain_runs = 0 WHERE id = ?1 AND vain_runs > 0", [loop_id])?;
+        self.execute("DELETE FROM holds WHERE subject = ?1", [of_loop(loop_id)])?;
+        Ok(())
+    }
+
+    /// One attempt may find out whether what a question was asked about is mended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn probe_holds(&self, loop_id: &LoopId) -> Result<()> {
+        self.execute(
+            "UPDATE holds SET until = ?2, probe_loop = NULL WHERE until IS NULL
+               AND subject IN ('loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))",
+            rusqlite::params![loop_id, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// The question about a hold is answered: its loops start attempts again.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn lift_hold(&self, subject: &str) -> Result<()> {
+        let Some(hold) = self.hold(subject)? else { return Ok(()) };
+        self.end_hold(&hold, &hold.loop_id, "the human has answered")?;
+        self.execute("UPDATE loops SET vain_runs = 0 WHERE 'loop:' || id = ?1", [subject])?;
+        Ok(())
+    }
+
+    fn end_hold(&self, hold: &Hold, by: &LoopId, reason: &str) -> Result<()> {
+        self.execute("DELETE FROM holds WHERE subject = ?1", [&hold.subject])?;
+        if let Some(agent) = hold.agent() {
+            let available =
+                AgentAvailable { agent: agent.to_owned(), account: None, loop_id: by.clone(), reason: reason.to_owned() };
+            self.publish(&NewEvent::new(ActorId::from(by), available).caused_by_id(hold.event_id.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// The loops that a subject stands for.
+    fn held_loops(&self, subject: &str) -> Result<Vec<LoopId>> {
+        self.query("SELECT id FROM loops WHERE ?1 IN ('loop:' || id, 'agent:' || agent) ORDER BY id", [subject], |row| {
+            row.get(0)
+        })
+    }
+
+    /// One question about a hold, however many loops meet it. Nobody answers it but the human: an agent that is paid for must
+    /// not run again and again while everybody sleeps.
+    fn ask_about(&self, subject: &str, loop_id: &LoopId, summary: String) -> Result<()> {
+        let Some(hold) = self.hold(subject)? else { return Ok(()) };
+        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let question = NewDecision {
+            decision_type: HOLD_QUESTION.to_owned(),
+            summary,
+            options: vec![
+                option("try_again", "the cause is mended: attempts start again"),
+                option("stop", "the loops pause until loopctl resume"),
+            ],
+            default_option: None,
+            context: json!({
+                "hold": subject, "loop_id": loop_id, "loops": self.held_loops(subject)?, "kind": hold.kind, "reason": hold.reason,
+            }),
+            timeout_minutes: None,
+            requested_by: ActorId::from(loop_id),
+            fingerprint: Some(hold.question()),
+        };
+        let cause = match &hold.event_id {
+            Some(event) => self.event(event.as_str())?,
+            None => None,
+        };
+        self.ask(&question, cause.as_ref())?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pause_seconds;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let pauses: Vec<i64> = (1..=7).map(|tries| pause_seconds(tries, 30)).collect();
+        assert_eq!(pauses, [60, 120, 240, 480, 960, 1800, 1800]);
+        assert_eq!(pause_seconds(i64::MAX, i64::MAX), 60 * 1024);
+        assert_eq!(pause_seconds(1, 0), 60);
+    }
+}
