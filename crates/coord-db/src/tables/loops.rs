@@ -270,6 +270,7 @@ impl WriteTx<'_> {
             )?;
             if how.cause == UnlockCause::OwnerDied {
                 let attempt = self.value("SELECT attempts + 1 FROM tests WHERE id = ?1", [&test])?;
+                let start = self.newest_attempt(&test)?;
                 let payload = TestFailed {
                     test_id: test,
                     loop_id: id.clone(),
@@ -278,7 +279,7 @@ impl WriteTx<'_> {
                     error_message: how.reason.clone(),
                     will_retry: true,
                 };
-                self.publish(&NewEvent::new(how.source.clone(), payload).caused_by_opt(cause))?;
+                self.publish(&NewEvent::new(how.source.clone(), payload).caused_by_opt(cause).of_attempt(start))?;
             }
         }
         let died_at = (how.status == LoopStatus::Error).then(|| self.now());

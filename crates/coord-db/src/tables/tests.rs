@@ -464,7 +464,8 @@ impl WriteTx<'_> {
                 .collect::<Map<_, _>>(),
             commit: attempt.commit.clone(),
         };
-        let passed = self.publish(&NewEvent::new(ActorId::from(loop_id), payload))?;
+        let attempt = self.newest_attempt(id)?;
+        let passed = self.publish(&NewEvent::new(ActorId::from(loop_id), payload).of_attempt(attempt))?;
         self.apply_changes_for(id, &passed)?;
         Ok(passed)
     }
@@ -541,7 +542,8 @@ impl WriteTx<'_> {
             error_message: attempt.message.clone(),
             will_retry: status == TestStatus::Pending,
         };
-        let failed = self.publish(&NewEvent::new(ActorId::from(loop_id), failed).caused_by_id(attempt.caused_by.clone()))?;
+        let failed = NewEvent::new(ActorId::from(loop_id), failed).caused_by_id(attempt.caused_by.clone());
+        let failed = self.publish(&failed.of_attempt(self.newest_attempt(id)?))?;
         if matches!(status, TestStatus::Blocked | TestStatus::Failed) {
             let blocked = TestBlocked {
                 test_id: id.clone(),
@@ -585,7 +587,7 @@ impl WriteTx<'_> {
             error_message: reason.to_owned(),
             will_retry: true,
         };
-        self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause))
+        self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause).of_attempt(self.newest_attempt(&test.id)?))
     }
 
     /// Takes a test out of the queue on purpose.
