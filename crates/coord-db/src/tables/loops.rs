@@ -94,8 +94,9 @@ impl WriteTx<'_> {
     /// Registers a loop. Its subscription comes with it.
     ///
     /// # Errors
-    /// [`Error::Exists`].
+    /// [`Error::Exists`]; [`Error::Invalid`] for an id that no branch can be named after, or a priority below 1.
     pub fn add_loop(&self, new: &NewLoop) -> Result<()> {
+        new.id.allow_as_new()?;
         if self.find_loop(new.id.as_str())?.is_some() {
             return Err(Error::Exists { what: "loop", id: new.id.to_string() });
         }

@@ -306,6 +306,9 @@ impl WriteTx<'_> {
             } else if batch[test.id.as_str()] != at {
                 problem(format!("test {} is named twice", test.id));
             }
+            if let Err(error) = test.id.allow_as_new() {
+                problem(error.to_string());
+            }
             if test.max_attempts < 1 {
                 problem(format!("test {}: max_attempts must be at least 1", test.id));
             }
