@@ -157,8 +157,11 @@ fi
 mkdir -p "$home/logs"
 
 exec 2>/dev/null # the shell's own words about jobs that were killed; ours go to 3
-trap 'stop_all; exit 130' INT TERM
+trap 'stop_all; exit 130' INT
+trap 'stop_all; exit 143' TERM
 trap 'stop_all' EXIT
+# What a script starts in the background ignores Ctrl-C, and bash cannot undo that.
+case $(trap -p INT) in "trap -- '' "*) say "Ctrl-C is ignored here, as it was started in the background; stop it with: kill $$" ;; esac
 
 for name in "${supervisors[@]}"; do
   order+=("$name") command[$name]=$name pid[$name]='' retry_at[$name]=''

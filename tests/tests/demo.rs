@@ -69,6 +69,28 @@ fn the_demo_shows_and_resolves_every_incident() {
 const PROCESSES: [&str; 8] =
     ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm", "core", "store", "report"];
 
+/// A loop dies in the same moment as the agent that the demo kills under it: it can tell nobody how the agent ended.
+fn kill_with_its_agent(database: &Path, loop_id: &str, test: &str, ended: &AtomicBool) {
+    let send = |pid, signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+    let at_work = format!(
+        "SELECT l.pid, h.child_pid FROM loops AS l JOIN component_health AS h ON h.component = l.id
+         WHERE l.id = '{loop_id}' AND l.current_test_id = '{test}' AND l.pid IS NOT NULL AND h.child_pid IS NOT NULL"
+    );
+    let found = wait_for("the agent to be at work", Duration::from_secs(200), || {
+        let row = query(database, &at_work).unwrap_or_default();
+        let pids = row.trim().split_once('|').and_then(|(of_loop, keeper)| Some((of_loop.parse().ok()?, keeper.parse().ok()?)));
+        pids.map(Some).or_else(|| ended.load(Ordering::SeqCst).then_some(None))
+    });
+    let Some((of_loop, keeper)): Option<(i32, i32)> = found else { return };
+    let _ = send(of_loop, nix::sys::signal::Signal::SIGSTOP);
+    let children = || std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
+    let begun = std::time::Instant::now();
+    let has_agent = || !children().trim().is_empty();
+    wait_for("the agent", Duration::from_secs(10), || (has_agent() || begun.elapsed() > Duration::from_secs(5)).then_some(()));
+    wait_for("the agent to be killed", Duration::from_secs(60), || (!has_agent()).then_some(()));
+    let _ = send(of_loop, nix::sys::signal::Signal::SIGKILL);
+}
+
 #[test]
 fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -78,6 +100,7 @@ fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
     random.shuffle(&mut order);
     let mut killed = Vec::new();
     let (success, report) = demo(folder.path(), |database, ended| {
+        kill_with_its_agent(database, "core", "core-2-show", ended);
         wait_for("the first test to pass", Duration::from_secs(200), || {
             let passed = query(database, "SELECT count(*) FROM tests WHERE status = 'passed'").filter(|rows| rows != "0\n");
             passed.map(drop).or_else(|| ended.load(Ordering::SeqCst).then_some(()))

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use system_tests::{binaries, project, query, wait_for};
+
+/// Whoever runs this test may ignore Ctrl-C, as what a script starts in the background does; a terminal's programs do not.
+const AT_A_TERMINAL: &str = "env --default-signal=INT";
 
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -72,21 +77,24 @@ impl Newcomer {
     }
 }
 
-/// `launch.sh` in its terminal; Ctrl-C at the end, whatever happens.
+/// `launch.sh` in its terminal; ended, whatever happens.
 struct Launched(Child);
 
 impl Launched {
-    fn interrupt(&mut self) -> Option<i32> {
-        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
-        }
-        self.0.wait().ok().and_then(|status| status.code())
+    /// Sends a signal and gives the exit code.
+    fn end(&mut self, signal: Signal) -> Option<i32> {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        kill(pid, signal).unwrap();
+        wait_for("launch.sh to end", BOUND, || self.0.try_wait().unwrap()).code()
     }
 }
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        self.interrupt();
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM);
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -120,7 +128,8 @@ fn a_newcomers_commands_do_what_the_readme_says() {
     for line in typed {
         newcomer.says(line);
     }
-    let launched = newcomer.typed("exec launch.sh").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let launched =
+        newcomer.typed(&format!("exec {AT_A_TERMINAL} launch.sh")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut launched = Launched(launched);
     wait_for("all goals to be verified", BOUND, || {
         (newcomer.asks("SELECT count(*) = 2 AND min(status = 'passed') FROM tests") == "1").then_some(())
@@ -142,7 +151,7 @@ fn a_newcomers_commands_do_what_the_readme_says() {
     newcomer.says("loopctl resume frontend");
     newcomer.says("loopctl own src/api/ --loop backend");
     newcomer.says("loopctl lock src/api/ --loop backend --wait 60");
-    assert_eq!(launched.interrupt(), Some(130), "it ended by Ctrl-C");
+    assert_eq!(launched.end(Signal::SIGINT), Some(130), "it ended by Ctrl-C");
     assert_eq!(newcomer.asks("SELECT count(*) FROM component_health WHERE status = 'healthy'"), "0");
     newcomer.says("loopctl restore \"$(ls -t coding-loops/backups/*.db | head -n 1)\" && loopctl check");
 

@@ -1,6 +1,7 @@
-//! SIGHUP to every supervisor: broken settings are refused and said, good ones hold without a restart.
+//! Every supervisor notices that the settings have changed: broken ones are refused and said once, good ones hold without a
+//! restart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,18 +12,23 @@ use system_tests::{binaries, wait_for};
 
 const BOUND: Duration = Duration::from_secs(60);
 
-struct Daemon(Child);
+struct Daemon(Child, PathBuf);
 
 impl Daemon {
     fn start(program: &str, database: &Path) -> Self {
+        let log = database.with_file_name(format!("{program}.log"));
         let child = Command::new(binaries().join(program))
             .arg("--db")
             .arg(database)
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self(child)
+        Self(child, log)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.1).unwrap()
     }
 
     fn signal(&self, signal: Signal) {
@@ -52,27 +58,44 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
     ];
     let daemons: Vec<Daemon> = programs.iter().map(|(program, _)| Daemon::start(program, &database)).collect();
     let pid_of = |id: &str| db.read(|tx| tx.component(id)).unwrap().and_then(|row| row.pid);
-    let alert = |id: &str| db.read(|tx| tx.open_alert(&format!("config:{id}"))).unwrap();
+    let alerts = || {
+        let open = db.read(|tx| tx.alerts(true)).unwrap();
+        open.into_iter().filter(|alert| alert.message.contains("settings are refused"))
+    };
+    let refused = |daemon: &Daemon| daemon.log().matches("the changed settings are refused").count();
+    let taken = |daemon: &Daemon| daemon.log().matches("they hold from now on").count();
     for (_, id) in programs {
         wait_for(id, BOUND, || pid_of(id));
     }
     std::fs::write(&config, "[heartbeat]\nbeat_seconds = 1\ndegraded_seconds = 3\nsurprise = 1\n").unwrap();
-    daemons.iter().for_each(|daemon| daemon.signal(Signal::SIGHUP));
-    for (_, id) in programs {
-        let alert = wait_for(id, BOUND, || alert(id));
-        assert!(alert.message.contains("config.toml:4"), "{}", alert.message);
+    for daemon in &daemons {
+        wait_for("the refusal", BOUND, || (refused(daemon) == 1).then_some(()));
     }
+    let said = wait_for("the alert", BOUND, || alerts().next());
+    assert!(
+        said.message.contains("config.toml:4") && said.message.contains("goes on with those from before"),
+        "{}",
+        said.message
+    );
+    assert_eq!(alerts().count(), 1, "one for all of them");
     // A loop that has been silent for half a minute is fine as yet.
     db.write(|tx| {
         tx.add_loop(&coord_db::NewLoop { id: "quiet".parse()?, name: String::new(), priority: 5, branch: None })?;
         tx.beat(&"quiet".parse()?, coord_db::HealthStatus::Healthy, None)
     })
     .unwrap();
-    std::fs::write(&config, "[heartbeat]\nbeat_seconds = 1\ndegraded_seconds = 3\n[database]\ndurability = \"full\"\n")
-        .unwrap();
+    // As editors do: another file is renamed over it.
+    let good = "[heartbeat]\nbeat_seconds = 1\ndegraded_seconds = 3\n[database]\ndurability = \"full\"\n";
+    std::fs::write(folder.path().join("config.toml.new"), good).unwrap();
+    std::fs::rename(folder.path().join("config.toml.new"), &config).unwrap();
+    for daemon in &daemons {
+        wait_for("the new settings", BOUND, || (taken(daemon) >= 1).then_some(()));
+    }
+    wait_for("the alert to end", BOUND, || alerts().next().is_none().then_some(()));
+    // Told to, they read the same once more.
     daemons.iter().for_each(|daemon| daemon.signal(Signal::SIGHUP));
-    for (_, id) in programs {
-        wait_for(id, BOUND, || alert(id).is_none().then_some(()));
+    for daemon in &daemons {
+        wait_for("the signal", BOUND, || (taken(daemon) >= 2).then_some(()));
     }
     // The new limit holds: three seconds of silence are told, where sixty were allowed before.
     let silent = wait_for("the verdict", BOUND, || db.read(|tx| tx.open_alert("component:quiet")).unwrap());

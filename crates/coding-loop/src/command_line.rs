@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use coord_db::{Config, Database, LoopId, TestId};
-use supervisor::{LogFormat, exit, service};
+use supervisor::{ConfigFile, LogFormat, exit, service};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -77,20 +77,21 @@ fn run(line: &CommandLine) -> Result<()> {
     let loop_id: LoopId = line.loop_id.parse()?;
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let path = coord_db::locate::database(line.db.as_deref(), &here);
+    let config_file = ConfigFile::note(&path, line.config.as_deref());
     let config = Config::load(&path, line.config.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot make a runtime", error))?;
     runtime.block_on(async {
-        let (mut stop, reload) = (stop_signal()?, Reload::listen()?);
+        let (mut stop, reload) = (stop_signal()?, Reload::listen(config_file)?);
         let db = patiently(&mut stop, || Ok(Database::open(&path, &config.open_options())?)).await?;
         db.read(|tx| tx.loop_row(&loop_id))?;
         has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
         let context = Context::new(&db, &config, loop_id.clone(), true)?;
         let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
         context.announce_agent(line.once)?;
-        db.write(|tx| tx.close_alert(&supervisor::config_fingerprint(loop_id.as_str())))?;
+        supervisor::settings_hold(&db, loop_id.as_str())?;
         let mut waiter = Waiter::new(&context, stop);
         waiter.reload = Some(reload);
         waiter.beat(&context, None);
@@ -156,6 +157,9 @@ async fn work_on(
             Context::new(db, config, loop_id.clone(), true).map(drop).map_err(|error| coord_db::error_chain(&error))
         };
         if let Some(config) = supervisor::reload(db, &path, line.config.as_deref(), loop_id.as_str(), usable) {
+            if config.database != context.config.database {
+                tracing::warn!("the settings of [database] have changed; loop {loop_id} takes them after a restart");
+            }
             renewed = Some(config);
         }
     }

@@ -1,20 +1,24 @@
-//! SIGHUP: the settings are read again between two attempts. One that is being made keeps those it began with.
+//! The settings are read again between two attempts, when their file has changed or on SIGHUP. An attempt that is being made
+//! keeps those it began with.
 
+use supervisor::ConfigFile;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::{Error, Result};
 
-/// Whether the process has been told to read its settings again.
+/// Whether the settings are to be read again.
 pub(crate) struct Reload {
     told: watch::Receiver<u64>,
     wanted: bool,
 }
 
 impl Reload {
-    /// Takes the signal from now on.
-    pub(crate) fn listen() -> Result<Self> {
+    /// Takes the signal and follows the file from now on.
+    pub(crate) fn listen(file: ConfigFile) -> Result<Self> {
         let (sender, told) = watch::channel(0);
+        let changed = sender.clone();
+        file.follow(move || changed.send_modify(|count| *count += 1));
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| Error::io("cannot take signals", error))?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
@@ -24,7 +28,7 @@ impl Reload {
         Ok(Self { told, wanted: false })
     }
 
-    /// True once for each time that it was told.
+    /// True once for each time that there was a reason.
     pub(crate) fn take(&mut self) -> bool {
         let news = self.told.has_changed().unwrap_or(false);
         if news {
@@ -34,12 +38,12 @@ impl Reload {
     }
 }
 
-/// Returns each time that the process is told; never where it does not listen.
+/// Returns each time that there is a reason; never where nobody listens.
 pub(crate) async fn asked(reload: Option<&mut Reload>) {
     let Some(reload) = reload else { return std::future::pending().await };
     if reload.told.changed().await.is_err() {
         return std::future::pending().await;
     }
     reload.wanted = true;
-    tracing::info!("told to read the settings again; that is done before the next attempt");
+    tracing::info!("the settings have changed; they are read before the next attempt");
 }

@@ -35,7 +35,8 @@ pub fn database(named: Option<&Path>, from: &Path) -> PathBuf {
 }
 
 /// The main checkout of the repository that `folder` is a linked worktree of.
-fn main_checkout(folder: &Path) -> Option<PathBuf> {
+#[must_use]
+pub fn main_checkout(folder: &Path) -> Option<PathBuf> {
     let link = std::fs::read_to_string(folder.join(".git")).ok()?;
     let git_dir = folder.join(link.strip_prefix("gitdir:")?.trim());
     let common = std::fs::read_to_string(git_dir.join("commondir")).ok()?;

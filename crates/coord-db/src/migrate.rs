@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0012_proof_runs.sql"),
     include_str!("../../../schema/migrations/0013_ledger.sql"),
     include_str!("../../../schema/migrations/0014_holds.sql"),
+    include_str!("../../../schema/migrations/0015_attempt_causes.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

@@ -5,8 +5,8 @@ use std::time::Duration;
 use coord_db::process::ProcessIdentity;
 use coord_db::wake::SLOW_LOOK;
 use coord_db::{
-    Acquire, AcquireRequest, Blocker, ComponentId, Config, Database, Error, ErrorCategory, FailedAttempt, Grant, LeasePath,
-    LoopId, LoopStatus, TestId, Timestamp, Waiting, WriteTx,
+    Acquire, AcquireRequest, Blocker, ComponentId, Config, Database, Error, ErrorCategory, FailedAttempt, Grant, LoopId,
+    LoopStatus, TestId, Timestamp, Waiting, WriteTx,
 };
 use serde_json::json;
 
@@ -14,6 +14,7 @@ use crate::cli::LockArgs;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::{safe, safe_block};
+use crate::place::Place;
 use crate::sentence::{count, list};
 use crate::steer::{release_for, settle_by_hand};
 use crate::submit::worktree_for;
@@ -170,6 +171,7 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
 pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let silent = config.lease.silent_waiter_seconds;
+    let paths = Place::of(cx, &config)?.paths(&args.paths)?;
     let request = db.read(|tx| {
         let row = tx.loop_row(&args.loop_id)?;
         if row.status == LoopStatus::Paused {
@@ -181,7 +183,7 @@ pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
         }
         Ok(AcquireRequest {
             loop_id: args.loop_id.clone(),
-            paths: args.paths.clone(),
+            paths: paths.clone(),
             ttl_seconds: args.ttl.unwrap_or(config.lease.ttl_seconds),
             reason: args.reason.clone(),
             test_id: args.test.clone().or(row.current_test_id),
@@ -325,9 +327,10 @@ pub fn renew(cx: &Context, loop_id: &LoopId, token: i64, ttl: Option<i64>) -> Ou
 ///
 /// # Errors
 /// Exit 1 if something is not held (under that token) any more; nothing is released then.
-pub fn unlock(cx: &Context, loop_id: &LoopId, paths: &[LeasePath], all: bool, token: Option<i64>) -> Outcome {
-    let db = cx.open()?;
-    let released = db.write(|tx| if all { tx.release_all(loop_id, token) } else { tx.release(loop_id, paths, token) })?;
+pub fn unlock(cx: &Context, loop_id: &LoopId, paths: &[String], all: bool, token: Option<i64>) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    let paths = Place::of(cx, &config)?.paths(paths)?;
+    let released = db.write(|tx| if all { tx.release_all(loop_id, token) } else { tx.release(loop_id, &paths, token) })?;
     let number = count(i64::try_from(released.len()).unwrap_or(i64::MAX), "lease");
     cx.out.done(&json!({ "released": released }), &format!("{number} given back"))
 }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coord_db::{
-    ActorId, ErrorCategory, EventId, KnowledgeType, LeasePath, LoopId, RequestStatus, RequestType, ResourceType, TestId,
-    TestStatus,
+    ActorId, ErrorCategory, EventId, KnowledgeType, LoopId, RequestStatus, RequestType, ResourceType, TestId, TestStatus,
 };
 
 use crate::when::When;
@@ -168,7 +167,12 @@ pub enum Command {
         reason: Option<String>,
     },
     /// Put a test back to its beginning
-    Reset { test: TestId },
+    Reset {
+        test: TestId,
+        /// Also if it has landed: its commit stays, and it is verified again
+        #[arg(long)]
+        force: bool,
+    },
     /// Ask a loop to give up its attempt and begin afresh
     Restart {
         #[arg(value_name = "LOOP")]
@@ -258,7 +262,7 @@ pub enum Command {
     /// Give leases back
     Unlock {
         #[arg(value_name = "PATH", required_unless_present = "all", conflicts_with = "all")]
-        paths: Vec<LeasePath>,
+        paths: Vec<String>,
         /// Everything that the loop holds (under the token, if one is given)
         #[arg(long)]
         all: bool,
@@ -497,7 +501,7 @@ pub struct TimelineArgs {
 #[allow(missing_docs)]
 pub struct LockArgs {
     #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<LeasePath>,
+    pub paths: Vec<String>,
     #[arg(long = "loop", value_name = "LOOP")]
     pub loop_id: LoopId,
     /// Seconds without a renewal [default: lease.ttl_seconds]

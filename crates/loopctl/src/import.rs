@@ -323,6 +323,9 @@ fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
         let canonical = match name.as_str() {
             "id" => {
                 id = parsed::<TestId>(&value, line, misfits, &name);
+                if let Some(Err(error)) = id.as_ref().map(TestId::allow_as_new) {
+                    misfits.push((line, error.to_string()));
+                }
                 "id"
             }
             "loop" | "loop_id" => {

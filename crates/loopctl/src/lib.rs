@@ -20,6 +20,7 @@ mod history;
 mod import;
 mod keep;
 mod man;
+mod place;
 mod see;
 pub mod service;
 mod setup;
@@ -91,7 +92,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Pause { which, reason } => steer::pause(&cx, &which, reason.as_deref()),
         Command::Resume { which, reason } => steer::resume(&cx, &which, reason.as_deref()),
         Command::Skip { test, reason } => steer::skip(&cx, &test, reason.as_deref()),
-        Command::Reset { test } => steer::reset(&cx, &test),
+        Command::Reset { test, force } => steer::reset(&cx, &test, force),
         Command::Restart { loop_id, reason } => steer::restart(&cx, &loop_id, reason.as_deref()),
         Command::Rollback { loop_id, checkpoint, reason } => {
             steer::rollback(&cx, &loop_id, checkpoint.as_deref(), reason.as_deref())

@@ -13,6 +13,7 @@ use crate::cli::{Cli, LoopCommand, TestCommand};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Table, plain, safe};
+use crate::place::Place;
 use crate::project::{self, Proposal};
 
 /// Prints a completion script.
@@ -187,13 +188,15 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     match command {
         LoopCommand::Add { id, name, priority, branch } => {
+            id.allow_as_new()?;
             if let Some(branch) = &branch {
                 check_branch(branch)?;
-                if *branch == config.repository.integration_branch {
-                    return Err(Failure::usage(format!(
-                        "{branch} is where verified work goes; give the loop a branch of its own"
-                    )));
-                }
+            }
+            let own = branch.clone().unwrap_or_else(|| format!("coding-loops/{id}"));
+            if own == config.repository.integration_branch {
+                return Err(Failure::usage(format!(
+                    "{own} is where verified work goes; give the loop another id, or a branch of its own with --branch"
+                )));
             }
             let row = db.write(|tx| {
                 tx.add_loop(&NewLoop { id: id.clone(), name, priority, branch })?;
@@ -256,6 +259,7 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
             spec_file,
             scope,
         } => {
+            let scope = Place::of(cx, &cx.config()?)?.globs(scope)?;
             for glob in &scope {
                 globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is no glob: {error}")))?;
             }

@@ -1,11 +1,11 @@
 //! What the loops share: knowledge, ownership, change requests, migration numbers, usage, questions.
 
+use coord_db::Error;
 use coord_db::payload::DecisionOption;
 use coord_db::{
     ActorId, ChangeRequest, Knowledge, KnowledgeSearch, LoopId, Migration, MigrationStatus, NewDecision, NewKnowledge, ReadTx,
     RequestStatus, ResourceType, Rework, UnusedBecause, UnusedNumber, UsageKey, UsageLine,
 };
-use coord_db::{Error, LeasePath};
 use serde_json::{Value, json};
 
 use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, UsageBy, UsageCommand};
@@ -13,6 +13,7 @@ use crate::context::{Context, by_prefix};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::history::History;
 use crate::output::{Table, plain, safe, safe_block};
+use crate::place::{Place, is_path};
 use crate::when::{clock, span};
 
 /// `loopctl knowledge …`
@@ -20,17 +21,19 @@ use crate::when::{clock, span};
 /// # Errors
 /// As the floor says.
 pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     match command {
         KnowledgeCommand::Add { content, item_type, loop_id, topic, confidence, evidence, areas, supersedes } => {
             let by = cx.actor_or(loop_id.as_ref());
-            let new =
-                NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas: areas, supersedes };
+            let affected_areas = Place::of(cx, &config)?.globs(areas)?;
+            let new = NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas, supersedes };
             let id = db.write(|tx| tx.add_knowledge(&new, &by))?;
-            cx.out.answer(&json!({ "id": id }), &id)
+            cx.out.answer(&json!({ "id": id, "affected_areas": new.affected_areas }), &id)
         }
         KnowledgeCommand::Search { words, topic, path, item_type, all, limit } => {
             let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            let place = Place::of(cx, &config)?;
+            let path = path.map(|path| place.name(&path)).transpose()?;
             let search = KnowledgeSearch { words, topic, path, item_type, superseded: all, most };
             let rows = db.read(|tx| tx.search_knowledge(&search))?;
             knowledge_list(cx, &rows)
@@ -115,10 +118,11 @@ pub fn owned(cx: &Context, loop_id: Option<&LoopId>) -> Outcome {
 /// # Errors
 /// Exit 1 if another loop owns it, what is above or a part of it; 2 for a file that is not relative to the repository.
 pub fn own(cx: &Context, path: &str, loop_id: &LoopId, kind: ResourceType, description: Option<&str>) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
+    let path = if is_path(kind) { Place::of(cx, &config)?.path(path)?.to_string() } else { path.to_owned() };
     let row = db.write(|tx| {
-        tx.own(path, loop_id, kind, description)?;
-        tx.resource_for(path)
+        tx.own(&path, loop_id, kind, description)?;
+        tx.resource_for(&path)
     })?;
     cx.out.done(&row, &format!("{loop_id} owns {}", row.path))
 }
@@ -128,12 +132,9 @@ pub fn own(cx: &Context, path: &str, loop_id: &LoopId, kind: ResourceType, descr
 /// # Errors
 /// Exit 4 if nobody owns it, 1 for a loop that does not own it or while a request about it waits for an answer.
 pub fn disown(cx: &Context, path: &str) -> Outcome {
-    let db = cx.open()?;
-    let row = db.write(|tx| {
-        let normal = path.parse::<LeasePath>().map_or_else(|_| path.to_owned(), |path| path.to_string());
-        let path = if tx.resource(path)?.is_some() { path } else { &normal };
-        tx.disown(path, &cx.actor())
-    })?;
+    let (db, config) = cx.open_with_config()?;
+    let place = Place::of(cx, &config)?;
+    let row = db.write(|tx| Ok::<_, Failure>(tx.disown(&place.resource(tx, path)?, &cx.actor())?))?;
     cx.out.done(&row, &format!("nobody owns {} any more; it was {}'s", row.path, row.owner_loop))
 }
 
@@ -142,11 +143,16 @@ pub fn disown(cx: &Context, path: &str) -> Outcome {
 /// # Errors
 /// Exit 4 for an unknown request or a path that nobody owns, 1 for an illegal move.
 pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     match command {
         RequestCommand::Create { path, loop_id, request_type, description } => {
-            let id = db.write(|tx| tx.request_change(&path, &loop_id, request_type, &description))?;
-            cx.out.answer(&json!({ "id": id }), &id)
+            let place = Place::of(cx, &config)?;
+            let (id, path) = db.write(|tx| {
+                let path = place.resource(tx, &path)?;
+                let id = tx.request_change(&path, &loop_id, request_type, &description)?;
+                Ok::<_, Failure>((id, path))
+            })?;
+            cx.out.answer(&json!({ "id": id, "path": path }), &id)
         }
         RequestCommand::List { status } => {
             let rows = db.read(|tx| tx.change_requests(status))?;
@@ -200,9 +206,11 @@ fn request_id(tx: &coord_db::WriteTx<'_>, id: &str) -> Outcome<String> {
 /// # Errors
 /// Exit 4 for an unknown loop or number, 1 if it has ended already.
 pub fn migration(cx: &Context, command: MigrationCommand) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     match command {
         MigrationCommand::Allocate { name, loop_id, file } => {
+            let place = Place::of(cx, &config)?;
+            let file = file.map(|file| place.name(&file)).transpose()?;
             let (number, unused) = db.write(|tx| {
                 let number = tx.allocate_migration(&name, &loop_id, file.as_deref())?;
                 Ok::<_, Error>((number, tx.unused_migration_numbers()?))
@@ -269,9 +277,11 @@ fn end_migration(cx: &Context, db: &coord_db::Database, number: i64, status: Mig
 /// # Errors
 /// Exit 4 for an unknown loop or test.
 pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     match command {
         UsageCommand::Record { loop_id, test, tokens, seconds, files } => {
+            let place = Place::of(cx, &config)?;
+            let files = files.iter().map(|file| place.name(file)).collect::<Outcome<Vec<String>>>()?;
             let id = db.write(|tx| {
                 if let Some(loop_id) = &loop_id {
                     tx.loop_row(loop_id)?;

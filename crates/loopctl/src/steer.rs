@@ -168,10 +168,21 @@ pub(crate) fn release_for(tx: &WriteTx<'_>, loop_id: &LoopId, test: &TestId) -> 
 /// `loopctl reset`
 ///
 /// # Errors
-/// Exit 4 for an unknown test, 1 while a loop works on it.
-pub fn reset(cx: &Context, test: &TestId) -> Outcome {
-    let db = cx.open()?;
+/// Exit 4 for an unknown test, 1 while a loop works on it, and for one that has passed unless it is forced.
+pub fn reset(cx: &Context, test: &TestId, force: bool) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
     let row = db.write(|tx| {
+        let row = tx.test(test)?;
+        if row.status == coord_db::TestStatus::Passed && !force {
+            let branch = &config.repository.integration_branch;
+            let landed =
+                row.commit_hash.as_deref().map_or_else(String::new, |commit| format!(" (commit {commit} on {branch})"));
+            return Err(Error::Refused(format!(
+                "test {test} has passed{landed}: a reset puts it on the queue of {} again and forgets that it was verified, \
+                 its commit stays; do that with loopctl reset --force {test}",
+                row.loop_id
+            )));
+        }
         tx.reset_test(test)?;
         tx.test(test)
     })?;

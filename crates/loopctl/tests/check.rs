@@ -45,6 +45,26 @@ const BREAKS: &[(&str, &str)] = &[
         "an event's cause comes before it",
         "INSERT INTO events (id, source, event_type, caused_by) VALUES ('e', 'a', 'custom.x', 'f'), ('f', 'a', 'custom.x', NULL)",
     ),
+    (
+        "an event of an attempt belongs to its story",
+        "INSERT INTO events (id, source, event_type, payload) VALUES ('s', 'a', 'test_started', '{\"test_id\": \"t\"}');
+         INSERT INTO events (id, source, event_type, payload, correlation_id) VALUES ('p', 'a', 'test_passed', '{\"test_id\": \"t\"}', 'p')",
+    ),
+    (
+        "an event of an attempt belongs to its story",
+        "INSERT INTO events (id, source, event_type, payload) VALUES ('s', 'a', 'test_started', '{\"test_id\": \"t\"}');
+         INSERT INTO events (id, source, event_type, payload, correlation_id)
+           VALUES ('l', 'a', 'file_locked', '{\"test_id\": \"t\", \"loop_id\": \"a\", \"file_path\": \"x\"}', 'l');
+         INSERT INTO events (id, source, event_type, payload) VALUES ('f', 'a', 'test_failed', '{\"test_id\": \"t\"}')",
+    ),
+    (
+        "an event of an attempt belongs to its story",
+        "INSERT INTO events (id, source, event_type, payload) VALUES ('s', 'a', 'test_started', '{\"test_id\": \"t\"}');
+         INSERT INTO events (id, source, event_type, payload, caused_by)
+           VALUES ('l', 'a', 'file_locked', '{\"test_id\": \"t\", \"loop_id\": \"a\", \"file_path\": \"x\"}', 's');
+         INSERT INTO events (id, source, event_type, payload, correlation_id)
+           VALUES ('u', 'a', 'file_unlocked', '{\"loop_id\": \"a\", \"file_path\": \"x\"}', 'u')",
+    ),
     ("an archived event is no longer here", "INSERT INTO archived_events SELECT id FROM events LIMIT 1"),
     ("archiving has ended", "INSERT INTO maintenance VALUES ('archive')"),
     ("a test depends on a test that exists", "UPDATE tests SET depends_on = 'none' WHERE id = 't'"),

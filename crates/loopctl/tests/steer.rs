@@ -198,3 +198,18 @@ fn knowledge_ownership_requests_migrations_and_usage() {
     assert_eq!((&report[0]["key"], &report[0]["tokens_estimated"]), (&"a".into(), &111.into()));
     assert_eq!(place.json(&["usage", "report", "--by", "test", "--since", "1h"])[1]["key"], "t");
 }
+
+#[test]
+fn a_landed_test_is_reset_only_by_force() {
+    let place = Place::with_loops();
+    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
+    place.sql("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = 'c0ffee' WHERE id = 't1'");
+    place
+        .run(&["reset", "t1"])
+        .fails(1)
+        .says("commit c0ffee on coding-loops/integration")
+        .says("on the queue of a again")
+        .says("reset --force t1");
+    assert_eq!(place.json(&["status", "t1"])["test"]["status"], "passed");
+    assert_eq!(place.json(&["reset", "t1", "--force"])["status"], "pending");
+}

@@ -13,7 +13,7 @@ use crash_point::Point;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::{CommandLine, Look, Supervisor, Waker, config_fingerprint, look, pass, pass_carefully, reload, service};
+use crate::{CommandLine, ConfigFile, Look, Supervisor, Waker, look, pass, pass_carefully, reload, service, settings_hold};
 
 /// Runs a supervisor until it is told to stop, or, with `--once`, until nothing is due.
 pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
@@ -78,6 +78,7 @@ struct Process<S: Supervisor> {
     watcher: Option<Watcher>,
     ladder: Ladder,
     signals: Signals,
+    config_changed: Arc<tokio::sync::Notify>,
     effects: JoinSet<(JournalEntry, S::Outcome)>,
     performing: BTreeSet<String>,
     /// It has beaten, and said that it is ready.
@@ -122,6 +123,7 @@ impl<S: Supervisor> Process<S> {
     async fn start(line: &CommandLine) -> Result<Self> {
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
         let path = coord_db::locate::database(line.db.as_deref(), &here);
+        let config_file = ConfigFile::note(&path, line.config.as_deref());
         let config = Arc::new(Config::load(&path, line.config.as_deref())?);
         let mut signals = Signals::new()?;
         let id: ComponentId = S::ID.parse()?;
@@ -129,7 +131,7 @@ impl<S: Supervisor> Process<S> {
         let (db, unclean) = loop {
             let started = Database::open(&path, &config.open_options()).and_then(|db| {
                 let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
-                db.write(|tx| tx.close_alert(&config_fingerprint(S::ID)))?;
+                settings_hold(&db, S::ID)?;
                 Ok((db, unclean))
             });
             match started {
@@ -150,8 +152,11 @@ impl<S: Supervisor> Process<S> {
         let seen = Arc::new(Seen::default());
         let watcher = if line.once { None } else { watch(&path, &seen) };
         let mut supervisor = S::new(Arc::clone(&config), &path);
+        let config_changed = Arc::new(tokio::sync::Notify::new());
         if !line.once {
             supervisor.attach(waker.clone());
+            let changed = Arc::clone(&config_changed);
+            config_file.follow(move || changed.notify_one());
         }
         Ok(Self {
             supervisor,
@@ -164,6 +169,7 @@ impl<S: Supervisor> Process<S> {
             watcher,
             ladder: Ladder::default(),
             signals,
+            config_changed,
             effects: JoinSet::new(),
             performing: BTreeSet::new(),
             ready: false,
@@ -308,6 +314,7 @@ impl<S: Supervisor> Process<S> {
                 _ = self.signals.terminate.recv() => self.stopping = true,
                 _ = self.signals.interrupt.recv() => self.stopping = true,
                 _ = self.signals.reload.recv() => self.reload(),
+                () = self.config_changed.notified() => self.reload(),
                 Some(ended) = self.effects.join_next() => match ended {
                     Ok((entry, outcome)) => self.record(entry, outcome).await,
                     Err(error) => tracing::error!(%error, "an effect ended without an outcome; it is tried again on the next start"),
@@ -372,7 +379,7 @@ impl<S: Supervisor> Process<S> {
         if (old.durability, old.busy_deadline) != (new.durability, new.busy_deadline) {
             match Database::open(&self.path, &new) {
                 Ok(db) => (self.db, self.version) = (db, 0),
-                Err(error) => tracing::warn!(%error, "[database] holds only from the next start"),
+                Err(error) => tracing::warn!(%error, "the settings of [database] hold only after a restart"),
             }
         }
         self.supervisor.configure(Arc::new(config));

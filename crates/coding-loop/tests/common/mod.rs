@@ -147,6 +147,11 @@ impl World {
         Running(self.command(loop_id).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
+    /// Whether a started loop has logged this.
+    pub fn logged(&self, part: &str) -> Option<()> {
+        std::fs::read_to_string(self.folder().join("loop.log")).ok()?.contains(part).then_some(())
+    }
+
     pub fn git(&self, arguments: &[&str]) -> String {
         run(Command::new("git").args(arguments).current_dir(&self.repository))
     }

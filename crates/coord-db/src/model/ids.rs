@@ -136,6 +136,52 @@ text_id!(
     DecisionId, "decision id", not_empty
 );
 
+/// Branches and saved work are refs that are named after loops and tests.
+///
+/// # Errors
+/// [`Error::Invalid`] for an id that git takes in no ref's name.
+fn allow_in_a_ref(what: &str, id: &str) -> Result<(), Error> {
+    let why = if id.contains("..") {
+        "it contains \"..\""
+    } else if id.ends_with('.') {
+        "it ends with \".\""
+    } else if id.ends_with(".lock") {
+        "it ends with \".lock\""
+    } else {
+        return Ok(());
+    };
+    Err(Error::Invalid(format!(
+        "{id:?} cannot be a {what} id: {why}, which git refuses in the name of a branch; choose another id"
+    )))
+}
+
+impl LoopId {
+    /// Whether a new loop may have this id. One that is there already is read whatever its id is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that git refuses as a part of a branch's name, and for `integration`.
+    pub fn allow_as_new(&self) -> Result<(), Error> {
+        if self.0 == "integration" {
+            return Err(Error::Invalid(
+                "\"integration\" cannot be a loop id: coding-loops/integration is the branch where verified work goes; \
+                 choose another id"
+                    .to_owned(),
+            ));
+        }
+        allow_in_a_ref("loop", &self.0)
+    }
+}
+
+impl TestId {
+    /// Whether a new test may have this id. One that is there already is read whatever its id is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that git refuses as a part of a ref's name.
+    pub fn allow_as_new(&self) -> Result<(), Error> {
+        allow_in_a_ref("test", &self.0)
+    }
+}
+
 impl EventId {
     /// A new time-ordered id.
     #[must_use]
@@ -190,6 +236,11 @@ mod tests {
         for bad in ["", "-a", ".a", "a b", "a/b", "ä", "a\n", &"a".repeat(65)] {
             assert!(bad.parse::<TestId>().is_err(), "{bad:?}");
         }
+        for refused in ["a..b", "a.", "x.lock"] {
+            let (test, of_loop): (TestId, LoopId) = (refused.parse().unwrap(), refused.parse().unwrap());
+            assert!(test.allow_as_new().is_err() && of_loop.allow_as_new().is_err(), "{refused}");
+        }
+        assert!("integration".parse::<TestId>().unwrap().allow_as_new().is_ok());
         for reserved in RESERVED {
             assert!(reserved.parse::<LoopId>().is_err(), "{reserved}");
         }

@@ -452,8 +452,12 @@ impl WriteTx<'_> {
             reason: request.reason.clone(),
             ttl_seconds: Some(request.ttl_seconds),
         };
-        let events: Vec<NewEvent> =
-            paths.iter().map(|path| NewEvent::new(ActorId::from(&request.loop_id), said(path))).collect();
+        let attempt = match &request.test_id {
+            Some(test) => self.running_attempt(test)?,
+            None => None,
+        };
+        let event = |path| NewEvent::new(ActorId::from(&request.loop_id), said(path)).of_attempt(attempt.clone());
+        let events: Vec<NewEvent> = paths.iter().map(event).collect();
         self.publish_all(&events)?;
         Ok(Grant { fencing_token, expires_at, paths })
     }

@@ -65,6 +65,33 @@ const INVARIANTS: &[(&str, &str)] = &[
         "SELECT e.id FROM events AS e JOIN events AS c ON c.id = e.caused_by WHERE c.rowid >= e.rowid",
     ),
     (
+        "an event of an attempt belongs to its story",
+        // A lease that was taken for a test is of the attempt that it was taken in if that has ended with a result: one that
+        // was given back leaves no event.
+        "WITH said AS (
+           SELECT rowid AS at, id, event_type, caused_by, correlation_id, json_extract(payload, '$.test_id') AS test_id FROM events
+           WHERE event_type IN ('test_started', 'test_passed', 'test_failed', 'test_blocked', 'file_locked')
+             AND rowid > (SELECT value FROM counters WHERE name = 'attempts_since')),
+         placed AS (
+           SELECT *, max(CASE event_type WHEN 'test_started' THEN at END) OVER past AS started,
+             max(CASE WHEN event_type IN ('test_started', 'test_passed', 'test_failed') THEN at END) OVER past AS mark,
+             min(CASE WHEN event_type IN ('test_started', 'test_passed', 'test_failed') THEN at END) OVER coming AS next
+           FROM said
+           WINDOW past AS (PARTITION BY test_id ORDER BY at),
+             coming AS (PARTITION BY test_id ORDER BY at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING))
+         SELECT p.event_type || ' ' || p.id || ' of ' || p.test_id FROM placed AS p JOIN events AS s ON s.rowid = p.started
+         WHERE p.event_type <> 'test_started' AND (p.caused_by IS NULL OR p.correlation_id IS NOT s.correlation_id)
+           AND (p.event_type <> 'file_locked' OR (p.mark = p.started
+             AND EXISTS (SELECT 1 FROM events AS n WHERE n.rowid = p.next AND n.event_type <> 'test_started')))
+         UNION ALL
+         SELECT u.event_type || ' ' || u.id || ' of ' || l.test_id FROM (
+           SELECT id, event_type, caused_by, max(CASE event_type WHEN 'file_locked' THEN rowid END) OVER (
+             PARTITION BY json_extract(payload, '$.loop_id'), json_extract(payload, '$.file_path') ORDER BY rowid) AS locked
+           FROM events WHERE event_type IN ('file_locked', 'file_unlocked')) AS u
+         JOIN said AS l ON l.at = u.locked
+         WHERE u.event_type = 'file_unlocked' AND u.caused_by IS NULL AND l.caused_by IS NOT NULL",
+    ),
+    (
         "a test depends on a test that exists",
         "SELECT id FROM tests WHERE depends_on IS NOT NULL AND depends_on NOT IN (SELECT id FROM tests)",
     ),

@@ -246,16 +246,20 @@ fn insert(rows: usize, now: Option<&str>) -> String {
     for row in 0..rows {
         let at = row * COLUMNS;
         let p = |column: usize| at + column;
-        let (id, caused_by) = (p(1), p(7));
+        let (id, source, event_type) = (p(1), p(3), p(4));
         let time = now.map_or_else(|| format!("?{}", p(2)), str::to_owned);
         let separator = if row > 0 { ", " } else { "" };
+        // What a loop says during an attempt without naming a cause, the attempt's start has led to.
+        let cause = format!(
+            "coalesce(?{}, CASE WHEN ?{event_type} NOT IN ('test_started', 'component_started', 'component_stopped')
+               THEN (SELECT event_id FROM running_attempts WHERE loop_id = ?{source}) END)",
+            p(7)
+        );
         // An event belongs to the story of its cause.
         let _ = write!(
             sql,
-            "{separator}(?{id}, {time}, ?{}, ?{}, ?{}, ?{}, ?{caused_by},
-              coalesce(?{}, (SELECT correlation_id FROM events WHERE id = ?{caused_by}), ?{caused_by}))",
-            p(3),
-            p(4),
+            "{separator}(?{id}, {time}, ?{source}, ?{event_type}, ?{}, ?{}, {cause},
+              coalesce(?{}, (SELECT correlation_id FROM events WHERE id = {cause}), {cause}, ?{id}))",
             p(5),
             p(6),
             p(8)
@@ -277,11 +281,7 @@ fn columns<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) -> [T
         ToSqlOutput::from(event.payload.to_json()),
         ToSqlOutput::from(event.priority.max(1)),
         event.caused_by.as_ref().map_or_else(null, |cause| text(cause.as_str())),
-        match (&event.correlation_id, &event.caused_by) {
-            (Some(story), _) => text(story),
-            (None, Some(_)) => null(),
-            (None, None) => text(id.as_str()),
-        },
+        event.correlation_id.as_ref().map_or_else(null, |story| text(story)),
     ]
 }
 

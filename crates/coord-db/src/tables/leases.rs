@@ -308,7 +308,11 @@ impl WriteTx<'_> {
                 held_for_seconds: self.now().seconds_since(lease.locked_at).max(0),
                 cause,
             };
-            self.publish(&NewEvent::new(by.clone(), payload).caused_by_opt(event))?;
+            let attempt = match &lease.test_id {
+                Some(test) => self.newest_attempt(test)?,
+                None => None,
+            };
+            self.publish(&NewEvent::new(by.clone(), payload).caused_by_opt(event).of_attempt(attempt))?;
         }
         Ok(gone)
     }

@@ -95,8 +95,9 @@ impl WriteTx<'_> {
     /// Registers a loop. Its subscription comes with it.
     ///
     /// # Errors
-    /// [`Error::Exists`].
+    /// [`Error::Exists`]; [`Error::Invalid`] for an id that no branch can be named after, or a priority below 1.
     pub fn add_loop(&self, new: &NewLoop) -> Result<()> {
+        new.id.allow_as_new()?;
         if self.find_loop(new.id.as_str())?.is_some() {
             return Err(Error::Exists { what: "loop", id: new.id.to_string() });
         }
@@ -271,6 +272,7 @@ impl WriteTx<'_> {
             )?;
             if how.cause == UnlockCause::OwnerDied {
                 let attempt = self.value("SELECT attempts + 1 FROM tests WHERE id = ?1", [&test])?;
+                let start = self.newest_attempt(&test)?;
                 let payload = TestFailed {
                     test_id: test,
                     loop_id: id.clone(),
@@ -279,7 +281,7 @@ impl WriteTx<'_> {
                     error_message: how.reason.clone(),
                     will_retry: true,
                 };
-                self.publish(&NewEvent::new(how.source.clone(), payload).caused_by_opt(cause))?;
+                self.publish(&NewEvent::new(how.source.clone(), payload).caused_by_opt(cause).of_attempt(start))?;
             }
         }
         let died_at = (how.status == LoopStatus::Error).then(|| self.now());

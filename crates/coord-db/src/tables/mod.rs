@@ -40,6 +40,7 @@ mod acquire;
 mod agent_outputs;
 mod alerts;
 mod archive;
+mod attempts;
 mod change_requests;
 mod check;
 mod checkpoints;

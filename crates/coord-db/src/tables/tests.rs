@@ -328,6 +328,9 @@ impl WriteTx<'_> {
             } else if batch[test.id.as_str()] != at {
                 problem(format!("test {} is named twice", test.id));
             }
+            if let Err(error) = test.id.allow_as_new() {
+                problem(error.to_string());
+            }
             if test.max_attempts < 1 {
                 problem(format!("test {}: max_attempts must be at least 1", test.id));
             }
@@ -487,7 +490,8 @@ impl WriteTx<'_> {
                 .collect::<Map<_, _>>(),
             commit: attempt.commit.clone(),
         };
-        let passed = self.publish(&NewEvent::new(ActorId::from(loop_id), payload))?;
+        let attempt = self.newest_attempt(id)?;
+        let passed = self.publish(&NewEvent::new(ActorId::from(loop_id), payload).of_attempt(attempt))?;
         self.apply_changes_for(id, &passed)?;
         Ok(passed)
     }
@@ -576,7 +580,8 @@ impl WriteTx<'_> {
             error_message: attempt.message.clone(),
             will_retry: status == TestStatus::Pending,
         };
-        let failed = self.publish(&NewEvent::new(ActorId::from(loop_id), failed).caused_by_id(attempt.caused_by.clone()))?;
+        let failed = NewEvent::new(ActorId::from(loop_id), failed).caused_by_id(attempt.caused_by.clone());
+        let failed = self.publish(&failed.of_attempt(self.newest_attempt(id)?))?;
         if matches!(status, TestStatus::Blocked | TestStatus::Failed) {
             let blocked = TestBlocked {
                 test_id: id.clone(),
@@ -620,7 +625,7 @@ impl WriteTx<'_> {
             error_message: reason.to_owned(),
             will_retry: true,
         };
-        self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause))
+        self.publish(&NewEvent::new(by.clone(), payload).caused_by_id(cause).of_attempt(self.newest_attempt(&test.id)?))
     }
 
     /// Takes a test out of the queue on purpose.
