@@ -109,6 +109,19 @@ fn flags_that_the_installed_version_does_not_list_are_named() {
 }
 
 #[test]
+fn an_agent_that_refuses_root_cannot_work_for_it() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::with_loops();
+    program(&place, "claude", "echo '-p --dangerously-skip-permissions'");
+    let agent = "[agent]\ncommand = ['claude', '-p', '--dangerously-skip-permissions']\n";
+    settings(&place, agent);
+    let is_root = std::fs::metadata(place.home()).unwrap().uid() == 0;
+    assert_eq!(doctor(&place, &[("IS_SANDBOX", "1")]).code, i32::from(is_root));
+    settings(&place, &format!("{agent}environment = ['PATH', 'IS_SANDBOX']\n"));
+    doctor(&place, &[("IS_SANDBOX", "1")]).ok();
+}
+
+#[test]
 fn what_a_loops_own_agent_and_the_scripts_of_checks_lack_stops_the_work() {
     let place = Place::with_loops();
     settings(&place, "[agent]\ncommand = ['true']\n[loop.b.agent]\ncommand = ['no-such-agent']\n");

@@ -68,7 +68,7 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
     let known = calls.iter().find_map(|call| Some((KnownAgent::of(call.first()?)?, call)));
     report.ok("agent", format!("{}, of {section}", known.map_or(program.as_str(), |(known, _)| known.program)));
     let Some((known, call)) = known else { return };
-    if known.refuses_root(call) && rustix::process::geteuid().is_root() && std::env::var_os("IS_SANDBOX").is_none() {
+    if known.refuses_root(call) && rustix::process::geteuid().is_root() && !is_sandbox(agent) {
         report.problem(
             "agent",
             format!("{} refuses --dangerously-skip-permissions of {section} to root", known.program),
@@ -108,6 +108,12 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
             "run that command as the user that runs the loops, and see what it lacks",
         ),
     }
+}
+
+/// Whether Claude Code is let believe that root is harmless here.
+fn is_sandbox(agent: &AgentConfig) -> bool {
+    let name = "IS_SANDBOX";
+    agent.environment.iter().any(|passed| passed == name) && std::env::var_os(name).is_some_and(|value| value == "1")
 }
 
 /// What an agent prints of its flags, run as the agent is: with its variables alone, and a time limit.
