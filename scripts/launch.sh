@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the whole system on the git repository of the current folder: builds if needed, makes the database if there is none,
 # starts the five supervisors and the registered loops, shows the live status. Ctrl-C stops all in order.
+# It starts nothing where loopctl doctor finds a problem, or where something else runs on the same database.
 #
 #   scripts/launch.sh           your repository (run it from there)
 #   scripts/launch.sh --demo    a sample repository with three scripted agents, in .demo/ of this project
@@ -16,7 +17,7 @@ demo=
 case "${1:-}" in
   '') ;;
   --demo) demo=${CODING_LOOPS_DEMO:-$project/.demo} ;;
-  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
   *) echo "$0: unknown option $1; try --help" >&2; exit 2 ;;
 esac
 
@@ -46,25 +47,45 @@ start() { # NAME: runs its command in the background, its log under logs/
   retry_at[$1]=
 }
 
-health_of() { # NAME: prints the pid under which it says that it is healthy
+health_of() { # NAME: prints the status and the pid that the database has of it
   loopctl --json health | python3 -c '
 import json, sys
 for row in json.load(sys.stdin):
-    if row["component"] == sys.argv[1] and row["status"] == "healthy" and row.get("pid"):
-        print(row["pid"])' "$1"
+    if row["component"] == sys.argv[1] and row.get("pid"):
+        print(row["status"], row["pid"])' "$1"
 }
 
-await_ready() { # NAME: says so as soon as it beats as the process that was started
-  local name=$1 component=${1/pm-agent/pm}
+await_ready() { # NAME: says so as soon as it beats as the process that was started; gives up if another one does its work
+  local name=$1 component=${1/pm-agent/pm} started=${pid[$1]} status other
   for _ in {1..150}; do
-    if [ "$(health_of "$component")" = "${pid[$name]}" ]; then
-      say "$name is ready (pid ${pid[$name]})"
+    read -r status other < <(health_of "$component") || :
+    if [ "$status $other" = "healthy $started" ]; then
+      say "$name is ready (pid $started)"
       return 0
     fi
-    kill -0 "${pid[$name]}" 2>/dev/null || break
+    kill -0 "$started" 2>/dev/null || break
     pause 0.1
   done
+  read -r status other < <(health_of "$component") || :
+  if [ "${command[$name]}" != coding-loop ] && [ -n "$other" ] && [ "$other" != "$started" ] && [ -e "/proc/$other" ]; then
+    say "not started: $name is running already on this database as pid $other"
+    say "stop that first: Ctrl-C where launch.sh runs, or loopctl service disable"
+    trap - EXIT
+    stop_all
+    exit 1
+  fi
   ended "$name"
+}
+
+examine() { # stops where work cannot start, with the words of loopctl doctor
+  local findings
+  if findings=$(loopctl --quiet doctor --before-start 2>&1); then
+    [ -z "$findings" ] || printf '%s\n' "$findings" >&3
+  else
+    printf '%s\n' "$findings" >&3
+    say "not started"
+    exit 1
+  fi
 }
 
 pause() { sleep "$1" & wait $! || :; } # a wait that traps interrupt
@@ -138,6 +159,10 @@ stop_all() { # loops first, so that their supervisors see them off; heartbeat la
     stop_one "${supervisors[at]}"
     await_end "${supervisors[at]}"
   done
+}
+
+stop() {
+  stop_all
   say "all stopped"
 }
 
@@ -155,19 +180,23 @@ else
   home=$(cd "$(git rev-parse --git-common-dir)/.." && pwd)/coding-loops
 fi
 mkdir -p "$home/logs"
+examine
 
 exec 2>/dev/null # the shell's own words about jobs that were killed; ours go to 3
-trap 'stop_all; exit 130' INT
-trap 'stop_all; exit 143' TERM
-trap 'stop_all' EXIT
+trap 'trap - EXIT; stop; exit 130' INT
+trap 'trap - EXIT; stop; exit 143' TERM
+trap 'stop' EXIT
 # What a script starts in the background ignores Ctrl-C, and bash cannot undo that.
 case $(trap -p INT) in "trap -- '' "*) say "Ctrl-C is ignored here, as it was started in the background; stop it with: kill $$" ;; esac
 
 for name in "${supervisors[@]}"; do
   order+=("$name") command[$name]=$name pid[$name]='' retry_at[$name]=''
-  start "$name"
 done
-for name in "${supervisors[@]}"; do await_ready "$name"; done
+# The first one alone: only one of two launches at the same time gets past it.
+start "${supervisors[0]}"
+await_ready "${supervisors[0]}"
+for name in "${supervisors[@]:1}"; do start "$name"; done
+for name in "${supervisors[@]:1}"; do await_ready "$name"; done
 while read -r name; do
   order+=("$name") command[$name]=coding-loop pid[$name]='' retry_at[$name]=''
   start "$name" "$name"
@@ -189,7 +218,7 @@ done
 code=0
 wait "$director" || code=$?
 director=
-stop_all
+stop
 trap - EXIT
 [ "$code" = 0 ] || say "the demo's time is over before everything was settled"
 python3 "$project/scripts/demo/demo.py" report "$demo" "$bin" 2>&3 || code=$?

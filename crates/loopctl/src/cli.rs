@@ -362,8 +362,12 @@ pub enum Command {
         #[arg(long, value_name = "AGE")]
         older_than: Option<When>,
     },
-    /// Look at the machine, the settings and the processes
-    Doctor,
+    /// Look at the machine, the settings and the processes; exit 1 if work cannot start
+    Doctor {
+        /// Leave out processes and services: for scripts that are about to start them
+        #[arg(long)]
+        before_start: bool,
+    },
     /// Run this repository's supervisors and loops as services of systemd
     #[command(subcommand)]
     Service(crate::service::ServiceCommand),

@@ -1,4 +1,9 @@
 //! `loopctl doctor`: the machine, the settings and the processes, each with what to do about it. It needs no database.
+//!
+//! A problem is what keeps work from starting; everything else that is not as it should be is a warning.
+
+mod agents;
+mod branch;
 
 use std::path::Path;
 
@@ -10,7 +15,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, safe};
-use crate::project;
+use crate::programs;
 use crate::see::{SUPERVISORS, healths};
 use crate::service;
 use crate::setup::{existing, git};
@@ -52,40 +57,53 @@ impl Report {
 ///
 /// # Errors
 /// Exit 1 if anything is a problem, after the list.
-pub fn run(cx: &Context) -> Outcome {
+pub fn run(cx: &Context, before_start: bool) -> Outcome {
     let mut report = Report::default();
     report.ok("program", format!("loopctl {}, schema version {SCHEMA_VERSION}", env!("CARGO_PKG_VERSION")));
     let config = settings(cx, &mut report);
     let folder = existing(cx.path.parent().unwrap_or(&cx.folder)).to_owned();
+    let db = if cx.path.exists() {
+        Database::open(&cx.path, &config.open_options())
+    } else {
+        Err(coord_db::Error::NoDatabase { path: cx.path.clone() })
+    };
+    let registered = db.as_ref().ok().and_then(|db| db.read(|tx| tx.loops()).ok());
+    let root = folder.join(config.repository_path());
     git_version(&folder, &mut report);
-    repository(&config, &folder, &mut report);
-    commands(&config, &folder, &mut report);
+    if repository(&root, &mut report) {
+        let made = db.as_ref().ok().and_then(|db| db.read(branch::made_by_loops).ok()).unwrap_or_default();
+        branch::examine(&config, &root, registered.as_deref().unwrap_or_default(), &made, &mut report);
+    }
+    let has_agent = agents::examine(&config, &root, registered.as_deref(), &mut report);
+    checks(&config, &root, has_agent, &mut report);
     file_system(&folder, &mut report);
     inotify(&mut report);
-    let db = if cx.path.exists() {
+    if cx.path.exists() {
         permissions(cx, &mut report);
-        Database::open(&cx.path, &config.open_options()).map_err(Failure::from)
-    } else {
-        Err(coord_db::Error::NoDatabase { path: cx.path.clone() }.into())
-    };
+    }
     match db {
         Ok(db) => {
-            if let Err(Failure::Floor(error)) = database(&db, &config, &mut report) {
+            if let Err(Failure::Floor(error)) = database(&db, &config, before_start, &mut report) {
                 report.problem("database", error.to_string(), "look closer with loopctl check");
             }
-            services(&cx.path, &mut report);
-            git_clean(&folder, &mut report);
+            if !before_start {
+                services(&cx.path, &mut report);
+                git_clean(&folder, &mut report);
+            }
         }
-        Err(Failure::Floor(error @ coord_db::Error::NoDatabase { .. })) => {
+        Err(error @ coord_db::Error::NoDatabase { .. }) => {
             report.problem("database", error.to_string(), "make one with loopctl init, or name it with --db");
         }
-        Err(Failure::Floor(error)) => {
+        Err(error) => {
             report.problem("database", error.to_string(), "bring a backup back with loopctl restore FILE");
         }
-        Err(_) => {}
     }
     print(cx, &report.0)?;
-    if report.0.iter().any(|finding| finding.grade == Grade::Problem) { Err(Failure::Said) } else { Ok(()) }
+    match report.0.iter().filter(|finding| finding.grade == Grade::Problem).count() {
+        0 => Ok(()),
+        1 => Err(Failure::No("work cannot start: 1 problem; mend it and run loopctl doctor again".to_owned())),
+        count => Err(Failure::No(format!("work cannot start: {count} problems; mend them and run loopctl doctor again"))),
+    }
 }
 
 fn print(cx: &Context, findings: &[Finding]) -> Outcome {
@@ -116,9 +134,6 @@ fn settings(cx: &Context, report: &mut Report) -> Config {
     match Config::load(&cx.path, cx.global.config.as_deref()) {
         Ok(config) if file.exists() => {
             report.ok("settings", file.display().to_string());
-            if config.gate.check.is_empty() {
-                report.warning("gate", "there is no check, so nothing can be verified", "add a [[gate.check]] to config.toml");
-            }
             config
         }
         Ok(config) => {
@@ -157,14 +172,14 @@ fn git_version(folder: &Path, report: &mut Report) {
     }
 }
 
-fn repository(config: &Config, folder: &Path, report: &mut Report) {
-    let path = config.repository_path();
-    let path = if path.is_absolute() { path } else { folder.join(path) };
-    match git(&path, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]) {
+/// Whether there is one with a commit.
+fn repository(path: &Path, report: &mut Report) -> bool {
+    match git(path, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]) {
         Ok(answer) if answer.status.success() => {
-            report.ok("repository", path.canonicalize().unwrap_or(path).display().to_string())
+            report.ok("repository", path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string());
+            return true;
         }
-        _ => match git(&path, &["rev-parse", "--git-dir"]) {
+        _ => match git(path, &["rev-parse", "--git-dir"]) {
             Ok(answer) if answer.status.success() => {
                 report.problem(
                     "repository",
@@ -179,14 +194,14 @@ fn repository(config: &Config, folder: &Path, report: &mut Report) {
             ),
         },
     }
+    false
 }
 
-#[allow(clippy::unnecessary_cast)]
-/// The checks and the agent, without running them.
-fn commands(config: &Config, folder: &Path, report: &mut Report) {
-    let root = folder.join(config.repository_path());
+/// The checks of the gate, without running them.
+fn checks(config: &Config, root: &Path, has_agent: bool, report: &mut Report) {
+    const NONE: (&str, &str) = ("there is no check, so nothing can be verified", "add a [[gate.check]] to config.toml");
     let checks: Vec<(&str, Option<String>)> =
-        config.gate.check.iter().map(|check| (check.name.as_str(), project::lacks(&check.command, &root))).collect();
+        config.gate.check.iter().map(|check| (check.name.as_str(), programs::lacks(&check.command, root))).collect();
     for (name, lacks) in checks.iter().filter_map(|(name, lacks)| Some((name, lacks.as_ref()?))) {
         report.problem(
             "gate",
@@ -194,16 +209,15 @@ fn commands(config: &Config, folder: &Path, report: &mut Report) {
             "install it where the loops run, or change the check in config.toml",
         );
     }
-    if !checks.is_empty() && checks.iter().all(|(_, lacks)| lacks.is_none()) {
-        let names: Vec<&str> = checks.iter().map(|(name, _)| *name).collect();
-        report.ok("gate", format!("{}: what they run is here", names.join(", ")));
-    }
-    match (config.agent.command.first(), project::lacks(&config.agent.command, &root)) {
-        (None, _) => report.ok("agent", "none for all loops in [agent]; without one a loop is driven by hand"),
-        (Some(_), Some(lacks)) => {
-            report.problem("agent", lacks, "install it, or give its whole path in [agent] command of config.toml");
+    match checks.is_empty() {
+        // A loop that is driven by hand has more to gain than the gate.
+        true if !has_agent => report.warning("gate", NONE.0, NONE.1),
+        true => report.problem("gate", NONE.0, NONE.1),
+        false if checks.iter().all(|(_, lacks)| lacks.is_none()) => {
+            let names: Vec<&str> = checks.iter().map(|(name, _)| *name).collect();
+            report.ok("gate", format!("{}: what they run is here", names.join(", ")));
         }
-        (Some(program), None) => report.ok("agent", program),
+        false => {}
     }
 }
 
@@ -278,7 +292,7 @@ fn permissions(cx: &Context, report: &mut Report) {
     report.ok("permissions", "for you alone");
 }
 
-fn database(db: &Database, config: &Config, report: &mut Report) -> Outcome {
+fn database(db: &Database, config: &Config, before_start: bool, report: &mut Report) -> Outcome {
     let facts = db.facts()?;
     let detail = format!(
         "schema {}, {} KB, {} KB in the -wal, journal mode {}, SQLite {}",
@@ -297,7 +311,9 @@ fn database(db: &Database, config: &Config, report: &mut Report) -> Outcome {
         report.ok("database", detail);
     }
     db.read(|tx| {
-        processes(tx, config, report)?;
+        if !before_start {
+            processes(tx, config, report)?;
+        }
         clock(tx, report)
     })?;
     Ok(())
@@ -369,7 +385,7 @@ fn services(database: &Path, report: &mut Report) {
         };
         let (failed, active) = (of(&["failed"]), of(&["active", "activating", "reloading"]));
         if !failed.is_empty() {
-            report.problem(
+            report.warning(
                 "services",
                 format!("{} failed, of {}", failed.join(", "), one.target),
                 format!(
@@ -430,7 +446,7 @@ fn git_clean(folder: &Path, report: &mut Report) {
             "use git clean -fdx -e coding-loops, and keep a copy elsewhere with loopctl backup FILE",
         );
     } else {
-        report.problem(
+        report.warning(
             "git clean",
             format!("git does not ignore {}: git add and git clean -fd would take it", folder.display()),
             "loopctl init writes its .gitignore",

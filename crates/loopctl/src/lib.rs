@@ -19,12 +19,15 @@ mod exchange;
 mod history;
 mod import;
 mod keep;
+mod known_agents;
 mod man;
 mod place;
+mod programs;
 mod see;
 pub mod service;
 mod setup;
 mod share;
+mod shell;
 mod steer;
 mod submit;
 mod wait;
@@ -135,7 +138,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Check => keep::check(&cx),
         Command::Dump => keep::dump(&cx),
         Command::Archive { older_than } => keep::archive(&cx, older_than),
-        Command::Doctor => doctor::run(&cx),
+        Command::Doctor { before_start } => doctor::run(&cx, before_start),
         Command::Service(command) => service::run(&cx, command),
     }
 }

@@ -2,11 +2,13 @@
 //! project is run.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::known_agents::{KNOWN_AGENTS, KnownAgent};
+use crate::programs::program_at;
 
 /// More of a file than this says nothing more about its kind.
 const MOST_BYTES: u64 = 1 << 20;
@@ -158,65 +160,24 @@ fn make(files: &dyn Files) -> Option<Proposal> {
     Some(Proposal { name: "make-tests", command: words(&["make", target]), from })
 }
 
-/// The program of each preset in the config, and what it is called.
-const AGENTS: [(&str, &str); 3] = [("claude", "Claude Code"), ("codex", "Codex"), ("aider", "Aider")];
-
-/// Which agents that the config has a preset for are on the PATH: program and name.
+/// Which agents that the config has a preset for are on the PATH.
 #[must_use]
-pub fn agents() -> Vec<(&'static str, &'static str)> {
-    AGENTS.into_iter().filter(|(program, _)| program_at(program, Path::new("")).is_some()).collect()
+pub fn agents() -> Vec<&'static KnownAgent> {
+    KNOWN_AGENTS.iter().filter(|known| program_at(known.program, Path::new("")).is_some()).collect()
 }
 
-/// Where a program is that a command names, seen from a worktree like `root`.
-fn program_at(program: &str, root: &Path) -> Option<PathBuf> {
-    let executable = |path: &PathBuf| {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    if program.contains('/') {
-        return Some(root.join(program)).filter(executable);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(executable)
-}
-
-/// What a command needs and this machine does not have, as far as that can be told without running it.
+/// The text of a new config: the defaults with the proposed checks in place of the example, and a mark at the presets of the
+/// agents.
 #[must_use]
-pub fn lacks(command: &[String], root: &Path) -> Option<String> {
-    let mut words = command.iter().map(String::as_str).peekable();
-    if words.next_if_eq(&"env").is_some() {
-        while words.next_if(|word| word.contains('=')).is_some() {}
-    }
-    let program = words.next()?;
-    let Some(found) = program_at(program, root) else {
-        let place = if program.contains('/') { "there" } else { "on the PATH" };
-        return Some(format!("{program} is not {place}"));
-    };
-    let python = found.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
-    if !(python && words.next() == Some("-m")) {
-        return None;
-    }
-    // To find a module in a package Python would run the package.
-    let module = words.next()?.split('.').next()?;
-    let known = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)";
-    let status = Command::new(found)
-        .args(["-c", known, module])
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    status.is_ok_and(|status| status.code() == Some(1)).then(|| format!("{program} has no {module}"))
-}
-
-/// The text of a new config: the defaults with the proposed checks in place of the example.
-#[must_use]
-pub fn config_text(default: &str, checks: &[Proposal], agents: &[(&str, &str)]) -> String {
+pub fn config_text(default: &str, checks: &[Proposal], agents: &[&KnownAgent]) -> String {
     let mut text = String::new();
-    for line in default.lines() {
+    let mut lines = default.lines().peekable();
+    while let Some(line) = lines.next() {
         text.push_str(line);
-        let agent = agents.iter().find(|(program, _)| line.starts_with(&format!("# command = [\"{program}\"")));
-        if agent.is_some() {
+        let is_preset = |known: &&KnownAgent| {
+            lines.peek().is_some_and(|next| next.starts_with(&format!("# command = [\"{}\"", known.program)))
+        };
+        if agents.iter().any(is_preset) {
             text.push_str("; found here");
         }
         text.push('\n');
@@ -318,26 +279,6 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_lacks_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let lacks = |command: &[&str]| lacks(&words(command), folder.path());
-        assert_eq!(lacks(&["sh", "-c", "no-such-program"]), None, "nothing is run to find out");
-        assert_eq!(lacks(&["env", "A=b", "C=", "sh"]), None);
-        assert_eq!(lacks(&["env", "A=b", "no-such-program"]), Some("no-such-program is not on the PATH".to_owned()));
-        assert_eq!(lacks(&["./check.sh"]), Some("./check.sh is not there".to_owned()));
-        std::fs::write(folder.path().join("check.sh"), "#!/bin/sh\n").unwrap();
-        assert!(lacks(&["./check.sh"]).is_some(), "it is not executable");
-        assert_eq!(lacks(&["python3", "-m", "unittest"]), None);
-        assert_eq!(lacks(&["python3", "-m", "no_such_module"]), Some("python3 has no no_such_module".to_owned()));
-        std::fs::write(folder.path().join("a_check.py"), "").unwrap();
-        assert_eq!(lacks(&["python3", "-m", "a_check"]), None, "it is in the repository");
-        std::fs::create_dir(folder.path().join("package")).unwrap();
-        std::fs::write(folder.path().join("package/__init__.py"), "import sys; sys.exit(1)\n").unwrap();
-        assert_eq!(lacks(&["python3", "-m", "package.tests"]), None, "nothing of the project is run");
-        assert_eq!(lacks(&[]), None);
-    }
-
-    #[test]
     fn several_languages_give_several_checks_and_make_is_left_to_them() {
         let both = proposed(&[
             ("Cargo.toml", "[package]"),
@@ -351,14 +292,12 @@ mod tests {
     #[test]
     fn the_written_config_says_what_was_proposed() {
         let check = Proposal { name: "tests", command: words(&["sh", "-c", "a \"b\" \\ 'c'\n"]), from: "Cargo.toml" };
-        let text = config_text(coord_db::config::DEFAULT_TEXT, std::slice::from_ref(&check), &[("codex", "Codex")]);
+        let text = config_text(coord_db::config::DEFAULT_TEXT, std::slice::from_ref(&check), &[&KNOWN_AGENTS[1]]);
         let config = coord_db::Config::parse(&text, Path::new("config.toml")).unwrap();
         let [read] = &config.gate.check[..] else { panic!("{text}") };
         assert_eq!((read.name.as_str(), &read.command), (check.name, &check.command));
-        assert_eq!(text.matches("found here").count(), 1, "{text}");
+        let marked: Vec<&str> = text.lines().filter(|line| line.ends_with("; found here")).collect();
+        assert!(matches!(marked[..], [header] if header.starts_with("# Codex")), "{marked:?}");
         assert_eq!(config_text(coord_db::config::DEFAULT_TEXT, &[], &[]), coord_db::config::DEFAULT_TEXT);
-        assert!(
-            AGENTS.iter().all(|(program, _)| coord_db::config::DEFAULT_TEXT.contains(&format!("# command = [\"{program}\"")))
-        );
     }
 }

@@ -12,8 +12,10 @@ use serde_json::json;
 use crate::cli::{Cli, LoopCommand, TestCommand};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::known_agents::KnownAgent;
 use crate::output::{Table, plain, safe};
 use crate::place::Place;
+use crate::programs;
 use crate::project::{self, Proposal};
 
 /// Prints a completion script.
@@ -138,7 +140,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
         "created": made, "config_created": config_made, "checks": checks,
-        "agents": agents.iter().map(|(program, _)| program).collect::<Vec<_>>(), "next": next,
+        "agents": agents.iter().map(|known| known.program).collect::<Vec<_>>(), "next": next,
     });
     let state = if made { "made" } else { "already there" };
     let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
@@ -146,15 +148,15 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         let shown = safe(&config_file.display().to_string());
         for check in &checks {
             text.push_str(&format!("found {}: work is verified by {:?}\n", check.from, check.command.join(" ")));
-            if let Some(lacks) = project::lacks(&check.command, &root) {
+            if let Some(lacks) = programs::lacks(&check.command, &root) {
                 text.push_str(&format!("  but {}: install it, or change the check in {shown}\n", safe(&lacks)));
             }
         }
         if checks.is_empty() {
             text.push_str(&format!("found no build files: say in {shown} how work is verified, as a [[gate.check]]\n"));
         }
-        for (program, name) in &agents {
-            text.push_str(&format!("found {name}: its line in [agent] of {shown} is the one that begins with {program}\n"));
+        for KnownAgent { name, .. } in &agents {
+            text.push_str(&format!("found {name}: to use it, put the lines of its preset into [agent] of {shown}\n"));
         }
     }
     text.push_str("next:");
@@ -169,7 +171,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
 }
 
 /// The commented defaults, with the repository's path if it is not the folder above the file's, and what was found.
-fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[(&str, &str)]) -> String {
+fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[&KnownAgent]) -> String {
     let text = project::config_text(coord_db::config::DEFAULT_TEXT, checks, agents);
     let above =
         file.parent().and_then(|folder| folder.canonicalize().ok()).and_then(|folder| folder.parent().map(Path::to_owned));

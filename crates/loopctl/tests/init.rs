@@ -51,14 +51,18 @@ fn what_a_check_or_the_agent_needs_and_is_not_here_is_said_before_anybody_pays_f
     std::fs::write(&config, text.replacen("command = []", "command = [\"no-such-agent\"]", 1)).unwrap();
     let ran = place.run(&["doctor"]).fails(1);
     assert!(ran.stdout.contains(&format!("problem gate         check tests cannot pass here: {lacks}")), "{}", ran.stdout);
-    assert!(ran.stdout.contains("problem agent        no-such-agent is not on the PATH"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("problem agent        no-such-agent is not on the PATH, which [agent] needs"),
+        "{}",
+        ran.stdout
+    );
     // What stands in the repository is looked for there, wherever the settings are.
     std::fs::write(&config, "[agent]\ncommand = [\"sh\"]\n[[gate.check]]\nname = \"t\"\ncommand = [\"./t.sh\"]\n").unwrap();
     std::fs::write(place.repository().join("t.sh"), "#!/bin/sh\n").unwrap();
     std::fs::set_permissions(place.repository().join("t.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let ran = place.run(&["doctor"]).ok();
     assert!(ran.stdout.contains("ok      gate         t: what they run is here"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("ok      agent        sh"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("ok      agent        sh, of [agent]"), "{}", ran.stdout);
 }
 
 #[test]
@@ -105,6 +109,6 @@ fn an_agent_on_the_path_is_named_and_not_switched_on() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("found Codex") && !said.contains("Aider") && said.contains("found no build files"), "{said}");
     let text = std::fs::read_to_string(place.home().join("config.toml")).unwrap();
-    assert!(text.lines().any(|line| line.starts_with("# command = [\"codex\"") && line.ends_with("; found here")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("# Codex") && line.ends_with("; found here")), "{text}");
     assert!(Config::load(&place.database(), None).unwrap().agent.command.is_empty());
 }

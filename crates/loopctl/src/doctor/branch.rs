@@ -1,0 +1,119 @@
+//! The integration branch: that it is nobody's but the loops'.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use coord_db::{Config, Loop, ReadTx};
+use work_tree::Repository;
+
+use super::Report;
+use crate::setup::git;
+
+/// The integration branches that loops have worked on, by the journal.
+///
+/// # Errors
+/// If the database cannot be read.
+pub fn made_by_loops(tx: &ReadTx<'_>) -> coord_db::Result<BTreeSet<String>> {
+    let entries = tx.journal(None, usize::MAX / 2)?;
+    Ok(entries.iter().filter_map(|entry| entry.steps.text("integration_branch").map(str::to_owned)).collect())
+}
+
+/// What the commits are that are on the branch and on no branch of the user's.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Commits {
+    ours: usize,
+    foreign: Vec<String>,
+}
+
+/// Looks at the branch that work lands on.
+pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<String>, report: &mut Report) {
+    const OTHER: &str = "set repository.integration_branch in config.toml to a name that no branch has yet";
+    let name = config.repository.integration_branch.as_str();
+    let valid = git(root, &["check-ref-format", &format!("refs/heads/{name}")]).is_ok_and(|answer| answer.status.success());
+    if !valid {
+        return report.problem("branch", format!("{name:?} is not a name that git allows for a branch"), OTHER);
+    }
+    let repository = match Repository::open(root) {
+        Ok(repository) => repository,
+        Err(error) => return report.problem("branch", error.to_string(), "look with git status in the repository"),
+    };
+    if let Ok(Some(path)) = repository.branch_checked_out(name) {
+        return report.problem(
+            "branch",
+            format!("the integration branch {name} is checked out at {}", path.display()),
+            "switch that checkout to another branch, or choose another integration branch",
+        );
+    }
+    if ["main", "master", "trunk"].contains(&name) || is_default_of_a_remote(&repository, name) {
+        return report.problem("branch", format!("the integration branch {name} is your own main branch"), OTHER);
+    }
+    // git keeps a branch as a file: a and a/b cannot both be.
+    let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|above| exists(&repository, above));
+    let refs = repository.list_refs("refs/heads/").unwrap_or_default();
+    let mut branches = refs.iter().filter_map(|(full, _)| full.strip_prefix("refs/heads/"));
+    let below = branches.find(|branch| branch.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')));
+    if let Some(other) = above.or(below) {
+        return report.problem("branch", format!("git cannot have the branch {name} beside your branch {other}"), OTHER);
+    }
+    if !exists(&repository, name) {
+        return report.ok("branch", format!("{name}, made by the first loop"));
+    }
+    let commits = commits(root, name, loops);
+    let count = commits.foreign.len();
+    let example = commits.foreign.first().map(String::as_str).unwrap_or_default();
+    if count > 0 && commits.ours == 0 {
+        let detail = format!("the integration branch {name} is your own: no loop made its {count} commits, as {example}");
+        report.problem("branch", detail, OTHER);
+    } else if count > 0 {
+        report.warning(
+            "branch",
+            format!("{count} commits on the integration branch {name} were made by no loop, as {example}"),
+            "commit on a branch of your own: nothing has verified these",
+        );
+    } else if commits.ours == 0 && !name.starts_with("coding-loops/") && !made.contains(name) {
+        report.warning(
+            "branch",
+            format!("the branch {name} is older than any work of the loops, and they will move it"),
+            format!("if it is yours, {OTHER}"),
+        );
+    } else {
+        report.ok("branch", format!("{name}, {} commits ahead of your branches", commits.ours));
+    }
+}
+
+fn exists(repository: &Repository, name: &str) -> bool {
+    repository.resolve(&format!("refs/heads/{name}")).is_ok_and(|found| found.is_some())
+}
+
+fn is_default_of_a_remote(repository: &Repository, name: &str) -> bool {
+    let remotes = repository.list_refs("refs/remotes/").unwrap_or_default();
+    remotes.iter().filter_map(|(full, _)| full.strip_suffix("/HEAD")).any(|remote| {
+        let answer = git(repository.root(), &["symbolic-ref", "--quiet", &format!("{remote}/HEAD")]);
+        answer.is_ok_and(|answer| String::from_utf8_lossy(&answer.stdout).trim_end() == format!("{remote}/{name}"))
+    })
+}
+
+/// The commits of the branch that are on no other branch but the loops' own. What lands carries the trailers Loop and Test.
+fn commits(root: &Path, name: &str, loops: &[Loop]) -> Commits {
+    let own = loops.iter().filter_map(|row| row.branch.clone()).chain([name.to_owned(), "coding-loops/*".to_owned()]);
+    let excluded = own.map(|branch| format!("--exclude={branch}"));
+    let format =
+        "--format=%(trailers:key=Loop,valueonly,separator=%x2C)%x00%(trailers:key=Test,valueonly,separator=%x2C)%x00%h %s";
+    let branch = format!("refs/heads/{name}");
+    let remote = format!("--exclude=*/{name}");
+    let mut arguments = vec!["log".to_owned(), format.to_owned(), branch, "--not".to_owned()];
+    arguments.extend(excluded);
+    arguments.extend(["--branches".to_owned(), remote, "--exclude=*/coding-loops/*".to_owned(), "--remotes".to_owned()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut found = Commits::default();
+    let Ok(answer) = git(root, &arguments) else { return found };
+    for line in String::from_utf8_lossy(&answer.stdout).lines() {
+        let mut parts = line.splitn(3, '\0');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(by), Some(test), _) if !by.is_empty() && !test.is_empty() => found.ours += 1,
+            (_, _, Some(subject)) => found.foreign.push(subject.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}

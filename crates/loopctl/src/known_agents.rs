@@ -1,0 +1,192 @@
+//! The agents that `config.toml` has a preset for: where their keys live, and what the installed version says of its flags.
+
+use std::collections::BTreeSet;
+
+/// An agent's program and what is known of it.
+#[derive(Debug)]
+pub struct KnownAgent {
+    /// The program.
+    pub program: &'static str,
+    /// What people call it.
+    pub name: &'static str,
+    /// The variables that a key, a login or the address of its service comes from.
+    pub keys: &'static [&'static str],
+    /// Subcommands whose flags are listed by their own `--help`.
+    subcommands: &'static [&'static str],
+}
+
+/// All of them, in the order of the config.
+pub const KNOWN_AGENTS: [KnownAgent; 5] = [
+    KnownAgent {
+        program: "claude",
+        name: "Claude Code",
+        keys: &[
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "ANTHROPIC_BASE_URL",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+            "CLAUDE_CONFIG_DIR",
+        ],
+        subcommands: &[],
+    },
+    KnownAgent {
+        program: "codex",
+        name: "Codex",
+        keys: &["CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME"],
+        subcommands: &["exec", "e"],
+    },
+    KnownAgent {
+        program: "opencode",
+        name: "OpenCode",
+        keys: &[
+            "OPENCODE_API_KEY",
+            "ANTHROPIC_API_KEY",
+            "OPENAI_API_KEY",
+            "GEMINI_API_KEY",
+            "GOOGLE_GENERATIVE_AI_API_KEY",
+            "OPENROUTER_API_KEY",
+            "OPENCODE_CONFIG",
+        ],
+        subcommands: &["run"],
+    },
+    KnownAgent {
+        program: "gemini",
+        name: "Gemini CLI",
+        keys: &[
+            "GEMINI_API_KEY",
+            "GOOGLE_API_KEY",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "GOOGLE_CLOUD_PROJECT",
+            "GOOGLE_GENAI_USE_VERTEXAI",
+            "GOOGLE_GENAI_USE_GCA",
+        ],
+        subcommands: &[],
+    },
+    KnownAgent {
+        program: "aider",
+        name: "Aider",
+        keys: &[
+            "ANTHROPIC_API_KEY",
+            "OPENAI_API_KEY",
+            "OPENAI_API_BASE",
+            "GEMINI_API_KEY",
+            "DEEPSEEK_API_KEY",
+            "OPENROUTER_API_KEY",
+        ],
+        subcommands: &[],
+    },
+];
+
+impl KnownAgent {
+    /// The known agent that a program is, by its file name.
+    #[must_use]
+    pub fn of(program: &str) -> Option<&'static Self> {
+        let file = program.rsplit('/').next().unwrap_or(program);
+        KNOWN_AGENTS.iter().find(|known| known.program == file)
+    }
+
+    /// The arguments that make it list its flags, and the words of a call that they apply to.
+    #[must_use]
+    pub fn help<'a>(&self, call: &'a [String]) -> (Vec<String>, &'a [String]) {
+        let arguments = call.get(1..).unwrap_or_default();
+        match arguments.iter().position(|word| self.subcommands.contains(&word.as_str())) {
+            Some(at) => (vec![arguments[at].clone(), "--help".to_owned()], &arguments[at + 1..]),
+            None => (vec!["--help".to_owned()], arguments),
+        }
+    }
+
+    /// Whether a call is refused because the superuser makes it.
+    #[must_use]
+    pub fn refuses_root(&self, call: &[String]) -> bool {
+        self.program == "claude" && call.iter().any(|word| word == "--dangerously-skip-permissions")
+    }
+}
+
+/// The flags among these words that a help text does not list.
+#[must_use]
+pub fn unlisted_flags<'a>(words: &'a [String], help: &str) -> Vec<&'a str> {
+    let listed: BTreeSet<&str> = help
+        .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
+        .filter(|word| word.starts_with('-'))
+        .collect();
+    let is_listed = |flag: &str| {
+        // A switch that is listed as it is can mostly be turned off as well.
+        let positive = flag.strip_prefix("--no-").map(|rest| format!("--{rest}"));
+        // -pv is -p -v, and -ofile is -o file.
+        let first = (!flag.starts_with("--")).then(|| flag.chars().take(2).collect::<String>());
+        listed.contains(flag)
+            || positive.is_some_and(|flag| listed.contains(flag.as_str()))
+            || first.is_some_and(|flag| listed.contains(flag.as_str()))
+    };
+    let mut flags = Vec::new();
+    for word in words.iter().take_while(|word| *word != "--") {
+        let flag = word.split('=').next().unwrap_or_default();
+        let is_flag = flag.strip_prefix('-').map(|rest| rest.trim_start_matches('-')).is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_alphabetic())
+                && rest.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        });
+        if is_flag && !is_listed(flag) && !flags.contains(&flag) {
+            flags.push(flag);
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    /// The lines of a preset without their comment signs.
+    fn preset(program: &str) -> String {
+        let begin = format!("# command = [\"{program}\"");
+        let lines = coord_db::config::DEFAULT_TEXT.lines().skip_while(|line| !line.starts_with(&begin));
+        let lines = lines.map_while(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")));
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn each_preset_is_a_whole_agent_that_gets_its_keys() {
+        for known in &KNOWN_AGENTS {
+            let text = preset(known.program);
+            let config = coord_db::Config::parse(&format!("[agent]\n{text}"), Path::new("x")).unwrap();
+            assert_eq!(config.agent.command[0], known.program, "{text}");
+            let default = coord_db::Config::default().agent.environment;
+            for name in known.keys.iter().copied().chain(default.iter().map(String::as_str)) {
+                assert!(config.agent.environment.iter().any(|passed| passed == name), "{}: {name}", known.program);
+            }
+            let prompt = if known.program == "aider" { "Argument" } else { "Stdin" };
+            assert_eq!(format!("{:?}", config.agent.prompt), prompt);
+        }
+    }
+
+    #[test]
+    fn flags_that_the_help_does_not_list_are_found() {
+        let help =
+            "  -p, --print   Print\n --output-format <format>\n --[no-]color\n  -o, --out [x]\n --yolo, -y, --auto-commits";
+        let unlisted = |text: &str| unlisted_flags(&words(text), help).join(" ");
+        assert_eq!(unlisted("-p --print --output-format json --yolo -po -ofile --out=x --no-auto-commits -"), "");
+        assert_eq!(
+            unlisted("--prin --full-auto -x --output-formats=json -- --never"),
+            "--prin --full-auto -x --output-formats"
+        );
+        assert_eq!(unlisted("-1 --  --x"), "", "numbers and what follows -- are no flags");
+    }
+
+    #[test]
+    fn a_subcommand_lists_its_own_flags() {
+        let codex = KnownAgent::of("/opt/bin/codex").unwrap();
+        let call = words("codex -c x=1 exec --json -");
+        assert_eq!(codex.help(&call), (words("exec --help"), &call[4..]));
+        let claude = KnownAgent::of("claude").unwrap();
+        let call = words("claude -p --dangerously-skip-permissions");
+        assert_eq!(claude.help(&call), (words("--help"), &call[1..]));
+        assert!(claude.refuses_root(&call) && !claude.refuses_root(&call[..2]));
+        assert!(KnownAgent::of("claude-wrapper").is_none());
+    }
+}
