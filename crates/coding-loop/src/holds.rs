@@ -1,6 +1,6 @@
 //! What keeps this loop from starting an attempt, and what ends that: `coord_db`'s holds, by this loop's agent.
 
-use coord_db::{AgentTrouble, WriteTx};
+use coord_db::{AgentTrouble, TestId, WriteTx};
 
 use crate::Result;
 use crate::context::Context;
@@ -12,9 +12,9 @@ impl Context<'_> {
     }
 
     /// Holds every loop that runs this loop's agent.
-    pub(crate) fn hold(&self, tx: &WriteTx<'_>, trouble: &AgentTrouble) -> coord_db::Result<()> {
+    pub(crate) fn hold(&self, tx: &WriteTx<'_>, test: &TestId, trouble: &AgentTrouble) -> coord_db::Result<()> {
         let minutes = i64::try_from(self.config.agent_of(&self.loop_id).limit_wait_minutes).unwrap_or(i64::MAX);
-        tx.hold_agent(&self.agent(), &self.loop_id, trouble, minutes)
+        tx.hold_agent(&self.agent(), (&self.loop_id, test), trouble, minutes)
     }
 
     /// The agent has run without trouble: what held its loops is over.

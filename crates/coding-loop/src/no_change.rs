@@ -28,7 +28,7 @@ impl Context<'_> {
         let why = FailedAttempt { counts, ..FailedAttempt::new(category, message.clone()) };
         record_end(self, &test.id, &why, Some(attempt), |tx| {
             if self.managed {
-                tx.count_vain_run(&self.loop_id, &message)?;
+                tx.count_vain_run(&self.loop_id, &test.id, &message)?;
             }
             if asked { Ok(()) } else { self.ask_about_no_change(tx, attempt, &message, fingerprint.clone()) }
         })
@@ -58,7 +58,7 @@ impl Context<'_> {
             requested_by: ActorId::from(loop_id),
             fingerprint: Some(fingerprint),
         };
-        tx.ask(&question, None)?;
+        tx.ask(&question, tx.attempt_started(test)?.as_ref())?;
         if tx.test(test)?.status == coord_db::TestStatus::Pending {
             tx.delay_test(test, tx.now().plus_seconds(minutes.saturating_mul(60)))?;
         }

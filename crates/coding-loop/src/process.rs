@@ -305,7 +305,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
                 HoldKind::Outage | HoldKind::Repeated => ErrorCategory::Transient,
             };
             let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(category, trouble.reason.clone()) };
-            record_end(context, test, &why, Some(attempt), |tx| context.hold(tx, trouble))?;
+            record_end(context, test, &why, Some(attempt), |tx| context.hold(tx, test, trouble))?;
         }
         Landed::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
     }
@@ -317,7 +317,7 @@ fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, atte
     record_end(context, test, why, attempt, |tx| match worth(why, changed) {
         // Nobody starts agents for a loop that is driven by hand.
         _ if !context.managed => Ok(()),
-        Worth::Vain => tx.count_vain_run(&context.loop_id, &why.message),
+        Worth::Vain => tx.count_vain_run(&context.loop_id, test, &why.message),
         Worth::Progress => tx.forget_vain_runs(&context.loop_id),
         Worth::Neither => Ok(()),
     })

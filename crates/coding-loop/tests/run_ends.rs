@@ -44,6 +44,7 @@ fn a_usage_limit_costs_no_attempt_and_all_loops_of_the_agent_wait_for_its_end() 
     assert_eq!(runs(&world), 1);
     let limited = world.events("agent_limited");
     assert_eq!(limited.len(), 1);
+    assert_eq!(limited[0].caused_by.as_ref(), Some(&world.events("test_started")[0].id));
     let holds = world.db.read(|tx| tx.all_holds()).unwrap();
     assert_eq!((holds.len(), holds[0].kind), (1, HoldKind::Limit));
     assert!(holds[0].until.unwrap() > world.db.clock().now());

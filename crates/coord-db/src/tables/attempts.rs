@@ -4,7 +4,7 @@
 //! A trigger on `test_started` keeps the table. What a loop publishes during an attempt without a cause is joined to it where
 //! it is inserted (`events.rs`); here is what ends an attempt or a lease of it, which may come when the attempt is over.
 
-use crate::{EventId, NewEvent, ReadTx, Result, TestId};
+use crate::{Event, EventId, NewEvent, ReadTx, Result, TestId};
 
 /// The beginning of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,17 @@ impl ReadTx<'_> {
         self.query_opt("SELECT event_id, correlation_id FROM attempts WHERE test_id = ?1", [test], |row| {
             Ok(AttemptStart { event_id: row.get(0)?, correlation_id: row.get(1)? })
         })
+    }
+
+    /// The event that began the newest attempt at a test.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn attempt_started(&self, test: &TestId) -> Result<Option<Event>> {
+        match self.newest_attempt(test)? {
+            Some(start) => self.event(start.event_id.as_str()),
+            None => Ok(None),
+        }
     }
 
     /// The attempt at a test, if one is running.

@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use crate::payload::{AgentAvailable, AgentLimited, DecisionOption};
-use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, Result, Timestamp, WriteTx};
+use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, Result, TestId, Timestamp, WriteTx};
 
 /// How long the other loops wait for the loop that finds out whether a hold is over. Limits and outages show at once.
 const PROBE_SECONDS: i64 = 60;
@@ -166,7 +166,13 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn hold_agent(&self, agent: &str, loop_id: &LoopId, trouble: &AgentTrouble, max_minutes: i64) -> Result<()> {
+    pub fn hold_agent(
+        &self,
+        agent: &str,
+        (loop_id, test): (&LoopId, &TestId),
+        trouble: &AgentTrouble,
+        max_minutes: i64,
+    ) -> Result<()> {
         let now = self.now();
         let before = self.hold(&of_agent(agent))?;
         // Loops that were at work at the same time meet the same trouble: one try.
@@ -185,16 +191,11 @@ impl WriteTx<'_> {
         };
         let event = match before.as_ref().and_then(|hold| hold.event_id.clone()).filter(|_| stands) {
             Some(event) => event,
-            None => self.publish(&NewEvent::new(
-                ActorId::from(loop_id),
-                AgentLimited {
-                    agent: agent.to_owned(),
-                    account: None,
-                    loop_id: loop_id.clone(),
-                    until,
-                    reason: trouble.reason.clone(),
-                },
-            ))?,
+            None => {
+                let (agent, reason) = (agent.to_owned(), trouble.reason.clone());
+                let limited = AgentLimited { agent, account: None, loop_id: loop_id.clone(), until, reason };
+                self.publish(&NewEvent::new(ActorId::from(loop_id), limited).of_attempt(self.newest_attempt(test)?))?
+            }
         };
         self.execute(
             "INSERT INTO holds (subject, kind, reason, since, until, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -234,16 +235,17 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn count_vain_run(&self, loop_id: &LoopId, reason: &str) -> Result<()> {
+    pub fn count_vain_run(&self, loop_id: &LoopId, test: &TestId, reason: &str) -> Result<()> {
         self.execute("UPDATE loops SET vain_runs = vain_runs + 1 WHERE id = ?1", [loop_id])?;
         let runs = self.loop_row(loop_id)?.vain_runs;
         if runs < MAX_VAIN_RUNS {
             return Ok(());
         }
+        let started = self.attempt_started(test)?.map(|event| event.id);
         self.execute(
-            "INSERT INTO holds (subject, kind, reason, since, tries, loop_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO holds (subject, kind, reason, since, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = excluded.tries, until = NULL, probe_loop = NULL",
-            rusqlite::params![of_loop(loop_id), HoldKind::Repeated, reason, self.now(), runs, loop_id],
+            rusqlite::params![of_loop(loop_id), HoldKind::Repeated, reason, self.now(), runs, loop_id, started],
         )?;
         let summary = format!("{runs} attempts in a row of loop {loop_id} came to nothing, the last one because {reason}");
         self.ask_about(&of_loop(loop_id), loop_id, summary)
