@@ -966,5 +966,16 @@ CREATE VIEW running_attempts AS
   SELECT l.id AS loop_id, a.test_id AS test_id, a.event_id AS event_id, a.correlation_id AS correlation_id
   FROM loops AS l JOIN tests AS t ON t.id = l.current_test_id AND t.status = 'in_progress' JOIN attempts AS a ON a.test_id = t.id;
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Leases that were granted together
+
+-- What a fencing token was granted for, where that is more than one path: a set of which a path is lost is not renewed.
+-- What its holder releases leaves the set.
+CREATE TABLE lease_sets (
+  fencing_token INTEGER NOT NULL,
+  file_path     TEXT NOT NULL,
+  PRIMARY KEY (fencing_token, file_path)
+) STRICT, WITHOUT ROWID;
+
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 15;
+PRAGMA user_version = 16;

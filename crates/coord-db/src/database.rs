@@ -183,7 +183,8 @@ impl Database {
         // Without this a plan depends on the bound values, and most statements are prepared anew each time they are run.
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         migrate::migrate(&connection, path.as_deref(), create)?;
-        if path.is_some() {
+        if let Some(path) = &path {
+            crate::tables::marks::continue_after_copy(&connection, path)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
         }
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;

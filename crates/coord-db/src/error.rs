@@ -117,14 +117,14 @@ pub enum Error {
         asker: String,
     },
     /// A fencing token is stale: the lease was replaced, revoked or released since.
-    #[error("the lease is lost: token {token} of {loop_id} holds {}", describe_lost(path))]
+    #[error("the lease is lost: token {token} of {loop_id} holds {}", describe_lost(paths))]
     LeaseLost {
         /// The loop that asked.
         loop_id: String,
         /// Its token.
         token: i64,
-        /// The path that it no longer holds, if one was named.
-        path: Option<String>,
+        /// The paths that it no longer holds; none if it holds nothing.
+        paths: Vec<String>,
     },
     /// A second copy of a component.
     #[error("{component} is running already as pid {pid}")]
@@ -154,8 +154,12 @@ pub enum Error {
     Sqlite(#[source] SqliteError),
 }
 
-fn describe_lost(path: &Option<String>) -> String {
-    path.as_ref().map_or_else(|| "nothing any more".to_owned(), |path| format!("{path:?} no longer"))
+fn describe_lost(paths: &[String]) -> String {
+    if paths.is_empty() {
+        return "nothing any more".to_owned();
+    }
+    let paths: Vec<String> = paths.iter().map(|path| format!("{path:?}")).collect();
+    format!("{} no longer", paths.join(", "))
 }
 
 fn describe_settled(status: DecisionStatus, choice: Option<&str>, by: &str, at: Timestamp) -> String {

@@ -3,49 +3,85 @@
 //! SQLite would play another database's `-wal` into the file, and create and delete files beside it. So each file is judged
 //! by its header the first time that a process opens it; later a plain read is forbidden, since closing any descriptor on
 //! the file drops the process's locks on it.
+//!
+//! Writers may be at work meanwhile, and nothing is read at one moment here. So only what no writer of ours ever changes
+//! counts (the marks, the page size, whether the file has a `-wal` at all), and only if several looks agree. Whether the
+//! content is sound, SQLite alone says, under its own locks.
 
-use std::collections::HashSet;
-use std::fs::{File, Metadata};
+use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION};
 use crate::{Error, Result};
 
-/// The files that this process has judged, and may have open.
-static JUDGED: Mutex<Option<HashSet<(u64, u64)>>> = Mutex::new(None);
+/// The files that this process has judged, and may have open, by device and inode.
+static JUDGED: Mutex<Option<HashMap<(u64, u64), Header>>> = Mutex::new(None);
 
-/// So many frames of a `-wal` are looked through for the first page.
-const MOST_FRAMES: u64 = 2_000;
+/// How many looks must agree before a file is refused.
+const LOOKS: u32 = 5;
+/// The pause between two of them.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Judges the file by its first bytes, once in a process, and then lets `open` open it.
+/// What the header of a file says.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    /// It carries our mark.
+    ours: bool,
+    /// How many bytes the file had at least when the header was written.
+    bytes: u64,
+}
+
+/// Judges the file by its first bytes, once in a process, and then lets `open` open it. Adds to SQLite's errors what the
+/// first bytes explain.
 ///
 /// # Errors
-/// [`Error::NotOurs`], [`Error::Newer`], [`Error::Damaged`]; nothing has been touched then. What SQLite has to say of it
-/// comes later.
+/// [`Error::NotOurs`], [`Error::Newer`], [`Error::Damaged`]; nothing has been touched then.
 pub(crate) fn first_look<T>(path: &Path, create: bool, open: impl FnOnce() -> Result<T>) -> Result<T> {
     let meta = std::fs::metadata(path).map_err(|error| Error::io(format!("cannot look at {}", path.display()), error))?;
     let mut judged = JUDGED.lock().unwrap_or_else(PoisonError::into_inner);
     let judged = judged.get_or_insert_default();
-    if !judged.contains(&(meta.dev(), meta.ino())) {
-        judge(path, &meta, create)?;
-        judged.insert((meta.dev(), meta.ino()));
-    }
-    open()
+    let identity = (meta.dev(), meta.ino());
+    let header = match judged.get(&identity) {
+        Some(header) => *header,
+        None => {
+            let header = judge(path, create)?;
+            judged.insert(identity, header);
+            header
+        }
+    };
+    open().map_err(|error| header.explain(path, error))
 }
 
-fn judge(path: &Path, meta: &Metadata, create: bool) -> Result<()> {
+#[allow(clippy::disallowed_methods)]
+fn judge(path: &Path, create: bool) -> Result<Header> {
+    for _ in 1..LOOKS {
+        if let Ok(header) = look(path, create) {
+            return Ok(header);
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    look(path, create)
+}
+
+fn look(path: &Path, create: bool) -> Result<Header> {
     let not_ours = |detail: &str| Err(Error::NotOurs { path: path.to_owned(), detail: detail.to_owned() });
-    if meta.len() == 0 {
-        return if create { Ok(()) } else { not_ours("it is empty") };
+    let unknown = Header { ours: false, bytes: 0 };
+    // Before the header: a file that gets a log says so in its header first.
+    let log_page_bytes = page_bytes_of_log(path);
+    // SQLite says better what bars a file.
+    let Ok(file) = File::open(path) else { return Ok(unknown) };
+    if file.metadata().is_ok_and(|meta| meta.len() == 0) {
+        return if create { Ok(unknown) } else { not_ours("it is empty") };
     }
     let mut header = [0; 100];
-    match File::open(path).and_then(|file| file.read_exact_at(&mut header, 0)) {
+    match file.read_exact_at(&mut header, 0) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return not_ours("file is not a database"),
-        // SQLite says it better.
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(unknown),
     }
     if &header[..16] != b"SQLite format 3\0" {
         return not_ours("file is not a database");
@@ -57,103 +93,61 @@ fn judge(path: &Path, meta: &Metadata, create: bool) -> Result<()> {
         }
         APPLICATION_ID => {}
         // Whether its marks are only lost is for the migrations to say.
-        0 => return Ok(()),
+        0 => return Ok(unknown),
         _ => return not_ours("it belongs to another application"),
     }
     let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 65_536,
         bytes => u64::from(bytes),
     };
-    if wal_of(path, page_bytes, header[18])? {
-        return Ok(());
+    match log_page_bytes {
+        Some(other) if other != page_bytes => return Err(foreign_log(path, "its pages have another size")),
+        // A copy that was put in the place of a database in use is a plain file, and never had a log.
+        Some(_) if header[18] == 1 => return Err(foreign_log(path, "the file has never had one")),
+        _ => {}
     }
-    let bytes = u64::from(number(&header, 28)) * page_bytes;
-    if number(&header, 24) == number(&header, 92) && meta.len() < bytes {
-        return Err(Error::Damaged {
-            detail: format!("{} is cut short, {} of {bytes} bytes are left", path.display(), meta.len()),
-        });
+    // Other tools leave the number of pages as it was.
+    let counted = number(&header, 24) == number(&header, 92);
+    Ok(Header { ours: true, bytes: if counted { u64::from(number(&header, 28)) * page_bytes } else { 0 } })
+}
+
+impl Header {
+    /// Says more of what SQLite refused.
+    fn explain(self, path: &Path, error: Error) -> Error {
+        let length = std::fs::metadata(path).map_or(u64::MAX, |meta| meta.len());
+        match error {
+            Error::NotOurs { .. } if self.ours => foreign_log(path, "it belongs to another application"),
+            Error::Damaged { detail } if length < self.bytes => Error::Damaged {
+                detail: format!("{detail}; {} is cut short, {length} of {} bytes are left", path.display(), self.bytes),
+            },
+            other => other,
+        }
     }
-    Ok(())
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-/// Whether a `-wal` with content goes with the file.
-///
-/// # Errors
-/// If it is another database's.
-fn wal_of(path: &Path, page_bytes: u64, write_version: u8) -> Result<bool> {
+fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
-    let name = PathBuf::from(name);
-    let mut header = [0; 32];
-    let Ok(wal) = File::open(&name) else { return Ok(false) };
-    if wal.read_exact_at(&mut header, 0).is_err() || number(&header, 0) & !1 != 0x377f_0682 {
-        return Ok(false);
-    }
-    let stale =
-        |why: &str| Err(Error::Damaged { detail: format!("{} is another database's ({why}); move it away", name.display()) });
-    if u64::from(number(&header, 8)) != page_bytes {
-        return stale("its pages have another size");
-    }
-    let mut any = false;
-    for frame in 0..MOST_FRAMES {
-        let at = 32 + frame * (24 + page_bytes);
-        let mut head = [0; 24];
-        // What an earlier round of the file has left behind has other salts.
-        if wal.read_exact_at(&mut head, at).is_err() || head[8..16] != header[16..24] {
-            break;
-        }
-        any = true;
-        let mut mark = [0; 4];
-        if number(&head, 0) == 1
-            && wal.read_exact_at(&mut mark, at + 24 + 68).is_ok()
-            && i64::from(u32::from_be_bytes(mark)) != APPLICATION_ID
-        {
-            // A writer may be at work: what it has not written whole yet, or over what was read before, says nothing.
-            if !is_whole(&wal, page_bytes, frame) {
-                break;
-            }
-            return stale("it belongs to another application");
-        }
-    }
-    // A copy that was put in the place of a database in use is a plain file, and never had a log.
-    if any && write_version == 1 { stale("the file has never had one") } else { Ok(any) }
+    PathBuf::from(name)
 }
 
-/// Whether a frame of a `-wal`, with all that comes before it, is as it was meant to be: the sums over it are right.
-fn is_whole(wal: &File, page_bytes: u64, frame: u64) -> bool {
-    let mut header = [0; 32];
-    if wal.read_exact_at(&mut header, 0).is_err() {
-        return false;
-    }
-    let little = number(&header, 0) & 1 == 0;
-    let word = |bytes: &[u8]| {
-        let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }
-    };
-    let add = |(mut one, mut two): (u32, u32), bytes: &[u8]| {
-        for pair in bytes.chunks_exact(8) {
-            one = one.wrapping_add(word(pair)).wrapping_add(two);
-            two = two.wrapping_add(word(&pair[4..])).wrapping_add(one);
-        }
-        (one, two)
-    };
-    let mut sums = add((0, 0), &header[..24]);
-    if sums != (number(&header, 24), number(&header, 28)) {
-        return false;
-    }
-    let frame_bytes = 24 + page_bytes;
-    let mut bytes = vec![0; usize::try_from(frame_bytes).unwrap_or_default()];
-    (0..=frame).all(|at| {
-        if wal.read_exact_at(&mut bytes, 32 + at * frame_bytes).is_err() || bytes[8..16] != header[16..24] {
-            return false;
-        }
-        sums = add(add(sums, &bytes[..8]), &bytes[24..]);
-        sums == (number(&bytes, 16), number(&bytes, 20))
-    })
+fn foreign_log(path: &Path, why: &str) -> Error {
+    Error::Damaged { detail: format!("{} is another database's ({why}); move it away", log_of(path).display()) }
+}
+
+/// The page size of the `-wal` beside the file, if it has content.
+fn page_bytes_of_log(path: &Path) -> Option<u64> {
+    let (mut header, mut frame) = ([0; 32], [0; 24]);
+    let wal = File::open(log_of(path)).ok()?;
+    wal.read_exact_at(&mut header, 0).ok()?;
+    wal.read_exact_at(&mut frame, 32).ok()?;
+    // What an earlier round of the file has left behind has other salts.
+    let has_content = number(&header, 0) & !1 == 0x377f_0682 && frame[8..16] == header[16..24];
+    has_content.then(|| u64::from(number(&header, 8)))
 }
 
 /// Adds to an error of opening who may do what, where that is the cause.
@@ -177,57 +171,37 @@ pub(crate) fn explain(path: &Path, error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
     use crate::{Database, OpenOptions};
 
-    /// A database and its `-wal`, copied while somebody has it open.
-    fn copied(folder: &Path) -> (PathBuf, PathBuf) {
-        let path = folder.join("original.db");
+    /// Looks again and again while other processes let the file grow, empty its log and delete it.
+    #[test]
+    fn no_single_look_beside_writers_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("coordination.db");
         drop(Database::create(&path, &OpenOptions::default()).unwrap());
-        let open = rusqlite::Connection::open(&path).unwrap();
-        open.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE another (a);").unwrap();
-        let copy = folder.join("copy.db");
-        std::fs::copy(&path, &copy).unwrap();
-        std::fs::copy(folder.join("original.db-wal"), folder.join("copy.db-wal")).unwrap();
-        (copy, folder.join("copy.db-wal"))
-    }
-
-    /// Where the first page stands in a `-wal`, last.
-    fn first_page(wal: &[u8]) -> usize {
-        let frames = (32..wal.len()).step_by(24 + 4096);
-        frames.rev().find(|at| number(wal, *at) == 1).expect("the first page") + 24
-    }
-
-    fn look(path: &Path) -> Result<()> {
-        judge(path, &std::fs::metadata(path).unwrap(), false)
-    }
-
-    #[test]
-    fn a_page_that_is_being_written_is_not_taken_for_another_database() {
-        let folder = tempfile::tempdir().unwrap();
-        let (copy, wal) = copied(folder.path());
-        look(&copy).unwrap();
-        let mut bytes = std::fs::read(&wal).unwrap();
-        let page = first_page(&bytes);
-        // The head of the frame is there; below it still stands what another page was before.
-        bytes[page..page + 4096].fill(7);
-        std::fs::write(&wal, &bytes).unwrap();
-        look(&copy).unwrap();
-    }
-
-    #[test]
-    fn another_applications_log_is_known_by_its_first_page() {
-        let folder = tempfile::tempdir().unwrap();
-        let (copy, _) = copied(folder.path());
-        let other = folder.path().join("other.db");
-        let connection = rusqlite::Connection::open(&other).unwrap();
-        connection
-            .execute_batch(
-                "PRAGMA page_size = 4096; PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0;
-                 PRAGMA application_id = 42; CREATE TABLE t (a); INSERT INTO t VALUES (randomblob(90000));",
-            )
-            .unwrap();
-        std::fs::copy(folder.path().join("other.db-wal"), folder.path().join("copy.db-wal")).unwrap();
-        assert!(look(&copy).unwrap_err().to_string().contains("another application"));
+        let script = |writer: usize| {
+            let insert =
+                "INSERT INTO knowledge (id, item_type, content) VALUES (hex(randomblob(9)), 'fact', hex(randomblob(3000)));\n";
+            let empty = ["PRAGMA wal_checkpoint(TRUNCATE);\n", "PRAGMA wal_checkpoint(RESTART);\n"][writer];
+            format!(".timeout 5000\n{}", format!("{insert}{empty}").repeat(200))
+        };
+        let mut writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let file = folder.path().join(format!("{writer}.sql"));
+                std::fs::write(&file, script(writer)).unwrap();
+                let mut command = Command::new("sqlite3");
+                command.arg(&path).stdin(File::open(&file).unwrap()).stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        let mut looks = 0;
+        while writers.iter_mut().any(|writer| writer.try_wait().unwrap().is_none()) {
+            look(&path, false).unwrap_or_else(|error| panic!("look {looks}: {error}"));
+            looks += 1;
+        }
+        assert!(looks > 1_000, "{looks} looks");
+        assert_eq!(Database::open(&path, &OpenOptions::default()).unwrap().check().unwrap(), []);
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::tables::marks;
 use crate::{Error, Result, Timestamp};
 
 /// Marks the file as ours (`PRAGMA application_id`): "cLoP".
@@ -26,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0013_ledger.sql"),
     include_str!("../../../schema/migrations/0014_holds.sql"),
     include_str!("../../../schema/migrations/0015_attempt_causes.sql"),
+    include_str!("../../../schema/migrations/0016_lease_sets.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
@@ -68,6 +70,12 @@ pub(crate) fn migrate(connection: &Connection, path: Option<&Path>, create: bool
         }
         for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
             connection.execute_batch(migration)?;
+        }
+        // A copy that was put in the place of a database is not the file that its content belongs to.
+        if let Some(path) = path
+            && (version == 0 || marks::in_wal_mode(connection)?)
+        {
+            marks::note_file(connection, path)?;
         }
         connection
             .execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}"))?;

@@ -249,7 +249,7 @@ pub enum Command {
     },
     /// Lease files, subtrees (dir/) or resources (port:5432): all of them or none
     Lock(LockArgs),
-    /// Put off the end of the leases under a token
+    /// Put off the end of all leases under a token, or of none if one of them is lost
     Renew {
         #[arg(long = "loop", value_name = "LOOP")]
         loop_id: LoopId,

@@ -188,7 +188,13 @@ fn toml_value(value: &DeValue<'_>) -> Value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(&number.as_str().replace('_', ""), number.radix())
             .map_or_else(|_| Value::String(number.as_str().to_owned()), Value::from),
-        DeValue::Float(number) => number.as_str().parse::<f64>().map_or(Value::Null, Value::from),
+        // No field takes a number like nan, nor a table.
+        DeValue::Float(number) => number
+            .as_str()
+            .parse()
+            .ok()
+            .and_then(serde_json::Number::from_f64)
+            .map_or_else(|| Value::Object(serde_json::Map::new()), Value::Number),
         DeValue::Boolean(value) => Value::Bool(*value),
         DeValue::Datetime(time) => Value::String(time.to_string()),
         DeValue::Array(items) => items.iter().map(|item| toml_value(item.get_ref())).collect(),
@@ -273,7 +279,10 @@ fn json_row(source: &Source<'_>, line: usize, fields: Vec<(String, &RawValue)>, 
         if row.fields.iter().any(|(other, ..)| *other == name) {
             misfits.push((line, format!("{name:?} is named twice in one test")));
         }
-        row.fields.push((name, line, serde_json::from_str(value.get()).unwrap_or(Value::Null)));
+        match serde_json::from_str(value.get()) {
+            Ok(value) => row.fields.push((name, line, value)),
+            Err(error) => misfits.push((line, format!("{name} is not text that can be held: {}", without_position(&error)))),
+        }
     }
     row
 }

@@ -69,7 +69,8 @@ fn a_dump_fed_to_the_shell_is_equal_row_by_row() {
     let db = copy.to_str().unwrap();
     assert_eq!(place.json(&["--db", db, "check"]), serde_json::json!([]));
     place.run(&["--db", db, "publish", "custom.x"]).ok();
-    assert_eq!(shell(&copy, "SELECT max(rowid) FROM events"), "501");
+    // A copy goes on after a jump: what it was taken from may have gone on too.
+    assert!(shell(&copy, "SELECT max(rowid) FROM events").parse::<i64>().unwrap() > 1_000_000_000);
 }
 
 #[test]

@@ -34,6 +34,29 @@ fn a_set_is_granted_or_refused_as_a_whole() {
 }
 
 #[test]
+fn a_set_of_which_a_path_is_lost_is_not_renewed() {
+    let place = Place::with_loops();
+    let lock = |paths: &[&str]| place.json(&[&["lock", "--loop", "a"], paths].concat())["fencing_token"].to_string();
+    let token = lock(&["w", "x", "y", "z"]);
+    let renew = |token: &str| place.run(&["renew", "--loop", "a", "--token", token, "--ttl", "5000"]);
+    // What its holder gives back, or takes again, is not lost.
+    place.run(&["unlock", "w", "--loop", "a", "--token", &token]).ok();
+    let later = lock(&["z", "v"]);
+    renew(&token).ok();
+    place.sql("UPDATE file_locks SET expires_at = '2026-01-01 00:00:00' WHERE file_path IN ('x', 'y')");
+    place.run(&["lock", "x", "--loop", "b"]).ok();
+    renew(&token).fails(1).says("the lease is lost").says("holds \"x\" no longer");
+    assert_eq!(place.sql("SELECT locked_by, expires_at FROM file_locks WHERE file_path = 'y'"), "a|2026-01-01 00:00:00");
+    renew(&later).ok();
+    // By whatever hand: the rest is kept, and is taken again or given back.
+    place.sql("DELETE FROM file_locks WHERE file_path = 'v'");
+    renew(&later).fails(1).says("\"v\" no longer");
+    renew(&lock(&["y", "z"])).ok();
+    place.run(&["unlock", "--all", "--loop", "a"]).ok();
+    renew(&later).fails(1).says("nothing any more");
+}
+
+#[test]
 fn a_stale_token_neither_releases_nor_renews() {
     let place = Place::with_loops();
     let token = place.json(&["lock", "x", "y", "--loop", "a"])["fencing_token"].to_string();

@@ -299,10 +299,46 @@ fn every_import_error_has_its_line_and_nothing_is_imported() {
         "[[test]]\nid = 'x'\nloop = 'a'\ndepends_on = 'y'\n[[test]]\nid = 'y'\nloop = 'a'\ndepends_on = 'x'\n",
         &["1: test x depends on itself", "5: test y depends on itself"],
     );
+    check(
+        "l.json",
+        "[{\"id\": \"x\", \"loop\": \"a\",\n \"spec\": \"a \\ud800 b\"},\n {\"id\": \"y\", \"loop\": \"a\",\n \"notes\": \"\\udfff\"}]",
+        &["2: spec is not text that can be held", "4: notes is not text that can be held"],
+    );
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    check(
+        "m.jsonl",
+        &format!("{{\"id\": \"x\", \"loop\": \"a\"}}\n{{\"id\": \"y\", \"loop\": \"a\", \"spec\": {deep}}}\n"),
+        &["2: spec is not text that can be held"],
+    );
+    check("n.toml", &format!("[[test]]\nid = 'x'\nloop = 'a'\nspec = {deep}\n"), &["4: "]);
+    check("o.toml", "[[test]]\nid = 'x'\nloop = 'a'\nspec = nan\n", &["4: spec must be text"]);
     place.run(&["test", "import", "missing.toml"]).fails(2).says("missing.toml");
     std::fs::write(place.repository().join("k.toml"), b"[[test]]\nid = '\xff'\n").unwrap();
     place.run(&["test", "import", "k.toml"]).fails(2).says("k.toml:2:");
     place.run_with("[[test]]\nid = 'x'\n", &["test", "import", "-"]).fails(2).says("-:1:");
+}
+
+#[test]
+fn a_long_chain_of_dependencies_is_imported() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let place = Place::with_loops();
+    let row = |n: usize| format!("{{\"id\": \"t{n}\", \"loop\": \"a\", \"depends_on\": \"t{}\"}}\n", n + 1);
+    let mut rows: String = (0..99_999).map(row).collect();
+    let start = |rows: &str| {
+        let mut child =
+            place.command(&["--quiet", "test", "import", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(rows.as_bytes()).unwrap();
+        common::bounded(|| child.try_wait().unwrap().is_some(), "the import to end");
+        common::ran(child.wait_with_output().unwrap())
+    };
+    // The last one closes the chain, or ends it.
+    let closed = format!("{rows}{}", row(99_999).replace("t100000", "t99500"));
+    let ran = start(&closed).fails(2);
+    assert_eq!(ran.stderr.lines().count(), 500, "{}", &ran.stderr[..200]);
+    rows.push_str("{\"id\": \"t99999\", \"loop\": \"a\"}\n");
+    start(&rows).ok();
+    assert_eq!(place.sql("SELECT count(*), count(depends_on) FROM tests"), "100000|99999");
 }
 
 #[test]

@@ -32,7 +32,9 @@ fn hint(error: &Error) -> &'static str {
         Error::Damaged { .. } => "; bring a backup back with loopctl restore FILE",
         Error::Locked { .. } => "; try again, or see who writes with loopctl health",
         Error::Unwritable { .. } => "; see loopctl doctor",
-        Error::LeaseLost { .. } => "; take it again with loopctl lock",
+        Error::LeaseLost { .. } => {
+            "; take it again with loopctl lock; what the loop still holds stays until it is released or expires"
+        }
         Error::Settled { .. } => "; see loopctl decisions --all",
         Error::AlreadyRunning { .. } => "; stop it first",
         Error::NotFound { what, .. } => match *what {

@@ -445,6 +445,7 @@ impl WriteTx<'_> {
                 ],
             )?;
         }
+        self.note_set(fencing_token, &paths)?;
         let said = |path: &LeasePath| FileLocked {
             file_path: path.to_string(),
             loop_id: request.loop_id.clone(),

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION, file_stamp, not_ours, pragma};
 use crate::process::ProcessIdentity;
+use crate::tables::marks::Marks;
 use crate::{Database, Error, Result};
 
 /// Copies in one consistent snapshot, however busy others are.
@@ -165,7 +166,8 @@ impl Database {
     }
 
     /// Replaces the whole content by that of a backup, through SQLite's backup interface. Keeps the old content as a backup
-    /// first. Refused while a process is alive on this database.
+    /// first. Fencing tokens, migration numbers and the order of events go on from the larger of both; they jump ahead where
+    /// the old content is not what the backup was taken from, as after the loss of the file. Refused while a process is alive on this database.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::NotOurs`], [`Error::Newer`], [`Error::Damaged`]; the database is then as it was.
@@ -199,8 +201,23 @@ impl Database {
         }
         let old = self.back_up(None, keep + 1)?;
         let path = self.path().map(Path::to_owned);
-        copy(&source, self.connection_mut())?;
-        crate::migrate::migrate(self.connection(), path.as_deref(), false)?;
+        let current = Marks::of(self.connection())?;
+        let backup = Marks::of(&source).ok();
+        // Made ready apart, so that what takes the place of the content does so as a whole.
+        let mut ready = Connection::open("")?;
+        copy(&source, &mut ready)?;
+        crate::migrate::migrate(&ready, None, false)?;
+        let marks = match backup {
+            Some(backup) if current.vouch_for(&backup, self.connection())? => current,
+            _ => current.max(Marks::of(&ready)?).jumped(),
+        };
+        ready.execute_batch("BEGIN")?;
+        marks.raise(&ready, "a backup was restored: events after it are in the backup that restore made")?;
+        if let Some(path) = &path {
+            super::marks::note_file(&ready, path)?;
+        }
+        ready.execute_batch("COMMIT")?;
+        copy(&ready, self.connection_mut())?;
         // The copy brought the source's journal mode along.
         if path.is_some() {
             self.connection().pragma_update(None, "journal_mode", "wal")?;

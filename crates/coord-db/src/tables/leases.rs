@@ -135,10 +135,12 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Puts off the end of every lease under a token.
+    /// Puts off the end of every lease under a token: of the whole set that it was granted for, or of nothing. What is left of
+    /// a set of which a path is lost stays as it is, until it expires, is released, or is acquired again under a new token.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the token holds nothing any more.
+    /// [`Error::LeaseLost`] if the token holds nothing any more, or if a path of its set is lost: ended by another hand, or
+    /// replaced.
     pub fn renew(&self, loop_id: &LoopId, token: i64, ttl_seconds: Option<i64>) -> Result<Grant> {
         if ttl_seconds.is_some_and(|ttl| ttl < 1) {
             return Err(Error::Invalid("a lease shorter than 1 s is not allowed".to_owned()));
@@ -146,8 +148,12 @@ impl WriteTx<'_> {
         let leases = self.under_token(loop_id, token)?;
         let Some(first) = leases.first() else {
             self.loop_row(loop_id)?;
-            return Err(Error::LeaseLost { loop_id: loop_id.to_string(), token, path: None });
+            return Err(Error::LeaseLost { loop_id: loop_id.to_string(), token, paths: Vec::new() });
         };
+        let paths = self.lost_of_set(loop_id, token)?;
+        if !paths.is_empty() {
+            return Err(Error::LeaseLost { loop_id: loop_id.to_string(), token, paths });
+        }
         let ttl = ttl_seconds.or(first.ttl_seconds).unwrap_or(900);
         let expires_at = self.now().plus_seconds(ttl);
         self.execute(
@@ -166,6 +172,39 @@ impl WriteTx<'_> {
             "UPDATE file_locks SET expires_at = ?2 WHERE locked_by = ?1 AND expires_at IS NOT NULL",
             rusqlite::params![loop_id, self.now().plus_seconds(ttl_seconds)],
         )
+    }
+
+    /// Remembers what a token was granted for. One path alone needs no memory: without its row the token holds nothing.
+    pub(super) fn note_set(&self, token: i64, paths: &[LeasePath]) -> Result<()> {
+        if paths.len() < 2 {
+            return Ok(());
+        }
+        self.execute("DELETE FROM lease_sets WHERE fencing_token NOT IN (SELECT fencing_token FROM file_locks)", [])?;
+        for path in paths {
+            self.execute("INSERT INTO lease_sets (fencing_token, file_path) VALUES (?1, ?2)", rusqlite::params![token, path])?;
+        }
+        Ok(())
+    }
+
+    /// The paths of a token's set that its loop no longer holds, under whatever token.
+    fn lost_of_set(&self, loop_id: &LoopId, token: i64) -> Result<Vec<String>> {
+        self.query(
+            "SELECT file_path FROM lease_sets AS s WHERE fencing_token = ?2
+               AND NOT EXISTS (SELECT 1 FROM file_locks AS l WHERE l.file_path = s.file_path AND l.locked_by = ?1)
+             ORDER BY file_path",
+            rusqlite::params![loop_id, token],
+            |row| row.get(0),
+        )
+    }
+
+    /// The holder gives a lease back: it is no part of its set any more.
+    fn release_lease(&self, loop_id: &LoopId, lease: &Lease) -> Result<()> {
+        self.execute(
+            "DELETE FROM lease_sets WHERE fencing_token = ?1 AND file_path = ?2",
+            rusqlite::params![lease.fencing_token, lease.file_path],
+        )?;
+        self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
+        Ok(())
     }
 
     fn under_token(&self, loop_id: &LoopId, token: i64) -> Result<Vec<Lease>> {
@@ -191,14 +230,14 @@ impl WriteTx<'_> {
                 None => {
                     self.loop_row(loop_id)?;
                     return Err(match token {
-                        Some(token) => Error::LeaseLost { loop_id: loop_id.to_string(), token, path: Some(path.to_string()) },
+                        Some(token) => Error::LeaseLost { loop_id: loop_id.to_string(), token, paths: vec![path.to_string()] },
                         None => Error::Refused(format!("loop {loop_id} does not hold {:?}; see loopctl locks", path.as_str())),
                     });
                 }
             }
         }
         for lease in &ending {
-            self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
+            self.release_lease(loop_id, lease)?;
         }
         Ok(ending.into_iter().map(|lease| lease.file_path).collect())
     }
@@ -214,10 +253,10 @@ impl WriteTx<'_> {
             None => self.leases_of(loop_id.as_str())?,
         };
         if let (Some(token), true) = (token, leases.is_empty()) {
-            return Err(Error::LeaseLost { loop_id: loop_id.to_string(), token, path: None });
+            return Err(Error::LeaseLost { loop_id: loop_id.to_string(), token, paths: Vec::new() });
         }
         for lease in &leases {
-            self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
+            self.release_lease(loop_id, lease)?;
         }
         Ok(leases.into_iter().map(|lease| lease.file_path).collect())
     }

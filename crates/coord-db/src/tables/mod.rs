@@ -58,6 +58,7 @@ mod knowledge_context;
 mod leases;
 mod ledger;
 mod loops;
+pub(crate) mod marks;
 mod migrations;
 mod pauses;
 mod progress;

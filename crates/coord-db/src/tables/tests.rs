@@ -318,6 +318,7 @@ impl WriteTx<'_> {
     pub fn import_tests(&self, tests: &[NewTest]) -> Result<Vec<(usize, String)>> {
         let mut problems = Vec::new();
         let batch: HashMap<&str, usize> = tests.iter().enumerate().map(|(at, test)| (test.id.as_str(), at)).collect();
+        let cyclic = cyclic(tests, &batch);
         for (at, test) in tests.iter().enumerate() {
             let mut problem = |message: String| problems.push((at, message));
             if self.find_loop(test.loop_id.as_str())?.is_none() {
@@ -337,7 +338,7 @@ impl WriteTx<'_> {
             if let Some(dependency) = &test.depends_on {
                 if !batch.contains_key(dependency.as_str()) && self.find_test(dependency.as_str())?.is_none() {
                     problem(format!("test {}: depends_on names no test {:?}", test.id, dependency.as_str()));
-                } else if cycle(tests, &batch, at) {
+                } else if cyclic.contains(&at) {
                     problem(format!("test {} depends on itself in the end", test.id));
                 }
             }
@@ -701,19 +702,26 @@ impl WriteTx<'_> {
     }
 }
 
-/// True if following `depends_on` inside the batch from `start` comes back to it.
-fn cycle(tests: &[NewTest], batch: &HashMap<&str, usize>, start: usize) -> bool {
-    let mut seen = HashSet::new();
-    let mut at = start;
-    while seen.insert(at) {
-        let next = tests[at].depends_on.as_ref().and_then(|dependency| batch.get(dependency.as_str()));
-        match next {
-            Some(&next) if next == start => return true,
-            Some(&next) => at = next,
-            None => return false,
+/// Which tests of a batch come back to themselves when `depends_on` is followed inside the batch. Visits each test once.
+fn cyclic(tests: &[NewTest], batch: &HashMap<&str, usize>) -> HashSet<usize> {
+    let mut cyclic = HashSet::new();
+    // On which walk a test was first visited.
+    let mut walks: Vec<Option<usize>> = vec![None; tests.len()];
+    for start in 0..tests.len() {
+        let (mut path, mut next) = (Vec::new(), Some(start));
+        while let Some(at) = next {
+            if let Some(walk) = walks[at] {
+                if walk == start {
+                    cyclic.extend(path.into_iter().skip_while(|visited| *visited != at));
+                }
+                break;
+            }
+            walks[at] = Some(start);
+            path.push(at);
+            next = tests[at].depends_on.as_ref().and_then(|dependency| batch.get(dependency.as_str()).copied());
         }
     }
-    false
+    cyclic
 }
 
 fn summary(text: &str) -> String {

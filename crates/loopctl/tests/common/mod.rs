@@ -152,7 +152,7 @@ pub fn ran(output: Output) -> Ran {
 /// Looks again and again until it is so, for half a minute at most.
 #[track_caller]
 #[allow(clippy::disallowed_methods)]
-pub fn bounded(is_so: impl Fn() -> bool, what: &str) {
+pub fn bounded(mut is_so: impl FnMut() -> bool, what: &str) {
     let end = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < end, "still not so: {what}");

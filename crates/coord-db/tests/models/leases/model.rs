@@ -97,6 +97,8 @@ pub struct Model {
     pub said: Vec<String>,
     priority: [i64; LOOPS.len()],
     leases: BTreeMap<String, Lease>,
+    /// What each token was granted for, without what was given back since.
+    sets: BTreeMap<i64, BTreeSet<String>>,
     requests: Vec<Request>,
     requests_made: usize,
     /// (waiter, holder, resource), until when.
@@ -113,6 +115,7 @@ impl Default for Model {
             said: Vec::new(),
             priority: LOOPS.map(|(_, priority)| priority),
             leases: BTreeMap::new(),
+            sets: BTreeMap::new(),
             requests: Vec::new(),
             requests_made: 0,
             edges: BTreeMap::new(),
@@ -239,6 +242,7 @@ impl Model {
             self.end(&path, LOOPS[by].0, "expired");
         }
         self.last_token += 1;
+        self.sets.insert(self.last_token, paths.iter().cloned().collect());
         for path in BTreeSet::from_iter(paths) {
             let lease = Lease { by, token: self.last_token, expires: self.now + ttl * 1000, ttl };
             self.leases.insert(path.clone(), lease);
@@ -338,6 +342,10 @@ impl Model {
         if ttl.is_some_and(|ttl| ttl < 1) {
             return Answer::No("invalid");
         }
+        let mine = |path: &String| self.leases.get(path).is_some_and(|lease| lease.by == by);
+        if self.paths_of(by, Some(token)).is_empty() || !self.sets[&token].iter().all(mine) {
+            return Answer::No("lost");
+        }
         let mut until = None;
         for lease in self.leases.values_mut().filter(|lease| lease.by == by && lease.token == token) {
             lease.ttl = ttl.unwrap_or(lease.ttl);
@@ -366,9 +374,16 @@ impl Model {
             return Answer::No(if token.is_some() { "lost" } else { "refused" });
         }
         for path in paths {
-            self.end(path, LOOPS[by].0, "released");
+            self.give_back(by, path);
         }
         Answer::Paths(paths.iter().map(|path| (*path).to_owned()).collect())
+    }
+
+    fn give_back(&mut self, by: usize, path: &str) {
+        if let Some(lease) = self.leases.get(path) {
+            self.sets.entry(lease.token).or_default().remove(path);
+        }
+        self.end(path, LOOPS[by].0, "released");
     }
 
     fn paths_of(&self, by: usize, token: Option<i64>) -> BTreeSet<String> {
@@ -382,7 +397,7 @@ impl Model {
             return Answer::No("lost");
         }
         for path in &paths {
-            self.end(path, LOOPS[by].0, "released");
+            self.give_back(by, path);
         }
         Answer::Paths(paths)
     }
