@@ -93,7 +93,11 @@ impl Context<'_> {
         let squashed =
             match attempt.worktree.squash_since(&attempt.base, &message(attempt), &trailers(self, attempt, &proving.id)) {
                 Ok(squashed) => squashed,
-                Err(error @ (work_tree::Error::OperationInProgress { .. } | work_tree::Error::NotAncestor { .. })) => {
+                Err(
+                    error @ (work_tree::Error::OperationInProgress { .. }
+                    | work_tree::Error::NotAncestor { .. }
+                    | work_tree::Error::Unstorable { .. }),
+                ) => {
                     self.settle(&entry, false)?;
                     let text = format!("the worktree cannot be landed: {error}");
                     return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
@@ -110,6 +114,11 @@ impl Context<'_> {
             Some(commit) => self.repository.changed_between(&attempt.base, commit)?,
             None => Vec::new(),
         };
+        if let Some(file) = self.of_our_own(&files) {
+            let text =
+                format!("{} belongs to coding-loops itself, and nothing below it lands; leave it as it is", file.display());
+            return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
+        }
         self.forget_waits(attempt, &files)?;
         go_on!(self.ask_owners(attempt, &files));
         let mut problems = self.lease_files(attempt, &files)?;
@@ -190,6 +199,15 @@ impl Context<'_> {
         };
         reach(Point::GatePassed);
         Ok(Ok(checks))
+    }
+
+    /// The first of these files at or below the folder of the database: a merge by the human would write it over the
+    /// database's own files.
+    fn of_our_own<'f>(&self, files: &'f [std::path::PathBuf]) -> Option<&'f std::path::PathBuf> {
+        let top = self.repository.root().canonicalize().ok()?;
+        let home = self.home.canonicalize().ok()?;
+        let ours = home.strip_prefix(top).ok().filter(|ours| !ours.as_os_str().is_empty())?;
+        files.iter().find(|file| file.starts_with(ours))
     }
 
     /// Waits until every file that the attempt changed is leased.

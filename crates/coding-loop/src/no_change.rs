@@ -1,14 +1,20 @@
 //! An agent that claims success and has changed nothing has done nothing that could be verified: the human is asked once for
 //! each test, and a second such claim is a failed attempt.
 
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, Counts, ErrorCategory, FailedAttempt, NewDecision, WriteTx};
 use serde_json::json;
+use work_tree::WorkTree;
 
 use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::process::record_end;
 
+/// Files that are named one by one.
+const MAX_NAMED: usize = 5;
 /// The type of the question.
 const QUESTION: &str = "no_change";
 
@@ -18,7 +24,11 @@ impl Context<'_> {
         let test = &attempt.test;
         let words = Some(attempt.last_words.as_str()).filter(|words| !words.is_empty());
         let said = words.map(|words| format!("; it said: {words}")).unwrap_or_default();
-        let message = format!("the agent claimed success and changed nothing{said}");
+        let elsewhere = match self.changed_in_the_checkout(attempt) {
+            files if files.is_empty() => String::new(),
+            files => format!(", while {} in your own checkout changed", files.join(", ")),
+        };
+        let message = format!("the agent claimed success and changed nothing{elsewhere}{said}");
         let fingerprint = format!("test:{}", test.id);
         let asked = self.db.read(|tx| tx.was_asked(&fingerprint, QUESTION))?;
         let (category, counts) = match asked {
@@ -32,6 +42,21 @@ impl Context<'_> {
             }
             if asked { Ok(()) } else { self.ask_about_no_change(tx, attempt, &message, fingerprint.clone()) }
         })
+    }
+
+    /// The first few files of the user's checkout that differ from its commit and were written during the attempt: an agent
+    /// can leave its folder by an absolute path.
+    fn changed_in_the_checkout(&self, attempt: &Attempt) -> Vec<String> {
+        let (Some(begun), Ok(checkout)) = (attempt.test.last_attempt_at, WorkTree::open(&self.config.repository_path())) else {
+            return Vec::new();
+        };
+        let written_since = |file: &PathBuf| {
+            let modified = checkout.root().join(file).metadata().and_then(|seen| seen.modified());
+            let millis = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_millis());
+            millis.is_some_and(|millis| i64::try_from(millis).is_ok_and(|millis| millis >= begun.as_millis()))
+        };
+        let files = checkout.changed_files().unwrap_or_default();
+        files.iter().filter(|file| written_since(file)).take(MAX_NAMED).map(|file| file.display().to_string()).collect()
     }
 
     fn ask_about_no_change(

@@ -14,6 +14,7 @@ use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::landing::Landed;
 use crate::reload::Reload;
+use crate::run_end;
 use crate::{Error, Result};
 
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
@@ -317,7 +318,7 @@ fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, atte
     record_end(context, test, why, attempt, |tx| match worth(why, changed) {
         // Nobody starts agents for a loop that is driven by hand.
         _ if !context.managed => Ok(()),
-        Worth::Vain => tx.count_vain_run(&context.loop_id, test, &why.message),
+        Worth::Vain => tx.count_vain_run(&context.loop_id, test, &run_end::one_line(&why.message)),
         Worth::Progress => tx.forget_vain_runs(&context.loop_id),
         Worth::Neither => Ok(()),
     })

@@ -263,3 +263,49 @@ fn commits_of_an_agent_whose_work_lands_are_not_saved_beside_it() {
     );
     world.assert_tidy();
 }
+
+#[test]
+fn nothing_below_the_systems_own_folder_lands() {
+    let world = World::new(
+        "cat >/dev/null; mkdir -p coding-loops; echo evil > coding-loops/coordination.db; git add -f coding-loops; echo > $TEST_ID\n",
+        CHECK,
+    );
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let test = world.test("t1");
+    assert_eq!(test.error_category, Some(ErrorCategory::Code));
+    assert!(test.last_error.unwrap().starts_with("coding-loops/coordination.db belongs to coding-loops itself"));
+    assert_eq!(world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "0");
+    world.assert_tidy();
+}
+
+#[test]
+fn files_that_git_cannot_store_are_the_works_fault_and_do_not_stop_the_loop() {
+    let agent = "cat >/dev/null; if [ $TEST_ID = t1 ]; then echo '*.txt text working-tree-encoding=UTF-16' > .gitattributes; printf plain > p.txt; fi; echo > $TEST_ID\n";
+    let world = World::new(agent, CHECK);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.add_test("t2", "one");
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let test = world.test("t1");
+    assert_eq!((test.status, test.error_category), (TestStatus::Blocked, Some(ErrorCategory::Code)));
+    assert!(test.last_error.unwrap().contains("p.txt"));
+    assert_eq!(world.test("t2").status, TestStatus::Passed);
+    // What could not be landed is kept all the same.
+    let saved = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1"]);
+    assert_eq!(world.git(&["show", &format!("{}:p.txt", saved.lines().next().unwrap())]), "plain");
+    world.assert_tidy();
+}
+
+#[test]
+fn a_broken_reference_of_somebody_else_stops_nobody() {
+    let world = World::new("cat >/dev/null; echo > $TEST_ID\n", CHECK);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let folder = world.repository.join(".git/refs/remotes/origin");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("old"), "1234567890123456789012345678901234567890\n").unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.test("t1").status, TestStatus::Passed);
+}

@@ -233,3 +233,13 @@ fn a_folder_that_is_no_worktree_any_more_is_kept_aside() {
         .collect();
     assert_eq!(std::fs::read_to_string(kept[0].path().join("precious")).unwrap(), "precious\n");
 }
+
+#[test]
+fn a_change_in_the_users_checkout_instead_is_reported() {
+    let world = world("echo leak >> $FOLDER/repository/shared; exit 0");
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.once("one");
+    let asked = questions(&world).remove(0);
+    assert!(asked.summary.contains("while shared in your own checkout changed"), "{}", asked.summary);
+}

@@ -50,6 +50,12 @@ pub enum Error {
         /// The value found; none if it is absent.
         found: Option<CommitHash>,
     },
+    /// What the files say of themselves (`.gitattributes`) keeps git from storing them.
+    #[error("git cannot store the files as they are: {what}")]
+    Unstorable {
+        /// Which, and why.
+        what: String,
+    },
     /// A rebase or revert ran into conflicts and was undone: the worktree is as it was before.
     #[error("conflicts in {} file(s)", files.len())]
     RebaseConflict {

@@ -83,7 +83,11 @@ pub(crate) fn changes(git: &Git) -> Result<Vec<Change>> {
 
 /// Brings everything but `excluded` into the index (or its copy).
 ///
-/// With `lenient`, a file that cannot be read is left out, which is better than saving nothing.
+/// With `lenient`, a file that cannot be read is left out, and one whose attributes do not fit it is taken as it is, which is
+/// better than saving nothing.
+///
+/// # Errors
+/// [`Error::Unstorable`] if it is the files' own attributes that stand in the way.
 pub(crate) fn stage(git: &Git, index: Option<&IndexCopy>, excluded: &[PathBuf], lenient: bool) -> Result<()> {
     let mut paths: Vec<u8> = b":(top)\0".to_vec();
     for path in excluded {
@@ -91,21 +95,31 @@ pub(crate) fn stage(git: &Git, index: Option<&IndexCopy>, excluded: &[PathBuf], 
         paths.extend_from_slice(path.as_os_str().as_bytes());
         paths.push(0);
     }
-    let mut call = git.call(["add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"]).stdin(paths);
-    if lenient {
-        call = call.arg("--ignore-errors");
-    }
-    if let Some(index) = index {
-        call = index.on(call);
-    }
-    let answer = call.answer()?;
-    match answer.code {
-        Some(0) => Ok(()),
-        Some(1) if lenient => {
-            tracing::warn!(error = %call.failed(answer), "some files could not be saved");
-            Ok(())
+    let call = || {
+        let mut call = git.call(["add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"]).stdin(paths.clone());
+        if lenient {
+            call = call.arg("--ignore-errors");
         }
-        _ => Err(call.failed(answer)),
+        if let Some(index) = index { index.on(call) } else { call }
+    };
+    let first = call();
+    let answer = first.answer()?;
+    match answer.code {
+        Some(0) => return Ok(()),
+        Some(1) if lenient => {
+            tracing::warn!(error = %first.failed(answer), "some files could not be saved");
+            return Ok(());
+        }
+        _ => {}
+    }
+    // What only the attributes of the files stand in the way of (an encoding that a file does not have) can be stored as it is.
+    let fatal = answer.stderr.lines().rev().find_map(|line| line.strip_prefix("fatal: ")).unwrap_or_default().to_owned();
+    let empty = git.call(["hash-object", "-t", "tree", "/dev/null"]).hash()?;
+    let plain = call().env("GIT_ATTR_SOURCE", empty.as_str()).answer()?;
+    match plain.code {
+        Some(0 | 1) if lenient => Ok(()),
+        Some(0) => Err(Error::Unstorable { what: fatal }),
+        _ => Err(first.failed(answer)),
     }
 }
 

@@ -228,7 +228,12 @@ impl WorkTree {
             return Ok(None);
         }
         let list: String = seen.iter().map(|hash| format!("{hash}\n")).collect();
-        let unnamed = self.git.call(["rev-list", "--parents", "--stdin", "--not", "--all", "HEAD"]).stdin(list).ok()?;
+        let unnamed = self
+            .git
+            // A reference that names nothing (somebody else's, broken) hides nothing either.
+            .call(["rev-list", "--ignore-missing", "--parents", "--stdin", "--not", "--all", "HEAD"])
+            .stdin(list)
+            .ok()?;
         let unnamed = String::from_utf8_lossy(&unnamed).into_owned();
         let parents: BTreeSet<&str> = unnamed.lines().flat_map(|line| line.split(' ').skip(1)).collect();
         let tips: Vec<CommitHash> = unnamed

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use work_tree::{End, NotStartedKind, Outcome};
 
 use output::Output;
-pub(crate) use output::reason_of;
+pub(crate) use output::{one_line, reason_of};
 use reset_time::reset_time;
 
 /// The exit status by which an agent gives up honestly.

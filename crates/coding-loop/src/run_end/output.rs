@@ -149,7 +149,8 @@ fn plain(line: &str) -> String {
     text.trim().to_owned()
 }
 
-fn one_line(text: &str) -> String {
+/// A text on one line, cut where it is too long to act on.
+pub(crate) fn one_line(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(plain).filter(|line| !line.is_empty()).collect();
     let text = lines.join("; ");
     if text.chars().count() <= REASON_CHARS {
