@@ -100,6 +100,8 @@ ended() { # NAME: its process is gone; start it again after a while, unless it i
     return 0
   fi
   delay=$((starts[$name] > 6 ? 30 : 1 << (starts[$name] - 1) > 30 ? 30 : 1 << (starts[$name] - 1)))
+  # 128 + SIGBUS: it leaves no word of its own.
+  [ "$code" != 135 ] || say "$name ended by SIGBUS: $home/coordination.db-shm was cut short or its disk is full; the next start makes the file again"
   say "$name ended (exit code $code); starting it again in $delay s; see $home/logs/$name.log"
   retry_at[$name]=$((SECONDS + delay))
 }

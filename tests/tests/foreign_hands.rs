@@ -166,3 +166,36 @@ fn every_odd_row_that_is_taken_is_survived() {
     }
     assert_well(supervisors);
 }
+
+#[test]
+fn malformed_events_are_counted_in_one_alert_for_each_source_and_type() {
+    let world = World::new();
+    let db = world.open();
+    db.write(|tx| tx.add_loop(&NewLoop { id: loop_id("a"), name: String::new(), priority: 5, branch: None })).unwrap();
+    let insert = |source: &str, event_type: &str, number: usize| {
+        world
+            .sql(&format!(
+                "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {number})
+                 INSERT INTO events (id, source, event_type, payload)
+                   SELECT '{event_type}-{source}-' || x || '-' || hex(randomblob(4)), '{source}', '{event_type}', '{{\"x\":1}}' FROM c"
+            ))
+            .unwrap();
+    };
+    insert("a", "test_passed", 700);
+    insert("tool", "test_passed", 5);
+    insert("tool", "stuck_detected", 1);
+    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let open = "SELECT count(*) FROM deliveries WHERE status = 'pending' AND subscription_id IN
+                  (SELECT id FROM subscriptions WHERE subscriber IN ('monitor', 'pm', 'regression-checker'))";
+    world.until(open, "0");
+    insert("a", "test_passed", 300);
+    world.until(open, "0");
+    assert_well(supervisors);
+    assert_eq!(
+        world.sql("SELECT substr(message, 1, instr(message, ' cannot') - 1) FROM alerts ORDER BY 1").unwrap().trim(),
+        "1000 events test_passed from a\n5 events test_passed from tool\nan event stuck_detected from tool"
+    );
+    let status = String::from_utf8(world.loopctl(&["status"]).stdout).unwrap();
+    assert_eq!(status.matches("cannot be handled").count(), 3, "{status}");
+    assert_eq!(status.matches("1000 events test_passed from a cannot be handled").count(), 1, "{status}");
+}

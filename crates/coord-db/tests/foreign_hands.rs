@@ -234,7 +234,10 @@ fn a_dump_fed_to_the_shell_is_a_database_that_we_open() {
     assert!(child.wait().unwrap().success());
     let opened = Database::open(&copy, &OpenOptions::default()).unwrap();
     assert_eq!(opened.check().unwrap(), []);
-    let all = "SELECT * FROM loops; SELECT rowid, * FROM events; SELECT * FROM knowledge; SELECT * FROM subscriptions; SELECT * FROM deliveries;
-               SELECT count(*) FROM deliveries; SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
+    // Without the event that says why the numbers of a copy jump.
+    let all =
+        "SELECT * FROM loops; SELECT rowid, * FROM events WHERE id = 'e'; SELECT * FROM knowledge; SELECT * FROM subscriptions;
+               SELECT * FROM deliveries WHERE event_id = 'e';
+               SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
     assert_eq!(run(&copy, all).unwrap(), run(&shell.path, all).unwrap());
 }

@@ -123,9 +123,7 @@ fn tokens_numbers_and_the_order_of_events_never_go_back() {
     assert!(loaded.iter().zip(first).all(|(loaded, first)| *loaded > first + 900), "{loaded:?}");
     let next = all_grow(&place, &loaded);
     assert_eq!((next[0], next[1]), (loaded[0] + 1, loaded[1] + 1));
-    in_place(&|| {
-        std::fs::copy(&backup, place.database()).unwrap();
-    });
+    in_place(&|| assert!(std::fs::copy(&backup, place.database()).unwrap() > 0));
     all_grow(&place, &before);
     assert!(after[0] > before[0]);
 }
@@ -159,4 +157,26 @@ fn doctor_tells_each_thing_and_its_remedy() {
     std::fs::write(place.home().join("config.toml"), "[nonsense]\n").unwrap();
     let ran = place.run(&["--json", "doctor"]).fails(1);
     assert!(ran.stdout.contains("config.toml:1"));
+}
+
+#[test]
+fn a_shm_that_is_cut_short_ends_a_process_and_loses_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::with_loops();
+    place.run(&["lock", "x", "--loop", "a"]).ok();
+    let mut waiting = place.spawn(&["lock", "x", "--loop", "b", "--wait", "60"]);
+    place.until("SELECT count(*) FROM lease_requests", "1");
+    let shm = place.home().join("coordination.db-shm");
+    std::fs::OpenOptions::new().write(true).open(&shm).unwrap().set_len(0).unwrap();
+    let ring = || std::fs::write(place.home().join("coordination.db.bell/ring"), "x").unwrap();
+    common::bounded(
+        || {
+            ring();
+            waiting.try_wait().unwrap().is_some()
+        },
+        "the process to end",
+    );
+    assert_eq!(waiting.wait().unwrap().signal(), Some(7), "SIGBUS");
+    assert_eq!(place.json(&["locks"])[0]["file_path"], "x");
+    assert_eq!(place.json(&["check"]), json!([]));
 }

@@ -1,7 +1,9 @@
 //! Looking and passing: the same for every supervisor, for daemons, `--once` and the simulation.
 
+use std::collections::BTreeMap;
+
 use coord_db::{AlertType, Database, Delivery, EventId, NewAlert, ReadTx, Result, Severity, Timestamp, WriteTx};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Inbound, Misfit, Plan, Supervisor};
 
@@ -87,7 +89,8 @@ pub fn pass_carefully<S: Supervisor>(supervisor: &mut S, db: &Database, observat
     db.write_quietly(|tx| {
         if let Some(delivery) = tx.pending_deliveries(S::ID, 1)?.pop() {
             if delivery.tries >= MOST_TRIES {
-                set_aside::<S>(tx, &delivery, &format!("handling it failed {} times", delivery.tries))?;
+                let why = format!("handling it failed {} times", delivery.tries);
+                set_aside::<S>(tx, &[(delivery, why)])?;
             } else {
                 tx.record_try(&delivery)?;
             }
@@ -108,9 +111,7 @@ fn pass_over<S: Supervisor>(
         for action in &plan.actions {
             supervisor.apply(tx, &snapshot, action)?;
         }
-        for (delivery, why) in &misfits {
-            set_aside::<S>(tx, delivery, why)?;
-        }
+        set_aside::<S>(tx, &misfits)?;
         let outcome = PassOutcome {
             handled: taken.len() + misfits.len(),
             actions: plan.actions.len(),
@@ -124,17 +125,42 @@ fn pass_over<S: Supervisor>(
     Ok(outcome)
 }
 
-fn set_aside<S: Supervisor>(tx: &WriteTx<'_>, delivery: &Delivery, why: &str) -> Result<()> {
-    tracing::warn!(event = %delivery.event.id, event_type = %delivery.event.event_type, why, "setting a delivery aside");
-    tx.set_aside(S::ID, &delivery.event.id, why)?;
-    tx.raise_alert(&NewAlert {
-        fingerprint: format!("delivery:{}:{}", delivery.subscription_id, delivery.event.id),
-        severity: Severity::Error,
-        alert_type: AlertType::Resource,
-        source: S::ID.to_owned(),
-        message: format!("{} cannot handle event {} ({}): {why}", S::ID, delivery.event.id, delivery.event.event_type),
-        context: json!({"kind": "delivery", "event_id": delivery.event.id, "subscriber": S::ID, "error": why}),
-        event_id: Some(delivery.event.id.clone()),
-    })?;
+/// Takes deliveries that cannot be handled out of the way. There is one alert for each source and type of their events,
+/// whoever cannot handle them, with their number.
+fn set_aside<S: Supervisor>(tx: &WriteTx<'_>, unhandled: &[Misfit]) -> Result<()> {
+    let mut groups: BTreeMap<(&str, &str), Vec<&Misfit>> = BTreeMap::new();
+    for misfit in unhandled {
+        let (delivery, why) = misfit;
+        tx.set_aside(S::ID, &delivery.event.id, why)?;
+        groups.entry((delivery.event.source.as_str(), &delivery.event.event_type)).or_default().push(misfit);
+    }
+    for ((source, event_type), misfits) in groups {
+        let Some((last, why)) = misfits.last() else { continue };
+        tracing::warn!(event = %last.event.id, event_type, source, number = misfits.len(), why, "setting deliveries aside");
+        let fingerprint = format!("delivery:{}", json!([event_type, source]));
+        let open = tx.open_alert(&fingerprint)?;
+        // An event with several subscribers counts once.
+        let mut counts = open.and_then(|alert| alert.context.get("events")?.as_object().cloned()).unwrap_or_default();
+        let before = counts.get(S::ID).and_then(Value::as_u64).unwrap_or(0);
+        counts.insert(S::ID.to_owned(), json!(before + misfits.len() as u64));
+        let events = counts.values().filter_map(Value::as_u64).max().unwrap_or(0);
+        let (one, id) = (events == 1, &last.event.id);
+        let message = if one {
+            format!("an event {event_type} from {source} cannot be handled: {id}: {why}")
+        } else {
+            format!("{events} events {event_type} from {source} cannot be handled; the newest is {id}: {why}")
+        };
+        tx.raise_alert(&NewAlert {
+            fingerprint,
+            severity: Severity::Error,
+            alert_type: AlertType::Resource,
+            source: S::ID.to_owned(),
+            message,
+            context: json!({
+                "kind": "delivery", "event_type": event_type, "event_source": source, "events": counts, "event_id": id, "error": why,
+            }),
+            event_id: Some(id.clone()),
+        })?;
+    }
     Ok(())
 }
