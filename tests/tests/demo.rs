@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use coord_db::{Database, OpenOptions};
 use system_tests::{binaries, project, query, wait_for};
 
 /// Runs the demo and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path, and is
@@ -69,25 +70,36 @@ fn the_demo_shows_and_resolves_every_incident() {
 const PROCESSES: [&str; 8] =
     ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm", "core", "store", "report"];
 
+/// True while a process runs directly under another one.
+fn has_child(parent: i32) -> bool {
+    let stats = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = text.rsplit_once(") ")?.1.split(' ').map(str::to_owned);
+        Some((fields.next()?, fields.next()?.parse::<i32>().ok()?))
+    });
+    stats.into_iter().any(|(state, of)| of == parent && state != "Z")
+}
+
 /// A loop dies in the same moment as the agent that the demo kills under it: it can tell nobody how the agent ended.
 fn kill_with_its_agent(database: &Path, loop_id: &str, test: &str, ended: &AtomicBool) {
     let send = |pid, signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
-    let at_work = format!(
-        "SELECT l.pid, h.child_pid FROM loops AS l JOIN component_health AS h ON h.component = l.id
-         WHERE l.id = '{loop_id}' AND l.current_test_id = '{test}' AND l.pid IS NOT NULL AND h.child_pid IS NOT NULL"
-    );
+    // In this process, to be there before the demo's director, who looks every 200 ms.
+    let mut db = None;
     let found = wait_for("the agent to be at work", Duration::from_secs(200), || {
-        let row = query(database, &at_work).unwrap_or_default();
-        let pids = row.trim().split_once('|').and_then(|(of_loop, keeper)| Some((of_loop.parse().ok()?, keeper.parse().ok()?)));
-        pids.map(Some).or_else(|| ended.load(Ordering::SeqCst).then_some(None))
+        if ended.load(Ordering::SeqCst) {
+            return Some(None);
+        }
+        db = db.take().or_else(|| Database::open(database, &OpenOptions::default()).ok());
+        let rows = db.as_ref()?.read(|tx| Ok::<_, coord_db::Error>((tx.find_loop(loop_id)?, tx.component(loop_id)?))).ok()?;
+        let (row, component) = (rows.0?, rows.1?);
+        let pid = |pid: Option<i64>| pid.and_then(|pid| i32::try_from(pid).ok());
+        let at_work = row.current_test_id.is_some_and(|at| at.as_str() == test);
+        let (of_loop, keeper) = (pid(row.pid)?, pid(component.child_pid)?);
+        (at_work && has_child(keeper)).then_some(Some((of_loop, keeper)))
     });
     let Some((of_loop, keeper)): Option<(i32, i32)> = found else { return };
     let _ = send(of_loop, nix::sys::signal::Signal::SIGSTOP);
-    let children = || std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
-    let begun = std::time::Instant::now();
-    let has_agent = || !children().trim().is_empty();
-    wait_for("the agent", Duration::from_secs(10), || (has_agent() || begun.elapsed() > Duration::from_secs(5)).then_some(()));
-    wait_for("the agent to be killed", Duration::from_secs(60), || (!has_agent()).then_some(()));
+    wait_for("the agent to be killed", Duration::from_secs(60), || (!has_child(keeper)).then_some(()));
     let _ = send(of_loop, nix::sys::signal::Signal::SIGKILL);
 }
 

@@ -71,7 +71,8 @@ fn a_foreign_client_need_not_name_the_attempt() {
          INSERT INTO events (id, source, event_type, payload) VALUES
            ('start', 'a', 'test_started', '{\"test_id\": \"t1\", \"loop_id\": \"a\", \"attempt\": 1}'),
            ('locked', 'a', 'file_locked', '{\"file_path\": \"x\", \"loop_id\": \"a\", \"test_id\": \"t1\"}'),
-           ('note', 'a', 'custom.note', '{}');
+           ('none', 'a', 'file_locked', '{\"file_path\": \"y\", \"loop_id\": \"a\", \"test_id\": null}'),
+           ('odd', 'b', 'test_passed', '{}'), ('note', 'a', 'custom.note', '{}');
          UPDATE tests SET status = 'passed', verified_at = datetime('now') WHERE id = 't1';
          UPDATE loops SET current_test_id = NULL WHERE id = 'a';
          INSERT INTO events (id, source, event_type, payload) VALUES
@@ -83,7 +84,7 @@ fn a_foreign_client_need_not_name_the_attempt() {
                 WHERE id NOT LIKE '%-%' ORDER BY rowid";
     assert_eq!(
         place.sql(rows),
-        "start:-:start locked:start:start note:start:start passed:start:start unlocked:start:start after:-:after"
+        "start:-:start locked:start:start none:start:start odd:-:odd note:start:start passed:start:start unlocked:start:start after:-:after"
     );
     assert_eq!(place.json(&["check"]), serde_json::json!([]));
 }

@@ -71,6 +71,7 @@ const INVARIANTS: &[(&str, &str)] = &[
         "WITH said AS (
            SELECT rowid AS at, id, event_type, caused_by, correlation_id, json_extract(payload, '$.test_id') AS test_id FROM events
            WHERE event_type IN ('test_started', 'test_passed', 'test_failed', 'test_blocked', 'file_locked')
+             AND json_type(payload, '$.test_id') = 'text'
              AND rowid > (SELECT value FROM counters WHERE name = 'attempts_since')),
          placed AS (
            SELECT *, max(CASE event_type WHEN 'test_started' THEN at END) OVER past AS started,
