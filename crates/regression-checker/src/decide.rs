@@ -3,6 +3,8 @@
 //! One thing runs at a time. A head that a check has not seen and a bisection that is not over take turns, so that neither
 //! a branch that moves all the time nor many regressions keep the other waiting for ever.
 
+pub mod search;
+
 use coord_db::{Config, RegressionStatus, RunOutcome, Timestamp};
 use supervisor::Plan;
 
@@ -171,6 +173,16 @@ fn due_bisect(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action>)
         return Some(Action::Bisect { steps: BisectRound { regression: row.id.clone(), round: row.rounds, hints } });
     }
     None
+}
+
+/// What runs of a check at one commit say together; none if it has to be run again. A failure is believed after so many more.
+#[must_use]
+pub fn believed(runs: &[RunOutcome], retries: u32) -> Option<RunOutcome> {
+    match runs.split_last()? {
+        (RunOutcome::Fail, before) => (before.len() >= retries as usize).then_some(RunOutcome::Fail),
+        (RunOutcome::Pass, before) if !before.is_empty() => Some(RunOutcome::Flaky),
+        (last, _) => Some(*last),
+    }
 }
 
 #[cfg(test)]

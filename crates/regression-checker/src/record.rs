@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::decide::{CHECK_ERROR, CHECK_FAILS, FLAKY, MOST_FAILURES, about_check, about_test};
 use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
 use crate::perform::without_progress;
+use crate::snapshot::some_unasked;
 use crate::{
     BisectNotes, BisectRound, Checked, Found, HeadCheck, ID, Outcome, TestVerdict, applies, baseline_check, baseline_checks,
 };
@@ -98,7 +99,8 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
     fn checked(mut self, checked: &Checked, more: bool) -> Result<()> {
         let (tx, name) = (self.tx, self.check.name.as_str());
         if more {
-            return checked.tests.iter().try_for_each(|verdict| self.judged(verdict));
+            checked.tests.iter().try_for_each(|verdict| self.judged(verdict))?;
+            return self.explain(checked);
         }
         tx.record_check_run(name, &self.steps.commit, checked.outcome, checked.runs, &checked.output_tail)?;
         tracing::info!(check = name, commit = self.steps.commit, outcome = %checked.outcome, "a check was run");
@@ -116,18 +118,28 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
                 tests.sort();
                 tests.dedup();
                 tests.iter().try_for_each(|test| self.passes(test))?;
+                tx.record_baseline_passes(name, &self.steps.commit)?;
             }
             RunOutcome::Flaky => {
                 self.alert(FLAKY, Severity::Info, checked, "it failed and then passed at the same commit")?;
             }
             RunOutcome::Fail | RunOutcome::Error => {}
         }
-        let failed = |verdict: &TestVerdict| matches!(verdict.outcome, RunOutcome::Fail | RunOutcome::Flaky);
-        let somebody = self.open.iter().any(|row| row.check_name == name) || checked.tests.iter().any(failed);
-        if checked.outcome == RunOutcome::Fail && !somebody {
-            self.alert(CHECK_FAILS, Severity::Warning, checked, "but it fails for no single test that had passed")
-        } else {
+        self.explain(checked)
+    }
+
+    /// Reports a failure that is none of a single test, once all have been asked about.
+    fn explain(&self, checked: &Checked) -> Result<()> {
+        let (tx, name) = (self.tx, self.check.name.as_str());
+        let runs = tx.baseline_runs_at(name, &self.steps.commit)?;
+        let explained =
+            self.open.iter().any(|row| row.check_name == name) || runs.iter().any(|run| run.outcome != RunOutcome::Pass);
+        if checked.outcome != RunOutcome::Fail || explained {
             tx.close_alert(&about_check(CHECK_FAILS, name)).map(drop)
+        } else if some_unasked(tx, self.check, &self.steps.commit)? {
+            Ok(())
+        } else {
+            self.alert(CHECK_FAILS, Severity::Warning, checked, "but it fails for no single test that is done")
         }
     }
 
@@ -322,6 +334,11 @@ pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNot
             notes.ended = Some(why.clone());
             row.bisect = Some(notes.to_value());
             tracing::info!(test = %row.test_id, check = row.check_name, why, "a test is flaky");
+            // While the check fails at this commit, it is looked at again.
+            let runs = tx.baseline_runs_at(&row.check_name, &row.bad_commit)?;
+            if let Some(run) = runs.iter().find(|run| run.test_id == row.test_id) {
+                tx.record_baseline_run(&row.check_name, &row.test_id, &row.bad_commit, RunOutcome::Flaky, run.runs)?;
+            }
             return tx.update_regression(&row);
         }
         Found::Unknown { why, suspects } => {

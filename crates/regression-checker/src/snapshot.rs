@@ -47,7 +47,7 @@ pub struct RegressionSnapshot {
     pub head: Option<String>,
     /// The checks that some test with a baseline uses.
     pub in_use: BTreeSet<String>,
-    /// How each check fared at the head, if it was run there.
+    /// How each check fared at the head, if it was run there last.
     pub runs: BTreeMap<String, RunAtHead>,
     /// The checks that failed at the head and have not been asked about all their tests there.
     pub unasked: BTreeSet<String>,
@@ -96,7 +96,9 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
         if tx.has_baseline_tests(&check.categories)? {
             snapshot.in_use.insert(check.name.clone());
         }
+        // If the check has been run elsewhere since, what it said here is of the past.
         if let Some(head) = &observation.head
+            && tx.last_checked(&check.name)?.as_ref() == Some(head)
             && let Some(run) = tx.check_run(&check.name, head)?
         {
             if run.outcome == RunOutcome::Fail && some_unasked(tx, check, head)? {
@@ -136,7 +138,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
 }
 
 /// Whether a check that fails at the head has not been asked about some test that it covers.
-fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> Result<bool> {
+pub(crate) fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> Result<bool> {
     let asked: BTreeSet<TestId> = tx.baseline_runs_at(&check.name, head)?.into_iter().map(|run| run.test_id).collect();
     let open = open_of(&check.name, &tx.regressions(true)?);
     let mut tests = tx.baseline_tests()?.into_iter();

@@ -172,6 +172,8 @@ fn many_tests_are_asked_about_in_several_entries_and_each_once() {
     assert_eq!(world.sql("SELECT count(*) FROM baseline_runs WHERE runs = 1"), "300");
     assert!(world.sql("SELECT count(*) FROM transaction_log WHERE operation = 'ask_tests'").parse::<i64>().unwrap() >= 2);
     assert_eq!(world.sql("SELECT test_id, status FROM regressions"), "m299|unknown");
+    let unexplained = "SELECT count(*) FROM alerts WHERE fingerprint = 'check_fails:tests'";
+    assert_eq!(world.sql(unexplained), "0", "that it fails for no test is not said before all have been asked about");
     assert_eq!(world.sql(&format!("SELECT count(*) FROM passing_tests WHERE commit_hash = '{bad}'")), "299");
 }
 

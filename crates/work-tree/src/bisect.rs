@@ -100,6 +100,12 @@ impl Bisect {
         &self.good
     }
 
+    /// The first bad one that is known, with no good one after it; none if the end is good.
+    #[must_use]
+    pub fn first_known_bad(&self) -> Option<&CommitHash> {
+        self.range().map(|(_, end)| &self.candidates[end].commit)
+    }
+
     /// How many commits could still be tried.
     #[must_use]
     pub fn open(&self) -> usize {

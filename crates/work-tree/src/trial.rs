@@ -1,7 +1,8 @@
 //! Trying commit after commit in one worktree, with as few calls of git as that takes: searching through a long history
 //! is little else.
 //!
-//! It must never judge files that are not those of the commit: whatever a check leaves is found before the next run.
+//! It must never judge files that are not those of the commit: whatever a check leaves is found before the next run. What it
+//! has built stays for the next run at the same commit, and for no other.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ use crate::{CommandSpec, CommitHash, End, Error, Repository, Result, WorkTree, r
 pub struct TrialTree {
     repository: Repository,
     path: PathBuf,
-    /// Open, with this commit checked out and nothing beside it but ignored files; none if that is not known.
+    /// Open, with this commit checked out and nothing beside it but ignored files of its own; none if that is not known.
     ready: Option<(WorkTree, CommitHash)>,
 }
 
@@ -45,11 +46,13 @@ impl TrialTree {
     fn bring_to(&mut self, commit: &CommitHash) -> Result<WorkTree> {
         if let Some((tree, at)) = self.ready.take()
             && tree.root().is_dir()
-            && (at == *commit || tree.move_to(commit).is_ok())
+            && (at == *commit || tree.move_to(&at, commit).unwrap_or(false))
         {
             return Ok(tree);
         }
-        self.repository.add_detached_worktree(&self.path, commit)
+        let tree = self.repository.add_detached_worktree(&self.path, commit)?;
+        tree.remove_untracked()?;
+        Ok(tree)
     }
 
     /// Runs a check at a commit, as [`run_check`] does in a worktree that is there already.
@@ -83,6 +86,10 @@ impl TrialTree {
             let left = left_of(&looked, &target)?;
             if !left.clean {
                 looked.detach_at(&target)?;
+            }
+            if left.tampered.is_some() {
+                // What was built of other files.
+                looked.remove_untracked()?;
             }
             Ok(left)
         })

@@ -3,6 +3,8 @@
 //! It must never change the repository's main checkout, which is the user's, and never throw away a file that is ignored:
 //! these are builds and settings, not work.
 
+mod checkout;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -474,20 +476,6 @@ impl WorkTree {
         self.reset_and_clean(commit)
     }
 
-    /// As [`Self::restore_to`], without a branch: no branch moves.
-    pub(crate) fn detach_at(&self, commit: &CommitHash) -> Result<()> {
-        self.must_be_ours()?;
-        remove_locks(&self.git_dir)?;
-        self.restore_dot_git()?;
-        self.leave_rebase()?;
-        self.forget_operations();
-        self.drop_bisect()?;
-        let head = self.head()?;
-        self.git.call(["update-ref", "--no-deref", "HEAD", head.as_str()]).with_identity().ok()?;
-        self.reset_and_clean(commit)?;
-        self.clean_all()
-    }
-
     /// Undoes what a commit has changed, in the files and the index, without committing that. False if what came after does
     /// not allow it; then nothing has changed. Only where nothing differs from HEAD.
     ///
@@ -504,20 +492,6 @@ impl WorkTree {
             Some(1) => self.reset_and_clean(&head).map(|()| false),
             _ => Err(revert.failed(answer)),
         }
-    }
-
-    /// From one commit to another, where nothing differs from the first.
-    pub(crate) fn move_to(&self, commit: &CommitHash) -> Result<()> {
-        self.must_be_ours()?;
-        let call = self.git.call(["checkout", "--quiet", "--force", "--detach", commit.as_str(), "--"]);
-        // Only for the reflog of a worktree in which nobody works.
-        call.env("GIT_COMMITTER_NAME", "coding-loops").env("GIT_COMMITTER_EMAIL", "coding-loops@localhost").ok().map(drop)
-    }
-
-    /// What differs from which commit, as `git status --porcelain=v2 --branch -z` tells it.
-    pub(crate) fn status(&self) -> Result<Vec<u8>> {
-        let call = self.git.call(["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames"]);
-        call.args(["--ignore-submodules=none", "--no-ahead-behind"]).ok()
     }
 
     fn reset_and_clean(&self, commit: &CommitHash) -> Result<()> {
@@ -574,11 +548,6 @@ impl WorkTree {
             .with_identity()
             .ok()
             .map(drop)
-    }
-
-    /// Removes everything that is not tracked and not ignored, repositories too: for worktrees that nobody works in.
-    pub(crate) fn clean_all(&self) -> Result<()> {
-        self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).ok().map(drop)
     }
 
     /// Takes back what makes git overlook changed files: `assume-unchanged`, and `skip-worktree` where the file is there, or

@@ -217,6 +217,28 @@ fn detached_worktrees_follow_the_commit() {
 }
 
 #[test]
+fn each_check_out_gives_what_it_changes_a_second_of_its_own() {
+    use std::os::unix::fs::MetadataExt;
+    let lab = Lab::new();
+    let next = lab.commit_elsewhere("a", "a.txt", "two\n");
+    let path = lab.managed.join("gate");
+    let second = |file: &str| fs::symlink_metadata(path.join(file)).unwrap().mtime();
+    let mut seconds = Vec::new();
+    for commit in [&lab.base, &next, &lab.base, &next, &lab.base] {
+        let tree = lab.repository.add_detached_worktree(&path, commit).unwrap();
+        assert!(tree.is_clean().unwrap());
+        seconds.push(second("a.txt"));
+        // What a check has changed is brought back in another second than the one that it was changed in.
+        write(&tree, "a.txt", "six\n");
+        lab.repository.add_detached_worktree(&path, commit).unwrap();
+        seconds.push(second("a.txt"));
+    }
+    let given: std::collections::BTreeSet<_> = seconds.iter().collect();
+    assert_eq!(given.len(), 10, "{seconds:?}");
+    assert!(second("b.txt") <= seconds[0], "what is the same in both keeps its time");
+}
+
+#[test]
 fn only_what_is_managed_is_removed() {
     let lab = Lab::new();
     let tree = lab.worktree("a");

@@ -173,6 +173,19 @@ impl ReadTx<'_> {
         id.map_or(Ok(None), |id| self.regression(&id))
     }
 
+    /// Whether a test is known to fail or pass by chance: it has failed and passed a check at one commit, as far as is remembered.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_flaked(&self, test: &TestId, check: &str) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM regressions AS r WHERE r.test_id = ?1 AND r.check_name = ?2
+                 AND (r.status = 'flaky'
+                      OR EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = r.test_id AND p.commit_hash = r.bad_commit)))",
+            rusqlite::params![test, check],
+        )
+    }
+
     /// The commit that the next attempt at a test is to take back, unless the test has passed since that was asked.
     ///
     /// # Errors
@@ -212,6 +225,18 @@ impl WriteTx<'_> {
              ON CONFLICT DO UPDATE SET commit_hash = excluded.commit_hash, outcome = excluded.outcome, runs = excluded.runs,
                ran_at = excluded.ran_at",
             rusqlite::params![check, test, commit, outcome, runs, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// Records that a check passed as a whole at a commit: so it would have for each test that it was ever asked about alone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn record_baseline_passes(&self, check: &str, commit: &str) -> Result<()> {
+        self.execute(
+            "UPDATE baseline_runs SET commit_hash = ?2, outcome = 'pass', ran_at = ?3 WHERE check_name = ?1",
+            rusqlite::params![check, commit, self.now()],
         )?;
         Ok(())
     }

@@ -132,18 +132,6 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Whether a check was flaky in one of the newest so many runs of checks.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn was_flaky(&self, check: &str, among: usize) -> Result<bool> {
-        self.value(
-            "SELECT EXISTS (SELECT 1 FROM (SELECT check_name, outcome FROM check_runs ORDER BY ran_at DESC LIMIT ?2)
-               WHERE check_name = ?1 AND outcome = 'flaky')",
-            rusqlite::params![check, i64::try_from(among).unwrap_or(i64::MAX)],
-        )
-    }
-
     /// The newest so many runs of checks, newest first.
     ///
     /// # Errors
@@ -166,6 +154,17 @@ impl ReadTx<'_> {
             [check, commit],
             CheckRun::from_row,
         )
+    }
+
+    /// The commit at which a check was run last.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_checked(&self, check: &str) -> Result<Option<String>> {
+        // Not by the clock, which can be set back.
+        self.query_opt("SELECT commit_hash FROM check_runs WHERE check_name = ?1 ORDER BY rowid DESC LIMIT 1", [check], |row| {
+            row.get(0)
+        })
     }
 
     /// Regressions, unresolved ones only or all, oldest first.
@@ -237,15 +236,14 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Writes down how a check fared at a commit; a later run replaces an earlier one.
+    /// Records how a check fared at a commit; a later run replaces an earlier one, and is the newest of the check.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn record_check_run(&self, check: &str, commit: &str, outcome: RunOutcome, runs: i64, output_tail: &str) -> Result<()> {
         self.execute(
-            "INSERT INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO UPDATE SET outcome = excluded.outcome, runs = check_runs.runs + excluded.runs,
-               output_tail = excluded.output_tail, ran_at = excluded.ran_at",
+            "INSERT OR REPLACE INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at)
+             VALUES (?1, ?2, ?3, ?4 + coalesce((SELECT runs FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2), 0), ?5, ?6)",
             rusqlite::params![check, commit, outcome, runs, output_tail, self.now()],
         )?;
         Ok(())

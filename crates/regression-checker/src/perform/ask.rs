@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use work_tree::CommitHash;
 
 use super::{Note, NoteVerdict, Run, Runner, Why, said};
+use crate::decide::{FLAKY, about_check, believed};
 
 /// After so long an entry ends at the next occasion, so that others have their turn.
 pub(super) const SLICE: Duration = Duration::from_secs(5);
@@ -180,33 +181,50 @@ async fn about(
     test: BaselineTest,
     slot: usize,
 ) -> Result<Asked, Why> {
-    let mut first: Option<Note> = None;
     // Of what is known to fail, one more failure says nothing new.
     let rows = runner.read(|tx| tx.regressions(true))?;
     let known = rows.iter().any(|row| row.test_id == test.test_id && row.check_name == check.name);
-    let retries = if known { 0 } else { i64::from(retries(runner, check, &test.test_id)?) };
-    for n in 0..=retries {
+    let retries = if known { 0 } else { retries(runner, check, &test.test_id)? };
+    let (outcome, runs, note) = repeated(retries, async |n| {
         let key = format!("test/{}/{n}", test.test_id);
-        let note = runner.once(key, Run { check, commit, test: Some(&test), slot }).await?;
-        let (outcome, last) = match (note.verdict, &first) {
-            (NoteVerdict::Pass, None) => (RunOutcome::Pass, true),
-            (NoteVerdict::Pass, Some(_)) => (RunOutcome::Flaky, true),
-            (NoteVerdict::Error, _) => (RunOutcome::Error, true),
-            (NoteVerdict::Fail, _) => (RunOutcome::Fail, n == retries),
-        };
-        let first = if outcome == RunOutcome::Error { note.clone() } else { first.get_or_insert(note).clone() };
-        if last {
-            return Ok(Asked { test, outcome, runs: n + 1, note: first });
+        runner.once(key, Run { check, commit, test: Some(&test), slot }).await
+    })
+    .await?;
+    Ok(Asked { test, outcome, runs, note })
+}
+
+/// Runs a check until its outcome is believed. Gives that, the number of runs, and what tells most: the error, else the first
+/// failure, else the only run.
+pub(super) async fn repeated(
+    retries: u32,
+    run: impl AsyncFn(u32) -> Result<Note, Why>,
+) -> Result<(RunOutcome, i64, Note), Why> {
+    let (mut outcomes, mut first) = (Vec::new(), None);
+    loop {
+        let note = run(u32::try_from(outcomes.len()).unwrap_or(u32::MAX)).await?;
+        outcomes.push(match note.verdict {
+            NoteVerdict::Pass => RunOutcome::Pass,
+            NoteVerdict::Fail => RunOutcome::Fail,
+            NoteVerdict::Error => RunOutcome::Error,
+        });
+        let believed = believed(&outcomes, retries);
+        let telling = if note.verdict == NoteVerdict::Error { note } else { first.take().unwrap_or(note) };
+        if let Some(outcome) = believed {
+            return Ok((outcome, i64::try_from(outcomes.len()).unwrap_or(i64::MAX), telling));
         }
+        first = Some(telling);
     }
-    Err("no run of the check was asked for".to_owned())
 }
 
 /// How often what fails has to fail again; twice as often where it has been flaky.
-pub(super) fn retries(runner: &Runner, check: &CheckConfig, test: &TestId) -> Result<u32, Why> {
-    let flaky = runner.read(|tx| tx.newest_regression(test, &check.name, RegressionStatus::Flaky))?.is_some();
+fn retries(runner: &Runner, check: &CheckConfig, test: &TestId) -> Result<u32, Why> {
     let retries = runner.config.regression.retries;
-    Ok(if flaky { retries.saturating_mul(2) } else { retries })
+    Ok(if has_flaked(runner, &check.name, test)? { retries.saturating_mul(2) } else { retries })
+}
+
+/// Whether a test is known to fail or pass by chance; each is in question where the check as a whole has been flaky.
+pub(super) fn has_flaked(runner: &Runner, check: &str, test: &TestId) -> Result<bool, Why> {
+    runner.read(|tx| Ok(tx.has_flaked(test, check)? || tx.was_alerted(&about_check(FLAKY, check))?))
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use coord_db::{RegressionStatus, RunOutcome, TestId};
+use coord_db::{Regression, RegressionStatus, RunOutcome, TestId};
 use work_tree::CommitHash;
 
-use super::ask::{Asked, ask as ask_about, covered, order};
+use super::ask::{Asked, ask as ask_about, covered, order, repeated};
 use super::{Note, NoteVerdict, Run, Runner, Why, said};
 use crate::{Checked, HeadCheck, TestVerdict};
 
@@ -22,31 +22,19 @@ fn checked(outcome: RunOutcome, runs: i64, note: &Note) -> Checked {
 pub(super) async fn check(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checked, Why> {
     let check = runner.check(&steps.check)?;
     let commit = CommitHash::new(&steps.commit).map_err(said)?;
-    let suite = |n: u32| runner.once(format!("suite/{n}"), Run { check, commit: &commit, test: None, slot: 0 });
-    let first = suite(0).await?;
-    let (mut runs, mut last) = (1, first.clone());
-    match first.verdict {
-        NoteVerdict::Pass => return Ok(checked(RunOutcome::Pass, 1, &first)),
-        NoteVerdict::Error => return Ok(checked(RunOutcome::Error, 1, &first)),
-        NoteVerdict::Fail => {}
-    }
     let retries = if steps.again { 0 } else { runner.config.regression.retries };
-    for n in 1..=retries {
-        last = suite(n).await?;
-        runs = i64::from(n) + 1;
-        match last.verdict {
-            NoteVerdict::Pass => return Ok(checked(RunOutcome::Flaky, runs, &first)),
-            NoteVerdict::Error => return Ok(checked(RunOutcome::Error, runs, &last)),
-            NoteVerdict::Fail => {}
-        }
+    let suite = async |n| runner.once(format!("suite/{n}"), Run { check, commit: &commit, test: None, slot: 0 }).await;
+    let (outcome, runs, note) = repeated(retries, suite).await?;
+    let mut result = checked(outcome, runs, &note);
+    if outcome != RunOutcome::Fail {
+        return Ok(result);
     }
-    let mut result = checked(RunOutcome::Fail, runs, &last);
     let mut tests = covered(runner, check)?;
     if steps.again {
         let doubtful = in_doubt(runner, steps)?;
         tests.retain(|test| doubtful.contains(&test.test_id));
     }
-    let order = order(runner, check, &commit, tests, &format!("{}\n{}", first.output_tail, last.output_tail))?;
+    let order = order(runner, check, &commit, tests, &note.output_tail)?;
     let asked = ask_about(runner, check, &commit, order).await?;
     judge_all(runner, &commit, asked, &mut result)?;
     Ok(result)
@@ -64,20 +52,30 @@ pub(super) async fn ask(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checke
     tests.retain(|test| !done.contains(&test.test_id));
     let order = order(runner, check, &commit, tests, &output)?;
     let asked = ask_about(runner, check, &commit, order).await?;
-    let none = Note { verdict: NoteVerdict::Fail, exit_code: None, message: String::new(), output_tail: output };
+    let none = Note {
+        verdict: NoteVerdict::Fail,
+        exit_code: None,
+        message: format!("check {} fails", steps.check),
+        output_tail: output,
+    };
     let mut result = checked(RunOutcome::Fail, 0, &none);
     judge_all(runner, &commit, asked, &mut result)?;
     Ok(result)
 }
 
-/// The tests about which more can be known at a commit than is: what fails for no known reason, at times, or not tellably.
+/// The tests about which more can be known at a commit than is: what fails for no known reason, at times, or could not be judged.
 fn in_doubt(runner: &Runner, steps: &HeadCheck) -> Result<BTreeSet<TestId>, Why> {
     let open = runner.read(|tx| tx.regressions(true))?;
-    let open = open.into_iter().filter(|row| row.check_name == steps.check);
-    let open = open.filter(|row| matches!(row.status, RegressionStatus::Regressed | RegressionStatus::Unknown));
+    let open: Vec<Regression> = open.into_iter().filter(|row| row.check_name == steps.check).collect();
+    let is_open = |test: &TestId| open.iter().any(|row| row.test_id == *test);
     let runs = runner.read(|tx| tx.baseline_runs_at(&steps.check, &steps.commit))?;
-    let runs = runs.into_iter().filter(|run| matches!(run.outcome, RunOutcome::Flaky | RunOutcome::Error));
-    Ok(open.map(|row| row.test_id).chain(runs.map(|run| run.test_id)).collect())
+    let runs = runs.iter().filter(|run| match run.outcome {
+        RunOutcome::Pass => false,
+        RunOutcome::Fail => !is_open(&run.test_id),
+        RunOutcome::Flaky | RunOutcome::Error => true,
+    });
+    let open = open.iter().filter(|row| matches!(row.status, RegressionStatus::Regressed | RegressionStatus::Unknown));
+    Ok(open.map(|row| row.test_id.clone()).chain(runs.map(|run| run.test_id.clone())).collect())
 }
 
 fn judge_all(runner: &Runner, commit: &CommitHash, asked: Vec<Asked>, result: &mut Checked) -> Result<(), Why> {

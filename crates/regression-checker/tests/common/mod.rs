@@ -102,11 +102,24 @@ impl World {
 
     /// Commits `content` as `state/<test>` on the integration branch.
     pub fn commit(&self, test: &str, content: &str, trailers: &str) -> String {
-        std::fs::create_dir_all(self.work.join("state")).unwrap();
-        std::fs::write(self.work.join("state").join(test), format!("{content}\n")).unwrap();
+        self.commit_file(&format!("state/{test}"), &format!("{content}\n"), trailers)
+    }
+
+    /// Commits a file on the integration branch.
+    pub fn commit_file(&self, path: &str, content: &str, trailers: &str) -> String {
+        let file = self.work.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, content).unwrap();
         git(&self.work, &["add", "."]);
-        git(&self.work, &["commit", "--quiet", "--allow-empty", "-m", &format!("Work on {test}\n\n{trailers}")]);
+        git(&self.work, &["commit", "--quiet", "--allow-empty", "-m", &format!("Work on {path}\n\n{trailers}")]);
         git(&self.work, &["rev-parse", "HEAD"])
+    }
+
+    /// Commits a submodule on the integration branch that is at some commit.
+    pub fn commit_link(&self, path: &str, at: &str) {
+        std::fs::create_dir(self.work.join(path)).unwrap();
+        git(&self.work, &["update-index", "--add", "--cacheinfo", &format!("160000,{at},{path}")]);
+        git(&self.work, &["commit", "--quiet", "-m", "A submodule"]);
     }
 
     /// So many commits after each other, one of which breaks `t1`; gives all of them.
