@@ -4,7 +4,7 @@ use coord_db::{AlertType, EventFilter, EventId, NewAlert, Payload, Result, Sever
 use serde::Serialize;
 use serde_json::json;
 
-use crate::decide::{Action, UNCHECKED};
+use crate::decide::{Action, LOST, UNCHECKED};
 use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD, Found};
 use crate::{BisectNotes, ID, record};
 
@@ -29,23 +29,27 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
                 record::settle(tx, row, notes, &Found::Unknown { why: why.clone(), suspects: Vec::new() })?;
             }
         }
-        Action::TellUnchecked(message) => {
-            tracing::info!("{message}");
-            tx.raise_alert(&NewAlert {
-                fingerprint: UNCHECKED.to_owned(),
-                severity: Severity::Info,
-                alert_type: AlertType::Regression,
-                source: ID.to_owned(),
-                message: message.clone(),
-                context: json!({"kind": UNCHECKED}),
-                event_id: None,
-            })?;
-        }
+        Action::TellUnchecked(message) => tell(tx, UNCHECKED, Severity::Info, message)?,
+        Action::TellLost(message) => tell(tx, LOST, Severity::Error, message)?,
         Action::CloseAlert { fingerprint, why } => {
             tracing::info!(fingerprint, why, "closing an alert");
             tx.close_alert(fingerprint)?;
         }
     }
+    Ok(())
+}
+
+fn tell(tx: &WriteTx<'_>, kind: &str, severity: Severity, message: &str) -> Result<()> {
+    tracing::info!("{message}");
+    tx.raise_alert(&NewAlert {
+        fingerprint: kind.to_owned(),
+        severity,
+        alert_type: AlertType::Regression,
+        source: ID.to_owned(),
+        message: message.to_owned(),
+        context: json!({"kind": kind}),
+        event_id: None,
+    })?;
     Ok(())
 }
 

@@ -43,6 +43,8 @@ pub enum Action {
     },
     /// Say what is not re-run.
     TellUnchecked(String),
+    /// Say which passed tests the integration branch has lost.
+    TellLost(String),
     /// The cause of an alert is gone.
     CloseAlert {
         /// Which.
@@ -65,6 +67,9 @@ pub(crate) fn about_check(kind: &str, check: &str) -> String {
 /// The fingerprint of the alert about what is not re-run.
 pub(crate) const UNCHECKED: &str = "unchecked";
 
+/// The fingerprint of the alert about passed tests that the integration branch has lost.
+pub(crate) const LOST: &str = "integration:lost";
+
 /// The kinds of alerts about a check.
 pub(crate) const CHECK_ERROR: &str = "check_error";
 pub(crate) const FLAKY: &str = "flaky";
@@ -79,6 +84,16 @@ pub fn decide(config: &Config, at: &RegressionSnapshot) -> Plan<Action> {
         (Some(now), said) if said.as_ref() != Some(now) => plan.act(Action::TellUnchecked(now.clone())),
         (None, Some(_)) => {
             plan.act(Action::CloseAlert { fingerprint: UNCHECKED.to_owned(), why: "everything that had passed is re-run" });
+        }
+        _ => {}
+    }
+    match (&at.lost, &at.lost_said) {
+        (Some(now), said) if said.as_ref() != Some(now) => plan.act(Action::TellLost(now.clone())),
+        (None, Some(_)) => {
+            plan.act(Action::CloseAlert {
+                fingerprint: LOST.to_owned(),
+                why: "every passed test is on the integration branch",
+            });
         }
         _ => {}
     }

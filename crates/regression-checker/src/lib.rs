@@ -68,8 +68,8 @@ impl Supervisor for RegressionChecker {
         self.eyes = observe::Eyes::default();
     }
 
-    fn observe(&mut self, _db: &Database) -> Result<Observation> {
-        Ok(self.eyes.look(&self.config))
+    fn observe(&mut self, db: &Database) -> Result<Observation> {
+        self.eyes.look(&self.config, || db.read(|tx| tx.landed_tests()))
     }
 
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<RegressionSnapshot> {

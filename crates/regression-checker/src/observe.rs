@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use coord_db::Config;
-use work_tree::Repository;
+use coord_db::{Config, TestId};
+use work_tree::{CommitHash, Repository};
 
 /// How long an answer of git is believed while the files behind it look the same.
 const BELIEVED: Duration = Duration::from_secs(15);
@@ -17,22 +17,61 @@ const FAILED: Duration = Duration::from_secs(2);
 pub struct Observation {
     /// The commit that the integration branch points to; none without a repository or the branch.
     pub head: Option<String>,
+    /// Passed tests whose commit is not on the branch.
+    pub lost: Vec<TestId>,
 }
 
 /// Device, inode, size and time of change of a file; none if there is none.
 type Look = Option<(u64, u64, u64, i64, i64)>;
+
+/// What passed tests were compared with a head, and which of them it does not hold.
+#[derive(Debug)]
+struct Compared {
+    head: String,
+    passed: Vec<(TestId, String)>,
+    lost: Vec<TestId>,
+}
 
 /// Looks without asking git each time: a pass follows every commit to the database.
 #[derive(Debug, Default)]
 pub(crate) struct Eyes {
     repository: Option<Repository>,
     seen: Option<(Vec<Look>, Instant, Observation)>,
+    /// The head and the passed tests for which it was last asked what is lost, and the answer.
+    compared: Option<Compared>,
     /// Why git could not tell, and when.
     failed: Option<(String, Instant)>,
 }
 
 impl Eyes {
-    pub(crate) fn look(&mut self, config: &Config) -> Observation {
+    /// Where the branch stands, and which passed tests it does not hold any more. `passed` gives these with their commits; it is
+    /// asked only where the answer can differ from the last one.
+    pub(crate) fn look(
+        &mut self,
+        config: &Config,
+        passed: impl FnOnce() -> coord_db::Result<Vec<(TestId, String)>>,
+    ) -> coord_db::Result<Observation> {
+        let mut observation = self.look_at_head(config);
+        let (Some(head), Some(repository)) = (&observation.head, &self.repository) else { return Ok(observation) };
+        // What a branch holds, it holds as long as it stands where it is.
+        let all_there = self.compared.as_ref().is_some_and(|last| last.head == *head && last.lost.is_empty());
+        if !all_there {
+            let passed = passed()?;
+            let known = self.compared.as_ref().filter(|last| last.head == *head && last.passed == passed);
+            let lost = match known {
+                Some(last) => last.lost.clone(),
+                None => lost(repository, head, &passed).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "whether passed tests are still on the integration branch cannot be seen");
+                    Vec::new()
+                }),
+            };
+            self.compared = Some(Compared { head: head.clone(), passed, lost: lost.clone() });
+            observation.lost = lost;
+        }
+        Ok(observation)
+    }
+
+    fn look_at_head(&mut self, config: &Config) -> Observation {
         let full = format!("refs/heads/{}", config.repository.integration_branch);
         if let Some((_, at)) = &self.failed
             && at.elapsed() < FAILED
@@ -72,8 +111,20 @@ impl Eyes {
         };
         let head = repository.resolve(full)?.map(|commit| commit.to_string());
         self.repository = Some(repository);
-        Ok(Observation { head })
+        Ok(Observation { head, lost: Vec::new() })
     }
+}
+
+fn lost(repository: &Repository, head: &str, passed: &[(TestId, String)]) -> work_tree::Result<Vec<TestId>> {
+    let Ok(head) = CommitHash::new(head) else { return Ok(Vec::new()) };
+    // A row that another tool wrote can name anything.
+    let commits: Vec<CommitHash> = passed.iter().filter_map(|(_, commit)| CommitHash::new(commit).ok()).collect();
+    let lost = repository.not_contained(&commits, &head)?;
+    Ok(passed
+        .iter()
+        .filter(|(_, commit)| lost.iter().any(|lost| lost.as_str() == commit))
+        .map(|(test, _)| test.clone())
+        .collect())
 }
 
 /// Whatever way references are kept in, a move replaces one of these files.

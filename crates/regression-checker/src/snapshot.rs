@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_db::config::CheckConfig;
 use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
 
-use crate::decide::UNCHECKED;
+use crate::decide::{LOST, UNCHECKED};
 use crate::{BisectNotes, ID, Observation, baseline_checks, open_of, watched};
 
 /// How a check fared at the head.
@@ -61,6 +61,10 @@ pub struct RegressionSnapshot {
     pub unchecked: Option<String>,
     /// What was said of that last and still stands.
     pub unchecked_said: Option<String>,
+    /// Which passed tests the integration branch does not hold any more, in a sentence.
+    pub lost: Option<String>,
+    /// What was said of that last and still stands.
+    pub lost_said: Option<String>,
     /// Something is being performed.
     pub busy: bool,
 }
@@ -80,6 +84,8 @@ impl RegressionSnapshot {
             alerts: Vec::new(),
             unchecked: None,
             unchecked_said: None,
+            lost: None,
+            lost_said: None,
             busy: false,
         }
     }
@@ -126,13 +132,18 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
         });
     }
     for alert in tx.open_alerts_of(ID)? {
-        if alert.fingerprint.as_deref() == Some(UNCHECKED) {
-            snapshot.unchecked_said = Some(alert.message);
-        } else {
-            snapshot.alerts.extend(alert.fingerprint);
+        match alert.fingerprint.as_deref() {
+            Some(UNCHECKED) => snapshot.unchecked_said = Some(alert.message),
+            Some(LOST) => snapshot.lost_said = Some(alert.message),
+            _ => snapshot.alerts.extend(alert.fingerprint),
         }
     }
     snapshot.unchecked = unchecked(config, tx, observation.head.is_some())?;
+    snapshot.lost = lost(config, observation);
+    // Where nothing can be seen, what was said stands.
+    if observation.head.is_none() {
+        snapshot.lost.clone_from(&snapshot.lost_said);
+    }
     snapshot.busy = !tx.open_journal(ID)?.is_empty();
     Ok(snapshot)
 }
@@ -147,6 +158,20 @@ pub(crate) fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> 
 
 /// So many of the tests that are not re-run are named.
 const NAMED: usize = 5;
+
+/// What had passed and is not on the integration branch: somebody has moved it.
+fn lost(config: &Config, observation: &Observation) -> Option<String> {
+    let (head, first) = (observation.head.as_ref()?, observation.lost.first()?);
+    let names = observation.lost.iter().take(NAMED).map(TestId::as_str).collect::<Vec<_>>().join(", ");
+    let more = observation.lost.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "{} was moved to {}, which does not contain the commits of tests that have passed: {names}{more}; move it forward again \
+         (loopctl status {first} names the commit), or take the tests up again with loopctl reset TEST --force",
+        config.repository.integration_branch,
+        head.get(..12).unwrap_or(head)
+    ))
+}
 
 /// What had passed and is not re-run: because no check is for it, or because there is nothing to run checks at.
 fn unchecked(config: &Config, tx: &ReadTx<'_>, has_head: bool) -> Result<Option<String>> {

@@ -523,3 +523,28 @@ fn baselines_do_not_pile_up() {
     assert_eq!(world.sql("SELECT count(*) <= 21 FROM passing_tests"), "1");
     assert_eq!(world.sql(&format!("SELECT count(*) FROM passing_tests WHERE commit_hash = '{first}'")), "1");
 }
+
+#[test]
+fn a_branch_that_is_moved_back_is_an_alert_until_it_holds_every_passed_test_again() {
+    let world = World::with_baseline();
+    let (before, landed) = (world.head(), world.commit("other", "ok", ""));
+    world.passed("t2", "a", &landed);
+    world.sql(&format!("UPDATE tests SET commit_hash = '{landed}' WHERE id = 't2'"));
+    world.once();
+    let lost = "SELECT severity, message FROM alerts WHERE fingerprint = 'integration:lost' AND closed_at IS NULL";
+    assert_eq!(world.sql(lost), "");
+    world.move_to(&before);
+    world.once();
+    let said = world.sql(lost);
+    assert!(said.starts_with("error|") && said.contains("have passed: t2;") && said.contains(&before[..12]), "{said}");
+    world.once();
+    assert_eq!(world.sql("SELECT count(*) FROM alerts WHERE fingerprint = 'integration:lost'"), "1", "once");
+    world.move_to(&landed);
+    world.once();
+    assert_eq!(world.sql(lost), "");
+    // A test that is to be done again is not lost.
+    world.move_to(&before);
+    world.sql("UPDATE tests SET status = 'pending' WHERE id = 't2'");
+    world.once();
+    assert_eq!(world.sql(lost), "");
+}

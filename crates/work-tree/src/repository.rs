@@ -2,6 +2,7 @@
 //!
 //! It must never change the main checkout, nor move a reference away from a value that the caller has not seen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -112,6 +113,25 @@ impl Repository {
     /// Whether `descendant` contains `ancestor`; a commit contains itself.
     pub fn is_ancestor(&self, ancestor: &CommitHash, descendant: &CommitHash) -> Result<bool> {
         self.git.call(["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()]).yes()
+    }
+
+    /// Those of these commits that `head` does not contain, in their order; one that is not there at all is one of them.
+    pub fn not_contained(&self, commits: &[CommitHash], head: &CommitHash) -> Result<Vec<CommitHash>> {
+        if commits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+        let there = self.git.call(["cat-file", "--batch-check=%(objectname) %(objecttype)"]).stdin(list).ok()?;
+        let there: BTreeSet<String> = String::from_utf8_lossy(&there)
+            .lines()
+            .filter_map(|line| line.strip_suffix(" commit").map(str::to_owned))
+            .collect();
+        let known: String = there.iter().map(|hash| format!("{hash}\n")).collect();
+        let input = format!("{known}^{head}\n");
+        let beyond = self.git.call(["rev-list", "--stdin"]).stdin(input).ok()?;
+        let beyond: BTreeSet<&str> = std::str::from_utf8(&beyond).unwrap_or_default().lines().collect();
+        let lost = |commit: &&CommitHash| !there.contains(commit.as_str()) || beyond.contains(commit.as_str());
+        Ok(commits.iter().filter(lost).cloned().collect())
     }
 
     /// The commits that `inclusive` has and `exclusive` has not, oldest first.

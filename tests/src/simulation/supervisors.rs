@@ -379,7 +379,10 @@ impl Joined for monitor::Monitor {
 
 impl Joined for regression_checker::RegressionChecker {
     fn see(&mut self, world: &World) -> regression_checker::Observation {
-        regression_checker::Observation { head: world.outside.integration.last().map(|commit| commit.id.clone()) }
+        regression_checker::Observation {
+            head: world.outside.integration.last().map(|commit| commit.id.clone()),
+            lost: Vec::new(),
+        }
     }
 
     fn carry_out(&self, world: &mut World, entry: &JournalEntry) -> Option<regression_checker::Outcome> {

@@ -131,6 +131,18 @@ impl ReadTx<'_> {
         )
     }
 
+    /// The passed tests and the commits that they landed as.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn landed_tests(&self) -> Result<Vec<(TestId, String)>> {
+        self.query(
+            "SELECT id, commit_hash FROM tests WHERE status = 'passed' AND commit_hash IS NOT NULL ORDER BY id",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+
     /// The tests that wait for this one to pass.
     ///
     /// # Errors
