@@ -226,7 +226,8 @@ impl Call<'_> {
             }
         }
         command.arg("--no-pager").arg("--literal-pathspecs");
-        if self.args.iter().any(|arg| arg == "--pathspec-from-file=-") {
+        // These refuse, or need, what the option before turns off.
+        if self.args.iter().any(|arg| arg == "--pathspec-from-file=-" || arg == "check-ignore") {
             command.arg("--no-literal-pathspecs");
         }
         command.args(&self.git.place).args(&self.args).current_dir(&self.git.cwd);
@@ -393,4 +394,18 @@ pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 pub(crate) fn to_path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limit_ends_git_and_its_children() {
+        let git = Git::discovering(Path::new("/"));
+        let call = git.call(["-c", "alias.hang=!sleep 600 & sleep 600", "hang"]).time_limit(Duration::from_millis(300));
+        assert!(matches!(call.answer(), Err(Error::GitTimedOut { .. })));
+        let call = git.call(["hash-object", "--stdin"]).stdin(vec![b'x'; 1_000_000]).time_limit(Duration::from_secs(60));
+        assert!(call.hash().is_ok());
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! Two halves, neither of which knows that a database exists:
 //!
+//! * **repositories**: [`Store`] is our bare repository, made from the user's; [`publish()`] copies integration to one branch
+//!   there. A [`Workspace`] is a clone for one agent; a [`Snapshot`] says what lies in it without trusting its git, a
+//!   [`Change`] is what an attempt has changed, and [`Store::put_on`] puts it on integration.
 //! * **git**: [`Repository`] (refs, history, worktrees) and [`WorkTree`] (what has changed, saving, committing, rebasing,
 //!   going back). Both drive the `git` command line with argument lists, never through a shell, and read NUL-separated
 //!   output, so that any file name that git can hold works. [`Bisect`] plans a bisection without running anything.

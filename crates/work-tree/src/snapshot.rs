@@ -359,14 +359,16 @@ impl Workspace {
     }
 
     fn ignored<'a>(&self, call: crate::git::Call<'_>, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
-        let list = nul_terminated(paths);
-        if list.is_empty() {
+        // A name is not read as a pattern or an option where it starts with a dot.
+        let paths: Vec<PathBuf> = paths.map(|path| Path::new(".").join(path)).collect();
+        if paths.is_empty() {
             return Ok(BTreeSet::new());
         }
+        let list = nul_terminated(paths.iter());
         let call = call.stdin(list);
         let answer = call.answer()?;
         match answer.code {
-            Some(0 | 1) => Ok(fields(&answer.stdout).map(to_path).collect()),
+            Some(0 | 1) => Ok(fields(&answer.stdout).map(|path| to_path(path.strip_prefix(b"./").unwrap_or(path))).collect()),
             _ => Err(call.failed(answer)),
         }
     }

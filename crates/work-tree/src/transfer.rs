@@ -51,7 +51,7 @@ pub(crate) fn transfer(
 ) -> Result<Kept> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (to, objects) = (to.0, to.1.join("objects/pack"));
-    remove_old_keeps(&objects);
+    remove_keeps(&objects, is_abandoned);
     let absent = missing(from, known)?;
     let mut revs: String = wanted.iter().map(|hash| format!("{hash}\n")).collect();
     for hash in known.iter().filter(|hash| !absent.contains(hash)) {
@@ -59,15 +59,19 @@ pub(crate) fn transfer(
     }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let pack = spool.join(format!("transfer-{}-{number}.pack", std::process::id()));
-    let result = carry(from, to, &objects, &pack, revs);
+    let message = format!("{KEEP_MESSAGE} {} {number}", std::process::id());
+    let result = carry(from, to, &objects, &pack, revs, &message);
     drop(fs::remove_file(&pack));
+    if result.is_err() {
+        remove_keeps(&objects, |found| found == message);
+    }
     result
 }
 
-fn carry(from: &Git, to: &Git, objects: &Path, pack: &Path, revs: String) -> Result<Kept> {
+fn carry(from: &Git, to: &Git, objects: &Path, pack: &Path, revs: String, message: &str) -> Result<Kept> {
     let call = from.call(["pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q"]);
     call.stdin(revs).stdout_to(pack).time_limit(LONG_TIME_LIMIT).ok()?;
-    let call = to.call(["index-pack", "--stdin", "--fix-thin"]).arg(format!("--keep={KEEP_MESSAGE} {}", std::process::id()));
+    let call = to.call(["index-pack", "--stdin", "--fix-thin"]).arg(format!("--keep={message}"));
     let call = call.stdin_from(pack).time_limit(LONG_TIME_LIMIT);
     let stdout = call.ok()?;
     let text = String::from_utf8_lossy(&stdout);
@@ -76,13 +80,16 @@ fn carry(from: &Git, to: &Git, objects: &Path, pack: &Path, revs: String) -> Res
     Ok(Kept { file: text.starts_with("keep").then(|| objects.join(format!("pack-{name}.keep"))) })
 }
 
-/// Removes the `.keep` files of processes of ours that were killed.
-fn remove_old_keeps(objects: &Path) {
+/// Whether a `.keep` file is one of ours whose process was killed.
+fn is_abandoned(message: &str) -> bool {
+    let owner = message.strip_prefix(KEEP_MESSAGE).and_then(|rest| rest.split_whitespace().next()?.parse::<u32>().ok());
+    owner.is_some_and(|pid| crate::start_time(pid).is_none())
+}
+
+fn remove_keeps(objects: &Path, is_wanted: impl Fn(&str) -> bool) {
     let entries = fs::read_dir(objects).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "keep")) {
-        let content = fs::read_to_string(&path).unwrap_or_default();
-        let owner = content.strip_prefix(KEEP_MESSAGE).and_then(|rest| rest.trim().parse::<u32>().ok());
-        if owner.is_some_and(|pid| crate::start_time(pid).is_none()) {
+        if fs::read_to_string(&path).is_ok_and(|content| is_wanted(content.trim_end())) {
             drop(fs::remove_file(&path));
         }
     }

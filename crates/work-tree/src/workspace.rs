@@ -484,11 +484,16 @@ impl Workspace {
         let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).time_limit(LONG_TIME_LIMIT);
         clean.ok()?;
         if self.attributes_differ(base)? {
-            // Files that were written under other rules look unchanged to git and are not: all are written again.
+            // Files that were written under other rules look unchanged to git and are not: all are written again, after the
+            // files that say so are gone.
             remove_all(&self.spec.state.join("index"))?;
+            self.git.call(["read-tree", base.as_str()]).ok()?;
+            clean.ok()?;
+            self.git.call(["checkout-index", "-q", "-f", "-u", "-a"]).time_limit(LONG_TIME_LIMIT).ok()?;
+        } else {
+            self.git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
+            clean.ok()?;
         }
-        self.git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
-        clean.ok()?;
         let git_dir = self.git_dir();
         for name in UNFINISHED {
             remove_all(&git_dir.join(name))?;
