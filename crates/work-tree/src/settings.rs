@@ -101,7 +101,9 @@ fn split_entry(entry: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Section, subsection and name of a key.
-fn parts(key: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+type Parts<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+fn parts(key: &[u8]) -> Option<Parts<'_>> {
     let first = key.iter().position(|&byte| byte == b'.')?;
     let last = key.iter().rposition(|&byte| byte == b'.')?;
     let subsection = (last > first).then(|| &key[first + 1..last]);

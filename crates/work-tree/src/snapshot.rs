@@ -480,9 +480,9 @@ impl Workspace {
                     }
                 }
                 Some((mode, commit)) if mode == SUBMODULE => {
-                    if !nested::can_be_fetched(self.store.git(), self.root(), tree, path, commit, options.user)? {
-                        findings.push(Finding::UnknownSubmoduleCommit { path: path.clone(), commit: Some(commit.clone()) });
-                    }
+                    let known = nested::can_be_fetched(self.store.git(), self.root(), tree, path, commit, options.user)?;
+                    let unknown = Finding::UnknownSubmoduleCommit { path: path.clone(), commit: Some(commit.clone()) };
+                    findings.extend((!known).then_some(unknown));
                 }
                 _ => {}
             }

@@ -206,12 +206,15 @@ fn remove_spools(path: &Path) {
     }
 }
 
-fn hashes_of(refs: &[(String, CommitHash)]) -> Vec<CommitHash> {
+/// The full name of a reference, and what it names.
+type NamedRef = (String, CommitHash);
+
+fn hashes_of(refs: &[NamedRef]) -> Vec<CommitHash> {
     refs.iter().map(|(_, hash)| hash.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The references whose object is there, and the names of those whose object is not.
-fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<(String, CommitHash)>, Vec<String>)> {
+fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<NamedRef>, Vec<String>)> {
     let all = user.list_refs(prefix)?;
     let lost: BTreeSet<CommitHash> = missing(&user.git, &hashes_of(&all))?.into_iter().collect();
     let (broken, sound): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, hash)| lost.contains(hash));

@@ -273,8 +273,8 @@ fn what_git_cannot_store_fails_by_name() {
     rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
     let (changed, findings) = look(&workspace);
     assert_eq!(changed, [".gitattributes", "good.txt"]);
-    let told: Vec<String> = findings.iter().map(|finding| finding.path().to_string_lossy().into_owned()).collect();
-    assert_eq!(told, ["big.bin", "bad.utf", "pipe", "worse.utf"]);
+    let reported: Vec<String> = findings.iter().map(|finding| finding.path().to_string_lossy().into_owned()).collect();
+    assert_eq!(reported, ["big.bin", "bad.utf", "pipe", "worse.utf"]);
     assert!(matches!(findings[0], Finding::TooLarge { bytes: 2_000_000, .. }), "{findings:?}");
     fs::remove_file(root.join("big.bin")).unwrap();
     fs::remove_file(root.join("bad.utf")).unwrap();
@@ -307,13 +307,13 @@ fn what_may_not_land_is_found() {
     symlink("absolute", root.join("through")).unwrap();
     let (changed, findings) = look(&workspace);
     assert_eq!(changed.len(), 8);
-    let told: Vec<(bool, String)> = findings
+    let reported: Vec<(bool, String)> = findings
         .iter()
         .map(|finding| (matches!(finding, Finding::LinkLeadsOut { .. }), finding.path().to_string_lossy().into_owned()))
         .collect();
     let expected =
         [(false, "coding-loops/config.toml"), (true, "absolute"), (true, "dir/up"), (true, "git"), (true, "through")];
-    assert_eq!(told, expected.map(|(link, name)| (link, name.to_owned())));
+    assert_eq!(reported, expected.map(|(link, name)| (link, name.to_owned())));
     // A folder replaced by a link to somewhere else: its files are gone, and nothing is read through it.
     fs::remove_dir_all(root.join("dir")).unwrap();
     symlink(&place.root, root.join("dir")).unwrap();

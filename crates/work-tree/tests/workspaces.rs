@@ -263,9 +263,8 @@ fn the_users_gc_beside_it() {
     git(&place.root, ["gc", "--prune=now", "--quiet"]);
     git(&place.root, ["fsck", "--connectivity-only"]);
     let packs = fs::read_dir(place.root.join(".git/objects/pack")).unwrap().flatten().map(|entry| entry.path());
-    for keep in packs.filter(|path| path.extension().is_some_and(|ext| ext == "keep")) {
-        panic!("left: {:?}", fs::read_to_string(keep));
-    }
+    let keeps: Vec<_> = packs.filter(|path| path.extension().is_some_and(|ext| ext == "keep")).collect();
+    assert!(keeps.is_empty(), "left: {keeps:?}");
 }
 
 // ---- the published branch ----
@@ -450,13 +449,16 @@ fn what_an_agent_does_reaches_nobody() {
     git(root, ["fetch", "--quiet"]);
 }
 
+/// What damages the workspace at a path.
+type Harm<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn every_damage_is_an_outcome() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
     let base = store.integration().unwrap().unwrap();
     let elsewhere = place.dir.path().join("elsewhere");
-    let damages: [(&str, &dyn Fn(&Path)); 11] = [
+    let damages: [(&str, Harm<'_>); 11] = [
         ("index", &|root| fs::write(root.join(".git/index"), b"DIRC\0\0\0\x02").unwrap()),
         ("gone", &|root| fs::remove_dir_all(root.join(".git")).unwrap()),
         ("moved", &|root| fs::rename(root.join(".git"), root.join("other")).unwrap()),
