@@ -32,6 +32,14 @@ pub enum Error {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
+    /// git did not end in time and was killed.
+    #[error("git {} did not end within {seconds} s", args.join(" "))]
+    GitTimedOut {
+        /// The arguments, without the options that every call gets.
+        args: Vec<String>,
+        /// The time limit.
+        seconds: u64,
+    },
     /// git answered with something that is not in its documented format.
     #[error("git {} gave an answer that cannot be understood: {what}", args.join(" "))]
     Unexpected {
@@ -117,6 +125,14 @@ pub enum Error {
         base: CommitHash,
         /// What is checked out.
         head: CommitHash,
+    },
+    /// A workspace is not there, or not as it was made: open it again to have it repaired or replaced.
+    #[error("the workspace {path:?} is damaged: {damage:?}")]
+    WorkspaceDamaged {
+        /// The top of the workspace.
+        path: PathBuf,
+        /// What is wrong.
+        damage: crate::Damage,
     },
     /// Reading or writing a file failed.
     #[error("cannot {what} {path:?}")]

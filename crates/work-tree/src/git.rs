@@ -4,12 +4,13 @@
 //! the caller's environment.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::{CommitHash, Error, Result};
@@ -59,6 +60,10 @@ const KEPT_VARIABLES: &[&str] = &[
 const MOST_TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Time limit of a call that says nothing else, and of those whose work grows with the repository.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const LONG_TIME_LIMIT: Duration = Duration::from_secs(7200);
+
 /// As much of stderr as an error carries, in bytes.
 const STDERR_BYTES: usize = 2048;
 
@@ -67,6 +72,7 @@ const STDERR_BYTES: usize = 2048;
 pub(crate) struct Git {
     cwd: PathBuf,
     place: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
     identity: Arc<OnceLock<Vec<String>>>,
 }
 
@@ -82,32 +88,51 @@ pub(crate) struct Call<'a> {
     git: &'a Git,
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
-    stdin: Option<Vec<u8>>,
+    stdin: Option<Arc<[u8]>>,
+    stdin_file: Option<PathBuf>,
+    stdout_file: Option<PathBuf>,
+    time_limit: Duration,
     identity: bool,
 }
 
 impl Git {
     /// git that finds its repository from a folder. Only for finding out: everything else names the place.
     pub(crate) fn discovering(cwd: &Path) -> Self {
-        Self { cwd: cwd.to_owned(), place: Vec::new(), identity: Arc::default() }
+        Self { cwd: cwd.to_owned(), place: Vec::new(), env: Vec::new(), identity: Arc::default() }
     }
 
     /// git on a repository as such.
     pub(crate) fn in_repository(common_dir: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), common_dir.into()];
-        Self { cwd: common_dir.to_owned(), place, identity: Arc::default() }
+        Self { cwd: common_dir.to_owned(), place, env: Vec::new(), identity: Arc::default() }
     }
 
     /// git in a worktree. The place is pinned: if somebody removes the worktree's `.git`, calls fail, and do not fall
     /// through to a repository further up.
     pub(crate) fn in_work_tree(git_dir: &Path, root: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), git_dir.into(), OsString::from("--work-tree"), root.into()];
-        Self { cwd: root.to_owned(), place, identity: Arc::default() }
+        Self { cwd: root.to_owned(), place, env: Vec::new(), identity: Arc::default() }
     }
 
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call<'_> {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        Call { git: self, args, env: Vec::new(), stdin: None, identity: false }
+        Call {
+            git: self,
+            args,
+            env: self.env.clone(),
+            stdin: None,
+            stdin_file: None,
+            stdout_file: None,
+            time_limit: TIME_LIMIT,
+            identity: false,
+        }
+    }
+
+    /// The same git with a variable set in every call.
+    pub(crate) fn with_env(&self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        let mut git = self.clone();
+        git.env.push((name, value.as_ref().to_owned()));
+        git
     }
 
     /// Settings that give commits an identity where the user has configured none.
@@ -143,7 +168,25 @@ impl Call<'_> {
     }
 
     pub(crate) fn stdin(mut self, content: impl Into<Vec<u8>>) -> Self {
-        self.stdin = Some(content.into());
+        self.stdin = Some(content.into().into());
+        self
+    }
+
+    /// Reads stdin from a file, for content that memory should not hold.
+    pub(crate) fn stdin_from(mut self, path: &Path) -> Self {
+        self.stdin_file = Some(path.to_owned());
+        self
+    }
+
+    /// Writes stdout to a file, which is created or replaced.
+    pub(crate) fn stdout_to(mut self, path: &Path) -> Self {
+        self.stdout_file = Some(path.to_owned());
+        self
+    }
+
+    /// Ends git, and what it has started, after this time: [`Error::GitTimedOut`].
+    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
         self
     }
 
@@ -183,7 +226,8 @@ impl Call<'_> {
             }
         }
         command.arg("--no-pager").arg("--literal-pathspecs");
-        if self.args.iter().any(|arg| arg == "--pathspec-from-file=-") {
+        // These refuse, or need, what the option before turns off.
+        if self.args.iter().any(|arg| arg == "--pathspec-from-file=-" || arg == "check-ignore") {
             command.arg("--no-literal-pathspecs");
         }
         command.args(&self.git.place).args(&self.args).current_dir(&self.git.cwd);
@@ -194,37 +238,74 @@ impl Call<'_> {
             }
         }
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
+        // An object of LFS that is not here stays a pointer; nothing is downloaded from inside our calls.
+        command.env("GIT_LFS_SKIP_DOWNLOAD_ERRORS", "1").env("GIT_NO_LAZY_FETCH", "1");
         command.env("GIT_EDITOR", "true").env("GIT_SEQUENCE_EDITOR", "true").env_remove("GIT_PAGER");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(match (&self.stdin, &self.stdin_file) {
+            (Some(_), _) => Stdio::piped(),
+            (None, Some(path)) => fs::File::open(path).map_err(Error::io("open", path))?.into(),
+            (None, None) => Stdio::null(),
+        });
+        command.stdout(match &self.stdout_file {
+            Some(path) => fs::File::create(path).map_err(Error::io("create", path))?.into(),
+            None => Stdio::piped(),
+        });
+        command.stderr(Stdio::piped());
         // An interrupt typed at the terminal is for us; git must not be torn out of the middle of its work by it.
         command.process_group(0);
-        let mut child = command.spawn().map_err(|error| {
+        let child = command.spawn().map_err(|error| {
             if error.kind() == ErrorKind::NotFound && self.git.cwd.is_dir() {
                 Error::GitMissing
             } else {
                 Error::io("run git in", &self.git.cwd)(error)
             }
         })?;
-        let stdin = child.stdin.take();
-        let output = std::thread::scope(|scope| {
-            if let (Some(mut pipe), Some(content)) = (stdin, self.stdin.as_deref()) {
-                // If git does not want it all, its exit code says why.
-                scope.spawn(move || drop(pipe.write_all(content)));
-            }
-            child.wait_with_output()
-        });
-        let output = output.map_err(Error::io("run git in", &self.git.cwd))?;
+        let output = self.wait(child)?;
         let cut = output.stderr.len().saturating_sub(STDERR_BYTES);
         let stderr = String::from_utf8_lossy(&output.stderr[cut..]).trim().to_owned();
         Ok(Answer { code: output.status.code(), stdout: output.stdout, stderr })
+    }
+
+    /// Feeds and reads a git until it ends or its time is up.
+    fn wait(&self, mut child: Child) -> Result<Output> {
+        let failed = || Error::io("run git in", &self.git.cwd);
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        if let (Some(mut pipe), Some(content)) = (stdin, self.stdin.clone()) {
+            // If git does not want it all, its exit code says why.
+            std::thread::spawn(move || drop(pipe.write_all(&content)));
+        }
+        let (ended, until_end) = mpsc::channel::<()>();
+        let also_ended = ended.clone();
+        let stdout = std::thread::spawn(move || read_to_end(stdout, ended));
+        let stderr = std::thread::spawn(move || read_to_end(stderr, also_ended));
+        // Both readers drop their end when git, and whatever it has started, has closed the pipes.
+        let timed_out = until_end.recv_timeout(self.time_limit) == Err(mpsc::RecvTimeoutError::Timeout);
+        if timed_out && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+            // Not reaped yet, so the group's id cannot belong to anybody else.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let status = child.wait().map_err(failed())?;
+        if timed_out {
+            // Whoever has left the group can still hold the pipes, so the readers are not waited for.
+            return Err(Error::GitTimedOut { args: self.shown(), seconds: self.time_limit.as_secs() });
+        }
+        let read = |reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
+            reader.join().unwrap_or_else(|_| Err(std::io::Error::other("the reader has ended"))).map_err(failed())
+        };
+        Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
     }
 
     /// Runs it and wants exit code 0; gives what it wrote to stdout.
     pub(crate) fn ok(&self) -> Result<Vec<u8>> {
         let answer = self.answer()?;
         if answer.code == Some(0) { Ok(answer.stdout) } else { Err(self.failed(answer)) }
+    }
+
+    /// As [`Self::ok`], with what it wrote to stderr too.
+    pub(crate) fn answer_of_success(&self) -> Result<Answer> {
+        let answer = self.answer()?;
+        if answer.code == Some(0) { Ok(answer) } else { Err(self.failed(answer)) }
     }
 
     /// The error of an answer that is not acceptable.
@@ -285,6 +366,15 @@ impl Call<'_> {
     }
 }
 
+fn read_to_end(pipe: Option<impl Read>, until_end: mpsc::Sender<()>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes)?;
+    }
+    drop(until_end);
+    Ok(bytes)
+}
+
 /// Whether git has only said that it could not read what another git had not finished writing.
 fn met_a_half_made_worktree(answer: &Answer) -> bool {
     let said = answer.stderr.as_str();
@@ -304,4 +394,18 @@ pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 pub(crate) fn to_path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limit_ends_git_and_its_children() {
+        let git = Git::discovering(Path::new("/"));
+        let call = git.call(["-c", "alias.hang=!sleep 600 & sleep 600", "hang"]).time_limit(Duration::from_millis(300));
+        assert!(matches!(call.answer(), Err(Error::GitTimedOut { .. })));
+        let call = git.call(["hash-object", "--stdin"]).stdin(vec![b'x'; 1_000_000]).time_limit(Duration::from_secs(60));
+        assert!(call.hash().is_ok());
+    }
 }

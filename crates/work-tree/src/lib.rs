@@ -2,6 +2,9 @@
 //!
 //! Two halves, neither of which knows that a database exists:
 //!
+//! * **repositories**: [`Store`] is our bare repository, made from the user's; [`publish()`] copies integration to one branch
+//!   there. A [`Workspace`] is a clone for one agent; a [`Snapshot`] says what lies in it without trusting its git, a
+//!   [`Change`] is what an attempt has changed, and [`Store::put_on`] puts it on integration.
 //! * **git**: [`Repository`] (refs, history, worktrees) and [`WorkTree`] (what has changed, saving, committing, rebasing,
 //!   going back). Both drive the `git` command line with argument lists, never through a shell, and read NUL-separated
 //!   output, so that any file name that git can hold works. [`Bisect`] plans a bisection without running anything.
@@ -15,22 +18,36 @@ pub mod bisect;
 pub mod check;
 mod commit;
 mod error;
+mod folders;
 mod git;
 pub mod keeper;
+mod landing;
+mod nested;
 mod processes;
+mod publish;
 mod repository;
 pub mod run;
+mod settings;
+mod snapshot;
 mod staging;
+mod store;
+mod transfer;
 pub mod trial;
 mod work_tree;
+mod workspace;
 mod worktrees;
 
 pub use bisect::Bisect;
 pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
 pub use error::{Error, Result};
+pub use landing::{Change, PutOn, Updated};
 pub use processes::start_time;
+pub use publish::{Divergence, Obstacle, Published, publish, republish};
 pub use repository::{RefExpectation, Repository};
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
+pub use snapshot::{Finding, Snapshot, SnapshotOptions};
+pub use store::{Store, StoreMade};
 pub use trial::TrialTree;
 pub use work_tree::WorkTree;
+pub use workspace::{Damage, Opened, Workspace, WorkspaceSpec};
 pub use worktrees::WorktreeEntry;

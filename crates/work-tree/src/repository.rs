@@ -266,15 +266,18 @@ impl Repository {
     }
 
     /// The worktree (or main checkout) that a branch is checked out in; also one that is in the middle of rebasing it.
+    /// An entry whose folder is gone does not count.
     pub fn branch_checked_out(&self, name: &str) -> Result<Option<PathBuf>> {
-        for entry in self.worktrees()? {
+        let worktrees = self.worktrees()?;
+        for entry in worktrees.iter().filter(|entry| !entry.prunable) {
             if entry.branch.as_deref() == Some(name) {
-                return Ok(Some(entry.path));
+                return Ok(Some(entry.path.clone()));
             }
         }
         let full = format!("refs/heads/{name}");
         for (git_dir, path) in self.git_dirs()? {
-            if branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
+            let is_gone = worktrees.iter().any(|entry| entry.prunable && entry.path == path);
+            if !is_gone && branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
                 return Ok(Some(path));
             }
         }
@@ -353,7 +356,7 @@ impl Repository {
     }
 
     /// What a reference points to by its full name, tags not followed.
-    fn read_ref(&self, name: &str) -> Result<Option<CommitHash>> {
+    pub(crate) fn read_ref(&self, name: &str) -> Result<Option<CommitHash>> {
         self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).hash_if_any()
     }
 
@@ -383,7 +386,7 @@ impl Repository {
         if good { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
     }
 
-    fn branch_ref(&self, name: &str) -> Result<String> {
+    pub(crate) fn branch_ref(&self, name: &str) -> Result<String> {
         let full = format!("refs/heads/{name}");
         if name.starts_with('-') || name == "HEAD" || self.check_ref_name(&full).is_err() {
             return Err(Error::BadName { name: name.to_owned() });

@@ -3,11 +3,11 @@
 //! It must never change the main checkout, nor the registration of a worktree that it was not asked about: a worktree on
 //! a disk that is not mounted just now looks like one that is gone.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::folders::absolute;
 use crate::git::{fields, to_path};
 use crate::repository::short_name;
 use crate::{CommitHash, Error, Repository, Result, WorkTree};
@@ -29,6 +29,8 @@ pub struct WorktreeEntry {
     pub bare: bool,
     /// Whether it is locked, and why.
     pub locked: Option<String>,
+    /// Whether its folder is gone, so that git would drop the entry.
+    pub prunable: bool,
 }
 
 impl Repository {
@@ -41,7 +43,8 @@ impl Repository {
             let (key, value) = (&line[..cut], line.get(cut + 1..).unwrap_or_default());
             let text = || String::from_utf8_lossy(value).into_owned();
             if key == b"worktree" {
-                list.push(WorktreeEntry { path: to_path(value), head: None, branch: None, bare: false, locked: None });
+                let path = to_path(value);
+                list.push(WorktreeEntry { path, head: None, branch: None, bare: false, locked: None, prunable: false });
                 continue;
             }
             let Some(entry) = list.last_mut() else {
@@ -52,6 +55,7 @@ impl Repository {
                 b"branch" => entry.branch = Some(short_name(&text())),
                 b"bare" => entry.bare = true,
                 b"locked" => entry.locked = Some(text()),
+                b"prunable" => entry.prunable = true,
                 _ => {}
             }
         }
@@ -226,22 +230,4 @@ impl Repository {
         }
         Ok(())
     }
-}
-
-/// The absolute path, symbolic links on the way to its last component resolved, of something that need not exist.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let plain = std::path::absolute(path).map_err(Error::io("resolve", path))?;
-    if plain.components().any(|part| part == Component::ParentDir) || plain.file_name().is_none() {
-        return plain.canonicalize().map_err(Error::io("resolve", path));
-    }
-    let mut missing: Vec<OsString> = Vec::new();
-    let mut existing = plain.as_path();
-    while let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) {
-        missing.push(name.to_owned());
-        existing = parent;
-        if let Ok(resolved) = existing.canonicalize() {
-            return Ok(missing.iter().rev().fold(resolved, |path, name| path.join(name)));
-        }
-    }
-    Ok(plain)
 }

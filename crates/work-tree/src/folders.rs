@@ -1,0 +1,106 @@
+//! Folders of ours: locking, replacing at once, putting aside, removing.
+//!
+//! It never removes what it cannot replace, and never follows a symbolic link out of the folder that it was given.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// An exclusive lock between processes, held until it is dropped. The kernel releases it when its holder dies.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: fs::File,
+}
+
+impl FolderLock {
+    pub(crate) fn acquire(path: &Path) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        }
+        let file = fs::File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("open", path))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| Error::io("lock", path)(error.into()))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// The path with something appended to its last component.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Renames a file or folder to a dated name beside it; gives that name.
+pub(crate) fn put_aside(path: &Path) -> Result<PathBuf> {
+    let date = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let mut name = beside(path, &format!(".damaged-{date}"));
+    let mut number = 2;
+    while name.symlink_metadata().is_ok() {
+        name = beside(path, &format!(".damaged-{date}-{number}"));
+        number += 1;
+    }
+    fs::rename(path, &name).map_err(Error::io("rename", path))?;
+    Ok(name)
+}
+
+/// Removes a file, a link or a whole folder, also one whose permissions forbid it; what is not there is removed already.
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
+    let remove = || if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match remove() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && meta.is_dir() => {
+            make_writable(path);
+            remove().map_err(Error::io("remove", path))
+        }
+        result => result.map_err(Error::io("remove", path)),
+    }
+}
+
+fn make_writable(folder: &Path) {
+    drop(fs::set_permissions(folder, fs::Permissions::from_mode(0o700)));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+/// The way from a folder to another path, both absolute and without symbolic links.
+pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
+    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(common)).collect()
+}
+
+/// The absolute path, symbolic links on the way to its last component resolved, of something that need not exist.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    let plain = std::path::absolute(path).map_err(Error::io("resolve", path))?;
+    if plain.components().any(|part| part == Component::ParentDir) || plain.file_name().is_none() {
+        return plain.canonicalize().map_err(Error::io("resolve", path));
+    }
+    let mut missing: Vec<OsString> = Vec::new();
+    let mut existing = plain.as_path();
+    while let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) {
+        missing.push(name.to_owned());
+        existing = parent;
+        if let Ok(resolved) = existing.canonicalize() {
+            return Ok(missing.iter().rev().fold(resolved, |path, name| path.join(name)));
+        }
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths() {
+        assert_eq!(relative(Path::new("/a/b/c"), Path::new("/a/x/y")), Path::new("../../x/y"));
+        assert_eq!(relative(Path::new("/a"), Path::new("/a/b")), Path::new("b"));
+    }
+}

@@ -1,0 +1,126 @@
+//! Repositories inside a workspace: submodules, and what an agent has made.
+//!
+//! Their configs name programs that git would run, so nothing here runs git in them. What is needed is read from their
+//! files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::git::{Git, fields, to_path};
+use crate::transfer::missing;
+use crate::{CommitHash, Repository, Result};
+
+/// The most references that are followed from a symbolic one.
+const MAX_DEPTH: u32 = 5;
+
+/// The commit that a repository's HEAD names; none where that cannot be read (an unborn branch, another format).
+pub(crate) fn head_of(folder: &Path) -> Option<CommitHash> {
+    let git_dir = git_dir_of(folder)?;
+    read_ref(&git_dir, "HEAD", MAX_DEPTH)
+}
+
+/// The git folder of a repository's top: `.git`, or where that file points to.
+fn git_dir_of(folder: &Path) -> Option<PathBuf> {
+    let dot_git = folder.join(".git");
+    if dot_git.is_dir() {
+        return Some(dot_git);
+    }
+    let text = fs::read(&dot_git).ok()?;
+    let way = text.strip_prefix(b"gitdir: ")?.trim_ascii_end();
+    let git_dir = folder.join(to_path(way));
+    git_dir.is_dir().then_some(git_dir)
+}
+
+fn read_ref(git_dir: &Path, name: &str, depth: u32) -> Option<CommitHash> {
+    if depth == 0 || name.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let text = fs::read_to_string(git_dir.join(name)).ok().or_else(|| packed(git_dir, name))?;
+    match text.trim().strip_prefix("ref: ") {
+        Some(target) => read_ref(git_dir, target.trim(), depth - 1),
+        None => CommitHash::new(text.trim()).ok(),
+    }
+}
+
+fn packed(git_dir: &Path, name: &str) -> Option<String> {
+    let text = fs::read_to_string(git_dir.join("packed-refs")).ok()?;
+    let of_name = |line: &str| line.split_once(' ').filter(|(_, found)| *found == name).map(|(hash, _)| hash.to_owned());
+    text.lines().find_map(of_name)
+}
+
+/// The remote-tracking references of a repository.
+fn remote_tips(git_dir: &Path) -> Vec<CommitHash> {
+    let mut tips = Vec::new();
+    let text = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
+    let packed = text.lines().filter_map(|line| line.split_once(' ')).filter(|(_, name)| name.starts_with("refs/remotes/"));
+    tips.extend(packed.filter_map(|(hash, _)| CommitHash::new(hash).ok()));
+    let mut folders = vec![git_dir.join("refs/remotes")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => tips.extend(fs::read_to_string(entry.path()).ok().and_then(|text| CommitHash::new(text.trim()).ok())),
+            }
+        }
+    }
+    tips
+}
+
+/// The paths that the workspace's `.gitmodules` names.
+pub(crate) fn declared_submodules(git: &Git, root: &Path) -> BTreeSet<PathBuf> {
+    let file = root.join(".gitmodules");
+    if !file.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return BTreeSet::new();
+    }
+    let call =
+        git.call(["config", "-z", "--no-includes", "--file"]).arg(&file).args(["--get-regexp", r"^submodule\..*\.path$"]);
+    let stdout = call.answer().map(|answer| answer.stdout).unwrap_or_default();
+    let value = |entry: &[u8]| entry.iter().position(|&byte| byte == b'\n').map(|end| to_path(&entry[end + 1..]));
+    fields(&stdout).filter_map(value).collect()
+}
+
+/// Whether others can get a submodule's commit: the user's repository has it, or a remote that the submodule was fetched
+/// from has.
+pub(crate) fn can_be_fetched(
+    git: &Git,
+    root: &Path,
+    tree: &CommitHash,
+    path: &Path,
+    commit: &CommitHash,
+    user: Option<&Repository>,
+) -> Result<bool> {
+    let has = |git_dir: &Path| {
+        git_dir.is_dir()
+            && missing(&Git::in_repository(git_dir), std::slice::from_ref(commit)).is_ok_and(|lost| lost.is_empty())
+    };
+    if let Some(user) = user {
+        let here = git_dir_of(&user.root().join(path));
+        let name = submodule_name(git, tree, path);
+        let modules = name.map(|name| user.common_dir().join("modules").join(name));
+        if here.into_iter().chain(modules).any(|git_dir| has(&git_dir)) {
+            return Ok(true);
+        }
+    }
+    let Some(git_dir) = git_dir_of(&root.join(path)) else { return Ok(false) };
+    // Its objects are read by a git that knows nothing of its config.
+    let reader = git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", git_dir.join("objects"));
+    for tip in remote_tips(&git_dir) {
+        let call = reader.call(["merge-base", "--is-ancestor", commit.as_str(), tip.as_str()]);
+        if call.answer()?.code == Some(0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn submodule_name(git: &Git, tree: &CommitHash, path: &Path) -> Option<String> {
+    let call = git.call(["config", "-z", "--no-includes", "--blob"]).arg(format!("{tree}:.gitmodules"));
+    let stdout = call.args(["--get-regexp", r"^submodule\..*\.path$"]).answer().ok()?.stdout;
+    let name = fields(&stdout).find_map(|entry| {
+        let end = entry.iter().position(|&byte| byte == b'\n')?;
+        (to_path(&entry[end + 1..]) == path).then(|| String::from_utf8_lossy(&entry[..end]).into_owned())
+    })?;
+    let name = name.strip_prefix("submodule.")?.strip_suffix(".path")?.to_owned();
+    (!name.split('/').any(|part| part == "..")).then_some(name)
+}

@@ -1,0 +1,210 @@
+//! The published branch: integration's copy in the user's repository, the only thing there that we write.
+//!
+//! It never pushes, runs no hook of the user's, and touches neither HEAD, index, config, stash, other references nor files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::repository::short_name;
+use crate::transfer::{missing, retried, transfer};
+use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
+
+/// Where the store notes what was published.
+const PUBLISHED: &str = "refs/coding-loops/published";
+
+/// How publishing ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The branch has moved.
+    Moved {
+        /// Where it was; none if it is new.
+        from: Option<CommitHash>,
+        /// Where it is.
+        to: CommitHash,
+    },
+    /// The branch was there already.
+    Already(CommitHash),
+    /// It cannot move now; try again later.
+    Waiting(Obstacle),
+    /// Somebody else has moved it: nothing was changed.
+    Diverged(Divergence),
+}
+
+/// What keeps the branch from moving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is checked out here.
+    CheckedOut(PathBuf),
+    /// Another git holds the lock of the branch; one older than five minutes is removed.
+    Locked(PathBuf),
+    /// Another branch stands in the way of its name, as `coding-loops` of `coding-loops/integration`.
+    NameTaken(String),
+}
+
+/// What is there in place of what was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// Where the branch is; none if it was deleted, or names nothing that is there.
+    pub found: Option<CommitHash>,
+    /// The reference that it points to, if it was made a symbolic one.
+    pub symbolic: Option<String>,
+    /// What was published last.
+    pub last: Option<CommitHash>,
+    /// Whether what is there contains the commit to publish: somebody has committed on top of it.
+    pub contains_ours: bool,
+}
+
+/// Brings a branch of the user's repository to where the store's integration is.
+///
+/// What was published last is noted in the store; a branch that is elsewhere is left alone, unless it is on the way from
+/// there to here. See [`republish`] for the decision to put ours back.
+///
+/// # Errors
+/// [`Error::UnknownRevision`] if integration has not started, [`Error::BadName`].
+pub fn publish(store: &Store, user: &Repository, branch: &str) -> Result<Published> {
+    bring(store, user, branch, None)
+}
+
+/// As [`publish`], over what somebody else has put there: only if it is still what the human has seen.
+pub fn republish(store: &Store, user: &Repository, branch: &str, over: &Divergence) -> Result<Published> {
+    bring(store, user, branch, Some(over))
+}
+
+fn bring(store: &Store, user: &Repository, branch: &str, over: Option<&Divergence>) -> Result<Published> {
+    let name = user.branch_ref(branch)?;
+    let note = format!("{PUBLISHED}/{branch}");
+    let ours = store.integration()?;
+    let ours = ours.ok_or_else(|| Error::UnknownRevision { rev: store.integration_ref().to_owned() })?;
+    let last = store.repository().resolve(&note)?;
+    let noted = |commit: &CommitHash| store.repository().set_ref(&note, commit, &RefExpectation::Any);
+
+    let state = state_of(user, &name)?;
+    if state.symbolic.is_none() && state.found.as_ref() == Some(&ours) && !state.broken {
+        noted(&ours)?;
+        return Ok(Published::Already(ours));
+    }
+    let divergence = Divergence {
+        found: state.found.clone().filter(|_| !state.broken),
+        symbolic: state.symbolic.clone(),
+        last: last.clone(),
+        contains_ours: !state.broken && state.found.as_ref().is_some_and(|found| contains(user, found, &ours)),
+    };
+    if !is_expected(store, &state, last.as_ref(), &ours)? && over != Some(&divergence) {
+        return Ok(Published::Diverged(divergence));
+    }
+    if let Some(path) = user.branch_checked_out(short_name(&name).as_str())? {
+        return Ok(Published::Waiting(Obstacle::CheckedOut(path)));
+    }
+    if let Some(taken) = name_in_the_way(user, &name)? {
+        return Ok(Published::Waiting(Obstacle::NameTaken(taken)));
+    }
+    // What stays reachable in the user's repository is not sent again. If nothing is known to be whole, all is.
+    let mut known: Vec<CommitHash> = state.found.iter().filter(|_| !state.broken).cloned().collect();
+    if known.is_empty() && !state.broken {
+        known = user.list_refs("refs/heads")?.into_iter().map(|(_, hash)| hash).collect();
+        let lost = missing(&user.git, &known)?;
+        known.retain(|hash| !lost.contains(hash));
+    }
+    let _kept =
+        retried(|| transfer(store.git(), (&user.git, user.common_dir()), store.path(), std::slice::from_ref(&ours), &known))?;
+    if state.unreadable {
+        // The file of the reference holds no hash (a crash of the machine leaves such): git can neither read nor move it.
+        let file = user.common_dir().join(&name);
+        fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+    }
+    let expected = match state.found.as_ref().filter(|_| !state.unreadable) {
+        None => RefExpectation::Absent,
+        Some(_) if state.symbolic.is_some() => RefExpectation::Any,
+        Some(found) => RefExpectation::At(found.clone()),
+    };
+    match user.set_ref(&name, &ours, &expected) {
+        Ok(()) => {
+            noted(&ours)?;
+            Ok(Published::Moved { from: divergence.found, to: ours })
+        }
+        Err(Error::RefMoved { found, .. }) => Ok(Published::Diverged(Divergence { found, contains_ours: false, ..divergence })),
+        Err(error) => match lock_of(user, &name) {
+            Some(lock) => Ok(Published::Waiting(Obstacle::Locked(lock))),
+            None => Err(error),
+        },
+    }
+}
+
+/// What the branch is in the user's repository.
+struct State {
+    found: Option<CommitHash>,
+    symbolic: Option<String>,
+    /// It names an object that is not there, or nothing at all.
+    broken: bool,
+    /// git cannot read it.
+    unreadable: bool,
+}
+
+fn state_of(user: &Repository, name: &str) -> Result<State> {
+    let call = user.git.call(["symbolic-ref", "--quiet", name]);
+    let answer = call.answer()?;
+    if answer.code == Some(0) {
+        let target = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        let found = user.resolve(name)?;
+        return Ok(State { broken: found.is_none(), found, symbolic: Some(target), unreadable: false });
+    }
+    // Not followed to a commit: the object may be missing.
+    let found = user.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).answer()?;
+    let found = CommitHash::new(String::from_utf8_lossy(&found.stdout).trim()).ok();
+    let unreadable = found.is_none() && user.common_dir().join(name).is_file();
+    let broken = unreadable
+        || match &found {
+            Some(hash) => !missing(&user.git, std::slice::from_ref(hash))?.is_empty(),
+            None => false,
+        };
+    Ok(State { found, symbolic: None, broken, unreadable })
+}
+
+/// Whether nobody else has moved the branch: it is where it was published last, or between there and here (the note is
+/// written after the branch has moved).
+fn is_expected(store: &Store, state: &State, last: Option<&CommitHash>, ours: &CommitHash) -> Result<bool> {
+    if state.symbolic.is_some() {
+        return Ok(false);
+    }
+    let Some(found) = &state.found else {
+        // A reference that holds nothing has nothing to lose. One that was deleted was deleted by somebody.
+        return Ok(state.unreadable || last.is_none());
+    };
+    if Some(found) == last || found == ours {
+        return Ok(true);
+    }
+    if !store.missing(std::slice::from_ref(found))?.is_empty() {
+        return Ok(false);
+    }
+    let repository = store.repository();
+    let after_last = match last {
+        Some(last) => repository.is_ancestor(last, found)?,
+        None => true,
+    };
+    Ok(after_last && repository.is_ancestor(found, ours)?)
+}
+
+fn contains(user: &Repository, found: &CommitHash, ours: &CommitHash) -> bool {
+    // The user's repository may not have ours at all.
+    missing(&user.git, std::slice::from_ref(ours)).is_ok_and(|lost| lost.is_empty())
+        && user.is_ancestor(ours, found).unwrap_or(false)
+}
+
+/// A branch whose name is a folder of ours, or the other way round.
+fn name_in_the_way(user: &Repository, name: &str) -> Result<Option<String>> {
+    let mut parent = Path::new(name);
+    while let Some(next) = parent.parent().filter(|next| next.starts_with("refs/heads") && *next != Path::new("refs/heads")) {
+        parent = next;
+        let text = parent.to_string_lossy().into_owned();
+        if user.git.call(["show-ref", "--verify", "--quiet", "--", &text]).yes()? {
+            return Ok(Some(text));
+        }
+    }
+    let below = user.list_refs(name)?.into_iter().map(|(found, _)| found).find(|found| found != name);
+    Ok(below)
+}
+
+fn lock_of(user: &Repository, name: &str) -> Option<PathBuf> {
+    let lock = user.common_dir().join(format!("{name}.lock"));
+    lock.exists().then_some(lock)
+}
