@@ -16,11 +16,12 @@ NOW = "2026-11-22 10:00:00.000"
 # One good row of each table that clients write. The others are filled by triggers or by the programs themselves.
 GOOD = {
     "loops": {"id": "x", "name": "", "priority": 5, "branch": "b", "status": "stopped", "current_test_id": None, "pid": None,
-              "created_at": NOW, "updated_at": NOW, "died_at": None},
+              "created_at": NOW, "updated_at": NOW, "died_at": None, "agent": None, "vain_runs": 0},
     "tests": {"id": "x", "loop_id": "l", "category": "", "status": "pending", "attempts": 0, "max_attempts": 3,
               "last_result": None, "depends_on": None, "automatable": 1, "notes": "", "spec_content": "", "last_attempt_at": None,
               "passed_at": None, "verified_at": None, "created_at": NOW, "scope": "[]", "last_error": None,
-              "error_category": None, "not_before": None, "commit_hash": None, "give_backs": 0},
+              "error_category": None, "not_before": None, "commit_hash": None, "give_backs": 0,
+              "no_change": "ask"},
     "proofs": {"id": "x", "test_id": "t", "attempt": 1, "commit_hash": "c", "tree_hash": "h", "check_name": "n",
                "outcome": "pass", "exit_code": 0, "duration_ms": 1, "output_sha256": "s", "output_tail": "", "created_at": NOW},
     "events": {"id": "x", "timestamp": NOW, "source": "l", "event_type": "custom.x", "payload": "{}", "correlation_id": None,
@@ -62,6 +63,8 @@ GOOD = {
     "component_health": {"component": "x", "last_heartbeat": NOW, "status": "healthy", "metadata": "{}", "pid": None,
                          "pid_start_time": None, "boot_id": None, "pid_namespace": None, "started_at": NOW, "version": None,
                          "child_pid": None, "child_pid_start_time": None},
+    "holds": {"subject": "agent:x", "kind": "limit", "reason": "", "since": NOW, "until": NOW, "tries": 1, "loop_id": "l",
+              "probe_loop": None, "event_id": None},
     "pauses": {"loop_id": "x", "requested_by": "pm", "reason": "", "event_id": None, "since": NOW},
     "conflicts": {"id": "x", "file_path": "f", "loop_a": "l", "loop_b": "m", "detected_at": NOW, "event_id": None,
                   "winner": None, "loser": None, "winner_test": None, "resolved_at": None, "resolution": None},
@@ -91,7 +94,7 @@ CLOSED = [
     ("resources", "resource_type"), ("change_requests", "request_type"), ("change_requests", "status"),
     ("change_requests", "resolved_by"), ("migrations", "status"), ("checkpoints", "checkpoint_type"), ("regressions", "status"),
     ("check_runs", "outcome"), ("decisions", "status"), ("decisions", "decided_by"), ("component_health", "status"),
-    ("alerts", "severity"), ("alerts", "alert_type"), ("transaction_log", "status"),
+    ("alerts", "severity"), ("alerts", "alert_type"), ("transaction_log", "status"), ("holds", "kind"), ("tests", "no_change"),
 ]
 JSON = [
     ("tests", "scope"), ("events", "payload"), ("subscriptions", "event_types"), ("subscriptions", "filter_sources"),
@@ -109,6 +112,7 @@ LEAST = [
     ("deliveries", "tries", 0), ("file_locks", "fencing_token", 0), ("file_locks", "ttl_seconds", 1),
     ("migrations", "number", 1), ("decisions", "timeout_minutes", 0), ("usage", "tokens_estimated", 0),
     ("usage", "duration_seconds", 0), ("component_health", "pid", 1), ("component_health", "child_pid", 1), ("agent_outputs", "read_bytes", 0),
+    ("holds", "tries", 1), ("loops", "vain_runs", 0),
 ]
 NOT_EMPTY = [
     ("events", "id"), ("events", "source"), ("events", "event_type"), ("subscriptions", "id"), ("subscriptions", "subscriber"),
@@ -171,7 +175,7 @@ STATEMENTS = [
 
 def times(row):
     """The columns of a row that hold a time."""
-    named = {"timestamp", "waiting_since", "wait_until", "not_before", "last_heartbeat", "since"}
+    named = {"timestamp", "waiting_since", "wait_until", "not_before", "last_heartbeat", "since", "until"}
     return [column for column in row if column.endswith("_at") or column in named]
 
 

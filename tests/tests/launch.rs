@@ -83,7 +83,7 @@ fn a_second_launch_names_what_runs_and_leaves_it_alone() {
         let rows = world.sql(HEALTHY)?;
         (rows.lines().count() == 5).then_some(())
     });
-    assert_eq!(first.stop(), Some(130));
+    assert_eq!(first.stop(), Some(143));
     world.until("SELECT count(*) FROM component_health WHERE status = 'healthy'", "0");
 }
 

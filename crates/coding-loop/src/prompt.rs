@@ -58,7 +58,8 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
     prompt.push_str(&format!(
         "\nOther agents work on the same repository in worktrees of their own. Before you change a file that one of them may want, ask: \
          loopctl lock PATH --loop {} --wait 60. Do not push, and do not switch branches; committing is not needed.\n\
-         When it is done, exit with 0. Your claim is then verified by: {}.\n",
+         When it is done, exit with 0. Your claim is then verified by: {}. If it cannot be done as it is specified, say why in your last \
+         words and exit with 3.\n",
         context.loop_id,
         match context.config.gate.check.iter().map(|check| check.name.as_str()).collect::<Vec<_>>() {
             names if names.is_empty() => "nothing yet, as no checks are configured".to_owned(),

@@ -94,6 +94,7 @@ fn how_a_check_ended_is_shown_in_so_many_words() {
         let settings = format!("[[gate.check]]\nname = \"made\"\ncommand = {command}\n");
         std::fs::write(place.home().join("config.toml"), settings).unwrap();
         place.run(&["reset", "t1"]).ok();
+        place.sql("UPDATE tests SET no_change = 'allowed'");
         place.run(&["next", "--loop", "a"]).ok();
         place.run(&["submit", "t1"]).fails(1);
         let shown = place.run(&["status", "t1"]).ok().stdout;

@@ -216,7 +216,7 @@ pub(crate) fn load(
     let now = tx.now();
     let midnight = Timestamp::from_millis(now.as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
     let mut alerts = BTreeMap::new();
-    for prefix in [prefix::STUCK, prefix::CONFLICT, prefix::DIGRESSION, prefix::RESOURCE, prefix::HEARTBEAT] {
+    for prefix in [prefix::AGENT, prefix::STUCK, prefix::CONFLICT, prefix::DIGRESSION, prefix::RESOURCE, prefix::HEARTBEAT] {
         for alert in tx.open_alerts_with(prefix)? {
             alerts.extend(alert.fingerprint.clone().map(|fingerprint| (fingerprint, alert)));
         }

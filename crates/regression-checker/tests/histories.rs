@@ -155,8 +155,13 @@ fn every_regression_is_found_and_blame_is_right() {
     let victims: BTreeSet<&str> = world.history.planted.iter().map(|one| one.victim.as_str()).collect();
     let said = world.said();
     let told: BTreeSet<String> = said.iter().map(|event| event.payload["test_id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(said.len(), told.len(), "each is said once");
-    assert!(told.iter().all(|test| victims.contains(test.as_str())), "{told:?}: nothing is said of what is flaky or good");
+    let of = |test: &str| {
+        said.iter().filter(|event| event.payload["test_id"] == test).map(|event| &event.payload).collect::<Vec<_>>()
+    };
+    for test in &told {
+        assert_eq!(of(test).len(), 1, "each is said once: {:?}", of(test));
+        assert!(victims.contains(test.as_str()), "nothing is said of what is flaky or good: {:?}", of(test));
+    }
     let seen = |one: &&Planted| heads.iter().any(|&head| one.at <= head && one.fixed_at.is_none_or(|fixed| fixed > head));
     assert_eq!(told.len(), world.history.planted.iter().filter(seen).count());
     assert!(told.len() < 40, "one was put right before any head showed it");

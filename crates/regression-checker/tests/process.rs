@@ -87,7 +87,10 @@ fn one_new_commit_is_the_first_bad_without_a_search() {
     // Before somebody is blamed, the last good commit shows that it still is good, each time, and the bad one that it is bad.
     let good = git(&world.repository, &["rev-parse", &format!("{bad}^")]);
     let (bad, good) = (format!("t1 {bad}"), format!("t1 {good}"));
-    assert_eq!(world.runs(), [&suite, &suite, &suite, &bad, &bad, &bad, &good, &good, &bad, &bad].map(String::clone));
+    assert_eq!(
+        world.runs(),
+        [&suite, &suite, &suite, &bad, &bad, &bad, &good, &bad, &good, &bad, &good, &good].map(String::clone)
+    );
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn a_commit_that_breaks_two_tests_is_searched_for_once() {
     let bad = &commits[16];
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|t-17\nt2|regressed|{bad}|b|t-17"));
     assert_eq!(world.events("regression_detected").len(), 2);
-    assert_eq!(world.sql("SELECT json_extract(bisect, '$.runs') FROM regressions WHERE test_id = 't2'"), "8");
+    assert_eq!(world.sql("SELECT json_extract(bisect, '$.runs') FROM regressions WHERE test_id = 't2'"), "10");
 }
 
 #[test]
@@ -382,8 +385,8 @@ fn killed_in_the_middle_of_a_search_it_goes_on_and_says_it_once() {
     world.once();
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{}|b|t-7", commits[6]));
     assert_eq!(world.events("regression_detected").len(), 1);
-    // Three of the whole, three for the test, four rounds, the one that was killed, and six to be sure.
-    assert_eq!(world.runs().len(), 17);
+    // Three of the whole, three for the test, four rounds, the one that was killed, and eight to be sure.
+    assert_eq!(world.runs().len(), 19);
 }
 
 #[test]
@@ -432,8 +435,8 @@ fn killed_between_runs_it_does_not_repeat_them_and_leaves_nothing_running() {
     world.once();
     assert!(!std::path::Path::new(&runs).exists());
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|"));
-    // The first, the killed one, that one again, the third, three for the test, two at the last good commit, and two more.
-    assert_eq!(world.runs().len(), 11);
+    // The first, the killed one, that one again, the third, three for the test, four at the last good commit, and two more.
+    assert_eq!(world.runs().len(), 13);
     assert_eq!(world.sql("SELECT count(*) FROM transaction_log WHERE json_extract(steps, '$.progress') IS NOT NULL"), "0");
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::git::{Call, Git, fields, to_path};
+use crate::transfer::missing;
 use crate::{CommitHash, CommitInfo, Error, Result};
 
 /// A git repository.
@@ -120,17 +121,12 @@ impl Repository {
         if commits.is_empty() {
             return Ok(Vec::new());
         }
-        let list: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
-        let there = self.git.call(["cat-file", "--batch-check=%(objectname) %(objecttype)"]).stdin(list).ok()?;
-        let there: BTreeSet<String> = String::from_utf8_lossy(&there)
-            .lines()
-            .filter_map(|line| line.strip_suffix(" commit").map(str::to_owned))
-            .collect();
-        let known: String = there.iter().map(|hash| format!("{hash}\n")).collect();
-        let input = format!("{known}^{head}\n");
-        let beyond = self.git.call(["rev-list", "--stdin"]).stdin(input).ok()?;
+        let absent = missing(&self.git, commits)?;
+        let known: String =
+            commits.iter().filter(|commit| !absent.contains(commit)).map(|commit| format!("{commit}\n")).collect();
+        let beyond = self.git.call(["rev-list", "--stdin"]).stdin(format!("{known}^{head}\n")).ok()?;
         let beyond: BTreeSet<&str> = std::str::from_utf8(&beyond).unwrap_or_default().lines().collect();
-        let lost = |commit: &&CommitHash| !there.contains(commit.as_str()) || beyond.contains(commit.as_str());
+        let lost = |commit: &&CommitHash| absent.contains(commit) || beyond.contains(commit.as_str());
         Ok(commits.iter().filter(lost).cloned().collect())
     }
 

@@ -630,3 +630,29 @@ fn a_rebase_is_no_change_and_a_new_content_is() {
     assert_eq!(time("two", "7"), ago(60));
     assert_eq!(time("one", "2"), ago(1));
 }
+
+#[test]
+fn an_agent_that_cannot_work_is_one_alert_until_it_works_again() {
+    let hold = |subject: &str, until| coord_db::Hold {
+        subject: subject.to_owned(),
+        kind: coord_db::HoldKind::Limit,
+        reason: "usage limit".to_owned(),
+        since: ago(1),
+        until,
+        tries: 1,
+        loop_id: "a".parse().unwrap(),
+        probe_loop: None,
+        event_id: None,
+    };
+    let mut seen = world(vec![]);
+    seen.holds = vec![hold("agent:claude", Some(NOW.plus_seconds(60))), hold("loop:a", None)];
+    let [Action::Raise(finding, None)] = &plan(&seen)[..] else { panic!("{:?}", plan(&seen)) };
+    assert_eq!(finding.fingerprint, "agent:claude");
+    assert!(finding.message.starts_with("agent claude has reached a limit of its account; its loops start no attempt before "));
+    let mut next = after(&seen);
+    assert_eq!(plan(&next), []);
+    next.holds[0].until = Some(NOW.plus_seconds(600));
+    assert!(matches!(&plan(&next)[..], [Action::Amend(_)]));
+    next.holds.clear();
+    assert!(matches!(&plan(&next)[..], [Action::Close { .. }]));
+}

@@ -17,6 +17,8 @@ const CERTAINTY: f64 = 10_000.0;
 const MAX_RUNS_BEFORE: u32 = 40;
 /// So many runs in a row at one commit: what is built there serves them all.
 const BLOCK: u32 = 4;
+/// Before a test with chance in it is reported as one of which nobody can tell what broke it, it has failed this often at the end.
+const RUNS_AT_END: u32 = 12;
 /// A search ends after so many runs, whatever they say.
 const MAX_RUNS: u32 = 200;
 
@@ -234,12 +236,24 @@ impl Search {
         // flaky shortly before it broke, a run at that commit tells so sooner than one at the commit before.
         let is_end = self.line.last() == Some(at);
         let at = if is_end { self.retries } else { self.retries.saturating_mul(2) };
-        Demand::Steady { before: self.retries.max(1), at }
+        // As often before: a test that fails most of the time passes twice in a row sooner than it seems, above all where it counts.
+        Demand::Steady { before: self.retries.saturating_mul(2).max(1), at }
     }
 
     /// What to do next, with so many runs at once.
     #[must_use]
     pub fn next(&self, parallel: usize) -> Step {
+        match (self.step(parallel), self.line.last()) {
+            // A test that passes by chance now and then may do so at the end as well: then it is flaky, and nothing broke it.
+            (Step::End(End::Unknown { .. }), Some(end)) if self.shaky && self.tally(end).runs() < RUNS_AT_END => {
+                let missing = RUNS_AT_END - self.tally(end).runs();
+                Step::Confirm(vec![end.clone(); parallel.clamp(1, missing as usize)])
+            }
+            (step, _) => step,
+        }
+    }
+
+    fn step(&self, parallel: usize) -> Step {
         let Some(end) = self.line.last() else {
             return unknown("there is no commit that can have broken it", Vec::new());
         };
@@ -285,10 +299,9 @@ impl Search {
 
     fn weigh(&self, commit: CommitHash) -> Step {
         let Some(pair) = &self.pair else { return unknown("the commits cannot be told apart", vec![commit]) };
-        let repeat = |commit: &CommitHash, times: u32| std::iter::repeat_n(commit.clone(), times as usize);
         match weigh(pair.before, pair.at, self.demand(&commit)) {
             Weighed::Blamed => Step::End(End::FirstBad(commit)),
-            Weighed::More { before, at } => Step::Confirm(repeat(&pair.commits.0, before).chain(repeat(&commit, at)).collect()),
+            Weighed::More { before, at } => Step::Confirm(in_turn((&pair.commits.0, before), (&commit, at))),
             Weighed::BrokenBefore | Weighed::Unclear => {
                 let before = &pair.commits.0;
                 let why = format!("it fails and passes by chance at {before}, too often to tell whether {commit} broke it");
@@ -344,6 +357,16 @@ impl Search {
             }
         }
     }
+}
+
+/// So many runs of each of two commits, in turn. Runs at one time share what they meet (a busy machine, a port, a file that they
+/// count in): side by side, that moves both commits' answers the same way and speaks against neither.
+fn in_turn(one: (&CommitHash, u32), other: (&CommitHash, u32)) -> Vec<CommitHash> {
+    let mut runs = Vec::new();
+    for at in 0..one.1.max(other.1) {
+        runs.extend([one, other].into_iter().filter(|(_, times)| at < *times).map(|(commit, _)| commit.clone()));
+    }
+    runs
 }
 
 fn unknown(why: &str, suspects: Vec<CommitHash>) -> Step {

@@ -76,7 +76,7 @@ fn what_always_says_the_same_is_found_with_few_more_runs() {
                 let (end, runs) = search(0, length, false, parallel, |at| at >= first_bad);
                 assert_eq!(end, End::FirstBad(commit(first_bad)));
                 let narrowing = Bisect::new(commit(0), commit(length), (1..=length).map(commit).collect());
-                let most = rounds(narrowing, parallel, first_bad) + 3 * RETRIES;
+                let most = rounds(narrowing, parallel, first_bad) + 4 * RETRIES;
                 assert!(runs <= most, "{length} {first_bad} {parallel}: {runs} runs, {most} at most");
                 let (end, runs) = search(0, length, true, parallel, |at| at >= first_bad);
                 assert_eq!(end, End::FirstBad(commit(first_bad)));
