@@ -290,12 +290,12 @@ TYPES = [
     "decision_resolved", "priority_changed", "pause_requested", "resume_requested", "restart_requested", "loop_paused",
     "loop_resumed", "rollback_triggered", "rollback_done", "force_release", "human_message", "summary_requested",
     "knowledge_recorded", "knowledge_conflict", "change_requested", "change_resolved", "component_started", "component_stopped",
-    "component_degraded", "component_recovered", "no_such_type", "custom.", "custom.*",
+    "component_degraded", "component_recovered", "agent_limited", "agent_available", "no_such_type", "custom.", "custom.*",
 ]
 KEYS = {"loops": ["id"], "tests": ["id"], "deliveries": ["event_id"], "file_locks": ["file_path"], "wait_graph": ["resource"],
         "component_health": ["component"], "passing_tests": ["test_id"], "check_runs": ["check_name"], "resources": ["path"],
         "migrations": ["number"], "pauses": ["loop_id"], "agent_outputs": ["loop_id"], "worktree_changes": ["loop_id"], "lease_request_paths": ["file_path"],
-        "change_request_tests": ["test_id"]}
+        "change_request_tests": ["test_id"], "holds": ["subject"]}
 
 
 def odd(connection):
@@ -308,7 +308,7 @@ def odd(connection):
         row = dict(row)
         (key,) = KEYS.get(table, ["id"])
         if row[key] == GOOD[table][key]:
-            row[key] = count + 100 if table == "migrations" else f"odd{count}"
+            row[key] = count + 100 if table == "migrations" else f"{'agent:' if table == 'holds' else ''}odd{count}"
         try:
             insert(connection, table, row)
             taken += 1
