@@ -72,7 +72,7 @@ impl Everyone {
             self.passes += rest(&mut self.heartbeat, world, |all| all.see(world).unwrap());
             self.passes += rest(&mut self.pm, world, |all| all.see(world).unwrap());
             let head = format!("{:040x}", world.elapsed() / (10 * MINUTE));
-            self.passes += rest(&mut self.checker, world, |_| Observation { head: Some(head.clone()) });
+            self.passes += rest(&mut self.checker, world, |_| Observation { head: Some(head.clone()), lost: Vec::new() });
             self.check(world);
             if !world.obey().unwrap() {
                 break;
