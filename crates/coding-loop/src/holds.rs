@@ -1,6 +1,6 @@
 //! What keeps this loop from starting an attempt, and what ends that: `coord_db`'s holds, by this loop's agent.
 
-use coord_db::{AgentTrouble, TestId, WriteTx};
+use coord_db::{AgentTrouble, TestId, Timestamp, WriteTx};
 
 use crate::Result;
 use crate::context::Context;
@@ -18,9 +18,9 @@ impl Context<'_> {
     }
 
     /// The agent has run without trouble: what held its loops is over.
-    pub(crate) fn agent_works(&self) -> Result<()> {
+    pub(crate) fn agent_works(&self, began: Option<Timestamp>) -> Result<()> {
         if !self.db.read(|tx| tx.holds_on(&self.loop_id))?.is_empty() {
-            self.db.write(|tx| tx.agent_works(&self.agent(), &self.loop_id))?;
+            self.db.write(|tx| tx.agent_works(&self.agent(), &self.loop_id, began))?;
         }
         Ok(())
     }

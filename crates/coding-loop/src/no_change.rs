@@ -12,6 +12,7 @@ use work_tree::WorkTree;
 use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::process::record_end;
+use crate::run_end::NOTHING_PRINTED;
 
 /// Files that are named one by one.
 const MAX_NAMED: usize = 5;
@@ -22,7 +23,7 @@ impl Context<'_> {
     /// Records a claim without a change.
     pub(crate) fn record_unchanged(&self, attempt: &Attempt) -> Result<()> {
         let test = &attempt.test;
-        let words = Some(attempt.last_words.as_str()).filter(|words| !words.is_empty());
+        let words = Some(attempt.last_words.as_str()).filter(|words| !words.is_empty() && *words != NOTHING_PRINTED);
         let said = words.map(|words| format!("; it said: {words}")).unwrap_or_default();
         let elsewhere = match self.changed_in_the_checkout(attempt) {
             files if files.is_empty() => String::new(),

@@ -250,7 +250,7 @@ async fn agent_and_gate(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
         None => {
             let end = agent::run(context, attempt, waiter).await?;
             if !matches!(end, AgentEnd::Trouble(_) | AgentEnd::Interrupted(_)) {
-                context.agent_works()?;
+                context.agent_works(attempt.test.last_attempt_at)?;
             }
             end
         }

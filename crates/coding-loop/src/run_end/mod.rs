@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use work_tree::{End, NotStartedKind, Outcome};
 
 use output::Output;
-pub(crate) use output::{one_line, reason_of};
+pub(crate) use output::{NOTHING_PRINTED, one_line, reason_of};
 use reset_time::reset_time;
 
 /// The exit status by which an agent gives up honestly.
@@ -55,7 +55,10 @@ pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_second
     let trouble = |kind, reason: String, until| RunEnd::Trouble(AgentTrouble { kind, reason, until });
     match &outcome.end {
         End::Exited(code) => {
-            if let Some(found) = stated_trouble(&output, *code, changed, now) {
+            // Who gives up has worked; its words are about the work.
+            if *code != GIVES_UP
+                && let Some(found) = stated_trouble(&output, *code, changed, now)
+            {
                 return RunEnd::Trouble(found);
             }
             match (*code, &output.error, &output.called_off) {
@@ -111,7 +114,8 @@ fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> 
             let lower = line.to_lowercase();
             let kind = kind_of(&lower)?;
             // A claim is only spoken against by words that no report of work begins with.
-            let stands = if code == 0 { is_statement_of_a_service(&lower) } else { is_statement(&lower, changed) };
+            // Nor is a failure of work that was done explained by a word in it.
+            let stands = if code == 0 || changed { is_statement_of_a_service(&lower) } else { is_statement(&lower) };
             stands.then(|| trouble(kind, line))
         })
         .or_else(|| {
@@ -123,7 +127,7 @@ fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> 
 }
 
 /// True for a line that begins as an error of an agent or a service begins.
-fn is_statement(line: &str, changed: bool) -> bool {
+fn is_statement(line: &str) -> bool {
     const BEGINNINGS: &[&str] = &[
         "error",
         "fatal",
@@ -167,24 +171,34 @@ fn is_statement(line: &str, changed: bool) -> bool {
     if is_statement_of_a_service(line) {
         return true;
     }
-    !about_work && (BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) || (!changed && line.contains("error:")))
+    !about_work && (BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) || line.contains("error:"))
 }
 
-/// True for a line that only an agent's own error handling prints.
+/// True for a line that only an agent's own error handling prints: the whole form counts, as any single word can be about the work.
 fn is_statement_of_a_service(line: &str) -> bool {
     const BEGINNINGS: &[&str] = &[
-        "api error",
+        "api error:",
+        "api error (",
+        "error: api error",
         "litellm.",
         "openai.",
         "anthropic.",
         "the api provider",
-        "claude ai usage limit",
-        "claude usage limit",
-        "error: api error",
+        "claude ai usage limit reached",
+        "claude usage limit reached",
+        "invalid api key ·",
+        "rate limit reached",
+        "rate limit exceeded",
+        "ratelimit exceeded",
+        "usage limit reached",
+        "http 429",
+        "overloaded_error",
     ];
+    const OWN_LIMITS: &[&str] =
+        &["you've hit your", "you’ve hit your", "you have hit your", "you've reached your", "you have reached your"];
     let line = line.trim_start_matches(|letter: char| !letter.is_alphanumeric());
-    BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
-        || (line.contains(" limit ") && line.contains(" resets ") && line.starts_with("you"))
+    let begins = |beginnings: &[&str]| beginnings.iter().any(|beginning| line.starts_with(beginning));
+    begins(BEGINNINGS) || begins(OWN_LIMITS) && line.contains("limit")
 }
 
 /// `src/a.rs:12`, `app.py:3:`.

@@ -13,6 +13,9 @@ const REASON_CHARS: usize = 400;
 /// Lines that follow the line of an error and belong to it.
 const ERROR_LINES: usize = 3;
 
+/// The reason where an agent gives none.
+pub(crate) const NOTHING_PRINTED: &str = "it printed nothing";
+
 /// What was read.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Output {
@@ -98,7 +101,7 @@ impl Output {
             .or_else(|| self.called_off.clone())
             .or_else(|| last_words(&self.lines))
             .or_else(|| self.said.clone());
-        one_line(&said.unwrap_or_else(|| "it printed nothing".to_owned()))
+        one_line(&said.unwrap_or_else(|| NOTHING_PRINTED.to_owned()))
     }
 }
 

@@ -105,6 +105,8 @@ fn work_about_limits_and_errors_is_no_limit_and_no_error() {
         "The handler now answers 503 service unavailable while the database is down.",
         "{\"type\":\"assistant\",\"message\":{\"content\":[{\"type\":\"text\",\"text\":\"API Error: 529 overloaded\"}]}}\n{\"type\":\"result\",\"is_error\":false,\"result\":\"handled: API Error: 529\"}",
         "API Error: 529 Overloaded\nretried\nthen edited a\nedited b\ndone",
+        "API error handling is done: 429 retries with back-off",
+        "You asked for a rate limit that resets hourly: done",
         "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"allowed_warning\",\"resetsAt\":1795698000}}\n{\"type\":\"result\",\"is_error\":false,\"result\":\"ok\"}",
     ];
     for text in claims {
@@ -114,9 +116,23 @@ fn work_about_limits_and_errors_is_no_limit_and_no_error() {
         "FAILED tests/test_limits.py::test_rate_limit - AssertionError",
         "error: src/limit.rs:12: expected 429, found 500",
         "1 test failed: the rate limit is not kept",
+        "error: could not compile `quota` (lib) due to 1 previous error",
+        "error: test rejects_unauthorized ... FAILED",
+        "error: unknown option --foo in my new CLI parser",
+        "500 tests ran, 3 failed",
+        "Connection pool: 3 of 500 cases fail",
+        "Error: Command failed: curl http://localhost:3000 (503)",
+        "You have reached the end of the quota module: two checks are red",
+        "error: expected 401 but got 200 in login",
     ];
     for text in failures {
         assert_eq!(judged(End::Exited(1), text, true), "code", "{text}");
+    }
+    let gave_up = "Error: the spec demands a rate limit of 429 and of 10";
+    assert_eq!(judged(End::Exited(3), gave_up, false), "spec");
+    // What only an agent's own error handling prints counts whatever was done before.
+    for (text, expected) in [("HTTP 429", "limit"), ("ratelimit exceeded", "limit"), ("API Error: 529 Overloaded", "outage")] {
+        assert_eq!(judged(End::Exited(1), text, true), expected, "{text}");
     }
 }
 

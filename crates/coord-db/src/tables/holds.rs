@@ -11,6 +11,10 @@ use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, R
 
 /// How long the other loops wait for the loop that finds out whether a hold is over. Limits and outages show at once.
 const PROBE_SECONDS: i64 = 60;
+/// A probe that is still at work after this time counts as a success: an agent that cannot work ends sooner.
+const PROBE_MAX_SECONDS: i64 = 600;
+/// No limit lasts longer.
+const MAX_HOLD_SECONDS: i64 = 9 * 86_400;
 /// The first pause between two tries where nobody says when the trouble ends; it doubles.
 const FIRST_PAUSE_SECONDS: i64 = 60;
 /// After this time without an answer from a service, the human is asked.
@@ -76,7 +80,10 @@ impl Hold {
     fn holds(&self, loop_id: &LoopId, now: Timestamp) -> bool {
         match self.until {
             None => true,
-            Some(until) => until > now && self.probe_loop.as_ref() != Some(loop_id),
+            // A time beyond any limit's is a foreign hand's mistake, and must not hold for ever.
+            Some(until) => {
+                until > now && until.seconds_since(now) <= MAX_HOLD_SECONDS && self.probe_loop.as_ref() != Some(loop_id)
+            }
         }
     }
 }
@@ -146,19 +153,33 @@ impl WriteTx<'_> {
     /// What SQLite says.
     pub fn start_or_wait(&self, loop_id: &LoopId) -> Result<Start> {
         let start = self.may_start(loop_id)?;
-        if start == Start::Now {
-            for hold in self.holds_on(loop_id)? {
-                if hold.probe_loop.is_some() {
-                    self.end_hold(&hold, loop_id, "the last attempt ran into nothing")?;
-                } else {
-                    self.execute(
-                        "UPDATE holds SET probe_loop = ?2, until = ?3 WHERE subject = ?1",
-                        rusqlite::params![hold.subject, loop_id, self.now().plus_seconds(PROBE_SECONDS)],
-                    )?;
+        if start != Start::Now {
+            return Ok(start);
+        }
+        let again = self.now().plus_seconds(PROBE_SECONDS);
+        for hold in self.holds_on(loop_id)? {
+            if let Some(probe) = hold.probe_loop.as_ref().filter(|probe| *probe != loop_id) {
+                if self.is_young_attempt(probe)? {
+                    self.execute("UPDATE holds SET until = ?2 WHERE subject = ?1", rusqlite::params![hold.subject, again])?;
+                    return Ok(Start::At(again, hold));
                 }
+                self.end_hold(&hold, loop_id, "the last attempt met no trouble")?;
+            } else {
+                self.execute(
+                    "UPDATE holds SET probe_loop = ?2, until = ?3 WHERE subject = ?1",
+                    rusqlite::params![hold.subject, loop_id, again],
+                )?;
             }
         }
         Ok(start)
+    }
+
+    /// Whether a loop is at work on an attempt that began within [`PROBE_MAX_SECONDS`].
+    fn is_young_attempt(&self, loop_id: &LoopId) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM tests WHERE loop_id = ?1 AND status = 'in_progress' AND last_attempt_at > ?2)",
+            rusqlite::params![loop_id, self.now().plus_seconds(-PROBE_MAX_SECONDS)],
+        )
     }
 
     /// A run of the agent ended in trouble that the next run of any loop with this agent would meet too: they wait, until the
@@ -175,6 +196,10 @@ impl WriteTx<'_> {
     ) -> Result<()> {
         let now = self.now();
         let before = self.hold(&of_agent(agent))?;
+        // What waits for an answer goes on waiting for it.
+        if trouble.kind != HoldKind::Human && before.as_ref().is_some_and(|hold| hold.until.is_none()) {
+            return Ok(());
+        }
         // Loops that were at work at the same time meet the same trouble: one try.
         let stands = before.as_ref().is_some_and(|hold| {
             hold.kind == trouble.kind && hold.probe_loop.is_none() && hold.until.is_none_or(|until| until > now)
@@ -185,7 +210,12 @@ impl WriteTx<'_> {
             HoldKind::Human | HoldKind::Repeated => None,
             HoldKind::Limit | HoldKind::Outage => {
                 let pause = now.plus_seconds(pause_seconds(tries, max_minutes));
-                let until = trouble.until.filter(|until| *until > now).unwrap_or(pause);
+                let until = match trouble.until.filter(|until| *until > now) {
+                    // A time that did not hold last time is believed less each time.
+                    Some(until) if tries > 1 => until.max(pause),
+                    Some(until) => until,
+                    None => pause,
+                };
                 Some(before.as_ref().filter(|_| stands).and_then(|hold| hold.until).map_or(until, |known| known.max(until)))
             }
         };
@@ -205,8 +235,11 @@ impl WriteTx<'_> {
         )?;
         let lasts = now.seconds_since(since) >= OUTAGE_ASKS_AFTER_SECONDS;
         if trouble.kind == HoldKind::Human {
-            let summary =
-                format!("{agent} cannot work: {}. No loop with this agent starts an attempt until you answer", trouble.reason);
+            let summary = format!(
+                "agent {agent} of loop {loop_id} cannot work: {}; mend it (its login, its key, [agent] in config.toml), then answer. \
+                     No loop with this agent starts an attempt until then",
+                trouble.reason
+            );
             self.ask_about(&of_agent(agent), loop_id, summary)?;
         } else if trouble.kind == HoldKind::Outage && lasts {
             let summary = format!(
@@ -219,13 +252,14 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// A run of the agent ended without such trouble: what held its loops is over.
+    /// A run of the agent that began then ended without such trouble: what held its loops is over.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn agent_works(&self, agent: &str, loop_id: &LoopId) -> Result<()> {
-        // One that waits for an answer ends by the answer.
-        if let Some(hold) = self.hold(&of_agent(agent))?.filter(|hold| hold.until.is_some()) {
+    pub fn agent_works(&self, agent: &str, loop_id: &LoopId, began: Option<Timestamp>) -> Result<()> {
+        // One that waits for an answer ends by the answer; a run that began before the trouble says nothing of it.
+        let hold = self.hold(&of_agent(agent))?;
+        if let Some(hold) = hold.filter(|hold| hold.until.is_some() && began.is_none_or(|began| began >= hold.since)) {
             self.end_hold(&hold, loop_id, "an attempt has worked again")?;
         }
         Ok(())
