@@ -1,0 +1,130 @@
+//! Holds: who waits for what, who finds out whether it is over, and what ends it.
+
+use std::sync::Arc;
+
+use coord_db::{
+    AgentTrouble, Database, Error, HoldKind, LoopId, LoopStatus, ManualClock, NewLoop, NewTest, OpenOptions, Start, Timestamp,
+};
+
+struct World {
+    _folder: tempfile::TempDir,
+    clock: ManualClock,
+    db: Database,
+}
+
+fn id(text: &str) -> LoopId {
+    text.parse().unwrap()
+}
+
+/// Two loops with one agent, and a test for each.
+fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
+    let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
+    db.write(|tx| {
+        for name in ["a", "b"] {
+            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.set_loop_status(&id(name), LoopStatus::Running)?;
+            tx.set_agent(&id(name), "claude")?;
+            let test = NewTest {
+                id: format!("t-{name}").parse().unwrap(),
+                loop_id: id(name),
+                category: String::new(),
+                max_attempts: 2,
+                depends_on: None,
+                automatable: true,
+                notes: None,
+                spec_content: None,
+                scope: Vec::new(),
+                allow_no_change: false,
+            };
+            assert_eq!(tx.import_tests(&[test])?, []);
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    World { _folder: folder, clock, db }
+}
+
+impl World {
+    fn trouble(&self, of: &str, kind: HoldKind, seconds: Option<i64>) {
+        let until = seconds.map(|seconds| self.db.clock().now().plus_seconds(seconds));
+        let trouble = AgentTrouble { kind, reason: "trouble".to_owned(), until };
+        let test = format!("t-{of}").parse().unwrap();
+        self.db.write(|tx| tx.hold_agent("claude", (&id(of), &test), &trouble, 30)).unwrap();
+    }
+
+    /// `now`, `asked`, or in how many seconds.
+    fn start(&self, of: &str) -> String {
+        match self.db.write(|tx| tx.start_or_wait(&id(of))).unwrap() {
+            Start::Now => "now".to_owned(),
+            Start::Asked(_) => "asked".to_owned(),
+            Start::At(until, _) => until.seconds_since(self.db.clock().now()).to_string(),
+        }
+    }
+
+    fn holds(&self) -> usize {
+        self.db.read(|tx| tx.all_holds()).unwrap().len()
+    }
+}
+
+#[test]
+fn one_loop_finds_out_and_the_other_waits_for_it_while_it_works() {
+    let world = world();
+    world.trouble("a", HoldKind::Limit, Some(600));
+    assert_eq!((world.start("a"), world.start("b")), ("600".to_owned(), "600".to_owned()));
+    world.clock.advance_millis(601_000);
+    assert_eq!(world.start("b"), "now");
+    assert_eq!(world.start("a"), "60", "the probe is b");
+    world.db.write(|tx| tx.claim_next_test(&id("b"), true)).unwrap().unwrap();
+    world.clock.advance_millis(61_000);
+    assert_eq!(world.start("a"), "60", "b is at work");
+    assert_eq!(world.start("b"), "now", "a probe that was started again is the probe still");
+    assert_eq!(world.holds(), 1);
+    world.clock.advance_millis(600_000);
+    assert_eq!(world.start("a"), "now");
+    assert_eq!(world.holds(), 0, "trouble would have shown by now");
+}
+
+#[test]
+fn a_time_that_did_not_hold_is_believed_less_and_a_foreign_one_is_bounded() {
+    let world = world();
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        world.trouble("a", HoldKind::Limit, Some(1));
+        waits.push(world.start("a"));
+        world.clock.advance_millis(3_600_000);
+        assert_eq!(world.start("a"), "now");
+    }
+    assert_eq!(waits, ["1", "120", "240", "480"]);
+    world.trouble("a", HoldKind::Limit, Some(100 * 86_400));
+    assert_eq!(world.start("b"), "now", "no limit lasts a hundred days");
+}
+
+#[test]
+fn what_waits_for_an_answer_waits_whatever_else_happens() {
+    let world = world();
+    world.trouble("a", HoldKind::Human, None);
+    world.trouble("b", HoldKind::Limit, Some(1));
+    let began = world.db.clock().now();
+    world.clock.advance_millis(10_000);
+    world.db.write(|tx| tx.agent_works("claude", &id("b"), Some(began))).unwrap();
+    assert_eq!((world.start("a"), world.start("b")), ("asked".to_owned(), "asked".to_owned()));
+    assert_eq!(world.db.read(|tx| tx.decisions(true)).unwrap().len(), 1);
+    world.db.write(|tx| tx.lift_hold("agent:claude")).unwrap();
+    assert_eq!((world.start("a"), world.holds()), ("now".to_owned(), 0));
+}
+
+#[test]
+fn a_run_from_before_the_trouble_does_not_end_it() {
+    let world = world();
+    let before = world.db.clock().now();
+    world.clock.advance_millis(5_000);
+    world.trouble("a", HoldKind::Outage, None);
+    world.db.write(|tx| tx.agent_works("claude", &id("b"), Some(before))).unwrap();
+    assert_eq!(world.holds(), 1);
+    let after = world.db.clock().now();
+    world.db.write(|tx| tx.agent_works("claude", &id("b"), Some(after))).unwrap();
+    assert_eq!(world.holds(), 0);
+}
