@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use coord_db::payload::DecisionOption;
-use coord_db::{ActorId, Counts, ErrorCategory, FailedAttempt, NewDecision, WriteTx};
+use coord_db::{ActorId, Counts, ErrorCategory, FailedAttempt, NO_CHANGE_QUESTION, NewDecision, WriteTx};
 use serde_json::json;
 use work_tree::WorkTree;
 
@@ -16,8 +16,6 @@ use crate::run_end::NOTHING_PRINTED;
 
 /// Files that are named one by one.
 const MAX_NAMED: usize = 5;
-/// The type of the question.
-const QUESTION: &str = "no_change";
 
 impl Context<'_> {
     /// Records a claim without a change.
@@ -31,7 +29,7 @@ impl Context<'_> {
         };
         let message = format!("the agent claimed success and changed nothing{elsewhere}{said}");
         let fingerprint = format!("test:{}", test.id);
-        let asked = self.db.read(|tx| tx.was_asked(&fingerprint, QUESTION))?;
+        let asked = self.db.read(|tx| tx.was_asked(&fingerprint, NO_CHANGE_QUESTION))?;
         let (category, counts) = match asked {
             true => (ErrorCategory::Code, Counts::ByCategory),
             false => (ErrorCategory::Human, Counts::GivenBack),
@@ -71,7 +69,7 @@ impl Context<'_> {
         let minutes = self.config.pm.decision_timeout_minutes.max(0);
         let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
         let question = NewDecision {
-            decision_type: QUESTION.to_owned(),
+            decision_type: NO_CHANGE_QUESTION.to_owned(),
             summary: format!("test {test} of {loop_id}: {message}"),
             options: vec![
                 option("pass", "nothing has to change: the checks judge what is there"),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
     Alert, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HOLD_QUESTION,
-    HealthStatus, Knowledge, Loop, LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression, RequestStatus, Result,
-    Test, TestId, Timestamp, silent_millis,
+    HealthStatus, Knowledge, Loop, LoopId, LoopProgress, LoopStatus, NO_CHANGE_QUESTION, Pause, Payload, ReadTx, Regression,
+    RequestStatus, Result, Test, TestId, Timestamp, silent_millis,
 };
 use serde_json::Value;
 use supervisor::Inbound;
@@ -214,13 +214,10 @@ pub(crate) fn is_own(decision: &Decision) -> bool {
         Some("pm") => true,
         Some("deadlock-detector") => decision.decision_type == CIRCLE_OF_TESTS,
         // A loop asks about its own attempts; what follows concerns its tests and other loops.
-        Some(_) => decision.decision_type == HOLD_QUESTION || decision.decision_type == NO_CHANGE,
+        Some(_) => decision.decision_type == HOLD_QUESTION || decision.decision_type == NO_CHANGE_QUESTION,
         None => false,
     }
 }
-
-/// The type of a loop's question about a claim without a change.
-pub(crate) const NO_CHANGE: &str = "no_change";
 
 /// When a dead loop's queue may be handed on. What the machine has slept since is added.
 pub(crate) fn lost_at(config: &Config, snapshot: &PmSnapshot, row: &Loop) -> Timestamp {

@@ -19,6 +19,8 @@ const MAX_HOLD_SECONDS: i64 = 9 * 86_400;
 const FIRST_PAUSE_SECONDS: i64 = 60;
 /// After this time without an answer from a service, the human is asked.
 const OUTAGE_ASKS_AFTER_SECONDS: i64 = 3_600;
+/// The type of the question about a claim without a change.
+pub const NO_CHANGE_QUESTION: &str = "no_change";
 /// The type of the question about a hold.
 pub const HOLD_QUESTION: &str = "hold";
 /// A loop whose runs came to nothing this often in a row asks before the next one.

@@ -88,7 +88,7 @@ pub use conflicts::Conflict;
 pub use deadlocks::{Deadlock, NewDeadlock};
 pub use decisions::{Decision, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
-pub use holds::{AgentTrouble, HOLD_QUESTION, Hold, MAX_VAIN_RUNS, Start};
+pub use holds::{AgentTrouble, HOLD_QUESTION, Hold, MAX_VAIN_RUNS, NO_CHANGE_QUESTION, Start};
 pub use journal::{JournalEntry, JournalStep, JournalSteps, owned_intent};
 pub use keep::DatabaseFacts;
 pub(crate) use keep::{copy, copy_to_new_file};

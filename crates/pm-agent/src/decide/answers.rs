@@ -1,9 +1,11 @@
 //! Settling decisions: the human's answers, time limits, questions that have become idle, and what follows from each.
 
-use coord_db::{Decision, EventId, HOLD_QUESTION, LoopId, LoopStatus, Payload, RequestStatus, TestId, TestStatus};
+use coord_db::{
+    Decision, EventId, HOLD_QUESTION, LoopId, LoopStatus, NO_CHANGE_QUESTION, Payload, RequestStatus, TestId, TestStatus,
+};
 
 use super::{Act, Work, circle, counts_as_blocked};
-use crate::snapshot::{CIRCLE_OF_TESTS, NO_CHANGE, is_own, loops_of, text_of};
+use crate::snapshot::{CIRCLE_OF_TESTS, is_own, loops_of, text_of};
 
 /// Who answered, as far as what follows is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let blocked = test.filter(|test| counts_as_blocked(test) && test.status != TestStatus::InProgress);
             blocked.map(|test| Act::ResetTest { test: test.id.clone() }).into_iter().collect()
         }
-        ("blocked" | "stuck" | "dependency" | "failure" | NO_CHANGE, "skip") => {
+        ("blocked" | "stuck" | "dependency" | "failure" | NO_CHANGE_QUESTION, "skip") => {
             let Some(test) = test.filter(|test| !matches!(test.status, TestStatus::Passed | TestStatus::Skipped)) else {
                 return Vec::new();
             };
@@ -163,7 +165,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
                 reason,
             }]
         }
-        (NO_CHANGE, "pass") => {
+        (NO_CHANGE_QUESTION, "pass") => {
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::AcceptNoChange { test: test.id.clone() }).into_iter().collect()
         }
@@ -183,7 +185,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             then.push(Act::LiftHold { subject: subject.to_owned() });
             then
         }
-        ("failure" | NO_CHANGE, "retry" | "leave") => {
+        ("failure" | NO_CHANGE_QUESTION, "retry" | "leave") => {
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::HoldTest { test: test.id.clone(), until: work.at.now }).into_iter().collect()
         }
@@ -257,7 +259,7 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
         HOLD_QUESTION => text_of(context, "hold")
             .filter(|subject| !work.at.holds.contains(*subject))
             .map(|_| "attempts start again".to_owned()),
-        "failure" | NO_CHANGE => match (named_test, test) {
+        "failure" | NO_CHANGE_QUESTION => match (named_test, test) {
             (Some(id), None) => Some(gone(id)),
             (_, Some(test)) if !matches!(test.status, TestStatus::Pending | TestStatus::InProgress) => {
                 Some(format!("test {} is {}", test.id, test.status))
