@@ -52,6 +52,26 @@ section! {
 }
 
 section! {
+    /// Where the loops work.
+    WorkspaceConfig {
+        /// The folder of store and workspaces, relative to the config file; empty: `<repository>-loops` beside the repository.
+        root: PathBuf = PathBuf::new(),
+    }
+}
+
+section! {
+    /// What lands only after the human was asked.
+    LandingConfig {
+        /// Work that changes more files.
+        files: usize = 500,
+        /// Larger files.
+        file_bytes: u64 = 10_485_760,
+        /// What looks like a key or password.
+        secrets: bool = true,
+    }
+}
+
+section! {
     /// Leases.
     LeaseConfig {
         /// How long a lease lasts unless renewed.
@@ -290,6 +310,8 @@ section! {
 pub struct Config {
     pub database: DatabaseConfig,
     pub repository: RepositoryConfig,
+    pub workspace: WorkspaceConfig,
+    pub landing: LandingConfig,
     pub lease: LeaseConfig,
     pub agent: AgentConfig,
     pub gate: GateConfig,
@@ -427,6 +449,19 @@ impl Config {
             environment: own.environment.unwrap_or(base.environment),
             output_bytes: own.output_bytes.unwrap_or(base.output_bytes),
         }
+    }
+
+    /// The folder of store and workspaces.
+    #[must_use]
+    pub fn workspace_root(&self) -> PathBuf {
+        if !self.workspace.root.as_os_str().is_empty() {
+            return self.folder.join(&self.workspace.root);
+        }
+        let repository = self.repository_path();
+        let repository = repository.canonicalize().unwrap_or(repository);
+        let name = repository.file_name().unwrap_or_default().to_string_lossy();
+        // Tools treat folders whose name begins with a dot in ways of their own.
+        repository.with_file_name(format!("{}-loops", name.trim_start_matches('.')))
     }
 
     /// Where the repository is.

@@ -1,5 +1,6 @@
 //! Where the database is: named, in the environment, or found from the current folder.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The folder in a repository that holds everything.
@@ -9,8 +10,8 @@ pub const FILE: &str = "coordination.db";
 /// The environment variable that names the database.
 pub const VARIABLE: &str = "CODING_LOOPS_DB";
 
-/// `named`, else the environment's, else the one of the nearest folder above `from` that has one. A worktree of a
-/// repository finds the repository's. The answer may not exist; it is then where one would be made.
+/// `named`, else the environment's, else the one of the nearest folder above `from` that has one. The folder of store and
+/// workspaces names its database; a worktree of a repository finds the repository's. The answer may not exist; it is then where one would be made.
 #[must_use]
 pub fn database(named: Option<&Path>, from: &Path) -> PathBuf {
     if let Some(named) = named {
@@ -24,6 +25,9 @@ pub fn database(named: Option<&Path>, from: &Path) -> PathBuf {
         if candidate.exists() {
             return candidate;
         }
+        if let Some(named) = named_by(folder).filter(|named| named.exists()) {
+            return named;
+        }
         if let Some(main) = main_checkout(folder) {
             let candidate = main.join(FOLDER).join(FILE);
             if candidate.exists() {
@@ -32,6 +36,15 @@ pub fn database(named: Option<&Path>, from: &Path) -> PathBuf {
         }
     }
     from.join(FOLDER).join(FILE)
+}
+
+/// The database that a folder of store and workspaces names.
+fn named_by(folder: &Path) -> Option<PathBuf> {
+    if !folder.join("store.git").is_dir() {
+        return None;
+    }
+    let way = std::fs::read(folder.join("database")).ok()?;
+    Some(folder.join(Path::new(std::ffi::OsStr::from_bytes(way.trim_ascii_end()))))
 }
 
 /// The main checkout of the repository that `folder` is a linked worktree of.

@@ -16,12 +16,15 @@
 
 pub mod bisect;
 pub mod check;
+mod check_out;
 mod commit;
 mod error;
 mod folders;
 mod git;
 pub mod keeper;
 mod landing;
+mod layout;
+mod left_behind;
 mod nested;
 mod processes;
 mod publish;
@@ -41,8 +44,9 @@ pub use bisect::Bisect;
 pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
 pub use error::{Error, Result};
 pub use landing::{Change, PutOn, Updated};
+pub use layout::Layout;
 pub use processes::start_time;
-pub use publish::{Divergence, Obstacle, Published, publish, republish};
+pub use publish::{Divergence, Obstacle, Published, look_at_published, publish, republish};
 pub use repository::{RefExpectation, Repository};
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
 pub use snapshot::{Finding, Snapshot, SnapshotOptions};

@@ -21,7 +21,7 @@ pub(crate) fn head_of(folder: &Path) -> Option<CommitHash> {
 }
 
 /// The git folder of a repository's top: `.git`, or where that file points to.
-fn git_dir_of(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn git_dir_of(folder: &Path) -> Option<PathBuf> {
     let dot_git = folder.join(".git");
     if dot_git.is_dir() {
         return Some(dot_git);
@@ -49,19 +49,19 @@ fn packed(git_dir: &Path, name: &str) -> Option<String> {
     text.lines().find_map(of_name)
 }
 
-/// The remote-tracking references of a repository.
-fn remote_tips(git_dir: &Path) -> Vec<CommitHash> {
+/// What the references below these names point to.
+pub(crate) fn tips(git_dir: &Path, below: &[&str]) -> Vec<CommitHash> {
     let mut tips = Vec::new();
     let text = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
-    let packed = text.lines().filter_map(|line| line.split_once(' ')).filter(|(_, name)| name.starts_with("refs/remotes/"));
+    let wanted = |name: &str| below.iter().any(|below| Path::new(name).starts_with(below));
+    let packed = text.lines().filter_map(|line| line.split_once(' ')).filter(|(_, name)| wanted(name));
     tips.extend(packed.filter_map(|(hash, _)| CommitHash::new(hash).ok()));
-    let mut folders = vec![git_dir.join("refs/remotes")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                _ => tips.extend(fs::read_to_string(entry.path()).ok().and_then(|text| CommitHash::new(text.trim()).ok())),
-            }
+    let mut places: Vec<PathBuf> = below.iter().map(|name| git_dir.join(name)).collect();
+    while let Some(place) = places.pop() {
+        if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else {
+            tips.extend(fs::read_to_string(place).ok().and_then(|text| CommitHash::new(text.trim()).ok()));
         }
     }
     tips
@@ -105,7 +105,7 @@ pub(crate) fn can_be_fetched(
     let Some(git_dir) = git_dir_of(&root.join(path)) else { return Ok(false) };
     // Its objects are read by a git that knows nothing of its config.
     let reader = git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", git_dir.join("objects"));
-    for tip in remote_tips(&git_dir) {
+    for tip in tips(&git_dir, &["refs/remotes"]) {
         let call = reader.call(["merge-base", "--is-ancestor", commit.as_str(), tip.as_str()]);
         if call.answer()?.code == Some(0) {
             return Ok(true);

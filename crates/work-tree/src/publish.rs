@@ -62,15 +62,32 @@ pub struct Divergence {
 /// # Errors
 /// [`Error::UnknownRevision`] if integration has not started, [`Error::BadName`].
 pub fn publish(store: &Store, user: &Repository, branch: &str) -> Result<Published> {
-    bring(store, user, branch, None)
+    bring(store, user, branch, Wish::Publish)
+}
+
+/// What [`publish`] would find, with nothing changed; [`Published::Moved`] if it would move the branch.
+///
+/// # Errors
+/// As there.
+pub fn look_at_published(store: &Store, user: &Repository, branch: &str) -> Result<Published> {
+    bring(store, user, branch, Wish::Look)
 }
 
 /// As [`publish`], over what somebody else has put there: only if it is still what the human has seen.
 pub fn republish(store: &Store, user: &Repository, branch: &str, over: &Divergence) -> Result<Published> {
-    bring(store, user, branch, Some(over))
+    bring(store, user, branch, Wish::Over(over))
 }
 
-fn bring(store: &Store, user: &Repository, branch: &str, over: Option<&Divergence>) -> Result<Published> {
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq)]
+enum Wish<'a> {
+    Look,
+    Publish,
+    /// Also over this.
+    Over(&'a Divergence),
+}
+
+fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Result<Published> {
     let name = user.branch_ref(branch)?;
     let note = format!("{PUBLISHED}/{branch}");
     let ours = store.integration()?;
@@ -80,7 +97,9 @@ fn bring(store: &Store, user: &Repository, branch: &str, over: Option<&Divergenc
 
     let state = state_of(user, &name)?;
     if state.symbolic.is_none() && state.found.as_ref() == Some(&ours) && !state.broken {
-        noted(&ours)?;
+        if wish != Wish::Look && last.as_ref() != Some(&ours) {
+            noted(&ours)?;
+        }
         return Ok(Published::Already(ours));
     }
     let divergence = Divergence {
@@ -89,7 +108,7 @@ fn bring(store: &Store, user: &Repository, branch: &str, over: Option<&Divergenc
         last: last.clone(),
         contains_ours: !state.broken && state.found.as_ref().is_some_and(|found| contains(user, found, &ours)),
     };
-    if !is_expected(store, &state, last.as_ref(), &ours)? && over != Some(&divergence) {
+    if !is_expected(store, &state, last.as_ref(), &ours)? && wish != Wish::Over(&divergence) {
         return Ok(Published::Diverged(divergence));
     }
     if let Some(path) = user.branch_checked_out(short_name(&name).as_str())? {
@@ -97,6 +116,9 @@ fn bring(store: &Store, user: &Repository, branch: &str, over: Option<&Divergenc
     }
     if let Some(taken) = name_in_the_way(user, &name)? {
         return Ok(Published::Waiting(Obstacle::NameTaken(taken)));
+    }
+    if wish == Wish::Look {
+        return Ok(Published::Moved { from: divergence.found, to: ours });
     }
     // What stays reachable in the user's repository is not sent again. If nothing is known to be whole, all is.
     let mut known: Vec<CommitHash> = state.found.iter().filter(|_| !state.broken).cloned().collect();

@@ -1,4 +1,4 @@
-//! Trying commit after commit in one worktree, with as few calls of git as that takes: searching through a long history
+//! Trying commit after commit in one check-out, with as few calls of git as that takes: searching through a long history
 //! is little else.
 //!
 //! It must never judge files that are not those of the commit: whatever a check leaves is found before the next run. What it
@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use crate::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, verdict_of};
 use crate::git::fields;
 use crate::keeper::KeeperId;
-use crate::{CommandSpec, CommitHash, End, Error, Repository, Result, WorkTree, run};
+use crate::{CommandSpec, CommitHash, End, Error, Result, Store, WorkTree, run};
 
-/// A worktree of the caller's own, for checks alone.
+/// A check-out of the caller's own, for checks alone.
 #[derive(Debug)]
 pub struct TrialTree {
-    repository: Repository,
+    store: Store,
     path: PathBuf,
     /// Open, with this commit checked out and nothing beside it but ignored files of its own; none if that is not known.
     ready: Option<(WorkTree, CommitHash)>,
@@ -30,10 +30,10 @@ struct Left {
 }
 
 impl TrialTree {
-    /// The worktree at a path; nothing is made before it is needed.
+    /// The check-out at a path; nothing is made before it is needed.
     #[must_use]
-    pub fn new(repository: Repository, path: PathBuf) -> Self {
-        Self { repository, path, ready: None }
+    pub fn new(store: Store, path: PathBuf) -> Self {
+        Self { store, path, ready: None }
     }
 
     /// Where it is.
@@ -50,7 +50,7 @@ impl TrialTree {
         {
             return Ok(tree);
         }
-        let tree = self.repository.add_detached_worktree(&self.path, commit)?;
+        let tree = self.store.check_out(&self.path, commit)?;
         tree.remove_untracked()?;
         Ok(tree)
     }
@@ -69,7 +69,7 @@ impl TrialTree {
         on_keeper: impl FnOnce(KeeperId),
     ) -> Result<CheckResult> {
         // git is waited for elsewhere: other checks run on this thread meanwhile.
-        let mut own = Self { repository: self.repository.clone(), path: self.path.clone(), ready: self.ready.take() };
+        let mut own = Self { store: self.store.clone(), path: self.path.clone(), ready: self.ready.take() };
         let target = commit.clone();
         let tree = blocking(move || own.bring_to(&target)).await?;
         let mut command = CommandSpec::new(spec.argv.iter().map(std::ffi::OsString::from), tree.root());

@@ -29,6 +29,8 @@ pub struct WorkTree {
     root: PathBuf,
     git_dir: PathBuf,
     common_dir: PathBuf,
+    /// A clone that is for checks alone, so that its main checkout is nobody's.
+    for_checks: bool,
 }
 
 /// A pattern, as `.gitignore` has them, for exactly one path.
@@ -80,7 +82,12 @@ impl WorkTree {
         }
         let git_dir = ask("--git-dir")?;
         let common_dir = ask("--git-common-dir")?;
-        Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir })
+        Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, for_checks: false })
+    }
+
+    /// This one as a check-out in which nobody works.
+    pub(crate) fn for_checks(self) -> Self {
+        Self { for_checks: true, ..self }
     }
 
     /// The top of its files.
@@ -113,7 +120,7 @@ impl WorkTree {
     }
 
     fn must_be_ours(&self) -> Result<()> {
-        if self.is_main() { Err(Error::MainCheckout { path: self.root.clone() }) } else { Ok(()) }
+        if self.is_main() && !self.for_checks { Err(Error::MainCheckout { path: self.root.clone() }) } else { Ok(()) }
     }
 
     // ---- looking ----

@@ -1,0 +1,130 @@
+//! Where our repositories and folders lie: below one folder of ours outside of the user's checkout.
+//!
+//! | place | what |
+//! | --- | --- |
+//! | `store.git` | the [`Store`] |
+//! | `loops/<loop>` | a loop's [`Workspace`](crate::Workspace) |
+//! | `state/<loop>` | our index and record of that workspace |
+//! | `gates/<loop>` | where the loop's checks run |
+//! | `checker/<n>` | where the regression-checker's checks run |
+//! | `database` | a file that names the database, so that tools find it from a workspace |
+//! | `README` | what all this is |
+//!
+//! The paths in it are relative, so that it can be moved together with the user's repository.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::folders::{absolute, relative};
+use crate::settings::replace_file;
+use crate::{Error, Repository, Result, Store, StoreMade, WorkspaceSpec};
+
+/// The file that names the database.
+const DATABASE: &str = "database";
+
+const README: &str = "\
+coding-loops keeps its repositories here, beside the repository that its agents work on. Nothing here is edited by hand.
+
+  store.git   every commit that the loops have made, integration, checkpoints and saved work
+  loops/      one folder for each loop, in which its agent works
+  gates/      where finished work is checked
+  checker/    where landed work is checked again
+  state/      notes about the folders in loops/
+  database    where the database is
+
+loopctl workspaces shows what each folder is for and how large it is.
+";
+
+/// The folder of ours, and what lies where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below a folder; nothing is made.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The store's place.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        self.root.join("store.git")
+    }
+
+    /// The folder that holds the workspaces.
+    #[must_use]
+    pub fn workspaces(&self) -> PathBuf {
+        self.root.join("loops")
+    }
+
+    /// A loop's workspace. `branch` is the short name of the branch that its agent starts on.
+    #[must_use]
+    pub fn workspace(&self, id: &str, branch: &str) -> WorkspaceSpec {
+        WorkspaceSpec { path: self.workspaces().join(id), state: self.root.join("state").join(id), branch: branch.to_owned() }
+    }
+
+    /// Where a loop's checks run.
+    #[must_use]
+    pub fn gate(&self, id: &str) -> PathBuf {
+        self.root.join("gates").join(id)
+    }
+
+    /// The folder of the regression-checker's check-outs.
+    #[must_use]
+    pub fn checker(&self) -> PathBuf {
+        self.root.join("checker")
+    }
+
+    /// The database that the folder belongs to; none if it is not one of ours.
+    #[must_use]
+    pub fn database(&self) -> Option<PathBuf> {
+        let text = fs::read(self.root.join(DATABASE)).ok()?;
+        let way = Path::new(std::ffi::OsStr::from_bytes(text.trim_ascii_end()));
+        Some(self.root.join(way)).filter(|_| !way.as_os_str().is_empty())
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// [`Error::NotARepository`] if there is none.
+    pub fn open_store(&self) -> Result<Store> {
+        Store::open(&self.store_path())
+    }
+
+    /// Makes the folder for a database, and the store of the user's repository in it, unless they are there.
+    ///
+    /// # Errors
+    /// [`Error::InTheWay`] if the folder holds something else, or belongs to another database that is there.
+    pub fn create(&self, user: &Repository, database: &Path, integration_branch: &str) -> Result<(Store, StoreMade)> {
+        let root = absolute(&self.root)?;
+        let database = absolute(database)?;
+        let resolved = |path: &Path| path.canonicalize().ok();
+        match self.database() {
+            Some(other) if resolved(&other).is_some_and(|other| Some(&other) != resolved(&database).as_ref()) => {
+                return Err(Error::InTheWay { path: root });
+            }
+            Some(_) => {}
+            None => {
+                let is_empty = fs::read_dir(&root).map_or(true, |mut entries| entries.next().is_none());
+                if root.symlink_metadata().is_ok() && !(is_empty && root.is_dir()) {
+                    return Err(Error::InTheWay { path: root });
+                }
+            }
+        }
+        fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
+        let way = relative(&root, &database);
+        replace_file(&root.join(DATABASE), &[way.as_os_str().as_bytes(), b"\n"].concat())?;
+        replace_file(&root.join("README"), README.as_bytes())?;
+        Store::create(user, &root.join("store.git"), integration_branch)
+    }
+}
