@@ -1,11 +1,11 @@
-//! Running the agent: in its worktree, under a keeper, with its files leased as it first changes them.
+//! Running the agent: in its workspace, under a keeper, with its files leased as it first changes them.
 
 use std::ffi::OsString;
 use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::PromptBy;
-use coord_db::{AgentTrouble, ComponentId, ErrorCategory, FailedAttempt};
+use coord_db::{ComponentId, ErrorCategory, FailedAttempt, NoChange};
 use crash_point::{Point, reach};
 use tokio::sync::watch;
 use work_tree::CommandSpec;
@@ -13,21 +13,27 @@ use work_tree::CommandSpec;
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
-use crate::run_end::{self, RunEnd};
-use crate::{Error, Result, prompt, tokens};
+use crate::end::{End, Step, Stop};
+use crate::{Error, Result, prompt, revert, run_end, tokens};
 
-/// How the agent's part of an attempt ended.
-pub(crate) enum AgentEnd {
-    /// It says that it is done. No more than a claim.
-    Claimed,
-    Failed(FailedAttempt),
-    /// The next run of any loop with this agent would end the same way.
-    Trouble(AgentTrouble),
-    Interrupted(Interrupt),
-}
-
-pub(crate) fn failed(category: ErrorCategory, message: impl Into<String>) -> FailedAttempt {
-    FailedAttempt::new(category, message)
+/// Does what the attempt is about: what was decided in the agent's place, or the agent's run.
+pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+    // Before the agent costs anything.
+    if let Some(why) = context.unverifiable(&attempt.test) {
+        return Err(why.into());
+    }
+    if revert::take_back(context, attempt)? {
+        return Ok(());
+    }
+    // What a human has accepted goes to the gate as it stands.
+    if attempt.test.no_change == NoChange::Accepted {
+        return Ok(());
+    }
+    let ended = run(context, attempt, waiter).await;
+    if !matches!(ended, Err(Stop::End(End::Trouble(_) | End::Interrupted(_)) | Stop::Error(_))) {
+        context.agent_works(attempt.test.last_attempt_at)?;
+    }
+    ended
 }
 
 fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec> {
@@ -41,7 +47,7 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
             Vec::new()
         }
     };
-    let mut spec = CommandSpec::new(argv, attempt.worktree.root());
+    let mut spec = CommandSpec::new(argv, attempt.workspace.root());
     spec.env = context.environment(&attempt.test);
     spec.stdin = stdin;
     spec.timeout = Duration::from_secs(agent.timeout_seconds);
@@ -52,10 +58,10 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
 }
 
 /// Runs the agent to its end, or until the loop is told otherwise.
-pub(crate) async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<AgentEnd> {
+async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
     let spec = specification(context, attempt)?;
     let (cancel, mut cancelled) = watch::channel(false);
-    let changes = Changes::of(attempt.worktree.root());
+    let changes = Changes::of(attempt.workspace.root());
     let id = ComponentId::from(&context.loop_id);
     let on_keeper = |keeper: work_tree::keeper::KeeperId| {
         let child = (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok());
@@ -81,7 +87,7 @@ pub(crate) async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
             Err(error) => {
                 cancel.send_replace(true);
                 running.await;
-                return Err(error);
+                return Err(error.into());
             }
         }
         tokio::select! {
@@ -99,26 +105,29 @@ pub(crate) async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &m
     attempt.tokens_spent = tokens::spent(told, &outcome, &text);
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), "the agent has ended");
     if let Some(interrupt) = interrupt {
-        return Ok(AgentEnd::Interrupted(interrupt));
+        return Err(interrupt.into());
     }
-    if !context.worktree_is_whole(&attempt.worktree) {
-        return Ok(AgentEnd::Failed(damaged(context)?));
-    }
-    attempt.changed = !attempt.worktree.changed_since(&attempt.base)?.is_empty();
+    let change = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
+        Err(Error::Git(work_tree::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
+        seen => seen?.change,
+    };
+    attempt.changed = !change.paths.is_empty();
     attempt.last_words = run_end::reason_of(&text);
     let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
-    Ok(match run_end::judge(&outcome, &text, attempt.changed, limit, context.db.clock().now()) {
-        RunEnd::Claimed => AgentEnd::Claimed,
-        RunEnd::Trouble(trouble) => AgentEnd::Trouble(trouble),
-        RunEnd::Failed(why) => AgentEnd::Failed(why),
-    })
+    match run_end::judge(&outcome, &text, attempt.changed, limit, context.db.clock().now()) {
+        None => Ok(()),
+        Some(end) => Err(Stop::End(end)),
+    }
 }
 
 /// The agent has deleted or damaged the folder that it works in. That can be an accident, once.
 fn damaged(context: &Context<'_>) -> Result<FailedAttempt> {
     let before = context.db.read(|tx| tx.loop_row(&context.loop_id))?.vain_runs;
     let category = if before == 0 { ErrorCategory::Transient } else { ErrorCategory::Code };
-    Ok(failed(category, "the agent deleted or damaged its working folder; the folder is made again for the next attempt"))
+    Ok(FailedAttempt::new(
+        category,
+        "the agent deleted or damaged its working folder; the folder is made again for the next attempt",
+    ))
 }
 
 fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter) -> Result<Option<Interrupt>> {

@@ -185,7 +185,7 @@ impl Context<'_> {
 
     /// Leases whatever the agent has changed so far.
     pub(crate) fn lease_changes(&self, attempt: &mut Attempt) -> Result<Vec<String>> {
-        let files = attempt.worktree.changed_since(&attempt.base)?;
+        let files = attempt.workspace.snapshot(&self.look_options(self.config.landing.file_bytes))?.changed;
         self.lease_files(attempt, &files)
     }
 

@@ -1,12 +1,15 @@
 //! What every part of a loop's work needs at hand.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use coord_db::{Config, Database, LeasePath, LoopId, Test};
-use work_tree::{CommitHash, Repository, WorkTree};
+use coord_db::{Config, Database, LeasePath, LoopId, Test, locate};
+use work_tree::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 
+use crate::landing::Work;
+use crate::publish::Publishing;
 use crate::{Error, Result};
 
 /// One loop on one database and repository.
@@ -14,18 +17,22 @@ pub(crate) struct Context<'a> {
     pub(crate) db: &'a Database,
     pub(crate) config: &'a Config,
     pub(crate) loop_id: LoopId,
-    pub(crate) repository: Repository,
+    /// The user's repository.
+    pub(crate) user: Repository,
+    pub(crate) layout: Layout,
+    pub(crate) store: Store,
     /// The folder of the database.
     pub(crate) home: PathBuf,
     /// False for a loop that is driven by hand: it has no process that could beat.
     pub(crate) managed: bool,
+    pub(crate) publishing: RefCell<Publishing>,
 }
 
 /// A claimed test and where it is being worked on.
 pub(crate) struct Attempt {
     pub(crate) test: Test,
-    pub(crate) worktree: WorkTree,
-    /// The head of the integration branch when the attempt began.
+    pub(crate) workspace: Workspace,
+    /// The head of integration when the attempt began.
     pub(crate) base: CommitHash,
     pub(crate) checkpoint_ref: String,
     /// What it holds, under which token.
@@ -37,47 +44,85 @@ pub(crate) struct Attempt {
     pub(crate) tokens_spent: i64,
     /// The agent left something behind that differs from the base.
     pub(crate) changed: bool,
-    /// It may claim success without a change: no agent was asked for one.
-    pub(crate) may_be_empty: bool,
+    /// What is landed in place of what lies in the workspace: a commit taken back.
+    pub(crate) in_place: Option<Change>,
+    /// What is being landed, once it was looked at.
+    pub(crate) work: Option<Work>,
     /// What the agent printed last, on one line.
     pub(crate) last_words: String,
+}
+
+impl Attempt {
+    pub(crate) fn new(test: Test, workspace: Workspace, base: CommitHash, checkpoint_ref: String) -> Self {
+        Self {
+            test,
+            workspace,
+            base,
+            checkpoint_ref,
+            tokens: BTreeMap::new(),
+            waiting: Vec::new(),
+            begun: std::time::Instant::now(),
+            tokens_spent: 0,
+            changed: false,
+            in_place: None,
+            work: None,
+            last_words: String::new(),
+        }
+    }
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(db: &'a Database, config: &'a Config, loop_id: LoopId, managed: bool) -> Result<Self> {
         let path = db.path().ok_or_else(|| Error::SetUp("a loop needs a database file".to_owned()))?;
         let home = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
-        let repository = Repository::open(&config.repository_path())?;
-        Ok(Self { db, config, loop_id, repository, home, managed })
+        let user = Repository::open(&config.repository_path())?;
+        let layout = Layout::new(config.workspace_root());
+        let store = crate::set_up::store(db, config, &user, &layout, path)?;
+        Ok(Self { db, config, loop_id, user, layout, store, home, managed, publishing: RefCell::default() })
     }
 
-    /// The branch that verified work goes to.
+    /// The short name of the branch that verified work goes to.
     pub(crate) fn integration_branch(&self) -> &str {
         &self.config.repository.integration_branch
     }
 
-    pub(crate) fn integration_ref(&self) -> String {
-        format!("refs/heads/{}", self.integration_branch())
+    /// The store's history and references.
+    pub(crate) fn history(&self) -> &Repository {
+        self.store.repository()
     }
 
-    /// The head of the integration branch, which is made at the repository's current commit if there is none.
+    /// The head of integration, which starts at the commit that the user has checked out.
     pub(crate) fn integration_head(&self) -> Result<CommitHash> {
-        if let Some(path) = self.repository.branch_checked_out(self.integration_branch())? {
-            return Err(Error::SetUp(format!(
-                "the integration branch {} is checked out at {}; switch that checkout to another branch",
-                self.integration_branch(),
-                path.display()
-            )));
+        match self.store.integration()? {
+            Some(head) => Ok(head),
+            None => Ok(self.store.start_integration(&self.store.fetch_from_user(&self.user, "HEAD")?)?),
         }
-        Ok(self.repository.ensure_branch(self.integration_branch(), "HEAD")?)
+    }
+
+    /// The branch that the loop's agent starts on, in its own clone.
+    pub(crate) fn branch(&self) -> Result<String> {
+        let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
+        Ok(row.branch.unwrap_or_else(|| format!("coding-loops/{}", self.loop_id)))
+    }
+
+    pub(crate) fn workspace_spec(&self) -> Result<WorkspaceSpec> {
+        Ok(self.layout.workspace(self.loop_id.as_str(), &self.branch()?))
+    }
+
+    /// What a look at a workspace takes: files up to a size.
+    pub(crate) fn look_options(&self, file_bytes: u64) -> SnapshotOptions<'_> {
+        SnapshotOptions { own_folder: self.own_folder(), file_bytes, user: Some(&self.user), take_unignored: false }
+    }
+
+    /// The folder of the database, as the repository names it: nothing at or below it lands.
+    fn own_folder(&self) -> &str {
+        let is_top = self.home.parent().and_then(|top| top.canonicalize().ok()).is_some_and(|top| top == self.user.root());
+        let name = self.home.file_name().and_then(|name| name.to_str());
+        name.filter(|_| is_top).unwrap_or(locate::FOLDER)
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
         self.home.join("logs").join(self.loop_id.as_str())
-    }
-
-    pub(crate) fn worktrees(&self) -> PathBuf {
-        self.home.join("worktrees")
     }
 
     /// The environment of an agent or a check: what the settings let through, and what names the work.
@@ -87,7 +132,7 @@ impl<'a> Context<'a> {
             allowed.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
         let database = self.db.path().map(Path::as_os_str).unwrap_or_default().to_owned();
         environment.extend([
-            (coord_db::locate::VARIABLE.to_owned(), database),
+            (locate::VARIABLE.to_owned(), database),
             ("LOOP_ID".to_owned(), OsString::from(self.loop_id.as_str())),
             ("TEST_ID".to_owned(), OsString::from(test.id.as_str())),
             ("ATTEMPT".to_owned(), OsString::from(test.attempts.to_string())),

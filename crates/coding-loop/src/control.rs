@@ -232,7 +232,7 @@ impl Context<'_> {
     }
 
     /// Does what was asked. If an attempt is in hand (its agent is gone already), it ends for a reason that is not the
-    /// agent's: the work is saved, and the worktree goes back to where the attempt began or to the checkpoint that was
+    /// agent's: the work is saved, and the workspace goes back to where the attempt began or to the checkpoint that was
     /// named. Then leases and test are given back and the order is acknowledged, together. Gives why it could not be obeyed,
     /// if asking again would not help.
     pub(crate) fn obey(&self, interrupt: &Interrupt, attempt: Option<&Attempt>) -> Result<Option<String>> {
@@ -259,12 +259,9 @@ impl Context<'_> {
             match attempt {
                 Some(attempt) => {
                     tracing::info!(test = %attempt.test.id, reason, "giving the attempt back");
-                    self.save_work(&attempt.worktree, Some(&attempt.test.id), &attempt.base, Some(&target), reason)?;
+                    self.save_work(&attempt.workspace, Some(&attempt.test.id), Some(&target), reason)?;
                 }
-                None => {
-                    let worktree = self.worktree()?;
-                    self.save_work(&worktree, None, &self.integration_head()?, Some(&target), reason)?;
-                }
+                None => self.save_work(&self.workspace()?, None, Some(&target), reason)?,
             }
         }
         reach(Point::OrderDone);
@@ -326,15 +323,15 @@ impl Context<'_> {
     fn rollback_target(&self, checkpoint: Option<&str>, attempt: Option<&Attempt>) -> Result<(String, CommitHash)> {
         if let Some(id) = checkpoint {
             let row = self.db.read(|tx| tx.checkpoint_to_go_back_to(id, &self.loop_id))?;
-            let commit = self.repository.commit(&row.git_ref)?;
+            let commit = self.history().commit(&row.git_ref)?;
             return Ok((row.git_ref, commit));
         }
         Ok(match attempt {
             Some(attempt) => {
-                let commit = self.repository.resolve(&attempt.checkpoint_ref)?.unwrap_or_else(|| attempt.base.clone());
+                let commit = self.history().resolve(&attempt.checkpoint_ref)?.unwrap_or_else(|| attempt.base.clone());
                 (attempt.checkpoint_ref.clone(), commit)
             }
-            None => (self.integration_ref(), self.integration_head()?),
+            None => (self.store.integration_ref().to_owned(), self.integration_head()?),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The gate: the configured checks, in a clean worktree, at the commit that would land. Each run leaves a proof.
+//! The gate: the configured checks, in a check-out of its own, at the commit that would land. Each run leaves a proof.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -8,25 +8,15 @@ use coord_db::{
     CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RegressionStatus, RunKind, Test, new_id,
 };
 use crash_point::{Point, reach};
-use serde_json::json;
 use tokio::sync::watch;
 use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, run_check};
 use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
-use crate::agent::failed;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
-use crate::journal::MAKE_GATE_WORKTREE;
+use crate::end::{Step, Stop};
 use crate::run_end::reason_of;
-
-/// What the gate says.
-pub(crate) enum Verdict {
-    /// Every check passed; by name.
-    Passed(Vec<(String, bool)>),
-    Failed(FailedAttempt),
-    Interrupted(Interrupt),
-}
 
 /// The proofs of one landing: their ids begin with the one that stands in the commit's `Proof:` trailer.
 pub(crate) struct Proving {
@@ -75,25 +65,6 @@ fn end_of(text: &str) -> String {
 }
 
 impl Context<'_> {
-    pub(crate) fn gate_folder(&self) -> std::path::PathBuf {
-        self.worktrees().join(format!(".gate-{}", self.loop_id))
-    }
-
-    /// The gate's own worktree, which stays for the next time with what builds have cached in it.
-    fn gate_worktree(&self, commit: &CommitHash) -> Result<WorkTree> {
-        let folder = self.gate_folder();
-        if folder.join(".git").exists() {
-            return Ok(self.repository.add_detached_worktree(&folder, commit)?);
-        }
-        let entry = self.intend(MAKE_GATE_WORKTREE, json!({"path": folder, "commit": commit.as_str()}))?;
-        reach(Point::GateIntended);
-        let worktree = self.repository.add_detached_worktree(&folder, commit)?;
-        reach(Point::GateAdded);
-        self.settle(&entry, true)?;
-        reach(Point::GateSettled);
-        Ok(worktree)
-    }
-
     fn check_spec(&self, check: &CheckConfig, test: &Test) -> CheckSpec {
         CheckSpec {
             name: check.name.clone(),
@@ -112,25 +83,27 @@ impl Context<'_> {
         none.then(|| {
             let message =
                 format!("no checks are configured for category {:?}; add [[gate.check]] to config.toml", test.category);
-            failed(ErrorCategory::System, message)
+            FailedAttempt::new(ErrorCategory::System, message)
         })
     }
 
-    /// Judges a commit. What the same checks have passed for this test on the same files is not run again.
+    /// Judges a commit; gives the checks, which have all passed, by name. What the same checks have passed for this test on the same files is not run again.
     pub(crate) async fn gate(
         &self,
         attempt: &Attempt,
         commit: &CommitHash,
         proving: &mut Proving,
         waiter: &mut Waiter,
-    ) -> Result<Verdict> {
+    ) -> Step<Vec<(String, bool)>> {
         let test = &attempt.test;
         let checks: Vec<&CheckConfig> = self.config.gate.check.iter().filter(|check| applies(check, test)).collect();
         if let Some(why) = self.unverifiable(test) {
-            return Ok(Verdict::Failed(why));
+            return Err(why.into());
         }
-        let tree = self.repository.tree_of(commit)?;
-        let worktree = self.gate_worktree(commit)?;
+        let tree = self.history().tree_of(commit)?;
+        // It stays for the next time, with what builds have cached in it.
+        let worktree = self.store.check_out(&self.layout.gate(self.loop_id.as_str()), commit)?;
+        reach(Point::GateCheckedOut);
         let mut said = Vec::new();
         for check in checks {
             let spec = self.check_spec(check, test);
@@ -152,10 +125,7 @@ impl Context<'_> {
                 said.push((check.name.clone(), true));
                 continue;
             }
-            let result = match self.run_one(&spec, &worktree, attempt, waiter).await? {
-                Ok(result) => result,
-                Err(interrupt) => return Ok(Verdict::Interrupted(interrupt)),
-            };
+            let result = self.run_one(&spec, &worktree, attempt, waiter).await?;
             reach(Point::GateChecked);
             let (outcome, why) = match &result.verdict {
                 CheckVerdict::Pass => (CheckOutcome::Pass, String::new()),
@@ -186,17 +156,17 @@ impl Context<'_> {
                 CheckVerdict::Fail(why) => {
                     let known = self.broken_already(check, test)?;
                     let reason = reason_of(&result.output_tail);
-                    return Ok(Verdict::Failed(failed(ErrorCategory::Code, format!("{why}{known}: {reason}\n{tail}"))));
+                    return Err(Stop::failed(ErrorCategory::Code, format!("{why}{known}: {reason}\n{tail}")));
                 }
                 CheckVerdict::Error(why) => {
-                    return Ok(Verdict::Failed(failed(ErrorCategory::System, format!("{why}\n{tail}"))));
+                    return Err(Stop::failed(ErrorCategory::System, format!("{why}\n{tail}")));
                 }
                 CheckVerdict::Cancelled => {
-                    return Ok(Verdict::Failed(failed(ErrorCategory::Transient, format!("check {} was stopped", check.name))));
+                    return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was stopped", check.name)));
                 }
             }
         }
-        Ok(Verdict::Passed(said))
+        Ok(said)
     }
 
     /// What is known to be broken on the integration branch by somebody else, so that whoever reads of a failure of the same
@@ -228,7 +198,7 @@ impl Context<'_> {
         worktree: &WorkTree,
         attempt: &Attempt,
         waiter: &mut Waiter,
-    ) -> Result<Result<CheckResult, Interrupt>> {
+    ) -> Step<CheckResult> {
         let (cancel, mut cancelled) = watch::channel(false);
         let id = ComponentId::from(&self.loop_id);
         let on_keeper = |keeper: work_tree::keeper::KeeperId| {
@@ -246,10 +216,10 @@ impl Context<'_> {
             if let Some(interrupt) = told {
                 cancel.send_replace(true);
                 running.await?;
-                return Ok(Err(interrupt));
+                return Err(interrupt.into());
             }
             tokio::select! {
-                result = &mut running => return Ok(Ok(result?)),
+                result = &mut running => return Ok(result?),
                 () = waiter.wait(self, Duration::from_secs(5)) => {}
             }
         }

@@ -1,63 +1,52 @@
-//! From a claim to the integration branch: wait for the leases, rebase, gate on the rebased result, move the branch by
-//! compare-and-swap, record. The branch only ever moves to a state that passed the gate.
+//! The steps from a claim to integration: see what has changed, lease, put it on the head, gate, move integration by
+//! compare-and-swap, record. Integration only ever moves to a state that passed the gate.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use coord_db::payload::DecisionOption;
-use coord_db::process::ProcessIdentity;
 use coord_db::{
-    AcquireRequest, ActorId, AgentTrouble, DecisionStatus, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath,
-    NewDecision, NoChange, PassedAttempt, TestStatus, UnlockCause, Waiting, owned_intent,
+    AcquireRequest, ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NoChange, TestStatus, UnlockCause,
+    Waiting,
 };
 use crash_point::{Point, reach};
-use serde_json::json;
-use work_tree::{CommitHash, RefExpectation, Trailer};
+use work_tree::{Change, CommitHash, Finding, PutOn, Trailer, Workspace};
 
-use crate::agent::failed;
-use crate::auto_lease::{INTEGRATION, exactly};
+use crate::attempt::{self, Close, Command, Input, MAX_ROUNDS};
+use crate::auto_lease::INTEGRATION;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
-use crate::gate::{Proving, Verdict};
-use crate::journal::{REBASE, SQUASH};
-use crate::{Error, Result};
-
-/// The journal's word for moving the integration branch.
-pub(crate) const INTEGRATE: &str = "integrate";
-/// How often the branch may move under us before the attempt is given back.
-const MOST_ROUNDS: usize = 5;
-
-/// How a landing ended.
-pub(crate) enum Landed {
-    Passed(CommitHash),
-    Failed(FailedAttempt),
-    /// The agent claims success and has changed nothing.
-    Unchanged,
-    /// The agent cannot work, nor can it for any other loop.
-    Trouble(AgentTrouble),
-    Interrupted(Interrupt),
-}
+use crate::end::{End, Step, Stop};
+use crate::gate::Proving;
+use crate::operation::{Integrate, Operation};
+use crate::{Error, Result, agent};
 
 /// What is being landed.
+#[derive(Debug, Clone)]
 pub(crate) struct Work {
-    /// The head of the integration branch that it is on.
-    pub(crate) base: CommitHash,
-    /// The one commit that it is; none if nothing is changed.
+    pub(crate) change: Change,
+    /// Why some of it may not land, or not without a human.
+    pub(crate) findings: Vec<Finding>,
+    /// The files that it changed when it was claimed done; what needs approval among them is approved.
+    pub(crate) files: Vec<PathBuf>,
+    /// The head of integration that it was put on.
+    pub(crate) head: CommitHash,
+    /// The one commit that it is there; none if nothing differs.
     pub(crate) commit: Option<CommitHash>,
-    /// The files that it changed when it was claimed done; what is protected among them is approved.
-    pub(crate) files: Vec<std::path::PathBuf>,
+    /// What the checks said of it there.
+    pub(crate) checks: Vec<(String, bool)>,
 }
 
-/// One step of a landing: go on with a value, or end.
-pub(crate) type Step<T> = Result<std::result::Result<T, Landed>>;
+impl Work {
+    fn new(change: Change, findings: Vec<Finding>, head: CommitHash) -> Self {
+        let files = change.paths.clone();
+        Self { change, findings, files, head, commit: None, checks: Vec::new() }
+    }
 
-macro_rules! go_on {
-    ($step:expr) => {
-        match $step? {
-            Ok(value) => value,
-            Err(end) => return Ok(end),
-        }
-    };
+    /// What integration would be.
+    pub(crate) fn judged(&self) -> &CommitHash {
+        self.commit.as_ref().unwrap_or(&self.head)
+    }
 }
 
 pub(crate) fn integration_lease() -> Result<LeasePath> {
@@ -80,161 +69,172 @@ fn message(attempt: &Attempt) -> String {
     format!("{}: {}", test.id, first.chars().take(120).collect::<String>())
 }
 
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a finding keeps work from landing, and what the agent is to do; none if a human decides, or nobody has to.
+fn refusal(finding: &Finding) -> Option<String> {
+    let path = finding.path().display();
+    Some(match finding {
+        Finding::OwnFolder(_) => {
+            format!("{path} belongs to coding-loops itself, and nothing below it lands; leave it as it is")
+        }
+        Finding::LinkLeadsOut { target, .. } => {
+            format!(
+                "{path} is a link to {}, out of the repository; remove it or link to a file in the repository",
+                target.display()
+            )
+        }
+        Finding::UnknownSubmoduleCommit { commit: Some(commit), .. } => {
+            format!("the submodule {path} is at {}, which nobody else can fetch; put it back", commit.short())
+        }
+        Finding::UnknownSubmoduleCommit { commit: None, .. } => {
+            format!("the commit of the submodule {path} cannot be read; put it back")
+        }
+        Finding::Unstorable { reason, .. } => format!("git cannot store {path}: {reason}; remove it or ignore it"),
+        Finding::TooLarge { .. } | Finding::IgnoredAtBase(_) => return None,
+    })
+}
+
 impl Context<'_> {
-    /// Lands what the attempt's worktree holds.
-    pub(crate) async fn land(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
+    /// Takes an attempt through its steps, from where it stands to its end.
+    pub(crate) async fn carry_out(&self, mut machine: attempt::Attempt, attempt: &mut Attempt, waiter: &mut Waiter) -> End {
         let mut proving = Proving::new();
-        let intent = json!({
-            "test": attempt.test.id, "attempt": attempt.test.attempts, "base": attempt.base.as_str(),
-            "head": attempt.worktree.head()?.as_str(), "worktree": attempt.worktree.root(),
-        });
-        let entry = self.intend(SQUASH, intent)?;
-        reach(Point::SquashIntended);
-        let squashed =
-            match attempt.worktree.squash_since(&attempt.base, &message(attempt), &trailers(self, attempt, &proving.id)) {
-                Ok(squashed) => squashed,
-                Err(
-                    error @ (work_tree::Error::OperationInProgress { .. }
-                    | work_tree::Error::NotAncestor { .. }
-                    | work_tree::Error::Unstorable { .. }),
-                ) => {
-                    self.settle(&entry, false)?;
-                    let text = format!("the worktree cannot be landed: {error}");
-                    return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
+        let mut given = None;
+        loop {
+            let command = machine.doing();
+            if let Command::Close(close) = command {
+                let landed = || attempt.work.as_ref().map(|work| work.judged().clone());
+                return match (close, given, landed()) {
+                    (Close::Passed, _, Some(commit)) => End::Passed(commit),
+                    (Close::Unchanged, ..) => End::Unchanged,
+                    (Close::Overtaken, ..) => {
+                        let text = format!("integration moved {MAX_ROUNDS} times while the attempt was being landed");
+                        End::Failed(FailedAttempt::new(ErrorCategory::Transient, text))
+                    }
+                    (_, Some(end), _) => end,
+                    _ => End::Failed(FailedAttempt::new(ErrorCategory::System, "the attempt ended out of turn")),
+                };
+            }
+            if command == Command::Work && self.goes_to_the_gate_as_it_is(attempt) {
+                machine.allow_no_change();
+            }
+            let input = match self.perform(command, attempt, &mut proving, waiter).await {
+                Ok(input) => input,
+                Err(stop) => {
+                    given = Some(stop.into_end());
+                    Input::Ended
                 }
-                Err(error) => return Err(error.into()),
             };
-        reach(Point::SquashMade);
-        self.settle(&entry, true)?;
-        reach(Point::SquashSettled);
-        if squashed.is_none() && !attempt.may_be_empty && attempt.test.no_change == NoChange::Ask {
-            return Ok(Landed::Unchanged);
-        }
-        let files = match &squashed {
-            Some(commit) => self.repository.changed_between(&attempt.base, commit)?,
-            None => Vec::new(),
-        };
-        if let Some(file) = self.of_our_own(&files) {
-            let text =
-                format!("{} belongs to coding-loops itself, and nothing below it lands; leave it as it is", file.display());
-            return Ok(Landed::Failed(failed(ErrorCategory::Code, text)));
-        }
-        self.forget_waits(attempt, &files)?;
-        go_on!(self.ask_owners(attempt, &files));
-        let mut problems = self.lease_files(attempt, &files)?;
-        problems.extend(self.misnumbered(squashed.as_ref())?);
-        if !problems.is_empty() {
-            return Ok(Landed::Failed(failed(ErrorCategory::Code, problems.join("; "))));
-        }
-        go_on!(self.await_files(attempt, waiter).await);
-        // Something may have become owned while the loop waited for it.
-        go_on!(self.ask_owners(attempt, &files));
-        go_on!(self.approve_protected(attempt, squashed.as_ref(), &files, waiter).await);
-        let mut work = Work { base: attempt.base.clone(), commit: squashed, files };
-        // Judged once before its turn, on what has landed so far: a suite that is slow or fails holds nobody up. If nothing
-        // lands meanwhile, the proofs stand; else the gate runs again with the branch leased, so that it cannot be overtaken for ever.
-        go_on!(self.rebase_and_gate(attempt, &mut work, &mut proving, waiter).await);
-        reach(Point::LandingJudged);
-        go_on!(self.await_integration(attempt, waiter).await);
-        reach(Point::LandingLeased);
-        for _ in 0..MOST_ROUNDS {
-            let checks = go_on!(self.rebase_and_gate(attempt, &mut work, &mut proving, waiter).await);
-            let (judged, head) = (work.commit.clone().unwrap_or_else(|| work.base.clone()), work.base.clone());
-            let changed = match &work.commit {
-                Some(commit) => self.repository.changed_between(&head, commit)?,
-                None => Vec::new(),
-            };
-            if let Some(why) = self.broken_rule(attempt, &work, &changed, &proving.id)? {
-                return Ok(Landed::Failed(why));
+            if attempt.in_place.is_some() {
+                machine.allow_no_change();
             }
-            if self.integrate(attempt, &judged, &head, &proving.id, checks, &changed)? {
-                return Ok(Landed::Passed(judged));
-            }
+            machine.next(input);
         }
-        let text = format!("the integration branch moved {MOST_ROUNDS} times while the attempt was being landed");
-        Ok(Landed::Failed(failed(ErrorCategory::Transient, text)))
     }
 
-    /// Puts the work on the head of the integration branch, and judges it there. Gives what the checks said.
-    async fn rebase_and_gate(
+    /// Performs one command.
+    async fn perform(
         &self,
-        attempt: &Attempt,
-        work: &mut Work,
+        command: Command,
+        attempt: &mut Attempt,
         proving: &mut Proving,
         waiter: &mut Waiter,
-    ) -> Step<Vec<(String, bool)>> {
-        let head = self.integration_head()?;
-        if let Some(own) = &work.commit
-            && work.base != head
-        {
-            if attempt.worktree.head()? != *own {
-                let text = "somebody has committed to the loop's branch while it was being landed";
-                return Ok(Err(Landed::Failed(failed(ErrorCategory::Transient, text))));
+    ) -> Step<Input> {
+        match command {
+            // The attempt is there: it was begun when it was made.
+            Command::Begin | Command::Close(_) => {}
+            Command::Work => agent::work(self, attempt, waiter).await?,
+            Command::Look => return self.look(attempt),
+            Command::AskOwners => {
+                let files = files_of(attempt);
+                self.ask_owners(attempt, &files)?;
             }
-            let intent = json!({
-                "test": attempt.test.id, "attempt": attempt.test.attempts, "commit": own.as_str(), "base": work.base.as_str(),
-                "onto": head.as_str(), "worktree": attempt.worktree.root(),
-            });
-            let entry = self.intend(REBASE, intent)?;
-            reach(Point::RebaseIntended);
-            work.commit = match attempt.worktree.rebase_onto(&head, &work.base) {
-                Ok(rebased) if rebased == head => None,
-                Ok(rebased) => Some(rebased),
-                Err(work_tree::Error::RebaseConflict { files }) => {
-                    self.settle(&entry, false)?;
-                    return Ok(Err(Landed::Failed(self.conflict(own, &work.base, &head, &files)?)));
-                }
-                Err(error) => return Err(error.into()),
-            };
-            reach(Point::RebaseMade);
-            self.settle(&entry, true)?;
-            reach(Point::RebaseSettled);
+            Command::LeaseFiles => self.lease_work(attempt)?,
+            Command::AwaitLeases => self.await_leases(attempt, waiter).await?,
+            Command::Approve => self.approve(attempt, waiter).await?,
+            Command::PutOnHead => self.put_on_head(attempt, proving)?,
+            Command::Gate => self.judge(attempt, proving, waiter).await?,
+            Command::LeaseIntegration => self.lease_integration(attempt)?,
+            Command::Land => return self.land(attempt, proving, waiter).await,
         }
-        work.base = head;
-        let judged = work.commit.as_ref().unwrap_or(&work.base);
-        let checks = match self.gate(attempt, judged, proving, waiter).await? {
-            Verdict::Passed(checks) => checks,
-            Verdict::Failed(why) => return Ok(Err(Landed::Failed(why))),
-            Verdict::Interrupted(interrupt) => return Ok(Err(Landed::Interrupted(interrupt))),
+        Ok(Input::Done)
+    }
+
+    /// Whether nothing has to change for the work to be judged: a human has said so.
+    fn goes_to_the_gate_as_it_is(&self, attempt: &Attempt) -> bool {
+        attempt.test.no_change != NoChange::Ask
+    }
+
+    // ---- what has changed ----
+
+    /// Looks at what the agent has left in a workspace.
+    pub(crate) fn see_work(&self, workspace: &Workspace, file_bytes: u64) -> Result<Work> {
+        let head = self.integration_head()?;
+        workspace.follow_agent(&head)?;
+        let snapshot = workspace.snapshot(&self.look_options(file_bytes))?;
+        reach(Point::WorkLooked);
+        let change = workspace.change(&snapshot)?;
+        Ok(Work::new(change, snapshot.findings, head))
+    }
+
+    fn look(&self, attempt: &mut Attempt) -> Step<Input> {
+        let work = match &attempt.in_place {
+            Some(change) => Work::new(change.clone(), Vec::new(), attempt.base.clone()),
+            None => self.see_work(&attempt.workspace, self.config.landing.file_bytes)?,
         };
-        reach(Point::GatePassed);
-        Ok(Ok(checks))
+        let mut problems: Vec<String> = work.findings.iter().filter_map(refusal).collect();
+        if !work.change.stale.is_empty() {
+            problems.push(format!(
+                "these files stem from an older base and would undo what others have landed since: {}; bring them up to date",
+                listed(&work.change.stale)
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(Stop::failed(ErrorCategory::Code, problems.join("; ")));
+        }
+        let has_changed =
+            !work.change.paths.is_empty() || work.findings.iter().any(|found| matches!(found, Finding::TooLarge { .. }));
+        attempt.work = Some(work);
+        Ok(if has_changed { Input::Done } else { Input::NothingChanged })
     }
 
-    /// The first of these files at or below the folder of the database: a merge by the human would write it over the
-    /// database's own files.
-    fn of_our_own<'f>(&self, files: &'f [std::path::PathBuf]) -> Option<&'f std::path::PathBuf> {
-        let top = self.repository.root().canonicalize().ok()?;
-        let home = self.home.canonicalize().ok()?;
-        let ours = home.strip_prefix(top).ok().filter(|ours| !ours.as_os_str().is_empty())?;
-        files.iter().find(|file| file.starts_with(ours))
+    // ---- leases ----
+
+    fn lease_work(&self, attempt: &mut Attempt) -> Step<()> {
+        let files = files_of(attempt);
+        self.forget_waits(attempt, &files)?;
+        let problems = self.lease_files(attempt, &files)?;
+        if problems.is_empty() { Ok(()) } else { Err(Stop::failed(ErrorCategory::Code, problems.join("; "))) }
     }
 
-    /// Waits until every file that the attempt changed is leased.
-    async fn await_files(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+    /// Waits until everything that is queued for is leased.
+    pub(crate) async fn await_leases(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
         loop {
             waiter.wakes.looked(self.db);
             self.ask_again(attempt)?;
             if attempt.waiting.is_empty() {
-                return Ok(Ok(()));
+                if attempt.tokens.contains_key(&integration_lease()?) {
+                    reach(Point::LandingLeased);
+                }
+                return Ok(());
             }
-            if let Some(end) = self.told_to_end(attempt, waiter)? {
-                return Ok(Err(end));
-            }
-            waiter.wait(self, Duration::from_secs(1)).await;
+            self.stop_if_told(attempt, waiter)?;
+            waiter.wait(self, Duration::from_secs(5)).await;
         }
     }
 
-    fn told_to_end(&self, attempt: &Attempt, waiter: &mut Waiter) -> Result<Option<Landed>> {
+    /// Ends the step where the loop was told something that ends the attempt.
+    pub(crate) fn stop_if_told(&self, attempt: &Attempt, waiter: &mut Waiter) -> Step<()> {
         waiter.beat(self, Some(attempt));
-        if waiter.stopping() {
-            return Ok(Some(Landed::Interrupted(Interrupt::stop())));
-        }
-        Ok(self.orders(Some(attempt))?.map(Landed::Interrupted))
+        let told = if waiter.stopping() { Some(Interrupt::stop()) } else { self.orders(Some(attempt))? };
+        told.map_or(Ok(()), |interrupt| Err(interrupt.into()))
     }
 
-    /// Waits for the right to move the integration branch.
-    async fn await_integration(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+    /// Leases the right to move integration, or queues for it.
+    fn lease_integration(&self, attempt: &mut Attempt) -> Step<()> {
+        reach(Point::LandingJudged);
         let request = AcquireRequest {
             loop_id: self.loop_id.clone(),
             paths: vec![integration_lease()?],
@@ -248,76 +248,62 @@ impl Context<'_> {
         match (id, answer) {
             (_, Waiting::Granted(grant)) => {
                 attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
-                Ok(Ok(()))
             }
-            (Some(id), _) => {
-                attempt.waiting.push((id, request));
-                self.await_files(attempt, waiter).await
-            }
-            (None, _) => Err(Error::SetUp("a queued acquire has no id".to_owned())),
+            (Some(id), _) => attempt.waiting.push((id, request)),
+            (None, _) => return Err(Error::SetUp("a queued acquire has no id".to_owned()).into()),
         }
+        Ok(())
     }
 
-    /// A change to a protected path needs the human's leave.
-    async fn approve_protected(
-        &self,
-        attempt: &Attempt,
-        commit: Option<&CommitHash>,
-        files: &[std::path::PathBuf],
-        waiter: &mut Waiter,
-    ) -> Step<()> {
-        let protected = exactly(&self.config.gate.protected);
-        let touched: Vec<String> =
-            files.iter().filter(|file| protected.is_match(file)).map(|file| file.display().to_string()).collect();
-        let (Some(commit), false) = (commit, touched.is_empty()) else { return Ok(Ok(())) };
-        let tree = self.repository.tree_of(commit)?;
-        let fingerprint = format!("protected:{}:{tree}", attempt.test.id);
-        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
-        let question = NewDecision {
-            decision_type: "protected_change".to_owned(),
-            summary: format!("test {} changes protected files: {}", attempt.test.id, touched.join(", ")),
-            options: vec![
-                option("approve", "the change goes on to the gate"),
-                option("reject", "the attempt fails; its work is kept under a ref"),
-            ],
-            default_option: Some("reject".to_owned()),
-            context: json!({"test_id": attempt.test.id, "loop_id": self.loop_id, "files": touched, "commit": commit.as_str()}),
-            timeout_minutes: Some(self.config.pm.decision_timeout_minutes),
-            requested_by: ActorId::from(&self.loop_id),
-            fingerprint: Some(fingerprint),
+    // ---- on the head of integration ----
+
+    /// Puts the work on the head of integration as one commit.
+    fn put_on_head(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
+        let head = self.integration_head()?;
+        let Some(work) = &attempt.work else { return Err(Error::SetUp("nothing was looked at".to_owned()).into()) };
+        let commit = match self.store.put_on(&work.change, &head)? {
+            PutOn::Conflict(files) => return Err(self.conflict(&attempt.base, &head, &files)?.into()),
+            PutOn::Tree(tree) if tree == self.history().tree_of(&head)? => None,
+            PutOn::Tree(tree) => {
+                // Nothing has moved since it was judged: it stays the commit that was judged.
+                let same = work.commit.as_ref().filter(|_| work.head == head);
+                Some(match same {
+                    Some(same) => same.clone(),
+                    None => {
+                        let trailers = trailers(self, attempt, &proving.id);
+                        self.store.commit(&tree, &[&head], &message(attempt), &trailers)?
+                    }
+                })
+            }
         };
-        let id = self.db.write(|tx| tx.ask(&question, None))?;
-        loop {
-            waiter.wakes.looked(self.db);
-            let decision = self.db.read(|tx| tx.decision(&id))?;
-            if decision.status != DecisionStatus::Pending {
-                return Ok(if decision.choice.as_deref() == Some("approve") {
-                    Ok(())
-                } else {
-                    let text = format!("the change of protected files was not approved: {}", touched.join(", "));
-                    Err(Landed::Failed(failed(ErrorCategory::Human, text)))
-                });
-            }
-            if let Some(end) = self.told_to_end(attempt, waiter)? {
-                return Ok(Err(end));
-            }
-            waiter.wait(self, Duration::from_secs(5)).await;
+        reach(Point::WorkPutOn);
+        let problems = self.misnumbered(commit.as_ref())?;
+        if !problems.is_empty() {
+            return Err(Stop::failed(ErrorCategory::Code, problems.join("; ")));
         }
+        if let Some(work) = &mut attempt.work {
+            (work.head, work.commit) = (head, commit);
+        }
+        Ok(())
     }
 
-    fn conflict(
-        &self,
-        own: &CommitHash,
-        base: &CommitHash,
-        head: &CommitHash,
-        files: &[std::path::PathBuf],
-    ) -> Result<FailedAttempt> {
-        let wanted: BTreeSet<&std::path::PathBuf> = files.iter().collect();
+    async fn judge(&self, attempt: &mut Attempt, proving: &mut Proving, waiter: &mut Waiter) -> Step<()> {
+        let Some(judged) = attempt.work.as_ref().map(|work| work.judged().clone()) else { return Ok(()) };
+        let checks = self.gate(attempt, &judged, proving, waiter).await.map_err(|stop| with_left_out(stop, attempt))?;
+        if let Some(work) = &mut attempt.work {
+            work.checks = checks;
+        }
+        reach(Point::GatePassed);
+        Ok(())
+    }
+
+    fn conflict(&self, base: &CommitHash, head: &CommitHash, files: &[PathBuf]) -> Result<FailedAttempt> {
+        let wanted: BTreeSet<&PathBuf> = files.iter().collect();
         let mut others = BTreeSet::new();
         let mut caused_by = None;
-        for commit in self.repository.commits_between(base, head)? {
+        for commit in self.history().commits_between(base, head)? {
             let parent = commit.parents.first().unwrap_or(base);
-            if self.repository.changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
+            if self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
                 let name = |key| commit.trailer(key).unwrap_or("somebody").to_owned();
                 others.insert(format!("{} of loop {} ({})", name("Test"), name("Loop"), commit.hash.short()));
                 if caused_by.is_none()
@@ -327,13 +313,12 @@ impl Context<'_> {
                 }
             }
         }
-        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let others: Vec<String> = others.into_iter().collect();
-        let message = format!("{} conflicts in {} with {}", own.short(), names.join(", "), others.join(", "));
+        let message = format!("the work conflicts in {} with {}", listed(files), others.join(", "));
         Ok(FailedAttempt { caused_by, ..FailedAttempt::new(ErrorCategory::Conflict, message) })
     }
 
-    /// The event that told of a commit's landing: what a conflict with it has cost is charged to that event's loop.
+    /// The event of a commit's landing: what a conflict with it has cost is charged to that event's loop.
     fn pass_of(&self, test: &str, commit: &CommitHash) -> Result<Option<EventId>> {
         let (event_type, test_id) = (Some("test_passed".to_owned()), Some(test.to_owned()));
         let passes = self.db.read(|tx| tx.events(&EventFilter { event_type, test_id, ..EventFilter::default() }))?;
@@ -341,76 +326,76 @@ impl Context<'_> {
         Ok(passes.into_iter().rev().find(of_commit).map(|event| event.id))
     }
 
-    /// Writes down the intent, moves the branch, records the pass. False if somebody else has moved the branch meanwhile.
-    fn integrate(
-        &self,
-        attempt: &Attempt,
-        commit: &CommitHash,
-        head: &CommitHash,
-        proof: &str,
-        checks: Vec<(String, bool)>,
-        files: &[std::path::PathBuf],
-    ) -> Result<bool> {
-        let test = &attempt.test;
-        let passed = PassedAttempt {
-            commit: commit.to_string(),
-            checks,
-            duration_seconds: i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX),
-            tokens_estimated: Some(attempt.tokens_spent),
-            files_modified: files.iter().map(|file| file.to_string_lossy().into_owned()).collect(),
+    // ---- landing ----
+
+    /// Writes down the intent, moves integration, publishes, records the pass.
+    async fn land(&self, attempt: &Attempt, proving: &Proving, waiter: &mut Waiter) -> Step<Input> {
+        let Some(work) = &attempt.work else { return Err(Error::SetUp("nothing was looked at".to_owned()).into()) };
+        let (commit, head) = (work.judged(), &work.head);
+        let files = match &work.commit {
+            Some(commit) => self.history().changed_between(head, commit)?,
+            None => Vec::new(),
         };
-        let steps = json!({
-            "test": test.id, "attempt": test.attempts, "commit": commit.as_str(), "old": head.as_str(),
-            "branch": self.integration_branch(), "proof": proof, "checks": passed.checks,
-            "seconds": passed.duration_seconds, "tokens": passed.tokens_estimated, "files": passed.files_modified,
-        });
-        let steps = owned_intent(steps, &ProcessIdentity::own());
+        if let Some(why) = self.broken_rule(attempt, work, &files)? {
+            return Err(why.into());
+        }
+        let test = &attempt.test;
+        let landing = Integrate {
+            test: test.id.clone(),
+            attempt: test.attempts,
+            commit: commit.clone(),
+            old: head.clone(),
+            branch: self.integration_branch().to_owned(),
+            proof: proving.id.clone(),
+            checks: work.checks.clone(),
+            seconds: i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX),
+            tokens: Some(attempt.tokens_spent),
+            files: files.iter().map(|file| file.to_string_lossy().into_owned()).collect(),
+        };
         // The last look: whoever was paused, skipped or revoked until here does not land.
         let entry = self.db.write_durably(|tx| {
             let row = tx.test(&test.id)?;
             if row.status != TestStatus::InProgress || row.loop_id != self.loop_id {
                 return Err(coord_db::Error::Refused(format!("test {} was taken from the loop", test.id)));
             }
-            tx.begin_operation(INTEGRATE, self.loop_id.as_str(), Some(&self.loop_id), &steps, None)
+            self.intend_in(tx, &Operation::Integrate(landing.clone()))
         })?;
         reach(Point::IntegrateIntended);
         if commit != head {
-            // The gate took its time; moving a branch that somebody has checked out since would pull it from under their feet.
-            if let Err(error) = self.integration_head() {
-                self.db.write(|tx| tx.end_operation(&entry, false))?;
-                return Err(error);
-            }
-            match self.repository.set_ref(&self.integration_ref(), commit, &RefExpectation::At(head.clone())) {
+            match self.store.move_integration(commit, head) {
                 Ok(()) => {}
-                Err(work_tree::Error::RefMoved { .. }) => {
-                    self.db.write(|tx| tx.end_operation(&entry, false))?;
-                    return Ok(false);
-                }
                 Err(error) => {
                     self.db.write(|tx| tx.end_operation(&entry, false))?;
-                    return Err(error.into());
+                    return match error {
+                        work_tree::Error::RefMoved { .. } => Ok(Input::Overtaken),
+                        error => Err(error.into()),
+                    };
                 }
             }
         }
         reach(Point::IntegrateMoved);
-        self.record(&entry, &attempt.test.id, &passed)?;
+        // Before it is known as passed, so that whoever reads that finds it on the branch.
+        self.publish();
+        self.record_landing(&entry, &landing, waiter).await?;
         reach(Point::IntegrateRecorded);
-        Ok(true)
+        Ok(Input::Done)
     }
 
-    /// Records a pass whose commit is on the integration branch. Waits out a database that cannot be written: the branch
-    /// has moved, so there is no way back.
-    pub(crate) fn record(&self, entry: &str, test: &coord_db::TestId, passed: &PassedAttempt) -> Result<()> {
+    /// Records a pass whose commit is on integration. Waits out a database that cannot be written: integration has moved, so
+    /// there is no way back.
+    async fn record_landing(&self, entry: &str, landing: &Integrate, waiter: &mut Waiter) -> Result<()> {
+        let (test, landed) = (&landing.test, landing.passed());
         loop {
             let recorded = self.db.write(|tx| {
                 let begun = self.attempt_begun(tx.test(test)?.last_attempt_at);
-                let (tokens, files) = (passed.tokens_estimated.unwrap_or(0), &passed.files_modified);
-                let spent = tx.record_attempt_usage(&self.loop_id, test, begun, tokens, passed.duration_seconds, files)?;
-                let passed = PassedAttempt { tokens_estimated: Some(spent).filter(|spent| *spent > 0), ..passed.clone() };
+                let (tokens, files) = (landed.tokens_estimated.unwrap_or(0), &landed.files_modified);
+                let spent = tx.record_attempt_usage(&self.loop_id, test, begun, tokens, landed.duration_seconds, files)?;
+                let passed =
+                    coord_db::PassedAttempt { tokens_estimated: Some(spent).filter(|spent| *spent > 0), ..landed.clone() };
                 tx.adopt_landed(test, &self.loop_id, &passed)?;
                 tx.forget_vain_runs(&self.loop_id)?;
                 match tx.end_operation(entry, true) {
-                    // Somebody took this process for gone before the branch moved. It has moved all the same.
+                    // Somebody took this process for gone before integration moved. It has moved all the same.
                     Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),
                     other => drop(other?),
                 }
@@ -421,10 +406,33 @@ impl Context<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_temporary() => {
                     tracing::warn!(%error, %test, "the work has landed but cannot be recorded yet; trying again");
-                    std::thread::park_timeout(Duration::from_millis(500));
+                    waiter.beat(self, None);
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 }
+                // The journal has it: the next attempt, or start, records it.
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+/// The files that an attempt has changed.
+fn files_of(attempt: &Attempt) -> Vec<PathBuf> {
+    attempt.work.as_ref().map(|work| work.files.clone()).unwrap_or_default()
+}
+
+/// Names what was not taken to the gate in the words of a failure there.
+fn with_left_out(stop: Stop, attempt: &Attempt) -> Stop {
+    let Stop::End(End::Failed(mut why)) = stop else { return stop };
+    let findings = attempt.work.iter().flat_map(|work| &work.findings);
+    let ignored: Vec<PathBuf> = findings
+        .filter_map(|found| match found {
+            Finding::IgnoredAtBase(path) => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
+    if !ignored.is_empty() {
+        why.message.push_str(&format!("\n(not part of the work, as the base ignores them: {})", listed(&ignored)));
+    }
+    Stop::End(End::Failed(why))
 }

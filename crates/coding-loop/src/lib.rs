@@ -1,34 +1,41 @@
-//! Drives one coding agent over its queue: claim → checkpoint → agent in its own worktree and process group → gate →
+//! Drives one coding agent over its queue: claim → checkpoint → agent in its own clone and process group → gate →
 //! integrate → record.
 //!
 //! It obeys pause, release, rollback and restart while the agent runs, and leases files for an agent that knows nothing of
 //! leases. It never marks a test passed without the gate, and never throws work away: what does not land is saved under a ref.
 
 mod agent;
+mod approval;
+pub mod attempt;
 mod auto_lease;
 pub mod command_line;
 mod context;
 mod control;
 mod degraded;
+mod end;
 mod error;
 mod gate;
 mod holds;
 mod journal;
 mod landing;
 mod no_change;
+mod operation;
 mod owners;
 mod process;
 mod prompt;
 mod prune;
+mod publish;
 mod recover;
 mod reload;
 mod revert;
 mod rules;
 mod run_end;
+mod secrets;
+mod set_up;
 mod submit;
 mod tokens;
 mod wakes;
 mod workspace;
 
 pub use error::{Error, Result};
-pub use submit::{SubmitOutcome, checkpoint, obey_by_hand, prepare_worktree, submit};
+pub use submit::{SubmitOutcome, checkpoint, obey_by_hand, prepare_workspace, submit};

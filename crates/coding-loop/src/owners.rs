@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use coord_db::{ErrorCategory, OwnedByOther, RequestStatus, Resource};
+use coord_db::{ErrorCategory, FailedAttempt, OwnedByOther, RequestStatus, Resource};
 
 use crate::Result;
-use crate::agent::failed;
 use crate::context::{Attempt, Context};
-use crate::landing::{Landed, Step};
+use crate::end::Step;
 
 /// So many files are named one by one.
 const MOST_NAMED: usize = 5;
@@ -28,16 +27,16 @@ impl Context<'_> {
     pub(crate) fn ask_owners(&self, attempt: &Attempt, files: &[PathBuf]) -> Step<()> {
         let trespasses = self.trespasses(attempt, files)?;
         if trespasses.is_empty() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let mut by_resource: BTreeMap<String, (Resource, Vec<String>)> = BTreeMap::new();
         for OwnedByOther { wanted, resource } in trespasses {
             by_resource.entry(resource.path.clone()).or_insert_with(|| (resource, Vec::new())).1.push(wanted.to_string());
         }
-        Ok(Err(Landed::Failed(self.ask_leave(attempt, by_resource.into_values().collect())?)))
+        Err(self.ask_leave(attempt, by_resource.into_values().collect())?.into())
     }
 
-    fn ask_leave(&self, attempt: &Attempt, owned: Vec<(Resource, Vec<String>)>) -> Result<coord_db::FailedAttempt> {
+    fn ask_leave(&self, attempt: &Attempt, owned: Vec<(Resource, Vec<String>)>) -> Result<FailedAttempt> {
         let test = &attempt.test.id;
         Ok(self.db.write(|tx| {
             let asked = tx.change_requests_for(test)?;
@@ -69,7 +68,7 @@ impl Context<'_> {
             // With a no the work as it is can never land, whatever is said to the rest.
             let category = if refused.is_empty() { ErrorCategory::Dependency } else { ErrorCategory::Conflict };
             refused.append(&mut waiting);
-            let mut failure = failed(category, format!("what another loop owns was changed: {}", refused.join("; ")));
+            let mut failure = FailedAttempt::new(category, format!("what another loop owns was changed: {}", refused.join("; ")));
             failure.caused_by = event;
             Ok::<_, coord_db::Error>(failure)
         })?)

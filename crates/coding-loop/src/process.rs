@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    ActorId, Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, NoChange, Start, Test, TestId, TestStatus,
-    UnlockCause, WriteTx,
+    ActorId, Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, TestStatus, UnlockCause, WriteTx,
 };
 use crash_point::{Point, reach};
 
-use crate::agent::{self, AgentEnd};
+use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
-use crate::landing::Landed;
+use crate::end::{End, error_as_failure};
 use crate::reload::Reload;
-use crate::run_end;
-use crate::{Error, Result};
+use crate::{attempt, run_end};
 
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
 const MOST_RETRY_WAIT_SECONDS: i64 = 10;
@@ -73,11 +71,11 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
 
 /// What a former life has left is settled and put away, as soon as the database can be used.
 ///
-/// `former` is the test that it had in hand: what it left in the worktree is saved under that name.
+/// `former` is the test that it had in hand: what it left in the workspace is saved under that name.
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
     let mut failures: u32 = 0;
     loop {
-        let tidied = context.worktree().and_then(|worktree| context.tidy(&worktree, former, "left from a former life"));
+        let tidied = context.workspace().and_then(|workspace| context.tidy(&workspace, former, "left from a former life"));
         match tidied {
             Ok(_) => break,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
@@ -89,6 +87,7 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
         }
     }
     reach(Point::StartTidied);
+    context.publish();
     Ok(())
 }
 
@@ -119,6 +118,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     }
     // Before anything is claimed that has landed already.
     context.recover_for_the_dead()?;
+    context.publish_if_moved();
     // A look without the write lock: an idle loop writes nothing but its beats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
     if ready.is_none() {
@@ -151,11 +151,11 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         }
     }
     // Before the claim, so that a repository that cannot be worked in costs no attempt.
-    if let Err(error) = context.worktree() {
+    if let Err(error) = context.workspace() {
         if limits.once || error.is_temporary() {
             return Err(error);
         }
-        tracing::warn!(%error, "nothing is claimed until the worktree can be used");
+        tracing::warn!(%error, "nothing is claimed until the workspace can be used");
         return Ok(Turn::Wait(Duration::from_secs(5)));
     }
     let own = ProcessIdentity::own();
@@ -193,19 +193,16 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     let begun = context.begin(test);
     let (attempt, end) = match begun {
         Ok(mut attempt) => {
-            let end = match agent_and_gate(context, &mut attempt, waiter).await {
-                Ok(end) => end,
-                Err(error) => Landed::Failed(error_as_failure(&error)),
-            };
+            let end = context.carry_out(attempt::Attempt::new(), &mut attempt, waiter).await;
             (Some(attempt), end)
         }
-        Err(error) => (None, Landed::Failed(error_as_failure(&error))),
+        Err(error) => (None, End::Failed(error_as_failure(&error))),
     };
     let mut failures: u32 = 0;
     loop {
         let finished = match (&attempt, &end) {
             (Some(attempt), end) => finish(context, attempt, end),
-            (None, Landed::Failed(why)) => record_failed(context, &id, why, None),
+            (None, End::Failed(why)) => record_failed(context, &id, why, None),
             (None, _) => Ok(()),
         };
         match finished {
@@ -217,7 +214,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
             }
             Err(error) => {
                 tracing::error!(%error, test = %id, "the end of the attempt could not be handled");
-                // What could not be saved stays in the worktree, where the next attempt's beginning saves it.
+                // What could not be saved stays in the workspace, where the next attempt's beginning saves it.
                 let why = error_as_failure(&error);
                 if let Err(error) = record_failed(context, &id, &why, None) {
                     tracing::error!(%error, test = %id, "nor recorded; the next start gives the test back");
@@ -228,78 +225,33 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     }
 }
 
-fn error_as_failure(error: &Error) -> FailedAttempt {
-    agent::failed(
-        if error.is_temporary() { ErrorCategory::Transient } else { ErrorCategory::System },
-        coord_db::error_chain(error),
-    )
-}
-
-async fn agent_and_gate(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Result<Landed> {
-    // Before the agent costs anything.
-    if let Some(why) = context.unverifiable(&attempt.test) {
-        return Ok(Landed::Failed(why));
-    }
-    let end = match crate::revert::take_back(context, attempt)? {
-        Some(end) => {
-            attempt.may_be_empty = true;
-            end
-        }
-        // What the human has accepted goes to the gate as it stands.
-        None if attempt.test.no_change == NoChange::Accepted => AgentEnd::Claimed,
-        None => {
-            let end = agent::run(context, attempt, waiter).await?;
-            if !matches!(end, AgentEnd::Trouble(_) | AgentEnd::Interrupted(_)) {
-                context.agent_works(attempt.test.last_attempt_at)?;
-            }
-            end
-        }
-    };
-    match end {
-        AgentEnd::Claimed => context.land(attempt, waiter).await,
-        AgentEnd::Trouble(trouble) => Ok(Landed::Trouble(trouble)),
-        AgentEnd::Failed(why) => Ok(Landed::Failed(why)),
-        AgentEnd::Interrupted(interrupt) => Ok(Landed::Interrupted(interrupt)),
-    }
-}
-
-/// Records how an attempt ended and leaves the worktree ready for the next one. A pass is recorded already.
-pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> Result<()> {
+/// Records how an attempt ended and leaves the workspace ready for the next one. A pass is recorded already.
+pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Result<()> {
     let test = &attempt.test.id;
+    let save = |target, reason| context.save_work(&attempt.workspace, Some(test), target, reason);
     match end {
-        Landed::Passed(commit) => {
+        End::Passed(commit) => {
             tracing::info!(%test, commit = %commit.short(), "passed and landed");
-            // What it was made of has landed; without the mark it would be saved again.
-            if attempt.worktree.head().is_ok_and(|head| head == *commit)
-                && let Err(error) = attempt.worktree.mark_saved()
-            {
-                tracing::debug!(%error, "cannot mark that the work has landed");
+            // What it was made of has landed: it is known from now on, and not saved again.
+            if let Err(error) = attempt.workspace.left_behind() {
+                tracing::debug!(%error, "the agent's own commits stay in its workspace alone");
             }
         }
-        Landed::Failed(why) => {
+        End::Failed(why) => {
             tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
             // Whoever drives a loop by hand may want to mend the work where it is.
-            let target = context.managed.then_some(&attempt.base);
-            if context.worktree_is_whole(&attempt.worktree) {
-                context.save_work(&attempt.worktree, Some(test), &attempt.base, target, "the attempt failed")?;
-            }
+            save(context.managed.then_some(&attempt.base), "the attempt failed")?;
             record_failed(context, test, why, Some(attempt))?;
             reach(Point::AttemptFailed);
         }
-        Landed::Unchanged => {
+        End::Unchanged => {
             tracing::info!(%test, "the agent claims success and has changed nothing");
-            context.save_work(&attempt.worktree, Some(test), &attempt.base, None, "nothing was changed")?;
+            save(None, "nothing was changed")?;
             context.record_unchanged(attempt)?;
         }
-        Landed::Trouble(trouble) => {
+        End::Trouble(trouble) => {
             tracing::warn!(%test, kind = %trouble.kind, reason = trouble.reason, "the agent cannot work for now");
-            context.save_work(
-                &attempt.worktree,
-                Some(test),
-                &attempt.base,
-                Some(&attempt.base),
-                "the agent cannot work for now",
-            )?;
+            save(Some(&attempt.base), "the agent cannot work for now")?;
             let category = match trouble.kind {
                 HoldKind::Limit => ErrorCategory::Resource,
                 HoldKind::Human => ErrorCategory::Human,
@@ -308,7 +260,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &Landed) -> 
             let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(category, trouble.reason.clone()) };
             record_end(context, test, &why, Some(attempt), |tx| context.hold(tx, test, trouble))?;
         }
-        Landed::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
+        End::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
         std::fs::write(&file, text).map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;
     }
     let mut prompt = format!(
-        "Your task is test {} (attempt {} of {}), in this worktree of the repository.\n\n{specification}",
+        "Your task is test {} (attempt {} of {}), in this clone of the repository.\n\n{specification}",
         test.id, test.attempts, test.max_attempts
     );
     if !test.scope.0.is_empty() {
@@ -56,8 +56,9 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
         ));
     }
     prompt.push_str(&format!(
-        "\nOther agents work on the same repository in worktrees of their own. Before you change a file that one of them may want, ask: \
-         loopctl lock PATH --loop {} --wait 60. Do not push, and do not switch branches; committing is not needed.\n\
+        "\nOther agents work on the same repository in clones of their own. Before you change a file that one of them may want, ask: \
+         loopctl lock PATH --loop {} --wait 60. What counts is what lies in the files of this folder when you are done: do not push, and do not leave work on another \
+         branch or stashed; committing is not needed.\n\
          When it is done, exit with 0. Your claim is then verified by: {}. If it cannot be done as it is specified, say why in your last \
          words and exit with 3.\n",
         context.loop_id,

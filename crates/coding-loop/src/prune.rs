@@ -19,14 +19,14 @@ impl Context<'_> {
             let before = tx.now().plus_seconds(-days.saturating_mul(24 * 3600));
             tx.checkpoints_past_their_time(&self.loop_id, before, MOST_REFS)
         })?;
-        let Some(head) = self.repository.resolve(&self.integration_ref())? else { return Ok(()) };
+        let Some(head) = self.store.integration()? else { return Ok(()) };
         let mut gone = 0;
         for checkpoint in &old {
             if !self.has_landed(checkpoint, &head)? {
                 continue;
             }
             // The ref first: without its row nobody would look for it again.
-            match self.repository.delete_ref(&checkpoint.git_ref, &RefExpectation::Any) {
+            match self.history().delete_ref(&checkpoint.git_ref, &RefExpectation::Any) {
                 Ok(()) => {
                     self.db.write_quietly(|tx| tx.delete_checkpoint(&checkpoint.id))?;
                     gone += 1;
@@ -46,8 +46,8 @@ impl Context<'_> {
     fn has_landed(&self, checkpoint: &Checkpoint, head: &CommitHash) -> Result<bool> {
         let Some(test) = &checkpoint.test_id else { return Ok(false) };
         let commit = self.db.read(|tx| tx.find_test(test.as_str()))?.and_then(|test| test.commit_hash);
-        match commit.as_deref().map(|hash| self.repository.resolve(hash)).transpose()?.flatten() {
-            Some(commit) => Ok(self.repository.is_ancestor(&commit, head)?),
+        match commit.as_deref().map(|hash| self.history().resolve(hash)).transpose()?.flatten() {
+            Some(commit) => Ok(self.history().is_ancestor(&commit, head)?),
             None => Ok(false),
         }
     }

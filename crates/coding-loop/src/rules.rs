@@ -1,6 +1,5 @@
-//! What must be true of a commit before the integration branch moves to it, whatever was true of the work when it was claimed
-//! done: it is the loop's one commit on the head, says whose it is, and changes only what the loop may change. Migration files
-//! carry a number that was allocated to the loop.
+//! What must be true of a commit before integration moves to it, whatever was true of the work when it was claimed done: it
+//! changes only what the loop may change. Migration files carry a number that was allocated to the loop.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,6 @@ use coord_db::{ErrorCategory, FailedAttempt, LeasePath};
 use work_tree::CommitHash;
 
 use crate::Result;
-use crate::agent::failed;
 use crate::auto_lease::{exactly, ignored, lease_path};
 use crate::context::{Attempt, Context};
 use crate::landing::{Work, integration_lease};
@@ -24,44 +22,13 @@ fn number_of(file: &Path) -> Option<i64> {
 
 impl Context<'_> {
     /// Which rule a commit breaks that has passed the gate, if any.
-    pub(crate) fn broken_rule(
-        &self,
-        attempt: &Attempt,
-        work: &Work,
-        changed: &[PathBuf],
-        proof: &str,
-    ) -> Result<Option<FailedAttempt>> {
-        if let Some(commit) = &work.commit
-            && let Some(problem) = self.not_ours(attempt, commit, &work.base, proof)?
-        {
-            return Ok(Some(failed(ErrorCategory::System, problem)));
-        }
+    pub(crate) fn broken_rule(&self, attempt: &Attempt, work: &Work, changed: &[PathBuf]) -> Result<Option<FailedAttempt>> {
         let protected = exactly(&self.config.gate.protected);
         if let Some(file) = changed.iter().find(|file| protected.is_match(file) && !work.files.contains(file)) {
             let text = format!("{} is protected, and nobody has approved its change", file.display());
-            return Ok(Some(failed(ErrorCategory::Transient, text)));
+            return Ok(Some(FailedAttempt::new(ErrorCategory::Transient, text)));
         }
-        if let Some(problem) = self.misnumbered(work.commit.as_ref())?.into_iter().next() {
-            return Ok(Some(failed(ErrorCategory::Code, problem)));
-        }
-        Ok(self.unleased(attempt, changed)?.map(|problem| failed(ErrorCategory::Conflict, problem)))
-    }
-
-    /// What makes a commit another one than the loop's own on this head.
-    fn not_ours(&self, attempt: &Attempt, commit: &CommitHash, head: &CommitHash, proof: &str) -> Result<Option<String>> {
-        let commits = self.repository.commits_between(head, commit)?;
-        let [info] = commits.as_slice() else {
-            return Ok(Some(format!("{} is not one commit on {}", commit.short(), head.short())));
-        };
-        if info.parents != [head.clone()] {
-            return Ok(Some(format!("{} is a merge, not one commit on {}", commit.short(), head.short())));
-        }
-        for (key, value) in [("Loop", self.loop_id.as_str()), ("Test", attempt.test.id.as_str()), ("Proof", proof)] {
-            if info.trailer(key) != Some(value) {
-                return Ok(Some(format!("{} has no trailer {key}: {value}", commit.short())));
-            }
-        }
-        Ok(None)
+        Ok(self.unleased(attempt, changed)?.map(|problem| FailedAttempt::new(ErrorCategory::Conflict, problem)))
     }
 
     /// The first changed file that is not covered by a good lease, in words.
@@ -106,7 +73,7 @@ impl Context<'_> {
             let numbered_beside = number_of(file).is_some() && file.parent().is_some_and(|folder| allocated.contains(folder));
             named.is_match(file) || numbered_beside
         };
-        let (added, deleted) = self.repository.added_and_deleted(commit)?;
+        let (added, deleted) = self.history().added_and_deleted(commit)?;
         let renamed = |file: &Path, number: i64| {
             deleted.iter().any(|old| old.parent() == file.parent() && number_of(old) == Some(number))
         };

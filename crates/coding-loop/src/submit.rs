@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use coord_db::{Config, Database, ErrorCategory, LoopId, TestId, TestStatus};
 use tokio::sync::watch;
-use work_tree::{CommitHash, WorkTree};
+use work_tree::CommitHash;
 
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
-use crate::landing::Landed;
-use crate::{Result, process};
+use crate::end::End;
+use crate::{Result, attempt, process};
 
 /// What came of a submitted test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,31 +35,39 @@ pub enum SubmitOutcome {
     },
 }
 
-/// The worktree that a loop driven by hand works in. It is brought to the head of the integration branch, unless it holds work
-/// that has not landed: that stays as it is.
+/// The folder that a loop driven by hand works in. It is brought to the head of integration, unless it holds work that has not
+/// landed: that stays as it is.
 ///
 /// # Errors
 /// If there is no repository to work in.
-pub fn prepare_worktree(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
+pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
-    context.recover()?;
-    let worktree = context.worktree()?;
+    let workspace = context.workspace()?;
+    context.recover(Some(&workspace))?;
+    let work = context.see_work(&workspace, config.landing.file_bytes)?;
     let head = context.integration_head()?;
-    if worktree.is_clean()? && context.repository.is_ancestor(&worktree.head()?, &head)? {
-        worktree.restore_branch_to(&context.branch()?, &head)?;
+    let landed = work_tree::PutOn::Tree(context.history().tree_of(&head)?);
+    if work.findings.is_empty() && context.store.put_on(&work.change, &head)? == landed {
+        workspace.left_behind()?;
+        context.restore(&workspace, &head)?;
     }
-    Ok(worktree.root().to_owned())
+    Ok(workspace.root().to_owned())
 }
 
-/// A checkpoint for an attempt of a loop that is driven by hand: what its worktree holds, committed or not.
+/// A checkpoint for an attempt of a loop that is driven by hand: what its workspace holds.
 ///
 /// # Errors
 /// What git or the database says.
 pub fn checkpoint(db: &Database, config: &Config, test: &TestId) -> Result<()> {
     let test = db.read(|tx| tx.test(test))?;
     let context = Context::new(db, config, test.loop_id.clone(), false)?;
-    let worktree = context.worktree()?;
-    let commit = if worktree.is_clean()? { worktree.head()? } else { worktree.snapshot_commit("before an attempt by hand")? };
+    let workspace = context.workspace()?;
+    let (base, change) = (workspace.base()?, context.see_work(&workspace, config.landing.file_bytes)?.change);
+    let commit = if change.paths.is_empty() {
+        base
+    } else {
+        context.store.commit(&change.tree, &[&base], "before an attempt by hand", &[])?
+    };
     context.make_checkpoint(&test, &commit)?;
     Ok(())
 }
@@ -71,7 +79,7 @@ pub fn checkpoint(db: &Database, config: &Config, test: &TestId) -> Result<()> {
 /// What git or the database says.
 pub fn obey_by_hand(db: &Database, config: &Config, loop_id: &LoopId) -> Result<Vec<std::result::Result<String, String>>> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
-    context.recover()?;
+    context.recover(None)?;
     let mut said = Vec::new();
     while let Some(interrupt) = context.orders(None)? {
         let test = match db.read(|tx| tx.loop_row(loop_id))?.current_test_id {
@@ -86,34 +94,16 @@ pub fn obey_by_hand(db: &Database, config: &Config, loop_id: &LoopId) -> Result<
 
 /// The attempt of a test in progress, where it is being worked on.
 fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
-    let branch = context.branch()?;
-    let here = std::env::current_dir().ok().and_then(|here| WorkTree::open(&here).ok());
-    let worktree = match here {
-        Some(here) if !here.is_main() && here.branch()?.as_deref() == Some(branch.as_str()) => here,
-        _ => context.worktree()?,
-    };
-    let head = context.integration_head()?;
-    let base = context.repository.merge_base(&worktree.head()?, &head)?.unwrap_or(head);
+    let workspace = context.workspace()?;
+    let base = workspace.base()?;
     let begun = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id)))?.into_iter().find(|checkpoint| {
         checkpoint.test_id.as_ref() == Some(&test.id) && checkpoint.checkpoint_type == coord_db::CheckpointType::Branch
     });
-    Ok(Attempt {
-        checkpoint_ref: begun.map_or_else(|| context.integration_ref(), |checkpoint| checkpoint.git_ref),
-        test,
-        worktree,
-        base,
-        tokens: std::collections::BTreeMap::new(),
-        waiting: Vec::new(),
-        begun: std::time::Instant::now(),
-        tokens_spent: 0,
-        changed: true,
-        may_be_empty: false,
-        last_words: String::new(),
-    })
+    let checkpoint_ref = begun.map_or_else(|| context.store.integration_ref().to_owned(), |checkpoint| checkpoint.git_ref);
+    Ok(Attempt { changed: true, ..Attempt::new(test, workspace, base, checkpoint_ref) })
 }
 
-/// Gates, integrates and records what a loop that is driven by hand has made of the test in its hand. The work is looked for
-/// in the worktree of the current folder if that is on the loop's branch, else in the loop's own.
+/// Gates, integrates and records what a loop that is driven by hand has made, in its workspace, of the test in its hand.
 ///
 /// # Errors
 /// [`coord_db::Error::Refused`] if the test is not in progress; what git or the database says.
@@ -125,7 +115,7 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         return Err(coord_db::Error::Refused(text).into());
     }
     let context = Context::new(db, config, test.loop_id.clone(), false)?;
-    context.recover()?;
+    context.recover(None)?;
     let now = db.read(|tx| tx.test(&test.id))?;
     if let (TestStatus::Passed, Some(Ok(commit))) = (now.status, now.commit_hash.map(CommitHash::new)) {
         // An earlier submit was killed between landing and recording.
@@ -133,19 +123,19 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
     }
     let mut attempt = by_hand(&context, test)?;
     let mut waiter = Waiter::new(&context, stop);
-    let end = context.land(&mut attempt, &mut waiter).await?;
+    let end = context.carry_out(attempt::Attempt::submitted(), &mut attempt, &mut waiter).await;
     let outcome = match &end {
-        Landed::Passed(commit) => SubmitOutcome::Passed { commit: commit.clone() },
-        Landed::Interrupted(interrupt) => SubmitOutcome::GivenBack { reason: interrupt.reason.clone() },
-        Landed::Failed(why) => {
+        End::Passed(commit) => SubmitOutcome::Passed { commit: commit.clone() },
+        End::Interrupted(interrupt) => SubmitOutcome::GivenBack { reason: interrupt.reason.clone() },
+        End::Failed(why) => {
             SubmitOutcome::Failed { status: TestStatus::Pending, category: why.category, message: why.message.clone() }
         }
-        Landed::Unchanged => SubmitOutcome::Failed {
+        End::Unchanged => SubmitOutcome::Failed {
             status: TestStatus::Pending,
             category: ErrorCategory::Human,
             message: "nothing was changed; answer the question about it (loopctl decisions)".to_owned(),
         },
-        Landed::Trouble(trouble) => SubmitOutcome::Failed {
+        End::Trouble(trouble) => SubmitOutcome::Failed {
             status: TestStatus::Pending,
             category: ErrorCategory::Human,
             message: trouble.reason.clone(),

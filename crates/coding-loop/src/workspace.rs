@@ -1,156 +1,142 @@
-//! The loop's worktree: put at the head of the integration branch before an attempt, restored after it; work is saved first.
+//! The loop's workspace: put at the head of integration before an attempt, and again after it; work is saved first.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use coord_db::{Test, TestId};
 use crash_point::{Point, reach};
-use serde_json::json;
-use work_tree::{CommitHash, WorkTree};
+use work_tree::{CommitHash, Error as GitError, Finding, Opened, SnapshotOptions, Workspace};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
-use crate::journal::{MAKE_WORKTREE, PutAway, SAVED};
+use crate::operation::{PutAway, SAVED};
 
 impl Context<'_> {
-    /// The loop's branch.
-    pub(crate) fn branch(&self) -> Result<String> {
-        let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
-        Ok(row.branch.unwrap_or_else(|| format!("coding-loops/{}", self.loop_id)))
-    }
-
-    /// True if a worktree's folder is there and is a worktree still.
-    pub(crate) fn worktree_is_whole(&self, worktree: &WorkTree) -> bool {
-        worktree.root().join(".git").is_file() && worktree.head().is_ok()
-    }
-
-    /// What an agent has left of a folder that is no worktree any more is kept beside it.
-    fn set_damaged_aside(&self, path: &Path) -> Result<()> {
-        if !path.exists() || path.join(".git").is_file() {
-            return Ok(());
-        }
-        let aside = path.with_file_name(format!("{}.damaged-{}", self.loop_id, coord_db::new_id()));
-        tracing::warn!(folder = %path.display(), kept = %aside.display(), "the working folder is damaged; it is made again");
-        std::fs::rename(path, &aside).map_err(|error| crate::Error::io(format!("cannot move {} aside", path.display()), error))
-    }
-
-    /// The loop's worktree as it stands, made if there is none.
-    pub(crate) fn worktree(&self) -> Result<WorkTree> {
-        self.make_worktree(None)
-    }
-
-    /// As [`Context::worktree`]. `entry` is the journal's, if the making has been written down already.
-    pub(crate) fn make_worktree(&self, entry: Option<String>) -> Result<WorkTree> {
-        let path = self.worktrees().join(self.loop_id.as_str());
-        std::fs::create_dir_all(self.worktrees())
-            .map_err(|error| crate::Error::io("cannot make the folder for worktrees", error))?;
-        self.set_damaged_aside(&path)?;
-        let branch = self.branch()?;
-        let there = path.join(".git").exists()
-            && self.repository.resolve(&self.integration_ref())?.is_some()
-            && self.repository.resolve(&format!("refs/heads/{branch}"))?.is_some();
-        if there && entry.is_none() {
-            let head = self.integration_head()?;
-            return Ok(self.repository.add_worktree(&path, &branch, head.as_str())?);
-        }
-        if entry.is_none() {
-            self.must_not_be_anothers(&branch, &path)?;
-        }
-        let entry = match entry {
-            Some(entry) => entry,
-            // One that failed before stays open until it goes well.
-            None => match self
-                .db
-                .read(|tx| tx.open_journal(self.loop_id.as_str()))?
-                .into_iter()
-                .find(|entry| entry.operation == MAKE_WORKTREE)
-            {
-                Some(entry) => entry.id,
-                None => self.intend(
-                    MAKE_WORKTREE,
-                    json!({"path": path, "branch": branch, "integration_branch": self.integration_branch()}),
-                )?,
-            },
-        };
-        reach(Point::WorktreeIntended);
+    /// The loop's workspace as it stands, made if there is none, repaired or replaced if it is damaged.
+    pub(crate) fn workspace(&self) -> Result<Workspace> {
         let head = self.integration_head()?;
-        self.repository.ensure_branch(&branch, head.as_str())?;
-        reach(Point::WorktreeBranched);
-        let worktree = self.repository.add_worktree(&path, &branch, head.as_str())?;
-        reach(Point::WorktreeAdded);
-        self.settle(&entry, true)?;
-        reach(Point::WorktreeSettled);
-        Ok(worktree)
+        let (workspace, opened) = Workspace::open_or_create(&self.store, &self.workspace_spec()?, &head)?;
+        tell_of_damage(&workspace, &opened);
+        reach(Point::WorkspaceReady);
+        Ok(workspace)
     }
 
-    /// A branch that was there before the loop is the user's: the loop would move it with each attempt.
-    fn must_not_be_anothers(&self, branch: &str, path: &Path) -> Result<()> {
-        if branch.starts_with("coding-loops/") && branch != self.integration_branch() || path.join(".git").exists() {
-            return Ok(());
-        }
-        let there = self.repository.resolve(&format!("refs/heads/{branch}"))?.is_some();
-        if !there && branch != self.integration_branch() {
-            return Ok(());
-        }
-        let made = self.db.read(|tx| tx.journal(Some(self.loop_id.as_str()), usize::MAX / 2))?;
-        if branch != self.integration_branch()
-            && made.iter().any(|entry| entry.operation == MAKE_WORKTREE && entry.steps.text("branch") == Some(branch))
-        {
-            return Ok(());
-        }
-        Err(crate::Error::SetUp(format!(
-            "the branch {branch} of loop {} was there before the loop, and would be moved with each attempt; \
-             give the loop a branch of its own (loopctl loop remove, then loopctl loop add --branch)",
-            self.loop_id
-        )))
-    }
-
-    /// Saves what the worktree has beyond `base` under a ref of its own, and puts it at `target` if there is one.
+    /// Saves what the workspace has beyond its base under a reference of its own, and puts it at `target` if there is one.
     pub(crate) fn save_work(
         &self,
-        worktree: &WorkTree,
+        workspace: &Workspace,
         test: Option<&TestId>,
-        base: &CommitHash,
         target: Option<&CommitHash>,
         reason: &str,
     ) -> Result<()> {
+        let id = coord_db::new_id();
+        // What cannot be saved as a commit is moved aside where it would be deleted.
+        let commit = match self.saved_commit(workspace, test, reason, target.map(|_| id.as_str())) {
+            // What is there is kept as a whole when the workspace is made again.
+            Err(crate::Error::Git(error @ GitError::WorkspaceDamaged { .. })) => {
+                tracing::warn!(%error, "nothing can be saved of it");
+                None
+            }
+            saved => saved?,
+        };
+        let Some(commit) = commit else {
+            return match target {
+                Some(target) => self.restore(workspace, target),
+                None => Ok(()),
+            };
+        };
         let name = test.map_or("none", |test| test.as_str());
         let work = PutAway {
-            git_ref: format!("{SAVED}{}/{name}/{}", self.loop_id, coord_db::new_id()),
+            git_ref: format!("{SAVED}{}/{name}/{id}", self.loop_id),
+            commit: Some(commit),
             test: test.cloned(),
-            base: base.clone(),
-            branch: self.branch()?,
-            target: target.cloned(),
             reason: reason.to_owned(),
+            target: target.cloned(),
         };
-        self.put_away(worktree, &work)
+        self.put_away(workspace, work)
     }
 
-    /// Saves and then puts away whatever an earlier life or a hand has left in the worktree.
-    pub(crate) fn tidy(&self, worktree: &WorkTree, test: Option<&TestId>, reason: &str) -> Result<CommitHash> {
-        self.recover()?;
+    /// The work in the workspace as a commit: on its base, and on the commits that the agent has made by itself. None if there
+    /// is nothing that integration has not. `aside` names the folder for what no commit can hold.
+    fn saved_commit(
+        &self,
+        workspace: &Workspace,
+        test: Option<&TestId>,
+        reason: &str,
+        aside: Option<&str>,
+    ) -> Result<Option<CommitHash>> {
+        let options = SnapshotOptions { take_unignored: true, ..self.look_options(self.config.landing.file_bytes) };
+        let snapshot = workspace.snapshot(&options)?;
+        reach(Point::WorkLooked);
+        let not_taken = |finding: &Finding| match finding {
+            Finding::TooLarge { path, .. } | Finding::Unstorable { path, .. } => Some(path.clone()),
+            _ => None,
+        };
+        let left_out: Vec<PathBuf> = snapshot.findings.iter().filter_map(not_taken).collect();
+        let mut note = String::new();
+        if let (false, Some(id)) = (left_out.is_empty(), aside) {
+            let folder = self.layout.left(self.loop_id.as_str()).join(id);
+            match workspace.set_aside(&left_out, &folder) {
+                Ok(()) => note = format!("\n\nFiles that are not in this commit are in {}", folder.display()),
+                Err(error) => tracing::warn!(%error, "files that cannot be saved as a commit stay where they are"),
+            }
+        }
+        let change = workspace.change(&snapshot)?;
+        let own_commits = workspace.left_behind().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the agent's own commits stay in its workspace alone");
+            Vec::new()
+        });
+        let base = workspace.base()?;
+        if own_commits.is_empty() && left_out.is_empty() {
+            if change.paths.is_empty() {
+                return Ok(None);
+            }
+            // It may have landed just now.
+            let head = self.integration_head()?;
+            let landed = work_tree::PutOn::Tree(self.history().tree_of(&head)?);
+            if self.store.put_on(&change, &head)? == landed {
+                return Ok(None);
+            }
+        }
+        let name = test.map_or("none", TestId::as_str);
+        let message = format!("Work of {} on {name}, saved: {reason}{note}", self.loop_id);
+        let parents: Vec<&CommitHash> = std::iter::once(&base).chain(&own_commits).collect();
+        Ok(Some(self.store.commit(&change.tree, &parents, &message, &[])?))
+    }
+
+    /// Brings the workspace to a commit. Where that is work that has not landed, the workspace goes to what it is based on,
+    /// with the work in its files.
+    pub(crate) fn restore(&self, workspace: &Workspace, target: &CommitHash) -> Result<()> {
+        let head = self.integration_head()?;
+        let base = self.history().merge_base(target, &head)?.unwrap_or_else(|| target.clone());
+        let opened = workspace.reset_to(&base)?;
+        tell_of_damage(workspace, &opened);
+        workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
+        if base != *target {
+            workspace.put_back(&self.history().tree_of(target)?)?;
+        }
+        Ok(())
+    }
+
+    /// Saves and then puts away whatever an earlier life or a hand has left in the workspace.
+    pub(crate) fn tidy(&self, workspace: &Workspace, test: Option<&TestId>, reason: &str) -> Result<CommitHash> {
+        self.recover(Some(workspace))?;
         reach(Point::StartRecovered);
         let base = self.integration_head()?;
-        self.save_work(worktree, test, &base, Some(&base), reason)?;
+        self.save_work(workspace, test, Some(&base), reason)?;
         Ok(base)
     }
 
-    /// Puts the worktree where an attempt begins, and a checkpoint there.
+    /// Puts the workspace where an attempt begins, and makes a checkpoint there.
     pub(crate) fn begin(&self, test: Test) -> Result<Attempt> {
-        let worktree = self.worktree()?;
-        let base = self.tidy(&worktree, None, "left from before the attempt")?;
+        let workspace = self.workspace()?;
+        let base = self.tidy(&workspace, None, "left from before the attempt")?;
         let checkpoint_ref = self.make_checkpoint(&test, &base)?;
-        Ok(Attempt {
-            test,
-            worktree,
-            base,
-            checkpoint_ref,
-            tokens: std::collections::BTreeMap::new(),
-            waiting: Vec::new(),
-            begun: std::time::Instant::now(),
-            tokens_spent: 0,
-            changed: false,
-            may_be_empty: false,
-            last_words: String::new(),
-        })
+        Ok(Attempt::new(test, workspace, base, checkpoint_ref))
     }
+}
+
+fn tell_of_damage(workspace: &Workspace, opened: &Opened) {
+    let (Opened::Repaired { damage, kept_as } | Opened::Replaced { damage, kept_as }) = opened else { return };
+    let kept = kept_as.as_ref().map(|kept| kept.display().to_string()).unwrap_or_default();
+    tracing::warn!(workspace = %workspace.root().display(), ?damage, kept, "the workspace was damaged; it is in order again");
 }

@@ -49,7 +49,7 @@ fn a_claim_that_is_wrong_is_found_out_and_the_test_blocks_at_its_last_attempt() 
     assert_eq!(world.events("test_failed").len(), 2);
     assert_eq!(world.events("test_blocked").len(), 1);
     // The work of both attempts is kept.
-    assert_eq!(world.git(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count(), 2);
+    assert_eq!(world.store(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count(), 2);
     assert_eq!(world.git(&["rev-parse", "coding-loops/integration"]), world.git(&["rev-parse", "main"]));
     world.assert_tidy();
 }
@@ -88,7 +88,7 @@ fn a_check_that_changes_tracked_files_fails() {
 
 #[test]
 fn an_agent_that_is_killed_costs_no_attempt() {
-    let world = World::new("cat >/dev/null; if mkdir ../../../../first; then kill -9 $$; fi; echo > $TEST_ID\n", CHECK);
+    let world = World::new("cat >/dev/null; if mkdir ../../../first; then kill -9 $$; fi; echo > $TEST_ID\n", CHECK);
     world.add_loop("one");
     world.add_test("t1", "one");
     assert_eq!(world.once("one").status.code(), Some(0));
@@ -119,8 +119,8 @@ fn two_loops_on_one_file_both_land_one_after_the_other() {
     let world = World::new(
         "cat >/dev/null
          if [ $LOOP_ID = one ]; then sed -i 's/^1$/one/' shared; else sed -i 's/^9$/two/' shared; fi
-         echo > $TEST_ID; touch ../../../../$LOOP_ID
-         while ! [ -e ../../../../one ] || ! [ -e ../../../../two ]; do sleep 0.05; done\n",
+         echo > $TEST_ID; touch ../../../$LOOP_ID
+         while ! [ -e ../../../one ] || ! [ -e ../../../two ]; do sleep 0.05; done\n",
         CHECK,
     );
     world.add_loop("one");
@@ -143,8 +143,8 @@ fn two_loops_on_one_file_both_land_one_after_the_other() {
 fn a_rebase_conflict_names_the_files_and_the_other_and_the_work_is_kept() {
     let world = World::new(
         "cat >/dev/null
-         echo $LOOP_ID $ATTEMPT > shared; echo > $TEST_ID; touch ../../../../$LOOP_ID
-         while ! [ -e ../../../../one ] || ! [ -e ../../../../two ]; do sleep 0.05; done\n",
+         echo $LOOP_ID $ATTEMPT > shared; echo > $TEST_ID; touch ../../../$LOOP_ID
+         while ! [ -e ../../../one ] || ! [ -e ../../../two ]; do sleep 0.05; done\n",
         CHECK,
     );
     world.add_loop("one");
@@ -160,7 +160,7 @@ fn a_rebase_conflict_names_the_files_and_the_other_and_the_work_is_kept() {
     assert_eq!(failed[0].payload["error_category"], "conflict");
     let message = failed[0].payload["error_message"].as_str().unwrap();
     assert!(message.contains("conflicts in shared with t"), "{message}");
-    assert_eq!(world.git(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count(), 1);
+    assert_eq!(world.store(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count(), 1);
 }
 
 #[test]

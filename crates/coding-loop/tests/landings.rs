@@ -8,12 +8,12 @@ use common::{CHECK, World, wait_for};
 use coord_db::{ActorId, ErrorCategory, TestStatus};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use work_tree::{CommitHash, RefExpectation, Repository};
+use work_tree::CommitHash;
 
 const INTEGRATION: &str = "coding-loops/integration";
 
 /// Changes the line of the shared file that its test is called by (`t1`: line 1), and waits if it is told to.
-const EDIT: &str = "cat > /dev/null; top=../../../..; line=${TEST_ID#t}
+const EDIT: &str = "cat > /dev/null; top=../../..; line=${TEST_ID#t}
     sed -i \"s/^$line\\$/$line by $LOOP_ID/\" shared; echo > $TEST_ID; echo > $top/edited-$TEST_ID
     if [ -e $top/wait-$TEST_ID ]; then while ! [ -e $top/go ]; do sleep 0.05; done; fi\n";
 
@@ -48,14 +48,14 @@ fn holds_shared(world: &World) -> Option<()> {
 
 /// A commit on the integration branch that no loop has made.
 fn foreign_landing(world: &World, from: &str, to: &str) -> CommitHash {
-    let repository = Repository::open(&world.repository).unwrap();
-    let head = repository.commit(INTEGRATION).unwrap();
-    let path = world.folder().join("elsewhere");
-    let tree = repository.add_detached_worktree(&path, &head).unwrap();
-    let text = std::fs::read_to_string(path.join("shared")).unwrap();
-    std::fs::write(path.join("shared"), text.replace(from, to)).unwrap();
-    let commit = tree.commit_all("from elsewhere", &[], None).unwrap().unwrap();
-    repository.set_ref(&format!("refs/heads/{INTEGRATION}"), &commit, &RefExpectation::At(head)).unwrap();
+    let store = world.make_store();
+    let head = store.integration().unwrap().unwrap();
+    let commit = world.commit_elsewhere(head.as_str(), "from elsewhere", |folder| {
+        let text = std::fs::read_to_string(folder.join("shared")).unwrap();
+        std::fs::write(folder.join("shared"), text.replace(from, to)).unwrap();
+    });
+    let commit = CommitHash::new(commit).unwrap();
+    store.move_integration(&commit, &head).unwrap();
     commit
 }
 
@@ -150,19 +150,19 @@ fn changes_to_protected_files_need_an_approval_and_hold_nobody_up() {
 fn cut_off() -> (World, CommitHash) {
     let world = world(&[("t1", "one")]);
     let test = world.db.write(|tx| tx.claim_next_test(&"one".parse()?, true)).unwrap().unwrap();
-    let repository = Repository::open(&world.repository).unwrap();
-    let head = repository.ensure_branch(INTEGRATION, "main").unwrap();
-    let tree = repository.add_worktree(&world.home.join("worktrees/one"), "coding-loops/one", INTEGRATION).unwrap();
-    std::fs::write(tree.root().join("t1"), "first life\n").unwrap();
-    let trailers = [("Loop", "one"), ("Test", "t1"), ("Proof", "p-1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let commit = tree.commit_all("t1: work", &trailers, None).unwrap().unwrap();
+    let store = world.make_store();
+    let head = store.integration().unwrap().unwrap();
+    let commit = world.commit_elsewhere(head.as_str(), "t1: work\n\nLoop: one\nTest: t1\nProof: p-1", |folder| {
+        std::fs::write(folder.join("t1"), "first life\n").unwrap();
+    });
+    let commit = CommitHash::new(commit).unwrap();
     let steps = json!({
         "test": "t1", "attempt": test.attempts, "commit": commit.as_str(), "old": head.as_str(), "branch": INTEGRATION,
         "proof": "p-1", "checks": [["file", true]], "seconds": 3, "files": ["t1"],
     });
     let id = "one".parse().unwrap();
     world.db.write_durably(|tx| tx.begin_operation("integrate", "one", Some(&id), &steps, None)).unwrap();
-    repository.set_ref(&format!("refs/heads/{INTEGRATION}"), &commit, &RefExpectation::At(head)).unwrap();
+    store.move_integration(&commit, &head).unwrap();
     (world, commit)
 }
 

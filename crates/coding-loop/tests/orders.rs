@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 /// The first time it works for ever, in the background and in the foreground; later it is quick.
 const SLOW_ONCE: &str = "cat >/dev/null; echo half > half-done
-    if mkdir ../../../../begun 2>/dev/null; then echo $$ > ../../../../pid; (setsid sleep 300 &) ; sleep 300; fi
+    if mkdir ../../../begun 2>/dev/null; then echo $$ > ../../../pid; (setsid sleep 300 &) ; sleep 300; fi
     rm -f half-done; echo > $TEST_ID\n";
 
 fn world() -> World {
@@ -52,7 +52,7 @@ fn passed(world: &World) -> Option<()> {
 }
 
 fn saved(world: &World) -> usize {
-    world.git(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count()
+    world.store(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count()
 }
 
 #[test]
@@ -166,9 +166,10 @@ fn a_landing_that_was_cut_off_after_the_branch_moved_is_recorded_by_the_next_lif
     world.add_test("t1", "one");
     let (loop_id, test): (coord_db::LoopId, coord_db::TestId) = ("one".parse().unwrap(), "t1".parse().unwrap());
     let old = world.git(&["rev-parse", "main"]);
-    let commit =
-        world.git(&["commit-tree", "-p", &old, "-m", "t1\n\nLoop: one\nTest: t1\nProof: p", &format!("{old}^{{tree}}")]);
-    world.git(&["update-ref", "refs/heads/coding-loops/integration", &commit]);
+    let store = world.make_store();
+    let commit = world.commit_elsewhere(&old, "t1\n\nLoop: one\nTest: t1\nProof: p", |_| {});
+    let hash = |text: &str| work_tree::CommitHash::new(text).unwrap();
+    store.move_integration(&hash(&commit), &hash(&old)).unwrap();
     world
         .db
         .write(|tx| {
@@ -197,7 +198,8 @@ fn a_landing_that_was_cut_off_before_the_branch_moved_is_done_again() {
     world.add_test("t1", "one");
     let loop_id: coord_db::LoopId = "one".parse().unwrap();
     let old = world.git(&["rev-parse", "main"]);
-    let commit = world.git(&["commit-tree", "-p", &old, "-m", "t1", &format!("{old}^{{tree}}")]);
+    world.make_store();
+    let commit = world.commit_elsewhere(&old, "t1", |_| {});
     world
         .db
         .write(|tx| {

@@ -7,7 +7,7 @@ use coord_db::{ActorId, ChangeRequest, ErrorCategory, RequestStatus, ResourceTyp
 use nix::sys::signal::Signal;
 
 /// Makes the test's file, changes the shared one, and says how often it ran and what it was told.
-const TRESPASS: &str = "top=../../../..; cat > $top/prompt-$ATTEMPT; echo run >> $top/runs-$TEST_ID
+const TRESPASS: &str = "top=../../..; cat > $top/prompt-$ATTEMPT; echo run >> $top/runs-$TEST_ID
     echo > $TEST_ID; if ! [ -e $top/good ]; then echo \"10 by $LOOP_ID\" >> shared; fi\n";
 
 fn world() -> World {
@@ -64,7 +64,7 @@ fn what_another_owns_does_not_land_until_there_is_leave() {
     // Its work is kept, and nothing of it has landed.
     let saved = world.db.read(|tx| tx.checkpoints(None)).unwrap();
     let work = saved.iter().find(|row| row.reason.as_deref() == Some("the attempt failed")).expect("saved work");
-    assert!(world.git(&["show", &format!("{}:shared", work.git_ref)]).contains("10 by other"));
+    assert!(world.store(&["show", &format!("{}:shared", work.git_ref)]).contains("10 by other"));
     assert_eq!(landed(&world), "");
 
     // However long it waits: without an answer the agent is not sent off again.

@@ -14,7 +14,7 @@ fn saved_work_goes_after_its_time_if_its_test_has_passed_and_never_otherwise() {
     world.add_test("t2", "one");
     world.once("one");
     let refs =
-        || world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved", "refs/coding-loops/checkpoints"]);
+        || world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved", "refs/coding-loops/checkpoints"]);
     let of = |test: &str| refs().lines().filter(|name| name.contains(&format!("/{test}/"))).count();
     let (first, second) = (of("t1"), of("t2"));
     assert!(first >= 2 && second >= 2, "{}", refs());

@@ -8,7 +8,7 @@ use coord_db::{TestId, TestStatus};
 const INTEGRATION: &str = "coding-loops/integration";
 
 /// Makes what its test is called, and says each time that it was asked.
-const AGENT: &str = "cat > /dev/null; echo $TEST_ID >> ../../../../asked; echo > $TEST_ID
+const AGENT: &str = "cat > /dev/null; echo $TEST_ID >> ../../../asked; echo > $TEST_ID
     case $TEST_ID in bad) sed -i s/5/five/ shared;; esac\n";
 /// `good` wants the shared file as it was.
 const CHECK: &str = r#"
@@ -72,11 +72,12 @@ fn a_commit_is_taken_back_by_the_loop_itself_and_only_once() {
 fn what_somebody_else_has_taken_back_is_done() {
     let (world, commit) = broken();
     take_back(&world, &commit);
-    world.git(&["worktree", "add", "--quiet", "--detach", "../elsewhere", &commit]);
-    world.git(&["-C", "../elsewhere", "revert", "--no-edit", &commit]);
-    let undone = world.git(&["-C", "../elsewhere", "rev-parse", "HEAD"]);
-    world.git(&["update-ref", &format!("refs/heads/{INTEGRATION}"), &undone]);
-    world.git(&["worktree", "remove", "--force", "../elsewhere"]);
+    let undone = world.commit_elsewhere(&commit, "undone", |folder| {
+        let text = std::fs::read_to_string(folder.join("shared")).unwrap();
+        std::fs::write(folder.join("shared"), text.replace("five", "5")).unwrap();
+        std::fs::remove_file(folder.join("bad")).unwrap();
+    });
+    world.store(&["update-ref", &format!("refs/heads/{INTEGRATION}"), &undone]);
     assert!(world.once("one").status.success());
     let test = world.test("good");
     assert_eq!((test.status, test.commit_hash), (TestStatus::Passed, Some(undone)), "{:?}", test.last_error);

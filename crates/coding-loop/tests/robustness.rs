@@ -11,7 +11,7 @@ use coord_db::{
 use nix::sys::signal::Signal;
 
 /// Begins, and waits with a child in a session of its own until it may go on.
-const PATIENT: &str = "cat > /dev/null; top=../../../..; echo half > work
+const PATIENT: &str = "cat > /dev/null; top=../../..; echo half > work
     setsid sleep 300 & echo $$ > $top/pid
     while ! [ -e $top/go ]; do sleep 0.05; done
     kill $!; rm -f work; echo > $TEST_ID\n";
@@ -77,8 +77,8 @@ fn passes(world: &World, running: Running, beginnings: usize) {
 
 /// The work that is saved holds the half-done file.
 fn half_is_saved(world: &World) {
-    let refs = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1/"]);
-    let holds = |name: &str| world.git(&["ls-tree", "--name-only", name]).lines().any(|file| file == "work");
+    let refs = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1/"]);
+    let holds = |name: &str| world.store(&["ls-tree", "--name-only", name]).lines().any(|file| file == "work");
     assert!(refs.lines().any(holds), "{refs}");
 }
 
@@ -257,7 +257,7 @@ fn an_agent_that_takes_too_long_or_cannot_be_started() {
 #[test]
 fn no_agent_works_on_what_cannot_pass() {
     let world =
-        World::new("echo > ../../../../asked", "[[gate.check]]\nname = \"x\"\ncommand = [\"true\"]\ncategories = [\"docs\"]\n");
+        World::new("echo > ../../../asked", "[[gate.check]]\nname = \"x\"\ncommand = [\"true\"]\ncategories = [\"docs\"]\n");
     world.add_loop("one");
     world.add_test("t1", "one");
     world.command("one").args(["--max-tests", "1"]).output().unwrap();

@@ -5,13 +5,14 @@ mod common;
 
 use common::{CHECK, World, run, wait_for};
 use coord_db::{ErrorCategory, Test, TestStatus};
+use std::path::Path;
 use std::process::Command;
 
 const INTEGRATION: &str = "coding-loops/integration";
 
 /// A world in which somebody watches: loops go slower where nobody does.
 fn world(agent: &str, settings: &str) -> World {
-    let world = World::new(&format!("cat > /dev/null; top=../../../..; {agent}"), &format!("{settings}{CHECK}"));
+    let world = World::new(&format!("cat > /dev/null; top=../../..; {agent}"), &format!("{settings}{CHECK}"));
     let own = coord_db::process::ProcessIdentity::own();
     world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
     world.add_loop("one");
@@ -33,8 +34,11 @@ fn refused(world: &World, category: ErrorCategory, words: &[&str]) {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
     assert_eq!(world.git(&["rev-parse", INTEGRATION]), world.git(&["rev-parse", "main"]), "nothing has landed");
-    let saved = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1/"]);
-    assert!(saved.lines().any(|name| world.git(&["ls-tree", "--name-only", name]).lines().any(|file| file == "t1")), "{saved}");
+    let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1/"]);
+    assert!(
+        saved.lines().any(|name| world.store(&["ls-tree", "--name-only", name]).lines().any(|file| file == "t1")),
+        "{saved}"
+    );
     world.assert_tidy();
 }
 
@@ -42,7 +46,7 @@ fn refused(world: &World, category: ErrorCategory, words: &[&str]) {
 fn every_kind_of_change_under_any_name_is_leased_and_lands() {
     let agent = r#"
         echo > $TEST_ID; printf x > ' sp ace '; printf x > '-rf'; printf x > "q\"uo'te\$(touch evil);\\"; printf x > "$(printf 'a\nb\tc')"
-        printf x > '*?[a]'; printf x > 'port:5432'; printf x > 'ünï€'; mkdir -p deep/er; printf x > deep/er/-; ln -s /etc/passwd link
+        printf x > '*?[a]'; printf x > 'port:5432'; printf x > 'ünï€'; mkdir -p deep/er; printf x > deep/er/-; ln -s deep/er link
         printf '#!/bin/sh\n' > run; chmod +x run; git mv shared renamed; chmod +x gone; git rm -q --cached gone; rm gone
         chmod +x mode; rm was-a-link; mkdir was-a-link; echo > was-a-link/file
         git init -q nested; git -C nested -c user.name=a -c user.email=b commit -q --allow-empty -m x"#;
@@ -93,12 +97,11 @@ fn every_kind_of_change_under_any_name_is_leased_and_lands() {
     for file in passed.payload["files_modified"].as_array().unwrap() {
         assert!(locked.iter().any(|path| path == file.as_str().unwrap()), "{file} was never leased: {locked:?}");
     }
-    // A repository that lies there is nobody's file: it stays, unlanded, and makes no saved work out of nothing.
-    assert!(world.home.join("worktrees/one/nested/.git").exists());
+    // A repository that the agent has made there is no more than its files, and makes no saved work out of nothing.
     world.add_test("t2", "one");
     attempt(&world);
     assert_eq!(world.test("t2").status, TestStatus::Passed);
-    let saved = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/"]);
+    let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/"]);
     assert_eq!(saved, "");
     world.assert_tidy();
 }
@@ -172,7 +175,7 @@ fn what_is_protected_lands_by_approval_however_it_is_changed() {
             } else {
                 wait_for("the refusal", || (world.test("t1").error_category == Some(ErrorCategory::Human)).then_some(()));
                 assert_eq!(world.git(&["rev-parse", INTEGRATION]), world.git(&["rev-parse", "main"]));
-                assert_eq!(world.git(&["for-each-ref", "refs/coding-loops/saved/one/t1/"]).lines().count(), 1);
+                assert_eq!(world.store(&["for-each-ref", "refs/coding-loops/saved/one/t1/"]).lines().count(), 1);
             }
             running.0.kill().unwrap();
         }
@@ -180,45 +183,42 @@ fn what_is_protected_lands_by_approval_however_it_is_changed() {
 }
 
 #[test]
-fn a_branch_that_was_there_before_the_loop_is_never_moved() {
+fn a_branch_of_the_users_is_never_moved_whatever_the_loops_branch_is_called() {
     let world = world("echo > $TEST_ID", "");
     world.git(&["branch", "users-own"]);
     world.git(&["config", "receive.denyNonFastForwards", "true"]);
-    for branch in ["users-own", INTEGRATION, "main"] {
+    for (at, branch) in ["users-own", INTEGRATION, "main", "mine"].into_iter().enumerate() {
         world.db.execute_foreign(&format!("UPDATE loops SET branch = '{branch}' WHERE id = 'one'")).unwrap();
-        let output = world.once("one");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("was there before the loop") || said.contains("checked out"), "{said}");
-        assert_eq!(world.test("t1").attempts, 0);
+        let test = format!("t{}", at + 1);
+        if at > 0 {
+            world.add_test(&test, "one");
+        }
+        assert_eq!(world.once("one").status.code(), Some(0));
+        assert_eq!(world.test(&test).status, TestStatus::Passed);
+        assert_eq!(run(Command::new("git").args(["branch", "--show-current"]).current_dir(world.workspace("one"))), branch);
+        // It is made again where the folder is gone.
+        std::fs::remove_dir_all(world.workspace("one")).unwrap();
     }
-    world.db.execute_foreign("UPDATE loops SET branch = 'mine' WHERE id = 'one'").unwrap();
-    assert_eq!(world.once("one").status.code(), Some(0));
-    assert_eq!(world.test("t1").status, TestStatus::Passed);
-    // Its own branch it knows again, also when the folder is gone.
-    std::fs::remove_dir_all(world.home.join("worktrees")).unwrap();
-    world.add_test("t2", "one");
-    assert_eq!(world.once("one").status.code(), Some(0));
-    assert_eq!(world.test("t2").status, TestStatus::Passed);
     assert_eq!(world.git(&["rev-parse", "users-own"]), world.git(&["rev-parse", "main"]));
+    assert_eq!(world.git(&["branch", "--list", "mine"]), "");
     world.assert_tidy();
 }
 
 #[test]
 fn nobody_slips_a_commit_in_between_the_claim_and_the_landing() {
-    // While the gate judges, somebody else commits to the loop's branch, and something lands meanwhile.
-    let slip = "if mkdir ../../../../once 2> /dev/null; then cd ../one; echo > slipped; git add slipped; \
-                git -c user.name=a -c user.email=b commit -qm slipped; head=$(git rev-parse coding-loops/integration); \
+    // While the gate judges, somebody commits to the loop's branch, and to what the gate's own clone calls integration.
+    let slip = "if mkdir ../../../once 2> /dev/null; then (cd ../../loops/one && echo > slipped && git add slipped && \
+                git -c user.name=a -c user.email=b commit -qm slipped); head=$(git rev-parse HEAD); \
                 git update-ref refs/heads/coding-loops/integration $(git -c user.name=a -c user.email=b commit-tree $head^{tree} -p $head -m else); fi";
     let world = world("echo > $TEST_ID", &format!("[[gate.check]]\nname = \"slip\"\ncommand = [\"sh\", \"-c\", {slip:?}]\n"));
     let test = attempt(&world);
-    assert_eq!(test.error_category, Some(ErrorCategory::Transient));
-    assert!(test.last_error.unwrap().contains("somebody has committed to the loop's branch"));
-    assert_eq!(world.git(&["log", "--format=%s", &format!("main..{INTEGRATION}")]), "else");
-    let saved = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1/"]);
-    assert!(
-        run(Command::new("git").args(["ls-tree", "--name-only", &saved]).current_dir(&world.repository)).contains("slipped")
-    );
+    assert_eq!(test.status, TestStatus::Passed, "{:?}", test.last_error);
+    assert_eq!(world.git(&["diff", "--name-only", "main", INTEGRATION]), "t1", "what was judged is what has landed");
+    // What came later is nobody's work, and is saved before the next attempt.
+    world.add_test("t2", "one");
+    world.once("one");
+    let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/"]);
+    assert!(world.store(&["ls-tree", "--name-only", &saved]).contains("slipped"), "{saved}");
 }
 
 #[test]
@@ -227,16 +227,14 @@ fn what_an_agent_has_git_ignore_is_not_lost_either() {
                  mkdir 'sp ce'; echo kept > 'sp ce/x'; echo lost > half; exit 1; fi; echo > $TEST_ID";
     let world = world(agent, "");
     assert_eq!(attempt(&world).status, TestStatus::Pending);
-    let folder = world.home.join("worktrees/one");
-    assert!(folder.join("notes [1]").exists() && folder.join("sp ce/x").exists() && !folder.join("half").exists());
     assert_eq!(attempt(&world).status, TestStatus::Passed);
     assert_eq!(world.git(&["diff", "--name-only", "main", INTEGRATION]), "t1", "it is nobody's work");
-    let saved = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/"]);
+    let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/"]);
     for file in ["half", "notes [1]", "sp ce/x"] {
         let holds = |name: &str| {
             let mut show = Command::new("git");
             show.args(["cat-file", "-e", &format!("{name}:{file}")])
-                .current_dir(&world.repository)
+                .env("GIT_DIR", world.root().join("store.git"))
                 .output()
                 .unwrap()
                 .status
@@ -256,7 +254,7 @@ fn commits_of_an_agent_whose_work_lands_are_not_saved_beside_it() {
     world.add_test("t2", "one");
     attempt(&world);
     assert_eq!(world.test("t2").status, TestStatus::Passed, "{:?}", world.test("t2").last_error);
-    assert_eq!(world.git(&["for-each-ref", "refs/coding-loops/saved/"]), "");
+    assert_eq!(world.store(&["for-each-ref", "refs/coding-loops/saved/"]), "");
     assert_eq!(
         world.git(&["log", "--format=%(trailers:key=Test,valueonly,separator=%x20)", &format!("main..{INTEGRATION}")]),
         "t2\nt1"
@@ -266,14 +264,20 @@ fn commits_of_an_agent_whose_work_lands_are_not_saved_beside_it() {
 
 #[test]
 fn nothing_below_the_systems_own_folder_lands() {
-    let world = World::new(
-        "cat >/dev/null; mkdir -p coding-loops; echo evil > coding-loops/coordination.db; git add -f coding-loops; echo > $TEST_ID\n",
-        CHECK,
-    );
-    world.add_loop("one");
-    world.add_test("t1", "one");
-    world.command("one").args(["--max-tests", "1"]).output().unwrap();
-    let test = world.test("t1");
+    let evil = "mkdir -p coding-loops; echo evil > coding-loops/coordination.db; git add -f coding-loops; echo > $TEST_ID";
+    // Where the folder is ignored, as init has it, it is no part of the work, also if the agent says otherwise.
+    for more in ["", "echo > .gitignore;"] {
+        let world = world(&format!("{more} {evil}"), "");
+        let test = attempt(&world);
+        assert_eq!(test.status, TestStatus::Passed, "{:?}", test.last_error);
+        assert!(!world.git(&["ls-tree", "-r", "--name-only", INTEGRATION]).contains("coding-loops"));
+        world.assert_tidy();
+    }
+    let world = world(evil, "");
+    std::fs::write(world.repository.join(".gitignore"), "nothing\n").unwrap();
+    std::fs::write(world.home.join(".gitignore"), "*\n").unwrap();
+    world.git(&["commit", "--quiet", "--all", "--amend", "--message", "begin"]);
+    let test = attempt(&world);
     assert_eq!(test.error_category, Some(ErrorCategory::Code));
     assert!(test.last_error.unwrap().starts_with("coding-loops/coordination.db belongs to coding-loops itself"));
     assert_eq!(world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "0");
@@ -293,8 +297,10 @@ fn files_that_git_cannot_store_are_the_works_fault_and_do_not_stop_the_loop() {
     assert!(test.last_error.unwrap().contains("p.txt"));
     assert_eq!(world.test("t2").status, TestStatus::Passed);
     // What could not be landed is kept all the same.
-    let saved = world.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1"]);
-    assert_eq!(world.git(&["show", &format!("{}:p.txt", saved.lines().next().unwrap())]), "plain");
+    let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t1"]);
+    let note = world.store(&["log", "-1", "--format=%b", saved.lines().next().unwrap()]);
+    let folder = note.trim().rsplit(' ').next().unwrap();
+    assert_eq!(std::fs::read_to_string(Path::new(folder).join("p.txt")).unwrap(), "plain");
     world.assert_tidy();
 }
 

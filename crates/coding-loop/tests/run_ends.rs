@@ -220,18 +220,13 @@ fn a_deleted_folder_is_made_again_and_is_nobodys_fault_once() {
 }
 
 #[test]
-fn a_folder_that_is_no_worktree_any_more_is_kept_aside() {
-    let world = world("echo precious > precious; rm .git; echo > $FOLDER/say; exit 0");
+fn work_counts_without_the_agents_git() {
+    let world = world("echo precious > precious; rm -rf .git");
     world.add_loop("one");
     world.add_test("t1", "one");
     world.once("one");
     assert_eq!(states(&world, &["t1"]), [(TestStatus::Passed, 1)]);
-    let kept: Vec<_> = std::fs::read_dir(world.home.join("worktrees"))
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("one.damaged-"))
-        .collect();
-    assert_eq!(std::fs::read_to_string(kept[0].path().join("precious")).unwrap(), "precious\n");
+    assert_eq!(world.git(&["show", "coding-loops/integration:precious"]), "precious");
 }
 
 #[test]

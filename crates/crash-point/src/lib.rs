@@ -38,22 +38,22 @@ macro_rules! points {
 points! {
     /// A loop has ended what a former self had left running, and has settled nothing yet.
     StartLeftoversEnded = "start.leftovers-ended",
-    /// It has its row again, and interrupted landings are settled; its worktree is as it was.
+    /// It has its row again, and interrupted landings are settled; its workspace is as it was.
     StartTaken = "start.taken",
     /// One more entry of the journal is finished or undone outside of the database, and not settled.
     StartEntryRecovered = "start.entry-recovered",
-    /// The journal is settled; the worktree is about to be put away.
+    /// The journal is settled; the workspace is about to be put away.
     StartRecovered = "start.recovered",
-    /// The worktree is put away; the first claim is next.
+    /// The workspace is put away; the first claim is next.
     StartTidied = "start.tidied",
-    /// Making the loop's worktree is written down.
-    WorktreeIntended = "worktree.intended",
-    /// The branches are there, the worktree is not.
-    WorktreeBranched = "worktree.branched",
-    /// git has made it.
-    WorktreeAdded = "worktree.added",
-    /// It is known that it is made.
-    WorktreeSettled = "worktree.settled",
+    /// The store is there under its own name.
+    StoreMade = "store.made",
+    /// A workspace is laid out beside its place.
+    WorkspaceMade = "workspace.made",
+    /// The loop's workspace is there and in order.
+    WorkspaceReady = "workspace.ready",
+    /// A workspace's files are reset, its agent's git is not.
+    WorkspaceReset = "workspace.reset",
     /// A test is claimed, nothing is done for it.
     AttemptClaimed = "attempt.claimed",
     /// The checkpoint is written down.
@@ -64,21 +64,15 @@ points! {
     CheckpointSettled = "checkpoint.settled",
     /// The agent has ended.
     AgentEnded = "agent.ended",
+    /// What the agent has left is looked at; its objects are in the store, and no ref names them.
+    WorkLooked = "work.looked",
     /// Putting work away is written down.
     PutAwayIntended = "put-away.intended",
-    /// A copy of the index is there, for a commit beside it.
-    SnapshotIndexCopied = "snapshot.index-copied",
-    /// The commit is there, no ref names it.
-    SnapshotMade = "snapshot.made",
-    /// The work is under its ref, the worktree as it was.
+    /// The work is under its ref, the workspace as it was.
     PutAwaySaved = "put-away.saved",
     /// The ref is known.
     PutAwayRecorded = "put-away.recorded",
-    /// The worktree is on its branch; the branch has not moved.
-    RestoreBranched = "restore.branched",
-    /// The branch has moved; untracked files are there.
-    RestoreReset = "restore.reset",
-    /// The worktree is put back.
+    /// The workspace is put back.
     PutAwayRestored = "put-away.restored",
     /// It is known that it is.
     PutAwaySettled = "put-away.settled",
@@ -88,32 +82,14 @@ points! {
     OrderRecorded = "order.recorded",
     /// How an attempt failed is recorded.
     AttemptFailed = "attempt.failed",
-    /// Making one commit of the work is written down.
-    SquashIntended = "squash.intended",
-    /// Everything is in the index.
-    SquashStaged = "squash.staged",
-    /// The commit is there, the branch has not moved to it.
-    SquashCommitted = "squash.committed",
-    /// The branch has moved.
-    SquashMade = "squash.made",
-    /// It is known that it has.
-    SquashSettled = "squash.settled",
     /// The work has passed the gate before its turn; the integration branch is not leased yet.
     LandingJudged = "landing.judged",
     /// The files that will land are leased, the integration branch too.
     LandingLeased = "landing.leased",
-    /// Moving the work onto what has landed meanwhile is written down.
-    RebaseIntended = "rebase.intended",
-    /// git has moved it.
-    RebaseMade = "rebase.made",
-    /// It is known that it has.
-    RebaseSettled = "rebase.settled",
-    /// Making the gate's worktree is written down.
-    GateIntended = "gate.intended",
-    /// git has made it.
-    GateAdded = "gate.added",
-    /// It is known that it is made.
-    GateSettled = "gate.settled",
+    /// The work is a commit on the head of integration, and no ref names it.
+    WorkPutOn = "work.put-on",
+    /// The commit is checked out for the checks.
+    GateCheckedOut = "gate.checked-out",
     /// A check has run, its proof is not kept.
     GateChecked = "gate.checked",
     /// The gate has said yes.
@@ -124,6 +100,10 @@ points! {
     IntegrateMoved = "integrate.moved",
     /// The pass is recorded.
     IntegrateRecorded = "integrate.recorded",
+    /// The objects of what is published are in the user's repository, the branch has not moved.
+    PublishBrought = "publish.brought",
+    /// The branch has moved, and the store does not know.
+    PublishMoved = "publish.moved",
     /// A landing of a former self, or of a loop that is gone, is found on the branch; it is not recorded.
     RecoverLanded = "recover.landed",
     /// A supervisor's effects are written down; none is performed.

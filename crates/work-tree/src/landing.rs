@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::folders::remove_all;
-use crate::git::{Git, fields};
+use crate::git::{Git, LONG_TIME_LIMIT, fields};
 use crate::nested;
 use crate::repository::tree_of;
 use crate::snapshot::{Difference, Entry, differences, index_info, nul_terminated};
@@ -111,6 +111,36 @@ impl Workspace {
         Ok(Updated { updated: names(moved), kept: names(kept) })
     }
 
+    /// Writes work on top of what lies here: the files that differ between the base and a tree become as in the tree. The
+    /// base stays, so that the work counts as the agent's own.
+    pub fn put_back(&self, tree: &CommitHash) -> Result<()> {
+        let _lock = self.lock()?;
+        let state = self.state()?;
+        let changes = differences(self.store.git(), &state.base_tree, tree)?;
+        let is_file = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode != "160000");
+        for change in changes.iter().filter(|change| change.new.is_none()) {
+            remove_all(&self.root().join(&change.path))?;
+        }
+        let index = self.spec.state.join("index.put-back");
+        remove_all(&index)?;
+        let git = Git::in_work_tree(self.store.path(), self.root()).with_env("GIT_INDEX_FILE", &index);
+        git.call(["read-tree", tree.as_str()]).ok()?;
+        let list = nul_terminated(changes.iter().filter(is_file).map(|change| &change.path));
+        git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(list).time_limit(LONG_TIME_LIMIT).ok()?;
+        remove_all(&index)
+    }
+
+    /// Moves files or folders to the same places below another folder, which must not hold them yet.
+    pub fn set_aside(&self, paths: &[PathBuf], folder: &Path) -> Result<()> {
+        for path in paths {
+            let (from, to) = (self.root().join(path), folder.join(path));
+            let parent = to.parent().unwrap_or(folder);
+            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            fs::rename(&from, &to).map_err(Error::io("move aside", &from))?;
+        }
+        Ok(())
+    }
+
     /// Everything in the workspace that is not as at the start.
     fn touched(&self, state: &mut State) -> Result<Vec<PathBuf>> {
         let mut touched = self.git.call(["diff-files", "-z", "--name-only", "--ignore-submodules=all"]).paths()?;
@@ -155,6 +185,22 @@ impl Workspace {
 }
 
 impl Store {
+    /// The difference between two trees (or commits) as a change.
+    pub fn change_between(&self, base: &CommitHash, tree: &CommitHash) -> Result<Change> {
+        let (base, tree) = (tree_of(self.git(), base)?, tree_of(self.git(), tree)?);
+        let paths = differences(self.git(), &base, &tree)?.into_iter().map(|change| change.path).collect();
+        Ok(Change { base, tree, paths, stale: Vec::new() })
+    }
+
+    /// The tree that results where what a commit has changed is undone on another one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRevision`] for a commit without a parent.
+    pub fn take_back(&self, commit: &CommitHash, onto: &CommitHash) -> Result<PutOn> {
+        let parent = self.repository().commit(&format!("{commit}^1"))?;
+        self.put_on(&self.change_between(commit, &parent)?, onto)
+    }
+
     /// Puts a change on a commit: where base and commit agree on a path, the change's file replaces it; otherwise the three
     /// are merged, with the driver that the attributes name.
     pub fn put_on(&self, change: &Change, onto: &CommitHash) -> Result<PutOn> {

@@ -7,6 +7,7 @@
 //! | `state/<loop>` | our index and record of that workspace |
 //! | `gates/<loop>` | where the loop's checks run |
 //! | `checker/<n>` | where the regression-checker's checks run |
+//! | `left/<loop>/…` | files of saved work that are not in the store: too large, or nothing that git stores |
 //! | `database` | a file that names the database, so that tools find it from a workspace |
 //! | `README` | what all this is |
 //!
@@ -30,6 +31,7 @@ coding-loops keeps its repositories here, beside the repository that its agents 
   loops/      one folder for each loop, in which its agent works
   gates/      where finished work is checked
   checker/    where landed work is checked again
+  left/       files of saved work that are too large for the store
   state/      notes about the folders in loops/
   database    where the database is
 
@@ -77,6 +79,12 @@ impl Layout {
     #[must_use]
     pub fn gate(&self, id: &str) -> PathBuf {
         self.root.join("gates").join(id)
+    }
+
+    /// Where files of a loop's are kept that git cannot store or that are too large for it.
+    #[must_use]
+    pub fn left(&self, id: &str) -> PathBuf {
+        self.root.join("left").join(id)
     }
 
     /// The folder of the regression-checker's check-outs.

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crash_point::{Point, reach};
+
 use crate::repository::short_name;
 use crate::transfer::{missing, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
@@ -129,6 +131,7 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     }
     let _kept =
         retried(|| transfer(store.git(), (&user.git, user.common_dir()), store.path(), std::slice::from_ref(&ours), &known))?;
+    reach(Point::PublishBrought);
     if state.unreadable {
         // The file of the reference holds no hash (a crash of the machine leaves such): git can neither read nor move it.
         let file = user.common_dir().join(&name);
@@ -141,6 +144,7 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     };
     match user.set_ref(&name, &ours, &expected) {
         Ok(()) => {
+            reach(Point::PublishMoved);
             noted(&ours)?;
             Ok(Published::Moved { from: divergence.found, to: ours })
         }

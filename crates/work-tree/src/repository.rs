@@ -18,6 +18,17 @@ pub struct Repository {
     pub(crate) root: PathBuf,
 }
 
+/// A line that was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedLine {
+    /// The file, for people.
+    pub file: String,
+    /// The number of the line, from 1.
+    pub number: usize,
+    /// What it says, invalid UTF-8 replaced.
+    pub text: String,
+}
+
 /// What a reference must be for a change to go through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefExpectation {
@@ -218,6 +229,32 @@ impl Repository {
         Ok((added, deleted))
     }
 
+    /// The lines that a tree (or commit) has and another has not, with file and number; none of binary files. A name that
+    /// does not fit on a line is quoted as git does.
+    pub fn added_lines(&self, base: &CommitHash, tree: &CommitHash) -> Result<Vec<AddedLine>> {
+        let options =
+            ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--unified=0", "--dst-prefix=b/"];
+        let stdout = self.git.call(options).args(["--ignore-submodules=all", base.as_str(), tree.as_str(), "--"]).ok()?;
+        let (mut lines, mut file, mut number) = (Vec::new(), String::new(), 0);
+        let mut left = 0;
+        for line in stdout.split(|&byte| byte == b'\n') {
+            if left > 0 {
+                if let Some(text) = line.strip_prefix(b"+") {
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    lines.push(AddedLine { file: file.clone(), number, text });
+                    number += 1;
+                    left -= 1;
+                }
+            } else if let Some(name) = line.strip_prefix(b"+++ ") {
+                let name = String::from_utf8_lossy(name).into_owned();
+                file = name.strip_prefix("b/").unwrap_or(&name).trim_end_matches('\t').to_owned();
+            } else if let Some((start, count)) = line.strip_prefix(b"@@ ").and_then(new_side) {
+                (number, left) = (start, count);
+            }
+        }
+        Ok(lines)
+    }
+
     /// What a file holds at a commit; none if there is no file of that name (a folder is none). A symbolic link holds
     /// its target.
     pub fn read_file_at(&self, commit: &CommitHash, path: &Path) -> Result<Option<Vec<u8>>> {
@@ -392,6 +429,16 @@ impl Repository {
 }
 
 /// The tree of a commit.
+/// Start and count of the new side, of `-1,2 +3,4 @@`.
+fn new_side(hunk: &[u8]) -> Option<(usize, usize)> {
+    let text = std::str::from_utf8(hunk)
+        .ok()
+        .or_else(|| std::str::from_utf8(hunk.get(..hunk.iter().position(|&b| b == b'@')?)?).ok())?;
+    let side = text.split(' ').find_map(|word| word.strip_prefix('+'))?;
+    let (start, count) = side.split_once(',').unwrap_or((side, "1"));
+    Some((start.parse().ok()?, count.parse().ok()?))
+}
+
 pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
     git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}")).hash()
 }

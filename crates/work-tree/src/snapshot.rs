@@ -25,7 +25,8 @@ pub struct SnapshotOptions<'a> {
     pub file_bytes: u64,
     /// Where submodules' commits are looked for, beside the workspace's own remotes.
     pub user: Option<&'a Repository>,
-    /// Whether files are taken that the base ignores and the workspace's own `.gitignore` files do not any more.
+    /// Whether everything is taken that the base and the workspace's own `.gitignore` files do not both ignore: for saving,
+    /// where nothing may be lost to an agent's change of the rules. Else what either of them ignores is left out.
     pub take_unignored: bool,
 }
 
@@ -113,6 +114,10 @@ struct Plan {
     added: Vec<PathBuf>,
     links: Vec<(PathBuf, CommitHash)>,
     findings: Vec<Finding>,
+    /// The ignore rules are not those of the start.
+    has_new_rules: bool,
+    /// Files that are taken for this once: a later snapshot judges them again.
+    once: Vec<PathBuf>,
 }
 
 impl Workspace {
@@ -156,10 +161,17 @@ impl Workspace {
         if !(plan.removed.is_empty() && plan.added.is_empty() && plan.links.is_empty()) {
             // Until the index is written as a tree, nobody may rely on the old one.
             state.index_tree = None;
+            state.has_new_rules = plan.has_new_rules;
             state.write(&self.spec)?;
             self.apply(&mut plan)?;
         }
         let tree = self.index_tree(&mut state)?;
+        if !plan.once.is_empty() {
+            let list = nul_terminated(plan.once.iter());
+            self.git.call(["update-index", "-z", "--force-remove", "--stdin"]).stdin(list).ok()?;
+            state.index_tree = None;
+            state.write(&self.spec)?;
+        }
         let changes = if tree == state.start_tree { Vec::new() } else { differences(&self.git, &state.start_tree, &tree)? };
         let mut findings = plan.findings;
         findings.extend(self.judge(&tree, &changes, options)?);
@@ -202,9 +214,14 @@ impl Workspace {
             self.plan_submodules(&modules, &mut plan, &mut untracked)?;
         }
         let ignores = |path: &PathBuf| path.file_name().is_some_and(|name| name == ".gitignore");
-        if plan.removed.iter().chain(&tracked).chain(&untracked).any(ignores) {
+        plan.has_new_rules = state.has_new_rules || plan.removed.iter().chain(&tracked).chain(&untracked).any(ignores);
+        if plan.has_new_rules {
             let ignored = self.ignored_at_base(state, &untracked)?;
-            if !options.take_unignored {
+            if options.take_unignored {
+                let newly = self.newly_ignored(state)?;
+                plan.once = ignored.iter().chain(&newly).cloned().collect();
+                untracked.extend(newly);
+            } else {
                 untracked.retain(|path| !ignored.contains(path));
             }
             plan.findings.extend(ignored.into_iter().map(Finding::IgnoredAtBase));
@@ -356,6 +373,29 @@ impl Workspace {
         remove_all(&rules)?;
         remove_all(&index)?;
         ignored
+    }
+
+    /// The files that the workspace's `.gitignore` files ignore and the base's do not.
+    fn newly_ignored(&self, state: &State) -> Result<Vec<PathBuf>> {
+        let call = self.git.call(["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"]);
+        let listed: Vec<PathBuf> = call.paths()?;
+        let known = self.ignored_at_base(state, &listed)?;
+        let mut files = Vec::new();
+        for path in listed.into_iter().filter(|path| !known.contains(path)) {
+            let mut places = vec![path];
+            while let Some(place) = places.pop() {
+                let full = self.root().join(&place);
+                if !full.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                    files.push(place);
+                    continue;
+                }
+                let entries = fs::read_dir(&full).into_iter().flatten().flatten().map(|entry| entry.file_name());
+                places.extend(entries.filter(|name| !name.eq_ignore_ascii_case(".git")).map(|name| place.join(name)));
+            }
+        }
+        let known = self.ignored_at_base(state, &files)?;
+        files.retain(|path| !known.contains(path));
+        Ok(files)
     }
 
     fn ignored<'a>(&self, call: crate::git::Call<'_>, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {

@@ -142,7 +142,6 @@ pub(crate) fn commit_tree(git: &Git, tree: &CommitHash, parents: &[&CommitHash],
 /// the index holds becomes reachable through a second parent.
 pub(crate) fn snapshot(git: &Git, git_dir: &Path, head: &CommitHash, message: &str) -> Result<CommitHash> {
     let index = IndexCopy::new(git, git_dir, head)?;
-    crash_point::reach(crash_point::Point::SnapshotIndexCopied);
     // An index with unresolved conflicts has no tree; what it holds beyond the files are the two sides, which are
     // commits already.
     let staged = write_tree(git, Some(&index)).ok();

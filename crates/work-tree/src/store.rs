@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crash_point::{Point, reach};
+
 use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, remove_all};
 use crate::git::Git;
@@ -61,6 +63,7 @@ impl Store {
         let integration = user.branch_ref(integration_branch)?;
         let skipped_refs = retried(|| build(user, &making, &integration))?;
         fs::rename(&making, &path).map_err(Error::io("rename", &making))?;
+        reach(Point::StoreMade);
         Ok((Self::open(&path)?, StoreMade { is_new: true, skipped_refs }))
     }
 

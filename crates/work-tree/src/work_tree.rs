@@ -11,8 +11,6 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use crash_point::{Point, reach};
-
 use crate::commit::build_message;
 use crate::git::{Git, fields, to_path};
 use crate::repository::{branch_being_rebased, changed_between, symbolic_head, tree_of};
@@ -197,7 +195,6 @@ impl WorkTree {
             }
             snapshot
         };
-        reach(Point::SnapshotMade);
         let repository = self.repository()?;
         match repository.set_ref(refname, &saved, &RefExpectation::Absent) {
             Ok(()) => Ok(Some(saved)),
@@ -329,11 +326,9 @@ impl WorkTree {
             self.read_head_into_index()?;
         }
         stage(&self.git, None, &excluded, false)?;
-        reach(Point::SquashStaged);
         let tree = write_tree(&self.git, None)?;
         let commit =
             if tree == tree_of(&self.git, parent)? { None } else { Some(commit_tree(&self.git, &tree, &[parent], &message)?) };
-        reach(Point::SquashCommitted);
         let target = commit.as_ref().unwrap_or(parent);
         if *target != head {
             let call = self.git.call(["update-ref", "-m", "coding-loops: commit", "HEAD", target.as_str(), head.as_str()]);
@@ -479,7 +474,6 @@ impl WorkTree {
         repository.ensure_branch(branch, commit.as_str())?;
         let call = self.git.call(["symbolic-ref", "-m", RESTORE, "HEAD"]);
         call.arg(format!("refs/heads/{branch}")).with_identity().ok()?;
-        reach(Point::RestoreBranched);
         self.reset_and_clean(commit)
     }
 
@@ -520,7 +514,6 @@ impl WorkTree {
             }
             reset.ok()?;
         }
-        reach(Point::RestoreReset);
         // What was ignored stays, also if the rules that come back do not ignore it: it has not been saved.
         let untracked = if ignored.is_empty() { Vec::new() } else { self.others(false)? };
         let inside = |path: &[u8], folder: &[u8]| path == folder || folder.ends_with(b"/") && path.starts_with(folder);

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crash_point::{Point, reach};
 use serde::{Deserialize, Serialize};
 
 use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
@@ -125,6 +126,9 @@ pub(crate) struct State {
     /// Base trees before this one.
     #[serde(default)]
     pub(crate) older: Vec<CommitHash>,
+    /// Whether the agent has changed the ignore rules.
+    #[serde(default)]
+    pub(crate) has_new_rules: bool,
     /// Whether there are submodules.
     pub(crate) has_links: bool,
     /// Whether git may convert content between files and objects.
@@ -344,6 +348,7 @@ impl Workspace {
         git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
         self.init_git(&making, base)?;
         self.record(base)?;
+        reach(Point::WorkspaceMade);
         fs::rename(&making, self.root()).map_err(Error::io("rename", &making))
     }
 
@@ -365,6 +370,7 @@ impl Workspace {
             index_tree: Some(base_tree.clone()),
             base_tree,
             older: Vec::new(),
+            has_new_rules: false,
             has_links,
             converts: has_attributes || configured || info,
         };
@@ -494,6 +500,7 @@ impl Workspace {
             self.git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
             clean.ok()?;
         }
+        reach(Point::WorkspaceReset);
         let git_dir = self.git_dir();
         for name in UNFINISHED {
             remove_all(&git_dir.join(name))?;

@@ -346,7 +346,7 @@ fn ignored_at_the_base_or_now() {
     let ignored = |name: &str| Finding::IgnoredAtBase(PathBuf::from(name));
     assert_eq!(findings, [ignored("node_modules/m/index.js"), ignored("said.log")]);
     let all = SnapshotOptions { take_unignored: true, ..OPTIONS };
-    assert_eq!(workspace.snapshot(&all).unwrap().changed.len(), 4);
+    assert_eq!(workspace.snapshot(&all).unwrap().changed.len(), 5);
 }
 
 #[test]
@@ -418,4 +418,27 @@ fn a_snapshot_killed_in_the_middle_is_taken_again() {
         .unwrap();
     fs::write(state.join("index.lock"), "").unwrap();
     assert_eq!(workspace.snapshot(&OPTIONS).unwrap(), first);
+}
+
+#[test]
+fn rules_that_the_agent_changes_hide_nothing_and_let_nothing_in() {
+    let place = Place::new(&[("a.txt", "one\n"), (".gitignore", "out/\n")]);
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    let root = workspace.root();
+    put(root, ".gitignore", "notes*\nsp?ce/\n");
+    put(root, "out/built", "built\n");
+    put(root, "notes [1]", "kept\n");
+    put(root, "sp ce/x", "kept\n");
+    let saving = SnapshotOptions { take_unignored: true, ..OPTIONS };
+    let expected = [".gitignore", "notes [1]", "out/built", "sp ce/x"];
+    for _ in 0..2 {
+        let (paths, findings) = look(&workspace);
+        assert_eq!(paths, [".gitignore"]);
+        assert_eq!(findings, [Finding::IgnoredAtBase("out/built".into())]);
+        assert_eq!(names(&workspace.snapshot(&saving).unwrap().changed), expected, "nothing is lost where all is saved");
+    }
+    // Back under its rules, what lies there is what it was.
+    put(root, ".gitignore", "out/\n");
+    assert_eq!(look(&workspace).0, ["notes [1]", "sp ce/x"]);
 }

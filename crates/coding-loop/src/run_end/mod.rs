@@ -11,7 +11,9 @@ use std::path::Path;
 
 use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt, HoldKind, Timestamp};
 use sha2::{Digest, Sha256};
-use work_tree::{End, NotStartedKind, Outcome};
+use work_tree::{End as Ended, NotStartedKind, Outcome};
+
+use crate::end::End;
 
 use output::Output;
 pub(crate) use output::{NOTHING_PRINTED, one_line, reason_of};
@@ -23,17 +25,6 @@ const GIVES_UP: i32 = 3;
 const LINES_OF_FAILURE: usize = 12;
 /// Of an agent that claims success after it changed something, only its very last words are believed against the claim.
 const LINES_AFTER_CLAIM: usize = 3;
-
-/// How a run of the agent ended.
-#[derive(Debug, Clone)]
-pub(crate) enum RunEnd {
-    /// It says that it is done. No more than a claim.
-    Claimed,
-    /// The next run would end the same way, whoever starts it.
-    Trouble(AgentTrouble),
-    /// It failed.
-    Failed(FailedAttempt),
-}
 
 /// What names an agent for all loops that run it: its program, and for a program that can be anything its whole command line.
 pub(crate) fn agent_name(command: &[String]) -> String {
@@ -47,38 +38,39 @@ pub(crate) fn agent_name(command: &[String]) -> String {
     format!("{name}-{short}")
 }
 
-/// Judges the end of a run. `text` is the end of its output; `changed` says whether it left anything behind.
-pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_seconds: u64, now: Timestamp) -> RunEnd {
+/// Judges the end of a run; none where it says that it is done, which is no more than a claim. `text` is the end of its
+/// output; `changed` says whether it left anything behind.
+pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_seconds: u64, now: Timestamp) -> Option<End> {
     let output = Output::read(text);
     let reason = output.reason();
-    let fail = |category, message: String| RunEnd::Failed(FailedAttempt::new(category, message));
-    let trouble = |kind, reason: String, until| RunEnd::Trouble(AgentTrouble { kind, reason, until });
+    let fail = |category, message: String| Some(End::Failed(FailedAttempt::new(category, message)));
+    let trouble = |kind, reason: String, until| Some(End::Trouble(AgentTrouble { kind, reason, until }));
     match &outcome.end {
-        End::Exited(code) => {
+        Ended::Exited(code) => {
             // Who gives up has worked; its words are about the work.
             if *code != GIVES_UP
                 && let Some(found) = stated_trouble(&output, *code, changed, now)
             {
-                return RunEnd::Trouble(found);
+                return Some(End::Trouble(found));
             }
             match (*code, &output.error, &output.called_off) {
                 (0, Some(_), _) => fail(ErrorCategory::Code, format!("the agent exited with 0 after an error: {reason}")),
                 (0, None, Some(why)) => fail(ErrorCategory::Code, format!("the agent called its run off ({why}): {reason}")),
-                (0, None, None) => RunEnd::Claimed,
+                (0, None, None) => None,
                 (GIVES_UP, ..) => fail(ErrorCategory::Spec, format!("the agent gave up: {reason}")),
                 (code, ..) => fail(ErrorCategory::Code, format!("the agent exited with {code}: {reason}")),
             }
         }
-        End::TimedOut => {
+        Ended::TimedOut => {
             fail(ErrorCategory::Code, format!("the agent ran longer than {timeout_seconds} s and was stopped: {reason}"))
         }
-        End::Signaled(signal) => fail(ErrorCategory::Transient, format!("the agent was killed by signal {signal}")),
-        End::Lost => fail(ErrorCategory::Transient, "the agent was lost, as its keeper was killed".to_owned()),
-        End::Cancelled => fail(ErrorCategory::Transient, "the agent was stopped from outside".to_owned()),
-        End::NotStarted { kind: NotStartedKind::Other, message } => {
+        Ended::Signaled(signal) => fail(ErrorCategory::Transient, format!("the agent was killed by signal {signal}")),
+        Ended::Lost => fail(ErrorCategory::Transient, "the agent was lost, as its keeper was killed".to_owned()),
+        Ended::Cancelled => fail(ErrorCategory::Transient, "the agent was stopped from outside".to_owned()),
+        Ended::NotStarted { kind: NotStartedKind::Other, message } => {
             fail(ErrorCategory::System, format!("the agent cannot be started: {message}"))
         }
-        End::NotStarted { message, .. } => trouble(
+        Ended::NotStarted { message, .. } => trouble(
             HoldKind::Human,
             format!("its program cannot be started ({message}); install it, or correct [agent] command in config.toml"),
             None,

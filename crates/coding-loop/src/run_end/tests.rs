@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 
-fn outcome(end: End) -> Outcome {
+fn outcome(end: Ended) -> Outcome {
     Outcome {
         end,
         duration: Duration::from_secs(1),
@@ -20,11 +20,12 @@ fn now() -> Timestamp {
 }
 
 /// `claimed`, the kind of a hold, or the category of a failure.
-fn judged(end: End, text: &str, changed: bool) -> String {
+fn judged(end: Ended, text: &str, changed: bool) -> String {
     match judge(&outcome(end), text, changed, 60, now()) {
-        RunEnd::Claimed => "claimed".to_owned(),
-        RunEnd::Trouble(trouble) => format!("{}{}", trouble.kind, if trouble.until.is_some() { " until" } else { "" }),
-        RunEnd::Failed(failed) => failed.category.to_string(),
+        None => "claimed".to_owned(),
+        Some(End::Trouble(trouble)) => format!("{}{}", trouble.kind, if trouble.until.is_some() { " until" } else { "" }),
+        Some(End::Failed(failed)) => failed.category.to_string(),
+        Some(other) => format!("{other:?}"),
     }
 }
 
@@ -94,7 +95,7 @@ fn what_agents_print_when_they_cannot_work() {
         (0, "", "claimed"),
     ];
     for (code, text, expected) in cases {
-        assert_eq!(judged(End::Exited(code), text, false), expected, "{text}");
+        assert_eq!(judged(Ended::Exited(code), text, false), expected, "{text}");
     }
 }
 
@@ -110,7 +111,7 @@ fn work_about_limits_and_errors_is_no_limit_and_no_error() {
         "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"allowed_warning\",\"resetsAt\":1795698000}}\n{\"type\":\"result\",\"is_error\":false,\"result\":\"ok\"}",
     ];
     for text in claims {
-        assert_eq!(judged(End::Exited(0), text, true), "claimed", "{text}");
+        assert_eq!(judged(Ended::Exited(0), text, true), "claimed", "{text}");
     }
     let failures = [
         "FAILED tests/test_limits.py::test_rate_limit - AssertionError",
@@ -126,26 +127,26 @@ fn work_about_limits_and_errors_is_no_limit_and_no_error() {
         "error: expected 401 but got 200 in login",
     ];
     for text in failures {
-        assert_eq!(judged(End::Exited(1), text, true), "code", "{text}");
+        assert_eq!(judged(Ended::Exited(1), text, true), "code", "{text}");
     }
     let gave_up = "Error: the spec demands a rate limit of 429 and of 10";
-    assert_eq!(judged(End::Exited(3), gave_up, false), "spec");
+    assert_eq!(judged(Ended::Exited(3), gave_up, false), "spec");
     // What only an agent's own error handling prints counts whatever was done before.
     for (text, expected) in [("HTTP 429", "limit"), ("ratelimit exceeded", "limit"), ("API Error: 529 Overloaded", "outage")] {
-        assert_eq!(judged(End::Exited(1), text, true), expected, "{text}");
+        assert_eq!(judged(Ended::Exited(1), text, true), expected, "{text}");
     }
 }
 
 #[test]
 fn ends_without_words() {
-    let missing = End::NotStarted { kind: NotStartedKind::Missing, message: "no such program".to_owned() };
-    let folder = End::NotStarted { kind: NotStartedKind::Other, message: "no such folder".to_owned() };
+    let missing = Ended::NotStarted { kind: NotStartedKind::Missing, message: "no such program".to_owned() };
+    let folder = Ended::NotStarted { kind: NotStartedKind::Other, message: "no such folder".to_owned() };
     for (end, expected) in [
         (missing, "human"),
         (folder, "system"),
-        (End::Signaled(9), "transient"),
-        (End::Lost, "transient"),
-        (End::TimedOut, "code"),
+        (Ended::Signaled(9), "transient"),
+        (Ended::Lost, "transient"),
+        (Ended::TimedOut, "code"),
     ] {
         assert_eq!(judged(end, "", false), expected);
     }

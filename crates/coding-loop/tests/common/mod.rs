@@ -156,6 +156,49 @@ impl World {
         run(Command::new("git").args(arguments).current_dir(&self.repository))
     }
 
+    /// git in the store.
+    pub fn store(&self, arguments: &[&str]) -> String {
+        run(Command::new("git").args(arguments).env("GIT_DIR", self.root().join("store.git")).current_dir(self.folder()))
+    }
+
+    /// The store, made if a loop has not made it yet.
+    pub fn make_store(&self) -> work_tree::Store {
+        let user = work_tree::Repository::open(&self.repository).unwrap();
+        let layout = work_tree::Layout::new(self.root());
+        let (store, _) = layout.create(&user, &self.home.join("coordination.db"), "coding-loops/integration").unwrap();
+        store.start_integration(&user.commit("main").unwrap()).unwrap();
+        store
+    }
+
+    /// A commit on top of another, made from outside by `change` in a clone and brought into the store. No ref names it.
+    pub fn commit_elsewhere(&self, on: &str, message: &str, change: impl FnOnce(&Path)) -> String {
+        let clone = self.folder().join(format!("elsewhere-{}", coord_db::new_id()));
+        let store = self.root().join("store.git");
+        run(Command::new("git").args(["clone", "--quiet", "--no-checkout"]).args([&store, &clone]));
+        let git = |arguments: &[&str]| {
+            let identity = ["-c", "user.name=a", "-c", "user.email=b@example.org"];
+            run(Command::new("git").args(identity).args(arguments).current_dir(&clone))
+        };
+        git(&["checkout", "--quiet", "--detach", on]);
+        change(&clone);
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+        let commit = git(&["rev-parse", "HEAD"]);
+        self.store(&["fetch", "--quiet", clone.to_str().unwrap(), &commit]);
+        std::fs::remove_dir_all(&clone).unwrap();
+        commit
+    }
+
+    /// The folder of store and workspaces.
+    pub fn root(&self) -> PathBuf {
+        self.folder().join("repository-loops")
+    }
+
+    /// A loop's workspace.
+    pub fn workspace(&self, id: &str) -> PathBuf {
+        self.root().join("loops").join(id)
+    }
+
     /// A foreign hand.
     pub fn sql(&self, sql: &str) -> String {
         run(Command::new("sqlite3").arg(self.home.join("coordination.db")).arg(sql))

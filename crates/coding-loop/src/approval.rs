@@ -1,0 +1,154 @@
+//! What lands only with a human's leave: changes of protected files, files that are very large or very many, and what looks
+//! like a key or password.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coord_db::payload::DecisionOption;
+use coord_db::{ActorId, DecisionStatus, ErrorCategory, NewDecision};
+use serde_json::json;
+use work_tree::Finding;
+
+use crate::Result;
+use crate::auto_lease::exactly;
+use crate::context::{Attempt, Context};
+use crate::control::Waiter;
+use crate::end::{Step, Stop};
+use crate::landing::Work;
+use crate::secrets;
+
+/// Files that are named one by one.
+const MAX_NAMED: usize = 10;
+
+/// What of a change a human has to approve.
+#[derive(Debug, Default)]
+struct Unusual {
+    protected: Vec<String>,
+    large: Vec<String>,
+    secret: Vec<String>,
+    /// The number of files, if there are very many.
+    many: Option<usize>,
+}
+
+impl Unusual {
+    fn is_empty(&self) -> bool {
+        self.protected.is_empty() && self.large.is_empty() && self.secret.is_empty() && self.many.is_none()
+    }
+
+    fn text(&self) -> String {
+        let named = |list: &[String]| {
+            let shown = list.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+            match list.len().saturating_sub(MAX_NAMED) {
+                0 => shown,
+                more => format!("{shown} and {more} more"),
+            }
+        };
+        let mut parts = Vec::new();
+        if !self.protected.is_empty() {
+            parts.push(format!("changes protected files: {}", named(&self.protected)));
+        }
+        if !self.large.is_empty() {
+            parts.push(format!("has large files: {}", named(&self.large)));
+        }
+        if let Some(many) = self.many {
+            parts.push(format!("changes {many} files"));
+        }
+        if !self.secret.is_empty() {
+            parts.push(format!("has what looks like a secret: {}", named(&self.secret)));
+        }
+        parts.join("; ")
+    }
+}
+
+impl Context<'_> {
+    /// Asks for what needs a human's leave, and waits for the answer.
+    pub(crate) async fn approve(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+        let Some(work) = attempt.work.clone() else { return Ok(()) };
+        let unusual = self.unusual(&work)?;
+        if unusual.is_empty() {
+            return Ok(());
+        }
+        let question = self.question(attempt, &work, &unusual);
+        let id = self.db.write(|tx| tx.ask(&question, tx.attempt_started(&attempt.test.id)?.as_ref()))?;
+        loop {
+            waiter.wakes.looked(self.db);
+            let decision = self.db.read(|tx| tx.decision(&id))?;
+            if decision.status != DecisionStatus::Pending {
+                if decision.choice.as_deref() != Some("approve") {
+                    let text = format!("a human did not approve that the work {}", unusual.text());
+                    return Err(Stop::failed(ErrorCategory::Human, text));
+                }
+                break;
+            }
+            self.stop_if_told(attempt, waiter)?;
+            waiter.wait(self, Duration::from_secs(5)).await;
+        }
+        if !unusual.large.is_empty() {
+            // They were left where they are until they were approved.
+            let whole = self.see_work(&attempt.workspace, u64::MAX)?;
+            self.lease_files(attempt, &whole.files)?;
+            attempt.work = Some(whole);
+            self.await_leases(attempt, waiter).await?;
+        }
+        Ok(())
+    }
+
+    fn unusual(&self, work: &Work) -> Result<Unusual> {
+        let protected = exactly(&self.config.gate.protected);
+        let name = |file: &PathBuf| file.display().to_string();
+        let large = work.findings.iter().filter_map(|found| match found {
+            Finding::TooLarge { path, bytes } => Some(format!("{} ({} MB)", path.display(), bytes / 1_000_000)),
+            _ => None,
+        });
+        let many = work.files.len() > self.config.landing.files;
+        let mut unusual = Unusual {
+            protected: work.files.iter().filter(|file| protected.is_match(file)).map(name).collect(),
+            large: large.collect(),
+            secret: Vec::new(),
+            many: many.then_some(work.files.len()),
+        };
+        if self.config.landing.secrets && !many {
+            unusual.secret = self.secrets_in(work)?;
+        }
+        Ok(unusual)
+    }
+
+    /// What looks like a secret and was not there before, values masked.
+    fn secrets_in(&self, work: &Work) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for file in work.files.iter().filter(|file| secrets::is_secret_name(file)) {
+            let at = |tree| self.history().read_file_at(tree, file);
+            if at(&work.change.tree)?.is_some() && at(&work.change.base)?.is_none() {
+                found.push(file.display().to_string());
+            }
+        }
+        for line in self.history().added_lines(&work.change.base, &work.change.tree)? {
+            let secrets = secrets::find(&line.text);
+            found.extend(secrets.iter().map(|secret| format!("{}:{} ({secret})", line.file, line.number)));
+        }
+        Ok(found)
+    }
+
+    fn question(&self, attempt: &Attempt, work: &Work, unusual: &Unusual) -> NewDecision {
+        let test = &attempt.test.id;
+        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let decision_type = if unusual.protected.is_empty() { "unusual_change" } else { "protected_change" };
+        let kind = if unusual.protected.is_empty() { "unusual" } else { "protected" };
+        NewDecision {
+            decision_type: decision_type.to_owned(),
+            summary: format!("test {test} {}", unusual.text()),
+            options: vec![
+                option("approve", "the change goes on to the gate"),
+                option("reject", "the attempt fails; its work is kept under a ref"),
+            ],
+            default_option: Some("reject".to_owned()),
+            context: json!({
+                "test_id": test, "loop_id": self.loop_id, "files": unusual.protected, "large": unusual.large,
+                "secrets": unusual.secret, "count": work.files.len(), "tree": work.change.tree.as_str(),
+            }),
+            timeout_minutes: Some(self.config.pm.decision_timeout_minutes),
+            requested_by: ActorId::from(&self.loop_id),
+            fingerprint: Some(format!("{kind}:{test}:{}", work.change.tree)),
+        }
+    }
+}

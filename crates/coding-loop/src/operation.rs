@@ -1,0 +1,237 @@
+//! What a loop does outside of the database: written down before it is done, and settled after it.
+//!
+//! | operation | effect | found open |
+//! | --- | --- | --- |
+//! | `checkpoint` | a reference to go back to | it is deleted: the attempt never began |
+//! | `put_away` | work saved under a reference, the workspace reset | if the work is in the store, finished; else nothing was done |
+//! | `integrate` | integration moved | if the commit is on it, recorded; else nothing was done |
+//!
+//! Every step can be done twice. A workspace is touched only by its own loop; references and rows of a loop that is dead also
+//! by others. Making store, workspaces and check-outs, and publishing, need no entry: each is done as a whole or found again.
+
+use coord_db::{JournalEntry, PassedAttempt, TestId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use work_tree::CommitHash;
+
+/// Where saved work is kept, and where references to go back to are.
+pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
+pub(crate) const CHECKPOINTS: &str = "refs/coding-loops/checkpoints/";
+
+/// One operation, as the journal has it: its name, and the intent as an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub(crate) enum Operation {
+    /// Making a reference to go back to.
+    Checkpoint { git_ref: String, commit: CommitHash, test: TestId, attempt: i64 },
+    /// Saving work under a reference.
+    PutAway(PutAway),
+    /// Moving integration.
+    Integrate(Integrate),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PutAway {
+    pub(crate) git_ref: String,
+    /// The saved work; none in an entry of an older version.
+    #[serde(default)]
+    pub(crate) commit: Option<CommitHash>,
+    pub(crate) test: Option<TestId>,
+    pub(crate) reason: String,
+    /// Where the workspace goes; none if it stays as it is.
+    pub(crate) target: Option<CommitHash>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Integrate {
+    pub(crate) test: TestId,
+    #[serde(default)]
+    pub(crate) attempt: i64,
+    pub(crate) commit: CommitHash,
+    /// Where integration was; the same where nothing had to change.
+    pub(crate) old: CommitHash,
+    #[serde(default)]
+    pub(crate) branch: String,
+    #[serde(default)]
+    pub(crate) proof: String,
+    #[serde(default)]
+    pub(crate) checks: Vec<(String, bool)>,
+    #[serde(default)]
+    pub(crate) seconds: i64,
+    pub(crate) tokens: Option<i64>,
+    #[serde(default)]
+    pub(crate) files: Vec<String>,
+}
+
+impl Integrate {
+    pub(crate) fn passed(&self) -> PassedAttempt {
+        PassedAttempt {
+            commit: self.commit.to_string(),
+            checks: self.checks.clone(),
+            duration_seconds: self.seconds,
+            tokens_estimated: self.tokens,
+            files_modified: self.files.clone(),
+        }
+    }
+}
+
+/// What is seen of an operation that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Its reference is there.
+    pub(crate) has_ref: bool,
+    /// Its commit is in the store.
+    pub(crate) has_commit: bool,
+    /// Its commit is on integration.
+    pub(crate) is_on_integration: bool,
+}
+
+/// What is to be done about an operation that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// It is recorded as landed.
+    RecordPass,
+    /// The reference is made if it is not there, and recorded.
+    RecordSaved,
+    /// The reference is deleted.
+    DeleteRef,
+    /// Nothing was done.
+    None,
+}
+
+impl Operation {
+    /// The name that the journal knows it by.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::PutAway(_) => "put_away",
+            Self::Integrate(_) => "integrate",
+        }
+    }
+
+    /// The intent for the journal.
+    pub(crate) fn intent(&self) -> Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("operation");
+        }
+        value
+    }
+
+    /// What an entry is about; none for one that is not ours, or whose intent is damaged: a row can say anything.
+    pub(crate) fn of(entry: &JournalEntry) -> Option<Self> {
+        let mut value = entry.steps.intent.clone();
+        value.as_object_mut()?.insert("operation".to_owned(), Value::String(entry.operation.clone()));
+        let operation: Self = serde_json::from_value(value).ok()?;
+        let is_below = match &operation {
+            Self::Checkpoint { git_ref, .. } => git_ref.starts_with(CHECKPOINTS),
+            Self::PutAway(work) => work.git_ref.starts_with(SAVED),
+            Self::Integrate(_) => true,
+        };
+        is_below.then_some(operation)
+    }
+
+    /// The reference that it makes.
+    pub(crate) fn git_ref(&self) -> Option<&str> {
+        match self {
+            Self::Checkpoint { git_ref, .. } => Some(git_ref),
+            Self::PutAway(work) => Some(&work.git_ref),
+            Self::Integrate(_) => None,
+        }
+    }
+
+    /// The commit that it is about.
+    pub(crate) fn commit(&self) -> Option<&CommitHash> {
+        match self {
+            Self::Checkpoint { commit, .. } => Some(commit),
+            Self::PutAway(work) => work.commit.as_ref(),
+            Self::Integrate(landing) => Some(&landing.commit),
+        }
+    }
+
+    /// Judges what to do about it where it was cut off.
+    pub(crate) fn recovery(&self, seen: Seen) -> Recovery {
+        match self {
+            // What changed nothing landed as soon as it was written down: its gate had passed at the head.
+            Self::Integrate(landing) if seen.has_commit && (landing.commit == landing.old || seen.is_on_integration) => {
+                Recovery::RecordPass
+            }
+            Self::PutAway(_) if seen.has_ref || seen.has_commit => Recovery::RecordSaved,
+            Self::Checkpoint { .. } if seen.has_ref => Recovery::DeleteRef,
+            Self::Integrate(_) | Self::PutAway(_) | Self::Checkpoint { .. } => Recovery::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_db::JournalSteps;
+    use serde_json::json;
+
+    use super::*;
+
+    fn hash(digit: char) -> CommitHash {
+        CommitHash::new(digit.to_string().repeat(40)).unwrap()
+    }
+
+    fn entry(operation: &str, intent: Value) -> JournalEntry {
+        JournalEntry {
+            id: "e".to_owned(),
+            operation: operation.to_owned(),
+            loop_id: None,
+            steps: JournalSteps { intent, done: Vec::new() },
+            status: coord_db::JournalStatus::InProgress,
+            started_at: coord_db::Timestamp::from_millis(0),
+            completed_at: None,
+            component: None,
+            event_id: None,
+        }
+    }
+
+    fn integrate(commit: char) -> Operation {
+        Operation::Integrate(Integrate {
+            test: "t".parse().unwrap(),
+            attempt: 1,
+            commit: hash(commit),
+            old: hash('0'),
+            branch: "coding-loops/integration".to_owned(),
+            proof: "p".to_owned(),
+            checks: vec![("suite".to_owned(), true)],
+            seconds: 3,
+            tokens: Some(4),
+            files: vec!["a".to_owned()],
+        })
+    }
+
+    #[test]
+    fn an_entry_reads_back_as_what_was_written() {
+        let operation = integrate('1');
+        let mut intent = operation.intent();
+        intent["owner"] = json!({"pid": 1});
+        assert_eq!(Operation::of(&entry(operation.name(), intent)), Some(operation));
+    }
+
+    #[test]
+    fn what_no_loop_has_written_is_nothing() {
+        for (name, intent) in [
+            ("integrate", json!({})),
+            ("integrate", Value::Null),
+            ("integrate", json!({"test": "t", "attempt": 1, "commit": "HEAD", "old": "x", "branch": "b", "tokens": null})),
+            ("checkpoint", json!({"git_ref": "refs/heads/main", "commit": "0".repeat(40), "test": "t", "attempt": 1})),
+            ("put_away", json!({"git_ref": "refs/heads/main", "test": null, "reason": "x", "target": null})),
+            ("make_worktree", json!({"path": "/"})),
+            ("squash", json!([])),
+        ] {
+            assert_eq!(Operation::of(&entry(name, intent.clone())), None, "{name} {intent}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_on_integration_is_recorded_as_landed() {
+        let seen = |has_commit, is_on_integration| Seen { has_ref: false, has_commit, is_on_integration };
+        assert_eq!(integrate('1').recovery(seen(true, true)), Recovery::RecordPass);
+        assert_eq!(integrate('1').recovery(seen(true, false)), Recovery::None);
+        assert_eq!(integrate('1').recovery(seen(false, false)), Recovery::None);
+        assert_eq!(integrate('0').recovery(seen(true, false)), Recovery::RecordPass, "nothing had to change");
+    }
+}

@@ -1,0 +1,230 @@
+//! Copying integration to its branch in the user's repository, and asking a human where somebody else has moved that branch.
+//!
+//! It never stops a loop: a branch that is checked out, locked or in the way is tried again later.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use coord_db::payload::DecisionOption;
+use coord_db::{ActorId, Decision, DecisionStatus, NewDecision, TestId, TestStatus};
+use serde_json::json;
+use work_tree::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
+
+use crate::Result;
+use crate::context::Context;
+
+/// The type of the question about a branch that somebody else has moved.
+const QUESTION: &str = "published_branch";
+/// Tests that are named one by one.
+const MAX_NAMED: usize = 5;
+
+/// What is known of the published branch.
+#[derive(Debug, Default)]
+pub(crate) struct Publishing {
+    /// The files of the references when the branch was found, or put, where it belongs.
+    settled: Option<Vec<Stamp>>,
+    /// What was last reported as being in the way.
+    reported: Option<String>,
+}
+
+/// Device, inode, size and time of a file; none if it is not there.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
+
+/// Whatever way references are kept in, a move replaces one of these files.
+fn stamps(common_dir: &Path, branch: &str) -> Vec<Stamp> {
+    let stamp = |path: &Path| {
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    };
+    let name = format!("refs/heads/{branch}");
+    [name.as_str(), "packed-refs", "reftable/tables.list"].iter().map(|name| stamp(&common_dir.join(name))).collect()
+}
+
+impl Context<'_> {
+    fn stamps(&self) -> Vec<Stamp> {
+        let branch = self.integration_branch();
+        [stamps(self.user.common_dir(), branch), stamps(self.store.path(), branch)].concat()
+    }
+
+    /// Publishes unless nothing has moved since it was done.
+    pub(crate) fn publish_if_moved(&self) {
+        let settled = self.publishing.borrow().settled.as_ref().is_some_and(|settled| *settled == self.stamps());
+        if !settled {
+            self.publish();
+        }
+    }
+
+    /// Publishes what has landed.
+    pub(crate) fn publish(&self) {
+        if !matches!(self.store.integration(), Ok(Some(_))) {
+            return;
+        }
+        // Before git looks, so that a move in between is seen the next time.
+        let before = self.stamps();
+        let published = work_tree::publish(&self.store, &self.user, self.integration_branch());
+        let settled = match published {
+            Ok(Published::Moved { .. }) => Some(self.stamps()),
+            Ok(Published::Already(_)) => Some(before),
+            Ok(Published::Waiting(obstacle)) => {
+                self.report(&describe(&obstacle));
+                None
+            }
+            Ok(Published::Diverged(divergence)) => {
+                if let Err(error) = self.settle_divergence(&divergence) {
+                    self.report(&coord_db::error_chain(&error));
+                }
+                None
+            }
+            Err(error) => {
+                self.report(&coord_db::error_chain(&error));
+                None
+            }
+        };
+        let mut publishing = self.publishing.borrow_mut();
+        if settled.is_some() {
+            publishing.reported = None;
+        }
+        publishing.settled = settled;
+    }
+
+    fn report(&self, why: &str) {
+        let branch = self.integration_branch();
+        let mut publishing = self.publishing.borrow_mut();
+        if publishing.reported.as_deref() != Some(why) {
+            tracing::warn!(branch, why, "what has landed cannot be published for now; nobody's work stops");
+            publishing.reported = Some(why.to_owned());
+        }
+    }
+
+    // ---- moved by another hand ----
+
+    /// Asks once what to do about a branch that somebody else has moved, and does what was answered.
+    fn settle_divergence(&self, divergence: &Divergence) -> Result<()> {
+        let name = |commit: Option<&CommitHash>| commit.map_or("nothing", CommitHash::short).to_owned();
+        let fingerprint =
+            format!("published:{}:{}", name(divergence.found.as_ref()), divergence.symbolic.as_deref().unwrap_or_default());
+        let asked = self.db.read(|tx| tx.last_decisions_about(std::slice::from_ref(&fingerprint)))?;
+        let answered = |decision: &&Decision| decision.status != DecisionStatus::Pending;
+        match asked.first() {
+            // An answer holds for what was published then.
+            Some(decision) if answered(&decision) && decision.context["last"] == name(divergence.last.as_ref()) => {
+                match (decision.choice.as_deref(), &divergence.found) {
+                    (Some("take_theirs"), Some(found)) => self.take_theirs(found),
+                    (Some("publish_again"), _) => {
+                        let again = work_tree::republish(&self.store, &self.user, self.integration_branch(), divergence)?;
+                        tracing::info!(?again, "published again, as a human has decided");
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Some(decision) if !answered(&decision) => Ok(()),
+            _ => self.ask_about_divergence(divergence, fingerprint),
+        }
+    }
+
+    fn ask_about_divergence(&self, divergence: &Divergence, fingerprint: String) -> Result<()> {
+        let branch = self.integration_branch();
+        let found = match (&divergence.symbolic, &divergence.found) {
+            (Some(target), _) => format!("points to {target}"),
+            (None, Some(found)) => format!("is at {}", found.short()),
+            (None, None) => "was deleted".to_owned(),
+        };
+        let lost = match &divergence.found {
+            Some(found) => self.lost_by(found)?,
+            None => Vec::new(),
+        };
+        let named: Vec<&str> = lost.iter().take(MAX_NAMED).map(|test| test.as_str()).collect();
+        let without = match lost.len() {
+            0 => String::new(),
+            count => {
+                format!(", without {count} passed tests ({}{})", named.join(", "), if count > MAX_NAMED { ", …" } else { "" })
+            }
+        };
+        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let mut options = vec![
+            option(
+                "publish_again",
+                "the branch is put back to what has passed the gate; commits of others on it are lost from it",
+            ),
+            option("leave", "the branch stays as it is, and nothing is published until it is where it was"),
+        ];
+        if divergence.found.is_some() && divergence.symbolic.is_none() {
+            options.push(option(
+                "take_theirs",
+                "what is there is what the loops go on from; passed tests that it does not have are done again",
+            ));
+        }
+        let last = divergence.last.as_ref().map_or("nothing", CommitHash::short);
+        let question = NewDecision {
+            decision_type: QUESTION.to_owned(),
+            summary: format!("the branch {branch} was moved by another hand: it {found}, not at {last}{without}"),
+            options,
+            default_option: None,
+            context: json!({
+                "branch": branch, "found": divergence.found.as_ref().map(CommitHash::as_str), "last": last,
+                "symbolic": divergence.symbolic, "contains_ours": divergence.contains_ours, "lost_tests": lost,
+            }),
+            timeout_minutes: None,
+            requested_by: ActorId::from(&self.loop_id),
+            fingerprint: Some(fingerprint),
+        };
+        tracing::warn!(summary = question.summary, "asking a human");
+        self.db.write(|tx| tx.ask(&question, None))?;
+        Ok(())
+    }
+
+    /// The passed tests whose commit is not part of a commit of the user's repository.
+    fn lost_by(&self, found: &CommitHash) -> Result<Vec<TestId>> {
+        let tests = self.db.read(|tx| tx.tests(None, Some(TestStatus::Passed)))?;
+        let landed = |test: &coord_db::Test| CommitHash::new(test.commit_hash.clone()?).ok();
+        let passed: Vec<(TestId, CommitHash)> =
+            tests.iter().filter_map(|test| Some((test.id.clone(), landed(test)?))).collect();
+        let commits: Vec<CommitHash> = passed.iter().map(|(_, commit)| commit.clone()).collect();
+        let lost = self.user.not_contained(&commits, found)?;
+        Ok(passed.into_iter().filter(|(_, commit)| lost.contains(commit)).map(|(test, _)| test).collect())
+    }
+
+    /// Makes what somebody else has put on the branch integration's state. Nobody may be landing meanwhile: then it is tried
+    /// again.
+    fn take_theirs(&self, found: &CommitHash) -> Result<()> {
+        let Some(before) = self.store.integration()? else { return Ok(()) };
+        let is_landing = self.db.read(|tx| {
+            let integration = crate::landing::integration_lease();
+            let Ok(path) = integration else { return Ok(true) };
+            Ok::<_, coord_db::Error>(!tx.leases_overlapping(&path)?.is_empty())
+        })?;
+        if is_landing {
+            return Ok(());
+        }
+        let theirs = self.store.fetch_from_user(&self.user, found.as_str())?;
+        let lost = self.lost_by(found)?;
+        self.store.repository().set_ref(
+            &format!("refs/coding-loops/replaced/{}", before.short()),
+            &before,
+            &RefExpectation::Any,
+        )?;
+        self.store.move_integration(&theirs, &before)?;
+        self.db.write(|tx| {
+            for test in &lost {
+                tx.reset_test_because(test, &format!("its commit was taken off the branch, at {}", found.short()))?;
+            }
+            Ok::<_, coord_db::Error>(())
+        })?;
+        tracing::warn!(
+            from = before.short(),
+            to = theirs.short(),
+            reset = lost.len(),
+            "integration is where a human has put it"
+        );
+        Ok(())
+    }
+}
+
+fn describe(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::CheckedOut(path) => format!("it is checked out at {}", path.display()),
+        Obstacle::Locked(lock) => format!("another git holds {}", lock.display()),
+        Obstacle::NameTaken(name) => format!("{name} has its name"),
+    }
+}
