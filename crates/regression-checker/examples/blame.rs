@@ -8,7 +8,7 @@
 #[path = "../tests/common/history.rs"]
 mod history;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,9 @@ fn main() -> Result<(), Failure> {
         pause: format!("sleep {}.{:03}", millis / 1000, millis % 1000),
         seed: 11,
     };
-    let history = recipe.make(&root);
+    let path = root.join("coding-loops/coordination.db");
+    create(&path)?;
+    let history = recipe.make(&root, &path);
     history.move_to(commits);
     println!("{commits} commits, a check of {millis} ms, {} regressions; all figures are means\n", history.planted.len());
     println!("| what is known | at once | rounds | runs | time | `git bisect run` | share |");
@@ -60,7 +62,7 @@ fn main() -> Result<(), Failure> {
     for (known, said) in [(true, "which files the test is about"), (false, "nothing")] {
         for parallel in [1, 2, 3] {
             let (mut ours, mut git) = (Vec::new(), Vec::new());
-            let checker = Checker::start(&program, &root, &history, (parallel, known))?;
+            let checker = Checker::start(&program, &path, &history, (parallel, known))?;
             for one in history.planted.iter().filter(|one| !known || one.kind == Kind::Line) {
                 // In turn, so that what else the machine does hits both.
                 git.push(by_git(&root, &history, one)?);
@@ -94,7 +96,7 @@ fn by_git(root: &Path, history: &History, one: &Planted) -> Result<Took, Failure
     let tree = root.join("bisect");
     let name = tree.to_str().ok_or("a path that is no text")?;
     if !tree.exists() {
-        git(&history.repository, &["worktree", "add", "--quiet", "--detach", name, history::BRANCH]);
+        git(&history.repository, &["worktree", "add", "--quiet", "--detach", name, ends(history).1]);
     }
     let (good, bad) = ends(history);
     git(&tree, &["checkout", "--quiet", "--detach", bad]);
@@ -121,24 +123,31 @@ fn by_git(root: &Path, history: &History, one: &Planted) -> Result<Took, Failure
 }
 
 /// The program at work as a daemon, as it is when something breaks.
-struct Checker {
+struct Checker<'a> {
     child: Child,
-    path: PathBuf,
+    path: &'a Path,
 }
 
-impl Drop for Checker {
+fn create(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path.parent().ok_or("a path without a folder")?)?;
+    Database::create(path, &OpenOptions::default())?;
+    Ok(())
+}
+
+impl Drop for Checker<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Checker {
-    fn start(program: &Path, root: &Path, history: &History, (parallel, known): (usize, bool)) -> Result<Self, Failure> {
-        let folder = root.join(format!("coding-loops-{parallel}-{known}"));
-        std::fs::create_dir_all(&folder)?;
-        let path: PathBuf = folder.join("coordination.db");
-        Database::create(&path, &OpenOptions::default())?;
+impl<'a> Checker<'a> {
+    /// On a database that is new each time.
+    fn start(program: &Path, path: &'a Path, history: &History, (parallel, known): (usize, bool)) -> Result<Self, Failure> {
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{ending}", path.display()));
+        }
+        create(path)?;
         let config = format!(
             "[repository]\npath = '{}'\n[regression]\nparallel = {parallel}\nnice = 0\ninterval_seconds = 86400\n\
              [[gate.check]]\nname = \"tests\"\ncommand = [\"sh\", '{}']\n",
@@ -161,17 +170,17 @@ impl Checker {
                 test = one.victim
             );
         }
-        sql(&path, &rows);
-        let child = Command::new(program).arg("--db").arg(&path).stderr(Stdio::null()).spawn()?;
+        sql(path, &rows);
+        let child = Command::new(program).arg("--db").arg(path).stderr(Stdio::null()).spawn()?;
         Ok(Self { child, path })
     }
 
     /// Suspects one test, and waits for the verdict.
     fn blame(&self, history: &History, one: &Planted) -> Result<Took, Failure> {
         let ((good, bad), test) = (ends(history), &one.victim);
-        let mut listener = Listener::new(&self.path);
+        let mut listener = Listener::new(self.path);
         sql(
-            &self.path,
+            self.path,
             &format!(
                 "INSERT INTO regressions(id, test_id, check_name, last_good_commit, bad_commit, status)
                    VALUES ('{test}', '{test}', 'tests', '{good}', '{bad}', 'bisecting');"
@@ -180,7 +189,7 @@ impl Checker {
         let deadline = Instant::now() + Duration::from_secs(120);
         let told = loop {
             let told = sql(
-                &self.path,
+                self.path,
                 &format!(
                     "SELECT (SELECT sum(julianday(completed_at) - julianday(started_at)) * 86400000.0 FROM transaction_log
                              WHERE operation = 'bisect' AND steps LIKE '%\"{test}\"%'),

@@ -1,6 +1,6 @@
 //! The standing check: re-runs what had passed when the integration branch moves, confirms a failure, bisects, and blames.
 //!
-//! It must never run a command that is not a check of the config, and never touch a worktree but its own. What it has found
+//! It must never run a command that is not a check of the config, and never touch a check-out but its own. What it has found
 //! stands in rows (`check_runs`, `regressions`); what it is about to run stands in the journal. So a restart goes on where
 //! it was and says nothing twice.
 
@@ -37,9 +37,9 @@ pub struct RegressionChecker {
     config: Arc<Config>,
     database: PathBuf,
     eyes: observe::Eyes,
-    /// Effects share worktrees, so one is performed at a time, also when the journal has several open.
+    /// Effects share check-outs, so one is performed at a time, also when the journal has several open.
     turn: Arc<tokio::sync::Mutex<Bench>>,
-    /// The worktrees that only a search needs may be there.
+    /// The check-outs that only a search needs may be there.
     untidy: Cell<bool>,
 }
 
@@ -89,7 +89,7 @@ impl Supervisor for RegressionChecker {
             && let Ok(mut bench) = self.turn.try_lock()
         {
             self.untidy.set(false);
-            perform::remove_spare_worktrees(&self.config, &self.database, &mut bench);
+            perform::remove_spare_check_outs(&self.config, &mut bench);
         }
         Ok(false)
     }

@@ -1,11 +1,11 @@
-//! What is seen of the repository: where the integration branch stands. Nothing is changed here.
+//! What is seen of the store: where integration stands. Nothing is changed here.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, TestId};
-use work_tree::{CommitHash, Repository};
+use work_tree::{CommitHash, Layout, Repository, Store};
 
 /// How long an answer of git is believed while the files behind it look the same.
 const BELIEVED: Duration = Duration::from_secs(15);
@@ -15,7 +15,7 @@ const FAILED: Duration = Duration::from_secs(2);
 /// What is seen outside of the database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observation {
-    /// The commit that the integration branch points to; none without a repository or the branch.
+    /// The commit that the integration branch points to; none before there is a store with the branch.
     pub head: Option<String>,
     /// Passed tests whose commit is not on the branch.
     pub lost: Vec<TestId>,
@@ -35,7 +35,7 @@ struct Compared {
 /// Looks without asking git each time: a pass follows every commit to the database.
 #[derive(Debug, Default)]
 pub(crate) struct Eyes {
-    repository: Option<Repository>,
+    store: Option<Store>,
     seen: Option<(Vec<Look>, Instant, Observation)>,
     /// The head and the passed tests for which it was last asked what is lost, and the answer.
     compared: Option<Compared>,
@@ -52,7 +52,7 @@ impl Eyes {
         passed: impl FnOnce() -> coord_db::Result<Vec<(TestId, String)>>,
     ) -> coord_db::Result<Observation> {
         let mut observation = self.look_at_head(config);
-        let (Some(head), Some(repository)) = (&observation.head, &self.repository) else { return Ok(observation) };
+        let (Some(head), Some(store)) = (&observation.head, &self.store) else { return Ok(observation) };
         // What a branch holds, it holds as long as it stands where it is.
         let all_there = self.compared.as_ref().is_some_and(|last| last.head == *head && last.lost.is_empty());
         if !all_there {
@@ -60,7 +60,7 @@ impl Eyes {
             let known = self.compared.as_ref().filter(|last| last.head == *head && last.passed == passed);
             let lost = match known {
                 Some(last) => last.lost.clone(),
-                None => lost(repository, head, &passed).unwrap_or_else(|error| {
+                None => lost(store.repository(), head, &passed).unwrap_or_else(|error| {
                     tracing::warn!(%error, "whether passed tests are still on the integration branch cannot be seen");
                     Vec::new()
                 }),
@@ -72,21 +72,20 @@ impl Eyes {
     }
 
     fn look_at_head(&mut self, config: &Config) -> Observation {
-        let full = format!("refs/heads/{}", config.repository.integration_branch);
         if let Some((_, at)) = &self.failed
             && at.elapsed() < FAILED
         {
             return Observation::default();
         }
         // Before git is asked, so that a move in between is seen the next time.
-        let files = self.repository.as_ref().map(|repository| files(repository.common_dir(), &full));
+        let files = self.store.as_ref().map(files);
         if let (Some(files), Some((then, at, seen))) = (&files, &self.seen)
             && files == then
             && at.elapsed() < BELIEVED
         {
             return seen.clone();
         }
-        match self.ask(config, &full) {
+        match self.ask(config) {
             Ok(observation) => {
                 self.failed = None;
                 self.seen = files.map(|files| (files, Instant::now(), observation.clone()));
@@ -98,19 +97,26 @@ impl Eyes {
                     tracing::warn!(error, "the integration branch cannot be read");
                 }
                 self.failed = Some((error, Instant::now()));
-                (self.repository, self.seen) = (None, None);
+                (self.store, self.seen) = (None, None);
                 Observation::default()
             }
         }
     }
 
-    fn ask(&mut self, config: &Config, full: &str) -> work_tree::Result<Observation> {
-        let repository = match self.repository.take() {
-            Some(repository) if repository.common_dir().is_dir() => repository,
-            _ => Repository::open(&config.repository_path())?,
+    fn ask(&mut self, config: &Config) -> work_tree::Result<Observation> {
+        let store = match self.store.take().filter(|store| store.path().is_dir()) {
+            Some(store) => store,
+            None => {
+                let layout = Layout::new(config.workspace_root());
+                // Nothing has landed yet.
+                if layout.store_path().symlink_metadata().is_err() {
+                    return Ok(Observation::default());
+                }
+                layout.open_store()?
+            }
         };
-        let head = repository.resolve(full)?.map(|commit| commit.to_string());
-        self.repository = Some(repository);
+        let head = store.integration()?.map(|commit| commit.to_string());
+        self.store = Some(store);
         Ok(Observation { head, lost: Vec::new() })
     }
 }
@@ -128,10 +134,10 @@ fn lost(repository: &Repository, head: &str, passed: &[(TestId, String)]) -> wor
 }
 
 /// Whatever way references are kept in, a move replaces one of these files.
-fn files(common_dir: &Path, full: &str) -> Vec<Look> {
+fn files(store: &Store) -> Vec<Look> {
     let look = |path: &Path| {
         let meta = std::fs::symlink_metadata(path).ok()?;
         Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
     };
-    [full, "packed-refs", "reftable/tables.list"].iter().map(|name| look(&common_dir.join(name))).collect()
+    [store.integration_ref(), "packed-refs", "reftable/tables.list"].iter().map(|name| look(&store.path().join(name))).collect()
 }

@@ -1,4 +1,4 @@
-//! Running checks, in detached worktrees of the checker's own: `<folder of the database>/worktrees/.regression-<n>`.
+//! Running checks, in check-outs of the store that are the checker's own: `checker/<n>` of the [`Layout`].
 //!
 //! What a run showed is kept with the journal entry as soon as it is known, so that an entry that is performed again after
 //! a kill goes on where it was. The commands come from the config; the database only names them.
@@ -8,7 +8,7 @@ mod bisect;
 mod head;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use supervisor::LocalFuture;
 use work_tree::check::{CheckSpec, CheckVerdict};
 use work_tree::keeper::KeeperId;
-use work_tree::{CommitHash, Repository, TrialTree};
+use work_tree::{CommitHash, Layout, Repository, Store, TrialTree};
 
 use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, baseline_check};
@@ -33,11 +33,11 @@ type Why = String;
 /// What is kept open from one effect to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Bench {
-    repository: Option<Repository>,
+    store: Option<Store>,
     trees: Trees,
 }
 
-/// Worktrees by their numbers.
+/// Check-outs by their numbers.
 type Trees = BTreeMap<usize, TrialTree>;
 
 /// The key of the steps under which runs are kept while an entry is open.
@@ -98,14 +98,19 @@ pub(crate) fn perform(
 }
 
 async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, entry: &JournalEntry) -> Result<Outcome, Why> {
-    let path = config.repository_path();
-    let repository = match bench.repository.take().filter(|repository| repository.common_dir().is_dir()) {
-        Some(repository) => repository,
-        None => blocking(move || Repository::open(&path)).await?.map_err(said)?,
+    let layout = Layout::new(config.workspace_root());
+    let store = match bench.store.take().filter(|store| store.path().is_dir()) {
+        Some(store) => store,
+        None => blocking(move || layout.open_store()).await?.map_err(said)?,
     };
-    bench.repository = Some(repository.clone());
-    let runner = Rc::new(Runner::new(config, &database, repository, entry)?);
-    runner.trees.replace(std::mem::take(&mut bench.trees));
+    bench.store = Some(store.clone());
+    let mut trees = std::mem::take(&mut bench.trees);
+    if entry.operation == CHECK_HEAD {
+        // Integration has moved: so have branches and tags, perhaps.
+        trees.values_mut().for_each(TrialTree::mark_outdated);
+    }
+    let runner = Rc::new(Runner::new(config, &database, store, entry)?);
+    runner.trees.replace(trees);
     runner.end_leftovers().await;
     let steps = without_progress(&entry.steps.intent);
     let outcome = match entry.operation.as_str() {
@@ -128,29 +133,18 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, en
     outcome
 }
 
-/// The folder of the worktrees.
-fn folder_of(database: &Path) -> PathBuf {
-    database.parent().unwrap_or(Path::new("/")).join("worktrees")
-}
-
-/// Removes the worktrees that only a search needs.
-pub(crate) fn remove_spare_worktrees(config: &Config, database: &Path, bench: &mut Bench) {
+/// Removes the check-outs that only a search needs.
+pub(crate) fn remove_spare_check_outs(config: &Config, bench: &mut Bench) {
     bench.trees.retain(|slot, _| *slot == 0);
-    let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
-    let folder = folder_of(&database);
+    let folder = Layout::new(config.workspace_root()).checker();
     let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let spare = |name: &OsString| {
-        let number = name.to_str().and_then(|name| name.strip_prefix(".regression-"));
-        number.and_then(|number| number.parse::<usize>().ok()).is_some_and(|slot| slot > 0)
-    };
-    let spare: Vec<PathBuf> = names.filter(spare).map(|name| folder.join(name)).collect();
-    if spare.is_empty() {
-        return;
-    }
-    let removed = Repository::open(&config.repository_path())
-        .and_then(|repository| spare.iter().try_for_each(|path| repository.remove_worktree(path, &folder)));
-    if let Err(error) = removed {
-        tracing::warn!(error = said(error), "cannot remove a worktree that is not needed any more");
+    // Each has more beside it, as `1.lock`.
+    let slot = |name: OsString| name.to_str()?.split('.').next()?.parse::<usize>().ok();
+    let spare: BTreeSet<usize> = names.filter_map(slot).filter(|slot| *slot > 0).collect();
+    for slot in spare {
+        if let Err(error) = work_tree::remove_check_out(&folder.join(slot.to_string())) {
+            tracing::warn!(error = said(error), "cannot remove a check-out that is not needed any more");
+        }
     }
 }
 
@@ -169,7 +163,7 @@ struct Run<'a> {
     commit: &'a CommitHash,
     /// The test to look at; none for everything that the check covers.
     test: Option<&'a BaselineTest>,
-    /// The number of the worktree.
+    /// The number of the check-out.
     slot: usize,
 }
 
@@ -178,9 +172,9 @@ struct Runner {
     config: Arc<Config>,
     db: Database,
     database: PathBuf,
-    /// The folder of the worktrees.
+    /// The folder of the check-outs.
     folder: PathBuf,
-    repository: Repository,
+    store: Store,
     trees: RefCell<Trees>,
     id: ComponentId,
     entry: String,
@@ -191,17 +185,17 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(config: Arc<Config>, database: &Path, repository: Repository, entry: &JournalEntry) -> Result<Self, Why> {
+    fn new(config: Arc<Config>, database: &Path, store: Store, entry: &JournalEntry) -> Result<Self, Why> {
         let db = Database::open(database, &config.open_options()).map_err(said)?;
         let database = db.path().map_or_else(|| database.to_owned(), Path::to_owned);
-        let folder = folder_of(&database);
+        let folder = Layout::new(config.workspace_root()).checker();
         let progress = entry.steps.intent.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
         Ok(Self {
             config,
             db,
             database,
             folder,
-            repository,
+            store,
             trees: RefCell::default(),
             id: ID.parse().map_err(said)?,
             entry: entry.id.clone(),
@@ -240,7 +234,7 @@ impl Runner {
     }
 
     /// Ends what a former self that was killed has left running. Keepers do so by themselves; this makes sure before their
-    /// worktrees are used.
+    /// check-outs are used.
     async fn end_leftovers(&self) {
         let keepers = {
             let mut progress = self.progress.borrow_mut();
@@ -259,8 +253,13 @@ impl Runner {
         }
     }
 
-    fn worktree_path(&self, slot: usize) -> PathBuf {
-        self.folder.join(format!(".regression-{slot}"))
+    /// History.
+    fn repository(&self) -> &Repository {
+        self.store.repository()
+    }
+
+    fn check_out_path(&self, slot: usize) -> PathBuf {
+        self.folder.join(slot.to_string())
     }
 
     /// How many checks may run at once.
@@ -301,7 +300,7 @@ impl Runner {
         let keeper = Cell::new(None);
         let (_never, mut cancelled) = tokio::sync::watch::channel(false);
         let tree = self.trees.borrow_mut().remove(&run.slot);
-        let mut tree = tree.unwrap_or_else(|| TrialTree::new(self.repository.clone(), self.worktree_path(run.slot)));
+        let mut tree = tree.unwrap_or_else(|| TrialTree::new(self.store.clone(), self.check_out_path(run.slot)));
         let on_keeper = |id| {
             keeper.set(Some(id));
             self.progress.borrow_mut().keepers.push(id);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::config::CheckConfig;
 use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
+use work_tree::Layout;
 
 use crate::decide::{LOST, UNCHECKED};
 use crate::{BisectNotes, ID, Observation, baseline_checks, open_of, watched};
@@ -166,10 +167,12 @@ fn lost(config: &Config, observation: &Observation) -> Option<String> {
     let more = observation.lost.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "{} was moved to {}, which does not contain the commits of tests that have passed: {names}{more}; move it forward again \
-         (loopctl status {first} names the commit), or take the tests up again with loopctl reset TEST --force",
-        config.repository.integration_branch,
-        head.get(..12).unwrap_or(head)
+        "{branch} in the store was moved to {}, which does not contain the commits of tests that have passed: {names}{more}; move \
+         it forward again with git --git-dir {} update-ref refs/heads/{branch} COMMIT (loopctl status {first} names the commit), \
+         or take the tests up again with loopctl reset TEST --force",
+        head.get(..12).unwrap_or(head),
+        Layout::new(config.workspace_root()).store_path().display(),
+        branch = config.repository.integration_branch,
     ))
 }
 
@@ -188,9 +191,9 @@ fn unchecked(config: &Config, tx: &ReadTx<'_>, has_head: bool) -> Result<Option<
     let more = if usize::try_from(count).is_ok_and(|count| count > NAMED) { " and others" } else { "" };
     if !has_head {
         return Ok(Some(format!(
-            "nothing is re-run, because the branch {} cannot be read in the repository {}; {count} tests had passed: {names}{more}",
-            config.repository.integration_branch,
-            config.repository_path().display()
+            "nothing is re-run, because there is no integration branch in the store {}; start coding-loop, which makes it; \
+             {count} tests had passed: {names}{more}",
+            Layout::new(config.workspace_root()).store_path().display()
         )));
     }
     let gate_only: Vec<&str> =

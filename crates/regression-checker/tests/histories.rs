@@ -32,10 +32,10 @@ impl World {
     fn new(recipe: &Recipe) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let history = recipe.make(&root);
         let path = root.join("coding-loops/coordination.db");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let db = Database::create(&path, &OpenOptions::default()).unwrap();
+        let history = recipe.make(&root, &path);
         let config = format!(
             "[repository]\npath = '{}'\n[regression]\nparallel = 2\nshare_percent = 100\nretries = {RETRIES}\n\
              [[gate.check]]\nname = \"tests\"\ncommand = [\"sh\", '{}']\n",

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{World, git};
+use common::World;
 use coord_db::LedgerState::{self, Cleared, Flaky, Good, Regressed, Unknown};
 
 fn states(world: &World) -> Vec<(String, LedgerState)> {
@@ -186,7 +186,6 @@ fn what_is_to_be_done_again_is_not_expected_to_pass() {
     world.sql("UPDATE tests SET status = 'pending', verified_at = NULL WHERE id = 't2'");
     world.once();
     assert_eq!(world.sql("SELECT test_id, status, first_bad_commit FROM regressions"), format!("t1|regressed|{taken_back}"));
-    git(&world.repository, &["rev-parse", &taken_back]);
     // Done again: watched again.
     world.sql("UPDATE tests SET status = 'passed', verified_at = datetime('now') WHERE id = 't2'");
     world.once();

@@ -28,6 +28,8 @@ fn the_commit_in_the_middle_is_blamed_by_its_trailers() {
     let world = World::with_baseline();
     let good = world.head();
     let commits = world.history(8, 5);
+    // The copy of integration in the user's repository says nothing.
+    git(&world.repository, &["branch", common::BRANCH, "main"]);
     let cause = world.say_passed("t-5", "b", &commits[4]);
     world.passed("t2", "a", &good);
     let before = git(&world.repository, &["status", "--porcelain=v2", "--branch"]);
@@ -50,8 +52,9 @@ fn the_commit_in_the_middle_is_blamed_by_its_trailers() {
     // Only the other test moves on.
     assert_eq!(world.sql("SELECT test_id, count(*) FROM passing_tests GROUP BY 1"), "t1|1\nt2|2");
     assert_eq!(git(&world.repository, &["status", "--porcelain=v2", "--branch"]), before);
-    assert!(world.path.with_file_name("worktrees").join(".regression-0").is_dir());
-    assert!(!world.path.with_file_name("worktrees").join(".regression-1").exists());
+    let mut left: Vec<_> = std::fs::read_dir(world.layout.checker()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["0", "0.git", "0.lock"], "what only a search needs is removed");
     assert_eq!(world.sql("SELECT child_pid IS NULL FROM component_health"), "1");
 
     world.forget_runs();
@@ -85,7 +88,7 @@ fn one_new_commit_is_the_first_bad_without_a_search() {
     assert_eq!(world.sql(REGRESSIONS), format!("t1|regressed|{bad}|b|t9"));
     let suite = format!("suite {bad}");
     // Before somebody is blamed, the last good commit shows that it still is good, each time, and the bad one that it is bad.
-    let good = git(&world.repository, &["rev-parse", &format!("{bad}^")]);
+    let good = world.in_store(&["rev-parse", &format!("{bad}^")]);
     let (bad, good) = (format!("t1 {bad}"), format!("t1 {good}"));
     assert_eq!(
         world.runs(),
@@ -295,15 +298,23 @@ fn nothing_to_check_is_no_error() {
     world.once();
     assert_eq!((world.runs().len(), world.sql("SELECT count(*) FROM check_runs")), (0, "0".to_owned()));
     world.passed("t1", "a", &world.head());
-    world.configure("[repository]\nintegration_branch = \"no/such\"");
-    world.once();
+    // Before there is a store nothing has landed.
+    std::fs::remove_dir_all(world.layout.root()).unwrap();
+    let log = world.once();
+    assert!(!log.contains("WARN"), "{log}");
     let unchecked = "SELECT message FROM alerts WHERE fingerprint = 'unchecked' AND closed_at IS NULL";
     let told = world.sql(unchecked);
-    assert!(told.starts_with("nothing is re-run, because the branch no/such cannot be read"), "{told}");
+    assert!(told.starts_with("nothing is re-run, because there is no integration branch in the store /"), "{told}");
     assert!(told.ends_with("1 tests had passed: t1"), "{told}");
-    world.configure("[repository]\npath = \"../..\"");
-    world.once();
+    // What is no store is reported.
+    std::fs::create_dir_all(world.layout.store_path()).unwrap();
+    let log = world.once();
+    assert!(log.contains("WARN"), "{log}");
     assert_eq!(world.sql("SELECT count(*) FROM check_runs"), "0");
+    std::fs::remove_dir_all(world.layout.root()).unwrap();
+    world.make_store();
+    world.once();
+    assert_eq!((world.sql(unchecked), world.sql("SELECT outcome FROM check_runs")), (String::new(), "pass".to_owned()));
 }
 
 #[test]
@@ -357,6 +368,25 @@ fn a_daemon_sees_the_branch_move_and_stops_when_told() {
     assert_eq!(daemon.terminate().code(), Some(0));
     assert_eq!(world.sql("SELECT status FROM component_health"), "unknown");
     assert_eq!(world.events("component_stopped").len(), 1);
+}
+
+#[test]
+fn a_daemon_sees_a_store_that_is_made_later() {
+    let world = World::with_baseline();
+    std::fs::remove_dir_all(world.layout.root()).unwrap();
+    let daemon = world.daemon();
+    world.until("SELECT count(*) FROM alerts WHERE fingerprint = 'unchecked' AND closed_at IS NULL", "1");
+    let head = world.make_store().integration().unwrap().unwrap();
+    world.say_passed("t1", "a", head.as_str());
+    world.until("SELECT commit_hash, outcome FROM check_runs", &format!("{head}|pass"));
+    // A store that is made again in its place as well.
+    std::fs::rename(world.layout.store_path(), world.layout.root().join("old")).unwrap();
+    let store = world.make_store();
+    let next = world.commit("other", "ok", "");
+    assert_eq!(store.integration().unwrap().unwrap().as_str(), next);
+    world.say_passed("t2", "a", &next);
+    world.until(&format!("SELECT outcome FROM check_runs WHERE commit_hash = '{next}'"), "pass");
+    assert_eq!(daemon.terminate().code(), Some(0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{World, git};
+use common::World;
 
 /// Runs `code.py` through an import, so that Python caches what it has compiled of it.
 const PYTHON: &str = r#"
@@ -15,7 +15,7 @@ exec python3 -c 'import os, sys; sys.path.insert(0, "."); import code_of_tests a
 /// Commits that each edit the module by the same size, one of which breaks it. The true culprit, and who is blamed.
 fn same_size_edits(length: usize, breaks_at: usize, cache: &str) -> (String, String) {
     let world = World::with_baseline();
-    fs::write(world.repository.join(".git/info/exclude"), "__pycache__/\n").unwrap();
+    fs::write(world.layout.store_path().join("info/exclude"), "__pycache__/\n").unwrap();
     let write = |number: usize, answer: u32| {
         let content = format!("NUMBER = {number:04}\nANSWER = {answer}\n").replace("= 0", "= 1");
         world.commit_file("code_of_tests.py", &content, "Loop: b")
@@ -65,8 +65,10 @@ fn nothing_of_another_commit_is_there() {
     world.once();
     assert_eq!(world.sql("SELECT status FROM regressions"), "regressed");
     assert_eq!(world.runs(), Vec::<String>::new());
-    let left = world.path.with_file_name("worktrees/.regression-0");
-    assert!(left.join("cache/deep/object").exists(), "what is built stays for the next run at the same commit");
+    assert!(
+        world.layout.checker().join("0/cache/deep/object").exists(),
+        "what is built stays for the next run at the same commit"
+    );
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn files_written_under_other_rules_are_written_again() {
     world.configure_with(&world.script(check), "[regression]\nparallel = 1");
     world.sql(&format!(
         "DELETE FROM passing_tests; INSERT INTO passing_tests(test_id, commit_hash) VALUES ('t1', '{}')",
-        git(&world.repository, &["rev-parse", &format!("{}^", commits[0])])
+        world.in_store(&["rev-parse", &format!("{}^", commits[0])])
     ));
     world.once();
     assert_eq!(world.sql("SELECT status, first_bad_commit FROM regressions"), format!("regressed|{}", commits[3]));

@@ -138,6 +138,7 @@ pub async fn run_check(
     if is_whole {
         worktree.restore_to(&head)?;
         worktree.clean_all()?;
+        worktree.renew_git()?;
     }
     Ok(CheckResult {
         verdict,
@@ -176,7 +177,7 @@ pub(crate) fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, Chec
 
 /// What of the tracked state differs from how the check found it.
 fn tampered(worktree: &WorkTree, head: &CommitHash) -> crate::Result<Option<String>> {
-    if worktree.head()? != *head {
+    if worktree.was_led_away(head)? {
         return Ok(Some("the commit that it was to judge".to_owned()));
     }
     worktree.overlook_nothing()?;

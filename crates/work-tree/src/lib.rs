@@ -41,6 +41,7 @@ mod workspace;
 mod worktrees;
 
 pub use bisect::Bisect;
+pub use check_out::remove_check_out;
 pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
 pub use error::{Error, Result};
 pub use landing::{Change, PutOn, Updated};

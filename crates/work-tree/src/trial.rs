@@ -18,22 +18,30 @@ use crate::{CommandSpec, CommitHash, End, Error, Result, Store, WorkTree, run};
 pub struct TrialTree {
     store: Store,
     path: PathBuf,
+    /// The store's settings, branches and tags may have changed since they were taken over.
+    is_outdated: bool,
     /// Open, with this commit checked out and nothing beside it but ignored files of its own; none if that is not known.
     ready: Option<(WorkTree, CommitHash)>,
 }
 
-/// What lies in the worktree after a check.
+/// What a check has left.
 struct Left {
-    /// What of the tracked state differs, in words.
+    /// What of the tracked state differed, in words.
     tampered: Option<String>,
-    clean: bool,
+    /// The files are those of the commit again.
+    is_in_place: bool,
 }
 
 impl TrialTree {
     /// The check-out at a path; nothing is made before it is needed.
     #[must_use]
     pub fn new(store: Store, path: PathBuf) -> Self {
-        Self { store, path, ready: None }
+        Self { store, path, is_outdated: false, ready: None }
+    }
+
+    /// Has the next run take over the store's settings, branches and tags, as [`Store::check_out`] does.
+    pub fn mark_outdated(&mut self) {
+        self.is_outdated = true;
     }
 
     /// Where it is.
@@ -45,8 +53,10 @@ impl TrialTree {
     /// Checks a commit out.
     fn bring_to(&mut self, commit: &CommitHash) -> Result<WorkTree> {
         if let Some((tree, at)) = self.ready.take()
-            && tree.root().is_dir()
+            && tree.is_in_place()
+            && (!self.is_outdated || !self.store.refresh_check_out(&tree)?)
             && (at == *commit || tree.move_to(&at, commit).unwrap_or(false))
+            && tree.renew_git().is_ok()
         {
             return Ok(tree);
         }
@@ -69,9 +79,11 @@ impl TrialTree {
         on_keeper: impl FnOnce(KeeperId),
     ) -> Result<CheckResult> {
         // git is waited for elsewhere: other checks run on this thread meanwhile.
-        let mut own = Self { store: self.store.clone(), path: self.path.clone(), ready: self.ready.take() };
+        let (store, path) = (self.store.clone(), self.path.clone());
+        let mut own = Self { store, path, is_outdated: self.is_outdated, ready: self.ready.take() };
         let target = commit.clone();
         let tree = blocking(move || own.bring_to(&target)).await?;
+        self.is_outdated = false;
         let mut command = CommandSpec::new(spec.argv.iter().map(std::ffi::OsString::from), tree.root());
         command.env.clone_from(&spec.env);
         command.env.push(("CHECK_NAME".to_owned(), std::ffi::OsString::from(&spec.name)));
@@ -82,23 +94,13 @@ impl TrialTree {
         let outcome = run(&command, cancel, on_keeper).await;
         let (mut end, mut verdict) = verdict_of(spec, &outcome);
         let (looked, target) = (tree.clone(), commit.clone());
-        let left = blocking(move || {
-            let left = left_of(&looked, &target)?;
-            if !left.clean {
-                looked.detach_at(&target)?;
-            }
-            if left.tampered.is_some() {
-                // What was built of other files.
-                looked.remove_untracked()?;
-            }
-            Ok(left)
-        })
-        .await?;
+        let left = blocking(move || left_of(&looked, &target)).await?;
+        // Nothing is known of files whose folder is gone.
+        self.ready = left.is_in_place.then(|| (tree, commit.clone()));
         if let (CheckVerdict::Pass, Some(what)) = (&verdict, left.tampered) {
             verdict = CheckVerdict::Fail(format!("check {} changed {what}", spec.name));
             end = CheckEnd::ChangedFiles;
         }
-        self.ready = Some((tree, commit.clone()));
         Ok(CheckResult {
             verdict,
             end,
@@ -117,35 +119,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
-/// What differs from the commit, in one call.
+/// Finds what differs from the commit, in one call, and undoes it.
 fn left_of(tree: &WorkTree, commit: &CommitHash) -> Result<Left> {
+    if !tree.is_in_place() {
+        return Ok(Left { tampered: Some("the folder that it ran in".to_owned()), is_in_place: false });
+    }
     let stdout = tree.status()?;
-    let (mut tracked, mut clean, mut at) = (Vec::new(), true, None);
-    for entry in fields(&stdout) {
-        let text = String::from_utf8_lossy(entry);
-        if let Some(head) = text.strip_prefix("# branch.oid ") {
-            at = Some(head.to_owned());
-        } else if let Some(branch) = text.strip_prefix("# branch.head ") {
-            clean &= branch == "(detached)";
-        } else if !text.starts_with('#') {
-            clean = false;
-            // Changed entries have eight fields before the path, unmerged ones ten.
-            let before = match text.as_bytes().first() {
-                Some(b'1') => 8,
-                Some(b'u') => 10,
-                _ => continue,
-            };
-            // What the check has only added to the index was not tracked at the commit.
-            if !text.starts_with("1 A") {
-                tracked.extend(text.splitn(before + 1, ' ').nth(before).map(str::to_owned));
-            }
+    let (mut tracked, mut is_clean) = (Vec::new(), true);
+    for entry in fields(&stdout).filter(|entry| !entry.starts_with(b"#")) {
+        is_clean = false;
+        // Changed entries have eight fields before the path. Only our git writes the index, so none is added or unmerged.
+        if entry.first() == Some(&b'1') {
+            tracked.extend(String::from_utf8_lossy(entry).splitn(9, ' ').nth(8).map(str::to_owned));
         }
     }
-    let moved = at.as_deref() != Some(commit.as_str());
-    let tampered = if moved {
+    let tampered = if tree.was_led_away(commit)? {
         Some("the commit that it was to judge".to_owned())
     } else {
         (!tracked.is_empty()).then(|| format!("tracked files: {}", tracked.join(", ")))
     };
-    Ok(Left { tampered, clean: clean && !moved })
+    if !is_clean {
+        tree.detach_at(commit)?;
+    }
+    if tampered.is_some() {
+        // What was built of other files.
+        tree.remove_untracked()?;
+    }
+    Ok(Left { tampered, is_in_place: true })
 }

@@ -5,6 +5,8 @@
 
 mod checkout;
 
+pub(crate) use checkout::LAST_SECOND;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -27,7 +29,7 @@ pub struct WorkTree {
     root: PathBuf,
     git_dir: PathBuf,
     common_dir: PathBuf,
-    /// A clone that is for checks alone, so that its main checkout is nobody's.
+    /// A clone that is for checks alone, so that its files are nobody's, and its `.git` is not the one that is used here.
     for_checks: bool,
 }
 
@@ -83,9 +85,17 @@ impl WorkTree {
         Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, for_checks: false })
     }
 
-    /// This one as a check-out in which nobody works.
-    pub(crate) fn for_checks(self) -> Self {
-        Self { for_checks: true, ..self }
+    /// A check-out in which nobody works, with a git folder that lies elsewhere.
+    pub(crate) fn for_checks(git: Git, root: PathBuf, git_dir: PathBuf) -> Self {
+        Self { git, root, common_dir: git_dir.clone(), git_dir, for_checks: true }
+    }
+
+    pub(crate) fn is_for_checks(&self) -> bool {
+        self.for_checks
+    }
+
+    pub(crate) fn git(&self) -> &Git {
+        &self.git
     }
 
     /// The top of its files.
@@ -596,7 +606,7 @@ impl WorkTree {
     fn restore_dot_git(&self) -> Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let file = self.root.join(".git");
-        if file.symlink_metadata().is_ok() {
+        if self.for_checks || file.symlink_metadata().is_ok() {
             return Ok(());
         }
         let content = [b"gitdir: ", self.git_dir.as_os_str().as_bytes(), b"\n"].concat();

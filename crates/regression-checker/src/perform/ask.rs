@@ -104,8 +104,8 @@ pub(super) fn path_of(own: &str) -> Option<&str> {
 /// The files that differ from the commit at which the check was run before.
 fn changed_since_last(runner: &Runner, check: &CheckConfig, commit: &CommitHash) -> Result<Vec<String>, Why> {
     let Some(before) = runner.read(|tx| tx.check_run_before(&check.name, commit.as_str()))? else { return Ok(Vec::new()) };
-    let Some(before) = runner.repository.resolve(&before).map_err(said)? else { return Ok(Vec::new()) };
-    let changed = runner.repository.changed_between(&before, commit).map_err(said)?;
+    let Some(before) = runner.repository().resolve(&before).map_err(said)? else { return Ok(Vec::new()) };
+    let changed = runner.repository().changed_between(&before, commit).map_err(said)?;
     Ok(changed.iter().map(|path| path.to_string_lossy().into_owned()).collect())
 }
 

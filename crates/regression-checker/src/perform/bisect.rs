@@ -1,4 +1,4 @@
-//! Carrying out a search: several commits at a time, each in a worktree of its own, step after step while steps are short.
+//! Carrying out a search: several commits at a time, each in a check-out of its own, step after step while steps are short.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -46,19 +46,19 @@ pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Ro
     // Our own rows hold full hashes; other tools may write anything.
     let find = |rev: &str| match CommitHash::new(rev) {
         Ok(commit) => Ok(Some(commit)),
-        Err(_) => runner.repository.resolve(rev).map_err(said),
+        Err(_) => runner.repository().resolve(rev).map_err(said),
     };
     let (Some(good), Some(bad)) = (find(&row.last_good_commit)?, find(&row.bad_commit)?) else {
-        return lost("the commits between which it broke are not in the repository");
+        return lost("the commits between which it broke are not in the store");
     };
-    let (repository, ends) = (runner.repository.clone(), (good.clone(), bad.clone()));
+    let (repository, ends) = (runner.repository().clone(), (good.clone(), bad.clone()));
     let line = match super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &[])).await? {
         Ok(line) => line,
         Err(error) => {
-            let there = |commit: &CommitHash| runner.repository.resolve(commit.as_str()).map(|found| found.is_some());
+            let there = |commit: &CommitHash| runner.repository().resolve(commit.as_str()).map(|found| found.is_some());
             return match (there(&good), there(&bad)) {
                 (Ok(true), Ok(true)) | (Err(_), _) | (_, Err(_)) => Err(said(error)),
-                _ => lost("the commits between which it broke are not in the repository"),
+                _ => lost("the commits between which it broke are not in the store"),
             };
         }
     };
@@ -75,12 +75,12 @@ async fn touching(runner: &Rc<Runner>, row: &Regression, ends: (CommitHash, Comm
     let shown = row.output_tail.split(|each: char| each.is_whitespace() || "\"'`():,;[]<>=".contains(each));
     let shown = shown.filter_map(path_of);
     let mut paths: BTreeSet<PathBuf> = own.map(PathBuf::from).collect();
-    let tree = runner.worktree_path(0);
+    let tree = runner.check_out_path(0);
     paths.extend(shown.filter(|path| path.len() < 512 && tree.join(path).is_file()).map(PathBuf::from));
     if paths.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let (repository, paths) = (runner.repository.clone(), Vec::from_iter(paths));
+    let (repository, paths) = (runner.repository().clone(), Vec::from_iter(paths));
     let touching = super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &paths)).await?.map_err(said)?;
     Ok(touching.into_iter().collect())
 }
@@ -158,7 +158,7 @@ impl Trials {
                 (*count, commit)
             })
             .collect();
-        // Each worktree takes runs that follow each other, so that it has to change its commit as seldom as can be.
+        // Each check-out takes runs that follow each other, so that it has to change its commit as seldom as can be.
         let each = numbered.len().div_ceil(self.parallel);
         for turn in 0..each {
             let mut running = JoinSet::new();
@@ -203,7 +203,7 @@ impl Trials {
             End::Flaky { why } => return Ok(Found::Flaky { why }),
             End::Unknown { why, suspects } => return Ok(Found::Unknown { why, suspects }),
         };
-        let (repository, at) = (self.runner.repository.clone(), commit.clone());
+        let (repository, at) = (self.runner.repository().clone(), commit.clone());
         let trailers = super::blocking(move || repository.trailers_of(&at)).await?.map_err(said)?;
         let value = |key: &str| trailers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
         Ok(Found::FirstBad {

@@ -99,16 +99,16 @@ fn verdict(runner: &Runner, commit: &CommitHash, asked: Asked) -> Result<Option<
     let fails = matches!(asked.outcome, RunOutcome::Fail | RunOutcome::Flaky);
     for baseline in baselines.iter().filter(|_| fails) {
         // Another tool may have written a short hash, or a commit that is gone.
-        let Some(known) = runner.repository.resolve(&baseline.commit_hash).map_err(said)? else { continue };
+        let Some(known) = runner.repository().resolve(&baseline.commit_hash).map_err(said)? else { continue };
         if known == *commit {
             // It passed and fails at one commit, so no earlier one is to blame.
             break;
         }
-        if runner.repository.is_ancestor(&known, commit).map_err(said)? {
+        if runner.repository().is_ancestor(&known, commit).map_err(said)? {
             last_good = Some(known.to_string());
             break;
         }
-        landed_later |= runner.repository.is_ancestor(commit, &known).map_err(said)?;
+        landed_later |= runner.repository().is_ancestor(commit, &known).map_err(said)?;
     }
     // A test that landed while the check ran: this commit never had it, and the next head will tell.
     let too_early = fails && last_good.is_none() && landed_later;
@@ -135,8 +135,8 @@ fn landed_again(runner: &Runner, commit: &CommitHash, asked: &Asked) -> Result<O
         Ok(again.and_then(|test| test.commit_hash).filter(|hash| row.first_bad_commit.as_ref() != Some(hash)))
     })?;
     let Some(landed) = landed else { return Ok(None) };
-    match runner.repository.resolve(&landed).map_err(said)? {
-        Some(hash) if runner.repository.is_ancestor(&hash, commit).map_err(said)? => Ok(Some(landed)),
+    match runner.repository().resolve(&landed).map_err(said)? {
+        Some(hash) if runner.repository().is_ancestor(&hash, commit).map_err(said)? => Ok(Some(landed)),
         _ => Ok(None),
     }
 }

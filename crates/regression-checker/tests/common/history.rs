@@ -9,6 +9,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use work_tree::{Layout, Repository};
+
 /// The branch that the loops land on.
 pub const BRANCH: &str = "coding-loops/integration";
 /// How many loops there are.
@@ -78,6 +80,8 @@ pub struct Commit {
 /// A generated history, in a bare repository.
 pub struct History {
     pub repository: PathBuf,
+    /// The store of that repository.
+    pub store: PathBuf,
     /// The check as a script.
     pub check: PathBuf,
     /// By number; 0 is the beginning, with all tests in order.
@@ -212,8 +216,8 @@ impl Recipe {
         plan.collect()
     }
 
-    /// Makes it, with a bare repository and the check in a folder.
-    pub fn make(&self, folder: &Path) -> History {
+    /// Makes it, with a bare repository, its store for a database and the check in a folder.
+    pub fn make(&self, folder: &Path, database: &Path) -> History {
         let mut dice = Dice(self.seed);
         let planted = self.plan(&mut dice);
         let tests: Vec<String> = (0..self.tests).map(|n| format!("t-{n:03}")).collect();
@@ -281,7 +285,9 @@ impl Recipe {
         std::fs::create_dir_all(&counts).unwrap();
         let script = CHECK.replace("@COUNTS@", counts.to_str().unwrap()).replace("@PAUSE@", &self.pause);
         std::fs::write(&check, script).unwrap();
-        History { repository, check, commits, planted, tests }
+        let user = Repository::open(&repository).unwrap();
+        let store = Layout::new(folder.join("repository-loops")).create(&user, database, BRANCH).unwrap().0.path().to_owned();
+        History { repository, store, check, commits, planted, tests }
     }
 }
 
@@ -305,7 +311,7 @@ fn import(repository: &Path, stream: &str) -> BTreeMap<usize, String> {
 impl History {
     /// Moves the integration branch.
     pub fn move_to(&self, number: usize) {
-        git(&self.repository, &["update-ref", &format!("refs/heads/{BRANCH}"), &self.commits[number].hash]);
+        git(&self.store, &["update-ref", &format!("refs/heads/{BRANCH}"), &self.commits[number].hash]);
     }
 
     /// What the landings of these commits would have left, as SQL: tests that are verified, baselines, proofs and use.

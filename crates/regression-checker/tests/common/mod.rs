@@ -1,4 +1,4 @@
-//! A real repository, a real database that the `sqlite3` shell fills, and the real program on both.
+//! A real repository with its store, a real database that the `sqlite3` shell fills, and the real program on them.
 
 #![allow(dead_code)]
 
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
 use coord_db::{Database, Event, EventFilter, OpenOptions};
+use work_tree::{Layout, Repository, Store};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_regression-checker");
 pub const BRANCH: &str = "coding-loops/integration";
@@ -27,14 +28,16 @@ pub struct World {
     _folder: tempfile::TempDir,
     /// The user's checkout.
     pub repository: PathBuf,
-    /// Where the integration branch is worked on.
+    /// The folder of the store and of the check-outs.
+    pub layout: Layout,
+    /// The files of the integration branch, as it is worked on.
     work: PathBuf,
     pub path: PathBuf,
     pub db: Database,
 }
 
 impl World {
-    /// A repository whose integration branch has one commit, with the tests `t1` and `t2` of loop `a` in order.
+    /// A repository and a store whose integration branch has one commit, with the tests `t1` and `t2` of loop `a` in order.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
@@ -42,7 +45,8 @@ impl World {
         std::fs::create_dir_all(repository.join("coding-loops")).unwrap();
         let path = repository.join("coding-loops/coordination.db");
         let db = Database::create(&path, &OpenOptions::default()).unwrap();
-        let world = Self { _folder: folder, repository, work, path, db };
+        let layout = Layout::new(root.join("repository-loops"));
+        let world = Self { _folder: folder, repository, layout, work, path, db };
         git(&world.repository, &["init", "--quiet", "--initial-branch=main"]);
         std::fs::write(world.repository.join(".gitignore"), "coding-loops/\ncache/\n").unwrap();
         std::fs::create_dir(world.repository.join("state")).unwrap();
@@ -51,10 +55,28 @@ impl World {
         }
         git(&world.repository, &["add", "."]);
         git(&world.repository, &["commit", "--quiet", "-m", "Begin"]);
-        git(&world.repository, &["worktree", "add", "--quiet", "-b", BRANCH, world.work.to_str().unwrap()]);
+        world.make_store();
+        std::fs::create_dir(&world.work).unwrap();
+        world.in_store(&["reset", "--quiet", "--hard"]);
         world.sql("INSERT INTO loops(id, name, priority, status) VALUES ('a', '', 1, 'stopped'), ('b', '', 1, 'stopped')");
         world.configure("");
         world
+    }
+
+    /// Makes the store of the user's repository, with integration where `main` is.
+    pub fn make_store(&self) -> Store {
+        let user = Repository::open(&self.repository).unwrap();
+        let store = self.layout.create(&user, &self.path, BRANCH).unwrap().0;
+        store.start_integration(&user.commit("main").unwrap()).unwrap();
+        store
+    }
+
+    /// git in the store, with the files that integration is worked on in.
+    pub fn in_store(&self, args: &[&str]) -> String {
+        let (store, work) = (self.layout.store_path(), &self.work);
+        let index = work.with_file_name("work.index");
+        let place = [("GIT_DIR", store.as_path()), ("GIT_WORK_TREE", work), ("GIT_INDEX_FILE", &index)];
+        git_with(work, &place, args)
     }
 
     /// As [`World::new`], with baselines of `t1` at the first commit.
@@ -97,7 +119,7 @@ impl World {
     }
 
     pub fn head(&self) -> String {
-        git(&self.repository, &["rev-parse", BRANCH])
+        self.in_store(&["rev-parse", BRANCH])
     }
 
     /// Commits `content` as `state/<test>` on the integration branch.
@@ -110,16 +132,16 @@ impl World {
         let file = self.work.join(path);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, content).unwrap();
-        git(&self.work, &["add", "."]);
-        git(&self.work, &["commit", "--quiet", "--allow-empty", "-m", &format!("Work on {path}\n\n{trailers}")]);
-        git(&self.work, &["rev-parse", "HEAD"])
+        self.in_store(&["add", "."]);
+        self.in_store(&["commit", "--quiet", "--allow-empty", "-m", &format!("Work on {path}\n\n{trailers}")]);
+        self.in_store(&["rev-parse", "HEAD"])
     }
 
     /// Commits a submodule on the integration branch that is at some commit.
     pub fn commit_link(&self, path: &str, at: &str) {
         std::fs::create_dir(self.work.join(path)).unwrap();
-        git(&self.work, &["update-index", "--add", "--cacheinfo", &format!("160000,{at},{path}")]);
-        git(&self.work, &["commit", "--quiet", "-m", "A submodule"]);
+        self.in_store(&["update-index", "--add", "--cacheinfo", &format!("160000,{at},{path}")]);
+        self.in_store(&["commit", "--quiet", "-m", "A submodule"]);
     }
 
     /// So many commits after each other, one of which breaks `t1`; gives all of them.
@@ -135,7 +157,7 @@ impl World {
 
     /// Moves the integration branch.
     pub fn move_to(&self, commit: &str) {
-        git(&self.work, &["reset", "--quiet", "--hard", commit]);
+        self.in_store(&["reset", "--quiet", "--hard", commit]);
     }
 
     /// A test that has passed at a commit.
@@ -171,13 +193,14 @@ impl World {
         command
     }
 
-    /// Lets the program do what is due now.
-    pub fn once(&self) {
+    /// Lets the program do what is due now; gives its log.
+    pub fn once(&self) -> String {
         let output = self.command().arg("--once").output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         eprintln!("{errors}");
         assert!(output.status.success(), "{errors}");
         assert_eq!(self.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'"), "0");
+        errors.into_owned()
     }
 
     /// Starts the program and waits until it beats.
@@ -256,8 +279,13 @@ impl Drop for Daemon {
 }
 
 pub fn git(folder: &Path, args: &[&str]) -> String {
+    git_with(folder, &[], args)
+}
+
+fn git_with(folder: &Path, variables: &[(&str, &Path)], args: &[&str]) -> String {
     let output = Command::new("git")
         .current_dir(folder)
+        .envs(variables.iter().copied())
         .args(["-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgSign=false"])
         .args(args)
         .output()

@@ -19,7 +19,7 @@ use crate::staging::{changes, remove_locks};
 use crate::{CommitHash, Error, Result, WorkTree};
 
 /// Holds the last second that was given, in the worktree's own git folder.
-const LAST_SECOND: &str = "coding-loops-checkout";
+pub(crate) const LAST_SECOND: &str = "coding-loops-checkout";
 /// How far apart the clocks of two file systems on one machine can be.
 const LAG: Duration = Duration::from_millis(20);
 /// The mode of another repository in the index.
