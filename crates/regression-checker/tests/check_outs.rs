@@ -191,3 +191,57 @@ fn a_check_out_that_is_damaged_between_two_starts_is_made_again() {
         assert_eq!(users(&after), users(&before), "{number}");
     }
 }
+
+#[test]
+fn a_step_of_a_search_takes_four_calls_of_git() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::with_baseline();
+    world.configure_with(&world.script(r#"echo >> "$RUNS"; test "$(cat state/t1)" = ok"#), "[regression]\nparallel = 1");
+    let commits = world.history(60, 41);
+    let folder = world.path.with_file_name("bin");
+    fs::create_dir(&folder).unwrap();
+    let (wrapper, calls) = (folder.join("git"), folder.join("calls"));
+    let path = std::env::var("PATH").unwrap();
+    let text = format!("#!/bin/sh\necho \"$*\" >> '{}'\nPATH='{path}'\nexec git \"$@\"\n", calls.display());
+    fs::write(&wrapper, text).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    world.once_with(&[("PATH", &format!("{}:{path}", folder.display()))]);
+    assert_eq!(world.sql("SELECT first_bad_commit FROM regressions"), commits[40]);
+    let calls = fs::read_to_string(&calls).unwrap();
+    let in_check_out = calls.lines().filter(|call| call.contains("--work-tree")).count();
+    let runs = world.sql("SELECT json_extract(bisect, '$.runs') + 6 FROM regressions").parse::<usize>().unwrap();
+    assert!(runs > 15, "{runs}");
+    // The first run makes the check-out.
+    assert!(in_check_out <= 4 * runs + 4, "{in_check_out} for {runs} runs:\n{calls}");
+}
+
+#[test]
+fn a_check_may_fill_submodules_each_time() {
+    let world = World::with_baseline();
+    let other = world.path.with_file_name("other");
+    fs::create_dir(&other).unwrap();
+    git(&other, &["init", "--quiet"]);
+    let versions = ["one", "two"].map(|version| {
+        fs::write(other.join("version"), version).unwrap();
+        git(&other, &["add", "."]);
+        git(&other, &["commit", "--quiet", "-m", version]);
+        git(&other, &["rev-parse", "HEAD"])
+    });
+    let modules = format!("[submodule \"vendor\"]\n\tpath = vendor\n\turl = {}\n", other.display());
+    world.commit_file(".gitmodules", &modules, "");
+    world.commit_link("vendor", &versions[0]);
+    let good = world.commit("expected", "one", "");
+    world.sql(&format!("DELETE FROM passing_tests; INSERT INTO passing_tests(test_id, commit_hash) VALUES ('t1', '{good}')"));
+    world.commit("other", "ok", "Loop: a");
+    let bad = world.commit("t1", "broken", "Loop: b");
+    world.in_store(&["update-index", "--cacheinfo", &format!("160000,{},vendor", versions[1])]);
+    world.in_store(&["commit", "--quiet", "-m", "A newer submodule"]);
+    let script = r#"
+git -c protocol.file.allow=always submodule update --quiet --init || { echo failed >> "$RUNS"; exit 125; }
+[ "$(git rev-parse HEAD:vendor)" = "$(git -C vendor rev-parse HEAD)" ] || echo "another version" >> "$RUNS"
+test -e vendor/version && test "$(cat state/t1)" = ok"#;
+    world.configure_with(&world.script(script), "[regression]\nparallel = 1");
+    world.once();
+    assert_eq!(world.runs(), Vec::<String>::new());
+    assert_eq!(world.sql("SELECT status, first_bad_commit FROM regressions"), format!("regressed|{bad}"));
+}

@@ -3,6 +3,11 @@
 //! The program starts itself again as the keeper, and as the parent that is killed; hence its own `main`. It takes
 //! a part of a test's name as its argument, as the usual harness does.
 
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/place.rs"]
+mod place;
+
 use std::ffi::OsString;
 use std::fs;
 use std::future::Future;
@@ -13,8 +18,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::git;
+use place::{Place, land};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use work_tree::check::{CheckSpec, CheckVerdict, run_check};
 use work_tree::keeper::{self, KeeperId};
 use work_tree::{CommandSpec, End, NotStartedKind, Outcome, run, start_time};
 
@@ -52,6 +60,7 @@ fn main() {
         ("leftovers_are_killed_by_identity", leftovers_are_killed_by_identity),
         ("a_terminated_keeper_stops_the_command", a_terminated_keeper_stops_the_command),
         ("many_at_once", many_at_once),
+        ("checks_in_a_check_out_follow_each_other_unharmed", checks_in_a_check_out_follow_each_other_unharmed),
     ];
     let filter = args.iter().find(|arg| !arg.starts_with('-'));
     let wanted: Vec<_> = tests.iter().filter(|(name, _)| filter.is_none_or(|part| name.contains(part.as_str()))).collect();
@@ -376,4 +385,40 @@ fn many_at_once() {
             assert_eq!((outcome.end, outcome.tail.as_str()), (End::Exited(number), "hello"));
         }
     });
+}
+
+/// As the gate runs one check after the other.
+fn checks_in_a_check_out_follow_each_other_unharmed() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let store = place.store();
+    let commit = land(&store, &[("a.txt", "two\n")]);
+    let tree = store.check_out(&place.loops.join("gates/one"), &commit).unwrap();
+    let before = place.fingerprint();
+    let fails = |what: &str| CheckVerdict::Fail(format!("check one changed {what}"));
+    for (script, verdict) in [
+        ("git config alias.left status; git tag left; git stash list", CheckVerdict::Pass),
+        ("git checkout --quiet --detach HEAD~1", fails("the commit that it was to judge")),
+        ("git commit --quiet --allow-empty -m mine", fails("the commit that it was to judge")),
+        ("git update-index --assume-unchanged a.txt; echo x > a.txt", fails("tracked files: a.txt")),
+        ("rm -rf .git; git init --quiet", CheckVerdict::Pass),
+        ("rm -rf .git", CheckVerdict::Pass),
+        ("exit 0", CheckVerdict::Pass),
+    ] {
+        let intact =
+            "[ -z \"$(git status --porcelain; git tag; git config alias.left)\" ] && [ \"$(cat a.txt)\" = two ] || exit 9";
+        let spec = CheckSpec {
+            name: "one".to_owned(),
+            argv: ["sh", "-c", &format!("{intact}; {script}")].map(str::to_owned).to_vec(),
+            timeout: BOUND,
+            env: ["PATH", "HOME"].iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect(),
+            nice: None,
+            log_path: None,
+            output_bytes: 0,
+        };
+        let (_never, mut cancel) = watch::channel(false);
+        let result = block_on(run_check(&spec, &tree, &mut cancel, |_| ())).unwrap();
+        assert_eq!(result.verdict, verdict, "{script}");
+    }
+    assert_eq!(place.fingerprint(), before);
+    assert_eq!(store.integration().unwrap(), Some(commit));
 }

@@ -195,7 +195,12 @@ impl World {
 
     /// Lets the program do what is due now; gives its log.
     pub fn once(&self) -> String {
-        let output = self.command().arg("--once").output().unwrap();
+        self.once_with(&[])
+    }
+
+    /// As [`Self::once`], with more variables.
+    pub fn once_with(&self, variables: &[(&str, &str)]) -> String {
+        let output = self.command().arg("--once").envs(variables.iter().copied()).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         eprintln!("{errors}");
         assert!(output.status.success(), "{errors}");
