@@ -94,7 +94,7 @@ impl Finding {
 
 /// The mode of a symbolic link and of a submodule in a tree.
 const LINK: &str = "120000";
-const SUBMODULE: &str = "160000";
+pub(crate) const SUBMODULE: &str = "160000";
 
 /// One side of a difference: mode and hash; none if the path is not there.
 pub(crate) type Entry = Option<(String, CommitHash)>;
@@ -109,10 +109,10 @@ pub(crate) struct Difference {
 
 /// What of a workspace goes into the index.
 #[derive(Default)]
-struct Plan {
-    removed: Vec<PathBuf>,
+pub(crate) struct Plan {
+    pub(crate) removed: Vec<PathBuf>,
     added: Vec<PathBuf>,
-    links: Vec<(PathBuf, CommitHash)>,
+    pub(crate) links: Vec<(PathBuf, CommitHash)>,
     findings: Vec<Finding>,
     /// The ignore rules are not those of the start.
     has_new_rules: bool,
@@ -284,7 +284,7 @@ impl Workspace {
     }
 
     /// A folder with a repository of its own that the index does not know.
-    fn plan_nested(
+    pub(crate) fn plan_nested(
         &self,
         folder: &Path,
         modules: &BTreeSet<PathBuf>,
@@ -325,7 +325,12 @@ impl Workspace {
     }
 
     /// The submodules that the index knows: their commit is read by ourselves.
-    fn plan_submodules(&self, modules: &BTreeSet<PathBuf>, plan: &mut Plan, untracked: &mut Vec<PathBuf>) -> Result<()> {
+    pub(crate) fn plan_submodules(
+        &self,
+        modules: &BTreeSet<PathBuf>,
+        plan: &mut Plan,
+        untracked: &mut Vec<PathBuf>,
+    ) -> Result<()> {
         let stdout = self.git.call(["ls-files", "--stage", "-z"]).ok()?;
         for entry in fields(&stdout).filter(|entry| entry.starts_with(SUBMODULE.as_bytes())) {
             let Some(tab) = entry.iter().position(|&byte| byte == b'\t') else { continue };
@@ -533,7 +538,21 @@ impl Workspace {
 
 /// What differs between two trees, files only, sorted by path.
 pub(crate) fn differences(git: &crate::git::Git, old: &CommitHash, new: &CommitHash) -> Result<Vec<Difference>> {
-    let call = git.call(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old.as_str(), new.as_str(), "--"]);
+    raw_differences(&git.call([
+        "diff-tree",
+        "-r",
+        "-z",
+        "--raw",
+        "--no-renames",
+        "--no-abbrev",
+        old.as_str(),
+        new.as_str(),
+        "--",
+    ]))
+}
+
+/// What a call with `--raw -z --no-abbrev` prints, sorted by path.
+pub(crate) fn raw_differences(call: &crate::git::Call<'_>) -> Result<Vec<Difference>> {
     let stdout = call.ok()?;
     let (mut list, mut words) = (Vec::new(), fields(&stdout));
     while let (Some(head), Some(path)) = (words.next(), words.next()) {
