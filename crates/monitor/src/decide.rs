@@ -72,7 +72,7 @@ impl Said {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write down what a worktree differs in.
+    /// Write down what a loop has changed in its workspace.
     StoreFiles {
         /// Whose.
         loop_id: LoopId,

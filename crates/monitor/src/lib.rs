@@ -1,6 +1,6 @@
 //! Monitor: finds loops that are stuck, digressing, in conflict with each other or over budget, and raises alerts.
 //!
-//! It must never decide what is done about it, and never write to a worktree. What it has said stands in its open alerts:
+//! It must never decide what is done about it, and never write to a workspace. What it has said stands in its open alerts:
 //! an event is published only together with the alert that it opens or raises to the next level, so that a restart says
 //! nothing twice.
 
@@ -19,7 +19,7 @@ use coord_db::{Config, Database, ReadTx, Result, WriteTx};
 use supervisor::{Inbound, Plan, Supervisor, Waker};
 
 pub use decide::{Action, Finding};
-pub use observe::{Disk, Observation, Output, SeenFile, Sight, Worktree};
+pub use observe::{Disk, Observation, Output, SeenFile, SeenWorkspace, Sight};
 pub use snapshot::MonitorSnapshot;
 
 /// The supervisor.

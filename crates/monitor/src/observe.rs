@@ -1,8 +1,8 @@
-//! What is seen outside of the database: the files that worktrees differ in, agents' output, the disk.
+//! What is seen outside of the database: the files that loops have changed in their workspaces, agents' output, the disk.
 //!
-//! It only ever reads. Looking at a worktree costs a few runs of git, so what was seen is kept until something has changed
-//! there or `monitor.interval_seconds` are over; a kept sight delays a finding and never makes one: before two loops are
-//! said to be in conflict, both have been looked at since the integration branch moved last.
+//! It only ever reads, and keeps no loop waiting. Looking at a workspace costs a run of git or two, so what was seen is kept
+//! until something has changed there or `monitor.interval_seconds` are over; a kept sight delays a finding and never makes
+//! one: before two loops are said to be in conflict, both have been looked at since integration moved last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -14,16 +14,16 @@ use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, Test, Times
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
 use supervisor::Waker;
-use work_tree::{CommitHash, Repository, WorkTree};
+use work_tree::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
 
 use crate::output::tail;
 use crate::watch::Watches;
 
-/// So many files of one worktree are kept.
+/// The maximum number of files that are kept for one workspace.
 pub const MOST_FILES: usize = 2_000;
-/// The least time between two looks at one worktree.
+/// The least time between two looks at one workspace.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
-/// The most time between two looks at a worktree in which something happens that changes nothing: a build.
+/// The most time between two looks at a workspace in which something happens that changes nothing.
 const MOST_PAUSE: Duration = Duration::from_secs(8);
 /// A look may take this share of the time.
 const SHARE: u32 = 20;
@@ -38,8 +38,8 @@ const MOST_LOGS: usize = 5_000;
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// The worktree of each loop that has a test in hand, or had changes when it was seen last.
-    pub worktrees: BTreeMap<LoopId, Sight>,
+    /// The workspace of each loop that has a test in hand, or had changes when it was seen last.
+    pub workspaces: BTreeMap<LoopId, Sight>,
     /// What each loop's agent writes, where it writes.
     pub outputs: BTreeMap<LoopId, Output>,
     /// The size of the database's files.
@@ -50,15 +50,15 @@ pub struct Observation {
     pub look_again_at: Option<Timestamp>,
 }
 
-/// A look at a worktree.
+/// A look at a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sight {
     /// There is none: nobody manages it.
     Absent,
-    /// In the middle of a rebase, or git failed: what was known before stands.
+    /// Its loop is changing it, or git failed: what was known before stands.
     Unclear,
     /// As it is.
-    Seen(Worktree),
+    Seen(SeenWorkspace),
 }
 
 impl Sight {
@@ -70,16 +70,16 @@ impl Sight {
     }
 }
 
-/// What a worktree differs in from its merge base with the integration branch.
+/// What a loop has changed and not landed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Worktree {
-    /// The merge base.
+pub struct SeenWorkspace {
+    /// The tree that changes are counted from.
     pub base: String,
     /// The files, without those that may be changed by two.
     pub files: Vec<SeenFile>,
-    /// The integration branch has not moved since the look.
+    /// Integration has not moved since the look.
     pub fresh: bool,
-    /// When something happened in it last, builds included, as far as was noticed.
+    /// When something happened in it last, as far as was noticed.
     pub active_at: Option<Timestamp>,
 }
 
@@ -122,6 +122,7 @@ pub struct Disk {
 #[derive(Debug)]
 struct Wanted {
     id: LoopId,
+    branch: String,
     in_hand: Option<Test>,
 }
 
@@ -137,7 +138,8 @@ fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
     }
     let mut ids: BTreeSet<LoopId> = in_hand.keys().cloned().collect();
     ids.extend(tx.loops_with_worktree_changes()?.into_iter().filter(|id| loops.contains_key(id)));
-    Ok(ids.into_iter().map(|id| Wanted { in_hand: in_hand.remove(&id), id }).collect())
+    let branch = |id: &LoopId| loops.get(id).and_then(|row| row.branch.clone()).unwrap_or_else(|| format!("coding-loops/{id}"));
+    Ok(ids.into_iter().map(|id| Wanted { in_hand: in_hand.remove(&id), branch: branch(&id), id }).collect())
 }
 
 /// Files that may be changed by two: each glob also holds in every folder.
@@ -154,21 +156,38 @@ pub fn ignored(patterns: &[String]) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
-/// What is remembered of the last look at one worktree.
+/// What is remembered of the last look at one workspace.
 #[derive(Debug)]
 struct Look {
-    tree: Option<WorkTree>,
+    workspace: Option<Workspace>,
     sight: Sight,
-    /// The head of the integration branch then.
-    tip: Option<CommitHash>,
+    /// Where integration was then.
+    integration: Option<CommitHash>,
     at: Instant,
     /// How long what happens there waits to be looked at.
     pause: Duration,
     touched: bool,
     active_at: Option<Timestamp>,
-    /// Head and tip, and their merge base: it is asked for again only when one of them has moved.
-    base: Option<(CommitHash, CommitHash, CommitHash)>,
-    contents: HashMap<String, (u64, i128, String)>,
+    contents: HashMap<String, Content>,
+}
+
+impl Look {
+    fn new() -> Self {
+        Self {
+            workspace: None,
+            sight: Sight::Absent,
+            integration: None,
+            at: Instant::now(),
+            pause: LEAST_PAUSE,
+            touched: false,
+            active_at: None,
+            contents: HashMap::new(),
+        }
+    }
+
+    fn is_of(&self, root: &Path) -> bool {
+        self.workspace.as_ref().is_some_and(|workspace| workspace.root() == root)
+    }
 }
 
 #[derive(Debug)]
@@ -188,7 +207,6 @@ pub struct Eyes {
     asked: bool,
     looks: BTreeMap<LoopId, Look>,
     outputs: BTreeMap<LoopId, OutputLook>,
-    repositories: HashMap<PathBuf, Repository>,
 }
 
 impl Eyes {
@@ -206,7 +224,7 @@ impl Eyes {
     /// Looks at what is due, and remembers the rest.
     ///
     /// # Errors
-    /// What the database says; a worktree that cannot be looked at is no error.
+    /// What the database says; a workspace that cannot be looked at is no error.
     pub fn observe(&mut self, config: &Config, db: &Database) -> Result<Observation> {
         let Some(folder) = db.path().and_then(Path::parent).map(Path::to_owned) else { return Ok(Observation::default()) };
         let wanted = db.read(wanted)?;
@@ -219,11 +237,11 @@ impl Eyes {
         self.looks.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id));
         self.outputs.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id && wanted.in_hand.is_some()));
         self.hear(now);
-        observation.look_again_at = self.look_at_worktrees(config, &folder.join("worktrees"), &wanted, now);
+        observation.look_again_at = self.look_at_workspaces(config, &wanted, now);
         self.watch(&wanted);
-        for Wanted { id, in_hand } in &wanted {
+        for Wanted { id, in_hand, .. } in &wanted {
             if let Some(look) = self.looks.get(id) {
-                observation.worktrees.insert(id.clone(), look.sight.clone());
+                observation.workspaces.insert(id.clone(), look.sight.clone());
             }
             if let Some(test) = in_hand {
                 let output = self.look_at_output(&folder.join("logs").join(id.as_str()), id, test, now);
@@ -236,11 +254,11 @@ impl Eyes {
     fn hear(&mut self, now: Timestamp) {
         let Some(watches) = &self.watches else { return };
         for root in watches.touched() {
-            for look in self.looks.values_mut().filter(|look| look.tree.as_ref().is_some_and(|tree| tree.root() == root)) {
+            for look in self.looks.values_mut().filter(|look| look.is_of(&root)) {
                 look.touched = true;
                 look.active_at = Some(now);
-                if let Sight::Seen(worktree) = &mut look.sight {
-                    worktree.active_at = Some(now);
+                if let Sight::Seen(workspace) = &mut look.sight {
+                    workspace.active_at = Some(now);
                 }
             }
         }
@@ -249,7 +267,8 @@ impl Eyes {
     fn watch(&mut self, wanted: &[Wanted]) {
         let Some(waker) = &self.waker else { return };
         let busy = wanted.iter().filter(|wanted| wanted.in_hand.is_some()).filter_map(|wanted| self.looks.get(&wanted.id));
-        let roots: BTreeSet<PathBuf> = busy.filter_map(|look| look.tree.as_ref()).map(|tree| tree.root().to_owned()).collect();
+        let roots: BTreeSet<PathBuf> =
+            busy.filter_map(|look| look.workspace.as_ref()).map(|workspace| workspace.root().to_owned()).collect();
         if self.watches.is_none() && !self.asked && !roots.is_empty() {
             self.asked = true;
             self.watches = Watches::new(waker);
@@ -260,35 +279,41 @@ impl Eyes {
     }
 
     /// When something that waits for its look is due.
-    fn look_at_worktrees(&mut self, config: &Config, folder: &Path, wanted: &[Wanted], now: Timestamp) -> Option<Timestamp> {
+    fn look_at_workspaces(&mut self, config: &Config, wanted: &[Wanted], now: Timestamp) -> Option<Timestamp> {
         let interval = Duration::from_secs(config.monitor.interval_seconds);
         let due = |look: Option<&Look>| {
             look.is_none_or(|look| {
-                let stale = matches!(&look.sight, Sight::Seen(worktree) if !worktree.fresh);
+                let stale = matches!(&look.sight, Sight::Seen(workspace) if !workspace.fresh);
                 look.at.elapsed() >= if look.touched || stale { look.pause.min(interval) } else { interval }
             })
         };
         if wanted.iter().any(|wanted| due(self.looks.get(&wanted.id))) {
+            let layout = Layout::new(config.workspace_root());
             let ignored = ignored(&config.monitor.conflict_ignore);
+            // Without a store nobody has a workspace yet.
+            let store = layout.open_store().ok();
+            let integration = integration(store.as_ref());
             let begun = Instant::now();
-            let mut tips = Tips::new(&config.repository.integration_branch);
-            for Wanted { id, .. } in wanted {
-                let moved = self.looks.get(id).is_some_and(|look| self.has_moved(look, &mut tips));
-                if !due(self.looks.get(id)) && !moved {
+            for Wanted { id, branch, .. } in wanted {
+                let last = self.looks.get(id);
+                if !due(last) && last.is_some_and(|look| look.integration == integration) {
                     continue;
                 }
                 if self.waker.is_some() && begun.elapsed() > LOOKING_AT_ONCE {
                     break;
                 }
                 let last = self.looks.remove(id);
-                let look = self.look(&folder.join(id.as_str()), last, &mut tips, &ignored, interval);
+                let spec = layout.workspace(id.as_str(), branch);
+                let mut look = last.unwrap_or_else(Look::new);
+                look.integration.clone_from(&integration);
+                self.look(&mut look, store.as_ref(), &spec, &ignored);
+                look.pause = look.pause.min(interval);
                 self.looks.insert(id.clone(), look);
             }
-            let stale: Vec<LoopId> =
-                self.looks.iter().filter(|(_, look)| self.has_moved(look, &mut tips)).map(|(id, _)| id.clone()).collect();
-            for (id, look) in &mut self.looks {
-                if let Sight::Seen(worktree) = &mut look.sight {
-                    worktree.fresh = !stale.contains(id);
+            let integration = self::integration(store.as_ref());
+            for look in self.looks.values_mut() {
+                if let Sight::Seen(workspace) = &mut look.sight {
+                    workspace.fresh = look.integration == integration;
                 }
             }
         }
@@ -300,93 +325,49 @@ impl Eyes {
         let next = wanted.iter().filter_map(left).min()?;
         Some(now.plus_millis(i64::try_from(next.as_millis()).unwrap_or(i64::MAX).saturating_add(1)))
     }
-
-    fn has_moved(&self, look: &Look, tips: &mut Tips<'_>) -> bool {
-        let Some(tree) = &look.tree else { return false };
-        let repository = self.repositories.get(tree.common_dir());
-        repository.is_some_and(|repository| tips.of(repository) != look.tip)
-    }
-
-    fn look(&mut self, path: &Path, last: Option<Look>, tips: &mut Tips<'_>, ignored: &GlobSet, interval: Duration) -> Look {
+    fn look(&self, look: &mut Look, store: Option<&Store>, spec: &WorkspaceSpec, ignored: &GlobSet) {
         let begun = Instant::now();
-        let mut look = last.unwrap_or_else(|| Look {
-            tree: None,
-            sight: Sight::Absent,
-            tip: None,
-            at: begun,
-            pause: LEAST_PAUSE,
-            touched: false,
-            active_at: None,
-            base: None,
-            contents: HashMap::new(),
+        look.touched = false;
+        let sight = store.map_or(Ok(Sight::Absent), |store| self.see(look, store, spec, ignored));
+        let sight = sight.unwrap_or_else(|error| {
+            tracing::debug!(%error, path = %spec.path.display(), "cannot look at a workspace");
+            look.workspace = None;
+            // A folder that is gone shows nothing, and what was there shows itself again.
+            if matches!(error, work_tree::Error::WorkspaceDamaged { .. }) { Sight::Absent } else { Sight::Unclear }
         });
-        let sight = if path.is_dir() {
-            self.see(path, &mut look, tips, ignored).unwrap_or_else(|error| {
-                tracing::debug!(%error, path = %path.display(), "cannot look at a worktree");
-                look.tree = None;
-                // What is no worktree of ours tells nothing, and what was one shows itself again.
-                if matches!(error, work_tree::Error::NotARepository { .. }) { Sight::Absent } else { Sight::Unclear }
-            })
-        } else {
-            look.tree = None;
-            Sight::Absent
-        };
         let unchanged = sight.shows_the_same_as(&look.sight);
         let least = LEAST_PAUSE.max(begun.elapsed() * SHARE);
-        look.pause = if unchanged { (look.pause * 2).clamp(least, MOST_PAUSE.max(least)) } else { least }.min(interval);
+        look.pause = if unchanged { (look.pause * 2).clamp(least, MOST_PAUSE.max(least)) } else { least };
         look.sight = sight;
-        look.touched = false;
         look.at = Instant::now();
-        look
     }
 
-    fn see(&mut self, path: &Path, look: &mut Look, tips: &mut Tips<'_>, ignored: &GlobSet) -> work_tree::Result<Sight> {
-        let tree = match look.tree.take() {
-            Some(tree) => tree,
-            None => WorkTree::open(path)?,
+    fn see(&self, look: &mut Look, store: &Store, spec: &WorkspaceSpec, ignored: &GlobSet) -> work_tree::Result<Sight> {
+        let opened = match look.workspace.take() {
+            Some(workspace) => Some(workspace),
+            None => Workspace::open(store, spec)?,
         };
-        if tree.is_main() {
-            return Ok(Sight::Absent);
-        }
-        let tree = look.tree.insert(tree);
+        let Some(workspace) = opened else { return Ok(Sight::Absent) };
+        let workspace = look.workspace.insert(workspace);
         if let Some(watches) = &self.watches {
-            watches.settle(tree.root());
+            watches.settle(workspace.root());
         }
-        let repository = match self.repositories.get(tree.common_dir()) {
-            Some(repository) => repository,
-            None => {
-                let opened = tree.repository()?;
-                self.repositories.entry(tree.common_dir().to_owned()).or_insert(opened)
-            }
-        };
-        let Some(tip) = tips.of(repository) else { return Ok(Sight::Unclear) };
-        let head = tree.head()?;
-        let in_progress = ["rebase-merge", "rebase-apply"].iter().any(|name| tree.git_dir().join(name).exists());
-        if in_progress {
+        let Some(glance) = workspace.glance()? else {
+            look.touched = true;
             return Ok(Sight::Unclear);
-        }
-        let base = match &look.base {
-            Some((of_head, of_tip, base)) if *of_head == head && *of_tip == tip => base.clone(),
-            _ => repository.merge_base(&head, &tip)?.unwrap_or_else(|| tip.clone()),
         };
-        look.base = Some((head.clone(), tip.clone(), base.clone()));
-        let changed = tree.changed_since(&base)?;
-        let root = tree.root().to_owned();
-        if tree.head()? != head {
-            return Ok(Sight::Unclear);
-        }
-        look.tip = Some(tip);
+        look.integration = glance.integration;
         let mut contents = HashMap::new();
         let mut files = Vec::new();
-        for path in changed.into_iter().filter(|path| !ignored.is_match(path)).take(MOST_FILES) {
+        for path in glance.changed.into_iter().filter(|path| !ignored.is_match(path)).take(MOST_FILES) {
             let text = path.to_string_lossy().into_owned();
-            let (content, changed_at) = content(&root.join(&path), look.contents.get(&text));
+            let (content, changed_at) = content(&workspace.root().join(&path), look.contents.get(&text));
             let fingerprint = content.2.clone();
             contents.insert(text.clone(), content);
             files.push(SeenFile { path: text, fingerprint, changed_at });
         }
         look.contents = contents;
-        Ok(Sight::Seen(Worktree { base: base.to_string(), files, fresh: true, active_at: look.active_at }))
+        Ok(Sight::Seen(SeenWorkspace { base: glance.start.to_string(), files, fresh: true, active_at: look.active_at }))
     }
 
     fn look_at_output(&mut self, folder: &Path, id: &LoopId, test: &Test, now: Timestamp) -> Option<Output> {
@@ -404,27 +385,9 @@ impl Eyes {
     }
 }
 
-/// The head of the integration branch, asked for once in a round of looks.
-struct Tips<'a> {
-    branch: &'a str,
-    known: HashMap<PathBuf, Option<CommitHash>>,
-}
-
-impl<'a> Tips<'a> {
-    fn new(branch: &'a str) -> Self {
-        Self { branch, known: HashMap::new() }
-    }
-
-    fn of(&mut self, repository: &Repository) -> Option<CommitHash> {
-        if let Some(known) = self.known.get(repository.common_dir()) {
-            return known.clone();
-        }
-        let branch = repository.resolve(&format!("refs/heads/{}", self.branch)).ok().flatten();
-        // Until something has landed the branch would begin at what is checked out.
-        let tip = branch.or_else(|| repository.resolve("HEAD").ok().flatten());
-        self.known.insert(repository.common_dir().to_owned(), tip.clone());
-        tip
-    }
+/// Where integration is; none before anything has landed.
+fn integration(store: Option<&Store>) -> Option<CommitHash> {
+    store.and_then(|store| store.integration().ok().flatten())
 }
 
 fn stamp(seconds: i64, nanos: i64) -> Timestamp {

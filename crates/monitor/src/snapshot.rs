@@ -11,13 +11,13 @@ use serde_json::Value;
 use supervisor::Supervisor;
 
 use crate::Monitor;
-use crate::observe::{Disk, Observation, Sight, Worktree, ignored};
+use crate::observe::{Disk, Observation, SeenWorkspace, Sight, ignored};
 use crate::output::{Repeated, most_repeated, read_on};
 use crate::trail::{Failures, LoopTrail, Trail};
 
 /// So many unfinished tests are judged in one pass.
 const MOST_TESTS: usize = 1_000;
-/// So much of the merge base is written down with a file's content, to tell when it has moved.
+/// The number of characters of the base that are written down with a file's content, to tell when it is another one.
 const BASE_CHARS: usize = 16;
 const DAY_MILLIS: i64 = 86_400_000;
 /// Heartbeat writes the clocks down more often than this; once it does not, somebody has to, or a sleep is never over.
@@ -62,20 +62,20 @@ impl Memory {
     }
 }
 
-/// What a loop's worktree differs in, as it will be known after the pass.
+/// What a loop has changed in its workspace, as it will be known after the pass.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Files {
     /// By path.
     pub rows: Vec<WorktreeChange>,
     /// The rows in the database say something else.
     pub store: bool,
-    /// It has a worktree that can be looked at.
+    /// It has a workspace that can be looked at.
     pub observed: bool,
-    /// Both were seen since the integration branch moved last.
+    /// They were seen since integration moved last.
     pub fresh: bool,
-    /// When something happened in the worktree last.
+    /// When something happened in the workspace last.
     pub active_at: Option<Timestamp>,
-    /// Without a worktree: the files that it has leased for its test, and since when. To lease is to say that one changes.
+    /// Without a workspace: the files that it has leased for its test, and since when. To lease is to say that one changes.
     pub leased: Vec<(String, Timestamp)>,
 }
 
@@ -149,7 +149,7 @@ pub struct LoopView {
     pub passed_at: Option<Timestamp>,
     /// What the events tell.
     pub trail: LoopTrail,
-    /// What its worktree differs in.
+    /// What it has changed in its workspace.
     pub files: Files,
     /// What its agent writes.
     pub output: Option<Heard>,
@@ -194,7 +194,7 @@ pub struct MonitorSnapshot {
     pub database_bytes: i64,
     /// The disk that the database is on.
     pub disk: Option<Disk>,
-    /// Something in a worktree waits to be looked at then.
+    /// Something in a workspace waits to be looked at then.
     pub look_again_at: Option<Timestamp>,
 }
 
@@ -423,15 +423,15 @@ fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String,
 }
 
 fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &Observation) -> Files {
-    match observation.worktrees.get(&row.id) {
-        Some(Sight::Seen(worktree)) => {
-            let rows = merge(&row.id, &known, worktree, tx.now());
+    match observation.workspaces.get(&row.id) {
+        Some(Sight::Seen(workspace)) => {
+            let rows = merge(&row.id, &known, workspace, tx.now());
             Files {
                 store: rows != known,
                 rows,
                 observed: true,
-                fresh: worktree.fresh,
-                active_at: worktree.active_at.map(|at| at.min(tx.now())),
+                fresh: workspace.fresh,
+                active_at: workspace.active_at.map(|at| at.min(tx.now())),
                 leased: Vec::new(),
             }
         }
@@ -441,10 +441,10 @@ fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &
     }
 }
 
-/// What is known after a look: a file that is new, or whose content is another, was changed. That the merge base has moved
-/// changes files without anybody changing them, so after that only new files count.
+/// What is known after a look: a file that is new, or whose content is another, was changed. Bringing a workspace to another
+/// base changes files without anybody changing them, so after that only new files count.
 #[must_use]
-pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &Worktree, now: Timestamp) -> Vec<WorktreeChange> {
+pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &SeenWorkspace, now: Timestamp) -> Vec<WorktreeChange> {
     let known: BTreeMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
     let base = seen.base.get(..BASE_CHARS).unwrap_or(&seen.base);
     let base_of = |row: &WorktreeChange| row.fingerprint.split(':').next().unwrap_or_default().to_owned();

@@ -365,13 +365,13 @@ impl Joined for monitor::Monitor {
                 fingerprint: at.to_string(),
                 changed_at: Some(*at),
             };
-            let worktree = monitor::Worktree {
+            let workspace = monitor::SeenWorkspace {
                 base: String::new(),
                 files: changed.into_iter().flatten().map(file).collect(),
                 fresh: true,
                 active_at: changed.and_then(|files| files.values().max().copied()),
             };
-            seen.worktrees.insert(row.id, monitor::Sight::Seen(worktree));
+            seen.workspaces.insert(row.id, monitor::Sight::Seen(workspace));
         }
         seen
     }

@@ -43,13 +43,13 @@ impl Watched for Monitor {
                 fingerprint: content.to_string(),
                 changed_at: Some(*at),
             };
-            let worktree = monitor::Worktree {
+            let workspace = monitor::SeenWorkspace {
                 base: format!("{:016x}", outside.base),
                 files: outside.files.iter().map(file).collect(),
                 fresh: true,
                 active_at: outside.active_at,
             };
-            seen.worktrees.insert(id.clone(), monitor::Sight::Seen(worktree));
+            seen.workspaces.insert(id.clone(), monitor::Sight::Seen(workspace));
             seen.outputs.extend(output(outside).map(|output| (id.clone(), output)));
         }
         Ok(seen)

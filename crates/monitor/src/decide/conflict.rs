@@ -1,8 +1,8 @@
 //! Two loops in one file, both with work that has not landed.
 //!
-//! What counts is what is true in the worktrees now: a file that a loop has landed differs no longer from the merge base,
-//! so two that change a file one after the other are in no conflict. A loop without a worktree of its own has only its
-//! leases to tell by; what its passed tests have changed has landed.
+//! What counts is what is true in the workspaces now: a file that a loop has landed is no change any more, so two that change
+//! a file one after the other are in no conflict. A loop without a workspace has only its leases to tell by; what its passed
+//! tests have changed has landed.
 //!
 //! A lease says more: who changes what another has leased, neither holds a lease on it nor queues for one, and leaves it so, is
 //! in conflict with the holder even if that one has not touched the file yet.

@@ -1,7 +1,7 @@
 //! Loops that make no progress: failures in a row, an attempt without end, silence, no pass for long.
 //!
 //! That something takes long is no fault: a big change, a long suite and a slow model take their time. An attempt is without
-//! end once it has done nothing new for so long: changed nothing in its worktree, and said nothing that it had not said before.
+//! end once it has done nothing new for so long: changed nothing in its workspace, and said nothing that it had not said before.
 
 use coord_db::payload::StuckDetected;
 use coord_db::{AlertType, EventId, LoopStatus, Severity, TestId, TestStatus, Timestamp};
@@ -141,14 +141,14 @@ fn after_rest(view: &LoopView, since: Timestamp, open: bool) -> Timestamp {
     if open { since } else { rests.into_iter().flatten().fold(since, Timestamp::max) }
 }
 
-/// When the attempt in hand did something new last: a change in its worktree, words that it had not said before.
+/// When the attempt in hand did something new last: a change in its workspace, words that it had not said before.
 fn progress(view: &LoopView, seen: &TestView) -> Option<Timestamp> {
     view.in_hand().filter(|in_hand| in_hand.test.id == seen.test.id)?;
     let changed = view.files.rows.iter().map(|row| row.last_changed_at).max();
     changed.max(view.output.as_ref().map(|output| output.news_at))
 }
 
-/// An event, a change in its worktree, its agent's output, use that it reports, a beat by hand.
+/// An event, a change in its workspace, its agent's output, use that it reports, a beat by hand.
 fn last_sign_of_life<'a>(view: &'a LoopView, seen: &TestView) -> (Timestamp, Option<&'a EventId>) {
     let said = view.said.as_ref().map(|(_, at)| *at);
     let changed = view.files.rows.iter().map(|row| row.last_changed_at).max();

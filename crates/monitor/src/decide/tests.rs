@@ -469,7 +469,7 @@ fn what_is_no_conflict() {
 }
 
 #[test]
-fn a_loop_without_a_worktree_is_told_by_its_leases() {
+fn a_loop_without_a_workspace_is_told_by_its_leases() {
     let (mut a, mut b) = (at_work("a"), at_work("b"));
     a.files = Files { leased: vec![("x.rs".to_owned(), ago(2))], ..Files::default() };
     changed(&mut b, "x.rs", ago(1));
@@ -616,12 +616,12 @@ fn what_was_seen_is_written_down_and_that_of_loops_that_are_gone_is_deleted() {
 
 #[test]
 fn a_rebase_is_no_change_and_a_new_content_is() {
-    use crate::observe::{SeenFile, Worktree};
+    use crate::observe::{SeenFile, SeenWorkspace};
     let id: LoopId = "a".parse().unwrap();
-    let seen = |base: &str, content: &str| Worktree {
+    let seen = |base: &str, content: &str| SeenWorkspace {
         base: base.to_owned(),
         files: vec![SeenFile { path: "x".to_owned(), fingerprint: content.to_owned(), changed_at: Some(ago(1)) }],
-        ..Worktree::default()
+        ..SeenWorkspace::default()
     };
     let mut known = crate::snapshot::merge(&id, &[], &seen("one", "1"), ago(1));
     known[0].last_changed_at = ago(60);

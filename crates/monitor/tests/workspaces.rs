@@ -1,4 +1,4 @@
-//! The real program on real git worktrees.
+//! The real program on real workspaces.
 
 #[path = "../../supervisor/tests/common/mod.rs"]
 mod common;
@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 
 use common::World;
 use coord_db::wake::{Listener, Woken};
+use work_tree::{Layout, PutOn, Repository, SnapshotOptions, Store, Workspace};
 
 const MONITOR: &str = env!("CARGO_BIN_EXE_monitor");
 const OPEN: &str = "SELECT fingerprint FROM alerts WHERE closed_at IS NULL ORDER BY 1";
+const SETTINGS: &str = "[repository]\npath = \"repo\"\n[workspace]\nroot = \"repo-loops\"\n";
+const OPTIONS: SnapshotOptions<'static> =
+    SnapshotOptions { own_folder: "coding-loops", file_bytes: 1_000_000, user: None, take_unignored: false };
 
-/// A repository with an integration branch, and a worktree for each of two loops at work.
+/// A repository with a store, and a workspace for each of two loops at work.
 struct Repo {
     world: World,
-    root: PathBuf,
+    store: Store,
 }
 
 impl Repo {
@@ -26,36 +30,57 @@ impl Repo {
              INSERT INTO tests(id, loop_id, status, attempts, last_attempt_at)
                VALUES ('ta', 'a', 'in_progress', 1, datetime('now')), ('tb', 'b', 'in_progress', 1, datetime('now'));",
         );
-        let root = world.path.parent().unwrap().join("repo");
+        let folder = world.path.parent().unwrap().to_owned();
+        let root = folder.join("repo");
         std::fs::create_dir(&root).unwrap();
-        let repo = Self { world, root };
-        git(&repo.root, &["init", "-q", "-b", "main"]);
-        write(&repo.root, "x.rs", "one\ntwo\nthree\nfour\nfive\n");
-        write(&repo.root, ".gitignore", "target\n");
-        repo.commit(&repo.root);
-        git(&repo.root, &["branch", "coding-loops/integration"]);
+        git(&root, &["init", "-q", "-b", "main"]);
+        write(&root, "x.rs", "one\ntwo\nthree\nfour\nfive\n");
+        write(&root, ".gitignore", "target\n");
+        git(&root, &["add", "-A"]);
+        git(&root, &["commit", "-q", "-m", "first"]);
+        let user = Repository::open(&root).unwrap();
+        let layout = Layout::new(folder.join("repo-loops"));
+        let (store, _) = layout.create(&user, &world.path, "coding-loops/integration").unwrap();
+        store.start_integration(&user.commit("main").unwrap()).unwrap();
+        let repo = Self { world, store };
+        repo.configure("");
         for id in ["a", "b"] {
-            let path = repo.tree(id);
-            git(&repo.root, &["worktree", "add", "-q", "-b", id, path.to_str().unwrap(), "coding-loops/integration"]);
+            repo.start(id);
         }
         repo
     }
 
+    /// Settings beyond those of the world.
+    fn configure(&self, settings: &str) {
+        std::fs::write(self.world.path.with_file_name("config.toml"), format!("{SETTINGS}{settings}")).unwrap();
+    }
+
     fn tree(&self, id: &str) -> PathBuf {
-        self.world.path.parent().unwrap().join("worktrees").join(id)
+        self.world.path.with_file_name("repo-loops").join("loops").join(id)
     }
 
-    fn commit(&self, tree: &Path) {
-        git(tree, &["add", "-A"]);
-        git(tree, &["commit", "-q", "-m", "work"]);
+    /// A loop's workspace, made if it is not there.
+    fn workspace(&self, id: &str) -> Workspace {
+        let layout = Layout::new(self.world.path.with_file_name("repo-loops"));
+        let head = self.store.integration().unwrap().unwrap();
+        let spec = layout.workspace(id, &format!("coding-loops/{id}"));
+        Workspace::open_or_create(&self.store, &spec, &head).unwrap().0
     }
 
-    /// Rebases and moves the integration branch, as a landing does.
+    /// An attempt begins at the head of integration.
+    fn start(&self, id: &str) {
+        let workspace = self.workspace(id);
+        workspace.reset_to(&self.store.integration().unwrap().unwrap()).unwrap();
+        workspace.snapshot_start(&OPTIONS).unwrap();
+    }
+
+    /// Lands what a loop has changed; its workspace stays as it is.
     fn land(&self, id: &str) {
-        let tree = self.tree(id);
-        self.commit(&tree);
-        git(&tree, &["rebase", "-q", "coding-loops/integration"]);
-        git(&tree, &["update-ref", "refs/heads/coding-loops/integration", "HEAD"]);
+        let workspace = self.workspace(id);
+        let change = workspace.change(&workspace.snapshot(&OPTIONS).unwrap()).unwrap();
+        let head = self.store.integration().unwrap().unwrap();
+        let PutOn::Tree(tree) = self.store.put_on(&change, &head).unwrap() else { panic!("a conflict") };
+        self.store.move_integration(&self.store.commit(&tree, &[&head], "landed", &[]).unwrap(), &head).unwrap();
     }
 
     fn changes(&self) -> String {
@@ -102,18 +127,19 @@ fn two_loops_in_one_file_are_in_conflict_until_one_has_landed() {
 }
 
 #[test]
-fn two_that_land_one_file_one_after_the_other_are_in_no_conflict_nor_are_lock_files_builds_and_rebases() {
+fn two_that_land_one_file_one_after_the_other_are_in_no_conflict_nor_are_lock_files_builds_and_new_bases() {
     let repo = Repo::new();
     let world = &repo.world;
     let daemon = world.daemon(MONITOR);
     write(&repo.tree("a"), "x.rs", "ONE\ntwo\nthree\nfour\nfive\n");
     world.until("SELECT loop_id, file_path FROM worktree_changes", "a|x.rs");
     repo.land("a");
-    // Nothing in a's worktree tells that its work has landed.
+    // Nothing in a's workspace says that its work has landed.
     write(&repo.tree("b"), "x.rs", "one\ntwo\nthree\nfour\nFIVE\n");
     world.until("SELECT loop_id, file_path FROM worktree_changes", "b|x.rs");
     repo.land("b");
     for id in ["a", "b"] {
+        repo.start(id);
         write(&repo.tree(id), "Cargo.lock", id);
         write(&repo.tree(id), "sub/package-lock.json", id);
         write(&repo.tree(id), "target/x.o", id);
@@ -127,14 +153,18 @@ fn two_that_land_one_file_one_after_the_other_are_in_no_conflict_nor_are_lock_fi
         std::fs::remove_dir_all(repo.tree(id).join("sub")).unwrap();
     }
 
-    // b has changed the file long ago; that it is rebased onto what a has landed since is no change.
+    // b has changed the file long ago; that it starts from what a has landed since is no change.
+    repo.start("b");
+    write(&repo.tree("b"), "b.rs", "b");
     write(&repo.tree("b"), "x.rs", "ONE\ntwo\nthree\nfour\n5\n");
-    repo.commit(&repo.tree("b"));
     world.once(MONITOR);
     world.sql("UPDATE worktree_changes SET last_changed_at = datetime('now', '-1 hour') WHERE file_path = 'x.rs'");
     write(&repo.tree("a"), "y.rs", "y");
     repo.land("a");
-    git(&repo.tree("b"), &["rebase", "-q", "coding-loops/integration"]);
+    repo.start("a");
+    git(&repo.tree("b"), &["commit", "-q", "-am", "mine"]);
+    git(&repo.tree("b"), &["pull", "-q", "--rebase"]);
+    repo.workspace("b").follow_agent(&repo.store.integration().unwrap().unwrap()).unwrap().unwrap();
     write(&repo.tree("a"), "x.rs", "1\ntwo\nthree\nfour\nFIVE\n");
     world.once(MONITOR);
     assert_eq!(repo.changes(), "a|x.rs\nb|b.rs\nb|x.rs");
@@ -170,27 +200,25 @@ fn a_change_in_what_another_has_leased_is_a_conflict_unless_its_loop_queues_for_
 fn what_counts_as_a_conflict_is_set() {
     let repo = Repo::new();
     let world = &repo.world;
-    let config = world.path.parent().unwrap().join("config.toml");
     write(&repo.tree("a"), "x.gen", "a");
     write(&repo.tree("b"), "x.gen", "b");
-    std::fs::write(&config, "[monitor]\nconflict_ignore = [\"*.gen\"]\n").unwrap();
+    repo.configure("[monitor]\nconflict_ignore = [\"*.gen\"]\n");
     world.once(MONITOR);
     assert_eq!(world.sql(OPEN), "");
-    std::fs::write(&config, "").unwrap();
+    repo.configure("");
     world.once(MONITOR);
     assert_eq!(world.sql(OPEN), "conflict:x.gen:a:b");
 
     let repo = Repo::new();
     let world = &repo.world;
-    let config = world.path.parent().unwrap().join("config.toml");
     write(&repo.tree("a"), "x.rs", "a");
     world.once(MONITOR);
     world.sql("UPDATE worktree_changes SET last_changed_at = datetime('now', '-4 minutes')");
-    std::fs::write(&config, "[monitor]\nconflict_window_minutes = 3\n").unwrap();
+    repo.configure("[monitor]\nconflict_window_minutes = 3\n");
     write(&repo.tree("b"), "x.rs", "b");
     world.once(MONITOR);
     assert_eq!(world.sql(OPEN), "");
-    std::fs::write(&config, "").unwrap();
+    repo.configure("");
     world.once(MONITOR);
     assert_eq!(world.sql(OPEN), "conflict:x.rs:a:b");
 }
@@ -208,7 +236,7 @@ fn quiet(world: &World) {
 fn a_change_wakes_the_daemon() {
     let repo = Repo::new();
     let world = &repo.world;
-    std::fs::write(world.path.parent().unwrap().join("config.toml"), "[monitor]\ninterval_seconds = 3600\n").unwrap();
+    repo.configure("[monitor]\ninterval_seconds = 3600\n");
     let daemon = world.daemon(MONITOR);
     for id in ["a", "b"] {
         write(&repo.tree(id), "deep/er/x.rs", id);
@@ -252,7 +280,7 @@ fn too_many_files_and_files_out_of_scope_are_digressions() {
 }
 
 #[test]
-fn worktrees_that_are_gone_broken_or_somebody_elses_are_no_error() {
+fn workspaces_that_are_gone_or_damaged_are_no_error() {
     let repo = Repo::new();
     let world = &repo.world;
     write(&repo.tree("a"), "n.rs", "n");
@@ -262,17 +290,65 @@ fn worktrees_that_are_gone_broken_or_somebody_elses_are_no_error() {
     std::fs::remove_dir_all(repo.tree("a")).unwrap();
     world.once(MONITOR);
     assert_eq!((repo.changes(), world.sql(OPEN)), ("b|n.rs".to_owned(), String::new()));
-    std::fs::create_dir(repo.tree("a")).unwrap();
-    std::fs::write(repo.tree("b").join(".git"), "gitdir: /nowhere\n").unwrap();
+    write(&repo.tree("a"), ".git", "gitdir: /nowhere\n");
+    std::fs::remove_dir_all(repo.tree("b").join(".git")).unwrap();
     world.once(MONITOR);
-    std::fs::remove_dir_all(&repo.root).unwrap();
+    assert!(repo.changes().ends_with("\nb|n.rs"), "{}", repo.changes());
+    // Without a store nobody has a workspace.
+    std::fs::rename(repo.store.path(), repo.tree("store")).unwrap();
     world.once(MONITOR);
-    // In the middle of a rebase nothing can be told.
+    assert_eq!(repo.changes(), "");
+    std::fs::remove_dir_all(world.path.with_file_name("repo-loops")).unwrap();
+    world.once(MONITOR);
+}
+
+#[test]
+fn a_loop_that_works_on_its_workspace_is_not_disturbed_and_what_was_known_stands() {
     let repo = Repo::new();
+    let world = &repo.world;
     write(&repo.tree("a"), "n.rs", "n");
-    repo.world.once(MONITOR);
-    std::fs::create_dir(repo.root.join(".git/worktrees/a/rebase-merge")).unwrap();
+    world.once(MONITOR);
+    let lock = std::fs::File::open(world.path.with_file_name("repo-loops").join("state/a/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     std::fs::remove_file(repo.tree("a").join("n.rs")).unwrap();
-    repo.world.once(MONITOR);
+    world.once(MONITOR);
     assert_eq!(repo.changes(), "a|n.rs");
+    // A daemon does not wait for its interval.
+    repo.configure("[monitor]\ninterval_seconds = 3600\n");
+    let daemon = world.daemon(MONITOR);
+    write(&repo.tree("b"), "m.rs", "m");
+    world.until("SELECT loop_id, file_path FROM worktree_changes ORDER BY 1", "a|n.rs\nb|m.rs");
+    drop(lock);
+    world.until("SELECT loop_id, file_path FROM worktree_changes", "b|m.rs");
+    daemon.kill();
+}
+
+#[test]
+fn the_agents_git_hides_nothing_and_adds_nothing() {
+    let repo = Repo::new();
+    let (world, a) = (&repo.world, repo.tree("a"));
+    let daemon = world.daemon(MONITOR);
+    let until = |expected: &str| world.until("SELECT file_path FROM worktree_changes WHERE loop_id = 'a' ORDER BY 1", expected);
+    write(&a, "x.rs", "mine\n");
+    git(&a, &["commit", "-q", "-am", "mine"]);
+    until("x.rs");
+    git(&a, &["checkout", "-q", "HEAD~1"]);
+    until("");
+    write(&a, "x.rs", "mine\n");
+    until("x.rs");
+    git(&a, &["stash", "-q"]);
+    until("");
+    git(&a, &["rm", "-q", "--cached", "x.rs"]);
+    write(&a, ".git/info/exclude", "*\n");
+    write(&a, "app/n.rs", "n");
+    git(&a.join("app"), &["init", "-q"]);
+    until("app/n.rs");
+    git(&a, &["reset", "-q"]);
+    git(&a, &["update-index", "--assume-unchanged", "x.rs"]);
+    write(&a, "x.rs", "mine\n");
+    until("app/n.rs\nx.rs");
+    std::fs::remove_dir_all(a.join(".git")).unwrap();
+    std::fs::remove_dir_all(a.join("app")).unwrap();
+    until("x.rs");
+    daemon.kill();
 }
