@@ -253,12 +253,14 @@ impl Eyes {
 
     fn hear(&mut self, now: Timestamp) {
         let Some(watches) = &self.watches else { return };
-        for root in watches.touched() {
+        for (root, stir) in watches.stirred() {
             for look in self.looks.values_mut().filter(|look| look.is_of(&root)) {
-                look.touched = true;
-                look.active_at = Some(now);
-                if let Sight::Seen(workspace) = &mut look.sight {
-                    workspace.active_at = Some(now);
+                look.touched |= stir.touched;
+                if stir.active {
+                    look.active_at = Some(now);
+                    if let Sight::Seen(workspace) = &mut look.sight {
+                        workspace.active_at = Some(now);
+                    }
                 }
             }
         }
@@ -267,14 +269,13 @@ impl Eyes {
     fn watch(&mut self, wanted: &[Wanted]) {
         let Some(waker) = &self.waker else { return };
         let busy = wanted.iter().filter(|wanted| wanted.in_hand.is_some()).filter_map(|wanted| self.looks.get(&wanted.id));
-        let roots: BTreeSet<PathBuf> =
-            busy.filter_map(|look| look.workspace.as_ref()).map(|workspace| workspace.root().to_owned()).collect();
-        if self.watches.is_none() && !self.asked && !roots.is_empty() {
+        let busy: Vec<&Workspace> = busy.filter_map(|look| look.workspace.as_ref()).collect();
+        if self.watches.is_none() && !self.asked && !busy.is_empty() {
             self.asked = true;
             self.watches = Watches::new(waker);
         }
         if let Some(watches) = &self.watches {
-            watches.watch_only(&roots);
+            watches.watch_only(&busy);
         }
     }
 
@@ -350,7 +351,7 @@ impl Eyes {
         let Some(workspace) = opened else { return Ok(Sight::Absent) };
         let workspace = look.workspace.insert(workspace);
         if let Some(watches) = &self.watches {
-            watches.settle(workspace.root());
+            watches.settle(workspace);
         }
         let Some(glance) = workspace.glance()? else {
             look.touched = true;

@@ -1,142 +1,98 @@
-//! Wakes the loop when something changes in a worktree. Only a hint: what counts is what the next look sees, and where the
+//! Wakes the loop when something changes in a workspace. Only a hint: what counts is what the next look sees, and where the
 //! kernel gives no watches the timer alone makes looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use notify::event::ModifyKind;
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use supervisor::Waker;
+use work_tree::{Notice, Workspace};
 
-/// The watched folders, and whether something has happened in each since it was looked at.
+/// What has happened in a workspace since it was asked for last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stir {
+    /// Its files may have changed.
+    pub(crate) touched: bool,
+    /// Something has happened, in folders that git ignores too: a build.
+    pub(crate) active: bool,
+}
+
+/// By the top of each watched workspace.
 #[derive(Debug, Default)]
-struct Roots(Mutex<BTreeMap<PathBuf, bool>>);
+struct Roots(Mutex<BTreeMap<PathBuf, Stir>>);
 
 impl Roots {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, bool>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Stir>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if it was untouched until now.
-    fn touch(&self, path: Option<&Path>) -> bool {
+    /// True if the loop has to look.
+    fn note(&self, notice: Notice<'_>) -> bool {
         let mut roots = self.lock();
-        let meant = roots.iter_mut().filter(|(root, _)| path.is_none_or(|path| path.starts_with(root)));
-        meant.fold(false, |news, (_, touched)| !std::mem::replace(touched, true) || news)
+        let (root, touches) = match notice {
+            Notice::Changed { root, .. } => (root, true),
+            Notice::Ignored { root } => (root, false),
+            Notice::Unknown { root } => {
+                return roots.get_mut(root).is_some_and(|stir| !std::mem::replace(&mut stir.touched, true));
+            }
+            Notice::Unwatched { .. } => return false,
+        };
+        let Some(stir) = roots.get_mut(root) else { return false };
+        stir.active = true;
+        touches && !std::mem::replace(&mut stir.touched, true)
     }
 }
 
-enum Order {
-    Watch(PathBuf),
-    Unwatch(PathBuf),
-}
-
-/// The watches of a daemon. Making them walks the whole worktree, which a thread of their own does.
+/// The watches of a daemon.
 #[derive(Debug)]
 pub(crate) struct Watches {
-    orders: Sender<Order>,
+    watches: work_tree::Watches,
     roots: Arc<Roots>,
 }
 
 impl Watches {
     pub(crate) fn new(waker: &Waker) -> Option<Self> {
         let roots = Arc::new(Roots::default());
-        let (orders, taken) = channel();
-        let watcher = watcher(&roots, waker)
-            .inspect_err(|error| tracing::warn!(%error, "no word of changes in worktrees; looking at intervals instead"))
-            .ok()?;
-        let keeper = Keeper { watcher, roots: Arc::clone(&roots), waker: waker.clone() };
-        std::thread::Builder::new().name("watches".to_owned()).spawn(move || keeper.keep(&taken)).ok()?;
-        Some(Self { orders, roots })
+        let (noted, waker) = (Arc::clone(&roots), waker.clone());
+        let watches = work_tree::Watches::new(true, move |notice| {
+            if noted.note(notice) {
+                waker.wake();
+            }
+        });
+        let watches = watches.inspect_err(|error| tracing::warn!(%error, "no inotify; looking at workspaces at intervals"));
+        Some(Self { watches: watches.ok()?, roots })
     }
 
     /// From now on these are watched and no others.
-    pub(crate) fn watch_only(&self, wanted: &BTreeSet<PathBuf>) {
+    pub(crate) fn watch_only(&self, wanted: &[&Workspace]) {
+        let tops: BTreeSet<&Path> = wanted.iter().map(|workspace| workspace.root()).collect();
         let mut roots = self.roots.lock();
-        let order = |order| {
-            // A keeper that is gone leaves everything to the timer.
-            let _ = self.orders.send(order);
-        };
         roots.retain(|root, _| {
-            let keep = wanted.contains(root);
+            let keep = tops.contains(root.as_path());
             if !keep {
-                order(Order::Unwatch(root.clone()));
+                self.watches.unwatch(root);
             }
             keep
         });
-        for root in wanted {
-            if !roots.contains_key(root) {
-                roots.insert(root.clone(), false);
-                order(Order::Watch(root.clone()));
-            }
+        for workspace in wanted.iter().filter(|workspace| !roots.contains_key(workspace.root())).collect::<Vec<_>>() {
+            roots.insert(workspace.root().to_owned(), Stir::default());
+            self.watches.watch(workspace);
         }
     }
 
-    /// The folders in which something has happened since each was settled.
-    pub(crate) fn touched(&self) -> Vec<PathBuf> {
-        let roots = self.roots.lock();
-        roots.iter().filter(|(_, touched)| **touched).map(|(root, _)| root.clone()).collect()
+    /// What has happened in each since it was asked for last; that it was touched stands until it is settled.
+    pub(crate) fn stirred(&self) -> Vec<(PathBuf, Stir)> {
+        let mut roots = self.roots.lock();
+        let stirred = roots.iter_mut().filter(|(_, stir)| **stir != Stir::default());
+        stirred.map(|(root, stir)| (root.clone(), Stir { active: std::mem::take(&mut stir.active), ..*stir })).collect()
     }
 
-    /// The folder is about to be looked at: what happens from now on is news again. Until then it wakes nobody twice.
-    pub(crate) fn settle(&self, root: &Path) {
-        if let Some(touched) = self.roots.lock().get_mut(root) {
-            *touched = false;
+    /// The workspace is about to be looked at: what happens from now on is news again. Until then it wakes nobody twice. One
+    /// that was replaced is watched again.
+    pub(crate) fn settle(&self, workspace: &Workspace) {
+        if let Some(stir) = self.roots.lock().get_mut(workspace.root()) {
+            stir.touched = false;
+            self.watches.watch(workspace);
         }
     }
-}
-
-struct Keeper {
-    watcher: RecommendedWatcher,
-    roots: Arc<Roots>,
-    waker: Waker,
-}
-
-impl Keeper {
-    fn keep(mut self, orders: &Receiver<Order>) {
-        for order in orders {
-            match order {
-                Order::Watch(path) => self.watch(&path),
-                Order::Unwatch(path) => {
-                    let _ = self.watcher.unwatch(&path);
-                }
-            }
-        }
-    }
-
-    fn watch(&mut self, path: &Path) {
-        match self.watcher.watch(path, RecursiveMode::Recursive) {
-            Ok(()) => {
-                // What changed before the watches stood was not told.
-                if self.roots.touch(Some(path)) {
-                    self.waker.wake();
-                }
-            }
-            Err(error) => {
-                tracing::info!(%error, path = %path.display(), "cannot watch a worktree; looking at intervals instead");
-                let _ = self.watcher.unwatch(path);
-            }
-        }
-    }
-}
-
-fn watcher(roots: &Arc<Roots>, waker: &Waker) -> notify::Result<RecommendedWatcher> {
-    let (roots, waker) = (Arc::clone(roots), waker.clone());
-    notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let news = match event {
-            Ok(event) if event.need_rescan() => roots.touch(None),
-            // Our own looks open and read; answering those would never end.
-            Ok(event) => {
-                let kind = event.kind;
-                let changes = matches!(kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(_))
-                    && !matches!(kind, EventKind::Modify(ModifyKind::Metadata(_)));
-                changes && event.paths.iter().filter(|path| roots.touch(Some(path))).count() > 0
-            }
-            Err(_) => roots.touch(None),
-        };
-        if news {
-            waker.wake();
-        }
-    })
 }

@@ -261,6 +261,25 @@ fn a_change_wakes_the_daemon() {
 }
 
 #[test]
+fn a_build_in_ignored_folders_is_a_sign_of_life() {
+    let repo = Repo::new();
+    let world = &repo.world;
+    repo.configure("[monitor]\ninterval_seconds = 1\n");
+    world.sql("UPDATE tests SET last_attempt_at = datetime('now', '-20 minutes')");
+    let daemon = world.daemon(MONITOR);
+    world.until(OPEN, "stuck:a:ta\nstuck:b:tb");
+    let mut listener = Listener::new(&world.path);
+    let begun = Instant::now();
+    while world.sql(OPEN) != "stuck:b:tb" {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the build is not noticed");
+        write(&repo.tree("a"), "target/debug/x.o", "built");
+        listener.wait(Duration::from_millis(50));
+    }
+    assert_eq!(repo.changes(), "");
+    daemon.kill();
+}
+
+#[test]
 fn too_many_files_and_files_out_of_scope_are_digressions() {
     let repo = Repo::new();
     let world = &repo.world;

@@ -403,6 +403,11 @@ impl Workspace {
         Ok(files)
     }
 
+    /// Those of these paths that are ignored now; a tracked file is not.
+    pub(crate) fn ignored_paths<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
+        self.ignored(self.git.call(["check-ignore", "-z", "--stdin"]), paths)
+    }
+
     fn ignored<'a>(&self, call: crate::git::Call<'_>, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
         // A name is not read as a pattern or an option where it starts with a dot.
         let paths: Vec<PathBuf> = paths.map(|path| Path::new(".").join(path)).collect();

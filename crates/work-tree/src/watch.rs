@@ -1,0 +1,349 @@
+//! Watches over workspaces: notices of changes, from inotify.
+//!
+//! `.git` is not watched, and folders that git ignores only where that is asked for, as a sign of life. A notice is only a
+//! hint: where the kernel has no more watches there is none, so its receiver also looks at intervals.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+
+use crate::Workspace;
+
+const GIT: &str = ".git";
+/// The maximum number of events that are read before they are handled.
+const MAX_EVENTS: usize = 10_000;
+
+/// What is noticed about a watched workspace. `root` is its top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// A file or folder has changed, come or gone.
+    Changed {
+        /// Of which workspace.
+        root: &'a Path,
+        /// It, relative to the top.
+        path: &'a Path,
+    },
+    /// Something has changed in a folder that git ignores.
+    Ignored {
+        /// Of which workspace.
+        root: &'a Path,
+    },
+    /// From now on changes are noticed, or some were missed: look at all of it.
+    Unknown {
+        /// Of which workspace.
+        root: &'a Path,
+    },
+    /// It is not watched, because the kernel has no more watches: look at intervals.
+    Unwatched {
+        /// Which workspace.
+        root: &'a Path,
+    },
+}
+
+enum Order {
+    Watch(Box<Workspace>),
+    Unwatch(PathBuf),
+}
+
+/// Watches over any number of workspaces, kept by one thread that ends when this is dropped.
+#[derive(Debug)]
+pub struct Watches {
+    orders: Sender<Order>,
+    bell: UnixStream,
+}
+
+impl Watches {
+    /// Starts the thread. It calls `notice` for everything that it notices, in ignored folders too if `with_ignored`.
+    ///
+    /// # Errors
+    /// What the kernel says where it gives no inotify at all.
+    pub fn new(with_ignored: bool, notice: impl FnMut(Notice<'_>) + Send + 'static) -> io::Result<Self> {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let (bell, heard) = UnixStream::pair()?;
+        for end in [&bell, &heard] {
+            end.set_nonblocking(true)?;
+        }
+        let (orders, taken) = channel();
+        let keeper = Keeper {
+            inotify,
+            with_ignored,
+            notice,
+            workspaces: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            folders: BTreeMap::new(),
+            by_watch: HashMap::new(),
+        };
+        std::thread::Builder::new().name("watches".to_owned()).spawn(move || keeper.keep(&taken, heard))?;
+        Ok(Self { orders, bell })
+    }
+
+    /// Watches a workspace. One that is watched already costs next to nothing; one that was replaced is watched again.
+    pub fn watch(&self, workspace: &Workspace) {
+        self.order(Order::Watch(Box::new(workspace.clone())));
+    }
+
+    /// Ends the watch of the workspace with this top.
+    pub fn unwatch(&self, root: &Path) {
+        self.order(Order::Unwatch(root.to_owned()));
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that is gone leaves everything to the intervals; a bell that is full will be heard.
+        let _ = self.orders.send(order);
+        let _ = (&self.bell).write(&[0]);
+    }
+}
+
+/// A watched folder.
+struct Watched {
+    /// The kernel's number for it.
+    watch: i32,
+    is_ignored: bool,
+}
+
+struct Keeper<F> {
+    inotify: OwnedFd,
+    with_ignored: bool,
+    notice: F,
+    workspaces: BTreeMap<PathBuf, Workspace>,
+    /// Those for which there were no more watches.
+    given_up: BTreeSet<PathBuf>,
+    folders: BTreeMap<PathBuf, Watched>,
+    by_watch: HashMap<i32, PathBuf>,
+}
+
+/// Folders that have come, of one workspace.
+#[derive(Default)]
+struct New {
+    folders: Vec<PathBuf>,
+    ignored: Vec<PathBuf>,
+    rules_changed: bool,
+}
+
+impl<F: FnMut(Notice<'_>)> Keeper<F> {
+    fn keep(mut self, orders: &Receiver<Order>, mut bell: UnixStream) {
+        loop {
+            {
+                let mut wanted = [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&bell, PollFlags::IN)];
+                if poll(&mut wanted, None).is_err_and(|error| error != Errno::INTR) {
+                    return;
+                }
+            }
+            while bell.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+            loop {
+                match orders.try_recv() {
+                    Ok(Order::Watch(workspace)) => self.watch(*workspace),
+                    Ok(Order::Unwatch(root)) => {
+                        self.workspaces.remove(&root);
+                        self.given_up.remove(&root);
+                        self.forget(&root);
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            self.hear();
+        }
+    }
+
+    fn watch(&mut self, workspace: Workspace) {
+        let root = workspace.root().to_owned();
+        if self.folders.contains_key(&root) || self.given_up.contains(&root) {
+            return;
+        }
+        self.workspaces.insert(root.clone(), workspace);
+        self.refresh(&root);
+    }
+
+    /// Watches what is to be watched of a workspace, and nothing else of it.
+    fn refresh(&mut self, root: &Path) {
+        let Some(kept) = self.descend(root, vec![root.to_owned()], false) else { return };
+        let stale: Vec<PathBuf> = below(&self.folders, root).filter(|folder| !kept.contains(*folder)).cloned().collect();
+        for folder in stale {
+            self.remove(&folder);
+        }
+        if kept.contains(root) {
+            (self.notice)(Notice::Unknown { root });
+        }
+    }
+
+    /// Watches folders and all below; gives them. None if they cannot be watched.
+    fn descend(&mut self, root: &Path, mut level: Vec<PathBuf>, is_ignored: bool) -> Option<BTreeSet<PathBuf>> {
+        let (mut found, mut ignored) = (BTreeSet::new(), Vec::new());
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for folder in level {
+                // Watched before it is listed: what is made in between is in one of the two.
+                match self.add(&folder, is_ignored) {
+                    Ok(()) => {}
+                    Err(Errno::NOSPC | Errno::NOMEM) if is_ignored => return Some(found),
+                    Err(Errno::NOSPC | Errno::NOMEM) => {
+                        tracing::warn!(
+                            workspace = ?root,
+                            "no more inotify watches, changes are found at intervals; raise fs.inotify.max_user_watches"
+                        );
+                        self.workspaces.remove(root);
+                        self.given_up.insert(root.to_owned());
+                        self.forget(root);
+                        (self.notice)(Notice::Unwatched { root });
+                        return None;
+                    }
+                    // It is gone, or no folder any more.
+                    Err(_) => continue,
+                }
+                let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+                let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                next.extend(folders.filter(|entry| entry.file_name() != GIT).map(|entry| entry.path()));
+                found.insert(folder);
+            }
+            level = next;
+            if !is_ignored {
+                let by_git = self.ignored_of(root, &level);
+                ignored.extend(level.extract_if(.., |folder| by_git.contains(folder)));
+            }
+        }
+        if self.with_ignored && !ignored.is_empty() {
+            found.extend(self.descend(root, ignored, true)?);
+        }
+        Some(found)
+    }
+
+    /// Those of these folders that git ignores.
+    fn ignored_of(&self, root: &Path, folders: &[PathBuf]) -> BTreeSet<PathBuf> {
+        let Some(workspace) = self.workspaces.get(root) else { return BTreeSet::new() };
+        let relative: Vec<PathBuf> = folders.iter().filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned())).collect();
+        let ignored = workspace.ignored_paths(relative.iter()).unwrap_or_else(|error| {
+            tracing::debug!(%error, workspace = ?root, "git does not say which folders are ignored; watching all of them");
+            BTreeSet::new()
+        });
+        ignored.iter().map(|path| root.join(path)).collect()
+    }
+
+    fn add(&mut self, folder: &Path, is_ignored: bool) -> rustix::io::Result<()> {
+        let changes = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::MOVE;
+        let place = WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW | WatchFlags::EXCL_UNLINK;
+        let watch = inotify::add_watch(&self.inotify, folder, changes | place)?;
+        if let Some(before) = self.by_watch.insert(watch, folder.to_owned()).filter(|before| before != folder) {
+            self.folders.remove(&before);
+        }
+        self.folders.insert(folder.to_owned(), Watched { watch, is_ignored });
+        Ok(())
+    }
+
+    fn remove(&mut self, folder: &Path) {
+        if let Some(Watched { watch, .. }) = self.folders.remove(folder) {
+            self.by_watch.remove(&watch);
+            // The kernel has removed it already if the folder is gone.
+            let _ = inotify::remove_watch(&self.inotify, watch);
+        }
+    }
+
+    /// Ends the watches of a folder and all below.
+    fn forget(&mut self, folder: &Path) {
+        let gone: Vec<PathBuf> = below(&self.folders, folder).cloned().collect();
+        for folder in gone {
+            self.remove(&folder);
+        }
+    }
+
+    fn hear(&mut self) {
+        let mut new: BTreeMap<PathBuf, New> = BTreeMap::new();
+        for (watch, flags, name) in self.read() {
+            if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+                let all = self.workspaces.keys().map(|root| (root.clone(), New { rules_changed: true, ..New::default() }));
+                new = all.collect();
+                continue;
+            }
+            let Some(folder) = self.by_watch.get(&watch).cloned() else { continue };
+            let Some(root) = folder.ancestors().find(|path| self.workspaces.contains_key(*path)).map(Path::to_owned) else {
+                continue;
+            };
+            match name {
+                // The folder itself is gone, or is somewhere else now.
+                None if flags.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) => {
+                    self.forget(&folder);
+                    if folder == root {
+                        new.entry(root).or_default().rules_changed = true;
+                    }
+                }
+                Some(name) if name != GIT => {
+                    let is_ignored = self.folders.get(&folder).is_some_and(|folder| folder.is_ignored);
+                    self.changed(&root, &folder.join(&name), flags, is_ignored, new.entry(root.clone()).or_default());
+                }
+                _ => {}
+            }
+        }
+        for (root, new) in new {
+            if new.rules_changed {
+                self.refresh(&root);
+                continue;
+            }
+            let by_git = self.ignored_of(&root, &new.folders);
+            let (below_ignored, shown): (Vec<_>, Vec<_>) = new.folders.into_iter().partition(|path| by_git.contains(path));
+            let ignored: Vec<PathBuf> = new.ignored.into_iter().chain(below_ignored).collect();
+            if self.with_ignored && !ignored.is_empty() {
+                self.descend(&root, ignored, true);
+                (self.notice)(Notice::Ignored { root: &root });
+            }
+            if !shown.is_empty() && self.descend(&root, shown.clone(), false).is_some() {
+                for path in shown.iter().filter_map(|path| path.strip_prefix(&root).ok()) {
+                    (self.notice)(Notice::Changed { root: &root, path });
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, root: &Path, path: &Path, flags: ReadFlags, is_ignored: bool, new: &mut New) {
+        if flags.contains(ReadFlags::ISDIR) {
+            if flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                let list = if is_ignored { &mut new.ignored } else { &mut new.folders };
+                list.push(path.to_owned());
+                return;
+            }
+            let went = flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM);
+            // A folder that is not watched was an ignored one, or empty.
+            if !went || !self.folders.contains_key(path) {
+                return;
+            }
+            self.forget(path);
+        }
+        new.rules_changed |= path.file_name() == Some(OsStr::new(".gitignore"));
+        let Ok(path) = path.strip_prefix(root) else { return };
+        (self.notice)(if is_ignored { Notice::Ignored { root } } else { Notice::Changed { root, path } });
+    }
+
+    /// What the kernel has noticed, without repetitions in a row.
+    fn read(&self) -> Vec<(i32, ReadFlags, Option<OsString>)> {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut events = Vec::new();
+        while events.len() < MAX_EVENTS || !reader.is_buffer_empty() {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+                    events.push((event.wd(), event.events(), name));
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        events.dedup();
+        events
+    }
+}
+
+/// The folder and all below it; names order by component.
+fn below<'a>(folders: &'a BTreeMap<PathBuf, Watched>, folder: &'a Path) -> impl Iterator<Item = &'a PathBuf> {
+    folders.range(folder.to_owned()..).map(|(path, _)| path).take_while(move |path| path.starts_with(folder))
+}
