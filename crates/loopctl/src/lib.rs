@@ -31,6 +31,7 @@ mod shell;
 mod steer;
 mod submit;
 mod wait;
+mod workspaces;
 
 use std::process::ExitCode;
 

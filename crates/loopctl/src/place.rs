@@ -1,9 +1,11 @@
 //! Where in the repository a command is given. A path is relative to the current folder, as git's are: `zz.txt` typed below
-//! `src/` is `src/zz.txt`. In a loop's worktree that is the worktree's folder. Outside of both, paths are relative to the root.
+//! `src/` is `src/zz.txt`. In a workspace, a check-out for checks or a linked worktree they are relative in the same way to its
+//! top. Outside of all, paths are relative to the root.
 
 use std::path::Path;
 
 use coord_db::{Config, LeasePath, ReadTx, ResourceType, locate};
+use work_tree::Layout;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -41,7 +43,14 @@ impl Place {
         };
         let (here, root) = (absolute(&cx.folder), absolute(&config.repository_path()));
         let home = absolute(&cx.path).parent().map(Path::to_owned).unwrap_or_default();
-        let Some(top) = here.ancestors().find(|folder| **folder == root || is_worktree(folder, &root, &home)) else {
+        let layout = Layout::new(absolute(&config.workspace_root()));
+        let tops = [layout.workspaces(), layout.gates(), layout.checker()];
+        let is_top = |folder: &Path| {
+            folder == root
+                || folder.parent().is_some_and(|parent| tops.iter().any(|top| top == parent))
+                || is_worktree(folder, &root, &home)
+        };
+        let Some(top) = here.ancestors().find(|folder| is_top(folder)) else {
             return Ok(Self::default());
         };
         let below = here.strip_prefix(top).unwrap_or(Path::new(""));
@@ -121,7 +130,7 @@ impl Place {
     }
 }
 
-/// True for a loop's working folder: a linked worktree of the repository, or a checkout in the database's folder.
+/// True for a linked worktree of the repository, and for a checkout in the database's folder, where loops worked once.
 fn is_worktree(folder: &Path, root: &Path, home: &Path) -> bool {
     if !folder.join(".git").exists() {
         return false;

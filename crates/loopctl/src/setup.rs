@@ -17,6 +17,7 @@ use crate::output::{Table, plain, safe};
 use crate::place::Place;
 use crate::programs;
 use crate::project::{self, Proposal};
+use crate::workspaces;
 
 /// Prints a completion script.
 ///
@@ -121,7 +122,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     if fresh || folder.file_name().is_some_and(|name| name == locate::FOLDER) {
         make_file(&folder.join(".gitignore"), "*\n")?;
     }
-    for name in ["backups", "worktrees", "logs"] {
+    for name in ["backups", "logs"] {
         make_folder(&folder.join(name))?;
     }
     let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&path));
@@ -130,6 +131,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
     Database::create(&path, &config.open_options())?;
+    let workspaces = workspaces::create(&config, &path, &config_file)?;
     // What an older config says is its owner's word.
     let (checks, agents) = if config_made { (checks, agents) } else { Default::default() };
     let next = [
@@ -139,11 +141,12 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     ];
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
-        "created": made, "config_created": config_made, "checks": checks,
+        "workspaces": workspaces.to_string_lossy(), "created": made, "config_created": config_made, "checks": checks,
         "agents": agents.iter().map(|known| known.program).collect::<Vec<_>>(), "next": next,
     });
     let state = if made { "made" } else { "already there" };
     let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
+    text.push_str(&format!("workspaces: {}, a folder for each loop's agent\n", safe(&workspaces.display().to_string())));
     if config_made {
         let shown = safe(&config_file.display().to_string());
         for check in &checks {

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use common::Place;
 use coord_db::Config;
+use work_tree::{CommitHash, Layout};
 
 fn commands(place: &Place) -> Vec<Vec<String>> {
     let config = Config::load(&place.database(), None).unwrap();
@@ -111,4 +112,59 @@ fn an_agent_on_the_path_is_named_and_not_switched_on() {
     let text = std::fs::read_to_string(place.home().join("config.toml")).unwrap();
     assert!(text.lines().any(|line| line.starts_with("# Codex") && line.ends_with("; found here")), "{text}");
     assert!(Config::load(&place.database(), None).unwrap().agent.command.is_empty());
+}
+
+fn set_root(place: &Place, root: &str) {
+    let config = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let line = text.lines().find(|line| line.starts_with("root = ")).unwrap().to_owned();
+    std::fs::write(&config, text.replacen(&line, &format!("root = {root:?}"), 1)).unwrap();
+}
+
+#[test]
+fn the_store_is_made_beside_the_repository() {
+    let place = Place::bare();
+    let ran = place.run(&["init"]).ok();
+    let root = place.workspaces();
+    assert!(ran.stdout.contains(&format!("workspaces: {}, ", root.display())), "{}", ran.stdout);
+    let store = Layout::new(&root).open_store().unwrap();
+    assert_eq!(store.integration_ref(), "refs/heads/coding-loops/integration");
+    let head = place.git_says(&["rev-parse", "HEAD"]);
+    assert!(store.missing(&[CommitHash::new(head).unwrap()]).unwrap().is_empty());
+    assert_eq!(place.json(&["init"])["workspaces"], root.to_str().unwrap());
+    // Whatever is asked there is asked of this database.
+    place.run(&["loop", "add", "a"]).ok();
+    assert_eq!(place.run_in(&root, &["--json", "loop", "list"]).ok().json()[0]["id"], "a");
+}
+
+#[test]
+fn a_repository_without_a_commit_has_its_store_already() {
+    let place = Place::empty();
+    place.run(&["init"]).ok();
+    assert!(Layout::new(place.workspaces()).open_store().unwrap().integration().unwrap().is_none());
+    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "first"]);
+    place.run(&["init"]).ok();
+}
+
+#[test]
+fn workspaces_lie_in_no_foreign_folder_and_not_in_the_checkout() {
+    let place = Place::bare();
+    std::fs::create_dir_all(place.workspaces().join("mine")).unwrap();
+    let says = |ran: common::Ran, what: &str| drop(ran.fails(1).says(what).says("set root in [workspace] of "));
+    says(place.run(&["init"]), "repo-loops holds files that coding-loops did not make");
+    assert_eq!(std::fs::read_dir(place.workspaces()).unwrap().count(), 1);
+    for inside in ["ws", "../ws", "../none/../ws"] {
+        set_root(&place, inside);
+        says(place.run(&["init"]), "where tools would find your files");
+    }
+    set_root(&place, "../../none/../other");
+    place.run(&["init"]).ok();
+    let other = place.outside().canonicalize().unwrap().join("other");
+    assert!(Layout::new(&other).open_store().is_ok());
+    // It stays the first database's.
+    std::fs::create_dir(place.outside().join("second")).unwrap();
+    let second = place.outside().join("second/x.db");
+    std::fs::remove_dir_all(place.workspaces()).unwrap();
+    std::fs::rename(other, place.workspaces()).unwrap();
+    says(place.run(&["--db", second.to_str().unwrap(), "init"]), "belongs to the database ");
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::Place;
 use serde_json::{Value, json};
+use work_tree::{Layout, Repository, Workspace};
 
 /// A repository with folders `src/deep`, and what a command given in one of its folders prints.
 fn place() -> Place {
@@ -60,28 +61,41 @@ fn ownership_knowledge_and_records_below_a_folder() {
 }
 
 #[test]
-fn a_worktree_has_a_root_of_its_own_and_outside_paths_are_relative_to_the_root() {
+fn each_checkout_has_a_root_of_its_own_and_outside_paths_are_relative_to_the_root() {
     let place = place();
     std::fs::write(place.repository().join("src/deep/kept"), "").unwrap();
     place.git(&["add", "src"]);
     place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "-m", "second"]);
-    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
-    let worktree = place.json(&["next", "--loop", "a"])["worktree"].as_str().unwrap().to_owned();
     let linked = place.outside().join("linked");
     place.git(&["worktree", "add", "--quiet", linked.to_str().unwrap(), "-b", "linked"]);
+    // Where loops worked before they had workspaces.
+    let old = place.home().join("worktrees/a");
+    place.git(&["worktree", "add", "--quiet", old.to_str().unwrap(), "-b", "old"]);
     // Another repository, whose folders are not ours.
     let other = place.outside().join("other/src");
     std::fs::create_dir_all(&other).unwrap();
     place.git(&["init", "--quiet", place.outside().join("other").to_str().unwrap()]);
+    let (user, layout) = (Repository::open(&place.repository()).unwrap(), Layout::new(place.workspaces()));
+    let (store, _) = layout.create(&user, &place.database(), "coding-loops/integration").unwrap();
+    let head = store.fetch_from_user(&user, "HEAD").unwrap();
+    let spec = layout.workspace("a", "coding-loops/a");
+    drop(Workspace::open_or_create(&store, &spec, &head).unwrap());
+    drop(store.check_out(&layout.gate("a"), &head).unwrap());
+    drop(store.check_out(&layout.checker().join("0"), &head).unwrap());
     let database = place.database();
-    let database = database.to_str().unwrap();
-    for (folder, given, meant) in [
-        (std::path::Path::new(&worktree).join("src/deep"), "x", "src/deep/x"),
-        (std::path::Path::new(&worktree).to_owned(), "y", "y"),
-        (linked.join("src"), "z", "src/z"),
-        (other, "w", "w"),
+    let named: &[&str] = &["--db", database.to_str().unwrap()];
+    for (folder, given, meant, database) in [
+        (spec.path.join("src/deep"), "v", "src/deep/v", &[][..]),
+        (spec.path, "u", "u", &[]),
+        (layout.gate("a").join("src"), "t", "src/t", &[]),
+        (layout.checker().join("0/src"), "s", "src/s", &[]),
+        (layout.root().to_owned(), "r", "r", &[]),
+        (old.join("src/deep"), "x", "src/deep/x", &[]),
+        (old, "y", "y", &[]),
+        (linked.join("src"), "z", "src/z", &[]),
+        (other, "w", "w", named),
     ] {
-        let granted = place.run_in(&folder, &["--db", database, "--json", "lock", given, "--loop", "a"]).ok().json();
+        let granted = place.run_in(&folder, &[database, &["--json", "lock", given, "--loop", "a"]].concat()).ok().json();
         assert_eq!(granted["paths"], json!([meant]), "{}", folder.display());
     }
 }

@@ -15,7 +15,8 @@ fn init_makes_everything_once_and_keeps_what_is_there() {
     assert_eq!(mode(place.home()), 0o700);
     assert_eq!(mode(place.database()), 0o600);
     assert_eq!(std::fs::read_to_string(place.home().join(".gitignore")).unwrap(), "*\n");
-    for folder in ["backups", "worktrees", "logs"] {
+    assert!(!place.home().join("worktrees").exists());
+    for folder in ["backups", "logs"] {
         assert!(place.home().join(folder).is_dir());
     }
     // An agent that this machine has is marked.

@@ -121,7 +121,9 @@ fn a_loop_that_is_driven_by_hand_has_its_checkpoints_and_goes_back() {
     let kinds: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["checkpoint_type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["stash", "branch", "branch"]);
     assert!(rows[0]["reason"].as_str().unwrap().contains("astray") && rows[0]["kept_until"].is_null());
-    assert!(place.run(&["checkpoints"]).ok().stdout.contains("until its test has landed"));
+    assert!(rows.as_array().unwrap().iter().all(|row| row["in_store"] == true), "{rows}");
+    let said = place.run(&["checkpoints"]).ok().stdout;
+    assert!(said.contains("until its test has landed") && said.contains("the refs are in the store; show one with "), "{said}");
     assert_eq!(place.json(&["checkpoints", "--loop", "b"]), serde_json::json!([]));
     place.run(&["checkpoints", "--loop", "nobody"]).fails(4);
     place.run(&["rollback", "a", "--checkpoint", rows[0]["id"].as_str().unwrap()]).ok();

@@ -110,6 +110,15 @@ pub enum Error {
         /// The path that was asked for.
         path: PathBuf,
     },
+    /// The folder of store and workspaces would lie in the user's checkout: tools that search upwards from a workspace would
+    /// find the user's files.
+    #[error("{path:?} lies in the checkout {checkout:?}")]
+    InsideCheckout {
+        /// The folder that was asked for.
+        path: PathBuf,
+        /// The top of the user's checkout.
+        checkout: PathBuf,
+    },
     /// Somebody left a rebase, merge or the like half done, so that a commit now would not mean what it seems to.
     #[error("a {operation} is in progress in {path:?}")]
     OperationInProgress {

@@ -2,7 +2,6 @@
 //!
 //! It never removes what it cannot replace, and never follows a symbolic link out of the folder that it was given.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -79,19 +78,21 @@ pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
 /// The absolute path, symbolic links on the way to its last component resolved, of something that need not exist.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let plain = std::path::absolute(path).map_err(Error::io("resolve", path))?;
-    if plain.components().any(|part| part == Component::ParentDir) || plain.file_name().is_none() {
-        return plain.canonicalize().map_err(Error::io("resolve", path));
-    }
-    let mut missing: Vec<OsString> = Vec::new();
-    let mut existing = plain.as_path();
-    while let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) {
-        missing.push(name.to_owned());
-        existing = parent;
-        if let Ok(resolved) = existing.canonicalize() {
-            return Ok(missing.iter().rev().fold(resolved, |path, name| path.join(name)));
+    let ends_in_a_name = matches!(plain.components().next_back(), Some(Component::Normal(_)));
+    let on_the_way = plain.components().count() - usize::from(ends_in_a_name);
+    let mut resolved = PathBuf::new();
+    for (at, part) in plain.components().enumerate() {
+        // What is before it is resolved, so that `..` is the folder above it.
+        if part == Component::ParentDir {
+            resolved.pop();
+        } else {
+            resolved.push(part);
+        }
+        if at < on_the_way {
+            resolved = resolved.canonicalize().unwrap_or(resolved);
         }
     }
-    Ok(plain)
+    Ok(resolved)
 }
 
 #[cfg(test)]
@@ -102,5 +103,25 @@ mod tests {
     fn relative_paths() {
         assert_eq!(relative(Path::new("/a/b/c"), Path::new("/a/x/y")), Path::new("../../x/y"));
         assert_eq!(relative(Path::new("/a"), Path::new("/a/b")), Path::new("b"));
+    }
+
+    #[test]
+    fn absolute_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(top.join("far/away")).unwrap();
+        std::os::unix::fs::symlink("far/away", top.join("link")).unwrap();
+        for (given, meant) in [
+            ("none", "none"),
+            ("none/../new", "new"),
+            ("link/../new", "far/new"),
+            ("link/x", "far/away/x"),
+            ("link", "link"),
+            ("link/..", "far"),
+            ("./far/../none/x", "none/x"),
+        ] {
+            assert_eq!(absolute(&top.join(given)).unwrap(), top.join(meant), "{given}");
+        }
+        assert_eq!(absolute(Path::new("/..")).unwrap(), Path::new("/"));
     }
 }

@@ -75,10 +75,16 @@ impl Layout {
         WorkspaceSpec { path: self.workspaces().join(id), state: self.root.join("state").join(id), branch: branch.to_owned() }
     }
 
+    /// The folder that holds the gates.
+    #[must_use]
+    pub fn gates(&self) -> PathBuf {
+        self.root.join("gates")
+    }
+
     /// Where a loop's checks run.
     #[must_use]
     pub fn gate(&self, id: &str) -> PathBuf {
-        self.root.join("gates").join(id)
+        self.gates().join(id)
     }
 
     /// Where files of a loop's are kept that git cannot store or that are too large for it.
@@ -112,10 +118,14 @@ impl Layout {
     /// Makes the folder for a database, and the store of the user's repository in it, unless they are there.
     ///
     /// # Errors
-    /// [`Error::InTheWay`] if the folder holds something else, or belongs to another database that is there.
+    /// [`Error::InTheWay`] if the folder holds something else, or belongs to another database that is there;
+    /// [`Error::InsideCheckout`] if it would lie in the user's checkout.
     pub fn create(&self, user: &Repository, database: &Path, integration_branch: &str) -> Result<(Store, StoreMade)> {
         let root = absolute(&self.root)?;
         let database = absolute(database)?;
+        if root.starts_with(user.root()) {
+            return Err(Error::InsideCheckout { path: root, checkout: user.root().to_owned() });
+        }
         let resolved = |path: &Path| path.canonicalize().ok();
         match self.database() {
             Some(other) if resolved(&other).is_some_and(|other| Some(&other) != resolved(&database).as_ref()) => {

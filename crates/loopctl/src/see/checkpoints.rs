@@ -1,13 +1,16 @@
 //! `loopctl checkpoints`: the refs to go back to, and those under which work is kept.
 
+use std::collections::BTreeSet;
+
 use coord_db::{Checkpoint, CheckpointType, Error, LoopId, TestStatus, Timestamp};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Paint, Table, painted, plain};
+use crate::output::{Paint, Table, painted, plain, safe_block};
 use crate::sentence::short;
 use crate::when::clock;
+use crate::workspaces;
 
 #[derive(Debug, Serialize)]
 struct Kept {
@@ -15,6 +18,8 @@ struct Kept {
     row: Checkpoint,
     /// From when on it may go, if its test has passed; none while it stays.
     kept_until: Option<Timestamp>,
+    /// Whether the store has its ref; none if it was deleted, or if there is no store yet.
+    in_store: Option<bool>,
 }
 
 /// `loopctl checkpoints`
@@ -23,6 +28,14 @@ struct Kept {
 /// Exit 4 for an unknown loop.
 pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
     let (db, config) = cx.open_with_config()?;
+    let store = workspaces::open_store(&config)?;
+    let refs: Option<BTreeSet<String>> = match &store {
+        Some(store) => {
+            let refs = store.repository().list_refs("refs").map_err(|error| workspaces::failure(&error))?;
+            Some(refs.into_iter().map(|(name, _)| name).collect())
+        }
+        None => None,
+    };
     let seconds = config.retention.saved_work_days.max(0).saturating_mul(24 * 3600);
     let rows = db.read(|tx| {
         if let Some(id) = loop_id {
@@ -34,7 +47,8 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
                 let test = row.test_id.as_ref().map(|id| tx.find_test(id.as_str())).transpose()?.flatten();
                 let passed = test.is_some_and(|test| test.status == TestStatus::Passed);
                 let kept_until = (passed && row.deleted_at.is_none()).then(|| row.created_at.plus_seconds(seconds));
-                Ok::<_, Error>(Kept { row, kept_until })
+                let in_store = refs.as_ref().filter(|_| row.deleted_at.is_none()).map(|refs| refs.contains(&row.git_ref));
+                Ok::<_, Error>(Kept { row, kept_until, in_store })
             })
             .collect::<Result<Vec<_>, _>>()
     })?;
@@ -46,9 +60,10 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
                 other => plain(if other == CheckpointType::Branch { "to go back to" } else { other.as_str() }),
             };
             let until = match (row.deleted_at, kept.kept_until) {
-                (Some(at), _) => format!("deleted {}", clock(at)),
-                (None, Some(until)) => format!("until {}", clock(until)),
-                (None, None) => "until its test has landed".to_owned(),
+                (Some(at), _) => plain(format!("deleted {}", clock(at))),
+                _ if kept.in_store == Some(false) => painted(Paint::Red, "lost: not in the store"),
+                (None, Some(until)) => plain(format!("until {}", clock(until))),
+                (None, None) => plain("until its test has landed"),
             };
             vec![
                 plain(&row.id),
@@ -57,10 +72,19 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
                 plain(row.test_id.as_ref().map_or("-", |id| id.as_str())),
                 what,
                 plain(row.commit_hash.as_deref().map_or_else(|| "-".to_owned(), short)),
-                plain(until),
+                until,
                 plain(&row.git_ref),
                 plain(row.reason.as_deref().unwrap_or("-")),
             ]
         })
-    })
+    })?;
+    if cx.out.json || cx.out.quiet || rows.is_empty() {
+        return Ok(());
+    }
+    let (place, shown) = match &store {
+        Some(store) => ("the refs are in the store", store.path().to_owned()),
+        None => ("there is no store yet, and the refs are in the repository", config.repository_path()),
+    };
+    let shown = shown.canonicalize().unwrap_or(shown);
+    cx.out.text(&safe_block(&format!("\n{place}; show one with git -C {:?} show REF", shown.display().to_string())))
 }

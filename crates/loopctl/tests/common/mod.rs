@@ -43,11 +43,18 @@ impl Ran {
 }
 
 impl Place {
-    /// A git repository without a database.
-    pub fn bare() -> Self {
+    /// A git repository without a commit.
+    pub fn empty() -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
+        // The workspaces lie beside it, in the temporary folder too.
         std::fs::create_dir(place.repository()).unwrap();
         place.git(&["init", "--quiet"]);
+        place
+    }
+
+    /// A git repository without a database.
+    pub fn bare() -> Self {
+        let place = Self::empty();
         place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "first"]);
         place
     }
@@ -75,6 +82,11 @@ impl Place {
         self.folder.path().join("repo")
     }
 
+    /// The folder of store and workspaces.
+    pub fn workspaces(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("repo-loops")
+    }
+
     pub fn home(&self) -> PathBuf {
         self.repository().join("coding-loops")
     }
@@ -86,6 +98,12 @@ impl Place {
     pub fn git(&self, arguments: &[&str]) {
         let status = Command::new("git").arg("-C").arg(self.repository()).args(arguments).status().unwrap();
         assert!(status.success());
+    }
+
+    pub fn git_says(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git").arg("-C").arg(self.repository()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
