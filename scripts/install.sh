@@ -91,8 +91,8 @@ if [ -n "$uninstall" ]; then
   rm -f "$manifest"
   rmdir "$share/coding-loops" 2>/dev/null || :
   ! has_manager || manager daemon-reload
-  say "coding-loops is gone from $prefix. The data stays: each repository's coding-loops/ folder, and its branches"
-  say "next: rm -r REPOSITORY/coding-loops, where you want that gone too"
+  say "coding-loops is gone from $prefix. The data stays: each repository's coding-loops/ folder, the folder of workspaces beside it, and its branches"
+  say "next: rm -r REPOSITORY/coding-loops REPOSITORY-loops, where you want that gone too"
   exit 0
 fi
 
@@ -162,6 +162,12 @@ printf '%s\n' "${files[@]}" | sort -u >"$manifest.new"
 mv "$manifest.new" "$manifest"
 say "installed below $prefix"
 
+flag=
+[ "$kind" = user ] || flag=' --system'
+# What a service may read and write changes with the programs.
+# shellcheck disable=SC2086
+"$bin/loopctl" --quiet service refresh $flag || say "the services' files are as they were; see above"
+
 if has_manager; then
   manager daemon-reload
   mapfile -t services < <(running)
@@ -181,7 +187,5 @@ case ":$PATH:" in
   *":$bin:"*) ;;
   *) say; say "$bin is not on your PATH: export PATH=\"$bin:\$PATH\"" ;;
 esac
-flag=
-[ "$kind" = user ] || flag=' --system'
 say
 say "next, in your repository: loopctl init, loopctl loop add, loopctl test import; then loopctl service enable$flag"

@@ -63,12 +63,22 @@ impl Failure {
         }
     }
 
+    /// What is wrong, in words.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Floor(error) => describe(error),
+            Self::No(sentence) => sentence.clone(),
+            Self::Misfits(lines) => lines.join("; "),
+            Self::Said | Self::BrokenPipe => String::new(),
+        }
+    }
+
     /// Says on stderr what is wrong and gives the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
         match self {
-            Self::Floor(error) => eprintln_quietly(&format!("loopctl: {}", safe(&describe(error)))),
-            Self::No(sentence) => eprintln_quietly(&format!("loopctl: {}", safe(sentence))),
+            Self::Floor(_) | Self::No(_) => eprintln_quietly(&format!("loopctl: {}", safe(&self.sentence()))),
             Self::Misfits(lines) => {
                 for line in lines {
                     eprintln_quietly(&safe(line));

@@ -15,7 +15,7 @@ use coord_db::{Config, LoopId};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
 use drop_in::Place;
 
 /// The units of the supervisors, without the prefix that all have.
@@ -38,6 +38,12 @@ pub enum ServiceCommand {
         #[command(flatten)]
         #[allow(missing_docs)]
         which: Services,
+    },
+    /// Write the files of all that is enabled again, as this version needs them; scripts/install.sh does it
+    Refresh {
+        /// Services of the machine instead of your own; for root
+        #[arg(long)]
+        system: bool,
     },
 }
 
@@ -143,20 +149,25 @@ impl Manager {
         self.folder.join(format!("{unit}.d"))
     }
 
-    /// The names under which a database has services.
-    fn names(&self, database: &Path) -> Vec<ServiceName> {
-        let line = drop_in::database_line(database);
+    /// The drop-in of a unit, if it has one of ours.
+    fn text(&self, unit: &str) -> Option<String> {
+        std::fs::read_to_string(self.drop_ins(unit).join(drop_in::FILE)).ok()
+    }
+
+    /// The names of all repositories that have services.
+    fn all_names(&self) -> Vec<ServiceName> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let prefix = format!("coding-loops-{}@", SUPERVISORS[0]);
-        let names =
-            names.filter_map(|unit| unit.strip_prefix(&prefix)?.strip_suffix(".service.d")?.parse::<ServiceName>().ok());
-        names
-            .filter(|name| {
-                let file = self.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE);
-                std::fs::read_to_string(file).is_ok_and(|text| text.lines().any(|its| its == line))
-            })
-            .collect()
+        names.filter_map(|unit| unit.strip_prefix(&prefix)?.strip_suffix(".service.d")?.parse::<ServiceName>().ok()).collect()
+    }
+
+    /// The names under which a database has services.
+    fn names(&self, database: &Path) -> Vec<ServiceName> {
+        let line = drop_in::database_line(database);
+        let is_its = |text: String| text.lines().any(|its| its == line);
+        let names = self.all_names().into_iter();
+        names.filter(|name| self.text(&name.supervisor(SUPERVISORS[0])).is_some_and(is_its)).collect()
     }
 
     /// How each unit is, as `active`, `failed`, `inactive`; none where no manager answers.
@@ -189,6 +200,7 @@ pub fn run(cx: &Context, command: ServiceCommand) -> Outcome {
     match command {
         ServiceCommand::Enable { which, no_start } => enable(cx, &which, !no_start),
         ServiceCommand::Disable { which } => disable(cx, &which),
+        ServiceCommand::Refresh { system } => refresh(cx, system),
     }
 }
 
@@ -236,16 +248,13 @@ fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let manager = Manager::new(which.system)?;
     let name = name_of(which, &config)?;
-    let place = place(cx, &config, which.system)?;
+    let place = place(&cx.path, &config, which.system)?;
     free(&manager, &name, &place)?;
     let rows = db.read(|tx| tx.loops())?;
     let driven = |id: &LoopId| !config.agent_of(id).command.is_empty();
     let (with, by_hand): (Vec<&LoopId>, Vec<&LoopId>) = rows.iter().map(|row| &row.id).partition(|id| driven(id));
 
-    for unit in SUPERVISORS {
-        let text = place.supervisor(unit, config.notify.command.is_empty());
-        write(&manager.drop_ins(&name.supervisor(unit)), &text)?;
-    }
+    write_supervisors(&manager, &name, &place, &config)?;
     let mut units = Vec::new();
     for id in with {
         let unit = name.of_loop(id);
@@ -281,6 +290,51 @@ fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
     }
 }
 
+fn write_supervisors(manager: &Manager, name: &ServiceName, place: &Place, config: &Config) -> Outcome {
+    for unit in SUPERVISORS {
+        let text = place.supervisor(unit, config.notify.command.is_empty());
+        write(&manager.drop_ins(&name.supervisor(unit)), &text)?;
+    }
+    Ok(())
+}
+
+/// Writes the drop-ins that are there again; the same services, with the same PATH.
+fn refresh(cx: &Context, system: bool) -> Outcome {
+    let manager = Manager::new(system)?;
+    let mut refreshed = Vec::new();
+    for name in manager.all_names() {
+        let target = name.target();
+        match refresh_one(&manager, &name) {
+            Ok(true) => refreshed.push(target),
+            Ok(false) => {}
+            Err(failure) => {
+                eprintln_quietly(&format!("loopctl: the files of {target} stay as they are: {}", failure.sentence()))
+            }
+        }
+    }
+    cx.out.done(&json!({ "targets": refreshed }), &format!("{} repositories have current service files", refreshed.len()))
+}
+
+/// False if the services are not ours.
+fn refresh_one(manager: &Manager, name: &ServiceName) -> Outcome<bool> {
+    let first = manager.text(&name.supervisor(SUPERVISORS[0])).unwrap_or_default();
+    let Some(database) = drop_in::variable(&first, "CODING_LOOPS_DB") else { return Ok(false) };
+    let config = Config::load(Path::new(&database), None)?;
+    let mut place = place(Path::new(&database), &config, manager.system)?;
+    let checker = manager.text(&name.supervisor("regression-checker"));
+    if let Some(path) = checker.and_then(|text| drop_in::variable(&text, "PATH")) {
+        place.path = path;
+    }
+    write_supervisors(manager, name, &place, &config)?;
+    for unit in manager.loops(name) {
+        let id = manager.text(&unit).and_then(|text| drop_in::variable(&text, "CODING_LOOPS_LOOP"));
+        if let Some(id) = id.and_then(|id| id.parse::<LoopId>().ok()) {
+            write(&manager.drop_ins(&unit), &place.of_loop(&name.target(), &id))?;
+        }
+    }
+    Ok(true)
+}
+
 fn disable(cx: &Context, which: &Services) -> Outcome {
     let manager = Manager::new(which.system)?;
     let name = name_of(which, &cx.config()?)?;
@@ -302,10 +356,10 @@ fn disable(cx: &Context, which: &Services) -> Outcome {
 }
 
 /// What the drop-ins say, from the settings and the owner of the database.
-fn place(cx: &Context, config: &Config, system: bool) -> Outcome<Place> {
+fn place(database: &Path, config: &Config, system: bool) -> Outcome<Place> {
     let absolute =
         |path: &Path| path.canonicalize().map_err(|error| Failure::No(format!("{} cannot be used: {error}", path.display())));
-    let database = absolute(&cx.path)?;
+    let database = absolute(database)?;
     let folder = database.parent().map(Path::to_owned).unwrap_or_default();
     let repository = absolute(&config.repository_path())?;
     let owner = std::fs::metadata(&database).map(|meta| meta.uid()).unwrap_or_default();
@@ -314,11 +368,24 @@ fn place(cx: &Context, config: &Config, system: bool) -> Outcome<Place> {
     if !system && owner != rustix::process::geteuid().as_raw() {
         return Err(Failure::No(format!("{} belongs to {}; only {} can run it", database.display(), user.name, user.name)));
     }
+    let workspaces = make_for(&config.workspace_root(), owner)?;
     let programs = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned)).unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();
-    let place = Place { database, folder, repository, user: user.name, home: user.dir, programs, path, system };
+    let place = Place { database, folder, repository, workspaces, user: user.name, home: user.dir, programs, path, system };
     place.check().map_err(Failure::No)?;
     Ok(place)
+}
+
+/// The folder of store and workspaces, made for its owner where it is missing: a unit cannot start without it.
+fn make_for(folder: &Path, owner: u32) -> Outcome<PathBuf> {
+    let cannot = |error| Failure::No(format!("{} cannot be used: {error}; set root in [workspace]", folder.display()));
+    if !folder.exists() {
+        std::fs::create_dir_all(folder).map_err(cannot)?;
+        if rustix::process::geteuid().as_raw() != owner {
+            std::os::unix::fs::chown(folder, Some(owner), None).map_err(cannot)?;
+        }
+    }
+    folder.canonicalize().map_err(cannot)
 }
 
 /// A name is free, or this database's already.

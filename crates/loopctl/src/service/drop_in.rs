@@ -17,6 +17,8 @@ pub(super) struct Place {
     /// The database's.
     pub(super) folder: PathBuf,
     pub(super) repository: PathBuf,
+    /// The folder of store and workspaces.
+    pub(super) workspaces: PathBuf,
     pub(super) user: String,
     pub(super) home: PathBuf,
     /// Where the programs are.
@@ -41,10 +43,22 @@ pub(super) fn database_line(database: &Path) -> String {
     format!("Environment={}", quoted(&format!("CODING_LOOPS_DB={}", database.display())))
 }
 
+/// What a drop-in sets a variable to.
+pub(super) fn variable(text: &str, name: &str) -> Option<String> {
+    let start = format!("Environment=\"{name}=");
+    let set = text.lines().find_map(|line| line.strip_prefix(&start)?.strip_suffix('"'))?;
+    let (mut value, mut characters) = (String::new(), set.chars());
+    while let Some(character) = characters.next() {
+        // Each of them is there twice, or before a quote.
+        value.push(if matches!(character, '\\' | '%') { characters.next()? } else { character });
+    }
+    Some(value)
+}
+
 impl Place {
     /// Refuses what cannot be said in a unit.
     pub(super) fn check(&self) -> Result<(), String> {
-        let paths = [&self.database, &self.folder, &self.repository, &self.home, &self.programs];
+        let paths = [&self.database, &self.folder, &self.repository, &self.workspaces, &self.home, &self.programs];
         for path in paths {
             let Some(text) = path.to_str() else {
                 return Err(format!("{} is not UTF-8; systemd cannot be told of it", path.display()));
@@ -67,7 +81,7 @@ impl Place {
     }
 
     fn common(&self) -> String {
-        let mut text = format!("{HEAD}[Unit]\nRequiresMountsFor={}\n", path(&self.folder));
+        let mut text = format!("{HEAD}[Unit]\nRequiresMountsFor={} {}\n", path(&self.folder), path(&self.workspaces));
         text.push_str(&format!("\n[Service]\n{}\n", self.database_line()));
         // Not quoted there.
         text.push_str(&format!("WorkingDirectory={}\n", self.folder.to_string_lossy().replace('%', "%%")));
@@ -84,7 +98,7 @@ impl Place {
             "regression-checker" => text.push_str(&self.runs_commands()),
             // It sees other processes, so it has no namespaces of its own, and a user's manager has no other means.
             "heartbeat" if !self.system => {}
-            "monitor" => text.push_str(&self.reads_worktrees()),
+            "monitor" => text.push_str(&self.looks_at_workspaces()),
             "pm-agent" if !quiet => text.push_str(&self.notifies()),
             _ => text.push_str(&self.sees_the_folder()),
         }
@@ -95,15 +109,19 @@ impl Place {
         format!("BindReadOnlyPaths={}\nBindPaths={}\n", path(&self.programs), path(&self.folder))
     }
 
-    fn reads_worktrees(&self) -> String {
+    /// What it finds there it notes beside the store; the agents' files it can only read.
+    fn looks_at_workspaces(&self) -> String {
         // Git goes by the user's settings too: what it ignores, which folders it trusts.
         let git = [self.home.join(".gitconfig"), self.home.join(".config/git")];
         let git: Vec<String> = git.iter().map(|file| quoted(&format!("-{}", file.display()))).collect();
+        let others = ["loops", "gates", "checker"].map(|name| quoted(&format!("-{}", self.workspaces.join(name).display())));
         format!(
-            "Environment={}\nBindReadOnlyPaths={} {}\n{}",
+            "Environment={}\nBindReadOnlyPaths={} {}\nBindPaths={}\nReadOnlyPaths={}\n{}",
             quoted(&format!("HOME={}", self.home.display())),
             path(&self.repository),
             git.join(" "),
+            path(&self.workspaces),
+            others.join(" "),
             self.sees_the_folder()
         )
     }
@@ -111,7 +129,7 @@ impl Place {
     fn runs_commands(&self) -> String {
         let mut text = format!("Environment={}\n", quoted(&format!("PATH={}", self.path)));
         if self.system {
-            let paths = [&self.folder, &self.repository, &self.home].map(|folder| path(folder)).join(" ");
+            let paths = [&self.folder, &self.repository, &self.workspaces, &self.home].map(|folder| path(folder)).join(" ");
             text.push_str(&format!("ReadWritePaths={paths}\n"));
         }
         text
@@ -154,6 +172,7 @@ mod tests {
             database: folder.join("coordination.db"),
             repository: folder.parent().unwrap().to_owned(),
             folder,
+            workspaces: "/home/me/50% \"off\"-loops".into(),
             user: "me".to_owned(),
             home: "/home/me".into(),
             programs: "/usr/local/bin".into(),
@@ -167,11 +186,25 @@ mod tests {
         let text = place().supervisor("heartbeat", true);
         assert!(text.contains("BindPaths=\"/home/me/50%% \\\"off\\\"/coding-loops\"\n"), "{text}");
         assert!(text.contains("WorkingDirectory=/home/me/50%% \"off\"/coding-loops\n"), "{text}");
+        assert_eq!(variable(&text, "CODING_LOOPS_DB").as_deref(), place().database.to_str());
+        assert_eq!(variable(&text, "PATH"), None);
         for bad in ["/home/me/a\nExecStart=/bin/sh", "/home/a:b", "/home/me/blank "] {
             let mut place = place();
             place.repository = bad.into();
             assert!(place.check().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn who_works_in_the_workspaces_may_write_there() {
+        let root = "\"/home/me/50%% \\\"off\\\"-loops\"";
+        let writes = |text: &str| text.lines().any(|line| line.starts_with("ReadWritePaths=") && line.contains(root));
+        assert!(writes(&place().of_loop("coding-loops@shop.target", &"backend".parse().unwrap())));
+        assert!(writes(&place().supervisor("regression-checker", true)));
+        let monitor = place().supervisor("monitor", true);
+        assert!(monitor.contains(&format!("BindPaths={root}\n")), "{monitor}");
+        assert!(monitor.contains("ReadOnlyPaths=\"-/home/me/50%% \\\"off\\\"-loops/loops\" "), "{monitor}");
+        assert!(!place().supervisor("heartbeat", true).contains("BindPaths=\"/home/me/50%% \\\"off\\\"-loops\""));
     }
 
     #[test]
