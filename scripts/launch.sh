@@ -175,12 +175,8 @@ if [ -n "$demo" ]; then
   cd "$demo/repository"
   unset CODING_LOOPS_DB
 fi
-loopctl --quiet init
-if [ -n "${CODING_LOOPS_DB:-}" ]; then
-  home=$(cd "$(dirname "$CODING_LOOPS_DB")" && pwd)
-else
-  home=$(cd "$(git rev-parse --git-common-dir)/.." && pwd)/coding-loops
-fi
+home=$(loopctl --json init | python3 -c 'import json, os, sys; print(os.path.dirname(json.load(sys.stdin)["database"]))' 2>/dev/null) ||
+  exit 1 # loopctl has said why
 mkdir -p "$home/logs"
 examine
 

@@ -282,12 +282,14 @@ class Report:
         if checked.returncode != 0:
             print(checked.stdout + checked.stderr, file=sys.stderr)
         status = demo.git("status", "--porcelain", "--untracked-files=all")
+        references = demo.git("for-each-ref", "--format=%(refname)").split()
         return [
             ("every test is passed or skipped on purpose", left == 0),
             ("every passed test has its proofs", unproven == 0),
             ("the integration branch passes its suite", suite.returncode == 0),
             ("loopctl check is clean", checked.returncode == 0),
             ("your branch and your files are untouched", demo.git("log", "--format=%s", "main") == "A ledger, to be written" and not status),
+            ("one branch was added to your repository", references == ["refs/heads/coding-loops/integration", "refs/heads/main"]),
         ]
 
     def print(self):
@@ -305,6 +307,7 @@ class Report:
             fine &= holds
             print(f"  {'ok     ' if holds else 'NO     '} {what}")
         print(f"\nLook around: cd {self.demo.repository} && {self.demo.binaries / 'loopctl'} status")
+        print(f"The agents worked in {self.demo.repository}-loops/loops/")
         return 0 if fine else 1
 
 

@@ -107,12 +107,16 @@ fn make_file(file: &Path, content: &str) -> Outcome<bool> {
 /// # Errors
 /// Exit 1 outside of a repository; 3 if the database is there and not usable.
 pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
-    let root = repository_of(repository.unwrap_or(&cx.folder))?;
     let named = cx
         .global
         .db
         .clone()
         .or_else(|| std::env::var_os(locate::VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from));
+    // In a workspace the database and the repository are those that it belongs to.
+    let (root, named) = match workspaces::repository_of(cx).filter(|_| repository.is_none()) {
+        Some(root) => (root, named.or_else(|| Some(cx.path.clone()))),
+        None => (repository_of(repository.unwrap_or(&cx.folder))?, named),
+    };
     let path = named.unwrap_or_else(|| root.join(locate::FOLDER).join(locate::FILE));
     let path = cx.folder.join(path);
     let folder = path.parent().unwrap_or(&root).to_owned();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use coord_db::{Config, error_chain};
 use work_tree::{Error, Layout, Repository, Store};
 
+use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 
 /// A failure of git or of the files below the folder.
@@ -22,6 +23,13 @@ pub fn open_store(config: &Config) -> Outcome<Option<Store>> {
         Err(Error::NotARepository { .. }) => Ok(None),
         Err(error) => Err(failure(&error)),
     }
+}
+
+/// The repository whose workspaces the current folder lies among, if it does.
+pub fn repository_of(cx: &Context) -> Option<PathBuf> {
+    let config = cx.path.exists().then(|| cx.config().ok())??;
+    let (here, root) = (cx.folder.canonicalize().ok()?, config.workspace_root().canonicalize().ok()?);
+    here.starts_with(root).then(|| config.repository_path().canonicalize().ok())?
 }
 
 /// Makes the folder and the store of the repository that the settings name; gives the folder.

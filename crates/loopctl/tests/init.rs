@@ -3,11 +3,12 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use common::Place;
 use coord_db::Config;
-use work_tree::{CommitHash, Layout};
+use work_tree::{CommitHash, Layout, Repository, Workspace};
 
 fn commands(place: &Place) -> Vec<Vec<String>> {
     let config = Config::load(&place.database(), None).unwrap();
@@ -135,6 +136,21 @@ fn the_store_is_made_beside_the_repository() {
     // Whatever is asked there is asked of this database.
     place.run(&["loop", "add", "a"]).ok();
     assert_eq!(place.run_in(&root, &["--json", "loop", "list"]).ok().json()[0]["id"], "a");
+}
+
+#[test]
+fn in_a_workspace_init_means_its_repository() {
+    let place = Place::new();
+    let user = Repository::open(&place.repository()).unwrap();
+    let layout = Layout::new(place.workspaces());
+    let (store, head) = (layout.open_store().unwrap(), user.commit("HEAD").unwrap());
+    let spec = layout.workspace("a", "coding-loops/a");
+    drop(Workspace::open_or_create(&store, &spec, &head).unwrap());
+    let document = place.run_in(&spec.path, &["--json", "init"]).ok().json();
+    let database = Path::new(document["database"].as_str().unwrap()).canonicalize().unwrap();
+    assert_eq!(database, place.database().canonicalize().unwrap());
+    assert_eq!(document["created"], false);
+    assert!(!spec.path.join("coding-loops").exists());
 }
 
 #[test]
