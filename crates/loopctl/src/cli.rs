@@ -134,6 +134,8 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// List the folders in which agents and checks work, and how large they are
+    Workspaces,
     /// List alerts
     Alerts(AllArgs),
     /// List effects outside the database that are begun and not settled

@@ -88,6 +88,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Regressions(args) if args.ledger => see::ledger::list(&cx),
         Command::Regressions(args) => see::regressions(&cx, args.all),
         Command::Checkpoints { loop_id, all } => see::checkpoints::show(&cx, loop_id.as_ref(), all),
+        Command::Workspaces => see::workspaces::show(&cx),
         Command::Alerts(args) => see::alerts(&cx, args.all),
         Command::Summary { since } => see::summary::show(&cx, since),
         Command::Journal(args) => see::journal::run(&cx, &args),

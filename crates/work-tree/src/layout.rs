@@ -69,10 +69,16 @@ impl Layout {
         self.root.join("loops")
     }
 
+    /// The folder that holds our notes about the workspaces.
+    #[must_use]
+    pub fn states(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
     /// A loop's workspace. `branch` is the short name of the branch that its agent starts on.
     #[must_use]
     pub fn workspace(&self, id: &str, branch: &str) -> WorkspaceSpec {
-        WorkspaceSpec { path: self.workspaces().join(id), state: self.root.join("state").join(id), branch: branch.to_owned() }
+        WorkspaceSpec { path: self.workspaces().join(id), state: self.states().join(id), branch: branch.to_owned() }
     }
 
     /// The folder that holds the gates.

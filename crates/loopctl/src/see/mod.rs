@@ -11,6 +11,7 @@ pub mod test_status;
 pub mod timeline;
 pub mod watch;
 pub mod why;
+pub mod workspaces;
 
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
