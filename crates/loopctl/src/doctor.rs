@@ -4,6 +4,7 @@
 
 mod agents;
 mod branch;
+mod workspaces;
 
 use std::path::Path;
 
@@ -73,6 +74,8 @@ pub fn run(cx: &Context, before_start: bool) -> Outcome {
     if repository(&root, &mut report) {
         let made = db.as_ref().ok().and_then(|db| db.read(branch::made_by_loops).ok()).unwrap_or_default();
         branch::examine(&config, &root, registered.as_deref().unwrap_or_default(), &made, &mut report);
+        let landed = db.as_ref().ok().and_then(|db| db.read(|tx| tx.landed_tests()).ok()).unwrap_or_default();
+        workspaces::examine(&config, &root, &cx.path, &landed, &mut report);
     }
     let has_agent = agents::examine(&config, &root, registered.as_deref(), &mut report);
     checks(&config, &root, has_agent, &mut report);
@@ -222,8 +225,6 @@ fn checks(config: &Config, root: &Path, has_agent: bool, report: &mut Report) {
 }
 
 fn file_system(folder: &Path, report: &mut Report) {
-    const TIGHT_BYTES: u64 = 1 << 30;
-    const FULL_BYTES: u64 = 100 << 20;
     const LOCAL: &str = "keep the database on a local file system, and name it with --db or CODING_LOOPS_DB";
     match FileSystem::of(folder) {
         Ok(FileSystem { kind, reach: Reach::Local }) => report.ok("file system", format!("{kind}, of this machine alone")),
@@ -237,14 +238,20 @@ fn file_system(folder: &Path, report: &mut Report) {
         }
         Err(error) => report.warning("file system", format!("it cannot be told: {error}"), LOCAL),
     }
-    if let Ok(stat) = rustix::fs::statvfs(folder) {
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let detail = format!("{} MB free", free >> 20);
-        match free {
-            0..FULL_BYTES => report.problem("disk", detail, "make room; nothing can be written soon"),
-            FULL_BYTES..TIGHT_BYTES => report.warning("disk", detail, "make room; worktrees and builds need it"),
-            _ => report.ok("disk", detail),
-        }
+    disk("disk", folder, "make room; the database grows with the work", report);
+}
+
+/// How much room there is where a folder is, or will be.
+fn disk(check: &'static str, folder: &Path, remedy: &str, report: &mut Report) {
+    const TIGHT_BYTES: u64 = 1 << 30;
+    const FULL_BYTES: u64 = 100 << 20;
+    let Ok(stat) = rustix::fs::statvfs(existing(folder)) else { return };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let detail = format!("{} MB free at {}", free >> 20, folder.display());
+    match free {
+        0..FULL_BYTES => report.problem(check, detail, format!("{remedy}; nothing can be written soon")),
+        FULL_BYTES..TIGHT_BYTES => report.warning(check, detail, remedy),
+        _ => report.ok(check, detail),
     }
 }
 

@@ -23,6 +23,7 @@ mod known_agents;
 mod man;
 mod place;
 mod programs;
+mod published;
 mod see;
 pub mod service;
 mod setup;

@@ -4,6 +4,8 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
+use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store};
+
 use common::{Place, Ran, ran};
 
 /// What a key is called that no machine has set.
@@ -166,7 +168,7 @@ fn an_integration_branch_that_is_the_users_own_stops_the_work() {
         place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", message]);
     };
     assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, made by the first loop||");
-    assert!(branch("mine").starts_with("||the integration branch mine is checked out at "));
+    assert!(branch("mine").starts_with("||the integration branch mine is your own, checked out at "));
     assert!(branch("main").ends_with("is your own main branch"));
     assert!(branch("a..b").starts_with("||\"a..b\" is not a name"));
     assert!(branch("mine/agents").starts_with("||git cannot have the branch mine/agents beside your branch mine"));
@@ -200,6 +202,92 @@ fn an_integration_branch_that_is_the_users_own_stops_the_work() {
     // Brought over to a branch of the user's it is theirs.
     place.git(&["merge", "--quiet", "--ff-only", "coding-loops/integration"]);
     assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, 0 commits ahead of your branches||");
+}
+
+/// A store in which something has landed, published.
+fn landed(place: &Place) -> (Layout, Store, CommitHash) {
+    let layout = Layout::new(place.workspaces());
+    let user = Repository::open(&place.repository()).unwrap();
+    let store = layout.open_store().unwrap();
+    let head = store.fetch_from_user(&user, "HEAD").unwrap();
+    store.start_integration(&head).unwrap();
+    let tree = store.repository().tree_of(&head).unwrap();
+    let trailers = [("Loop".to_owned(), "a".to_owned()), ("Test".to_owned(), "t1".to_owned())];
+    let commit = store.commit(&tree, &[&head], "t1: done", &trailers).unwrap();
+    store.move_integration(&commit, &head).unwrap();
+    work_tree::publish(&store, &user, "coding-loops/integration").unwrap();
+    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
+    place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{commit}'"));
+    (layout, store, commit)
+}
+
+#[test]
+fn a_published_branch_that_waits_or_was_moved_is_a_warning() {
+    let place = Place::with_loops();
+    let (_, store, commit) = landed(&place);
+    settings(&place, "");
+    let said = |grade: &str| lines(&doctor(&place, &[]).ok(), grade, "branch").join("\n");
+    let status = || place.run(&["status"]).ok().stdout;
+    let name = "coding-loops/integration";
+    assert_eq!(said("ok"), format!("{name}, 1 commits ahead of your branches"));
+    assert!(!status().contains(name));
+    place.git(&["checkout", "--quiet", name]);
+    assert!(said("warning").starts_with("the integration branch coding-loops/integration is checked out at "));
+    let tree = store.repository().tree_of(&commit).unwrap();
+    let next = store.commit(&tree, &[&commit], "t2: done", &[]).unwrap();
+    store.move_integration(&next, &commit).unwrap();
+    let waits = "what has landed is not yet on the branch coding-loops/integration: it is checked out at ";
+    assert!(said("warning").starts_with(waits), "{}", said("warning"));
+    assert!(status().contains(waits), "{}", status());
+    place.git(&["checkout", "--quiet", "--detach"]);
+    assert_eq!(said("ok"), format!("{name}, to be published at {} by the next loop", next.short()));
+    assert!(!status().contains(name), "the next loop does it");
+    place.git(&["branch", "--quiet", "--force", name, &format!("{commit}~1")]);
+    let moved = "the branch coding-loops/integration was moved to ";
+    assert!(said("warning").starts_with(moved), "{}", said("warning"));
+    assert!(status().contains(moved), "{}", status());
+    assert!(place.json(&["status"])["published"]["problem"].as_str().unwrap().starts_with(moved));
+    place.git(&["branch", "--quiet", "--delete", "--force", name]);
+    assert!(said("warning").starts_with("the branch coding-loops/integration was deleted by another hand"));
+}
+
+#[test]
+fn a_store_that_lost_work_or_cannot_be_used_is_named() {
+    let place = Place::with_loops();
+    settings(&place, "");
+    let report = doctor(&place, &[]).ok();
+    assert_eq!(lines(&report, "ok", "workspaces").len(), 1);
+    assert!(lines(&report, "ok", "store")[0].ends_with("with the commits of 0 passed tests"));
+    let (layout, store, commit) = landed(&place);
+    let said = |grade: &str, about: &str| lines(&doctor(&place, &[]), grade, about).join("\n");
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
+    let lost = CommitHash::new("1".repeat(40)).unwrap();
+    place.sql(&format!("UPDATE tests SET commit_hash = '{lost}'"));
+    assert_eq!(said("warning", "store"), "it lacks the commits of 1 passed tests, as of t1");
+    place.sql(&format!("UPDATE tests SET commit_hash = '{commit}'"));
+    settings(&place, "[repository]\nintegration_branch = 'other'\n");
+    assert!(said("warning", "store").starts_with("work has landed on refs/heads/coding-loops/integration, "));
+    settings(&place, "");
+    store.repository().delete_ref(store.integration_ref(), &RefExpectation::Any).unwrap();
+    assert!(said("warning", "store").starts_with("it has no refs/heads/coding-loops/integration, and 1 tests have landed"));
+    std::fs::write(layout.store_path().join("config"), "").unwrap();
+    assert!(said("problem", "store").ends_with("cannot be read as a store"));
+    std::fs::remove_dir_all(layout.store_path()).unwrap();
+    assert!(said("warning", "store").contains("is missing, and 1 tests have landed"));
+    std::fs::remove_dir_all(layout.root()).unwrap();
+    std::fs::create_dir_all(layout.root().join("mine")).unwrap();
+    assert!(said("problem", "workspaces").ends_with("holds files that coding-loops did not make"));
+    settings(&place, "[workspace]\nroot = 'ws'\n");
+    assert!(said("problem", "workspaces").contains("lies in the checkout"));
+}
+
+#[test]
+fn a_name_that_is_set_before_anything_has_landed_counts() {
+    let place = Place::new();
+    settings(&place, "[repository]\nintegration_branch = 'agents/done'\n");
+    place.run(&["init"]).ok();
+    let store = Layout::new(place.workspaces()).open_store().unwrap();
+    assert_eq!(store.integration_ref(), "refs/heads/agents/done");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Store {
     ///
     /// The integration branch (short name, such as `coding-loops/integration`) has the same name in the store, in the user's
     /// repository where it is published, and below `origin/` in workspaces. A new store holds the user's objects, branches and tags, of our own references the published branch: so a lost store
-    /// is rebuilt by the same call. Another process that makes it at the same time is waited for.
+    /// is rebuilt by the same call. A store in which integration has not started takes the name that is given now. Another process that makes it at the same time is waited for.
     ///
     /// # Errors
     /// [`Error::InTheWay`] if something else is there, [`Error::BadName`].
@@ -54,7 +54,8 @@ impl Store {
         let path = absolute(path)?;
         let _lock = FolderLock::acquire(&beside(&path, ".lock"))?;
         if path.symlink_metadata().is_ok() {
-            let store = Self::open(&path).map_err(|_| Error::InTheWay { path: path.clone() })?;
+            let mut store = Self::open(&path).map_err(|_| Error::InTheWay { path: path.clone() })?;
+            store.rename_integration(user.branch_ref(integration_branch)?)?;
             store.refresh_settings(user)?;
             remove_spools(&path);
             return Ok((store, StoreMade { is_new: false, skipped_refs: Vec::new() }));
@@ -95,6 +96,15 @@ impl Store {
 
     pub(crate) fn git(&self) -> &Git {
         &self.repository.git
+    }
+
+    /// Takes another name for the integration branch while nothing has landed.
+    fn rename_integration(&mut self, name: String) -> Result<()> {
+        if name != self.integration && self.integration()?.is_none() {
+            self.git().call(["symbolic-ref", "HEAD", &name]).ok()?;
+            self.integration = name;
+        }
+        Ok(())
     }
 
     /// Copies the user's settings again; existing workspaces get them at their next reset.

@@ -1,12 +1,13 @@
-//! The integration branch: that it is nobody's but the loops'.
+//! The published branch: that it is nobody's but the loops', and where it stands against what has landed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use coord_db::{Config, Loop, ReadTx};
-use work_tree::Repository;
+use work_tree::{Layout, Published, Repository};
 
 use super::Report;
+use crate::published;
 use crate::setup::git;
 
 /// The integration branches that loops have worked on, by the journal.
@@ -25,9 +26,10 @@ struct Commits {
     foreign: Vec<String>,
 }
 
+const OTHER: &str = "set repository.integration_branch in config.toml to a name that no branch has yet";
+
 /// Looks at the branch that work lands on.
 pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<String>, report: &mut Report) {
-    const OTHER: &str = "set repository.integration_branch in config.toml to a name that no branch has yet";
     let name = config.repository.integration_branch.as_str();
     let valid = git(root, &["check-ref-format", &format!("refs/heads/{name}")]).is_ok_and(|answer| answer.status.success());
     if !valid {
@@ -37,13 +39,6 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
         Ok(repository) => repository,
         Err(error) => return report.problem("branch", error.to_string(), "look with git status in the repository"),
     };
-    if let Ok(Some(path)) = repository.branch_checked_out(name) {
-        return report.problem(
-            "branch",
-            format!("the integration branch {name} is checked out at {}", path.display()),
-            "switch that checkout to another branch, or choose another integration branch",
-        );
-    }
     if ["main", "master", "trunk"].contains(&name) || is_default_of_a_remote(&repository, name) {
         return report.problem("branch", format!("the integration branch {name} is your own main branch"), OTHER);
     }
@@ -55,22 +50,77 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
     if let Some(other) = above.or(below) {
         return report.problem("branch", format!("git cannot have the branch {name} beside your branch {other}"), OTHER);
     }
-    if !exists(&repository, name) {
+    let checked_out = repository.branch_checked_out(name).ok().flatten();
+    match published(config, &repository) {
+        Ok(None) => before_landing(&repository, name, loops, made, checked_out.as_deref(), report),
+        Ok(Some(found)) => match (published::trouble(&found, name), checked_out) {
+            (Some((what, remedy)), _) => report.warning("branch", what, remedy),
+            (None, Some(path)) => waits(name, &path, report),
+            (None, None) => report.ok("branch", state(&found, name, commits(root, name, loops).ours)),
+        },
+        Err(error) => report.problem("branch", error.to_string(), "look with git status in the repository"),
+    }
+}
+
+/// What publishing would find; none while nothing has landed that the store knows of.
+fn published(config: &Config, repository: &Repository) -> work_tree::Result<Option<Published>> {
+    match Layout::new(config.workspace_root()).open_store() {
+        Ok(store) => published::look(&store, repository, config),
+        // What there is instead is said of the store.
+        Err(_) => Ok(None),
+    }
+}
+
+fn state(found: &Published, name: &str, ahead: usize) -> String {
+    match found {
+        Published::Moved { to, .. } => format!("{name}, to be published at {} by the next loop", to.short()),
+        _ => format!("{name}, {ahead} commits ahead of your branches"),
+    }
+}
+
+fn waits(name: &str, path: &Path, report: &mut Report) {
+    report.warning(
+        "branch",
+        format!("the integration branch {name} is checked out at {}, so what lands is not published there", path.display()),
+        "switch that checkout to another branch; the loops' work goes on meanwhile",
+    );
+}
+
+/// The branch before the store has any work: whose it is.
+fn before_landing(
+    repository: &Repository,
+    name: &str,
+    loops: &[Loop],
+    made: &BTreeSet<String>,
+    checked_out: Option<&Path>,
+    report: &mut Report,
+) {
+    if !exists(repository, name) {
         return report.ok("branch", format!("{name}, made by the first loop"));
     }
-    let commits = commits(root, name, loops);
+    let commits = commits(repository.root(), name, loops);
     let count = commits.foreign.len();
     let example = commits.foreign.first().map(String::as_str).unwrap_or_default();
+    let is_known = commits.ours > 0 || made.contains(name);
     if count > 0 && commits.ours == 0 {
         let detail = format!("the integration branch {name} is your own: no loop made its {count} commits, as {example}");
-        report.problem("branch", detail, OTHER);
-    } else if count > 0 {
+        return report.problem("branch", detail, OTHER);
+    }
+    match checked_out {
+        Some(path) if !is_known => {
+            let detail = format!("the integration branch {name} is your own, checked out at {}", path.display());
+            return report.problem("branch", detail, OTHER);
+        }
+        Some(path) => return waits(name, path, report),
+        None => {}
+    }
+    if count > 0 {
         report.warning(
             "branch",
             format!("{count} commits on the integration branch {name} were made by no loop, as {example}"),
             "commit on a branch of your own: nothing has verified these",
         );
-    } else if commits.ours == 0 && !name.starts_with("coding-loops/") && !made.contains(name) {
+    } else if !is_known && !name.starts_with("coding-loops/") {
         report.warning(
             "branch",
             format!("the branch {name} is older than any work of the loops, and they will move it"),

@@ -10,6 +10,7 @@ use super::{Health, SUPERVISORS, decision_block, healths, severity_paint, test_s
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, cut, safe};
+use crate::published::{Branch, Seen};
 use crate::sentence::list;
 use crate::when::{clock, span};
 
@@ -37,11 +38,13 @@ struct Overview {
     conflicts: Vec<Conflict>,
     regressions: Vec<Regression>,
     components: Vec<Health>,
+    /// None before anything has landed, and where one loop was asked for.
+    published: Option<Branch>,
     #[serde(rename = "at")]
     now: Timestamp,
 }
 
-fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>) -> Result<Overview, Error> {
+fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<Branch>) -> Result<Overview, Error> {
     let now = tx.now();
     let mut progress = tx.loop_progress()?;
     let leases = tx.leases(true)?;
@@ -87,6 +90,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>) -> Result<Overview
         conflicts: tx.conflicts(true)?,
         regressions: tx.regressions(true)?,
         components: healths(tx, config)?,
+        published,
         now,
     })
 }
@@ -97,7 +101,12 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>) -> Result<Overview
 /// Exit 4 if the id is neither a loop nor a test.
 pub fn show(cx: &Context, id: Option<&str>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
-    if cx.out.json { cx.out.document(&document(&db, &config, id)?) } else { cx.out.text(&page(cx, &db, &config, id)?) }
+    let mut seen = Seen::default();
+    if cx.out.json {
+        cx.out.document(&document(&db, &config, id, &mut seen)?)
+    } else {
+        cx.out.text(&page(cx, &db, &config, id, &mut seen)?)
+    }
 }
 
 fn is_loop(tx: &ReadTx<'_>, id: Option<&str>) -> Result<bool, Failure> {
@@ -108,10 +117,16 @@ fn is_loop(tx: &ReadTx<'_>, id: Option<&str>) -> Result<bool, Failure> {
     if tx.find_test(id)?.is_some() { Ok(false) } else { Err(Failure::not_found("loop or test", id)) }
 }
 
-fn document(db: &Database, config: &Config, id: Option<&str>) -> Outcome<serde_json::Value> {
+/// The published branch, where everything was asked for. Git is run before the database is read.
+fn published(config: &Config, id: Option<&str>, seen: &mut Seen) -> Option<Branch> {
+    if id.is_some() { None } else { seen.look(config).cloned() }
+}
+
+fn document(db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -> Outcome<serde_json::Value> {
+    let published = published(config, id, seen);
     db.read(|tx| {
         let value = if is_loop(tx, id)? {
-            serde_json::to_value(look(tx, config, id)?)
+            serde_json::to_value(look(tx, config, id, published)?)
         } else {
             serde_json::to_value(test_status::look(tx, id.unwrap_or_default())?)
         };
@@ -123,10 +138,11 @@ fn document(db: &Database, config: &Config, id: Option<&str>) -> Outcome<serde_j
 ///
 /// # Errors
 /// As [`show`].
-pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>) -> Outcome<String> {
+pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -> Outcome<String> {
+    let published = published(config, id, seen);
     db.read(|tx| {
         if is_loop(tx, id)? {
-            Ok(overview(cx, &look(tx, config, id)?))
+            Ok(overview(cx, &look(tx, config, id, published)?))
         } else {
             Ok(test_status::page(cx, &test_status::look(tx, id.unwrap_or_default())?))
         }
@@ -302,6 +318,9 @@ fn trouble(cx: &Context, all: &Overview) -> String {
     for row in &all.regressions {
         let blame = row.blamed_loop.as_deref().map(|id| format!(", broken by {id}")).unwrap_or_default();
         lines.push(format!("test {} fails where it passed ({}{blame})", row.test_id, row.status));
+    }
+    if let Some(Branch { problem: Some(problem), remedy, .. }) = &all.published {
+        lines.push(format!("{problem}; {}", remedy.as_deref().unwrap_or_default()));
     }
     if lines.is_empty() {
         return String::new();

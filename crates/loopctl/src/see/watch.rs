@@ -8,6 +8,7 @@ use super::status::page;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::size;
+use crate::published::Seen;
 use crate::wait::{Waiter, Woken};
 
 // A screen of its own, no cursor, and no line that goes on in the next.
@@ -40,7 +41,8 @@ pub fn run(cx: &Context, id: Option<&str>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let mut waiter = Waiter::new(db.path().unwrap_or(&cx.path));
     let terminal = std::io::stdout().is_terminal();
-    let mut last = page(cx, &db, &config, id)?;
+    let mut seen = Seen::default();
+    let mut last = page(cx, &db, &config, id, &mut seen)?;
     let screen = terminal.then(|| Screen);
     if terminal {
         write(ENTER)?;
@@ -55,7 +57,7 @@ pub fn run(cx: &Context, id: Option<&str>) -> Outcome {
         if terminal {
             cx.out.width = Some(size().0);
         }
-        let now = page(&cx, &db, &config, id)?;
+        let now = page(&cx, &db, &config, id, &mut seen)?;
         if terminal || now != last {
             paint(&now)?;
         }

@@ -1,0 +1,103 @@
+//! The published branch, as it is seen from outside: where it stands against what has landed.
+
+use std::time::{Duration, Instant};
+
+use coord_db::Config;
+use serde::Serialize;
+use work_tree::{CommitHash, Divergence, Layout, Obstacle, Published, Repository, Store, look_at_published};
+
+/// The least time between two looks: each costs several runs of git.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The branch, for `loopctl status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Branch {
+    branch: String,
+    /// Why it is not where it should be; none if it is.
+    pub problem: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+/// The branch as it was seen a moment ago.
+#[derive(Debug, Default)]
+pub struct Seen {
+    branch: Option<Branch>,
+    at: Option<Instant>,
+}
+
+impl Seen {
+    /// The branch; none without a store in which something has landed.
+    pub fn look(&mut self, config: &Config) -> Option<&Branch> {
+        if self.at.is_none_or(|at| at.elapsed() >= PAUSE) {
+            *self = Self { branch: branch(config), at: Some(Instant::now()) };
+        }
+        self.branch.as_ref()
+    }
+}
+
+fn branch(config: &Config) -> Option<Branch> {
+    let store = Layout::new(config.workspace_root()).open_store().ok()?;
+    let user = Repository::open(&config.repository_path()).ok()?;
+    let name = config.repository.integration_branch.clone();
+    let (problem, remedy) = match look(&store, &user, config) {
+        Ok(found) => trouble(&found?, &name).unzip(),
+        Err(error) => (Some(format!("the branch {name} cannot be looked at: {error}")), Some("loopctl doctor".to_owned())),
+    };
+    Some(Branch { branch: name, problem, remedy })
+}
+
+/// What publishing would find; none before anything has landed.
+///
+/// # Errors
+/// What git says.
+pub fn look(store: &Store, user: &Repository, config: &Config) -> work_tree::Result<Option<Published>> {
+    if store.integration()?.is_none() {
+        return Ok(None);
+    }
+    look_at_published(store, user, &config.repository.integration_branch).map(Some)
+}
+
+/// What is the matter with the branch of this name and what to do about it; none if it is where it should be, or will be
+/// brought there by the next loop.
+#[must_use]
+pub fn trouble(found: &Published, name: &str) -> Option<(String, String)> {
+    match found {
+        Published::Already(_) | Published::Moved { .. } => None,
+        Published::Waiting(obstacle) => {
+            let (what, remedy) = match obstacle {
+                Obstacle::CheckedOut(path) => (
+                    format!("it is checked out at {}", path.display()),
+                    "switch that checkout to another branch; the loops' work goes on meanwhile".to_owned(),
+                ),
+                Obstacle::Locked(path) => (
+                    format!("git holds the lock {}", path.display()),
+                    "wait for that git to end, or remove the file if none runs".to_owned(),
+                ),
+                Obstacle::NameTaken(other) => (
+                    format!("{other} is in the way of its name"),
+                    "rename that branch; the loops' work goes on meanwhile".to_owned(),
+                ),
+            };
+            Some((format!("what has landed is not yet on the branch {name}: {what}"), remedy))
+        }
+        Published::Diverged(divergence) => {
+            let asked = "loopctl decisions asks whether to publish it again";
+            let remedy = match divergence.found {
+                Some(_) => format!("{asked} or to take that for true; git branch NEW {name} keeps what is there"),
+                None => asked.to_owned(),
+            };
+            Some((diverged(divergence, name), remedy))
+        }
+    }
+}
+
+fn diverged(divergence: &Divergence, name: &str) -> String {
+    let at = divergence.found.as_ref().map(CommitHash::short).unwrap_or_default();
+    match (&divergence.symbolic, &divergence.found) {
+        (Some(target), _) => format!("the branch {name} was made a symbolic reference to {target} by another hand"),
+        (None, None) => format!("the branch {name} was deleted by another hand"),
+        (None, Some(_)) if divergence.contains_ours => format!("another hand has committed on the branch {name}, now at {at}"),
+        (None, Some(_)) => format!("the branch {name} was moved to {at} by another hand"),
+    }
+}
