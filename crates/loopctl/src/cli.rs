@@ -350,10 +350,15 @@ pub enum Command {
     Ask(AskArgs),
 
     // Keep
-    /// Copy the database while others work on it
+    /// Copy database and store while others work on them, to FILE and FILE.bundle
     Backup { file: Option<PathBuf> },
-    /// Replace the content by that of a backup; the old content is kept
-    Restore { file: PathBuf },
+    /// Replace the content by that of a backup, the old one is kept; bring back what the store lacks
+    Restore {
+        file: PathBuf,
+        /// Leave the database as it is
+        #[arg(long)]
+        store_only: bool,
+    },
     /// Look for everything that should not be
     Check,
     /// Print the database as SQL text

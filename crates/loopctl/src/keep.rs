@@ -1,15 +1,18 @@
-//! Keeping the database: backup, restore, check, dump.
+//! Keeping the database and the store: backup, restore, check, dump.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use coord_db::{Archiver, Database, Error, archive_path};
+use coord_db::{Archiver, Config, Database, Error, TestId, archive_path, bundle_of, error_chain};
+use serde::Serialize;
 use serde_json::json;
+use work_tree::{CommitHash, Repository};
 
 use crate::context::Context;
-use crate::exit::{Failure, Outcome};
-use crate::output::{Table, plain};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::output::{Table, plain, safe};
 use crate::when::When;
+use crate::workspaces;
 
 /// A path as JSON can have it.
 fn shown(path: &Path) -> String {
@@ -19,20 +22,47 @@ fn shown(path: &Path) -> String {
 /// `loopctl backup`
 ///
 /// # Errors
-/// Exit 1 if the file is there already.
+/// Exit 1 if one of the files is there already.
 pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
-    let path = {
-        let _working = cx.out.working("copying, then verifying the copy");
-        db.back_up(file, config.database.backup_keep)?
+    if let Some(bundle) = file.map(bundle_of).filter(|bundle| bundle.symlink_metadata().is_ok()) {
+        return Err(Error::Exists { what: "file", id: bundle.display().to_string() }.into());
+    }
+    let store = workspaces::open_store(&config)?;
+    let working = cx.out.working("copying, then verifying the copy");
+    let path = db.back_up(file, config.database.backup_keep)?;
+    // After the database: what that says has landed is in it.
+    let bundle = match &store {
+        Some(store) => {
+            let bundle = bundle_of(&path);
+            let written = Repository::open(&config.repository_path()).and_then(|user| store.write_bundle(&user, &bundle));
+            let written = written.map_err(|error| {
+                Failure::No(format!(
+                    "the database is backed up to {}, the store is not: {}",
+                    path.display(),
+                    error_chain(&error)
+                ))
+            })?;
+            written.then_some(bundle)
+        }
+        None => None,
     };
-    cx.out.done(&json!({ "path": shown(&path) }), &format!("backed up and verified: {}", path.display()))
+    drop(working);
+    let and = bundle.as_ref().map_or_else(
+        || "; the store holds no work yet".to_owned(),
+        |bundle| format!(", and the store's references: {}", bundle.display()),
+    );
+    cx.out.done(
+        &json!({ "path": shown(&path), "bundle": bundle.as_deref().map(shown) }),
+        &format!("backed up and verified: {}{and}", path.display()),
+    )
 }
 
 /// `loopctl restore`
 ///
 /// # Errors
-/// Exit 1 while a process is alive; 3 if the file is no backup. The database is then as it was.
+/// Exit 1 while a process is alive; 3 if the file is no backup. The database is then as it was. Exit 1 too if the store's
+/// bundle beside it cannot be used, with the database restored.
 pub fn restore(cx: &Context, file: &Path) -> Outcome {
     if !file.is_file() {
         return Err(Failure::usage(format!(
@@ -57,10 +87,93 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
         }
         Err(error) => return Err(error.into()),
     };
-    cx.out.done(
-        &json!({ "restored": shown(file), "kept": shown(&kept) }),
-        &format!("restored from {}; what was there before is kept as {}", file.display(), kept.display()),
-    )
+    let bundle = bundle_of(file);
+    let restored = |failure: Failure| Failure::No(format!("the database is restored; {}", failure.sentence()));
+    let store = if bundle.is_file() { Some(bring_back(cx, &config, &bundle).map_err(restored)?) } else { None };
+    let lost = lost_tests(&db, &config)?;
+    let mut text = format!("restored from {}; what was there before is kept as {}", file.display(), kept.display());
+    match &store {
+        Some(store) => text.push_str(&format!("\n{}", store.sentence())),
+        None => text.push_str(&format!("\nthere is no {}, so the store is as it was", bundle.display())),
+    }
+    cx.out.done(&json!({ "restored": shown(file), "kept": shown(&kept), "store": store, "lost": lost }), &text)?;
+    name_lost(&lost);
+    Ok(())
+}
+
+/// `loopctl restore --store-only`: references that the store lacks, from the bundle beside a backup.
+///
+/// # Errors
+/// Exit 1 if the bundle is not sound or the store cannot be made; 2 if there is no bundle.
+pub fn restore_store(cx: &Context, file: &Path) -> Outcome {
+    let beside = bundle_of(file);
+    let bundle = if beside.is_file() { beside.as_path() } else { file };
+    if !bundle.is_file() || bundle.extension().is_none_or(|extension| extension != "bundle") {
+        return Err(Failure::usage(format!("there is no {}; name a backup that has one", beside.display())));
+    }
+    let (db, config) = cx.open_with_config()?;
+    let store = bring_back(cx, &config, bundle)?;
+    let lost = lost_tests(&db, &config)?;
+    let text = store.sentence();
+    cx.out.done(&json!({ "restored": shown(bundle), "store": store, "lost": lost }), &text)?;
+    name_lost(&lost);
+    Ok(())
+}
+
+/// What the store got back.
+#[derive(Debug, Serialize)]
+struct Back {
+    path: String,
+    /// It was lost, and was made of the repository first.
+    rebuilt: bool,
+    added: Vec<String>,
+    /// Integration was brought forward from where it had been published.
+    forwarded: bool,
+}
+
+impl Back {
+    fn sentence(&self) -> String {
+        let made = if self.rebuilt { "was made again from the repository and " } else { "" };
+        let forward = if self.forwarded { "; integration is where it was" } else { "" };
+        format!("the store {} {made}got back {} references that it lacked{forward}", self.path, self.added.len())
+    }
+}
+
+fn bring_back(cx: &Context, config: &Config, bundle: &Path) -> Outcome<Back> {
+    let _working = cx.out.working("bringing back what the store lacks");
+    let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&cx.path));
+    let (store, made) = workspaces::create(config, &cx.path, &config_file)?;
+    let read = store.read_bundle(bundle, made.is_new).map_err(|error| {
+        let cause = error_chain(&error);
+        Failure::No(format!("{} cannot be brought into the store, which is as it was: {cause}", bundle.display()))
+    })?;
+    Ok(Back { path: shown(store.path()), rebuilt: made.is_new, added: read.added, forwarded: read.is_forwarded })
+}
+
+/// A passed test whose commit is not there any more.
+#[derive(Debug, Serialize)]
+struct Lost {
+    test_id: TestId,
+    commit: String,
+}
+
+fn lost_tests(db: &Database, config: &Config) -> Outcome<Vec<Lost>> {
+    let landed = db.read(|tx| tx.landed_tests())?;
+    let Some(store) = workspaces::open_store(config)? else { return Ok(Vec::new()) };
+    let commits: Vec<CommitHash> = landed.iter().filter_map(|(_, commit)| CommitHash::new(commit).ok()).collect();
+    let missing = store.missing(&commits).map_err(|error| workspaces::failure(&error))?;
+    let is_missing = |commit: &str| missing.iter().any(|missing| missing.as_str() == commit);
+    let lost = landed.into_iter().filter(|(_, commit)| is_missing(commit));
+    Ok(lost.map(|(test_id, commit)| Lost { test_id, commit }).collect())
+}
+
+fn name_lost(lost: &[Lost]) {
+    for Lost { test_id, commit } in lost {
+        eprintln_quietly(&safe(&format!(
+            "loopctl: the commit of test {test_id}, {commit}, is neither in the store nor in the backup; \
+             loopctl reset {test_id} --force has the test done again"
+        )));
+    }
 }
 
 /// Removes the empty database that a failed restore made.

@@ -137,7 +137,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Ask(args) => share::ask(&cx, args),
 
         Command::Backup { file } => keep::backup(&cx, file.as_deref()),
-        Command::Restore { file } => keep::restore(&cx, &file),
+        Command::Restore { file, store_only: false } => keep::restore(&cx, &file),
+        Command::Restore { file, store_only: true } => keep::restore_store(&cx, &file),
         Command::Check => keep::check(&cx),
         Command::Dump => keep::dump(&cx),
         Command::Archive { older_than } => keep::archive(&cx, older_than),

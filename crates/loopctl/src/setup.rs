@@ -135,7 +135,9 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
     Database::create(&path, &config.open_options())?;
-    let workspaces = workspaces::create(&config, &path, &config_file)?;
+    workspaces::create(&config, &path, &config_file)?;
+    let workspaces = config.workspace_root();
+    let workspaces = workspaces.canonicalize().unwrap_or(workspaces);
     // What an older config says is its owner's word.
     let (checks, agents) = if config_made { (checks, agents) } else { Default::default() };
     let next = [

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coord_db::{Config, error_chain};
-use work_tree::{Error, Layout, Repository, Store};
+use work_tree::{Error, Layout, Repository, Store, StoreMade};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -32,21 +32,21 @@ pub fn repository_of(cx: &Context) -> Option<PathBuf> {
     here.starts_with(root).then(|| config.repository_path().canonicalize().ok())?
 }
 
-/// Makes the folder and the store of the repository that the settings name; gives the folder.
+/// Makes the folder and the store of the repository that the settings name, unless they are there.
 ///
 /// # Errors
 /// Exit 1 if something else is in its place, if it would lie in the user's checkout, or if it cannot be written.
-pub fn create(config: &Config, database: &Path, config_file: &Path) -> Outcome<PathBuf> {
+pub fn create(config: &Config, database: &Path, config_file: &Path) -> Outcome<(Store, StoreMade)> {
     let root = config.workspace_root();
     let layout = Layout::new(&root);
     let remedy = format!(
-        "set root in [workspace] of {} to an empty folder on the same disk, outside of the checkout, and run loopctl init again",
+        "set root in [workspace] of {} to an empty folder on the same disk, outside of the checkout, and try again",
         config_file.display()
     );
     let made = Repository::open(&config.repository_path())
         .and_then(|user| layout.create(&user, database, &config.repository.integration_branch));
     match made {
-        Ok(_) => Ok(root.canonicalize().unwrap_or(root)),
+        Ok(made) => Ok(made),
         Err(Error::InTheWay { path }) => {
             let resolved = |path: PathBuf| path.canonicalize().ok();
             let other =

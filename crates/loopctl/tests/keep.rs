@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, shell};
 use serde_json::json;
+use work_tree::{CommitHash, Layout, RefExpectation, Repository};
 
 #[test]
 fn a_backup_is_verified_never_overwrites_and_restores() {
@@ -46,6 +47,84 @@ fn a_database_that_was_lost_comes_back_from_a_backup() {
     assert!(!place.database().exists(), "a failed restore leaves no empty database");
     place.run(&["restore", file.to_str().unwrap()]).ok();
     assert_eq!(place.json(&["loop", "list"]).as_array().unwrap().len(), 2);
+}
+
+/// A store with landed and saved work; gives the landed commit.
+fn work(place: &Place) -> CommitHash {
+    let layout = Layout::new(place.workspaces());
+    let user = Repository::open(&place.repository()).unwrap();
+    let store = layout.open_store().unwrap();
+    let head = store.fetch_from_user(&user, "HEAD").unwrap();
+    store.start_integration(&head).unwrap();
+    let tree = store.repository().tree_of(&head).unwrap();
+    let landed = store.commit(&tree, &[&head], "landed", &[]).unwrap();
+    store.move_integration(&landed, &head).unwrap();
+    store.repository().set_ref("refs/coding-loops/saved/a/1", &landed, &RefExpectation::Absent).unwrap();
+    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
+    place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{landed}'"));
+    landed
+}
+
+#[test]
+fn a_backup_holds_the_stores_own_references_and_a_lost_store_gets_them_back() {
+    let place = Place::with_loops();
+    let backup = place.json(&["backup"]);
+    assert!(backup["bundle"].is_null(), "nothing has been done yet");
+    let landed = work(&place);
+    let file = place.outside().join("b.db");
+    let (name, bundle) = (file.to_str().unwrap(), place.outside().join("b.db.bundle"));
+    assert_eq!(place.json(&["backup", name])["bundle"], bundle.to_str().unwrap());
+    place.run(&["backup", place.outside().join("b").to_str().unwrap()]).ok();
+    std::fs::remove_file(&file).unwrap();
+    place.run(&["backup", name]).fails(1).says("b.db.bundle\" exists already");
+    assert!(!file.exists());
+    std::fs::remove_file(&bundle).unwrap();
+    place.run(&["backup", name]).ok();
+
+    let open = || Layout::new(place.workspaces()).open_store().unwrap();
+    std::fs::remove_dir_all(place.workspaces()).unwrap();
+    let said = place.run(&["restore", name]).ok();
+    assert!(said.stdout.contains("was made again from the repository and got back 2 references"), "{}", said.stdout);
+    assert_eq!((open().integration().unwrap(), said.stderr.as_str()), (Some(landed.clone()), ""));
+
+    // The store alone; what is in neither is named.
+    place.run(&["loop", "add", "later"]).ok();
+    let lost = "1".repeat(40);
+    place.sql(&format!("UPDATE tests SET commit_hash = '{lost}'"));
+    std::fs::remove_dir_all(place.workspaces()).unwrap();
+    let document = place.json(&["restore", "--store-only", name]);
+    assert_eq!(document["lost"], json!([{ "test_id": "t1", "commit": lost }]));
+    assert_eq!(document["store"]["added"].as_array().unwrap().len(), 2);
+    assert_eq!(place.json(&["loop", "list"]).as_array().unwrap().len(), 3, "the database is as it was");
+    place.run(&["restore", "--store-only", bundle.to_str().unwrap()]).ok().says("loopctl reset t1 --force");
+    assert_eq!(open().integration().unwrap(), Some(landed));
+
+    std::fs::write(&bundle, "# v2 git bundle\n\n").unwrap();
+    place.run(&["restore", name]).fails(1).says("the database is restored; ");
+    std::fs::remove_file(&bundle).unwrap();
+    place.run(&["restore", "--store-only", name]).fails(2).says("b.db.bundle");
+    assert!(place.run(&["restore", name]).ok().stdout.contains("so the store is as it was"));
+}
+
+#[test]
+fn old_bundles_go_with_their_backups() {
+    let place = Place::with_loops();
+    work(&place);
+    let config = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replacen("backup_keep = 7", "backup_keep = 2", 1);
+    std::fs::write(&config, text).unwrap();
+    for _ in 0..4 {
+        place.run(&["backup"]).ok();
+    }
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(place.home().join("backups")).unwrap().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let kept = names();
+    assert_eq!(kept.len(), 4, "{kept:?}");
+    assert!(kept.chunks(2).all(|pair| pair[1] == format!("{}.bundle", pair[0])), "{kept:?}");
 }
 
 #[test]

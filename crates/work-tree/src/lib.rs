@@ -15,6 +15,7 @@
 //! says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not care.
 
 pub mod bisect;
+mod bundle;
 pub mod check;
 mod check_out;
 mod commit;
@@ -43,6 +44,7 @@ mod workspace;
 mod worktrees;
 
 pub use bisect::Bisect;
+pub use bundle::BundleRead;
 pub use check_out::remove_check_out;
 pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
 pub use error::{Error, Result};

@@ -199,7 +199,7 @@ impl Store {
     }
 
     /// Whether a branch is one that only we write.
-    fn is_ours(&self, name: &str) -> bool {
+    pub(crate) fn is_ours(&self, name: &str) -> bool {
         name == self.integration || name.starts_with(OURS)
     }
 
@@ -220,14 +220,14 @@ fn remove_spools(path: &Path) {
 }
 
 /// The full name of a reference, and what it names.
-type NamedRef = (String, CommitHash);
+pub(crate) type NamedRef = (String, CommitHash);
 
-fn hashes_of(refs: &[NamedRef]) -> Vec<CommitHash> {
+pub(crate) fn hashes_of(refs: &[NamedRef]) -> Vec<CommitHash> {
     refs.iter().map(|(_, hash)| hash.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The references whose object is there, and the names of those whose object is not.
-fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<NamedRef>, Vec<String>)> {
+pub(crate) fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<NamedRef>, Vec<String>)> {
     let all = user.list_refs(prefix)?;
     let lost: BTreeSet<CommitHash> = missing(&user.git, &hashes_of(&all))?.into_iter().collect();
     let (broken, sound): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, hash)| lost.contains(hash));

@@ -307,7 +307,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// Deletes the oldest dated backups beyond `keep`. Only names that we give are touched.
+/// Where the bundle of the store that goes with a backup is.
+#[must_use]
+pub fn bundle_of(backup: &Path) -> PathBuf {
+    let mut name = backup.as_os_str().to_owned();
+    name.push(".bundle");
+    PathBuf::from(name)
+}
+
+/// Deletes the oldest dated backups beyond `keep`, with the bundles of the store beside them. Only names that we give are
+/// touched.
 fn rotate(folder: &Path, keep: usize) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let mut dated: Vec<PathBuf> = entries
@@ -324,5 +333,7 @@ fn rotate(folder: &Path, keep: usize) {
         if let Err(error) = std::fs::remove_file(path) {
             tracing::warn!(%error, path = %path.display(), "cannot delete an old backup");
         }
+        // Not each backup has one.
+        let _ = std::fs::remove_file(bundle_of(path));
     }
 }

@@ -90,7 +90,7 @@ pub use decisions::{Decision, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
 pub use holds::{AgentTrouble, HOLD_QUESTION, Hold, MAX_VAIN_RUNS, NO_CHANGE_QUESTION, Start};
 pub use journal::{JournalEntry, JournalStep, JournalSteps, owned_intent};
-pub use keep::DatabaseFacts;
+pub use keep::{DatabaseFacts, bundle_of};
 pub(crate) use keep::{copy, copy_to_new_file};
 pub use knowledge::{Knowledge, KnowledgeSearch, MOST_KNOWLEDGE_BYTES, NewKnowledge};
 pub use knowledge_context::{KNOWLEDGE_CONTEXT_BYTES, KnowledgeContext};
