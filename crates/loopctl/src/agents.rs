@@ -17,7 +17,7 @@ use crate::output::{safe, safe_block};
 use crate::place::Place;
 use crate::sentence::{count, list};
 use crate::steer::{release_for, settle_by_hand};
-use crate::submit::worktree_for;
+use crate::submit::workspace_for;
 use crate::wait::{Waiter, Woken};
 use crate::when::{clock, span};
 
@@ -42,24 +42,26 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     })?;
     let claimed = db.write(|tx| tx.claim_next_test(loop_id, true))?;
     let Some(test) = claimed else { return Err(Failure::No(none_ready(&db, loop_id)?)) };
-    let worktree = worktree_for(&db, &config, loop_id);
-    if worktree.is_some()
+    let workspace = workspace_for(&db, &config, loop_id);
+    if workspace.is_some()
         && let Err(error) = coding_loop::checkpoint(&db, &config, &test.id)
     {
         eprintln_quietly(&format!("loopctl: there is no checkpoint of this attempt: {error}"));
     }
     if cx.out.json {
         let mut document = serde_json::to_value(&test).unwrap_or_default();
-        document["worktree"] = json!(worktree);
+        document["workspace"] = json!(workspace);
+        // What it is called by callers of earlier versions.
+        document["worktree"] = json!(workspace);
         return cx.out.document(&document);
     }
     let mut text = format!("{}  (attempt {} of {})", safe(test.id.as_str()), test.attempts, test.max_attempts);
     for line in [&test.notes, &test.spec_content].into_iter().flatten() {
         text.push_str(&format!("\n\n{}", safe_block(line).trim_end()));
     }
-    if let Some(worktree) = worktree {
+    if let Some(workspace) = workspace {
         let submit = format!("loopctl submit {}", test.id);
-        text.push_str(&format!("\n\nwork in {}, then: {submit}", safe(&worktree.display().to_string())));
+        text.push_str(&format!("\n\nwork in {}, then: {submit}", safe(&workspace.display().to_string())));
     }
     if let Some(error) = &test.last_error {
         text.push_str(&format!("\n\nthe attempt before: {}", safe_block(error).trim_end()));

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::shell::{self, Script, Simple};
 
-/// Where a program is that a command names, seen from a worktree like `root`.
+/// Where a program is that a command names, seen from a check-out like `root`.
 #[must_use]
 pub fn program_at(program: &str, root: &Path) -> Option<PathBuf> {
     let executable = |path: &PathBuf| {

@@ -96,7 +96,7 @@ fn node(files: &dyn Files) -> Option<Proposal> {
     }
     let needs = ["dependencies", "devDependencies", "optionalDependencies"];
     let needs = needs.iter().any(|key| package[*key].as_object().is_some_and(|map| !map.is_empty()));
-    // A clean worktree has no node_modules.
+    // A clean check-out has no node_modules.
     let (test, install) = if files.has("pnpm-lock.yaml") {
         ("pnpm test", "pnpm install --frozen-lockfile --prefer-offline")
     } else if files.has("yarn.lock") {
@@ -125,10 +125,10 @@ fn python(files: &dyn Files) -> Option<Proposal> {
     let folder = ["tests", "test"].into_iter().find(|name| files.has(name));
     // Without a manifest a folder of tests may be anybody's.
     let from = from.or_else(|| files.has("tests/__init__.py").then_some("tests/__init__.py"))?;
-    // A clean worktree has no environment: uv and poetry make one for it, any other is the user's own.
+    // A clean check-out has no environment: uv and poetry make one for it, any other is the user's own.
     let own = [".venv/bin/python", "venv/bin/python"].into_iter().find(|name| files.has(name));
     let own = own.map_or_else(|| "python3".to_owned(), |name| files.path(name));
-    // What is installed there from the user's own folder, to be edited, would be judged in place of the worktree.
+    // What is installed there from the user's own folder, to be edited, would be judged in place of the check-out.
     let own: &[&str] = if files.has("src") { &["env", "PYTHONPATH=src", &own] } else { &[&own] };
     let with = |more: &[&str]| words(&[own, &["-m"], more].concat());
     let command = match (pytest, folder) {

@@ -234,7 +234,7 @@ fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, what: &str) -> Outco
     let answer = json!({ "loop_id": loop_id, "event_id": id });
     if !driven && config.agent_of(loop_id).command.is_empty() {
         let said = {
-            let _working = cx.out.working(format!("{loop_id}: saving its work, putting its worktree back"));
+            let _working = cx.out.working(format!("{loop_id}: saving its work, putting its workspace back"));
             coding_loop::obey_by_hand(&db, &config, loop_id).map_err(failure)?
         };
         if let Some(Err(why)) = said.last() {
