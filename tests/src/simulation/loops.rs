@@ -1,6 +1,8 @@
-//! Loops: they use the floor's operations as the real program does, one transaction a step, around an agent, a worktree and a
-//! gate that exist only here. Some lie, are slow, stray, ask, fall silent, or are driven by hand.
+//! Loops: they go through the program's own attempt ([`coding_loop::attempt`]) and perform its commands with the floor's
+//! operations, one transaction a step, around an agent, a workspace and a gate that exist only here. Some lie, are slow, stray,
+//! ask, fall silent, or are driven by hand.
 
+use coding_loop::attempt::{self, Close, Command, Input};
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     AcquireRequest, ActorId, CheckOutcome, ComponentId, DecisionId, DecisionStatus, Delivery, Error, ErrorCategory, Event,
@@ -66,6 +68,8 @@ type Queued = (String, AcquireRequest);
 
 #[derive(Debug)]
 struct Attempt {
+    /// Where it stands.
+    machine: attempt::Attempt,
     test: TestId,
     number: i64,
     begun_at: i64,
@@ -78,6 +82,10 @@ struct Attempt {
     asked: Option<DecisionId>,
     /// What was granted, and under which token.
     held: Vec<(LeasePath, i64)>,
+    /// What integration was when the work was put on it.
+    head: Option<String>,
+    /// What the gate has let through; it is not run twice on the same.
+    judged: Option<Option<String>>,
     /// The gate runs until then.
     gate_until: Option<i64>,
     /// The journal entry of its landing.
@@ -306,6 +314,7 @@ impl LoopActor {
             _ => world.millis(5_000, 40_000),
         };
         self.attempt = Some(Attempt {
+            machine: attempt::Attempt::new(),
             test: test.id,
             number: test.attempts,
             begun_at: now,
@@ -316,6 +325,8 @@ impl LoopActor {
             to_ask: self.temper == Temper::Asking,
             asked: None,
             held: Vec::new(),
+            head: None,
+            judged: None,
             gate_until: None,
             landing: None,
         });
@@ -389,12 +400,73 @@ impl LoopActor {
         })
     }
 
+    /// Performs the command that the attempt has come to.
     fn work(&mut self, world: &mut World) -> Result<Step> {
+        let Some(attempt) = self.attempt.as_ref() else { return Ok(Step::now("")) };
+        let command = attempt.machine.doing();
+        if attempt.landing.is_none() && self.has_lost_leases(world)? {
+            return self.give_back_what_was_lost(world);
+        }
+        match command {
+            Command::Begin => self.done(Step::now("begins")),
+            Command::Work => self.agent(world),
+            Command::Look | Command::AskOwners | Command::Approve => self.done(Step::now(format!("{command:?}"))),
+            Command::LeaseFiles => self.lease_what_is_left(world),
+            Command::AwaitLeases => self.await_leases(world),
+            Command::PutOnHead => {
+                let head = world.outside.integration.last().map(|commit| commit.id.clone());
+                if let Some(attempt) = self.attempt.as_mut() {
+                    attempt.head = head;
+                }
+                self.done(Step::now("puts the work on integration"))
+            }
+            Command::Gate => self.gate(world),
+            Command::LeaseIntegration => {
+                let what = self.acquire(world, path(INTEGRATION))?;
+                self.done(Step::after(500, what))
+            }
+            Command::Land => self.land(world),
+            Command::Close(Close::Passed) => {
+                self.attempt = None;
+                Ok(Step::now("has landed"))
+            }
+            Command::Close(close) => {
+                let test = self.attempt.take().map(|attempt| attempt.test);
+                let id = self.id.clone();
+                world.write(|tx| Self::let_go(tx, &id, "overtaken", None))?;
+                Ok(Step::now(format!("gives {} back: {close:?}", test.map(|test| test.to_string()).unwrap_or_default())))
+            }
+        }
+    }
+
+    /// The command is done; the attempt goes on.
+    fn done(&mut self, step: Step) -> Result<Step> {
+        if let Some(attempt) = self.attempt.as_mut() {
+            attempt.machine.next(Input::Done);
+        }
+        Ok(step)
+    }
+
+    fn has_lost_leases(&self, world: &World) -> Result<bool> {
+        let (Some(attempt), id) = (&self.attempt, &self.id) else { return Ok(false) };
+        let holds = |tx: &coord_db::ReadTx<'_>| {
+            attempt.held.iter().map(|(path, token)| tx.holds(id, path, *token)).collect::<Result<Vec<bool>>>()
+        };
+        // While the agent works it is seen at its end.
+        Ok(attempt.machine.doing() != Command::Work && world.read(holds).contains(&false))
+    }
+
+    fn give_back_what_was_lost(&mut self, world: &mut World) -> Result<Step> {
+        let id = self.id.clone();
+        world.write(|tx| Self::let_go(tx, &id, "its leases were lost", None))?;
+        let test = self.attempt.take().map(|attempt| attempt.test.to_string()).unwrap_or_default();
+        Ok(Step::after(1_000, format!("has lost its leases, gives {test} back")))
+    }
+
+    /// The agent changes files, each of which is leased, and may have to ask.
+    fn agent(&mut self, world: &mut World) -> Result<Step> {
         let now = world.elapsed();
         let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
-        if attempt.landing.is_some() {
-            return self.land(world);
-        }
         if now >= attempt.next_touch_at
             && let Some(wanted) = attempt.to_touch.last().cloned()
         {
@@ -406,10 +478,7 @@ impl LoopActor {
             return Ok(Step::after(500, what));
         }
         if !attempt.queued.is_empty() {
-            let at = usize::try_from(now / ASK_MILLIS).unwrap_or_default() % attempt.queued.len();
-            let what = self.ask_again(world, at)?;
-            let granted = what.starts_with("is granted");
-            return Ok(Step::after(if granted { 0 } else { ASK_MILLIS }, what));
+            return self.ask_again_for_one(world);
         }
         if attempt.to_touch.is_empty() && attempt.to_ask {
             return self.ask(world);
@@ -426,34 +495,60 @@ impl LoopActor {
         if !attempt.to_touch.is_empty() {
             return Ok(Step::after(1, "works"));
         }
-        let (test, number, held) = (attempt.test.clone(), attempt.number, attempt.held.clone());
-        let id = self.id.clone();
-        let keeps =
-            world.read(|tx| held.iter().map(|(path, token)| tx.holds(&id, path, *token)).collect::<Result<Vec<bool>>>());
-        if keeps.contains(&false) {
-            world.write(|tx| Self::let_go(tx, &id, "its leases were lost", None))?;
-            self.attempt = None;
-            return Ok(Step::after(1_000, format!("has lost its leases, gives {test} back")));
+        self.done(Step::now("says that it is done"))
+    }
+
+    fn ask_again_for_one(&mut self, world: &mut World) -> Result<Step> {
+        let Some(attempt) = self.attempt.as_ref() else { return Ok(Step::now("")) };
+        let at = usize::try_from(world.elapsed() / ASK_MILLIS).unwrap_or_default() % attempt.queued.len().max(1);
+        let what = self.ask_again(world, at)?;
+        let granted = what.starts_with("is granted");
+        Ok(Step::after(if granted { 0 } else { ASK_MILLIS }, what))
+    }
+
+    /// What the agent has changed is leased already, unless a place in a queue was lost.
+    fn lease_what_is_left(&mut self, world: &mut World) -> Result<Step> {
+        let Some(wanted) = self.attempt.as_mut().and_then(|attempt| attempt.to_touch.pop()) else {
+            return self.done(Step::now("has leased what it changed"));
+        };
+        let what = self.acquire(world, wanted)?;
+        Ok(Step::after(500, what))
+    }
+
+    fn await_leases(&mut self, world: &mut World) -> Result<Step> {
+        let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
+        if !attempt.queued.is_empty() {
+            return self.ask_again_for_one(world);
         }
-        if !held.iter().any(|(path, _)| path.as_str() == INTEGRATION) {
-            if let Fate::Fails(category) = self.fate(world, &test, number)
-                && self.fault != LoopFault::PassesWithoutGate
-            {
-                return self.record_failure(world, category);
-            }
-            let what = self.acquire(world, path(INTEGRATION))?;
+        if let Some(wanted) = attempt.to_touch.pop() {
+            let what = self.acquire(world, wanted)?;
             return Ok(Step::after(500, what));
+        }
+        self.done(Step::now("holds what it needs"))
+    }
+
+    fn gate(&mut self, world: &mut World) -> Result<Step> {
+        let now = world.elapsed();
+        let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
+        if attempt.judged.as_ref() == Some(&attempt.head) {
+            return self.done(Step::now("has the gate's word already"));
         }
         match attempt.gate_until {
             None => {
                 let gate = world.millis(500, 8_000);
-                if let Some(attempt) = self.attempt.as_mut() {
-                    attempt.gate_until = Some(now + gate);
-                }
+                attempt.gate_until = Some(now + gate);
                 Ok(Step::after(gate, "runs the gate"))
             }
             Some(until) if now < until => Ok(Step::after(until - now, "runs the gate")),
-            Some(_) => self.land(world),
+            Some(_) => {
+                attempt.gate_until = None;
+                attempt.judged = Some(attempt.head.clone());
+                let (test, number) = (attempt.test.clone(), attempt.number);
+                match self.fate(world, &test, number) {
+                    Fate::Fails(category) if self.fault != LoopFault::PassesWithoutGate => self.record_failure(world, category),
+                    _ => self.done(Step::now("passes the gate")),
+                }
+            }
         }
     }
 
@@ -482,6 +577,11 @@ impl LoopActor {
         let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
         let (id, test) = (self.id.clone(), attempt.test.clone());
         let Some(entry) = attempt.landing.clone() else {
+            let head = world.outside.integration.last().map(|commit| commit.id.clone());
+            if attempt.head != head {
+                attempt.machine.next(Input::Overtaken);
+                return Ok(Step::now("finds that integration has moved"));
+            }
             let commit = world.commit();
             let steps = json!({"test": test, "commit": commit, "seconds": (world.elapsed() - attempt.begun_at) / 1000,
                 "files": attempt.held.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), "attempt": attempt.number});
@@ -507,8 +607,10 @@ impl LoopActor {
             return Ok(Step::now("moves the branch"));
         }
         let step = self.record_pass(world, &entry)?;
-        self.attempt = None;
-        Ok(step)
+        if let Some(attempt) = self.attempt.as_mut() {
+            attempt.landing = None;
+        }
+        self.done(step)
     }
 
     fn record_pass(&mut self, world: &mut World, entry: &JournalEntry) -> Result<Step> {
