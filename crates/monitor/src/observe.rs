@@ -25,6 +25,8 @@ pub const MOST_FILES: usize = 2_000;
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 /// The most time between two looks at a workspace in which something happens that changes nothing.
 const MOST_PAUSE: Duration = Duration::from_secs(8);
+/// How many intervals a look holds at a workspace in which everything is noticed and nothing was.
+const QUIET_INTERVALS: u32 = 10;
 /// A look may take this share of the time.
 const SHARE: u32 = 20;
 /// A daemon goes on to other work after looking for so long; the rest comes next.
@@ -167,6 +169,10 @@ struct Look {
     /// How long what happens there waits to be looked at.
     pause: Duration,
     touched: bool,
+    /// Everything that happens in it is noticed.
+    watched: bool,
+    /// Nothing has been noticed since.
+    quiet: bool,
     active_at: Option<Timestamp>,
     contents: HashMap<String, Content>,
 }
@@ -180,6 +186,8 @@ impl Look {
             at: Instant::now(),
             pause: LEAST_PAUSE,
             touched: false,
+            watched: false,
+            quiet: false,
             active_at: None,
             contents: HashMap::new(),
         }
@@ -206,6 +214,8 @@ pub struct Eyes {
     /// Word of changes was asked for.
     asked: bool,
     looks: BTreeMap<LoopId, Look>,
+    /// When it was asked last where integration is.
+    asked_at: Option<Instant>,
     outputs: BTreeMap<LoopId, OutputLook>,
 }
 
@@ -256,7 +266,9 @@ impl Eyes {
         for (root, stir) in watches.stirred() {
             for look in self.looks.values_mut().filter(|look| look.is_of(&root)) {
                 look.touched |= stir.touched;
+                look.watched = stir.watched;
                 if stir.active {
+                    look.quiet = false;
                     look.active_at = Some(now);
                     if let Sight::Seen(workspace) = &mut look.sight {
                         workspace.active_at = Some(now);
@@ -285,16 +297,25 @@ impl Eyes {
         let due = |look: Option<&Look>| {
             look.is_none_or(|look| {
                 let stale = matches!(&look.sight, Sight::Seen(workspace) if !workspace.fresh);
-                look.at.elapsed() >= if look.touched || stale { look.pause.min(interval) } else { interval }
+                let pause = if look.touched || stale {
+                    look.pause.min(interval)
+                } else if look.watched && look.quiet {
+                    interval * QUIET_INTERVALS
+                } else {
+                    interval
+                };
+                look.at.elapsed() >= pause
             })
         };
-        if wanted.iter().any(|wanted| due(self.looks.get(&wanted.id))) {
+        let asked = self.asked_at.is_some_and(|at| at.elapsed() < interval);
+        if !wanted.is_empty() && !asked || wanted.iter().any(|wanted| due(self.looks.get(&wanted.id))) {
+            self.asked_at = Some(Instant::now());
             let layout = Layout::new(config.workspace_root());
             let ignored = ignored(&config.monitor.conflict_ignore);
             // Without a store nobody has a workspace yet.
             let store = layout.open_store().ok();
             let integration = integration(store.as_ref());
-            let begun = Instant::now();
+            let (begun, mut looked) = (Instant::now(), false);
             for Wanted { id, branch, .. } in wanted {
                 let last = self.looks.get(id);
                 if !due(last) && last.is_some_and(|look| look.integration == integration) {
@@ -309,9 +330,10 @@ impl Eyes {
                 look.integration.clone_from(&integration);
                 self.look(&mut look, store.as_ref(), &spec, &ignored);
                 look.pause = look.pause.min(interval);
+                looked = true;
                 self.looks.insert(id.clone(), look);
             }
-            let integration = self::integration(store.as_ref());
+            let integration = if looked { self::integration(store.as_ref()) } else { integration };
             for look in self.looks.values_mut() {
                 if let Sight::Seen(workspace) = &mut look.sight {
                     workspace.fresh = look.integration == integration;
@@ -328,7 +350,7 @@ impl Eyes {
     }
     fn look(&self, look: &mut Look, store: Option<&Store>, spec: &WorkspaceSpec, ignored: &GlobSet) {
         let begun = Instant::now();
-        look.touched = false;
+        (look.touched, look.quiet) = (false, true);
         let sight = store.map_or(Ok(Sight::Absent), |store| self.see(look, store, spec, ignored));
         let sight = sight.unwrap_or_else(|error| {
             tracing::debug!(%error, path = %spec.path.display(), "cannot look at a workspace");

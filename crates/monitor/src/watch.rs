@@ -9,12 +9,14 @@ use supervisor::Waker;
 use work_tree::{Notice, Workspace};
 
 /// What has happened in a workspace since it was asked for last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Stir {
     /// Its files may have changed.
     pub(crate) touched: bool,
     /// Something has happened, in folders that git ignores too: a build.
     pub(crate) active: bool,
+    /// It would have been noticed.
+    pub(crate) watched: bool,
 }
 
 /// By the top of each watched workspace.
@@ -28,18 +30,16 @@ impl Roots {
 
     /// True if the loop has to look.
     fn note(&self, notice: Notice<'_>) -> bool {
+        let (Notice::Changed { root, .. } | Notice::Ignored { root } | Notice::Unknown { root } | Notice::Unwatched { root }) =
+            notice;
         let mut roots = self.lock();
-        let (root, touches) = match notice {
-            Notice::Changed { root, .. } => (root, true),
-            Notice::Ignored { root } => (root, false),
-            Notice::Unknown { root } => {
-                return roots.get_mut(root).is_some_and(|stir| !std::mem::replace(&mut stir.touched, true));
-            }
-            Notice::Unwatched { .. } => return false,
-        };
         let Some(stir) = roots.get_mut(root) else { return false };
-        stir.active = true;
-        touches && !std::mem::replace(&mut stir.touched, true)
+        match notice {
+            Notice::Changed { .. } | Notice::Ignored { .. } => stir.active = true,
+            Notice::Unknown { .. } => stir.watched = true,
+            Notice::Unwatched { .. } => stir.watched = false,
+        }
+        !matches!(notice, Notice::Ignored { .. }) && !std::mem::replace(&mut stir.touched, true)
     }
 }
 
@@ -83,8 +83,10 @@ impl Watches {
     /// What has happened in each since it was asked for last; that it was touched stands until it is settled.
     pub(crate) fn stirred(&self) -> Vec<(PathBuf, Stir)> {
         let mut roots = self.roots.lock();
-        let stirred = roots.iter_mut().filter(|(_, stir)| **stir != Stir::default());
-        stirred.map(|(root, stir)| (root.clone(), Stir { active: std::mem::take(&mut stir.active), ..*stir })).collect()
+        roots
+            .iter_mut()
+            .map(|(root, stir)| (root.clone(), Stir { active: std::mem::take(&mut stir.active), ..*stir }))
+            .collect()
     }
 
     /// The workspace is about to be looked at: what happens from now on is news again. Until then it wakes nobody twice. One

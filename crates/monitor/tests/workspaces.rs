@@ -280,6 +280,20 @@ fn a_build_in_ignored_folders_is_a_sign_of_life() {
 }
 
 #[test]
+fn a_landing_is_noticed_although_nothing_changes_in_the_workspace() {
+    let repo = Repo::new();
+    let world = &repo.world;
+    repo.configure("[monitor]\ninterval_seconds = 1\n");
+    let daemon = world.daemon(MONITOR);
+    write(&repo.tree("a"), "x.rs", "mine\n");
+    world.until("SELECT loop_id, file_path FROM worktree_changes", "a|x.rs");
+    quiet(world);
+    repo.land("a");
+    world.until("SELECT loop_id, file_path FROM worktree_changes", "");
+    daemon.kill();
+}
+
+#[test]
 fn too_many_files_and_files_out_of_scope_are_digressions() {
     let repo = Repo::new();
     let world = &repo.world;

@@ -44,7 +44,7 @@ pub enum Notice<'a> {
         /// Of which workspace.
         root: &'a Path,
     },
-    /// It is not watched, because the kernel has no more watches: look at intervals.
+    /// It is not watched, because its folder is gone or the kernel has no more watches: look at intervals.
     Unwatched {
         /// Which workspace.
         root: &'a Path,
@@ -173,9 +173,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
         for folder in stale {
             self.remove(&folder);
         }
-        if kept.contains(root) {
-            (self.notice)(Notice::Unknown { root });
-        }
+        (self.notice)(if kept.contains(root) { Notice::Unknown { root } } else { Notice::Unwatched { root } });
     }
 
     /// Watches folders and all below; gives them. None if they cannot be watched.
