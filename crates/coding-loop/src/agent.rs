@@ -61,7 +61,8 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
 async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
     let spec = specification(context, attempt)?;
     let (cancel, mut cancelled) = watch::channel(false);
-    let changes = Changes::of(attempt.workspace.root());
+    let changes = Changes::of(&attempt.workspace);
+    let mut has_changed = false;
     let id = ComponentId::from(&context.loop_id);
     let on_keeper = |keeper: work_tree::keeper::KeeperId| {
         let child = (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok());
@@ -76,14 +77,17 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
         waiter.beat(context, Some(attempt));
         waiter.wakes.looked(context.db);
         // Nothing is lost while the database cannot be used: what was changed is seen again afterwards.
-        match round(context, attempt, waiter) {
+        match round(context, attempt, waiter, std::mem::take(&mut has_changed)) {
             Ok(None) => {}
             Ok(found) => {
                 interrupt = found;
                 cancel.send_replace(true);
                 break running.await;
             }
-            Err(error) if error.is_temporary() => tracing::warn!(%error, "the database cannot be used; the agent works on"),
+            Err(error) if error.is_temporary() => {
+                tracing::warn!(%error, "the database cannot be used; the agent works on");
+                has_changed = true;
+            }
             Err(error) => {
                 cancel.send_replace(true);
                 running.await;
@@ -92,7 +96,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
         }
         tokio::select! {
             outcome = &mut running => break outcome,
-            () = changes.next() => {}
+            () = changes.next() => has_changed = true,
             () = waiter.wait(context, Duration::from_secs(5)) => {}
         }
     };
@@ -130,7 +134,7 @@ fn damaged(context: &Context<'_>) -> Result<FailedAttempt> {
     ))
 }
 
-fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter) -> Result<Option<Interrupt>> {
+fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter, has_changed: bool) -> Result<Option<Interrupt>> {
     if waiter.stopping() {
         return Ok(Some(Interrupt::stop()));
     }
@@ -139,8 +143,8 @@ fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter) -> Resul
     }
     context.ask_again(attempt)?;
     if context.config.lease.automatic {
-        // What cannot be leased is told at landing, where it matters.
-        match context.lease_changes(attempt) {
+        // What cannot be leased is reported at landing, where it matters.
+        match context.lease_changes(attempt, has_changed) {
             // The agent may be in the middle of something; so may its git.
             Err(Error::Git(error)) => tracing::debug!(%error, "cannot see what has changed"),
             other => drop(other?),

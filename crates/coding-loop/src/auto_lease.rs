@@ -1,15 +1,15 @@
-//! Leases for an agent that knows nothing of leases: each file is leased when it first changes. If another loop has it, the
+//! Leases for an agent that knows nothing of leases: each file is leased once it has changed and nothing changes for a moment. If another loop has it, the
 //! loop queues for it, the agent works on, and landing waits for the grant.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, UnlockCause, Waiting};
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
+use work_tree::{Notice, Watches, Workspace};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
@@ -40,44 +40,96 @@ fn globs(patterns: impl Iterator<Item = String>) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
-/// Tells when something in a worktree changes.
+/// How long nothing has to change before the changed files are leased: what lies there for a moment is nobody's work.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long changes that never stop are waited for.
+const MAX_UNREST: Duration = Duration::from_secs(10);
+/// Between two looks at a workspace that cannot be watched.
+const BLIND_LOOK: Duration = Duration::from_secs(30);
+
+/// Says when it is time to look at what an agent has changed.
 pub(crate) struct Changes {
-    notify: Arc<Notify>,
-    _watcher: Option<notify::RecommendedWatcher>,
+    seen: Arc<Seen>,
+    _watches: Option<Watches>,
+}
+
+#[derive(Default)]
+struct Seen {
+    notify: Notify,
+    unrest: Mutex<Unrest>,
+}
+
+/// The changes that were not looked at yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unrest {
+    /// When the first and the last of them was noticed.
+    since: Option<(Instant, Instant)>,
+    is_blind: bool,
+}
+
+impl Unrest {
+    fn changed(&mut self, now: Instant) {
+        let first = self.since.map_or(now, |(first, _)| first);
+        self.since = Some((first, now));
+    }
+
+    /// When to look; none before something changes.
+    fn due(&self, looked: Instant) -> Option<Instant> {
+        let quiet = self.since.map(|(first, last)| (last + QUIET).min(first + MAX_UNREST));
+        quiet.or_else(|| self.is_blind.then_some(looked + BLIND_LOOK))
+    }
+}
+
+impl Seen {
+    fn note(&self, change: impl FnOnce(&mut Unrest)) {
+        change(&mut self.unrest.lock().unwrap_or_else(PoisonError::into_inner));
+        self.notify.notify_one();
+    }
+
+    fn unrest(&self) -> Unrest {
+        *self.unrest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Changes {
-    pub(crate) fn of(root: &Path) -> Self {
-        let notify = Arc::new(Notify::new());
-        let heard = Arc::clone(&notify);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let changed = event.is_ok_and(|event| {
-                !matches!(event.kind, EventKind::Access(_))
-                    && (event.paths.is_empty() || event.paths.iter().any(|path| !in_git(path)))
+    pub(crate) fn of(workspace: &Workspace) -> Self {
+        let seen = Arc::new(Seen::default());
+        let heard = Arc::clone(&seen);
+        let watches = Watches::new(false, move |notice| {
+            heard.note(|unrest| match notice {
+                Notice::Changed { .. } => unrest.changed(Instant::now()),
+                Notice::Unknown { .. } => {
+                    unrest.is_blind = false;
+                    unrest.changed(Instant::now());
+                }
+                Notice::Unwatched { .. } => unrest.is_blind = true,
+                Notice::Ignored { .. } => {}
             });
-            if changed {
-                heard.notify_one();
-            }
-        })
-        .and_then(|mut watcher| {
-            watcher.watch(root, RecursiveMode::Recursive)?;
-            Ok(watcher)
-        })
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the worktree; looking at intervals instead"))
-        .ok();
-        Self { notify, _watcher: watcher }
+        });
+        let watches = watches
+            .inspect(|watches| watches.watch(workspace))
+            .inspect_err(|error| {
+                tracing::warn!(%error, "cannot watch the workspace; looking at intervals instead");
+                seen.note(|unrest| unrest.is_blind = true);
+            })
+            .ok();
+        Self { seen, _watches: watches }
     }
 
-    /// Returns soon after a change, in any case after two seconds. A burst of changes is one.
+    /// Returns when it is time to look.
     pub(crate) async fn next(&self) {
-        if tokio::time::timeout(Duration::from_secs(2), self.notify.notified()).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(60)).await;
+        let began = Instant::now();
+        loop {
+            let due = self.seen.unrest().due(began);
+            let now = Instant::now();
+            match due {
+                Some(due) if due <= now => break,
+                Some(due) => drop(tokio::time::timeout(due - now, self.seen.notify.notified()).await),
+                None => self.seen.notify.notified().await,
+            }
         }
+        self.seen.unrest.lock().unwrap_or_else(PoisonError::into_inner).since = None;
     }
-}
-
-fn in_git(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == ".git")
 }
 
 /// The path as something that can be leased, or why not.
@@ -183,10 +235,16 @@ impl Context<'_> {
         Ok(own.is_some())
     }
 
-    /// Leases whatever the agent has changed so far.
-    pub(crate) fn lease_changes(&self, attempt: &mut Attempt) -> Result<Vec<String>> {
-        let files = attempt.workspace.snapshot(&self.look_options(self.config.landing.file_bytes))?.changed;
-        self.lease_files(attempt, &files)
+    /// Leases whatever the agent has changed so far, or, unless it `has_changed` more, what it was seen to have changed: it may
+    /// have released that.
+    pub(crate) fn lease_changes(&self, attempt: &mut Attempt, has_changed: bool) -> Result<Vec<String>> {
+        if has_changed {
+            attempt.seen = attempt.workspace.snapshot(&self.look_options(self.config.landing.file_bytes))?.changed;
+        }
+        let seen = std::mem::take(&mut attempt.seen);
+        let leased = self.lease_files(attempt, &seen);
+        attempt.seen = seen;
+        leased
     }
 
     /// Asks again for what is still being waited for.
@@ -275,5 +333,25 @@ impl Context<'_> {
             self.db.write(|tx| tx.withdraw_request(&id))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_due_after_quiet_and_in_any_case_in_the_end() {
+        let begin = Instant::now();
+        let mut unrest = Unrest::default();
+        assert_eq!(unrest.due(begin), None, "nothing has changed");
+        unrest.changed(begin);
+        assert_eq!(unrest.due(begin), Some(begin + QUIET));
+        for seconds in 1..20 {
+            unrest.changed(begin + Duration::from_secs(seconds));
+            assert!(unrest.due(begin).unwrap() <= begin + MAX_UNREST);
+        }
+        let blind = Unrest { since: None, is_blind: true };
+        assert_eq!(blind.due(begin), Some(begin + BLIND_LOOK));
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Attempt {
     pub(crate) begun: std::time::Instant,
     /// What the agent has cost, as far as its output tells.
     pub(crate) tokens_spent: i64,
+    /// The files that the agent was seen to have changed.
+    pub(crate) seen: Vec<PathBuf>,
     /// The agent left something behind that differs from the base.
     pub(crate) changed: bool,
     /// What is landed in place of what lies in the workspace: a commit taken back.
@@ -63,6 +65,7 @@ impl Attempt {
             waiting: Vec::new(),
             begun: std::time::Instant::now(),
             tokens_spent: 0,
+            seen: Vec::new(),
             changed: false,
             in_place: None,
             work: None,

@@ -13,7 +13,7 @@ use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, error_as_failure};
 use crate::reload::Reload;
-use crate::{attempt, run_end};
+use crate::{Error, attempt, run_end};
 
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
 const MOST_RETRY_WAIT_SECONDS: i64 = 10;
@@ -233,8 +233,9 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
         End::Passed(commit) => {
             tracing::info!(%test, commit = %commit.short(), "passed and landed");
             // What it was made of has landed: it is known from now on, and not saved again.
-            if let Err(error) = attempt.workspace.left_behind() {
-                tracing::debug!(%error, "the agent's own commits stay in its workspace alone");
+            let reset = attempt.workspace.left_behind().map_err(Error::from);
+            if let Err(error) = reset.and_then(|_| save(Some(commit), "written while the work was landed")) {
+                tracing::debug!(%error, "the workspace is put back before the next attempt");
             }
         }
         End::Failed(why) => {

@@ -128,18 +128,14 @@ pub async fn run_check(
     command.output_bytes = spec.output_bytes;
     let outcome = run(&command, cancel, on_keeper).await;
     let (mut end, mut verdict) = verdict_of(spec, &outcome);
-    let is_whole = worktree.git_dir().join("HEAD").is_file();
-    let tampered = if is_whole { tampered(worktree, &head)? } else { Some("its .git folder".to_owned()) };
+    let tampered = tampered(worktree, &head)?;
     if let (CheckVerdict::Pass, Some(what)) = (&verdict, tampered) {
         verdict = CheckVerdict::Fail(format!("check {} changed {what}", spec.name));
         end = CheckEnd::ChangedFiles;
     }
-    // A check-out without its git folder is made again by the next one who needs it.
-    if is_whole {
-        worktree.restore_to(&head)?;
-        worktree.clean_all()?;
-        worktree.renew_git()?;
-    }
+    worktree.restore_to(&head)?;
+    worktree.clean_all()?;
+    worktree.renew_git()?;
     Ok(CheckResult {
         verdict,
         end,
