@@ -88,7 +88,7 @@ fn run(line: &CommandLine) -> Result<()> {
         let db = patiently(&mut stop, || Ok(Database::open(&path, &config.open_options())?)).await?;
         db.read(|tx| tx.loop_row(&loop_id))?;
         has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
-        let context = Context::new(&db, &config, loop_id.clone(), true)?;
+        let context = patiently(&mut stop, || Context::new(&db, &config, loop_id.clone(), true)).await?;
         let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
         context.announce_agent(line.once)?;
         supervisor::settings_hold(&db, loop_id.as_str())?;
@@ -172,7 +172,7 @@ async fn patiently<T>(stop: &mut watch::Receiver<bool>, mut body: impl FnMut() -
         match body() {
             Err(error) if error.is_temporary() && !*stop.borrow() => {
                 if failures == 0 {
-                    tracing::warn!(%error, "holding still until the database can be used");
+                    tracing::warn!(%error, "waiting, as this cannot be done yet");
                 }
                 failures = (failures + 1).min(7);
                 service::still_starting(&coord_db::error_chain(&error));

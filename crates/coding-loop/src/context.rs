@@ -80,8 +80,10 @@ impl<'a> Context<'a> {
         let home = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
         let user = Repository::open(&config.repository_path())?;
         let layout = Layout::new(config.workspace_root());
-        let store = crate::set_up::store(db, config, &user, &layout, path)?;
-        Ok(Self { db, config, loop_id, user, layout, store, home, managed, publishing: RefCell::default() })
+        let store = crate::set_up::store(db, config, &user, &layout, Some(&loop_id))?;
+        let context = Self { db, config, loop_id, user, layout, store, home, managed, publishing: RefCell::default() };
+        context.bring_worktree_over()?;
+        Ok(context)
     }
 
     /// The short name of the branch that verified work goes to.

@@ -19,6 +19,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Somebody else has to come to an end first.
+    #[error("{0}")]
+    Waiting(String),
     /// The set-up does not allow it.
     #[error("{0}")]
     SetUp(String),
@@ -35,6 +38,10 @@ impl Error {
     /// True where waiting may help without anyone's doing.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Db(error) if error.is_temporary())
+        match self {
+            Self::Waiting(_) => true,
+            Self::Db(error) => error.is_temporary(),
+            _ => false,
+        }
     }
 }

@@ -38,4 +38,5 @@ mod wakes;
 mod workspace;
 
 pub use error::{Error, Result};
+pub use set_up::make_store;
 pub use submit::{SubmitOutcome, checkpoint, obey_by_hand, prepare_workspace, submit};

@@ -1,40 +1,265 @@
-//! Finding the store, or making it: for a new installation, after it was lost, and for one that kept everything in the
-//! user's repository.
+//! Finding the store, or making it: for a new installation, after it was lost, and for an installation of an older version,
+//! which kept everything in the user's repository.
+//!
+//! An older program knows nothing of the store and would go on landing on the user's branch, so nothing is brought over while
+//! one runs. Every step can be done twice, and the row that says that the store is made is written last.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use coord_db::{Config, Database};
-use work_tree::{Layout, Repository, Store};
+use coord_db::process::Liveness;
+use coord_db::{
+    Acquire, AcquireRequest, AlertType, CheckpointType, Config, Database, LoopId, NewAlert, NewCheckpoint, Severity, TestId,
+    TestStatus, new_id,
+};
+use serde_json::json;
+use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store, WorkTree, Workspace};
 
+use crate::context::Context;
+use crate::landing::integration_lease;
+use crate::operation::SAVED;
 use crate::{Error, Result};
 
-/// The store of an installation. Made where there is none: with the user's branches, the published branch among them, and with
-/// the references of ours that the user's repository has from an older version.
-pub(crate) fn store(db: &Database, config: &Config, user: &Repository, layout: &Layout, database: &Path) -> Result<Store> {
-    let _ = db;
-    if let Ok(store) = layout.open_store() {
+/// References of ours.
+const OURS: &str = "refs/coding-loops";
+/// How long others are kept from landing at most while the store is made, in seconds.
+const TURN_SECONDS: i64 = 600;
+/// Tests that are named one by one.
+const MAX_NAMED: usize = 5;
+
+/// Makes the store of an installation unless it is there.
+///
+/// # Errors
+/// If its place is taken or in the user's checkout; [`Error::Waiting`] while an older program runs or somebody lands; what git
+/// or the database says.
+pub fn make_store(db: &Database, config: &Config) -> Result<Store> {
+    let user = Repository::open(&config.repository_path())?;
+    store(db, config, &user, &Layout::new(config.workspace_root()), None)
+}
+
+/// As [`make_store`], in the name of a loop.
+pub(crate) fn store(
+    db: &Database,
+    config: &Config,
+    user: &Repository,
+    layout: &Layout,
+    loop_id: Option<&LoopId>,
+) -> Result<Store> {
+    let makings = db.read(|tx| tx.store_makings())?;
+    if let (Ok(store), false) = (layout.open_store(), makings.is_empty()) {
         return Ok(store);
     }
-    let root = layout.root();
-    let inside = |top: &Path| std::path::absolute(root).is_ok_and(|root| root.starts_with(top));
-    if inside(user.root()) {
-        return Err(Error::SetUp(format!(
-            "{} is inside the repository, where tools would find copies of every file; set [workspace] root to a folder outside of it",
-            root.display()
-        )));
+    let branch = &config.repository.integration_branch;
+    let is_older = !user.list_refs(OURS)?.is_empty() || user.resolve(&format!("refs/heads/{branch}"))?.is_some();
+    let cause = match (makings.is_empty(), is_older) {
+        (false, _) => "rebuilt",
+        (true, true) => "brought_over",
+        (true, false) => "new",
+    };
+    let turn = if cause == "brought_over" {
+        older_programs_must_be_gone(db)?;
+        take_turn(db, config, loop_id)?
+    } else {
+        None
+    };
+    let made = make(db, user, layout, branch);
+    if let (Some(token), Some(loop_id)) = (turn, loop_id) {
+        db.write(|tx| tx.release(loop_id, &[], Some(token)))?;
     }
-    let (store, made) = layout.create(user, database, &config.repository.integration_branch).map_err(|error| match error {
-        work_tree::Error::InTheWay { path } => Error::SetUp(format!(
-            "{} is there and is not this installation's; set [workspace] root in config.toml to another folder",
-            path.display()
-        )),
-        error => error.into(),
-    })?;
-    for name in &made.skipped_refs {
-        tracing::warn!(name, "left out of the store: what the reference names is missing");
+    let store = made?;
+    let integration = store.integration()?;
+    tracing::info!(path = %store.path().display(), cause, "the store is made");
+    if cause != "new" {
+        name_what_is_lost(db, &store, cause)?;
     }
-    for name in store.import_refs(user, "refs/coding-loops")? {
-        tracing::warn!(name, "not brought over: what the reference names is missing");
+    let (path, integration) = (store.path().display().to_string(), integration.map(|commit| commit.to_string()));
+    db.write(|tx| tx.record_store(cause, &path, integration.as_deref()))?;
+    Ok(store)
+}
+
+fn make(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Result<Store> {
+    let database = db.path().ok_or_else(|| Error::SetUp("a loop needs a database file".to_owned()))?;
+    let (store, made) = layout.create(user, database, branch).map_err(|error| place_refused(error, layout, database))?;
+    let broken = store.import_refs(user, OURS)?;
+    for name in made.skipped_refs.iter().chain(&broken) {
+        tracing::warn!(name, "not in the store: what the reference names is missing in the user's repository");
     }
     Ok(store)
+}
+
+fn place_refused(error: work_tree::Error, layout: &Layout, database: &Path) -> Error {
+    let remedy = "set root in [workspace] of config.toml to an empty folder on the same disk, outside of the checkout";
+    match error {
+        work_tree::Error::InTheWay { path } => {
+            let resolved = |path: PathBuf| path.canonicalize().ok();
+            let other =
+                layout.database().and_then(resolved).filter(|other| Some(other) != database.canonicalize().ok().as_ref());
+            let what = other.map_or_else(
+                || "holds files that coding-loops did not make".to_owned(),
+                |other| format!("belongs to the database {}", other.display()),
+            );
+            Error::SetUp(format!("{} {what}; {remedy}", path.display()))
+        }
+        work_tree::Error::InsideCheckout { path, checkout } => Error::SetUp(format!(
+            "the workspaces cannot lie at {}, in the checkout {}, where tools would find copies of every file; {remedy}",
+            path.display(),
+            checkout.display()
+        )),
+        error => error.into(),
+    }
+}
+
+/// A loop of an older version would land on the user's branch after the store was made.
+fn older_programs_must_be_gone(db: &Database) -> Result<()> {
+    let own = env!("CARGO_PKG_VERSION");
+    let running = db.read(|tx| {
+        let mut running = Vec::new();
+        for row in tx.loops()? {
+            running.extend(tx.component(row.id.as_str())?);
+        }
+        Ok::<_, coord_db::Error>(running)
+    })?;
+    let older = running.iter().find(|component| {
+        let is_alive = component.identity().is_some_and(|identity| identity.liveness() != Liveness::Gone);
+        is_alive && component.version.as_deref() != Some(own)
+    });
+    match older {
+        None => Ok(()),
+        Some(component) => Err(Error::Waiting(format!(
+            "loop {} still runs as version {} (pid {}) and works in the old place; stop it, and this one goes on",
+            component.component,
+            component.version.as_deref().unwrap_or("unknown"),
+            component.pid.unwrap_or_default()
+        ))),
+    }
+}
+
+/// Keeps everybody from landing while refs are brought over: gives the token of a loop, none where nobody is to be kept off.
+fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result<Option<i64>> {
+    let path = integration_lease()?;
+    let silent = config.lease.silent_waiter_seconds;
+    let granted = match loop_id {
+        Some(loop_id) => {
+            let request = AcquireRequest {
+                loop_id: loop_id.clone(),
+                paths: vec![path.clone()],
+                ttl_seconds: TURN_SECONDS,
+                reason: Some("bringing the installation over to the store".to_owned()),
+                test_id: None,
+                automatic: true,
+            };
+            match db.write(|tx| tx.acquire(&request, silent))? {
+                Acquire::Granted(grant) => return Ok(Some(grant.fencing_token)),
+                Acquire::Refused(_) => false,
+            }
+        }
+        None => db.read(|tx| tx.leases_overlapping(&path))?.is_empty(),
+    };
+    if granted { Ok(None) } else { Err(Error::Waiting(format!("{path} is leased; the store is made once that has ended"))) }
+}
+
+/// Names the passed tests whose commits are not part of integration in a store that was made again.
+fn name_what_is_lost(db: &Database, store: &Store, cause: &str) -> Result<()> {
+    let passed = db.read(|tx| tx.tests(None, Some(TestStatus::Passed)))?;
+    let commits: Vec<(&TestId, CommitHash)> = passed
+        .iter()
+        .filter_map(|test| Some((&test.id, CommitHash::new(test.commit_hash.clone()?).ok()?)))
+        .collect();
+    let hashes: Vec<CommitHash> = commits.iter().map(|(_, commit)| commit.clone()).collect();
+    let lost = match store.integration()? {
+        Some(head) => store.repository().not_contained(&hashes, &head)?,
+        None => hashes,
+    };
+    let lost: Vec<&TestId> = commits.iter().filter(|(_, commit)| lost.contains(commit)).map(|(test, _)| *test).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<&str> = lost.iter().take(MAX_NAMED).map(|test| test.as_str()).collect();
+    let more = if lost.len() > MAX_NAMED { ", …" } else { "" };
+    let message = format!(
+        "the store was {} and does not have the commits of {} passed tests ({}{more}); loopctl restore --store-only brings back \
+         what a backup has, and loopctl reset TEST has a test done again",
+        cause.replace('_', " "),
+        lost.len(),
+        named.join(", ")
+    );
+    tracing::error!(message);
+    let alert = NewAlert {
+        fingerprint: format!("store:{cause}"),
+        severity: Severity::Critical,
+        alert_type: AlertType::Regression,
+        source: "coding-loop".to_owned(),
+        message,
+        context: json!({ "tests": lost }),
+        event_id: None,
+    };
+    db.write(|tx| tx.raise_alert(&alert))?;
+    Ok(())
+}
+
+impl Context<'_> {
+    /// Brings over what an older version has left of this loop in the user's repository: the work in its linked worktree is
+    /// saved, and for a loop that is driven by hand put into its workspace; then the worktree and its branch go.
+    pub(crate) fn bring_worktree_over(&self) -> Result<()> {
+        let folder = self.home.join("worktrees");
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let own = folder.join(self.loop_id.as_str());
+        if let Ok(worktree) = WorkTree::open(&own)
+            && !worktree.is_main()
+        {
+            self.save_worktree(&worktree)?;
+            let branch = self.branch()?;
+            self.user.remove_worktree(&own, &folder)?;
+            // A branch that its owner has named is the owner's.
+            if branch.starts_with("coding-loops/") && branch != self.integration_branch() {
+                self.user.delete_ref(&format!("refs/heads/{branch}"), &RefExpectation::Any)?;
+            }
+            tracing::info!(folder = %own.display(), "the loop's worktree is brought over");
+        }
+        let gate = format!(".gate-{}", self.loop_id);
+        for name in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name()) {
+            let text = name.to_string_lossy();
+            if text == gate || text.starts_with(".regression-") {
+                self.user.remove_worktree(&folder.join(&name), &folder)?;
+            }
+        }
+        // Refs that the store has are no longer needed where the user sees them.
+        for (name, commit) in self.user.list_refs(OURS)? {
+            if self.history().resolve(&name)?.as_ref() == Some(&commit) {
+                self.user.delete_ref(&name, &RefExpectation::At(commit))?;
+            }
+        }
+        // It stays as long as another loop has something there.
+        drop(std::fs::remove_dir(&folder));
+        Ok(())
+    }
+
+    fn save_worktree(&self, worktree: &WorkTree) -> Result<()> {
+        let head = self.integration_head()?;
+        let base = self.user.merge_base(&worktree.head()?, &head)?.unwrap_or_else(|| head.clone());
+        let test = self.db.read(|tx| tx.loop_row(&self.loop_id))?.current_test_id;
+        let name = test.as_ref().map_or("none", |test| test.as_str());
+        let git_ref = format!("{SAVED}{}/{name}/{}", self.loop_id, new_id());
+        let reason = "brought over from the worktree of an older version";
+        let Some(saved) = worktree.save_under(&git_ref, reason, &base)? else { return Ok(()) };
+        self.store.import_refs(&self.user, &git_ref)?;
+        self.db.write(|tx| {
+            let checkpoint = NewCheckpoint {
+                loop_id: self.loop_id.clone(),
+                test_id: test.clone(),
+                git_ref: git_ref.clone(),
+                checkpoint_type: CheckpointType::Stash,
+                commit_hash: saved.to_string(),
+                reason: reason.to_owned(),
+            };
+            tx.add_checkpoint(&checkpoint).map(drop)
+        })?;
+        tracing::info!(git_ref, "saved work");
+        if !self.managed {
+            let (workspace, _) = Workspace::open_or_create(&self.store, &self.workspace_spec()?, &head)?;
+            self.restore(&workspace, &saved)?;
+        }
+        Ok(())
+    }
 }

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0014_holds.sql"),
     include_str!("../../../schema/migrations/0015_attempt_causes.sql"),
     include_str!("../../../schema/migrations/0016_lease_sets.sql"),
+    include_str!("../../../schema/migrations/0017_stores.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

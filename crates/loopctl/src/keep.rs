@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::{Table, plain, safe};
 use crate::when::When;
+use crate::submit::failure;
 use crate::workspaces;
 
 /// A path as JSON can have it.
@@ -89,7 +90,7 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
     };
     let bundle = bundle_of(file);
     let restored = |failure: Failure| Failure::No(format!("the database is restored; {}", failure.sentence()));
-    let store = if bundle.is_file() { Some(bring_back(cx, &config, &bundle).map_err(restored)?) } else { None };
+    let store = if bundle.is_file() { Some(bring_back(cx, &db, &config, &bundle).map_err(restored)?) } else { None };
     let lost = lost_tests(&db, &config)?;
     let mut text = format!("restored from {}; what was there before is kept as {}", file.display(), kept.display());
     match &store {
@@ -112,7 +113,7 @@ pub fn restore_store(cx: &Context, file: &Path) -> Outcome {
         return Err(Failure::usage(format!("there is no {}; name a backup that has one", beside.display())));
     }
     let (db, config) = cx.open_with_config()?;
-    let store = bring_back(cx, &config, bundle)?;
+    let store = bring_back(cx, &db, &config, bundle)?;
     let lost = lost_tests(&db, &config)?;
     let text = store.sentence();
     cx.out.done(&json!({ "restored": shown(bundle), "store": store, "lost": lost }), &text)?;
@@ -139,15 +140,18 @@ impl Back {
     }
 }
 
-fn bring_back(cx: &Context, config: &Config, bundle: &Path) -> Outcome<Back> {
+fn bring_back(cx: &Context, db: &Database, config: &Config, bundle: &Path) -> Outcome<Back> {
     let _working = cx.out.working("bringing back what the store lacks");
-    let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&cx.path));
-    let (store, made) = workspaces::create(config, &cx.path, &config_file)?;
-    let read = store.read_bundle(bundle, made.is_new).map_err(|error| {
+    let rebuilt = workspaces::open_store(config)?.is_none();
+    let store = coding_loop::make_store(db, config).map_err(failure)?;
+    let read = store.read_bundle(bundle, rebuilt).map_err(|error| {
         let cause = error_chain(&error);
         Failure::No(format!("{} cannot be brought into the store, which is as it was: {cause}", bundle.display()))
     })?;
-    Ok(Back { path: shown(store.path()), rebuilt: made.is_new, added: read.added, forwarded: read.is_forwarded })
+    if lost_tests(db, config)?.is_empty() {
+        db.write(|tx| tx.close_alert("store:rebuilt"))?;
+    }
+    Ok(Back { path: shown(store.path()), rebuilt, added: read.added, forwarded: read.is_forwarded })
 }
 
 /// A passed test whose commit is not there any more.

@@ -17,6 +17,7 @@ use crate::output::{Table, plain, safe};
 use crate::place::Place;
 use crate::programs;
 use crate::project::{self, Proposal};
+use crate::submit::failure;
 use crate::workspaces;
 
 /// Prints a completion script.
@@ -134,8 +135,8 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let config_made = make_file(&config_file, &config_text(&config_file, &root, &checks, &agents))?;
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
-    Database::create(&path, &config.open_options())?;
-    workspaces::create(&config, &path, &config_file)?;
+    let db = Database::create(&path, &config.open_options())?;
+    coding_loop::make_store(&db, &config).map_err(failure)?;
     let workspaces = config.workspace_root();
     let workspaces = workspaces.canonicalize().unwrap_or(workspaces);
     // What an older config says is its owner's word.
