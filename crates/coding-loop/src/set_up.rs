@@ -137,33 +137,40 @@ fn older_programs_must_be_gone(db: &Database) -> Result<()> {
 fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result<Option<i64>> {
     let path = integration_lease()?;
     let silent = config.lease.silent_waiter_seconds;
-    let granted = match loop_id {
-        Some(loop_id) => {
-            let request = AcquireRequest {
-                loop_id: loop_id.clone(),
-                paths: vec![path.clone()],
-                ttl_seconds: TURN_SECONDS,
-                reason: Some("bringing the installation over to the store".to_owned()),
-                test_id: None,
-                automatic: true,
-            };
-            match db.write(|tx| tx.acquire(&request, silent))? {
-                Acquire::Granted(grant) => return Ok(Some(grant.fencing_token)),
-                Acquire::Refused(_) => false,
+    if let Some(loop_id) = loop_id {
+        let request = AcquireRequest {
+            loop_id: loop_id.clone(),
+            paths: vec![path.clone()],
+            ttl_seconds: TURN_SECONDS,
+            reason: Some("bringing the installation over to the store".to_owned()),
+            test_id: None,
+            automatic: true,
+        };
+        if let Acquire::Granted(grant) = db.write(|tx| tx.acquire(&request, silent))? {
+            return Ok(Some(grant.fencing_token));
+        }
+    }
+    // One that is gone lands no more, whatever lease it has left.
+    let holder = db.read(|tx| {
+        for lease in tx.leases_overlapping(&path)? {
+            let identity = tx.component(&lease.locked_by)?.and_then(|component| component.identity());
+            if identity.is_none_or(|identity| identity.liveness() != Liveness::Gone) {
+                return Ok(Some(lease.locked_by));
             }
         }
-        None => db.read(|tx| tx.leases_overlapping(&path))?.is_empty(),
-    };
-    if granted { Ok(None) } else { Err(Error::Waiting(format!("{path} is leased; the store is made once that has ended"))) }
+        Ok::<_, coord_db::Error>(None)
+    })?;
+    match holder {
+        None => Ok(None),
+        Some(holder) => Err(Error::Waiting(format!("{holder} is landing; the store is made once that has ended"))),
+    }
 }
 
 /// Names the passed tests whose commits are not part of integration in a store that was made again.
 fn name_what_is_lost(db: &Database, store: &Store, cause: &str) -> Result<()> {
     let passed = db.read(|tx| tx.tests(None, Some(TestStatus::Passed)))?;
-    let commits: Vec<(&TestId, CommitHash)> = passed
-        .iter()
-        .filter_map(|test| Some((&test.id, CommitHash::new(test.commit_hash.clone()?).ok()?)))
-        .collect();
+    let commits: Vec<(&TestId, CommitHash)> =
+        passed.iter().filter_map(|test| Some((&test.id, CommitHash::new(test.commit_hash.clone()?).ok()?))).collect();
     let hashes: Vec<CommitHash> = commits.iter().map(|(_, commit)| commit.clone()).collect();
     let lost = match store.integration()? {
         Some(head) => store.repository().not_contained(&hashes, &head)?,
