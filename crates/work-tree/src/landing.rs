@@ -14,7 +14,7 @@ use crate::git::{Git, LONG_TIME_LIMIT, fields};
 use crate::nested;
 use crate::repository::tree_of;
 use crate::snapshot::{Difference, Entry, differences, index_info, nul_terminated};
-use crate::transfer::missing;
+use crate::transfer::{SPOOL, missing};
 use crate::workspace::State;
 use crate::{CommitHash, Error, Result, Snapshot, Store, Workspace};
 
@@ -384,7 +384,7 @@ impl Scratch {
     fn new(store: &Store) -> Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = store.path().join(format!("transfer-{}-{number}.folder", std::process::id()));
+        let path = store.path().join(format!("{SPOOL}{}-{number}.folder", std::process::id()));
         remove_all(&path)?;
         fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         Ok(Self { path })

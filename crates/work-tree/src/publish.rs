@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crash_point::{Point, reach};
 
 use crate::repository::short_name;
-use crate::transfer::{missing, retried, transfer};
+use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 
 /// Where the store notes what was published.
@@ -95,6 +95,9 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     let ours = store.integration()?;
     let ours = ours.ok_or_else(|| Error::UnknownRevision { rev: store.integration_ref().to_owned() })?;
     let last = store.repository().resolve(&note)?;
+    if wish != Wish::Look {
+        remove_abandoned(store.path(), &[store.path(), user.common_dir()]);
+    }
     let noted = |commit: &CommitHash| store.repository().set_ref(&note, commit, &RefExpectation::Any);
 
     let state = state_of(user, &name)?;

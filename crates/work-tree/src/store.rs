@@ -16,7 +16,7 @@ use crate::git::Git;
 use crate::repository::short_name;
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::staging::commit_tree;
-use crate::transfer::{missing, retried, transfer};
+use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
 /// What marks a repository as a store: the full name of its integration branch.
@@ -57,7 +57,7 @@ impl Store {
             let mut store = Self::open(&path).map_err(|_| Error::InTheWay { path: path.clone() })?;
             store.rename_integration(user.branch_ref(integration_branch)?)?;
             store.refresh_settings(user)?;
-            remove_spools(&path);
+            remove_abandoned(&path, &[&path, user.common_dir()]);
             return Ok((store, StoreMade { is_new: false, skipped_refs: Vec::new() }));
         }
         let making = beside(&path, ".new");
@@ -205,17 +205,6 @@ impl Store {
 
     fn tips(&self) -> Result<Vec<CommitHash>> {
         Ok(hashes_of(&self.repository.list_refs("refs")?))
-    }
-}
-
-/// Removes packs whose transfer was killed.
-fn remove_spools(path: &Path) {
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("transfer-").and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
-        if pid.is_some_and(|pid| crate::start_time(pid).is_none()) {
-            drop(remove_all(&entry.path()));
-        }
     }
 }
 

@@ -7,8 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::folders::remove_all;
 use crate::git::{Git, LONG_TIME_LIMIT};
 use crate::{CommitHash, Error, Result};
+
+/// How the names of files and folders begin that the store holds for a moment; the id of the process comes next.
+pub(crate) const SPOOL: &str = "transfer-";
 
 /// What a pack that must stay says in its `.keep` file.
 const KEEP_MESSAGE: &str = "coding-loops";
@@ -51,14 +55,13 @@ pub(crate) fn transfer(
 ) -> Result<Kept> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (to, objects) = (to.0, to.1.join("objects/pack"));
-    remove_keeps(&objects, is_abandoned);
     let absent = missing(from, known)?;
     let mut revs: String = wanted.iter().map(|hash| format!("{hash}\n")).collect();
     for hash in known.iter().filter(|hash| !absent.contains(hash)) {
         revs.push_str(&format!("^{hash}\n"));
     }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let pack = spool.join(format!("transfer-{}-{number}.pack", std::process::id()));
+    let pack = spool.join(format!("{SPOOL}{}-{number}.pack", std::process::id()));
     let message = format!("{KEEP_MESSAGE} {} {number}", std::process::id());
     let result = carry(from, to, &objects, &pack, revs, &message);
     drop(fs::remove_file(&pack));
@@ -80,10 +83,20 @@ fn carry(from: &Git, to: &Git, objects: &Path, pack: &Path, revs: String, messag
     Ok(Kept { file: text.starts_with("keep").then(|| objects.join(format!("pack-{name}.keep"))) })
 }
 
-/// Whether a `.keep` file is one of ours whose process was killed.
-fn is_abandoned(message: &str) -> bool {
-    let owner = message.strip_prefix(KEEP_MESSAGE).and_then(|rest| rest.split_whitespace().next()?.parse::<u32>().ok());
-    owner.is_some_and(|pid| crate::start_time(pid).is_none())
+/// Removes what transfers that were killed have left in the store and in the repositories that they brought objects to.
+pub(crate) fn remove_abandoned(store: &Path, common_dirs: &[&Path]) {
+    let is_gone = |pid: Option<&str>| pid.and_then(|pid| pid.parse().ok()).is_some_and(|pid| crate::start_time(pid).is_none());
+    for entry in fs::read_dir(store).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_gone(name.strip_prefix(SPOOL).and_then(|rest| rest.split('-').next())) {
+            drop(remove_all(&entry.path()));
+        }
+    }
+    for common_dir in common_dirs {
+        let is_abandoned =
+            |message: &str| is_gone(message.strip_prefix(KEEP_MESSAGE).and_then(|rest| rest.split_whitespace().next()));
+        remove_keeps(&common_dir.join("objects/pack"), is_abandoned);
+    }
 }
 
 fn remove_keeps(objects: &Path, is_wanted: impl Fn(&str) -> bool) {
