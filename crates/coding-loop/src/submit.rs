@@ -44,6 +44,7 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
     let context = Context::new(db, config, loop_id.clone(), false)?;
     let workspace = context.workspace()?;
     context.recover(Some(&workspace))?;
+    context.publish();
     let work = context.see_work(&workspace, config.landing.file_bytes)?;
     let head = context.integration_head()?;
     let landed = work_tree::PutOn::Tree(context.history().tree_of(&head)?);
@@ -109,16 +110,19 @@ fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
 /// [`coord_db::Error::Refused`] if the test is not in progress; what git or the database says.
 pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::Receiver<bool>) -> Result<SubmitOutcome> {
     let test = db.read(|tx| tx.test(test))?;
+    let context = Context::new(db, config, test.loop_id.clone(), false)?;
     if test.status != TestStatus::InProgress {
+        // Perhaps an earlier submit was killed before it had published.
+        context.publish();
         let text =
             format!("test {} is {}, not in progress; claim it with loopctl next --loop {}", test.id, test.status, test.loop_id);
         return Err(coord_db::Error::Refused(text).into());
     }
-    let context = Context::new(db, config, test.loop_id.clone(), false)?;
     context.recover(None)?;
     let now = db.read(|tx| tx.test(&test.id))?;
     if let (TestStatus::Passed, Some(Ok(commit))) = (now.status, now.commit_hash.map(CommitHash::new)) {
         // An earlier submit was killed between landing and recording.
+        context.publish();
         return Ok(SubmitOutcome::Passed { commit });
     }
     let mut attempt = by_hand(&context, test)?;
