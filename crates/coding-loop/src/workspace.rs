@@ -76,7 +76,10 @@ impl Context<'_> {
         if let (false, Some(id)) = (left_out.is_empty(), aside) {
             let folder = self.layout.left(self.loop_id.as_str()).join(id);
             match workspace.set_aside(&left_out, &folder) {
-                Ok(()) => note = format!("\n\nFiles that are not in this commit are in {}", folder.display()),
+                Ok(()) => {
+                    note = format!("\n\nFiles that are not in this commit are in {}", folder.display());
+                    reach(Point::PutAwaySetAside);
+                }
                 Err(error) => tracing::warn!(%error, "files that cannot be saved as a commit stay where they are"),
             }
         }

@@ -66,6 +66,8 @@ points! {
     AgentEnded = "agent.ended",
     /// What the agent has left is looked at; its objects are in the store, and no ref names them.
     WorkLooked = "work.looked",
+    /// What no commit can hold of the work is moved aside.
+    PutAwaySetAside = "put-away.set-aside",
     /// Putting work away is written down.
     PutAwayIntended = "put-away.intended",
     /// The work is under its ref, the workspace as it was.
