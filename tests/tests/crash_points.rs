@@ -222,6 +222,20 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
 }
 
 #[test]
+fn an_init_killed_when_the_store_is_made_is_done_again_or_gone_on_from() {
+    for again in [true, false] {
+        let world = World::new();
+        assert!(matches!(world.loopctl(&["init"], Some(Point::StoreMade.name())), Ending::Killed), "{}", world.log());
+        if again {
+            assert!(matches!(world.loopctl(&["init"], None), Ending::Exited(0, _)), "{}", world.log());
+        }
+        let Ending::Exited(0, log) = world.coding_loop("one", Some("log")) else { panic!("{}", world.log()) };
+        assert!(!world::points_in(&log).contains(&Point::StoreMade.name().to_owned()), "{log}");
+        world.assert_in_order(&again, 0);
+    }
+}
+
+#[test]
 fn a_notification_is_given_at_least_once_and_settled_once() {
     for point in [Point::EffectIntended, Point::EffectPerformed, Point::EffectRecorded] {
         let world = World::new();
@@ -248,7 +262,7 @@ fn a_rollback_killed_between_every_two_steps_goes_back_once_and_loses_nothing() 
     let begins = life.iter().position(|hit| name_of(hit) == Point::AgentEnded.name()).unwrap();
     let ends = life.iter().position(|hit| name_of(hit) == Point::OrderRecorded.name()).unwrap();
     let hits = &life[begins..=ends];
-    for point in [Point::SnapshotMade, Point::PutAwaySaved, Point::RestoreReset, Point::PutAwaySettled, Point::OrderDone] {
+    for point in [Point::WorkLooked, Point::PutAwaySaved, Point::WorkspaceReset, Point::PutAwaySettled, Point::OrderDone] {
         assert!(hits.iter().any(|hit| name_of(hit) == point.name()), "{point:?} is no step of a rollback: {hits:?}");
     }
     for_each(hits, |hit| {
@@ -305,17 +319,25 @@ fn a_check_of_the_standing_kind_is_taken_up_where_it_was() {
         world.assert_journal("regression-checker", &[("check_head", "committed")]);
         assert_eq!(world.sql("SELECT outcome FROM check_runs"), [["pass"]]);
         assert_eq!(world.sql("SELECT count(*) FROM regressions"), [["0"]]);
-        world.assert_nothing_stray(&[".gate-one", ".regression-0", "one"]);
+        world.assert_nothing_stray(&["one"]);
     }
 }
 
 #[test]
 fn a_submit_by_hand_killed_again_and_again_lands_once() {
-    let kills = [Point::SquashMade, Point::GateAdded, Point::GatePassed, Point::IntegrateIntended, Point::IntegrateMoved];
+    let kills = [
+        Point::WorkPutOn,
+        Point::GateCheckedOut,
+        Point::GatePassed,
+        Point::IntegrateIntended,
+        Point::IntegrateMoved,
+        Point::PublishBrought,
+        Point::PublishMoved,
+    ];
     for by_another in [false, true] {
         let world = World::new();
-        let worktree = world.take_by_hand();
-        std::fs::write(worktree.join("work-t3"), "by hand\n").unwrap();
+        let workspace = world.take_by_hand();
+        std::fs::write(workspace.join("work-t3"), "by hand\n").unwrap();
         for kill in kills {
             assert!(matches!(world.loopctl(&["submit", "t3"], Some(kill.name())), Ending::Killed), "{kill:?}\n{}", world.log());
         }
@@ -323,7 +345,8 @@ fn a_submit_by_hand_killed_again_and_again_lands_once() {
             // The process that landed it is proven gone, so whoever works next makes it known.
             assert!(matches!(world.coding_loop("two", None), Ending::Exited(0, _)), "{}", world.log());
         } else {
-            assert!(matches!(world.loopctl(&["submit", "t3"], None), Ending::Exited(0, _)), "{}", world.log());
+            let Ending::Exited(_, log) = world.loopctl(&["submit", "t3"], None) else { panic!("{}", world.log()) };
+            assert!(log.contains("test t3 is passed"), "a former submit has recorded it: {log}");
         }
         world.assert_landed_by_hand();
     }

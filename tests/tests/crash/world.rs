@@ -13,18 +13,23 @@ use system_tests::binaries;
 
 const INTEGRATION: &str = "coding-loops/integration";
 
-/// Writes down what it has written, so that lost work is found out. `t1` fails first, with work in every state of a
-/// worktree; at its second attempt something of somebody else's lands meanwhile.
+/// Writes down what it has written, so that lost work is found out. `t1` fails first, with work in every state that files can
+/// be in, one of them too large to be saved as a commit; at its second attempt something of somebody else's lands meanwhile.
 const AGENT: &str = r#"cat > /dev/null
-top=../../../..
+top=../../..
+store=../../store.git
 token=$TEST_ID-$ATTEMPT-$$-$(date +%s%N)
 echo $token >> work-$TEST_ID
 if [ $TEST_ID = t1 ] && [ $ATTEMPT = 1 ]; then
     echo $token staged > staged-$TEST_ID; git add staged-$TEST_ID; echo $token > staged-$TEST_ID
-    echo "$token" >> $top/tokens; exit 1
+    git commit --quiet --message own; echo $token-stashed > stashed; git stash --quiet --include-untracked
+    echo $token > staged-$TEST_ID
+    (head -c 5000 /dev/zero; echo $token-large) > large
+    echo "$token $token-stashed $token-large" | tr ' ' '\n' >> $top/tokens; exit 1
 fi
 echo "$token" >> $top/tokens
 if [ $TEST_ID = t1 ]; then
+    export GIT_DIR=$store
     head=$(git rev-parse coding-loops/integration)
     if ! git cat-file -e $head:elsewhere 2> /dev/null; then
         blob=$(echo elsewhere | git hash-object -w --stdin)
@@ -46,6 +51,8 @@ pub struct World {
     repository: PathBuf,
     home: PathBuf,
     db: Database,
+    /// The user's configuration as it was.
+    config: Vec<u8>,
 }
 
 pub fn points_in(log: &str) -> Vec<String> {
@@ -54,7 +61,7 @@ pub fn points_in(log: &str) -> Vec<String> {
 
 /// The first time it goes back and forth in its work, asks for a rollback and waits for it; later it is quick.
 const ROLLED_BACK: &str = r#"cat > /dev/null
-top=../../../..
+top=../../..
 token=$TEST_ID-$ATTEMPT-$$-$(date +%s%N)
 echo $token >> work-$TEST_ID
 echo "$token" >> $top/tokens
@@ -89,33 +96,32 @@ impl World {
             "{}",
             said("orders")
         );
-        assert_eq!(self.git(&["show", &format!("{INTEGRATION}:work-t1")]).lines().count(), 1, "{}", said("what has landed"));
+        assert_eq!(
+            self.store_git(&["show", &format!("{INTEGRATION}:work-t1")]).lines().count(),
+            1,
+            "{}",
+            said("what has landed")
+        );
         // Every state of the work that was given up is named by some ref.
-        let refs = self.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved"]);
         let token = std::fs::read_to_string(self.folder().join("tokens")).unwrap();
         let token = token.lines().next().unwrap();
         for (text, what) in [(token.to_owned(), "work"), (format!("{token} untracked"), "untracked")] {
-            let mut grep = vec!["grep", "--quiet", "--fixed-strings", "-e", text.as_str()];
-            grep.extend(refs.lines());
-            let found = Command::new("git").args(&grep).current_dir(&self.repository).status().unwrap();
-            assert!(found.success(), "{}", said(&format!("{what} is lost")));
+            assert!(self.is_kept(&text), "{}", said(&format!("{what} is lost")));
         }
-        let all = self.git(&["log", "--all", "--format=%s"]);
+        let all = self.store_git(&["log", "--all", "--format=%s"]);
         for subject in ["own", "amended"] {
             assert!(all.lines().any(|line| line == subject), "{}", said(&format!("the commit {subject} is lost")));
         }
-        let staged = self.git(&["rev-list", "--objects", "--all"]);
-        assert!(staged.lines().any(|line| line.ends_with(" staged")), "{}", said("what was staged is lost"));
-        self.assert_nothing_held(case, &["one", ".gate-one", "two", ".gate-two"]);
+        self.assert_nothing_held(case, &["one"]);
     }
 
     /// A history beyond what the loops have landed: so many commits, of which the one at `bad` breaks the check. Gives
     /// that one and the newest.
     pub fn break_t1(&self, commits: usize, bad: usize) -> (String, String) {
-        let mut head = self.git(&["rev-parse", INTEGRATION]);
+        let mut head = self.store_git(&["rev-parse", INTEGRATION]);
         let mut culprit = String::new();
         for number in 0..commits {
-            let tree = self.git(&["ls-tree", &head]);
+            let tree = self.store_git(&["ls-tree", &head]);
             let mut lines: Vec<String> = tree.lines().map(str::to_owned).collect();
             let blob = lines[0].split_whitespace().nth(2).unwrap().to_owned();
             let name = if number == bad { "broken".to_owned() } else { format!("other-{number}") };
@@ -127,14 +133,17 @@ impl World {
                 culprit = head.clone();
             }
         }
-        self.git(&["update-ref", &format!("refs/heads/{INTEGRATION}"), &head]);
+        let name = format!("refs/heads/{INTEGRATION}");
+        self.store_git(&["update-ref", &name, &head]);
+        self.git(&["fetch", "--quiet", "--no-write-fetch-head", &self.store().to_string_lossy(), &name]);
+        self.git(&["update-ref", &name, &head]);
         (culprit, head)
     }
 
     fn git_with(&self, arguments: &[&str], input: &str) -> String {
         let mut command = Command::new("git");
         let mut child =
-            command.args(arguments).current_dir(&self.repository).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            command.args(arguments).current_dir(self.store()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "git {arguments:?}");
@@ -149,14 +158,11 @@ impl World {
         let told =
             self.sql("SELECT json_extract(payload, '$.first_bad_commit') FROM events WHERE event_type = 'regression_detected'");
         assert_eq!(told, [[culprit]], "{}", said("told once"));
-        assert_eq!(self.git(&["rev-parse", INTEGRATION]), head, "{}", said("the branch"));
-        let cores: Vec<String> = (0..64).map(|number| format!(".regression-{number}")).collect();
-        let mut known: Vec<&str> = cores.iter().map(String::as_str).collect();
-        known.extend(["one", ".gate-one"]);
-        self.assert_nothing_held(case, &known);
+        assert_eq!(self.store_git(&["rev-parse", INTEGRATION]), head, "{}", said("the branch"));
+        self.assert_nothing_held(case, &["one"]);
     }
 
-    fn assert_nothing_held(&self, case: &impl std::fmt::Debug, worktrees: &[&str]) {
+    fn assert_nothing_held(&self, case: &impl std::fmt::Debug, loops: &[&str]) {
         let said = |what: &str| format!("{case:?}: {what}\n{}", self.log());
         for (sql, what) in [
             ("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'", "journal"),
@@ -166,7 +172,7 @@ impl World {
             assert_eq!(self.sql(sql), [["0"]], "{}", said(what));
         }
         assert_eq!(self.db.check().unwrap(), [], "{}", said("check"));
-        self.assert_nothing_stray(worktrees);
+        self.assert_nothing_stray(loops);
     }
 
     pub fn new() -> Self {
@@ -180,17 +186,19 @@ impl World {
         let notify = format!("cat >> {}", folder.path().join("notified").display());
         let config = format!(
             "[agent]\ncommand = [\"sh\", {script:?}]\nkill_after_seconds = 1\n[heartbeat]\ndegraded_seconds = 600\ndead_seconds = 1200\n\
+             [landing]\nfile_bytes = 4000\n\
              [notify]\ncommand = [\"sh\", \"-c\", {notify:?}]\n\
              [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"! test -e broken && {{ test -f work-$TEST_ID || test -z $TEST_ID; }}\"]\nbaseline = true\n"
         );
         std::fs::write(home.join("config.toml"), config).unwrap();
         let db = Database::create(&home.join("coordination.db"), &OpenOptions::default()).unwrap();
-        let world = Self { folder, repository, home, db };
+        let mut world = Self { folder, repository, home, db, config: Vec::new() };
         world.git(&["init", "--quiet", "--initial-branch", "main"]);
         world.git(&["config", "user.email", "a@example.org"]);
         world.git(&["config", "user.name", "A"]);
         world.git(&["add", "--all"]);
         world.git(&["commit", "--quiet", "--message", "begin"]);
+        world.config = std::fs::read(world.repository.join(".git/config")).unwrap();
         world
             .db
             .write(|tx| {
@@ -228,6 +236,38 @@ impl World {
         let output = Command::new("git").args(arguments).current_dir(&self.repository).output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The folder of store and workspaces.
+    fn root(&self) -> PathBuf {
+        self.folder().join("repository-loops")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root().join("store.git")
+    }
+
+    /// git in the store.
+    fn store_git(&self, arguments: &[&str]) -> String {
+        self.git(&[&["--git-dir", &*self.store().to_string_lossy()], arguments].concat())
+    }
+
+    /// Whether a text is in a file that is landed or saved: under a reference of the store, or too large for it.
+    fn is_kept(&self, text: &str) -> bool {
+        let refs = ["refs/coding-loops/saved".to_owned(), format!("refs/heads/{INTEGRATION}")];
+        let refs: Vec<&str> = refs.iter().map(String::as_str).collect();
+        let commits =
+            self.store_git(&[&["rev-list"], &*self.refs_below(&refs).iter().map(String::as_str).collect::<Vec<_>>()].concat());
+        let mut grep = vec!["grep", "--quiet", "--text", "--fixed-strings", "-e", text];
+        grep.extend(commits.lines());
+        let is_in_store = Command::new("git").args(&grep).current_dir(self.store()).status().unwrap().success();
+        let left = || Command::new("grep").args(["-r", "-q", "-F", "-e", text]).arg(self.root().join("left")).status().unwrap();
+        is_in_store || left().success()
+    }
+
+    fn refs_below(&self, prefixes: &[&str]) -> Vec<String> {
+        let listed = self.store_git(&[&["for-each-ref", "--format=%(refname)"], prefixes].concat());
+        listed.lines().map(str::to_owned).collect()
     }
 
     pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
@@ -280,7 +320,7 @@ impl World {
         self.process("loopctl", arguments, kill)
     }
 
-    /// A loop without an agent takes its test. Gives its worktree.
+    /// A loop without an agent takes its test. Gives its workspace.
     pub fn take_by_hand(&self) -> PathBuf {
         let mut config = std::fs::File::options().append(true).open(self.home.join("config.toml")).unwrap();
         std::io::Write::write_all(&mut config, b"[loop.hand.agent]\ncommand = []\n").unwrap();
@@ -291,7 +331,7 @@ impl World {
         ] {
             assert!(matches!(self.loopctl(arguments, None), Ending::Exited(0, _)), "{arguments:?}\n{}", self.log());
         }
-        self.home.join("worktrees/hand")
+        self.root().join("loops/hand")
     }
 
     pub fn assert_landed_by_hand(&self) {
@@ -307,7 +347,7 @@ impl World {
             self.sql("SELECT operation FROM transaction_log WHERE status = 'in_progress' AND operation = 'integrate'"),
             [[""; 0]; 0]
         );
-        self.assert_nothing_stray(&["hand", ".gate-hand", "two", ".gate-two"]);
+        self.assert_nothing_stray(&["hand", "two"]);
     }
 
     pub fn heartbeat(&self) {
@@ -339,7 +379,7 @@ impl World {
         assert_eq!(dead, started, "{case:?}");
     }
 
-    /// Another loop has been there: what has landed is known, and nothing is open but what only a worktree's own loop can settle.
+    /// Another loop has been there: what has landed is known, and nothing is open.
     pub fn assert_settled_for_the_dead(&self, case: &impl std::fmt::Debug) {
         let open = self.sql("SELECT operation FROM transaction_log WHERE status = 'in_progress'");
         let known = self.sql("SELECT count(*) FROM component_health WHERE component = 'one'")[0][0] != "0";
@@ -351,10 +391,10 @@ impl World {
 
     /// The commits of a test on the integration branch.
     fn landings(&self, test: &str) -> Vec<String> {
-        if self.git(&["for-each-ref", &format!("refs/heads/{INTEGRATION}")]).is_empty() {
+        if !self.store().exists() || self.refs_below(&[&format!("refs/heads/{INTEGRATION}")]).is_empty() {
             return Vec::new();
         }
-        let all = self.git(&["log", "--format=%H %(trailers:key=Test,valueonly,separator=%x20)", INTEGRATION]);
+        let all = self.store_git(&["log", "--format=%H %(trailers:key=Test,valueonly,separator=%x20)", INTEGRATION]);
         all.lines()
             .filter_map(|line| line.split_once(' '))
             .filter(|(_, of)| of.trim() == test)
@@ -385,20 +425,15 @@ impl World {
             said("returns")
         );
         assert_eq!(count("file_locked", ""), count("file_unlocked", ""), "{}", said("leases"));
-        let foreign = self.git(&["log", "--format=%s", INTEGRATION]);
+        let foreign = self.store_git(&["log", "--format=%s", INTEGRATION]);
         assert_eq!(foreign.lines().filter(|line| *line == "elsewhere").count(), 1, "{}", said("what others have landed"));
         // Nothing is lost: whatever an agent has written is landed or saved.
-        let refs =
-            self.git(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved", &format!("refs/heads/{INTEGRATION}")]);
-        let refs: Vec<&str> = refs.lines().collect();
         for token in std::fs::read_to_string(self.folder().join("tokens")).unwrap_or_default().lines() {
-            let mut grep = vec!["grep", "--quiet", "--fixed-strings", "-e", token];
-            grep.extend(&refs);
-            let found = Command::new("git").args(&grep).current_dir(&self.repository).status().unwrap();
-            assert!(found.success(), "{}", said(&format!("{token} is lost")));
+            assert!(self.is_kept(token), "{}", said(&format!("{token} is lost")));
         }
         // Refs and rows agree.
-        let refs = self.git(&["for-each-ref", "--format=%(refname) %(objectname)", "refs/coding-loops"]);
+        let kept = ["refs/coding-loops/checkpoints", "refs/coding-loops/saved"];
+        let refs = self.store_git(&[&["for-each-ref", "--format=%(refname) %(objectname)"], &kept[..]].concat());
         let mut refs: Vec<String> = refs.lines().map(str::to_owned).collect();
         refs.sort();
         let rows = self.sql("SELECT git_ref || ' ' || commit_hash FROM checkpoints WHERE deleted_at IS NULL ORDER BY 1");
@@ -419,34 +454,71 @@ impl World {
             said("loop")
         );
         assert_eq!(self.db.check().unwrap(), [], "{}", said("check"));
-        self.assert_nothing_stray(&[".gate-one", ".gate-two", "one", "two"]);
-        assert_eq!(self.git(&["-C", "coding-loops/worktrees/one", "status", "--porcelain"]), "", "{}", said("worktree"));
+        self.assert_nothing_stray(&["one", "two"]);
+        // What lies in the workspace has landed.
+        let status = self.git(&["-C", "../repository-loops/loops/one", "status", "--porcelain"]);
+        assert!(status.is_empty() || status == "?? work-t1", "{}", said(&status));
+        let work = std::fs::read_to_string(self.root().join("loops/one/work-t1")).unwrap();
+        assert_eq!(work.trim(), self.store_git(&["show", &format!("{INTEGRATION}:work-t1")]), "{}", said("workspace"));
+        assert!(!self.refs_below(&["refs/coding-loops/published"]).is_empty(), "{}", said("published"));
     }
 
-    /// No worktree but these, no lock, no half of an operation, and the user's own checkout as it was.
-    pub fn assert_nothing_stray(&self, worktrees: &[&str]) {
-        for folder in [self.home.join("worktrees"), self.repository.join(".git/worktrees")] {
-            for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+    /// No workspace but of these loops, no lock, no half of an operation; what is published is what has landed; and the rest of
+    /// the user's repository is as it was.
+    pub fn assert_nothing_stray(&self, loops: &[&str]) {
+        let log = self.log();
+        let known = |folder: &str, is_known: &dyn Fn(&str) -> bool| {
+            for entry in std::fs::read_dir(self.root().join(folder)).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                // git writes a leading dot otherwise in the names of its own.
-                let known = worktrees.iter().any(|known| *known == name || known.replacen('.', "-", 1) == name);
-                assert!(known, "{} is stray\n{}", entry.path().display(), self.log());
+                assert!(is_known(&name), "{} is stray\n{log}", entry.path().display());
             }
+        };
+        let of_loop = |name: &str| loops.contains(&name);
+        let of_check_out = |name: &str, is_known: &dyn Fn(&str) -> bool| {
+            is_known(name.strip_suffix(".git").or_else(|| name.strip_suffix(".lock")).unwrap_or(name))
+        };
+        known("", &|name| {
+            let files = ["README", "database", "store.git.lock"];
+            files.contains(&name) || ["store.git", "loops", "state", "gates", "checker", "left"].contains(&name)
+        });
+        known("loops", &of_loop);
+        known("state", &of_loop);
+        known("left", &of_loop);
+        for id in loops {
+            known(&format!("state/{id}"), &|name| ["index", "lock", "state.json"].contains(&name));
         }
-        let mut folders = vec![self.repository.join(".git")];
+        known("gates", &|name| of_check_out(name, &of_loop));
+        known("checker", &|name| of_check_out(name, &|name| name.parse::<u32>().is_ok()));
+        let mut folders = vec![self.repository.join(".git"), self.store()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).unwrap().flatten() {
                 let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
                 let lock = name.ends_with(".lock") && name != "coding-loops.lock";
-                let half = name.starts_with("coding-loops-index.")
+                let half = name.starts_with("transfer-")
+                    || name.starts_with("tmp_")
+                    || name.ends_with(".new")
+                    || name.ends_with(".keep")
                     || name.starts_with("rebase-")
+                    || name == "worktrees"
                     || name.ends_with("_HEAD") && name != "ORIG_HEAD";
-                assert!(!lock && !half, "{} is left\n{}", path.display(), self.log());
-                if path.is_dir() && name != "objects" {
+                assert!(!lock && !half, "{} is left\n{log}", path.display());
+                if path.is_dir() {
                     folders.push(path);
                 }
             }
         }
+        for repository in [self.repository.clone(), self.store()] {
+            let output =
+                Command::new("git").args(["fsck", "--strict", "--no-dangling"]).current_dir(&repository).output().unwrap();
+            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{}: {out}{err}\n{log}", repository.display());
+        }
+        let name = format!("refs/heads/{INTEGRATION}");
+        let branches = self.git(&["for-each-ref", "--format=%(refname) %(objectname)"]);
+        let landed = self.store_git(&["rev-parse", &name]);
+        let main = self.git(&["rev-parse", "main"]);
+        assert_eq!(branches, format!("{name} {landed}\nrefs/heads/main {main}"), "the user's refs\n{log}");
+        assert_eq!(std::fs::read(self.repository.join(".git/config")).unwrap(), self.config, "the user's config\n{log}");
         assert_eq!(self.git(&["status", "--porcelain"]), "");
         assert_eq!(self.git(&["log", "--format=%s", "main"]), "begin");
     }
