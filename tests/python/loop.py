@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A scripted loop on top of coding_loops.py: no agent, but a worktree, leases, a gate, and landing.
+"""A scripted loop on top of coding_loops.py: no agent, but a clone of the store, leases, a gate, landing and publishing.
 
     loop.py DATABASE REPOSITORY LOOP PRIORITY FIRST SECOND
 
 Each test: lease FIRST, tell so (`holds FIRST`, one line), wait for a line on stdin, lease SECOND, write both files, commit,
-gate, land on the integration branch. Ends when the queue is empty. Commands are its own; none comes from the database.
+gate, land in the store, publish. Ends when the queue is empty. Commands are its own; none comes from the database.
 """
 
 import hashlib
@@ -17,7 +17,9 @@ from coding_loops import Client, Refused
 
 database, repository, loop_id, priority, first, second = sys.argv[1:]
 INTEGRATION = "refs/heads/coding-loops/integration"
-worktree = os.path.join(repository, "coding-loops", "worktrees", loop_id)
+# As `[workspace] root` has it where nothing else is set.
+store = os.path.join(f"{repository}-loops", "store.git")
+clone = f"{repository}-{loop_id}"
 loop = Client(database, loop_id)
 
 
@@ -27,8 +29,36 @@ class Victim(Exception):
 
 def git(*arguments, at=None):
     identity = ["-c", "user.name=python", "-c", "user.email=python@example.org"]
-    command = ["git", *identity, "-C", at or worktree, *arguments]
+    # A fetch or a moved reference must not run the user's hooks, nor a gc.
+    quiet = ["-c", "core.hooksPath=/dev/null", "-c", "maintenance.auto=false"]
+    command = ["git", *identity, *quiet, "-C", at or clone, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def bring(name, source, target):
+    """Fetches what a reference of one repository names into another one, where no reference names it yet. Gives its hash."""
+    found = git("rev-parse", name, at=source)
+    git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", source, name, at=target)
+    return found
+
+
+def branch_of(at):
+    """Where the integration branch is in a repository; nothing if there is none."""
+    try:
+        return git("rev-parse", "--verify", "--quiet", INTEGRATION, at=at)
+    except subprocess.CalledProcessError:
+        return ""
+
+
+def publish():
+    """Brings the user's branch to where the store's is. If somebody else has moved it or has it checked out, the real loops
+    see to it: they ask, or wait."""
+    if f"branch {INTEGRATION}" in git("worktree", "list", "--porcelain", at=repository).splitlines():
+        return
+    published, landed = branch_of(repository), bring(INTEGRATION, store, repository)
+    if published and subprocess.run(["git", "-C", store, "merge-base", "--is-ancestor", published, landed], check=False).returncode:
+        return
+    git("update-ref", INTEGRATION, landed, published or "0" * len(landed), at=repository)
 
 
 def say(words):
@@ -54,9 +84,9 @@ def obey():
 
 
 def gate(test):
-    """Proves the commit in the worktree. One check: both files name the test."""
+    """Proves the commit in the clone. One check: both files name the test."""
     begun = time.monotonic()
-    check = subprocess.run(["grep", "-l", test, first, second], cwd=worktree, capture_output=True)
+    check = subprocess.run(["grep", "-l", test, first, second], cwd=clone, capture_output=True)
     return {"check_name": "named", "exit_code": check.returncode, "milliseconds": int((time.monotonic() - begun) * 1000),
             "sha256": hashlib.sha256(check.stdout).hexdigest(), "tail": check.stdout.decode()[-1000:],
             "tree": git("rev-parse", "HEAD^{tree}")}
@@ -69,25 +99,26 @@ def attempt(test, begun):
         sys.stdin.readline()
         attempt.told = True
     lease([second], test)
-    base = git("rev-parse", INTEGRATION, at=repository)
+    base = branch_of(store)
     git("reset", "--quiet", "--hard", base)
     for name in (first, second):
-        with open(os.path.join(worktree, name), "a", encoding="utf-8") as file:
+        with open(os.path.join(clone, name), "a", encoding="utf-8") as file:
             file.write(f"{test} by {loop_id}\n")
     git("add", "--all")
     git("commit", "--quiet", "--message", f"{test}\n\nLoop: {loop_id}\nTest: {test}")
     # Landing is everyone's: one at a time, and what is judged is what lands.
     token = lease(["git:integration"], test)
-    if git("rev-parse", INTEGRATION, at=repository) != base:
-        base = git("rev-parse", INTEGRATION, at=repository)
+    if branch_of(store) != base:
+        base = branch_of(store)
         git("rebase", "--quiet", base)
     proof = gate(test)
     if proof["exit_code"] != 0:
         loop.failed(test, "code", f"check {proof['check_name']} failed")
         return
-    commit = git("rev-parse", "HEAD")
+    commit = bring("HEAD", clone, store)
     loop.renew(token)
-    git("update-ref", INTEGRATION, commit, base, at=repository)
+    git("update-ref", INTEGRATION, commit, base, at=store)
+    publish()
     loop.passed(test, commit, [proof], int(time.monotonic() - begun), [first, second], token)
     say(f"passed {test}")
 
@@ -96,12 +127,12 @@ attempt.told = False
 
 loop.register(int(priority))
 loop.start()
-if not os.path.isdir(worktree):
-    try:
-        git("rev-parse", "--verify", "--quiet", INTEGRATION, at=repository)
-    except subprocess.CalledProcessError:
-        git("update-ref", INTEGRATION, "HEAD", at=repository)
-    git("worktree", "add", "--quiet", "-B", f"coding-loops/{loop_id}", worktree, INTEGRATION, at=repository)
+if not branch_of(store):
+    start = bring("HEAD", repository, store)
+    # Another loop may have done it meanwhile.
+    subprocess.run(["git", "-C", store, "update-ref", INTEGRATION, start, "0" * len(start)], check=False)
+if not os.path.isdir(clone):
+    git("clone", "--quiet", "--shared", store, clone, at=repository)
 while True:
     loop.beat()
     test = loop.claim()
@@ -115,9 +146,11 @@ while True:
         attempt(test, time.monotonic())
     except Victim as victim:
         event, reason = victim.args
-        # The work is kept under a ref before anything is given up.
-        saved = git("stash", "create") or git("rev-parse", "HEAD")
-        git("update-ref", f"refs/coding-loops/saved/{loop_id}/{event}", saved)
+        # The work is kept under a ref of the store before anything is given up.
+        git("add", "--all")
+        name = f"refs/coding-loops/saved/{loop_id}/{test}/{event}"
+        git("update-ref", name, git("stash", "create") or "HEAD")
+        git("update-ref", name, bring(name, clone, store), at=store)
         loop.obey_force_release(event, test, reason)
         say(f"gave up {test}: {reason}")
     except Refused as refused:

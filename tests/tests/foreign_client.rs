@@ -111,12 +111,22 @@ fn deadlock(python_priority: &str, victim: &str) {
     assert_eq!(world.sql(tests).unwrap(), "p1|passed|1|1|1\nr1|passed|1|1|1");
     assert_eq!(world.sql("SELECT count(*) FROM events WHERE event_type = 'force_release'").unwrap(), "1");
     // Both loops' work has landed, one after the other.
-    let landed = std::process::Command::new("git")
-        .args(["show", "coding-loops/integration:a"])
-        .current_dir(world.repository())
-        .output()
-        .unwrap();
-    let mut landed: Vec<String> = String::from_utf8(landed.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).current_dir(world.repository()).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let store = format!("{}-loops/store.git", world.repository().display());
+    let heads = [&*store, "."].map(|at| git(&["-C", at, "rev-parse", "coding-loops/integration"]));
+    assert_eq!(heads[0], heads[1], "what is in the store is published");
+    for at in [&*store, "."] {
+        git(&["-C", at, "fsck", "--strict", "--no-dangling"]);
+    }
+    let saved = git(&["-C", &store, "for-each-ref", "--format=%(refname)", "refs/coding-loops/saved"]);
+    // The real loop's agent has changed nothing before it gives way.
+    assert_eq!(saved.starts_with("refs/coding-loops/saved/python/p1/"), victim == "python", "{saved}");
+    let landed = git(&["show", "coding-loops/integration:a"]);
+    let mut landed: Vec<String> = landed.lines().map(ToOwned::to_owned).collect();
     landed.sort();
     assert_eq!(landed, ["p1 by python", "r1 by real"]);
     let db = world.open();
