@@ -64,7 +64,7 @@ pub struct Divergence {
 /// # Errors
 /// [`Error::UnknownRevision`] if integration has not started, [`Error::BadName`].
 pub fn publish(store: &Store, user: &Repository, branch: &str) -> Result<Published> {
-    bring(store, user, branch, Wish::Publish)
+    settled(|| bring(store, user, branch, Wish::Publish))
 }
 
 /// What [`publish`] would find, with nothing changed; [`Published::Moved`] if it would move the branch.
@@ -72,12 +72,30 @@ pub fn publish(store: &Store, user: &Repository, branch: &str) -> Result<Publish
 /// # Errors
 /// As there.
 pub fn look_at_published(store: &Store, user: &Repository, branch: &str) -> Result<Published> {
-    bring(store, user, branch, Wish::Look)
+    settled(|| bring(store, user, branch, Wish::Look))
 }
 
 /// As [`publish`], over what somebody else has put there: only if it is still what the human has seen.
 pub fn republish(store: &Store, user: &Repository, branch: &str, over: &Divergence) -> Result<Published> {
     bring(store, user, branch, Wish::Over(over))
+}
+
+/// Looks again where the branch seems to be where nobody has put it: another process may just be landing and publishing.
+/// A divergence that two looks in a row find is one.
+fn settled(mut look: impl FnMut() -> Result<Published>) -> Result<Published> {
+    const MAX_LOOKS: u32 = 20;
+    let mut found = look()?;
+    for _ in 1..MAX_LOOKS {
+        if !matches!(found, Published::Diverged(_)) {
+            break;
+        }
+        let again = look()?;
+        if again == found {
+            break;
+        }
+        found = again;
+    }
+    Ok(found)
 }
 
 /// What is to be done.
@@ -92,6 +110,8 @@ enum Wish<'a> {
 fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Result<Published> {
     let name = user.branch_ref(branch)?;
     let note = format!("{PUBLISHED}/{branch}");
+    // The branch first: what others publish meanwhile is then no newer than integration.
+    let state = state_of(user, &name)?;
     let ours = store.integration()?;
     let ours = ours.ok_or_else(|| Error::UnknownRevision { rev: store.integration_ref().to_owned() })?;
     let last = store.repository().resolve(&note)?;
@@ -100,7 +120,6 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     }
     let noted = |commit: &CommitHash| store.repository().set_ref(&note, commit, &RefExpectation::Any);
 
-    let state = state_of(user, &name)?;
     if state.symbolic.is_none() && state.found.as_ref() == Some(&ours) && !state.broken {
         if wish != Wish::Look && last.as_ref() != Some(&ours) {
             noted(&ours)?;

@@ -270,6 +270,30 @@ fn the_users_gc_beside_it() {
 // ---- the published branch ----
 
 #[test]
+fn processes_that_land_and_publish_at_once_are_no_other_hand() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let store = place.store();
+    let landing = Mutex::new(());
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (store, user, landing) = (&store, &place.user, &landing);
+            scope.spawn(move || {
+                for number in 0..8 {
+                    if worker < 2 {
+                        let _one = landing.lock().unwrap();
+                        land(store, &[(&format!("{worker}-{number}.txt"), "landed\n")]);
+                    }
+                    let published = publish(store, user, BRANCH).unwrap();
+                    assert!(!matches!(published, Published::Diverged(_)), "{worker} {number}: {published:?}");
+                }
+            });
+        }
+    });
+    publish(&store, &place.user, BRANCH).unwrap();
+    assert_eq!(at(&place, BRANCH), store.integration().unwrap().unwrap().as_str());
+}
+
+#[test]
 fn publishing_moves_one_branch_and_nothing_else() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let hook = place.root.join(".git/hooks/reference-transaction");
