@@ -102,6 +102,9 @@ impl Context<'_> {
     pub(crate) async fn carry_out(&self, mut machine: attempt::Attempt, attempt: &mut Attempt, waiter: &mut Waiter) -> End {
         let mut proving = Proving::new();
         let mut given = None;
+        if attempt.test.no_change != NoChange::Ask {
+            machine.allow_no_change();
+        }
         loop {
             let command = machine.doing();
             if let Command::Close(close) = command {
@@ -116,9 +119,6 @@ impl Context<'_> {
                     (_, Some(end), _) => end,
                     _ => End::Failed(FailedAttempt::new(ErrorCategory::System, "the attempt ended out of turn")),
                 };
-            }
-            if command == Command::Work && self.goes_to_the_gate_as_it_is(attempt) {
-                machine.allow_no_change();
             }
             let input = match self.perform(command, attempt, &mut proving, waiter).await {
                 Ok(input) => input,
@@ -160,11 +160,6 @@ impl Context<'_> {
             Command::Land => return self.land(attempt, proving, waiter).await,
         }
         Ok(Input::Done)
-    }
-
-    /// Whether nothing has to change for the work to be judged: a human has said so.
-    fn goes_to_the_gate_as_it_is(&self, attempt: &Attempt) -> bool {
-        attempt.test.no_change != NoChange::Ask
     }
 
     // ---- what has changed ----

@@ -87,6 +87,10 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
         }
     }
     reach(Point::StartTidied);
+    // What the user has set meanwhile counts for what is checked out from now on.
+    if let Err(error) = context.store.refresh_settings(&context.user) {
+        tracing::warn!(%error, "the user's git settings cannot be read again");
+    }
     context.publish();
     Ok(())
 }

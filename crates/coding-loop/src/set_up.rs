@@ -45,11 +45,15 @@ pub(crate) fn store(
     loop_id: Option<&LoopId>,
 ) -> Result<Store> {
     let makings = db.read(|tx| tx.store_makings())?;
-    if let (Ok(store), false) = (layout.open_store(), makings.is_empty()) {
-        return Ok(store);
-    }
     let branch = &config.repository.integration_branch;
-    let is_older = !user.list_refs(OURS)?.is_empty() || user.resolve(&format!("refs/heads/{branch}"))?.is_some();
+    let integration = format!("refs/heads/{branch}");
+    match layout.open_store() {
+        Ok(store) if !makings.is_empty() && store.integration_ref() == integration => return Ok(store),
+        // Another name counts as long as nothing has landed.
+        Ok(_) if !makings.is_empty() => return make(db, user, layout, branch),
+        _ => {}
+    }
+    let is_older = !user.list_refs(OURS)?.is_empty() || user.resolve(&integration)?.is_some();
     let cause = match (makings.is_empty(), is_older) {
         (false, _) => "rebuilt",
         (true, true) => "brought_over",
@@ -68,7 +72,8 @@ pub(crate) fn store(
     let store = made?;
     let integration = store.integration()?;
     tracing::info!(path = %store.path().display(), cause, "the store is made");
-    if cause != "new" {
+    // Whoever restores a backup has more to put into it first.
+    if cause != "new" && loop_id.is_some() {
         name_what_is_lost(db, &store, cause)?;
     }
     let (path, integration) = (store.path().display().to_string(), integration.map(|commit| commit.to_string()));
@@ -87,7 +92,8 @@ fn make(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Resu
 }
 
 fn place_refused(error: work_tree::Error, layout: &Layout, database: &Path) -> Error {
-    let remedy = "set root in [workspace] of config.toml to an empty folder on the same disk, outside of the checkout";
+    let remedy =
+        "set root in [workspace] of config.toml to an empty folder on the same disk, outside of the checkout, and try again";
     match error {
         work_tree::Error::InTheWay { path } => {
             let resolved = |path: PathBuf| path.canonicalize().ok();

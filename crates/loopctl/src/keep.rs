@@ -11,8 +11,8 @@ use work_tree::{CommitHash, Repository};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::{Table, plain, safe};
-use crate::when::When;
 use crate::submit::failure;
+use crate::when::When;
 use crate::workspaces;
 
 /// A path as JSON can have it.

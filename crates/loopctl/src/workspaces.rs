@@ -31,4 +31,3 @@ pub fn repository_of(cx: &Context) -> Option<PathBuf> {
     let (here, root) = (cx.folder.canonicalize().ok()?, config.workspace_root().canonicalize().ok()?);
     here.starts_with(root).then(|| config.repository_path().canonicalize().ok())?
 }
-

@@ -171,7 +171,7 @@ fn workspaces_lie_in_no_foreign_folder_and_not_in_the_checkout() {
     assert_eq!(std::fs::read_dir(place.workspaces()).unwrap().count(), 1);
     for inside in ["ws", "../ws", "../none/../ws"] {
         set_root(&place, inside);
-        says(place.run(&["init"]), "where tools would find your files");
+        says(place.run(&["init"]), "where tools would find copies of every file");
     }
     set_root(&place, "../../none/../other");
     place.run(&["init"]).ok();
