@@ -266,13 +266,9 @@ impl Context<'_> {
         }
         reach(Point::OrderDone);
         self.db.write(|tx| {
-            if attempt.is_some() || interrupt.order == Order::ForceRelease {
-                let by = ActorId::from(&self.loop_id);
-                tx.release_everything(self.loop_id.as_str(), &by, UnlockCause::Released, interrupt.event.as_deref())?;
-            }
-            if let Some(attempt) = attempt {
-                self.record_cost(tx, attempt)?;
-                self.put_back(tx, &attempt.test.id, interrupt)?;
+            let in_hand = attempt.map(|attempt| &attempt.test.id);
+            if in_hand.is_some() || interrupt.order == Order::ForceRelease {
+                self.let_go(tx, in_hand, attempt, interrupt.event.as_deref(), |test| self.give_back(tx, test, interrupt))?;
             }
             if let Some(done) = done {
                 let event = NewEvent::new(ActorId::from(&self.loop_id), done);
@@ -294,11 +290,28 @@ impl Context<'_> {
         Ok(refused)
     }
 
-    /// Records what an attempt that came to nothing has cost.
-    pub(crate) fn record_cost(&self, tx: &WriteTx<'_>, attempt: &Attempt) -> coord_db::Result<()> {
-        let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
-        let begun = self.attempt_begun(attempt.test.last_attempt_at);
-        tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, attempt.tokens_spent, seconds, &[])?;
+    /// Ends all that the loop has in hand, the one place where it does: what the attempt has cost is recorded, every lease and
+    /// wait is released, and the test, if it still is the loop's, is settled by `settle`.
+    pub(crate) fn let_go(
+        &self,
+        tx: &WriteTx<'_>,
+        test: Option<&TestId>,
+        attempt: Option<&Attempt>,
+        cause: Option<&Event>,
+        settle: impl FnOnce(&TestId) -> coord_db::Result<()>,
+    ) -> coord_db::Result<()> {
+        if let Some(attempt) = attempt {
+            let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+            let begun = self.attempt_begun(attempt.test.last_attempt_at);
+            tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, attempt.tokens_spent, seconds, &[])?;
+        }
+        tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, cause)?;
+        let Some(test) = test else { return Ok(()) };
+        let row = tx.find_test(test.as_str())?;
+        if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == self.loop_id) {
+            return settle(test);
+        }
+        tracing::info!(%test, "taken from the loop at the last moment; there is nothing to record");
         Ok(())
     }
 
@@ -308,14 +321,11 @@ impl Context<'_> {
         claimed.filter(|_| self.managed)
     }
 
-    /// Gives the test back if it still is the loop's. Whoever made way for others holds back for a moment.
-    fn put_back(&self, tx: &WriteTx<'_>, test: &TestId, interrupt: &Interrupt) -> coord_db::Result<()> {
-        let row = tx.find_test(test.as_str())?;
-        if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == self.loop_id) {
-            tx.give_back(test, &self.loop_id, &interrupt.reason)?;
-            if matches!(interrupt.order, Order::ForceRelease | Order::LeasesLost) {
-                tx.delay_test(test, tx.now().plus_millis(victim_pause_millis(&self.loop_id)))?;
-            }
+    /// Gives the test back. Whoever made way for others holds back for a moment.
+    fn give_back(&self, tx: &WriteTx<'_>, test: &TestId, interrupt: &Interrupt) -> coord_db::Result<()> {
+        tx.give_back(test, &self.loop_id, &interrupt.reason)?;
+        if matches!(interrupt.order, Order::ForceRelease | Order::LeasesLost) {
+            tx.delay_test(test, tx.now().plus_millis(victim_pause_millis(&self.loop_id)))?;
         }
         Ok(())
     }

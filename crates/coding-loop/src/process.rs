@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{
-    ActorId, Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, TestStatus, UnlockCause, WriteTx,
-};
+use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, WriteTx};
 use crash_point::{Point, reach};
 
 use crate::Result;
@@ -309,18 +307,8 @@ pub(crate) fn record_end(
     attempt: Option<&Attempt>,
     also: impl Fn(&WriteTx<'_>) -> coord_db::Result<()>,
 ) -> Result<()> {
-    let id = &context.loop_id;
     let recorded = context.db.write(|tx| {
-        if let Some(attempt) = attempt {
-            context.record_cost(tx, attempt)?;
-        }
-        tx.release_everything(id.as_str(), &ActorId::from(id), UnlockCause::Released, None)?;
-        let row = tx.find_test(test.as_str())?;
-        if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == *id) {
-            tx.record_failed(test, id, why)?;
-        } else {
-            tracing::info!(%test, "taken from the loop at the last moment; there is nothing to record");
-        }
+        context.let_go(tx, Some(test), attempt, None, |test| tx.record_failed(test, &context.loop_id, why).map(drop))?;
         also(tx)
     });
     Ok(recorded?)
