@@ -258,9 +258,11 @@ impl Running {
     /// # Panics
     /// If it does not within the bound.
     pub fn until_said(&self, words: &str) {
-        wait_for(&format!("{} to say {words:?}; it said:\n{}", self.name, self.said()), BOUND, || {
-            self.said().contains(words).then_some(())
-        });
+        let deadline = std::time::Instant::now() + BOUND;
+        while !self.said().contains(words) {
+            assert!(std::time::Instant::now() < deadline, "{} does not say {words:?}; it said:\n{}", self.name, self.said());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     /// True while it runs.

@@ -108,6 +108,116 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     all_end_well(&world, supervisors);
 }
 
+/// What a loop's agent and check do: the agent makes a file that git cannot make smaller; where somebody wishes for it,
+/// the disk of the tested folder is full after the agent, or after the check.
+const FILLING: &str = r#"
+[agent]
+command = ["sh", "-c", 'cat > prompt; rm prompt; head -c 300000 /dev/urandom > big-$TEST_ID; rm "TOP/fill-agent" 2> /dev/null && cat /dev/zero > "DISK/filler"; exit 0']
+kill_after_seconds = 1
+[[gate.check]]
+name = "big"
+command = ["sh", "-c", 'test -s big-$TEST_ID || exit 1; rm "TOP/fill-check" 2> /dev/null && cat /dev/zero > "DISK/filler"; exit 0']
+"#;
+
+/// A world in which one folder lies on a small disk of its own; the folder's path.
+fn with_a_small(place: &str, kilobytes: u32) -> Option<(World, Namespace, std::path::PathBuf)> {
+    let folder = tempfile::tempdir().unwrap();
+    let (top, disk) = (folder.path().to_owned(), folder.path().join(place));
+    std::fs::create_dir_all(&disk).unwrap();
+    let space = Namespace::with_disk(&disk, kilobytes)?;
+    let world = World::within(folder, top.join("repository/coding-loops"), space.prefix());
+    world.settings(&FILLING.replace("TOP", &top.to_string_lossy()).replace("DISK", &disk.to_string_lossy()));
+    assert!(world.loopctl(&["loop", "add", "one"]).status.success());
+    Some((world, space, disk))
+}
+
+fn add_test(world: &World, id: &str) {
+    assert!(world.loopctl(&["test", "add", id, "--loop", "one"]).status.success());
+}
+
+/// Everything that has passed is on integration, in the store and published; both repositories are sound, nothing is held, and
+/// nothing half-done lies in the folder of workspaces.
+fn all_is_landed_and_sound(world: &World, loops: Vec<Running>) {
+    shell(
+        world,
+        r#"cd "$1/.." && root=$PWD-loops && branch=refs/heads/coding-loops/integration
+           n=0; until [ "$(git rev-parse --verify --quiet $branch)" = "$(git -C "$root/store.git" rev-parse $branch)" ]; do
+               n=$((n + 1)); [ $n -lt 300 ] || { echo "not published" >&2; exit 1; }; sleep 0.2
+           done
+           for at in . "$root/store.git"; do git -C "$at" fsck --strict --no-dangling >&2 || exit 1; done
+           for test in $(sqlite3 coding-loops/coordination.db "SELECT id || '=' || commit_hash FROM tests WHERE status = 'passed'"); do
+               git merge-base --is-ancestor "${test#*=}" $branch && git cat-file -e "$branch:big-${test%%=*}" || { echo "$test is lost" >&2; exit 1; }
+           done
+           left=$(find "$root" -name '*.new' -o -name '*.damaged-*' -o -name 'transfer-*' -o -name '*.keep' -o -name 'index.put-back')
+           [ -z "$left" ] || { echo "left: $left" >&2; exit 1; }"#,
+    );
+    all_end_well(world, loops);
+    assert_eq!(world.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'").unwrap(), "0");
+}
+
+#[test]
+fn a_full_disk_while_a_store_and_a_workspace_are_made_is_waited_for() {
+    let Some((world, _space, disk)) = with_a_small("repository-loops", 9_000) else { return };
+    // A repository whose check-out is larger than the room that is left.
+    shell(
+        &world,
+        r#"cd "$1/.." && head -c 2000000 /dev/urandom > large && git add large && git -c user.name=A -c user.email=a@e commit -qm large"#,
+    );
+    let root = disk.display();
+    shell(&world, &format!("rm -r {root}/store.git; cat /dev/zero > {root}/filler || true"));
+    add_test(&world, "t1");
+    let running = world.start("coding-loop", &["one"]);
+    running.until_said("there is room on the disk");
+    assert!(running.said().contains("no space is left"), "{}", running.said());
+    assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
+    // Room for the store, and not for the files.
+    shell(&world, &format!("truncate -s -3M {root}/filler"));
+    wait_for("the store", BOUND, || {
+        world.command("test").arg("-d").arg(disk.join("store.git")).status().unwrap().success().then_some(())
+    });
+    wait_for("a workspace without room", BOUND, || {
+        (running.said().matches("there is room on the disk").count() == 2).then_some(())
+    });
+    assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
+    shell(&world, &format!("rm {root}/filler"));
+    world.until("SELECT status, attempts FROM tests", "passed|1");
+    all_is_landed_and_sound(&world, vec![running]);
+}
+
+#[test]
+fn a_full_disk_under_an_agent_and_under_the_gate_loses_no_work() {
+    for moment in ["agent", "check"] {
+        let Some((world, _space, disk)) = with_a_small("repository-loops", 9_000) else { return };
+        add_test(&world, "t1");
+        std::fs::write(world.folder().join(format!("fill-{moment}")), "").unwrap();
+        let running = world.start("coding-loop", &["one"]);
+        running.until_said("the end of the attempt cannot be recorded yet");
+        assert_eq!(world.sql("SELECT status FROM tests").unwrap(), "in_progress", "it is not given up");
+        shell(&world, &format!("rm {}/filler", disk.display()));
+        world.until("SELECT status, attempts FROM tests", "passed|1");
+        // What the first run made is saved as it was.
+        let saved = world.sql("SELECT git_ref FROM checkpoints WHERE checkpoint_type = 'stash' ORDER BY id LIMIT 1").unwrap();
+        shell(&world, &format!(r#"test "$(git -C {}/store.git cat-file -s {saved}:big-t1)" = 300000"#, disk.display()));
+        let failures = "SELECT json_extract(payload, '$.error_category') FROM events WHERE event_type = 'test_failed'";
+        assert_eq!(world.sql(failures).unwrap(), "transient", "{}", running.said());
+        all_is_landed_and_sound(&world, vec![running]);
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_users_repository_delays_only_publishing() {
+    let Some((world, _space, disk)) = with_a_small("repository/.git", 9_000) else { return };
+    add_test(&world, "t1");
+    std::fs::write(world.folder().join("fill-check"), "").unwrap();
+    let running = world.start("coding-loop", &["one"]);
+    world.until("SELECT status, attempts FROM tests", "passed|1");
+    running.until_said("cannot be published for now");
+    shell(&world, &format!("rm {}/filler", disk.display()));
+    // Any news wakes it.
+    assert!(publish(&world, 0, "{}").status.success());
+    all_is_landed_and_sound(&world, vec![running]);
+}
+
 #[test]
 fn a_read_only_folder_is_said_and_waited_for() {
     let Some((world, _space)) = on_a_small_disk(20_000) else { return };

@@ -125,7 +125,7 @@ fn has_agent(config: &Config, loop_id: &LoopId, path: &Path) -> Result<(), Strin
 
 /// Works to the end, with new settings whenever it is told to read them again and they are good.
 ///
-/// `former` is the test that a former self had in hand: what it left in the worktree is saved under that name.
+/// `former` is the test that a former self had in hand: what it left in the workspace is saved under that name.
 async fn work_on(
     context: &Context<'_>,
     waiter: &mut Waiter,
@@ -165,7 +165,7 @@ async fn work_on(
     }
 }
 
-/// Tries until it goes well, while what stands in the way is a database that cannot be used for the moment.
+/// Tries until it goes well, while what stands in the way is a database that cannot be used for the moment, or a full disk.
 async fn patiently<T>(stop: &mut watch::Receiver<bool>, mut body: impl FnMut() -> Result<T>) -> Result<T> {
     let mut failures: u32 = 0;
     loop {

@@ -1,5 +1,7 @@
 //! What can go wrong around an attempt.
 
+use std::io::ErrorKind;
+
 /// An error of the floor, of git, or of the file system.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,7 +43,9 @@ impl Error {
         match self {
             Self::Waiting(_) => true,
             Self::Db(error) => error.is_temporary(),
-            _ => false,
+            Self::Git(error) => error.is_disk_full(),
+            Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            Self::SetUp(_) => false,
         }
     }
 }

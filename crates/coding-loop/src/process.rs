@@ -56,7 +56,7 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
             Ok(Turn::Done) => return Ok(Ended::Done),
             Err(error) if error.is_temporary() => {
                 if failures == 0 {
-                    tracing::warn!(%error, "holding still until the database can be used again");
+                    tracing::warn!(%error, "holding still until the database can be used again and there is room on the disk");
                 }
                 failures = (failures + 1).min(7);
                 waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
@@ -77,7 +77,7 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
         match tidied {
             Ok(_) => break,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
-                tracing::warn!(%error, "holding still until the database can be used");
+                tracing::warn!(%error, "holding still until the database can be used and there is room on the disk");
                 failures = (failures + 1).min(7);
                 waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
             }
@@ -210,7 +210,10 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
         match finished {
             Ok(()) => return,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
-                tracing::warn!(%error, test = %id, "the end of the attempt cannot be recorded yet; trying again");
+                if failures == 0 {
+                    let error = coord_db::error_chain(&error);
+                    tracing::warn!(error, test = %id, "the end of the attempt cannot be recorded yet; trying again");
+                }
                 failures = (failures + 1).min(7);
                 waiter.rest(context, attempt.as_ref(), Duration::from_millis(50 << failures)).await;
             }

@@ -80,14 +80,20 @@ impl Context<'_> {
                     note = format!("\n\nFiles that are not in this commit are in {}", folder.display());
                     reach(Point::PutAwaySetAside);
                 }
+                // They would be deleted with what is saved.
+                Err(error) if error.is_disk_full() => return Err(error.into()),
                 Err(error) => tracing::warn!(%error, "files that cannot be saved as a commit stay where they are"),
             }
         }
         let change = workspace.change(&snapshot)?;
-        let own_commits = workspace.left_behind().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the agent's own commits stay in its workspace alone");
-            Vec::new()
-        });
+        let own_commits = match workspace.left_behind() {
+            Err(error) if error.is_disk_full() => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "the agent's own commits stay in its workspace alone");
+                Vec::new()
+            }
+            Ok(commits) => commits,
+        };
         let base = workspace.base()?;
         if own_commits.is_empty() && left_out.is_empty() {
             if change.paths.is_empty() {

@@ -44,7 +44,15 @@ impl Store {
         let path = absolute(path)?;
         let _lock = FolderLock::acquire(&beside(&path, ".lock"))?;
         let tree = self.check_out_at(path);
-        let is_ready = self.is_check_out(&tree) && self.refresh_check_out(&tree).is_ok() && bring_to(&tree, commit).is_ok();
+        let ready = match self.is_check_out(&tree) {
+            true => self.refresh_check_out(&tree).and_then(|_| bring_to(&tree, commit)).map(|()| true),
+            false => Ok(false),
+        };
+        // What builds have cached there is not given up for a full disk.
+        let is_ready = match ready {
+            Err(error) if error.is_disk_full() => return Err(error),
+            ready => ready.unwrap_or(false),
+        };
         if !is_ready {
             self.repository().commit(commit.as_str())?;
             self.make_check_out(&tree, commit)?;

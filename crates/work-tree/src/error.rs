@@ -32,6 +32,14 @@ pub enum Error {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
+    /// There was no room to write.
+    #[error("no space is left on the disk of {path:?}: {what}")]
+    DiskFull {
+        /// Where git ran.
+        path: PathBuf,
+        /// What git said of it.
+        what: String,
+    },
     /// git did not end in time and was killed.
     #[error("git {} did not end within {seconds} s", args.join(" "))]
     GitTimedOut {
@@ -159,6 +167,13 @@ impl Error {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }
+    }
+
+    /// Whether there was no room to write: the same succeeds once there is. It says nothing about what was to be written.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let is_full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        matches!(self, Self::DiskFull { .. }) || matches!(self, Self::Io { source, .. } if is_full(source.kind()))
     }
 }
 

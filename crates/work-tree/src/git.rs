@@ -201,7 +201,7 @@ impl Call<'_> {
         self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
-    /// Runs it; an exit code other than 0 is an answer too. git gives up before it has begun where it reads the registration of
+    /// Runs it; an exit code other than 0 is an answer too, unless the disk is full. git gives up before it has begun where it reads the registration of
     /// a worktree that another git is just writing: then it is asked again.
     pub(crate) fn answer(&self) -> Result<Answer> {
         let mut answer = self.answer_once()?;
@@ -211,6 +211,11 @@ impl Call<'_> {
             }
             std::thread::park_timeout(PAUSE * tries);
             answer = self.answer_once()?;
+        }
+        // Whoever asks must not take it for something that git has to say of the repository.
+        if has_met_a_full_disk(&answer, &self.git.cwd) {
+            let what = answer.stderr.lines().last().unwrap_or_default().to_owned();
+            return Err(Error::DiskFull { path: self.git.cwd.clone(), what });
         }
         Ok(answer)
     }
@@ -376,6 +381,19 @@ fn read_to_end(pipe: Option<impl Read>, until_end: mpsc::Sender<()>) -> std::io:
 }
 
 /// Whether git has only said that it could not read what another git had not finished writing.
+/// Not every command of git names the reason why it could not write.
+fn has_met_a_full_disk(answer: &Answer, path: &Path) -> bool {
+    const LITTLE_ROOM: u64 = 64 << 20;
+    if answer.code == Some(0) {
+        return false;
+    }
+    let said = answer.stderr.as_str();
+    let has_little_room =
+        || rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LITTLE_ROOM);
+    ["No space left on device", "Disk quota exceeded", "Out of diskspace"].iter().any(|text| said.contains(text))
+        || (said.contains("write") && has_little_room())
+}
+
 fn met_a_half_made_worktree(answer: &Answer) -> bool {
     let said = answer.stderr.as_str();
     answer.code == Some(128)

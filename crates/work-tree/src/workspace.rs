@@ -478,6 +478,7 @@ impl Workspace {
         match self.reset(base) {
             Ok(()) => Ok(opened),
             Err(error @ (Error::GitMissing | Error::GitTimedOut { .. })) => Err(error),
+            Err(error) if error.is_disk_full() => Err(error),
             Err(error) => {
                 // If the store cannot give this commit, making it fails the same way.
                 self.replace(Damage::ResetFailed(error.to_string()), base)
