@@ -15,6 +15,7 @@ use crate::git::{Git, LONG_TIME_LIMIT, fields};
 use crate::repository::{changed_between, short_name, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::store::{init, own_format};
+use crate::transfer::retried;
 use crate::{CommitHash, Error, Result, Store};
 
 /// What marks a clone as a workspace.
@@ -46,6 +47,7 @@ const UNFINISHED: &[&str] = &[
     "index.lock",
     "config.lock",
     "packed-refs.lock",
+    "reftable/tables.list.lock",
 ];
 
 /// Where a workspace is, and what its agent sees.
@@ -151,6 +153,19 @@ impl State {
         let text = serde_json::to_vec(self).map_err(|error| Error::io("write", &path)(error.into()))?;
         replace_file(&path, &text)
     }
+}
+
+/// Removes the locks of references that a git which was killed has left. No reference has such a name.
+fn remove_locks(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_locks(&path)?;
+        } else if path.extension().is_some_and(|end| end == "lock") {
+            remove_all(&path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Workspace {
@@ -475,7 +490,8 @@ impl Workspace {
             opened @ Opened::Replaced { .. } => return Ok(opened),
             opened => opened,
         };
-        match self.reset(base) {
+        // The agent may have left a gc running.
+        match retried(|| self.reset(base)) {
             Ok(()) => Ok(opened),
             Err(error @ (Error::GitMissing | Error::GitTimedOut { .. })) => Err(error),
             Err(error) if error.is_disk_full() => Err(error),
@@ -506,6 +522,7 @@ impl Workspace {
         for name in UNFINISHED {
             remove_all(&git_dir.join(name))?;
         }
+        remove_locks(&git_dir.join("refs"))?;
         self.restore_config(&git_dir)?;
         self.connect(&git_dir, base)?;
         self.record(base)

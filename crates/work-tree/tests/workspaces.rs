@@ -270,6 +270,22 @@ fn the_users_gc_beside_it() {
 // ---- the published branch ----
 
 #[test]
+fn locks_that_a_killed_git_has_left_do_not_damage_a_workspace() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    let head = store.integration().unwrap().unwrap();
+    let branch = git(workspace.root(), ["symbolic-ref", "HEAD"]);
+    for name in [branch.trim(), "refs/remotes/origin/main", "packed-refs", "index", "HEAD", "config"] {
+        put(workspace.root(), &format!(".git/{name}.lock"), "");
+    }
+    put(workspace.root(), "a.txt", "left\n");
+    assert_eq!(workspace.reset_to(&head).unwrap(), Opened::Kept);
+    git(workspace.root(), ["commit", "--allow-empty", "--message", "on"]);
+    git(workspace.root(), ["pack-refs", "--all"]);
+}
+
+#[test]
 fn processes_that_land_and_publish_at_once_are_no_other_hand() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
