@@ -277,7 +277,7 @@ fn locks_that_a_killed_git_has_left_do_not_damage_a_workspace() {
     let head = store.integration().unwrap().unwrap();
     let branch = git(workspace.root(), ["symbolic-ref", "HEAD"]);
     for name in [branch.trim(), "refs/remotes/origin/main", "packed-refs", "index", "HEAD", "config"] {
-        put(workspace.root(), &format!(".git/{name}.lock"), "");
+        put(workspace.root(), format!(".git/{name}.lock"), "");
     }
     put(workspace.root(), "a.txt", "left\n");
     assert_eq!(workspace.reset_to(&head).unwrap(), Opened::Kept);
