@@ -53,6 +53,16 @@ pub(crate) fn store(
         Ok(_) if !makings.is_empty() => return make(db, user, layout, branch),
         _ => {}
     }
+    if let Some(last) = makings.last()
+        && layout.open_store().is_err()
+        && Store::open(Path::new(&last.path)).is_ok()
+    {
+        return Err(Error::SetUp(format!(
+            "the store of this installation is {}, and [workspace] root means {}; move that folder here, or set root to where it is",
+            last.path,
+            layout.root().display()
+        )));
+    }
     let is_older = !user.list_refs(OURS)?.is_empty() || user.resolve(&integration)?.is_some();
     let cause = match (makings.is_empty(), is_older) {
         (false, _) => "rebuilt",
@@ -71,13 +81,19 @@ pub(crate) fn store(
     }
     let store = made?;
     let integration = store.integration()?;
-    tracing::info!(path = %store.path().display(), cause, "the store is made");
+    tracing::info!(path = %store.path().display(), cause, "the store is there");
     // Whoever restores a backup has more to put into it first.
     if cause != "new" && loop_id.is_some() {
         name_what_is_lost(db, &store, cause)?;
     }
     let (path, integration) = (store.path().display().to_string(), integration.map(|commit| commit.to_string()));
-    db.write(|tx| tx.record_store(cause, &path, integration.as_deref()))?;
+    db.write(|tx| {
+        // Another program may have been at it too.
+        if tx.store_makings()?.len() == makings.len() {
+            tx.record_store(cause, &path, integration.as_deref())?;
+        }
+        Ok::<_, coord_db::Error>(())
+    })?;
     Ok(store)
 }
 
