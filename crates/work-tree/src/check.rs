@@ -1,14 +1,15 @@
-//! Running one check on a worktree: a command whose exit code is the verdict, and which must leave the tracked files alone.
+//! Running one check in a check-out: a command whose exit code is the verdict, and which must leave the tracked files alone.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use crate::git::fields;
 use crate::keeper::KeeperId;
-use crate::{CommandSpec, CommitHash, End, NotStartedKind, Outcome, WorkTree, run};
+use crate::{CommandSpec, CommitHash, End, NotStartedKind, Outcome, Result, WorkTree, run};
 
 /// A check, as the configuration has it.
 #[derive(Debug, Clone)]
@@ -49,6 +50,18 @@ impl CheckSpec {
         }
         let digest: [u8; 32] = hash.finalize().into();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The command that runs it in a folder.
+    pub(crate) fn command(&self, folder: &Path) -> CommandSpec {
+        let mut command = CommandSpec::new(self.argv.iter().map(OsString::from), folder);
+        command.env.clone_from(&self.env);
+        command.env.push(("CHECK_NAME".to_owned(), OsString::from(&self.name)));
+        command.timeout = self.timeout;
+        command.nice = self.nice;
+        command.log_path.clone_from(&self.log_path);
+        command.output_bytes = self.output_bytes;
+        command
     }
 }
 
@@ -107,46 +120,72 @@ pub struct CheckResult {
     pub output_tail: String,
 }
 
-/// Runs a check in a clean worktree and cleans up after it. Untracked files that it leaves are removed, ignored ones stay
-/// (build caches).
+/// Runs a check in a clean check-out for checks and cleans up after it. Untracked files that it leaves are removed, ignored
+/// ones stay (build caches).
 ///
 /// # Errors
-/// If git cannot tell what the check has changed.
+/// [`Error::NotForChecks`]; if git cannot tell what the check has changed.
+///
+/// [`Error::NotForChecks`]: crate::Error::NotForChecks
 pub async fn run_check(
     spec: &CheckSpec,
-    worktree: &WorkTree,
+    tree: &WorkTree,
     cancel: &mut watch::Receiver<bool>,
     on_keeper: impl FnOnce(KeeperId),
-) -> crate::Result<CheckResult> {
-    let head = worktree.head()?;
-    let mut command = CommandSpec::new(spec.argv.iter().map(OsString::from), worktree.root());
-    command.env.clone_from(&spec.env);
-    command.env.push(("CHECK_NAME".to_owned(), OsString::from(&spec.name)));
-    command.timeout = spec.timeout;
-    command.nice = spec.nice;
-    command.log_path.clone_from(&spec.log_path);
-    command.output_bytes = spec.output_bytes;
-    let outcome = run(&command, cancel, on_keeper).await;
+) -> Result<CheckResult> {
+    tree.must_be_for_checks()?;
+    let commit = tree.head()?;
+    let outcome = run(&spec.command(tree.root()), cancel, on_keeper).await;
+    let tampered = undo(tree, &commit, false)?;
+    tree.renew_git()?;
+    Ok(result_of(spec, outcome, tampered))
+}
+
+/// Finds what a check has left that differs from its commit, in one call, and undoes it. Gives what of the tracked state
+/// differed, in words; what lies in submodules is part of that if `submodules`.
+pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Result<Option<String>> {
+    let stdout = tree.status()?;
+    let (mut tracked, mut is_clean) = (Vec::new(), true);
+    for entry in fields(&stdout).filter(|entry| !entry.starts_with(b"#")) {
+        is_clean = false;
+        // Changed entries have eight fields before the path. Only our git writes the index, so none is added or unmerged.
+        let entry = String::from_utf8_lossy(entry);
+        let words: Vec<&str> = entry.splitn(9, ' ').collect();
+        if let ["1", _, kind, .., path] = words.as_slice()
+            && (submodules || kind.starts_with('N'))
+        {
+            tracked.push((*path).to_owned());
+        }
+    }
+    let tampered = if tree.was_led_away(commit)? {
+        Some("the commit that it was to judge".to_owned())
+    } else {
+        (!tracked.is_empty()).then(|| format!("tracked files: {}", tracked.join(", ")))
+    };
+    if !is_clean {
+        tree.bring_to(commit)?;
+    }
+    Ok(tampered)
+}
+
+/// What a check says that ended so, having changed this of the tracked state.
+pub(crate) fn result_of(spec: &CheckSpec, outcome: Outcome, tampered: Option<String>) -> CheckResult {
     let (mut end, mut verdict) = verdict_of(spec, &outcome);
-    let tampered = tampered(worktree, &head)?;
     if let (CheckVerdict::Pass, Some(what)) = (&verdict, tampered) {
         verdict = CheckVerdict::Fail(format!("check {} changed {what}", spec.name));
         end = CheckEnd::ChangedFiles;
     }
-    worktree.restore_to(&head)?;
-    worktree.clean_all()?;
-    worktree.renew_git()?;
-    Ok(CheckResult {
+    CheckResult {
         verdict,
         end,
         exit_code: if let End::Exited(code) = outcome.end { Some(code) } else { None },
         duration: outcome.duration,
         output_sha256: outcome.output_sha256,
         output_tail: outcome.tail,
-    })
+    }
 }
 
-pub(crate) fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
+fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
     let name = &spec.name;
     match &outcome.end {
         End::Exited(0) => (CheckEnd::Passed, CheckVerdict::Pass),
@@ -169,20 +208,4 @@ pub(crate) fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, Chec
             (end, CheckVerdict::Error(format!("check {name} cannot be run: {why}")))
         }
     }
-}
-
-/// What of the tracked state differs from how the check found it.
-fn tampered(worktree: &WorkTree, head: &CommitHash) -> crate::Result<Option<String>> {
-    if worktree.was_led_away(head)? {
-        return Ok(Some("the commit that it was to judge".to_owned()));
-    }
-    worktree.overlook_nothing()?;
-    let repository = worktree.repository()?;
-    let mut tracked = Vec::new();
-    for path in worktree.changed_files()? {
-        if repository.read_file_at(head, &path)?.is_some() {
-            tracked.push(path.display().to_string());
-        }
-    }
-    Ok((!tracked.is_empty()).then(|| format!("tracked files: {}", tracked.join(", "))))
 }

@@ -150,7 +150,7 @@ fn is_folder(path: &Path) -> bool {
 }
 
 fn bring_to(tree: &WorkTree, commit: &CommitHash) -> Result<()> {
-    if tree.head()? != *commit || !tree.is_clean()? { tree.detach_at(commit) } else { Ok(()) }
+    if tree.head()? != *commit || !tree.is_clean()? { tree.bring_to(commit) } else { Ok(()) }
 }
 
 impl WorkTree {
@@ -159,11 +159,8 @@ impl WorkTree {
         is_folder(self.root())
     }
 
-    /// Makes the `.git` that checks see as ours, whatever is there. Nothing is done in a worktree that is not for checks.
+    /// Makes the `.git` that checks see as ours, whatever is there.
     pub(crate) fn renew_git(&self) -> Result<()> {
-        if !self.is_for_checks() {
-            return Ok(());
-        }
         let theirs = self.root().join(".git");
         let copied = copy_git(self.git_dir(), &theirs);
         if let Err(error) = copied {
@@ -176,9 +173,6 @@ impl WorkTree {
 
     /// Whether a check has checked out another commit than the one that it was given.
     pub(crate) fn was_led_away(&self, commit: &CommitHash) -> Result<bool> {
-        if !self.is_for_checks() {
-            return Ok(self.head()? != *commit);
-        }
         let theirs = self.root().join(".git");
         let is_same = |name: &str| fs::read(theirs.join(name)).ok() == fs::read(self.git_dir().join(name)).ok();
         if is_same("HEAD") && is_same("reftable/tables.list") {

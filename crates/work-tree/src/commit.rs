@@ -81,12 +81,8 @@ pub type Trailer = (String, String);
 pub struct CommitInfo {
     /// Its hash.
     pub hash: CommitHash,
-    /// The hash of its tree.
-    pub tree: CommitHash,
     /// The hashes of its parents.
     pub parents: Vec<CommitHash>,
-    /// The first line of its message, invalid UTF-8 replaced.
-    pub subject: String,
     /// The trailers as git itself parses them, in order.
     pub trailers: Vec<Trailer>,
 }

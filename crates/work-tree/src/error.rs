@@ -1,5 +1,5 @@
-//! What can go wrong with git. Callers match on the variants that mean something to them (a reference that moved, a
-//! conflict) and treat the rest as errors of the system.
+//! What can go wrong with git. Callers match on the variants that mean something to them (a reference that moved,
+//! a damaged workspace) and treat the rest as errors of the system.
 
 use std::io;
 use std::path::PathBuf;
@@ -66,18 +66,6 @@ pub enum Error {
         /// The value found; none if it is absent.
         found: Option<CommitHash>,
     },
-    /// What the files say of themselves (`.gitattributes`) keeps git from storing them.
-    #[error("git cannot store the files as they are: {what}")]
-    Unstorable {
-        /// Which, and why.
-        what: String,
-    },
-    /// A rebase or revert ran into conflicts and was undone: the worktree is as it was before.
-    #[error("conflicts in {} file(s)", files.len())]
-    RebaseConflict {
-        /// The files in conflict, relative to the repository, sorted.
-        files: Vec<PathBuf>,
-    },
     /// A name of a branch, reference or trailer that git does not allow or that would mean something else.
     #[error("{name:?} is not a name that can be used here")]
     BadName {
@@ -90,14 +78,6 @@ pub enum Error {
         /// The name that was asked for.
         rev: String,
     },
-    /// The branch is checked out, so it must not be moved or used in a second worktree.
-    #[error("the branch {branch} is checked out in {path:?}")]
-    BranchCheckedOut {
-        /// The short name of the branch.
-        branch: String,
-        /// The worktree that has it.
-        path: PathBuf,
-    },
     /// A path to remove that is not below the managed folder.
     #[error("{path:?} is not below {managed:?}, so it is left alone")]
     NotManaged {
@@ -106,14 +86,14 @@ pub enum Error {
         /// The folder below which removing is allowed.
         managed: PathBuf,
     },
-    /// An operation that changes things was asked of the repository's main checkout, which belongs to the user.
-    #[error("{path:?} is the user's own checkout, which is never changed")]
-    MainCheckout {
-        /// The top of the main checkout.
+    /// A check was to run in a folder that is no check-out for checks, so that undoing what it changes could undo work.
+    #[error("{path:?} is no check-out for checks, so it is not changed")]
+    NotForChecks {
+        /// The folder that was given.
         path: PathBuf,
     },
-    /// A worktree was to be made where something else already is.
-    #[error("{path:?} exists and is not a worktree of this repository")]
+    /// Something else is already where something was to be made.
+    #[error("{path:?} exists and is something else")]
     InTheWay {
         /// The path that was asked for.
         path: PathBuf,
@@ -126,22 +106,6 @@ pub enum Error {
         path: PathBuf,
         /// The top of the user's checkout.
         checkout: PathBuf,
-    },
-    /// Somebody left a rebase, merge or the like half done, so that a commit now would not mean what it seems to.
-    #[error("a {operation} is in progress in {path:?}")]
-    OperationInProgress {
-        /// The top of the worktree.
-        path: PathBuf,
-        /// `rebase` or `am`.
-        operation: &'static str,
-    },
-    /// The base to squash onto is not part of what is checked out.
-    #[error("{base} is not an ancestor of {head}")]
-    NotAncestor {
-        /// The base that was given.
-        base: CommitHash,
-        /// What is checked out.
-        head: CommitHash,
     },
     /// A workspace is not there, or not as it was made: open it again to have it repaired or replaced.
     #[error("the workspace {path:?} is damaged: {damage:?}")]

@@ -47,7 +47,7 @@ impl Workspace {
     /// Looks what differs from the start. None while its loop takes a snapshot or resets it: look again a little later.
     ///
     /// # Errors
-    /// [`Error::WorkspaceDamaged`] if the folder or our record of it is gone.
+    /// [`crate::Error::WorkspaceDamaged`] if the folder or our record of it is gone.
     pub fn glance(&self) -> Result<Option<Glance>> {
         for _ in 0..MAX_TRIES {
             if self.is_locked() {

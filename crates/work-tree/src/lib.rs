@@ -1,18 +1,22 @@
-//! git worktrees, checkpoints, integration and bisect, and running a command with limits.
+//! The store, the agents' workspaces, the published branch, and running a command with limits.
 //!
 //! Two halves, neither of which knows that a database exists:
 //!
-//! * **repositories**: [`Store`] is our bare repository, made from the user's; [`publish()`] copies integration to one branch
-//!   there. A [`Workspace`] is a clone for one agent; a [`Snapshot`] says what lies in it without trusting its git, a
-//!   [`Change`] is what an attempt has changed, and [`Store::put_on`] puts it on integration.
-//! * **git**: [`Repository`] (refs, history, worktrees) and [`WorkTree`] (what has changed, saving, committing, rebasing,
-//!   going back). Both drive the `git` command line with argument lists, never through a shell, and read NUL-separated
-//!   output, so that any file name that git can hold works. [`Bisect`] plans a bisection without running anything.
+//! * **repositories**: [`Store`] is our bare repository, made from the user's; it holds integration, checkpoints and saved work,
+//!   and [`publish()`] copies integration to one branch of the user's repository. A [`Workspace`] is a clone for one agent; a
+//!   [`Snapshot`] says what lies in it without trusting its git, a [`Change`] is what an attempt has changed, and
+//!   [`Store::put_on`] puts it on integration. [`Store::check_out`] and [`TrialTree`] are clones for checks alone. [`Layout`] says
+//!   where each of them lies. [`Repository`] (refs, history) and [`WorkTree`] (files) are what all of them are made with. [`Bisect`]
+//!   plans a bisection without running anything.
 //! * **commands**: [`run()`] starts an agent or a check under a [`keeper`], with a time limit and bounded output, and leaves
-//!   no process behind, whoever dies first.
+//!   no process behind, whichever side dies first.
 //!
-//! Invariants: the user's own checkout is only ever read; a directory is removed only below the folder that the caller
-//! says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not care.
+//! All of it drives the `git` command line with argument lists, never through a shell, and reads NUL-separated output, so that
+//! any file name that git can hold works.
+//!
+//! Invariants: the user's own checkout is only ever read; a directory is removed only where it is ours or below the folder that
+//! the caller says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not
+//! care.
 
 pub mod bisect;
 mod bundle;
@@ -34,7 +38,6 @@ mod repository;
 pub mod run;
 mod settings;
 mod snapshot;
-mod staging;
 mod store;
 mod transfer;
 pub mod trial;
@@ -61,4 +64,3 @@ pub use trial::TrialTree;
 pub use watch::{Notice, Watches};
 pub use work_tree::WorkTree;
 pub use workspace::{Damage, Opened, Workspace, WorkspaceSpec};
-pub use worktrees::WorktreeEntry;

@@ -1,6 +1,6 @@
 //! A repository as a whole: its commits and references.
 //!
-//! It must never change the main checkout, nor move a reference away from a value that the caller has not seen.
+//! It must never change a checkout, nor move a reference away from a value that the caller has not seen.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -146,31 +146,29 @@ impl Repository {
         let call = self
             .git
             .call(["log", "-z", "--reverse", "--topo-order", "--no-mailmap", "--no-color", "--no-decorate"])
-            .arg("--format=tformat:%H%x00%T%x00%P%x00%s%x00%(trailers:only,unfold)")
+            .arg("--format=tformat:%H%x00%P%x00%(trailers:only,unfold)")
             .arg(format!("{exclusive}..{inclusive}"))
             .arg("--");
         let stdout = call.ok()?;
         let all: Vec<&[u8]> = fields(&stdout).collect();
-        if !all.len().is_multiple_of(5) {
+        if !all.len().is_multiple_of(3) {
             return Err(call.unexpected(format!("{} fields", all.len())));
         }
         let hash = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
             CommitHash::new(text.trim()).map_err(|error| call.unexpected(error.to_string()))
         };
-        all.chunks_exact(5)
+        all.chunks_exact(3)
             .map(|record| {
-                let trailers = String::from_utf8_lossy(record[4]);
+                let trailers = String::from_utf8_lossy(record[2]);
                 let trailers = trailers.lines().filter_map(|line| line.split_once(':'));
                 Ok(CommitInfo {
                     hash: hash(record[0])?,
-                    tree: hash(record[1])?,
-                    parents: record[2]
+                    parents: record[1]
                         .split(|&byte| byte == b' ')
                         .filter(|part| !part.is_empty())
                         .map(hash)
                         .collect::<Result<_>>()?,
-                    subject: String::from_utf8_lossy(record[3]).into_owned(),
                     trailers: trailers.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect(),
                 })
             })
@@ -197,15 +195,6 @@ impl Repository {
         let text = String::from_utf8_lossy(&stdout);
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         Ok(pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect())
-    }
-
-    /// The files that a commit changed against its first parent; none for a commit without one.
-    pub fn changed_by(&self, commit: &CommitHash) -> Result<Vec<PathBuf>> {
-        let call = self.git.call(["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id", "-m"]);
-        let mut paths = call.args(["--first-parent", commit.as_str(), "--"]).paths()?;
-        paths.sort();
-        paths.dedup();
-        Ok(paths)
     }
 
     /// The files that differ between two commits, relative to the repository, sorted; a renamed file under both names.
@@ -275,47 +264,6 @@ impl Repository {
     }
 
     // ---- references ----
-
-    /// The branch that the main checkout is on; none if detached.
-    pub fn current_branch(&self) -> Result<Option<String>> {
-        symbolic_head(&self.git)
-    }
-
-    /// Makes a branch at `start` unless it exists; gives where it is.
-    ///
-    /// # Errors
-    /// [`Error::BadName`], [`Error::UnknownRevision`].
-    pub fn ensure_branch(&self, name: &str, start: &str) -> Result<CommitHash> {
-        let full = self.branch_ref(name)?;
-        if let Some(commit) = self.resolve(&full)? {
-            return Ok(commit);
-        }
-        let start = self.commit(start)?;
-        match self.set_ref(&full, &start, &RefExpectation::Absent) {
-            Ok(()) => Ok(start),
-            Err(Error::RefMoved { found: Some(found), .. }) => Ok(found),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The worktree (or main checkout) that a branch is checked out in; also one that is in the middle of rebasing it.
-    /// An entry whose folder is gone does not count.
-    pub fn branch_checked_out(&self, name: &str) -> Result<Option<PathBuf>> {
-        let worktrees = self.worktrees()?;
-        for entry in worktrees.iter().filter(|entry| !entry.prunable) {
-            if entry.branch.as_deref() == Some(name) {
-                return Ok(Some(entry.path.clone()));
-            }
-        }
-        let full = format!("refs/heads/{name}");
-        for (git_dir, path) in self.git_dirs()? {
-            let is_gone = worktrees.iter().any(|entry| entry.prunable && entry.path == path);
-            if !is_gone && branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
-                return Ok(Some(path));
-            }
-        }
-        Ok(None)
-    }
 
     /// Points a reference to a commit if it is what the caller expects: compare-and-swap.
     ///
@@ -428,7 +376,6 @@ impl Repository {
     }
 }
 
-/// The tree of a commit.
 /// Start and count of the new side, of `-1,2 +3,4 @@`.
 fn new_side(hunk: &[u8]) -> Option<(usize, usize)> {
     let text = std::str::from_utf8(hunk)
@@ -439,8 +386,18 @@ fn new_side(hunk: &[u8]) -> Option<(usize, usize)> {
     Some((start.parse().ok()?, count.parse().ok()?))
 }
 
+/// The tree of a commit.
 pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
     git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}")).hash()
+}
+
+/// Makes a commit object.
+pub(crate) fn commit_tree(git: &Git, tree: &CommitHash, parents: &[&CommitHash], message: &str) -> Result<CommitHash> {
+    let mut call = git.call(["commit-tree", tree.as_str(), "-F", "-"]).stdin(message).with_identity();
+    for parent in parents {
+        call = call.args(["-p", parent.as_str()]);
+    }
+    call.hash()
 }
 
 /// The files that differ between two commits or trees.
@@ -450,30 +407,6 @@ pub(crate) fn changed_between(git: &Git, a: &CommitHash, b: &CommitHash) -> Resu
     Ok(paths)
 }
 
-/// The short name of the branch that is checked out.
-pub(crate) fn symbolic_head(git: &Git) -> Result<Option<String>> {
-    let call = git.call(["symbolic-ref", "--quiet", "HEAD"]);
-    let answer = call.answer()?;
-    match answer.code {
-        Some(0) => {
-            let name = String::from_utf8_lossy(&answer.stdout);
-            let name = name.trim();
-            Ok(Some(short_name(name)))
-        }
-        Some(1) => Ok(None),
-        _ => Err(call.failed(answer)),
-    }
-}
-
 pub(crate) fn short_name(full: &str) -> String {
     full.strip_prefix("refs/heads/").unwrap_or(full).to_owned()
-}
-
-/// The full name of the branch that a rebase in progress has taken off its worktree.
-pub(crate) fn branch_being_rebased(git_dir: &Path) -> Option<String> {
-    ["rebase-merge", "rebase-apply"].iter().find_map(|folder| {
-        let name = fs::read_to_string(git_dir.join(folder).join("head-name")).ok()?;
-        let name = name.trim_end();
-        name.starts_with("refs/heads/").then(|| name.to_owned())
-    })
 }

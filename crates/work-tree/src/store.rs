@@ -13,9 +13,8 @@ use crash_point::{Point, reach};
 use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, remove_all};
 use crate::git::Git;
-use crate::repository::short_name;
+use crate::repository::{commit_tree, short_name};
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
-use crate::staging::commit_tree;
 use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
@@ -108,7 +107,7 @@ impl Store {
     }
 
     /// Copies the user's settings again; existing workspaces get them at their next reset.
-    pub fn refresh_settings(&self, user: &Repository) -> Result<()> {
+    fn refresh_settings(&self, user: &Repository) -> Result<()> {
         write_settings(user, self.path(), &self.integration)?;
         copy_lfs(user, self.path())
     }

@@ -8,10 +8,9 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use crate::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, verdict_of};
-use crate::git::fields;
+use crate::check::{CheckResult, CheckSpec, result_of, undo};
 use crate::keeper::KeeperId;
-use crate::{CommandSpec, CommitHash, End, Error, Result, Store, WorkTree, run};
+use crate::{CommitHash, Error, Result, Store, WorkTree, run};
 
 /// A check-out of the caller's own, for checks alone.
 #[derive(Debug)]
@@ -65,7 +64,7 @@ impl TrialTree {
         Ok(tree)
     }
 
-    /// Runs a check at a commit, as [`run_check`] does in a worktree that is there already.
+    /// Runs a check at a commit, as [`run_check`] does in a check-out that is there already.
     ///
     /// # Errors
     /// If git cannot check the commit out, or tell what the check has changed.
@@ -84,31 +83,12 @@ impl TrialTree {
         let target = commit.clone();
         let tree = blocking(move || own.bring_to(&target)).await?;
         self.is_outdated = false;
-        let mut command = CommandSpec::new(spec.argv.iter().map(std::ffi::OsString::from), tree.root());
-        command.env.clone_from(&spec.env);
-        command.env.push(("CHECK_NAME".to_owned(), std::ffi::OsString::from(&spec.name)));
-        command.timeout = spec.timeout;
-        command.nice = spec.nice;
-        command.log_path.clone_from(&spec.log_path);
-        command.output_bytes = spec.output_bytes;
-        let outcome = run(&command, cancel, on_keeper).await;
-        let (mut end, mut verdict) = verdict_of(spec, &outcome);
+        let outcome = run(&spec.command(tree.root()), cancel, on_keeper).await;
         let (looked, target) = (tree.clone(), commit.clone());
         let left = blocking(move || left_of(&looked, &target)).await?;
         // Nothing is known of files whose folder is gone.
         self.ready = left.is_in_place.then(|| (tree, commit.clone()));
-        if let (CheckVerdict::Pass, Some(what)) = (&verdict, left.tampered) {
-            verdict = CheckVerdict::Fail(format!("check {} changed {what}", spec.name));
-            end = CheckEnd::ChangedFiles;
-        }
-        Ok(CheckResult {
-            verdict,
-            end,
-            exit_code: if let End::Exited(code) = outcome.end { Some(code) } else { None },
-            duration: outcome.duration,
-            output_sha256: outcome.output_sha256,
-            output_tail: outcome.tail,
-        })
+        Ok(result_of(spec, outcome, left.tampered))
     }
 }
 
@@ -119,28 +99,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
-/// Finds what differs from the commit, in one call, and undoes it.
+/// Undoes what a check has left, and what it has built where it changed more than that.
 fn left_of(tree: &WorkTree, commit: &CommitHash) -> Result<Left> {
     if !tree.is_in_place() {
         return Ok(Left { tampered: Some("the folder that it ran in".to_owned()), is_in_place: false });
     }
-    let stdout = tree.status()?;
-    let (mut tracked, mut is_clean) = (Vec::new(), true);
-    for entry in fields(&stdout).filter(|entry| !entry.starts_with(b"#")) {
-        is_clean = false;
-        // Changed entries have eight fields before the path. Only our git writes the index, so none is added or unmerged.
-        if entry.first() == Some(&b'1') {
-            tracked.extend(String::from_utf8_lossy(entry).splitn(9, ' ').nth(8).map(str::to_owned));
-        }
-    }
-    let tampered = if tree.was_led_away(commit)? {
-        Some("the commit that it was to judge".to_owned())
-    } else {
-        (!tracked.is_empty()).then(|| format!("tracked files: {}", tracked.join(", ")))
-    };
-    if !is_clean {
-        tree.detach_at(commit)?;
-    }
+    let tampered = undo(tree, commit, true)?;
     if tampered.is_some() {
         // What was built of other files.
         tree.remove_untracked()?;

@@ -29,7 +29,7 @@ fn seen(path: &Path, args: &[&str]) -> String {
 }
 
 fn is_at(tree: &WorkTree, commit: &CommitHash) {
-    assert_eq!((tree.head().unwrap(), tree.branch().unwrap()), (commit.clone(), None));
+    assert_eq!(tree.head().unwrap(), *commit);
     assert!(tree.is_clean().unwrap());
     assert_eq!(seen(tree.root(), &["rev-parse", "HEAD"]), commit.as_str());
     assert_eq!(seen(tree.root(), &["status", "--porcelain"]), "");
@@ -99,7 +99,7 @@ fn attributes_hold_from_the_first_check_out_on() {
     // Settings count as well.
     for (value, content) in [("true", "one\r\n"), ("false", "one\n")] {
         git(&place.root, ["config", "core.autocrlf", value]);
-        store.refresh_settings(&place.user).unwrap();
+        place.store();
         let tree = store.check_out(&path, &crlf).unwrap();
         is_at(&tree, &crlf);
         assert_eq!(read(&tree, "b.txt").as_deref(), Some(content));
@@ -114,9 +114,29 @@ fn large_files_come_from_the_store() {
     for (key, value) in [("filter.lfs.smudge", smudge), ("filter.lfs.clean", "echo pointer"), ("filter.lfs.required", "true")] {
         git(&place.root, ["config", key, value]);
     }
-    store.refresh_settings(&place.user).unwrap();
+    place.store();
     let commit = land(&store, &[(".gitattributes", "large filter=lfs\n"), ("large", "pointer\n")]);
     assert_eq!(read(&store.check_out(&path, &commit).unwrap(), "large").as_deref(), Some("the content\n"));
+}
+
+#[test]
+fn each_check_out_gives_what_it_changes_a_second_of_its_own() {
+    let (_place, store, path, base) = place(&[]);
+    let next = land(&store, &[("a.txt", "two\n")]);
+    let second = |file: &str| fs::symlink_metadata(path.join(file)).unwrap().mtime();
+    let mut seconds = Vec::new();
+    for commit in [&base, &next, &base, &next, &base] {
+        let tree = store.check_out(&path, commit).unwrap();
+        is_at(&tree, commit);
+        seconds.push(second("a.txt"));
+        // What a check has changed is brought back in another second than the one that it was changed in.
+        write(&tree, "a.txt", "six\n");
+        store.check_out(&path, commit).unwrap();
+        seconds.push(second("a.txt"));
+    }
+    let given: std::collections::BTreeSet<_> = seconds.iter().collect();
+    assert_eq!(given.len(), 10, "{seconds:?}");
+    assert!(second("b.txt") <= seconds[0], "what is the same in both keeps its time");
 }
 
 /// Inode and time of each file.

@@ -174,7 +174,7 @@ fn integration_moves_by_compare_and_swap() {
     let second = land(&store, &[("a.txt", "two\n")]);
     assert!(matches!(store.move_integration(&first, &first), Err(Error::RefMoved { .. })));
     assert_eq!(store.start_integration(&first).unwrap(), second);
-    assert_eq!(store.repository().changed_by(&second).unwrap(), [Path::new("a.txt")]);
+    assert_eq!(store.repository().changed_between(&first, &second).unwrap(), [Path::new("a.txt")]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! Checking out one commit after another in a worktree in which nobody works, for checks alone.
+//! Checking out one commit after another in a check-out for checks, in which nobody works.
 //!
 //! What is judged there must be the files of the commit. Python takes a source whose size and whole second of modification are
 //! as before for unchanged; make and cargo one that is older than what they made of it. So the files that a check-out changes
-//! get a whole second of modification that no earlier check-out of the worktree has given, and that is later than what was
+//! get a whole second of modification that no earlier commit there has been given, and that is later than what was
 //! built before. Caches that lie elsewhere are not misled either.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -15,10 +16,9 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use crate::git::{fields, to_path};
 use crate::repository::changed_between;
-use crate::staging::{changes, remove_locks};
 use crate::{CommitHash, Error, Result, WorkTree};
 
-/// Holds the last second that was given, in the worktree's own git folder.
+/// Holds the last second that was given, in our git folder of the check-out.
 pub(crate) const LAST_SECOND: &str = "coding-loops-checkout";
 /// How far apart the clocks of two file systems on one machine can be.
 const LAG: Duration = Duration::from_millis(20);
@@ -74,51 +74,57 @@ impl Seconds {
 }
 
 impl WorkTree {
-    /// As [`Self::restore_to`], without a branch: no branch moves.
-    pub(crate) fn detach_at(&self, commit: &CommitHash) -> Result<()> {
-        self.must_be_ours()?;
+    /// Checks a commit out, whatever differs there. What is not tracked goes, ignored files apart (builds). Nobody else may be
+    /// working in it.
+    ///
+    /// # Errors
+    /// [`Error::NotForChecks`].
+    pub(crate) fn bring_to(&self, commit: &CommitHash) -> Result<()> {
+        self.must_be_for_checks()?;
         remove_locks(self.git_dir())?;
-        self.restore_dot_git()?;
-        self.leave_rebase()?;
-        self.forget_operations();
-        self.drop_bisect()?;
         let head = self.head()?;
-        self.git.call(["update-ref", "--no-deref", "HEAD", head.as_str()]).with_identity().ok()?;
         let mut seconds = Seconds::begin(self.git_dir())?;
-        let beyond: Vec<PathBuf> = changes(&self.git).unwrap_or_default().into_iter().map(|change| change.path).collect();
+        let beyond = self.changed_files().unwrap_or_default();
         // Nothing tells in which second somebody else has changed a file.
         seconds.passed &= beyond.is_empty();
-        let changed = if self.attributes_differ(commit)? {
-            self.git.call(["ls-tree", "-r", "-z", "--name-only", "--full-tree", commit.as_str()]).paths()?
-        } else {
-            let mut changed = changed_between(&self.git, &head, commit)?;
-            changed.extend(beyond);
-            changed
-        };
-        self.reset_and_clean(commit)?;
-        self.clean_all()?;
+        let mut changed = changed_between(&self.git, &head, commit)?;
+        changed.extend(beyond);
+        let index = self.git_dir().join("index");
+        if changed.iter().any(|path| is_attributes(path)) {
+            // Files that were written under other rules (line ends, filters) look unchanged to git and are not: all are
+            // written again.
+            drop(fs::remove_file(&index));
+            self.clean()?;
+            changed = self.git.call(["ls-tree", "-r", "-z", "--name-only", "--full-tree", commit.as_str()]).paths()?;
+        }
+        let reset = self.git.call(["reset", "--quiet", "--hard", commit.as_str()]);
+        if let Err(error) = reset.ok() {
+            // A damaged index is made again.
+            if !matches!(error, Error::GitFailed { .. }) || fs::remove_file(index).is_err() {
+                return Err(error);
+            }
+            reset.ok()?;
+        }
+        self.clean()?;
         seconds.end(self.root(), &changed)
     }
 
     /// From one commit to another, where nothing differs from the first but what is not tracked, which goes. False if this
-    /// takes [`Self::detach_at`].
+    /// takes [`Self::bring_to`].
     pub(crate) fn move_to(&self, from: &CommitHash, to: &CommitHash) -> Result<bool> {
-        self.must_be_ours()?;
+        self.must_be_for_checks()?;
         let (changed, cleaned) = std::thread::scope(|scope| {
             let cleaned = scope.spawn(|| self.remove_untracked());
             let changed = changed_between(&self.git, from, to);
             (changed, cleaned.join())
         });
         let (changed, Ok(Ok(()))) = (changed?, cleaned) else { return Ok(false) };
-        if changed.iter().any(|path| path.file_name().is_some_and(|name| name == ".gitattributes")) {
+        if changed.iter().any(|path| is_attributes(path)) {
             return Ok(false);
         }
         let seconds = Seconds::begin(self.git_dir())?;
-        // Not by force: then git would write files anew whose time is not the one that it knows.
-        let call = self.git.call(["checkout", "--quiet", "--detach", to.as_str(), "--"]);
-        // Only for the reflog of a worktree in which nobody works.
-        let call = call.env("GIT_COMMITTER_NAME", "coding-loops").env("GIT_COMMITTER_EMAIL", "coding-loops@localhost");
-        let moved = call.answer()?.code == Some(0);
+        // Not by force: then git would write files again whose time is not the one that it knows.
+        let moved = self.git.call(["checkout", "--quiet", "--detach", to.as_str(), "--"]).answer()?.code == Some(0);
         seconds.end(self.root(), &changed)?;
         Ok(moved)
     }
@@ -129,8 +135,8 @@ impl WorkTree {
         call.args(["--ignore-submodules=none", "--no-ahead-behind"]).ok()
     }
 
-    /// Removes everything that is not tracked and not ignored, repositories too: for worktrees that nobody works in.
-    pub(crate) fn clean_all(&self) -> Result<()> {
+    /// Removes everything that is not tracked and not ignored, repositories too.
+    fn clean(&self) -> Result<()> {
         self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).ok().map(drop)
     }
 
@@ -177,4 +183,26 @@ fn make_folders_writable(folder: &Path) -> bool {
         }
     }
     made
+}
+
+fn is_attributes(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == ".gitattributes")
+}
+
+/// Removes the locks that a killed git has left in our git folder.
+fn remove_locks(git_dir: &Path) -> Result<()> {
+    let entries = fs::read_dir(git_dir).map_err(Error::io("list", git_dir))?;
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", git_dir))?.path();
+        if path.extension() == Some(OsStr::new("lock")) && path.is_file() {
+            tracing::warn!(file = ?path, "removing what was left by a process that is gone");
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }

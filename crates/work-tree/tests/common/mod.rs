@@ -10,7 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 use work_tree::{CommitHash, Repository, Trailer, WorkTree};
 
-/// A repository with a main checkout on `main` and a folder for worktrees inside it, as in production.
+/// A repository with a main checkout on `main` and a folder for linked worktrees inside it, as older versions made it.
 pub struct Lab {
     _dir: TempDir,
     pub root: PathBuf,
@@ -38,14 +38,19 @@ impl Lab {
     }
 
     pub fn worktree(&self, name: &str) -> WorkTree {
-        self.repository.add_worktree(&self.managed.join(name), &format!("loop/{name}"), "main").unwrap()
+        let path = self.managed.join(name);
+        git(&self.root, ["worktree", "add", "--quiet", "-b", &format!("loop/{name}"), path.to_str().unwrap(), "main"]);
+        WorkTree::open(&path).unwrap()
     }
 
-    /// A commit on a branch `name` that writes one file.
-    pub fn commit_elsewhere(&self, name: &str, file: &str, content: &str) -> CommitHash {
-        let tree = self.worktree(name);
-        fs::write(tree.root().join(file), content).unwrap();
-        tree.commit_all(name, &[], None).unwrap().unwrap()
+    /// A commit on `parent` that writes one file.
+    pub fn commit_on(&self, parent: &CommitHash, file: &str, content: &str) -> CommitHash {
+        let path = self.managed.join("for-a-commit");
+        git(&self.root, ["worktree", "add", "--quiet", "--detach", path.to_str().unwrap(), parent.as_str()]);
+        fs::write(path.join(file), content).unwrap();
+        let commit = commit(&WorkTree::open(&path).unwrap());
+        git(&self.root, ["worktree", "remove", "--force", path.to_str().unwrap()]);
+        commit
     }
 }
 
@@ -54,6 +59,13 @@ pub fn git<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> St
     let output = Command::new("git").args(identity).args(args).current_dir(dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Commits everything in a worktree.
+pub fn commit(tree: &WorkTree) -> CommitHash {
+    git(tree.root(), ["add", "-A"]);
+    git(tree.root(), ["commit", "--quiet", "-m", "work"]);
+    tree.head().unwrap()
 }
 
 pub fn write(tree: &WorkTree, file: impl AsRef<Path>, content: &str) {
