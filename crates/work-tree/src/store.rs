@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Copies the user's settings again; existing workspaces get them at their next reset.
-    fn refresh_settings(&self, user: &Repository) -> Result<()> {
+    pub fn refresh_settings(&self, user: &Repository) -> Result<()> {
         write_settings(user, self.path(), &self.integration)?;
         copy_lfs(user, self.path())
     }
