@@ -1,4 +1,4 @@
-//! Which files each loop's worktree differs in, as monitor saw them last.
+//! Which files each loop's workspace differs in from its start, as monitor saw them last.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +20,7 @@ impl ReadTx<'_> {
         self.query(select!(WorktreeChange, "FROM worktree_changes ORDER BY loop_id, file_path"), [], WorktreeChange::from_row)
     }
 
-    /// The loops whose worktrees differed when they were seen last.
+    /// The loops whose workspaces differed when they were seen last.
     ///
     /// # Errors
     /// What SQLite says.
@@ -30,7 +30,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Makes these the rows of a loop's worktree. Only what differs is written. True if anything did.
+    /// Makes these the rows of a loop's workspace. Only what differs is written. True if anything did.
     ///
     /// # Errors
     /// What SQLite says.
@@ -56,40 +56,6 @@ impl WriteTx<'_> {
             self.execute(
                 "DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2",
                 rusqlite::params![loop_id, path],
-            )?;
-        }
-        Ok(changed)
-    }
-
-    /// Replaces what is known of a loop's worktree by what was just seen, `(path, fingerprint)`.
-    /// True if anything is new, changed or gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn observe_worktree(&self, loop_id: &LoopId, seen: &[(String, String)]) -> Result<bool> {
-        let known = self.query(
-            select!(WorktreeChange, "FROM worktree_changes WHERE loop_id = ?1"),
-            [loop_id],
-            WorktreeChange::from_row,
-        )?;
-        let mut changed = false;
-        for (path, fingerprint) in seen {
-            if known.iter().any(|row| row.file_path == *path && row.fingerprint == *fingerprint) {
-                continue;
-            }
-            changed = true;
-            self.execute(
-                "INSERT INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
-                 VALUES (?1, ?2, ?3, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET last_changed_at = excluded.last_changed_at, fingerprint = excluded.fingerprint",
-                rusqlite::params![loop_id, path, self.now(), fingerprint],
-            )?;
-        }
-        for row in known.iter().filter(|row| !seen.iter().any(|(path, _)| *path == row.file_path)) {
-            changed = true;
-            self.execute(
-                "DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2",
-                rusqlite::params![loop_id, row.file_path],
             )?;
         }
         Ok(changed)
