@@ -46,7 +46,7 @@ section! {
     RepositoryConfig {
         /// Relative to the config file.
         path: PathBuf = PathBuf::from(".."),
-        /// Where verified work goes.
+        /// Where verified work lands in the store, and its copy in the user's repository.
         integration_branch: String = "coding-loops/integration".to_owned(),
     }
 }
@@ -175,7 +175,7 @@ section! {
 section! {
     /// What monitor calls trouble.
     MonitorConfig {
-        /// Between two looks at the worktrees.
+        /// Between two looks at the workspaces.
         interval_seconds: u64 = 30,
         /// Failures in a row on one test.
         stuck_failures: i64 = 3,
@@ -266,7 +266,7 @@ section! {
         interval_seconds: u64 = 600,
         /// Runs that must fail again before a failure is believed.
         retries: u32 = 2,
-        /// Bisect worktrees at once; 0: one per core.
+        /// Checks at once, each in a check-out of its own; 0: one per core.
         parallel: usize = 0,
         /// How low its share of the machine is.
         nice: i32 = 10,

@@ -11,7 +11,7 @@ pub const FILE: &str = "coordination.db";
 pub const VARIABLE: &str = "CODING_LOOPS_DB";
 
 /// `named`, else the environment's, else the one of the nearest folder above `from` that has one. The folder of store and
-/// workspaces names its database; a worktree of a repository finds the repository's. The answer may not exist; it is then where one would be made.
+/// workspaces names its database; a linked worktree of a repository finds the repository's. The answer may not exist; it is then where one would be made.
 #[must_use]
 pub fn database(named: Option<&Path>, from: &Path) -> PathBuf {
     if let Some(named) = named {

@@ -1,7 +1,7 @@
 //! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired:
 //! leases, waits, deliveries that nobody takes, and, into the archive, what is settled and old.
 //!
-//! It must never decide who works on what, never touch git or a worktree, and never end a process but what the agent of a
+//! It must never decide who works on what, never touch git or a workspace, and never end a process but what the agent of a
 //! loop that is proven dead has left behind: of others it only says that they have ended. What it has said of whom stands in
 //! its open alerts, so that a restart says nothing twice.
 

@@ -125,7 +125,7 @@ fn a_later_fix_clears_it() {
 #[test]
 fn a_flaky_check_is_no_regression() {
     let world = World::with_baseline();
-    // Each second run in the worktree passes; the cache is ignored by git.
+    // Each second run in the check-out passes; the cache is ignored by git.
     let flaky = "if [ -e cache/ran ]; then rm cache/ran; else mkdir -p cache; touch cache/ran; exit 1; fi";
     world.configure_with(&world.script(flaky), "");
     let head = world.commit("other", "ok", "");

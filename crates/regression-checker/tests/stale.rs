@@ -1,4 +1,4 @@
-//! A judgement sees the files of its commit and nothing else, however quickly one commit follows another in a worktree.
+//! A judgement sees the files of its commit and nothing else, however quickly one commit follows another in a check-out.
 
 mod common;
 
