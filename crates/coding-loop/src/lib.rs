@@ -39,4 +39,4 @@ mod workspace;
 
 pub use error::{Error, Result};
 pub use set_up::make_store;
-pub use submit::{SubmitOutcome, checkpoint, obey_by_hand, prepare_workspace, submit};
+pub use submit::{SubmitOutcome, bring_up_to_date, checkpoint, obey_by_hand, prepare_workspace, submit};

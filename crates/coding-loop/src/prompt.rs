@@ -57,7 +57,7 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
     }
     prompt.push_str(&format!(
         "\nOther agents work on the same repository in clones of their own. Before you change a file that one of them may want, ask: \
-         loopctl lock PATH --loop {} --wait 60. What counts is what lies in the files of this folder when you are done: do not push, and do not leave work on another \
+         loopctl lock PATH --loop {} --wait 60 (then it is as others have landed it). What counts is what lies in the files of this folder when you are done: do not push, and do not leave work on another \
          branch or stashed; committing is not needed.\n\
          When it is done, exit with 0. Your claim is then verified by: {}. If it cannot be done as it is specified, say why in your last \
          words and exit with 3.\n",

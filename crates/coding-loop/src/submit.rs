@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use coord_db::{Config, Database, ErrorCategory, LoopId, TestId, TestStatus};
+use coord_db::{Config, Database, ErrorCategory, LeasePath, LoopId, TestId, TestStatus};
 use tokio::sync::watch;
-use work_tree::CommitHash;
+use work_tree::{CommitHash, Layout, Workspace};
 
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
@@ -53,6 +53,27 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
         context.restore(&workspace, &head)?;
     }
     Ok(workspace.root().to_owned())
+}
+
+/// Brings files, or all below folders, that a loop's agent has leased and not changed to what has landed since its attempt
+/// began, so that it works on what is there now. Gives the files that are newer now.
+///
+/// # Errors
+/// What git says.
+pub fn bring_up_to_date(db: &Database, config: &Config, loop_id: &LoopId, paths: &[LeasePath]) -> Result<Vec<PathBuf>> {
+    let layout = Layout::new(config.workspace_root());
+    let Ok(store) = layout.open_store() else { return Ok(Vec::new()) };
+    let row = db.read(|tx| tx.loop_row(loop_id))?;
+    let branch = row.branch.unwrap_or_else(|| format!("coding-loops/{loop_id}"));
+    let workspace = Workspace::open(&store, &layout.workspace(loop_id.as_str(), &branch))?;
+    let (Some(workspace), Some(head), Some(_)) = (workspace, store.integration()?, row.current_test_id) else {
+        return Ok(Vec::new());
+    };
+    if workspace.base()? == head {
+        return Ok(Vec::new());
+    }
+    let files: Vec<PathBuf> = paths.iter().map(|path| PathBuf::from(path.as_str())).collect();
+    Ok(workspace.update_paths(&files, &head)?.updated)
 }
 
 /// A checkpoint for an attempt of a loop that is driven by hand: what its workspace holds.

@@ -1,5 +1,6 @@
 //! For agents and scripts that drive a loop by hand: claim, give back, beat, lease.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
@@ -203,14 +204,31 @@ pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
         Some(seconds) => queue(&db, &config, &request, seconds)?,
     };
     match answer {
-        Acquire::Granted(grant) => granted(cx, &grant),
+        Acquire::Granted(grant) => {
+            let updated = coding_loop::bring_up_to_date(&db, &config, &request.loop_id, &grant.paths);
+            granted(cx, &grant, updated)
+        }
         Acquire::Refused(blockers) => refused(cx, &request.loop_id, &blockers),
     }
 }
 
-fn granted(cx: &Context, grant: &Grant) -> Outcome {
+fn granted(cx: &Context, grant: &Grant, updated: coding_loop::Result<Vec<PathBuf>>) -> Outcome {
     let paths: Vec<String> = grant.paths.iter().map(ToString::to_string).collect();
-    cx.out.answer(grant, &format!("token {} until {}: {}", grant.fencing_token, clock(grant.expires_at), paths.join(" ")))
+    let mut text = format!("token {} until {}: {}", grant.fencing_token, clock(grant.expires_at), paths.join(" "));
+    let updated: Vec<String> = match updated {
+        Ok(files) => files.iter().map(|file| file.display().to_string()).collect(),
+        Err(error) => {
+            let why = coord_db::error_chain(&error);
+            eprintln_quietly(&safe(&format!("loopctl: the files cannot be brought up to date, they are as they were: {why}")));
+            Vec::new()
+        }
+    };
+    if !updated.is_empty() {
+        text.push_str(&format!("\nbrought up to date, as others have landed there: {}", safe(&updated.join(" "))));
+    }
+    let mut document = serde_json::to_value(grant).unwrap_or_default();
+    document["updated"] = json!(updated);
+    cx.out.answer(&document, &text)
 }
 
 fn refused(cx: &Context, loop_id: &LoopId, blockers: &[Blocker]) -> Outcome {
@@ -322,7 +340,7 @@ fn next_look(blockers: &[Blocker], now: Timestamp, over: Timestamp) -> Timestamp
 pub fn renew(cx: &Context, loop_id: &LoopId, token: i64, ttl: Option<i64>) -> Outcome {
     let db = cx.open()?;
     let grant = db.write(|tx| tx.renew(loop_id, token, ttl))?;
-    granted(cx, &grant)
+    granted(cx, &grant, Ok(Vec::new()))
 }
 
 /// `loopctl unlock`

@@ -136,3 +136,24 @@ fn a_loop_that_is_driven_by_hand_has_its_checkpoints_and_goes_back() {
     assert!(!made.exists());
     place.run(&["check"]).ok();
 }
+
+#[test]
+fn a_leased_file_is_brought_up_to_what_has_landed_unless_it_was_changed() {
+    let place = place();
+    place.run(&["test", "add", "t2", "--loop", "b", "--notes", "add to it"]).ok();
+    let workspace = |id: &str| std::path::PathBuf::from(place.json(&["next", "--loop", id])["workspace"].as_str().unwrap());
+    let (a, b) = (workspace("a"), workspace("b"));
+    std::fs::write(a.join("made"), "right\n").unwrap();
+    std::fs::write(a.join("other"), "a\n").unwrap();
+    std::fs::write(b.join("other"), "b\n").unwrap();
+    place.run(&["submit", "t1"]).ok();
+    assert!(!b.join("made").exists());
+    let locked = place.json(&["lock", "made", "--loop", "b"]);
+    assert_eq!(locked["updated"], serde_json::json!(["made"]));
+    assert_eq!(std::fs::read_to_string(b.join("made")).unwrap(), "right\n");
+    assert_eq!(place.json(&["lock", "other", "--loop", "b"])["updated"], serde_json::json!([]));
+    assert_eq!(std::fs::read_to_string(b.join("other")).unwrap(), "b\n", "what it has changed is its own");
+    std::fs::remove_file(b.join("other")).unwrap();
+    std::fs::write(b.join("made"), "right\nand more\n").unwrap();
+    assert_eq!(place.json(&["submit", "t2"])["status"], "passed");
+}
