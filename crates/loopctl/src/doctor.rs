@@ -19,7 +19,8 @@ use crate::output::{Paint, safe};
 use crate::programs;
 use crate::see::{SUPERVISORS, healths};
 use crate::service;
-use crate::setup::{existing, git};
+use crate::setup::existing;
+use work_tree::Repository;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -70,7 +71,7 @@ pub fn run(cx: &Context, before_start: bool) -> Outcome {
     };
     let registered = db.as_ref().ok().and_then(|db| db.read(|tx| tx.loops()).ok());
     let root = folder.join(config.repository_path());
-    git_version(&folder, &mut report);
+    git_version(&mut report);
     if repository(&root, &mut report) {
         let made = db.as_ref().ok().and_then(|db| db.read(branch::made_by_loops).ok()).unwrap_or_default();
         branch::examine(&config, &root, registered.as_deref().unwrap_or_default(), &made, &mut report);
@@ -159,45 +160,36 @@ fn settings(cx: &Context, report: &mut Report) -> Config {
     }
 }
 
-fn git_version(folder: &Path, report: &mut Report) {
-    match git(folder, &["--version"]) {
-        Ok(answer) if answer.status.success() => {
-            let text = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-            let numbers: Vec<u32> =
-                text.split_whitespace().nth(2).unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect();
-            if numbers.as_slice() < [2, 31].as_slice() {
-                report.problem("git", text, "install git 2.31 or newer");
-            } else {
-                report.ok("git", text);
-            }
-        }
-        _ => report.problem("git", "git cannot be run", "install git, or put it on the PATH"),
+fn git_version(report: &mut Report) {
+    let Ok(text) = work_tree::git_version() else {
+        return report.problem("git", "git cannot be run", "install git, or put it on the PATH");
+    };
+    let numbers: Vec<u32> =
+        text.split_whitespace().nth(2).unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect();
+    if numbers.as_slice() < [2, 31].as_slice() {
+        report.problem("git", text, "install git 2.31 or newer");
+    } else {
+        report.ok("git", text);
     }
 }
 
 /// Whether there is one with a commit.
 fn repository(path: &Path, report: &mut Report) -> bool {
-    match git(path, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]) {
-        Ok(answer) if answer.status.success() => {
-            report.ok("repository", path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string());
-            return true;
-        }
-        _ => match git(path, &["rev-parse", "--git-dir"]) {
-            Ok(answer) if answer.status.success() => {
-                report.problem(
-                    "repository",
-                    format!("{} has no commit yet", path.display()),
-                    "make a first commit: loops start from it",
-                );
-            }
-            _ => report.problem(
-                "repository",
-                format!("{} is no git repository", path.display()),
-                "set repository.path in config.toml, relative to that file",
-            ),
-        },
+    let Ok(repository) = Repository::open(path) else {
+        report.problem(
+            "repository",
+            format!("{} is no git repository", path.display()),
+            "set repository.path in config.toml, relative to that file",
+        );
+        return false;
+    };
+    if !matches!(repository.resolve("HEAD"), Ok(Some(_))) {
+        let detail = format!("{} has no commit yet", path.display());
+        report.problem("repository", detail, "make a first commit: loops start from it");
+        return false;
     }
-    false
+    report.ok("repository", path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string());
+    true
 }
 
 /// The checks of the gate, without running them.
@@ -440,12 +432,7 @@ fn clock(tx: &coord_db::ReadTx<'_>, report: &mut Report) -> coord_db::Result<()>
 
 /// The folder is ignored by git, so only `-x` reaches it; a word of warning is all that can be done.
 fn git_clean(folder: &Path, report: &mut Report) {
-    let inside = git(folder, &["rev-parse", "--is-inside-work-tree"])
-        .is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"true"));
-    if !inside {
-        return;
-    }
-    let ignored = git(folder, &["check-ignore", "--quiet", "config.toml"]).is_ok_and(|answer| answer.status.success());
+    let Ok(Some(ignored)) = work_tree::is_ignored(&folder.join("config.toml")) else { return };
     if ignored {
         report.warning(
             "git clean",

@@ -2,12 +2,12 @@
 
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::CommandFactory;
 use coord_db::file_system::FileSystem;
 use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
 use serde_json::json;
+use work_tree::Repository;
 
 use crate::cli::{Cli, LoopCommand, TestCommand};
 use crate::context::Context;
@@ -32,44 +32,22 @@ pub fn completions(shell: clap_complete::Shell) -> Outcome {
     Ok(())
 }
 
-/// git, about one folder and not about whatever the environment names.
-pub(crate) fn git(folder: &Path, arguments: &[&str]) -> std::io::Result<std::process::Output> {
-    let mut command = Command::new("git");
-    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE"] {
-        command.env_remove(variable);
-    }
-    command.arg("-C").arg(folder).args(arguments).stdin(std::process::Stdio::null()).output()
-}
-
 /// The main checkout of the repository that `folder` is in; a linked worktree's is its repository's.
 fn repository_of(folder: &Path) -> Outcome<PathBuf> {
-    let asked = ["rev-parse", "--path-format=absolute", "--is-bare-repository", "--git-dir", "--git-common-dir"];
-    let answer = git(folder, &asked).map_err(|error| Failure::No(format!("git cannot be run: {error}; install it")))?;
-    let not_there = || {
-        Failure::No(format!(
+    let repository = Repository::open(folder).map_err(|error| match error {
+        work_tree::Error::GitMissing => Failure::No("git cannot be run: install it, or put it on the PATH".to_owned()),
+        _ => Failure::No(format!(
             "{} is in no git repository; go to one, make one with git init, or name one with --repository",
             folder.display()
-        ))
-    };
-    if !answer.status.success() {
-        return Err(not_there());
-    }
-    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-    let [bare, git_dir, common] = text.lines().collect::<Vec<_>>()[..] else { return Err(not_there()) };
-    let linked = git_dir != common;
-    let main = Path::new(common);
-    if linked && main.file_name().is_some_and(|name| name == ".git") {
-        return main.parent().map(Path::to_owned).ok_or_else(not_there);
-    }
-    if bare == "true" || linked {
+        )),
+    })?;
+    if repository.is_bare() {
         return Err(Failure::No(format!(
             "{} is a bare repository; coding-loops works beside a checkout: clone it and run loopctl init there",
-            main.display()
+            repository.root().display()
         )));
     }
-    let top = git(folder, &["rev-parse", "--show-toplevel"])?;
-    let top = String::from_utf8_lossy(&top.stdout).trim_end_matches('\n').to_owned();
-    if top.is_empty() { Err(not_there()) } else { Ok(PathBuf::from(top)) }
+    Ok(repository.root().to_owned())
 }
 
 fn io(what: String) -> impl FnOnce(std::io::Error) -> Failure {

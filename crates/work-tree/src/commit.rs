@@ -83,6 +83,8 @@ pub struct CommitInfo {
     pub hash: CommitHash,
     /// The hashes of its parents.
     pub parents: Vec<CommitHash>,
+    /// The first line of its message, invalid UTF-8 replaced.
+    pub subject: String,
     /// The trailers as git itself parses them, in order.
     pub trailers: Vec<Trailer>,
 }

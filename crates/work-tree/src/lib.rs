@@ -56,7 +56,7 @@ pub use landing::{Change, PutOn, Updated};
 pub use layout::Layout;
 pub use processes::start_time;
 pub use publish::{Divergence, Obstacle, Published, look_at_published, publish, republish};
-pub use repository::{AddedLine, RefExpectation, Repository};
+pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_ignored};
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
 pub use snapshot::{Finding, Snapshot, SnapshotOptions};
 pub use store::{Store, StoreMade};

@@ -80,6 +80,12 @@ impl Repository {
         &self.root
     }
 
+    /// Whether it has no checkout of its own.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.root == self.common_dir
+    }
+
     /// The folder that all worktrees share (`.git` of the main checkout).
     #[must_use]
     pub fn common_dir(&self) -> &Path {
@@ -143,24 +149,29 @@ impl Repository {
 
     /// The commits that `inclusive` has and `exclusive` has not, oldest first.
     pub fn commits_between(&self, exclusive: &CommitHash, inclusive: &CommitHash) -> Result<Vec<CommitInfo>> {
+        self.commits_beyond(inclusive, std::slice::from_ref(exclusive))
+    }
+
+    /// The commits that `head` has and none of these others has, oldest first.
+    pub fn commits_beyond(&self, head: &CommitHash, others: &[CommitHash]) -> Result<Vec<CommitInfo>> {
+        let excluded: String = others.iter().map(|hash| format!("^{hash}\n")).collect();
         let call = self
             .git
-            .call(["log", "-z", "--reverse", "--topo-order", "--no-mailmap", "--no-color", "--no-decorate"])
-            .arg("--format=tformat:%H%x00%P%x00%(trailers:only,unfold)")
-            .arg(format!("{exclusive}..{inclusive}"))
-            .arg("--");
+            .call(["log", "-z", "--reverse", "--topo-order", "--no-mailmap", "--no-color", "--no-decorate", "--stdin"])
+            .arg("--format=tformat:%H%x00%P%x00%s%x00%(trailers:only,unfold)")
+            .stdin(format!("{head}\n{excluded}"));
         let stdout = call.ok()?;
         let all: Vec<&[u8]> = fields(&stdout).collect();
-        if !all.len().is_multiple_of(3) {
+        if !all.len().is_multiple_of(4) {
             return Err(call.unexpected(format!("{} fields", all.len())));
         }
         let hash = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
             CommitHash::new(text.trim()).map_err(|error| call.unexpected(error.to_string()))
         };
-        all.chunks_exact(3)
+        all.chunks_exact(4)
             .map(|record| {
-                let trailers = String::from_utf8_lossy(record[2]);
+                let trailers = String::from_utf8_lossy(record[3]);
                 let trailers = trailers.lines().filter_map(|line| line.split_once(':'));
                 Ok(CommitInfo {
                     hash: hash(record[0])?,
@@ -169,6 +180,7 @@ impl Repository {
                         .filter(|part| !part.is_empty())
                         .map(hash)
                         .collect::<Result<_>>()?,
+                    subject: String::from_utf8_lossy(record[2]).into_owned(),
                     trailers: trailers.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect(),
                 })
             })
@@ -264,6 +276,18 @@ impl Repository {
     }
 
     // ---- references ----
+
+    /// Whether git allows this as the short name of a branch.
+    #[must_use]
+    pub fn is_branch_name(&self, name: &str) -> bool {
+        self.branch_ref(name).is_ok()
+    }
+
+    /// The full name of the reference that a symbolic one (full name) points to; none if it is not symbolic or not there.
+    pub fn symbolic_target(&self, name: &str) -> Result<Option<String>> {
+        let answer = self.git.call(["symbolic-ref", "--quiet", name]).answer()?;
+        Ok((answer.code == Some(0)).then(|| String::from_utf8_lossy(&answer.stdout).trim_end().to_owned()))
+    }
 
     /// Points a reference to a commit if it is what the caller expects: compare-and-swap.
     ///
@@ -387,6 +411,26 @@ fn new_side(hunk: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// The tree of a commit.
+/// What `git --version` says.
+///
+/// # Errors
+/// [`Error::GitMissing`].
+pub fn git_version() -> Result<String> {
+    let stdout = Git::discovering(Path::new("/")).call(["--version"]).ok()?;
+    Ok(String::from_utf8_lossy(&stdout).trim().to_owned())
+}
+
+/// Whether git ignores a file; none where it lies in no checkout.
+pub fn is_ignored(file: &Path) -> Result<Option<bool>> {
+    let (folder, name) = (file.parent().unwrap_or(file), file.file_name().unwrap_or_default());
+    let answer = Git::discovering(folder).call(["check-ignore", "--quiet", "--"]).arg(name).answer()?;
+    Ok(match answer.code {
+        Some(0) => Some(true),
+        Some(1) => Some(false),
+        _ => None,
+    })
+}
+
 pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
     git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}")).hash()
 }

@@ -8,7 +8,6 @@ use work_tree::{Layout, Published, Repository};
 
 use super::Report;
 use crate::published;
-use crate::setup::git;
 
 /// The integration branches that loops have worked on, by the journal.
 ///
@@ -31,14 +30,13 @@ const OTHER: &str = "set repository.integration_branch in config.toml to a name 
 /// Looks at the branch that work lands on.
 pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<String>, report: &mut Report) {
     let name = config.repository.integration_branch.as_str();
-    let valid = git(root, &["check-ref-format", &format!("refs/heads/{name}")]).is_ok_and(|answer| answer.status.success());
-    if !valid {
-        return report.problem("branch", format!("{name:?} is not a name that git allows for a branch"), OTHER);
-    }
     let repository = match Repository::open(root) {
         Ok(repository) => repository,
         Err(error) => return report.problem("branch", error.to_string(), "look with git status in the repository"),
     };
+    if !repository.is_branch_name(name) {
+        return report.problem("branch", format!("{name:?} is not a name that git allows for a branch"), OTHER);
+    }
     if ["main", "master", "trunk"].contains(&name) || is_default_of_a_remote(&repository, name) {
         return report.problem("branch", format!("the integration branch {name} is your own main branch"), OTHER);
     }
@@ -56,7 +54,7 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
         Ok(Some(found)) => match (published::trouble(&found, name), checked_out) {
             (Some((what, remedy)), _) => report.warning("branch", what, remedy),
             (None, Some(path)) => waits(name, &path, report),
-            (None, None) => report.ok("branch", state(&found, name, commits(root, name, loops).ours)),
+            (None, None) => report.ok("branch", state(&found, name, commits(&repository, name, loops).ours)),
         },
         Err(error) => report.problem("branch", error.to_string(), "look with git status in the repository"),
     }
@@ -98,7 +96,7 @@ fn before_landing(
     if !exists(repository, name) {
         return report.ok("branch", format!("{name}, made by the first loop"));
     }
-    let commits = commits(repository.root(), name, loops);
+    let commits = commits(repository, name, loops);
     let count = commits.foreign.len();
     let example = commits.foreign.first().map(String::as_str).unwrap_or_default();
     let is_known = commits.ours > 0 || made.contains(name);
@@ -138,32 +136,32 @@ fn exists(repository: &Repository, name: &str) -> bool {
 fn is_default_of_a_remote(repository: &Repository, name: &str) -> bool {
     let remotes = repository.list_refs("refs/remotes/").unwrap_or_default();
     remotes.iter().filter_map(|(full, _)| full.strip_suffix("/HEAD")).any(|remote| {
-        let answer = git(repository.root(), &["symbolic-ref", "--quiet", &format!("{remote}/HEAD")]);
-        answer.is_ok_and(|answer| String::from_utf8_lossy(&answer.stdout).trim_end() == format!("{remote}/{name}"))
+        let target = repository.symbolic_target(&format!("{remote}/HEAD"));
+        target.is_ok_and(|target| target.is_some_and(|target| target == format!("{remote}/{name}")))
     })
 }
 
 /// The commits of the branch that are on no other branch but the loops' own. What lands carries the trailers Loop and Test.
-fn commits(root: &Path, name: &str, loops: &[Loop]) -> Commits {
-    let own = loops.iter().filter_map(|row| row.branch.clone()).chain([name.to_owned(), "coding-loops/*".to_owned()]);
-    let excluded = own.map(|branch| format!("--exclude={branch}"));
-    let format =
-        "--format=%(trailers:key=Loop,valueonly,separator=%x2C)%x00%(trailers:key=Test,valueonly,separator=%x2C)%x00%h %s";
-    let branch = format!("refs/heads/{name}");
-    let remote = format!("--exclude=*/{name}");
-    let mut arguments = vec!["log".to_owned(), format.to_owned(), branch, "--not".to_owned()];
-    arguments.extend(excluded);
-    arguments.extend(["--branches".to_owned(), remote, "--exclude=*/coding-loops/*".to_owned(), "--remotes".to_owned()]);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+fn commits(repository: &Repository, name: &str, loops: &[Loop]) -> Commits {
     let mut found = Commits::default();
-    let Ok(answer) = git(root, &arguments) else { return found };
-    for line in String::from_utf8_lossy(&answer.stdout).lines() {
-        let mut parts = line.splitn(3, '\0');
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some(by), Some(test), _) if !by.is_empty() && !test.is_empty() => found.ours += 1,
-            (_, _, Some(subject)) => found.foreign.push(subject.to_owned()),
-            _ => {}
+    let Ok(Some(head)) = repository.resolve(&format!("refs/heads/{name}")) else { return found };
+    let is_own = |branch: &str| {
+        branch == name || branch.starts_with("coding-loops/") || loops.iter().any(|row| row.branch.as_deref() == Some(branch))
+    };
+    let is_others = |full: &str| match (full.strip_prefix("refs/heads/"), full.strip_prefix("refs/remotes/")) {
+        (Some(branch), _) => !is_own(branch),
+        (None, Some(remote)) => !remote.split_once('/').is_some_and(|(_, branch)| is_own(branch)),
+        (None, None) => false,
+    };
+    let refs = repository.list_refs("refs").unwrap_or_default();
+    let others: Vec<_> = refs.into_iter().filter(|(full, _)| is_others(full)).map(|(_, hash)| hash).collect();
+    for commit in repository.commits_beyond(&head, &others).unwrap_or_default() {
+        match (commit.trailer("Loop"), commit.trailer("Test")) {
+            (Some(by), Some(test)) if !by.is_empty() && !test.is_empty() => found.ours += 1,
+            _ => found.foreign.push(format!("{} {}", commit.hash.short(), commit.subject)),
         }
     }
+    // The newest first, as git log has them.
+    found.foreign.reverse();
     found
 }
