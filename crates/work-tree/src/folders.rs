@@ -20,6 +20,15 @@ impl FolderLock {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
         let file = fs::File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("open", path))?;
+        Self::lock(file, path)
+    }
+
+    /// Locks a folder that is there, without a file for it.
+    pub(crate) fn of_folder(path: &Path) -> Result<Self> {
+        Self::lock(fs::File::open(path).map_err(Error::io("open", path))?, path)
+    }
+
+    fn lock(file: fs::File, path: &Path) -> Result<Self> {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
             .map_err(|error| Error::io("lock", path)(error.into()))?;
         Ok(Self { _file: file })

@@ -17,7 +17,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::folders::{absolute, relative};
+use crate::folders::{FolderLock, absolute, relative};
 use crate::settings::replace_file;
 use crate::{Error, Repository, Result, Store, StoreMade, WorkspaceSpec};
 
@@ -132,6 +132,12 @@ impl Layout {
         if root.starts_with(user.root()) {
             return Err(Error::InsideCheckout { path: root, checkout: user.root().to_owned() });
         }
+        if root.symlink_metadata().is_ok() && !root.is_dir() {
+            return Err(Error::InTheWay { path: root });
+        }
+        fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
+        // Loops that start at the same time make it together.
+        let _lock = FolderLock::of_folder(&root)?;
         let resolved = |path: &Path| path.canonicalize().ok();
         match self.database() {
             Some(other) if resolved(&other).is_some_and(|other| Some(&other) != resolved(&database).as_ref()) => {
@@ -139,13 +145,14 @@ impl Layout {
             }
             Some(_) => {}
             None => {
-                let is_empty = fs::read_dir(&root).map_or(true, |mut entries| entries.next().is_none());
-                if root.symlink_metadata().is_ok() && !(is_empty && root.is_dir()) {
+                // A life that was killed here may have left the beginning of it.
+                let is_ours = |entry: &fs::DirEntry| entry.file_name() == "database.new";
+                let entries = fs::read_dir(&root).map_err(Error::io("list", &root))?;
+                if !entries.flatten().all(|entry| is_ours(&entry)) {
                     return Err(Error::InTheWay { path: root });
                 }
             }
         }
-        fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
         let way = relative(&root, &database);
         replace_file(&root.join(DATABASE), &[way.as_os_str().as_bytes(), b"\n"].concat())?;
         replace_file(&root.join("README"), README.as_bytes())?;

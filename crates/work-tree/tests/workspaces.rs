@@ -270,6 +270,24 @@ fn the_users_gc_beside_it() {
 // ---- the published branch ----
 
 #[test]
+fn processes_that_start_at_once_make_the_folder_together() {
+    for _ in 0..5 {
+        let place = Place::new(&[("a.txt", "one\n")]);
+        let database = place.root.join("coordination.db");
+        put(&place.root, "coordination.db", "");
+        let layout = work_tree::Layout::new(place.dir.path().join("together"));
+        std::thread::scope(|scope| {
+            let started: Vec<_> =
+                (0..6).map(|_| scope.spawn(|| layout.create(&place.user, &database, BRANCH).unwrap().1.is_new)).collect();
+            let new = started.into_iter().map(|thread| thread.join().unwrap()).filter(|is_new| *is_new).count();
+            assert_eq!(new, 1);
+        });
+        assert_eq!(layout.database().unwrap().canonicalize().unwrap(), database.canonicalize().unwrap());
+        layout.open_store().unwrap();
+    }
+}
+
+#[test]
 fn locks_that_a_killed_git_has_left_do_not_damage_a_workspace() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
