@@ -315,7 +315,7 @@ fn processes_that_land_and_publish_at_once_are_no_other_hand() {
                 for number in 0..8 {
                     if worker < 2 {
                         let _one = landing.lock().unwrap();
-                        land(store, &[(&format!("{worker}-{number}.txt"), "landed\n")]);
+                        land(store, &[(format!("{worker}-{number}.txt").as_str(), "landed\n")]);
                     }
                     let published = publish(store, user, BRANCH).unwrap();
                     assert!(!matches!(published, Published::Diverged(_)), "{worker} {number}: {published:?}");
