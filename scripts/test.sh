@@ -2,8 +2,8 @@
 # Everything that CI runs: format, clippy with warnings as errors, all tests, docs, shell lint, unit-file check.
 #
 #   scripts/test.sh           minutes
-#   scripts/test.sh --long    hours: an hour of kills, twenty thousand sequences for each model, every pair of crash points,
-#                             twenty thousand simulated worlds, ten thousand wakes and starts
+#   scripts/test.sh --long    hours: an hour of kills, ten minutes of kills beside git gc, twenty thousand sequences for each
+#                             model, every pair of crash points, twenty thousand simulated worlds, ten thousand wakes and starts
 #   scripts/test.sh --seeds N only the simulation: N worlds
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 case "${1:-}" in
   '') ;;
   --long)
-    export KILLS_SECONDS=3600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000
+    export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000
     ;;
   --seeds)
     case "${2:-}" in '' | *[!0-9]*) echo "$0: --seeds needs a number" >&2; exit 2 ;; esac

@@ -2,6 +2,7 @@
 
 pub mod namespace;
 pub mod processes;
+pub mod repositories;
 pub mod simulation;
 pub mod systemd;
 pub mod traces;

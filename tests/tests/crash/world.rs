@@ -9,7 +9,7 @@ use coord_db::payload::DecisionOption;
 use coord_db::process::ProcessIdentity;
 use coord_db::{ActorId, ComponentId, Database, JournalStatus, NewDecision, NewLoop, NewTest, OpenOptions};
 use serde_json::json;
-use system_tests::binaries;
+use system_tests::{binaries, repositories};
 
 const INTEGRATION: &str = "coding-loops/integration";
 
@@ -240,7 +240,7 @@ impl World {
 
     /// The folder of store and workspaces.
     fn root(&self) -> PathBuf {
-        self.folder().join("repository-loops")
+        repositories::root(&self.repository)
     }
 
     fn store(&self) -> PathBuf {
@@ -467,57 +467,8 @@ impl World {
     /// the user's repository is as it was.
     pub fn assert_nothing_stray(&self, loops: &[&str]) {
         let log = self.log();
-        let known = |folder: &str, is_known: &dyn Fn(&str) -> bool| {
-            for entry in std::fs::read_dir(self.root().join(folder)).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                assert!(is_known(&name), "{} is stray\n{log}", entry.path().display());
-            }
-        };
-        let of_loop = |name: &str| loops.contains(&name);
-        let of_check_out = |name: &str, is_known: &dyn Fn(&str) -> bool| {
-            is_known(name.strip_suffix(".git").or_else(|| name.strip_suffix(".lock")).unwrap_or(name))
-        };
-        known("", &|name| {
-            let files = ["README", "database", "store.git.lock"];
-            files.contains(&name) || ["store.git", "loops", "state", "gates", "checker", "left"].contains(&name)
-        });
-        known("loops", &of_loop);
-        known("state", &of_loop);
-        known("left", &of_loop);
-        for id in loops {
-            known(&format!("state/{id}"), &|name| ["index", "lock", "state.json"].contains(&name));
-        }
-        known("gates", &|name| of_check_out(name, &of_loop));
-        known("checker", &|name| of_check_out(name, &|name| name.parse::<u32>().is_ok()));
-        let mut folders = vec![self.repository.join(".git"), self.store()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).unwrap().flatten() {
-                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-                let lock = name.ends_with(".lock") && name != "coding-loops.lock";
-                let half = name.starts_with("transfer-")
-                    || name.starts_with("tmp_")
-                    || name.ends_with(".new")
-                    || name.ends_with(".keep")
-                    || name.starts_with("rebase-")
-                    || name == "worktrees"
-                    || name.ends_with("_HEAD") && name != "ORIG_HEAD";
-                assert!(!lock && !half, "{} is left\n{log}", path.display());
-                if path.is_dir() {
-                    folders.push(path);
-                }
-            }
-        }
-        for repository in [self.repository.clone(), self.store()] {
-            let output =
-                Command::new("git").args(["fsck", "--strict", "--no-dangling"]).current_dir(&repository).output().unwrap();
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(output.status.success(), "{}: {out}{err}\n{log}", repository.display());
-        }
-        let name = format!("refs/heads/{INTEGRATION}");
-        let branches = self.git(&["for-each-ref", "--format=%(refname) %(objectname)"]);
-        let landed = self.store_git(&["rev-parse", &name]);
-        let main = self.git(&["rev-parse", "main"]);
-        assert_eq!(branches, format!("{name} {landed}\nrefs/heads/main {main}"), "the user's refs\n{log}");
+        let problems = repositories::problems(&self.repository, loops);
+        assert!(problems.is_empty(), "{problems:#?}\n{log}");
         assert_eq!(std::fs::read(self.repository.join(".git/config")).unwrap(), self.config, "the user's config\n{log}");
         assert_eq!(self.git(&["status", "--porcelain"]), "");
         assert_eq!(self.git(&["log", "--format=%s", "main"]), "begin");

@@ -4,6 +4,7 @@
 //! `KILLS_SEED=…` repeats a run's choices (the kernel's are its own), `KILLS_SECONDS=3600` goes on with new seeds for so long.
 
 mod audit;
+mod repository;
 mod worker;
 
 use std::collections::BTreeSet;
