@@ -40,10 +40,11 @@ fn globs(patterns: impl Iterator<Item = String>) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
-/// How long nothing has to change before the changed files are leased: what lies there for a moment is nobody's work.
-const QUIET: Duration = Duration::from_secs(2);
+/// How long nothing has to change before the changed files are leased: what lies there for a moment is nobody's work. Not
+/// longer: two agents that change one file before either has it leased are a conflict, for which one of them is paused.
+const QUIET: Duration = Duration::from_millis(60);
 /// How long changes that never stop are waited for.
-const MAX_UNREST: Duration = Duration::from_secs(10);
+const MAX_UNREST: Duration = Duration::from_secs(2);
 /// Between two looks at a workspace that cannot be watched.
 const BLIND_LOOK: Duration = Duration::from_secs(30);
 
@@ -347,8 +348,8 @@ mod tests {
         assert_eq!(unrest.due(begin), None, "nothing has changed");
         unrest.changed(begin);
         assert_eq!(unrest.due(begin), Some(begin + QUIET));
-        for seconds in 1..20 {
-            unrest.changed(begin + Duration::from_secs(seconds));
+        for tenth in 1..20 {
+            unrest.changed(begin + Duration::from_millis(100 * tenth));
             assert!(unrest.due(begin).unwrap() <= begin + MAX_UNREST);
         }
         let blind = Unrest { since: None, is_blind: true };

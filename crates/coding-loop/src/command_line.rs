@@ -172,7 +172,7 @@ async fn patiently<T>(stop: &mut watch::Receiver<bool>, mut body: impl FnMut() -
         match body() {
             Err(error) if error.is_temporary() && !*stop.borrow() => {
                 if failures == 0 {
-                    tracing::warn!(%error, "waiting, as this cannot be done yet");
+                    tracing::warn!(%error, "waiting until the database can be used, there is room on the disk, and others have ended");
                 }
                 failures = (failures + 1).min(7);
                 service::still_starting(&coord_db::error_chain(&error));

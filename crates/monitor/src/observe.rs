@@ -23,6 +23,8 @@ use crate::watch::Watches;
 pub const MOST_FILES: usize = 2_000;
 /// The least time between two looks at one workspace.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a change waits before it is looked at, so that its loop can lease the file, or queue for it, first.
+const SETTLE: Duration = Duration::from_millis(500);
 /// The most time between two looks at a workspace in which something happens that changes nothing.
 const MOST_PAUSE: Duration = Duration::from_secs(8);
 /// How many intervals a look holds at a workspace in which everything is noticed and nothing was.
@@ -168,13 +170,22 @@ struct Look {
     at: Instant,
     /// How long what happens there waits to be looked at.
     pause: Duration,
-    touched: bool,
+    /// When the first of what was not looked at yet was noticed.
+    touched: Option<Instant>,
     /// Everything that happens in it is noticed.
     watched: bool,
     /// Nothing has been noticed since.
     quiet: bool,
     active_at: Option<Timestamp>,
     contents: HashMap<String, Content>,
+}
+
+impl Look {
+    /// How long until a change that was noticed is looked at.
+    fn until_due(&self, touched: Instant, interval: Duration) -> Duration {
+        let pause = self.pause.min(interval).saturating_sub(self.at.elapsed());
+        pause.max(SETTLE.saturating_sub(touched.elapsed()))
+    }
 }
 
 impl Look {
@@ -185,7 +196,7 @@ impl Look {
             integration: None,
             at: Instant::now(),
             pause: LEAST_PAUSE,
-            touched: false,
+            touched: None,
             watched: false,
             quiet: false,
             active_at: None,
@@ -265,7 +276,9 @@ impl Eyes {
         let Some(watches) = &self.watches else { return };
         for (root, stir) in watches.stirred() {
             for look in self.looks.values_mut().filter(|look| look.is_of(&root)) {
-                look.touched |= stir.touched;
+                if stir.touched {
+                    look.touched.get_or_insert_with(Instant::now);
+                }
                 look.watched = stir.watched;
                 if stir.active {
                     look.quiet = false;
@@ -297,7 +310,9 @@ impl Eyes {
         let due = |look: Option<&Look>| {
             look.is_none_or(|look| {
                 let stale = matches!(&look.sight, Sight::Seen(workspace) if !workspace.fresh);
-                let pause = if look.touched || stale {
+                let pause = if let Some(touched) = look.touched {
+                    return look.until_due(touched, interval).is_zero();
+                } else if stale {
                     look.pause.min(interval)
                 } else if look.watched && look.quiet {
                     interval * QUIET_INTERVALS
@@ -343,14 +358,14 @@ impl Eyes {
         let left = |wanted: &Wanted| match self.looks.get(&wanted.id) {
             None => Some(Duration::ZERO),
             Some(look) if due(Some(look)) => Some(Duration::ZERO),
-            Some(look) => look.touched.then(|| look.pause.min(interval).saturating_sub(look.at.elapsed())),
+            Some(look) => look.touched.map(|touched| look.until_due(touched, interval)),
         };
         let next = wanted.iter().filter_map(left).min()?;
         Some(now.plus_millis(i64::try_from(next.as_millis()).unwrap_or(i64::MAX).saturating_add(1)))
     }
     fn look(&self, look: &mut Look, store: Option<&Store>, spec: &WorkspaceSpec, ignored: &GlobSet) {
         let begun = Instant::now();
-        (look.touched, look.quiet) = (false, true);
+        (look.touched, look.quiet) = (None, true);
         let sight = store.map_or(Ok(Sight::Absent), |store| self.see(look, store, spec, ignored));
         let sight = sight.unwrap_or_else(|error| {
             tracing::debug!(%error, path = %spec.path.display(), "cannot look at a workspace");
@@ -376,7 +391,7 @@ impl Eyes {
             watches.settle(workspace);
         }
         let Some(glance) = workspace.glance()? else {
-            look.touched = true;
+            look.touched.get_or_insert_with(Instant::now);
             return Ok(Sight::Unclear);
         };
         look.integration = glance.integration;
