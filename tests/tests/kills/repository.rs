@@ -19,7 +19,7 @@ use system_tests::repositories::{self, INTEGRATION, git};
 use system_tests::{binaries, wait_for};
 
 const LOOPS: [&str; 3] = ["a", "b", "c"];
-const SECONDS: u64 = 15;
+const SECONDS: u64 = 6;
 const BOUND: Duration = Duration::from_secs(120);
 
 /// What the user and their tools do in a repository, again and again.
