@@ -5,7 +5,7 @@
 //!
 //! `BLAME_COMMITS` is the length of the history (1,024), `BLAME_MILLIS` how long the check takes at least (50).
 
-#[path = "../tests/common/history.rs"]
+#[path = "../tests/it/common/history.rs"]
 mod history;
 
 use std::path::Path;

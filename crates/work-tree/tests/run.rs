@@ -3,9 +3,9 @@
 //! The program starts itself again as the keeper, and as the parent that is killed; hence its own `main`. It takes
 //! a part of a test's name as its argument, as the usual harness does.
 
-#[path = "common/mod.rs"]
+#[path = "it/common/mod.rs"]
 mod common;
-#[path = "common/place.rs"]
+#[path = "it/common/place.rs"]
 mod place;
 
 use std::ffi::OsString;
@@ -18,7 +18,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::git;
 use place::{Place, land};
 use tempfile::TempDir;
 use tokio::sync::watch;

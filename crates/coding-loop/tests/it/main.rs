@@ -1,0 +1,20 @@
+//! The tests of this crate that use it from outside, in one program: linked once.
+
+mod agents_git;
+mod approvals;
+mod attempts;
+mod bringing_over;
+mod causes;
+mod common;
+mod costs;
+mod gate;
+mod landings;
+mod orders;
+mod ownership;
+mod reload;
+mod retention;
+mod reverts;
+mod robustness;
+mod rules;
+mod run_ends;
+mod stores;

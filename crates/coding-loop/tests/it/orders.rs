@@ -1,0 +1,238 @@
+//! Pause, release, rollback, death: what the loop is told, or suffers, while its agent runs.
+
+use crate::common::{CHECK, World, wait_for};
+use coord_db::payload::{ForceRelease, PauseRequested, ResumeRequested, RollbackTriggered};
+use coord_db::{ActorId, LoopStatus, NewEvent, PassedAttempt, TestStatus};
+use nix::sys::signal::Signal;
+
+/// The first time it works for ever, in the background and in the foreground; later it is quick.
+const SLOW_ONCE: &str = "cat >/dev/null; echo half > half-done
+    if mkdir ../../../begun 2>/dev/null; then echo $$ > ../../../pid; (setsid sleep 300 &) ; sleep 300; fi
+    rm -f half-done; echo > $TEST_ID\n";
+
+fn world() -> World {
+    let world = World::new(SLOW_ONCE, CHECK);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world
+}
+
+fn await_agent(world: &World) -> i32 {
+    wait_for("the agent to begin", || std::fs::read_to_string(world.folder().join("pid")).ok()?.trim().parse::<i32>().ok());
+    // The file is leased as it first changes.
+    wait_for("the automatic lease", || {
+        let leases = world.db.read(|tx| tx.leases_of("one")).unwrap();
+        leases.iter().any(|lease| lease.file_path.as_str() == "half-done" && lease.automatic).then_some(())
+    });
+    std::fs::read_to_string(world.folder().join("pid")).unwrap().trim().parse().unwrap()
+}
+
+fn gone(pid: i32) -> Option<()> {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err().then_some(())
+}
+
+/// No process works in the world's folder any more, but for these.
+fn only(world: &World, pids: &[i32]) -> Option<()> {
+    let others = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let pid = entry.file_name().to_string_lossy().parse::<i32>();
+        pid.is_ok_and(|pid| !pids.contains(&pid))
+            && std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(world.folder()))
+    });
+    (!others).then_some(())
+}
+
+fn publish(world: &World, event: NewEvent) {
+    world.db.write(|tx| tx.publish(&event)).unwrap();
+}
+
+fn passed(world: &World) -> Option<()> {
+    (world.test("t1").status == TestStatus::Passed).then_some(())
+}
+
+fn saved(world: &World) -> usize {
+    world.store(&["for-each-ref", "--format=x", "refs/coding-loops/saved/"]).lines().count()
+}
+
+#[test]
+fn a_pause_stops_the_agent_keeps_its_work_and_ends_by_a_resume() {
+    let world = world();
+    let running = world.start("one");
+    let agent = await_agent(&world);
+    let (loop_id, human) = ("one".parse().unwrap(), ActorId::human());
+    let request = PauseRequested { loop_id, reason: "lunch".to_owned(), requested_by: human.clone() };
+    publish(&world, NewEvent::new(human.clone(), request));
+    wait_for("the pause", || (!world.events("loop_paused").is_empty()).then_some(()));
+    gone(agent).expect("the agent is gone");
+    wait_for("its daemon to be gone", || only(&world, &[running.pid()]));
+    let test = world.test("t1");
+    assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
+    assert_eq!(world.db.read(|tx| tx.find_loop("one")).unwrap().unwrap().status, LoopStatus::Paused);
+    assert_eq!(saved(&world), 1);
+    assert_eq!(world.db.read(|tx| tx.leases(false)).unwrap(), []);
+    let other: ActorId = "pm".parse().unwrap();
+    let loop_id: coord_db::LoopId = "one".parse().unwrap();
+    let resume = |by: &ActorId| ResumeRequested { loop_id: loop_id.clone(), reason: "go".to_owned(), requested_by: by.clone() };
+    publish(&world, NewEvent::new(other.clone(), resume(&other)));
+    publish(&world, NewEvent::new(human.clone(), resume(&human)));
+    wait_for("the pass", || passed(&world));
+    assert_eq!(world.events("loop_resumed").len(), 1);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end(), 0);
+    world.assert_tidy();
+}
+
+#[test]
+fn a_victim_keeps_its_work_gives_up_its_leases_and_does_it_again() {
+    let world = world();
+    let running = world.start("one");
+    let agent = await_agent(&world);
+    let request = ForceRelease {
+        loop_id: "one".parse().unwrap(),
+        reason: "a circle".to_owned(),
+        locks_held: vec!["half-done".to_owned()],
+        must_rollback: true,
+        cycle: vec!["one".to_owned(), "two".to_owned()],
+    };
+    publish(&world, NewEvent::new("deadlock-detector".parse().unwrap(), request));
+    wait_for("the release", || (!world.events("file_unlocked").is_empty()).then_some(()));
+    gone(agent).expect("the agent is gone");
+    assert!(world.events("file_unlocked")[0].caused_by.is_some());
+    wait_for("the pass", || passed(&world));
+    assert_eq!(world.test("t1").attempts, 1);
+    assert_eq!(saved(&world), 1);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end(), 0);
+    world.assert_tidy();
+}
+
+#[test]
+fn a_rollback_goes_back_and_says_so() {
+    let world = world();
+    let running = world.start("one");
+    await_agent(&world);
+    let request = RollbackTriggered {
+        loop_id: "one".parse().unwrap(),
+        checkpoint_id: None,
+        reason: "wrong way".to_owned(),
+        triggered_by: ActorId::human(),
+    };
+    publish(&world, NewEvent::new(ActorId::human(), request));
+    wait_for("the rollback", || (!world.events("rollback_done").is_empty()).then_some(()));
+    wait_for("the pass", || passed(&world));
+    assert_eq!(saved(&world), 1);
+    drop(running);
+}
+
+#[test]
+fn a_killed_loop_leaves_no_agent_and_its_next_life_goes_on() {
+    let world = world();
+    let running = world.start("one");
+    let agent = await_agent(&world);
+    running.signal(Signal::SIGKILL);
+    drop(running);
+    wait_for("the agent to be gone", || gone(agent));
+    wait_for("its daemon to be gone", || only(&world, &[]));
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let test = world.test("t1");
+    assert_eq!((test.status, test.attempts), (TestStatus::Passed, 1));
+    // What the dead one had made is kept.
+    assert_eq!(saved(&world), 1);
+    assert_eq!(world.events("test_passed").len(), 1);
+    world.assert_tidy();
+}
+
+#[test]
+fn a_stopped_loop_gives_everything_back() {
+    let world = world();
+    let running = world.start("one");
+    let agent = await_agent(&world);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end(), 0);
+    gone(agent).expect("the agent is gone");
+    let test = world.test("t1");
+    assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
+    let row = world.db.read(|tx| tx.find_loop("one")).unwrap().unwrap();
+    assert_eq!((row.status, row.pid), (LoopStatus::Stopped, None));
+    assert_eq!(saved(&world), 1);
+    world.assert_tidy();
+}
+
+#[test]
+fn a_landing_that_was_cut_off_after_the_branch_moved_is_recorded_by_the_next_life() {
+    let world = World::new("cat >/dev/null; exit 1\n", CHECK);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let (loop_id, test): (coord_db::LoopId, coord_db::TestId) = ("one".parse().unwrap(), "t1".parse().unwrap());
+    let old = world.git(&["rev-parse", "main"]);
+    let store = world.make_store();
+    let commit = world.commit_elsewhere(&old, "t1\n\nLoop: one\nTest: t1\nProof: p", |_| {});
+    let hash = |text: &str| work_tree::CommitHash::new(text).unwrap();
+    store.move_integration(&hash(&commit), &hash(&old)).unwrap();
+    world
+        .db
+        .write(|tx| {
+            tx.set_loop_status(&loop_id, LoopStatus::Running)?;
+            tx.claim_next_test(&loop_id, true)?;
+            let steps = serde_json::json!({"test": "t1", "attempt": 1, "commit": commit, "old": old, "checks": [["file", true]],
+                "seconds": 3, "files": ["t1"], "proof": "p"});
+            tx.begin_operation("integrate", "one", Some(&loop_id), &steps, None)?;
+            // Heartbeat was faster: the test is pending again.
+            tx.give_back(&test, &loop_id, "died")
+        })
+        .unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let row = world.test("t1");
+    assert_eq!((row.status, row.commit_hash), (TestStatus::Passed, Some(commit.clone())));
+    assert_eq!(world.events("test_passed").len(), 1);
+    // Once more changes nothing.
+    let again = PassedAttempt { commit, checks: vec![], duration_seconds: 0, tokens_estimated: None, files_modified: vec![] };
+    assert_eq!(world.db.write(|tx| tx.adopt_landed(&test, &loop_id, &again)).unwrap(), None);
+}
+
+#[test]
+fn a_landing_that_was_cut_off_before_the_branch_moved_is_done_again() {
+    let world = World::new("cat >/dev/null; echo > $TEST_ID\n", CHECK);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let loop_id: coord_db::LoopId = "one".parse().unwrap();
+    let old = world.git(&["rev-parse", "main"]);
+    world.make_store();
+    let commit = world.commit_elsewhere(&old, "t1", |_| {});
+    world
+        .db
+        .write(|tx| {
+            tx.set_loop_status(&loop_id, LoopStatus::Running)?;
+            tx.claim_next_test(&loop_id, true)?;
+            let steps = serde_json::json!({"test": "t1", "attempt": 1, "commit": commit, "old": old, "checks": []});
+            tx.begin_operation("integrate", "one", Some(&loop_id), &steps, None)
+        })
+        .unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let row = world.test("t1");
+    assert_eq!((row.status, row.attempts), (TestStatus::Passed, 1));
+    assert_ne!(row.commit_hash, Some(commit));
+    world.assert_tidy();
+}
+
+#[test]
+fn bad_starts_have_their_messages_and_exit_codes() {
+    let world = world();
+    let code = |output: std::process::Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    let (status, said) = code(world.once("nobody"));
+    assert_eq!(status, Some(4));
+    assert!(said.contains("no loop \"nobody\"; see loopctl loop list"), "{said}");
+    assert_eq!(code(world.once("no/body")).0, Some(2));
+    let (status, said) = code(world.command("one").args(["--db", "nowhere.db"]).output().unwrap());
+    assert_eq!(status, Some(3));
+    assert!(said.contains("loopctl init"), "{said}");
+    let running = world.start("one");
+    await_agent(&world);
+    let (status, said) = code(world.once("one"));
+    assert_eq!(status, Some(1));
+    assert!(said.contains(&format!("pid {}", running.pid())), "{said}");
+    drop(running);
+    std::fs::write(world.home.join("config.toml"), "").unwrap();
+    let (status, said) = code(world.once("one"));
+    assert_eq!(status, Some(2));
+    assert!(said.contains("loopctl next"), "{said}");
+}

@@ -1,0 +1,15 @@
+//! The tests of this crate that use it from outside, in one program: linked once.
+
+mod clock_jumps;
+mod decisions;
+mod deliveries;
+mod foreign_hands;
+mod holds;
+mod journal;
+mod knowledge;
+mod leases;
+mod moves;
+mod ownership;
+mod reference;
+mod usage;
+mod wal;

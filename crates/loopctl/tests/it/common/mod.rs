@@ -1,0 +1,185 @@
+//! A git repository in a temporary folder, and the real binary run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn fails(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, part: &str) -> Self {
+        assert!(self.stderr.contains(part), "{part:?} is not in {:?}", self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+impl Place {
+    /// A git repository without a commit.
+    pub fn empty() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        // The workspaces lie beside it, in the temporary folder too.
+        std::fs::create_dir(place.repository()).unwrap();
+        place.git(&["init", "--quiet"]);
+        place
+    }
+
+    /// A git repository without a database.
+    pub fn bare() -> Self {
+        let place = Self::empty();
+        place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "first"]);
+        place
+    }
+
+    /// A repository with a database.
+    pub fn new() -> Self {
+        let place = Self::bare();
+        place.run(&["init"]).ok();
+        place
+    }
+
+    /// … and the loops `a` and `b`.
+    pub fn with_loops() -> Self {
+        let place = Self::new();
+        place.run(&["loop", "add", "a"]).ok();
+        place.run(&["loop", "add", "b"]).ok();
+        place
+    }
+
+    pub fn outside(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.folder.path().join("repo")
+    }
+
+    /// The folder of store and workspaces.
+    pub fn workspaces(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("repo-loops")
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.repository().join("coding-loops")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.home().join("coordination.db")
+    }
+
+    pub fn git(&self, arguments: &[&str]) {
+        let status = Command::new("git").arg("-C").arg(self.repository()).args(arguments).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn git_says(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git").arg("-C").arg(self.repository()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loopctl"));
+        command.args(arguments).current_dir(self.repository()).stdin(Stdio::null());
+        command.env_remove("CODING_LOOPS_DB").env_remove("RUST_LOG").env_remove("NO_COLOR");
+        // The temporary folder may lie in a repository of its own.
+        command.env("GIT_CEILING_DIRECTORIES", self.folder.path());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments).output().unwrap())
+    }
+
+    pub fn run_in(&self, folder: &Path, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments).current_dir(folder).output().unwrap())
+    }
+
+    pub fn run_with(&self, input: &str, arguments: &[&str]) -> Ran {
+        use std::io::Write;
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        ran(child.wait_with_output().unwrap())
+    }
+
+    /// The document that a command prints with `--json`.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.run(&[&["--json"], arguments].concat()).ok().json()
+    }
+
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The `sqlite3` shell, a foreign client.
+    pub fn sql(&self, sql: &str) -> String {
+        shell(&self.database(), sql)
+    }
+
+    /// Waits, with a bound, until a query of the shell gives `expected`.
+    #[track_caller]
+    pub fn until(&self, sql: &str, expected: &str) {
+        bounded(|| self.sql(sql) == expected, sql);
+    }
+}
+
+pub fn shell(database: &Path, sql: &str) -> String {
+    let output = Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(database).arg(sql).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+pub fn ran(output: Output) -> Ran {
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Looks again and again until it is so, for half a minute at most.
+#[track_caller]
+#[allow(clippy::disallowed_methods)]
+pub fn bounded(mut is_so: impl FnMut() -> bool, what: &str) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < end, "still not so: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// No byte that a terminal acts on.
+#[track_caller]
+pub fn is_harmless(text: &str) {
+    let hostile: Vec<char> = text.chars().filter(|c| c.is_control() && *c != '\n').collect();
+    assert!(hostile.is_empty(), "{hostile:?} in {text:?}");
+}

@@ -1,0 +1,299 @@
+//! What `loopctl doctor` finds before an attempt costs anything, and what of it keeps work from starting.
+
+use std::os::unix::fs::PermissionsExt;
+
+use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store};
+
+use crate::common::{Place, Ran, ran};
+
+/// What a key is called that no machine has set.
+const KEY: &str = "CODEX_API_KEY";
+const CHECK: &str = "[[gate.check]]\nname = 'tests'\ncommand = ['true']\n";
+
+/// A program in a folder of its own, which `doctor` has on its PATH.
+fn program(place: &Place, name: &str, script: &str) {
+    let bin = place.outside().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn settings(place: &Place, text: &str) {
+    std::fs::write(place.home().join("config.toml"), format!("{text}\n{CHECK}")).unwrap();
+}
+
+fn doctor(place: &Place, variables: &[(&str, &str)]) -> Ran {
+    let path = format!("{}:{}", place.outside().join("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = place.command(&["doctor"]);
+    command.env("PATH", path).env_remove(KEY).env_remove("OPENAI_API_KEY").env_remove("CODEX_HOME");
+    ran(command.envs(variables.iter().copied()).output().unwrap())
+}
+
+/// The lines of a report that are of this grade and about this.
+fn lines<'a>(report: &'a Ran, grade: &str, about: &str) -> Vec<&'a str> {
+    let found = report.stdout.lines().filter(|line| line.starts_with(grade));
+    found.filter_map(|line| line[8..].strip_prefix(about)).map(str::trim).collect()
+}
+
+/// The preset of an agent, as `init` has written it, in place of the lines of the same name.
+fn put_preset_into_force(place: &Place, program: &str) {
+    let file = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let begin = format!("# command = [\"{program}\"");
+    let preset: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with(&begin))
+        .map_while(|line| line.strip_prefix("# ").filter(|line| line.contains(" = [")))
+        .collect();
+    let name = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
+    let text: String = text
+        .split_once("\n[gate]\n")
+        .map(|(agent, rest)| {
+            let agent = agent.lines().map(|line| preset.iter().find(|new| name(new) == name(line)).copied().unwrap_or(line));
+            format!("{}\n[gate]\n{rest}{CHECK}", agent.collect::<Vec<_>>().join("\n"))
+        })
+        .unwrap();
+    std::fs::write(&file, text).unwrap();
+}
+
+#[test]
+fn a_preset_gets_its_key_and_knows_its_flags() {
+    let place = Place::with_loops();
+    program(&place, "codex", "[ \"$*\" = 'exec --help' ] && echo 'Usage: codex exec\n  -s, --sandbox <MODE>\n  --json'");
+    put_preset_into_force(&place, "codex");
+    let report = doctor(&place, &[(KEY, "secret")]).ok();
+    assert_eq!(lines(&report, "ok", "agent"), ["codex, of [agent]"], "{}", report.stdout);
+    assert!(lines(&report, "warning", "agent").is_empty(), "{}", report.stdout);
+    assert!(!report.stdout.contains("secret"));
+}
+
+#[test]
+fn a_key_that_is_set_and_not_passed_on_is_named() {
+    let place = Place::with_loops();
+    program(&place, "codex", "echo --json");
+    let warned = |config: &str, variables: &[(&str, &str)]| {
+        settings(&place, config);
+        lines(&doctor(&place, variables).ok(), "warning", "agent").join("\n")
+    };
+    let plain = "[agent]\ncommand = ['codex', 'exec', '--json']\n";
+    let kept = format!("{KEY} is set here and does not reach codex of [agent]");
+    assert_eq!(warned(plain, &[(KEY, "x")]), kept);
+    assert_eq!(warned("[agent]\ncommand = ['sh', '-c', 'exec codex exec --json <in']\n", &[(KEY, "x")]), kept);
+    assert_eq!(warned(plain, &[(KEY, "")]), "");
+    assert_eq!(warned(plain, &[("ANTHROPIC_API_KEY", "x")]), "", "it is another agent's");
+    assert_eq!(warned(&format!("{plain}environment = ['PATH', '{KEY}']\n"), &[(KEY, "x")]), "");
+    // One loop passes it on, the other does not.
+    let own = format!("[agent]\ncommand = ['true']\nenvironment = ['PATH', '{KEY}']\n[loop.b.agent]\ncommand = ['codex']\n");
+    assert_eq!(warned(&own, &[(KEY, "x")]), "");
+    let own = format!("{own}environment = ['PATH']\n");
+    assert_eq!(warned(&own, &[(KEY, "x")]), format!("{KEY} is set here and does not reach codex of [loop.b.agent]"));
+}
+
+#[test]
+fn flags_that_the_installed_version_does_not_list_are_named() {
+    let place = Place::with_loops();
+    let warned = |help: &str, command: &str| {
+        program(&place, "codex", help);
+        settings(&place, &format!("[agent]\ncommand = {command}\n"));
+        lines(&doctor(&place, &[]).ok(), "warning", "agent").join("\n")
+    };
+    let help = "echo '  --json  -s, --sandbox'";
+    assert_eq!(warned(help, "['codex', 'exec', '--json', '--sandbox', 'read-only', '-']"), "");
+    let unlisted = "codex exec --help does not list --full-auto, which [agent] gives it";
+    assert_eq!(warned(help, "['codex', 'exec', '--full-auto', '-']"), unlisted);
+    assert_eq!(warned(help, "['sh', '-c', 'codex exec --full-auto \"$(cat)\"']"), unlisted);
+    assert!(warned("exit 3", "['codex', 'exec', '--json']").starts_with("the flags of [agent] are not checked"));
+    assert!(warned("echo hello", "['codex', 'exec', '--json']").ends_with("codex exec --help lists no flags"));
+    // It sees the variables of the agent and no others.
+    assert_eq!(warned("[ -z \"$LOGNAME$CODEX_HOME\" ] && echo --json", "['codex', 'exec', '--json']"), "");
+}
+
+#[test]
+fn an_agent_that_refuses_root_cannot_work_for_it() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::with_loops();
+    program(&place, "claude", "echo '-p --dangerously-skip-permissions'");
+    let agent = "[agent]\ncommand = ['claude', '-p', '--dangerously-skip-permissions']\n";
+    settings(&place, agent);
+    let is_root = std::fs::metadata(place.home()).unwrap().uid() == 0;
+    assert_eq!(doctor(&place, &[("IS_SANDBOX", "1")]).code, i32::from(is_root));
+    settings(&place, &format!("{agent}environment = ['PATH', 'IS_SANDBOX']\n"));
+    doctor(&place, &[("IS_SANDBOX", "1")]).ok();
+}
+
+#[test]
+fn what_a_loops_own_agent_and_the_scripts_of_checks_lack_stops_the_work() {
+    let place = Place::with_loops();
+    settings(&place, "[agent]\ncommand = ['true']\n[loop.b.agent]\ncommand = ['no-such-agent']\n");
+    let report = doctor(&place, &[]).fails(1).says("work cannot start: 1 problem;");
+    assert_eq!(lines(&report, "problem", "agent"), ["no-such-agent is not on the PATH, which [loop.b.agent] needs"]);
+    // What nobody uses is missed by nobody.
+    settings(&place, "[agent]\ncommand = ['gone']\n[loop.a.agent]\ncommand = ['true']\n[loop.b.agent]\ncommand = ['true']\n");
+    doctor(&place, &[]).ok();
+    settings(&place, "[loop.c.agent]\ncommand = ['gone']\n");
+    let report = doctor(&place, &[]).ok();
+    assert_eq!(lines(&report, "warning", "agent"), ["[loop.c.agent] is for a loop that is not registered"]);
+
+    let script = "[[gate.check]]\nname = 'script'\ncommand = ['sh', '-c', 'set -e; true && gone --all; lost || true']\n";
+    settings(&place, &format!("[agent]\ncommand = ['sh', '-c', 'cat >prompt; vanished <prompt']\n{script}"));
+    let report = doctor(&place, &[]).fails(1).says("work cannot start: 2 problems;");
+    assert_eq!(lines(&report, "problem", "gate"), ["check script cannot pass here: gone is not on the PATH"]);
+    assert_eq!(lines(&report, "problem", "agent"), ["vanished is not on the PATH, which [agent] needs"]);
+}
+
+#[test]
+fn without_a_check_an_agent_works_in_vain() {
+    let place = Place::with_loops();
+    let config = |text: &str| std::fs::write(place.home().join("config.toml"), text).unwrap();
+    config("[loop.a.agent]\ncommand = ['true']\n");
+    let report = doctor(&place, &[]).fails(1);
+    assert_eq!(lines(&report, "problem", "gate"), ["there is no check, so nothing can be verified"]);
+    config("");
+    assert_eq!(lines(&doctor(&place, &[]).ok(), "warning", "gate").len(), 1);
+}
+
+#[test]
+fn an_integration_branch_that_is_the_users_own_stops_the_work() {
+    let place = Place::with_loops();
+    place.git(&["checkout", "--quiet", "-b", "mine"]);
+    let branch = |name: &str| {
+        settings(&place, &format!("[repository]\nintegration_branch = '{name}'\n"));
+        let report = doctor(&place, &[]);
+        assert_eq!(report.code, i32::from(!lines(&report, "problem", "branch").is_empty()), "{}", report.stdout);
+        ["ok", "warning", "problem"].map(|grade| lines(&report, grade, "branch").join("\n")).join("|")
+    };
+    let commit = |message: &str| {
+        place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", message]);
+    };
+    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, made by the first loop||");
+    assert!(branch("mine").starts_with("||the integration branch mine is your own, checked out at "));
+    assert!(branch("main").ends_with("is your own main branch"));
+    assert!(branch("a..b").starts_with("||\"a..b\" is not a name"));
+    assert!(branch("mine/agents").starts_with("||git cannot have the branch mine/agents beside your branch mine"));
+    place.git(&["branch", "feature/x"]);
+    assert!(branch("feature").starts_with("||git cannot have the branch feature beside your branch feature/x"));
+    place.git(&["update-ref", "refs/remotes/origin/stable", "HEAD"]);
+    place.git(&["symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/stable"]);
+    assert!(branch("stable").ends_with("is your own main branch"));
+    // One that was there before, with nothing on it, may be meant.
+    place.git(&["branch", "develop"]);
+    let older = branch("develop");
+    assert!(older.starts_with("|the branch develop is older than any work of the loops"), "{older}");
+    place.git(&["checkout", "--quiet", "develop"]);
+    commit("my work");
+    place.git(&["checkout", "--quiet", "mine"]);
+    assert!(branch("develop").contains("||the integration branch develop is your own: no loop made its 1 commits"));
+    // What has landed there is ours, and what a hand has put beside it is said.
+    place.git(&["checkout", "--quiet", "-b", "coding-loops/integration"]);
+    commit("T-1: done\n\nLoop: a\nTest: T-1\nProof: 1");
+    place.git(&["branch", "coding-loops/a"]);
+    place.git(&["checkout", "--quiet", "mine"]);
+    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, 1 commits ahead of your branches||");
+    place.git(&["checkout", "--quiet", "coding-loops/integration"]);
+    commit("by hand");
+    place.git(&["checkout", "--quiet", "mine"]);
+    let warned = branch("coding-loops/integration");
+    assert!(
+        warned.starts_with("|1 commits on the integration branch coding-loops/integration were made by no loop"),
+        "{warned}"
+    );
+    // Brought over to a branch of the user's it is theirs.
+    place.git(&["merge", "--quiet", "--ff-only", "coding-loops/integration"]);
+    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, 0 commits ahead of your branches||");
+}
+
+/// A store in which something has landed, published.
+fn landed(place: &Place) -> (Layout, Store, CommitHash) {
+    let layout = Layout::new(place.workspaces());
+    let user = Repository::open(&place.repository()).unwrap();
+    let store = layout.open_store().unwrap();
+    let head = store.fetch_from_user(&user, "HEAD").unwrap();
+    store.start_integration(&head).unwrap();
+    let tree = store.repository().tree_of(&head).unwrap();
+    let trailers = [("Loop".to_owned(), "a".to_owned()), ("Test".to_owned(), "t1".to_owned())];
+    let commit = store.commit(&tree, &[&head], "t1: done", &trailers).unwrap();
+    store.move_integration(&commit, &head).unwrap();
+    work_tree::publish(&store, &user, "coding-loops/integration").unwrap();
+    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
+    place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{commit}'"));
+    (layout, store, commit)
+}
+
+#[test]
+fn a_published_branch_that_waits_or_was_moved_is_a_warning() {
+    let place = Place::with_loops();
+    let (_, store, commit) = landed(&place);
+    settings(&place, "");
+    let said = |grade: &str| lines(&doctor(&place, &[]).ok(), grade, "branch").join("\n");
+    let status = || place.run(&["status"]).ok().stdout;
+    let name = "coding-loops/integration";
+    assert_eq!(said("ok"), format!("{name}, 1 commits ahead of your branches"));
+    assert!(!status().contains(name));
+    place.git(&["checkout", "--quiet", name]);
+    assert!(said("warning").starts_with("the integration branch coding-loops/integration is checked out at "));
+    let tree = store.repository().tree_of(&commit).unwrap();
+    let next = store.commit(&tree, &[&commit], "t2: done", &[]).unwrap();
+    store.move_integration(&next, &commit).unwrap();
+    let waits = "what has landed is not yet on the branch coding-loops/integration: it is checked out at ";
+    assert!(said("warning").starts_with(waits), "{}", said("warning"));
+    assert!(status().contains(waits), "{}", status());
+    place.git(&["checkout", "--quiet", "--detach"]);
+    assert_eq!(said("ok"), format!("{name}, to be published at {} by the next loop", next.short()));
+    assert!(!status().contains(name), "the next loop does it");
+    place.git(&["branch", "--quiet", "--force", name, &format!("{commit}~1")]);
+    let moved = "the branch coding-loops/integration was moved to ";
+    assert!(said("warning").starts_with(moved), "{}", said("warning"));
+    assert!(status().contains(moved), "{}", status());
+    assert!(place.json(&["status"])["published"]["problem"].as_str().unwrap().starts_with(moved));
+    place.git(&["branch", "--quiet", "--delete", "--force", name]);
+    assert!(said("warning").starts_with("the branch coding-loops/integration was deleted by another hand"));
+}
+
+#[test]
+fn a_store_that_lost_work_or_cannot_be_used_is_named() {
+    let place = Place::with_loops();
+    settings(&place, "");
+    let report = doctor(&place, &[]).ok();
+    assert_eq!(lines(&report, "ok", "workspaces").len(), 1);
+    assert!(lines(&report, "ok", "store")[0].ends_with("with the commits of 0 passed tests"));
+    let (layout, store, commit) = landed(&place);
+    let said = |grade: &str, about: &str| lines(&doctor(&place, &[]), grade, about).join("\n");
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
+    let lost = CommitHash::new("1".repeat(40)).unwrap();
+    place.sql(&format!("UPDATE tests SET commit_hash = '{lost}'"));
+    assert_eq!(said("warning", "store"), "it lacks the commits of 1 passed tests, as of t1");
+    place.sql(&format!("UPDATE tests SET commit_hash = '{commit}'"));
+    settings(&place, "[repository]\nintegration_branch = 'other'\n");
+    assert!(said("warning", "store").starts_with("work has landed on refs/heads/coding-loops/integration, "));
+    settings(&place, "");
+    store.repository().delete_ref(store.integration_ref(), &RefExpectation::Any).unwrap();
+    assert!(said("warning", "store").starts_with("it has no refs/heads/coding-loops/integration, and 1 tests have landed"));
+    std::fs::write(layout.store_path().join("config"), "").unwrap();
+    assert!(said("problem", "store").ends_with("cannot be read as a store"));
+    std::fs::remove_dir_all(layout.store_path()).unwrap();
+    assert!(said("warning", "store").contains("is missing, and 1 tests have landed"));
+    std::fs::remove_dir_all(layout.root()).unwrap();
+    std::fs::create_dir_all(layout.root().join("mine")).unwrap();
+    assert!(said("problem", "workspaces").ends_with("holds files that coding-loops did not make"));
+    settings(&place, "[workspace]\nroot = 'ws'\n");
+    assert!(said("problem", "workspaces").contains("lies in the checkout"));
+}
+
+#[test]
+fn a_name_that_is_set_before_anything_has_landed_counts() {
+    let place = Place::new();
+    settings(&place, "[repository]\nintegration_branch = 'agents/done'\n");
+    place.run(&["init"]).ok();
+    let store = Layout::new(place.workspaces()).open_store().unwrap();
+    assert_eq!(store.integration_ref(), "refs/heads/agents/done");
+}
+
+#[test]
+fn before_a_start_nothing_is_said_of_processes() {
+    let place = Place::with_loops();
+    settings(&place, "");
+    let report = place.run(&["doctor", "--before-start"]).ok();
+    for part in ["supervisors", "services", "git clean"] {
+        assert!(!report.stdout.contains(part), "{}", report.stdout);
+    }
+}

@@ -1,0 +1,6 @@
+//! The tests of this crate that use it from outside, in one program: linked once.
+
+mod common;
+mod decisions;
+mod failures;
+mod process;

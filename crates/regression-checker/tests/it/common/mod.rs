@@ -1,0 +1,298 @@
+//! A real repository with its store, a real database that the `sqlite3` shell fills, and the real program on them.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use coord_db::wake::Listener;
+use coord_db::{Database, Event, EventFilter, OpenOptions};
+use work_tree::{Layout, Repository, Store};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_regression-checker");
+pub const BRANCH: &str = "coding-loops/integration";
+
+/// How long a fact may take to come about before the test fails.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Judges `state/*`: each file must hold `ok`. With TEST_ID only the file of that name. Writes down each run.
+const JUDGE: &str = r#"
+echo "${TEST_ID:-suite} $(git rev-parse HEAD)" >> "$RUNS"
+judge() { case "$(cat "$1")" in ok) ;; untestable) exit 125 ;; *) echo "$1 is broken"; exit 1 ;; esac }
+if [ -n "$TEST_ID" ]; then judge "state/$TEST_ID"; else for each in state/*; do judge "$each"; done; fi
+"#;
+
+pub struct World {
+    _folder: tempfile::TempDir,
+    /// The user's checkout.
+    pub repository: PathBuf,
+    /// The folder of the store and of the check-outs.
+    pub layout: Layout,
+    /// The files of the integration branch, as it is worked on.
+    work: PathBuf,
+    pub path: PathBuf,
+    pub db: Database,
+}
+
+impl World {
+    /// A repository and a store whose integration branch has one commit, with the tests `t1` and `t2` of loop `a` in order.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (repository, work) = (root.join("repository"), root.join("work"));
+        std::fs::create_dir_all(repository.join("coding-loops")).unwrap();
+        let path = repository.join("coding-loops/coordination.db");
+        let db = Database::create(&path, &OpenOptions::default()).unwrap();
+        let layout = Layout::new(root.join("repository-loops"));
+        let world = Self { _folder: folder, repository, layout, work, path, db };
+        git(&world.repository, &["init", "--quiet", "--initial-branch=main"]);
+        std::fs::write(world.repository.join(".gitignore"), "coding-loops/\ncache/\n").unwrap();
+        std::fs::create_dir(world.repository.join("state")).unwrap();
+        for test in ["t1", "t2"] {
+            std::fs::write(world.repository.join("state").join(test), "ok\n").unwrap();
+        }
+        git(&world.repository, &["add", "."]);
+        git(&world.repository, &["commit", "--quiet", "-m", "Begin"]);
+        world.make_store();
+        std::fs::create_dir(&world.work).unwrap();
+        world.in_store(&["reset", "--quiet", "--hard"]);
+        world.sql("INSERT INTO loops(id, name, priority, status) VALUES ('a', '', 1, 'stopped'), ('b', '', 1, 'stopped')");
+        world.configure("");
+        world
+    }
+
+    /// Makes the store of the user's repository, with integration where `main` is.
+    pub fn make_store(&self) -> Store {
+        let user = Repository::open(&self.repository).unwrap();
+        let store = self.layout.create(&user, &self.path, BRANCH).unwrap().0;
+        store.start_integration(&user.commit("main").unwrap()).unwrap();
+        store
+    }
+
+    /// git in the store, with the files that integration is worked on in.
+    pub fn in_store(&self, args: &[&str]) -> String {
+        let (store, work) = (self.layout.store_path(), &self.work);
+        let index = work.with_file_name("work.index");
+        let place = [("GIT_DIR", store.as_path()), ("GIT_WORK_TREE", work), ("GIT_INDEX_FILE", &index)];
+        git_with(work, &place, args)
+    }
+
+    /// As [`World::new`], with baselines of `t1` at the first commit.
+    pub fn with_baseline() -> Self {
+        let world = Self::new();
+        world.passed("t1", "a", &world.head());
+        world
+    }
+
+    /// Writes the config: the judge as the check `tests`, and more.
+    pub fn configure(&self, more: &str) {
+        self.configure_with(&self.script(JUDGE), more);
+    }
+
+    /// A command for the config that runs a script.
+    pub fn script(&self, script: &str) -> String {
+        let script = script.replace("\"$RUNS\"", &format!("'{}'", self.runs_file().display()));
+        format!("[\"sh\", \"-c\", '''{script}''']")
+    }
+
+    pub fn configure_with(&self, command: &str, more: &str) {
+        let text = format!(
+            "{more}\n[[gate.check]]\nname = \"tests\"\ncommand = {command}\n\
+             [[gate.check]]\nname = \"never\"\ncommand = [\"sh\", \"-c\", \"exit 1\"]\nbaseline = false\n"
+        );
+        std::fs::write(self.path.with_file_name("config.toml"), text).unwrap();
+    }
+
+    fn runs_file(&self) -> PathBuf {
+        self.path.with_file_name("runs")
+    }
+
+    /// What the judge was run for, one `TEST COMMIT` each.
+    pub fn runs(&self) -> Vec<String> {
+        std::fs::read_to_string(self.runs_file()).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    pub fn forget_runs(&self) {
+        let _ = std::fs::remove_file(self.runs_file());
+    }
+
+    pub fn head(&self) -> String {
+        self.in_store(&["rev-parse", BRANCH])
+    }
+
+    /// Commits `content` as `state/<test>` on the integration branch.
+    pub fn commit(&self, test: &str, content: &str, trailers: &str) -> String {
+        self.commit_file(&format!("state/{test}"), &format!("{content}\n"), trailers)
+    }
+
+    /// Commits a file on the integration branch.
+    pub fn commit_file(&self, path: &str, content: &str, trailers: &str) -> String {
+        let file = self.work.join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, content).unwrap();
+        self.in_store(&["add", "."]);
+        self.in_store(&["commit", "--quiet", "--allow-empty", "-m", &format!("Work on {path}\n\n{trailers}")]);
+        self.in_store(&["rev-parse", "HEAD"])
+    }
+
+    /// Commits a submodule on the integration branch that is at some commit.
+    pub fn commit_link(&self, path: &str, at: &str) {
+        std::fs::create_dir(self.work.join(path)).unwrap();
+        self.in_store(&["update-index", "--add", "--cacheinfo", &format!("160000,{at},{path}")]);
+        self.in_store(&["commit", "--quiet", "-m", "A submodule"]);
+    }
+
+    /// So many commits after each other, one of which breaks `t1`; gives all of them.
+    pub fn history(&self, length: usize, breaks_at: usize) -> Vec<String> {
+        (1..=length)
+            .map(|n| {
+                let trailers = format!("Loop: b\nTest: t-{n}\nProof: p-{n}");
+                let (test, content) = if n == breaks_at { ("t1", "broken") } else { ("other", "ok") };
+                self.commit(test, content, &trailers)
+            })
+            .collect()
+    }
+
+    /// Moves the integration branch.
+    pub fn move_to(&self, commit: &str) {
+        self.in_store(&["reset", "--quiet", "--hard", commit]);
+    }
+
+    /// A test that has passed at a commit.
+    pub fn passed(&self, test: &str, by: &str, commit: &str) {
+        self.sql(&format!(
+            "INSERT OR IGNORE INTO tests(id, loop_id, category, status, verified_at) VALUES ('{test}', '{by}', 'build', 'passed', datetime('now'));
+             INSERT INTO passing_tests(test_id, commit_hash, passed_at) VALUES ('{test}', '{commit}', datetime('now', '-1 hour'));"
+        ));
+    }
+
+    /// What a loop says when a test has landed; gives the event's id.
+    pub fn say_passed(&self, test: &str, by: &str, commit: &str) -> String {
+        let mut payload = format!("{{\"test_id\":\"{test}\",\"loop_id\":\"{by}\",\"attempt\":1,\"duration_seconds\":1,");
+        let _ =
+            write!(payload, "\"files_modified\":[],\"verified\":true,\"verification_checks\":{{}},\"commit\":\"{commit}\"}}");
+        self.sql(&format!(
+            "INSERT INTO events(id, source, event_type, payload) VALUES ('passed-{test}', '{by}', 'test_passed', '{payload}')"
+        ));
+        format!("passed-{test}")
+    }
+
+    /// Runs SQL in the `sqlite3` shell and gives what it prints, one row a line, columns joined by `|`.
+    pub fn sql(&self, sql: &str) -> String {
+        let output =
+            Command::new("sqlite3").args(["-bail", "-cmd", ".timeout 5000"]).arg(&self.path).arg(sql).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--db").arg(&self.path).env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("warn".to_owned()));
+        command
+    }
+
+    /// Lets the program do what is due now; gives its log.
+    pub fn once(&self) -> String {
+        self.once_with(&[])
+    }
+
+    /// As [`Self::once`], with more variables.
+    pub fn once_with(&self, variables: &[(&str, &str)]) -> String {
+        let output = self.command().arg("--once").envs(variables.iter().copied()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        eprintln!("{errors}");
+        assert!(output.status.success(), "{errors}");
+        assert_eq!(self.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'"), "0");
+        errors.into_owned()
+    }
+
+    /// Starts the program and waits until it beats.
+    pub fn daemon(&self) -> Daemon {
+        let child = self.command().stderr(Stdio::null()).spawn().unwrap();
+        let pid = child.id();
+        let daemon = Daemon { child };
+        self.until(&format!("SELECT count(*) FROM component_health WHERE pid = {pid}"), "1");
+        daemon
+    }
+
+    /// Waits until a query in the shell's form prints this.
+    pub fn until(&self, query: &str, expected: &str) {
+        let mut listener = Listener::new(&self.path);
+        let deadline = Instant::now() + BOUND;
+        loop {
+            let found = self.sql(query);
+            if found == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{query}: {found:?} instead of {expected:?}");
+            listener.wait(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until something holds outside of the database.
+    pub fn until_true(&self, what: &str, fact: impl Fn() -> bool) {
+        let mut listener = Listener::new(&self.path);
+        let deadline = Instant::now() + BOUND;
+        while !fact() {
+            assert!(Instant::now() < deadline, "{what}");
+            listener.wait(Duration::from_millis(20));
+        }
+    }
+
+    /// All events of one type, oldest first.
+    pub fn events(&self, event_type: &str) -> Vec<Event> {
+        let filter = EventFilter { event_type: Some(event_type.to_owned()), ..EventFilter::default() };
+        self.db.read(|tx| tx.events(&filter)).unwrap()
+    }
+
+    /// Alerts that are open: fingerprint and severity, in order.
+    pub fn alerts(&self) -> String {
+        self.sql("SELECT fingerprint, severity FROM alerts WHERE closed_at IS NULL ORDER BY 1")
+    }
+
+    /// The interval has passed since the last run of every check.
+    pub fn let_interval_pass(&self) {
+        self.sql("UPDATE check_runs SET ran_at = datetime('now', '-1 day')");
+    }
+}
+
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(mut self) -> ExitStatus {
+        assert!(Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn git(folder: &Path, args: &[&str]) -> String {
+    git_with(folder, &[], args)
+}
+
+fn git_with(folder: &Path, variables: &[(&str, &Path)], args: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(folder)
+        .envs(variables.iter().copied())
+        .args(["-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgSign=false"])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}

@@ -1,0 +1,14 @@
+//! The tests of this crate that use it from outside, in one program: linked once.
+
+mod bundles;
+mod check_outs;
+mod common;
+mod glance;
+mod landing;
+#[path = "common/place.rs"]
+mod place;
+mod repositories;
+mod saving;
+mod snapshots;
+mod watch;
+mod workspaces;
