@@ -69,6 +69,8 @@ GOOD = {
     "conflicts": {"id": "x", "file_path": "f", "loop_a": "l", "loop_b": "m", "detected_at": NOW, "event_id": None,
                   "winner": None, "loser": None, "winner_test": None, "resolved_at": None, "resolution": None},
     "worktree_changes": {"loop_id": "x", "file_path": "f", "first_seen_at": NOW, "last_changed_at": NOW, "fingerprint": ""},
+    "runs": {"id": "x", "loop_id": "l", "test_id": "t", "attempt": 1, "kind": "agent", "name": "sh", "log": "t-1.log",
+             "started_at": NOW, "ended_at": NOW, "outcome": None},
     "agent_outputs": {"loop_id": "x", "log": "l", "read_bytes": 0, "read_at": NOW, "news_at": NOW, "errors": "{}"},
     "alerts": {"id": "x", "severity": "info", "alert_type": "stuck", "source": "l", "message": "m", "context": "{}",
                "acknowledged": 0, "acknowledged_by": None, "acknowledged_at": None, "created_at": NOW, "closed_at": None,
@@ -95,6 +97,7 @@ CLOSED = [
     ("change_requests", "resolved_by"), ("migrations", "status"), ("checkpoints", "checkpoint_type"), ("regressions", "status"),
     ("check_runs", "outcome"), ("decisions", "status"), ("decisions", "decided_by"), ("component_health", "status"),
     ("alerts", "severity"), ("alerts", "alert_type"), ("transaction_log", "status"), ("holds", "kind"), ("tests", "no_change"),
+    ("runs", "kind"),
 ]
 JSON = [
     ("tests", "scope"), ("events", "payload"), ("subscriptions", "event_types"), ("subscriptions", "filter_sources"),
@@ -112,14 +115,14 @@ LEAST = [
     ("deliveries", "tries", 0), ("file_locks", "fencing_token", 0), ("file_locks", "ttl_seconds", 1),
     ("migrations", "number", 1), ("decisions", "timeout_minutes", 0), ("usage", "tokens_estimated", 0),
     ("usage", "duration_seconds", 0), ("component_health", "pid", 1), ("component_health", "child_pid", 1), ("agent_outputs", "read_bytes", 0),
-    ("holds", "tries", 1), ("loops", "vain_runs", 0),
+    ("holds", "tries", 1), ("loops", "vain_runs", 0), ("runs", "attempt", 0),
 ]
 NOT_EMPTY = [
     ("events", "id"), ("events", "source"), ("events", "event_type"), ("subscriptions", "id"), ("subscriptions", "subscriber"),
     ("file_locks", "file_path"), ("file_locks", "locked_by"), ("wait_graph", "waiter"), ("wait_graph", "holder"),
     ("wait_graph", "resource"), ("resources", "path"), ("migrations", "name"), ("checkpoints", "git_ref"),
     ("passing_tests", "test_id"), ("passing_tests", "commit_hash"), ("decisions", "decision_type"),
-    ("component_health", "component"), ("transaction_log", "operation"), ("loops", "id"), ("tests", "id"),
+    ("component_health", "component"), ("transaction_log", "operation"), ("loops", "id"), ("tests", "id"), ("runs", "log"),
 ]
 BAD_TIMES = [
     "2026-11-22T10:00:00.000Z", "2026-11-22T10:00:00", "2026-11-22", "10:00:00", "2026-11-22 10:00", "2026-02-30 10:00:00",

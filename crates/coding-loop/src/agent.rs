@@ -1,11 +1,12 @@
 //! Running the agent: in its workspace, under a keeper, with its files leased as it first changes them.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::PromptBy;
-use coord_db::{ComponentId, ErrorCategory, FailedAttempt, NoChange};
+use coord_db::{ComponentId, ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
 use tokio::sync::watch;
 use work_tree::CommandSpec;
@@ -14,7 +15,7 @@ use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
 use crate::end::{End, Step, Stop};
-use crate::{Error, Result, prompt, revert, run_end, tokens};
+use crate::{Error, Result, prompt, revert, run_end, runs, tokens};
 
 /// Does what the attempt is about: what was decided in the agent's place, or the agent's run.
 pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
@@ -52,14 +53,17 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
     spec.stdin = stdin;
     spec.timeout = Duration::from_secs(agent.timeout_seconds);
     spec.kill_after = Duration::from_secs(agent.kill_after_seconds);
-    spec.log_path = Some(context.logs().join(format!("{}-{}.log", attempt.test.id, attempt.test.attempts)));
     spec.output_bytes = agent.output_bytes;
     Ok(spec)
 }
 
 /// Runs the agent to its end, or until the loop is told otherwise.
 async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
-    let spec = specification(context, attempt)?;
+    let mut spec = specification(context, attempt)?;
+    let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
+    let recorded = context.begin_run(&attempt.test, RunOf::Agent, &program, &log)?;
+    spec.log_path = Some(recorded.log.clone());
     let (cancel, mut cancelled) = watch::channel(false);
     let changes = Changes::of(&attempt.workspace);
     let mut has_changed = false;
@@ -90,7 +94,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
             }
             Err(error) => {
                 cancel.send_replace(true);
-                running.await;
+                context.end_run(&recorded, &runs::words(&running.await.end));
                 return Err(error.into());
             }
         }
@@ -101,6 +105,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
         }
     };
     reach(Point::AgentEnded);
+    context.end_run(&recorded, &runs::words(&outcome.end));
     if let Err(error) = context.db.write_quietly(|tx| tx.set_child(&id, None)) {
         tracing::debug!(%error, "cannot write down that the agent has ended");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coord_db::config::CheckConfig;
 use coord_db::{
-    CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RegressionStatus, RunKind, Test, new_id,
+    CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RegressionStatus, RunKind, RunOf, Test, new_id,
 };
 use crash_point::{Point, reach};
 use tokio::sync::watch;
@@ -64,6 +64,15 @@ fn end_of(text: &str) -> String {
     lines[lines.len().saturating_sub(MESSAGE_LINES)..].join("\n")
 }
 
+/// What a check said, in words.
+fn words(verdict: &CheckVerdict) -> String {
+    match verdict {
+        CheckVerdict::Pass => "passed".to_owned(),
+        CheckVerdict::Fail(why) | CheckVerdict::Error(why) => why.clone(),
+        CheckVerdict::Cancelled => "stopped".to_owned(),
+    }
+}
+
 impl Context<'_> {
     fn check_spec(&self, check: &CheckConfig, test: &Test) -> CheckSpec {
         CheckSpec {
@@ -72,7 +81,7 @@ impl Context<'_> {
             timeout: Duration::from_secs(check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds)),
             env: self.environment(test),
             nice: None,
-            log_path: Some(self.logs().join(format!("{}-{}.{}.log", test.id, test.attempts, check.name.replace('/', "_")))),
+            log_path: None,
             output_bytes: self.config.agent.output_bytes,
         }
     }
@@ -199,6 +208,10 @@ impl Context<'_> {
         attempt: &Attempt,
         waiter: &mut Waiter,
     ) -> Step<CheckResult> {
+        let test = &attempt.test;
+        let log = format!("{}-{}.{}", test.id, test.attempts, spec.name);
+        let recorded = self.begin_run(test, RunOf::Check, &spec.name, &log)?;
+        let spec = &CheckSpec { log_path: Some(recorded.log.clone()), ..spec.clone() };
         let (cancel, mut cancelled) = watch::channel(false);
         let id = ComponentId::from(&self.loop_id);
         let on_keeper = |keeper: work_tree::keeper::KeeperId| {
@@ -215,11 +228,15 @@ impl Context<'_> {
             let told = if waiter.stopping() { Some(Interrupt::stop()) } else { self.orders(Some(attempt))? };
             if let Some(interrupt) = told {
                 cancel.send_replace(true);
-                running.await?;
+                self.end_run(&recorded, &words(&running.await?.verdict));
                 return Err(interrupt.into());
             }
             tokio::select! {
-                result = &mut running => return Ok(result?),
+                result = &mut running => {
+                    let result = result?;
+                    self.end_run(&recorded, &words(&result.verdict));
+                    return Ok(result);
+                }
                 () = waiter.wait(self, Duration::from_secs(5)) => {}
             }
         }

@@ -30,6 +30,7 @@ mod reload;
 mod revert;
 mod rules;
 mod run_end;
+mod runs;
 mod secrets;
 mod set_up;
 mod submit;

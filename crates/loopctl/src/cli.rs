@@ -96,6 +96,17 @@ pub enum Command {
         #[arg(long, conflicts_with = "json")]
         watch: bool,
     },
+    /// Show what the agent and the checks printed, of a test's newest attempt or of what a loop runs
+    Logs {
+        #[arg(value_name = "TEST|LOOP")]
+        id: String,
+        /// Go on with what they print, until the test is decided
+        #[arg(long, short)]
+        follow: bool,
+        /// Of this attempt
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        attempt: Option<i64>,
+    },
     /// Show who beats and who does not
     Health,
     /// Show what happened

@@ -20,6 +20,7 @@ mod history;
 mod import;
 mod keep;
 mod known_agents;
+mod logs;
 mod man;
 mod place;
 mod programs;
@@ -78,6 +79,7 @@ fn run(cli: Cli) -> Outcome {
 
         Command::Status { id, watch: false } => see::status::show(&cx, id.as_deref()),
         Command::Status { id, watch: true } => see::watch::run(&cx, id.as_deref()),
+        Command::Logs { id, follow, attempt } => logs::show(&cx, &id, attempt, follow),
         Command::Health => see::health(&cx),
         Command::Timeline(args) => see::timeline::show(&cx, &args),
         Command::Why { event_id } => see::why::show(&cx, &event_id),

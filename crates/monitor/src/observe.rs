@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, Test, Timestamp};
+use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
 use supervisor::Waker;
@@ -128,6 +128,8 @@ struct Wanted {
     id: LoopId,
     branch: String,
     in_hand: Option<Test>,
+    /// The log of the agent's run on it.
+    log: Option<String>,
 }
 
 fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
@@ -143,7 +145,14 @@ fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
     let mut ids: BTreeSet<LoopId> = in_hand.keys().cloned().collect();
     ids.extend(tx.loops_with_worktree_changes()?.into_iter().filter(|id| loops.contains_key(id)));
     let branch = |id: &LoopId| loops.get(id).and_then(|row| row.branch.clone()).unwrap_or_else(|| format!("coding-loops/{id}"));
-    Ok(ids.into_iter().map(|id| Wanted { in_hand: in_hand.remove(&id), branch: branch(&id), id }).collect())
+    ids.into_iter()
+        .map(|id| {
+            let in_hand = in_hand.remove(&id);
+            let runs = in_hand.as_ref().map(|test| tx.runs_of_test(&test.id)).transpose()?.unwrap_or_default();
+            let run = runs.into_iter().rfind(|run| run.kind == RunOf::Agent && run.loop_id == id);
+            Ok(Wanted { in_hand, log: run.map(|run| run.log), branch: branch(&id), id })
+        })
+        .collect()
 }
 
 /// Files that may be changed by two: each glob also holds in every folder.
@@ -260,12 +269,12 @@ impl Eyes {
         self.hear(now);
         observation.look_again_at = self.look_at_workspaces(config, &wanted, now);
         self.watch(&wanted);
-        for Wanted { id, in_hand, .. } in &wanted {
+        for Wanted { id, in_hand, log, .. } in &wanted {
             if let Some(look) = self.looks.get(id) {
                 observation.workspaces.insert(id.clone(), look.sight.clone());
             }
-            if let Some(test) = in_hand {
-                let output = self.look_at_output(&folder.join("logs").join(id.as_str()), id, test, now);
+            if in_hand.is_some() {
+                let output = self.look_at_output(&folder.join("logs").join(id.as_str()), id, log.as_deref(), now);
                 observation.outputs.extend(output.map(|output| (id.clone(), output)));
             }
         }
@@ -408,7 +417,7 @@ impl Eyes {
         Ok(Sight::Seen(SeenWorkspace { base: glance.start.to_string(), files, fresh: true, active_at: look.active_at }))
     }
 
-    fn look_at_output(&mut self, folder: &Path, id: &LoopId, test: &Test, now: Timestamp) -> Option<Output> {
+    fn look_at_output(&mut self, folder: &Path, id: &LoopId, agent: Option<&str>, now: Timestamp) -> Option<Output> {
         if let Some(look) = self.outputs.get(id)
             && self.waker.is_some()
             && look.at.elapsed() < OUTPUT_PAUSE
@@ -416,7 +425,7 @@ impl Eyes {
             return look.output.clone();
         }
         let last = self.outputs.remove(id);
-        let seen = output(folder, test, now, last.as_ref());
+        let seen = output(folder, agent, now, last.as_ref());
         let (counted, output) = seen.map_or((None, None), |(counted, output)| (Some(counted), Some(output)));
         self.outputs.insert(id.clone(), OutputLook { at: Instant::now(), counted, output: output.clone() });
         output
@@ -465,10 +474,9 @@ fn content(path: &Path, last: Option<&Content>) -> (Content, Option<Timestamp>) 
 
 type Counted = (PathBuf, u64, i128);
 
-fn output(folder: &Path, test: &Test, now: Timestamp, last: Option<&OutputLook>) -> Option<(Counted, Output)> {
+fn output(folder: &Path, agent: Option<&str>, now: Timestamp, last: Option<&OutputLook>) -> Option<(Counted, Output)> {
     let mut newest: Option<Counted> = None;
     let mut own: Option<Counted> = None;
-    let agent = format!("{}-{}.log", test.id, test.attempts);
     for entry in std::fs::read_dir(folder).ok()?.take(MOST_LOGS).flatten() {
         let path = entry.path();
         let Ok(meta) = entry.metadata() else { continue };
@@ -476,7 +484,7 @@ fn output(folder: &Path, test: &Test, now: Timestamp, last: Option<&OutputLook>)
             continue;
         }
         let log = (path, meta.len(), nanos(&meta));
-        if entry.file_name() == *agent {
+        if agent.is_some_and(|agent| entry.file_name() == agent) {
             own = Some(log.clone());
         }
         if newest.as_ref().is_none_or(|newest| log.2 > newest.2) {

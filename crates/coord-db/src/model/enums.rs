@@ -70,6 +70,10 @@ text_enum!(
     }
 );
 text_enum!(
+    /// What runs for a loop.
+    RunOf { Agent = "agent", Check = "check" }
+);
+text_enum!(
     /// Why no attempt starts: the account has reached a limit, its service does not answer, a human has to mend something, or
     /// runs come to nothing again and again.
     HoldKind { Limit = "limit", Outage = "outage", Human = "human", Repeated = "repeated" }

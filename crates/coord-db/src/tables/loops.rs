@@ -262,6 +262,7 @@ impl WriteTx<'_> {
     /// What SQLite says.
     pub fn clean_up_loop(&self, id: &LoopId, how: &CleanUp, cause: Option<&Event>) -> Result<()> {
         self.release_everything(id.as_str(), &how.source, how.cause, cause)?;
+        self.end_open_runs(id)?;
         let tests: Vec<TestId> =
             self.query("SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress'", [id], |row| row.get(0))?;
         for test in tests {

@@ -2,7 +2,7 @@
 
 use coord_db::{
     Alert, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Hold, Lease, Loop, LoopProgress, LoopStatus,
-    Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
+    Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ struct LoopView {
     row: Loop,
     progress: LoopProgress,
     current_test: Option<Test>,
+    /// What runs for it, and since when.
+    run: Option<Run>,
     leases: Vec<Lease>,
     waits: Vec<WaitEdge>,
     pauses: Vec<Pause>,
@@ -74,6 +76,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<
         loops.push(LoopView {
             progress: known.unwrap_or(none),
             current_test,
+            run: tx.open_run(&id)?,
             leases: leases.iter().filter(|lease| lease.locked_by == id.as_str()).cloned().collect(),
             waits: waits.iter().filter(|edge| edge.waiter == id.as_str()).cloned().collect(),
             pauses: tx.pauses(&id)?,
@@ -217,6 +220,10 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
         let age = test.last_attempt_at.map(|at| format!(", for {}", span(now.seconds_since(at)))).unwrap_or_default();
         let notes = test.notes.as_deref().map(|notes| format!(": {notes}")).unwrap_or_default();
         line(Paint::Plain, format!("on {}, attempt {} of {}{age}{notes}", test.id, test.attempts, test.max_attempts));
+    }
+    // What a dead loop had running says nothing.
+    if let (Some(run), true) = (&view.run, word != "dead") {
+        line(Paint::Plain, format!("{}, for {}", crate::logs::what(run), span(now.seconds_since(run.started_at))));
     }
     if !view.leases.is_empty() {
         line(Paint::Plain, format!("holds {}", some(view.leases.iter().map(|lease| lease.file_path.to_string()).collect())));

@@ -1,0 +1,128 @@
+//! Runs of agents and checks: what a loop has running now and since when, and which log belongs to which run.
+
+use crate::{LoopId, ReadTx, Result, RunOf, TestId, Timestamp, WriteTx, new_id};
+
+row! {
+    /// One run. `log` is the name of a file in the loop's folder for logs. Without `ended_at` it runs, or nobody saw its end.
+    Run {
+        id: String, loop_id: LoopId, test_id: Option<TestId>, attempt: i64, kind: RunOf, name: String, log: String,
+        started_at: Timestamp, ended_at: Option<Timestamp>, outcome: Option<String>,
+    }
+}
+
+/// A run that is about to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRun<'a> {
+    /// Whose.
+    pub loop_id: &'a LoopId,
+    /// For which test; none for a check that all loops need.
+    pub test_id: Option<&'a TestId>,
+    /// In which attempt at it; 0 without a test.
+    pub attempt: i64,
+    /// What runs.
+    pub kind: RunOf,
+    /// The agent's program, or the check.
+    pub name: &'a str,
+    /// The name of its log, which no other run has.
+    pub log: &'a str,
+}
+
+/// How a run ended that its loop did not see end.
+const UNSEEN: &str = "interrupted";
+
+impl ReadTx<'_> {
+    /// What a loop has running.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn open_run(&self, loop_id: &LoopId) -> Result<Option<Run>> {
+        Ok(self.last_run(loop_id)?.filter(|run| run.ended_at.is_none()))
+    }
+
+    /// What a loop has, or had, running last.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_run(&self, loop_id: &LoopId) -> Result<Option<Run>> {
+        self.query_opt(
+            select!(Run, "FROM runs WHERE loop_id = ?1 ORDER BY started_at DESC, id DESC LIMIT 1"),
+            [loop_id],
+            Run::from_row,
+        )
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn run(&self, id: &str) -> Result<Option<Run>> {
+        self.query_opt(select!(Run, "FROM runs WHERE id = ?1"), [id], Run::from_row)
+    }
+
+    /// All runs for a test, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn runs_of_test(&self, test_id: &TestId) -> Result<Vec<Run>> {
+        self.query(select!(Run, "FROM runs WHERE test_id = ?1 ORDER BY started_at, id"), [test_id], Run::from_row)
+    }
+
+    /// The oldest runs that began before a time, at most `most`.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn runs_before(&self, before: Timestamp, most: usize) -> Result<Vec<Run>> {
+        self.query(
+            select!(Run, "FROM runs WHERE started_at < ?1 ORDER BY started_at, id LIMIT ?2"),
+            rusqlite::params![before, most as i64],
+            Run::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// Writes down that a run starts, and ends those of the loop that nobody saw end. Gives its id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn begin_run(&self, run: &NewRun<'_>) -> Result<String> {
+        self.end_open_runs(run.loop_id)?;
+        let id = new_id();
+        self.execute(
+            "INSERT INTO runs (id, loop_id, test_id, attempt, kind, name, log, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            rusqlite::params![id, run.loop_id, run.test_id, run.attempt, run.kind, run.name, run.log, self.now()],
+        )?;
+        Ok(id)
+    }
+
+    /// Writes down how a run ended.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn end_run(&self, id: &str, outcome: &str) -> Result<()> {
+        let now = self.now();
+        self.execute("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", rusqlite::params![id, now, outcome])?;
+        Ok(())
+    }
+
+    /// Ends the runs of a loop that nobody saw end.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn end_open_runs(&self, loop_id: &LoopId) -> Result<()> {
+        self.execute(
+            "UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE loop_id = ?1 AND ended_at IS NULL",
+            rusqlite::params![loop_id, self.now(), UNSEEN],
+        )?;
+        Ok(())
+    }
+
+    /// Forgets a run whose log is gone.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn delete_run(&self, id: &str) -> Result<()> {
+        self.execute("DELETE FROM runs WHERE id = ?1", [id])?;
+        Ok(())
+    }
+}

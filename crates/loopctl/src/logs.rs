@@ -1,0 +1,271 @@
+//! `loopctl logs`: what agents and checks printed, of every attempt; and, with `-f`, what they print now.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coord_db::{Database, LoopId, Run, RunOf, TestId, TestStatus, Timestamp};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Paint, safe, safe_block};
+use crate::wait::{Waiter, Woken};
+use crate::when::{clock, span};
+
+/// How often a log that grows is read: nothing rings for it.
+const LOOK: Duration = Duration::from_millis(200);
+const BUFFER: usize = 64 * 1024;
+
+/// Whose logs.
+enum Of {
+    Test(TestId),
+    Loop(LoopId),
+}
+
+impl Of {
+    fn find(db: &Database, id: &str) -> Outcome<Self> {
+        db.read(|tx| {
+            if let Some(test) = tx.find_test(id)? {
+                return Ok(Self::Test(test.id));
+            }
+            match tx.find_loop(id)? {
+                Some(row) => Ok(Self::Loop(row.id)),
+                None => Err(Failure::not_found("loop or test", id)),
+            }
+        })
+    }
+
+    /// The runs to show, oldest first, and whether more can follow.
+    fn runs(&self, db: &Database, attempt: Option<i64>) -> Outcome<(Vec<Run>, bool)> {
+        db.read(|tx| match self {
+            Self::Test(id) => {
+                let mut runs = tx.runs_of_test(id)?;
+                let shown = attempt.or_else(|| runs.last().map(|run| run.attempt));
+                runs.retain(|run| Some(run.attempt) == shown);
+                let status = tx.find_test(id.as_str())?.map(|test| test.status);
+                let goes_on = matches!(status, Some(TestStatus::InProgress | TestStatus::Pending));
+                Ok((runs, goes_on))
+            }
+            Self::Loop(id) => {
+                let mut runs: Vec<Run> = tx.last_run(id)?.into_iter().collect();
+                runs.retain(|run| attempt.is_none_or(|attempt| run.attempt == attempt));
+                Ok((runs, true))
+            }
+        })
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Test(id) => id.as_str(),
+            Self::Loop(id) => id.as_str(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    run: &'a Run,
+    /// Where the log lies.
+    path: PathBuf,
+}
+
+fn path_of(cx: &Context, run: &Run) -> PathBuf {
+    // The name comes from the database: it must not lead elsewhere.
+    let file = PathBuf::from(&run.log).file_name().map(PathBuf::from).unwrap_or_default();
+    let home = cx.path.parent().unwrap_or_else(|| Path::new("."));
+    home.join("logs").join(run.loop_id.as_str()).join(file)
+}
+
+/// What runs, or ran, in words: `agent claude`, `check tests`.
+pub(crate) fn what(run: &Run) -> String {
+    match run.kind {
+        RunOf::Agent => format!("agent {}", run.name),
+        RunOf::Check => format!("check {}", run.name),
+    }
+}
+
+fn heading(cx: &Context, run: &Run) -> String {
+    let test = run.test_id.as_ref().map(|id| format!("{id}, attempt {}, ", run.attempt)).unwrap_or_default();
+    let began = format!("{test}{} on {}, began {}", what(run), run.loop_id, clock(run.started_at));
+    format!("{}\n", cx.out.paint(Paint::Bold, &safe(&format!("== {began}"))))
+}
+
+fn ending(cx: &Context, run: &Run) -> String {
+    let Some(ended) = run.ended_at else { return String::new() };
+    let outcome = run.outcome.as_deref().unwrap_or("ended");
+    let took = span(ended.seconds_since(run.started_at));
+    format!("{}\n", cx.out.paint(Paint::Dim, &safe(&format!("== {outcome}, after {took}"))))
+}
+
+/// A log that is printed as it grows.
+struct Tail {
+    run: Run,
+    file: Option<File>,
+    /// The beginning of a character whose rest is not written yet.
+    rest: Vec<u8>,
+    at_line_start: bool,
+}
+
+impl Tail {
+    fn begin(cx: &Context, run: Run) -> Outcome<Self> {
+        cx.out.text(&heading(cx, &run))?;
+        Ok(Self { run, file: None, rest: Vec::new(), at_line_start: true })
+    }
+
+    /// Prints what is new.
+    fn print(&mut self, cx: &Context) -> Outcome {
+        if self.file.is_none() {
+            self.file = File::open(path_of(cx, &self.run)).ok();
+        }
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let Some(file) = &mut self.file else { return Ok(()) };
+            let read = file.read(&mut buffer).map_err(|error| Failure::No(format!("the log cannot be read: {error}")))?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.rest.extend_from_slice(&buffer[..read]);
+            let whole = whole_characters(&self.rest);
+            let bytes: Vec<u8> = self.rest.drain(..whole).collect();
+            self.write(cx, &bytes)?;
+        }
+    }
+
+    fn write(&mut self, cx: &Context, bytes: &[u8]) -> Outcome {
+        let Some(last) = bytes.last() else { return Ok(()) };
+        self.at_line_start = *last == b'\n';
+        // A file or a program gets the log as it is.
+        if std::io::stdout().is_terminal() {
+            return cx.out.text(&safe_block(&String::from_utf8_lossy(bytes)));
+        }
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(bytes)?;
+        Ok(stdout.flush()?)
+    }
+
+    /// Prints the rest of a run that has ended.
+    fn end(mut self, cx: &Context, ended: &Run) -> Outcome {
+        self.print(cx)?;
+        let rest = std::mem::take(&mut self.rest);
+        self.write(cx, &rest)?;
+        if self.file.is_none() {
+            cx.out.text("(its log is gone)\n")?;
+        }
+        if !self.at_line_start {
+            cx.out.text("\n")?;
+        }
+        cx.out.text(&ending(cx, ended))
+    }
+}
+
+/// How many bytes end with a whole character.
+fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(&bytes[bytes.len().saturating_sub(4)..]) {
+        Ok(_) => bytes.len(),
+        // Only a character that is cut at the very end gets more bytes; anything else is not text.
+        Err(error) if error.error_len().is_none() => bytes.len().saturating_sub(4) + error.valid_up_to(),
+        Err(_) => {
+            let cut = (1..=bytes.len().min(3)).find(|back| {
+                let tail = &bytes[bytes.len() - back..];
+                matches!(std::str::from_utf8(tail), Err(error) if error.error_len().is_none() && error.valid_up_to() == 0)
+            });
+            bytes.len() - cut.unwrap_or(0)
+        }
+    }
+}
+
+/// `loopctl logs TEST|LOOP`
+///
+/// # Errors
+/// Exit 4 if the id is neither a loop nor a test, exit 1 if no run of it is on record.
+pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outcome {
+    if follow && cx.out.json {
+        return Err(Failure::usage("--follow is for people; loopctl logs --json names the files"));
+    }
+    let db = cx.open()?;
+    let of = Of::find(&db, id)?;
+    if follow {
+        return follow_on(cx, &db, &of, attempt);
+    }
+    let (runs, _) = of.runs(&db, attempt)?;
+    if cx.out.json {
+        let views: Vec<View<'_>> = runs.iter().map(|run| View { path: path_of(cx, run), run }).collect();
+        return cx.out.document(&views);
+    }
+    if runs.is_empty() {
+        return Err(nothing(&of, attempt));
+    }
+    for run in runs {
+        let mut tail = Tail::begin(cx, run.clone())?;
+        if run.ended_at.is_some() { tail.end(cx, &run)? } else { tail.print(cx)? }
+    }
+    Ok(())
+}
+
+fn nothing(of: &Of, attempt: Option<i64>) -> Failure {
+    let attempt = attempt.map(|attempt| format!("attempt {attempt} of ")).unwrap_or_default();
+    Failure::No(format!("no run for {attempt}{} is on record; agents and checks are recorded when they start", of.name()))
+}
+
+/// Prints what is there and what comes, until the test is decided or the human has seen enough.
+fn follow_on(cx: &Context, db: &Database, of: &Of, attempt: Option<i64>) -> Outcome {
+    let mut waiter = Waiter::new(db.path().unwrap_or(&cx.path));
+    let mut tail: Option<Tail> = None;
+    let mut last: Option<(Timestamp, String)> = None;
+    loop {
+        let (runs, goes_on) = of.runs(db, attempt)?;
+        for run in runs {
+            let key = (run.started_at, run.id.clone());
+            if let Some(open) = tail.take_if(|tail| tail.run.id == run.id) {
+                tail = print_on(cx, open, &run)?;
+            } else if last.as_ref().is_none_or(|last| *last < key) {
+                if let Some(open) = tail.take() {
+                    end_unseen(cx, db, open)?;
+                }
+                last = Some(key);
+                tail = print_on(cx, Tail::begin(cx, run.clone())?, &run)?;
+            }
+        }
+        if tail.is_none() && !goes_on {
+            return if last.is_none() { Err(nothing(of, attempt)) } else { Ok(()) };
+        }
+        if waiter.wait(LOOK) == Woken::Interrupted {
+            return Ok(());
+        }
+    }
+}
+
+fn print_on(cx: &Context, mut tail: Tail, run: &Run) -> Outcome<Option<Tail>> {
+    if run.ended_at.is_some() {
+        tail.end(cx, run)?;
+        return Ok(None);
+    }
+    tail.print(cx)?;
+    Ok(Some(tail))
+}
+
+/// Ends a run that others have followed since.
+fn end_unseen(cx: &Context, db: &Database, tail: Tail) -> Outcome {
+    let run = db.read(|tx| tx.run(&tail.run.id))?.unwrap_or_else(|| tail.run.clone());
+    tail.end(cx, &run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_characters;
+
+    #[test]
+    fn a_character_is_not_printed_in_halves() {
+        let text = "aé€🦀".as_bytes();
+        for cut in 0..=text.len() {
+            let whole = whole_characters(&text[..cut]);
+            assert!(std::str::from_utf8(&text[..whole]).is_ok(), "{cut}");
+            assert!(cut - whole < 4);
+        }
+        assert_eq!(whole_characters(b"\xff\xff\xff\xff\xff"), 5);
+        assert_eq!(whole_characters(b"ab\xff\xc3"), 3);
+    }
+}
