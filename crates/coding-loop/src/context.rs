@@ -98,9 +98,9 @@ impl<'a> Context<'a> {
 
     /// The head of integration, which starts at the commit that the user has checked out.
     pub(crate) fn integration_head(&self) -> Result<CommitHash> {
-        match self.store.integration()? {
+        match crate::set_up::recover_integration(self.db, &self.store)? {
             Some(head) => Ok(head),
-            None => Ok(self.store.start_integration(&self.store.fetch_from_user(&self.user, "HEAD")?)?),
+            None => self.start_integration(),
         }
     }
 

@@ -105,6 +105,7 @@ enum Turn {
 }
 
 async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Turn> {
+    context.remake_lost_store()?;
     if let Some(interrupt) = context.orders(None)? {
         context.obey(&interrupt, None)?;
         return Ok(Turn::Again);

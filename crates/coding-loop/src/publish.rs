@@ -56,7 +56,7 @@ impl Context<'_> {
 
     /// Publishes what has landed.
     pub(crate) fn publish(&self) {
-        if !matches!(self.store.integration(), Ok(Some(_))) {
+        if !matches!(crate::set_up::recover_integration(self.db, &self.store), Ok(Some(_))) {
             return;
         }
         // Before git looks, so that a move in between is seen the next time.

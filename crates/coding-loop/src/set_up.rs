@@ -48,7 +48,10 @@ pub(crate) fn store(
     let branch = &config.repository.integration_branch;
     let integration = format!("refs/heads/{branch}");
     match layout.open_store() {
-        Ok(store) if !makings.is_empty() && store.integration_ref() == integration => return Ok(store),
+        Ok(store) if !makings.is_empty() && store.integration_ref() == integration => {
+            recover_integration(db, &store)?;
+            return Ok(store);
+        }
         // Another name counts as long as nothing has landed.
         Ok(_) if !makings.is_empty() => return make(db, user, layout, branch),
         _ => {}
@@ -80,7 +83,7 @@ pub(crate) fn store(
         db.write(|tx| tx.release(loop_id, &[], Some(token)))?;
     }
     let store = made?;
-    let integration = store.integration()?;
+    let integration = if cause == "new" { None } else { store.recover_integration(&commits_of(&passed(db)?))? };
     tracing::info!(path = %store.path().display(), cause, "the store is there");
     // Whoever restores a backup has more to put into it first.
     if cause != "new" && loop_id.is_some() {
@@ -112,6 +115,13 @@ fn place_refused(error: work_tree::Error, layout: &Layout, database: &Path) -> E
         "set root in [workspace] of config.toml to an empty folder on the same disk, outside of the checkout, and try again";
     match error {
         work_tree::Error::InTheWay { path } => {
+            if path == layout.store_path() {
+                return Error::SetUp(format!(
+                    "the store {} is damaged; stop all programs, move it to another place and run loopctl init, which makes it \
+                     again; loopctl restore --store-only FILE brings back what a backup has",
+                    path.display()
+                ));
+            }
             let resolved = |path: PathBuf| path.canonicalize().ok();
             let other =
                 layout.database().and_then(resolved).filter(|other| Some(other) != database.canonicalize().ok().as_ref());
@@ -188,44 +198,100 @@ fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result
     }
 }
 
-/// Names the passed tests whose commits are not part of integration in a store that was made again.
-fn name_what_is_lost(db: &Database, store: &Store, cause: &str) -> Result<()> {
+/// The passed tests and their commits.
+fn passed(db: &Database) -> Result<Vec<(TestId, CommitHash)>> {
     let passed = db.read(|tx| tx.tests(None, Some(TestStatus::Passed)))?;
-    let commits: Vec<(&TestId, CommitHash)> =
-        passed.iter().filter_map(|test| Some((&test.id, CommitHash::new(test.commit_hash.clone()?).ok()?))).collect();
-    let hashes: Vec<CommitHash> = commits.iter().map(|(_, commit)| commit.clone()).collect();
-    let lost = match store.integration()? {
-        Some(head) => store.repository().not_contained(&hashes, &head)?,
-        None => hashes,
+    Ok(passed.into_iter().filter_map(|test| Some((test.id, CommitHash::new(test.commit_hash?).ok()?))).collect())
+}
+
+fn commits_of(passed: &[(TestId, CommitHash)]) -> Vec<CommitHash> {
+    passed.iter().map(|(_, commit)| commit.clone()).collect()
+}
+
+/// The passed tests whose commits are not part of integration, in words; none if there are none.
+fn lost(passed: &[(TestId, CommitHash)], store: &Store, head: Option<&CommitHash>) -> Result<Option<(Vec<TestId>, String)>> {
+    let commits = commits_of(passed);
+    let lost = match head {
+        Some(head) => store.repository().not_contained(&commits, head)?,
+        None => commits,
     };
-    let lost: Vec<&TestId> = commits.iter().filter(|(_, commit)| lost.contains(commit)).map(|(test, _)| *test).collect();
-    if lost.is_empty() {
-        return Ok(());
-    }
+    let lost: Vec<TestId> = passed.iter().filter(|(_, commit)| lost.contains(commit)).map(|(test, _)| test.clone()).collect();
     let named: Vec<&str> = lost.iter().take(MAX_NAMED).map(|test| test.as_str()).collect();
     let more = if lost.len() > MAX_NAMED { ", …" } else { "" };
-    let message = format!(
-        "the store was {} and does not have the commits of {} passed tests ({}{more}); loopctl restore --store-only brings back \
-         what a backup has, and loopctl reset TEST has a test done again",
-        cause.replace('_', " "),
-        lost.len(),
-        named.join(", ")
-    );
+    let words = format!("the commits of {} passed tests ({}{more})", lost.len(), named.join(", "));
+    Ok((!lost.is_empty()).then_some((lost, words)))
+}
+
+fn raise(db: &Database, what: &str, severity: Severity, message: String, context: serde_json::Value) -> Result<()> {
     tracing::error!(message);
     let alert = NewAlert {
-        fingerprint: format!("store:{cause}"),
-        severity: Severity::Critical,
+        fingerprint: format!("store:{what}"),
+        severity,
         alert_type: AlertType::Regression,
         source: "coding-loop".to_owned(),
         message,
-        context: json!({ "tests": lost }),
+        context,
         event_id: None,
     };
     db.write(|tx| tx.raise_alert(&alert))?;
     Ok(())
 }
 
+/// Where integration is, restored if its reference was lost after it had started.
+pub(crate) fn recover_integration(db: &Database, store: &Store) -> Result<Option<CommitHash>> {
+    if let Some(head) = store.integration()? {
+        return Ok(Some(head));
+    }
+    let passed = passed(db)?;
+    let Some(head) = store.recover_integration(&commits_of(&passed))? else { return Ok(None) };
+    let (lost, without) = match lost(&passed, store, Some(&head))? {
+        Some((lost, words)) => (lost, format!(", without {words}")),
+        None => Default::default(),
+    };
+    let message = format!(
+        "the reference {} of the store {} was deleted or damaged; it was restored at {}{without}",
+        store.integration_ref(),
+        store.path().display(),
+        head.short(),
+    );
+    let severity = if lost.is_empty() { Severity::Warning } else { Severity::Critical };
+    raise(db, "integration", severity, message, json!({ "commit": head.as_str(), "tests": lost }))?;
+    Ok(Some(head))
+}
+
+/// Names the passed tests whose commits are not part of integration in a store that was made again.
+fn name_what_is_lost(db: &Database, store: &Store, cause: &str) -> Result<()> {
+    let Some((lost, words)) = lost(&passed(db)?, store, store.integration()?.as_ref())? else { return Ok(()) };
+    let message = format!(
+        "the store was {} and does not have {words}; loopctl restore --store-only brings back what a backup has, and loopctl reset \
+         TEST has a test done again",
+        cause.replace('_', " "),
+    );
+    raise(db, cause, Severity::Critical, message, json!({ "tests": lost }))
+}
+
 impl Context<'_> {
+    /// Makes the store again if it was removed while the loop runs.
+    pub(crate) fn remake_lost_store(&self) -> Result<()> {
+        if self.layout.open_store().is_err() {
+            tracing::error!(path = %self.layout.store_path().display(), "the store cannot be opened; making it again");
+            store(self.db, self.config, &self.user, &self.layout, Some(&self.loop_id))?;
+        }
+        Ok(())
+    }
+
+    /// Starts integration at the commit that the user has checked out.
+    pub(crate) fn start_integration(&self) -> Result<CommitHash> {
+        let start = self.store.fetch_from_user(&self.user, "HEAD").map_err(|error| match error {
+            work_tree::Error::UnknownRevision { .. } => Error::SetUp(format!(
+                "the repository {} has no commit yet; make the first commit, and start the loop again",
+                self.user.root().display()
+            )),
+            error => error.into(),
+        })?;
+        Ok(self.store.start_integration(&start)?)
+    }
+
     /// Brings over what an older version has left of this loop in the user's repository: the work in its linked worktree is
     /// saved, and for a loop that is driven by hand put into its workspace; then the worktree and its branch go.
     pub(crate) fn bring_worktree_over(&self) -> Result<()> {

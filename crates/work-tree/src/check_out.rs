@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::folders::{FolderLock, absolute, beside, relative, remove_all};
+use crate::folders::{absolute, beside, relative, remove_all};
 use crate::git::{Git, LONG_TIME_LIMIT};
 use crate::repository::short_name;
 use crate::settings::{Settings, pairs, render_config, replace_file};
@@ -42,7 +42,7 @@ impl Store {
     /// [`Error::UnknownRevision`] for what is no commit of the store; then the check-out is as it was.
     pub fn check_out(&self, path: &Path, commit: &CommitHash) -> Result<WorkTree> {
         let path = absolute(path)?;
-        let _lock = FolderLock::acquire(&beside(&path, ".lock"))?;
+        let _lock = self.lock(&beside(&path, ".lock"))?;
         let tree = self.check_out_at(path);
         let ready = match self.is_check_out(&tree) {
             true => self.refresh_check_out(&tree).and_then(|_| bring_to(&tree, commit)).map(|()| true),

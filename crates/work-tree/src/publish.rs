@@ -14,6 +14,11 @@ use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 /// Where the store notes what was published.
 const PUBLISHED: &str = "refs/coding-loops/published";
 
+/// The reference under which the store notes where a branch was published.
+pub(crate) fn published_note(branch: &str) -> String {
+    format!("{PUBLISHED}/{branch}")
+}
+
 /// How publishing ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
@@ -109,7 +114,7 @@ enum Wish<'a> {
 
 fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Result<Published> {
     let name = user.branch_ref(branch)?;
-    let note = format!("{PUBLISHED}/{branch}");
+    let note = published_note(branch);
     // The branch first: what others publish meanwhile is then no newer than integration.
     let state = state_of(user, &name)?;
     let ours = store.integration()?;

@@ -13,6 +13,7 @@ use crash_point::{Point, reach};
 use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, remove_all};
 use crate::git::Git;
+use crate::publish::published_note;
 use crate::repository::{commit_tree, short_name};
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::transfer::{missing, remove_abandoned, retried, transfer};
@@ -76,6 +77,9 @@ impl Store {
         let common_dir = path.canonicalize().map_err(|_| not_one())?;
         let config = read_config(&common_dir.join("config")).map_err(|_| not_one())?;
         let mark = config.iter().find(|(key, _)| key == MARK.as_bytes()).ok_or_else(not_one)?;
+        if !["HEAD", "objects", "refs"].iter().all(|part| common_dir.join(part).exists()) {
+            return Err(not_one());
+        }
         let integration = String::from_utf8_lossy(&mark.1).into_owned();
         let git = Git::in_repository(&common_dir);
         Ok(Self { repository: Repository { git, root: common_dir.clone(), common_dir }, integration })
@@ -95,6 +99,15 @@ impl Store {
 
     pub(crate) fn git(&self) -> &Git {
         &self.repository.git
+    }
+
+    /// Takes a lock of what depends on the store. Nothing is made where the store was removed: the folder around it may be
+    /// gone too, and what is made there before the store would take its place.
+    pub(crate) fn lock(&self, path: &Path) -> Result<FolderLock> {
+        if !self.path().is_dir() {
+            return Err(Error::NotARepository { path: self.path().to_owned() });
+        }
+        FolderLock::acquire(path)
     }
 
     /// Takes another name for the integration branch while nothing has landed.
@@ -131,6 +144,36 @@ impl Store {
             Err(Error::RefMoved { found: Some(found), .. }) => Ok(found),
             result => result.map(|()| commit.clone()),
         }
+    }
+
+    /// Restores integration if its reference was deleted or cannot be read: to what was published last, or to the newest of
+    /// these commits that contains it. Gives where it is; none if it has never started.
+    pub fn recover_integration(&self, landed: &[CommitHash]) -> Result<Option<CommitHash>> {
+        // Only one process restores it.
+        let _lock = self.lock(&beside(self.path(), ".lock"))?;
+        if let Some(head) = self.integration()? {
+            return Ok(Some(head));
+        }
+        let published = self.repository.resolve(&published_note(&short_name(&self.integration)))?;
+        let lost = self.missing(landed)?;
+        let mut newest: Option<CommitHash> = None;
+        for commit in published.iter().chain(landed.iter().filter(|commit| !lost.contains(commit))) {
+            let is_newer = match &newest {
+                Some(newest) => self.repository.is_ancestor(newest, commit)?,
+                None => true,
+            };
+            if is_newer {
+                newest = Some(commit.clone());
+            }
+        }
+        let Some(newest) = newest else { return Ok(None) };
+        // git does not replace a reference that holds no hash.
+        let file = self.path().join(&self.integration);
+        if file.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        }
+        self.repository.set_ref(&self.integration, &newest, &RefExpectation::Any)?;
+        Ok(Some(newest))
     }
 
     /// Moves integration: compare-and-swap.

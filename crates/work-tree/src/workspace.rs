@@ -233,7 +233,7 @@ impl Workspace {
     }
 
     pub(crate) fn lock(&self) -> Result<FolderLock> {
-        let lock = FolderLock::acquire(&self.spec.state.join("lock"))?;
+        let lock = self.store.lock(&self.spec.state.join("lock"))?;
         // Only holders of the lock run git on our index: its lock was left by one that was killed.
         drop(fs::remove_file(self.spec.state.join("index.lock")));
         Ok(lock)

@@ -1,13 +1,17 @@
 //! The store of an installation: made once by whoever comes first, looked for where it was, rebuilt where it is lost, with what
 //! was lost named.
 
-use crate::common::{CHECK, World};
+use crate::common::{CHECK, World, wait_for};
 use coord_db::TestStatus;
 
 const BRANCH: &str = "coding-loops/integration";
 
 fn world() -> World {
-    let world = World::new("cat > /dev/null; echo > $TEST_ID\n", CHECK);
+    world_with("cat > /dev/null; echo > $TEST_ID\n")
+}
+
+fn world_with(agent: &str) -> World {
+    let world = World::new(agent, CHECK);
     let own = coord_db::process::ProcessIdentity::own();
     world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
     world
@@ -75,4 +79,80 @@ fn a_lost_store_is_rebuilt_from_the_published_branch_and_what_was_lost_is_named(
     let alerts = world.db.read(|tx| tx.alerts(true)).unwrap();
     assert!(alerts.iter().any(|alert| alert.message.contains("the commits of 1 passed tests (t2)")), "{alerts:?}");
     assert_eq!(world.git(&["rev-parse", &format!("{BRANCH}~1")]), before);
+}
+
+#[test]
+fn an_agent_that_deletes_or_damages_integration_loses_nothing() {
+    for damage in ["git --git-dir=../../store.git update-ref -d refs/heads/coding-loops/integration", "echo garbage > $ref"] {
+        let agent = format!(
+            "cat > /dev/null; echo > $TEST_ID; ref=../../store.git/refs/heads/coding-loops/integration
+            [ $TEST_ID = t1 ] || {{ {damage}; }}\n"
+        );
+        let world = world_with(&agent);
+        world.add_loop("one");
+        world.add_test("t1", "one");
+        assert!(world.once("one").status.success());
+        world.add_test("t2", "one");
+        assert!(world.once("one").status.success());
+        for id in ["t1", "t2"] {
+            assert_eq!(world.test(id).status, TestStatus::Passed, "{damage}: {:?}", world.test(id).last_error);
+            world.git(&["cat-file", "-e", &format!("{BRANCH}:{id}")]);
+        }
+        assert_eq!(world.git(&["rev-parse", BRANCH]), world.store(&["rev-parse", BRANCH]));
+        let alerts = world.sql("SELECT message FROM alerts");
+        assert!(alerts.contains("was deleted or damaged; it was restored at"), "{alerts}");
+        world.assert_tidy();
+    }
+}
+
+#[test]
+fn integration_that_is_lost_while_a_loop_is_idle_is_restored() {
+    let world = world();
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let running = world.start("one");
+    wait_for("the pass", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    let head = world.git(&["rev-parse", BRANCH]);
+    world.store(&["update-ref", "-d", &format!("refs/heads/{BRANCH}")]);
+    // Any commit wakes it.
+    world.add_loop("two");
+    wait_for("integration", || world.root().join(format!("store.git/refs/heads/{BRANCH}")).exists().then_some(()));
+    assert_eq!(world.store(&["rev-parse", BRANCH]), head);
+    drop(running);
+}
+
+#[test]
+fn an_agent_that_deletes_the_store_and_every_workspace_does_its_work_again() {
+    let agent = "cat > /dev/null; echo > $TEST_ID; root=$(cd ../.. && pwd)
+        [ $TEST_ID = t1 ] || [ -e $root/../deleted ] || { touch $root/../deleted; rm -rf $root; }\n";
+    let world = world_with(agent);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.add_test("t2", "one");
+    assert!(world.once("one").status.success());
+    for id in ["t1", "t2"] {
+        assert_eq!(world.test(id).status, TestStatus::Passed, "{:?}", world.test(id).last_error);
+        world.git(&["cat-file", "-e", &format!("{BRANCH}:{id}")]);
+    }
+    assert_eq!(world.test("t2").attempts, 1);
+    assert_eq!(causes(&world), ["new", "rebuilt"]);
+    world.assert_tidy();
+}
+
+#[test]
+fn a_damaged_store_and_a_repository_without_a_commit_are_reported_clearly() {
+    let world = world();
+    world.add_loop("one");
+    world.git(&["checkout", "--quiet", "--orphan", "empty"]);
+    let output = world.once("one");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("has no commit yet; make the first commit"), "{said}");
+    world.git(&["checkout", "--quiet", "--force", "main"]);
+    assert_eq!(world.once("one").status.code(), Some(0));
+    std::fs::remove_file(world.root().join("store.git/HEAD")).unwrap();
+    let output = world.once("one");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("store.git is damaged; stop all programs"), "{said}");
 }

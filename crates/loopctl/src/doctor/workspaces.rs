@@ -83,7 +83,7 @@ fn store(layout: &Layout, config: &Config, landed: &[(TestId, String)], report: 
                 report.warning(
                     "store",
                     format!("it has no {}, and {} tests have landed", store.integration_ref(), landed.len()),
-                    format!("the next loop starts it at the published branch; {RESTORE}"),
+                    format!("the next loop restores it from what has landed; {RESTORE}"),
                 );
             }
             missing

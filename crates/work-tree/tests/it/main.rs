@@ -10,5 +10,6 @@ mod place;
 mod repositories;
 mod saving;
 mod snapshots;
+mod stores;
 mod watch;
 mod workspaces;

@@ -1,0 +1,68 @@
+//! The store when something of it is lost: its integration reference.
+
+use std::fs;
+
+use crate::common::git;
+use crate::place::{BRANCH, OPTIONS, Place, land, put};
+use work_tree::{Error, Layout, Store, Workspace, publish};
+
+#[test]
+fn lost_integration_is_restored_from_what_has_landed() {
+    let gone = "1234567890123456789012345678901234567890\n";
+    for (options, damage) in
+        [(&[][..], None), (&["--ref-format=reftable"], None), (&[], Some("garbage\n")), (&[], Some("")), (&[], Some(gone))]
+    {
+        let place = Place::with_options(options, &[("a.txt", "one\n")]);
+        let (fresh, _) = Store::create(&place.user, &place.loops.join("fresh.git"), BRANCH).unwrap();
+        assert_eq!(fresh.recover_integration(&[]).unwrap(), None, "it has never started");
+        let store = place.store();
+        let first = land(&store, &[("a.txt", "two\n")]);
+        publish(&store, &place.user, BRANCH).unwrap();
+        let second = land(&store, &[("a.txt", "three\n")]);
+        match damage {
+            None => drop(git(store.path(), ["update-ref", "-d", store.integration_ref()])),
+            Some(content) => put(store.path(), store.integration_ref(), content),
+        }
+        assert_eq!(store.integration().unwrap(), None);
+        let elsewhere = place.commit(&[("b.txt", "one\n")]);
+        assert_eq!(store.recover_integration(&[first.clone(), second.clone(), elsewhere]).unwrap().as_ref(), Some(&second));
+        assert_eq!(store.integration().unwrap(), Some(second.clone()), "{damage:?}");
+        // One that is there stays.
+        assert_eq!(store.recover_integration(std::slice::from_ref(&first)).unwrap(), Some(second));
+        git(store.path(), ["update-ref", "-d", store.integration_ref()]);
+        assert_eq!(store.recover_integration(&[]).unwrap(), Some(first), "what was published");
+    }
+}
+
+#[test]
+fn a_store_without_its_parts_is_reported_as_damaged() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let store = place.store();
+    for part in ["HEAD", "refs", "objects", "config"] {
+        let (here, away) = (store.path().join(part), store.path().join("away"));
+        fs::rename(&here, &away).unwrap();
+        assert!(matches!(Store::open(store.path()), Err(Error::NotARepository { .. })), "{part}");
+        let again = Store::create(&place.user, store.path(), BRANCH);
+        assert!(matches!(again, Err(Error::InTheWay { .. })), "{part}: {again:?}");
+        fs::rename(&away, &here).unwrap();
+    }
+    Store::open(store.path()).unwrap();
+}
+
+#[test]
+fn nothing_is_made_where_the_store_was_removed() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let database = place.root.join("coding-loops/coordination.db");
+    put(&place.root, "coding-loops/coordination.db", "");
+    let layout = Layout::new(&place.loops);
+    let (store, _) = layout.create(&place.user, &database, BRANCH).unwrap();
+    let base = place.user.commit("main").unwrap();
+    store.start_integration(&base).unwrap();
+    let workspace = place.workspace(&store, "a");
+    fs::remove_dir_all(&place.loops).unwrap();
+    assert!(matches!(workspace.snapshot(&OPTIONS), Err(Error::NotARepository { .. })));
+    assert!(Workspace::open_or_create(&store, &place.spec("a"), &base).is_err());
+    assert!(matches!(store.check_out(&layout.gate("a"), &base), Err(Error::NotARepository { .. })));
+    assert!(!place.loops.exists());
+    assert!(layout.create(&place.user, &database, BRANCH).unwrap().1.is_new);
+}
