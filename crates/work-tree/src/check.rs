@@ -7,7 +7,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::git::fields;
+use crate::conversion::as_checked_out;
+use crate::git::{fields, to_path};
 use crate::keeper::KeeperId;
 use crate::{CommandSpec, CommitHash, End, NotStartedKind, Outcome, Result, WorkTree, run};
 
@@ -145,22 +146,29 @@ pub async fn run_check(
 /// differed, in words; what lies in submodules is part of that if `submodules`.
 pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Result<Option<String>> {
     let stdout = tree.status()?;
-    let (mut tracked, mut is_clean) = (Vec::new(), true);
+    let (mut tracked, mut rewritten, mut is_clean) = (Vec::new(), Vec::new(), true);
     for entry in fields(&stdout).filter(|entry| !entry.starts_with(b"#")) {
         is_clean = false;
         // Changed entries have eight fields before the path. Only our git writes the index, so none is added or unmerged.
-        let entry = String::from_utf8_lossy(entry);
-        let words: Vec<&str> = entry.splitn(9, ' ').collect();
-        if let ["1", _, kind, .., path] = words.as_slice()
-            && (submodules || kind.starts_with('N'))
-        {
-            tracked.push((*path).to_owned());
+        let words: Vec<&[u8]> = entry.splitn(9, |&byte| byte == b' ').collect();
+        if let [b"1", _, kind, _, mode, now, _, _, path] = words.as_slice() {
+            match kind.starts_with(b"N") {
+                true if mode == now => rewritten.push(to_path(path)),
+                false if !submodules => {}
+                _ => tracked.push(to_path(path)),
+            }
         }
     }
+    let candidates: Vec<&Path> = rewritten.iter().map(PathBuf::as_path).collect();
+    let same = as_checked_out(tree.git(), tree.root(), &tree.git_dir().join("compare.new"), commit, &candidates)?;
+    rewritten.retain(|path| !same.contains(path));
+    tracked.extend(rewritten);
+    tracked.sort();
     let tampered = if tree.was_led_away(commit)? {
         Some("the commit that it was to judge".to_owned())
     } else {
-        (!tracked.is_empty()).then(|| format!("tracked files: {}", tracked.join(", ")))
+        let names: Vec<String> = tracked.iter().map(|path| path.display().to_string()).collect();
+        (!names.is_empty()).then(|| format!("tracked files: {}", names.join(", ")))
     };
     if !is_clean {
         tree.bring_to(commit)?;

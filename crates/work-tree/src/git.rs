@@ -135,6 +135,14 @@ impl Git {
         git
     }
 
+    /// The same git with another folder as work tree.
+    pub(crate) fn with_work_tree(&self, root: &Path) -> Self {
+        let mut git = self.clone();
+        git.place = self.place.iter().take(2).cloned().chain(["--work-tree".into(), root.into()]).collect();
+        git.cwd = root.to_owned();
+        git
+    }
+
     /// Settings that give commits an identity where the user has configured none.
     fn identity(&self) -> &[String] {
         self.identity.get_or_init(|| {
@@ -380,7 +388,6 @@ fn read_to_end(pipe: Option<impl Read>, until_end: mpsc::Sender<()>) -> std::io:
     Ok(bytes)
 }
 
-/// Whether git has only said that it could not read what another git had not finished writing.
 /// Not every command of git names the reason why it could not write.
 fn has_met_a_full_disk(answer: &Answer, path: &Path) -> bool {
     const LITTLE_ROOM: u64 = 64 << 20;
@@ -394,6 +401,7 @@ fn has_met_a_full_disk(answer: &Answer, path: &Path) -> bool {
         || (said.contains("write") && has_little_room())
 }
 
+/// Whether git has only said that it could not read what another git had not finished writing.
 fn met_a_half_made_worktree(answer: &Answer) -> bool {
     let said = answer.stderr.as_str();
     answer.code == Some(128)

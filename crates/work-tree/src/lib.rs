@@ -23,6 +23,7 @@ mod bundle;
 pub mod check;
 mod check_out;
 mod commit;
+mod conversion;
 mod error;
 mod folders;
 mod git;

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::conversion::as_checked_out;
 use crate::folders::remove_all;
 use crate::git::{LONG_TIME_LIMIT, fields, to_path};
 use crate::nested;
@@ -488,26 +489,16 @@ impl Workspace {
         if candidates.is_empty() {
             return Ok(false);
         }
-        let (index, folder) = (self.spec.state.join("index.compare"), self.spec.state.join("compare"));
-        remove_all(&folder)?;
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let git = crate::git::Git::in_work_tree(self.store.path(), &folder).with_env("GIT_INDEX_FILE", &index);
-        git.call(["read-tree", state.start_tree.as_str()]).ok()?;
-        let list = nul_terminated(candidates.iter().map(|change| &change.path));
-        // What cannot be checked out is not there, and so not equal.
-        git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(list).time_limit(LONG_TIME_LIMIT).answer()?;
+        let paths: Vec<&Path> = candidates.iter().map(|change| change.path.as_path()).collect();
+        let same = as_checked_out(&self.git, self.root(), &self.spec.state.join("compare"), &state.start_tree, &paths)?;
         let mut put_back = Vec::new();
-        for change in candidates {
+        for change in candidates.into_iter().filter(|change| same.contains(&change.path)) {
             let (Some((_, old)), Some((mode, _))) = (&change.old, &change.new) else { continue };
-            if same_content(&self.root().join(&change.path), &folder.join(&change.path)) {
-                put_back.push((change.path.as_path(), Some((mode.clone(), old.clone()))));
-            }
+            put_back.push((change.path.as_path(), Some((mode.clone(), old.clone()))));
         }
         if !put_back.is_empty() {
             self.git.call(["update-index", "-z", "--index-info"]).stdin(index_info(tree, put_back.iter().cloned())).ok()?;
         }
-        remove_all(&folder)?;
-        remove_all(&index)?;
         Ok(!put_back.is_empty())
     }
 
@@ -595,18 +586,13 @@ pub(crate) fn index_info<'a>(like: &CommitHash, entries: impl IntoIterator<Item 
     removals
 }
 
-pub(crate) fn nul_terminated<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<u8> {
+pub(crate) fn nul_terminated<'a, P: AsRef<Path> + ?Sized + 'a>(paths: impl Iterator<Item = &'a P>) -> Vec<u8> {
     let mut list = Vec::new();
     for path in paths {
-        list.extend_from_slice(path.as_os_str().as_bytes());
+        list.extend_from_slice(path.as_ref().as_os_str().as_bytes());
         list.push(0);
     }
     list
-}
-
-fn same_content(a: &Path, b: &Path) -> bool {
-    let size = |path: &Path| path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
-    size(a).is_some() && size(a) == size(b) && matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// The line in which git says what it could not do.

@@ -18,12 +18,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::git;
 use place::{Place, land};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use work_tree::check::{CheckSpec, CheckVerdict, run_check};
 use work_tree::keeper::{self, KeeperId};
-use work_tree::{CommandSpec, End, NotStartedKind, Outcome, run, start_time};
+use work_tree::{CommandSpec, End, NotStartedKind, Outcome, WorkTree, run, start_time};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -60,6 +61,7 @@ fn main() {
         ("a_terminated_keeper_stops_the_command", a_terminated_keeper_stops_the_command),
         ("many_at_once", many_at_once),
         ("checks_in_a_check_out_follow_each_other_unharmed", checks_in_a_check_out_follow_each_other_unharmed),
+        ("what_only_conversion_makes_differ_is_no_checks_change", what_only_conversion_makes_differ_is_no_checks_change),
     ];
     let filter = args.iter().find(|arg| !arg.starts_with('-'));
     let wanted: Vec<_> = tests.iter().filter(|(name, _)| filter.is_none_or(|part| name.contains(part.as_str()))).collect();
@@ -405,19 +407,43 @@ fn checks_in_a_check_out_follow_each_other_unharmed() {
     ] {
         let intact =
             "[ -z \"$(git status --porcelain; git tag; git config alias.left)\" ] && [ \"$(cat a.txt)\" = two ] || exit 9";
-        let spec = CheckSpec {
-            name: "one".to_owned(),
-            argv: ["sh", "-c", &format!("{intact}; {script}")].map(str::to_owned).to_vec(),
-            timeout: BOUND,
-            env: ["PATH", "HOME"].iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect(),
-            nice: None,
-            log_path: None,
-            output_bytes: 0,
-        };
-        let (_never, mut cancel) = watch::channel(false);
-        let result = block_on(run_check(&spec, &tree, &mut cancel, |_| ())).unwrap();
-        assert_eq!(result.verdict, verdict, "{script}");
+        assert_eq!(verdict_of(&format!("{intact}; {script}"), &tree), verdict, "{script}");
     }
     assert_eq!(place.fingerprint(), before);
     assert_eq!(store.integration().unwrap(), Some(commit));
+}
+
+fn verdict_of(script: &str, tree: &WorkTree) -> CheckVerdict {
+    let spec = CheckSpec {
+        name: "one".to_owned(),
+        argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        timeout: BOUND,
+        env: ["PATH", "HOME"].iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?))).collect(),
+        nice: None,
+        log_path: None,
+        output_bytes: 0,
+    };
+    let (_never, mut cancel) = watch::channel(false);
+    block_on(run_check(&spec, tree, &mut cancel, |_| ())).unwrap().verdict
+}
+
+/// Files that are stored in another way than their attributes ask for: git calls them changed as soon as it compares content.
+fn what_only_conversion_makes_differ_is_no_checks_change() {
+    let place = Place::new(&[("a.txt", "one\r\ntwo\r\n"), ("b.txt", "one\r\n"), ("c.up", "one\n")]);
+    git(&place.root, ["config", "filter.up.clean", "tr a-z A-Z"]);
+    let store = place.store();
+    let commit = land(&store, &[(".gitattributes", "*.txt text eol=crlf\n*.up filter=up\n")]);
+    let tree = store.check_out(&place.loops.join("gates/one"), &commit).unwrap();
+    let fails = |what: &str| CheckVerdict::Fail(format!("check one changed tracked files: {what}"));
+    for (script, verdict) in [
+        ("touch *; git status --short", CheckVerdict::Pass),
+        ("exit 0", CheckVerdict::Pass),
+        ("printf 'one\\ntwo\\n' > a.txt", fails("a.txt")),
+        ("touch *; rm b.txt", fails("b.txt")),
+        ("touch *; chmod +x c.up", fails("c.up")),
+        ("ln -sf a.txt b.txt", fails("b.txt")),
+        ("touch *", CheckVerdict::Pass),
+    ] {
+        assert_eq!(verdict_of(script, &tree), verdict, "{script}");
+    }
 }

@@ -240,3 +240,21 @@ fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
     broken("t8", "t7");
     assert!(error("t1").contains("exit code 1 (as it does on the integration branch for t8; see loopctl regressions)"));
 }
+
+#[test]
+fn what_only_conversion_makes_differ_is_not_changed_by_the_check() {
+    let check =
+        "\n[[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"touch *; git status --short; test -f $TEST_ID\"]\n";
+    let world = watched(HONEST, check);
+    std::fs::write(world.repository.join("dos.txt"), "one\r\ntwo\r\n").unwrap();
+    world.git(&["add", "dos.txt"]);
+    world.git(&["commit", "--quiet", "--message", "stored with its line endings"]);
+    std::fs::write(world.repository.join(".gitattributes"), "*.txt text eol=crlf\n").unwrap();
+    world.git(&["add", ".gitattributes"]);
+    world.git(&["commit", "--quiet", "--message", "rules", "--", ".gitattributes"]);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
+    assert_eq!(world.git(&["diff", "--name-only", "main", "coding-loops/integration"]), "t1");
+}
