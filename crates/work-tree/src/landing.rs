@@ -67,8 +67,33 @@ impl Workspace {
                 (moved.old == change.new).then(|| change.path.clone())
             }));
         }
+        if let Some(behind) = &state.behind {
+            stale.extend(self.undone(behind, &state.base_tree, &changes)?);
+        }
         let paths = changes.into_iter().map(|change| change.path).collect();
         Ok(Change { base: state.base_tree, tree, paths, stale: stale.into_iter().collect() })
+    }
+
+    /// The changed paths that would undo what others have changed between the tree that the agent has gone back to and the
+    /// base: files that are as they were there, and files that it has changed there without what others have changed in them.
+    fn undone(&self, behind: &CommitHash, base: &CommitHash, changes: &[Difference]) -> Result<Vec<PathBuf>> {
+        let moved = by_path(differences(self.store.git(), behind, base)?);
+        let changed: Vec<(&Difference, &Difference)> =
+            changes.iter().filter_map(|change| Some((change, moved.get(&change.path)?))).collect();
+        // Where a file is as at the base, only HEAD has gone back and the files have not.
+        let have_files_gone_back = changed.len() == moved.len();
+        let mut undone = Vec::new();
+        for (change, moved) in changed {
+            let is_undone = change.new == moved.old
+                || have_files_gone_back && {
+                    let own = Difference { old: moved.old.clone(), ..change.clone() };
+                    self.store.merge_file(&own, &moved.new, base)?.is_none_or(|merged| Some(merged) != change.new)
+                };
+            if is_undone {
+                undone.push(change.path.clone());
+            }
+        }
+        Ok(undone)
     }
 
     /// Brings files (or all below folders) that the agent has not changed to what they are in a newer commit, and notes that
@@ -151,7 +176,8 @@ impl Workspace {
     }
 
     /// Takes the agent's HEAD as a hint: if it contains a newer commit of integration (`head` or before it), that is
-    /// the base from now on, for all paths that have no newer one of their own. Gives that commit.
+    /// the base from now on, for all paths that have no newer one of their own. Gives that commit. If the agent has gone back to a
+    /// commit before the base, that is noted: what would undo the changes since then is stale.
     pub fn follow_agent(&self, head: &CommitHash) -> Result<Option<CommitHash>> {
         let _lock = self.lock()?;
         let mut state = self.state()?;
@@ -159,13 +185,20 @@ impl Workspace {
         let objects = self.root().join(".git/objects");
         let reader = self.store.git().with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &objects);
         let answer = reader.call(["merge-base", agent.as_str(), head.as_str()]).answer()?;
-        let newer = CommitHash::new(String::from_utf8_lossy(&answer.stdout).trim()).ok();
-        let Some(newer) = newer.filter(|newer| answer.code == Some(0) && *newer != state.base) else { return Ok(None) };
-        if !missing(self.store.git(), std::slice::from_ref(&newer))?.is_empty()
-            || !self.store.repository().is_ancestor(&state.base, &newer)?
-        {
+        let common = CommitHash::new(String::from_utf8_lossy(&answer.stdout).trim()).ok();
+        let Some(common) = common.filter(|_| answer.code == Some(0)) else { return Ok(None) };
+        if !missing(self.store.git(), std::slice::from_ref(&common))?.is_empty() {
             return Ok(None);
         }
+        if common == state.base || !self.store.repository().is_ancestor(&state.base, &common)? {
+            let behind = if common == state.base { None } else { Some(tree_of(self.store.git(), &common)?) };
+            if state.behind != behind {
+                state.behind = behind;
+                state.write(&self.spec)?;
+            }
+            return Ok(None);
+        }
+        let newer = common;
         let old = tree_of(self.store.git(), &state.base)?;
         let own: BTreeSet<PathBuf> = paths_of(differences(self.store.git(), &old, &state.base_tree)?);
         let dirty: BTreeSet<PathBuf> = paths_of(differences(self.store.git(), &state.base_tree, &state.start_tree)?);
@@ -179,6 +212,7 @@ impl Workspace {
         let older = std::mem::replace(&mut state.base_tree, base_tree);
         state.older.push(older);
         state.base = newer.clone();
+        state.behind = None;
         state.write(&self.spec)?;
         Ok(Some(newer))
     }

@@ -128,6 +128,9 @@ pub(crate) struct State {
     /// Base trees before this one.
     #[serde(default)]
     pub(crate) older: Vec<CommitHash>,
+    /// The tree of the commit before the base that the agent has gone back to.
+    #[serde(default)]
+    pub(crate) behind: Option<CommitHash>,
     /// Whether the agent has changed the ignore rules.
     #[serde(default)]
     pub(crate) has_new_rules: bool,
@@ -385,6 +388,7 @@ impl Workspace {
             index_tree: Some(base_tree.clone()),
             base_tree,
             older: Vec::new(),
+            behind: None,
             has_new_rules: false,
             has_links,
             converts: has_attributes || configured || info,

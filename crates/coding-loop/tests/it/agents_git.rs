@@ -161,3 +161,25 @@ fn repositories_in_the_repository_are_plain_files() {
     assert_eq!(files.lines().collect::<Vec<_>>(), ["app/main", "t1", "t2"]);
     assert!(!world.folder().join("evil").exists());
 }
+
+#[test]
+fn an_agent_that_goes_back_to_an_older_commit_undoes_nobodys_work() {
+    for back in ["git checkout -q origin/main", "git reset -q --hard origin/main"] {
+        let agent = format!("cat > /dev/null; [ $TEST_ID = t1 ] || [ $ATTEMPT != 1 ] || {back}; echo > $TEST_ID\n");
+        let world = World::new(&agent, CHECK);
+        let own = coord_db::process::ProcessIdentity::own();
+        world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
+        world.add_loop("one");
+        world.add_test("t1", "one");
+        world.add_test("t2", "one");
+        assert_eq!(world.once("one").status.code(), Some(0));
+        for id in ["t1", "t2"] {
+            assert_eq!(world.test(id).status, TestStatus::Passed, "{back}: {:?}", world.test(id).last_error);
+        }
+        assert_eq!(world.test("t2").attempts, 2);
+        let causes = world.sql("SELECT payload FROM events WHERE event_type = 'test_failed'");
+        assert!(causes.contains("would undo what others have landed since: t1"), "{causes}");
+        let files = world.git(&["diff", "--name-only", "main", BRANCH]);
+        assert_eq!(files.lines().collect::<Vec<_>>(), ["t1", "t2"], "{back}");
+    }
+}

@@ -152,3 +152,42 @@ fn modes_and_links() {
     assert_eq!(modes, ["120000", "100755"]);
     assert!(show(&store, &tree, "run").unwrap().ends_with("nine\n"));
 }
+
+#[test]
+fn an_agent_that_goes_back_behind_its_base_undoes_nothing() {
+    let files = [("a.txt", "one\n"), ("b.txt", "one\n"), ("both", LINES), ("clash", "one\n"), ("gone", "one\n")];
+    let place = Place::new(&files);
+    let store = place.store();
+    let landed = land(
+        &store,
+        &[("a.txt", "two\n"), ("both", &LINES.replace('9', "nine")), ("clash", "two\n"), ("new", "one\n"), ("gone", "two\n")],
+    );
+    let workspace = place.workspace(&store, "a");
+    let root = workspace.root();
+    let stale = || {
+        assert_eq!(workspace.follow_agent(&landed).unwrap(), None);
+        names(&change(&workspace).1.stale)
+    };
+    for back in [&["checkout", "--quiet", "origin/main"][..], &["reset", "--quiet", "--hard", "origin/main"]] {
+        git(root, back);
+        put(root, "b.txt", "mine\n");
+        put(root, "both", LINES.replace('1', "mine"));
+        put(root, "clash", "mine\n");
+        fs::remove_file(root.join("gone")).unwrap();
+        git(root, ["commit", "--quiet", "-am", "mine"]);
+        assert_eq!(stale(), ["a.txt", "both", "clash", "gone", "new"]);
+        assert!(names(&change(&workspace).1.paths).contains(&"b.txt".to_owned()));
+        // What others have changed is in the file again.
+        put(root, "both", LINES.replace('1', "mine").replace('9', "nine"));
+        assert_eq!(stale(), ["a.txt", "clash", "gone", "new"]);
+        // On the base, an older version is a choice.
+        git(root, ["reset", "--quiet", "--soft", "origin/coding-loops/integration"]);
+        assert_eq!(stale(), <[String; 0]>::default());
+        git(root, ["reset", "--quiet", "--hard"]);
+    }
+    // HEAD goes back alone: the files are those of the base, with the agent's own changes.
+    put(root, "clash", "mine\n");
+    git(root, ["reset", "--quiet", "--soft", "origin/main"]);
+    assert_eq!(stale(), <[String; 0]>::default());
+    assert_eq!(names(&change(&workspace).1.paths), ["clash"]);
+}
