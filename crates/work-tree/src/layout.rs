@@ -24,6 +24,10 @@ use crate::{Error, Repository, Result, Store, StoreMade, WorkspaceSpec};
 /// The file that names the database.
 const DATABASE: &str = "database";
 
+/// What our programs make in the folder while they run, or at the beginning.
+const MADE: &[&str] =
+    &["database.new", "store.git", "store.git.new", "store.git.lock", "loops", "state", "gates", "checker", "left"];
+
 const README: &str = "\
 coding-loops keeps its repositories here, beside the repository that its agents work on. Nothing here is edited by hand.
 
@@ -113,6 +117,15 @@ impl Layout {
         Some(self.root.join(way)).filter(|_| !way.as_os_str().is_empty())
     }
 
+    /// Whether a folder that names no database holds more than what we make, so that it is not ours. The name of the database
+    /// can be lost alone; and while the folder is removed, programs that run may write to it.
+    #[must_use]
+    pub fn holds_something_else(&self) -> bool {
+        let is_made_by_us = |entry: &fs::DirEntry| MADE.iter().any(|name| entry.file_name() == *name);
+        let mut entries = fs::read_dir(&self.root).into_iter().flatten();
+        entries.any(|entry| !entry.is_ok_and(|entry| is_made_by_us(&entry))) && self.open_store().is_err()
+    }
+
     /// Opens the store.
     ///
     /// # Errors
@@ -144,14 +157,8 @@ impl Layout {
                 return Err(Error::InTheWay { path: root });
             }
             Some(_) => {}
-            None => {
-                // A life that was killed here may have left the beginning of it.
-                let is_ours = |entry: &fs::DirEntry| entry.file_name() == "database.new";
-                let entries = fs::read_dir(&root).map_err(Error::io("list", &root))?;
-                if !entries.flatten().all(|entry| is_ours(&entry)) {
-                    return Err(Error::InTheWay { path: root });
-                }
-            }
+            None if self.holds_something_else() => return Err(Error::InTheWay { path: root }),
+            None => {}
         }
         let way = relative(&root, &database);
         replace_file(&root.join(DATABASE), &[way.as_os_str().as_bytes(), b"\n"].concat())?;

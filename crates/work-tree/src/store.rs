@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crash_point::{Point, reach};
 
 use crate::commit::build_message;
-use crate::folders::{FolderLock, absolute, beside, remove_all};
+use crate::folders::{FolderLock, absolute, beside, put_aside, remove_all};
 use crate::git::Git;
 use crate::publish::published_note;
 use crate::repository::{commit_tree, short_name};
@@ -53,6 +53,10 @@ impl Store {
     pub fn create(user: &Repository, path: &Path, integration_branch: &str) -> Result<(Self, StoreMade)> {
         let path = absolute(path)?;
         let _lock = FolderLock::acquire(&beside(&path, ".lock"))?;
+        if is_rest(&path) {
+            let kept = put_aside(&path)?;
+            tracing::warn!(?kept, "what is left of a store that was removed is kept under another name");
+        }
         if path.symlink_metadata().is_ok() {
             let mut store = Self::open(&path).map_err(|_| Error::InTheWay { path: path.clone() })?;
             store.rename_integration(user.branch_ref(integration_branch)?)?;
@@ -248,6 +252,12 @@ impl Store {
     fn tips(&self) -> Result<Vec<CommitHash>> {
         Ok(hashes_of(&self.repository.list_refs("refs")?))
     }
+}
+
+/// Whether a folder holds only what is written to a store while it is removed.
+fn is_rest(path: &Path) -> bool {
+    let is_written = |entry: &fs::DirEntry| ["objects", "logs"].iter().any(|name| entry.file_name() == *name);
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_written(&entry))))
 }
 
 /// The full name of a reference, and what it names.

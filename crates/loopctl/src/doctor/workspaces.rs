@@ -28,7 +28,7 @@ pub fn examine(config: &Config, root: &Path, database: &Path, landed: &[(TestId,
         Some(other) if other.exists() && database.exists() && resolved(&other) != resolved(database) => {
             return report.problem("workspaces", format!("{shown} belongs to the database {}", other.display()), elsewhere);
         }
-        None if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) => {
+        None if layout.holds_something_else() => {
             return report.problem("workspaces", format!("{shown} holds files that coding-loops did not make"), elsewhere);
         }
         _ => {}

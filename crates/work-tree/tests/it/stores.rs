@@ -64,5 +64,23 @@ fn nothing_is_made_where_the_store_was_removed() {
     assert!(Workspace::open_or_create(&store, &place.spec("a"), &base).is_err());
     assert!(matches!(store.check_out(&layout.gate("a"), &base), Err(Error::NotARepository { .. })));
     assert!(!place.loops.exists());
+    // A program that runs may have written while the folder was removed.
+    put(&place.loops, "state/a/lock", "");
+    put(&place.loops, "store.git/objects/aa/bb", "");
     assert!(layout.create(&place.user, &database, BRANCH).unwrap().1.is_new);
+}
+
+#[test]
+fn a_folder_that_has_lost_the_name_of_its_database_is_still_ours() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let database = place.root.join("coding-loops/coordination.db");
+    let layout = Layout::new(&place.loops);
+    layout.create(&place.user, &database, BRANCH).unwrap();
+    fs::remove_file(place.loops.join("database")).unwrap();
+    assert!(!layout.create(&place.user, &database, BRANCH).unwrap().1.is_new);
+    assert!(layout.database().is_some());
+    // Without its store, nothing says so but what we make there.
+    fs::remove_file(place.loops.join("database")).unwrap();
+    fs::remove_dir_all(place.loops.join("store.git")).unwrap();
+    assert!(matches!(layout.create(&place.user, &database, BRANCH), Err(Error::InTheWay { .. })), "README is anybody's");
 }
