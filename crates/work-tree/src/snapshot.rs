@@ -464,8 +464,15 @@ impl Workspace {
         let call = self.git.call(["update-index", "-z", "--add", "--remove", "--replace", "--stdin"]);
         let call = call.stdin(nul_terminated(paths.iter())).time_limit(LONG_TIME_LIMIT);
         let answer = call.answer()?;
+        // git leaves out a name that it takes for its own folder, and calls that a success.
+        let has_left_out = answer.stderr.lines().any(|line| line.starts_with("Ignoring path "));
         match (answer.code, paths) {
-            (Some(0), _) => Ok(()),
+            (Some(0), _) if !has_left_out => Ok(()),
+            (Some(0), [path]) => {
+                let reason = "git keeps this name for its own folder".to_owned();
+                failed.push(Finding::Unstorable { path: path.clone(), reason });
+                Ok(())
+            }
             (Some(_), [path]) => {
                 failed.push(Finding::Unstorable { path: path.clone(), reason: last_reason(&answer.stderr) });
                 Ok(())
