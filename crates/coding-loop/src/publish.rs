@@ -225,6 +225,9 @@ fn describe(obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::CheckedOut(path) => format!("it is checked out at {}", path.display()),
         Obstacle::Locked(lock) => format!("another git holds {}", lock.display()),
-        Obstacle::NameTaken(name) => format!("{name} has its name"),
+        Obstacle::NameTaken(name) => {
+            let other = name.strip_prefix("refs/heads/").unwrap_or(name);
+            format!("git cannot have it beside your branch {other}; rename that, or set repository.integration_branch")
+        }
     }
 }

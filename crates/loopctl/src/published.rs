@@ -58,6 +58,22 @@ pub fn look(store: &Store, user: &Repository, config: &Config) -> work_tree::Res
     look_at_published(store, user, &config.repository.integration_branch).map(Some)
 }
 
+/// The user's branch beside which git cannot have one of this name.
+pub fn in_the_way(user: &Repository, name: &str) -> Option<String> {
+    let found = user.branch_in_the_way(&format!("refs/heads/{name}")).ok()??;
+    Some(short(&found).to_owned())
+}
+
+/// Why the branch cannot be published beside another one.
+#[must_use]
+pub fn cannot_have(name: &str, other: &str) -> String {
+    format!("git cannot have the branch {name} beside your branch {other}")
+}
+
+fn short(name: &str) -> &str {
+    name.strip_prefix("refs/heads/").unwrap_or(name)
+}
+
 /// What is the matter with the branch of this name and what to do about it; none if it is where it should be, or will be
 /// brought there by the next loop.
 #[must_use]
@@ -74,10 +90,9 @@ pub fn trouble(found: &Published, name: &str) -> Option<(String, String)> {
                     format!("git holds the lock {}", path.display()),
                     "wait for that git to end, or remove the file if none runs".to_owned(),
                 ),
-                Obstacle::NameTaken(other) => (
-                    format!("{other} is in the way of its name"),
-                    "rename that branch; the loops' work goes on meanwhile".to_owned(),
-                ),
+                Obstacle::NameTaken(other) => {
+                    (cannot_have(name, short(other)), "rename that branch; the loops' work goes on meanwhile".to_owned())
+                }
             };
             Some((format!("what has landed is not yet on the branch {name}: {what}"), remedy))
         }

@@ -17,6 +17,7 @@ use crate::output::{Table, plain, safe};
 use crate::place::Place;
 use crate::programs;
 use crate::project::{self, Proposal};
+use crate::published;
 use crate::submit::failure;
 use crate::workspaces;
 
@@ -132,6 +133,11 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let state = if made { "made" } else { "already there" };
     let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
     text.push_str(&format!("workspaces: {}, a folder for each loop's agent\n", safe(&workspaces.display().to_string())));
+    let branch = &config.repository.integration_branch;
+    if let Some(other) = Repository::open(&root).ok().and_then(|user| published::in_the_way(&user, branch)) {
+        let what = published::cannot_have(branch, &other);
+        text.push_str(&format!("{what}: rename that, or set repository.integration_branch in config.toml\n"));
+    }
     if config_made {
         let shown = safe(&config_file.display().to_string());
         for check in &checks {

@@ -143,7 +143,7 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     if let Some(path) = user.branch_checked_out(short_name(&name).as_str())? {
         return Ok(Published::Waiting(Obstacle::CheckedOut(path)));
     }
-    if let Some(taken) = name_in_the_way(user, &name)? {
+    if let Some(taken) = user.branch_in_the_way(&name)? {
         return Ok(Published::Waiting(Obstacle::NameTaken(taken)));
     }
     if wish == Wish::Look {
@@ -243,18 +243,19 @@ fn contains(user: &Repository, found: &CommitHash, ours: &CommitHash) -> bool {
         && user.is_ancestor(ours, found).unwrap_or(false)
 }
 
-/// A branch whose name is a folder of ours, or the other way round.
-fn name_in_the_way(user: &Repository, name: &str) -> Result<Option<String>> {
-    let mut parent = Path::new(name);
-    while let Some(next) = parent.parent().filter(|next| next.starts_with("refs/heads") && *next != Path::new("refs/heads")) {
-        parent = next;
-        let text = parent.to_string_lossy().into_owned();
-        if user.git.call(["show-ref", "--verify", "--quiet", "--", &text]).yes()? {
-            return Ok(Some(text));
+impl Repository {
+    /// The full name of a branch beside which git cannot have one of this full name: `coding-loops` beside
+    /// `coding-loops/integration`, or the other way round.
+    pub fn branch_in_the_way(&self, name: &str) -> Result<Option<String>> {
+        let above = Path::new(name).ancestors().skip(1).map(|above| above.to_string_lossy().into_owned());
+        for above in above.take_while(|above| above.len() > "refs/heads".len()) {
+            if self.git.call(["show-ref", "--verify", "--quiet", "--", &above]).yes()? {
+                return Ok(Some(above));
+            }
         }
+        let below = self.list_refs(name)?.into_iter().map(|(found, _)| found);
+        Ok(below.into_iter().find(|found| found != name))
     }
-    let below = user.list_refs(name)?.into_iter().map(|(found, _)| found).find(|found| found != name);
-    Ok(below)
 }
 
 fn lock_of(user: &Repository, name: &str) -> Option<PathBuf> {

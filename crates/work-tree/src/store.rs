@@ -117,6 +117,11 @@ impl Store {
     /// Takes another name for the integration branch while nothing has landed.
     fn rename_integration(&mut self, name: String) -> Result<()> {
         if name != self.integration && self.integration()?.is_none() {
+            for (taken, _) in self.repository.list_refs("refs/heads")? {
+                if is_ours(&taken, &name) {
+                    self.repository.delete_ref(&taken, &RefExpectation::Any)?;
+                }
+            }
             self.git().call(["symbolic-ref", "HEAD", &name]).ok()?;
             self.integration = name;
         }
@@ -244,14 +249,21 @@ impl Store {
         missing(self.git(), commits)
     }
 
-    /// Whether a branch is one that only we write.
+    /// Whether a branch is one that only we write, or would take the place of one.
     pub(crate) fn is_ours(&self, name: &str) -> bool {
-        name == self.integration || name.starts_with(OURS)
+        is_ours(name, &self.integration)
     }
 
     fn tips(&self) -> Result<Vec<CommitHash>> {
         Ok(hashes_of(&self.repository.list_refs("refs")?))
     }
+}
+
+/// Whether a branch of the store is one that only we write, or would take the place of one: git has no branch
+/// `coding-loops/integration` beside `coding-loops`.
+fn is_ours(name: &str, integration: &str) -> bool {
+    let (path, ours) = (Path::new(name), Path::new(integration));
+    name.starts_with(OURS) || path.starts_with(ours) || ours.starts_with(path)
 }
 
 /// Whether a folder holds only what is written to a store while it is removed.
@@ -283,7 +295,7 @@ fn build(user: &Repository, making: &Path, integration: &str) -> Result<Vec<Stri
     let (heads, mut skipped) = sound_refs(user, "refs/heads")?;
     let (tags, broken) = sound_refs(user, "refs/tags")?;
     skipped.extend(broken);
-    let heads = heads.into_iter().filter(|(name, _)| name == integration || !name.starts_with(OURS));
+    let heads = heads.into_iter().filter(|(name, _)| name == integration || !is_ours(name, integration));
     let refs: Vec<_> = heads.chain(tags).collect();
     if !link_objects(user, making)? {
         let mut wanted = hashes_of(&refs);

@@ -110,7 +110,7 @@ pub enum Damage {
     GitUnreadable,
     /// git cannot read its index.
     IndexUnreadable,
-    /// Our own record of it is gone or cannot be read.
+    /// Our own record of it is gone or cannot be read, or the store has lost what it names.
     StateLost,
     /// It could not be brought to its base.
     ResetFailed(String),
@@ -307,7 +307,14 @@ impl Workspace {
         }
         let readable = self.git.call(["ls-files", "--unmerged", "-z"]).answer().is_ok_and(|answer| answer.code == Some(0));
         let index = self.spec.state.join("index");
-        (State::read(&self.spec).is_none() || !index.is_file() || !readable).then_some(Damage::StateLost)
+        let is_whole = |state: State| {
+            // Only our record names the trees of a look: pruning the store by hand deletes them.
+            let mut trees = vec![state.base_tree, state.start_tree];
+            trees.extend(state.older.into_iter().chain(state.behind).chain(state.index_tree));
+            self.store.missing(&trees).is_ok_and(|lost| lost.is_empty())
+        };
+        let is_known = readable && index.is_file() && State::read(&self.spec).is_some_and(is_whole);
+        (!is_known).then_some(Damage::StateLost)
     }
 
     // ---- making ----

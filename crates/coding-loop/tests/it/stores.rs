@@ -157,3 +157,19 @@ fn a_damaged_store_and_a_repository_without_a_commit_are_reported_clearly() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("store.git is damaged; stop all programs"), "{said}");
 }
+
+#[test]
+fn a_branch_of_the_users_beside_ours_keeps_nobody_from_working() {
+    let world = world();
+    world.git(&["branch", "coding-loops"]);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let output = world.once("one");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(world.test("t1").status, TestStatus::Passed);
+    assert!(said.contains("git cannot have it beside your branch coding-loops; rename that"), "{said}");
+    world.git(&["branch", "--move", "coding-loops", "mine"]);
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.git(&["rev-parse", BRANCH]), world.store(&["rev-parse", BRANCH]));
+}

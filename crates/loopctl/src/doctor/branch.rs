@@ -40,13 +40,8 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
     if ["main", "master", "trunk"].contains(&name) || is_default_of_a_remote(&repository, name) {
         return report.problem("branch", format!("the integration branch {name} is your own main branch"), OTHER);
     }
-    // git keeps a branch as a file: a and a/b cannot both be.
-    let above = name.match_indices('/').map(|(at, _)| &name[..at]).find(|above| exists(&repository, above));
-    let refs = repository.list_refs("refs/heads/").unwrap_or_default();
-    let mut branches = refs.iter().filter_map(|(full, _)| full.strip_prefix("refs/heads/"));
-    let below = branches.find(|branch| branch.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')));
-    if let Some(other) = above.or(below) {
-        return report.problem("branch", format!("git cannot have the branch {name} beside your branch {other}"), OTHER);
+    if let Some(other) = published::in_the_way(&repository, name) {
+        return report.problem("branch", published::cannot_have(name, &other), OTHER);
     }
     let checked_out = repository.branch_checked_out(name).ok().flatten();
     match published(config, &repository) {

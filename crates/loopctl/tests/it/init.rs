@@ -183,3 +183,17 @@ fn workspaces_lie_in_no_foreign_folder_and_not_in_the_checkout() {
     std::fs::rename(other, place.workspaces()).unwrap();
     says(place.run(&["--db", second.to_str().unwrap(), "init"]), "belongs to the database ");
 }
+
+#[test]
+fn a_branch_beside_which_ours_cannot_be_is_named() {
+    let place = Place::bare();
+    place.git(&["branch", "coding-loops"]);
+    let ran = place.run(&["init"]).ok();
+    let what = "git cannot have the branch coding-loops/integration beside your branch coding-loops";
+    assert!(ran.stdout.contains(&format!("{what}: rename that, or set repository.integration_branch")), "{}", ran.stdout);
+    let doctor = place.run(&["doctor"]).stdout;
+    assert!(doctor.contains(what), "{doctor}");
+    place.git(&["branch", "--move", "coding-loops", "mine"]);
+    let again = place.run(&["init"]).ok();
+    assert!(!again.stdout.contains("git cannot have"), "{}", again.stdout);
+}

@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::common::git;
-use crate::place::{BRANCH, OPTIONS, Place, land, put};
-use work_tree::{Error, Layout, Store, Workspace, publish};
+use crate::place::{BRANCH, OPTIONS, Place, land, look, put};
+use work_tree::{Damage, Error, Layout, Obstacle, Opened, Published, Store, Workspace, publish};
 
 #[test]
 fn lost_integration_is_restored_from_what_has_landed() {
@@ -83,4 +83,41 @@ fn a_folder_that_has_lost_the_name_of_its_database_is_still_ours() {
     fs::remove_file(place.loops.join("database")).unwrap();
     fs::remove_dir_all(place.loops.join("store.git")).unwrap();
     assert!(matches!(layout.create(&place.user, &database, BRANCH), Err(Error::InTheWay { .. })), "README is anybody's");
+}
+
+#[test]
+fn a_branch_of_the_users_beside_ours_stays_out_of_the_store() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    git(&place.root, ["branch", "coding-loops"]);
+    git(&place.root, ["branch", "agents"]);
+    let path = place.loops.join("store.git");
+    // Another name of integration counts while nothing has landed, also one that a copied branch has taken.
+    Store::create(&place.user, &path, "other").unwrap();
+    for name in ["agents/integration", BRANCH] {
+        assert_eq!(Store::create(&place.user, &path, name).unwrap().0.integration_ref(), format!("refs/heads/{name}"));
+    }
+    let store = place.store();
+    store.fetch_from_user(&place.user, "coding-loops").unwrap();
+    place.workspace(&store, "a");
+    land(&store, &[("a.txt", "two\n")]);
+    let taken = Obstacle::NameTaken("refs/heads/coding-loops".to_owned());
+    assert_eq!(publish(&store, &place.user, BRANCH).unwrap(), Published::Waiting(taken));
+    git(&place.root, ["branch", "-D", "coding-loops"]);
+    assert!(matches!(publish(&store, &place.user, BRANCH).unwrap(), Published::Moved { .. }));
+}
+
+#[test]
+fn a_prune_of_the_store_replaces_a_workspace_and_keeps_its_files() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    put(workspace.root(), "a.txt", "two\n");
+    look(&workspace);
+    git(store.path(), ["gc", "--quiet", "--prune=now"]);
+    let base = store.integration().unwrap().unwrap();
+    let (again, opened) = Workspace::open_or_create(&store, &place.spec("a"), &base).unwrap();
+    let Opened::Replaced { damage: Damage::StateLost, kept_as: Some(kept) } = opened else { panic!("{opened:?}") };
+    assert_eq!(fs::read_to_string(kept.join("a.txt")).unwrap(), "two\n");
+    again.snapshot_start(&OPTIONS).unwrap();
+    assert_eq!(look(&again), (vec![], vec![]));
 }
