@@ -11,7 +11,16 @@ use crate::{Error, Result};
 /// An exclusive lock between processes, held until it is dropped. The kernel releases it when its holder dies.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
-    _file: fs::File,
+    file: fs::File,
+    is_marked: bool,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        if self.is_marked {
+            let _ = self.file.set_len(0);
+        }
+    }
 }
 
 impl FolderLock {
@@ -31,7 +40,16 @@ impl FolderLock {
     fn lock(file: fs::File, path: &Path) -> Result<Self> {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
             .map_err(|error| Error::io("lock", path)(error.into()))?;
-        Ok(Self { _file: file })
+        Ok(Self { file, is_marked: false })
+    }
+
+    /// Marks it as held. Gives whether the mark of a holder that died was there: what it had started may still run.
+    pub(crate) fn mark(&mut self) -> bool {
+        use std::io::Write;
+        let has_holder_died = self.file.metadata().is_ok_and(|meta| meta.len() > 0);
+        // On a full disk it goes without.
+        self.is_marked = has_holder_died || self.file.write_all(b"held\n").is_ok();
+        has_holder_died
     }
 }
 

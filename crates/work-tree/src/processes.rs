@@ -83,9 +83,14 @@ pub(crate) fn own_children() -> Vec<u32> {
 /// The living processes whose environment, as they were started with it, holds this variable with this value.
 pub(crate) fn with_variable(name: &str, value: &str) -> Vec<Process> {
     let wanted = format!("{name}={value}").into_bytes();
+    with_environment(|entry| entry == wanted)
+}
+
+/// The living processes in whose environment, as they were started with it, an entry is one of these.
+pub(crate) fn with_environment(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Process> {
     let has = |process: &Process| {
         let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
-        environment.split(|&byte| byte == 0).any(|entry| entry == wanted)
+        environment.split(|&byte| byte == 0).any(&is_wanted)
     };
     pids().into_iter().filter_map(read).filter(|process| !process.zombie && has(process)).collect()
 }

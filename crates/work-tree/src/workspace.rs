@@ -6,12 +6,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crash_point::{Point, reach};
 use serde::{Deserialize, Serialize};
 
 use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
 use crate::git::{Git, LONG_TIME_LIMIT, fields};
+use crate::processes::with_environment;
 use crate::repository::{changed_between, short_name, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::store::{init, own_format};
@@ -236,10 +238,24 @@ impl Workspace {
     }
 
     pub(crate) fn lock(&self) -> Result<FolderLock> {
-        let lock = self.store.lock(&self.spec.state.join("lock"))?;
+        let mut lock = self.store.lock(&self.spec.state.join("lock"))?;
+        if lock.mark() {
+            self.wait_for_orphans();
+        }
         // Only holders of the lock run git on our index: its lock was left by one that was killed.
         drop(fs::remove_file(self.spec.state.join("index.lock")));
         Ok(lock)
+    }
+
+    /// Waits for the git of a process that died: two that write the same index and files would damage both.
+    fn wait_for_orphans(&self) {
+        const BOUND: Duration = Duration::from_secs(60);
+        const PAUSE: Duration = Duration::from_millis(20);
+        let ours = [b"GIT_INDEX_FILE=", self.spec.state.as_os_str().as_encoded_bytes(), b"/"].concat();
+        let until = Instant::now() + BOUND;
+        while !with_environment(|entry| entry.starts_with(&ours)).is_empty() && Instant::now() < until {
+            std::thread::park_timeout(PAUSE);
+        }
     }
 
     fn git_dir(&self) -> PathBuf {

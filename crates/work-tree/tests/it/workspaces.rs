@@ -1,9 +1,10 @@
 //! Store, workspaces and the published branch.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -620,4 +621,26 @@ fn a_reset_writes_files_by_the_rules_of_the_base() {
     workspace.reset_to(&base).unwrap();
     assert_eq!(read("b.txt"), "one\n");
     assert_eq!(names(&workspace.snapshot(&OPTIONS).unwrap().changed), Vec::<String>::new());
+}
+
+#[test]
+fn the_git_of_a_process_that_died_is_waited_for() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    let state = place.spec("a").state;
+    // What a killed holder of the lock leaves, and its git, which goes on.
+    put(&state, "lock", "held\n");
+    put(&state, "index.lock", "");
+    let script = "echo; sleep 0.5; [ -e index.lock ] && touch kept";
+    let mut orphan = Command::new("sh");
+    orphan.args(["-c", script]).current_dir(&state).env("GIT_INDEX_FILE", state.join("index")).stdout(Stdio::piped());
+    let mut orphan = orphan.spawn().unwrap();
+    orphan.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let waiting = std::thread::spawn(move || orphan.wait().unwrap());
+    look(&workspace);
+    assert!(state.join("kept").exists(), "its index lock was taken from it");
+    assert!(waiting.join().unwrap().success());
+    // One that has ended well leaves no mark.
+    assert_eq!(fs::read(state.join("lock")).unwrap(), b"");
 }
