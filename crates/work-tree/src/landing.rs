@@ -238,13 +238,17 @@ impl Store {
     /// Puts a change on a commit: where base and commit agree on a path, the change's file replaces it; otherwise the three
     /// are merged, with the driver that the attributes name.
     pub fn put_on(&self, change: &Change, onto: &CommitHash) -> Result<PutOn> {
+        self.put_on_tree(change, &tree_of(self.git(), onto)?)
+    }
+
+    /// As [`Store::put_on`], on a tree.
+    pub(crate) fn put_on_tree(&self, change: &Change, onto_tree: &CommitHash) -> Result<PutOn> {
         let git = self.git();
-        let onto_tree = tree_of(git, onto)?;
-        if onto_tree == change.base {
+        if *onto_tree == change.base {
             return Ok(PutOn::Tree(change.tree.clone()));
         }
         let ours = differences(git, &change.base, &change.tree)?;
-        let theirs = by_path(differences(git, &change.base, &onto_tree)?);
+        let theirs = by_path(differences(git, &change.base, onto_tree)?);
         let (mut entries, mut conflicts) = (BTreeMap::new(), Vec::new());
         for change in ours {
             let clash = in_the_way(&change, &theirs);
@@ -252,21 +256,26 @@ impl Store {
                 _ if clash => conflicts.push(change.path),
                 None => drop(entries.insert(change.path, change.new)),
                 Some(their) if their.new == change.new => {}
-                Some(their) => match self.merge_file(&change, &their.new, &onto_tree)? {
+                Some(their) => match self.merge_file(&change, &their.new, onto_tree)? {
                     Some(merged) => drop(entries.insert(change.path, Some(merged))),
                     None => conflicts.push(change.path),
                 },
             }
         }
         if conflicts.is_empty() {
-            with_entries(self, &onto_tree, entries).map(PutOn::Tree)
+            with_entries(self, onto_tree, entries).map(PutOn::Tree)
         } else {
             Ok(PutOn::Conflict(conflicts))
         }
     }
 
     /// Merges one file that both sides have changed; none is a conflict.
-    fn merge_file(&self, ours: &Difference, theirs: &Entry, onto_tree: &CommitHash) -> Result<Option<(String, CommitHash)>> {
+    pub(crate) fn merge_file(
+        &self,
+        ours: &Difference,
+        theirs: &Entry,
+        onto_tree: &CommitHash,
+    ) -> Result<Option<(String, CommitHash)>> {
         let (Some((our_mode, our_hash)), Some((their_mode, their_hash))) = (&ours.new, theirs) else { return Ok(None) };
         let regular = |mode: &str| mode.starts_with("100");
         if !regular(our_mode) || !regular(their_mode) || ours.old.as_ref().is_some_and(|(mode, _)| !regular(mode)) {
@@ -388,7 +397,7 @@ fn in_the_way(change: &Difference, theirs: &BTreeMap<PathBuf, Difference>) -> bo
         })
 }
 
-fn by_path(list: Vec<Difference>) -> BTreeMap<PathBuf, Difference> {
+pub(crate) fn by_path(list: Vec<Difference>) -> BTreeMap<PathBuf, Difference> {
     list.into_iter().map(|difference| (difference.path.clone(), difference)).collect()
 }
 
@@ -397,7 +406,7 @@ fn paths_of(list: Vec<Difference>) -> BTreeSet<PathBuf> {
 }
 
 /// A tree with some entries replaced.
-fn with_entries(store: &Store, tree: &CommitHash, entries: BTreeMap<PathBuf, Entry>) -> Result<CommitHash> {
+pub(crate) fn with_entries(store: &Store, tree: &CommitHash, entries: BTreeMap<PathBuf, Entry>) -> Result<CommitHash> {
     if entries.is_empty() {
         return Ok(tree.clone());
     }

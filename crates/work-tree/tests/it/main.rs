@@ -3,6 +3,7 @@
 mod bundles;
 mod check_outs;
 mod common;
+mod follow;
 mod glance;
 mod landing;
 #[path = "common/place.rs"]
