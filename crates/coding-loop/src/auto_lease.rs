@@ -281,7 +281,7 @@ impl Context<'_> {
             if self.managed {
                 tx.beat(&coord_db::ComponentId::from(&self.loop_id), coord_db::HealthStatus::Healthy, None)?;
             }
-            tx.renew_all(&self.loop_id, self.config.lease.ttl_seconds)?;
+            tx.renew_all(&self.loop_id, self.lease_seconds())?;
             for (id, _) in attempt.iter().flat_map(|attempt| &attempt.waiting) {
                 tx.extend_request(id, tx.now().plus_seconds(WAIT_SECONDS))?;
             }

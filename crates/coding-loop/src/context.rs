@@ -10,6 +10,7 @@ use work_tree::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, 
 
 use crate::landing::Work;
 use crate::publish::Publishing;
+use crate::sync::Following;
 use crate::{Error, Result};
 
 /// One loop on one database and repository.
@@ -26,6 +27,7 @@ pub(crate) struct Context<'a> {
     /// False for a loop that is driven by hand: it has no process that could beat.
     pub(crate) managed: bool,
     pub(crate) publishing: RefCell<Publishing>,
+    pub(crate) following: RefCell<Following>,
 }
 
 /// A claimed test and where it is being worked on.
@@ -81,7 +83,8 @@ impl<'a> Context<'a> {
         let user = Repository::open(&config.repository_path())?;
         let layout = Layout::new(config.workspace_root());
         let store = crate::set_up::store(db, config, &user, &layout, Some(&loop_id))?;
-        let context = Self { db, config, loop_id, user, layout, store, home, managed, publishing: RefCell::default() };
+        let (publishing, following) = Default::default();
+        let context = Self { db, config, loop_id, user, layout, store, home, managed, publishing, following };
         context.bring_worktree_over()?;
         Ok(context)
     }

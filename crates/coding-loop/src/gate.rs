@@ -59,7 +59,7 @@ fn applies(check: &CheckConfig, test: &Test) -> bool {
     check.categories.is_empty() || check.categories.contains(&test.category)
 }
 
-fn end_of(text: &str) -> String {
+pub(crate) fn end_of(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(MESSAGE_LINES)..].join("\n")
 }

@@ -22,7 +22,8 @@ impl Context<'_> {
     /// As [`Context::intend`], together with something else.
     pub(crate) fn intend_in(&self, tx: &WriteTx<'_>, operation: &Operation) -> coord_db::Result<String> {
         let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
-        tx.begin_operation(operation.name(), self.loop_id.as_str(), Some(&self.loop_id), &intent, None)
+        let loop_id = Some(&self.loop_id).filter(|_| !self.is_human());
+        tx.begin_operation(operation.name(), self.loop_id.as_str(), loop_id, &intent, None)
     }
 
     /// The operation is done, or undone.
@@ -127,11 +128,12 @@ impl Context<'_> {
     /// workspaces stay as they are, for a life to come.
     pub(crate) fn recover_for_the_dead(&self) -> Result<()> {
         for entry in self.db.read(|tx| tx.open_journal_of_all())? {
+            self.recover_for_the_human(&entry)?;
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
             let row = self.db.read(|tx| tx.loops())?.into_iter().find(|row| row.id == other);
             let Some(row) = row else { continue };
             let gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
-            let is_landing = matches!(Operation::of(&entry), Some(Operation::Integrate(_)));
+            let is_landing = matches!(Operation::of(&entry), Some(Operation::Integrate(_) | Operation::Sync(_)));
             if row.status != LoopStatus::Error && !(gone && is_landing) {
                 continue;
             }
@@ -144,6 +146,17 @@ impl Context<'_> {
             }
         }
         Ok(())
+    }
+
+    /// As [`Context::recover_for_the_dead`], for a command of the human's that is gone.
+    fn recover_for_the_human(&self, entry: &JournalEntry) -> Result<()> {
+        let is_gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+        match Operation::of(entry) {
+            Some(Operation::Sync(sync)) if is_gone && entry.component.as_deref() == Some("human") => {
+                self.settle_sync(entry, &sync)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Settles the landings that the journal has open for this loop, in the transaction that starts it.
@@ -163,6 +176,9 @@ impl Context<'_> {
         let Some(operation) = Operation::of(entry) else { return self.settle_recovered(entry, false) };
         if let Operation::Integrate(landing) = &operation {
             return self.db.write(|tx| self.settle_landing(tx, entry, landing));
+        }
+        if let Operation::Sync(sync) = &operation {
+            return self.settle_sync(entry, sync);
         }
         match operation.recovery(self.see(&operation)?) {
             Recovery::RecordPass | Recovery::None => self.settle_recovered(entry, false),

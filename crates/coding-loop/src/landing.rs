@@ -256,17 +256,23 @@ impl Context<'_> {
     fn put_on_head(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
         let head = self.integration_head()?;
         let Some(work) = &attempt.work else { return Err(Error::SetUp("nothing was looked at".to_owned()).into()) };
+        let merged = self.merged_by(&attempt.test, &head)?;
         let commit = match self.store.put_on(&work.change, &head)? {
             PutOn::Conflict(files) => return Err(self.conflict(&attempt.base, &head, &files)?.into()),
-            PutOn::Tree(tree) if tree == self.history().tree_of(&head)? => None,
+            PutOn::Tree(tree) if merged.is_none() && tree == self.history().tree_of(&head)? => None,
             PutOn::Tree(tree) => {
+                if let Some(merged) = &merged {
+                    self.refuse_what_is_left_out(merged, &head, &tree)?;
+                }
                 // Nothing has moved since it was judged: it stays the commit that was judged.
                 let same = work.commit.as_ref().filter(|_| work.head == head);
                 Some(match same {
                     Some(same) => same.clone(),
                     None => {
                         let trailers = trailers(self, attempt, &proving.id);
-                        self.store.commit(&tree, &[&head], &message(attempt), &trailers)?
+                        let parents: Vec<&CommitHash> =
+                            std::iter::once(&head).chain(merged.as_ref().map(|merged| &merged.theirs)).collect();
+                        self.store.commit(&tree, &parents, &message(attempt), &trailers)?
                     }
                 })
             }
@@ -299,8 +305,10 @@ impl Context<'_> {
         for commit in self.history().commits_between(base, head)? {
             let parent = commit.parents.first().unwrap_or(base);
             if self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
-                let name = |key| commit.trailer(key).unwrap_or("somebody").to_owned();
-                others.insert(format!("{} of loop {} ({})", name("Test"), name("Loop"), commit.hash.short()));
+                others.insert(match (commit.trailer("Test"), commit.trailer("Loop")) {
+                    (Some(test), Some(by)) => format!("{test} of loop {by} ({})", commit.hash.short()),
+                    _ => format!("the user's commit {} ({})", commit.hash.short(), commit.subject),
+                });
                 if caused_by.is_none()
                     && let Some(test) = commit.trailer("Test")
                 {

@@ -5,6 +5,7 @@
 //! | `checkpoint` | a reference to go back to | it is deleted: the attempt never began |
 //! | `put_away` | work saved under a reference, the workspace reset | if the work is in the store, finished; else nothing was done |
 //! | `integrate` | integration moved | if the commit is on it, recorded; else nothing was done |
+//! | `sync` | integration moved to the user's new commits | the same; what it has leased is released |
 //!
 //! Every step can be done twice. A workspace is touched only by its own loop; references and rows of a loop that is dead also
 //! by others. Making store, workspaces and check-outs, and publishing, need no entry: each is done as a whole or found again.
@@ -28,6 +29,26 @@ pub(crate) enum Operation {
     PutAway(PutAway),
     /// Moving integration.
     Integrate(Integrate),
+    /// Bringing the user's new commits in.
+    Sync(Sync),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sync {
+    pub(crate) branch: String,
+    /// Where integration moves, once that is known.
+    pub(crate) landing: Option<SyncLanding>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SyncLanding {
+    /// The head of the user's branch.
+    pub(crate) theirs: CommitHash,
+    pub(crate) old: CommitHash,
+    pub(crate) commit: CommitHash,
+    /// How many commits of the user's are new.
+    pub(crate) commits: usize,
+    pub(crate) checks: Vec<(String, bool)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +127,7 @@ impl Operation {
             Self::Checkpoint { .. } => "checkpoint",
             Self::PutAway(_) => "put_away",
             Self::Integrate(_) => "integrate",
+            Self::Sync(_) => "sync",
         }
     }
 
@@ -126,7 +148,7 @@ impl Operation {
         let is_below = match &operation {
             Self::Checkpoint { git_ref, .. } => git_ref.starts_with(CHECKPOINTS),
             Self::PutAway(work) => work.git_ref.starts_with(SAVED),
-            Self::Integrate(_) => true,
+            Self::Integrate(_) | Self::Sync(_) => true,
         };
         is_below.then_some(operation)
     }
@@ -136,7 +158,7 @@ impl Operation {
         match self {
             Self::Checkpoint { git_ref, .. } => Some(git_ref),
             Self::PutAway(work) => Some(&work.git_ref),
-            Self::Integrate(_) => None,
+            Self::Integrate(_) | Self::Sync(_) => None,
         }
     }
 
@@ -146,6 +168,7 @@ impl Operation {
             Self::Checkpoint { commit, .. } => Some(commit),
             Self::PutAway(work) => work.commit.as_ref(),
             Self::Integrate(landing) => Some(&landing.commit),
+            Self::Sync(sync) => sync.landing.as_ref().map(|landing| &landing.commit),
         }
     }
 
@@ -158,7 +181,7 @@ impl Operation {
             }
             Self::PutAway(_) if seen.has_ref || seen.has_commit => Recovery::RecordSaved,
             Self::Checkpoint { .. } if seen.has_ref => Recovery::DeleteRef,
-            Self::Integrate(_) | Self::PutAway(_) | Self::Checkpoint { .. } => Recovery::None,
+            Self::Integrate(_) | Self::PutAway(_) | Self::Checkpoint { .. } | Self::Sync(_) => Recovery::None,
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::{Error, attempt, run_end};
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
 const MOST_RETRY_WAIT_SECONDS: i64 = 10;
 
+/// How often an idle loop looks at the branch that it follows by itself.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+
 /// What to do until when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -122,6 +125,9 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     // Before anything is claimed that has landed already.
     context.recover_for_the_dead()?;
     context.publish_if_moved();
+    if context.follow_between_tests(waiter).await? {
+        return Ok(Turn::Again);
+    }
     // A look without the write lock: an idle loop writes nothing but its beats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
     if ready.is_none() {
@@ -135,6 +141,8 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
                 Turn::Wait(Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)))
             }
             _ if limits.once => Turn::Done,
+            // Nobody rings a bell for a commit of the user's.
+            _ if context.config.repository.follow_automatically => Turn::Wait(FOLLOW_EVERY),
             _ => Turn::Wait(Duration::from_secs(60)),
         });
     }

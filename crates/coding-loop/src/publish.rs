@@ -28,10 +28,10 @@ pub(crate) struct Publishing {
 }
 
 /// Device, inode, size and time of a file; none if it is not there.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
+pub(crate) type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// Whatever way references are kept in, a move replaces one of these files.
-fn stamps(common_dir: &Path, branch: &str) -> Vec<Stamp> {
+pub(crate) fn stamps(common_dir: &Path, branch: &str) -> Vec<Stamp> {
     let stamp = |path: &Path| {
         let meta = std::fs::symlink_metadata(path).ok()?;
         Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))

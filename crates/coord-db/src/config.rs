@@ -48,6 +48,10 @@ section! {
         path: PathBuf = PathBuf::from(".."),
         /// Where verified work lands in the store, and its copy in the user's repository.
         integration_branch: String = "coding-loops/integration".to_owned(),
+        /// The user's branch whose new commits are brought in; empty: the one that is checked out.
+        follow: String = String::new(),
+        /// Loops bring them in between tests; else `loopctl sync` does.
+        follow_automatically: bool = false,
     }
 }
 
@@ -431,6 +435,15 @@ impl Config {
         }
         if self.repository.integration_branch.is_empty() || self.repository.integration_branch.starts_with('-') {
             return Err((at("repository", "integration_branch"), "repository.integration_branch is no branch name".to_owned()));
+        }
+        let repository = &self.repository;
+        if repository.follow.starts_with('-') || repository.follow == repository.integration_branch {
+            let text = "repository.follow names no branch of yours; name the one that your own commits are on".to_owned();
+            return Err((at("repository", "follow"), text));
+        }
+        if repository.follow_automatically && repository.follow.is_empty() {
+            let text = "repository.follow_automatically needs repository.follow: name the branch to bring in".to_owned();
+            return Err((at("repository", "follow_automatically"), text));
         }
         Ok(())
     }

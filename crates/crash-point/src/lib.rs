@@ -102,6 +102,20 @@ points! {
     IntegrateMoved = "integrate.moved",
     /// The pass is recorded.
     IntegrateRecorded = "integrate.recorded",
+    /// The lease of whoever brings the user's commits in is taken, and that is written down.
+    SyncBegun = "sync.begun",
+    /// The user's commits are in the store; no ref names them.
+    SyncFetched = "sync.fetched",
+    /// A check has run on them together with what has landed.
+    SyncChecked = "sync.checked",
+    /// The integration branch is leased for them.
+    SyncTurn = "sync.turn",
+    /// Where it moves is written down.
+    SyncIntended = "sync.intended",
+    /// It has moved; the database does not know.
+    SyncMoved = "sync.moved",
+    /// That it has is recorded.
+    SyncRecorded = "sync.recorded",
     /// The objects of what is published are in the user's repository, the branch has not moved.
     PublishBrought = "publish.brought",
     /// The branch has moved, and the store does not know.

@@ -186,6 +186,8 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Bring your new commits into the work of the loops: merge, verify, land
+    Sync,
     /// Ask a loop to give up its attempt and begin afresh
     Restart {
         #[arg(value_name = "LOOP")]

@@ -32,6 +32,7 @@ mod share;
 mod shell;
 mod steer;
 mod submit;
+mod sync;
 mod wait;
 mod workspaces;
 
@@ -101,6 +102,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Resume { which, reason } => steer::resume(&cx, &which, reason.as_deref()),
         Command::Skip { test, reason } => steer::skip(&cx, &test, reason.as_deref()),
         Command::Reset { test, force } => steer::reset(&cx, &test, force),
+        Command::Sync => sync::sync(&cx),
         Command::Restart { loop_id, reason } => steer::restart(&cx, &loop_id, reason.as_deref()),
         Command::Rollback { loop_id, checkpoint, reason } => {
             steer::rollback(&cx, &loop_id, checkpoint.as_deref(), reason.as_deref())

@@ -2,9 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use coding_loop::followed_branch;
 use coord_db::Config;
 use serde::Serialize;
-use work_tree::{CommitHash, Divergence, Layout, Obstacle, Published, Repository, Store, look_at_published};
+use work_tree::{
+    CommitHash, Distance, Divergence, Layout, Obstacle, Published, Repository, Store, distance, look_at_published,
+};
+
+use crate::sentence::count;
 
 /// The least time between two looks: each costs several runs of git.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -12,11 +17,43 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The branch, for `loopctl status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Branch {
-    branch: String,
+    pub branch: String,
     /// Why it is not where it should be; none if it is.
     pub problem: Option<String>,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// Commits that are on the branch and not on integration, which nobody of ours has put there.
+    behind: Option<usize>,
+    /// Commits of integration that are not published yet.
+    ahead: Option<usize>,
+    /// The user's branch that is followed.
+    pub followed: Option<Followed>,
+}
+
+/// The user's branch that is followed, and how far integration is from it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Followed {
+    branch: String,
+    /// Commits of it that are not brought in.
+    behind: usize,
+    /// Commits of integration that it does not have.
+    ahead: usize,
+}
+
+impl Followed {
+    /// In words; none where neither side has anything that the other has not.
+    #[must_use]
+    pub fn told(&self, integration: &str) -> Option<String> {
+        let commits = |number: usize| count(i64::try_from(number).unwrap_or(i64::MAX), "commit");
+        let Self { branch, behind, ahead } = self;
+        let text = match (ahead, behind) {
+            (0, 0) => return None,
+            (ahead, 0) => format!("{integration} is {} ahead of {branch}", commits(*ahead)),
+            (0, behind) => format!("{integration} is {} behind {branch}", commits(*behind)),
+            (ahead, behind) => format!("{integration} is {} ahead of {branch} and {behind} behind", commits(*ahead)),
+        };
+        Some(if *behind > 0 { format!("{text}; loopctl sync brings in what is new") } else { text })
+    }
 }
 
 /// The branch as it was seen a moment ago.
@@ -44,7 +81,13 @@ fn branch(config: &Config) -> Option<Branch> {
         Ok(found) => trouble(&found?, &name).unzip(),
         Err(error) => (Some(format!("the branch {name} cannot be looked at: {error}")), Some("loopctl doctor".to_owned())),
     };
-    Some(Branch { branch: name, problem, remedy })
+    let apart = distance(&store, &user, &name).ok().flatten();
+    let followed = followed_branch(config, &user).ok().and_then(|branch| {
+        let Distance { behind, ahead } = distance(&store, &user, &branch).ok()??;
+        Some(Followed { branch, behind, ahead })
+    });
+    let (behind, ahead) = apart.map(|apart| (apart.behind, apart.ahead)).unzip();
+    Some(Branch { branch: name, problem, remedy, behind, ahead, followed })
 }
 
 /// What publishing would find; none before anything has landed.

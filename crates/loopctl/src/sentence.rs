@@ -145,6 +145,14 @@ fn of_payload(payload: &Payload) -> String {
             format!("agent {} cannot work for {}; its loops start no attempt{until}: {}", p.agent, p.loop_id, p.reason)
         }
         Payload::AgentAvailable(p) => format!("the loops of agent {} start attempts again, as {}", p.agent, p.reason),
+        Payload::Synced(p) => {
+            let checks = match p.verification_checks.len() {
+                0 => String::new(),
+                _ => format!(", verified by {}", p.verification_checks.keys().cloned().collect::<Vec<_>>().join(", ")),
+            };
+            let (commits, theirs, at) = (count(p.behind, "commit"), short(&p.theirs), short(&p.commit));
+            format!("brings in {commits} of {}, up to {theirs}, as {at}{checks}", p.branch)
+        }
         Payload::ComponentStarted(p) => format!("{} {} runs as pid {}", p.component, p.version, p.pid),
         Payload::ComponentStopped(p) => format!("{} has stopped{}", p.component, because(Some(&p.reason))),
         Payload::ComponentDegraded(p) => {
@@ -299,7 +307,7 @@ mod tests {
             "message_type": "note", "source": "cli", "scope": "all", "since_hours": 24, "knowledge_id": "k", "item_type": "fact",
             "content": "c", "new_knowledge_id": "k", "existing_knowledge_id": "j", "conflict_description": "both",
             "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
-            "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
+            "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "branch": "main", "theirs": "fedcba9876543210", "behind": 2, "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
         }"#,
         )
         .unwrap();
@@ -359,6 +367,7 @@ mod tests {
         ("change_resolved", &["modify p", "pending"]),
         ("agent_limited", &["agent claude", "until 2026", ": why"]),
         ("agent_available", &["agent claude", "why"]),
+        ("synced", &["2 commits of main", "fedcba987654", "0123456789ab", "verified by unit"]),
         ("component_stopped", &[": why"]),
         ("component_degraded", &["is dead", ": expired"]),
         ("component_recovered", &["beats again after"]),

@@ -166,7 +166,11 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
 
 /// The commented defaults, with the repository's path if it is not the folder above the file's, and what was found.
 fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[&KnownAgent]) -> String {
-    let text = project::config_text(coord_db::config::DEFAULT_TEXT, checks, agents);
+    let mut text = project::config_text(coord_db::config::DEFAULT_TEXT, checks, agents);
+    if let Some(branch) = checked_out(root) {
+        let quoted = toml::Value::String(branch).to_string();
+        text = text.replacen("follow = \"\" ", &format!("follow = {quoted} "), 1);
+    }
     let above =
         file.parent().and_then(|folder| folder.canonicalize().ok()).and_then(|folder| folder.parent().map(Path::to_owned));
     if above.is_some() && above == root.canonicalize().ok() {
@@ -174,6 +178,12 @@ fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[&KnownAg
     }
     let quoted = toml::Value::String(root.display().to_string()).to_string();
     text.replacen("path = \"..\"", &format!("path = {quoted}"), 1)
+}
+
+/// The branch that the user works on; none where no branch is checked out.
+fn checked_out(root: &Path) -> Option<String> {
+    let head = Repository::open(root).ok()?.symbolic_target("HEAD").ok()??;
+    head.strip_prefix("refs/heads/").filter(|branch| !branch.starts_with("coding-loops/")).map(str::to_owned)
 }
 
 /// `loopctl loop …`

@@ -29,6 +29,27 @@ pub fn workspace_for(db: &Database, config: &Config, loop_id: &LoopId) -> Option
     }
 }
 
+/// Runs what can take long; `stop` turns true once the command is told to end.
+pub(crate) fn until_stopped<T, F: Future<Output = T>>(work: impl FnOnce(watch::Receiver<bool>) -> F) -> Outcome<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::No(format!("cannot make a runtime: {error}")))?;
+    runtime.block_on(async {
+        let (sender, stop) = watch::channel(false);
+        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot take signals: {error}")))?;
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                if signal.recv().await.is_some() {
+                    sender.send_replace(true);
+                }
+            });
+        }
+        Ok(work(stop).await)
+    })
+}
+
 /// `loopctl submit`: gates, integrates and records.
 ///
 /// # Errors
@@ -42,24 +63,10 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
         }
         Ok(())
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::No(format!("cannot make a runtime: {error}")))?;
-    let outcome = runtime.block_on(async {
-        let (sender, stop) = watch::channel(false);
-        for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot take signals: {error}")))?;
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                if signal.recv().await.is_some() {
-                    sender.send_replace(true);
-                }
-            });
-        }
+    let outcome = {
         let _working = cx.out.working(format!("{test}: leases, the gate's checks, landing"));
-        coding_loop::submit(&db, &config, test, stop).await.map_err(failure)
-    })?;
+        until_stopped(|stop| coding_loop::submit(&db, &config, test, stop))?.map_err(failure)?
+    };
     match outcome {
         SubmitOutcome::Passed { commit } if cx.out.json => {
             let proofs = db.read(|tx| tx.proofs(test, None))?;

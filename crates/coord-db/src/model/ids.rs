@@ -156,6 +156,12 @@ fn allow_in_a_ref(what: &str, id: &str) -> Result<(), Error> {
 }
 
 impl LoopId {
+    /// The human as a holder of leases, in a command that lands something itself. No loop has this id.
+    #[must_use]
+    pub fn human() -> Self {
+        Self::trusted("human")
+    }
+
     /// Whether a new loop may have this id. One that is there already is read whatever its id is.
     ///
     /// # Errors

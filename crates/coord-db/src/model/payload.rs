@@ -120,7 +120,7 @@ catalog! {
     }
     /// A lease was granted.
     FileLocked = "file_locked", 5 {
-        file_path: String, loop_id: LoopId, test_id: Option<TestId>, reason: Option<String>, ttl_seconds: Option<i64>,
+        file_path: String, loop_id: ActorId, test_id: Option<TestId>, reason: Option<String>, ttl_seconds: Option<i64>,
     }
     /// A lease ended.
     FileUnlocked = "file_unlocked", 5 { file_path: String, loop_id: String, held_for_seconds: i64, cause: UnlockCause }
@@ -211,6 +211,10 @@ catalog! {
     }
     /// The loops of an agent start attempts again.
     AgentAvailable = "agent_available", 4 { agent: String, account: Option<String>, loop_id: LoopId, reason: String }
+    /// New commits of the user's branch are on integration, verified together with what has landed.
+    Synced = "synced", 4 {
+        branch: String, theirs: String, commit: String, behind: i64, verification_checks: Map<String, Value>,
+    }
     /// A process is ready.
     ComponentStarted = "component_started", 5 { component: String, pid: i64, version: String }
     /// A process has stopped in an orderly way.

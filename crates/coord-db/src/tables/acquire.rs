@@ -176,12 +176,13 @@ impl ReadTx<'_> {
         Ok((live, expired))
     }
 
-    /// The live waiters, the next one first. A waiter is live while its time is ahead and its loop is at work.
+    /// The live waiters, the next one first. A waiter is live while its time is ahead and its loop is at work. The human is as
+    /// important as a loop can be.
     fn waiters(&self) -> Result<Vec<Waiter>> {
         let rows = self.query(
-            "SELECT r.id, r.loop_id, r.paths, r.waiting_since, r.freed_at, l.priority
-             FROM lease_requests AS r JOIN loops AS l ON l.id = r.loop_id
-             WHERE r.wait_until > ?1 AND l.status = 'running'",
+            "SELECT r.id, r.loop_id, r.paths, r.waiting_since, r.freed_at, coalesce(l.priority, 1)
+             FROM lease_requests AS r LEFT JOIN loops AS l ON l.id = r.loop_id
+             WHERE r.wait_until > ?1 AND (l.status = 'running' OR r.loop_id = 'human')",
             [self.now()],
             |row| {
                 Ok((
@@ -391,7 +392,9 @@ impl WriteTx<'_> {
     }
 
     fn validate(&self, request: &AcquireRequest) -> Result<()> {
-        self.loop_row(&request.loop_id)?;
+        if request.loop_id != LoopId::human() {
+            self.loop_row(&request.loop_id)?;
+        }
         if request.paths.is_empty() {
             return Err(Error::Invalid("there is no path to lease".to_owned()));
         }
@@ -448,7 +451,7 @@ impl WriteTx<'_> {
         self.note_set(fencing_token, &paths)?;
         let said = |path: &LeasePath| FileLocked {
             file_path: path.to_string(),
-            loop_id: request.loop_id.clone(),
+            loop_id: ActorId::from(&request.loop_id),
             test_id: request.test_id.clone(),
             reason: request.reason.clone(),
             ttl_seconds: Some(request.ttl_seconds),

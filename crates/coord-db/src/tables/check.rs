@@ -31,8 +31,9 @@ const INVARIANTS: &[(&str, &str)] = &[
          WHERE t.status = 'in_progress' AND l.status IN ('stopped', 'error')",
     ),
     (
-        "a lease belongs to a registered loop",
-        "SELECT file_path || ' of ' || locked_by FROM file_locks WHERE locked_by NOT IN (SELECT id FROM loops)",
+        "a lease belongs to a registered loop or the human",
+        "SELECT file_path || ' of ' || locked_by FROM file_locks
+         WHERE locked_by <> 'human' AND locked_by NOT IN (SELECT id FROM loops)",
     ),
     (
         "no two loops hold overlapping leases",
@@ -47,9 +48,10 @@ const INVARIANTS: &[(&str, &str)] = &[
         "SELECT file_path FROM file_locks WHERE fencing_token > (SELECT value FROM counters WHERE name = 'fencing_token')",
     ),
     (
-        "a wait edge joins registered loops",
+        "a wait edge joins registered loops or the human",
         "SELECT waiter || ' waits for ' || holder FROM wait_graph
-         WHERE waiter NOT IN (SELECT id FROM loops) OR holder NOT IN (SELECT id FROM loops)",
+         WHERE (waiter <> 'human' AND waiter NOT IN (SELECT id FROM loops))
+            OR (holder <> 'human' AND holder NOT IN (SELECT id FROM loops))",
     ),
     (
         "a delivery has its event",

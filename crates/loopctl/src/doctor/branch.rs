@@ -55,6 +55,23 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
     }
 }
 
+/// Looks at the user's branch whose new commits are brought in.
+pub fn examine_followed(config: &Config, root: &Path, report: &mut Report) {
+    let Ok(repository) = Repository::open(root) else { return };
+    match coding_loop::followed_branch(config, &repository) {
+        Ok(branch) => {
+            let by = if config.repository.follow_automatically { "the loops bring" } else { "loopctl sync brings" };
+            report.ok("follow", format!("{by} in what is new on {branch}"));
+        }
+        // The loops work without it.
+        Err(error) => {
+            let error = error.to_string();
+            let (what, remedy) = error.split_once("; ").unwrap_or((&error, "set follow in [repository] of config.toml"));
+            report.warning("follow", what, remedy);
+        }
+    }
+}
+
 /// What publishing would find; none while nothing has landed that the store knows of.
 fn published(config: &Config, repository: &Repository) -> work_tree::Result<Option<Published>> {
     match Layout::new(config.workspace_root()).open_store() {

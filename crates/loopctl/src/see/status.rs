@@ -165,6 +165,11 @@ fn overview(cx: &Context, all: &Overview) -> String {
             text.push_str(&super::test_table(tests).render(&cx.out));
         }
     }
+    if let Some(branch) = &all.published
+        && let Some(told) = branch.followed.as_ref().and_then(|followed| followed.told(&branch.branch))
+    {
+        text.push_str(&format!("\n{}\n", safe(&told)));
+    }
     text.push_str(&needs_you(cx, all));
     text.push_str(&trouble(cx, all));
     text.push_str(&supervisors(cx, all));

@@ -82,7 +82,7 @@ fn find(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event
 
 /// The event that tells how the attempt ended that a commit or a proof is of.
 fn of_landing(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event>> {
-    let Some((test, commit)) = proofs::landing(tx, given)? else { return Ok(None) };
+    let Some((test, commit)) = proofs::landing(tx, given)? else { return of_sync(tx, history, given) };
     let of_test = |event_type: &str| {
         let filter =
             EventFilter { event_type: Some(event_type.to_owned()), test_id: Some(test.to_string()), ..EventFilter::default() };
@@ -96,6 +96,19 @@ fn of_landing(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option
     Ok(of_test("test_failed")?
         .into_iter()
         .find(|event| proof.as_ref().is_some_and(|proof| event.timestamp >= proof.created_at)))
+}
+
+/// The event that tells how a commit came in that is the user's, or that has brought commits of the user's in.
+fn of_sync(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event>> {
+    const SHORTEST: usize = 7;
+    let filter = EventFilter { event_type: Some("synced".to_owned()), ..EventFilter::default() };
+    let is_its = |event: &Event| {
+        ["commit", "theirs"].iter().any(|key| event.payload[*key].as_str().is_some_and(|hash| hash.starts_with(given)))
+    };
+    if given.len() < SHORTEST {
+        return Ok(None);
+    }
+    Ok(history.events(tx.events(&filter)?, &filter)?.into_iter().rev().find(is_its))
 }
 
 fn look(tx: &ReadTx<'_>, history: &History, event: Event) -> Result<Story, Error> {

@@ -1,0 +1,504 @@
+//! Bringing the user's new commits in: `[repository] follow` is merged with what has landed, judged, and integration moves to
+//! the result. It is a landing like any other, of nobody's test.
+//!
+//! One process at a time does it, under the lease `git:sync`; integration moves under `git:integration`. Nothing is left
+//! half-done: what conflicts, or fails the checks, is a question to the human.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coord_db::payload::Synced;
+use coord_db::process::ProcessIdentity;
+use coord_db::{
+    Acquire, AcquireRequest, ActorId, Config, Database, DecisionId, ErrorCategory, LeasePath, LoopId, NewEvent, TestId,
+    UnlockCause, Waiting, WriteTx, owned_intent,
+};
+use crash_point::{Point, reach};
+use serde_json::Value;
+use tokio::sync::watch;
+use work_tree::{CommitHash, FollowStep, Incoming, Repository};
+
+use crate::context::Context;
+use crate::control::{Interrupt, Waiter};
+use crate::end::{End, Step, Stop};
+use crate::landing::integration_lease;
+use crate::operation::{Operation, Sync, SyncLanding};
+use crate::publish::{Stamp, stamps};
+use crate::sync_gate::Verdict;
+use crate::sync_question::{Standing, Trouble};
+use crate::{Error, Result};
+
+/// How often integration may move under a sync before it is given up; from the second time on it is judged with the turn held.
+const MAX_ROUNDS: u32 = 5;
+/// How long the turn to land is waited for at most, in seconds.
+const TURN_SECONDS: i64 = 3600;
+/// How long to wait until another sync has ended is looked at again.
+const LOOK: Duration = Duration::from_secs(1);
+/// Subjects of commits that a merge's message names.
+const MAX_SUBJECTS: usize = 20;
+
+/// What came of `loopctl sync`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyncOutcome {
+    /// Nothing is new.
+    UpToDate {
+        /// The branch that is followed.
+        branch: String,
+        /// Where it is.
+        theirs: CommitHash,
+    },
+    /// No loop has worked yet: the first one starts from what is checked out then.
+    NotStarted {
+        /// The branch that is followed.
+        branch: String,
+    },
+    /// The commits are on integration.
+    Landed {
+        /// The branch that is followed.
+        branch: String,
+        /// Where it is.
+        theirs: CommitHash,
+        /// Where integration is.
+        commit: CommitHash,
+        /// How many commits were brought in.
+        commits: usize,
+    },
+    /// The human is asked; nothing has changed.
+    Asked {
+        /// The question.
+        decision: DecisionId,
+        /// What it asks.
+        summary: String,
+    },
+    /// A test that merges the commits is on a loop's queue.
+    Queued {
+        /// The test.
+        test: TestId,
+    },
+    /// The human has answered that nothing is to be done about these commits for now.
+    Left,
+}
+
+/// What a loop remembers of the branch that it follows.
+#[derive(Debug, Default)]
+pub(crate) struct Following {
+    /// The files of the references when all of it was on integration, or there was nothing more to be done about it.
+    settled: Option<Vec<Stamp>>,
+}
+
+/// The lease of whoever brings commits in.
+fn sync_lease() -> Result<LeasePath> {
+    Ok("git:sync".parse()?)
+}
+
+/// The user's branch that integration follows: as configured, else the one that is checked out.
+///
+/// # Errors
+/// [`Error::SetUp`] if it is not there, or is a branch of the loops' own.
+pub fn followed_branch(config: &Config, user: &Repository) -> Result<String> {
+    let remedy = "set follow in [repository] of config.toml to the branch that your own commits are on";
+    let named = Some(config.repository.follow.clone()).filter(|name| !name.is_empty());
+    let branch = match named {
+        Some(named) => named,
+        None => {
+            let head = user.symbolic_target("HEAD")?;
+            let name = head.and_then(|head| head.strip_prefix("refs/heads/").map(str::to_owned));
+            name.ok_or_else(|| Error::SetUp(format!("no branch is checked out, so none is followed; {remedy}")))?
+        }
+    };
+    if branch == config.repository.integration_branch || branch.starts_with("coding-loops/") {
+        return Err(Error::SetUp(format!("{branch} is a branch of the loops and cannot be followed; {remedy}")));
+    }
+    if !user.is_branch_name(&branch) || user.resolve(&format!("refs/heads/{branch}"))?.is_none() {
+        return Err(Error::SetUp(format!("the branch {branch} to follow does not exist; {remedy}")));
+    }
+    Ok(branch)
+}
+
+/// Brings the user's new commits in, by the human's hand: this process judges and lands them itself, beside any loops.
+///
+/// # Errors
+/// If the branch is not there, the checks cannot be run, or `stop` turns true; what git or the database says.
+pub async fn sync(db: &Database, config: &Config, stop: watch::Receiver<bool>) -> Result<SyncOutcome> {
+    let context = Context::new(db, config, LoopId::human(), false)?;
+    context.recover(None)?;
+    context.publish();
+    let mut waiter = Waiter::new(&context, stop);
+    match context.bring_in(&mut waiter, true).await {
+        Ok(outcome) => Ok(outcome.unwrap_or(SyncOutcome::Left)),
+        Err(Stop::Error(error)) => Err(error),
+        Err(Stop::End(End::Failed(why))) => Err(Error::SetUp(why.message)),
+        Err(Stop::End(End::Interrupted(interrupt))) => Err(Error::SetUp(format!("{}; nothing has changed", interrupt.reason))),
+        Err(Stop::End(_)) => Err(Error::SetUp("the sync ended out of turn".to_owned())),
+    }
+}
+
+impl Context<'_> {
+    /// Whether it is the human's command, which has no loop.
+    pub(crate) fn is_human(&self) -> bool {
+        self.loop_id == LoopId::human()
+    }
+
+    /// Between tests: applies what was answered, and brings new commits in if that is wanted. True if there is something new
+    /// to work with.
+    pub(crate) async fn follow_between_tests(&self, waiter: &mut Waiter) -> Result<bool> {
+        self.settle_sync_answer()?;
+        if !self.config.repository.follow_automatically {
+            return Ok(false);
+        }
+        let now = stamps(self.user.common_dir(), &self.config.repository.follow);
+        if self.following.borrow().settled.as_ref() == Some(&now) {
+            return Ok(false);
+        }
+        let (has_landed, is_settled) = match self.bring_in(waiter, false).await {
+            Ok(Some(SyncOutcome::Landed { .. })) => (true, true),
+            // Another process does it; it is looked at again.
+            Ok(None) => (false, false),
+            Ok(Some(_)) => (false, true),
+            // The order is taken by the next turn.
+            Err(Stop::End(End::Interrupted(_))) => (true, false),
+            Err(Stop::Error(error)) if error.is_temporary() => return Err(error),
+            Err(stop) => {
+                let why = match stop {
+                    Stop::Error(error) => coord_db::error_chain(&error),
+                    Stop::End(End::Failed(why)) => why.message,
+                    Stop::End(_) => "ended out of turn".to_owned(),
+                };
+                let branch = &self.config.repository.follow;
+                tracing::warn!(branch, why, "the new commits of the branch are not brought in; loopctl sync tries it again");
+                (false, true)
+            }
+        };
+        self.following.borrow_mut().settled = is_settled.then_some(now);
+        Ok(has_landed)
+    }
+
+    /// Brings new commits in. None if another process is at it; a command waits for that.
+    async fn bring_in(&self, waiter: &mut Waiter, by_hand: bool) -> Step<Option<SyncOutcome>> {
+        let branch = followed_branch(self.config, &self.user)?;
+        let theirs = self.user.commit(&format!("refs/heads/{branch}"))?;
+        let Some(ours) = self.store.integration()? else { return Ok(Some(SyncOutcome::NotStarted { branch })) };
+        let is_known = self.store.missing(std::slice::from_ref(&theirs))?.is_empty();
+        if is_known && self.history().is_ancestor(&theirs, &ours)? {
+            // A branch that was only set back may go on from there: what it had is what it is compared with then.
+            let last = self.store.followed(&branch)?;
+            if last.map_or(Ok(true), |last| self.history().is_ancestor(&last, &theirs))? {
+                self.store.note_followed(&branch, &theirs)?;
+            }
+            self.close_sync_question(&branch)?;
+            return Ok(Some(SyncOutcome::UpToDate { branch, theirs }));
+        }
+        match self.sync_standing(&branch, &theirs)? {
+            Standing::Free => {}
+            Standing::Test(test) => return Ok(Some(SyncOutcome::Queued { test })),
+            Standing::Asked | Standing::Left if by_hand => {}
+            Standing::Asked | Standing::Left => return Ok(Some(SyncOutcome::Left)),
+        }
+        let entry = loop {
+            waiter.wakes.looked(self.db);
+            match self.begin_sync(&branch)? {
+                Some(entry) => break entry,
+                None if !by_hand => return Ok(None),
+                None => {
+                    self.may_go_on(waiter)?;
+                    waiter.wait(self, LOOK).await;
+                }
+            }
+        };
+        reach(Point::SyncBegun);
+        let outcome = self.bring_in_under_lease(&entry, &branch, &theirs, waiter).await;
+        if !matches!(outcome, Ok(SyncOutcome::Landed { .. })) {
+            self.end_sync(&entry)?;
+        }
+        outcome.map(Some)
+    }
+
+    async fn bring_in_under_lease(
+        &self,
+        entry: &str,
+        branch: &str,
+        theirs: &CommitHash,
+        waiter: &mut Waiter,
+    ) -> Step<SyncOutcome> {
+        let last = self.store.followed(branch)?;
+        self.store.fetch_from_user(&self.user, theirs.as_str())?;
+        self.store.refresh_settings(&self.user)?;
+        reach(Point::SyncFetched);
+        let mut judged: Option<(CommitHash, Verdict)> = None;
+        let mut has_turn = false;
+        for _ in 0..MAX_ROUNDS {
+            let ours = self.integration_head()?;
+            let incoming = self.store.incoming(&ours, theirs, last.as_ref())?;
+            let conflict = match &incoming.step {
+                FollowStep::Nothing => {
+                    self.close_sync_question(branch)?;
+                    return Ok(SyncOutcome::UpToDate { branch: branch.to_owned(), theirs: theirs.clone() });
+                }
+                FollowStep::Unrelated => {
+                    let text = format!("{branch} and what has landed have no commit in common; merge them by hand on {branch}");
+                    return Err(Stop::failed(ErrorCategory::Human, text));
+                }
+                FollowStep::Conflict(files) => Some(files.clone()),
+                FollowStep::FastForward | FollowStep::Merge(_) => None,
+            };
+            if let Some(files) = conflict {
+                return Ok(self.ask_about_sync(branch, theirs, &ours, &incoming, Trouble::Conflict(files))?);
+            }
+            let next = self.step_of(branch, &ours, theirs, &incoming)?;
+            let tree = self.history().tree_of(&next)?;
+            let verdict = match judged.take().filter(|(known, _)| *known == tree) {
+                Some((_, verdict)) => verdict,
+                None => self.judge_state(&next, waiter).await?,
+            };
+            let checks = match &verdict {
+                Verdict::Green(checks) => checks.clone(),
+                Verdict::Red(red) => {
+                    return Ok(self.ask_about_sync(branch, theirs, &ours, &incoming, Trouble::Red(red.clone()))?);
+                }
+            };
+            if !has_turn {
+                self.await_turn(branch, waiter).await?;
+                has_turn = true;
+                reach(Point::SyncTurn);
+                if self.integration_head()? != ours {
+                    judged = Some((tree, verdict));
+                    continue;
+                }
+            }
+            let landing = SyncLanding {
+                theirs: theirs.clone(),
+                old: ours.clone(),
+                commit: next.clone(),
+                commits: incoming.commits,
+                checks,
+            };
+            if self.land_sync(entry, branch, landing, waiter).await? {
+                if incoming.is_rewritten {
+                    tracing::warn!(branch, "the branch was rewritten since its commits were brought in last");
+                }
+                let (branch, theirs) = (branch.to_owned(), theirs.clone());
+                return Ok(SyncOutcome::Landed { branch, theirs, commit: next, commits: incoming.commits });
+            }
+        }
+        let text = format!("integration moved {MAX_ROUNDS} times while {branch} was brought in; try again");
+        Err(Stop::failed(ErrorCategory::Transient, text))
+    }
+
+    /// The commit that integration moves to.
+    fn step_of(&self, branch: &str, ours: &CommitHash, theirs: &CommitHash, incoming: &Incoming) -> Result<CommitHash> {
+        let FollowStep::Merge(tree) = &incoming.step else { return Ok(theirs.clone()) };
+        let new = self.history().commits_between(ours, theirs)?;
+        let subjects =
+            new.iter().rev().take(MAX_SUBJECTS).map(|commit| format!("- {} {}\n", commit.hash.short(), commit.subject));
+        let more = match incoming.commits.saturating_sub(MAX_SUBJECTS) {
+            0 => String::new(),
+            more => format!("and {more} more\n"),
+        };
+        let count = if incoming.commits == 1 { "1 commit".to_owned() } else { format!("{} commits", incoming.commits) };
+        let text = format!("Bring in {count} of {branch}\n\n{}{more}", subjects.collect::<String>());
+        let trailers = [("Synced".to_owned(), format!("{branch} {theirs}"))];
+        Ok(self.store.commit(tree, &[ours, theirs], &text, &trailers)?)
+    }
+
+    // ---- leases ----
+
+    /// How long its leases last: those of a command that is killed end soon.
+    pub(crate) fn lease_seconds(&self) -> i64 {
+        const SHORT: i64 = 60;
+        let ttl = self.config.lease.ttl_seconds;
+        if !self.is_human() {
+            return ttl;
+        }
+        let beats = i64::try_from(self.config.heartbeat.beat_seconds).unwrap_or(SHORT).saturating_mul(3);
+        ttl.min(SHORT.max(beats))
+    }
+
+    fn lease_request(&self, path: LeasePath, branch: &str) -> AcquireRequest {
+        AcquireRequest {
+            loop_id: self.loop_id.clone(),
+            paths: vec![path],
+            ttl_seconds: self.lease_seconds(),
+            reason: Some(format!("bringing in {branch}")),
+            test_id: None,
+            automatic: true,
+        }
+    }
+
+    /// Takes the lease of whoever brings commits in, and writes down that it has begun. None if another process is at it.
+    fn begin_sync(&self, branch: &str) -> Result<Option<String>> {
+        let request = self.lease_request(sync_lease()?, branch);
+        let own = ProcessIdentity::own();
+        let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: None });
+        Ok(self.db.write_durably(|tx| {
+            // Two commands of the human's hold the same leases.
+            let is_sync = |entry: &coord_db::JournalEntry| matches!(Operation::of(entry), Some(Operation::Sync(_)));
+            let open = tx.open_journal(self.loop_id.as_str())?;
+            if open.iter().any(|entry| is_sync(entry) && entry.steps.in_other_hands(&own)) {
+                return Ok(None);
+            }
+            match tx.acquire(&request, self.config.lease.silent_waiter_seconds)? {
+                Acquire::Granted(_) => self.intend_in(tx, &operation).map(Some),
+                Acquire::Refused(_) => Ok(None),
+            }
+        })?)
+    }
+
+    /// Nothing was landed.
+    fn end_sync(&self, entry: &str) -> Result<()> {
+        self.db.write(|tx| {
+            tx.end_operation(entry, false)?;
+            self.release_all_in(tx)
+        })?;
+        Ok(())
+    }
+
+    fn release_all_in(&self, tx: &WriteTx<'_>) -> coord_db::Result<()> {
+        tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None).map(drop)
+    }
+
+    /// Waits for the right to move integration.
+    async fn await_turn(&self, branch: &str, waiter: &mut Waiter) -> Step<()> {
+        let request = self.lease_request(integration_lease()?, branch);
+        let silent = self.config.lease.silent_waiter_seconds;
+        let (id, mut answer) =
+            self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(TURN_SECONDS), silent))?;
+        loop {
+            match (&id, answer) {
+                (_, Waiting::Granted(_)) => return Ok(()),
+                (Some(id), Waiting::Queued(_)) => {
+                    waiter.wakes.looked(self.db);
+                    self.may_go_on(waiter)?;
+                    waiter.wait(self, Duration::from_secs(5)).await;
+                    answer = self.db.write(|tx| tx.ask_again(id, &request, silent))?;
+                }
+                _ => {
+                    let text = format!("others have been landing for {} minutes; try again", TURN_SECONDS / 60);
+                    return Err(Stop::failed(ErrorCategory::Transient, text));
+                }
+            }
+        }
+    }
+
+    /// Ends the step where the process was told something that ends it.
+    pub(crate) fn may_go_on(&self, waiter: &mut Waiter) -> Step<()> {
+        waiter.beat(self, None);
+        if waiter.stopping() {
+            let reason = if self.is_human() { "stopped" } else { "the loop was told to stop" };
+            return Err(Interrupt::plain(crate::control::Order::Stop, reason).into());
+        }
+        // What is said to the human is not said to this command.
+        let told = if self.is_human() { None } else { self.orders(None)? };
+        told.map_or(Ok(()), |interrupt| Err(interrupt.into()))
+    }
+
+    // ---- landing ----
+
+    /// Moves integration and records it; false if it has moved meanwhile.
+    async fn land_sync(&self, entry: &str, branch: &str, landing: SyncLanding, waiter: &mut Waiter) -> Step<bool> {
+        let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: Some(landing.clone()) });
+        let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
+        let lease = integration_lease()?;
+        self.db.write_durably(|tx| {
+            let leases = tx.leases_of(self.loop_id.as_str())?;
+            if !leases.iter().any(|held| held.file_path == lease && held.expires_at.is_none_or(|at| at > tx.now())) {
+                return Err(coord_db::Error::Refused(format!("the lease on {lease} was lost; try again")));
+            }
+            tx.update_steps(entry, &intent)
+        })?;
+        reach(Point::SyncIntended);
+        match self.store.move_integration(&landing.commit, &landing.old) {
+            Ok(()) => {}
+            Err(work_tree::Error::RefMoved { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        reach(Point::SyncMoved);
+        self.store.note_followed(branch, &landing.theirs)?;
+        self.publish();
+        loop {
+            let recorded = self.db.write(|tx| self.record_sync(tx, entry, branch, &landing, &self.loop_id));
+            match recorded {
+                Ok(()) => break,
+                // Integration has moved, so there is no way back.
+                Err(error) if error.is_temporary() => waiter.rest(self, None, Duration::from_millis(500)).await,
+                Err(error) => return Err(Error::from(error).into()),
+            }
+        }
+        reach(Point::SyncRecorded);
+        tracing::info!(branch, commit = landing.commit.short(), commits = landing.commits, "brought the user's commits in");
+        Ok(true)
+    }
+
+    /// Records commits that are on integration, in the name of whoever brought them in, and ends what it had in hand.
+    pub(crate) fn record_sync(
+        &self,
+        tx: &WriteTx<'_>,
+        entry: &str,
+        branch: &str,
+        landing: &SyncLanding,
+        author: &LoopId,
+    ) -> coord_db::Result<()> {
+        let synced = Synced {
+            branch: branch.to_owned(),
+            theirs: landing.theirs.to_string(),
+            commit: landing.commit.to_string(),
+            behind: i64::try_from(landing.commits).unwrap_or(i64::MAX),
+            verification_checks: landing.checks.iter().map(|(name, passed)| (name.clone(), Value::Bool(*passed))).collect(),
+        };
+        let event = tx.publish(&NewEvent::new(ActorId::from(author), synced))?;
+        self.close_sync_question_in(tx, branch, Some(&event))?;
+        match tx.end_operation(entry, true) {
+            Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),
+            other => drop(other?),
+        }
+        tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?;
+        Ok(())
+    }
+
+    /// Settles bringing in that was cut off: what got to integration is recorded, of the rest nothing was done.
+    pub(crate) fn settle_sync(&self, entry: &coord_db::JournalEntry, sync: &Sync) -> Result<()> {
+        let author = entry.loop_id.clone().unwrap_or_else(LoopId::human);
+        let landed = match &sync.landing {
+            Some(landing) if self.is_on_integration(&landing.commit)? => Some(landing),
+            _ => None,
+        };
+        if let Some(landing) = landed {
+            reach(Point::RecoverLanded);
+            self.store.note_followed(&sync.branch, &landing.theirs)?;
+        }
+        self.db.write(|tx| {
+            let is_open = |now: coord_db::JournalEntry| now.status == coord_db::JournalStatus::InProgress;
+            if !tx.journal_entry(&entry.id)?.is_some_and(is_open) {
+                return Ok(());
+            }
+            match landed {
+                Some(landing) => {
+                    tracing::info!(commit = %landing.commit, "commits of the user's that were being brought in are recorded now");
+                    self.record_sync(tx, &entry.id, &sync.branch, landing, &author)
+                }
+                None => {
+                    tx.end_operation(&entry.id, false)?;
+                    let by = ActorId::from(&author);
+                    tx.release_everything(author.as_str(), &by, UnlockCause::Released, None).map(drop)
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn is_on_integration(&self, commit: &CommitHash) -> Result<bool> {
+        let history = self.history();
+        Ok(match (history.resolve(commit.as_str())?, self.store.integration()?) {
+            (Some(commit), Some(head)) => history.is_ancestor(&commit, &head)?,
+            _ => false,
+        })
+    }
+}
+
+/// Files by name, for people.
+pub(crate) fn named(files: &[PathBuf], most: usize) -> String {
+    let shown = files.iter().take(most).map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    match files.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,290 @@
+//! New commits of the user's that cannot be brought in as they are: one question about a branch at a time, what follows from
+//! its answer, and the test that merges them.
+
+use coord_db::payload::DecisionOption;
+use coord_db::{
+    ActorId, Decision, DecisionStatus, ErrorCategory, EventId, LoopId, LoopStatus, NewDecision, NewTest, Test, TestId,
+    TestStatus, WriteTx,
+};
+use serde_json::json;
+use work_tree::{CommitHash, Incoming};
+
+use crate::Result;
+use crate::context::Context;
+use crate::end::{Step, Stop};
+use crate::sync::{SyncOutcome, followed_branch, named};
+use crate::sync_gate::Red;
+
+/// The type of the question.
+const QUESTION: &str = "sync";
+/// How the ids of tests that merge the user's commits begin.
+const TEST_PREFIX: &str = "sync-";
+/// Files that are named one by one.
+const MAX_NAMED: usize = 10;
+
+/// Why commits cannot be brought in.
+pub(crate) enum Trouble {
+    Conflict(Vec<std::path::PathBuf>),
+    Red(Red),
+}
+
+/// How a question about a branch stands.
+pub(crate) enum Standing {
+    /// Nothing keeps these commits from being tried.
+    Free,
+    /// It is asked about these commits.
+    Asked,
+    /// This test is to merge them.
+    Test(TestId),
+    /// These commits are left as they are.
+    Left,
+}
+
+fn fingerprint(branch: &str) -> String {
+    format!("{QUESTION}:{branch}")
+}
+
+fn text<'a>(decision: &'a Decision, key: &str) -> Option<&'a str> {
+    decision.context.get(key)?.as_str()
+}
+
+/// The test that was decided on.
+fn chosen_test(decision: &Decision) -> Option<TestId> {
+    let is_chosen = decision.status != DecisionStatus::Pending && decision.choice.as_deref() == Some("test");
+    text(decision, "test_id").filter(|_| is_chosen)?.parse().ok()
+}
+
+impl Context<'_> {
+    fn last_sync_question(&self, branch: &str) -> Result<Option<Decision>> {
+        Ok(self.db.read(|tx| tx.last_decisions_about(&[fingerprint(branch)]))?.pop())
+    }
+
+    /// How the question about a branch stands, as far as commits up to `theirs` go. A test that was decided on is created.
+    pub(crate) fn sync_standing(&self, branch: &str, theirs: &CommitHash) -> Result<Standing> {
+        let Some(decision) = self.last_sync_question(branch)? else { return Ok(Standing::Free) };
+        let is_about_these = text(&decision, "theirs") == Some(theirs.as_str());
+        if let Some(test) = chosen_test(&decision) {
+            match self.db.read(|tx| tx.find_test(test.as_str()))?.map(|test| test.status) {
+                None => {
+                    self.create_sync_test(&decision, &test)?;
+                    return Ok(Standing::Test(test));
+                }
+                Some(TestStatus::Pending | TestStatus::InProgress | TestStatus::Blocked) => return Ok(Standing::Test(test)),
+                // What it has merged is what later commits are compared with.
+                Some(TestStatus::Passed) => {
+                    if let Some(Ok(merged)) = text(&decision, "theirs").map(CommitHash::new) {
+                        self.store.note_followed(branch, &merged)?;
+                    }
+                    return Ok(Standing::Free);
+                }
+                Some(TestStatus::Failed | TestStatus::Skipped) => {}
+            }
+        }
+        Ok(match (is_about_these, decision.status) {
+            // Nobody has answered it: what it was about came in otherwise, or was moved on.
+            (false, _) | (_, DecisionStatus::Expired) => Standing::Free,
+            (true, DecisionStatus::Pending) => Standing::Asked,
+            (true, _) => Standing::Left,
+        })
+    }
+
+    /// Creates the test that was decided on, unless it is there.
+    pub(crate) fn settle_sync_answer(&self) -> Result<()> {
+        let branch = &self.config.repository.follow;
+        let branch =
+            if branch.is_empty() { followed_branch(self.config, &self.user).unwrap_or_default() } else { branch.clone() };
+        let Some(decision) = self.last_sync_question(&branch)? else { return Ok(()) };
+        match chosen_test(&decision) {
+            Some(test) if self.db.read(|tx| tx.find_test(test.as_str()))?.is_none() => self.create_sync_test(&decision, &test),
+            _ => Ok(()),
+        }
+    }
+
+    fn create_sync_test(&self, decision: &Decision, id: &TestId) -> Result<()> {
+        let Some(loop_id) = self.loop_for_sync()? else {
+            return Err(crate::Error::SetUp(
+                "there is no loop that could merge the commits; loopctl loop add makes one".to_owned(),
+            ));
+        };
+        let word = |key| text(decision, key).unwrap_or_default();
+        let (branch, theirs) = (word("branch"), word("theirs"));
+        let short: String = theirs.chars().take(12).collect();
+        let files: Vec<&str> =
+            decision.context["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str()).collect();
+        let what = match files.is_empty() {
+            true => format!("Check {} fails on both together:\n\n{}", word("check"), word("output")),
+            false => format!("These files conflict: {}", files.join(", ")),
+        };
+        let spec = format!(
+            "Merge the commits of the user's branch {branch}, up to {theirs}, into the work of the loops.\n\n\
+             Their objects are here: run `git merge {theirs}` in this folder. {what}\n\n\
+             Keep what both sides mean, and leave no conflict markers. Take all other changes of these commits as they are: what is \
+             left out of them is refused."
+        );
+        let checks = &self.config.gate.check;
+        let general = checks.iter().any(|check| check.categories.is_empty());
+        let category = checks.iter().filter(|_| !general).find_map(|check| check.categories.first().cloned());
+        let new = NewTest {
+            id: id.clone(),
+            loop_id: loop_id.clone(),
+            category: category.unwrap_or_default(),
+            max_attempts: 3,
+            depends_on: None,
+            automatable: true,
+            notes: Some(format!("merge {branch} up to {short} (git merge {short})")),
+            spec_content: Some(spec),
+            scope: Vec::new(),
+            allow_no_change: true,
+        };
+        self.db.write(|tx| {
+            if tx.find_test(id.as_str())?.is_some() {
+                return Ok(());
+            }
+            match tx.import_tests(std::slice::from_ref(&new))?.into_iter().next() {
+                Some((_, why)) => Err(coord_db::Error::Invalid(why)),
+                None => Ok(()),
+            }
+        })?;
+        tracing::info!(test = %id, %loop_id, branch, "a test merges the user's commits, as a human has decided");
+        Ok(())
+    }
+
+    /// The loop that merges commits: this one, else one that runs, else the most important one.
+    fn loop_for_sync(&self) -> Result<Option<LoopId>> {
+        if !self.is_human() {
+            return Ok(Some(self.loop_id.clone()));
+        }
+        let rows = self.db.read(|tx| tx.loops())?;
+        let rank = |row: &coord_db::Loop| (row.status != LoopStatus::Running, row.priority);
+        Ok(rows.into_iter().min_by_key(rank).map(|row| row.id))
+    }
+
+    /// Asks what to do about commits that cannot be brought in as they are. A question about others that is open is closed.
+    pub(crate) fn ask_about_sync(
+        &self,
+        branch: &str,
+        theirs: &CommitHash,
+        ours: &CommitHash,
+        incoming: &Incoming,
+        trouble: Trouble,
+    ) -> Result<SyncOutcome> {
+        let integration = self.integration_branch();
+        let count = if incoming.commits == 1 { "1 new commit".to_owned() } else { format!("{} new commits", incoming.commits) };
+        let what = format!("{count} of {branch} (up to {})", theirs.short());
+        let conflict = if incoming.commits == 1 { "conflicts" } else { "conflict" };
+        let (summary, files, red) = match trouble {
+            Trouble::Conflict(files) => {
+                let summary = format!("{what} {conflict} with what has landed, in {}", named(&files, MAX_NAMED));
+                (summary, files, None)
+            }
+            Trouble::Red(red) => (format!("together with {what}, what has landed fails: {}", red.why), Vec::new(), Some(red)),
+        };
+        let test = format!("{TEST_PREFIX}{}", theirs.short());
+        let option = |id: &str, description: String| DecisionOption { id: id.to_owned(), description };
+        let mut options = vec![
+            option("by_hand", format!("you merge {integration} into {branch} yourself; loopctl sync then brings {branch} in")),
+            option("later", format!("nothing is done until {branch} has newer commits, or loopctl sync is run again")),
+        ];
+        if !self.db.read(|tx| tx.loops())?.is_empty() {
+            options.insert(0, option("test", format!("a loop merges them: test {test} is created for it")));
+        }
+        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let question = NewDecision {
+            decision_type: QUESTION.to_owned(),
+            summary: summary.clone(),
+            options,
+            default_option: None,
+            context: json!({
+                "branch": branch, "theirs": theirs.as_str(), "ours": ours.as_str(), "test_id": test, "files": files,
+                "base": incoming.base.as_ref().map(CommitHash::as_str),
+                "check": red.as_ref().map(|red| red.check.clone()), "output": red.as_ref().map(|red| red.output.clone()),
+            }),
+            timeout_minutes: None,
+            requested_by: ActorId::from(&self.loop_id),
+            fingerprint: Some(fingerprint(branch)),
+        };
+        tracing::warn!(summary, "asking a human");
+        let decision = self.db.write(|tx| {
+            if let Some(open) = tx.open_decision(&fingerprint(branch))?
+                && (text(&open, "theirs") != Some(theirs.as_str()) || open.summary != question.summary)
+            {
+                self.expire(tx, &open, "the branch has newer commits, or what has landed has changed", None)?;
+            }
+            tx.ask(&question, None)
+        })?;
+        Ok(SyncOutcome::Asked { decision, summary })
+    }
+
+    pub(crate) fn close_sync_question(&self, branch: &str) -> Result<()> {
+        if self.db.read(|tx| tx.open_decision(&fingerprint(branch)))?.is_some() {
+            self.db.write(|tx| self.close_sync_question_in(tx, branch, None))?;
+        }
+        Ok(())
+    }
+
+    /// The commits are on integration: nobody has to decide about them any more.
+    pub(crate) fn close_sync_question_in(
+        &self,
+        tx: &WriteTx<'_>,
+        branch: &str,
+        cause: Option<&EventId>,
+    ) -> coord_db::Result<()> {
+        match tx.open_decision(&fingerprint(branch))? {
+            Some(open) => self.expire(tx, &open, "the commits are on integration", cause),
+            None => Ok(()),
+        }
+    }
+
+    fn expire(&self, tx: &WriteTx<'_>, open: &Decision, why: &str, cause: Option<&EventId>) -> coord_db::Result<()> {
+        let cause = match cause {
+            Some(cause) => tx.event(cause.as_str())?,
+            None => None,
+        };
+        match tx.resolve_decision(&open.id, None, false, Some(why), cause.as_ref()) {
+            // Answered at this moment: the answer is applied as it stands.
+            Err(error) if error.is_refusal() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    // ---- the test that merges ----
+
+    /// The commits that a test is to merge: they become the second parent of what lands for it. None if they are on
+    /// integration already, or if it is another test.
+    pub(crate) fn merged_by(&self, test: &Test, head: &CommitHash) -> Result<Option<Merged>> {
+        if !test.id.as_str().starts_with(TEST_PREFIX) {
+            return Ok(None);
+        }
+        let all = self.db.read(|tx| tx.decisions(false))?;
+        let is_its =
+            |decision: &&Decision| decision.decision_type == QUESTION && chosen_test(decision).as_ref() == Some(&test.id);
+        let Some(decision) = all.iter().find(is_its) else { return Ok(None) };
+        let Some(Ok(theirs)) = text(decision, "theirs").map(CommitHash::new) else { return Ok(None) };
+        if self.history().resolve(theirs.as_str())?.is_none() || self.history().is_ancestor(&theirs, head)? {
+            return Ok(None);
+        }
+        let branch = text(decision, "branch").unwrap_or_default().to_owned();
+        Ok(Some(Merged { branch, theirs }))
+    }
+
+    /// Refuses work that claims to have merged commits and has left some of their changes out.
+    pub(crate) fn refuse_what_is_left_out(&self, merged: &Merged, head: &CommitHash, tree: &CommitHash) -> Step<()> {
+        let Merged { branch, theirs } = merged;
+        let last = self.store.followed(branch)?;
+        let Some(base) = self.store.incoming(head, theirs, last.as_ref())?.base else { return Ok(()) };
+        let left = self.store.left_out(&base, theirs, tree)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let files = named(&left, MAX_NAMED);
+        let text =
+            format!("the changes of {branch} (up to {}) in {files} are not merged; run git merge {theirs}", theirs.short());
+        Err(Stop::failed(ErrorCategory::Code, text))
+    }
+}
+
+/// Commits of the user's that a test merges.
+pub(crate) struct Merged {
+    pub(crate) branch: String,
+    pub(crate) theirs: CommitHash,
+}
