@@ -50,8 +50,19 @@ const OF_SUPERVISORS: &[Point] =
 /// Points of a loop that is told something while it works; see below.
 const OF_ORDERS: &[Point] = &[Point::OrderDone, Point::OrderRecorded];
 
+/// Points of bringing the user's commits in; see below.
+const OF_SYNC: &[Point] = &[
+    Point::SyncBegun,
+    Point::SyncFetched,
+    Point::SyncChecked,
+    Point::SyncTurn,
+    Point::SyncIntended,
+    Point::SyncMoved,
+    Point::SyncRecorded,
+];
+
 fn of_other_tests(point: &Point) -> bool {
-    OF_SUPERVISORS.contains(point) || OF_ORDERS.contains(point)
+    OF_SUPERVISORS.contains(point) || OF_ORDERS.contains(point) || OF_SYNC.contains(point)
 }
 
 /// The places that a process came to, each with its number: `integrate.moved:2`.
@@ -350,4 +361,24 @@ fn a_submit_by_hand_killed_again_and_again_lands_once() {
         }
         world.assert_landed_by_hand();
     }
+}
+
+#[test]
+fn a_sync_killed_between_every_two_steps_brings_the_commits_in_once() {
+    let others = [Point::GateCheckedOut, Point::PublishBrought, Point::PublishMoved];
+    let points: Vec<Point> = OF_SYNC.iter().copied().chain(others).collect();
+    let cases: Vec<(Point, bool)> =
+        points.iter().flat_map(|point| [(*point, false), (*point, true)]).filter(|(point, _)| *point != others[0]).collect();
+    for_each(&cases, |(point, by_a_loop)| {
+        let world = World::new();
+        assert!(matches!(world.coding_loop("two", None), Ending::Exited(0, _)), "{}", world.log());
+        world.commit_of_the_user();
+        assert!(matches!(world.loopctl(&["sync"], Some(point.name())), Ending::Killed), "{point:?}\n{}", world.log());
+        if *by_a_loop {
+            // Nobody has to wait for leases of a command that is gone, and what it has landed is recorded by the next loop.
+            assert!(matches!(world.coding_loop("one", None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
+        }
+        assert!(matches!(world.loopctl(&["sync"], None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
+        world.assert_synced(&(point, by_a_loop), if *by_a_loop { &["one", "two"] } else { &["two"] });
+    });
 }

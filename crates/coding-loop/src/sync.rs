@@ -248,7 +248,7 @@ impl Context<'_> {
             let tree = self.history().tree_of(&next)?;
             let verdict = match judged.take().filter(|(known, _)| *known == tree) {
                 Some((_, verdict)) => verdict,
-                None => self.judge_state(&next, waiter).await?,
+                None => self.judge_state(&next, &ours, waiter).await?,
             };
             let checks = match &verdict {
                 Verdict::Green(checks) => checks.clone(),

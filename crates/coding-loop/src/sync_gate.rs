@@ -36,27 +36,32 @@ pub(crate) struct Red {
     pub(crate) output: String,
 }
 
-/// Whether a check says something of one test alone: without one it cannot be run.
+/// Whether a check looks at the test that it is run for. Without one it may still say something of the state.
 fn is_about_one_test(check: &CheckConfig) -> bool {
     check.command.iter().any(|word| word.contains("TEST_ID"))
 }
 
 impl Context<'_> {
-    /// Runs the checks on a commit. One that fails is run once more before it is believed.
-    pub(crate) async fn judge_state(&self, commit: &CommitHash, waiter: &mut Waiter) -> Step<Verdict> {
+    /// Runs the checks on a commit that integration, at `ours`, is to move to. One that fails is run once more before it is
+    /// believed.
+    pub(crate) async fn judge_state(&self, commit: &CommitHash, ours: &CommitHash, waiter: &mut Waiter) -> Step<Verdict> {
         if self.config.gate.check.is_empty() {
             let text = "no checks are configured, so nothing can be verified; add [[gate.check]] to config.toml";
             return Err(Stop::failed(ErrorCategory::System, text));
         }
         let mut passed = Vec::new();
-        for check in self.config.gate.check.iter().filter(|check| !is_about_one_test(check)) {
-            let mut verdict = self.run_on_state(check, commit, waiter).await?;
-            if matches!(verdict, Some(ref red) if red.check == check.name) {
-                verdict = self.run_on_state(check, commit, waiter).await?;
+        for check in &self.config.gate.check {
+            let mut failed = self.run_on_state(check, commit, waiter).await?;
+            if failed.is_some() {
+                failed = self.run_on_state(check, commit, waiter).await?;
             }
-            match verdict {
-                None => passed.push((check.name.clone(), true)),
-                Some(red) => return Ok(Verdict::Red(red)),
+            let Some(red) = failed else {
+                passed.push((check.name.clone(), true));
+                continue;
+            };
+            // One that is about a test alone fails without one, whatever the state.
+            if !is_about_one_test(check) || self.run_on_state(check, ours, waiter).await?.is_none() {
+                return Ok(Verdict::Red(red));
             }
         }
         Ok(Verdict::Green(passed))

@@ -187,10 +187,11 @@ impl Repository {
             .collect()
     }
 
-    /// The hashes of [`Self::commits_between`]; of those only that touch one of these paths, unless none is named. A folder
-    /// stands for all that is below it.
+    /// The states that one has gone through to become the other, oldest first: the hashes of [`Self::commits_between`] along
+    /// first parents. Of those only that touch one of these paths, unless none is named; a folder stands for all below it.
     pub fn hashes_between(&self, exclusive: &CommitHash, inclusive: &CommitHash, paths: &[PathBuf]) -> Result<Vec<CommitHash>> {
-        let call = self.git.call(["rev-list", "--reverse", "--topo-order"]).arg(format!("{exclusive}..{inclusive}"));
+        let call =
+            self.git.call(["rev-list", "--reverse", "--topo-order", "--first-parent"]).arg(format!("{exclusive}..{inclusive}"));
         let call = call.arg("--").args(paths);
         let stdout = call.ok()?;
         String::from_utf8_lossy(&stdout)

@@ -12,6 +12,8 @@ use serde_json::json;
 use system_tests::{binaries, repositories};
 
 const INTEGRATION: &str = "coding-loops/integration";
+/// The subject of the user's own new commit.
+const HOTFIX: &str = "hotfix";
 
 /// Writes down what it has written, so that lost work is found out. `t1` fails first, with work in every state that files can
 /// be in, one of them too large to be saved as a commit; at its second attempt something of somebody else's lands meanwhile.
@@ -160,6 +162,25 @@ impl World {
         assert_eq!(told, [[culprit]], "{}", said("told once"));
         assert_eq!(self.store_git(&["rev-parse", INTEGRATION]), head, "{}", said("the branch"));
         self.assert_nothing_held(case, &["one"]);
+    }
+
+    pub fn commit_of_the_user(&self) {
+        std::fs::write(self.repository.join("hotfix"), "fixed\n").unwrap();
+        self.git(&["add", "hotfix"]);
+        self.git(&["commit", "--quiet", "--message", HOTFIX]);
+    }
+
+    /// However often bringing the user's commit in was killed: it is on integration once, known once, and nothing is left.
+    pub fn assert_synced(&self, case: &impl std::fmt::Debug, loops: &[&str]) {
+        let said = |what: &str| format!("{case:?}: {what}\n{}", self.log());
+        let brought = self.store_git(&["log", "--format=%H", "--grep=^Synced: ", INTEGRATION]);
+        let events = self.sql("SELECT json_extract(payload, '$.commit') FROM events WHERE event_type = 'synced'");
+        assert_eq!(events, [[brought.as_str()]], "{}", said("one commit, one event"));
+        assert_eq!(self.store_git(&["show", &format!("{INTEGRATION}:hotfix")]), "fixed", "{}", said("what was brought in"));
+        let main = self.git(&["rev-parse", "main"]);
+        assert_eq!(self.store_git(&["rev-parse", &format!("{brought}^2")]), main, "{}", said("its second parent"));
+        assert_eq!(self.store_git(&["rev-parse", "main"]), main, "{}", said("how far it has come"));
+        self.assert_nothing_held(case, loops);
     }
 
     fn assert_nothing_held(&self, case: &impl std::fmt::Debug, loops: &[&str]) {
@@ -471,7 +492,8 @@ impl World {
         assert!(problems.is_empty(), "{problems:#?}\n{log}");
         assert_eq!(std::fs::read(self.repository.join(".git/config")).unwrap(), self.config, "the user's config\n{log}");
         assert_eq!(self.git(&["status", "--porcelain"]), "");
-        assert_eq!(self.git(&["log", "--format=%s", "main"]), "begin");
+        let subjects = self.git(&["log", "--format=%s", "main"]);
+        assert_eq!(subjects.lines().filter(|subject| *subject != HOTFIX).collect::<Vec<_>>(), ["begin"]);
     }
 
     /// What the journal has of a component.

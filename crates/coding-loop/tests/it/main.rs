@@ -18,3 +18,4 @@ mod robustness;
 mod rules;
 mod run_ends;
 mod stores;
+mod sync;

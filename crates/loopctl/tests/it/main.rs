@@ -27,4 +27,5 @@ mod share;
 mod starts;
 mod steer;
 mod submit;
+mod sync;
 mod workspaces;

@@ -80,8 +80,11 @@ fn new_commits_are_merged_and_nothing_is_nothing() {
     let before = (two.place.fingerprint(), git(two.store.path(), ["for-each-ref"]));
     assert_eq!(two.distance(), (2, 1));
     assert_eq!((two.place.fingerprint(), git(two.store.path(), ["for-each-ref"])), before, "looking writes nothing");
-    let ours = two.ours();
+    let (start, ours) = (two.store.repository().merge_base(&two.ours(), &two.main()).unwrap().unwrap(), two.ours());
     let incoming = two.bring_in();
+    // What was never on integration is no state to search for a fault in.
+    let states = two.store.repository().hashes_between(&start, &two.ours(), &[]).unwrap();
+    assert_eq!(states, [ours.clone(), two.ours()]);
     assert!(matches!(incoming, Incoming { commits: 2, is_rewritten: false, step: FollowStep::Merge(_), .. }), "{incoming:?}");
     assert_eq!(git(two.store.path(), ["log", "-1", "--format=%P", BRANCH]).trim(), format!("{ours} {}", two.main()));
     assert_eq!((two.file("ours").as_deref(), two.file("theirs").as_deref()), (Some("1\n"), Some("1\n")));

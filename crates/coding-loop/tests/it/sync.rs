@@ -1,0 +1,145 @@
+//! Loops that bring the user's new commits in by themselves, beside their own work.
+
+use crate::common::{World, run, wait_for};
+use coord_db::TestStatus;
+use nix::sys::signal::Signal;
+use std::process::Command;
+
+const INTEGRATION: &str = "coding-loops/integration";
+const FOLLOW: &str = "[repository]\nfollow = \"main\"\nfollow_automatically = true\n";
+const SUITE: &str =
+    "[[gate.check]]\nname = \"suite\"\ncommand = [\"sh\", \"-c\", \"echo ran >> ../../../runs; ! test -f broken\"]\n";
+/// Changes the shared file where it says so, and waits if it is told to.
+const EDIT: &str = "cat > /dev/null; top=../../..; echo > $TEST_ID; echo > $top/edited-$TEST_ID
+    if [ -e $top/wait-$TEST_ID ]; then sed -i 's/^5$/five/' shared; while ! [ -e $top/go ]; do sleep 0.05; done; fi\n";
+
+fn world(loops: &[&str]) -> World {
+    let world = World::new(EDIT, &format!("{FOLLOW}{SUITE}"));
+    loops.iter().for_each(|id| world.add_loop(id));
+    world
+}
+
+fn commit(world: &World, name: &str, content: &str) -> String {
+    std::fs::write(world.repository.join(name), content).unwrap();
+    world.git(&["add", "--all"]);
+    world.git(&["commit", "--quiet", "--message", "by the user"]);
+    world.git(&["rev-parse", "HEAD"])
+}
+
+fn is_on_integration(world: &World, commit: &str) -> Option<()> {
+    let mut command = Command::new("git");
+    command.args(["merge-base", "--is-ancestor", commit, INTEGRATION]).current_dir(&world.repository);
+    command.status().unwrap().success().then_some(())
+}
+
+fn passed(world: &World, test: &str) {
+    wait_for(&format!("{test} to pass"), || (world.test(test).status == TestStatus::Passed).then_some(()));
+}
+
+fn assert_tidy(world: &World) {
+    assert_eq!(world.db.check().unwrap(), []);
+    assert_eq!(world.db.read(|tx| tx.leases(false)).unwrap().len(), 0);
+    assert_eq!(world.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'"), "0");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn idle_loops_bring_new_commits_in_once_and_go_on_from_them() {
+    let world = world(&["a", "b"]);
+    world.add_test("t1", "a");
+    let running = ["a", "b"].map(|id| world.start(id));
+    passed(&world, "t1");
+    let hotfix = commit(&world, "hotfix", "fix\n");
+    wait_for("the hotfix", || is_on_integration(&world, &hotfix));
+    wait_for("its event", || (world.events("synced").len() == 1).then_some(()));
+    world.add_test("t2", "b");
+    passed(&world, "t2");
+    assert!(world.workspace("b").join("hotfix").exists());
+    let files = world.git(&["ls-tree", "--name-only", INTEGRATION]);
+    assert!(["hotfix", "t1", "t2"].iter().all(|name| files.lines().any(|file| file == *name)), "{files}");
+    for each in running {
+        each.signal(Signal::SIGTERM);
+        assert_eq!(each.end(), 0);
+    }
+    let events = world.events("synced");
+    assert_eq!((events.len(), events[0].payload["theirs"].as_str()), (1, Some(hotfix.as_str())));
+    assert_tidy(&world);
+}
+
+#[test]
+fn what_is_red_is_asked_about_once_and_tried_again_with_newer_commits() {
+    let world = world(&["a"]);
+    world.add_test("t1", "a");
+    let running = world.start("a");
+    passed(&world, "t1");
+    commit(&world, "broken", "1\n");
+    let asked = wait_for("the question", || world.db.read(|tx| tx.decisions(true)).unwrap().into_iter().next());
+    assert_eq!(asked.decision_type, "sync");
+    let runs = || std::fs::read_to_string(world.folder().join("runs")).unwrap().lines().count();
+    let before = runs();
+    // The loop goes on with its work.
+    world.add_test("t2", "a");
+    passed(&world, "t2");
+    assert_eq!(runs(), before + 1, "the checks of t2, and none of the same commits again");
+    world.git(&["rm", "--quiet", "broken"]);
+    let mended = commit(&world, "hotfix", "fix\n");
+    wait_for("the mended commits", || is_on_integration(&world, &mended));
+    wait_for("the question to go", || world.db.read(|tx| tx.decisions(true)).unwrap().is_empty().then_some(()));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end(), 0);
+    assert_tidy(&world);
+}
+
+#[test]
+fn an_agent_at_work_meets_the_users_commits_and_a_conflict_with_them_is_named() {
+    let world = world(&["a", "b"]);
+    world.add_test("t1", "a");
+    std::fs::write(world.folder().join("wait-t1"), "").unwrap();
+    // Integration starts.
+    world.make_store();
+    let running = world.start("a");
+    wait_for("the agent's change", || world.exists("edited-t1"));
+    let text = std::fs::read_to_string(world.repository.join("shared")).unwrap();
+    let theirs = commit(&world, "shared", &text.replace("5\n", "V\n"));
+    let other = world.start("b");
+    wait_for("the user's commit", || is_on_integration(&world, &theirs));
+    std::fs::write(world.folder().join("go"), "").unwrap();
+    let failed = wait_for("the conflict", || world.events("test_failed").pop());
+    assert_eq!(failed.payload["error_category"], "conflict");
+    let said = failed.payload["error_message"].as_str().unwrap();
+    assert!(said.contains(&format!("in shared with the user's commit {}", &theirs[..12])), "{said}");
+    for each in [running, other] {
+        each.signal(Signal::SIGTERM);
+        assert_eq!(each.end(), 0);
+    }
+    assert_tidy(&world);
+}
+
+#[test]
+fn a_test_that_was_decided_on_is_created_by_a_loop_and_its_landing_merges() {
+    let agent = "cat > /dev/null; case $TEST_ID in
+        sync-*) git merge --quiet $(sed -n 's/.*`git merge \\([0-9a-f]*\\)`.*/\\1/p' $TEST_SPEC_FILE) > /dev/null 2>&1
+                sed -i -e '/^<<<<<<</d' -e '/^=======/,/^>>>>>>>/d' shared;;
+        *) sed -i 's/^5$/five/' shared;;
+    esac\n";
+    let world = World::new(agent, &format!("{FOLLOW}{SUITE}"));
+    world.add_loop("a");
+    world.add_test("t1", "a");
+    assert!(world.once("a").status.success());
+    let text = std::fs::read_to_string(world.repository.join("shared")).unwrap();
+    let theirs = commit(&world, "shared", &text.replace("5\n", "V\n").replace("1\n", "one\n"));
+    assert!(world.once("a").status.success());
+    let asked = world.db.read(|tx| tx.decisions(true)).unwrap().pop().unwrap();
+    assert_eq!(asked.context["files"], serde_json::json!(["shared"]));
+    world.db.write(|tx| tx.resolve_decision(&asked.id, Some("test"), true, None, None)).unwrap();
+    assert!(world.once("a").status.success());
+    assert_eq!(world.test(&format!("sync-{}", &theirs[..12])).status, TestStatus::Passed);
+    assert_eq!(world.git(&["rev-parse", &format!("{INTEGRATION}^2")]), theirs);
+    assert!(world.git(&["show", &format!("{INTEGRATION}:shared")]).starts_with("one\n2\n3\n4\nfive\n"));
+    assert!(world.once("a").status.success());
+    assert_eq!(
+        run(Command::new("git").args(["rev-list", "--count", &format!("{INTEGRATION}..main")]).current_dir(&world.repository)),
+        "0"
+    );
+    assert_tidy(&world);
+}
