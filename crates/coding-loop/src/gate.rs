@@ -110,8 +110,8 @@ impl Context<'_> {
             return Err(why.into());
         }
         let tree = self.history().tree_of(commit)?;
-        // It stays for the next time, with what builds have cached in it.
-        let worktree = self.store.check_out(&self.layout.gate(self.loop_id.as_str()), commit)?;
+        let folder = self.layout.gate(self.loop_id.as_str());
+        let worktree = self.store.check_out_with_caches(&folder, commit, &self.config.workspace.cache)?;
         reach(Point::GateCheckedOut);
         let mut said = Vec::new();
         for check in checks {

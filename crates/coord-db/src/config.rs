@@ -60,6 +60,8 @@ section! {
     WorkspaceConfig {
         /// The folder of store and workspaces, relative to the config file; empty: `<repository>-loops` beside the repository.
         root: PathBuf = PathBuf::new(),
+        /// Ignored files and folders that survive between attempts and gate runs, named as in `.gitignore`.
+        cache: Vec<String> = Vec::new(),
     }
 }
 

@@ -122,7 +122,7 @@ pub struct CheckResult {
 }
 
 /// Runs a check in a clean check-out for checks and cleans up after it. Untracked files that it leaves are removed, ignored
-/// ones stay (build caches).
+/// ones stay for the next check on the same files.
 ///
 /// # Errors
 /// [`Error::NotForChecks`]; if git cannot tell what the check has changed.

@@ -36,16 +36,25 @@ pub fn remove_check_out(path: &Path) -> Result<()> {
 
 impl Store {
     /// Checks a commit out at a path that is for checks alone. What differs there is undone and what is not tracked is
-    /// removed, ignored files apart (builds). What is there and no such check-out is replaced.
+    /// removed, ignored or not: what an earlier run has built says nothing about this commit. What is there and no such
+    /// check-out is replaced.
     ///
     /// # Errors
     /// [`Error::UnknownRevision`] for what is no commit of the store; then the check-out is as it was.
     pub fn check_out(&self, path: &Path, commit: &CommitHash) -> Result<WorkTree> {
+        self.check_out_with_caches(path, commit, &[])
+    }
+
+    /// As [`Store::check_out`]. Ignored files and folders that these patterns name, as in `.gitignore`, stay.
+    ///
+    /// # Errors
+    /// As [`Store::check_out`].
+    pub fn check_out_with_caches(&self, path: &Path, commit: &CommitHash, caches: &[String]) -> Result<WorkTree> {
         let path = absolute(path)?;
         let _lock = self.lock(&beside(&path, ".lock"))?;
         let tree = self.check_out_at(path);
         let ready = match self.is_check_out(&tree) {
-            true => self.refresh_check_out(&tree).and_then(|_| bring_to(&tree, commit)).map(|()| true),
+            true => self.refresh_check_out(&tree).and_then(|_| bring_to(&tree, commit, caches)).map(|()| true),
             false => Ok(false),
         };
         // What builds have cached there is not given up for a full disk.
@@ -149,8 +158,11 @@ fn is_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }
 
-fn bring_to(tree: &WorkTree, commit: &CommitHash) -> Result<()> {
-    if tree.head()? != *commit || !tree.is_clean()? { tree.bring_to(commit) } else { Ok(()) }
+fn bring_to(tree: &WorkTree, commit: &CommitHash, caches: &[String]) -> Result<()> {
+    if tree.head()? != *commit || !tree.is_clean()? {
+        tree.bring_to(commit)?;
+    }
+    tree.remove_untracked_but(caches)
 }
 
 impl WorkTree {

@@ -59,9 +59,7 @@ impl TrialTree {
         {
             return Ok(tree);
         }
-        let tree = self.store.check_out(&self.path, commit)?;
-        tree.remove_untracked()?;
-        Ok(tree)
+        self.store.check_out(&self.path, commit)
     }
 
     /// Runs a check at a commit, as [`run_check`] does in a check-out that is there already.

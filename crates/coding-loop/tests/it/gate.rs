@@ -258,3 +258,29 @@ fn what_only_conversion_makes_differ_is_not_changed_by_the_check() {
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
     assert_eq!(world.git(&["diff", "--name-only", "main", "coding-loops/integration"]), "t1");
 }
+
+#[test]
+fn what_an_earlier_run_has_built_turns_no_suite_green() {
+    // The first test's run builds; the second one's agent breaks the build script, which builds nothing then.
+    let agent = "cat >/dev/null; if [ $TEST_ID = t1 ]; then echo 1 > one; else echo true > build.sh; fi\n";
+    let suite = check(&script("sh build.sh && test -f gen/out && echo $TEST_ID"), "");
+    let world = |settings: &str| {
+        let world = watched(agent, &format!("{settings}{suite}"));
+        std::fs::write(world.repository.join(".gitignore"), "/coding-loops/\ngen/\n").unwrap();
+        std::fs::write(world.repository.join("build.sh"), "mkdir -p gen; date > gen/out\n").unwrap();
+        world.git(&["add", "--all"]);
+        world.git(&["commit", "--quiet", "--amend", "--message", "begin"]);
+        world.add_loop("one");
+        world.add_test("t1", "one");
+        world.add_test("t2", "one");
+        for _ in 0..2 {
+            world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        }
+        assert_eq!(world.test("t1").status, TestStatus::Passed);
+        world.test("t2")
+    };
+    let clean = world("");
+    assert_eq!((clean.status, clean.error_category), (TestStatus::Pending, Some(ErrorCategory::Code)));
+    // A cache is what the human says may stay.
+    assert_eq!(world("[workspace]\ncache = [\"gen/\"]\n").status, TestStatus::Passed);
+}

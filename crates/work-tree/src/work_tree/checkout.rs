@@ -142,7 +142,13 @@ impl WorkTree {
 
     /// Removes everything that is not tracked, ignored or not: builds, caches, repositories, and what submodules hold.
     pub(crate) fn remove_untracked(&self) -> Result<()> {
-        let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d", "-x"]);
+        self.remove_untracked_but(&[])
+    }
+
+    /// As [`Self::remove_untracked`], but for what is ignored and named by one of these patterns.
+    pub(crate) fn remove_untracked_but(&self, kept: &[String]) -> Result<()> {
+        let kept = kept.iter().map(|pattern| format!("--exclude={pattern}"));
+        let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d", "-x"]).args(kept);
         if let Err(error) = clean.ok() {
             // Package managers protect what they have unpacked.
             if !make_folders_writable(self.root()) {

@@ -58,28 +58,32 @@ fn formats_branches_and_tags_are_those_of_the_store() {
 }
 
 #[test]
-fn what_a_check_leaves_is_undone_but_for_ignored_files() {
+fn what_a_check_leaves_is_undone_but_for_caches() {
     let (_place, store, path, base) = place(&[]);
     let next = land(&store, &[("a.txt", "two\n")]);
-    let tree = store.check_out(&path, &base).unwrap();
+    let check_out = |commit| store.check_out_with_caches(&path, commit, &["/target/".to_owned()]).unwrap();
+    let tree = check_out(&base);
     write(&tree, "a.txt", "changed\n");
     write(&tree, "junk/deep", "x");
     write(&tree, "target/cache", "kept");
+    write(&tree, "deep/target/built", "x");
     git(&path, ["init", "--quiet", "nested"]);
     git(&path, ["add", "a.txt"]);
     git(&path, ["update-index", "--assume-unchanged", "a.txt"]);
-    let tree = store.check_out(&path, &base).unwrap();
+    let tree = check_out(&base);
     is_at(&tree, &base);
     assert_eq!((read(&tree, "a.txt").as_deref(), read(&tree, "target/cache").as_deref()), (Some("one\n"), Some("kept")));
     assert!(!path.join("junk").exists() && !path.join("nested").exists());
+    assert!(!path.join("deep").exists(), "ignored, and no cache");
     // A commit, a branch and another commit checked out.
     write(&tree, "b.txt", "mine\n");
     git(&path, ["commit", "--quiet", "-am", "mine"]);
     git(&path, ["checkout", "--quiet", "-b", "astray"]);
-    let tree = store.check_out(&path, &next).unwrap();
+    let tree = check_out(&next);
     is_at(&tree, &next);
     assert_eq!((read(&tree, "b.txt").as_deref(), read(&tree, "target/cache").as_deref()), (Some("one\n"), Some("kept")));
     assert_eq!(seen(&path, &["for-each-ref", "refs/heads"]), "");
+    assert_eq!(read(&store.check_out(&path, &next).unwrap(), "target/cache"), None, "without caches all of it goes");
 }
 
 #[test]
@@ -189,10 +193,11 @@ fn what_is_damaged_or_something_else_is_replaced() {
         assert_eq!(place.fingerprint(), user, "{number}");
     }
     // What cannot be checked out leaves what is there.
+    let caches = ["target/".to_owned()];
     write(&store.check_out(&path, &base).unwrap(), "target/cache", "kept");
     let unknown = CommitHash::new("0123456789012345678901234567890123456789").unwrap();
     assert!(matches!(store.check_out(&path, &unknown), Err(Error::UnknownRevision { .. })));
-    let tree = store.check_out(&path, &base).unwrap();
+    let tree = store.check_out_with_caches(&path, &base, &caches).unwrap();
     assert_eq!(read(&tree, "target/cache").as_deref(), Some("kept"));
     remove_check_out(&path).unwrap();
     assert_eq!(fs::read_dir(place.loops.join("gates")).unwrap().count(), 0);
