@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::conversion::as_checked_out;
 use crate::git::{fields, to_path};
 use crate::keeper::KeeperId;
+use crate::submodules::Files;
 use crate::{CommandSpec, CommitHash, End, NotStartedKind, Outcome, Result, WorkTree, run};
 
 /// A check, as the configuration has it.
@@ -139,6 +140,7 @@ pub async fn run_check(
     let outcome = run(&spec.command(tree.root()), cancel, on_keeper).await;
     let tampered = undo(tree, &commit, false)?;
     tree.renew_git()?;
+    tree.note_submodules(&commit)?;
     Ok(result_of(spec, outcome, tampered))
 }
 
@@ -164,6 +166,11 @@ pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Re
     rewritten.retain(|path| !same.contains(path));
     tracked.extend(rewritten);
     tracked.sort();
+    let in_submodules = tree.changed_in_submodules(commit)?;
+    is_clean &= in_submodules.is_empty();
+    if submodules {
+        tracked.extend(in_submodules.iter().cloned());
+    }
     let tampered = if tree.was_led_away(commit)? {
         Some("the commit that it was to judge".to_owned())
     } else {
@@ -172,6 +179,9 @@ pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Re
     };
     if !is_clean {
         tree.bring_to(commit)?;
+        if !in_submodules.is_empty() {
+            tree.fill_submodules(commit, Files::Reset)?;
+        }
     }
     Ok(tampered)
 }

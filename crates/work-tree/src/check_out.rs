@@ -15,8 +15,12 @@ use crate::git::{Git, LONG_TIME_LIMIT};
 use crate::repository::short_name;
 use crate::settings::{Settings, pairs, render_config, replace_file};
 use crate::store::{init, own_format};
+use crate::submodules::{self, Files, MODULES, Place};
 use crate::work_tree::LAST_SECOND;
 use crate::{CommitHash, Error, Result, Store, WorkTree};
+
+/// Holds our indexes of the submodules, in our git folder of the check-out.
+const OWN_MODULES: &str = "coding-loops-modules";
 
 /// What a check's git keeps of other repositories and of large files: it is fetched once.
 const KEPT: &[&str] = &["objects", "modules", "lfs"];
@@ -67,6 +71,7 @@ impl Store {
             self.make_check_out(&tree, commit)?;
         }
         tree.renew_git()?;
+        tree.fill_submodules(commit, Files::Clean)?;
         Ok(tree)
     }
 
@@ -79,7 +84,7 @@ impl Store {
             .with_env("GIT_CONFIG_VALUE_0", "false")
             .with_env("GIT_CONFIG_KEY_1", "lfs.storage")
             .with_env("GIT_CONFIG_VALUE_1", self.path().join("lfs"));
-        WorkTree::for_checks(git, path, git_dir)
+        WorkTree::for_checks(git, path, git_dir, self.path().join(MODULES))
     }
 
     fn is_check_out(&self, tree: &WorkTree) -> bool {
@@ -183,6 +188,42 @@ impl WorkTree {
         Ok(())
     }
 
+    /// Brings the submodules of a commit that the store has to what they are there.
+    pub(crate) fn fill_submodules(&self, commit: &CommitHash, files: Files) -> Result<()> {
+        let submodules = self.with_submodules(|place| submodules::fill(self.git(), commit, place, files, None));
+        for submodule in submodules?.unwrap_or_default() {
+            tracing::debug!(path = %submodule.path.display(), commit = submodule.commit.short(), "a submodule stays empty");
+        }
+        Ok(())
+    }
+
+    /// Has the git that checks see take the submodules for initialised.
+    pub(crate) fn note_submodules(&self, commit: &CommitHash) -> Result<()> {
+        self.with_submodules(|place| submodules::note(place, &submodules::of_tree(self.git(), commit)?)).map(drop)
+    }
+
+    /// The tracked files of submodules that a check has changed.
+    pub(crate) fn changed_in_submodules(&self, commit: &CommitHash) -> Result<Vec<PathBuf>> {
+        Ok(self.with_submodules(|place| submodules::changed(self.git(), commit, place))?.unwrap_or_default())
+    }
+
+    /// Whether a submodule's files come from the store.
+    pub(crate) fn is_filled(&self, path: &Path) -> bool {
+        let named = crate::nested::named_submodules(self.git(), self.root());
+        let name = named.into_iter().find_map(|(name, found)| (found == path).then_some(name));
+        name.is_some_and(|name| self.git_dir().join(OWN_MODULES).join(name).join("index").is_file())
+    }
+
+    /// Without calling git where there are none.
+    fn with_submodules<T>(&self, body: impl FnOnce(&Place<'_>) -> Result<T>) -> Result<Option<T>> {
+        let Some(store) = self.modules() else { return Ok(None) };
+        if self.root().join(".gitmodules").symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let (git_dir, own) = (self.root().join(".git"), self.git_dir().join(OWN_MODULES));
+        body(&Place { root: self.root(), git_dir: &git_dir, store, own: &own }).map(Some)
+    }
+
     /// Whether a check has checked out another commit than the one that it was given.
     pub(crate) fn was_led_away(&self, commit: &CommitHash) -> Result<bool> {
         let theirs = self.root().join(".git");
@@ -202,7 +243,7 @@ type Entries = BTreeMap<OsString, bool>;
 fn copy_git(ours: &Path, theirs: &Path) -> Result<()> {
     let is_copied = |name: &OsString| {
         let ending = Path::new(name).extension().and_then(OsStr::to_str);
-        name != "objects" && name != LAST_SECOND && !matches!(ending, Some("lock" | "new"))
+        name != "objects" && name != LAST_SECOND && name != OWN_MODULES && !matches!(ending, Some("lock" | "new"))
     };
     let mut entries = entries(ours)?;
     entries.retain(|name, _| is_copied(name));

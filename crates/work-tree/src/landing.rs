@@ -13,7 +13,8 @@ use crate::folders::remove_all;
 use crate::git::{Git, LONG_TIME_LIMIT, fields};
 use crate::nested;
 use crate::repository::tree_of;
-use crate::snapshot::{Difference, Entry, differences, index_info, nul_terminated};
+use crate::snapshot::{Difference, Entry, SUBMODULE, differences, index_info, nul_terminated};
+use crate::submodules::Files;
 use crate::transfer::{SPOOL, missing};
 use crate::workspace::State;
 use crate::{CommitHash, Error, Result, Snapshot, Store, Workspace};
@@ -132,6 +133,7 @@ impl Workspace {
         }
         let list = nul_terminated(entries.iter().filter(|(_, entry)| is_file(entry)).map(|(path, _)| path));
         self.git.call(["checkout-index", "-q", "-f", "-u", "-z", "--stdin"]).stdin(list).ok()?;
+        self.fill_links(&newer_tree, &moved)?;
         let names = |list: Vec<Difference>| list.into_iter().map(|change| change.path).collect();
         Ok(Updated { updated: names(moved), kept: names(kept) })
     }
@@ -152,7 +154,15 @@ impl Workspace {
         git.call(["read-tree", tree.as_str()]).ok()?;
         let list = nul_terminated(changes.iter().filter(is_file).map(|change| &change.path));
         git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(list).time_limit(LONG_TIME_LIMIT).ok()?;
+        self.fill_links(tree, &changes)?;
         remove_all(&index)
+    }
+
+    /// Brings the submodules among these to what they are in a tree.
+    fn fill_links(&self, tree: &CommitHash, changes: &[Difference]) -> Result<()> {
+        let is_link = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode == SUBMODULE);
+        let links: BTreeSet<PathBuf> = changes.iter().filter(is_link).map(|change| change.path.clone()).collect();
+        if links.is_empty() { Ok(()) } else { self.fill_submodules(self.root(), tree, Files::Reset, Some(&links)) }
     }
 
     /// Moves files or folders to the same places below another folder, which must not hold them yet.

@@ -41,6 +41,7 @@ pub mod run;
 mod settings;
 mod snapshot;
 mod store;
+mod submodules;
 mod transfer;
 pub mod trial;
 mod watch;
@@ -63,6 +64,7 @@ pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_igno
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
 pub use snapshot::{Finding, Snapshot, SnapshotOptions};
 pub use store::{Store, StoreMade};
+pub use submodules::Submodule;
 pub use trial::TrialTree;
 pub use watch::{Notice, Watches};
 pub use work_tree::WorkTree;

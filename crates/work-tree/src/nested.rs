@@ -16,8 +16,12 @@ const MAX_DEPTH: u32 = 5;
 
 /// The commit that a repository's HEAD names; none where that cannot be read (an unborn branch, another format).
 pub(crate) fn head_of(folder: &Path) -> Option<CommitHash> {
-    let git_dir = git_dir_of(folder)?;
-    read_ref(&git_dir, "HEAD", MAX_DEPTH)
+    head_in(&git_dir_of(folder)?)
+}
+
+/// The commit that HEAD of a git folder names.
+pub(crate) fn head_in(git_dir: &Path) -> Option<CommitHash> {
+    read_ref(git_dir, "HEAD", MAX_DEPTH)
 }
 
 /// The git folder of a repository's top: `.git`, or where that file points to.
@@ -67,60 +71,71 @@ pub(crate) fn tips(git_dir: &Path, below: &[&str]) -> Vec<CommitHash> {
     tips
 }
 
-/// The paths that the workspace's `.gitmodules` names.
-pub(crate) fn declared_submodules(git: &Git, root: &Path) -> BTreeSet<PathBuf> {
+/// The names and paths that a checkout's `.gitmodules` names.
+pub(crate) fn named_submodules(git: &Git, root: &Path) -> Vec<(String, PathBuf)> {
     let file = root.join(".gitmodules");
     if !file.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-        return BTreeSet::new();
+        return Vec::new();
     }
     let call =
         git.call(["config", "-z", "--no-includes", "--file"]).arg(&file).args(["--get-regexp", r"^submodule\..*\.path$"]);
-    let stdout = call.answer().map(|answer| answer.stdout).unwrap_or_default();
-    let value = |entry: &[u8]| entry.iter().position(|&byte| byte == b'\n').map(|end| to_path(&entry[end + 1..]));
-    fields(&stdout).filter_map(value).collect()
+    names_and_paths(&call.answer().map(|answer| answer.stdout).unwrap_or_default())
 }
 
-/// Whether others can get a submodule's commit: the user's repository has it, or a remote that the submodule was fetched
-/// from has.
+/// What `git config -z --get-regexp '^submodule\..*\.path$'` prints.
+pub(crate) fn names_and_paths(stdout: &[u8]) -> Vec<(String, PathBuf)> {
+    let pair = |entry: &[u8]| {
+        let end = entry.iter().position(|&byte| byte == b'\n')?;
+        let key = String::from_utf8_lossy(&entry[..end]).into_owned();
+        let name = key.strip_prefix("submodule.")?.strip_suffix(".path")?.to_owned();
+        Some((name, to_path(&entry[end + 1..])))
+    };
+    fields(stdout).filter_map(pair).collect()
+}
+
+/// The paths that the workspace's `.gitmodules` names.
+pub(crate) fn declared_submodules(git: &Git, root: &Path) -> BTreeSet<PathBuf> {
+    named_submodules(git, root).into_iter().map(|(_, path)| path).collect()
+}
+
+/// Where others can get a submodule's commit, as a repository on this machine that has it: the user's, or the workspace's if
+/// a remote has it that the submodule was fetched from.
 pub(crate) fn can_be_fetched(
     git: &Git,
     root: &Path,
-    tree: &CommitHash,
+    name: Option<&str>,
     path: &Path,
     commit: &CommitHash,
     user: Option<&Repository>,
-) -> Result<bool> {
-    let has = |git_dir: &Path| {
-        git_dir.is_dir()
-            && missing(&Git::in_repository(git_dir), std::slice::from_ref(commit)).is_ok_and(|lost| lost.is_empty())
+) -> Result<Option<PathBuf>> {
+    let has = |git_dir: &PathBuf| {
+        // Its config may name a folder for its files that is not there.
+        let git = Git::in_work_tree(git_dir, git_dir);
+        git_dir.is_dir() && missing(&git, std::slice::from_ref(commit)).is_ok_and(|lost| lost.is_empty())
     };
     if let Some(user) = user {
         let here = git_dir_of(&user.root().join(path));
-        let name = submodule_name(git, tree, path);
         let modules = name.map(|name| user.common_dir().join("modules").join(name));
-        if here.into_iter().chain(modules).any(|git_dir| has(&git_dir)) {
-            return Ok(true);
+        if let Some(found) = here.into_iter().chain(modules).find(has) {
+            return Ok(Some(found));
         }
     }
-    let Some(git_dir) = git_dir_of(&root.join(path)) else { return Ok(false) };
+    let Some(git_dir) = git_dir_of(&root.join(path)) else { return Ok(None) };
     // Its objects are read by a git that knows nothing of its config.
     let reader = git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", git_dir.join("objects"));
     for tip in tips(&git_dir, &["refs/remotes"]) {
         let call = reader.call(["merge-base", "--is-ancestor", commit.as_str(), tip.as_str()]);
         if call.answer()?.code == Some(0) {
-            return Ok(true);
+            return Ok(Some(git_dir));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-fn submodule_name(git: &Git, tree: &CommitHash, path: &Path) -> Option<String> {
+/// The name of the submodule at a path.
+pub(crate) fn submodule_name(git: &Git, tree: &CommitHash, path: &Path) -> Option<String> {
     let call = git.call(["config", "-z", "--no-includes", "--blob"]).arg(format!("{tree}:.gitmodules"));
     let stdout = call.args(["--get-regexp", r"^submodule\..*\.path$"]).answer().ok()?.stdout;
-    let name = fields(&stdout).find_map(|entry| {
-        let end = entry.iter().position(|&byte| byte == b'\n')?;
-        (to_path(&entry[end + 1..]) == path).then(|| String::from_utf8_lossy(&entry[..end]).into_owned())
-    })?;
-    let name = name.strip_prefix("submodule.")?.strip_suffix(".path")?.to_owned();
+    let name = names_and_paths(&stdout).into_iter().find_map(|(name, found)| (found == path).then_some(name))?;
     (!name.split('/').any(|part| part == "..")).then_some(name)
 }

@@ -3,6 +3,7 @@
 //! Only what is on the allow-list is copied: who commits, how files are converted, how they are merged, what is ignored.
 //! Never hooks, `core.fsmonitor`, aliases, credentials or signing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -50,6 +51,9 @@ impl Settings {
                 pairs.push((key.to_vec(), value.to_vec()));
             }
         }
+        for name in missing_filters(&pairs) {
+            pairs.extend(turned_off(&name));
+        }
         let named = |key: &str| -> Vec<u8> {
             let call = user.git.call(["config", "--type=path", "--get", key]);
             let path = call.path().ok().filter(|path| !path.as_os_str().is_empty());
@@ -79,6 +83,47 @@ impl Settings {
     pub(crate) fn has(&self, key: &str) -> bool {
         self.pairs.iter().any(|(name, _)| name == key.as_bytes())
     }
+}
+
+/// The filters of which a program is not on the PATH: git could not write a file that they are for.
+pub(crate) fn missing_filters(pairs: &[Pair]) -> BTreeSet<Vec<u8>> {
+    let mut missing = BTreeSet::new();
+    for (key, value) in pairs {
+        let Some((b"filter", Some(name), b"clean" | b"smudge" | b"process")) = parts(key) else { continue };
+        if program_of(value).is_some_and(|program| !is_on_path(&program)) {
+            missing.insert(name.to_vec());
+        }
+    }
+    missing
+}
+
+/// Settings that switch a filter off, wherever else it is set: its files stay as they are stored.
+fn turned_off(name: &[u8]) -> Vec<Pair> {
+    let key = |part: &[u8]| [b"filter.".as_slice(), name, b".", part].concat();
+    [(b"clean".as_slice(), b"".as_slice()), (b"smudge", b""), (b"process", b""), (b"required", b"false")]
+        .into_iter()
+        .map(|(part, value)| (key(part), value.to_vec()))
+        .collect()
+}
+
+/// The program that a filter's command line starts; none where only a shell could tell.
+fn program_of(command: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(command).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let first = words.next()?;
+    let is_plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
+    match (first, words.next()) {
+        // git starts a command that it does not know as a program of this name.
+        ("git", Some("lfs")) => Some("git-lfs".to_owned()),
+        _ => is_plain(first).then(|| first.to_owned()),
+    }
+}
+
+fn is_on_path(program: &str) -> bool {
+    // What a shell does by itself.
+    const BUILT_IN: &[&str] = &["cd", "eval", "exec", "export", "if", "set", "test", "true", "false", "echo", "printf", ":"];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    BUILT_IN.contains(&program) || std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn joined(parts: &[&[u8]]) -> Vec<u8> {
@@ -225,6 +270,19 @@ mod tests {
         ];
         assert!(allowed.iter().all(|key| is_allowed(key.as_bytes())));
         assert!(!refused.iter().any(|key| is_allowed(key.as_bytes())));
+    }
+
+    #[test]
+    fn filters_whose_program_is_missing() {
+        let list = pairs(&[
+            ("filter.a.clean", "no-such-program --x"),
+            ("filter.b.smudge", "cat"),
+            ("filter.c.process", "'/odd place/x' y"),
+            ("filter.d.clean", "X=1 no-such-program"),
+            ("filter.d.required", "true"),
+            ("filter.e.clean", ""),
+        ]);
+        assert_eq!(missing_filters(&list).into_iter().collect::<Vec<_>>(), [b"a".to_vec()]);
     }
 
     #[test]

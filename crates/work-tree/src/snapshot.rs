@@ -14,6 +14,7 @@ use crate::conversion::as_checked_out;
 use crate::folders::remove_all;
 use crate::git::{LONG_TIME_LIMIT, fields, to_path};
 use crate::nested;
+use crate::submodules;
 use crate::workspace::State;
 use crate::{CommitHash, Error, Repository, Result, Workspace};
 
@@ -274,7 +275,10 @@ impl Workspace {
         let mut filtered = BTreeSet::new();
         for triple in words.chunks_exact(3) {
             let name = String::from_utf8_lossy(triple[2]).into_owned();
-            let has = |part: &str| self.git.call(["config", "--get", &format!("filter.{name}.{part}")]).yes();
+            let has = |part: &str| {
+                let set = self.git.call(["config", "--get", &format!("filter.{name}.{part}")]).answer()?;
+                Ok::<_, Error>(!set.stdout.trim_ascii().is_empty())
+            };
             if !matches!(triple[2], b"unspecified" | b"unset" | b"set") && (has("clean")? || has("process")?) {
                 filtered.insert(to_path(triple[0]));
             }
@@ -528,9 +532,17 @@ impl Workspace {
                     }
                 }
                 Some((mode, commit)) if mode == SUBMODULE => {
-                    let known = nested::can_be_fetched(self.store.git(), self.root(), tree, path, commit, options.user)?;
-                    let unknown = Finding::UnknownSubmoduleCommit { path: path.clone(), commit: Some(commit.clone()) };
-                    findings.extend((!known).then_some(unknown));
+                    let (git, name) = (self.store.git(), nested::submodule_name(self.store.git(), tree, path));
+                    match nested::can_be_fetched(git, self.root(), name.as_deref(), path, commit, options.user)? {
+                        Some(from) => {
+                            if let Some(name) = name {
+                                submodules::keep(self.store.path(), git, &name, &from, commit)?;
+                            }
+                        }
+                        None => {
+                            findings.push(Finding::UnknownSubmoduleCommit { path: path.clone(), commit: Some(commit.clone()) })
+                        }
+                    }
                 }
                 _ => {}
             }

@@ -16,6 +16,7 @@ use crate::git::Git;
 use crate::publish::published_note;
 use crate::repository::{commit_tree, short_name};
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
+use crate::submodules;
 use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
@@ -131,6 +132,7 @@ impl Store {
     /// Copies the user's settings again; existing workspaces get them at their next reset.
     pub fn refresh_settings(&self, user: &Repository) -> Result<()> {
         write_settings(user, self.path(), &self.integration)?;
+        submodules::bring(user, self.path())?;
         copy_lfs(user, self.path())
     }
 
@@ -218,6 +220,7 @@ impl Store {
         let (commit, known) = (user.commit(rev)?, self.tips()?);
         let _kept =
             retried(|| transfer(&user.git, (self.git(), self.path()), self.path(), std::slice::from_ref(&commit), &known))?;
+        submodules::bring(user, self.path())?;
         let branch = format!("refs/heads/{}", rev.strip_prefix("refs/heads/").unwrap_or(rev));
         if !self.is_ours(&branch) && user.resolve(&branch)?.as_ref() == Some(&commit) {
             self.repository.set_ref(&branch, &commit, &RefExpectation::Any)?;
@@ -297,7 +300,7 @@ fn build(user: &Repository, making: &Path, integration: &str) -> Result<Vec<Stri
     skipped.extend(broken);
     let heads = heads.into_iter().filter(|(name, _)| name == integration || !is_ours(name, integration));
     let refs: Vec<_> = heads.chain(tags).collect();
-    if !link_objects(user, making)? {
+    if !link_objects(user.common_dir(), making)? {
         let mut wanted = hashes_of(&refs);
         wanted.extend(user.resolve("HEAD")?);
         let _kept = transfer(&user.git, (&git, making), making, &wanted, &[])?;
@@ -309,6 +312,7 @@ fn build(user: &Repository, making: &Path, integration: &str) -> Result<Vec<Stri
     let lines: String = refs.iter().map(|(name, hash)| format!("create {name} {hash}\n")).collect();
     git.call(["update-ref", "--stdin"]).stdin(lines).with_identity().ok()?;
     write_settings(user, making, integration)?;
+    submodules::bring(user, making)?;
     copy_lfs(user, making)?;
     Ok(skipped)
 }
@@ -329,11 +333,11 @@ pub(crate) fn init(like: &Git, path: &Path, options: &[&str]) -> Result<()> {
     call.args(options).arg("--").arg(path).ok().map(drop)
 }
 
-/// Links the user's objects, or copies them where that is not possible, as `git clone` does. False if they have to be
+/// Links the objects of a repository, or copies them where that is not possible, as `git clone` does. False if they have to be
 /// transferred instead: they are borrowed from elsewhere, or a `gc` does not come to rest.
-fn link_objects(user: &Repository, making: &Path) -> Result<bool> {
+pub(crate) fn link_objects(git_dir: &Path, making: &Path) -> Result<bool> {
     const MAX_TRIES: u32 = 3;
-    let (from, to) = (user.common_dir().join("objects"), making.join("objects"));
+    let (from, to) = (git_dir.join("objects"), making.join("objects"));
     if from.join("info/alternates").exists() {
         return Ok(false);
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::check::{CheckResult, CheckSpec, result_of, undo};
 use crate::keeper::KeeperId;
+use crate::submodules::Files;
 use crate::{CommitHash, Error, Result, Store, WorkTree, run};
 
 /// A check-out of the caller's own, for checks alone.
@@ -56,6 +57,7 @@ impl TrialTree {
             && (!self.is_outdated || !self.store.refresh_check_out(&tree)?)
             && (at == *commit || tree.move_to(&at, commit).unwrap_or(false))
             && tree.renew_git().is_ok()
+            && tree.fill_submodules(commit, if at == *commit { Files::Reset } else { Files::Clean }).is_ok()
         {
             return Ok(tree);
         }

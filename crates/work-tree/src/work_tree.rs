@@ -20,8 +20,9 @@ pub struct WorkTree {
     root: PathBuf,
     git_dir: PathBuf,
     common_dir: PathBuf,
-    /// A clone that is for checks alone, so that its files are nobody's, and its `.git` is not the one that is used here.
-    for_checks: bool,
+    /// Of a clone that is for checks alone, so that its files are nobody's, and its `.git` is not the one that is used here:
+    /// where the store has the repositories of submodules.
+    modules: Option<PathBuf>,
 }
 
 /// A changed path as `git status` tells it.
@@ -68,18 +69,22 @@ impl WorkTree {
         }
         let git_dir = ask("--git-dir")?;
         let common_dir = ask("--git-common-dir")?;
-        Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, for_checks: false })
+        Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, modules: None })
     }
 
     /// A check-out in which nobody works, with a git folder that lies elsewhere.
-    pub(crate) fn for_checks(git: Git, root: PathBuf, git_dir: PathBuf) -> Self {
-        Self { git, root, common_dir: git_dir.clone(), git_dir, for_checks: true }
+    pub(crate) fn for_checks(git: Git, root: PathBuf, git_dir: PathBuf, modules: PathBuf) -> Self {
+        Self { git, root, common_dir: git_dir.clone(), git_dir, modules: Some(modules) }
     }
 
     /// # Errors
     /// [`Error::NotForChecks`] for a folder in which somebody may work.
     pub(crate) fn must_be_for_checks(&self) -> Result<()> {
-        if self.for_checks { Ok(()) } else { Err(Error::NotForChecks { path: self.root.clone() }) }
+        if self.modules.is_some() { Ok(()) } else { Err(Error::NotForChecks { path: self.root.clone() }) }
+    }
+
+    pub(crate) fn modules(&self) -> Option<&Path> {
+        self.modules.as_deref()
     }
 
     pub(crate) fn git(&self) -> &Git {
@@ -114,27 +119,29 @@ impl WorkTree {
 
     /// Whether nothing differs from HEAD: no change, nothing staged, no untracked file that is not ignored.
     pub fn is_clean(&self) -> Result<bool> {
-        Ok(changes(&self.git)?.is_empty())
+        Ok(self.changes()?.is_empty())
     }
 
     /// The files that differ from HEAD: modified, deleted, added, untracked and not ignored. Relative to the top, sorted, a
     /// renamed file under both names. Another repository that lies in the worktree counts as one file.
     pub fn changed_files(&self) -> Result<Vec<PathBuf>> {
-        Ok(changes(&self.git)?.into_iter().map(|change| change.path).collect())
+        Ok(self.changes()?.into_iter().map(|change| change.path).collect())
+    }
+
+    /// How git looks at submodules: what checks have left in one is found by ourselves.
+    fn submodules(&self) -> &'static str {
+        if self.modules.is_some() { "--ignore-submodules=dirty" } else { "--ignore-submodules=none" }
+    }
+
+    fn changes(&self) -> Result<Vec<Change>> {
+        changes(&self.git, self.submodules())
     }
 }
 
 /// Everything that differs from HEAD in the index or in the files, untracked files included, ignored ones not.
-fn changes(git: &Git) -> Result<Vec<Change>> {
-    let call = git.call([
-        "status",
-        "--porcelain=v1",
-        "-z",
-        "--untracked-files=all",
-        "--no-renames",
-        "--ignore-submodules=none",
-        "--no-ahead-behind",
-    ]);
+fn changes(git: &Git, submodules: &str) -> Result<Vec<Change>> {
+    let call =
+        git.call(["status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", submodules, "--no-ahead-behind"]);
     let mut list = Vec::new();
     for entry in fields(&call.ok()?) {
         let (Some(state), Some(path)) = (entry.get(..2), entry.get(3..)) else {

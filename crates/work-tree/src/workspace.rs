@@ -4,6 +4,7 @@
 //! the store. We never trust it: what the agent changed is found with our own index beside it ([`Workspace::snapshot`]). A
 //! workspace that is damaged is repaired or replaced, and what was there is kept under a dated name.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::processes::with_environment;
 use crate::repository::{changed_between, short_name, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::store::{init, own_format};
+use crate::submodules::{self, Files, MODULES, Place};
 use crate::transfer::retried;
 use crate::{CommitHash, Error, Result, Store};
 
@@ -370,6 +372,7 @@ impl Workspace {
             self.init_git(&making, &base)?;
             fs::rename(making.join(".git"), self.git_dir()).map_err(Error::io("rename", &making))?;
             remove_all(&making)?;
+            self.fill_submodules(self.root(), &base, Files::Keep, None)?;
         }
         Ok(Opened::Repaired { damage, kept_as })
     }
@@ -378,7 +381,7 @@ impl Workspace {
     fn make(&self, base: &CommitHash) -> Result<()> {
         let making = beside(self.root(), ".new");
         remove_all(&making)?;
-        for file in ["state.json", "index"] {
+        for file in ["state.json", "index", MODULES] {
             remove_all(&self.spec.state.join(file))?;
         }
         if let Some(parent) = making.parent() {
@@ -389,6 +392,7 @@ impl Workspace {
         git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
         self.init_git(&making, base)?;
         self.record(base)?;
+        self.fill_submodules(&making, base, Files::Reset, None)?;
         reach(Point::WorkspaceMade);
         fs::rename(&making, self.root()).map_err(Error::io("rename", &making))
     }
@@ -552,7 +556,33 @@ impl Workspace {
         remove_locks(&git_dir.join("refs"))?;
         self.restore_config(&git_dir)?;
         self.connect(&git_dir, base)?;
-        self.record(base)
+        self.record(base)?;
+        self.fill_submodules(self.root(), base, Files::Reset, None)
+    }
+
+    /// Brings the submodules of a commit or tree into the workspace whose files are at `root`; of those that `only` names if
+    /// there is one. What the agent has committed there is kept in the store.
+    pub(crate) fn fill_submodules(
+        &self,
+        root: &Path,
+        tree: &CommitHash,
+        files: Files,
+        only: Option<&BTreeSet<PathBuf>>,
+    ) -> Result<()> {
+        if !self.state()?.has_links && only.is_none() {
+            return Ok(());
+        }
+        let (git_dir, modules, own) = (root.join(".git"), self.store.path().join(MODULES), self.spec.state.join(MODULES));
+        let place = Place { root, git_dir: &git_dir, store: &modules, own: &own };
+        submodules::save_left_behind(&place)?;
+        for submodule in submodules::fill(self.store.git(), tree, &place, files, only)? {
+            tracing::warn!(
+                submodule = %submodule.path.display(),
+                commit = submodule.commit.short(),
+                "empty, as your repository does not have it; git submodule update --init --recursive there brings it"
+            );
+        }
+        Ok(())
     }
 
     fn attributes_differ(&self, base: &CommitHash) -> Result<bool> {
@@ -581,7 +611,7 @@ impl Workspace {
         let lock = self.lock()?;
         remove_all(&beside(self.root(), ".new"))?;
         remove_all(self.root())?;
-        for file in ["state.json", "index"] {
+        for file in ["state.json", "index", MODULES] {
             remove_all(&self.spec.state.join(file))?;
         }
         drop(lock);

@@ -132,7 +132,7 @@ impl WorkTree {
     /// What differs from which commit, as `git status --porcelain=v2 --branch -z` tells it.
     pub(crate) fn status(&self) -> Result<Vec<u8>> {
         let call = self.git.call(["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames"]);
-        call.args(["--ignore-submodules=none", "--no-ahead-behind"]).ok()
+        call.args([self.submodules(), "--no-ahead-behind"]).ok()
     }
 
     /// Removes everything that is not tracked and not ignored, repositories too.
@@ -140,7 +140,8 @@ impl WorkTree {
         self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).ok().map(drop)
     }
 
-    /// Removes everything that is not tracked, ignored or not: builds, caches, repositories, and what submodules hold.
+    /// Removes everything that is not tracked, ignored or not: builds, caches, repositories, and what submodules hold that
+    /// are not filled from the store.
     pub(crate) fn remove_untracked(&self) -> Result<()> {
         self.remove_untracked_but(&[])
     }
@@ -162,7 +163,11 @@ impl WorkTree {
         let listed = self.git.call(["ls-files", "--stage", "-z"]).ok()?;
         for entry in fields(&listed).filter(|entry| entry.starts_with(GITLINK)) {
             let Some(at) = entry.iter().position(|&byte| byte == b'\t') else { continue };
-            let folder = self.root().join(to_path(&entry[at + 1..]));
+            let path = to_path(&entry[at + 1..]);
+            let folder = self.root().join(&path);
+            if self.is_filled(&path) {
+                continue;
+            }
             // Where a link leads to is not ours.
             if folder.canonicalize().is_ok_and(|real| real == folder && real.is_dir()) {
                 make_folders_writable(&folder);

@@ -84,7 +84,8 @@ impl WorkTree {
         // An index with unresolved conflicts has no tree; what it holds beyond the files are the two sides, which are
         // commits already.
         let staged = git.call(["write-tree"]).hash().ok();
-        let nested = changes(&git)?.into_iter().filter(|change| change.nested_repository).map(|change| change.path);
+        let nested =
+            changes(&git, self.submodules())?.into_iter().filter(|change| change.nested_repository).map(|change| change.path);
         stage(&git, nested)?;
         let tree = git.call(["write-tree"]).hash()?;
         let head_tree = tree_of(&git, head)?;

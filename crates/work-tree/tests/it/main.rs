@@ -12,5 +12,6 @@ mod repositories;
 mod saving;
 mod snapshots;
 mod stores;
+mod submodules;
 mod watch;
 mod workspaces;

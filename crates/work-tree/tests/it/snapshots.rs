@@ -88,7 +88,11 @@ fn a_hostile_config_runs_nothing() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    git(root, ["-c", "protocol.file.allow=always", "clone", "--quiet", library.to_str().unwrap(), "vendor"]);
+    let clone = || {
+        fs::remove_dir_all(root.join("vendor")).unwrap();
+        git(root, ["-c", "protocol.file.allow=always", "clone", "--quiet", library.to_str().unwrap(), "vendor"]);
+    };
+    clone();
     fs::create_dir(root.join("app")).unwrap();
     git(&root.join("app"), ["init", "--quiet"]);
     put(root, "app/main.rs", "fn main() {}\n");
@@ -127,6 +131,8 @@ fn a_hostile_config_runs_nothing() {
     assert_eq!(look(&workspace).0, Vec::<String>::new());
     assert!(!marker.exists(), "something of the agent's config was executed");
     // The trap is real: an ordinary git falls into it.
+    clone();
+    hostile(&root.join("vendor"));
     put(root, "vendor/l.txt", "again\n");
     git(&root.join("vendor"), ["status"]);
     assert!(marker.exists());
@@ -180,13 +186,15 @@ fn a_submodules_commit_is_read_and_must_be_known() {
     commit("two\n");
     let workspace = place.workspace(&place.store(), "a");
     let root = workspace.root();
+    git(root, ["submodule", "--quiet", "deinit", "-f", "vendor"]);
     assert_eq!(look(&workspace), (vec![], vec![]), "one that is not initialised is no change");
     git(root, ["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init"]);
     assert_eq!(look(&workspace), (vec![], vec![]));
     let vendor = root.join("vendor");
+    git(&vendor, ["-c", "protocol.file.allow=always", "fetch", "--quiet", "origin"]);
     put(&vendor, "l.txt", "dirty\n");
     assert_eq!(look(&workspace), (vec![], vec![]), "what is not committed there is not ours to take");
-    git(&vendor, ["checkout", "--quiet", "-f", "origin/HEAD"]);
+    git(&vendor, ["checkout", "--quiet", "-f", "FETCH_HEAD"]);
     assert_eq!(look(&workspace), (vec!["vendor".into()], vec![]), "its remote has this commit");
     put(&vendor, "l.txt", "mine\n");
     git(&vendor, ["commit", "--quiet", "-am", "mine"]);

@@ -1,0 +1,223 @@
+//! Submodules: what the user's repository has of them is in workspaces and check-outs, without a network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::git;
+use crate::place::{OPTIONS, Place, land, look, put};
+use work_tree::{CommitHash, Finding, SnapshotOptions, Store};
+
+const ALLOWED: [&str; 2] = ["-c", "protocol.file.allow=always"];
+
+/// A repository with one file, and its commits as they are made.
+struct Library(PathBuf);
+
+impl Library {
+    fn new(place: &Place, name: &str) -> Self {
+        let library = Self(place.dir.path().join(name));
+        fs::create_dir(&library.0).unwrap();
+        git(&library.0, ["init", "--quiet", "-b", "main"]);
+        library.commit("one\n");
+        library
+    }
+
+    fn commit(&self, text: &str) -> String {
+        put(&self.0, "l.txt", text);
+        git(&self.0, ["add", "-A"]);
+        git(&self.0, ["commit", "--quiet", "-m", text]);
+        git(&self.0, ["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    fn add_to(&self, root: &Path, path: &str) {
+        git(root, ALLOWED.into_iter().chain(["submodule", "--quiet", "add", self.0.to_str().unwrap(), path]));
+        git(root, ["commit", "--quiet", "-m", "a submodule"]);
+    }
+}
+
+/// `lib/vendor` with `inner` in it, initialised in the user's checkout; the sources are gone.
+fn nested() -> (Place, Store) {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let (inner, library) = (Library::new(&place, "inner"), Library::new(&place, "library"));
+    inner.add_to(&library.0, "deep/inner");
+    library.add_to(&place.root, "lib/vendor");
+    let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
+    git(&place.root, ALLOWED.into_iter().chain(update));
+    for source in [&inner.0, &library.0] {
+        fs::rename(source, source.with_extension("away")).unwrap();
+    }
+    let store = place.store();
+    (place, store)
+}
+
+fn read(root: &Path, name: &str) -> Option<String> {
+    fs::read_to_string(root.join(name)).ok()
+}
+
+fn head(store: &Store) -> CommitHash {
+    store.integration().unwrap().unwrap()
+}
+
+const FILES: [&str; 2] = ["lib/vendor/l.txt", "lib/vendor/deep/inner/l.txt"];
+
+#[test]
+fn nested_ones_are_there_offline() {
+    let (place, store) = nested();
+    let before = place.fingerprint();
+    let workspace = place.workspace(&store, "a");
+    let root = workspace.root();
+    for name in FILES {
+        assert_eq!(read(root, name).as_deref(), Some("one\n"), "{name}");
+    }
+    assert_eq!(look(&workspace), (vec![], vec![]));
+    assert_eq!(git(root, ["status", "--porcelain"]), "");
+    let status = git(root, ["submodule", "status", "--recursive"]);
+    assert!(status.lines().count() == 2 && status.lines().all(|line| line.starts_with(' ')), "{status}");
+    git(root, ["submodule", "--quiet", "update", "--init", "--recursive"]);
+    // The agent's mess there goes with a reset, and reaches nobody.
+    put(root, "lib/vendor/l.txt", "dirty\n");
+    put(root, "lib/vendor/new.txt", "x");
+    fs::remove_dir_all(root.join("lib/vendor/deep")).unwrap();
+    git(&root.join("lib/vendor"), ["config", "core.fsmonitor", "touch /nowhere"]);
+    workspace.reset_to(&head(&store)).unwrap();
+    for name in FILES {
+        assert_eq!(read(root, name).as_deref(), Some("one\n"), "{name}");
+    }
+    assert_eq!(read(root, "lib/vendor/new.txt"), None);
+    assert_eq!(git(root, ["submodule", "status", "--recursive"]), status);
+    fs::remove_dir_all(root.join("lib")).unwrap();
+    std::os::unix::fs::symlink("/", root.join("lib")).unwrap();
+    workspace.reset_to(&head(&store)).unwrap();
+    assert_eq!(read(root, FILES[1]).as_deref(), Some("one\n"));
+    fs::remove_dir_all(root.join(".git")).unwrap();
+    work_tree::Workspace::open_or_create(&store, &place.spec("a"), &head(&store)).unwrap();
+    assert_eq!(git(root, ["submodule", "status", "--recursive"]), status);
+    assert_eq!(place.fingerprint(), before);
+}
+
+#[test]
+fn checks_see_them_and_what_they_do_there_ends_with_them() {
+    let (place, store) = nested();
+    let path = place.loops.join("gates/a");
+    let tree = store.check_out(&path, &head(&store)).unwrap();
+    let all = || FILES.map(|name| read(tree.root(), name).unwrap_or_default());
+    assert_eq!(all(), ["one\n", "one\n"]);
+    assert_eq!(git(tree.root(), ["status", "--porcelain"]), "");
+    put(tree.root(), FILES[0], "two\n");
+    put(tree.root(), "lib/vendor/built", "x");
+    fs::remove_file(tree.root().join("lib/vendor/.git")).unwrap();
+    fs::write(tree.root().join("lib/vendor/deep/inner/.git"), "gitdir: /nowhere\n").unwrap();
+    store.check_out(&path, &head(&store)).unwrap();
+    assert_eq!(all(), ["one\n", "one\n"]);
+    assert_eq!(read(tree.root(), "lib/vendor/built"), None);
+    assert_eq!(git(tree.root(), ["submodule", "status", "--recursive"]).lines().count(), 2);
+    // A commit without them.
+    let without = land(&store, &[("b.txt", "two\n")]);
+    let index = place.dir.path().join("index");
+    let git_dir = store.path().to_str().unwrap().to_owned();
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.args(["--git-dir", &git_dir, "--work-tree", &git_dir]).args(args).env("GIT_INDEX_FILE", &index);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    run(&["read-tree", without.as_str()]);
+    run(&["update-index", "--force-remove", "lib/vendor", ".gitmodules"]);
+    let bare = CommitHash::new(run(&["write-tree"])).unwrap();
+    let bare = store.commit(&bare, &[&without], "removed", &[]).unwrap();
+    store.check_out(&path, &bare).unwrap();
+    assert!(!tree.root().join("lib").exists());
+    store.check_out(&path, &without).unwrap();
+    assert_eq!(all(), ["one\n", "one\n"]);
+}
+
+#[test]
+fn one_that_the_user_has_moved_or_initialised_since_is_followed() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let library = Library::new(&place, "library");
+    library.add_to(&place.root, "vendor");
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    assert_eq!(read(workspace.root(), "vendor/l.txt").as_deref(), Some("one\n"));
+    let two = library.commit("two\n");
+    git(&place.root.join("vendor"), ALLOWED.into_iter().chain(["pull", "--quiet", "origin", "main"]));
+    let moved = place.commit(&[]);
+    let second = Library::new(&place, "second");
+    second.add_to(&place.root, "other");
+    let both = place.user.commit("HEAD").unwrap();
+    store.fetch_from_user(&place.user, "main").unwrap();
+    for commit in [&moved, &both] {
+        workspace.reset_to(commit).unwrap();
+        assert_eq!(read(workspace.root(), "vendor/l.txt").as_deref(), Some("two\n"));
+        assert_eq!(git(&workspace.root().join("vendor"), ["rev-parse", "HEAD"]).trim(), two);
+    }
+    assert_eq!(read(workspace.root(), "other/l.txt").as_deref(), Some("one\n"));
+    // One that the user does not have stays empty, and so it is nobody's change.
+    git(&place.root, ["submodule", "--quiet", "deinit", "-f", "other"]);
+    fs::remove_dir_all(place.root.join(".git/modules/other")).unwrap();
+    fs::remove_dir_all(&place.loops).unwrap();
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    assert_eq!(read(workspace.root(), "other/l.txt"), None);
+    assert_eq!(read(workspace.root(), "vendor/l.txt").as_deref(), Some("two\n"));
+    assert_eq!(look(&workspace), (vec![], vec![]));
+}
+
+#[test]
+fn a_commit_that_others_can_fetch_lands_with_its_files_and_another_is_kept() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let library = Library::new(&place, "library");
+    library.add_to(&place.root, "vendor");
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    let vendor = workspace.root().join("vendor");
+    let two = library.commit("two\n");
+    git(&vendor, ALLOWED.into_iter().chain(["fetch", "--quiet", "origin"]));
+    git(&vendor, ["checkout", "--quiet", &two]);
+    let options = SnapshotOptions { user: Some(&place.user), ..OPTIONS };
+    let snapshot = workspace.snapshot(&options).unwrap();
+    assert_eq!(snapshot.findings, []);
+    let work = workspace.change(&snapshot).unwrap();
+    let work_tree::PutOn::Tree(tree) = store.put_on(&work, &head(&store)).unwrap() else { panic!() };
+    let commit = store.commit(&tree, &[&head(&store)], "moved", &[]).unwrap();
+    fs::rename(&library.0, library.0.with_extension("away")).unwrap();
+    let checked = store.check_out(&place.loops.join("gates/a"), &commit).unwrap();
+    assert_eq!(read(checked.root(), "vendor/l.txt").as_deref(), Some("two\n"));
+    // Put back later, and put aside.
+    workspace.reset_to(&head(&store)).unwrap();
+    assert_eq!(read(&vendor, "l.txt").as_deref(), Some("one\n"));
+    workspace.put_back(&tree).unwrap();
+    assert_eq!(read(&vendor, "l.txt").as_deref(), Some("two\n"));
+    assert_eq!(look(&workspace).0, ["vendor"]);
+    put(&vendor, "l.txt", "mine\n");
+    git(&vendor, ["commit", "--quiet", "-am", "mine"]);
+    let mine = git(&vendor, ["rev-parse", "HEAD"]).trim().to_owned();
+    assert!(matches!(look(&workspace).1[..], [Finding::UnknownSubmoduleCommit { commit: Some(_), .. }]));
+    workspace.reset_to(&head(&store)).unwrap();
+    assert_eq!(git(&store.path().join("modules/vendor"), ["cat-file", "-t", &mine]).trim(), "commit");
+    // What others have landed there is taken over where the agent has not touched it.
+    store.move_integration(&commit, &head(&store)).unwrap();
+    let updated = workspace.update_paths(&[PathBuf::from("vendor")], &commit).unwrap();
+    assert_eq!(updated.updated, [PathBuf::from("vendor")]);
+    assert_eq!(read(&vendor, "l.txt").as_deref(), Some("two\n"));
+    assert_eq!(look(&workspace), (vec![], vec![]));
+}
+
+#[test]
+fn a_filter_whose_program_is_missing_leaves_its_files_as_they_are_stored() {
+    let place = Place::new(&[("a.txt", "one\n"), (".gitattributes", "*.bin filter=lfs\n"), ("x.bin", "pointer\n")]);
+    for part in ["process", "smudge", "clean"] {
+        git(&place.root, ["config", &format!("filter.lfs.{part}"), "no-such-lfs x"]);
+    }
+    git(&place.root, ["config", "filter.lfs.required", "true"]);
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    let root = workspace.root();
+    assert_eq!(read(root, "x.bin").as_deref(), Some("pointer\n"));
+    assert_eq!(look(&workspace), (vec![], vec![]));
+    put(root, "a.txt", "two\n");
+    assert_eq!(look(&workspace).0, ["a.txt"]);
+    git(root, ["add", "-A"]);
+    let tree = store.check_out(&place.loops.join("gates/a"), &head(&store)).unwrap();
+    assert_eq!(read(tree.root(), "x.bin").as_deref(), Some("pointer\n"));
+}
