@@ -926,7 +926,7 @@ CREATE TABLE reverts (
 
 -- One row for each agent or loop that starts no attempt for now. All loops with the same agent share its row.
 CREATE TABLE holds (
-  subject    TEXT PRIMARY KEY NOT NULL CHECK (subject GLOB 'agent:?*' OR subject GLOB 'loop:?*'),
+  subject    TEXT PRIMARY KEY NOT NULL CHECK (subject GLOB 'agent:?*' OR subject GLOB 'loop:?*' OR subject = 'setup'),
   kind       TEXT NOT NULL CHECK (kind IN ('limit', 'outage', 'human', 'repeated')),
   reason     TEXT NOT NULL,
   since      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
@@ -1013,5 +1013,14 @@ CREATE INDEX runs_loop_id ON runs (loop_id, started_at);
 CREATE INDEX runs_test_id ON runs (test_id, started_at);
 CREATE INDEX runs_started_at ON runs (started_at);
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Set-up of workspaces
+
+-- A port for each loop, for what its agent starts. It stays the loop's own.
+CREATE TABLE loop_ports (
+  loop_id TEXT PRIMARY KEY NOT NULL,
+  port    INTEGER NOT NULL UNIQUE CHECK (port BETWEEN 1024 AND 65535)
+) STRICT, WITHOUT ROWID;
+
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 18;
+PRAGMA user_version = 19;

@@ -65,6 +65,7 @@ GOOD = {
                          "child_pid": None, "child_pid_start_time": None},
     "holds": {"subject": "agent:x", "kind": "limit", "reason": "", "since": NOW, "until": NOW, "tries": 1, "loop_id": "l",
               "probe_loop": None, "event_id": None},
+    "loop_ports": {"loop_id": "x", "port": 20000},
     "pauses": {"loop_id": "x", "requested_by": "pm", "reason": "", "event_id": None, "since": NOW},
     "conflicts": {"id": "x", "file_path": "f", "loop_a": "l", "loop_b": "m", "detected_at": NOW, "event_id": None,
                   "winner": None, "loser": None, "winner_test": None, "resolved_at": None, "resolution": None},
@@ -298,7 +299,7 @@ TYPES = [
 KEYS = {"loops": ["id"], "tests": ["id"], "deliveries": ["event_id"], "file_locks": ["file_path"], "wait_graph": ["resource"],
         "component_health": ["component"], "passing_tests": ["test_id"], "check_runs": ["check_name"], "resources": ["path"],
         "migrations": ["number"], "pauses": ["loop_id"], "agent_outputs": ["loop_id"], "worktree_changes": ["loop_id"], "lease_request_paths": ["file_path"],
-        "change_request_tests": ["test_id"], "holds": ["subject"]}
+        "change_request_tests": ["test_id"], "holds": ["subject"], "loop_ports": ["loop_id"]}
 
 
 def odd(connection):

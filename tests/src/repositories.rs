@@ -42,7 +42,8 @@ pub fn problems(repository: &Path, loops: &[&str]) -> Vec<String> {
     };
     let of_loop = |name: &str| loops.contains(&name);
     let of_check_out = |name: &str, is_known: &dyn Fn(&str) -> bool| {
-        is_known(name.strip_suffix(".git").or_else(|| name.strip_suffix(".lock")).unwrap_or(name))
+        let of = [".git", ".lock", ".setup"].into_iter().find_map(|end| name.strip_suffix(end));
+        is_known(of.unwrap_or(name))
     };
     let of_root =
         ["README", "database", "store.git.lock", "store.git", "loops", "state", "gates", "checker", "left"].as_slice();
@@ -51,7 +52,7 @@ pub fn problems(repository: &Path, loops: &[&str]) -> Vec<String> {
         known(folder, &of_loop);
     }
     for id in loops {
-        known(&format!("state/{id}"), &|name| ["index", "lock", "state.json"].contains(&name));
+        known(&format!("state/{id}"), &|name| ["index", "lock", "state.json", "setup", "modules"].contains(&name));
     }
     known("gates", &|name| of_check_out(name, &of_loop));
     known("checker", &|name| of_check_out(name, &|name| name.parse::<u32>().is_ok()));

@@ -30,6 +30,7 @@ pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &
     if attempt.test.no_change == NoChange::Accepted {
         return Ok(());
     }
+    context.make_workspace_ready(attempt, waiter).await?;
     let ended = run(context, attempt, waiter).await;
     if !matches!(ended, Err(Stop::End(End::Trouble(_) | End::Interrupted(_)) | Stop::Error(_))) {
         context.agent_works(attempt.test.last_attempt_at)?;
@@ -50,6 +51,7 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
     };
     let mut spec = CommandSpec::new(argv, attempt.workspace.root());
     spec.env = context.environment(&attempt.test);
+    spec.env.extend(context.own_variables(attempt.workspace.root())?);
     spec.stdin = stdin;
     spec.timeout = Duration::from_secs(agent.timeout_seconds);
     spec.kill_after = Duration::from_secs(agent.kill_after_seconds);

@@ -123,7 +123,7 @@ impl<'a> Context<'a> {
     }
 
     /// The folder of the database, as the repository names it: nothing at or below it lands.
-    fn own_folder(&self) -> &str {
+    pub(crate) fn own_folder(&self) -> &str {
         let is_top = self.home.parent().and_then(|top| top.canonicalize().ok()).is_some_and(|top| top == self.user.root());
         let name = self.home.file_name().and_then(|name| name.to_str());
         name.filter(|_| is_top).unwrap_or(locate::FOLDER)
@@ -133,14 +133,20 @@ impl<'a> Context<'a> {
         self.home.join("logs").join(self.loop_id.as_str())
     }
 
-    /// The environment of an agent or a check: what the settings let through, and what names the work.
-    pub(crate) fn environment(&self, test: &Test) -> Vec<(String, OsString)> {
+    /// The environment of a check that is about no test: what the settings let through.
+    pub(crate) fn bare_environment(&self) -> Vec<(String, OsString)> {
         let allowed = &self.config.agent_of(&self.loop_id).environment;
         let mut environment: Vec<(String, OsString)> =
             allowed.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
         let database = self.db.path().map(Path::as_os_str).unwrap_or_default().to_owned();
+        environment.push((locate::VARIABLE.to_owned(), database));
+        environment
+    }
+
+    /// The environment of an agent or a check: what the settings let through, and what names the work.
+    pub(crate) fn environment(&self, test: &Test) -> Vec<(String, OsString)> {
+        let mut environment = self.bare_environment();
         environment.extend([
-            (locate::VARIABLE.to_owned(), database),
             ("LOOP_ID".to_owned(), OsString::from(self.loop_id.as_str())),
             ("TEST_ID".to_owned(), OsString::from(test.id.as_str())),
             ("ATTEMPT".to_owned(), OsString::from(test.attempts.to_string())),

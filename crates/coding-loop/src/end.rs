@@ -16,6 +16,8 @@ pub(crate) enum End {
     Unchanged,
     /// The agent cannot work, nor can it for any other loop.
     Trouble(AgentTrouble),
+    /// The set-up fails at the base, so that no loop could work.
+    SetUpFailed(String),
     /// An order has ended it.
     Interrupted(Interrupt),
 }

@@ -113,6 +113,7 @@ impl Context<'_> {
         let folder = self.layout.gate(self.loop_id.as_str());
         let worktree = self.store.check_out_with_caches(&folder, commit, &self.config.workspace.cache)?;
         reach(Point::GateCheckedOut);
+        let mut is_ready = false;
         let mut said = Vec::new();
         for check in checks {
             let spec = self.check_spec(check, test);
@@ -133,6 +134,9 @@ impl Context<'_> {
                 }
                 said.push((check.name.clone(), true));
                 continue;
+            }
+            if !std::mem::replace(&mut is_ready, true) {
+                self.make_gate_ready(&worktree, commit, attempt, waiter).await?;
             }
             let result = self.run_one(&spec, &worktree, attempt, waiter).await?;
             reach(Point::GateChecked);

@@ -25,6 +25,7 @@ mod process;
 mod prompt;
 mod prune;
 mod publish;
+mod ready;
 mod recover;
 mod reload;
 mod revert;

@@ -275,6 +275,12 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
             let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(category, trouble.reason.clone()) };
             record_end(context, test, &why, Some(attempt), |tx| context.hold(tx, test, trouble))?;
         }
+        End::SetUpFailed(reason) => {
+            tracing::warn!(%test, reason, "the set-up fails at the base, and no attempt starts before the human answers");
+            save(Some(&attempt.base), "the set-up fails")?;
+            let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Human, reason.clone()) };
+            record_end(context, test, &why, Some(attempt), |tx| tx.hold_set_up((&context.loop_id, test), reason))?;
+        }
         End::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
     }
     Ok(())

@@ -160,6 +160,9 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
             category: ErrorCategory::Human,
             message: "nothing was changed; answer the question about it (loopctl decisions)".to_owned(),
         },
+        End::SetUpFailed(reason) => {
+            SubmitOutcome::Failed { status: TestStatus::Pending, category: ErrorCategory::Human, message: reason.clone() }
+        }
         End::Trouble(trouble) => SubmitOutcome::Failed {
             status: TestStatus::Pending,
             category: ErrorCategory::Human,

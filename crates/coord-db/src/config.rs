@@ -60,8 +60,18 @@ section! {
     WorkspaceConfig {
         /// The folder of store and workspaces, relative to the config file; empty: `<repository>-loops` beside the repository.
         root: PathBuf = PathBuf::new(),
+        /// Commands (argv) that make a new folder ready; run again when an input has changed.
+        setup: Vec<Vec<String>> = Vec::new(),
+        /// Files and folders of the repository whose content decides that.
+        setup_inputs: Vec<String> = Vec::new(),
+        /// How long each command may take.
+        setup_timeout_seconds: u64 = 900,
+        /// Ignored files to bring along from the user's checkout, named as in `.gitignore`; those of `.worktreeinclude` too.
+        copy: Vec<String> = Vec::new(),
         /// Ignored files and folders that survive between attempts and gate runs, named as in `.gitignore`.
         cache: Vec<String> = Vec::new(),
+        /// A folder whose loop is not registered any more is removed after this.
+        keep_days: i64 = 14,
     }
 }
 
@@ -114,6 +124,8 @@ section! {
         limit_wait_minutes: u64 = 30,
         /// Variables that are passed through.
         environment: Vec<String> = ["PATH", "HOME", "USER", "LANG", "TERM"].map(str::to_owned).to_vec(),
+        /// Variables of its own; `{port}`, `{loop}` and `{workspace}` are filled in.
+        set: BTreeMap<String, String> = BTreeMap::new(),
         /// Output kept for each attempt.
         output_bytes: u64 = 10_485_760,
     }
@@ -138,6 +150,7 @@ pub struct AgentOverride {
     pub kill_after_seconds: Option<u64>,
     pub limit_wait_minutes: Option<u64>,
     pub environment: Option<Vec<String>>,
+    pub set: Option<BTreeMap<String, String>>,
     pub output_bytes: Option<u64>,
 }
 
@@ -387,6 +400,32 @@ impl Config {
         positive("lease", "ttl_seconds", self.lease.ttl_seconds)?;
         positive("lease", "silent_waiter_seconds", self.lease.silent_waiter_seconds)?;
         positive("agent", "timeout_seconds", signed(self.agent.timeout_seconds))?;
+        positive("workspace", "setup_timeout_seconds", signed(self.workspace.setup_timeout_seconds))?;
+        positive("workspace", "keep_days", self.workspace.keep_days)?;
+        if self.workspace.setup.iter().any(Vec::is_empty) {
+            let expected = "workspace.setup holds an empty command; expected a list of commands, each a list of words";
+            return Err((at("workspace", "setup"), expected.to_owned()));
+        }
+        for (key, paths) in [("setup_inputs", &self.workspace.setup_inputs), ("cache", &self.workspace.cache)] {
+            let leads_out = |path: &&String| {
+                path.is_empty() || key == "setup_inputs" && path.starts_with('/') || path.split('/').any(|part| part == "..")
+            };
+            if let Some(path) = paths.iter().find(leads_out) {
+                let message = format!("workspace.{key}: {path:?}; expected a path in the repository");
+                return Err((at("workspace", key), message));
+            }
+        }
+        let own = self.loops.iter().filter_map(|(id, own)| Some((format!("loop.{id}.agent"), own.agent.set.as_ref()?)));
+        for (section, set) in std::iter::once(("agent".to_owned(), &self.agent.set)).chain(own) {
+            for name in set.keys() {
+                if name.is_empty() || name.contains(['=', '\0']) {
+                    return Err((at(&section, "set"), format!("{section}.set: {name:?} is no name of a variable")));
+                }
+                if OWN_VARIABLES.contains(&name.as_str()) {
+                    return Err((at(&section, "set"), format!("{section}.set: {name} is set by coding-loops itself")));
+                }
+            }
+        }
         positive("gate", "timeout_seconds", signed(self.gate.timeout_seconds))?;
         positive("monitor", "interval_seconds", signed(self.monitor.interval_seconds))?;
         positive("monitor", "stuck_failures", self.monitor.stuck_failures)?;
@@ -462,6 +501,7 @@ impl Config {
             kill_after_seconds: own.kill_after_seconds.unwrap_or(base.kill_after_seconds),
             limit_wait_minutes: own.limit_wait_minutes.unwrap_or(base.limit_wait_minutes),
             environment: own.environment.unwrap_or(base.environment),
+            set: own.set.unwrap_or(base.set),
             output_bytes: own.output_bytes.unwrap_or(base.output_bytes),
         }
     }
@@ -495,6 +535,9 @@ impl Config {
         }
     }
 }
+
+/// Variables that every agent gets.
+const OWN_VARIABLES: [&str; 6] = [crate::locate::VARIABLE, "LOOP_ID", "TEST_ID", "ATTEMPT", "TEST_SPEC_FILE", "KNOWLEDGE_FILE"];
 
 /// The line of a key in a section, as good as a message needs it.
 fn line_of(text: &str, section: &str, key: &str) -> usize {
@@ -541,6 +584,11 @@ mod tests {
         assert!(refused("[lease]\nttl_seconds = 0\n").starts_with("config.toml:2: lease.ttl_seconds is 0"));
         assert!(refused("[heartbeat]\ndead_seconds = 10\n").starts_with("config.toml:2: heartbeat.dead_seconds"));
         assert!(refused("nonsense").starts_with("config.toml:1:"));
+        assert!(refused("[workspace]\nsetup = [\"npm ci\"]\n").starts_with("config.toml:2:"));
+        assert!(refused("[workspace]\nsetup = [[]]\n").starts_with("config.toml:2: workspace.setup holds an empty command"));
+        assert!(refused("[workspace]\nsetup_inputs = [\"../x\"]\n").contains("expected a path in the repository"));
+        assert!(refused("[agent]\nset = { TEST_ID = \"x\" }\n").contains("agent.set: TEST_ID is set by coding-loops"));
+        assert!(refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is no name"));
         assert!(refused("[[gate.check]]\nname = \"a\"\ncommand = []\n").contains("has no command"));
     }
 

@@ -30,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0016_lease_sets.sql"),
     include_str!("../../../schema/migrations/0017_stores.sql"),
     include_str!("../../../schema/migrations/0018_runs.sql"),
+    include_str!("../../../schema/migrations/0019_set_up.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

@@ -42,7 +42,7 @@ macro_rules! as_it_is {
     )+};
 }
 
-as_it_is!(bool, i32, i64, u32, f64);
+as_it_is!(bool, u16, i32, i64, u32, f64);
 
 impl<T: Column> Column for Option<T> {
     fn take(value: ValueRef<'_>) -> FromSqlResult<Self> {

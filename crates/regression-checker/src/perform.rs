@@ -22,7 +22,7 @@ use serde_json::Value;
 use supervisor::LocalFuture;
 use work_tree::check::{CheckSpec, CheckVerdict};
 use work_tree::keeper::KeeperId;
-use work_tree::{CommitHash, Layout, Repository, Store, TrialTree};
+use work_tree::{CommitHash, Layout, Ready, Repository, Store, TrialTree};
 
 use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, baseline_check};
@@ -282,6 +282,28 @@ impl Runner {
         env
     }
 
+    /// Says what a check-out needs before a check, as the settings have it now.
+    fn have_made_ready(&self, tree: &mut TrialTree) {
+        let workspace = &self.config.workspace;
+        let path = self.config.repository_path();
+        if workspace.setup.is_empty() && workspace.copy.is_empty() && !path.join(work_tree::INCLUDE_FILE).is_file() {
+            return;
+        }
+        let user = Repository::open(&path).ok();
+        let ready = Ready {
+            setup: workspace.setup.clone(),
+            inputs: workspace.setup_inputs.clone(),
+            timeout: Duration::from_secs(workspace.setup_timeout_seconds),
+            copy: workspace.copy.clone(),
+            env: self.environment(None),
+            log_path: None,
+            output_bytes: 0,
+            nice: Some(self.config.regression.nice),
+        };
+        let own = self.database.parent().and_then(Path::file_name).unwrap_or_default();
+        tree.make_ready_by(ready, user, own.to_string_lossy().into_owned());
+    }
+
     /// Runs a check once, unless the entry has this run already. `key` says what the run is for.
     async fn once(self: &Rc<Self>, key: String, run: Run<'_>) -> Result<Note, Why> {
         if let Some(note) = self.progress.borrow().runs.get(&key) {
@@ -301,6 +323,7 @@ impl Runner {
         let (_never, mut cancelled) = tokio::sync::watch::channel(false);
         let tree = self.trees.borrow_mut().remove(&run.slot);
         let mut tree = tree.unwrap_or_else(|| TrialTree::new(self.store.clone(), self.check_out_path(run.slot)));
+        self.have_made_ready(&mut tree);
         let on_keeper = |id| {
             keeper.set(Some(id));
             self.progress.borrow_mut().keepers.push(id);

@@ -35,6 +35,7 @@ pub fn remove_check_out(path: &Path) -> Result<()> {
     let path = absolute(path)?;
     remove_all(&path)?;
     remove_all(&git_dir_of(&path))?;
+    remove_all(&beside(&path, ".setup"))?;
     remove_all(&beside(&path, ".lock"))
 }
 
@@ -87,6 +88,11 @@ impl Store {
         WorkTree::for_checks(git, path, git_dir, self.path().join(MODULES))
     }
 
+    /// A check-out as a folder that can be made ready, whether it is there or not.
+    pub(crate) fn check_out_folder(&self, path: &Path) -> Result<crate::Folder> {
+        Ok(self.check_out_at(absolute(path)?).folder())
+    }
+
     fn is_check_out(&self, tree: &WorkTree) -> bool {
         let alternates = fs::read(tree.git_dir().join("objects/info/alternates"));
         is_folder(tree.root()) && is_folder(tree.git_dir()) && alternates.is_ok_and(|way| way == self.alternates_of(tree))
@@ -101,6 +107,7 @@ impl Store {
         let (root, git_dir) = (tree.root(), tree.git_dir());
         remove_all(root)?;
         remove_all(git_dir)?;
+        remove_all(&beside(root, ".setup"))?;
         init(self.git(), git_dir, &["--bare", "--initial-branch=checks"])?;
         let info = git_dir.join("objects/info");
         fs::create_dir_all(&info).map_err(Error::io("create", &info))?;

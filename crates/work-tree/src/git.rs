@@ -128,6 +128,14 @@ impl Git {
         }
     }
 
+    /// The same git on the files of its repository's own checkout.
+    pub(crate) fn in_files(&self, root: &Path) -> Self {
+        let mut git = self.clone();
+        git.place.extend([OsString::from("--work-tree"), root.into()]);
+        git.cwd = root.to_owned();
+        git
+    }
+
     /// The same git with a variable set in every call.
     pub(crate) fn with_env(&self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
         let mut git = self.clone();

@@ -5,13 +5,15 @@
 //! has built stays for the next run at the same commit, and for no other.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::check::{CheckResult, CheckSpec, result_of, undo};
+use crate::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, result_of, undo};
 use crate::keeper::KeeperId;
 use crate::submodules::Files;
-use crate::{CommitHash, Error, Result, Store, WorkTree, run};
+use crate::{CommitHash, Error, Ready, Repository, Result, SetUp, Store, WorkTree, looks_like_network, run};
 
 /// A check-out of the caller's own, for checks alone.
 #[derive(Debug)]
@@ -20,8 +22,18 @@ pub struct TrialTree {
     path: PathBuf,
     /// The store's settings, branches and tags may have changed since they were taken over.
     is_outdated: bool,
+    /// What makes it ready for a check.
+    readying: Option<Arc<Readying>>,
     /// Open, with this commit checked out and nothing beside it but ignored files of its own; none if that is not known.
     ready: Option<(WorkTree, CommitHash)>,
+}
+
+/// What makes a check-out ready for a check.
+#[derive(Debug)]
+struct Readying {
+    ready: Ready,
+    user: Option<Repository>,
+    own: String,
 }
 
 /// What a check has left.
@@ -36,7 +48,12 @@ impl TrialTree {
     /// The check-out at a path; nothing is made before it is needed.
     #[must_use]
     pub fn new(store: Store, path: PathBuf) -> Self {
-        Self { store, path, is_outdated: false, ready: None }
+        Self { store, path, is_outdated: false, readying: None, ready: None }
+    }
+
+    /// Has it made ready before each check. `user` is whose checkout ignored files come from, `own` its folder that is ours.
+    pub fn make_ready_by(&mut self, ready: Ready, user: Option<Repository>, own: String) {
+        self.readying = Some(Arc::new(Readying { ready, user, own }));
     }
 
     /// Has the next run take over the store's settings, branches and tags, as [`Store::check_out`] does.
@@ -52,16 +69,18 @@ impl TrialTree {
 
     /// Checks a commit out.
     fn bring_to(&mut self, commit: &CommitHash) -> Result<WorkTree> {
+        let folder = self.store.check_out_folder(&self.path)?;
+        let kept = self.readying.as_ref().map(|by| by.ready.kept(&folder, self.store.git(), commit)).unwrap_or_default();
         if let Some((tree, at)) = self.ready.take()
             && tree.is_in_place()
             && (!self.is_outdated || !self.store.refresh_check_out(&tree)?)
-            && (at == *commit || tree.move_to(&at, commit).unwrap_or(false))
+            && (at == *commit || tree.move_to(&at, commit, &kept).unwrap_or(false))
             && tree.renew_git().is_ok()
             && tree.fill_submodules(commit, if at == *commit { Files::Reset } else { Files::Clean }).is_ok()
         {
             return Ok(tree);
         }
-        self.store.check_out(&self.path, commit)
+        self.store.check_out_with_caches(&self.path, commit, &kept)
     }
 
     /// Runs a check at a commit, as [`run_check`] does in a check-out that is there already.
@@ -75,20 +94,48 @@ impl TrialTree {
         spec: &CheckSpec,
         commit: &CommitHash,
         cancel: &mut watch::Receiver<bool>,
-        on_keeper: impl FnOnce(KeeperId),
+        on_keeper: impl Fn(KeeperId),
     ) -> Result<CheckResult> {
         // git is waited for elsewhere: other checks run on this thread meanwhile.
         let (store, path) = (self.store.clone(), self.path.clone());
-        let mut own = Self { store, path, is_outdated: self.is_outdated, ready: self.ready.take() };
+        let readying = self.readying.clone();
+        let mut own = Self { store, path, is_outdated: self.is_outdated, readying: readying.clone(), ready: self.ready.take() };
         let target = commit.clone();
         let tree = blocking(move || own.bring_to(&target)).await?;
         self.is_outdated = false;
+        if let Some(by) = readying {
+            let source = (by.user.as_ref(), by.own.as_str());
+            match by.ready.make(&tree.folder(), commit, source, cancel, &on_keeper).await? {
+                SetUp::Ready(false) => {}
+                SetUp::Ready(true) => {
+                    let (tree, target) = (tree.clone(), commit.clone());
+                    blocking(move || tree.settle_set_up(&target)).await?;
+                }
+                SetUp::Failed { why, tail } => return Ok(not_set_up(why, tail)),
+                SetUp::Cancelled => {
+                    return Ok(CheckResult { verdict: CheckVerdict::Cancelled, ..not_set_up(String::new(), String::new()) });
+                }
+            }
+        }
         let outcome = run(&spec.command(tree.root()), cancel, on_keeper).await;
         let (looked, target) = (tree.clone(), commit.clone());
         let left = blocking(move || left_of(&looked, &target)).await?;
         // Nothing is known of files whose folder is gone.
         self.ready = left.is_in_place.then(|| (tree, commit.clone()));
         Ok(result_of(spec, outcome, left.tampered))
+    }
+}
+
+/// A check that was not run, because what it needs could not be made.
+fn not_set_up(why: String, tail: String) -> CheckResult {
+    let is_network = looks_like_network(&tail);
+    CheckResult {
+        verdict: if is_network { CheckVerdict::Error(why) } else { CheckVerdict::Fail(why) },
+        end: if is_network { CheckEnd::NotStarted } else { CheckEnd::Failed },
+        exit_code: None,
+        duration: Duration::ZERO,
+        output_sha256: String::new(),
+        output_tail: tail,
     }
 }
 

@@ -381,7 +381,7 @@ impl Workspace {
     fn make(&self, base: &CommitHash) -> Result<()> {
         let making = beside(self.root(), ".new");
         remove_all(&making)?;
-        for file in ["state.json", "index", MODULES] {
+        for file in ["state.json", "index", "setup", MODULES] {
             remove_all(&self.spec.state.join(file))?;
         }
         if let Some(parent) = making.parent() {
@@ -611,7 +611,7 @@ impl Workspace {
         let lock = self.lock()?;
         remove_all(&beside(self.root(), ".new"))?;
         remove_all(self.root())?;
-        for file in ["state.json", "index", MODULES] {
+        for file in ["state.json", "index", "setup", MODULES] {
             remove_all(&self.spec.state.join(file))?;
         }
         drop(lock);

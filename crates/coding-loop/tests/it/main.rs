@@ -17,5 +17,6 @@ mod reverts;
 mod robustness;
 mod rules;
 mod run_ends;
+mod set_up;
 mod stores;
 mod sync;

@@ -61,6 +61,9 @@ fn of_agent(agent: &str) -> String {
     format!("agent:{agent}")
 }
 
+/// The subject of the hold on all loops while set-up fails at the base.
+const SET_UP: &str = "setup";
+
 fn of_loop(loop_id: &LoopId) -> String {
     format!("loop:{loop_id}")
 }
@@ -108,7 +111,7 @@ impl ReadTx<'_> {
         self.query_opt(select!(Hold, "FROM holds WHERE subject = ?1"), [subject], Hold::from_row)
     }
 
-    /// The holds on one loop: its own, and its agent's.
+    /// The holds on one loop: its own, its agent's, and that of all loops.
     ///
     /// # Errors
     /// What SQLite says.
@@ -116,7 +119,8 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 Hold,
-                "FROM holds WHERE subject IN ('loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1)) ORDER BY subject"
+                "FROM holds WHERE subject IN ('setup', 'loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))
+                 ORDER BY subject"
             ),
             [loop_id],
             Hold::from_row,
@@ -254,6 +258,35 @@ impl WriteTx<'_> {
         Ok(())
     }
 
+    /// Set-up fails at the base, as it does for every loop: none starts an attempt before the human has answered.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn hold_set_up(&self, (loop_id, test): (&LoopId, &TestId), reason: &str) -> Result<()> {
+        let started = self.attempt_started(test)?.map(|event| event.id);
+        self.execute(
+            "INSERT INTO holds (subject, kind, reason, since, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = tries + 1, until = NULL, probe_loop = NULL",
+            rusqlite::params![SET_UP, HoldKind::Human, reason, self.now(), loop_id, started],
+        )?;
+        let summary = format!(
+            "the set-up fails before any agent has changed anything: {reason}; mend it (setup in [workspace] of config.toml, or \
+             what it needs), then answer. No loop starts an attempt until then"
+        );
+        self.ask_about(SET_UP, loop_id, summary)
+    }
+
+    /// Set-up has succeeded at the base: what held the loops is over.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn set_up_works(&self, loop_id: &LoopId) -> Result<()> {
+        match self.hold(SET_UP)?.filter(|hold| hold.until.is_some()) {
+            Some(hold) => self.end_hold(&hold, loop_id, "the set-up has succeeded"),
+            None => Ok(()),
+        }
+    }
+
     /// A run of the agent that began then ended without such trouble: what held its loops is over.
     ///
     /// # Errors
@@ -304,7 +337,7 @@ impl WriteTx<'_> {
     pub fn probe_holds(&self, loop_id: &LoopId) -> Result<()> {
         self.execute(
             "UPDATE holds SET until = ?2, probe_loop = NULL WHERE until IS NULL
-               AND subject IN ('loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))",
+               AND subject IN ('setup', 'loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))",
             rusqlite::params![loop_id, self.now()],
         )?;
         Ok(())
@@ -333,9 +366,11 @@ impl WriteTx<'_> {
 
     /// The loops that a subject stands for.
     fn held_loops(&self, subject: &str) -> Result<Vec<LoopId>> {
-        self.query("SELECT id FROM loops WHERE ?1 IN ('loop:' || id, 'agent:' || agent) ORDER BY id", [subject], |row| {
-            row.get(0)
-        })
+        self.query(
+            "SELECT id FROM loops WHERE ?1 IN ('setup', 'loop:' || id, 'agent:' || agent) ORDER BY id",
+            [subject],
+            |row| row.get(0),
+        )
     }
 
     /// One question about a hold, however many loops meet it. Nobody answers it but the human: an agent that is paid for must

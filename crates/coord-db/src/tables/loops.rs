@@ -92,6 +92,26 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
+    /// The port that is a loop's own, chosen once: the first one from `first` on that no other loop has and that is free now.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is none.
+    pub fn port_of(&self, id: &LoopId, first: u16, is_free: impl Fn(u16) -> bool) -> Result<u16> {
+        let known = self.query_opt("SELECT port FROM loop_ports WHERE loop_id = ?1", [id], |row| row.get::<_, u16>(0))?;
+        if let Some(port) = known {
+            return Ok(port);
+        }
+        // Those of loops that are gone can be given again.
+        self.execute("DELETE FROM loop_ports WHERE loop_id NOT IN (SELECT id FROM loops)", [])?;
+        let taken = self.query("SELECT port FROM loop_ports", [], |row| row.get::<_, u16>(0))?;
+        let port = (first..=u16::MAX).find(|port| !taken.contains(port) && is_free(*port));
+        let port = port.ok_or_else(|| Error::Refused(format!("no port from {first} on is free")))?;
+        self.execute("INSERT INTO loop_ports (loop_id, port) VALUES (?1, ?2)", rusqlite::params![id, port])?;
+        Ok(port)
+    }
+}
+
+impl WriteTx<'_> {
     /// Registers a loop. Its subscription comes with it.
     ///
     /// # Errors

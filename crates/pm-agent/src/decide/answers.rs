@@ -174,7 +174,8 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
                 return Vec::new();
             };
             let held = work.at.loops.values().filter(|row| {
-                subject.strip_prefix("loop:") == Some(row.id.as_str())
+                subject == "setup"
+                    || subject.strip_prefix("loop:") == Some(row.id.as_str())
                     || row.agent.is_some() && subject.strip_prefix("agent:") == row.agent.as_deref()
             });
             let mut then = Vec::new();

@@ -89,3 +89,21 @@ fn files_written_under_other_rules_are_written_again() {
     world.once();
     assert_eq!(world.sql("SELECT status, first_bad_commit FROM regressions"), format!("regressed|{}", commits[3]));
 }
+
+#[test]
+fn what_a_check_needs_is_set_up_again_only_where_its_inputs_differ() {
+    let world = World::with_baseline();
+    world.commit_file(".gitignore", "dep/\n", "");
+    world.commit_file("lock", "1\n", "");
+    world.history(9, 6);
+    let newest = world.commit_file("lock", "2\n", "Loop: b");
+    let set_up = world.script("mkdir -p dep; cp lock dep/made; echo x >> state/t1; echo set-up >> \"$RUNS\"");
+    let check = world.script("cmp lock dep/made || echo wrong >> \"$RUNS\"; test \"$(cat state/t1)\" = ok");
+    let settings = "[regression]\nparallel = 1\nretries = 0\n[workspace]\nsetup_inputs = [\"lock\"]\nsetup = ";
+    world.configure_with(&check, &format!("{settings}[{set_up}]"));
+    world.once();
+    assert_eq!(world.sql("SELECT status FROM regressions"), "regressed");
+    let runs = world.runs();
+    assert!(runs.iter().all(|run| run == "set-up"), "{runs:?}");
+    assert!((1..=3).contains(&runs.len()), "{runs:?}, the newest is {newest}");
+}

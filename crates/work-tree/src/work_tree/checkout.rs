@@ -110,11 +110,11 @@ impl WorkTree {
     }
 
     /// From one commit to another, where nothing differs from the first but what is not tracked, which goes. False if this
-    /// takes [`Self::bring_to`].
-    pub(crate) fn move_to(&self, from: &CommitHash, to: &CommitHash) -> Result<bool> {
+    /// takes [`Self::bring_to`]. What these patterns name stays.
+    pub(crate) fn move_to(&self, from: &CommitHash, to: &CommitHash, kept: &[String]) -> Result<bool> {
         self.must_be_for_checks()?;
         let (changed, cleaned) = std::thread::scope(|scope| {
-            let cleaned = scope.spawn(|| self.remove_untracked());
+            let cleaned = scope.spawn(|| self.remove_untracked_but(kept));
             let changed = changed_between(&self.git, from, to);
             (changed, cleaned.join())
         });

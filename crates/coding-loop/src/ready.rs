@@ -1,0 +1,218 @@
+//! Making workspaces and check-outs ready: files brought along, set-up commands run.
+//!
+//! Set-up is judged as the work is: where it fails with the work and succeeds at the base, that is the work's doing; where it
+//! fails at the base, no attempt of any loop could start, and the human is asked; a network that does not answer is nobody's.
+
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::TcpListener;
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use coord_db::{ComponentId, ErrorCategory};
+use tokio::sync::watch;
+use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, looks_like_network};
+
+use crate::Result;
+use crate::context::{Attempt, Context};
+use crate::control::{Interrupt, Waiter};
+use crate::end::{End, Step, Stop};
+
+/// Ports that the kernel gives to nobody by itself, on Linux; each database begins at its own hundred of them.
+const FIRST_PORT: u16 = 20_000;
+const HUNDREDS: u16 = 120;
+
+/// Where the loops of a database look for a port.
+fn first_port(database: &Path) -> u16 {
+    let mut hash = DefaultHasher::new();
+    database.hash(&mut hash);
+    let hundred = u16::try_from(hash.finish() % u64::from(HUNDREDS)).unwrap_or(0);
+    FIRST_PORT + hundred * 100
+}
+
+/// A text of the settings with `{port}`, `{loop}` and `{workspace}` filled in. What else is in braces stays.
+fn filled_in(text: &str, port: u16, loop_id: &str, workspace: &Path) -> OsString {
+    let mut out = OsString::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        out.push(&rest[..at]);
+        rest = &rest[at..];
+        let length = rest.find('}').map_or(1, |end| end + 1);
+        match &rest[..length] {
+            "{port}" => out.push(port.to_string()),
+            "{loop}" => out.push(loop_id),
+            "{workspace}" => out.push(workspace),
+            // What follows may begin with another brace.
+            _ => {
+                out.push("{");
+                rest = &rest[1..];
+                continue;
+            }
+        }
+        rest = &rest[length..];
+    }
+    out.push(rest);
+    out
+}
+
+impl Context<'_> {
+    /// The variables that the settings give the agent, which works in this folder.
+    pub(crate) fn own_variables(&self, workspace: &Path) -> Result<Vec<(String, OsString)>> {
+        let set = self.config.agent_of(&self.loop_id).set;
+        if set.is_empty() {
+            return Ok(Vec::new());
+        }
+        let first = self.db.path().map_or(FIRST_PORT, first_port);
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let port = self.db.write_quietly(|tx| tx.port_of(&self.loop_id, first, is_free))?;
+        let fill = |text: &str| filled_in(text, port, self.loop_id.as_str(), workspace);
+        Ok(set.into_iter().map(|(name, text)| (name, fill(&text))).collect())
+    }
+
+    fn ready(&self, place: &str, more: Vec<(String, OsString)>) -> Ready {
+        let workspace = &self.config.workspace;
+        let mut env = self.bare_environment();
+        env.push(("LOOP_ID".to_owned(), OsString::from(self.loop_id.as_str())));
+        env.extend(more);
+        Ready {
+            setup: workspace.setup.clone(),
+            inputs: workspace.setup_inputs.clone(),
+            timeout: Duration::from_secs(workspace.setup_timeout_seconds),
+            copy: workspace.copy.clone(),
+            env,
+            log_path: Some(self.logs().join(format!("setup.{place}.log"))),
+            output_bytes: self.config.agent.output_bytes,
+            nice: None,
+        }
+    }
+
+    /// Makes the workspace ready before the agent starts. What that leaves there is nobody's change.
+    pub(crate) async fn make_workspace_ready(&self, attempt: &Attempt, waiter: &mut Waiter) -> Step<()> {
+        let ready = self.ready("workspace", self.own_variables(attempt.workspace.root())?);
+        if ready.is_nothing(Some(&self.user)) {
+            return Ok(());
+        }
+        let made = self.make_ready(&ready, &attempt.workspace.folder(), &attempt.base, attempt, waiter).await?;
+        match made {
+            SetUp::Ready(was_run) => {
+                attempt.workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
+                if was_run {
+                    self.db.write_quietly(|tx| tx.set_up_works(&self.loop_id))?;
+                }
+                Ok(())
+            }
+            SetUp::Failed { why, tail } => Err(failed_at_base(&why, &tail)),
+            SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
+        }
+    }
+
+    /// Makes a check-out ready in which the work of an attempt is to be judged, at a commit on `base`.
+    pub(crate) async fn make_gate_ready(
+        &self,
+        worktree: &WorkTree,
+        commit: &CommitHash,
+        attempt: &Attempt,
+        waiter: &mut Waiter,
+    ) -> Step<()> {
+        let ready = self.ready("gate", Vec::new());
+        if ready.is_nothing(Some(&self.user)) {
+            return Ok(());
+        }
+        let made = self.make_ready(&ready, &worktree.folder(), commit, attempt, waiter).await?;
+        let (why, tail) = match made {
+            SetUp::Ready(was_run) => {
+                if was_run {
+                    worktree.settle_set_up(commit)?;
+                }
+                return Ok(());
+            }
+            SetUp::Failed { why, tail } => (why, tail),
+            SetUp::Cancelled => return Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
+        };
+        let base = attempt.work.as_ref().map_or(&attempt.base, |work| &work.head);
+        if looks_like_network(&tail) || base == commit {
+            return Err(failed_at_base(&why, &tail));
+        }
+        tracing::info!(why, base = %base.short(), "set-up fails with the work; trying it at the base");
+        let worktree = self.store.check_out_with_caches(worktree.root(), base, &self.config.workspace.cache)?;
+        let ready = self.ready("base", Vec::new());
+        match self.make_ready(&ready, &worktree.folder(), base, attempt, waiter).await? {
+            SetUp::Ready(_) => {
+                let text = format!("{why}; it succeeds without this work\n{tail}");
+                Err(Stop::failed(ErrorCategory::Code, text))
+            }
+            SetUp::Failed { why, tail } => Err(failed_at_base(&why, &tail)),
+            SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
+        }
+    }
+
+    async fn make_ready(
+        &self,
+        ready: &Ready,
+        folder: &Folder,
+        commit: &CommitHash,
+        attempt: &Attempt,
+        waiter: &mut Waiter,
+    ) -> Step<SetUp> {
+        let (cancel, mut cancelled) = watch::channel(false);
+        let id = ComponentId::from(&self.loop_id);
+        let on_keeper = |keeper: work_tree::keeper::KeeperId| {
+            let child = (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok());
+            if let Err(error) = self.db.write_quietly(|tx| tx.set_child(&id, Some(child))) {
+                tracing::warn!(%error, "cannot write down the set-up's process");
+            }
+        };
+        let source = (Some(&self.user), self.own_folder());
+        let mut running = pin!(ready.make(folder, commit, source, &mut cancelled, on_keeper));
+        let made = loop {
+            waiter.beat(self, Some(attempt));
+            waiter.wakes.looked(self.db);
+            let told = if waiter.stopping() { Some(Interrupt::stop()) } else { self.orders(Some(attempt))? };
+            if let Some(interrupt) = told {
+                cancel.send_replace(true);
+                running.await?;
+                return Err(interrupt.into());
+            }
+            tokio::select! {
+                made = &mut running => break made?,
+                () = waiter.wait(self, Duration::from_secs(5)) => {}
+            }
+        };
+        self.db.write_quietly(|tx| tx.set_child(&id, None))?;
+        Ok(made)
+    }
+}
+
+/// Nobody's work is part of what failed.
+fn failed_at_base(why: &str, tail: &str) -> Stop {
+    let last: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    if looks_like_network(tail) {
+        return Stop::failed(ErrorCategory::Transient, format!("{why}, as the network does not answer\n{}", last.join("\n")));
+    }
+    Stop::End(End::SetUpFailed(format!("{why}: {}", last.join(" / "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_is_filled_in() {
+        let fill = |text| filled_in(text, 20_001, "a", Path::new("/w")).into_string().unwrap();
+        assert_eq!(fill("{port}"), "20001");
+        assert_eq!(fill("http://localhost:{port}/{loop}?{x}"), "http://localhost:20001/a?{x}");
+        assert_eq!(fill("{\"d\": \"{workspace}\", {{port}}"), "{\"d\": \"/w\", {20001}");
+        assert_eq!(fill("{"), "{");
+        assert_eq!(fill(""), "");
+    }
+
+    #[test]
+    fn ports_are_outside_of_those_that_the_kernel_gives() {
+        for path in ["/a", "/b/coordination.db", ""] {
+            let first = first_port(Path::new(path));
+            assert!((20_000..32_000).contains(&first), "{first}");
+        }
+    }
+}
