@@ -30,6 +30,7 @@ pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &
     if attempt.test.no_change == NoChange::Accepted {
         return Ok(());
     }
+    context.must_fail_before(attempt, waiter).await?;
     context.make_workspace_ready(attempt, waiter).await?;
     let ended = run(context, attempt, waiter).await;
     if !matches!(ended, Err(Stop::End(End::Trouble(_) | End::Interrupted(_)) | Stop::Error(_))) {
@@ -64,7 +65,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let mut spec = specification(context, attempt)?;
     let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
-    let recorded = context.begin_run(&attempt.test, RunOf::Agent, &program, &log)?;
+    let recorded = context.begin_run(Some(&attempt.test), RunOf::Agent, &program, &log)?;
     spec.log_path = Some(recorded.log.clone());
     let (cancel, mut cancelled) = watch::channel(false);
     let changes = Changes::of(&attempt.workspace);

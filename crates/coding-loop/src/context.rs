@@ -28,6 +28,8 @@ pub(crate) struct Context<'a> {
     pub(crate) managed: bool,
     pub(crate) publishing: RefCell<Publishing>,
     pub(crate) following: RefCell<Following>,
+    /// Whether a command runs for each test, as the files of a commit have it.
+    pub(crate) per_test: RefCell<BTreeMap<(Vec<String>, CommitHash), bool>>,
 }
 
 /// A claimed test and where it is being worked on.
@@ -54,6 +56,8 @@ pub(crate) struct Attempt {
     pub(crate) work: Option<Work>,
     /// What the agent printed last, on one line.
     pub(crate) last_words: String,
+    /// Who has landed the same as this work, so that nothing of it is left to change.
+    pub(crate) landed_by: Option<String>,
 }
 
 impl Attempt {
@@ -72,6 +76,7 @@ impl Attempt {
             in_place: None,
             work: None,
             last_words: String::new(),
+            landed_by: None,
         }
     }
 }
@@ -83,8 +88,19 @@ impl<'a> Context<'a> {
         let user = Repository::open(&config.repository_path())?;
         let layout = Layout::new(config.workspace_root());
         let store = crate::set_up::store(db, config, &user, &layout, Some(&loop_id))?;
-        let (publishing, following) = Default::default();
-        let context = Self { db, config, loop_id, user, layout, store, home, managed, publishing, following };
+        let context = Self {
+            db,
+            config,
+            loop_id,
+            user,
+            layout,
+            store,
+            home,
+            managed,
+            publishing: RefCell::default(),
+            following: RefCell::default(),
+            per_test: RefCell::default(),
+        };
         context.bring_worktree_over()?;
         Ok(context)
     }

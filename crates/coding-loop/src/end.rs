@@ -14,6 +14,8 @@ pub(crate) enum End {
     Failed(FailedAttempt),
     /// The agent claims success and has changed nothing.
     Unchanged,
+    /// This check has to fail for the test before its work, and passes.
+    GreenBefore(String),
     /// The agent cannot work, nor can it for any other loop.
     Trouble(AgentTrouble),
     /// The set-up fails at the base, so that no loop could work.

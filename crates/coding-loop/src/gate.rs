@@ -1,11 +1,14 @@
 //! The gate: the configured checks, in a check-out of its own, at the commit that would land. Each run leaves a proof.
 
+use std::cell::Cell;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::CheckConfig;
 use coord_db::{
-    CheckOutcome, ComponentId, ErrorCategory, FailedAttempt, Proof, ProofRun, RegressionStatus, RunKind, RunOf, Test, new_id,
+    AcquireRequest, BaseRun, BaseState, CheckOutcome, ComponentId, Counts, ErrorCategory, FailedAttempt, LeasePath, NoChange,
+    Proof, ProofRun, ProofStage, RegressionStatus, RunKind, RunOf, Test, Timestamp, Waiting, new_id,
 };
 use crash_point::{Point, reach};
 use tokio::sync::watch;
@@ -13,9 +16,11 @@ use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, run_check
 use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
+use crate::auto_lease::exactly;
+use crate::base::BaseCheck;
 use crate::context::{Attempt, Context};
-use crate::control::{Interrupt, Waiter};
-use crate::end::{Step, Stop};
+use crate::control::Waiter;
+use crate::end::{End, Step, Stop};
 use crate::run_end::reason_of;
 
 /// The proofs of one landing: their ids begin with the one that stands in the commit's `Proof:` trailer.
@@ -55,8 +60,34 @@ const MESSAGE_LINES: usize = 20;
 /// Broken tests that a failure's message names.
 const MOST_NAMED: usize = 3;
 
-fn applies(check: &CheckConfig, test: &Test) -> bool {
+pub(crate) fn applies(check: &CheckConfig, test: &Test) -> bool {
     check.categories.is_empty() || check.categories.contains(&test.category)
+}
+
+/// What is being judged.
+struct Judged<'a> {
+    commit: &'a CommitHash,
+    tree: String,
+    /// The head of integration that the work was put on.
+    head: &'a CommitHash,
+    base_tree: String,
+    worktree: WorkTree,
+    /// The check-out was made ready for its first check.
+    is_ready: Cell<bool>,
+    /// Checks that are let through.
+    ignored: Vec<String>,
+    /// The test was created to make the base pass.
+    is_mending: bool,
+}
+
+/// What a check came to that keeps nothing from landing.
+enum Came {
+    /// It has passed.
+    Passed,
+    /// The same check has passed on the same files before.
+    Reused,
+    /// It fails, as it does at the base, and the human lets it through.
+    LetThrough,
 }
 
 pub(crate) fn end_of(text: &str) -> String {
@@ -86,100 +117,374 @@ impl Context<'_> {
         }
     }
 
+    fn checks_of(&self, test: &Test) -> Vec<&CheckConfig> {
+        self.config.gate.check.iter().filter(|check| applies(check, test)).collect()
+    }
+
     /// Why nothing that is done for the test could ever pass, if that is so.
     pub(crate) fn unverifiable(&self, test: &Test) -> Option<FailedAttempt> {
-        let none = !self.config.gate.check.iter().any(|check| applies(check, test));
-        none.then(|| {
+        self.checks_of(test).is_empty().then(|| {
             let message =
                 format!("no checks are configured for category {:?}; add [[gate.check]] to config.toml", test.category);
             FailedAttempt::new(ErrorCategory::System, message)
         })
     }
 
-    /// Judges a commit; gives the checks, which have all passed, by name. What the same checks have passed for this test on the same files is not run again.
+    /// The check-out in which checks run for this loop, at a commit. Of earlier runs it holds the caches alone.
+    pub(crate) fn gate_check_out(&self, commit: &CommitHash) -> Result<WorkTree> {
+        let folder = self.layout.gate(self.loop_id.as_str());
+        Ok(self.store.check_out_with_caches(&folder, commit, &self.config.workspace.cache)?)
+    }
+
+    /// Whether some check of a test says of that test alone that it is done.
+    pub(crate) fn has_own_check(&self, test: &Test, head: &CommitHash) -> Result<bool> {
+        for check in self.checks_of(test) {
+            if self.is_per_test(check, head)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Judges a commit that was put on a head of integration; gives the checks, by name, and whether each has passed: one that
+    /// has not was let through. What the same checks have passed on the same files is not run again.
     pub(crate) async fn gate(
         &self,
-        attempt: &Attempt,
-        commit: &CommitHash,
+        attempt: &mut Attempt,
+        (head, commit): (&CommitHash, &CommitHash),
         proving: &mut Proving,
         waiter: &mut Waiter,
     ) -> Step<Vec<(String, bool)>> {
-        let test = &attempt.test;
-        let checks: Vec<&CheckConfig> = self.config.gate.check.iter().filter(|check| applies(check, test)).collect();
-        if let Some(why) = self.unverifiable(test) {
+        let test = attempt.test.clone();
+        if let Some(why) = self.unverifiable(&test) {
             return Err(why.into());
         }
-        let tree = self.history().tree_of(commit)?;
-        let folder = self.layout.gate(self.loop_id.as_str());
-        let worktree = self.store.check_out_with_caches(&folder, commit, &self.config.workspace.cache)?;
+        // By hand nobody has looked before the work was done.
+        self.must_fail_before(attempt, waiter).await?;
+        let (tree, base_tree) = (self.history().tree_of(commit)?.to_string(), self.history().tree_of(head)?.to_string());
+        let (is_mending, ignored) =
+            self.db.read(|tx| Ok::<_, coord_db::Error>((tx.is_mending(&test.id)?, tx.ignored_checks()?)))?;
+        let ignored = ignored.into_iter().map(|check| check.check_name).filter(|_| !is_mending).collect();
+        let checks = self.touched(&test, (head, commit), (&base_tree, &tree))?;
+        let worktree = self.gate_check_out(commit)?;
         reach(Point::GateCheckedOut);
-        let mut is_ready = false;
-        let mut said = Vec::new();
+        let mut judged = Judged { commit, tree, head, base_tree, worktree, is_ready: Cell::new(false), ignored, is_mending };
+        match self.judge_all(attempt, &judged, &checks, true, proving, waiter).await {
+            // A check that failed beside others that were not run may have missed what they build.
+            Err((Stop::End(End::Failed(_)), true)) => {
+                judged.worktree = self.gate_check_out(commit)?;
+                judged.is_ready.set(false);
+                self.judge_all(attempt, &judged, &checks, false, proving, waiter).await
+            }
+            other => other,
+        }
+        .map_err(|(stop, _)| stop)
+    }
+
+    /// The checks of a test that its change touches; all of them if it touches none, as nothing lands that was not judged.
+    fn touched(
+        &self,
+        test: &Test,
+        (head, commit): (&CommitHash, &CommitHash),
+        (base_tree, tree): (&str, &str),
+    ) -> Result<Vec<&CheckConfig>> {
+        let all = self.checks_of(test);
+        if all.iter().all(|check| check.paths.is_empty()) {
+            return Ok(all);
+        }
+        let changed: Vec<PathBuf> = self.history().changed_between(head, commit)?;
+        let is_touched = |check: &CheckConfig| {
+            let globs = exactly(&check.paths);
+            check.paths.is_empty() || changed.iter().any(|file| globs.is_match(file))
+        };
+        let (touched, others): (Vec<&CheckConfig>, Vec<&CheckConfig>) = all.iter().partition(|check| is_touched(check));
+        if touched.is_empty() {
+            return Ok(all);
+        }
+        for check in others {
+            // What it showed of the base holds: nothing that it looks at differs.
+            let hash = self.base_hash(check);
+            self.db.write(|tx| tx.carry_base_run(base_tree, &hash, tree, commit.as_str()))?;
+        }
+        Ok(touched)
+    }
+
+    /// Judges by each check in turn. An error comes with whether an earlier check was not run.
+    async fn judge_all(
+        &self,
+        attempt: &mut Attempt,
+        judged: &Judged<'_>,
+        checks: &[&CheckConfig],
+        may_reuse: bool,
+        proving: &mut Proving,
+        waiter: &mut Waiter,
+    ) -> std::result::Result<Vec<(String, bool)>, (Stop, bool)> {
+        let (mut said, mut has_reused) = (Vec::new(), false);
         for check in checks {
-            let spec = self.check_spec(check, test);
-            let check_hash = spec.fingerprint();
-            // A failure is not believed twice: it may have been the machine's.
-            if let Some(proof) = self.db.read(|tx| tx.proven(tree.as_str(), &check.name, &check_hash, &test.id))? {
-                if proof.commit_hash != commit.as_str() || proof.attempt != test.attempts {
-                    let from = Some(proof.id.clone());
-                    let run = ProofRun {
-                        proof_id: proving.next(),
-                        kind: RunKind::Passed,
-                        why: String::new(),
-                        check_hash,
-                        reused_from: from,
-                    };
-                    let (attempt, commit_hash) = (test.attempts, commit.to_string());
-                    self.add_proof(Proof { id: run.proof_id.clone(), attempt, commit_hash, ..proof }, &run)?;
+            match self.judge_by(check, attempt, judged, may_reuse, proving, waiter).await {
+                Ok(came) => {
+                    has_reused |= matches!(came, Came::Reused);
+                    said.push((check.name.clone(), !matches!(came, Came::LetThrough)));
                 }
-                said.push((check.name.clone(), true));
+                Err(stop) => return Err((stop, has_reused)),
+            }
+        }
+        Ok(said)
+    }
+
+    async fn judge_by(
+        &self,
+        check: &CheckConfig,
+        attempt: &mut Attempt,
+        judged: &Judged<'_>,
+        may_reuse: bool,
+        proving: &mut Proving,
+        waiter: &mut Waiter,
+    ) -> Step<Came> {
+        let test = attempt.test.clone();
+        let spec = self.check_spec(check, &test);
+        let (check_hash, base_hash) = (spec.fingerprint(), self.base_hash(check));
+        let is_per_test = self.is_per_test(check, judged.head)?;
+        if may_reuse && self.reuse(check, attempt, judged, (&check_hash, &base_hash), is_per_test, proving)? {
+            return Ok(Came::Reused);
+        }
+        if !judged.is_ready.replace(true) {
+            self.make_gate_ready(&judged.worktree, judged.commit, judged.head, Some(attempt), waiter).await?;
+        }
+        let result = self.run_for(check, &spec, attempt, &judged.worktree, waiter).await?;
+        reach(Point::GateChecked);
+        let passed = result.verdict == CheckVerdict::Pass;
+        let is_cancelled = result.verdict == CheckVerdict::Cancelled;
+        let let_through = !passed && !is_cancelled && judged.ignored.contains(&check.name);
+        let proof_id = proving.next();
+        let at = (judged.commit, judged.tree.as_str(), self.db.clock().now());
+        let (proof, mut run) = proof_of(&check.name, &result, &test, at, (proof_id, check_hash));
+        run.base_tree = Some(judged.base_tree.clone());
+        run.let_through = let_through;
+        if passed && let Some(by) = &attempt.landed_by {
+            run.why = format!("nothing is left to change: {by} has landed the same");
+        }
+        self.db.write(|tx| {
+            tx.add_proof_with_run(&proof, &run)?;
+            // It has passed on these files: as the next head they need not be looked at again.
+            if passed && !is_per_test { tx.record_base_run(&as_base(&proof, &base_hash)) } else { Ok(()) }
+        })?;
+        let tail = end_of(&result.output_tail);
+        let ended = match result.verdict {
+            CheckVerdict::Pass => return Ok(Came::Passed),
+            CheckVerdict::Cancelled => {
+                return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was stopped", check.name)));
+            }
+            _ if let_through => {
+                tracing::warn!(check = check.name, "fails, as it does at the base, and is let through");
+                return Ok(Came::LetThrough);
+            }
+            // The agent is not to blame for a machine, or a check, that does not come to an end.
+            CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {
+                Stop::failed(ErrorCategory::System, format!("{why}\n{tail}"))
+            }
+            CheckVerdict::Fail(why) => {
+                let reason = reason_of(&result.output_tail);
+                match is_per_test || judged.is_mending || !self.fails_at_base(check, judged, waiter).await? {
+                    true => {
+                        let known = self.broken_already(check, &test)?;
+                        Stop::failed(ErrorCategory::Code, format!("{why}{known}: {reason}\n{tail}"))
+                    }
+                    false => FailedAttempt {
+                        counts: Counts::GivenBack,
+                        ..FailedAttempt::new(
+                            ErrorCategory::Transient,
+                            format!("{why}, as it does at the base ({}): {reason}\n{tail}", judged.head.short()),
+                        )
+                    }
+                    .into(),
+                }
+            }
+            CheckVerdict::Error(why) => Stop::failed(ErrorCategory::System, format!("{why}\n{tail}")),
+        };
+        Err(ended)
+    }
+
+    /// Takes a pass of the same check on the same files for this one, if there is such.
+    fn reuse(
+        &self,
+        check: &CheckConfig,
+        attempt: &Attempt,
+        judged: &Judged<'_>,
+        (check_hash, base_hash): (&str, &str),
+        is_per_test: bool,
+        proving: &mut Proving,
+    ) -> Result<bool> {
+        let test = &attempt.test;
+        // A failure is not believed twice: it may have been the machine's.
+        let proven = self.db.read(|tx| tx.proven(&judged.tree, &check.name, check_hash, &test.id))?;
+        let why = attempt.landed_by.as_ref().map(|by| format!("nothing is left to change: {by} has landed the same"));
+        let run = |proof_id: String, reused_from, stage| ProofRun {
+            proof_id,
+            kind: RunKind::Passed,
+            why: why.clone().unwrap_or_default(),
+            check_hash: check_hash.to_owned(),
+            reused_from,
+            stage,
+            base_tree: Some(judged.base_tree.clone()),
+            let_through: false,
+        };
+        let (attempts, commit_hash) = (test.attempts, judged.commit.to_string());
+        if let Some(proof) = proven {
+            if proof.commit_hash != commit_hash || proof.attempt != attempts {
+                let run = run(proving.next(), Some(proof.id.clone()), ProofStage::Alone);
+                let proof = Proof { id: run.proof_id.clone(), attempt: attempts, commit_hash, ..proof };
+                self.db.write(|tx| {
+                    tx.add_proof_with_run(&proof, &run)?;
+                    if is_per_test { Ok(()) } else { tx.record_base_run(&as_base(&proof, base_hash)) }
+                })?;
+            }
+            return Ok(true);
+        }
+        if is_per_test {
+            return Ok(false);
+        }
+        let known = self.db.read(|tx| tx.base_runs(&judged.tree))?;
+        let Some(base) = known.into_iter().find(|run| run.check_hash == base_hash && run.state == BaseState::Green) else {
+            return Ok(false);
+        };
+        let run = run(proving.next(), base.proof_id.clone(), ProofStage::Base);
+        let proof = Proof {
+            id: run.proof_id.clone(),
+            test_id: test.id.clone(),
+            attempt: attempts,
+            commit_hash,
+            tree_hash: judged.tree.clone(),
+            check_name: check.name.clone(),
+            outcome: CheckOutcome::Pass,
+            exit_code: base.exit_code,
+            duration_ms: base.duration_ms,
+            output_sha256: base.output_sha256,
+            output_tail: base.output_tail,
+            created_at: self.db.clock().now(),
+        };
+        self.db.write(|tx| tx.add_proof_with_run(&proof, &run))?;
+        Ok(true)
+    }
+
+    /// Whether a check that is the same for all tests fails at the head that the work was put on too. Where nobody knows (the
+    /// human did not wait, or somebody else has moved integration) it is run there.
+    async fn fails_at_base(&self, check: &CheckConfig, judged: &Judged<'_>, waiter: &mut Waiter) -> Step<bool> {
+        let hash = self.base_hash(check);
+        let known = self.db.read(|tx| tx.base_runs(&judged.base_tree))?.into_iter().find(|run| run.check_hash == hash);
+        match known.map(|run| run.state) {
+            Some(BaseState::Red) => return Ok(true),
+            Some(BaseState::Green | BaseState::Flaky) => return Ok(false),
+            Some(BaseState::Skipped) | None => {}
+        }
+        let spec = self.base_spec(check);
+        let worktree = self.gate_check_out(judged.head)?;
+        self.make_gate_ready(&worktree, judged.head, judged.head, None, waiter).await?;
+        let base = BaseCheck { config: check, spec, hash };
+        let Some(run) = self.run_at_base(&base, &worktree, judged.head, &judged.base_tree, waiter).await? else {
+            return Ok(false);
+        };
+        self.db.write(|tx| tx.record_base_run(&run))?;
+        Ok(run.state == BaseState::Red)
+    }
+
+    // ---- red before, green after ----
+
+    /// Runs the checks that have to fail for a test before its work, at the base, unless they were seen to do so.
+    pub(crate) async fn must_fail_before(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+        let (test, base) = (attempt.test.clone(), attempt.base.clone());
+        if test.no_change == NoChange::Accepted || attempt.in_place.is_some() {
+            return Ok(());
+        }
+        let tree = self.history().tree_of(&base)?.to_string();
+        for check in self.checks_of(&test) {
+            if !check.fails_before || !self.is_per_test(check, &base)? {
                 continue;
             }
-            if !std::mem::replace(&mut is_ready, true) {
-                self.make_gate_ready(&worktree, commit, attempt, waiter).await?;
+            let spec = self.check_spec(check, &test);
+            let check_hash = spec.fingerprint();
+            if self.db.read(|tx| tx.red_before(&check_hash, &test.id, &tree))?.is_some() || self.may_be_green(&test, check)? {
+                continue;
             }
-            let result = self.run_one(&spec, &worktree, attempt, waiter).await?;
-            reach(Point::GateChecked);
-            let (outcome, why) = match &result.verdict {
-                CheckVerdict::Pass => (CheckOutcome::Pass, String::new()),
-                CheckVerdict::Fail(why) => (CheckOutcome::Fail, why.clone()),
-                CheckVerdict::Error(why) => (CheckOutcome::Error, why.clone()),
-                CheckVerdict::Cancelled => (CheckOutcome::Error, format!("check {} was stopped", check.name)),
-            };
-            let run = ProofRun { proof_id: proving.next(), kind: kind_of(result.end), why, check_hash, reused_from: None };
-            let proof = Proof {
-                id: run.proof_id.clone(),
-                test_id: test.id.clone(),
-                attempt: test.attempts,
-                commit_hash: commit.to_string(),
-                tree_hash: tree.to_string(),
-                check_name: check.name.clone(),
-                outcome,
-                exit_code: result.exit_code.map(i64::from),
-                duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
-                output_sha256: result.output_sha256.clone(),
-                // Shells and drivers of other languages end a text at its first NUL.
-                output_tail: result.output_tail.replace('\0', "\u{fffd}"),
-                created_at: self.db.clock().now(),
-            };
-            self.add_proof(proof, &run)?;
+            let worktree = self.gate_check_out(&base)?;
+            self.make_gate_ready(&worktree, &base, &base, Some(attempt), waiter).await?;
+            let result = self.run_for(check, &spec, attempt, &worktree, waiter).await?;
+            let at = (&base, tree.as_str(), self.db.clock().now());
+            let (proof, mut run) = proof_of(&check.name, &result, &test, at, (new_id(), check_hash));
+            run.stage = ProofStage::RedBefore;
+            self.db.write(|tx| tx.add_proof_with_run(&proof, &run))?;
             let tail = end_of(&result.output_tail);
             match result.verdict {
-                CheckVerdict::Pass => said.push((check.name.clone(), true)),
-                CheckVerdict::Fail(why) => {
-                    let known = self.broken_already(check, test)?;
-                    let reason = reason_of(&result.output_tail);
-                    return Err(Stop::failed(ErrorCategory::Code, format!("{why}{known}: {reason}\n{tail}")));
+                CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {
+                    return Err(Stop::failed(ErrorCategory::System, format!("at the base, before any work: {why}\n{tail}")));
                 }
+                CheckVerdict::Fail(_) => {}
+                CheckVerdict::Pass => return Err(Stop::End(End::GreenBefore(check.name.clone()))),
                 CheckVerdict::Error(why) => {
-                    return Err(Stop::failed(ErrorCategory::System, format!("{why}\n{tail}")));
+                    return Err(Stop::failed(ErrorCategory::System, format!("at the base, before any work: {why}\n{tail}")));
                 }
                 CheckVerdict::Cancelled => {
                     return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was stopped", check.name)));
                 }
             }
         }
-        Ok(said)
+        Ok(())
+    }
+
+    // ---- running ----
+
+    /// Runs a check for an attempt, with what it needs alone leased.
+    async fn run_for(
+        &self,
+        check: &CheckConfig,
+        spec: &CheckSpec,
+        attempt: &mut Attempt,
+        worktree: &WorkTree,
+        waiter: &mut Waiter,
+    ) -> Step<CheckResult> {
+        let leased = self.lease_resources(check, attempt, waiter).await?;
+        let result = self.run_one(spec, worktree, Some(attempt), waiter, || Ok(false)).await;
+        if let Some(token) = leased.first().and_then(|path| attempt.tokens.get(path).copied()) {
+            attempt.tokens.retain(|path, _| !leased.contains(path));
+            match self.db.write(|tx| tx.release(&self.loop_id, &leased, Some(token))) {
+                // Others may have it by now, and what the check showed may be theirs.
+                Err(coord_db::Error::LeaseLost { .. }) => {
+                    let text = format!("what check {} needs alone was taken from the loop", check.name);
+                    return Err(Stop::failed(ErrorCategory::Transient, text));
+                }
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+        }
+        result
+    }
+
+    /// Leases what a check needs alone and the attempt does not hold yet.
+    async fn lease_resources(&self, check: &CheckConfig, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<Vec<LeasePath>> {
+        let paths = check.resources.iter().filter_map(|resource| resource.parse().ok());
+        let paths: Vec<LeasePath> = paths.filter(|path| !attempt.tokens.contains_key(path)).collect();
+        if paths.is_empty() {
+            return Ok(paths);
+        }
+        let request = AcquireRequest {
+            loop_id: self.loop_id.clone(),
+            paths: paths.clone(),
+            ttl_seconds: self.config.lease.ttl_seconds,
+            reason: Some(format!("needed by check {}", check.name)),
+            test_id: Some(attempt.test.id.clone()),
+            automatic: true,
+        };
+        let silent = self.config.lease.silent_waiter_seconds;
+        let (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(600), silent))?;
+        match (id, answer) {
+            (_, Waiting::Granted(grant)) => {
+                attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
+            }
+            (Some(id), _) => attempt.waiting.push((id, request)),
+            (None, _) => return Err(crate::Error::SetUp("a queued acquire has no id".to_owned()).into()),
+        }
+        self.await_leases(attempt, waiter).await?;
+        Ok(paths)
     }
 
     /// What is known to be broken on the integration branch by somebody else, so that whoever reads of a failure of the same
@@ -200,21 +505,18 @@ impl Context<'_> {
         })
     }
 
-    fn add_proof(&self, proof: Proof, run: &ProofRun) -> Result<()> {
-        self.db.write(|tx| tx.add_proof_with_run(&proof, run))?;
-        Ok(())
-    }
-
-    async fn run_one(
+    /// Runs a check until it ends, the loop is told something else, or it is `enough`: then it is stopped.
+    pub(crate) async fn run_one(
         &self,
         spec: &CheckSpec,
         worktree: &WorkTree,
-        attempt: &Attempt,
+        attempt: Option<&Attempt>,
         waiter: &mut Waiter,
+        mut enough: impl FnMut() -> Result<bool>,
     ) -> Step<CheckResult> {
-        let test = &attempt.test;
-        let log = format!("{}-{}.{}", test.id, test.attempts, spec.name);
-        let recorded = self.begin_run(test, RunOf::Check, &spec.name, &log)?;
+        let test = attempt.map(|attempt| &attempt.test);
+        let log = test.map_or("base".to_owned(), |test| format!("{}-{}", test.id, test.attempts));
+        let recorded = self.begin_run(test, RunOf::Check, &spec.name, &format!("{log}.{}", spec.name))?;
         let spec = &CheckSpec { log_path: Some(recorded.log.clone()), ..spec.clone() };
         let (cancel, mut cancelled) = watch::channel(false);
         let id = ComponentId::from(&self.loop_id);
@@ -224,16 +526,19 @@ impl Context<'_> {
                 tracing::warn!(%error, "cannot write down the check's process");
             }
         };
-        tracing::info!(test = %attempt.test.id, check = %spec.name, "the gate runs a check");
+        let test = test.map_or("none, at the base", |test| test.id.as_str());
+        tracing::info!(test, check = %spec.name, "the gate runs a check");
         let mut running = pin!(run_check(spec, worktree, &mut cancelled, on_keeper));
         loop {
-            waiter.beat(self, Some(attempt));
+            waiter.beat(self, attempt);
             waiter.wakes.looked(self.db);
-            let told = if waiter.stopping() { Some(Interrupt::stop()) } else { self.orders(Some(attempt))? };
-            if let Some(interrupt) = told {
+            if let Some(interrupt) = self.told_to_stop(attempt, waiter)? {
                 cancel.send_replace(true);
                 self.end_run(&recorded, &words(&running.await?.verdict));
                 return Err(interrupt.into());
+            }
+            if enough()? {
+                cancel.send_replace(true);
             }
             tokio::select! {
                 result = &mut running => {
@@ -244,5 +549,66 @@ impl Context<'_> {
                 () = waiter.wait(self, Duration::from_secs(5)) => {}
             }
         }
+    }
+}
+
+/// What a run showed, as a proof of the work alone.
+fn proof_of(
+    check: &str,
+    result: &CheckResult,
+    test: &Test,
+    (commit, tree, now): (&CommitHash, &str, Timestamp),
+    (id, check_hash): (String, String),
+) -> (Proof, ProofRun) {
+    let (outcome, why) = match &result.verdict {
+        CheckVerdict::Pass => (CheckOutcome::Pass, String::new()),
+        CheckVerdict::Fail(why) => (CheckOutcome::Fail, why.clone()),
+        CheckVerdict::Error(why) => (CheckOutcome::Error, why.clone()),
+        CheckVerdict::Cancelled => (CheckOutcome::Error, format!("check {check} was stopped")),
+    };
+    let run = ProofRun {
+        proof_id: id.clone(),
+        kind: kind_of(result.end),
+        why,
+        check_hash,
+        reused_from: None,
+        stage: ProofStage::Alone,
+        base_tree: None,
+        let_through: false,
+    };
+    let proof = Proof {
+        id,
+        test_id: test.id.clone(),
+        attempt: test.attempts,
+        commit_hash: commit.to_string(),
+        tree_hash: tree.to_owned(),
+        check_name: check.to_owned(),
+        outcome,
+        exit_code: result.exit_code.map(i64::from),
+        duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
+        output_sha256: result.output_sha256.clone(),
+        // Shells and drivers of other languages end a text at its first NUL.
+        output_tail: result.output_tail.replace('\0', "\u{fffd}"),
+        created_at: now,
+    };
+    (proof, run)
+}
+
+/// A pass of work as what is known of its tree: once it has landed that is the base.
+fn as_base(proof: &Proof, base_hash: &str) -> BaseRun {
+    BaseRun {
+        tree_hash: proof.tree_hash.clone(),
+        check_hash: base_hash.to_owned(),
+        check_name: proof.check_name.clone(),
+        commit_hash: proof.commit_hash.clone(),
+        state: BaseState::Green,
+        why: String::new(),
+        exit_code: proof.exit_code,
+        runs: 1,
+        duration_ms: proof.duration_ms,
+        output_sha256: proof.output_sha256.clone(),
+        output_tail: proof.output_tail.clone(),
+        proof_id: Some(proof.id.clone()),
+        ran_at: proof.created_at,
     }
 }

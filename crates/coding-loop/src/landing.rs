@@ -223,8 +223,12 @@ impl Context<'_> {
     /// Ends the step where the loop was told something that ends the attempt.
     pub(crate) fn stop_if_told(&self, attempt: &Attempt, waiter: &mut Waiter) -> Step<()> {
         waiter.beat(self, Some(attempt));
-        let told = if waiter.stopping() { Some(Interrupt::stop()) } else { self.orders(Some(attempt))? };
-        told.map_or(Ok(()), |interrupt| Err(interrupt.into()))
+        self.told_to_stop(Some(attempt), waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
+    }
+
+    /// What ends whatever the loop is doing.
+    pub(crate) fn told_to_stop(&self, attempt: Option<&Attempt>, waiter: &Waiter) -> Result<Option<Interrupt>> {
+        if waiter.stopping() { Ok(Some(Interrupt::stop())) } else { self.orders(attempt) }
     }
 
     /// Leases the right to move integration, or queues for it.
@@ -278,6 +282,13 @@ impl Context<'_> {
             }
         };
         reach(Point::WorkPutOn);
+        if commit.is_none() && !work.change.paths.is_empty() && attempt.in_place.is_none() {
+            attempt.landed_by = Some(self.landed_same(&attempt.base, &head, &work.change.paths)?);
+            // What nothing says of this test alone, a human has to.
+            if attempt.test.no_change == NoChange::Ask && !self.has_own_check(&attempt.test, &head)? {
+                return Err(Stop::End(End::Unchanged));
+            }
+        }
         let problems = self.misnumbered(commit.as_ref())?;
         if !problems.is_empty() {
             return Err(Stop::failed(ErrorCategory::Code, problems.join("; ")));
@@ -289,13 +300,32 @@ impl Context<'_> {
     }
 
     async fn judge(&self, attempt: &mut Attempt, proving: &mut Proving, waiter: &mut Waiter) -> Step<()> {
-        let Some(judged) = attempt.work.as_ref().map(|work| work.judged().clone()) else { return Ok(()) };
-        let checks = self.gate(attempt, &judged, proving, waiter).await.map_err(|stop| with_left_out(stop, attempt))?;
+        let Some((head, judged)) = attempt.work.as_ref().map(|work| (work.head.clone(), work.judged().clone())) else {
+            return Ok(());
+        };
+        let checks =
+            self.gate(attempt, (&head, &judged), proving, waiter).await.map_err(|stop| with_left_out(stop, attempt))?;
         if let Some(work) = &mut attempt.work {
             work.checks = checks;
         }
         reach(Point::GatePassed);
         Ok(())
+    }
+
+    /// Who has landed what the work would have changed in these files.
+    fn landed_same(&self, base: &CommitHash, head: &CommitHash, paths: &[PathBuf]) -> Result<String> {
+        let wanted: BTreeSet<&PathBuf> = paths.iter().collect();
+        for commit in self.history().commits_between(base, head)?.into_iter().rev() {
+            let parent = commit.parents.first().unwrap_or(base);
+            if self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
+                let who = match (commit.trailer("Test"), commit.trailer("Loop")) {
+                    (Some(test), Some(loop_id)) => format!("test {test} of loop {loop_id}"),
+                    _ => "somebody else".to_owned(),
+                };
+                return Ok(format!("{who} ({})", commit.hash.short()));
+            }
+        }
+        Ok("somebody else".to_owned())
     }
 
     fn conflict(&self, base: &CommitHash, head: &CommitHash, files: &[PathBuf]) -> Result<FailedAttempt> {

@@ -1,11 +1,14 @@
-//! An agent that claims success and has changed nothing has done nothing that could be verified: the human is asked once for
-//! each test, and a second such claim is a failed attempt.
+//! Attempts that show nothing: a claim of success without a change, of which nothing could be verified (the human is asked once
+//! for each test, and a second such claim is a failed attempt), and a check that passes before the work that it has to judge.
 
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
+use coord_db::config::CheckConfig;
 use coord_db::payload::DecisionOption;
-use coord_db::{ActorId, Counts, ErrorCategory, FailedAttempt, NO_CHANGE_QUESTION, NewDecision, WriteTx};
+use coord_db::{
+    ActorId, Counts, ErrorCategory, FailedAttempt, GREEN_BEFORE_QUESTION, NO_CHANGE_QUESTION, NewDecision, Test, WriteTx,
+};
 use serde_json::json;
 use work_tree::WorkTree;
 
@@ -27,7 +30,10 @@ impl Context<'_> {
             files if files.is_empty() => String::new(),
             files => format!(", while {} in your own checkout changed", files.join(", ")),
         };
-        let message = format!("the agent claimed success and changed nothing{elsewhere}{said}");
+        let message = match &attempt.landed_by {
+            Some(by) => format!("nothing of its work is left to change, as {by} has landed the same{said}"),
+            None => format!("the agent claimed success and changed nothing{elsewhere}{said}"),
+        };
         let fingerprint = format!("test:{}", test.id);
         let asked = self.db.read(|tx| tx.was_asked(&fingerprint, NO_CHANGE_QUESTION))?;
         let (category, counts) = match asked {
@@ -65,20 +71,62 @@ impl Context<'_> {
         message: &str,
         fingerprint: String,
     ) -> coord_db::Result<()> {
+        let options = [
+            ("pass", "nothing has to change: the checks judge what is there"),
+            ("retry", "another attempt; the next claim without a change is a failed attempt"),
+            ("skip", "the test is taken out of the queue; what depends on it keeps waiting"),
+        ];
+        self.ask_about_test(tx, attempt, (NO_CHANGE_QUESTION, fingerprint), message, &options, Some("retry"))
+    }
+
+    // ---- green before ----
+
+    /// Whether a human has said that a check may pass before this test's work.
+    pub(crate) fn may_be_green(&self, test: &Test, check: &CheckConfig) -> Result<bool> {
+        let asked = self.db.read(|tx| tx.last_decisions_about(&[green_before(test, &check.name)]))?;
+        Ok(asked.first().is_some_and(|decision| decision.choice.as_deref() == Some("go_on")))
+    }
+
+    /// Records that a check passes before the work although it has to fail then, and asks what that means.
+    pub(crate) fn record_green_before(&self, attempt: &Attempt, check: &str) -> Result<()> {
+        let test = &attempt.test;
+        let message = format!(
+            "check {check} passes at {} before any work, although it has to fail then (fails_before)",
+            attempt.base.short()
+        );
+        let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Human, message.clone()) };
+        let options = [
+            ("go_on", "the agent works all the same, and the check judges its work"),
+            ("pass", "what the test asks for is there already: the checks judge what is there"),
+            ("skip", "the test is taken out of the queue; what depends on it keeps waiting"),
+        ];
+        record_end(self, &test.id, &why, Some(attempt), |tx| {
+            // Nobody but the human knows whether the check or the test is wrong.
+            self.ask_about_test(tx, attempt, (GREEN_BEFORE_QUESTION, green_before(test, check)), &message, &options, None)
+        })
+    }
+
+    /// Asks about a test that is pending again, and holds it back until the answer or the end of the question's time.
+    fn ask_about_test(
+        &self,
+        tx: &WriteTx<'_>,
+        attempt: &Attempt,
+        (decision_type, fingerprint): (&str, String),
+        message: &str,
+        options: &[(&str, &str)],
+        default: Option<&str>,
+    ) -> coord_db::Result<()> {
         let (test, loop_id) = (&attempt.test.id, &self.loop_id);
         let minutes = self.config.pm.decision_timeout_minutes.max(0);
-        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let option =
+            |(id, description): &(&str, &str)| DecisionOption { id: (*id).to_owned(), description: (*description).to_owned() };
         let question = NewDecision {
-            decision_type: NO_CHANGE_QUESTION.to_owned(),
+            decision_type: decision_type.to_owned(),
             summary: format!("test {test} of {loop_id}: {message}"),
-            options: vec![
-                option("pass", "nothing has to change: the checks judge what is there"),
-                option("retry", "another attempt; the next claim without a change is a failed attempt"),
-                option("skip", "the test is taken out of the queue; what depends on it keeps waiting"),
-            ],
-            default_option: Some("retry".to_owned()),
+            options: options.iter().map(option).collect(),
+            default_option: default.map(str::to_owned),
             context: json!({"test_id": test, "loop_id": loop_id, "last_words": attempt.last_words}),
-            timeout_minutes: Some(minutes),
+            timeout_minutes: default.map(|_| minutes),
             requested_by: ActorId::from(loop_id),
             fingerprint: Some(fingerprint),
         };
@@ -88,4 +136,9 @@ impl Context<'_> {
         }
         Ok(())
     }
+}
+
+/// What names the question about a check that passes before a test's work.
+fn green_before(test: &Test, check: &str) -> String {
+    format!("{GREEN_BEFORE_QUESTION}:{}:{check}", test.id)
 }

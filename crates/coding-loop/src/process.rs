@@ -7,6 +7,7 @@ use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start
 use crash_point::{Point, reach};
 
 use crate::Result;
+use crate::base::Base;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, error_as_failure};
@@ -130,7 +131,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     }
     // A look without the write lock: an idle loop writes nothing but its beats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
-    if ready.is_none() {
+    let Some(ready) = ready else {
         // A time that has passed says that something else is waited for.
         let retry = context.db.read(|tx| {
             let at = tx.next_retry_at(id)?.filter(|at| *at > tx.now());
@@ -145,7 +146,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
             _ if context.config.repository.follow_automatically => Turn::Wait(FOLLOW_EVERY),
             _ => Turn::Wait(Duration::from_secs(60)),
         });
-    }
+    };
     match context.db.read(|tx| tx.may_start(id))? {
         Start::Now => {}
         Start::At(until, hold) => {
@@ -162,13 +163,24 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         }
     }
     // Before the claim, so that a repository that cannot be worked in costs no attempt.
-    if let Err(error) = context.workspace() {
+    let unusable = |error: Error, what: &str| {
         if limits.once || error.is_temporary() {
             return Err(error);
         }
-        tracing::warn!(%error, "nothing is claimed until the workspace can be used");
-        return Ok(Turn::Wait(Duration::from_secs(5)));
+        tracing::warn!(%error, "nothing is claimed until {what}");
+        Ok(Turn::Wait(Duration::from_secs(5)))
+    };
+    if let Err(error) = context.workspace() {
+        return unusable(error, "the workspace can be used");
     }
+    let mends = match context.prove_base(&ready, waiter).await {
+        Ok(Base::Ready) => false,
+        Ok(Base::Mending) => true,
+        Ok(Base::Again) => return Ok(Turn::Again),
+        Ok(Base::Running) => return Ok(Turn::Wait(Duration::from_secs(5))),
+        Ok(Base::Red) => return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) }),
+        Err(error) => return unusable(error, "the checks can be run at the head of integration"),
+    };
     let own = ProcessIdentity::own();
     let claimed = context.db.write(|tx| {
         let row = tx.loop_row(id)?;
@@ -177,6 +189,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
             tx.start_loop(id, &own, env!("CARGO_PKG_VERSION"))?;
         }
         match tx.start_or_wait(id)? {
+            Start::Now if mends => tx.claim_mending_test(id),
             Start::Now => tx.claim_next_test(id, true),
             Start::At(..) | Start::Asked(_) => Ok(None),
         }
@@ -263,6 +276,11 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
             tracing::info!(%test, "the agent claims success and has changed nothing");
             save(None, "nothing was changed")?;
             context.record_unchanged(attempt)?;
+        }
+        End::GreenBefore(check) => {
+            tracing::info!(%test, check, "passes before the work although it has to fail then");
+            save(context.managed.then_some(&attempt.base), "the check passes already")?;
+            context.record_green_before(attempt, check)?;
         }
         End::Trouble(trouble) => {
             tracing::warn!(%test, kind = %trouble.kind, reason = trouble.reason, "the agent cannot work for now");

@@ -16,7 +16,7 @@ use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, looks_like_network};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
-use crate::control::{Interrupt, Waiter};
+use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 
 /// Ports that the kernel gives to nobody by itself, on Linux; each database begins at its own hundred of them.
@@ -93,7 +93,7 @@ impl Context<'_> {
         if ready.is_nothing(Some(&self.user)) {
             return Ok(());
         }
-        let made = self.make_ready(&ready, &attempt.workspace.folder(), &attempt.base, attempt, waiter).await?;
+        let made = self.make_ready(&ready, &attempt.workspace.folder(), &attempt.base, Some(attempt), waiter).await?;
         match made {
             SetUp::Ready(was_run) => {
                 attempt.workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
@@ -107,12 +107,13 @@ impl Context<'_> {
         }
     }
 
-    /// Makes a check-out ready in which the work of an attempt is to be judged, at a commit on `base`.
+    /// Makes a check-out ready in which a commit on `base` is to be judged.
     pub(crate) async fn make_gate_ready(
         &self,
         worktree: &WorkTree,
         commit: &CommitHash,
-        attempt: &Attempt,
+        base: &CommitHash,
+        attempt: Option<&Attempt>,
         waiter: &mut Waiter,
     ) -> Step<()> {
         let ready = self.ready("gate", Vec::new());
@@ -130,7 +131,6 @@ impl Context<'_> {
             SetUp::Failed { why, tail } => (why, tail),
             SetUp::Cancelled => return Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
         };
-        let base = attempt.work.as_ref().map_or(&attempt.base, |work| &work.head);
         if looks_like_network(&tail) || base == commit {
             return Err(failed_at_base(&why, &tail));
         }
@@ -152,7 +152,7 @@ impl Context<'_> {
         ready: &Ready,
         folder: &Folder,
         commit: &CommitHash,
-        attempt: &Attempt,
+        attempt: Option<&Attempt>,
         waiter: &mut Waiter,
     ) -> Step<SetUp> {
         let (cancel, mut cancelled) = watch::channel(false);
@@ -166,10 +166,9 @@ impl Context<'_> {
         let source = (Some(&self.user), self.own_folder());
         let mut running = pin!(ready.make(folder, commit, source, &mut cancelled, on_keeper));
         let made = loop {
-            waiter.beat(self, Some(attempt));
+            waiter.beat(self, attempt);
             waiter.wakes.looked(self.db);
-            let told = if waiter.stopping() { Some(Interrupt::stop()) } else { self.orders(Some(attempt))? };
-            if let Some(interrupt) = told {
+            if let Some(interrupt) = self.told_to_stop(attempt, waiter)? {
                 cancel.send_replace(true);
                 running.await?;
                 return Err(interrupt.into());

@@ -32,8 +32,8 @@ pub(crate) fn words(end: &End) -> String {
 }
 
 impl Context<'_> {
-    /// Records that a run begins. `log` is the name that its log has without `.log`, and with a number if that is taken.
-    pub(crate) fn begin_run(&self, test: &Test, kind: RunOf, name: &str, log: &str) -> Result<Recorded> {
+    /// Records that a run begins, for a test or for none. `log` is the name that its log has without `.log`, and with a number if that is taken.
+    pub(crate) fn begin_run(&self, test: Option<&Test>, kind: RunOf, name: &str, log: &str) -> Result<Recorded> {
         let log = log.replace('/', "_");
         let mut file = format!("{log}.log");
         let mut number = 1;
@@ -41,7 +41,14 @@ impl Context<'_> {
             number += 1;
             file = format!("{log}.{number}.log");
         }
-        let run = NewRun { loop_id: &self.loop_id, test_id: Some(&test.id), attempt: test.attempts, kind, name, log: &file };
+        let run = NewRun {
+            loop_id: &self.loop_id,
+            test_id: test.map(|test| &test.id),
+            attempt: test.map_or(0, |test| test.attempts),
+            kind,
+            name,
+            log: &file,
+        };
         let id = self.db.write_quietly(|tx| tx.begin_run(&run))?;
         Ok(Recorded { id, log: self.logs().join(file) })
     }

@@ -163,6 +163,11 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         End::SetUpFailed(reason) => {
             SubmitOutcome::Failed { status: TestStatus::Pending, category: ErrorCategory::Human, message: reason.clone() }
         }
+        End::GreenBefore(check) => SubmitOutcome::Failed {
+            status: TestStatus::Pending,
+            category: ErrorCategory::Human,
+            message: format!("check {check} passes before the work; answer the question about it (loopctl decisions)"),
+        },
         End::Trouble(trouble) => SubmitOutcome::Failed {
             status: TestStatus::Pending,
             category: ErrorCategory::Human,

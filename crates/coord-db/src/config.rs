@@ -154,6 +154,39 @@ pub struct AgentOverride {
     pub output_bytes: Option<u64>,
 }
 
+/// Whether a check runs for each test: it looks at `TEST_ID`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "PerTestValue")]
+pub enum PerTest {
+    /// It does.
+    Yes,
+    /// It is the same for all.
+    No,
+    /// It does if its command, or a script that the command names, mentions `TEST_ID`.
+    #[default]
+    Auto,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"auto\"")]
+enum PerTestValue {
+    Said(bool),
+    Named(String),
+}
+
+impl TryFrom<PerTestValue> for PerTest {
+    type Error = String;
+
+    fn try_from(value: PerTestValue) -> Result<Self, String> {
+        match value {
+            PerTestValue::Said(true) => Ok(Self::Yes),
+            PerTestValue::Said(false) => Ok(Self::No),
+            PerTestValue::Named(name) if name == "auto" => Ok(Self::Auto),
+            PerTestValue::Named(name) => Err(format!("per_test is {name:?}; expected true, false or \"auto\"")),
+        }
+    }
+}
+
 /// One check of the gate.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +204,18 @@ pub struct CheckConfig {
     /// Whether regression-checker runs it too.
     #[serde(default = "yes")]
     pub baseline: bool,
+    /// Whether it runs for each test.
+    #[serde(default)]
+    pub per_test: PerTest,
+    /// Whether it must fail for a test before that test's work, at the base.
+    #[serde(default)]
+    pub fails_before: bool,
+    /// Globs: it runs only if the change touches one of them; empty: always.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// What is leased while it runs, as `port:5432`.
+    #[serde(default)]
+    pub resources: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -470,6 +515,23 @@ impl Config {
             if check.command.is_empty() {
                 return Err((at("[gate.check]", "command"), format!("check {:?} has no command", check.name)));
             }
+            if check.fails_before && check.per_test == PerTest::No {
+                let message = format!("check {:?} has fails_before, which needs per_test = true or \"auto\"", check.name);
+                return Err((at("[gate.check]", "fails_before"), message));
+            }
+            for glob in &check.paths {
+                globset::Glob::new(glob).map_err(|error| {
+                    (at("[gate.check]", "paths"), format!("paths of check {:?}: {glob:?} is no glob: {error}", check.name))
+                })?;
+            }
+            for resource in &check.resources {
+                // A file is leased by who changes it.
+                if resource.parse::<crate::LeasePath>().is_err() || !resource.contains(':') {
+                    let message =
+                        format!("resources of check {:?}: {resource:?} is no resource; name it as \"port:5432\"", check.name);
+                    return Err((at("[gate.check]", "resources"), message));
+                }
+            }
         }
         for id in self.loops.keys() {
             id.parse::<LoopId>().map_err(|error| (at(&format!("loop.{id}"), ""), error.to_string()))?;
@@ -590,6 +652,12 @@ mod tests {
         assert!(refused("[agent]\nset = { TEST_ID = \"x\" }\n").contains("agent.set: TEST_ID is set by coding-loops"));
         assert!(refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is no name"));
         assert!(refused("[[gate.check]]\nname = \"a\"\ncommand = []\n").contains("has no command"));
+        let check = |more: &str| refused(&format!("[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n{more}\n"));
+        assert!(check("per_test = \"always\"").contains("expected true, false or \"auto\""));
+        assert!(check("per_test = 3").contains("expected true, false or \"auto\""));
+        assert!(check("per_test = false\nfails_before = true").starts_with("config.toml:5: check \"a\" has fails_before"));
+        assert!(check("paths = [\"[\"]").contains("is no glob"));
+        assert!(check("resources = [\"5432\"]").contains("name it as \"port:5432\""));
     }
 
     #[test]

@@ -153,6 +153,23 @@ fn of_payload(payload: &Payload) -> String {
             let (commits, theirs, at) = (count(p.behind, "commit"), short(&p.theirs), short(&p.commit));
             format!("brings in {commits} of {}, up to {theirs}, as {at}{checks}", p.branch)
         }
+        Payload::BaseRed(p) => format!(
+            "check {} fails at {} before any agent has changed it, as {} has seen; no attempt starts: {}",
+            p.check,
+            short(&p.commit),
+            p.loop_id,
+            p.output_tail
+        ),
+        Payload::BaseProven(p) => {
+            let flaky = if p.flaky.is_empty() { String::new() } else { format!("; flaky: {}", p.flaky.join(", ")) };
+            format!(
+                "{} has run {} at {} for {}, and attempts start{flaky}",
+                p.loop_id,
+                p.checks.join(", "),
+                short(&p.commit),
+                span(p.seconds)
+            )
+        }
         Payload::ComponentStarted(p) => format!("{} {} runs as pid {}", p.component, p.version, p.pid),
         Payload::ComponentStopped(p) => format!("{} has stopped{}", p.component, because(Some(&p.reason))),
         Payload::ComponentDegraded(p) => {
@@ -307,7 +324,8 @@ mod tests {
             "message_type": "note", "source": "cli", "scope": "all", "since_hours": 24, "knowledge_id": "k", "item_type": "fact",
             "content": "c", "new_knowledge_id": "k", "existing_knowledge_id": "j", "conflict_description": "both",
             "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
-            "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "branch": "main", "theirs": "fedcba9876543210", "behind": 2, "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70
+            "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "branch": "main", "theirs": "fedcba9876543210", "behind": 2, "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70,
+            "check": "suite", "checks": ["suite"], "flaky": ["f"], "seconds": 3
         }"#,
         )
         .unwrap();
@@ -368,6 +386,8 @@ mod tests {
         ("agent_limited", &["agent claude", "until 2026", ": why"]),
         ("agent_available", &["agent claude", "why"]),
         ("synced", &["2 commits of main", "fedcba987654", "0123456789ab", "verified by unit"]),
+        ("base_red", &["check suite fails at 0123456789ab", "no attempt starts"]),
+        ("base_proven", &["attempts start", "flaky: f"]),
         ("component_stopped", &[": why"]),
         ("component_degraded", &["is dead", ": expired"]),
         ("component_recovered", &["beats again after"]),

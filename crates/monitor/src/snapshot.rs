@@ -282,6 +282,8 @@ fn load_loops(
     let passes: BTreeMap<_, _> = tx.last_passes()?.into_iter().collect();
     let excused = tx.component(Monitor::ID)?.map(|own| own.metadata);
     let interval = i64::try_from(config.monitor.interval_seconds).unwrap_or(i64::MAX);
+    // Nobody starts an attempt before the checks have passed at the head of integration.
+    let base_holds = !tx.red_base()?.is_empty() || !tx.base_runners()?.is_empty();
     let mut loops = Vec::new();
     for row in tx.loops()? {
         let mine = tests.remove(&row.id).unwrap_or_default();
@@ -310,7 +312,7 @@ fn load_loops(
         let views = mine.iter().map(|test| view(config, memory, tx, test)).collect::<Result<_>>()?;
         loops.push(LoopView {
             waiting: running && waits(tx, &row)?,
-            held: running && in_hand.is_none() && !tx.holds_on(&row.id)?.is_empty(),
+            held: running && in_hand.is_none() && (base_holds || !tx.holds_on(&row.id)?.is_empty()),
             excused_at: excused
                 .as_ref()
                 .and_then(|metadata| metadata.get("excused")?.get(row.id.as_str())?.as_str()?.parse().ok()),

@@ -70,6 +70,37 @@ pub enum Act {
         /// What becomes of it.
         verdict: Verdict,
     },
+    /// Lets checks through that fail at the base, until they pass there again.
+    IgnoreChecks {
+        /// Their names.
+        names: Vec<String>,
+        /// In a sentence.
+        reason: String,
+    },
+    /// Has the checks run again at the base.
+    TryBaseAgain,
+    /// Creates a test that makes the checks pass at the base.
+    MendBase {
+        /// The loop that works on it.
+        to: LoopId,
+        /// The tree at which they fail.
+        tree: String,
+        /// A category of tests that they apply to.
+        category: String,
+        /// What is to be done.
+        specification: String,
+    },
+    /// Has nobody wait for a check at the base.
+    SkipBaseCheck {
+        /// The tree.
+        tree: String,
+        /// What the check is.
+        hash: String,
+        /// Its name.
+        name: String,
+        /// The commit.
+        commit: String,
+    },
     /// Tells a loop to stop working and keep its work.
     Pause {
         /// Which.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    Alert, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory, EventFilter, EventId, HOLD_QUESTION,
-    HealthStatus, Knowledge, Loop, LoopId, LoopProgress, LoopStatus, NO_CHANGE_QUESTION, Pause, Payload, ReadTx, Regression,
-    RequestStatus, Result, Test, TestId, Timestamp, silent_millis,
+    Alert, BASE_QUESTION, BASE_SLOW_QUESTION, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory,
+    EventFilter, EventId, GREEN_BEFORE_QUESTION, HOLD_QUESTION, HealthStatus, Knowledge, Loop, LoopId, LoopProgress,
+    LoopStatus, NO_CHANGE_QUESTION, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId, Timestamp,
+    silent_millis,
 };
 use serde_json::Value;
 use supervisor::Inbound;
@@ -94,6 +95,10 @@ pub struct PmSnapshot {
     pub decisions: Vec<Decision>,
     /// The subjects of all holds.
     pub holds: BTreeSet<String>,
+    /// Some check fails at the head of integration and is not let through.
+    pub base_is_red: bool,
+    /// Of open questions about checks at the base: tree and check of those that have ended.
+    pub base_known: BTreeSet<(String, String)>,
     /// Decisions settled by a hand that did not say so.
     pub settled_elsewhere: Vec<Decision>,
     /// The last decision on each matter that may be asked about, by fingerprint.
@@ -159,6 +164,8 @@ impl PmSnapshot {
             conflicts: Vec::new(),
             decisions: Vec::new(),
             holds: BTreeSet::new(),
+            base_is_red: false,
+            base_known: BTreeSet::new(),
             settled_elsewhere: Vec::new(),
             questions: BTreeMap::new(),
             blocked: Vec::new(),
@@ -207,14 +214,16 @@ pub(crate) fn loops_of(context: &Value) -> Vec<LoopId> {
 /// The type of deadlock-detector's question about tests that wait for each other.
 pub(crate) const CIRCLE_OF_TESTS: &str = "dependency_cycle";
 
+/// Questions of loops whose answer pm applies: they ask about their own attempts, and what follows concerns tests and other loops.
+const OF_LOOPS: &[&str] = &[HOLD_QUESTION, NO_CHANGE_QUESTION, GREEN_BEFORE_QUESTION, BASE_QUESTION, BASE_SLOW_QUESTION];
+
 /// True for questions whose answer pm applies: its own, those of deadlock-detector, which has the cycle where pm has the tests,
 /// and those of loops about attempts.
 pub(crate) fn is_own(decision: &Decision) -> bool {
     match decision.requested_by.as_deref() {
         Some("pm") => true,
         Some("deadlock-detector") => decision.decision_type == CIRCLE_OF_TESTS,
-        // A loop asks about its own attempts; what follows concerns its tests and other loops.
-        Some(_) => decision.decision_type == HOLD_QUESTION || decision.decision_type == NO_CHANGE_QUESTION,
+        Some(_) => OF_LOOPS.contains(&decision.decision_type.as_str()),
         None => false,
     }
 }
@@ -304,6 +313,15 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     snapshot.alerts = tx.open_alerts_of("pm")?;
     snapshot.decisions = tx.decisions(true)?;
     snapshot.holds = tx.all_holds()?.into_iter().map(|hold| hold.subject).collect();
+    if snapshot.decisions.iter().any(|decision| decision.decision_type == BASE_QUESTION) {
+        snapshot.base_is_red = !tx.red_base()?.is_empty();
+    }
+    for decision in snapshot.decisions.iter().filter(|decision| decision.decision_type == BASE_SLOW_QUESTION) {
+        if let Some(tree) = text_of(&decision.context, "tree") {
+            let runs = tx.base_runs(tree)?.into_iter().map(|run| (run.tree_hash, run.check_hash));
+            snapshot.base_known.extend(runs);
+        }
+    }
     snapshot.settled_elsewhere = tx.unannounced_decisions(snapshot.now.plus_seconds(-ANNOUNCE_SECONDS), MOST_QUESTIONS)?;
     for decision in snapshot.decisions.iter().chain(&snapshot.settled_elsewhere).filter(|decision| is_own(decision)) {
         named.by_decision(decision);

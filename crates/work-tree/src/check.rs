@@ -91,9 +91,9 @@ pub enum CheckEnd {
     TimedOut,
     /// Exit code 0, but tracked files changed.
     ChangedFiles,
-    /// There is no such program.
+    /// There is no such program; also where a shell says so, by exit code 127.
     Missing,
-    /// The program may not be executed, or is none.
+    /// The program may not be executed, or is none; also where a shell says so, by exit code 126.
     NotExecutable,
     /// It could not be started for another reason.
     NotStarted,
@@ -207,6 +207,13 @@ fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
     let name = &spec.name;
     match &outcome.end {
         End::Exited(0) => (CheckEnd::Passed, CheckVerdict::Pass),
+        End::Exited(code @ (126 | 127)) => {
+            let (end, why) = match code {
+                127 => (CheckEnd::Missing, "a program that it calls is missing"),
+                _ => (CheckEnd::NotExecutable, "a program that it calls is not executable"),
+            };
+            (end, CheckVerdict::Error(format!("check {name} cannot be run: {why} (exit code {code})")))
+        }
         End::Exited(code) => (CheckEnd::Failed, CheckVerdict::Fail(format!("check {name} failed with exit code {code}"))),
         End::TimedOut => {
             let text = format!("check {name} took longer than {} s", spec.timeout.as_secs());

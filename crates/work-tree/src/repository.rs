@@ -276,6 +276,21 @@ impl Repository {
         Ok(None)
     }
 
+    /// Whether one of these files holds this word at a commit. A path that names no file counts for nothing.
+    pub fn mentions(&self, commit: &CommitHash, word: &str, paths: &[PathBuf]) -> Result<bool> {
+        if paths.is_empty() {
+            return Ok(false);
+        }
+        let call = self.git.call(["grep", "--quiet", "--fixed-strings", "--word-regexp", "-e", word, commit.as_str(), "--"]);
+        let call = call.args(paths);
+        let answer = call.answer()?;
+        match answer.code {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(call.failed(answer)),
+        }
+    }
+
     // ---- references ----
 
     /// Whether git allows this as the short name of a branch.

@@ -142,6 +142,10 @@ pub fn settings() -> Config {
         categories: Vec::new(),
         timeout_seconds: None,
         baseline: true,
+        per_test: coord_db::config::PerTest::Auto,
+        fails_before: false,
+        paths: Vec::new(),
+        resources: Vec::new(),
     }];
     // Never run: what becomes of it is the world's.
     config.notify.command = vec!["notify".to_owned()];

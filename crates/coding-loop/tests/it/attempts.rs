@@ -66,7 +66,7 @@ fn without_checks_nothing_ever_passes() {
 
 #[test]
 fn a_check_that_is_missing_is_neither_pass_nor_fail() {
-    let world = World::new(HONEST, "[[gate.check]]\nname = \"x\"\ncommand = [\"no-such-program\"]\n");
+    let world = World::new(HONEST, "[[gate.check]]\nname = \"x\"\ncommand = [\"no-such-program\"]\nper_test = true\n");
     world.add_loop("one");
     world.add_test("t1", "one");
     world.command("one").args(["--max-tests", "1"]).output().unwrap();
@@ -77,7 +77,10 @@ fn a_check_that_is_missing_is_neither_pass_nor_fail() {
 
 #[test]
 fn a_check_that_changes_tracked_files_fails() {
-    let world = World::new(HONEST, "[[gate.check]]\nname = \"x\"\ncommand = [\"sh\", \"-c\", \"echo more >> shared; true\"]\n");
+    let world = World::new(
+        HONEST,
+        "[[gate.check]]\nname = \"x\"\ncommand = [\"sh\", \"-c\", \"echo more >> shared; true\"]\nper_test = true\n",
+    );
     world.add_loop("one");
     world.add_test("t1", "one");
     world.command("one").args(["--max-tests", "1"]).output().unwrap();

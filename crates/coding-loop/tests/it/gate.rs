@@ -17,8 +17,9 @@ fn watched(agent: &str, settings: &str) -> World {
     world
 }
 
+/// A check that is not run before the work.
 fn check(command: &str, more: &str) -> String {
-    format!("[[gate.check]]\nname = \"x\"\ncommand = {command}\n{more}\n")
+    format!("[[gate.check]]\nname = \"x\"\ncommand = {command}\nper_test = true\n{more}\n")
 }
 
 fn script(text: &str) -> String {
@@ -106,7 +107,7 @@ fn a_check_that_takes_too_long_ends_with_all_that_it_has_started() {
     let (world, test, kind) = attempt(&check(&script(text), "timeout_seconds = 1"));
     assert_eq!(kind, RunKind::TimedOut);
     assert!(test.last_error.unwrap().starts_with("check x took longer than 1 s"));
-    assert_eq!((test.attempts, test.error_category), (1, Some(ErrorCategory::Code)));
+    assert_eq!((test.attempts, test.error_category), (0, Some(ErrorCategory::System)));
     nothing_runs(&world);
     world.assert_tidy();
 }
@@ -140,7 +141,9 @@ fn the_same_check_on_the_same_files_is_not_run_twice_and_a_changed_one_is() {
     let first = script("echo run >> ../../../runs");
     let second = script("test -e ../../../go");
     let checks = |first: &str| {
-        format!("[[gate.check]]\nname = \"first\"\ncommand = {first}\n[[gate.check]]\nname = \"second\"\ncommand = {second}\n")
+        let each =
+            |name: &str, command: &str| format!("[[gate.check]]\nname = {name:?}\ncommand = {command}\nper_test = true\n");
+        each("first", first) + &each("second", &second)
     };
     let world = watched(HONEST, &checks(&first));
     world.add_loop("one");
@@ -153,15 +156,15 @@ fn the_same_check_on_the_same_files_is_not_run_twice_and_a_changed_one_is() {
     world.command("one").args(["--max-tests", "1"]).output().unwrap();
     assert_eq!((runs(), world.test("t1").status), (1, TestStatus::Pending));
     again();
-    assert_eq!((runs(), world.test("t1").status), (1, TestStatus::Pending), "its files are the same");
+    assert_eq!((runs(), world.test("t1").status), (2, TestStatus::Pending), "only as the second, which fails, may need it");
     let config = std::fs::read_to_string(world.home.join("config.toml")).unwrap();
     let other = script("echo run >> ../../../runs; true");
     std::fs::write(world.home.join("config.toml"), config.replace(&first, &other)).unwrap();
     again();
-    assert_eq!((runs(), world.test("t1").status), (2, TestStatus::Pending), "another command under the same name");
+    assert_eq!((runs(), world.test("t1").status), (3, TestStatus::Pending), "another command under the same name");
     std::fs::write(world.folder().join("go"), "").unwrap();
     again();
-    assert_eq!((runs(), world.test("t1").status), (2, TestStatus::Passed));
+    assert_eq!((runs(), world.test("t1").status), (3, TestStatus::Passed), "its files are the same");
     // The landed commit has its proofs all the same, and its trailer names them.
     let commit = world.git(&["rev-parse", INTEGRATION]);
     let trailer = world.git(&["log", "-1", "--format=%(trailers:key=Proof,valueonly)", INTEGRATION]);

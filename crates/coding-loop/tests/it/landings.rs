@@ -102,7 +102,10 @@ fn waiting_for_a_lease_costs_next_to_nothing() {
 
 #[test]
 fn what_has_landed_meanwhile_is_rebased_upon_and_judged_together() {
-    let world = World::new(EDIT, "[[gate.check]]\nname = \"both\"\ncommand = [\"grep\", \"-q\", \"elsewhere\", \"shared\"]\n");
+    let world = World::new(
+        EDIT,
+        "[[gate.check]]\nname = \"both\"\ncommand = [\"grep\", \"-q\", \"elsewhere\", \"shared\"]\nper_test = true\n",
+    );
     world.add_loop("one");
     world.add_test("t1", "one");
     touch(&world, "wait-t1");
@@ -198,7 +201,8 @@ fn a_landing_that_another_hand_has_settled_keeps_no_loop_from_starting() {
 #[test]
 fn killed_in_the_gate_it_lands_once() {
     let check = "echo $$ > $TEST_SPEC_FILE.pid; [ -e $TEST_SPEC_FILE.go ] || exec sleep 300";
-    let world = World::new(EDIT, &format!("[[gate.check]]\nname = \"slow\"\ncommand = [\"sh\", \"-c\", {check:?}]\n"));
+    let world =
+        World::new(EDIT, &format!("[[gate.check]]\nname = \"slow\"\ncommand = [\"sh\", \"-c\", {check:?}]\nper_test = true\n"));
     world.add_loop("one");
     world.add_test("t1", "one");
     let running = world.start("one");

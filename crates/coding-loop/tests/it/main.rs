@@ -3,6 +3,7 @@
 mod agents_git;
 mod approvals;
 mod attempts;
+mod base;
 mod bringing_over;
 mod causes;
 mod common;

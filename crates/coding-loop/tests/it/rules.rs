@@ -208,7 +208,10 @@ fn nobody_slips_a_commit_in_between_the_claim_and_the_landing() {
     let slip = "if mkdir ../../../once 2> /dev/null; then (cd ../../loops/one && echo > slipped && git add slipped && \
                 git -c user.name=a -c user.email=b commit -qm slipped); head=$(git rev-parse HEAD); \
                 git update-ref refs/heads/coding-loops/integration $(git -c user.name=a -c user.email=b commit-tree $head^{tree} -p $head -m else); fi";
-    let world = world("echo > $TEST_ID", &format!("[[gate.check]]\nname = \"slip\"\ncommand = [\"sh\", \"-c\", {slip:?}]\n"));
+    let world = world(
+        "echo > $TEST_ID",
+        &format!("[[gate.check]]\nname = \"slip\"\ncommand = [\"sh\", \"-c\", {slip:?}]\nper_test = true\n"),
+    );
     let test = attempt(&world);
     assert_eq!(test.status, TestStatus::Passed, "{:?}", test.last_error);
     assert_eq!(world.git(&["diff", "--name-only", "main", INTEGRATION]), "t1", "what was judged is what has landed");

@@ -128,6 +128,14 @@ text_enum!(
     }
 );
 text_enum!(
+    /// What a check showed at the base: passed, failed again and again, failed and then passed, or was not waited for.
+    BaseState { Green = "green", Red = "red", Flaky = "flaky", Skipped = "skipped" }
+);
+text_enum!(
+    /// What a proof is of: the work as it was judged; its result as the base of others; the test at the base, where it has to fail.
+    ProofStage { Alone = "alone", Base = "base", RedBefore = "red_before" }
+);
+text_enum!(
     /// How a deadlock ended.
     DeadlockOutcome { Released = "released", Revoked = "revoked", Dissolved = "dissolved" }
 );

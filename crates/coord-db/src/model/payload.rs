@@ -215,6 +215,12 @@ catalog! {
     Synced = "synced", 4 {
         branch: String, theirs: String, commit: String, behind: i64, verification_checks: Map<String, Value>,
     }
+    /// A check fails at the head of integration before any agent has changed it: no attempt starts.
+    BaseRed = "base_red", 2 { loop_id: LoopId, commit: String, check: String, output_tail: String }
+    /// The checks were run at the head of integration, and attempts start.
+    BaseProven = "base_proven", 5 {
+        loop_id: LoopId, commit: String, checks: Vec<String>, flaky: Vec<String>, seconds: i64,
+    }
     /// A process is ready.
     ComponentStarted = "component_started", 5 { component: String, pid: i64, version: String }
     /// A process has stopped in an orderly way.

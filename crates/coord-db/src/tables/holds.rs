@@ -21,6 +21,8 @@ const FIRST_PAUSE_SECONDS: i64 = 60;
 const OUTAGE_ASKS_AFTER_SECONDS: i64 = 3_600;
 /// The type of the question about a claim without a change.
 pub const NO_CHANGE_QUESTION: &str = "no_change";
+/// The type of the question about a test whose check passes before its work although it has to fail then.
+pub const GREEN_BEFORE_QUESTION: &str = "green_before";
 /// The type of the question about a hold.
 pub const HOLD_QUESTION: &str = "hold";
 /// A loop whose runs came to nothing this often in a row asks before the next one.

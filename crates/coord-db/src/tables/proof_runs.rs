@@ -1,11 +1,12 @@
 //! What is known of the run behind a proof: how exactly it ended, and which command it was.
 
-use crate::{LoopId, Proof, ReadTx, Result, RunKind, TestId, WriteTx};
+use crate::{LoopId, Proof, ProofStage, ReadTx, Result, RunKind, TestId, WriteTx};
 
 row! {
     /// The run behind a proof. Proofs that were written by other hands, or by older versions, have none.
     ProofRun {
-        proof_id: String, kind: RunKind, why: String, check_hash: String, reused_from: Option<String>,
+        proof_id: String, kind: RunKind, why: String, check_hash: String, reused_from: Option<String>, stage: ProofStage,
+        base_tree: Option<String>, let_through: bool,
     }
 }
 
@@ -31,10 +32,29 @@ impl ReadTx<'_> {
             select!(
                 Proof,
                 "FROM proofs WHERE tree_hash = ?1 AND check_name = ?2 AND test_id = ?4 AND outcome = 'pass'
-                   AND EXISTS (SELECT 1 FROM proof_runs AS r WHERE r.proof_id = proofs.id AND r.kind = 'passed' AND r.check_hash = ?3)
+                   AND EXISTS (SELECT 1 FROM proof_runs AS r WHERE r.proof_id = proofs.id AND r.kind = 'passed' AND r.check_hash = ?3
+                               AND r.stage = 'alone')
                  ORDER BY created_at DESC, id DESC LIMIT 1"
             ),
             rusqlite::params![tree, check, check_hash, test],
+            Proof::from_row,
+        )
+    }
+
+    /// The newest proof that exactly this command has failed for this test before its work, on exactly these files.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn red_before(&self, check_hash: &str, test: &TestId, tree: &str) -> Result<Option<Proof>> {
+        self.query_opt(
+            select!(
+                Proof,
+                "FROM proofs WHERE test_id = ?2 AND tree_hash = ?3 AND outcome = 'fail'
+                   AND EXISTS (SELECT 1 FROM proof_runs AS r WHERE r.proof_id = proofs.id AND r.check_hash = ?1
+                               AND r.stage = 'red_before')
+                 ORDER BY created_at DESC, id DESC LIMIT 1"
+            ),
+            rusqlite::params![check_hash, test, tree],
             Proof::from_row,
         )
     }
@@ -82,8 +102,18 @@ impl WriteTx<'_> {
     pub fn add_proof_with_run(&self, proof: &Proof, run: &ProofRun) -> Result<()> {
         self.add_proof(proof)?;
         self.execute(
-            "INSERT INTO proof_runs (proof_id, kind, why, check_hash, reused_from) VALUES (?1, ?2, ?3, ?4, ?5)",
-            rusqlite::params![proof.id, run.kind, run.why, run.check_hash, run.reused_from],
+            "INSERT INTO proof_runs (proof_id, kind, why, check_hash, reused_from, stage, base_tree, let_through)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            rusqlite::params![
+                proof.id,
+                run.kind,
+                run.why,
+                run.check_hash,
+                run.reused_from,
+                run.stage,
+                run.base_tree,
+                run.let_through
+            ],
         )?;
         Ok(())
     }

@@ -384,6 +384,10 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`] for an unknown loop; [`Error::Refused`] if the loop has a test in hand or is paused.
     pub fn claim_next_test(&self, loop_id: &LoopId, automatable_only: bool) -> Result<Option<Test>> {
+        self.claim(loop_id, || self.next_ready_test(loop_id, automatable_only))
+    }
+
+    pub(super) fn claim(&self, loop_id: &LoopId, next: impl FnOnce() -> Result<Option<Test>>) -> Result<Option<Test>> {
         let row = self.loop_row(loop_id)?;
         if row.status == LoopStatus::Paused {
             return Err(Error::Refused(format!("loop {loop_id} is paused; lift it with loopctl resume {loop_id}")));
@@ -397,7 +401,7 @@ impl WriteTx<'_> {
                 "loop {loop_id} has test {test} in hand; end it with loopctl submit or loopctl give-back"
             )));
         }
-        let Some(test) = self.next_ready_test(loop_id, automatable_only)? else { return Ok(None) };
+        let Some(test) = next()? else { return Ok(None) };
         // Whoever claims is at work: a test in progress of a loop that rests would be nobody's.
         self.touch_by_hand(loop_id)?;
         if self.loop_row(loop_id)?.status == LoopStatus::Paused {

@@ -1,8 +1,11 @@
 //! How we know: what the gate's checks showed of an attempt, and what has been seen of it since.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use coord_db::{CheckOutcome, Error, Event, PassingTest, Proof, ProofRun, ReadTx, Regression, TestId};
+use coord_db::{
+    BaseRun, BaseState, CheckOutcome, Error, Event, PassingTest, Proof, ProofRun, ProofStage, ReadTx, Regression, TestId,
+};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -17,14 +20,35 @@ pub(crate) struct Proven {
     #[serde(flatten)]
     pub proof: Proof,
     pub run: Option<ProofRun>,
+    /// What the same check showed at the base that the work was put on.
+    pub base: Option<BaseRun>,
 }
 
 /// The proofs of a test, of one attempt or all, oldest first.
 pub(crate) fn of_test(tx: &ReadTx<'_>, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proven>, Error> {
     let mut runs: BTreeMap<String, ProofRun> =
         tx.proof_runs(test)?.into_iter().map(|run| (run.proof_id.clone(), run)).collect();
-    let proofs = tx.proofs(test, attempt)?;
-    Ok(proofs.into_iter().map(|proof| Proven { run: runs.remove(&proof.id), proof }).collect())
+    let mut bases: BTreeMap<String, Vec<BaseRun>> = BTreeMap::new();
+    let mut proofs = Vec::new();
+    for proof in tx.proofs(test, attempt)? {
+        let run = runs.remove(&proof.id);
+        let tree = run.as_ref().and_then(|run| run.base_tree.clone());
+        let base = match tree {
+            Some(tree) => {
+                let known = match bases.entry(tree) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let known = tx.base_runs(new.key())?;
+                        new.insert(known)
+                    }
+                };
+                known.iter().find(|base| base.check_name == proof.check_name).cloned()
+            }
+            None => None,
+        };
+        proofs.push(Proven { proof, run, base });
+    }
+    Ok(proofs)
 }
 
 /// What is behind an event that tells of an attempt's end.
@@ -45,7 +69,9 @@ pub(crate) fn behind(tx: &ReadTx<'_>, event: &Event) -> Result<Option<Evidence>,
     let Some(test) = event.payload["test_id"].as_str().and_then(|id| id.parse::<TestId>().ok()) else { return Ok(None) };
     let mut proofs = of_test(tx, &test, event.payload["attempt"].as_i64())?;
     if let Some(commit) = event.payload["commit"].as_str() {
-        proofs.retain(|proven| proven.proof.commit_hash == commit);
+        // The proof that it failed before is of the base.
+        let is_before = |proven: &Proven| proven.run.as_ref().is_some_and(|run| run.stage == ProofStage::RedBefore);
+        proofs.retain(|proven| proven.proof.commit_hash == commit || is_before(proven));
     } else {
         // Attempts that were given back have the number of the next one.
         proofs.retain(|proven| proven.proof.created_at <= event.timestamp);
@@ -75,7 +101,9 @@ pub(crate) fn landing(tx: &ReadTx<'_>, given: &str) -> Outcome<Option<(TestId, S
 /// One proof, as lines.
 pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
     let (proof, run) = (&proven.proof, &proven.run);
-    let paint = if proof.outcome == CheckOutcome::Pass { Paint::Green } else { Paint::Red };
+    let is_before = run.as_ref().is_some_and(|run| run.stage == ProofStage::RedBefore);
+    // Before the work it has to fail.
+    let paint = if (proof.outcome == CheckOutcome::Pass) != is_before { Paint::Green } else { Paint::Red };
     let kind = run.as_ref().map(|run| run.kind.as_str().replace('_', " ")).filter(|kind| kind != "passed" && kind != "failed");
     let exit = match (proof.exit_code, kind) {
         (Some(code), Some(kind)) => format!("{kind}, exit {code}"),
@@ -95,13 +123,30 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
         clock(proof.created_at),
         proof.id
     );
-    let mut text = format!("{indent}{}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
+    let stage = run.as_ref().map_or("alone", |run| match run.stage {
+        ProofStage::Alone => "alone",
+        ProofStage::Base => "base",
+        ProofStage::RedBefore => "red before",
+    });
+    let mut text = format!("{indent}{}  {stage}: {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
     let mut more = |line: &str| text.push_str(&format!("{indent}    {}\n", cx.out.paint(Paint::Dim, line)));
     if let Some(from) = run.as_ref().and_then(|run| run.reused_from.as_deref()) {
         more(&safe(&format!("not run again: {from} has it of the same files")));
     }
     if let Some(why) = run.as_ref().map(|run| run.why.as_str()).filter(|why| !why.is_empty()) {
         more(&safe(why));
+    }
+    if run.as_ref().is_some_and(|run| run.let_through) {
+        more("let through: it fails at the base, and is ignored until it passes there again");
+    }
+    if let Some(base) = proven.base.as_ref().filter(|_| !is_before) {
+        let state = match base.state {
+            BaseState::Green => "green",
+            BaseState::Red => "red",
+            BaseState::Flaky => "flaky",
+            BaseState::Skipped => "not waited for",
+        };
+        more(&safe(&format!("base: {state} at {}, {}", short(&base.commit_hash), clock(base.ran_at))));
     }
     for line in safe_block(&proof.output_tail).trim_end().lines() {
         more(line);

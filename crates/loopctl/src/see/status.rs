@@ -1,8 +1,8 @@
 //! `loopctl status`: how everything stands, on one page.
 
 use coord_db::{
-    Alert, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Hold, Lease, Loop, LoopProgress, LoopStatus,
-    Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
+    Alert, BaseRun, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Hold, IgnoredCheck, Lease, Loop,
+    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, cut, safe};
 use crate::published::{Branch, Seen};
-use crate::sentence::list;
+use crate::sentence::{list, short};
 use crate::when::{clock, span};
 
 #[derive(Debug, Serialize)]
@@ -40,10 +40,22 @@ struct Overview {
     conflicts: Vec<Conflict>,
     regressions: Vec<Regression>,
     components: Vec<Health>,
+    base: Base,
     /// None before anything has landed, and where one loop was asked for.
     published: Option<Branch>,
     #[serde(rename = "at")]
     now: Timestamp,
+}
+
+/// What keeps attempts from starting at the head of integration.
+#[derive(Debug, Serialize)]
+struct Base {
+    /// The checks that fail there.
+    red: Vec<BaseRun>,
+    /// Who runs them there.
+    running: Vec<Lease>,
+    /// The checks that are let through until they pass there again.
+    ignored: Vec<IgnoredCheck>,
 }
 
 fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<Branch>) -> Result<Overview, Error> {
@@ -93,6 +105,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<
         conflicts: tx.conflicts(true)?,
         regressions: tx.regressions(true)?,
         components: healths(tx, config)?,
+        base: Base { red: tx.red_base()?, running: tx.base_runners()?, ignored: tx.ignored_checks()? },
         published,
         now,
     })
@@ -320,6 +333,21 @@ fn needs_you(cx: &Context, all: &Overview) -> String {
 
 fn trouble(cx: &Context, all: &Overview) -> String {
     let mut lines = Vec::new();
+    for run in &all.base.red {
+        let at = short(&run.commit_hash);
+        lines.push(format!("no attempt starts: {} at {at}, before any agent has changed it", run.why));
+    }
+    for lease in &all.base.running {
+        let (since, why) =
+            (span(all.now.seconds_since(lease.locked_at)), lease.lock_reason.as_deref().unwrap_or("runs checks"));
+        lines.push(format!("{} {why}, for {since}; the others wait for that", lease.locked_by));
+    }
+    for check in &all.base.ignored {
+        lines.push(format!(
+            "check {} fails at the head of integration and is let through until it passes there again",
+            check.check_name
+        ));
+    }
     for row in &all.deadlocks {
         lines.push(format!("deadlock of {}: {} must give up {}", list(&row.cycle.0), row.victim, list(&row.locks.0)));
     }

@@ -9,7 +9,7 @@ fn events(place: &Place, of: &str) -> Vec<Value> {
 
 fn place() -> Place {
     let place = Place::with_loops();
-    let config = "[[gate.check]]\nname = \"made\"\ncommand = [\"sh\", \"-c\", \"test -f made\"]\n";
+    let config = "[[gate.check]]\nname = \"made\"\ncommand = [\"sh\", \"-c\", \"test -f made\"]\nper_test = true\n";
     std::fs::write(place.home().join("config.toml"), config).unwrap();
     place.run(&["test", "add", "t1", "--loop", "a"]).ok();
     place

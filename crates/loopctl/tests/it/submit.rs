@@ -6,7 +6,7 @@ fn place() -> Place {
     let place = Place::with_loops();
     std::fs::write(
         place.home().join("config.toml"),
-        "[[gate.check]]\nname = \"made\"\ncommand = [\"sh\", \"-c\", \"grep right made\"]\n",
+        "[[gate.check]]\nname = \"made\"\ncommand = [\"sh\", \"-c\", \"grep right made\"]\nper_test = true\n",
     )
     .unwrap();
     place.run(&["test", "add", "t1", "--loop", "a", "--notes", "make it"]).ok();
@@ -89,7 +89,7 @@ fn how_a_check_ended_is_shown_in_so_many_words() {
             "changed files",
         ),
     ] {
-        let settings = format!("[[gate.check]]\nname = \"made\"\ncommand = {command}\n");
+        let settings = format!("[[gate.check]]\nname = \"made\"\ncommand = {command}\nper_test = true\n");
         std::fs::write(place.home().join("config.toml"), settings).unwrap();
         place.run(&["reset", "t1"]).ok();
         place.sql("UPDATE tests SET no_change = 'allowed'");

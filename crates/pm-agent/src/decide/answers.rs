@@ -1,7 +1,8 @@
 //! Settling decisions: the human's answers, time limits, questions that have become idle, and what follows from each.
 
 use coord_db::{
-    Decision, EventId, HOLD_QUESTION, LoopId, LoopStatus, NO_CHANGE_QUESTION, Payload, RequestStatus, TestId, TestStatus,
+    BASE_QUESTION, BASE_SLOW_QUESTION, Decision, EventId, GREEN_BEFORE_QUESTION, HOLD_QUESTION, LoopId, LoopStatus,
+    NO_CHANGE_QUESTION, Payload, RequestStatus, TestId, TestStatus,
 };
 
 use super::{Act, Work, circle, counts_as_blocked};
@@ -112,7 +113,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let blocked = test.filter(|test| counts_as_blocked(test) && test.status != TestStatus::InProgress);
             blocked.map(|test| Act::ResetTest { test: test.id.clone() }).into_iter().collect()
         }
-        ("blocked" | "stuck" | "dependency" | "failure" | NO_CHANGE_QUESTION, "skip") => {
+        ("blocked" | "stuck" | "dependency" | "failure" | NO_CHANGE_QUESTION | GREEN_BEFORE_QUESTION, "skip") => {
             let Some(test) = test.filter(|test| !matches!(test.status, TestStatus::Passed | TestStatus::Skipped)) else {
                 return Vec::new();
             };
@@ -165,9 +166,31 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
                 reason,
             }]
         }
-        (NO_CHANGE_QUESTION, "pass") => {
+        (NO_CHANGE_QUESTION | GREEN_BEFORE_QUESTION, "pass") => {
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::AcceptNoChange { test: test.id.clone() }).into_iter().collect()
+        }
+        (BASE_QUESTION, "ignore") => vec![Act::IgnoreChecks { names: listed(context, "checks"), reason }],
+        (BASE_QUESTION, "try_again") => vec![Act::TryBaseAgain],
+        (BASE_QUESTION, "mend") => {
+            // The loop that asked may be gone by now.
+            let known = |id: &LoopId| work.at.loops.contains_key(id);
+            let to = loop_id.filter(known).or_else(|| work.at.loops.keys().next().cloned());
+            let (Some(to), Some(tree)) = (to, text_of(context, "tree")) else { return Vec::new() };
+            vec![Act::MendBase {
+                to,
+                tree: tree.to_owned(),
+                category: text_of(context, "category").unwrap_or_default().to_owned(),
+                specification: mending(context),
+            }]
+        }
+        (BASE_SLOW_QUESTION, "skip") => {
+            let text = |key| text_of(context, key).map(str::to_owned);
+            let (Some(tree), Some(hash), Some(commit)) = (text("tree"), text("check_hash"), text("base")) else {
+                return Vec::new();
+            };
+            let name = listed(context, "checks").into_iter().next().unwrap_or_default();
+            vec![Act::SkipBaseCheck { tree, hash, name, commit }]
         }
         (HOLD_QUESTION, "try_again" | "stop") => {
             let Some(subject) = text_of(context, "hold").filter(|subject| work.at.holds.contains(*subject)) else {
@@ -186,7 +209,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             then.push(Act::LiftHold { subject: subject.to_owned() });
             then
         }
-        ("failure" | NO_CHANGE_QUESTION, "retry" | "leave") => {
+        ("failure" | NO_CHANGE_QUESTION | GREEN_BEFORE_QUESTION, "retry" | "leave" | "go_on") => {
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::HoldTest { test: test.id.clone(), until: work.at.now }).into_iter().collect()
         }
@@ -229,6 +252,26 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
     }
 }
 
+/// The texts that a decision's context lists.
+fn listed(context: &serde_json::Value, key: &str) -> Vec<String> {
+    let items = context.get(key).and_then(serde_json::Value::as_array);
+    items.into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+/// The specification of a test that is to make the base pass.
+fn mending(context: &serde_json::Value) -> String {
+    let mut text =
+        "These checks fail at the head of integration, before any work. Make them pass; change nothing else, and do not \
+                    weaken the checks.\n"
+            .to_owned();
+    let output = context.get("output").and_then(serde_json::Value::as_array);
+    for check in output.into_iter().flatten() {
+        let part = |key| text_of(check, key).unwrap_or_default();
+        text.push_str(&format!("\n## {}\n{}\n\n{}\n", part("check"), part("why"), part("tail").trim_end()));
+    }
+    text
+}
+
 /// Whether a question of pm's own has become idle because its matter was settled without it: the answer that this
 /// amounts to (or none), why, and the event that says so.
 fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, String, Option<EventId>)> {
@@ -260,7 +303,13 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
         HOLD_QUESTION => text_of(context, "hold")
             .filter(|subject| !work.at.holds.contains(*subject))
             .map(|_| "attempts start again".to_owned()),
-        "failure" | NO_CHANGE_QUESTION => match (named_test, test) {
+        BASE_QUESTION => (!work.at.base_is_red).then(|| "the checks pass at the head of integration".to_owned()),
+        BASE_SLOW_QUESTION => {
+            let key = text_of(context, "tree").zip(text_of(context, "check_hash"));
+            let is_known = |(tree, hash): (&str, &str)| work.at.base_known.contains(&(tree.to_owned(), hash.to_owned()));
+            key.is_some_and(is_known).then(|| "the check has ended".to_owned())
+        }
+        "failure" | NO_CHANGE_QUESTION | GREEN_BEFORE_QUESTION => match (named_test, test) {
             (Some(id), None) => Some(gone(id)),
             (_, Some(test)) if !matches!(test.status, TestStatus::Pending | TestStatus::InProgress) => {
                 Some(format!("test {} is {}", test.id, test.status))

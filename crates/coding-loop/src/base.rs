@@ -1,0 +1,446 @@
+//! The base first: before an agent is paid, the checks that are the same for all tests have passed at the head of integration.
+//!
+//! One loop runs them for all, under the lease `gate:base:<tree>`, and the others wait. What they showed is kept by tree and
+//! check, and each landing adds that of the next head, so it is paid for once. Checks that run for each test say nothing here.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use coord_db::config::CheckConfig;
+use coord_db::payload::BaseProven;
+use coord_db::{
+    Acquire, AcquireRequest, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, Test, Waiting,
+};
+use serde_json::json;
+use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
+use work_tree::{CommitHash, WorkTree};
+
+use crate::Result;
+use crate::context::Context;
+use crate::control::Waiter;
+use crate::end::{End, Step, Stop};
+use crate::gate::applies;
+use crate::run_end::reason_of;
+
+/// A check that takes this long is asked about: whoever does not want to wait need not.
+const SLOW: Duration = Duration::from_secs(30 * 60);
+
+/// A check that is the same for all tests.
+pub(crate) struct BaseCheck<'a> {
+    pub(crate) config: &'a CheckConfig,
+    pub(crate) spec: CheckSpec,
+    /// Of what it is: name, command and time limit. The variables of the loop that happens to run it are no part of that.
+    pub(crate) hash: String,
+}
+
+/// Whether attempts may start at the head of integration.
+#[derive(Debug)]
+pub(crate) enum Base {
+    /// They may.
+    Ready,
+    /// Only one that makes the checks pass.
+    Mending,
+    /// Not yet: another loop runs the checks.
+    Running,
+    /// Not before the human has answered, or a test has made the checks pass.
+    Red,
+    /// It was looked at, or the loop was told something else meanwhile: look again.
+    Again,
+}
+
+/// What is known of the checks at a tree.
+#[derive(Debug, PartialEq, Eq)]
+enum Known {
+    Ready,
+    /// Some are not known.
+    Unproven,
+    /// These fail, by their places.
+    Red(Vec<usize>),
+}
+
+/// Judges what is known. `checks` are names and hashes.
+fn judge(checks: &[(&str, &str)], runs: &[BaseRun], ignored: &BTreeSet<String>) -> Known {
+    let state = |hash: &str| runs.iter().find(|run| run.check_hash == hash).map(|run| run.state);
+    if checks.iter().any(|(_, hash)| state(hash).is_none()) {
+        return Known::Unproven;
+    }
+    let is_red = |(name, hash): &(&str, &str)| state(hash) == Some(BaseState::Red) && !ignored.contains(*name);
+    let red: Vec<usize> = checks.iter().enumerate().filter(|(_, check)| is_red(check)).map(|(at, _)| at).collect();
+    if red.is_empty() { Known::Ready } else { Known::Red(red) }
+}
+
+/// What the runs of a check come to, once they do.
+fn believed(outcomes: &[CheckEnd], retries: u32) -> Option<BaseState> {
+    let failures = u32::try_from(outcomes.len()).unwrap_or(u32::MAX);
+    match outcomes.last()? {
+        CheckEnd::Passed if failures == 1 => Some(BaseState::Green),
+        CheckEnd::Passed => Some(BaseState::Flaky),
+        // A program does not appear between two runs.
+        CheckEnd::Missing | CheckEnd::NotExecutable => Some(BaseState::Red),
+        _ => (failures > retries).then_some(BaseState::Red),
+    }
+}
+
+impl Context<'_> {
+    /// The hash of what a check is, whoever runs it.
+    pub(crate) fn base_hash(&self, check: &CheckConfig) -> String {
+        CheckSpec { env: Vec::new(), ..self.base_spec(check) }.fingerprint()
+    }
+
+    pub(crate) fn base_spec(&self, check: &CheckConfig) -> CheckSpec {
+        CheckSpec {
+            name: check.name.clone(),
+            argv: check.command.clone(),
+            timeout: Duration::from_secs(check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds)),
+            env: self.bare_environment(),
+            nice: None,
+            log_path: None,
+            output_bytes: self.config.agent.output_bytes,
+        }
+    }
+
+    /// The checks that are the same for all tests, as the files of a commit have it.
+    fn base_checks(&self, commit: &CommitHash) -> Result<Vec<BaseCheck<'_>>> {
+        let mut checks = Vec::new();
+        for config in &self.config.gate.check {
+            if !self.is_per_test(config, commit)? {
+                checks.push(BaseCheck { config, spec: self.base_spec(config), hash: self.base_hash(config) });
+            }
+        }
+        Ok(checks)
+    }
+
+    /// Makes sure that the checks of a test pass at the head of integration, before its agent is paid.
+    pub(crate) async fn prove_base(&self, test: &Test, waiter: &mut Waiter) -> Result<Base> {
+        let head = self.integration_head()?;
+        let all = self.base_checks(&head)?;
+        let checks: Vec<&BaseCheck<'_>> = all.iter().filter(|check| applies(check.config, test)).collect();
+        if checks.is_empty() {
+            return Ok(Base::Ready);
+        }
+        let tree = self.history().tree_of(&head)?.to_string();
+        let (runs, ignored) = self.db.read(|tx| Ok::<_, coord_db::Error>((tx.base_runs(&tree)?, tx.ignored_checks()?)))?;
+        let ignored: BTreeSet<String> = ignored.into_iter().map(|check| check.check_name).collect();
+        let names: Vec<(&str, &str)> = checks.iter().map(|check| (check.config.name.as_str(), check.hash.as_str())).collect();
+        match judge(&names, &runs, &ignored) {
+            Known::Ready => {
+                self.settle_base(&tree, &all, &runs, &ignored)?;
+                Ok(Base::Ready)
+            }
+            Known::Red(red) => {
+                let red: Vec<&BaseCheck<'_>> = red.into_iter().map(|at| checks[at]).collect();
+                self.stop_at_red(&head, &tree, &red, &runs)
+            }
+            Known::Unproven => self.run_base((&head, &tree), &checks, test, waiter).await,
+        }
+    }
+
+    /// What failed elsewhere is forgotten, and a check that was let through and passes now counts again.
+    fn settle_base(&self, tree: &str, all: &[BaseCheck<'_>], runs: &[BaseRun], ignored: &BTreeSet<String>) -> Result<()> {
+        let hashes: Vec<String> = all.iter().map(|check| check.hash.clone()).collect();
+        let is_stale = |run: &BaseRun| run.tree_hash != tree || !hashes.contains(&run.check_hash);
+        let passes_again = runs
+            .iter()
+            .any(|run| run.state == BaseState::Green && ignored.contains(&run.check_name) && hashes.contains(&run.check_hash));
+        if passes_again || self.db.read(|tx| tx.red_base())?.iter().any(is_stale) {
+            for name in self.db.write(|tx| tx.settle_base(tree, &hashes))? {
+                tracing::info!(check = name, "passes at the head of integration again, and counts again");
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_at_red(&self, head: &CommitHash, tree: &str, red: &[&BaseCheck<'_>], runs: &[BaseRun]) -> Result<Base> {
+        if self.managed && self.db.read(|tx| tx.next_mending_test(&self.loop_id))?.is_some() {
+            return Ok(Base::Mending);
+        }
+        let (is_asked, is_mended) = self.db.read(|tx| {
+            Ok::<_, coord_db::Error>((tx.open_decision(coord_db::BASE_QUESTION)?.is_some(), !tx.mending_tests()?.is_empty()))
+        })?;
+        if !is_asked && !is_mended {
+            let words = |check: &&BaseCheck<'_>| {
+                let run = runs.iter().find(|run| run.check_hash == check.hash)?;
+                Some(RedCheck {
+                    name: run.check_name.clone(),
+                    words: format!("{}: {}", run.why, reason_of(&run.output_tail)),
+                    output_tail: run.output_tail.clone(),
+                    categories: check.config.categories.clone(),
+                })
+            };
+            let red: Vec<RedCheck> = red.iter().filter_map(words).collect();
+            tracing::warn!(head = %head.short(), checks = ?red.iter().map(|check| &check.name).collect::<Vec<_>>(),
+                "the checks fail before any agent has started; no attempt starts before the human answers");
+            self.db.write(|tx| tx.ask_about_base(&self.loop_id, head.as_str(), tree, &red))?;
+        }
+        Ok(Base::Red)
+    }
+
+    // ---- running them ----
+
+    async fn run_base(
+        &self,
+        (head, tree): (&CommitHash, &str),
+        checks: &[&BaseCheck<'_>],
+        test: &Test,
+        waiter: &mut Waiter,
+    ) -> Result<Base> {
+        let path: LeasePath = format!("gate:base:{tree}").parse()?;
+        let request = AcquireRequest {
+            loop_id: self.loop_id.clone(),
+            paths: vec![path.clone()],
+            ttl_seconds: self.config.lease.ttl_seconds,
+            reason: Some(format!("runs the checks at {}, before any attempt starts there", head.short())),
+            test_id: None,
+            automatic: true,
+        };
+        let silent = self.config.lease.silent_waiter_seconds;
+        let Acquire::Granted(grant) = self.db.write(|tx| tx.acquire(&request, silent))? else { return Ok(Base::Running) };
+        let ran = self.run_base_checks(head, tree, checks, waiter).await;
+        let component = ComponentId::from(&self.loop_id);
+        let released = self.db.write(|tx| {
+            tx.set_child(&component, None)?;
+            match tx.release(&self.loop_id, std::slice::from_ref(&path), Some(grant.fencing_token)) {
+                Err(coord_db::Error::LeaseLost { .. }) => Ok(Vec::new()),
+                other => other,
+            }
+        });
+        if let Err(error) = released {
+            tracing::warn!(%error, "the right to run the checks at the base cannot be given back; it runs out");
+        }
+        match ran {
+            // It is obeyed at the next look.
+            Ok(()) | Err(Stop::End(End::Interrupted(_))) => Ok(Base::Again),
+            Err(Stop::End(End::SetUpFailed(reason))) => {
+                self.db.write(|tx| tx.hold_set_up((&self.loop_id, &test.id), &reason))?;
+                Ok(Base::Again)
+            }
+            Err(Stop::Error(error)) => Err(error),
+            Err(Stop::End(end)) => {
+                tracing::warn!(?end, "the checks could not be run at the base");
+                Ok(Base::Running)
+            }
+        }
+    }
+
+    async fn run_base_checks(&self, head: &CommitHash, tree: &str, checks: &[&BaseCheck<'_>], waiter: &mut Waiter) -> Step<()> {
+        let begun = Instant::now();
+        let (mut names, mut flaky, mut is_red) = (Vec::new(), Vec::new(), false);
+        let known = self.db.read(|tx| tx.base_runs(tree))?;
+        // Another loop may just have done it.
+        if checks.iter().all(|check| known.iter().any(|run| run.check_hash == check.hash)) {
+            return Ok(());
+        }
+        let worktree = self.gate_check_out(head)?;
+        self.make_gate_ready(&worktree, head, head, None, waiter).await?;
+        // All of them: one may need what another before it has built.
+        for check in checks {
+            let Some(run) = self.run_at_base(check, &worktree, head, tree, waiter).await? else { continue };
+            names.push(run.check_name.clone());
+            is_red |= run.state == BaseState::Red;
+            if run.state == BaseState::Flaky {
+                flaky.push(run.check_name.clone());
+            }
+            self.db.write(|tx| {
+                tx.record_base_run(&run)?;
+                if run.state == BaseState::Flaky {
+                    tx.raise_alert(&flaky_alert(&run))?;
+                }
+                Ok::<_, coord_db::Error>(())
+            })?;
+        }
+        if !is_red && !names.is_empty() {
+            let seconds = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+            let (loop_id, commit) = (self.loop_id.clone(), head.to_string());
+            let proven = BaseProven { loop_id, commit, checks: names, flaky, seconds };
+            self.db.write(|tx| tx.say_base_proven(proven))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a check at the base until what it shows is believed; none if the human does not wait for it.
+    pub(crate) async fn run_at_base(
+        &self,
+        check: &BaseCheck<'_>,
+        worktree: &WorkTree,
+        head: &CommitHash,
+        tree: &str,
+        waiter: &mut Waiter,
+    ) -> Step<Option<BaseRun>> {
+        let leased = self.lease_for_base(check.config, waiter).await?;
+        let ran = self.repeat_at_base(check, worktree, head, tree, waiter).await;
+        if let Some((paths, token)) = leased
+            && let Err(error) = self.db.write(|tx| tx.release(&self.loop_id, &paths, Some(token)))
+        {
+            tracing::warn!(%error, "what a check needs alone cannot be given back; it runs out");
+        }
+        ran
+    }
+
+    async fn repeat_at_base(
+        &self,
+        check: &BaseCheck<'_>,
+        worktree: &WorkTree,
+        head: &CommitHash,
+        tree: &str,
+        waiter: &mut Waiter,
+    ) -> Step<Option<BaseRun>> {
+        let mut ends = Vec::new();
+        let mut first: Option<(CheckResult, String)> = None;
+        let slow_before = self
+            .db
+            .read(|tx| tx.last_duration(&check.hash))?
+            .is_some_and(|millis| u128::try_from(millis).is_ok_and(|millis| millis >= SLOW.as_millis()));
+        let (begun, mut is_asked) = (Instant::now(), false);
+        loop {
+            let enough = || {
+                if !is_asked && (slow_before || begun.elapsed() >= SLOW) {
+                    is_asked = true;
+                    let minutes = i64::try_from(SLOW.as_secs() / 60).unwrap_or(0);
+                    let name = (check.config.name.as_str(), check.hash.as_str());
+                    self.db.write(|tx| tx.ask_about_slow_base(&self.loop_id, head.as_str(), tree, name, minutes))?;
+                }
+                let runs = self.db.read(|tx| tx.base_runs(tree))?;
+                Ok(runs.iter().any(|run| run.check_hash == check.hash && run.state == BaseState::Skipped))
+            };
+            let result = self.run_one(&check.spec, worktree, None, waiter, enough).await?;
+            let why = match &result.verdict {
+                CheckVerdict::Pass => String::new(),
+                CheckVerdict::Fail(why) | CheckVerdict::Error(why) => why.clone(),
+                CheckVerdict::Cancelled => return Ok(None),
+            };
+            ends.push(result.end);
+            let state = believed(&ends, self.config.regression.retries);
+            // Of a failure the first run tells most.
+            let (telling, why) = match first.take() {
+                Some(first) if result.end != CheckEnd::Passed => first,
+                Some((_, why)) => (result, why),
+                None => (result, why),
+            };
+            if let Some(state) = state {
+                return Ok(Some(BaseRun {
+                    tree_hash: tree.to_owned(),
+                    check_hash: check.hash.clone(),
+                    check_name: check.config.name.clone(),
+                    commit_hash: head.to_string(),
+                    state,
+                    why,
+                    exit_code: telling.exit_code.map(i64::from),
+                    runs: i64::try_from(ends.len()).unwrap_or(i64::MAX),
+                    duration_ms: i64::try_from(telling.duration.as_millis()).unwrap_or(i64::MAX),
+                    output_sha256: telling.output_sha256,
+                    output_tail: telling.output_tail.replace('\0', "\u{fffd}"),
+                    proof_id: None,
+                    ran_at: self.db.clock().now(),
+                }));
+            }
+            first = Some((telling, why));
+        }
+    }
+
+    /// Leases what a check needs alone, for a run that is of no attempt.
+    async fn lease_for_base(&self, check: &CheckConfig, waiter: &mut Waiter) -> Step<Option<(Vec<LeasePath>, i64)>> {
+        let paths: Vec<LeasePath> = check.resources.iter().filter_map(|resource| resource.parse().ok()).collect();
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        let request = AcquireRequest {
+            loop_id: self.loop_id.clone(),
+            paths: paths.clone(),
+            ttl_seconds: self.config.lease.ttl_seconds,
+            reason: Some(format!("needed by check {}", check.name)),
+            test_id: None,
+            automatic: true,
+        };
+        let silent = self.config.lease.silent_waiter_seconds;
+        let until = |now: coord_db::Timestamp| now.plus_seconds(600);
+        let (mut id, mut answer) = self.db.write(|tx| tx.acquire_or_queue(&request, until(tx.now()), silent))?;
+        loop {
+            match (&answer, &id) {
+                (Waiting::Granted(grant), _) => return Ok(Some((paths, grant.fencing_token))),
+                (Waiting::Queued(_), Some(queued)) => {
+                    waiter.beat(self, None);
+                    waiter.wakes.looked(self.db);
+                    if let Some(interrupt) = self.told_to_stop(None, waiter)? {
+                        self.db.write(|tx| tx.withdraw_request(queued))?;
+                        return Err(interrupt.into());
+                    }
+                    waiter.wait(self, Duration::from_secs(5)).await;
+                    answer = self.db.write(|tx| {
+                        tx.extend_request(queued, until(tx.now()))?;
+                        tx.ask_again(queued, &request, silent)
+                    })?;
+                }
+                _ => (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, until(tx.now()), silent))?,
+            }
+        }
+    }
+}
+
+fn flaky_alert(run: &BaseRun) -> NewAlert {
+    NewAlert {
+        fingerprint: format!("base_flaky:{}", run.check_name),
+        severity: Severity::Warning,
+        alert_type: AlertType::Regression,
+        source: "coding-loop".to_owned(),
+        message: format!(
+            "check {} fails by chance: at {}, before any agent has changed anything, it failed and then passed ({}); it stops nobody",
+            run.check_name,
+            run.commit_hash.get(..12).unwrap_or(&run.commit_hash),
+            run.why
+        ),
+        context: json!({ "kind": "base_flaky", "check": run.check_name, "commit": run.commit_hash, "runs": run.runs }),
+        event_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_db::Timestamp;
+
+    use super::*;
+
+    fn run(name: &str, state: BaseState) -> BaseRun {
+        BaseRun {
+            tree_hash: "t".to_owned(),
+            check_hash: name.to_owned(),
+            check_name: name.to_owned(),
+            commit_hash: "c".to_owned(),
+            state,
+            why: String::new(),
+            exit_code: None,
+            runs: 1,
+            duration_ms: 0,
+            output_sha256: String::new(),
+            output_tail: String::new(),
+            proof_id: None,
+            ran_at: Timestamp::from_millis(0),
+        }
+    }
+
+    #[test]
+    fn attempts_start_where_nothing_fails_that_counts() {
+        use BaseState::{Flaky, Green, Red, Skipped};
+        let none = BTreeSet::new();
+        let checks = [("a", "a"), ("b", "b")];
+        let judged = |a, b, ignored: &BTreeSet<String>| judge(&checks, &[run("a", a), run("b", b)], ignored);
+        assert_eq!(judge(&checks, &[run("a", Red)], &none), Known::Unproven);
+        assert_eq!(judged(Green, Green, &none), Known::Ready);
+        assert_eq!(judged(Flaky, Skipped, &none), Known::Ready);
+        assert_eq!(judged(Green, Red, &none), Known::Red(vec![1]));
+        assert_eq!(judged(Green, Red, &BTreeSet::from(["b".to_owned()])), Known::Ready);
+        assert_eq!(judged(Red, Red, &BTreeSet::from(["b".to_owned()])), Known::Red(vec![0]));
+    }
+
+    #[test]
+    fn a_failure_is_believed_once_it_has_come_again() {
+        use CheckEnd::{Failed, Missing, Passed, TimedOut};
+        assert_eq!(believed(&[], 2), None);
+        assert_eq!(believed(&[Passed], 2), Some(BaseState::Green));
+        assert_eq!(believed(&[Failed], 2), None);
+        assert_eq!(believed(&[Failed, TimedOut], 2), None);
+        assert_eq!(believed(&[Failed, TimedOut, Failed], 2), Some(BaseState::Red));
+        assert_eq!(believed(&[Failed, Passed], 2), Some(BaseState::Flaky));
+        assert_eq!(believed(&[Missing], 2), Some(BaseState::Red));
+        assert_eq!(believed(&[Failed], 0), Some(BaseState::Red));
+    }
+}

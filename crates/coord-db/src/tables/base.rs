@@ -1,0 +1,398 @@
+//! The base: what the checks show at the head of integration before any agent is paid, and what the human has decided where
+//! they fail there.
+
+use serde_json::json;
+
+use crate::payload::{BaseProven, BaseRed, DecisionOption};
+use crate::{
+    ActorId, BaseState, DecisionId, EventId, Lease, LoopId, NewDecision, NewEvent, NewTest, ReadTx, Result, Test, TestId,
+    Timestamp, WriteTx,
+};
+
+/// The type of the question about checks that fail at the base. It is one for the whole system.
+pub const BASE_QUESTION: &str = "base_red";
+/// The type of the question whether to wait for checks at the base that take very long.
+pub const BASE_SLOW_QUESTION: &str = "base_slow";
+/// Rows beyond these are forgotten, the oldest first.
+const MAX_ROWS: i64 = 1_000;
+/// Attempts that a test has which is created to make the base pass.
+const MEND_ATTEMPTS: i64 = 3;
+
+row! {
+    /// What a check showed at a tree.
+    BaseRun {
+        tree_hash: String, check_hash: String, check_name: String, commit_hash: String, state: BaseState, why: String,
+        exit_code: Option<i64>, runs: i64, duration_ms: i64, output_sha256: String, output_tail: String,
+        proof_id: Option<String>, ran_at: Timestamp,
+    }
+}
+
+row! {
+    /// A check that keeps nothing from landing until it passes again.
+    IgnoredCheck { check_name: String, since: Timestamp, reason: String }
+}
+
+/// A check that fails at the base, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedCheck {
+    /// Its name.
+    pub name: String,
+    /// Why, and the line of its output that says most.
+    pub words: String,
+    /// The end of its output.
+    pub output_tail: String,
+    /// The categories of tests that it applies to.
+    pub categories: Vec<String>,
+}
+
+impl ReadTx<'_> {
+    /// What is known of the checks at a tree.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn base_runs(&self, tree: &str) -> Result<Vec<BaseRun>> {
+        self.query(
+            select!(BaseRun, "FROM base_runs WHERE tree_hash = ?1 ORDER BY check_name, check_hash"),
+            [tree],
+            BaseRun::from_row,
+        )
+    }
+
+    /// The checks that fail at the base and that no answer lets through, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn red_base(&self) -> Result<Vec<BaseRun>> {
+        self.query(
+            select!(
+                BaseRun,
+                "FROM base_runs WHERE state = 'red' AND check_name NOT IN (SELECT check_name FROM ignored_checks)
+                 ORDER BY ran_at DESC, check_name"
+            ),
+            [],
+            BaseRun::from_row,
+        )
+    }
+
+    /// The leases of loops that run checks at the base for all now.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn base_runners(&self) -> Result<Vec<Lease>> {
+        self.query(
+            select!(
+                Lease,
+                "FROM file_locks WHERE file_path >= 'gate:base:' AND file_path < 'gate:base;'
+                   AND (expires_at IS NULL OR expires_at > ?1) ORDER BY file_path"
+            ),
+            [self.now()],
+            Lease::from_row,
+        )
+    }
+
+    /// How long a check took when it was run last, in milliseconds.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_duration(&self, check_hash: &str) -> Result<Option<i64>> {
+        self.query_opt(
+            "SELECT duration_ms FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC LIMIT 1",
+            [check_hash],
+            |row| row.get(0),
+        )
+    }
+
+    /// The checks that are let through.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn ignored_checks(&self) -> Result<Vec<IgnoredCheck>> {
+        self.query(select!(IgnoredCheck, "FROM ignored_checks ORDER BY check_name"), [], IgnoredCheck::from_row)
+    }
+
+    /// Whether a test was created to make the base pass.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_mending(&self, test: &TestId) -> Result<bool> {
+        self.value("SELECT EXISTS (SELECT 1 FROM base_mends WHERE test_id = ?1)", [test])
+    }
+
+    /// The tests that were created to make the base pass and that can still do so.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn mending_tests(&self) -> Result<Vec<Test>> {
+        self.query(
+            select!(
+                Test,
+                "FROM tests WHERE id IN (SELECT test_id FROM base_mends) AND status IN ('pending', 'in_progress') ORDER BY id"
+            ),
+            [],
+            Test::from_row,
+        )
+    }
+
+    /// As [`Self::next_ready_test`], of those that were created to make the base pass.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn next_mending_test(&self, loop_id: &LoopId) -> Result<Option<Test>> {
+        self.query_opt(
+            select!(
+                Test,
+                "FROM tests WHERE loop_id = ?1 AND status = 'pending' AND (not_before IS NULL OR not_before <= ?2)
+                   AND id IN (SELECT test_id FROM base_mends) ORDER BY id LIMIT 1"
+            ),
+            rusqlite::params![loop_id, self.now()],
+            Test::from_row,
+        )
+    }
+}
+
+impl WriteTx<'_> {
+    /// As [`Self::claim_next_test`], of the tests that were created to make the base pass.
+    ///
+    /// # Errors
+    /// As [`Self::claim_next_test`].
+    pub fn claim_mending_test(&self, loop_id: &LoopId) -> Result<Option<Test>> {
+        self.claim(loop_id, || self.next_mending_test(loop_id))
+    }
+
+    /// Writes down what a check showed at a tree. What has passed there once is not taken back.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn record_base_run(&self, run: &BaseRun) -> Result<()> {
+        self.execute(
+            "INSERT INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs, duration_ms,
+               output_sha256, output_tail, proof_id, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (tree_hash, check_hash) DO UPDATE SET commit_hash = excluded.commit_hash, state = excluded.state,
+               why = excluded.why, exit_code = excluded.exit_code, runs = excluded.runs, duration_ms = excluded.duration_ms,
+               output_sha256 = excluded.output_sha256, output_tail = excluded.output_tail, proof_id = excluded.proof_id,
+               ran_at = excluded.ran_at
+             WHERE base_runs.state IN ('red', 'skipped') OR excluded.state = 'green'",
+            rusqlite::params![
+                run.tree_hash,
+                run.check_hash,
+                run.check_name,
+                run.commit_hash,
+                run.state,
+                run.why,
+                run.exit_code,
+                run.runs,
+                run.duration_ms,
+                run.output_sha256,
+                run.output_tail,
+                run.proof_id,
+                run.ran_at
+            ],
+        )?;
+        self.execute(
+            "DELETE FROM base_runs WHERE ran_at < (SELECT ran_at FROM base_runs ORDER BY ran_at DESC LIMIT 1 OFFSET ?1)",
+            [MAX_ROWS],
+        )?;
+        Ok(())
+    }
+
+    /// The work whose judgement showed this is about to land: what its checks showed holds for the next head.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn carry_base_run(&self, from_tree: &str, check_hash: &str, to_tree: &str, to_commit: &str) -> Result<()> {
+        self.execute(
+            "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs,
+               duration_ms, output_sha256, output_tail, proof_id, ran_at)
+             SELECT ?3, check_hash, check_name, ?4, state, why, exit_code, runs, duration_ms, output_sha256, output_tail,
+               proof_id, ?5
+             FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2 AND state IN ('green', 'flaky')",
+            rusqlite::params![from_tree, check_hash, to_tree, to_commit, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// Says that the checks were run at the head of integration and keep nobody from starting.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn say_base_proven(&self, proven: BaseProven) -> Result<EventId> {
+        self.publish(&NewEvent::new(ActorId::from(&proven.loop_id), proven))
+    }
+
+    /// The checks let attempts start at this tree: what they showed elsewhere keeps nobody any more, and one that was let
+    /// through and passes here counts again. Gives the names of those.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn settle_base(&self, tree: &str, check_hashes: &[String]) -> Result<Vec<String>> {
+        let current = super::json(&check_hashes);
+        self.execute(
+            "DELETE FROM base_runs WHERE state = 'red' AND NOT (tree_hash = ?1 AND check_hash IN (SELECT value FROM json_each(?2)))",
+            rusqlite::params![tree, current],
+        )?;
+        let passing = self.query(
+            "SELECT DISTINCT check_name FROM base_runs WHERE tree_hash = ?1 AND state = 'green'
+               AND check_hash IN (SELECT value FROM json_each(?2))
+               AND check_name IN (SELECT check_name FROM ignored_checks) ORDER BY check_name",
+            rusqlite::params![tree, current],
+            |row| row.get::<_, String>(0),
+        )?;
+        for name in &passing {
+            self.execute("DELETE FROM ignored_checks WHERE check_name = ?1", [name])?;
+        }
+        Ok(passing)
+    }
+
+    /// Says which checks fail at the head of integration, and asks the human once for the whole system.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn ask_about_base(&self, loop_id: &LoopId, commit: &str, tree: &str, red: &[RedCheck]) -> Result<DecisionId> {
+        if let Some(open) = self.open_decision(BASE_QUESTION)? {
+            return Ok(open.id);
+        }
+        let mut cause = None;
+        for check in red {
+            let said = BaseRed {
+                loop_id: loop_id.clone(),
+                commit: commit.to_owned(),
+                check: check.name.clone(),
+                output_tail: check.output_tail.clone(),
+            };
+            cause = Some(self.publish(&NewEvent::new(ActorId::from(loop_id), said).caused_by_id(cause))?);
+        }
+        let cause = match &cause {
+            Some(event) => self.event(event.as_str())?,
+            None => None,
+        };
+        let words: Vec<String> = red.iter().map(|check| check.words.clone()).collect();
+        let names: Vec<&str> = red.iter().map(|check| check.name.as_str()).collect();
+        let option = |id: &str, description: String| DecisionOption { id: id.to_owned(), description };
+        let question = NewDecision {
+            decision_type: BASE_QUESTION.to_owned(),
+            summary: format!(
+                "no attempt starts, because the head of integration ({}) fails before any agent has changed it: {}",
+                commit.get(..12).unwrap_or(commit),
+                words.join("; ")
+            ),
+            options: vec![
+                option("mend", format!("a test for loop {loop_id} is created that makes it pass; only that test starts")),
+                option("ignore", "attempts start; what fails now is let through until it passes again".to_owned()),
+                option("try_again", "the cause is mended: the checks run again".to_owned()),
+            ],
+            default_option: None,
+            context: json!({
+                "base": commit, "tree": tree, "loop_id": loop_id, "checks": names,
+                // A test of this category is judged by what fails.
+                "category": red.iter().flat_map(|check| &check.categories).next(),
+                "output": red.iter().map(|check| json!({"check": check.name, "why": check.words, "tail": check.output_tail})).collect::<Vec<_>>(),
+            }),
+            timeout_minutes: None,
+            requested_by: ActorId::from(loop_id),
+            fingerprint: Some(BASE_QUESTION.to_owned()),
+        };
+        self.ask(&question, cause.as_ref())
+    }
+
+    /// Asks whether to wait for checks at the base that take very long.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn ask_about_slow_base(
+        &self,
+        loop_id: &LoopId,
+        commit: &str,
+        tree: &str,
+        check: (&str, &str),
+        minutes: i64,
+    ) -> Result<DecisionId> {
+        let (name, hash) = check;
+        let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let question = NewDecision {
+            decision_type: BASE_SLOW_QUESTION.to_owned(),
+            summary: format!(
+                "loop {loop_id} runs check {name} at the head of integration ({}) before any attempt starts, and it takes {minutes} \
+                 minutes or more; after that each landing proves the next head",
+                commit.get(..12).unwrap_or(commit)
+            ),
+            options: vec![
+                option("wait", "the attempts start when it has passed"),
+                option("skip", "the attempts start now; whether it passes without them is not known"),
+            ],
+            default_option: None,
+            context: json!({
+                "base": commit, "tree": tree, "loop_id": loop_id, "checks": [name], "check_hash": hash,
+            }),
+            timeout_minutes: None,
+            requested_by: ActorId::from(loop_id),
+            fingerprint: Some(format!("{BASE_SLOW_QUESTION}:{tree}:{hash}")),
+        };
+        self.ask(&question, None)
+    }
+
+    /// The human does not wait for a check at the base.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
+        self.execute(
+            "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
+             VALUES (?1, ?2, ?3, ?4, 'skipped', 'the human did not wait for it', 0, ?5)",
+            rusqlite::params![tree, check_hash, check_name, commit, self.now()],
+        )?;
+        Ok(())
+    }
+
+    /// Lets checks through that fail at the base, until they pass again.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn ignore_checks(&self, names: &[String], reason: &str) -> Result<()> {
+        for name in names {
+            self.execute(
+                "INSERT INTO ignored_checks (check_name, since, reason) VALUES (?1, ?2, ?3) ON CONFLICT (check_name) DO NOTHING",
+                rusqlite::params![name, self.now(), reason],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What failed at the base is run again before the next attempt.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn try_base_again(&self) -> Result<()> {
+        self.execute("DELETE FROM base_runs WHERE state = 'red'", [])?;
+        Ok(())
+    }
+
+    /// Creates a test whose work makes the base pass, or takes up the one that was created for the same tree.
+    ///
+    /// # Errors
+    /// What SQLite says; if there is no loop of this id.
+    pub fn add_mending_test(&self, loop_id: &LoopId, tree: &str, category: &str, specification: &str) -> Result<TestId> {
+        let id: TestId = format!("mend-base-{}", tree.get(..8).unwrap_or(tree)).parse()?;
+        if self.find_test(id.as_str())?.is_some() {
+            self.reset_test(&id)?;
+        } else {
+            let test = NewTest {
+                id: id.clone(),
+                loop_id: loop_id.clone(),
+                category: category.to_owned(),
+                max_attempts: MEND_ATTEMPTS,
+                depends_on: None,
+                automatable: true,
+                notes: Some("make the checks pass that fail at the head of integration".to_owned()),
+                spec_content: Some(specification.to_owned()),
+                scope: Vec::new(),
+                allow_no_change: false,
+            };
+            let refused = self.import_tests(&[test])?;
+            if let Some((_, why)) = refused.into_iter().next() {
+                return Err(crate::Error::Refused(why));
+            }
+        }
+        self.execute("INSERT OR IGNORE INTO base_mends (test_id) VALUES (?1)", [&id])?;
+        Ok(id)
+    }
+}
