@@ -168,8 +168,8 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
 fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[&KnownAgent]) -> String {
     let mut text = project::config_text(coord_db::config::DEFAULT_TEXT, checks, agents);
     if let Some(branch) = checked_out(root) {
-        let quoted = toml::Value::String(branch).to_string();
-        text = text.replacen("follow = \"\" ", &format!("follow = {quoted} "), 1);
+        let line = format!("follow = {}", toml::Value::String(branch));
+        text = text.replacen(&format!("{:<36} #", "follow = \"\""), &format!("{line:<36} #"), 1);
     }
     let above =
         file.parent().and_then(|folder| folder.canonicalize().ok()).and_then(|folder| folder.parent().map(Path::to_owned));

@@ -5,7 +5,7 @@
 //! | `store.git` | the [`Store`] |
 //! | `loops/<loop>` | a loop's [`Workspace`](crate::Workspace) |
 //! | `state/<loop>` | our index and record of that workspace |
-//! | `gates/<loop>` | where the loop's checks run |
+//! | `gates/<loop>` | where the loop's checks run; `human`: those of `loopctl sync` |
 //! | `checker/<n>` | where the regression-checker's checks run |
 //! | `left/<loop>/…` | files of saved work that are not in the store: too large, or nothing that git stores |
 //! | `database` | a file that names the database, so that tools find it from a workspace |

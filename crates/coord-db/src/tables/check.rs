@@ -31,7 +31,7 @@ const INVARIANTS: &[(&str, &str)] = &[
          WHERE t.status = 'in_progress' AND l.status IN ('stopped', 'error')",
     ),
     (
-        "a lease belongs to a registered loop or the human",
+        "a lease belongs to a registered loop",
         "SELECT file_path || ' of ' || locked_by FROM file_locks
          WHERE locked_by <> 'human' AND locked_by NOT IN (SELECT id FROM loops)",
     ),
@@ -48,7 +48,7 @@ const INVARIANTS: &[(&str, &str)] = &[
         "SELECT file_path FROM file_locks WHERE fencing_token > (SELECT value FROM counters WHERE name = 'fencing_token')",
     ),
     (
-        "a wait edge joins registered loops or the human",
+        "a wait edge joins registered loops",
         "SELECT waiter || ' waits for ' || holder FROM wait_graph
          WHERE (waiter <> 'human' AND waiter NOT IN (SELECT id FROM loops))
             OR (holder <> 'human' AND holder NOT IN (SELECT id FROM loops))",

@@ -59,6 +59,9 @@ struct Folder {
     path: String,
 }
 
+/// Whose the check-out is in which `loopctl sync` runs the checks.
+const SYNC: &str = "human";
+
 /// `loopctl workspaces`
 ///
 /// # Errors
@@ -80,6 +83,7 @@ pub fn show(cx: &Context) -> Outcome {
             let what = match (row.role, &row.of_loop) {
                 (Role::Store, _) => "store".to_owned(),
                 (Role::Loop, name) => name.clone().unwrap_or_default(),
+                (Role::Gate, name) if name.as_deref() == Some(SYNC) => "gate of loopctl sync".to_owned(),
                 (Role::Gate, name) => format!("gate of {}", name.as_deref().unwrap_or_default()),
                 (Role::State, name) => format!("notes on {}", name.as_deref().unwrap_or_default()),
                 (Role::Checker, _) => "regression-checker".to_owned(),
@@ -155,6 +159,7 @@ fn folders(layout: &Layout, loops: &[Loop]) -> Vec<Folder> {
             let known = loops.get(of_loop.as_str());
             let test = known.and_then(|row| row.current_test_id.as_ref()).map(ToString::to_string);
             let (state, test) = match (damaged, known, test) {
+                (None, None, _) if matches!(role, Role::Gate) && of_loop == SYNC => (Status::Idle, None),
                 (Some(_), ..) => (Status::Damaged, None),
                 (None, None, _) => (Status::NoSuchLoop, None),
                 (None, Some(_), Some(test)) => (Status::InUse, Some(test)),

@@ -20,7 +20,11 @@ fn init_makes_everything_once_and_keeps_what_is_there() {
     }
     // An agent that this machine has is marked.
     let config = std::fs::read_to_string(place.home().join("config.toml")).unwrap().replace("; found here", "");
-    assert_eq!(config, coord_db::config::DEFAULT_TEXT);
+    // The branch that is checked out is followed.
+    let follow = format!("follow = \"{}\"", place.git_says(&["symbolic-ref", "--short", "HEAD"]));
+    let default = coord_db::config::DEFAULT_TEXT.replacen(&format!("{:<36} #", "follow = \"\""), &format!("{follow:<36} #"), 1);
+    assert!(default.contains(&follow));
+    assert_eq!(config, default);
 
     std::fs::write(place.home().join("config.toml"), "# mine\n").unwrap();
     place.run(&["loop", "add", "a"]).ok();

@@ -98,6 +98,14 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
     assert!(workspace.join("hotfix").exists());
     place.run(&["give-back", "t2", "--category", "human"]).ok();
     assert!(place.run(&["sync"]).ok().stdout.contains("nothing is new"));
+    assert!(
+        place
+            .run(&["workspaces"])
+            .ok()
+            .stdout
+            .lines()
+            .any(|line| line.contains("gate of loopctl sync") && line.contains("idle"))
+    );
     // Nothing of the user's was touched.
     assert_eq!(place.git_says(&["status", "--porcelain"]), "");
     assert_ne!(place.git_says(&["rev-parse", "main"]), theirs);
