@@ -55,3 +55,35 @@ fn an_agent_that_needs_a_human_raises_one_alert_and_one_question_and_goes_on_wit
     assert!(world.loopctl(&["check"]).status.success());
     assert!(one.stop().success() && two.stop().success());
 }
+
+#[test]
+fn a_base_that_fails_is_shown_and_attempts_start_with_the_answer() {
+    let world = world();
+    std::fs::write(world.folder().join("mended"), "").unwrap();
+    let suite = "[[gate.check]]\nname = \"suite\"\ncommand = [\"sh\", \"-c\", \"echo FAILED test_login; exit 1\"]\n";
+    let own = "[[gate.check]]\nname = \"own\"\ncommand = [\"sh\", \"-c\", \"test -f $TEST_ID\"]\nfails_before = true\n";
+    let script = world.folder().join("agent.sh");
+    world.settings(&format!("[agent]\ncommand = [\"sh\", \"{}\"]\n{suite}{own}", script.display()));
+    let _pm = world.supervisor("pm-agent");
+    let loops = ["one", "two"].map(|id| world.start("coding-loop", &[id]));
+    world.until("SELECT count(*) FROM decisions WHERE status = 'pending'", "1");
+    let text = |arguments: &[&str]| String::from_utf8(world.loopctl(arguments).stdout).unwrap();
+    let status = text(&["status"]);
+    assert!(status.contains("no attempt starts: check suite failed with exit code 1 at"), "{status}");
+    assert!(status.contains("FAILED test_login"), "{status}");
+    let why = text(&["why", &world.sql("SELECT id FROM events WHERE event_type = 'base_red'").unwrap()]);
+    assert!(why.contains("base_red by") && why.contains("decision_needed by"), "{why}");
+    assert_eq!(runs(&world), 0, "no agent is paid");
+
+    let question = world.sql("SELECT id FROM decisions").unwrap();
+    assert!(world.loopctl(&["decide", &question, "ignore"]).status.success());
+    world.until("SELECT group_concat(status || attempts) FROM tests", "passed1,passed1");
+    let status = text(&["status"]);
+    assert!(status.contains("check suite fails at the head of integration and is let through"), "{status}");
+    let status = text(&["status", "t1"]);
+    for part in ["), red before, attempt 1", "), alone, attempt 1", "base: red at", "let through: it fails at the base"] {
+        assert!(status.contains(part), "{part:?} is not in {status}");
+    }
+    assert!(world.loopctl(&["check"]).status.success());
+    assert!(loops.into_iter().all(|each| each.stop().success()));
+}

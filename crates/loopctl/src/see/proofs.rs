@@ -111,9 +111,14 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
         (None, Some(kind)) => kind,
         (None, None) => "no exit code".to_owned(),
     };
+    let stage = run.as_ref().map_or("alone", |run| match run.stage {
+        ProofStage::Alone => "alone",
+        ProofStage::Base => "base",
+        ProofStage::RedBefore => "red before",
+    });
     let seconds = proof.duration_ms / 1000;
     let line = format!(
-        "{} at {} (tree {}), attempt {}, {exit}, {seconds}.{:03}s, output sha256 {}, {}, proof {}",
+        "{} at {} (tree {}), {stage}, attempt {}, {exit}, {seconds}.{:03}s, output sha256 {}, {}, proof {}",
         proof.check_name,
         short(&proof.commit_hash),
         short(&proof.tree_hash),
@@ -123,12 +128,7 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
         clock(proof.created_at),
         proof.id
     );
-    let stage = run.as_ref().map_or("alone", |run| match run.stage {
-        ProofStage::Alone => "alone",
-        ProofStage::Base => "base",
-        ProofStage::RedBefore => "red before",
-    });
-    let mut text = format!("{indent}{}  {stage}: {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
+    let mut text = format!("{indent}{}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
     let mut more = |line: &str| text.push_str(&format!("{indent}    {}\n", cx.out.paint(Paint::Dim, line)));
     if let Some(from) = run.as_ref().and_then(|run| run.reused_from.as_deref()) {
         more(&safe(&format!("not run again: {from} has it of the same files")));

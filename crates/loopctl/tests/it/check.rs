@@ -76,7 +76,7 @@ const BREAKS: &[(&str, &str)] = &[
         "INSERT INTO subscription_matches VALUES ('custom.x', '', 'nobody', 9)",
     ),
     (
-        "a passed test names its commit's proofs that passed",
+        "a passed test names its commit's proofs that passed, or were let through",
         "UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = 'c' WHERE id = 't';
          INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, duration_ms, output_sha256)
          VALUES ('p', 't', 1, 'c', 'h', 'tests', 'fail', 1, '')",

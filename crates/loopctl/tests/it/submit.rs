@@ -69,7 +69,7 @@ fn the_chain_of_proof_is_told_from_the_commit_from_its_trailer_and_from_the_even
         assert_eq!(why["evidence"]["baselines"][0]["commit_hash"], commit);
     }
     let shown = place.run(&["why", commit]).ok().stdout;
-    for part in ["test_passed", "pass  made at", "right", "good  seen to pass last at"] {
+    for part in ["test_passed", "pass  made at", "), alone, attempt", "right", "good  seen to pass last at"] {
         assert!(shown.contains(part), "{part:?} is not in {shown}");
     }
     for unknown in ["0123456789", "nothing", "%", "zzzzzzzz"] {
