@@ -387,6 +387,9 @@ pub enum Command {
         /// Leave out processes and services: for scripts that are about to start them
         #[arg(long)]
         before_start: bool,
+        /// Run set-up and checks at the base, and show what they ran
+        #[arg(long)]
+        run_checks: bool,
     },
     /// Run this repository's supervisors and loops as services of systemd
     #[command(subcommand)]

@@ -4,6 +4,8 @@
 
 mod agents;
 mod branch;
+mod needs;
+mod trial;
 mod workspaces;
 
 use std::path::Path;
@@ -59,7 +61,7 @@ impl Report {
 ///
 /// # Errors
 /// Exit 1 if anything is a problem, after the list.
-pub fn run(cx: &Context, before_start: bool) -> Outcome {
+pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     let mut report = Report::default();
     report.ok("program", format!("loopctl {}, schema version {SCHEMA_VERSION}", env!("CARGO_PKG_VERSION")));
     let config = settings(cx, &mut report);
@@ -78,6 +80,7 @@ pub fn run(cx: &Context, before_start: bool) -> Outcome {
         branch::examine_followed(&config, &root, &mut report);
         let landed = db.as_ref().ok().and_then(|db| db.read(|tx| tx.landed_tests()).ok()).unwrap_or_default();
         workspaces::examine(&config, &root, &cx.path, &landed, &mut report);
+        needs::examine(&config, &root, &mut report);
     }
     let has_agent = agents::examine(&config, &root, registered.as_deref(), &mut report);
     checks(&config, &root, has_agent, &mut report);
@@ -103,6 +106,9 @@ pub fn run(cx: &Context, before_start: bool) -> Outcome {
             report.problem("database", error.to_string(), "bring a backup back with loopctl restore FILE");
         }
     }
+    if run_checks {
+        trial::run(cx, &config, &root, &mut report)?;
+    }
     print(cx, &report.0)?;
     match report.0.iter().filter(|finding| finding.grade == Grade::Problem).count() {
         0 => Ok(()),
@@ -126,7 +132,12 @@ fn print(cx: &Context, findings: &[Finding]) -> Outcome {
             continue;
         }
         let pad = " ".repeat(8 - word.len());
-        text.push_str(&format!("{}{pad}{:<12} {}\n", cx.out.paint(paint, word), finding.check, safe(&finding.detail)));
+        let detail = match finding.check {
+            // The end of an output.
+            "run" => finding.detail.lines().map(safe).collect::<Vec<_>>().join(&format!("\n{:21}", "")),
+            _ => safe(&finding.detail),
+        };
+        text.push_str(&format!("{}{pad}{:<12} {detail}\n", cx.out.paint(paint, word), finding.check));
         if let Some(remedy) = &finding.remedy {
             text.push_str(&format!("{:21}{}\n", "", cx.out.paint(Paint::Dim, &format!("→ {}", safe(remedy)))));
         }
@@ -174,19 +185,39 @@ fn git_version(report: &mut Report) {
     }
 }
 
-/// Whether there is one with a commit.
-fn repository(path: &Path, report: &mut Report) -> bool {
-    let Ok(repository) = Repository::open(path) else {
-        report.problem(
-            "repository",
-            format!("{} is no git repository", path.display()),
-            "set repository.path in config.toml, relative to that file",
-        );
-        return false;
+/// What keeps loops from starting at the commit that is checked out, and what to do.
+#[must_use]
+pub(crate) fn unready(path: &Path) -> Option<(String, String)> {
+    let shown = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let repository = match Repository::open(path) {
+        Ok(repository) => repository,
+        Err(work_tree::Error::ForeignOwner { .. }) => {
+            let remedy = format!("git config --global --add safe.directory {} allows it", shown.display());
+            return Some((format!("{} belongs to another user, so git does not read it", shown.display()), remedy));
+        }
+        Err(_) => {
+            let remedy = "set repository.path in config.toml, relative to that file";
+            return Some((format!("{} is no git repository", shown.display()), remedy.to_owned()));
+        }
     };
-    if !matches!(repository.resolve("HEAD"), Ok(Some(_))) {
-        let detail = format!("{} has no commit yet", path.display());
-        report.problem("repository", detail, "make a first commit: loops start from it");
+    let Ok(Some(head)) = repository.resolve("HEAD") else {
+        let remedy = "make a first commit: loops start from it";
+        return Some((format!("{} has no commit yet", shown.display()), remedy.to_owned()));
+    };
+    match repository.must_have_files_of(&head) {
+        Ok(()) => None,
+        Err(work_tree::Error::PartialClone { count, .. }) => Some((
+            format!("{} is a partial clone that lacks {count} files of {}", shown.display(), head.short()),
+            "git fetch --refetch --no-filter brings them".to_owned(),
+        )),
+        Err(error) => Some((error.to_string(), "look with git status in the repository".to_owned())),
+    }
+}
+
+/// Whether there is one with a commit that loops can start from.
+fn repository(path: &Path, report: &mut Report) -> bool {
+    if let Some((detail, remedy)) = unready(path) {
+        report.problem("repository", detail, remedy);
         return false;
     }
     report.ok("repository", path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string());

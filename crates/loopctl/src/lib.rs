@@ -146,7 +146,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Check => keep::check(&cx),
         Command::Dump => keep::dump(&cx),
         Command::Archive { older_than } => keep::archive(&cx, older_than),
-        Command::Doctor { before_start } => doctor::run(&cx, before_start),
+        Command::Doctor { before_start, run_checks } => doctor::run(&cx, before_start, run_checks),
         Command::Service(command) => service::run(&cx, command),
     }
 }

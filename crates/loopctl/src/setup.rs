@@ -11,12 +11,13 @@ use work_tree::Repository;
 
 use crate::cli::{Cli, LoopCommand, TestCommand};
 use crate::context::Context;
+use crate::doctor;
 use crate::exit::{Failure, Outcome};
 use crate::known_agents::KnownAgent;
 use crate::output::{Table, plain, safe};
 use crate::place::Place;
 use crate::programs;
-use crate::project::{self, Proposal};
+use crate::project::{self, Project};
 use crate::published;
 use crate::submit::failure;
 use crate::workspaces;
@@ -36,6 +37,7 @@ pub fn completions(shell: clap_complete::Shell) -> Outcome {
 /// The main checkout of the repository that `folder` is in; a linked worktree's is its repository's.
 fn repository_of(folder: &Path) -> Outcome<PathBuf> {
     let repository = Repository::open(folder).map_err(|error| match error {
+        error @ work_tree::Error::ForeignOwner { .. } => Failure::No(error.to_string()),
         work_tree::Error::GitMissing => Failure::No("git cannot be run: install it, or put it on the PATH".to_owned()),
         _ => Failure::No(format!(
             "{} is in no git repository; go to one, make one with git init, or name one with --repository",
@@ -110,8 +112,8 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         make_folder(&folder.join(name))?;
     }
     let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&path));
-    let (checks, agents) = (project::look(&root), project::agents());
-    let config_made = make_file(&config_file, &config_text(&config_file, &root, &checks, &agents))?;
+    let (project, agents) = (project::look(&root), project::agents());
+    let config_made = make_file(&config_file, &config_text(&config_file, &root, &project, &agents))?;
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
     let db = Database::create(&path, &config.open_options())?;
@@ -119,7 +121,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let workspaces = config.workspace_root();
     let workspaces = workspaces.canonicalize().unwrap_or(workspaces);
     // What an older config says is its owner's word.
-    let (checks, agents) = if config_made { (checks, agents) } else { Default::default() };
+    let (project, agents) = if config_made { (project, agents) } else { Default::default() };
     let next = [
         "loopctl loop add loop-1",
         "loopctl test add T-001 --loop loop-1 --notes 'what is to be done'",
@@ -127,11 +129,15 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     ];
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
-        "workspaces": workspaces.to_string_lossy(), "created": made, "config_created": config_made, "checks": checks,
+        "workspaces": workspaces.to_string_lossy(), "created": made, "config_created": config_made, "checks": project.checks,
+        "setup": project.setup, "cache": project.cache, "hints": project.hints,
         "agents": agents.iter().map(|known| known.program).collect::<Vec<_>>(), "next": next,
     });
     let state = if made { "made" } else { "already there" };
     let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
+    if let Some(problem) = doctor::unready(&root) {
+        text.push_str(&format!("but {}: {}\n", safe(&problem.0), safe(&problem.1)));
+    }
     text.push_str(&format!("workspaces: {}, a folder for each loop's agent\n", safe(&workspaces.display().to_string())));
     let branch = &config.repository.integration_branch;
     if let Some(other) = Repository::open(&root).ok().and_then(|user| published::in_the_way(&user, branch)) {
@@ -140,15 +146,7 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     }
     if config_made {
         let shown = safe(&config_file.display().to_string());
-        for check in &checks {
-            text.push_str(&format!("found {}: work is verified by {:?}\n", check.from, check.command.join(" ")));
-            if let Some(lacks) = programs::lacks(&check.command, &root) {
-                text.push_str(&format!("  but {}: install it, or change the check in {shown}\n", safe(&lacks)));
-            }
-        }
-        if checks.is_empty() {
-            text.push_str(&format!("found no build files: say in {shown} how work is verified, as a [[gate.check]]\n"));
-        }
+        text.push_str(&found(&project, &root, &shown));
         for KnownAgent { name, .. } in &agents {
             text.push_str(&format!("found {name}: to use it, put the lines of its preset into [agent] of {shown}\n"));
         }
@@ -164,9 +162,37 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     }
 }
 
+/// What was found of the project, for the human.
+fn found(project: &Project, root: &Path, config: &str) -> String {
+    let mut text = String::new();
+    for check in &project.checks {
+        text.push_str(&format!("found {}: work is verified by {:?}\n", check.from, check.command.join(" ")));
+        if let Some(lacks) = programs::lacks(&check.command, root) {
+            text.push_str(&format!("  but {}: install it, or change the check in {config}\n", safe(&lacks)));
+        }
+    }
+    for argv in &project.setup {
+        let inputs = project.setup_inputs.join(", ");
+        text.push_str(&format!("  each folder is set up by {:?}, again when {inputs} have changed\n", argv.join(" ")));
+    }
+    if !project.cache.is_empty() {
+        text.push_str(&format!("  kept between runs: {}\n", project.cache.join(", ")));
+    }
+    for hint in &project.hints {
+        text.push_str(&format!("found {}: {}\n", safe(&hint.file), safe(&hint.text)));
+    }
+    if project.checks.is_empty() {
+        let what = if project.hints.is_empty() { "found no build files: " } else { "" };
+        text.push_str(&format!("{what}say in {config} how work is verified, as a [[gate.check]]\n"));
+    } else {
+        text.push_str("loopctl doctor --run-checks tries them and shows what they ran\n");
+    }
+    text
+}
+
 /// The commented defaults, with the repository's path if it is not the folder above the file's, and what was found.
-fn config_text(file: &Path, root: &Path, checks: &[Proposal], agents: &[&KnownAgent]) -> String {
-    let mut text = project::config_text(coord_db::config::DEFAULT_TEXT, checks, agents);
+fn config_text(file: &Path, root: &Path, project: &Project, agents: &[&KnownAgent]) -> String {
+    let mut text = project::config_text(coord_db::config::DEFAULT_TEXT, project, agents);
     if let Some(branch) = checked_out(root) {
         let line = format!("follow = {}", toml::Value::String(branch));
         text = text.replacen(&format!("{:<36} #", "follow = \"\""), &format!("{line:<36} #"), 1);

@@ -19,6 +19,22 @@ pub enum Error {
         /// The path that was asked for.
         path: PathBuf,
     },
+    /// It belongs to another user, and git is not told to trust it.
+    #[error("{path:?} belongs to another user, so git does not read it; git config --global --add safe.directory {} allows it", path.display())]
+    ForeignOwner {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// The repository is a partial clone, and files of the commit were never fetched.
+    #[error("{path:?} is a partial clone that lacks {count} files of {}; git fetch --refetch --no-filter brings them", commit.short())]
+    PartialClone {
+        /// The repository.
+        path: PathBuf,
+        /// The commit.
+        commit: CommitHash,
+        /// How many of its files and folders are missing.
+        count: usize,
+    },
     /// There is no `git` in `PATH`.
     #[error("the git command was not found")]
     GitMissing,

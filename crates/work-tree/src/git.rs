@@ -331,6 +331,9 @@ impl Call<'_> {
 
     /// The error of an answer that is not acceptable.
     pub(crate) fn failed(&self, answer: Answer) -> Error {
+        if answer.stderr.contains("dubious ownership") {
+            return Error::ForeignOwner { path: self.git.cwd.clone() };
+        }
         if answer.stderr.contains("not a git repository") {
             return Error::NotARepository { path: self.git.cwd.clone() };
         }

@@ -109,6 +109,12 @@ impl Layout {
         self.root.join("checker")
     }
 
+    /// Where checks are tried for the human; nothing stays there.
+    #[must_use]
+    pub fn trial(&self) -> PathBuf {
+        self.root.join("trial")
+    }
+
     /// The database that the folder belongs to; none if it is not one of ours.
     #[must_use]
     pub fn database(&self) -> Option<PathBuf> {

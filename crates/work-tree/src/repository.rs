@@ -291,6 +291,25 @@ impl Repository {
         }
     }
 
+    /// How many files and folders of a commit are missing here: those that a partial clone has never fetched.
+    fn missing_of(&self, commit: &CommitHash) -> Result<usize> {
+        let call = self.git.call(["rev-list", "--objects", "--no-walk", "--missing=print", commit.as_str()]);
+        Ok(call.ok()?.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"?")).count())
+    }
+
+    /// Sees to it that every file of a commit is here.
+    ///
+    /// # Errors
+    /// [`Error::PartialClone`] if the repository is one and some are not.
+    pub fn must_have_files_of(&self, commit: &CommitHash) -> Result<()> {
+        let partial = self.git.call(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]);
+        let count = if partial.yes()? { self.missing_of(commit)? } else { 0 };
+        if count == 0 {
+            return Ok(());
+        }
+        Err(Error::PartialClone { path: self.root.clone(), commit: commit.clone(), count })
+    }
+
     // ---- references ----
 
     /// Whether git allows this as the short name of a branch.

@@ -218,6 +218,7 @@ impl Store {
     /// [`Error::UnknownRevision`].
     pub fn fetch_from_user(&self, user: &Repository, rev: &str) -> Result<CommitHash> {
         let (commit, known) = (user.commit(rev)?, self.tips()?);
+        user.must_have_files_of(&commit)?;
         let _kept =
             retried(|| transfer(&user.git, (self.git(), self.path()), self.path(), std::slice::from_ref(&commit), &known))?;
         submodules::bring(user, self.path())?;
@@ -421,11 +422,16 @@ pub(crate) fn own_format(git_dir: &Path) -> Result<Vec<Pair>> {
     Ok(config.into_iter().filter(|(key, _)| kept(key)).collect())
 }
 
-/// Copies the objects of LFS that the store does not have.
-fn copy_lfs(user: &Repository, store: &Path) -> Result<()> {
+/// Where a repository keeps its objects of LFS.
+pub(crate) fn lfs_objects(user: &Repository) -> PathBuf {
     let named = user.git.call(["config", "--type=path", "--get", "lfs.storage"]).path().ok();
     let named = named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("lfs"));
-    let from = user.common_dir().join(named).join("objects");
+    user.common_dir().join(named).join("objects")
+}
+
+/// Copies the objects of LFS that the store does not have.
+fn copy_lfs(user: &Repository, store: &Path) -> Result<()> {
+    let from = lfs_objects(user);
     if from.is_dir() { copy_missing(&from, &store.join("lfs/objects")) } else { Ok(()) }
 }
 

@@ -19,6 +19,7 @@ mod ledger;
 mod moves;
 mod ownership;
 mod paths;
+mod projects;
 mod rollback;
 mod see;
 mod service;

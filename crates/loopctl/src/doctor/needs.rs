@@ -1,0 +1,62 @@
+//! What the files of the repository need that is not here, so that workspaces and checks do without it.
+
+use std::path::Path;
+
+use coord_db::Config;
+use work_tree::Repository;
+
+use super::Report;
+
+/// Names that are shown of many.
+const MAX_NAMED: usize = 3;
+
+/// Looks at the commit that is checked out.
+pub fn examine(config: &Config, root: &Path, report: &mut Report) {
+    let Ok(repository) = Repository::open(root) else { return };
+    let Ok(Some(head)) = repository.resolve("HEAD") else { return };
+    let lacking = match repository.lacking(&head) {
+        Ok(lacking) => lacking,
+        Err(error) => return report.warning("files", error.to_string(), "look with git status in the repository"),
+    };
+    for name in &lacking.filters {
+        report.warning(
+            "files",
+            format!("the program of the filter {name} is not on the PATH, so its files stay as they are stored"),
+            if name == "lfs" {
+                "install git-lfs where the loops run; without it files of LFS stay pointers".to_owned()
+            } else {
+                format!("install what filter.{name} in the git config names, where the loops run")
+            },
+        );
+    }
+    if !lacking.lfs.is_empty() {
+        let names = lacking.lfs.iter().map(|path| path.display().to_string()).collect();
+        report.warning(
+            "files",
+            format!("the objects of LFS of {} are not here, so they stay pointers", listed(names)),
+            "git lfs fetch brings them",
+        );
+    }
+    if !lacking.submodules.is_empty() {
+        let names = lacking.submodules.iter().map(|one| format!("{} at {}", one.path.display(), one.commit.short())).collect();
+        report.warning(
+            "submodules",
+            format!("{} is not in your repository, so it stays empty in workspaces and checks", listed(names)),
+            "git submodule update --init --recursive brings it; the next loop that starts takes it over",
+        );
+    }
+    for folder in &config.workspace.cache {
+        if matches!(repository.ignores(folder), Ok(false)) && !folder.contains(['*', '?', '[', '!']) {
+            report.warning(
+                "cache",
+                format!("git does not ignore {folder}, so what is built there would land as work"),
+                format!("add {folder} to .gitignore, or take it out of cache in [workspace] of config.toml"),
+            );
+        }
+    }
+}
+
+fn listed(names: Vec<String>) -> String {
+    let more = if names.len() > MAX_NAMED { format!(" and {} more", names.len() - MAX_NAMED) } else { String::new() };
+    format!("{}{more}", names.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join(", "))
+}

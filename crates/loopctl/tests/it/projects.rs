@@ -1,0 +1,117 @@
+//! What `init` and `doctor` say of a project: how its work is verified, what it needs, what its checks run.
+
+use crate::common::Place;
+
+/// A repository with these files, committed, and a database.
+fn project(files: &[(&str, &str)]) -> (Place, String) {
+    let place = Place::empty();
+    commit(&place, files);
+    let said = place.run(&["init"]).ok().stdout;
+    (place, said)
+}
+
+fn commit(place: &Place, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = place.repository().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    place.git(&["add", "--all"]);
+    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "files"]);
+}
+
+/// What `doctor --run-checks` says of the checks.
+fn tried(place: &Place) -> (i32, String) {
+    let report = place.run(&["doctor", "--run-checks"]);
+    let lines: Vec<&str> = report.stdout.lines().collect();
+    let about = |line: &&&str| line.get(8..).is_some_and(|rest| rest.starts_with("run ")) || line.starts_with("   ");
+    let from = lines.iter().position(|line| line.get(8..).is_some_and(|rest| rest.starts_with("run "))).unwrap_or(lines.len());
+    (report.code, lines[from..].iter().filter(about).copied().collect::<Vec<_>>().join("\n"))
+}
+
+fn has(program: &str) -> bool {
+    let found = std::process::Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    found.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn what_was_found_is_said_and_written() {
+    let package = r#"{"scripts": {"test": "jest"}, "devDependencies": {"jest": "29"}}"#;
+    let (place, said) = project(&[("package.json", package), ("package-lock.json", "{}")]);
+    for part in [
+        "found package.json: work is verified by \"npm test\"",
+        "each folder is set up by \"npm ci --prefer-offline --no-audit --no-fund\", again when package.json, package-lock.json have changed",
+        "kept between runs: node_modules/",
+        "loopctl doctor --run-checks tries them",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let doctor = place.run(&["doctor"]).stdout;
+    assert!(doctor.contains("git does not ignore node_modules/"), "{doctor}");
+    commit(&place, &[(".gitignore", "node_modules/\n")]);
+    assert!(!place.run(&["doctor"]).stdout.contains("does not ignore node_modules/"));
+    let (_, said) = project(&[("pom.xml", "<project/>")]);
+    assert!(said.contains("found pom.xml: a build with Maven, mostly verified by mvn -q test\nsay in "), "{said}");
+    assert!(!said.contains("no build files"));
+    let (_, said) = project(&[("README.md", "x")]);
+    assert!(said.contains("found no build files: say in "), "{said}");
+}
+
+#[test]
+fn checks_are_run_at_the_base_and_what_they_ran_is_shown() {
+    let (place, _) = project(&[("Makefile", "test:\n\t@echo 'Ran 3 tests in 0.1s'\n")]);
+    let (_, said) = tried(&place);
+    assert!(said.contains("tests (make test): passes at ") && said.ends_with(", 3 tests"), "{said}");
+    assert!(!place.workspaces().join("trial").exists() && !place.workspaces().join("trial.git").exists());
+    commit(&place, &[("Makefile", "test:\n")]);
+    let (code, said) = tried(&place);
+    assert_eq!(code, 1);
+    assert!(said.contains("ran no test: make: Nothing to be done for 'test'."), "{said}");
+    commit(&place, &[("Makefile", "test:\n\t@echo one; echo two >&2; false\n")]);
+    let (code, said) = tried(&place);
+    assert_eq!(code, 1);
+    assert!(said.contains("does not pass at ") && said.contains("\n                     two"), "{said}");
+    // It runs what is committed, in a folder of its own, after the set-up.
+    std::fs::write(place.repository().join("Makefile"), "test:\n\ttouch here\n").unwrap();
+    let file = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("setup = []", "setup = [[\"sh\", \"-c\", \"echo broken; exit 4\"]]")).unwrap();
+    let (code, said) = tried(&place);
+    assert_eq!(code, 1);
+    assert!(said.contains("set-up command sh -c echo broken; exit 4 failed with exit code 4"), "{said}");
+    assert!(!place.repository().join("here").exists());
+}
+
+#[test]
+fn npm_that_prints_its_help_is_no_test() {
+    if !has("npm") {
+        eprintln!("skipped: no npm");
+        return;
+    }
+    let (place, _) = project(&[("package.json", r#"{"scripts": {"test": "npm help"}}"#)]);
+    let (code, said) = tried(&place);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("ran no test: npm <command>"), "{said}");
+}
+
+#[test]
+fn what_files_need_and_is_not_here_is_said() {
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{:064}\nsize 9\n", 1);
+    let (place, _) = project(&[(".gitattributes", "*.bin filter=lfs\n*.x filter=odd\n"), ("big.bin", pointer.as_str())]);
+    let library = place.outside().join("library");
+    std::fs::create_dir(&library).unwrap();
+    let run = |arguments: &[&str]| place.git(&[&["-C", library.to_str().unwrap()], arguments].concat());
+    run(&["init", "--quiet"]);
+    run(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "l"]);
+    place.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.to_str().unwrap(), "vendor"]);
+    commit(&place, &[]);
+    place.git(&["config", "filter.odd.clean", "no-such-filter %f"]);
+    let said = place.run(&["doctor"]).stdout;
+    assert!(said.contains("the objects of LFS of big.bin are not here, so they stay pointers"), "{said}");
+    assert!(said.contains("the program of the filter odd is not on the PATH"), "{said}");
+    assert!(!said.contains("vendor at"), "{said}");
+    place.git(&["submodule", "--quiet", "deinit", "-f", "vendor"]);
+    std::fs::remove_dir_all(place.repository().join(".git/modules/vendor")).unwrap();
+    let said = place.run(&["doctor"]).stdout;
+    assert!(said.contains("vendor at ") && said.contains("git submodule update --init --recursive brings it"), "{said}");
+}
