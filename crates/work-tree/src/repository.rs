@@ -291,10 +291,18 @@ impl Repository {
         }
     }
 
-    /// How many files and folders of a commit are missing here: those that a partial clone has never fetched.
-    fn missing_of(&self, commit: &CommitHash) -> Result<usize> {
+    /// The files and folders of a commit that are missing here: those that a partial clone has never fetched. What is in a
+    /// missing folder is not known.
+    pub(crate) fn missing_of(&self, commit: &CommitHash) -> Result<Vec<String>> {
         let call = self.git.call(["rev-list", "--objects", "--no-walk", "--missing=print", commit.as_str()]);
-        Ok(call.ok()?.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"?")).count())
+        let stdout = call.ok()?;
+        let text = String::from_utf8_lossy(&stdout);
+        Ok(text.lines().filter_map(|line| line.strip_prefix('?')).map(str::to_owned).collect())
+    }
+
+    /// Whether git may lack objects of it.
+    pub(crate) fn is_partial(&self) -> Result<bool> {
+        self.git.call(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]).yes()
     }
 
     /// Sees to it that every file of a commit is here.
@@ -302,8 +310,7 @@ impl Repository {
     /// # Errors
     /// [`Error::PartialClone`] if the repository is one and some are not.
     pub fn must_have_files_of(&self, commit: &CommitHash) -> Result<()> {
-        let partial = self.git.call(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]);
-        let count = if partial.yes()? { self.missing_of(commit)? } else { 0 };
+        let count = if self.is_partial()? { self.missing_of(commit)?.len() } else { 0 };
         if count == 0 {
             return Ok(());
         }

@@ -17,7 +17,7 @@ use crate::publish::published_note;
 use crate::repository::{commit_tree, short_name};
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::submodules;
-use crate::transfer::{missing, remove_abandoned, retried, transfer};
+use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
 /// What marks a repository as a store: the full name of its integration branch.
@@ -221,12 +221,26 @@ impl Store {
         user.must_have_files_of(&commit)?;
         let _kept =
             retried(|| transfer(&user.git, (self.git(), self.path()), self.path(), std::slice::from_ref(&commit), &known))?;
+        if user.is_partial()? {
+            self.complete(user, &commit)?;
+        }
         submodules::bring(user, self.path())?;
         let branch = format!("refs/heads/{}", rev.strip_prefix("refs/heads/").unwrap_or(rev));
         if !self.is_ours(&branch) && user.resolve(&branch)?.as_ref() == Some(&commit) {
             self.repository.set_ref(&branch, &commit, &RefExpectation::Any)?;
         }
         Ok(commit)
+    }
+
+    /// Brings the files of a commit that the store lacks: the user's repository had not fetched them when the commit came.
+    fn complete(&self, user: &Repository, commit: &CommitHash) -> Result<()> {
+        loop {
+            let lost = self.repository.missing_of(commit)?;
+            if lost.is_empty() {
+                return Ok(());
+            }
+            let _kept = retried(|| transfer_objects(&user.git, (self.git(), self.path()), self.path(), &lost))?;
+        }
     }
 
     /// Copies references of the user's repository, with what they name, under the same names: those of an installation
@@ -415,10 +429,16 @@ fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<(
     replace_file(&path.join("config"), &render_config(&config))
 }
 
-/// What git itself has written of a repository's format.
+/// What git itself has written of a repository's format, and found out of the file system that it is on: that need not be
+/// the user's, and what the user has set there is for other machines.
 pub(crate) fn own_format(git_dir: &Path) -> Result<Vec<Pair>> {
     let config = read_config(&git_dir.join("config"))?;
-    let kept = |key: &[u8]| matches!(key, b"core.repositoryformatversion" | b"core.bare") || key.starts_with(b"extensions.");
+    let kept = |key: &[u8]| {
+        let of_files = [b"core.filemode".as_slice(), b"core.symlinks", b"core.ignorecase", b"core.precomposeunicode"];
+        matches!(key, b"core.repositoryformatversion" | b"core.bare")
+            || of_files.contains(&key)
+            || key.starts_with(b"extensions.")
+    };
     Ok(config.into_iter().filter(|(key, _)| kept(key)).collect())
 }
 

@@ -71,9 +71,25 @@ pub(crate) fn transfer(
     result
 }
 
+/// Copies single objects that the target's history names and does not hold, as that of a partial clone.
+pub(crate) fn transfer_objects(from: &Git, to: (&Git, &Path), spool: &Path, objects: &[String]) -> Result<Kept> {
+    let pack = spool.join(format!("{SPOOL}{}-objects.pack", std::process::id()));
+    let list: String = objects.iter().map(|hash| format!("{hash}\n")).collect();
+    let message = format!("{KEEP_MESSAGE} {} objects", std::process::id());
+    let call = from.call(["pack-objects", "--stdout", "-q"]).stdin(list);
+    let packed = call.stdout_to(&pack).time_limit(LONG_TIME_LIMIT).ok();
+    let kept = packed.and_then(|_| unpack(to.0, &to.1.join("objects/pack"), &pack, &message));
+    drop(fs::remove_file(&pack));
+    kept
+}
+
 fn carry(from: &Git, to: &Git, objects: &Path, pack: &Path, revs: String, message: &str) -> Result<Kept> {
     let call = from.call(["pack-objects", "--revs", "--stdout", "--delta-base-offset", "-q"]);
     call.stdin(revs).stdout_to(pack).time_limit(LONG_TIME_LIMIT).ok()?;
+    unpack(to, objects, pack, message)
+}
+
+fn unpack(to: &Git, objects: &Path, pack: &Path, message: &str) -> Result<Kept> {
     let call = to.call(["index-pack", "--stdin", "--fix-thin"]).arg(format!("--keep={message}"));
     let call = call.stdin_from(pack).time_limit(LONG_TIME_LIMIT);
     let stdout = call.ok()?;

@@ -13,6 +13,7 @@ mod landings;
 mod orders;
 mod ownership;
 mod reload;
+mod repositories;
 mod retention;
 mod reverts;
 mod robustness;
