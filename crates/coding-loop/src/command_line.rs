@@ -136,11 +136,9 @@ async fn work_on(
     let (db, loop_id) = (context.db, &context.loop_id);
     let path = db.path().map(Path::to_owned).unwrap_or_default();
     prepare(context, waiter, former).await?;
-    if let Err(error) = context.prune_logs() {
-        tracing::warn!(%error, "cannot delete old logs");
-    }
-    if let Err(error) = context.prune_refs() {
-        tracing::warn!(%error, "refs that are past their time stay for now");
+    let pruned = context.prune_refs().and_then(|()| context.prune_folders()).and_then(|()| context.prune_logs());
+    if let Err(error) = pruned {
+        tracing::warn!(%error, "what is past its time stays for now");
     }
     let mut renewed: Option<Config> = None;
     loop {

@@ -276,7 +276,12 @@ impl Context<'_> {
                         let trailers = trailers(self, attempt, &proving.id);
                         let parents: Vec<&CommitHash> =
                             std::iter::once(&head).chain(merged.as_ref().map(|merged| &merged.theirs)).collect();
-                        self.store.commit(&tree, &parents, &message(attempt), &trailers)?
+                        let message = message(attempt);
+                        if self.config.landing.sign {
+                            self.store.signed_commit(&self.user, &tree, &parents, &message, &trailers)?
+                        } else {
+                            self.store.commit(&tree, &parents, &message, &trailers)?
+                        }
                     }
                 })
             }

@@ -1,11 +1,15 @@
-//! Refs past their time: what was saved of a test that has landed since is kept for `retention.saved_work_days`, and what has
+//! Refs and folders past their time: what was saved of a test that has landed since is kept for `retention.saved_work_days`, and what has
 //! not landed for ever. A test that is called passed but whose commit is not on the integration branch has not landed.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use coord_db::Checkpoint;
-use work_tree::{CommitHash, RefExpectation};
+use work_tree::{CommitHash, Finding, RefExpectation, SnapshotOptions, Workspace};
 
 use crate::Result;
 use crate::context::Context;
+use crate::operation::SAVED;
 
 /// So many refs go at a time; the rest at the next start.
 const MOST_REFS: usize = 500;
@@ -39,6 +43,61 @@ impl Context<'_> {
         if gone > 0 {
             tracing::info!(refs = gone, days, "deleted refs of tests that passed long ago");
         }
+        Ok(())
+    }
+
+    /// Removes folders that no loop has used for `workspace.keep_days`; work in them is saved in the store first.
+    pub(crate) fn prune_folders(&self) -> Result<()> {
+        let (ids, now) = self.db.read(|tx| {
+            let ids: BTreeSet<String> = tx.loops()?.into_iter().map(|row| row.id.to_string()).collect();
+            Ok::<_, coord_db::Error>((ids, tx.now()))
+        })?;
+        let days = self.config.workspace.keep_days;
+        for stray in self.layout.strays(|id| ids.contains(id)) {
+            if now.plus_seconds(days.saturating_mul(-24 * 3600)).as_millis() / 1000 < stray.since {
+                continue;
+            }
+            if stray.is_workspace()
+                && let Err(error) = self.save_stray(&stray.of)
+            {
+                tracing::warn!(%error, folder = %stray.path.display(), "work in a folder that no loop uses cannot be saved; it stays");
+                continue;
+            }
+            match stray.remove() {
+                Ok(()) => tracing::info!(folder = %stray.path.display(), days, "removed a folder that no loop uses any more"),
+                Err(error) => tracing::warn!(%error, "a folder that no loop uses any more stays"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves what the workspace of a loop that is not registered any more has beyond its base.
+    fn save_stray(&self, id: &str) -> Result<()> {
+        let Some(workspace) = Workspace::open(&self.store, &self.layout.workspace(id, "left"))? else { return Ok(()) };
+        let options = SnapshotOptions { take_unignored: true, ..self.look_options(self.config.landing.file_bytes) };
+        let snapshot = match workspace.snapshot(&options) {
+            Err(work_tree::Error::WorkspaceDamaged { .. }) => return Ok(()),
+            snapshot => snapshot?,
+        };
+        let not_taken = |finding: &Finding| match finding {
+            Finding::TooLarge { path, .. } | Finding::Unstorable { path, .. } => Some(path.clone()),
+            _ => None,
+        };
+        let left_out: Vec<PathBuf> = snapshot.findings.iter().filter_map(not_taken).collect();
+        if !left_out.is_empty() {
+            workspace.set_aside(&left_out, &self.layout.left(id).join(coord_db::new_id()))?;
+        }
+        let (change, base) = (workspace.change(&snapshot)?, workspace.base()?);
+        let own = workspace.left_behind()?;
+        if change.paths.is_empty() && own.is_empty() {
+            return Ok(());
+        }
+        let parents: Vec<&CommitHash> = std::iter::once(&base).chain(&own).collect();
+        let message = format!("Work of {id}, saved: its folder was removed");
+        let commit = self.store.commit(&change.tree, &parents, &message, &[])?;
+        let name = format!("{SAVED}{id}/none/{}", coord_db::new_id());
+        self.history().set_ref(&name, &commit, &RefExpectation::Absent)?;
+        tracing::info!(git_ref = name, "saved work");
         Ok(())
     }
 

@@ -84,6 +84,8 @@ section! {
         file_bytes: u64 = 10_485_760,
         /// What looks like a key or password.
         secrets: bool = true,
+        /// Whether landed commits are signed, as git is configured in the user's repository.
+        sign: bool = false,
     }
 }
 

@@ -35,6 +35,12 @@ pub enum Error {
         /// How many of its files and folders are missing.
         count: usize,
     },
+    /// A commit could not be signed.
+    #[error("the commit cannot be signed: {why}; unlock the key, or set sign = false in [landing] of config.toml")]
+    NotSigned {
+        /// What git or the signing program said.
+        why: String,
+    },
     /// There is no `git` in `PATH`.
     #[error("the git command was not found")]
     GitMissing,

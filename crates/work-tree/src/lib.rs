@@ -41,8 +41,10 @@ mod ready;
 mod repository;
 pub mod run;
 mod settings;
+mod signing;
 mod snapshot;
 mod store;
+mod stray;
 mod submodules;
 mod transfer;
 pub mod trial;
@@ -68,6 +70,7 @@ pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_igno
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
 pub use snapshot::{Finding, Snapshot, SnapshotOptions};
 pub use store::{Store, StoreMade};
+pub use stray::Stray;
 pub use submodules::Submodule;
 pub use trial::TrialTree;
 pub use watch::{Notice, Watches};

@@ -238,6 +238,35 @@ fn signing_that_waits_for_a_passphrase_is_nobodys_business_here() {
 }
 
 #[test]
+fn what_lands_is_signed_where_that_is_set() {
+    let (world, _) = cloned(&[]);
+    let key = world.folder().join("key");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "a", "-f"]).arg(&key).output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no ssh-keygen");
+        return;
+    }
+    world.git(&["config", "gpg.format", "ssh"]);
+    world.git(&["config", "user.signingkey", key.to_str().unwrap()]);
+    world.configure(|text| format!("[landing]\nsign = true\n{text}"));
+    lands(&world, "t1");
+    let commit = world.git(&["cat-file", "commit", "coding-loops/integration"]);
+    assert!(commit.contains("gpgsig -----BEGIN SSH SIGNATURE-----"), "{commit}");
+    assert!(commit.contains("\nTest: t1"), "{commit}");
+    // A program that says no.
+    world.git(&["config", "gpg.ssh.program", "false"]);
+    world.add_test("t2", "one");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let test = world.test("t2");
+    assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0), "{:?}", test.last_error);
+    let why = test.last_error.unwrap();
+    assert!(
+        why.starts_with("the commit cannot be signed: ") && why.ends_with("set sign = false in [landing] of config.toml"),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_repository_of_another_user_says_how_to_allow_it() {
     let (world, _) = cloned(&[]);
     let given = Command::new("chown").args(["-R", "12345"]).arg(world.repository.join(".git")).arg(&world.repository).status();

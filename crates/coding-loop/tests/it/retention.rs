@@ -1,5 +1,8 @@
 //! What was saved of tests that have passed since goes after its time; what has not landed stays.
 
+use std::fs;
+use std::time::{Duration, SystemTime};
+
 use crate::common::{CHECK, World};
 use coord_db::Error;
 
@@ -19,8 +22,8 @@ fn saved_work_goes_after_its_time_if_its_test_has_passed_and_never_otherwise() {
     world.once("one");
     assert_eq!((of("t1"), of("t2")), (first, second), "nothing goes before its time");
     // With no time to keep them.
-    let config = std::fs::read_to_string(world.home.join("config.toml")).unwrap();
-    std::fs::write(world.home.join("config.toml"), format!("{config}\n[retention]\nsaved_work_days = 0\n")).unwrap();
+    let config = fs::read_to_string(world.home.join("config.toml")).unwrap();
+    fs::write(world.home.join("config.toml"), format!("{config}\n[retention]\nsaved_work_days = 0\n")).unwrap();
     // Whoever starts next does it, be it another loop.
     world.add_loop("two");
     world.once("two");
@@ -28,4 +31,39 @@ fn saved_work_goes_after_its_time_if_its_test_has_passed_and_never_otherwise() {
     let left = world.db.read(|tx| Ok::<_, Error>(tx.checkpoints(None)?.len())).unwrap();
     assert_eq!(left, second, "the rows say the same");
     world.assert_tidy();
+}
+
+#[test]
+fn folders_that_no_loop_uses_go_after_their_time_and_work_in_them_is_saved() {
+    let world = World::new("cat >/dev/null; echo x >$TEST_ID\n", CHECK);
+    for (id, test) in [("one", "t1"), ("gone", "t2"), ("young", "t3")] {
+        world.add_loop(id);
+        world.add_test(test, id);
+        assert_eq!(world.once(id).status.code(), Some(0));
+    }
+    let root = world.root();
+    fs::write(world.workspace("gone").join("mine"), "unsaved\n").unwrap();
+    fs::create_dir(root.join("loops/one.damaged-20200101T000000Z")).unwrap();
+    let today = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    fs::create_dir(root.join(format!("loops/one.damaged-{today}"))).unwrap();
+    for id in ["gone", "young"] {
+        world.sql(&format!(
+            "PRAGMA foreign_keys = OFF; DELETE FROM tests WHERE loop_id = '{id}'; DELETE FROM loops WHERE id = '{id}'"
+        ));
+    }
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    for name in ["loops/gone", "state/gone/state.json", "gates/gone", "gates/gone.git", "gates/gone.git/HEAD", "state/gone"] {
+        fs::File::open(root.join(name)).unwrap().set_modified(old).unwrap();
+    }
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let names = |folder: &str| {
+        let mut names: Vec<_> = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("loops"), format!("one one.damaged-{today} young"));
+    assert_eq!(names("state"), "one young");
+    assert_eq!(names("gates"), "one one.git one.lock young young.git young.lock");
+    let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/gone/none/"]);
+    assert_eq!(world.store(&["show", &format!("{saved}:mine")]), "unsaved");
 }
