@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::config::PromptBy;
-use coord_db::{ComponentId, ErrorCategory, FailedAttempt, NoChange, RunOf};
+use coord_db::{ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
 use tokio::sync::watch;
 use work_tree::CommandSpec;
@@ -70,13 +70,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let (cancel, mut cancelled) = watch::channel(false);
     let changes = Changes::of(&attempt.workspace);
     let mut has_changed = false;
-    let id = ComponentId::from(&context.loop_id);
-    let on_keeper = |keeper: work_tree::keeper::KeeperId| {
-        let child = (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok());
-        if let Err(error) = context.db.write_quietly(|tx| tx.set_child(&id, Some(child))) {
-            tracing::warn!(%error, "cannot write down the agent's process");
-        }
-    };
+    let on_keeper = |keeper| context.record_child(Some(keeper));
     tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, "the agent begins");
     let mut running = pin!(work_tree::run(&spec, &mut cancelled, on_keeper));
     let mut interrupt = None;
@@ -109,9 +103,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     };
     reach(Point::AgentEnded);
     context.end_run(&recorded, &runs::words(&outcome.end));
-    if let Err(error) = context.db.write_quietly(|tx| tx.set_child(&id, None)) {
-        tracing::debug!(%error, "cannot write down that the agent has ended");
-    }
+    context.record_child(None);
     let told = if spec.stdin.is_empty() { spec.argv.last().map_or(0, |prompt| prompt.len()) } else { spec.stdin.len() };
     let text = tokens::end_of_output(&outcome, spec.log_path.as_deref());
     attempt.tokens_spent = tokens::spent(told, &outcome, &text);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use coord_db::config::CheckConfig;
 use coord_db::{
-    AcquireRequest, BaseRun, BaseState, CheckOutcome, ComponentId, Counts, ErrorCategory, FailedAttempt, LeasePath, NoChange,
-    Proof, ProofRun, ProofStage, RegressionStatus, RunKind, RunOf, Test, Timestamp, Waiting, new_id,
+    AcquireRequest, BaseRun, BaseState, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LeasePath, NoChange, Proof,
+    ProofRun, ProofStage, RegressionStatus, RunKind, RunOf, Test, Timestamp, Waiting, new_id,
 };
 use crash_point::{Point, reach};
 use tokio::sync::watch;
@@ -519,13 +519,7 @@ impl Context<'_> {
         let recorded = self.begin_run(test, RunOf::Check, &spec.name, &format!("{log}.{}", spec.name))?;
         let spec = &CheckSpec { log_path: Some(recorded.log.clone()), ..spec.clone() };
         let (cancel, mut cancelled) = watch::channel(false);
-        let id = ComponentId::from(&self.loop_id);
-        let on_keeper = |keeper: work_tree::keeper::KeeperId| {
-            let child = (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok());
-            if let Err(error) = self.db.write_quietly(|tx| tx.set_child(&id, Some(child))) {
-                tracing::warn!(%error, "cannot write down the check's process");
-            }
-        };
+        let on_keeper = |keeper| self.record_child(Some(keeper));
         let test = test.map_or("none, at the base", |test| test.id.as_str());
         tracing::info!(test, check = %spec.name, "the gate runs a check");
         let mut running = pin!(run_check(spec, worktree, &mut cancelled, on_keeper));

@@ -228,7 +228,11 @@ impl Context<'_> {
 
     /// What ends whatever the loop is doing.
     pub(crate) fn told_to_stop(&self, attempt: Option<&Attempt>, waiter: &Waiter) -> Result<Option<Interrupt>> {
-        if waiter.stopping() { Ok(Some(Interrupt::stop())) } else { self.orders(attempt) }
+        if waiter.stopping() {
+            return Ok(Some(Interrupt::stop()));
+        }
+        // What is said to the human is not said to a command of theirs.
+        if self.is_human() { Ok(None) } else { self.orders(attempt) }
     }
 
     /// Leases the right to move integration, or queues for it.

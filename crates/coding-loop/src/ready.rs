@@ -10,7 +10,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
-use coord_db::{ComponentId, ErrorCategory};
+use coord_db::ErrorCategory;
 use tokio::sync::watch;
 use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, looks_like_network};
 
@@ -156,13 +156,7 @@ impl Context<'_> {
         waiter: &mut Waiter,
     ) -> Step<SetUp> {
         let (cancel, mut cancelled) = watch::channel(false);
-        let id = ComponentId::from(&self.loop_id);
-        let on_keeper = |keeper: work_tree::keeper::KeeperId| {
-            let child = (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok());
-            if let Err(error) = self.db.write_quietly(|tx| tx.set_child(&id, Some(child))) {
-                tracing::warn!(%error, "cannot write down the set-up's process");
-            }
-        };
+        let on_keeper = |keeper| self.record_child(Some(keeper));
         let source = (Some(&self.user), self.own_folder());
         let mut running = pin!(ready.make(folder, commit, source, &mut cancelled, on_keeper));
         let made = loop {
@@ -178,7 +172,7 @@ impl Context<'_> {
                 () = waiter.wait(self, Duration::from_secs(5)) => {}
             }
         };
-        self.db.write_quietly(|tx| tx.set_child(&id, None))?;
+        self.record_child(None);
         Ok(made)
     }
 }

@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
-use coord_db::{NewRun, RunOf, Test};
+use coord_db::{ComponentId, NewRun, RunOf, Test};
 use work_tree::End;
+use work_tree::keeper::KeeperId;
 
 use crate::Result;
 use crate::context::Context;
@@ -32,6 +33,18 @@ pub(crate) fn words(end: &End) -> String {
 }
 
 impl Context<'_> {
+    /// Records the keeper of what runs now, so that whoever comes after a killed loop can end it; none: it has ended.
+    pub(crate) fn record_child(&self, keeper: Option<KeeperId>) {
+        if !self.managed {
+            return;
+        }
+        let child = keeper.map(|keeper| (i64::from(keeper.pid), i64::try_from(keeper.start_time).ok()));
+        let id = ComponentId::from(&self.loop_id);
+        if let Err(error) = self.db.write_quietly(|tx| tx.set_child(&id, child)) {
+            tracing::warn!(%error, "cannot write down the process of a run");
+        }
+    }
+
     /// Records that a run begins, for a test or for none. `log` is the name that its log has without `.log`, and with a number if that is taken.
     pub(crate) fn begin_run(&self, test: Option<&Test>, kind: RunOf, name: &str, log: &str) -> Result<Recorded> {
         let log = log.replace('/', "_");

@@ -80,7 +80,11 @@ pub(crate) fn store(
     };
     let made = make(db, user, layout, branch);
     if let (Some(token), Some(loop_id)) = (turn, loop_id) {
-        db.write(|tx| tx.release(loop_id, &[], Some(token)))?;
+        match db.write(|tx| tx.release_all(loop_id, Some(token))) {
+            // It ran out while the store was made, which the store's own lock guards too.
+            Ok(_) | Err(coord_db::Error::LeaseLost { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let store = made?;
     let integration = if cause == "new" { None } else { store.recover_integration(&commits_of(&passed(db)?))? };

@@ -386,9 +386,7 @@ impl Context<'_> {
             let reason = if self.is_human() { "stopped" } else { "the loop was told to stop" };
             return Err(Interrupt::plain(crate::control::Order::Stop, reason).into());
         }
-        // What is said to the human is not said to this command.
-        let told = if self.is_human() { None } else { self.orders(None)? };
-        told.map_or(Ok(()), |interrupt| Err(interrupt.into()))
+        self.told_to_stop(None, waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
     }
 
     // ---- landing ----
