@@ -25,7 +25,7 @@ const KINDS: [Kind; 4] = [
             ("Cargo.toml", "[package]\nname = \"sum\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n"),
             (
                 "src/lib.rs",
-                "pub fn sum(a: i32, b: i32) -> i32 {\n    a - b\n}\n\n#[test]\nfn adds() {\n    assert_eq!(sum(2, 3), 5);\n}\n",
+                "pub fn sum(a: i32, b: i32) -> i32 {\n    a - -b\n}\n\n#[test]\nfn adds() {\n    assert_eq!(sum(2, 3), 5);\n}\n",
             ),
             (".gitignore", "/target\nCargo.lock\n"),
         ],
@@ -39,7 +39,7 @@ const KINDS: [Kind; 4] = [
         tool: "python3",
         files: &[
             ("pyproject.toml", "[project]\nname = \"sum\"\nversion = \"0.1\"\n"),
-            ("sums.py", "def add(a, b):\n    return a - b\n"),
+            ("sums.py", "def add(a, b):\n    return a - -b\n"),
             (
                 "tests/test_sums.py",
                 "import unittest\nfrom sums import add\n\n\nclass Sums(unittest.TestCase):\n    def test_adds(self):\n        self.assertEqual(add(2, 3), 5)\n",
@@ -52,7 +52,7 @@ const KINDS: [Kind; 4] = [
         tool: "make",
         files: &[
             ("Makefile", "test: sum\n\ttest \"$$(./sum)\" = 5\n\nsum: sum.c\n\tcc -o sum sum.c\n"),
-            ("sum.c", "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 2 - 3); }\n"),
+            ("sum.c", "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 2 - -3); }\n"),
             (".gitignore", "sum\n"),
         ],
         change: ("sum.c", "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 2 + 3); }\n"),
@@ -62,7 +62,7 @@ const KINDS: [Kind; 4] = [
         tool: "npm",
         files: &[
             ("package.json", "{\"name\": \"sum\", \"version\": \"0.1.0\", \"scripts\": {\"test\": \"node --test\"}}\n"),
-            ("sum.js", "module.exports = (a, b) => a - b;\n"),
+            ("sum.js", "module.exports = (a, b) => a - -b;\n"),
             (
                 "sum.test.js",
                 "const test = require('node:test');\nconst assert = require('node:assert');\nconst sum = require('./sum.js');\n\ntest('adds', () => assert.strictEqual(sum(2, 3), 5));\n",
