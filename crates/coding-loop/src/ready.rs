@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use coord_db::ErrorCategory;
 use tokio::sync::watch;
-use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, looks_like_network};
+use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, Workspace, looks_like_network};
 
-use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
+use crate::{Error, Result};
 
 /// Ports that the kernel gives to nobody by itself, on Linux; each database begins at its own hundred of them.
 const FIRST_PORT: u16 = 20_000;
@@ -145,6 +145,24 @@ impl Context<'_> {
             SetUp::Failed { why, tail } => Err(failed_at_base(&why, &tail)),
             SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
         }
+    }
+
+    /// Makes the workspace of a loop that is driven by hand ready; gives why it could not be.
+    pub(crate) fn make_ready_by_hand(&self, workspace: &Workspace, head: &CommitHash) -> Result<Option<String>> {
+        let ready = self.ready("workspace", self.own_variables(workspace.root())?);
+        if ready.is_nothing(Some(&self.user)) {
+            return Ok(None);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::io("cannot make a runtime", error))?;
+        let source = (Some(&self.user), self.own_folder());
+        let (_never, mut cancelled) = watch::channel(false);
+        let made = runtime.block_on(ready.make(&workspace.folder(), head, source, &mut cancelled, |_| {}))?;
+        workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
+        Ok(match made {
+            SetUp::Failed { why, tail } => Some(format!("{why}: {}", crate::run_end::reason_of(&tail))),
+            SetUp::Ready(_) | SetUp::Cancelled => None,
+        })
     }
 
     async fn make_ready(

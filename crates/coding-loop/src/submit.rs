@@ -38,9 +38,11 @@ pub enum SubmitOutcome {
 /// The folder that a loop driven by hand works in. It is brought to the head of integration, unless it holds work that has not
 /// landed: that stays as it is.
 ///
+/// A new one is set up; gives why that failed, if it did.
+///
 /// # Errors
 /// If there is no repository to work in.
-pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Result<PathBuf> {
+pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Result<(PathBuf, Option<String>)> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
     let workspace = context.workspace()?;
     context.recover(Some(&workspace))?;
@@ -51,8 +53,10 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
     if work.findings.is_empty() && context.store.put_on(&work.change, &head)? == landed {
         workspace.left_behind()?;
         context.restore(&workspace, &head)?;
+        let problem = context.make_ready_by_hand(&workspace, &head)?;
+        return Ok((workspace.root().to_owned(), problem));
     }
-    Ok(workspace.root().to_owned())
+    Ok((workspace.root().to_owned(), None))
 }
 
 /// Brings files, or all below folders, that a loop's agent has leased and not changed to what has landed since its attempt

@@ -21,7 +21,12 @@ pub(crate) fn failure(error: coding_loop::Error) -> Failure {
 /// The loop's workspace, ready for an attempt. None, with a word on stderr, where there is no repository to work in.
 pub fn workspace_for(db: &Database, config: &Config, loop_id: &LoopId) -> Option<PathBuf> {
     match coding_loop::prepare_workspace(db, config, loop_id) {
-        Ok(path) => Some(path),
+        Ok((path, problem)) => {
+            if let Some(problem) = problem {
+                eprintln!("loopctl: {problem}; the workspace is not ready");
+            }
+            Some(path)
+        }
         Err(error) => {
             eprintln!("loopctl: no workspace was prepared: {error}; work where you like");
             None

@@ -105,7 +105,7 @@ fn an_installation_of_the_version_before_goes_on_in_the_middle_of_its_work() {
 fn work_by_hand_is_put_into_the_workspace() {
     let old = Old::unpack();
     let config = Config::load(&old.repository.join("coding-loops/coordination.db"), None).unwrap();
-    let folder = coding_loop::prepare_workspace(&old.db(), &config, &"hand".parse().unwrap()).unwrap();
+    let folder = coding_loop::prepare_workspace(&old.db(), &config, &"hand".parse().unwrap()).unwrap().0;
     assert_eq!(folder, old.root().canonicalize().unwrap().join("loops/hand"));
     assert_eq!(std::fs::read_to_string(folder.join("t4")).unwrap(), "t4\n", "ready to be submitted");
     let saved = old.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/hand/t4"]);

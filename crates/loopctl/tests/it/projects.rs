@@ -115,3 +115,47 @@ fn what_files_need_and_is_not_here_is_said() {
     let said = place.run(&["doctor"]).stdout;
     assert!(said.contains("vendor at ") && said.contains("git submodule update --init --recursive brings it"), "{said}");
 }
+
+#[test]
+fn a_loop_that_is_driven_by_hand_works_in_a_folder_that_is_set_up() {
+    let (place, _) = project(&[(".gitignore", "dep/\n")]);
+    let file = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let set_up = |script: &str| {
+        let text = text.replace("setup = []", &format!("setup = [[\"sh\", \"-c\", {script:?}]]"));
+        std::fs::write(&file, text).unwrap();
+    };
+    set_up("mkdir -p dep; pwd >dep/made");
+    place.run(&["loop", "add", "a"]).ok();
+    for test in ["t1", "t2"] {
+        place.run(&["test", "add", test, "--loop", "a"]).ok();
+    }
+    place.run(&["next", "--loop", "a"]).ok();
+    let made = place.workspaces().join("loops/a/dep/made");
+    assert_eq!(std::fs::read_to_string(&made).unwrap().trim(), place.workspaces().join("loops/a").to_str().unwrap());
+    place.run(&["loop", "add", "b"]).ok();
+    place.run(&["test", "add", "t3", "--loop", "b"]).ok();
+    set_up("echo no compiler; exit 3");
+    place.run(&["next", "--loop", "b"]).ok().says("failed with exit code 3: no compiler; the workspace is not ready");
+}
+
+#[test]
+fn repositories_that_loops_cannot_start_from_are_said_at_init() {
+    let place = Place::empty();
+    let said = place.run(&["init"]).ok().stdout;
+    assert!(said.contains(" has no commit yet: make a first commit: loops start from it"), "{said}");
+    place.run(&["doctor"]).fails(1);
+    // A bare repository with linked worktrees beside it.
+    let (place, _) = project(&[("a", "1\n")]);
+    let above = place.outside().join("layout");
+    std::fs::create_dir(&above).unwrap();
+    let (bare, main) = (above.join(".bare"), above.join("main"));
+    place.git(&["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
+    std::fs::write(above.join(".git"), "gitdir: ./.bare\n").unwrap();
+    place.git(&["-C", above.to_str().unwrap(), "worktree", "add", "--quiet", "-b", "work", main.to_str().unwrap()]);
+    for folder in [&above, &main] {
+        let said = place.run_in(folder, &["init"]).fails(1).stderr;
+        assert!(said.contains(".bare is a bare repository; coding-loops works beside a checkout: clone it"), "{said}");
+        assert!(!folder.join("coding-loops").exists());
+    }
+}
