@@ -82,9 +82,11 @@ fn believed(outcomes: &[CheckEnd], retries: u32) -> Option<BaseState> {
 }
 
 impl Context<'_> {
-    /// The hash of what a check is, whoever runs it.
+    /// The hash of what a check is and of what its check-out is set up by, whoever runs it.
     pub(crate) fn base_hash(&self, check: &CheckConfig) -> String {
-        CheckSpec { env: Vec::new(), ..self.base_spec(check) }.fingerprint()
+        let setup = &self.config.workspace.setup;
+        let env = if setup.is_empty() { Vec::new() } else { vec![("setup".to_owned(), format!("{setup:?}").into())] };
+        CheckSpec { env, ..self.base_spec(check) }.fingerprint()
     }
 
     pub(crate) fn base_spec(&self, check: &CheckConfig) -> CheckSpec {

@@ -226,7 +226,7 @@ fn a_loop_that_is_stopped_while_it_runs_the_checks_leaves_nothing_behind() {
 
 #[test]
 fn who_does_not_wait_for_a_slow_suite_need_not() {
-    let suite = "echo run >> FOLDER/runs; [ -e FOLDER/go ] || sleep 300";
+    let suite = "echo run >> FOLDER/runs; [ -e FOLDER/go ] || { echo 1 >> FOLDER/waits; sleep 300; }";
     let world = world(AGENT, &check("suite", suite, ""));
     world.add_loop("one");
     world.add_test("t1", "one");
@@ -242,6 +242,7 @@ fn who_does_not_wait_for_a_slow_suite_need_not() {
     let running = world.start("one");
     let question = wait_for("the question", || open_questions(&world).pop());
     assert_eq!((question.decision_type.as_str(), question.option_ids()), ("base_slow", vec!["wait".into(), "skip".into()]));
+    wait_for("the suite to hang", || (lines(&world, "waits") == 1).then_some(()));
     let runs = lines(&world, "runs");
     // The suite of the work itself is quick again.
     std::fs::write(world.folder().join("go"), "").unwrap();

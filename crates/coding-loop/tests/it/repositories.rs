@@ -93,7 +93,7 @@ fn without_a_commit_or_a_branch() {
     let (world, _) = cloned(&[]);
     world.git(&["checkout", "--quiet", "--orphan", "new"]);
     let said = refused(&world);
-    assert!(said.contains("has no commit yet; make a first one, loops start from it"), "{said}");
+    assert!(said.contains("has no commit yet; make the first commit, and start the loop again"), "{said}");
 }
 
 #[test]
