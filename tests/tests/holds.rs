@@ -1,6 +1,7 @@
 //! An agent that cannot work, from the first run to the human's answer: the real loops, monitor and pm.
 
-use system_tests::processes::World;
+use system_tests::processes::{BOUND, World};
+use system_tests::wait_for;
 
 /// Cannot log in until it is mended; counts its runs.
 const AGENT: &str = "cat >/dev/null; echo run >> FOLDER/runs\n\
@@ -39,8 +40,11 @@ fn an_agent_that_needs_a_human_raises_one_alert_and_one_question_and_goes_on_wit
     world.until("SELECT count(*) FROM alerts WHERE fingerprint LIKE 'agent:%' AND closed_at IS NULL", "1");
     world.until("SELECT count(*) FROM decisions WHERE status = 'pending'", "1");
     world.until("SELECT group_concat(status || attempts) FROM tests", "pending0,pending0");
-    let status = String::from_utf8(world.loopctl(&["status"]).stdout).unwrap();
-    assert_eq!(status.matches("starts no attempt before your answer: Invalid API key").count(), 2, "{status}");
+    // While a loop that has just started tries, the others wait for what comes of it.
+    wait_for("both loops to wait for the answer", BOUND, || {
+        let status = String::from_utf8(world.loopctl(&["status"]).stdout).unwrap();
+        (status.matches("starts no attempt before your answer: Invalid API key").count() == 2).then_some(())
+    });
 
     std::fs::write(world.folder().join("mended"), "").unwrap();
     let failed = runs(&world);

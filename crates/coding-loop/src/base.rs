@@ -236,7 +236,7 @@ impl Context<'_> {
         self.make_gate_ready(&worktree, head, head, None, waiter).await?;
         // All of them: one may need what another before it has built.
         for check in checks {
-            let Some(run) = self.run_at_base(check, &worktree, head, tree, waiter).await? else { continue };
+            let Some((run, _)) = self.run_at_base(check, &worktree, head, tree, waiter).await? else { continue };
             names.push(run.check_name.clone());
             is_red |= run.state == BaseState::Red;
             if run.state == BaseState::Flaky {
@@ -259,7 +259,8 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Runs a check at the base until what it shows is believed; none if the human does not wait for it.
+    /// Runs a check at the base until what it shows is believed, and how the last run ended; none if the human does not wait
+    /// for it.
     pub(crate) async fn run_at_base(
         &self,
         check: &BaseCheck<'_>,
@@ -267,7 +268,7 @@ impl Context<'_> {
         head: &CommitHash,
         tree: &str,
         waiter: &mut Waiter,
-    ) -> Step<Option<BaseRun>> {
+    ) -> Step<Option<(BaseRun, CheckEnd)>> {
         let leased = self.lease_for_base(check.config, waiter).await?;
         let ran = self.repeat_at_base(check, worktree, head, tree, waiter).await;
         if let Some((paths, token)) = leased
@@ -285,7 +286,7 @@ impl Context<'_> {
         head: &CommitHash,
         tree: &str,
         waiter: &mut Waiter,
-    ) -> Step<Option<BaseRun>> {
+    ) -> Step<Option<(BaseRun, CheckEnd)>> {
         let mut ends = Vec::new();
         let mut first: Option<(CheckResult, String)> = None;
         let slow_before = self
@@ -310,16 +311,17 @@ impl Context<'_> {
                 CheckVerdict::Fail(why) | CheckVerdict::Error(why) => why.clone(),
                 CheckVerdict::Cancelled => return Ok(None),
             };
-            ends.push(result.end);
+            let end = result.end;
+            ends.push(end);
             let state = believed(&ends, self.config.regression.retries);
             // Of a failure the first run tells most.
             let (telling, why) = match first.take() {
-                Some(first) if result.end != CheckEnd::Passed => first,
+                Some(first) if end != CheckEnd::Passed => first,
                 Some((_, why)) => (result, why),
                 None => (result, why),
             };
             if let Some(state) = state {
-                return Ok(Some(BaseRun {
+                let run = BaseRun {
                     tree_hash: tree.to_owned(),
                     check_hash: check.hash.clone(),
                     check_name: check.config.name.clone(),
@@ -333,7 +335,8 @@ impl Context<'_> {
                     output_tail: telling.output_tail.replace('\0', "\u{fffd}"),
                     proof_id: None,
                     ran_at: self.db.clock().now(),
-                }));
+                };
+                return Ok(Some((run, end)));
             }
             first = Some((telling, why));
         }

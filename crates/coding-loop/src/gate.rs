@@ -381,7 +381,7 @@ impl Context<'_> {
         let worktree = self.gate_check_out(judged.head)?;
         self.make_gate_ready(&worktree, judged.head, judged.head, None, waiter).await?;
         let base = BaseCheck { config: check, spec, hash };
-        let Some(run) = self.run_at_base(&base, &worktree, judged.head, &judged.base_tree, waiter).await? else {
+        let Some((run, _)) = self.run_at_base(&base, &worktree, judged.head, &judged.base_tree, waiter).await? else {
             return Ok(false);
         };
         self.db.write(|tx| tx.record_base_run(&run))?;

@@ -4,6 +4,7 @@ use coord_db::config::CheckConfig;
 use coord_db::{BaseState, ErrorCategory};
 use crash_point::{Point, reach};
 use work_tree::CommitHash;
+use work_tree::check::CheckEnd;
 
 use crate::base::BaseCheck;
 use crate::context::Context;
@@ -78,7 +79,10 @@ impl Context<'_> {
         let ran = self.run_at_base(&BaseCheck { config: check, spec, hash }, &worktree, commit, &tree, waiter).await?;
         reach(Point::SyncChecked);
         // None: the human does not wait for it.
-        let Some(run) = ran else { return Ok(None) };
+        let Some((run, end)) = ran else { return Ok(None) };
+        if !matches!(end, CheckEnd::Passed | CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles) {
+            return Err(Stop::failed(ErrorCategory::System, format!("{}\n{}", run.why, end_of(&run.output_tail))));
+        }
         if !is_per_test {
             self.db.write(|tx| tx.record_base_run(&run))?;
         }

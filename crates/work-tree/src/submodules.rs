@@ -381,7 +381,12 @@ fn remake_git_dir(source: &Path, submodule: &Submodule, root: &Path, git_dir: &P
 pub(crate) fn note(place: &Place<'_>, submodules: &[Submodule]) -> Result<()> {
     let mut list: Vec<Pair> = Vec::new();
     for submodule in submodules.iter().filter(|one| place.git_dir.join(MODULES).join(&one.name).is_dir()) {
-        let config = read_config(&place.store.join(&submodule.name).join("config"))?;
+        let source = place.store.join(&submodule.name);
+        // One that a check has fetched by itself is none of ours.
+        if !source.join("HEAD").is_file() {
+            continue;
+        }
+        let config = read_config(&source.join("config"))?;
         if let Some((_, url)) = config.into_iter().find(|(key, _)| key == URL.as_bytes()) {
             list.push((format!("submodule.{}.active", submodule.name).into_bytes(), b"true".to_vec()));
             list.push((format!("submodule.{}.url", submodule.name).into_bytes(), url));

@@ -23,6 +23,12 @@ impl LeasePath {
         &self.0
     }
 
+    /// True for what a loop takes so that one of them runs the checks at the base: its events are `base_proven` and `base_red`,
+    /// and a lease of its own in the timeline, of no attempt, would say less.
+    pub(crate) fn is_base(&self) -> bool {
+        self.0.starts_with("gate:base:")
+    }
+
     /// True for a subtree.
     #[must_use]
     pub fn is_subtree(&self) -> bool {

@@ -461,7 +461,7 @@ impl WriteTx<'_> {
             None => None,
         };
         let event = |path| NewEvent::new(ActorId::from(&request.loop_id), said(path)).of_attempt(attempt.clone());
-        let events: Vec<NewEvent> = paths.iter().map(event).collect();
+        let events: Vec<NewEvent> = paths.iter().filter(|path| !path.is_base()).map(event).collect();
         self.publish_all(&events)?;
         Ok(Grant { fencing_token, expires_at, paths })
     }

@@ -341,6 +341,9 @@ impl WriteTx<'_> {
             )? > 0;
         if gone {
             self.mark_freed(&lease.file_path)?;
+            if lease.file_path.is_base() {
+                return Ok(gone);
+            }
             let payload = FileUnlocked {
                 file_path: lease.file_path.to_string(),
                 loop_id: lease.locked_by.clone(),
