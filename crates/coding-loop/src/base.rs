@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use coord_db::config::CheckConfig;
 use coord_db::payload::BaseProven;
+use coord_db::process::ProcessIdentity;
 use coord_db::{
     Acquire, AcquireRequest, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, Test, Waiting,
 };
@@ -196,7 +197,9 @@ impl Context<'_> {
             automatic: true,
         };
         let silent = self.config.lease.silent_waiter_seconds;
-        let Acquire::Granted(grant) = self.db.write(|tx| tx.acquire(&request, silent))? else { return Ok(Base::Running) };
+        let Acquire::Granted(grant) = self.db.write(|tx| tx.acquire(&request, silent))? else {
+            return Ok(if self.free_from_dead(&path)? { Base::Again } else { Base::Running });
+        };
         let ran = self.run_base_checks(head, tree, checks, waiter).await;
         let component = ComponentId::from(&self.loop_id);
         let released = self.db.write(|tx| {
@@ -222,6 +225,20 @@ impl Context<'_> {
                 Ok(Base::Running)
             }
         }
+    }
+
+    /// Ends the lease of a loop whose process is gone, for which heartbeat would be awaited otherwise; true if it was.
+    fn free_from_dead(&self, path: &LeasePath) -> Result<bool> {
+        let own = ProcessIdentity::own();
+        Ok(self.db.write(|tx| {
+            let Some(lease) = tx.lease(path)? else { return Ok(true) };
+            let Some(holder) = tx.find_loop(&lease.locked_by.to_string())? else { return Ok(false) };
+            // Who has no process is driven by hand, and never holds this.
+            if holder.pid.is_none() || tx.running_process(holder.id.as_str(), &own)?.is_some() {
+                return Ok(false);
+            }
+            tx.release(&holder.id, std::slice::from_ref(path), Some(lease.fencing_token)).map(|_| true)
+        })?)
     }
 
     async fn run_base_checks(&self, head: &CommitHash, tree: &str, checks: &[&BaseCheck<'_>], waiter: &mut Waiter) -> Step<()> {

@@ -83,7 +83,8 @@ impl Context<'_> {
         if !matches!(end, CheckEnd::Passed | CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles) {
             return Err(Stop::failed(ErrorCategory::System, format!("{}\n{}", run.why, end_of(&run.output_tail))));
         }
-        if !is_per_test {
+        // A failure is of a state that does not become the head.
+        if !is_per_test && run.state == BaseState::Green {
             self.db.write(|tx| tx.record_base_run(&run))?;
         }
         let red = (run.state == BaseState::Red).then(|| {

@@ -199,7 +199,14 @@ impl WorkTree {
     pub(crate) fn fill_submodules(&self, commit: &CommitHash, files: Files) -> Result<()> {
         let submodules = self.with_submodules(|place| submodules::fill(self.git(), commit, place, files, None));
         for submodule in submodules?.unwrap_or_default() {
-            tracing::debug!(path = %submodule.path.display(), commit = submodule.commit.short(), "a submodule stays empty");
+            tracing::warn!(path = %submodule.path.display(), commit = submodule.commit.short(),
+                "a submodule is empty for the checks: your repository does not have that commit");
+            // What lies there is of another commit, and the checks would judge that.
+            let folder = self.root().join(&submodule.path);
+            remove_all(&folder)?;
+            remove_all(&self.git_dir().join(OWN_MODULES).join(&submodule.name))?;
+            remove_all(&self.root().join(".git").join(MODULES).join(&submodule.name))?;
+            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         }
         Ok(())
     }

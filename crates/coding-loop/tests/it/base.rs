@@ -174,6 +174,25 @@ fn a_base_that_fails_by_chance_is_reported_and_stops_nobody() {
 }
 
 #[test]
+fn the_others_go_on_when_the_loop_that_runs_the_base_is_killed() {
+    let suite = "echo $LOOP_ID >> FOLDER/runs; [ $(wc -l < FOLDER/runs) -ne 1 ] || exec sleep 300";
+    let world = world(AGENT, &check("suite", suite, ""));
+    for id in ["a", "b"] {
+        world.add_loop(id);
+        world.add_test(&format!("{id}-1"), id);
+    }
+    let a = world.start("a");
+    wait_for("the suite", || (lines(&world, "runs") == 1).then_some(()));
+    let b = world.start("b");
+    wait_for("the other to run", || world.db.read(|tx| tx.loops()).unwrap().iter().all(|row| row.pid.is_some()).then_some(()));
+    a.signal(nix::sys::signal::Signal::SIGKILL);
+    drop(a);
+    wait_for("the other's test to pass", || (world.test("b-1").status == TestStatus::Passed).then_some(()));
+    b.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(b.end(), 0);
+}
+
+#[test]
 fn one_loop_runs_the_checks_for_all_and_each_landing_proves_the_next_head() {
     // The suite waits until all loops are there.
     let suite = "echo run >> FOLDER/runs; while ! [ -e FOLDER/go ]; do sleep 0.05; done";

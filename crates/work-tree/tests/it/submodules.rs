@@ -132,6 +132,25 @@ fn checks_see_them_and_what_they_do_there_ends_with_them() {
 }
 
 #[test]
+fn at_a_commit_that_nobody_has_the_checks_see_none_of_its_files() {
+    let (place, store) = nested();
+    let gate = place.loops.join("gates/a");
+    let tree = store.check_out(&gate, &head(&store)).unwrap();
+    assert!(FILES.iter().all(|name| read(tree.root(), name).is_some()));
+    let nobodys = format!("160000,{},lib/vendor", "1".repeat(40));
+    git(&place.root, ["update-index", "--cacheinfo", &nobodys]);
+    git(&place.root, ["commit", "--quiet", "-m", "a commit of nobody's"]);
+    let commit = store.fetch_from_user(&place.user, "HEAD").unwrap();
+    for _ in 0..2 {
+        let tree = store.check_out(&gate, &commit).unwrap();
+        assert!(FILES.iter().all(|name| read(tree.root(), name).is_none()));
+        assert!(!tree.root().join("lib/vendor/.git").exists() && tree.root().join("lib/vendor").is_dir());
+    }
+    let tree = store.check_out(&gate, &head(&store)).unwrap();
+    assert!(FILES.iter().all(|name| read(tree.root(), name).is_some()));
+}
+
+#[test]
 fn one_that_the_user_has_moved_or_initialised_since_is_followed() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let library = Library::new(&place, "library");
