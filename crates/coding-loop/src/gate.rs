@@ -419,6 +419,8 @@ impl Context<'_> {
                     return Err(Stop::failed(ErrorCategory::System, format!("at the base, before any work: {why}\n{tail}")));
                 }
                 CheckVerdict::Fail(_) => {}
+                // The work may be to write it.
+                CheckVerdict::Error(_) if matches!(result.end, CheckEnd::Missing | CheckEnd::NotExecutable) => {}
                 CheckVerdict::Pass => return Err(Stop::End(End::GreenBefore(check.name.clone()))),
                 CheckVerdict::Error(why) => {
                     return Err(Stop::failed(ErrorCategory::System, format!("at the base, before any work: {why}\n{tail}")));

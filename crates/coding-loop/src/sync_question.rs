@@ -65,11 +65,12 @@ impl Context<'_> {
         let is_about_these = text(&decision, "theirs") == Some(theirs.as_str());
         if let Some(test) = chosen_test(&decision) {
             match self.db.read(|tx| tx.find_test(test.as_str()))?.map(|test| test.status) {
-                None => {
+                None if self.is_on(branch, &decision)? => {
                     self.create_sync_test(&decision, &test)?;
                     return Ok(Standing::Test(test));
                 }
-                Some(TestStatus::Pending | TestStatus::InProgress | TestStatus::Blocked) => return Ok(Standing::Test(test)),
+                Some(TestStatus::Pending | TestStatus::InProgress) => return Ok(Standing::Test(test)),
+                Some(TestStatus::Blocked) if is_about_these => return Ok(Standing::Test(test)),
                 // What it has merged is what later commits are compared with.
                 Some(TestStatus::Passed) => {
                     if let Some(Ok(merged)) = text(&decision, "theirs").map(CommitHash::new) {
@@ -77,7 +78,8 @@ impl Context<'_> {
                     }
                     return Ok(Standing::Free);
                 }
-                Some(TestStatus::Failed | TestStatus::Skipped) => {}
+                // Newer commits may mend what a loop could not.
+                None | Some(TestStatus::Failed | TestStatus::Skipped | TestStatus::Blocked) => {}
             }
         }
         Ok(match (is_about_these, decision.status) {
@@ -95,8 +97,19 @@ impl Context<'_> {
             if branch.is_empty() { followed_branch(self.config, &self.user).unwrap_or_default() } else { branch.clone() };
         let Some(decision) = self.last_sync_question(&branch)? else { return Ok(()) };
         match chosen_test(&decision) {
-            Some(test) if self.db.read(|tx| tx.find_test(test.as_str()))?.is_none() => self.create_sync_test(&decision, &test),
+            Some(test) if self.db.read(|tx| tx.find_test(test.as_str()))?.is_none() && self.is_on(&branch, &decision)? => {
+                self.create_sync_test(&decision, &test)
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the commits that were asked about are on the user's branch still: what they have dropped is not merged.
+    fn is_on(&self, branch: &str, decision: &Decision) -> Result<bool> {
+        let theirs = text(decision, "theirs").map(CommitHash::new);
+        match (theirs, self.user.resolve(&format!("refs/heads/{branch}"))?) {
+            (Some(Ok(theirs)), Some(head)) => Ok(self.user.is_ancestor(&theirs, &head)?),
+            _ => Ok(false),
         }
     }
 

@@ -46,9 +46,9 @@ pub fn sync(cx: &Context) -> Outcome {
             "{}; nothing has changed; answer with loopctl decide {decision} OPTION (loopctl decisions shows the options)",
             safe(&summary)
         ))),
-        SyncOutcome::Queued { test } => {
-            Err(Failure::No(format!("test {test} is to merge these commits; see loopctl status {test}")))
-        }
+        SyncOutcome::Queued { test } => Err(Failure::No(format!(
+            "test {test} is to merge these commits (loopctl status {test}); loopctl skip {test} ends that"
+        ))),
         SyncOutcome::Left => Err(Failure::No("these commits are left as they are; see loopctl decisions --all".to_owned())),
     }
 }

@@ -353,6 +353,17 @@ fn a_script_that_looks_at_the_test_is_run_for_each_test_alone() {
 }
 
 #[test]
+fn a_check_that_the_work_brings_is_red_before() {
+    let agent = "cat >/dev/null; printf '#!/bin/sh\\ntrue\\n' > check.sh; chmod +x check.sh\n";
+    let own = "[[gate.check]]\nname = \"own\"\ncommand = [\"./check.sh\"]\nper_test = true\nfails_before = true\n";
+    let world = world(agent, own);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.once("one");
+    assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
+}
+
+#[test]
 fn a_check_that_has_to_fail_before_is_red_before_and_green_after() {
     let world = world(AGENT, &check("own", "echo run >> FOLDER/runs; test -f $TEST_ID", "fails_before = true"));
     world.add_loop("one");

@@ -143,3 +143,41 @@ fn a_test_that_was_decided_on_is_created_by_a_loop_and_its_landing_merges() {
     );
     assert_tidy(&world);
 }
+
+#[test]
+fn commits_that_the_user_has_dropped_are_merged_by_nobody() {
+    let world = World::new("cat > /dev/null; sed -i 's/^5$/five/' shared; echo > $TEST_ID\n", &format!("{FOLLOW}{SUITE}"));
+    world.add_loop("a");
+    world.add_test("t1", "a");
+    assert!(world.once("a").status.success());
+    let text = std::fs::read_to_string(world.repository.join("shared")).unwrap();
+    let theirs = commit(&world, "shared", &text.replace("5\n", "V\n"));
+    assert!(world.once("a").status.success());
+    let asked = world.db.read(|tx| tx.decisions(true)).unwrap().pop().unwrap();
+    world.db.write(|tx| tx.resolve_decision(&asked.id, Some("test"), true, None, None)).unwrap();
+    world.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
+    let instead = commit(&world, "fine", "1\n");
+    assert!(world.once("a").status.success());
+    assert_eq!(world.sql("SELECT group_concat(id) FROM tests"), "t1");
+    is_on_integration(&world, &instead).expect("what the user has instead");
+    assert_eq!(is_on_integration(&world, &theirs), None);
+    assert_tidy(&world);
+}
+
+#[test]
+fn newer_commits_come_in_where_a_loop_could_not_merge_the_older() {
+    let world = world(&["a"]);
+    world.add_test("t1", "a");
+    assert!(world.once("a").status.success());
+    let broken = commit(&world, "broken", "1\n");
+    assert!(world.once("a").status.success());
+    let asked = world.db.read(|tx| tx.decisions(true)).unwrap().pop().unwrap();
+    world.db.write(|tx| tx.resolve_decision(&asked.id, Some("test"), true, None, None)).unwrap();
+    world.once("a");
+    world.sql(&format!("UPDATE tests SET status = 'blocked', not_before = NULL WHERE id = 'sync-{}'", &broken[..12]));
+    world.git(&["rm", "--quiet", "broken"]);
+    let mended = commit(&world, "hotfix", "fix\n");
+    assert!(world.once("a").status.success());
+    is_on_integration(&world, &mended).expect("the mended commits");
+    assert_tidy(&world);
+}
