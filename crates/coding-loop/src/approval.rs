@@ -80,7 +80,7 @@ impl Context<'_> {
                 }
                 break;
             }
-            self.stop_if_told(attempt, waiter)?;
+            self.stop_if_told(Some(attempt), waiter)?;
             waiter.wait(self, Duration::from_secs(5)).await;
         }
         if !unusual.large.is_empty() {

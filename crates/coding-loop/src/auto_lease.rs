@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, UnlockCause, Waiting};
+use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
 use work_tree::{Notice, Watches, Workspace};
 
-use crate::Result;
 use crate::context::{Attempt, Context};
+use crate::{Error, Result};
 
 /// The right to move the integration branch, as a lease.
 pub(crate) const INTEGRATION: &str = "git:integration";
@@ -152,15 +152,30 @@ fn own_token(tx: &ReadTx<'_>, loop_id: &LoopId, path: &LeasePath) -> coord_db::R
 }
 
 impl Context<'_> {
-    fn request(&self, attempt: &Attempt, path: LeasePath) -> AcquireRequest {
+    /// What the program leases by itself, for a test or for none.
+    pub(crate) fn lease_request(&self, paths: Vec<LeasePath>, reason: String, test: Option<&TestId>) -> AcquireRequest {
         AcquireRequest {
             loop_id: self.loop_id.clone(),
-            paths: vec![path],
-            ttl_seconds: self.config.lease.ttl_seconds,
-            reason: Some(format!("changed for {}", attempt.test.id)),
-            test_id: Some(attempt.test.id.clone()),
+            paths,
+            ttl_seconds: self.lease_seconds(),
+            reason: Some(reason),
+            test_id: test.cloned(),
             automatic: true,
         }
+    }
+
+    /// Leases for an attempt, or queues.
+    pub(crate) fn lease_or_queue(&self, attempt: &mut Attempt, request: AcquireRequest) -> Result<()> {
+        let silent = self.config.lease.silent_waiter_seconds;
+        let (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(WAIT_SECONDS), silent))?;
+        match (id, answer) {
+            (_, Waiting::Granted(grant)) => {
+                attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
+            }
+            (Some(id), _) => attempt.waiting.push((id, request)),
+            (None, _) => return Err(Error::SetUp("a queued acquire has no id".to_owned())),
+        }
+        Ok(())
     }
 
     /// Leases, or queues for, every one of these files that the attempt neither holds nor waits for. What other loops own is
@@ -186,7 +201,8 @@ impl Context<'_> {
             if !self.owned_by_others(std::slice::from_ref(&path))?.is_empty() {
                 continue;
             }
-            let request = self.request(attempt, path);
+            let test = &attempt.test.id;
+            let request = self.lease_request(vec![path], format!("changed for {test}"), Some(test));
             let silent = self.config.lease.silent_waiter_seconds;
             let (id, answer) =
                 self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(WAIT_SECONDS), silent))?;

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use coord_db::config::CheckConfig;
 use coord_db::payload::BaseProven;
 use coord_db::process::ProcessIdentity;
-use coord_db::{
-    Acquire, AcquireRequest, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, Test, Waiting,
-};
+use coord_db::{Acquire, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, Test, Waiting};
 use serde_json::json;
 use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
 use work_tree::{CommitHash, WorkTree};
@@ -188,14 +186,8 @@ impl Context<'_> {
         waiter: &mut Waiter,
     ) -> Result<Base> {
         let path: LeasePath = format!("gate:base:{tree}").parse()?;
-        let request = AcquireRequest {
-            loop_id: self.loop_id.clone(),
-            paths: vec![path.clone()],
-            ttl_seconds: self.config.lease.ttl_seconds,
-            reason: Some(format!("runs the checks at {}, before any attempt starts there", head.short())),
-            test_id: None,
-            automatic: true,
-        };
+        let reason = format!("runs the checks at {}, before any attempt starts there", head.short());
+        let request = self.lease_request(vec![path.clone()], reason, None);
         let silent = self.config.lease.silent_waiter_seconds;
         let Acquire::Granted(grant) = self.db.write(|tx| tx.acquire(&request, silent))? else {
             return Ok(if self.free_from_dead(&path)? { Base::Again } else { Base::Running });
@@ -365,14 +357,7 @@ impl Context<'_> {
         if paths.is_empty() {
             return Ok(None);
         }
-        let request = AcquireRequest {
-            loop_id: self.loop_id.clone(),
-            paths: paths.clone(),
-            ttl_seconds: self.config.lease.ttl_seconds,
-            reason: Some(format!("needed by check {}", check.name)),
-            test_id: None,
-            automatic: true,
-        };
+        let request = self.lease_request(paths.clone(), format!("needed by check {}", check.name), None);
         let silent = self.config.lease.silent_waiter_seconds;
         let until = |now: coord_db::Timestamp| now.plus_seconds(600);
         let (mut id, mut answer) = self.db.write(|tx| tx.acquire_or_queue(&request, until(tx.now()), silent))?;

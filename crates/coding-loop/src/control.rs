@@ -1,5 +1,6 @@
 //! What the loop is told while it works, and giving an attempt up without losing anything.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use coord_db::payload::RollbackDone;
@@ -139,6 +140,33 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 impl Context<'_> {
     /// Takes what the loop has been told since it looked last. Requests for others, and what needs no doing, are
     /// acknowledged; what interrupts the work is acknowledged when it is obeyed.
+    /// Waits until a run has ended, and beats meanwhile. It is stopped if it is `enough`, or if the loop is told something
+    /// else, which is given too.
+    pub(crate) async fn attend<T>(
+        &self,
+        mut running: Pin<&mut impl Future<Output = T>>,
+        cancel: &watch::Sender<bool>,
+        attempt: Option<&Attempt>,
+        waiter: &mut Waiter,
+        mut enough: impl FnMut() -> Result<bool>,
+    ) -> Result<(T, Option<Interrupt>)> {
+        loop {
+            waiter.beat(self, attempt);
+            waiter.wakes.looked(self.db);
+            if let Some(interrupt) = self.told_to_stop(attempt, waiter)? {
+                cancel.send_replace(true);
+                return Ok((running.await, Some(interrupt)));
+            }
+            if enough()? {
+                cancel.send_replace(true);
+            }
+            tokio::select! {
+                ended = &mut running => return Ok((ended, None)),
+                () = waiter.wait(self, Duration::from_secs(5)) => {}
+            }
+        }
+    }
+
     pub(crate) fn orders(&self, attempt: Option<&Attempt>) -> Result<Option<Interrupt>> {
         if let Some(interrupt) = self.told()? {
             return Ok(Some(interrupt));

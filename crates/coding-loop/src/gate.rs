@@ -3,12 +3,11 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::time::Duration;
 
 use coord_db::config::CheckConfig;
 use coord_db::{
-    AcquireRequest, BaseRun, BaseState, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LeasePath, NoChange, Proof,
-    ProofRun, ProofStage, RegressionStatus, RunKind, RunOf, Test, Timestamp, Waiting, new_id,
+    BaseRun, BaseState, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LeasePath, NoChange, Proof, ProofRun, ProofStage,
+    RegressionStatus, RunKind, RunOf, Test, Timestamp, new_id,
 };
 use crash_point::{Point, reach};
 use tokio::sync::watch;
@@ -106,15 +105,7 @@ fn words(verdict: &CheckVerdict) -> String {
 
 impl Context<'_> {
     fn check_spec(&self, check: &CheckConfig, test: &Test) -> CheckSpec {
-        CheckSpec {
-            name: check.name.clone(),
-            argv: check.command.clone(),
-            timeout: Duration::from_secs(check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds)),
-            env: self.environment(test),
-            nice: None,
-            log_path: None,
-            output_bytes: self.config.agent.output_bytes,
-        }
+        CheckSpec { env: self.environment(test), ..self.base_spec(check) }
     }
 
     fn checks_of(&self, test: &Test) -> Vec<&CheckConfig> {
@@ -396,9 +387,14 @@ impl Context<'_> {
         if test.no_change == NoChange::Accepted || attempt.in_place.is_some() {
             return Ok(());
         }
+        let mut checks = self.checks_of(&test);
+        checks.retain(|check| check.fails_before);
+        if checks.is_empty() {
+            return Ok(());
+        }
         let tree = self.history().tree_of(&base)?.to_string();
-        for check in self.checks_of(&test) {
-            if !check.fails_before || !self.is_per_test(check, &base)? {
+        for check in checks {
+            if !self.is_per_test(check, &base)? {
                 continue;
             }
             let spec = self.check_spec(check, &test);
@@ -468,23 +464,9 @@ impl Context<'_> {
         if paths.is_empty() {
             return Ok(paths);
         }
-        let request = AcquireRequest {
-            loop_id: self.loop_id.clone(),
-            paths: paths.clone(),
-            ttl_seconds: self.config.lease.ttl_seconds,
-            reason: Some(format!("needed by check {}", check.name)),
-            test_id: Some(attempt.test.id.clone()),
-            automatic: true,
-        };
-        let silent = self.config.lease.silent_waiter_seconds;
-        let (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(600), silent))?;
-        match (id, answer) {
-            (_, Waiting::Granted(grant)) => {
-                attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
-            }
-            (Some(id), _) => attempt.waiting.push((id, request)),
-            (None, _) => return Err(crate::Error::SetUp("a queued acquire has no id".to_owned()).into()),
-        }
+        let test = Some(&attempt.test.id);
+        let request = self.lease_request(paths.clone(), format!("needed by check {}", check.name), test);
+        self.lease_or_queue(attempt, request)?;
         self.await_leases(attempt, waiter).await?;
         Ok(paths)
     }
@@ -514,7 +496,7 @@ impl Context<'_> {
         worktree: &WorkTree,
         attempt: Option<&Attempt>,
         waiter: &mut Waiter,
-        mut enough: impl FnMut() -> Result<bool>,
+        enough: impl FnMut() -> Result<bool>,
     ) -> Step<CheckResult> {
         let test = attempt.map(|attempt| &attempt.test);
         let log = test.map_or("base".to_owned(), |test| format!("{}-{}", test.id, test.attempts));
@@ -524,27 +506,11 @@ impl Context<'_> {
         let on_keeper = |keeper| self.record_child(Some(keeper));
         let test = test.map_or("none, at the base", |test| test.id.as_str());
         tracing::info!(test, check = %spec.name, "the gate runs a check");
-        let mut running = pin!(run_check(spec, worktree, &mut cancelled, on_keeper));
-        loop {
-            waiter.beat(self, attempt);
-            waiter.wakes.looked(self.db);
-            if let Some(interrupt) = self.told_to_stop(attempt, waiter)? {
-                cancel.send_replace(true);
-                self.end_run(&recorded, &words(&running.await?.verdict));
-                return Err(interrupt.into());
-            }
-            if enough()? {
-                cancel.send_replace(true);
-            }
-            tokio::select! {
-                result = &mut running => {
-                    let result = result?;
-                    self.end_run(&recorded, &words(&result.verdict));
-                    return Ok(result);
-                }
-                () = waiter.wait(self, Duration::from_secs(5)) => {}
-            }
-        }
+        let running = pin!(run_check(spec, worktree, &mut cancelled, on_keeper));
+        let (result, interrupt) = self.attend(running, &cancel, attempt, waiter, enough).await?;
+        let result = result?;
+        self.end_run(&recorded, &words(&result.verdict));
+        interrupt.map_or(Ok(result), |interrupt| Err(interrupt.into()))
     }
 }
 

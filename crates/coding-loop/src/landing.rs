@@ -5,17 +5,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coord_db::{
-    AcquireRequest, ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NoChange, TestStatus, UnlockCause,
-    Waiting,
-};
+use coord_db::{ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NoChange, TestStatus, UnlockCause};
 use crash_point::{Point, reach};
-use work_tree::{Change, CommitHash, Finding, PutOn, Trailer, Workspace};
+use work_tree::{Change, CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace};
 
 use crate::attempt::{self, Close, Command, Input, MAX_ROUNDS};
 use crate::auto_lease::INTEGRATION;
 use crate::context::{Attempt, Context};
-use crate::control::{Interrupt, Waiter};
+use crate::control::{Interrupt, Order, Waiter};
 use crate::end::{End, Step, Stop};
 use crate::gate::Proving;
 use crate::operation::{Integrate, Operation};
@@ -215,21 +212,22 @@ impl Context<'_> {
                 }
                 return Ok(());
             }
-            self.stop_if_told(attempt, waiter)?;
+            self.stop_if_told(Some(attempt), waiter)?;
             waiter.wait(self, Duration::from_secs(5)).await;
         }
     }
 
-    /// Ends the step where the loop was told something that ends the attempt.
-    pub(crate) fn stop_if_told(&self, attempt: &Attempt, waiter: &mut Waiter) -> Step<()> {
-        waiter.beat(self, Some(attempt));
-        self.told_to_stop(Some(attempt), waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
+    /// Ends the step where the process was told something that ends it.
+    pub(crate) fn stop_if_told(&self, attempt: Option<&Attempt>, waiter: &mut Waiter) -> Step<()> {
+        waiter.beat(self, attempt);
+        self.told_to_stop(attempt, waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
     }
 
     /// What ends whatever the loop is doing.
     pub(crate) fn told_to_stop(&self, attempt: Option<&Attempt>, waiter: &Waiter) -> Result<Option<Interrupt>> {
         if waiter.stopping() {
-            return Ok(Some(Interrupt::stop()));
+            let stop = if self.is_human() { Interrupt::plain(Order::Stop, "stopped") } else { Interrupt::stop() };
+            return Ok(Some(stop));
         }
         // What is said to the human is not said to a command of theirs.
         if self.is_human() { Ok(None) } else { self.orders(attempt) }
@@ -238,24 +236,9 @@ impl Context<'_> {
     /// Leases the right to move integration, or queues for it.
     fn lease_integration(&self, attempt: &mut Attempt) -> Step<()> {
         reach(Point::LandingJudged);
-        let request = AcquireRequest {
-            loop_id: self.loop_id.clone(),
-            paths: vec![integration_lease()?],
-            ttl_seconds: self.config.lease.ttl_seconds,
-            reason: Some(format!("landing {}", attempt.test.id)),
-            test_id: Some(attempt.test.id.clone()),
-            automatic: true,
-        };
-        let silent = self.config.lease.silent_waiter_seconds;
-        let (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(600), silent))?;
-        match (id, answer) {
-            (_, Waiting::Granted(grant)) => {
-                attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
-            }
-            (Some(id), _) => attempt.waiting.push((id, request)),
-            (None, _) => return Err(Error::SetUp("a queued acquire has no id".to_owned()).into()),
-        }
-        Ok(())
+        let test = &attempt.test.id;
+        let request = self.lease_request(vec![integration_lease()?], format!("landing {test}"), Some(test));
+        Ok(self.lease_or_queue(attempt, request)?)
     }
 
     // ---- on the head of integration ----
@@ -325,8 +308,7 @@ impl Context<'_> {
     fn landed_same(&self, base: &CommitHash, head: &CommitHash, paths: &[PathBuf]) -> Result<String> {
         let wanted: BTreeSet<&PathBuf> = paths.iter().collect();
         for commit in self.history().commits_between(base, head)?.into_iter().rev() {
-            let parent = commit.parents.first().unwrap_or(base);
-            if self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
+            if self.has_changed(&commit, base, &wanted)? {
                 let who = match (commit.trailer("Test"), commit.trailer("Loop")) {
                     (Some(test), Some(loop_id)) => format!("test {test} of loop {loop_id}"),
                     _ => "somebody else".to_owned(),
@@ -337,13 +319,18 @@ impl Context<'_> {
         Ok("somebody else".to_owned())
     }
 
+    /// Whether a commit after `base` has changed one of these files.
+    fn has_changed(&self, commit: &CommitInfo, base: &CommitHash, wanted: &BTreeSet<&PathBuf>) -> Result<bool> {
+        let parent = commit.parents.first().unwrap_or(base);
+        Ok(self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)))
+    }
+
     fn conflict(&self, base: &CommitHash, head: &CommitHash, files: &[PathBuf]) -> Result<FailedAttempt> {
         let wanted: BTreeSet<&PathBuf> = files.iter().collect();
         let mut others = BTreeSet::new();
         let mut caused_by = None;
         for commit in self.history().commits_between(base, head)? {
-            let parent = commit.parents.first().unwrap_or(base);
-            if self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)) {
+            if self.has_changed(&commit, base, &wanted)? {
                 others.insert(match (commit.trailer("Test"), commit.trailer("Loop")) {
                     (Some(test), Some(by)) => format!("{test} of loop {by} ({})", commit.hash.short()),
                     _ => format!("the user's commit {} ({})", commit.hash.short(), commit.subject),

@@ -176,20 +176,12 @@ impl Context<'_> {
         let (cancel, mut cancelled) = watch::channel(false);
         let on_keeper = |keeper| self.record_child(Some(keeper));
         let source = (Some(&self.user), self.own_folder());
-        let mut running = pin!(ready.make(folder, commit, source, &mut cancelled, on_keeper));
-        let made = loop {
-            waiter.beat(self, attempt);
-            waiter.wakes.looked(self.db);
-            if let Some(interrupt) = self.told_to_stop(attempt, waiter)? {
-                cancel.send_replace(true);
-                running.await?;
-                return Err(interrupt.into());
-            }
-            tokio::select! {
-                made = &mut running => break made?,
-                () = waiter.wait(self, Duration::from_secs(5)) => {}
-            }
-        };
+        let running = pin!(ready.make(folder, commit, source, &mut cancelled, on_keeper));
+        let (made, interrupt) = self.attend(running, &cancel, attempt, waiter, || Ok(false)).await?;
+        let made = made?;
+        if let Some(interrupt) = interrupt {
+            return Err(interrupt.into());
+        }
         self.record_child(None);
         Ok(made)
     }

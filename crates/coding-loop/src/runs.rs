@@ -11,7 +11,7 @@ use crate::Result;
 use crate::context::Context;
 
 /// Logs that go at a time; the rest at the next start.
-const MOST_LOGS: usize = 2_000;
+const MAX_LOGS: usize = 2_000;
 
 /// A run on record.
 pub(crate) struct Recorded {
@@ -78,7 +78,7 @@ impl Context<'_> {
     /// look for it again.
     pub(crate) fn prune_logs(&self) -> Result<()> {
         let days = self.config.retention.events_days.max(0);
-        let old = self.db.read(|tx| tx.runs_before(tx.now().plus_seconds(-days.saturating_mul(24 * 3600)), MOST_LOGS))?;
+        let old = self.db.read(|tx| tx.runs_before(tx.now().plus_seconds(-days.saturating_mul(24 * 3600)), MAX_LOGS))?;
         let logs = self.home.join("logs");
         let mut gone = 0;
         for run in old.iter().filter(|run| run.ended_at.is_some()) {

@@ -277,7 +277,7 @@ fn name_what_is_lost(db: &Database, store: &Store, cause: &str) -> Result<()> {
 impl Context<'_> {
     /// Makes the store again if it was removed while the loop runs.
     pub(crate) fn remake_lost_store(&self) -> Result<()> {
-        if self.layout.open_store().is_err() {
+        if !self.store.is_there() {
             tracing::error!(path = %self.layout.store_path().display(), "the store cannot be opened; making it again");
             store(self.db, self.config, &self.user, &self.layout, Some(&self.loop_id))?;
         }

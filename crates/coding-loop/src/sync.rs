@@ -10,8 +10,8 @@ use std::time::Duration;
 use coord_db::payload::Synced;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Config, Database, DecisionId, ErrorCategory, LeasePath, LoopId, NewEvent, TestId,
-    UnlockCause, Waiting, WriteTx, owned_intent,
+    Acquire, ActorId, Config, Database, DecisionId, ErrorCategory, LeasePath, LoopId, NewEvent, TestId, UnlockCause, Waiting,
+    WriteTx, owned_intent,
 };
 use crash_point::{Point, reach};
 use serde_json::Value;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use work_tree::{CommitHash, FollowStep, Incoming, Repository};
 
 use crate::context::Context;
-use crate::control::{Interrupt, Waiter};
+use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 use crate::landing::integration_lease;
 use crate::operation::{Operation, Sync, SyncLanding};
@@ -200,7 +200,7 @@ impl Context<'_> {
                 Some(entry) => break entry,
                 None if !by_hand => return Ok(None),
                 None => {
-                    self.may_go_on(waiter)?;
+                    self.stop_if_told(None, waiter)?;
                     waiter.wait(self, LOOK).await;
                 }
             }
@@ -313,20 +313,9 @@ impl Context<'_> {
         ttl.min(SHORT.max(beats))
     }
 
-    fn lease_request(&self, path: LeasePath, branch: &str) -> AcquireRequest {
-        AcquireRequest {
-            loop_id: self.loop_id.clone(),
-            paths: vec![path],
-            ttl_seconds: self.lease_seconds(),
-            reason: Some(format!("bringing in {branch}")),
-            test_id: None,
-            automatic: true,
-        }
-    }
-
     /// Takes the lease of whoever brings commits in, and writes down that it has begun. None if another process is at it.
     fn begin_sync(&self, branch: &str) -> Result<Option<String>> {
-        let request = self.lease_request(sync_lease()?, branch);
+        let request = self.lease_request(vec![sync_lease()?], format!("bringing in {branch}"), None);
         let own = ProcessIdentity::own();
         let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: None });
         Ok(self.db.write_durably(|tx| {
@@ -358,7 +347,7 @@ impl Context<'_> {
 
     /// Waits for the right to move integration.
     async fn await_turn(&self, branch: &str, waiter: &mut Waiter) -> Step<()> {
-        let request = self.lease_request(integration_lease()?, branch);
+        let request = self.lease_request(vec![integration_lease()?], format!("bringing in {branch}"), None);
         let silent = self.config.lease.silent_waiter_seconds;
         let (id, mut answer) =
             self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(TURN_SECONDS), silent))?;
@@ -367,7 +356,7 @@ impl Context<'_> {
                 (_, Waiting::Granted(_)) => return Ok(()),
                 (Some(id), Waiting::Queued(_)) => {
                     waiter.wakes.looked(self.db);
-                    self.may_go_on(waiter)?;
+                    self.stop_if_told(None, waiter)?;
                     waiter.wait(self, Duration::from_secs(5)).await;
                     answer = self.db.write(|tx| tx.ask_again(id, &request, silent))?;
                 }
@@ -377,16 +366,6 @@ impl Context<'_> {
                 }
             }
         }
-    }
-
-    /// Ends the step where the process was told something that ends it.
-    pub(crate) fn may_go_on(&self, waiter: &mut Waiter) -> Step<()> {
-        waiter.beat(self, None);
-        if waiter.stopping() {
-            let reason = if self.is_human() { "stopped" } else { "the loop was told to stop" };
-            return Err(Interrupt::plain(crate::control::Order::Stop, reason).into());
-        }
-        self.told_to_stop(None, waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
     }
 
     // ---- landing ----

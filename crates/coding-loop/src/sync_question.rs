@@ -92,6 +92,10 @@ impl Context<'_> {
 
     /// Creates the test that was decided on, unless it is there.
     pub(crate) fn settle_sync_answer(&self) -> Result<()> {
+        // Git is asked only where somebody has answered something.
+        if !self.db.read(|tx| tx.has_decided(QUESTION))? {
+            return Ok(());
+        }
         let branch = &self.config.repository.follow;
         let branch =
             if branch.is_empty() { followed_branch(self.config, &self.user).unwrap_or_default() } else { branch.clone() };

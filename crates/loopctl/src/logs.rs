@@ -161,20 +161,13 @@ impl Tail {
     }
 }
 
-/// How many bytes end with a whole character.
+/// How many bytes end with a whole character. Only one that is cut at the very end gets more bytes; anything else is not text.
 fn whole_characters(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(&bytes[bytes.len().saturating_sub(4)..]) {
-        Ok(_) => bytes.len(),
-        // Only a character that is cut at the very end gets more bytes; anything else is not text.
-        Err(error) if error.error_len().is_none() => bytes.len().saturating_sub(4) + error.valid_up_to(),
-        Err(_) => {
-            let cut = (1..=bytes.len().min(3)).find(|back| {
-                let tail = &bytes[bytes.len() - back..];
-                matches!(std::str::from_utf8(tail), Err(error) if error.error_len().is_none() && error.valid_up_to() == 0)
-            });
-            bytes.len() - cut.unwrap_or(0)
-        }
-    }
+    let is_cut = |back: &usize| {
+        let tail = std::str::from_utf8(&bytes[bytes.len() - back..]);
+        matches!(tail, Err(error) if error.error_len().is_none() && error.valid_up_to() == 0)
+    };
+    bytes.len() - (1..=bytes.len().min(3)).find(is_cut).unwrap_or(0)
 }
 
 /// `loopctl logs TEST|LOOP`

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::conversion::as_checked_out;
 use crate::git::{fields, to_path};
 use crate::keeper::KeeperId;
+use crate::run::hex;
 use crate::submodules::Files;
 use crate::{CommandSpec, CommitHash, End, NotStartedKind, Outcome, Result, WorkTree, run};
 
@@ -50,8 +51,7 @@ impl CheckSpec {
             part(name.as_bytes());
             part(value.as_encoded_bytes());
         }
-        let digest: [u8; 32] = hash.finalize().into();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(hash)
     }
 
     /// The command that runs it in a folder.

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,9 @@ use tokio::sync::watch;
 use crate::folders::{beside, remove_all};
 use crate::git::{Git, LONG_TIME_LIMIT, fields, to_path};
 use crate::keeper::KeeperId;
+use crate::run::hex;
 use crate::settings::replace_file;
+use crate::snapshot::nul_terminated;
 use crate::{CommandSpec, CommitHash, End, Error, Repository, Result, WorkTree, Workspace, run};
 
 /// A file of patterns in the user's checkout: what they match, and git ignores, is brought along.
@@ -146,8 +147,7 @@ impl Ready {
             let inputs = self.inputs.iter().map(|input| input.trim_end_matches('/'));
             hash.update(git.call(["ls-tree", "-z", "--full-tree", commit.as_str(), "--"]).args(inputs).ok()?);
         }
-        let digest: [u8; 32] = hash.finalize().into();
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(hash))
     }
 
     /// Makes a folder ready that has a commit's files. `user` is whose checkout ignored files come from, `own` its folder
@@ -233,12 +233,7 @@ impl Ready {
         if matched.is_empty() {
             return Ok(());
         }
-        let mut names = Vec::new();
-        for path in &matched {
-            names.extend_from_slice(path.as_os_str().as_bytes());
-            names.push(0);
-        }
-        let call = git.call(["check-ignore", "-z", "--stdin"]).stdin(names);
+        let call = git.call(["check-ignore", "-z", "--stdin"]).stdin(nul_terminated(matched.iter()));
         let answer = call.answer()?;
         if !matches!(answer.code, Some(0 | 1)) {
             return Err(call.failed(answer));

@@ -8,7 +8,6 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
@@ -170,6 +169,11 @@ pub async fn run(spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, on_keep
         Err(end) => (end, 0),
     };
     sink.outcome(end, begin.elapsed(), survivors)
+}
+
+/// A hash in hexadecimal digits.
+pub(crate) fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn other(message: impl Into<String>) -> End {
@@ -369,10 +373,7 @@ impl Sink {
         if self.log_cut {
             self.write_log(format!("[{} bytes in all]\n", self.total).as_bytes());
         }
-        let mut output_sha256 = String::with_capacity(64);
-        for byte in self.hash.finalize() {
-            let _ = write!(output_sha256, "{byte:02x}");
-        }
+        let output_sha256 = hex(self.hash);
         let tail = String::from_utf8_lossy(self.tail.make_contiguous()).into_owned();
         Outcome {
             end,

@@ -82,12 +82,16 @@ impl Store {
         let common_dir = path.canonicalize().map_err(|_| not_one())?;
         let config = read_config(&common_dir.join("config")).map_err(|_| not_one())?;
         let mark = config.iter().find(|(key, _)| key == MARK.as_bytes()).ok_or_else(not_one)?;
-        if !["HEAD", "objects", "refs"].iter().all(|part| common_dir.join(part).exists()) {
-            return Err(not_one());
-        }
         let integration = String::from_utf8_lossy(&mark.1).into_owned();
         let git = Git::in_repository(&common_dir);
-        Ok(Self { repository: Repository { git, root: common_dir.clone(), common_dir }, integration })
+        let store = Self { repository: Repository { git, root: common_dir.clone(), common_dir }, integration };
+        if store.is_there() { Ok(store) } else { Err(not_one()) }
+    }
+
+    /// Whether its files are there still: somebody may have removed them since it was opened.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        ["HEAD", "config", "objects", "refs"].iter().all(|part| self.path().join(part).exists())
     }
 
     /// Where it is.

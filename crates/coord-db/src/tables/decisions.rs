@@ -192,6 +192,14 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Whether a decision of a type was ever made.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn has_decided(&self, decision_type: &str) -> Result<bool> {
+        self.value("SELECT EXISTS (SELECT 1 FROM decisions WHERE decision_type = ?1 AND status <> 'pending')", [decision_type])
+    }
+
     /// The answer to an open decision that pm will apply: the first that fits of those it has still to handle.
     fn waiting_answer(&self, decision: &Decision) -> Result<Option<GivenAnswer>> {
         let answers = self.query(
