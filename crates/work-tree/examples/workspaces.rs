@@ -46,6 +46,8 @@ fn main() -> Outcome<()> {
     let root = folder.path().join("repository");
     fs::create_dir(&root)?;
     git(&root, &["init", "--quiet", "-b", "main"])?;
+    // Its own, in the background, would be in the way of the one below.
+    git(&root, &["config", "gc.auto", "0"])?;
     for file in 0..files {
         let path = root.join(format!("d{}/e{}", file / 1000, file / 50 % 20));
         fs::create_dir_all(&path)?;
