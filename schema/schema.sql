@@ -1041,7 +1041,7 @@ CREATE TABLE base_runs (
   output_tail    TEXT NOT NULL DEFAULT '',
   -- The proof of the work that it was run for; NULL: run at the head.
   proof_id       TEXT,
-  ran_at         TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')),
+  ran_at         TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')), failures TEXT CHECK (failures IS NULL OR json_valid(failures)),
   PRIMARY KEY (tree_hash, check_hash)
 ) STRICT;
 CREATE INDEX base_runs_ran_at ON base_runs (ran_at);
@@ -1061,4 +1061,4 @@ CREATE TABLE base_mends (
 ) STRICT;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 20;
+PRAGMA user_version = 21;

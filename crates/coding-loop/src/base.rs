@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use coord_db::config::CheckConfig;
 use coord_db::payload::BaseProven;
 use coord_db::process::ProcessIdentity;
-use coord_db::{Acquire, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, Test, Waiting};
+use coord_db::{
+    Acquire, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, StringList, Test, Waiting,
+};
 use serde_json::json;
 use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
 use work_tree::{CommitHash, WorkTree};
@@ -297,7 +299,7 @@ impl Context<'_> {
         waiter: &mut Waiter,
     ) -> Step<Option<(BaseRun, CheckEnd)>> {
         let mut ends = Vec::new();
-        let mut first: Option<(CheckResult, String)> = None;
+        let mut first: Option<(CheckResult, String, Option<StringList>)> = None;
         let slow_before = self
             .db
             .read(|tx| tx.last_duration(&check.hash))?
@@ -314,7 +316,7 @@ impl Context<'_> {
                 let runs = self.db.read(|tx| tx.base_runs(tree))?;
                 Ok(runs.iter().any(|run| run.check_hash == check.hash && run.state == BaseState::Skipped))
             };
-            let result = self.run_one(&check.spec, worktree, None, waiter, enough).await?;
+            let (result, failures) = self.run_one(&check.spec, worktree, None, waiter, enough).await?;
             let why = match &result.verdict {
                 CheckVerdict::Pass => String::new(),
                 CheckVerdict::Fail(why) | CheckVerdict::Error(why) => why.clone(),
@@ -324,10 +326,10 @@ impl Context<'_> {
             ends.push(end);
             let state = believed(&ends, self.config.regression.retries);
             // Of a failure the first run tells most.
-            let (telling, why) = match first.take() {
+            let (telling, why, failures) = match first.take() {
                 Some(first) if end != CheckEnd::Passed => first,
-                Some((_, why)) => (result, why),
-                None => (result, why),
+                Some((_, why, failures)) => (result, why, failures),
+                None => (result, why, failures),
             };
             if let Some(state) = state {
                 let run = BaseRun {
@@ -344,10 +346,11 @@ impl Context<'_> {
                     output_tail: telling.output_tail.replace('\0', "\u{fffd}"),
                     proof_id: None,
                     ran_at: self.db.clock().now(),
+                    failures,
                 };
                 return Ok(Some((run, end)));
             }
-            first = Some((telling, why));
+            first = Some((telling, why, failures));
         }
     }
 
@@ -421,6 +424,7 @@ mod tests {
             output_tail: String::new(),
             proof_id: None,
             ran_at: Timestamp::from_millis(0),
+            failures: None,
         }
     }
 

@@ -1,13 +1,13 @@
 //! The gate: the configured checks, in a check-out of its own, at the commit that would land. Each run leaves a proof.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use coord_db::config::CheckConfig;
 use coord_db::{
     BaseRun, BaseState, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LeasePath, NoChange, Proof, ProofRun, ProofStage,
-    RegressionStatus, RunKind, RunOf, Test, Timestamp, new_id,
+    RegressionStatus, RunKind, RunOf, StringList, Test, Timestamp, new_id,
 };
 use crash_point::{Point, reach};
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::base::BaseCheck;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
+use crate::known_failure::{Failure, Likeness, compare, failing_lines};
 use crate::run_end::reason_of;
 
 /// The proofs of one landing: their ids begin with the one that stands in the commit's `Proof:` trailer.
@@ -239,14 +240,26 @@ impl Context<'_> {
         if may_reuse && self.reuse(check, attempt, judged, (&check_hash, &base_hash), is_per_test, proving)? {
             return Ok(Came::Reused);
         }
+        let is_ignored = !is_per_test && judged.ignored.contains(&check.name);
+        let commit = judged.commit.as_str();
+        if may_reuse && is_ignored && self.db.read(|tx| tx.was_let_through(commit, &judged.base_tree, &check_hash, &test.id))? {
+            return Ok(Came::LetThrough);
+        }
         if !judged.is_ready.replace(true) {
             self.make_gate_ready(&judged.worktree, judged.commit, judged.head, Some(attempt), waiter).await?;
         }
-        let result = self.run_for(check, &spec, attempt, &judged.worktree, waiter).await?;
+        let (result, failures) = self.run_for(check, &spec, attempt, &judged.worktree, waiter).await?;
         reach(Point::GateChecked);
         let passed = result.verdict == CheckVerdict::Pass;
-        let is_cancelled = result.verdict == CheckVerdict::Cancelled;
-        let let_through = !passed && !is_cancelled && judged.ignored.contains(&check.name);
+        let likeness = match &result.verdict {
+            CheckVerdict::Fail(why) | CheckVerdict::Error(why) if is_ignored => {
+                let exit_code = result.exit_code.map(i64::from);
+                let failure = Failure { why: why.clone(), exit_code, lines: failures.clone().map(|lines| lines.0) };
+                self.as_at_base(check, judged, &failure, waiter).await?
+            }
+            _ => None,
+        };
+        let let_through = matches!(likeness, Some(Likeness::Same | Likeness::Unclear(_)));
         let proof_id = proving.next();
         let at = (judged.commit, judged.tree.as_str(), self.db.clock().now());
         let (proof, mut run) = proof_of(&check.name, &result, &test, at, (proof_id, check_hash));
@@ -255,10 +268,21 @@ impl Context<'_> {
         if passed && let Some(by) = &attempt.landed_by {
             run.why = format!("nothing is left to change: {by} has landed the same");
         }
+        let as_base = as_base(&proof, &run, failures, &base_hash);
+        match &likeness {
+            Some(Likeness::Unclear(why)) => {
+                run.why.push_str(&format!("; whether it fails as at the base cannot be told: {why}"))
+            }
+            Some(Likeness::Different(how)) => run.why.push_str(&format!("; the check is ignored, but {how}")),
+            _ => {}
+        }
         self.db.write(|tx| {
             tx.add_proof_with_run(&proof, &run)?;
-            // It has passed on these files: as the next head they need not be looked at again.
-            if passed && !is_per_test { tx.record_base_run(&as_base(&proof, &base_hash)) } else { Ok(()) }
+            // It has passed on these files, or fails as before: as the next head they need not be looked at again.
+            match passed || let_through {
+                true if !is_per_test => tx.record_base_run(&as_base),
+                _ => Ok(()),
+            }
         })?;
         let tail = end_of(&result.output_tail);
         let ended = match result.verdict {
@@ -273,6 +297,9 @@ impl Context<'_> {
             // The agent is not to blame for a machine, or a check, that does not come to an end.
             CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {
                 Stop::failed(ErrorCategory::System, format!("{why}\n{tail}"))
+            }
+            CheckVerdict::Fail(_) if let Some(Likeness::Different(_)) = likeness => {
+                Stop::failed(ErrorCategory::Code, format!("{}\n{tail}", run.why))
             }
             CheckVerdict::Fail(why) => {
                 let reason = reason_of(&result.output_tail);
@@ -327,7 +354,7 @@ impl Context<'_> {
                 let proof = Proof { id: run.proof_id.clone(), attempt: attempts, commit_hash, ..proof };
                 self.db.write(|tx| {
                     tx.add_proof_with_run(&proof, &run)?;
-                    if is_per_test { Ok(()) } else { tx.record_base_run(&as_base(&proof, base_hash)) }
+                    if is_per_test { Ok(()) } else { tx.record_base_run(&as_base(&proof, &run, None, base_hash)) }
                 })?;
             }
             return Ok(true);
@@ -358,25 +385,46 @@ impl Context<'_> {
         Ok(true)
     }
 
-    /// Whether a check that is the same for all tests fails at the head that the work was put on too. Where nobody knows (the
-    /// human did not wait, or somebody else has moved integration) it is run there.
+    /// Whether a check that is the same for all tests fails at the head that the work was put on too.
     async fn fails_at_base(&self, check: &CheckConfig, judged: &Judged<'_>, waiter: &mut Waiter) -> Step<bool> {
+        let run = self.known_at_base(check, (judged.head, &judged.base_tree), waiter).await?;
+        Ok(run.is_some_and(|run| run.state == BaseState::Red))
+    }
+
+    /// How a failure of an ignored check compares with what it shows at the head that the work was put on; none where it does
+    /// not fail there.
+    async fn as_at_base(
+        &self,
+        check: &CheckConfig,
+        judged: &Judged<'_>,
+        failure: &Failure,
+        waiter: &mut Waiter,
+    ) -> Step<Option<Likeness>> {
+        let run = self.known_at_base(check, (judged.head, &judged.base_tree), waiter).await?;
+        let red = run.filter(|run| run.state == BaseState::Red);
+        Ok(red.map(|run| compare(&failure_of(&run), failure)))
+    }
+
+    /// What a check that is the same for all tests shows at a head. Where nobody knows (the human did not wait, or somebody
+    /// else has moved integration) it is run there.
+    pub(crate) async fn known_at_base(
+        &self,
+        check: &CheckConfig,
+        (head, tree): (&CommitHash, &str),
+        waiter: &mut Waiter,
+    ) -> Step<Option<BaseRun>> {
         let hash = self.base_hash(check);
-        let known = self.db.read(|tx| tx.base_runs(&judged.base_tree))?.into_iter().find(|run| run.check_hash == hash);
-        match known.map(|run| run.state) {
-            Some(BaseState::Red) => return Ok(true),
-            Some(BaseState::Green | BaseState::Flaky) => return Ok(false),
-            Some(BaseState::Skipped) | None => {}
+        let known = self.db.read(|tx| tx.base_runs(tree))?.into_iter().find(|run| run.check_hash == hash);
+        if let Some(known) = known.filter(|run| run.state != BaseState::Skipped) {
+            return Ok(Some(known));
         }
         let spec = self.base_spec(check);
-        let worktree = self.gate_check_out(judged.head)?;
-        self.make_gate_ready(&worktree, judged.head, judged.head, None, waiter).await?;
+        let worktree = self.gate_check_out(head)?;
+        self.make_gate_ready(&worktree, head, head, None, waiter).await?;
         let base = BaseCheck { config: check, spec, hash };
-        let Some((run, _)) = self.run_at_base(&base, &worktree, judged.head, &judged.base_tree, waiter).await? else {
-            return Ok(false);
-        };
+        let Some((run, _)) = self.run_at_base(&base, &worktree, head, tree, waiter).await? else { return Ok(None) };
         self.db.write(|tx| tx.record_base_run(&run))?;
-        Ok(run.state == BaseState::Red)
+        Ok(Some(run))
     }
 
     // ---- red before, green after ----
@@ -404,7 +452,7 @@ impl Context<'_> {
             }
             let worktree = self.gate_check_out(&base)?;
             self.make_gate_ready(&worktree, &base, &base, Some(attempt), waiter).await?;
-            let result = self.run_for(check, &spec, attempt, &worktree, waiter).await?;
+            let (result, _) = self.run_for(check, &spec, attempt, &worktree, waiter).await?;
             let at = (&base, tree.as_str(), self.db.clock().now());
             let (proof, mut run) = proof_of(&check.name, &result, &test, at, (new_id(), check_hash));
             run.stage = ProofStage::RedBefore;
@@ -439,7 +487,7 @@ impl Context<'_> {
         attempt: &mut Attempt,
         worktree: &WorkTree,
         waiter: &mut Waiter,
-    ) -> Step<CheckResult> {
+    ) -> Step<(CheckResult, Option<StringList>)> {
         let leased = self.lease_resources(check, attempt, waiter).await?;
         let result = self.run_one(spec, worktree, Some(attempt), waiter, || Ok(false)).await;
         if let Some(token) = leased.first().and_then(|path| attempt.tokens.get(path).copied()) {
@@ -489,7 +537,8 @@ impl Context<'_> {
         })
     }
 
-    /// Runs a check until it ends, the loop is told something else, or it is `enough`: then it is stopped.
+    /// Runs a check until it ends, the loop is told something else, or it is `enough`: then it is stopped. Gives the lines that
+    /// state a failure too, if it fails.
     pub(crate) async fn run_one(
         &self,
         spec: &CheckSpec,
@@ -497,7 +546,7 @@ impl Context<'_> {
         attempt: Option<&Attempt>,
         waiter: &mut Waiter,
         enough: impl FnMut() -> Result<bool>,
-    ) -> Step<CheckResult> {
+    ) -> Step<(CheckResult, Option<StringList>)> {
         let test = attempt.map(|attempt| &attempt.test);
         let log = test.map_or("base".to_owned(), |test| format!("{}-{}", test.id, test.attempts));
         let recorded = self.begin_run(test, RunOf::Check, &spec.name, &format!("{log}.{}", spec.name))?;
@@ -510,8 +559,20 @@ impl Context<'_> {
         let (result, interrupt) = self.attend(running, &cancel, attempt, waiter, enough).await?;
         let result = result?;
         self.end_run(&recorded, &words(&result.verdict));
-        interrupt.map_or(Ok(result), |interrupt| Err(interrupt.into()))
+        if let Some(interrupt) = interrupt {
+            return Err(interrupt.into());
+        }
+        let failures = if result.verdict == CheckVerdict::Pass { None } else { failures_in(&recorded.log, worktree.root()) };
+        Ok((result, failures))
     }
+}
+
+/// The lines that state a failure in the output of a check that ran in a folder; none if they cannot be read whole.
+fn failures_in(log: &Path, root: &Path) -> Option<StringList> {
+    let output = std::fs::read(log).ok()?;
+    let output = String::from_utf8_lossy(&output);
+    let is_cut = output.lines().next_back().is_some_and(|line| line.ends_with(" bytes in all]"));
+    (!is_cut).then(|| StringList(failing_lines(&output, &root.to_string_lossy())))
 }
 
 /// What a run showed, as a proof of the work alone.
@@ -556,15 +617,21 @@ fn proof_of(
     (proof, run)
 }
 
-/// A pass of work as what is known of its tree: once it has landed that is the base.
-fn as_base(proof: &Proof, base_hash: &str) -> BaseRun {
+/// A failure at the base, for comparison.
+pub(crate) fn failure_of(run: &BaseRun) -> Failure {
+    Failure { why: run.why.clone(), exit_code: run.exit_code, lines: run.failures.clone().map(|lines| lines.0) }
+}
+
+/// What work has shown as what is known of its tree: once it has landed that is the base.
+fn as_base(proof: &Proof, run: &ProofRun, failures: Option<StringList>, base_hash: &str) -> BaseRun {
+    let passed = proof.outcome == CheckOutcome::Pass;
     BaseRun {
         tree_hash: proof.tree_hash.clone(),
         check_hash: base_hash.to_owned(),
         check_name: proof.check_name.clone(),
         commit_hash: proof.commit_hash.clone(),
-        state: BaseState::Green,
-        why: String::new(),
+        state: if passed { BaseState::Green } else { BaseState::Red },
+        why: if passed { String::new() } else { run.why.clone() },
         exit_code: proof.exit_code,
         runs: 1,
         duration_ms: proof.duration_ms,
@@ -572,5 +639,6 @@ fn as_base(proof: &Proof, base_hash: &str) -> BaseRun {
         output_tail: proof.output_tail.clone(),
         proof_id: Some(proof.id.clone()),
         ran_at: proof.created_at,
+        failures,
     }
 }

@@ -18,6 +18,7 @@ mod error;
 mod gate;
 mod holds;
 mod journal;
+mod known_failure;
 mod landing;
 mod no_change;
 mod operation;

@@ -1,7 +1,7 @@
 //! The checks on a state that is of no test: what has landed together with the user's new commits.
 
 use coord_db::config::CheckConfig;
-use coord_db::{BaseState, ErrorCategory};
+use coord_db::{BaseRun, BaseState, ErrorCategory};
 use crash_point::{Point, reach};
 use work_tree::CommitHash;
 use work_tree::check::CheckEnd;
@@ -10,16 +10,17 @@ use crate::base::BaseCheck;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
-use crate::gate::end_of;
+use crate::gate::{end_of, failure_of};
+use crate::known_failure::{Likeness, compare};
 use crate::run_end::reason_of;
 
 /// What the checks say of a state.
 #[derive(Debug, Clone)]
 pub(crate) enum Verdict {
-    /// The checks, which have all passed.
+    /// The checks, and whether each has passed: one that has not is ignored and fails as it does without the new commits.
     Green(Vec<(String, bool)>),
     /// The first that has failed.
-    Red(Red),
+    Red(Box<Red>),
 }
 
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub(crate) struct Red {
     pub(crate) why: String,
     /// The end of its output.
     pub(crate) output: String,
+    /// The run, if it is of a check.
+    run: Option<BaseRun>,
 }
 
 impl Context<'_> {
@@ -40,14 +43,25 @@ impl Context<'_> {
             return Err(Stop::failed(ErrorCategory::System, text));
         }
         let mut passed = Vec::new();
+        let ignored = self.db.read(|tx| tx.ignored_checks())?;
+        let base = self.history().tree_of(ours)?.to_string();
         for check in &self.config.gate.check {
             let Some(red) = self.run_on_state(check, commit, ours, waiter).await? else {
                 passed.push((check.name.clone(), true));
                 continue;
             };
+            if let Some(run) = red.run.as_ref().filter(|_| ignored.iter().any(|row| row.check_name == check.name))
+                && let Some(before) = self.known_at_base(check, (ours, &base), waiter).await?
+                && before.state == BaseState::Red
+                && !matches!(compare(&failure_of(&before), &failure_of(run)), Likeness::Different(_))
+            {
+                self.db.write(|tx| tx.record_base_run(run))?;
+                passed.push((check.name.clone(), false));
+                continue;
+            }
             // One that is about a test alone may fail without one, whatever the state.
             if !self.is_per_test(check, commit)? || self.run_on_state(check, ours, ours, waiter).await?.is_none() {
-                return Ok(Verdict::Red(red));
+                return Ok(Verdict::Red(Box::new(red)));
             }
         }
         Ok(Verdict::Green(passed))
@@ -71,7 +85,7 @@ impl Context<'_> {
         match self.make_gate_ready(&worktree, commit, base, None, waiter).await {
             Err(Stop::End(End::Failed(why))) if why.category == ErrorCategory::Code => {
                 let (why, output) = (reason_of(&why.message), why.message);
-                return Ok(Some(Red { check: "set-up".to_owned(), why, output }));
+                return Ok(Some(Red { check: "set-up".to_owned(), why, output, run: None }));
             }
             made => made?,
         }
@@ -87,10 +101,11 @@ impl Context<'_> {
         if !is_per_test && run.state == BaseState::Green {
             self.db.write(|tx| tx.record_base_run(&run))?;
         }
-        let red = (run.state == BaseState::Red).then(|| {
+        let is_red = run.state == BaseState::Red;
+        Ok(is_red.then(|| {
             let why = format!("{}: {}", run.why, reason_of(&run.output_tail));
-            Red { check: check.name.clone(), why, output: end_of(&run.output_tail) }
-        });
-        Ok(red)
+            let output = end_of(&run.output_tail);
+            Red { check: check.name.clone(), why, output, run: (!is_per_test).then_some(run) }
+        }))
     }
 }

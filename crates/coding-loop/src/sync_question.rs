@@ -25,7 +25,7 @@ const MAX_NAMED: usize = 10;
 /// Why commits cannot be brought in.
 pub(crate) enum Trouble {
     Conflict(Vec<std::path::PathBuf>),
-    Red(Red),
+    Red(Box<Red>),
 }
 
 /// How a question about a branch stands.

@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0018_runs.sql"),
     include_str!("../../../schema/migrations/0019_set_up.sql"),
     include_str!("../../../schema/migrations/0020_base_runs.sql"),
+    include_str!("../../../schema/migrations/0021_gate.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

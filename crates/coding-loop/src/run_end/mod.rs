@@ -16,7 +16,7 @@ use work_tree::{End as Ended, NotStartedKind, Outcome};
 use crate::end::End;
 
 use output::Output;
-pub(crate) use output::{NOTHING_PRINTED, one_line, reason_of};
+pub(crate) use output::{NOTHING_PRINTED, one_line, plain, reason_of};
 use reset_time::reset_time;
 
 /// The exit status by which an agent gives up honestly.

@@ -134,7 +134,7 @@ fn is_noise(line: &str) -> bool {
 }
 
 /// A line as a person would read it: no escape sequences, no other control characters.
-fn plain(line: &str) -> String {
+pub(crate) fn plain(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut letters = line.chars().peekable();
     while let Some(letter) = letters.next() {

@@ -159,6 +159,81 @@ fn an_ignored_check_is_let_through_until_it_passes_again() {
     world.assert_tidy();
 }
 
+/// A suite that prints what fails: test_login always, what is named in `broken` too.
+const NAMES: &str = "echo run >> FOLDER/runs; test -e good && exit 0; echo FAILED test_login in 0.$(date +%N)s; \
+                     cat broken 2>/dev/null; exit 1";
+
+#[test]
+fn an_ignored_check_lets_nothing_through_that_the_base_does_not_fail() {
+    let world = world(AGENT, &(check("suite", NAMES, "") + &check("own", "test -f $TEST_ID", "")));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.once("one");
+    let question = open_questions(&world).remove(0);
+    let ignore = question.options[1]["description"].as_str().unwrap().to_owned();
+    assert!(ignore.contains("fails beyond that is the work's own"), "{ignore}");
+    answer(&world, "ignore");
+    world.once("one");
+    assert_eq!((world.test("t1").status, lines(&world, "runs")), (TestStatus::Passed, 4));
+    // Work that breaks more is charged; what the landing has shown is the base, so that it is not run there again.
+    std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; echo FAILED test_pay > broken; echo > $TEST_ID\n")
+        .unwrap();
+    world.add_test("t2", "one");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let test = world.test("t2");
+    assert_eq!((test.status, test.attempts, test.error_category), (TestStatus::Pending, 1, Some(ErrorCategory::Code)));
+    let error = test.last_error.unwrap();
+    assert!(error.contains("the check is ignored, but the base does not print: FAILED test_pay"), "{error}");
+    assert_eq!(lines(&world, "runs"), 5);
+    let runs = world.db.read(|tx| tx.proof_runs(&"t2".parse()?)).unwrap();
+    assert!(runs.iter().all(|run| !run.let_through), "{runs:?}");
+    world.assert_tidy();
+}
+
+#[test]
+fn a_failure_that_says_nothing_is_let_through_with_a_word_in_the_proof() {
+    let world = world(AGENT, &(check("suite", "exit 1", "") + &check("own", "test -f $TEST_ID", "")));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.once("one");
+    answer(&world, "ignore");
+    world.once("one");
+    assert_eq!(world.test("t1").status, TestStatus::Passed);
+    let runs = world.db.read(|tx| tx.proof_runs(&"t1".parse()?)).unwrap();
+    let run = runs.iter().find(|run| run.let_through).unwrap();
+    assert!(run.why.contains("whether it fails as at the base cannot be told"), "{}", run.why);
+}
+
+#[test]
+fn an_ignored_check_that_is_green_at_the_head_counts_at_once() {
+    let world = world(AGENT, &(check("suite", NAMES, "") + &check("own", "test -f $TEST_ID", "")));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.once("one");
+    answer(&world, "ignore");
+    // Somebody else makes it pass while the agent works, who fails the check as it failed before.
+    let agent = "cat >/dev/null; echo >> FOLDER/agents; while ! [ -e FOLDER/moved ]; do sleep 0.05; done; rm -f good; echo > $TEST_ID\n";
+    let agent = agent.replace("FOLDER", &world.folder().display().to_string());
+    std::fs::write(world.folder().join("agent.sh"), agent).unwrap();
+    let running = world.start("one");
+    wait_for("the agent", || (lines(&world, "agents") == 1).then_some(()));
+    let commit = world.commit_elsewhere("HEAD", "mends it", |clone| std::fs::write(clone.join("good"), "").unwrap());
+    world.store(&["update-ref", "refs/heads/coding-loops/integration", &commit]);
+    std::fs::write(world.folder().join("moved"), "").unwrap();
+    wait_for("the work to land", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(running.end(), 0);
+    let passed = world.events("test_passed");
+    assert_eq!(passed[0].payload["verification_checks"], serde_json::json!({"suite": true, "own": true}));
+    // What fails now as it failed before is no longer let through.
+    std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; rm good; echo > $TEST_ID\n").unwrap();
+    world.add_test("t2", "one");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let test = world.test("t2");
+    assert_eq!((test.status, test.error_category), (TestStatus::Pending, Some(ErrorCategory::Code)));
+    assert!(world.db.read(|tx| tx.ignored_checks()).unwrap().is_empty());
+}
+
 #[test]
 fn a_base_that_fails_by_chance_is_reported_and_stops_nobody() {
     let suite = "echo run >> FOLDER/runs; [ $(wc -l < FOLDER/runs) -ne 1 ]";

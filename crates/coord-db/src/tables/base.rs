@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::payload::{BaseProven, BaseRed, DecisionOption};
 use crate::{
-    ActorId, BaseState, DecisionId, EventId, Lease, LoopId, NewDecision, NewEvent, NewTest, ReadTx, Result, Test, TestId,
-    Timestamp, WriteTx,
+    ActorId, BaseState, DecisionId, EventId, Lease, LoopId, NewDecision, NewEvent, NewTest, ReadTx, Result, StringList, Test,
+    TestId, Timestamp, WriteTx,
 };
 
 /// The type of the question about checks that fail at the base. It is one for the whole system.
@@ -23,12 +23,12 @@ row! {
     BaseRun {
         tree_hash: String, check_hash: String, check_name: String, commit_hash: String, state: BaseState, why: String,
         exit_code: Option<i64>, runs: i64, duration_ms: i64, output_sha256: String, output_tail: String,
-        proof_id: Option<String>, ran_at: Timestamp,
+        proof_id: Option<String>, ran_at: Timestamp, failures: Option<StringList>,
     }
 }
 
 row! {
-    /// A check that keeps nothing from landing until it passes again.
+    /// A check that keeps nothing from landing where it fails as it does at the base, until it passes there again.
     IgnoredCheck { check_name: String, since: Timestamp, reason: String }
 }
 
@@ -166,11 +166,12 @@ impl WriteTx<'_> {
     pub fn record_base_run(&self, run: &BaseRun) -> Result<()> {
         self.execute(
             "INSERT INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs, duration_ms,
-               output_sha256, output_tail, proof_id, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+               output_sha256, output_tail, proof_id, ran_at, failures)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              ON CONFLICT (tree_hash, check_hash) DO UPDATE SET commit_hash = excluded.commit_hash, state = excluded.state,
                why = excluded.why, exit_code = excluded.exit_code, runs = excluded.runs, duration_ms = excluded.duration_ms,
                output_sha256 = excluded.output_sha256, output_tail = excluded.output_tail, proof_id = excluded.proof_id,
-               ran_at = excluded.ran_at
+               ran_at = excluded.ran_at, failures = excluded.failures
              WHERE base_runs.state IN ('red', 'skipped') OR excluded.state = 'green'",
             rusqlite::params![
                 run.tree_hash,
@@ -185,7 +186,8 @@ impl WriteTx<'_> {
                 run.output_sha256,
                 run.output_tail,
                 run.proof_id,
-                run.ran_at
+                run.ran_at,
+                run.failures.as_ref().map(|lines| super::json(&lines.0)),
             ],
         )?;
         self.execute(
@@ -277,7 +279,12 @@ impl WriteTx<'_> {
             ),
             options: vec![
                 option("mend", format!("a test for loop {loop_id} is created that makes it pass; only that test starts")),
-                option("ignore", "attempts start; what fails now is let through until it passes again".to_owned()),
+                option(
+                    "ignore",
+                    "attempts start; a failure of these checks is let through where it shows nothing that does not fail at the base \
+                     too, and what fails beyond that is the work's own; ends by itself once they pass at the base"
+                        .to_owned(),
+                ),
                 option("try_again", "the cause is mended: the checks run again".to_owned()),
             ],
             default_option: None,
@@ -343,7 +350,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Lets checks through that fail at the base, until they pass again.
+    /// Lets checks through that fail at the base where they fail in the same way, until they pass there again.
     ///
     /// # Errors
     /// What SQLite says.

@@ -41,6 +41,19 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Whether exactly this command has failed on a commit, put on files of this tree, and was let through.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn was_let_through(&self, commit: &str, base_tree: &str, check_hash: &str, test: &TestId) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM proofs AS p JOIN proof_runs AS r ON r.proof_id = p.id
+                            WHERE p.commit_hash = ?1 AND p.test_id = ?4 AND r.base_tree = ?2 AND r.check_hash = ?3
+                              AND r.let_through = 1)",
+            rusqlite::params![commit, base_tree, check_hash, test],
+        )
+    }
+
     /// The newest proof that exactly this command has failed for this test before its work, on exactly these files.
     ///
     /// # Errors

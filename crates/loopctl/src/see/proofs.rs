@@ -137,7 +137,7 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
         more(&safe(why));
     }
     if run.as_ref().is_some_and(|run| run.let_through) {
-        more("let through: it fails at the base, and is ignored until it passes there again");
+        more("let through: it fails at the base in the same way, and is ignored until it passes there");
     }
     if let Some(base) = proven.base.as_ref().filter(|_| !is_before) {
         let state = match base.state {

@@ -344,7 +344,7 @@ fn trouble(cx: &Context, all: &Overview) -> String {
     }
     for check in &all.base.ignored {
         lines.push(format!(
-            "check {} fails at the head of integration and is let through until it passes there again",
+            "check {} fails at the head of integration and is let through where work fails it in the same way, until it passes there again",
             check.check_name
         ));
     }

@@ -21,6 +21,7 @@ fn run(state: BaseState) -> BaseRun {
         output_tail: "FAILED test_login".to_owned(),
         proof_id: None,
         ran_at: Timestamp::from_millis(1_000_000),
+        failures: None,
     }
 }
 
