@@ -10,13 +10,15 @@ use coord_db::config::CheckConfig;
 use coord_db::payload::BaseProven;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    Acquire, AlertType, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, StringList, Test, Waiting,
+    Acquire, AlertType, BASE_QUESTION, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, StringList,
+    Test, Waiting,
 };
 use serde_json::json;
 use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
 use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
+use crate::base_question::is_of_others;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
@@ -43,8 +45,8 @@ pub(crate) enum Base {
     Mending,
     /// Not yet: another loop runs the checks.
     Running,
-    /// Not before the human has answered, or a test has made the checks pass.
-    Red,
+    /// Not before this: the human has answered, or a test has made the checks pass.
+    Red(String),
     /// It was looked at, or the loop was told something else meanwhile: look again.
     Again,
 }
@@ -121,6 +123,7 @@ impl Context<'_> {
         if checks.is_empty() {
             return Ok(Base::Ready);
         }
+        while self.take_base_answers()? {}
         let tree = self.history().tree_of(&head)?.to_string();
         let (runs, ignored) = self.db.read(|tx| Ok::<_, coord_db::Error>((tx.base_runs(&tree)?, tx.ignored_checks()?)))?;
         let ignored: BTreeSet<String> = ignored.into_iter().map(|check| check.check_name).collect();
@@ -145,10 +148,18 @@ impl Context<'_> {
         let passes_again = runs
             .iter()
             .any(|run| run.state == BaseState::Green && ignored.contains(&run.check_name) && hashes.contains(&run.check_hash));
-        if passes_again || self.db.read(|tx| tx.red_base())?.iter().any(is_stale) {
+        let (red, question) =
+            self.db.read(|tx| Ok::<_, coord_db::Error>((tx.red_base()?, tx.open_decision(BASE_QUESTION)?)))?;
+        let is_stale = red.iter().any(is_stale);
+        if passes_again || is_stale {
             for name in self.db.write(|tx| tx.settle_base(tree, &hashes))? {
                 tracing::info!(check = name, "passes at the head of integration again, and counts again");
             }
+        }
+        let Some(question) = question else { return Ok(()) };
+        // Another check may fail there still, of other tests.
+        if self.db.read(|tx| tx.red_base())?.is_empty() {
+            self.withdraw(&question, "the checks pass at the head of integration")?;
         }
         Ok(())
     }
@@ -157,10 +168,14 @@ impl Context<'_> {
         if self.managed && self.db.read(|tx| tx.next_mending_test(&self.loop_id))?.is_some() {
             return Ok(Base::Mending);
         }
-        let (is_asked, is_mended) = self.db.read(|tx| {
-            Ok::<_, coord_db::Error>((tx.open_decision(coord_db::BASE_QUESTION)?.is_some(), !tx.mending_tests()?.is_empty()))
-        })?;
-        if !is_asked && !is_mended {
+        let (mut question, mending) =
+            self.db.read(|tx| Ok::<_, coord_db::Error>((tx.open_decision(BASE_QUESTION)?, tx.mending_tests()?)))?;
+        let mut names: Vec<&str> = red.iter().map(|check| check.config.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(asked) = question.take_if(|asked| is_of_others(asked, &names)) {
+            self.withdraw(&asked, "other checks fail at the head of integration now")?;
+        }
+        if question.is_none() && mending.is_empty() {
             let words = |check: &&BaseCheck<'_>| {
                 let run = runs.iter().find(|run| run.check_hash == check.hash)?;
                 Some(RedCheck {
@@ -175,7 +190,15 @@ impl Context<'_> {
                 "the checks fail before any agent has started; no attempt starts before the human answers");
             self.db.write(|tx| tx.ask_about_base(&self.loop_id, head.as_str(), tree, &red))?;
         }
-        Ok(Base::Red)
+        let question = match question {
+            Some(question) => Some(question),
+            None => self.db.read(|tx| tx.open_decision(BASE_QUESTION))?,
+        };
+        Ok(Base::Red(match (&question, mending.first()) {
+            (Some(question), _) => self.words_of_question(question, "the checks fail at the head of integration")?,
+            (None, Some(test)) => format!("test {} of {} has to make the checks pass at the head first", test.id, test.loop_id),
+            (None, None) => "the checks fail at the head of integration".to_owned(),
+        }))
     }
 
     // ---- running them ----
@@ -312,6 +335,9 @@ impl Context<'_> {
                     let minutes = i64::try_from(SLOW.as_secs() / 60).unwrap_or(0);
                     let name = (check.config.name.as_str(), check.hash.as_str());
                     self.db.write(|tx| tx.ask_about_slow_base(&self.loop_id, head.as_str(), tree, name, minutes))?;
+                }
+                if is_asked {
+                    self.take_base_answers()?;
                 }
                 let runs = self.db.read(|tx| tx.base_runs(tree))?;
                 Ok(runs.iter().any(|run| run.check_hash == check.hash && run.state == BaseState::Skipped))

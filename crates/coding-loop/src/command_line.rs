@@ -22,7 +22,7 @@ use crate::{Error, Result};
 struct CommandLine {
     /// The loop, as registered with loopctl loop add
     loop_id: String,
-    /// Work until no test is ready, then exit
+    /// Work until no test is ready, then exit; exit 1 if tests are left that wait for an answer of yours
     #[arg(long)]
     once: bool,
     /// Make this many attempts at most, then exit
@@ -101,11 +101,12 @@ fn run(line: &CommandLine) -> Result<()> {
         let result = work_on(&context, &mut waiter, limits, former.as_ref(), line).await;
         service::stopping();
         let reason = match &result {
-            Ok(()) if waiter.stopping() => "told to stop",
-            Ok(()) => "nothing is left to do",
-            Err(_) => "failed",
+            Ok(()) if waiter.stopping() => "told to stop".to_owned(),
+            Ok(()) => "nothing is left to do".to_owned(),
+            Err(Error::Unfinished(why)) => why.clone(),
+            Err(_) => "failed".to_owned(),
         };
-        if let Err(error) = db.write(|tx| tx.stop_loop(&loop_id, reason)) {
+        if let Err(error) = db.write(|tx| tx.stop_loop(&loop_id, &reason)) {
             tracing::warn!(%error, "cannot say goodbye");
         }
         tracing::info!(reason, "loop {loop_id} has stopped");
@@ -151,7 +152,11 @@ async fn work_on(
                 work(&context, waiter, limits).await?
             }
         };
-        let Ended::Reload(left) = ended else { return Ok(()) };
+        let left = match ended {
+            Ended::Done => return Ok(()),
+            Ended::Unfinished(why) => return Err(Error::Unfinished(why)),
+            Ended::Reload(left) => left,
+        };
         limits.max_tests = left;
         let usable = |config: &Config| {
             has_agent(config, loop_id, &path)?;

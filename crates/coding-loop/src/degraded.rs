@@ -33,7 +33,7 @@ impl Contest {
 }
 
 impl Context<'_> {
-    fn has(&self, tx: &ReadTx<'_>, supervisor: &str) -> coord_db::Result<bool> {
+    pub(crate) fn has(&self, tx: &ReadTx<'_>, supervisor: &str) -> coord_db::Result<bool> {
         let heartbeat = &self.config.heartbeat;
         tx.is_at_its_post(supervisor, heartbeat.degraded_seconds, heartbeat.dead_seconds)
     }

@@ -24,6 +24,9 @@ pub enum Error {
     /// Somebody else has to come to an end first.
     #[error("{0}")]
     Waiting(String),
+    /// With `--once`: tests are left, and no attempt starts before this.
+    #[error("tests are left, and {0}")]
+    Unfinished(String),
     /// The set-up does not allow it.
     #[error("{0}")]
     SetUp(String),
@@ -45,7 +48,7 @@ impl Error {
             Self::Db(error) => error.is_temporary(),
             Self::Git(error) => error.is_disk_full(),
             Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
-            Self::SetUp(_) => false,
+            Self::SetUp(_) | Self::Unfinished(_) => false,
         }
     }
 }

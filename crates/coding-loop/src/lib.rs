@@ -9,6 +9,7 @@ mod approval;
 pub mod attempt;
 mod auto_lease;
 mod base;
+mod base_question;
 pub mod command_line;
 mod context;
 mod control;

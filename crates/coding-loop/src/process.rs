@@ -28,10 +28,12 @@ pub(crate) struct Limits {
 }
 
 /// Why a loop works no longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// It was told to stop, or the limits are reached.
     Done,
+    /// With `--once`: tests are left, and this is waited for first.
+    Unfinished(String),
     /// It was told to read its settings again; it may make so many attempts more.
     Reload(Option<u64>),
 }
@@ -58,6 +60,11 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
                 waiter.wait(context, most).await;
             }
             Ok(Turn::Done) => return Ok(Ended::Done),
+            Ok(Turn::Blocked(why)) if limits.once => return Ok(Ended::Unfinished(why)),
+            Ok(Turn::Blocked(_)) => {
+                failures = 0;
+                waiter.wait(context, Duration::from_secs(60)).await;
+            }
             Err(error) if error.is_temporary() => {
                 if failures == 0 {
                     tracing::warn!(%error, "holding still until the database can be used again and there is room on the disk");
@@ -106,6 +113,8 @@ enum Turn {
     Wait(Duration),
     /// There is nothing to do, and nothing is waited for.
     Done,
+    /// A test is ready, and no attempt starts before this.
+    Blocked(String),
 }
 
 async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Turn> {
@@ -159,7 +168,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         }
         Start::Asked(hold) => {
             tracing::debug!(subject = hold.subject, reason = hold.reason, "no attempt starts before the human answers");
-            return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) });
+            return Ok(Turn::Blocked(context.words_of_hold(&hold)?));
         }
     }
     // Before the claim, so that a repository that cannot be worked in costs no attempt.
@@ -178,7 +187,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         Ok(Base::Mending) => true,
         Ok(Base::Again) => return Ok(Turn::Again),
         Ok(Base::Running) => return Ok(Turn::Wait(Duration::from_secs(5))),
-        Ok(Base::Red) => return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) }),
+        Ok(Base::Red(why)) => return Ok(Turn::Blocked(why)),
         Err(error) => return unusable(error, "the checks can be run at the head of integration"),
     };
     let own = ProcessIdentity::own();

@@ -3,7 +3,10 @@
 
 use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, RollbackTriggered};
 use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, DecisionId, Error, EventId, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId, UnlockCause, WriteTx};
+use coord_db::{
+    ActorId, BASE_QUESTION, BASE_SLOW_QUESTION, DecisionId, Error, EventId, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId,
+    UnlockCause, WriteTx,
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -302,15 +305,18 @@ pub fn force_unlock(cx: &Context, loop_id: Option<&str>) -> Outcome {
 pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
-    let (id, event, pm) = db.write(|tx| {
+    let (id, event, pm, is_of_base) = db.write(|tx| {
         let rows = tx.decisions(false)?;
         let id = by_prefix("decision", decision, rows.iter().map(|row| row.id.as_str()))?;
         let id: DecisionId = id.parse()?;
         let event = tx.answer(&id, option, comment, &actor, "cli")?;
         let pm = tx.running_process(PM, &ProcessIdentity::own())?.is_some();
-        Ok::<_, Failure>((id, event, pm))
+        let is_of_base = [BASE_QUESTION, BASE_SLOW_QUESTION].contains(&tx.decision(&id)?.decision_type.as_str());
+        Ok::<_, Failure>((id, event, pm, is_of_base))
     })?;
-    if !pm {
+    if !pm && is_of_base {
+        eprintln_quietly("loopctl: no pm-agent runs; the next loop that would start an attempt applies the answer");
+    } else if !pm {
         eprintln_quietly("loopctl: no pm-agent runs; the answer is applied once it does (pm-agent --once applies it now)");
     }
     cx.out.done(&json!({ "decision_id": id, "choice": option, "event_id": event }), &format!("decision {id}: {option}"))

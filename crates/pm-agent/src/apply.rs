@@ -109,12 +109,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         Act::HoldTest { test, until } => drop(tolerate(tx.delay_test(test, *until))?),
         Act::AcceptNoChange { test } => drop(tolerate(tx.accept_no_change(test))?),
         Act::LiftHold { subject } => tx.lift_hold(subject)?,
-        Act::IgnoreChecks { names, reason } => tx.ignore_checks(names, reason)?,
-        Act::TryBaseAgain => tx.try_base_again()?,
-        Act::MendBase { to, tree, category, specification } => {
-            drop(tolerate(tx.add_mending_test(to, tree, category, specification))?);
-        }
-        Act::SkipBaseCheck { tree, hash, name, commit } => tx.skip_base_check(tree, hash, name, commit)?,
+        Act::FollowBase { answer, reason } => drop(tolerate(tx.follow_base_answer(answer, reason))?),
         Act::TellOfSystem { message, test } => {
             tx.raise_alert(&NewAlert {
                 fingerprint: crate::decide::SYSTEM.to_owned(),

@@ -16,7 +16,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use coord_db::{Config, DecisionId, EventId, LoopId, NewDecision, RequestStatus, Test, TestId, TestStatus, Timestamp};
+use coord_db::{
+    BaseAnswer, Config, DecisionId, EventId, LoopId, NewDecision, RequestStatus, Test, TestId, TestStatus, Timestamp,
+};
 use serde_json::{Value, json};
 use supervisor::{Inbound, Plan};
 
@@ -70,36 +72,12 @@ pub enum Act {
         /// What becomes of it.
         verdict: Verdict,
     },
-    /// Lets checks through that fail at the base, until they pass there again.
-    IgnoreChecks {
-        /// Their names.
-        names: Vec<String>,
+    /// Does what follows from an answer about the base.
+    FollowBase {
+        /// The answer.
+        answer: BaseAnswer,
         /// In a sentence.
         reason: String,
-    },
-    /// Has the checks run again at the base.
-    TryBaseAgain,
-    /// Creates a test that makes the checks pass at the base.
-    MendBase {
-        /// The loop that works on it.
-        to: LoopId,
-        /// The tree at which they fail.
-        tree: String,
-        /// A category of tests that they apply to.
-        category: String,
-        /// What is to be done.
-        specification: String,
-    },
-    /// Has nobody wait for a check at the base.
-    SkipBaseCheck {
-        /// The tree.
-        tree: String,
-        /// What the check is.
-        hash: String,
-        /// Its name.
-        name: String,
-        /// The commit.
-        commit: String,
     },
     /// Tells a loop to stop working and keep its work.
     Pause {

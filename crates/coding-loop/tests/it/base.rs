@@ -68,7 +68,7 @@ fn no_agent_is_paid_while_the_base_is_red_and_the_human_is_asked_once() {
     for id in ["one", "two"] {
         world.add_loop(id);
         world.add_test(&format!("{id}-1"), id);
-        assert_eq!(world.once(id).status.code(), Some(0));
+        assert_eq!(world.once(id).status.code(), Some(1));
     }
     assert_eq!((lines(&world, "agents"), lines(&world, "runs")), (0, 3), "three runs for both loops, and no agent");
     for id in ["one-1", "two-1"] {
@@ -90,6 +90,64 @@ fn no_agent_is_paid_while_the_base_is_red_and_the_human_is_asked_once() {
     world.once("two");
     assert_eq!((lines(&world, "agents"), lines(&world, "runs"), open_questions(&world).len()), (0, 6, 1));
     world.assert_tidy();
+}
+
+#[test]
+fn a_loop_that_ends_beside_an_open_question_names_it_and_takes_the_answer_without_pm() {
+    let world = world(AGENT, &(check("suite", "echo FAILED test_login; exit 1", "") + &check("own", "test -f $TEST_ID", "")));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let output = world.once("one");
+    let question = open_questions(&world).remove(0);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let command = format!("loopctl decide {} mend|ignore|try_again", question.id);
+    assert!(said.contains(&command) && !said.contains("nothing is left to do"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+    let stopped = world.events("component_stopped").pop().unwrap();
+    assert!(stopped.payload["reason"].as_str().unwrap().contains(&command), "{:?}", stopped.payload);
+    // pm is not there: the loop applies the answer by itself.
+    let human = coord_db::ActorId::human();
+    world.db.write(|tx| tx.answer(&question.id, "ignore", None, &human, "cli")).unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.test("t1").status, TestStatus::Passed);
+    let question = world.db.read(|tx| tx.decision(&question.id)).unwrap();
+    assert_eq!((question.choice.as_deref(), question.decided_by.as_deref()), (Some("ignore"), Some("human")));
+    assert!(!world.db.read(|tx| tx.ignored_checks()).unwrap().is_empty());
+    world.assert_tidy();
+}
+
+#[test]
+fn a_question_whose_cause_is_gone_is_taken_back_by_the_loop() {
+    let suite = "test -f good && exit 0; test -f worse && exit 1; echo FAILED test_login; exit 1";
+    let other = check("other", "! test -f worse", "");
+    let world = world(AGENT, &(check("suite", suite, "") + &other));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.once("one");
+    let first = open_questions(&world).remove(0);
+    // Somebody else moves integration to what fails in another way, and then to what passes.
+    let mut head = "HEAD".to_owned();
+    for file in ["worse", "good"] {
+        head = world.commit_elsewhere(&head, file, |clone| {
+            let _ = std::fs::remove_file(clone.join("worse"));
+            std::fs::write(clone.join(file), "").unwrap();
+        });
+        world.store(&["update-ref", "refs/heads/coding-loops/integration", &head]);
+        world.once("one");
+        let questions = open_questions(&world);
+        match file {
+            "worse" => {
+                assert_eq!(questions.len(), 1);
+                assert_ne!(questions[0].id, first.id);
+                assert_eq!(questions[0].context["checks"], serde_json::json!(["suite", "other"]));
+            }
+            _ => assert!(questions.is_empty(), "{questions:?}"),
+        }
+    }
+    assert_eq!(world.test("t1").status, TestStatus::Passed);
+    let comments = world.sql("SELECT group_concat(comment, '|') FROM decisions");
+    let expected = "other checks fail at the head of integration now|the checks pass at the head of integration";
+    assert_eq!(comments, expected);
 }
 
 #[test]

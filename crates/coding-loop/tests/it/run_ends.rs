@@ -96,7 +96,7 @@ fn what_a_human_has_to_mend_stops_the_agent_and_asks_once() {
     for of in ["one", "two"] {
         world.add_loop(of);
         world.add_test(&format!("t-{of}"), of);
-        assert_eq!(world.once(of).status.code(), Some(0));
+        assert_eq!(world.once(of).status.code(), Some(1));
     }
     world.once("one");
     assert_eq!((states(&world, &["t-one", "t-two"]), runs(&world)), (vec![(TestStatus::Pending, 0); 2], 1));
@@ -186,7 +186,7 @@ fn three_runs_in_vain_stop_the_loop_whatever_the_reason() {
     for test in ["t1", "t2", "t3"] {
         world.add_test(test, "one");
     }
-    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.once("one").status.code(), Some(1));
     assert_eq!(runs(&world), 3);
     let asked = questions(&world);
     let hold = asked.iter().find(|question| question.decision_type == "hold").unwrap();

@@ -1,12 +1,12 @@
 //! The base: what the checks show at the head of integration before any agent is paid, and what the human has decided where
 //! they fail there.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::payload::{BaseProven, BaseRed, DecisionOption};
 use crate::{
-    ActorId, BaseState, DecisionId, EventId, Lease, LoopId, NewDecision, NewEvent, NewTest, ReadTx, Result, StringList, Test,
-    TestId, Timestamp, WriteTx,
+    ActorId, BaseState, Decision, DecisionId, EventId, Lease, LoopId, NewDecision, NewEvent, NewTest, ReadTx, Result,
+    StringList, Test, TestId, Timestamp, WriteTx,
 };
 
 /// The type of the question about checks that fail at the base. It is one for the whole system.
@@ -43,6 +43,84 @@ pub struct RedCheck {
     pub output_tail: String,
     /// The categories of tests that it applies to.
     pub categories: Vec<String>,
+}
+
+/// What follows from the answer to a question about the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BaseAnswer {
+    /// The checks are ignored where they fail as they do at the base.
+    Ignore {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The checks run again.
+    TryAgain,
+    /// A test is created that makes the checks pass.
+    Mend {
+        /// The loop that works on it.
+        to: LoopId,
+        /// The tree at which they fail.
+        tree: String,
+        /// A category of tests that they apply to.
+        category: String,
+        /// What is to be done.
+        specification: String,
+    },
+    /// Nobody waits for a check.
+    Skip {
+        /// The tree.
+        tree: String,
+        /// What the check is.
+        hash: String,
+        /// Its name.
+        name: String,
+        /// The commit.
+        commit: String,
+    },
+}
+
+impl BaseAnswer {
+    /// What follows from an answer; none if nothing does, or it does not fit. `loops` are those that there are.
+    #[must_use]
+    pub fn of(decision: &Decision, choice: &str, loops: &[LoopId]) -> Option<Self> {
+        let context = &decision.context;
+        let text = |key: &str| context.get(key).and_then(Value::as_str).map(str::to_owned);
+        let names = || {
+            let items = context.get("checks").and_then(Value::as_array);
+            items.into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        Some(match (decision.decision_type.as_str(), choice) {
+            (BASE_QUESTION, "ignore") => Self::Ignore { names: names() },
+            (BASE_QUESTION, "try_again") => Self::TryAgain,
+            (BASE_QUESTION, "mend") => {
+                // The loop that asked may be gone by now.
+                let asked: Option<LoopId> = text("loop_id").and_then(|id| id.parse().ok());
+                let to = asked.filter(|id| loops.contains(id)).or_else(|| loops.first().cloned())?;
+                let category = text("category").unwrap_or_default();
+                Self::Mend { to, tree: text("tree")?, category, specification: mending(context) }
+            }
+            (BASE_SLOW_QUESTION, "skip") => Self::Skip {
+                tree: text("tree")?,
+                hash: text("check_hash")?,
+                name: names().into_iter().next().unwrap_or_default(),
+                commit: text("base")?,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// The specification of a test that is to make the base pass.
+fn mending(context: &Value) -> String {
+    let mut text =
+        "These checks fail at the head of integration, before any work. Make them pass; change nothing else, and do not \
+                    weaken the checks.\n"
+            .to_owned();
+    for check in context.get("output").and_then(Value::as_array).into_iter().flatten() {
+        let part = |key| check.get(key).and_then(Value::as_str).unwrap_or_default();
+        text.push_str(&format!("\n## {}\n{}\n\n{}\n", part("check"), part("why"), part("tail").trim_end()));
+    }
+    text
 }
 
 impl ReadTx<'_> {
@@ -335,6 +413,21 @@ impl WriteTx<'_> {
             fingerprint: Some(format!("{BASE_SLOW_QUESTION}:{tree}:{hash}")),
         };
         self.ask(&question, None)
+    }
+
+    /// Does what follows from an answer.
+    ///
+    /// # Errors
+    /// What SQLite says; if the loop that is to mend is not there.
+    pub fn follow_base_answer(&self, answer: &BaseAnswer, reason: &str) -> Result<()> {
+        match answer {
+            BaseAnswer::Ignore { names } => self.ignore_checks(names, reason),
+            BaseAnswer::TryAgain => self.try_base_again(),
+            BaseAnswer::Mend { to, tree, category, specification } => {
+                self.add_mending_test(to, tree, category, specification).map(drop)
+            }
+            BaseAnswer::Skip { tree, hash, name, commit } => self.skip_base_check(tree, hash, name, commit),
+        }
     }
 
     /// The human does not wait for a check at the base.

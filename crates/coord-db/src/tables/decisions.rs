@@ -36,11 +36,17 @@ pub struct NewDecision {
     pub fingerprint: Option<String>,
 }
 
-/// An answer that was given.
-struct GivenAnswer {
-    by: String,
-    choice: Option<String>,
-    at: Timestamp,
+/// An answer that was given and is not applied yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenAnswer {
+    /// Who gave it.
+    pub by: String,
+    /// The option.
+    pub choice: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// The event that holds it; none where only the row is left.
+    pub event: Option<EventId>,
 }
 
 impl GivenAnswer {
@@ -201,15 +207,18 @@ impl ReadTx<'_> {
     }
 
     /// The answer to an open decision that pm will apply: the first that fits of those it has still to handle.
-    fn waiting_answer(&self, decision: &Decision) -> Result<Option<GivenAnswer>> {
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn waiting_answer(&self, decision: &Decision) -> Result<Option<GivenAnswer>> {
         let answers = self.query(
-            "SELECT source, json_extract(payload, '$.choice'), timestamp FROM undelivered_events
+            "SELECT source, json_extract(payload, '$.choice'), timestamp, id FROM undelivered_events
              WHERE subscriber = 'pm' AND event_type = 'human_message' AND json_extract(payload, '$.decision_id') = ?1
                AND json_extract(payload, '$.message_type') = 'decision_response' AND json_type(payload, '$.choice') = 'text'
                AND source NOT IN (SELECT id FROM loops)
              ORDER BY priority, seq",
             [&decision.id],
-            |row| Ok(GivenAnswer { by: row.get(0)?, choice: row.get(1)?, at: row.get(2)? }),
+            |row| Ok(GivenAnswer { by: row.get(0)?, choice: row.get(1)?, at: row.get(2)?, event: row.get(3)? }),
         )?;
         let options = decision.option_ids();
         // What is no option, pm will not apply.
@@ -231,7 +240,7 @@ impl ReadTx<'_> {
         )?;
         let by = source.or_else(|| decision.decided_by.clone()).unwrap_or_else(|| "somebody".to_owned());
         let at = decision.decided_at.unwrap_or(decision.requested_at);
-        Err(GivenAnswer { by, choice: decision.choice.clone(), at }.as_error(decision, decision.status))
+        Err(GivenAnswer { by, choice: decision.choice.clone(), at, event: None }.as_error(decision, decision.status))
     }
 
     /// The decision that is open for a matter.

@@ -309,6 +309,24 @@ pub fn stuck(cx: &Context) -> Outcome {
     cx.out.text(&text)
 }
 
+/// A question, and the answer that was given and is not applied yet.
+#[derive(Debug, Serialize)]
+pub(crate) struct Question {
+    #[serde(flatten)]
+    pub row: Decision,
+    pub answered: Option<String>,
+}
+
+/// The questions among these rows, with answers that wait for pm.
+pub(crate) fn questions(tx: &ReadTx<'_>, rows: Vec<Decision>) -> Result<Vec<Question>, Error> {
+    let open = |row: &Decision| row.status == coord_db::DecisionStatus::Pending;
+    let answered = |row: &Decision| match open(row) {
+        true => Ok::<_, Error>(tx.waiting_answer(row)?.and_then(|given| given.choice)),
+        false => Ok(None),
+    };
+    rows.into_iter().map(|row| Ok(Question { answered: answered(&row)?, row })).collect()
+}
+
 /// `loopctl decisions`
 ///
 /// # Errors
@@ -317,22 +335,27 @@ pub fn decisions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows =
         if all { whole(&db, |tx| tx.decisions(false), |row| row.id.clone())? } else { db.read(|tx| tx.decisions(true))? };
+    let rows = db.read(|tx| questions(tx, rows))?;
     let now = db.clock().now();
     if cx.out.json || rows.is_empty() {
         return cx.out.list(&rows, "nothing waits for you", |_| Table::new(&[]));
     }
     let mut text = String::new();
-    for row in &rows {
-        text.push_str(&decision_block(cx, row, now));
+    for question in &rows {
+        text.push_str(&decision_block(cx, question, now));
     }
     cx.out.text(&text)
 }
 
 /// A question with its answers, each with the command that gives it.
-pub(crate) fn decision_block(cx: &Context, row: &Decision, now: Timestamp) -> String {
+pub(crate) fn decision_block(cx: &Context, question: &Question, now: Timestamp) -> String {
     use coord_db::DecisionStatus as Status;
+    let row = &question.row;
     let by_default = row.default_option.as_deref().map(|option| format!(" by default: {option}")).unwrap_or_default();
     let state = match (row.status, row.due_at()) {
+        (Status::Pending, _) if let Some(choice) = &question.answered => {
+            format!("answered with {choice}, which takes effect once pm-agent runs")
+        }
         (Status::Pending, Some(due)) if due > now => format!("resolves in {}{by_default}", span(due.seconds_since(now))),
         (Status::Pending, Some(_)) => format!("due now{by_default}"),
         (Status::Pending, None) => "waits for you".to_owned(),

@@ -1,12 +1,12 @@
 //! `loopctl status`: how everything stands, on one page.
 
 use coord_db::{
-    Alert, BaseRun, Config, Conflict, Database, Deadlock, Decision, Error, HealthStatus, Hold, IgnoredCheck, Lease, Loop,
-    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
+    Alert, BaseRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Lease, Loop, LoopProgress,
+    LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
-use super::{Health, SUPERVISORS, decision_block, healths, severity_paint, test_status};
+use super::{Health, Question, SUPERVISORS, decision_block, healths, questions, severity_paint, test_status};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, cut, safe};
@@ -34,7 +34,7 @@ struct LoopView {
 #[derive(Debug, Serialize)]
 struct Overview {
     loops: Vec<LoopView>,
-    decisions: Vec<Decision>,
+    decisions: Vec<Question>,
     alerts: Vec<Alert>,
     deadlocks: Vec<Deadlock>,
     conflicts: Vec<Conflict>,
@@ -99,7 +99,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<
     }
     Ok(Overview {
         loops,
-        decisions: tx.decisions(true)?,
+        decisions: questions(tx, tx.decisions(true)?)?,
         alerts: tx.alerts(true)?,
         deadlocks: tx.open_deadlocks()?,
         conflicts: tx.conflicts(true)?,

@@ -1,7 +1,7 @@
 //! Settling decisions: the human's answers, time limits, questions that have become idle, and what follows from each.
 
 use coord_db::{
-    BASE_QUESTION, BASE_SLOW_QUESTION, Decision, EventId, GREEN_BEFORE_QUESTION, HOLD_QUESTION, LoopId, LoopStatus,
+    BASE_QUESTION, BASE_SLOW_QUESTION, BaseAnswer, Decision, EventId, GREEN_BEFORE_QUESTION, HOLD_QUESTION, LoopId, LoopStatus,
     NO_CHANGE_QUESTION, Payload, RequestStatus, TestId, TestStatus,
 };
 
@@ -170,27 +170,10 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let pending = test.filter(|test| test.status == TestStatus::Pending);
             pending.map(|test| Act::AcceptNoChange { test: test.id.clone() }).into_iter().collect()
         }
-        (BASE_QUESTION, "ignore") => vec![Act::IgnoreChecks { names: listed(context, "checks"), reason }],
-        (BASE_QUESTION, "try_again") => vec![Act::TryBaseAgain],
-        (BASE_QUESTION, "mend") => {
-            // The loop that asked may be gone by now.
-            let known = |id: &LoopId| work.at.loops.contains_key(id);
-            let to = loop_id.filter(known).or_else(|| work.at.loops.keys().next().cloned());
-            let (Some(to), Some(tree)) = (to, text_of(context, "tree")) else { return Vec::new() };
-            vec![Act::MendBase {
-                to,
-                tree: tree.to_owned(),
-                category: text_of(context, "category").unwrap_or_default().to_owned(),
-                specification: mending(context),
-            }]
-        }
-        (BASE_SLOW_QUESTION, "skip") => {
-            let text = |key| text_of(context, key).map(str::to_owned);
-            let (Some(tree), Some(hash), Some(commit)) = (text("tree"), text("check_hash"), text("base")) else {
-                return Vec::new();
-            };
-            let name = listed(context, "checks").into_iter().next().unwrap_or_default();
-            vec![Act::SkipBaseCheck { tree, hash, name, commit }]
+        (BASE_QUESTION | BASE_SLOW_QUESTION, choice) => {
+            let loops: Vec<LoopId> = work.at.loops.keys().cloned().collect();
+            let answer = BaseAnswer::of(decision, choice, &loops);
+            answer.map(|answer| Act::FollowBase { answer, reason }).into_iter().collect()
         }
         (HOLD_QUESTION, "try_again" | "stop") => {
             let Some(subject) = text_of(context, "hold").filter(|subject| work.at.holds.contains(*subject)) else {
@@ -250,26 +233,6 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
         }
         _ => Vec::new(),
     }
-}
-
-/// The texts that a decision's context lists.
-fn listed(context: &serde_json::Value, key: &str) -> Vec<String> {
-    let items = context.get(key).and_then(serde_json::Value::as_array);
-    items.into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
-}
-
-/// The specification of a test that is to make the base pass.
-fn mending(context: &serde_json::Value) -> String {
-    let mut text =
-        "These checks fail at the head of integration, before any work. Make them pass; change nothing else, and do not \
-                    weaken the checks.\n"
-            .to_owned();
-    let output = context.get("output").and_then(serde_json::Value::as_array);
-    for check in output.into_iter().flatten() {
-        let part = |key| text_of(check, key).unwrap_or_default();
-        text.push_str(&format!("\n## {}\n{}\n\n{}\n", part("check"), part("why"), part("tail").trim_end()));
-    }
-    text
 }
 
 /// Whether a question of pm's own has become idle because its matter was settled without it: the answer that this

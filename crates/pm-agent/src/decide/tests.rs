@@ -240,10 +240,7 @@ fn word(act: &Act) -> String {
         Act::HoldTest { test, until } => format!("hold {test} until {}", until.seconds_since(at(0))),
         Act::AcceptNoChange { test } => format!("accept {test}"),
         Act::LiftHold { subject } => format!("lift {subject}"),
-        Act::IgnoreChecks { names, .. } => format!("ignore {}", names.join(" ")),
-        Act::TryBaseAgain => "try the base again".to_owned(),
-        Act::MendBase { to, tree, category, .. } => format!("{to} mends {tree} as {category:?}"),
-        Act::SkipBaseCheck { tree, hash, .. } => format!("skip {hash} at {tree}"),
+        Act::FollowBase { answer, .. } => format!("{answer:?}"),
         Act::TellOfSystem { .. } => "tell of the system".to_owned(),
         Act::ClearDependency { test } => format!("free {test}"),
         Act::HandOn { from, moves, .. } => {
