@@ -28,6 +28,11 @@ use crate::run_end::reason_of;
 /// A check that takes this long is asked about: whoever does not want to wait need not.
 const SLOW: Duration = Duration::from_secs(30 * 60);
 
+/// Who raises the alerts about the base.
+const ALERTS: &str = "coding-loop";
+/// How the fingerprints of alerts about checks that fail by chance begin.
+const FLAKY: &str = "base_flaky:";
+
 /// A check that is the same for all tests.
 pub(crate) struct BaseCheck<'a> {
     pub(crate) config: &'a CheckConfig,
@@ -156,10 +161,29 @@ impl Context<'_> {
                 tracing::info!(check = name, "passes at the head of integration again, and counts again");
             }
         }
+        self.close_flaky_alerts(all)?;
         let Some(question) = question else { return Ok(()) };
         // Another check may fail there still, of other tests.
         if self.db.read(|tx| tx.red_base())?.is_empty() {
             self.withdraw(&question, "the checks pass at the head of integration")?;
+        }
+        Ok(())
+    }
+
+    /// Closes the alerts about checks that failed by chance and have passed at once ever since.
+    fn close_flaky_alerts(&self, all: &[BaseCheck<'_>]) -> Result<()> {
+        let alerts = self.db.read(|tx| tx.open_alerts_of(ALERTS))?;
+        for fingerprint in alerts.into_iter().filter_map(|alert| alert.fingerprint) {
+            let Some(name) = fingerprint.strip_prefix(FLAKY) else { continue };
+            let runs = self.config.regression.retries + 1;
+            let is_over = match all.iter().find(|check| check.config.name == name) {
+                Some(check) => self.db.read(|tx| tx.is_steady(&check.hash, runs))?,
+                None => true,
+            };
+            if is_over {
+                tracing::info!(check = name, "has proven steady at the head of integration");
+                self.db.write(|tx| tx.close_alert(&fingerprint))?;
+            }
         }
         Ok(())
     }
@@ -414,10 +438,10 @@ impl Context<'_> {
 
 fn flaky_alert(run: &BaseRun) -> NewAlert {
     NewAlert {
-        fingerprint: format!("base_flaky:{}", run.check_name),
+        fingerprint: format!("{FLAKY}{}", run.check_name),
         severity: Severity::Warning,
         alert_type: AlertType::Regression,
-        source: "coding-loop".to_owned(),
+        source: ALERTS.to_owned(),
         message: format!(
             "check {} fails by chance: at {}, before any agent has changed anything, it failed and then passed ({}); it stops nobody",
             run.check_name,

@@ -80,6 +80,26 @@ struct Judged<'a> {
     is_mending: bool,
 }
 
+/// A run of a check that is to be made.
+struct Asked<'a> {
+    check: &'a CheckConfig,
+    spec: &'a CheckSpec,
+    is_per_test: bool,
+    is_ignored: bool,
+    /// How often it has failed on these files before.
+    failed: u32,
+}
+
+/// A run of a check that is on record.
+struct Ran {
+    result: CheckResult,
+    /// What its proof says of it.
+    why_proven: String,
+    let_through: bool,
+    /// The check is ignored, and fails in another way than at the base.
+    differs: bool,
+}
+
 /// What a check came to that keeps nothing from landing.
 enum Came {
     /// It has passed.
@@ -156,8 +176,14 @@ impl Context<'_> {
         let (tree, base_tree) = (self.history().tree_of(commit)?.to_string(), self.history().tree_of(head)?.to_string());
         let (is_mending, ignored) =
             self.db.read(|tx| Ok::<_, coord_db::Error>((tx.is_mending(&test.id)?, tx.ignored_checks()?)))?;
-        let ignored = ignored.into_iter().map(|check| check.check_name).filter(|_| !is_mending).collect();
+        let ignored: Vec<String> = ignored.into_iter().map(|check| check.check_name).filter(|_| !is_mending).collect();
         let checks = self.touched(&test, (head, commit), (&base_tree, &tree))?;
+        // What an ignored check shows there is what a failure is compared with.
+        for check in checks.iter().filter(|check| ignored.contains(&check.name)) {
+            if !self.is_per_test(check, head)? {
+                self.known_at_base(check, (head, &base_tree), waiter).await?;
+            }
+        }
         let worktree = self.gate_check_out(commit)?;
         reach(Point::GateCheckedOut);
         let mut judged = Judged { commit, tree, head, base_tree, worktree, is_ready: Cell::new(false), ignored, is_mending };
@@ -248,42 +274,21 @@ impl Context<'_> {
         if !judged.is_ready.replace(true) {
             self.make_gate_ready(&judged.worktree, judged.commit, judged.head, Some(attempt), waiter).await?;
         }
-        let (result, failures) = self.run_for(check, &spec, attempt, &judged.worktree, waiter).await?;
-        reach(Point::GateChecked);
-        let passed = result.verdict == CheckVerdict::Pass;
-        let likeness = match &result.verdict {
-            CheckVerdict::Fail(why) | CheckVerdict::Error(why) if is_ignored => {
-                let exit_code = result.exit_code.map(i64::from);
-                let failure = Failure { why: why.clone(), exit_code, lines: failures.clone().map(|lines| lines.0) };
-                self.as_at_base(check, judged, &failure, waiter).await?
+        let mut failed = 0;
+        let ran = loop {
+            let asked = Asked { check, spec: &spec, is_per_test, is_ignored, failed };
+            let ran = self.run_once(&asked, attempt, judged, (&check_hash, &base_hash), proving, waiter).await?;
+            let is_failure = ran.result.end == CheckEnd::Failed && !ran.let_through;
+            if !is_failure
+                || failed >= self.config.regression.retries
+                || !self.db.read(|tx| tx.is_known_flaky(&check.name, &base_hash))?
+            {
+                break ran;
             }
-            _ => None,
+            failed += 1;
+            tracing::info!(check = check.name, failed, "fails, is known to fail by chance, and runs again");
         };
-        let let_through = matches!(likeness, Some(Likeness::Same | Likeness::Unclear(_)));
-        let proof_id = proving.next();
-        let at = (judged.commit, judged.tree.as_str(), self.db.clock().now());
-        let (proof, mut run) = proof_of(&check.name, &result, &test, at, (proof_id, check_hash));
-        run.base_tree = Some(judged.base_tree.clone());
-        run.let_through = let_through;
-        if passed && let Some(by) = &attempt.landed_by {
-            run.why = format!("nothing is left to change: {by} has landed the same");
-        }
-        let as_base = as_base(&proof, &run, failures, &base_hash);
-        match &likeness {
-            Some(Likeness::Unclear(why)) => {
-                run.why.push_str(&format!("; whether it fails as at the base cannot be told: {why}"))
-            }
-            Some(Likeness::Different(how)) => run.why.push_str(&format!("; the check is ignored, but {how}")),
-            _ => {}
-        }
-        self.db.write(|tx| {
-            tx.add_proof_with_run(&proof, &run)?;
-            // It has passed on these files, or fails as before: as the next head they need not be looked at again.
-            match passed || let_through {
-                true if !is_per_test => tx.record_base_run(&as_base),
-                _ => Ok(()),
-            }
-        })?;
+        let Ran { result, why_proven, let_through, differs } = ran;
         let tail = end_of(&result.output_tail);
         let ended = match result.verdict {
             CheckVerdict::Pass => return Ok(Came::Passed),
@@ -298,9 +303,7 @@ impl Context<'_> {
             CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {
                 Stop::failed(ErrorCategory::System, format!("{why}\n{tail}"))
             }
-            CheckVerdict::Fail(_) if let Some(Likeness::Different(_)) = likeness => {
-                Stop::failed(ErrorCategory::Code, format!("{}\n{tail}", run.why))
-            }
+            CheckVerdict::Fail(_) if differs => Stop::failed(ErrorCategory::Code, format!("{why_proven}\n{tail}")),
             CheckVerdict::Fail(why) => {
                 let reason = reason_of(&result.output_tail);
                 match is_per_test || judged.is_mending || !self.fails_at_base(check, judged, waiter).await? {
@@ -321,6 +324,61 @@ impl Context<'_> {
             CheckVerdict::Error(why) => Stop::failed(ErrorCategory::System, format!("{why}\n{tail}")),
         };
         Err(ended)
+    }
+
+    /// Runs a check once and keeps the proof.
+    async fn run_once(
+        &self,
+        asked: &Asked<'_>,
+        attempt: &mut Attempt,
+        judged: &Judged<'_>,
+        (check_hash, base_hash): (&str, &str),
+        proving: &mut Proving,
+        waiter: &mut Waiter,
+    ) -> Step<Ran> {
+        let &Asked { check, spec, is_per_test, is_ignored, failed } = asked;
+        let (result, failures) = self.run_for(check, spec, attempt, &judged.worktree, waiter).await?;
+        reach(Point::GateChecked);
+        let passed = result.verdict == CheckVerdict::Pass;
+        let likeness = match &result.verdict {
+            CheckVerdict::Fail(why) | CheckVerdict::Error(why) if is_ignored => {
+                let exit_code = result.exit_code.map(i64::from);
+                let failure = Failure { why: why.clone(), exit_code, lines: failures.clone().map(|lines| lines.0) };
+                self.as_at_base(base_hash, judged, &failure)?
+            }
+            _ => None,
+        };
+        let let_through = matches!(likeness, Some(Likeness::Same | Likeness::Unclear(_)));
+        let proof_id = proving.next();
+        let at = (judged.commit, judged.tree.as_str(), self.db.clock().now());
+        let (proof, mut run) = proof_of(&check.name, &result, &attempt.test, at, (proof_id, check_hash.to_owned()));
+        run.base_tree = Some(judged.base_tree.clone());
+        run.let_through = let_through;
+        if passed && let Some(by) = &attempt.landed_by {
+            run.why = format!("nothing is left to change: {by} has landed the same");
+        }
+        let mut as_base = as_base(&proof, &run, failures, base_hash);
+        if passed && failed > 0 {
+            run.why = format!("{} fails by chance: it failed in {failed} of {} runs on these files", check.name, failed + 1);
+            (as_base.state, as_base.runs, as_base.why) = (BaseState::Flaky, i64::from(failed) + 1, run.why.clone());
+        }
+        match &likeness {
+            Some(Likeness::Unclear(why)) => {
+                run.why.push_str(&format!("; whether it fails as at the base cannot be told: {why}"))
+            }
+            Some(Likeness::Different(how)) => run.why.push_str(&format!("; the check is ignored, but {how}")),
+            _ => {}
+        }
+        self.db.write(|tx| {
+            tx.add_proof_with_run(&proof, &run)?;
+            // It has passed on these files, or fails as before: as the next head they need not be looked at again.
+            match passed || let_through {
+                true if !is_per_test => tx.record_base_run(&as_base),
+                _ => Ok(()),
+            }
+        })?;
+        let differs = matches!(likeness, Some(Likeness::Different(_)));
+        Ok(Ran { result, why_proven: run.why, let_through, differs })
     }
 
     /// Takes a pass of the same check on the same files for this one, if there is such.
@@ -393,16 +451,10 @@ impl Context<'_> {
 
     /// How a failure of an ignored check compares with what it shows at the head that the work was put on; none where it does
     /// not fail there.
-    async fn as_at_base(
-        &self,
-        check: &CheckConfig,
-        judged: &Judged<'_>,
-        failure: &Failure,
-        waiter: &mut Waiter,
-    ) -> Step<Option<Likeness>> {
-        let run = self.known_at_base(check, (judged.head, &judged.base_tree), waiter).await?;
-        let red = run.filter(|run| run.state == BaseState::Red);
-        Ok(red.map(|run| compare(&failure_of(&run), failure)))
+    fn as_at_base(&self, base_hash: &str, judged: &Judged<'_>, failure: &Failure) -> Result<Option<Likeness>> {
+        let known = self.db.read(|tx| tx.base_runs(&judged.base_tree))?;
+        let red = known.iter().find(|run| run.check_hash == base_hash && run.state == BaseState::Red);
+        Ok(red.map(|run| compare(&failure_of(run), failure)))
     }
 
     /// What a check that is the same for all tests shows at a head. Where nobody knows (the human did not wait, or somebody

@@ -304,6 +304,57 @@ fn a_base_that_fails_by_chance_is_reported_and_stops_nobody() {
     assert!(alerts.iter().any(|alert| alert.message.starts_with("check suite fails by chance")), "{alerts:?}");
     assert_eq!(world.events("base_proven")[0].payload["flaky"], serde_json::json!(["suite"]));
     assert!(open_questions(&world).is_empty());
+    // Once it has proven steady, the alert closes by itself.
+    for test in ["t2", "t3", "t4"] {
+        let is_open = !world.db.read(|tx| tx.open_alerts_of("coding-loop")).unwrap().is_empty();
+        assert!(is_open, "before {test}");
+        world.add_test(test, "one");
+        world.once("one");
+        assert_eq!(world.test(test).status, TestStatus::Passed);
+    }
+    let alerts = world.db.read(|tx| tx.open_alerts_of("coding-loop")).unwrap();
+    assert!(alerts.is_empty(), "{alerts:?}");
+}
+
+#[test]
+fn a_check_that_is_known_to_fail_by_chance_costs_no_attempt() {
+    for is_known in [true, false] {
+        // It fails once for the work of t1.
+        let suite =
+            "test -z $TEST_ID && exit 0; test -f FOLDER/failed && exit 0; echo > FOLDER/failed; echo FAILED by chance; exit 1";
+        let world = world(AGENT, &check("suite", suite, ""));
+        world.add_loop("one");
+        world.add_test("t1", "one");
+        if is_known {
+            world.sql(
+                "INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome) VALUES ('suite', 't0', 'c', 'flaky')",
+            );
+        }
+        world.command("one").args(["--max-tests", "1"]).output().unwrap();
+        let test = world.test("t1");
+        if !is_known {
+            assert_eq!((test.status, test.attempts), (TestStatus::Pending, 1));
+            continue;
+        }
+        assert_eq!((test.status, test.attempts), (TestStatus::Passed, 1), "{:?}", test.last_error);
+        let runs = world.db.read(|tx| tx.proof_runs(&"t1".parse()?)).unwrap();
+        let said: Vec<&str> = runs.iter().map(|run| run.why.as_str()).collect();
+        let expected =
+            ["check suite failed with exit code 1", "suite fails by chance: it failed in 1 of 2 runs on these files"];
+        assert_eq!(said, expected);
+        world.assert_tidy();
+    }
+}
+
+#[test]
+fn a_check_that_is_known_to_fail_by_chance_and_fails_each_time_is_charged() {
+    let world = world(AGENT, &check("suite", "test -z $TEST_ID && exit 0; echo run >> FOLDER/runs; exit 1", ""));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.sql("INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome) VALUES ('suite', 't0', 'c', 'flaky')");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let test = world.test("t1");
+    assert_eq!((test.status, test.attempts, lines(&world, "runs")), (TestStatus::Pending, 1, 3));
 }
 
 #[test]

@@ -180,6 +180,32 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Whether a check is on record as one that fails by chance, for any test or at any commit.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_known_flaky(&self, check_name: &str, base_hash: &str) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM base_runs WHERE check_hash = ?2 AND state = 'flaky')
+                 OR EXISTS (SELECT 1 FROM baseline_runs WHERE check_name = ?1 AND outcome = 'flaky')
+                 OR EXISTS (SELECT 1 FROM check_runs WHERE check_name = ?1 AND outcome = 'flaky')
+                 OR EXISTS (SELECT 1 FROM regressions WHERE check_name = ?1 AND status = 'flaky')",
+            [check_name, base_hash],
+        )
+    }
+
+    /// Whether the newest so many runs of a check at heads have all passed at once.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_steady(&self, check_hash: &str, runs: u32) -> Result<bool> {
+        self.value(
+            "SELECT count(*) = ?2 AND total(state <> 'green') = 0
+             FROM (SELECT state FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC LIMIT ?2)",
+            rusqlite::params![check_hash, runs],
+        )
+    }
+
     /// The checks that are let through.
     ///
     /// # Errors
