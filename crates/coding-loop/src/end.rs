@@ -16,6 +16,8 @@ pub(crate) enum End {
     Unchanged,
     /// This check has to fail for the test before its work, and passes.
     GreenBefore(String),
+    /// What the test is about is gone, so that nobody has to do it any more; why.
+    Moot(String),
     /// The agent cannot work, nor can it for any other loop.
     Trouble(AgentTrouble),
     /// The set-up fails at the base, so that no loop could work.

@@ -142,7 +142,10 @@ impl Context<'_> {
         match command {
             // The attempt is there: it was begun when it was made.
             Command::Begin | Command::Close(_) => {}
-            Command::Work => agent::work(self, attempt, waiter).await?,
+            Command::Work => {
+                self.end_if_dropped(&attempt.test, &attempt.base)?;
+                agent::work(self, attempt, waiter).await?;
+            }
             Command::Look => return self.look(attempt),
             Command::AskOwners => {
                 let files = files_of(attempt);
@@ -365,6 +368,7 @@ impl Context<'_> {
             Some(commit) => self.history().changed_between(head, commit)?,
             None => Vec::new(),
         };
+        self.end_if_dropped(&attempt.test, head)?;
         if let Some(why) = self.broken_rule(attempt, work, &files)? {
             return Err(why.into());
         }

@@ -291,6 +291,12 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
             save(context.managed.then_some(&attempt.base), "the check passes already")?;
             context.record_green_before(attempt, check)?;
         }
+        End::Moot(reason) => {
+            tracing::info!(%test, reason, "nobody has to do it any more");
+            save(context.managed.then_some(&attempt.base), reason)?;
+            let why = FailedAttempt::new(ErrorCategory::Permanent, reason.clone());
+            record_end(context, test, &why, Some(attempt), |tx| tx.skip_test(test, Some(reason)))?;
+        }
         End::Trouble(trouble) => {
             tracing::warn!(%test, kind = %trouble.kind, reason = trouble.reason, "the agent cannot work for now");
             save(Some(&attempt.base), "the agent cannot work for now")?;

@@ -172,6 +172,9 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
             category: ErrorCategory::Human,
             message: format!("check {check} passes before the work; answer the question about it (loopctl decisions)"),
         },
+        End::Moot(reason) => {
+            SubmitOutcome::Failed { status: TestStatus::Skipped, category: ErrorCategory::Permanent, message: reason.clone() }
+        }
         End::Trouble(trouble) => SubmitOutcome::Failed {
             status: TestStatus::Pending,
             category: ErrorCategory::Human,

@@ -11,7 +11,7 @@ use work_tree::{CommitHash, Incoming};
 
 use crate::Result;
 use crate::context::Context;
-use crate::end::{Step, Stop};
+use crate::end::{End, Step, Stop};
 use crate::sync::{SyncOutcome, followed_branch, named};
 use crate::sync_gate::Red;
 
@@ -282,6 +282,19 @@ impl Context<'_> {
         }
         let branch = text(decision, "branch").unwrap_or_default().to_owned();
         Ok(Some(Merged { branch, theirs }))
+    }
+
+    /// Ends the attempt at a test that merges commits which the user has dropped from the branch since it was created.
+    pub(crate) fn end_if_dropped(&self, test: &Test, head: &CommitHash) -> Step<()> {
+        let Some(Merged { branch, theirs }) = self.merged_by(test, head)? else { return Ok(()) };
+        let now = self.user.resolve(&format!("refs/heads/{branch}"))?;
+        if now.map_or(Ok(false), |now| self.user.is_ancestor(&theirs, &now))? {
+            return Ok(());
+        }
+        Err(Stop::End(End::Moot(format!(
+            "the commits up to {} are not on {branch} any more, so nothing is merged; loopctl sync brings in what is there now",
+            theirs.short()
+        ))))
     }
 
     /// Refuses work that claims to have merged commits and has left some of their changes out.

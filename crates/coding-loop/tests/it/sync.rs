@@ -164,6 +164,59 @@ fn commits_that_the_user_has_dropped_are_merged_by_nobody() {
     assert_tidy(&world);
 }
 
+/// A conflict with what has landed that a test is to merge; its commit.
+fn conflict_to_merge(agent: &str) -> (World, String) {
+    let agent = format!("cat > /dev/null; case $TEST_ID in sync-*) {agent};; *) sed -i 's/^5$/five/' shared;; esac\n");
+    let world = World::new(&agent, &format!("{FOLLOW}{SUITE}"));
+    world.add_loop("a");
+    world.add_test("t1", "a");
+    assert!(world.once("a").status.success());
+    let text = std::fs::read_to_string(world.repository.join("shared")).unwrap();
+    let theirs = commit(&world, "shared", &text.replace("5\n", "V\n"));
+    assert!(world.once("a").status.success());
+    let asked = world.db.read(|tx| tx.decisions(true)).unwrap().pop().unwrap();
+    world.db.write(|tx| tx.resolve_decision(&asked.id, Some("test"), true, None, None)).unwrap();
+    (world, theirs)
+}
+
+#[test]
+fn commits_that_are_dropped_while_a_test_merges_them_do_not_land() {
+    let merge = "git merge --quiet $(sed -n 's/.*`git merge \\([0-9a-f]*\\)`.*/\\1/p' $TEST_SPEC_FILE) > /dev/null 2>&1
+        sed -i -e '/^<<<<<<</d' -e '/^=======/,/^>>>>>>>/d' shared";
+    let wait = "echo > ../../../started; while ! [ -e ../../../dropped ]; do sleep 0.05; done";
+    let (world, theirs) = conflict_to_merge(&format!("{wait}; {merge}"));
+    let id = format!("sync-{}", &theirs[..12]);
+    let running = world.start("a");
+    wait_for("the agent", || world.exists("started"));
+    world.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
+    let instead = commit(&world, "fine", "1\n");
+    std::fs::write(world.folder().join("dropped"), "").unwrap();
+    let test = wait_for("the end of the test", || Some(world.test(&id)).filter(|test| test.status == TestStatus::Skipped));
+    let reason = format!("the commits up to {} are not on main any more", &theirs[..12]);
+    assert!(test.last_error.as_deref().unwrap_or_default().starts_with(&reason), "{:?}", test.last_error);
+    wait_for("what the user has instead", || is_on_integration(&world, &instead));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end(), 0);
+    assert_eq!(is_on_integration(&world, &theirs), None);
+    assert_tidy(&world);
+}
+
+#[test]
+fn an_agent_is_not_paid_to_merge_commits_that_were_dropped() {
+    let (world, theirs) = conflict_to_merge("echo > ../../../started");
+    let id = format!("sync-{}", &theirs[..12]);
+    // The test is there, and nobody has begun it.
+    world.sql("INSERT INTO holds (subject, kind, reason, loop_id) VALUES ('loop:a', 'human', 'not yet', 'a')");
+    world.once("a");
+    world.sql("DELETE FROM holds");
+    assert_eq!(world.test(&id).status, TestStatus::Pending);
+    world.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
+    assert!(world.once("a").status.success());
+    assert_eq!(world.test(&id).status, TestStatus::Skipped);
+    assert_eq!(world.exists("started"), None);
+    assert_tidy(&world);
+}
+
 #[test]
 fn newer_commits_come_in_where_a_loop_could_not_merge_the_older() {
     let world = world(&["a"]);
