@@ -189,6 +189,33 @@ impl TryFrom<PerTestValue> for PerTest {
     }
 }
 
+/// When regression-checker runs the checks on a fresh clone without caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Cold {
+    /// Not at all.
+    #[default]
+    Never,
+    /// Once between 01:00 and 05:00 UTC, or when a day has passed since the last time.
+    Nightly,
+    /// After so many landings.
+    Every(u32),
+}
+
+impl TryFrom<String> for Cold {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let every = text.strip_prefix("every-").and_then(|number| number.parse().ok()).filter(|number| *number > 0);
+        match (text.as_str(), every) {
+            ("never", _) => Ok(Self::Never),
+            ("nightly", _) => Ok(Self::Nightly),
+            (_, Some(number)) => Ok(Self::Every(number)),
+            _ => Err(format!("cold is {text:?}; expected \"nightly\", \"every-N\" with a number of landings, or \"never\"")),
+        }
+    }
+}
+
 /// One check of the gate.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -233,6 +260,8 @@ section! {
         protected: Vec<String> = Vec::new(),
         /// Globs of migration files: what is added there carries a number that was allocated to the loop.
         migrations: Vec<String> = Vec::new(),
+        /// When the checks run on a fresh clone without caches too.
+        cold: Cold = Cold::Never,
         /// The checks, in order.
         check: Vec<CheckConfig> = Vec::new(),
     }

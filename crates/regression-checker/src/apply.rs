@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::decide::{Action, LOST, UNCHECKED};
-use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD, Found};
+use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD, Found};
 use crate::{BisectNotes, ID, record};
 
 pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
@@ -18,6 +18,10 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
         Action::AskTests { steps } => {
             tracing::info!(check = steps.check, commit = steps.commit, "asking a check that fails about more tests");
             begin(tx, ASK_TESTS, steps, None)?;
+        }
+        Action::CheckCold { steps } => {
+            tracing::info!(check = steps.check, commit = steps.commit, "running a check on a fresh clone without caches");
+            begin(tx, CHECK_COLD, steps, None)?;
         }
         Action::Bisect { steps } => {
             tracing::info!(regression = steps.regression, round = steps.round, "looking for the first bad commit");

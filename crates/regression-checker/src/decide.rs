@@ -3,13 +3,14 @@
 //! One thing runs at a time. A head that a check has not seen and a bisection that is not over take turns, so that neither
 //! a branch that moves all the time nor many regressions keep the other waiting for ever.
 
+mod cold;
 pub mod search;
 
 use coord_db::{Config, RegressionStatus, RunOutcome, Timestamp};
 use supervisor::Plan;
 
 use crate::notes::HeadCheck;
-use crate::{BisectRound, OpenRegression, RegressionSnapshot, baseline_check, baseline_checks};
+use crate::{BisectRound, OpenRegression, RegressionSnapshot, baseline_check, baseline_checks, searched_check};
 
 /// Rounds in a row that may fail to run before a bisection is given up.
 pub const MOST_FAILURES: u32 = 3;
@@ -33,6 +34,11 @@ pub enum Action {
     Bisect {
         /// What exactly.
         steps: BisectRound,
+    },
+    /// Write down the intent to run a check on a fresh clone without caches.
+    CheckCold {
+        /// What exactly.
+        steps: HeadCheck,
     },
     /// A suspicion cannot be followed any more: it is reported as unknown.
     GiveUp {
@@ -74,6 +80,7 @@ pub(crate) const LOST: &str = "integration:lost";
 pub(crate) const CHECK_ERROR: &str = "check_error";
 pub(crate) const FLAKY: &str = "flaky";
 pub(crate) const CHECK_FAILS: &str = "check_fails";
+pub(crate) const COLD: &str = "cold";
 
 /// Decides.
 #[must_use]
@@ -98,7 +105,7 @@ pub fn decide(config: &Config, at: &RegressionSnapshot) -> Plan<Action> {
         _ => {}
     }
     for row in at.open.iter().filter(|row| is_suspicion(row)) {
-        if baseline_check(config, &row.check).is_none() {
+        if searched_check(config, &row.check).is_none() {
             let why = format!("check {:?} is no baseline check of the config (any more)", row.check);
             plan.act(Action::GiveUp { regression: row.id.clone(), why });
         }
@@ -111,7 +118,11 @@ pub fn decide(config: &Config, at: &RegressionSnapshot) -> Plan<Action> {
         (Some(_), Some(bisect)) if at.last_check_at >= last_round => plan.act(bisect),
         (Some(check), _) => plan.act(check),
         (None, Some(bisect)) => plan.act(bisect),
-        (None, None) => {}
+        (None, None) => {
+            if let Some(cold) = cold::due(config, at, head, &mut plan) {
+                plan.act(cold);
+            }
+        }
     }
     plan
 }
@@ -124,7 +135,7 @@ fn close_alerts(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action
     for fingerprint in &at.alerts {
         let why = match fingerprint.split_once(':') {
             Some(("regression", test)) if at.open.iter().all(|row| row.test.as_str() != test) => "no regression of it is open",
-            Some((CHECK_ERROR | FLAKY | CHECK_FAILS, check))
+            Some((CHECK_ERROR | FLAKY | CHECK_FAILS | COLD, check))
                 if baseline_check(config, check).is_none() || !at.in_use.contains(check) =>
             {
                 "the check is not run any more"
@@ -171,7 +182,7 @@ fn due_check(config: &Config, at: &RegressionSnapshot, head: &str, plan: &mut Pl
 }
 
 fn due_bisect(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action>) -> Option<Action> {
-    for row in at.open.iter().filter(|row| is_suspicion(row) && baseline_check(config, &row.check).is_some()) {
+    for row in at.open.iter().filter(|row| is_suspicion(row) && searched_check(config, &row.check).is_some()) {
         if row.failures > 0
             && let Some(tried_at) = row.round_at
             && !passed(tried_at, at.now, interval(config))

@@ -22,7 +22,7 @@ use coord_db::{BaselineTest, Config, Database, JournalEntry, ReadTx, Regression,
 use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
 
 pub use decide::Action;
-pub use notes::{BisectNotes, BisectRound, Checked, Found, HeadCheck, Outcome, Round, TestVerdict, Tried};
+pub use notes::{BisectNotes, BisectRound, Checked, ColdChecked, Found, HeadCheck, Outcome, Round, TestVerdict, Tried};
 pub use observe::Observation;
 pub use snapshot::{OpenRegression, RegressionSnapshot, RunAtHead};
 
@@ -116,6 +116,11 @@ pub(crate) fn baseline_checks(config: &Config) -> impl Iterator<Item = &CheckCon
 /// The check of this name, if it is one of [`baseline_checks`].
 pub(crate) fn baseline_check<'a>(config: &'a Config, name: &str) -> Option<&'a CheckConfig> {
     baseline_checks(config).find(|check| check.name == name)
+}
+
+/// As [`baseline_check`], by a name under which failures on fresh clones are on record too.
+pub(crate) fn searched_check<'a>(config: &'a Config, name: &str) -> Option<&'a CheckConfig> {
+    baseline_check(config, coord_db::of_cold_name(name).unwrap_or(name))
 }
 
 /// Whether a check is to be asked about a test: one that it covers and that counts as done. What is to be done again is not

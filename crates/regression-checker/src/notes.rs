@@ -10,10 +10,12 @@ use work_tree::bisect::Verdict;
 pub const CHECK_HEAD: &str = "check_head";
 /// The operation that asks a check that failed at the head about single tests.
 pub const ASK_TESTS: &str = "ask_tests";
+/// The operation that runs one check at the head on a fresh clone without caches.
+pub const CHECK_COLD: &str = "check_cold";
 /// The operation that runs one round of a bisection, or more while they are short.
 pub const BISECT: &str = "bisect";
 
-/// The steps of [`CHECK_HEAD`] and [`ASK_TESTS`].
+/// The steps of [`CHECK_HEAD`], [`ASK_TESTS`] and [`CHECK_COLD`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadCheck {
     /// The check's name.
@@ -87,6 +89,8 @@ impl BisectNotes {
 pub enum Outcome {
     /// A check was run at the head.
     Checked(Checked),
+    /// A check was run on a fresh clone without caches.
+    Cold(ColdChecked),
     /// A round of a bisection was run.
     Round(Round),
     /// It could not be run: git, the disk or the database said no; in words.
@@ -106,6 +110,23 @@ pub struct Checked {
     pub output_tail: String,
     /// Where it fails: what it says of single tests with a baseline.
     pub tests: Vec<TestVerdict>,
+}
+
+/// What running a check on a fresh clone without caches showed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColdChecked {
+    /// How it fared.
+    pub outcome: RunOutcome,
+    /// How often it was run.
+    pub runs: i64,
+    /// Why it did not pass, in words.
+    pub message: String,
+    /// Its exit code.
+    pub exit_code: Option<i32>,
+    /// The end of its output.
+    pub output_tail: String,
+    /// Where it fails: the commit in this one's history at which it has passed so.
+    pub last_good: Option<String>,
 }
 
 /// What a check says of one test.

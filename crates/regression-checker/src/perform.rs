@@ -24,8 +24,8 @@ use work_tree::check::{CheckSpec, CheckVerdict};
 use work_tree::keeper::KeeperId;
 use work_tree::{CommitHash, Layout, Ready, Repository, Store, TrialTree};
 
-use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
-use crate::{BisectRound, HeadCheck, ID, Outcome, baseline_check};
+use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
+use crate::{BisectRound, HeadCheck, ID, Outcome, searched_check};
 
 /// Why something could not be performed, in words.
 type Why = String;
@@ -39,6 +39,9 @@ pub(crate) struct Bench {
 
 /// Check-outs by their numbers.
 type Trees = BTreeMap<usize, TrialTree>;
+
+/// How the names of fresh check-outs begin, which no other run uses.
+const COLD: &str = "cold-";
 
 /// The key of the steps under which runs are kept while an entry is open.
 const PROGRESS: &str = "progress";
@@ -122,6 +125,10 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, en
             let steps = HeadCheck::deserialize(&steps).map_err(said)?;
             head::ask(&runner, &steps).await.map(Outcome::Checked)
         }
+        CHECK_COLD => {
+            let steps = HeadCheck::deserialize(&steps).map_err(said)?;
+            head::check_cold(&runner, &steps).await.map(Outcome::Cold)
+        }
         BISECT => {
             let steps = BisectRound::deserialize(&steps).map_err(said)?;
             bisect::round(&runner, &steps).await.map(Outcome::Round)
@@ -139,10 +146,11 @@ pub(crate) fn remove_spare_check_outs(config: &Config, bench: &mut Bench) {
     let folder = Layout::new(config.workspace_root()).checker();
     let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     // Each has more beside it, as `1.lock`.
-    let slot = |name: OsString| name.to_str()?.split('.').next()?.parse::<usize>().ok();
-    let spare: BTreeSet<usize> = names.filter_map(slot).filter(|slot| *slot > 0).collect();
-    for slot in spare {
-        if let Err(error) = work_tree::remove_check_out(&folder.join(slot.to_string())) {
+    let first = |name: OsString| Some(name.to_str()?.split('.').next()?.to_owned());
+    let is_spare = |name: &String| name.starts_with(COLD) || name.parse::<usize>().is_ok_and(|slot| slot > 0);
+    let spare: BTreeSet<String> = names.filter_map(first).filter(is_spare).collect();
+    for name in spare {
+        if let Err(error) = work_tree::remove_check_out(&folder.join(name)) {
             tracing::warn!(error = said(error), "cannot remove a check-out that is not needed any more");
         }
     }
@@ -157,6 +165,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(said)
 }
 
+async fn remove(check_out: PathBuf) -> Result<(), Why> {
+    blocking(move || work_tree::remove_check_out(&check_out)).await?.map_err(said)
+}
+
 /// What a run is about.
 struct Run<'a> {
     check: &'a CheckConfig,
@@ -165,6 +177,8 @@ struct Run<'a> {
     test: Option<&'a BaselineTest>,
     /// The number of the check-out.
     slot: usize,
+    /// On a fresh clone without caches, set up from nothing.
+    is_cold: bool,
 }
 
 /// Runs checks for one journal entry.
@@ -206,7 +220,7 @@ impl Runner {
     }
 
     fn check(&self, name: &str) -> Result<&CheckConfig, Why> {
-        baseline_check(&self.config, name).ok_or_else(|| format!("check {name:?} is no baseline check of the config"))
+        searched_check(&self.config, name).ok_or_else(|| format!("check {name:?} is no baseline check of the config"))
     }
 
     /// Reads the database.
@@ -321,8 +335,13 @@ impl Runner {
         };
         let keeper = Cell::new(None);
         let (_never, mut cancelled) = tokio::sync::watch::channel(false);
-        let tree = self.trees.borrow_mut().remove(&run.slot);
-        let mut tree = tree.unwrap_or_else(|| TrialTree::new(self.store.clone(), self.check_out_path(run.slot)));
+        // What a fresh clone was set up with says nothing of the others, nor theirs of it.
+        let path = if run.is_cold { self.folder.join(format!("{COLD}{}", run.slot)) } else { self.check_out_path(run.slot) };
+        let known = if run.is_cold { None } else { self.trees.borrow_mut().remove(&run.slot) };
+        if run.is_cold {
+            remove(path.clone()).await?;
+        }
+        let mut tree = known.unwrap_or_else(|| TrialTree::new(self.store.clone(), path.clone()));
         self.have_made_ready(&mut tree);
         let on_keeper = |id| {
             keeper.set(Some(id));
@@ -330,7 +349,12 @@ impl Runner {
             self.keep_progress(Some(id));
         };
         let ran = tree.run_check(&spec, run.commit, &mut cancelled, on_keeper).await;
-        self.trees.borrow_mut().insert(run.slot, tree);
+        if run.is_cold {
+            drop(tree);
+            remove(path).await?;
+        } else {
+            self.trees.borrow_mut().insert(run.slot, tree);
+        }
         if let Some(ended) = keeper.get() {
             self.progress.borrow_mut().keepers.retain(|id| *id != ended);
         }

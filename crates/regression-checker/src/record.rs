@@ -1,5 +1,7 @@
 //! Recording how an effect ended: runs, baselines, regressions, what is said about them, and alerts, in one transaction.
 
+mod cold;
+
 use std::collections::BTreeMap;
 
 use coord_db::config::CheckConfig;
@@ -12,11 +14,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::decide::{CHECK_ERROR, CHECK_FAILS, FLAKY, MOST_FAILURES, about_check, about_test};
-use crate::notes::{ASK_TESTS, BISECT, CHECK_HEAD};
+use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
 use crate::perform::without_progress;
 use crate::snapshot::some_unasked;
 use crate::{
-    BisectNotes, BisectRound, Checked, Found, HeadCheck, ID, Outcome, TestVerdict, applies, baseline_check, baseline_checks,
+    BisectNotes, BisectRound, Checked, ColdChecked, Found, HeadCheck, ID, Outcome, TestVerdict, applies, baseline_check,
+    baseline_checks,
 };
 
 /// How many baselines a test keeps as they move on with the branch.
@@ -49,12 +52,30 @@ pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, ou
                     };
                     &failed
                 }
-                Outcome::Round(_) => return Ok(()),
+                Outcome::Round(_) | Outcome::Cold(_) => return Ok(()),
             };
             // Its check may have left the config meanwhile.
             let Some(check) = baseline_check(config, &steps.check) else { return Ok(()) };
             let more = entry.operation == ASK_TESTS && checked.outcome == RunOutcome::Fail;
             HeadRecord::load(config, tx, check, &steps)?.checked(checked, more)
+        }
+        CHECK_COLD => {
+            let Ok(steps) = HeadCheck::deserialize(&steps) else { return Ok(()) };
+            let failed;
+            let checked = match outcome {
+                Outcome::Cold(checked) => checked,
+                Outcome::Failed(why) => {
+                    let message = format!("check {} could not be run: {why}", steps.check);
+                    let (outcome, runs, exit_code, last_good) = (RunOutcome::Error, 0, None, None);
+                    failed = ColdChecked { outcome, runs, message, exit_code, output_tail: String::new(), last_good };
+                    &failed
+                }
+                Outcome::Checked(_) | Outcome::Round(_) => return Ok(()),
+            };
+            match baseline_check(config, &steps.check) {
+                Some(check) => cold::record(tx, check, &steps, checked),
+                None => Ok(()),
+            }
         }
         BISECT => match BisectRound::deserialize(&steps) {
             Ok(steps) => round(tx, &steps, outcome),
@@ -90,7 +111,8 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             check,
             steps,
             users: users.map(|test| (test.test_id, test.category)).collect(),
-            open: tx.regressions(true)?,
+            // What fails only on fresh clones is settled there.
+            open: tx.regressions(true)?.into_iter().filter(|row| coord_db::of_cold_name(&row.check_name).is_none()).collect(),
             others,
         })
     }
@@ -296,7 +318,7 @@ fn round(tx: &WriteTx<'_>, steps: &BisectRound, outcome: &Outcome) -> Result<()>
             None
         }
         Outcome::Failed(why) => Some(why.clone()),
-        Outcome::Round(_) | Outcome::Checked(_) => Some("the round told nothing".to_owned()),
+        Outcome::Round(_) | Outcome::Checked(_) | Outcome::Cold(_) => Some("the round told nothing".to_owned()),
     };
     if let Some(why) = why {
         notes.failures += 1;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_db::config::CheckConfig;
-use coord_db::{Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp};
+use coord_db::config::{CheckConfig, Cold};
+use coord_db::{CheckRun, Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, of_cold_name};
 use work_tree::Layout;
 
 use crate::decide::{LOST, UNCHECKED};
-use crate::{BisectNotes, ID, Observation, baseline_checks, open_of, watched};
+use crate::{BisectNotes, ID, Observation, baseline_check, baseline_checks, open_of, watched};
 
 /// How a check fared at the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,14 @@ pub struct RegressionSnapshot {
     pub unasked: BTreeSet<String>,
     /// When any check was run last.
     pub last_check_at: Option<Timestamp>,
+    /// The checks that have run at the head on a fresh clone without caches.
+    pub cold_ran: BTreeSet<String>,
+    /// When any check ran so last.
+    pub last_cold_at: Option<Timestamp>,
+    /// How many tests have landed since.
+    pub cold_landings: i64,
+    /// When the first of them did.
+    pub first_landing: Option<Timestamp>,
     /// Regressions that are not over, oldest first.
     pub open: Vec<OpenRegression>,
     /// Fingerprints of own alerts that are open.
@@ -81,6 +89,10 @@ impl RegressionSnapshot {
             runs: BTreeMap::new(),
             unasked: BTreeSet::new(),
             last_check_at: None,
+            cold_ran: BTreeSet::new(),
+            last_cold_at: None,
+            cold_landings: 0,
+            first_landing: None,
             open: Vec::new(),
             alerts: Vec::new(),
             unchecked: None,
@@ -113,6 +125,9 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
             }
             snapshot.runs.insert(check.name.clone(), RunAtHead { outcome: run.outcome, ran_at: run.ran_at });
         }
+    }
+    if config.gate.cold != Cold::Never {
+        load_cold(config, tx, observation, &mut snapshot)?;
     }
     snapshot.last_check_at = tx.check_runs(1)?.first().map(|run| run.ran_at).max(tx.last_baseline_run()?);
     for row in tx.regressions(true)? {
@@ -147,6 +162,16 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
     }
     snapshot.busy = !tx.open_journal(ID)?.is_empty();
     Ok(snapshot)
+}
+
+fn load_cold(config: &Config, tx: &ReadTx<'_>, observation: &Observation, snapshot: &mut RegressionSnapshot) -> Result<()> {
+    let runs = tx.cold_runs(Timestamp::EARLIEST)?;
+    let at_head = runs.iter().filter(|run| observation.head.as_ref() == Some(&run.commit_hash));
+    snapshot.cold_ran = at_head.filter_map(|run| of_cold_name(&run.check_name)).map(str::to_owned).collect();
+    let known = |run: &&CheckRun| of_cold_name(&run.check_name).is_some_and(|name| baseline_check(config, name).is_some());
+    snapshot.last_cold_at = runs.iter().filter(known).map(|run| run.ran_at).max();
+    (snapshot.cold_landings, snapshot.first_landing) = tx.landings_since(snapshot.last_cold_at)?;
+    Ok(())
 }
 
 /// Whether a check that fails at the head has not been asked about some test that it covers.

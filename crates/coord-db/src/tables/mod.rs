@@ -104,7 +104,7 @@ pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
 pub use migrations::{Migration, UnusedBecause, UnusedNumber};
 pub use pauses::Pause;
 pub use proof_runs::ProofRun;
-pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression};
+pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression, cold_name, of_cold_name};
 pub use resources::{OwnedByOther, Resource};
 pub use rework::{Rework, ReworkCause};
 pub use runs::{NewRun, Run};

@@ -34,7 +34,63 @@ row! {
     }
 }
 
+/// What the name of a check ends in where it ran on a fresh clone without caches.
+const COLD: &str = " (cold)";
+
+/// The name under which runs of a check on fresh clones, and what fails only there, are on record.
+#[must_use]
+pub fn cold_name(check: &str) -> String {
+    format!("{check}{COLD}")
+}
+
+/// The name of a check, if this is one under which its runs on fresh clones are on record.
+#[must_use]
+pub fn of_cold_name(name: &str) -> Option<&str> {
+    name.strip_suffix(COLD)
+}
+
 impl ReadTx<'_> {
+    /// The newest run of each check on a fresh clone without caches, not before a moment.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn cold_runs(&self, since: Timestamp) -> Result<Vec<CheckRun>> {
+        self.query(
+            select!(
+                CheckRun,
+                "FROM check_runs AS c WHERE check_name LIKE '% (cold)' AND ran_at >= ?1
+                   AND rowid = (SELECT max(rowid) FROM check_runs AS d WHERE d.check_name = c.check_name) ORDER BY check_name"
+            ),
+            [since],
+            CheckRun::from_row,
+        )
+    }
+
+    /// The newest commit at which a check has passed on a fresh clone without caches.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn last_cold_pass(&self, check: &str) -> Result<Option<String>> {
+        self.query_opt(
+            "SELECT commit_hash FROM check_runs WHERE check_name = ?1 AND outcome = 'pass' ORDER BY rowid DESC LIMIT 1",
+            [cold_name(check)],
+            |row| row.get(0),
+        )
+    }
+
+    /// How many tests have landed since a moment, and when the first did.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn landings_since(&self, since: Option<Timestamp>) -> Result<(i64, Option<Timestamp>)> {
+        let row = self.query_opt(
+            "SELECT count(*), min(verified_at) FROM tests WHERE status = 'passed' AND (?1 IS NULL OR verified_at > ?1)",
+            [since],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        Ok(row.unwrap_or((0, None)))
+    }
+
     /// All baselines, or those of one test, oldest first.
     ///
     /// # Errors

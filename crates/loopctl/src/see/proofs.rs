@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use coord_db::{
-    BaseRun, BaseState, CheckOutcome, Error, Event, PassingTest, Proof, ProofRun, ProofStage, ReadTx, Regression, TestId,
+    BaseRun, BaseState, CheckOutcome, CheckRun, Error, Event, PassingTest, Proof, ProofRun, ProofStage, ReadTx, Regression,
+    RunOutcome, TestId, Timestamp, of_cold_name,
 };
 use serde::Serialize;
 
@@ -57,6 +58,8 @@ pub(crate) struct Evidence {
     pub proofs: Vec<Proven>,
     /// The commits at which the test has been seen to pass.
     pub baselines: Vec<PassingTest>,
+    /// What its checks showed on fresh clones without caches since it landed.
+    pub cold: Vec<CheckRun>,
     pub regressions: Vec<Regression>,
 }
 
@@ -82,7 +85,36 @@ pub(crate) fn behind(tx: &ReadTx<'_>, event: &Event) -> Result<Option<Evidence>,
     } else {
         (Vec::new(), Vec::new())
     };
-    Ok(Some(Evidence { proofs, baselines, regressions }))
+    let cold = if passed { cold_of(tx, &proofs, event.timestamp)? } else { Vec::new() };
+    Ok(Some(Evidence { proofs, baselines, cold, regressions }))
+}
+
+/// The newest runs of the checks behind some proofs on fresh clones without caches, not before a moment.
+pub(crate) fn cold_of(tx: &ReadTx<'_>, proofs: &[Proven], since: Timestamp) -> Result<Vec<CheckRun>, Error> {
+    let mut runs = tx.cold_runs(since)?;
+    runs.retain(|run| proofs.iter().any(|proven| of_cold_name(&run.check_name) == Some(proven.proof.check_name.as_str())));
+    Ok(runs)
+}
+
+/// A run on a fresh clone without caches, in words.
+pub(crate) fn cold_words(run: &CheckRun) -> String {
+    let check = of_cold_name(&run.check_name).unwrap_or(&run.check_name);
+    let how = match run.outcome {
+        RunOutcome::Pass => "passed",
+        RunOutcome::Fail => "failed",
+        RunOutcome::Flaky => "failed and then passed",
+        RunOutcome::Error => "could not be run",
+    };
+    format!("{check} {how} on a fresh clone without caches at {}, {}", short(&run.commit_hash), clock(run.ran_at))
+}
+
+/// Runs on fresh clones, as lines.
+pub(crate) fn cold_lines(cx: &Context, runs: &[CheckRun], indent: &str) -> String {
+    let line = |run: &CheckRun| {
+        let paint = if run.outcome == RunOutcome::Pass { Paint::Green } else { Paint::Red };
+        format!("{indent}{}  {}\n", cx.out.paint(paint, "cold"), safe(&cold_words(run)))
+    };
+    runs.iter().map(line).collect()
 }
 
 /// The event that tells of the landing of a commit, or of the one that a proof is about.
@@ -161,6 +193,7 @@ pub(crate) fn told(cx: &Context, evidence: &Evidence, indent: &str) -> String {
         let line = format!("seen to pass last at {}, {}", short(&newest.commit_hash), clock(newest.passed_at));
         text.push_str(&format!("{indent}{}  {}\n", cx.out.paint(Paint::Green, "good"), safe(&line)));
     }
+    text.push_str(&cold_lines(cx, &evidence.cold, indent));
     for row in &evidence.regressions {
         let blame = row.blamed_loop.as_deref().map_or_else(|| "nobody".to_owned(), str::to_owned);
         let line =

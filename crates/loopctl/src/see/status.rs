@@ -1,12 +1,12 @@
 //! `loopctl status`: how everything stands, on one page.
 
 use coord_db::{
-    Alert, BaseRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Lease, Loop, LoopProgress,
-    LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
+    Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Lease, Loop,
+    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
-use super::{Health, Question, SUPERVISORS, decision_block, healths, questions, severity_paint, test_status};
+use super::{Health, Question, SUPERVISORS, decision_block, healths, proofs, questions, severity_paint, test_status};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Paint, cut, safe};
@@ -34,6 +34,8 @@ struct LoopView {
 #[derive(Debug, Serialize)]
 struct Overview {
     loops: Vec<LoopView>,
+    /// The newest run of each check on a fresh clone without caches.
+    cold: Vec<CheckRun>,
     decisions: Vec<Question>,
     alerts: Vec<Alert>,
     deadlocks: Vec<Deadlock>,
@@ -99,6 +101,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<
     }
     Ok(Overview {
         loops,
+        cold: tx.cold_runs(Timestamp::EARLIEST)?,
         decisions: questions(tx, tx.decisions(true)?)?,
         alerts: tx.alerts(true)?,
         deadlocks: tx.open_deadlocks()?,
@@ -182,6 +185,10 @@ fn overview(cx: &Context, all: &Overview) -> String {
         && let Some(told) = branch.followed.as_ref().and_then(|followed| followed.told(&branch.branch))
     {
         text.push_str(&format!("\n{}\n", safe(&told)));
+    }
+    if !all.cold.is_empty() {
+        text.push('\n');
+        text.push_str(&proofs::cold_lines(cx, &all.cold, ""));
     }
     text.push_str(&needs_you(cx, all));
     text.push_str(&trouble(cx, all));

@@ -1,6 +1,6 @@
 //! `loopctl status TEST`: everything that is known of one test, and how we know.
 
-use coord_db::{Error, Event, EventFilter, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
+use coord_db::{CheckRun, Error, Event, EventFilter, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
 use serde::Serialize;
 
 use super::proofs::Proven;
@@ -14,6 +14,7 @@ use crate::when::{clock, span};
 pub(super) struct TestView {
     test: Test,
     proofs: Vec<Proven>,
+    cold: Vec<CheckRun>,
     dependents: Vec<Test>,
     leases: Vec<Lease>,
     regressions: Vec<Regression>,
@@ -28,10 +29,17 @@ pub(super) struct TestView {
 pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
     let id: TestId = id.parse()?;
     let (tokens_estimated, duration_seconds) = tx.usage_of_test(&id)?;
+    let test = tx.test(&id)?;
+    let proofs = proofs::of_test(tx, &id, None)?;
+    let cold = match test.verified_at {
+        Some(landed) => proofs::cold_of(tx, &proofs, landed)?,
+        None => Vec::new(),
+    };
     let filter = EventFilter { test_id: Some(id.to_string()), ..EventFilter::default() };
     Ok(TestView {
-        test: tx.test(&id)?,
-        proofs: proofs::of_test(tx, &id, None)?,
+        test,
+        proofs,
+        cold,
         dependents: tx.dependents(&id)?,
         leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
         ledger: tx.ledger(Some(&id))?.pop(),
@@ -92,6 +100,7 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     for proof in &view.proofs {
         text.push_str(&proofs::block(cx, proof, "  "));
     }
+    text.push_str(&proofs::cold_lines(cx, &view.cold, "  "));
     if !view.events.is_empty() {
         text.push_str(&format!("\n{}\n", out.paint(Paint::Bold, "events")));
     }

@@ -86,6 +86,30 @@ fn status_wraps_everything_by_loop() {
 }
 
 #[test]
+fn a_proof_on_a_fresh_clone_is_shown_with_the_tests_that_had_landed() {
+    let place = Place::with_loops();
+    place.sql(
+        "INSERT INTO tests (id, loop_id, category, status, verified_at, commit_hash) VALUES
+           ('t1', 'a', '', 'passed', '2026-11-20 10:00:00', '0123456789abcdef'), ('t2', 'a', '', 'passed', '2026-11-22 10:00:00', 'f');
+         INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, duration_ms, output_sha256) VALUES
+           ('p1', 't1', 1, '0123456789abcdef', 'tree', 'unit', 'pass', 1, 'x'), ('p2', 't2', 1, 'f', 'tree', 'unit', 'pass', 1, 'x');
+         INSERT INTO events (id, timestamp, source, event_type, payload) VALUES ('passed', '2026-11-20 10:00:00', 'a', 'test_passed',
+           '{\"test_id\":\"t1\",\"loop_id\":\"a\",\"attempt\":1,\"duration_seconds\":1,\"files_modified\":[],\"verified\":true,\"verification_checks\":{},\"commit\":\"0123456789abcdef\"}');
+         INSERT INTO check_runs (check_name, commit_hash, outcome, ran_at) VALUES
+           ('unit (cold)', 'fedcba9876543210', 'pass', '2026-11-21 02:00:00'), ('unit', 'fedcba9876543210', 'pass', '2026-11-21 02:00:00');",
+    );
+    let said = "unit passed on a fresh clone without caches at fedcba987654";
+    for arguments in [&["status", "t1"][..], &["why", "passed"], &["status"]] {
+        let text = place.run(arguments).ok().stdout;
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    }
+    // What has landed since is in no such proof.
+    let text = place.run(&["status", "t2"]).ok().stdout;
+    assert!(!text.contains("fresh clone"), "{text}");
+    assert_eq!(place.json(&["status"])["cold"][0]["check_name"], "unit (cold)");
+}
+
+#[test]
 fn nothing_hostile_reaches_the_terminal() {
     let place = Place::with_loops();
     let evil = "'a' || char(27) || '[2J' || char(155) || '31m' || char(7) || char(13) || char(8238)";

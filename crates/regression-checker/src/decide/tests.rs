@@ -61,6 +61,7 @@ fn said(snapshot: &RegressionSnapshot) -> (Vec<String>, Option<i64>) {
         Action::CheckHead { steps, .. } => {
             format!("check {} at {}{}", steps.check, steps.commit, if steps.again { " again" } else { "" })
         }
+        Action::CheckCold { steps } => format!("cold {} at {}", steps.check, steps.commit),
         Action::AskTests { steps } => format!("ask {} at {}", steps.check, steps.commit),
         Action::Bisect { steps } => format!("bisect {} round {} {}", steps.regression, steps.round, steps.hints.join(" ")),
         Action::GiveUp { regression, .. } => format!("give up {regression}"),

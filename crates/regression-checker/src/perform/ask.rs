@@ -187,7 +187,7 @@ async fn about(
     let retries = if known { 0 } else { retries(runner, check, &test.test_id)? };
     let (outcome, runs, note) = repeated(retries, async |n| {
         let key = format!("test/{}/{n}", test.test_id);
-        runner.once(key, Run { check, commit, test: Some(&test), slot }).await
+        runner.once(key, Run { check, commit, test: Some(&test), slot, is_cold: false }).await
     })
     .await?;
     Ok(Asked { test, outcome, runs, note })

@@ -28,6 +28,8 @@ struct Trials {
     runner: Rc<Runner>,
     check: CheckConfig,
     test: BaselineTest,
+    /// It fails only on a fresh clone without caches, so that it is run on such, about no test alone.
+    is_cold: bool,
     notes: BisectNotes,
     search: Search,
     tried: Vec<Tried>,
@@ -108,6 +110,7 @@ impl Trials {
         let known = runner.read(|tx| tx.find_test(row.test_id.as_str()))?;
         Ok(Self {
             check: runner.check(&row.check_name)?.clone(),
+            is_cold: coord_db::of_cold_name(&row.check_name).is_some(),
             runner: Rc::clone(runner),
             test: BaselineTest {
                 test_id: row.test_id,
@@ -159,13 +162,15 @@ impl Trials {
             })
             .collect();
         // Each check-out takes runs that follow each other, so that it has to change its commit as seldom as can be.
+        let is_cold = self.is_cold;
         let each = numbered.len().div_ceil(self.parallel);
         for turn in 0..each {
             let mut running = JoinSet::new();
             for (slot, (n, commit)) in numbered.iter().skip(turn).step_by(each).cloned().enumerate() {
                 let (runner, check, test) = (Rc::clone(&self.runner), self.check.clone(), self.test.clone());
                 running.spawn_local(async move {
-                    let run = Run { check: &check, commit: &commit, test: Some(&test), slot };
+                    let test = (!is_cold).then_some(&test);
+                    let run = Run { check: &check, commit: &commit, test, slot, is_cold };
                     let note = runner.once(format!("try/{commit}/{n}"), run).await;
                     (n, commit, note)
                 });

@@ -8,7 +8,7 @@ use work_tree::CommitHash;
 
 use super::ask::{Asked, ask as ask_about, covered, order, repeated};
 use super::{Note, NoteVerdict, Run, Runner, Why, said};
-use crate::{Checked, HeadCheck, TestVerdict};
+use crate::{Checked, ColdChecked, HeadCheck, TestVerdict};
 
 /// How many baselines of a test are looked at to find one that the head contains.
 const MOST_BASELINES: usize = 50;
@@ -23,7 +23,8 @@ pub(super) async fn check(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Chec
     let check = runner.check(&steps.check)?;
     let commit = CommitHash::new(&steps.commit).map_err(said)?;
     let retries = if steps.again { 0 } else { runner.config.regression.retries };
-    let suite = async |n| runner.once(format!("suite/{n}"), Run { check, commit: &commit, test: None, slot: 0 }).await;
+    let suite =
+        async |n| runner.once(format!("suite/{n}"), Run { check, commit: &commit, test: None, slot: 0, is_cold: false }).await;
     let (outcome, runs, note) = repeated(retries, suite).await?;
     let mut result = checked(outcome, runs, &note);
     if outcome != RunOutcome::Fail {
@@ -38,6 +39,33 @@ pub(super) async fn check(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Chec
     let asked = ask_about(runner, check, &commit, order).await?;
     judge_all(runner, &commit, asked, &mut result)?;
     Ok(result)
+}
+
+/// Runs the check on a fresh clone, and where it fails finds a commit before at which it passes so.
+pub(super) async fn check_cold(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<ColdChecked, Why> {
+    let check = runner.check(&steps.check)?;
+    let commit = CommitHash::new(&steps.commit).map_err(said)?;
+    let run = async |key: String, commit: &CommitHash| {
+        runner.once(key, Run { check, commit, test: None, slot: 0, is_cold: true }).await
+    };
+    let suite = async |n| run(format!("cold/{n}"), &commit).await;
+    let (outcome, runs, note) = repeated(runner.config.regression.retries, suite).await?;
+    let mut last_good = None;
+    if outcome == RunOutcome::Fail {
+        let (passed, makings) = runner.read(|tx| Ok((tx.last_cold_pass(&steps.check)?, tx.store_makings()?)))?;
+        let started = makings.into_iter().filter_map(|making| making.integration).next();
+        for (known, has_passed) in passed.into_iter().map(|hash| (hash, true)).chain(started.map(|hash| (hash, false))) {
+            let Some(good) = runner.repository().resolve(&known).map_err(said)? else { continue };
+            let is_before = good != commit && runner.repository().is_ancestor(&good, &commit).map_err(said)?;
+            // Where the loops have begun nobody has looked yet.
+            if is_before && (has_passed || run("cold/start".to_owned(), &good).await?.verdict == NoteVerdict::Pass) {
+                last_good = Some(good.to_string());
+                break;
+            }
+        }
+    }
+    let (message, output_tail, exit_code) = (note.message, note.output_tail, note.exit_code);
+    Ok(ColdChecked { outcome, runs, message, exit_code, output_tail, last_good })
 }
 
 /// Asks about more tests, where the check is known to fail.

@@ -2,6 +2,7 @@
 
 mod chance;
 mod check_outs;
+mod cold;
 mod common;
 mod histories;
 #[path = "common/history.rs"]

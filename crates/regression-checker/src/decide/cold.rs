@@ -1,0 +1,99 @@
+//! When the checks run on a fresh clone without caches. Pure.
+
+use coord_db::Config;
+use coord_db::config::Cold;
+use supervisor::Plan;
+
+use super::Action;
+use crate::notes::HeadCheck;
+use crate::{RegressionSnapshot, baseline_checks};
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+/// From this hour of the day, UTC, it is night.
+const FROM: i64 = HOUR;
+/// Until this.
+const UNTIL: i64 = 5 * HOUR;
+
+/// The check to run on a fresh clone: a round of all of them, at a head that none has been run at, once that is due.
+pub(super) fn due(config: &Config, at: &RegressionSnapshot, head: &str, plan: &mut Plan<Action>) -> Option<Action> {
+    let checks = || baseline_checks(config).filter(|check| at.in_use.contains(&check.name));
+    let missing = checks().find(|check| !at.cold_ran.contains(&check.name))?;
+    let has_begun = checks().any(|check| at.cold_ran.contains(&check.name));
+    let due = match config.gate.cold {
+        Cold::Never => false,
+        _ if has_begun => true,
+        Cold::Every(landings) => at.cold_landings >= i64::from(landings),
+        Cold::Nightly => is_night(at, plan),
+    };
+    let steps = HeadCheck { check: missing.name.clone(), commit: head.to_owned(), again: false };
+    due.then_some(Action::CheckCold { steps })
+}
+
+/// Whether it is night and the checks have not run in it, or a day has passed.
+fn is_night(at: &RegressionSnapshot, plan: &mut Plan<Action>) -> bool {
+    let now = at.now.as_millis().div_euclid(1000);
+    let (day, time) = (now.div_euclid(DAY), now.rem_euclid(DAY));
+    let last = at.last_cold_at.map(|last| last.as_millis().div_euclid(1000));
+    let begin = day * DAY + FROM;
+    if (FROM..UNTIL).contains(&time) && last.is_none_or(|last| last < begin) {
+        return true;
+    }
+    let since = last.or(at.first_landing.map(|first| first.as_millis().div_euclid(1000)));
+    if since.is_some_and(|since| now - since >= DAY) {
+        return true;
+    }
+    let night = if time < FROM { begin } else { begin + DAY };
+    let next = since.map_or(night, |since| night.min(since + DAY));
+    plan.look_again(at.now.plus_seconds(next - now));
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_db::Timestamp;
+
+    use super::*;
+
+    fn said(cold: &str, at: &RegressionSnapshot) -> (bool, Option<i64>) {
+        let text = format!("[gate]\ncold = \"{cold}\"\n[[gate.check]]\nname = \"unit\"\ncommand = [\"true\"]\n");
+        let config = Config::parse(&text, std::path::Path::new("config.toml")).unwrap();
+        let mut plan = Plan::default();
+        let is_due = due(&config, at, "h", &mut plan).is_some();
+        (is_due, plan.look_again_at.map(|again| again.seconds_since(at.now)))
+    }
+
+    fn at(day: i64, hour: i64) -> RegressionSnapshot {
+        let now = Timestamp::from_millis((day * DAY + hour * HOUR) * 1000);
+        RegressionSnapshot {
+            in_use: ["unit".to_owned()].into(),
+            first_landing: Some(now.plus_seconds(-HOUR)),
+            ..RegressionSnapshot::at(now)
+        }
+    }
+
+    #[test]
+    fn at_night_once_and_by_day_after_a_day() {
+        assert_eq!(said("nightly", &at(20_000, 2)), (true, None));
+        assert_eq!(said("nightly", &at(20_000, 12)), (false, Some(13 * HOUR)));
+        assert_eq!(said("nightly", &at(20_000, 0)), (false, Some(HOUR)));
+        let ran = |hours: i64, at: RegressionSnapshot| RegressionSnapshot {
+            last_cold_at: Some(at.now.plus_seconds(-hours * HOUR)),
+            ..at
+        };
+        assert_eq!(said("nightly", &ran(1, at(20_000, 3))), (false, Some(22 * HOUR)));
+        assert_eq!(said("nightly", &ran(3, at(20_000, 3))), (true, None));
+        assert_eq!(said("nightly", &ran(24, at(20_000, 12))), (true, None));
+        assert_eq!(said("never", &ran(24, at(20_000, 2))), (false, None));
+    }
+
+    #[test]
+    fn after_so_many_landings_each_check_once_at_a_head() {
+        let landed = |landings: i64| RegressionSnapshot { cold_landings: landings, ..at(20_000, 12) };
+        assert_eq!(said("every-3", &landed(2)), (false, None));
+        assert_eq!(said("every-3", &landed(3)), (true, None));
+        let mut ran = landed(3);
+        ran.cold_ran.insert("unit".to_owned());
+        assert_eq!(said("every-3", &ran), (false, None));
+    }
+}
