@@ -9,7 +9,7 @@ use coord_db::config::PromptBy;
 use coord_db::{ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
 use tokio::sync::watch;
-use work_tree::CommandSpec;
+use work_tree::{CommandSpec, Finding};
 
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
@@ -111,11 +111,12 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     if let Some(interrupt) = interrupt {
         return Err(interrupt.into());
     }
-    let change = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
+    let work = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
         Err(Error::Git(work_tree::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
-        seen => seen?.change,
+        seen => seen?,
     };
-    attempt.changed = !change.paths.is_empty();
+    let is_edit = |finding: &Finding| matches!(finding, Finding::EditedInSubmodule { .. });
+    attempt.changed = !work.change.paths.is_empty() || work.findings.iter().any(is_edit);
     attempt.last_words = run_end::reason_of(&text);
     let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
     match run_end::judge(&outcome, &text, attempt.changed, limit, context.db.clock().now()) {

@@ -66,6 +66,9 @@ fn message(attempt: &Attempt) -> String {
     format!("{}: {}", test.id, first.chars().take(120).collect::<String>())
 }
 
+/// How many files a message names.
+const MAX_NAMED: usize = 5;
+
 fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -84,10 +87,22 @@ fn refusal(finding: &Finding) -> Option<String> {
             )
         }
         Finding::UnknownSubmoduleCommit { commit: Some(commit), .. } => {
-            format!("the submodule {path} is at {}, which nobody else can fetch; put it back", commit.short())
+            format!(
+                "the submodule {path} is at {}, which nobody else can fetch; push that commit to its remote, or put it back",
+                commit.short()
+            )
         }
         Finding::UnknownSubmoduleCommit { commit: None, .. } => {
             format!("the commit of the submodule {path} cannot be read; put it back")
+        }
+        Finding::EditedInSubmodule { files, .. } => {
+            let more = files.len().saturating_sub(MAX_NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!(
+                "no commit in the submodule {path} holds the changes to {}{more}; commit inside the submodule and push that \
+                 commit to its remote, or keep the change out of it",
+                listed(&files[..files.len().min(MAX_NAMED)])
+            )
         }
         Finding::Unstorable { reason, .. } => format!("git cannot store {path}: {reason}; remove it or ignore it"),
         Finding::TooLarge { .. } | Finding::IgnoredAtBase(_) => return None,

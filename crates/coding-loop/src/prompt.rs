@@ -1,6 +1,6 @@
 //! What the agent is told.
 
-use coord_db::{KNOWLEDGE_CONTEXT_BYTES, Test};
+use coord_db::{Checkpoint, CheckpointType, KNOWLEDGE_CONTEXT_BYTES, Test};
 
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};
@@ -26,6 +26,17 @@ fn specification(test: &Test) -> String {
     format!("{text}\n")
 }
 
+/// The commit in which the newest work of an earlier attempt at the same test is saved.
+fn saved_before(context: &Context<'_>, attempt: &Attempt) -> Result<Option<String>> {
+    let rows = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id)))?;
+    let is_saved =
+        |row: &Checkpoint| row.checkpoint_type == CheckpointType::Stash && row.test_id.as_ref() == Some(&attempt.test.id);
+    let newest = rows.into_iter().filter(is_saved).max_by_key(|row| row.created_at);
+    // It may have been lost with a store.
+    let Some(commit) = newest.and_then(|row| row.commit_hash) else { return Ok(None) };
+    Ok(context.history().resolve(&commit)?.map(|commit| commit.short().to_owned()))
+}
+
 /// Writes the specification and what other loops have learned beside the logs, and gives the prompt.
 pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> {
     let test = &attempt.test;
@@ -44,6 +55,12 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
     }
     if let Some(error) = &test.last_error {
         prompt.push_str(&format!("\nWhat was wrong before:\n{error}\n"));
+    }
+    if let Some(commit) = saved_before(context, attempt)? {
+        prompt.push_str(&format!(
+            "\nThe work of an earlier attempt is kept as a commit that this clone can read: git diff {} {commit} shows it.\n",
+            attempt.base.short()
+        ));
     }
     if !known.is_empty() {
         prompt.push_str(&format!("\nWhat others have learned:\n{known}"));

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::git::{LONG_TIME_LIMIT, fields, to_path};
 use crate::nested;
-use crate::snapshot::{Difference, Entry, Plan, SUBMODULE, raw_differences};
+use crate::plan::Plan;
+use crate::snapshot::{Difference, Entry, SUBMODULE, raw_differences};
 use crate::workspace::State;
 use crate::{CommitHash, Result, Workspace};
 

@@ -144,18 +144,8 @@ impl Workspace {
         let _lock = self.lock()?;
         let state = self.state()?;
         let changes = differences(self.store.git(), &state.base_tree, tree)?;
-        let is_file = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode != "160000");
-        for change in changes.iter().filter(|change| change.new.is_none()) {
-            remove_all(&self.root().join(&change.path))?;
-        }
-        let index = self.spec.state.join("index.put-back");
-        remove_all(&index)?;
-        let git = Git::in_work_tree(self.store.path(), self.root()).with_env("GIT_INDEX_FILE", &index);
-        git.call(["read-tree", tree.as_str()]).ok()?;
-        let list = nul_terminated(changes.iter().filter(is_file).map(|change| &change.path));
-        git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(list).time_limit(LONG_TIME_LIMIT).ok()?;
-        self.fill_links(tree, &changes)?;
-        remove_all(&index)
+        write_changes(&self.git, self.root(), &self.spec.state.join("index.put-back"), &changes, tree)?;
+        self.fill_links(tree, &changes)
     }
 
     /// Brings the submodules among these to what they are in a tree.
@@ -226,6 +216,20 @@ impl Workspace {
         state.write(&self.spec)?;
         Ok(Some(newer))
     }
+}
+
+/// Writes files that differ in a tree as they are there, with an index that is made for it.
+pub(crate) fn write_changes(git: &Git, root: &Path, index: &Path, changes: &[Difference], tree: &CommitHash) -> Result<()> {
+    let is_file = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode != SUBMODULE);
+    for change in changes.iter().filter(|change| change.new.is_none()) {
+        remove_all(&root.join(&change.path))?;
+    }
+    remove_all(index)?;
+    let git = git.with_env("GIT_INDEX_FILE", index);
+    git.call(["read-tree", tree.as_str()]).ok()?;
+    let list = nul_terminated(changes.iter().filter(is_file).map(|change| &change.path));
+    git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(list).time_limit(LONG_TIME_LIMIT).ok()?;
+    remove_all(index)
 }
 
 impl Store {

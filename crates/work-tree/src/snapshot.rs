@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::conversion::as_checked_out;
 use crate::folders::remove_all;
 use crate::git::{LONG_TIME_LIMIT, fields, to_path};
 use crate::nested;
-use crate::submodules;
+use crate::plan::{Plan, ignored};
+use crate::submodule_edits::{Edit, Looker, unknown_inside};
+use crate::submodules::{self, MODULES, Place, Submodule};
 use crate::workspace::State;
 use crate::{CommitHash, Error, Repository, Result, Workspace};
 
@@ -62,6 +63,13 @@ pub enum Finding {
         /// Its commit; none if its HEAD cannot be read. Then it is not in the snapshot.
         commit: Option<CommitHash>,
     },
+    /// Files of a submodule were edited, and no commit there holds them.
+    EditedInSubmodule {
+        /// The submodule.
+        path: PathBuf,
+        /// The files, as they are named there.
+        files: Vec<PathBuf>,
+    },
     /// It is larger than allowed, and not in the snapshot.
     TooLarge {
         /// The file.
@@ -88,6 +96,7 @@ impl Finding {
             Self::OwnFolder(path) | Self::IgnoredAtBase(path) => path,
             Self::LinkLeadsOut { path, .. }
             | Self::UnknownSubmoduleCommit { path, .. }
+            | Self::EditedInSubmodule { path, .. }
             | Self::TooLarge { path, .. }
             | Self::Unstorable { path, .. } => path,
         }
@@ -109,19 +118,6 @@ pub(crate) struct Difference {
     pub(crate) new: Entry,
 }
 
-/// What of a workspace goes into the index.
-#[derive(Default)]
-pub(crate) struct Plan {
-    pub(crate) removed: Vec<PathBuf>,
-    added: Vec<PathBuf>,
-    pub(crate) links: Vec<(PathBuf, CommitHash)>,
-    findings: Vec<Finding>,
-    /// The ignore rules are not those of the start.
-    has_new_rules: bool,
-    /// Files that are taken for this once: a later snapshot judges them again.
-    once: Vec<PathBuf>,
-}
-
 impl Workspace {
     /// Takes a snapshot and notes it as the start: what differs from the base now is nobody's change. Take it after
     /// set-up, before the agent starts.
@@ -132,9 +128,10 @@ impl Workspace {
         let _lock = self.lock()?;
         // Files as old as the index are compared by content each time; once it is younger, by their times.
         self.git.call(["update-index", "-q", "--refresh", "--ignore-submodules"]).answer()?;
-        let mut snapshot = self.look(options)?;
+        let (mut snapshot, edits) = self.look(options)?;
         let mut state = self.state()?;
         state.start_tree.clone_from(&snapshot.tree);
+        state.start_edits = edits;
         state.write(&self.spec)?;
         snapshot.changed.clear();
         Ok(snapshot)
@@ -149,10 +146,10 @@ impl Workspace {
     /// [`Error::WorkspaceDamaged`] if the folder is gone or replaced.
     pub fn snapshot(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
         let _lock = self.lock()?;
-        self.look(options)
+        self.look(options).map(|(snapshot, _)| snapshot)
     }
 
-    fn look(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
+    fn look(&self, options: &SnapshotOptions<'_>) -> Result<(Snapshot, Vec<Edit>)> {
         match self.root().symlink_metadata() {
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(self.damaged(crate::Damage::NotAFolder)),
@@ -160,14 +157,30 @@ impl Workspace {
         }
         let mut state = self.state()?;
         let mut plan = self.plan(&state, options)?;
-        if !(plan.removed.is_empty() && plan.added.is_empty() && plan.links.is_empty()) {
+        if !plan.is_empty() {
             // Until the index is written as a tree, nobody may rely on the old one.
             state.index_tree = None;
             state.has_new_rules = plan.has_new_rules;
+            state.has_links |= !plan.links.is_empty();
             state.write(&self.spec)?;
-            self.apply(&mut plan)?;
+            plan.apply(&self.git)?;
         }
-        let tree = self.index_tree(&mut state)?;
+        let mut tree = self.index_tree(&mut state)?;
+        let mut edits = Vec::new();
+        if state.has_links {
+            let saved = self.look_into_submodules(&state, &tree, options, &mut plan.findings, &mut edits)?;
+            if !saved.is_empty() {
+                state.index_tree = None;
+                state.write(&self.spec)?;
+                let names = saved.iter().map(|(submodule, commit)| (submodule.path.clone(), commit.clone())).collect();
+                Plan { links: names, ..Plan::default() }.apply(&self.git)?;
+                tree = self.index_tree(&mut state)?;
+                let links = saved.into_iter().map(|(submodule, _)| (submodule.path, submodule.commit)).collect();
+                Plan { links, ..Plan::default() }.apply(&self.git)?;
+                state.index_tree = None;
+                state.write(&self.spec)?;
+            }
+        }
         if !plan.once.is_empty() {
             let list = nul_terminated(plan.once.iter());
             self.git.call(["update-index", "-z", "--force-remove", "--stdin"]).stdin(list).ok()?;
@@ -179,7 +192,35 @@ impl Workspace {
         findings.extend(self.judge(&tree, &changes, options)?);
         findings.sort();
         findings.dedup();
-        Ok(Snapshot { tree, changed: changes.into_iter().map(|change| change.path).collect(), findings })
+        Ok((Snapshot { tree, changed: changes.into_iter().map(|change| change.path).collect(), findings }, edits))
+    }
+
+    /// What lies in submodules and is in no commit there. Gives those that were saved, with the
+    /// commits that hold it, where that was asked for.
+    fn look_into_submodules(
+        &self,
+        state: &State,
+        tree: &CommitHash,
+        options: &SnapshotOptions<'_>,
+        findings: &mut Vec<Finding>,
+        edits: &mut Vec<Edit>,
+    ) -> Result<Vec<(Submodule, CommitHash)>> {
+        let (git_dir, modules, own) =
+            (self.root().join(".git"), self.store.path().join(MODULES), self.spec.state.join(MODULES));
+        let place = Place { root: self.root(), git_dir: &git_dir, store: &modules, own: &own };
+        let mut looker = Looker {
+            like: self.store.git(),
+            file_bytes: options.file_bytes,
+            save: options.take_unignored,
+            start: &state.start_edits,
+            findings: Vec::new(),
+            edits: Vec::new(),
+        };
+        let mut saved = looker.look(self.store.git(), tree, &place, Path::new(""), 0)?;
+        saved.retain(|(submodule, commit)| options.take_unignored && submodule.commit != *commit);
+        findings.append(&mut looker.findings);
+        edits.append(&mut looker.edits);
+        Ok(saved)
     }
 
     // ---- looking ----
@@ -229,34 +270,10 @@ impl Workspace {
             plan.findings.extend(ignored.into_iter().map(Finding::IgnoredAtBase));
         }
         for path in tracked.into_iter().chain(untracked) {
-            self.plan_file(path, options, &mut plan);
+            plan.add_file(self.root(), path, options.file_bytes);
         }
         self.allow_filtered(&mut plan)?;
         Ok(plan)
-    }
-
-    fn plan_file(&self, path: PathBuf, options: &SnapshotOptions<'_>, plan: &mut Plan) {
-        let unstorable = |path: PathBuf, reason: &str| Finding::Unstorable { path, reason: reason.to_owned() };
-        match self.root().join(&path).symlink_metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => plan.removed.push(path),
-            Err(error) => plan.findings.push(unstorable(path, &error.to_string())),
-            Ok(meta) if meta.is_file() && meta.len() > options.file_bytes => {
-                plan.findings.push(Finding::TooLarge { path, bytes: meta.len() });
-            }
-            Ok(meta) if meta.is_file() || meta.is_symlink() => plan.added.push(path),
-            Ok(meta) if meta.is_dir() => plan.removed.push(path),
-            Ok(meta) => {
-                let kind = meta.file_type();
-                let kind = if kind.is_fifo() {
-                    "a named pipe"
-                } else if kind.is_socket() {
-                    "a socket"
-                } else {
-                    "a device"
-                };
-                plan.findings.push(unstorable(path, &format!("{kind} cannot be stored")));
-            }
-        }
     }
 
     /// Takes large files after all whose filter stores something else in their place.
@@ -303,30 +320,7 @@ impl Workspace {
             }
             return Ok(());
         }
-        self.plain_files(folder, plan, untracked)
-    }
-
-    /// The files below a folder that git would not enter, without those that are ignored.
-    fn plain_files(&self, folder: &Path, plan: &mut Plan, untracked: &mut Vec<PathBuf>) -> Result<()> {
-        let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-        while let Some(folder) = folders.pop() {
-            let Ok(entries) = fs::read_dir(self.root().join(&folder)) else {
-                plan.findings.push(Finding::Unstorable { path: folder, reason: "the folder cannot be read".to_owned() });
-                continue;
-            };
-            let mut below = Vec::new();
-            for entry in entries.flatten().filter(|entry| !entry.file_name().eq_ignore_ascii_case(".git")) {
-                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                below.push((folder.join(entry.file_name()), is_folder));
-            }
-            let ignored = self
-                .ignored(self.git.call(["check-ignore", "-z", "--stdin", "--no-index"]), below.iter().map(|(path, _)| path))?;
-            for (path, is_folder) in below.into_iter().filter(|(path, _)| !ignored.contains(path)) {
-                if is_folder { folders.push(path) } else { found.push(path) }
-            }
-        }
-        untracked.extend(found);
-        Ok(())
+        plan.plain_files(&self.git, self.root(), folder, untracked)
     }
 
     /// The submodules that the index knows: their commit is read by ourselves.
@@ -358,7 +352,7 @@ impl Workspace {
             } else if !modules.contains(&path) && fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
                 // The agent has made plain files of it.
                 plan.removed.push(path.clone());
-                self.plain_files(&path, plan, untracked)?;
+                plan.plain_files(&self.git, self.root(), &path, untracked)?;
             }
         }
         Ok(())
@@ -379,7 +373,7 @@ impl Workspace {
         let git = crate::git::Git::in_work_tree(self.store.path(), &rules).with_env("GIT_INDEX_FILE", &index);
         git.call(["read-tree", state.start_tree.as_str()]).ok()?;
         git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(wanted).ok()?;
-        let ignored = self.ignored(git.call(["check-ignore", "-z", "--stdin", "--no-index"]), paths.iter());
+        let ignored = ignored(git.call(["check-ignore", "-z", "--stdin", "--no-index"]), paths.iter());
         remove_all(&rules)?;
         remove_all(&index)?;
         ignored
@@ -410,22 +404,7 @@ impl Workspace {
 
     /// Those of these paths that are ignored now; a tracked file is not.
     pub(crate) fn ignored_paths<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
-        self.ignored(self.git.call(["check-ignore", "-z", "--stdin"]), paths)
-    }
-
-    fn ignored<'a>(&self, call: crate::git::Call<'_>, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
-        // A name is not read as a pattern or an option where it starts with a dot.
-        let paths: Vec<PathBuf> = paths.map(|path| Path::new(".").join(path)).collect();
-        if paths.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        let list = nul_terminated(paths.iter());
-        let call = call.stdin(list);
-        let answer = call.answer()?;
-        match answer.code {
-            Some(0 | 1) => Ok(fields(&answer.stdout).map(|path| to_path(path.strip_prefix(b"./").unwrap_or(path))).collect()),
-            _ => Err(call.failed(answer)),
-        }
+        ignored(self.git.call(["check-ignore", "-z", "--stdin"]), paths)
     }
 
     // ---- the index ----
@@ -442,52 +421,6 @@ impl Workspace {
         state.index_tree = Some(tree.clone());
         state.write(&self.spec)?;
         Ok(tree)
-    }
-
-    fn apply(&self, plan: &mut Plan) -> Result<()> {
-        if !plan.removed.is_empty() {
-            let list = nul_terminated(plan.removed.iter());
-            self.git.call(["update-index", "-z", "--force-remove", "--stdin"]).stdin(list).ok()?;
-        }
-        if !plan.links.is_empty() {
-            let entries =
-                plan.links.iter().map(|(path, commit)| (path.as_path(), Some((SUBMODULE.to_owned(), commit.clone()))));
-            self.git.call(["update-index", "-z", "--index-info"]).stdin(index_info(&plan.links[0].1, entries)).ok()?;
-        }
-        let mut failed = Vec::new();
-        self.add(&plan.added, &mut failed)?;
-        plan.findings.extend(failed);
-        Ok(())
-    }
-
-    /// Adds files; where git fails, halves the list until it is known which ones it cannot store.
-    fn add(&self, paths: &[PathBuf], failed: &mut Vec<Finding>) -> Result<()> {
-        if paths.is_empty() {
-            return Ok(());
-        }
-        let call = self.git.call(["update-index", "-z", "--add", "--remove", "--replace", "--stdin"]);
-        let call = call.stdin(nul_terminated(paths.iter())).time_limit(LONG_TIME_LIMIT);
-        let answer = call.answer()?;
-        // git leaves out a name that it takes for its own folder, and calls that a success.
-        let has_left_out = answer.stderr.lines().any(|line| line.starts_with("Ignoring path "));
-        match (answer.code, paths) {
-            (Some(0), _) if !has_left_out => Ok(()),
-            (Some(0), [path]) => {
-                let reason = "git keeps this name for its own folder".to_owned();
-                failed.push(Finding::Unstorable { path: path.clone(), reason });
-                Ok(())
-            }
-            (Some(_), [path]) => {
-                failed.push(Finding::Unstorable { path: path.clone(), reason: last_reason(&answer.stderr) });
-                Ok(())
-            }
-            (Some(_), many) => {
-                let (first, second) = many.split_at(many.len() / 2);
-                self.add(first, failed)?;
-                self.add(second, failed)
-            }
-            (None, _) => Err(call.failed(answer)),
-        }
     }
 
     /// Puts back entries whose files are, byte for byte, what the start gives when it is checked out: the file was touched,
@@ -535,8 +468,13 @@ impl Workspace {
                     let (git, name) = (self.store.git(), nested::submodule_name(self.store.git(), tree, path));
                     match nested::can_be_fetched(git, self.root(), name.as_deref(), path, commit, options.user)? {
                         Some(from) => {
-                            if let Some(name) = name {
-                                submodules::keep(self.store.path(), git, &name, &from, commit)?;
+                            let Some(name) = name else { continue };
+                            submodules::keep(self.store.path(), git, &name, &from, commit)?;
+                            let inside = (name.as_str(), path.as_path());
+                            if let Some((path, commit)) =
+                                unknown_inside(git, self.root(), inside, (&from, commit), options.user)?
+                            {
+                                findings.push(Finding::UnknownSubmoduleCommit { path, commit: Some(commit) });
                             }
                         }
                         None => {
@@ -614,14 +552,7 @@ pub(crate) fn nul_terminated<'a, P: AsRef<Path> + ?Sized + 'a>(paths: impl Itera
     list
 }
 
-/// The line in which git says what it could not do.
-fn last_reason(stderr: &str) -> String {
-    let says = |line: &&str| line.starts_with("error: ");
-    let line = stderr.lines().find(says).or_else(|| stderr.lines().last()).unwrap_or("git cannot store it");
-    line.trim_start_matches("error: ").trim_start_matches("fatal: ").to_owned()
-}
-
-fn unreadable_folder(line: &str) -> Option<Finding> {
+pub(crate) fn unreadable_folder(line: &str) -> Option<Finding> {
     let rest = line.strip_prefix("warning: could not open directory '")?;
     let (path, reason) = rest.rsplit_once("': ")?;
     Some(Finding::Unstorable { path: PathBuf::from(path.trim_end_matches('/')), reason: format!("the folder: {reason}") })

@@ -11,10 +11,13 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::folders::{beside, relative, remove_all};
 use crate::git::{Git, LONG_TIME_LIMIT, fields, to_path};
+use crate::landing::write_changes;
 use crate::nested;
+use crate::repository::tree_of;
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
-use crate::snapshot::SUBMODULE;
+use crate::snapshot::{SUBMODULE, differences};
 use crate::store::{init, link_objects, own_format};
+use crate::submodule_edits::saved_on;
 use crate::transfer::{missing, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result};
 
@@ -24,8 +27,10 @@ pub(crate) const MODULES: &str = "modules";
 const URL: &str = "codingloops.url";
 /// Commits that agents have made in a submodule.
 const LEFT: &str = "refs/coding-loops/left/";
+/// Commits that we have made of edits in a submodule.
+pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
 /// How deep submodules may lie in each other.
-const MAX_DEPTH: usize = 8;
+pub(crate) const MAX_DEPTH: usize = 8;
 
 /// A submodule of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +53,7 @@ fn git_of(git_dir: &Path) -> Git {
     Git::in_work_tree(git_dir, git_dir)
 }
 
-fn as_repository(git_dir: &Path) -> Repository {
+pub(crate) fn as_repository(git_dir: &Path) -> Repository {
     Repository { git: git_of(git_dir), common_dir: git_dir.to_owned(), root: git_dir.to_owned() }
 }
 
@@ -193,18 +198,24 @@ pub(crate) fn keep(store: &Path, like: &Git, name: &str, from: &Path, commit: &C
     if !is_plain(name) {
         return Ok(());
     }
-    if !to.join("HEAD").is_file() {
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        }
-        init(like, &to, &["--bare"])?;
-    }
+    make_copy(like, &to)?;
     take(&as_repository(&to), from, std::slice::from_ref(commit)).map(drop)
+}
+
+/// Makes an empty copy of a submodule's repository, unless the store has one.
+pub(crate) fn make_copy(like: &Git, to: &Path) -> Result<()> {
+    if to.join("HEAD").is_file() {
+        return Ok(());
+    }
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    }
+    init(like, to, &["--bare"])
 }
 
 /// Brings commits into the store's copy from a git folder of an agent's, of which only the objects are read. Gives those
 /// that were brought.
-fn take(ours: &Repository, from: &Path, commits: &[CommitHash]) -> Result<Vec<CommitHash>> {
+pub(crate) fn take(ours: &Repository, from: &Path, commits: &[CommitHash]) -> Result<Vec<CommitHash>> {
     let unknown = missing(&ours.git, commits)?;
     if unknown.is_empty() {
         return Ok(unknown);
@@ -288,7 +299,16 @@ fn fill_level(
         let git_dir = place.git_dir.join(MODULES).join(&submodule.name);
         let own = place.own.join(&submodule.name);
         let inner = Place { root: &root, git_dir: &git_dir, store: &source.join(MODULES), own: &own.join(MODULES) };
-        fill_one(&source, submodule, &inner, &own, files)?;
+        match if files == Files::Reset { saved_on(&source, &submodule.commit)? } else { None } {
+            None => fill_one(&source, submodule, &inner, &own, files)?,
+            Some(parent) => {
+                if let Some(parent) = &parent {
+                    let below = Submodule { commit: parent.clone(), ..submodule.clone() };
+                    fill_one(&source, &below, &inner, &own, files)?;
+                }
+                put_saved(&source, &submodule.commit, parent.as_ref(), &root, &own)?;
+            }
+        }
         if depth < MAX_DEPTH {
             fill_level(&git_of(&source), &submodule.commit, &inner, files, None, depth + 1, lacking)?;
         }
@@ -325,6 +345,20 @@ fn fill_one(source: &Path, submodule: &Submodule, place: &Place<'_>, own: &Path,
         git.call(["read-tree", submodule.commit.as_str()]).ok()?;
     }
     remake_git_dir(source, submodule, root, git_dir, &index)
+}
+
+/// Writes what was saved of a submodule on top of what it was saved on.
+fn put_saved(source: &Path, saved: &CommitHash, parent: Option<&CommitHash>, root: &Path, own: &Path) -> Result<()> {
+    let git = Git::in_work_tree(source, root);
+    let parent = match parent {
+        Some(parent) => tree_of(&git, parent)?,
+        None => {
+            fs::create_dir_all(root).map_err(Error::io("create", root))?;
+            git.call(["mktree"]).stdin(Vec::new()).hash()?
+        }
+    };
+    fs::create_dir_all(own).map_err(Error::io("create", own))?;
+    write_changes(&git, root, &own.join("index.put-back"), &differences(&git, &parent, saved)?, saved)
 }
 
 /// Makes the git folder of a submodule that agents and checks see.

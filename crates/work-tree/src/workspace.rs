@@ -18,6 +18,7 @@ use crate::processes::with_environment;
 use crate::repository::{changed_between, short_name, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::store::{init, own_format};
+use crate::submodule_edits::Edit;
 use crate::submodules::{self, Files, MODULES, Place};
 use crate::transfer::retried;
 use crate::{CommitHash, Error, Result, Store};
@@ -140,6 +141,9 @@ pub(crate) struct State {
     pub(crate) has_new_rules: bool,
     /// Whether there are submodules.
     pub(crate) has_links: bool,
+    /// What was not as in the commits of submodules before the agent started.
+    #[serde(default)]
+    pub(crate) start_edits: Vec<Edit>,
     /// Whether git may convert content between files and objects.
     pub(crate) converts: bool,
     /// The tree of our index; none while that is being changed.
@@ -418,6 +422,7 @@ impl Workspace {
             behind: None,
             has_new_rules: false,
             has_links,
+            start_edits: Vec::new(),
             converts: has_attributes || configured || info,
         };
         state.write(&self.spec)

@@ -21,4 +21,5 @@ mod rules;
 mod run_ends;
 mod set_up;
 mod stores;
+mod submodules;
 mod sync;

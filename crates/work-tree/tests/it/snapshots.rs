@@ -193,7 +193,8 @@ fn a_submodules_commit_is_read_and_must_be_known() {
     let vendor = root.join("vendor");
     git(&vendor, ["-c", "protocol.file.allow=always", "fetch", "--quiet", "origin"]);
     put(&vendor, "l.txt", "dirty\n");
-    assert_eq!(look(&workspace), (vec![], vec![]), "what is not committed there is not ours to take");
+    let edited = Finding::EditedInSubmodule { path: "vendor".into(), files: vec!["l.txt".into()] };
+    assert_eq!(look(&workspace), (vec![], vec![edited]), "what is not committed there is named");
     git(&vendor, ["checkout", "--quiet", "-f", "FETCH_HEAD"]);
     assert_eq!(look(&workspace), (vec!["vendor".into()], vec![]), "its remote has this commit");
     put(&vendor, "l.txt", "mine\n");

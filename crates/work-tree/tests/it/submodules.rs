@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::git;
-use crate::place::{OPTIONS, Place, land, look, put};
-use work_tree::{CommitHash, Finding, SnapshotOptions, Store};
+use crate::place::{OPTIONS, Place, land, look, names, put};
+use work_tree::{CommitHash, Finding, SnapshotOptions, Store, Workspace};
 
 const ALLOWED: [&str; 2] = ["-c", "protocol.file.allow=always"];
 
@@ -89,7 +89,7 @@ fn nested_ones_are_there_offline() {
     workspace.reset_to(&head(&store)).unwrap();
     assert_eq!(read(root, FILES[1]).as_deref(), Some("one\n"));
     fs::remove_dir_all(root.join(".git")).unwrap();
-    work_tree::Workspace::open_or_create(&store, &place.spec("a"), &head(&store)).unwrap();
+    Workspace::open_or_create(&store, &place.spec("a"), &head(&store)).unwrap();
     assert_eq!(git(root, ["submodule", "status", "--recursive"]), status);
     assert_eq!(place.fingerprint(), before);
 }
@@ -220,6 +220,160 @@ fn a_commit_that_others_can_fetch_lands_with_its_files_and_another_is_kept() {
     assert_eq!(updated.updated, [PathBuf::from("vendor")]);
     assert_eq!(read(&vendor, "l.txt").as_deref(), Some("two\n"));
     assert_eq!(look(&workspace), (vec![], vec![]));
+}
+
+fn saving(place: &Place) -> SnapshotOptions<'_> {
+    SnapshotOptions { take_unignored: true, user: Some(&place.user), ..OPTIONS }
+}
+
+fn edited(workspace: &Workspace) -> Vec<(String, Vec<String>)> {
+    let described = |finding: Finding| match finding {
+        Finding::EditedInSubmodule { path, files } => (path.to_string_lossy().into_owned(), names(&files)),
+        other => panic!("{other:?}"),
+    };
+    let (changed, findings) = look(workspace);
+    assert_eq!(changed, Vec::<String>::new());
+    findings.into_iter().map(described).collect()
+}
+
+/// Saves what a workspace holds, resets it, and puts it back.
+fn save_and_put_back(place: &Place, store: &Store, workspace: &Workspace) {
+    let snapshot = workspace.snapshot(&saving(place)).unwrap();
+    let work = workspace.change(&snapshot).unwrap();
+    assert_eq!(workspace.snapshot(&saving(place)).unwrap().tree, snapshot.tree, "the same is saved as the same");
+    let saved = store.commit(&work.tree, &[&head(store)], "saved", &[]).unwrap();
+    store.repository().set_ref("refs/coding-loops/saved/x", &saved, &work_tree::RefExpectation::Any).unwrap();
+    workspace.reset_to(&head(store)).unwrap();
+    workspace.snapshot_start(&OPTIONS).unwrap();
+    assert_eq!(look(workspace), (vec![], vec![]));
+    for repository in ["", "modules/lib/vendor", "modules/lib/vendor/modules/deep/inner"] {
+        let path = store.path().join(repository);
+        if path.exists() {
+            git(&path, ["gc", "--quiet", "--prune=now"]);
+        }
+    }
+    workspace.put_back(&work.tree).unwrap();
+}
+
+#[test]
+fn edits_in_them_are_named_saved_and_put_back() {
+    let (place, store) = nested();
+    let workspace = place.workspace(&store, "a");
+    let root = workspace.root();
+    put(root, "lib/vendor/.gitignore", "out/\n");
+    put(root, "lib/vendor/generated", "by set-up\n");
+    put(root, "lib/vendor/deep/inner/generated", "by set-up\n");
+    workspace.snapshot_start(&OPTIONS).unwrap();
+    put(root, "lib/vendor/out/x.o", "built");
+    assert_eq!(edited(&workspace), []);
+    put(root, "lib/vendor/l.txt", "two\n");
+    put(root, "lib/vendor/new ünï", "new\n");
+    put(root, "lib/vendor/app/main", "its own repository\n");
+    git(&root.join("lib/vendor/app"), ["init", "--quiet"]);
+    fs::remove_file(root.join(FILES[1])).unwrap();
+    git(&root.join("lib/vendor"), ["add", "l.txt"]);
+    let expected = [
+        ("lib/vendor".to_owned(), vec!["app/main".to_owned(), "l.txt".to_owned(), "new ünï".to_owned()]),
+        ("lib/vendor/deep/inner".to_owned(), vec!["l.txt".to_owned()]),
+    ];
+    assert_eq!(edited(&workspace), expected);
+    // Without its git folder too.
+    fs::remove_file(root.join("lib/vendor/.git")).unwrap();
+    assert_eq!(edited(&workspace), expected);
+    save_and_put_back(&place, &store, &workspace);
+    assert_eq!(read(root, "lib/vendor/l.txt").as_deref(), Some("two\n"));
+    assert_eq!(read(root, "lib/vendor/new ünï").as_deref(), Some("new\n"));
+    assert_eq!(read(root, "lib/vendor/app/main").as_deref(), Some("its own repository\n"));
+    assert_eq!(read(root, FILES[1]), None);
+    assert!(git(&root.join("lib/vendor"), ["status", "--porcelain"]).contains(" M l.txt"));
+    let is_edited = |name: &str| {
+        look(&workspace)
+            .1
+            .iter()
+            .any(|finding| matches!(finding, Finding::EditedInSubmodule { path, .. } if path == Path::new(name)))
+    };
+    assert!(is_edited("lib/vendor") && is_edited("lib/vendor/deep/inner"));
+}
+
+#[test]
+fn commits_and_edits_on_them_in_a_nested_one_come_back_too() {
+    let (place, store) = nested();
+    let workspace = place.workspace(&store, "a");
+    let inner = workspace.root().join("lib/vendor/deep/inner");
+    put(&inner, "l.txt", "mine\n");
+    git(&inner, ["commit", "--quiet", "-am", "mine"]);
+    let mine = git(&inner, ["rev-parse", "HEAD"]);
+    assert_eq!(edited(&workspace), [("lib/vendor".to_owned(), vec!["deep/inner".to_owned()])]);
+    put(&inner, "l.txt", "edited\n");
+    save_and_put_back(&place, &store, &workspace);
+    assert_eq!(read(&inner, "l.txt").as_deref(), Some("edited\n"));
+    assert_eq!(git(&inner, ["rev-parse", "HEAD"]), mine);
+    git(&inner, ["commit", "--quiet", "-am", "again"]);
+    git(&workspace.root().join("lib/vendor"), ["commit", "--quiet", "-am", "mine"]);
+    git(&workspace.root().join("lib/vendor"), ["update-ref", "refs/remotes/origin/pushed", "HEAD"]);
+    let snapshot = workspace.snapshot(&SnapshotOptions { user: Some(&place.user), ..OPTIONS }).unwrap();
+    // As if the outer one were pushed and the inner one not.
+    let [Finding::UnknownSubmoduleCommit { path, commit: Some(_) }] = &snapshot.findings[..] else { panic!("{snapshot:?}") };
+    assert_eq!(path, Path::new("lib/vendor/deep/inner"));
+}
+
+#[test]
+fn edits_in_one_that_only_the_agent_has_are_found() {
+    let place = Place::new(&[("a.txt", "one\n")]);
+    let library = Library::new(&place, "library");
+    library.add_to(&place.root, "vendor");
+    git(&place.root, ["submodule", "--quiet", "deinit", "-f", "vendor"]);
+    fs::remove_dir_all(place.root.join(".git/modules/vendor")).unwrap();
+    let store = place.store();
+    let workspace = place.workspace(&store, "a");
+    let vendor = workspace.root().join("vendor");
+    // Files where nobody has filled it.
+    put(&vendor, "stray", "x\n");
+    assert_eq!(edited(&workspace), [("vendor".to_owned(), vec!["stray".to_owned()])]);
+    save_and_put_back(&place, &store, &workspace);
+    assert_eq!(read(&vendor, "stray").as_deref(), Some("x\n"));
+    fs::remove_dir_all(&vendor).unwrap();
+    git(workspace.root(), ALLOWED.into_iter().chain(["submodule", "--quiet", "update", "--init"]));
+    assert_eq!(edited(&workspace), []);
+    put(&vendor, "l.txt", "two\n");
+    assert_eq!(edited(&workspace), [("vendor".to_owned(), vec!["l.txt".to_owned()])]);
+    save_and_put_back(&place, &store, &workspace);
+    assert_eq!(read(&vendor, "l.txt").as_deref(), Some("two\n"));
+    // One that the agent adds.
+    git(workspace.root(), ALLOWED.into_iter().chain(["submodule", "--quiet", "add", library.0.to_str().unwrap(), "more"]));
+    put(workspace.root(), "more/l.txt", "two\n");
+    for _ in 0..2 {
+        let findings = look(&workspace).1;
+        let is_edit =
+            |finding: &Finding| matches!(finding, Finding::EditedInSubmodule { path, .. } if path == Path::new("more"));
+        assert!(findings.iter().any(is_edit), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_hostile_submodule_runs_nothing_when_its_edits_are_looked_at() {
+    use std::os::unix::fs::PermissionsExt;
+    let (place, store) = nested();
+    let workspace = place.workspace(&store, "a");
+    let vendor = workspace.root().join("lib/vendor");
+    let (marker, script) = (place.dir.path().join("executed"), place.dir.path().join("evil.sh"));
+    fs::write(&script, format!("#!/bin/sh\ntouch '{}'\ncat\n", marker.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let evil = script.to_str().unwrap();
+    for key in ["core.fsmonitor", "filter.evil.clean", "filter.evil.process", "diff.external", "core.alternateRefsCommand"] {
+        git(&vendor, ["config", key, evil]);
+    }
+    let hooks = workspace.root().join(".git/modules/lib/vendor/hooks");
+    fs::create_dir_all(&hooks).unwrap();
+    for hook in ["post-index-change", "reference-transaction", "pre-commit"] {
+        fs::copy(&script, hooks.join(hook)).unwrap();
+    }
+    put(&vendor, ".gitattributes", "* filter=evil\n");
+    put(&vendor, "l.txt", "two\n");
+    drop(fs::remove_file(&marker));
+    assert_eq!(edited(&workspace), [("lib/vendor".to_owned(), vec![".gitattributes".to_owned(), "l.txt".to_owned()])]);
+    workspace.snapshot(&saving(&place)).unwrap();
+    assert!(!marker.exists());
 }
 
 #[test]
