@@ -42,14 +42,6 @@ impl Stop {
     pub(crate) fn failed(category: ErrorCategory, message: impl Into<String>) -> Self {
         FailedAttempt::new(category, message).into()
     }
-
-    /// As the end of the attempt: an error on the way is nobody's failure.
-    pub(crate) fn into_end(self) -> End {
-        match self {
-            Self::End(end) => end,
-            Self::Error(error) => End::Failed(error_as_failure(&error)),
-        }
-    }
 }
 
 /// An error of ours as a failed attempt.

@@ -135,7 +135,10 @@ impl Context<'_> {
             let input = match self.perform(command, attempt, &mut proving, waiter).await {
                 Ok(input) => input,
                 Err(stop) => {
-                    given = Some(stop.into_end());
+                    given = Some(match stop {
+                        Stop::Error(error) => End::Failed(self.failure_of(&error)),
+                        Stop::End(end) => end,
+                    });
                     Input::Ended
                 }
             };

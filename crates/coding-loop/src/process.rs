@@ -17,6 +17,9 @@ use crate::{Error, attempt, run_end};
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
 const MOST_RETRY_WAIT_SECONDS: i64 = 10;
 
+/// How often a loop makes a damaged store again, in one life.
+const MAX_REPAIRS: u32 = 3;
+
 /// How often an idle loop looks at the branch that it follows by itself.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 
@@ -41,7 +44,7 @@ pub(crate) enum Ended {
 /// Works until told to stop or to read the settings again, or until the limits are reached.
 pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Ended> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
-    let mut failures: u32 = 0;
+    let (mut failures, mut repairs) = (0_u32, MAX_REPAIRS);
     while left > 0 && !waiter.stopping() {
         if waiter.reload.as_mut().is_some_and(Reload::take) {
             return Ok(Ended::Reload(limits.max_tests.map(|_| left)));
@@ -72,7 +75,11 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
                 failures = (failures + 1).min(7);
                 waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if !may_repair(context, &error, &mut repairs)? {
+                    return Err(error);
+                }
+            }
         }
     }
     Ok(Ended::Done)
@@ -82,7 +89,7 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
 ///
 /// `former` is the test that it had in hand: what it left in the workspace is saved under that name.
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
-    let mut failures: u32 = 0;
+    let (mut failures, mut repairs) = (0_u32, MAX_REPAIRS);
     loop {
         let tidied = context.workspace().and_then(|workspace| context.tidy(&workspace, former, "left from a former life"));
         match tidied {
@@ -92,7 +99,11 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
                 failures = (failures + 1).min(7);
                 waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if !may_repair(context, &error, &mut repairs)? {
+                    return Err(error);
+                }
+            }
         }
     }
     reach(Point::StartTidied);
@@ -102,6 +113,15 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
     }
     context.publish();
     Ok(())
+}
+
+/// Makes a damaged store again, unless that has not helped before. False if the error has another reason.
+fn may_repair(context: &Context<'_>, error: &Error, left: &mut u32) -> Result<bool> {
+    if *left == 0 || !context.repair_store(error)? {
+        return Ok(false);
+    }
+    *left -= 1;
+    Ok(true)
 }
 
 enum Turn {
@@ -173,7 +193,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     }
     // Before the claim, so that a repository that cannot be worked in costs no attempt.
     let unusable = |error: Error, what: &str| {
-        if limits.once || error.is_temporary() {
+        if limits.once || error.is_temporary() || context.is_store_damaged(&error) {
             return Err(error);
         }
         tracing::warn!(%error, "nothing is claimed until {what}");
@@ -229,7 +249,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
             let end = context.carry_out(attempt::Attempt::new(), &mut attempt, waiter).await;
             (Some(attempt), end)
         }
-        Err(error) => (None, End::Failed(error_as_failure(&error))),
+        Err(error) => (None, End::Failed(context.failure_of(&error))),
     };
     let mut failures: u32 = 0;
     loop {

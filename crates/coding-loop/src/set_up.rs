@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use coord_db::process::Liveness;
 use coord_db::{
-    Acquire, AcquireRequest, AlertType, CheckpointType, Config, Database, LoopId, NewAlert, NewCheckpoint, Severity, TestId,
-    TestStatus, new_id,
+    Acquire, AcquireRequest, AlertType, CheckpointType, Config, Counts, Database, ErrorCategory, FailedAttempt, LoopId,
+    NewAlert, NewCheckpoint, Severity, StoreMaking, TestId, TestStatus, new_id,
 };
 use serde_json::json;
-use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store, WorkTree, Workspace};
+use work_tree::{CommitHash, Depth, Error as GitError, Layout, RefExpectation, Repository, Store, WorkTree, Workspace};
 
 use crate::context::Context;
+use crate::end::error_as_failure;
 use crate::landing::integration_lease;
 use crate::operation::SAVED;
 use crate::{Error, Result};
@@ -44,14 +45,22 @@ pub(crate) fn store(
     layout: &Layout,
     loop_id: Option<&LoopId>,
 ) -> Result<Store> {
+    // A human waits for a whole look, which is also what repairs.
+    let depth = if loop_id.is_some() { Depth::Tips } else { Depth::All };
     let makings = db.read(|tx| tx.store_makings())?;
     let branch = &config.repository.integration_branch;
     let integration = format!("refs/heads/{branch}");
     match layout.open_store() {
         Ok(store) if !makings.is_empty() && store.integration_ref() == integration => {
-            recover_integration(db, &store)?;
-            return Ok(store);
+            if store.damage(user, depth)?.is_some() {
+                return rebuild(db, user, layout, branch);
+            }
+            return match recover_integration(db, &store) {
+                Err(_) if store.damage(user, Depth::All)?.is_some() => rebuild(db, user, layout, branch),
+                recovered => recovered.map(|_| store),
+            };
         }
+        Err(_) if is_ours(layout, &makings) => return rebuild(db, user, layout, branch),
         // Another name counts as long as nothing has landed.
         Ok(_) if !makings.is_empty() => return make(db, user, layout, branch),
         _ => {}
@@ -121,8 +130,7 @@ fn place_refused(error: work_tree::Error, layout: &Layout, database: &Path) -> E
         work_tree::Error::InTheWay { path } => {
             if path == layout.store_path() {
                 return Error::SetUp(format!(
-                    "the store {} is damaged; stop all programs, move it to another place and run loopctl init, which makes it \
-                     again; loopctl restore --store-only FILE brings back what a backup has",
+                    "{} is not the store that this installation has made; move it to another place, and loopctl init makes one",
                     path.display()
                 ));
             }
@@ -200,6 +208,43 @@ fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result
         None => Ok(None),
         Some(holder) => Err(Error::Waiting(format!("{holder} is landing; the store is made once that has ended"))),
     }
+}
+
+/// Whether what is in the store's place is the store of this installation, or what is left of it.
+fn is_ours(layout: &Layout, makings: &[StoreMaking]) -> bool {
+    let path = layout.store_path();
+    let is_left = path.is_dir() && std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
+    let same = |made: &StoreMaking| Path::new(&made.path).canonicalize().ok() == path.canonicalize().ok();
+    is_left && makings.last().is_some_and(same)
+}
+
+/// Makes a damaged store again, and names what is lost with it.
+fn rebuild(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Result<Store> {
+    let landed = passed(db)?;
+    let (store, rebuilt) = layout.rebuild_store(user, branch, &commits_of(&landed))?;
+    let Some(damage) = rebuilt.damage else { return Ok(store) };
+    let integration = store.recover_integration(&commits_of(&landed))?;
+    let kept =
+        rebuilt.kept_as.as_ref().map(|kept| format!("; what is left of it is in {}", kept.display())).unwrap_or_default();
+    let refs = &rebuilt.lost_refs;
+    let lost = match refs.len() {
+        0 => "nothing of saved work and checkpoints is lost".to_owned(),
+        count => {
+            let more = if count > MAX_NAMED { ", …" } else { "" };
+            let named = refs.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+            format!("{count} references of saved work and checkpoints are lost ({named}{more})")
+        }
+    };
+    let message = format!(
+        "the store {} was damaged: {damage}; it was made again from your repository and what was whole, and {lost}{kept}",
+        layout.store_path().display()
+    );
+    let severity = if refs.is_empty() { Severity::Warning } else { Severity::Critical };
+    raise(db, "damaged", severity, message, json!({ "lost_refs": refs }))?;
+    name_what_is_lost(db, &store, "rebuilt")?;
+    let (path, integration) = (store.path().display().to_string(), integration.map(|commit| commit.to_string()));
+    db.write(|tx| tx.record_store("rebuilt", &path, integration.as_deref()))?;
+    Ok(store)
 }
 
 /// The passed tests and their commits.
@@ -284,8 +329,54 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Whether an error may have come of a damaged store.
+    pub(crate) fn is_store_damaged(&self, error: &Error) -> bool {
+        let is_of_git = match error {
+            Error::Git(GitError::GitMissing | GitError::GitTimedOut { .. } | GitError::NotSigned { .. }) => false,
+            Error::Git(error) => !error.is_disk_full(),
+            _ => false,
+        };
+        is_of_git && matches!(self.store.damage(&self.user, Depth::All), Ok(Some(_)))
+    }
+
+    /// An error on the way of an attempt as its end. That the store is damaged is nobody's failure: it is made again.
+    pub(crate) fn failure_of(&self, error: &Error) -> FailedAttempt {
+        match self.repair_store(error) {
+            Ok(true) => FailedAttempt {
+                counts: Counts::GivenBack,
+                ..FailedAttempt::new(
+                    ErrorCategory::Transient,
+                    "the store was damaged and was made again; the attempt is repeated",
+                )
+            },
+            Ok(false) => error_as_failure(error),
+            Err(other) => {
+                tracing::error!(error = coord_db::error_chain(&other), "the store cannot be made again");
+                error_as_failure(error)
+            }
+        }
+    }
+
+    /// Makes the store again if it is damaged, which an error may have come of. False if it is whole.
+    pub(crate) fn repair_store(&self, error: &Error) -> Result<bool> {
+        if !self.is_store_damaged(error) {
+            return Ok(false);
+        }
+        tracing::error!(%error, path = %self.layout.store_path().display(), "the store is damaged; making it again");
+        rebuild(self.db, &self.user, &self.layout, self.integration_branch())?;
+        Ok(true)
+    }
+
     /// Starts integration at the commit that the user has checked out.
     pub(crate) fn start_integration(&self) -> Result<CommitHash> {
+        // One that had started is not started at another commit because its objects are gone.
+        if self.db.read(|tx| tx.store_makings())?.iter().any(|made| made.integration.is_some()) || !passed(self.db)?.is_empty()
+        {
+            rebuild(self.db, &self.user, &self.layout, self.integration_branch())?;
+            if let Some(head) = self.store.integration()? {
+                return Ok(head);
+            }
+        }
         let start = self.store.fetch_from_user(&self.user, "HEAD").map_err(|error| match error {
             work_tree::Error::UnknownRevision { .. } => Error::SetUp(format!(
                 "the repository {} has no commit yet; make the first commit, and start the loop again",

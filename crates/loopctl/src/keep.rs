@@ -142,14 +142,16 @@ impl Back {
 
 fn bring_back(cx: &Context, db: &Database, config: &Config, bundle: &Path) -> Outcome<Back> {
     let _working = cx.out.working("bringing back what the store lacks");
-    let rebuilt = workspaces::open_store(config)?.is_none();
+    let makings = || db.read(|tx| tx.store_makings()).map(|made| made.len());
+    let before = makings()?;
     let store = coding_loop::make_store(db, config).map_err(failure)?;
+    let rebuilt = makings()? > before;
     let read = store.read_bundle(bundle, rebuilt).map_err(|error| {
         let cause = error_chain(&error);
         Failure::No(format!("{} cannot be brought into the store, which is as it was: {cause}", bundle.display()))
     })?;
     if lost_tests(db, config)?.is_empty() {
-        db.write(|tx| tx.close_alert("store:rebuilt"))?;
+        db.write(|tx| tx.close_alert("store:rebuilt").and_then(|_| tx.close_alert("store:damaged")))?;
     }
     Ok(Back { path: shown(store.path()), rebuilt, added: read.added, forwarded: read.is_forwarded })
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::folders::{FolderLock, absolute, relative};
 use crate::settings::replace_file;
-use crate::{Error, Repository, Result, Store, StoreMade, WorkspaceSpec};
+use crate::{CommitHash, Error, Rebuilt, Repository, Result, Store, StoreMade, WorkspaceSpec};
 
 /// The file that names the database.
 const DATABASE: &str = "database";
@@ -127,7 +127,10 @@ impl Layout {
     /// can be lost alone; and while the folder is removed, programs that run may write to it.
     #[must_use]
     pub fn holds_something_else(&self) -> bool {
-        let is_made_by_us = |entry: &fs::DirEntry| MADE.iter().any(|name| entry.file_name() == *name);
+        let is_made_by_us = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            MADE.iter().any(|made| name == *made) || name.to_string_lossy().starts_with("store.git.damaged-")
+        };
         let mut entries = fs::read_dir(&self.root).into_iter().flatten();
         entries.any(|entry| !entry.is_ok_and(|entry| is_made_by_us(&entry))) && self.open_store().is_err()
     }
@@ -170,5 +173,17 @@ impl Layout {
         replace_file(&root.join(DATABASE), &[way.as_os_str().as_bytes(), b"\n"].concat())?;
         replace_file(&root.join("README"), README.as_bytes())?;
         Store::create(user, &root.join("store.git"), integration_branch)
+    }
+
+    /// Makes the store again if it is damaged, with what the workspaces and our records of them still have.
+    ///
+    /// # Errors
+    /// If it cannot be made; what is there stays as it is.
+    pub fn rebuild_store(&self, user: &Repository, branch: &str, landed: &[CommitHash]) -> Result<(Store, Rebuilt)> {
+        let root = absolute(&self.root)?;
+        let entries = fs::read_dir(root.join("loops")).into_iter().flatten().flatten();
+        let folders: Vec<(PathBuf, PathBuf)> =
+            entries.map(|entry| (entry.path().join(".git"), root.join("state").join(entry.file_name()))).collect();
+        Store::rebuild(user, &root.join("store.git"), branch, landed, &folders)
     }
 }

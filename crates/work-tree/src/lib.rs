@@ -45,6 +45,7 @@ mod settings;
 mod signing;
 mod snapshot;
 mod store;
+mod store_repair;
 mod stray;
 mod submodule_edits;
 mod submodules;
@@ -72,6 +73,7 @@ pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_igno
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
 pub use snapshot::{Finding, Snapshot, SnapshotOptions};
 pub use store::{Store, StoreMade};
+pub use store_repair::{Depth, Rebuilt};
 pub use stray::Stray;
 pub use submodules::Submodule;
 pub use trial::TrialTree;

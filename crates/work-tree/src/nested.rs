@@ -55,20 +55,32 @@ fn packed(git_dir: &Path, name: &str) -> Option<String> {
 
 /// What the references below these names point to.
 pub(crate) fn tips(git_dir: &Path, below: &[&str]) -> Vec<CommitHash> {
-    let mut tips = Vec::new();
-    let text = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
     let wanted = |name: &str| below.iter().any(|below| Path::new(name).starts_with(below));
-    let packed = text.lines().filter_map(|line| line.split_once(' ')).filter(|(_, name)| wanted(name));
-    tips.extend(packed.filter_map(|(hash, _)| CommitHash::new(hash).ok()));
+    named_refs(git_dir, below).into_iter().filter(|(name, _)| wanted(name)).map(|(_, hash)| hash).collect()
+}
+
+/// All references, with what they point to.
+pub(crate) fn named_tips(git_dir: &Path) -> Vec<(String, CommitHash)> {
+    named_refs(git_dir, &["refs"])
+}
+
+/// The packed references, and the others below these names. One that is both comes with both values, the packed one last.
+fn named_refs(git_dir: &Path, below: &[&str]) -> Vec<(String, CommitHash)> {
+    let mut found = Vec::new();
     let mut places: Vec<PathBuf> = below.iter().map(|name| git_dir.join(name)).collect();
     while let Some(place) = places.pop() {
         if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
             places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
-        } else {
-            tips.extend(fs::read_to_string(place).ok().and_then(|text| CommitHash::new(text.trim()).ok()));
+            continue;
         }
+        let hash = fs::read_to_string(&place).ok().and_then(|text| CommitHash::new(text.trim()).ok());
+        let name = place.strip_prefix(git_dir).ok().and_then(Path::to_str);
+        found.extend(name.map(str::to_owned).zip(hash));
     }
-    tips
+    let text = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
+    let packed = text.lines().filter_map(|line| line.split_once(' '));
+    found.extend(packed.filter_map(|(hash, name)| Some((name.to_owned(), CommitHash::new(hash).ok()?))));
+    found
 }
 
 /// The names and paths that a checkout's `.gitmodules` names.

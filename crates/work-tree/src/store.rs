@@ -310,7 +310,7 @@ pub(crate) fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<NamedRe
 }
 
 /// Builds a store under a temporary name; gives the references that were left out.
-fn build(user: &Repository, making: &Path, integration: &str) -> Result<Vec<String>> {
+pub(crate) fn build(user: &Repository, making: &Path, integration: &str) -> Result<Vec<String>> {
     remove_all(making)?;
     init(&user.git, making, &["--bare", &format!("--initial-branch={}", short_name(integration))])?;
     let git = Git::in_repository(making);
@@ -416,6 +416,7 @@ fn link_all(from: &Path, to: &Path) -> std::io::Result<()> {
 fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<()> {
     let settings = Settings::of_user(user)?;
     let mut config = own_format(path)?;
+    keep_objects(&mut config);
     config.extend(settings.pairs.iter().cloned());
     config.extend(pairs(&[
         (MARK, integration),
@@ -431,6 +432,13 @@ fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<(
     ]));
     settings.write_info(path)?;
     replace_file(&path.join("config"), &render_config(&config))
+}
+
+/// Has git refuse to delete objects, also by a `gc --prune=now` of the user's: no reference names what a running attempt has
+/// made so far.
+pub(crate) fn keep_objects(config: &mut Vec<Pair>) {
+    config.retain(|(key, _)| key != b"core.repositoryformatversion" && key != b"extensions.preciousobjects");
+    config.splice(0..0, pairs(&[("core.repositoryformatversion", "1"), ("extensions.preciousobjects", "true")]));
 }
 
 /// What git itself has written of a repository's format, and found out of the file system that it is on: that need not be

@@ -16,7 +16,7 @@ use crate::nested;
 use crate::repository::tree_of;
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::snapshot::{SUBMODULE, differences};
-use crate::store::{init, link_objects, own_format};
+use crate::store::{init, keep_objects, link_objects, own_format};
 use crate::submodule_edits::saved_on;
 use crate::transfer::{missing, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result};
@@ -101,6 +101,13 @@ fn repositories(folder: &Path, way: &Path, depth: usize, found: &mut Vec<(PathBu
     }
 }
 
+/// The copies in a store, with the way to each.
+pub(crate) fn copies(modules: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut found = Vec::new();
+    repositories(modules, Path::new(""), 0, &mut found);
+    found
+}
+
 /// Those that the user's repository has: of its main checkout, and of linked worktrees what that does not have.
 fn of_user(user: &Repository) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
@@ -182,6 +189,7 @@ fn keep_tips(repository: &Repository, commits: &[CommitHash]) -> Result<()> {
 fn write_settings(user: &Repository, to: &Path) -> Result<()> {
     let settings = Settings::of_user(user)?;
     let mut config = own_format(to)?;
+    keep_objects(&mut config);
     config.extend(settings.pairs.iter().cloned());
     config.extend(pairs(&[("gc.auto", "0"), ("gc.pruneexpire", "never"), ("maintenance.auto", "false")]));
     let url = user.git.call(["config", "--get", "remote.origin.url"]).answer()?;
@@ -210,7 +218,10 @@ pub(crate) fn make_copy(like: &Git, to: &Path) -> Result<()> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     }
-    init(like, to, &["--bare"])
+    init(like, to, &["--bare"])?;
+    let mut config = own_format(to)?;
+    keep_objects(&mut config);
+    replace_file(&to.join("config"), &render_config(&config))
 }
 
 /// Brings commits into the store's copy from a git folder of an agent's, of which only the objects are read. Gives those

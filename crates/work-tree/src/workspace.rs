@@ -156,7 +156,19 @@ impl State {
     }
 
     pub(crate) fn read(spec: &WorkspaceSpec) -> Option<Self> {
-        serde_json::from_slice(&fs::read(Self::path(spec)).ok()?).ok()
+        Self::at(&spec.state)
+    }
+
+    /// The record in a folder of ours.
+    pub(crate) fn at(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join("state.json")).ok()?).ok()
+    }
+
+    /// The trees that only this record names.
+    pub(crate) fn into_trees(self) -> Vec<CommitHash> {
+        let mut trees = vec![self.base_tree, self.start_tree];
+        trees.extend(self.older.into_iter().chain(self.behind).chain(self.index_tree));
+        trees
     }
 
     pub(crate) fn write(&self, spec: &WorkspaceSpec) -> Result<()> {
@@ -330,9 +342,8 @@ impl Workspace {
         let readable = self.git.call(["ls-files", "--unmerged", "-z"]).answer().is_ok_and(|answer| answer.code == Some(0));
         let index = self.spec.state.join("index");
         let is_whole = |state: State| {
-            // Only our record names the trees of a look: pruning the store by hand deletes them.
-            let mut trees = vec![state.base_tree, state.start_tree];
-            trees.extend(state.older.into_iter().chain(state.behind).chain(state.index_tree));
+            // Only our record names the trees of a look: a store that was made again may lack them.
+            let trees = state.into_trees();
             self.store.missing(&trees).is_ok_and(|lost| lost.is_empty())
         };
         let is_known = readable && index.is_file() && State::read(&self.spec).is_some_and(is_whole);

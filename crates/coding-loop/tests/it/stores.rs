@@ -141,7 +141,7 @@ fn an_agent_that_deletes_the_store_and_every_workspace_does_its_work_again() {
 }
 
 #[test]
-fn a_damaged_store_and_a_repository_without_a_commit_are_reported_clearly() {
+fn a_repository_without_a_commit_is_reported_clearly() {
     let world = world();
     world.add_loop("one");
     world.git(&["checkout", "--quiet", "--orphan", "empty"]);
@@ -151,11 +151,123 @@ fn a_damaged_store_and_a_repository_without_a_commit_are_reported_clearly() {
     assert!(said.contains("has no commit yet; make the first commit"), "{said}");
     world.git(&["checkout", "--quiet", "--force", "main"]);
     assert_eq!(world.once("one").status.code(), Some(0));
-    std::fs::remove_file(world.root().join("store.git/HEAD")).unwrap();
-    let output = world.once("one");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("store.git is damaged; stop all programs"), "{said}");
+}
+
+/// Ways to damage the store in the current folder. Its files may be links to those of the user's repository.
+const DAMAGES: [&str; 11] = [
+    "rm -rf objects/??",
+    "rm -rf objects/??; mkdir objects/00",
+    "rm -rf objects",
+    "rm -rf HEAD",
+    "echo garbage > HEAD",
+    "rm config",
+    "echo garbage > config",
+    "rm -rf refs packed-refs",
+    "rm -rf refs/heads objects/??",
+    "git repack -aq; for f in $(find objects -type f); do rm -f $f; echo > $f; done",
+    "for f in $(find objects -type f); do rm -f $f; : > $f; done",
+];
+
+fn damage(world: &World, script: &str) {
+    let store = world.root().join("store.git");
+    assert!(std::process::Command::new("sh").args(["-c", script]).current_dir(store).status().unwrap().success());
+}
+
+/// Both tests have landed, and the store is whole.
+fn is_repaired(world: &World, script: &str) {
+    for id in ["t1", "t2"] {
+        assert_eq!(world.test(id).status, TestStatus::Passed, "{script}: {:?}", world.test(id).last_error);
+        world.git(&["cat-file", "-e", &format!("{BRANCH}:{id}")]);
+    }
+    assert_eq!(world.test("t2").attempts, 1, "{script}");
+    world.store(&["fsck", "--connectivity-only"]);
+    assert_eq!(world.git(&["rev-parse", BRANCH]), world.store(&["rev-parse", BRANCH]), "{script}");
+    world.assert_tidy();
+}
+
+#[test]
+fn a_damaged_store_is_made_again_when_a_loop_starts() {
+    for script in DAMAGES {
+        let world = world();
+        world.add_loop("one");
+        world.add_test("t1", "one");
+        assert!(world.once("one").status.success());
+        damage(&world, script);
+        world.add_test("t2", "one");
+        let output = world.once("one");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        is_repaired(&world, script);
+        let alerts = world.sql("SELECT message FROM alerts");
+        let is_named = alerts.contains("it was made again from your repository and what was whole")
+            || alerts.contains("was deleted or damaged; it was restored at");
+        assert!(is_named, "{script}: {alerts}");
+    }
+}
+
+#[test]
+fn a_store_that_an_agent_damages_costs_no_attempt() {
+    for script in DAMAGES {
+        let agent = format!(
+            "cat > /dev/null; echo > $TEST_ID; [ $TEST_ID = t1 ] || [ -e ../../../done ] || {{ touch ../../../done; cd ../../store.git; {script}; }}\n"
+        );
+        let world = world_with(&agent);
+        world.add_loop("one");
+        world.add_test("t1", "one");
+        assert!(world.once("one").status.success());
+        world.add_test("t2", "one");
+        let output = world.once("one");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        is_repaired(&world, script);
+    }
+}
+
+#[test]
+fn what_is_whole_of_a_damaged_store_is_kept() {
+    let world = world_with("cat > /dev/null; echo $TEST_ID > work; [ $TEST_ID = t2 ] || echo > $TEST_ID\n");
+    world.add_loop("one");
+    for id in ["t1", "t2"] {
+        world.add_test(id, "one");
+    }
+    assert!(world.once("one").status.success());
+    assert_ne!(world.test("t2").status, TestStatus::Passed);
+    let saved = || world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/one/t2/"]);
+    let before = saved();
+    assert!(!before.is_empty());
+    // Nothing of it was published yet.
+    world.git(&["update-ref", &format!("refs/heads/{BRANCH}"), "main"]);
+    let head = world.store(&["rev-parse", BRANCH]);
+    damage(&world, "rm HEAD");
+    world.sql("UPDATE tests SET status = 'skipped' WHERE id = 't2'");
+    assert!(world.once("one").status.success());
+    assert_eq!((saved(), world.store(&["rev-parse", BRANCH])), (before.clone(), head));
+    for name in before.lines() {
+        assert_eq!(world.store(&["show", &format!("{name}:work")]), "t2");
+    }
+}
+
+#[test]
+fn a_prune_of_the_store_while_an_attempt_runs_costs_nothing() {
+    let prune =
+        "git reflog expire --expire=now --all; git gc --quiet --prune=now; git prune --expire=now; git repack -adq; true";
+    let world = World::new(
+        &format!("cat > /dev/null; echo > $TEST_ID; (cd ../../store.git; {prune})\n"),
+        &format!(
+            "[[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"test -f $TEST_ID && echo there; cd $ROOT/store.git; {prune}\"]\n"
+        ),
+    );
+    world.configure(|config| config.replacen("[agent]\n", "[agent]\nenvironment = [\"PATH\", \"ROOT\"]\n", 1));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let output = world.command("one").arg("--once").env("ROOT", world.root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        (world.test("t1").status, world.test("t1").attempts),
+        (TestStatus::Passed, 1),
+        "{:?}",
+        world.test("t1").last_error
+    );
+    assert_eq!(causes(&world), ["new"]);
+    world.assert_tidy();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use coord_db::{Config, TestId};
 use rustix::fs::{Access, access};
-use work_tree::{CommitHash, Layout};
+use work_tree::{CommitHash, Depth, Layout, Repository};
 
 use super::{Report, disk};
 use crate::setup::existing;
@@ -45,10 +45,11 @@ pub fn examine(config: &Config, root: &Path, database: &Path, landed: &[(TestId,
             "set root in [workspace] of config.toml to a folder on the same disk, if room is short",
         );
     }
-    store(&layout, config, landed, report);
+    store(&layout, config, root, landed, report);
 }
 
-fn store(layout: &Layout, config: &Config, landed: &[(TestId, String)], report: &mut Report) {
+fn store(layout: &Layout, config: &Config, root: &Path, landed: &[(TestId, String)], report: &mut Report) {
+    const REMAKE: &str = "loopctl init, or the next loop, makes it again from your repository and what is whole of it";
     const RESTORE: &str = "loopctl restore FILE brings back what a backup of the store holds";
     let path = layout.store_path();
     let Ok(store) = layout.open_store() else {
@@ -56,7 +57,7 @@ fn store(layout: &Layout, config: &Config, landed: &[(TestId, String)], report: 
             return report.problem(
                 "store",
                 format!("{} cannot be read as a store", path.display()),
-                format!("move it away; loopctl init makes it again, and {RESTORE}"),
+                format!("{REMAKE}; {RESTORE}"),
             );
         }
         return match landed.len() {
@@ -68,6 +69,11 @@ fn store(layout: &Layout, config: &Config, landed: &[(TestId, String)], report: 
             ),
         };
     };
+    let damage = Repository::open(root).and_then(|user| store.damage(&user, Depth::All));
+    if let Ok(Some(damage)) = damage {
+        let remedy = format!("{REMAKE}; {RESTORE}");
+        return report.problem("store", format!("{} is damaged: {damage}", path.display()), remedy);
+    }
     let wanted = format!("refs/heads/{}", config.repository.integration_branch);
     let (integration, commits): (_, Vec<CommitHash>) =
         (store.integration(), landed.iter().filter_map(|(_, commit)| CommitHash::new(commit).ok()).collect());

@@ -270,6 +270,17 @@ fn a_store_that_lost_work_or_cannot_be_used_is_named() {
     assert!(said("warning", "store").starts_with("it has no refs/heads/coding-loops/integration, and 1 tests have landed"));
     std::fs::write(layout.store_path().join("config"), "").unwrap();
     assert!(said("problem", "store").ends_with("cannot be read as a store"));
+    // What doctor names, init repairs.
+    place.run(&["init"]).ok();
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
+    for entry in std::fs::read_dir(layout.store_path().join("objects")).unwrap().map(Result::unwrap) {
+        if entry.file_name().len() == 2 {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    assert!(said("problem", "store").contains(" is damaged: "), "{}", said("problem", "store"));
+    place.run(&["init"]).ok();
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
     std::fs::remove_dir_all(layout.store_path()).unwrap();
     assert!(said("warning", "store").contains("is missing, and 1 tests have landed"));
     std::fs::remove_dir_all(layout.root()).unwrap();

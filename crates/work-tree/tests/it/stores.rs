@@ -107,7 +107,7 @@ fn a_branch_of_the_users_beside_ours_stays_out_of_the_store() {
 }
 
 #[test]
-fn a_prune_of_the_store_replaces_a_workspace_and_keeps_its_files() {
+fn a_prune_of_the_store_deletes_nothing_and_trees_that_are_lost_cost_no_files() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
     let workspace = place.workspace(&store, "a");
@@ -115,6 +115,10 @@ fn a_prune_of_the_store_replaces_a_workspace_and_keeps_its_files() {
     look(&workspace);
     git(store.path(), ["gc", "--quiet", "--prune=now"]);
     let base = store.integration().unwrap().unwrap();
+    let (same, opened) = Workspace::open_or_create(&store, &place.spec("a"), &base).unwrap();
+    assert_eq!((opened, look(&same).0), (Opened::Kept, vec!["a.txt".to_owned()]));
+    git(store.path(), ["config", "--unset", "extensions.preciousObjects"]);
+    git(store.path(), ["gc", "--quiet", "--prune=now"]);
     let (again, opened) = Workspace::open_or_create(&store, &place.spec("a"), &base).unwrap();
     let Opened::Replaced { damage: Damage::StateLost, kept_as: Some(kept) } = opened else { panic!("{opened:?}") };
     assert_eq!(fs::read_to_string(kept.join("a.txt")).unwrap(), "two\n");
