@@ -45,6 +45,10 @@ need shellcheck shellcheck
 # Without it the tests that boot one say that they are skipped.
 want systemd-analyze systemd || echo "$0: systemd cannot be had here; nothing is tested under it" >&2
 
+# Likewise for agents in a sandbox, and large files.
+want bwrap bubblewrap || echo "$0: bwrap cannot be had here; no agent is tested in a sandbox" >&2
+want git-lfs git-lfs || echo "$0: git-lfs cannot be had here; nothing is tested with large files" >&2
+
 step "format"
 cargo fmt --all --check
 

@@ -31,6 +31,7 @@ pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &
         return Ok(());
     }
     context.must_fail_before(attempt, waiter).await?;
+    context.try_sandbox(attempt).await?;
     context.make_workspace_ready(attempt, waiter).await?;
     let ended = run(context, attempt, waiter).await;
     if !matches!(ended, Err(Stop::End(End::Trouble(_) | End::Interrupted(_)) | Stop::Error(_))) {
@@ -67,6 +68,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
     let recorded = context.begin_run(Some(&attempt.test), RunOf::Agent, &program, &log)?;
     spec.log_path = Some(recorded.log.clone());
+    context.enter_sandbox(attempt, &mut spec);
     let (cancel, mut cancelled) = watch::channel(false);
     let changes = Changes::of(&attempt.workspace);
     let mut has_changed = false;
@@ -74,7 +76,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, "the agent begins");
     let mut running = pin!(work_tree::run(&spec, &mut cancelled, on_keeper));
     let mut interrupt = None;
-    let outcome = loop {
+    let mut outcome = loop {
         waiter.beat(context, Some(attempt));
         waiter.wakes.looked(context.db);
         // Nothing is lost while the database cannot be used: what was changed is seen again afterwards.
@@ -101,6 +103,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
             () = waiter.wait(context, Duration::from_secs(5)) => {}
         }
     };
+    outcome.end = context.end_in_sandbox(outcome.end);
     reach(Point::AgentEnded);
     context.end_run(&recorded, &runs::words(&outcome.end));
     context.record_child(None);
@@ -143,6 +146,7 @@ fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter, has_chan
         return Ok(Some(interrupt));
     }
     context.ask_again(attempt)?;
+    context.serve_sandbox(attempt)?;
     if context.config.lease.automatic {
         // What cannot be leased is reported at landing, where it matters.
         match context.lease_changes(attempt, has_changed) {

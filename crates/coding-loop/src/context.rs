@@ -56,6 +56,8 @@ pub(crate) struct Attempt {
     pub(crate) work: Option<Work>,
     /// What the agent printed last, on one line.
     pub(crate) last_words: String,
+    /// The newest of the agent's own leases whose files were brought up to date for it.
+    pub(crate) served_token: i64,
     /// Who has landed the same as this work, so that nothing of it is left to change.
     pub(crate) landed_by: Option<String>,
 }
@@ -76,6 +78,7 @@ impl Attempt {
             in_place: None,
             work: None,
             last_words: String::new(),
+            served_token: 0,
             landed_by: None,
         }
     }

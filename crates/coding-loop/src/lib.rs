@@ -36,6 +36,7 @@ mod revert;
 mod rules;
 mod run_end;
 mod runs;
+mod sandbox;
 mod secrets;
 mod set_up;
 mod submit;

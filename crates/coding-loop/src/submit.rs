@@ -1,6 +1,10 @@
 //! Landing for a loop that is driven by hand: the same gate, the same integration.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, ErrorCategory, LeasePath, LoopId, TestId, TestStatus};
 use tokio::sync::watch;
@@ -9,7 +13,7 @@ use work_tree::{CommitHash, Layout, Workspace};
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::End;
-use crate::{Result, attempt, process};
+use crate::{Error, Result, attempt, process};
 
 /// What came of a submitted test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +66,17 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
 /// Brings files, or all below folders, that a loop's agent has leased and not changed to what has landed since its attempt
 /// began, so that it works on what is there now. Gives the files that are newer now.
 ///
+/// In the agent's sandbox the loop does it: that it has done so for the lease with this token is waited for.
+///
 /// # Errors
 /// What git says.
-pub fn bring_up_to_date(db: &Database, config: &Config, loop_id: &LoopId, paths: &[LeasePath]) -> Result<Vec<PathBuf>> {
+pub fn bring_up_to_date(
+    db: &Database,
+    config: &Config,
+    loop_id: &LoopId,
+    paths: &[LeasePath],
+    token: i64,
+) -> Result<Vec<PathBuf>> {
     let layout = Layout::new(config.workspace_root());
     let Ok(store) = layout.open_store() else { return Ok(Vec::new()) };
     let row = db.read(|tx| tx.loop_row(loop_id))?;
@@ -77,7 +89,39 @@ pub fn bring_up_to_date(db: &Database, config: &Config, loop_id: &LoopId, paths:
         return Ok(Vec::new());
     }
     let files: Vec<PathBuf> = paths.iter().map(|path| PathBuf::from(path.as_str())).collect();
-    Ok(workspace.update_paths(&files, &head)?.updated)
+    match workspace.update_paths(&files, &head) {
+        Err(work_tree::Error::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+            await_served(&served_note(&layout, loop_id), token)
+                .ok_or_else(|| Error::Waiting(format!("loop {loop_id} has not done so within {} s", SERVED_LIMIT.as_secs())))
+        }
+        updated => Ok(updated?.updated),
+    }
+}
+
+/// How long an agent waits until its loop has brought files up to date.
+const SERVED_LIMIT: Duration = Duration::from_secs(30);
+
+/// The file in which a loop notes the newest lease of its agent's whose files it has brought up to date, and which files were
+/// not so before; with NUL between them.
+pub(crate) fn served_note(layout: &Layout, loop_id: &LoopId) -> PathBuf {
+    layout.states().join(loop_id.as_str()).join("served")
+}
+
+fn await_served(note: &Path, token: i64) -> Option<Vec<PathBuf>> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let until = Instant::now() + SERVED_LIMIT;
+    loop {
+        let text = std::fs::read(note).unwrap_or_default();
+        let mut words = text.split(|&byte| byte == 0);
+        let served = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse::<i64>().ok());
+        if served.is_some_and(|served| served >= token) {
+            return Some(words.map(|word| PathBuf::from(OsStr::from_bytes(word))).collect());
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        std::thread::park_timeout(PAUSE);
+    }
 }
 
 /// A checkpoint for an attempt of a loop that is driven by hand: what its workspace holds.

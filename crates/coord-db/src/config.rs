@@ -111,6 +111,16 @@ pub enum PromptBy {
     Argument,
 }
 
+/// What an agent runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxBy {
+    /// It writes wherever its user may.
+    None,
+    /// bubblewrap: the user's checkout, the store, other workspaces and the settings are read-only.
+    Bwrap,
+}
+
 section! {
     /// The agent of a loop.
     AgentConfig {
@@ -128,6 +138,8 @@ section! {
         environment: Vec<String> = ["PATH", "HOME", "USER", "LANG", "TERM"].map(str::to_owned).to_vec(),
         /// Variables of its own; `{port}`, `{loop}` and `{workspace}` are filled in.
         set: BTreeMap<String, String> = BTreeMap::new(),
+        /// What it runs in.
+        sandbox: SandboxBy = SandboxBy::None,
         /// Output kept for each attempt.
         output_bytes: u64 = 10_485_760,
     }
@@ -153,6 +165,7 @@ pub struct AgentOverride {
     pub limit_wait_minutes: Option<u64>,
     pub environment: Option<Vec<String>>,
     pub set: Option<BTreeMap<String, String>>,
+    pub sandbox: Option<SandboxBy>,
     pub output_bytes: Option<u64>,
 }
 
@@ -595,6 +608,7 @@ impl Config {
             limit_wait_minutes: own.limit_wait_minutes.unwrap_or(base.limit_wait_minutes),
             environment: own.environment.unwrap_or(base.environment),
             set: own.set.unwrap_or(base.set),
+            sandbox: own.sandbox.unwrap_or(base.sandbox),
             output_bytes: own.output_bytes.unwrap_or(base.output_bytes),
         }
     }

@@ -205,7 +205,7 @@ pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
     };
     match answer {
         Acquire::Granted(grant) => {
-            let updated = coding_loop::bring_up_to_date(&db, &config, &request.loop_id, &grant.paths);
+            let updated = coding_loop::bring_up_to_date(&db, &config, &request.loop_id, &grant.paths, grant.fencing_token);
             granted(cx, &grant, updated)
         }
         Acquire::Refused(blockers) => refused(cx, &request.loop_id, &blockers),

@@ -5,6 +5,7 @@
 mod agents;
 mod branch;
 mod needs;
+pub(crate) mod sandbox;
 mod trial;
 mod workspaces;
 
@@ -82,7 +83,7 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
         workspaces::examine(&config, &root, &cx.path, &landed, &mut report);
         needs::examine(&config, &root, &mut report);
     }
-    let has_agent = agents::examine(&config, &root, registered.as_deref(), &mut report);
+    let has_agent = agents::examine(&config, &root, &cx.path, registered.as_deref(), &mut report);
     checks(&config, &root, has_agent, &mut report);
     file_system(&folder, &mut report);
     inotify(&mut report);

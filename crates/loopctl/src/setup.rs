@@ -150,6 +150,9 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         for KnownAgent { name, .. } in &agents {
             text.push_str(&format!("found {name}: to use it, put the lines of its preset into [agent] of {shown}\n"));
         }
+        if doctor::sandbox::try_out(&config, &root, &path, &config.agent).is_ok() {
+            text.push_str(&format!("found bwrap: {}\n", doctor::sandbox::proposal("[agent]")));
+        }
     }
     text.push_str("next:");
     for command in next {

@@ -41,6 +41,7 @@ mod publish;
 mod ready;
 mod repository;
 pub mod run;
+pub mod sandbox;
 mod settings;
 mod signing;
 mod snapshot;

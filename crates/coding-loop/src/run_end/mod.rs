@@ -113,7 +113,8 @@ fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> 
         .or_else(|| {
             // A shell's own word for a program that is not there.
             let missing = code == 127 && !changed;
-            let line = output.lines.iter().rev().find(|line| missing && line.contains("not found"))?;
+            let line =
+                output.lines.iter().rev().find(|line| missing && (line.contains("not found") || line.starts_with("env: ")))?;
             Some(trouble(HoldKind::Human, line))
         })
 }

@@ -9,7 +9,7 @@ use coord_db::config::AgentConfig;
 use coord_db::{Config, Loop};
 use work_tree::{CommandSpec, End};
 
-use super::Report;
+use super::{Report, sandbox};
 use crate::known_agents::{self, KnownAgent};
 use crate::programs;
 
@@ -17,7 +17,7 @@ use crate::programs;
 const HELP_SECONDS: u64 = 20;
 
 /// What the registered loops run; none if they are not known, as without a database. True if any of them has an agent.
-pub fn examine(config: &Config, root: &Path, registered: Option<&[Loop]>, report: &mut Report) -> bool {
+pub fn examine(config: &Config, root: &Path, database: &Path, registered: Option<&[Loop]>, report: &mut Report) -> bool {
     let loops = registered.unwrap_or_default();
     // Each agent once, with the section that names its command and the loops that it is for.
     let mut used: Vec<(String, AgentConfig)> = Vec::new();
@@ -44,6 +44,7 @@ pub fn examine(config: &Config, root: &Path, registered: Option<&[Loop]>, report
     for (section, agent) in &used {
         one(section, agent, root, &mut helps, report);
     }
+    sandbox::examine(config, root, database, &used, report);
     used.iter().any(|(_, agent)| !agent.command.is_empty())
 }
 
