@@ -1,13 +1,14 @@
 //! Attempts that show nothing: a claim of success without a change, of which nothing could be verified (the human is asked once
 //! for each test, and a second such claim is a failed attempt), and a check that passes before the work that it has to judge.
 
-use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use coord_db::config::CheckConfig;
+use coord_db::config::{CheckConfig, SandboxBy};
 use coord_db::payload::DecisionOption;
 use coord_db::{
-    ActorId, Counts, ErrorCategory, FailedAttempt, GREEN_BEFORE_QUESTION, NO_CHANGE_QUESTION, NewDecision, Test, WriteTx,
+    ActorId, AlertType, Counts, ErrorCategory, FailedAttempt, GREEN_BEFORE_QUESTION, NO_CHANGE_QUESTION, NewAlert, NewDecision,
+    Severity, Test, WriteTx,
 };
 use serde_json::json;
 use work_tree::WorkTree;
@@ -21,13 +22,13 @@ use crate::run_end::NOTHING_PRINTED;
 const MAX_NAMED: usize = 5;
 
 impl Context<'_> {
-    /// Records a claim without a change.
-    pub(crate) fn record_unchanged(&self, attempt: &Attempt) -> Result<()> {
+    /// Records a claim without a change. `elsewhere` are the files of the user's checkout that changed meanwhile.
+    pub(crate) fn record_unchanged(&self, attempt: &Attempt, elsewhere: &[String]) -> Result<()> {
         let test = &attempt.test;
         let words = Some(attempt.last_words.as_str()).filter(|words| !words.is_empty() && *words != NOTHING_PRINTED);
         let said = words.map(|words| format!("; it said: {words}")).unwrap_or_default();
-        let elsewhere = match self.changed_in_the_checkout(attempt) {
-            files if files.is_empty() => String::new(),
+        let elsewhere = match elsewhere {
+            [] => String::new(),
             files => format!(", while {} in your own checkout changed", files.join(", ")),
         };
         let message = match &attempt.landed_by {
@@ -49,19 +50,56 @@ impl Context<'_> {
         })
     }
 
-    /// The first few files of the user's checkout that differ from its commit and were written during the attempt: an agent
-    /// can leave its folder by an absolute path.
+    /// The first few files of the user's checkout that changed while an attempt ran that has changed nothing itself: an agent
+    /// can leave its folder by an absolute path. Only then does the checkout have to be looked at. One in a sandbox cannot.
+    pub(crate) fn watch_checkout(&self, attempt: &Attempt) -> Result<Vec<String>> {
+        let is_free = self.config.agent_of(&self.loop_id).sandbox == SandboxBy::None;
+        if !self.managed || !is_free || attempt.changed || attempt.last_words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let files = self.changed_in_the_checkout(attempt);
+        if !files.is_empty() {
+            let message = format!(
+                "{} of your own checkout changed while {} worked on {} and changed nothing in its workspace; look at them with \
+                 git diff, and name the paths in the goal as they are in the workspace",
+                files.join(", "),
+                self.loop_id,
+                attempt.test.id
+            );
+            tracing::warn!(message);
+            let alert = NewAlert {
+                fingerprint: self.checkout_alert(),
+                severity: Severity::Warning,
+                alert_type: AlertType::Digression,
+                source: self.loop_id.to_string(),
+                message,
+                context: json!({"loop_id": self.loop_id, "test_id": attempt.test.id, "files": files}),
+                event_id: None,
+            };
+            self.db.write(|tx| tx.raise_alert(&alert))?;
+        }
+        Ok(files)
+    }
+
+    /// What names the alert about changes in the user's checkout. The loop's next pass closes it.
+    pub(crate) fn checkout_alert(&self) -> String {
+        format!("checkout:{}", self.loop_id)
+    }
+
     fn changed_in_the_checkout(&self, attempt: &Attempt) -> Vec<String> {
         let (Some(begun), Ok(checkout)) = (attempt.test.last_attempt_at, WorkTree::open(&self.config.repository_path())) else {
             return Vec::new();
         };
-        let written_since = |file: &PathBuf| {
-            let modified = checkout.root().join(file).metadata().and_then(|seen| seen.modified());
-            let millis = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_millis());
-            millis.is_some_and(|millis| i64::try_from(millis).is_ok_and(|millis| millis >= begun.as_millis()))
+        // Of a file that is gone, its folder says when.
+        let seen = |path: &Path| path.ancestors().find_map(|path| path.symlink_metadata().ok());
+        let changed_since = |file: &PathBuf| {
+            let millis = seen(&checkout.root().join(file)).map(|meta| meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000);
+            millis.is_some_and(|millis| millis >= begun.as_millis())
         };
+        let is_ours = |file: &PathBuf| file.starts_with(self.own_folder());
         let files = checkout.changed_files().unwrap_or_default();
-        files.iter().filter(|file| written_since(file)).take(MAX_NAMED).map(|file| file.display().to_string()).collect()
+        let files = files.iter().filter(|file| !is_ours(file) && changed_since(file));
+        files.take(MAX_NAMED).map(|file| file.display().to_string()).collect()
     }
 
     fn ask_about_no_change(

@@ -285,6 +285,14 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
 pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Result<()> {
     let test = &attempt.test.id;
     let save = |target, reason| context.save_work(&attempt.workspace, Some(test), target, reason);
+    let elsewhere = match end {
+        End::Failed(_) | End::Unchanged => context.watch_checkout(attempt)?,
+        End::Passed(_) => {
+            context.db.write_quietly(|tx| tx.close_alert(&context.checkout_alert()))?;
+            Vec::new()
+        }
+        _ => Vec::new(),
+    };
     match end {
         End::Passed(commit) => {
             tracing::info!(%test, commit = %commit.short(), "passed and landed");
@@ -304,7 +312,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
         End::Unchanged => {
             tracing::info!(%test, "the agent claims success and has changed nothing");
             save(None, "nothing was changed")?;
-            context.record_unchanged(attempt)?;
+            context.record_unchanged(attempt, &elsewhere)?;
         }
         End::GreenBefore(check) => {
             tracing::info!(%test, check, "passes before the work although it has to fail then");

@@ -235,4 +235,31 @@ fn a_change_in_the_users_checkout_instead_is_reported() {
     world.once("one");
     let asked = questions(&world).remove(0);
     assert!(asked.summary.contains("while shared in your own checkout changed"), "{}", asked.summary);
+    assert_eq!(checkout_alerts(&world, "IS NULL"), 1);
+}
+
+fn checkout_alerts(world: &World, closed: &str) -> usize {
+    let sql = format!("SELECT count(*) FROM alerts WHERE fingerprint = 'checkout:one' AND closed_at {closed}");
+    world.sql(&sql).parse().unwrap()
+}
+
+#[test]
+fn what_a_failed_attempt_left_in_the_users_checkout_is_an_alert_until_the_next_pass() {
+    let world = world("cd $FOLDER/repository; rm deep/gone; echo x >ignored; echo x >coding-loops/x; echo x >deep/new; exit 7");
+    std::fs::create_dir(world.repository.join("deep")).unwrap();
+    std::fs::write(world.repository.join("deep/gone"), "x").unwrap();
+    std::fs::write(world.repository.join(".gitignore"), "/coding-loops/\nignored\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "--quiet", "--amend", "--no-edit"]);
+    // The user's own, from before.
+    std::fs::write(world.repository.join("shared"), "the user's own edit\n").unwrap();
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    assert!(world.command("one").args(["--max-tests", "1"]).env("FOLDER", world.folder()).status().unwrap().success());
+    let message = world.sql("SELECT message FROM alerts WHERE fingerprint = 'checkout:one'");
+    assert!(message.starts_with("deep/gone, deep/new of your own checkout changed while one worked on t1"), "{message}");
+    std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; echo x >$TEST_ID\n").unwrap();
+    world.once("one");
+    assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
+    assert_eq!((checkout_alerts(&world, "IS NULL"), checkout_alerts(&world, "IS NOT NULL")), (0, 1));
 }
