@@ -4,6 +4,7 @@
 //! check, and each landing adds that of the next head, so it is paid for once. Checks that run for each test say nothing here.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use coord_db::config::CheckConfig;
@@ -94,15 +95,22 @@ impl Context<'_> {
     pub(crate) fn base_hash(&self, check: &CheckConfig) -> String {
         let setup = &self.config.workspace.setup;
         let env = if setup.is_empty() { Vec::new() } else { vec![("setup".to_owned(), format!("{setup:?}").into())] };
-        CheckSpec { env, ..self.base_spec(check) }.fingerprint()
+        self.spec(check, env).fingerprint()
     }
 
-    pub(crate) fn base_spec(&self, check: &CheckConfig) -> CheckSpec {
+    /// A check that is about no test, as it runs at this loop's gate.
+    pub(crate) fn base_spec(&self, check: &CheckConfig) -> Result<CheckSpec> {
+        let mut env = self.bare_environment();
+        env.extend(self.gate_variables()?);
+        Ok(self.spec(check, env))
+    }
+
+    pub(crate) fn spec(&self, check: &CheckConfig, env: Vec<(String, OsString)>) -> CheckSpec {
         CheckSpec {
             name: check.name.clone(),
             argv: check.command.clone(),
             timeout: Duration::from_secs(check.timeout_seconds.unwrap_or(self.config.gate.timeout_seconds)),
-            env: self.bare_environment(),
+            env,
             nice: None,
             log_path: None,
             output_bytes: self.config.agent.output_bytes,
@@ -114,7 +122,7 @@ impl Context<'_> {
         let mut checks = Vec::new();
         for config in &self.config.gate.check {
             if !self.is_per_test(config, commit)? {
-                checks.push(BaseCheck { config, spec: self.base_spec(config), hash: self.base_hash(config) });
+                checks.push(BaseCheck { config, spec: self.base_spec(config)?, hash: self.base_hash(config) });
             }
         }
         Ok(checks)

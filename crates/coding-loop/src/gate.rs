@@ -1,6 +1,7 @@
 //! The gate: the configured checks, in a check-out of its own, at the commit that would land. Each run leaves a proof.
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
@@ -125,8 +126,15 @@ fn words(verdict: &CheckVerdict) -> String {
 }
 
 impl Context<'_> {
-    fn check_spec(&self, check: &CheckConfig, test: &Test) -> CheckSpec {
-        CheckSpec { env: self.environment(test), ..self.base_spec(check) }
+    fn check_spec(&self, check: &CheckConfig, test: &Test) -> Result<CheckSpec> {
+        let mut env = self.environment(test);
+        env.extend(self.gate_variables()?);
+        Ok(self.spec(check, env))
+    }
+
+    /// The variables that the settings give to what runs at this loop's gate.
+    pub(crate) fn gate_variables(&self) -> Result<Vec<(String, OsString)>> {
+        self.own_variables(&self.layout.gate(self.loop_id.as_str()))
     }
 
     fn checks_of(&self, test: &Test) -> Vec<&CheckConfig> {
@@ -260,7 +268,7 @@ impl Context<'_> {
         waiter: &mut Waiter,
     ) -> Step<Came> {
         let test = attempt.test.clone();
-        let spec = self.check_spec(check, &test);
+        let spec = self.check_spec(check, &test)?;
         let (check_hash, base_hash) = (spec.fingerprint(), self.base_hash(check));
         let is_per_test = self.is_per_test(check, judged.head)?;
         if may_reuse && self.reuse(check, attempt, judged, (&check_hash, &base_hash), is_per_test, proving)? {
@@ -470,7 +478,7 @@ impl Context<'_> {
         if let Some(known) = known.filter(|run| run.state != BaseState::Skipped) {
             return Ok(Some(known));
         }
-        let spec = self.base_spec(check);
+        let spec = self.base_spec(check)?;
         let worktree = self.gate_check_out(head)?;
         self.make_gate_ready(&worktree, head, head, None, waiter).await?;
         let base = BaseCheck { config: check, spec, hash };
@@ -497,7 +505,7 @@ impl Context<'_> {
             if !self.is_per_test(check, &base)? {
                 continue;
             }
-            let spec = self.check_spec(check, &test);
+            let spec = self.check_spec(check, &test)?;
             let check_hash = spec.fingerprint();
             if self.db.read(|tx| tx.red_before(&check_hash, &test.id, &tree))?.is_some() || self.may_be_green(&test, check)? {
                 continue;

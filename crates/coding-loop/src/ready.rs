@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use coord_db::ErrorCategory;
 use tokio::sync::watch;
-use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, Workspace, looks_like_network};
+use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, Workspace, filled_in, free_port, looks_like_network};
 
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
@@ -31,33 +31,9 @@ fn first_port(database: &Path) -> u16 {
     FIRST_PORT + hundred * 100
 }
 
-/// A text of the settings with `{port}`, `{loop}` and `{workspace}` filled in. What else is in braces stays.
-fn filled_in(text: &str, port: u16, loop_id: &str, workspace: &Path) -> OsString {
-    let mut out = OsString::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('{') {
-        out.push(&rest[..at]);
-        rest = &rest[at..];
-        let length = rest.find('}').map_or(1, |end| end + 1);
-        match &rest[..length] {
-            "{port}" => out.push(port.to_string()),
-            "{loop}" => out.push(loop_id),
-            "{workspace}" => out.push(workspace),
-            // What follows may begin with another brace.
-            _ => {
-                out.push("{");
-                rest = &rest[1..];
-                continue;
-            }
-        }
-        rest = &rest[length..];
-    }
-    out.push(rest);
-    out
-}
-
 impl Context<'_> {
-    /// The variables that the settings give the agent, which works in this folder.
+    /// The variables that the settings give the agent, set-up and checks, which work in this folder. A loop's agent has ended
+    /// before its checks run, so that they have the same port.
     pub(crate) fn own_variables(&self, workspace: &Path) -> Result<Vec<(String, OsString)>> {
         let set = self.config.agent_of(&self.loop_id).set;
         if set.is_empty() {
@@ -65,7 +41,10 @@ impl Context<'_> {
         }
         let first = self.db.path().map_or(FIRST_PORT, first_port);
         let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        let port = self.db.write_quietly(|tx| tx.port_of(&self.loop_id, first, is_free))?;
+        let port = match self.is_human() {
+            true => free_port(),
+            false => self.db.write_quietly(|tx| tx.port_of(&self.loop_id, first, is_free))?,
+        };
         let fill = |text: &str| filled_in(text, port, self.loop_id.as_str(), workspace);
         Ok(set.into_iter().map(|(name, text)| (name, fill(&text))).collect())
     }
@@ -116,7 +95,7 @@ impl Context<'_> {
         attempt: Option<&Attempt>,
         waiter: &mut Waiter,
     ) -> Step<()> {
-        let ready = self.ready("gate", Vec::new());
+        let ready = self.ready("gate", self.own_variables(worktree.root())?);
         if ready.is_nothing(Some(&self.user)) {
             return Ok(());
         }
@@ -136,7 +115,7 @@ impl Context<'_> {
         }
         tracing::info!(why, base = %base.short(), "set-up fails with the work; trying it at the base");
         let worktree = self.store.check_out_with_caches(worktree.root(), base, &self.config.workspace.cache)?;
-        let ready = self.ready("base", Vec::new());
+        let ready = self.ready("base", self.own_variables(worktree.root())?);
         match self.make_ready(&ready, &worktree.folder(), base, attempt, waiter).await? {
             SetUp::Ready(_) => {
                 let text = format!("{why}; it succeeds without this work\n{tail}");
@@ -200,16 +179,6 @@ fn failed_at_base(why: &str, tail: &str) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_known_is_filled_in() {
-        let fill = |text| filled_in(text, 20_001, "a", Path::new("/w")).into_string().unwrap();
-        assert_eq!(fill("{port}"), "20001");
-        assert_eq!(fill("http://localhost:{port}/{loop}?{x}"), "http://localhost:20001/a?{x}");
-        assert_eq!(fill("{\"d\": \"{workspace}\", {{port}}"), "{\"d\": \"/w\", {20001}");
-        assert_eq!(fill("{"), "{");
-        assert_eq!(fill(""), "");
-    }
 
     #[test]
     fn ports_are_outside_of_those_that_the_kernel_gives() {

@@ -89,7 +89,7 @@ impl Context<'_> {
             }
             made => made?,
         }
-        let spec = self.base_spec(check);
+        let spec = self.base_spec(check)?;
         let ran = self.run_at_base(&BaseCheck { config: check, spec, hash }, &worktree, commit, &tree, waiter).await?;
         reach(Point::SyncChecked);
         // None: the human does not wait for it.

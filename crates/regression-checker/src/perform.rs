@@ -22,7 +22,7 @@ use serde_json::Value;
 use supervisor::LocalFuture;
 use work_tree::check::{CheckSpec, CheckVerdict};
 use work_tree::keeper::KeeperId;
-use work_tree::{CommitHash, Layout, Ready, Repository, Store, TrialTree};
+use work_tree::{CommitHash, Layout, Ready, Repository, Store, TrialTree, filled_in, free_port};
 
 use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, searched_check};
@@ -284,7 +284,8 @@ impl Runner {
         }
     }
 
-    fn environment(&self, test: Option<&BaselineTest>) -> Vec<(String, OsString)> {
+    /// The environment of what runs in a check-out, about a test or not.
+    fn environment(&self, test: Option<&BaselineTest>, folder: &Path) -> Vec<(String, OsString)> {
         let passed_on = self.config.agent.environment.iter();
         let mut env: Vec<_> = passed_on.filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
         env.push(("CODING_LOOPS_DB".to_owned(), self.database.clone().into_os_string()));
@@ -293,11 +294,16 @@ impl Runner {
             let owner = test.loop_id.as_ref().filter(|id| id.as_str().parse::<LoopId>().is_ok());
             env.extend(owner.map(|id| ("LOOP_ID".to_owned(), OsString::from(id.as_str()))));
         }
+        if !self.config.agent.set.is_empty() {
+            let port = free_port();
+            let fill = |text: &str| filled_in(text, port, "regression-checker", folder);
+            env.extend(self.config.agent.set.iter().map(|(name, text)| (name.clone(), fill(text))));
+        }
         env
     }
 
     /// Says what a check-out needs before a check, as the settings have it now.
-    fn have_made_ready(&self, tree: &mut TrialTree) {
+    fn have_made_ready(&self, tree: &mut TrialTree, folder: &Path) {
         let workspace = &self.config.workspace;
         let path = self.config.repository_path();
         if workspace.setup.is_empty() && workspace.copy.is_empty() && !path.join(work_tree::INCLUDE_FILE).is_file() {
@@ -309,7 +315,7 @@ impl Runner {
             inputs: workspace.setup_inputs.clone(),
             timeout: Duration::from_secs(workspace.setup_timeout_seconds),
             copy: workspace.copy.clone(),
-            env: self.environment(None),
+            env: self.environment(None, folder),
             log_path: None,
             output_bytes: 0,
             nice: Some(self.config.regression.nice),
@@ -328,7 +334,7 @@ impl Runner {
             name: run.check.name.clone(),
             argv: run.check.command.clone(),
             timeout: Duration::from_secs(limit),
-            env: self.environment(run.test),
+            env: self.environment(run.test, &self.check_out_path(run.slot)),
             nice: Some(self.config.regression.nice),
             log_path: None,
             output_bytes: 0,
@@ -342,7 +348,7 @@ impl Runner {
             remove(path.clone()).await?;
         }
         let mut tree = known.unwrap_or_else(|| TrialTree::new(self.store.clone(), path.clone()));
-        self.have_made_ready(&mut tree);
+        self.have_made_ready(&mut tree, &path);
         let on_keeper = |id| {
             keeper.set(Some(id));
             self.progress.borrow_mut().keepers.push(id);

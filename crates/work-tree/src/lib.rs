@@ -69,7 +69,7 @@ pub use layout::Layout;
 pub use needs::Lacking;
 pub use processes::start_time;
 pub use publish::{Divergence, Obstacle, Published, look_at_published, publish, republish};
-pub use ready::{Folder, INCLUDE_FILE, Ready, SetUp, looks_like_network};
+pub use ready::{Folder, INCLUDE_FILE, Ready, SetUp, Useless, filled_in, free_port, looks_like_network, useless_patterns};
 pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_ignored};
 pub use run::{CommandSpec, End, NotStartedKind, Outcome, run};
 pub use snapshot::{Finding, Snapshot, SnapshotOptions};

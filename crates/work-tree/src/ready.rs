@@ -12,11 +12,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::folders::{beside, remove_all};
-use crate::git::{Git, LONG_TIME_LIMIT, fields, to_path};
+use crate::git::{Git, LONG_TIME_LIMIT};
 use crate::keeper::KeeperId;
+use crate::plan::ignored;
 use crate::run::hex;
 use crate::settings::replace_file;
-use crate::snapshot::nul_terminated;
 use crate::{CommandSpec, CommitHash, End, Error, Repository, Result, WorkTree, Workspace, run};
 
 /// A file of patterns in the user's checkout: what they match, and git ignores, is brought along.
@@ -120,6 +120,52 @@ impl Folder {
         let is_there = |path: &PathBuf| self.root.join(path).symlink_metadata().is_ok();
         self.stamp(key).is_some_and(|stamp| stamp.made.iter().all(is_there))
     }
+}
+
+/// Why a pattern of files to bring along brings none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Useless {
+    /// It matches nothing.
+    MatchesNothing,
+    /// All that it matches is tracked, and so is in every clone.
+    Tracked,
+    /// git does not ignore what it matches.
+    NotIgnored,
+}
+
+/// Which of the patterns of files to bring along bring none from the user's checkout, and why. Those of [`INCLUDE_FILE`] are
+/// looked at too.
+///
+/// # Errors
+/// What git says.
+pub fn useless_patterns(user: &Repository, own: &str, patterns: &[String]) -> Result<Vec<(String, Useless)>> {
+    if user.is_bare() {
+        return Ok(Vec::new());
+    }
+    let included = fs::read(user.root().join(INCLUDE_FILE)).unwrap_or_default();
+    let included = String::from_utf8_lossy(&included).into_owned();
+    let is_pattern = |line: &&str| !line.is_empty() && !line.starts_with(['#', '!']);
+    let git = user.git.in_files(user.root());
+    let mut useless = Vec::new();
+    for pattern in patterns.iter().map(String::as_str).chain(included.lines()).map(str::trim_end).filter(is_pattern) {
+        let matched = |which: &str| {
+            let call = git.call(["ls-files", "-z", which, "--ignored"]).arg(format!("--exclude={pattern}"));
+            let mut paths = call.time_limit(LONG_TIME_LIMIT).paths()?;
+            paths.retain(|path| !path.starts_with(own));
+            Ok::<_, Error>(paths)
+        };
+        let others = matched("--others")?;
+        if !ignored(git.call(["check-ignore", "-z", "--stdin"]), others.iter())?.is_empty() {
+            continue;
+        }
+        let why = match (others.is_empty(), matched("--cached")?.is_empty()) {
+            (false, _) => Useless::NotIgnored,
+            (true, false) => Useless::Tracked,
+            (true, true) => Useless::MatchesNothing,
+        };
+        useless.push((pattern.to_owned(), why));
+    }
+    Ok(useless)
 }
 
 impl Ready {
@@ -233,12 +279,7 @@ impl Ready {
         if matched.is_empty() {
             return Ok(());
         }
-        let call = git.call(["check-ignore", "-z", "--stdin"]).stdin(nul_terminated(matched.iter()));
-        let answer = call.answer()?;
-        if !matches!(answer.code, Some(0 | 1)) {
-            return Err(call.failed(answer));
-        }
-        let ignored: Vec<PathBuf> = fields(&answer.stdout).map(to_path).collect();
+        let ignored: Vec<PathBuf> = ignored(git.call(["check-ignore", "-z", "--stdin"]), matched.iter())?.into_iter().collect();
         if ignored.is_empty() {
             return Ok(());
         }
@@ -249,6 +290,39 @@ impl Ready {
         }
         Ok(())
     }
+}
+
+/// A port that nobody uses now, for what belongs to no loop.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
+    listener.and_then(|listener| listener.local_addr()).map_or(0, |address| address.port())
+}
+
+/// A text of the settings with `{port}`, `{loop}` and `{workspace}` filled in. What else is in braces stays.
+#[must_use]
+pub fn filled_in(text: &str, port: u16, loop_id: &str, workspace: &Path) -> OsString {
+    let mut out = OsString::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        out.push(&rest[..at]);
+        rest = &rest[at..];
+        let length = rest.find('}').map_or(1, |end| end + 1);
+        match &rest[..length] {
+            "{port}" => out.push(port.to_string()),
+            "{loop}" => out.push(loop_id),
+            "{workspace}" => out.push(workspace),
+            // What follows may begin with another brace.
+            _ => {
+                out.push("{");
+                rest = &rest[1..];
+                continue;
+            }
+        }
+        rest = &rest[length..];
+    }
+    out.push(rest);
+    out
 }
 
 /// The pattern that matches this path alone.
@@ -343,7 +417,19 @@ pub fn looks_like_network(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::looks_like_network;
+    use std::path::Path;
+
+    use super::{filled_in, looks_like_network};
+
+    #[test]
+    fn only_what_is_known_is_filled_in() {
+        let fill = |text| filled_in(text, 20_001, "a", Path::new("/w")).into_string().unwrap();
+        assert_eq!(fill("{port}"), "20001");
+        assert_eq!(fill("http://localhost:{port}/{loop}?{x}"), "http://localhost:20001/a?{x}");
+        assert_eq!(fill("{\"d\": \"{workspace}\", {{port}}"), "{\"d\": \"/w\", {20001}");
+        assert_eq!(fill("{"), "{");
+        assert_eq!(fill(""), "");
+    }
 
     #[test]
     fn the_network_is_told_from_the_work() {

@@ -153,6 +153,37 @@ fn ignored_files_are_brought_along_and_do_not_land() {
 }
 
 #[test]
+fn set_up_and_checks_have_the_variables_for_their_folder() {
+    let agent = "cat >/dev/null; echo x >$TEST_ID\n";
+    let said = |place: &str| format!("echo $NAME $PORT $HERE $(pwd) >>../../../{place}");
+    let check = format!(
+        "[[gate.check]]\nname = \"x\"\ncommand = [\"sh\", \"-c\", {:?}]\n[[gate.check]]\nname = \"y\"\ncommand = [\"sh\", \"-c\", {:?}]\n",
+        format!("{}; test -f $TEST_ID", said("own")),
+        said("base"),
+    );
+    let world = world(agent, "", &[("lock", "one\n")]);
+    world.configure(|text| {
+        let text =
+            text.replacen("[agent]\n", "[agent]\nset = { PORT = \"{port}\", NAME = \"{loop}\", HERE = \"{workspace}\" }\n", 1);
+        format!("{text}\n[workspace]\nsetup = {}\n{check}", command(&said("setup")))
+    });
+    world.add_test("t1", "one");
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
+    let port = world.sql("SELECT port FROM loop_ports");
+    let root = world.root().canonicalize().unwrap();
+    let line = |folder: &str| format!("one {port} {0} {0}", root.join(folder).display());
+    for name in ["own", "base", "setup"] {
+        assert!(
+            !lines(&world, name).is_empty() && lines(&world, name).contains(&line("gates/one")),
+            "{name}: {:?}",
+            lines(&world, name)
+        );
+    }
+    assert!(lines(&world, "setup").contains(&line("loops/one")), "{:?}", lines(&world, "setup"));
+}
+
+#[test]
 fn an_agent_has_variables_and_a_port_of_its_own() {
     let agent = "cat >/dev/null; echo $PORT $NAME >$TEST_ID; test \"$HERE\" = \"$PWD\"\n";
     let set = "[loop.two.agent]\nset = { PORT = \"{port}\", NAME = \"other\", HERE = \"{workspace}\" }\n";

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use coord_db::Config;
-use work_tree::Repository;
+use coord_db::{Config, locate};
+use work_tree::{INCLUDE_FILE, Repository, Useless, useless_patterns};
 
 use super::Report;
 
@@ -43,6 +43,19 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
             "submodules",
             format!("{} is not in your repository, so it stays empty in workspaces and checks", listed(names)),
             "git submodule update --init --recursive brings it; the next loop that starts takes it over",
+        );
+    }
+    let useless = useless_patterns(&repository, locate::FOLDER, &config.workspace.copy);
+    for (pattern, why) in useless.unwrap_or_default() {
+        let why = match why {
+            Useless::MatchesNothing => "matches nothing in your checkout",
+            Useless::Tracked => "matches tracked files alone, which every workspace has",
+            Useless::NotIgnored => "matches files that git does not ignore, which are not brought along",
+        };
+        report.warning(
+            "copy",
+            format!("{pattern} {why}"),
+            format!("correct it in [workspace] copy of config.toml or in {INCLUDE_FILE}; it takes patterns as .gitignore does"),
         );
     }
     for folder in &config.workspace.cache {

@@ -9,7 +9,7 @@ use coord_db::{Config, locate};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use work_tree::check::{CheckSpec, CheckVerdict, run_check};
-use work_tree::{CommitHash, Layout, Ready, Repository, SetUp, Store, WorkTree, remove_check_out};
+use work_tree::{CommitHash, Layout, Ready, Repository, SetUp, Store, WorkTree, filled_in, free_port, remove_check_out};
 
 use super::Report;
 use crate::context::Context;
@@ -149,6 +149,9 @@ impl Trial<'_> {
         let allowed = self.config.agent.environment.iter();
         let mut environment: Vec<_> = allowed.filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
         environment.push((locate::VARIABLE.to_owned(), self.database.as_os_str().to_owned()));
+        let (port, folder) = (free_port(), Layout::new(self.config.workspace_root()).trial());
+        let set = self.config.agent.set.iter();
+        environment.extend(set.map(|(name, text)| (name.clone(), filled_in(text, port, "doctor", &folder))));
         environment
     }
 }

@@ -117,6 +117,34 @@ fn what_files_need_and_is_not_here_is_said() {
 }
 
 #[test]
+fn patterns_that_bring_nothing_along_are_named() {
+    let (place, _) =
+        project(&[(".gitignore", "*.env\ndep/\n"), ("tracked.txt", "x"), (".worktreeinclude", "# local\ndep/\nelsewhere/\n")]);
+    let put = |name: &str| {
+        let path = place.repository().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    };
+    for name in ["a.env", "dep/made", "new.txt"] {
+        put(name);
+    }
+    let file = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let copy = "copy = [\"*.env\", \"gone.env\", \"tracked.txt\", \"/new.txt\"]";
+    assert!(text.contains("copy = []"));
+    std::fs::write(&file, text.replace("copy = []", copy)).unwrap();
+    let said = place.run(&["doctor"]).stdout;
+    let named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("warning copy ")).map(str::trim).collect();
+    let expected = [
+        "gone.env matches nothing in your checkout",
+        "tracked.txt matches tracked files alone, which every workspace has",
+        "/new.txt matches files that git does not ignore, which are not brought along",
+        "elsewhere/ matches nothing in your checkout",
+    ];
+    assert_eq!(named, expected, "{said}");
+}
+
+#[test]
 fn a_loop_that_is_driven_by_hand_works_in_a_folder_that_is_set_up() {
     let (place, _) = project(&[(".gitignore", "dep/\n")]);
     let file = place.home().join("config.toml");
