@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::known_agents::{KNOWN_AGENTS, KnownAgent};
 use crate::programs::program_at;
+use coord_db::Config;
 
 /// More of a file than this says nothing more about its kind.
 const MOST_BYTES: u64 = 1 << 20;
@@ -309,7 +310,7 @@ pub fn agents() -> Vec<&'static KnownAgent> {
 /// The text of a new config: the defaults with what was found in place of the examples, and a mark at the presets of the
 /// agents.
 #[must_use]
-pub fn config_text(default: &str, project: &Project, agents: &[&KnownAgent]) -> String {
+pub fn config_text(default: &str, project: &Project, agents: &[&KnownAgent], variables: &[&str]) -> String {
     let mut text = String::new();
     let array = |list: &[String]| toml::Value::Array(list.iter().cloned().map(toml::Value::String).collect()).to_string();
     let setup: Vec<String> = project.setup.iter().map(|argv| array(argv)).collect();
@@ -318,13 +319,18 @@ pub fn config_text(default: &str, project: &Project, agents: &[&KnownAgent]) -> 
         ("setup_inputs", array(&project.setup_inputs)),
         ("cache", array(&project.cache)),
     ];
+    let mut environment = Config::default().agent.environment;
+    environment.extend(variables.iter().map(|name| (*name).to_owned()));
     let mut lines = default.lines().peekable();
     while let Some(line) = lines.next() {
         let set = found.iter().filter(|(_, value)| value != "[]").find_map(|(name, value)| {
             let comment = line.strip_prefix(&format!("{name} = []"))?.trim_start();
             Some(format!("{:<36} {comment}", format!("{name} = {value}")))
         });
-        text.push_str(set.as_deref().unwrap_or(line));
+        match line.strip_prefix("environment = ").and_then(|line| line.split_once('#')) {
+            Some((_, comment)) => text.push_str(&format!("environment = {}   #{comment}", array(&environment))),
+            None => text.push_str(set.as_deref().unwrap_or(line)),
+        }
         let is_preset = |known: &&KnownAgent| {
             lines.peek().is_some_and(|next| next.starts_with(&format!("# command = [\"{}\"", known.program)))
         };
@@ -529,10 +535,13 @@ mod tests {
             cache: words(&["node_modules/"]),
             hints: Vec::new(),
         };
-        let text = config_text(coord_db::config::DEFAULT_TEXT, &project, &[&KNOWN_AGENTS[1]]);
-        let config = coord_db::Config::parse(&text, Path::new("config.toml")).unwrap();
+        let text = config_text(coord_db::config::DEFAULT_TEXT, &project, &[&KNOWN_AGENTS[1]], &["HTTPS_PROXY"]);
+        let config = Config::parse(&text, Path::new("config.toml")).unwrap();
         let [read] = &config.gate.check[..] else { panic!("{text}") };
         assert_eq!((read.name.as_str(), &read.command), (check.name, &check.command));
+        let mut passed = Config::default().agent.environment;
+        passed.push("HTTPS_PROXY".to_owned());
+        assert_eq!(config.agent.environment, passed);
         let workspace = &config.workspace;
         assert_eq!(
             (&workspace.setup, &workspace.setup_inputs, &workspace.cache),
@@ -540,6 +549,6 @@ mod tests {
         );
         let marked: Vec<&str> = text.lines().filter(|line| line.ends_with("; found here")).collect();
         assert!(matches!(marked[..], [header] if header.starts_with("# Codex")), "{marked:?}");
-        assert_eq!(config_text(coord_db::config::DEFAULT_TEXT, &Project::default(), &[]), coord_db::config::DEFAULT_TEXT);
+        assert_eq!(config_text(coord_db::config::DEFAULT_TEXT, &Project::default(), &[], &[]), coord_db::config::DEFAULT_TEXT);
     }
 }

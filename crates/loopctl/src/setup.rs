@@ -113,7 +113,8 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     }
     let config_file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&path));
     let (project, agents) = (project::look(&root), project::agents());
-    let config_made = make_file(&config_file, &config_text(&config_file, &root, &project, &agents))?;
+    let variables = programs::kept_back(&Config::default().agent.environment);
+    let config_made = make_file(&config_file, &config_text(&config_file, &root, &project, &agents, &variables))?;
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
     let db = Database::create(&path, &config.open_options())?;
@@ -147,6 +148,12 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     if config_made {
         let shown = safe(&config_file.display().to_string());
         text.push_str(&found(&project, &root, &shown));
+        if !variables.is_empty() {
+            let names = variables.join(", ");
+            text.push_str(&format!(
+                "agents and checks see of your shell, beside the usual, {names} (environment in {shown})\n"
+            ));
+        }
         for KnownAgent { name, .. } in &agents {
             text.push_str(&format!("found {name}: to use it, put the lines of its preset into [agent] of {shown}\n"));
         }
@@ -194,8 +201,8 @@ fn found(project: &Project, root: &Path, config: &str) -> String {
 }
 
 /// The commented defaults, with the repository's path if it is not the folder above the file's, and what was found.
-fn config_text(file: &Path, root: &Path, project: &Project, agents: &[&KnownAgent]) -> String {
-    let mut text = project::config_text(coord_db::config::DEFAULT_TEXT, project, agents);
+fn config_text(file: &Path, root: &Path, project: &Project, agents: &[&KnownAgent], variables: &[&str]) -> String {
+    let mut text = project::config_text(coord_db::config::DEFAULT_TEXT, project, agents, variables);
     if let Some(branch) = checked_out(root) {
         let line = format!("follow = {}", toml::Value::String(branch));
         text = text.replacen(&format!("{:<36} #", "follow = \"\""), &format!("{line:<36} #"), 1);

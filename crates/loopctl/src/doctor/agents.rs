@@ -42,6 +42,14 @@ pub fn examine(config: &Config, root: &Path, database: &Path, registered: Option
     }
     let mut helps = BTreeMap::new();
     for (section, agent) in &used {
+        let kept = programs::kept_back(&agent.environment);
+        if !kept.is_empty() {
+            report.warning(
+                "environment",
+                format!("{}: set here, and not passed on to agent, set-up and checks", kept.join(", ")),
+                format!("add to {section} environment of config.toml what they need, as for the network"),
+            );
+        }
         one(section, agent, root, &mut helps, report);
     }
     sandbox::examine(config, root, database, &used, report);

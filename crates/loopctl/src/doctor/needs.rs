@@ -58,7 +58,12 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
             format!("correct it in [workspace] copy of config.toml or in {INCLUDE_FILE}; it takes patterns as .gitignore does"),
         );
     }
+    // uv puts a .gitignore into the environment that it makes.
+    let made_by_uv = config.workspace.setup.iter().any(|argv| argv.first().is_some_and(|program| program == "uv"));
     for folder in &config.workspace.cache {
+        if made_by_uv && folder.trim_end_matches('/') == ".venv" {
+            continue;
+        }
         if matches!(repository.ignores(folder), Ok(false)) && !folder.contains(['*', '?', '[', '!']) {
             report.warning(
                 "cache",

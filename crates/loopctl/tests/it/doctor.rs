@@ -90,6 +90,23 @@ fn a_key_that_is_set_and_not_passed_on_is_named() {
 }
 
 #[test]
+fn variables_that_the_machine_needs_are_proposed_and_missed() {
+    let place = Place::with_loops();
+    let warned = || {
+        let report = doctor(&place, &[("HTTPS_PROXY", "http://user:word@proxy:1")]).ok();
+        assert!(!report.stdout.contains("word@"), "values are nobody's business: {}", report.stdout);
+        lines(&report, "warning", "environment").concat()
+    };
+    settings(&place, "[agent]\nenvironment = ['PATH']\n");
+    assert!(warned().contains("HTTPS_PROXY"), "{}", warned());
+    std::fs::remove_file(place.database().with_file_name("config.toml")).unwrap();
+    let init = place.command(&["init"]).env("HTTPS_PROXY", "http://user:word@proxy:1").output().unwrap();
+    let said = String::from_utf8(init.stdout).unwrap();
+    assert!(said.contains("HTTPS_PROXY (environment in ") && !said.contains("word@"), "{said}");
+    assert!(!warned().contains("HTTPS_PROXY"), "{}", warned());
+}
+
+#[test]
 fn flags_that_the_installed_version_does_not_list_are_named() {
     let place = Place::with_loops();
     let warned = |help: &str, command: &str| {

@@ -1,6 +1,6 @@
 //! How long a killed holder's leases stay taken: SIGKILL to the lease's row being gone, with the real program.
 //!
-//! `cargo build --release -p heartbeat && cargo run --release -p heartbeat --example latency`
+//! `cargo build --release -p heartbeat && cargo run --release -p heartbeat --example death`
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use coord_db::{AcquireRequest, Database, LoopId, NewLoop, OpenOptions};
 const ROUNDS: usize = 200;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // target/PROFILE/examples/latency -> target/PROFILE/heartbeat
+    // target/PROFILE/examples/death -> target/PROFILE/heartbeat
     let own = std::env::current_exe()?;
     let program = own.ancestors().nth(2).map(|folder| folder.join("heartbeat")).filter(|path| path.exists());
     let program = program.ok_or("build the program first: cargo build --release -p heartbeat")?;
