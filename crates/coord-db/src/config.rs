@@ -2,12 +2,16 @@
 //!
 //! Commands that are run come from here alone, never from the database.
 
+mod words;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::{Durability, Error, LoopId, Result};
+
+pub use words::{Cold, PerTest};
 
 /// The file that `loopctl init` writes: every setting, commented, with its default.
 pub const DEFAULT_TEXT: &str = include_str!("default_config.toml");
@@ -167,66 +171,6 @@ pub struct AgentOverride {
     pub set: Option<BTreeMap<String, String>>,
     pub sandbox: Option<SandboxBy>,
     pub output_bytes: Option<u64>,
-}
-
-/// Whether a check runs for each test: it looks at `TEST_ID`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(try_from = "PerTestValue")]
-pub enum PerTest {
-    /// It does.
-    Yes,
-    /// It is the same for all.
-    No,
-    /// It does if its command, or a script that the command names, mentions `TEST_ID`.
-    #[default]
-    Auto,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected true, false or \"auto\"")]
-enum PerTestValue {
-    Said(bool),
-    Named(String),
-}
-
-impl TryFrom<PerTestValue> for PerTest {
-    type Error = String;
-
-    fn try_from(value: PerTestValue) -> Result<Self, String> {
-        match value {
-            PerTestValue::Said(true) => Ok(Self::Yes),
-            PerTestValue::Said(false) => Ok(Self::No),
-            PerTestValue::Named(name) if name == "auto" => Ok(Self::Auto),
-            PerTestValue::Named(name) => Err(format!("per_test is {name:?}; expected true, false or \"auto\"")),
-        }
-    }
-}
-
-/// When regression-checker runs the checks on a fresh clone without caches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Cold {
-    /// Not at all.
-    #[default]
-    Never,
-    /// Once between 01:00 and 05:00 UTC, or when a day has passed since the last time.
-    Nightly,
-    /// After so many landings.
-    Every(u32),
-}
-
-impl TryFrom<String> for Cold {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let every = text.strip_prefix("every-").and_then(|number| number.parse().ok()).filter(|number| *number > 0);
-        match (text.as_str(), every) {
-            ("never", _) => Ok(Self::Never),
-            ("nightly", _) => Ok(Self::Nightly),
-            (_, Some(number)) => Ok(Self::Every(number)),
-            _ => Err(format!("cold is {text:?}; expected \"nightly\", \"every-N\" with a number of landings, or \"never\"")),
-        }
-    }
 }
 
 /// One check of the gate.
@@ -558,6 +502,10 @@ impl Config {
             }
             if check.command.is_empty() {
                 return Err((at("[gate.check]", "command"), format!("check {:?} has no command", check.name)));
+            }
+            if crate::of_cold_name(&check.name).is_some() {
+                let message = format!("check {:?} has a name as runs on fresh clones have; choose another", check.name);
+                return Err((at("[gate.check]", "name"), message));
             }
             if check.fails_before && check.per_test == PerTest::No {
                 let message = format!("check {:?} has fails_before, which needs per_test = true or \"auto\"", check.name);
