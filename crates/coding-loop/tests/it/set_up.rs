@@ -86,7 +86,7 @@ fn set_up_that_fails_at_the_base_stops_all_loops_and_asks_once() {
         world.add_test(test, id);
     }
     for id in ["one", "two"] {
-        assert_eq!(world.once(id).status.code(), Some(0));
+        assert_eq!(world.once(id).status.code(), Some(1));
     }
     for test in ["t1", "t2"].map(|test| world.test(test)) {
         assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0), "{:?}", test.last_error);
