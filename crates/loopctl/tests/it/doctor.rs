@@ -102,7 +102,10 @@ fn variables_that_the_machine_needs_are_proposed_and_missed() {
     std::fs::remove_file(place.database().with_file_name("config.toml")).unwrap();
     let init = place.command(&["init"]).env("HTTPS_PROXY", "http://user:word@proxy:1").output().unwrap();
     let said = String::from_utf8(init.stdout).unwrap();
-    assert!(said.contains("HTTPS_PROXY (environment in ") && !said.contains("word@"), "{said}");
+    assert!(
+        said.contains("agents and checks see of your shell, beside the usual, HTTPS_PROXY") && !said.contains("word@"),
+        "{said}"
+    );
     assert!(!warned().contains("HTTPS_PROXY"), "{}", warned());
 }
 

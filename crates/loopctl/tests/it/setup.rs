@@ -24,7 +24,9 @@ fn init_makes_everything_once_and_keeps_what_is_there() {
     let follow = format!("follow = \"{}\"", place.git_says(&["symbolic-ref", "--short", "HEAD"]));
     let default = coord_db::config::DEFAULT_TEXT.replacen(&format!("{:<36} #", "follow = \"\""), &format!("{follow:<36} #"), 1);
     assert!(default.contains(&follow));
-    assert_eq!(config, default);
+    // Variables of this machine's shell are passed on: `doctor.rs`.
+    let shown = |text: &str| text.lines().filter(|line| !line.starts_with("environment = ")).collect::<Vec<_>>().join("\n");
+    assert_eq!(shown(&config), shown(&default));
 
     std::fs::write(place.home().join("config.toml"), "# mine\n").unwrap();
     place.run(&["loop", "add", "a"]).ok();
