@@ -7,7 +7,7 @@ use std::time::Duration;
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, DecisionStatus, ErrorCategory, NewDecision};
 use serde_json::json;
-use work_tree::Finding;
+use work_tree::{Finding, shown};
 
 use crate::Result;
 use crate::auto_lease::exactly;
@@ -95,9 +95,9 @@ impl Context<'_> {
 
     fn unusual(&self, work: &Work) -> Result<Unusual> {
         let protected = exactly(&self.config.gate.protected);
-        let name = |file: &PathBuf| file.display().to_string();
+        let name = |file: &PathBuf| shown(file);
         let large = work.findings.iter().filter_map(|found| match found {
-            Finding::TooLarge { path, bytes } => Some(format!("{} ({} MB)", path.display(), bytes / 1_000_000)),
+            Finding::TooLarge { path, bytes } => Some(format!("{} ({} MB)", shown(path), bytes / 1_000_000)),
             _ => None,
         });
         let many = work.files.len() > self.config.landing.files;
@@ -119,7 +119,7 @@ impl Context<'_> {
         for file in work.files.iter().filter(|file| secrets::is_secret_name(file)) {
             let at = |tree| self.history().read_file_at(tree, file);
             if at(&work.change.tree)?.is_some() && at(&work.change.base)?.is_none() {
-                found.push(file.display().to_string());
+                found.push(shown(file));
             }
         }
         for line in self.history().added_lines(&work.change.base, &work.change.tree)? {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
-use work_tree::{Notice, Watches, Workspace};
+use work_tree::{Notice, Watches, Workspace, shown};
 
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};
@@ -135,7 +135,7 @@ impl Changes {
 
 /// The path as something that can be leased, or why not.
 pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
-    let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased", path.display()))?;
+    let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased; rename it", shown(path)))?;
     if text == INTEGRATION {
         return Err(format!("a file must not be called {text}: that is the name of the right to move the integration branch"));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coord_db::{ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NoChange, TestStatus, UnlockCause};
 use crash_point::{Point, reach};
-use work_tree::{Change, CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace};
+use work_tree::{Change, CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace, shown};
 
 use crate::attempt::{self, Close, Command, Input, MAX_ROUNDS};
 use crate::auto_lease::INTEGRATION;
@@ -70,12 +70,12 @@ fn message(attempt: &Attempt) -> String {
 const MAX_NAMED: usize = 5;
 
 fn listed(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a finding keeps work from landing, and what the agent is to do; none if a human decides, or nobody has to.
 fn refusal(finding: &Finding) -> Option<String> {
-    let path = finding.path().display();
+    let path = shown(finding.path());
     Some(match finding {
         Finding::OwnFolder(_) => {
             format!("{path} belongs to coding-loops itself, and nothing below it lands; leave it as it is")
@@ -83,7 +83,7 @@ fn refusal(finding: &Finding) -> Option<String> {
         Finding::LinkLeadsOut { target, .. } => {
             format!(
                 "{path} is a link to {}, out of the repository; remove it or link to a file in the repository",
-                target.display()
+                shown(target)
             )
         }
         Finding::UnknownSubmoduleCommit { commit: Some(commit), .. } => {
@@ -401,7 +401,7 @@ impl Context<'_> {
             checks: work.checks.clone(),
             seconds: i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX),
             tokens: Some(attempt.tokens_spent),
-            files: files.iter().map(|file| file.to_string_lossy().into_owned()).collect(),
+            files: files.iter().map(|file| shown(file)).collect(),
         };
         // The last look: whoever was paused, skipped or revoked until here does not land.
         let entry = self.db.write_durably(|tx| {

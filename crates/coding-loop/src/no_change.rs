@@ -11,7 +11,7 @@ use coord_db::{
     Severity, Test, WriteTx,
 };
 use serde_json::json;
-use work_tree::WorkTree;
+use work_tree::{WorkTree, shown};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
@@ -99,7 +99,7 @@ impl Context<'_> {
         let is_ours = |file: &PathBuf| file.starts_with(self.own_folder());
         let files = checkout.changed_files().unwrap_or_default();
         let files = files.iter().filter(|file| !is_ours(file) && changed_since(file));
-        files.take(MAX_NAMED).map(|file| file.display().to_string()).collect()
+        files.take(MAX_NAMED).map(|file| shown(file)).collect()
     }
 
     fn ask_about_no_change(

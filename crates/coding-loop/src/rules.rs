@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use coord_db::{ErrorCategory, FailedAttempt, LeasePath};
-use work_tree::CommitHash;
+use work_tree::{CommitHash, shown};
 
 use crate::Result;
 use crate::auto_lease::{exactly, ignored, lease_path};
@@ -25,7 +25,7 @@ impl Context<'_> {
     pub(crate) fn broken_rule(&self, attempt: &Attempt, work: &Work, changed: &[PathBuf]) -> Result<Option<FailedAttempt>> {
         let protected = exactly(&self.config.gate.protected);
         if let Some(file) = changed.iter().find(|file| protected.is_match(file) && !work.files.contains(file)) {
-            let text = format!("{} is protected, and nobody has approved its change", file.display());
+            let text = format!("{} is protected, and nobody has approved its change", shown(file));
             return Ok(Some(FailedAttempt::new(ErrorCategory::Transient, text)));
         }
         Ok(self.unleased(attempt, changed)?.map(|problem| FailedAttempt::new(ErrorCategory::Conflict, problem)))
@@ -90,7 +90,7 @@ impl Context<'_> {
                 problems.push(format!(
                     "{} carries no migration number that was allocated to loop {}; take one with \
                      loopctl migration allocate NAME --loop {} and name the file by it",
-                    file.display(),
+                    shown(file),
                     self.loop_id,
                     self.loop_id
                 ));

@@ -7,7 +7,7 @@ use coord_db::{
     TestStatus, WriteTx,
 };
 use serde_json::json;
-use work_tree::{CommitHash, Incoming};
+use work_tree::{CommitHash, Incoming, shown};
 
 use crate::Result;
 use crate::context::Context;
@@ -205,7 +205,7 @@ impl Context<'_> {
         if !self.db.read(|tx| tx.loops())?.is_empty() {
             options.insert(0, option("test", format!("a loop merges them: test {test} is created for it")));
         }
-        let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let files: Vec<String> = files.iter().map(|file| shown(file)).collect();
         let question = NewDecision {
             decision_type: QUESTION.to_owned(),
             summary: summary.clone(),

@@ -21,6 +21,7 @@ use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
 use crate::wait::{Waiter, Woken};
 use crate::when::{clock, span};
+use work_tree::shown;
 
 /// `loopctl next`: claims the loop's next test.
 ///
@@ -216,7 +217,7 @@ fn granted(cx: &Context, grant: &Grant, updated: coding_loop::Result<Vec<PathBuf
     let paths: Vec<String> = grant.paths.iter().map(ToString::to_string).collect();
     let mut text = format!("token {} until {}: {}", grant.fencing_token, clock(grant.expires_at), paths.join(" "));
     let updated: Vec<String> = match updated {
-        Ok(files) => files.iter().map(|file| file.display().to_string()).collect(),
+        Ok(files) => files.iter().map(|file| shown(file)).collect(),
         Err(error) => {
             let why = coord_db::error_chain(&error);
             eprintln_quietly(&safe(&format!("loopctl: the files cannot be brought up to date, they are as they were: {why}")));

@@ -5,14 +5,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::git::{fields, to_path};
+use crate::lfs;
 use crate::settings::missing_filters;
-use crate::store::lfs_objects;
 use crate::submodules::{self, Submodule};
 use crate::{CommitHash, Repository, Result, nested};
-
-/// A pointer of LFS is smaller.
-const MAX_POINTER_BYTES: u64 = 1024;
-const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// What is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +39,7 @@ impl Repository {
             if path.file_name().is_some_and(|name| name == ".gitattributes") {
                 attributes.push((*hash).to_owned());
             }
-            if size.parse::<u64>().is_ok_and(|size| size <= MAX_POINTER_BYTES) {
+            if size.parse::<u64>().is_ok_and(|size| size <= lfs::MAX_POINTER_BYTES) {
                 small.push((path, (*hash).to_owned()));
             }
         }
@@ -67,27 +63,14 @@ impl Repository {
     }
 
     fn lost_objects_of_lfs(&self, small: &[(PathBuf, String)]) -> Result<Vec<PathBuf>> {
-        let storage = lfs_objects(self);
-        let list: String = small.iter().map(|(_, hash)| format!("{hash}\n")).collect();
-        let stdout = self.git.call(["cat-file", "--batch"]).stdin(list).ok()?;
-        let (mut rest, mut lost) = (stdout.as_slice(), Vec::new());
-        for (path, _) in small {
-            let Some(end) = rest.iter().position(|&byte| byte == b'\n') else { break };
-            let head = String::from_utf8_lossy(&rest[..end]).into_owned();
-            rest = &rest[end + 1..];
-            let Some(size) = head.split(' ').nth(2).and_then(|size| size.parse::<usize>().ok()) else { continue };
-            let Some((text, after)) = rest.split_at_checked(size) else { break };
-            rest = after.get(1..).unwrap_or_default();
-            let oid = text.starts_with(POINTER).then(|| String::from_utf8_lossy(text).into_owned());
-            let oid =
-                oid.and_then(|text| Some(text.lines().find_map(|line| line.strip_prefix("oid sha256:"))?.trim().to_owned()));
-            if let Some(oid) = oid.filter(|oid| oid.len() > 4 && oid.bytes().all(|byte| byte.is_ascii_hexdigit()))
-                && !storage.join(&oid[..2]).join(&oid[2..4]).join(&oid).is_file()
-            {
-                lost.push(path.clone());
-            }
-        }
-        Ok(lost)
+        let storage = lfs::objects_of(self);
+        let blobs: Vec<String> = small.iter().map(|(_, hash)| hash.clone()).collect();
+        let lost: BTreeSet<String> = lfs::pointers(&self.git, &blobs)?
+            .into_iter()
+            .filter(|(_, oid)| !storage.join(lfs::way_to(oid)).is_file())
+            .map(|(blob, _)| blob)
+            .collect();
+        Ok(small.iter().filter(|(_, hash)| lost.contains(hash)).map(|(path, _)| path.clone()).collect())
     }
 
     fn lost_submodules(&self, commit: &CommitHash) -> Result<Vec<Submodule>> {

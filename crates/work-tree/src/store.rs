@@ -13,6 +13,7 @@ use crash_point::{Point, reach};
 use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, put_aside, remove_all};
 use crate::git::Git;
+use crate::lfs::copy_lfs;
 use crate::publish::published_note;
 use crate::repository::{commit_tree, short_name};
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
@@ -452,34 +453,4 @@ pub(crate) fn own_format(git_dir: &Path) -> Result<Vec<Pair>> {
             || key.starts_with(b"extensions.")
     };
     Ok(config.into_iter().filter(|(key, _)| kept(key)).collect())
-}
-
-/// Where a repository keeps its objects of LFS.
-pub(crate) fn lfs_objects(user: &Repository) -> PathBuf {
-    let named = user.git.call(["config", "--type=path", "--get", "lfs.storage"]).path().ok();
-    let named = named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("lfs"));
-    user.common_dir().join(named).join("objects")
-}
-
-/// Copies the objects of LFS that the store does not have.
-fn copy_lfs(user: &Repository, store: &Path) -> Result<()> {
-    let from = lfs_objects(user);
-    if from.is_dir() { copy_missing(&from, &store.join("lfs/objects")) } else { Ok(()) }
-}
-
-fn copy_missing(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).map_err(Error::io("create", to))?;
-    for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
-        let entry = entry.map_err(Error::io("list", from))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_missing(&source, &target)?;
-        } else if !target.exists() {
-            // Not linked: a workspace may link what lies here.
-            let making = beside(&target, ".new");
-            fs::copy(&source, &making).map_err(Error::io("copy", &source))?;
-            fs::rename(&making, &target).map_err(Error::io("rename", &making))?;
-        }
-    }
-    Ok(())
 }

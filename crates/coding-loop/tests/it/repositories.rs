@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::{CHECK, World, run};
-use coord_db::TestStatus;
+use coord_db::{ErrorCategory, TestStatus};
 
 const AGENT: &str = "cat >/dev/null; echo x >$TEST_ID\n";
 
@@ -287,5 +287,149 @@ fn a_repository_of_another_user_says_how_to_allow_it() {
     let directory = world.repository.canonicalize().unwrap();
     fs::write(&config, format!("[safe]\n\tdirectory = {}\n", directory.display())).unwrap();
     assert_eq!(run().unwrap().status.code(), Some(0));
+    assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
+}
+
+fn set_agent(world: &World, script: &str) {
+    fs::write(world.folder().join("agent.sh"), format!("cat >/dev/null; {script}; echo x >$TEST_ID\n")).unwrap();
+}
+
+/// Runs the next test of a loop to its pass.
+fn passes(world: &World, test: &str, loop_id: &str) {
+    world.add_test(test, loop_id);
+    let output = world.once(loop_id);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(world.test(test).status, TestStatus::Passed, "{:?}", world.test(test).last_error);
+}
+
+fn utf_16(text: &str) -> Vec<u8> {
+    [vec![0xff, 0xfe], text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat()
+}
+
+#[test]
+fn files_that_are_stored_in_another_encoding() {
+    let (world, _) = cloned(&[]);
+    fs::write(world.repository.join(".gitattributes"), "*.u16 text working-tree-encoding=UTF-16 eol=crlf\n").unwrap();
+    fs::write(world.repository.join("a.u16"), utf_16("one ü\r\n")).unwrap();
+    git_in(&world.repository, &["add", "--all"]);
+    git_in(&world.repository, &["commit", "--quiet", "-m", "utf-16"]);
+    fs::write(world.folder().join("new.u16"), utf_16("two €\r\n")).unwrap();
+    // The check sees what the agent sees.
+    fs::write(world.folder().join("same"), utf_16("one ü\r\n")).unwrap();
+    let check = format!(
+        "iconv -f UTF-16 -t UTF-8 a.u16 | grep -q . && test -f $TEST_ID && cat {}/same >/dev/null",
+        world.folder().display()
+    );
+    world.configure(|text| text.replace("test -f $TEST_ID && echo there", &check));
+    lands(&world, "t1");
+    set_agent(&world, "touch a.u16");
+    passes(&world, "t2", "one");
+    assert_eq!(world.git(&["show", "--name-only", "--format=", "coding-loops/integration"]), "t2", "touched and not changed");
+    set_agent(&world, "cp ../../../new.u16 a.u16; cp ../../../new.u16 b.u16");
+    passes(&world, "t3", "one");
+    for name in ["a.u16", "b.u16"] {
+        assert_eq!(world.git(&["show", &format!("coding-loops/integration:{name}")]), "two €", "stored as UTF-8");
+        assert_eq!(fs::read(world.workspace("one").join(name)).unwrap(), utf_16("two €\r\n"));
+    }
+    // What is not in that encoding is named.
+    set_agent(&world, "printf 'odd' >a.u16");
+    world.add_test("t4", "one");
+    world.once("one");
+    let test = world.test("t4");
+    assert_eq!(test.error_category, Some(ErrorCategory::Code));
+    let why = test.last_error.unwrap();
+    assert!(why.starts_with("git cannot store a.u16: "), "{why}");
+}
+
+#[test]
+fn a_link_in_place_of_an_ignored_folder() {
+    let (world, _) = cloned(&[]);
+    fs::write(world.repository.join(".gitignore"), "/coding-loops/\nbuild/\n").unwrap();
+    git_in(&world.repository, &["add", "--all"]);
+    git_in(&world.repository, &["commit", "--quiet", "-m", "ignored"]);
+    // The user has built there too.
+    for root in [&world.repository] {
+        fs::create_dir_all(root.join("build")).unwrap();
+        fs::write(root.join("build/mine"), "x").unwrap();
+    }
+    world.add_loop("two");
+    set_agent(&world, "mkdir -p build; echo x >build/made");
+    passes(&world, "t1", "two");
+    assert!(world.workspace("two").join("build/made").exists());
+    // Out of the repository it does not land, within it does.
+    set_agent(&world, "ln -s /tmp build");
+    world.add_test("t2", "one");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let why = world.test("t2").last_error.unwrap();
+    assert!(why.starts_with("build is a link to /tmp, out of the repository"), "{why}");
+    set_agent(&world, "rm -rf build; ln -s deep/folder build");
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.test("t2").status, TestStatus::Passed, "{:?}", world.test("t2").last_error);
+    assert_eq!(world.git(&["show", "coding-loops/integration:build"]), "deep/folder");
+    // The other loop's builds are in its way and are nobody's work.
+    set_agent(&world, "cat build/file");
+    passes(&world, "t3", "two");
+    assert_eq!(world.git(&["show", "--name-only", "--format=", "coding-loops/integration"]), "t3");
+    assert_eq!(fs::read_link(world.workspace("two").join("build")).unwrap(), Path::new("deep/folder"));
+    assert!(world.repository.join("build/mine").exists());
+    // And back: a folder in place of the link.
+    set_agent(&world, "rm build; mkdir build; echo x >build/again");
+    passes(&world, "t4", "one");
+    assert_eq!(world.git(&["ls-tree", "-r", "--name-only", "coding-loops/integration", "build"]), "");
+}
+
+#[test]
+fn large_files_with_the_real_git_lfs() {
+    if !Command::new("git").args(["lfs", "version"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no git-lfs");
+        return;
+    }
+    let (world, _) = cloned(&[]);
+    world.git(&["lfs", "install", "--local", "--skip-smudge"]);
+    for part in ["smudge", "process"] {
+        let key = format!("filter.lfs.{part}");
+        let value = world.git(&["config", &key]).replace(" --skip", "");
+        world.git(&["config", &key, &value]);
+    }
+    fs::write(world.repository.join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n").unwrap();
+    fs::write(world.repository.join("here.bin"), "here\n").unwrap();
+    fs::write(world.repository.join("gone.bin"), "gone\n").unwrap();
+    git_in(&world.repository, &["add", "--all"]);
+    git_in(&world.repository, &["commit", "--quiet", "-m", "large"]);
+    // The object of one of them was never fetched.
+    let objects = world.repository.join(".git/lfs/objects");
+    let object = |text: &str| {
+        let pointer = world.git(&["show", &format!("HEAD:{text}.bin")]);
+        let oid = pointer.lines().find_map(|line| line.strip_prefix("oid sha256:")).unwrap().to_owned();
+        objects.join(&oid[..2]).join(&oid[2..4]).join(&oid)
+    };
+    fs::remove_file(object("gone")).unwrap();
+    fs::write(world.repository.join("gone.bin"), format!("{}\n", world.git(&["show", "HEAD:gone.bin"]))).unwrap();
+    world.configure(|text| {
+        text.replace("test -f $TEST_ID", "test -f $TEST_ID && grep -qx 'here\\\\|two' here.bin && grep -q git-lfs gone.bin || { head -3 here.bin gone.bin; exit 1; }")
+    });
+    lands(&world, "t1");
+    set_agent(&world, "echo two >here.bin");
+    passes(&world, "t2", "one");
+    assert_eq!(world.git(&["show", "--name-only", "--format=", "coding-loops/integration"]), "here.bin\nt2");
+    let pointer = world.git(&["show", "coding-loops/integration:here.bin"]);
+    assert!(pointer.starts_with("version https://git-lfs.github.com/spec/v1"), "{pointer}");
+    // The user has the file too, once it is published.
+    world.git(&["checkout", "--quiet", "coding-loops/integration", "--", "here.bin"]);
+    assert_eq!(fs::read_to_string(world.repository.join("here.bin")).unwrap(), "two\n");
+}
+
+#[test]
+fn names_of_any_bytes_are_shown_escaped() {
+    let world = World::new(AGENT, CHECK);
+    world.add_loop("one");
+    set_agent(&world, "echo x >$(printf 'na\\377me')");
+    world.add_test("t1", "one");
+    world.command("one").args(["--max-tests", "1"]).output().unwrap();
+    let why = world.test("t1").last_error.unwrap();
+    assert_eq!(why, "na\\xffme is not UTF-8 and cannot be leased; rename it");
+    // Those that no terminal may see are as they are in the database.
+    set_agent(&world, "mkdir -p ünï; echo x >ünï/$(printf '\\342\\200\\256x')");
+    assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
 }

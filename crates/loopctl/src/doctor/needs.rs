@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coord_db::{Config, locate};
-use work_tree::{INCLUDE_FILE, Repository, Useless, useless_patterns};
+use work_tree::{INCLUDE_FILE, Repository, Useless, shown, useless_patterns};
 
 use super::Report;
 
@@ -30,7 +30,7 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
         );
     }
     if !lacking.lfs.is_empty() {
-        let names = lacking.lfs.iter().map(|path| path.display().to_string()).collect();
+        let names = lacking.lfs.iter().map(|path| shown(path)).collect();
         report.warning(
             "files",
             format!("the objects of LFS of {} are not here, so they stay pointers", listed(names)),
@@ -38,7 +38,7 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
         );
     }
     if !lacking.submodules.is_empty() {
-        let names = lacking.submodules.iter().map(|one| format!("{} at {}", one.path.display(), one.commit.short())).collect();
+        let names = lacking.submodules.iter().map(|one| format!("{} at {}", shown(&one.path), one.commit.short())).collect();
         report.warning(
             "submodules",
             format!("{} is not in your repository, so it stays empty in workspaces and checks", listed(names)),
