@@ -218,7 +218,7 @@ section! {
         /// Globs of migration files: what is added there carries a number that was allocated to the loop.
         migrations: Vec<String> = Vec::new(),
         /// When the checks run on a fresh clone without caches too.
-        cold: Cold = Cold::Never,
+        cold: Cold = Cold::Nightly,
         /// The checks, in order.
         check: Vec<CheckConfig> = Vec::new(),
     }

@@ -30,16 +30,15 @@ pub(super) fn due(config: &Config, at: &RegressionSnapshot, head: &str, plan: &m
     due.then_some(Action::CheckCold { steps })
 }
 
-/// Whether it is night and the checks have not run in it, or a day has passed.
+/// Whether it is night and there was something to run before it began, or a day has passed since the last time.
 fn is_night(at: &RegressionSnapshot, plan: &mut Plan<Action>) -> bool {
     let now = at.now.as_millis().div_euclid(1000);
     let (day, time) = (now.div_euclid(DAY), now.rem_euclid(DAY));
-    let last = at.last_cold_at.map(|last| last.as_millis().div_euclid(1000));
     let begin = day * DAY + FROM;
-    if (FROM..UNTIL).contains(&time) && last.is_none_or(|last| last < begin) {
+    let since = at.last_cold_at.or(at.first_landing).map(|since| since.as_millis().div_euclid(1000));
+    if (FROM..UNTIL).contains(&time) && since.is_some_and(|since| since < begin) {
         return true;
     }
-    let since = last.or(at.first_landing.map(|first| first.as_millis().div_euclid(1000)));
     if since.is_some_and(|since| now - since >= DAY) {
         return true;
     }
@@ -67,7 +66,7 @@ mod tests {
         let now = Timestamp::from_millis((day * DAY + hour * HOUR) * 1000);
         RegressionSnapshot {
             in_use: ["unit".to_owned()].into(),
-            first_landing: Some(now.plus_seconds(-HOUR)),
+            first_landing: Some(now.plus_seconds(-2 * HOUR)),
             ..RegressionSnapshot::at(now)
         }
     }
@@ -75,6 +74,8 @@ mod tests {
     #[test]
     fn at_night_once_and_by_day_after_a_day() {
         assert_eq!(said("nightly", &at(20_000, 2)), (true, None));
+        let landed_tonight = RegressionSnapshot { first_landing: Some(at(20_000, 1).now), ..at(20_000, 3) };
+        assert_eq!(said("nightly", &landed_tonight), (false, Some(22 * HOUR)));
         assert_eq!(said("nightly", &at(20_000, 12)), (false, Some(13 * HOUR)));
         assert_eq!(said("nightly", &at(20_000, 0)), (false, Some(HOUR)));
         let ran = |hours: i64, at: RegressionSnapshot| RegressionSnapshot {
