@@ -178,6 +178,41 @@ fn script_lacks(script: &Script, root: &Path) -> Option<String> {
     (!missing.is_empty()).then(|| missing.join(", and "))
 }
 
+/// Variables that programs need on some machines to reach the network or to find what they have installed. None is a key.
+const OF_THE_MACHINE: [&str; 24] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "UV_SYSTEM_CERTS",
+    "UV_NATIVE_TLS",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "GOPATH",
+    "GOPROXY",
+    "JAVA_HOME",
+    "PNPM_HOME",
+    "PYENV_ROOT",
+];
+
+/// Those of them that are set here and that agents and checks do not see.
+pub fn kept_back(environment: &[String]) -> Vec<&'static str> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let passed = |name: &&str| environment.iter().any(|passed| passed == name);
+    OF_THE_MACHINE.into_iter().filter(is_set).filter(|name| !passed(name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,39 +304,4 @@ mod tests {
             "cat; true; claude -p --model"
         );
     }
-}
-
-/// Variables that programs need on some machines to reach the network or to find what they have installed. None is a key.
-const OF_THE_MACHINE: [&str; 24] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "PIP_CERT",
-    "UV_SYSTEM_CERTS",
-    "UV_NATIVE_TLS",
-    "CARGO_HOME",
-    "RUSTUP_HOME",
-    "GOPATH",
-    "GOPROXY",
-    "JAVA_HOME",
-    "PNPM_HOME",
-    "PYENV_ROOT",
-];
-
-/// Those of them that are set here and that agents and checks do not see.
-pub fn kept_back(environment: &[String]) -> Vec<&'static str> {
-    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let passed = |name: &&str| environment.iter().any(|passed| passed == name);
-    OF_THE_MACHINE.into_iter().filter(is_set).filter(|name| !passed(name)).collect()
 }

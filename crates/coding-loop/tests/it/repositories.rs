@@ -431,3 +431,23 @@ fn names_of_any_bytes_are_shown_escaped() {
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
 }
+
+#[test]
+fn fifty_seven_thousand_files() {
+    let world = World::new(AGENT, CHECK);
+    world.add_loop("one");
+    let stream = world.folder().join("stream");
+    let mut text =
+        "commit refs/heads/main\ncommitter a <a@b> 1700000000 +0000\ndata 4\nmany\nfrom refs/heads/main^0\n".to_owned();
+    for file in 0..57_000 {
+        let content = format!("{file}\n");
+        text += &format!("M 644 inline d{}/e{}/f{file}\ndata {}\n{content}", file / 1000, file / 50 % 20, content.len());
+    }
+    fs::write(&stream, text).unwrap();
+    let mut import = Command::new("git");
+    import.args(["fast-import", "--quiet"]).current_dir(&world.repository).stdin(fs::File::open(&stream).unwrap());
+    assert!(import.status().unwrap().success());
+    world.git(&["reset", "--quiet", "--hard"]);
+    lands(&world, "t1");
+    assert_eq!(world.git(&["ls-tree", "-r", "--name-only", "coding-loops/integration"]).lines().count(), 57_003);
+}
