@@ -43,14 +43,14 @@ pub struct Followed {
 impl Followed {
     /// In words; none where neither side has anything that the other has not.
     #[must_use]
-    pub fn told(&self, integration: &str) -> Option<String> {
+    pub fn told(&self) -> Option<String> {
         let commits = |number: usize| count(i64::try_from(number).unwrap_or(i64::MAX), "commit");
         let Self { branch, behind, ahead } = self;
         let text = match (ahead, behind) {
             (0, 0) => return None,
-            (ahead, 0) => format!("{integration} is {} ahead of {branch}", commits(*ahead)),
-            (0, behind) => format!("{integration} is {} behind {branch}", commits(*behind)),
-            (ahead, behind) => format!("{integration} is {} ahead of {branch} and {behind} behind", commits(*ahead)),
+            (ahead, 0) => format!("what has landed is {} ahead of {branch}", commits(*ahead)),
+            (0, behind) => format!("what has landed is {} behind {branch}", commits(*behind)),
+            (ahead, behind) => format!("what has landed is {} ahead of {branch} and {behind} behind", commits(*ahead)),
         };
         Some(if *behind > 0 { format!("{text}; loopctl sync brings in what is new") } else { text })
     }

@@ -8,6 +8,7 @@ use work_tree::{Layout, Published, Repository};
 
 use super::Report;
 use crate::published;
+use crate::sentence::count;
 
 /// The integration branches that loops have worked on, by the journal.
 ///
@@ -84,8 +85,12 @@ fn published(config: &Config, repository: &Repository) -> work_tree::Result<Opti
 fn state(found: &Published, name: &str, ahead: usize) -> String {
     match found {
         Published::Moved { to, .. } => format!("{name}, to be published at {} by the next loop", to.short()),
-        _ => format!("{name}, {ahead} commits ahead of your branches"),
+        _ => ahead_of_users(name, ahead),
     }
+}
+
+fn ahead_of_users(name: &str, commits: usize) -> String {
+    format!("{name}, {} ahead of your branches", count(i64::try_from(commits).unwrap_or(i64::MAX), "commit"))
 }
 
 fn waits(name: &str, path: &Path, report: &mut Report) {
@@ -137,7 +142,7 @@ fn before_landing(
             format!("if it is yours, {OTHER}"),
         );
     } else {
-        report.ok("branch", format!("{name}, {} commits ahead of your branches", commits.ours));
+        report.ok("branch", ahead_of_users(name, commits.ours));
     }
 }
 

@@ -182,7 +182,7 @@ fn overview(cx: &Context, all: &Overview) -> String {
         }
     }
     if let Some(branch) = &all.published
-        && let Some(told) = branch.followed.as_ref().and_then(|followed| followed.told(&branch.branch))
+        && let Some(told) = branch.followed.as_ref().and_then(|followed| followed.told())
     {
         text.push_str(&format!("\n{}\n", safe(&told)));
     }

@@ -208,7 +208,7 @@ fn an_integration_branch_that_is_the_users_own_stops_the_work() {
     commit("T-1: done\n\nLoop: a\nTest: T-1\nProof: 1");
     place.git(&["branch", "coding-loops/a"]);
     place.git(&["checkout", "--quiet", "mine"]);
-    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, 1 commits ahead of your branches||");
+    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, 1 commit ahead of your branches||");
     place.git(&["checkout", "--quiet", "coding-loops/integration"]);
     commit("by hand");
     place.git(&["checkout", "--quiet", "mine"]);
@@ -247,7 +247,7 @@ fn a_published_branch_that_waits_or_was_moved_is_a_warning() {
     let said = |grade: &str| lines(&doctor(&place, &[]).ok(), grade, "branch").join("\n");
     let status = || place.run(&["status"]).ok().stdout;
     let name = "coding-loops/integration";
-    assert_eq!(said("ok"), format!("{name}, 1 commits ahead of your branches"));
+    assert_eq!(said("ok"), format!("{name}, 1 commit ahead of your branches"));
     assert!(!status().contains("in the way"));
     place.git(&["checkout", "--quiet", name]);
     assert!(said("warning").starts_with("the integration branch coding-loops/integration is checked out at "));

@@ -76,7 +76,7 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
     commit(&place, &[("shared", "one\n2\n3\n4\n5\n")]);
     assert_eq!(place.json(&["status"])["published"]["followed"], json!({"branch": "main", "behind": 2, "ahead": 1}));
     let said = place.run(&["status"]).ok().stdout;
-    assert!(said.contains(&format!("{INTEGRATION} is 1 commit ahead of main and 2 behind; loopctl sync")), "{said}");
+    assert!(said.contains("what has landed is 1 commit ahead of main and 2 behind; loopctl sync"), "{said}");
     let landed = place.json(&["sync"]);
     assert_eq!((&landed["status"], &landed["behind"]), (&json!("landed"), &json!(2)));
     assert_eq!(place.git_says(&["rev-parse", INTEGRATION]), landed["commit"].as_str().unwrap(), "published");
