@@ -147,6 +147,12 @@ fn folders(layout: &Layout, loops: &[Loop]) -> Vec<Folder> {
     ] {
         for path in folders_in(&above) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // The git folder of a gate's check-out lies beside it and is measured with it.
+            let of_gate =
+                name.strip_suffix(".git").filter(|_| matches!(role, Role::Gate) && !loops.contains_key(name.as_str()));
+            if of_gate.is_some_and(|of| above.join(of).is_dir()) {
+                continue;
+            }
             if matches!(role, Role::Checker) {
                 rows.push(folder(role, None, None, None, path));
                 continue;
@@ -190,6 +196,12 @@ fn measure(rows: &mut [Folder]) {
             scope.spawn(|| {
                 while let Some(row) = next() {
                     (row.bytes, row.incomplete) = size_of(Path::new(&row.path));
+                    let beside = PathBuf::from(format!("{}.git", row.path));
+                    if matches!(row.role, Role::Gate) && beside.is_dir() {
+                        let (bytes, incomplete) = size_of(&beside);
+                        row.bytes += bytes;
+                        row.incomplete |= incomplete;
+                    }
                 }
             });
         }

@@ -49,6 +49,7 @@ fn each_folder_has_its_use_and_its_size() {
     drop(made.store.check_out(&layout.gate("a"), &made.head).unwrap());
     drop(made.store.check_out(&layout.checker().join("0"), &made.head).unwrap());
     fs::write(a.join("big"), vec![b'x'; 3 << 20]).unwrap();
+    fs::write(layout.gates().join("a.git/big"), vec![b'x'; 2 << 20]).unwrap();
     fs::remove_file(layout.workspace("b", "x").path.join(".git/HEAD")).unwrap();
     fs::remove_dir_all(layout.workspace("b", "x").path.join(".git")).unwrap();
     fs::create_dir(layout.workspace("b", "x").path.join(".git")).unwrap();
@@ -66,6 +67,9 @@ fn each_folder_has_its_use_and_its_size() {
     assert_eq!(of(&gone), json!(["loop", "gone", "no_such_loop", null]));
     assert_eq!(of(&layout.workspaces().join("b")), json!(["loop", "b", "idle", null]));
     assert_eq!(of(&layout.gate("a")), json!(["gate", "a", "in_use", "t1"]));
+    let gates = rows.as_array().unwrap().iter().filter(|row| row["role"] == "gate").count();
+    assert_eq!(gates, 1, "its git folder is no gate of its own: {rows}");
+    assert!(row(&rows, &layout.gate("a"))["bytes"].as_u64().unwrap() >= 2 << 20, "{rows}");
     assert_eq!(of(&layout.checker().join("0")), json!(["checker", null, null, null]));
     let damaged: Vec<&Value> = rows.as_array().unwrap().iter().filter(|row| row["state"] == "damaged").collect();
     assert!(matches!(damaged[..], [row] if row["loop_id"] == "b" && row["role"] == "loop"), "{rows}");
