@@ -83,6 +83,7 @@ fn the_agent_writes_its_workspace_and_the_database_and_nothing_else_of_ours() {
              echo $file $(try $file) >>$FOLDER/result
          done
          rm -f /tmp/x-$$
+         mount -o remount,bind,rw ../../../repository && : >>../../../repository/mounted
          git -c user.name=a -c user.email=a@b commit -q --allow-empty -m mine || exit 1
          \"$LOOPCTL\" lock shared --loop one >$FOLDER/locked || exit 1
          \"$LOOPCTL\" learn --loop one 'from inside' >>$FOLDER/locked || true

@@ -64,6 +64,9 @@ impl Sandbox {
                 all.extend([OsString::from(option), path.into(), path.into()]);
             }
         }
+        // root keeps its capabilities in it: with these it could mount what is read-only as writable, or reach the folders
+        // through the loop's process.
+        all.extend(["--cap-drop", "CAP_SYS_ADMIN", "--cap-drop", "CAP_SYS_PTRACE"].map(OsString::from));
         all.extend([OsString::from("--chdir"), cwd.into()]);
         all.extend(["--", "env", "--default-signal=TERM", "--"].map(OsString::from));
         all.extend_from_slice(argv);
