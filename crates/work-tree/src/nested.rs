@@ -30,17 +30,46 @@ pub(crate) fn git_dir_of(folder: &Path) -> Option<PathBuf> {
     if dot_git.is_dir() {
         return Some(dot_git);
     }
-    let text = fs::read(&dot_git).ok()?;
+    let text = read(&dot_git)?;
     let way = text.strip_prefix(b"gitdir: ")?.trim_ascii_end();
     let git_dir = folder.join(to_path(way));
     git_dir.is_dir().then_some(git_dir)
+}
+
+/// What a file holds; none if it cannot be read, or is a named pipe or a device, which would be waited for.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    is_file.then(|| fs::read(path).ok())?
+}
+
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(read(path)?).ok()
+}
+
+/// Whether git, which looks at HEAD and references of each repository in its work tree, would wait at one of a repository's: a
+/// named pipe or a device is in place of a file.
+pub(crate) fn would_wait(folder: &Path) -> bool {
+    let Some(git_dir) = git_dir_of(folder) else { return false };
+    let mut places: Vec<PathBuf> =
+        ["HEAD", "packed-refs", "commondir", "config", "index", "refs"].iter().map(|name| git_dir.join(name)).collect();
+    while let Some(place) = places.pop() {
+        match fs::metadata(&place) {
+            // No link is followed into a folder: it could lead in a circle.
+            Ok(meta) if meta.is_dir() && !place.is_symlink() => {
+                places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
+            }
+            Ok(meta) if !meta.is_dir() && !meta.is_file() => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 fn read_ref(git_dir: &Path, name: &str, depth: u32) -> Option<CommitHash> {
     if depth == 0 || name.split('/').any(|part| part == "..") {
         return None;
     }
-    let text = fs::read_to_string(git_dir.join(name)).ok().or_else(|| packed(git_dir, name))?;
+    let text = read_text(&git_dir.join(name)).or_else(|| packed(git_dir, name))?;
     match text.trim().strip_prefix("ref: ") {
         Some(target) => read_ref(git_dir, target.trim(), depth - 1),
         None => CommitHash::new(text.trim()).ok(),
@@ -48,7 +77,7 @@ fn read_ref(git_dir: &Path, name: &str, depth: u32) -> Option<CommitHash> {
 }
 
 fn packed(git_dir: &Path, name: &str) -> Option<String> {
-    let text = fs::read_to_string(git_dir.join("packed-refs")).ok()?;
+    let text = read_text(&git_dir.join("packed-refs"))?;
     let of_name = |line: &str| line.split_once(' ').filter(|(_, found)| *found == name).map(|(hash, _)| hash.to_owned());
     text.lines().find_map(of_name)
 }
@@ -73,11 +102,11 @@ fn named_refs(git_dir: &Path, below: &[&str]) -> Vec<(String, CommitHash)> {
             places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
             continue;
         }
-        let hash = fs::read_to_string(&place).ok().and_then(|text| CommitHash::new(text.trim()).ok());
+        let hash = read_text(&place).and_then(|text| CommitHash::new(text.trim()).ok());
         let name = place.strip_prefix(git_dir).ok().and_then(Path::to_str);
         found.extend(name.map(str::to_owned).zip(hash));
     }
-    let text = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
+    let text = read_text(&git_dir.join("packed-refs")).unwrap_or_default();
     let packed = text.lines().filter_map(|line| line.split_once(' '));
     found.extend(packed.filter_map(|(hash, name)| Some((name.to_owned(), CommitHash::new(hash).ok()?))));
     found

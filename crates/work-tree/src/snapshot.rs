@@ -156,6 +156,9 @@ impl Workspace {
             Err(_) => return Err(self.damaged(crate::Damage::Missing)),
         }
         let mut state = self.state()?;
+        if self.has_unreadable_submodule(&state) {
+            return Err(self.damaged(crate::Damage::SubmoduleUnreadable));
+        }
         let mut plan = self.plan(&state, options)?;
         if !plan.is_empty() {
             // Until the index is written as a tree, nobody may rely on the old one.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
 use crate::git::{Git, LONG_TIME_LIMIT, fields};
+use crate::nested;
 use crate::processes::with_environment;
 use crate::repository::{changed_between, short_name, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
@@ -113,6 +114,8 @@ pub enum Damage {
     GitReplaced,
     /// git cannot read its `.git`.
     GitUnreadable,
+    /// git would wait without end at a named pipe or a device in the git folder of a submodule.
+    SubmoduleUnreadable,
     /// git cannot read its index.
     IndexUnreadable,
     /// Our own record of it is gone or cannot be read, or the store has lost what it names.
@@ -315,6 +318,12 @@ impl Workspace {
         if !meta.is_dir() {
             return Some(Damage::GitReplaced);
         }
+        if nested::would_wait(self.root()) {
+            return Some(Damage::GitUnreadable);
+        }
+        if self.state().is_ok_and(|state| self.has_unreadable_submodule(&state)) {
+            return Some(Damage::SubmoduleUnreadable);
+        }
         let git = Git::in_work_tree(&git_dir, self.root());
         let works = |call: &[&str]| git.call(call).answer().is_ok_and(|answer| answer.code == Some(0));
         if !git_dir.join("config").is_file() || !works(&["rev-parse", "--is-bare-repository"]) {
@@ -330,6 +339,11 @@ impl Workspace {
             return Some(Damage::IndexUnreadable);
         }
         None
+    }
+
+    pub(crate) fn has_unreadable_submodule(&self, state: &State) -> bool {
+        let waits = |path: &PathBuf| nested::would_wait(&self.root().join(path));
+        state.has_links && nested::declared_submodules(&self.git, self.root()).iter().any(waits)
     }
 
     /// What keeps our own git from looking at the files.

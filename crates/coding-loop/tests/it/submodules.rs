@@ -124,3 +124,16 @@ fn what_set_up_and_builds_leave_there_is_nobodys_change() {
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
     assert_eq!(world.git(&["show", "--name-only", "--format=", "coding-loops/integration"]), "t1");
 }
+
+#[test]
+fn a_named_pipe_in_its_git_folder_holds_nobody_up() {
+    let break_it = "rm -rf vendor/.git; mkdir -p vendor/.git/refs vendor/.git/objects; mkfifo vendor/.git/HEAD";
+    let world =
+        world(&format!("cat >/dev/null\n[ -e $FOLDER/broken ] || {{ touch $FOLDER/broken; {break_it}; }}\necho x >$TEST_ID\n"));
+    world.configure(|text| {
+        text.replacen("[agent]\n", "[agent]\nset = { FOLDER = \"@\" }\n", 1).replace('@', world.folder().to_str().unwrap())
+    });
+    let mut running = world.start("one");
+    crate::common::wait_for("the attempt after it", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    running.0.kill().unwrap();
+}
