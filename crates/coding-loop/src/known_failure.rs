@@ -67,7 +67,8 @@ pub(crate) fn compare(base: &Failure, work: &Failure) -> Likeness {
         }
     }
     match (known.is_empty(), lines.is_empty()) {
-        (true, true) if base.exit_code != work.exit_code => {
+        // Some runners exit with the number of failures, so that fewer lines may come with another status.
+        (_, empty) if base.exit_code != work.exit_code && lines.len() >= known.len() && known.is_empty() == empty => {
             Likeness::Different(format!("{}, and not as at the base: {}", work.why, base.why))
         }
         (true, true) => Likeness::Unclear("neither run prints a line that states what fails".to_owned()),
@@ -307,6 +308,13 @@ mod tests {
         // Another stage of the same command.
         differs("FAILED test_login", "main.c:3:1: error: expected ';'");
         differs("FAILED test_login", "killed");
+    }
+
+    #[test]
+    fn another_exit_code_with_the_same_lines_is_another_failure() {
+        let compared = |base: &str, code: i64, work: &str| compare(&coded(1, base), &coded(code, work));
+        assert!(matches!(compared("FAILED a", 2, "FAILED a"), Likeness::Different(_)));
+        assert_eq!(compare(&coded(2, "FAILED a\nFAILED b"), &coded(1, "FAILED b")), Likeness::Same);
     }
 
     #[test]
