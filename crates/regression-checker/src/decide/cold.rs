@@ -35,16 +35,15 @@ fn is_night(at: &RegressionSnapshot, plan: &mut Plan<Action>) -> bool {
     let now = at.now.as_millis().div_euclid(1000);
     let (day, time) = (now.div_euclid(DAY), now.rem_euclid(DAY));
     let begin = day * DAY + FROM;
-    let since = at.last_cold_at.or(at.first_landing).map(|since| since.as_millis().div_euclid(1000));
-    if (FROM..UNTIL).contains(&time) && since.is_some_and(|since| since < begin) {
-        return true;
-    }
-    if since.is_some_and(|since| now - since >= DAY) {
+    // Nothing has landed yet: the first landing wakes us.
+    let Some(since) = at.last_cold_at.or(at.first_landing) else { return false };
+    let since = since.as_millis().div_euclid(1000);
+    let is_night = (FROM..UNTIL).contains(&time);
+    if is_night && since < begin || now - since >= DAY {
         return true;
     }
     let night = if time < FROM { begin } else { begin + DAY };
-    let next = since.map_or(night, |since| night.min(since + DAY));
-    plan.look_again(at.now.plus_seconds(next - now));
+    plan.look_again(at.now.plus_seconds(night.min(since + DAY) - now));
     false
 }
 
