@@ -67,6 +67,10 @@ fn make_folder(folder: &Path) -> Outcome<bool> {
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::No(format!(
+            "{} is a file, and a folder is needed there: rename it, or name another place with --db",
+            folder.display()
+        ))),
         Err(error) => Err(io(format!("cannot make {}", folder.display()))(error)),
     }
 }

@@ -138,6 +138,14 @@ fn the_store_is_made_beside_the_repository() {
 }
 
 #[test]
+fn a_file_in_place_of_the_folder_is_named() {
+    let place = Place::bare();
+    std::fs::write(place.repository().join("coding-loops"), "notes\n").unwrap();
+    place.run(&["init"]).fails(1).says("coding-loops is a file, and a folder is needed there: rename it");
+    assert_eq!(std::fs::read_to_string(place.repository().join("coding-loops")).unwrap(), "notes\n");
+}
+
+#[test]
 fn in_a_workspace_init_means_its_repository() {
     let place = Place::new();
     let user = Repository::open(&place.repository()).unwrap();
