@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub(crate) const INTEGRATION: &str = "git:integration";
 
 /// How long a queued acquire waits unless its loop says that it still wants it.
-const WAIT_SECONDS: i64 = 600;
+pub(crate) const WAIT_SECONDS: i64 = 600;
 
 /// Files that two may change.
 pub(crate) fn ignored(patterns: &[String]) -> GlobSet {

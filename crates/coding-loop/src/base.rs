@@ -19,6 +19,7 @@ use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
 use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
+use crate::auto_lease::WAIT_SECONDS;
 use crate::base_question::is_of_others;
 use crate::context::Context;
 use crate::control::Waiter;
@@ -420,7 +421,7 @@ impl Context<'_> {
         }
         let request = self.lease_request(paths.clone(), format!("needed by check {}", check.name), None);
         let silent = self.config.lease.silent_waiter_seconds;
-        let until = |now: coord_db::Timestamp| now.plus_seconds(600);
+        let until = |now: coord_db::Timestamp| now.plus_seconds(WAIT_SECONDS);
         let (mut id, mut answer) = self.db.write(|tx| tx.acquire_or_queue(&request, until(tx.now()), silent))?;
         loop {
             match (&answer, &id) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use coord_db::{BASE_QUESTION, BASE_SLOW_QUESTION, BaseAnswer, Decision, GivenAnswer, Hold, LoopId, ReadTx};
+use coord_db::{BaseAnswer, Decision, GivenAnswer, Hold, LoopId, ReadTx};
 use serde_json::Value;
 
 use crate::Result;
@@ -48,8 +48,9 @@ impl Context<'_> {
                 return Ok(None);
             }
             for decision in tx.decisions(true)? {
-                let is_ours = [BASE_QUESTION, BASE_SLOW_QUESTION].contains(&decision.decision_type.as_str());
-                if is_ours && let Some(given) = tx.waiting_answer(&decision)? {
+                if decision.is_of_base()
+                    && let Some(given) = tx.waiting_answer(&decision)?
+                {
                     return Ok(Some((decision, given)));
                 }
             }

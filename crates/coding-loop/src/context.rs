@@ -154,9 +154,7 @@ impl<'a> Context<'a> {
 
     /// The environment of a check that is about no test: what the settings let through.
     pub(crate) fn bare_environment(&self) -> Vec<(String, OsString)> {
-        let allowed = &self.config.agent_of(&self.loop_id).environment;
-        let mut environment: Vec<(String, OsString)> =
-            allowed.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
+        let mut environment = self.config.agent_of(&self.loop_id).passed_on();
         let database = self.db.path().map(Path::as_os_str).unwrap_or_default().to_owned();
         environment.push((locate::VARIABLE.to_owned(), database));
         environment

@@ -138,8 +138,6 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 impl Context<'_> {
-    /// Takes what the loop has been told since it looked last. Requests for others, and what needs no doing, are
-    /// acknowledged; what interrupts the work is acknowledged when it is obeyed.
     /// Waits until a run has ended, and beats meanwhile. It is stopped if it is `enough`, or if the loop is told something
     /// else, which is given too.
     pub(crate) async fn attend<T>(
@@ -167,6 +165,8 @@ impl Context<'_> {
         }
     }
 
+    /// Takes what the loop has been told since it looked last. Requests for others, and what needs no doing, are
+    /// acknowledged; what interrupts the work is acknowledged when it is obeyed.
     pub(crate) fn orders(&self, attempt: Option<&Attempt>) -> Result<Option<Interrupt>> {
         if let Some(interrupt) = self.told()? {
             return Ok(Some(interrupt));

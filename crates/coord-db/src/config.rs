@@ -5,6 +5,7 @@
 mod words;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -113,6 +114,14 @@ pub enum PromptBy {
     Stdin,
     /// As the argument after the last one.
     Argument,
+}
+
+impl AgentConfig {
+    /// The variables of this process that agent, set-up and checks are given.
+    #[must_use]
+    pub fn passed_on(&self) -> Vec<(String, OsString)> {
+        self.environment.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect()
+    }
 }
 
 /// What an agent runs in.

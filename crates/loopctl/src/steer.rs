@@ -3,10 +3,7 @@
 
 use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, RollbackTriggered};
 use coord_db::process::ProcessIdentity;
-use coord_db::{
-    ActorId, BASE_QUESTION, BASE_SLOW_QUESTION, DecisionId, Error, EventId, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId,
-    UnlockCause, WriteTx,
-};
+use coord_db::{ActorId, DecisionId, Error, EventId, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId, UnlockCause, WriteTx};
 use serde::Serialize;
 use serde_json::json;
 
@@ -311,7 +308,7 @@ pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>)
         let id: DecisionId = id.parse()?;
         let event = tx.answer(&id, option, comment, &actor, "cli")?;
         let pm = tx.running_process(PM, &ProcessIdentity::own())?.is_some();
-        let is_of_base = [BASE_QUESTION, BASE_SLOW_QUESTION].contains(&tx.decision(&id)?.decision_type.as_str());
+        let is_of_base = tx.decision(&id)?.is_of_base();
         Ok::<_, Failure>((id, event, pm, is_of_base))
     })?;
     if !pm && is_of_base {

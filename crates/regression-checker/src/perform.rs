@@ -286,8 +286,7 @@ impl Runner {
 
     /// The environment of what runs in a check-out, about a test or not.
     fn environment(&self, test: Option<&BaselineTest>, folder: &Path) -> Vec<(String, OsString)> {
-        let passed_on = self.config.agent.environment.iter();
-        let mut env: Vec<_> = passed_on.filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
+        let mut env = self.config.agent.passed_on();
         env.push(("CODING_LOOPS_DB".to_owned(), self.database.clone().into_os_string()));
         if let Some(test) = test {
             env.push(("TEST_ID".to_owned(), test.test_id.as_str().into()));

@@ -156,10 +156,11 @@ impl Workspace {
             Err(_) => return Err(self.damaged(crate::Damage::Missing)),
         }
         let mut state = self.state()?;
-        if self.has_unreadable_submodule(&state) {
+        let modules = self.submodules_by(&state);
+        if self.would_wait_in(&modules) {
             return Err(self.damaged(crate::Damage::SubmoduleUnreadable));
         }
-        let mut plan = self.plan(&state, options)?;
+        let mut plan = self.plan(&state, modules, options)?;
         if !plan.is_empty() {
             // Until the index is written as a tree, nobody may rely on the old one.
             state.index_tree = None;
@@ -228,7 +229,8 @@ impl Workspace {
 
     // ---- looking ----
 
-    fn plan(&self, state: &State, options: &SnapshotOptions<'_>) -> Result<Plan> {
+    /// `modules` are those of a workspace that has links.
+    fn plan(&self, state: &State, mut modules: BTreeSet<PathBuf>, options: &SnapshotOptions<'_>) -> Result<Plan> {
         let modified = self.git.call(["diff-files", "-z", "--name-status", "--no-renames", "--ignore-submodules=all"]);
         let others = self.git.call(["ls-files", "-z", "--others", "--exclude-standard"]);
         let (modified, others) = std::thread::scope(|scope| {
@@ -245,11 +247,9 @@ impl Workspace {
             let path = to_path(path);
             if status == b"D" { plan.removed.push(path) } else { tracked.push(path) }
         }
-        let modules = if state.has_links || others.stdout.windows(2).any(|pair| pair == b"/\0") {
-            nested::declared_submodules(&self.git, self.root())
-        } else {
-            BTreeSet::new()
-        };
+        if !state.has_links && others.stdout.windows(2).any(|pair| pair == b"/\0") {
+            modules = nested::declared_submodules(&self.git, self.root());
+        }
         for path in fields(&others.stdout) {
             match path.strip_suffix(b"/") {
                 None => untracked.push(to_path(path)),

@@ -321,7 +321,7 @@ impl Workspace {
         if nested::would_wait(self.root()) {
             return Some(Damage::GitUnreadable);
         }
-        if self.state().is_ok_and(|state| self.has_unreadable_submodule(&state)) {
+        if self.state().is_ok_and(|state| self.would_wait_in(&self.submodules_by(&state))) {
             return Some(Damage::SubmoduleUnreadable);
         }
         let git = Git::in_work_tree(&git_dir, self.root());
@@ -341,9 +341,13 @@ impl Workspace {
         None
     }
 
-    pub(crate) fn has_unreadable_submodule(&self, state: &State) -> bool {
-        let waits = |path: &PathBuf| nested::would_wait(&self.root().join(path));
-        state.has_links && nested::declared_submodules(&self.git, self.root()).iter().any(waits)
+    /// The paths that `.gitmodules` names, of a workspace that has links to submodules.
+    pub(crate) fn submodules_by(&self, state: &State) -> BTreeSet<PathBuf> {
+        if state.has_links { nested::declared_submodules(&self.git, self.root()) } else { BTreeSet::new() }
+    }
+
+    pub(crate) fn would_wait_in(&self, modules: &BTreeSet<PathBuf>) -> bool {
+        modules.iter().any(|path| nested::would_wait(&self.root().join(path)))
     }
 
     /// What keeps our own git from looking at the files.

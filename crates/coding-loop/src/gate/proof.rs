@@ -10,6 +10,7 @@ use crate::known_failure::{Failure, failing_lines};
 
 /// Lines of a check's output that go into a failure's message.
 const MESSAGE_LINES: usize = 20;
+
 /// The proofs of one landing: their ids begin with the one that stands in the commit's `Proof:` trailer.
 pub(crate) struct Proving {
     pub(crate) id: String,

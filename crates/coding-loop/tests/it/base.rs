@@ -61,6 +61,14 @@ fn given_back(test: &Test) {
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0), "{:?}", test.last_error);
 }
 
+/// A world with a loop and its test.
+fn with_test(checks: &str) -> World {
+    let world = world(AGENT, checks);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world
+}
+
 #[test]
 fn no_agent_is_paid_while_the_base_is_red_and_the_human_is_asked_once() {
     let suite = "echo run >> FOLDER/runs; echo FAILED test_login; exit 1";
@@ -94,9 +102,7 @@ fn no_agent_is_paid_while_the_base_is_red_and_the_human_is_asked_once() {
 
 #[test]
 fn a_loop_that_ends_beside_an_open_question_names_it_and_takes_the_answer_without_pm() {
-    let world = world(AGENT, &(check("suite", "echo FAILED test_login; exit 1", "") + &check("own", "test -f $TEST_ID", "")));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&(check("suite", "echo FAILED test_login; exit 1", "") + &check("own", "test -f $TEST_ID", "")));
     let output = world.once("one");
     let question = open_questions(&world).remove(0);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -120,9 +126,7 @@ fn a_loop_that_ends_beside_an_open_question_names_it_and_takes_the_answer_withou
 fn a_question_whose_cause_is_gone_is_taken_back_by_the_loop() {
     let suite = "test -f good && exit 0; test -f worse && exit 1; echo FAILED test_login; exit 1";
     let other = check("other", "! test -f worse", "");
-    let world = world(AGENT, &(check("suite", suite, "") + &other));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&(check("suite", suite, "") + &other));
     world.once("one");
     let first = open_questions(&world).remove(0);
     // Somebody else moves integration to what fails in another way, and then to what passes.
@@ -177,9 +181,7 @@ fn what_fails_at_the_base_is_mended_by_a_test_of_its_own() {
 
 #[test]
 fn a_mending_test_that_fails_spends_its_attempts() {
-    let world = world(AGENT, &check("suite", "exit 1", ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("suite", "exit 1", ""));
     world.once("one");
     answer(&world, "mend");
     let id = world.db.read(|tx| tx.mending_tests()).unwrap().remove(0).id;
@@ -192,9 +194,7 @@ fn a_mending_test_that_fails_spends_its_attempts() {
 #[test]
 fn an_ignored_check_is_let_through_until_it_passes_again() {
     let suite = "test -f good || exit 1";
-    let world = world(AGENT, &(check("suite", suite, "") + &check("own", "test -f $TEST_ID", "")));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&(check("suite", suite, "") + &check("own", "test -f $TEST_ID", "")));
     world.once("one");
     answer(&world, "ignore");
     world.once("one");
@@ -223,9 +223,7 @@ const NAMES: &str = "echo run >> FOLDER/runs; test -e good && exit 0; echo FAILE
 
 #[test]
 fn an_ignored_check_lets_nothing_through_that_the_base_does_not_fail() {
-    let world = world(AGENT, &(check("suite", NAMES, "") + &check("own", "test -f $TEST_ID", "")));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&(check("suite", NAMES, "") + &check("own", "test -f $TEST_ID", "")));
     world.once("one");
     let question = open_questions(&world).remove(0);
     let ignore = question.options[1]["description"].as_str().unwrap().to_owned();
@@ -250,9 +248,7 @@ fn an_ignored_check_lets_nothing_through_that_the_base_does_not_fail() {
 
 #[test]
 fn a_failure_that_says_nothing_is_let_through_with_a_word_in_the_proof() {
-    let world = world(AGENT, &(check("suite", "exit 1", "") + &check("own", "test -f $TEST_ID", "")));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&(check("suite", "exit 1", "") + &check("own", "test -f $TEST_ID", "")));
     world.once("one");
     answer(&world, "ignore");
     world.once("one");
@@ -264,9 +260,7 @@ fn a_failure_that_says_nothing_is_let_through_with_a_word_in_the_proof() {
 
 #[test]
 fn an_ignored_check_that_is_green_at_the_head_counts_at_once() {
-    let world = world(AGENT, &(check("suite", NAMES, "") + &check("own", "test -f $TEST_ID", "")));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&(check("suite", NAMES, "") + &check("own", "test -f $TEST_ID", "")));
     world.once("one");
     answer(&world, "ignore");
     // Somebody else makes it pass while the agent works, who fails the check as it failed before.
@@ -295,9 +289,7 @@ fn an_ignored_check_that_is_green_at_the_head_counts_at_once() {
 #[test]
 fn a_base_that_fails_by_chance_is_reported_and_stops_nobody() {
     let suite = "echo run >> FOLDER/runs; [ $(wc -l < FOLDER/runs) -ne 1 ]";
-    let world = world(AGENT, &check("suite", suite, ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("suite", suite, ""));
     world.once("one");
     assert_eq!(world.test("t1").status, TestStatus::Passed);
     let alerts = world.db.read(|tx| tx.alerts(true)).unwrap();
@@ -322,9 +314,7 @@ fn a_check_that_is_known_to_fail_by_chance_costs_no_attempt() {
         // It fails once for the work of t1.
         let suite =
             "test -z $TEST_ID && exit 0; test -f FOLDER/failed && exit 0; echo > FOLDER/failed; echo FAILED by chance; exit 1";
-        let world = world(AGENT, &check("suite", suite, ""));
-        world.add_loop("one");
-        world.add_test("t1", "one");
+        let world = with_test(&check("suite", suite, ""));
         if is_known {
             world.sql(
                 "INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome) VALUES ('suite', 't0', 'c', 'flaky')",
@@ -348,9 +338,7 @@ fn a_check_that_is_known_to_fail_by_chance_costs_no_attempt() {
 
 #[test]
 fn a_check_that_is_known_to_fail_by_chance_and_fails_each_time_is_charged() {
-    let world = world(AGENT, &check("suite", "test -z $TEST_ID && exit 0; echo run >> FOLDER/runs; exit 1", ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("suite", "test -z $TEST_ID && exit 0; echo run >> FOLDER/runs; exit 1", ""));
     world.sql("INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome) VALUES ('suite', 't0', 'c', 'flaky')");
     world.command("one").args(["--max-tests", "1"]).output().unwrap();
     let test = world.test("t1");
@@ -415,9 +403,7 @@ fn one_loop_runs_the_checks_for_all_and_each_landing_proves_the_next_head() {
 
 #[test]
 fn a_loop_that_is_stopped_while_it_runs_the_checks_leaves_nothing_behind() {
-    let world = world(AGENT, &check("suite", "echo run >> FOLDER/runs; sleep 300", ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("suite", "echo run >> FOLDER/runs; sleep 300", ""));
     let running = world.start("one");
     wait_for("the suite", || (lines(&world, "runs") == 1).then_some(()));
     running.signal(nix::sys::signal::Signal::SIGTERM);
@@ -430,9 +416,7 @@ fn a_loop_that_is_stopped_while_it_runs_the_checks_leaves_nothing_behind() {
 #[test]
 fn who_does_not_wait_for_a_slow_suite_need_not() {
     let suite = "echo run >> FOLDER/runs; [ -e FOLDER/go ] || { echo 1 >> FOLDER/waits; sleep 300; }";
-    let world = world(AGENT, &check("suite", suite, ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("suite", suite, ""));
     std::fs::write(world.folder().join("go"), "").unwrap();
     world.once("one");
     // It is known to take long, and somebody else has moved integration.
@@ -470,9 +454,7 @@ fn a_check_that_cannot_be_run_or_hangs_costs_no_attempt() {
     ];
     for (script, words) in cases {
         // Only of the work, which the base says nothing of.
-        let world = world(AGENT, &check("x", &format!("test -z $TEST_ID || {{ {script}; }}"), "timeout_seconds = 1"));
-        world.add_loop("one");
-        world.add_test("t1", "one");
+        let world = with_test(&check("x", &format!("test -z $TEST_ID || {{ {script}; }}"), "timeout_seconds = 1"));
         world.command("one").args(["--max-tests", "1"]).output().unwrap();
         let test = world.test("t1");
         given_back(&test);
@@ -484,9 +466,7 @@ fn a_check_that_cannot_be_run_or_hangs_costs_no_attempt() {
 
 #[test]
 fn a_missing_program_is_found_at_the_base() {
-    let world = world(AGENT, &check("suite", "no-such-program", ""));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("suite", "no-such-program", ""));
     world.once("one");
     assert_eq!(lines(&world, "agents"), 0);
     let question = open_questions(&world).remove(0);
@@ -549,9 +529,7 @@ fn a_check_that_the_work_brings_is_red_before() {
 
 #[test]
 fn a_check_that_has_to_fail_before_is_red_before_and_green_after() {
-    let world = world(AGENT, &check("own", "echo run >> FOLDER/runs; test -f $TEST_ID", "fails_before = true"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("own", "echo run >> FOLDER/runs; test -f $TEST_ID", "fails_before = true"));
     world.once("one");
     assert_eq!((world.test("t1").status, lines(&world, "runs")), (TestStatus::Passed, 2));
     let runs = world.db.read(|tx| tx.proof_runs(&"t1".parse()?)).unwrap();
@@ -604,9 +582,7 @@ fn a_check_with_paths_runs_only_for_changes_there() {
 
 #[test]
 fn work_that_touches_the_paths_of_no_check_is_judged_by_all_of_them() {
-    let world = world(AGENT, &check("web", "echo run >> FOLDER/web", "paths = [\"web/**\"]"));
-    world.add_loop("one");
-    world.add_test("t1", "one");
+    let world = with_test(&check("web", "echo run >> FOLDER/web", "paths = [\"web/**\"]"));
     world.once("one");
     assert_eq!((world.test("t1").status, lines(&world, "web")), (TestStatus::Passed, 2));
 }

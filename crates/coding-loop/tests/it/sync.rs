@@ -146,15 +146,7 @@ fn a_test_that_was_decided_on_is_created_by_a_loop_and_its_landing_merges() {
 
 #[test]
 fn commits_that_the_user_has_dropped_are_merged_by_nobody() {
-    let world = World::new("cat > /dev/null; sed -i 's/^5$/five/' shared; echo > $TEST_ID\n", &format!("{FOLLOW}{SUITE}"));
-    world.add_loop("a");
-    world.add_test("t1", "a");
-    assert!(world.once("a").status.success());
-    let text = std::fs::read_to_string(world.repository.join("shared")).unwrap();
-    let theirs = commit(&world, "shared", &text.replace("5\n", "V\n"));
-    assert!(world.once("a").status.success());
-    let asked = world.db.read(|tx| tx.decisions(true)).unwrap().pop().unwrap();
-    world.db.write(|tx| tx.resolve_decision(&asked.id, Some("test"), true, None, None)).unwrap();
+    let (world, theirs) = conflict_to_merge("true");
     world.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
     let instead = commit(&world, "fine", "1\n");
     assert!(world.once("a").status.success());

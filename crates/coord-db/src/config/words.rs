@@ -36,15 +36,14 @@ impl TryFrom<PerTestValue> for PerTest {
 }
 
 /// When regression-checker runs the checks on a fresh clone without caches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Cold {
     /// Not at all.
-    #[default]
     Never,
     /// Once between 01:00 and 05:00 UTC, or when a day has passed since the last time.
     Nightly,
-    /// After so many landings.
+    /// After this number of landings.
     Every(u32),
 }
 

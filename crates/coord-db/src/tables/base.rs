@@ -79,6 +79,14 @@ pub enum BaseAnswer {
     },
 }
 
+impl Decision {
+    /// Whether it is a question about the base.
+    #[must_use]
+    pub fn is_of_base(&self) -> bool {
+        [BASE_QUESTION, BASE_SLOW_QUESTION].contains(&self.decision_type.as_str())
+    }
+}
+
 impl BaseAnswer {
     /// What follows from an answer; none if nothing does, or it does not fit. `loops` are those that there are.
     #[must_use]

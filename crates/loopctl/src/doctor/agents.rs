@@ -129,7 +129,7 @@ fn is_sandbox(agent: &AgentConfig) -> bool {
 fn help(ask: &[String], agent: &AgentConfig, root: &Path) -> Result<String, String> {
     let log = std::env::temp_dir().join(format!("loopctl-doctor-{}-{}", std::process::id(), coord_db::new_id()));
     let mut spec = CommandSpec::new(ask.iter().map(OsString::from), root);
-    spec.env = agent.environment.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
+    spec.env = agent.passed_on();
     spec.timeout = Duration::from_secs(HELP_SECONDS);
     spec.kill_after = Duration::from_secs(1);
     spec.log_path = Some(log.clone());

@@ -1,6 +1,5 @@
 //! The agents' sandbox: that it works where it is set, and that there is one where it is not.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use coord_db::Config;
@@ -45,8 +44,6 @@ pub fn try_out(config: &Config, root: &Path, database: &Path, agent: &AgentConfi
     let user = Repository::open(root).map_err(|error| error.to_string())?;
     let layout = Layout::new(config.workspace_root());
     let sandbox = Sandbox::of_agent(&user, &layout, &layout.workspaces(), database);
-    let env: Vec<(String, OsString)> =
-        agent.environment.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(sandbox.try_out(root, &env))
+    runtime.block_on(sandbox.try_out(root, &agent.passed_on()))
 }

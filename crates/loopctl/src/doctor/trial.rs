@@ -146,8 +146,7 @@ impl Trial<'_> {
     }
 
     fn environment(&self) -> Vec<(String, OsString)> {
-        let allowed = self.config.agent.environment.iter();
-        let mut environment: Vec<_> = allowed.filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect();
+        let mut environment = self.config.agent.passed_on();
         environment.push((locate::VARIABLE.to_owned(), self.database.as_os_str().to_owned()));
         let (port, folder) = (free_port(), Layout::new(self.config.workspace_root()).trial());
         let set = self.config.agent.set.iter();
