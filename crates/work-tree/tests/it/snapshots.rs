@@ -230,7 +230,8 @@ fn what_is_dirty_from_the_start_is_nobodys_change() {
         .unwrap();
     git(&place.root, ["update-index", "--cacheinfo", &format!("100644,{},dos.txt", blob.trim())]);
     fs::remove_file(place.root.join("raw")).unwrap();
-    git(&place.root, ["commit", "--quiet", "-m", "crlf in the repository"]);
+    // Whether git has normalised the file above depends on how old its index was then.
+    git(&place.root, ["commit", "--quiet", "--allow-empty", "-m", "crlf in the repository"]);
     git(&place.root, ["config", "filter.up.clean", "tr a-z A-Z"]);
     git(&place.root, ["config", "filter.up.smudge", "tr A-Z a-z"]);
     let store = place.store();
