@@ -5,11 +5,12 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
+use command_runner::CommandSpec;
 use coord_db::config::PromptBy;
 use coord_db::{ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
+use git::Finding;
 use tokio::sync::watch;
-use work_tree::{CommandSpec, Finding};
 
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
@@ -74,7 +75,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let mut has_changed = false;
     let on_keeper = |keeper| context.record_child(Some(keeper));
     tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, "the agent begins");
-    let mut running = pin!(work_tree::run(&spec, &mut cancelled, on_keeper));
+    let mut running = pin!(command_runner::run(&spec, &mut cancelled, on_keeper));
     let mut interrupt = None;
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
@@ -115,7 +116,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
         return Err(interrupt.into());
     }
     let work = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
-        Err(Error::Git(work_tree::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
+        Err(Error::Git(git::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
         seen => seen?,
     };
     let is_edit = |finding: &Finding| matches!(finding, Finding::EditedInSubmodule { .. });

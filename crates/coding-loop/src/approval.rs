@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, DecisionStatus, ErrorCategory, NewDecision};
+use git::{Finding, shown};
 use serde_json::json;
-use work_tree::{Finding, shown};
 
 use crate::Result;
 use crate::auto_lease::exactly;

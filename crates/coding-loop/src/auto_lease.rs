@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
+use git::{Notice, Watches, Workspace, shown};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
-use work_tree::{Notice, Watches, Workspace, shown};
 
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};

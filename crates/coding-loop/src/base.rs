@@ -14,9 +14,9 @@ use coord_db::{
     Acquire, AlertType, BASE_QUESTION, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, StringList,
     Test, Waiting,
 };
+use git::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
+use git::{CommitHash, WorkTree};
 use serde_json::json;
-use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
-use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
 use crate::auto_lease::WAIT_SECONDS;

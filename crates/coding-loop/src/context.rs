@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use coord_db::{Config, Database, LeasePath, LoopId, Test, locate};
-use work_tree::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
+use git::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 
 use crate::landing::Work;
 use crate::publish::Publishing;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use coord_db::payload::RollbackDone;
 use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, UnlockCause, WriteTx};
 use crash_point::{Point, reach};
+use git::CommitHash;
 use tokio::sync::watch;
-use work_tree::CommitHash;
 
 use crate::Result;
 use crate::context::{Attempt, Context};

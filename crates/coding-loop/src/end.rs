@@ -1,7 +1,7 @@
 //! How an attempt ends, and a step of it that can end it.
 
 use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt};
-use work_tree::CommitHash;
+use git::CommitHash;
 
 use crate::Error;
 use crate::control::Interrupt;

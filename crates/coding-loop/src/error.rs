@@ -11,7 +11,7 @@ pub enum Error {
     Db(#[from] coord_db::Error),
     /// git.
     #[error(transparent)]
-    Git(#[from] work_tree::Error),
+    Git(#[from] git::Error),
     /// The file system.
     #[error("{context}")]
     Io {

@@ -13,9 +13,9 @@ use coord_db::{
     RegressionStatus, RunKind, RunOf, StringList, Test, new_id,
 };
 use crash_point::{Point, reach};
+use git::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, run_check};
+use git::{CommitHash, WorkTree};
 use tokio::sync::watch;
-use work_tree::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict, run_check};
-use work_tree::{CommitHash, WorkTree};
 
 use crate::Result;
 use crate::auto_lease::exactly;

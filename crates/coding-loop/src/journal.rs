@@ -6,8 +6,8 @@ use coord_db::{
     ActorId, CheckpointType, JournalEntry, JournalStatus, LoopStatus, NewCheckpoint, UnlockCause, WriteTx, owned_intent,
 };
 use crash_point::{Point, reach};
+use git::{CommitHash, RefExpectation, Workspace};
 use serde_json::json;
-use work_tree::{CommitHash, RefExpectation, Workspace};
 
 use crate::context::Context;
 use crate::operation::{CHECKPOINTS, Integrate, Operation, PutAway, Recovery, Seen};
@@ -57,7 +57,7 @@ impl Context<'_> {
     fn save(&self, work: &PutAway, entry: &str) -> Result<()> {
         if let Some(commit) = &work.commit {
             match self.history().set_ref(&work.git_ref, commit, &RefExpectation::Absent) {
-                Err(work_tree::Error::RefMoved { found: Some(found), .. }) if found == *commit => {}
+                Err(git::Error::RefMoved { found: Some(found), .. }) if found == *commit => {}
                 made => made?,
             }
         }
@@ -220,7 +220,7 @@ impl Context<'_> {
     fn restore_if_saved(&self, workspace: &Workspace, work: &PutAway, target: &CommitHash) -> Result<()> {
         let Some(saved) = &work.commit else { return Ok(()) };
         let options = self.look_options(self.config.landing.file_bytes);
-        let options = work_tree::SnapshotOptions { take_unignored: true, ..options };
+        let options = git::SnapshotOptions { take_unignored: true, ..options };
         let now = workspace.snapshot(&options).and_then(|snapshot| workspace.change(&snapshot));
         if now.is_ok_and(|change| self.history().tree_of(saved).is_ok_and(|tree| tree == change.tree)) {
             self.restore(workspace, target)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coord_db::{ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NoChange, TestStatus, UnlockCause};
 use crash_point::{Point, reach};
-use work_tree::{Change, CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace, shown};
+use git::{Change, CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace, shown};
 
 use crate::attempt::{self, Close, Command, Input, MAX_ROUNDS};
 use crate::auto_lease::INTEGRATION;
@@ -418,7 +418,7 @@ impl Context<'_> {
                 Err(error) => {
                     self.db.write(|tx| tx.end_operation(&entry, false))?;
                     return match error {
-                        work_tree::Error::RefMoved { .. } => Ok(Input::Overtaken),
+                        git::Error::RefMoved { .. } => Ok(Input::Overtaken),
                         error => Err(error.into()),
                     };
                 }

@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    work_tree::keeper::run_if_asked();
+    command_runner::keeper::run_if_asked();
     coding_loop::command_line::main()
 }

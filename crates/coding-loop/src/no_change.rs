@@ -10,8 +10,8 @@ use coord_db::{
     ActorId, AlertType, Counts, ErrorCategory, FailedAttempt, GREEN_BEFORE_QUESTION, NO_CHANGE_QUESTION, NewAlert, NewDecision,
     Severity, Test, WriteTx,
 };
+use git::{WorkTree, shown};
 use serde_json::json;
-use work_tree::{WorkTree, shown};
 
 use crate::Result;
 use crate::context::{Attempt, Context};

@@ -11,9 +11,9 @@
 //! by others. Making store, workspaces and check-outs, and publishing, need no entry: each is done as a whole or found again.
 
 use coord_db::{JournalEntry, PassedAttempt, TestId};
+use git::CommitHash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use work_tree::CommitHash;
 
 /// Where saved work is kept, and where references to go back to are.
 pub(crate) const SAVED: &str = "refs/coding-loops/saved/";

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use coord_db::config::{CheckConfig, PerTest};
-use work_tree::CommitHash;
+use git::CommitHash;
 
 use crate::Result;
 use crate::context::Context;

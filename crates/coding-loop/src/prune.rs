@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use coord_db::Checkpoint;
-use work_tree::{CommitHash, Finding, RefExpectation, SnapshotOptions, Workspace};
+use git::{CommitHash, Finding, RefExpectation, SnapshotOptions, Workspace};
 
 use crate::Result;
 use crate::context::Context;
@@ -76,7 +76,7 @@ impl Context<'_> {
         let Some(workspace) = Workspace::open(&self.store, &self.layout.workspace(id, "left"))? else { return Ok(()) };
         let options = SnapshotOptions { take_unignored: true, ..self.look_options(self.config.landing.file_bytes) };
         let snapshot = match workspace.snapshot(&options) {
-            Err(work_tree::Error::WorkspaceDamaged { .. }) => return Ok(()),
+            Err(git::Error::WorkspaceDamaged { .. }) => return Ok(()),
             snapshot => snapshot?,
         };
         let not_taken = |finding: &Finding| match finding {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, Decision, DecisionStatus, NewDecision, TestId, TestStatus};
+use git::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
 use serde_json::json;
-use work_tree::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
 
 use crate::Result;
 use crate::context::Context;
@@ -61,7 +61,7 @@ impl Context<'_> {
         }
         // Before git looks, so that a move in between is seen the next time.
         let before = self.stamps();
-        let published = work_tree::publish(&self.store, &self.user, self.integration_branch());
+        let published = git::publish(&self.store, &self.user, self.integration_branch());
         let settled = match published {
             Ok(Published::Moved { .. }) => Some(self.stamps()),
             Ok(Published::Already(_)) => Some(before),
@@ -111,7 +111,7 @@ impl Context<'_> {
                 match (decision.choice.as_deref(), &divergence.found) {
                     (Some("take_theirs"), Some(found)) => self.take_theirs(found),
                     (Some("publish_again"), _) => {
-                        let again = work_tree::republish(&self.store, &self.user, self.integration_branch(), divergence)?;
+                        let again = git::republish(&self.store, &self.user, self.integration_branch(), divergence)?;
                         tracing::info!(?again, "published again, as a human has decided");
                         Ok(())
                     }

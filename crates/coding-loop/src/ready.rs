@@ -11,8 +11,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::ErrorCategory;
+use git::{CommitHash, Folder, Ready, SetUp, WorkTree, Workspace, filled_in, free_port, looks_like_network};
 use tokio::sync::watch;
-use work_tree::{CommitHash, Folder, Ready, SetUp, WorkTree, Workspace, filled_in, free_port, looks_like_network};
 
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;

@@ -16,7 +16,7 @@ impl Context<'_> {
         if let (true, Some(pid), Some(start)) = (same_boot, row.child_pid, row.child_pid_start_time)
             && let (Ok(pid), Ok(start)) = (u32::try_from(pid), u64::try_from(start))
         {
-            match work_tree::keeper::kill_leftover(pid, start) {
+            match command_runner::keeper::kill_leftover(pid, start) {
                 Ok(0) => {}
                 Ok(count) => tracing::warn!(count, "ended processes that a former self had left"),
                 Err(error) => tracing::warn!(%error, "cannot end what a former self had left"),

@@ -1,7 +1,7 @@
 //! Taking a commit back instead of running the agent, where that was decided (`reverts`): the result goes through the gate
 //! and lands like any other change.
 
-use work_tree::{CommitHash, PutOn};
+use git::{CommitHash, PutOn};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
@@ -18,7 +18,7 @@ pub(crate) fn take_back(context: &Context<'_>, attempt: &mut Attempt) -> Result<
     }
     let tree = match context.store.take_back(&commit, &attempt.base) {
         Ok(PutOn::Tree(tree)) => tree,
-        Ok(PutOn::Conflict(_)) | Err(work_tree::Error::UnknownRevision { .. }) => {
+        Ok(PutOn::Conflict(_)) | Err(git::Error::UnknownRevision { .. }) => {
             tracing::info!(test = %attempt.test.id, commit = commit.short(), "the commit cannot be taken back as it stands; the agent is asked");
             return Ok(false);
         }

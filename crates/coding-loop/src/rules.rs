@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use coord_db::{ErrorCategory, FailedAttempt, LeasePath};
-use work_tree::{CommitHash, shown};
+use git::{CommitHash, shown};
 
 use crate::Result;
 use crate::auto_lease::{exactly, ignored, lease_path};

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
+use command_runner::End;
+use command_runner::keeper::KeeperId;
 use coord_db::{ComponentId, NewRun, RunOf, Test};
-use work_tree::End;
-use work_tree::keeper::KeeperId;
 
 use crate::Result;
 use crate::context::Context;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use command_runner::CommandSpec;
 use coord_db::config::SandboxBy;
 use coord_db::{AgentTrouble, HoldKind};
-use work_tree::CommandSpec;
-use work_tree::sandbox::{Sandbox, remedy};
+use git::sandbox::{Sandbox, remedy};
 
 use crate::context::{Attempt, Context};
 use crate::end::{End, Step, Stop};
@@ -41,11 +41,13 @@ impl Context<'_> {
     }
 
     /// How the agent has ended, where `bwrap` can only say so by its exit status.
-    pub(crate) fn end_in_sandbox(&self, end: work_tree::End) -> work_tree::End {
+    pub(crate) fn end_in_sandbox(&self, end: command_runner::End) -> command_runner::End {
         const KILLED: i32 = 128 + 9;
         const TERMINATED: i32 = 128 + 15;
         match (self.config.agent_of(&self.loop_id).sandbox, end) {
-            (SandboxBy::Bwrap, work_tree::End::Exited(code @ (KILLED | TERMINATED))) => work_tree::End::Signaled(code - 128),
+            (SandboxBy::Bwrap, command_runner::End::Exited(code @ (KILLED | TERMINATED))) => {
+                command_runner::End::Signaled(code - 128)
+            }
             (_, end) => end,
         }
     }

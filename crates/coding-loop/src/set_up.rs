@@ -11,8 +11,8 @@ use coord_db::{
     Acquire, AcquireRequest, AlertType, CheckpointType, Config, Counts, Database, ErrorCategory, FailedAttempt, LoopId,
     NewAlert, NewCheckpoint, Severity, StoreMaking, TestId, TestStatus, new_id,
 };
+use git::{CommitHash, Depth, Error as GitError, Layout, RefExpectation, Repository, Store, WorkTree, Workspace};
 use serde_json::json;
-use work_tree::{CommitHash, Depth, Error as GitError, Layout, RefExpectation, Repository, Store, WorkTree, Workspace};
 
 use crate::context::Context;
 use crate::end::error_as_failure;
@@ -123,11 +123,11 @@ fn make(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Resu
     Ok(store)
 }
 
-fn place_refused(error: work_tree::Error, layout: &Layout, database: &Path) -> Error {
+fn place_refused(error: git::Error, layout: &Layout, database: &Path) -> Error {
     let remedy =
         "set root in [workspace] of config.toml to an empty folder on the same disk, outside of the checkout, and try again";
     match error {
-        work_tree::Error::InTheWay { path } => {
+        git::Error::InTheWay { path } => {
             if path == layout.store_path() {
                 return Error::SetUp(format!(
                     "{} is not the store that this installation has made; move it to another place, and loopctl init makes one",
@@ -143,7 +143,7 @@ fn place_refused(error: work_tree::Error, layout: &Layout, database: &Path) -> E
             );
             Error::SetUp(format!("{} {what}; {remedy}", path.display()))
         }
-        work_tree::Error::InsideCheckout { path, checkout } => Error::SetUp(format!(
+        git::Error::InsideCheckout { path, checkout } => Error::SetUp(format!(
             "the workspaces cannot lie at {}, in the checkout {}, where tools would find copies of every file; {remedy}",
             path.display(),
             checkout.display()
@@ -378,7 +378,7 @@ impl Context<'_> {
             }
         }
         let start = self.store.fetch_from_user(&self.user, "HEAD").map_err(|error| match error {
-            work_tree::Error::UnknownRevision { .. } => Error::SetUp(format!(
+            git::Error::UnknownRevision { .. } => Error::SetUp(format!(
                 "the repository {} has no commit yet; make the first commit, and start the loop again",
                 self.user.root().display()
             )),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, ErrorCategory, LeasePath, LoopId, TestId, TestStatus};
+use git::{CommitHash, Layout, Workspace};
 use tokio::sync::watch;
-use work_tree::{CommitHash, Layout, Workspace};
 
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
@@ -53,7 +53,7 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
     context.publish();
     let work = context.see_work(&workspace, config.landing.file_bytes)?;
     let head = context.integration_head()?;
-    let landed = work_tree::PutOn::Tree(context.history().tree_of(&head)?);
+    let landed = git::PutOn::Tree(context.history().tree_of(&head)?);
     if work.findings.is_empty() && context.store.put_on(&work.change, &head)? == landed {
         workspace.left_behind()?;
         context.restore(&workspace, &head)?;
@@ -90,7 +90,7 @@ pub fn bring_up_to_date(
     }
     let files: Vec<PathBuf> = paths.iter().map(|path| PathBuf::from(path.as_str())).collect();
     match workspace.update_paths(&files, &head) {
-        Err(work_tree::Error::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+        Err(git::Error::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
             await_served(&served_note(&layout, loop_id), token)
                 .ok_or_else(|| Error::Waiting(format!("loop {loop_id} has not done so within {} s", SERVED_LIMIT.as_secs())))
         }

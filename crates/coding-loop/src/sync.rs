@@ -14,9 +14,9 @@ use coord_db::{
     WriteTx, owned_intent,
 };
 use crash_point::{Point, reach};
+use git::{CommitHash, FollowStep, Incoming, Repository};
 use serde_json::Value;
 use tokio::sync::watch;
-use work_tree::{CommitHash, FollowStep, Incoming, Repository};
 
 use crate::context::Context;
 use crate::control::Waiter;
@@ -385,7 +385,7 @@ impl Context<'_> {
         reach(Point::SyncIntended);
         match self.store.move_integration(&landing.commit, &landing.old) {
             Ok(()) => {}
-            Err(work_tree::Error::RefMoved { .. }) => return Ok(false),
+            Err(git::Error::RefMoved { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
         reach(Point::SyncMoved);

@@ -3,8 +3,8 @@
 use coord_db::config::CheckConfig;
 use coord_db::{BaseRun, BaseState, ErrorCategory};
 use crash_point::{Point, reach};
-use work_tree::CommitHash;
-use work_tree::check::CheckEnd;
+use git::CommitHash;
+use git::check::CheckEnd;
 
 use crate::base::BaseCheck;
 use crate::context::Context;

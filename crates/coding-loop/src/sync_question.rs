@@ -6,8 +6,8 @@ use coord_db::{
     ActorId, Decision, DecisionStatus, ErrorCategory, EventId, LoopId, LoopStatus, NewDecision, NewTest, Test, TestId,
     TestStatus, WriteTx,
 };
+use git::{CommitHash, Incoming, shown};
 use serde_json::json;
-use work_tree::{CommitHash, Incoming, shown};
 
 use crate::Result;
 use crate::context::Context;

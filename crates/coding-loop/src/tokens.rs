@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use command_runner::Outcome;
 use serde_json::Value;
-use work_tree::Outcome;
 
 /// How much of the end of a log is read.
 const MOST_LOG_BYTES: u64 = 256 * 1024;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use coord_db::{Test, TestId};
 use crash_point::{Point, reach};
-use work_tree::{CommitHash, Error as GitError, Finding, Opened, SnapshotOptions, Workspace};
+use git::{CommitHash, Error as GitError, Finding, Opened, SnapshotOptions, Workspace};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
@@ -101,7 +101,7 @@ impl Context<'_> {
             }
             // It may have landed just now.
             let head = self.integration_head()?;
-            let landed = work_tree::PutOn::Tree(self.history().tree_of(&head)?);
+            let landed = git::PutOn::Tree(self.history().tree_of(&head)?);
             if self.store.put_on(&change, &head)? == landed {
                 return Ok(None);
             }

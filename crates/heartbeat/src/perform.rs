@@ -50,7 +50,7 @@ pub(crate) fn perform(entry: &JournalEntry) -> LocalFuture<Ended> {
         return Box::pin(async { Ended::Processes(0) });
     };
     Box::pin(async move {
-        match tokio::task::spawn_blocking(move || work_tree::keeper::kill_leftover(pid, start)).await {
+        match tokio::task::spawn_blocking(move || command_runner::keeper::kill_leftover(pid, start)).await {
             Ok(Ok(count)) => Ended::Processes(count),
             Ok(Err(error)) => Ended::Failed(error.to_string()),
             Err(error) => Ended::Failed(error.to_string()),

@@ -21,7 +21,7 @@ use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
 use crate::wait::{Waiter, Woken};
 use crate::when::{clock, span};
-use work_tree::shown;
+use git::shown;
 
 /// `loopctl next`: claims the loop's next test.
 ///

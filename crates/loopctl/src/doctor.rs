@@ -23,7 +23,7 @@ use crate::programs;
 use crate::see::{SUPERVISORS, healths};
 use crate::service;
 use crate::setup::existing;
-use work_tree::Repository;
+use git::Repository;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -174,7 +174,7 @@ fn settings(cx: &Context, report: &mut Report) -> Config {
 }
 
 fn git_version(report: &mut Report) {
-    let Ok(text) = work_tree::git_version() else {
+    let Ok(text) = git::git_version() else {
         return report.problem("git", "git cannot be run", "install git, or put it on the PATH");
     };
     let numbers: Vec<u32> =
@@ -192,7 +192,7 @@ pub(crate) fn unready(path: &Path) -> Option<(String, String)> {
     let shown = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let repository = match Repository::open(path) {
         Ok(repository) => repository,
-        Err(work_tree::Error::ForeignOwner { .. }) => {
+        Err(git::Error::ForeignOwner { .. }) => {
             let remedy = format!("git config --global --add safe.directory {} allows it", shown.display());
             return Some((format!("{} belongs to another user, so git does not read it", shown.display()), remedy));
         }
@@ -207,7 +207,7 @@ pub(crate) fn unready(path: &Path) -> Option<(String, String)> {
     };
     match repository.must_have_files_of(&head) {
         Ok(()) => None,
-        Err(work_tree::Error::PartialClone { count, .. }) => Some((
+        Err(git::Error::PartialClone { count, .. }) => Some((
             format!("{} is a partial clone that lacks {count} files of {}", shown.display(), head.short()),
             "git fetch --refetch --no-filter brings them".to_owned(),
         )),
@@ -465,7 +465,7 @@ fn clock(tx: &coord_db::ReadTx<'_>, report: &mut Report) -> coord_db::Result<()>
 
 /// The folder is ignored by git, so only `-x` reaches it; a word of warning is all that can be done.
 fn git_clean(folder: &Path, report: &mut Report) {
-    let Ok(Some(ignored)) = work_tree::is_ignored(&folder.join("config.toml")) else { return };
+    let Ok(Some(ignored)) = git::is_ignored(&folder.join("config.toml")) else { return };
     if ignored {
         report.warning(
             "git clean",

@@ -4,9 +4,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use coord_db::{Archiver, Config, Database, Error, TestId, archive_path, bundle_of, error_chain};
+use git::{CommitHash, Repository};
 use serde::Serialize;
 use serde_json::json;
-use work_tree::{CommitHash, Repository};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};

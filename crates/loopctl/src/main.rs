@@ -2,6 +2,6 @@
 
 fn main() -> std::process::ExitCode {
     // `submit` runs checks, and each command runs under this executable as its keeper.
-    work_tree::keeper::run_if_asked();
+    command_runner::keeper::run_if_asked();
     loopctl::main()
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use coord_db::{Config, LeasePath, ReadTx, ResourceType, locate};
-use work_tree::Layout;
+use git::Layout;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};

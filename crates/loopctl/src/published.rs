@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use coding_loop::followed_branch;
 use coord_db::Config;
+use git::{CommitHash, Distance, Divergence, Layout, Obstacle, Published, Repository, Store, distance, look_at_published};
 use serde::Serialize;
-use work_tree::{
-    CommitHash, Distance, Divergence, Layout, Obstacle, Published, Repository, Store, distance, look_at_published,
-};
 
 use crate::sentence::count;
 
@@ -94,7 +92,7 @@ fn branch(config: &Config) -> Option<Branch> {
 ///
 /// # Errors
 /// What git says.
-pub fn look(store: &Store, user: &Repository, config: &Config) -> work_tree::Result<Option<Published>> {
+pub fn look(store: &Store, user: &Repository, config: &Config) -> git::Result<Option<Published>> {
     if store.integration()?.is_none() {
         return Ok(None);
     }

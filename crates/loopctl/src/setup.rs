@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use coord_db::file_system::FileSystem;
 use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
+use git::Repository;
 use serde_json::json;
-use work_tree::Repository;
 
 use crate::cli::{Cli, LoopCommand, TestCommand};
 use crate::context::Context;
@@ -37,8 +37,8 @@ pub fn completions(shell: clap_complete::Shell) -> Outcome {
 /// The main checkout of the repository that `folder` is in; a linked worktree's is its repository's.
 fn repository_of(folder: &Path) -> Outcome<PathBuf> {
     let repository = Repository::open(folder).map_err(|error| match error {
-        error @ work_tree::Error::ForeignOwner { .. } => Failure::No(error.to_string()),
-        work_tree::Error::GitMissing => Failure::No("git cannot be run: install it, or put it on the PATH".to_owned()),
+        error @ git::Error::ForeignOwner { .. } => Failure::No(error.to_string()),
+        git::Error::GitMissing => Failure::No("git cannot be run: install it, or put it on the PATH".to_owned()),
         _ => Failure::No(format!(
             "{} is in no git repository; go to one, make one with git init, or name one with --repository",
             folder.display()

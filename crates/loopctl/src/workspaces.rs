@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use coord_db::{Config, error_chain};
-use work_tree::{Error, Layout, Store};
+use git::{Error, Layout, Store};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
+use git::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
 use supervisor::Waker;
-use work_tree::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
 
 use crate::output::tail;
 use crate::watch::Watches;
@@ -380,7 +380,7 @@ impl Eyes {
             tracing::debug!(%error, path = %spec.path.display(), "cannot look at a workspace");
             look.workspace = None;
             // A folder that is gone shows nothing, and what was there shows itself again.
-            if matches!(error, work_tree::Error::WorkspaceDamaged { .. }) { Sight::Absent } else { Sight::Unclear }
+            if matches!(error, git::Error::WorkspaceDamaged { .. }) { Sight::Absent } else { Sight::Unclear }
         });
         let unchanged = sight.shows_the_same_as(&look.sight);
         let least = LEAST_PAUSE.max(begun.elapsed() * SHARE);
@@ -389,7 +389,7 @@ impl Eyes {
         look.at = Instant::now();
     }
 
-    fn see(&self, look: &mut Look, store: &Store, spec: &WorkspaceSpec, ignored: &GlobSet) -> work_tree::Result<Sight> {
+    fn see(&self, look: &mut Look, store: &Store, spec: &WorkspaceSpec, ignored: &GlobSet) -> git::Result<Sight> {
         let opened = match look.workspace.take() {
             Some(workspace) => Some(workspace),
             None => Workspace::open(store, spec)?,

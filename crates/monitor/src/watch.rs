@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use git::{Notice, Workspace};
 use supervisor::Waker;
-use work_tree::{Notice, Workspace};
 
 /// What has happened in a workspace since it was asked for last.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,7 +46,7 @@ impl Roots {
 /// The watches of a daemon.
 #[derive(Debug)]
 pub(crate) struct Watches {
-    watches: work_tree::Watches,
+    watches: git::Watches,
     roots: Arc<Roots>,
 }
 
@@ -54,7 +54,7 @@ impl Watches {
     pub(crate) fn new(waker: &Waker) -> Option<Self> {
         let roots = Arc::new(Roots::default());
         let (noted, waker) = (Arc::clone(&roots), waker.clone());
-        let watches = work_tree::Watches::new(true, move |notice| {
+        let watches = git::Watches::new(true, move |notice| {
             if noted.note(notice) {
                 waker.wake();
             }

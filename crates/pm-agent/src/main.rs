@@ -4,6 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The notify command runs under a keeper, which is this program again.
-    work_tree::keeper::run_if_asked();
+    command_runner::keeper::run_if_asked();
     supervisor::main::<pm_agent::PmAgent>("pm-agent")
 }

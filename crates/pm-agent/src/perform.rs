@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use command_runner::CommandSpec;
 use coord_db::{Config, JournalEntry, JournalStatus, Result, WriteTx};
 use supervisor::LocalFuture;
-use work_tree::CommandSpec;
 
 /// The operation in the journal.
 pub const OPERATION: &str = "notify";
@@ -49,7 +49,7 @@ pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> L
     };
     Box::pin(async move {
         let (_never, mut cancel) = tokio::sync::watch::channel(false);
-        let outcome = work_tree::run(&spec, &mut cancel, |_| {}).await;
+        let outcome = command_runner::run(&spec, &mut cancel, |_| {}).await;
         if outcome.success() {
             Notified::Succeeded
         } else {

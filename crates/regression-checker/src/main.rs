@@ -4,6 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Checks run under a keeper, which is this program again.
-    work_tree::keeper::run_if_asked();
+    command_runner::keeper::run_if_asked();
     supervisor::main::<regression_checker::RegressionChecker>("regression-checker")
 }

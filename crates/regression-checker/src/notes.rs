@@ -1,10 +1,10 @@
 //! What effects are told and what they tell: the steps of a journal entry, the notes of a bisection, and outcomes.
 
 use coord_db::{LoopId, Regression, RunOutcome, TestId, Timestamp};
+use git::CommitHash;
+use git::bisect::Verdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use work_tree::CommitHash;
-use work_tree::bisect::Verdict;
 
 /// The operation that runs one check at the head of the integration branch.
 pub const CHECK_HEAD: &str = "check_head";

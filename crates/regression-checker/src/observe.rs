@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, TestId};
-use work_tree::{CommitHash, Layout, Repository, Store};
+use git::{CommitHash, Layout, Repository, Store};
 
 /// How long an answer of git is believed while the files behind it look the same.
 const BELIEVED: Duration = Duration::from_secs(15);
@@ -103,7 +103,7 @@ impl Eyes {
         }
     }
 
-    fn ask(&mut self, config: &Config) -> work_tree::Result<Observation> {
+    fn ask(&mut self, config: &Config) -> git::Result<Observation> {
         let store = match self.store.take().filter(|store| store.path().is_dir()) {
             Some(store) => store,
             None => {
@@ -121,7 +121,7 @@ impl Eyes {
     }
 }
 
-fn lost(repository: &Repository, head: &str, passed: &[(TestId, String)]) -> work_tree::Result<Vec<TestId>> {
+fn lost(repository: &Repository, head: &str, passed: &[(TestId, String)]) -> git::Result<Vec<TestId>> {
     let Ok(head) = CommitHash::new(head) else { return Ok(Vec::new()) };
     // A row that another tool wrote can name anything.
     let commits: Vec<CommitHash> = passed.iter().filter_map(|(_, commit)| CommitHash::new(commit).ok()).collect();

@@ -15,14 +15,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use command_runner::keeper::KeeperId;
 use coord_db::config::CheckConfig;
 use coord_db::{BaselineTest, ComponentId, Config, Database, JournalEntry, LoopId, WriteTx};
+use git::check::{CheckSpec, CheckVerdict};
+use git::{CommitHash, Layout, Ready, Repository, Store, TrialTree, filled_in, free_port};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use supervisor::LocalFuture;
-use work_tree::check::{CheckSpec, CheckVerdict};
-use work_tree::keeper::KeeperId;
-use work_tree::{CommitHash, Layout, Ready, Repository, Store, TrialTree, filled_in, free_port};
 
 use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, searched_check};
@@ -150,7 +150,7 @@ pub(crate) fn remove_spare_check_outs(config: &Config, bench: &mut Bench) {
     let is_spare = |name: &String| name.starts_with(COLD) || name.parse::<usize>().is_ok_and(|slot| slot > 0);
     let spare: BTreeSet<String> = names.filter_map(first).filter(is_spare).collect();
     for name in spare {
-        if let Err(error) = work_tree::remove_check_out(&folder.join(name)) {
+        if let Err(error) = git::remove_check_out(&folder.join(name)) {
             tracing::warn!(error = said(error), "cannot remove a check-out that is not needed any more");
         }
     }
@@ -166,7 +166,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 async fn remove(check_out: PathBuf) -> Result<(), Why> {
-    blocking(move || work_tree::remove_check_out(&check_out)).await?.map_err(said)
+    blocking(move || git::remove_check_out(&check_out)).await?.map_err(said)
 }
 
 /// What a run is about.
@@ -258,7 +258,7 @@ impl Runner {
             if same_boot { keepers } else { Vec::new() }
         };
         for keeper in keepers {
-            match blocking(move || work_tree::keeper::kill_leftover(keeper.pid, keeper.start_time)).await {
+            match blocking(move || command_runner::keeper::kill_leftover(keeper.pid, keeper.start_time)).await {
                 Ok(Ok(0)) => {}
                 Ok(Ok(count)) => tracing::warn!(count, "ended processes that a former self had left"),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot end what a former self had left"),
@@ -305,7 +305,7 @@ impl Runner {
     fn have_made_ready(&self, tree: &mut TrialTree, folder: &Path) {
         let workspace = &self.config.workspace;
         let path = self.config.repository_path();
-        if workspace.setup.is_empty() && workspace.copy.is_empty() && !path.join(work_tree::INCLUDE_FILE).is_file() {
+        if workspace.setup.is_empty() && workspace.copy.is_empty() && !path.join(git::INCLUDE_FILE).is_file() {
             return;
         }
         let user = Repository::open(&path).ok();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::config::{CheckConfig, Cold};
 use coord_db::{CheckRun, Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, of_cold_name};
-use work_tree::Layout;
+use git::Layout;
 
 use crate::decide::{LOST, UNCHECKED};
 use crate::{BisectNotes, ID, Observation, baseline_check, baseline_checks, open_of, watched};

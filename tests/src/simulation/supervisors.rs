@@ -12,7 +12,7 @@ use coord_db::{ActorId, ComponentId, Config, Database, HealthStatus, JournalEntr
 use regression_checker::Found;
 use supervisor::{Inbound, LocalFuture, Look, Plan, Supervisor, Waker, look, pass, pass_carefully};
 
-use work_tree::CommitHash;
+use git::CommitHash;
 
 use super::engine::{Actor, Step};
 use super::world::{World, undone};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use coord_db::{BaseRun, BaseState, CheckOutcome, Proof, ProofRun, ProofStage, RunKind, StringList, Test, Timestamp, new_id};
-use work_tree::CommitHash;
-use work_tree::check::{CheckEnd, CheckResult, CheckVerdict};
+use git::CommitHash;
+use git::check::{CheckEnd, CheckResult, CheckVerdict};
 
 use crate::known_failure::{Failure, failing_lines};
 

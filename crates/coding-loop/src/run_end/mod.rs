@@ -9,9 +9,9 @@ mod reset_time;
 
 use std::path::Path;
 
+use command_runner::{End as Ended, NotStartedKind, Outcome};
 use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt, HoldKind, Timestamp};
 use sha2::{Digest, Sha256};
-use work_tree::{End as Ended, NotStartedKind, Outcome};
 
 use crate::end::End;
 

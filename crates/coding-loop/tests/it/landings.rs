@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::{CHECK, World, wait_for};
 use coord_db::{ActorId, ErrorCategory, TestStatus};
+use git::CommitHash;
 use nix::sys::signal::Signal;
 use serde_json::json;
-use work_tree::CommitHash;
 
 const INTEGRATION: &str = "coding-loops/integration";
 

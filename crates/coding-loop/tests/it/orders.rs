@@ -166,7 +166,7 @@ fn a_landing_that_was_cut_off_after_the_branch_moved_is_recorded_by_the_next_lif
     let old = world.git(&["rev-parse", "main"]);
     let store = world.make_store();
     let commit = world.commit_elsewhere(&old, "t1\n\nLoop: one\nTest: t1\nProof: p", |_| {});
-    let hash = |text: &str| work_tree::CommitHash::new(text).unwrap();
+    let hash = |text: &str| git::CommitHash::new(text).unwrap();
     store.move_integration(&hash(&commit), &hash(&old)).unwrap();
     world
         .db

@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use command_runner::{CommandSpec, End};
 use coord_db::config::AgentConfig;
 use coord_db::{Config, Loop};
-use work_tree::{CommandSpec, End};
 
 use super::{Report, sandbox};
 use crate::known_agents::{self, KnownAgent};
@@ -138,7 +138,7 @@ fn help(ask: &[String], agent: &AgentConfig, root: &Path) -> Result<String, Stri
         .build()
         .map_err(|error| format!("cannot be run: {error}"))?;
     let (_sender, mut cancel) = tokio::sync::watch::channel(false);
-    let outcome = runtime.block_on(work_tree::run(&spec, &mut cancel, |_| {}));
+    let outcome = runtime.block_on(command_runner::run(&spec, &mut cancel, |_| {}));
     let text = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let _ = std::fs::remove_file(&log);
     match outcome.end {

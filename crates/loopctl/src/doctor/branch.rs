@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use coord_db::{Config, Loop, ReadTx};
-use work_tree::{Layout, Published, Repository};
+use git::{Layout, Published, Repository};
 
 use super::Report;
 use crate::published;
@@ -74,7 +74,7 @@ pub fn examine_followed(config: &Config, root: &Path, report: &mut Report) {
 }
 
 /// What publishing would find; none while nothing has landed that the store knows of.
-fn published(config: &Config, repository: &Repository) -> work_tree::Result<Option<Published>> {
+fn published(config: &Config, repository: &Repository) -> git::Result<Option<Published>> {
     match Layout::new(config.workspace_root()).open_store() {
         Ok(store) => published::look(&store, repository, config),
         // What there is instead is said of the store.

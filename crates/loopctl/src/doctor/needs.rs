@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coord_db::{Config, locate};
-use work_tree::{INCLUDE_FILE, Repository, Useless, shown, useless_patterns};
+use git::{INCLUDE_FILE, Repository, Useless, shown, useless_patterns};
 
 use super::Report;
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use coord_db::Config;
 use coord_db::config::{AgentConfig, SandboxBy};
-use work_tree::sandbox::{Sandbox, remedy};
-use work_tree::{Layout, Repository};
+use git::sandbox::{Sandbox, remedy};
+use git::{Layout, Repository};
 
 use super::Report;
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use coord_db::{Config, locate};
+use git::check::{CheckSpec, CheckVerdict, run_check};
+use git::{CommitHash, Layout, Ready, Repository, SetUp, Store, WorkTree, filled_in, free_port, remove_check_out};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use work_tree::check::{CheckSpec, CheckVerdict, run_check};
-use work_tree::{CommitHash, Layout, Ready, Repository, SetUp, Store, WorkTree, filled_in, free_port, remove_check_out};
 
 use super::Report;
 use crate::context::Context;
@@ -67,7 +67,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    async fn run(&self, folder: &Path, mut stop: watch::Receiver<bool>, report: &mut Report) -> work_tree::Result<()> {
+    async fn run(&self, folder: &Path, mut stop: watch::Receiver<bool>, report: &mut Report) -> git::Result<()> {
         let tree = self.store.check_out(folder, self.commit)?;
         if !self.set_up(&tree, &mut stop, report).await? {
             return Ok(());
@@ -114,7 +114,7 @@ impl Trial<'_> {
     }
 
     /// False if the checks have nothing to run in.
-    async fn set_up(&self, tree: &WorkTree, stop: &mut watch::Receiver<bool>, report: &mut Report) -> work_tree::Result<bool> {
+    async fn set_up(&self, tree: &WorkTree, stop: &mut watch::Receiver<bool>, report: &mut Report) -> git::Result<bool> {
         let workspace = &self.config.workspace;
         let ready = Ready {
             setup: workspace.setup.clone(),

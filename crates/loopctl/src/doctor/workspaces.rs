@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use coord_db::{Config, TestId};
+use git::{CommitHash, Depth, Layout, Repository};
 use rustix::fs::{Access, access};
-use work_tree::{CommitHash, Depth, Layout, Repository};
 
 use super::{Report, disk};
 use crate::setup::existing;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use coord_db::Loop;
+use git::Layout;
 use serde::Serialize;
-use work_tree::Layout;
 
 use crate::context::Context;
 use crate::exit::Outcome;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store};
+use git::{CommitHash, Layout, RefExpectation, Repository, Store};
 
 use crate::common::{Place, Ran, ran};
 
@@ -233,7 +233,7 @@ fn landed(place: &Place) -> (Layout, Store, CommitHash) {
     let trailers = [("Loop".to_owned(), "a".to_owned()), ("Test".to_owned(), "t1".to_owned())];
     let commit = store.commit(&tree, &[&head], "t1: done", &trailers).unwrap();
     store.move_integration(&commit, &head).unwrap();
-    work_tree::publish(&store, &user, "coding-loops/integration").unwrap();
+    git::publish(&store, &user, "coding-loops/integration").unwrap();
     place.run(&["test", "add", "t1", "--loop", "a"]).ok();
     place.sql(&format!("UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = '{commit}'"));
     (layout, store, commit)

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common::Place;
 use coord_db::Config;
-use work_tree::{CommitHash, Layout, Repository, Workspace};
+use git::{CommitHash, Layout, Repository, Workspace};
 
 fn commands(place: &Place) -> Vec<Vec<String>> {
     let config = Config::load(&place.database(), None).unwrap();

@@ -2,8 +2,8 @@
 
 use crate::common;
 use crate::common::{Place, shell};
+use git::{CommitHash, Layout, RefExpectation, Repository};
 use serde_json::json;
-use work_tree::{CommitHash, Layout, RefExpectation, Repository};
 
 #[test]
 fn a_backup_is_verified_never_overwrites_and_restores() {

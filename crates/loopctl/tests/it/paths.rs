@@ -1,8 +1,8 @@
 //! A path is relative to the folder in which it is typed, wherever in the repository that is.
 
 use crate::common::Place;
+use git::{Layout, Repository, Workspace};
 use serde_json::{Value, json};
-use work_tree::{Layout, Repository, Workspace};
 
 /// A repository with folders `src/deep`, and what a command given in one of its folders prints.
 fn place() -> Place {

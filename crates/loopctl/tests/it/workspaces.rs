@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::common::Place;
+use git::{CommitHash, Layout, RefExpectation, Repository, Store, Workspace};
 use serde_json::{Value, json};
-use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store, Workspace};
 
 const BRANCH: &str = "coding-loops/integration";
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::World;
 use coord_db::wake::{Listener, Woken};
-use work_tree::{Layout, PutOn, Repository, SnapshotOptions, Store, Workspace};
+use git::{Layout, PutOn, Repository, SnapshotOptions, Store, Workspace};
 
 const MONITOR: &str = env!("CARGO_BIN_EXE_monitor");
 const OPEN: &str = "SELECT fingerprint FROM alerts WHERE closed_at IS NULL ORDER BY 1";

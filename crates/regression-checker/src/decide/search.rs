@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use work_tree::bisect::{Outcome, Verdict};
-use work_tree::{Bisect, CommitHash};
+use git::bisect::{Outcome, Verdict};
+use git::{Bisect, CommitHash};
 
 /// How unlikely it has to be that chance alone makes two commits differ so much, before a test that is known to be flaky
 /// blames somebody: one in so many.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use coord_db::config::CheckConfig;
 use coord_db::{BaselineTest, RegressionStatus, RunOutcome, TestId};
+use git::CommitHash;
 use tokio::task::JoinSet;
-use work_tree::CommitHash;
 
 use super::{Note, NoteVerdict, Run, Runner, Why, said};
 use crate::decide::{FLAKY, about_check, believed};

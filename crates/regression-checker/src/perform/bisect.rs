@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use coord_db::config::CheckConfig;
 use coord_db::{BaselineTest, Regression};
+use git::bisect::Verdict;
+use git::{Bisect, CommitHash};
 use tokio::task::JoinSet;
-use work_tree::bisect::Verdict;
-use work_tree::{Bisect, CommitHash};
 
 use super::ask::{SLICE, has_flaked, path_of};
 use super::{Note, NoteVerdict, Run, Runner, Why, said};

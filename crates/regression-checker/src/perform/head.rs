@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use coord_db::{Regression, RegressionStatus, RunOutcome, TestId};
-use work_tree::CommitHash;
+use git::CommitHash;
 
 use super::ask::{Asked, ask as ask_about, covered, order, repeated};
 use super::{Note, NoteVerdict, Run, Runner, Why, said};

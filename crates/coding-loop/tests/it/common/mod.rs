@@ -160,9 +160,9 @@ impl World {
     }
 
     /// The store, made if a loop has not made it yet.
-    pub fn make_store(&self) -> work_tree::Store {
-        let user = work_tree::Repository::open(&self.repository).unwrap();
-        let layout = work_tree::Layout::new(self.root());
+    pub fn make_store(&self) -> git::Store {
+        let user = git::Repository::open(&self.repository).unwrap();
+        let layout = git::Layout::new(self.root());
         let (store, _) = layout.create(&user, &self.home.join("coordination.db"), "coding-loops/integration").unwrap();
         store.start_integration(&user.commit("main").unwrap()).unwrap();
         store

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use work_tree::{Layout, Repository};
+use git::{Layout, Repository};
 
 /// The branch that the loops land on.
 pub const BRANCH: &str = "coding-loops/integration";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
 use coord_db::{Database, Event, EventFilter, OpenOptions};
-use work_tree::{Layout, Repository, Store};
+use git::{Layout, Repository, Store};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_regression-checker");
 pub const BRANCH: &str = "coding-loops/integration";

@@ -1,0 +1,12 @@
+//! Runs an agent or a check: [`run()`] starts a command under a [`keeper`], with a time limit and bounded output, and leaves
+//! no process behind, whichever side dies first.
+//!
+//! It knows neither git nor the database, and never gives anything to a shell. A program that uses it begins its `main` with
+//! [`keeper::run_if_asked`].
+
+pub mod keeper;
+mod processes;
+mod run;
+
+pub use processes::{is_any_started_with, start_time};
+pub use run::{CommandSpec, End, NotStartedKind, Outcome, TAIL_BYTES, hex, run};

@@ -1,0 +1,155 @@
+//! Processes as `/proc` shows them, and signals that reach exactly the process that was meant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+/// What `/proc/PID/stat` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) start_time: u64,
+    pub(crate) zombie: bool,
+}
+
+/// The start time of a process in clock ticks since boot (field 22 of `/proc/PID/stat`); none if it cannot be seen. With
+/// the pid it names a process for as long as the machine is up.
+#[must_use]
+pub fn start_time(pid: u32) -> Option<u64> {
+    read(pid).map(|process| process.start_time)
+}
+
+/// Reads one process; none if it is gone or hidden.
+pub(crate) fn read(pid: u32) -> Option<Process> {
+    parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse(pid: u32, stat: &[u8]) -> Option<Process> {
+    // The name may hold anything, closing brackets too.
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let words: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Process {
+        pid,
+        parent: words.get(1)?.parse().ok()?,
+        group: words.get(2)?.parse().ok()?,
+        start_time: words.get(19)?.parse().ok()?,
+        zombie: matches!(*words.first()?, "Z" | "X"),
+    })
+}
+
+/// All processes that can be seen.
+fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The living processes that descend from one, in no order.
+pub(crate) fn descendants(root: u32) -> Vec<Process> {
+    let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
+    for process in pids().into_iter().filter_map(read) {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::from([root]);
+    let mut next = vec![root];
+    while let Some(parent) = next.pop() {
+        for &process in children.get(&parent).into_iter().flatten() {
+            if seen.insert(process.pid) {
+                next.push(process.pid);
+                if !process.zombie {
+                    found.push(process);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The pids of this process's own children, also where `/proc` hides other processes. As their parent has not waited for
+/// them yet, these pids cannot have passed to others.
+pub(crate) fn own_children() -> Vec<u32> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The living processes whose environment, as they were started with it, holds this variable with this value.
+pub(crate) fn with_variable(name: &str, value: &str) -> Vec<Process> {
+    let wanted = format!("{name}={value}").into_bytes();
+    with_environment(|entry| entry == wanted)
+}
+
+/// The living processes in whose environment, as they were started with it, an entry is one of these.
+fn with_environment(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Process> {
+    let has = |process: &Process| {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(&is_wanted)
+    };
+    pids().into_iter().filter_map(read).filter(|process| !process.zombie && has(process)).collect()
+}
+
+/// Whether a living process that can be seen was started with such an entry (`NAME=VALUE`) in its environment.
+#[must_use]
+pub fn is_any_started_with(is_wanted: impl Fn(&[u8]) -> bool) -> bool {
+    !with_environment(is_wanted).is_empty()
+}
+
+/// Sends a signal to exactly this process: nothing happens if its pid has passed to another. True if it was sent.
+pub(crate) fn signal(process: Process, signal: Signal) -> Result<bool, Errno> {
+    let Some(pid) = to_pid(process.pid) else {
+        return Ok(false);
+    };
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(false),
+        Err(Errno::NOSYS | Errno::INVAL) if start_time(process.pid) == Some(process.start_time) => {
+            return gone_is_fine(kill_process(pid, signal));
+        }
+        Err(error) => return Err(error),
+    };
+    // The handle is held, so what is true of the pid now is true of the handle.
+    if start_time(process.pid) != Some(process.start_time) {
+        return Ok(false);
+    }
+    gone_is_fine(pidfd_send_signal(handle, signal))
+}
+
+pub(crate) fn to_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+fn gone_is_fine(result: Result<(), Errno>) -> Result<bool, Errno> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_process_name_is_stepped_over() {
+        let stat = b"42 (a) R 1 (b\n) S 7 9 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        let process = parse(42, stat).unwrap();
+        assert_eq!((process.parent, process.group, process.start_time, process.zombie), (7, 9, 12345, false));
+        assert!(parse(42, b"42 (a) S 1").is_none());
+    }
+
+    #[test]
+    fn this_process_is_seen_and_another_start_time_is_not_it() {
+        let me = read(std::process::id()).unwrap();
+        assert_eq!(start_time(me.pid), Some(me.start_time));
+        let other = Process { start_time: me.start_time + 1, ..me };
+        assert_eq!(signal(other, Signal::KILL), Ok(false));
+    }
+}

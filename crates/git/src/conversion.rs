@@ -1,0 +1,42 @@
+//! Files that git calls changed although they are what checking them out gives: its conversions (line endings, encodings,
+//! filters) would store them in another way than the commit does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::call::{Git, LONG_TIME_LIMIT};
+use crate::folders::remove_all;
+use crate::snapshot::nul_terminated;
+use crate::{CommitHash, Error, Result};
+
+/// Those of these paths where the regular file below `root` is byte for byte what checking out `tree` gives. `scratch` is a
+/// folder that nobody else uses.
+pub(crate) fn as_checked_out(
+    git: &Git,
+    root: &Path,
+    scratch: &Path,
+    tree: &CommitHash,
+    paths: &[&Path],
+) -> Result<BTreeSet<PathBuf>> {
+    if paths.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let files = scratch.join("files");
+    remove_all(scratch)?;
+    fs::create_dir_all(&files).map_err(Error::io("create", &files))?;
+    let git = git.with_work_tree(&files).with_env("GIT_INDEX_FILE", scratch.join("index"));
+    git.call(["read-tree", tree.as_str()]).ok()?;
+    // What cannot be checked out is not there, and so not equal.
+    let call = git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(nul_terminated(paths.iter().copied()));
+    call.time_limit(LONG_TIME_LIMIT).answer()?;
+    let is_same = |path: &&Path| have_same_content(&root.join(path), &files.join(path));
+    let same = paths.iter().copied().filter(is_same).map(Path::to_owned).collect();
+    remove_all(scratch)?;
+    Ok(same)
+}
+
+fn have_same_content(a: &Path, b: &Path) -> bool {
+    let size = |path: &Path| path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|meta| meta.len());
+    size(a).is_some() && size(a) == size(b) && matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b)
+}

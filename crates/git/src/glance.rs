@@ -1,0 +1,208 @@
+//! A glance at a workspace: what differs now, for one that looks on while a loop works there.
+//!
+//! It writes nothing, does not hold the workspace's lock, and trusts the agent's git as little as a snapshot does. It stores
+//! no objects, so it says which paths differ and not what their tree is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::call::{LONG_TIME_LIMIT, fields, to_path};
+use crate::nested;
+use crate::plan::Plan;
+use crate::snapshot::{Difference, Entry, SUBMODULE, raw_differences};
+use crate::workspace::State;
+use crate::{CommitHash, Result, Workspace};
+
+/// How often a glance is repeated if the index is replaced meanwhile.
+const MAX_TRIES: u32 = 3;
+
+/// What a glance at a workspace shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The tree that changes are counted from. It is another one after a reset, and after files were brought up to date.
+    pub start: CommitHash,
+    /// Where integration was; none before it has started.
+    pub integration: Option<CommitHash>,
+    /// What differs from the start and from integration, sorted: what has landed is no change any more. Files that
+    /// only the base ignores are in it.
+    pub changed: Vec<PathBuf>,
+}
+
+/// What `git status` says of our index, the files, and integration.
+#[derive(Default)]
+struct Status {
+    integration: Option<CommitHash>,
+    /// Paths whose entry in our index is not integration's, with integration's.
+    unlanded: BTreeMap<PathBuf, Entry>,
+    /// Tracked files that are not as in our index.
+    modified: Vec<PathBuf>,
+    untracked: Vec<PathBuf>,
+    /// Folders with a repository of their own.
+    nested: Vec<PathBuf>,
+}
+
+impl Workspace {
+    /// Looks what differs from the start. None while its loop takes a snapshot or resets it: look again a little later.
+    ///
+    /// # Errors
+    /// [`crate::Error::WorkspaceDamaged`] if the folder or our record of it is gone.
+    pub fn glance(&self) -> Result<Option<Glance>> {
+        for _ in 0..MAX_TRIES {
+            if self.is_locked() {
+                return Ok(None);
+            }
+            let before = self.stamps();
+            let seen = self.glance_once();
+            if self.stamps() == before && !self.is_locked() {
+                return seen.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a process holds the workspace's lock now.
+    fn is_locked(&self) -> bool {
+        let Ok(file) = fs::File::open(self.spec.state.join("lock")) else { return false };
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+    }
+
+    /// Stands for the content of our record and index, which are replaced by renaming.
+    fn stamps(&self) -> [Option<(u64, i64, i64)>; 2] {
+        ["state.json", "index"].map(|name| {
+            let meta = self.spec.state.join(name).metadata().ok()?;
+            Some((meta.ino(), meta.mtime(), meta.mtime_nsec()))
+        })
+    }
+
+    fn glance_once(&self) -> Result<Glance> {
+        if !self.root().symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            return Err(self.damaged(crate::Damage::Missing));
+        }
+        let state = self.state()?;
+        let staged: BTreeMap<PathBuf, Difference> = if state.index_tree.as_ref() == Some(&state.start_tree) {
+            BTreeMap::new()
+        } else {
+            let call =
+                ["diff-index", "--cached", "-z", "--raw", "--no-renames", "--no-abbrev", state.start_tree.as_str(), "--"];
+            let staged = raw_differences(&self.git.call(call))?;
+            staged.into_iter().map(|difference| (difference.path.clone(), difference)).collect()
+        };
+        let mut status = self.status()?;
+        let mut changed = self.nested_changes(&state, &mut status)?;
+        let differ: BTreeSet<&PathBuf> = status.modified.iter().chain(&status.untracked).collect();
+        let is_link = |entry: &Entry| entry.as_ref().is_some_and(|(mode, _)| mode == SUBMODULE);
+        let in_index = staged.values().filter(|difference| !differ.contains(&difference.path));
+        let in_index = in_index.filter(|difference| is_link(&difference.new) || status.unlanded.contains_key(&difference.path));
+        changed.extend(in_index.map(|difference| difference.path.clone()));
+        // What differs from the index may equal the start, or what has landed.
+        let mut doubtful = BTreeMap::new();
+        for path in differ {
+            let start = staged.get(path).map(|difference| &difference.old);
+            let equals: Vec<&Entry> = start.into_iter().chain(status.unlanded.get(path)).collect();
+            if equals.is_empty() {
+                changed.insert(path.clone());
+            } else {
+                doubtful.insert(path, equals);
+            }
+        }
+        let now = self.entries(doubtful.keys().copied())?;
+        changed.extend(
+            doubtful
+                .into_iter()
+                .filter(|(path, equals)| now.get(*path).is_none_or(|now| !equals.contains(&now)))
+                .map(|(path, _)| path.clone()),
+        );
+        Ok(Glance { start: state.start_tree, integration: status.integration, changed: changed.into_iter().collect() })
+    }
+
+    /// The store's HEAD is integration: one run of git compares it, our index and the files.
+    fn status(&self) -> Result<Status> {
+        let call = self.git.call([
+            "status",
+            "--porcelain=v2",
+            "-z",
+            "--branch",
+            "--untracked-files=all",
+            "--no-renames",
+            "--ignore-submodules=all",
+            "--no-ahead-behind",
+        ]);
+        let call = call.time_limit(LONG_TIME_LIMIT);
+        let mut status = Status::default();
+        for line in fields(&call.ok()?) {
+            if let Some(hash) = line.strip_prefix(b"# branch.oid ") {
+                status.integration = CommitHash::new(String::from_utf8_lossy(hash)).ok();
+            } else if let Some(path) = line.strip_prefix(b"? ") {
+                match path.strip_suffix(b"/") {
+                    Some(folder) => status.nested.push(to_path(folder)),
+                    None => status.untracked.push(to_path(path)),
+                }
+            } else if line.starts_with(b"1 ") {
+                let words: Vec<&[u8]> = line.splitn(9, |&byte| byte == b' ').collect();
+                let &[_, &[staged, modified], _, mode, _, _, hash, _, path] = words.as_slice() else {
+                    return Err(call.unexpected("an entry without a path"));
+                };
+                let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+                if staged != b'.' {
+                    let hash = CommitHash::new(text(hash)).map_err(|error| call.unexpected(error.to_string()))?;
+                    status.unlanded.insert(to_path(path), (mode != b"000000").then(|| (text(mode), hash)));
+                }
+                if modified != b'.' {
+                    status.modified.push(to_path(path));
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    /// The submodules that have changed. The files of other repositories inside count as untracked.
+    fn nested_changes(&self, state: &State, status: &mut Status) -> Result<BTreeSet<PathBuf>> {
+        if !state.has_links && status.nested.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let modules = nested::declared_submodules(&self.git, self.root());
+        let mut plan = Plan::default();
+        for folder in &status.nested {
+            self.plan_nested(folder, &modules, &mut plan, &mut status.untracked)?;
+        }
+        if state.has_links {
+            self.plan_submodules(&modules, &mut plan, &mut status.untracked)?;
+        }
+        Ok(plan.links.into_iter().map(|(path, _)| path).chain(plan.removed).collect())
+    }
+
+    /// Files as entries of a tree would have them; a path is left out where that cannot be said.
+    fn entries<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeMap<PathBuf, Entry>> {
+        let (mut entries, mut files, mut list) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for path in paths {
+            match self.root().join(path).symlink_metadata() {
+                Err(_) => drop(entries.insert(path.clone(), None)),
+                Ok(meta) if meta.is_file() && is_one_line(path) => {
+                    list.extend_from_slice(path.as_os_str().as_bytes());
+                    list.push(b'\n');
+                    files.push((path, if meta.permissions().mode() & 0o100 == 0 { "100644" } else { "100755" }));
+                }
+                Ok(_) => {}
+            }
+        }
+        if files.is_empty() {
+            return Ok(entries);
+        }
+        let call = self.git.call(["hash-object", "--stdin-paths"]).stdin(list).time_limit(LONG_TIME_LIMIT);
+        let hashes = String::from_utf8_lossy(&call.ok()?).into_owned();
+        for ((path, mode), hash) in files.into_iter().zip(hashes.lines()) {
+            let hash = CommitHash::new(hash).map_err(|error| call.unexpected(error.to_string()))?;
+            entries.insert(path.clone(), Some((mode.to_owned(), hash)));
+        }
+        Ok(entries)
+    }
+}
+
+/// Whether git reads it as it is from a list of lines.
+fn is_one_line(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    !bytes.starts_with(b"\"") && !bytes.contains(&b'\n')
+}

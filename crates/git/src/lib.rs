@@ -1,0 +1,77 @@
+//! The store, the agents' workspaces, and the published branch. Nothing here knows that a database exists.
+//!
+//! [`Store`] is our bare repository, made from the user's; it holds integration, checkpoints and saved work,
+//! and [`publish()`] copies integration to one branch of the user's repository. A [`Workspace`] is a clone for one agent; a
+//! [`Snapshot`] says what lies in it without trusting its git, a [`Change`] is what an attempt has changed, and
+//! [`Store::put_on`] puts it on integration. [`Store::check_out`] and [`TrialTree`] are clones for checks alone. [`Layout`] says
+//! where each of them lies. [`Repository`] (refs, history) and [`WorkTree`] (files) are what all of them are made with. [`Bisect`]
+//! plans a bisection without running anything.
+//!
+//! All of it drives the `git` command line with argument lists, never through a shell, and reads NUL-separated output, so that
+//! any file name that git can hold works.
+//!
+//! Invariants: the user's own checkout is only ever read; a directory is removed only where it is ours or below the folder that
+//! the caller says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not
+//! care.
+
+pub mod bisect;
+mod bundle;
+mod call;
+pub mod check;
+mod check_out;
+mod commit;
+mod conversion;
+mod error;
+mod folders;
+mod follow;
+mod glance;
+mod landing;
+mod layout;
+mod left_behind;
+mod lfs;
+mod needs;
+mod nested;
+mod plan;
+mod publish;
+mod ready;
+mod repository;
+pub mod sandbox;
+mod settings;
+mod shown;
+mod signing;
+mod snapshot;
+mod store;
+mod store_repair;
+mod stray;
+mod submodule_edits;
+mod submodules;
+mod transfer;
+pub mod trial;
+mod watch;
+mod work_tree;
+mod workspace;
+mod worktrees;
+
+pub use bisect::Bisect;
+pub use bundle::BundleRead;
+pub use check_out::remove_check_out;
+pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
+pub use error::{Error, Result};
+pub use follow::{Distance, FollowStep, Incoming, distance};
+pub use glance::Glance;
+pub use landing::{Change, PutOn, Updated};
+pub use layout::Layout;
+pub use needs::Lacking;
+pub use publish::{Divergence, Obstacle, Published, look_at_published, publish, republish};
+pub use ready::{Folder, INCLUDE_FILE, Ready, SetUp, Useless, filled_in, free_port, looks_like_network, useless_patterns};
+pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_ignored};
+pub use shown::shown;
+pub use snapshot::{Finding, Snapshot, SnapshotOptions};
+pub use store::{Store, StoreMade};
+pub use store_repair::{Depth, Rebuilt};
+pub use stray::Stray;
+pub use submodules::Submodule;
+pub use trial::TrialTree;
+pub use watch::{Notice, Watches};
+pub use work_tree::WorkTree;
+pub use workspace::{Damage, Opened, Workspace, WorkspaceSpec};

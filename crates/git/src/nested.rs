@@ -1,0 +1,182 @@
+//! Repositories inside a workspace: submodules, and what an agent has made.
+//!
+//! Their configs name programs that git would run, so nothing here runs git in them. What is needed is read from their
+//! files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::call::{Git, fields, to_path};
+use crate::transfer::missing;
+use crate::{CommitHash, Repository, Result};
+
+/// The most references that are followed from a symbolic one.
+const MAX_DEPTH: u32 = 5;
+
+/// The commit that a repository's HEAD names; none where that cannot be read (an unborn branch, another format).
+pub(crate) fn head_of(folder: &Path) -> Option<CommitHash> {
+    head_in(&git_dir_of(folder)?)
+}
+
+/// The commit that HEAD of a git folder names.
+pub(crate) fn head_in(git_dir: &Path) -> Option<CommitHash> {
+    read_ref(git_dir, "HEAD", MAX_DEPTH)
+}
+
+/// The git folder of a repository's top: `.git`, or where that file points to.
+pub(crate) fn git_dir_of(folder: &Path) -> Option<PathBuf> {
+    let dot_git = folder.join(".git");
+    if dot_git.is_dir() {
+        return Some(dot_git);
+    }
+    let text = read(&dot_git)?;
+    let way = text.strip_prefix(b"gitdir: ")?.trim_ascii_end();
+    let git_dir = folder.join(to_path(way));
+    git_dir.is_dir().then_some(git_dir)
+}
+
+/// What a file holds; none if it cannot be read, or is a named pipe or a device, which would be waited for.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    is_file.then(|| fs::read(path).ok())?
+}
+
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(read(path)?).ok()
+}
+
+/// Whether git, which looks at HEAD and references of each repository in its work tree, would wait at one of a repository's: a
+/// named pipe or a device is in place of a file.
+pub(crate) fn would_wait(folder: &Path) -> bool {
+    let Some(git_dir) = git_dir_of(folder) else { return false };
+    let mut places: Vec<PathBuf> =
+        ["HEAD", "packed-refs", "commondir", "config", "index", "refs"].iter().map(|name| git_dir.join(name)).collect();
+    while let Some(place) = places.pop() {
+        match fs::metadata(&place) {
+            // No link is followed into a folder: it could lead in a circle.
+            Ok(meta) if meta.is_dir() && !place.is_symlink() => {
+                places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
+            }
+            Ok(meta) if !meta.is_dir() && !meta.is_file() => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+fn read_ref(git_dir: &Path, name: &str, depth: u32) -> Option<CommitHash> {
+    if depth == 0 || name.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let text = read_text(&git_dir.join(name)).or_else(|| packed(git_dir, name))?;
+    match text.trim().strip_prefix("ref: ") {
+        Some(target) => read_ref(git_dir, target.trim(), depth - 1),
+        None => CommitHash::new(text.trim()).ok(),
+    }
+}
+
+fn packed(git_dir: &Path, name: &str) -> Option<String> {
+    let text = read_text(&git_dir.join("packed-refs"))?;
+    let of_name = |line: &str| line.split_once(' ').filter(|(_, found)| *found == name).map(|(hash, _)| hash.to_owned());
+    text.lines().find_map(of_name)
+}
+
+/// What the references below these names point to.
+pub(crate) fn tips(git_dir: &Path, below: &[&str]) -> Vec<CommitHash> {
+    let wanted = |name: &str| below.iter().any(|below| Path::new(name).starts_with(below));
+    named_refs(git_dir, below).into_iter().filter(|(name, _)| wanted(name)).map(|(_, hash)| hash).collect()
+}
+
+/// All references, with what they point to.
+pub(crate) fn named_tips(git_dir: &Path) -> Vec<(String, CommitHash)> {
+    named_refs(git_dir, &["refs"])
+}
+
+/// The packed references, and the others below these names. One that is both comes with both values, the packed one last.
+fn named_refs(git_dir: &Path, below: &[&str]) -> Vec<(String, CommitHash)> {
+    let mut found = Vec::new();
+    let mut places: Vec<PathBuf> = below.iter().map(|name| git_dir.join(name)).collect();
+    while let Some(place) = places.pop() {
+        if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
+            continue;
+        }
+        let hash = read_text(&place).and_then(|text| CommitHash::new(text.trim()).ok());
+        let name = place.strip_prefix(git_dir).ok().and_then(Path::to_str);
+        found.extend(name.map(str::to_owned).zip(hash));
+    }
+    let text = read_text(&git_dir.join("packed-refs")).unwrap_or_default();
+    let packed = text.lines().filter_map(|line| line.split_once(' '));
+    found.extend(packed.filter_map(|(hash, name)| Some((name.to_owned(), CommitHash::new(hash).ok()?))));
+    found
+}
+
+/// The names and paths that a checkout's `.gitmodules` names.
+pub(crate) fn named_submodules(git: &Git, root: &Path) -> Vec<(String, PathBuf)> {
+    let file = root.join(".gitmodules");
+    if !file.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return Vec::new();
+    }
+    let call =
+        git.call(["config", "-z", "--no-includes", "--file"]).arg(&file).args(["--get-regexp", r"^submodule\..*\.path$"]);
+    names_and_paths(&call.answer().map(|answer| answer.stdout).unwrap_or_default())
+}
+
+/// What `git config -z --get-regexp '^submodule\..*\.path$'` prints.
+pub(crate) fn names_and_paths(stdout: &[u8]) -> Vec<(String, PathBuf)> {
+    let pair = |entry: &[u8]| {
+        let end = entry.iter().position(|&byte| byte == b'\n')?;
+        let key = String::from_utf8_lossy(&entry[..end]).into_owned();
+        let name = key.strip_prefix("submodule.")?.strip_suffix(".path")?.to_owned();
+        Some((name, to_path(&entry[end + 1..])))
+    };
+    fields(stdout).filter_map(pair).collect()
+}
+
+/// The paths that the workspace's `.gitmodules` names.
+pub(crate) fn declared_submodules(git: &Git, root: &Path) -> BTreeSet<PathBuf> {
+    named_submodules(git, root).into_iter().map(|(_, path)| path).collect()
+}
+
+/// Where others can get a submodule's commit, as a repository on this machine that has it: the user's, or the workspace's if
+/// a remote has it that the submodule was fetched from.
+pub(crate) fn can_be_fetched(
+    git: &Git,
+    root: &Path,
+    name: Option<&str>,
+    path: &Path,
+    commit: &CommitHash,
+    user: Option<&Repository>,
+) -> Result<Option<PathBuf>> {
+    let has = |git_dir: &PathBuf| {
+        // Its config may name a folder for its files that is not there.
+        let git = Git::in_work_tree(git_dir, git_dir);
+        git_dir.is_dir() && missing(&git, std::slice::from_ref(commit)).is_ok_and(|lost| lost.is_empty())
+    };
+    if let Some(user) = user {
+        let here = git_dir_of(&user.root().join(path));
+        let modules = name.map(|name| user.common_dir().join("modules").join(name));
+        if let Some(found) = here.into_iter().chain(modules).find(has) {
+            return Ok(Some(found));
+        }
+    }
+    let Some(git_dir) = git_dir_of(&root.join(path)) else { return Ok(None) };
+    // Its objects are read by a git that knows nothing of its config.
+    let reader = git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", git_dir.join("objects"));
+    for tip in tips(&git_dir, &["refs/remotes"]) {
+        let call = reader.call(["merge-base", "--is-ancestor", commit.as_str(), tip.as_str()]);
+        if call.answer()?.code == Some(0) {
+            return Ok(Some(git_dir));
+        }
+    }
+    Ok(None)
+}
+
+/// The name of the submodule at a path.
+pub(crate) fn submodule_name(git: &Git, tree: &CommitHash, path: &Path) -> Option<String> {
+    let call = git.call(["config", "-z", "--no-includes", "--blob"]).arg(format!("{tree}:.gitmodules"));
+    let stdout = call.args(["--get-regexp", r"^submodule\..*\.path$"]).answer().ok()?.stdout;
+    let name = names_and_paths(&stdout).into_iter().find_map(|(name, found)| (found == path).then_some(name))?;
+    (!name.split('/').any(|part| part == "..")).then_some(name)
+}

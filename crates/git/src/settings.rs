@@ -1,0 +1,297 @@
+//! The settings of the user's repository that our clones need, and how a git config is written.
+//!
+//! Only what is on the allow-list is copied: who commits, how files are converted, how they are merged, what is ignored.
+//! Never hooks, `core.fsmonitor`, aliases, credentials or signing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::call::{Git, fields};
+use crate::{Error, Repository, Result};
+
+/// Files that agents and editors leave and that are nobody's work.
+pub(crate) const OWN_EXCLUDES: &str = "\
+# Files of agents and editors, excluded in every workspace.
+.aider*
+/.claude/worktrees/
+/.claude/settings.local.json
+*.swp
+*.swo
+*~
+.#*
+\\#*#
+.DS_Store
+";
+
+/// One setting: its full name, as `git config --list` writes it, and its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// What is copied of a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) pairs: Vec<Pair>,
+    /// The content of `info/exclude`.
+    pub(crate) exclude: Vec<u8>,
+    /// The content of `info/attributes`.
+    pub(crate) attributes: Vec<u8>,
+}
+
+impl Settings {
+    /// Those of the user's repository. Files that its config names by path become part of ours, so that the clones can be
+    /// moved.
+    pub(crate) fn of_user(user: &Repository) -> Result<Self> {
+        let call = user.git.call(["config", "--list", "-z", "--show-scope"]);
+        let stdout = call.ok()?;
+        let mut pairs = Vec::new();
+        let mut words = fields(&stdout);
+        while let (Some(scope), Some(entry)) = (words.next(), words.next()) {
+            let (key, value) = split_entry(entry);
+            if matches!(scope, b"global" | b"local" | b"worktree") && is_allowed(key) {
+                pairs.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        for name in missing_filters(&pairs) {
+            pairs.extend(turned_off(&name));
+        }
+        let named = |key: &str| -> Vec<u8> {
+            let call = user.git.call(["config", "--type=path", "--get", key]);
+            let path = call.path().ok().filter(|path| !path.as_os_str().is_empty());
+            path.and_then(|path| fs::read(user.root().join(path)).ok()).unwrap_or_default()
+        };
+        let info = |name: &str| fs::read(user.common_dir().join("info").join(name)).unwrap_or_default();
+        let exclude = joined(&[&named("core.excludesFile"), &info("exclude"), OWN_EXCLUDES.as_bytes()]);
+        let attributes = joined(&[&named("core.attributesFile"), &info("attributes")]);
+        Ok(Self { pairs, exclude, attributes })
+    }
+
+    /// Those that a clone of ours has already.
+    pub(crate) fn of_clone(git_dir: &Path) -> Result<Self> {
+        let pairs = read_config(&git_dir.join("config"))?.into_iter().filter(|(key, _)| is_allowed(key)).collect();
+        let info = |name: &str| fs::read(git_dir.join("info").join(name)).unwrap_or_default();
+        Ok(Self { pairs, exclude: info("exclude"), attributes: info("attributes") })
+    }
+
+    /// Writes `info/exclude` and `info/attributes` of a clone where they differ.
+    pub(crate) fn write_info(&self, git_dir: &Path) -> Result<()> {
+        let info = git_dir.join("info");
+        fs::create_dir_all(&info).map_err(Error::io("create", &info))?;
+        replace_file(&info.join("exclude"), &self.exclude)?;
+        replace_file(&info.join("attributes"), &self.attributes)
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name == key.as_bytes())
+    }
+}
+
+/// The filters of which a program is not on the PATH: git could not write a file that they are for.
+pub(crate) fn missing_filters(pairs: &[Pair]) -> BTreeSet<Vec<u8>> {
+    let mut missing = BTreeSet::new();
+    for (key, value) in pairs {
+        let Some((b"filter", Some(name), b"clean" | b"smudge" | b"process")) = parts(key) else { continue };
+        if program_of(value).is_some_and(|program| !is_on_path(&program)) {
+            missing.insert(name.to_vec());
+        }
+    }
+    missing
+}
+
+/// Settings that switch a filter off, wherever else it is set: its files stay as they are stored.
+fn turned_off(name: &[u8]) -> Vec<Pair> {
+    let key = |part: &[u8]| [b"filter.".as_slice(), name, b".", part].concat();
+    [(b"clean".as_slice(), b"".as_slice()), (b"smudge", b""), (b"process", b""), (b"required", b"false")]
+        .into_iter()
+        .map(|(part, value)| (key(part), value.to_vec()))
+        .collect()
+}
+
+/// The program that a filter's command line starts; none where only a shell could tell.
+fn program_of(command: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(command).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let first = words.next()?;
+    let is_plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
+    match (first, words.next()) {
+        // git starts a command that it does not know as a program of this name.
+        ("git", Some("lfs")) => Some("git-lfs".to_owned()),
+        _ => is_plain(first).then(|| first.to_owned()),
+    }
+}
+
+fn is_on_path(program: &str) -> bool {
+    // What a shell does by itself.
+    const BUILT_IN: &[&str] = &["cd", "eval", "exec", "export", "if", "set", "test", "true", "false", "echo", "printf", ":"];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    BUILT_IN.contains(&program) || std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for part in parts {
+        all.extend_from_slice(part);
+        if !all.is_empty() && all.last() != Some(&b'\n') {
+            all.push(b'\n');
+        }
+    }
+    all
+}
+
+/// A key without a value means true.
+fn split_entry(entry: &[u8]) -> (&[u8], &[u8]) {
+    match entry.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&entry[..end], &entry[end + 1..]),
+        None => (entry, b"true"),
+    }
+}
+
+/// Section, subsection and name of a key.
+type Parts<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+fn parts(key: &[u8]) -> Option<Parts<'_>> {
+    let first = key.iter().position(|&byte| byte == b'.')?;
+    let last = key.iter().rposition(|&byte| byte == b'.')?;
+    let subsection = (last > first).then(|| &key[first + 1..last]);
+    Some((&key[..first], subsection, &key[last + 1..]))
+}
+
+fn is_allowed(key: &[u8]) -> bool {
+    let Some((section, subsection, name)) = parts(key) else { return false };
+    match (section, subsection.is_some()) {
+        (b"user" | b"author" | b"committer", false) => matches!(name, b"name" | b"email"),
+        (b"core", false) => matches!(
+            name,
+            b"autocrlf"
+                | b"eol"
+                | b"safecrlf"
+                | b"checkroundtripencoding"
+                | b"protecthfs"
+                | b"protectntfs"
+                | b"bigfilethreshold"
+        ),
+        (b"filter", true) => true,
+        (b"merge", true) => matches!(name, b"name" | b"driver" | b"recursive"),
+        (b"merge", false) => matches!(name, b"conflictstyle" | b"renormalize"),
+        (b"lfs", false) => matches!(name, b"fetchinclude" | b"fetchexclude"),
+        _ => false,
+    }
+}
+
+/// The settings of one config file, by git's own reading; none of its includes.
+pub(crate) fn read_config(path: &Path) -> Result<Vec<Pair>> {
+    let folder = path.parent().unwrap_or(path);
+    let git = Git::discovering(folder);
+    let call = git.call(["config", "--list", "-z", "--no-includes", "--file"]).arg(path);
+    let pair = |entry| {
+        let (key, value) = split_entry(entry);
+        (key.to_vec(), value.to_vec())
+    };
+    Ok(fields(&call.ok()?).map(pair).collect())
+}
+
+/// The text of a config file.
+pub(crate) fn render_config(pairs: &[Pair]) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut current: Option<(&[u8], Option<&[u8]>)> = None;
+    for (key, value) in pairs {
+        let Some((section, subsection, name)) = parts(key) else { continue };
+        if current != Some((section, subsection)) {
+            current = Some((section, subsection));
+            text.push(b'[');
+            text.extend_from_slice(section);
+            if let Some(subsection) = subsection {
+                text.extend_from_slice(b" \"");
+                for &byte in subsection {
+                    if matches!(byte, b'"' | b'\\') {
+                        text.push(b'\\');
+                    }
+                    text.push(byte);
+                }
+                text.push(b'"');
+            }
+            text.extend_from_slice(b"]\n");
+        }
+        text.push(b'\t');
+        text.extend_from_slice(name);
+        text.extend_from_slice(b" = \"");
+        for &byte in value {
+            match byte {
+                b'"' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
+                b'\n' => text.extend_from_slice(b"\\n"),
+                b'\t' => text.extend_from_slice(b"\\t"),
+                _ => text.push(byte),
+            }
+        }
+        text.extend_from_slice(b"\"\n");
+    }
+    text
+}
+
+/// Text settings as pairs.
+pub(crate) fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
+    list.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+}
+
+/// Writes a file through a temporary one beside it, unless it holds this content already.
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) && fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    fs::write(&beside, content).map_err(Error::io("write", &beside))?;
+    fs::rename(&beside, path).map_err(Error::io("replace", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allow_list() {
+        let allowed = ["user.name", "core.autocrlf", "filter.a.b \"c\".clean", "merge.mine.driver"];
+        let refused = [
+            "core.hookspath",
+            "core.fsmonitor",
+            "alias.x",
+            "credential.helper",
+            "user.signingkey",
+            "commit.gpgsign",
+            "core.sshcommand",
+            "include.path",
+            "core.worktree",
+            "remote.origin.url",
+            "nodots",
+        ];
+        assert!(allowed.iter().all(|key| is_allowed(key.as_bytes())));
+        assert!(!refused.iter().any(|key| is_allowed(key.as_bytes())));
+    }
+
+    #[test]
+    fn filters_whose_program_is_missing() {
+        let list = pairs(&[
+            ("filter.a.clean", "no-such-program --x"),
+            ("filter.b.smudge", "cat"),
+            ("filter.c.process", "'/odd place/x' y"),
+            ("filter.d.clean", "X=1 no-such-program"),
+            ("filter.d.required", "true"),
+            ("filter.e.clean", ""),
+        ]);
+        assert_eq!(missing_filters(&list).into_iter().collect::<Vec<_>>(), [b"a".to_vec()]);
+    }
+
+    #[test]
+    fn config_round_trip() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let list = pairs(&[
+            ("core.bare", "true"),
+            ("filter.odd \"name\" \\ x.clean", "sh -c 'a;b # \"c\"' \\ \n\t end "),
+            ("filter.odd \"name\" \\ x.smudge", ""),
+            ("user.name", "Zoë # ;"),
+        ]);
+        fs::write(&path, render_config(&list)).unwrap();
+        assert_eq!(read_config(&path).unwrap(), list);
+    }
+}

@@ -1,0 +1,585 @@
+//! Snapshots: what lies in a workspace, as a tree, found without trusting anything that the agent's git says.
+//!
+//! Our git looks at the files with the store as repository and our own index. It runs nothing in a nested repository or
+//! submodule, and no hook or monitor that a config there names.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::call::{LONG_TIME_LIMIT, fields, to_path};
+use crate::conversion::as_checked_out;
+use crate::folders::remove_all;
+use crate::nested;
+use crate::plan::{Plan, ignored};
+use crate::submodule_edits::{Edit, Looker, unknown_inside};
+use crate::submodules::{self, MODULES, Place, Submodule};
+use crate::workspace::State;
+use crate::{CommitHash, Error, Repository, Result, Workspace};
+
+/// How a snapshot is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotOptions<'a> {
+    /// The folder of the repository that is ours, such as `coding-loops`.
+    pub own_folder: &'a str,
+    /// The largest file that is taken, in bytes.
+    pub file_bytes: u64,
+    /// Where submodules' commits are looked for, beside the workspace's own remotes.
+    pub user: Option<&'a Repository>,
+    /// Whether everything is taken that the base and the workspace's own `.gitignore` files do not both ignore: for saving,
+    /// where nothing may be lost to an agent's change of the rules. Else what either of them ignores is left out.
+    pub take_unignored: bool,
+}
+
+/// What lies in a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its tree. What could not be taken is in it as it was before.
+    pub tree: CommitHash,
+    /// What differs from the start, sorted.
+    pub changed: Vec<PathBuf>,
+    /// Why some of it may not land.
+    pub findings: Vec<Finding>,
+}
+
+/// Why a path may not land, or is not in the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finding {
+    /// It lies at or below our own folder.
+    OwnFolder(PathBuf),
+    /// It is a symbolic link that leads out of the repository, or into a git folder.
+    LinkLeadsOut {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// It is a submodule at a commit that nobody else can fetch.
+    UnknownSubmoduleCommit {
+        /// The submodule.
+        path: PathBuf,
+        /// Its commit; none if its HEAD cannot be read. Then it is not in the snapshot.
+        commit: Option<CommitHash>,
+    },
+    /// Files of a submodule were edited, and no commit there holds them.
+    EditedInSubmodule {
+        /// The submodule.
+        path: PathBuf,
+        /// The files, as they are named there.
+        files: Vec<PathBuf>,
+    },
+    /// It is larger than allowed, and not in the snapshot.
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// git cannot store it, and it is not in the snapshot.
+    Unstorable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The base ignores it, the workspace does not; it is not in the snapshot unless that was asked for.
+    IgnoredAtBase(PathBuf),
+}
+
+impl Finding {
+    /// The path that it is about.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::OwnFolder(path) | Self::IgnoredAtBase(path) => path,
+            Self::LinkLeadsOut { path, .. }
+            | Self::UnknownSubmoduleCommit { path, .. }
+            | Self::EditedInSubmodule { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::Unstorable { path, .. } => path,
+        }
+    }
+}
+
+/// The mode of a symbolic link and of a submodule in a tree.
+const LINK: &str = "120000";
+pub(crate) const SUBMODULE: &str = "160000";
+
+/// One side of a difference: mode and hash; none if the path is not there.
+pub(crate) type Entry = Option<(String, CommitHash)>;
+
+/// A path that differs between two trees.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference {
+    pub(crate) path: PathBuf,
+    pub(crate) old: Entry,
+    pub(crate) new: Entry,
+}
+
+impl Workspace {
+    /// Takes a snapshot and notes it as the start: what differs from the base now is nobody's change. Take it after
+    /// set-up, before the agent starts.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceDamaged`].
+    pub fn snapshot_start(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
+        let _lock = self.lock()?;
+        // Files as old as the index are compared by content each time; once it is younger, by their times.
+        self.git.call(["update-index", "-q", "--refresh", "--ignore-submodules"]).answer()?;
+        let (mut snapshot, edits) = self.look(options)?;
+        let mut state = self.state()?;
+        state.start_tree.clone_from(&snapshot.tree);
+        state.start_edits = edits;
+        state.write(&self.spec)?;
+        snapshot.changed.clear();
+        Ok(snapshot)
+    }
+
+    /// Takes a snapshot of what lies in the workspace.
+    ///
+    /// Files that are ignored by the workspace's `.gitignore` files, by those of the base, or by the store's excludes are
+    /// not in it, unless they are tracked. A repository that the agent has made inside is taken as plain files.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceDamaged`] if the folder is gone or replaced.
+    pub fn snapshot(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
+        let _lock = self.lock()?;
+        self.look(options).map(|(snapshot, _)| snapshot)
+    }
+
+    fn look(&self, options: &SnapshotOptions<'_>) -> Result<(Snapshot, Vec<Edit>)> {
+        match self.root().symlink_metadata() {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(self.damaged(crate::Damage::NotAFolder)),
+            Err(_) => return Err(self.damaged(crate::Damage::Missing)),
+        }
+        let mut state = self.state()?;
+        let modules = self.submodules_by(&state);
+        if self.would_wait_in(&modules) {
+            return Err(self.damaged(crate::Damage::SubmoduleUnreadable));
+        }
+        let mut plan = self.plan(&state, modules, options)?;
+        if !plan.is_empty() {
+            // Until the index is written as a tree, nobody may rely on the old one.
+            state.index_tree = None;
+            state.has_new_rules = plan.has_new_rules;
+            state.has_links |= !plan.links.is_empty();
+            state.write(&self.spec)?;
+            plan.apply(&self.git)?;
+        }
+        let mut tree = self.index_tree(&mut state)?;
+        let mut edits = Vec::new();
+        if state.has_links {
+            let saved = self.look_into_submodules(&state, &tree, options, &mut plan.findings, &mut edits)?;
+            if !saved.is_empty() {
+                state.index_tree = None;
+                state.write(&self.spec)?;
+                let names = saved.iter().map(|(submodule, commit)| (submodule.path.clone(), commit.clone())).collect();
+                Plan { links: names, ..Plan::default() }.apply(&self.git)?;
+                tree = self.index_tree(&mut state)?;
+                let links = saved.into_iter().map(|(submodule, _)| (submodule.path, submodule.commit)).collect();
+                Plan { links, ..Plan::default() }.apply(&self.git)?;
+                state.index_tree = None;
+                state.write(&self.spec)?;
+            }
+        }
+        if !plan.once.is_empty() {
+            let list = nul_terminated(plan.once.iter());
+            self.git.call(["update-index", "-z", "--force-remove", "--stdin"]).stdin(list).ok()?;
+            state.index_tree = None;
+            state.write(&self.spec)?;
+        }
+        let changes = if tree == state.start_tree { Vec::new() } else { differences(&self.git, &state.start_tree, &tree)? };
+        let mut findings = plan.findings;
+        findings.extend(self.judge(&tree, &changes, options)?);
+        findings.sort();
+        findings.dedup();
+        Ok((Snapshot { tree, changed: changes.into_iter().map(|change| change.path).collect(), findings }, edits))
+    }
+
+    /// What lies in submodules and is in no commit there. Gives those that were saved, with the
+    /// commits that hold it, where that was asked for.
+    fn look_into_submodules(
+        &self,
+        state: &State,
+        tree: &CommitHash,
+        options: &SnapshotOptions<'_>,
+        findings: &mut Vec<Finding>,
+        edits: &mut Vec<Edit>,
+    ) -> Result<Vec<(Submodule, CommitHash)>> {
+        let (git_dir, modules, own) =
+            (self.root().join(".git"), self.store.path().join(MODULES), self.spec.state.join(MODULES));
+        let place = Place { root: self.root(), git_dir: &git_dir, store: &modules, own: &own };
+        let mut looker = Looker {
+            like: self.store.git(),
+            file_bytes: options.file_bytes,
+            save: options.take_unignored,
+            start: &state.start_edits,
+            findings: Vec::new(),
+            edits: Vec::new(),
+        };
+        let mut saved = looker.look(self.store.git(), tree, &place, Path::new(""), 0)?;
+        saved.retain(|(submodule, commit)| options.take_unignored && submodule.commit != *commit);
+        findings.append(&mut looker.findings);
+        edits.append(&mut looker.edits);
+        Ok(saved)
+    }
+
+    // ---- looking ----
+
+    /// `modules` are those of a workspace that has links.
+    fn plan(&self, state: &State, mut modules: BTreeSet<PathBuf>, options: &SnapshotOptions<'_>) -> Result<Plan> {
+        let modified = self.git.call(["diff-files", "-z", "--name-status", "--no-renames", "--ignore-submodules=all"]);
+        let others = self.git.call(["ls-files", "-z", "--others", "--exclude-standard"]);
+        let (modified, others) = std::thread::scope(|scope| {
+            let modified = scope.spawn(|| modified.time_limit(LONG_TIME_LIMIT).ok());
+            let others = others.time_limit(LONG_TIME_LIMIT).answer_of_success();
+            (modified.join().unwrap_or_else(|_| Err(Error::io("join", self.root())(std::io::Error::other("panic")))), others)
+        });
+        let (modified, others) = (modified?, others?);
+        let mut plan = Plan::default();
+        plan.findings.extend(others.stderr.lines().filter_map(unreadable_folder));
+        let (mut tracked, mut untracked) = (Vec::new(), Vec::new());
+        let mut words = fields(&modified);
+        while let (Some(status), Some(path)) = (words.next(), words.next()) {
+            let path = to_path(path);
+            if status == b"D" { plan.removed.push(path) } else { tracked.push(path) }
+        }
+        if !state.has_links && others.stdout.windows(2).any(|pair| pair == b"/\0") {
+            modules = nested::declared_submodules(&self.git, self.root());
+        }
+        for path in fields(&others.stdout) {
+            match path.strip_suffix(b"/") {
+                None => untracked.push(to_path(path)),
+                Some(folder) => self.plan_nested(&to_path(folder), &modules, &mut plan, &mut untracked)?,
+            }
+        }
+        if state.has_links {
+            self.plan_submodules(&modules, &mut plan, &mut untracked)?;
+        }
+        let ignores = |path: &PathBuf| path.file_name().is_some_and(|name| name == ".gitignore");
+        plan.has_new_rules = state.has_new_rules || plan.removed.iter().chain(&tracked).chain(&untracked).any(ignores);
+        if plan.has_new_rules {
+            let ignored = self.ignored_at_base(state, &untracked)?;
+            if options.take_unignored {
+                let newly = self.newly_ignored(state)?;
+                plan.once = ignored.iter().chain(&newly).cloned().collect();
+                untracked.extend(newly);
+            } else {
+                untracked.retain(|path| !ignored.contains(path));
+            }
+            plan.findings.extend(ignored.into_iter().map(Finding::IgnoredAtBase));
+        }
+        for path in tracked.into_iter().chain(untracked) {
+            plan.add_file(self.root(), path, options.file_bytes);
+        }
+        self.allow_filtered(&mut plan)?;
+        Ok(plan)
+    }
+
+    /// Takes large files after all whose filter stores something else in their place.
+    fn allow_filtered(&self, plan: &mut Plan) -> Result<()> {
+        let large = |finding: &Finding| matches!(finding, Finding::TooLarge { .. });
+        let mut list = Vec::new();
+        for finding in plan.findings.iter().filter(|finding| large(finding)) {
+            list.extend_from_slice(finding.path().as_os_str().as_bytes());
+            list.push(0);
+        }
+        if list.is_empty() {
+            return Ok(());
+        }
+        let stdout = self.git.call(["check-attr", "-z", "--stdin", "filter"]).stdin(list).ok()?;
+        let words: Vec<&[u8]> = fields(&stdout).collect();
+        let mut filtered = BTreeSet::new();
+        for triple in words.chunks_exact(3) {
+            let name = String::from_utf8_lossy(triple[2]).into_owned();
+            let has = |part: &str| {
+                let set = self.git.call(["config", "--get", &format!("filter.{name}.{part}")]).answer()?;
+                Ok::<_, Error>(!set.stdout.trim_ascii().is_empty())
+            };
+            if !matches!(triple[2], b"unspecified" | b"unset" | b"set") && (has("clean")? || has("process")?) {
+                filtered.insert(to_path(triple[0]));
+            }
+        }
+        plan.findings.retain(|finding| !(large(finding) && filtered.contains(finding.path())));
+        plan.added.extend(filtered);
+        Ok(())
+    }
+
+    /// A folder with a repository of its own that the index does not know.
+    pub(crate) fn plan_nested(
+        &self,
+        folder: &Path,
+        modules: &BTreeSet<PathBuf>,
+        plan: &mut Plan,
+        untracked: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        if modules.contains(folder) {
+            match nested::head_of(&self.root().join(folder)) {
+                Some(commit) => plan.links.push((folder.to_owned(), commit)),
+                None => plan.findings.push(Finding::UnknownSubmoduleCommit { path: folder.to_owned(), commit: None }),
+            }
+            return Ok(());
+        }
+        plan.plain_files(&self.git, self.root(), folder, untracked)
+    }
+
+    /// The submodules that the index knows: their commit is read by ourselves.
+    pub(crate) fn plan_submodules(
+        &self,
+        modules: &BTreeSet<PathBuf>,
+        plan: &mut Plan,
+        untracked: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let stdout = self.git.call(["ls-files", "--stage", "-z"]).ok()?;
+        for entry in fields(&stdout).filter(|entry| entry.starts_with(SUBMODULE.as_bytes())) {
+            let Some(tab) = entry.iter().position(|&byte| byte == b'\t') else { continue };
+            let path = to_path(&entry[tab + 1..]);
+            let recorded = String::from_utf8_lossy(&entry[..tab]).split(' ').nth(1).unwrap_or_default().to_owned();
+            let folder = self.root().join(&path);
+            let Ok(meta) = folder.symlink_metadata() else {
+                plan.removed.push(path);
+                continue;
+            };
+            if !meta.is_dir() {
+                plan.removed.push(path.clone());
+                untracked.push(path);
+            } else if folder.join(".git").symlink_metadata().is_ok() {
+                match nested::head_of(&folder) {
+                    Some(commit) if commit.as_str() == recorded => {}
+                    Some(commit) => plan.links.push((path, commit)),
+                    None => plan.findings.push(Finding::UnknownSubmoduleCommit { path, commit: None }),
+                }
+            } else if !modules.contains(&path) && fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+                // The agent has made plain files of it.
+                plan.removed.push(path.clone());
+                plan.plain_files(&self.git, self.root(), &path, untracked)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of these paths that the base's `.gitignore` files, or the store's excludes, ignore.
+    fn ignored_at_base(&self, state: &State, paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+        let rules = self.spec.state.join("rules");
+        remove_all(&rules)?;
+        fs::create_dir_all(&rules).map_err(Error::io("create", &rules))?;
+        let listed = self.store.git().call(["ls-tree", "-r", "-z", "--name-only", state.start_tree.as_str()]).ok()?;
+        let mut wanted = Vec::new();
+        for path in fields(&listed).filter(|path| path.ends_with(b"/.gitignore") || *path == b".gitignore") {
+            wanted.extend_from_slice(path);
+            wanted.push(0);
+        }
+        let index = self.spec.state.join("index.rules");
+        let git = crate::call::Git::in_work_tree(self.store.path(), &rules).with_env("GIT_INDEX_FILE", &index);
+        git.call(["read-tree", state.start_tree.as_str()]).ok()?;
+        git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(wanted).ok()?;
+        let ignored = ignored(git.call(["check-ignore", "-z", "--stdin", "--no-index"]), paths.iter());
+        remove_all(&rules)?;
+        remove_all(&index)?;
+        ignored
+    }
+
+    /// The files that the workspace's `.gitignore` files ignore and the base's do not.
+    fn newly_ignored(&self, state: &State) -> Result<Vec<PathBuf>> {
+        let call = self.git.call(["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"]);
+        let listed: Vec<PathBuf> = call.paths()?;
+        let known = self.ignored_at_base(state, &listed)?;
+        let mut files = Vec::new();
+        for path in listed.into_iter().filter(|path| !known.contains(path)) {
+            let mut places = vec![path];
+            while let Some(place) = places.pop() {
+                let full = self.root().join(&place);
+                if !full.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+                    files.push(place);
+                    continue;
+                }
+                let entries = fs::read_dir(&full).into_iter().flatten().flatten().map(|entry| entry.file_name());
+                places.extend(entries.filter(|name| !name.eq_ignore_ascii_case(".git")).map(|name| place.join(name)));
+            }
+        }
+        let known = self.ignored_at_base(state, &files)?;
+        files.retain(|path| !known.contains(path));
+        Ok(files)
+    }
+
+    /// Those of these paths that are ignored now; a tracked file is not.
+    pub(crate) fn ignored_paths<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
+        ignored(self.git.call(["check-ignore", "-z", "--stdin"]), paths)
+    }
+
+    // ---- the index ----
+
+    /// The tree of our index, without what only conversion makes differ.
+    pub(crate) fn index_tree(&self, state: &mut State) -> Result<CommitHash> {
+        if let Some(tree) = &state.index_tree {
+            return Ok(tree.clone());
+        }
+        let mut tree = self.git.call(["write-tree"]).hash()?;
+        if state.converts && self.put_back_unchanged(state, &tree)? {
+            tree = self.git.call(["write-tree"]).hash()?;
+        }
+        state.index_tree = Some(tree.clone());
+        state.write(&self.spec)?;
+        Ok(tree)
+    }
+
+    /// Puts back entries whose files are, byte for byte, what the start gives when it is checked out: the file was touched,
+    /// and only git's conversion makes a difference of it.
+    fn put_back_unchanged(&self, state: &State, tree: &CommitHash) -> Result<bool> {
+        let changes = differences(&self.git, &state.start_tree, tree)?;
+        let regular = |entry: &Entry| entry.as_ref().is_some_and(|(mode, _)| mode.starts_with("100"));
+        let same_kind = |change: &&Difference| regular(&change.old) && regular(&change.new);
+        let candidates: Vec<&Difference> = changes.iter().filter(same_kind).collect();
+        if candidates.is_empty() {
+            return Ok(false);
+        }
+        let paths: Vec<&Path> = candidates.iter().map(|change| change.path.as_path()).collect();
+        let same = as_checked_out(&self.git, self.root(), &self.spec.state.join("compare"), &state.start_tree, &paths)?;
+        let mut put_back = Vec::new();
+        for change in candidates.into_iter().filter(|change| same.contains(&change.path)) {
+            let (Some((_, old)), Some((mode, _))) = (&change.old, &change.new) else { continue };
+            put_back.push((change.path.as_path(), Some((mode.clone(), old.clone()))));
+        }
+        if !put_back.is_empty() {
+            self.git.call(["update-index", "-z", "--index-info"]).stdin(index_info(tree, put_back.iter().cloned())).ok()?;
+        }
+        Ok(!put_back.is_empty())
+    }
+
+    // ---- judging ----
+
+    fn judge(&self, tree: &CommitHash, changes: &[Difference], options: &SnapshotOptions<'_>) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        for change in changes {
+            let path = &change.path;
+            let first = path.components().next().map(|part| part.as_os_str().to_owned()).unwrap_or_default();
+            // Some file systems do not distinguish case.
+            if first.eq_ignore_ascii_case(options.own_folder) {
+                findings.push(Finding::OwnFolder(path.clone()));
+            }
+            match &change.new {
+                Some((mode, hash)) if mode == LINK => {
+                    let target = to_path(&self.store.git().call(["cat-file", "blob", hash.as_str()]).ok()?);
+                    if leads_out(self.root(), path, &target) {
+                        findings.push(Finding::LinkLeadsOut { path: path.clone(), target });
+                    }
+                }
+                Some((mode, commit)) if mode == SUBMODULE => {
+                    let (git, name) = (self.store.git(), nested::submodule_name(self.store.git(), tree, path));
+                    match nested::can_be_fetched(git, self.root(), name.as_deref(), path, commit, options.user)? {
+                        Some(from) => {
+                            let Some(name) = name else { continue };
+                            submodules::keep(self.store.path(), git, &name, &from, commit)?;
+                            let inside = (name.as_str(), path.as_path());
+                            if let Some((path, commit)) =
+                                unknown_inside(git, self.root(), inside, (&from, commit), options.user)?
+                            {
+                                findings.push(Finding::UnknownSubmoduleCommit { path, commit: Some(commit) });
+                            }
+                        }
+                        None => {
+                            findings.push(Finding::UnknownSubmoduleCommit { path: path.clone(), commit: Some(commit.clone()) })
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(findings)
+    }
+}
+
+/// What differs between two trees, files only, sorted by path.
+pub(crate) fn differences(git: &crate::call::Git, old: &CommitHash, new: &CommitHash) -> Result<Vec<Difference>> {
+    raw_differences(&git.call([
+        "diff-tree",
+        "-r",
+        "-z",
+        "--raw",
+        "--no-renames",
+        "--no-abbrev",
+        old.as_str(),
+        new.as_str(),
+        "--",
+    ]))
+}
+
+/// What a call with `--raw -z --no-abbrev` prints, sorted by path.
+pub(crate) fn raw_differences(call: &crate::call::Call<'_>) -> Result<Vec<Difference>> {
+    let stdout = call.ok()?;
+    let (mut list, mut words) = (Vec::new(), fields(&stdout));
+    while let (Some(head), Some(path)) = (words.next(), words.next()) {
+        let head = String::from_utf8_lossy(head).into_owned();
+        let parts: Vec<&str> = head.trim_start_matches(':').split(' ').collect();
+        let [old_mode, new_mode, old_hash, new_hash, _] = parts.as_slice() else {
+            return Err(call.unexpected(format!("an entry {head:?}")));
+        };
+        let entry = |mode: &str, hash: &str| -> Result<Entry> {
+            if mode == "000000" {
+                return Ok(None);
+            }
+            let hash = CommitHash::new(hash).map_err(|error| call.unexpected(error.to_string()))?;
+            Ok(Some((mode.to_owned(), hash)))
+        };
+        list.push(Difference { path: to_path(path), old: entry(old_mode, old_hash)?, new: entry(new_mode, new_hash)? });
+    }
+    list.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(list)
+}
+
+/// Input of `update-index --index-info`: removals first, then entries. The hashes are as long as `like`.
+pub(crate) fn index_info<'a>(like: &CommitHash, entries: impl IntoIterator<Item = (&'a Path, Entry)>) -> Vec<u8> {
+    let (mut removals, mut additions) = (Vec::new(), Vec::new());
+    for (path, entry) in entries {
+        let list = if entry.is_some() { &mut additions } else { &mut removals };
+        match entry {
+            Some((mode, hash)) => list.extend_from_slice(format!("{mode} {hash}\t").as_bytes()),
+            None => list.extend_from_slice(format!("0 {}\t", like.zero_like()).as_bytes()),
+        }
+        list.extend_from_slice(path.as_os_str().as_bytes());
+        list.push(0);
+    }
+    removals.extend(additions);
+    removals
+}
+
+pub(crate) fn nul_terminated<'a, P: AsRef<Path> + ?Sized + 'a>(paths: impl Iterator<Item = &'a P>) -> Vec<u8> {
+    let mut list = Vec::new();
+    for path in paths {
+        list.extend_from_slice(path.as_ref().as_os_str().as_bytes());
+        list.push(0);
+    }
+    list
+}
+
+pub(crate) fn unreadable_folder(line: &str) -> Option<Finding> {
+    let rest = line.strip_prefix("warning: could not open directory '")?;
+    let (path, reason) = rest.rsplit_once("': ")?;
+    Some(Finding::Unstorable { path: PathBuf::from(path.trim_end_matches('/')), reason: format!("the folder: {reason}") })
+}
+
+/// Whether a link leads out of the workspace or into a git folder, by its text and by where it leads now.
+fn leads_out(root: &Path, link: &Path, target: &Path) -> bool {
+    if target.is_absolute() {
+        return true;
+    }
+    let mut place: Vec<&OsStr> = link.parent().into_iter().flat_map(Path::components).map(Component::as_os_str).collect();
+    for part in target.components() {
+        match part {
+            Component::ParentDir if place.pop().is_none() => return true,
+            Component::Normal(name) => place.push(name),
+            _ => {}
+        }
+    }
+    if place.iter().any(|name| name.eq_ignore_ascii_case(".git")) {
+        return true;
+    }
+    let now = root.join(link).canonicalize().ok();
+    now.is_some_and(|now| match now.strip_prefix(root) {
+        Ok(inside) => inside.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git")),
+        Err(_) => true,
+    })
+}

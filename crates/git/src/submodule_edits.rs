@@ -1,0 +1,267 @@
+//! Edits in submodules that no commit there holds. They cannot land: a commit of the repository names a commit of the
+//! submodule and none of its files. So they are found and named, and saved as commits in the store's copies.
+//!
+//! git is never run with a submodule's own git folder, of which only HEAD and objects are read: our git looks at the files
+//! with the store's copy of its repository and an index of ours.
+
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Git, LONG_TIME_LIMIT, fields, to_path};
+use crate::folders::remove_all;
+use crate::nested;
+use crate::plan::Plan;
+use crate::repository::tree_of;
+use crate::snapshot::{Difference, Entry, SUBMODULE, differences, unreadable_folder};
+use crate::submodules::{self, MAX_DEPTH, Place, SAVED, Submodule, as_repository};
+use crate::transfer::missing;
+use crate::{CommitHash, Error, Finding, RefExpectation, Result};
+
+/// A file of a submodule that is not as in the commit that its HEAD names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Edit {
+    /// Its path from the top of the workspace, in bytes.
+    path: Vec<u8>,
+    entry: Entry,
+}
+
+/// What a look at the submodules of a workspace found.
+pub(crate) struct Looker<'a> {
+    /// The store's git: repositories that are made are of its format.
+    pub(crate) like: &'a Git,
+    pub(crate) file_bytes: u64,
+    /// Whether what is found is saved in the store's copies.
+    pub(crate) save: bool,
+    /// What was there before the agent started.
+    pub(crate) start: &'a [Edit],
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) edits: Vec<Edit>,
+}
+
+impl Looker<'_> {
+    /// Looks at the submodules of a tree, and those in them. Gives each with the commit that stands for what lies there: where
+    /// it is saved a commit of ours, else its HEAD.
+    pub(crate) fn look(
+        &mut self,
+        git: &Git,
+        tree: &CommitHash,
+        place: &Place<'_>,
+        above: &Path,
+        depth: usize,
+    ) -> Result<Vec<(Submodule, CommitHash)>> {
+        let mut seen = Vec::new();
+        for submodule in submodules::of_tree(git, tree)? {
+            let (source, own) = (place.store.join(&submodule.name), place.own.join(&submodule.name));
+            let (root, git_dir) = (place.root.join(&submodule.path), place.git_dir.join("modules").join(&submodule.name));
+            let inner = Place { root: &root, git_dir: &git_dir, store: &source.join("modules"), own: &own.join("modules") };
+            let way = above.join(&submodule.path);
+            let commit = self.look_at(&submodule, &source, &own, &inner, &way, depth)?;
+            let commit = commit.unwrap_or_else(|| submodule.commit.clone());
+            seen.push((submodule, commit));
+        }
+        Ok(seen)
+    }
+
+    fn look_at(
+        &mut self,
+        submodule: &Submodule,
+        source: &Path,
+        own: &Path,
+        place: &Place<'_>,
+        way: &Path,
+        depth: usize,
+    ) -> Result<Option<CommitHash>> {
+        let root = place.root;
+        let is_folder = root.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        if !is_folder || fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok(None);
+        }
+        let git_dir = nested::git_dir_of(root);
+        let head = match &git_dir {
+            Some(git_dir) => nested::head_in(git_dir),
+            None => own.join("index").is_file().then(|| submodule.commit.clone()),
+        };
+        if git_dir.is_some() && head.is_none() {
+            return Ok(None);
+        }
+        submodules::make_copy(self.like, source)?;
+        let index = own.join("index.look");
+        let git = Git::in_work_tree(source, root).with_env("GIT_INDEX_FILE", &index);
+        let reader = match &git_dir {
+            Some(git_dir) => git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", git_dir.join("objects")),
+            None => git.clone(),
+        };
+        if let Some(head) = &head
+            && !missing(&reader, std::slice::from_ref(head))?.is_empty()
+        {
+            self.findings.push(Finding::UnknownSubmoduleCommit { path: way.to_owned(), commit: None });
+            return Ok(None);
+        }
+        copy_index(own, &index)?;
+        let mut plan = plan(&git, root, self.file_bytes)?;
+        if let (Some(head), true) = (&head, depth < MAX_DEPTH) {
+            let inner = self.look(&reader, head, place, way, depth + 1)?;
+            plan.links.extend(inner.into_iter().map(|(submodule, commit)| (submodule.path, commit)));
+        }
+        plan.apply(&git)?;
+        let tree = git.call(["write-tree"]).hash()?;
+        let base = match &head {
+            Some(head) => tree_of(&reader, head)?,
+            None => git.call(["mktree"]).stdin(Vec::new()).hash()?,
+        };
+        let mut changes = differences(&reader, &base, &tree)?;
+        // Our index does not follow HEAD, so links of which nothing was read say nothing.
+        let is_read = |path: &PathBuf| plan.links.iter().any(|(link, _)| link == path);
+        let is_link = |entry: &Entry| entry.as_ref().is_some_and(|(mode, _)| mode == SUBMODULE);
+        changes.retain(|change| is_read(&change.path) || !(is_link(&change.old) || is_link(&change.new)));
+        let not_taken =
+            |path: &Path| Difference { path: path.to_owned(), old: None, new: Some(("not taken".to_owned(), base.clone())) };
+        changes.extend(plan.findings.iter().map(|finding| not_taken(finding.path())));
+        let mut edited = Vec::new();
+        for change in changes {
+            let full = way.join(&change.path);
+            let edit = Edit { path: full.into_os_string().into_vec(), entry: change.new };
+            if !self.start.contains(&edit) {
+                edited.push(change.path);
+            }
+            self.edits.push(edit);
+        }
+        remove_all(&index)?;
+        if edited.is_empty() {
+            if let (true, Some(head), Some(git_dir)) = (self.save, &head, &git_dir) {
+                take(source, git_dir, head, way)?;
+            }
+            return Ok(head);
+        }
+        edited.sort();
+        let findings = plan.findings.into_iter().filter(|finding| edited.iter().any(|path| path == finding.path()));
+        self.findings.extend(findings.map(|finding| below(way, finding)));
+        self.findings.push(Finding::EditedInSubmodule { path: way.to_owned(), files: edited });
+        if !self.save {
+            return Ok(head);
+        }
+        let parent = match (&head, &git_dir) {
+            (Some(head), Some(git_dir)) => take(source, git_dir, head, way)?.then_some(head),
+            (head, _) => head.as_ref(),
+        };
+        save(&git, source, &tree, parent).map(Some)
+    }
+}
+
+/// Our index of a submodule, for a look that may change it: empty where the agent has filled the submodule by itself.
+fn copy_index(own: &Path, copy: &Path) -> Result<()> {
+    fs::create_dir_all(own).map_err(Error::io("create", own))?;
+    remove_all(copy)?;
+    remove_all(&own.join("index.look.lock"))?;
+    let index = own.join("index");
+    let Ok(meta) = index.metadata() else { return Ok(()) };
+    fs::copy(&index, copy).map_err(Error::io("copy", &index))?;
+    // By this time git knows which files may have changed in the second in which they were looked at.
+    let time = meta.modified().map_err(Error::io("look at", &index))?;
+    let file = fs::File::options().write(true).open(copy).map_err(Error::io("open", copy))?;
+    file.set_modified(time).map_err(Error::io("set the time of", copy))
+}
+
+/// What differs between our index of a submodule and its files, those in it apart.
+fn plan(git: &Git, root: &Path, file_bytes: u64) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let modified = git.call(["diff-files", "-z", "--name-only", "--no-renames", "--ignore-submodules=all"]);
+    let mut paths = modified.time_limit(LONG_TIME_LIMIT).paths()?;
+    let others = git.call(["ls-files", "-z", "--others", "--exclude-standard"]);
+    let others = others.time_limit(LONG_TIME_LIMIT).answer_of_success()?;
+    plan.findings.extend(others.stderr.lines().filter_map(unreadable_folder));
+    let declared = nested::declared_submodules(git, root);
+    for path in fields(&others.stdout) {
+        let Some(folder) = path.strip_suffix(b"/") else {
+            paths.push(to_path(path));
+            continue;
+        };
+        let folder = to_path(folder);
+        match nested::head_of(&root.join(&folder)) {
+            Some(commit) if declared.contains(&folder) => plan.links.push((folder, commit)),
+            _ => plan.plain_files(git, root, &folder, &mut paths)?,
+        }
+    }
+    for path in paths {
+        plan.add_file(root, path, file_bytes);
+    }
+    Ok(plan)
+}
+
+/// A finding in a submodule as one of the workspace.
+fn below(way: &Path, finding: Finding) -> Finding {
+    match finding {
+        Finding::TooLarge { path, bytes } => Finding::TooLarge { path: way.join(path), bytes },
+        Finding::Unstorable { path, reason } => Finding::Unstorable { path: way.join(path), reason },
+        other => other,
+    }
+}
+
+/// Brings the commit that an agent is at into the store's copy; false if that is not possible.
+fn take(source: &Path, git_dir: &Path, head: &CommitHash, way: &Path) -> Result<bool> {
+    match submodules::take(&as_repository(source), git_dir, std::slice::from_ref(head)) {
+        Err(error) if error.is_disk_full() => Err(error),
+        Err(error) => {
+            tracing::warn!(submodule = %way.display(), %error, "the agent's own commits there cannot be saved");
+            Ok(false)
+        }
+        Ok(_) => Ok(true),
+    }
+}
+
+/// Makes a commit of what lies in a submodule; the same again gives the same commit.
+fn save(git: &Git, source: &Path, tree: &CommitHash, parent: Option<&CommitHash>) -> Result<CommitHash> {
+    let mut call = git.call(["commit-tree", tree.as_str(), "-F", "-"]).stdin("Edits in a submodule, saved\n").with_identity();
+    for variable in ["GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"] {
+        call = call.env(variable, "2000-01-01T00:00:00Z");
+    }
+    if let Some(parent) = parent {
+        call = call.args(["-p", parent.as_str()]);
+    }
+    let commit = call.hash()?;
+    as_repository(source).set_ref(&format!("{SAVED}{commit}"), &commit, &RefExpectation::Any)?;
+    Ok(commit)
+}
+
+/// What a commit in a store's copy of a submodule was saved on; none if it is none of ours.
+pub(crate) fn saved_on(source: &Path, commit: &CommitHash) -> Result<Option<Option<CommitHash>>> {
+    let repository = as_repository(source);
+    if repository.resolve(&format!("{SAVED}{commit}"))?.is_none() {
+        return Ok(None);
+    }
+    repository.resolve(&format!("{commit}^1")).map(Some)
+}
+
+/// The first submodule in a submodule, below `way`, that a commit names at one of the agent's own commits: nobody else can
+/// fetch that.
+pub(crate) fn unknown_inside(
+    git: &Git,
+    root: &Path,
+    (name, way): (&str, &Path),
+    (from, commit): (&Path, &CommitHash),
+    user: Option<&crate::Repository>,
+) -> Result<Option<(PathBuf, CommitHash)>> {
+    let reader = git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", from.join("objects"));
+    for inner in submodules::of_tree(&reader, commit)? {
+        let path = way.join(&inner.path);
+        let Some(git_dir) = nested::git_dir_of(&root.join(&path)) else { continue };
+        let is_here = nested::head_in(&git_dir).as_ref() == Some(&inner.commit);
+        if !is_here {
+            continue;
+        }
+        let inner_name = format!("{name}/modules/{}", inner.name);
+        match nested::can_be_fetched(git, root, Some(&inner_name), &path, &inner.commit, user)? {
+            None => return Ok(Some((path, inner.commit))),
+            Some(from) => {
+                let found = unknown_inside(git, root, (&inner_name, &path), (&from, &inner.commit), user)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,157 @@
+//! A commit's files in a folder: the user's checkout, a linked worktree, a check-out for checks.
+//!
+//! Only check-outs for checks are ever changed.
+
+mod checkout;
+mod saving;
+
+pub(crate) use checkout::LAST_SECOND;
+
+use std::path::{Path, PathBuf};
+
+use crate::call::{Git, fields, to_path};
+use crate::{CommitHash, Error, Result};
+
+/// A folder with a commit's files, with its place pinned: losing its `.git` makes calls fail and never leads them to another
+/// repository.
+#[derive(Clone, Debug)]
+pub struct WorkTree {
+    git: Git,
+    root: PathBuf,
+    git_dir: PathBuf,
+    common_dir: PathBuf,
+    /// Of a clone that is for checks alone, so that its files are nobody's, and its `.git` is not the one that is used here:
+    /// where the store has the repositories of submodules.
+    modules: Option<PathBuf>,
+}
+
+/// A changed path as `git status` tells it.
+struct Change {
+    path: PathBuf,
+    /// Another repository that lies in the worktree. It is nobody's file: git can only store which commit it is at.
+    nested_repository: bool,
+}
+
+impl WorkTree {
+    /// Opens the worktree whose top is exactly this path.
+    ///
+    /// # Errors
+    /// [`Error::NotARepository`], also for a folder inside a worktree and for a bare repository.
+    pub fn open(path: &Path) -> Result<Self> {
+        let not_one = || Error::NotARepository { path: path.to_owned() };
+        let root = path.canonicalize().map_err(|_| not_one())?;
+        if !root.is_dir() {
+            return Err(not_one());
+        }
+        let discovering = Git::discovering(&root);
+        let resolved = |found: PathBuf| found.canonicalize().map_err(Error::io("resolve", found));
+        let whats = ["--show-toplevel", "--git-dir", "--git-common-dir"];
+        let answer = discovering.call(["rev-parse", "--path-format=absolute"]).args(whats).answer()?;
+        let lines: Vec<&[u8]> = answer.stdout.split(|&byte| byte == b'\n').collect();
+        // A path can hold line breaks: then each is asked for alone.
+        let at_once = answer.code == Some(0) && lines.len() == 4;
+        let ask = |what: &str| {
+            let place = whats.iter().position(|each| *each == what).filter(|_| at_once);
+            match place.and_then(|place| lines.get(place)) {
+                Some(line) => resolved(to_path(line)),
+                None => resolved(discovering.call(["rev-parse", "--path-format=absolute", what]).path()?),
+            }
+        };
+        let top = match ask("--show-toplevel") {
+            Ok(top) => top,
+            Err(Error::GitFailed { stderr, .. }) if stderr.contains("work tree") => {
+                return Err(not_one());
+            }
+            Err(error) => return Err(error),
+        };
+        if top != root {
+            return Err(not_one());
+        }
+        let git_dir = ask("--git-dir")?;
+        let common_dir = ask("--git-common-dir")?;
+        Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, modules: None })
+    }
+
+    /// A check-out in which nobody works, with a git folder that lies elsewhere.
+    pub(crate) fn for_checks(git: Git, root: PathBuf, git_dir: PathBuf, modules: PathBuf) -> Self {
+        Self { git, root, common_dir: git_dir.clone(), git_dir, modules: Some(modules) }
+    }
+
+    /// # Errors
+    /// [`Error::NotForChecks`] for a folder in which somebody may work.
+    pub(crate) fn must_be_for_checks(&self) -> Result<()> {
+        if self.modules.is_some() { Ok(()) } else { Err(Error::NotForChecks { path: self.root.clone() }) }
+    }
+
+    pub(crate) fn modules(&self) -> Option<&Path> {
+        self.modules.as_deref()
+    }
+
+    pub(crate) fn git(&self) -> &Git {
+        &self.git
+    }
+
+    /// The top of its files.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The git folder that is its own.
+    pub(crate) fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+
+    /// Whether it is the repository's main checkout and no linked worktree.
+    #[must_use]
+    pub fn is_main(&self) -> bool {
+        self.git_dir == self.common_dir
+    }
+
+    /// The commit that is checked out.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRevision`] before the first commit.
+    pub fn head(&self) -> Result<CommitHash> {
+        let head = self.git.call(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).hash_if_any()?;
+        head.ok_or_else(|| Error::UnknownRevision { rev: "HEAD".to_owned() })
+    }
+
+    /// Whether nothing differs from HEAD: no change, nothing staged, no untracked file that is not ignored.
+    pub fn is_clean(&self) -> Result<bool> {
+        Ok(self.changes()?.is_empty())
+    }
+
+    /// The files that differ from HEAD: modified, deleted, added, untracked and not ignored. Relative to the top, sorted, a
+    /// renamed file under both names. Another repository that lies in the worktree counts as one file.
+    pub fn changed_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.changes()?.into_iter().map(|change| change.path).collect())
+    }
+
+    /// How git looks at submodules: what checks have left in one is found by ourselves.
+    fn submodules(&self) -> &'static str {
+        if self.modules.is_some() { "--ignore-submodules=dirty" } else { "--ignore-submodules=none" }
+    }
+
+    fn changes(&self) -> Result<Vec<Change>> {
+        changes(&self.git, self.submodules())
+    }
+}
+
+/// Everything that differs from HEAD in the index or in the files, untracked files included, ignored ones not.
+fn changes(git: &Git, submodules: &str) -> Result<Vec<Change>> {
+    let call =
+        git.call(["status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", submodules, "--no-ahead-behind"]);
+    let mut list = Vec::new();
+    for entry in fields(&call.ok()?) {
+        let (Some(state), Some(path)) = (entry.get(..2), entry.get(3..)) else {
+            return Err(call.unexpected("an entry without a path"));
+        };
+        let nested_repository = state == b"??" && path.ends_with(b"/");
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        list.push(Change { path: to_path(path), nested_repository });
+    }
+    list.sort_by(|a, b| a.path.cmp(&b.path));
+    list.dedup_by(|a, b| a.path == b.path);
+    Ok(list)
+}

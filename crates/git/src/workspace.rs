@@ -1,0 +1,653 @@
+//! A workspace: the clone in which one loop's agent works, and our own record of what lies in it.
+//!
+//! The agent owns its `.git`: references, config, stash and hooks are nobody else's, and nothing that it does there reaches
+//! the store. We never trust it: what the agent changed is found with our own index beside it ([`Workspace::snapshot`]). A
+//! workspace that is damaged is repaired or replaced, and what was there is kept under a dated name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crash_point::{Point, reach};
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Git, LONG_TIME_LIMIT, fields};
+use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
+use crate::nested;
+use crate::repository::{changed_between, short_name, tree_of};
+use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
+use crate::store::{init, own_format};
+use crate::submodule_edits::Edit;
+use crate::submodules::{self, Files, MODULES, Place};
+use crate::transfer::retried;
+use crate::{CommitHash, Error, Result, Store};
+
+/// What marks a clone as a workspace.
+const MARK: (&str, &str) = ("codingloops.workspace", "true");
+
+/// What `git push` repeats as the name of the repository that it cannot find. A colon would make it a host.
+const NO_PUSH: &str = "pushing is off in this workspace, coding-loops lands finished work by itself";
+
+/// What git leaves in its folder of an operation that is not finished.
+const UNFINISHED: &[&str] = &[
+    "MERGE_HEAD",
+    "MERGE_MODE",
+    "MERGE_MSG",
+    "MERGE_AUTOSTASH",
+    "SQUASH_MSG",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "sequencer",
+    "rebase-merge",
+    "rebase-apply",
+    "BISECT_START",
+    "BISECT_LOG",
+    "BISECT_TERMS",
+    "BISECT_NAMES",
+    "BISECT_EXPECTED_REV",
+    "BISECT_ANCESTORS_OK",
+    "BISECT_RUN",
+    "HEAD.lock",
+    "index.lock",
+    "config.lock",
+    "packed-refs.lock",
+    "reftable/tables.list.lock",
+];
+
+/// Where a workspace is, and what its agent sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkspaceSpec {
+    /// The folder of the agent's files.
+    pub path: PathBuf,
+    /// A folder of ours, outside of the workspace, for our index and record.
+    pub state: PathBuf,
+    /// The short name of the branch that the agent starts on.
+    pub branch: String,
+}
+
+/// A workspace.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    pub(crate) store: Store,
+    pub(crate) spec: WorkspaceSpec,
+    /// git with the store as repository, our index, and the workspace's files.
+    pub(crate) git: Git,
+}
+
+/// What was found where a workspace was wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Nothing; it was made.
+    Created,
+    /// A healthy one, with whatever the agent has left in it.
+    Kept,
+    /// A damaged one whose git folder or index was made new; the agent's files are as they were.
+    Repaired {
+        /// What was wrong.
+        damage: Damage,
+        /// Where the damaged part is kept; none if it was gone.
+        kept_as: Option<PathBuf>,
+    },
+    /// A damaged one that was made new.
+    Replaced {
+        /// What was wrong.
+        damage: Damage,
+        /// Where it is kept; none if it was gone.
+        kept_as: Option<PathBuf>,
+    },
+}
+
+/// What can be wrong with a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The folder is gone.
+    Missing,
+    /// Something else than a folder is in its place.
+    NotAFolder,
+    /// It is another repository.
+    Foreign,
+    /// Its `.git` is gone.
+    GitMissing,
+    /// A file or a link is in place of its `.git`.
+    GitReplaced,
+    /// git cannot read its `.git`.
+    GitUnreadable,
+    /// git would wait without end at a named pipe or a device in the git folder of a submodule.
+    SubmoduleUnreadable,
+    /// git cannot read its index.
+    IndexUnreadable,
+    /// Our own record of it is gone or cannot be read, or the store has lost what it names.
+    StateLost,
+    /// It could not be brought to its base.
+    ResetFailed(String),
+}
+
+/// Our record of a workspace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// The commit that it was reset to, or that the agent has gone on to.
+    pub(crate) base: CommitHash,
+    /// For each path the version that the agent started from.
+    pub(crate) base_tree: CommitHash,
+    /// What lay there before the agent started: the base, and what set-up and conversions made of it.
+    pub(crate) start_tree: CommitHash,
+    /// Base trees before this one.
+    #[serde(default)]
+    pub(crate) older: Vec<CommitHash>,
+    /// The tree of the commit before the base that the agent has gone back to.
+    #[serde(default)]
+    pub(crate) behind: Option<CommitHash>,
+    /// Whether the agent has changed the ignore rules.
+    #[serde(default)]
+    pub(crate) has_new_rules: bool,
+    /// Whether there are submodules.
+    pub(crate) has_links: bool,
+    /// What was not as in the commits of submodules before the agent started.
+    #[serde(default)]
+    pub(crate) start_edits: Vec<Edit>,
+    /// Whether git may convert content between files and objects.
+    pub(crate) converts: bool,
+    /// The tree of our index; none while that is being changed.
+    pub(crate) index_tree: Option<CommitHash>,
+}
+
+impl State {
+    fn path(spec: &WorkspaceSpec) -> PathBuf {
+        spec.state.join("state.json")
+    }
+
+    pub(crate) fn read(spec: &WorkspaceSpec) -> Option<Self> {
+        Self::at(&spec.state)
+    }
+
+    /// The record in a folder of ours.
+    pub(crate) fn at(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join("state.json")).ok()?).ok()
+    }
+
+    /// The trees that only this record names.
+    pub(crate) fn into_trees(self) -> Vec<CommitHash> {
+        let mut trees = vec![self.base_tree, self.start_tree];
+        trees.extend(self.older.into_iter().chain(self.behind).chain(self.index_tree));
+        trees
+    }
+
+    pub(crate) fn write(&self, spec: &WorkspaceSpec) -> Result<()> {
+        let path = Self::path(spec);
+        let text = serde_json::to_vec(self).map_err(|error| Error::io("write", &path)(error.into()))?;
+        replace_file(&path, &text)
+    }
+}
+
+/// Removes the locks of references that a git which was killed has left. No reference has such a name.
+fn remove_locks(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_locks(&path)?;
+        } else if path.extension().is_some_and(|end| end == "lock") {
+            remove_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+impl Workspace {
+    /// Opens the workspace of a loop, or makes it at a commit. What an agent has left in one that is there stays as it is;
+    /// [`Self::reset_to`] throws it away.
+    ///
+    /// # Errors
+    /// [`Error::InTheWay`] if something that is not a workspace of this store is there.
+    pub fn open_or_create(store: &Store, spec: &WorkspaceSpec, base: &CommitHash) -> Result<(Self, Opened)> {
+        let workspace = Self::at(store, spec)?;
+        let _lock = workspace.lock()?;
+        let exists = workspace.root().symlink_metadata().is_ok();
+        let opened = match (exists, workspace.has_state()) {
+            (false, false) => {
+                workspace.make(base)?;
+                Opened::Created
+            }
+            (false, true) => workspace.replace(Damage::Missing, base)?,
+            (true, false) if workspace.is_empty_folder() => {
+                fs::remove_dir(workspace.root()).map_err(Error::io("remove", workspace.root()))?;
+                workspace.make(base)?;
+                Opened::Created
+            }
+            (true, false) if workspace.is_marked() => workspace.replace(Damage::StateLost, base)?,
+            (true, false) => return Err(Error::InTheWay { path: workspace.spec.path }),
+            (true, true) => workspace.mend(base)?,
+        };
+        Ok((workspace, opened))
+    }
+
+    /// Opens a workspace that is there, without looking whether it is healthy; none if none was made.
+    pub fn open(store: &Store, spec: &WorkspaceSpec) -> Result<Option<Self>> {
+        let workspace = Self::at(store, spec)?;
+        Ok(State::read(&workspace.spec).is_some().then_some(workspace))
+    }
+
+    fn at(store: &Store, spec: &WorkspaceSpec) -> Result<Self> {
+        let spec = WorkspaceSpec { path: absolute(&spec.path)?, state: absolute(&spec.state)?, branch: spec.branch.clone() };
+        store.repository().branch_ref(&spec.branch)?;
+        let index = spec.state.join("index");
+        let git = Git::in_work_tree(store.path(), &spec.path).with_env("GIT_INDEX_FILE", index);
+        Ok(Self { store: store.clone(), spec, git })
+    }
+
+    /// The top of the agent's files.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.spec.path
+    }
+
+    /// The commit that it was reset to, or that the agent has gone on to since.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceDamaged`] if our record of it is lost.
+    pub fn base(&self) -> Result<CommitHash> {
+        Ok(self.state()?.base)
+    }
+
+    pub(crate) fn state(&self) -> Result<State> {
+        State::read(&self.spec).ok_or_else(|| self.damaged(Damage::StateLost))
+    }
+
+    pub(crate) fn damaged(&self, damage: Damage) -> Error {
+        Error::WorkspaceDamaged { path: self.spec.path.clone(), damage }
+    }
+
+    pub(crate) fn lock(&self) -> Result<FolderLock> {
+        let mut lock = self.store.lock(&self.spec.state.join("lock"))?;
+        if lock.mark() {
+            self.wait_for_orphans();
+        }
+        // Only holders of the lock run git on our index: its lock was left by one that was killed.
+        drop(fs::remove_file(self.spec.state.join("index.lock")));
+        Ok(lock)
+    }
+
+    /// Waits for the git of a process that died: two that write the same index and files would damage both.
+    fn wait_for_orphans(&self) {
+        const BOUND: Duration = Duration::from_secs(60);
+        const PAUSE: Duration = Duration::from_millis(20);
+        let ours = [b"GIT_INDEX_FILE=", self.spec.state.as_os_str().as_encoded_bytes(), b"/"].concat();
+        let until = Instant::now() + BOUND;
+        while command_runner::is_any_started_with(|entry| entry.starts_with(&ours)) && Instant::now() < until {
+            std::thread::park_timeout(PAUSE);
+        }
+    }
+
+    fn git_dir(&self) -> PathBuf {
+        self.spec.path.join(".git")
+    }
+
+    fn has_state(&self) -> bool {
+        State::path(&self.spec).exists()
+    }
+
+    fn is_empty_folder(&self) -> bool {
+        fs::read_dir(self.root()).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// Whether its git folder says that it is a workspace of this store.
+    fn is_marked(&self) -> bool {
+        let git_dir = self.git_dir();
+        let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        if !is_folder(self.root()) || !is_folder(&git_dir) {
+            return false;
+        }
+        let alternates = fs::read(git_dir.join("objects/info/alternates")).unwrap_or_default();
+        alternates.trim_ascii_end() == self.alternates().trim_ascii_end()
+    }
+
+    fn alternates(&self) -> Vec<u8> {
+        let way = relative(&self.git_dir().join("objects"), &self.store.path().join("objects"));
+        [way.into_os_string().into_encoded_bytes(), b"\n".to_vec()].concat()
+    }
+
+    /// What is wrong with what is there, as far as that matters to the agent.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        if let Some(damage) = self.folder_damage() {
+            return Some(damage);
+        }
+        let git_dir = self.git_dir();
+        let Ok(meta) = git_dir.symlink_metadata() else { return Some(Damage::GitMissing) };
+        if !meta.is_dir() {
+            return Some(Damage::GitReplaced);
+        }
+        if nested::would_wait(self.root()) {
+            return Some(Damage::GitUnreadable);
+        }
+        if self.state().is_ok_and(|state| self.would_wait_in(&self.submodules_by(&state))) {
+            return Some(Damage::SubmoduleUnreadable);
+        }
+        let git = Git::in_work_tree(&git_dir, self.root());
+        let works = |call: &[&str]| git.call(call).answer().is_ok_and(|answer| answer.code == Some(0));
+        if !git_dir.join("config").is_file() || !works(&["rev-parse", "--is-bare-repository"]) {
+            return Some(Damage::GitUnreadable);
+        }
+        if !self.is_marked() {
+            return Some(Damage::Foreign);
+        }
+        if !works(&["cat-file", "-e", "HEAD^{tree}"]) && !works(&["symbolic-ref", "--quiet", "HEAD"]) {
+            return Some(Damage::GitUnreadable);
+        }
+        if !git_dir.join("index").is_file() || !works(&["ls-files", "--unmerged", "-z"]) {
+            return Some(Damage::IndexUnreadable);
+        }
+        None
+    }
+
+    /// The paths that `.gitmodules` names, of a workspace that has links to submodules.
+    pub(crate) fn submodules_by(&self, state: &State) -> BTreeSet<PathBuf> {
+        if state.has_links { nested::declared_submodules(&self.git, self.root()) } else { BTreeSet::new() }
+    }
+
+    pub(crate) fn would_wait_in(&self, modules: &BTreeSet<PathBuf>) -> bool {
+        modules.iter().any(|path| nested::would_wait(&self.root().join(path)))
+    }
+
+    /// What keeps our own git from looking at the files.
+    pub(crate) fn folder_damage(&self) -> Option<Damage> {
+        match self.root().symlink_metadata() {
+            Err(_) => return Some(Damage::Missing),
+            Ok(meta) if !meta.is_dir() => return Some(Damage::NotAFolder),
+            Ok(_) => {}
+        }
+        let readable = self.git.call(["ls-files", "--unmerged", "-z"]).answer().is_ok_and(|answer| answer.code == Some(0));
+        let index = self.spec.state.join("index");
+        let is_whole = |state: State| {
+            // Only our record names the trees of a look: a store that was made again may lack them.
+            let trees = state.into_trees();
+            self.store.missing(&trees).is_ok_and(|lost| lost.is_empty())
+        };
+        let is_known = readable && index.is_file() && State::read(&self.spec).is_some_and(is_whole);
+        (!is_known).then_some(Damage::StateLost)
+    }
+
+    // ---- making ----
+
+    fn replace(&self, damage: Damage, base: &CommitHash) -> Result<Opened> {
+        tracing::warn!(workspace = ?self.root(), ?damage, "replacing a damaged workspace");
+        let exists = self.root().symlink_metadata().is_ok();
+        let kept_as = if exists { Some(put_aside(self.root())?) } else { None };
+        self.make(base)?;
+        Ok(Opened::Replaced { damage, kept_as })
+    }
+
+    /// Repairs what is there if it is damaged.
+    fn mend(&self, base: &CommitHash) -> Result<Opened> {
+        let Some(damage) = self.damage() else { return Ok(Opened::Kept) };
+        let kept_as = match damage {
+            Damage::GitMissing => None,
+            Damage::GitReplaced | Damage::GitUnreadable => {
+                // Beside the workspace, where no tool of the agent finds it.
+                let aside = beside(self.root(), ".git");
+                fs::rename(self.git_dir(), &aside).map_err(Error::io("rename", self.git_dir()))?;
+                Some(put_aside(&aside)?)
+            }
+            Damage::IndexUnreadable => {
+                let index = self.git_dir().join("index");
+                if index.symlink_metadata().is_ok() { Some(put_aside(&index)?) } else { None }
+            }
+            _ => return self.replace(damage, base),
+        };
+        tracing::warn!(workspace = ?self.root(), ?damage, "repairing a damaged workspace");
+        if damage == Damage::IndexUnreadable {
+            self.copy_index(&self.git_dir())?;
+        } else {
+            let base = self.state()?.base;
+            let making = beside(self.root(), ".new");
+            remove_all(&making)?;
+            self.init_git(&making, &base)?;
+            fs::rename(making.join(".git"), self.git_dir()).map_err(Error::io("rename", &making))?;
+            remove_all(&making)?;
+            self.fill_submodules(self.root(), &base, Files::Keep, None)?;
+        }
+        Ok(Opened::Repaired { damage, kept_as })
+    }
+
+    /// Makes it beside its place, and renames it: it is there as a whole or not at all.
+    fn make(&self, base: &CommitHash) -> Result<()> {
+        let making = beside(self.root(), ".new");
+        remove_all(&making)?;
+        for file in ["state.json", "index", "setup", MODULES] {
+            remove_all(&self.spec.state.join(file))?;
+        }
+        if let Some(parent) = making.parent() {
+            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        }
+        fs::create_dir(&making).map_err(Error::io("create", &making))?;
+        let git = Git::in_work_tree(self.store.path(), &making).with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
+        git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
+        self.init_git(&making, base)?;
+        self.record(base)?;
+        self.fill_submodules(&making, base, Files::Reset, None)?;
+        reach(Point::WorkspaceMade);
+        fs::rename(&making, self.root()).map_err(Error::io("rename", &making))
+    }
+
+    /// Writes down that our index holds a commit, and the files too.
+    fn record(&self, base: &CommitHash) -> Result<()> {
+        let base_tree = tree_of(self.store.git(), base)?;
+        let listed = Git::in_repository(self.store.path()).with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
+        let listed = listed.call(["ls-files", "--stage", "-z"]).ok()?;
+        let (mut has_links, mut has_attributes) = (false, false);
+        for entry in fields(&listed) {
+            has_links |= entry.starts_with(b"160000 ");
+            has_attributes |= entry.ends_with(b"/.gitattributes") || entry.ends_with(b"\t.gitattributes");
+        }
+        let configured = self.store.git().call(["config", "--get-regexp", r"^core\.(autocrlf|attributesfile)$"]).yes()?;
+        let info = fs::metadata(self.store.path().join("info/attributes")).is_ok_and(|meta| meta.len() > 0);
+        let state = State {
+            base: base.clone(),
+            start_tree: base_tree.clone(),
+            index_tree: Some(base_tree.clone()),
+            base_tree,
+            older: Vec::new(),
+            behind: None,
+            has_new_rules: false,
+            has_links,
+            start_edits: Vec::new(),
+            converts: has_attributes || configured || info,
+        };
+        state.write(&self.spec)
+    }
+
+    /// Makes the agent's git folder in `making`, with a commit checked out.
+    fn init_git(&self, making: &Path, base: &CommitHash) -> Result<()> {
+        init(self.store.git(), making, &[&format!("--initial-branch={}", self.spec.branch)])?;
+        let git_dir = making.join(".git");
+        let settings = self.settings()?;
+        let mut config = own_format(&git_dir)?;
+        config.extend(settings.pairs.iter().cloned());
+        config.extend(self.own_settings(&settings)?);
+        replace_file(&git_dir.join("config"), &render_config(&config))?;
+        fs::create_dir_all(git_dir.join("hooks")).map_err(Error::io("create", git_dir.join("hooks")))?;
+        self.connect(&git_dir, base)
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::of_clone(self.store.path())?;
+        if settings.exclude.is_empty() {
+            settings.exclude = OWN_EXCLUDES.as_bytes().to_vec();
+        }
+        Ok(settings)
+    }
+
+    /// The settings that make a clone a workspace.
+    fn own_settings(&self, settings: &Settings) -> Result<Vec<Pair>> {
+        let store = relative(self.root(), self.store.path());
+        let mut list = pairs(&[
+            MARK,
+            ("core.logallrefupdates", "true"),
+            ("core.fsmonitor", "false"),
+            ("gc.auto", "0"),
+            ("maintenance.auto", "false"),
+            ("commit.gpgsign", "false"),
+            ("tag.gpgsign", "false"),
+            ("push.gpgsign", "false"),
+        ]);
+        // Hooks that the user has for all repositories are not the agent's.
+        if self.store.git().call(["config", "--global", "--get", "core.hooksPath"]).answer()?.code == Some(0) {
+            list.extend(pairs(&[("core.hookspath", ".git/hooks")]));
+        }
+        for (key, value) in [("user.name", "coding-loops"), ("user.email", "coding-loops@localhost")] {
+            if !settings.has(key) && self.store.git().call(["config", "--get", key]).answer()?.code != Some(0) {
+                list.extend(pairs(&[(key, value)]));
+            }
+        }
+        list.push((b"remote.origin.url".to_vec(), store.into_os_string().into_encoded_bytes()));
+        list.extend(pairs(&[
+            ("remote.origin.pushurl", NO_PUSH),
+            ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
+        ]));
+        let branch = &self.spec.branch;
+        list.extend(pairs(&[
+            (&format!("branch.{branch}.remote"), "origin"),
+            (&format!("branch.{branch}.merge"), self.store.integration_ref()),
+        ]));
+        Ok(list)
+    }
+
+    /// Points the agent's git folder to the store, its references to what is there now, and its index to our files.
+    fn connect(&self, git_dir: &Path, base: &CommitHash) -> Result<()> {
+        self.settings()?.write_info(git_dir)?;
+        let info = git_dir.join("objects/info");
+        fs::create_dir_all(&info).map_err(Error::io("create", &info))?;
+        replace_file(&info.join("alternates"), &self.alternates())?;
+        let shallow = self.store.path().join("shallow");
+        if shallow.exists() {
+            replace_file(&git_dir.join("shallow"), &fs::read(&shallow).map_err(Error::io("read", shallow))?)?;
+        }
+        let git = Git::in_repository(git_dir);
+        let branch = format!("refs/heads/{}", self.spec.branch);
+        git.call(["symbolic-ref", "HEAD", &branch]).with_identity().ok()?;
+        let mut lines = format!("update {branch} {base}\n");
+        for (name, hash) in self.store.repository().list_refs("refs/heads")? {
+            lines.push_str(&format!("update refs/remotes/origin/{} {hash}\n", short_name(&name)));
+        }
+        for (name, hash) in self.store.repository().list_refs("refs/tags")? {
+            lines.push_str(&format!("update {name} {hash}\n"));
+        }
+        git.call(["update-ref", "--no-deref", "--stdin"]).stdin(lines).with_identity().ok()?;
+        self.copy_index(git_dir)
+    }
+
+    /// Our index as the agent's: the same files with the same times.
+    fn copy_index(&self, git_dir: &Path) -> Result<()> {
+        let (ours, theirs) = (self.spec.state.join("index"), git_dir.join("index"));
+        let new = beside(&theirs, ".new");
+        fs::copy(&ours, &new).map_err(Error::io("copy", &ours))?;
+        fs::rename(&new, &theirs).map_err(Error::io("replace", &theirs))
+    }
+
+    // ---- going back ----
+
+    /// Brings files, index and branch to a commit and throws away what the agent has left, ignored files and what its git
+    /// folder holds apart (branches, stash, hooks). One that is damaged, or does not let itself be reset, is replaced.
+    pub fn reset_to(&self, base: &CommitHash) -> Result<Opened> {
+        let _lock = self.lock()?;
+        let opened = match self.mend(base)? {
+            opened @ Opened::Replaced { .. } => return Ok(opened),
+            opened => opened,
+        };
+        // The agent may have left a gc running.
+        match retried(|| self.reset(base)) {
+            Ok(()) => Ok(opened),
+            Err(error @ (Error::GitMissing | Error::GitTimedOut { .. })) => Err(error),
+            Err(error) if error.is_disk_full() => Err(error),
+            Err(error) => {
+                // If the store cannot give this commit, making it fails the same way.
+                self.replace(Damage::ResetFailed(error.to_string()), base)
+            }
+        }
+    }
+
+    fn reset(&self, base: &CommitHash) -> Result<()> {
+        // First what is not in our index: an attributes file there would change how files are written.
+        let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).time_limit(LONG_TIME_LIMIT);
+        clean.ok()?;
+        if self.attributes_differ(base)? {
+            // Files that were written under other rules look unchanged to git and are not: all are written again, after the
+            // files that say so are gone.
+            remove_all(&self.spec.state.join("index"))?;
+            self.git.call(["read-tree", base.as_str()]).ok()?;
+            clean.ok()?;
+            self.git.call(["checkout-index", "-q", "-f", "-u", "-a"]).time_limit(LONG_TIME_LIMIT).ok()?;
+        } else {
+            self.git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
+            clean.ok()?;
+        }
+        reach(Point::WorkspaceReset);
+        let git_dir = self.git_dir();
+        for name in UNFINISHED {
+            remove_all(&git_dir.join(name))?;
+        }
+        remove_locks(&git_dir.join("refs"))?;
+        self.restore_config(&git_dir)?;
+        self.connect(&git_dir, base)?;
+        self.record(base)?;
+        self.fill_submodules(self.root(), base, Files::Reset, None)
+    }
+
+    /// Brings the submodules of a commit or tree into the workspace whose files are at `root`; of those that `only` names if
+    /// there is one. What the agent has committed there is kept in the store.
+    pub(crate) fn fill_submodules(
+        &self,
+        root: &Path,
+        tree: &CommitHash,
+        files: Files,
+        only: Option<&BTreeSet<PathBuf>>,
+    ) -> Result<()> {
+        if !self.state()?.has_links && only.is_none() {
+            return Ok(());
+        }
+        let (git_dir, modules, own) = (root.join(".git"), self.store.path().join(MODULES), self.spec.state.join(MODULES));
+        let place = Place { root, git_dir: &git_dir, store: &modules, own: &own };
+        submodules::save_left_behind(&place)?;
+        for submodule in submodules::fill(self.store.git(), tree, &place, files, only)? {
+            tracing::warn!(
+                submodule = %submodule.path.display(),
+                commit = submodule.commit.short(),
+                "empty, as your repository does not have it; git submodule update --init --recursive there brings it"
+            );
+        }
+        Ok(())
+    }
+
+    fn attributes_differ(&self, base: &CommitHash) -> Result<bool> {
+        let mut paths = self.git.call(["diff-files", "-z", "--name-only", "--ignore-submodules=all"]).paths()?;
+        let index_tree = self.git.call(["write-tree"]).hash()?;
+        paths.extend(changed_between(&self.git, &index_tree, base)?);
+        Ok(paths.iter().any(|path| path.file_name().is_some_and(|name| name == ".gitattributes")))
+    }
+
+    /// Puts back those settings of the agent's config without which it is no workspace; others are its own.
+    fn restore_config(&self, git_dir: &Path) -> Result<()> {
+        let (path, settings) = (git_dir.join("config"), self.settings()?);
+        let mut config = read_config(&path)?;
+        let before = config.clone();
+        let wanted = self.own_settings(&settings)?;
+        let is_wanted = |key: &[u8]| wanted.iter().chain(&settings.pairs).any(|(name, _)| name == key);
+        config.retain(|(key, _)| !is_wanted(key) && key != b"core.worktree" && key != b"core.bare");
+        config.extend(pairs(&[("core.bare", "false")]));
+        config.extend(settings.pairs);
+        config.extend(wanted);
+        if config == before { Ok(()) } else { replace_file(&path, &render_config(&config)) }
+    }
+
+    /// Removes it and our record of it. Save its work first.
+    pub fn remove(self) -> Result<()> {
+        let lock = self.lock()?;
+        remove_all(&beside(self.root(), ".new"))?;
+        remove_all(self.root())?;
+        for file in ["state.json", "index", "setup", MODULES] {
+            remove_all(&self.spec.state.join(file))?;
+        }
+        drop(lock);
+        remove_all(&self.spec.state)
+    }
+}

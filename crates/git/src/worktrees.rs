@@ -1,0 +1,122 @@
+//! The linked worktrees of the user's repository: which branches are checked out where, and removing those that an older
+//! version has made.
+//!
+//! It must never change the main checkout, nor the registration of a worktree that it was not asked about: a worktree on
+//! a disk that is not mounted just now looks like one that is gone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::call::{fields, to_path};
+use crate::folders::absolute;
+use crate::repository::short_name;
+use crate::{Error, Repository, Result};
+
+/// A registered worktree.
+pub(crate) struct WorktreeEntry {
+    /// The top of its files; for a bare repository's own entry the repository.
+    pub(crate) path: PathBuf,
+    /// The short name of the branch; none if detached.
+    branch: Option<String>,
+    /// Whether its folder is gone, so that git would drop the entry.
+    prunable: bool,
+}
+
+impl Repository {
+    /// All registered worktrees, the main checkout (or the bare repository) first.
+    pub(crate) fn worktrees(&self) -> Result<Vec<WorktreeEntry>> {
+        let stdout = self.git.call(["worktree", "list", "--porcelain", "-z"]).ok()?;
+        let mut list: Vec<WorktreeEntry> = Vec::new();
+        for line in fields(&stdout) {
+            let cut = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
+            let (key, value) = (&line[..cut], line.get(cut + 1..).unwrap_or_default());
+            if key == b"worktree" {
+                list.push(WorktreeEntry { path: to_path(value), branch: None, prunable: false });
+                continue;
+            }
+            let Some(entry) = list.last_mut() else {
+                continue;
+            };
+            match key {
+                b"branch" => entry.branch = Some(short_name(&String::from_utf8_lossy(value))),
+                b"prunable" => entry.prunable = true,
+                _ => {}
+            }
+        }
+        Ok(list)
+    }
+
+    /// The git folder and the top of each worktree; the main checkout's are the common folder and the root.
+    fn git_dirs(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let mut list = vec![(self.common_dir.clone(), self.root.clone())];
+        let below = self.common_dir.join("worktrees");
+        let Ok(entries) = fs::read_dir(&below) else {
+            return Ok(list);
+        };
+        for entry in entries {
+            let git_dir = entry.map_err(Error::io("list", &below))?.path();
+            let top = fs::read(git_dir.join("gitdir")).unwrap_or_default();
+            let top = to_path(top.strip_suffix(b"\n").unwrap_or(&top));
+            list.push((git_dir.clone(), top.parent().unwrap_or(&git_dir).to_owned()));
+        }
+        Ok(list)
+    }
+
+    /// The worktree (or main checkout) that a branch is checked out in; also one that is in the middle of rebasing it.
+    /// An entry whose folder is gone does not count.
+    pub fn branch_checked_out(&self, name: &str) -> Result<Option<PathBuf>> {
+        let worktrees = self.worktrees()?;
+        for entry in worktrees.iter().filter(|entry| !entry.prunable) {
+            if entry.branch.as_deref() == Some(name) {
+                return Ok(Some(entry.path.clone()));
+            }
+        }
+        let full = format!("refs/heads/{name}");
+        for (git_dir, path) in self.git_dirs()? {
+            let is_gone = worktrees.iter().any(|entry| entry.prunable && entry.path == path);
+            if !is_gone && branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes a worktree with everything in it, and its registration. Only strictly below `managed`; what is not there is
+    /// removed already. Save its work first.
+    ///
+    /// # Errors
+    /// [`Error::NotManaged`], [`Error::Io`] if something in it cannot be deleted.
+    pub fn remove_worktree(&self, path: &Path, managed: &Path) -> Result<()> {
+        let refused = || Error::NotManaged { path: path.to_owned(), managed: managed.to_owned() };
+        let managed_dir = managed.canonicalize().map_err(Error::io("resolve", managed))?;
+        let path = absolute(path)?;
+        let inside = path.starts_with(&managed_dir) && path != managed_dir;
+        if !inside || self.common_dir.starts_with(&path) || self.root.starts_with(&path) {
+            return Err(refused());
+        }
+        if path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            // git would follow a link.
+            return fs::remove_file(&path).map_err(Error::io("remove", &path));
+        }
+        let unregister = || self.git.call(["worktree", "remove", "--force", "--force", "--"]).arg(&path).answer();
+        if unregister()?.code == Some(0) {
+            return Ok(());
+        }
+        if path.symlink_metadata().is_ok() {
+            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+        if self.worktrees()?.iter().any(|entry| entry.path == path) {
+            unregister()?;
+        }
+        Ok(())
+    }
+}
+
+/// The full name of the branch that a rebase in progress has taken off its worktree.
+fn branch_being_rebased(git_dir: &Path) -> Option<String> {
+    ["rebase-merge", "rebase-apply"].iter().find_map(|folder| {
+        let name = fs::read_to_string(git_dir.join(folder).join("head-name")).ok()?;
+        let name = name.trim_end();
+        name.starts_with("refs/heads/").then(|| name.to_owned())
+    })
+}
