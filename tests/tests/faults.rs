@@ -89,7 +89,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     });
     assert!(told.contains("full") && told.contains("loopctl doctor"), "{told}");
     for supervisor in &supervisors {
-        supervisor.until_said("holding still until the database can be used again");
+        supervisor.until_said("waiting until the database can be used again");
     }
     // What is there can be read.
     assert!(world.loopctl(&["status"]).status.success());
@@ -228,7 +228,7 @@ fn a_read_only_folder_is_said_and_waited_for() {
     assert!(told.contains("read") && told.contains("loopctl doctor"), "{told}");
     let starting: Vec<Running> = SUPERVISORS.iter().map(|name| world.start(name, &[])).collect();
     for supervisor in &starting {
-        supervisor.until_said("holding still until the database can be used again");
+        supervisor.until_said("waiting until the database can be used again");
         assert!(supervisor.said().contains("read"), "{}", supervisor.said());
     }
     shell(&world, "umount \"$1\"");

@@ -1,19 +1,15 @@
 //! `coding-loop LOOP_ID [--once] [--max-tests N]`: its command line, its process, its exit codes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use coord_db::{Config, Database, LoopId, TestId};
-use supervisor::{ConfigFile, LogFormat, exit, service};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use process_host::{BackOff, Options, Reload, Stop, exit, fatal, reload, service, set_up_log, settings_hold, stop_signal};
 
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::process::{Ended, Limits, prepare, work};
-use crate::reload::Reload;
 use crate::{Error, Result};
 
 /// Drives one coding agent over its queue of tests.
@@ -28,15 +24,8 @@ struct CommandLine {
     /// Make this many attempts at most, then exit
     #[arg(long, value_name = "N")]
     max_tests: Option<u64>,
-    /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db here or in a folder above]
-    #[arg(long, value_name = "PATH")]
-    db: Option<PathBuf>,
-    /// The settings [default: config.toml beside the database]
-    #[arg(long, value_name = "PATH")]
-    config: Option<PathBuf>,
-    /// How to write the log to stderr
-    #[arg(long, value_enum, default_value_t)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// The command line.
@@ -49,11 +38,11 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let line = CommandLine::parse();
-    supervisor::set_up_log(line.log_format);
+    set_up_log(line.options.log_format);
     match run(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            supervisor::fatal("coding-loop", describe(&error));
+            fatal("coding-loop", describe(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -75,23 +64,22 @@ fn describe(error: &Error) -> String {
 
 fn run(line: &CommandLine) -> Result<()> {
     let loop_id: LoopId = line.loop_id.parse()?;
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    let path = coord_db::locate::database(line.db.as_deref(), &here);
-    let config_file = ConfigFile::note(&path, line.config.as_deref());
-    let config = Config::load(&path, line.config.as_deref())?;
+    let (path, named) = (line.options.database(), line.options.config.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::io("cannot make a runtime", error))?;
     runtime.block_on(async {
-        let (mut stop, reload) = (stop_signal()?, Reload::listen(config_file)?);
+        let reload = Reload::listen(&path, named)?;
+        let config = Config::load(&path, named)?;
+        let mut stop = stop_signal()?;
         let db = patiently(&mut stop, || Ok(Database::open(&path, &config.open_options())?)).await?;
         db.read(|tx| tx.loop_row(&loop_id))?;
         has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
         let context = patiently(&mut stop, || Context::new(&db, &config, loop_id.clone(), true)).await?;
         let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
         context.announce_agent(line.once)?;
-        supervisor::settings_hold(&db, loop_id.as_str())?;
+        settings_hold(&db, loop_id.as_str())?;
         let mut waiter = Waiter::new(&context, stop);
         waiter.reload = Some(reload);
         waiter.beat(&context, None);
@@ -162,7 +150,7 @@ async fn work_on(
             has_agent(config, loop_id, &path)?;
             Context::new(db, config, loop_id.clone(), true).map(drop).map_err(|error| coord_db::error_chain(&error))
         };
-        if let Some(config) = supervisor::reload(db, &path, line.config.as_deref(), loop_id.as_str(), usable) {
+        if let Some(config) = reload(db, &path, line.options.config.as_deref(), loop_id.as_str(), usable) {
             if config.database != context.config.database {
                 tracing::warn!("the settings of [database] have changed; loop {loop_id} takes them after a restart");
             }
@@ -172,38 +160,19 @@ async fn work_on(
 }
 
 /// Tries until it goes well, while what stands in the way is a database that cannot be used for the moment, or a full disk.
-async fn patiently<T>(stop: &mut watch::Receiver<bool>, mut body: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut failures: u32 = 0;
+async fn patiently<T>(stop: &mut Stop, mut body: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut back_off = BackOff::default();
     loop {
         match body() {
             Err(error) if error.is_temporary() && !*stop.borrow() => {
-                if failures == 0 {
-                    tracing::warn!(%error, "waiting until the database can be used, there is room on the disk, and others have ended");
-                }
-                failures = (failures + 1).min(7);
+                let wait = back_off.after(&error);
                 service::still_starting(&coord_db::error_chain(&error));
                 tokio::select! {
-                    () = tokio::time::sleep(Duration::from_millis(50 << failures)) => {}
+                    () = tokio::time::sleep(wait) => {}
                     _ = stop.changed() => {}
                 }
             }
             ended => return ended,
         }
     }
-}
-
-/// Turns true once the process is told to end.
-fn stop_signal() -> Result<watch::Receiver<bool>> {
-    let (sender, receiver) = watch::channel(false);
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut signal = signal(kind).map_err(|error| Error::io("cannot take signals", error))?;
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            if signal.recv().await.is_some() {
-                sender.send_replace(true);
-            }
-        });
-    }
-    // The tasks hold the sender; without them nobody could ever stop the loop.
-    Ok(receiver)
 }

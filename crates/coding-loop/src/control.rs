@@ -7,12 +7,11 @@ use coord_db::payload::RollbackDone;
 use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, UnlockCause, WriteTx};
 use crash_point::{Point, reach};
 use git::CommitHash;
+use process_host::{Reload, Stop, Wakes, service, told_to_stop};
 use tokio::sync::watch;
 
 use crate::Result;
 use crate::context::{Attempt, Context};
-use crate::reload::{self, Reload};
-use crate::wakes::Wakes;
 
 /// How long a victim of a deadlock holds back at least before it takes its test up again, so that the survivor goes first.
 const VICTIM_PAUSE_MILLIS: i64 = 2_000;
@@ -61,28 +60,28 @@ impl Interrupt {
 /// Waits for something to happen, and beats meanwhile.
 pub(crate) struct Waiter {
     pub(crate) wakes: Wakes,
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: Stop,
     pub(crate) reload: Option<Reload>,
     next_beat: Instant,
     every: Duration,
 }
 
 impl Waiter {
-    pub(crate) fn new(context: &Context<'_>, stop: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(context: &Context<'_>, stop: Stop) -> Self {
         let path = context.db.path().map(std::path::Path::to_owned).unwrap_or_default();
         Self {
             wakes: Wakes::new(&path),
             stop,
             reload: None,
             next_beat: Instant::now(),
-            every: supervisor::service::beat_interval(context.config.heartbeat.beat_seconds),
+            every: service::beat_interval(context.config.heartbeat.beat_seconds),
         }
     }
 
     /// The settings have changed: beats come in the new rhythm, beginning now.
     pub(crate) fn configure(&mut self, context: &Context<'_>) {
         self.next_beat = Instant::now();
-        self.every = supervisor::service::beat_interval(context.config.heartbeat.beat_seconds);
+        self.every = service::beat_interval(context.config.heartbeat.beat_seconds);
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -92,7 +91,7 @@ impl Waiter {
     /// Beats if it is time.
     pub(crate) fn beat(&mut self, context: &Context<'_>, attempt: Option<&Attempt>) {
         if Instant::now() >= self.next_beat {
-            supervisor::service::alive();
+            service::alive();
             match context.beat(attempt) {
                 Ok(()) => self.next_beat = Instant::now() + self.every,
                 Err(error) => {
@@ -110,9 +109,9 @@ impl Waiter {
             return;
         }
         tokio::select! {
-            () = self.wakes.changed(context.db, most) => {}
-            () = told(&mut self.stop) => {}
-            () = reload::asked(self.reload.as_mut()) => {}
+            _ = self.wakes.changed(context.db, most) => {}
+            () = told_to_stop(&mut self.stop) => {}
+            () = reload_wanted(self.reload.as_mut()) => {}
         }
     }
 
@@ -124,17 +123,18 @@ impl Waiter {
             let beat = self.next_beat.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             tokio::select! {
                 () = tokio::time::sleep(end.saturating_duration_since(Instant::now()).min(beat)) => {}
-                () = told(&mut self.stop) => {}
+                () = told_to_stop(&mut self.stop) => {}
             }
         }
     }
 }
 
-/// Returns once told to stop. Where nobody is left who could tell, never.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending().await
-    }
+/// Returns once the settings are to be read again; never where that is not listened for. An attempt that is being made keeps
+/// those it began with.
+async fn reload_wanted(reload: Option<&mut Reload>) {
+    let Some(reload) = reload else { return std::future::pending().await };
+    reload.wanted().await;
+    tracing::info!("the settings have changed; they are read before the next attempt");
 }
 
 impl Context<'_> {

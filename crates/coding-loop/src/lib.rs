@@ -31,7 +31,6 @@ mod prune;
 mod publish;
 mod ready;
 mod recover;
-mod reload;
 mod revert;
 mod rules;
 mod run_end;
@@ -44,7 +43,6 @@ mod sync;
 mod sync_gate;
 mod sync_question;
 mod tokens;
-mod wakes;
 mod workspace;
 
 pub use error::{Error, Result};

@@ -5,13 +5,13 @@ use std::time::Duration;
 use coord_db::process::ProcessIdentity;
 use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, WriteTx};
 use crash_point::{Point, reach};
+use process_host::{BackOff, Reload};
 
 use crate::Result;
 use crate::base::Base;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, error_as_failure};
-use crate::reload::Reload;
 use crate::{Error, attempt, run_end};
 
 /// With `--once`, a test that only waits for its next try is waited for so long at most.
@@ -44,7 +44,7 @@ pub(crate) enum Ended {
 /// Works until told to stop or to read the settings again, or until the limits are reached.
 pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Ended> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
-    let (mut failures, mut repairs) = (0_u32, MAX_REPAIRS);
+    let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     while left > 0 && !waiter.stopping() {
         if waiter.reload.as_mut().is_some_and(Reload::take) {
             return Ok(Ended::Reload(limits.max_tests.map(|_| left)));
@@ -53,27 +53,23 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
         waiter.wakes.looked(context.db);
         match turn(context, waiter, limits).await {
             Ok(Turn::Worked) => {
-                failures = 0;
+                back_off.recovered();
                 left -= 1;
                 context.rest_if_unwatched(waiter).await;
             }
-            Ok(Turn::Again) => failures = 0,
+            Ok(Turn::Again) => back_off.recovered(),
             Ok(Turn::Wait(most)) => {
-                failures = 0;
+                back_off.recovered();
                 waiter.wait(context, most).await;
             }
             Ok(Turn::Done) => return Ok(Ended::Done),
             Ok(Turn::Blocked(why)) if limits.once => return Ok(Ended::Unfinished(why)),
             Ok(Turn::Blocked(_)) => {
-                failures = 0;
+                back_off.recovered();
                 waiter.wait(context, Duration::from_secs(60)).await;
             }
             Err(error) if error.is_temporary() => {
-                if failures == 0 {
-                    tracing::warn!(%error, "holding still until the database can be used again and there is room on the disk");
-                }
-                failures = (failures + 1).min(7);
-                waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
+                waiter.rest(context, None, back_off.after(&error)).await;
             }
             Err(error) => {
                 if !may_repair(context, &error, &mut repairs)? {
@@ -89,15 +85,13 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
 ///
 /// `former` is the test that it had in hand: what it left in the workspace is saved under that name.
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
-    let (mut failures, mut repairs) = (0_u32, MAX_REPAIRS);
+    let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     loop {
         let tidied = context.workspace().and_then(|workspace| context.tidy(&workspace, former, "left from a former life"));
         match tidied {
             Ok(_) => break,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
-                tracing::warn!(%error, "holding still until the database can be used and there is room on the disk");
-                failures = (failures + 1).min(7);
-                waiter.rest(context, None, Duration::from_millis(50 << failures)).await;
+                waiter.rest(context, None, back_off.after(&error)).await;
             }
             Err(error) => {
                 if !may_repair(context, &error, &mut repairs)? {
@@ -251,7 +245,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
         }
         Err(error) => (None, End::Failed(context.failure_of(&error))),
     };
-    let mut failures: u32 = 0;
+    let mut back_off = BackOff::default();
     loop {
         let finished = match (&attempt, &end) {
             (Some(attempt), end) => finish(context, attempt, end),
@@ -261,12 +255,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
         match finished {
             Ok(()) => return,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
-                if failures == 0 {
-                    let error = coord_db::error_chain(&error);
-                    tracing::warn!(error, test = %id, "the end of the attempt cannot be recorded yet; trying again");
-                }
-                failures = (failures + 1).min(7);
-                waiter.rest(context, attempt.as_ref(), Duration::from_millis(50 << failures)).await;
+                waiter.rest(context, attempt.as_ref(), back_off.after(&error)).await;
             }
             Err(error) => {
                 tracing::error!(%error, test = %id, "the end of the attempt could not be handled");

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use coord_db::Error;
-use supervisor::exit::{describe, exit_code_of};
+use process_host::exit::{describe, exit_code_of};
 
 use crate::output::safe;
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use coord_db::{Archive, Database, Error, Event, EventFilter, EventId, ReadTx};
-use supervisor::exit::describe;
+use process_host::exit::describe;
 
 use crate::exit::{Outcome, eprintln_quietly};
 use crate::output::safe;

@@ -61,7 +61,7 @@ fn set_up_log() {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false).without_time();
-    let _ = tracing_subscriber::registry().with(supervisor::log_filter("warn")).with(layer).try_init();
+    let _ = tracing_subscriber::registry().with(process_host::log_filter("warn")).with(layer).try_init();
 }
 
 fn run(cli: Cli) -> Outcome {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_db::process::ProcessIdentity;
-use coord_db::wake::{BLIND_LOOK, Ladder, SLOW_LOOK, Wake, Watcher};
+use coord_db::wake::SLOW_LOOK;
 use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry, Result, Timestamp};
 use crash_point::Point;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use process_host::{BackOff, Reload, Stop, Wakes, reload, service, settings_hold, stop_signal, told_to_stop};
 use tokio::task::JoinSet;
 
-use crate::{CommandLine, ConfigFile, Look, Supervisor, Waker, look, pass, pass_carefully, reload, service, settings_hold};
+use crate::command_line::CommandLine;
+use crate::{Look, Supervisor, Waker, look, pass, pass_carefully};
 
 /// Runs a supervisor until it is told to stop, or, with `--once`, until nothing is due.
 pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
@@ -35,37 +35,19 @@ pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
     })
 }
 
-/// What the watching thread saw, merged.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Not the supervisor's own waker: what wakes from outside must not be taken for a commit that was looked at already.
-    notify: tokio::sync::Notify,
-    bell: AtomicBool,
-    wal: AtomicBool,
-    /// Held while a pass writes. The watching thread waits for it after each wake, so that what this process writes itself
-    /// wakes that thread once and not for every page.
-    writing: Mutex<()>,
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let take = |kind| signal(kind).map_err(|source| Error::Io { context: "cannot take signals".to_owned(), source });
-        Ok(Self {
-            terminate: take(SignalKind::terminate())?,
-            interrupt: take(SignalKind::interrupt())?,
-            reload: take(SignalKind::hangup())?,
-        })
-    }
-}
-
 /// So many passes that change nothing may follow each other: others may have done what was due in between.
 const MOST_VAIN_PASSES: u32 = 3;
+
+/// Why a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    Signal,
+    Effect,
+    /// By the supervisor's own [`Waker`].
+    Outside,
+    Commit,
+    Timer,
+}
 
 struct Process<S: Supervisor> {
     supervisor: S,
@@ -74,11 +56,9 @@ struct Process<S: Supervisor> {
     path: PathBuf,
     line: CommandLine,
     waker: Waker,
-    seen: Arc<Seen>,
-    watcher: Option<Watcher>,
-    ladder: Ladder,
-    signals: Signals,
-    config_changed: Arc<tokio::sync::Notify>,
+    wakes: Wakes,
+    stop: Stop,
+    reload: Reload,
     effects: JoinSet<(JournalEntry, S::Outcome)>,
     performing: BTreeSet<String>,
     /// It has beaten, and said that it is ready.
@@ -91,41 +71,14 @@ struct Process<S: Supervisor> {
     next_beat: Instant,
     /// Passes in a row that changed nothing although something was due.
     vain_passes: u32,
-    /// The database's data version at the last look.
-    version: i64,
-    stopping: bool,
-}
-
-/// Waits between tries while the database cannot be used.
-#[derive(Debug, Default)]
-struct BackOff {
-    failures: u32,
-}
-
-impl BackOff {
-    fn after(&mut self, error: &Error) -> Duration {
-        if self.failures == 0 {
-            tracing::warn!(%error, "holding still until the database can be used again");
-        }
-        self.failures = (self.failures + 1).min(7);
-        Duration::from_millis(50 << self.failures) + Duration::from_millis(fastrand::u64(0..50))
-    }
-
-    fn recovered(&mut self) {
-        if self.failures > 0 {
-            tracing::info!("the database can be used again");
-        }
-        self.failures = 0;
-    }
 }
 
 impl<S: Supervisor> Process<S> {
     async fn start(line: &CommandLine) -> Result<Self> {
-        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-        let path = coord_db::locate::database(line.db.as_deref(), &here);
-        let config_file = ConfigFile::note(&path, line.config.as_deref());
-        let config = Arc::new(Config::load(&path, line.config.as_deref())?);
-        let mut signals = Signals::new()?;
+        let path = line.options.database();
+        let reload = Reload::listen(&path, line.options.config.as_deref())?;
+        let config = Arc::new(Config::load(&path, line.options.config.as_deref())?);
+        let mut stop = stop_signal()?;
         let id: ComponentId = S::ID.parse()?;
         let mut back_off = BackOff::default();
         let (db, unclean) = loop {
@@ -141,22 +94,17 @@ impl<S: Supervisor> Process<S> {
                     service::still_starting(&error.to_string());
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        _ = signals.terminate.recv() => return Err(error),
-                        _ = signals.interrupt.recv() => return Err(error),
+                        () = told_to_stop(&mut stop) => return Err(error),
                     }
                 }
                 Err(error) => return Err(error),
             }
         };
         let waker = Waker::default();
-        let seen = Arc::new(Seen::default());
-        let watcher = if line.once { None } else { watch(&path, &seen) };
+        let wakes = Wakes::new(&path);
         let mut supervisor = S::new(Arc::clone(&config), &path);
-        let config_changed = Arc::new(tokio::sync::Notify::new());
         if !line.once {
             supervisor.attach(waker.clone());
-            let changed = Arc::clone(&config_changed);
-            config_file.follow(move || changed.notify_one());
         }
         Ok(Self {
             supervisor,
@@ -165,11 +113,9 @@ impl<S: Supervisor> Process<S> {
             path,
             line: line.clone(),
             waker,
-            seen,
-            watcher,
-            ladder: Ladder::default(),
-            signals,
-            config_changed,
+            wakes,
+            stop,
+            reload,
             effects: JoinSet::new(),
             performing: BTreeSet::new(),
             ready: false,
@@ -178,13 +124,11 @@ impl<S: Supervisor> Process<S> {
             back_off,
             next_beat: Instant::now(),
             vain_passes: 0,
-            version: 0,
-            stopping: false,
         })
     }
 
     async fn work(&mut self) -> Result<()> {
-        while !self.stopping {
+        while !*self.stop.borrow() {
             match self.round() {
                 Ok(Some(Look::Due)) => {
                     self.back_off.recovered();
@@ -206,7 +150,7 @@ impl<S: Supervisor> Process<S> {
                 }
                 // Whoever starts it anew starts it on what is there then.
                 Err(error) if self.db.check_place().is_err() => return Err(error),
-                Err(error) if self.careful && self.back_off.failures >= 7 => return Err(error),
+                Err(error) if self.careful && self.back_off.is_at_maximum() => return Err(error),
                 Err(error) => {
                     tracing::error!(%error, source = ?std::error::Error::source(&error), "a pass failed");
                     self.careful = true;
@@ -226,15 +170,10 @@ impl<S: Supervisor> Process<S> {
             self.db.write_quietly(|tx| tx.beat(&self.id, HealthStatus::Healthy, None))?;
             self.next_beat = Instant::now() + service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
             self.say_ready();
-            if let Some(watcher) = &mut self.watcher {
-                watcher.refresh();
-            } else if !self.line.once {
-                self.watcher = watch(&self.path, &self.seen);
-            }
         }
-        self.version = self.db.data_version()?;
-        let seen = Arc::clone(&self.seen);
-        let writing = seen.writing.lock();
+        self.wakes.looked(&self.db);
+        let writing = self.wakes.writing();
+        let writing = writing.lock();
         let observation = self.supervisor.observe(&self.db)?;
         let mut looked = look(&mut self.supervisor, &self.db, &observation)?;
         if looked == Look::Due {
@@ -293,11 +232,10 @@ impl<S: Supervisor> Process<S> {
 
     fn until(&self, again: Option<Timestamp>) -> Duration {
         let beat = self.next_beat.saturating_duration_since(Instant::now());
-        let slow = if self.watcher.is_some() || self.line.once { SLOW_LOOK } else { BLIND_LOOK };
         let asked = again.map_or(Duration::MAX, |at| {
             Duration::from_millis(u64::try_from(at.millis_since(self.db.clock().now())).unwrap_or(0).max(1))
         });
-        beat.min(slow).min(asked)
+        beat.min(SLOW_LOOK).min(asked)
     }
 
     async fn take_what_is_there(&mut self) {
@@ -305,46 +243,24 @@ impl<S: Supervisor> Process<S> {
     }
 
     /// Waits for a commit of somebody else, a wake from outside, a signal, a finished effect, or until the time is over.
-    async fn wait(&mut self, most: Duration) {
-        let deadline = Instant::now() + most.min(Duration::from_secs(3600));
-        loop {
-            let pause = self.ladder.timeout(deadline.saturating_duration_since(Instant::now()));
-            tokio::select! {
-                biased;
-                _ = self.signals.terminate.recv() => self.stopping = true,
-                _ = self.signals.interrupt.recv() => self.stopping = true,
-                _ = self.signals.reload.recv() => self.reload(),
-                () = self.config_changed.notified() => self.reload(),
-                Some(ended) = self.effects.join_next() => match ended {
+    async fn wait(&mut self, most: Duration) -> Woken {
+        tokio::select! {
+            biased;
+            () = told_to_stop(&mut self.stop) => Woken::Signal,
+            () = self.reload.wanted() => {
+                self.reload();
+                Woken::Signal
+            }
+            Some(ended) = self.effects.join_next() => {
+                match ended {
                     Ok((entry, outcome)) => self.record(entry, outcome).await,
                     Err(error) => tracing::error!(%error, "an effect ended without an outcome; it is tried again on the next start"),
-                },
-                () = self.waker.woken() => {}
-                () = self.seen.notify.notified() => {
-                    if self.seen.wal.swap(false, Ordering::Relaxed) {
-                        self.ladder.woken(Wake::Wal);
-                    }
-                    if self.seen.bell.swap(false, Ordering::Relaxed) {
-                        self.ladder.woken(Wake::Bell);
-                    }
-                    if !self.others_have_committed() {
-                        continue;
-                    }
                 }
-                () = tokio::time::sleep(pause) => {
-                    if Instant::now() < deadline && !self.others_have_committed() {
-                        continue;
-                    }
-                }
+                Woken::Effect
             }
-            return;
+            () = self.waker.woken() => Woken::Outside,
+            committed = self.wakes.changed(&self.db, most) => if committed { Woken::Commit } else { Woken::Timer },
         }
-    }
-
-    /// True if another connection has committed since the last look. Our own commits do not count; nor does what is still
-    /// being written.
-    fn others_have_committed(&self) -> bool {
-        self.db.data_version().map_or(true, |version| version != self.version)
     }
 
     async fn record(&mut self, entry: JournalEntry, outcome: S::Outcome) {
@@ -357,8 +273,7 @@ impl<S: Supervisor> Process<S> {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         // The entry stays open: the next start performs it again.
-                        _ = self.signals.terminate.recv() => { self.stopping = true; return; }
-                        _ = self.signals.interrupt.recv() => { self.stopping = true; return; }
+                        () = told_to_stop(&mut self.stop) => return,
                     }
                 }
                 Err(error) => {
@@ -374,11 +289,13 @@ impl<S: Supervisor> Process<S> {
 
     /// Takes new settings without a restart. Broken ones are refused, and the old ones stay.
     fn reload(&mut self) {
-        let Some(config) = reload(&self.db, &self.path, self.line.config.as_deref(), S::ID, |_| Ok(())) else { return };
+        self.reload.take();
+        let named = self.line.options.config.as_deref();
+        let Some(config) = reload(&self.db, &self.path, named, S::ID, |_| Ok(())) else { return };
         let (old, new) = (self.supervisor.config().open_options(), config.open_options());
         if (old.durability, old.busy_deadline) != (new.durability, new.busy_deadline) {
             match Database::open(&self.path, &new) {
-                Ok(db) => (self.db, self.version) = (db, 0),
+                Ok(db) => self.db = db,
                 Err(error) => tracing::warn!(%error, "the settings of [database] hold only after a restart"),
             }
         }
@@ -399,18 +316,6 @@ impl<S: Supervisor> Process<S> {
         }
         tracing::info!(reason, "{} has stopped", S::ID);
     }
-}
-
-fn watch(path: &std::path::Path, seen: &Arc<Seen>) -> Option<Watcher> {
-    let seen = Arc::clone(seen);
-    Watcher::new(path, move |wake| {
-        let flag = if wake == Wake::Wal { &seen.wal } else { &seen.bell };
-        flag.store(true, Ordering::Relaxed);
-        seen.notify.notify_one();
-        drop(seen.writing.lock());
-    })
-    .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
-    .ok()
 }
 
 #[cfg(test)]

@@ -9,19 +9,11 @@
 //! one may delay a decision and can never change it.
 
 mod command_line;
-mod config_file;
 mod daemon;
-pub mod exit;
-mod log;
 mod pass;
-mod reload;
-pub mod service;
 
-pub use command_line::{CommandLine, LogFormat, PROGRAMS, command, main};
-pub use config_file::ConfigFile;
-pub use log::{fatal, filter as log_filter, set_up as set_up_log};
+pub use command_line::{PROGRAMS, command, main};
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
-pub use reload::{reload, settings_hold};
 
 use std::future::Future;
 use std::path::Path;

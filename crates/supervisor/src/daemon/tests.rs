@@ -1,7 +1,9 @@
 use coord_db::{OpenOptions, ReadTx, WriteTx};
 
 use super::*;
-use crate::{Inbound, LogFormat, Plan};
+use process_host::{LogFormat, Options};
+
+use crate::{Inbound, Plan};
 
 /// A supervisor that has nothing to do.
 struct Idle(Arc<Config>);
@@ -48,17 +50,16 @@ fn a_wake_from_outside_is_not_mistaken_for_the_bell_of_a_commit_that_was_looked_
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("coordination.db");
     Database::create(&path, &OpenOptions::default()).unwrap();
-    let line = CommandLine { db: Some(path), config: None, once: false, log_format: LogFormat::Text };
+    let options = Options { db: Some(path), config: None, log_format: LogFormat::Text };
+    let line = CommandLine { options, once: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
         let mut process = Process::<Idle>::start(&line).await.unwrap();
         process.round().unwrap();
         // Its own commits ring as well, and nobody else has committed.
-        process.seen.bell.store(true, Ordering::Relaxed);
-        process.seen.wal.store(true, Ordering::Relaxed);
-        process.seen.notify.notify_one();
+        process.db.write(|tx| tx.beat(&process.id, HealthStatus::Healthy, None)).unwrap();
         process.waker.wake();
-        let waited = process.wait(Duration::from_secs(3600));
-        assert!(tokio::time::timeout(Duration::from_secs(30), waited).await.is_ok(), "the wake is lost");
+        assert_eq!(process.wait(Duration::from_secs(3600)).await, Woken::Outside, "the wake is lost");
     });
 }

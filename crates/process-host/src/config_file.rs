@@ -21,22 +21,21 @@ const BLIND_LOOK: Duration = Duration::from_secs(5);
 
 /// The file of the settings, and what it held when it was looked at last.
 #[derive(Debug)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     path: PathBuf,
     content: Option<Vec<u8>>,
 }
 
 impl ConfigFile {
     /// Takes note of what it holds. To be called before the settings are read, so that no change falls in between.
-    #[must_use]
-    pub fn note(database: &Path, named: Option<&Path>) -> Self {
+    pub(crate) fn note(database: &Path, named: Option<&Path>) -> Self {
         let path = named.map_or_else(|| Config::path_for(database), Path::to_owned);
         let content = std::fs::read(&path).ok();
         Self { path, content }
     }
 
     /// Calls back, on the runtime's own threads, each time that it holds something else.
-    pub fn follow(mut self, changed: impl Fn() + Send + 'static) {
+    pub(crate) fn follow(mut self, changed: impl Fn() + Send + 'static) {
         tokio::spawn(async move {
             let touched = Arc::new(Notify::new());
             let mut watcher = watcher(&touched);

@@ -4,6 +4,55 @@ use std::path::Path;
 
 use coord_db::{AlertType, Config, Database, Error, NewAlert, Result, Severity};
 use serde_json::json;
+use tokio::signal::unix::SignalKind;
+use tokio::sync::watch;
+
+use crate::config_file::ConfigFile;
+use crate::signals::take;
+
+/// Whether the settings are to be read again: their file holds something else, or SIGHUP has come.
+#[derive(Debug)]
+pub struct Reload {
+    changes: watch::Receiver<u64>,
+    is_wanted: bool,
+}
+
+impl Reload {
+    /// Follows the file of a database's settings and takes the signal from now on. To be called before the settings are
+    /// read, so that no change falls in between; in a runtime.
+    ///
+    /// # Errors
+    /// If the kernel gives no more descriptors.
+    pub fn listen(database: &Path, named: Option<&Path>) -> Result<Self> {
+        let (sender, changes) = watch::channel(0);
+        let changed = sender.clone();
+        ConfigFile::note(database, named).follow(move || changed.send_modify(|count| *count += 1));
+        let mut hangup = take(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self { changes, is_wanted: false })
+    }
+
+    /// Returns once there is a reason, which [`Reload::take`] gives then.
+    pub async fn wanted(&mut self) {
+        if self.changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        self.is_wanted = true;
+    }
+
+    /// True once for each time that there was a reason.
+    pub fn take(&mut self) -> bool {
+        let news = self.changes.has_changed().unwrap_or(false);
+        if news {
+            self.changes.mark_unchanged();
+        }
+        std::mem::take(&mut self.is_wanted) || news
+    }
+}
 
 /// What names the alert about settings that nobody can read.
 const UNREADABLE: &str = "config";

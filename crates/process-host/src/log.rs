@@ -13,7 +13,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::LogFormat;
+use crate::options::LogFormat;
 use journal::{Journal, Prefixed};
 
 static TO_JOURNAL: AtomicBool = AtomicBool::new(false);

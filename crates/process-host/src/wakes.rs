@@ -1,0 +1,106 @@
+//! Waiting for others' commits without polling.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use coord_db::Database;
+use coord_db::wake::{BLIND_LOOK, Ladder, SLOW_LOOK, Wake, Watcher};
+use tokio::sync::Notify;
+
+/// How often what was deleted and made again is watched again.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(15);
+
+/// What the watching thread saw, merged.
+#[derive(Debug, Default)]
+struct Seen {
+    notify: Notify,
+    wal: AtomicBool,
+    bell: AtomicBool,
+    writing: Arc<Mutex<()>>,
+}
+
+/// Listens to one database from a task.
+#[derive(Debug)]
+pub struct Wakes {
+    database: PathBuf,
+    seen: Arc<Seen>,
+    watcher: Option<Watcher>,
+    refreshed: Instant,
+    ladder: Ladder,
+    version: i64,
+}
+
+impl Wakes {
+    /// Begins to listen; where that cannot be, waits are short instead.
+    #[must_use]
+    pub fn new(database: &Path) -> Self {
+        let seen = Arc::new(Seen::default());
+        let watcher = watch(database, &seen);
+        let database = database.to_owned();
+        Self { database, seen, watcher, refreshed: Instant::now(), ladder: Ladder::default(), version: 0 }
+    }
+
+    /// Takes note of what is committed now. To be called *before* the look that it stands for, never after.
+    pub fn looked(&mut self, db: &Database) {
+        self.version = db.data_version().unwrap_or(self.version);
+    }
+
+    /// To be locked while this process writes much: the watching thread waits for it after each wake, so that what this
+    /// process writes itself wakes that thread once and not for every page.
+    #[must_use]
+    pub fn writing(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.seen.writing)
+    }
+
+    /// Returns when another connection has committed since [`Wakes::looked`] (true), or after `most`, at the latest after the
+    /// slow timer (false). Own commits do not count, nor does what is still being written.
+    pub async fn changed(&mut self, db: &Database, most: Duration) -> bool {
+        let slow = if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK };
+        let deadline = Instant::now() + most.min(slow);
+        loop {
+            if db.data_version().map_or(true, |version| version != self.version) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.refresh();
+                return false;
+            }
+            tokio::select! {
+                () = self.seen.notify.notified() => {
+                    for (flag, wake) in [(&self.seen.wal, Wake::Wal), (&self.seen.bell, Wake::Bell)] {
+                        if flag.swap(false, Ordering::Relaxed) {
+                            self.ladder.woken(wake);
+                        }
+                    }
+                }
+                () = tokio::time::sleep(self.ladder.timeout(left)) => {}
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        if self.refreshed.elapsed() < REFRESH_INTERVAL {
+            return;
+        }
+        match &mut self.watcher {
+            Some(watcher) => watcher.refresh(),
+            None => self.watcher = watch(&self.database, &self.seen),
+        }
+        self.refreshed = Instant::now();
+    }
+}
+
+fn watch(database: &Path, seen: &Arc<Seen>) -> Option<Watcher> {
+    let seen = Arc::clone(seen);
+    Watcher::new(database, move |wake| {
+        let flag = if wake == Wake::Wal { &seen.wal } else { &seen.bell };
+        flag.store(true, Ordering::Relaxed);
+        seen.notify.notify_one();
+        drop(seen.writing.lock());
+    })
+    .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
+    .ok()
+}
