@@ -1,19 +1,19 @@
 //! Named places between two steps of an effect outside the database, where a test has the real process killed.
 //!
 //! `CODING_LOOPS_CRASH_AT=NAME` makes the process raise SIGKILL on itself when it comes to that place, `NAME:3` when it comes
-//! there for the third time. `CODING_LOOPS_CRASH_AT=log` kills nothing and tells each place on stderr. The variable is read
-//! once; agents and checks never see it, for their environment is made anew. Where it is not set a place costs one load.
+//! there for the third time. `CODING_LOOPS_CRASH_AT=log` kills nothing and names each place on stderr. The variable is read
+//! once; agents and checks never see it, for their environment is made anew.
+//!
+//! Builds with debug assertions have the places; release builds have them only with the feature `armed`
+//! (`cargo build --release --features crash-point/armed`), and [`reach`] is empty in all others.
 //!
 //! Every place is a [`Point`], so that a test can go through [`Point::ALL`] and fail at one that is never reached. It must
 //! never be used to decide anything: code behaves the same with and without its points.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 /// The environment variable.
 pub const VARIABLE: &str = "CODING_LOOPS_CRASH_AT";
 
-/// How a place is told where nothing is killed.
+/// What stands before the name of a place where nothing is killed.
 pub const LOGGED: &str = "crash point: ";
 
 macro_rules! points {
@@ -134,61 +134,15 @@ points! {
     RegressionKept = "regression.kept",
 }
 
-enum Plan {
-    Log,
-    Kill { name: String, left: AtomicU32 },
-}
+#[cfg(any(debug_assertions, feature = "armed"))]
+mod armed;
 
-fn plan(text: &str) -> Result<Plan, String> {
-    if text == "log" {
-        return Ok(Plan::Log);
-    }
-    let (name, number) = text.split_once(':').unwrap_or((text, "1"));
-    match number.parse::<u32>() {
-        Ok(number) if number > 0 && Point::ALL.iter().any(|point| point.name() == name) => {
-            Ok(Plan::Kill { name: name.to_owned(), left: AtomicU32::new(number) })
-        }
-        _ => Err(format!("{VARIABLE}={text:?} names no place to crash at; unset it")),
-    }
-}
-
-/// The process comes to a place. Mostly nothing happens.
+/// The process comes to a place. Nothing happens unless the environment asks for it, and nothing ever in builds that are not
+/// armed.
+#[inline]
 pub fn reach(point: Point) {
-    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-    let found = PLAN.get_or_init(|| {
-        let text = std::env::var(VARIABLE).ok()?;
-        plan(&text).inspect_err(|problem| eprintln!("{problem}")).ok()
-    });
-    match found {
-        None => {}
-        Some(Plan::Log) => eprintln!("{LOGGED}{}", point.name()),
-        Some(Plan::Kill { name, left }) if name == point.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 => {
-            eprintln!("{VARIABLE}: killed at {name}");
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            // The signal is delivered before this thread goes on, or very soon.
-            loop {
-                std::thread::park();
-            }
-        }
-        Some(Plan::Kill { .. }) => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_only_they_are_taken() {
-        let mut names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), Point::ALL.len());
-        assert!(matches!(plan("integrate.moved"), Ok(Plan::Kill { left, .. }) if left.load(Ordering::Relaxed) == 1));
-        assert!(matches!(plan("integrate.moved:3"), Ok(Plan::Kill { left, .. }) if left.load(Ordering::Relaxed) == 3));
-        assert!(matches!(plan("log"), Ok(Plan::Log)));
-        for wrong in ["", "integrate", "integrate.moved:0", "integrate.moved:x", "integrate.moved:"] {
-            assert!(plan(wrong).is_err(), "{wrong}");
-        }
-    }
+    #[cfg(any(debug_assertions, feature = "armed"))]
+    armed::reach(point);
+    #[cfg(not(any(debug_assertions, feature = "armed")))]
+    let _ = point;
 }
