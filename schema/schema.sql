@@ -818,6 +818,9 @@ INSERT INTO subscriptions (id, subscriber, event_types, max_priority) VALUES
    || '"knowledge_conflict","change_requested","change_resolved","component_started","component_stopped",'
    || '"component_recovered","custom.*"]', 2);
 
+-- Those that decide by rows alone read no delivery.
+UPDATE subscriptions SET active = 0 WHERE subscriber IN ('monitor', 'deadlock-detector', 'regression-checker', 'heartbeat');
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Archiving
 
@@ -1061,4 +1064,4 @@ CREATE TABLE base_mends (
 ) STRICT;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 21;
+PRAGMA user_version = 22;

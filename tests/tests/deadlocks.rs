@@ -135,7 +135,7 @@ fn a_victim_keeps_its_work_and_finishes_later_and_is_spared_the_next_time() {
         assert!(why.contains(part), "{part} is not in {why}");
     }
     let shown = loopctl(&world, &["deadlocks"]);
-    // A victim whose agent is ended lets go of its request first: then no circle is left before it has released.
+    // A victim whose agent is ended lets go of its request first: then no cycle is left before it has released.
     for part in ["nobody waits for anybody: no deadlocks\n", "over in the last 24 hours\n", "two and one: ", "one and two: "] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
@@ -184,9 +184,9 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
         loopctl(&world, &["loop", "add", id]);
     }
     // loopctl refuses such tests; other tools can write them.
-    let file = world.folder().join("ring.jsonl");
-    let ring = "{\"id\": \"t1\", \"loop_id\": \"one\", \"depends_on\": \"t2\"}\n{\"id\": \"t2\", \"loop_id\": \"two\", \"depends_on\": \"t1\"}\n";
-    std::fs::write(&file, ring.replace("loop_id", "loop")).unwrap();
+    let file = world.folder().join("cycle.jsonl");
+    let cycle = "{\"id\": \"t1\", \"loop_id\": \"one\", \"depends_on\": \"t2\"}\n{\"id\": \"t2\", \"loop_id\": \"two\", \"depends_on\": \"t1\"}\n";
+    std::fs::write(&file, cycle.replace("loop_id", "loop")).unwrap();
     let refused = world.loopctl(&["test", "import", &file.to_string_lossy()]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("depends on itself"), "{refused:?}");
     sql(
@@ -219,7 +219,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
     let asked = sql(&world, &format!("SELECT event_id FROM decisions WHERE id = '{id}'"));
     let why = loopctl(&world, &["why", &asked]);
     for part in [
-        "2 tests wait for each other in a circle, so none of them is ever begun: t1 of one needs t2",
+        "2 tests wait for each other in a cycle, so none of them is ever begun: t1 of one needs t2",
         "with drop:t2",
         "drop:t2 it is (the human decided): test t2 goes first and no longer waits for test t1",
     ] {
@@ -239,7 +239,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
 
     drop((one, two));
 
-    // A circle that another hand opens needs no answer any more.
+    // A cycle that another hand opens needs no answer any more.
     sql(&world, "INSERT INTO tests(id, loop_id, depends_on) VALUES ('v1', 'one', 'v2'), ('v2', 'one', 'v1')");
     world.until("SELECT status FROM decisions WHERE fingerprint = 'ring:v1'", "pending");
     sql(&world, "UPDATE tests SET depends_on = NULL WHERE id = 'v2'");

@@ -33,8 +33,8 @@ fn published(world: &World) -> String {
     world.sql("SELECT count(*) FROM events WHERE event_type = 'custom.fault'").unwrap()
 }
 
-/// The shell closes a circle between two new loops, and the detector finds it.
-fn a_new_circle_is_found(world: &World, name: &str) {
+/// The shell closes a cycle between two new loops, and the detector finds it.
+fn a_new_cycle_is_found(world: &World, name: &str) {
     let (a, b) = (format!("{name}-a"), format!("{name}-b"));
     let written = world.sql(&format!(
         "INSERT INTO loops (id, name, priority, status) VALUES ('{a}', '', 1, 'running'), ('{b}', '', 2, 'running');
@@ -104,7 +104,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     assert!(publish(&world, kept, &large).status.success());
     assert_eq!(published(&world), (kept + 1).to_string());
     assert_eq!(world.sql("SELECT count(*) FROM loops WHERE id = 'late'").unwrap(), "0");
-    a_new_circle_is_found(&world, "after");
+    a_new_cycle_is_found(&world, "after");
     all_end_well(&world, supervisors);
 }
 
@@ -237,7 +237,7 @@ fn a_read_only_folder_is_said_and_waited_for() {
     }
     assert_eq!(published(&world), "1");
     assert!(publish(&world, 1, "{}").status.success());
-    a_new_circle_is_found(&world, "after");
+    a_new_cycle_is_found(&world, "after");
     all_end_well(&world, starting);
 }
 
@@ -247,18 +247,18 @@ fn a_deleted_bell_delays_nobody_for_long_and_is_made_anew() {
     let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     let bell = coord_db::wake::bell_folder(&world.path());
     std::fs::remove_dir_all(&bell).unwrap();
-    a_new_circle_is_found(&world, "without");
+    a_new_cycle_is_found(&world, "without");
     wait_for("the bell to be made anew", BOUND, || bell.join("ring").exists().then_some(()));
     // Where there can be none, everything goes on as well.
     std::fs::remove_dir_all(&bell).unwrap();
     if std::fs::write(&bell, "").is_ok() {
         assert!(publish(&world, 0, "{}").status.success());
-        a_new_circle_is_found(&world, "never");
+        a_new_cycle_is_found(&world, "never");
         std::fs::remove_file(&bell).unwrap();
     }
     wait_for("the bell to be made anew", BOUND, || bell.join("ring").exists().then_some(()));
     assert!(publish(&world, 1, "{}").status.success());
-    a_new_circle_is_found(&world, "again");
+    a_new_cycle_is_found(&world, "again");
     all_end_well(&world, supervisors);
 }
 
@@ -283,14 +283,14 @@ fn without_inotify_everyone_looks_at_short_intervals_and_listens_again_later() {
         assert_eq!(instances(supervisor), 0);
     }
     assert!(publish(&world, 0, "{}").status.success());
-    a_new_circle_is_found(&world, "blind");
+    a_new_cycle_is_found(&world, "blind");
     let polled = world.loopctl(&["poll", "human", "--wait", "1"]);
     assert!(polled.status.success(), "{}", String::from_utf8_lossy(&polled.stderr));
     shell(&world, "echo 100 > /proc/sys/user/max_inotify_instances");
     for supervisor in &supervisors {
         wait_for("the supervisor to listen again", BOUND, || (instances(supervisor) > 0).then_some(()));
     }
-    a_new_circle_is_found(&world, "seeing");
+    a_new_cycle_is_found(&world, "seeing");
     all_end_well(&world, supervisors);
 }
 
@@ -318,7 +318,7 @@ fn a_database_that_is_deleted_or_replaced_is_left_alone_and_the_new_one_is_used_
         std::fs::remove_file(world.folder().join(format!("{name}.log"))).unwrap();
     }
     let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
-    a_new_circle_is_found(&world, "new");
+    a_new_cycle_is_found(&world, "new");
     std::fs::rename(&new, &path).unwrap();
     end(supervisors, "another file was put in its place");
 }
@@ -370,7 +370,7 @@ fn a_clock_that_jumps_takes_no_lease_and_kills_nobody() {
             "SELECT count(*) FROM component_health WHERE component IN ('heartbeat', 'monitor', 'pm', 'deadlock-detector')
                        AND abs(julianday(last_heartbeat) - julianday('now')) * 86400 < 60 AND status = 'healthy'";
         world.until(fresh, "4");
-        a_new_circle_is_found(&world, "after");
+        a_new_cycle_is_found(&world, "after");
         let renewed = world.loopctl(&["renew", "--loop", "one", "--token", &token]);
         assert!(renewed.status.success(), "{seconds}: {}", String::from_utf8_lossy(&renewed.stderr));
         assert!(world.loopctl(&["beat", "--loop", "one"]).status.success());

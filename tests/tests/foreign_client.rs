@@ -94,8 +94,8 @@ fn deadlock(python_priority: &str, victim: &str) {
     world.until("SELECT waiter || ' ' || holder || ' ' || resource FROM wait_graph", "real python b");
     python.go_on();
 
-    // The circle closes here.
-    // A victim whose agent is ended lets go of its request first: no circle is left before it has released.
+    // The cycle closes here.
+    // A victim whose agent is ended lets go of its request first: no cycle is left before it has released.
     world.until("SELECT victim, outcome IN ('released', 'dissolved') FROM deadlocks", &format!("{victim}|1"));
     if victim == "python" {
         python.says(&world, "gave up p1");

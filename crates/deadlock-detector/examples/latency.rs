@@ -1,4 +1,4 @@
-//! How soon a victim is told: from the edge that closes a circle being committed to the `force_release` row being there,
+//! How soon a victim is told: from the edge that closes a cycle being committed to the `force_release` row being there,
 //! with the real program, beside few and many standing edges.
 //!
 //! `cargo build --release -p deadlock-detector && cargo run --release -p deadlock-detector --example latency`
@@ -67,12 +67,12 @@ fn measure(program: &Path, standing: usize, shape: &str) -> Result<Vec<Duration>
     }
     let mut took = Vec::new();
     for round in 0..ROUNDS {
-        took.push(close_a_circle(&db, &path, round)?);
+        took.push(close_a_cycle(&db, &path, round)?);
     }
     Ok(took)
 }
 
-fn close_a_circle(db: &Database, path: &Path, round: usize) -> Result<Duration, Failure> {
+fn close_a_cycle(db: &Database, path: &Path, round: usize) -> Result<Duration, Failure> {
     let (a, b) = ("a0", format!("b{round}"));
     db.write(|tx| tx.add_wait_edge(a, &b, "there", tx.now(), None))?;
     pause(path, Duration::from_millis(5));
@@ -87,7 +87,7 @@ fn close_a_circle(db: &Database, path: &Path, round: usize) -> Result<Duration, 
         std::thread::yield_now();
     }
     let took = committed.elapsed();
-    // The circle ends, so that the next one stands alone.
+    // The cycle ends, so that the next one stands alone.
     db.write(|tx| tx.delete_wait_edges_of(a).and_then(|_| tx.delete_wait_edges_of(&b)))?;
     while !db.read(|tx| tx.open_deadlocks())?.is_empty() {
         if begin.elapsed() > BOUND {

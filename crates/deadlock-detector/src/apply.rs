@@ -8,7 +8,7 @@ use coord_db::{
 use serde_json::{Value, json};
 use supervisor::Supervisor;
 
-use crate::rings::{DEPENDENCY_CYCLE, Question};
+use crate::test_cycles::{DEPENDENCY_CYCLE, Question};
 use crate::{Action, DeadlockDetector};
 
 pub(crate) fn apply(config: &Config, tx: &WriteTx<'_>, action: &Action) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Which circles of living edges stand, who gives way, and what becomes of those who were told. Pure.
+//! Which cycles of living edges stand, who gives way, and what becomes of those who were told. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,8 @@ use coord_db::{Deadlock, DeadlockOutcome, Lease, LoopId, Timestamp, WaitEdge};
 use supervisor::Plan;
 
 use crate::graph::{Graph, Node};
-use crate::rings::{MOST_ASKED, Question, is_asked, question, rings};
 use crate::snapshot::{DetectorSnapshot, LoopFacts, UNBREAKABLE};
+use crate::test_cycles::{MAX_ASKED, Question, is_asked, question, test_cycles};
 use crate::victims::{Candidate, victims, why};
 use crate::waiting::Waiting;
 
@@ -33,23 +33,23 @@ pub enum Action {
     ForceRelease {
         /// Whom.
         victim: LoopId,
-        /// The circle, beginning with the victim.
+        /// The cycle, beginning with the victim.
         cycle: Vec<String>,
         /// What it holds.
         locks: Vec<String>,
         /// Why, for people.
         reason: String,
     },
-    /// Tell the human of a circle that nobody can be told to break.
+    /// Tell the human of a cycle that nobody can be told to break.
     Unbreakable {
-        /// Names the circle.
+        /// Names the cycle.
         fingerprint: String,
         /// Who is in it.
         members: Vec<String>,
     },
-    /// Tell the human of a circle that their answer to one of some change requests ends.
+    /// Tell the human of a cycle that their answer to one of some change requests ends.
     AwaitsLeave {
-        /// Names the circle.
+        /// Names the cycle.
         fingerprint: String,
         /// The loops in it.
         members: Vec<String>,
@@ -58,11 +58,11 @@ pub enum Action {
         /// For people.
         message: String,
     },
-    /// Ask the human about a circle of tests.
+    /// Ask the human about a cycle of tests.
     Ask(Box<Question>),
-    /// Such a circle is gone.
+    /// Such a cycle is gone.
     CloseAlert {
-        /// Names the circle.
+        /// Names the cycle.
         fingerprint: String,
     },
 }
@@ -100,7 +100,7 @@ pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Acti
     plan.look_again(snapshot.next_full_scan);
     let live: Vec<&WaitEdge> = snapshot.edges.iter().filter(|edge| is_live(snapshot, edge)).collect();
     let waiting = Waiting::new(&live, &snapshot.waits);
-    // Whose turn it is among tests in a circle the human says, and who was told already counts as gone.
+    // Whose turn it is among tests in a cycle the human says, and who was told already counts as gone.
     let mut within = vec![true; waiting.graph.names.len()];
     ask_about_tests(snapshot, &waiting.graph, &mut within, &mut plan);
     let standing = settle(snapshot, &waiting.graph, &mut within, &mut plan);
@@ -124,26 +124,26 @@ pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Acti
     plan
 }
 
-/// Asks about the circles that tests form by depending on each other. Whoever is in one, or behind one, is no matter of
+/// Asks about the cycles that tests form by depending on each other. Whoever is in one, or behind one, is no matter of
 /// leases any more.
 fn ask_about_tests(snapshot: &DetectorSnapshot, graph: &Graph, within: &mut [bool], plan: &mut Plan<Action>) {
-    let mut room = MOST_ASKED;
-    for ring in rings(&snapshot.waits) {
-        for test in &ring.tests {
+    let mut room = MAX_ASKED;
+    for cycle in test_cycles(&snapshot.waits) {
+        for test in &cycle.tests {
             if let Some(node) = graph.number(&Node::Test { id: test.id.clone(), loop_id: test.loop_id.clone() }) {
                 within[node] = false;
             }
         }
-        if room > 0 && !is_asked(snapshot, &ring) {
+        if room > 0 && !is_asked(&snapshot.questions, &cycle) {
             room -= 1;
-            plan.act(Action::Ask(Box::new(question(snapshot, &ring))));
+            plan.act(Action::Ask(Box::new(question(&cycle, |id| snapshot.loops.get(id)?.priority))));
         }
     }
 }
 
 /// Resolves what is over, and gives the deadlocks that stand, oldest first; their victims are taken from `within`.
 ///
-/// One stands while a living circle passes its victim and none of the other victims: a circle through two of them ends
+/// One stands while a living cycle passes its victim and none of the other victims: a cycle through two of them ends
 /// with the older one.
 fn settle<'a>(
     snapshot: &'a DetectorSnapshot,
@@ -162,14 +162,14 @@ fn settle<'a>(
         let held = snapshot.loops.get(&deadlock.victim).map_or(&[][..], |facts| &facts.leases);
         let answered = !deadlock.locks.0.is_empty()
             && !deadlock.locks.0.iter().any(|path| held.iter().any(|lease| lease.file_path.as_str() == path));
-        let circles = graph.number(&Node::Loop(deadlock.victim.clone())).is_some_and(|node| {
+        let cycles = graph.number(&Node::Loop(deadlock.victim.clone())).is_some_and(|node| {
             within[node] = true;
-            let circles = graph.holding_circle(node, within).is_some();
-            // Once it has answered, another circle that it is in is another deadlock.
-            within[node] = !(told_twice || circles && !answered);
-            circles
+            let cycles = graph.holding_cycle(node, within).is_some();
+            // Once it has answered, another cycle that it is in is another deadlock.
+            within[node] = !(told_twice || cycles && !answered);
+            cycles
         });
-        if circles && !answered && !told_twice {
+        if cycles && !answered && !told_twice {
             standing.push(deadlock);
         } else {
             let outcome = if answered { DeadlockOutcome::Released } else { DeadlockOutcome::Dissolved };
@@ -180,7 +180,7 @@ fn settle<'a>(
     standing
 }
 
-/// True if a circle passes this loop even when it holds no lease: others wait for its place in a queue.
+/// True if a cycle passes this loop even when it holds no lease: others wait for its place in a queue.
 fn circles_by_its_place(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim: &str) -> bool {
     let on_its_lease = |edge: &WaitEdge| {
         let leases = snapshot.leases.get(edge.resource.as_str());
@@ -189,7 +189,7 @@ fn circles_by_its_place(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim:
     let rest: Vec<&WaitEdge> = live.iter().copied().filter(|edge| !on_its_lease(edge)).collect();
     let Waiting { graph, .. } = Waiting::new(&rest, &snapshot.waits);
     let all = vec![true; graph.names.len()];
-    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.holding_circle(node, &all).is_some())
+    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.holding_cycle(node, &all).is_some())
 }
 
 /// When time alone may end an edge.
@@ -217,16 +217,16 @@ fn name_victims(
     for &victim in &chosen {
         let Ok(id) = graph.names[victim].loop_id().parse::<LoopId>() else { continue };
         within[victim] = true;
-        let circle = graph.holding_circle(victim, &within).unwrap_or_else(|| vec![victim]);
+        let nodes = graph.holding_cycle(victim, &within).unwrap_or_else(|| vec![victim]);
         within[victim] = false;
-        let cycle = waiting.loops_of(&circle);
+        let cycle = waiting.loops_of(&nodes);
         let held = snapshot.loops.get(id.as_str()).map_or(&[][..], |facts| &facts.leases);
         let reason = format!(
             "{} wait for each other, and none of them can go on ({}); {id} gives way (its work is kept, and it goes on later), \
              because {}",
             enumerate(&cycle),
-            waiting.describe_circle(&circle, MOST_NAMES),
-            why(graph, victim, &circle, &candidates)
+            waiting.describe_cycle(&nodes, MOST_NAMES),
+            why(graph, victim, &nodes, &candidates)
         );
         plan.act(Action::ForceRelease {
             victim: id,
@@ -260,7 +260,7 @@ fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) ->
     graph.names.iter().map(candidate).collect()
 }
 
-/// Circles that go on whoever gives way are the human's: their answer to a change request ends one, or nobody in it could be
+/// Cycles that go on whoever gives way are the human's: their answer to a change request ends one, or nobody in it could be
 /// told. Who waits for one of them is stuck behind it in any case.
 fn unbreakable(
     snapshot: &DetectorSnapshot,
@@ -288,12 +288,12 @@ fn unbreakable(
                 None => Action::Unbreakable { fingerprint, members },
                 Some(first) => {
                     let start = component[0];
-                    let circle = graph.circle_through(start, &deaf).unwrap_or_else(|| component.clone());
+                    let cycle = graph.circle_through(start, &deaf).unwrap_or_else(|| component.clone());
                     let message = format!(
                         "{} wait for each other's leave, and none of them can go on ({}); your answer ends it: \
                          loopctl request approve {first}, or reject",
                         enumerate(&members),
-                        waiting.describe_circle(&circle, MOST_NAMES)
+                        waiting.describe_cycle(&cycle, MOST_NAMES)
                     );
                     Action::AwaitsLeave { fingerprint, members, requests, message }
                 }

@@ -1,4 +1,4 @@
-//! Circles in a directed graph whose nodes are numbers. Nothing here recurses: a circle may be ten thousand long.
+//! Cycles in a directed graph whose nodes are numbers. Nothing here recurses: a cycle may be ten thousand long.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -70,7 +70,7 @@ impl Graph {
         }
     }
 
-    /// Which of the nodes that are `within` can never go on by themselves, the others being gone: those in a circle that
+    /// Which of the nodes that are `within` can never go on by themselves, the others being gone: those in a cycle that
     /// holds, and those behind one.
     #[must_use]
     pub fn stuck(&self, within: &[bool]) -> Vec<bool> {
@@ -103,7 +103,7 @@ impl Graph {
         stuck
     }
 
-    /// The strongly connected components of two nodes and more among the nodes that are `within`: every circle lies in one
+    /// The strongly connected components of two nodes and more among the nodes that are `within`: every cycle lies in one
     /// of them. Each in order, and ordered by their first nodes. (Tarjan's algorithm with a stack of its own.)
     #[must_use]
     pub fn components(&self, within: &[bool]) -> Vec<Vec<usize>> {
@@ -167,10 +167,10 @@ impl Graph {
         found
     }
 
-    /// As [`Graph::circle_through`], of a circle that holds: of nodes none of which can go on by itself.
+    /// As [`Graph::circle_through`], of a cycle that holds: of nodes none of which can go on by itself.
     #[must_use]
-    pub fn holding_circle(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
-        // Where each needs all whom it waits for, every circle holds.
+    pub fn holding_cycle(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
+        // Where each needs all whom it waits for, every cycle holds.
         if self.any.contains(&true) {
             self.circle_through(start, &self.stuck(within))
         } else {
@@ -178,7 +178,7 @@ impl Graph {
         }
     }
 
-    /// The shortest circle through `start` among the nodes that are `within`, beginning with it; of several the first in
+    /// The shortest cycle through `start` among the nodes that are `within`, beginning with it; of several the first in
     /// order.
     #[must_use]
     pub fn circle_through(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
@@ -187,14 +187,14 @@ impl Graph {
         while let Some(node) = queue.pop_front() {
             for &child in self.next[node].iter().filter(|child| within[**child]) {
                 if child == start {
-                    let mut circle = vec![node];
+                    let mut cycle = vec![node];
                     let mut at = node;
                     while at != start {
                         at = from[at]?;
-                        circle.push(at);
+                        cycle.push(at);
                     }
-                    circle.reverse();
-                    return Some(circle);
+                    cycle.reverse();
+                    return Some(cycle);
                 }
                 if from[child].is_none() {
                     from[child] = Some(node);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_a_circle_or_behind_one_is_stuck() {
+    fn who_is_in_a_cycle_or_behind_one_is_stuck() {
         assert_eq!(stuck("a>b b>c", "", ""), "");
         assert_eq!(stuck("a>b b>a c>a c>d d>e", "", ""), "abc");
         assert_eq!(stuck("a>b b>a c>a", "", "a"), "");
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_circle_begins_with_who_was_asked_for() {
+    fn the_shortest_cycle_begins_with_who_was_asked_for() {
         let graph = graph("a>b b>c c>a b>a c>d");
         let all = vec![true; 4];
         assert_eq!(graph.circle_through(0, &all), Some(vec![0, 1]));
@@ -274,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_ten_thousand_does_not_overflow() {
+    fn a_cycle_of_ten_thousand_does_not_overflow() {
         let name = |number: usize| node(&format!("l{:05}", number % 10_000));
-        let ring = Graph::new((0..10_000).map(|at| (name(at), name(at + 1))));
+        let cycle = Graph::new((0..10_000).map(|at| (name(at), name(at + 1))));
         let all = vec![true; 10_000];
-        assert_eq!(ring.components(&ring.stuck(&all))[0].len(), 10_000);
-        assert_eq!(ring.circle_through(0, &all).unwrap().len(), 10_000);
+        assert_eq!(cycle.components(&cycle.stuck(&all))[0].len(), 10_000);
+        assert_eq!(cycle.circle_through(0, &all).unwrap().len(), 10_000);
     }
 }

@@ -1,4 +1,4 @@
-//! `deadlock-detector`: finds loops that wait for each other in a circle, and names who gives way.
+//! `deadlock-detector`: finds loops that wait for each other in a cycle, and names who gives way.
 
 fn main() -> std::process::ExitCode {
     supervisor::main::<deadlock_detector::DeadlockDetector>("deadlock-detector")

@@ -7,8 +7,8 @@ use coord_db::{Deadlock, Decision, LeasePath, ReadTx, Result, Timestamp, Wait, W
 
 use crate::decide::is_live;
 use crate::graph::Node;
-use crate::rings::{Ring, rings};
 use crate::snapshot::{DetectorSnapshot, everything};
+use crate::test_cycles::{TestCycle, test_cycles};
 use crate::waiting::Waiting;
 
 /// What somebody waits for.
@@ -35,18 +35,18 @@ pub struct ShownWait {
     pub until: Option<Timestamp>,
     /// False for an edge that stands and holds nobody up any more.
     pub alive: bool,
-    /// In which circle it is, by its place.
-    pub circle: Option<usize>,
+    /// In which cycle it is, by its place.
+    pub cycle: Option<usize>,
 }
 
 /// Loops and tests of which none can go on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShownCircle {
-    /// The loops, each once, in the order of the shortest circle as far as they are in it.
+    /// The loops, each once, in the order of the shortest cycle as far as they are in it.
     pub loops: Vec<String>,
     /// The tests, in order.
     pub tests: Vec<String>,
-    /// The waits along one shortest circle, by their places.
+    /// The waits along one shortest cycle, by their places.
     pub shortest: Vec<usize>,
     /// Who has been told to give way.
     pub told: Vec<Deadlock>,
@@ -56,13 +56,13 @@ pub struct ShownCircle {
     pub question: Option<Decision>,
 }
 
-/// All waits and circles.
+/// All waits and cycles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// The waits; those of circles first.
+    /// The waits; those of cycles first.
     pub waits: Vec<ShownWait>,
-    /// The circles.
-    pub circles: Vec<ShownCircle>,
+    /// The cycles.
+    pub cycles: Vec<ShownCircle>,
 }
 
 /// Which nodes of the graph a wait leads from and to.
@@ -88,7 +88,7 @@ fn shown(snapshot: &DetectorSnapshot) -> Vec<ShownWait> {
         since: edge.waiting_since,
         until: edge.wait_until,
         alive: is_live(snapshot, edge),
-        circle: None,
+        cycle: None,
     });
     let other = |wait: &Wait| ShownWait {
         waiter: wait.waiter.clone(),
@@ -97,7 +97,7 @@ fn shown(snapshot: &DetectorSnapshot) -> Vec<ShownWait> {
         since: wait.since,
         until: None,
         alive: true,
-        circle: None,
+        cycle: None,
     };
     edges.chain(snapshot.waits.iter().map(other)).collect()
 }
@@ -123,11 +123,11 @@ fn draw(snapshot: &DetectorSnapshot) -> Picture {
     for wait in waits.iter_mut().filter(|wait| wait.alive) {
         let [from, to] = ends(wait);
         let of = |nodes: &[Node]| nodes.iter().find_map(|node| component_of.get(node)).copied();
-        wait.circle = of(&from).filter(|circle| of(&to) == Some(*circle));
+        wait.cycle = of(&from).filter(|cycle| of(&to) == Some(*cycle));
     }
-    waits.sort_by_key(|wait| wait.circle.unwrap_or(usize::MAX));
-    let rings = rings(&snapshot.waits);
-    let circles = components.iter().enumerate().map(|(number, component)| {
+    waits.sort_by_key(|wait| wait.cycle.unwrap_or(usize::MAX));
+    let test_cycles = test_cycles(&snapshot.waits);
+    let cycles = components.iter().enumerate().map(|(number, component)| {
         let of = |node: &Node| component_of.get(node) == Some(&number);
         let told: Vec<Deadlock> =
             snapshot.deadlocks.iter().filter(|deadlock| of(&Node::Loop(deadlock.victim.clone()))).cloned().collect();
@@ -149,8 +149,8 @@ fn draw(snapshot: &DetectorSnapshot) -> Picture {
                 _ => None,
             })
             .collect();
-        let ring = |ring: &&Ring| ring.tests.iter().any(|test| tests.contains(&test.id));
-        let question = rings.iter().find(ring).and_then(|ring| snapshot.questions.get(&ring.fingerprint()));
+        let among = |cycle: &&TestCycle| cycle.tests.iter().any(|test| tests.contains(&test.id));
+        let question = test_cycles.iter().find(among).and_then(|cycle| snapshot.questions.get(&cycle.fingerprint()));
         let steps = shortest.iter().zip(shortest.iter().cycle().skip(1));
         let along = steps.filter_map(|(from, to)| {
             let (from, to) = (&graph.names[*from], &graph.names[*to]);
@@ -168,5 +168,5 @@ fn draw(snapshot: &DetectorSnapshot) -> Picture {
             tests: tests.into_iter().collect(),
         }
     });
-    Picture { circles: circles.collect(), waits }
+    Picture { cycles: cycles.collect(), waits }
 }

@@ -1,4 +1,4 @@
-//! What a decision depends on, read in one transaction: only what is in a circle or may have become part of one.
+//! What a decision depends on, read in one transaction: only what is in a cycle or may have become part of one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,14 @@ use coord_db::config::DeadlockConfig;
 use coord_db::{Alert, Deadlock, Decision, Lease, ReadTx, Result, Timestamp, Wait, WaitEdge, WaitKind, WaitNode, Waits};
 
 use crate::graph::{Graph, Node};
-use crate::rings::rings;
+use crate::test_cycles::test_cycles;
 
-/// What the alerts about circles that nobody can break begin with.
+/// What the alerts about cycles that nobody can break begin with.
 pub const UNBREAKABLE: &str = "deadlock:unbreakable:";
 
-/// How far the graph has been read, and who was in a circle then.
+/// How far the graph has been read, and who was in a cycle then.
 ///
-/// Invariant: every circle that stands, its edges living or dead, either has an edge that is newer than `last_edge` or a
+/// Invariant: every cycle that stands, its edges living or dead, either has an edge that is newer than `last_edge` or a
 /// test that has begun to wait after `last_test_wait`, or only members that are in `circling`. Foreign hands that change an
 /// edge in place break it until the next full scan, and so does a loop that comes to rest while it keeps leases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub struct Memory {
     last_edge: i64,
     /// The last test that may have begun to wait.
     last_test_wait: i64,
-    /// Who was in a circle.
+    /// Who was in a cycle.
     circling: BTreeSet<WaitNode>,
 }
 
-/// What is known of one loop in a circle, or of a victim.
+/// What is known of one loop in a cycle, or of a victim.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoopFacts {
     /// Its priority, if it is registered.
@@ -46,23 +46,23 @@ pub struct DetectorSnapshot {
     pub in_grace: bool,
     /// Until when.
     pub grace_until: Option<Timestamp>,
-    /// Every edge of every circle, whether the edges are alive or dead.
+    /// Every edge of every cycle, whether the edges are alive or dead.
     pub edges: Vec<WaitEdge>,
-    /// Every other wait of every circle.
+    /// Every other wait of every cycle.
     pub waits: Vec<Wait>,
     /// How many edges and other waits were read to find these.
     pub edges_read: usize,
     /// For each resource of these edges the leases that overlap with it.
     pub leases: BTreeMap<String, Vec<Lease>>,
-    /// Everyone in a circle, and every victim.
+    /// Everyone in a cycle, and every victim.
     pub loops: BTreeMap<String, LoopFacts>,
     /// The deadlocks that are not resolved, oldest first.
     pub deadlocks: Vec<Deadlock>,
     /// Who was a victim a short while ago.
     pub recent_victims: BTreeSet<String>,
-    /// The open alerts about circles that nobody can break.
+    /// The open alerts about cycles that nobody can break.
     pub unbreakable: Vec<Alert>,
-    /// The last question about each circle of tests, by what names it.
+    /// The last question about each cycle of tests, by what names it.
     pub questions: BTreeMap<String, Decision>,
     /// When everything is read again.
     pub next_full_scan: Timestamp,
@@ -96,9 +96,9 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
         }
     };
     let edges_read = found.edges.len() + found.waits.len();
-    let circling = keep_circles(&mut found);
+    let circling = keep_cycles(&mut found);
     let Waits { edges, mut waits } = found;
-    // Who needs only one of several tests goes on by any of them, in a circle or not.
+    // Who needs only one of several tests goes on by any of them, in a cycle or not.
     let idle: BTreeSet<WaitNode> =
         waits.iter().filter(|wait| wait.kind == WaitKind::Idle).map(|wait| wait.waiter.clone()).collect();
     waits.retain(|wait| wait.kind != WaitKind::Idle);
@@ -113,10 +113,10 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, last_test_wait, circling }))
 }
 
-/// All waits there are, whether in a circle or not.
+/// All waits there are, whether in a cycle or not.
 pub(crate) fn everything(tx: &ReadTx<'_>, config: &DeadlockConfig) -> Result<DetectorSnapshot> {
     let found = tx.all_waits()?;
-    let circling = keep_circles(&mut found.clone());
+    let circling = keep_cycles(&mut found.clone());
     fill(tx, config, found, &circling, tx.open_deadlocks()?)
 }
 
@@ -141,7 +141,7 @@ fn fill(
             loops.insert(id.to_owned(), LoopFacts { priority, leases: tx.leases_of(id)? });
         }
     }
-    let matters: Vec<String> = rings(&waits).iter().map(|ring| ring.fingerprint()).collect();
+    let matters: Vec<String> = test_cycles(&waits).iter().map(|cycle| cycle.fingerprint()).collect();
     let mut questions = BTreeMap::new();
     for decision in tx.last_decisions_about(&matters)? {
         questions.extend(decision.fingerprint.clone().map(|matter| (matter, decision)));
@@ -178,8 +178,8 @@ fn node(node: &WaitNode) -> Node {
     }
 }
 
-/// Keeps the waits that are part of a circle, and says who is in one.
-fn keep_circles(found: &mut Waits) -> BTreeSet<WaitNode> {
+/// Keeps the waits that are part of a cycle, and says who is in one.
+fn keep_cycles(found: &mut Waits) -> BTreeSet<WaitNode> {
     let ends = |edge: &WaitEdge| (Node::Loop(edge.waiter.clone()), Node::Loop(edge.holder.clone()));
     let graph =
         Graph::new(found.edges.iter().map(ends).chain(found.waits.iter().map(|wait| (node(&wait.waiter), node(&wait.holder)))));
@@ -187,15 +187,15 @@ fn keep_circles(found: &mut Waits) -> BTreeSet<WaitNode> {
     for (number, component) in graph.components(&vec![true; graph.names.len()]).into_iter().enumerate() {
         component_of.extend(component.into_iter().map(|node| (&graph.names[node], number)));
     }
-    let circle = |waiter: &Node, holder: &Node| {
+    let cycle = |waiter: &Node, holder: &Node| {
         let waiter = component_of.get(waiter);
         waiter.is_some() && waiter == component_of.get(holder)
     };
     found.edges.retain(|edge| {
         let (waiter, holder) = ends(edge);
-        circle(&waiter, &holder)
+        cycle(&waiter, &holder)
     });
-    found.waits.retain(|wait| circle(&node(&wait.waiter), &node(&wait.holder)));
+    found.waits.retain(|wait| cycle(&node(&wait.waiter), &node(&wait.holder)));
     let who = component_of.into_keys().map(|node| match node {
         Node::Test { id, loop_id } => WaitNode::Test { id: id.clone(), loop_id: loop_id.clone() },
         Node::Loop(id) | Node::Work(id) => WaitNode::Loop(id.clone()),

@@ -1,12 +1,12 @@
-//! Who gives way: the fewest whose leaving breaks every circle, and among those the least missed. Pure.
+//! Who gives way: the fewest whose leaving breaks every cycle, and among those the least missed. Pure.
 //!
 //! A victim ends what waits for its leases and places; so a component's victims are those of its nodes that are candidates.
 //!
 //! - Up to [`EXACT`] candidates that are entangled, the victims are the best there are: fewest victims, fewest recent ones,
 //!   lowest priority, fewest leases, youngest wait, id.
-//! - Beyond, the one that most circles are likely to pass (waiters on it times whom it waits for) is taken until what remains
-//!   is small enough or free of circles, and whoever turns out not to be needed is let off. So nobody is named in vain: each
-//!   victim is in a circle that no other victim is in, but the number may not be the smallest. At most [`MOST_VICTIMS`] and
+//! - Beyond, the one that most cycles are likely to pass (waiters on it times whom it waits for) is taken until what remains
+//!   is small enough or free of cycles, and whoever turns out not to be needed is let off. So nobody is named in vain: each
+//!   victim is in a cycle that no other victim is in, but the number may not be the smallest. At most [`MOST_VICTIMS`] and
 //!   the last component's are named in one pass, each at a cost that grows with the edges; the next pass goes on.
 
 use std::cmp::Reverse;
@@ -53,7 +53,7 @@ fn cost(victims: &[usize], candidates: &[Option<Candidate>]) -> Cost {
     )
 }
 
-/// The victims that break every circle that holds among the nodes that are `within`, in order. Circles of nobody but nodes
+/// The victims that break every cycle that holds among the nodes that are `within`, in order. Cycles of nobody but nodes
 /// that are no candidates must not be within.
 pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candidate>]) -> Vec<usize> {
     let mut chosen = Vec::new();
@@ -189,7 +189,7 @@ fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]
     let mut needed = Vec::new();
     for node in chosen {
         within[node] = true;
-        if part.holding_circle(node, &within).is_some() {
+        if part.holding_cycle(node, &within).is_some() {
             within[node] = false;
             needed.push(component[node]);
         }
@@ -197,25 +197,25 @@ fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]
     needed
 }
 
-/// Why this loop of the circle, for people.
-pub(crate) fn why(graph: &Graph, victim: usize, circle: &[usize], candidates: &[Option<Candidate>]) -> String {
+/// Why this loop of the cycle, for people.
+pub(crate) fn why(graph: &Graph, victim: usize, cycle: &[usize], candidates: &[Option<Candidate>]) -> String {
     let others: Vec<&Candidate> =
-        circle.iter().filter(|node| **node != victim).filter_map(|node| candidates[*node].as_ref()).collect();
+        cycle.iter().filter(|node| **node != victim).filter_map(|node| candidates[*node].as_ref()).collect();
     let Some(own) = &candidates[victim] else { return String::new() };
     if others.is_empty() {
-        let tests = circle.iter().any(|node| !matches!(graph.names[*node], Node::Loop(_)));
+        let tests = cycle.iter().any(|node| !matches!(graph.names[*node], Node::Loop(_)));
         let why =
             if tests { "it is the only one whose leases anybody in it waits for" } else { "nobody else in it can be told" };
         return why.to_owned();
     }
-    let least = circle
+    let least = cycle
         .iter()
         .copied()
         .filter(|node| candidates[*node].is_some())
         .min_by_key(|node| cost(&[*node], candidates))
         .unwrap_or(victim);
     if least != victim {
-        return "more circles than this one end with it".to_owned();
+        return "more cycles than this one end with it".to_owned();
     }
     let mut rivals: Vec<&Candidate> = others.iter().copied().filter(|other| !other.recent || own.recent).collect();
     if rivals.is_empty() {

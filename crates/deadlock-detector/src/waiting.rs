@@ -75,11 +75,11 @@ impl<'a> Waiting<'a> {
         Self { graph, steps }
     }
 
-    /// The loops along a circle, each once.
+    /// The loops along a cycle, each once.
     #[must_use]
-    pub fn loops_of(&self, circle: &[usize]) -> Vec<String> {
+    pub fn loops_of(&self, cycle: &[usize]) -> Vec<String> {
         let mut loops: Vec<String> = Vec::new();
-        for node in circle {
+        for node in cycle {
             let id = self.graph.names[*node].loop_id();
             if !loops.iter().any(|known| known == id) {
                 loops.push(id.to_owned());
@@ -88,7 +88,7 @@ impl<'a> Waiting<'a> {
         loops
     }
 
-    /// The change requests whose answers would end a circle among these nodes.
+    /// The change requests whose answers would end a cycle among these nodes.
     #[must_use]
     pub fn requests_among(&self, nodes: &[usize]) -> BTreeSet<String> {
         let inside: BTreeSet<&Node> = nodes.iter().map(|node| &self.graph.names[*node]).collect();
@@ -103,7 +103,7 @@ impl<'a> Waiting<'a> {
         self.steps.iter().filter_map(step).collect()
     }
 
-    /// One step of a circle, in words.
+    /// One step of a cycle, in words.
     fn describe(&self, from: usize, to: usize) -> String {
         let (from, to) = (&self.graph.names[from], &self.graph.names[to]);
         match self.steps.get(&(from.clone(), to.clone())) {
@@ -113,12 +113,12 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// Who waits for whom on what, along a circle: at most so many steps.
+    /// Who waits for whom on what, along a cycle: at most so many steps.
     #[must_use]
-    pub fn describe_circle(&self, circle: &[usize], most: usize) -> String {
-        let ends = circle.iter().zip(circle.iter().cycle().skip(1)).take(most);
+    pub fn describe_cycle(&self, cycle: &[usize], most: usize) -> String {
+        let ends = cycle.iter().zip(cycle.iter().cycle().skip(1)).take(most);
         let mut steps: Vec<String> = ends.map(|(from, to)| self.describe(*from, *to)).collect();
-        if circle.len() > most {
+        if cycle.len() > most {
             steps.push("and so on".to_owned());
         }
         steps.join(", ")

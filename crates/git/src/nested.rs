@@ -54,7 +54,7 @@ pub(crate) fn would_wait(folder: &Path) -> bool {
         ["HEAD", "packed-refs", "commondir", "config", "index", "refs"].iter().map(|name| git_dir.join(name)).collect();
     while let Some(place) = places.pop() {
         match fs::metadata(&place) {
-            // No link is followed into a folder: it could lead in a circle.
+            // No link is followed into a folder: it could lead in a cycle.
             Ok(meta) if meta.is_dir() && !place.is_symlink() => {
                 places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
             }

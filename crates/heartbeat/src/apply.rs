@@ -154,7 +154,7 @@ fn meaning(component: &str) -> &'static str {
              itself: start it again with pm-agent"
         }
         "deadlock-detector" => {
-            "; until it is back loops that wait for each other in a circle wait until their leases end: start it again with \
+            "; until it is back loops that wait for each other in a cycle wait until their leases end: start it again with \
              deadlock-detector"
         }
         "regression-checker" => {

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coord_db::{Config, Database, JournalEntry, ReadTx, Result, Timestamp, WriteTx};
-use supervisor::{Inbound, LocalFuture, Plan, Supervisor, Waker};
+use supervisor::{LocalFuture, Plan, Supervisor, Waker};
 
 pub use decide::{Action, Verdict};
 pub use observe::Observation;
@@ -61,7 +61,7 @@ impl Supervisor for Heartbeat {
         Ok(self.watches.look(processes))
     }
 
-    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<HeartbeatSnapshot> {
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation) -> Result<HeartbeatSnapshot> {
         let sweep = self.swept_at.is_none_or(|at| tx.now().millis_since(at).abs() >= snapshot::SWEEP_EVERY_MILLIS);
         let snapshot = snapshot::load(&self.config, tx, observation, sweep)?;
         if snapshot.sweep.as_ref().is_some_and(snapshot::Sweep::is_empty) {

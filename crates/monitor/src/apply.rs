@@ -2,10 +2,9 @@
 
 use coord_db::{ActorId, ComponentId, EventId, HealthStatus, NewAlert, NewEvent, Result, WriteTx};
 use serde_json::{Map, Value, json};
-use supervisor::Supervisor;
 
-use crate::decide::Said;
-use crate::{Action, Finding, Monitor};
+use crate::decide::{Action, Finding, Said};
+use crate::snapshot::ID;
 
 pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
     match action {
@@ -17,7 +16,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
         Action::Excuse(loops) => {
             let now = Value::String(tx.now().to_rfc3339());
             let excused: Map<String, Value> = loops.iter().map(|id| (id.to_string(), now.clone())).collect();
-            let own: ComponentId = Monitor::ID.parse()?;
+            let own: ComponentId = ID.parse()?;
             tx.beat(&own, HealthStatus::Healthy, Some(&json!({ "excused": excused })))?;
         }
         Action::WriteClock { grace_seconds } => {
@@ -47,7 +46,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
 }
 
 fn say(tx: &WriteTx<'_>, said: &Said) -> Result<EventId> {
-    let me: ActorId = Monitor::ID.parse()?;
+    let me: ActorId = ID.parse()?;
     tx.publish(&NewEvent::spelled(me, &said.event_type, said.payload.clone())?.caused_by_id(said.caused_by.clone()))
 }
 
@@ -60,7 +59,7 @@ fn write(tx: &WriteTx<'_>, finding: &Finding, event_id: Option<EventId>) -> Resu
         fingerprint: finding.fingerprint.clone(),
         severity: finding.severity,
         alert_type: finding.alert_type,
-        source: Monitor::ID.to_owned(),
+        source: ID.to_owned(),
         message: finding.message.clone(),
         context,
         event_id,

@@ -18,10 +18,9 @@ use coord_db::{
     AgentOutput, Alert, AlertType, Config, EventId, HealthStatus, LoopId, LoopStatus, Payload, Severity, WorktreeChange,
 };
 use serde_json::{Value, json};
-use supervisor::{Plan, Supervisor};
+use supervisor::Plan;
 
-use crate::Monitor;
-use crate::snapshot::{LoopView, MonitorSnapshot, prefix};
+use crate::snapshot::{ID, LoopView, MonitorSnapshot, prefix};
 
 /// That a loop rests for a reason that is not its own is written down this often while it lasts.
 const EXCUSE_EVERY_SECONDS: i64 = 60;
@@ -245,7 +244,7 @@ fn heartbeat(work: &mut Work<'_>) {
 
 fn close_what_is_over(work: &mut Work<'_>) {
     for (fingerprint, alert) in &work.at.alerts {
-        if alert.source == Monitor::ID && !work.kept.contains(fingerprint) {
+        if alert.source == ID && !work.kept.contains(fingerprint) {
             work.plan.act(Action::Close { fingerprint: fingerprint.clone() });
         }
     }

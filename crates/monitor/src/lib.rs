@@ -16,10 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coord_db::{Config, Database, ReadTx, Result, WriteTx};
-use supervisor::{Inbound, Plan, Supervisor, Waker};
+use supervisor::{Plan, Supervisor, Waker};
 
 pub use decide::{Action, Finding};
-pub use observe::{Disk, Observation, Output, SeenFile, SeenWorkspace, Sight};
+pub use observe::{Disk, Observation, SeenFile, SeenWorkspace, Sight};
+pub use output::Output;
 pub use snapshot::MonitorSnapshot;
 
 /// The supervisor.
@@ -38,7 +39,7 @@ impl Supervisor for Monitor {
     type Action = Action;
     type Outcome = ();
 
-    const ID: &'static str = "monitor";
+    const ID: &'static str = snapshot::ID;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
         Self { config, eyes: observe::Eyes::default(), memory: snapshot::Memory::default() }
@@ -57,7 +58,7 @@ impl Supervisor for Monitor {
         self.eyes.observe(&self.config, db)
     }
 
-    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<MonitorSnapshot> {
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation) -> Result<MonitorSnapshot> {
         snapshot::load(&self.config, &mut self.memory, tx, observation)
     }
 

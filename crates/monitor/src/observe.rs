@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
@@ -16,7 +15,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
 use supervisor::Waker;
 
-use crate::output::tail;
+use crate::output::{Output, tail};
 use crate::watch::Watches;
 
 /// The maximum number of files that are kept for one workspace.
@@ -96,21 +95,6 @@ pub struct SeenFile {
     pub fingerprint: String,
     /// When it was changed last, by the file system; none for one that is gone.
     pub changed_at: Option<Timestamp>,
-}
-
-/// What an agent writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// When it, or a check on its work, wrote last.
-    pub written_at: Timestamp,
-    /// The file of the attempt in hand, or the newest one.
-    pub log: String,
-    /// Its length in bytes.
-    pub bytes: i64,
-    /// When that file was written last.
-    pub changed_at: Timestamp,
-    /// Its end.
-    pub tail: Arc<[u8]>,
 }
 
 /// A disk.

@@ -8,11 +8,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
-use coord_db::{AgentOutput, LoopId};
+use coord_db::{AgentOutput, LoopId, Timestamp};
 use serde_json::{Value, json};
 
-use crate::observe::Output;
+/// What an agent writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// When it, or a check on its work, wrote last.
+    pub written_at: Timestamp,
+    /// The file of the attempt in hand, or the newest one.
+    pub log: String,
+    /// Its length in bytes.
+    pub bytes: i64,
+    /// When that file was written last.
+    pub changed_at: Timestamp,
+    /// Its end.
+    pub tail: Arc<[u8]>,
+}
 
 /// So much of the end of a log is read.
 const TAIL_BYTES: u64 = 64 << 10;

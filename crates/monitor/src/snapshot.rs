@@ -8,12 +8,13 @@ use coord_db::{
 };
 use globset::GlobSet;
 use serde_json::Value;
-use supervisor::Supervisor;
 
-use crate::Monitor;
 use crate::observe::{Disk, Observation, SeenWorkspace, Sight, ignored};
 use crate::output::{Repeated, most_repeated, read_on};
 use crate::trail::{Failures, LoopTrail, Trail};
+
+/// Its id in the data.
+pub(crate) const ID: &str = "monitor";
 
 /// So many unfinished tests are judged in one pass.
 const MOST_TESTS: usize = 1_000;
@@ -280,7 +281,7 @@ fn load_loops(
     let mut tests = unfinished(config, memory, tx, alerts)?;
     let ready: BTreeMap<_, _> = tx.ready_since()?.into_iter().collect();
     let passes: BTreeMap<_, _> = tx.last_passes()?.into_iter().collect();
-    let excused = tx.component(Monitor::ID)?.map(|own| own.metadata);
+    let excused = tx.component(ID)?.map(|own| own.metadata);
     let interval = i64::try_from(config.monitor.interval_seconds).unwrap_or(i64::MAX);
     // Nobody starts an attempt before the checks have passed at the head of integration.
     let base_holds = !tx.red_base()?.is_empty() || !tx.base_runners()?.is_empty();

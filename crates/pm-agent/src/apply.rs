@@ -112,7 +112,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         Act::FollowBase { answer, reason } => drop(tolerate(tx.follow_base_answer(answer, reason))?),
         Act::TellOfSystem { message, test } => {
             tx.raise_alert(&NewAlert {
-                fingerprint: crate::decide::SYSTEM.to_owned(),
+                fingerprint: crate::matters::SYSTEM.to_owned(),
                 severity: Severity::Error,
                 alert_type: AlertType::Resource,
                 source: "pm".to_owned(),

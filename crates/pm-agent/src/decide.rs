@@ -5,8 +5,8 @@
 //! own that have no cause left are lifted; the human is notified. Each step sees what those before it have decided.
 
 mod answers;
-pub(crate) mod circle;
 mod conflicts;
+mod cycle;
 mod failures;
 mod lost;
 mod questions;
@@ -22,10 +22,8 @@ use coord_db::{
 use serde_json::{Value, json};
 use supervisor::{Inbound, Plan};
 
-use crate::snapshot::{PmSnapshot, Unnotified, is_own, loops_of};
-
-pub(crate) use failures::SYSTEM;
-pub(crate) use questions::{REGRESSION, about_commit, budget_fingerprint};
+use crate::matters::{SYSTEM, is_own, loops_of};
+use crate::snapshot::{PmSnapshot, Unnotified};
 
 /// Who goes first on a file, and who waits for which test of theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]

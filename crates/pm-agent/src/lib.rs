@@ -6,6 +6,7 @@
 
 mod apply;
 pub mod decide;
+mod matters;
 mod perform;
 pub mod snapshot;
 
@@ -24,35 +25,37 @@ pub use snapshot::PmSnapshot;
 pub struct PmAgent {
     config: Arc<Config>,
     database: PathBuf,
+    inbox: Vec<Inbound>,
 }
 
-/// Nothing outside of the database matters to pm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Observation;
-
 impl Supervisor for PmAgent {
-    type Observation = Observation;
+    type Observation = ();
     type Snapshot = PmSnapshot;
     type Action = Action;
     type Outcome = Notified;
 
     const ID: &'static str = "pm";
+    const HAS_INBOX: bool = true;
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, database: &Path) -> Self {
-        Self { config, database: database.to_owned() }
+        Self { config, database: database.to_owned(), inbox: Vec::new() }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
         self.config = config;
     }
 
-    fn observe(&mut self, _db: &Database) -> Result<Observation> {
-        Ok(Observation)
+    fn observe(&mut self, _db: &Database) -> Result<()> {
+        Ok(())
     }
 
-    fn snapshot(&mut self, tx: &ReadTx<'_>, _observation: &Observation, inbox: Vec<Inbound>) -> Result<PmSnapshot> {
-        snapshot::load(&self.config, tx, inbox)
+    fn deliver(&mut self, inbox: Vec<Inbound>) {
+        self.inbox = inbox;
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, (): &()) -> Result<PmSnapshot> {
+        snapshot::load(&self.config, tx, std::mem::take(&mut self.inbox))
     }
 
     fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
     Alert, BASE_QUESTION, BASE_SLOW_QUESTION, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory,
-    EventFilter, EventId, GREEN_BEFORE_QUESTION, HOLD_QUESTION, HealthStatus, Knowledge, Loop, LoopId, LoopProgress,
-    LoopStatus, NO_CHANGE_QUESTION, Pause, Payload, ReadTx, Regression, RequestStatus, Result, Test, TestId, Timestamp,
-    silent_millis,
+    EventFilter, EventId, HealthStatus, Knowledge, Loop, LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression,
+    RequestStatus, Result, Test, TestId, Timestamp, silent_millis,
 };
 use serde_json::Value;
 use supervisor::Inbound;
 
+use crate::matters::{
+    CYCLE_OF_TESTS, REGRESSION, SYSTEM, about_commit, about_test, budget_fingerprint, is_own, tests_in_cycle, text_of,
+};
 use crate::perform::OPERATION;
 
 /// Questions asked in one pass because of rows alone.
@@ -200,45 +202,12 @@ impl PmSnapshot {
     }
 }
 
-/// A text in a decision's context.
-pub(crate) fn text_of<'a>(context: &'a Value, key: &str) -> Option<&'a str> {
-    context.get(key).and_then(Value::as_str)
-}
-
-/// The loops that a decision's context names under `loops`.
-pub(crate) fn loops_of(context: &Value) -> Vec<LoopId> {
-    let listed = context.get("loops").and_then(Value::as_array);
-    listed.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok()).collect()
-}
-
-/// The type of deadlock-detector's question about tests that wait for each other.
-pub(crate) const CIRCLE_OF_TESTS: &str = "dependency_cycle";
-
-/// Questions of loops whose answer pm applies: they ask about their own attempts, and what follows concerns tests and other loops.
-const OF_LOOPS: &[&str] = &[HOLD_QUESTION, NO_CHANGE_QUESTION, GREEN_BEFORE_QUESTION, BASE_QUESTION, BASE_SLOW_QUESTION];
-
-/// True for questions whose answer pm applies: its own, those of deadlock-detector, which has the cycle where pm has the tests,
-/// and those of loops about attempts.
-pub(crate) fn is_own(decision: &Decision) -> bool {
-    match decision.requested_by.as_deref() {
-        Some("pm") => true,
-        Some("deadlock-detector") => decision.decision_type == CIRCLE_OF_TESTS,
-        Some(_) => OF_LOOPS.contains(&decision.decision_type.as_str()),
-        None => false,
-    }
-}
-
 /// When a dead loop's queue may be handed on. What the machine has slept since is added.
 pub(crate) fn lost_at(config: &Config, snapshot: &PmSnapshot, row: &Loop) -> Timestamp {
     let since = row.died_at.unwrap_or(row.updated_at);
     let silent = silent_millis(snapshot.now, since, &snapshot.clock_changes);
     let left = config.pm.reassign_after_seconds.max(0).saturating_mul(1000).saturating_sub(silent);
     Timestamp::from_millis(snapshot.now.as_millis().saturating_add(left))
-}
-
-/// The fingerprint of all questions about one test.
-pub(crate) fn about_test(test: &str) -> String {
-    format!("test:{test}")
 }
 
 /// What the inbox and the open matters name.
@@ -265,7 +234,7 @@ impl Named {
                     self.tests.insert(said.test_id.to_string());
                     self.tests.extend(said.blamed_test.as_ref().map(ToString::to_string));
                     let matter = said.first_bad_commit.as_deref().unwrap_or(said.test_id.as_str());
-                    self.matters.insert(crate::decide::about_commit(matter));
+                    self.matters.insert(about_commit(matter));
                 }
                 Payload::RegressionCleared(_) => self.cleared = true,
                 Payload::ResourceWarning(_) => {
@@ -287,8 +256,8 @@ impl Named {
         for key in ["new_knowledge_id", "existing_knowledge_id"] {
             self.knowledge.extend(text_of(&decision.context, key).map(str::to_owned));
         }
-        if decision.decision_type == CIRCLE_OF_TESTS {
-            self.tests.extend(crate::decide::circle::named(&decision.context).map(|(id, _)| id.to_owned()));
+        if decision.decision_type == CYCLE_OF_TESTS {
+            self.tests.extend(tests_in_cycle(&decision.context).map(|(id, _)| id.to_owned()));
         }
     }
 }
@@ -368,7 +337,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     load_lost(config, tx, &mut snapshot, &mut named.matters, conflict_said)?;
     for inbound in &inbox {
         if let Payload::ResourceWarning(said) = &inbound.payload {
-            named.matters.insert(crate::decide::budget_fingerprint(&snapshot, inbound, said));
+            named.matters.insert(budget_fingerprint(inbound, said, &snapshot.in_hand));
         }
     }
     for inbound in &inbox {
@@ -384,7 +353,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
         // What an answer about a commit set going is seen by the test that is done again for it.
         for key in ["test_id", "blamed_test"] {
             let named = decision.context.get(key).and_then(Value::as_str);
-            let named = named.filter(|_| decision.decision_type == crate::decide::REGRESSION);
+            let named = named.filter(|_| decision.decision_type == REGRESSION);
             if let Some(test) = named.map(|id| tx.find_test(id)).transpose()?.flatten() {
                 snapshot.tests.insert(test.id.clone(), test);
             }
@@ -400,10 +369,10 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
 }
 
 fn load_failures(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot, named: &mut Named) -> Result<()> {
-    let asking = snapshot.alerts.iter().any(|alert| alert.fingerprint.as_deref() == Some(crate::decide::SYSTEM));
+    let asking = snapshot.alerts.iter().any(|alert| alert.fingerprint.as_deref() == Some(SYSTEM));
     let tests = tx.tests_that_failed(MOST_FAILURES)?;
     if asking || tests.iter().any(|test| test.error_category == Some(ErrorCategory::System)) {
-        named.matters.insert(crate::decide::SYSTEM.to_owned());
+        named.matters.insert(SYSTEM.to_owned());
     }
     for test in tests {
         let attempted = test.last_attempt_at.unwrap_or(test.created_at);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use coord_db::config::CheckConfig;
 use coord_db::{BaselineTest, Config, Database, JournalEntry, ReadTx, Regression, Result, TestId, TestStatus, WriteTx};
-use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
+use supervisor::{LocalFuture, Plan, Supervisor};
 
 pub use decide::Action;
 pub use notes::{BisectNotes, BisectRound, Checked, ColdChecked, Found, HeadCheck, Outcome, Round, TestVerdict, Tried};
@@ -72,7 +72,7 @@ impl Supervisor for RegressionChecker {
         self.eyes.look(&self.config, || db.read(|tx| tx.landed_tests()))
     }
 
-    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation, _inbox: Vec<Inbound>) -> Result<RegressionSnapshot> {
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation) -> Result<RegressionSnapshot> {
         snapshot::load(&self.config, tx, observation)
     }
 

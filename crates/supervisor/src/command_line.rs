@@ -1,12 +1,7 @@
-//! The command line that all supervisors share, and errors as exit codes.
-
-use std::process::ExitCode;
+//! The command line that all supervisors share.
 
 use clap::{Args, CommandFactory, FromArgMatches};
-use process_host::exit::{describe, exit_code_of};
-use process_host::{Options, fatal, set_up_log};
-
-use crate::{Supervisor, daemon};
+use process_host::Options;
 
 /// The options of every supervisor.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +25,7 @@ pub const PROGRAMS: [(&str, &str); 5] = [
     ("heartbeat", "Tells healthy from degraded from dead, cleans up after the dead, sweeps expired leases"),
     (
         "deadlock-detector",
-        "Finds loops that wait for each other in a circle, names who gives way, and revokes if it does not answer",
+        "Finds loops that wait for each other in a cycle, names who gives way, and revokes if it does not answer",
     ),
     ("monitor", "Finds loops that are stuck, digressing, in conflict or over budget, and raises alerts"),
     (
@@ -47,20 +42,10 @@ pub fn command(name: &'static str) -> clap::Command {
     Parser::command().name(name).about(about)
 }
 
-/// The whole program of a supervisor: command line, log, loop, exit code.
-#[must_use]
-pub fn main<S: Supervisor>(name: &'static str) -> ExitCode {
-    let matches = command(name).get_matches();
-    let line = match Parser::from_arg_matches(&matches) {
+/// Reads the arguments of this process; ends it where they are not understood.
+pub(crate) fn parse(name: &'static str) -> CommandLine {
+    match Parser::from_arg_matches(&command(name).get_matches()) {
         Ok(parser) => parser.line,
         Err(error) => error.exit(),
-    };
-    set_up_log(line.options.log_format);
-    match daemon::run::<S>(&line) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            fatal(name, describe(&error));
-            ExitCode::from(exit_code_of(&error))
-        }
     }
 }

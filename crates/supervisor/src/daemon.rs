@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,31 @@ use coord_db::process::ProcessIdentity;
 use coord_db::wake::SLOW_LOOK;
 use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry, Result, Timestamp};
 use crash_point::Point;
-use process_host::{BackOff, Reload, Stop, Wakes, reload, service, settings_hold, stop_signal, told_to_stop};
+use process_host::exit::{describe, exit_code_of};
+use process_host::{
+    BackOff, Reload, Stop, Wakes, fatal, reload, service, set_up_log, settings_hold, stop_signal, told_to_stop,
+};
 use tokio::task::JoinSet;
 
-use crate::command_line::CommandLine;
+use crate::command_line::{self, CommandLine};
 use crate::{Look, Supervisor, Waker, look, pass, pass_carefully};
 
+/// The whole program of a supervisor: command line, log, loop, exit code.
+#[must_use]
+pub fn main<S: Supervisor>(name: &'static str) -> ExitCode {
+    let line = command_line::parse(name);
+    set_up_log(line.options.log_format);
+    match run::<S>(&line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            fatal(name, describe(&error));
+            ExitCode::from(exit_code_of(&error))
+        }
+    }
+}
+
 /// Runs a supervisor until it is told to stop, or, with `--once`, until nothing is due.
-pub(crate) fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
+fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

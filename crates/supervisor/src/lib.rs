@@ -12,7 +12,8 @@ mod command_line;
 mod daemon;
 mod pass;
 
-pub use command_line::{PROGRAMS, command, main};
+pub use command_line::{PROGRAMS, command};
+pub use daemon::main;
 pub use pass::{Look, PassOutcome, look, pass, pass_carefully};
 
 use std::future::Future;
@@ -89,6 +90,8 @@ pub trait Supervisor: Sized + 'static {
 
     /// Its id in the data: as component, as subscriber and as source of events.
     const ID: &'static str;
+    /// True if it acts on events and not on rows alone: it is subscribed, and each pass acknowledges what it has taken.
+    const HAS_INBOX: bool = false;
     /// True if passes write down effects as intent.
     const HAS_EFFECTS: bool = false;
     /// True if the intents must outlive a power cut; one about processes need not, as those do not either.
@@ -109,11 +112,14 @@ pub trait Supervisor: Sized + 'static {
     /// What the database says.
     fn observe(&mut self, db: &coord_db::Database) -> Result<Self::Observation>;
 
+    /// Takes the unread deliveries, for the snapshot that is read next and for no other. Only one with an inbox has any.
+    fn deliver(&mut self, _inbox: Vec<Inbound>) {}
+
     /// Reads what a decision depends on. Called for a look and again, under the write lock, for the pass.
     ///
     /// # Errors
-    /// What the database says.
-    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Self::Observation, inbox: Vec<Inbound>) -> Result<Self::Snapshot>;
+    /// If the database cannot be read.
+    fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Self::Observation) -> Result<Self::Snapshot>;
 
     /// Decides. Pure: no clock, no I/O, no randomness; the time is in the snapshot.
     fn decide(config: &Config, snapshot: &Self::Snapshot) -> Plan<Self::Action>;

@@ -51,9 +51,11 @@ struct Decided<S: Supervisor> {
 }
 
 fn decide<S: Supervisor>(supervisor: &mut S, tx: &ReadTx<'_>, observation: &S::Observation, most: usize) -> Result<Decided<S>> {
-    let (inbox, misfits) = sort(tx.pending_deliveries(S::ID, most)?);
+    let pending = if S::HAS_INBOX { tx.pending_deliveries(S::ID, most)? } else { Vec::new() };
+    let (inbox, misfits) = sort(pending);
     let taken = inbox.iter().map(|inbound| inbound.event.id.clone()).collect();
-    let snapshot = supervisor.snapshot(tx, observation, inbox)?;
+    supervisor.deliver(inbox);
+    let snapshot = supervisor.snapshot(tx, observation)?;
     let plan = S::decide(supervisor.config(), &snapshot);
     Ok(Decided { snapshot, plan, taken, misfits })
 }
@@ -64,7 +66,7 @@ fn decide<S: Supervisor>(supervisor: &mut S, tx: &ReadTx<'_>, observation: &S::O
 /// What the database says.
 pub fn look<S: Supervisor>(supervisor: &mut S, db: &Database, observation: &S::Observation) -> Result<Look> {
     db.read(|tx| {
-        if tx.has_deliveries(S::ID)? {
+        if S::HAS_INBOX && tx.has_deliveries(S::ID)? {
             return Ok(Look::Due);
         }
         let plan = decide(supervisor, tx, observation, 0)?.plan;
@@ -86,7 +88,7 @@ pub fn pass<S: Supervisor>(supervisor: &mut S, db: &Database, observation: &S::O
 /// # Errors
 /// As [`pass`].
 pub fn pass_carefully<S: Supervisor>(supervisor: &mut S, db: &Database, observation: &S::Observation) -> Result<PassOutcome> {
-    db.write_quietly(|tx| {
+    let record_try = |tx: &WriteTx<'_>| {
         if let Some(delivery) = tx.pending_deliveries(S::ID, 1)?.pop() {
             if delivery.tries >= MOST_TRIES {
                 let why = format!("handling it failed {} times", delivery.tries);
@@ -96,7 +98,10 @@ pub fn pass_carefully<S: Supervisor>(supervisor: &mut S, db: &Database, observat
             }
         }
         Ok::<_, coord_db::Error>(())
-    })?;
+    };
+    if S::HAS_INBOX {
+        db.write_quietly(record_try)?;
+    }
     pass_over(supervisor, db, observation, 1)
 }
 

@@ -407,7 +407,7 @@ fn one_force_release(_: &mut Laws, world: &World, changes: &[Change]) -> Option<
     })
 }
 
-/// Where circles share loops the fewest victims are sought; that is for the detector's own tests to compare.
+/// Where cycles share loops the fewest victims are sought; that is for the detector's own tests to compare.
 fn victims_are_right(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
     let mut told = of(changes, "event")
         .filter(|event| event.text(0) == "deadlock-detector" && event.text(1) == "force_release")

@@ -68,6 +68,7 @@ impl<S: Supervisor> Supervisor for Tampered<S> {
     type Outcome = S::Outcome;
 
     const ID: &'static str = S::ID;
+    const HAS_INBOX: bool = S::HAS_INBOX;
     const HAS_EFFECTS: bool = S::HAS_EFFECTS;
 
     fn new(config: Arc<Config>, database: &Path) -> Self {
@@ -86,9 +87,13 @@ impl<S: Supervisor> Supervisor for Tampered<S> {
         self.inner.observe(db)
     }
 
-    fn snapshot(&mut self, tx: &ReadTx<'_>, seen: &Self::Observation, inbox: Vec<Inbound>) -> Result<Self::Snapshot> {
+    fn deliver(&mut self, inbox: Vec<Inbound>) {
+        self.inner.deliver(inbox);
+    }
+
+    fn snapshot(&mut self, tx: &ReadTx<'_>, seen: &Self::Observation) -> Result<Self::Snapshot> {
         self.applied.set(0);
-        self.inner.snapshot(tx, seen, inbox)
+        self.inner.snapshot(tx, seen)
     }
 
     fn decide(config: &Config, snapshot: &Self::Snapshot) -> Plan<Self::Action> {
@@ -346,9 +351,7 @@ impl Joined for deadlock_detector::DeadlockDetector {
 }
 
 impl Joined for pm_agent::PmAgent {
-    fn see(&mut self, _: &World) -> pm_agent::Observation {
-        pm_agent::Observation
-    }
+    fn see(&mut self, _: &World) {}
 
     fn carry_out(&self, world: &mut World, _: &JournalEntry) -> Option<pm_agent::Notified> {
         Some(if world.chance(80) { pm_agent::Notified::Succeeded } else { pm_agent::Notified::Failed("no bell".to_owned()) })

@@ -40,8 +40,8 @@ pub fn edges_in_cycles(world: &World) -> Vec<WaitEdge> {
     edges.iter().filter(|edge| reaches(&edge.holder, &edge.waiter)).cloned().collect()
 }
 
-/// The loops of a circle in which each waits for exactly one other, so that anyone's giving way would end it; nothing where
-/// circles share loops.
+/// The loops of a cycle in which each waits for exactly one other, so that anyone's giving way would end it; nothing where
+/// cycles share loops.
 #[must_use]
 pub fn ring_of<'a>(edges: &'a [WaitEdge], member: &'a str) -> Option<BTreeSet<&'a str>> {
     let (mut ring, mut at) = (BTreeSet::new(), member);

@@ -88,7 +88,7 @@ fn a_victim_keeps_its_work_gives_up_its_leases_and_does_it_again() {
     let agent = await_agent(&world);
     let request = ForceRelease {
         loop_id: "one".parse().unwrap(),
-        reason: "a circle".to_owned(),
+        reason: "a cycle".to_owned(),
         locks_held: vec!["half-done".to_owned()],
         must_rollback: true,
         cycle: vec!["one".to_owned(), "two".to_owned()],

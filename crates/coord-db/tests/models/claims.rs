@@ -138,9 +138,9 @@ impl Model {
                 next = batch[position].after;
                 steps += 1;
             }
-            let circle = next == Some(one.test);
+            let cycle = next == Some(one.test);
             let unknown = one.after.is_some_and(|after| first(after).is_none() && !self.tests.contains_key(&after));
-            if known || twice || circle || unknown || one.most < 1 {
+            if known || twice || cycle || unknown || one.most < 1 {
                 return Ok("wrong".to_owned());
             }
         }

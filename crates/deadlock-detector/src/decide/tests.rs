@@ -178,7 +178,7 @@ fn an_edge_dies_when_the_lease_expires_but_not_right_after_a_suspend() {
 }
 
 #[test]
-fn a_circle_has_a_victim_and_a_chain_has_none() {
+fn a_cycle_has_a_victim_and_a_chain_has_none() {
     assert_eq!(World::new("a>b b>c").victims(), Vec::<String>::new());
     assert_eq!(World::new("a>b b>c c>a").victims(), ["c"]);
     assert_eq!(World::new("a>b b>a c>d d>c").victims(), ["b", "d"]);
@@ -187,7 +187,7 @@ fn a_circle_has_a_victim_and_a_chain_has_none() {
 
 #[test]
 fn the_fewest_give_way_and_then_who_was_spared_longest_counts_least_holds_least_or_came_last() {
-    // Two circles through b, although it counts most.
+    // Two cycles through b, although it counts most.
     assert_eq!(World::new("a>b b>a b>c c>b").priority("b", 1).victims(), ["b"]);
     // Not again who was a victim, although it counts least.
     assert_eq!(World::new("a>b b>a").recent("b").priority("b", 9).victims(), ["a"]);
@@ -227,7 +227,7 @@ fn the_reason_names_what_decided() {
         (World::new("a>b b>a").recent("a"), "the others gave way a short while ago"),
         (World::new("a>b b>a").lease("z", "a"), "it holds the fewest leases (0)"),
         (World::new("a>b b>a"), "it has waited the shortest"),
-        (World::new("a>b b>a b>c c>b").priority("b", 1), "more circles than this one end with it"),
+        (World::new("a>b b>a b>c c>b").priority("b", 1), "more cycles than this one end with it"),
         (World::new("a>human human>a"), "nobody else in it can be told"),
     ] {
         let plan = world.plan();
@@ -240,12 +240,12 @@ fn the_reason_names_what_decided() {
 fn who_was_told_is_not_told_again_and_nobody_else_is() {
     let plan = World::new("a>b:x b>a:y").lease("x", "b").lease("y", "a").told("b", &["x"], 10).plan();
     assert_eq!((plan.actions, plan.look_again_at), (vec![], Some(NOW.plus_seconds(20))));
-    // Another circle that does not pass the victim is another deadlock.
+    // Another cycle that does not pass the victim is another deadlock.
     assert_eq!(World::new("a>b:x b>a:y a>c c>a").lease("x", "b").told("b", &["x"], 10).victims(), ["c"]);
 }
 
 #[test]
-fn a_deadlock_is_resolved_when_no_living_circle_passes_its_victim() {
+fn a_deadlock_is_resolved_when_no_living_cycle_passes_its_victim() {
     let over = World::new("a>b:x").lease("y", "a");
     assert_eq!(over.told("b", &["x"], 10).plan().actions, [resolved("b", DeadlockOutcome::Released)]);
     let other_gave_up = World::new("a>b:x").lease("x", "b").told("b", &["x"], 10);
@@ -256,14 +256,14 @@ fn a_deadlock_is_resolved_when_no_living_circle_passes_its_victim() {
 }
 
 #[test]
-fn a_victim_that_has_answered_and_circles_again_is_in_another_deadlock() {
+fn a_victim_that_has_answered_and_cycles_again_is_in_another_deadlock() {
     let again = World::new("a>b:z b>a:y").lease("z", "b").lease("y", "a").told("b", &["x"], 10);
     assert_eq!(again.plan().actions[0], resolved("b", DeadlockOutcome::Released));
     assert_eq!(again.victims(), ["a"]);
 }
 
 #[test]
-fn of_two_victims_in_one_remaining_circle_the_older_one_stays() {
+fn of_two_victims_in_one_remaining_cycle_the_older_one_stays() {
     let world = World::new("a>b:x b>a:y").lease("x", "b").lease("y", "a").told("a", &["y"], 20).told("b", &["x"], 10);
     assert_eq!(world.plan().actions, [resolved("b", DeadlockOutcome::Dissolved)]);
 }
@@ -285,13 +285,13 @@ fn leases_are_revoked_exactly_when_the_time_is_over() {
 fn who_keeps_a_place_in_a_queue_loses_its_waits_too() {
     let actions = World::new("a>b b>a:y").lease("y", "a").told("b", &[], 30).plan().actions;
     assert!(matches!(&actions[..], [only] if revoked("b", true)(only)), "{actions:?}");
-    // A place that no circle passes does not count.
+    // A place that no cycle passes does not count.
     let world = World::new("a>b:x b>a:y c>b").lease("x", "b").lease("y", "a").told("b", &["x"], 30);
     assert!(revoked("b", false)(&world.plan().actions[0]));
 }
 
 #[test]
-fn a_circle_that_stands_is_looked_at_when_time_may_end_it() {
+fn a_cycle_that_stands_is_looked_at_when_time_may_end_it() {
     let mut world = World::new("a>b:x b>a:y").lease_until("x", "b", Some(NOW.plus_seconds(7))).told("b", &["x"], 10);
     assert_eq!(world.plan().look_again_at, Some(NOW.plus_seconds(7)));
     world.0.edges[1].wait_until = Some(NOW.plus_seconds(3));
@@ -327,9 +327,9 @@ fn who_is_no_loop_cannot_be_told_and_the_human_is_if_nobody_can() {
 }
 
 #[test]
-fn a_circle_of_ten_thousand_has_one_victim() {
-    let ring: Vec<String> = (0..10_000).map(|at| format!("l{at}>l{}", (at + 1) % 10_000)).collect();
-    let world = World::new(&ring.join(" ")).priority("l77", 9);
+fn a_cycle_of_ten_thousand_has_one_victim() {
+    let cycle: Vec<String> = (0..10_000).map(|at| format!("l{at}>l{}", (at + 1) % 10_000)).collect();
+    let world = World::new(&cycle.join(" ")).priority("l77", 9);
     assert_eq!(world.victims(), ["l77"]);
 }
 

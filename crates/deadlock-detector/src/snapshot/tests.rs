@@ -20,7 +20,7 @@ fn insert(waiter: &str, holder: &str) -> String {
     format!("INSERT OR IGNORE INTO wait_graph(waiter, holder, resource) VALUES ('{waiter}', '{holder}', 'r');")
 }
 
-/// Ten thousand edges that are part of no circle: a crowd behind one loop, and a long queue.
+/// Ten thousand edges that are part of no cycle: a crowd behind one loop, and a long queue.
 fn standing(db: &Database) {
     let crowd = (0..5_000).map(|at| insert(&format!("crowd{at}"), "hub"));
     let queue = (0..5_000).map(|at| insert(&format!("queue{at}"), &format!("queue{}", at + 1)));
@@ -38,7 +38,7 @@ fn standing_edges_are_read_once_and_not_again() {
     db.execute_foreign(&(insert("a", "b") + &insert("b", "a"))).unwrap();
     let snapshot = look(&db, &mut memory);
     assert_eq!((snapshot.edges_read, snapshot.edges.len()), (2, 2));
-    // The circle is watched from now on, and nothing else is.
+    // The cycle is watched from now on, and nothing else is.
     assert_eq!(look(&db, &mut memory).edges_read, 2);
     db.execute_foreign("DELETE FROM wait_graph WHERE waiter = 'b'").unwrap();
     assert_eq!(look(&db, &mut memory).edges.len(), 0);
@@ -46,7 +46,7 @@ fn standing_edges_are_read_once_and_not_again() {
 }
 
 #[test]
-fn a_circle_through_a_loop_that_a_crowd_waits_for_does_not_read_the_crowd() {
+fn a_cycle_through_a_loop_that_a_crowd_waits_for_does_not_read_the_crowd() {
     let (db, _) = database();
     standing(&db);
     let mut memory = Memory::default();
@@ -156,8 +156,8 @@ proptest! {
                 let fresh = look(&db, &mut Memory::default());
                 prop_assert!(remembered.waits.iter().all(|wait| fresh.waits.contains(wait)));
                 prop_assert!(remembered.edges.iter().all(|edge| fresh.edges.contains(edge)));
-                // Circles of nothing but tests close with a test that begins to wait.
-                prop_assert_eq!(rings(&remembered.waits), rings(&fresh.waits));
+                // Cycles of nothing but tests close with a test that begins to wait.
+                prop_assert_eq!(test_cycles(&remembered.waits), test_cycles(&fresh.waits));
             }
         }
     }

@@ -15,8 +15,8 @@ fn graph(nodes: usize, pairs: &[(usize, usize)]) -> Graph {
     Graph { names: (0..nodes).map(|node| Node::Loop(format!("l{node:02}"))).collect(), next, any: vec![false; nodes] }
 }
 
-/// Every simple circle, as the set of its nodes.
-fn circles(graph: &Graph) -> Vec<u32> {
+/// Every simple cycle, as the set of its nodes.
+fn cycles(graph: &Graph) -> Vec<u32> {
     fn walk(graph: &Graph, start: usize, node: usize, path: u32, found: &mut Vec<u32>) {
         for &child in &graph.next[node] {
             if child == start {
@@ -33,8 +33,8 @@ fn circles(graph: &Graph) -> Vec<u32> {
     found
 }
 
-fn hits_all(circles: &[u32], set: u32) -> bool {
-    circles.iter().all(|circle| circle & set != 0)
+fn hits_all(cycles: &[u32], set: u32) -> bool {
+    cycles.iter().all(|cycle| cycle & set != 0)
 }
 
 fn as_set(nodes: &[usize]) -> u32 {
@@ -92,14 +92,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_circle_remains_and_no_better_set_of_victims_exists((graph, candidates) in world(7, 18)) {
+    fn no_cycle_remains_and_no_better_set_of_victims_exists((graph, candidates) in world(7, 18)) {
         let within = vec![true; 7];
         let chosen = victims(&graph, &within, &candidates);
-        let circles = circles(&graph);
-        prop_assert!(hits_all(&circles, as_set(&chosen)));
+        let cycles = cycles(&graph);
+        prop_assert!(hits_all(&cycles, as_set(&chosen)));
         let own = cost(&chosen, &candidates);
         for set in 0_u32..1 << 7 {
-            if hits_all(&circles, set) {
+            if hits_all(&cycles, set) {
                 prop_assert!(set.count_ones() as usize >= chosen.len());
                 let members: Vec<usize> = (0..7).filter(|node| set & 1 << node != 0).collect();
                 // Fewest, then fewest recent ones: the first two are sums, so they hold for the whole graph as well.
@@ -110,7 +110,7 @@ proptest! {
         // In one entanglement the whole order holds.
         if let [component] = &graph.components(&within)[..] {
             let inside = as_set(component);
-            for set in (0_u32..1 << 7).filter(|set| set & !inside == 0 && hits_all(&circles, *set)) {
+            for set in (0_u32..1 << 7).filter(|set| set & !inside == 0 && hits_all(&cycles, *set)) {
                 let members: Vec<usize> = (0..7).filter(|node| set & 1 << node != 0).collect();
                 prop_assert!(own <= cost(&members, &candidates));
             }
@@ -120,10 +120,10 @@ proptest! {
     #[test]
     fn a_large_entanglement_is_broken_and_nobody_is_named_in_vain((graph, candidates) in world(18, 34)) {
         let chosen = victims(&graph, &[true; 18], &candidates);
-        let circles = circles(&graph);
-        prop_assert!(hits_all(&circles, as_set(&chosen)));
+        let cycles = cycles(&graph);
+        prop_assert!(hits_all(&cycles, as_set(&chosen)));
         for &victim in &chosen {
-            prop_assert!(!hits_all(&circles, as_set(&chosen) & !(1 << victim)));
+            prop_assert!(!hits_all(&cycles, as_set(&chosen) & !(1 << victim)));
         }
     }
 
@@ -157,7 +157,7 @@ proptest! {
         }
     }
 
-    /// Beyond twelve: at least as many as circles that do not meet, and nobody in vain.
+    /// Beyond twelve: at least as many as cycles that do not meet, and nobody in vain.
     #[test]
     fn beyond_twelve_nobody_is_named_in_vain_beside_tests_as_well((graph, candidates) in mixed(24, 60)) {
         let mut within = vec![true; 24];
@@ -174,8 +174,8 @@ proptest! {
     #[test]
     fn components_are_what_the_oracle_says((graph, _) in world(8, 20)) {
         let in_component: u32 = graph.components(&[true; 8]).iter().map(|component| as_set(component)).sum();
-        let in_circle = circles(&graph).into_iter().fold(0, |all, circle| all | circle);
-        prop_assert_eq!(in_component, in_circle);
+        let in_cycle = cycles(&graph).into_iter().fold(0, |all, cycle| all | cycle);
+        prop_assert_eq!(in_component, in_cycle);
     }
 }
 

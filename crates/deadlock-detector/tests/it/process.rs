@@ -16,7 +16,7 @@ const OPEN: &str = "SELECT victim FROM deadlocks WHERE resolved_at IS NULL ORDER
 const OPEN_ALERTS: &str = "SELECT json_extract(context, '$.kind'), severity, alert_type FROM alerts WHERE closed_at IS NULL";
 
 #[test]
-fn a_circle_written_by_the_shell_has_one_victim_however_often_it_runs() {
+fn a_cycle_written_by_the_shell_has_one_victim_however_often_it_runs() {
     let world = World::filled(CIRCLE);
     for _ in 0..3 {
         world.once(DETECTOR);
@@ -41,7 +41,7 @@ fn a_circle_written_by_the_shell_has_one_victim_however_often_it_runs() {
 }
 
 #[test]
-fn edges_that_are_no_circle_or_not_alive_have_no_victim() {
+fn edges_that_are_no_cycle_or_not_alive_have_no_victim() {
     let world = World::filled(CIRCLE);
     world.sql("DELETE FROM wait_graph WHERE waiter = 'b'");
     world.once(DETECTOR);
@@ -74,7 +74,7 @@ fn a_victim_that_releases_ends_the_deadlock() {
 }
 
 #[test]
-fn a_daemon_sees_a_circle_that_the_shell_closes_and_is_killed_without_telling_twice() {
+fn a_daemon_sees_a_cycle_that_the_shell_closes_and_is_killed_without_telling_twice() {
     let world = World::filled(CIRCLE);
     world.sql("DELETE FROM wait_graph WHERE waiter = 'b'");
     let daemon = world.daemon(DETECTOR);
@@ -82,7 +82,7 @@ fn a_daemon_sees_a_circle_that_the_shell_closes_and_is_killed_without_telling_tw
     world.until(OPEN, "b");
     daemon.kill();
     let daemon = world.daemon(DETECTOR);
-    // Another circle shows that it has looked.
+    // Another cycle shows that it has looked.
     world.sql("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('x', 'y', 'z'), ('y', 'x', 'z')");
     world.until(OPEN, "b\nx");
     assert_eq!(world.events("force_release").len(), 2);
@@ -107,7 +107,7 @@ fn who_does_not_answer_in_time_loses_its_leases_and_the_human_is_told() {
 }
 
 #[test]
-fn a_circle_of_places_in_a_queue_ends_as_well() {
+fn a_cycle_of_places_in_a_queue_ends_as_well() {
     let world = World::filled("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('a', 'b', 'x'), ('b', 'a', 'y')");
     world.once(DETECTOR);
     assert_eq!(world.sql(OPEN), "a");
@@ -165,7 +165,7 @@ fn after_a_suspend_a_victim_gets_its_time_and_is_told_once() {
 }
 
 #[test]
-fn ten_thousand_standing_edges_do_not_hide_a_circle() {
+fn ten_thousand_standing_edges_do_not_hide_a_cycle() {
     let world = World::filled(
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
          INSERT INTO wait_graph(waiter, holder, resource) SELECT 'w' || i, 'w' || (i + 1), 'r' || i FROM n;",

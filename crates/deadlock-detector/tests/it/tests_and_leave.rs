@@ -7,7 +7,7 @@ const DETECTOR: &str = env!("CARGO_BIN_EXE_deadlock-detector");
 
 const LOOPS: &str = "INSERT INTO loops(id, name, priority, status) VALUES ('a', '', 1, 'running'), ('b', '', 2, 'running'), ('c', '', 3, 'running');";
 
-/// a keeps a lease and can begin nothing but a2, which needs b1; b has b1 in hand. What closes the circle is missing.
+/// a keeps a lease and can begin nothing but a2, which needs b1; b has b1 in hand. What closes the cycle is missing.
 const NEARLY: &str = "
     INSERT INTO file_locks(file_path, locked_by) VALUES ('src/a.rs', 'a');
     INSERT INTO tests(id, loop_id, status) VALUES ('b1', 'b', 'in_progress');
@@ -18,7 +18,7 @@ const ASKED: &str = "SELECT decision_type, fingerprint, default_option, status F
 const OPEN_ALERTS: &str = "SELECT json_extract(context, '$.kind') FROM alerts WHERE closed_at IS NULL";
 
 #[test]
-fn a_lease_and_a_dependency_close_a_circle_whichever_comes_last() {
+fn a_lease_and_a_dependency_close_a_cycle_whichever_comes_last() {
     // The edge comes last, and the daemon sees it at once.
     let world = World::filled(&format!("{LOOPS}{NEARLY}"));
     let daemon = world.daemon(DETECTOR);
@@ -27,7 +27,7 @@ fn a_lease_and_a_dependency_close_a_circle_whichever_comes_last() {
     let told = world.events("force_release").remove(0);
     assert_eq!((&told.payload["loop_id"], &told.payload["cycle"]), (&json!("a"), &json!(["a", "b"])));
     assert_eq!(told.payload["locks_held"], json!(["src/a.rs"]));
-    // It lets go, and the circle is over.
+    // It lets go, and the cycle is over.
     world.sql("DELETE FROM file_locks WHERE locked_by = 'a'");
     world.until("SELECT outcome FROM deadlocks", "released");
     assert_eq!(daemon.terminate().code(), Some(0));
@@ -36,7 +36,7 @@ fn a_lease_and_a_dependency_close_a_circle_whichever_comes_last() {
     let world = World::filled(&format!("{LOOPS}{NEARLY} UPDATE tests SET depends_on = NULL;"));
     world.sql("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('b', 'a', 'src/a.rs')");
     let daemon = world.daemon(DETECTOR);
-    // Another circle shows that it has looked.
+    // Another cycle shows that it has looked.
     world.sql("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('x', 'y', 'z'), ('y', 'x', 'z')");
     world.until(TOLD, "x");
     world.sql("UPDATE tests SET depends_on = 'b1' WHERE id = 'a2'");
@@ -85,14 +85,14 @@ fn tests_that_depend_on_each_other_become_one_question_however_often_it_runs() {
     assert_eq!(asked[0].payload["timeout_minutes"], 60);
     assert_eq!(world.events("force_release"), []);
     assert_eq!(world.sql("SELECT subscriber FROM undelivered_events WHERE event_type = 'decision_needed'"), "human");
-    // Two circles that do not meet are two questions.
+    // Two cycles that do not meet are two questions.
     world.sql("INSERT INTO tests(id, loop_id, depends_on) VALUES ('u1', 'a', 'u2'), ('u2', 'a', 'u1')");
     world.once(DETECTOR);
     assert_eq!(world.events("decision_needed").len(), 2);
 }
 
 #[test]
-fn a_circle_of_leave_is_the_humans_to_end_and_told_once() {
+fn a_cycle_of_leave_is_the_humans_to_end_and_told_once() {
     let world = World::filled(&format!(
         "{LOOPS}
          INSERT INTO resources(path, owner_loop) VALUES ('api', 'a'), ('store', 'b');
@@ -113,7 +113,7 @@ fn a_circle_of_leave_is_the_humans_to_end_and_told_once() {
 }
 
 #[test]
-fn who_waits_for_the_human_closes_no_circle() {
+fn who_waits_for_the_human_closes_no_cycle() {
     // a lands something protected and waits for an answer, and the human waits for a's lease.
     let world = World::filled(&format!(
         "{LOOPS}
@@ -132,14 +132,13 @@ fn who_waits_for_the_human_closes_no_circle() {
 
 #[test]
 fn who_gave_way_a_short_while_ago_is_spared_this_time() {
-    let circle = "INSERT INTO file_locks(file_path, locked_by) VALUES ('x', 'a'), ('y', 'b');
+    let cycle = "INSERT INTO file_locks(file_path, locked_by) VALUES ('x', 'a'), ('y', 'b');
                   INSERT INTO wait_graph(waiter, holder, resource) VALUES ('a', 'b', 'y'), ('b', 'a', 'x');";
-    let world = World::filled(&format!("{LOOPS}{circle}"));
+    let world = World::filled(&format!("{LOOPS}{cycle}"));
     world.once(DETECTOR);
     assert_eq!(world.sql(TOLD), "b");
-    world.sql(&format!(
-        "DELETE FROM file_locks WHERE locked_by = 'b'; DELETE FROM wait_graph; DELETE FROM file_locks; {circle}"
-    ));
+    world
+        .sql(&format!("DELETE FROM file_locks WHERE locked_by = 'b'; DELETE FROM wait_graph; DELETE FROM file_locks; {cycle}"));
     world.sql("UPDATE deadlocks SET resolved_at = datetime('now'), outcome = 'released'");
     world.once(DETECTOR);
     assert_eq!(world.sql(TOLD), "a");
@@ -158,7 +157,7 @@ fn a_thousand_loops_in_one_entanglement_are_told_in_a_bounded_time() {
          INSERT INTO wait_graph(waiter, holder, resource) SELECT 'w' || i, 'w' || ((i + j) % 1000), 'r' || i FROM n, k;",
     );
     world.once(DETECTOR);
-    // Whoever was told counts as gone: then no circle is left, and nobody was told twice.
+    // Whoever was told counts as gone: then no cycle is left, and nobody was told twice.
     let left = "WITH RECURSIVE
         live(w, h) AS (SELECT waiter, holder FROM wait_graph
                        WHERE waiter NOT IN (SELECT victim FROM deadlocks) AND holder NOT IN (SELECT victim FROM deadlocks)),

@@ -114,7 +114,7 @@ fn entries(seen: &Seen, open: &[Deadlock], over: &[Deadlock]) -> Vec<Value> {
         WaitNode::Test { id, loop_id } => [(name.to_owned(), json!(loop_id)), (format!("{name}_test"), json!(id))],
     };
     let mut all: Vec<Value> = open.iter().map(|row| entry("deadlock", json!(row))).collect();
-    all.extend(seen.picture.circles.iter().enumerate().map(|(at, circle)| {
+    all.extend(seen.picture.cycles.iter().enumerate().map(|(at, circle)| {
         let value = json!({
             "circle": at + 1, "loops": circle.loops, "tests": circle.tests, "requests": circle.requests,
             "victims": circle.told.iter().map(|row| row.victim.as_str()).collect::<Vec<_>>(),
@@ -126,7 +126,7 @@ fn entries(seen: &Seen, open: &[Deadlock], over: &[Deadlock]) -> Vec<Value> {
     all.extend(seen.picture.waits.iter().map(|wait| {
         let mut value = json!({
             "waiting_since": wait.since, "wait_until": wait.until, "alive": wait.alive,
-            "circle": wait.circle.map(|circle| circle + 1),
+            "circle": wait.cycle.map(|circle| circle + 1),
         });
         let kind = match &wait.matter {
             Matter::Lease(resource) => json!({"kind": "lease", "resource": resource}),
@@ -185,12 +185,11 @@ fn how_long(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> Strin
 fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
     let Seen { picture, asked, now } = seen;
     let mut lines: Vec<String> = Vec::new();
-    for (at, circle) in picture.circles.iter().enumerate() {
+    for (at, circle) in picture.cycles.iter().enumerate() {
         draw_circle(cx, picture, at, circle, *now, &mut lines);
     }
     // Who was told and is in no circle any more will hear so in a moment.
-    let in_circles: BTreeSet<&str> =
-        picture.circles.iter().flat_map(|circle| &circle.told).map(|row| row.id.as_str()).collect();
+    let in_circles: BTreeSet<&str> = picture.cycles.iter().flat_map(|circle| &circle.told).map(|row| row.id.as_str()).collect();
     for row in open.iter().filter(|row| !in_circles.contains(row.id.as_str())) {
         lines.push(told(cx, row, *now).trim_start().to_owned());
     }
@@ -245,7 +244,7 @@ fn draw_circle(cx: &Context, picture: &Picture, at: usize, circle: &ShownCircle,
         lines.push(format!("  │  … and {} more steps", steps - MOST_STEPS));
     }
     lines.push("  └──┘".to_owned());
-    let inside = |(place, wait): &(usize, &ShownWait)| wait.circle == Some(at) && !circle.shortest.contains(place);
+    let inside = |(place, wait): &(usize, &ShownWait)| wait.cycle == Some(at) && !circle.shortest.contains(place);
     for (_, wait) in picture.waits.iter().enumerate().filter(inside) {
         let text = format!("{} {}", name(&wait.waiter), reason(wait));
         lines.push(line(cx, "     also ", Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
@@ -288,7 +287,7 @@ fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], now: Timestamp) 
     // A queue behind a test in hand is no news.
     let is_drawn = |wait: &&ShownWait| {
         let quiet = matches!(&wait.matter, Matter::Other(WaitKind::Idle | WaitKind::Turn { after: Some(_) }));
-        wait.alive && wait.circle.is_none() && !quiet
+        wait.alive && wait.cycle.is_none() && !quiet
     };
     let mut behind: BTreeMap<&WaitNode, Vec<&ShownWait>> = BTreeMap::new();
     let mut waits_itself: BTreeSet<&WaitNode> = BTreeSet::new();

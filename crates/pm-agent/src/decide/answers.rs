@@ -5,8 +5,8 @@ use coord_db::{
     NO_CHANGE_QUESTION, Payload, RequestStatus, TestId, TestStatus,
 };
 
-use super::{Act, Work, circle, counts_as_blocked};
-use crate::snapshot::{CIRCLE_OF_TESTS, is_own, loops_of, text_of};
+use super::{Act, Work, counts_as_blocked, cycle};
+use crate::matters::{CYCLE_OF_TESTS, is_own, loops_of, text_of};
 
 /// Who answered, as far as what follows is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,8 +90,8 @@ fn resolve(
         Some(choice) if is_own(decision) => follow(work, decision, choice, by),
         _ => Vec::new(),
     };
-    let meant = choice.filter(|_| decision.decision_type == CIRCLE_OF_TESTS && !then.is_empty());
-    let comment = match meant.and_then(|choice| circle::told(&decision.context, choice)) {
+    let meant = choice.filter(|_| decision.decision_type == CYCLE_OF_TESTS && !then.is_empty());
+    let comment = match meant.and_then(|choice| cycle::told(&decision.context, choice)) {
         Some(meant) => Some(comment.map_or(meant.clone(), |comment| format!("{comment}; {meant}"))),
         None => comment,
     };
@@ -226,7 +226,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let id = text_of(context, "request_id").filter(|id| work.at.change_requests.iter().any(|row| row.id == **id));
             id.map(|id| Act::AnswerChange { id: id.to_owned(), to, by_human }).into_iter().collect()
         }
-        (CIRCLE_OF_TESTS, choice) => circle::follow(work, context, choice, reason),
+        (CYCLE_OF_TESTS, choice) => cycle::follow(work, context, choice, reason),
         ("lost_loop", "skip_tests") => {
             let lost = loop_id.filter(|id| work.at.loops.get(id).is_some_and(|row| row.status == LoopStatus::Error));
             lost.map(|loop_id| Act::SkipQueue { loop_id, reason }).into_iter().collect()
@@ -287,7 +287,7 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
             }
             _ => None,
         },
-        CIRCLE_OF_TESTS => circle::gone(work, context),
+        CYCLE_OF_TESTS => cycle::gone(work, context),
         "lost_loop" => loop_id.and_then(|id| {
             let back = work.at.loops.get(&id).is_none_or(|row| row.status != LoopStatus::Error);
             (back || !work.at.queues.contains_key(&id)).then(|| format!("loop {id} is back, or its tests are taken care of"))

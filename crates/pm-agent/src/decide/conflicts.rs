@@ -1,7 +1,7 @@
 //! Files that two loops have both changed: who goes first, who waits, and until when.
 //!
 //! No standstill: a loop that pm holds already never wins, so each loser waits for a loop that waits for nobody, and the
-//! waits cannot form a circle. A winner may lose another conflict later; as soon as it pauses, its test is no longer in
+//! waits cannot form a cycle. A winner may lose another conflict later; as soon as it pauses, its test is no longer in
 //! hand and those that waited for it go on.
 
 use std::cmp::Ordering;

@@ -10,10 +10,8 @@ use serde_json::json;
 
 use super::questions::{Question, put};
 use super::{Act, Work, first_line};
-use crate::snapshot::{Failure, about_test};
-
-/// The question after which all loops wait.
-pub(crate) const SYSTEM: &str = "system";
+use crate::matters::{SYSTEM, about_test};
+use crate::snapshot::Failure;
 
 /// Until when a loop is kept from working because what it needs is used up.
 pub(super) fn short_of_resources<'a>(work: &Work<'a>, id: &LoopId) -> Option<&'a Test> {

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use supervisor::Inbound;
 
 use super::{Act, Work, counts_as_blocked, first_line};
-use crate::snapshot::{MOST_QUESTIONS, PmSnapshot, about_test, text_of};
+use crate::matters::{REGRESSION, about_commit, about_test, budget_fingerprint, text_of};
+use crate::snapshot::MOST_QUESTIONS;
 
 /// A question in the making.
 pub(super) struct Question<'a> {
@@ -189,14 +190,6 @@ fn stuck(work: &mut Work<'_>, inbound: &Inbound, said: &StuckDetected) {
     }
 }
 
-/// The type of the question what becomes of a commit that broke something.
-pub(crate) const REGRESSION: &str = "regression";
-
-/// What names such a question: the commit, or the test where nobody knows the commit.
-pub(crate) fn about_commit(matter: &str) -> String {
-    format!("regression:{matter}")
-}
-
 /// The test that mends what a commit has broken, as was answered already, if its work is not over or was not when the failure
 /// was seen. One commit breaks many tests, which are found one after the other, some of them at a head of the past.
 fn mending(work: &Work<'_>, fingerprint: &str, seen: Option<Timestamp>) -> Option<TestId> {
@@ -266,23 +259,11 @@ fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected)
     }
 }
 
-/// What names one budget that has been used up: of one loop's test, or of a day.
-pub(crate) fn budget_fingerprint(at: &PmSnapshot, inbound: &Inbound, said: &ResourceWarning) -> String {
-    match &said.loop_id {
-        Some(loop_id) => {
-            let named = text_of(&inbound.event.payload, "test_id");
-            let test = named.or_else(|| at.in_hand.get(loop_id).map(|test| test.id.as_str())).unwrap_or("-");
-            format!("budget:{loop_id}:{}:{test}", said.resource)
-        }
-        None => format!("budget:day:{}:{}", said.resource, &inbound.event.timestamp.to_rfc3339()[..10]),
-    }
-}
-
 fn budget(work: &mut Work<'_>, inbound: &Inbound, said: &ResourceWarning) {
     if said.percentage < 100 || !matches!(said.resource.as_str(), "tokens" | "seconds" | "minutes" | "tests") {
         return;
     }
-    let fingerprint = budget_fingerprint(work.at, inbound, said);
+    let fingerprint = budget_fingerprint(inbound, said, &work.at.in_hand);
     if let Some(last) = work.at.questions.get(&fingerprint) {
         if last.status == DecisionStatus::Pending {
             return work.ignore(inbound, "the question about this budget is open already");

@@ -3,7 +3,7 @@ use coord_db::{OpenOptions, ReadTx, WriteTx};
 use super::*;
 use process_host::{LogFormat, Options};
 
-use crate::{Inbound, Plan};
+use crate::Plan;
 
 /// A supervisor that has nothing to do.
 struct Idle(Arc<Config>);
@@ -28,7 +28,7 @@ impl Supervisor for Idle {
         Ok(())
     }
 
-    fn snapshot(&mut self, _tx: &ReadTx<'_>, _observation: &(), _inbox: Vec<Inbound>) -> Result<()> {
+    fn snapshot(&mut self, _tx: &ReadTx<'_>, _observation: &()) -> Result<()> {
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! Circles over more than leases.
+//! Cycles over more than leases.
 
 use coord_db::{Decision, DecisionStatus, Wait, WaitKind, WaitNode};
 
 use super::*;
-use crate::rings::Question;
+use crate::test_cycles::Question;
 
 fn node(test: &str) -> WaitNode {
     let (id, loop_id) = test.split_once('@').unwrap();
@@ -99,7 +99,7 @@ fn lease_and_tests() -> World {
 }
 
 #[test]
-fn who_gives_way_is_the_one_whose_lease_somebody_in_the_circle_waits_for() {
+fn who_gives_way_is_the_one_whose_lease_somebody_in_the_cycle_waits_for() {
     // e counts less, but its giving way would end nothing: m1 has to be done, and needs x.
     let plan = lease_and_tests().priority("e", 9).plan();
     let [Action::ForceRelease { victim, cycle, locks, reason }] = &plan.actions[..] else { panic!("{plan:?}") };
@@ -113,7 +113,7 @@ fn who_gives_way_is_the_one_whose_lease_somebody_in_the_circle_waits_for() {
 }
 
 #[test]
-fn a_loop_that_could_begin_another_test_is_in_no_circle() {
+fn a_loop_that_could_begin_another_test_is_in_no_cycle() {
     assert_eq!(lease_and_tests().victims(), ["d"]);
     // n depends on nothing that waits: it is ready soon.
     assert_eq!(lease_and_tests().idle("n@d").victims(), Vec::<String>::new());
@@ -158,7 +158,7 @@ fn tests_that_depend_on_each_other_are_asked_about_once() {
     assert_eq!(options, ["drop:t2", "drop:t1", "skip:t2", "skip:t1"]);
     assert_eq!(
         question.summary,
-        "2 tests wait for each other in a circle, so none of them is ever begun: t2 of b needs t1, t1 of a needs t2; which one \
+        "2 tests wait for each other in a cycle, so none of them is ever begun: t2 of b needs t1, t1 of a needs t2; which one \
          goes first?"
     );
     assert_eq!(
@@ -171,13 +171,13 @@ fn tests_that_depend_on_each_other_are_asked_about_once() {
     assert_eq!(asked(DecisionStatus::Pending, None, false), 0);
     // Another hand has answered, and pm has yet to apply it.
     assert_eq!(asked(DecisionStatus::Decided, Some("drop:t1"), false), 0);
-    // What was applied came to nothing: the circle has closed again since.
+    // What was applied came to nothing: the cycle has closed again since.
     assert_eq!(asked(DecisionStatus::Decided, Some("drop:t1"), true), 1);
     assert_eq!(asked(DecisionStatus::Expired, None, true), 1);
 }
 
 #[test]
-fn a_long_circle_of_tests_offers_a_few_and_names_the_rest() {
+fn a_long_cycle_of_tests_offers_a_few_and_names_the_rest() {
     let mut world = World::bare();
     for at in 0..100 {
         world = world.needs(&format!("t{at:02}@a"), &format!("t{:02}@a", (at + 1) % 100));
@@ -198,7 +198,7 @@ fn who_waits_behind_tests_that_the_human_is_asked_about_is_no_victim() {
 }
 
 #[test]
-fn a_victim_in_a_mixed_circle_is_told_once_and_its_deadlock_ends_with_the_circle() {
+fn a_victim_in_a_mixed_cycle_is_told_once_and_its_deadlock_ends_with_the_cycle() {
     let told = lease_and_tests().told("d", &["x"], 10);
     assert_eq!(told.plan().actions, []);
     let mut over = lease_and_tests().told("d", &["x"], 10);
@@ -210,7 +210,7 @@ fn a_victim_in_a_mixed_circle_is_told_once_and_its_deadlock_ends_with_the_circle
 
 #[test]
 fn leases_and_tests_of_three_loops_have_one_victim_where_one_is_enough() {
-    // Two circles through d, one over tests and one over leases.
+    // Two cycles through d, one over tests and one over leases.
     let world = World::new("e>d:x f>d:x d>f:y").lease("x", "d").lease("y", "f");
     let world = world.needs("m2@d", "m1@e").in_hand("m1@e").in_hand("m2@d");
     assert_eq!(world.priority("d", 1).victims(), ["f"]);

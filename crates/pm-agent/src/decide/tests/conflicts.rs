@@ -64,7 +64,7 @@ fn what_the_human_has_resumed_is_left_alone() {
 }
 
 #[test]
-fn waits_never_form_a_circle() {
+fn waits_never_form_a_cycle() {
     // b waits for a. However important b is, c does not wait for it.
     let world = World::new().busy("a", 1).busy("b", 1).busy("c", 9).settled("f", "a", "b");
     world.conflict("g", "b", "c").expect(&["conflict g: c before b", "pause b"]);
@@ -114,7 +114,7 @@ fn circles_never_form_whatever_conflicts_come() {
             }
             world.at.inbox.clear();
             let mut held: BTreeSet<&str> = BTreeSet::new();
-            // Whoever waits only for loops that wait for nobody goes on in the end; with a circle some never would.
+            // Whoever waits only for loops that wait for nobody goes on in the end; with a cycle some never would.
             let waits: Vec<(&str, &str)> = world
                 .at
                 .conflicts

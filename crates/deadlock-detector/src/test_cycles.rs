@@ -1,26 +1,24 @@
-//! Tests that depend on each other in a circle. Nobody's giving way ends such a circle: somebody has to say which test goes
+//! Tests that depend on each other in a cycle. Nobody's giving way ends such a cycle: somebody has to say which test goes
 //! first, and that is the human's to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::payload::DecisionOption;
-use coord_db::{DecisionStatus, Wait, WaitKind, WaitNode};
+use coord_db::{Decision, DecisionStatus, Wait, WaitKind, WaitNode};
 use serde_json::json;
-
-use crate::snapshot::DetectorSnapshot;
 
 /// The decision's type. pm applies its answer.
 pub const DEPENDENCY_CYCLE: &str = "dependency_cycle";
-/// So many tests of a circle are offered as the first one, or to be left out.
-const MOST_OFFERED: usize = 4;
-/// So many are named in the question; the answer is applied only while what is named stands.
-const MOST_NAMED: usize = 50;
-/// So many are asked about in one pass.
-pub(crate) const MOST_ASKED: usize = 20;
+/// How many tests of a cycle are offered as the first one, or to be left out.
+const MAX_OFFERED: usize = 4;
+/// How many are named in the question; the answer is applied only while what is named stands.
+const MAX_NAMED: usize = 50;
+/// How many are asked about in one pass.
+pub(crate) const MAX_ASKED: usize = 20;
 
-/// One test of a circle.
+/// One test of a cycle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RingTest {
+pub struct CycleTest {
     /// Which.
     pub id: String,
     /// Whose queue it is on.
@@ -29,19 +27,19 @@ pub struct RingTest {
 
 /// Tests each of which depends on the next one, and the last one on the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ring {
+pub struct TestCycle {
     /// In their order; the first by id comes first.
-    pub tests: Vec<RingTest>,
+    pub tests: Vec<CycleTest>,
 }
 
-impl Ring {
-    /// What names the circle. No test is in two.
+impl TestCycle {
+    /// What names the cycle. No test is in two.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("ring:{}", self.tests.first().map_or("", |test| test.id.as_str()))
     }
 
-    /// The same circle, told from another test on.
+    /// The same cycle, beginning with another test.
     fn from(&self, first: usize) -> Self {
         let mut tests = self.tests.clone();
         tests.rotate_left(first);
@@ -49,10 +47,10 @@ impl Ring {
     }
 }
 
-/// The circles that the dependencies among these waits form, in order. A test depends on one other at most, so that no two
-/// circles meet.
+/// The cycles that the dependencies among these waits form, in order. A test depends on one other at most, so that no two
+/// cycles meet.
 #[must_use]
-pub fn rings(waits: &[Wait]) -> Vec<Ring> {
+pub fn test_cycles(waits: &[Wait]) -> Vec<TestCycle> {
     let mut needs: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     for wait in waits {
         if let (WaitKind::Dependency, WaitNode::Test { id, loop_id }) = (&wait.kind, &wait.waiter)
@@ -74,10 +72,10 @@ pub fn rings(waits: &[Wait]) -> Vec<Ring> {
             at = next;
         }
         if let Some(&from) = place.get(at) {
-            let tests: Vec<RingTest> =
-                path[from..].iter().map(|id| RingTest { id: (*id).to_owned(), loop_id: needs[id].1.to_owned() }).collect();
+            let tests: Vec<CycleTest> =
+                path[from..].iter().map(|id| CycleTest { id: (*id).to_owned(), loop_id: needs[id].1.to_owned() }).collect();
             let first = (0..tests.len()).min_by_key(|at| &tests[*at].id).unwrap_or(0);
-            found.push(Ring { tests }.from(first));
+            found.push(TestCycle { tests }.from(first));
         }
         done.extend(path);
     }
@@ -85,10 +83,10 @@ pub fn rings(waits: &[Wait]) -> Vec<Ring> {
     found
 }
 
-/// A question about a circle; whoever asks it adds the time limit.
+/// A question about a cycle; the caller adds the time limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// What names the circle.
+    /// What names the cycle.
     pub fingerprint: String,
     /// In words.
     pub summary: String,
@@ -100,9 +98,9 @@ pub struct Question {
     pub context: serde_json::Value,
 }
 
-/// True if the question about a circle is open, or is settled and pm has yet to apply the answer.
-pub(crate) fn is_asked(snapshot: &DetectorSnapshot, ring: &Ring) -> bool {
-    snapshot.questions.get(&ring.fingerprint()).is_some_and(|last| {
+/// True if the question about a cycle is open, or is settled and pm has yet to apply the answer.
+pub(crate) fn is_asked(questions: &BTreeMap<String, Decision>, cycle: &TestCycle) -> bool {
+    questions.get(&cycle.fingerprint()).is_some_and(|last| {
         last.status == DecisionStatus::Pending || last.choice.is_some() && last.context.get("resolved_event").is_none()
     })
 }
@@ -110,15 +108,15 @@ pub(crate) fn is_asked(snapshot: &DetectorSnapshot, ring: &Ring) -> bool {
 /// What to ask. The test of the most important loop is offered first, and goes first without an answer: so nothing is left
 /// out, and every test is still judged by the gate.
 #[must_use]
-pub fn question(snapshot: &DetectorSnapshot, ring: &Ring) -> Question {
-    let priority = |test: &RingTest| snapshot.loops.get(&test.loop_id).and_then(|facts| facts.priority).unwrap_or(i64::MAX);
-    let count = ring.tests.len();
-    let first = (0..count).min_by_key(|at| (priority(&ring.tests[*at]), &ring.tests[*at].id)).unwrap_or(0);
-    let ring_from = ring.from(first);
-    let tests = &ring_from.tests;
+pub fn question(cycle: &TestCycle, priority_of: impl Fn(&str) -> Option<i64>) -> Question {
+    let priority = |test: &CycleTest| priority_of(&test.loop_id).unwrap_or(i64::MAX);
+    let count = cycle.tests.len();
+    let first = (0..count).min_by_key(|at| (priority(&cycle.tests[*at]), &cycle.tests[*at].id)).unwrap_or(0);
+    let rotated = cycle.from(first);
+    let tests = &rotated.tests;
     let needs = |at: usize| &tests[(at + 1) % count];
     let waiting = |at: usize| &tests[(at + count - 1) % count];
-    let offered = count.min(MOST_OFFERED);
+    let offered = count.min(MAX_OFFERED);
     let option = |id: String, description: String| DecisionOption { id, description };
     let mut options: Vec<DecisionOption> = (0..offered)
         .map(|at| {
@@ -145,16 +143,16 @@ pub fn question(snapshot: &DetectorSnapshot, ring: &Ring) -> Question {
     let more =
         if count > offered { format!(", and so on through {count} tests back to {}", tests[0].id) } else { String::new() };
     Question {
-        fingerprint: ring.fingerprint(),
+        fingerprint: cycle.fingerprint(),
         summary: format!(
-            "{count} tests wait for each other in a circle, so none of them is ever begun: {}{more}; which one goes first?",
+            "{count} tests wait for each other in a cycle, so none of them is ever begun: {}{more}; which one goes first?",
             shown.join(", ")
         ),
         default: format!("drop:{}", tests[0].id),
         options,
         context: json!({
             "kind": DEPENDENCY_CYCLE, "count": count,
-            "tests": (0..count.min(MOST_NAMED))
+            "tests": (0..count.min(MAX_NAMED))
                 .map(|at| json!({"test_id": tests[at].id, "loop_id": tests[at].loop_id, "depends_on": needs(at).id}))
                 .collect::<Vec<_>>(),
         }),
@@ -180,11 +178,11 @@ mod tests {
                 since: Timestamp::from_millis(0),
             })
             .collect();
-        rings(&waits).iter().map(|ring| ring.tests.iter().map(|test| test.id.as_str()).collect()).collect()
+        test_cycles(&waits).iter().map(|cycle| cycle.tests.iter().map(|test| test.id.as_str()).collect()).collect()
     }
 
     #[test]
-    fn each_circle_is_found_once_and_begins_with_its_first_test() {
+    fn each_cycle_is_found_once_and_begins_with_its_first_test() {
         assert_eq!(found("a>b b>c"), Vec::<String>::new());
         assert_eq!(found("b>a a>b"), ["ab"]);
         assert_eq!(found("x>c c>a a>b b>c y>x"), ["abc"]);
