@@ -365,7 +365,7 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
     } else {
         let shown =
             if run.is_empty() { "none runs".to_owned() } else { format!("{} run; {} do not", run.join(", "), off.join(", ")) };
-        report.warning("supervisors", shown, "start them with scripts/launch.sh, or the systemd target of this repository");
+        report.warning("supervisors", shown, "start them with coding-loops-launch, or loopctl service enable");
     }
     let own = env!("CARGO_PKG_VERSION");
     let other = rows.iter().filter(|health| alive(&health.row.component));
@@ -408,7 +408,7 @@ fn services(database: &Path, report: &mut Report) {
             report.warning(
                 "services",
                 format!("{} is enabled, and no systemd answers", one.target),
-                format!("look with systemctl {user}status; without systemd scripts/launch.sh runs everything"),
+                format!("look with systemctl {user}status; without systemd coding-loops-launch runs everything"),
             );
             continue;
         };

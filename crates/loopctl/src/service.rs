@@ -6,11 +6,13 @@
 
 mod drop_in;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
+use coord_db::process::ProcessIdentity;
 use coord_db::{Config, LoopId};
 use serde_json::json;
 
@@ -131,17 +133,44 @@ impl Manager {
         command
     }
 
-    fn ask(&self, arguments: &[&str]) -> Outcome {
-        let shown = format!("systemctl {}{}", if self.system { "" } else { "--user " }, arguments.join(" "));
-        let output = self.command().args(arguments).output().map_err(|error| {
-            Failure::No(format!("systemctl cannot be run: {error}; without systemd run scripts/launch.sh instead"))
-        })?;
+    /// What systemctl prints; if it fails, why.
+    fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.command().args(arguments).output().map_err(|error| format!("systemctl cannot be run: {error}"))?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().next().unwrap_or("it does not say why").to_owned();
-        Err(Failure::No(format!("{shown}: {}; look closer with systemctl status and journalctl", crate::output::safe(&said))))
+        Err(said.trim().lines().next().unwrap_or("systemctl gives no reason").to_owned())
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Outcome {
+        let shown = format!("systemctl {}{}", if self.system { "" } else { "--user " }, arguments.join(" "));
+        self.run(arguments)
+            .map(drop)
+            .map_err(|why| Failure::No(format!("{shown}: {why}; look closer with systemctl status and journalctl")))
+    }
+
+    /// Refuses where services cannot run: no manager answers, or it does not know the unit.
+    fn must_know(&self, target: &str) -> Outcome {
+        let (whose, linger) = if self.system {
+            ("service", "")
+        } else {
+            ("user", ", or run loginctl enable-linger, log in again and repeat this")
+        };
+        let state = self.run(&["show", "--property", "LoadState", "--value", target]).map_err(|why| {
+            Failure::No(format!(
+                "no systemd {whose} manager answers ({why}), and nothing was enabled; \
+                 run everything without systemd with coding-loops-launch{linger}"
+            ))
+        })?;
+        if state == "not-found" {
+            let system = if self.system { " --system" } else { "" };
+            return Err(Failure::No(format!(
+                "systemd does not find the unit of {target}, and nothing was enabled; \
+                 install the units with scripts/install.sh{system}, or link them as it says after an installation with --prefix"
+            )));
+        }
+        Ok(())
     }
 
     /// Where the drop-ins of a unit stand.
@@ -170,6 +199,39 @@ impl Manager {
         names.filter(|name| self.text(&name.supervisor(SUPERVISORS[0])).is_some_and(is_its)).collect()
     }
 
+    /// Every unit of a repository that has a drop-in of ours, with its text.
+    fn texts(&self, name: &ServiceName) -> BTreeMap<String, String> {
+        let fixed = SUPERVISORS.iter().map(|unit| name.supervisor(unit)).chain([name.target()]);
+        let units = fixed.chain(self.loops(name));
+        units.filter_map(|unit| Some((unit.clone(), self.text(&unit)?))).collect()
+    }
+
+    /// Brings the drop-ins of a repository back to what they were before a change that failed.
+    fn take_back(&self, name: &ServiceName, before: &BTreeMap<String, String>) {
+        for unit in self.texts(name).into_keys().filter(|unit| !before.contains_key(unit)) {
+            forget(&self.drop_ins(&unit));
+        }
+        for (unit, text) in before {
+            let _ = write(&self.drop_ins(unit), text);
+        }
+        if before.is_empty() {
+            let _ = self.run(&["disable", "--now", &name.target()]);
+        }
+        let _ = self.run(&["daemon-reload"]);
+    }
+
+    /// Removes the links by which a target starts after a boot.
+    fn unlink(&self, target: &str) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let wants = entry.path();
+            let is_link = wants.join(target).symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+            if is_link && wants.extension().is_some_and(|extension| extension == "wants") {
+                let _ = std::fs::remove_file(wants.join(target));
+                let _ = std::fs::remove_dir(wants);
+            }
+        }
+    }
+
     /// How each unit is, as `active`, `failed`, `inactive`; none where no manager answers.
     fn states(&self, units: &[String]) -> Option<Vec<String>> {
         let output = self.command().arg("is-active").args(units).output().ok()?;
@@ -195,7 +257,8 @@ impl Manager {
 /// `loopctl service …`
 ///
 /// # Errors
-/// Exit 1 without systemd, without the installed units, or where the name is another repository's; 3 without a database.
+/// Exit 1 where no manager answers, without the installed units, or where the name is another repository's; 3 without a
+/// database. After a failed `enable` the services are as they were before it.
 pub fn run(cx: &Context, command: ServiceCommand) -> Outcome {
     match command {
         ServiceCommand::Enable { which, no_start } => enable(cx, &which, !no_start),
@@ -248,31 +311,31 @@ fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let manager = Manager::new(which.system)?;
     let name = name_of(which, &config)?;
+    if start {
+        manager.must_know(&name.target())?;
+    }
     let place = place(&cx.path, &config, which.system)?;
     free(&manager, &name, &place)?;
     let rows = db.read(|tx| tx.loops())?;
     let driven = |id: &LoopId| !config.agent_of(id).command.is_empty();
     let (with, by_hand): (Vec<&LoopId>, Vec<&LoopId>) = rows.iter().map(|row| &row.id).partition(|id| driven(id));
 
-    write_supervisors(&manager, &name, &place, &config)?;
-    let mut units = Vec::new();
-    for id in with {
-        let unit = name.of_loop(id);
-        write(&manager.drop_ins(&unit), &place.of_loop(&name.target(), id))?;
-        units.push(unit);
-    }
-    for gone in manager.loops(&name).iter().filter(|unit| !units.contains(unit)) {
-        if start {
-            manager.ask(&["stop", gone])?;
+    let (target, before) = (name.target(), manager.texts(&name));
+    let units = write_all(&manager, &name, &place, &config, &with).and_then(|units| {
+        let gone = before.keys().filter(|unit| unit.starts_with("coding-loops-loop@") && !units.contains(unit));
+        for gone in gone {
+            if start {
+                manager.ask(&["stop", gone])?;
+            }
+            forget(&manager.drop_ins(gone));
         }
-        forget(&manager.drop_ins(gone));
-    }
-    write(&manager.drop_ins(&name.target()), &drop_in::target(&units))?;
-    let target = name.target();
-    if start {
-        manager.ask(&["daemon-reload"])?;
-        manager.ask(&["enable", "--now", &target])?;
-    }
+        if start {
+            manager.ask(&["daemon-reload"])?;
+            manager.ask(&["enable", "--now", &target])?;
+        }
+        Ok(units)
+    });
+    let units = units.inspect_err(|_| manager.take_back(&name, &before))?;
     for id in &by_hand {
         eprintln!("loop {id} has no agent; it is driven by hand (loopctl next --loop {id})");
     }
@@ -288,6 +351,19 @@ fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
         (false, true) => Ok(()),
         (false, false) => cx.out.text(&format!("{text}\n")),
     }
+}
+
+/// Writes the drop-ins of a repository; gives the units of its loops.
+fn write_all(manager: &Manager, name: &ServiceName, place: &Place, config: &Config, loops: &[&LoopId]) -> Outcome<Vec<String>> {
+    write_supervisors(manager, name, place, config)?;
+    let mut units = Vec::new();
+    for id in loops {
+        let unit = name.of_loop(id);
+        write(&manager.drop_ins(&unit), &place.of_loop(&name.target(), id))?;
+        units.push(unit);
+    }
+    write(&manager.drop_ins(&name.target()), &drop_in::target(&units))?;
+    Ok(units)
 }
 
 fn write_supervisors(manager: &Manager, name: &ServiceName, place: &Place, config: &Config) -> Outcome {
@@ -344,15 +420,40 @@ fn disable(cx: &Context, which: &Services) -> Outcome {
     if !manager.drop_ins(&name.supervisor(SUPERVISORS[0])).join(drop_in::FILE).is_file() {
         return Err(Failure::No(format!("there are no services called {target}; name them with --name")));
     }
-    manager.ask(&["disable", &target])?;
-    // Stopping the target alone would not wait for its services.
-    let stopped: Vec<&str> = ["stop", &target].into_iter().chain(units.iter().map(String::as_str)).collect();
-    manager.ask(&stopped)?;
+    let has_manager = manager.run(&["show", "--property", "Version"]);
+    match &has_manager {
+        Ok(_) => {
+            manager.ask(&["disable", &target])?;
+            // Stopping the target alone would not wait for its services.
+            let stopped: Vec<&str> = ["stop", &target].into_iter().chain(units.iter().map(String::as_str)).collect();
+            manager.ask(&stopped)?;
+        }
+        Err(why) => {
+            must_be_at_rest(cx, &format!("no systemd manager answers ({why}) that could stop {target}"))?;
+            manager.unlink(&target);
+        }
+    }
     for unit in units.iter().chain([&target]) {
         forget(&manager.drop_ins(unit));
     }
-    manager.ask(&["daemon-reload"])?;
+    if has_manager.is_ok() {
+        manager.ask(&["daemon-reload"])?;
+    }
     cx.out.done(&json!({ "target": target, "stopped": units }), &format!("{target} is stopped and gone; the data stays"))
+}
+
+/// Refuses while something runs on the database.
+fn must_be_at_rest(cx: &Context, why: &str) -> Outcome {
+    if !cx.path.exists() {
+        return Ok(());
+    }
+    let running = cx.open()?.read(|tx| tx.running_components(&ProcessIdentity::own()))?;
+    match running.first() {
+        None => Ok(()),
+        Some((component, process)) => {
+            Err(Failure::No(format!("{why}, and {component} runs as pid {}; stop it first", process.pid)))
+        }
+    }
 }
 
 /// What the drop-ins say, from the settings and the owner of the database.

@@ -90,6 +90,20 @@ impl ReadTx<'_> {
             }
         })
     }
+
+    /// Every component that a process other than the asker runs as, with that process.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn running_components(&self, asker: &ProcessIdentity) -> Result<Vec<(String, ProcessIdentity)>> {
+        let mut running = Vec::new();
+        for component in self.components()? {
+            if let Some(process) = self.running_process(&component.component, asker)? {
+                running.push((component.component, process));
+            }
+        }
+        Ok(running)
+    }
 }
 
 impl WriteTx<'_> {

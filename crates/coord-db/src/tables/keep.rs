@@ -176,15 +176,8 @@ impl Database {
             return Err(Error::NoDatabase { path: from.to_owned() });
         }
         let own = ProcessIdentity::own();
-        let alive = self.read(|tx| {
-            let mut alive = Vec::new();
-            for component in tx.components()? {
-                if let Some(process) = tx.running_process(&component.component, &own)? {
-                    alive.push(format!("{} (pid {})", component.component, process.pid));
-                }
-            }
-            Ok::<_, Error>(alive)
-        })?;
+        let alive = self.read(|tx| tx.running_components(&own))?;
+        let alive: Vec<String> = alive.iter().map(|(name, process)| format!("{name} (pid {})", process.pid)).collect();
         if !alive.is_empty() {
             return Err(Error::Refused(format!("{} runs on this database; stop it first", alive.join(", "))));
         }

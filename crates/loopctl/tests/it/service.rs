@@ -1,9 +1,92 @@
-//! The files that make a repository's programs services of systemd, written where no systemd answers.
+//! The files that make a repository's programs services of systemd, where no systemd answers, or one that refuses.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Place, ran};
+use crate::common::{Place, Ran, ran};
+
+/// A systemctl that finds no manager, as in a container.
+const NO_BUS: &str = "echo 'Failed to connect to bus: No medium found' >&2; exit 1";
+
+/// Runs `loopctl service` with its settings below `settings`, and a systemctl that does this; none where it is empty.
+fn service(place: &Place, systemctl: &str, arguments: &[&str]) -> Ran {
+    let tools = place.outside().join("tools");
+    let _ = std::fs::remove_dir_all(&tools);
+    std::fs::create_dir(&tools).unwrap();
+    if !systemctl.is_empty() {
+        let file = tools.join("systemctl");
+        std::fs::write(&file, format!("#!/bin/sh\n{systemctl}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = place.command(&[&["service"], arguments].concat());
+    command.env("XDG_CONFIG_HOME", place.outside().join("settings")).env("PATH", tools);
+    ran(command.output().unwrap())
+}
+
+/// All files and links below the settings.
+fn written(place: &Place) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![place.outside().join("settings")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[test]
+fn enable_without_a_manager_writes_nothing_and_says_what_to_do() {
+    let place = Place::with_loops();
+    for (systemctl, why) in [("", "systemctl cannot be run"), (NO_BUS, "Failed to connect to bus: No medium found")] {
+        let said = service(&place, systemctl, &["enable"]).fails(1);
+        let said = said.says("no systemd user manager answers").says(why).says("nothing was enabled");
+        said.says("run everything without systemd with coding-loops-launch").says("loginctl enable-linger");
+        assert_eq!(written(&place), Vec::<PathBuf>::new());
+    }
+    service(&place, "echo not-found", &["enable"]).fails(1).says("install the units with scripts/install.sh");
+    assert_eq!(written(&place), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_enable_that_fails_halfway_is_taken_back() {
+    let place = Place::with_loops();
+    let refuses = "case \"$*\" in *'enable --now'*) echo 'Access denied' >&2; exit 1 ;; *show*) echo loaded ;; esac";
+    service(&place, refuses, &["enable"]).fails(1).says("Access denied");
+    let files = |place: &Place| written(place).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
+    assert_eq!(files(&place), Vec::<PathBuf>::new());
+
+    // What was enabled before stays as it was.
+    service(&place, "echo loaded", &["enable"]).ok();
+    let before = drop_ins(&place.outside().join("settings/systemd/user"));
+    assert!(!before.is_empty());
+    let config = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replacen("command = []", "command = [\"true\"]", 1);
+    std::fs::write(&config, text).unwrap();
+    service(&place, refuses, &["enable"]).fails(1).says("Access denied");
+    assert_eq!(drop_ins(&place.outside().join("settings/systemd/user")), before, "no unit of a loop is added");
+}
+
+#[test]
+fn without_a_manager_disable_removes_what_is_enabled_unless_it_runs() {
+    let place = Place::with_loops();
+    service(&place, "echo loaded", &["enable"]).ok();
+    let wants = place.outside().join("settings/systemd/user/default.target.wants");
+    std::fs::create_dir(&wants).unwrap();
+    std::os::unix::fs::symlink("/nowhere/coding-loops@.target", wants.join("coding-loops@repo.target")).unwrap();
+    place.run(&["beat", "--loop", "a", "--pid", &std::process::id().to_string()]).ok();
+    let running = format!("a runs as pid {}; stop it first", std::process::id());
+    service(&place, NO_BUS, &["disable"]).fails(1).says("Failed to connect to bus").says(&running);
+    assert!(wants.exists());
+    place.sql("UPDATE component_health SET status = 'unknown'");
+    service(&place, NO_BUS, &["disable"]).ok();
+    let left: Vec<PathBuf> = written(&place).into_iter().filter(|path| !path.ends_with("systemd/user")).collect();
+    assert_eq!(left, [place.outside().join("settings/systemd")]);
+}
 
 /// Every drop-in below a folder.
 fn drop_ins(units: &Path) -> BTreeMap<PathBuf, String> {
