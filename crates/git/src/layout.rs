@@ -17,16 +17,20 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::folders::{FolderLock, absolute, relative};
+use crate::folders::{FolderLock, absolute, relative, remove_all};
 use crate::settings::replace_file;
 use crate::{CommitHash, Error, Rebuilt, Repository, Result, Store, StoreMade, WorkspaceSpec};
 
 /// The file that names the database.
 const DATABASE: &str = "database";
 
-/// What our programs make in the folder while they run, or at the beginning.
+/// What our programs make in the folder while they run, or at the beginning; in the order in which it is removed. Without its
+/// record in `state` a workspace is none, and without the store nothing is.
 const MADE: &[&str] =
-    &["database.new", "store.git", "store.git.new", "store.git.lock", "loops", "state", "gates", "checker", "left"];
+    &["state", "loops", "gates", "checker", "left", "trial", "store.git", "store.git.new", "store.git.lock", "database.new"];
+
+/// The file that says what the folder is.
+const README_FILE: &str = "README";
 
 const README: &str = "\
 coding-loops keeps its repositories here, beside the repository that its agents work on. Nothing here is edited by hand.
@@ -127,12 +131,7 @@ impl Layout {
     /// can be lost alone; and while the folder is removed, programs that run may write to it.
     #[must_use]
     pub fn holds_something_else(&self) -> bool {
-        let is_made_by_us = |entry: &fs::DirEntry| {
-            let name = entry.file_name();
-            MADE.iter().any(|made| name == *made) || name.to_string_lossy().starts_with("store.git.damaged-")
-        };
-        let mut entries = fs::read_dir(&self.root).into_iter().flatten();
-        entries.any(|entry| !entry.is_ok_and(|entry| is_made_by_us(&entry))) && self.open_store().is_err()
+        self.entries(|name| !is_made_by_us(name)).next().is_some() && self.open_store().is_err()
     }
 
     /// Opens the store.
@@ -171,8 +170,34 @@ impl Layout {
         }
         let way = relative(&root, &database);
         replace_file(&root.join(DATABASE), &[way.as_os_str().as_bytes(), b"\n"].concat())?;
-        replace_file(&root.join("README"), README.as_bytes())?;
+        replace_file(&root.join(README_FILE), README.as_bytes())?;
         Store::create(user, &root.join("store.git"), integration_branch)
+    }
+
+    /// Removes all that our programs have made in the folder, and the folder if nothing else is in it. What names the database
+    /// goes last, so that a removal that was cut off can be taken up again.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if something cannot be deleted.
+    pub fn remove(&self) -> Result<()> {
+        let mut ours: Vec<PathBuf> = self.entries(is_made_by_us).collect();
+        ours.sort_by_key(|path| MADE.iter().position(|made| path.ends_with(made)));
+        for path in ours.iter().chain(&[self.root.join(README_FILE), self.root.join(DATABASE)]) {
+            remove_all(path)?;
+        }
+        drop(fs::remove_dir(&self.root));
+        Ok(())
+    }
+
+    /// What is in the folder and was not made by our programs.
+    #[must_use]
+    pub fn foreign(&self) -> Vec<PathBuf> {
+        self.entries(|name| !is_made_by_us(name) && name != README_FILE && name != DATABASE).collect()
+    }
+
+    fn entries(&self, is_wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.filter(move |entry| is_wanted(&entry.file_name().to_string_lossy())).map(|entry| entry.path())
     }
 
     /// Makes the store again if it is damaged, with what the workspaces and our records of them still have.
@@ -186,4 +211,8 @@ impl Layout {
             entries.map(|entry| (entry.path().join(".git"), root.join("state").join(entry.file_name()))).collect();
         Store::rebuild(user, &root.join("store.git"), branch, landed, &folders)
     }
+}
+
+fn is_made_by_us(name: &str) -> bool {
+    MADE.contains(&name) || name.starts_with("store.git.damaged-")
 }

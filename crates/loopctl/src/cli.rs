@@ -75,6 +75,15 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         repository: Option<PathBuf>,
     },
+    /// Show what init and the loops have made of a repository, or remove it
+    Deinit {
+        /// Remove it
+        #[arg(long)]
+        yes: bool,
+        /// Remove it with work that has not landed or that is on no branch of yours
+        #[arg(long)]
+        force: bool,
+    },
     /// Register, list and remove loops
     #[command(subcommand)]
     Loop(LoopCommand),

@@ -25,6 +25,8 @@ use crate::service;
 use crate::setup::existing;
 use git::Repository;
 
+pub(crate) use branch::commits as commits_of_branch;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Grade {

@@ -14,6 +14,7 @@ pub mod when;
 
 mod agents;
 mod context;
+mod deinit;
 mod doctor;
 mod exchange;
 mod history;
@@ -74,6 +75,7 @@ fn run(cli: Cli) -> Outcome {
     let cx = Context::new(cli.global)?;
     match cli.command {
         Command::Init { repository } => setup::init(&cx, repository.as_deref()),
+        Command::Deinit { yes, force } => deinit::run(&cx, yes, force),
         Command::Loop(command) => setup::loops(&cx, command),
         Command::Test(command) => setup::tests(&cx, command),
         Command::Completions { .. } | Command::ManPages { .. } => Ok(()),

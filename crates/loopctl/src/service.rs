@@ -277,6 +277,14 @@ pub(crate) struct Enabled {
     pub(crate) states: Option<Vec<(String, String)>>,
 }
 
+impl Enabled {
+    /// The command that stops and removes them.
+    pub(crate) fn how_to_disable(&self) -> String {
+        let name = self.target.trim_start_matches("coding-loops@").trim_end_matches(".target");
+        format!("loopctl service disable{} --name {name}", if self.system { " --system" } else { "" })
+    }
+}
+
 /// What is enabled for a database, with either manager.
 pub(crate) fn enabled(database: &Path) -> Vec<Enabled> {
     let Ok(database) = database.canonicalize() else { return Vec::new() };

@@ -35,7 +35,7 @@ pub fn completions(shell: clap_complete::Shell) -> Outcome {
 }
 
 /// The main checkout of the repository that `folder` is in; a linked worktree's is its repository's.
-fn repository_of(folder: &Path) -> Outcome<PathBuf> {
+pub(crate) fn repository_of(folder: &Path) -> Outcome<PathBuf> {
     let repository = Repository::open(folder).map_err(|error| match error {
         error @ git::Error::ForeignOwner { .. } => Failure::No(error.to_string()),
         git::Error::GitMissing => Failure::No("git cannot be run: install it, or put it on the PATH".to_owned()),

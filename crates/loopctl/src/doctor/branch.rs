@@ -21,9 +21,9 @@ pub fn made_by_loops(tx: &ReadTx<'_>) -> coord_db::Result<BTreeSet<String>> {
 
 /// What the commits are that are on the branch and on no branch of the user's.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Commits {
-    ours: usize,
-    foreign: Vec<String>,
+pub(crate) struct Commits {
+    pub(crate) ours: usize,
+    pub(crate) foreign: Vec<String>,
 }
 
 const OTHER: &str = "set repository.integration_branch in config.toml to a name that no branch has yet";
@@ -159,7 +159,7 @@ fn is_default_of_a_remote(repository: &Repository, name: &str) -> bool {
 }
 
 /// The commits of the branch that are on no other branch but the loops' own. What lands carries the trailers Loop and Test.
-fn commits(repository: &Repository, name: &str, loops: &[Loop]) -> Commits {
+pub(crate) fn commits(repository: &Repository, name: &str, loops: &[Loop]) -> Commits {
     let mut found = Commits::default();
     let Ok(Some(head)) = repository.resolve(&format!("refs/heads/{name}")) else { return found };
     let is_own = |branch: &str| {

@@ -7,6 +7,7 @@ mod causes;
 mod check;
 mod common;
 mod deadlocks;
+mod deinit;
 mod doctor;
 mod dump;
 mod files;
