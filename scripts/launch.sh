@@ -1,23 +1,30 @@
 #!/usr/bin/env bash
-# Runs the whole system on the git repository of the current folder: builds if needed, makes the database if there is none,
-# starts the five supervisors and the registered loops, shows the live status. Ctrl-C stops all in order.
-# It starts nothing where loopctl doctor finds a problem, or where something else runs on the same database.
+# Runs the whole system on the git repository of the current folder: makes the database if there is none, starts the five
+# supervisors and the registered loops, and shows the live status. Ctrl-C stops everything in order.
+# It starts nothing if loopctl doctor finds a problem, or if something else runs on the same database.
 #
-#   scripts/launch.sh           your repository (run it from there)
-#   scripts/launch.sh --demo    a sample repository with three scripted agents, in .demo/ of this project
+#   scripts/launch.sh           your repository; builds first
+#   scripts/launch.sh --demo    an example with three scripted agents, in .demo/ of this project
 #
-# CODING_LOOPS_BIN names a folder of built binaries to use instead of building; CODING_LOOPS_DEMO another place for the demo.
+# Installed by scripts/install.sh it is called coding-loops-launch, runs the installed programs, and makes the example in
+# ~/coding-loops-demo. CODING_LOOPS_BIN names a folder of other programs, CODING_LOOPS_DEMO another folder for the example.
 set -euo pipefail
 set -m # every job gets a process group of its own: Ctrl-C reaches this script alone, which stops the others in order
 
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+if [ -x "$here/loopctl" ]; then
+  built=$here stage_manager=${here%/*}/share/coding-loops/demo/demo.py demo_folder=${HOME:-$PWD}/coding-loops-demo
+else
+  project=${here%/*}
+  built='' stage_manager=$here/demo/demo.py demo_folder=$project/.demo
+fi
 supervisors=(heartbeat deadlock-detector monitor regression-checker pm-agent)
 demo=
 
 case "${1:-}" in
   '') ;;
-  --demo) demo=${CODING_LOOPS_DEMO:-$project/.demo} ;;
-  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  --demo) demo=${CODING_LOOPS_DEMO:-$demo_folder} ;;
+  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
   *) echo "$0: unknown option $1; try --help" >&2; exit 2 ;;
 esac
 
@@ -29,7 +36,7 @@ say() { printf '%(%H:%M:%S)T  %s\n' -1 "$*" >&3; }
 exec 3>&2
 
 build() {
-  bin=${CODING_LOOPS_BIN:-}
+  bin=${CODING_LOOPS_BIN:-$built}
   if [ -z "$bin" ]; then
     say "building (the first time takes a few minutes)"
     (cd "$project" && cargo build --release --locked --quiet --bins) # from there, where cargo finds its settings
@@ -69,7 +76,7 @@ await_ready() { # NAME: says so as soon as it beats as the process that was star
   read -r status other < <(health_of "$component") || :
   if [ "${command[$name]}" != coding-loop ] && [ -n "$other" ] && [ "$other" != "$started" ] && [ -e "/proc/$other" ]; then
     say "not started: $name is running already on this database as pid $other"
-    say "stop that first: Ctrl-C where launch.sh runs, or loopctl service disable"
+    say "stop that first: Ctrl-C in the terminal where it was launched, or loopctl service disable"
     trap - EXIT
     stop_all
     exit 1
@@ -170,7 +177,7 @@ stop() {
 
 build
 if [ -n "$demo" ]; then
-  python3 "$project/scripts/demo/demo.py" set-up "$demo" "$bin"
+  python3 "$stage_manager" set-up "$demo" "$bin"
   export DEMO_STAGE=$demo/stage
   cd "$demo/repository"
   unset CODING_LOOPS_DB
@@ -204,7 +211,7 @@ for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_re
 if [ -t 1 ]; then loopctl status --watch & else loopctl timeline --follow & fi
 display=$!
 if [ -n "$demo" ]; then
-  python3 "$project/scripts/demo/demo.py" direct "$demo" "$bin" 2>&3 &
+  python3 "$stage_manager" direct "$demo" "$bin" 2>&3 &
   director=$!
 fi
 
@@ -219,5 +226,5 @@ director=
 stop
 trap - EXIT
 [ "$code" = 0 ] || say "the demo's time is over before everything was settled"
-python3 "$project/scripts/demo/demo.py" report "$demo" "$bin" 2>&3 || code=$?
+python3 "$stage_manager" report "$demo" "$bin" 2>&3 || code=$?
 exit "$code"

@@ -8,12 +8,10 @@ cd "$(dirname "$0")/.."
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 for kind in system user; do
-  folder=systemd
-  [ "$kind" = system ] || folder=systemd/user
   mkdir "$tree/$kind"
-  for unit in "$folder"/coding-loops*; do
-    [ -f "$unit" ] || continue
-    sed 's,^ExecStart=[^ ]*,ExecStart=/bin/true,; /^Documentation=/d' "$unit" >"$tree/$kind/${unit##*/}"
+  for unit in systemd/coding-loops*; do
+    if [ "$kind" = user ]; then awk -f systemd/user-unit.awk "$unit"; else cat "$unit"; fi |
+      sed 's,^ExecStart=[^ ]*,ExecStart=/bin/true,; /^Documentation=/d' >"$tree/$kind/${unit##*/}"
   done
   said=$(for unit in "$tree/$kind"/*; do
     name=${unit##*/}

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::{binaries, project, query, wait_for};
+use crate::installation::strip_into;
+use crate::{project, query, wait_for};
 
 /// How long a fact may take to come about before a test fails.
 pub const BOUND: Duration = Duration::from_secs(60);
-
-const PROGRAMS: [&str; 7] =
-    ["loopctl", "coding-loop", "heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
 
 /// The units of the supervisors.
 pub const SUPERVISORS: [&str; 5] = ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
@@ -48,13 +46,7 @@ pub const PROJECT: &str = "/srv/project";
 #[must_use]
 pub fn disk() -> tempfile::TempDir {
     let disk = tempfile::Builder::new().permissions(mode(0o755)).tempdir().expect("a folder");
-    let new = disk.path().join("new");
-    std::fs::create_dir(&new).expect("a folder for the programs");
-    for program in PROGRAMS {
-        // With all that a debugger wants they would be several hundred megabytes.
-        let status = Command::new("strip").arg("-o").arg(new.join(program)).arg(binaries().join(program)).status();
-        assert!(status.expect("strip").success(), "strip {program}; build the workspace first");
-    }
+    strip_into(&disk.path().join("new"));
     let inside = disk.path().join("project");
     std::fs::create_dir(&inside).expect("a folder for the project");
     for folder in ["scripts", "systemd"] {

@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coord_db::{Database, OpenOptions};
+use system_tests::installation::Installation;
 use system_tests::{binaries, project, query, wait_for};
 
-/// Runs the demo and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path, and is
-/// told when the demo has ended.
-fn demo(folder: &Path, meanwhile: impl FnOnce(&Path, &AtomicBool) + Send) -> (bool, String) {
-    let demo = folder.join("demo");
+/// Runs the demo in a folder and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path,
+/// and learns when the demo has ended.
+fn demo(demo: &Path, mut launch: Command, meanwhile: impl FnOnce(&Path, &AtomicBool) + Send) -> (bool, String) {
     let database = demo.join("repository/coding-loops/coordination.db");
-    let child = Command::new(project().join("scripts/launch.sh"))
+    let child = launch
         .arg("--demo")
-        .env("CODING_LOOPS_BIN", binaries())
-        .env("CODING_LOOPS_DEMO", &demo)
         .env("CODING_LOOPS_DEMO_SECONDS", "400")
         .env_remove("CODING_LOOPS_DB")
         .stdin(Stdio::null())
@@ -59,11 +57,15 @@ fn assert_nothing_is_left(folder: &Path) {
 
 #[test]
 fn the_demo_shows_and_resolves_every_incident() {
-    let folder = tempfile::tempdir().unwrap();
-    let (success, report) = demo(folder.path(), |_, _| {});
+    // As it is installed.
+    let installation = Installation::new();
+    installation.installs(&[]);
+    let home = installation.home();
+    let launch = installation.command(home.join(".local/bin/coding-loops-launch"));
+    let (success, report) = demo(&home.join("coding-loops-demo"), launch, |_, _| {});
     assert!(success, "{report}");
     assert!(!report.contains("MISSING"), "{report}");
-    assert_nothing_is_left(folder.path());
+    assert_nothing_is_left(&home);
 }
 
 /// The processes that the demo runs, as the database names them.
@@ -111,7 +113,10 @@ fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
     let mut order = PROCESSES;
     random.shuffle(&mut order);
     let mut killed = Vec::new();
-    let (success, report) = demo(folder.path(), |database, ended| {
+    let place = folder.path().join("demo");
+    let mut launch = Command::new(project().join("scripts/launch.sh"));
+    launch.env("CODING_LOOPS_BIN", binaries()).env("CODING_LOOPS_DEMO", &place);
+    let (success, report) = demo(&place, launch, |database, ended| {
         kill_with_its_agent(database, "core", "core-2-show", ended);
         wait_for("the first test to pass", Duration::from_secs(200), || {
             let passed = query(database, "SELECT count(*) FROM tests WHERE status = 'passed'").filter(|rows| rows != "0\n");

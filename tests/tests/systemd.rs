@@ -241,7 +241,7 @@ fn a_users_services_come_back_after_a_boot_and_go_without_a_trace() {
     let files = "cd && find . \\( -path ./shop -o -path ./shop-loops \\) -prune -o -print | sort";
     let before = machine.script(Owner, files, &[]);
     let said = machine.install(Owner, &[]);
-    assert!(said.contains("next, in your repository"), "{said}");
+    assert!(said.contains("\nnext:\n") && said.contains("loopctl service enable"), "{said}");
     for page in ["loopctl", "loopctl-lock", "heartbeat", "coding-loop"] {
         let text = std::fs::read_to_string(disk.path().join(format!("home/.local/share/man/man1/{page}.1"))).unwrap();
         assert!(text.contains(".TH "), "{page}: {text}");
@@ -277,6 +277,41 @@ fn a_users_services_come_back_after_a_boot_and_go_without_a_trace() {
 }
 
 #[test]
+fn an_installation_with_a_prefix_works_once_it_is_linked_and_minds_its_own_services() {
+    let disk = disk();
+    let Some(machine) = Machine::boot(disk.path()) else { return };
+    machine.repository("shop", SETTINGS, &["backend"]);
+    let prefix = ["--prefix", "/srv/home/opt"];
+    let said = machine.install(Owner, &prefix);
+    let link =
+        said.lines().find_map(|line| line.trim().strip_prefix("systemctl --user link ")).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(link, "/srv/home/opt/share/systemd/user/coding-loops*");
+    let outside = "find .config .local -name 'coding-loops*' 2>/dev/null || true";
+    assert_eq!(machine.script(Owner, &format!("cd; {outside}"), &[]), "");
+    let enable = "cd ~/shop && PATH=/srv/home/opt/bin:$PATH loopctl service enable";
+    let refused = machine.run(Owner, &["bash", "-c", enable]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("systemd does not find the unit"), "{refused:?}");
+    assert_eq!(machine.script(Owner, &format!("cd; {outside}"), &[]), "", "nothing is half enabled");
+
+    machine.script(Owner, &format!("systemctl --user link {link}"), &[]);
+    machine.script(Owner, enable, &[]);
+    until_ready(&machine, Owner, "shop");
+    assert!(machine.install(Owner, &prefix).contains("restarted: coding-loops-monitor@shop.service"));
+    let said = machine.install(Owner, &[]);
+    assert!(said.contains("Services run from another installation") && !said.contains("restarted"), "{said}");
+    machine.install(Owner, &["--uninstall"]);
+    for service in services("shop") {
+        assert_eq!(machine.property(Owner, &service, "ActiveState"), "active", "{service} is of the other installation");
+    }
+    machine.install(Owner, &[&["--uninstall"][..], &prefix].concat());
+    for service in services("shop") {
+        assert_eq!(machine.property(Owner, &service, "ActiveState"), "inactive", "{service}");
+    }
+    assert_eq!(machine.script(Owner, &format!("cd; {outside}; find opt -type f"), &[]), "", "left behind");
+}
+
+#[test]
 fn an_upgrade_over_a_running_system_loses_nothing() {
     let disk = disk();
     let Some(machine) = Machine::boot(disk.path()) else { return };
@@ -293,7 +328,7 @@ fn an_upgrade_over_a_running_system_loses_nothing() {
     // What is new is told from what is old by a byte behind its end.
     machine.script(Root, "for p in /srv/new/*; do echo >>$p; done", &[]);
     let said = machine.install(Root, &[]);
-    assert_eq!(said.matches("started anew: ").count(), 6, "{said}");
+    assert_eq!(said.matches("restarted: ").count(), 6, "{said}");
     until_ready(&machine, Root, "shop");
     for (service, program) in services("shop").iter().zip(SUPERVISORS.iter().chain([&"coding-loop"])) {
         let pid = machine.main_pid(Root, service);
