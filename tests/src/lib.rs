@@ -1,5 +1,6 @@
 //! Shared harness of the whole-system tests: where things are, and waiting for a fact with a bound.
 
+pub mod docs;
 pub mod installation;
 pub mod namespace;
 pub mod processes;

@@ -1,5 +1,5 @@
-//! What the README tells a newcomer to type, typed: from their own repository to verified work, and then every command for
-//! looking and steering. (Its runbook is typed by `runbook.rs`.)
+//! What the README shows a newcomer, typed: from the installation by their own repository to verified work, and then every
+//! command for looking and steering. (`demo.rs` runs the demo as it is installed.)
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use system_tests::{binaries, project, query, wait_for};
+use system_tests::docs::{block, lines};
+use system_tests::installation::Installation;
+use system_tests::{query, wait_for};
+
+const README: &str = "README.md";
 
 /// Whoever runs this test may ignore Ctrl-C, as what a script starts in the background does; a terminal's programs do not.
 const AT_A_TERMINAL: &str = "env --default-signal=INT";
@@ -27,35 +31,20 @@ const FILES: [(&str, &str); 3] = [
 /// An agent that does what it is told, in its scope.
 const AGENT: &str = r#"command = ["sh", "-c", 'cat > prompt; grep -q "$TEST_ID" prompt && rm prompt && mkdir -p src/api && echo done > "src/api/$TEST_ID"']"#;
 
-/// The first fenced block of a kind below a heading.
-fn block<'a>(readme: &'a str, heading: &str, kind: &str) -> &'a str {
-    let below = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("a section {heading}"));
-    let from = below.split(&format!("```{kind}\n")).nth(1).unwrap_or_else(|| panic!("a block of {kind} in {heading}"));
-    from.split("```").next().unwrap()
-}
-
-/// The commands of a block, without their remarks.
-fn lines(block: &str) -> impl Iterator<Item = &str> {
-    block.lines().map(|line| line.split("  #").next().unwrap_or_default().trim()).filter(|line| !line.is_empty())
-}
-
 /// Somebody at their shell.
-struct Newcomer {
-    home: tempfile::TempDir,
-}
+struct Newcomer(Installation);
 
 impl Newcomer {
     fn repository(&self) -> PathBuf {
-        self.home.path().join("shop")
+        self.0.home().join("your-repository")
     }
 
     fn typed(&self, line: &str) -> Command {
-        let mut command = Command::new("bash");
+        let mut command = self.0.command("bash");
         let path = std::env::var("PATH").unwrap_or_default();
-        let path = format!("{}:{}:{path}", binaries().display(), project().join("scripts").display());
-        command.args(["-c", line]).current_dir(self.repository()).stdin(Stdio::null());
-        command.env("PATH", path).env("EDITOR", self.home.path().join("editor")).env("CODING_LOOPS_BIN", binaries());
-        command.env_remove("CODING_LOOPS_DB");
+        let path = format!("{}:{path}", self.0.home().join(".local/bin").display());
+        command.args(["-c", line]).current_dir(self.repository());
+        command.env("PATH", path).env("EDITOR", self.0.home().join("editor"));
         command
     }
 
@@ -77,7 +66,7 @@ impl Newcomer {
     }
 }
 
-/// `launch.sh` in its terminal; ended, whatever happens.
+/// `coding-loops-launch` in its terminal; ended, whatever happens.
 struct Launched(Child);
 
 impl Launched {
@@ -85,7 +74,7 @@ impl Launched {
     fn end(&mut self, signal: Signal) -> Option<i32> {
         let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         kill(pid, signal).unwrap();
-        wait_for("launch.sh to end", BOUND, || self.0.try_wait().unwrap()).code()
+        wait_for("coding-loops-launch to end", BOUND, || self.0.try_wait().unwrap()).code()
     }
 }
 
@@ -111,25 +100,30 @@ fn editor(place: &Path) {
 
 #[test]
 fn a_newcomers_commands_do_what_the_readme_says() {
-    let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
-    let newcomer = Newcomer { home: tempfile::tempdir().unwrap() };
-    editor(newcomer.home.path());
+    let newcomer = Newcomer(Installation::new());
+    editor(&newcomer.0.home());
     for (name, text) in FILES {
         newcomer.write(name, text);
     }
     newcomer.says("git init -q . && git add . && git -c user.name=n -c user.email=e@e commit -qm first");
-    newcomer.write("goals.toml", block(&readme, "Your own repository", "toml"));
+    newcomer.write("goals.toml", &block(README, "Your own repository", "toml"));
 
-    let block_of_own = block(&readme, "Your own repository", "bash");
-    let own: Vec<&str> = lines(block_of_own).collect();
-    let [build, cd, typed @ .., "launch.sh"] = &own[..] else { panic!("{own:?}") };
-    // Done already, by whoever runs this test.
-    assert!(build.starts_with("cargo build --release --locked") && *cd == "cd your-repository", "{own:?}");
+    let first = block(README, "coding-loops", "bash");
+    assert_eq!(lines(&first).collect::<Vec<_>>(), ["scripts/install.sh", "coding-loops-launch --demo"]);
+    newcomer.0.installs(&[]);
+    let own = block(README, "Your own repository", "bash");
+    let own: Vec<&str> = lines(&own).collect();
+    let [cd, typed @ .., "coding-loops-launch"] = &own[..] else { panic!("{own:?}") };
+    assert_eq!(*cd, "cd your-repository");
     for line in typed {
         newcomer.says(line);
     }
-    let launched =
-        newcomer.typed(&format!("exec {AT_A_TERMINAL} launch.sh")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let launched = newcomer
+        .typed(&format!("exec {AT_A_TERMINAL} coding-loops-launch"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut launched = Launched(launched);
     wait_for("all goals to be verified", BOUND, || {
         (newcomer.asks("SELECT count(*) = 2 AND min(status = 'passed') FROM tests") == "1").then_some(())
@@ -137,7 +131,8 @@ fn a_newcomers_commands_do_what_the_readme_says() {
 
     let of_login = |column: &str| newcomer.asks(&format!("SELECT {column} FROM tests WHERE id = 'api-01-login'"));
     let passed = newcomer.asks("SELECT id FROM events WHERE event_type = 'test_passed' ORDER BY rowid DESC LIMIT 1");
-    let steering: Vec<&str> = lines(block(&readme, "Looking and steering", "bash")).collect();
+    let steering = block(README, "Looking and steering", "bash");
+    let steering: Vec<&str> = lines(&steering).collect();
     assert!(steering.len() > 12 && steering.iter().all(|line| line.starts_with("loopctl ")), "{steering:?}");
     for line in steering {
         let line = line.replace("EVENT_ID", &passed).replace("COMMIT", &of_login("commit_hash"));
