@@ -1,8 +1,8 @@
 //! `loopctl deinit`: removes from a repository what `init` and the loops have made of it.
 //!
-//! It shows what it would remove, and removes it only if it is asked to. It removes nothing that coding-loops did not make, and
-//! nothing while something runs. What tells where everything is goes last, so that a removal that was cut off is taken up
-//! again by the same command.
+//! Without `--yes` it only shows what it would remove. It must never remove what coding-loops did not make, and removes
+//! nothing while something runs. The files that locate the rest are removed last, so that an interrupted removal continues
+//! when the command is repeated.
 
 use std::collections::BTreeSet;
 use std::fs;
