@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{CheckpointType, Config, Database, Error, Loop, TestStatus, archive_path, locate};
+use git::{CommitHash, FollowStep, Layout, Published, RefExpectation, Repository, Store, Workspace};
 use serde::Serialize;
-use work_tree::{CommitHash, FollowStep, Layout, Published, RefExpectation, Repository, Store, Workspace};
 
 use crate::context::Context;
 use crate::doctor::commits_of_branch;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::common::{Place, ran};
+use git::{CommitHash, Layout, RefExpectation, Repository, Store, Workspace, publish};
 use serde_json::Value;
-use work_tree::{CommitHash, Layout, RefExpectation, Repository, Store, Workspace, publish};
 
 const BRANCH: &str = "coding-loops/integration";
 
@@ -37,8 +37,7 @@ fn landed(place: &Place) -> (Store, CommitHash) {
     let spec = Layout::new(place.workspaces()).workspace("a", "coding-loops/a");
     let (workspace, _) = Workspace::open_or_create(&store, &spec, &head).unwrap();
     fs::write(workspace.root().join("new"), "new\n").unwrap();
-    let options =
-        work_tree::SnapshotOptions { own_folder: "coding-loops", file_bytes: 1 << 20, user: None, take_unignored: false };
+    let options = git::SnapshotOptions { own_folder: "coding-loops", file_bytes: 1 << 20, user: None, take_unignored: false };
     let tree = workspace.snapshot(&options).unwrap().tree;
     let trailers = [("Loop", "a"), ("Test", "t1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let commit = store.commit(&tree, &[&head], "t1: new", &trailers).unwrap();
