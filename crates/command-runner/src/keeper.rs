@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::NotStartedKind;
 use crate::processes::{self, Process, to_pid};
 
 /// The first argument that makes a program a keeper.
@@ -63,6 +62,18 @@ pub(crate) struct Order {
     pub(crate) stdin_bytes: u64,
     pub(crate) kill_after_millis: u64,
     pub(crate) nice: Option<i32>,
+}
+
+/// Why a command did not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotStartedKind {
+    /// There is no such program.
+    Missing,
+    /// It may not be executed, or is no program.
+    NotExecutable,
+    /// Something else: no such folder, arguments too long, no memory.
+    Other,
 }
 
 /// What the keeper tells, each as one line of JSON.

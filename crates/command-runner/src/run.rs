@@ -24,7 +24,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::keeper::{self, KeeperId, Order, Report};
+use crate::keeper::{self, KeeperId, NotStartedKind, Order, Report};
 
 /// How much of the end of the output an outcome carries, in bytes.
 pub const TAIL_BYTES: usize = 4096;
@@ -81,18 +81,6 @@ impl CommandSpec {
             keeper: None,
         }
     }
-}
-
-/// Why a command did not start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NotStartedKind {
-    /// There is no such program.
-    Missing,
-    /// It may not be executed, or is no program.
-    NotExecutable,
-    /// Something else: no such folder, arguments too long, no memory.
-    Other,
 }
 
 /// How a command ended.

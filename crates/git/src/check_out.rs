@@ -10,11 +10,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::bare::{init, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT};
 use crate::folders::{absolute, beside, relative, remove_all};
 use crate::repository::short_name;
 use crate::settings::{Settings, pairs, render_config, replace_file};
-use crate::store::{init, own_format};
 use crate::submodules::{self, Files, MODULES, Place};
 use crate::work_tree::LAST_SECOND;
 use crate::{CommitHash, Error, Result, Store, WorkTree};

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::call::{Git, LONG_TIME_LIMIT};
+use crate::difference::nul_terminated;
 use crate::folders::remove_all;
-use crate::snapshot::nul_terminated;
 use crate::{CommitHash, Error, Result};
 
 /// Those of these paths where the regular file below `root` is byte for byte what checking out `tree` gives. `scratch` is a

@@ -135,7 +135,7 @@ pub enum Error {
         /// The top of the workspace.
         path: PathBuf,
         /// What is wrong.
-        damage: crate::Damage,
+        damage: Damage,
     },
     /// Reading or writing a file failed.
     #[error("cannot {what} {path:?}")]
@@ -165,4 +165,29 @@ impl Error {
 
 fn shown(commit: Option<&CommitHash>) -> &str {
     commit.map_or("nothing", CommitHash::as_str)
+}
+
+/// What can be wrong with a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The folder is gone.
+    Missing,
+    /// Something else than a folder is in its place.
+    NotAFolder,
+    /// It is another repository.
+    Foreign,
+    /// Its `.git` is gone.
+    GitMissing,
+    /// A file or a link is in place of its `.git`.
+    GitReplaced,
+    /// git cannot read its `.git`.
+    GitUnreadable,
+    /// git would wait without end at a named pipe or a device in the git folder of a submodule.
+    SubmoduleUnreadable,
+    /// git cannot read its index.
+    IndexUnreadable,
+    /// Our own record of it is gone or cannot be read, or the store has lost what it names.
+    StateLost,
+    /// It could not be brought to its base.
+    ResetFailed(String),
 }

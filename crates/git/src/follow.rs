@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::call::{Git, fields};
+use crate::difference::{Difference, differences};
 use crate::landing::by_path;
 use crate::repository::{commit_tree, tree_of};
-use crate::snapshot::{Difference, differences};
 use crate::{Change, CommitHash, Error, PutOn, RefExpectation, Repository, Result, Store};
 
 /// How many commits of each side are looked at for a state that both have gone through.

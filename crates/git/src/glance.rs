@@ -10,9 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::call::{LONG_TIME_LIMIT, fields, to_path};
+use crate::difference::{Difference, Entry, SUBMODULE, raw_differences};
 use crate::nested;
 use crate::plan::Plan;
-use crate::snapshot::{Difference, Entry, SUBMODULE, raw_differences};
 use crate::workspace::State;
 use crate::{CommitHash, Result, Workspace};
 

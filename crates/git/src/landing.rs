@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::call::{Git, LONG_TIME_LIMIT, fields};
+use crate::call::{Git, fields};
+use crate::difference::{Difference, Entry, SUBMODULE, differences, index_info, nul_terminated, write_changes};
 use crate::folders::remove_all;
 use crate::nested;
 use crate::repository::tree_of;
-use crate::snapshot::{Difference, Entry, SUBMODULE, differences, index_info, nul_terminated};
 use crate::submodules::Files;
 use crate::transfer::{SPOOL, missing};
 use crate::workspace::State;
@@ -216,20 +216,6 @@ impl Workspace {
         state.write(&self.spec)?;
         Ok(Some(newer))
     }
-}
-
-/// Writes files that differ in a tree as they are there, with an index that is made for it.
-pub(crate) fn write_changes(git: &Git, root: &Path, index: &Path, changes: &[Difference], tree: &CommitHash) -> Result<()> {
-    let is_file = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode != SUBMODULE);
-    for change in changes.iter().filter(|change| change.new.is_none()) {
-        remove_all(&root.join(&change.path))?;
-    }
-    remove_all(index)?;
-    let git = git.with_env("GIT_INDEX_FILE", index);
-    git.call(["read-tree", tree.as_str()]).ok()?;
-    let list = nul_terminated(changes.iter().filter(is_file).map(|change| &change.path));
-    git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(list).time_limit(LONG_TIME_LIMIT).ok()?;
-    remove_all(index)
 }
 
 impl Store {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::call::{Git, LONG_TIME_LIMIT};
 use crate::folders::beside;
-use crate::{CommitHash, Error, Repository, Result, Store};
+use crate::{CommitHash, Error, Repository, Result};
 
 /// A pointer is smaller.
 pub(crate) const MAX_POINTER_BYTES: u64 = 1024;
@@ -27,12 +27,12 @@ pub(crate) fn copy_lfs(user: &Repository, store: &Path) -> Result<()> {
 
 /// Copies the objects into the user's repository that commits to be published name and that only the store has: without them
 /// nobody could check the commits out. `known` are commits that are there already.
-pub(crate) fn publish_lfs(store: &Store, user: &Repository, commit: &CommitHash, known: &[CommitHash]) -> Result<()> {
-    let from = store.path().join("lfs/objects");
+pub(crate) fn publish_lfs(store: &Repository, user: &Repository, commit: &CommitHash, known: &[CommitHash]) -> Result<()> {
+    let from = store.common_dir().join("lfs/objects");
     if !fs::read_dir(&from).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(());
     }
-    let git = store.git();
+    let git = &store.git;
     let absent: BTreeSet<CommitHash> = crate::transfer::missing(git, known)?.into_iter().collect();
     let mut revs = format!("{commit}\n");
     known.iter().filter(|hash| !absent.contains(hash)).for_each(|hash| revs.push_str(&format!("^{hash}\n")));

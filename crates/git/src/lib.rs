@@ -14,6 +14,7 @@
 //! the caller says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not
 //! care.
 
+mod bare;
 pub mod bisect;
 mod bundle;
 mod call;
@@ -21,10 +22,13 @@ pub mod check;
 mod check_out;
 mod commit;
 mod conversion;
+mod difference;
 mod error;
+mod finding;
 mod folders;
 mod follow;
 mod glance;
+mod hash;
 mod landing;
 mod layout;
 mod left_behind;
@@ -55,10 +59,12 @@ mod worktrees;
 pub use bisect::Bisect;
 pub use bundle::BundleRead;
 pub use check_out::remove_check_out;
-pub use commit::{CommitHash, CommitInfo, InvalidHash, Trailer, build_message};
-pub use error::{Error, Result};
+pub use commit::{CommitInfo, Trailer, build_message};
+pub use error::{Damage, Error, Result};
+pub use finding::Finding;
 pub use follow::{Distance, FollowStep, Incoming, distance};
 pub use glance::Glance;
+pub use hash::{CommitHash, InvalidHash};
 pub use landing::{Change, PutOn, Updated};
 pub use layout::Layout;
 pub use needs::Lacking;
@@ -66,7 +72,7 @@ pub use publish::{Divergence, Obstacle, Published, look_at_published, publish, r
 pub use ready::{Folder, INCLUDE_FILE, Ready, SetUp, Useless, filled_in, free_port, looks_like_network, useless_patterns};
 pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_ignored};
 pub use shown::shown;
-pub use snapshot::{Finding, Snapshot, SnapshotOptions};
+pub use snapshot::{Snapshot, SnapshotOptions};
 pub use store::{Store, StoreMade};
 pub use store_repair::{Depth, Rebuilt};
 pub use stray::Stray;
@@ -74,4 +80,4 @@ pub use submodules::Submodule;
 pub use trial::TrialTree;
 pub use watch::{Notice, Watches};
 pub use work_tree::WorkTree;
-pub use workspace::{Damage, Opened, Workspace, WorkspaceSpec};
+pub use workspace::{Opened, Workspace, WorkspaceSpec};

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::call::{Call, Git, LONG_TIME_LIMIT, fields, to_path};
-use crate::snapshot::{SUBMODULE, index_info, nul_terminated};
+use crate::difference::{SUBMODULE, index_info, nul_terminated};
 use crate::{CommitHash, Finding, Result};
 
 /// What of some files goes into an index.

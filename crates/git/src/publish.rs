@@ -8,17 +8,9 @@ use std::path::{Path, PathBuf};
 use crash_point::{Point, reach};
 
 use crate::lfs::publish_lfs;
-use crate::repository::short_name;
+use crate::repository::{published_note, short_name};
 use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
-
-/// Where the store notes what was published.
-const PUBLISHED: &str = "refs/coding-loops/published";
-
-/// The reference under which the store notes where a branch was published.
-pub(crate) fn published_note(branch: &str) -> String {
-    format!("{PUBLISHED}/{branch}")
-}
 
 /// How publishing ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +151,7 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     }
     let _kept =
         retried(|| transfer(store.git(), (&user.git, user.common_dir()), store.path(), std::slice::from_ref(&ours), &known))?;
-    publish_lfs(store, user, &ours, &known)?;
+    publish_lfs(store.repository(), user, &ours, &known)?;
     reach(Point::PublishBrought);
     if state.unreadable {
         // The file of the reference holds no hash (a crash of the machine leaves such): git can neither read nor move it.

@@ -496,3 +496,11 @@ pub(crate) fn changed_between(git: &Git, a: &CommitHash, b: &CommitHash) -> Resu
 pub(crate) fn short_name(full: &str) -> String {
     full.strip_prefix("refs/heads/").unwrap_or(full).to_owned()
 }
+
+/// Where the store notes what was published.
+const PUBLISHED: &str = "refs/coding-loops/published";
+
+/// The reference under which the store notes where a branch was published.
+pub(crate) fn published_note(branch: &str) -> String {
+    format!("{PUBLISHED}/{branch}")
+}

@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::call::{LONG_TIME_LIMIT, fields, to_path};
 use crate::conversion::as_checked_out;
+use crate::difference::{Difference, Entry, SUBMODULE, differences, index_info, nul_terminated};
+use crate::finding::{Finding, unreadable_folder};
 use crate::folders::remove_all;
 use crate::nested;
 use crate::plan::{Plan, ignored};
@@ -44,79 +46,8 @@ pub struct Snapshot {
     pub findings: Vec<Finding>,
 }
 
-/// Why a path may not land, or is not in the snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Finding {
-    /// It lies at or below our own folder.
-    OwnFolder(PathBuf),
-    /// It is a symbolic link that leads out of the repository, or into a git folder.
-    LinkLeadsOut {
-        /// The link.
-        path: PathBuf,
-        /// Where it leads.
-        target: PathBuf,
-    },
-    /// It is a submodule at a commit that nobody else can fetch.
-    UnknownSubmoduleCommit {
-        /// The submodule.
-        path: PathBuf,
-        /// Its commit; none if its HEAD cannot be read. Then it is not in the snapshot.
-        commit: Option<CommitHash>,
-    },
-    /// Files of a submodule were edited, and no commit there holds them.
-    EditedInSubmodule {
-        /// The submodule.
-        path: PathBuf,
-        /// The files, as they are named there.
-        files: Vec<PathBuf>,
-    },
-    /// It is larger than allowed, and not in the snapshot.
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-    /// git cannot store it, and it is not in the snapshot.
-    Unstorable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The base ignores it, the workspace does not; it is not in the snapshot unless that was asked for.
-    IgnoredAtBase(PathBuf),
-}
-
-impl Finding {
-    /// The path that it is about.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::OwnFolder(path) | Self::IgnoredAtBase(path) => path,
-            Self::LinkLeadsOut { path, .. }
-            | Self::UnknownSubmoduleCommit { path, .. }
-            | Self::EditedInSubmodule { path, .. }
-            | Self::TooLarge { path, .. }
-            | Self::Unstorable { path, .. } => path,
-        }
-    }
-}
-
-/// The mode of a symbolic link and of a submodule in a tree.
+/// The mode of a symbolic link in a tree.
 const LINK: &str = "120000";
-pub(crate) const SUBMODULE: &str = "160000";
-
-/// One side of a difference: mode and hash; none if the path is not there.
-pub(crate) type Entry = Option<(String, CommitHash)>;
-
-/// A path that differs between two trees.
-#[derive(Clone, Debug)]
-pub(crate) struct Difference {
-    pub(crate) path: PathBuf,
-    pub(crate) old: Entry,
-    pub(crate) new: Entry,
-}
 
 impl Workspace {
     /// Takes a snapshot and notes it as the start: what differs from the base now is nobody's change. Take it after
@@ -490,75 +421,6 @@ impl Workspace {
         }
         Ok(findings)
     }
-}
-
-/// What differs between two trees, files only, sorted by path.
-pub(crate) fn differences(git: &crate::call::Git, old: &CommitHash, new: &CommitHash) -> Result<Vec<Difference>> {
-    raw_differences(&git.call([
-        "diff-tree",
-        "-r",
-        "-z",
-        "--raw",
-        "--no-renames",
-        "--no-abbrev",
-        old.as_str(),
-        new.as_str(),
-        "--",
-    ]))
-}
-
-/// What a call with `--raw -z --no-abbrev` prints, sorted by path.
-pub(crate) fn raw_differences(call: &crate::call::Call<'_>) -> Result<Vec<Difference>> {
-    let stdout = call.ok()?;
-    let (mut list, mut words) = (Vec::new(), fields(&stdout));
-    while let (Some(head), Some(path)) = (words.next(), words.next()) {
-        let head = String::from_utf8_lossy(head).into_owned();
-        let parts: Vec<&str> = head.trim_start_matches(':').split(' ').collect();
-        let [old_mode, new_mode, old_hash, new_hash, _] = parts.as_slice() else {
-            return Err(call.unexpected(format!("an entry {head:?}")));
-        };
-        let entry = |mode: &str, hash: &str| -> Result<Entry> {
-            if mode == "000000" {
-                return Ok(None);
-            }
-            let hash = CommitHash::new(hash).map_err(|error| call.unexpected(error.to_string()))?;
-            Ok(Some((mode.to_owned(), hash)))
-        };
-        list.push(Difference { path: to_path(path), old: entry(old_mode, old_hash)?, new: entry(new_mode, new_hash)? });
-    }
-    list.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(list)
-}
-
-/// Input of `update-index --index-info`: removals first, then entries. The hashes are as long as `like`.
-pub(crate) fn index_info<'a>(like: &CommitHash, entries: impl IntoIterator<Item = (&'a Path, Entry)>) -> Vec<u8> {
-    let (mut removals, mut additions) = (Vec::new(), Vec::new());
-    for (path, entry) in entries {
-        let list = if entry.is_some() { &mut additions } else { &mut removals };
-        match entry {
-            Some((mode, hash)) => list.extend_from_slice(format!("{mode} {hash}\t").as_bytes()),
-            None => list.extend_from_slice(format!("0 {}\t", like.zero_like()).as_bytes()),
-        }
-        list.extend_from_slice(path.as_os_str().as_bytes());
-        list.push(0);
-    }
-    removals.extend(additions);
-    removals
-}
-
-pub(crate) fn nul_terminated<'a, P: AsRef<Path> + ?Sized + 'a>(paths: impl Iterator<Item = &'a P>) -> Vec<u8> {
-    let mut list = Vec::new();
-    for path in paths {
-        list.extend_from_slice(path.as_ref().as_os_str().as_bytes());
-        list.push(0);
-    }
-    list
-}
-
-pub(crate) fn unreadable_folder(line: &str) -> Option<Finding> {
-    let rest = line.strip_prefix("warning: could not open directory '")?;
-    let (path, reason) = rest.rsplit_once("': ")?;
-    Some(Finding::Unstorable { path: PathBuf::from(path.trim_end_matches('/')), reason: format!("the folder: {reason}") })
 }
 
 /// Whether a link leads out of the workspace or into a git folder, by its text and by where it leads now.

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crash_point::{Point, reach};
 
+use crate::bare::{init, keep_objects, link_objects, own_format};
 use crate::call::Git;
 use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, put_aside, remove_all};
 use crate::lfs::copy_lfs;
-use crate::publish::published_note;
-use crate::repository::{commit_tree, short_name};
-use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
+use crate::repository::{commit_tree, published_note, short_name};
+use crate::settings::{Settings, pairs, read_config, render_config, replace_file};
 use crate::submodules;
 use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
@@ -337,82 +337,6 @@ pub(crate) fn build(user: &Repository, making: &Path, integration: &str) -> Resu
     Ok(skipped)
 }
 
-/// Makes a repository of the same formats as another.
-pub(crate) fn init(like: &Git, path: &Path, options: &[&str]) -> Result<()> {
-    let formats = like.call(["rev-parse", "--show-object-format", "--show-ref-format"]).ok()?;
-    let formats = String::from_utf8_lossy(&formats).into_owned();
-    let mut lines = formats.lines();
-    let hash = lines.next().unwrap_or("sha1");
-    let parent = path.parent().unwrap_or(path);
-    let git = Git::discovering(parent);
-    let mut call = git.call(["init", "--quiet", "--template="]).arg(format!("--object-format={hash}"));
-    // git before 2.45 knows one format only, and repeats the option that it does not know.
-    if let Some(format) = lines.next().filter(|format| !format.starts_with('-') && *format != "files") {
-        call = call.arg(format!("--ref-format={format}"));
-    }
-    call.args(options).arg("--").arg(path).ok().map(drop)
-}
-
-/// Links the objects of a repository, or copies them where that is not possible, as `git clone` does. False if they have to be
-/// transferred instead: they are borrowed from elsewhere, or a `gc` does not come to rest.
-pub(crate) fn link_objects(git_dir: &Path, making: &Path) -> Result<bool> {
-    const MAX_TRIES: u32 = 3;
-    let (from, to) = (git_dir.join("objects"), making.join("objects"));
-    if from.join("info/alternates").exists() {
-        return Ok(false);
-    }
-    for _ in 0..MAX_TRIES {
-        let packs = pack_names(&from)?;
-        let linked = link_all(&from, &to);
-        // An object moves only from a loose file into a new pack, or from pack to pack: if the packs are the same as
-        // before, none was missed.
-        if linked.is_ok() && pack_names(&from)? == packs {
-            return Ok(true);
-        }
-        remove_all(&to)?;
-        for folder in ["pack", "info"] {
-            fs::create_dir_all(to.join(folder)).map_err(Error::io("create", to.join(folder)))?;
-        }
-    }
-    Ok(false)
-}
-
-fn pack_names(objects: &Path) -> Result<BTreeSet<PathBuf>> {
-    let folder = objects.join("pack");
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(BTreeSet::new()) };
-    let names = entries.map(|entry| Ok(entry.map_err(Error::io("list", &folder))?.path()));
-    names.filter(|name| name.as_ref().map_or(true, |name| name.extension().is_some_and(|ext| ext == "pack"))).collect()
-}
-
-fn link_all(from: &Path, to: &Path) -> std::io::Result<()> {
-    for folder in fs::read_dir(from)? {
-        let folder = folder?;
-        let name = folder.file_name();
-        let text = name.to_string_lossy().into_owned();
-        let is_loose = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_loose && text != "pack" {
-            continue;
-        }
-        let target = to.join(&name);
-        fs::create_dir_all(&target)?;
-        for entry in fs::read_dir(folder.path())? {
-            let entry = entry?;
-            let file = entry.file_name();
-            let text = file.to_string_lossy().into_owned();
-            let is_temporary = text.starts_with("tmp_") || text.starts_with('.');
-            let is_derived = text.starts_with("multi-pack-index") || text.ends_with(".keep") || text.ends_with(".lock");
-            if is_temporary || is_derived || !entry.path().is_file() {
-                continue;
-            }
-            let place = target.join(&file);
-            if fs::hard_link(entry.path(), &place).is_err() {
-                fs::copy(entry.path(), &place)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Writes config, excludes and attributes of a store.
 fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<()> {
     let settings = Settings::of_user(user)?;
@@ -433,24 +357,4 @@ fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<(
     ]));
     settings.write_info(path)?;
     replace_file(&path.join("config"), &render_config(&config))
-}
-
-/// Has git refuse to delete objects, also by a `gc --prune=now` of the user's: no reference names what a running attempt has
-/// made so far.
-pub(crate) fn keep_objects(config: &mut Vec<Pair>) {
-    config.retain(|(key, _)| key != b"core.repositoryformatversion" && key != b"extensions.preciousobjects");
-    config.splice(0..0, pairs(&[("core.repositoryformatversion", "1"), ("extensions.preciousobjects", "true")]));
-}
-
-/// What git itself has written of a repository's format, and found out of the file system that it is on: that need not be
-/// the user's, and what the user has set there is for other machines.
-pub(crate) fn own_format(git_dir: &Path) -> Result<Vec<Pair>> {
-    let config = read_config(&git_dir.join("config"))?;
-    let kept = |key: &[u8]| {
-        let of_files = [b"core.filemode".as_slice(), b"core.symlinks", b"core.ignorecase", b"core.precomposeunicode"];
-        matches!(key, b"core.repositoryformatversion" | b"core.bare")
-            || of_files.contains(&key)
-            || key.starts_with(b"extensions.")
-    };
-    Ok(config.into_iter().filter(|(key, _)| kept(key)).collect())
 }

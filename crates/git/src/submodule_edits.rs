@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Git, LONG_TIME_LIMIT, fields, to_path};
+use crate::difference::{Difference, Entry, SUBMODULE, differences};
+use crate::finding::unreadable_folder;
 use crate::folders::remove_all;
 use crate::nested;
 use crate::plan::Plan;
 use crate::repository::tree_of;
-use crate::snapshot::{Difference, Entry, SUBMODULE, differences, unreadable_folder};
 use crate::submodules::{self, MAX_DEPTH, Place, SAVED, Submodule, as_repository};
 use crate::transfer::missing;
 use crate::{CommitHash, Error, Finding, RefExpectation, Result};
@@ -224,15 +225,6 @@ fn save(git: &Git, source: &Path, tree: &CommitHash, parent: Option<&CommitHash>
     let commit = call.hash()?;
     as_repository(source).set_ref(&format!("{SAVED}{commit}"), &commit, &RefExpectation::Any)?;
     Ok(commit)
-}
-
-/// What a commit in a store's copy of a submodule was saved on; none if it is none of ours.
-pub(crate) fn saved_on(source: &Path, commit: &CommitHash) -> Result<Option<Option<CommitHash>>> {
-    let repository = as_repository(source);
-    if repository.resolve(&format!("{SAVED}{commit}"))?.is_none() {
-        return Ok(None);
-    }
-    repository.resolve(&format!("{commit}^1")).map(Some)
 }
 
 /// The first submodule in a submodule, below `way`, that a commit names at one of the agent's own commits: nobody else can

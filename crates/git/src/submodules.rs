@@ -9,15 +9,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use crate::bare::{init, keep_objects, link_objects, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT, fields, to_path};
+use crate::difference::{SUBMODULE, differences, write_changes};
 use crate::folders::{beside, relative, remove_all};
-use crate::landing::write_changes;
 use crate::nested;
 use crate::repository::tree_of;
 use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
-use crate::snapshot::{SUBMODULE, differences};
-use crate::store::{init, keep_objects, link_objects, own_format};
-use crate::submodule_edits::saved_on;
 use crate::transfer::{missing, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result};
 
@@ -504,4 +502,13 @@ fn changed_in(
         }
     }
     Ok(())
+}
+
+/// What a commit in a store's copy of a submodule was saved on; none if it is none of ours.
+pub(crate) fn saved_on(source: &Path, commit: &CommitHash) -> Result<Option<Option<CommitHash>>> {
+    let repository = as_repository(source);
+    if repository.resolve(&format!("{SAVED}{commit}"))?.is_none() {
+        return Ok(None);
+    }
+    repository.resolve(&format!("{commit}^1")).map(Some)
 }

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use crash_point::{Point, reach};
 use serde::{Deserialize, Serialize};
 
+use crate::bare::{init, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT, fields};
 use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
 use crate::nested;
 use crate::repository::{changed_between, short_name, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
-use crate::store::{init, own_format};
 use crate::submodule_edits::Edit;
 use crate::submodules::{self, Files, MODULES, Place};
 use crate::transfer::retried;
-use crate::{CommitHash, Error, Result, Store};
+use crate::{CommitHash, Damage, Error, Result, Store};
 
 /// What marks a clone as a workspace.
 const MARK: (&str, &str) = ("codingloops.workspace", "true");
@@ -96,31 +96,6 @@ pub enum Opened {
         /// Where it is kept; none if it was gone.
         kept_as: Option<PathBuf>,
     },
-}
-
-/// What can be wrong with a workspace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// The folder is gone.
-    Missing,
-    /// Something else than a folder is in its place.
-    NotAFolder,
-    /// It is another repository.
-    Foreign,
-    /// Its `.git` is gone.
-    GitMissing,
-    /// A file or a link is in place of its `.git`.
-    GitReplaced,
-    /// git cannot read its `.git`.
-    GitUnreadable,
-    /// git would wait without end at a named pipe or a device in the git folder of a submodule.
-    SubmoduleUnreadable,
-    /// git cannot read its index.
-    IndexUnreadable,
-    /// Our own record of it is gone or cannot be read, or the store has lost what it names.
-    StateLost,
-    /// It could not be brought to its base.
-    ResetFailed(String),
 }
 
 /// Our record of a workspace.

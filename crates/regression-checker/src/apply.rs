@@ -4,8 +4,9 @@ use coord_db::{AlertType, EventFilter, EventId, NewAlert, Payload, Result, Sever
 use serde::Serialize;
 use serde_json::json;
 
-use crate::decide::{Action, LOST, UNCHECKED};
+use crate::decide::Action;
 use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD, Found};
+use crate::snapshot::{LOST, UNCHECKED};
 use crate::{BisectNotes, ID, record};
 
 pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {

@@ -10,6 +10,7 @@ use coord_db::{Config, RegressionStatus, RunOutcome, Timestamp};
 use supervisor::Plan;
 
 use crate::notes::HeadCheck;
+use crate::snapshot::{LOST, UNCHECKED};
 use crate::{BisectRound, OpenRegression, RegressionSnapshot, baseline_check, baseline_checks, searched_check};
 
 /// Rounds in a row that may fail to run before a bisection is given up.
@@ -69,12 +70,6 @@ pub(crate) fn about_test(test: &str) -> String {
 pub(crate) fn about_check(kind: &str, check: &str) -> String {
     format!("{kind}:{check}")
 }
-
-/// The fingerprint of the alert about what is not re-run.
-pub(crate) const UNCHECKED: &str = "unchecked";
-
-/// The fingerprint of the alert about passed tests that the integration branch has lost.
-pub(crate) const LOST: &str = "integration:lost";
 
 /// The kinds of alerts about a check.
 pub(crate) const CHECK_ERROR: &str = "check_error";

@@ -6,8 +6,13 @@ use coord_db::config::{CheckConfig, Cold};
 use coord_db::{CheckRun, Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, of_cold_name};
 use git::Layout;
 
-use crate::decide::{LOST, UNCHECKED};
 use crate::{BisectNotes, ID, Observation, baseline_check, baseline_checks, open_of, watched};
+
+/// The fingerprint of the alert about what is not re-run.
+pub(crate) const UNCHECKED: &str = "unchecked";
+
+/// The fingerprint of the alert about passed tests that the integration branch has lost.
+pub(crate) const LOST: &str = "integration:lost";
 
 /// How a check fared at the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
