@@ -14,8 +14,8 @@ use crate::auto_lease::exactly;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{Step, Stop};
-use crate::landing::Work;
 use crate::secrets;
+use crate::work::Work;
 
 /// Files that are named one by one.
 const MAX_NAMED: usize = 10;

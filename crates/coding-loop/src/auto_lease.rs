@@ -12,10 +12,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
 
 use crate::context::{Attempt, Context};
+use crate::work::INTEGRATION;
 use crate::{Error, Result};
-
-/// The right to move the integration branch, as a lease.
-pub(crate) const INTEGRATION: &str = "git:integration";
 
 /// How long a queued acquire waits unless its loop says that it still wants it.
 pub(crate) const WAIT_SECONDS: i64 = 600;

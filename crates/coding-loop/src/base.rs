@@ -24,7 +24,7 @@ use crate::base_question::is_of_others;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
-use crate::gate::applies;
+use crate::per_test::applies;
 use crate::run_end::reason_of;
 
 /// A check that takes this long is asked about: whoever does not want to wait need not.

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use coord_db::{Config, Database, LeasePath, LoopId, Test, locate};
 use git::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 
-use crate::landing::Work;
-use crate::publish::Publishing;
-use crate::sync::Following;
+use crate::memory::{Following, Publishing};
+use crate::work::Work;
 use crate::{Error, Result};
 
 /// One loop on one database and repository.
@@ -90,7 +89,7 @@ impl<'a> Context<'a> {
         let home = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
         let user = Repository::open(&config.repository_path())?;
         let layout = Layout::new(config.workspace_root());
-        let store = crate::set_up::store(db, config, &user, &layout, Some(&loop_id))?;
+        let store = crate::store::store(db, config, &user, &layout, Some(&loop_id))?;
         let context = Self {
             db,
             config,
@@ -120,7 +119,7 @@ impl<'a> Context<'a> {
 
     /// The head of integration, which starts at the commit that the user has checked out.
     pub(crate) fn integration_head(&self) -> Result<CommitHash> {
-        match crate::set_up::recover_integration(self.db, &self.store)? {
+        match crate::store::recover_integration(self.db, &self.store)? {
             Some(head) => Ok(head),
             None => self.start_integration(),
         }

@@ -24,6 +24,7 @@ use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 use crate::known_failure::{Failure, Likeness, compare};
+use crate::per_test::applies;
 use crate::run_end::reason_of;
 
 pub(crate) use proof::{Proving, end_of, failure_of};
@@ -31,10 +32,6 @@ use proof::{as_base, failures_in, proof_of, words};
 
 /// Broken tests that a failure's message names.
 const MOST_NAMED: usize = 3;
-
-pub(crate) fn applies(check: &CheckConfig, test: &Test) -> bool {
-    check.categories.is_empty() || check.categories.contains(&test.category)
-}
 
 /// What is being judged.
 struct Judged<'a> {

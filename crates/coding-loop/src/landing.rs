@@ -5,50 +5,18 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coord_db::{ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NoChange, TestStatus, UnlockCause};
+use coord_db::{ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, NoChange, TestStatus, UnlockCause};
 use crash_point::{Point, reach};
-use git::{Change, CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace, shown};
+use git::{CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace, shown};
 
 use crate::attempt::{self, Close, Command, Input, MAX_ROUNDS};
-use crate::auto_lease::INTEGRATION;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Order, Waiter};
 use crate::end::{End, Step, Stop};
 use crate::gate::Proving;
 use crate::operation::{Integrate, Operation};
+use crate::work::{Work, integration_lease};
 use crate::{Error, Result, agent};
-
-/// What is being landed.
-#[derive(Debug, Clone)]
-pub(crate) struct Work {
-    pub(crate) change: Change,
-    /// Why some of it may not land, or not without a human.
-    pub(crate) findings: Vec<Finding>,
-    /// The files that it changed when it was claimed done; what needs approval among them is approved.
-    pub(crate) files: Vec<PathBuf>,
-    /// The head of integration that it was put on.
-    pub(crate) head: CommitHash,
-    /// The one commit that it is there; none if nothing differs.
-    pub(crate) commit: Option<CommitHash>,
-    /// What the checks said of it there.
-    pub(crate) checks: Vec<(String, bool)>,
-}
-
-impl Work {
-    fn new(change: Change, findings: Vec<Finding>, head: CommitHash) -> Self {
-        let files = change.paths.clone();
-        Self { change, findings, files, head, commit: None, checks: Vec::new() }
-    }
-
-    /// What integration would be.
-    pub(crate) fn judged(&self) -> &CommitHash {
-        self.commit.as_ref().unwrap_or(&self.head)
-    }
-}
-
-pub(crate) fn integration_lease() -> Result<LeasePath> {
-    Ok(INTEGRATION.parse()?)
-}
 
 /// The names in the trailers of a landed commit.
 fn trailers(context: &Context<'_>, attempt: &Attempt, proof: &str) -> Vec<Trailer> {

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use coord_db::Test;
 use coord_db::config::{CheckConfig, PerTest};
 use git::CommitHash;
 
@@ -90,6 +91,11 @@ impl Context<'_> {
         known.insert(key, mentions);
         Ok(mentions)
     }
+}
+
+/// Whether a check is for tests of this category.
+pub(crate) fn applies(check: &CheckConfig, test: &Test) -> bool {
+    check.categories.is_empty() || check.categories.contains(&test.category)
 }
 
 #[cfg(test)]

@@ -2,9 +2,6 @@
 //!
 //! It never stops a loop: a branch that is checked out, locked or in the way is tried again later.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, Decision, DecisionStatus, NewDecision, TestId, TestStatus};
 use git::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
@@ -12,33 +9,12 @@ use serde_json::json;
 
 use crate::Result;
 use crate::context::Context;
+use crate::memory::{Stamp, stamps};
 
 /// The type of the question about a branch that somebody else has moved.
 const QUESTION: &str = "published_branch";
 /// Tests that are named one by one.
 const MAX_NAMED: usize = 5;
-
-/// What is known of the published branch.
-#[derive(Debug, Default)]
-pub(crate) struct Publishing {
-    /// The files of the references when the branch was found, or put, where it belongs.
-    settled: Option<Vec<Stamp>>,
-    /// What was last reported as being in the way.
-    reported: Option<String>,
-}
-
-/// Device, inode, size and time of a file; none if it is not there.
-pub(crate) type Stamp = Option<(u64, u64, u64, i64, i64)>;
-
-/// Whatever way references are kept in, a move replaces one of these files.
-pub(crate) fn stamps(common_dir: &Path, branch: &str) -> Vec<Stamp> {
-    let stamp = |path: &Path| {
-        let meta = std::fs::symlink_metadata(path).ok()?;
-        Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-    };
-    let name = format!("refs/heads/{branch}");
-    [name.as_str(), "packed-refs", "reftable/tables.list"].iter().map(|name| stamp(&common_dir.join(name))).collect()
-}
 
 impl Context<'_> {
     fn stamps(&self) -> Vec<Stamp> {
@@ -56,7 +32,7 @@ impl Context<'_> {
 
     /// Publishes what has landed.
     pub(crate) fn publish(&self) {
-        if !matches!(crate::set_up::recover_integration(self.db, &self.store), Ok(Some(_))) {
+        if !matches!(crate::store::recover_integration(self.db, &self.store), Ok(Some(_))) {
             return;
         }
         // Before git looks, so that a move in between is seen the next time.
@@ -190,7 +166,7 @@ impl Context<'_> {
     fn take_theirs(&self, found: &CommitHash) -> Result<()> {
         let Some(before) = self.store.integration()? else { return Ok(()) };
         let is_landing = self.db.read(|tx| {
-            let integration = crate::landing::integration_lease();
+            let integration = crate::work::integration_lease();
             let Ok(path) = integration else { return Ok(true) };
             Ok::<_, coord_db::Error>(!tx.leases_overlapping(&path)?.is_empty())
         })?;

@@ -10,7 +10,7 @@ use git::{CommitHash, shown};
 use crate::Result;
 use crate::auto_lease::{exactly, ignored, lease_path};
 use crate::context::{Attempt, Context};
-use crate::landing::{Work, integration_lease};
+use crate::work::{Work, integration_lease};
 
 /// The number that a file's name begins with: `0007_users.sql`, `V12__x.sql`, `7-a`.
 fn number_of(file: &Path) -> Option<i64> {

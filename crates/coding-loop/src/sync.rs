@@ -4,28 +4,27 @@
 //! One process at a time does it, under the lease `git:sync`; integration moves under `git:integration`. Nothing is left
 //! half-done: what conflicts, or fails the checks, is a question to the human.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use coord_db::payload::Synced;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    Acquire, ActorId, Config, Database, DecisionId, ErrorCategory, LeasePath, LoopId, NewEvent, TestId, UnlockCause, Waiting,
-    WriteTx, owned_intent,
+    Acquire, ActorId, Config, Database, ErrorCategory, LeasePath, LoopId, NewEvent, UnlockCause, Waiting, WriteTx, owned_intent,
 };
 use crash_point::{Point, reach};
-use git::{CommitHash, FollowStep, Incoming, Repository};
+use git::{CommitHash, FollowStep, Incoming};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
-use crate::landing::integration_lease;
+use crate::followed::{SyncOutcome, followed_branch};
+use crate::memory::stamps;
 use crate::operation::{Operation, Sync, SyncLanding};
-use crate::publish::{Stamp, stamps};
 use crate::sync_gate::Verdict;
 use crate::sync_question::{Standing, Trouble};
+use crate::work::integration_lease;
 use crate::{Error, Result};
 
 /// How often integration may move under a sync before it is given up; from the second time on it is judged with the turn held.
@@ -37,82 +36,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Subjects of commits that a merge's message names.
 const MAX_SUBJECTS: usize = 20;
 
-/// What came of `loopctl sync`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SyncOutcome {
-    /// Nothing is new.
-    UpToDate {
-        /// The branch that is followed.
-        branch: String,
-        /// Where it is.
-        theirs: CommitHash,
-    },
-    /// No loop has worked yet: the first one starts from what is checked out then.
-    NotStarted {
-        /// The branch that is followed.
-        branch: String,
-    },
-    /// The commits are on integration.
-    Landed {
-        /// The branch that is followed.
-        branch: String,
-        /// Where it is.
-        theirs: CommitHash,
-        /// Where integration is.
-        commit: CommitHash,
-        /// How many commits were brought in.
-        commits: usize,
-    },
-    /// The human is asked; nothing has changed.
-    Asked {
-        /// The question.
-        decision: DecisionId,
-        /// What it asks.
-        summary: String,
-    },
-    /// A test that merges the commits is on a loop's queue.
-    Queued {
-        /// The test.
-        test: TestId,
-    },
-    /// The human has answered that nothing is to be done about these commits for now.
-    Left,
-}
-
-/// What a loop remembers of the branch that it follows.
-#[derive(Debug, Default)]
-pub(crate) struct Following {
-    /// The files of the references when all of it was on integration, or there was nothing more to be done about it.
-    settled: Option<Vec<Stamp>>,
-}
-
 /// The lease of whoever brings commits in.
 fn sync_lease() -> Result<LeasePath> {
     Ok("git:sync".parse()?)
-}
-
-/// The user's branch that integration follows: as configured, else the one that is checked out.
-///
-/// # Errors
-/// [`Error::SetUp`] if it is not there, or is a branch of the loops' own.
-pub fn followed_branch(config: &Config, user: &Repository) -> Result<String> {
-    let remedy = "set follow in [repository] of config.toml to the branch that your own commits are on";
-    let named = Some(config.repository.follow.clone()).filter(|name| !name.is_empty());
-    let branch = match named {
-        Some(named) => named,
-        None => {
-            let head = user.symbolic_target("HEAD")?;
-            let name = head.and_then(|head| head.strip_prefix("refs/heads/").map(str::to_owned));
-            name.ok_or_else(|| Error::SetUp(format!("no branch is checked out, so none is followed; {remedy}")))?
-        }
-    };
-    if branch == config.repository.integration_branch || branch.starts_with("coding-loops/") {
-        return Err(Error::SetUp(format!("{branch} is a branch of the loops and cannot be followed; {remedy}")));
-    }
-    if !user.is_branch_name(&branch) || user.resolve(&format!("refs/heads/{branch}"))?.is_none() {
-        return Err(Error::SetUp(format!("the branch {branch} to follow does not exist; {remedy}")));
-    }
-    Ok(branch)
 }
 
 /// Brings the user's new commits in, by the human's hand: this process judges and lands them itself, beside any loops.
@@ -468,14 +394,5 @@ impl Context<'_> {
             (Some(commit), Some(head)) => history.is_ancestor(&commit, &head)?,
             _ => false,
         })
-    }
-}
-
-/// Files by name, for people.
-pub(crate) fn named(files: &[PathBuf], most: usize) -> String {
-    let shown = files.iter().take(most).map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    match files.len().saturating_sub(most) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }

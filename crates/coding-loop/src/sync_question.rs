@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::Result;
 use crate::context::Context;
 use crate::end::{End, Step, Stop};
-use crate::sync::{SyncOutcome, followed_branch, named};
+use crate::followed::{SyncOutcome, followed_branch, named};
 use crate::sync_gate::Red;
 
 /// The type of the question.
