@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::functions::FunctionFlags;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{CachedStatement, Connection, OpenFlags};
 
 use crate::file_system::FileSystem;
 use crate::first_look::{explain, first_look};
@@ -65,6 +65,13 @@ pub struct Database {
     clock: Arc<dyn Clock>,
     durability: Durability,
     wal: Wal,
+}
+
+/// Every statement of an operation is prepared here, so that the test of the plans sees it.
+pub(crate) fn prepare<'a>(connection: &'a Connection, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
+    #[cfg(test)]
+    crate::plans::note(sql);
+    connection.prepare_cached(sql)
 }
 
 impl std::fmt::Debug for Database {
@@ -322,10 +329,8 @@ impl Database {
     /// Writes with one statement that is its own transaction: SQLite need not be able to undo it within another, which
     /// with triggers is a fifth of its cost. The statement reads the time with [`NOW`]. Rings the bell.
     pub(crate) fn write_one(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
-        #[cfg(test)]
-        crate::plans::note(sql);
         self.refuse_readonly()?;
-        let written = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters));
+        let written = prepare(&self.connection, sql).and_then(|mut statement| statement.execute(parameters));
         let rows = written.map_err(|error| self.explained(error))?;
         self.ring();
         self.wal.keep_small(&self.connection);
@@ -509,9 +514,7 @@ impl ReadTx<'_> {
         parameters: impl rusqlite::Params,
         mut map: impl FnMut(&Row<'_, '_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        #[cfg(test)]
-        crate::plans::note(sql);
-        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut statement = prepare(self.connection, sql)?;
         let rows = statement.query_map(parameters, |row| map(&Row(row)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
@@ -523,15 +526,11 @@ impl ReadTx<'_> {
         map: impl FnOnce(&Row<'_, '_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
         use rusqlite::OptionalExtension;
-        #[cfg(test)]
-        crate::plans::note(sql);
-        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| map(&Row(row))).optional()?)
+        Ok(prepare(self.connection, sql)?.query_row(parameters, |row| map(&Row(row))).optional()?)
     }
 
     pub(crate) fn value<T: Column>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<T> {
-        #[cfg(test)]
-        crate::plans::note(sql);
-        Ok(self.connection.prepare_cached(sql)?.query_row(parameters, |row| Row(row).get(0))?)
+        Ok(prepare(self.connection, sql)?.query_row(parameters, |row| Row(row).get(0))?)
     }
 }
 
@@ -557,8 +556,6 @@ impl<'a> Deref for WriteTx<'a> {
 
 impl WriteTx<'_> {
     pub(crate) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
-        #[cfg(test)]
-        crate::plans::note(sql);
-        Ok(self.connection.prepare_cached(sql)?.execute(parameters)?)
+        Ok(prepare(self.connection, sql)?.execute(parameters)?)
     }
 }

@@ -12,8 +12,9 @@ use serde_json::json;
 
 use crate::process::ProcessIdentity;
 use crate::{
-    AcquireRequest, ActorId, AlertType, Database, ErrorCategory, FailedAttempt, LeasePath, ManualClock, NewAlert, NewEvent,
-    NewTest, PassedAttempt, Payload, Result, Severity, Timestamp, UnlockCause, WaitNode, Waiting, WriteTx,
+    AcquireRequest, ActorId, AlertType, Database, ErrorCategory, FailedAttempt, KnowledgeSearch, KnowledgeType, LeasePath,
+    ManualClock, NewAlert, NewEvent, NewKnowledge, NewTest, PassedAttempt, Payload, Result, Severity, Timestamp, UnlockCause,
+    WaitNode, Waiting, WriteTx,
 };
 
 thread_local! {
@@ -81,7 +82,7 @@ fn world() -> Database {
             automatable: true,
             notes: None,
             spec_content: None,
-            scope: Vec::new(),
+            scope: vec!["src/**".to_owned()],
             allow_no_change: false,
         })
         .collect();
@@ -189,6 +190,26 @@ const HOT: &[(&str, Operation, Operation)] = &[
         tx.effects_of(&event)?;
         tx.events_beginning("01", 2).map(|_| ())
     }),
+    ("find knowledge", knowledge, |tx| {
+        let searches = [
+            KnowledgeSearch::default(),
+            KnowledgeSearch { words: vec!["word".to_owned()], ..KnowledgeSearch::default() },
+            KnowledgeSearch { path: Some("src/x.rs".to_owned()), ..KnowledgeSearch::default() },
+            KnowledgeSearch { topic: Some("build".to_owned()), ..KnowledgeSearch::default() },
+        ];
+        searches.iter().try_for_each(|search| tx.search_knowledge(search).map(|_| ()))
+    }),
+    ("knowledge for a test", knowledge, |tx| tx.knowledge_context(&tx.test(&id("t1"))?, 1000).map(|_| ())),
+    ("history of an item of knowledge", knowledge, |tx| {
+        let items = tx.search_knowledge(&KnowledgeSearch::default())?;
+        tx.knowledge_history(&items[0].id).map(|_| ())
+    }),
+    ("record a decision that contradicts another", knowledge, |tx| {
+        tx.add_knowledge(&decision("another"), &ActorId::human()).map(|_| ())
+    }),
+    ("last decisions about", nothing, |tx| tx.last_decisions_about(&["f".to_owned()]).map(|_| ())),
+    ("decisions settled by another hand", nothing, |tx| tx.unannounced_decisions(tx.now(), 5).map(|_| ())),
+    ("usage since", nothing, |tx| tx.usage_totals("loop", Some(tx.now())).map(|_| ())),
     ("usage of a test", nothing, |tx| tx.usage_of_test(&id("t1")).map(|_| ())),
     ("dependents", nothing, |tx| tx.dependents(&id("t1")).map(|_| ())),
 ];
@@ -199,6 +220,23 @@ fn nothing(_: &WriteTx<'_>) -> Result<()> {
 
 fn claim(tx: &WriteTx<'_>) -> Result<()> {
     tx.claim_next_test(&id("a"), true).map(|_| ())
+}
+
+fn decision(content: &str) -> NewKnowledge {
+    NewKnowledge {
+        loop_id: None,
+        item_type: KnowledgeType::Decision,
+        topic: Some("build".to_owned()),
+        content: content.to_owned(),
+        confidence: 1.0,
+        evidence: None,
+        affected_areas: vec!["src/**".to_owned()],
+        supersedes: Vec::new(),
+    }
+}
+
+fn knowledge(tx: &WriteTx<'_>) -> Result<()> {
+    tx.add_knowledge(&decision("words"), &ActorId::human()).map(|_| ())
 }
 
 fn held_by_b(tx: &WriteTx<'_>) -> Result<()> {

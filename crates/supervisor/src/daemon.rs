@@ -276,7 +276,10 @@ impl<S: Supervisor> Process<S> {
                 }
                 Woken::Effect
             }
-            () = self.waker.woken() => Woken::Outside,
+            () = self.waker.woken() => {
+                tracing::debug!("woken by a change outside the database");
+                Woken::Outside
+            }
             committed = self.wakes.changed(&self.db, most) => if committed { Woken::Commit } else { Woken::Timer },
         }
     }

@@ -148,7 +148,7 @@ impl ReadTx<'_> {
         }
         let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
         let sql = format!("SELECT {} FROM {from} WHERE {conditions} ORDER BY {order}", columns());
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut statement = crate::database::prepare(self.connection, &sql)?;
         let mut rows = statement.query(&parameters[..])?;
         let mut found = Vec::new();
         while found.len() < search.most

@@ -380,58 +380,21 @@ fn a_context_is_bounded_and_says_what_it_left_out() {
     assert!(context.items[0].content.starts_with("huge") && context.text.contains("bytes more: loopctl knowledge history"));
 }
 
-/// Ten thousand items: `KNOWLEDGE_ITEMS` sets another number.
 #[test]
-fn nothing_on_the_hot_path_scans() {
+fn ten_thousand_items_are_searched() {
     let world = World::new();
-    let items = std::env::var("KNOWLEDGE_ITEMS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    world.shell(&format!(
-        r#"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {items})
+    world.shell(
+        r#"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
            INSERT INTO knowledge (id, item_type, topic, content, affected_areas)
            SELECT 'k' || i, iif(i % 4, 'fact', 'decision'), 'topic ' || (i % 500), 'item ' || i || ' of common words',
-             json_array('src/part' || (i % 97) || '/**') FROM n"#
-    ));
+             json_array('src/part' || (i % 97) || '/**') FROM n"#,
+    );
     let test = world.test("t", "topic 3", "common words of an item", &["src/part5/x.rs"]);
-    let begin = std::time::Instant::now();
     let context = world.db.read(|tx| tx.knowledge_context(&test, 12_000)).unwrap();
-    let context_took = begin.elapsed();
     assert!(context.items.len() > 50 && context.items[0].affected_areas.0 == ["src/part5/**"]);
-    let begin = std::time::Instant::now();
     world.add(&item(KnowledgeType::Decision, "topic 4", "another", &[]));
-    let add_took = begin.elapsed();
     assert!(!world.events("knowledge_conflict").is_empty());
-    let begin = std::time::Instant::now();
     assert_eq!(world.words(&["item", "777"]), ["item 777 of common words"]);
-    println!("context {context_took:?}, add {add_took:?}, search {:?}", begin.elapsed());
-    let plan = |sql: &str| -> String {
-        let rows = world.db.query_foreign(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        rows.into_iter().filter_map(|row| row.into_iter().last().flatten()).collect::<Vec<_>>().join("; ")
-    };
-    for (sql, index) in [
-        (
-            "SELECT 1 FROM knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id WHERE k.topic = 'x' COLLATE NOCASE AND k.item_type = 'decision' AND k.superseded_by IS NULL ORDER BY n.seq DESC",
-            "knowledge_standing (topic=? AND item_type=?)",
-        ),
-        ("SELECT seq, area FROM knowledge_areas WHERE prefix = 'x' ORDER BY seq DESC LIMIT 300", "PRIMARY KEY (prefix=?)"),
-        (
-            "SELECT seq, area FROM knowledge_areas WHERE prefix > 'x' AND prefix < 'x' || char(1114111) ORDER BY seq DESC LIMIT 300",
-            "PRIMARY KEY (prefix>? AND prefix<?)",
-        ),
-        ("SELECT * FROM knowledge WHERE superseded_by = 'x'", "knowledge_superseded_by (superseded_by=?)"),
-        ("SELECT * FROM knowledge_index WHERE knowledge_id = 'x'", "(knowledge_id=?)"),
-        (
-            "SELECT id, max(requested_at) FROM decisions WHERE fingerprint IN (SELECT value FROM json_each('[]')) GROUP BY fingerprint",
-            "decisions_about (fingerprint=?)",
-        ),
-        (
-            "SELECT * FROM decisions WHERE status <> 'pending' AND decided_at >= 'x' ORDER BY decided_at, id LIMIT 5",
-            "decisions_decided_at (decided_at>?)",
-        ),
-        ("SELECT * FROM usage WHERE recorded_at >= coalesce('x', '')", "usage_recorded_at (recorded_at>?)"),
-    ] {
-        let plan = plan(sql);
-        assert!(plan.contains(index) && !plan.contains("SCAN knowledge") && !plan.contains("SCAN decisions"), "{sql}: {plan}");
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
@@ -55,9 +55,11 @@ impl World {
 
     /// Starts the program and waits until it beats.
     pub fn daemon(&self, program: &str) -> Daemon {
-        let child = self.command(program).stderr(Stdio::null()).spawn().unwrap();
+        // Outside the folder of the database, which daemons watch.
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child = self.command(program).env("RUST_LOG", "debug").stderr(log.reopen().unwrap()).spawn().unwrap();
         let pid = child.id();
-        let daemon = Daemon { child };
+        let daemon = Daemon { child, log };
         self.until(&format!("SELECT count(*) FROM component_health WHERE pid = {pid}"), "1");
         daemon
     }
@@ -85,9 +87,15 @@ impl World {
 
 pub struct Daemon {
     child: Child,
+    log: tempfile::NamedTempFile,
 }
 
 impl Daemon {
+    /// What it has logged so far, at debug level.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
