@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::{StringList, json};
 use crate::payload::{TestBlocked, TestFailed, TestPassed, TestStarted};
 use crate::{
-    ActorId, CheckOutcome, Error, ErrorCategory, EventId, LastResult, LoopId, LoopStatus, NewEvent, NoChange, ReadTx, Result,
-    TestId, TestMove, TestStatus, Timestamp, WriteTx,
+    ActorId, Error, ErrorCategory, EventId, LastResult, LoopId, LoopStatus, NewEvent, NoChange, ReadTx, Result, TestId,
+    TestMove, TestStatus, Timestamp, WriteTx,
 };
 
 row! {
@@ -20,15 +20,6 @@ row! {
         verified_at: Option<Timestamp>, created_at: Timestamp, scope: StringList, last_error: Option<String>,
         error_category: Option<ErrorCategory>, not_before: Option<Timestamp>, commit_hash: Option<String>, give_backs: i64,
         no_change: NoChange,
-    }
-}
-
-row! {
-    /// What one run of one check showed about a test's commit.
-    Proof {
-        id: String, test_id: TestId, attempt: i64, commit_hash: String, tree_hash: String, check_name: String,
-        outcome: CheckOutcome, exit_code: Option<i64>, duration_ms: i64, output_sha256: String, output_tail: String,
-        created_at: Timestamp,
     }
 }
 
@@ -286,18 +277,6 @@ impl ReadTx<'_> {
     pub fn next_retry_at(&self, loop_id: &LoopId) -> Result<Option<Timestamp>> {
         self.value("SELECT min(not_before) FROM tests WHERE loop_id = ?1 AND status = 'pending'", [loop_id])
     }
-
-    /// The proofs of a test, of one attempt or all, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn proofs(&self, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proof>> {
-        self.query(
-            select!(Proof, "FROM proofs WHERE test_id = ?1 AND (?2 IS NULL OR attempt = ?2) ORDER BY created_at, rowid"),
-            rusqlite::params![test, attempt],
-            Proof::from_row,
-        )
-    }
 }
 
 /// How long a given-back attempt waits before it is tried again: 5 s, doubling, at most 5 minutes. What has run out (a rate
@@ -424,32 +403,6 @@ impl WriteTx<'_> {
         };
         self.publish(&NewEvent::new(ActorId::from(loop_id), payload))?;
         Ok(Some(test))
-    }
-
-    /// Writes down what a check showed.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn add_proof(&self, proof: &Proof) -> Result<()> {
-        self.execute(
-            "INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, exit_code, duration_ms,
-               output_sha256, output_tail, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            rusqlite::params![
-                proof.id,
-                proof.test_id,
-                proof.attempt,
-                proof.commit_hash,
-                proof.tree_hash,
-                proof.check_name,
-                proof.outcome,
-                proof.exit_code,
-                proof.duration_ms,
-                proof.output_sha256,
-                proof.output_tail,
-                proof.created_at
-            ],
-        )?;
-        Ok(())
     }
 
     /// The test, if it may be moved so from where it stands.

@@ -1,6 +1,15 @@
-//! What is known of the run behind a proof: how exactly it ended, and which command it was.
+//! Proofs: what a check showed about a commit, and the run behind each proof.
 
-use crate::{LoopId, Proof, ProofStage, ReadTx, Result, RunKind, TestId, WriteTx};
+use crate::{CheckOutcome, LoopId, ProofStage, ReadTx, Result, RunKind, TestId, Timestamp, WriteTx};
+
+row! {
+    /// What one run of one check showed about a test's commit.
+    Proof {
+        id: String, test_id: TestId, attempt: i64, commit_hash: String, tree_hash: String, check_name: String,
+        outcome: CheckOutcome, exit_code: Option<i64>, duration_ms: i64, output_sha256: String, output_tail: String,
+        created_at: Timestamp,
+    }
+}
 
 row! {
     /// The run behind a proof. Proofs that were written by other hands, or by older versions, have none.
@@ -11,6 +20,18 @@ row! {
 }
 
 impl ReadTx<'_> {
+    /// The proofs of a test, of one attempt or all, oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn proofs(&self, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proof>> {
+        self.query(
+            select!(Proof, "FROM proofs WHERE test_id = ?1 AND (?2 IS NULL OR attempt = ?2) ORDER BY created_at, rowid"),
+            rusqlite::params![test, attempt],
+            Proof::from_row,
+        )
+    }
+
     /// The runs behind a test's proofs, in the order of the proofs.
     ///
     /// # Errors
@@ -108,6 +129,32 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
+    /// Writes down what a check showed.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add_proof(&self, proof: &Proof) -> Result<()> {
+        self.execute(
+            "INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, exit_code, duration_ms,
+               output_sha256, output_tail, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            rusqlite::params![
+                proof.id,
+                proof.test_id,
+                proof.attempt,
+                proof.commit_hash,
+                proof.tree_hash,
+                proof.check_name,
+                proof.outcome,
+                proof.exit_code,
+                proof.duration_ms,
+                proof.output_sha256,
+                proof.output_tail,
+                proof.created_at
+            ],
+        )?;
+        Ok(())
+    }
+
     /// Writes down what a check showed, with the run behind it.
     ///
     /// # Errors
