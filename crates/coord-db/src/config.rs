@@ -416,9 +416,6 @@ impl Config {
     }
 
     /// Reads settings from text; `path` is for messages.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);

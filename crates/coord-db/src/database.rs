@@ -131,9 +131,6 @@ impl Database {
     }
 
     /// Opens the database, making it if there is none. The file is readable by its owner alone.
-    ///
-    /// # Errors
-    /// As [`Database::open`].
     pub fn create(path: &Path, options: &OpenOptions) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         FileSystem::allow(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")), path)?;
@@ -146,9 +143,6 @@ impl Database {
     }
 
     /// A database that nobody else sees and that ends with the value.
-    ///
-    /// # Errors
-    /// If SQLite cannot make one.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
         thread_local! {
             // Made once: simulations take thousands of databases, and the migrations are most of what one costs.
@@ -247,17 +241,11 @@ impl Database {
     }
 
     /// A number that changes whenever another connection has committed. Costs next to nothing.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn data_version(&self) -> Result<i64> {
         Ok(self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
     }
 
     /// Reads one consistent snapshot.
-    ///
-    /// # Errors
-    /// What `body` returns, or what SQLite says.
     pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
         self.connection.execute_batch("BEGIN DEFERRED").map_err(Error::from)?;
         let transaction = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };
@@ -270,24 +258,18 @@ impl Database {
     /// Reads and writes in one transaction: all of it, or, if `body` fails, none. Rings the bell once it is committed.
     ///
     /// # Errors
-    /// What `body` returns, or what SQLite says; nothing is changed then.
+    /// What `body` returns; nothing is changed then.
     pub fn write<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>) -> Result<R, E> {
         self.write_with(body, true)
     }
 
     /// As [`Database::write`], for what nobody waits for: a beat, a mark. Rings no bell.
-    ///
-    /// # Errors
-    /// As [`Database::write`].
     pub fn write_quietly<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>) -> Result<R, E> {
         self.write_with(body, false)
     }
 
     /// As [`Database::write`], outliving a power cut whatever the durability: for intents of effects outside of the
     /// database, which must be known afterwards.
-    ///
-    /// # Errors
-    /// As [`Database::write`].
     pub fn write_durably<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>) -> Result<R, E> {
         if self.durability == Durability::Full {
             return self.write(body);
@@ -356,9 +338,6 @@ impl Database {
     }
 
     /// Runs SQL as another tool would, past every operation of this crate: for tests of what the database itself keeps.
-    ///
-    /// # Errors
-    /// What SQLite says.
     #[doc(hidden)]
     pub fn execute_foreign(&self, sql: &str) -> Result<()> {
         self.connection.execute_batch(sql)?;
@@ -367,9 +346,6 @@ impl Database {
     }
 
     /// Reads with SQL as another tool would, every value as text: for tests of what the database itself keeps.
-    ///
-    /// # Errors
-    /// What SQLite says.
     #[doc(hidden)]
     pub fn query_foreign(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -504,7 +480,7 @@ impl ReadTx<'_> {
 
     /// All clocks, as they stand now.
     #[must_use]
-    pub fn clocks(&self) -> crate::time::ClockReading {
+    pub(crate) fn clocks(&self) -> crate::time::ClockReading {
         self.clock.read()
     }
 

@@ -55,9 +55,6 @@ const NETWORK_FUSE: &[&str] =
 
 impl FileSystem {
     /// The file system that a file or folder is on.
-    ///
-    /// # Errors
-    /// What the kernel says of the path.
     pub fn of(path: &Path) -> std::io::Result<Self> {
         let number = statfs(path)?.filesystem_type();
         let path = path.canonicalize()?;

@@ -46,7 +46,7 @@ pub(crate) fn pragma(connection: &Connection, name: &str) -> Result<i64> {
 /// Brings a file that is ours to the newest schema. Backs an older one up first, beside it under `backups/`.
 ///
 /// # Errors
-/// [`Error::Newer`], [`Error::NotOurs`], or what SQLite says; the file is then as it was.
+/// [`Error::Newer`], [`Error::NotOurs`]; the file is then as it was.
 pub(crate) fn migrate(connection: &Connection, path: Option<&Path>, create: bool) -> Result<()> {
     let shown = || path.map_or_else(|| PathBuf::from(":memory:"), Path::to_owned);
     let (application, version) = (pragma(connection, "application_id")?, pragma(connection, "user_version")?);

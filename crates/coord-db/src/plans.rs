@@ -147,8 +147,6 @@ const HOT: &[(&str, Operation, Operation)] = &[
     ("probe from new wait edges", nothing, |tx| {
         tx.wait_edges_after(0)?;
         tx.last_wait_edge_seq()?;
-        tx.last_fencing_token()?;
-        tx.waiters_on_leases_after(0)?;
         tx.test_waits_after(0)?;
         tx.last_test_wait_seq()?;
         let test = WaitNode::Test { id: "t1".to_owned(), loop_id: "a".to_owned() };

@@ -27,7 +27,7 @@ impl Timestamp {
     /// The first moment that has a text form.
     pub const EARLIEST: Self = Self(-62_167_219_200_000);
     /// The last moment that has a text form.
-    pub const LATEST: Self = Self(253_402_300_799_999);
+    pub(crate) const LATEST: Self = Self(253_402_300_799_999);
 
     /// This moment and so many seconds.
     #[must_use]

@@ -87,14 +87,14 @@ impl HealthStatus {
     /// Whether a component may say so of itself: it lives, well or not so well. That it has stopped it says by stopping, and
     /// that it is dead only others can tell.
     #[must_use]
-    pub const fn may_be_said(self) -> bool {
+    pub(crate) const fn may_be_said(self) -> bool {
         matches!(self, Self::Healthy | Self::Degraded)
     }
 
     /// Whether heartbeat may judge a component so that stands here. Silence counts against nobody who has stopped in an orderly
     /// way; only a process that is proven gone does. `unknown` is no verdict.
     #[must_use]
-    pub const fn may_be_judged(self, to: Self) -> bool {
+    pub(crate) const fn may_be_judged(self, to: Self) -> bool {
         match to {
             Self::Dead => true,
             Self::Healthy | Self::Degraded => !matches!(self, Self::Unknown),

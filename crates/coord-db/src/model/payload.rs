@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The prefix of event types that are not of this catalog.
-pub const CUSTOM_PREFIX: &str = "custom.";
+pub(crate) const CUSTOM_PREFIX: &str = "custom.";
 
 macro_rules! catalog {
     ($($(#[$meta:meta])* $name:ident = $type:literal, $priority:literal { $($field:ident : $ty:ty),* $(,)? })+) => {
@@ -55,7 +55,7 @@ macro_rules! catalog {
 
             /// The priority of an event of this type unless something else is said; 1 is the most urgent.
             #[must_use]
-            pub const fn default_priority(&self) -> i64 {
+            pub(crate) const fn default_priority(&self) -> i64 {
                 match self {
                     $(Self::$name(_) => $priority,)+
                     Self::Custom { .. } => 5,
@@ -73,7 +73,7 @@ macro_rules! catalog {
 
             /// The payload as JSON text.
             #[must_use]
-            pub fn to_json(&self) -> String {
+            pub(crate) fn to_json(&self) -> String {
                 match self {
                     $(Self::$name(payload) => serde_json::to_string(payload).unwrap_or_else(|_| "null".to_owned()),)+
                     Self::Custom { value, .. } => value.to_string(),

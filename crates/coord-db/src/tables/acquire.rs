@@ -270,9 +270,6 @@ impl WriteTx<'_> {
     /// Acquires all paths, or queues for every one of them: with edges to those who hold them and to the live waiters that
     /// are ahead. The caller asks again with [`WriteTx::ask_again`] when something has changed. Nobody queues for what
     /// another loop owns: that gives up at once.
-    ///
-    /// # Errors
-    /// As [`WriteTx::acquire`].
     pub fn acquire_or_queue(
         &self,
         request: &AcquireRequest,
@@ -304,9 +301,6 @@ impl WriteTx<'_> {
     }
 
     /// A queued acquire asks again.
-    ///
-    /// # Errors
-    /// As [`WriteTx::acquire`].
     pub fn ask_again(&self, id: &str, request: &AcquireRequest, silent_seconds: i64) -> Result<Waiting> {
         let Some(row) =
             self.query_opt(select!(LeaseRequest, "FROM lease_requests WHERE id = ?1"), [id], LeaseRequest::from_row)?
@@ -330,9 +324,6 @@ impl WriteTx<'_> {
     }
 
     /// Puts off the moment at which a queued acquire gives up. False if it is gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn extend_request(&self, id: &str, wait_until: Timestamp) -> Result<bool> {
         self.execute(
             "UPDATE wait_graph SET wait_until = ?2 WHERE wait_until IS NOT NULL AND waiter = (SELECT loop_id FROM lease_requests WHERE id = ?1)
@@ -343,9 +334,6 @@ impl WriteTx<'_> {
     }
 
     /// Ends a queued acquire and its edges.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn withdraw_request(&self, id: &str) -> Result<()> {
         self.execute(
             "DELETE FROM wait_graph WHERE waiter = (SELECT loop_id FROM lease_requests WHERE id = ?1)

@@ -14,9 +14,6 @@ row! {
 
 impl ReadTx<'_> {
     /// All readings, by loop.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn agent_outputs(&self) -> Result<Vec<AgentOutput>> {
         self.query(select!(AgentOutput, "FROM agent_outputs ORDER BY loop_id"), [], AgentOutput::from_row)
     }
@@ -24,9 +21,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes a reading down in place of the loop's last one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn store_agent_output(&self, row: &AgentOutput) -> Result<()> {
         self.execute(
             "INSERT OR REPLACE INTO agent_outputs (loop_id, log, read_bytes, read_at, news_at, errors)
@@ -37,9 +31,6 @@ impl WriteTx<'_> {
     }
 
     /// Forgets the reading of a loop that is not registered any more.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn delete_agent_output(&self, loop_id: &str) -> Result<()> {
         self.execute("DELETE FROM agent_outputs WHERE loop_id = ?1", [loop_id])?;
         Ok(())

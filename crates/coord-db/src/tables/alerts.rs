@@ -45,9 +45,6 @@ pub enum AlertRaised {
 
 impl ReadTx<'_> {
     /// Alerts, open ones only or all, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn alerts(&self, open_only: bool) -> Result<Vec<Alert>> {
         self.query(
             select!(Alert, "FROM alerts WHERE ?1 = 0 OR closed_at IS NULL ORDER BY created_at, id"),
@@ -66,17 +63,11 @@ impl ReadTx<'_> {
     }
 
     /// Whether there has been an alert for a cause, open or closed, as far as alerts are kept.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn was_alerted(&self, fingerprint: &str) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM alerts WHERE fingerprint = ?1)", [fingerprint])
     }
 
     /// The open alert for a cause.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_alert(&self, fingerprint: &str) -> Result<Option<Alert>> {
         self.query_opt(
             select!(Alert, "FROM alerts WHERE fingerprint = ?1 AND closed_at IS NULL"),
@@ -86,9 +77,6 @@ impl ReadTx<'_> {
     }
 
     /// Open critical alerts that nobody has acknowledged and for which no journal entry `notify:alert:<id>` stands, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn unnotified_alerts(&self, most: usize) -> Result<Vec<Alert>> {
         self.query(
             select!(
@@ -103,9 +91,6 @@ impl ReadTx<'_> {
     }
 
     /// The open alerts whose causes' names begin with this, by name.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_alerts_with(&self, prefix: &str) -> Result<Vec<Alert>> {
         self.query(
             select!(
@@ -119,9 +104,6 @@ impl ReadTx<'_> {
     }
 
     /// The open alerts of one source.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_alerts_of(&self, source: &str) -> Result<Vec<Alert>> {
         self.query(
             select!(Alert, "FROM alerts WHERE source = ?1 AND closed_at IS NULL ORDER BY created_at, id"),
@@ -133,9 +115,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Raises an alert, or updates the one that is open for the same cause.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn raise_alert(&self, new: &NewAlert) -> Result<AlertRaised> {
         if let Some(open) = self.open_alert(&new.fingerprint)? {
             if open.severity == new.severity && open.message == new.message && open.context == new.context {
@@ -166,9 +145,6 @@ impl WriteTx<'_> {
     }
 
     /// The cause is gone. False if no alert was open for it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn close_alert(&self, fingerprint: &str) -> Result<bool> {
         Ok(self.execute(
             "UPDATE alerts SET closed_at = ?2 WHERE fingerprint = ?1 AND closed_at IS NULL",

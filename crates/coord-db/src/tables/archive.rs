@@ -314,9 +314,7 @@ impl Archiver {
     }
 
     /// Moves one batch. False once there is nothing more to move.
-    ///
-    /// # Errors
-    /// What SQLite says; what was moved before stays moved.
+    /// What was moved before an error stays moved.
     pub fn step(&mut self) -> Result<bool> {
         let Some(kind) = KINDS.get(self.stage) else { return Ok(false) };
         let rows = self.candidates(kind)?;
@@ -334,9 +332,6 @@ impl Archiver {
     }
 
     /// Moves everything that may go.
-    ///
-    /// # Errors
-    /// As [`Archiver::step`].
     pub fn run(mut self) -> Result<Archived> {
         while self.step()? {}
         Ok(self.archived)
@@ -472,9 +467,6 @@ fn attach_existing(db: &Database) -> Result<Option<(Connection, PathBuf)>> {
 
 impl Database {
     /// As [`Database::read`], with the archived events among the others: for what reckons with all of them.
-    ///
-    /// # Errors
-    /// As [`Archive::open`]; else what `body` returns, or what SQLite says.
     pub fn read_with_archived_events<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
         let Some((connection, _)) = attach_existing(self)? else { return self.read(body) };
         let columns = names(&connection, &EVENTS)?.join(", ");
@@ -521,9 +513,6 @@ impl Archive {
     }
 
     /// Reads one consistent snapshot of the archive.
-    ///
-    /// # Errors
-    /// What `body` returns, or what SQLite says.
     pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
         self.connection.execute_batch("BEGIN DEFERRED").map_err(Error::from)?;
         let result = body(&ReadTx::over(&self.connection, &*self.clock));
@@ -534,17 +523,11 @@ impl Archive {
 
 impl ReadTx<'_> {
     /// True if any event is older than a moment.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn has_events_before(&self, at: Timestamp) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM events WHERE timestamp < ?1)", [at])
     }
 
     /// True if an event with this id was moved into the archive.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn is_archived(&self, event: &str) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM archived_events WHERE id = ?1)", [event])
     }

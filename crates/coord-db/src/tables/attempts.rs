@@ -34,9 +34,6 @@ impl ReadTx<'_> {
     }
 
     /// The event that began the newest attempt at a test.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn attempt_started(&self, test: &TestId) -> Result<Option<Event>> {
         match self.newest_attempt(test)? {
             Some(start) => self.event(start.event_id.as_str()),

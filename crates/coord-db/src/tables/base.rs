@@ -133,9 +133,6 @@ fn mending(context: &Value) -> String {
 
 impl ReadTx<'_> {
     /// What is known of the checks at a tree.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn base_runs(&self, tree: &str) -> Result<Vec<BaseRun>> {
         self.query(
             select!(BaseRun, "FROM base_runs WHERE tree_hash = ?1 ORDER BY check_name, check_hash"),
@@ -145,9 +142,6 @@ impl ReadTx<'_> {
     }
 
     /// The checks that fail at the base and that no answer lets through, newest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn red_base(&self) -> Result<Vec<BaseRun>> {
         self.query(
             select!(
@@ -161,9 +155,6 @@ impl ReadTx<'_> {
     }
 
     /// The leases of loops that run checks at the base for all now.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn base_runners(&self) -> Result<Vec<Lease>> {
         self.query(
             select!(
@@ -177,9 +168,6 @@ impl ReadTx<'_> {
     }
 
     /// How long a check took when it was run last, in milliseconds.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_duration(&self, check_hash: &str) -> Result<Option<i64>> {
         self.query_opt(
             "SELECT duration_ms FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC LIMIT 1",
@@ -189,9 +177,6 @@ impl ReadTx<'_> {
     }
 
     /// Whether a check is on record as one that fails by chance, for any test or at any commit.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn is_known_flaky(&self, check_name: &str, base_hash: &str) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM base_runs WHERE check_hash = ?2 AND state = 'flaky')
@@ -203,9 +188,6 @@ impl ReadTx<'_> {
     }
 
     /// Whether the newest so many runs of a check at heads have all passed at once.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn is_steady(&self, check_hash: &str, runs: u32) -> Result<bool> {
         self.value(
             "SELECT count(*) = ?2 AND total(state <> 'green') = 0
@@ -215,25 +197,16 @@ impl ReadTx<'_> {
     }
 
     /// The checks that are let through.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ignored_checks(&self) -> Result<Vec<IgnoredCheck>> {
         self.query(select!(IgnoredCheck, "FROM ignored_checks ORDER BY check_name"), [], IgnoredCheck::from_row)
     }
 
     /// Whether a test was created to make the base pass.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn is_mending(&self, test: &TestId) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM base_mends WHERE test_id = ?1)", [test])
     }
 
     /// The tests that were created to make the base pass and that can still do so.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn mending_tests(&self) -> Result<Vec<Test>> {
         self.query(
             select!(
@@ -246,9 +219,6 @@ impl ReadTx<'_> {
     }
 
     /// As [`Self::next_ready_test`], of those that were created to make the base pass.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn next_mending_test(&self, loop_id: &LoopId) -> Result<Option<Test>> {
         self.query_opt(
             select!(
@@ -264,17 +234,11 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// As [`Self::claim_next_test`], of the tests that were created to make the base pass.
-    ///
-    /// # Errors
-    /// As [`Self::claim_next_test`].
     pub fn claim_mending_test(&self, loop_id: &LoopId) -> Result<Option<Test>> {
         self.claim(loop_id, || self.next_mending_test(loop_id))
     }
 
     /// Writes down what a check showed at a tree. What has passed there once is not taken back.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_base_run(&self, run: &BaseRun) -> Result<()> {
         self.execute(
             "INSERT INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs, duration_ms,
@@ -310,9 +274,6 @@ impl WriteTx<'_> {
     }
 
     /// The work whose judgement showed this is about to land: what its checks showed holds for the next head.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn carry_base_run(&self, from_tree: &str, check_hash: &str, to_tree: &str, to_commit: &str) -> Result<()> {
         self.execute(
             "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs,
@@ -326,18 +287,12 @@ impl WriteTx<'_> {
     }
 
     /// Says that the checks were run at the head of integration and keep nobody from starting.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn say_base_proven(&self, proven: BaseProven) -> Result<EventId> {
         self.publish(&NewEvent::new(ActorId::from(&proven.loop_id), proven))
     }
 
     /// The checks let attempts start at this tree: what they showed elsewhere keeps nobody any more, and one that was let
     /// through and passes here counts again. Gives the names of those.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn settle_base(&self, tree: &str, check_hashes: &[String]) -> Result<Vec<String>> {
         let current = super::json(&check_hashes);
         self.execute(
@@ -358,9 +313,6 @@ impl WriteTx<'_> {
     }
 
     /// Says which checks fail at the head of integration, and asks the human once for the whole system.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ask_about_base(&self, loop_id: &LoopId, commit: &str, tree: &str, red: &[RedCheck]) -> Result<DecisionId> {
         if let Some(open) = self.open_decision(BASE_QUESTION)? {
             return Ok(open.id);
@@ -414,9 +366,6 @@ impl WriteTx<'_> {
     }
 
     /// Asks whether to wait for checks at the base that take very long.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ask_about_slow_base(
         &self,
         loop_id: &LoopId,
@@ -450,9 +399,6 @@ impl WriteTx<'_> {
     }
 
     /// Does what follows from an answer.
-    ///
-    /// # Errors
-    /// What SQLite says; if the loop that is to mend is not there.
     pub fn follow_base_answer(&self, answer: &BaseAnswer, reason: &str) -> Result<()> {
         match answer {
             BaseAnswer::Ignore { names } => self.ignore_checks(names, reason),
@@ -465,10 +411,7 @@ impl WriteTx<'_> {
     }
 
     /// The human does not wait for a check at the base.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
+    pub(crate) fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
         self.execute(
             "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
              VALUES (?1, ?2, ?3, ?4, 'skipped', 'the human did not wait for it', 0, ?5)",
@@ -478,10 +421,7 @@ impl WriteTx<'_> {
     }
 
     /// Lets checks through that fail at the base where they fail in the same way, until they pass there again.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn ignore_checks(&self, names: &[String], reason: &str) -> Result<()> {
+    pub(crate) fn ignore_checks(&self, names: &[String], reason: &str) -> Result<()> {
         for name in names {
             self.execute(
                 "INSERT INTO ignored_checks (check_name, since, reason) VALUES (?1, ?2, ?3) ON CONFLICT (check_name) DO NOTHING",
@@ -492,19 +432,13 @@ impl WriteTx<'_> {
     }
 
     /// What failed at the base is run again before the next attempt.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn try_base_again(&self) -> Result<()> {
+    pub(crate) fn try_base_again(&self) -> Result<()> {
         self.execute("DELETE FROM base_runs WHERE state = 'red'", [])?;
         Ok(())
     }
 
     /// Creates a test whose work makes the base pass, or takes up the one that was created for the same tree.
-    ///
-    /// # Errors
-    /// What SQLite says; if there is no loop of this id.
-    pub fn add_mending_test(&self, loop_id: &LoopId, tree: &str, category: &str, specification: &str) -> Result<TestId> {
+    pub(crate) fn add_mending_test(&self, loop_id: &LoopId, tree: &str, category: &str, specification: &str) -> Result<TestId> {
         let id: TestId = format!("mend-base-{}", tree.get(..8).unwrap_or(tree)).parse()?;
         if self.find_test(id.as_str())?.is_some() {
             self.reset_test(&id)?;

@@ -26,9 +26,6 @@ row! {
 
 impl ReadTx<'_> {
     /// Requests, with one status or any, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn change_requests(&self, status: Option<RequestStatus>) -> Result<Vec<ChangeRequest>> {
         self.query(
             select!(ChangeRequest, "FROM change_requests WHERE ?1 IS NULL OR status = ?1 ORDER BY requested_at, id"),
@@ -47,10 +44,7 @@ impl ReadTx<'_> {
     }
 
     /// The approved requests of a loop whose resources still belong to whom it has asked.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn approved_requests_of(&self, loop_id: &LoopId) -> Result<Vec<ChangeRequest>> {
+    pub(crate) fn approved_requests_of(&self, loop_id: &LoopId) -> Result<Vec<ChangeRequest>> {
         self.query(
             select!(
                 ChangeRequest,
@@ -64,9 +58,6 @@ impl ReadTx<'_> {
     }
 
     /// What was said last about a request.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_event_of_change(&self, id: &str) -> Result<Option<EventId>> {
         self.query_opt(
             "SELECT id FROM events WHERE event_type IN ('change_requested', 'change_resolved')
@@ -77,9 +68,6 @@ impl ReadTx<'_> {
     }
 
     /// The requests that were made for a test, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn change_requests_for(&self, test: &TestId) -> Result<Vec<ChangeRequest>> {
         self.query(
             select!(
@@ -116,9 +104,6 @@ impl WriteTx<'_> {
 
     /// As [`WriteTx::request_change`], for a test that cannot land without leave: while the request waits for its answer the
     /// test is not claimed, and it is applied when the test passes.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn request_change_for(
         &self,
         test: &TestId,
@@ -182,9 +167,6 @@ impl WriteTx<'_> {
     }
 
     /// As [`WriteTx::resolve_change`], led to by an event.
-    ///
-    /// # Errors
-    /// As [`WriteTx::resolve_change`].
     pub fn resolve_change_because(&self, id: &str, to: RequestStatus, by: &ActorId, cause: Option<EventId>) -> Result<()> {
         let request = self.change_request(id)?;
         if !request.status.may_become(to) {
@@ -227,9 +209,6 @@ impl WriteTx<'_> {
     }
 
     /// A test has passed: the leave that was asked for it is used up.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub(crate) fn apply_changes_for(&self, test: &TestId, cause: &EventId) -> Result<()> {
         for request in self.change_requests_for(test)? {
             if request.status == RequestStatus::Approved {

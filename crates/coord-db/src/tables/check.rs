@@ -220,9 +220,6 @@ impl Problem {
 
 impl Database {
     /// Looks for everything that should not be. Empty is clean.
-    ///
-    /// # Errors
-    /// What SQLite says when it cannot even look.
     pub fn check(&self) -> Result<Vec<Problem>> {
         self.read(|tx| {
             let mut problems = Vec::new();

@@ -29,9 +29,6 @@ pub struct NewCheckpoint {
 
 impl ReadTx<'_> {
     /// Checkpoints that still exist, of one loop or all, newest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn checkpoints(&self, loop_id: Option<&LoopId>) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(
@@ -44,9 +41,6 @@ impl ReadTx<'_> {
     }
 
     /// Checkpoints of one loop or all, newest first, also those whose ref is gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn checkpoints_of_all_time(&self, loop_id: Option<&LoopId>) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(Checkpoint, "FROM checkpoints WHERE ?1 IS NULL OR loop_id = ?1 ORDER BY created_at DESC, id DESC"),
@@ -57,9 +51,6 @@ impl ReadTx<'_> {
 
     /// Refs of a loop, and of loops that nobody drives, that are of no use any more: made before a moment, for a test that has
     /// passed since. Oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn checkpoints_past_their_time(&self, loop_id: &LoopId, before: Timestamp, most: usize) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(
@@ -84,9 +75,6 @@ impl ReadTx<'_> {
     }
 
     /// The checkpoint of a loop that names a ref, deleted or not.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn checkpoint_of_ref(&self, loop_id: &LoopId, git_ref: &str) -> Result<Option<Checkpoint>> {
         self.query_opt(
             select!(Checkpoint, "FROM checkpoints WHERE loop_id = ?1 AND git_ref = ?2"),

@@ -66,25 +66,16 @@ impl ReadTx<'_> {
     }
 
     /// What has happened to the clocks since [`WriteTx::observe_clock`] was called last, by anyone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn clock_change(&self) -> Result<ClockChange> {
         Ok(self.clock_row()?.map_or(ClockChange::None, |row| change(&row, &self.clocks())))
     }
 
     /// When the clocks were written down last; none if nobody ever has.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn clock_seen_at(&self) -> Result<Option<Timestamp>> {
         Ok(self.clock_row()?.map(|row| Timestamp::from_millis(row.wall_ms)))
     }
 
     /// True for a while after a suspend or a jump, also if nobody has written it down yet.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn in_clock_grace(&self) -> Result<bool> {
         let Some(row) = self.clock_row()? else { return Ok(false) };
         let unseen = !matches!(change(&row, &self.clocks()), ClockChange::None | ClockChange::Rebooted);
@@ -92,9 +83,6 @@ impl ReadTx<'_> {
     }
 
     /// The sleeps and jumps that were seen of late, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn clock_changes(&self) -> Result<Vec<ClockChangeSeen>> {
         self.query(select!(ClockChangeSeen, "FROM clock_changes ORDER BY seen_at"), [], ClockChangeSeen::from_row)
     }
@@ -105,9 +93,6 @@ impl ReadTx<'_> {
     }
 
     /// Until when the grace after a suspend or jump lasts, if it does.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn clock_grace_until(&self) -> Result<Option<Timestamp>> {
         Ok(self.clock_row()?.and_then(|row| row.grace_until).filter(|until| *until > self.now()))
     }
@@ -115,9 +100,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down what the clocks say; after a suspend or a jump the grace begins. Gives what had happened.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn observe_clock(&self, grace_seconds: i64) -> Result<ClockChange> {
         let reading = self.clocks();
         let row = self.clock_row()?;

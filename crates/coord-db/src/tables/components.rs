@@ -45,25 +45,16 @@ impl Component {
 
 impl ReadTx<'_> {
     /// All components, by name.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn components(&self) -> Result<Vec<Component>> {
         self.query(select!(Component, "FROM component_health ORDER BY component"), [], Component::from_row)
     }
 
     /// One component, if it has ever beaten.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn component(&self, id: &str) -> Result<Option<Component>> {
         self.query_opt(select!(Component, "FROM component_health WHERE component = ?1"), [id], Component::from_row)
     }
 
     /// True while a supervisor does its work, as far as its beats tell: healthy, or silent only since the machine slept.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn is_at_its_post(&self, id: &str, degraded_seconds: i64, dead_seconds: i64) -> Result<bool> {
         let Some(row) = self.component(id)? else { return Ok(false) };
         Ok(row.verdict(self.now(), degraded_seconds, dead_seconds) == HealthStatus::Healthy
@@ -71,9 +62,6 @@ impl ReadTx<'_> {
     }
 
     /// The process that runs as this component, unless it is proven gone, silent for long, or the asker itself.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn running_process(&self, id: &str, asker: &ProcessIdentity) -> Result<Option<ProcessIdentity>> {
         let Some(component) = self.component(id)? else { return Ok(None) };
         if component.status == HealthStatus::Unknown {
@@ -156,9 +144,6 @@ impl WriteTx<'_> {
     }
 
     /// A beat on behalf of a process that another tool drives: as [`WriteTx::beat`], with its identity if it is known.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn beat_as(&self, id: &ComponentId, identity: Option<&ProcessIdentity>) -> Result<()> {
         self.beat(id, HealthStatus::Healthy, None)?;
         self.execute(
@@ -175,9 +160,6 @@ impl WriteTx<'_> {
     }
 
     /// The process that a component runs for its agent, so that a later start can end it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn set_child(&self, id: &ComponentId, child: Option<(i64, Option<i64>)>) -> Result<()> {
         self.execute(
             "UPDATE component_health SET child_pid = ?2, child_pid_start_time = ?3 WHERE component = ?1",

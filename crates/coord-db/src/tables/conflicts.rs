@@ -13,9 +13,6 @@ row! {
 
 impl ReadTx<'_> {
     /// Conflicts, open ones only or all, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn conflicts(&self, open_only: bool) -> Result<Vec<Conflict>> {
         self.query(
             select!(Conflict, "FROM conflicts WHERE ?1 = 0 OR resolved_at IS NULL ORDER BY detected_at, id"),
@@ -25,9 +22,6 @@ impl ReadTx<'_> {
     }
 
     /// What was said of conflicts of this loop not before `since`, and pm has not taken; oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn conflicts_without_pm(&self, loop_id: &LoopId, since: Timestamp) -> Result<Vec<Event>> {
         let mut said = self.query(
             select!(
@@ -49,9 +43,6 @@ impl ReadTx<'_> {
     }
 
     /// True while a subscriber has yet to take an event.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn waits_for(&self, subscriber: &str, event: &EventId) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM deliveries WHERE event_id = ?2 AND status = 'pending'
@@ -63,9 +54,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down a conflict. None if one is open for the same file and loops.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_conflict(&self, file: &str, one: &LoopId, other: &LoopId, event: &EventId) -> Result<Option<String>> {
         let (a, b) = if one <= other { (one, other) } else { (other, one) };
         let id = new_id();
@@ -77,9 +65,6 @@ impl WriteTx<'_> {
     }
 
     /// Writes down who goes first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn settle_conflict(&self, id: &str, winner: &LoopId, loser: &LoopId, winner_test: Option<&TestId>) -> Result<()> {
         self.execute(
             "UPDATE conflicts SET winner = ?2, loser = ?3, winner_test = ?4 WHERE id = ?1",
@@ -89,9 +74,6 @@ impl WriteTx<'_> {
     }
 
     /// The conflict is over.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn resolve_conflict(&self, id: &str, resolution: &str) -> Result<()> {
         self.execute(
             "UPDATE conflicts SET resolved_at = ?2, resolution = ?3 WHERE id = ?1 AND resolved_at IS NULL",

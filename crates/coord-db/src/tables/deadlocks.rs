@@ -32,9 +32,6 @@ pub struct NewDeadlock {
 
 impl ReadTx<'_> {
     /// Deadlocks that are not resolved yet, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_deadlocks(&self) -> Result<Vec<Deadlock>> {
         self.query(
             // The plus keeps SQLite from walking the whole history in its order: the few open ones have an index.
@@ -45,18 +42,12 @@ impl ReadTx<'_> {
     }
 
     /// Who has been named as a victim since a moment.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn victims_since(&self, since: Timestamp) -> Result<BTreeSet<String>> {
         let victims = self.query("SELECT victim FROM deadlocks WHERE detected_at >= ?1", [since], |row| row.get(0))?;
         Ok(victims.into_iter().collect())
     }
 
     /// Deadlocks found since a moment, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn deadlocks_since(&self, since: Timestamp) -> Result<Vec<Deadlock>> {
         self.query(
             select!(Deadlock, "FROM deadlocks WHERE detected_at >= ?1 ORDER BY detected_at, id"),
@@ -68,9 +59,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down a deadlock and its victim.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_deadlock(&self, new: &NewDeadlock) -> Result<String> {
         let id = crate::new_id();
         self.execute(
@@ -91,9 +79,6 @@ impl WriteTx<'_> {
     }
 
     /// Writes down how a deadlock ended.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn resolve_deadlock(&self, id: &str, outcome: DeadlockOutcome) -> Result<()> {
         self.execute(
             "UPDATE deadlocks SET resolved_at = ?2, outcome = ?3 WHERE id = ?1 AND resolved_at IS NULL",

@@ -77,9 +77,6 @@ impl Decision {
 
 impl ReadTx<'_> {
     /// Decisions, open ones only or all, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn decisions(&self, open_only: bool) -> Result<Vec<Decision>> {
         self.query(
             select!(Decision, "FROM decisions WHERE ?1 = 0 OR status = 'pending' ORDER BY requested_at, id"),
@@ -99,9 +96,6 @@ impl ReadTx<'_> {
 
     /// The last decision on each of these matters, settled or open, by matter. Matters that nobody has asked about are not
     /// in it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_decisions_about(&self, fingerprints: &[String]) -> Result<Vec<Decision>> {
         if fingerprints.is_empty() {
             return Ok(Vec::new());
@@ -120,9 +114,6 @@ impl ReadTx<'_> {
     }
 
     /// Decisions settled since a moment by a hand that did not say so (the `sqlite3` shell, say), oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn unannounced_decisions(&self, since: Timestamp, most: usize) -> Result<Vec<Decision>> {
         self.query(
             select!(
@@ -137,9 +128,6 @@ impl ReadTx<'_> {
     }
 
     /// Open decisions for which no journal entry `notify:decision:<id>` stands, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn unnotified_decisions(&self, most: usize) -> Result<Vec<Decision>> {
         self.query(
             select!(
@@ -154,9 +142,6 @@ impl ReadTx<'_> {
     }
 
     /// Loops that a budget decision of `pm` has left paused, and that nobody has resumed since it was asked.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn loops_stopped_by_budget(&self) -> Result<Vec<String>> {
         self.query(
             "SELECT DISTINCT l.value FROM decisions AS d, json_each(d.context, '$.loops') AS l
@@ -170,9 +155,6 @@ impl ReadTx<'_> {
     }
 
     /// True if the human has been asked anything that names this test, or has answered such a question, not before a moment.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn asked_about_test_since(&self, test: &TestId, since: Timestamp) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM decisions WHERE fingerprint = 'test:' || ?1 AND decision_type <> 'stuck'
@@ -188,9 +170,6 @@ impl ReadTx<'_> {
     }
 
     /// True if a question of this type was ever asked about a matter.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn was_asked(&self, fingerprint: &str, decision_type: &str) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM decisions WHERE fingerprint = ?1 AND decision_type = ?2)",
@@ -199,17 +178,11 @@ impl ReadTx<'_> {
     }
 
     /// Whether a decision of a type was ever made.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn has_decided(&self, decision_type: &str) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM decisions WHERE decision_type = ?1 AND status <> 'pending')", [decision_type])
     }
 
     /// The answer to an open decision that pm will apply: the first that fits of those it has still to handle.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn waiting_answer(&self, decision: &Decision) -> Result<Option<GivenAnswer>> {
         let answers = self.query(
             "SELECT source, json_extract(payload, '$.choice'), timestamp, id FROM undelivered_events
@@ -244,9 +217,6 @@ impl ReadTx<'_> {
     }
 
     /// The decision that is open for a matter.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_decision(&self, fingerprint: &str) -> Result<Option<Decision>> {
         self.query_opt(
             select!(Decision, "FROM decisions WHERE fingerprint = ?1 AND status = 'pending'"),

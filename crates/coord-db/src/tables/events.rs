@@ -72,17 +72,11 @@ pub struct EventFilter {
 
 impl ReadTx<'_> {
     /// The event with this id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn event(&self, id: &str) -> Result<Option<Event>> {
         self.query_opt(select!(Event, "FROM events WHERE id = ?1"), [id], Event::from_row)
     }
 
     /// The events whose ids begin with `prefix`, at most `limit` of them.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn events_beginning(&self, prefix: &str, limit: usize) -> Result<Vec<Event>> {
         self.query(
             select!(Event, "FROM events WHERE id >= ?1 AND id < ?1 || char(1114111) ORDER BY id LIMIT ?2"),
@@ -92,9 +86,6 @@ impl ReadTx<'_> {
     }
 
     /// Events in the order of commits, oldest first; of a limited list the newest.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn events(&self, filter: &EventFilter) -> Result<Vec<Event>> {
         let mut events = self.query(
             select!(
@@ -123,9 +114,6 @@ impl ReadTx<'_> {
     }
 
     /// The next events about how loops' tests went, in the order of commits, after a position. At most so many.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn test_marks_after(&self, position: i64, most: usize) -> Result<Vec<TestMark>> {
         self.query(
             "SELECT rowid, id, timestamp, event_type,
@@ -152,9 +140,6 @@ impl ReadTx<'_> {
     }
 
     /// The last thing that a source said, and when.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_said_by(&self, source: &str) -> Result<Option<(EventId, Timestamp)>> {
         self.query_opt("SELECT id, timestamp FROM events WHERE source = ?1 ORDER BY rowid DESC LIMIT 1", [source], |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -162,25 +147,16 @@ impl ReadTx<'_> {
     }
 
     /// Where the list of events ends now; later events lie after it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_event_position(&self) -> Result<i64> {
         self.value("SELECT coalesce(max(rowid), 0) FROM events", [])
     }
 
     /// The events that this one led to, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn effects_of(&self, id: &EventId) -> Result<Vec<Event>> {
         self.query(select!(Event, "FROM events WHERE caused_by = ?1 ORDER BY rowid"), [id], Event::from_row)
     }
 
     /// The newest event of a type that names a loop and came from a source at or after a moment, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn newest_event_for_loop(
         &self,
         event_type: &str,
@@ -200,9 +176,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest event of a type from a source that came after a moment, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn newest_event(&self, event_type: &str, source: &str, after: Timestamp) -> Result<Option<Event>> {
         self.query_opt(
             select!(Event, "FROM events WHERE event_type = ?1 AND source = ?2 AND timestamp >= ?3 ORDER BY rowid DESC LIMIT 1"),
@@ -212,9 +185,6 @@ impl ReadTx<'_> {
     }
 
     /// How the loop's last lease that covered `path` ended, if one ever has.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_unlock(&self, loop_id: &LoopId, path: &LeasePath) -> Result<Option<UnlockCause>> {
         self.query_opt(
             "SELECT json_extract(payload, '$.cause') FROM events
@@ -287,9 +257,6 @@ fn columns<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) -> [T
 
 impl Database {
     /// Says one thing, in a transaction of its own: cheaper than [`WriteTx::publish`] in one that does nothing else.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
         let id = EventId::generate();
         self.write_one(&INSERT_ALONE, rusqlite::params_from_iter(columns(&id, event, None)))?;
@@ -299,9 +266,6 @@ impl Database {
 
 impl WriteTx<'_> {
     /// Says something. Each matching subscription gets its delivery in this transaction.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
         let id = EventId::generate();
         self.publish_as(&id, event)?;
@@ -309,9 +273,6 @@ impl WriteTx<'_> {
     }
 
     /// Says several things, in this order, as [`WriteTx::publish`] says one; cheaper than one at a time.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn publish_all(&self, events: &[NewEvent]) -> Result<Vec<EventId>> {
         let ids: Vec<EventId> = events.iter().map(|_| EventId::generate()).collect();
         let now = self.now().to_sql_text();

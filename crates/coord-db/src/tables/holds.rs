@@ -26,7 +26,7 @@ pub const GREEN_BEFORE_QUESTION: &str = "green_before";
 /// The type of the question about a hold.
 pub const HOLD_QUESTION: &str = "hold";
 /// A loop whose runs came to nothing this often in a row asks before the next one.
-pub const MAX_VAIN_RUNS: i64 = 3;
+const MAX_VAIN_RUNS: i64 = 3;
 
 row! {
     /// Why no attempt starts.
@@ -102,9 +102,6 @@ fn pause_seconds(tries: i64, max_minutes: i64) -> i64 {
 
 impl ReadTx<'_> {
     /// All holds, by subject.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn all_holds(&self) -> Result<Vec<Hold>> {
         self.query(select!(Hold, "FROM holds ORDER BY subject"), [], Hold::from_row)
     }
@@ -114,9 +111,6 @@ impl ReadTx<'_> {
     }
 
     /// The holds on one loop: its own, its agent's, and that of all loops.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn holds_on(&self, loop_id: &LoopId) -> Result<Vec<Hold>> {
         self.query(
             select!(
@@ -130,9 +124,6 @@ impl ReadTx<'_> {
     }
 
     /// Whether a loop may start an attempt now.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn may_start(&self, loop_id: &LoopId) -> Result<Start> {
         let now = self.now();
         let holding = self.holds_on(loop_id)?.into_iter().filter(|hold| hold.holds(loop_id, now));
@@ -146,9 +137,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down which agent a loop runs.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn set_agent(&self, loop_id: &LoopId, agent: &str) -> Result<()> {
         self.execute("UPDATE loops SET agent = ?2 WHERE id = ?1 AND agent IS NOT ?2", rusqlite::params![loop_id, agent])?;
         Ok(())
@@ -156,9 +144,6 @@ impl WriteTx<'_> {
 
     /// As [`ReadTx::may_start`], by a loop that is about to start an attempt: of a hold whose time is over it becomes the probe,
     /// and one whose probe has not failed within its time ends.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn start_or_wait(&self, loop_id: &LoopId) -> Result<Start> {
         let start = self.may_start(loop_id)?;
         if start != Start::Now {
@@ -192,9 +177,6 @@ impl WriteTx<'_> {
 
     /// A run of the agent ended in trouble that the next run of any loop with this agent would meet too: they wait, until the
     /// agent's own time if it gave one, else longer after each try, at most `max_minutes`; or until a question is answered.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn hold_agent(
         &self,
         agent: &str,
@@ -261,9 +243,6 @@ impl WriteTx<'_> {
     }
 
     /// Set-up fails at the base, as it does for every loop: none starts an attempt before the human has answered.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn hold_set_up(&self, (loop_id, test): (&LoopId, &TestId), reason: &str) -> Result<()> {
         let started = self.attempt_started(test)?.map(|event| event.id);
         self.execute(
@@ -279,9 +258,6 @@ impl WriteTx<'_> {
     }
 
     /// Set-up has succeeded at the base: what held the loops is over.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn set_up_works(&self, loop_id: &LoopId) -> Result<()> {
         match self.hold(SET_UP)?.filter(|hold| hold.until.is_some()) {
             Some(hold) => self.end_hold(&hold, loop_id, "the set-up has succeeded"),
@@ -290,9 +266,6 @@ impl WriteTx<'_> {
     }
 
     /// A run of the agent that began then ended without such trouble: what held its loops is over.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn agent_works(&self, agent: &str, loop_id: &LoopId, began: Option<Timestamp>) -> Result<()> {
         // One that waits for an answer ends by the answer; a run that began before the trouble says nothing of it.
         let hold = self.hold(&of_agent(agent))?;
@@ -303,9 +276,6 @@ impl WriteTx<'_> {
     }
 
     /// Counts a run that came to nothing. At [`MAX_VAIN_RUNS`] in a row the loop holds, and asks.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn count_vain_run(&self, loop_id: &LoopId, test: &TestId, reason: &str) -> Result<()> {
         self.execute("UPDATE loops SET vain_runs = vain_runs + 1 WHERE id = ?1", [loop_id])?;
         let runs = self.loop_row(loop_id)?.vain_runs;
@@ -323,9 +293,6 @@ impl WriteTx<'_> {
     }
 
     /// A run came to something.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn forget_vain_runs(&self, loop_id: &LoopId) -> Result<()> {
         self.execute("UPDATE loops SET vain_runs = 0 WHERE id = ?1 AND vain_runs > 0", [loop_id])?;
         self.execute("DELETE FROM holds WHERE subject = ?1", [of_loop(loop_id)])?;
@@ -333,9 +300,6 @@ impl WriteTx<'_> {
     }
 
     /// One attempt may find out whether what a question was asked about is mended.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn probe_holds(&self, loop_id: &LoopId) -> Result<()> {
         self.execute(
             "UPDATE holds SET until = ?2, probe_loop = NULL WHERE until IS NULL
@@ -346,9 +310,6 @@ impl WriteTx<'_> {
     }
 
     /// The question about a hold is answered: its loops start attempts again.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn lift_hold(&self, subject: &str) -> Result<()> {
         let Some(hold) = self.hold(subject)? else { return Ok(()) };
         self.end_hold(&hold, &hold.loop_id, "the human has answered")?;

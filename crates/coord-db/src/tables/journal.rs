@@ -113,9 +113,6 @@ impl crate::row::Column for JournalSteps {
 
 impl ReadTx<'_> {
     /// What a component has begun and not ended, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_journal(&self, component: &str) -> Result<Vec<JournalEntry>> {
         self.query(
             select!(
@@ -128,17 +125,11 @@ impl ReadTx<'_> {
     }
 
     /// One entry.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn journal_entry(&self, id: &str) -> Result<Option<JournalEntry>> {
         self.query_opt(select!(JournalEntry, "FROM transaction_log WHERE id = ?1"), [id], JournalEntry::from_row)
     }
 
     /// Everything begun and not ended, by anyone, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_journal_of_all(&self) -> Result<Vec<JournalEntry>> {
         self.query(
             select!(JournalEntry, "FROM transaction_log WHERE status = 'in_progress' ORDER BY started_at, id"),
@@ -148,9 +139,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest entries, open and settled, at most so many, newest first; of one component or all.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn journal(&self, component: Option<&str>, most: usize) -> Result<Vec<JournalEntry>> {
         self.query(
             select!(
@@ -165,9 +153,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down an intent. Gives its id. Use it in [`crate::Database::write_durably`].
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn begin_operation(
         &self,
         operation: &str,
@@ -187,9 +172,6 @@ impl WriteTx<'_> {
 
     /// As [`WriteTx::begin_operation`], under an id that names the matter, so that it is begun once and never again.
     /// False if it stands already, ended or not.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn begin_operation_once(
         &self,
         id: &str,

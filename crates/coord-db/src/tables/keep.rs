@@ -119,9 +119,6 @@ pub struct DatabaseFacts {
 
 impl Database {
     /// Looks at the file itself.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn facts(&self) -> Result<DatabaseFacts> {
         let page_bytes = pragma(self.connection(), "page_size")?;
         let wal = self.path().map(|path| {
@@ -222,9 +219,6 @@ impl Database {
     }
 
     /// Writes the database as SQL text that makes it anew when it is fed to an empty one.
-    ///
-    /// # Errors
-    /// What SQLite or the writer says.
     pub fn dump(&self, out: &mut dyn Write) -> Result<()> {
         let io = |error| Error::io("cannot write the dump", error);
         self.read(|tx| {

@@ -107,9 +107,6 @@ pub(super) fn area_covers(area: &str, path: &str) -> bool {
 
 impl ReadTx<'_> {
     /// What fits: with words the best match first, else the newest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn search_knowledge(&self, search: &KnowledgeSearch) -> Result<Vec<Knowledge>> {
         let words = full_text(&search.words, " ");
         let beginnings = search.path.as_deref().map(|path| json(&beginnings(path)));

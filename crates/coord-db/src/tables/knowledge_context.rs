@@ -115,9 +115,6 @@ impl ReadTx<'_> {
     /// What touches a test, in at most so many bytes of text, the most relevant first: what is about its files, then what
     /// has its category or id as topic, then what shares its words, then what is about everything; warnings before
     /// decisions, patterns and facts, then by confidence, the newest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn knowledge_context(&self, test: &Test, most_bytes: usize) -> Result<KnowledgeContext> {
         let (candidates, more) = self.candidates(test)?;
         let mut items = Vec::with_capacity(candidates.len());

@@ -29,9 +29,6 @@ row! {
 
 impl ReadTx<'_> {
     /// All leases, live ones only or all that have a row, by path.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn leases(&self, live_only: bool) -> Result<Vec<Lease>> {
         self.query(
             select!(Lease, "FROM file_locks WHERE ?1 = 0 OR expires_at IS NULL OR expires_at > ?2 ORDER BY file_path"),
@@ -41,25 +38,16 @@ impl ReadTx<'_> {
     }
 
     /// The lease on exactly this path.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn lease(&self, path: &LeasePath) -> Result<Option<Lease>> {
         self.query_opt(select!(Lease, "FROM file_locks WHERE file_path = ?1"), [path], Lease::from_row)
     }
 
     /// The leases of one loop, expired ones included.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn leases_of(&self, loop_id: &str) -> Result<Vec<Lease>> {
         self.query(select!(Lease, "FROM file_locks WHERE locked_by = ?1 ORDER BY file_path"), [loop_id], Lease::from_row)
     }
 
     /// Every lease, live or expired, that excludes a lease on `path`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn leases_overlapping(&self, path: &LeasePath) -> Result<Vec<Lease>> {
         let mut found = Vec::new();
         for candidate in path.equal_or_above() {
@@ -82,9 +70,6 @@ impl ReadTx<'_> {
     }
 
     /// The leases whose time is over, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn expired_leases(&self) -> Result<Vec<Lease>> {
         self.query(
             select!(Lease, "FROM file_locks WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at"),
@@ -94,26 +79,17 @@ impl ReadTx<'_> {
     }
 
     /// When the next lease expires.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn next_lease_expiry(&self) -> Result<Option<Timestamp>> {
         self.value("SELECT min(expires_at) FROM file_locks WHERE expires_at > ?1", [self.now()])
     }
 
     /// All acquires that wait, the longest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn lease_requests(&self) -> Result<Vec<LeaseRequest>> {
         self.query(select!(LeaseRequest, "FROM lease_requests ORDER BY waiting_since, id"), [], LeaseRequest::from_row)
     }
 
     /// The acquires of one loop that wait, the longest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn lease_requests_of(&self, loop_id: &LoopId) -> Result<Vec<LeaseRequest>> {
+    pub(crate) fn lease_requests_of(&self, loop_id: &LoopId) -> Result<Vec<LeaseRequest>> {
         self.query(
             select!(LeaseRequest, "FROM lease_requests WHERE loop_id = ?1 ORDER BY waiting_since, id"),
             [loop_id],
@@ -123,9 +99,6 @@ impl ReadTx<'_> {
 
     /// True if the loop has a lease that covers `path` under exactly this token: on the path itself, or on a subtree that it is
     /// in. An expired one counts while nobody has replaced it, as it does for [`WriteTx::renew`].
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn holds(&self, loop_id: &LoopId, path: &LeasePath, token: i64) -> Result<bool> {
         Ok(self
             .leases_overlapping(path)?
@@ -164,9 +137,6 @@ impl WriteTx<'_> {
     }
 
     /// Puts off the end of everything the loop holds, as its own process does while it lives. Gives the tokens.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn renew_all(&self, loop_id: &LoopId, ttl_seconds: i64) -> Result<usize> {
         self.execute(
             "UPDATE file_locks SET expires_at = ?2 WHERE locked_by = ?1 AND expires_at IS NOT NULL",
@@ -262,9 +232,6 @@ impl WriteTx<'_> {
     }
 
     /// Ends whatever a loop holds and waits for, by another's hand. Gives what it held.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn release_everything(
         &self,
         loop_id: &str,
@@ -282,9 +249,6 @@ impl WriteTx<'_> {
     }
 
     /// Ends whatever a loop holds, by another's hand; what it waits for stays. Gives what it held.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn revoke_leases(
         &self,
         loop_id: &str,
@@ -314,9 +278,6 @@ impl WriteTx<'_> {
     }
 
     /// Ends one lease as it was seen. False if it has changed since: renewed, replaced or gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn end_lease(&self, lease: &Lease, by: &ActorId, cause: UnlockCause, event: Option<&Event>) -> Result<bool> {
         let gone = self.execute(
             "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3 AND expires_at IS ?4",

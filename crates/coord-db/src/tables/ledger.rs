@@ -72,9 +72,6 @@ pub struct LedgerEntry {
 
 impl ReadTx<'_> {
     /// The ledger, or one test's line of it, by test. A test without a baseline has none.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ledger(&self, test: Option<&TestId>) -> Result<Vec<LedgerEntry>> {
         self.query(
             "WITH RECURSIVE named (id) AS (
@@ -110,9 +107,6 @@ impl ReadTx<'_> {
     }
 
     /// How a check fared at a commit for single tests.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn baseline_runs_at(&self, check: &str, commit: &str) -> Result<Vec<BaselineRun>> {
         self.query(
             select!(BaselineRun, "FROM baseline_runs WHERE check_name = ?1 AND commit_hash = ?2 ORDER BY test_id"),
@@ -122,17 +116,11 @@ impl ReadTx<'_> {
     }
 
     /// When a check was last asked about a single test.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_baseline_run(&self) -> Result<Option<Timestamp>> {
         self.value("SELECT max(ran_at) FROM baseline_runs", [])
     }
 
     /// The newest commit other than this one at which a check was run.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn check_run_before(&self, check: &str, commit: &str) -> Result<Option<String>> {
         self.query_opt(
             "SELECT commit_hash FROM check_runs WHERE check_name = ?1 AND commit_hash <> ?2 ORDER BY ran_at DESC, rowid DESC LIMIT 1",
@@ -143,9 +131,6 @@ impl ReadTx<'_> {
 
     /// What each test that has a baseline is about: its scope and the files that its attempts have changed, as other rows
     /// tell; of one test or of all. A test about which nothing is known is not named.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn paths_of_tests(&self, test: Option<&TestId>) -> Result<Vec<(TestId, StringList)>> {
         self.query(
             "SELECT id, json_group_array(DISTINCT path) FROM (
@@ -161,10 +146,7 @@ impl ReadTx<'_> {
     }
 
     /// The newest regression of a test that a check found and that has this status, resolved or not.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn newest_regression(&self, test: &TestId, check: &str, status: RegressionStatus) -> Result<Option<crate::Regression>> {
+    pub(crate) fn newest_regression(&self, test: &TestId, check: &str, status: RegressionStatus) -> Result<Option<crate::Regression>> {
         let id: Option<String> = self.query_opt(
             "SELECT id FROM regressions WHERE test_id = ?1 AND check_name = ?2 AND status = ?3 ORDER BY rowid DESC LIMIT 1",
             rusqlite::params![test, check, status],
@@ -174,9 +156,6 @@ impl ReadTx<'_> {
     }
 
     /// Whether a test is known to fail or pass by chance: it has failed and passed a check at one commit, as far as is remembered.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn has_flaked(&self, test: &TestId, check: &str) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM regressions AS r WHERE r.test_id = ?1 AND r.check_name = ?2
@@ -187,9 +166,6 @@ impl ReadTx<'_> {
     }
 
     /// The commit that the next attempt at a test is to take back, unless the test has passed since that was asked.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn revert_due(&self, test: &TestId) -> Result<Option<Revert>> {
         self.query_opt(
             select!(
@@ -216,9 +192,6 @@ fn state_of(status: Option<RegressionStatus>, passes_since: i64) -> LedgerState 
 
 impl WriteTx<'_> {
     /// Writes down how a check fared for one test alone; a later run replaces an earlier one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_baseline_run(&self, check: &str, test: &TestId, commit: &str, outcome: RunOutcome, runs: i64) -> Result<()> {
         self.execute(
             "INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome, runs, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -230,9 +203,6 @@ impl WriteTx<'_> {
     }
 
     /// Records that a check passed as a whole at a commit: so it would have for each test that it was ever asked about alone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_baseline_passes(&self, check: &str, commit: &str) -> Result<()> {
         self.execute(
             "UPDATE baseline_runs SET commit_hash = ?2, outcome = 'pass', ran_at = ?3 WHERE check_name = ?1",
@@ -242,9 +212,6 @@ impl WriteTx<'_> {
     }
 
     /// A test failed and then passed at the same commit. Said of a test again it is the same matter, seen again.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn note_flaky(&self, test: &TestId, check: &str, last_good: &str, commit: &str, output_tail: &str) -> Result<()> {
         let id = match self.newest_regression(test, check, RegressionStatus::Flaky)? {
             Some(row) => row.id,
@@ -261,9 +228,6 @@ impl WriteTx<'_> {
     }
 
     /// Lets a pending test that waits for none wait for another. False if it is not pending, or waits already.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn wait_for_test(&self, id: &TestId, dependency: &TestId) -> Result<bool> {
         // Nothing may wait for itself, also by way of others.
         let changed = self.execute(
@@ -276,17 +240,11 @@ impl WriteTx<'_> {
     }
 
     /// A test has passed: what was to be taken back for it is done, also when the test is to be done again some day.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub(crate) fn forget_revert(&self, test: &TestId) -> Result<()> {
         self.execute("DELETE FROM reverts WHERE test_id = ?1", [test]).map(drop)
     }
 
     /// Asks that the next attempt at a test takes a commit back.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ask_revert(&self, test: &TestId, commit: &str, cause: Option<&EventId>) -> Result<()> {
         self.execute(
             "INSERT INTO reverts (test_id, commit_hash, asked_at, event_id) VALUES (?1, ?2, ?3, ?4)

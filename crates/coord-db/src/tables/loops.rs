@@ -49,19 +49,8 @@ pub struct CleanUp {
     pub reason: String,
 }
 
-impl Loop {
-    /// Nobody's process: driven by hand, or by `loopctl`.
-    #[must_use]
-    pub fn is_unmanaged(&self) -> bool {
-        self.status == LoopStatus::Running && self.pid.is_none()
-    }
-}
-
 impl ReadTx<'_> {
     /// All loops, by id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn loops(&self) -> Result<Vec<Loop>> {
         self.query(select!(Loop, "FROM loops ORDER BY id"), [], Loop::from_row)
     }
@@ -75,17 +64,11 @@ impl ReadTx<'_> {
     }
 
     /// One loop, if it is registered.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn find_loop(&self, id: &str) -> Result<Option<Loop>> {
         self.query_opt(select!(Loop, "FROM loops WHERE id = ?1"), [id], Loop::from_row)
     }
 
     /// How far each loop's queue is. Loops without tests are not in it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn loop_progress(&self) -> Result<Vec<LoopProgress>> {
         self.query(select!(LoopProgress, "FROM loop_progress ORDER BY loop_id"), [], LoopProgress::from_row)
     }
@@ -255,9 +238,6 @@ impl WriteTx<'_> {
     }
 
     /// A loop's process ends in an orderly way: what it had is given back, its row says `stopped`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn stop_loop(&self, id: &LoopId, reason: &str) -> Result<()> {
         self.clean_up_loop(
             id,
@@ -277,9 +257,6 @@ impl WriteTx<'_> {
 
     /// Undoes a loop's claims in one go: leases and edges gone, its test pending again with the attempt given back, pid and
     /// current test NULL.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn clean_up_loop(&self, id: &LoopId, how: &CleanUp, cause: Option<&Event>) -> Result<()> {
         self.release_everything(id.as_str(), &how.source, how.cause, cause)?;
         self.end_open_runs(id)?;

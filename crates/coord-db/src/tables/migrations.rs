@@ -71,9 +71,6 @@ impl std::fmt::Display for UnusedNumber {
 
 impl ReadTx<'_> {
     /// All migrations, by number.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn migrations(&self) -> Result<Vec<Migration>> {
         self.query(select!(Migration, "FROM migrations ORDER BY number"), [], Migration::from_row)
     }
@@ -88,10 +85,7 @@ impl ReadTx<'_> {
     }
 
     /// The largest number that was ever handed out or taken by another tool; 0 if none was.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn last_migration_number(&self) -> Result<i64> {
+    pub(crate) fn last_migration_number(&self) -> Result<i64> {
         self.value(
             "SELECT max(coalesce((SELECT value FROM counters WHERE name = 'migration_number'), 0),
                         coalesce((SELECT max(number) FROM migrations), 0))",
@@ -101,9 +95,6 @@ impl ReadTx<'_> {
 
     /// The numbers that were handed out and, as things stand, will not be used, in order. Numbers without rows come as one
     /// where they follow each other.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn unused_migration_numbers(&self) -> Result<Vec<UnusedNumber>> {
         let known = self.query(
             "SELECT m.number, m.name, m.loop_id, m.status, l.status FROM migrations AS m
@@ -141,6 +132,13 @@ impl ReadTx<'_> {
             unused.push(gone(next, last));
         }
         Ok(unused)
+    }
+
+    /// Of the migrations' numbers, those that a loop may use now: allocated to it and not failed.
+    pub fn migration_numbers_of(&self, loop_id: &LoopId) -> Result<Vec<Migration>> {
+        let mut all = self.migrations()?;
+        all.retain(|row| row.loop_id.as_ref() == Some(loop_id) && row.status != MigrationStatus::Failed);
+        Ok(all)
     }
 }
 

@@ -92,7 +92,7 @@ pub use conflicts::Conflict;
 pub use deadlocks::{Deadlock, NewDeadlock};
 pub use decisions::{Decision, GivenAnswer, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
-pub use holds::{AgentTrouble, GREEN_BEFORE_QUESTION, HOLD_QUESTION, Hold, MAX_VAIN_RUNS, NO_CHANGE_QUESTION, Start};
+pub use holds::{AgentTrouble, GREEN_BEFORE_QUESTION, HOLD_QUESTION, Hold, NO_CHANGE_QUESTION, Start};
 pub use journal::{JournalEntry, JournalStep, JournalSteps, owned_intent};
 pub use keep::{DatabaseFacts, bundle_of};
 pub(crate) use keep::{copy, copy_to_new_file};

@@ -10,17 +10,11 @@ row! {
 
 impl ReadTx<'_> {
     /// The pauses that stand on a loop, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn pauses(&self, loop_id: &LoopId) -> Result<Vec<Pause>> {
         self.query(select!(Pause, "FROM pauses WHERE loop_id = ?1 ORDER BY since, requested_by"), [loop_id], Pause::from_row)
     }
 
     /// True if the asker has lifted a standing pause already and the loop has yet to take notice.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn pause_is_lifted(&self, pause: &Pause) -> Result<bool> {
         let asked: Option<i64> = match &pause.event_id {
             Some(event) => self.query_opt("SELECT rowid FROM events WHERE id = ?1", [event], |row| row.get(0))?,
@@ -36,9 +30,6 @@ impl ReadTx<'_> {
     }
 
     /// The pauses that stand on any loop, by loop.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn all_pauses(&self) -> Result<Vec<Pause>> {
         self.query(select!(Pause, "FROM pauses ORDER BY loop_id, requested_by"), [], Pause::from_row)
     }
@@ -47,9 +38,6 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     /// Takes the pause and resume requests that wait for a loop, and gives the pauses that stand afterwards.
     /// The loop itself calls this, or, for a loop that has no process, the tool that drives it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn settle_pauses(&self, loop_id: &LoopId) -> Result<Vec<Pause>> {
         for delivery in self.pending_deliveries(loop_id.as_str(), usize::MAX)? {
             match delivery.event.parse() {
@@ -71,9 +59,6 @@ impl WriteTx<'_> {
     }
 
     /// A pause begins to stand; a second one by the same asker only renews its reason.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_pause(&self, loop_id: &LoopId, by: &ActorId, reason: &str, event: Option<&EventId>) -> Result<()> {
         self.execute(
             "INSERT INTO pauses (loop_id, requested_by, reason, event_id, since) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -84,9 +69,6 @@ impl WriteTx<'_> {
     }
 
     /// Lifts the asker's own pause; the human lifts all of them.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn lift_pauses(&self, loop_id: &LoopId, by: &ActorId) -> Result<()> {
         self.execute(
             "DELETE FROM pauses WHERE loop_id = ?1 AND (requested_by = ?2 OR ?2 = 'human')",
@@ -96,9 +78,6 @@ impl WriteTx<'_> {
     }
 
     /// Brings a loop's row in line with its pauses and says what changed. True if it is paused now.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn apply_pauses(&self, loop_id: &LoopId, pauses: &[Pause]) -> Result<bool> {
         let status = self.loop_row(loop_id)?.status;
         let cause = |pause: &Pause| pause.event_id.clone();

@@ -5,9 +5,6 @@ use crate::{LoopId, ReadTx, Result, Timestamp};
 
 impl ReadTx<'_> {
     /// Tests in progress, and pending ones that have been tried, by id; those in progress first. At most so many.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn tests_under_way(&self, most: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
@@ -22,9 +19,6 @@ impl ReadTx<'_> {
     }
 
     /// Since when each loop has had a pending test that an agent could take, by loop.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ready_since(&self) -> Result<Vec<(LoopId, Timestamp)>> {
         self.query(
             "SELECT t.loop_id, min(max(t.created_at, coalesce(t.not_before, ''), coalesce(d.passed_at, d.verified_at, '')))
@@ -38,9 +32,6 @@ impl ReadTx<'_> {
     }
 
     /// When each loop's last test was passed, by loop, as the rows have it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_passes(&self) -> Result<Vec<(LoopId, Timestamp)>> {
         self.query(
             "SELECT loop_id, max(coalesce(passed_at, verified_at)) FROM tests
@@ -51,9 +42,6 @@ impl ReadTx<'_> {
     }
 
     /// How many tests were tried or passed since a moment.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn tests_tried_since(&self, since: Timestamp) -> Result<i64> {
         self.value("SELECT count(*) FROM tests WHERE last_attempt_at >= ?1 OR passed_at >= ?1", [since])
     }

@@ -1,6 +1,6 @@
 //! Proofs: what a check showed about a commit, and the run behind each proof.
 
-use crate::{CheckOutcome, LoopId, ProofStage, ReadTx, Result, RunKind, TestId, Timestamp, WriteTx};
+use crate::{CheckOutcome, ProofStage, ReadTx, Result, RunKind, TestId, Timestamp, WriteTx};
 
 row! {
     /// What one run of one check showed about a test's commit.
@@ -21,9 +21,6 @@ row! {
 
 impl ReadTx<'_> {
     /// The proofs of a test, of one attempt or all, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn proofs(&self, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proof>> {
         self.query(
             select!(Proof, "FROM proofs WHERE test_id = ?1 AND (?2 IS NULL OR attempt = ?2) ORDER BY created_at, rowid"),
@@ -33,9 +30,6 @@ impl ReadTx<'_> {
     }
 
     /// The runs behind a test's proofs, in the order of the proofs.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn proof_runs(&self, test: &TestId) -> Result<Vec<ProofRun>> {
         self.query(
             select!(ProofRun, "FROM proof_runs WHERE proof_id IN (SELECT id FROM proofs WHERE test_id = ?1) ORDER BY proof_id"),
@@ -45,9 +39,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest proof that exactly this command has passed on exactly these files for this test, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn proven(&self, tree: &str, check: &str, check_hash: &str, test: &TestId) -> Result<Option<Proof>> {
         self.query_opt(
             select!(
@@ -63,9 +54,6 @@ impl ReadTx<'_> {
     }
 
     /// Whether exactly this command has failed on a commit, put on files of this tree, and was let through.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn was_let_through(&self, commit: &str, base_tree: &str, check_hash: &str, test: &TestId) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM proofs AS p JOIN proof_runs AS r ON r.proof_id = p.id
@@ -76,9 +64,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest proof that exactly this command has failed for this test before its work, on exactly these files.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn red_before(&self, check_hash: &str, test: &TestId, tree: &str) -> Result<Option<Proof>> {
         self.query_opt(
             select!(
@@ -94,9 +79,6 @@ impl ReadTx<'_> {
     }
 
     /// The proofs whose ids begin so (a `Proof:` trailer is the beginning of its proofs' ids), in order; at most 100.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn proofs_beginning(&self, prefix: &str) -> Result<Vec<Proof>> {
         self.query(
             select!(Proof, "FROM proofs WHERE id >= ?1 AND id < ?1 || char(1114111) ORDER BY id LIMIT 100"),
@@ -106,9 +88,6 @@ impl ReadTx<'_> {
     }
 
     /// The proofs of a commit by its full hash or the beginning of it, in the order they were made; at most 100.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn proofs_of_commit(&self, prefix: &str) -> Result<Vec<Proof>> {
         self.query(
             select!(Proof, "FROM proofs WHERE commit_hash >= ?1 AND commit_hash < ?1 || 'g' ORDER BY created_at, id LIMIT 100"),
@@ -116,23 +95,10 @@ impl ReadTx<'_> {
             Proof::from_row,
         )
     }
-
-    /// Of the migrations' numbers, those that a loop may use now: allocated to it and not failed.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn migration_numbers_of(&self, loop_id: &LoopId) -> Result<Vec<crate::Migration>> {
-        let mut all = self.migrations()?;
-        all.retain(|row| row.loop_id.as_ref() == Some(loop_id) && row.status != crate::MigrationStatus::Failed);
-        Ok(all)
-    }
 }
 
 impl WriteTx<'_> {
     /// Writes down what a check showed.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_proof(&self, proof: &Proof) -> Result<()> {
         self.execute(
             "INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, exit_code, duration_ms,
@@ -156,9 +122,6 @@ impl WriteTx<'_> {
     }
 
     /// Writes down what a check showed, with the run behind it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_proof_with_run(&self, proof: &Proof, run: &ProofRun) -> Result<()> {
         self.add_proof(proof)?;
         self.execute(

@@ -51,9 +51,6 @@ pub fn of_cold_name(name: &str) -> Option<&str> {
 
 impl ReadTx<'_> {
     /// The newest run of each check on a fresh clone without caches, not before a moment.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn cold_runs(&self, since: Timestamp) -> Result<Vec<CheckRun>> {
         self.query(
             select!(
@@ -67,9 +64,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest commit at which a check has passed on a fresh clone without caches.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_cold_pass(&self, check: &str) -> Result<Option<String>> {
         self.query_opt(
             "SELECT commit_hash FROM check_runs WHERE check_name = ?1 AND outcome = 'pass' ORDER BY rowid DESC LIMIT 1",
@@ -79,9 +73,6 @@ impl ReadTx<'_> {
     }
 
     /// How many tests have landed since a moment, and when the first did.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn landings_since(&self, since: Option<Timestamp>) -> Result<(i64, Option<Timestamp>)> {
         let row = self.query_opt(
             "SELECT count(*), min(verified_at) FROM tests WHERE status = 'passed' AND (?1 IS NULL OR verified_at > ?1)",
@@ -92,9 +83,6 @@ impl ReadTx<'_> {
     }
 
     /// All baselines, or those of one test, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn baselines(&self, test: Option<&TestId>) -> Result<Vec<PassingTest>> {
         self.query(
             select!(PassingTest, "FROM passing_tests WHERE ?1 IS NULL OR test_id = ?1 ORDER BY passed_at, test_id"),
@@ -104,9 +92,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest baseline of each test.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn newest_baselines(&self) -> Result<Vec<PassingTest>> {
         self.query(
             select!(
@@ -120,9 +105,6 @@ impl ReadTx<'_> {
     }
 
     /// The tests that have a baseline, by id. Steps from test to test, however many baselines each has.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn baseline_tests(&self) -> Result<Vec<BaselineTest>> {
         self.query(
             select!(
@@ -142,9 +124,6 @@ impl ReadTx<'_> {
     }
 
     /// Whether any test of these categories (of any, if none is named) has a baseline.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn has_baseline_tests(&self, categories: &[String]) -> Result<bool> {
         if categories.is_empty() {
             return self.value("SELECT EXISTS (SELECT 1 FROM passing_tests)", []);
@@ -157,9 +136,6 @@ impl ReadTx<'_> {
     }
 
     /// How many tests have a baseline but are of none of these categories, and the first few of them, by id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn baseline_tests_beyond(&self, categories: &[String], first: usize) -> Result<(i64, Vec<TestId>)> {
         let categories = json(&categories);
         let count = self.value(
@@ -177,9 +153,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest so many commits at which a test passed, newest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn newest_baselines_of(&self, test: &TestId, limit: usize) -> Result<Vec<PassingTest>> {
         self.query(
             select!(PassingTest, "FROM passing_tests WHERE test_id = ?1 ORDER BY passed_at DESC, rowid DESC LIMIT ?2"),
@@ -189,9 +162,6 @@ impl ReadTx<'_> {
     }
 
     /// The newest so many runs of checks, newest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn check_runs(&self, limit: usize) -> Result<Vec<CheckRun>> {
         self.query(
             select!(CheckRun, "FROM check_runs ORDER BY ran_at DESC, rowid DESC LIMIT ?1"),
@@ -201,9 +171,6 @@ impl ReadTx<'_> {
     }
 
     /// How a check fared at a commit.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn check_run(&self, check: &str, commit: &str) -> Result<Option<CheckRun>> {
         self.query_opt(
             select!(CheckRun, "FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2"),
@@ -213,9 +180,6 @@ impl ReadTx<'_> {
     }
 
     /// The commit at which a check was run last.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_checked(&self, check: &str) -> Result<Option<String>> {
         // Not by the clock, which can be set back.
         self.query_opt("SELECT commit_hash FROM check_runs WHERE check_name = ?1 ORDER BY rowid DESC LIMIT 1", [check], |row| {
@@ -224,9 +188,6 @@ impl ReadTx<'_> {
     }
 
     /// Regressions, unresolved ones only or all, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn regressions(&self, open_only: bool) -> Result<Vec<Regression>> {
         self.query(
             select!(Regression, "FROM regressions WHERE ?1 = 0 OR resolved_at IS NULL ORDER BY detected_at, id"),
@@ -236,17 +197,11 @@ impl ReadTx<'_> {
     }
 
     /// One regression.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn regression(&self, id: &str) -> Result<Option<Regression>> {
         self.query_opt(select!(Regression, "FROM regressions WHERE id = ?1"), [id], Regression::from_row)
     }
 
     /// The regression of a test that a commit is blamed for, resolved or not; there is at most one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn regression_since(&self, test: &TestId, first_bad_commit: &str) -> Result<Option<Regression>> {
         self.query_opt(
             select!(Regression, "FROM regressions WHERE test_id = ?1 AND first_bad_commit = ?2"),
@@ -261,7 +216,7 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// [`Error::Invalid`] without a commit.
-    pub fn add_baseline(&self, test: &TestId, commit: &str) -> Result<()> {
+    pub(crate) fn add_baseline(&self, test: &TestId, commit: &str) -> Result<()> {
         if commit.is_empty() {
             return Err(Error::Invalid(format!("a baseline of test {test} needs the commit at which it passed")));
         }
@@ -293,9 +248,6 @@ impl WriteTx<'_> {
     }
 
     /// Records how a check fared at a commit; a later run replaces an earlier one, and is the newest of the check.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_check_run(&self, check: &str, commit: &str, outcome: RunOutcome, runs: i64, output_tail: &str) -> Result<()> {
         self.execute(
             "INSERT OR REPLACE INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at)
@@ -306,9 +258,6 @@ impl WriteTx<'_> {
     }
 
     /// A test that had passed fails: a suspicion, until it is confirmed. Gives its id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_regression(&self, test: &TestId, check: &str, last_good: &str, bad: &str, output_tail: &str) -> Result<String> {
         let id = new_id();
         self.execute(
@@ -320,9 +269,6 @@ impl WriteTx<'_> {
     }
 
     /// Writes down how far a regression is, its blame and its bisect. A resolved status (`flaky`, `cleared`) closes it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn update_regression(&self, row: &Regression) -> Result<()> {
         let resolved_at = matches!(row.status, RegressionStatus::Flaky | RegressionStatus::Cleared)
             .then(|| row.resolved_at.unwrap_or_else(|| self.now()));

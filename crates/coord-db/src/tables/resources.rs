@@ -32,17 +32,11 @@ fn covers(resource: &str, path: &str) -> bool {
 
 impl ReadTx<'_> {
     /// One resource, if anyone owns it.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn resource(&self, path: &str) -> Result<Option<Resource>> {
         self.query_opt(select!(Resource, "FROM resources WHERE path = ?1"), [path], Resource::from_row)
     }
 
     /// All resources, by path.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn resources(&self) -> Result<Vec<Resource>> {
         self.query(select!(Resource, "FROM resources ORDER BY path"), [], Resource::from_row)
     }
@@ -70,9 +64,6 @@ impl ReadTx<'_> {
     /// What keeps a loop from these paths: other loops own them, what is above or a part of them, and no approved request of
     /// the loop covers it. An approved request is leave for its whole resource, until it is applied or the resource has
     /// another owner.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn owned_by_others(&self, loop_id: &LoopId, paths: &[LeasePath]) -> Result<Vec<OwnedByOther>> {
         // Two ranges of an index, where `<>` would read every row that the loop owns itself.
         let anything: bool = self.value(

@@ -118,9 +118,6 @@ fn names(event: &Event, victim: Option<&LoopId>) -> Option<Blame> {
 
 impl ReadTx<'_> {
     /// What was spent because of others since a moment, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn rework(&self, since: Option<Timestamp>) -> Result<Vec<Rework>> {
         let tests = self.test_stories(since)?;
         let orders = self.order_stories(since)?;

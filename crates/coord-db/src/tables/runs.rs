@@ -32,17 +32,11 @@ const UNSEEN: &str = "interrupted";
 
 impl ReadTx<'_> {
     /// What a loop has running.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn open_run(&self, loop_id: &LoopId) -> Result<Option<Run>> {
         Ok(self.last_run(loop_id)?.filter(|run| run.ended_at.is_none()))
     }
 
     /// What a loop has, or had, running last.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_run(&self, loop_id: &LoopId) -> Result<Option<Run>> {
         self.query_opt(
             select!(Run, "FROM runs WHERE loop_id = ?1 ORDER BY started_at DESC, id DESC LIMIT 1"),
@@ -52,25 +46,16 @@ impl ReadTx<'_> {
     }
 
     /// One run.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn run(&self, id: &str) -> Result<Option<Run>> {
         self.query_opt(select!(Run, "FROM runs WHERE id = ?1"), [id], Run::from_row)
     }
 
     /// All runs for a test, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn runs_of_test(&self, test_id: &TestId) -> Result<Vec<Run>> {
         self.query(select!(Run, "FROM runs WHERE test_id = ?1 ORDER BY started_at, id"), [test_id], Run::from_row)
     }
 
     /// The oldest runs that began before a time, at most `most`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn runs_before(&self, before: Timestamp, most: usize) -> Result<Vec<Run>> {
         self.query(
             select!(Run, "FROM runs WHERE started_at < ?1 ORDER BY started_at, id LIMIT ?2"),
@@ -82,9 +67,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down that a run starts, and ends those of the loop that nobody saw end. Gives its id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn begin_run(&self, run: &NewRun<'_>) -> Result<String> {
         self.end_open_runs(run.loop_id)?;
         let id = new_id();
@@ -96,9 +78,6 @@ impl WriteTx<'_> {
     }
 
     /// Writes down how a run ended.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn end_run(&self, id: &str, outcome: &str) -> Result<()> {
         let now = self.now();
         self.execute("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", rusqlite::params![id, now, outcome])?;
@@ -106,10 +85,7 @@ impl WriteTx<'_> {
     }
 
     /// Ends the runs of a loop that nobody saw end.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn end_open_runs(&self, loop_id: &LoopId) -> Result<()> {
+    pub(crate) fn end_open_runs(&self, loop_id: &LoopId) -> Result<()> {
         self.execute(
             "UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE loop_id = ?1 AND ended_at IS NULL",
             rusqlite::params![loop_id, self.now(), UNSEEN],
@@ -118,9 +94,6 @@ impl WriteTx<'_> {
     }
 
     /// Forgets a run whose log is gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn delete_run(&self, id: &str) -> Result<()> {
         self.execute("DELETE FROM runs WHERE id = ?1", [id])?;
         Ok(())

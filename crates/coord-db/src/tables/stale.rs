@@ -16,9 +16,6 @@ pub struct StaleDeliveries {
 
 impl ReadTx<'_> {
     /// Open deliveries of events from before a moment, by subscription; at most so many deliveries.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn stale_deliveries(&self, before: Timestamp, most: usize) -> Result<Vec<StaleDeliveries>> {
         // From the old events, which are few once they are archived, to their deliveries.
         let rows: Vec<(SubscriptionId, EventId, String)> = self.query(
@@ -40,9 +37,6 @@ impl ReadTx<'_> {
     }
 
     /// The open alerts named `prefix` and a subscription whose subscriber has looked since, or which has ended.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn alerts_of_subscribers_back(&self, prefix: &str) -> Result<Vec<Alert>> {
         self.query(
             select!(
@@ -62,9 +56,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Takes them out of their subscriber's way, also where the subscription is gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn set_stale_aside(&self, stale: &StaleDeliveries, why: &str) -> Result<()> {
         for event in &stale.events {
             self.execute(

@@ -9,9 +9,6 @@ row! {
 
 impl ReadTx<'_> {
     /// The makings, oldest first; none of an installation whose store was never finished.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn store_makings(&self) -> Result<Vec<StoreMaking>> {
         self.query(select!(StoreMaking, "FROM stores ORDER BY rowid"), [], StoreMaking::from_row)
     }
@@ -19,9 +16,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Writes down that the store was made, and where integration was then.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_store(&self, cause: &str, path: &str, integration: Option<&str>) -> Result<()> {
         self.execute(
             "INSERT INTO stores (made_at, cause, path, integration) VALUES (?1, ?2, ?3, ?4)",

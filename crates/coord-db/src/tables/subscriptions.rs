@@ -41,9 +41,6 @@ pub struct Delivery {
 
 impl ReadTx<'_> {
     /// What a subscriber still has to handle, the most urgent first and then in the order of commits.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn pending_deliveries(&self, subscriber: &str, limit: usize) -> Result<Vec<Delivery>> {
         let ids: Vec<String> =
             self.query("SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1", [subscriber], |row| row.get(0))?;
@@ -77,9 +74,6 @@ impl ReadTx<'_> {
     }
 
     /// True if the subscriber has anything to handle.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn has_deliveries(&self, subscriber: &str) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM subscriptions AS s JOIN deliveries AS d
@@ -91,9 +85,6 @@ impl ReadTx<'_> {
     }
 
     /// All subscriptions of one subscriber, or of everyone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn subscriptions(&self, subscriber: Option<&str>) -> Result<Vec<Subscription>> {
         self.query(
             select!(Subscription, "FROM subscriptions WHERE ?1 IS NULL OR subscriber = ?1 ORDER BY id"),
@@ -176,9 +167,6 @@ impl WriteTx<'_> {
     }
 
     /// Marks events as handled by a subscriber. What it has settled already stays as it is.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn acknowledge<'e>(&self, subscriber: &str, events: impl IntoIterator<Item = &'e EventId>) -> Result<()> {
         for event in events {
             self.settle(subscriber, event.as_str())?;
@@ -208,9 +196,6 @@ impl WriteTx<'_> {
     }
 
     /// Records that handling a delivery is about to be tried.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_try(&self, delivery: &Delivery) -> Result<()> {
         self.execute(
             "UPDATE deliveries SET tries = tries + 1 WHERE event_id = ?1 AND subscription_id = ?2 AND status = 'pending'",
@@ -220,9 +205,6 @@ impl WriteTx<'_> {
     }
 
     /// Takes an event out of a subscriber's way; it blocks nothing any more.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn set_aside(&self, subscriber: &str, event: &EventId, why: &str) -> Result<()> {
         self.execute(
             "UPDATE deliveries SET status = 'set_aside', last_error = ?3, settled_at = ?4
@@ -234,9 +216,6 @@ impl WriteTx<'_> {
     }
 
     /// Records that a subscriber has looked.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn polled(&self, subscriber: &str) -> Result<()> {
         self.execute(
             "UPDATE subscriptions SET last_poll_at = ?2 WHERE subscriber = ?1",

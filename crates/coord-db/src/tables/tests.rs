@@ -103,17 +103,11 @@ impl ReadTx<'_> {
     }
 
     /// One test, if there is one.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn find_test(&self, id: &str) -> Result<Option<Test>> {
         self.query_opt(select!(Test, "FROM tests WHERE id = ?1"), [id], Test::from_row)
     }
 
     /// Tests by id, of one loop or all, with one status or any.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn tests(&self, loop_id: Option<&LoopId>, status: Option<TestStatus>) -> Result<Vec<Test>> {
         self.query(
             select!(Test, "FROM tests WHERE (?1 IS NULL OR loop_id = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY id"),
@@ -123,9 +117,6 @@ impl ReadTx<'_> {
     }
 
     /// The passed tests and the commits that they landed as.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn landed_tests(&self) -> Result<Vec<(TestId, String)>> {
         self.query(
             "SELECT id, commit_hash FROM tests WHERE status = 'passed' AND commit_hash IS NOT NULL ORDER BY id",
@@ -135,9 +126,6 @@ impl ReadTx<'_> {
     }
 
     /// The tests that wait for this one to pass.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn dependents(&self, id: &TestId) -> Result<Vec<Test>> {
         self.query(
             select!(Test, "FROM tests WHERE depends_on = ?1 AND status IN ('pending', 'in_progress', 'blocked') ORDER BY id"),
@@ -147,9 +135,6 @@ impl ReadTx<'_> {
     }
 
     /// Tests in progress whose loop is stopped, dead or not registered, by id: nobody works on them. At most so many.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn abandoned_tests(&self, most: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
@@ -164,9 +149,6 @@ impl ReadTx<'_> {
     }
 
     /// Blocked and failed tests about which nobody has been asked since their last attempt, by id. At most so many.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn unasked_blocked_tests(&self, most: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
@@ -188,9 +170,6 @@ impl ReadTx<'_> {
 
     /// Pending tests whose last attempt failed by the fault of the specification, the system, a resource, a dependency or for
     /// want of a human, by id. At most so many.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn tests_that_failed(&self, most: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
@@ -204,25 +183,16 @@ impl ReadTx<'_> {
     }
 
     /// All tests in progress, by id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn tests_in_progress(&self) -> Result<Vec<Test>> {
         self.query(select!(Test, "FROM tests WHERE status = 'in_progress' ORDER BY id"), [], Test::from_row)
     }
 
     /// The pending tests of one loop, by id, whether ready or not.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn queue_of(&self, loop_id: &LoopId) -> Result<Vec<Test>> {
         self.query(select!(Test, "FROM tests WHERE loop_id = ?1 AND status = 'pending' ORDER BY id"), [loop_id], Test::from_row)
     }
 
     /// Pending tests whose dependency is skipped, failed, blocked or not there, by id.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn stalled_tests(&self) -> Result<Vec<Test>> {
         // The plus keeps SQLite from reading every pending test where the index on depends_on finds the few.
         let mut stalled = self.query(
@@ -249,9 +219,6 @@ impl ReadTx<'_> {
     }
 
     /// The test that `claim_next_test` would claim.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn next_ready_test(&self, loop_id: &LoopId, automatable_only: bool) -> Result<Option<Test>> {
         self.query_opt(
             select!(
@@ -271,9 +238,6 @@ impl ReadTx<'_> {
     }
 
     /// When the next test that is only held back by its `not_before` becomes ready.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn next_retry_at(&self, loop_id: &LoopId) -> Result<Option<Timestamp>> {
         self.value("SELECT min(not_before) FROM tests WHERE loop_id = ?1 AND status = 'pending'", [loop_id])
     }
@@ -303,9 +267,6 @@ impl Test {
 
 impl WriteTx<'_> {
     /// Puts tests on their queues: all or none, with one message for each that is wrong, `(index, message)`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn import_tests(&self, tests: &[NewTest]) -> Result<Vec<(usize, String)>> {
         let mut problems = Vec::new();
         let batch: HashMap<&str, usize> = tests.iter().enumerate().map(|(at, test)| (test.id.as_str(), at)).collect();
@@ -582,9 +543,6 @@ impl WriteTx<'_> {
 
     /// As [`WriteTx::give_back`], by another's hand, for a test that nobody works on any more; said as a failed attempt that
     /// does not count.
-    ///
-    /// # Errors
-    /// As [`WriteTx::give_back`].
     pub fn put_back_abandoned(&self, test: &Test, by: &ActorId, reason: &str, cause: Option<EventId>) -> Result<EventId> {
         self.give_back(&test.id, &test.loop_id, reason)?;
         let payload = TestFailed {

@@ -28,9 +28,6 @@ pub struct UsageTotal {
 
 impl ReadTx<'_> {
     /// Use since a moment, added up by `loop`, `test` or `day`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn usage_totals(&self, by: &str, since: Option<Timestamp>) -> Result<Vec<UsageTotal>> {
         self.query(
             "SELECT coalesce(CASE ?1 WHEN 'test' THEN test_id WHEN 'day' THEN substr(recorded_at, 1, 10) ELSE loop_id END, '') AS key,
@@ -49,9 +46,6 @@ impl ReadTx<'_> {
     }
 
     /// Tokens and seconds spent on a test so far.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn usage_of_test(&self, test: &TestId) -> Result<(i64, i64)> {
         Ok(self
             .query_opt(
@@ -65,9 +59,6 @@ impl ReadTx<'_> {
 
 impl ReadTx<'_> {
     /// Seconds spent on a test, as recorded since a moment.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn seconds_of_test_since(&self, test: &TestId, since: Timestamp) -> Result<i64> {
         self.value(
             "SELECT CAST(total(duration_seconds) AS INTEGER) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
@@ -76,17 +67,11 @@ impl ReadTx<'_> {
     }
 
     /// When a loop's use was recorded last.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_usage_of(&self, loop_id: &LoopId) -> Result<Option<Timestamp>> {
         self.value("SELECT max(recorded_at) FROM usage WHERE loop_id = ?1", [loop_id])
     }
 
     /// Tokens recorded since a moment in the records after a position, and the position of the last record.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn tokens_since(&self, since: Timestamp, position: i64) -> Result<(i64, i64)> {
         let last: i64 = self.value("SELECT coalesce(max(rowid), 0) FROM usage", [])?;
         if last == position {
@@ -102,9 +87,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Records use.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_usage(
         &self,
         loop_id: Option<&LoopId>,
@@ -125,9 +107,6 @@ impl WriteTx<'_> {
     /// Records what an attempt at a test that began then has cost, so far as the agent has not recorded it itself: its own
     /// count of tokens stands in place of an estimate, and the time that it gave is taken off. Gives the tokens of the
     /// attempt.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn record_attempt_usage(
         &self,
         loop_id: &LoopId,

@@ -83,9 +83,6 @@ const DAY_MILLIS: i64 = 86_400_000;
 
 impl ReadTx<'_> {
     /// Use since a moment, added up.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn usage_report(&self, by: UsageKey, since: Option<Timestamp>, budgets: &BudgetConfig) -> Result<Vec<UsageLine>> {
         let mut lines: BTreeMap<String, UsageLine> = BTreeMap::new();
         let line = |lines: &mut BTreeMap<String, UsageLine>, key: &str, change: &dyn Fn(&mut UsageLine)| {

@@ -1,6 +1,6 @@
 //! Wait edges: who waits for whom on what. Other tools may write edges too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::LeaseRequest;
 use crate::{LeasePath, LoopId, ReadTx, Result, Timestamp, WriteTx};
@@ -17,25 +17,16 @@ pub(crate) type WantedEdges = BTreeMap<(String, LeasePath), (Timestamp, Timestam
 
 impl ReadTx<'_> {
     /// All edges, dead ones included.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn wait_edges(&self) -> Result<Vec<WaitEdge>> {
         self.query(select!(WaitEdge, "FROM wait_graph ORDER BY waiter, holder, resource"), [], WaitEdge::from_row)
     }
 
     /// The edges that came after `seq`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn wait_edges_after(&self, seq: i64) -> Result<Vec<WaitEdge>> {
         self.query(select!(WaitEdge, "FROM wait_graph WHERE seq > ?1 ORDER BY seq"), [seq], WaitEdge::from_row)
     }
 
     /// What one waiter waits for.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn wait_edges_of(&self, waiter: &str) -> Result<Vec<WaitEdge>> {
         self.query(
             select!(WaitEdge, "FROM wait_graph WHERE waiter = ?1 ORDER BY holder, resource"),
@@ -45,9 +36,6 @@ impl ReadTx<'_> {
     }
 
     /// Edges whose time is over or whose waiter is a dead loop: what a sweeper looks at. At most so many, oldest first.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn wait_edges_to_sweep(&self, most: usize) -> Result<Vec<WaitEdge>> {
         self.query(
             select!(
@@ -61,9 +49,6 @@ impl ReadTx<'_> {
     }
 
     /// Acquires whose time is over or whose loop is dead or not registered: what a sweeper looks at. At most so many.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn lease_requests_to_sweep(&self, most: usize) -> Result<Vec<LeaseRequest>> {
         self.query(
             select!(
@@ -79,66 +64,17 @@ impl ReadTx<'_> {
     }
 
     /// The number of the newest edge there ever was.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_wait_edge_seq(&self) -> Result<i64> {
         self.value("SELECT value FROM counters WHERE name = 'wait_edge'", [])
     }
 
-    /// The newest fencing token there ever was.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn last_fencing_token(&self) -> Result<i64> {
-        self.value("SELECT value FROM counters WHERE name = 'fencing_token'", [])
-    }
-
-    /// Everything that can be reached from these waiters along the edges: what a cycle through one of them consists of.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn wait_edges_reachable(&self, from: &BTreeSet<String>) -> Result<Vec<WaitEdge>> {
-        let mut edges = Vec::new();
-        let mut seen = from.clone();
-        let mut next: Vec<String> = from.iter().cloned().collect();
-        while let Some(waiter) = next.pop() {
-            for edge in self.wait_edges_of(&waiter)? {
-                if seen.insert(edge.holder.clone()) {
-                    next.push(edge.holder.clone());
-                }
-                edges.push(edge);
-            }
-        }
-        Ok(edges)
-    }
-
     /// Who waits for one holder.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn wait_edges_on(&self, holder: &str) -> Result<Vec<WaitEdge>> {
+    pub(crate) fn wait_edges_on(&self, holder: &str) -> Result<Vec<WaitEdge>> {
         self.query(
             select!(WaitEdge, "FROM wait_graph WHERE holder = ?1 ORDER BY waiter, resource"),
             [holder],
             WaitEdge::from_row,
         )
-    }
-
-    /// The waiters on leases that were granted after `token`: an edge may have come to life with the grant.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn waiters_on_leases_after(&self, token: i64) -> Result<BTreeSet<String>> {
-        let holders: Vec<String> =
-            self.query("SELECT DISTINCT locked_by FROM file_locks WHERE fencing_token > ?1", [token], |row| row.get(0))?;
-        let mut waiters = BTreeSet::new();
-        for holder in holders {
-            waiters.extend(
-                self.query("SELECT waiter FROM wait_graph WHERE holder = ?1", [holder], |row| row.get::<_, String>(0))?,
-            );
-        }
-        Ok(waiters)
     }
 }
 
@@ -157,9 +93,6 @@ impl WriteTx<'_> {
     }
 
     /// Adds an edge, or extends the one that stands.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn add_wait_edge(
         &self,
         waiter: &str,
@@ -177,9 +110,6 @@ impl WriteTx<'_> {
     }
 
     /// Deletes one edge. False if it is gone already.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn delete_wait_edge(&self, edge: &WaitEdge) -> Result<bool> {
         Ok(self.execute(
             "DELETE FROM wait_graph WHERE waiter = ?1 AND holder = ?2 AND resource = ?3",
@@ -188,9 +118,6 @@ impl WriteTx<'_> {
     }
 
     /// Deletes the edges of a waiter that is gone.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn delete_wait_edges_of(&self, waiter: &str) -> Result<usize> {
         self.execute("DELETE FROM wait_graph WHERE waiter = ?1", [waiter])
     }

@@ -104,17 +104,11 @@ fn test(id: String, loop_id: String) -> WaitNode {
 
 impl ReadTx<'_> {
     /// The number of the last test that may have begun to wait.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn last_test_wait_seq(&self) -> Result<i64> {
         self.value("SELECT value FROM counters WHERE name = 'test_wait'", [])
     }
 
     /// The tests that may have begun to wait after `seq`.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn test_waits_after(&self, seq: i64) -> Result<Vec<WaitNode>> {
         self.query(
             "SELECT t.id, t.loop_id FROM test_waits AS w JOIN tests AS t ON t.id = w.test_id WHERE w.seq > ?1",
@@ -124,9 +118,6 @@ impl ReadTx<'_> {
     }
 
     /// What a loop or test waits for, leases apart.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn waits_of(&self, waiter: &WaitNode) -> Result<Vec<Wait>> {
         match waiter {
             WaitNode::Loop(id) => self.waits_of_loop(id),
@@ -190,10 +181,7 @@ impl ReadTx<'_> {
     }
 
     /// Who waits for a loop or test, leases apart: the same waits as [`ReadTx::waits_of`] gives, from their other end.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn waits_on(&self, holder: &WaitNode) -> Result<Vec<Wait>> {
+    pub(crate) fn waits_on(&self, holder: &WaitNode) -> Result<Vec<Wait>> {
         let mut waiters: Vec<WaitNode> = match holder {
             WaitNode::Loop(id) => self.query(
                 "SELECT t.id, t.loop_id FROM tests AS t WHERE t.loop_id = ?1 AND t.status IN ('pending', 'in_progress')
@@ -225,9 +213,6 @@ impl ReadTx<'_> {
 
     /// Every wait of every cycle through one of these, and some more. A cycle is found along the waits as well as against
     /// them, so the search that ends first will do; who waits is rarely many, so that one gets a head start.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn waits_around(&self, seeds: &BTreeSet<WaitNode>) -> Result<Waits> {
         const HEAD_START: usize = 256;
         let (mut along, mut against) = (Waits::default(), Waits::default());
@@ -265,9 +250,6 @@ impl ReadTx<'_> {
 
     /// Every wait there is, that for a lease included; tests that only wait for their turn are in it if somebody waits for
     /// them.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn all_waits(&self) -> Result<Waits> {
         static IDLE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
         let edges = self.wait_edges()?;

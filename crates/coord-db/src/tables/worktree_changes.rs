@@ -13,17 +13,11 @@ row! {
 
 impl ReadTx<'_> {
     /// All changed files, by loop and path.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn worktree_changes(&self) -> Result<Vec<WorktreeChange>> {
         self.query(select!(WorktreeChange, "FROM worktree_changes ORDER BY loop_id, file_path"), [], WorktreeChange::from_row)
     }
 
     /// The loops whose workspaces differed when they were seen last.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn loops_with_worktree_changes(&self) -> Result<Vec<LoopId>> {
         self.query("SELECT DISTINCT loop_id FROM worktree_changes ORDER BY loop_id", [], |row| row.get(0))
     }
@@ -31,9 +25,6 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Makes these the rows of a loop's workspace. Only what differs is written. True if anything did.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn replace_worktree_changes(&self, loop_id: &LoopId, rows: &[WorktreeChange]) -> Result<bool> {
         let known = self.query(
             select!(WorktreeChange, "FROM worktree_changes WHERE loop_id = ?1"),

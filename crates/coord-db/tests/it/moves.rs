@@ -377,7 +377,7 @@ fn a_baseline_begins_with_a_verified_pass_and_moves_on_from_there() {
         assert_eq!(illegal(&answer), *status != TestStatus::Passed, "{status}: {answer:?}");
     }
     let db = test_in(TestStatus::Passed);
-    assert!(matches!(db.write(|tx| tx.add_baseline(&t1(), "")), Err(Error::Invalid(_))));
+    assert!(matches!(db.write(|tx| tx.advance_baseline(&t1(), "", 3)), Err(Error::Invalid(_))));
     // Put back, it has to pass again, and what it once passed at is known all the same.
     db.write(|tx| tx.reset_test(&t1())).unwrap();
     db.write(|tx| tx.advance_baseline(&t1(), "beef", 3)).unwrap();

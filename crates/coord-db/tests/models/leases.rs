@@ -400,8 +400,8 @@ impl<'w> Run<'w> {
             })
             .collect();
         self.story.same("the wait edges", found, self.model.edge_rows())?;
-        let token = db.read(|tx| tx.last_fencing_token()).unwrap();
-        self.story.same("the newest token", token, self.model.last_token)?;
+        let token = &db.query_foreign("SELECT value FROM counters WHERE name = 'fencing_token'").unwrap()[0][0];
+        self.story.same("the newest token", token, &Some(self.model.last_token.to_string()))?;
         let filter = EventFilter { after_position: Some(self.position), ..EventFilter::default() };
         let (events, position) = db.read(|tx| Ok::<_, Error>((tx.events(&filter)?, tx.last_event_position()?))).unwrap();
         let text = |event: &coord_db::Event, field: &str| event.payload[field].as_str().unwrap_or_default().to_owned();
