@@ -82,7 +82,7 @@ impl Everyone {
 
     /// Whatever is to be run passes.
     fn check(&mut self, world: &World) {
-        for entry in world.db.read(|tx| tx.open_journal(RegressionChecker::ID)).unwrap() {
+        for entry in world.db.read(|tx| tx.open_journal(Some(RegressionChecker::ID))).unwrap() {
             let outcome = Outcome::Checked(Checked {
                 outcome: RunOutcome::Pass,
                 runs: 1,

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use coord_db::payload::{FileConflict, LoopResumed};
-use coord_db::{ActorId, Event, Loop, LoopStatus, NewEvent, Payload, ReadTx, Timestamp, WriteTx};
+use coord_db::{ActorId, Event, Loop, LoopStatus, NewEvent, Payload, ReadTx, TestStatus, Timestamp, WriteTx};
 
 use crate::Result;
 use crate::context::{Attempt, Context};
@@ -51,7 +51,7 @@ impl Context<'_> {
     fn contest(&self, tx: &ReadTx<'_>, event: &Event) -> coord_db::Result<Option<Contest>> {
         let Ok(Payload::FileConflict(said)) = event.parse() else { return Ok(None) };
         let other = if said.loop_a == self.loop_id { &said.loop_b } else { &said.loop_a };
-        if *other == self.loop_id || !tx.waits_for("pm", &event.id)? {
+        if *other == self.loop_id || !tx.has_delivery("pm", &event.id)? {
             return Ok(None);
         }
         let resumed = tx.newest_event_for_loop("resume_requested", "human", self.loop_id.as_str(), event.timestamp)?;
@@ -60,7 +60,7 @@ impl Context<'_> {
         };
         // A test that was begun later is another matter.
         let at_it = tx
-            .tests_in_progress()?
+            .tests(None, Some(TestStatus::InProgress))?
             .into_iter()
             .any(|test| test.loop_id == other.id && test.last_attempt_at.is_none_or(|begun| begun <= event.timestamp));
         Ok((at_it && resumed.is_none()).then_some(Contest { said, other }))
@@ -104,7 +104,9 @@ impl Context<'_> {
     /// Lifts the loop's own pause once its conflict is over or pm has taken it.
     pub(crate) fn lift_own_pause(&self, tx: &WriteTx<'_>) -> coord_db::Result<()> {
         let own = self.loop_id.as_str();
-        let Some(pause) = tx.pauses(&self.loop_id)?.into_iter().find(|pause| pause.requested_by == own) else { return Ok(()) };
+        let Some(pause) = tx.pauses(Some(&self.loop_id))?.into_iter().find(|pause| pause.requested_by == own) else {
+            return Ok(());
+        };
         let event = match &pause.event_id {
             Some(event) => tx.event(event.as_str())?,
             None => None,
@@ -117,13 +119,13 @@ impl Context<'_> {
         let by = ActorId::from(&self.loop_id);
         tx.lift_pauses(&self.loop_id, &by)?;
         let settled = match &event {
-            Some(event) => !tx.waits_for("pm", &event.id)?,
+            Some(event) => !tx.has_delivery("pm", &event.id)?,
             None => false,
         };
         let why = if settled { "pm is back" } else { "nobody else is at work on it any more" };
         let reason = format!("{why}, so {} goes on ({})", self.loop_id, pause.reason);
         tracing::info!(reason, "lifting its own pause");
-        if tx.loop_row(&self.loop_id)?.status == LoopStatus::Paused && tx.pauses(&self.loop_id)?.is_empty() {
+        if tx.loop_row(&self.loop_id)?.status == LoopStatus::Paused && tx.pauses(Some(&self.loop_id))?.is_empty() {
             tx.set_loop_status(&self.loop_id, LoopStatus::Running)?;
             let caused_by = event.as_ref().map(|event| event.id.to_string());
             let said = LoopResumed { loop_id: self.loop_id.clone(), reason, caused_by };

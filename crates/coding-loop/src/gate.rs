@@ -332,7 +332,7 @@ impl Context<'_> {
             _ => {}
         }
         self.db.write(|tx| {
-            tx.add_proof_with_run(&proof, &run)?;
+            tx.add_proof(&proof, Some(&run))?;
             // It has passed on these files, or fails as before: as the next head they need not be looked at again.
             match passed || let_through {
                 true if !is_per_test => tx.record_base_run(&as_base),
@@ -373,7 +373,7 @@ impl Context<'_> {
                 let run = run(proving.next(), Some(proof.id.clone()), ProofStage::Alone);
                 let proof = Proof { id: run.proof_id.clone(), attempt: attempts, commit_hash, ..proof };
                 self.db.write(|tx| {
-                    tx.add_proof_with_run(&proof, &run)?;
+                    tx.add_proof(&proof, Some(&run))?;
                     if is_per_test { Ok(()) } else { tx.record_base_run(&as_base(&proof, &run, None, base_hash)) }
                 })?;
             }
@@ -401,7 +401,7 @@ impl Context<'_> {
             output_tail: base.output_tail,
             created_at: self.db.clock().now(),
         };
-        self.db.write(|tx| tx.add_proof_with_run(&proof, &run))?;
+        self.db.write(|tx| tx.add_proof(&proof, Some(&run)))?;
         Ok(true)
     }
 
@@ -470,7 +470,7 @@ impl Context<'_> {
             let at = (&base, tree.as_str(), self.db.clock().now());
             let (proof, mut run) = proof_of(&check.name, &result, &test, at, (new_id(), check_hash));
             run.stage = ProofStage::RedBefore;
-            self.db.write(|tx| tx.add_proof_with_run(&proof, &run))?;
+            self.db.write(|tx| tx.add_proof(&proof, Some(&run)))?;
             let tail = end_of(&result.output_tail);
             match result.verdict {
                 CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {

@@ -116,7 +116,7 @@ impl Context<'_> {
     /// its workspace, that is put back too.
     pub(crate) fn recover(&self, workspace: Option<&Workspace>) -> Result<()> {
         let own = ProcessIdentity::own();
-        for entry in self.db.read(|tx| tx.open_journal(self.loop_id.as_str()))? {
+        for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
             if !entry.steps.in_other_hands(&own) {
                 self.recover_one(&entry, workspace)?;
             }
@@ -127,7 +127,7 @@ impl Context<'_> {
     /// As [`Context::recover`], for loops that are dead: what has landed is recorded before anyone does it again. Their
     /// workspaces stay as they are, for a life to come.
     pub(crate) fn recover_for_the_dead(&self) -> Result<()> {
-        for entry in self.db.read(|tx| tx.open_journal_of_all())? {
+        for entry in self.db.read(|tx| tx.open_journal(None))? {
             self.recover_for_the_human(&entry)?;
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
             let row = self.db.read(|tx| tx.loops())?.into_iter().find(|row| row.id == other);
@@ -162,7 +162,7 @@ impl Context<'_> {
     /// Settles the landings that the journal has open for this loop, in the transaction that starts it.
     pub(crate) fn settle_landings(&self, tx: &WriteTx<'_>) -> Result<()> {
         let own = ProcessIdentity::own();
-        for entry in tx.open_journal(self.loop_id.as_str())? {
+        for entry in tx.open_journal(Some(self.loop_id.as_str()))? {
             if let Some(Operation::Integrate(landing)) = Operation::of(&entry)
                 && !entry.steps.in_other_hands(&own)
             {

@@ -28,7 +28,7 @@ fn specification(test: &Test) -> String {
 
 /// The commit in which the newest work of an earlier attempt at the same test is saved.
 fn saved_before(context: &Context<'_>, attempt: &Attempt) -> Result<Option<String>> {
-    let rows = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id)))?;
+    let rows = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id), false))?;
     let is_saved =
         |row: &Checkpoint| row.checkpoint_type == CheckpointType::Stash && row.test_id.as_ref() == Some(&attempt.test.id);
     let newest = rows.into_iter().filter(is_saved).max_by_key(|row| row.created_at);

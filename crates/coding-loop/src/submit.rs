@@ -166,7 +166,7 @@ pub fn obey_by_hand(db: &Database, config: &Config, loop_id: &LoopId) -> Result<
 fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
     let workspace = context.workspace()?;
     let base = workspace.base()?;
-    let begun = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id)))?.into_iter().find(|checkpoint| {
+    let begun = context.db.read(|tx| tx.checkpoints(Some(&context.loop_id), false))?.into_iter().find(|checkpoint| {
         checkpoint.test_id.as_ref() == Some(&test.id) && checkpoint.checkpoint_type == coord_db::CheckpointType::Branch
     });
     let checkpoint_ref = begun.map_or_else(|| context.store.integration_ref().to_owned(), |checkpoint| checkpoint.git_ref);

@@ -247,7 +247,7 @@ impl Context<'_> {
         Ok(self.db.write_durably(|tx| {
             // Two commands of the human's hold the same leases.
             let is_sync = |entry: &coord_db::JournalEntry| matches!(Operation::of(entry), Some(Operation::Sync(_)));
-            let open = tx.open_journal(self.loop_id.as_str())?;
+            let open = tx.open_journal(Some(self.loop_id.as_str()))?;
             if open.iter().any(|entry| is_sync(entry) && entry.steps.in_other_hands(&own)) {
                 return Ok(None);
             }

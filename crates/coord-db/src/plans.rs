@@ -14,7 +14,7 @@ use crate::process::ProcessIdentity;
 use crate::{
     AcquireRequest, ActorId, AlertType, Database, ErrorCategory, FailedAttempt, KnowledgeSearch, KnowledgeType, LeasePath,
     ManualClock, NewAlert, NewEvent, NewKnowledge, NewTest, PassedAttempt, Payload, Result, Severity, Timestamp, UnlockCause,
-    WaitNode, Waiting, WriteTx,
+    UsageKey, WaitNode, Waiting, WriteTx,
 };
 
 thread_local! {
@@ -177,7 +177,7 @@ const HOT: &[(&str, Operation, Operation)] = &[
     }),
     ("journal", nothing, |tx| {
         let entry = tx.begin_operation("o", "monitor", None, &json!([]), None)?;
-        tx.open_journal("monitor")?;
+        tx.open_journal(Some("monitor"))?;
         tx.end_operation(&entry, true).map(|_| ())
     }),
     ("marks of tests since", nothing, |tx| tx.test_marks_after(0, 100).and_then(|_| tx.last_event_position()).map(|_| ())),
@@ -207,7 +207,7 @@ const HOT: &[(&str, Operation, Operation)] = &[
     }),
     ("last decisions about", nothing, |tx| tx.last_decisions_about(&["f".to_owned()]).map(|_| ())),
     ("decisions settled by another hand", nothing, |tx| tx.unannounced_decisions(tx.now(), 5).map(|_| ())),
-    ("usage since", nothing, |tx| tx.usage_totals("loop", Some(tx.now())).map(|_| ())),
+    ("usage since", nothing, |tx| tx.usage_totals(UsageKey::Loop, Some(tx.now())).map(|_| ())),
     ("usage of a test", nothing, |tx| tx.usage_of_test(&id("t1")).map(|_| ())),
     ("dependents", nothing, |tx| tx.dependents(&id("t1")).map(|_| ())),
 ];

@@ -191,7 +191,7 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
         grace_until: tx.clock_grace_until()?,
         subjects,
         open_operations: tx
-            .open_journal_of_all()?
+            .open_journal(None)?
             .into_iter()
             .filter(|entry| entry.component.as_deref() != Some(Heartbeat::ID))
             .collect(),

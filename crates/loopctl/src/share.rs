@@ -176,7 +176,7 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
             let row = db.write(|tx| {
                 let id = request_id(tx, &id)?;
                 let requestor = tx.change_request(&id)?.requestor_loop;
-                tx.resolve_change(&id, RequestStatus::Applied, &cx.actor_or(Some(&requestor)))?;
+                tx.resolve_change(&id, RequestStatus::Applied, &cx.actor_or(Some(&requestor)), None)?;
                 Ok::<_, Failure>(tx.change_request(&id)?)
             })?;
             cx.out.done(&row, &format!("change request {} is applied", row.id))
@@ -189,7 +189,7 @@ fn judge(cx: &Context, id: &str, to: RequestStatus) -> Outcome {
     let db = cx.open()?;
     let row = db.write(|tx| {
         let id = request_id(tx, id)?;
-        tx.resolve_change(&id, to, &by)?;
+        tx.resolve_change(&id, to, &by, None)?;
         Ok::<_, Failure>(tx.change_request(&id)?)
     })?;
     cx.out.done(&row, &format!("change request {} is {to}", row.id))

@@ -110,7 +110,7 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
     let steered = db.write(|tx| {
         let mut steered = Vec::new();
         for row in selected(tx, which)? {
-            let others: Vec<String> = tx.pauses(&row.id)?.into_iter().map(|pause| pause.requested_by).collect();
+            let others: Vec<String> = tx.pauses(Some(&row.id))?.into_iter().map(|pause| pause.requested_by).collect();
             if actor.as_str() != "human" && !others.is_empty() && !others.iter().any(|by| by == actor.as_str()) {
                 return Err(Error::Refused(format!(
                     "loop {} is paused by {}; only they or the human can lift it",
@@ -208,7 +208,7 @@ pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason
     let db = cx.open()?;
     let checkpoint = match checkpoint {
         Some(given) => {
-            let rows = db.read(|tx| tx.checkpoints_of_all_time(None))?;
+            let rows = db.read(|tx| tx.checkpoints(None, true))?;
             let id = by_prefix("checkpoint", given, rows.iter().map(|row| row.id.as_str()))?;
             db.read(|tx| tx.checkpoint_to_go_back_to(&id, loop_id))?;
             Some(id)

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
+use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, TestStatus, Timestamp};
 use git::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
@@ -119,7 +119,7 @@ struct Wanted {
 fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
     let mut in_hand: BTreeMap<LoopId, Test> = BTreeMap::new();
     let loops: BTreeMap<LoopId, _> = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
-    for test in tx.tests_in_progress()? {
+    for test in tx.tests(None, Some(TestStatus::InProgress))? {
         let Some(row) = loops.get(&test.loop_id) else { continue };
         let at_work = matches!(row.status, LoopStatus::Running | LoopStatus::Paused);
         if at_work && (row.current_test_id.as_ref() == Some(&test.id) || !in_hand.contains_key(&row.id)) {

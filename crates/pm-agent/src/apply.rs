@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, TestMoved};
-use coord_db::{ActorId, AlertType, EventId, LoopId, NewAlert, NewEvent, Payload, Result, Severity, TestId, WriteTx};
+use coord_db::{
+    ActorId, AlertType, EventId, LoopId, NewAlert, NewEvent, Payload, Result, Severity, TestId, TestStatus, WriteTx,
+};
 use serde_json::{Value, json};
 
 use crate::decide::{Act, Action, Verdict};
@@ -102,7 +104,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         }
         Act::SkipTest { test, reason } => drop(tolerate(tx.skip_test(test, Some(reason)))?),
         Act::SkipQueue { loop_id, reason } => {
-            for test in tx.queue_of(loop_id)? {
+            for test in tx.tests(Some(loop_id), Some(TestStatus::Pending))? {
                 tolerate(tx.skip_test(&test.id, Some(reason)))?;
             }
         }
@@ -125,7 +127,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         Act::HandOn { from, kind, why, moves } => hand_on(tx, from, (kind, why), moves, cause)?,
         Act::Supersede { id, by } => drop(tolerate(tx.supersede_knowledge(id, by))?),
         Act::AnswerChange { id, to, by_human } => {
-            tolerate(tx.resolve_change_because(id, *to, &who(*by_human)?, cause.cloned()))?;
+            tolerate(tx.resolve_change(id, *to, &who(*by_human)?, cause.cloned()))?;
         }
         Act::CloseAlert { fingerprint } => drop(tx.close_alert(fingerprint)?),
         Act::Notify { id, message } => drop(tx.begin_operation_once(id, OPERATION, "pm", message, cause)?),

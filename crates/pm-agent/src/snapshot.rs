@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_db::{
     Alert, BASE_QUESTION, BASE_SLOW_QUESTION, ChangeRequest, ClockChangeSeen, Config, Conflict, Decision, ErrorCategory,
     EventFilter, EventId, HealthStatus, Knowledge, Loop, LoopId, LoopProgress, LoopStatus, Pause, Payload, ReadTx, Regression,
-    RequestStatus, Result, Test, TestId, Timestamp, silent_millis,
+    RequestStatus, Result, Test, TestId, TestStatus, Timestamp, silent_millis,
 };
 use serde_json::Value;
 use supervisor::Inbound;
@@ -272,7 +272,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     let mut named = Named::default();
     named.by_inbox(&inbox);
     snapshot.loops = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
-    for test in tx.tests_in_progress()? {
+    for test in tx.tests(None, Some(TestStatus::InProgress))? {
         let current = snapshot.loops.get(&test.loop_id).and_then(|row| row.current_test_id.as_ref()) == Some(&test.id);
         if current || !snapshot.in_hand.contains_key(&test.loop_id) {
             snapshot.in_hand.insert(test.loop_id.clone(), test);
@@ -427,7 +427,7 @@ fn load_lost(
     let dead = snapshot.loops.values().filter(|row| row.status == LoopStatus::Error);
     wanted.extend(dead.filter(|row| lost_at(config, snapshot, row) <= snapshot.now).map(|row| row.id.clone()));
     for id in wanted {
-        let queue = tx.queue_of(&id)?;
+        let queue = tx.tests(Some(&id), Some(TestStatus::Pending))?;
         if !queue.is_empty() {
             matters.insert(format!("lost:{id}"));
             if let Some(died) = snapshot.loops.get(&id).and_then(|row| row.died_at) {
@@ -474,7 +474,7 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
     let running = || snapshot.loops.values().filter(|row| row.status == LoopStatus::Running);
     let mut idle = BTreeSet::new();
     for row in running().filter(|row| !busy(&row.id) && lost_at(config, snapshot, row) <= snapshot.now) {
-        if tx.queue_of(&row.id)?.is_empty() {
+        if tx.tests(Some(&row.id), Some(TestStatus::Pending))?.is_empty() {
             idle.insert(row.id.clone());
         }
     }
@@ -484,7 +484,7 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
     let owners: BTreeSet<LoopId> = tx.resources()?.into_iter().map(|resource| resource.owner_loop).collect();
     let mut overloaded = BTreeMap::new();
     for row in running().filter(|row| busy(&row.id) && !owners.contains(&row.id)) {
-        let queue = tx.queue_of(&row.id)?;
+        let queue = tx.tests(Some(&row.id), Some(TestStatus::Pending))?;
         if queue.len() > most {
             overloaded.insert(row.id.clone(), queue);
         }
@@ -502,7 +502,7 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
 }
 
 fn load_pauses(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
-    for row in tx.all_pauses()? {
+    for row in tx.pauses(None)? {
         snapshot.paused.insert(row.loop_id.clone());
         if row.requested_by == "pm" {
             // A pause from the future is left alone until it is past.
@@ -521,7 +521,7 @@ fn load_unnotified(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) 
     if config.notify.command.is_empty() {
         return Ok(());
     }
-    snapshot.notifying = tx.open_journal("pm")?.iter().filter(|entry| entry.operation == OPERATION).count();
+    snapshot.notifying = tx.open_journal(Some("pm"))?.iter().filter(|entry| entry.operation == OPERATION).count();
     let room = MOST_NOTIFYING.saturating_sub(snapshot.notifying);
     if room > 0 {
         snapshot.unnotified.extend(tx.unnotified_decisions(room)?.into_iter().map(Unnotified::Decision));

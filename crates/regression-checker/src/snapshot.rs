@@ -165,7 +165,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
     if observation.head.is_none() {
         snapshot.lost.clone_from(&snapshot.lost_said);
     }
-    snapshot.busy = !tx.open_journal(ID)?.is_empty();
+    snapshot.busy = !tx.open_journal(Some(ID))?.is_empty();
     Ok(snapshot)
 }
 

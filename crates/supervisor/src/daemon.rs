@@ -237,7 +237,7 @@ impl<S: Supervisor> Process<S> {
         if !S::HAS_EFFECTS {
             return Ok(());
         }
-        let open = self.db.read(|tx| tx.open_journal(S::ID))?;
+        let open = self.db.read(|tx| tx.open_journal(Some(S::ID)))?;
         for entry in open {
             if self.performing.insert(entry.id.clone()) {
                 crash_point::reach(Point::EffectIntended);

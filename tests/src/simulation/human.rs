@@ -22,7 +22,7 @@ impl Human {
     fn resume_everyone(world: &mut World) -> Result<Option<String>> {
         let mut resumed = Vec::new();
         for id in loops(world) {
-            let paused = world.read(|tx| Ok(!tx.pauses(&id)?.is_empty()));
+            let paused = world.read(|tx| Ok(!tx.pauses(Some(&id))?.is_empty()));
             let asked = world
                 .read(|tx| tx.pending_deliveries(id.as_str(), usize::MAX))
                 .iter()

@@ -480,7 +480,7 @@ fn pauses_stand(_: &mut Laws, world: &World, changes: &[Change]) -> Option<Strin
     }
     of(changes, "loop").filter(|row| row.text(1) == "running").find_map(|row| {
         let id = row.key.parse().ok()?;
-        let pauses = world.read(|tx| tx.pauses(&id));
+        let pauses = world.read(|tx| tx.pauses(Some(&id)));
         let status = world.read(|tx| tx.loop_row(&id)).status;
         (status == LoopStatus::Running && !pauses.is_empty())
             .then(|| format!("{id} runs although {} has paused it", pauses[0].requested_by))

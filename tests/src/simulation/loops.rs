@@ -627,7 +627,7 @@ impl LoopActor {
             files_modified: files.collect(),
         };
         let recorded = world.write(|tx| {
-            tx.add_proof(&Proof {
+            let proof = Proof {
                 id: new_id(),
                 test_id: test.clone(),
                 attempt: entry.steps.intent["attempt"].as_i64().unwrap_or_default(),
@@ -640,7 +640,8 @@ impl LoopActor {
                 output_sha256: String::new(),
                 output_tail: String::new(),
                 created_at: tx.now(),
-            })?;
+            };
+            tx.add_proof(&proof, None)?;
             tx.adopt_landed(&test, &id, &passed)?;
             tx.end_operation(&entry.id, true)?;
             tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)
@@ -658,7 +659,7 @@ impl LoopActor {
 
     /// Settles what its former self had begun to land, by what is on the branch.
     fn recover(&mut self, world: &mut World) -> Result<Step> {
-        let open = world.read(|tx| tx.open_journal(self.id.as_str()));
+        let open = world.read(|tx| tx.open_journal(Some(self.id.as_str())));
         let Some(entry) = open.first() else {
             self.recovered = true;
             return Ok(Step::now("has nothing to settle"));

@@ -200,7 +200,7 @@ impl<S: Joined> Running<S> {
         if !S::HAS_EFFECTS {
             return;
         }
-        for entry in world.read(|tx| tx.open_journal(S::ID)) {
+        for entry in world.read(|tx| tx.open_journal(Some(S::ID))) {
             if !self.effects.contains_key(&entry.id) {
                 let ends_at = world.elapsed() + world.millis(100, 20_000);
                 self.effects.insert(entry.id.clone(), (entry, ends_at));

@@ -2,7 +2,7 @@
 //! there is nobody's fault.
 
 use crate::common::{World, wait_for};
-use coord_db::{BASE_QUESTION, BaseState, Decision, ErrorCategory, ProofStage, Test, TestStatus};
+use coord_db::{BASE_QUESTION, BaseAnswer, BaseState, Decision, ErrorCategory, LoopId, ProofStage, Test, TestStatus};
 
 /// Writes each of its runs down.
 const AGENT: &str = "cat >/dev/null; echo $TEST_ID >> FOLDER/agents; echo $TEST_ID > $TEST_ID\n";
@@ -33,28 +33,18 @@ fn open_questions(world: &World) -> Vec<Decision> {
 /// Answers the only open question, and does what pm does then.
 fn answer(world: &World, choice: &str) {
     let question = open_questions(world).pop().unwrap();
-    let context = &question.context;
-    let text = |key: &str| context[key].as_str().unwrap_or_default().to_owned();
+    let test = || question.context["test_id"].as_str().unwrap_or_default().parse();
     let done = world.db.write(|tx| {
         tx.resolve_decision(&question.id, Some(choice), true, None, None)?;
-        match (question.decision_type.as_str(), choice) {
-            (BASE_QUESTION, "mend") => {
-                let tail = text_of_output(context);
-                tx.add_mending_test(&text("loop_id").parse()?, &text("tree"), &text("category"), &tail).map(drop)
-            }
-            (BASE_QUESTION, "ignore") => tx.ignore_checks(&["suite".to_owned()], "the human has said so"),
-            (BASE_QUESTION, _) => tx.try_base_again(),
-            ("base_slow", "skip") => tx.skip_base_check(&text("tree"), &text("check_hash"), "suite", &text("base")),
-            (_, "pass") => tx.accept_no_change(&text("test_id").parse()?),
-            _ => tx.delay_test(&text("test_id").parse()?, tx.now()),
+        let loops: Vec<LoopId> = tx.loops()?.into_iter().map(|row| row.id).collect();
+        match BaseAnswer::of(&question, choice, &loops) {
+            Some(answer) => tx.follow_base_answer(&answer, "the human has said so"),
+            None if choice == "pass" => tx.accept_no_change(&test()?),
+            None => tx.delay_test(&test()?, tx.now()),
         }
     });
     done.unwrap();
     assert!(open_questions(world).is_empty());
-}
-
-fn text_of_output(context: &serde_json::Value) -> String {
-    context["output"][0]["tail"].as_str().unwrap_or_default().to_owned()
 }
 
 fn given_back(test: &Test) {

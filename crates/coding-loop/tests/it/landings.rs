@@ -177,7 +177,7 @@ fn a_landing_whose_test_was_given_back_meanwhile_is_recorded_all_the_same() {
     assert_eq!(test.commit_hash.as_deref(), Some(commit.as_str()));
     assert!(world.exists("edited-t1").is_none(), "no agent ran");
     assert_eq!(landings(&world), "1");
-    assert!(world.db.read(|tx| tx.open_journal_of_all()).unwrap().is_empty());
+    assert!(world.db.read(|tx| tx.open_journal(None)).unwrap().is_empty());
     world.assert_tidy();
 }
 
@@ -194,7 +194,7 @@ fn a_landing_that_another_hand_has_settled_keeps_no_loop_from_starting() {
         })
         .unwrap();
     assert_eq!(world.once("one").status.code(), Some(0));
-    assert!(world.db.read(|tx| tx.open_journal_of_all()).unwrap().is_empty());
+    assert!(world.db.read(|tx| tx.open_journal(None)).unwrap().is_empty());
     assert_eq!(world.test("t1").status, TestStatus::InProgress);
 }
 

@@ -28,7 +28,7 @@ fn requests(world: &World) -> Vec<ChangeRequest> {
 
 fn answer(world: &World, to: RequestStatus) {
     let id = requests(world)[0].id.clone();
-    world.db.write(|tx| tx.resolve_change(&id, to, &ActorId::human())).unwrap();
+    world.db.write(|tx| tx.resolve_change(&id, to, &ActorId::human(), None)).unwrap();
 }
 
 /// One attempt at most, and no waiting for the next one.
@@ -60,7 +60,7 @@ fn what_another_owns_does_not_land_until_there_is_leave() {
     assert_eq!(world.events("change_requested").len(), 1);
     assert_eq!(world.events("test_failed")[0].caused_by.as_ref(), Some(&world.events("change_requested")[0].id));
     // Its work is kept, and nothing of it has landed.
-    let saved = world.db.read(|tx| tx.checkpoints(None)).unwrap();
+    let saved = world.db.read(|tx| tx.checkpoints(None, false)).unwrap();
     let work = saved.iter().find(|row| row.reason.as_deref() == Some("the attempt failed")).expect("saved work");
     assert!(world.store(&["show", &format!("{}:shared", work.git_ref)]).contains("10 by other"));
     assert_eq!(landed(&world), "");

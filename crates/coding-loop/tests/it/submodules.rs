@@ -46,7 +46,7 @@ fn world(agent: &str) -> World {
 
 /// Has the loop go back to what was saved last; no test may be ready.
 fn roll_back_to_saved(world: &World) {
-    let rows = world.db.read(|tx| tx.checkpoints(Some(&"one".parse()?))).unwrap();
+    let rows = world.db.read(|tx| tx.checkpoints(Some(&"one".parse()?), false)).unwrap();
     let saved = rows.into_iter().filter(|row| row.git_ref.starts_with("refs/coding-loops/saved/"));
     let saved = saved.max_by_key(|row| row.created_at).unwrap();
     let order = RollbackTriggered {

@@ -411,7 +411,7 @@ impl WriteTx<'_> {
     }
 
     /// The human does not wait for a check at the base.
-    pub(crate) fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
+    fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
         self.execute(
             "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
              VALUES (?1, ?2, ?3, ?4, 'skipped', 'the human did not wait for it', 0, ?5)",
@@ -421,7 +421,7 @@ impl WriteTx<'_> {
     }
 
     /// Lets checks through that fail at the base where they fail in the same way, until they pass there again.
-    pub(crate) fn ignore_checks(&self, names: &[String], reason: &str) -> Result<()> {
+    fn ignore_checks(&self, names: &[String], reason: &str) -> Result<()> {
         for name in names {
             self.execute(
                 "INSERT INTO ignored_checks (check_name, since, reason) VALUES (?1, ?2, ?3) ON CONFLICT (check_name) DO NOTHING",
@@ -432,13 +432,13 @@ impl WriteTx<'_> {
     }
 
     /// What failed at the base is run again before the next attempt.
-    pub(crate) fn try_base_again(&self) -> Result<()> {
+    fn try_base_again(&self) -> Result<()> {
         self.execute("DELETE FROM base_runs WHERE state = 'red'", [])?;
         Ok(())
     }
 
     /// Creates a test whose work makes the base pass, or takes up the one that was created for the same tree.
-    pub(crate) fn add_mending_test(&self, loop_id: &LoopId, tree: &str, category: &str, specification: &str) -> Result<TestId> {
+    fn add_mending_test(&self, loop_id: &LoopId, tree: &str, category: &str, specification: &str) -> Result<TestId> {
         let id: TestId = format!("mend-base-{}", tree.get(..8).unwrap_or(tree)).parse()?;
         if self.find_test(id.as_str())?.is_some() {
             self.reset_test(&id)?;

@@ -162,12 +162,7 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for any other move; [`Error::Refused`] for anyone else, and for a yes in
     /// the name of one who does not own the resource any more.
-    pub fn resolve_change(&self, id: &str, to: RequestStatus, by: &ActorId) -> Result<()> {
-        self.resolve_change_because(id, to, by, None)
-    }
-
-    /// As [`WriteTx::resolve_change`], led to by an event.
-    pub fn resolve_change_because(&self, id: &str, to: RequestStatus, by: &ActorId, cause: Option<EventId>) -> Result<()> {
+    pub fn resolve_change(&self, id: &str, to: RequestStatus, by: &ActorId, cause: Option<EventId>) -> Result<()> {
         let request = self.change_request(id)?;
         if !request.status.may_become(to) {
             return Err(Error::illegal("change request", id, request.status, format!("become {to}")));
@@ -213,7 +208,7 @@ impl WriteTx<'_> {
         for request in self.change_requests_for(test)? {
             if request.status == RequestStatus::Approved {
                 let by = ActorId::from(&request.requestor_loop);
-                self.resolve_change_because(&request.id, RequestStatus::Applied, &by, Some(cause.clone()))?;
+                self.resolve_change(&request.id, RequestStatus::Applied, &by, Some(cause.clone()))?;
             }
         }
         Ok(())

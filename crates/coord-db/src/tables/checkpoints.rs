@@ -28,23 +28,15 @@ pub struct NewCheckpoint {
 }
 
 impl ReadTx<'_> {
-    /// Checkpoints that still exist, of one loop or all, newest first.
-    pub fn checkpoints(&self, loop_id: Option<&LoopId>) -> Result<Vec<Checkpoint>> {
+    /// Checkpoints of one loop or all, newest first; with `include_deleted` also those whose ref is gone.
+    pub fn checkpoints(&self, loop_id: Option<&LoopId>, include_deleted: bool) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(
                 Checkpoint,
-                "FROM checkpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR loop_id = ?1) ORDER BY created_at DESC, id DESC"
+                "FROM checkpoints WHERE (?2 OR deleted_at IS NULL) AND (?1 IS NULL OR loop_id = ?1)
+                 ORDER BY created_at DESC, id DESC"
             ),
-            [loop_id],
-            Checkpoint::from_row,
-        )
-    }
-
-    /// Checkpoints of one loop or all, newest first, also those whose ref is gone.
-    pub fn checkpoints_of_all_time(&self, loop_id: Option<&LoopId>) -> Result<Vec<Checkpoint>> {
-        self.query(
-            select!(Checkpoint, "FROM checkpoints WHERE ?1 IS NULL OR loop_id = ?1 ORDER BY created_at DESC, id DESC"),
-            [loop_id],
+            rusqlite::params![loop_id, include_deleted],
             Checkpoint::from_row,
         )
     }

@@ -34,21 +34,12 @@ impl ReadTx<'_> {
         )?;
         let mut failed = Ok(());
         said.retain(|event| {
-            self.waits_for("pm", &event.id).unwrap_or_else(|error| {
+            self.has_delivery("pm", &event.id).unwrap_or_else(|error| {
                 failed = Err(error);
                 false
             })
         });
         failed.map(|()| said)
-    }
-
-    /// True while a subscriber has yet to take an event.
-    pub fn waits_for(&self, subscriber: &str, event: &EventId) -> Result<bool> {
-        self.value(
-            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE event_id = ?2 AND status = 'pending'
-               AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1))",
-            rusqlite::params![subscriber, event],
-        )
     }
 }
 

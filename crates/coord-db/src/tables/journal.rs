@@ -112,12 +112,12 @@ impl crate::row::Column for JournalSteps {
 }
 
 impl ReadTx<'_> {
-    /// What a component has begun and not ended, oldest first.
-    pub fn open_journal(&self, component: &str) -> Result<Vec<JournalEntry>> {
+    /// The entries that are in progress, of one component or all, oldest first.
+    pub fn open_journal(&self, component: Option<&str>) -> Result<Vec<JournalEntry>> {
         self.query(
             select!(
                 JournalEntry,
-                "FROM transaction_log WHERE component = ?1 AND status = 'in_progress' ORDER BY started_at, id"
+                "FROM transaction_log WHERE status = 'in_progress' AND (?1 IS NULL OR component = ?1) ORDER BY started_at, id"
             ),
             [component],
             JournalEntry::from_row,
@@ -127,15 +127,6 @@ impl ReadTx<'_> {
     /// One entry.
     pub fn journal_entry(&self, id: &str) -> Result<Option<JournalEntry>> {
         self.query_opt(select!(JournalEntry, "FROM transaction_log WHERE id = ?1"), [id], JournalEntry::from_row)
-    }
-
-    /// Everything begun and not ended, by anyone, oldest first.
-    pub fn open_journal_of_all(&self) -> Result<Vec<JournalEntry>> {
-        self.query(
-            select!(JournalEntry, "FROM transaction_log WHERE status = 'in_progress' ORDER BY started_at, id"),
-            [],
-            JournalEntry::from_row,
-        )
     }
 
     /// The newest entries, open and settled, at most so many, newest first; of one component or all.

@@ -146,7 +146,12 @@ impl ReadTx<'_> {
     }
 
     /// The newest regression of a test that a check found and that has this status, resolved or not.
-    pub(crate) fn newest_regression(&self, test: &TestId, check: &str, status: RegressionStatus) -> Result<Option<crate::Regression>> {
+    pub(crate) fn newest_regression(
+        &self,
+        test: &TestId,
+        check: &str,
+        status: RegressionStatus,
+    ) -> Result<Option<crate::Regression>> {
         let id: Option<String> = self.query_opt(
             "SELECT id FROM regressions WHERE test_id = ?1 AND check_name = ?2 AND status = ?3 ORDER BY rowid DESC LIMIT 1",
             rusqlite::params![test, check, status],

@@ -186,7 +186,7 @@ impl WriteTx<'_> {
             return Err(Error::illegal("loop", id, from, format!("become {status} without a clean-up of what it had")));
         }
         if status == LoopStatus::Running
-            && let Some(pause) = self.pauses(id)?.first()
+            && let Some(pause) = self.pauses(Some(id))?.first()
         {
             let hint = format!("go on while the pause of {} stands; lift it with loopctl resume {id}", pause.requested_by);
             return Err(Error::illegal("loop", id, from, hint));
@@ -206,7 +206,7 @@ impl WriteTx<'_> {
     pub fn touch_by_hand(&self, id: &LoopId) -> Result<()> {
         let row = self.loop_row(id)?;
         if row.pid.is_none() && matches!(row.status, LoopStatus::Stopped | LoopStatus::Error) {
-            let paused = !self.pauses(id)?.is_empty();
+            let paused = !self.pauses(Some(id))?.is_empty();
             self.set_loop_status(id, if paused { LoopStatus::Paused } else { LoopStatus::Running })?;
         }
         Ok(())

@@ -9,9 +9,13 @@ row! {
 }
 
 impl ReadTx<'_> {
-    /// The pauses that stand on a loop, oldest first.
-    pub fn pauses(&self, loop_id: &LoopId) -> Result<Vec<Pause>> {
-        self.query(select!(Pause, "FROM pauses WHERE loop_id = ?1 ORDER BY since, requested_by"), [loop_id], Pause::from_row)
+    /// The pauses of one loop or all, by loop, oldest first.
+    pub fn pauses(&self, loop_id: Option<&LoopId>) -> Result<Vec<Pause>> {
+        self.query(
+            select!(Pause, "FROM pauses WHERE ?1 IS NULL OR loop_id = ?1 ORDER BY loop_id, since, requested_by"),
+            [loop_id],
+            Pause::from_row,
+        )
     }
 
     /// True if the asker has lifted a standing pause already and the loop has yet to take notice.
@@ -27,11 +31,6 @@ impl ReadTx<'_> {
                             AND CASE WHEN ?3 IS NULL THEN timestamp >= ?4 ELSE rowid > ?3 END)",
             rusqlite::params![pause.requested_by, pause.loop_id, asked, pause.since],
         )
-    }
-
-    /// The pauses that stand on any loop, by loop.
-    pub fn all_pauses(&self) -> Result<Vec<Pause>> {
-        self.query(select!(Pause, "FROM pauses ORDER BY loop_id, requested_by"), [], Pause::from_row)
     }
 }
 
@@ -55,7 +54,7 @@ impl WriteTx<'_> {
             }
             self.acknowledge(loop_id.as_str(), [&delivery.event.id])?;
         }
-        self.pauses(loop_id)
+        self.pauses(Some(loop_id))
     }
 
     /// A pause begins to stand; a second one by the same asker only renews its reason.

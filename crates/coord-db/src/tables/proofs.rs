@@ -98,8 +98,8 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Writes down what a check showed.
-    pub fn add_proof(&self, proof: &Proof) -> Result<()> {
+    /// Records what a check showed, with the run behind it if it is known.
+    pub fn add_proof(&self, proof: &Proof, run: Option<&ProofRun>) -> Result<()> {
         self.execute(
             "INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, exit_code, duration_ms,
                output_sha256, output_tail, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
@@ -118,12 +118,7 @@ impl WriteTx<'_> {
                 proof.created_at
             ],
         )?;
-        Ok(())
-    }
-
-    /// Writes down what a check showed, with the run behind it.
-    pub fn add_proof_with_run(&self, proof: &Proof, run: &ProofRun) -> Result<()> {
-        self.add_proof(proof)?;
+        let Some(run) = run else { return Ok(()) };
         self.execute(
             "INSERT INTO proof_runs (proof_id, kind, why, check_hash, reused_from, stage, base_tree, let_through)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -40,6 +40,15 @@ pub struct Delivery {
 }
 
 impl ReadTx<'_> {
+    /// True while a delivery of an event to a subscriber is pending.
+    pub fn has_delivery(&self, subscriber: &str, event: &EventId) -> Result<bool> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE event_id = ?2 AND status = 'pending'
+               AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1))",
+            rusqlite::params![subscriber, event],
+        )
+    }
+
     /// What a subscriber still has to handle, the most urgent first and then in the order of commits.
     pub fn pending_deliveries(&self, subscriber: &str, limit: usize) -> Result<Vec<Delivery>> {
         let ids: Vec<String> =

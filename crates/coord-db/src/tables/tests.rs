@@ -94,6 +94,25 @@ impl FailedAttempt {
 }
 
 impl ReadTx<'_> {
+    /// Tests by id, of one loop or all, with one status or any.
+    pub fn tests(&self, loop_id: Option<&LoopId>, status: Option<TestStatus>) -> Result<Vec<Test>> {
+        // A condition on a parameter that may be NULL uses no index.
+        match (loop_id, status) {
+            (None, None) => self.query(select!(Test, "FROM tests ORDER BY id"), [], Test::from_row),
+            (Some(loop_id), None) => {
+                self.query(select!(Test, "FROM tests WHERE loop_id = ?1 ORDER BY id"), [loop_id], Test::from_row)
+            }
+            (None, Some(status)) => {
+                self.query(select!(Test, "FROM tests WHERE status = ?1 ORDER BY id"), [status], Test::from_row)
+            }
+            (Some(loop_id), Some(status)) => self.query(
+                select!(Test, "FROM tests WHERE loop_id = ?1 AND status = ?2 ORDER BY id"),
+                rusqlite::params![loop_id, status],
+                Test::from_row,
+            ),
+        }
+    }
+
     /// One test.
     ///
     /// # Errors
@@ -105,15 +124,6 @@ impl ReadTx<'_> {
     /// One test, if there is one.
     pub fn find_test(&self, id: &str) -> Result<Option<Test>> {
         self.query_opt(select!(Test, "FROM tests WHERE id = ?1"), [id], Test::from_row)
-    }
-
-    /// Tests by id, of one loop or all, with one status or any.
-    pub fn tests(&self, loop_id: Option<&LoopId>, status: Option<TestStatus>) -> Result<Vec<Test>> {
-        self.query(
-            select!(Test, "FROM tests WHERE (?1 IS NULL OR loop_id = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY id"),
-            rusqlite::params![loop_id, status],
-            Test::from_row,
-        )
     }
 
     /// The passed tests and the commits that they landed as.
@@ -180,16 +190,6 @@ impl ReadTx<'_> {
             [most as i64],
             Test::from_row,
         )
-    }
-
-    /// All tests in progress, by id.
-    pub fn tests_in_progress(&self) -> Result<Vec<Test>> {
-        self.query(select!(Test, "FROM tests WHERE status = 'in_progress' ORDER BY id"), [], Test::from_row)
-    }
-
-    /// The pending tests of one loop, by id, whether ready or not.
-    pub fn queue_of(&self, loop_id: &LoopId) -> Result<Vec<Test>> {
-        self.query(select!(Test, "FROM tests WHERE loop_id = ?1 AND status = 'pending' ORDER BY id"), [loop_id], Test::from_row)
     }
 
     /// Pending tests whose dependency is skipped, failed, blocked or not there, by id.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{StringList, json};
+use super::{StringList, UsageKey, json};
 use crate::{LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
 
 row! {
@@ -27,13 +27,20 @@ pub struct UsageTotal {
 }
 
 impl ReadTx<'_> {
-    /// Use since a moment, added up by `loop`, `test` or `day`.
-    pub fn usage_totals(&self, by: &str, since: Option<Timestamp>) -> Result<Vec<UsageTotal>> {
+    /// Use since a moment, added up by loop, test or day.
+    pub fn usage_totals(&self, by: UsageKey, since: Option<Timestamp>) -> Result<Vec<UsageTotal>> {
+        let key = match by {
+            UsageKey::Loop => "loop_id",
+            UsageKey::Test => "test_id",
+            UsageKey::Day => "substr(recorded_at, 1, 10)",
+        };
         self.query(
-            "SELECT coalesce(CASE ?1 WHEN 'test' THEN test_id WHEN 'day' THEN substr(recorded_at, 1, 10) ELSE loop_id END, '') AS key,
-               count(*), CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER)
-             FROM usage WHERE recorded_at >= coalesce(?2, '') GROUP BY key ORDER BY key",
-            rusqlite::params![by, since],
+            &format!(
+                "SELECT coalesce({key}, '') AS key, count(*), CAST(total(tokens_estimated) AS INTEGER),
+                   CAST(total(duration_seconds) AS INTEGER)
+                 FROM usage WHERE recorded_at >= coalesce(?1, '') GROUP BY key ORDER BY key"
+            ),
+            [since],
             |row| {
                 Ok(UsageTotal {
                     key: row.get(0)?,

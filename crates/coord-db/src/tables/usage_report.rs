@@ -20,18 +20,6 @@ pub enum UsageKey {
     Day,
 }
 
-impl UsageKey {
-    /// As [`ReadTx::usage_totals`] takes it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Loop => "loop",
-            Self::Test => "test",
-            Self::Day => "day",
-        }
-    }
-}
-
 /// How much of a budget is used. Only budgets that have a limit are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BudgetUse {
@@ -89,7 +77,7 @@ impl ReadTx<'_> {
             let new = || UsageLine { key: key.to_owned(), ..UsageLine::default() };
             change(lines.entry(key.to_owned()).or_insert_with(new));
         };
-        for total in self.usage_totals(by.as_str(), since)? {
+        for total in self.usage_totals(by, since)? {
             line(&mut lines, &total.key, &|line| {
                 line.records = total.records;
                 line.tokens_estimated = total.tokens_estimated;
@@ -118,7 +106,7 @@ impl ReadTx<'_> {
             }
         }
         let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
-        let today = if by == UsageKey::Loop { self.usage_totals("loop", Some(midnight))? } else { Vec::new() };
+        let today = if by == UsageKey::Loop { self.usage_totals(UsageKey::Loop, Some(midnight))? } else { Vec::new() };
         let mut report: Vec<UsageLine> = lines.into_values().collect();
         for line in &mut report {
             if line.passed > 0 {

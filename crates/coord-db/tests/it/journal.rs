@@ -37,7 +37,7 @@ fn an_entry_is_settled_once_and_gets_on_only_before() {
         let id = begin(&db, &json!({"branch": "b"}));
         db.write(|tx| tx.note_step(&id, "made", json!({"commit": "c0ffee"}))).unwrap();
         db.write(|tx| tx.note_step(&id, "moved", Value::Null)).unwrap();
-        assert_eq!(db.read(|tx| tx.open_journal("a")).unwrap(), [entry(&db, &id)]);
+        assert_eq!(db.read(|tx| tx.open_journal(Some("a"))).unwrap(), [entry(&db, &id)]);
         assert!(db.write(|tx| tx.end_operation(&id, first)).unwrap());
         let settled = entry(&db, &id);
         assert_eq!(settled.status, if first { JournalStatus::Committed } else { JournalStatus::RolledBack });
@@ -49,7 +49,7 @@ fn an_entry_is_settled_once_and_gets_on_only_before() {
         assert!(illegal(&db.write(|tx| tx.note_step(&id, "late", Value::Null))));
         assert!(illegal(&db.write(|tx| tx.update_steps(&id, &json!({})))));
         assert_eq!(row(&db), before);
-        assert_eq!(db.read(|tx| tx.open_journal_of_all()).unwrap(), []);
+        assert_eq!(db.read(|tx| tx.open_journal(None)).unwrap(), []);
         assert_eq!(db.read(|tx| tx.journal(Some("a"), 10)).unwrap(), [settled]);
         assert_eq!(db.read(|tx| tx.journal(Some("b"), 10)).unwrap(), []);
     }

@@ -366,7 +366,7 @@ fn every_move_of_a_checkpoint() {
     assert!(illegal(&db.write(|tx| tx.delete_checkpoint(&checkpoint))));
     assert_eq!(content(&db), before);
     assert!(matches!(db.write(|tx| tx.delete_checkpoint("none")), Err(Error::NotFound { .. })));
-    assert_eq!(db.read(|tx| tx.checkpoints(None)).unwrap(), []);
+    assert_eq!(db.read(|tx| tx.checkpoints(None, false)).unwrap(), []);
 }
 
 #[test]

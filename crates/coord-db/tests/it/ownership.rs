@@ -74,7 +74,7 @@ impl World {
     }
 
     fn resolve(&self, request: &str, to: RequestStatus, by: &str) -> Result<(), Error> {
-        self.db.write(|tx| tx.resolve_change(request, to, &actor(by)))
+        self.db.write(|tx| tx.resolve_change(request, to, &actor(by), None))
     }
 
     fn said(&self, event_type: &str) -> Vec<String> {
@@ -292,6 +292,7 @@ fn rows_of_foreign_hands_are_borne_and_the_nearest_owner_counts() {
                 &tx.request_change("dir/", &id("c"), RequestType::Modify, "")?,
                 RequestStatus::Approved,
                 &ActorId::human(),
+                None,
             )
         })
         .unwrap();

@@ -499,7 +499,7 @@ impl Run<'_> {
             Op::Pause(by) => db
                 .write(|tx| {
                     tx.add_pause(&by_id(*by), &ActorId::human(), "", None)?;
-                    tx.apply_pauses(&by_id(*by), &tx.pauses(&by_id(*by))?).map(drop)
+                    tx.apply_pauses(&by_id(*by), &tx.pauses(Some(&by_id(*by)))?).map(drop)
                 })
                 .map(done("done")),
             Op::Resume(by) => db

@@ -41,7 +41,7 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
         if let Some(id) = loop_id {
             tx.loop_row(id)?;
         }
-        let rows = if all { tx.checkpoints_of_all_time(loop_id)? } else { tx.checkpoints(loop_id)? };
+        let rows = tx.checkpoints(loop_id, all)?;
         rows.into_iter()
             .map(|row| {
                 let test = row.test_id.as_ref().map(|id| tx.find_test(id.as_str())).transpose()?.flatten();

@@ -36,8 +36,7 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
     let (rows, now) = db.read(|tx| {
         let rows = match component {
             component if args.all => tx.journal(component, args.limit)?,
-            Some(component) => tx.open_journal(component)?,
-            None => tx.open_journal_of_all()?,
+            component => tx.open_journal(component)?,
         };
         Ok::<_, Error>((rows, tx.now()))
     })?;

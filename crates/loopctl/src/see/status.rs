@@ -93,7 +93,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<
             run: tx.open_run(&id)?,
             leases: leases.iter().filter(|lease| lease.locked_by == id.as_str()).cloned().collect(),
             waits: waits.iter().filter(|edge| edge.waiter == id.as_str()).cloned().collect(),
-            pauses: tx.pauses(&id)?,
+            pauses: tx.pauses(Some(&id))?,
             holds: tx.holds_on(&id)?,
             tests: if only.is_some() { Some(tx.tests(Some(&id), None)?) } else { None },
             row,

@@ -2,7 +2,7 @@
 
 use coord_db::{
     Conflict, Deadlock, Decision, DecisionStatus, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp,
-    UsageTotal,
+    UsageKey, UsageTotal,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -54,7 +54,7 @@ fn look(tx: &ReadTx<'_>, since: Timestamp) -> Result<Summary, Error> {
         regressions,
         decisions,
         deaths,
-        usage: tx.usage_totals("loop", Some(since))?,
+        usage: tx.usage_totals(UsageKey::Loop, Some(since))?,
     })
 }
 
