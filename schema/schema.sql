@@ -15,9 +15,9 @@ CREATE TABLE loops (
   status          TEXT NOT NULL DEFAULT 'stopped' CHECK (status IN ('running', 'stopped', 'paused', 'error')),
   current_test_id TEXT,
   pid             INTEGER CHECK (pid > 0),
-  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
-  updated_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (updated_at IS datetime(updated_at, '+0 days') OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at, '+0 days')),
-  died_at         TEXT CHECK (died_at IS datetime(died_at, '+0 days') OR died_at IS strftime('%Y-%m-%d %H:%M:%f', died_at, '+0 days'))
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT loops_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
+  updated_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT loops_updated_at_is_utc CHECK (updated_at IS datetime(updated_at, '+0 days') OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at, '+0 days')),
+  died_at         TEXT CONSTRAINT loops_died_at_is_utc CHECK (died_at IS datetime(died_at, '+0 days') OR died_at IS strftime('%Y-%m-%d %H:%M:%f', died_at, '+0 days'))
 , agent TEXT, vain_runs INTEGER NOT NULL DEFAULT 0 CHECK (vain_runs >= 0)) STRICT;
 
 CREATE TABLE tests (
@@ -33,15 +33,15 @@ CREATE TABLE tests (
   automatable     INTEGER NOT NULL DEFAULT 1 CHECK (automatable IN (0, 1)),
   notes           TEXT,
   spec_content    TEXT,
-  last_attempt_at TEXT CHECK (last_attempt_at IS datetime(last_attempt_at, '+0 days') OR last_attempt_at IS strftime('%Y-%m-%d %H:%M:%f', last_attempt_at, '+0 days')),
-  passed_at       TEXT CHECK (passed_at IS datetime(passed_at, '+0 days') OR passed_at IS strftime('%Y-%m-%d %H:%M:%f', passed_at, '+0 days')),
-  verified_at     TEXT CHECK (verified_at IS datetime(verified_at, '+0 days') OR verified_at IS strftime('%Y-%m-%d %H:%M:%f', verified_at, '+0 days')),
-  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
+  last_attempt_at TEXT CONSTRAINT tests_last_attempt_at_is_utc CHECK (last_attempt_at IS datetime(last_attempt_at, '+0 days') OR last_attempt_at IS strftime('%Y-%m-%d %H:%M:%f', last_attempt_at, '+0 days')),
+  passed_at       TEXT CONSTRAINT tests_passed_at_is_utc CHECK (passed_at IS datetime(passed_at, '+0 days') OR passed_at IS strftime('%Y-%m-%d %H:%M:%f', passed_at, '+0 days')),
+  verified_at     TEXT CONSTRAINT tests_verified_at_is_utc CHECK (verified_at IS datetime(verified_at, '+0 days') OR verified_at IS strftime('%Y-%m-%d %H:%M:%f', verified_at, '+0 days')),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT tests_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
   scope           TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(scope)),
   last_error      TEXT,
   error_category  TEXT CHECK (error_category IN
                   ('transient', 'permanent', 'system', 'code', 'spec', 'resource', 'dependency', 'human', 'conflict')),
-  not_before      TEXT CHECK (not_before IS datetime(not_before, '+0 days') OR not_before IS strftime('%Y-%m-%d %H:%M:%f', not_before, '+0 days')),
+  not_before      TEXT CONSTRAINT tests_not_before_is_utc CHECK (not_before IS datetime(not_before, '+0 days') OR not_before IS strftime('%Y-%m-%d %H:%M:%f', not_before, '+0 days')),
   commit_hash     TEXT,
   give_backs      INTEGER NOT NULL DEFAULT 0 CHECK (give_backs >= 0), no_change TEXT NOT NULL DEFAULT 'ask' CHECK (no_change IN ('ask', 'allowed', 'accepted')),
   -- Verified or not passed: no client, whichever it is, can mark a test passed without the gate's time.
@@ -64,7 +64,7 @@ CREATE TABLE proofs (
   duration_ms    INTEGER NOT NULL CHECK (duration_ms >= 0),
   output_sha256  TEXT NOT NULL,
   output_tail    TEXT NOT NULL DEFAULT '',
-  created_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days'))
+  created_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT proofs_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days'))
 ) STRICT;
 CREATE INDEX proofs_test_id ON proofs (test_id, attempt);
 CREATE INDEX proofs_tree ON proofs (tree_hash, check_name);
@@ -74,7 +74,7 @@ CREATE INDEX proofs_tree ON proofs (tree_hash, check_name);
 
 CREATE TABLE events (
   id              TEXT PRIMARY KEY NOT NULL CHECK (id <> ''),
-  timestamp       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (timestamp IS datetime(timestamp, '+0 days') OR timestamp IS strftime('%Y-%m-%d %H:%M:%f', timestamp, '+0 days')),
+  timestamp       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT events_timestamp_is_utc CHECK (timestamp IS datetime(timestamp, '+0 days') OR timestamp IS strftime('%Y-%m-%d %H:%M:%f', timestamp, '+0 days')),
   source          TEXT NOT NULL CHECK (source <> ''),
   event_type      TEXT NOT NULL CHECK (event_type <> ''),
   payload         TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(payload)),
@@ -82,7 +82,7 @@ CREATE TABLE events (
   priority        INTEGER NOT NULL DEFAULT 5 CHECK (priority >= 1),
   acknowledged    INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged IN (0, 1)),
   acknowledged_by TEXT,
-  acknowledged_at TEXT CHECK (acknowledged_at IS datetime(acknowledged_at, '+0 days') OR acknowledged_at IS strftime('%Y-%m-%d %H:%M:%f', acknowledged_at, '+0 days')),
+  acknowledged_at TEXT CONSTRAINT events_acknowledged_at_is_utc CHECK (acknowledged_at IS datetime(acknowledged_at, '+0 days') OR acknowledged_at IS strftime('%Y-%m-%d %H:%M:%f', acknowledged_at, '+0 days')),
   caused_by       TEXT
 ) STRICT;
 CREATE INDEX events_timestamp ON events (timestamp);
@@ -97,7 +97,7 @@ CREATE TABLE subscriptions (
   subscriber     TEXT NOT NULL CHECK (subscriber <> ''),
   event_types    TEXT NOT NULL CHECK (json_valid(event_types) AND json_type(event_types) = 'array'),
   filter_sources TEXT CHECK (filter_sources IS NULL OR (json_valid(filter_sources) AND json_type(filter_sources) = 'array')),
-  last_poll_at   TEXT CHECK (last_poll_at IS datetime(last_poll_at, '+0 days') OR last_poll_at IS strftime('%Y-%m-%d %H:%M:%f', last_poll_at, '+0 days')),
+  last_poll_at   TEXT CONSTRAINT subscriptions_last_poll_at_is_utc CHECK (last_poll_at IS datetime(last_poll_at, '+0 days') OR last_poll_at IS strftime('%Y-%m-%d %H:%M:%f', last_poll_at, '+0 days')),
   active         INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
   max_priority   INTEGER CHECK (max_priority >= 1)
 ) STRICT;
@@ -123,7 +123,7 @@ CREATE TABLE deliveries (
   status          TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'acknowledged', 'set_aside')),
   tries           INTEGER NOT NULL DEFAULT 0 CHECK (tries >= 0),
   last_error      TEXT,
-  settled_at      TEXT CHECK (settled_at IS NULL OR settled_at IS datetime(settled_at, '+0 days') OR settled_at IS strftime('%Y-%m-%d %H:%M:%f', settled_at, '+0 days')),
+  settled_at      TEXT CONSTRAINT deliveries_settled_at_is_utc CHECK (settled_at IS datetime(settled_at, '+0 days') OR settled_at IS strftime('%Y-%m-%d %H:%M:%f', settled_at, '+0 days')),
   PRIMARY KEY (event_id, subscription_id),
   CHECK ((status = 'pending') = (settled_at IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -288,9 +288,9 @@ INSERT INTO counters (name, value) VALUES ('fencing_token', 0), ('wait_edge', 0)
 CREATE TABLE file_locks (
   file_path     TEXT PRIMARY KEY NOT NULL CHECK (length(file_path) BETWEEN 1 AND 4096 AND file_path NOT GLOB '/*' AND instr(file_path, char(0)) = 0 AND '/' || file_path || '/' NOT LIKE '%/../%'),
   locked_by     TEXT NOT NULL CHECK (locked_by <> ''),
-  locked_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (locked_at IS datetime(locked_at, '+0 days') OR locked_at IS strftime('%Y-%m-%d %H:%M:%f', locked_at, '+0 days')),
+  locked_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT file_locks_locked_at_is_utc CHECK (locked_at IS datetime(locked_at, '+0 days') OR locked_at IS strftime('%Y-%m-%d %H:%M:%f', locked_at, '+0 days')),
   lock_reason   TEXT,
-  expires_at    TEXT CHECK (expires_at IS datetime(expires_at, '+0 days') OR expires_at IS strftime('%Y-%m-%d %H:%M:%f', expires_at, '+0 days')),
+  expires_at    TEXT CONSTRAINT file_locks_expires_at_is_utc CHECK (expires_at IS datetime(expires_at, '+0 days') OR expires_at IS strftime('%Y-%m-%d %H:%M:%f', expires_at, '+0 days')),
   test_id       TEXT,
   fencing_token INTEGER NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
   ttl_seconds   INTEGER CHECK (ttl_seconds > 0),
@@ -303,9 +303,9 @@ CREATE TABLE lease_requests (
   loop_id       TEXT NOT NULL,
   paths         TEXT NOT NULL CHECK (json_valid(paths) AND json_type(paths) = 'array'),
   test_id       TEXT,
-  waiting_since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (waiting_since IS datetime(waiting_since, '+0 days') OR waiting_since IS strftime('%Y-%m-%d %H:%M:%f', waiting_since, '+0 days')),
-  wait_until    TEXT NOT NULL CHECK (wait_until IS datetime(wait_until, '+0 days') OR wait_until IS strftime('%Y-%m-%d %H:%M:%f', wait_until, '+0 days')),
-  freed_at      TEXT CHECK (freed_at IS datetime(freed_at, '+0 days') OR freed_at IS strftime('%Y-%m-%d %H:%M:%f', freed_at, '+0 days'))
+  waiting_since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT lease_requests_waiting_since_is_utc CHECK (waiting_since IS datetime(waiting_since, '+0 days') OR waiting_since IS strftime('%Y-%m-%d %H:%M:%f', waiting_since, '+0 days')),
+  wait_until    TEXT NOT NULL CONSTRAINT lease_requests_wait_until_is_utc CHECK (wait_until IS datetime(wait_until, '+0 days') OR wait_until IS strftime('%Y-%m-%d %H:%M:%f', wait_until, '+0 days')),
+  freed_at      TEXT CONSTRAINT lease_requests_freed_at_is_utc CHECK (freed_at IS datetime(freed_at, '+0 days') OR freed_at IS strftime('%Y-%m-%d %H:%M:%f', freed_at, '+0 days'))
 ) STRICT;
 CREATE INDEX lease_requests_loop_id ON lease_requests (loop_id);
 
@@ -320,8 +320,8 @@ CREATE TABLE wait_graph (
   waiter        TEXT NOT NULL CHECK (waiter <> ''),
   holder        TEXT NOT NULL CHECK (holder <> ''),
   resource      TEXT NOT NULL CHECK (resource <> ''),
-  waiting_since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (waiting_since IS datetime(waiting_since, '+0 days') OR waiting_since IS strftime('%Y-%m-%d %H:%M:%f', waiting_since, '+0 days')),
-  wait_until    TEXT CHECK (wait_until IS datetime(wait_until, '+0 days') OR wait_until IS strftime('%Y-%m-%d %H:%M:%f', wait_until, '+0 days')),
+  waiting_since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT wait_graph_waiting_since_is_utc CHECK (waiting_since IS datetime(waiting_since, '+0 days') OR waiting_since IS strftime('%Y-%m-%d %H:%M:%f', waiting_since, '+0 days')),
+  wait_until    TEXT CONSTRAINT wait_graph_wait_until_is_utc CHECK (wait_until IS datetime(wait_until, '+0 days') OR wait_until IS strftime('%Y-%m-%d %H:%M:%f', wait_until, '+0 days')),
   seq           INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (waiter, holder, resource),
   CHECK (waiter <> holder)
@@ -364,9 +364,9 @@ CREATE TABLE deadlocks (
   cycle         TEXT NOT NULL CHECK (json_valid(cycle)),
   locks         TEXT NOT NULL CHECK (json_valid(locks)),
   reason        TEXT NOT NULL,
-  detected_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (detected_at IS datetime(detected_at, '+0 days') OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at, '+0 days')),
-  revoke_at     TEXT NOT NULL CHECK (revoke_at IS datetime(revoke_at, '+0 days') OR revoke_at IS strftime('%Y-%m-%d %H:%M:%f', revoke_at, '+0 days')),
-  resolved_at   TEXT CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
+  detected_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT deadlocks_detected_at_is_utc CHECK (detected_at IS datetime(detected_at, '+0 days') OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at, '+0 days')),
+  revoke_at     TEXT NOT NULL CONSTRAINT deadlocks_revoke_at_is_utc CHECK (revoke_at IS datetime(revoke_at, '+0 days') OR revoke_at IS strftime('%Y-%m-%d %H:%M:%f', revoke_at, '+0 days')),
+  resolved_at   TEXT CONSTRAINT deadlocks_resolved_at_is_utc CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
   outcome       TEXT CHECK (outcome IN ('released', 'revoked', 'dissolved')),
   event_id      TEXT NOT NULL,
   CHECK ((resolved_at IS NULL) = (outcome IS NULL))
@@ -387,7 +387,7 @@ CREATE TABLE knowledge (
   evidence       TEXT,
   affected_areas TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(affected_areas)),
   superseded_by  TEXT CHECK (superseded_by <> id),
-  created_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days'))
+  created_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT knowledge_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days'))
 ) STRICT;
 CREATE INDEX knowledge_topic ON knowledge (topic);
 
@@ -479,7 +479,7 @@ CREATE TABLE resources (
   resource_type TEXT NOT NULL DEFAULT 'file'
                 CHECK (resource_type IN ('file', 'type', 'interface', 'endpoint', 'migration')),
   description   TEXT,
-  created_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days'))
+  created_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT resources_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days'))
 ) STRICT;
 CREATE INDEX resources_owner_loop ON resources (owner_loop);
 
@@ -491,8 +491,8 @@ CREATE TABLE change_requests (
   request_type   TEXT NOT NULL DEFAULT 'modify' CHECK (request_type IN ('modify', 'extend', 'delete')),
   description    TEXT NOT NULL DEFAULT '',
   status         TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'rejected', 'applied')),
-  requested_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (requested_at IS datetime(requested_at, '+0 days') OR requested_at IS strftime('%Y-%m-%d %H:%M:%f', requested_at, '+0 days')),
-  resolved_at    TEXT CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
+  requested_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT change_requests_requested_at_is_utc CHECK (requested_at IS datetime(requested_at, '+0 days') OR requested_at IS strftime('%Y-%m-%d %H:%M:%f', requested_at, '+0 days')),
+  resolved_at    TEXT CONSTRAINT change_requests_resolved_at_is_utc CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
   resolved_by    TEXT CHECK (resolved_by IN ('human', 'pm')),
   CHECK ((status = 'pending') = (resolved_at IS NULL))
 ) STRICT;
@@ -514,8 +514,8 @@ CREATE TABLE migrations (
   loop_id      TEXT REFERENCES loops (id),
   file_path    TEXT,
   status       TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'applied', 'failed')),
-  allocated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (allocated_at IS datetime(allocated_at, '+0 days') OR allocated_at IS strftime('%Y-%m-%d %H:%M:%f', allocated_at, '+0 days')),
-  applied_at   TEXT CHECK (applied_at IS datetime(applied_at, '+0 days') OR applied_at IS strftime('%Y-%m-%d %H:%M:%f', applied_at, '+0 days')),
+  allocated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT migrations_allocated_at_is_utc CHECK (allocated_at IS datetime(allocated_at, '+0 days') OR allocated_at IS strftime('%Y-%m-%d %H:%M:%f', allocated_at, '+0 days')),
+  applied_at   TEXT CONSTRAINT migrations_applied_at_is_utc CHECK (applied_at IS datetime(applied_at, '+0 days') OR applied_at IS strftime('%Y-%m-%d %H:%M:%f', applied_at, '+0 days')),
   CHECK (status <> 'applied' OR applied_at IS NOT NULL)
 ) STRICT;
 
@@ -543,8 +543,8 @@ CREATE TABLE checkpoints (
   test_id         TEXT REFERENCES tests (id),
   git_ref         TEXT NOT NULL CHECK (git_ref <> ''),
   checkpoint_type TEXT NOT NULL DEFAULT 'branch' CHECK (checkpoint_type IN ('branch', 'stash', 'tag')),
-  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
-  deleted_at      TEXT CHECK (deleted_at IS datetime(deleted_at, '+0 days') OR deleted_at IS strftime('%Y-%m-%d %H:%M:%f', deleted_at, '+0 days')),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT checkpoints_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
+  deleted_at      TEXT CONSTRAINT checkpoints_deleted_at_is_utc CHECK (deleted_at IS datetime(deleted_at, '+0 days') OR deleted_at IS strftime('%Y-%m-%d %H:%M:%f', deleted_at, '+0 days')),
   commit_hash     TEXT,
   reason          TEXT
 ) STRICT;
@@ -553,7 +553,7 @@ CREATE INDEX checkpoints_loop_id ON checkpoints (loop_id, created_at);
 CREATE TABLE passing_tests (
   test_id     TEXT NOT NULL CHECK (test_id <> ''),
   commit_hash TEXT NOT NULL CHECK (commit_hash <> ''),
-  passed_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (passed_at IS datetime(passed_at, '+0 days') OR passed_at IS strftime('%Y-%m-%d %H:%M:%f', passed_at, '+0 days')),
+  passed_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT passing_tests_passed_at_is_utc CHECK (passed_at IS datetime(passed_at, '+0 days') OR passed_at IS strftime('%Y-%m-%d %H:%M:%f', passed_at, '+0 days')),
   PRIMARY KEY (test_id, commit_hash)
 ) STRICT;
 CREATE INDEX passing_tests_passed_at ON passing_tests (test_id, passed_at);
@@ -571,8 +571,8 @@ CREATE TABLE regressions (
   status           TEXT NOT NULL CHECK (status IN ('suspected', 'bisecting', 'regressed', 'unknown', 'flaky', 'cleared')),
   bisect           TEXT CHECK (bisect IS NULL OR json_valid(bisect)),
   output_tail      TEXT NOT NULL DEFAULT '',
-  detected_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (detected_at IS datetime(detected_at, '+0 days') OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at, '+0 days')),
-  resolved_at      TEXT CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
+  detected_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT regressions_detected_at_is_utc CHECK (detected_at IS datetime(detected_at, '+0 days') OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at, '+0 days')),
+  resolved_at      TEXT CONSTRAINT regressions_resolved_at_is_utc CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
   event_id         TEXT
 ) STRICT;
 CREATE UNIQUE INDEX regressions_once ON regressions (test_id, first_bad_commit) WHERE first_bad_commit IS NOT NULL;
@@ -585,7 +585,7 @@ CREATE TABLE check_runs (
   outcome     TEXT NOT NULL CHECK (outcome IN ('pass', 'fail', 'flaky', 'error')),
   runs        INTEGER NOT NULL DEFAULT 1,
   output_tail TEXT NOT NULL DEFAULT '',
-  ran_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')),
+  ran_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT check_runs_ran_at_is_utc CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')),
   PRIMARY KEY (check_name, commit_hash)
 ) STRICT;
 CREATE INDEX check_runs_ran_at ON check_runs (ran_at);
@@ -602,14 +602,14 @@ CREATE TABLE decisions (
   context         TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(context)),
   timeout_minutes INTEGER CHECK (timeout_minutes >= 0),
   status          TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'decided', 'auto_resolved', 'expired')),
-  requested_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (requested_at IS datetime(requested_at, '+0 days') OR requested_at IS strftime('%Y-%m-%d %H:%M:%f', requested_at, '+0 days')),
+  requested_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT decisions_requested_at_is_utc CHECK (requested_at IS datetime(requested_at, '+0 days') OR requested_at IS strftime('%Y-%m-%d %H:%M:%f', requested_at, '+0 days')),
   requested_by    TEXT,
-  decided_at      TEXT CHECK (decided_at IS datetime(decided_at, '+0 days') OR decided_at IS strftime('%Y-%m-%d %H:%M:%f', decided_at, '+0 days')),
+  decided_at      TEXT CONSTRAINT decisions_decided_at_is_utc CHECK (decided_at IS datetime(decided_at, '+0 days') OR decided_at IS strftime('%Y-%m-%d %H:%M:%f', decided_at, '+0 days')),
   decided_by      TEXT CHECK (decided_by IN ('human', 'auto')),
   choice          TEXT,
   comment         TEXT,
   fingerprint     TEXT,
-  expires_at      TEXT CHECK (expires_at IS datetime(expires_at, '+0 days') OR expires_at IS strftime('%Y-%m-%d %H:%M:%f', expires_at, '+0 days')),
+  expires_at      TEXT CONSTRAINT decisions_expires_at_is_utc CHECK (expires_at IS datetime(expires_at, '+0 days') OR expires_at IS strftime('%Y-%m-%d %H:%M:%f', expires_at, '+0 days')),
   event_id        TEXT,
   CHECK ((status = 'pending') = (decided_at IS NULL)),
   CHECK (status NOT IN ('decided', 'auto_resolved') OR choice IS NOT NULL)
@@ -627,7 +627,7 @@ CREATE TABLE usage (
   tokens_estimated INTEGER NOT NULL DEFAULT 0 CHECK (tokens_estimated >= 0),
   duration_seconds INTEGER NOT NULL DEFAULT 0 CHECK (duration_seconds >= 0),
   files_modified   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(files_modified)),
-  recorded_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (recorded_at IS datetime(recorded_at, '+0 days') OR recorded_at IS strftime('%Y-%m-%d %H:%M:%f', recorded_at, '+0 days'))
+  recorded_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT usage_recorded_at_is_utc CHECK (recorded_at IS datetime(recorded_at, '+0 days') OR recorded_at IS strftime('%Y-%m-%d %H:%M:%f', recorded_at, '+0 days'))
 ) STRICT;
 CREATE INDEX usage_loop_id ON usage (loop_id, recorded_at);
 CREATE INDEX usage_test_id ON usage (test_id);
@@ -635,14 +635,14 @@ CREATE INDEX usage_recorded_at ON usage (recorded_at);
 
 CREATE TABLE component_health (
   component      TEXT PRIMARY KEY NOT NULL CHECK (component <> ''),
-  last_heartbeat TEXT CHECK (last_heartbeat IS datetime(last_heartbeat, '+0 days') OR last_heartbeat IS strftime('%Y-%m-%d %H:%M:%f', last_heartbeat, '+0 days')),
+  last_heartbeat TEXT CONSTRAINT component_health_last_heartbeat_is_utc CHECK (last_heartbeat IS datetime(last_heartbeat, '+0 days') OR last_heartbeat IS strftime('%Y-%m-%d %H:%M:%f', last_heartbeat, '+0 days')),
   status         TEXT NOT NULL DEFAULT 'unknown' CHECK (status IN ('healthy', 'degraded', 'dead', 'unknown')),
   metadata       TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(metadata)),
   pid            INTEGER CHECK (pid > 0),
   pid_start_time INTEGER,
   boot_id        TEXT,
   pid_namespace  INTEGER,
-  started_at     TEXT CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
+  started_at     TEXT CONSTRAINT component_health_started_at_is_utc CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
   version        TEXT,
   child_pid            INTEGER CHECK (child_pid > 0),
   child_pid_start_time INTEGER
@@ -654,7 +654,7 @@ CREATE TABLE pauses (
   requested_by TEXT NOT NULL,
   reason       TEXT NOT NULL DEFAULT '',
   event_id     TEXT,
-  since        TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
+  since        TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT pauses_since_is_utc CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
   PRIMARY KEY (loop_id, requested_by)
 ) STRICT;
 
@@ -664,12 +664,12 @@ CREATE TABLE conflicts (
   file_path   TEXT NOT NULL,
   loop_a      TEXT NOT NULL,
   loop_b      TEXT NOT NULL,
-  detected_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (detected_at IS datetime(detected_at, '+0 days') OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at, '+0 days')),
+  detected_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT conflicts_detected_at_is_utc CHECK (detected_at IS datetime(detected_at, '+0 days') OR detected_at IS strftime('%Y-%m-%d %H:%M:%f', detected_at, '+0 days')),
   event_id    TEXT,
   winner      TEXT,
   loser       TEXT,
   winner_test TEXT,
-  resolved_at TEXT CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
+  resolved_at TEXT CONSTRAINT conflicts_resolved_at_is_utc CHECK (resolved_at IS datetime(resolved_at, '+0 days') OR resolved_at IS strftime('%Y-%m-%d %H:%M:%f', resolved_at, '+0 days')),
   resolution  TEXT
 ) STRICT;
 CREATE UNIQUE INDEX conflicts_open ON conflicts (file_path, loop_a, loop_b) WHERE resolved_at IS NULL;
@@ -678,8 +678,8 @@ CREATE UNIQUE INDEX conflicts_open ON conflicts (file_path, loop_a, loop_b) WHER
 CREATE TABLE worktree_changes (
   loop_id         TEXT NOT NULL,
   file_path       TEXT NOT NULL,
-  first_seen_at   TEXT NOT NULL CHECK (first_seen_at IS datetime(first_seen_at, '+0 days') OR first_seen_at IS strftime('%Y-%m-%d %H:%M:%f', first_seen_at, '+0 days')),
-  last_changed_at TEXT NOT NULL CHECK (last_changed_at IS datetime(last_changed_at, '+0 days') OR last_changed_at IS strftime('%Y-%m-%d %H:%M:%f', last_changed_at, '+0 days')),
+  first_seen_at   TEXT NOT NULL CONSTRAINT worktree_changes_first_seen_at_is_utc CHECK (first_seen_at IS datetime(first_seen_at, '+0 days') OR first_seen_at IS strftime('%Y-%m-%d %H:%M:%f', first_seen_at, '+0 days')),
+  last_changed_at TEXT NOT NULL CONSTRAINT worktree_changes_last_changed_at_is_utc CHECK (last_changed_at IS datetime(last_changed_at, '+0 days') OR last_changed_at IS strftime('%Y-%m-%d %H:%M:%f', last_changed_at, '+0 days')),
   fingerprint     TEXT NOT NULL DEFAULT '',
   PRIMARY KEY (loop_id, file_path)
 ) STRICT, WITHOUT ROWID;
@@ -689,8 +689,8 @@ CREATE TABLE agent_outputs (
   loop_id    TEXT PRIMARY KEY NOT NULL,
   log        TEXT NOT NULL,
   read_bytes INTEGER NOT NULL CHECK (read_bytes >= 0),
-  read_at    TEXT NOT NULL CHECK (read_at IS datetime(read_at, '+0 days') OR read_at IS strftime('%Y-%m-%d %H:%M:%f', read_at, '+0 days')),
-  news_at    TEXT NOT NULL CHECK (news_at IS datetime(news_at, '+0 days') OR news_at IS strftime('%Y-%m-%d %H:%M:%f', news_at, '+0 days')),
+  read_at    TEXT NOT NULL CONSTRAINT agent_outputs_read_at_is_utc CHECK (read_at IS datetime(read_at, '+0 days') OR read_at IS strftime('%Y-%m-%d %H:%M:%f', read_at, '+0 days')),
+  news_at    TEXT NOT NULL CONSTRAINT agent_outputs_news_at_is_utc CHECK (news_at IS datetime(news_at, '+0 days') OR news_at IS strftime('%Y-%m-%d %H:%M:%f', news_at, '+0 days')),
   errors     TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(errors))
 ) STRICT, WITHOUT ROWID;
 
@@ -703,10 +703,10 @@ CREATE TABLE alerts (
   context         TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(context)),
   acknowledged    INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged IN (0, 1)),
   acknowledged_by TEXT,
-  acknowledged_at TEXT CHECK (acknowledged_at IS datetime(acknowledged_at, '+0 days') OR acknowledged_at IS strftime('%Y-%m-%d %H:%M:%f', acknowledged_at, '+0 days')),
-  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
-  closed_at       TEXT CHECK (closed_at IS datetime(closed_at, '+0 days') OR closed_at IS strftime('%Y-%m-%d %H:%M:%f', closed_at, '+0 days')),
-  updated_at      TEXT CHECK (updated_at IS datetime(updated_at, '+0 days') OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at, '+0 days')),
+  acknowledged_at TEXT CONSTRAINT alerts_acknowledged_at_is_utc CHECK (acknowledged_at IS datetime(acknowledged_at, '+0 days') OR acknowledged_at IS strftime('%Y-%m-%d %H:%M:%f', acknowledged_at, '+0 days')),
+  created_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT alerts_created_at_is_utc CHECK (created_at IS datetime(created_at, '+0 days') OR created_at IS strftime('%Y-%m-%d %H:%M:%f', created_at, '+0 days')),
+  closed_at       TEXT CONSTRAINT alerts_closed_at_is_utc CHECK (closed_at IS datetime(closed_at, '+0 days') OR closed_at IS strftime('%Y-%m-%d %H:%M:%f', closed_at, '+0 days')),
+  updated_at      TEXT CONSTRAINT alerts_updated_at_is_utc CHECK (updated_at IS datetime(updated_at, '+0 days') OR updated_at IS strftime('%Y-%m-%d %H:%M:%f', updated_at, '+0 days')),
   fingerprint     TEXT,
   event_id        TEXT
 ) STRICT;
@@ -719,8 +719,8 @@ CREATE TABLE transaction_log (
   loop_id      TEXT REFERENCES loops (id),
   steps        TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(steps)),
   status       TEXT NOT NULL DEFAULT 'in_progress' CHECK (status IN ('in_progress', 'committed', 'rolled_back')),
-  started_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
-  completed_at TEXT CHECK (completed_at IS datetime(completed_at, '+0 days') OR completed_at IS strftime('%Y-%m-%d %H:%M:%f', completed_at, '+0 days')),
+  started_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT transaction_log_started_at_is_utc CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
+  completed_at TEXT CONSTRAINT transaction_log_completed_at_is_utc CHECK (completed_at IS datetime(completed_at, '+0 days') OR completed_at IS strftime('%Y-%m-%d %H:%M:%f', completed_at, '+0 days')),
   component    TEXT,
   event_id     TEXT,
   CHECK ((status = 'in_progress') = (completed_at IS NULL))
@@ -751,7 +751,7 @@ CREATE TABLE clock (
   suspended_ms INTEGER NOT NULL,
   wall_ms      INTEGER NOT NULL,
   boot_ms      INTEGER NOT NULL,
-  grace_until  TEXT CHECK (grace_until IS datetime(grace_until, '+0 days') OR grace_until IS strftime('%Y-%m-%d %H:%M:%f', grace_until, '+0 days'))
+  grace_until  TEXT CONSTRAINT clock_grace_until_is_utc CHECK (grace_until IS datetime(grace_until, '+0 days') OR grace_until IS strftime('%Y-%m-%d %H:%M:%f', grace_until, '+0 days'))
 ) STRICT;
 
 -- When the machine slept or its clock was set forward: time that counts against nobody who had beaten before.
@@ -912,7 +912,7 @@ CREATE TABLE baseline_runs (
   commit_hash TEXT NOT NULL,
   outcome     TEXT NOT NULL CHECK (outcome IN ('pass', 'fail', 'flaky', 'error')),
   runs        INTEGER NOT NULL DEFAULT 1 CHECK (runs >= 0),
-  ran_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')),
+  ran_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT baseline_runs_ran_at_is_utc CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')),
   PRIMARY KEY (check_name, test_id)
 ) STRICT;
 
@@ -920,7 +920,7 @@ CREATE TABLE baseline_runs (
 CREATE TABLE reverts (
   test_id     TEXT PRIMARY KEY NOT NULL,
   commit_hash TEXT NOT NULL CHECK (commit_hash <> ''),
-  asked_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (asked_at IS datetime(asked_at, '+0 days') OR asked_at IS strftime('%Y-%m-%d %H:%M:%f', asked_at, '+0 days')),
+  asked_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT reverts_asked_at_is_utc CHECK (asked_at IS datetime(asked_at, '+0 days') OR asked_at IS strftime('%Y-%m-%d %H:%M:%f', asked_at, '+0 days')),
   event_id    TEXT
 ) STRICT;
 
@@ -932,9 +932,9 @@ CREATE TABLE holds (
   subject    TEXT PRIMARY KEY NOT NULL CHECK (subject GLOB 'agent:?*' OR subject GLOB 'loop:?*' OR subject = 'setup'),
   kind       TEXT NOT NULL CHECK (kind IN ('limit', 'outage', 'human', 'repeated')),
   reason     TEXT NOT NULL,
-  since      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
+  since      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT holds_since_is_utc CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
   -- NULL: until the question about it is answered.
-  until      TEXT CHECK (until IS datetime(until, '+0 days') OR until IS strftime('%Y-%m-%d %H:%M:%f', until, '+0 days')),
+  until      TEXT CONSTRAINT holds_until_is_utc CHECK (until IS datetime(until, '+0 days') OR until IS strftime('%Y-%m-%d %H:%M:%f', until, '+0 days')),
   tries      INTEGER NOT NULL DEFAULT 1 CHECK (tries >= 1),
   loop_id    TEXT NOT NULL,
   -- The loop that finds out whether it is over.
@@ -987,7 +987,7 @@ CREATE TABLE lease_sets (
 -- repository, where an older version kept them; rebuilt after it was lost. `integration` is where integration was then.
 CREATE TABLE stores (
   made_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-    CHECK (made_at IS datetime(made_at, '+0 days') OR made_at IS strftime('%Y-%m-%d %H:%M:%f', made_at, '+0 days')),
+    CONSTRAINT stores_made_at_is_utc CHECK (made_at IS datetime(made_at, '+0 days') OR made_at IS strftime('%Y-%m-%d %H:%M:%f', made_at, '+0 days')),
   cause       TEXT NOT NULL CHECK (cause IN ('new', 'brought_over', 'rebuilt')),
   path        TEXT NOT NULL,
   integration TEXT
@@ -1007,9 +1007,9 @@ CREATE TABLE runs (
   name       TEXT NOT NULL,
   log        TEXT NOT NULL CHECK (log <> '' AND log NOT GLOB '*/*'),
   started_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
-    CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
+    CONSTRAINT runs_started_at_is_utc CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
   ended_at   TEXT
-    CHECK (ended_at IS datetime(ended_at, '+0 days') OR ended_at IS strftime('%Y-%m-%d %H:%M:%f', ended_at, '+0 days')),
+    CONSTRAINT runs_ended_at_is_utc CHECK (ended_at IS datetime(ended_at, '+0 days') OR ended_at IS strftime('%Y-%m-%d %H:%M:%f', ended_at, '+0 days')),
   outcome    TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_loop_id ON runs (loop_id, started_at);
@@ -1044,7 +1044,7 @@ CREATE TABLE base_runs (
   output_tail    TEXT NOT NULL DEFAULT '',
   -- The proof of the work that it was run for; NULL: run at the head.
   proof_id       TEXT,
-  ran_at         TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')), failures TEXT CHECK (failures IS NULL OR json_valid(failures)),
+  ran_at         TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT base_runs_ran_at_is_utc CHECK (ran_at IS datetime(ran_at, '+0 days') OR ran_at IS strftime('%Y-%m-%d %H:%M:%f', ran_at, '+0 days')), failures TEXT CHECK (failures IS NULL OR json_valid(failures)),
   PRIMARY KEY (tree_hash, check_hash)
 ) STRICT;
 CREATE INDEX base_runs_ran_at ON base_runs (ran_at);
@@ -1054,7 +1054,7 @@ CREATE INDEX base_runs_check ON base_runs (check_hash, ran_at);
 -- Checks that fail at the base and keep nothing from landing until they pass again.
 CREATE TABLE ignored_checks (
   check_name  TEXT PRIMARY KEY NOT NULL,
-  since       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
+  since       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT ignored_checks_since_is_utc CHECK (since IS datetime(since, '+0 days') OR since IS strftime('%Y-%m-%d %H:%M:%f', since, '+0 days')),
   reason      TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
@@ -1064,4 +1064,4 @@ CREATE TABLE base_mends (
 ) STRICT;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 22;
+PRAGMA user_version = 23;

@@ -33,7 +33,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0019_set_up.sql"),
     include_str!("../../../schema/migrations/0020_base_runs.sql"),
     include_str!("../../../schema/migrations/0021_gate.sql"),
-    include_str!("../../../schema/migrations/0022_ended_subscriptions.sql"),
+    include_str!("../../../schema/migrations/0022_named_time_checks.sql"),
+    include_str!("../../../schema/migrations/0023_ended_subscriptions.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
@@ -159,6 +160,68 @@ mod tests {
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
         };
         assert_eq!(subscriptions(&migrated), subscriptions(&whole));
+    }
+
+    /// A database of version 21 in use.
+    fn version_21(path: &Path) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        for migration in &MIGRATIONS[..21] {
+            connection.execute_batch(migration).unwrap();
+        }
+        connection
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 21;
+                 INSERT INTO loops (id, name, priority, status) VALUES ('l', 'L', 1, 'running');
+                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+                 INSERT INTO events (id, source, event_type) SELECT 'e' || i, 'l', 'test_passed' FROM n"
+            ))
+            .unwrap();
+        connection
+    }
+
+    #[test]
+    fn time_checks_are_named_for_every_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("coordination.db");
+        // It has read the schema before the migration.
+        let other = version_21(&path);
+        let refused = |connection: &Connection| {
+            connection.execute_batch("UPDATE loops SET created_at = 'yesterday'").unwrap_err().to_string()
+        };
+        assert!(refused(&other).contains("created_at IS datetime("));
+        let connection = Connection::open(&path).unwrap();
+        // What fails after the change of the texts leaves them as they were.
+        connection.execute_batch("BEGIN").unwrap();
+        connection.execute_batch(MIGRATIONS[21]).unwrap();
+        assert!(refused(&connection).contains("loops_created_at_is_utc"));
+        connection.execute_batch("ROLLBACK").unwrap();
+        assert!(refused(&connection).contains("created_at IS datetime("));
+        migrate(&connection, Some(&path), false).unwrap();
+        for connection in [&connection, &other] {
+            assert!(refused(connection).contains("CHECK constraint failed: loops_created_at_is_utc"));
+        }
+        let sound: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(sound, "ok");
+        let events: i64 = other.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+        assert_eq!(events, 1000);
+    }
+
+    #[test]
+    fn every_time_check_has_a_name() {
+        let migrated = Connection::open_in_memory().unwrap();
+        migrate(&migrated, None, true).unwrap();
+        let mut named = 0;
+        for (_, table, sql) in schema(&migrated).unwrap().into_iter().filter(|(kind, ..)| kind == "table") {
+            let sql = sql.unwrap();
+            for (at, _) in sql.match_indices(" IS datetime(") {
+                let column = sql[..at].rsplit(['(', ' ']).next().unwrap();
+                let check = format!("CONSTRAINT {table}_{column}_is_utc CHECK ({column} IS datetime({column}, '+0 days')");
+                assert!(sql.contains(&check), "{check} is not in {sql}");
+                named += 1;
+            }
+        }
+        assert!(named > 60, "{named}");
     }
 
     /// Those whose subscriptions have not ended since.

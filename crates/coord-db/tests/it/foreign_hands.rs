@@ -147,8 +147,14 @@ fn bad_rows_are_refused() {
         ("UPDATE tests SET last_result = 'maybe' WHERE id = 't'", check),
         ("INSERT INTO tests(id, loop_id, depends_on) VALUES ('s', 'l', 's')", check),
         ("INSERT INTO events(id, source, event_type, payload) VALUES ('f', 'l', 'x', 'no json')", check),
-        ("INSERT INTO events(id, source, event_type, timestamp) VALUES ('f', 'l', 'x', '2026-11-22T00:00:00Z')", check),
-        ("INSERT INTO events(id, source, event_type, timestamp) VALUES ('f', 'l', 'x', '2026-02-31 00:00:00')", check),
+        (
+            "INSERT INTO events(id, source, event_type, timestamp) VALUES ('f', 'l', 'x', '2026-11-22T00:00:00Z')",
+            "events_timestamp_is_utc",
+        ),
+        (
+            "INSERT INTO events(id, source, event_type, timestamp) VALUES ('f', 'l', 'x', '2026-02-31 00:00:00')",
+            "events_timestamp_is_utc",
+        ),
         ("INSERT INTO events(id, source, event_type) VALUES ('e', 'l', 'x')", "append-only"),
         ("INSERT OR REPLACE INTO events(id, source, event_type) VALUES ('e', 'l', 'x')", "append-only"),
         ("UPDATE events SET payload = '[]' WHERE id = 'e'", "append-only"),
