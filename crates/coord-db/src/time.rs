@@ -5,7 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A moment in UTC, in whole milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,13 +34,13 @@ impl Timestamp {
     /// The last moment that has a text form.
     pub(crate) const LATEST: Self = Self(253_402_300_799_999);
 
-    /// This moment and so many seconds.
+    /// This moment plus a number of seconds.
     #[must_use]
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(1000)))
     }
 
-    /// This moment and so many milliseconds.
+    /// This moment plus a number of milliseconds.
     #[must_use]
     pub const fn plus_millis(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
@@ -56,39 +61,37 @@ impl Timestamp {
     /// The database's form, `YYYY-MM-DD HH:MM:SS.SSS`, in which text order is time order.
     #[must_use]
     pub fn to_sql_text(self) -> String {
-        self.civil(' ', "")
+        const FORM: DateTimePrinter = DateTimePrinter::new().separator(b' ').precision(Some(3));
+        FORM.datetime_to_string(&self.civil())
     }
 
     /// RFC 3339, `YYYY-MM-DDTHH:MM:SS.SSSZ`, as JSON has it.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
-        self.civil('T', "Z")
+        const FORM: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+        let mut text = FORM.datetime_to_string(&self.civil());
+        text.push('Z');
+        text
     }
 
-    fn civil(self, separator: char, suffix: &str) -> String {
-        // Years outside 0..=9999 have no text form; clamp rather than fail.
-        let millis = self.0.clamp(Self::EARLIEST.0, Self::LATEST.0);
-        let (day, millis) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-        // Years are counted from March, eras of 400 years from the year 0; day 0 is 1970-01-01.
-        let (era, day) = ((day + 719_468).div_euclid(146_097), (day + 719_468).rem_euclid(146_097));
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (year * 365 + year / 4 - year / 100);
-        let month = (day * 5 + 2) / 153;
-        let day = day - (month * 153 + 2) / 5 + 1;
-        let (year, month) = (era * 400 + year, month + 3);
-        let (year, month) = if month > 12 { (year + 1, month - 12) } else { (year, month) };
-        let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
-        format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}.{:03}{suffix}", millis % 1_000)
+    /// Years outside 0..=9999 have no text form: the nearest moment that has one stands for them.
+    fn civil(self) -> DateTime {
+        EPOCH.saturating_add(SignedDuration::from_millis(self.clamp(Self::EARLIEST, Self::LATEST).0))
+    }
+
+    /// Not by way of jiff's own timestamp, which ends a day before the year 9999 does.
+    fn from_civil(civil: DateTime) -> Self {
+        Self(i64::try_from(civil.duration_since(EPOCH).as_millis()).unwrap_or(i64::MAX))
     }
 }
 
-/// Text that is no moment in time.
+/// Text that is not a time.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0:?} is not a time like 2026-11-22T00:00:00.000Z or 2026-11-22 00:00:00.000")]
 pub struct ParseTimestampError(String);
 
-/// Reads the forms that a column has, `YYYY-MM-DD HH:MM:SS.SSS` and the one without milliseconds: the general parser takes
-/// most of a read's time, and ends a day before the year 9999 does. Any other form is none, and the general parser's.
+/// Reads the forms that a column has, `YYYY-MM-DD HH:MM:SS.SSS` and the one without milliseconds, in a quarter of the time that
+/// the general parser takes. None for any other form, which is left to that parser.
 fn from_sql_text(text: &[u8]) -> Option<Timestamp> {
     let form = matches!(text.len(), 19 | 23)
         && [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':'), (19, b'.')]
@@ -98,29 +101,13 @@ fn from_sql_text(text: &[u8]) -> Option<Timestamp> {
         return None;
     }
     let number = |from: usize, to: usize| {
-        text[from..to].iter().try_fold(0_i64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
+        text[from..to].iter().try_fold(0_i16, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i16::from(digit - b'0')))
     };
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second, millis) =
-        (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20.min(text.len()), text.len())?);
-    if !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    // Days since 1970, counted in years that begin with March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * month + 2) / 5 + day - 1;
-    let days = era * 146_097 + day_of_era - 719_468;
-    Some(Timestamp((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis))
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+    let two = |from: usize| number(from, from + 2).and_then(|number| i8::try_from(number).ok());
+    let millis = number(20.min(text.len()), text.len())?;
+    DateTime::new(number(0, 4)?, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, i32::from(millis) * 1_000_000)
+        .ok()
+        .map(Timestamp::from_civil)
 }
 
 impl FromStr for Timestamp {
@@ -134,9 +121,7 @@ impl FromStr for Timestamp {
         if let Ok(moment) = text.parse::<jiff::Timestamp>() {
             return Ok(Self(moment.as_millisecond()));
         }
-        let civil: jiff::civil::DateTime = text.parse().map_err(|_| error())?;
-        let moment = jiff::tz::Offset::UTC.to_timestamp(civil).map_err(|_| error())?;
-        Ok(Self(moment.as_millisecond()))
+        text.parse().map(Self::from_civil).map_err(|_| error())
     }
 }
 
@@ -272,7 +257,7 @@ mod tests {
     #[test]
     fn the_short_way_of_reading_a_time_agrees_with_the_long_one() {
         let long = |text: &str| {
-            let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+            let civil = text.parse::<DateTime>().ok()?;
             jiff::tz::Offset::UTC.to_timestamp(civil).ok().map(|moment| moment.as_millisecond())
         };
         let mut days = Vec::new();
