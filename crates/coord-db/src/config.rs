@@ -2,6 +2,7 @@
 //!
 //! Commands that are run come from here alone, never from the database.
 
+mod place;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,9 @@ use serde::Deserialize;
 
 use crate::{Durability, Error, LoopId, Result};
 
+use place::{key_at, line_at, line_of};
 pub use words::{Cold, PerTest};
+use words::{at_least_1, some_at_least_1};
 
 /// The file that `loopctl init` writes: every setting, commented, with its default.
 pub const DEFAULT_TEXT: &str = include_str!("default_config.toml");
@@ -40,6 +43,7 @@ section! {
         /// What a commit outlives.
         durability: Durability = Durability::Normal,
         /// How long a write waits for others.
+        #[serde(deserialize_with = "at_least_1")]
         busy_deadline_seconds: u64 = 5,
         /// Backups kept by `loopctl backup`.
         backup_keep: usize = 7,
@@ -70,12 +74,14 @@ section! {
         /// Files and folders of the repository whose content decides that.
         setup_inputs: Vec<String> = Vec::new(),
         /// How long each command may take.
+        #[serde(deserialize_with = "at_least_1")]
         setup_timeout_seconds: u64 = 900,
         /// Ignored files to bring along from the user's checkout, named as in `.gitignore`; those of `.worktreeinclude` too.
         copy: Vec<String> = Vec::new(),
         /// Ignored files and folders that survive between attempts and gate runs, named as in `.gitignore`.
         cache: Vec<String> = Vec::new(),
         /// A folder whose loop is not registered any more is removed after this.
+        #[serde(deserialize_with = "at_least_1")]
         keep_days: i64 = 14,
     }
 }
@@ -98,10 +104,12 @@ section! {
     /// Leases.
     LeaseConfig {
         /// How long a lease lasts unless renewed.
+        #[serde(deserialize_with = "at_least_1")]
         ttl_seconds: i64 = 900,
         /// Lease files for the agent as it first changes them.
         automatic: bool = true,
         /// How long what has come free is kept for a waiter that does not ask.
+        #[serde(deserialize_with = "at_least_1")]
         silent_waiter_seconds: i64 = 5,
     }
 }
@@ -142,6 +150,7 @@ section! {
         /// How the prompt reaches it.
         prompt: PromptBy = PromptBy::Stdin,
         /// How long one attempt may take.
+        #[serde(deserialize_with = "at_least_1")]
         timeout_seconds: u64 = 7200,
         /// Between SIGTERM and SIGKILL.
         kill_after_seconds: u64 = 10,
@@ -173,6 +182,7 @@ pub struct LoopConfig {
 pub struct AgentOverride {
     pub command: Option<Vec<String>>,
     pub prompt: Option<PromptBy>,
+    #[serde(deserialize_with = "some_at_least_1")]
     pub timeout_seconds: Option<u64>,
     pub kill_after_seconds: Option<u64>,
     pub limit_wait_minutes: Option<u64>,
@@ -194,7 +204,7 @@ pub struct CheckConfig {
     #[serde(default)]
     pub categories: Vec<String>,
     /// How long it may take; the gate's if not said.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_at_least_1")]
     pub timeout_seconds: Option<u64>,
     /// Whether regression-checker runs it too.
     #[serde(default = "yes")]
@@ -221,6 +231,7 @@ section! {
     /// The verification that a claimed pass must survive.
     GateConfig {
         /// How long a check may take.
+        #[serde(deserialize_with = "at_least_1")]
         timeout_seconds: u64 = 900,
         /// Globs of files whose change needs a human's approval.
         protected: Vec<String> = Vec::new(),
@@ -237,8 +248,10 @@ section! {
     /// What monitor calls trouble.
     MonitorConfig {
         /// Between two looks at the workspaces.
+        #[serde(deserialize_with = "at_least_1")]
         interval_seconds: u64 = 30,
         /// Failures in a row on one test.
+        #[serde(deserialize_with = "at_least_1")]
         stuck_failures: i64 = 3,
         /// One attempt takes so long.
         stuck_attempt_minutes: i64 = 30,
@@ -253,6 +266,7 @@ section! {
             "Cargo.lock", "package-lock.json", "pnpm-lock.yaml", "yarn.lock", "uv.lock", "poetry.lock", "go.sum",
         ].map(str::to_owned).to_vec(),
         /// More files than this for one test.
+        #[serde(deserialize_with = "at_least_1")]
         digression_files: i64 = 20,
         /// The same error so often.
         digression_same_error: i64 = 5,
@@ -287,6 +301,7 @@ section! {
         /// Who was a victim within this is spared if another will do.
         spare_recent_minutes: i64 = 10,
         /// How often the whole graph is read.
+        #[serde(deserialize_with = "at_least_1")]
         full_scan_seconds: u64 = 60,
     }
 }
@@ -295,6 +310,7 @@ section! {
     /// Life and death.
     HeartbeatConfig {
         /// Between two beats.
+        #[serde(deserialize_with = "at_least_1")]
         beat_seconds: u64 = 15,
         /// Without a beat for this: degraded.
         degraded_seconds: i64 = 60,
@@ -324,6 +340,7 @@ section! {
     /// The standing check.
     RegressionConfig {
         /// A check even if nothing has moved.
+        #[serde(deserialize_with = "at_least_1")]
         interval_seconds: u64 = 600,
         /// Runs that must fail again before a failure is believed.
         retries: u32 = 2,
@@ -332,6 +349,7 @@ section! {
         /// How low its share of the machine is.
         nice: i32 = 10,
         /// So much of the machine's cores goes to the tests that a change does not seem to touch, once a check fails.
+        #[serde(deserialize_with = "at_least_1")]
         share_percent: i64 = 50,
     }
 }
@@ -340,8 +358,10 @@ section! {
     /// How long things are kept.
     RetentionConfig {
         /// Settled events.
+        #[serde(deserialize_with = "at_least_1")]
         events_days: i64 = 30,
         /// Deliveries that nobody takes.
+        #[serde(deserialize_with = "at_least_1")]
         delivery_days: i64 = 30,
         /// Saved work that has been integrated.
         saved_work_days: i64 = 30,
@@ -417,30 +437,22 @@ impl Config {
 
     /// Reads settings from text; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let refused = |line: usize, message: &str| Error::Config(format!("{}:{line}: {message}", path.display()));
         let config: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Error::Config(format!("{}:{line}: {}", path.display(), error.message()))
+            let start = error.span().map_or(0, |span| span.start);
+            let message = match key_at(text, start) {
+                Some(key) => format!("{key}: {}", error.message()),
+                None => error.message().to_owned(),
+            };
+            refused(line_at(text, start), &message)
         })?;
-        config.validate(text).map_err(|(line, message)| Error::Config(format!("{}:{line}: {message}", path.display())))?;
+        config.validate().map_err(|(at, message)| refused(line_of(text, &at), &message))?;
         Ok(config)
     }
 
-    fn validate(&self, text: &str) -> Result<(), (usize, String)> {
-        let at = |section: &str, key: &str| line_of(text, section, key);
-        let positive = |section: &str, key: &str, value: i64| {
-            if value >= 1 {
-                Ok(())
-            } else {
-                Err((at(section, key), format!("{section}.{key} is {value}; expected at least 1")))
-            }
-        };
-        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        positive("database", "busy_deadline_seconds", signed(self.database.busy_deadline_seconds))?;
-        positive("lease", "ttl_seconds", self.lease.ttl_seconds)?;
-        positive("lease", "silent_waiter_seconds", self.lease.silent_waiter_seconds)?;
-        positive("agent", "timeout_seconds", signed(self.agent.timeout_seconds))?;
-        positive("workspace", "setup_timeout_seconds", signed(self.workspace.setup_timeout_seconds))?;
-        positive("workspace", "keep_days", self.workspace.keep_days)?;
+    /// What no single value shows. A refusal names the key.
+    fn validate(&self) -> Result<(), (Vec<String>, String)> {
+        let at = |section: &str, key: &str| vec![section.to_owned(), key.to_owned()];
         if self.workspace.setup.iter().any(Vec::is_empty) {
             let expected = "workspace.setup holds an empty command; expected a list of commands, each a list of words";
             return Err((at("workspace", "setup"), expected.to_owned()));
@@ -454,28 +466,21 @@ impl Config {
                 return Err((at("workspace", key), message));
             }
         }
-        let own = self.loops.iter().filter_map(|(id, own)| Some((format!("loop.{id}.agent"), own.agent.set.as_ref()?)));
-        for (section, set) in std::iter::once(("agent".to_owned(), &self.agent.set)).chain(own) {
+        let in_loop = |id: &String| vec!["loop".to_owned(), id.clone(), "agent".to_owned()];
+        let own = self.loops.iter().filter_map(|(id, own)| Some((in_loop(id), own.agent.set.as_ref()?)));
+        for (section, set) in std::iter::once((vec!["agent".to_owned()], &self.agent.set)).chain(own) {
             for name in set.keys() {
+                let at = || section.iter().cloned().chain(["set".to_owned(), name.clone()]).collect();
+                let section = section.join(".");
                 if name.is_empty() || name.contains(['=', '\0']) {
-                    return Err((at(&section, "set"), format!("{section}.set: {name:?} is no name of a variable")));
+                    return Err((at(), format!("{section}.set: {name:?} is no name of a variable")));
                 }
                 if OWN_VARIABLES.contains(&name.as_str()) {
-                    return Err((at(&section, "set"), format!("{section}.set: {name} is set by coding-loops itself")));
+                    return Err((at(), format!("{section}.set: {name} is set by coding-loops itself")));
                 }
             }
         }
-        positive("gate", "timeout_seconds", signed(self.gate.timeout_seconds))?;
-        positive("monitor", "interval_seconds", signed(self.monitor.interval_seconds))?;
-        positive("monitor", "stuck_failures", self.monitor.stuck_failures)?;
-        positive("monitor", "digression_files", self.monitor.digression_files)?;
-        positive("deadlock", "full_scan_seconds", signed(self.deadlock.full_scan_seconds))?;
-        positive("retention", "events_days", self.retention.events_days)?;
-        positive("retention", "delivery_days", self.retention.delivery_days)?;
-        positive("heartbeat", "beat_seconds", signed(self.heartbeat.beat_seconds))?;
-        positive("regression", "interval_seconds", signed(self.regression.interval_seconds))?;
-        positive("regression", "share_percent", self.regression.share_percent)?;
-        if self.heartbeat.degraded_seconds <= signed(self.heartbeat.beat_seconds) {
+        if self.heartbeat.degraded_seconds <= i64::try_from(self.heartbeat.beat_seconds).unwrap_or(i64::MAX) {
             return Err((
                 at("heartbeat", "degraded_seconds"),
                 "heartbeat.degraded_seconds must be more than beat_seconds".to_owned(),
@@ -502,37 +507,37 @@ impl Config {
             })?;
         }
         let mut names = std::collections::BTreeSet::new();
-        for check in &self.gate.check {
+        for (number, check) in self.gate.check.iter().enumerate() {
+            let at = |key: &str| ["gate", "check", &number.to_string(), key].map(str::to_owned).to_vec();
             if check.name.is_empty() || !names.insert(&check.name) {
-                return Err((at("[gate.check]", "name"), format!("check {:?} has no name or that of another", check.name)));
+                return Err((at("name"), format!("check {:?} has no name or that of another", check.name)));
             }
             if check.command.is_empty() {
-                return Err((at("[gate.check]", "command"), format!("check {:?} has no command", check.name)));
+                return Err((at("command"), format!("check {:?} has no command", check.name)));
             }
             if crate::of_cold_name(&check.name).is_some() {
                 let message = format!("check {:?} has a name as runs on fresh clones have; choose another", check.name);
-                return Err((at("[gate.check]", "name"), message));
+                return Err((at("name"), message));
             }
             if check.fails_before && check.per_test == PerTest::No {
                 let message = format!("check {:?} has fails_before, which needs per_test = true or \"auto\"", check.name);
-                return Err((at("[gate.check]", "fails_before"), message));
+                return Err((at("fails_before"), message));
             }
             for glob in &check.paths {
-                globset::Glob::new(glob).map_err(|error| {
-                    (at("[gate.check]", "paths"), format!("paths of check {:?}: {glob:?} is no glob: {error}", check.name))
-                })?;
+                globset::Glob::new(glob)
+                    .map_err(|error| (at("paths"), format!("paths of check {:?}: {glob:?} is no glob: {error}", check.name)))?;
             }
             for resource in &check.resources {
                 // A file is leased by who changes it.
                 if resource.parse::<crate::LeasePath>().is_err() || !resource.contains(':') {
                     let message =
                         format!("resources of check {:?}: {resource:?} is no resource; name it as \"port:5432\"", check.name);
-                    return Err((at("[gate.check]", "resources"), message));
+                    return Err((at("resources"), message));
                 }
             }
         }
         for id in self.loops.keys() {
-            id.parse::<LoopId>().map_err(|error| (at(&format!("loop.{id}"), ""), error.to_string()))?;
+            id.parse::<LoopId>().map_err(|error| (at("loop", id), error.to_string()))?;
         }
         if self.repository.integration_branch.is_empty() || self.repository.integration_branch.starts_with('-') {
             return Err((at("repository", "integration_branch"), "repository.integration_branch is no branch name".to_owned()));
@@ -600,24 +605,6 @@ impl Config {
 /// Variables that every agent gets.
 const OWN_VARIABLES: [&str; 6] = [crate::locate::VARIABLE, "LOOP_ID", "TEST_ID", "ATTEMPT", "TEST_SPEC_FILE", "KNOWLEDGE_FILE"];
 
-/// The line of a key in a section, as good as a message needs it.
-fn line_of(text: &str, section: &str, key: &str) -> usize {
-    let mut inside = false;
-    let mut found = 1;
-    for (at, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
-            inside = header.strip_suffix(']').is_some_and(|header| header.trim() == section);
-            if inside {
-                found = at + 1;
-            }
-        } else if inside && !key.is_empty() && line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')) {
-            return at + 1;
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -663,15 +650,24 @@ mod tests {
     fn mistakes_are_refused_with_their_line() {
         assert!(refused("[database]\nspeed = 1\n").starts_with("config.toml:2: unknown field `speed`"));
         assert!(refused("[lease]\n\nttl_seconds = \"long\"\n").starts_with("config.toml:3:"));
-        assert!(refused("[lease]\nttl_seconds = 0\n").starts_with("config.toml:2: lease.ttl_seconds is 0"));
+        assert!(
+            refused("[lease]\nttl_seconds = 0\n")
+                .starts_with("config.toml:2: lease.ttl_seconds: 0 is too small; expected at least 1")
+        );
         assert!(refused("[heartbeat]\ndead_seconds = 10\n").starts_with("config.toml:2: heartbeat.dead_seconds"));
+        assert!(refused("lease = { ttl_seconds = -1 }").starts_with("config.toml:1: lease.ttl_seconds: -1 is too small"));
+        assert!(
+            refused("[loop.a.agent]\n\"timeout_seconds\" = 0\n").starts_with("config.toml:2: loop.a.agent.timeout_seconds: 0")
+        );
+        assert!(refused("[loop.\"a b\"]\n").starts_with("config.toml:1:"));
         assert!(refused("nonsense").starts_with("config.toml:1:"));
         assert!(refused("[workspace]\nsetup = [\"npm ci\"]\n").starts_with("config.toml:2:"));
         assert!(refused("[workspace]\nsetup = [[]]\n").starts_with("config.toml:2: workspace.setup holds an empty command"));
         assert!(refused("[workspace]\nsetup_inputs = [\"../x\"]\n").contains("expected a path in the repository"));
         assert!(refused("[agent]\nset = { TEST_ID = \"x\" }\n").contains("agent.set: TEST_ID is set by coding-loops"));
         assert!(refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is no name"));
-        assert!(refused("[[gate.check]]\nname = \"a\"\ncommand = []\n").contains("has no command"));
+        let second = "[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n[[gate.check]]\nname = \"b\"\ncommand = []\n";
+        assert!(refused(second).starts_with("config.toml:6: check \"b\" has no command"), "{}", refused(second));
         let check = |more: &str| refused(&format!("[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n{more}\n"));
         assert!(check("per_test = \"always\"").contains("expected true, false or \"auto\""));
         assert!(check("per_test = 3").contains("expected true, false or \"auto\""));

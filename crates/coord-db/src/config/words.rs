@@ -1,6 +1,21 @@
-//! Settings of the gate that are one of a few words.
+//! Values that a setting may have: numbers from 1, and words of a closed list.
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// A number that must not be 0 or negative.
+pub(super) fn at_least_1<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + PartialOrd + From<u8> + std::fmt::Display,
+{
+    let value = T::deserialize(deserializer)?;
+    if value >= T::from(1) { Ok(value) } else { Err(D::Error::custom(format!("{value} is too small; expected at least 1"))) }
+}
+
+pub(super) fn some_at_least_1<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    at_least_1(deserializer).map(Some)
+}
 
 /// Whether a check runs for each test: it looks at `TEST_ID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
