@@ -320,7 +320,7 @@ fn a_database_that_is_deleted_or_replaced_is_left_alone_and_the_new_one_is_used_
     let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     a_new_cycle_is_found(&world, "new");
     std::fs::rename(&new, &path).unwrap();
-    end(supervisors, "another file was put in its place");
+    end(supervisors, "the file was replaced by another one");
 }
 
 /// Every time in the database, and what the clocks said, moved: as if the wall clock had jumped the other way.

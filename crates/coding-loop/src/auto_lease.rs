@@ -268,7 +268,7 @@ impl Context<'_> {
         // One by one and in place, so that an error on the way forgets none that still stands in the queue.
         let mut at = 0;
         while let Some((id, request)) = attempt.waiting.get(at).cloned() {
-            let mut answer = (Some(id.clone()), self.db.write(|tx| tx.ask_again(&id, &request, silent))?);
+            let mut answer = (Some(id.clone()), self.db.write(|tx| tx.retry_request(&id, &request, silent))?);
             if matches!(answer.1, Waiting::GaveUp(_)) {
                 attempt.waiting.remove(at);
                 answer = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(WAIT_SECONDS), silent))?;

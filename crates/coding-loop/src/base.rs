@@ -321,7 +321,7 @@ impl Context<'_> {
             let seconds = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
             let (loop_id, commit) = (self.loop_id.clone(), head.to_string());
             let proven = BaseProven { loop_id, commit, checks: names, flaky, seconds };
-            self.db.write(|tx| tx.say_base_proven(proven))?;
+            self.db.write(|tx| tx.publish_base_proven(proven))?;
         }
         Ok(())
     }
@@ -436,7 +436,7 @@ impl Context<'_> {
                     waiter.wait(self, Duration::from_secs(5)).await;
                     answer = self.db.write(|tx| {
                         tx.extend_request(queued, until(tx.now()))?;
-                        tx.ask_again(queued, &request, silent)
+                        tx.retry_request(queued, &request, silent)
                     })?;
                 }
                 _ => (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, until(tx.now()), silent))?,

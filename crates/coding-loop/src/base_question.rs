@@ -70,7 +70,7 @@ impl Context<'_> {
             let Some(answer) = BaseAnswer::of(&decision, &choice, &loops) else { return Ok(()) };
             let reason = format!("the human chose {choice:?} in decision {}", decision.id);
             tracing::info!(decision = %decision.id, choice, "applied an answer, as pm is not there");
-            match tx.follow_base_answer(&answer, &reason) {
+            match tx.apply_base_answer(&answer, &reason) {
                 Err(error) if error.is_refusal() => tracing::warn!(%error, "what was chosen cannot be done"),
                 other => other?,
             }

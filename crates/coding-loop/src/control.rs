@@ -360,7 +360,7 @@ impl Context<'_> {
 
     fn rollback_target(&self, checkpoint: Option<&str>, attempt: Option<&Attempt>) -> Result<(String, CommitHash)> {
         if let Some(id) = checkpoint {
-            let row = self.db.read(|tx| tx.checkpoint_to_go_back_to(id, &self.loop_id))?;
+            let row = self.db.read(|tx| tx.rollback_checkpoint(id, &self.loop_id))?;
             let commit = self.history().commit(&row.git_ref)?;
             return Ok((row.git_ref, commit));
         }

@@ -35,7 +35,7 @@ impl Contest {
 impl Context<'_> {
     pub(crate) fn has(&self, tx: &ReadTx<'_>, supervisor: &str) -> coord_db::Result<bool> {
         let heartbeat = &self.config.heartbeat;
-        tx.is_at_its_post(supervisor, heartbeat.degraded_seconds, heartbeat.dead_seconds)
+        tx.is_responsive(supervisor, heartbeat.degraded_seconds, heartbeat.dead_seconds)
     }
 
     /// Rests between two tests while monitor is lost.
@@ -71,7 +71,7 @@ impl Context<'_> {
             return Ok(None);
         }
         let own = tx.loop_row(&self.loop_id)?;
-        for event in tx.conflicts_without_pm(&self.loop_id, begun)? {
+        for event in tx.conflicts_pending_for_pm(&self.loop_id, begun)? {
             if let Some(contest) = self.contest(tx, &event)?.filter(|contest| contest.yields(&own)) {
                 return Ok(Some((event, contest)));
             }

@@ -20,7 +20,7 @@ impl Context<'_> {
     /// The agent has run without trouble: what held its loops is over.
     pub(crate) fn agent_works(&self, began: Option<Timestamp>) -> Result<()> {
         if !self.db.read(|tx| tx.holds_on(&self.loop_id))?.is_empty() {
-            self.db.write(|tx| tx.agent_works(&self.agent(), &self.loop_id, began))?;
+            self.db.write(|tx| tx.clear_agent_hold(&self.agent(), &self.loop_id, began))?;
         }
         Ok(())
     }

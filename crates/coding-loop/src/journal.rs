@@ -117,7 +117,7 @@ impl Context<'_> {
     pub(crate) fn recover(&self, workspace: Option<&Workspace>) -> Result<()> {
         let own = ProcessIdentity::own();
         for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
-            if !entry.steps.in_other_hands(&own) {
+            if !entry.steps.is_owned_by_other(&own) {
                 self.recover_one(&entry, workspace)?;
             }
         }
@@ -164,7 +164,7 @@ impl Context<'_> {
         let own = ProcessIdentity::own();
         for entry in tx.open_journal(Some(self.loop_id.as_str()))? {
             if let Some(Operation::Integrate(landing)) = Operation::of(&entry)
-                && !entry.steps.in_other_hands(&own)
+                && !entry.steps.is_owned_by_other(&own)
             {
                 self.settle_landing(tx, &entry, &landing)?;
             }

@@ -21,7 +21,7 @@ impl Context<'_> {
         let days = self.config.retention.saved_work_days.max(0);
         let old = self.db.read(|tx| {
             let before = tx.now().plus_seconds(-days.saturating_mul(24 * 3600));
-            tx.checkpoints_past_their_time(&self.loop_id, before, MOST_REFS)
+            tx.expired_checkpoints(&self.loop_id, before, MOST_REFS)
         })?;
         let Some(head) = self.store.integration()? else { return Ok(()) };
         let mut gone = 0;

@@ -77,7 +77,7 @@ impl Context<'_> {
             SetUp::Ready(was_run) => {
                 attempt.workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
                 if was_run {
-                    self.db.write_quietly(|tx| tx.set_up_works(&self.loop_id))?;
+                    self.db.write_quietly(|tx| tx.clear_set_up_hold(&self.loop_id))?;
                 }
                 Ok(())
             }

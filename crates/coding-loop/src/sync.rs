@@ -248,7 +248,7 @@ impl Context<'_> {
             // Two commands of the human's hold the same leases.
             let is_sync = |entry: &coord_db::JournalEntry| matches!(Operation::of(entry), Some(Operation::Sync(_)));
             let open = tx.open_journal(Some(self.loop_id.as_str()))?;
-            if open.iter().any(|entry| is_sync(entry) && entry.steps.in_other_hands(&own)) {
+            if open.iter().any(|entry| is_sync(entry) && entry.steps.is_owned_by_other(&own)) {
                 return Ok(None);
             }
             match tx.acquire(&request, self.config.lease.silent_waiter_seconds)? {
@@ -284,7 +284,7 @@ impl Context<'_> {
                     waiter.wakes.looked(self.db);
                     self.stop_if_told(None, waiter)?;
                     waiter.wait(self, Duration::from_secs(5)).await;
-                    answer = self.db.write(|tx| tx.ask_again(id, &request, silent))?;
+                    answer = self.db.write(|tx| tx.retry_request(id, &request, silent))?;
                 }
                 _ => {
                     let text = format!("others have been landing for {} minutes; try again", TURN_SECONDS / 60);

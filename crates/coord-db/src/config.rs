@@ -171,7 +171,7 @@ section! {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoopConfig {
-    /// Its agent; what is not said is as in `[agent]`.
+    /// Its agent; settings that are absent are those of `[agent]`.
     pub agent: AgentOverride,
 }
 
@@ -203,7 +203,7 @@ pub struct CheckConfig {
     /// The categories of tests that it applies to; empty: every one.
     #[serde(default)]
     pub categories: Vec<String>,
-    /// How long it may take; the gate's if not said.
+    /// How long it may take; by default the gate's timeout.
     #[serde(default, deserialize_with = "some_at_least_1")]
     pub timeout_seconds: Option<u64>,
     /// Whether regression-checker runs it too.
@@ -360,7 +360,7 @@ section! {
         /// Settled events.
         #[serde(deserialize_with = "at_least_1")]
         events_days: i64 = 30,
-        /// Deliveries that nobody takes.
+        /// Deliveries that are never handled.
         #[serde(deserialize_with = "at_least_1")]
         delivery_days: i64 = 30,
         /// Saved work that has been integrated.
@@ -473,7 +473,7 @@ impl Config {
                 let at = || section.iter().cloned().chain(["set".to_owned(), name.clone()]).collect();
                 let section = section.join(".");
                 if name.is_empty() || name.contains(['=', '\0']) {
-                    return Err((at(), format!("{section}.set: {name:?} is no name of a variable")));
+                    return Err((at(), format!("{section}.set: {name:?} is not a valid variable name")));
                 }
                 if OWN_VARIABLES.contains(&name.as_str()) {
                     return Err((at(), format!("{section}.set: {name} is set by coding-loops itself")));
@@ -498,25 +498,25 @@ impl Config {
         for (name, globs) in [("protected", &self.gate.protected), ("migrations", &self.gate.migrations)] {
             for glob in globs {
                 globset::Glob::new(glob)
-                    .map_err(|error| (at("gate", name), format!("gate.{name}: {glob:?} is no glob: {error}")))?;
+                    .map_err(|error| (at("gate", name), format!("gate.{name}: {glob:?} is not a glob: {error}")))?;
             }
         }
         for glob in self.monitor.conflict_ignore.iter() {
             globset::Glob::new(glob).map_err(|error| {
-                (at("monitor", "conflict_ignore"), format!("monitor.conflict_ignore: {glob:?} is no glob: {error}"))
+                (at("monitor", "conflict_ignore"), format!("monitor.conflict_ignore: {glob:?} is not a glob: {error}"))
             })?;
         }
         let mut names = std::collections::BTreeSet::new();
         for (number, check) in self.gate.check.iter().enumerate() {
             let at = |key: &str| ["gate", "check", &number.to_string(), key].map(str::to_owned).to_vec();
             if check.name.is_empty() || !names.insert(&check.name) {
-                return Err((at("name"), format!("check {:?} has no name or that of another", check.name)));
+                return Err((at("name"), format!("check {:?} has no name, or the name of another check", check.name)));
             }
             if check.command.is_empty() {
                 return Err((at("command"), format!("check {:?} has no command", check.name)));
             }
-            if crate::of_cold_name(&check.name).is_some() {
-                let message = format!("check {:?} has a name as runs on fresh clones have; choose another", check.name);
+            if crate::strip_cold_suffix(&check.name).is_some() {
+                let message = format!("check {:?} ends like the names of cold runs; choose another name", check.name);
                 return Err((at("name"), message));
             }
             if check.fails_before && check.per_test == PerTest::No {
@@ -524,14 +524,17 @@ impl Config {
                 return Err((at("fails_before"), message));
             }
             for glob in &check.paths {
-                globset::Glob::new(glob)
-                    .map_err(|error| (at("paths"), format!("paths of check {:?}: {glob:?} is no glob: {error}", check.name)))?;
+                globset::Glob::new(glob).map_err(|error| {
+                    (at("paths"), format!("paths of check {:?}: {glob:?} is not a glob: {error}", check.name))
+                })?;
             }
             for resource in &check.resources {
                 // A file is leased by who changes it.
                 if resource.parse::<crate::LeasePath>().is_err() || !resource.contains(':') {
-                    let message =
-                        format!("resources of check {:?}: {resource:?} is no resource; name it as \"port:5432\"", check.name);
+                    let message = format!(
+                        "resources of check {:?}: {resource:?} is not a resource; name it like \"port:5432\"",
+                        check.name
+                    );
                     return Err((at("resources"), message));
                 }
             }
@@ -540,11 +543,14 @@ impl Config {
             id.parse::<LoopId>().map_err(|error| (at("loop", id), error.to_string()))?;
         }
         if self.repository.integration_branch.is_empty() || self.repository.integration_branch.starts_with('-') {
-            return Err((at("repository", "integration_branch"), "repository.integration_branch is no branch name".to_owned()));
+            return Err((
+                at("repository", "integration_branch"),
+                "repository.integration_branch is not a branch name".to_owned(),
+            ));
         }
         let repository = &self.repository;
         if repository.follow.starts_with('-') || repository.follow == repository.integration_branch {
-            let text = "repository.follow names no branch of yours; name the one that your own commits are on".to_owned();
+            let text = "repository.follow must name a branch with your own commits".to_owned();
             return Err((at("repository", "follow"), text));
         }
         if repository.follow_automatically && repository.follow.is_empty() {
@@ -665,15 +671,15 @@ mod tests {
         assert!(refused("[workspace]\nsetup = [[]]\n").starts_with("config.toml:2: workspace.setup holds an empty command"));
         assert!(refused("[workspace]\nsetup_inputs = [\"../x\"]\n").contains("expected a path in the repository"));
         assert!(refused("[agent]\nset = { TEST_ID = \"x\" }\n").contains("agent.set: TEST_ID is set by coding-loops"));
-        assert!(refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is no name"));
+        assert!(refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is not a valid variable name"));
         let second = "[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n[[gate.check]]\nname = \"b\"\ncommand = []\n";
         assert!(refused(second).starts_with("config.toml:6: check \"b\" has no command"), "{}", refused(second));
         let check = |more: &str| refused(&format!("[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n{more}\n"));
         assert!(check("per_test = \"always\"").contains("expected true, false or \"auto\""));
         assert!(check("per_test = 3").contains("expected true, false or \"auto\""));
         assert!(check("per_test = false\nfails_before = true").starts_with("config.toml:5: check \"a\" has fails_before"));
-        assert!(check("paths = [\"[\"]").contains("is no glob"));
-        assert!(check("resources = [\"5432\"]").contains("name it as \"port:5432\""));
+        assert!(check("paths = [\"[\"]").contains("is not a glob"));
+        assert!(check("resources = [\"5432\"]").contains("name it like \"port:5432\""));
     }
 
     #[test]

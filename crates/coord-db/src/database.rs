@@ -93,9 +93,10 @@ pub(crate) fn busy_deadline() -> Duration {
     Duration::from_millis(BUSY_DEADLINE_MILLIS.load(Ordering::Relaxed))
 }
 
-/// A flat jittered wait is fair to all writers; SQLite's own growing one starves somebody.
+/// Waits before another try for a lock. False once the deadline has passed. The wait does not grow and is jittered, which is
+/// fair to all writers; SQLite's own growing wait starves some of them.
 #[allow(clippy::disallowed_methods)]
-fn on_busy(tries: i32) -> bool {
+pub(crate) fn on_busy(tries: i32) -> bool {
     if tries == 0 {
         WAITING_SINCE.set(Some(Instant::now()));
     }
@@ -121,7 +122,7 @@ impl Database {
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => {}
-            Ok(_) => return Err(Error::NotOurs { path: path.to_owned(), detail: "it is no regular file".to_owned() }),
+            Ok(_) => return Err(Error::NotOurs { path: path.to_owned(), detail: "it is not a regular file".to_owned() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::NoDatabase { path: path.to_owned() });
             }
@@ -181,7 +182,7 @@ impl Database {
         BUSY_DEADLINE_MILLIS.store(u64::try_from(options.busy_deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         connection.busy_handler(Some(on_busy))?;
         connection.set_prepared_statement_cache_capacity(256);
-        // Without this a plan depends on the bound values, and most statements are prepared anew each time they are run.
+        // Without this a plan depends on the bound values, and most statements are prepared again for each run.
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         migrate::migrate(&connection, path.as_deref(), create)?;
         if let Some(path) = &path {
@@ -224,7 +225,7 @@ impl Database {
         let (Some(path), Some(identity)) = (self.path(), self.identity) else { return Ok(()) };
         let error = match std::fs::metadata(path) {
             Ok(meta) if (meta.dev(), meta.ino()) != identity => {
-                Error::NotOurs { path: path.to_owned(), detail: "another file was put in its place".to_owned() }
+                Error::NotOurs { path: path.to_owned(), detail: "the file was replaced by another one".to_owned() }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => return Ok(()),
@@ -388,14 +389,14 @@ impl Database {
 
 /// A `-wal` beyond this is emptied when nobody reads from it.
 const WAL_BOUND_BYTES: u64 = 16 << 20;
-/// It is looked at once in so many commits.
+/// Number of commits between two looks.
 const WAL_LOOK_COMMITS: u32 = 16;
-/// So long at most do other writers wait for the readers to leave a `-wal` that is to be emptied.
+/// How long other writers wait at most until no reader uses a `-wal` that is to be reset.
 const WAL_PATIENCE: Duration = Duration::from_millis(5);
 /// After a try that failed for its readers, it is left alone for so long.
 const WAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// The `-wal`, which SQLite's own checkpoints copy but never begin anew while anybody reads: under steady load, or behind
+/// The `-wal`, which SQLite's own checkpoints copy but do not reset while a reader is active: under steady load, or behind
 /// one long read, it grows without an end.
 #[derive(Debug)]
 struct Wal {

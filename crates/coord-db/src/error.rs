@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{DecisionStatus, Timestamp};
 
-/// What can go wrong in the floor. Messages are lowercase fragments; the cause is in `source()`.
+/// Errors of this crate. Messages are lowercase fragments; the cause is in `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -113,7 +113,7 @@ pub enum Error {
         path: String,
         /// Its owner.
         owner: String,
-        /// The loop that may ask for leave.
+        /// The loop that may request permission.
         asker: String,
     },
     /// A fencing token is stale: the lease was replaced, revoked or released since.
@@ -140,7 +140,7 @@ pub enum Error {
     /// The configuration file is wrong.
     #[error("{0}")]
     Config(String),
-    /// The file system said no.
+    /// The file system refused the operation.
     #[error("{context}")]
     Io {
         /// What was tried.
@@ -150,7 +150,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Anything else that SQLite answers; a constraint that a foreign row breaks, for instance.
-    #[error("the database refused a statement")]
+    #[error("SQLite refused a statement")]
     Sqlite(#[source] SqliteError),
 }
 
@@ -165,10 +165,10 @@ fn describe_lost(paths: &[String]) -> String {
 fn describe_settled(status: DecisionStatus, choice: Option<&str>, by: &str, at: Timestamp) -> String {
     let (choice, at) = (choice.map(|choice| format!("{choice:?}")).unwrap_or_default(), at.to_rfc3339());
     match status {
-        DecisionStatus::Pending => format!("is answered already: {choice} by {by} at {at}; pm-agent has yet to apply it"),
-        DecisionStatus::Decided => format!("is decided already: {choice} by {by} at {at}"),
-        DecisionStatus::AutoResolved => format!("is auto_resolved already: {choice}, its default, by {by} at {at}"),
-        DecisionStatus::Expired => format!("is expired: it was closed without an answer by {by} at {at}"),
+        DecisionStatus::Pending => format!("was answered: {choice}, by {by} at {at}; pm-agent will apply it"),
+        DecisionStatus::Decided => format!("was decided: {choice}, by {by} at {at}"),
+        DecisionStatus::AutoResolved => format!("was auto_resolved to its default: {choice}, by {by} at {at}"),
+        DecisionStatus::Expired => format!("expired without an answer, by {by} at {at}"),
     }
 }
 

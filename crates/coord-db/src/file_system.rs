@@ -16,7 +16,7 @@ pub enum Reach {
     Local,
     /// Others can mount it: no place for the database.
     Network,
-    /// It cannot be told: a file system in user space, or one that a host shares with its guest.
+    /// It is unknown: a file system in user space, or one that a host shares with its guest.
     Unsure,
 }
 
@@ -64,13 +64,13 @@ impl FileSystem {
         Ok(Self { reach: reach(&kind), kind })
     }
 
-    /// Refuses a folder that several machines share. What cannot be told is let pass: to be wrong about a folder of one's own
+    /// Refuses a folder that several machines share. An unknown file system is accepted: to be wrong about a local folder
     /// would keep its owner out for nothing.
     ///
     /// # Errors
     /// [`Error::NetworkFileSystem`], about the database that is, or would be, there.
     pub fn allow(folder: &Path, database: &Path) -> Result<()> {
-        // Most are told by their number, without reading through all that is mounted.
+        // Most are known by their number, without reading the list of mounts.
         if statfs(folder).is_ok_and(|stat| by_number(stat.filesystem_type()).is_none()) {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! The floor of coding-loops: one SQLite database that holds all state.
+//! The database of coding-loops, which holds all state, and its operations.
 //!
 //! This crate is the only one that names `rusqlite`. Its public API speaks the domain: [`Database::write`] opens one
 //! transaction and hands out a [`WriteTx`], whose methods are the named operations of each table (`claim_next_test`,

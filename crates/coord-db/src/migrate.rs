@@ -108,7 +108,7 @@ pub(crate) fn not_ours(connection: &Connection, path: &Path) -> Result<Error> {
     let marked = pragma(connection, "application_id")? != 0;
     let detail = match if marked { None } else { unmarked_version(connection)? } {
         Some(version) => format!(
-            "it has the tables of one but not the marks, as a copy by sqlite3's .dump has; if it is yours, give them back: \
+            "it has the tables but not application_id and user_version, like a copy made with sqlite3's .dump; to use it, set them: \
              sqlite3 FILE 'PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}'"
         ),
         None => "it belongs to another application".to_owned(),

@@ -137,7 +137,7 @@ const HOT: &[(&str, Operation, Operation)] = &[
     ("acquire what another holds", held_by_b, |tx| tx.acquire(&lease("a", "src/x.rs"), 5).map(|_| ())),
     ("queue, and ask again", held_by_b, |tx| {
         let (request, _) = tx.acquire_or_queue(&lease("a", "src/x.rs"), tx.now().plus_seconds(60), 5)?;
-        tx.ask_again(&request.unwrap(), &lease("a", "src/x.rs"), 5).map(|_: Waiting| ())
+        tx.retry_request(&request.unwrap(), &lease("a", "src/x.rs"), 5).map(|_: Waiting| ())
     }),
     ("renew", held_by_b, |tx| tx.renew_all(&id("b"), 900).map(|_| ())),
     ("release", held_by_b, |tx| tx.release(&id("b"), &[id("src/x.rs")], None).map(|_| ())),

@@ -21,14 +21,14 @@ pub struct ProcessIdentity {
     pub pid_namespace: Option<i64>,
 }
 
-/// What can be said about a process.
+/// Whether a process is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Liveness {
     /// It runs.
     Alive,
     /// It is gone; the kernel says so.
     Gone,
-    /// It cannot be told from here.
+    /// It is not visible from here.
     Unknown,
 }
 
@@ -68,7 +68,7 @@ impl ProcessIdentity {
         Self::of(i64::from(std::process::id()))
     }
 
-    /// Another process of this machine and namespace, as far as it can be seen.
+    /// Another process of this machine and namespace, if it is visible.
     #[must_use]
     pub fn of(pid: i64) -> Self {
         Self {

@@ -136,7 +136,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Watches again what was deleted and made anew. Cheap; to be called by the slow timer, and before a look: what happens
+    /// Watches again what was deleted and recreated. Cheap; to be called by the slow timer, and before a look: what happens
     /// while it works wakes nobody.
     pub fn refresh(&mut self) {
         let folder = bell_folder(&self.database);
@@ -191,8 +191,8 @@ impl Ladder {
 
     /// How long to wait for the next wake, `most` at the longest. The caller looks after each wait, however it ended.
     #[must_use]
-    pub fn timeout(&mut self, most: Duration) -> Duration {
-        self.timeout_at(most, Instant::now())
+    pub fn timeout(&mut self, max: Duration) -> Duration {
+        self.timeout_at(max, Instant::now())
     }
 
     fn woken_at(&mut self, wake: Wake, now: Instant) {
@@ -203,13 +203,13 @@ impl Ladder {
         }
     }
 
-    fn timeout_at(&mut self, most: Duration, now: Instant) -> Duration {
+    fn timeout_at(&mut self, max: Duration, now: Instant) -> Duration {
         if let Some((step, due)) = self.step
             && due <= now
         {
             self.step = STEPS.get(step + 1).map(|wait| (step + 1, now + *wait));
         }
-        self.step.map_or(most, |(_, due)| most.min(due.saturating_duration_since(now)))
+        self.step.map_or(max, |(_, due)| max.min(due.saturating_duration_since(now)))
     }
 }
 
@@ -253,14 +253,14 @@ impl Listener {
     }
 
     /// Returns when something may have changed, after `most` at the latest, and says why. The caller looks in any case.
-    pub fn wait(&mut self, most: Duration) -> Woken {
-        let most = most.min(if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK });
-        let pause = self.ladder.timeout(most);
+    pub fn wait(&mut self, max: Duration) -> Woken {
+        let max = max.min(if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK });
+        let pause = self.ladder.timeout(max);
         let Ok(first) = self.wakes.recv_timeout(pause) else {
             if self.refreshed.elapsed() >= SLOW_LOOK {
                 self.refresh();
             }
-            return if pause < most { Woken::Again } else { Woken::Timer };
+            return if pause < max { Woken::Again } else { Woken::Timer };
         };
         // All that came is one wake, and the bell is the one that says most.
         let mut woken = first;

@@ -63,7 +63,7 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
         }
         Action::PutBack(test) => {
             let reason = format!("loop {} is not at work on it any more", test.loop_id);
-            tx.put_back_abandoned(test, &me, &reason, None)?;
+            tx.give_back_abandoned(test, &me, &reason, None)?;
         }
         Action::DeleteEdge(edge) => {
             tx.delete_wait_edge(edge)?;
@@ -79,7 +79,7 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
 
 /// One alert for a subscriber, however many deliveries it leaves.
 fn set_aside(tx: &WriteTx<'_>, stale: &StaleDeliveries) -> Result<()> {
-    tx.set_stale_aside(stale, "nobody has taken it for too long")?;
+    tx.set_aside_stale(stale, "nobody has taken it for too long")?;
     let fingerprint = format!("{STALE_FINGERPRINT}{}", stale.subscription_id);
     let open = tx.open_alert(&fingerprint)?;
     let before = open.as_ref().and_then(|alert| alert.context.get("deliveries")).and_then(Value::as_u64).unwrap_or(0);

@@ -177,7 +177,7 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
             edges: tx.wait_edges_to_sweep(MOST_ROWS)?,
             requests: tx.lease_requests_to_sweep(MOST_ROWS)?,
             stale: tx.stale_deliveries(stale_before, MOST_ROWS)?,
-            taken_again: tx.alerts_of_subscribers_back(STALE_FINGERPRINT)?,
+            taken_again: tx.alerts_of_returned_subscribers(STALE_FINGERPRINT)?,
         })
     } else {
         None

@@ -315,7 +315,7 @@ fn queue(db: &Database, config: &Config, request: &AcquireRequest, seconds: i64)
         }
         // Ringing for an answer that changes nothing would only wake this process again.
         answer = db.write_quietly(|tx| {
-            let answer = tx.ask_again(&ticket, request, silent)?;
+            let answer = tx.retry_request(&ticket, request, silent)?;
             if matches!(answer, Waiting::Queued(_)) {
                 tx.extend_request(&ticket, until(tx.now()))?;
             }

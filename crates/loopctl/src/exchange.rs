@@ -90,7 +90,7 @@ pub fn poll(cx: &Context, subscriber: &str, limit: u32, wait: Option<u32>) -> Ou
         listener.wait(left);
         deliveries = look()?;
     }
-    db.write_quietly(|tx| tx.polled(subscriber))?;
+    db.write_quietly(|tx| tx.record_poll(subscriber))?;
     let rows = deliveries.iter().map(as_json).collect::<Vec<_>>();
     if cx.out.json {
         return cx.out.document(&rows);

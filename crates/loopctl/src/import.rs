@@ -389,7 +389,7 @@ fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
                     Ok(globs) => {
                         for glob in &globs {
                             if let Err(error) = globset::Glob::new(glob) {
-                                misfits.push((line, format!("scope {glob:?} is no glob: {error}")));
+                                misfits.push((line, format!("scope {glob:?} is not a glob: {error}")));
                             }
                         }
                         scope = globs;

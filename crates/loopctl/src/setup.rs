@@ -307,7 +307,7 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
         } => {
             let scope = Place::of(cx, &cx.config()?)?.globs(scope)?;
             for glob in &scope {
-                globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is no glob: {error}")))?;
+                globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is not a glob: {error}")))?;
             }
             let spec_content = match spec_file {
                 Some(file) if file == Path::new("-") => Some(crate::read_stdin()?),

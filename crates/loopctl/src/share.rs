@@ -31,10 +31,10 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
             cx.out.answer(&json!({ "id": id, "affected_areas": new.affected_areas }), &id)
         }
         KnowledgeCommand::Search { words, topic, path, item_type, all, limit } => {
-            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let place = Place::of(cx, &config)?;
             let path = path.map(|path| place.name(&path)).transpose()?;
-            let search = KnowledgeSearch { words, topic, path, item_type, superseded: all, most };
+            let search = KnowledgeSearch { words, topic, path, item_type, superseded: all, limit };
             let rows = db.read(|tx| tx.search_knowledge(&search))?;
             knowledge_list(cx, &rows)
         }

@@ -210,7 +210,7 @@ pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason
         Some(given) => {
             let rows = db.read(|tx| tx.checkpoints(None, true))?;
             let id = by_prefix("checkpoint", given, rows.iter().map(|row| row.id.as_str()))?;
-            db.read(|tx| tx.checkpoint_to_go_back_to(&id, loop_id))?;
+            db.read(|tx| tx.rollback_checkpoint(&id, loop_id))?;
             Some(id)
         }
         None => None,

@@ -317,7 +317,7 @@ fn load_loops(
             excused_at: excused
                 .as_ref()
                 .and_then(|metadata| metadata.get("excused")?.get(row.id.as_str())?.as_str()?.parse().ok()),
-            said: if running && in_hand.is_some() { tx.last_said_by(row.id.as_str())? } else { None },
+            said: if running && in_hand.is_some() { tx.last_event_of(row.id.as_str())? } else { None },
             used_at: if running && in_hand.is_some() { tx.last_usage_of(&row.id)? } else { None },
             beat_at: component.as_ref().filter(|_| row.pid.is_none()).and_then(|component| component.last_heartbeat),
             started_at: component.and_then(|component| component.started_at),

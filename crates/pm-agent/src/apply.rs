@@ -111,7 +111,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         Act::HoldTest { test, until } => drop(tolerate(tx.delay_test(test, *until))?),
         Act::AcceptNoChange { test } => drop(tolerate(tx.accept_no_change(test))?),
         Act::LiftHold { subject } => tx.lift_hold(subject)?,
-        Act::FollowBase { answer, reason } => drop(tolerate(tx.follow_base_answer(answer, reason))?),
+        Act::FollowBase { answer, reason } => drop(tolerate(tx.apply_base_answer(answer, reason))?),
         Act::TellOfSystem { message, test } => {
             tx.raise_alert(&NewAlert {
                 fingerprint: crate::matters::SYSTEM.to_owned(),
@@ -159,7 +159,7 @@ fn roll_back(
     if let Some(undone) = undone {
         let why = format!("commit {commit} was taken back, because it broke test {test}: do it again without that");
         tolerate(tx.reset_test_because(undone, &why))?;
-        tolerate(tx.wait_for_test(undone, test))?;
+        tolerate(tx.add_dependency(undone, test))?;
     }
     Ok(())
 }

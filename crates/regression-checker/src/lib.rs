@@ -120,7 +120,7 @@ pub(crate) fn baseline_check<'a>(config: &'a Config, name: &str) -> Option<&'a C
 
 /// As [`baseline_check`], by a name under which failures on fresh clones are on record too.
 pub(crate) fn searched_check<'a>(config: &'a Config, name: &str) -> Option<&'a CheckConfig> {
-    baseline_check(config, coord_db::of_cold_name(name).unwrap_or(name))
+    baseline_check(config, coord_db::strip_cold_suffix(name).unwrap_or(name))
 }
 
 /// Whether a check is to be asked about a test: one that it covers and that counts as done. What is to be done again is not

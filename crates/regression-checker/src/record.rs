@@ -112,7 +112,11 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             steps,
             users: users.map(|test| (test.test_id, test.category)).collect(),
             // What fails only on fresh clones is settled there.
-            open: tx.regressions(true)?.into_iter().filter(|row| coord_db::of_cold_name(&row.check_name).is_none()).collect(),
+            open: tx
+                .regressions(true)?
+                .into_iter()
+                .filter(|row| coord_db::strip_cold_suffix(&row.check_name).is_none())
+                .collect(),
             others,
         })
     }
@@ -205,7 +209,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             Some(_) => Ok(()),
             None => {
                 let last_good = verdict.last_good.as_ref().unwrap_or(&verdict.newest_baseline);
-                tx.note_flaky(&verdict.test, name, last_good, commit, &verdict.output_tail)
+                tx.record_flaky(&verdict.test, name, last_good, commit, &verdict.output_tail)
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::config::{CheckConfig, Cold};
-use coord_db::{CheckRun, Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, of_cold_name};
+use coord_db::{CheckRun, Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, strip_cold_suffix};
 use git::Layout;
 
 use crate::{BisectNotes, ID, Observation, baseline_check, baseline_checks, open_of, watched};
@@ -172,8 +172,8 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
 fn load_cold(config: &Config, tx: &ReadTx<'_>, observation: &Observation, snapshot: &mut RegressionSnapshot) -> Result<()> {
     let runs = tx.cold_runs(Timestamp::EARLIEST)?;
     let at_head = runs.iter().filter(|run| observation.head.as_ref() == Some(&run.commit_hash));
-    snapshot.cold_ran = at_head.filter_map(|run| of_cold_name(&run.check_name)).map(str::to_owned).collect();
-    let known = |run: &&CheckRun| of_cold_name(&run.check_name).is_some_and(|name| baseline_check(config, name).is_some());
+    snapshot.cold_ran = at_head.filter_map(|run| strip_cold_suffix(&run.check_name)).map(str::to_owned).collect();
+    let known = |run: &&CheckRun| strip_cold_suffix(&run.check_name).is_some_and(|name| baseline_check(config, name).is_some());
     snapshot.last_cold_at = runs.iter().filter(known).map(|run| run.ran_at).max();
     (snapshot.cold_landings, snapshot.first_landing) = tx.landings_since(snapshot.last_cold_at)?;
     Ok(())

@@ -381,7 +381,7 @@ impl LoopActor {
             if tx.lease_requests()?.iter().any(|known| known.id == id && known.wait_until < runs_out) {
                 tx.extend_request(&id, tx.now().plus_seconds(60))?;
             }
-            tx.ask_again(&id, &request, silent)
+            tx.retry_request(&id, &request, silent)
         })?;
         let Some(attempt) = self.attempt.as_mut() else { return Ok(String::new()) };
         Ok(match answer {

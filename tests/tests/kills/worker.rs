@@ -211,7 +211,7 @@ impl Worker {
                 Waiting::Queued(_) => {
                     listener.wait(Duration::from_millis(30));
                     let ticket = ticket.as_deref().unwrap();
-                    answer = self.db.write_quietly(|tx| tx.ask_again(ticket, request, SILENT_SECONDS)).unwrap();
+                    answer = self.db.write_quietly(|tx| tx.retry_request(ticket, request, SILENT_SECONDS)).unwrap();
                 }
             }
         }

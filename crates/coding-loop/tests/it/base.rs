@@ -38,7 +38,7 @@ fn answer(world: &World, choice: &str) {
         tx.resolve_decision(&question.id, Some(choice), true, None, None)?;
         let loops: Vec<LoopId> = tx.loops()?.into_iter().map(|row| row.id).collect();
         match BaseAnswer::of(&question, choice, &loops) {
-            Some(answer) => tx.follow_base_answer(&answer, "the human has said so"),
+            Some(answer) => tx.apply_base_answer(&answer, "the human has said so"),
             None if choice == "pass" => tx.accept_no_change(&test()?),
             None => tx.delay_test(&test()?, tx.now()),
         }

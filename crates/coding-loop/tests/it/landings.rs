@@ -170,7 +170,7 @@ fn cut_off() -> (World, CommitHash) {
 #[test]
 fn a_landing_whose_test_was_given_back_meanwhile_is_recorded_all_the_same() {
     let (world, commit) = cut_off();
-    world.db.write(|tx| tx.put_back_abandoned(&tx.test(&"t1".parse()?)?, &ActorId::human(), "dead", None)).unwrap();
+    world.db.write(|tx| tx.give_back_abandoned(&tx.test(&"t1".parse()?)?, &ActorId::human(), "dead", None)).unwrap();
     assert_eq!(world.once("one").status.code(), Some(0));
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Passed, 1));

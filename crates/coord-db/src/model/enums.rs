@@ -74,7 +74,7 @@ text_enum!(
     RunOf { Agent = "agent", Check = "check" }
 );
 text_enum!(
-    /// Why no attempt starts: the account has reached a limit, its service does not answer, a human has to mend something, or
+    /// Why no attempt starts: the account has reached a limit, its service does not answer, a human has to fix something, or
     /// runs come to nothing again and again.
     HoldKind { Limit = "limit", Outage = "outage", Human = "human", Repeated = "repeated" }
 );

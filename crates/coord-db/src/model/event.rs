@@ -1,4 +1,4 @@
-//! An event to be said.
+//! An event to be published.
 
 use serde_json::Value;
 

@@ -47,7 +47,7 @@ macro_rules! text_id {
 
             fn from_str(text: &str) -> Result<Self, Error> {
                 let check: fn(&str) -> Result<(), String> = $check;
-                check(text).map_err(|why| Error::Invalid(format!("{text:?} is no {}: {why}", $what)))?;
+                check(text).map_err(|why| Error::Invalid(format!("{text:?} is not a valid {}: {why}", $what)))?;
                 Ok(Self(text.to_owned()))
             }
         }
@@ -169,7 +169,7 @@ impl LoopId {
     pub fn allow_as_new(&self) -> Result<(), Error> {
         if self.0 == "integration" {
             return Err(Error::Invalid(
-                "\"integration\" cannot be a loop id: coding-loops/integration is the branch where verified work goes; \
+                "\"integration\" cannot be a loop id: coding-loops/integration is the branch for verified work; \
                  choose another id"
                     .to_owned(),
             ));

@@ -13,8 +13,8 @@ use crate::Error;
 #[serde(transparent)]
 pub struct LeasePath(String);
 
-const MOST_BYTES: usize = 4096;
-const MOST_COMPONENT_BYTES: usize = 255;
+const MAX_BYTES: usize = 4096;
+const MAX_COMPONENT_BYTES: usize = 255;
 
 impl LeasePath {
     /// The path as text.
@@ -41,7 +41,7 @@ impl LeasePath {
         overlap(&self.0, &other.0)
     }
 
-    /// True if whoever holds this may change all of `other`.
+    /// True if a lease on this path covers all of `other`.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self == other || (self.is_subtree() && (other.0.starts_with(&self.0) || bare(&self.0) == other.0))
@@ -97,7 +97,7 @@ impl FromStr for LeasePath {
             match part {
                 "" | "." => {}
                 ".." => return refuse("it contains '..'; give it relative to the repository"),
-                part if part.len() > MOST_COMPONENT_BYTES => return refuse("one component is longer than 255 bytes"),
+                part if part.len() > MAX_COMPONENT_BYTES => return refuse("one component is longer than 255 bytes"),
                 part => parts.push(part),
             }
         }
@@ -108,7 +108,7 @@ impl FromStr for LeasePath {
         if text.ends_with('/') || text.ends_with("/.") {
             path.push('/');
         }
-        if path.len() > MOST_BYTES {
+        if path.len() > MAX_BYTES {
             return refuse("it is longer than 4096 bytes");
         }
         Ok(Self(path))

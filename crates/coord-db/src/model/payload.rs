@@ -53,7 +53,7 @@ macro_rules! catalog {
                 }
             }
 
-            /// The priority of an event of this type unless something else is said; 1 is the most urgent.
+            /// The default priority of an event of this type; 1 is the most urgent.
             #[must_use]
             pub(crate) const fn default_priority(&self) -> i64 {
                 match self {
@@ -94,7 +94,7 @@ macro_rules! catalog {
                         Ok(Self::Custom { event_type: event_type.to_owned(), value: value.clone() })
                     }
                     other => Err(Error::Invalid(format!(
-                        "{other:?} is no event type of the catalog; put one of your own under \"custom.\""
+                        "{other:?} is not an event type of the catalog; your own types begin with \"custom.\""
                     ))),
                 }
             }

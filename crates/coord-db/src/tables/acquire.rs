@@ -49,7 +49,7 @@ pub struct Blocker {
     pub locked_by: String,
     /// When the lease ends unless renewed; none for a waiter, a lease without end, or an owner.
     pub expires_at: Option<Timestamp>,
-    /// The loop that owns the path, if that is what is in the way: waiting ends no ownership, asking for leave does.
+    /// The loop that owns the path, if that is what is in the way: waiting does not end ownership, but the owner can give permission.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owned_by: Option<LoopId>,
     /// What the asker wanted.
@@ -268,7 +268,7 @@ impl WriteTx<'_> {
     }
 
     /// Acquires all paths, or queues for every one of them: with edges to those who hold them and to the live waiters that
-    /// are ahead. The caller asks again with [`WriteTx::ask_again`] when something has changed. Nobody queues for what
+    /// are ahead. The caller asks again with [`WriteTx::retry_request`] when something has changed. Nobody queues for what
     /// another loop owns: that gives up at once.
     pub fn acquire_or_queue(
         &self,
@@ -293,7 +293,7 @@ impl WriteTx<'_> {
                         rusqlite::params![id, path],
                     )?;
                 }
-                // In the queue it is no newcomer any more: an edge to a waiter that is behind it would close a circle.
+                // In the queue it is not a newcomer any more: an edge to a waiter that is behind it would close a cycle.
                 self.wait_for(&id, None, silent_seconds)?;
                 Ok((Some(id), Waiting::Queued(blockers)))
             }
@@ -301,7 +301,7 @@ impl WriteTx<'_> {
     }
 
     /// A queued acquire asks again.
-    pub fn ask_again(&self, id: &str, request: &AcquireRequest, silent_seconds: i64) -> Result<Waiting> {
+    pub fn retry_request(&self, id: &str, request: &AcquireRequest, silent_seconds: i64) -> Result<Waiting> {
         let Some(row) =
             self.query_opt(select!(LeaseRequest, "FROM lease_requests WHERE id = ?1"), [id], LeaseRequest::from_row)?
         else {
@@ -384,7 +384,7 @@ impl WriteTx<'_> {
             self.loop_row(&request.loop_id)?;
         }
         if request.paths.is_empty() {
-            return Err(Error::Invalid("there is no path to lease".to_owned()));
+            return Err(Error::Invalid("no path to lease was given".to_owned()));
         }
         if request.ttl_seconds < 1 {
             return Err(Error::Invalid(format!("a lease of {} s is not allowed; give at least 1", request.ttl_seconds)));

@@ -37,7 +37,7 @@ pub struct NewAlert {
 pub enum AlertRaised {
     /// There was none for this cause.
     New,
-    /// It said something else before.
+    /// An open alert was updated.
     Updated,
     /// It stood already, word for word.
     Unchanged,
@@ -77,7 +77,7 @@ impl ReadTx<'_> {
     }
 
     /// Open critical alerts that nobody has acknowledged and for which no journal entry `notify:alert:<id>` stands, oldest first.
-    pub fn unnotified_alerts(&self, most: usize) -> Result<Vec<Alert>> {
+    pub fn unnotified_alerts(&self, limit: usize) -> Result<Vec<Alert>> {
         self.query(
             select!(
                 Alert,
@@ -85,7 +85,7 @@ impl ReadTx<'_> {
                    AND NOT EXISTS (SELECT 1 FROM transaction_log AS j WHERE j.id = 'notify:alert:' || alerts.id)
                  ORDER BY created_at, id LIMIT ?1"
             ),
-            [most as i64],
+            [limit as i64],
             Alert::from_row,
         )
     }
@@ -159,7 +159,7 @@ impl WriteTx<'_> {
     pub fn acknowledge_alert(&self, id: &str, by: &str) -> Result<()> {
         let alert = self.alert(id)?;
         if alert.closed_at.is_some() {
-            return Err(Error::illegal("alert", id, "closed", "be acknowledged: its cause is gone"));
+            return Err(Error::illegal("alert", id, "closed", "be acknowledged: its cause has ended"));
         }
         if alert.acknowledged {
             let state = format!("acknowledged by {} already", alert.acknowledged_by.as_deref().unwrap_or("somebody"));

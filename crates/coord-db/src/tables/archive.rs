@@ -42,7 +42,7 @@ struct Kind {
 ///
 /// What never goes: loops, tests, subscriptions, leases and edges (they live or are deleted); proofs, baselines, usage and
 /// knowledge with its history (they answer questions about all times, and are small); migrations (a number is never handed
-/// out again); regressions with a blamed commit (each is told once, for ever).
+/// out again); regressions with a blamed commit (each is reported only once, ever).
 const KINDS: &[Kind] = &[
     Kind { table: "alerts", key: "id", time: "closed_at", closed: "r.closed_at IS NOT NULL" },
     Kind {
@@ -89,7 +89,7 @@ const KINDS: &[Kind] = &[
         table: "check_runs",
         key: "check_name, commit_hash",
         time: "ran_at",
-        // What is flaky is told by the newest runs.
+        // The newest runs show which checks are flaky.
         closed: "r.rowid NOT IN (SELECT rowid FROM main.check_runs ORDER BY ran_at DESC LIMIT 1000)",
     },
     EVENTS,
@@ -199,7 +199,7 @@ fn attach(db: &Database, path: &Path, archive: &Path, create: bool) -> Result<Op
     use std::os::unix::fs::OpenOptionsExt;
     match std::fs::symlink_metadata(archive).map(|_| std::fs::metadata(archive)) {
         Ok(Ok(meta)) if meta.is_file() => {}
-        Ok(_) => return Err(Error::NotOurs { path: archive.to_owned(), detail: "it is no regular file".to_owned() }),
+        Ok(_) => return Err(Error::NotOurs { path: archive.to_owned(), detail: "it is not a regular file".to_owned() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if !create {
                 return Ok(None);
@@ -245,7 +245,10 @@ fn prepare(connection: &Connection, archive: &Path) -> Result<()> {
     let objects: i64 = connection.query_row("SELECT count(*) FROM archive.sqlite_schema", [], |row| row.get(0))?;
     let empty = application == 0 && version == 0 && objects == 0;
     if !empty && application != ARCHIVE_ID {
-        return Err(Error::NotOurs { path: archive.to_owned(), detail: "it is no archive of one".to_owned() });
+        return Err(Error::NotOurs {
+            path: archive.to_owned(),
+            detail: "it is not an archive of a coding-loops database".to_owned(),
+        });
     }
     if version > ARCHIVE_VERSION {
         return Err(Error::Newer { path: archive.to_owned(), found: version, known: ARCHIVE_VERSION });
@@ -301,9 +304,7 @@ impl Archiver {
     /// [`Error::Invalid`] for a moment within the last day; [`Error::NotOurs`] or [`Error::Newer`] about the archive.
     pub fn new(db: &Database, before: Timestamp) -> Result<Self> {
         if before > db.clock().now().plus_seconds(-YOUNGEST_SECONDS) {
-            return Err(Error::Invalid(
-                "what is younger than a day is still needed; archive what is older than 1d or more".to_owned(),
-            ));
+            return Err(Error::Invalid("rows younger than a day are still needed; give an age of 1d or more".to_owned()));
         }
         let Some(path) = db.path() else {
             return Err(Error::Invalid("a database in memory has no archive".to_owned()));

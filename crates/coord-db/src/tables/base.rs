@@ -88,7 +88,7 @@ impl Decision {
 }
 
 impl BaseAnswer {
-    /// What follows from an answer; none if nothing does, or it does not fit. `loops` are those that there are.
+    /// The action for an answer; none if it needs none or is not valid. `loops` are the registered ones.
     #[must_use]
     pub fn of(decision: &Decision, choice: &str, loops: &[LoopId]) -> Option<Self> {
         let context = &decision.context;
@@ -187,7 +187,7 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Whether the newest so many runs of a check at heads have all passed at once.
+    /// Whether the newest `runs` runs of a check at heads all passed without a retry.
     pub fn is_steady(&self, check_hash: &str, runs: u32) -> Result<bool> {
         self.value(
             "SELECT count(*) = ?2 AND total(state <> 'green') = 0
@@ -287,7 +287,7 @@ impl WriteTx<'_> {
     }
 
     /// Says that the checks were run at the head of integration and keep nobody from starting.
-    pub fn say_base_proven(&self, proven: BaseProven) -> Result<EventId> {
+    pub fn publish_base_proven(&self, proven: BaseProven) -> Result<EventId> {
         self.publish(&NewEvent::new(ActorId::from(&proven.loop_id), proven))
     }
 
@@ -312,7 +312,7 @@ impl WriteTx<'_> {
         Ok(passing)
     }
 
-    /// Says which checks fail at the head of integration, and asks the human once for the whole system.
+    /// Publishes which checks fail at the head of integration, and asks the human once for the whole system.
     pub fn ask_about_base(&self, loop_id: &LoopId, commit: &str, tree: &str, red: &[RedCheck]) -> Result<DecisionId> {
         if let Some(open) = self.open_decision(BASE_QUESTION)? {
             return Ok(open.id);
@@ -342,14 +342,14 @@ impl WriteTx<'_> {
                 words.join("; ")
             ),
             options: vec![
-                option("mend", format!("a test for loop {loop_id} is created that makes it pass; only that test starts")),
+                option("mend", format!("a test for loop {loop_id} is created to make it pass; only that test starts")),
                 option(
                     "ignore",
-                    "attempts start; a failure of these checks is let through where it shows nothing that does not fail at the base \
+                    "attempts start; a failure of these checks is accepted if it shows only what also fails at the base \
                      too, and what fails beyond that is the work's own; ends by itself once they pass at the base"
                         .to_owned(),
                 ),
-                option("try_again", "the cause is mended: the checks run again".to_owned()),
+                option("try_again", "the cause is fixed: run the checks again".to_owned()),
             ],
             default_option: None,
             context: json!({
@@ -365,7 +365,7 @@ impl WriteTx<'_> {
         self.ask(&question, cause.as_ref())
     }
 
-    /// Asks whether to wait for checks at the base that take very long.
+    /// Asks whether to wait for slow checks at the base.
     pub fn ask_about_slow_base(
         &self,
         loop_id: &LoopId,
@@ -380,12 +380,12 @@ impl WriteTx<'_> {
             decision_type: BASE_SLOW_QUESTION.to_owned(),
             summary: format!(
                 "loop {loop_id} runs check {name} at the head of integration ({}) before any attempt starts, and it takes {minutes} \
-                 minutes or more; after that each landing proves the next head",
+                 minutes or more; later heads are checked by each landing",
                 commit.get(..12).unwrap_or(commit)
             ),
             options: vec![
-                option("wait", "the attempts start when it has passed"),
-                option("skip", "the attempts start now; whether it passes without them is not known"),
+                option("wait", "start attempts when it has passed"),
+                option("skip", "start attempts now, without knowing whether it passes"),
             ],
             default_option: None,
             context: json!({
@@ -398,8 +398,8 @@ impl WriteTx<'_> {
         self.ask(&question, None)
     }
 
-    /// Does what follows from an answer.
-    pub fn follow_base_answer(&self, answer: &BaseAnswer, reason: &str) -> Result<()> {
+    /// Applies an answer.
+    pub fn apply_base_answer(&self, answer: &BaseAnswer, reason: &str) -> Result<()> {
         match answer {
             BaseAnswer::Ignore { names } => self.ignore_checks(names, reason),
             BaseAnswer::TryAgain => self.try_base_again(),
@@ -410,7 +410,7 @@ impl WriteTx<'_> {
         }
     }
 
-    /// The human does not wait for a check at the base.
+    /// Records that the human does not wait for a check at the base.
     fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
         self.execute(
             "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
@@ -420,7 +420,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Lets checks through that fail at the base where they fail in the same way, until they pass there again.
+    /// Accepts failures of checks that also fail at the base in the same way, until they pass there again.
     fn ignore_checks(&self, names: &[String], reason: &str) -> Result<()> {
         for name in names {
             self.execute(
@@ -431,7 +431,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// What failed at the base is run again before the next attempt.
+    /// Makes the next attempt run the checks again that failed at the base.
     fn try_base_again(&self) -> Result<()> {
         self.execute("DELETE FROM base_runs WHERE state = 'red'", [])?;
         Ok(())

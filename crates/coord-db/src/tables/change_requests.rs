@@ -6,7 +6,7 @@
 //! | `pending` | `approved`, `rejected` | `pm`, the human |
 //! | `approved` | `applied` | the requestor, the human |
 //!
-//! An approved request is leave to lease its resource, and what is below it, until it is applied; it ends too when the
+//! An approved request is permission to lease its resource, and what is below it, until it is applied; it also ends when the
 //! resource has another owner or none.
 
 use crate::payload::{ChangeRequested, ChangeResolved};
@@ -57,7 +57,7 @@ impl ReadTx<'_> {
         )
     }
 
-    /// What was said last about a request.
+    /// The last event about a request.
     pub fn last_event_of_change(&self, id: &str) -> Result<Option<EventId>> {
         self.query_opt(
             "SELECT id FROM events WHERE event_type IN ('change_requested', 'change_resolved')
@@ -82,7 +82,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Asks for leave to change a resource, or what is below it. Gives the request's id. Asking for the same again while the
+    /// Requests permission to change a resource, or what is below it. Returns the request's id. The same request again while the
     /// first request is open is the first request.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl WriteTx<'_> {
         self.ask_owner(&resource, requestor, request_type, description, None)
     }
 
-    /// As [`WriteTx::request_change`], for a test that cannot land without leave: while the request waits for its answer the
+    /// As [`WriteTx::request_change`], for a test that cannot land without permission: while the request is pending the
     /// test is not claimed, and it is applied when the test passes.
     pub fn request_change_for(
         &self,
@@ -170,15 +170,17 @@ impl WriteTx<'_> {
         let requestor = &request.requestor_loop;
         if to == RequestStatus::Applied {
             if by.as_str() != requestor.as_str() && *by != ActorId::human() {
-                return Err(Error::Refused(format!("change request {id} is applied by {requestor}, who made it, not by {by}")));
+                return Err(Error::Refused(format!(
+                    "change request {id} can be applied only by {requestor}, who made it, or by the human, not by {by}"
+                )));
             }
         } else if !matches!(by.as_str(), "human" | "pm") {
-            return Err(Error::Refused(format!("{by} cannot answer a change request; leave it to pm or the human")));
+            return Err(Error::Refused(format!("{by} cannot answer a change request; pm or the human must")));
         }
         let owner = self.resource(&request.resource_path)?.map(|resource| resource.owner_loop);
         if to == RequestStatus::Approved && owner.as_ref() != Some(&request.owner_loop) {
             return Err(Error::Refused(format!(
-                "{:?} is not owned by {} any more; reject change request {id}, and let {requestor} ask anew",
+                "{:?} is not owned by {} any more; reject change request {id} and let {requestor} create a new one",
                 request.resource_path, request.owner_loop
             )));
         }
@@ -188,7 +190,7 @@ impl WriteTx<'_> {
                 rusqlite::params![id, to, self.now(), by],
             )?;
         } else {
-            // Who gave leave, and when, stays as it was.
+            // Who gave permission, and when, does not change.
             self.execute("UPDATE change_requests SET status = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
         }
         let payload = ChangeResolved {
@@ -203,7 +205,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// A test has passed: the leave that was asked for it is used up.
+    /// Applies the requests that were made for a test that has passed.
     pub(crate) fn apply_changes_for(&self, test: &TestId, cause: &EventId) -> Result<()> {
         for request in self.change_requests_for(test)? {
             if request.status == RequestStatus::Approved {

@@ -120,7 +120,7 @@ const INVARIANTS: &[(&str, &str)] = &[
          WHERE superseded_by IS NOT NULL AND superseded_by NOT IN (SELECT id FROM knowledge)",
     ),
     (
-        "knowledge is not superseded in a circle",
+        "superseded knowledge has no cycle",
         "WITH RECURSIVE leads (id) AS (
            SELECT id FROM knowledge WHERE superseded_by IS NULL OR superseded_by NOT IN (SELECT id FROM knowledge)
            UNION

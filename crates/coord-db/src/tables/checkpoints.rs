@@ -43,7 +43,7 @@ impl ReadTx<'_> {
 
     /// Refs of a loop, and of loops that nobody drives, that are of no use any more: made before a moment, for a test that has
     /// passed since. Oldest first.
-    pub fn checkpoints_past_their_time(&self, loop_id: &LoopId, before: Timestamp, most: usize) -> Result<Vec<Checkpoint>> {
+    pub fn expired_checkpoints(&self, loop_id: &LoopId, before: Timestamp, limit: usize) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(
                 Checkpoint,
@@ -52,7 +52,7 @@ impl ReadTx<'_> {
                    AND EXISTS (SELECT 1 FROM tests AS t WHERE t.id = checkpoints.test_id AND t.status = 'passed')
                  ORDER BY created_at, id LIMIT ?3"
             ),
-            rusqlite::params![loop_id, before, most as i64],
+            rusqlite::params![loop_id, before, limit as i64],
             Checkpoint::from_row,
         )
     }
@@ -79,13 +79,13 @@ impl ReadTx<'_> {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Refused`] for another loop's; [`Error::IllegalMove`] for a deleted one.
-    pub fn checkpoint_to_go_back_to(&self, id: &str, loop_id: &LoopId) -> Result<Checkpoint> {
+    pub fn rollback_checkpoint(&self, id: &str, loop_id: &LoopId) -> Result<Checkpoint> {
         let row = self.checkpoint(id)?;
         if row.loop_id != *loop_id {
             return Err(Error::Refused(format!("checkpoint {id} belongs to loop {}; name one of {loop_id}", row.loop_id)));
         }
         if row.deleted_at.is_some() {
-            let hint = "be gone back to; leave --checkpoint away for the newest one";
+            let hint = "be restored; omit --checkpoint to use the newest one";
             return Err(Error::illegal("checkpoint", id, "deleted", hint));
         }
         Ok(row)

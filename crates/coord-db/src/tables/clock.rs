@@ -1,4 +1,4 @@
-//! What the clocks said last, so that a suspend or a jump of the wall clock is noticed by whoever looks first.
+//! The last reading of the clocks, so that the first process that looks notices a suspend or a clock change.
 
 use crate::time::ClockReading;
 use crate::{ReadTx, Result, Timestamp, WriteTx};
@@ -40,11 +40,11 @@ pub fn silent_millis(now: Timestamp, beat: Timestamp, changes: &[ClockChangeSeen
 pub enum ClockChange {
     /// Nothing.
     None,
-    /// The machine slept for so many milliseconds.
+    /// The machine was suspended for this number of milliseconds.
     Suspended(i64),
-    /// The wall clock was set, by so many milliseconds.
+    /// The wall clock was changed by this number of milliseconds.
     Jumped(i64),
-    /// The machine was started anew.
+    /// The machine was restarted.
     Rebooted,
 }
 
@@ -82,7 +82,7 @@ impl ReadTx<'_> {
         Ok(unseen || row.grace_until.is_some_and(|until| self.now() < until && self.now().plus_seconds(600) > until))
     }
 
-    /// The sleeps and jumps that were seen of late, oldest first.
+    /// The recent suspends and clock changes, oldest first.
     pub fn clock_changes(&self) -> Result<Vec<ClockChangeSeen>> {
         self.query(select!(ClockChangeSeen, "FROM clock_changes ORDER BY seen_at"), [], ClockChangeSeen::from_row)
     }

@@ -16,7 +16,7 @@ row! {
 }
 
 impl Component {
-    /// The process it runs as, if it has said so.
+    /// The process that it runs as, if recorded.
     #[must_use]
     pub fn identity(&self) -> Option<ProcessIdentity> {
         self.pid.map(|pid| ProcessIdentity {
@@ -54,8 +54,8 @@ impl ReadTx<'_> {
         self.query_opt(select!(Component, "FROM component_health WHERE component = ?1"), [id], Component::from_row)
     }
 
-    /// True while a supervisor does its work, as far as its beats tell: healthy, or silent only since the machine slept.
-    pub fn is_at_its_post(&self, id: &str, degraded_seconds: i64, dead_seconds: i64) -> Result<bool> {
+    /// True while a supervisor's heartbeats are recent enough: healthy, or silent only because the machine was suspended.
+    pub fn is_responsive(&self, id: &str, degraded_seconds: i64, dead_seconds: i64) -> Result<bool> {
         let Some(row) = self.component(id)? else { return Ok(false) };
         Ok(row.verdict(self.now(), degraded_seconds, dead_seconds) == HealthStatus::Healthy
             || row.status == HealthStatus::Healthy && self.in_clock_grace()?)
@@ -71,7 +71,7 @@ impl ReadTx<'_> {
         Ok(match identity.liveness() {
             Liveness::Alive => Some(identity),
             Liveness::Gone => None,
-            // From another namespace only beats tell.
+            // From another namespace only the heartbeats are visible.
             Liveness::Unknown => {
                 let fresh = component.last_heartbeat.is_some_and(|beat| self.now().seconds_since(beat) < 60);
                 fresh.then_some(identity)
@@ -126,7 +126,7 @@ impl WriteTx<'_> {
         Ok(unclean)
     }
 
-    /// A component says that it lives, and how it is. `metadata` is merged into what it said before.
+    /// Records a heartbeat with the component's status. `metadata` is merged into the existing one.
     ///
     /// # Errors
     /// [`Error::IllegalMove`] if it says anything but `healthy` or `degraded`.

@@ -1,4 +1,4 @@
-//! Files that two loops have both changed, and who was let go first.
+//! Files that two loops have both changed, and which loop goes first.
 
 use crate::{Event, EventId, LoopId, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
 
@@ -21,8 +21,8 @@ impl ReadTx<'_> {
         )
     }
 
-    /// What was said of conflicts of this loop not before `since`, and pm has not taken; oldest first.
-    pub fn conflicts_without_pm(&self, loop_id: &LoopId, since: Timestamp) -> Result<Vec<Event>> {
+    /// Events about conflicts of this loop since `since` that pm has not handled yet, oldest first.
+    pub fn conflicts_pending_for_pm(&self, loop_id: &LoopId, since: Timestamp) -> Result<Vec<Event>> {
         let mut said = self.query(
             select!(
                 Event,
@@ -44,7 +44,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Writes down a conflict. None if one is open for the same file and loops.
+    /// Records a conflict. None if one is open for the same file and loops.
     pub fn add_conflict(&self, file: &str, one: &LoopId, other: &LoopId, event: &EventId) -> Result<Option<String>> {
         let (a, b) = if one <= other { (one, other) } else { (other, one) };
         let id = new_id();
@@ -55,7 +55,7 @@ impl WriteTx<'_> {
         Ok((added > 0).then_some(id))
     }
 
-    /// Writes down who goes first.
+    /// Records which loop goes first.
     pub fn settle_conflict(&self, id: &str, winner: &LoopId, loser: &LoopId, winner_test: Option<&TestId>) -> Result<()> {
         self.execute(
             "UPDATE conflicts SET winner = ?2, loser = ?3, winner_test = ?4 WHERE id = ?1",
@@ -64,7 +64,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// The conflict is over.
+    /// Closes a conflict.
     pub fn resolve_conflict(&self, id: &str, resolution: &str) -> Result<()> {
         self.execute(
             "UPDATE conflicts SET resolved_at = ?2, resolution = ?3 WHERE id = ?1 AND resolved_at IS NULL",

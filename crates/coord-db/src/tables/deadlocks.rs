@@ -1,4 +1,4 @@
-//! Deadlocks: one row for each victim and deadlock, so that each is told once.
+//! Deadlocks: one row for each victim and deadlock, so that each is reported once.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ row! {
 /// A deadlock that has just been found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDeadlock {
-    /// Who is told to give up its leases.
+    /// The loop that must give up its leases.
     pub victim: String,
     /// The loops in it.
     pub cycle: Vec<String>,

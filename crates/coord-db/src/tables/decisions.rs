@@ -114,7 +114,7 @@ impl ReadTx<'_> {
     }
 
     /// Decisions settled since a moment by a hand that did not say so (the `sqlite3` shell, say), oldest first.
-    pub fn unannounced_decisions(&self, since: Timestamp, most: usize) -> Result<Vec<Decision>> {
+    pub fn unannounced_decisions(&self, since: Timestamp, limit: usize) -> Result<Vec<Decision>> {
         self.query(
             select!(
                 Decision,
@@ -122,13 +122,13 @@ impl ReadTx<'_> {
                    AND json_type(context, '$.resolved_event') IS NULL
                  ORDER BY decided_at, id LIMIT ?2"
             ),
-            rusqlite::params![since, most as i64],
+            rusqlite::params![since, limit as i64],
             Decision::from_row,
         )
     }
 
     /// Open decisions for which no journal entry `notify:decision:<id>` stands, oldest first.
-    pub fn unnotified_decisions(&self, most: usize) -> Result<Vec<Decision>> {
+    pub fn unnotified_decisions(&self, limit: usize) -> Result<Vec<Decision>> {
         self.query(
             select!(
                 Decision,
@@ -136,7 +136,7 @@ impl ReadTx<'_> {
                    AND NOT EXISTS (SELECT 1 FROM transaction_log AS j WHERE j.id = 'notify:decision:' || decisions.id)
                  ORDER BY requested_at, id LIMIT ?1"
             ),
-            [most as i64],
+            [limit as i64],
             Decision::from_row,
         )
     }
@@ -154,7 +154,7 @@ impl ReadTx<'_> {
         )
     }
 
-    /// True if the human has been asked anything that names this test, or has answered such a question, not before a moment.
+    /// True if a question that names this test was asked or answered since a moment.
     pub fn asked_about_test_since(&self, test: &TestId, since: Timestamp) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM decisions WHERE fingerprint = 'test:' || ?1 AND decision_type <> 'stuck'
@@ -233,18 +233,16 @@ impl WriteTx<'_> {
     /// [`Error::Invalid`] for an empty question, fewer than two options, two of one id, or a default that is none of them.
     pub fn ask(&self, new: &NewDecision, cause: Option<&Event>) -> Result<DecisionId> {
         if new.summary.trim().is_empty() || new.decision_type.trim().is_empty() {
-            return Err(Error::Invalid("the question is empty; say what is to be decided".to_owned()));
+            return Err(Error::Invalid("the question is empty; write what is to be decided".to_owned()));
         }
         if new.options.len() < 2 {
-            return Err(Error::Invalid(
-                "a decision needs at least two options; what leaves no choice is no question".to_owned(),
-            ));
+            return Err(Error::Invalid("a decision needs at least two options".to_owned()));
         }
         for (at, option) in new.options.iter().enumerate() {
             let id = &option.id;
             if id.is_empty() || id.trim() != id || id.chars().any(char::is_control) {
                 return Err(Error::Invalid(format!(
-                    "option {id:?} is empty or no plain word; name it so that it can be typed"
+                    "option {id:?} is empty or not a single word; choose a name that can be typed"
                 )));
             }
             if new.options[..at].iter().any(|other| other.id == *id) {
@@ -254,7 +252,7 @@ impl WriteTx<'_> {
         if let Some(default) = &new.default_option
             && !new.options.iter().any(|option| option.id == *default)
         {
-            return Err(Error::Invalid(format!("the default {default:?} is none of the options")));
+            return Err(Error::Invalid(format!("the default {default:?} is not one of the options")));
         }
         if new.timeout_minutes.is_some_and(|minutes| minutes < 0) {
             return Err(Error::Invalid("the time limit must not be negative".to_owned()));
@@ -298,7 +296,7 @@ impl WriteTx<'_> {
     }
 
     /// The human answers. The answer is an event; the asker's agent (`pm`) applies it, before any default: from here on it is
-    /// the answer. Of two that answer at once, one is first, and the other is told.
+    /// the answer. Of two concurrent answers the first counts, and the other one is refused.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Settled`] if it is settled or answered already; [`Error::Invalid`] if the choice is no
@@ -308,10 +306,10 @@ impl WriteTx<'_> {
         self.refuse_settled(&decision)?;
         let options = decision.option_ids();
         if !options.iter().any(|option| option == choice) {
-            return Err(Error::Invalid(format!("{choice:?} is no option of decision {id}; choose {}", options.join(", "))));
+            return Err(Error::Invalid(format!("{choice:?} is not an option of decision {id}; choose {}", options.join(", "))));
         }
         if self.find_loop(by.as_str())?.is_some() {
-            return Err(Error::Refused(format!("loop {by} cannot answer for the human; leave decision {id} to them")));
+            return Err(Error::Refused(format!("loop {by} cannot answer decision {id}; the human must")));
         }
         if let Some(given) = self.waiting_answer(&decision)? {
             return Err(given.as_error(&decision, DecisionStatus::Pending));
@@ -352,7 +350,7 @@ impl WriteTx<'_> {
         if let Some(choice) = choice
             && !decision.option_ids().iter().any(|option| option == choice)
         {
-            return Err(Error::Invalid(format!("{choice:?} is no option of decision {id}")));
+            return Err(Error::Invalid(format!("{choice:?} is not an option of decision {id}")));
         }
         let status = match (choice, by_human) {
             (Some(_), true) => DecisionStatus::Decided,
@@ -380,17 +378,17 @@ impl WriteTx<'_> {
         Ok(said)
     }
 
-    /// Says how a decision was settled that another hand has settled without saying so.
+    /// Publishes the result of a decision that another client has settled without an event.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Refused`] if it is still open, or has been said.
+    /// [`Error::NotFound`]; [`Error::Refused`] if it is open, or its result is published.
     pub fn announce_decision(&self, id: &DecisionId) -> Result<EventId> {
         let decision = self.decision(id)?;
         if decision.status == DecisionStatus::Pending {
             return Err(Error::Refused(format!("decision {id} is open; there is nothing to announce")));
         }
         if decision.context.get("resolved_event").is_some() {
-            return Err(Error::Refused(format!("how decision {id} was settled has been said already")));
+            return Err(Error::Refused(format!("the result of decision {id} has been published already")));
         }
         let payload = DecisionResolved {
             decision_id: id.clone(),
@@ -404,7 +402,7 @@ impl WriteTx<'_> {
         Ok(said)
     }
 
-    /// So that a settled decision is told from one that a foreign hand has settled and nobody has applied.
+    /// Distinguishes a settled decision from one that another client has settled and pm has not applied.
     fn mark_announced(&self, id: &DecisionId, said: &EventId) -> Result<()> {
         self.execute(
             "UPDATE decisions SET context = json_set(context, '$.resolved_event', ?2)

@@ -35,7 +35,7 @@ pub struct TestMark {
     pub position: i64,
     /// The event.
     pub event_id: EventId,
-    /// When it was said.
+    /// When it was published.
     pub at: Timestamp,
     /// `test_started`, `test_failed`, `test_passed`, `test_blocked` or `loop_resumed`.
     pub event_type: String,
@@ -64,7 +64,7 @@ pub struct EventFilter {
     pub test_id: Option<String>,
     /// Of this story.
     pub correlation_id: Option<String>,
-    /// The newest so many.
+    /// At most this number of events, the newest.
     pub limit: Option<i64>,
     /// Only rows after this position (see [`ReadTx::last_event_position`]).
     pub after_position: Option<i64>,
@@ -113,8 +113,8 @@ impl ReadTx<'_> {
         Ok(events)
     }
 
-    /// The next events about how loops' tests went, in the order of commits, after a position. At most so many.
-    pub fn test_marks_after(&self, position: i64, most: usize) -> Result<Vec<TestMark>> {
+    /// The next events about how loops' tests went, in the order of commits, after a position. At most `limit`.
+    pub fn test_marks_after(&self, position: i64, limit: usize) -> Result<Vec<TestMark>> {
         self.query(
             "SELECT rowid, id, timestamp, event_type,
                coalesce(CAST(json_extract(payload, '$.loop_id') AS TEXT), source),
@@ -123,7 +123,7 @@ impl ReadTx<'_> {
              FROM events
              WHERE event_type IN ('test_started', 'test_failed', 'test_passed', 'test_blocked', 'loop_resumed') AND rowid > ?1
              ORDER BY rowid LIMIT ?2",
-            rusqlite::params![position, most as i64],
+            rusqlite::params![position, limit as i64],
             |row| {
                 Ok(TestMark {
                     position: row.get(0)?,
@@ -139,8 +139,8 @@ impl ReadTx<'_> {
         )
     }
 
-    /// The last thing that a source said, and when.
-    pub fn last_said_by(&self, source: &str) -> Result<Option<(EventId, Timestamp)>> {
+    /// The last event of a source, and its time.
+    pub fn last_event_of(&self, source: &str) -> Result<Option<(EventId, Timestamp)>> {
         self.query_opt("SELECT id, timestamp FROM events WHERE source = ?1 ORDER BY rowid DESC LIMIT 1", [source], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
@@ -198,17 +198,17 @@ impl ReadTx<'_> {
 }
 
 /// So many events one statement inserts at most.
-const MOST_ROWS: usize = 50;
+const MAX_ROWS: usize = 50;
 
 /// Each made when it is needed first: most processes publish one or two events at a time.
-static INSERTS: [OnceLock<String>; MOST_ROWS] = [const { OnceLock::new() }; MOST_ROWS];
+static INSERTS: [OnceLock<String>; MAX_ROWS] = [const { OnceLock::new() }; MAX_ROWS];
 static INSERT_ALONE: LazyLock<String> = LazyLock::new(|| insert(1, Some(NOW)));
 
 fn insert_of(rows: usize) -> &'static str {
     INSERTS[rows - 1].get_or_init(|| insert(rows, None))
 }
 
-/// Inserts so many rows of [`columns`], at the moment that `now` says or their own.
+/// Inserts a number of rows of [`columns`], with the time `now` or their own.
 fn insert(rows: usize, now: Option<&str>) -> String {
     let mut sql =
         "INSERT INTO events (id, timestamp, source, event_type, payload, priority, caused_by, correlation_id) VALUES "
@@ -276,7 +276,7 @@ impl WriteTx<'_> {
     pub fn publish_all(&self, events: &[NewEvent]) -> Result<Vec<EventId>> {
         let ids: Vec<EventId> = events.iter().map(|_| EventId::generate()).collect();
         let now = self.now().to_sql_text();
-        for (ids, events) in ids.chunks(MOST_ROWS).zip(events.chunks(MOST_ROWS)) {
+        for (ids, events) in ids.chunks(MAX_ROWS).zip(events.chunks(MAX_ROWS)) {
             let rows = ids.iter().zip(events).flat_map(|(id, event)| columns(id, event, Some(&now)));
             self.execute(insert_of(events.len()), rusqlite::params_from_iter(rows))?;
         }

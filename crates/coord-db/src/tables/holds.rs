@@ -87,7 +87,7 @@ impl Hold {
     fn holds(&self, loop_id: &LoopId, now: Timestamp) -> bool {
         match self.until {
             None => true,
-            // A time beyond any limit's is a foreign hand's mistake, and must not hold for ever.
+            // A time beyond any limit comes from another client by mistake and must not hold forever.
             Some(until) => {
                 until > now && until.seconds_since(now) <= MAX_HOLD_SECONDS && self.probe_loop.as_ref() != Some(loop_id)
             }
@@ -226,14 +226,14 @@ impl WriteTx<'_> {
         let lasts = now.seconds_since(since) >= OUTAGE_ASKS_AFTER_SECONDS;
         if trouble.kind == HoldKind::Human {
             let summary = format!(
-                "agent {agent} of loop {loop_id} cannot work: {}; mend it (its login, its key, [agent] in config.toml), then answer. \
+                "agent {agent} of loop {loop_id} cannot work: {}; fix it (login, key, [agent] in config.toml), then answer. \
                      No loop with this agent starts an attempt until then",
                 trouble.reason
             );
             self.ask_about(&of_agent(agent), loop_id, summary)?;
         } else if trouble.kind == HoldKind::Outage && lasts {
             let summary = format!(
-                "the service of {agent} has not answered for {} minutes: {}. Its loops try again now and then",
+                "the service of {agent} has not answered for {} minutes: {}. Its loops retry at intervals",
                 now.seconds_since(since) / 60,
                 trouble.reason
             );
@@ -251,22 +251,22 @@ impl WriteTx<'_> {
             rusqlite::params![SET_UP, HoldKind::Human, reason, self.now(), loop_id, started],
         )?;
         let summary = format!(
-            "the set-up fails before any agent has changed anything: {reason}; mend it (setup in [workspace] of config.toml, or \
-             what it needs), then answer. No loop starts an attempt until then"
+            "the set-up fails before any agent has changed anything: {reason}; fix it (setup in [workspace] of config.toml, or \
+             its requirements), then answer. No loop starts an attempt until then"
         );
         self.ask_about(SET_UP, loop_id, summary)
     }
 
-    /// Set-up has succeeded at the base: what held the loops is over.
-    pub fn set_up_works(&self, loop_id: &LoopId) -> Result<()> {
+    /// Ends the hold on all loops after set-up has succeeded at the base.
+    pub fn clear_set_up_hold(&self, loop_id: &LoopId) -> Result<()> {
         match self.hold(SET_UP)?.filter(|hold| hold.until.is_some()) {
             Some(hold) => self.end_hold(&hold, loop_id, "the set-up has succeeded"),
             None => Ok(()),
         }
     }
 
-    /// A run of the agent that began then ended without such trouble: what held its loops is over.
-    pub fn agent_works(&self, agent: &str, loop_id: &LoopId, began: Option<Timestamp>) -> Result<()> {
+    /// Ends the hold on an agent after a run that `began` then ended without such trouble.
+    pub fn clear_agent_hold(&self, agent: &str, loop_id: &LoopId, began: Option<Timestamp>) -> Result<()> {
         // One that waits for an answer ends by the answer; a run that began before the trouble says nothing of it.
         let hold = self.hold(&of_agent(agent))?;
         if let Some(hold) = hold.filter(|hold| hold.until.is_some() && began.is_none_or(|began| began >= hold.since)) {
@@ -288,7 +288,7 @@ impl WriteTx<'_> {
              ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = excluded.tries, until = NULL, probe_loop = NULL",
             rusqlite::params![of_loop(loop_id), HoldKind::Repeated, reason, self.now(), runs, loop_id, started],
         )?;
-        let summary = format!("{runs} attempts in a row of loop {loop_id} came to nothing, the last one because {reason}");
+        let summary = format!("{runs} attempts in a row of loop {loop_id} had no result, the last one because {reason}");
         self.ask_about(&of_loop(loop_id), loop_id, summary)
     }
 
@@ -299,7 +299,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// One attempt may find out whether what a question was asked about is mended.
+    /// Lets one attempt find out whether the cause of a hold is fixed.
     pub fn probe_holds(&self, loop_id: &LoopId) -> Result<()> {
         self.execute(
             "UPDATE holds SET until = ?2, probe_loop = NULL WHERE until IS NULL
@@ -309,7 +309,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// The question about a hold is answered: its loops start attempts again.
+    /// Ends a hold whose question is answered.
     pub fn lift_hold(&self, subject: &str) -> Result<()> {
         let Some(hold) = self.hold(subject)? else { return Ok(()) };
         self.end_hold(&hold, &hold.loop_id, "the human has answered")?;
@@ -345,8 +345,8 @@ impl WriteTx<'_> {
             decision_type: HOLD_QUESTION.to_owned(),
             summary,
             options: vec![
-                option("try_again", "the cause is mended: attempts start again"),
-                option("stop", "the loops pause until loopctl resume"),
+                option("try_again", "the cause is fixed: start attempts again"),
+                option("stop", "pause the loops until loopctl resume"),
             ],
             default_option: None,
             context: json!({

@@ -42,7 +42,7 @@ pub struct JournalStep {
 /// The key of an intent under which the process that acts is named, where the component's row may name none.
 const OWNER: &str = "owner";
 
-/// The intent with the process in it that acts on it: others leave the entry to it as long as it lives.
+/// The intent with the process that acts on it: no other process settles the entry while that one is alive.
 #[must_use]
 pub fn owned_intent(mut intent: Value, owner: &ProcessIdentity) -> Value {
     if let Some(fields) = intent.as_object_mut() {
@@ -82,7 +82,7 @@ impl JournalSteps {
 
     /// Whether the process that acts is another one than the asker, and not proven gone.
     #[must_use]
-    pub fn in_other_hands(&self, asker: &ProcessIdentity) -> bool {
+    pub fn is_owned_by_other(&self, asker: &ProcessIdentity) -> bool {
         self.owner().is_some_and(|owner| owner != *asker && owner.liveness() != Liveness::Gone)
     }
 }
@@ -129,14 +129,14 @@ impl ReadTx<'_> {
         self.query_opt(select!(JournalEntry, "FROM transaction_log WHERE id = ?1"), [id], JournalEntry::from_row)
     }
 
-    /// The newest entries, open and settled, at most so many, newest first; of one component or all.
-    pub fn journal(&self, component: Option<&str>, most: usize) -> Result<Vec<JournalEntry>> {
+    /// The newest entries, open and settled, at most `limit`, newest first; of one component or all.
+    pub fn journal(&self, component: Option<&str>, limit: usize) -> Result<Vec<JournalEntry>> {
         self.query(
             select!(
                 JournalEntry,
                 "FROM transaction_log WHERE ?1 IS NULL OR component = ?1 ORDER BY started_at DESC, id DESC LIMIT ?2"
             ),
-            rusqlite::params![component, most as i64],
+            rusqlite::params![component, limit as i64],
             JournalEntry::from_row,
         )
     }
@@ -181,7 +181,7 @@ impl WriteTx<'_> {
     fn open_steps(&self, id: &str) -> Result<JournalSteps> {
         let entry = self.journal_entry(id)?.ok_or_else(|| Error::not_found("journal entry", id))?;
         if entry.status != JournalStatus::InProgress {
-            return Err(Error::illegal("journal entry", id, entry.status, "get on: it is settled"));
+            return Err(Error::illegal("journal entry", id, entry.status, "continue: it is settled"));
         }
         Ok(entry.steps)
     }
@@ -224,7 +224,7 @@ impl WriteTx<'_> {
             return Ok(false);
         }
         if !entry.status.may_become(to) {
-            return Err(Error::illegal("journal entry", id, entry.status, format!("become {to}: it is settled once")));
+            return Err(Error::illegal("journal entry", id, entry.status, format!("become {to}: it is settled")));
         }
         self.execute(
             "UPDATE transaction_log SET status = ?2, completed_at = ?3 WHERE id = ?1",

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::ValueRef;
@@ -15,7 +14,7 @@ use crate::{Database, Error, Result};
 
 /// Copies in one consistent snapshot, however busy others are.
 pub(crate) fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
-    // In a transaction of its own each step would begin anew after every commit of somebody else.
+    // In a transaction of its own each step would restart after every commit of another connection.
     let own = from.is_autocommit();
     if own {
         from.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
@@ -29,25 +28,15 @@ pub(crate) fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
 
 fn run(from: &Connection, to: &mut Connection) -> Result<()> {
     let backup = Backup::new(from, to)?;
-    let deadline = crate::database::busy_deadline();
-    let mut waiting_since = None;
+    let mut tries = 0;
     loop {
         match backup.step(1024)? {
             StepResult::Done => return Ok(()),
-            StepResult::More => waiting_since = None,
-            _ => {
-                if waiting_since.get_or_insert_with(Instant::now).elapsed() >= deadline {
-                    return Err(Error::Locked { seconds: deadline.as_secs() });
-                }
-                pause();
-            }
+            StepResult::More => tries = 0,
+            _ if crate::database::on_busy(tries) => tries += 1,
+            _ => return Err(Error::Locked { seconds: crate::database::busy_deadline().as_secs() }),
         }
     }
-}
-
-#[allow(clippy::disallowed_methods)]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(1));
 }
 
 /// Copies a database into a new file that is readable by its owner alone and appears under its name once it is verified.
@@ -176,7 +165,7 @@ impl Database {
         let alive = self.read(|tx| tx.running_components(&own))?;
         let alive: Vec<String> = alive.iter().map(|(name, process)| format!("{name} (pid {})", process.pid)).collect();
         if !alive.is_empty() {
-            return Err(Error::Refused(format!("{} runs on this database; stop it first", alive.join(", "))));
+            return Err(Error::Refused(format!("{} is running on this database; stop it first", alive.join(", "))));
         }
         let from =
             &std::path::absolute(from).map_err(|error| Error::io(format!("cannot resolve {}", from.display()), error))?;
@@ -218,7 +207,7 @@ impl Database {
         Ok(old)
     }
 
-    /// Writes the database as SQL text that makes it anew when it is fed to an empty one.
+    /// Writes the database as SQL text that recreates it in an empty one.
     pub fn dump(&self, out: &mut dyn Write) -> Result<()> {
         let io = |error| Error::io("cannot write the dump", error);
         self.read(|tx| {

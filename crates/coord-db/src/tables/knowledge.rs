@@ -1,4 +1,4 @@
-//! What the loops have learned and tell each other.
+//! Knowledge that the loops share.
 //!
 //! `knowledge_words` (full text) and `knowledge_areas` (by folder) are kept by triggers, so that rows of other tools are
 //! found as well. What a person or an agent searches for is always taken as words, never as a query language.
@@ -10,13 +10,13 @@ use crate::payload::{KnowledgeConflict, KnowledgeRecorded};
 use crate::{ActorId, Error, KnowledgeType, LoopId, NewEvent, ReadTx, Result, Timestamp, WriteTx, new_id};
 
 /// How long one item may be, in bytes: every loop reads it.
-pub const MOST_KNOWLEDGE_BYTES: usize = 65_536;
+pub const MAX_KNOWLEDGE_BYTES: usize = 65_536;
 /// How many decisions that stand on one topic a new one is held against, the newest ones.
-const MOST_CONFLICTS: usize = 8;
+const MAX_CONFLICTS: usize = 8;
 /// How many words of a search count.
-const MOST_WORDS: usize = 64;
-/// How many items a history tells at most.
-const MOST_HISTORY: usize = 1000;
+const MAX_WORDS: usize = 64;
+/// Maximum number of items in a history.
+const MAX_HISTORY: usize = 1000;
 
 row! {
     /// An item of knowledge.
@@ -35,7 +35,7 @@ pub struct NewKnowledge {
     pub item_type: KnowledgeType,
     /// To find it by; upper and lower case do not differ.
     pub topic: Option<String>,
-    /// In words, at most [`MOST_KNOWLEDGE_BYTES`].
+    /// In words, at most [`MAX_KNOWLEDGE_BYTES`].
     pub content: String,
     /// From 0 to 1.
     pub confidence: f64,
@@ -43,7 +43,7 @@ pub struct NewKnowledge {
     pub evidence: Option<String>,
     /// Globs of the files that it is about, relative to the repository; `dir/` is the subtree. None: about everything.
     pub affected_areas: Vec<String>,
-    /// Items whose place it takes; they must stand.
+    /// Items that it supersedes; they must be current.
     pub supersedes: Vec<String>,
 }
 
@@ -58,15 +58,15 @@ pub struct KnowledgeSearch {
     pub path: Option<String>,
     /// What kind of item.
     pub item_type: Option<KnowledgeType>,
-    /// Also what no longer stands.
+    /// Include superseded items.
     pub superseded: bool,
-    /// How many at most.
-    pub most: usize,
+    /// Maximum number of items.
+    pub limit: usize,
 }
 
 impl Default for KnowledgeSearch {
     fn default() -> Self {
-        Self { words: Vec::new(), topic: None, path: None, item_type: None, superseded: false, most: usize::MAX }
+        Self { words: Vec::new(), topic: None, path: None, item_type: None, superseded: false, limit: usize::MAX }
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) fn full_text(words: &[String], between: &str) -> Option<String> {
         .iter()
         .flat_map(|text| text.split(|character: char| character.is_whitespace() || character.is_control()))
         .filter(|word| word.chars().any(char::is_alphanumeric))
-        .take(MOST_WORDS)
+        .take(MAX_WORDS)
         .map(|word| format!("\"{}\"", word.replace('"', "\"\"")))
         .collect();
     (!quoted.is_empty()).then(|| quoted.join(between))
@@ -148,7 +148,7 @@ impl ReadTx<'_> {
         let mut statement = crate::database::prepare(self.connection, &sql)?;
         let mut rows = statement.query(&parameters[..])?;
         let mut found = Vec::new();
-        while found.len() < search.most
+        while found.len() < search.limit
             && let Some(row) = rows.next()?
         {
             let item = Knowledge::from_row(&crate::row::Row(row))?;
@@ -178,10 +178,10 @@ impl ReadTx<'_> {
     pub fn knowledge_history(&self, id: &str) -> Result<Vec<Knowledge>> {
         let mut newest = self.knowledge(id)?;
         let mut seen = BTreeSet::from([newest.id.clone()]);
-        // Another hand can have made a circle of them, or named one that is not there.
+        // Another client may have created a cycle, or a reference to a missing item.
         while let Some(newer) = &newest.superseded_by
             && seen.insert(newer.clone())
-            && seen.len() <= MOST_HISTORY
+            && seen.len() <= MAX_HISTORY
         {
             match self.knowledge(newer) {
                 Ok(newer) => newest = newer,
@@ -192,7 +192,7 @@ impl ReadTx<'_> {
         let mut seen = BTreeSet::from([newest.id.clone()]);
         let mut history = vec![newest];
         let mut at = 0;
-        while at < history.len() && history.len() < MOST_HISTORY {
+        while at < history.len() && history.len() < MAX_HISTORY {
             let older = self.query(
                 select!(Knowledge, "FROM knowledge WHERE superseded_by = ?1 ORDER BY created_at DESC, id DESC"),
                 [&history[at].id],
@@ -219,14 +219,14 @@ impl ReadTx<'_> {
 fn area(text: &str) -> Result<String> {
     let area = text.strip_prefix("./").unwrap_or(text);
     if area.trim().is_empty() || area.starts_with('/') {
-        return Err(Error::Invalid(format!("area {text:?} is no glob of files in the repository; write it as src/**")));
+        return Err(Error::Invalid(format!("area {text:?} is not a glob of files in the repository; write it as src/**")));
     }
-    globset::Glob::new(area).map_err(|error| Error::Invalid(format!("area {text:?} is no glob: {error}")))?;
+    globset::Glob::new(area).map_err(|error| Error::Invalid(format!("area {text:?} is not a glob: {error}")))?;
     Ok(area.to_owned())
 }
 
 impl WriteTx<'_> {
-    /// Records something learned and tells the loops. A decision on the topic of others that stand, and whose place it does
+    /// Records knowledge and publishes it. A decision on the topic of other current ones, which it does
     /// not take, is also a conflict with each of them (with the newest eight, if there are more).
     ///
     /// # Errors
@@ -237,12 +237,12 @@ impl WriteTx<'_> {
             return Err(Error::Invalid(format!("confidence {} is not between 0 and 1", new.confidence)));
         }
         if new.content.trim().is_empty() {
-            return Err(Error::Invalid("there is nothing to record; say what was learned".to_owned()));
+            return Err(Error::Invalid("the content is empty; write what was learned".to_owned()));
         }
         let bytes = new.content.len().max(new.evidence.as_deref().map_or(0, str::len));
-        if bytes > MOST_KNOWLEDGE_BYTES {
+        if bytes > MAX_KNOWLEDGE_BYTES {
             return Err(Error::Invalid(format!(
-                "an item of {bytes} bytes is too long (at most {MOST_KNOWLEDGE_BYTES}); put it in a file and name that"
+                "an item of {bytes} bytes is too long (maximum {MAX_KNOWLEDGE_BYTES}); write it to a file and record the file's name"
             )));
         }
         if let Some(loop_id) = &new.loop_id {
@@ -281,7 +281,7 @@ impl WriteTx<'_> {
         ))?;
         let (Some(topic), KnowledgeType::Decision) = (topic, new.item_type) else { return Ok(id) };
         let standing = self.standing_decisions(topic)?;
-        for other in standing.into_iter().filter(|item| item.id != id && item.content != new.content).take(MOST_CONFLICTS) {
+        for other in standing.into_iter().filter(|item| item.id != id && item.content != new.content).take(MAX_CONFLICTS) {
             let payload = KnowledgeConflict {
                 new_knowledge_id: id.clone(),
                 existing_knowledge_id: other.id,
@@ -292,13 +292,13 @@ impl WriteTx<'_> {
         Ok(id)
     }
 
-    /// One item takes another's place; the history stays. As both must stand, no circle can come of it.
+    /// One item supersedes another; the history is kept. Both must be current, so there can be no cycle.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Refused`] if either is superseded already.
     pub fn supersede_knowledge(&self, id: &str, by: &str) -> Result<()> {
         if id == by {
-            return Err(Error::Invalid("an item cannot take its own place".to_owned()));
+            return Err(Error::Invalid("an item cannot supersede itself".to_owned()));
         }
         let (old, new) = (self.knowledge(id)?, self.knowledge(by)?);
         for item in [&old, &new] {

@@ -1,4 +1,4 @@
-//! What touches a test, the most relevant first, in so many bytes: for the agent that is to work on it.
+//! The knowledge that is relevant to a test, within a number of bytes: for the agent that works on the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,27 +9,27 @@ use super::knowledge::{area_covers, beginnings, columns, full_text};
 use super::{Knowledge, Test};
 use crate::{KnowledgeType, ReadTx, Result};
 
-/// How many bytes of knowledge a test is told unless something else is asked for.
+/// Default size of the knowledge in a prompt, in bytes.
 pub const KNOWLEDGE_CONTEXT_BYTES: usize = 12_000;
-/// How much of one item is told, in bytes; where the rest is found is said.
-const MOST_ITEM_BYTES: usize = 2_000;
+/// Maximum size of one item, in bytes; the text names the command that shows the rest.
+const MAX_ITEM_BYTES: usize = 2_000;
 /// How many items of each origin are weighed, the newest ones: what makes the cost independent of how much is known.
-const MOST_CANDIDATES: usize = 300;
+const MAX_CANDIDATES: usize = 300;
 /// How many items are taken for their words alone.
-const MOST_BY_WORDS: usize = 40;
-/// A word that stands in more items than this tells no test from another, and costs more than it says.
+const MAX_BY_WORDS: usize = 40;
+/// A word that occurs in more items than this does not distinguish tests and is not searched for.
 const COMMON_WORD_ITEMS: i64 = 300;
 /// How many of a test's words are looked for.
-const MOST_TEST_WORDS: usize = 24;
+const MAX_TEST_WORDS: usize = 24;
 /// How many globs of a test's scope are looked at.
-const MOST_SCOPES: usize = 64;
+const MAX_SCOPES: usize = 64;
 /// Kept free for the line that says what was left out.
 const LEFT_OUT_BYTES: usize = 160;
 
 /// What is known that touches a test.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct KnowledgeContext {
-    /// The items that are told, the most relevant first.
+    /// The items in the text, the most relevant first.
     pub items: Vec<Knowledge>,
     /// How many more touch the test.
     pub left_out: usize,
@@ -72,7 +72,7 @@ const fn weight(item_type: KnowledgeType) -> u8 {
     }
 }
 
-/// The words of a test that can tell it from others.
+/// The words that distinguish a test from others.
 fn words_of(test: &Test) -> Vec<String> {
     let notes = test.notes.as_deref().unwrap_or_default();
     let spec: String = test.spec_content.as_deref().unwrap_or_default().chars().take(4_000).collect();
@@ -82,7 +82,7 @@ fn words_of(test: &Test) -> Vec<String> {
         .filter(|word| word.chars().count() >= 4)
         .map(str::to_lowercase)
         .filter(|word| seen.insert(word.clone()))
-        .take(MOST_TEST_WORDS)
+        .take(MAX_TEST_WORDS)
         .collect()
 }
 
@@ -92,8 +92,8 @@ fn list_item(item: &Knowledge) -> String {
     let topic = item.topic.as_deref().map(|topic| format!("{topic}: ")).unwrap_or_default();
     let mut content = item.content.trim();
     let mut rest = String::new();
-    if content.len() > MOST_ITEM_BYTES {
-        let cut = (0..=MOST_ITEM_BYTES).rev().find(|at| content.is_char_boundary(*at)).unwrap_or(0);
+    if content.len() > MAX_ITEM_BYTES {
+        let cut = (0..=MAX_ITEM_BYTES).rev().find(|at| content.is_char_boundary(*at)).unwrap_or(0);
         rest = format!(" … ({} bytes more: loopctl knowledge history {})", content.len() - cut, item.id);
         content = &content[..cut];
     }
@@ -112,10 +112,10 @@ fn take(candidates: &mut Candidates, seq: i64, reason: Reason) {
 }
 
 impl ReadTx<'_> {
-    /// What touches a test, in at most so many bytes of text, the most relevant first: what is about its files, then what
+    /// The knowledge relevant to a test, in at most `max_bytes` of text, the most relevant first: items about its files, then those that
     /// has its category or id as topic, then what shares its words, then what is about everything; warnings before
     /// decisions, patterns and facts, then by confidence, the newest first.
-    pub fn knowledge_context(&self, test: &Test, most_bytes: usize) -> Result<KnowledgeContext> {
+    pub fn knowledge_context(&self, test: &Test, max_bytes: usize) -> Result<KnowledgeContext> {
         let (candidates, more) = self.candidates(test)?;
         let mut items = Vec::with_capacity(candidates.len());
         let sql = format!(
@@ -139,12 +139,12 @@ impl ReadTx<'_> {
         let mut said = BTreeSet::new();
         let mut context = KnowledgeContext { items: Vec::new(), left_out: 0, more, text: String::new() };
         for (_, _, item) in items {
-            // What several loops have found out alike is told once.
+            // Identical items of several loops are included once.
             if !said.insert((item.topic.clone(), item.content.clone())) {
                 continue;
             }
             let line = list_item(&item);
-            if context.text.len() + line.len() + LEFT_OUT_BYTES <= most_bytes {
+            if context.text.len() + line.len() + LEFT_OUT_BYTES <= max_bytes {
                 context.text.push_str(&line);
                 context.items.push(item);
             } else {
@@ -157,7 +157,7 @@ impl ReadTx<'_> {
                 context.text,
                 "({least}{number} less relevant are left out; find them with: loopctl knowledge search WORDS or --path FILE)"
             );
-            context.text.truncate(most_bytes);
+            context.text.truncate(max_bytes);
         }
         Ok(context)
     }
@@ -166,17 +166,17 @@ impl ReadTx<'_> {
     fn candidates(&self, test: &Test) -> Result<(Candidates, bool)> {
         let mut candidates = Candidates::new();
         let mut more = false;
-        let most = MOST_CANDIDATES as i64;
+        let limit = MAX_CANDIDATES as i64;
         let mut looked: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
         let pair = |row: &crate::row::Row<'_, '_>| Ok((row.get(0)?, row.get(1)?));
-        for scope in test.scope.0.iter().take(MOST_SCOPES) {
+        for scope in test.scope.0.iter().take(MAX_SCOPES) {
             let scope = scope.strip_prefix("./").unwrap_or(scope);
             let beginning = literal_beginning(scope);
             for prefix in beginnings(beginning) {
                 if !looked.contains_key(&prefix) {
                     let found = self.query(
                         "SELECT seq, area FROM knowledge_areas WHERE prefix = ?1 ORDER BY seq DESC LIMIT ?2",
-                        rusqlite::params![prefix, most],
+                        rusqlite::params![prefix, limit],
                         pair,
                     )?;
                     looked.insert(prefix.clone(), found);
@@ -189,14 +189,14 @@ impl ReadTx<'_> {
                     self.query(
                         "SELECT seq, area FROM knowledge_areas INDEXED BY knowledge_areas_seq WHERE prefix <> '/'
                          ORDER BY seq DESC LIMIT ?1",
-                        [most],
+                        [limit],
                         pair,
                     )?
                 } else {
                     self.query(
                         "SELECT seq, area FROM knowledge_areas WHERE prefix > ?1 AND prefix < ?1 || char(1114111)
                          ORDER BY seq DESC LIMIT ?2",
-                        rusqlite::params![beginning, most],
+                        rusqlite::params![beginning, limit],
                         pair,
                     )?
                 };
@@ -206,7 +206,7 @@ impl ReadTx<'_> {
             let mut touched: BTreeMap<&str, bool> = BTreeMap::new();
             let places = beginnings(beginning).into_iter().chain([below]);
             for found in places.filter_map(|place| looked.get(&place)) {
-                more |= found.len() == MOST_CANDIDATES;
+                more |= found.len() == MAX_CANDIDATES;
                 for (seq, area) in found {
                     if *touched.entry(area).or_insert_with(|| overlap(area, scope)) {
                         take(&mut candidates, *seq, Reason::Area);
@@ -218,10 +218,10 @@ impl ReadTx<'_> {
             let found: Vec<i64> = self.query(
                 "SELECT n.seq FROM knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id
                  WHERE k.topic = ?1 COLLATE NOCASE AND k.superseded_by IS NULL ORDER BY n.seq DESC LIMIT ?2",
-                rusqlite::params![topic, most],
+                rusqlite::params![topic, limit],
                 |row| row.get(0),
             )?;
-            more |= found.len() == MOST_CANDIDATES;
+            more |= found.len() == MAX_CANDIDATES;
             found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Topic));
         }
         let mut telling = Vec::new();
@@ -239,17 +239,17 @@ impl ReadTx<'_> {
                 "SELECT rowid FROM knowledge_words WHERE knowledge_words MATCH ?1
                    AND EXISTS (SELECT 1 FROM knowledge_areas AS a WHERE a.seq = knowledge_words.rowid)
                  ORDER BY rank LIMIT ?2",
-                rusqlite::params![words, MOST_BY_WORDS as i64],
+                rusqlite::params![words, MAX_BY_WORDS as i64],
                 |row| row.get(0),
             )?;
             found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Words));
         }
         let everything: Vec<i64> = self.query(
             "SELECT seq FROM knowledge_areas WHERE prefix = '/' AND area = '' ORDER BY seq DESC LIMIT ?1",
-            [most],
+            [limit],
             |row| row.get(0),
         )?;
-        more |= everything.len() == MOST_CANDIDATES;
+        more |= everything.len() == MAX_CANDIDATES;
         everything.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Everything));
         Ok((candidates, more))
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::StringList;
 use crate::{EventId, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, WriteTx};
 
-/// A flaky test that has passed at so many heads since counts as good again.
+/// A flaky test that has since passed at this number of heads is no longer flaky.
 const STEADY: i64 = 3;
 
 row! {
@@ -23,13 +23,13 @@ row! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LedgerState {
-    /// It passes, as far as is known.
+    /// No failure is known.
     Good,
     /// It fails; whose fault that is has been found, or is looked for.
     Regressed,
     /// It fails at times and passes at times, at the same commit.
     Flaky,
-    /// It fails, and whose fault that is cannot be told.
+    /// It fails, and the cause cannot be determined.
     Unknown,
     /// It had regressed and passed again when it was run last.
     Cleared,
@@ -60,7 +60,7 @@ pub struct LedgerEntry {
     pub good_commit: String,
     /// When it passed there.
     pub passed_at: Timestamp,
-    /// The check that says otherwise, or said so last.
+    /// The check that fails, or failed last.
     pub check_name: Option<String>,
     /// The newest entry of `regressions` about it.
     pub regression_id: Option<String>,
@@ -160,7 +160,7 @@ impl ReadTx<'_> {
         id.map_or(Ok(None), |id| self.regression(&id))
     }
 
-    /// Whether a test is known to fail or pass by chance: it has failed and passed a check at one commit, as far as is remembered.
+    /// Whether a test is known to fail or pass by chance: a check is recorded as failed and as passed for it at one commit.
     pub fn has_flaked(&self, test: &TestId, check: &str) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM regressions AS r WHERE r.test_id = ?1 AND r.check_name = ?2
@@ -217,7 +217,7 @@ impl WriteTx<'_> {
     }
 
     /// A test failed and then passed at the same commit. Said of a test again it is the same matter, seen again.
-    pub fn note_flaky(&self, test: &TestId, check: &str, last_good: &str, commit: &str, output_tail: &str) -> Result<()> {
+    pub fn record_flaky(&self, test: &TestId, check: &str, last_good: &str, commit: &str, output_tail: &str) -> Result<()> {
         let id = match self.newest_regression(test, check, RegressionStatus::Flaky)? {
             Some(row) => row.id,
             None => self.add_regression(test, check, last_good, commit, output_tail)?,
@@ -230,18 +230,6 @@ impl WriteTx<'_> {
             output_tail: output_tail.to_owned(),
             ..row
         })
-    }
-
-    /// Lets a pending test that waits for none wait for another. False if it is not pending, or waits already.
-    pub fn wait_for_test(&self, id: &TestId, dependency: &TestId) -> Result<bool> {
-        // Nothing may wait for itself, also by way of others.
-        let changed = self.execute(
-            "UPDATE tests SET depends_on = ?2 WHERE id = ?1 AND status = 'pending' AND depends_on IS NULL
-               AND ?1 NOT IN (WITH RECURSIVE up (id) AS (VALUES (?2) UNION SELECT t.depends_on FROM up JOIN tests AS t ON t.id = up.id
-                                                         WHERE t.depends_on IS NOT NULL) SELECT id FROM up)",
-            rusqlite::params![id, dependency],
-        )?;
-        Ok(changed > 0)
     }
 
     /// A test has passed: what was to be taken back for it is done, also when the test is to be done again some day.

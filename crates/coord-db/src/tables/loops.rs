@@ -127,7 +127,7 @@ impl WriteTx<'_> {
         }
         let tests: i64 = self.value("SELECT count(*) FROM tests WHERE loop_id = ?1", [id])?;
         if tests > 0 {
-            return Err(Error::Refused(format!("loop {id} still has {tests} tests; a loop with a history stays")));
+            return Err(Error::Refused(format!("loop {id} still has {tests} tests; a loop with a history cannot be removed")));
         }
         let leases: i64 = self.value("SELECT count(*) FROM file_locks WHERE locked_by = ?1", [id])?;
         if leases > 0 {
@@ -143,13 +143,13 @@ impl WriteTx<'_> {
             self.value("SELECT count(*) FROM change_requests WHERE requestor_loop = ?1 OR owner_loop = ?1", [id])?;
         if asked > 0 {
             return Err(Error::Refused(format!(
-                "loop {id} has a part in {asked} change requests (loopctl request list); a loop with a history stays"
+                "loop {id} has a part in {asked} change requests (loopctl request list); a loop with a history cannot be removed"
             )));
         }
         self.execute("DELETE FROM component_health WHERE component = ?1", [id])?;
         self.execute("DELETE FROM loops WHERE id = ?1", [id]).map_err(|error| match error {
             Error::Sqlite(_) => {
-                Error::Refused(format!("loop {id} still has records that refer to it; a loop with a history stays"))
+                Error::Refused(format!("loop {id} still has records that refer to it; a loop with a history cannot be removed"))
             }
             other => other,
         })?;
@@ -183,7 +183,7 @@ impl WriteTx<'_> {
     pub fn set_loop_status(&self, id: &LoopId, status: LoopStatus) -> Result<()> {
         let from = self.loop_row(id)?.status;
         if !from.may_become(status) {
-            return Err(Error::illegal("loop", id, from, format!("become {status} without a clean-up of what it had")));
+            return Err(Error::illegal("loop", id, from, format!("become {status} without a clean-up")));
         }
         if status == LoopStatus::Running
             && let Some(pause) = self.pauses(Some(id))?.first()
@@ -250,7 +250,7 @@ impl WriteTx<'_> {
             None,
         )?;
         let component = ComponentId::from(id);
-        // A loop that another tool drove has nothing to say goodbye with.
+        // A loop that another tool drives does not record its shutdown.
         let beats = self.component(component.as_str())?.is_some_and(|row| row.status != HealthStatus::Unknown);
         if beats { self.stop_component(&component, reason) } else { Ok(()) }
     }

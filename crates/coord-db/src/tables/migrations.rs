@@ -5,8 +5,8 @@
 //! | (asked) | `pending` | a loop |
 //! | `pending` | `applied`, `failed` | the loop that has the number, the human |
 //!
-//! The counter `migration_number` knows the largest number there ever was, whoever made or deleted its row. A number that
-//! will not be used (it failed, or nobody is left to use it, or its row is gone) is told, never handed out again.
+//! The counter `migration_number` has the largest number ever allocated, even if its row was deleted. A number that
+//! will not be used (it failed, its loop is dead or unknown, or its row is gone) is reported and never allocated again.
 
 use crate::{ActorId, Error, LeasePath, LoopId, MigrationStatus, ReadTx, Result, Timestamp, WriteTx};
 
@@ -162,15 +162,12 @@ impl WriteTx<'_> {
             )?;
             if let Some(number) = taken {
                 let file = file.as_str();
-                return Err(Error::Refused(format!(
-                    "{file:?} is the file of migration {number} already; give this one its own"
-                )));
+                return Err(Error::Refused(format!("{file:?} is already the file of migration {number}; choose another file")));
             }
         }
-        let number = self
-            .last_migration_number()?
-            .checked_add(1)
-            .ok_or_else(|| Error::Refused("there is no larger migration number left; see loopctl migration list".to_owned()))?;
+        let number = self.last_migration_number()?.checked_add(1).ok_or_else(|| {
+            Error::Refused("the largest possible migration number is allocated already; see loopctl migration list".to_owned())
+        })?;
         self.execute(
             "INSERT INTO migrations (number, name, loop_id, file_path, allocated_at) VALUES (?1, ?2, ?3, ?4, ?5)",
             rusqlite::params![number, name, loop_id, file, self.now()],
@@ -190,7 +187,7 @@ impl WriteTx<'_> {
         if *by != ActorId::human() && row.loop_id.as_ref().map(LoopId::as_str) != Some(by.as_str()) {
             let holder = row.loop_id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
             return Err(Error::Refused(format!(
-                "migration {number} is one of {holder}; only they or the human end it, not {by}"
+                "migration {number} is allocated to {holder}; only {holder} or the human can end it, not {by}"
             )));
         }
         let applied_at = (status == MigrationStatus::Applied).then(|| self.now());

@@ -96,7 +96,7 @@ pub use holds::{AgentTrouble, GREEN_BEFORE_QUESTION, HOLD_QUESTION, Hold, NO_CHA
 pub use journal::{JournalEntry, JournalStep, JournalSteps, owned_intent};
 pub use keep::{DatabaseFacts, bundle_of};
 pub(crate) use keep::{copy, copy_to_new_file};
-pub use knowledge::{Knowledge, KnowledgeSearch, MOST_KNOWLEDGE_BYTES, NewKnowledge};
+pub use knowledge::{Knowledge, KnowledgeSearch, MAX_KNOWLEDGE_BYTES, NewKnowledge};
 pub use knowledge_context::{KNOWLEDGE_CONTEXT_BYTES, KnowledgeContext};
 pub use leases::{Lease, LeaseRequest};
 pub use ledger::{BaselineRun, LedgerEntry, LedgerState, Revert};
@@ -104,7 +104,7 @@ pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
 pub use migrations::{Migration, UnusedBecause, UnusedNumber};
 pub use pauses::Pause;
 pub use proofs::{Proof, ProofRun};
-pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression, cold_name, of_cold_name};
+pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression, cold_name, strip_cold_suffix};
 pub use resources::{OwnedByOther, Resource};
 pub use rework::{Rework, ReworkCause};
 pub use runs::{NewRun, Run};

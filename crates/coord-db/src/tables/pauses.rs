@@ -24,7 +24,7 @@ impl ReadTx<'_> {
             Some(event) => self.query_opt("SELECT rowid FROM events WHERE id = ?1", [event], |row| row.get(0))?,
             None => None,
         };
-        // The order of commits tells where the request is known; a row that another tool wrote has only its time.
+        // Commit order decides if the request is known; a row of another client has only its time.
         self.value(
             "SELECT EXISTS (SELECT 1 FROM events WHERE event_type = 'resume_requested'
                             AND json_extract(payload, '$.requested_by') = ?1 AND json_extract(payload, '$.loop_id') = ?2

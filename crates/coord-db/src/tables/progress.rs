@@ -1,11 +1,11 @@
-//! How loops get on: the tests that have been tried, what is ready, what has passed.
+//! Progress of the loops: tests that have been tried, are ready, or have passed.
 
 use super::Test;
 use crate::{LoopId, ReadTx, Result, Timestamp};
 
 impl ReadTx<'_> {
-    /// Tests in progress, and pending ones that have been tried, by id; those in progress first. At most so many.
-    pub fn tests_under_way(&self, most: usize) -> Result<Vec<Test>> {
+    /// Tests in progress, and pending ones that have been tried, by id; those in progress first. At most `limit`.
+    pub fn tests_under_way(&self, limit: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
                 Test,
@@ -13,7 +13,7 @@ impl ReadTx<'_> {
                    AND (status = 'in_progress' OR attempts > 0 OR give_backs > 0 OR last_result IS NOT NULL)
                  ORDER BY status, id LIMIT ?1"
             ),
-            [most as i64],
+            [limit as i64],
             Test::from_row,
         )
     }

@@ -12,7 +12,7 @@ row! {
 }
 
 row! {
-    /// The run behind a proof. Proofs that were written by other hands, or by older versions, have none.
+    /// The run behind a proof. Proofs of other clients and of older versions have none.
     ProofRun {
         proof_id: String, kind: RunKind, why: String, check_hash: String, reused_from: Option<String>, stage: ProofStage,
         base_tree: Option<String>, let_through: bool,

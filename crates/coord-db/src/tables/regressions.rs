@@ -45,7 +45,7 @@ pub fn cold_name(check: &str) -> String {
 
 /// The name of a check, if this is one under which its runs on fresh clones are on record.
 #[must_use]
-pub fn of_cold_name(name: &str) -> Option<&str> {
+pub fn strip_cold_suffix(name: &str) -> Option<&str> {
     name.strip_suffix(COLD)
 }
 
@@ -152,7 +152,7 @@ impl ReadTx<'_> {
         Ok((count, ids))
     }
 
-    /// The newest so many commits at which a test passed, newest first.
+    /// The newest commits at which a test passed, newest first; at most `limit`.
     pub fn newest_baselines_of(&self, test: &TestId, limit: usize) -> Result<Vec<PassingTest>> {
         self.query(
             select!(PassingTest, "FROM passing_tests WHERE test_id = ?1 ORDER BY passed_at DESC, rowid DESC LIMIT ?2"),
@@ -161,7 +161,7 @@ impl ReadTx<'_> {
         )
     }
 
-    /// The newest so many runs of checks, newest first.
+    /// The newest runs of checks, newest first; at most `limit`.
     pub fn check_runs(&self, limit: usize) -> Result<Vec<CheckRun>> {
         self.query(
             select!(CheckRun, "FROM check_runs ORDER BY ran_at DESC, rowid DESC LIMIT ?1"),
@@ -212,7 +212,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Writes down that a test passed at a commit; twice is once.
+    /// Records that a test passed at a commit.
     ///
     /// # Errors
     /// [`Error::Invalid`] without a commit.
@@ -228,13 +228,18 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// As [`WriteTx::add_baseline`], keeping only the newest so many of the test and the commit that the test landed with.
+    /// As [`WriteTx::add_baseline`], keeping only the newest `keep` commits of the test and the one that it landed as.
     ///
     /// # Errors
     /// [`Error::IllegalMove`] for a test that has no baseline: only the gate's verdict makes the first one.
     pub fn advance_baseline(&self, test: &TestId, commit: &str, keep: usize) -> Result<()> {
         if self.newest_baselines_of(test, 1)?.is_empty() {
-            return Err(Error::illegal("baseline of test", test, "not there", "move on: only a verified pass makes the first"));
+            return Err(Error::illegal(
+                "baseline of test",
+                test,
+                "not there",
+                "advance: only a verified pass creates the first one",
+            ));
         }
         self.add_baseline(test, commit)?;
         self.execute(

@@ -96,7 +96,7 @@ impl ReadTx<'_> {
         Ok(found)
     }
 
-    /// The resource that a loop has to ask for to be allowed to change `path`, whoever owns it.
+    /// The owned resource that covers `path`: the one to name in a change request.
     ///
     /// # Errors
     /// [`Error::NotFound`] if nobody owns it or what is above.
@@ -128,7 +128,7 @@ impl WriteTx<'_> {
             return Err(Error::Invalid("a resource needs a name".to_owned()));
         }
         if overlap(&path, COMMON) {
-            return Err(Error::Refused(format!("{COMMON} is everyone's: nothing could land if a loop owned it")));
+            return Err(Error::Refused(format!("{COMMON} cannot be owned: every loop needs it to land")));
         }
         let overlapping = self.resources_over(&LeasePath::trusted(path.as_str()))?;
         if let Some(other) = overlapping.into_iter().find(|resource| resource.owner_loop != *loop_id) {
@@ -151,7 +151,7 @@ impl WriteTx<'_> {
         let resource = self.resource(path)?.ok_or_else(|| Error::not_found("resource", path))?;
         if by.as_str() != resource.owner_loop.as_str() && *by != ActorId::human() {
             let owner = &resource.owner_loop;
-            return Err(Error::Refused(format!("{path:?} is owned by loop {owner}; only {owner} or the human gives it up")));
+            return Err(Error::Refused(format!("{path:?} is owned by loop {owner}; only {owner} or the human can give it up")));
         }
         let pending: Option<String> = self.query_opt(
             "SELECT id FROM change_requests WHERE resource_path = ?1 AND status = 'pending' ORDER BY requested_at, id LIMIT 1",
@@ -160,7 +160,7 @@ impl WriteTx<'_> {
         )?;
         if let Some(id) = pending {
             return Err(Error::Refused(format!(
-                "change request {id} about {path:?} waits for an answer; give it with loopctl request approve or reject"
+                "change request {id} about {path:?} is pending; answer it with loopctl request approve or reject"
             )));
         }
         self.execute("DELETE FROM change_requests WHERE resource_path = ?1", [path])?;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::{Event, EventId, LoopId, Payload, ReadTx, Result, TestId, Timestamp};
 
 /// How far back a cause is followed.
-const MOST_STEPS: usize = 16;
+const MAX_STEPS: usize = 16;
 
 /// Why something had to be done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -204,7 +204,7 @@ impl ReadTx<'_> {
             }
         };
         let mut next = Some(cause.clone());
-        for _ in 0..MOST_STEPS {
+        for _ in 0..MAX_STEPS {
             let Some(event) = next.take().map(|id| self.event(id.as_str())).transpose()?.flatten() else { return Ok(None) };
             if let Some(blame) = names(&event, loop_id) {
                 return Ok(Some(blame));
@@ -234,7 +234,7 @@ impl ReadTx<'_> {
         Ok(gather(rows))
     }
 
-    /// What each loop was told that ends an attempt.
+    /// Orders to each loop that end an attempt.
     fn order_stories(&self, since: Option<Timestamp>) -> Result<BTreeMap<String, Attempts>> {
         let since = since.map(|since| since.plus_seconds(-7 * 86_400));
         let rows: Vec<(String, Mark)> = self.query(

@@ -56,10 +56,10 @@ impl ReadTx<'_> {
     }
 
     /// The oldest runs that began before a time, at most `most`.
-    pub fn runs_before(&self, before: Timestamp, most: usize) -> Result<Vec<Run>> {
+    pub fn runs_before(&self, before: Timestamp, limit: usize) -> Result<Vec<Run>> {
         self.query(
             select!(Run, "FROM runs WHERE started_at < ?1 ORDER BY started_at, id LIMIT ?2"),
-            rusqlite::params![before, most as i64],
+            rusqlite::params![before, limit as i64],
             Run::from_row,
         )
     }

@@ -1,9 +1,9 @@
-//! Deliveries that nobody takes.
+//! Deliveries that are never handled.
 
 use super::Alert;
 use crate::{EventId, ReadTx, Result, SubscriptionId, Timestamp, WriteTx};
 
-/// What one subscription leaves lying.
+/// The stale deliveries of one subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleDeliveries {
     /// Whose.
@@ -15,15 +15,15 @@ pub struct StaleDeliveries {
 }
 
 impl ReadTx<'_> {
-    /// Open deliveries of events from before a moment, by subscription; at most so many deliveries.
-    pub fn stale_deliveries(&self, before: Timestamp, most: usize) -> Result<Vec<StaleDeliveries>> {
+    /// Open deliveries of events from before a moment, by subscription; at most `limit` deliveries.
+    pub fn stale_deliveries(&self, before: Timestamp, limit: usize) -> Result<Vec<StaleDeliveries>> {
         // From the old events, which are few once they are archived, to their deliveries.
         let rows: Vec<(SubscriptionId, EventId, String)> = self.query(
             "SELECT d.subscription_id, d.event_id, coalesce(s.subscriber, d.subscription_id)
              FROM events AS e CROSS JOIN deliveries AS d ON d.event_id = e.id AND d.status = 'pending'
              LEFT JOIN subscriptions AS s ON s.id = d.subscription_id
              WHERE e.timestamp < ?1 ORDER BY e.timestamp, e.rowid LIMIT ?2",
-            rusqlite::params![before, i64::try_from(most).unwrap_or(i64::MAX)],
+            rusqlite::params![before, i64::try_from(limit).unwrap_or(i64::MAX)],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
         let mut stale: Vec<StaleDeliveries> = Vec::new();
@@ -37,7 +37,7 @@ impl ReadTx<'_> {
     }
 
     /// The open alerts named `prefix` and a subscription whose subscriber has looked since, or which has ended.
-    pub fn alerts_of_subscribers_back(&self, prefix: &str) -> Result<Vec<Alert>> {
+    pub fn alerts_of_returned_subscribers(&self, prefix: &str) -> Result<Vec<Alert>> {
         self.query(
             select!(
                 Alert,
@@ -55,8 +55,8 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Takes them out of their subscriber's way, also where the subscription is gone.
-    pub fn set_stale_aside(&self, stale: &StaleDeliveries, why: &str) -> Result<()> {
+    /// Sets them aside, also if the subscription is gone.
+    pub fn set_aside_stale(&self, stale: &StaleDeliveries, why: &str) -> Result<()> {
         for event in &stale.events {
             self.execute(
                 "UPDATE deliveries SET status = 'set_aside', last_error = ?3, settled_at = ?4

@@ -35,7 +35,7 @@ pub struct Delivery {
     pub tries: i64,
     /// Whose subscription.
     pub subscription_id: SubscriptionId,
-    /// What was said.
+    /// The event.
     pub event: Event,
 }
 
@@ -53,7 +53,7 @@ impl ReadTx<'_> {
     pub fn pending_deliveries(&self, subscriber: &str, limit: usize) -> Result<Vec<Delivery>> {
         let ids: Vec<String> =
             self.query("SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1", [subscriber], |row| row.get(0))?;
-        // A delivery without its event, by a foreign hand, is nobody's to handle, and stands in nobody's way.
+        // A delivery without its event (written by another client) is ignored.
         let mut pending: Vec<DeliveryRow> = Vec::new();
         for id in ids {
             pending.extend(self.query(
@@ -109,7 +109,7 @@ impl WriteTx<'_> {
     fn not_the_systems(&self, subscriber: &ActorId) -> Result<()> {
         if RESERVED.contains(&subscriber.as_str()) || self.find_loop(subscriber.as_str())?.is_some() {
             return Err(Error::Refused(format!(
-                "the subscription of {subscriber} is its own; subscribe under another name, {subscriber}.watch for instance"
+                "the subscription of {subscriber} cannot be changed; subscribe under another name, for example {subscriber}.watch"
             )));
         }
         Ok(())
@@ -141,24 +141,24 @@ impl WriteTx<'_> {
     pub fn subscribe(&self, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Result<SubscriptionId> {
         self.not_the_systems(subscriber)?;
         if types.is_empty() {
-            return Err(Error::Invalid(format!("{subscriber} subscribes to nothing; name the event types that it wants")));
+            return Err(Error::Invalid(format!("{subscriber} subscribes to no event type; name at least one")));
         }
         for event_type in types {
             let known = payload::CATALOG.iter().any(|(name, _)| name == event_type);
             if !known && !event_type.starts_with(payload::CUSTOM_PREFIX) {
                 return Err(Error::Invalid(format!(
-                    "{event_type:?} is no event type of the catalog; types of your own begin with \"custom.\""
+                    "{event_type:?} is not an event type of the catalog; your own types begin with \"custom.\""
                 )));
             }
         }
         if sources.is_some_and(<[String]>::is_empty) {
             return Err(Error::Invalid(format!(
-                "{subscriber} would hear nobody; name the sources, or none at all for everyone"
+                "{subscriber} has an empty list of sources; name sources, or omit the list to receive events of all"
             )));
         }
         if sources.is_some_and(|sources| sources.iter().any(String::is_empty)) {
             return Err(Error::Invalid(format!(
-                "{subscriber} names a source that is empty; leave the sources out to hear everyone"
+                "{subscriber} has a source without a name; name it, or omit the list to receive events of all"
             )));
         }
         // What is asked for twice would be delivered twice, and an event that cannot be delivered cannot be said.
@@ -225,7 +225,7 @@ impl WriteTx<'_> {
     }
 
     /// Records that a subscriber has looked.
-    pub fn polled(&self, subscriber: &str) -> Result<()> {
+    pub fn record_poll(&self, subscriber: &str) -> Result<()> {
         self.execute(
             "UPDATE subscriptions SET last_poll_at = ?2 WHERE subscriber = ?1",
             rusqlite::params![subscriber, self.now()],

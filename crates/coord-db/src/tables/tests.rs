@@ -53,7 +53,7 @@ pub struct NewTest {
 pub struct PassedAttempt {
     /// The commit on the integration branch.
     pub commit: String,
-    /// What the gate's checks said, by name.
+    /// The results of the gate's checks, by name.
     pub checks: Vec<(String, bool)>,
     /// How long the attempt took.
     pub duration_seconds: i64,
@@ -66,11 +66,11 @@ pub struct PassedAttempt {
 /// An attempt that failed.
 #[derive(Debug, Clone)]
 pub struct FailedAttempt {
-    /// Whose fault.
+    /// Failure category.
     pub category: ErrorCategory,
-    /// In words.
+    /// Error message.
     pub message: String,
-    /// What led to it, if an event did.
+    /// The event that caused it, if any.
     pub caused_by: Option<EventId>,
     /// Whether the attempt counts.
     pub counts: Counts,
@@ -144,8 +144,8 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Tests in progress whose loop is stopped, dead or not registered, by id: nobody works on them. At most so many.
-    pub fn abandoned_tests(&self, most: usize) -> Result<Vec<Test>> {
+    /// Tests in progress whose loop is stopped, dead or not registered, by id: nobody works on them. At most `limit`.
+    pub fn abandoned_tests(&self, limit: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
                 Test,
@@ -153,13 +153,13 @@ impl ReadTx<'_> {
                    AND NOT EXISTS (SELECT 1 FROM loops WHERE id = tests.loop_id AND status IN ('running', 'paused'))
                  ORDER BY id LIMIT ?1"
             ),
-            [most as i64],
+            [limit as i64],
             Test::from_row,
         )
     }
 
-    /// Blocked and failed tests about which nobody has been asked since their last attempt, by id. At most so many.
-    pub fn unasked_blocked_tests(&self, most: usize) -> Result<Vec<Test>> {
+    /// Blocked and failed tests about which the human has not been asked since their last attempt, by id. At most `limit`.
+    pub fn unasked_blocked_tests(&self, limit: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
                 Test,
@@ -173,21 +173,21 @@ impl ReadTx<'_> {
                                    AND d.status = 'pending')
                  ORDER BY id LIMIT ?2"
             ),
-            rusqlite::params![self.now(), most as i64],
+            rusqlite::params![self.now(), limit as i64],
             Test::from_row,
         )
     }
 
     /// Pending tests whose last attempt failed by the fault of the specification, the system, a resource, a dependency or for
-    /// want of a human, by id. At most so many.
-    pub fn tests_that_failed(&self, most: usize) -> Result<Vec<Test>> {
+    /// want of a human, by id. At most `limit`.
+    pub fn tests_that_failed(&self, limit: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
                 Test,
                 "FROM tests WHERE error_category IN ('spec', 'human', 'system', 'resource', 'dependency')
                    AND +status = 'pending' ORDER BY id LIMIT ?1"
             ),
-            [most as i64],
+            [limit as i64],
             Test::from_row,
         )
     }
@@ -319,7 +319,7 @@ impl WriteTx<'_> {
         Ok(problems)
     }
 
-    /// Claims the loop's next ready test: `in_progress`, one attempt more, said as `test_started`.
+    /// Claims the loop's next ready test: `in_progress`, one attempt more, published as `test_started`.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown loop; [`Error::Refused`] if the loop has a test in hand or is paused.
@@ -367,7 +367,7 @@ impl WriteTx<'_> {
     }
 
     /// The test, if it may be moved so from where it stands.
-    fn movable(&self, id: &TestId, what: TestMove) -> Result<Test> {
+    fn test_that_allows(&self, id: &TestId, what: TestMove) -> Result<Test> {
         let test = self.test(id)?;
         if !test.status.allows(what) {
             return Err(Error::illegal("test", id, test.status, what.refused()));
@@ -375,16 +375,16 @@ impl WriteTx<'_> {
         Ok(test)
     }
 
-    fn in_hand(&self, id: &TestId, loop_id: &LoopId, what: TestMove) -> Result<Test> {
+    fn own_test_that_allows(&self, id: &TestId, loop_id: &LoopId, what: TestMove) -> Result<Test> {
         let test = self.test(id)?;
         if test.loop_id != *loop_id {
             return Err(Error::Refused(format!("test {id} belongs to loop {}, not to {loop_id}", test.loop_id)));
         }
-        self.movable(id, what)
+        self.test_that_allows(id, what)
     }
 
     /// The loop has ended its attempt at a test; another one that it works on stays in its hand.
-    fn leave(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
+    fn clear_current_test(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
         self.execute(
             "UPDATE loops SET current_test_id = nullif(current_test_id, ?3), updated_at = ?2 WHERE id = ?1",
             rusqlite::params![loop_id, self.now(), test],
@@ -397,13 +397,13 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn record_passed(&self, id: &TestId, loop_id: &LoopId, attempt: &PassedAttempt) -> Result<EventId> {
-        let test = self.in_hand(id, loop_id, TestMove::Pass)?;
+        let test = self.own_test_that_allows(id, loop_id, TestMove::Pass)?;
         self.execute(
             "UPDATE tests SET status = 'passed', verified_at = ?2, passed_at = ?2, last_result = 'pass', commit_hash = ?3,
                last_error = NULL, error_category = NULL WHERE id = ?1",
             rusqlite::params![id, self.now(), attempt.commit],
         )?;
-        self.leave(loop_id, id)?;
+        self.clear_current_test(loop_id, id)?;
         self.add_baseline(id, &attempt.commit)?;
         self.forget_revert(id)?;
         let payload = TestPassed {
@@ -459,7 +459,7 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
     pub fn accept_no_change(&self, id: &TestId) -> Result<()> {
-        self.movable(id, TestMove::Delay)?;
+        self.test_that_allows(id, TestMove::Delay)?;
         self.execute("UPDATE tests SET no_change = 'accepted', not_before = NULL WHERE id = ?1", [id])?;
         Ok(())
     }
@@ -469,7 +469,7 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
     pub fn delay_test(&self, id: &TestId, until: Timestamp) -> Result<()> {
-        self.movable(id, TestMove::Delay)?;
+        self.test_that_allows(id, TestMove::Delay)?;
         self.execute("UPDATE tests SET not_before = ?2 WHERE id = ?1", rusqlite::params![id, until])?;
         Ok(())
     }
@@ -480,7 +480,7 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn record_failed(&self, id: &TestId, loop_id: &LoopId, attempt: &FailedAttempt) -> Result<TestStatus> {
-        let test = self.in_hand(id, loop_id, TestMove::Fail)?;
+        let test = self.own_test_that_allows(id, loop_id, TestMove::Fail)?;
         let held = attempt.counts == Counts::GivenBack;
         let given_back = held || attempt.category.gives_attempt_back();
         let status = if given_back {
@@ -502,7 +502,7 @@ impl WriteTx<'_> {
              WHERE id = ?1",
             rusqlite::params![id, status, given_back, last_result, attempt.message, attempt.category, not_before],
         )?;
-        self.leave(loop_id, id)?;
+        self.clear_current_test(loop_id, id)?;
         let failed = TestFailed {
             test_id: id.clone(),
             loop_id: loop_id.clone(),
@@ -532,18 +532,18 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn give_back(&self, id: &TestId, loop_id: &LoopId, reason: &str) -> Result<()> {
-        self.in_hand(id, loop_id, TestMove::GiveBack)?;
+        self.own_test_that_allows(id, loop_id, TestMove::GiveBack)?;
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2
              WHERE id = ?1",
             rusqlite::params![id, reason],
         )?;
-        self.leave(loop_id, id)
+        self.clear_current_test(loop_id, id)
     }
 
-    /// As [`WriteTx::give_back`], by another's hand, for a test that nobody works on any more; said as a failed attempt that
+    /// As [`WriteTx::give_back`], on behalf of a loop that no longer works on the test; published as a failed attempt that
     /// does not count.
-    pub fn put_back_abandoned(&self, test: &Test, by: &ActorId, reason: &str, cause: Option<EventId>) -> Result<EventId> {
+    pub fn give_back_abandoned(&self, test: &Test, by: &ActorId, reason: &str, cause: Option<EventId>) -> Result<EventId> {
         self.give_back(&test.id, &test.loop_id, reason)?;
         let payload = TestFailed {
             test_id: test.id.clone(),
@@ -561,7 +561,7 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that has passed or is skipped already.
     pub fn skip_test(&self, id: &TestId, reason: Option<&str>) -> Result<()> {
-        self.movable(id, TestMove::Skip)?;
+        self.test_that_allows(id, TestMove::Skip)?;
         self.execute(
             "UPDATE tests SET status = 'skipped', last_error = coalesce(?2, last_error) WHERE id = ?1",
             rusqlite::params![id, reason],
@@ -578,7 +578,7 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] while a loop works on it.
     pub fn reset_test(&self, id: &TestId) -> Result<()> {
-        self.movable(id, TestMove::Reset)?;
+        self.test_that_allows(id, TestMove::Reset)?;
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_error = NULL, error_category = NULL,
                passed_at = NULL, verified_at = NULL, not_before = NULL, commit_hash = NULL, give_backs = 0,
@@ -608,12 +608,24 @@ impl WriteTx<'_> {
         Ok(true)
     }
 
-    /// Lets a test run without the one that it waited for. False if it waits for none.
+    /// Makes a pending test without a dependency depend on another. False if it is not pending or has a dependency.
+    pub fn add_dependency(&self, id: &TestId, dependency: &TestId) -> Result<bool> {
+        // No test may depend on itself, not even through others.
+        let changed = self.execute(
+            "UPDATE tests SET depends_on = ?2 WHERE id = ?1 AND status = 'pending' AND depends_on IS NULL
+               AND ?1 NOT IN (WITH RECURSIVE up (id) AS (VALUES (?2) UNION SELECT t.depends_on FROM up JOIN tests AS t ON t.id = up.id
+                                                         WHERE t.depends_on IS NOT NULL) SELECT id FROM up)",
+            rusqlite::params![id, dependency],
+        )?;
+        Ok(changed > 0)
+    }
+
+    /// Removes the dependency of a test. False if it has none.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is in progress or has passed.
     pub fn clear_dependency(&self, id: &TestId) -> Result<bool> {
-        self.movable(id, TestMove::ClearDependency)?;
+        self.test_that_allows(id, TestMove::ClearDependency)?;
         Ok(self.execute("UPDATE tests SET depends_on = NULL WHERE id = ?1 AND depends_on IS NOT NULL", [id])? > 0)
     }
 
@@ -623,7 +635,7 @@ impl WriteTx<'_> {
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
     pub fn move_test(&self, id: &TestId, to: &LoopId) -> Result<()> {
         self.loop_row(to)?;
-        self.movable(id, TestMove::HandOn)?;
+        self.test_that_allows(id, TestMove::HandOn)?;
         self.execute("UPDATE tests SET loop_id = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the work has cost.
+//! Token and time use.
 
 use serde::Serialize;
 

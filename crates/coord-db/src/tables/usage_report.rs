@@ -20,7 +20,7 @@ pub enum UsageKey {
     Day,
 }
 
-/// How much of a budget is used. Only budgets that have a limit are told.
+/// How much of a budget is used. Budgets without a limit are omitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BudgetUse {
     /// As the settings name it: `tokens_per_day`, `tests_per_day`, `tokens_per_test`, `minutes_per_test`.

@@ -35,21 +35,21 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Edges whose time is over or whose waiter is a dead loop: what a sweeper looks at. At most so many, oldest first.
-    pub fn wait_edges_to_sweep(&self, most: usize) -> Result<Vec<WaitEdge>> {
+    /// Edges that have timed out or whose waiter is a dead loop. At most so many, oldest first.
+    pub fn wait_edges_to_sweep(&self, limit: usize) -> Result<Vec<WaitEdge>> {
         self.query(
             select!(
                 WaitEdge,
                 "FROM wait_graph WHERE wait_until <= ?1 OR waiter IN (SELECT id FROM loops WHERE status = 'error')
                  ORDER BY seq LIMIT ?2"
             ),
-            rusqlite::params![self.now(), most as i64],
+            rusqlite::params![self.now(), limit as i64],
             WaitEdge::from_row,
         )
     }
 
-    /// Acquires whose time is over or whose loop is dead or not registered: what a sweeper looks at. At most so many.
-    pub fn lease_requests_to_sweep(&self, most: usize) -> Result<Vec<LeaseRequest>> {
+    /// Lease requests that have timed out or whose loop is dead or not registered. At most `limit`.
+    pub fn lease_requests_to_sweep(&self, limit: usize) -> Result<Vec<LeaseRequest>> {
         self.query(
             select!(
                 LeaseRequest,
@@ -58,7 +58,7 @@ impl ReadTx<'_> {
                    OR NOT EXISTS (SELECT 1 FROM loops WHERE id = lease_requests.loop_id)
                  ORDER BY waiting_since, id LIMIT ?2"
             ),
-            rusqlite::params![self.now(), most as i64],
+            rusqlite::params![self.now(), limit as i64],
             LeaseRequest::from_row,
         )
     }

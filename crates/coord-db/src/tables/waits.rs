@@ -1,4 +1,4 @@
-//! Waits that no lease stands for: tests wait for tests, for leave to change what another loop owns, and for their turn; a
+//! Waits without a lease: tests wait for tests, for permission to change what another loop owns, and for their turn; a
 //! loop that can begin none of its tests waits for all of them.
 //!
 //! They are not rows of their own: they follow from tests, loops and change requests. `test_waits` only says which tests may
@@ -44,7 +44,7 @@ impl WaitNode {
 pub enum WaitKind {
     /// A pending test depends on one that has not ended.
     Dependency,
-    /// A pending test cannot land without leave to change what the other loop owns, and the request has no answer.
+    /// A pending test needs permission to change a resource of the other loop, and the request is not answered.
     Leave {
         /// The change request.
         request_id: String,
@@ -70,7 +70,7 @@ pub struct Wait {
     /// Why.
     #[serde(flatten)]
     pub kind: WaitKind,
-    /// Since when, as far as the rows say.
+    /// Since when, if the rows show it.
     pub since: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! Which files each loop's workspace differs in from its start, as monitor saw them last.
+//! The files of each loop's workspace that differ from its start, as last seen by monitor.
 
 use std::collections::{HashMap, HashSet};
 

@@ -105,7 +105,7 @@ fn the_first_answer_counts_and_every_other_is_told_what_was_decided_when_and_by_
     let nobody: DecisionId = "nothing".parse().unwrap();
     assert!(matches!(world.answer(&nobody, "A", "human"), Err(Error::NotFound { .. })));
     assert!(matches!(world.answer(&id, "C", "human"), Err(Error::Invalid(text)) if text.contains("choose A, B")));
-    assert!(matches!(world.answer(&id, "A", "a"), Err(Error::Refused(text)) if text.contains("for the human")));
+    assert!(matches!(world.answer(&id, "A", "a"), Err(Error::Refused(text)) if text.contains("the human must")));
     world.answer(&id, "B", "alice").unwrap();
     world.clock.advance_millis(5_000);
     let given = (Some("B".to_owned()), "alice".to_owned(), "2026-11-22 10:00:00.000".to_owned());
@@ -116,7 +116,7 @@ fn the_first_answer_counts_and_every_other_is_told_what_was_decided_when_and_by_
     assert_eq!((status, choice.as_deref(), &*by), (DecisionStatus::Decided, Some("B"), "alice"));
     assert_eq!(at, "2026-11-22 10:00:05.000");
     let text = world.answer(&id, "B", "human").unwrap_err().to_string();
-    assert_eq!(text, format!("decision {id} is decided already: \"B\" by alice at 2026-11-22T10:00:05.000Z"));
+    assert_eq!(text, format!("decision {id} was decided: \"B\", by alice at 2026-11-22T10:00:05.000Z"));
     assert_eq!(settled(world.resolve(&id, Some("A"), false)).0, DecisionStatus::Decided);
 }
 

@@ -109,7 +109,7 @@ fn what_waits_for_an_answer_waits_whatever_else_happens() {
     world.trouble("b", HoldKind::Limit, Some(1));
     let began = world.db.clock().now();
     world.clock.advance_millis(10_000);
-    world.db.write(|tx| tx.agent_works("claude", &id("b"), Some(began))).unwrap();
+    world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(began))).unwrap();
     assert_eq!((world.start("a"), world.start("b")), ("asked".to_owned(), "asked".to_owned()));
     assert_eq!(world.db.read(|tx| tx.decisions(true)).unwrap().len(), 1);
     world.db.write(|tx| tx.lift_hold("agent:claude")).unwrap();
@@ -122,9 +122,9 @@ fn a_run_from_before_the_trouble_does_not_end_it() {
     let before = world.db.clock().now();
     world.clock.advance_millis(5_000);
     world.trouble("a", HoldKind::Outage, None);
-    world.db.write(|tx| tx.agent_works("claude", &id("b"), Some(before))).unwrap();
+    world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(before))).unwrap();
     assert_eq!(world.holds(), 1);
     let after = world.db.clock().now();
-    world.db.write(|tx| tx.agent_works("claude", &id("b"), Some(after))).unwrap();
+    world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(after))).unwrap();
     assert_eq!(world.holds(), 0);
 }

@@ -116,13 +116,13 @@ fn while_its_process_lives_an_entry_is_left_to_it() {
     let own = ProcessIdentity::own();
     let mine = entry(&db, &begin(&db, &owned_intent(json!({}), &own)));
     assert_eq!(mine.steps.owner().as_ref(), Some(&own));
-    assert!(!mine.steps.in_other_hands(&own));
+    assert!(!mine.steps.is_owned_by_other(&own));
     let other = ProcessIdentity { pid: own.pid + 1, ..own.clone() };
-    assert!(mine.steps.in_other_hands(&other));
+    assert!(mine.steps.is_owned_by_other(&other));
     let former = ProcessIdentity { pid_start_time: own.pid_start_time.map(|time| time - 1), ..own };
     let gone = entry(&db, &begin(&db, &owned_intent(json!({}), &former)));
-    assert!(!gone.steps.in_other_hands(&other));
-    assert!(!entry(&db, &begin(&db, &json!({}))).steps.in_other_hands(&other));
+    assert!(!gone.steps.is_owned_by_other(&other));
+    assert!(!entry(&db, &begin(&db, &json!({}))).steps.is_owned_by_other(&other));
 }
 
 #[test]

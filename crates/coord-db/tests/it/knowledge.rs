@@ -111,7 +111,7 @@ fn words_are_found_in_every_form_and_the_best_match_comes_first() {
     assert_eq!(world.words(&["cafe"]), ["the cache is small"]);
     assert_eq!(world.words(&["migration", "cache"]), Vec::<String>::new(), "all words must stand in it");
     assert_eq!(world.found(&KnowledgeSearch { topic: Some("Migration".into()), ..Default::default() }), ["run them in order"]);
-    let most = KnowledgeSearch { most: 1, ..Default::default() };
+    let most = KnowledgeSearch { limit: 1, ..Default::default() };
     assert_eq!(world.found(&most), ["the cache is small"], "without words the newest first");
 }
 
@@ -224,7 +224,7 @@ fn check_finds_an_index_that_does_not_fit() {
             &format!(
                 "UPDATE knowledge SET superseded_by = '{other}' WHERE id = '{id}'; UPDATE knowledge SET superseded_by = '{id}' WHERE id = '{other}'"
             ),
-            "knowledge is not superseded in a circle",
+            "superseded knowledge has no cycle",
         ),
     ];
     for (sql, rule) in breaks {
@@ -295,7 +295,7 @@ fn what_makes_no_sense_is_refused() {
     let world = World::new();
     for bad in [
         fact(" "),
-        fact(&"x".repeat(coord_db::MOST_KNOWLEDGE_BYTES + 1)),
+        fact(&"x".repeat(coord_db::MAX_KNOWLEDGE_BYTES + 1)),
         NewKnowledge { confidence: f64::NAN, ..fact("x") },
         item(KnowledgeType::Fact, "", "x", &["src/[a"]),
         item(KnowledgeType::Fact, "", "x", &["/etc/**"]),

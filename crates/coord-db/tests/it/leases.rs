@@ -58,7 +58,7 @@ impl World {
     }
 
     fn granted(&self, request: &str, loop_id: &str, paths: &[&str]) -> bool {
-        matches!(self.db.write(|tx| tx.ask_again(request, &want(loop_id, paths), 5)).unwrap(), Waiting::Granted(_))
+        matches!(self.db.write(|tx| tx.retry_request(request, &want(loop_id, paths), 5)).unwrap(), Waiting::Granted(_))
     }
 
     fn release(&self, loop_id: &str) {
@@ -192,7 +192,7 @@ fn a_waiter_whose_loop_is_paused_or_whose_time_is_over_holds_nobody_up() {
     world.db.write(|tx| tx.set_loop_status(&id("b"), LoopStatus::Paused)).unwrap();
     world.acquire("c", &["x"]).unwrap();
     world.clock.advance_millis(10_000);
-    assert!(matches!(world.db.write(|tx| tx.ask_again(&request, &want("b", &["x"]), 5)).unwrap(), Waiting::GaveUp(_)));
+    assert!(matches!(world.db.write(|tx| tx.retry_request(&request, &want("b", &["x"]), 5)).unwrap(), Waiting::GaveUp(_)));
     assert_eq!(world.db.read(|tx| tx.lease_requests()).unwrap().len(), 0);
 }
 

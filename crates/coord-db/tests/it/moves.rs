@@ -357,7 +357,7 @@ fn every_move_of_a_checkpoint() {
     assert!(matches!(add(&new("a", Some("none"), "r")), Err(Error::NotFound { what: "test", .. })));
     assert!(matches!(add(&new("a", None, "")), Err(Error::Invalid(_))));
     let checkpoint = add(&new("a", None, "refs/x")).unwrap();
-    let back = |loop_id: &str| db.read(|tx| tx.checkpoint_to_go_back_to(&checkpoint, &id(loop_id)));
+    let back = |loop_id: &str| db.read(|tx| tx.rollback_checkpoint(&checkpoint, &id(loop_id)));
     assert_eq!(back("a").unwrap().git_ref, "refs/x");
     assert!(matches!(back("b"), Err(Error::Refused(_))));
     db.write(|tx| tx.delete_checkpoint(&checkpoint)).unwrap();

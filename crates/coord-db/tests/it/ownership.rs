@@ -150,7 +150,7 @@ fn waiting_does_not_help_and_ends_when_what_is_waited_for_becomes_owned() {
     let (request, _) = world.db.write(|tx| tx.acquire_or_queue(&want("b", &["later"]), tx.now().plus_seconds(600), 5)).unwrap();
     world.own("later", "a").unwrap();
     world.db.write(|tx| tx.release_all(&id("a"), None)).unwrap();
-    let answer = world.db.write(|tx| tx.ask_again(&request.unwrap(), &want("b", &["later"]), 5)).unwrap();
+    let answer = world.db.write(|tx| tx.retry_request(&request.unwrap(), &want("b", &["later"]), 5)).unwrap();
     assert!(matches!(answer, Waiting::GaveUp(_)), "{answer:?}");
     let left = world.db.read(|tx| Ok::<_, Error>((tx.lease_requests()?.len(), tx.wait_edges()?.len()))).unwrap();
     assert_eq!(left, (0, 0));

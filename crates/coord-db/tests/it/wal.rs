@@ -48,6 +48,6 @@ fn until_emptied(db: &Database, path: &Path) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while bytes(path) > 8 * MEGABYTE {
         assert!(std::time::Instant::now() < end, "{} bytes", bytes(path));
-        db.write_quietly(|tx| tx.polled("human")).unwrap();
+        db.write_quietly(|tx| tx.record_poll("human")).unwrap();
     }
 }

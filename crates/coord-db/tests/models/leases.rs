@@ -279,7 +279,7 @@ impl<'w> Run<'w> {
             }
             Op::Ask(at) => {
                 let ticket = &self.tickets[self.ticket(*at)];
-                let answer = db.write(|tx| tx.ask_again(&ticket.id, &ticket.request, SILENT_SECONDS))?;
+                let answer = db.write(|tx| tx.retry_request(&ticket.id, &ticket.request, SILENT_SECONDS))?;
                 Ok(self.waiting(answer))
             }
             Op::Withdraw(at) => db.write(|tx| tx.withdraw_request(&self.tickets[self.ticket(*at)].id)).map(done),

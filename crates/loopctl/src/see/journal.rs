@@ -72,7 +72,8 @@ fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
             Some(component) => tx.running_process(component, &own)?.map(|process| process.pid),
             None => None,
         };
-        let pid = running.or_else(|| entry.steps.owner().filter(|_| entry.steps.in_other_hands(&own)).map(|owner| owner.pid));
+        let pid =
+            running.or_else(|| entry.steps.owner().filter(|_| entry.steps.is_owned_by_other(&own)).map(|owner| owner.pid));
         if let (Some(pid), JournalStatus::InProgress) = (pid, entry.status) {
             let by = entry.component.as_deref().unwrap_or("its owner");
             return Err(Error::Refused(format!("{by} runs as pid {pid} and settles entry {id} itself")));

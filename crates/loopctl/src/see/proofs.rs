@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use coord_db::{
     BaseRun, BaseState, CheckOutcome, CheckRun, Error, Event, PassingTest, Proof, ProofRun, ProofStage, ReadTx, Regression,
-    RunOutcome, TestId, Timestamp, of_cold_name,
+    RunOutcome, TestId, Timestamp, strip_cold_suffix,
 };
 use serde::Serialize;
 
@@ -92,13 +92,13 @@ pub(crate) fn behind(tx: &ReadTx<'_>, event: &Event) -> Result<Option<Evidence>,
 /// The newest runs of the checks behind some proofs on fresh clones without caches, not before a moment.
 pub(crate) fn cold_of(tx: &ReadTx<'_>, proofs: &[Proven], since: Timestamp) -> Result<Vec<CheckRun>, Error> {
     let mut runs = tx.cold_runs(since)?;
-    runs.retain(|run| proofs.iter().any(|proven| of_cold_name(&run.check_name) == Some(proven.proof.check_name.as_str())));
+    runs.retain(|run| proofs.iter().any(|proven| strip_cold_suffix(&run.check_name) == Some(proven.proof.check_name.as_str())));
     Ok(runs)
 }
 
 /// A run on a fresh clone without caches, in words.
 pub(crate) fn cold_words(run: &CheckRun) -> String {
-    let check = of_cold_name(&run.check_name).unwrap_or(&run.check_name);
+    let check = strip_cold_suffix(&run.check_name).unwrap_or(&run.check_name);
     let how = match run.outcome {
         RunOutcome::Pass => "passed",
         RunOutcome::Fail => "failed",

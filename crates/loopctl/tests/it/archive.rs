@@ -146,7 +146,7 @@ fn an_archive_that_cannot_be_read_is_told_and_the_rest_is_shown() {
     place.run(&["archive"]).fails(3);
     std::fs::remove_file(&archive).unwrap();
     std::fs::create_dir(&archive).unwrap();
-    told("no regular file");
+    told("not a regular file");
     std::fs::remove_dir(&archive).unwrap();
     std::fs::copy(&away, &archive).unwrap();
     assert_eq!(place.json(&["timeline", "--source", "them"]).as_array().unwrap().len(), 4);

@@ -94,7 +94,7 @@ const BREAKS: &[(&str, &str)] = &[
         "INSERT INTO knowledge (id, item_type, content, superseded_by) VALUES ('k', 'fact', 'x', 'none')",
     ),
     (
-        "knowledge is not superseded in a circle",
+        "superseded knowledge has no cycle",
         "INSERT INTO knowledge (id, item_type, content, superseded_by) VALUES ('k', 'fact', 'x', 'l'), ('l', 'fact', 'x', 'k')",
     ),
     ("knowledge is found by its words as they stand", "DELETE FROM knowledge_words"),

@@ -25,7 +25,7 @@ fn what_was_cut_off_is_shown_and_can_be_settled_by_hand() {
     place.run(&["journal", "--settle", "j-2", "--undone"]).fails(1).says("settles entry j-2 itself");
     assert_eq!(place.json(&["journal", "--settle", "j-1", "--done"])["status"], "committed");
     place.run(&["journal", "--settle", "j-1", "--done"]).fails(1).says("committed already");
-    place.run(&["journal", "--settle", "j-1", "--undone"]).fails(1).says("it is settled once");
+    place.run(&["journal", "--settle", "j-1", "--undone"]).fails(1).says("it is settled");
     assert_eq!(place.json(&["journal"]).as_array().unwrap().len(), 1);
     assert_eq!(place.json(&["journal", "--all", "--limit", "9"]).as_array().unwrap().len(), 2);
     assert!(place.run(&["journal", "--all"]).ok().stdout.contains("done"));

@@ -33,6 +33,6 @@ fn what_a_row_does_not_allow_is_refused_with_where_it_stands() {
     assert_eq!(place.json(&["subscribe", "w", "--end"])["ended"], "w");
     assert_eq!(place.sql("SELECT status FROM deliveries WHERE subscription_id = 'w'"), "set_aside");
     place.run(&["subscribe", "w", "--end"]).fails(1).says("ended");
-    place.run(&["subscribe", "monitor", "--end"]).fails(1).says("its own");
+    place.run(&["subscribe", "monitor", "--end"]).fails(1).says("cannot be changed");
     place.run(&["check"]).ok();
 }

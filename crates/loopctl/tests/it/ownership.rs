@@ -70,7 +70,7 @@ fn ownership_is_listed_and_given_up_by_its_owner_or_the_human() {
     place.run(&["--as", "b", "own", "x", "--release"]).fails(1).says("owned by loop a");
     place.run(&["loop", "remove", "a"]).fails(1).says("own --loop a");
     place.run(&["request", "create", "x", "--loop", "b"]).ok();
-    place.run(&["own", "x", "--release"]).fails(1).says("waits for an answer");
+    place.run(&["own", "x", "--release"]).fails(1).says("is pending");
     let request = place.json(&["request", "list"])[0]["id"].as_str().unwrap().to_owned();
     place.run(&["request", "reject", &request]).ok();
     place.run(&["--as", "a", "own", "./x", "--release"]).ok();
@@ -115,7 +115,7 @@ fn a_number_that_is_not_used_is_told_and_never_handed_out_again() {
     for loop_id in ["a", "a", "b", "c"] {
         place.run(&["migration", "allocate", "m", "--loop", loop_id]).ok();
     }
-    place.run(&["--as", "b", "migration", "done", "1"]).fails(1).says("only they or the human");
+    place.run(&["--as", "b", "migration", "done", "1"]).fails(1).says("only a or the human");
     place.run(&["--as", "a", "migration", "done", "1"]).ok();
     place.run(&["migration", "fail", "2"]).ok();
     place.run(&["migration", "done", "2"]).fails(1).says("cannot become applied");

@@ -29,7 +29,7 @@ fn knowledge_is_found_whoever_wrote_it_and_however_it_is_asked_for() {
         place.run(&["knowledge", "search", hostile, "sessions"]).ok();
     }
     place.run(&["knowledge", "search", "--", "-x", "--all"]).ok();
-    place.run(&["knowledge", "add", " "]).fails(2).says("nothing to record");
+    place.run(&["knowledge", "add", " "]).fails(2).says("the content is empty");
     place.run(&["knowledge", "add", "x", "--area", "/etc/**"]).fails(2).says("write it as src/**");
     place.run(&["knowledge", "add", "x", "--supersedes", "nothing"]).fails(4);
     assert_eq!(place.json(&["check"]), json!([]));
@@ -149,7 +149,7 @@ fn of_several_humans_who_answer_at_once_exactly_one_decides_and_the_others_are_t
         let (winner, choice) = (people[winners[0]], ["A", "B"][winners[0] % 2]);
         for loser in ended.iter().filter(|ran| ran.code != 0) {
             assert_eq!(loser.code, 1);
-            let told = format!("is answered already: \"{choice}\" by {winner} at ");
+            let told = format!("was answered: \"{choice}\", by {winner} at ");
             assert!(loser.stderr.contains(&told), "{}", loser.stderr);
         }
         let said = format!(
@@ -162,7 +162,7 @@ fn of_several_humans_who_answer_at_once_exactly_one_decides_and_the_others_are_t
         place
             .run(&["decide", &id, "A"])
             .fails(1)
-            .says(&format!("is decided already: \"{choice}\" by human at 2026-11-22T10:00:00.000Z"));
+            .says(&format!("was decided: \"{choice}\", by human at 2026-11-22T10:00:00.000Z"));
     }
 }
 
@@ -178,11 +178,11 @@ fn a_late_answer_and_a_loops_answer_are_refused() {
     place
         .run(&["decide", "by-default", "B"])
         .fails(1)
-        .says("auto_resolved already: \"A\", its default, by auto at 2026-11-22T10:00:00.000Z");
-    place.run(&["decide", "closed", "B"]).fails(1).says("expired: it was closed without an answer by auto at 2026-11-22T10");
+        .says("auto_resolved to its default: \"A\", by auto at 2026-11-22T10:00:00.000Z");
+    place.run(&["decide", "closed", "B"]).fails(1).says("expired without an answer, by auto at 2026-11-22T10");
     place.run(&["decide", "open", "C"]).fails(2).says("choose A, B");
     place.run(&["decide", "nothing", "A"]).fails(4);
-    place.run(&["--as", "a", "decide", "open", "A"]).fails(1).says("cannot answer for the human");
+    place.run(&["--as", "a", "decide", "open", "A"]).fails(1).says("the human must");
     assert_eq!(place.sql("SELECT count(*) FROM events WHERE event_type = 'human_message'"), "0");
     place.run(&["decide", "open", "A"]).ok();
 }

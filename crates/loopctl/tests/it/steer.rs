@@ -143,7 +143,7 @@ fn a_question_is_asked_and_answered_once() {
     assert!(place.run(&["decisions"]).ok().stdout.contains(&format!("loopctl decide {id} B")));
     place.run(&["decide", &id, "C"]).fails(2).says("choose A, B");
     place.run(&["decide", &id[..20], "B", "--comment", "c"]).ok().says("no pm-agent runs");
-    place.run(&["decide", &id, "A"]).fails(1).says("answered already");
+    place.run(&["decide", &id, "A"]).fails(1).says("was answered");
     assert_eq!(place.json(&["poll", "pm"])[0]["payload"]["choice"], "B");
 }
 

@@ -305,7 +305,7 @@ fn what_is_followed_is_proposed_and_looked_at() {
     place.git(&["checkout", "--quiet", "--detach"]);
     place.run(&["sync"]).fails(1).says("no branch is checked out");
     for (wrong, why) in
-        [("follow = \"coding-loops/integration\"", "names no branch of yours"), ("follow_automatically = true", "needs")]
+        [("follow = \"coding-loops/integration\"", "must name a branch"), ("follow_automatically = true", "needs")]
     {
         let key = wrong.split(' ').next().unwrap();
         let text = std::fs::read_to_string(place.home().join("config.toml")).unwrap();

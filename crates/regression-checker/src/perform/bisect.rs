@@ -110,7 +110,7 @@ impl Trials {
         let known = runner.read(|tx| tx.find_test(row.test_id.as_str()))?;
         Ok(Self {
             check: runner.check(&row.check_name)?.clone(),
-            is_cold: coord_db::of_cold_name(&row.check_name).is_some(),
+            is_cold: coord_db::strip_cold_suffix(&row.check_name).is_some(),
             runner: Rc::clone(runner),
             test: BaselineTest {
                 test_id: row.test_id,
