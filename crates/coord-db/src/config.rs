@@ -671,7 +671,9 @@ mod tests {
         assert!(refused("[workspace]\nsetup = [[]]\n").starts_with("config.toml:2: workspace.setup holds an empty command"));
         assert!(refused("[workspace]\nsetup_inputs = [\"../x\"]\n").contains("expected a path in the repository"));
         assert!(refused("[agent]\nset = { TEST_ID = \"x\" }\n").contains("agent.set: TEST_ID is set by coding-loops"));
-        assert!(refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is not a valid variable name"));
+        assert!(
+            refused("[loop.a.agent]\nset = { \"\" = \"x\" }\n").contains("loop.a.agent.set: \"\" is not a valid variable name")
+        );
         let second = "[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n[[gate.check]]\nname = \"b\"\ncommand = []\n";
         assert!(refused(second).starts_with("config.toml:6: check \"b\" has no command"), "{}", refused(second));
         let check = |more: &str| refused(&format!("[[gate.check]]\nname = \"a\"\ncommand = [\"a\"]\n{more}\n"));

@@ -149,7 +149,7 @@ fn in_use(db: &Database) -> Outcome<Vec<String>> {
         for (component, process) in tx.running_components(&own)? {
             found.push(format!("{component} runs as pid {}: stop it first", process.pid));
         }
-        for entry in tx.open_journal_of_all()?.iter().filter(|entry| entry.steps.in_other_hands(&own)) {
+        for entry in tx.open_journal(None)?.iter().filter(|entry| entry.steps.in_other_hands(&own)) {
             let pid = entry.steps.owner().map_or(0, |owner| owner.pid);
             found.push(format!(
                 "{} of {} is being done by pid {pid}: wait until it ends",
@@ -353,7 +353,7 @@ fn in_hand_and_saved(db: &Database, store: &Store) -> Outcome<Vec<String>> {
             lost.push(format!("test {} of loop {} is in progress", test.id, test.loop_id));
         }
         let mut saved = Vec::new();
-        for row in tx.checkpoints(None)?.into_iter().filter(|row| row.checkpoint_type == CheckpointType::Stash) {
+        for row in tx.checkpoints(None, false)?.into_iter().filter(|row| row.checkpoint_type == CheckpointType::Stash) {
             let test = row.test_id.as_ref().map(|id| tx.find_test(id.as_str())).transpose()?.flatten();
             if refs.contains(&row.git_ref) && test.is_none_or(|test| test.status != TestStatus::Passed) {
                 saved.push(row);
