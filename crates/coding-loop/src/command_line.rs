@@ -12,16 +12,20 @@ use crate::control::Waiter;
 use crate::process::{Ended, Limits, prepare, work};
 use crate::{Error, Result};
 
-/// Drives one coding agent over its queue of tests.
+/// Run the agent of a loop on its queue of tests
+///
+/// Claims one test after another, runs the agent in the workspace of the loop, verifies the work and lands it. Runs until it is
+/// stopped. The exit status is 1 if --once leaves tests that wait for an answer of yours.
 #[derive(Debug, Parser)]
 #[command(name = "coding-loop", version)]
+#[command(after_help = "Examples:\n  coding-loop backend --once\n  coding-loop backend --max-tests 3 --once")]
 struct CommandLine {
-    /// The loop, as registered with loopctl loop add
+    /// The loop, as added with loopctl loop add
     loop_id: String,
-    /// Work until no test is ready, then exit; exit 1 if tests are left that wait for an answer of yours
+    /// Exit when no test is ready
     #[arg(long)]
     once: bool,
-    /// Make this many attempts at most, then exit
+    /// Exit after this number of attempts
     #[arg(long, value_name = "N")]
     max_tests: Option<u64>,
     #[command(flatten)]

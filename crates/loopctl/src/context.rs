@@ -2,12 +2,37 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use coord_db::process::ProcessIdentity;
 use coord_db::{ActorId, Config, Database, Error, Loop, LoopId, ReadTx, locate};
 
-use crate::cli::Global;
 use crate::exit::{Failure, Outcome};
 use crate::output::Out;
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+#[allow(missing_docs)]
+pub struct Global {
+    /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db in this folder or the nearest above]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub db: Option<PathBuf>,
+    /// The settings [default: config.toml beside the database]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print no colour; so does a NO_COLOR that is not empty
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Print no confirmations
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// The actor on whose behalf the command runs [default: human]
+    #[arg(long = "as", global = true, value_name = "ID")]
+    pub actor: Option<ActorId>,
+}
 
 /// The frame of one command.
 #[derive(Debug)]

@@ -23,8 +23,9 @@ pub fn publish(
     payload: &str,
     priority: Option<i64>,
     correlation: Option<String>,
-    caused_by: Option<EventId>,
+    caused_by: Option<&str>,
 ) -> Outcome {
+    let caused_by = caused_by.map(str::parse::<EventId>).transpose()?;
     let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("the payload is no JSON: {error}; quote it for the shell")))?;

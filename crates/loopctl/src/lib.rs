@@ -39,16 +39,16 @@ mod workspaces;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Drive, Exchange, Keep, MigrationCommand, RequestCommand, See, SetUp, Share, Steer};
 use context::Context;
 use exit::{Failure, Outcome};
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     set_up_log();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,90 +66,133 @@ fn set_up_log() {
 }
 
 fn run(cli: Cli) -> Outcome {
-    if let Command::Completions { shell } = cli.command {
-        return setup::completions(shell);
-    }
-    if let Command::ManPages { folder } = &cli.command {
-        return man::write(folder);
-    }
-    let cx = Context::new(cli.global)?;
     match cli.command {
-        Command::Init { repository } => setup::init(&cx, repository.as_deref()),
-        Command::Deinit { yes, force } => deinit::run(&cx, yes, force),
-        Command::Loop(command) => setup::loops(&cx, command),
-        Command::Test(command) => setup::tests(&cx, command),
-        Command::Completions { .. } | Command::ManPages { .. } => Ok(()),
+        // These two need no place.
+        Command::SetUp(SetUp::Completions { shell }) => setup::completions(shell),
+        Command::SetUp(SetUp::ManPages { folder }) => man::write(&folder),
+        command => run_in(&Context::new(cli.global)?, command),
+    }
+}
 
-        Command::Status { id, watch: false } => see::status::show(&cx, id.as_deref()),
-        Command::Status { id, watch: true } => see::watch::run(&cx, id.as_deref()),
-        Command::Logs { id, follow, attempt } => logs::show(&cx, &id, attempt, follow),
-        Command::Health => see::health(&cx),
-        Command::Timeline(args) => see::timeline::show(&cx, &args),
-        Command::Why { event_id } => see::why::show(&cx, &event_id),
-        Command::Tests { loop_id, status } => see::tests(&cx, loop_id.as_ref(), status),
-        Command::Locks { all } => see::locks(&cx, all),
-        Command::Deadlocks(args) => see::deadlocks::show(&cx, args.all),
-        Command::Conflicts(args) => see::conflicts(&cx, args.all),
-        Command::Stuck => see::stuck(&cx),
-        Command::Regressions(args) if args.ledger => see::ledger::list(&cx),
-        Command::Regressions(args) => see::regressions(&cx, args.all),
-        Command::Checkpoints { loop_id, all } => see::checkpoints::show(&cx, loop_id.as_ref(), all),
-        Command::Workspaces => see::workspaces::show(&cx),
-        Command::Alerts(args) => see::alerts(&cx, args.all),
-        Command::Summary { since } => see::summary::show(&cx, since),
-        Command::Journal(args) => see::journal::run(&cx, &args),
-        Command::Decisions(args) => see::decisions(&cx, args.all),
+fn run_in(cx: &Context, command: Command) -> Outcome {
+    match command {
+        Command::SetUp(command) => set_up(cx, command),
+        Command::See(command) => see(cx, command),
+        Command::Steer(command) => steer(cx, command),
+        Command::Drive(command) => drive(cx, command),
+        Command::Share(command) => share(cx, command),
+        Command::Exchange(command) => exchange(cx, command),
+        Command::Keep(command) => keep(cx, command),
+    }
+}
 
-        Command::Pause { which, reason } => steer::pause(&cx, &which, reason.as_deref()),
-        Command::Resume { which, reason } => steer::resume(&cx, &which, reason.as_deref()),
-        Command::Skip { test, reason } => steer::skip(&cx, &test, reason.as_deref()),
-        Command::Reset { test, force } => steer::reset(&cx, &test, force),
-        Command::Sync => sync::sync(&cx),
-        Command::Restart { loop_id, reason } => steer::restart(&cx, &loop_id, reason.as_deref()),
-        Command::Rollback { loop_id, checkpoint, reason } => {
-            steer::rollback(&cx, &loop_id, checkpoint.as_deref(), reason.as_deref())
-        }
-        Command::Priority { loop_id, priority, reason } => steer::priority(&cx, &loop_id, priority, reason.as_deref()),
-        Command::ForceUnlock { loop_id, .. } => steer::force_unlock(&cx, loop_id.as_deref()),
-        Command::Decide { decision, option, comment } => steer::decide(&cx, &decision, &option, comment.as_deref()),
-        Command::AckAlert { id } => steer::ack_alert(&cx, &id),
+fn set_up(cx: &Context, command: SetUp) -> Outcome {
+    match command {
+        SetUp::Init { repository } => setup::init(cx, repository.as_deref()),
+        SetUp::Deinit { yes, force } => deinit::run(cx, yes, force),
+        SetUp::Doctor { before_start, run_checks } => doctor::run(cx, before_start, run_checks),
+        SetUp::Loop(command) => setup::loops(cx, command),
+        SetUp::Test(command) => setup::tests(cx, command),
+        SetUp::Service(command) => service::run(cx, command),
+        SetUp::Completions { .. } | SetUp::ManPages { .. } => Ok(()),
+    }
+}
 
-        Command::Next { loop_id } => agents::next(&cx, &loop_id),
-        Command::Submit { test } => submit::submit(&cx, &test),
-        Command::GiveBack { test, category, reason } => agents::give_back(&cx, &test, category, reason.as_deref()),
-        Command::Beat { loop_id, pid } => agents::beat(&cx, &loop_id, pid),
-        Command::Lock(args) => agents::lock(&cx, args),
-        Command::Renew { loop_id, token, ttl } => agents::renew(&cx, &loop_id, token, ttl),
-        Command::Unlock { paths, all, loop_id, token } => agents::unlock(&cx, &loop_id, &paths, all, token),
-        Command::Publish { event_type, source, payload, priority, correlation, caused_by } => {
-            let source = source.unwrap_or_else(|| cx.actor());
-            exchange::publish(&cx, source, &event_type, &payload, priority, correlation, caused_by)
+fn see(cx: &Context, command: See) -> Outcome {
+    match command {
+        See::Status { id, watch: false } => see::status::show(cx, id.as_deref()),
+        See::Status { id, watch: true } => see::watch::run(cx, id.as_deref()),
+        See::Logs { id, follow, attempt } => logs::show(cx, &id, attempt, follow),
+        See::Timeline(args) => see::timeline::show(cx, &args),
+        See::Why { event_id } => see::why::show(cx, &event_id),
+        See::Summary { since } => see::summary::show(cx, since),
+        See::Loops => see::loops(cx),
+        See::Tests(filter) => see::tests(cx, &filter),
+        See::Stuck => see::stuck(cx),
+        See::Decisions(args) => see::decisions(cx, args.all),
+        See::Alerts(args) => see::alerts(cx, args.all),
+        See::Conflicts(args) => see::conflicts(cx, args.all),
+        See::Deadlocks(args) => see::deadlocks::show(cx, args.all),
+        See::Regressions(args) if args.ledger => see::ledger::list(cx),
+        See::Regressions(args) => see::regressions(cx, args.all),
+        See::Locks { all } => see::locks(cx, all),
+        See::Checkpoints { loop_id, all } => see::checkpoints::show(cx, loop_id.as_ref(), all),
+        See::Workspaces => see::workspaces::show(cx),
+        See::Health => see::health(cx),
+        See::Journal(args) => see::journal::run(cx, &args),
+    }
+}
+
+fn steer(cx: &Context, command: Steer) -> Outcome {
+    match command {
+        Steer::Pause { which, reason } => steer::pause(cx, &which, reason.as_deref()),
+        Steer::Resume { which, reason } => steer::resume(cx, &which, reason.as_deref()),
+        Steer::Restart { loop_id, reason } => steer::restart(cx, &loop_id, reason.as_deref()),
+        Steer::Rollback { loop_id, checkpoint, reason } => {
+            steer::rollback(cx, &loop_id, checkpoint.as_deref(), reason.as_deref())
         }
-        Command::Subscribe { subscriber, end: true, .. } => exchange::unsubscribe(&cx, &subscriber),
-        Command::Subscribe { subscriber, types, sources, .. } => {
-            exchange::subscribe(&cx, &subscriber, &types, sources.as_deref())
-        }
-        Command::Poll { subscriber, limit, wait } => exchange::poll(&cx, &subscriber, limit, wait),
-        Command::Ack { subscriber, events } => exchange::ack(&cx, &subscriber, &events),
-        Command::Knowledge(command) => share::knowledge(&cx, command),
-        Command::Own { path: Some(path), release: true, .. } => share::disown(&cx, &path),
-        Command::Own { path, loop_id, resource_type, description, .. } => match (path, loop_id) {
-            (Some(path), Some(loop_id)) => share::own(&cx, &path, &loop_id, resource_type, description.as_deref()),
-            (_, loop_id) => share::owned(&cx, loop_id.as_ref()),
+        Steer::Priority { loop_id, priority, reason } => steer::priority(cx, &loop_id, priority, reason.as_deref()),
+        Steer::Skip { test, reason } => steer::skip(cx, &test, reason.as_deref()),
+        Steer::Reset { test, force } => steer::reset(cx, &test, force),
+        Steer::Sync => sync::sync(cx),
+        Steer::Decide { decision, option, comment } => steer::decide(cx, &decision, &option, comment.as_deref()),
+        Steer::AckAlert { id } => steer::ack_alert(cx, &id),
+        Steer::ForceUnlock { loop_id, .. } => steer::force_unlock(cx, loop_id.as_deref()),
+    }
+}
+
+fn drive(cx: &Context, command: Drive) -> Outcome {
+    match command {
+        Drive::Next { loop_id } => agents::next(cx, &loop_id),
+        Drive::Submit { test } => submit::submit(cx, &test),
+        Drive::GiveBack { test, category, reason } => agents::give_back(cx, &test, category, reason.as_deref()),
+        Drive::Beat { loop_id, pid } => agents::beat(cx, &loop_id, pid),
+        Drive::Lock(args) => agents::lock(cx, args),
+        Drive::Renew { loop_id, token, ttl } => agents::renew(cx, &loop_id, token, ttl),
+        Drive::Unlock { paths, all, loop_id, token } => agents::unlock(cx, &loop_id, &paths, all, token),
+    }
+}
+
+fn share(cx: &Context, command: Share) -> Outcome {
+    match command {
+        Share::Knowledge(command) => share::knowledge(cx, command),
+        Share::Own { path: Some(path), release: true, .. } => share::disown(cx, &path),
+        Share::Own { path, loop_id, resource_type, description, .. } => match (path, loop_id) {
+            (Some(path), Some(loop_id)) => share::own(cx, &path, &loop_id, resource_type, description.as_deref()),
+            (_, loop_id) => share::owned(cx, loop_id.as_ref()),
         },
-        Command::Request(command) => share::request(&cx, command),
-        Command::Migration(command) => share::migration(&cx, command),
-        Command::Usage(command) => share::usage(&cx, command),
-        Command::Ask(args) => share::ask(&cx, args),
+        Share::Request(command) => share::request(cx, command),
+        Share::Requests(filter) => share::request(cx, RequestCommand::List(filter)),
+        Share::Migration(command) => share::migration(cx, command),
+        Share::Migrations => share::migration(cx, MigrationCommand::List),
+        Share::Usage(command) => share::usage(cx, command),
+        Share::Ask(args) => share::ask(cx, args),
+    }
+}
 
-        Command::Backup { file } => keep::backup(&cx, file.as_deref()),
-        Command::Restore { file, store_only: false } => keep::restore(&cx, &file),
-        Command::Restore { file, store_only: true } => keep::restore_store(&cx, &file),
-        Command::Check => keep::check(&cx),
-        Command::Dump => keep::dump(&cx),
-        Command::Archive { older_than } => keep::archive(&cx, older_than),
-        Command::Doctor { before_start, run_checks } => doctor::run(&cx, before_start, run_checks),
-        Command::Service(command) => service::run(&cx, command),
+fn exchange(cx: &Context, command: Exchange) -> Outcome {
+    match command {
+        Exchange::Publish { event_type, source, payload, priority, correlation, caused_by } => {
+            let source = source.unwrap_or_else(|| cx.actor());
+            exchange::publish(cx, source, &event_type, &payload, priority, correlation, caused_by.as_deref())
+        }
+        Exchange::Subscribe { subscriber, end: true, .. } => exchange::unsubscribe(cx, &subscriber),
+        Exchange::Subscribe { subscriber, types, sources, .. } => {
+            exchange::subscribe(cx, &subscriber, &types, sources.as_deref())
+        }
+        Exchange::Poll { subscriber, limit, wait } => exchange::poll(cx, &subscriber, limit, wait),
+        Exchange::Ack { subscriber, events } => exchange::ack(cx, &subscriber, &events),
+    }
+}
+
+fn keep(cx: &Context, command: Keep) -> Outcome {
+    match command {
+        Keep::Backup { file } => keep::backup(cx, file.as_deref()),
+        Keep::Restore { file, store_only: false } => keep::restore(cx, &file),
+        Keep::Restore { file, store_only: true } => keep::restore_store(cx, &file),
+        Keep::Check => keep::check(cx),
+        Keep::Dump => keep::dump(cx),
+        Keep::Archive { older_than } => keep::archive(cx, older_than),
     }
 }
 

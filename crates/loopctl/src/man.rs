@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 
-use crate::cli::Cli;
+use crate::cli;
 use crate::exit::{Failure, Outcome};
 
 /// One page for each program, and one for each command of `loopctl`.
@@ -12,7 +12,7 @@ use crate::exit::{Failure, Outcome};
 /// # Errors
 /// Exit 1 if they cannot be written.
 pub fn write(folder: &Path) -> Outcome {
-    let mut loopctl = Cli::command().disable_help_subcommand(true);
+    let mut loopctl = cli::command().disable_help_subcommand(true);
     loopctl.build();
     page(folder, &loopctl, "loopctl")?;
     for command in loopctl.get_subcommands().filter(|command| !command.is_hide_set()) {

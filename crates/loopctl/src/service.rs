@@ -26,24 +26,31 @@ pub(crate) const SUPERVISORS: [&str; 5] = ["heartbeat", "deadlock-detector", "mo
 /// What to do with the services of a repository.
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
-    /// Run the supervisors and the loops that have an agent as services, now and after each boot; again after loop add
+    /// Start supervisors and loops, now and after each boot
+    ///
+    /// Loops without an agent are left out. Run it again after loopctl loop add.
+    #[command(after_help = "Examples:\n  loopctl service enable\n  loopctl service enable --no-start --name shop")]
     Enable {
         #[command(flatten)]
         #[allow(missing_docs)]
         which: Services,
-        /// Write the files, start nothing
+        /// Write the files and start nothing
         #[arg(long)]
         no_start: bool,
     },
-    /// Stop them and let them be services no longer; the data stays
+    /// Stop and remove the services; the data stays
+    #[command(after_help = "Examples:\n  loopctl service disable")]
     Disable {
         #[command(flatten)]
         #[allow(missing_docs)]
         which: Services,
     },
-    /// Write the files of all that is enabled again, as this version needs them; scripts/install.sh does it
+    /// Rewrite the files of all enabled services for this version
+    ///
+    /// scripts/install.sh runs this after an upgrade.
+    #[command(after_help = "Examples:\n  loopctl service refresh")]
     Refresh {
-        /// Services of the machine instead of your own; for root
+        /// Use services of the machine instead of your own; for root
         #[arg(long)]
         system: bool,
     },
@@ -52,10 +59,10 @@ pub enum ServiceCommand {
 /// Which services are meant.
 #[derive(Debug, Clone, Args)]
 pub struct Services {
-    /// Services of the machine instead of your own; for root
+    /// Use services of the machine instead of your own; for root
     #[arg(long)]
     pub system: bool,
-    /// What they are called: coding-loops@NAME.target [default: the name of the repository's folder]
+    /// The name of the services, as in coding-loops@NAME.target [default: the name of the repository's folder]
     #[arg(long)]
     pub name: Option<ServiceName>,
 }

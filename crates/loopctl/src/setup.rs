@@ -3,22 +3,22 @@
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use coord_db::file_system::FileSystem;
 use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
 use git::Repository;
 use serde_json::json;
 
-use crate::cli::{Cli, LoopCommand, TestCommand};
+use crate::cli::{self, LoopCommand, TestCommand};
 use crate::context::Context;
 use crate::doctor;
 use crate::exit::{Failure, Outcome};
 use crate::known_agents::KnownAgent;
-use crate::output::{Table, plain, safe};
+use crate::output::safe;
 use crate::place::Place;
 use crate::programs;
 use crate::project::{self, Project};
 use crate::published;
+use crate::see;
 use crate::submit::failure;
 use crate::workspaces;
 
@@ -29,7 +29,7 @@ use crate::workspaces;
 pub fn completions(shell: clap_complete::Shell) -> Outcome {
     use std::io::Write;
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "loopctl", &mut script);
+    clap_complete::generate(shell, &mut cli::command(), "loopctl", &mut script);
     std::io::stdout().lock().write_all(&script)?;
     Ok(())
 }
@@ -251,22 +251,7 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
             let branch = row.branch.as_deref().unwrap_or_default();
             cx.out.done(&row, &format!("loop {id} is registered, priority {priority}, branch {branch}"))
         }
-        LoopCommand::List => {
-            let rows = db.read(|tx| tx.loops())?;
-            cx.out.list(&rows, "no loops; register one with loopctl loop add", |rows| {
-                Table::of(&["LOOP", "STATUS", "PRIORITY", "TEST", "PID", "BRANCH", "NAME"], rows, |row| {
-                    vec![
-                        plain(&row.id),
-                        plain(row.status.as_str()),
-                        plain(row.priority.to_string()),
-                        plain(row.current_test_id.as_ref().map_or("-", |test| test.as_str())),
-                        plain(row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
-                        plain(row.branch.as_deref().unwrap_or("-")),
-                        plain(&row.name),
-                    ]
-                })
-            })
-        }
+        LoopCommand::List => see::loops(cx),
         LoopCommand::Remove { id } => {
             db.write(|tx| tx.remove_loop(&id))?;
             cx.out.done(&json!({ "removed": id }), &format!("loop {id} is removed"))
@@ -292,6 +277,7 @@ fn check_branch(branch: &str) -> Outcome {
 pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
     match command {
         TestCommand::Import { file } => crate::import::run(cx, &file),
+        TestCommand::List(filter) => see::tests(cx, &filter),
         TestCommand::Add {
             id,
             loop_id,

@@ -8,7 +8,7 @@ use coord_db::{
 };
 use serde_json::{Value, json};
 
-use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, UsageBy, UsageCommand};
+use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, UsageBy, UsageCommand};
 use crate::context::{Context, by_prefix};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::history::History;
@@ -154,7 +154,7 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
             })?;
             cx.out.answer(&json!({ "id": id, "path": path }), &id)
         }
-        RequestCommand::List { status } => {
+        RequestCommand::List(RequestFilter { status }) => {
             let rows = db.read(|tx| tx.change_requests(status))?;
             cx.out.list(&rows, "no change requests", |rows| {
                 Table::of(&["ID", "STATUS", "FROM", "OWNER", "TYPE", "PATH", "DESCRIPTION"], rows, |row: &ChangeRequest| {

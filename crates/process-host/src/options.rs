@@ -7,23 +7,23 @@ use clap::{Args, ValueEnum};
 /// How to write the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object on each line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Which database, which settings, which log.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db here or in a folder above]
+    /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db in this folder or the nearest above]
     #[arg(long, value_name = "PATH")]
     pub db: Option<PathBuf>,
     /// The settings [default: config.toml beside the database]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// How to write the log to stderr
+    /// The format of the log on stderr
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
 }

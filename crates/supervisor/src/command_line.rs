@@ -22,24 +22,22 @@ struct Parser {
 
 /// The programs of the supervisors, and what each is for.
 pub const PROGRAMS: [(&str, &str); 5] = [
-    ("heartbeat", "Tells healthy from degraded from dead, cleans up after the dead, sweeps expired leases"),
+    ("heartbeat", "Judge the health of loops and supervisors, clean up after dead ones, and expire leases"),
     (
         "deadlock-detector",
-        "Finds loops that wait for each other in a cycle, names who gives way, and revokes if it does not answer",
+        "Find loops that wait for each other in a cycle, choose a victim, and revoke its leases if it does not respond",
     ),
-    ("monitor", "Finds loops that are stuck, digressing, in conflict or over budget, and raises alerts"),
-    (
-        "regression-checker",
-        "Re-runs what had passed when the integration branch moves; confirms a failure, bisects, blames a loop",
-    ),
-    ("pm-agent", "Settles conflicts, dependencies and lost loops; asks the human and applies the answer"),
+    ("monitor", "Find loops that are stuck, digress, conflict or exceed a budget, and raise alerts"),
+    ("regression-checker", "Re-run passed tests when the integration branch moves, confirm failures, and bisect for the cause"),
+    ("pm-agent", "Resolve conflicts, dependencies and lost loops, ask the human, and apply the answers"),
 ];
 
 /// The command line of a supervisor's program.
 #[must_use]
 pub fn command(name: &'static str) -> clap::Command {
     let about = PROGRAMS.iter().find(|(program, _)| *program == name).map_or("", |(_, about)| about);
-    Parser::command().name(name).about(about)
+    let examples = format!("Examples:\n  {name} --once\n  {name} --once --log-format json");
+    Parser::command().name(name).about(about).after_help(examples)
 }
 
 /// Reads the arguments of this process; ends it where they are not understood.

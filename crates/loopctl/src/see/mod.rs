@@ -15,12 +15,12 @@ pub mod workspaces;
 
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
-    Alert, AlertType, Component, Config, Database, Decision, Error, HealthStatus, LoopId, ReadTx, Severity, TestStatus,
-    Timestamp,
+    Alert, AlertType, Component, Config, Database, Decision, Error, HealthStatus, ReadTx, Severity, TestStatus, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::cli::TestFilter;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::history::History;
@@ -126,17 +126,38 @@ pub(crate) fn test_table(rows: &[coord_db::Test]) -> Table {
     })
 }
 
+/// `loopctl loops`
+///
+/// # Errors
+/// As the floor says.
+pub fn loops(cx: &Context) -> Outcome {
+    let rows = cx.open()?.read(|tx| tx.loops())?;
+    cx.out.list(&rows, "no loops; add one with loopctl loop add", |rows| {
+        Table::of(&["LOOP", "STATUS", "PRIORITY", "TEST", "PID", "BRANCH", "NAME"], rows, |row| {
+            vec![
+                plain(&row.id),
+                plain(row.status.as_str()),
+                plain(row.priority.to_string()),
+                plain(row.current_test_id.as_ref().map_or("-", |test| test.as_str())),
+                plain(row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+                plain(row.branch.as_deref().unwrap_or("-")),
+                plain(&row.name),
+            ]
+        })
+    })
+}
+
 /// `loopctl tests`
 ///
 /// # Errors
 /// Exit 4 for an unknown loop.
-pub fn tests(cx: &Context, loop_id: Option<&LoopId>, status: Option<TestStatus>) -> Outcome {
+pub fn tests(cx: &Context, filter: &TestFilter) -> Outcome {
     let db = cx.open()?;
     let rows = db.read(|tx| {
-        if let Some(id) = loop_id {
+        if let Some(id) = &filter.loop_id {
             tx.loop_row(id)?;
         }
-        tx.tests(loop_id, status)
+        tx.tests(filter.loop_id.as_ref(), filter.status)
     })?;
     cx.out.list(&rows, "no such tests; add some with loopctl test add or loopctl test import", test_table)
 }

@@ -82,7 +82,7 @@ fn a_worktree_and_a_subfolder_find_the_repositorys_database() {
 fn version_help_and_completions_need_no_database() {
     let place = Place::bare();
     assert!(place.run(&["--version"]).ok().stdout.starts_with("loopctl "));
-    assert!(place.run(&["--help"]).ok().stdout.contains("Exit codes"));
+    assert!(place.run(&["--help"]).ok().stdout.contains("Exit status"));
     for shell in ["bash", "zsh", "fish"] {
         assert!(place.run(&["completions", shell]).ok().stdout.contains("loopctl"));
     }

@@ -1,0 +1,54 @@
+//! Keeping the data: backup, restore, check, dump, archive.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::when::When;
+
+/// Keep the data.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Keep {
+    /// Back up the database and the store
+    ///
+    /// Writes FILE and FILE.bundle and verifies them; loops and supervisors go on working meanwhile. Without FILE the backup
+    /// is written to coding-loops/backups/, which holds the newest database.backup_keep.
+    #[command(after_help = examples!["loopctl backup", "loopctl backup before-upgrade.db"])]
+    Backup {
+        /// The file
+        file: Option<PathBuf>,
+    },
+    /// Restore the database, and the missing refs of the store, from a backup
+    ///
+    /// The replaced database is kept as a backup. Refused while a loop or a supervisor runs.
+    #[command(after_help = examples![
+        "loopctl backup before-upgrade.db",
+        "loopctl restore before-upgrade.db",
+        "loopctl restore before-upgrade.db --store-only",
+    ])]
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// Restore only the store and leave the database as it is
+        #[arg(long)]
+        store_only: bool,
+    },
+    /// Check the consistency of the database
+    ///
+    /// Prints each violated rule. The exit status is 1 if there is one.
+    #[command(after_help = examples!["loopctl check"])]
+    Check,
+    /// Print the database as SQL
+    #[command(after_help = examples!["loopctl dump > coordination.sql"])]
+    Dump,
+    /// Move old rows to the archive beside the database
+    ///
+    /// Only settled rows are moved. timeline and why read the archive too.
+    #[command(after_help = examples!["loopctl archive", "loopctl archive --older-than 30d"])]
+    Archive {
+        /// Move rows older than an age like 30d or 72h, or a time [default: retention.events_days]
+        #[arg(long, value_name = "AGE")]
+        older_than: Option<When>,
+    },
+}

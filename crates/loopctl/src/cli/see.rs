@@ -1,0 +1,212 @@
+//! Seeing what the loops do, what happened and why.
+
+use clap::{Args, Subcommand};
+use coord_db::{LoopId, TestStatus};
+
+use crate::when::When;
+
+/// See.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum See {
+    /// Show the state of everything, or of one loop or test
+    #[command(after_help = examples![
+        "loopctl status",
+        "loopctl status --watch        # repaint when something changes",
+        "loopctl status backend",
+        "loopctl status api-01-login   # attempts, proofs, commit",
+    ])]
+    Status {
+        /// The id
+        #[arg(value_name = "LOOP|TEST")]
+        id: Option<String>,
+        /// Repaint when something changes
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+    },
+    /// Show the output of agents and checks
+    ///
+    /// Shows the output of the newest attempt of a test, or of what a loop runs now.
+    #[command(after_help = examples![
+        "loopctl logs ui-01-form",
+        "loopctl logs ui-01-form --attempt 1",
+        "loopctl logs ui-01-form --follow",
+    ])]
+    Logs {
+        /// The id
+        #[arg(value_name = "TEST|LOOP")]
+        id: String,
+        /// Follow the output until the attempt is decided
+        #[arg(long, short)]
+        follow: bool,
+        /// Show this attempt
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        attempt: Option<i64>,
+    },
+    /// List events
+    #[command(after_help = examples![
+        "loopctl timeline --since 1h",
+        "loopctl timeline --test api-01-login",
+        "loopctl timeline --type test_failed --limit 5",
+        "loopctl timeline --follow --json",
+    ])]
+    Timeline(TimelineArgs),
+    /// Show the causes and the effects of an event
+    ///
+    /// For the commit of a verified test, or the id in its Proof trailer, shows the event of its landing and the evidence:
+    /// the checks that ran on it, what they showed, and what has been seen since.
+    #[command(after_help = examples!["loopctl why a81f0c3d", "loopctl why 3caaa8c"])]
+    Why {
+        /// The event, commit or proof
+        #[arg(value_name = "EVENT|COMMIT|PROOF")]
+        event_id: String,
+    },
+    /// Summarize a period
+    #[command(after_help = examples!["loopctl summary", "loopctl summary --since 7d"])]
+    Summary {
+        /// The start of the period: an age like 90s, 30m, 24h or 7d, or a time
+        #[arg(long, default_value = "24h")]
+        since: When,
+    },
+    /// List loops
+    #[command(after_help = examples!["loopctl loops"])]
+    Loops,
+    /// List tests
+    #[command(after_help = examples!["loopctl tests", "loopctl tests --loop backend --status pending"])]
+    Tests(TestFilter),
+    /// List loops without progress and blocked tests
+    #[command(after_help = examples!["loopctl stuck"])]
+    Stuck,
+    /// List open questions to the human
+    #[command(after_help = examples!["loopctl decisions", "loopctl decisions --all"])]
+    Decisions(AllArgs),
+    /// List open alerts
+    #[command(after_help = examples!["loopctl alerts", "loopctl alerts --all --json"])]
+    Alerts(AllArgs),
+    /// List open conflicts
+    #[command(after_help = examples!["loopctl conflicts"])]
+    Conflicts(AllArgs),
+    /// Show who waits for whom, and the deadlocks
+    #[command(after_help = examples!["loopctl deadlocks", "loopctl deadlocks --all"])]
+    Deadlocks(AllArgs),
+    /// List open regressions, or the ledger of all passed tests
+    #[command(after_help = examples!["loopctl regressions", "loopctl regressions --ledger"])]
+    Regressions(RegressionArgs),
+    /// List leases
+    #[command(after_help = examples!["loopctl locks", "loopctl locks --all"])]
+    Locks {
+        /// Include expired leases
+        #[arg(long)]
+        all: bool,
+    },
+    /// List checkpoints and saved work
+    #[command(after_help = examples!["loopctl checkpoints", "loopctl checkpoints --loop backend --all"])]
+    Checkpoints {
+        /// Only checkpoints of this loop
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: Option<LoopId>,
+        /// Include deleted checkpoints
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the workspaces of agents and checks with their sizes
+    #[command(after_help = examples!["loopctl workspaces"])]
+    Workspaces,
+    /// Show the health of loops and supervisors
+    #[command(after_help = examples!["loopctl health"])]
+    Health,
+    /// List open journal entries: operations outside the database
+    ///
+    /// An entry stays open while the operation runs, or until its owner settles it after a crash. With --settle an entry
+    /// whose owner does not come back is settled by hand; only the journal is changed.
+    #[command(after_help = examples![
+        "loopctl journal",
+        "loopctl journal --all --of backend --limit 10",
+        "loopctl journal --settle 61ac3fd9 --undone",
+    ])]
+    Journal(JournalArgs),
+}
+
+/// Which tests to list.
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct TestFilter {
+    /// Only tests of this loop
+    #[arg(long = "loop", value_name = "LOOP")]
+    pub loop_id: Option<LoopId>,
+    /// Only tests in this status: pending, in_progress, passed, failed, blocked or skipped
+    #[arg(long)]
+    pub status: Option<TestStatus>,
+}
+
+/// A list of what is open, or of everything.
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct AllArgs {
+    /// Include those that are resolved
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct RegressionArgs {
+    /// Include resolved regressions
+    #[arg(long)]
+    pub all: bool,
+    /// List each test that has passed and its state: good, regressed, flaky, unknown or cleared
+    #[arg(long, conflicts_with = "all")]
+    pub ledger: bool,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct JournalArgs {
+    /// Include settled entries
+    #[arg(long)]
+    pub all: bool,
+    /// Only entries of this loop or supervisor
+    #[arg(long, value_name = "COMPONENT")]
+    pub of: Option<String>,
+    /// Maximum number of entries with --all, newest first
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Settle an entry whose owner does not come back
+    #[arg(long, value_name = "ID", conflicts_with_all = ["all", "of"], requires = "outcome")]
+    pub settle: Option<String>,
+    /// Record that the operation was completed
+    #[arg(long, group = "outcome", requires = "settle")]
+    pub done: bool,
+    /// Record that the operation was undone or never started
+    #[arg(long, group = "outcome", requires = "settle")]
+    pub undone: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct TimelineArgs {
+    /// Only events since an age like 90s, 30m, 1h or 2d, or a time
+    #[arg(long)]
+    pub since: Option<When>,
+    /// Only events until an age or a time
+    #[arg(long)]
+    pub until: Option<When>,
+    /// Only events of this source
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Only events of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Only events about this test
+    #[arg(long, value_name = "ID")]
+    pub test: Option<String>,
+    /// Only events with this correlation id
+    #[arg(long, value_name = "ID")]
+    pub correlation: Option<String>,
+    /// Maximum number of events, the newest [default: 100 without --since, --test or --correlation]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub limit: Option<i64>,
+    /// Follow new events
+    #[arg(long, conflicts_with = "until")]
+    pub follow: bool,
+}

@@ -1,0 +1,177 @@
+//! Setting up a repository: database, loops, tests, services, shell.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use coord_db::{LoopId, TestId};
+
+use super::TestFilter;
+
+/// Set up.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum SetUp {
+    /// Create the database, its folder and its settings in a git repository
+    ///
+    /// Creates coding-loops/ with config.toml and coordination.db, and the store in which the loops work. Existing files are
+    /// kept, so it is safe to run it again. Build files, agents and the sandbox are detected: the checks that are proposed
+    /// are written to config.toml.
+    #[command(after_help = examples!["loopctl init", "loopctl init --repository ."])]
+    Init {
+        /// The repository [default: the one that contains the current folder]
+        #[arg(long, value_name = "DIR")]
+        repository: Option<PathBuf>,
+    },
+    /// Remove what init and the loops have made in a repository
+    ///
+    /// Without --yes it lists what it would remove: coding-loops/, the folder of workspaces, our references and the published
+    /// branch. Your branches and files stay. It refuses while a process runs or a service is enabled, and without --force where
+    /// work would be lost.
+    #[command(after_help = examples!["loopctl deinit"])]
+    Deinit {
+        /// Remove it
+        #[arg(long)]
+        yes: bool,
+        /// Remove work that has not landed or is on no branch of yours
+        #[arg(long)]
+        force: bool,
+    },
+    /// Check the machine, the settings and the processes
+    ///
+    /// Prints one line for each problem with the remedy. The exit status is 1 if work cannot start.
+    #[command(after_help = examples![
+        "loopctl doctor",
+        "loopctl doctor --before-start  # without processes and services",
+        "loopctl doctor --run-checks    # run set-up and checks at the base",
+    ])]
+    Doctor {
+        /// Leave out processes and services, for scripts that are about to start them
+        #[arg(long)]
+        before_start: bool,
+        /// Run the set-up commands and the checks at the base, and show what they ran
+        #[arg(long)]
+        run_checks: bool,
+    },
+    /// Add, list and remove loops
+    #[command(subcommand)]
+    Loop(LoopCommand),
+    /// Add, import and list tests
+    #[command(subcommand)]
+    Test(TestCommand),
+    /// Run supervisors and loops as services of systemd
+    ///
+    /// A service is named after the folder of the repository. Without systemd, scripts/launch.sh runs the same programs in a
+    /// terminal.
+    #[command(subcommand)]
+    Service(crate::service::ServiceCommand),
+    /// Print a completion script for a shell
+    ///
+    /// The script completes commands and options, and the ids of loops, tests, decisions and alerts from the database.
+    #[command(after_help = examples![
+        "loopctl completions bash > loopctl.bash",
+        "source <(loopctl completions bash)  # for this shell only",
+    ])]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages of all programs to a folder
+    #[command(hide = true)]
+    ManPages {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+/// `loopctl loop …`
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum LoopCommand {
+    /// Add a loop
+    #[command(after_help = examples![
+        "loopctl loop add database",
+        "loopctl loop add docs --name 'Documentation' --priority 3",
+    ])]
+    Add {
+        /// The id
+        id: LoopId,
+        /// A name for people
+        #[arg(long, default_value = "")]
+        name: String,
+        /// 1 is the most important
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i64).range(1..))]
+        priority: i64,
+        /// The branch on which its agent works [default: coding-loops/ID]
+        #[arg(long)]
+        branch: Option<String>,
+    },
+    /// List the loops
+    #[command(after_help = examples!["loopctl loop list", "loopctl loops --json"])]
+    List,
+    /// Remove a loop that has no history
+    #[command(after_help = examples!["loopctl loop add trial", "loopctl loop remove trial"])]
+    Remove {
+        /// The id
+        id: LoopId,
+    },
+}
+
+/// `loopctl test …`
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum TestCommand {
+    /// Add one test to a loop's queue
+    #[command(after_help = examples![
+        "loopctl test add api-03-reset --loop backend --notes 'Reset a forgotten password'",
+        "loopctl test add api-04-mail --loop backend --depends-on api-03-reset --scope 'src/mail/**'",
+        "echo 'Log in with a token.' | loopctl test add api-05-token --loop backend --spec-file -",
+    ])]
+    Add {
+        /// The id
+        id: TestId,
+        /// The loop
+        #[arg(long = "loop", value_name = "LOOP")]
+        loop_id: LoopId,
+        /// A free label
+        #[arg(long, default_value = "")]
+        category: String,
+        /// Block the test after this number of failed attempts
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i64).range(1..))]
+        max_attempts: i64,
+        /// The test that must pass first
+        #[arg(long, value_name = "TEST")]
+        depends_on: Option<TestId>,
+        /// Leave the test to a person; no agent gets it
+        #[arg(long)]
+        manual: bool,
+        /// Let the checks judge an attempt that changes nothing
+        #[arg(long)]
+        allow_no_change: bool,
+        /// What is to be done, in short
+        #[arg(long)]
+        notes: Option<String>,
+        /// The specification
+        #[arg(long, conflicts_with = "spec_file")]
+        spec: Option<String>,
+        /// Read the specification from a file; - is standard input
+        #[arg(long, value_name = "FILE")]
+        spec_file: Option<PathBuf>,
+        /// A glob of the files that the test is about; may be repeated
+        #[arg(long, value_name = "GLOB")]
+        scope: Vec<String>,
+    },
+    /// Import tests from TOML, JSON or JSON Lines
+    ///
+    /// Imports all tests of the file, or none if one of them is wrong.
+    #[command(after_help = examples![
+        "loopctl test import goals.toml",
+        "echo '{\"id\": \"ui-02-table\", \"loop\": \"frontend\"}' | loopctl test import -",
+    ])]
+    Import {
+        /// The file; - is standard input
+        file: PathBuf,
+    },
+    /// List tests
+    #[command(after_help = examples!["loopctl test list", "loopctl test list --loop backend --status pending"])]
+    List(TestFilter),
+}
