@@ -18,11 +18,12 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::output::{Paint, safe};
+use crate::output::Paint;
+use crate::place::existing;
 use crate::programs;
 use crate::see::{SUPERVISORS, healths};
 use crate::service;
-use crate::setup::existing;
+use crate::text::safe;
 use git::Repository;
 
 pub(crate) use branch::commits as commits_of_branch;

@@ -7,7 +7,7 @@ use coord_db::{Archive, Database, Error, Event, EventFilter, EventId, ReadTx};
 use process_host::exit::describe;
 
 use crate::exit::{Outcome, eprintln_quietly};
-use crate::output::safe;
+use crate::text::safe;
 
 /// The archive beside the database, if there is one that can be read.
 #[derive(Debug)]

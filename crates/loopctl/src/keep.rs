@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
-use crate::output::{Table, plain, safe};
+use crate::output::{Table, plain};
 use crate::submit::failure;
+use crate::text::safe;
 use crate::when::When;
 use crate::workspaces;
 

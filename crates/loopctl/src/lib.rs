@@ -10,6 +10,7 @@ pub mod exit;
 pub mod output;
 mod project;
 pub mod sentence;
+pub mod text;
 pub mod when;
 
 mod agents;

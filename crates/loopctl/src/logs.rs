@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::output::{Paint, safe, safe_block};
+use crate::output::Paint;
+use crate::text::{safe, safe_block};
 use crate::wait::{Waiter, Woken};
 use crate::when::{clock, span};
 

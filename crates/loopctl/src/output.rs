@@ -1,4 +1,4 @@
-//! What reaches the terminal: JSON, plain text or colour. Anything that comes from the database passes [`safe`] first.
+//! What reaches the terminal: JSON, plain text or colour. Anything that comes from the database passes [`safe`] first ([`crate::text`]).
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -6,43 +6,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use crate::exit::Outcome;
-
-/// True for what a terminal could take as more than text: controls, line and paragraph separators, and the marks that
-/// turn the direction of writing.
-fn is_hostile(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-/// One line of text without anything that a terminal could act on: `\n`, `\t`, `\x1b`, `\u{202e}`.
-#[must_use]
-pub fn safe(text: &str) -> String {
-    escape(text, |_| false)
-}
-
-/// As [`safe`], but line breaks and tabs stay.
-#[must_use]
-pub fn safe_block(text: &str) -> String {
-    escape(&text.replace("\r\n", "\n"), |character| matches!(character, '\n' | '\t'))
-}
-
-fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            kept if keep(kept) => out.push(kept),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            hostile if is_hostile(hostile) => {
-                let code = u32::from(hostile);
-                let _ = if code < 0x100 { write!(out, "\\x{code:02x}") } else { write!(out, "\\u{{{code:x}}}") };
-            }
-            harmless => out.push(harmless),
-        }
-    }
-    out
-}
+use crate::text::{cut, is_hostile, safe};
 
 /// JSON as text, with escapes for what JSON itself lets through but a terminal does not.
 fn json_text(value: &impl Serialize, pretty: bool) -> String {
@@ -304,25 +268,12 @@ impl Table {
     }
 }
 
-/// At most so many characters, the last one an ellipsis if something is missing.
-#[must_use]
-pub fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let mut shown: String = text.chars().take(most.saturating_sub(1)).collect();
-    shown.push('…');
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_acts_on_gets_through() {
-        assert_eq!(safe("a\x1b[2Jb\u{9b}c\u{7f}\r\n\t\u{202e}ä"), "a\\x1b[2Jb\\x9bc\\x7f\\r\\n\\t\\u{202e}ä");
-        assert_eq!(safe_block("a\r\nb\tc\x07"), "a\nb\tc\\x07");
+    fn json_holds_nothing_that_a_terminal_acts_on() {
         let text = json_text(&"\u{9b}\x1b\u{7f}", false);
         assert_eq!(text, "\"\\u009b\\u001b\\u007f\"");
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), "\u{9b}\x1b\u{7f}");

@@ -17,6 +17,11 @@ pub struct Place {
     folders: Vec<String>,
 }
 
+/// The nearest folder that exists: this one or one above.
+pub fn existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
+}
+
 /// True for types of resources that are named by a path.
 pub fn is_path(resource_type: ResourceType) -> bool {
     matches!(resource_type, ResourceType::File | ResourceType::Migration)

@@ -3,7 +3,7 @@
 use coord_db::{Event, Payload, payload, payload::DecisionOption};
 use serde_json::Value;
 
-use crate::output::{cut, safe};
+use crate::text::{cut, safe};
 use crate::when::span;
 
 /// What an event says, in one line that is safe for a terminal. An event that does not fit the catalog (a foreign

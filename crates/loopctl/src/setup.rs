@@ -13,13 +13,13 @@ use crate::context::Context;
 use crate::doctor;
 use crate::exit::{Failure, Outcome};
 use crate::known_agents::KnownAgent;
-use crate::output::safe;
-use crate::place::Place;
+use crate::place::{Place, existing};
 use crate::programs;
 use crate::project::{self, Project};
 use crate::published;
 use crate::see;
 use crate::submit::failure;
+use crate::text::safe;
 use crate::workspaces;
 
 /// Prints a completion script.
@@ -55,11 +55,6 @@ pub(crate) fn repository_of(folder: &Path) -> Outcome<PathBuf> {
 
 fn io(what: String) -> impl FnOnce(std::io::Error) -> Failure {
     move |source| Error::Io { context: what, source }.into()
-}
-
-/// The nearest folder that is there.
-pub(crate) fn existing(folder: &Path) -> &Path {
-    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
 }
 
 /// Makes a folder for the owner alone. False if it is there.

@@ -12,8 +12,9 @@ use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, Re
 use crate::context::{Context, by_prefix};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::history::History;
-use crate::output::{Table, plain, safe, safe_block};
+use crate::output::{Table, plain};
 use crate::place::{Place, is_path};
+use crate::text::{safe, safe_block};
 use crate::when::{clock, span};
 
 /// `loopctl knowledge …`

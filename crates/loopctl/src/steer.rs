@@ -10,9 +10,9 @@ use serde_json::json;
 use crate::cli::Which;
 use crate::context::{Context, by_prefix, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
-use crate::output::safe;
 use crate::sentence::count;
 use crate::submit::failure;
+use crate::text::safe;
 
 /// The component that applies the human's answers.
 const PM: &str = "pm";

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::output::safe;
 use crate::sentence::count;
 use crate::submit::{failure, until_stopped};
+use crate::text::safe;
 
 /// `loopctl sync`
 ///

@@ -8,7 +8,7 @@ use git::{CommitHash, Depth, Layout, Repository};
 use rustix::fs::{Access, access};
 
 use super::{Report, disk};
-use crate::setup::existing;
+use crate::place::existing;
 
 /// Looks at the folder. `landed` are the passed tests and the commits that they landed as.
 pub fn examine(config: &Config, root: &Path, database: &Path, landed: &[(TestId, String)], report: &mut Report) {

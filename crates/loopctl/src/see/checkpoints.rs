@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Paint, Table, painted, plain, safe_block};
+use crate::output::{Paint, Table, painted, plain};
 use crate::sentence::short;
+use crate::text::safe_block;
 use crate::when::clock;
 use crate::workspaces;
 

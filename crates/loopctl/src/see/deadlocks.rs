@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::whole;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Paint, cut, safe};
+use crate::output::Paint;
 use crate::sentence::{count, list};
+use crate::text::{cut, safe};
 use crate::when::{clock, span};
 
 /// How far back what is over is shown without `--all`.

@@ -24,8 +24,9 @@ use crate::cli::TestFilter;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::history::History;
-use crate::output::{Cell, Paint, Table, painted, plain, safe};
+use crate::output::{Cell, Paint, Table, painted, plain};
 use crate::sentence::{list, short};
+use crate::text::safe;
 use crate::when::{clock, span};
 
 /// The processes that watch over the loops, by their ids in the data.

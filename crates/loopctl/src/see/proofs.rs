@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Paint, safe, safe_block};
+use crate::output::Paint;
 use crate::sentence::short;
+use crate::text::{safe, safe_block};
 use crate::when::clock;
 
 /// A proof with the run behind it.

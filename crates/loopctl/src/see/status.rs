@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::{Health, Question, SUPERVISORS, decision_block, healths, proofs, questions, severity_paint, test_status};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::output::{Paint, cut, safe};
+use crate::output::Paint;
 use crate::published::{Branch, Seen};
 use crate::sentence::{list, short};
+use crate::text::{cut, safe};
 use crate::when::{clock, span};
 
 #[derive(Debug, Serialize)]

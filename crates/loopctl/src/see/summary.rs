@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Paint, safe};
+use crate::output::Paint;
 use crate::sentence::{count, sentence, short};
+use crate::text::safe;
 use crate::when::{When, clock, span};
 
 #[derive(Debug, Serialize)]

@@ -6,8 +6,9 @@ use serde::Serialize;
 use super::proofs::Proven;
 use super::{proofs, status_paint};
 use crate::context::Context;
-use crate::output::{Paint, safe, safe_block};
+use crate::output::Paint;
 use crate::sentence::{list, sentence, short};
+use crate::text::{safe, safe_block};
 use crate::when::{clock, span};
 
 #[derive(Debug, Serialize)]

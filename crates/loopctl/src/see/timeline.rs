@@ -7,8 +7,9 @@ use crate::cli::TimelineArgs;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::history::History;
-use crate::output::{Paint, cut, safe};
+use crate::output::Paint;
 use crate::sentence::sentence;
+use crate::text::{cut, safe};
 use crate::when::clock;
 
 /// Shown unless something else narrows the list.

@@ -10,8 +10,9 @@ use super::timeline::urgency;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::history::History;
-use crate::output::{Paint, safe};
+use crate::output::Paint;
 use crate::sentence::sentence;
+use crate::text::safe;
 use crate::when::clock;
 
 struct Story {

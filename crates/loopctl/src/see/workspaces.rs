@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Cell, Paint, Table, painted, plain, safe};
+use crate::output::{Cell, Paint, Table, painted, plain};
+use crate::text::safe;
 
 /// What follows a workspace's name where a damaged one is kept; a date follows it.
 const DAMAGED: &str = ".damaged-";

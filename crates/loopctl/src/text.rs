@@ -1,0 +1,70 @@
+//! Text for a terminal: without control characters, on one line, or no longer than its place.
+
+use std::fmt::Write as _;
+
+/// True for what a terminal could take as more than text: controls, line and paragraph separators, and the marks that
+/// turn the direction of writing.
+pub(crate) fn is_hostile(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// One line of text without anything that a terminal could act on: `\n`, `\t`, `\x1b`, `\u{202e}`.
+#[must_use]
+pub fn safe(text: &str) -> String {
+    escape(text, |_| false)
+}
+
+/// As [`safe`], but line breaks and tabs stay.
+#[must_use]
+pub fn safe_block(text: &str) -> String {
+    escape(&text.replace("\r\n", "\n"), |character| matches!(character, '\n' | '\t'))
+}
+
+fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            kept if keep(kept) => out.push(kept),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            hostile if is_hostile(hostile) => {
+                let code = u32::from(hostile);
+                let _ = if code < 0x100 { write!(out, "\\x{code:02x}") } else { write!(out, "\\u{{{code:x}}}") };
+            }
+            harmless => out.push(harmless),
+        }
+    }
+    out
+}
+
+/// Text of several lines as one line: `a; b`.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    safe(&lines.join("; "))
+}
+
+/// At most `most` characters; the last one is an ellipsis if something is missing.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut shown: String = text.chars().take(most.saturating_sub(1)).collect();
+    shown.push('…');
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_gets_through() {
+        assert_eq!(safe("a\x1b[2Jb\u{9b}c\u{7f}\r\n\t\u{202e}ä"), "a\\x1b[2Jb\\x9bc\\x7f\\r\\n\\t\\u{202e}ä");
+        assert_eq!(safe_block("a\r\nb\tc\x07"), "a\nb\tc\\x07");
+        assert_eq!(one_line("a\r\n\n  b\x07\n"), "a; b\\x07");
+    }
+}
