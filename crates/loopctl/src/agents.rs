@@ -6,7 +6,7 @@ use std::time::Duration;
 use coord_db::process::ProcessIdentity;
 use coord_db::wake::SLOW_LOOK;
 use coord_db::{
-    Acquire, AcquireRequest, Blocker, ComponentId, Config, Database, Error, ErrorCategory, FailedAttempt, Grant, LoopId,
+    Acquire, AcquireRequest, Blocker, ComponentId, Config, Database, Error, ErrorCategory, FailedAttempt, Grant, IdOf, LoopId,
     LoopStatus, TestId, Timestamp, Waiting, WriteTx,
 };
 use serde_json::json;
@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::cli::LockArgs;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::ids;
 use crate::place::Place;
 use crate::sentence::{count, list};
 use crate::steer::{release_for, settle_by_hand};
@@ -100,10 +101,11 @@ fn none_ready(db: &Database, loop_id: &LoopId) -> Outcome<String> {
                 for test in &pending {
                     let requests = tx.change_requests_for(&test.id)?;
                     if let Some(open) = requests.iter().find(|request| request.status == coord_db::RequestStatus::Pending) {
+                        let request = ids::short(tx, IdOf::ChangeRequest, &open.id)?;
                         return Ok(format!(
-                            "no test is ready for loop {loop_id}: {} waits until change request {} is answered; see \
-                             loopctl request list",
-                            test.id, open.id
+                            "no test is ready for loop {loop_id}: {} waits for change request {request}; answer it with \
+                             loopctl request approve {request} or loopctl request reject {request}",
+                            test.id
                         ));
                     }
                 }

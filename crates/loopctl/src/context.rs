@@ -110,24 +110,3 @@ impl Context {
 pub fn is_driven(tx: &ReadTx<'_>, row: &Loop) -> coord_db::Result<bool> {
     Ok(row.pid.is_some() && tx.running_process(row.id.as_str(), &ProcessIdentity::own())?.is_some())
 }
-
-/// The one id that is, or begins with, what was given.
-///
-/// # Errors
-/// Not found (exit 4), or not the only one (exit 2).
-pub fn by_prefix<'a>(what: &'static str, given: &str, ids: impl Iterator<Item = &'a str>) -> Outcome<String> {
-    let mut found: Vec<&str> = Vec::new();
-    for id in ids {
-        if id == given {
-            return Ok(given.to_owned());
-        }
-        if id.starts_with(given) {
-            found.push(id);
-        }
-    }
-    match found.as_slice() {
-        [one] if !given.is_empty() => Ok((*one).to_owned()),
-        [] => Err(Failure::not_found(what, given)),
-        _ => Err(Failure::usage(format!("{given:?} is the beginning of more than one {what}; give more of it"))),
-    }
-}

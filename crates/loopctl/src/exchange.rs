@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
-use coord_db::{ActorId, Database, Delivery, Error, EventId, NewEvent};
+use coord_db::{ActorId, Database, Delivery, EventId, IdOf, NewEvent};
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::ids::{self, Short};
 use crate::output::{Table, plain};
 use crate::sentence::{count, sentence};
 use crate::when::clock;
@@ -25,19 +26,20 @@ pub fn publish(
     correlation: Option<String>,
     caused_by: Option<&str>,
 ) -> Outcome {
-    let caused_by = caused_by.map(str::parse::<EventId>).transpose()?;
     let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("the payload is no JSON: {error}; quote it for the shell")))?;
-    let mut event = NewEvent::spelled(source, event_type, value)?.correlation(correlation).caused_by_id(caused_by.clone());
+    let mut event = NewEvent::spelled(source, event_type, value)?.correlation(correlation);
     if let Some(priority) = priority {
         event = event.priority(priority);
     }
     let db = cx.open()?;
-    if let Some(cause) = &caused_by
-        && !db.read(|tx| Ok::<_, Error>(tx.event(cause.as_str())?.is_some() || tx.is_archived(cause.as_str())?))?
-    {
-        return Err(Failure::not_found("event", cause.as_str()));
+    if let Some(given) = caused_by {
+        let cause = db.read(|tx| {
+            let is_archived = tx.is_archived(given)?;
+            if is_archived { Ok(given.to_owned()) } else { ids::find(tx, IdOf::Event, given) }
+        })?;
+        event = event.caused_by_id(Some(cause.parse::<EventId>()?));
     }
     let id = db.publish(&event)?;
     cx.out.answer(&json!({ "id": id }), id.as_str())
@@ -96,11 +98,12 @@ pub fn poll(cx: &Context, subscriber: &str, limit: u32, wait: Option<u32>) -> Ou
     if cx.out.json {
         return cx.out.document(&rows);
     }
+    let short = db.read(|tx| Short::of(tx, IdOf::Event, deliveries.iter().map(|delivery| delivery.event.id.as_str())))?;
     cx.out.list(&deliveries_of(&deliveries), "nothing to handle", |rows| {
         Table::of(&["EVENT", "TIME", "PRIORITY", "SOURCE", "TYPE", "WHAT"], rows, |delivery| {
             let event = &delivery.0.event;
             vec![
-                plain(&event.id),
+                plain(short.get(event.id.as_str())),
                 plain(clock(event.timestamp)),
                 plain(event.priority.to_string()),
                 plain(&event.source),
@@ -144,11 +147,12 @@ pub fn ack(cx: &Context, subscriber: &str, events: &[String]) -> Outcome {
     let acknowledged = db.write(|tx| {
         let mut acknowledged = Vec::new();
         for event in events {
-            if tx.acknowledge_event(subscriber, event)? {
-                acknowledged.push(event.clone());
+            let event = ids::find(tx, IdOf::Event, event)?;
+            if tx.acknowledge_event(subscriber, &event)? {
+                acknowledged.push(event);
             }
         }
-        Ok::<_, Error>(acknowledged)
+        Ok::<_, Failure>(acknowledged)
     })?;
     let number = count(i64::try_from(acknowledged.len()).unwrap_or(i64::MAX), "event");
     cx.out.done(&json!({ "acknowledged": acknowledged }), &format!("{number} acknowledged"))

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use coord_db::{Archive, Database, Error, Event, EventFilter, EventId, ReadTx};
+use coord_db::{Archive, Database, Error, Event, EventFilter, EventId, IdOf, ReadTx};
 use process_host::exit::describe;
 
 use crate::exit::{Outcome, eprintln_quietly};
+use crate::ids;
 use crate::text::safe;
 
 /// The archive beside the database, if there is one that can be read.
@@ -80,15 +81,13 @@ impl History {
         }
     }
 
-    /// The events whose ids begin so, at most `limit` of them.
+    /// The ids of events that may be meant by what was given.
     ///
     /// # Errors
     /// As the floor says.
-    pub fn events_beginning(&self, tx: &ReadTx<'_>, prefix: &str, limit: usize) -> Result<Vec<Event>, Error> {
-        let live = tx.events_beginning(prefix, limit)?;
-        let mut events = self.list(live, |tx| tx.events_beginning(prefix, limit), |event| event.id.clone())?;
-        events.truncate(limit);
-        Ok(events)
+    pub fn event_ids(&self, tx: &ReadTx<'_>, given: &str) -> Result<Vec<String>, Error> {
+        let live = ids::candidates(tx, IdOf::Event, given)?;
+        self.list(live, |tx| ids::candidates(tx, IdOf::Event, given), Clone::clone)
     }
 
     /// What an event led to, oldest first.

@@ -19,6 +19,7 @@ mod deinit;
 mod doctor;
 mod exchange;
 mod history;
+mod ids;
 mod import;
 mod keep;
 mod known_agents;

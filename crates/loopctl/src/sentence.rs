@@ -1,6 +1,6 @@
 //! Every event as one sentence for people.
 
-use coord_db::{Event, Payload, payload, payload::DecisionOption};
+use coord_db::{Event, Payload, payload, payload::DecisionOption, short_id};
 use serde_json::Value;
 
 use crate::text::{cut, safe};
@@ -88,7 +88,7 @@ fn of_payload(payload: &Payload) -> String {
                 Some("human") => " (the human decided)",
                 _ => "",
             };
-            format!("decision {}: {what}{by}{}", p.decision_id, because(p.comment.as_deref()))
+            format!("decision {}: {what}{by}{}", short_id(p.decision_id.as_str()), because(p.comment.as_deref()))
         }
         Payload::TestMoved(p) => {
             format!("test {} goes from {} to {}{}", p.test_id, p.from_loop, p.to_loop, because(Some(&p.reason)))
@@ -104,8 +104,10 @@ fn of_payload(payload: &Payload) -> String {
             format!("{} asks {} to begin afresh{}", p.requested_by, p.loop_id, because(Some(&p.reason)))
         }
         Payload::RollbackTriggered(p) => {
-            let to =
-                p.checkpoint_id.as_deref().map_or_else(|| "its newest checkpoint".to_owned(), |id| format!("checkpoint {id}"));
+            let to = p
+                .checkpoint_id
+                .as_deref()
+                .map_or_else(|| "its newest checkpoint".to_owned(), |id| format!("checkpoint {}", short_id(id)));
             format!("{} sends {} back to {to}{}", p.triggered_by, p.loop_id, because(Some(&p.reason)))
         }
         Payload::RollbackDone(p) => format!("{} is back at {}", p.loop_id, p.git_ref),
@@ -117,7 +119,7 @@ fn of_payload(payload: &Payload) -> String {
         Payload::HumanMessage(p) => {
             let comment = p.comment.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
             match (&p.decision_id, &p.choice) {
-                (Some(id), Some(choice)) => format!("answers decision {id} with {choice}{comment}"),
+                (Some(id), Some(choice)) => format!("answers decision {} with {choice}{comment}", short_id(id.as_str())),
                 _ => format!("{} by {}{comment}", p.message_type, p.source),
             }
         }

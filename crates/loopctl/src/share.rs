@@ -3,15 +3,16 @@
 use coord_db::Error;
 use coord_db::payload::DecisionOption;
 use coord_db::{
-    ActorId, ChangeRequest, Knowledge, KnowledgeSearch, LoopId, Migration, MigrationStatus, NewDecision, NewKnowledge, ReadTx,
-    RequestStatus, ResourceType, Rework, UnusedBecause, UnusedNumber, UsageKey, UsageLine,
+    ActorId, ChangeRequest, IdOf, Knowledge, KnowledgeSearch, LoopId, Migration, MigrationStatus, NewDecision, NewKnowledge,
+    ReadTx, RequestStatus, ResourceType, Rework, UnusedBecause, UnusedNumber, UsageKey, UsageLine,
 };
 use serde_json::{Value, json};
 
 use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, UsageBy, UsageCommand};
-use crate::context::{Context, by_prefix};
+use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::history::History;
+use crate::ids::{self, Short};
 use crate::output::{Table, plain};
 use crate::place::{Place, is_path};
 use crate::text::{safe, safe_block};
@@ -27,8 +28,13 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
         KnowledgeCommand::Add { content, item_type, loop_id, topic, confidence, evidence, areas, supersedes } => {
             let by = cx.actor_or(loop_id.as_ref());
             let affected_areas = Place::of(cx, &config)?.globs(areas)?;
-            let new = NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas, supersedes };
-            let id = db.write(|tx| tx.add_knowledge(&new, &by))?;
+            let mut new = NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas, supersedes };
+            let id = db.write(|tx| {
+                for id in &mut new.supersedes {
+                    *id = ids::find(tx, IdOf::Knowledge, id)?;
+                }
+                Ok::<_, Failure>(tx.add_knowledge(&new, &by)?)
+            })?;
             cx.out.answer(&json!({ "id": id, "affected_areas": new.affected_areas }), &id)
         }
         KnowledgeCommand::Search { words, topic, path, item_type, all, limit } => {
@@ -36,30 +42,42 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
             let place = Place::of(cx, &config)?;
             let path = path.map(|path| place.name(&path)).transpose()?;
             let search = KnowledgeSearch { words, topic, path, item_type, superseded: all, limit };
-            let rows = db.read(|tx| tx.search_knowledge(&search))?;
-            knowledge_list(cx, &rows)
+            let (rows, short) = db.read(|tx| {
+                let rows = tx.search_knowledge(&search)?;
+                let short = Short::of(tx, IdOf::Knowledge, rows.iter().map(|row| row.id.as_str()))?;
+                Ok::<_, Error>((rows, short))
+            })?;
+            knowledge_list(cx, &rows, &short)
         }
         KnowledgeCommand::History { id } => {
-            let rows = db.read(|tx| tx.knowledge_history(&id))?;
+            let (rows, short) = db.read(|tx| {
+                let rows = tx.knowledge_history(&ids::find(tx, IdOf::Knowledge, &id)?)?;
+                let named = rows.iter().flat_map(|row| [Some(row.id.as_str()), row.superseded_by.as_deref()]).flatten();
+                let short = Short::of(tx, IdOf::Knowledge, named)?;
+                Ok::<_, Failure>((rows, short))
+            })?;
             cx.out.list(&rows, "nothing is known about that", |rows| {
                 Table::of(&["RECORDED", "ID", "TYPE", "LOOP", "SUPERSEDED BY", "CONTENT"], rows, |row| {
                     vec![
                         plain(clock(row.created_at)),
-                        plain(&row.id),
+                        plain(short.get(&row.id)),
                         plain(row.item_type.as_str()),
                         plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
-                        plain(row.superseded_by.as_deref().unwrap_or("it stands")),
+                        plain(row.superseded_by.as_deref().map_or("-", |id| short.get(id))),
                         plain(&row.content),
                     ]
                 })
             })
         }
         KnowledgeCommand::Supersede { id, by } => {
-            let row = db.write(|tx| {
+            let (row, short) = db.write(|tx| {
+                let id = ids::find(tx, IdOf::Knowledge, &id)?;
+                let by = ids::find(tx, IdOf::Knowledge, &by)?;
                 tx.supersede_knowledge(&id, &by)?;
-                tx.knowledge(&id)
+                Ok::<_, Failure>((tx.knowledge(&id)?, Short::of(tx, IdOf::Knowledge, [id.as_str(), by.as_str()])?))
             })?;
-            cx.out.done(&row, &format!("{by} takes the place of {id}"))
+            let by = row.superseded_by.as_deref().unwrap_or(&by);
+            cx.out.done(&row, &format!("{} replaces {}", short.get(by), short.get(&row.id)))
         }
         KnowledgeCommand::Context { test, bytes } => {
             let context = db.read(|tx| tx.knowledge_context(&tx.test(&test)?, bytes))?;
@@ -72,11 +90,11 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
     }
 }
 
-fn knowledge_list(cx: &Context, rows: &[Knowledge]) -> Outcome {
+fn knowledge_list(cx: &Context, rows: &[Knowledge], short: &Short) -> Outcome {
     cx.out.list(rows, "nothing is known about that", |rows| {
         Table::of(&["ID", "TYPE", "LOOP", "TOPIC", "CONTENT"], rows, |row| {
             vec![
-                plain(&row.id),
+                plain(short.get(&row.id)),
                 plain(row.item_type.as_str()),
                 plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
                 plain(row.topic.as_deref().unwrap_or("-")),
@@ -156,11 +174,15 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
             cx.out.answer(&json!({ "id": id, "path": path }), &id)
         }
         RequestCommand::List(RequestFilter { status }) => {
-            let rows = db.read(|tx| tx.change_requests(status))?;
+            let (rows, short) = db.read(|tx| {
+                let rows = tx.change_requests(status)?;
+                let short = Short::of(tx, IdOf::ChangeRequest, rows.iter().map(|row| row.id.as_str()))?;
+                Ok::<_, Error>((rows, short))
+            })?;
             cx.out.list(&rows, "no change requests", |rows| {
                 Table::of(&["ID", "STATUS", "FROM", "OWNER", "TYPE", "PATH", "DESCRIPTION"], rows, |row: &ChangeRequest| {
                     vec![
-                        plain(&row.id),
+                        plain(short.get(&row.id)),
                         plain(row.status.as_str()),
                         plain(&row.requestor_loop),
                         plain(&row.owner_loop),
@@ -171,35 +193,28 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
                 })
             })
         }
-        RequestCommand::Approve { id } => judge(cx, &id, RequestStatus::Approved),
-        RequestCommand::Reject { id } => judge(cx, &id, RequestStatus::Rejected),
+        RequestCommand::Approve { id } => resolve(cx, &db, &id, RequestStatus::Approved, |_| cx.actor()),
+        RequestCommand::Reject { id } => resolve(cx, &db, &id, RequestStatus::Rejected, |_| cx.actor()),
         RequestCommand::Apply { id } => {
-            let row = db.write(|tx| {
-                let id = request_id(tx, &id)?;
-                let requestor = tx.change_request(&id)?.requestor_loop;
-                tx.resolve_change(&id, RequestStatus::Applied, &cx.actor_or(Some(&requestor)), None)?;
-                Ok::<_, Failure>(tx.change_request(&id)?)
-            })?;
-            cx.out.done(&row, &format!("change request {} is applied", row.id))
+            let by = |row: &ChangeRequest| cx.actor_or(Some(&row.requestor_loop));
+            resolve(cx, &db, &id, RequestStatus::Applied, by)
         }
     }
 }
 
-fn judge(cx: &Context, id: &str, to: RequestStatus) -> Outcome {
-    let by: ActorId = cx.actor();
-    let db = cx.open()?;
-    let row = db.write(|tx| {
-        let id = request_id(tx, id)?;
-        tx.resolve_change(&id, to, &by, None)?;
-        Ok::<_, Failure>(tx.change_request(&id)?)
+fn resolve(
+    cx: &Context,
+    db: &coord_db::Database,
+    id: &str,
+    to: RequestStatus,
+    by: impl FnOnce(&ChangeRequest) -> ActorId,
+) -> Outcome {
+    let (row, short) = db.write(|tx| {
+        let id = ids::find(tx, IdOf::ChangeRequest, id)?;
+        tx.resolve_change(&id, to, &by(&tx.change_request(&id)?), None)?;
+        Ok::<_, Failure>((tx.change_request(&id)?, ids::short(tx, IdOf::ChangeRequest, &id)?))
     })?;
-    cx.out.done(&row, &format!("change request {} is {to}", row.id))
-}
-
-/// A request by its id, or by how that begins.
-fn request_id(tx: &coord_db::WriteTx<'_>, id: &str) -> Outcome<String> {
-    let rows = tx.change_requests(None)?;
-    by_prefix("change request", id, rows.iter().map(|row| row.id.as_str()))
+    cx.out.done(&row, &format!("change request {short} is {to}"))
 }
 
 /// `loopctl migration …`
@@ -302,8 +317,12 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 UsageBy::Test => UsageKey::Test,
                 UsageBy::Day => UsageKey::Day,
                 UsageBy::Rework => {
-                    let rows = history.read(&db, |tx| tx.rework(since(tx)))?;
-                    return rework_list(cx, &rows);
+                    let (rows, short) = history.read(&db, |tx| {
+                        let rows = tx.rework(since(tx))?;
+                        let short = Short::of(tx, IdOf::Event, rows.iter().map(|row| row.event_id.as_str()))?;
+                        Ok((rows, short))
+                    })?;
+                    return rework_list(cx, &rows, &short);
                 }
             };
             let budgets = cx.config()?.budget;
@@ -339,7 +358,7 @@ fn usage_list(cx: &Context, rows: &[UsageLine]) -> Outcome {
     })
 }
 
-fn rework_list(cx: &Context, rows: &[Rework]) -> Outcome {
+fn rework_list(cx: &Context, rows: &[Rework], short: &Short) -> Outcome {
     cx.out.list(rows, "nothing was done again because of a loop", |rows| {
         Table::of(&["TEST", "SPENT BY", "CHARGED TO", "BECAUSE OF", "TOKENS", "TIME", "EVENT"], rows, |row| {
             vec![
@@ -349,7 +368,7 @@ fn rework_list(cx: &Context, rows: &[Rework]) -> Outcome {
                 plain(row.cause.as_str()),
                 plain(row.tokens_estimated.to_string()),
                 plain(span(row.duration_seconds)),
-                plain(&row.event_id),
+                plain(short.get(row.event_id.as_str())),
             ]
         })
     })

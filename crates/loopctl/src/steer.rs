@@ -3,13 +3,16 @@
 
 use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, RollbackTriggered};
 use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, DecisionId, Error, EventId, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId, UnlockCause, WriteTx};
+use coord_db::{
+    ActorId, DecisionId, Error, EventId, IdOf, Lease, Loop, LoopId, LoopStatus, NewEvent, TestId, UnlockCause, WriteTx,
+};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::Which;
-use crate::context::{Context, by_prefix, is_driven};
+use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::ids;
 use crate::sentence::count;
 use crate::submit::failure;
 use crate::text::safe;
@@ -208,8 +211,7 @@ pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason
     let db = cx.open()?;
     let checkpoint = match checkpoint {
         Some(given) => {
-            let rows = db.read(|tx| tx.checkpoints(None, true))?;
-            let id = by_prefix("checkpoint", given, rows.iter().map(|row| row.id.as_str()))?;
+            let id = db.read(|tx| ids::find(tx, IdOf::Checkpoint, given))?;
             db.read(|tx| tx.rollback_checkpoint(&id, loop_id))?;
             Some(id)
         }
@@ -302,21 +304,20 @@ pub fn force_unlock(cx: &Context, loop_id: Option<&str>) -> Outcome {
 pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
-    let (id, event, pm, is_of_base) = db.write(|tx| {
-        let rows = tx.decisions(false)?;
-        let id = by_prefix("decision", decision, rows.iter().map(|row| row.id.as_str()))?;
-        let id: DecisionId = id.parse()?;
+    let (id, short, event, pm, is_of_base) = db.write(|tx| {
+        let id: DecisionId = ids::find(tx, IdOf::Decision, decision)?.parse()?;
+        let short = ids::short(tx, IdOf::Decision, id.as_str())?;
         let event = tx.answer(&id, option, comment, &actor, "cli")?;
         let pm = tx.running_process(PM, &ProcessIdentity::own())?.is_some();
         let is_of_base = tx.decision(&id)?.is_of_base();
-        Ok::<_, Failure>((id, event, pm, is_of_base))
+        Ok::<_, Failure>((id, short, event, pm, is_of_base))
     })?;
     if !pm && is_of_base {
         eprintln_quietly("loopctl: no pm-agent runs; the next loop that would start an attempt applies the answer");
     } else if !pm {
         eprintln_quietly("loopctl: no pm-agent runs; the answer is applied once it does (pm-agent --once applies it now)");
     }
-    cx.out.done(&json!({ "decision_id": id, "choice": option, "event_id": event }), &format!("decision {id}: {option}"))
+    cx.out.done(&json!({ "decision_id": id, "choice": option, "event_id": event }), &format!("decision {short}: {option}"))
 }
 
 /// `loopctl ack-alert`
@@ -326,10 +327,10 @@ pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>)
 pub fn ack_alert(cx: &Context, id: &str) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
-    let row = db.write(|tx| {
-        let id = by_prefix("alert", id, tx.alerts(false)?.iter().map(|row| row.id.as_str()))?;
+    let (row, short) = db.write(|tx| {
+        let id = ids::find(tx, IdOf::Alert, id)?;
         tx.acknowledge_alert(&id, actor.as_str())?;
-        Ok::<_, Failure>(tx.alert(&id)?)
+        Ok::<_, Failure>((tx.alert(&id)?, ids::short(tx, IdOf::Alert, &id)?))
     })?;
-    cx.out.done(&row, &format!("alert {id} is marked as seen"))
+    cx.out.done(&row, &format!("alert {short} is marked as seen"))
 }

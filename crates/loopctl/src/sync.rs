@@ -1,10 +1,12 @@
 //! `loopctl sync`: brings the user's new commits in.
 
 use coding_loop::SyncOutcome;
+use coord_db::IdOf;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::ids;
 use crate::sentence::count;
 use crate::submit::{failure, until_stopped};
 use crate::text::safe;
@@ -42,10 +44,12 @@ pub fn sync(cx: &Context) -> Outcome {
                 ),
             )
         }
-        SyncOutcome::Asked { decision, summary } => Err(Failure::No(format!(
-            "{}; nothing has changed; answer with loopctl decide {decision} OPTION (loopctl decisions shows the options)",
-            safe(&summary)
-        ))),
+        SyncOutcome::Asked { decision, summary } => {
+            let decision = db.read(|tx| ids::short(tx, IdOf::Decision, decision.as_str()))?;
+            Err(Failure::No(format!(
+                "{summary}; nothing has changed; answer with loopctl decide {decision} OPTION (loopctl decisions shows the options)"
+            )))
+        }
         SyncOutcome::Queued { test } => Err(Failure::No(format!(
             "test {test} is to merge these commits (loopctl status {test}); loopctl skip {test} ends that"
         ))),

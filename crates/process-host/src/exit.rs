@@ -25,15 +25,15 @@ pub fn describe(error: &Error) -> String {
 
 fn hint(error: &Error) -> &'static str {
     match error {
-        Error::NoDatabase { .. } => "; make one with loopctl init",
-        Error::NotOurs { .. } => "; name the right file with --db",
-        Error::Newer { .. } => "; use the program that wrote it, or a newer one",
-        Error::NetworkFileSystem { .. } => "; keep it on a local one, and name it with --db or CODING_LOOPS_DB",
-        Error::Damaged { .. } => "; bring a backup back with loopctl restore FILE",
-        Error::Locked { .. } => "; try again, or see who writes with loopctl health",
+        Error::NoDatabase { .. } => "; create one with loopctl init",
+        Error::NotOurs { .. } => "; name the correct file with --db",
+        Error::Newer { .. } => "; use the version that wrote it, or a newer one",
+        Error::NetworkFileSystem { .. } => "; move it to a local file system, and name it with --db or CODING_LOOPS_DB",
+        Error::Damaged { .. } => "; restore a backup with loopctl restore FILE",
+        Error::Locked { .. } => "; try again; loopctl health shows which processes run",
         Error::Unwritable { .. } => "; see loopctl doctor",
         Error::LeaseLost { .. } => {
-            "; take it again with loopctl lock; what the loop still holds stays until it is released or expires"
+            "; acquire it again with loopctl lock; other leases of the loop stay until they are released or expire"
         }
         Error::Settled { .. } => "; see loopctl decisions --all",
         Error::AlreadyRunning { .. } => "; stop it first",
@@ -43,10 +43,12 @@ fn hint(error: &Error) -> &'static str {
             "decision" => "; see loopctl decisions --all",
             "alert" => "; see loopctl alerts --all",
             "event" => "; see loopctl timeline",
-            "resource" => "; nobody owns it: claim it with loopctl own",
+            "resource" => "; it has no owner: own it with loopctl own",
             "change request" => "; see loopctl request list",
             "migration" => "; see loopctl migration list",
-            "knowledge" => "; see loopctl knowledge search",
+            "knowledge" | "knowledge item" => "; see loopctl knowledge search",
+            "checkpoint" => "; see loopctl checkpoints --all",
+            "journal entry" => "; see loopctl journal --all",
             "subscriber" => "; subscribe it with loopctl subscribe",
             "loop or test" => "; see loopctl status and loopctl tests",
             _ => "",

@@ -76,15 +76,6 @@ impl ReadTx<'_> {
         self.query_opt(select!(Event, "FROM events WHERE id = ?1"), [id], Event::from_row)
     }
 
-    /// The events whose ids begin with `prefix`, at most `limit` of them.
-    pub fn events_beginning(&self, prefix: &str, limit: usize) -> Result<Vec<Event>> {
-        self.query(
-            select!(Event, "FROM events WHERE id >= ?1 AND id < ?1 || char(1114111) ORDER BY id LIMIT ?2"),
-            rusqlite::params![prefix, i64::try_from(limit).unwrap_or(i64::MAX)],
-            Event::from_row,
-        )
-    }
-
     /// Events in the order of commits, oldest first; of a limited list the newest.
     pub fn events(&self, filter: &EventFilter) -> Result<Vec<Event>> {
         let mut events = self.query(

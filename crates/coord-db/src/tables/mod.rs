@@ -68,6 +68,7 @@ mod regressions;
 mod resources;
 mod rework;
 mod runs;
+mod short_ids;
 mod stale;
 mod stores;
 mod subscriptions;
@@ -108,6 +109,7 @@ pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression, cold_name
 pub use resources::{OwnedByOther, Resource};
 pub use rework::{Rework, ReworkCause};
 pub use runs::{NewRun, Run};
+pub use short_ids::{IdOf, SHORT_ID, short_id};
 pub use stale::StaleDeliveries;
 pub use stores::StoreMaking;
 pub use subscriptions::{Delivery, Subscription};

@@ -34,8 +34,8 @@ use crate::context::Global;
 /// agent or a script drive a loop by hand. It keeps no state of its own: everything is read from, and written to, the
 /// coordination database of the repository.
 ///
-/// An id of an event, decision, alert, change request, checkpoint, knowledge item or journal entry may be shortened to any
-/// beginning or end of at least four characters that is unique.
+/// The id of an event, decision, alert, change request, checkpoint, knowledge item or journal entry may be shortened: any
+/// unique beginning of it stands for it, and any unique end of at least four characters.
 #[derive(Debug, Parser)]
 #[command(name = "loopctl", version, max_term_width = 110)]
 #[command(

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use coord_db::{Checkpoint, CheckpointType, Error, LoopId, TestStatus, Timestamp};
+use coord_db::{Checkpoint, CheckpointType, Error, IdOf, LoopId, TestStatus, Timestamp};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::ids::Short;
 use crate::output::{Paint, Table, painted, plain};
 use crate::sentence::short;
 use crate::text::safe_block;
@@ -38,12 +39,14 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
         None => None,
     };
     let seconds = config.retention.saved_work_days.max(0).saturating_mul(24 * 3600);
-    let rows = db.read(|tx| {
+    let (rows, short_ids) = db.read(|tx| {
         if let Some(id) = loop_id {
             tx.loop_row(id)?;
         }
         let rows = tx.checkpoints(loop_id, all)?;
-        rows.into_iter()
+        let short_ids = Short::of(tx, IdOf::Checkpoint, rows.iter().map(|row| row.id.as_str()))?;
+        let rows = rows
+            .into_iter()
             .map(|row| {
                 let test = row.test_id.as_ref().map(|id| tx.find_test(id.as_str())).transpose()?.flatten();
                 let passed = test.is_some_and(|test| test.status == TestStatus::Passed);
@@ -51,7 +54,8 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
                 let in_store = refs.as_ref().filter(|_| row.deleted_at.is_none()).map(|refs| refs.contains(&row.git_ref));
                 Ok::<_, Error>(Kept { row, kept_until, in_store })
             })
-            .collect::<Result<Vec<_>, _>>()
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, Error>((rows, short_ids))
     })?;
     cx.out.list(&rows, "no checkpoints", |rows| {
         Table::of(&["ID", "MADE", "LOOP", "TEST", "WHAT", "COMMIT", "KEPT", "REF", "WHY"], rows, |kept| {
@@ -67,7 +71,7 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
                 (None, None) => plain("until its test has landed"),
             };
             vec![
-                plain(&row.id),
+                plain(short_ids.get(&row.id)),
                 plain(clock(row.created_at)),
                 plain(row.loop_id.as_str()),
                 plain(row.test_id.as_ref().map_or("-", |id| id.as_str())),

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_db::{Deadlock, DeadlockOutcome, Decision, DecisionStatus, Error, ReadTx, Timestamp, WaitKind, WaitNode};
+use coord_db::{Deadlock, DeadlockOutcome, Decision, DecisionStatus, Error, IdOf, ReadTx, Timestamp, WaitKind, WaitNode};
 use deadlock_detector::picture::{Matter, Picture, ShownCircle, ShownWait, picture};
 use serde_json::{Value, json};
 
 use super::whole;
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::ids::Short;
 use crate::output::Paint;
 use crate::sentence::{count, list};
 use crate::text::{cut, safe};
@@ -35,6 +36,8 @@ struct Asked {
 struct Seen {
     picture: Picture,
     asked: Vec<Asked>,
+    /// Of the change requests in the picture.
+    short: Short,
     now: Timestamp,
 }
 
@@ -46,7 +49,13 @@ pub fn show(cx: &Context, all: bool) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let seen = db.read(|tx| {
         let picture = picture(tx, &config.deadlock)?;
-        Ok::<_, Error>(Seen { asked: asked(tx, &picture)?, picture, now: tx.now() })
+        let waits = picture.waits.iter().filter_map(|wait| match &wait.matter {
+            Matter::Other(WaitKind::Leave { request_id, .. }) => Some(request_id.as_str()),
+            _ => None,
+        });
+        let named = picture.cycles.iter().flat_map(|circle| &circle.requests).map(String::as_str).chain(waits);
+        let short = Short::of(tx, IdOf::ChangeRequest, named)?;
+        Ok::<_, Error>(Seen { asked: asked(tx, &picture)?, picture, short, now: tx.now() })
     })?;
     let rows = if all {
         whole(&db, |tx| tx.deadlocks_since(Timestamp::from_millis(0)), |row| row.id.clone())?
@@ -164,13 +173,13 @@ fn name(node: &WaitNode) -> String {
 }
 
 /// What the wait is for, so that it can follow the name of who waits.
-fn reason(wait: &ShownWait) -> String {
+fn reason(wait: &ShownWait, short: &Short) -> String {
     let holder = name(&wait.holder);
     match &wait.matter {
         Matter::Lease(resource) => format!("waits for {holder} to give back {resource}"),
         Matter::Other(WaitKind::Dependency) => format!("needs {holder} first"),
         Matter::Other(WaitKind::Leave { request_id, resource }) => {
-            format!("needs the leave of {holder} to change {resource} (request {request_id})")
+            format!("needs the leave of {holder} to change {resource} (request {})", short.get(request_id))
         }
         Matter::Other(WaitKind::Turn { after: Some(after) }) => format!("comes after test {after}, which {holder} works on"),
         Matter::Other(WaitKind::Turn { after: None }) => format!("is in the hands of {holder}"),
@@ -184,17 +193,17 @@ fn how_long(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> Strin
 }
 
 fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
-    let Seen { picture, asked, now } = seen;
+    let Seen { picture, asked, short, now } = seen;
     let mut lines: Vec<String> = Vec::new();
     for (at, circle) in picture.cycles.iter().enumerate() {
-        draw_circle(cx, picture, at, circle, *now, &mut lines);
+        draw_circle(cx, seen, at, circle, &mut lines);
     }
     // Who was told and is in no circle any more will hear so in a moment.
     let in_circles: BTreeSet<&str> = picture.cycles.iter().flat_map(|circle| &circle.told).map(|row| row.id.as_str()).collect();
     for row in open.iter().filter(|row| !in_circles.contains(row.id.as_str())) {
         lines.push(told(cx, row, *now).trim_start().to_owned());
     }
-    let mut waiting = draw_waits(cx, picture, asked, *now);
+    let mut waiting = draw_waits(cx, picture, asked, short, *now);
     if !waiting.is_empty() {
         if !lines.is_empty() {
             lines.push(String::new());
@@ -222,7 +231,9 @@ fn line(cx: &Context, before: &str, paint: Paint, text: &str, dim: &str) -> Stri
     format!("{before}{}{dim}", cx.out.paint(paint, &text))
 }
 
-fn draw_circle(cx: &Context, picture: &Picture, at: usize, circle: &ShownCircle, now: Timestamp, lines: &mut Vec<String>) {
+fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines: &mut Vec<String>) {
+    let Seen { picture, short, now, .. } = seen;
+    let now = *now;
     if at > 0 {
         lines.push(String::new());
     }
@@ -238,7 +249,7 @@ fn draw_circle(cx: &Context, picture: &Picture, at: usize, circle: &ShownCircle,
         let before = if place == 0 { "  ┌▶ " } else { "  │  " };
         let is_told = circle.told.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
         let paint = if is_told { Paint::Yellow } else { Paint::Plain };
-        let text = format!("{} {}", name(&wait.waiter), reason(wait));
+        let text = format!("{} {}", name(&wait.waiter), reason(wait, short));
         lines.push(line(cx, before, paint, &text, &how_long(wait.since, wait.until, now)));
     }
     if steps > MOST_STEPS {
@@ -247,7 +258,7 @@ fn draw_circle(cx: &Context, picture: &Picture, at: usize, circle: &ShownCircle,
     lines.push("  └──┘".to_owned());
     let inside = |(place, wait): &(usize, &ShownWait)| wait.cycle == Some(at) && !circle.shortest.contains(place);
     for (_, wait) in picture.waits.iter().enumerate().filter(inside) {
-        let text = format!("{} {}", name(&wait.waiter), reason(wait));
+        let text = format!("{} {}", name(&wait.waiter), reason(wait, short));
         lines.push(line(cx, "     also ", Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
     }
     for row in &circle.told {
@@ -260,7 +271,8 @@ fn draw_circle(cx: &Context, picture: &Picture, at: usize, circle: &ShownCircle,
         lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
     }
     if let Some(request) = circle.requests.first() {
-        let text = format!("your answer to a change request ends it: loopctl request approve {request}, or reject");
+        let text =
+            format!("your answer to a change request ends it: loopctl request approve {}, or reject", short.get(request));
         lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
     }
     if circle.told.is_empty() && circle.question.is_none() && circle.requests.is_empty() {
@@ -284,7 +296,7 @@ fn told(cx: &Context, row: &Deadlock, now: Timestamp) -> String {
 }
 
 /// Whom others wait for, each with those who wait for it below it, and so on. What is drawn as a circle is not drawn again.
-fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], now: Timestamp) -> Vec<String> {
+fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], short: &Short, now: Timestamp) -> Vec<String> {
     // A queue behind a test in hand is no news.
     let is_drawn = |wait: &&ShownWait| {
         let quiet = matches!(&wait.matter, Matter::Other(WaitKind::Idle | WaitKind::Turn { after: Some(_) }));
@@ -305,7 +317,7 @@ fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], now: Timestamp) 
         while let Some((before, wait, last)) = next.pop() {
             let again = !drawn.insert(&wait.waiter) && behind.contains_key(&wait.waiter);
             let note = if again { " (and so on, as above)" } else { "" };
-            let text = format!("{} {}{note}", name(&wait.waiter), reason(wait));
+            let text = format!("{} {}{note}", name(&wait.waiter), reason(wait, short));
             let branch = format!("{before}{}", if last { "└─ " } else { "├─ " });
             lines.push(line(cx, &branch, Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
             if !again && lines.len() < MOST_LINES {

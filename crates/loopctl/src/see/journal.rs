@@ -1,12 +1,13 @@
 //! `loopctl journal`: effects outside the database, begun and settled, and settling by hand what nobody comes back for.
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Error, JournalEntry, JournalStatus};
+use coord_db::{Error, IdOf, JournalEntry, JournalStatus};
 use serde_json::{Value, json};
 
 use crate::cli::JournalArgs;
 use crate::context::Context;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
+use crate::ids::{self, Short};
 use crate::output::{Paint, Table, painted, plain};
 use crate::when::{clock, span};
 
@@ -33,12 +34,13 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
     }
     let db = cx.open()?;
     let component = args.of.as_deref();
-    let (rows, now) = db.read(|tx| {
+    let (rows, short, now) = db.read(|tx| {
         let rows = match component {
             component if args.all => tx.journal(component, args.limit)?,
             component => tx.open_journal(component)?,
         };
-        Ok::<_, Error>((rows, tx.now()))
+        let short = Short::of(tx, IdOf::JournalEntry, rows.iter().map(|row| row.id.as_str()))?;
+        Ok::<_, Error>((rows, short, tx.now()))
     })?;
     let empty = if args.all { "nothing was ever begun" } else { "nothing is open; --all shows what is settled" };
     cx.out.list(&rows, empty, |rows| {
@@ -57,7 +59,7 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
                 state,
                 plain(got_to(row)),
                 plain(about(row)),
-                plain(&row.id),
+                plain(short.get(&row.id)),
             ]
         })
     })
@@ -65,8 +67,10 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
 
 fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
     let db = cx.open()?;
-    db.write(|tx| {
-        let entry = tx.journal_entry(id)?.ok_or_else(|| Error::NotFound { what: "journal entry", id: id.to_owned() })?;
+    let (id, short) = db.write(|tx| {
+        let id = ids::find(tx, IdOf::JournalEntry, id)?;
+        let short = ids::short(tx, IdOf::JournalEntry, &id)?;
+        let entry = tx.journal_entry(&id)?.ok_or_else(|| Failure::not_found(IdOf::JournalEntry.name(), &id))?;
         let own = ProcessIdentity::own();
         let running = match &entry.component {
             Some(component) => tx.running_process(component, &own)?.map(|process| process.pid),
@@ -76,16 +80,16 @@ fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
             running.or_else(|| entry.steps.owner().filter(|_| entry.steps.is_owned_by_other(&own)).map(|owner| owner.pid));
         if let (Some(pid), JournalStatus::InProgress) = (pid, entry.status) {
             let by = entry.component.as_deref().unwrap_or("its owner");
-            return Err(Error::Refused(format!("{by} runs as pid {pid} and settles entry {id} itself")));
+            return Err(Failure::No(format!("{by} runs as pid {pid} and settles entry {short} itself")));
         }
-        if !tx.end_operation(id, done)? {
-            return Err(Error::Refused(format!("journal entry {id} is {} already", entry.status)));
+        if !tx.end_operation(&id, done)? {
+            return Err(Failure::No(format!("journal entry {short} is {} already", entry.status)));
         }
-        Ok(())
+        Ok((id, short))
     })?;
     let status = if done { JournalStatus::Committed } else { JournalStatus::RolledBack };
     if cx.out.json {
         return cx.out.document(&json!({ "id": id, "status": status }));
     }
-    cx.out.text(&format!("{id} is {status}"))
+    cx.out.text(&format!("journal entry {short} is {status}"))
 }

@@ -15,7 +15,7 @@ pub mod workspaces;
 
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
-    Alert, AlertType, Component, Config, Database, Decision, Error, HealthStatus, ReadTx, Severity, TestStatus, Timestamp,
+    Alert, AlertType, Component, Config, Database, Decision, Error, HealthStatus, IdOf, ReadTx, Severity, TestStatus, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ use crate::cli::TestFilter;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::history::History;
+use crate::ids::Short;
 use crate::output::{Cell, Paint, Table, painted, plain};
 use crate::sentence::{list, short};
 use crate::text::safe;
@@ -261,7 +262,11 @@ pub(crate) fn severity_paint(severity: Severity) -> Paint {
     }
 }
 
-fn alert_table(rows: &[Alert]) -> Table {
+fn alert_ids(tx: &ReadTx<'_>, rows: &[Alert]) -> Result<Short, Error> {
+    Short::of(tx, IdOf::Alert, rows.iter().map(|row| row.id.as_str()))
+}
+
+fn alert_table(rows: &[Alert], short: &Short) -> Table {
     Table::of(&["ID", "SINCE", "SEVERITY", "TYPE", "STATE", "MESSAGE"], rows, |row| {
         let state = match (row.closed_at, row.acknowledged) {
             (Some(_), _) => "over",
@@ -269,7 +274,7 @@ fn alert_table(rows: &[Alert]) -> Table {
             (None, false) => "open",
         };
         vec![
-            plain(&row.id),
+            plain(short.get(&row.id)),
             plain(clock(row.created_at)),
             painted(severity_paint(row.severity), row.severity.as_str()),
             plain(row.alert_type.as_str()),
@@ -286,7 +291,8 @@ fn alert_table(rows: &[Alert]) -> Table {
 pub fn alerts(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows = if all { whole(&db, |tx| tx.alerts(false), |row| row.id.clone())? } else { db.read(|tx| tx.alerts(true))? };
-    cx.out.list(&rows, "no alerts", alert_table)
+    let short = db.read(|tx| alert_ids(tx, &rows))?;
+    cx.out.list(&rows, "no alerts", |rows| alert_table(rows, &short))
 }
 
 /// `loopctl stuck`: open alerts about loops without progress, and tests that no loop will take again by itself.
@@ -295,11 +301,12 @@ pub fn alerts(cx: &Context, all: bool) -> Outcome {
 /// As the floor says.
 pub fn stuck(cx: &Context) -> Outcome {
     let db = cx.open()?;
-    let (alerts, tests) = db.read(|tx| {
+    let (alerts, short, tests) = db.read(|tx| {
         let alerts: Vec<Alert> = tx.alerts(true)?.into_iter().filter(|alert| alert.alert_type == AlertType::Stuck).collect();
         let mut tests = tx.tests(None, Some(TestStatus::Blocked))?;
         tests.extend(tx.tests(None, Some(TestStatus::Failed))?);
-        Ok::<_, Error>((alerts, tests))
+        let short = alert_ids(tx, &alerts)?;
+        Ok::<_, Error>((alerts, short, tests))
     })?;
     if cx.out.json {
         return cx.out.document(&json!({ "alerts": alerts, "tests": tests }));
@@ -309,7 +316,7 @@ pub fn stuck(cx: &Context) -> Outcome {
     }
     let mut text = String::new();
     if !alerts.is_empty() {
-        text.push_str(&alert_table(&alerts).render(&cx.out));
+        text.push_str(&alert_table(&alerts, &short).render(&cx.out));
     }
     if !tests.is_empty() {
         if !text.is_empty() {
@@ -349,6 +356,10 @@ pub(crate) fn questions(tx: &ReadTx<'_>, rows: Vec<Decision>) -> Result<Vec<Ques
     rows.into_iter().map(|row| Ok(Question { answered: answered(&row)?, row })).collect()
 }
 
+pub(crate) fn decision_ids(tx: &ReadTx<'_>, rows: &[Question]) -> Result<Short, Error> {
+    Short::of(tx, IdOf::Decision, rows.iter().map(|question| question.row.id.as_str()))
+}
+
 /// `loopctl decisions`
 ///
 /// # Errors
@@ -357,20 +368,24 @@ pub fn decisions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows =
         if all { whole(&db, |tx| tx.decisions(false), |row| row.id.clone())? } else { db.read(|tx| tx.decisions(true))? };
-    let rows = db.read(|tx| questions(tx, rows))?;
+    let (rows, short) = db.read(|tx| {
+        let rows = questions(tx, rows)?;
+        let short = decision_ids(tx, &rows)?;
+        Ok::<_, Error>((rows, short))
+    })?;
     let now = db.clock().now();
     if cx.out.json || rows.is_empty() {
         return cx.out.list(&rows, "nothing waits for you", |_| Table::new(&[]));
     }
     let mut text = String::new();
     for question in &rows {
-        text.push_str(&decision_block(cx, question, now));
+        text.push_str(&decision_block(cx, question, &short, now));
     }
     cx.out.text(&text)
 }
 
 /// A question with its answers, each with the command that gives it.
-pub(crate) fn decision_block(cx: &Context, question: &Question, now: Timestamp) -> String {
+pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, now: Timestamp) -> String {
     use coord_db::DecisionStatus as Status;
     let row = &question.row;
     let by_default = row.default_option.as_deref().map(|option| format!(" by default: {option}")).unwrap_or_default();
@@ -392,7 +407,7 @@ pub(crate) fn decision_block(cx: &Context, question: &Question, now: Timestamp) 
     );
     if row.status == Status::Pending {
         for (id, description) in options(row) {
-            let command = format!("loopctl decide {} {}", quoted(row.id.as_str()), quoted(&id));
+            let command = format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id));
             text.push_str(&format!("    {}  {}\n", cx.out.paint(Paint::Blue, &safe(&command)), safe(&description)));
         }
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use coord_db::{
-    BaseRun, BaseState, CheckOutcome, CheckRun, Error, Event, PassingTest, Proof, ProofRun, ProofStage, ReadTx, Regression,
-    RunOutcome, TestId, Timestamp, strip_cold_suffix,
+    BaseRun, BaseState, CheckOutcome, CheckRun, Error, Event, IdOf, PassingTest, Proof, ProofRun, ProofStage, ReadTx,
+    Regression, RunOutcome, TestId, Timestamp, strip_cold_suffix, short_id,
 };
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::ids;
 use crate::output::Paint;
 use crate::sentence::short;
 use crate::text::{safe, safe_block};
@@ -125,6 +126,11 @@ pub(crate) fn landing(tx: &ReadTx<'_>, given: &str) -> Outcome<Option<(TestId, S
         return Ok(None);
     }
     let mut proofs = tx.proofs_beginning(given)?;
+    if proofs.is_empty()
+        && let [id] = &ids::candidates(tx, IdOf::Proof, given)?[..]
+    {
+        proofs = tx.proofs_beginning(id)?;
+    }
     if proofs.is_empty() {
         proofs = tx.proofs_of_commit(&given.to_ascii_lowercase())?;
     }
@@ -159,12 +165,12 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
         proof.duration_ms % 1000,
         proof.output_sha256,
         clock(proof.created_at),
-        proof.id
+        short_id(&proof.id)
     );
     let mut text = format!("{indent}{}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
     let mut more = |line: &str| text.push_str(&format!("{indent}    {}\n", cx.out.paint(Paint::Dim, line)));
     if let Some(from) = run.as_ref().and_then(|run| run.reused_from.as_deref()) {
-        more(&safe(&format!("not run again: {from} has it of the same files")));
+        more(&safe(&format!("not run again: proof {} is of the same files", short_id(from))));
     }
     if let Some(why) = run.as_ref().map(|run| run.why.as_str()).filter(|why| !why.is_empty()) {
         more(&safe(why));

@@ -1,14 +1,17 @@
 //! `loopctl status`: how everything stands, on one page.
 
 use coord_db::{
-    Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Lease, Loop,
+    Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IdOf, IgnoredCheck, Lease, Loop,
     LoopProgress, LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
-use super::{Health, Question, SUPERVISORS, decision_block, healths, proofs, questions, severity_paint, test_status};
+use super::{
+    Health, Question, SUPERVISORS, decision_block, decision_ids, healths, proofs, questions, severity_paint, test_status,
+};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
+use crate::ids::Short;
 use crate::output::Paint;
 use crate::published::{Branch, Seen};
 use crate::sentence::{list, short};
@@ -162,14 +165,17 @@ pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>, seen
     let published = published(config, id, seen);
     db.read(|tx| {
         if is_loop(tx, id)? {
-            Ok(overview(cx, &look(tx, config, id, published)?))
+            let all = look(tx, config, id, published)?;
+            let ids = decision_ids(tx, &all.decisions)?;
+            let ids = ids.and(tx, IdOf::Alert, all.alerts.iter().map(|alert| alert.id.as_str()))?;
+            Ok(overview(cx, &all, &ids))
         } else {
             Ok(test_status::page(cx, &test_status::look(tx, id.unwrap_or_default())?))
         }
     })
 }
 
-fn overview(cx: &Context, all: &Overview) -> String {
+fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     let mut text = String::new();
     if all.loops.is_empty() {
         text.push_str("no loops; register one with loopctl loop add\n");
@@ -191,7 +197,7 @@ fn overview(cx: &Context, all: &Overview) -> String {
         text.push('\n');
         text.push_str(&proofs::cold_lines(cx, &all.cold, ""));
     }
-    text.push_str(&needs_you(cx, all));
+    text.push_str(&needs_you(cx, all, short_ids));
     text.push_str(&trouble(cx, all));
     text.push_str(&supervisors(cx, all));
     text
@@ -317,14 +323,14 @@ fn heading(cx: &Context, text: &str) -> String {
     format!("\n{}\n", cx.out.paint(Paint::Bold, text))
 }
 
-fn needs_you(cx: &Context, all: &Overview) -> String {
+fn needs_you(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     let unseen: Vec<&Alert> = all.alerts.iter().filter(|alert| !alert.acknowledged).collect();
     if all.decisions.is_empty() && unseen.is_empty() {
         return String::new();
     }
     let mut text = heading(cx, "needs you");
     for row in &all.decisions {
-        text.push_str(&decision_block(cx, row, all.now));
+        text.push_str(&decision_block(cx, row, short_ids, all.now));
     }
     for alert in unseen {
         let age = span(all.now.seconds_since(alert.created_at));
@@ -333,7 +339,7 @@ fn needs_you(cx: &Context, all: &Overview) -> String {
             cx.out.paint(severity_paint(alert.severity), "!"),
             safe(&alert.message),
             cx.out.paint(Paint::Dim, &safe(&format!("({}, {age} ago)", alert.severity))),
-            cx.out.paint(Paint::Blue, &safe(&format!("loopctl ack-alert {}", alert.id)))
+            cx.out.paint(Paint::Blue, &safe(&format!("loopctl ack-alert {}", short_ids.get(&alert.id))))
         ));
     }
     text

@@ -1,12 +1,13 @@
 //! `loopctl timeline`: what happened, one line for each event.
 
 use coord_db::wake::{Listener, SLOW_LOOK};
-use coord_db::{Database, Error, Event, EventFilter};
+use coord_db::{Database, Error, Event, EventFilter, IdOf, ReadTx};
 
 use crate::cli::TimelineArgs;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::history::History;
+use crate::ids::Short;
 use crate::output::Paint;
 use crate::sentence::sentence;
 use crate::text::{cut, safe};
@@ -37,7 +38,8 @@ pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
     if events.is_empty() && !cx.out.quiet {
         return cx.out.text("nothing happened");
     }
-    cx.out.text(&events.iter().map(|event| line(cx, event)).collect::<String>())
+    let short = db.read(|tx| short_ids(tx, &events))?;
+    cx.out.text(&events.iter().map(|event| line(cx, event, &short)).collect::<String>())
 }
 
 fn filter(args: &TimelineArgs, now: coord_db::Timestamp, limit: Option<i64>) -> EventFilter {
@@ -56,8 +58,9 @@ fn filter(args: &TimelineArgs, now: coord_db::Timestamp, limit: Option<i64>) -> 
 fn follow(cx: &Context, db: &Database, args: &TimelineArgs) -> Outcome {
     let mut listener = Listener::new(db.path().unwrap_or(&cx.path));
     let print = |events: &[Event]| -> Outcome {
+        let short = if cx.out.json { Short::default() } else { db.read(|tx| short_ids(tx, events))? };
         for event in events {
-            if cx.out.json { cx.out.json_line(event)? } else { cx.out.text(&line(cx, event))? }
+            if cx.out.json { cx.out.json_line(event)? } else { cx.out.text(&line(cx, event, &short))? }
         }
         Ok(())
     };
@@ -83,8 +86,13 @@ fn follow(cx: &Context, db: &Database, args: &TimelineArgs) -> Outcome {
     }
 }
 
-fn line(cx: &Context, event: &Event) -> String {
-    let head = format!("{:<18}  {:<20}", safe(&event.source), safe(&event.event_type));
+fn short_ids(tx: &ReadTx<'_>, events: &[Event]) -> Result<Short, Error> {
+    Short::of(tx, IdOf::Event, events.iter().map(|event| event.id.as_str()))
+}
+
+fn line(cx: &Context, event: &Event, short: &Short) -> String {
+    let id = safe(short.get(event.id.as_str()));
+    let head = format!("{id:<8}  {:<18}  {:<20}", safe(&event.source), safe(&event.event_type));
     let text = sentence(event);
     let time = clock(event.timestamp);
     let text = match cx.out.width {

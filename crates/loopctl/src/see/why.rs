@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use coord_db::{Error, Event, EventFilter, EventId, ReadTx};
+use coord_db::{Error, Event, EventFilter, EventId, IdOf, ReadTx, short_id};
 use serde_json::{Value, json};
 
 use super::proofs::{self, Evidence};
@@ -10,6 +10,7 @@ use super::timeline::urgency;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::history::History;
+use crate::ids::{self, Short};
 use crate::output::Paint;
 use crate::sentence::sentence;
 use crate::text::safe;
@@ -23,6 +24,7 @@ struct Story {
     effects: Vec<(usize, Event)>,
     /// The id that the root names as its cause, if that event is gone.
     lost_cause: Option<EventId>,
+    short: Short,
     /// What is behind the event, if it tells how an attempt ended.
     evidence: Option<Evidence>,
 }
@@ -64,20 +66,16 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
 }
 
 fn find(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event>> {
-    if let Some(event) = history.event(tx, given)? {
+    let found = history.event_ids(tx, given)?;
+    // A commit or the trailer of one is no event's id, but may begin or end like one.
+    if found.len() != 1
+        && let Some(event) = of_landing(tx, history, given)?
+    {
         return Ok(Some(event));
     }
-    let mut found = history.events_beginning(tx, given, 2)?;
-    match (found.pop(), found.is_empty()) {
-        (Some(event), true) if !given.is_empty() => Ok(Some(event)),
-        (Some(_), false) if !given.is_empty() => {
-            // The trailer of a landed commit is no event's id, but may begin like one.
-            if let Some(event) = of_landing(tx, history, given)? {
-                return Ok(Some(event));
-            }
-            Err(Failure::usage(format!("{given:?} is the beginning of more than one event id; give more of it")))
-        }
-        _ => of_landing(tx, history, given),
+    match ids::only(IdOf::Event, given, found)? {
+        Some(id) => Ok(history.event(tx, &id)?),
+        None => Ok(None),
     }
 }
 
@@ -148,25 +146,27 @@ fn look(tx: &ReadTx<'_>, history: &History, event: Event) -> Result<Story, Error
         }
     }
     let evidence = proofs::behind(tx, &event)?;
-    Ok(Story { causes, event, effects, lost_cause, evidence })
+    let shown = causes.iter().chain([&event]).chain(effects.iter().map(|(_, effect)| effect)).map(|event| event.id.as_str());
+    let short = Short::of(tx, IdOf::Event, shown)?;
+    Ok(Story { causes, event, effects, lost_cause, short, evidence })
 }
 
 fn tree(cx: &Context, story: &Story) -> String {
     let mut text = String::new();
     if let Some(id) = &story.lost_cause {
-        let note = format!("(caused by {id}, which is no longer here)");
+        let note = format!("(caused by {}, which is no longer in the database)", short_id(id.as_str()));
         text.push_str(&format!("{}\n", cx.out.paint(Paint::Dim, &safe(&note))));
     }
     let above = story.causes.len();
     for (depth, cause) in story.causes.iter().enumerate() {
-        text.push_str(&line(cx, depth, cause, false));
+        text.push_str(&line(cx, story, depth, cause));
     }
-    text.push_str(&line(cx, above, &story.event, true));
+    text.push_str(&line(cx, story, above, &story.event));
     if let Some(evidence) = &story.evidence {
         text.push_str(&proofs::told(cx, evidence, &"   ".repeat(above.min(DEEPEST) + 1)));
     }
     for (depth, effect) in &story.effects {
-        text.push_str(&line(cx, above + depth, effect, false));
+        text.push_str(&line(cx, story, above + depth, effect));
     }
     text
 }
@@ -174,14 +174,14 @@ fn tree(cx: &Context, story: &Story) -> String {
 /// However deep a story is, its lines stay on the screen.
 const DEEPEST: usize = 24;
 
-fn line(cx: &Context, depth: usize, event: &Event, asked: bool) -> String {
+fn line(cx: &Context, story: &Story, depth: usize, event: &Event) -> String {
     let branch = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth.min(DEEPEST) - 1)) };
-    let mark = if asked { cx.out.paint(Paint::Bold, "▶ ") } else { String::new() };
+    let mark = if event.id == story.event.id { cx.out.paint(Paint::Bold, "▶ ") } else { String::new() };
     format!(
         "{branch}{mark}{} {}: {}  {}\n",
         cx.out.paint(urgency(event), &safe(&event.event_type)),
         cx.out.paint(Paint::Dim, &safe(&format!("by {} at {}", event.source, clock(event.timestamp)))),
         sentence(event),
-        cx.out.paint(Paint::Dim, &safe(event.id.as_str()))
+        cx.out.paint(Paint::Dim, &safe(story.short.get(event.id.as_str())))
     )
 }

@@ -140,7 +140,7 @@ fn a_question_is_asked_and_answered_once() {
         (&row["requested_by"], &row["timeout_minutes"], &row["options"][1]["id"]),
         (&"a".into(), &60.into(), &"B".into())
     );
-    assert!(place.run(&["decisions"]).ok().stdout.contains(&format!("loopctl decide {id} B")));
+    assert!(place.run(&["decisions"]).ok().stdout.contains(&format!("loopctl decide {} B", &id[28..])));
     place.run(&["decide", &id, "C"]).fails(2).says("choose A, B");
     place.run(&["decide", &id[..20], "B", "--comment", "c"]).ok().says("no pm-agent runs");
     place.run(&["decide", &id, "A"]).fails(1).says("was answered");
