@@ -39,7 +39,7 @@ pub enum ServiceCommand {
         no_start: bool,
     },
     /// Stop and remove the services; the data stays
-    #[command(after_help = "Examples:\n  loopctl service disable")]
+    #[command(after_help = "Examples:\n  loopctl service enable\n  loopctl service disable")]
     Disable {
         #[command(flatten)]
         #[allow(missing_docs)]

@@ -28,9 +28,9 @@ pub enum See {
     ///
     /// Shows the output of the newest attempt of a test, or of what a loop runs now.
     #[command(after_help = examples![
-        "loopctl logs ui-01-form",
-        "loopctl logs ui-01-form --attempt 1",
-        "loopctl logs ui-01-form --follow",
+        "loopctl logs ui-00-page",
+        "loopctl logs ui-00-page --attempt 1",
+        "loopctl logs ui-00-page --follow",
     ])]
     Logs {
         /// The id
