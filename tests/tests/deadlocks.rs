@@ -131,12 +131,12 @@ fn a_victim_keeps_its_work_and_finishes_later_and_is_spared_the_next_time() {
     }
     let event = sql(&world, "SELECT id FROM events WHERE event_type = 'force_release' ORDER BY rowid LIMIT 1");
     let why = loopctl(&world, &["why", &event]);
-    for part in ["wait for each other", "two gives way (its work is kept", "counts least (priority 9)", "two gives back b"] {
+    for part in ["wait for each other", "two gives way (its work is kept", "counts least (priority 9)", "two releases b"] {
         assert!(why.contains(part), "{part} is not in {why}");
     }
     let shown = loopctl(&world, &["deadlocks"]);
     // A victim whose agent is ended lets go of its request first: then no cycle is left before it has released.
-    for part in ["nobody waits for anybody: no deadlocks\n", "over in the last 24 hours\n", "two and one: ", "one and two: "] {
+    for part in ["no waits and no deadlocks\n", "resolved in the last 24 hours\n", "two and one: ", "one and two: "] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
     drop((one, two));
@@ -159,11 +159,11 @@ fn a_lease_kept_while_its_tests_wait_is_given_back_and_the_other_loop_goes_on() 
     world.until("SELECT victim FROM deadlocks WHERE resolved_at IS NULL", "hand");
     let drawn = loopctl(&world, &["deadlocks"]);
     for part in [
-        "hand can begin nothing before test h1 of hand",
-        "test h1 of hand needs test b1 of real first",
-        "test b1 of real is in the hands of real",
-        "real waits for hand to give back src",
-        "victim hand: told",
+        "hand can start no test before test h1 of hand",
+        "test h1 of hand depends on test b1 of real",
+        "test b1 of real is being worked on by real",
+        "real waits for hand to release src",
+        "victim hand: asked",
     ] {
         assert!(drawn.contains(part), "{part} is not in {drawn}");
     }
@@ -196,7 +196,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
     world.until("SELECT fingerprint FROM decisions WHERE status = 'pending' ORDER BY 1", "ring:t1\nring:u1");
     let drawn = loopctl(&world, &["deadlocks"]);
     assert!(
-        drawn.contains("test t1 of one needs test t2 of two first") && drawn.contains("you are asked which goes first"),
+        drawn.contains("test t1 of one depends on test t2 of two") && drawn.contains("a question is open which one goes first"),
         "{drawn}"
     );
 
@@ -221,7 +221,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
     for part in [
         "2 tests wait for each other in a cycle, so none of them is ever begun: t1 of one needs t2",
         "with drop:t2",
-        "drop:t2 it is (the human decided): test t2 goes first and no longer waits for test t1",
+        "resolved: drop:t2 (answered by the human): test t2 goes first and no longer waits for test t1",
     ] {
         assert!(why.contains(part), "{part} is not in {why}");
     }

@@ -43,7 +43,7 @@ fn an_agent_that_needs_a_human_raises_one_alert_and_one_question_and_goes_on_wit
     // While a loop that has just started tries, the others wait for what comes of it.
     wait_for("both loops to wait for the answer", BOUND, || {
         let status = String::from_utf8(world.loopctl(&["status"]).stdout).unwrap();
-        (status.matches("starts no attempt before your answer: Invalid API key").count() == 2).then_some(())
+        (status.matches("starts no attempt until your answer: Invalid API key").count() == 2).then_some(())
     });
 
     std::fs::write(world.folder().join("mended"), "").unwrap();
@@ -83,9 +83,9 @@ fn a_base_that_fails_is_shown_and_attempts_start_with_the_answer() {
     assert!(world.loopctl(&["decide", &question, "ignore"]).status.success());
     world.until("SELECT group_concat(status || attempts) FROM tests", "passed1,passed1");
     let status = text(&["status"]);
-    assert!(status.contains("check suite fails at the head of integration and is let through"), "{status}");
+    assert!(status.contains("check suite fails at the head of integration and is ignored"), "{status}");
     let status = text(&["status", "t1"]);
-    for part in ["), red before, attempt 1", "), alone, attempt 1", "base: red at", "let through: it fails at the base"] {
+    for part in ["), red before, attempt 1", "), alone, attempt 1", "base: red at", "ignored: it fails at the base"] {
         assert!(status.contains(part), "{part:?} is not in {status}");
     }
     assert!(world.loopctl(&["check"]).status.success());

@@ -62,7 +62,7 @@ fn a_second_launch_names_what_runs_and_leaves_it_alone() {
     let words = refused(&world);
     let expected = format!("not started: heartbeat is running already on this database as pid {heartbeat}");
     assert!(words.contains(&expected), "{words}");
-    assert!(words.contains("[loop.nobody.agent] is for a loop that is not registered"), "{words}");
+    assert!(words.contains("[loop.nobody.agent] is for an unknown loop"), "{words}");
     assert_eq!(world.sql(HEALTHY).unwrap(), running);
     for pid in running.lines().filter_map(|line| line.split('|').nth(1)?.parse().ok()) {
         assert!(kill(Pid::from_raw(pid), None).is_ok(), "{pid} is gone");

@@ -74,7 +74,10 @@ fn every_run_keeps_its_log_and_is_seen_while_it_runs() {
     let first = shown(&world, &["logs", "t1", "--attempt", "1"]);
     assert!(first.contains("run 1 begins\n== interrupted, after ") && first.contains("run 2 begins"), "{first}");
     assert!(first.contains("café and no newline\n== exit code 0, after "), "{first}");
-    assert!(first.contains("== t1, attempt 1, check a/b on one, began ") && first.contains("looking\ntoo early\n"), "{first}");
+    assert!(
+        first.contains("== t1, attempt 1, check a/b of one, started ") && first.contains("looking\ntoo early\n"),
+        "{first}"
+    );
     let newest = shown(&world, &["logs", "t1"]);
     assert!(newest.contains("run 3 begins") && !newest.contains("too early"), "{newest}");
     let of_loop = shown(&world, &["logs", "one"]);

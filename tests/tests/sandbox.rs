@@ -132,7 +132,7 @@ fn a_file_that_is_leased_from_inside_is_as_others_have_landed_it() {
     drop(one);
     assert_eq!(fs::read_to_string(world.folder().join("shared")).unwrap(), "two\n");
     let locked = fs::read_to_string(world.folder().join("locked")).unwrap();
-    assert!(locked.contains("brought up to date, as others have landed there: shared"), "{locked}");
+    assert!(locked.contains("updated to what other loops have landed: shared"), "{locked}");
     assert_eq!(git(&store, &["show", "refs/heads/coding-loops/integration:shared"]), "two\nthree\n");
 }
 
@@ -216,5 +216,5 @@ fn a_sandbox_that_works_is_proposed() {
     let doctor = || String::from_utf8(world.loopctl(&["doctor"]).stdout).unwrap();
     assert!(doctor().contains("in a sandbox (bwrap)"), "{}", doctor());
     settings(&world, "");
-    assert!(doctor().contains("bwrap works here"), "{}", doctor());
+    assert!(doctor().contains("bwrap works on this machine"), "{}", doctor());
 }

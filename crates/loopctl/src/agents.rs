@@ -38,7 +38,9 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
         let row = tx.loop_row(loop_id)?;
         if is_driven(tx, &row)? {
             let pid = row.pid.unwrap_or_default();
-            return Err(Error::Refused(format!("loop {loop_id} is driven by its own process, pid {pid}; stop that first")));
+            return Err(Error::Refused(format!(
+                "loop {loop_id} is driven by its own process, pid {pid}; stop that process first"
+            )));
         }
         tx.touch_by_hand(loop_id)?;
         settle_by_hand(tx, loop_id)
@@ -49,7 +51,7 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     if workspace.is_some()
         && let Err(error) = coding_loop::checkpoint(&db, &config, &test.id)
     {
-        eprintln_quietly(&format!("loopctl: there is no checkpoint of this attempt: {error}"));
+        eprintln_quietly(&format!("loopctl: cannot record a checkpoint for this attempt: {error}"));
     }
     if cx.out.json {
         let mut document = serde_json::to_value(&test).unwrap_or_default();
@@ -67,7 +69,7 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
         text.push_str(&format!("\n\nwork in {}, then: {submit}", safe(&workspace.display().to_string())));
     }
     if let Some(error) = &test.last_error {
-        text.push_str(&format!("\n\nthe attempt before: {}", safe_block(error).trim_end()));
+        text.push_str(&format!("\n\nthe previous attempt: {}", safe_block(error).trim_end()));
     }
     cx.out.text(&text)
 }
@@ -77,11 +79,11 @@ fn obey(db: &Database, config: &Config, loop_id: &LoopId) {
     match coding_loop::obey_by_hand(db, config, loop_id) {
         Ok(said) => {
             for order in said {
-                let told = order.map_or_else(|why| format!("could not be obeyed: {why}"), |reason| format!("obeyed: {reason}"));
-                eprintln_quietly(&format!("loopctl: what loop {loop_id} was told is {}", safe(&told)));
+                let told = order.map_or_else(|why| format!("failed: {why}"), |reason| format!("carried out: {reason}"));
+                eprintln_quietly(&format!("loopctl: a request to loop {loop_id} is {}", safe(&told)));
             }
         }
-        Err(error) => eprintln_quietly(&format!("loopctl: what loop {loop_id} was told still waits: {error}")),
+        Err(error) => eprintln_quietly(&format!("loopctl: requests to loop {loop_id} are still pending: {error}")),
     }
 }
 
@@ -92,9 +94,9 @@ fn none_ready(db: &Database, loop_id: &LoopId) -> Outcome<String> {
         let retry = tx.next_retry_at(loop_id)?.filter(|at| *at > tx.now());
         Ok::<_, Error>(match (pending.len(), retry) {
             (0, _) => format!("no test is ready for loop {loop_id}: its queue is empty; add one with loopctl test add"),
-            (n, _) if n == manual => format!("no test is ready for loop {loop_id}: what is left is not automatable"),
+            (n, _) if n == manual => format!("no test is ready for loop {loop_id}: the remaining tests are left to a person"),
             (_, Some(at)) => format!(
-                "no test is ready for loop {loop_id}; the next is tried again in {}",
+                "no test is ready for loop {loop_id}; the next retry is due in {}",
                 span(at.seconds_since(tx.now()) + 1)
             ),
             _ => {
@@ -109,7 +111,7 @@ fn none_ready(db: &Database, loop_id: &LoopId) -> Outcome<String> {
                         ));
                     }
                 }
-                format!("no test is ready for loop {loop_id}: the rest waits for tests that have not passed; see loopctl tests")
+                format!("no test is ready for loop {loop_id}: the remaining tests depend on tests that have not passed; see loopctl tests")
             }
         })
     })?)
@@ -126,7 +128,7 @@ pub fn give_back(cx: &Context, test: &TestId, category: ErrorCategory, reason: O
         let owner = tx.loop_row(&loop_id)?;
         if is_driven(tx, &owner)? {
             return Err(Error::Refused(format!(
-                "loop {loop_id} is driven by its own process; pause it, or take the test away with loopctl skip {test}"
+                "loop {loop_id} is driven by its own process; pause it with loopctl pause {loop_id}, or remove the test with loopctl skip {test}"
             )));
         }
         let message = reason.map_or_else(|| format!("given back by hand ({category})"), str::to_owned);
@@ -149,14 +151,14 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
         && identity.liveness() == coord_db::process::Liveness::Gone
     {
         return Err(Failure::No(format!(
-            "no process {} runs here; give the pid of the one that drives the loop",
+            "no process {} runs on this machine; give the pid of the process that drives the loop",
             identity.pid
         )));
     }
     let beat = |tx: &WriteTx<'_>| {
         let row = tx.loop_row(loop_id)?;
         if is_driven(tx, &row)? {
-            return Err(Error::Refused(format!("loop {loop_id} is driven by its own process, which beats for itself")));
+            return Err(Error::Refused(format!("loop {loop_id} is driven by its own process, which sends its heartbeats")));
         }
         tx.touch_by_hand(loop_id)?;
         let component = ComponentId::from(loop_id);
@@ -167,7 +169,7 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
     let stands_still = db.read(|tx| tx.loop_row(loop_id))?.status != LoopStatus::Running;
     // Nobody waits for a beat; a loop that comes to life is news.
     let row = if stands_still { db.write(beat)? } else { db.write_quietly(beat)? };
-    cx.out.done(&row, &format!("loop {loop_id} has beaten"))
+    cx.out.done(&row, &format!("heartbeat of loop {loop_id} is recorded"))
 }
 
 /// `loopctl lock`
@@ -182,7 +184,9 @@ pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
         let row = tx.loop_row(&args.loop_id)?;
         if row.status == LoopStatus::Paused {
             let id = &row.id;
-            return Err(Error::Refused(format!("loop {id} is paused and holds nothing; lift it with loopctl resume {id}")));
+            return Err(Error::Refused(format!(
+                "loop {id} is paused and acquires no leases; resume it with loopctl resume {id}"
+            )));
         }
         if let Some(test) = &args.test {
             tx.test(test)?;
@@ -217,17 +221,17 @@ pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
 
 fn granted(cx: &Context, grant: &Grant, updated: coding_loop::Result<Vec<PathBuf>>) -> Outcome {
     let paths: Vec<String> = grant.paths.iter().map(ToString::to_string).collect();
-    let mut text = format!("token {} until {}: {}", grant.fencing_token, clock(grant.expires_at), paths.join(" "));
+    let mut text = format!("token {}, expires at {}: {}", grant.fencing_token, clock(grant.expires_at), paths.join(" "));
     let updated: Vec<String> = match updated {
         Ok(files) => files.iter().map(|file| shown(file)).collect(),
         Err(error) => {
             let why = coord_db::error_chain(&error);
-            eprintln_quietly(&safe(&format!("loopctl: the files cannot be brought up to date, they are as they were: {why}")));
+            eprintln_quietly(&safe(&format!("loopctl: cannot update the files to what has landed; they are unchanged: {why}")));
             Vec::new()
         }
     };
     if !updated.is_empty() {
-        text.push_str(&format!("\nbrought up to date, as others have landed there: {}", safe(&updated.join(" "))));
+        text.push_str(&format!("\nupdated to what other loops have landed: {}", safe(&updated.join(" "))));
     }
     let mut document = serde_json::to_value(grant).unwrap_or_default();
     document["updated"] = json!(updated);
@@ -246,19 +250,19 @@ fn refused(cx: &Context, loop_id: &LoopId, blockers: &[Blocker]) -> Outcome {
     owned.dedup();
     if let Some(first) = blockers.iter().find(|blocker| blocker.owned_by.is_some()) {
         let ask = format!("loopctl request create {} --loop {loop_id}", first.file_path);
-        return Err(Failure::No(format!("not granted: {}; waiting does not help: ask with {ask}", list(&owned))));
+        return Err(Failure::No(format!("refused: {}; request the change with {ask}", list(&owned))));
     }
     let mut held = Vec::new();
     for blocker in blockers {
         let until = match blocker.expires_at {
-            Some(at) => format!("held by {} until {}", blocker.locked_by, clock(at)),
-            None => format!("held or waited for by {}", blocker.locked_by),
+            Some(at) => format!("leased by {} until {}", blocker.locked_by, clock(at)),
+            None => format!("leased or waited for by {}", blocker.locked_by),
         };
         held.push(format!("{} is {until}", blocker.file_path));
     }
     held.dedup();
     let why = if held.is_empty() { format!("the request of {loop_id} was withdrawn") } else { list(&held) };
-    Err(Failure::No(format!("not granted: {why}; wait with --wait SECONDS, or work on something else")))
+    Err(Failure::No(format!("refused: {why}; wait with --wait SECONDS, or work on other files")))
 }
 
 /// How long the row of a waiting acquire stands without this process: a killed one leaves no ghost for longer.
@@ -307,7 +311,7 @@ fn queue(db: &Database, config: &Config, request: &AcquireRequest, seconds: i64)
             }
             if waiter.wait(Duration::from_millis(left.unsigned_abs())) == Woken::Interrupted {
                 db.write(|tx| tx.withdraw_request(&ticket))?;
-                return Err(Failure::No("interrupted; the request is withdrawn".to_owned()));
+                return Err(Failure::No("interrupted; the request for the leases is withdrawn".to_owned()));
             }
             let seen = db.data_version()?;
             if seen != version {
@@ -355,5 +359,5 @@ pub fn unlock(cx: &Context, loop_id: &LoopId, paths: &[String], all: bool, token
     let paths = Place::of(cx, &config)?.paths(paths)?;
     let released = db.write(|tx| if all { tx.release_all(loop_id, token) } else { tx.release(loop_id, &paths, token) })?;
     let number = count(i64::try_from(released.len()).unwrap_or(i64::MAX), "lease");
-    cx.out.done(&json!({ "released": released }), &format!("{number} given back"))
+    cx.out.done(&json!({ "released": released }), &format!("{number} released"))
 }

@@ -54,7 +54,7 @@ impl Context {
     /// If the current folder is gone.
     pub fn new(global: Global) -> Outcome<Self> {
         let folder = std::env::current_dir()
-            .map_err(|error| Failure::No(format!("the current folder cannot be used: {error}; go to another one")))?;
+            .map_err(|error| Failure::No(format!("cannot use the current folder: {error}; change to another one")))?;
         let path = locate::database(global.db.as_deref(), &folder);
         let out = Out::new(global.json, global.quiet, global.no_color);
         Ok(Self { global, out, path, folder })

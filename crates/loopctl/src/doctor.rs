@@ -96,7 +96,7 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     match db {
         Ok(db) => {
             if let Err(Failure::Floor(error)) = database(&db, &config, before_start, &mut report) {
-                report.problem("database", error.to_string(), "look closer with loopctl check");
+                report.problem("database", error.to_string(), "run loopctl check");
             }
             if !before_start {
                 services(&cx.path, &mut report);
@@ -104,10 +104,10 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
             }
         }
         Err(error @ coord_db::Error::NoDatabase { .. }) => {
-            report.problem("database", error.to_string(), "make one with loopctl init, or name it with --db");
+            report.problem("database", error.to_string(), "create one with loopctl init, or name it with --db");
         }
         Err(error) => {
-            report.problem("database", error.to_string(), "bring a backup back with loopctl restore FILE");
+            report.problem("database", error.to_string(), "restore a backup with loopctl restore FILE");
         }
     }
     if run_checks {
@@ -116,8 +116,8 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     print(cx, &report.0)?;
     match report.0.iter().filter(|finding| finding.grade == Grade::Problem).count() {
         0 => Ok(()),
-        1 => Err(Failure::No("work cannot start: 1 problem; mend it and run loopctl doctor again".to_owned())),
-        count => Err(Failure::No(format!("work cannot start: {count} problems; mend them and run loopctl doctor again"))),
+        1 => Err(Failure::No("work cannot start: 1 problem; fix it and run loopctl doctor again".to_owned())),
+        count => Err(Failure::No(format!("work cannot start: {count} problems; fix them and run loopctl doctor again"))),
     }
 }
 
@@ -159,17 +159,13 @@ fn settings(cx: &Context, report: &mut Report) -> Config {
         Ok(config) => {
             report.warning(
                 "settings",
-                format!("no {}; the defaults hold", file.display()),
-                "loopctl init writes a commented one",
+                format!("{} does not exist; the defaults apply", file.display()),
+                "create it with loopctl init",
             );
             config
         }
         Err(error) => {
-            report.problem(
-                "settings",
-                error.to_string(),
-                "correct that line; the defaults are used for the rest of this report",
-            );
+            report.problem("settings", error.to_string(), "correct that line; the rest of this report uses the defaults");
             let folder = file.parent().map(Path::to_owned).unwrap_or_default();
             Config { folder, ..Config::default() }
         }
@@ -178,7 +174,7 @@ fn settings(cx: &Context, report: &mut Report) -> Config {
 
 fn git_version(report: &mut Report) {
     let Ok(text) = git::git_version() else {
-        return report.problem("git", "git cannot be run", "install git, or put it on the PATH");
+        return report.problem("git", "cannot run git", "install git, or add it to the PATH");
     };
     let numbers: Vec<u32> =
         text.split_whitespace().nth(2).unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect();
@@ -196,25 +192,25 @@ pub(crate) fn unready(path: &Path) -> Option<(String, String)> {
     let repository = match Repository::open(path) {
         Ok(repository) => repository,
         Err(git::Error::ForeignOwner { .. }) => {
-            let remedy = format!("git config --global --add safe.directory {} allows it", shown.display());
-            return Some((format!("{} belongs to another user, so git does not read it", shown.display()), remedy));
+            let remedy = format!("allow it with git config --global --add safe.directory {}", shown.display());
+            return Some((format!("{} belongs to another user, and git refuses to read it", shown.display()), remedy));
         }
         Err(_) => {
             let remedy = "set repository.path in config.toml, relative to that file";
-            return Some((format!("{} is no git repository", shown.display()), remedy.to_owned()));
+            return Some((format!("{} is not a git repository", shown.display()), remedy.to_owned()));
         }
     };
     let Ok(Some(head)) = repository.resolve("HEAD") else {
-        let remedy = "make a first commit: loops start from it";
+        let remedy = "create a first commit; loops start from it";
         return Some((format!("{} has no commit yet", shown.display()), remedy.to_owned()));
     };
     match repository.must_have_files_of(&head) {
         Ok(()) => None,
         Err(git::Error::PartialClone { count, .. }) => Some((
-            format!("{} is a partial clone that lacks {count} files of {}", shown.display(), head.short()),
-            "git fetch --refetch --no-filter brings them".to_owned(),
+            format!("{} is a partial clone; {count} files of {} are missing", shown.display(), head.short()),
+            "fetch them with git fetch --refetch --no-filter".to_owned(),
         )),
-        Err(error) => Some((error.to_string(), "look with git status in the repository".to_owned())),
+        Err(error) => Some((error.to_string(), "run git status in the repository".to_owned())),
     }
 }
 
@@ -230,14 +226,14 @@ fn repository(path: &Path, report: &mut Report) -> bool {
 
 /// The checks of the gate, without running them.
 fn checks(config: &Config, root: &Path, has_agent: bool, report: &mut Report) {
-    const NONE: (&str, &str) = ("there is no check, so nothing can be verified", "add a [[gate.check]] to config.toml");
+    const NONE: (&str, &str) = ("no check is configured; work cannot be verified", "add a [[gate.check]] to config.toml");
     let checks: Vec<(&str, Option<String>)> =
         config.gate.check.iter().map(|check| (check.name.as_str(), programs::lacks(&check.command, root))).collect();
     for (name, lacks) in checks.iter().filter_map(|(name, lacks)| Some((name, lacks.as_ref()?))) {
         report.problem(
             "gate",
-            format!("check {name} cannot pass here: {lacks}"),
-            "install it where the loops run, or change the check in config.toml",
+            format!("check {name} cannot pass: {lacks}"),
+            "install it on the machine of the loops, or change the check in config.toml",
         );
     }
     match checks.is_empty() {
@@ -246,27 +242,27 @@ fn checks(config: &Config, root: &Path, has_agent: bool, report: &mut Report) {
         true => report.problem("gate", NONE.0, NONE.1),
         false if checks.iter().all(|(_, lacks)| lacks.is_none()) => {
             let names: Vec<&str> = checks.iter().map(|(name, _)| *name).collect();
-            report.ok("gate", format!("{}: what they run is here", names.join(", ")));
+            report.ok("gate", format!("{}: their programs are installed", names.join(", ")));
         }
         false => {}
     }
 }
 
 fn file_system(folder: &Path, report: &mut Report) {
-    const LOCAL: &str = "keep the database on a local file system, and name it with --db or CODING_LOOPS_DB";
+    const LOCAL: &str = "move the database to a local file system, and name it with --db or CODING_LOOPS_DB";
     match FileSystem::of(folder) {
-        Ok(FileSystem { kind, reach: Reach::Local }) => report.ok("file system", format!("{kind}, of this machine alone")),
+        Ok(FileSystem { kind, reach: Reach::Local }) => report.ok("file system", format!("{kind}, local to this machine")),
         Ok(FileSystem { kind, reach: Reach::Network }) => report.problem(
             "file system",
-            format!("{kind}: other machines reach it, which SQLite's locks and shared memory do not; it is refused"),
+            format!("{kind}: a network file system, on which the locks of SQLite do not work; it is refused"),
             LOCAL,
         ),
         Ok(FileSystem { kind, reach: Reach::Unsure }) => {
-            report.warning("file system", format!("{kind}: it cannot be told whether other machines reach it"), LOCAL);
+            report.warning("file system", format!("{kind}: it may be shared with other machines"), LOCAL);
         }
-        Err(error) => report.warning("file system", format!("it cannot be told: {error}"), LOCAL),
+        Err(error) => report.warning("file system", format!("cannot read its type: {error}"), LOCAL),
     }
-    disk("disk", folder, "make room; the database grows with the work", report);
+    disk("disk", folder, "free disk space; the database grows", report);
 }
 
 /// How much room there is where a folder is, or will be.
@@ -277,7 +273,7 @@ fn disk(check: &'static str, folder: &Path, remedy: &str, report: &mut Report) {
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let detail = format!("{} MB free at {}", free >> 20, folder.display());
     match free {
-        0..FULL_BYTES => report.problem(check, detail, format!("{remedy}; nothing can be written soon")),
+        0..FULL_BYTES => report.problem(check, detail, format!("{remedy}; writes fail when it is full")),
         FULL_BYTES..TIGHT_BYTES => report.warning(check, detail, remedy),
         _ => report.ok(check, detail),
     }
@@ -295,10 +291,10 @@ fn inotify(report: &mut Report) {
         }
         (Some(watches), Some(instances)) => report.warning(
             "inotify",
-            format!("only {watches} watches and {instances} instances; beyond them everything looks at short intervals"),
+            format!("only {watches} watches and {instances} instances; beyond them, changes are polled"),
             "sysctl fs.inotify.max_user_watches=65536 fs.inotify.max_user_instances=256",
         ),
-        _ => report.warning("inotify", "its limits cannot be read", "without inotify everything looks at short intervals"),
+        _ => report.warning("inotify", "cannot read its limits", "nothing to do: without inotify, changes are polled"),
     }
 }
 
@@ -324,7 +320,7 @@ fn permissions(cx: &Context, report: &mut Report) {
             return;
         }
     }
-    report.ok("permissions", "for you alone");
+    report.ok("permissions", "only you can read it");
 }
 
 fn database(db: &Database, config: &Config, before_start: bool, report: &mut Report) -> Outcome {
@@ -339,9 +335,9 @@ fn database(db: &Database, config: &Config, before_start: bool, report: &mut Rep
     );
     let limit = config.budget.database_megabytes;
     if facts.journal_mode != "wal" {
-        report.problem("database", detail, "put it on a local file system, where SQLite can keep a WAL");
+        report.problem("database", detail, "move it to a local file system, where SQLite can use a WAL");
     } else if limit > 0 && facts.bytes >> 20 >= limit {
-        report.warning("database", detail, format!("it is over budget.database_megabytes = {limit}; archive old events"));
+        report.warning("database", detail, format!("it exceeds budget.database_megabytes = {limit}; run loopctl archive"));
     } else {
         report.ok("database", detail);
     }
@@ -364,10 +360,13 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
     };
     let (run, off): (Vec<&str>, Vec<&str>) = SUPERVISORS.iter().copied().partition(|id| alive(id));
     if off.is_empty() {
-        report.ok("supervisors", "all five run");
+        report.ok("supervisors", "all five are running");
     } else {
-        let shown =
-            if run.is_empty() { "none runs".to_owned() } else { format!("{} run; {} do not", run.join(", "), off.join(", ")) };
+        let shown = if run.is_empty() {
+            "none is running".to_owned()
+        } else {
+            format!("running: {}; not running: {}", run.join(", "), off.join(", "))
+        };
         report.warning("supervisors", shown, "start them with coding-loops-launch, or loopctl service enable");
     }
     let own = env!("CARGO_PKG_VERSION");
@@ -380,19 +379,16 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
     if !other.is_empty() {
         report.warning(
             "versions",
-            format!("{} run beside loopctl {own}", other.join(", ")),
-            "start them anew: scripts/install.sh does it one after another",
+            format!("{} differ from loopctl {own}", other.join(", ")),
+            "restart them with scripts/install.sh",
         );
     }
     for row in tx.loops()?.iter().filter(|row| row.pid.is_some()) {
         if !alive(row.id.as_str()) {
             report.warning(
                 "loops",
-                format!("loop {} says that it runs as pid {}, which is gone", row.id, row.pid.unwrap_or_default()),
-                format!(
-                    "heartbeat cleans up after it (heartbeat --once does it now); start it again with coding-loop {}",
-                    row.id
-                ),
+                format!("loop {} is recorded as running, but its process {} has ended", row.id, row.pid.unwrap_or_default()),
+                format!("clean up with heartbeat --once; start it again with coding-loop {}", row.id),
             );
         }
     }
@@ -403,15 +399,15 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
 fn services(database: &Path, report: &mut Report) {
     let enabled = service::enabled(database);
     if enabled.is_empty() {
-        report.ok("services", "systemd runs nothing of this repository (loopctl service enable)");
+        report.ok("services", "none enabled for this repository; see loopctl service enable");
     }
     for one in enabled {
         let user = if one.system { "" } else { "--user " };
         let Some(states) = one.states else {
             report.warning(
                 "services",
-                format!("{} is enabled, and no systemd answers", one.target),
-                format!("look with systemctl {user}status; without systemd coding-loops-launch runs everything"),
+                format!("{} is enabled, but systemd does not respond", one.target),
+                format!("run systemctl {user}status; without systemd, use coding-loops-launch"),
             );
             continue;
         };
@@ -422,9 +418,9 @@ fn services(database: &Path, report: &mut Report) {
         if !failed.is_empty() {
             report.warning(
                 "services",
-                format!("{} failed, of {}", failed.join(", "), one.target),
+                format!("{} of {} failed", failed.join(", "), one.target),
                 format!(
-                    "journalctl {user}-u {} says why; then systemctl {user}reset-failed and start {}",
+                    "see journalctl {user}-u {}; then run systemctl {user}reset-failed and systemctl {user}start {}",
                     failed[0], one.target
                 ),
             );
@@ -432,11 +428,11 @@ fn services(database: &Path, report: &mut Report) {
             let off = states.iter().filter(|(unit, _)| !active.contains(&unit.as_str())).map(|(unit, _)| unit.as_str());
             report.warning(
                 "services",
-                format!("{} do not run, of {}", off.collect::<Vec<_>>().join(", "), one.target),
-                format!("systemctl {user}start {}; a loop without an agent ends by itself", one.target),
+                format!("{} of {} are not running", off.collect::<Vec<_>>().join(", "), one.target),
+                format!("start them with systemctl {user}start {}; a loop without an agent ends at once", one.target),
             );
         } else {
-            report.ok("services", format!("{}: all {} run", one.target, states.len()));
+            report.ok("services", format!("{}: all {} are running", one.target, states.len()));
         }
     }
 }
@@ -448,18 +444,18 @@ fn clock(tx: &coord_db::ReadTx<'_>, report: &mut Report) -> coord_db::Result<()>
         report.problem(
             "clock",
             format!("the newest event is {ahead} s in the future"),
-            "set the clock right; leases and time limits go by it",
+            "correct the system clock; leases and timeouts depend on it",
         );
         return Ok(());
     }
     match tx.clock_change()? {
         ClockChange::Jumped(millis) => report.warning(
             "clock",
-            format!("it was set by {} s since a supervisor looked last", millis / 1000),
-            "nothing to do: everyone gets a grace period",
+            format!("it was set by {} s since the last pass of a supervisor", millis / 1000),
+            "nothing to do: leases and heartbeats get a grace period",
         ),
         ClockChange::Suspended(millis) => {
-            report.ok("clock", format!("the machine slept for {} s; that counts against nobody", millis / 1000));
+            report.ok("clock", format!("the machine was suspended for {} s; timeouts do not count it", millis / 1000));
         }
         ClockChange::None | ClockChange::Rebooted => report.ok("clock", format!("{} UTC", tx.now().to_sql_text())),
     }
@@ -473,13 +469,13 @@ fn git_clean(folder: &Path, report: &mut Report) {
         report.warning(
             "git clean",
             format!("git clean -fdx in the repository would delete {}", folder.display()),
-            "use git clean -fdx -e coding-loops, and keep a copy elsewhere with loopctl backup FILE",
+            "use git clean -fdx -e coding-loops, and keep backups elsewhere with loopctl backup FILE",
         );
     } else {
         report.warning(
             "git clean",
-            format!("git does not ignore {}: git add and git clean -fd would take it", folder.display()),
-            "loopctl init writes its .gitignore",
+            format!("git does not ignore {}: git add would add it and git clean -fd delete it", folder.display()),
+            "create its .gitignore with loopctl init",
         );
     }
 }

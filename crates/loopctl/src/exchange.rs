@@ -28,7 +28,7 @@ pub fn publish(
 ) -> Outcome {
     let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
     let value: Value = serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("the payload is no JSON: {error}; quote it for the shell")))?;
+        .map_err(|error| Failure::usage(format!("the payload is not valid JSON: {error}; quote it for the shell")))?;
     let mut event = NewEvent::spelled(source, event_type, value)?.correlation(correlation);
     if let Some(priority) = priority {
         event = event.priority(priority);
@@ -52,7 +52,7 @@ pub fn publish(
 pub fn subscribe(cx: &Context, subscriber: &ActorId, types: &[String], sources: Option<&[String]>) -> Outcome {
     let db = cx.open()?;
     let id = db.write(|tx| tx.subscribe(subscriber, types, sources))?;
-    cx.out.done(&json!({ "id": id }), &format!("{subscriber} hears {} from now on", types.join(", ")))
+    cx.out.done(&json!({ "id": id }), &format!("{subscriber} is subscribed to {}", types.join(", ")))
 }
 
 /// `loopctl subscribe --end`
@@ -62,7 +62,7 @@ pub fn subscribe(cx: &Context, subscriber: &ActorId, types: &[String], sources: 
 pub fn unsubscribe(cx: &Context, subscriber: &ActorId) -> Outcome {
     let db = cx.open()?;
     db.write(|tx| tx.unsubscribe(subscriber))?;
-    cx.out.done(&json!({ "ended": subscriber }), &format!("{subscriber} hears nothing any more"))
+    cx.out.done(&json!({ "ended": subscriber }), &format!("the subscription of {subscriber} is ended"))
 }
 
 fn known(db: &Database, subscriber: &str) -> Outcome {
@@ -99,8 +99,8 @@ pub fn poll(cx: &Context, subscriber: &str, limit: u32, wait: Option<u32>) -> Ou
         return cx.out.document(&rows);
     }
     let short = db.read(|tx| Short::of(tx, IdOf::Event, deliveries.iter().map(|delivery| delivery.event.id.as_str())))?;
-    cx.out.list(&deliveries_of(&deliveries), "nothing to handle", |rows| {
-        Table::of(&["EVENT", "TIME", "PRIORITY", "SOURCE", "TYPE", "WHAT"], rows, |delivery| {
+    cx.out.list(&deliveries_of(&deliveries), "no pending events", |rows| {
+        Table::of(&["EVENT", "TIME", "PRIORITY", "SOURCE", "TYPE", "MESSAGE"], rows, |delivery| {
             let event = &delivery.0.event;
             vec![
                 plain(short.get(event.id.as_str())),

@@ -1,6 +1,6 @@
 //! How a command ends: every error as an exit code and one sentence that says what to do next, in one place.
 
-use crate::text::safe;
+use crate::text::{one_line, safe};
 use std::process::ExitCode;
 
 use coord_db::Error;
@@ -77,7 +77,7 @@ impl Failure {
     #[must_use]
     pub fn report(&self) -> ExitCode {
         match self {
-            Self::Floor(_) | Self::No(_) => eprintln_quietly(&format!("loopctl: {}", safe(&self.sentence()))),
+            Self::Floor(_) | Self::No(_) => eprintln_quietly(&format!("loopctl: {}", one_line(&self.sentence()))),
             Self::Misfits(lines) => {
                 for line in lines {
                     eprintln_quietly(&safe(line));

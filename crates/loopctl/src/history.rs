@@ -26,10 +26,10 @@ impl History {
             Ok(archive) => Self { archive, missing: None },
             Err(error) => {
                 let said = match &error {
-                    Error::NoDatabase { path } => format!("the archive {} is not there", path.display()),
+                    Error::NoDatabase { path } => format!("the archive {} does not exist", path.display()),
                     other => describe(other),
                 };
-                eprintln_quietly(&format!("loopctl: what was archived is not shown: {}", safe(&said)));
+                eprintln_quietly(&format!("loopctl: archived rows are not shown: {}", safe(&said)));
                 Self { archive: None, missing: Some(error) }
             }
         }

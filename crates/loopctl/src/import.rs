@@ -33,13 +33,13 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
         (crate::read_stdin()?, "-".to_owned())
     } else {
         let shown = file.display().to_string();
-        let bytes = std::fs::read(file).map_err(|error| Failure::usage(format!("{shown} cannot be read: {error}")))?;
+        let bytes = std::fs::read(file).map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
         match String::from_utf8(bytes) {
             Ok(text) => (text, shown),
             Err(error) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-                return Err(Failure::Misfits(vec![format!("{shown}:{line}: this is not UTF-8 text")]));
+                return Err(Failure::Misfits(vec![format!("{shown}:{line}: the text is not UTF-8")]));
             }
         }
     };
@@ -89,7 +89,7 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
 /// What is wrong with a row whatever the others say.
 fn unknown(tx: &coord_db::ReadTx<'_>, at: usize, test: &NewTest) -> coord_db::Result<Option<Misfit>> {
     if tx.find_loop(test.loop_id.as_str())?.is_none() {
-        let message = format!("test {}: no loop {:?}; register it with loopctl loop add", test.id, test.loop_id.as_str());
+        let message = format!("test {}: no loop {:?}; add it with loopctl loop add", test.id, test.loop_id.as_str());
         return Ok(Some((at, message)));
     }
     Ok(tx.find_test(test.id.as_str())?.map(|_| (at, format!("test {} exists already", test.id))))
@@ -153,11 +153,11 @@ fn toml_rows(source: &Source<'_>, misfits: &mut Vec<Misfit>) -> Vec<Row> {
         let list = match (key.get_ref().as_ref(), value.get_ref()) {
             ("test" | "tests", DeValue::Array(list)) => list,
             ("test" | "tests", _) => {
-                misfits.push((line, format!("{:?} is no list of tests; write [[test]] above each", key.get_ref())));
+                misfits.push((line, format!("{:?} is not a list of tests; write [[test]] above each", key.get_ref())));
                 continue;
             }
             (other, _) => {
-                misfits.push((line, format!("{other:?} is not expected here; tests stand under [[test]]")));
+                misfits.push((line, format!("{other:?} is not expected here; write [[test]] above each test")));
                 continue;
             }
         };
@@ -165,12 +165,12 @@ fn toml_rows(source: &Source<'_>, misfits: &mut Vec<Misfit>) -> Vec<Row> {
             let line = source.line_at(item.span().start);
             match item.get_ref() {
                 DeValue::Table(table) => rows.push(toml_row(source, line, table)),
-                _ => misfits.push((line, "a test is a table; write [[test]] above each".to_owned())),
+                _ => misfits.push((line, "a test must be a table; write [[test]] above each".to_owned())),
             }
         }
     }
     if rows.is_empty() && misfits.is_empty() {
-        misfits.push((1, "there is no test in it; write [[test]] above each".to_owned()));
+        misfits.push((1, "the file has no tests; write [[test]] above each".to_owned()));
     }
     rows.sort_by_key(|row| row.line);
     rows
@@ -233,7 +233,7 @@ fn json_rows(source: &Source<'_>, misfits: &mut Vec<Misfit>) -> Vec<Row> {
         if matches!(name.as_str(), "test" | "tests") {
             json_list(source, value, &mut rows, misfits);
         } else {
-            misfits.push((source.line_of(value), format!("{name:?} is not expected here; tests stand under \"tests\"")));
+            misfits.push((source.line_of(value), format!("{name:?} is not expected here; put the tests under \"tests\"")));
         }
     }
     rows
@@ -254,7 +254,7 @@ fn json_item(source: &Source<'_>, item: &RawValue, rows: &mut Vec<Row>, misfits:
     let line = source.line_of(item);
     match object(item) {
         Ok(fields) => rows.push(json_row(source, line, fields, misfits)),
-        Err(error) => misfits.push((line, format!("a test is an object: {}", without_position(&error)))),
+        Err(error) => misfits.push((line, format!("a test must be an object: {}", without_position(&error)))),
     }
 }
 
@@ -277,11 +277,11 @@ fn json_row(source: &Source<'_>, line: usize, fields: Vec<(String, &RawValue)>, 
     for (name, value) in fields {
         let line = source.line_of(value);
         if row.fields.iter().any(|(other, ..)| *other == name) {
-            misfits.push((line, format!("{name:?} is named twice in one test")));
+            misfits.push((line, format!("{name:?} appears twice in one test")));
         }
         match serde_json::from_str(value.get()) {
             Ok(value) => row.fields.push((name, line, value)),
-            Err(error) => misfits.push((line, format!("{name} is not text that can be held: {}", without_position(&error)))),
+            Err(error) => misfits.push((line, format!("{name} is not valid text: {}", without_position(&error)))),
         }
     }
     row
@@ -389,7 +389,7 @@ fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
                     Ok(globs) => {
                         for glob in &globs {
                             if let Err(error) = globset::Glob::new(glob) {
-                                misfits.push((line, format!("scope {glob:?} is not a glob: {error}")));
+                                misfits.push((line, format!("scope {glob:?} is not a valid glob: {error}")));
                             }
                         }
                         scope = globs;
@@ -399,16 +399,16 @@ fn new_test(row: Row, misfits: &mut Vec<Misfit>) -> Option<NewTest> {
                 "scope"
             }
             other => {
-                misfits.push((line, format!("{other:?} is no field of a test; there are {FIELDS}")));
+                misfits.push((line, format!("{other:?} is not a field of a test; the fields are {FIELDS}")));
                 continue;
             }
         };
         if seen.contains(&canonical) {
-            misfits.push((line, format!("{canonical} is said twice")));
+            misfits.push((line, format!("{canonical} appears twice")));
         }
         seen.push(canonical);
     }
-    for (name, hint) in [("id", "give it an id"), ("loop_id", "say whose queue it is for")] {
+    for (name, hint) in [("id", "give it an id"), ("loop_id", "name the loop whose queue it is for")] {
         if !seen.contains(&name) {
             misfits.push((row.line, format!("the test has no {name}; {hint}")));
         }

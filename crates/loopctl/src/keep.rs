@@ -40,7 +40,7 @@ pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
             let written = Repository::open(&config.repository_path()).and_then(|user| store.write_bundle(&user, &bundle));
             let written = written.map_err(|error| {
                 Failure::No(format!(
-                    "the database is backed up to {}, the store is not: {}",
+                    "the database is backed up to {}, but the store is not: {}",
                     path.display(),
                     error_chain(&error)
                 ))
@@ -50,10 +50,9 @@ pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
         None => None,
     };
     drop(working);
-    let and = bundle.as_ref().map_or_else(
-        || "; the store holds no work yet".to_owned(),
-        |bundle| format!(", and the store's references: {}", bundle.display()),
-    );
+    let and = bundle
+        .as_ref()
+        .map_or_else(|| "; the store is empty".to_owned(), |bundle| format!(", refs of the store: {}", bundle.display()));
     cx.out.done(
         &json!({ "path": shown(&path), "bundle": bundle.as_deref().map(shown) }),
         &format!("backed up and verified: {}{and}", path.display()),
@@ -68,7 +67,7 @@ pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
 pub fn restore(cx: &Context, file: &Path) -> Outcome {
     if !file.is_file() {
         return Err(Failure::usage(format!(
-            "{} is no file; name a backup, coding-loops/backups/ holds the dated ones",
+            "{} is not a file; name a backup, for example one in coding-loops/backups/",
             file.display()
         )));
     }
@@ -77,7 +76,7 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
     let lost = !cx.path.exists() && cx.path.parent().is_some_and(Path::is_dir);
     let options = config.open_options();
     let mut db = if lost { Database::create(&cx.path, &options)? } else { Database::open(&cx.path, &options)? };
-    let working = cx.out.working("verifying the backup, keeping what is there, copying");
+    let working = cx.out.working("verifying the backup, backing up the current database, copying");
     let restored = db.restore(file, config.database.backup_keep);
     drop(working);
     let kept = match restored {
@@ -90,13 +89,14 @@ pub fn restore(cx: &Context, file: &Path) -> Outcome {
         Err(error) => return Err(error.into()),
     };
     let bundle = bundle_of(file);
-    let restored = |failure: Failure| Failure::No(format!("the database is restored; {}", failure.sentence()));
+    let restored =
+        |failure: Failure| Failure::No(format!("the database is restored, but the store is not: {}", failure.sentence()));
     let store = if bundle.is_file() { Some(bring_back(cx, &db, &config, &bundle).map_err(restored)?) } else { None };
     let lost = lost_tests(&db, &config)?;
-    let mut text = format!("restored from {}; what was there before is kept as {}", file.display(), kept.display());
+    let mut text = format!("restored from {}; the replaced database is kept as {}", file.display(), kept.display());
     match &store {
         Some(store) => text.push_str(&format!("\n{}", store.sentence())),
-        None => text.push_str(&format!("\nthere is no {}, so the store is as it was", bundle.display())),
+        None => text.push_str(&format!("\nno {} exists; the store is unchanged", bundle.display())),
     }
     cx.out.done(&json!({ "restored": shown(file), "kept": shown(&kept), "store": store, "lost": lost }), &text)?;
     name_lost(&lost);
@@ -111,7 +111,7 @@ pub fn restore_store(cx: &Context, file: &Path) -> Outcome {
     let beside = bundle_of(file);
     let bundle = if beside.is_file() { beside.as_path() } else { file };
     if !bundle.is_file() || bundle.extension().is_none_or(|extension| extension != "bundle") {
-        return Err(Failure::usage(format!("there is no {}; name a backup that has one", beside.display())));
+        return Err(Failure::usage(format!("no {} exists; name a backup with a bundle", beside.display())));
     }
     let (db, config) = cx.open_with_config()?;
     let store = bring_back(cx, &db, &config, bundle)?;
@@ -135,21 +135,21 @@ struct Back {
 
 impl Back {
     fn sentence(&self) -> String {
-        let made = if self.rebuilt { "was made again from the repository and " } else { "" };
-        let forward = if self.forwarded { "; integration is where it was" } else { "" };
-        format!("the store {} {made}got back {} references that it lacked{forward}", self.path, self.added.len())
+        let made = if self.rebuilt { "was created again from the repository; " } else { "" };
+        let forward = if self.forwarded { "; integration is at its last published commit" } else { "" };
+        format!("the store {} {made}{} missing refs are restored{forward}", self.path, self.added.len())
     }
 }
 
 fn bring_back(cx: &Context, db: &Database, config: &Config, bundle: &Path) -> Outcome<Back> {
-    let _working = cx.out.working("bringing back what the store lacks");
+    let _working = cx.out.working("restoring the missing refs of the store");
     let makings = || db.read(|tx| tx.store_makings()).map(|made| made.len());
     let before = makings()?;
     let store = coding_loop::make_store(db, config).map_err(failure)?;
     let rebuilt = makings()? > before;
     let read = store.read_bundle(bundle, rebuilt).map_err(|error| {
         let cause = error_chain(&error);
-        Failure::No(format!("{} cannot be brought into the store, which is as it was: {cause}", bundle.display()))
+        Failure::No(format!("cannot read {}: {cause}; the store is unchanged", bundle.display()))
     })?;
     if lost_tests(db, config)?.is_empty() {
         db.write(|tx| tx.close_alert("store:rebuilt").and_then(|_| tx.close_alert("store:damaged")))?;
@@ -178,7 +178,7 @@ fn name_lost(lost: &[Lost]) {
     for Lost { test_id, commit } in lost {
         eprintln_quietly(&safe(&format!(
             "loopctl: the commit of test {test_id}, {commit}, is neither in the store nor in the backup; \
-             loopctl reset {test_id} --force has the test done again"
+             run the test again with loopctl reset {test_id} --force"
         )));
     }
 }
@@ -198,11 +198,11 @@ fn forget(path: &Path) {
 /// Exit 1 if there is a problem, after the list of them.
 pub fn check(cx: &Context) -> Outcome {
     let problems = {
-        let _working = cx.out.working("looking at everything");
+        let _working = cx.out.working("checking the database");
         cx.open()?.check()?
     };
-    cx.out.list(&problems, "nothing is wrong", |rows| {
-        Table::of(&["WHAT MUST HOLD", "WHERE IT DOES NOT"], rows, |row| vec![plain(row.rule), plain(&row.detail)])
+    cx.out.list(&problems, "the database is consistent", |rows| {
+        Table::of(&["RULE", "VIOLATION"], rows, |row| vec![plain(row.rule), plain(&row.detail)])
     })?;
     if problems.is_empty() { Ok(()) } else { Err(Failure::Said) }
 }
@@ -232,14 +232,14 @@ pub fn archive(cx: &Context, older_than: Option<When>) -> Outcome {
     let now = db.clock().now();
     let before = older_than.map_or_else(|| config.retention.archive_before(now), |when| when.resolve(now));
     let archived = {
-        let _working = cx.out.working("moving what is settled and old");
+        let _working = cx.out.working("moving old rows");
         Archiver::new(&db, before)?.run()?
     };
     let path = archive_path(db.path().unwrap_or(&cx.path));
     let rows: Vec<String> =
         archived.iter().filter(|(_, rows)| **rows > 0).map(|(table, rows)| format!("{rows} {table}")).collect();
     let said = if rows.is_empty() {
-        "nothing is old and settled".to_owned()
+        "nothing to archive: no settled row is old enough".to_owned()
     } else {
         format!("moved {} to {}", rows.join(", "), path.display())
     };

@@ -201,5 +201,5 @@ fn keep(cx: &Context, command: Keep) -> Outcome {
 /// Reads what an argument of `-` stands for.
 fn read_stdin() -> Outcome<String> {
     std::io::read_to_string(std::io::stdin().lock())
-        .map_err(|error| Failure::usage(format!("standard input cannot be read as text: {error}")))
+        .map_err(|error| Failure::usage(format!("cannot read standard input as text: {error}")))
 }

@@ -90,7 +90,7 @@ pub(crate) fn what(run: &Run) -> String {
 
 fn heading(cx: &Context, run: &Run) -> String {
     let test = run.test_id.as_ref().map(|id| format!("{id}, attempt {}, ", run.attempt)).unwrap_or_default();
-    let began = format!("{test}{} on {}, began {}", what(run), run.loop_id, clock(run.started_at));
+    let began = format!("{test}{} of {}, started {}", what(run), run.loop_id, clock(run.started_at));
     format!("{}\n", cx.out.paint(Paint::Bold, &safe(&format!("== {began}"))))
 }
 
@@ -124,7 +124,7 @@ impl Tail {
         let mut buffer = vec![0; BUFFER];
         loop {
             let Some(file) = &mut self.file else { return Ok(()) };
-            let read = file.read(&mut buffer).map_err(|error| Failure::No(format!("the log cannot be read: {error}")))?;
+            let read = file.read(&mut buffer).map_err(|error| Failure::No(format!("cannot read the log: {error}")))?;
             if read == 0 {
                 return Ok(());
             }
@@ -153,7 +153,7 @@ impl Tail {
         let rest = std::mem::take(&mut self.rest);
         self.write(cx, &rest)?;
         if self.file.is_none() {
-            cx.out.text("(its log is gone)\n")?;
+            cx.out.text("(the log is deleted)\n")?;
         }
         if !self.at_line_start {
             cx.out.text("\n")?;
@@ -177,7 +177,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
 /// Exit 4 if the id is neither a loop nor a test, exit 1 if no run of it is on record.
 pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outcome {
     if follow && cx.out.json {
-        return Err(Failure::usage("--follow is for people; loopctl logs --json names the files"));
+        return Err(Failure::usage("--follow prints no JSON; loopctl logs --json names the files"));
     }
     let db = cx.open()?;
     let of = Of::find(&db, id)?;
@@ -201,7 +201,7 @@ pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outco
 
 fn nothing(of: &Of, attempt: Option<i64>) -> Failure {
     let attempt = attempt.map(|attempt| format!("attempt {attempt} of ")).unwrap_or_default();
-    Failure::No(format!("no run for {attempt}{} is on record; agents and checks are recorded when they start", of.name()))
+    Failure::No(format!("no output of {attempt}{} is recorded; it is recorded when an agent or check starts", of.name()))
 }
 
 /// Prints what is there and what comes, until the test is decided or the human has seen enough.

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use crate::exit::Outcome;
-use crate::text::{cut, is_hostile, safe};
+use crate::text::{is_hostile, one_line, safe, safe_block, wrapped};
 
 /// JSON as text, with escapes for what JSON itself lets through but a terminal does not.
 fn json_text(value: &impl Serialize, pretty: bool) -> String {
@@ -78,6 +78,15 @@ impl Out {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
+    /// Text behind what stands before it, on as many lines as the terminal needs; the text is made safe.
+    #[must_use]
+    pub fn folded(&self, before: &str, paint: Paint, text: &str) -> String {
+        let indent = before.chars().count();
+        let room = self.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(NARROWEST));
+        let lines: Vec<String> = wrapped(&one_line(text), room).iter().map(|line| self.paint(paint, line)).collect();
+        format!("{before}{}\n", lines.join(&format!("\n{}", " ".repeat(indent))))
+    }
+
     /// One JSON document.
     ///
     /// # Errors
@@ -133,7 +142,7 @@ impl Out {
         match (self.json, self.quiet) {
             (true, _) => self.document(value),
             (false, true) => Ok(()),
-            (false, false) => self.text(&safe(sentence)),
+            (false, false) => self.text(&safe_block(sentence)),
         }
     }
 
@@ -142,7 +151,7 @@ impl Out {
     /// # Errors
     /// As [`Out::document`].
     pub fn answer(&self, value: &impl Serialize, bare: &str) -> Outcome {
-        if self.json { self.document(value) } else { self.text(&safe(bare)) }
+        if self.json { self.document(value) } else { self.text(&safe_block(bare)) }
     }
 
     /// A list: JSON, or a table, or what to say if it is empty.
@@ -196,16 +205,16 @@ pub struct Cell(Paint, String);
 /// A cell without colour.
 #[must_use]
 pub fn plain(text: impl AsRef<str>) -> Cell {
-    Cell(Paint::Plain, safe(text.as_ref()))
+    Cell(Paint::Plain, one_line(text.as_ref()))
 }
 
 /// A cell in a colour.
 #[must_use]
 pub fn painted(paint: Paint, text: impl AsRef<str>) -> Cell {
-    Cell(paint, safe(text.as_ref()))
+    Cell(paint, one_line(text.as_ref()))
 }
 
-/// Aligned columns; the last one is cut where the terminal ends.
+/// Aligned columns; text that does not fit goes on in the next line.
 #[derive(Debug, Clone)]
 pub struct Table {
     head: Vec<&'static str>,
@@ -229,44 +238,49 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The table as text.
+    /// The table as text. What does not fit beside the columns before it goes on in lines of its own: nothing is left out.
     #[must_use]
     pub fn render(&self, out: &Out) -> String {
-        let columns = self.head.len();
         let mut widths: Vec<usize> = self.head.iter().map(|head| head.chars().count()).collect();
         for row in &self.rows {
-            for (at, cell) in row.iter().enumerate().take(columns) {
-                widths[at] = widths[at].max(cell.1.chars().count());
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.1.chars().count());
             }
         }
+        let full = out.width.unwrap_or(usize::MAX);
         let mut text = String::new();
         let head: Vec<Cell> = self.head.iter().map(|head| Cell(Paint::Dim, (*head).to_owned())).collect();
         for row in std::iter::once(&head).chain(&self.rows) {
-            let mut used = 0;
-            for (at, cell) in row.iter().enumerate() {
-                let last = at + 1 == columns;
-                let room = out.width.map_or(usize::MAX, |width| width.saturating_sub(used));
-                let shown = cut(&cell.1, room);
-                text.push_str(&out.paint(cell.0, &shown));
-                if !last && room > widths[at] {
-                    let pad = widths[at] - shown.chars().count() + 2;
-                    text.extend(std::iter::repeat_n(' ', pad));
-                    used += widths[at] + 2;
-                } else {
-                    used = usize::MAX - 2;
-                    if !last {
-                        break;
-                    }
+            let mut used = 0_usize;
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                // The last column may be narrower than its text, but not too narrow to be read.
+                let needed = if column + 1 == widths.len() { (*width).min(NARROWEST) } else { *width };
+                if used > 0 && used.saturating_add(needed) > full {
+                    text.truncate(text.trim_end_matches(' ').len());
+                    text.push_str(CONTINUED);
+                    used = CONTINUED.len() - 1;
                 }
+                let indent = " ".repeat(used);
+                for (at, line) in wrapped(&cell.1, full.saturating_sub(used).max(NARROWEST)).iter().enumerate() {
+                    if at > 0 {
+                        text.push_str(&format!("\n{indent}"));
+                    }
+                    text.push_str(&out.paint(cell.0, line));
+                }
+                let padding = width - cell.1.chars().count().min(*width) + 2;
+                text.extend(std::iter::repeat_n(' ', padding));
+                used = used.saturating_add(width + 2);
             }
-            while text.ends_with(' ') {
-                text.pop();
-            }
+            text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
         }
         text
     }
 }
+
+/// What a column needs at least before it goes to a line of its own.
+const NARROWEST: usize = 24;
+const CONTINUED: &str = "\n    ";
 
 #[cfg(test)]
 mod tests {
@@ -280,11 +294,16 @@ mod tests {
     }
 
     #[test]
-    fn tables_align_and_are_cut_at_the_terminals_edge() {
+    fn tables_align_and_go_on_in_the_next_line() {
         let mut out = Out { json: false, quiet: false, colour: false, width: None };
         let table = Table::of(&["A", "B"], &[("x", "long text"), ("yyyy", "z")], |(a, b)| vec![plain(a), plain(b)]);
         assert_eq!(table.render(&out), "A     B\nx     long text\nyyyy  z\n");
-        out.width = Some(10);
-        assert_eq!(table.render(&out), "A     B\nx     lon…\nyyyy  z\n");
+        out.width = Some(30);
+        let table = Table::of(&["A", "B"], &[("x", "a text that is longer than a line"), ("yyyy", "z")], |(a, b)| {
+            vec![plain(a), plain(b)]
+        });
+        assert_eq!(table.render(&out), "A     B\nx     a text that is longer\n      than a line\nyyyy  z\n");
+        out.width = Some(20);
+        assert_eq!(table.render(&out), "A\n    B\nx\n    a text that is longer\n    than a line\nyyyy\n    z\n");
     }
 }

@@ -62,7 +62,10 @@ impl Place {
         let named = |part: std::path::Component<'_>| part.as_os_str().to_str().map(str::to_owned);
         let folders = below.components().map(named).collect::<Option<_>>();
         folders.map(|folders| Self { folders }).ok_or_else(|| {
-            Failure::usage(format!("the name of {} is no UTF-8 text; go to the repository's root", below.display()))
+            Failure::usage(format!(
+                "the name of {} is not UTF-8; run the command in the root of the repository",
+                below.display()
+            ))
         })
     }
 
@@ -77,9 +80,10 @@ impl Place {
                 rest = below;
             } else if let Some(above) = rest.strip_prefix("..").filter(|above| above.is_empty() || above.starts_with('/')) {
                 rest = above.strip_prefix('/').unwrap_or(above);
-                folders = folders.split_last().map(|(_, folders)| folders).ok_or_else(|| {
-                    Failure::usage(format!("path {given:?} is outside of the repository; '..' leads above its root"))
-                })?;
+                folders = folders
+                    .split_last()
+                    .map(|(_, folders)| folders)
+                    .ok_or_else(|| Failure::usage(format!("path {given:?} is outside the repository; name a path in it")))?;
             } else {
                 break;
             }

@@ -168,7 +168,7 @@ fn others(files: &dyn Files, project: &mut Project) {
     for (file, tool, command) in OTHERS {
         if files.text(file).is_some() && !named.contains(tool) {
             named.push(tool);
-            project.hint(file, format!("a build with {tool}, mostly verified by {command}"));
+            project.hint(file, format!("a {tool} build, usually verified by {command}"));
         }
     }
     if project.checks.is_empty() && project.hints.is_empty() {
@@ -177,7 +177,7 @@ fn others(files: &dyn Files, project: &mut Project) {
         let known = || KNOWN.iter().copied().chain(OTHERS.iter().map(|(file, ..)| *file));
         for folder in files.folders().into_iter().filter(|folder| !folder.starts_with('.')) {
             if let Some(file) = known().find(|file| files.text(&format!("{folder}/{file}")).is_some()) {
-                let text = format!("a build in a folder, verified by sh -c 'cd {folder} && …'");
+                let text = format!("a build in a subfolder, verified by sh -c 'cd {folder} && …'");
                 project.hint(&format!("{folder}/{file}"), text);
             }
         }
@@ -202,7 +202,7 @@ fn node(files: &dyn Files, project: &mut Project) -> Option<Proposal> {
     let script = package["scripts"]["test"].as_str().unwrap_or_default();
     // What npm init writes.
     if script.trim().is_empty() || script.contains("no test specified") {
-        project.hint("package.json", "it has no script \"test\"");
+        project.hint("package.json", "no script \"test\"");
         return None;
     }
     // A clean check-out has no node_modules.
@@ -260,7 +260,7 @@ fn python(files: &dyn Files, project: &mut Project) -> Option<Proposal> {
         (false, Some(folder)) if !files.has(&format!("{folder}/__init__.py")) => with(&["unittest", "discover", "-s", folder]),
         (false, Some(_)) => with(&["unittest", "discover"]),
         (false, None) => {
-            project.hint(from, "a Python project without pytest and without a folder tests");
+            project.hint(from, "a Python project without pytest and without a tests folder");
             return None;
         }
     };
@@ -283,7 +283,7 @@ fn make(files: &dyn Files, project: &mut Project) -> Option<Proposal> {
     });
     let Some(target) = target else {
         if !files.has("CMakeLists.txt") {
-            project.hint(from, "it has no target test or check");
+            project.hint(from, "no target test or check");
         }
         return None;
     };
@@ -293,7 +293,7 @@ fn make(files: &dyn Files, project: &mut Project) -> Option<Proposal> {
 fn cmake(files: &dyn Files, project: &mut Project) -> Option<Proposal> {
     let text = files.text("CMakeLists.txt")?.to_lowercase();
     if !["enable_testing", "include(ctest)", "include (ctest)", "add_test"].iter().any(|word| text.contains(word)) {
-        project.hint("CMakeLists.txt", "a build with CMake that names no tests: it has no enable_testing()");
+        project.hint("CMakeLists.txt", "a CMake build without tests: enable_testing() is missing");
         return None;
     }
     project.keeps("build/");
@@ -480,20 +480,20 @@ mod tests {
             assert!(found.checks.is_empty(), "{files:?}");
             found.hints.iter().map(|hint| format!("{}: {}", hint.file, hint.text)).collect::<Vec<_>>().join("; ")
         };
-        assert_eq!(named(&[("pom.xml", "")]), "pom.xml: a build with Maven, mostly verified by mvn -q test");
+        assert_eq!(named(&[("pom.xml", "")]), "pom.xml: a Maven build, usually verified by mvn -q test");
         assert_eq!(
             named(&[("gradlew", ""), ("build.gradle", "")]),
-            "gradlew: a build with Gradle, mostly verified by ./gradlew test"
+            "gradlew: a Gradle build, usually verified by ./gradlew test"
         );
-        assert!(named(&[("Gemfile", ""), ("Rakefile", "")]).starts_with("Gemfile: a build with Bundler"));
+        assert!(named(&[("Gemfile", ""), ("Rakefile", "")]).starts_with("Gemfile: a Bundler build"));
         assert!(named(&[("configure.ac", ""), ("Makefile", "all:\n")]).ends_with("make check'"));
-        assert_eq!(named(&[("Makefile", "all:\n")]), "Makefile: it has no target test or check");
-        assert_eq!(named(&[("package.json", "{}")]), "package.json: it has no script \"test\"");
-        assert!(named(&[("CMakeLists.txt", "project(x)")]).contains("names no tests"));
-        assert!(named(&[("setup.py", "")]).contains("without a folder tests"));
+        assert_eq!(named(&[("Makefile", "all:\n")]), "Makefile: no target test or check");
+        assert_eq!(named(&[("package.json", "{}")]), "package.json: no script \"test\"");
+        assert!(named(&[("CMakeLists.txt", "project(x)")]).contains("without tests"));
+        assert!(named(&[("setup.py", "")]).contains("without a tests folder"));
         assert_eq!(
             named(&[("web/package.json", ""), ("README.md", "")]),
-            "web/package.json: a build in a folder, verified by sh -c 'cd web && …'"
+            "web/package.json: a build in a subfolder, verified by sh -c 'cd web && …'"
         );
         assert_eq!(named(&[("README.md", "")]), "");
     }

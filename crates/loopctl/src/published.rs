@@ -46,11 +46,11 @@ impl Followed {
         let Self { branch, behind, ahead } = self;
         let text = match (ahead, behind) {
             (0, 0) => return None,
-            (ahead, 0) => format!("what has landed is {} ahead of {branch}", commits(*ahead)),
-            (0, behind) => format!("what has landed is {} behind {branch}", commits(*behind)),
-            (ahead, behind) => format!("what has landed is {} ahead of {branch} and {behind} behind", commits(*ahead)),
+            (ahead, 0) => format!("landed work is {} ahead of {branch}", commits(*ahead)),
+            (0, behind) => format!("landed work is {} behind {branch}", commits(*behind)),
+            (ahead, behind) => format!("landed work is {} ahead of {branch} and {behind} behind", commits(*ahead)),
         };
-        Some(if *behind > 0 { format!("{text}; loopctl sync brings in what is new") } else { text })
+        Some(if *behind > 0 { format!("{text}; merge the new commits with loopctl sync") } else { text })
     }
 }
 
@@ -77,7 +77,7 @@ fn branch(config: &Config) -> Option<Branch> {
     let name = config.repository.integration_branch.clone();
     let (problem, remedy) = match look(&store, &user, config) {
         Ok(found) => trouble(&found?, &name).unzip(),
-        Err(error) => (Some(format!("the branch {name} cannot be looked at: {error}")), Some("loopctl doctor".to_owned())),
+        Err(error) => (Some(format!("cannot read the branch {name}: {error}")), Some("loopctl doctor".to_owned())),
     };
     let apart = distance(&store, &user, &name).ok().flatten();
     let followed = followed_branch(config, &user).ok().and_then(|branch| {
@@ -108,7 +108,7 @@ pub fn in_the_way(user: &Repository, name: &str) -> Option<String> {
 /// Why the branch cannot be published beside another one.
 #[must_use]
 pub fn cannot_have(name: &str, other: &str) -> String {
-    format!("git cannot have the branch {name} beside your branch {other}")
+    format!("git does not allow the branch {name} beside your branch {other}")
 }
 
 fn short(name: &str) -> &str {
@@ -125,22 +125,22 @@ pub fn trouble(found: &Published, name: &str) -> Option<(String, String)> {
             let (what, remedy) = match obstacle {
                 Obstacle::CheckedOut(path) => (
                     format!("it is checked out at {}", path.display()),
-                    "switch that checkout to another branch; the loops' work goes on meanwhile".to_owned(),
+                    "switch that checkout to another branch; the loops continue meanwhile".to_owned(),
                 ),
                 Obstacle::Locked(path) => (
                     format!("git holds the lock {}", path.display()),
-                    "wait for that git to end, or remove the file if none runs".to_owned(),
+                    "wait until that git ends, or remove the file if none runs".to_owned(),
                 ),
                 Obstacle::NameTaken(other) => {
-                    (cannot_have(name, short(other)), "rename that branch; the loops' work goes on meanwhile".to_owned())
+                    (cannot_have(name, short(other)), "rename that branch; the loops continue meanwhile".to_owned())
                 }
             };
-            Some((format!("what has landed is not yet on the branch {name}: {what}"), remedy))
+            Some((format!("landed work is not published on the branch {name}: {what}"), remedy))
         }
         Published::Diverged(divergence) => {
-            let asked = "loopctl decisions asks whether to publish it again";
+            let asked = "answer the question in loopctl decisions: publish again";
             let remedy = match divergence.found {
-                Some(_) => format!("{asked} or to take that for true; git branch NEW {name} keeps what is there"),
+                Some(_) => format!("{asked}, or accept the change; git branch NEW {name} keeps its commits"),
                 None => asked.to_owned(),
             };
             Some((diverged(divergence, name), remedy))
@@ -151,9 +151,9 @@ pub fn trouble(found: &Published, name: &str) -> Option<(String, String)> {
 fn diverged(divergence: &Divergence, name: &str) -> String {
     let at = divergence.found.as_ref().map(CommitHash::short).unwrap_or_default();
     match (&divergence.symbolic, &divergence.found) {
-        (Some(target), _) => format!("the branch {name} was made a symbolic reference to {target} by another hand"),
-        (None, None) => format!("the branch {name} was deleted by another hand"),
-        (None, Some(_)) if divergence.contains_ours => format!("another hand has committed on the branch {name}, now at {at}"),
-        (None, Some(_)) => format!("the branch {name} was moved to {at} by another hand"),
+        (Some(target), _) => format!("somebody else made the branch {name} a symbolic ref to {target}"),
+        (None, None) => format!("somebody else deleted the branch {name}"),
+        (None, Some(_)) if divergence.contains_ours => format!("somebody else committed on the branch {name}, now at {at}"),
+        (None, Some(_)) => format!("somebody else moved the branch {name} to {at}"),
     }
 }

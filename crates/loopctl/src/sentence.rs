@@ -3,8 +3,11 @@
 use coord_db::{Event, Payload, payload, payload::DecisionOption, short_id};
 use serde_json::Value;
 
-use crate::text::{cut, safe};
+use crate::text::{one_line, shortened};
 use crate::when::span;
+
+/// The maximum length of a sentence, in characters.
+const MAX_SENTENCE: usize = 600;
 
 /// What an event says, in one line that is safe for a terminal. An event that does not fit the catalog (a foreign
 /// writer's) is shown as its bare payload.
@@ -13,25 +16,24 @@ pub fn sentence(event: &Event) -> String {
     let text = match event.parse() {
         Ok(Payload::StuckDetected(payload)) => stuck(&payload, &reasons(event)),
         Ok(Payload::FileConflict(p)) if reasons(event).contains(&"leased") => {
-            format!("one of {} and {} has changed {}, which the other has leased", p.loop_a, p.loop_b, p.file_path)
+            format!("{} or {} changed {}, which the other has leased", p.loop_a, p.loop_b, p.file_path)
         }
         Ok(Payload::DigressionDetected(payload)) => digression(&payload, &reasons(event)),
         Ok(payload) => of_payload(&payload),
-        Err(_) => format!("does not fit the catalog: {}", event.payload),
+        Err(_) => format!("unknown payload: {}", event.payload),
     };
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    cut(&safe(&lines.join("; ")), 600)
+    shortened(&one_line(&text), MAX_SENTENCE)
 }
 
 fn of_payload(payload: &Payload) -> String {
     match payload {
         Payload::TestStarted(p) => {
             let summary = p.spec_summary.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-            format!("{} begins test {}, attempt {}{summary}", p.loop_id, p.test_id, p.attempt)
+            format!("{} starts test {}, attempt {}{summary}", p.loop_id, p.test_id, p.attempt)
         }
         Payload::TestPassed(p) => test_passed(p),
         Payload::TestFailed(p) => {
-            let next = if p.will_retry { "it will be tried again" } else { "it will not be tried again" };
+            let next = if p.will_retry { "it is retried" } else { "it is not retried" };
             format!(
                 "test {} of {} failed, attempt {} ({}): {}; {next}",
                 p.test_id, p.loop_id, p.attempt, p.error_category, p.error_message
@@ -58,11 +60,11 @@ fn of_payload(payload: &Payload) -> String {
         Payload::FileUnlocked(p) => {
             use coord_db::UnlockCause as Cause;
             let how = match p.cause {
-                Cause::Released => "gives back",
-                Cause::Expired => "has let run out its lease on",
-                Cause::Revoked => "did not give way in time and has lost its lease on",
-                Cause::OwnerDied => "has died and no longer holds",
-                Cause::Forced => "was made to give back",
+                Cause::Released => "releases",
+                Cause::Expired => "let the lease expire on",
+                Cause::Revoked => "did not release in time and lost the lease on",
+                Cause::OwnerDied => "is dead and lost the lease on",
+                Cause::Forced => "lost to a forced unlock the lease on",
             };
             format!("{} {how} {}, held for {}", p.loop_id, p.file_path, span(p.held_for_seconds))
         }
@@ -71,7 +73,7 @@ fn of_payload(payload: &Payload) -> String {
         Payload::DigressionDetected(p) => digression(p, &[]),
         Payload::ResourceWarning(p) => {
             let whose = p.loop_id.as_ref().map(|id| format!("{id}: ")).unwrap_or_default();
-            format!("{whose}{} at {} % of the limit ({} of {})", p.resource, p.percentage, p.current, p.limit)
+            format!("{whose}{} is at {} % of the limit ({} of {})", p.resource, p.percentage, p.current, p.limit)
         }
         Payload::RegressionDetected(p) => regression(p),
         Payload::RegressionCleared(p) => format!("test {} passes again at {}", p.test_id, short(&p.commit)),
@@ -82,45 +84,54 @@ fn of_payload(payload: &Payload) -> String {
             format!("asks: {} [{}]{default}{limit}", p.summary, options(&p.options))
         }
         Payload::DecisionResolved(p) => {
-            let what = p.choice.as_deref().map_or_else(|| "nothing was chosen".to_owned(), |choice| format!("{choice} it is"));
+            let what = p
+                .choice
+                .as_deref()
+                .map_or_else(|| "resolved without a choice".to_owned(), |choice| format!("resolved: {choice}"));
             let by = match p.decided_by.as_deref() {
-                Some("auto") => " (nobody answered in time)",
-                Some("human") => " (the human decided)",
+                Some("auto") => " (default after the timeout)",
+                Some("human") => " (answered by the human)",
                 _ => "",
             };
-            format!("decision {}: {what}{by}{}", short_id(p.decision_id.as_str()), because(p.comment.as_deref()))
+            format!("decision {} is {what}{by}{}", short_id(p.decision_id.as_str()), because(p.comment.as_deref()))
         }
         Payload::TestMoved(p) => {
-            format!("test {} goes from {} to {}{}", p.test_id, p.from_loop, p.to_loop, because(Some(&p.reason)))
+            format!("test {} is moved from {} to {}{}", p.test_id, p.from_loop, p.to_loop, because(Some(&p.reason)))
         }
         Payload::PriorityChanged(p) => {
-            format!("priority of {} goes from {} to {}{}", p.loop_id, p.old_priority, p.new_priority, because(Some(&p.reason)))
+            format!(
+                "priority of {} changes from {} to {}{}",
+                p.loop_id,
+                p.old_priority,
+                p.new_priority,
+                because(Some(&p.reason))
+            )
         }
         Payload::PauseRequested(p) => format!("{} asks {} to pause{}", p.requested_by, p.loop_id, because(Some(&p.reason))),
-        Payload::ResumeRequested(p) => format!("{} lets {} go on{}", p.requested_by, p.loop_id, because(Some(&p.reason))),
-        Payload::LoopPaused(p) => format!("{} has paused{}", p.loop_id, because(Some(&p.reason))),
-        Payload::LoopResumed(p) => format!("{} works again{}", p.loop_id, because(Some(&p.reason))),
+        Payload::ResumeRequested(p) => format!("{} asks {} to resume{}", p.requested_by, p.loop_id, because(Some(&p.reason))),
+        Payload::LoopPaused(p) => format!("{} is paused{}", p.loop_id, because(Some(&p.reason))),
+        Payload::LoopResumed(p) => format!("{} resumes work{}", p.loop_id, because(Some(&p.reason))),
         Payload::RestartRequested(p) => {
-            format!("{} asks {} to begin afresh{}", p.requested_by, p.loop_id, because(Some(&p.reason)))
+            format!("{} asks {} to restart{}", p.requested_by, p.loop_id, because(Some(&p.reason)))
         }
         Payload::RollbackTriggered(p) => {
             let to = p
                 .checkpoint_id
                 .as_deref()
                 .map_or_else(|| "its newest checkpoint".to_owned(), |id| format!("checkpoint {}", short_id(id)));
-            format!("{} sends {} back to {to}{}", p.triggered_by, p.loop_id, because(Some(&p.reason)))
+            format!("{} asks {} to roll back to {to}{}", p.triggered_by, p.loop_id, because(Some(&p.reason)))
         }
-        Payload::RollbackDone(p) => format!("{} is back at {}", p.loop_id, p.git_ref),
+        Payload::RollbackDone(p) => format!("{} is rolled back to {}", p.loop_id, p.git_ref),
         Payload::ForceRelease(p) => {
             let cycle = if p.cycle.is_empty() { String::new() } else { format!(" (deadlock of {})", list(&p.cycle)) };
-            let back = if p.must_rollback { " and go back to its checkpoint" } else { "" };
-            format!("{} must give up {}{back}{cycle}: {}", p.loop_id, or_nothing(&p.locks_held), p.reason)
+            let back = if p.must_rollback { " and roll back to its checkpoint" } else { "" };
+            format!("{} must release {}{back}{cycle}: {}", p.loop_id, or_nothing(&p.locks_held), p.reason)
         }
         Payload::HumanMessage(p) => {
             let comment = p.comment.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
             match (&p.decision_id, &p.choice) {
-                (Some(id), Some(choice)) => format!("answers decision {} with {choice}{comment}", short_id(id.as_str())),
-                _ => format!("{} by {}{comment}", p.message_type, p.source),
+                (Some(id), Some(choice)) => format!("decision {} is answered with {choice}{comment}", short_id(id.as_str())),
+                _ => format!("{} from {}{comment}", p.message_type, p.source),
             }
         }
         Payload::SummaryRequested(p) => {
@@ -131,9 +142,9 @@ fn of_payload(payload: &Payload) -> String {
             let topic = p.topic.as_deref().map(|topic| format!(" on {topic}")).unwrap_or_default();
             format!("{who} records a {}{topic}: {}", p.item_type, p.content)
         }
-        Payload::KnowledgeConflict(p) => format!("what was learned contradicts itself: {}", p.conflict_description),
+        Payload::KnowledgeConflict(p) => format!("two knowledge items contradict each other: {}", p.conflict_description),
         Payload::ChangeRequested(p) => {
-            format!("{} asks {} for leave to {} {}", p.requestor_loop, p.owner_loop, p.request_type, p.resource_path)
+            format!("{} requests permission from {} to {} {}", p.requestor_loop, p.owner_loop, p.request_type, p.resource_path)
         }
         Payload::ChangeResolved(p) => {
             format!(
@@ -143,20 +154,20 @@ fn of_payload(payload: &Payload) -> String {
         }
         Payload::AgentLimited(p) => {
             let until =
-                p.until.map_or_else(|| " until the human has answered".to_owned(), |at| format!(" until {}", at.to_rfc3339()));
-            format!("agent {} cannot work for {}; its loops start no attempt{until}: {}", p.agent, p.loop_id, p.reason)
+                p.until.map_or_else(|| " until the human answers".to_owned(), |at| format!(" until {}", at.to_rfc3339()));
+            format!("agent {} cannot work for {}; its loops start no attempts{until}: {}", p.agent, p.loop_id, p.reason)
         }
-        Payload::AgentAvailable(p) => format!("the loops of agent {} start attempts again, as {}", p.agent, p.reason),
+        Payload::AgentAvailable(p) => format!("the loops of agent {} start attempts again: {}", p.agent, p.reason),
         Payload::Synced(p) => {
             let checks = match p.verification_checks.len() {
                 0 => String::new(),
                 _ => format!(", verified by {}", p.verification_checks.keys().cloned().collect::<Vec<_>>().join(", ")),
             };
             let (commits, theirs, at) = (count(p.behind, "commit"), short(&p.theirs), short(&p.commit));
-            format!("brings in {commits} of {}, up to {theirs}, as {at}{checks}", p.branch)
+            format!("{commits} of {} up to {theirs} landed as {at}{checks}", p.branch)
         }
         Payload::BaseRed(p) => format!(
-            "check {} fails at {} before any agent has changed it, as {} has seen; no attempt starts: {}",
+            "check {} fails at {} without any change by an agent (run by {}); no attempt starts: {}",
             p.check,
             short(&p.commit),
             p.loop_id,
@@ -165,24 +176,25 @@ fn of_payload(payload: &Payload) -> String {
         Payload::BaseProven(p) => {
             let flaky = if p.flaky.is_empty() { String::new() } else { format!("; flaky: {}", p.flaky.join(", ")) };
             format!(
-                "{} has run {} at {} for {}, and attempts start{flaky}",
+                "{} passed {} at {} in {}; attempts start{flaky}",
                 p.loop_id,
                 p.checks.join(", "),
                 short(&p.commit),
                 span(p.seconds)
             )
         }
-        Payload::ComponentStarted(p) => format!("{} {} runs as pid {}", p.component, p.version, p.pid),
-        Payload::ComponentStopped(p) => format!("{} has stopped{}", p.component, because(Some(&p.reason))),
+        Payload::ComponentStarted(p) => format!("{} {} is started as pid {}", p.component, p.version, p.pid),
+        Payload::ComponentStopped(p) => format!("{} is stopped{}", p.component, because(Some(&p.reason))),
         Payload::ComponentDegraded(p) => {
             let what = match p.status {
                 coord_db::HealthStatus::Dead => "is dead",
-                _ => "beats late",
+                _ => "sends heartbeats late",
             };
-            let last = p.last_heartbeat.map(|beat| format!(", last beat {}", crate::when::clock(beat))).unwrap_or_default();
+            let last =
+                p.last_heartbeat.map(|beat| format!(", last heartbeat {}", crate::when::clock(beat))).unwrap_or_default();
             format!("{} {what}{last}{}", p.component, because(p.cause.as_deref()))
         }
-        Payload::ComponentRecovered(p) => format!("{} beats again after {}", p.component, span(p.down_for_seconds)),
+        Payload::ComponentRecovered(p) => format!("{} sends heartbeats again after {}", p.component, span(p.down_for_seconds)),
         Payload::Custom { value, .. } => match value {
             Value::Object(fields) if fields.is_empty() => String::new(),
             other => other.to_string(),
@@ -214,16 +226,18 @@ fn reasons(event: &Event) -> Vec<&str> {
 }
 
 fn digression(p: &payload::DigressionDetected, reasons: &[&str]) -> String {
-    let error =
-        p.repeated_error.as_deref().map(|error| format!("; the same error again and again: {error}")).unwrap_or_default();
+    let error = p.repeated_error.as_deref().map(|error| format!("; repeated error: {error}")).unwrap_or_default();
     let expected = if p.expected_scope.is_empty() {
         String::new()
     } else {
-        let outside =
-            if reasons.contains(&"scope") { format!(", outside of it {}", list(&p.actual_scope)) } else { String::new() };
-        format!(" (expected {}{outside})", p.expected_scope.join(", "))
+        let outside = if reasons.contains(&"scope") {
+            format!(", changed outside the scope: {}", list(&p.actual_scope))
+        } else {
+            String::new()
+        };
+        format!(" (scope {}{outside})", p.expected_scope.join(", "))
     };
-    format!("{} strays from test {}: {} changed{expected}{error}", p.loop_id, p.test_id, count(p.files_modified, "file"))
+    format!("{} digresses from test {}: {} changed{expected}{error}", p.loop_id, p.test_id, count(p.files_modified, "file"))
 }
 
 fn stuck(p: &payload::StuckDetected, reasons: &[&str]) -> String {
@@ -235,9 +249,9 @@ fn stuck(p: &payload::StuckDetected, reasons: &[&str]) -> String {
     };
     let error = p.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
     let signs = [
-        ("attempt", ", nothing new in its attempt"),
-        ("silence", ", no sign of life"),
-        ("no_pass", ", no test passed although there is work"),
+        ("attempt", ", no change in its attempt"),
+        ("silence", ", no heartbeat"),
+        ("no_pass", ", no test passed although tests are pending"),
     ];
     let signs: String = signs.iter().filter(|(word, _)| reasons.contains(word)).map(|(_, text)| *text).collect();
     format!("{} is stuck{on} for {}{failures}{signs}{error}", p.loop_id, span(p.stuck_for_minutes.saturating_mul(60)))
@@ -249,7 +263,7 @@ fn regression(p: &payload::RegressionDetected) -> String {
             let test = p.blamed_test.as_ref().map(|test| format!(" (test {test})")).unwrap_or_default();
             format!("broken by {} of {culprit}{test}", short(commit))
         }
-        (Some(commit), None) => format!("broken by {}, of no known loop", short(commit)),
+        (Some(commit), None) => format!("broken by {} of an unknown loop", short(commit)),
         _ => "the first bad commit is unknown".to_owned(),
     };
     format!("test {} passed at {} and fails at {}; {blame}", p.test_id, short(&p.last_passed_commit), short(&p.current_commit))
@@ -362,28 +376,28 @@ mod tests {
 
     /// What a sentence must hold so that it says why, for each type that a supervisor or a loop publishes by itself.
     const REASONS: &[(&str, &[&str])] = &[
-        ("test_failed", &["(code)", "broke", "tried again"]),
+        ("test_failed", &["(code)", "broke", "is retried"]),
         ("test_blocked", &["3 attempts", "e"]),
         ("file_locked", &["why"]),
-        ("file_unlocked", &["run out"]),
+        ("file_unlocked", &["expire"]),
         ("file_conflict", &["a and b both changed f"]),
-        ("stuck_detected", &["40", "3 failures", "no sign of life", ": e"]),
-        ("digression_detected", &["30 files", "expected src", "outside of it docs", "again and again: r"]),
-        ("resource_warning", &["tokens at 90 %", "9 of 10"]),
+        ("stuck_detected", &["40", "3 failures", "no heartbeat", ": e"]),
+        ("digression_detected", &["30 files", "scope src", "outside the scope: docs", "repeated error: r"]),
+        ("resource_warning", &["tokens is at 90 %", "9 of 10"]),
         ("regression_detected", &["passed at aaa", "fails at bbb", "broken by ccc of a"]),
         ("regression_cleared", &["passes again at 0123456789ab"]),
         ("decision_needed", &["which?", "by default A", "5m"]),
-        ("decision_resolved", &["A it is", "nobody answered in time"]),
-        ("test_moved", &["t goes from a to b", ": why"]),
+        ("decision_resolved", &["resolved: A", "default after the timeout"]),
+        ("test_moved", &["t is moved from a to b", ": why"]),
         ("priority_changed", &["from 5 to 1", ": why"]),
         ("pause_requested", &["human asks l to pause", ": why"]),
-        ("resume_requested", &["human lets l go on", ": why"]),
+        ("resume_requested", &["human asks l to resume", ": why"]),
         ("restart_requested", &[": why"]),
         ("loop_paused", &[": why"]),
         ("loop_resumed", &[": why"]),
         ("rollback_triggered", &["checkpoint c", ": why"]),
-        ("rollback_done", &["back at refs/x"]),
-        ("force_release", &["give up f", "deadlock of a and b", ": why"]),
+        ("rollback_done", &["rolled back to refs/x"]),
+        ("force_release", &["release f", "deadlock of a and b", ": why"]),
         ("change_resolved", &["modify p", "pending"]),
         ("agent_limited", &["agent claude", "until 2026", ": why"]),
         ("agent_available", &["agent claude", "why"]),
@@ -392,7 +406,7 @@ mod tests {
         ("base_proven", &["attempts start", "flaky: f"]),
         ("component_stopped", &[": why"]),
         ("component_degraded", &["is dead", ": expired"]),
-        ("component_recovered", &["beats again after"]),
+        ("component_recovered", &["heartbeats again after"]),
     ];
 
     /// What says what somebody does or wants, and needs no reason.
@@ -429,11 +443,11 @@ mod tests {
     #[test]
     fn sentences_read_as_such() {
         let check = |event_type: &str, expected: &str| assert_eq!(sentence(&event(event_type)), expected);
-        check("test_failed", "test t of l failed, attempt 1 (code): broke; \\x1b[2J; it will be tried again");
+        check("test_failed", "test t of l failed, attempt 1 (code): broke; \\x1b[2J; it is retried");
         check("test_blocked", "test t of l is blocked after 3 attempts: e; u and v wait for it");
-        check("file_unlocked", "l has let run out its lease on f, held for 5s");
+        check("file_unlocked", "l let the lease expire on f, held for 5s");
         check("regression_detected", "test t passed at aaa and fails at bbb; broken by ccc of a");
-        check("force_release", "l must give up f and go back to its checkpoint (deadlock of a and b): why");
+        check("force_release", "l must release f and roll back to its checkpoint (deadlock of a and b): why");
         check("component_degraded", "monitor is dead: expired");
     }
 }

@@ -38,15 +38,15 @@ pub fn completions(shell: clap_complete::Shell) -> Outcome {
 pub(crate) fn repository_of(folder: &Path) -> Outcome<PathBuf> {
     let repository = Repository::open(folder).map_err(|error| match error {
         error @ git::Error::ForeignOwner { .. } => Failure::No(error.to_string()),
-        git::Error::GitMissing => Failure::No("git cannot be run: install it, or put it on the PATH".to_owned()),
+        git::Error::GitMissing => Failure::No("cannot run git: install it, or add it to the PATH".to_owned()),
         _ => Failure::No(format!(
-            "{} is in no git repository; go to one, make one with git init, or name one with --repository",
+            "{} is not in a git repository; change to one, create one with git init, or name one with --repository",
             folder.display()
         )),
     })?;
     if repository.is_bare() {
         return Err(Failure::No(format!(
-            "{} is a bare repository; coding-loops works beside a checkout: clone it and run loopctl init there",
+            "{} is a bare repository and has no checkout; clone it and run loopctl init in the clone",
             repository.root().display()
         )));
     }
@@ -63,10 +63,10 @@ fn make_folder(folder: &Path) -> Outcome<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(false),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::No(format!(
-            "{} is a file, and a folder is needed there: rename it, or name another place with --db",
+            "{} is a file, but a folder is needed; rename it, or name another place with --db",
             folder.display()
         ))),
-        Err(error) => Err(io(format!("cannot make {}", folder.display()))(error)),
+        Err(error) => Err(io(format!("cannot create {}", folder.display()))(error)),
     }
 }
 
@@ -79,7 +79,7 @@ fn make_file(file: &Path, content: &str) -> Outcome<bool> {
             Ok(true)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(io(format!("cannot make {}", file.display()))(error)),
+        Err(error) => Err(io(format!("cannot create {}", file.display()))(error)),
     }
 }
 
@@ -124,8 +124,8 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let (project, agents) = if config_made { (project, agents) } else { Default::default() };
     let next = [
         "loopctl loop add loop-1",
-        "loopctl test add T-001 --loop loop-1 --notes 'what is to be done'",
-        "coding-loop loop-1    (its agent stands in config.toml; without one: loopctl next --loop loop-1)",
+        "loopctl test add T-001 --loop loop-1 --notes 'the goal in one sentence'",
+        "coding-loop loop-1    (needs an agent in config.toml; without one: loopctl next --loop loop-1)",
     ];
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
@@ -133,28 +133,26 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         "setup": project.setup, "cache": project.cache, "hints": project.hints,
         "agents": agents.iter().map(|known| known.program).collect::<Vec<_>>(), "next": next,
     });
-    let state = if made { "made" } else { "already there" };
+    let state = if made { "created" } else { "already exists" };
     let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
     if let Some(problem) = doctor::unready(&root) {
-        text.push_str(&format!("but {}: {}\n", safe(&problem.0), safe(&problem.1)));
+        text.push_str(&format!("problem: {}; {}\n", safe(&problem.0), safe(&problem.1)));
     }
-    text.push_str(&format!("workspaces: {}, a folder for each loop's agent\n", safe(&workspaces.display().to_string())));
+    text.push_str(&format!("workspaces: {} (one folder for each loop)\n", safe(&workspaces.display().to_string())));
     let branch = &config.repository.integration_branch;
     if let Some(other) = Repository::open(&root).ok().and_then(|user| published::in_the_way(&user, branch)) {
         let what = published::cannot_have(branch, &other);
-        text.push_str(&format!("{what}: rename that, or set repository.integration_branch in config.toml\n"));
+        text.push_str(&format!("problem: {what}; rename it, or set repository.integration_branch in config.toml\n"));
     }
     if config_made {
         let shown = safe(&config_file.display().to_string());
         text.push_str(&found(&project, &root, &shown));
         if !variables.is_empty() {
             let names = variables.join(", ");
-            text.push_str(&format!(
-                "agents and checks see of your shell, beside the usual, {names} (environment in {shown})\n"
-            ));
+            text.push_str(&format!("passed on to agents and checks from your shell: {names} (environment in {shown})\n"));
         }
         for KnownAgent { name, .. } in &agents {
-            text.push_str(&format!("found {name}: to use it, put the lines of its preset into [agent] of {shown}\n"));
+            text.push_str(&format!("found {name}: to use it, copy the lines of its preset to [agent] in {shown}\n"));
         }
         if doctor::sandbox::try_out(&config, &root, &path, &config.agent).is_ok() {
             text.push_str(&format!("found bwrap: {}\n", doctor::sandbox::proposal("[agent]")));
@@ -177,12 +175,12 @@ fn found(project: &Project, root: &Path, config: &str) -> String {
     for check in &project.checks {
         text.push_str(&format!("found {}: work is verified by {:?}\n", check.from, check.command.join(" ")));
         if let Some(lacks) = programs::lacks(&check.command, root) {
-            text.push_str(&format!("  but {}: install it, or change the check in {config}\n", safe(&lacks)));
+            text.push_str(&format!("  problem: {}; install it, or change the check in {config}\n", safe(&lacks)));
         }
     }
     for argv in &project.setup {
         let inputs = project.setup_inputs.join(", ");
-        text.push_str(&format!("  each folder is set up by {:?}, again when {inputs} have changed\n", argv.join(" ")));
+        text.push_str(&format!("  set-up of each folder: {:?}, and again when {inputs} change\n", argv.join(" ")));
     }
     if !project.cache.is_empty() {
         text.push_str(&format!("  kept between runs: {}\n", project.cache.join(", ")));
@@ -192,9 +190,9 @@ fn found(project: &Project, root: &Path, config: &str) -> String {
     }
     if project.checks.is_empty() {
         let what = if project.hints.is_empty() { "found no build files: " } else { "" };
-        text.push_str(&format!("{what}say in {config} how work is verified, as a [[gate.check]]\n"));
+        text.push_str(&format!("{what}add a [[gate.check]] to {config}: the command that verifies the work\n"));
     } else {
-        text.push_str("loopctl doctor --run-checks tries them and shows what they ran\n");
+        text.push_str("try the checks with loopctl doctor --run-checks\n");
     }
     text
 }
@@ -236,7 +234,7 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
             let own = branch.clone().unwrap_or_else(|| format!("coding-loops/{id}"));
             if own == config.repository.integration_branch {
                 return Err(Failure::usage(format!(
-                    "{own} is where verified work goes; give the loop another id, or a branch of its own with --branch"
+                    "{own} is the integration branch; choose another id, or another branch with --branch"
                 )));
             }
             let row = db.write(|tx| {
@@ -244,7 +242,7 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
                 tx.loop_row(&id)
             })?;
             let branch = row.branch.as_deref().unwrap_or_default();
-            cx.out.done(&row, &format!("loop {id} is registered, priority {priority}, branch {branch}"))
+            cx.out.done(&row, &format!("loop {id} is added, priority {priority}, branch {branch}"))
         }
         LoopCommand::List => see::loops(cx),
         LoopCommand::Remove { id } => {
@@ -262,7 +260,11 @@ fn check_branch(branch: &str) -> Outcome {
         || branch.ends_with(".lock")
         || ["..", "//", "@{", "/."].iter().any(|part| branch.contains(part))
         || branch.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c));
-    if bad { Err(Failure::usage(format!("{branch:?} is no branch name that git takes"))) } else { Ok(()) }
+    if bad {
+        Err(Failure::usage(format!("{branch:?} is not a valid branch name; see git help check-ref-format")))
+    } else {
+        Ok(())
+    }
 }
 
 /// `loopctl test …`
@@ -288,13 +290,14 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
         } => {
             let scope = Place::of(cx, &cx.config()?)?.globs(scope)?;
             for glob in &scope {
-                globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is not a glob: {error}")))?;
+                globset::Glob::new(glob)
+                    .map_err(|error| Failure::usage(format!("scope {glob:?} is not a valid glob: {error}")))?;
             }
             let spec_content = match spec_file {
                 Some(file) if file == Path::new("-") => Some(crate::read_stdin()?),
                 Some(file) => Some(
                     std::fs::read_to_string(&file)
-                        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?,
+                        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?,
                 ),
                 None => spec,
             };
@@ -332,5 +335,5 @@ fn add_test(cx: &Context, new: &NewTest) -> Outcome {
             None => tx.test(&new.id),
         }
     })?;
-    cx.out.done(&row, &format!("test {} is on the queue of {}", new.id, new.loop_id))
+    cx.out.done(&row, &format!("test {} is added to the queue of {}", new.id, new.loop_id))
 }

@@ -56,7 +56,7 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
                 let short = Short::of(tx, IdOf::Knowledge, named)?;
                 Ok::<_, Failure>((rows, short))
             })?;
-            cx.out.list(&rows, "nothing is known about that", |rows| {
+            cx.out.list(&rows, "no knowledge items match", |rows| {
                 Table::of(&["RECORDED", "ID", "TYPE", "LOOP", "SUPERSEDED BY", "CONTENT"], rows, |row| {
                     vec![
                         plain(clock(row.created_at)),
@@ -83,7 +83,7 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
             let context = db.read(|tx| tx.knowledge_context(&tx.test(&test)?, bytes))?;
             match (cx.out.json, context.text.is_empty()) {
                 (true, _) => cx.out.document(&context),
-                (false, true) => cx.out.done(&context, "nothing is known that touches it"),
+                (false, true) => cx.out.done(&context, "no knowledge items are about its files"),
                 (false, false) => cx.out.text(&safe_block(&context.text)),
             }
         }
@@ -91,7 +91,7 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
 }
 
 fn knowledge_list(cx: &Context, rows: &[Knowledge], short: &Short) -> Outcome {
-    cx.out.list(rows, "nothing is known about that", |rows| {
+    cx.out.list(rows, "no knowledge items match", |rows| {
         Table::of(&["ID", "TYPE", "LOOP", "TOPIC", "CONTENT"], rows, |row| {
             vec![
                 plain(short.get(&row.id)),
@@ -118,7 +118,7 @@ pub fn owned(cx: &Context, loop_id: Option<&LoopId>) -> Outcome {
         rows.retain(|row| loop_id.is_none_or(|id| row.owner_loop == *id));
         Ok::<_, Error>(rows)
     })?;
-    let none = loop_id.map_or_else(|| "nobody owns anything".to_owned(), |id| format!("{id} owns nothing"));
+    let none = loop_id.map_or_else(|| "no resource has an owner".to_owned(), |id| format!("{id} owns nothing"));
     cx.out.list(&rows, &none, |rows| {
         Table::of(&["PATH", "OWNER", "TYPE", "SINCE", "DESCRIPTION"], rows, |row| {
             vec![
@@ -154,7 +154,7 @@ pub fn disown(cx: &Context, path: &str) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let place = Place::of(cx, &config)?;
     let row = db.write(|tx| Ok::<_, Failure>(tx.disown(&place.resource(tx, path)?, &cx.actor())?))?;
-    cx.out.done(&row, &format!("nobody owns {} any more; it was {}'s", row.path, row.owner_loop))
+    cx.out.done(&row, &format!("{} has no owner now; it was owned by {}", row.path, row.owner_loop))
 }
 
 /// `loopctl request …`
@@ -336,9 +336,9 @@ fn usage_list(cx: &Context, rows: &[UsageLine]) -> Outcome {
     let pair = |tokens: i64, seconds: i64| {
         if tokens == 0 && seconds == 0 { "-".to_owned() } else { format!("{tokens} in {}", span(seconds)) }
     };
-    cx.out.list(rows, "no use is recorded", |rows| {
+    cx.out.list(rows, "no usage is recorded", |rows| {
         let head =
-            ["FOR", "RECORDS", "TOKENS", "TIME", "PASSED", "FOR EACH PASS", "LOST TO OTHERS", "COST OTHERS", "OF THE BUDGET"];
+            ["FOR", "RECORDS", "TOKENS", "TIME", "PASSED", "COST PER PASS", "REWORK SUFFERED", "REWORK CAUSED", "BUDGET USED"];
         Table::of(&head, rows, |row| {
             let each = row.tokens_per_passed.zip(row.seconds_per_passed);
             let budgets =
@@ -359,8 +359,8 @@ fn usage_list(cx: &Context, rows: &[UsageLine]) -> Outcome {
 }
 
 fn rework_list(cx: &Context, rows: &[Rework], short: &Short) -> Outcome {
-    cx.out.list(rows, "nothing was done again because of a loop", |rows| {
-        Table::of(&["TEST", "SPENT BY", "CHARGED TO", "BECAUSE OF", "TOKENS", "TIME", "EVENT"], rows, |row| {
+    cx.out.list(rows, "no rework is recorded", |rows| {
+        Table::of(&["TEST", "SPENT BY", "CHARGED TO", "CAUSE", "TOKENS", "TIME", "EVENT"], rows, |row| {
             vec![
                 plain(&row.test_id),
                 plain(row.loop_id.as_ref().map_or("-", |id| id.as_str())),
@@ -387,10 +387,10 @@ pub fn ask(cx: &Context, args: AskArgs) -> Outcome {
         options.push(DecisionOption { id: id.trim().to_owned(), description: description.trim().to_owned() });
     }
     if args.summary.trim().is_empty() || args.decision_type.trim().is_empty() {
-        return Err(Failure::usage("the question is empty; say in --summary what is to be decided"));
+        return Err(Failure::usage("the question is empty; write it in --summary, and its kind in --type"));
     }
     let context: Value = serde_json::from_str(&args.context)
-        .map_err(|error| Failure::usage(format!("the context is no JSON: {error}; quote it for the shell")))?;
+        .map_err(|error| Failure::usage(format!("the context is not valid JSON: {error}; quote it for the shell")))?;
     let (db, config) = cx.open_with_config()?;
     let by_default = args.default.as_ref().map(|_| config.pm.decision_timeout_minutes);
     let new = NewDecision {

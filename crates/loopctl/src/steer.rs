@@ -46,7 +46,7 @@ fn told(cx: &Context, steered: &[Steered], driven: &str, applied: &str) -> Outco
         return Ok(());
     }
     if steered.is_empty() {
-        return cx.out.text("there are no loops; register one with loopctl loop add");
+        return cx.out.text("no loops; add one with loopctl loop add");
     }
     let mut text = String::new();
     for one in steered {
@@ -81,7 +81,7 @@ pub fn pause(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
         }
         Ok::<_, Error>(steered)
     })?;
-    told(cx, &steered, "is asked to pause; it saves its work first", "is paused")
+    told(cx, &steered, "is asked to pause and saves its work first", "is paused")
 }
 
 /// Takes the requests that wait for a loop without a process. If it is paused then, what it had in hand is given back and
@@ -116,7 +116,7 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
             let others: Vec<String> = tx.pauses(Some(&row.id))?.into_iter().map(|pause| pause.requested_by).collect();
             if actor.as_str() != "human" && !others.is_empty() && !others.iter().any(|by| by == actor.as_str()) {
                 return Err(Error::Refused(format!(
-                    "loop {} is paused by {}; only they or the human can lift it",
+                    "loop {} is paused by {}; only they or the human can resume it",
                     row.id,
                     crate::sentence::list(&others)
                 )));
@@ -133,8 +133,8 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
         Ok::<_, Error>(steered)
     })?;
     let still = steered.iter().any(|one| !one.driven && one.status == LoopStatus::Paused);
-    let applied = if still { "is let go on by this asker; another pause still stands" } else { "is not paused" };
-    told(cx, &steered, "is asked to go on", applied)
+    let applied = if still { "is still paused by another request" } else { "is not paused" };
+    told(cx, &steered, "is asked to resume", applied)
 }
 
 /// `loopctl skip`
@@ -154,7 +154,7 @@ pub fn skip(cx: &Context, test: &TestId, reason: Option<&str>) -> Outcome {
     })?;
     let waiting = match waiting.len() {
         0 => String::new(),
-        more => format!("; {} of it keep waiting", count(i64::try_from(more).unwrap_or(i64::MAX), "dependent")),
+        more => format!("; {} of it still wait", count(i64::try_from(more).unwrap_or(i64::MAX), "dependent")),
     };
     cx.out.done(&row, &format!("test {test} is skipped{waiting}"))
 }
@@ -181,15 +181,15 @@ pub fn reset(cx: &Context, test: &TestId, force: bool) -> Outcome {
             let landed =
                 row.commit_hash.as_deref().map_or_else(String::new, |commit| format!(" (commit {commit} on {branch})"));
             return Err(Error::Refused(format!(
-                "test {test} has passed{landed}: a reset puts it on the queue of {} again and forgets that it was verified, \
-                 its commit stays; do that with loopctl reset --force {test}",
+                "test {test} has passed{landed}: a reset puts it back on the queue of {} to be verified again, \
+                 and its commit stays; confirm with loopctl reset --force {test}",
                 row.loop_id
             )));
         }
         tx.reset_test(test)?;
         tx.test(test)
     })?;
-    cx.out.done(&row, &format!("test {test} is pending again, its attempts forgotten"))
+    cx.out.done(&row, &format!("test {test} is pending again; its attempts are cleared"))
 }
 
 /// `loopctl restart`
@@ -200,7 +200,7 @@ pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome 
     let actor = cx.actor();
     let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
     let payload = RestartRequested { loop_id: loop_id.clone(), reason, requested_by: actor.clone() };
-    request(cx, loop_id, NewEvent::new(actor, payload), "begin afresh")
+    request(cx, loop_id, NewEvent::new(actor, payload), ("restart", "restarted"))
 }
 
 /// `loopctl rollback`: the loop acts; for one that is driven by hand this tool does.
@@ -224,10 +224,10 @@ pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason
         reason: reason.map_or_else(|| format!("asked by {actor}"), str::to_owned),
         triggered_by: actor.clone(),
     };
-    request(cx, loop_id, NewEvent::new(actor, payload), "go back")
+    request(cx, loop_id, NewEvent::new(actor, payload), ("roll back", "rolled back"))
 }
 
-fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, what: &str) -> Outcome {
+fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, (what, done): (&str, &str)) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let (id, driven) = db.write(|tx| {
         let row = tx.loop_row(loop_id)?;
@@ -236,19 +236,19 @@ fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, what: &str) -> Outco
     let answer = json!({ "loop_id": loop_id, "event_id": id });
     if !driven && config.agent_of(loop_id).command.is_empty() {
         let said = {
-            let _working = cx.out.working(format!("{loop_id}: saving its work, putting its workspace back"));
+            let _working = cx.out.working(format!("{loop_id}: saving its work, resetting its workspace"));
             coding_loop::obey_by_hand(&db, &config, loop_id).map_err(failure)?
         };
         if let Some(Err(why)) = said.last() {
-            return Err(Failure::No(format!("{loop_id} could not {what}: {why}")));
+            return Err(Failure::No(format!("{loop_id} cannot {what}: {why}")));
         }
         return cx
             .out
-            .done(&answer, &format!("{loop_id} did {what}; its work is kept, see loopctl checkpoints --loop {loop_id}"));
+            .done(&answer, &format!("{loop_id} is {done}; its work is saved, see loopctl checkpoints --loop {loop_id}"));
     }
     if !driven {
         eprintln_quietly(&format!(
-            "loopctl: loop {loop_id} has no process; it takes the request when coding-loop {loop_id} starts"
+            "loopctl: loop {loop_id} is not running; coding-loop {loop_id} carries out the request when it starts"
         ));
     }
     cx.out.done(&answer, &format!("{loop_id} is asked to {what}"))
@@ -294,7 +294,7 @@ pub fn force_unlock(cx: &Context, loop_id: Option<&str>) -> Outcome {
         Ok(ended)
     })?;
     let number = count(i64::try_from(ended.len()).unwrap_or(i64::MAX), "lease");
-    cx.out.done(&ended, &format!("{number} ended"))
+    cx.out.done(&ended, &format!("{number} revoked"))
 }
 
 /// `loopctl decide`: the answer is an event; pm applies it.
@@ -313,11 +313,14 @@ pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>)
         Ok::<_, Failure>((id, short, event, pm, is_of_base))
     })?;
     if !pm && is_of_base {
-        eprintln_quietly("loopctl: no pm-agent runs; the next loop that would start an attempt applies the answer");
+        eprintln_quietly("loopctl: pm-agent is not running; the next loop that starts an attempt applies the answer");
     } else if !pm {
-        eprintln_quietly("loopctl: no pm-agent runs; the answer is applied once it does (pm-agent --once applies it now)");
+        eprintln_quietly("loopctl: pm-agent is not running; apply the answer now with pm-agent --once");
     }
-    cx.out.done(&json!({ "decision_id": id, "choice": option, "event_id": event }), &format!("decision {short}: {option}"))
+    cx.out.done(
+        &json!({ "decision_id": id, "choice": option, "event_id": event }),
+        &format!("decision {short} is answered with {option}"),
+    )
 }
 
 /// `loopctl ack-alert`

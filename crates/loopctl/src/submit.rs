@@ -23,12 +23,12 @@ pub fn workspace_for(db: &Database, config: &Config, loop_id: &LoopId) -> Option
     match coding_loop::prepare_workspace(db, config, loop_id) {
         Ok((path, problem)) => {
             if let Some(problem) = problem {
-                eprintln!("loopctl: {problem}; the workspace is not ready");
+                eprintln!("loopctl: the workspace is not ready: {problem}");
             }
             Some(path)
         }
         Err(error) => {
-            eprintln!("loopctl: no workspace was prepared: {error}; work where you like");
+            eprintln!("loopctl: cannot prepare a workspace: {error}; work in a folder of your choice");
             None
         }
     }
@@ -39,11 +39,11 @@ pub(crate) fn until_stopped<T, F: Future<Output = T>>(work: impl FnOnce(watch::R
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::No(format!("cannot make a runtime: {error}")))?;
+        .map_err(|error| Failure::No(format!("cannot start the async runtime: {error}")))?;
     runtime.block_on(async {
         let (sender, stop) = watch::channel(false);
         for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot take signals: {error}")))?;
+            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot listen to signals: {error}")))?;
             let sender = sender.clone();
             tokio::spawn(async move {
                 if signal.recv().await.is_some() {
@@ -64,7 +64,7 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
     db.read(|tx| {
         let row = tx.loop_row(&tx.test(test)?.loop_id)?;
         if is_driven(tx, &row)? {
-            return Err(Error::Refused(format!("loop {} is driven by its own process, which submits by itself", row.id)));
+            return Err(Error::Refused(format!("loop {} is driven by its own process, which submits its work itself", row.id)));
         }
         Ok(())
     })?;
@@ -81,7 +81,7 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
             cx.out.text(&format!("{test} passed and landed on {} as {}", config.repository.integration_branch, commit.short()))
         }
         SubmitOutcome::Failed { status, category, message } => Err(Failure::No(format!(
-            "{test} did not pass and is {status} ({category}): {message}; its work is kept, see loopctl status {test}"
+            "{test} did not pass and is {status} ({category}): {message}; the work is kept, see loopctl status {test}"
         ))),
         SubmitOutcome::GivenBack { reason } => Err(Failure::No(format!("{test} was given back: {reason}"))),
     }

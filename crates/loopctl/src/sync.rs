@@ -25,11 +25,11 @@ pub fn sync(cx: &Context) -> Outcome {
     match outcome {
         SyncOutcome::UpToDate { branch, theirs } => cx.out.done(
             &json!({"status": "up_to_date", "branch": branch, "theirs": theirs}),
-            &format!("nothing is new: {integration} has all of {} (up to {})", safe(&branch), theirs.short()),
+            &format!("up to date: {integration} contains {} at {}", safe(&branch), theirs.short()),
         ),
         SyncOutcome::NotStarted { branch } => cx.out.done(
             &json!({"status": "not_started", "branch": branch}),
-            "no loop has worked yet: the first one starts from the commit that is checked out then",
+            "no loop has worked yet; the first one starts from the commit that is checked out",
         ),
         SyncOutcome::Landed { branch, theirs, commit, commits } => {
             let behind = i64::try_from(commits).unwrap_or(i64::MAX);
@@ -47,12 +47,14 @@ pub fn sync(cx: &Context) -> Outcome {
         SyncOutcome::Asked { decision, summary } => {
             let decision = db.read(|tx| ids::short(tx, IdOf::Decision, decision.as_str()))?;
             Err(Failure::No(format!(
-                "{summary}; nothing has changed; answer with loopctl decide {decision} OPTION (loopctl decisions shows the options)"
+                "{summary}; nothing is changed; answer with loopctl decide {decision} OPTION, as loopctl decisions lists them"
             )))
         }
-        SyncOutcome::Queued { test } => Err(Failure::No(format!(
-            "test {test} is to merge these commits (loopctl status {test}); loopctl skip {test} ends that"
-        ))),
-        SyncOutcome::Left => Err(Failure::No("these commits are left as they are; see loopctl decisions --all".to_owned())),
+        SyncOutcome::Queued { test } => {
+            Err(Failure::No(format!("test {test} will merge these commits; cancel it with loopctl skip {test}")))
+        }
+        SyncOutcome::Left => {
+            Err(Failure::No("these commits are not merged, as you decided; see loopctl decisions --all".to_owned()))
+        }
     }
 }

@@ -46,15 +46,34 @@ pub fn one_line(text: &str) -> String {
     safe(&lines.join("; "))
 }
 
-/// At most `most` characters; the last one is an ellipsis if something is missing.
+/// At most `max` characters: the beginning and the end, with an ellipsis for what is between. Causes stand at the end.
 #[must_use]
-pub fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
+pub fn shortened(text: &str, max: usize) -> String {
+    let count = text.chars().count();
+    if count <= max {
         return text.to_owned();
     }
-    let mut shown: String = text.chars().take(most.saturating_sub(1)).collect();
-    shown.push('…');
-    shown
+    let end = max / 2;
+    let beginning: String = text.chars().take(max.saturating_sub(end + 3)).collect();
+    let end: String = text.chars().skip(count - end).collect();
+    format!("{} … {}", beginning.trim_end(), end.trim_start())
+}
+
+/// Lines of at most `width` characters, broken at spaces where there are any.
+#[must_use]
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = Vec::new();
+    let mut rest: Vec<char> = text.chars().collect();
+    while rest.len() > width {
+        let space = rest[..=width].iter().rposition(|character| *character == ' ').filter(|at| *at > 0);
+        let line: String = rest.drain(..space.unwrap_or(width)).collect();
+        lines.push(line.trim_end().to_owned());
+        let spaces = rest.iter().take_while(|character| **character == ' ').count();
+        rest.drain(..spaces);
+    }
+    lines.push(rest.into_iter().collect());
+    lines
 }
 
 #[cfg(test)]
@@ -66,5 +85,13 @@ mod tests {
         assert_eq!(safe("a\x1b[2Jb\u{9b}c\u{7f}\r\n\t\u{202e}ä"), "a\\x1b[2Jb\\x9bc\\x7f\\r\\n\\t\\u{202e}ä");
         assert_eq!(safe_block("a\r\nb\tc\x07"), "a\nb\tc\\x07");
         assert_eq!(one_line("a\r\n\n  b\x07\n"), "a; b\\x07");
+    }
+
+    #[test]
+    fn long_text_keeps_its_beginning_and_its_end() {
+        assert_eq!(shortened("short", 5), "short");
+        assert_eq!(shortened("it began well and then the disk was full", 25), "it began w … isk was full");
+        assert_eq!(wrapped("a bb ccc dddddddd e", 4), ["a bb", "ccc", "dddd", "dddd", "e"]);
+        assert_eq!(wrapped("", 4), [""]);
     }
 }

@@ -28,7 +28,7 @@ impl FromStr for When {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let misfit = || format!("{text:?} is neither like 90s, 30m, 24h or 7d nor a time like 2026-11-22T10:00:00Z");
+        let misfit = || format!("{text:?} is not an age like 90s, 30m, 24h or 7d, nor a time like 2026-11-22T10:00:00Z");
         if let Some(unit) = text.chars().next_back()
             && let Some(seconds) = seconds_in(unit)
             && let Ok(count) = text[..text.len() - 1].parse::<u32>()

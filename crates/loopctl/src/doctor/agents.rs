@@ -35,8 +35,8 @@ pub fn examine(config: &Config, root: &Path, database: &Path, registered: Option
         for id in config.loops.keys().filter(|id| !loops.iter().any(|row| row.id.as_str() == id.as_str())) {
             report.warning(
                 "agent",
-                format!("[loop.{id}.agent] is for a loop that is not registered"),
-                format!("register it with loopctl loop add {id}, or correct the section in config.toml"),
+                format!("[loop.{id}.agent] is for an unknown loop"),
+                format!("add it with loopctl loop add {id}, or correct the section in config.toml"),
             );
         }
     }
@@ -46,8 +46,8 @@ pub fn examine(config: &Config, root: &Path, database: &Path, registered: Option
         if !kept.is_empty() {
             report.warning(
                 "environment",
-                format!("{}: set here, and not passed on to agent, set-up and checks", kept.join(", ")),
-                format!("add to {section} environment of config.toml what they need, as for the network"),
+                format!("{}: set here, but not passed on to agent, set-up and checks", kept.join(", ")),
+                format!("add the variables that they need to {section} environment in config.toml"),
             );
         }
         one(section, agent, root, &mut helps, report);
@@ -62,14 +62,14 @@ type Helps = BTreeMap<Vec<String>, Result<String, String>>;
 fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, report: &mut Report) {
     let Some(program) = agent.command.first() else {
         let whom = if section == "[agent]" { "for all loops " } else { "" };
-        report.ok("agent", format!("none {whom}in {section}; without one a loop is driven by hand"));
+        report.ok("agent", format!("none {whom}in {section}; a loop without an agent is driven by hand"));
         return;
     };
     if let Some(lacks) = programs::lacks(&agent.command, root) {
         report.problem(
             "agent",
             format!("{lacks}, which {section} needs"),
-            format!("install it, or give its whole path in {section} command of config.toml"),
+            format!("install it, or write its absolute path in {section} command in config.toml"),
         );
         return;
     }
@@ -80,7 +80,7 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
     if known.refuses_root(call) && rustix::process::geteuid().is_root() && !is_sandbox(agent) {
         report.problem(
             "agent",
-            format!("{} refuses --dangerously-skip-permissions of {section} to root", known.program),
+            format!("{} refuses --dangerously-skip-permissions in {section} when it runs as root", known.program),
             "run the loops as an ordinary user",
         );
     }
@@ -94,8 +94,8 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
     if !kept.is_empty() {
         report.warning(
             "agent",
-            format!("{} is set here and does not reach {} of {section}", kept.join(", "), known.program),
-            format!("name it in {section} environment of config.toml, if the agent is to use it"),
+            format!("{} is set here, but not passed on to {} of {section}", kept.join(", "), known.program),
+            format!("add it to {section} environment in config.toml, if the agent needs it"),
         );
     }
     let (arguments, words) = known.help(call);
@@ -106,15 +106,15 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
             if !unlisted.is_empty() {
                 report.warning(
                     "agent",
-                    format!("{} does not list {}, which {section} gives it", ask.join(" "), unlisted.join(", ")),
-                    "compare with the preset in a new config.toml, or bring the agent up to date",
+                    format!("{} does not list {}, which {section} uses", ask.join(" "), unlisted.join(", ")),
+                    "compare with the preset in a new config.toml, or update the agent",
                 );
             }
         }
         Err(why) => report.warning(
             "agent",
-            format!("the flags of {section} are not checked: {} {why}", ask.join(" ")),
-            "run that command as the user that runs the loops, and see what it lacks",
+            format!("cannot check the flags of {section}: {} {why}", ask.join(" ")),
+            "run that command as the user of the loops",
         ),
     }
 }
@@ -133,10 +133,8 @@ fn help(ask: &[String], agent: &AgentConfig, root: &Path) -> Result<String, Stri
     spec.timeout = Duration::from_secs(HELP_SECONDS);
     spec.kill_after = Duration::from_secs(1);
     spec.log_path = Some(log.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot be run: {error}"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start: {error}"))?;
     let (_sender, mut cancel) = tokio::sync::watch::channel(false);
     let outcome = runtime.block_on(command_runner::run(&spec, &mut cancel, |_| {}));
     let text = std::fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
@@ -144,8 +142,8 @@ fn help(ask: &[String], agent: &AgentConfig, root: &Path) -> Result<String, Stri
     match outcome.end {
         End::Exited(0) if text.contains("--") => Ok(text),
         End::Exited(0) => Err("lists no flags".to_owned()),
-        End::TimedOut => Err(format!("has not ended after {HELP_SECONDS} s")),
-        End::NotStarted { message, .. } => Err(format!("cannot be run: {message}")),
+        End::TimedOut => Err(format!("did not end within {HELP_SECONDS} s")),
+        End::NotStarted { message, .. } => Err(format!("cannot start: {message}")),
         _ => Err("fails".to_owned()),
     }
 }

@@ -33,10 +33,10 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
     let name = config.repository.integration_branch.as_str();
     let repository = match Repository::open(root) {
         Ok(repository) => repository,
-        Err(error) => return report.problem("branch", error.to_string(), "look with git status in the repository"),
+        Err(error) => return report.problem("branch", error.to_string(), "run git status in the repository"),
     };
     if !repository.is_branch_name(name) {
-        return report.problem("branch", format!("{name:?} is not a name that git allows for a branch"), OTHER);
+        return report.problem("branch", format!("{name:?} is not a valid branch name"), OTHER);
     }
     if ["main", "master", "trunk"].contains(&name) || is_default_of_a_remote(&repository, name) {
         return report.problem("branch", format!("the integration branch {name} is your own main branch"), OTHER);
@@ -52,7 +52,7 @@ pub fn examine(config: &Config, root: &Path, loops: &[Loop], made: &BTreeSet<Str
             (None, Some(path)) => waits(name, &path, report),
             (None, None) => report.ok("branch", state(&found, name, commits(&repository, name, loops).ours)),
         },
-        Err(error) => report.problem("branch", error.to_string(), "look with git status in the repository"),
+        Err(error) => report.problem("branch", error.to_string(), "run git status in the repository"),
     }
 }
 
@@ -61,8 +61,8 @@ pub fn examine_followed(config: &Config, root: &Path, report: &mut Report) {
     let Ok(repository) = Repository::open(root) else { return };
     match coding_loop::followed_branch(config, &repository) {
         Ok(branch) => {
-            let by = if config.repository.follow_automatically { "the loops bring" } else { "loopctl sync brings" };
-            report.ok("follow", format!("{by} in what is new on {branch}"));
+            let by = if config.repository.follow_automatically { "the loops merge" } else { "loopctl sync merges" };
+            report.ok("follow", format!("{by} new commits of {branch}"));
         }
         // The loops work without it.
         Err(error) => {
@@ -84,7 +84,7 @@ fn published(config: &Config, repository: &Repository) -> git::Result<Option<Pub
 
 fn state(found: &Published, name: &str, ahead: usize) -> String {
     match found {
-        Published::Moved { to, .. } => format!("{name}, to be published at {} by the next loop", to.short()),
+        Published::Moved { to, .. } => format!("{name}; the next loop publishes {}", to.short()),
         _ => ahead_of_users(name, ahead),
     }
 }
@@ -96,8 +96,8 @@ fn ahead_of_users(name: &str, commits: usize) -> String {
 fn waits(name: &str, path: &Path, report: &mut Report) {
     report.warning(
         "branch",
-        format!("the integration branch {name} is checked out at {}, so what lands is not published there", path.display()),
-        "switch that checkout to another branch; the loops' work goes on meanwhile",
+        format!("the integration branch {name} is checked out at {}; landed work is not published to it", path.display()),
+        "switch that checkout to another branch; the loops continue meanwhile",
     );
 }
 
@@ -111,14 +111,16 @@ fn before_landing(
     report: &mut Report,
 ) {
     if !exists(repository, name) {
-        return report.ok("branch", format!("{name}, made by the first loop"));
+        return report.ok("branch", format!("{name}; the first loop creates it"));
     }
     let commits = commits(repository, name, loops);
     let count = commits.foreign.len();
     let example = commits.foreign.first().map(String::as_str).unwrap_or_default();
     let is_known = commits.ours > 0 || made.contains(name);
     if count > 0 && commits.ours == 0 {
-        let detail = format!("the integration branch {name} is your own: no loop made its {count} commits, as {example}");
+        let detail = format!(
+            "the integration branch {name} is your own: its {count} commits are not of the loops, for example {example}"
+        );
         return report.problem("branch", detail, OTHER);
     }
     match checked_out {
@@ -132,13 +134,13 @@ fn before_landing(
     if count > 0 {
         report.warning(
             "branch",
-            format!("{count} commits on the integration branch {name} were made by no loop, as {example}"),
-            "commit on a branch of your own: nothing has verified these",
+            format!("{count} commits on the integration branch {name} are not of the loops, for example {example}"),
+            "commit on your own branch; these commits are not verified",
         );
     } else if !is_known && !name.starts_with("coding-loops/") {
         report.warning(
             "branch",
-            format!("the branch {name} is older than any work of the loops, and they will move it"),
+            format!("the branch {name} existed before the loops, and they will move it"),
             format!("if it is yours, {OTHER}"),
         );
     } else {

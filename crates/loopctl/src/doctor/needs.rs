@@ -16,16 +16,16 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
     let Ok(Some(head)) = repository.resolve("HEAD") else { return };
     let lacking = match repository.lacking(&head) {
         Ok(lacking) => lacking,
-        Err(error) => return report.warning("files", error.to_string(), "look with git status in the repository"),
+        Err(error) => return report.warning("files", error.to_string(), "run git status in the repository"),
     };
     for name in &lacking.filters {
         report.warning(
             "files",
-            format!("the program of the filter {name} is not on the PATH, so its files stay as they are stored"),
+            format!("the program of the git filter {name} is not on the PATH; its files stay unfiltered"),
             if name == "lfs" {
-                "install git-lfs where the loops run; without it files of LFS stay pointers".to_owned()
+                "install git-lfs on the machine of the loops; without it, LFS files stay pointers".to_owned()
             } else {
-                format!("install what filter.{name} in the git config names, where the loops run")
+                format!("install the program that filter.{name} names in the git config")
             },
         );
     }
@@ -33,29 +33,29 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
         let names = lacking.lfs.iter().map(|path| shown(path)).collect();
         report.warning(
             "files",
-            format!("the objects of LFS of {} are not here, so they stay pointers", listed(names)),
-            "git lfs fetch brings them",
+            format!("the LFS objects of {} are missing; the files stay pointers", listed(names)),
+            "fetch them with git lfs fetch",
         );
     }
     if !lacking.submodules.is_empty() {
         let names = lacking.submodules.iter().map(|one| format!("{} at {}", shown(&one.path), one.commit.short())).collect();
         report.warning(
             "submodules",
-            format!("{} is not in your repository, so it stays empty in workspaces and checks", listed(names)),
-            "git submodule update --init --recursive brings it; the next loop that starts takes it over",
+            format!("{} is missing in your repository; it stays empty in workspaces and checks", listed(names)),
+            "fetch it with git submodule update --init --recursive; the next loop that starts copies it",
         );
     }
     let useless = useless_patterns(&repository, locate::FOLDER, &config.workspace.copy);
     for (pattern, why) in useless.unwrap_or_default() {
         let why = match why {
             Useless::MatchesNothing => "matches nothing in your checkout",
-            Useless::Tracked => "matches tracked files alone, which every workspace has",
-            Useless::NotIgnored => "matches files that git does not ignore, which are not brought along",
+            Useless::Tracked => "matches only tracked files, which every workspace has",
+            Useless::NotIgnored => "matches files that git does not ignore, which are not copied",
         };
         report.warning(
             "copy",
             format!("{pattern} {why}"),
-            format!("correct it in [workspace] copy of config.toml or in {INCLUDE_FILE}; it takes patterns as .gitignore does"),
+            format!("correct it in [workspace] copy in config.toml or in {INCLUDE_FILE}; the patterns are those of .gitignore"),
         );
     }
     // uv puts a .gitignore into the environment that it makes.
@@ -67,8 +67,8 @@ pub fn examine(config: &Config, root: &Path, report: &mut Report) {
         if matches!(repository.ignores(folder), Ok(false)) && !folder.contains(['*', '?', '[', '!']) {
             report.warning(
                 "cache",
-                format!("git does not ignore {folder}, so what is built there would land as work"),
-                format!("add {folder} to .gitignore, or take it out of cache in [workspace] of config.toml"),
+                format!("git does not ignore {folder}; build output there would land as work"),
+                format!("add {folder} to .gitignore, or remove it from [workspace] cache in config.toml"),
             );
         }
     }

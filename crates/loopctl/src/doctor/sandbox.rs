@@ -17,7 +17,7 @@ pub(super) fn examine(config: &Config, root: &Path, database: &Path, sections: &
             continue;
         }
         match try_out(config, root, database, agent) {
-            Ok(()) => report.ok("sandbox", format!("that of {section} runs in a sandbox (bwrap)")),
+            Ok(()) => report.ok("sandbox", format!("the agent of {section} runs in a sandbox (bwrap)")),
             Err(said) => {
                 report.problem("sandbox", format!("the sandbox of {section} does not work: {said}"), remedy(&said));
             }
@@ -27,7 +27,7 @@ pub(super) fn examine(config: &Config, root: &Path, database: &Path, sections: &
     if let Some((section, agent)) = without
         && try_out(config, root, database, agent).is_ok()
     {
-        report.ok("sandbox", format!("bwrap works here: {}", proposal(section)));
+        report.ok("sandbox", format!("bwrap works on this machine: {}", proposal(section)));
     }
 }
 

@@ -26,7 +26,7 @@ const LINES: usize = 8;
 pub fn run(cx: &Context, config: &Config, root: &Path, report: &mut Report) -> Outcome {
     let layout = Layout::new(config.workspace_root());
     let Ok(store) = layout.open_store() else {
-        report.problem("run", "there is no store to take the files from", "make it with loopctl init");
+        report.problem("run", "the store does not exist", "create it with loopctl init");
         return Ok(());
     };
     let user = Repository::open(root).map_err(|error| failure(&error))?;
@@ -38,11 +38,11 @@ pub fn run(cx: &Context, config: &Config, root: &Path, report: &mut Report) -> O
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::No(format!("cannot make a runtime: {error}")))?;
+        .map_err(|error| Failure::No(format!("cannot start the async runtime: {error}")))?;
     let ran = runtime.block_on(async {
         let (sender, stop) = watch::channel(false);
         for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot take signals: {error}")))?;
+            let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot listen to signals: {error}")))?;
             let sender = sender.clone();
             tokio::spawn(async move {
                 if signal.recv().await.is_some() {
@@ -92,8 +92,8 @@ impl Trial<'_> {
                     Ran::Tests(count) => report.ok("run", format!("{shown}: passes at {at} in {seconds:.1} s, {count} tests")),
                     Ran::Nothing(why) => report.problem(
                         "run",
-                        format!("{shown}: passes at {at} and ran no test: {why}"),
-                        "change the command in config.toml so that it runs the tests, or name another check",
+                        format!("{shown}: passes at {at}, but ran no test: {why}"),
+                        "change the command in config.toml so that it runs the tests, or use another check",
                     ),
                     Ran::Unknown => {
                         let last = last_lines(&result.output_tail, 1);
@@ -105,7 +105,7 @@ impl Trial<'_> {
                 CheckVerdict::Fail(why) | CheckVerdict::Error(why) => report.problem(
                     "run",
                     format!("{shown}: does not pass at {at}: {why}\n{}", last_lines(&result.output_tail, LINES)),
-                    "mend it, or change the check in config.toml: no attempt starts while it fails",
+                    "fix it, or change the check in config.toml; no attempt starts while it fails",
                 ),
                 CheckVerdict::Cancelled => return Ok(()),
             }
@@ -137,7 +137,7 @@ impl Trial<'_> {
                 report.problem(
                     "run",
                     format!("{why}\n{}", last_lines(&tail, LINES)),
-                    "mend what it needs, or change setup in [workspace] of config.toml: no attempt starts while it fails",
+                    "fix it, or change [workspace] setup in config.toml; no attempt starts while it fails",
                 );
                 Ok(false)
             }

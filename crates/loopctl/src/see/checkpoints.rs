@@ -58,17 +58,17 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
         Ok::<_, Error>((rows, short_ids))
     })?;
     cx.out.list(&rows, "no checkpoints", |rows| {
-        Table::of(&["ID", "MADE", "LOOP", "TEST", "WHAT", "COMMIT", "KEPT", "REF", "WHY"], rows, |kept| {
+        Table::of(&["ID", "CREATED", "LOOP", "TEST", "KIND", "COMMIT", "KEPT", "REF", "REASON"], rows, |kept| {
             let row = &kept.row;
             let what = match row.checkpoint_type {
                 CheckpointType::Stash => painted(Paint::Yellow, "saved work"),
-                other => plain(if other == CheckpointType::Branch { "to go back to" } else { other.as_str() }),
+                other => plain(if other == CheckpointType::Branch { "checkpoint" } else { other.as_str() }),
             };
             let until = match (row.deleted_at, kept.kept_until) {
                 (Some(at), _) => plain(format!("deleted {}", clock(at))),
-                _ if kept.in_store == Some(false) => painted(Paint::Red, "lost: not in the store"),
+                _ if kept.in_store == Some(false) => painted(Paint::Red, "lost: missing in the store"),
                 (None, Some(until)) => plain(format!("until {}", clock(until))),
-                (None, None) => plain("until its test has landed"),
+                (None, None) => plain("until its test lands"),
             };
             vec![
                 plain(short_ids.get(&row.id)),
@@ -88,7 +88,7 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
     }
     let (place, shown) = match &store {
         Some(store) => ("the refs are in the store", store.path().to_owned()),
-        None => ("there is no store yet, and the refs are in the repository", config.repository_path()),
+        None => ("the refs are in the repository until the store is created", config.repository_path()),
     };
     let shown = shown.canonicalize().unwrap_or(shown);
     cx.out.text(&safe_block(&format!("\n{place}; show one with git -C {:?} show REF", shown.display().to_string())))

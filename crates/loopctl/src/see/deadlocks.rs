@@ -12,17 +12,19 @@ use crate::exit::Outcome;
 use crate::ids::Short;
 use crate::output::Paint;
 use crate::sentence::{count, list};
-use crate::text::{cut, safe};
+use crate::text::{one_line, safe, wrapped};
 use crate::when::{clock, span};
 
 /// How far back what is over is shown without `--all`.
 const RECENT_SECONDS: i64 = 24 * 3600;
-/// So many lines are drawn of who waits; the rest is counted.
-const MOST_LINES: usize = 200;
-/// So far a line is moved in, in characters.
-const DEEPEST: usize = 48;
-/// So many steps of one circle are drawn.
-const MOST_STEPS: usize = 24;
+/// Maximum number of lines that are drawn.
+const MAX_LINES: usize = 200;
+/// Maximum indentation of a line, in characters.
+const MAX_INDENT: usize = 48;
+/// Maximum number of steps that are drawn of one cycle.
+const MAX_STEPS: usize = 24;
+/// What text has beside a branch at least, in characters.
+const MIN_ROOM: usize = 24;
 
 /// Questions that nobody waits for: what they are about goes on meanwhile.
 const HOLDING_NOBODY: [&str; 3] = ["stuck", "regression", "knowledge"];
@@ -75,7 +77,7 @@ pub fn show(cx: &Context, all: bool) -> Outcome {
     if nothing && cx.out.quiet {
         return Ok(());
     }
-    let mut text = if nothing { "nobody waits for anybody: no deadlocks\n".to_owned() } else { drawing(cx, &seen, &open) };
+    let mut text = if nothing { "no waits and no deadlocks\n".to_owned() } else { drawing(cx, &seen, &open) };
     text.push_str(&history(cx, &over, all));
     cx.out.text(&text)
 }
@@ -176,19 +178,19 @@ fn name(node: &WaitNode) -> String {
 fn reason(wait: &ShownWait, short: &Short) -> String {
     let holder = name(&wait.holder);
     match &wait.matter {
-        Matter::Lease(resource) => format!("waits for {holder} to give back {resource}"),
-        Matter::Other(WaitKind::Dependency) => format!("needs {holder} first"),
+        Matter::Lease(resource) => format!("waits for {holder} to release {resource}"),
+        Matter::Other(WaitKind::Dependency) => format!("depends on {holder}"),
         Matter::Other(WaitKind::Leave { request_id, resource }) => {
-            format!("needs the leave of {holder} to change {resource} (request {})", short.get(request_id))
+            format!("needs the permission of {holder} to change {resource} (request {})", short.get(request_id))
         }
-        Matter::Other(WaitKind::Turn { after: Some(after) }) => format!("comes after test {after}, which {holder} works on"),
-        Matter::Other(WaitKind::Turn { after: None }) => format!("is in the hands of {holder}"),
-        Matter::Other(WaitKind::Idle) => format!("can begin nothing before {holder}"),
+        Matter::Other(WaitKind::Turn { after: Some(after) }) => format!("is queued behind test {after} of {holder}"),
+        Matter::Other(WaitKind::Turn { after: None }) => format!("is being worked on by {holder}"),
+        Matter::Other(WaitKind::Idle) => format!("can start no test before {holder}"),
     }
 }
 
 fn how_long(since: Timestamp, until: Option<Timestamp>, now: Timestamp) -> String {
-    let most = until.filter(|until| *until > now).map(|until| format!(", {} more at most", span(until.seconds_since(now))));
+    let most = until.filter(|until| *until > now).map(|until| format!(", for at most {} more", span(until.seconds_since(now))));
     format!("{}{}", span(now.seconds_since(since).max(0)), most.unwrap_or_default())
 }
 
@@ -208,27 +210,33 @@ fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
         if !lines.is_empty() {
             lines.push(String::new());
         }
-        lines.push(cx.out.paint(Paint::Bold, "who waits for whom"));
+        lines.push(cx.out.paint(Paint::Bold, "waits"));
         lines.append(&mut waiting);
     }
-    if lines.len() > MOST_LINES {
-        lines.truncate(MOST_LINES);
-        lines.push("… and more; --json shows all".to_owned());
+    if lines.len() > MAX_LINES {
+        lines.truncate(MAX_LINES);
+        lines.push("… more lines; --json shows all".to_owned());
     }
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-/// One line: what must be seen in colour, the rest after it, cut where the terminal ends.
+/// One line of the drawing: what must be seen in colour, then the rest. What does not fit goes on below the branch.
 fn line(cx: &Context, before: &str, paint: Paint, text: &str, dim: &str) -> String {
-    let room = cx.out.width.map_or(usize::MAX, |width| width.saturating_sub(before.chars().count()));
-    let text = cut(&safe(text), room);
-    let rest = room.saturating_sub(text.chars().count() + 2);
-    let dim = if dim.is_empty() || rest < 2 {
-        String::new()
-    } else {
-        format!("  {}", cx.out.paint(Paint::Dim, &cut(&safe(dim), rest)))
-    };
-    format!("{before}{}{dim}", cx.out.paint(paint, &text))
+    let room = cx.out.width.map_or(usize::MAX, |width| width.saturating_sub(before.chars().count()).max(MIN_ROOM));
+    let continued: String = before.chars().map(|mark| if "├│┌".contains(mark) { '│' } else { ' ' }).collect();
+    let mut lines = wrapped(&one_line(text), room);
+    let last = lines.last().map_or(0, |line| line.chars().count());
+    let beside = dim.is_empty() || last + 2 + dim.chars().count() <= room;
+    for line in &mut lines {
+        *line = cx.out.paint(paint, line);
+    }
+    let dim = cx.out.paint(Paint::Dim, &safe(dim));
+    match lines.last_mut().filter(|_| beside) {
+        Some(last) if !dim.is_empty() => *last = format!("{last}  {dim}"),
+        Some(_) => {}
+        None => lines.push(dim),
+    }
+    format!("{before}{}", lines.join(&format!("\n{continued}")))
 }
 
 fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines: &mut Vec<String>) {
@@ -242,18 +250,18 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
         (loops, _) if loops > 8 => format!("{loops} loops"),
         _ => list(&circle.loops),
     };
-    let head = format!("circle {}: {who} wait for each other, and none of them can go on", at + 1);
+    let head = format!("cycle {}: {who} wait for each other and cannot proceed", at + 1);
     lines.push(line(cx, "", Paint::Red, &head, ""));
     let steps = circle.shortest.len();
-    for (place, wait) in circle.shortest.iter().take(MOST_STEPS).map(|at| &picture.waits[*at]).enumerate() {
+    for (place, wait) in circle.shortest.iter().take(MAX_STEPS).map(|at| &picture.waits[*at]).enumerate() {
         let before = if place == 0 { "  ┌▶ " } else { "  │  " };
         let is_told = circle.told.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
         let paint = if is_told { Paint::Yellow } else { Paint::Plain };
         let text = format!("{} {}", name(&wait.waiter), reason(wait, short));
         lines.push(line(cx, before, paint, &text, &how_long(wait.since, wait.until, now)));
     }
-    if steps > MOST_STEPS {
-        lines.push(format!("  │  … and {} more steps", steps - MOST_STEPS));
+    if steps > MAX_STEPS {
+        lines.push(format!("  │  … and {} more steps", steps - MAX_STEPS));
     }
     lines.push("  └──┘".to_owned());
     let inside = |(place, wait): &(usize, &ShownWait)| wait.cycle == Some(at) && !circle.shortest.contains(place);
@@ -265,30 +273,30 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
         lines.push(told(cx, row, now));
     }
     if let Some(decision) = &circle.question {
-        let due = decision.due_at().map(|due| format!("; without an answer in {}", span(due.seconds_since(now).max(0))));
+        let due = decision.due_at().map(|due| format!("; in {} the default is", span(due.seconds_since(now).max(0))));
         let default = decision.default_option.as_deref().unwrap_or("nothing");
-        let text = format!("you are asked which goes first: loopctl decisions{} {default}", due.unwrap_or_default());
+        let text =
+            format!("a question is open which one goes first, see loopctl decisions{} {default}", due.unwrap_or_default());
         lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
     }
     if let Some(request) = circle.requests.first() {
-        let text =
-            format!("your answer to a change request ends it: loopctl request approve {}, or reject", short.get(request));
+        let text = format!("resolve it with loopctl request approve {}, or reject", short.get(request));
         lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
     }
     if circle.told.is_empty() && circle.question.is_none() && circle.requests.is_empty() {
-        let text = "nobody has been told to give way yet; does deadlock-detector run? see loopctl health and loopctl alerts";
+        let text = "no victim is chosen yet; check with loopctl health that deadlock-detector runs";
         lines.push(line(cx, "  ! ", Paint::Yellow, text, ""));
     }
 }
 
 /// Who was told to give way, and how long it has.
 fn told(cx: &Context, row: &Deadlock, now: Timestamp) -> String {
-    let what = if row.locks.0.is_empty() { "its places in queues".to_owned() } else { list(&row.locks.0) };
+    let what = if row.locks.0.is_empty() { "its queued requests".to_owned() } else { list(&row.locks.0) };
     let left = row.revoke_at.seconds_since(now);
     let grace =
-        if left > 0 { format!("within {}, or it is taken from it", span(left)) } else { "now: its time is over".to_owned() };
+        if left > 0 { format!("within {}; then it is revoked", span(left)) } else { "now; its time is over".to_owned() };
     let text = format!(
-        "victim {}: told {} ago to give back {what} {grace}",
+        "victim {}: asked {} ago to release {what} {grace}",
         row.victim,
         span(now.seconds_since(row.detected_at).max(0))
     );
@@ -316,12 +324,12 @@ fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], short: &Short, n
         let mut next: Vec<(String, &ShownWait, bool)> = children(root, &behind, "  ");
         while let Some((before, wait, last)) = next.pop() {
             let again = !drawn.insert(&wait.waiter) && behind.contains_key(&wait.waiter);
-            let note = if again { " (and so on, as above)" } else { "" };
+            let note = if again { " (see above)" } else { "" };
             let text = format!("{} {}{note}", name(&wait.waiter), reason(wait, short));
             let branch = format!("{before}{}", if last { "└─ " } else { "├─ " });
             lines.push(line(cx, &branch, Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
-            if !again && lines.len() < MOST_LINES {
-                let deeper = match (before.chars().count() < DEEPEST, last) {
+            if !again && lines.len() < MAX_LINES {
+                let deeper = match (before.chars().count() < MAX_INDENT, last) {
                     (false, _) => before,
                     (true, true) => format!("{before}   "),
                     (true, false) => format!("{before}│  "),
@@ -345,7 +353,7 @@ fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], short: &Short, n
     }
     let dead = picture.waits.iter().filter(|wait| !wait.alive).count();
     if dead > 0 {
-        let text = format!("{} held up by nothing any more left out", count(i64::try_from(dead).unwrap_or(i64::MAX), "edge"));
+        let text = format!("{} not shown: no longer blocking", count(i64::try_from(dead).unwrap_or(i64::MAX), "edge"));
         lines.push(line(cx, "  ", Paint::Dim, &text, ""));
     }
     lines
@@ -366,17 +374,17 @@ fn history(cx: &Context, over: &[Deadlock], all: bool) -> String {
     if over.is_empty() {
         return String::new();
     }
-    let title = if all { "what is over" } else { "over in the last 24 hours" };
+    let title = if all { "resolved" } else { "resolved in the last 24 hours" };
     let mut text = format!("\n{}\n", cx.out.paint(Paint::Bold, title));
     for row in over {
         let took = row.resolved_at.map_or(0, |at| at.seconds_since(row.detected_at).max(0));
         let how = match row.outcome {
-            Some(DeadlockOutcome::Released) => format!("{} gave way after {}", row.victim, span(took)),
+            Some(DeadlockOutcome::Released) => format!("{} released its leases after {}", row.victim, span(took)),
             Some(DeadlockOutcome::Revoked) => {
-                format!("{} did not give way, and lost its leases after {}", row.victim, span(took))
+                format!("{} did not respond; its leases were revoked after {}", row.victim, span(took))
             }
             Some(DeadlockOutcome::Dissolved) | None => {
-                format!("it ended by itself after {}, {} was told", span(took), row.victim)
+                format!("the cycle dissolved after {}; {} was the victim", span(took), row.victim)
             }
         };
         let text_of = format!("{}  {}: {how}", clock(row.detected_at), list(&row.cycle.0));

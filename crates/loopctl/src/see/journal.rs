@@ -21,7 +21,7 @@ fn about(entry: &JournalEntry) -> String {
 }
 
 fn got_to(entry: &JournalEntry) -> String {
-    entry.steps.done.last().map_or_else(|| "written down".to_owned(), |step| step.step.clone())
+    entry.steps.done.last().map_or_else(|| "recorded".to_owned(), |step| step.step.clone())
 }
 
 /// Lists entries: those that are open, or the newest of all.
@@ -42,9 +42,9 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
         let short = Short::of(tx, IdOf::JournalEntry, rows.iter().map(|row| row.id.as_str()))?;
         Ok::<_, Error>((rows, short, tx.now()))
     })?;
-    let empty = if args.all { "nothing was ever begun" } else { "nothing is open; --all shows what is settled" };
+    let empty = if args.all { "the journal is empty" } else { "no open entries; --all includes settled ones" };
     cx.out.list(&rows, empty, |rows| {
-        Table::of(&["BEGUN", "OPERATION", "BY", "STATE", "GOT TO", "ABOUT", "ID"], rows, |row| {
+        Table::of(&["STARTED", "OPERATION", "OWNER", "STATE", "LAST STEP", "SUBJECT", "ID"], rows, |row| {
             let state = match row.status {
                 JournalStatus::InProgress => {
                     painted(Paint::Yellow, format!("open for {}", span(now.seconds_since(row.started_at))))

@@ -46,7 +46,7 @@ pub(super) fn words(line: &LedgerEntry) -> String {
 /// As the floor says.
 pub fn list(cx: &Context) -> Outcome {
     let rows = cx.open()?.read(|tx| tx.ledger(None))?;
-    cx.out.list(&rows, "nothing has passed yet", |rows| {
+    cx.out.list(&rows, "no test has passed yet", |rows| {
         Table::of(&["TEST", "STATE", "PASSED AT", "WHEN", "CHECK", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![
                 plain(&row.test_id),

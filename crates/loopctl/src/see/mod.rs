@@ -27,7 +27,7 @@ use crate::history::History;
 use crate::ids::Short;
 use crate::output::{Cell, Paint, Table, painted, plain};
 use crate::sentence::{list, short};
-use crate::text::safe;
+use crate::text::{one_line, safe};
 use crate::when::{clock, span};
 
 /// The processes that watch over the loops, by their ids in the data.
@@ -77,7 +77,7 @@ pub fn health(cx: &Context) -> Outcome {
     if cx.out.json {
         return cx.out.document(&rows);
     }
-    let mut table = Table::new(&["COMPONENT", "HEALTH", "LAST BEAT", "PID", "VERSION", "SINCE"]);
+    let mut table = Table::new(&["COMPONENT", "HEALTH", "LAST HEARTBEAT", "PID", "VERSION", "SINCE"]);
     for health in &rows {
         let row = &health.row;
         let word = if health.verdict == HealthStatus::Unknown { "stopped" } else { health.verdict.as_str() };
@@ -161,7 +161,7 @@ pub fn tests(cx: &Context, filter: &TestFilter) -> Outcome {
         }
         tx.tests(filter.loop_id.as_ref(), filter.status)
     })?;
-    cx.out.list(&rows, "no such tests; add some with loopctl test add or loopctl test import", test_table)
+    cx.out.list(&rows, "no tests match; add tests with loopctl test add or loopctl test import", test_table)
 }
 
 /// `loopctl locks`
@@ -172,7 +172,7 @@ pub fn locks(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let (rows, edges, now) = db.read(|tx| Ok::<_, Error>((tx.leases(!all)?, tx.wait_edges()?, tx.now())))?;
     cx.out.list(&rows, "no leases", |rows| {
-        Table::of(&["PATH", "LOOP", "TOKEN", "ENDS", "TEST", "WAITING", "REASON"], rows, |row| {
+        Table::of(&["PATH", "LOOP", "TOKEN", "EXPIRES", "TEST", "WAITING", "REASON"], rows, |row| {
             let waiting: Vec<String> = edges
                 .iter()
                 .filter(|edge| edge.holder == row.locked_by && edge.resource.overlaps(&row.file_path))
@@ -219,7 +219,7 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
     let rows =
         if all { whole(&db, |tx| tx.conflicts(false), |row| row.id.clone())? } else { db.read(|tx| tx.conflicts(true))? };
     cx.out.list(&rows, "no conflicts", |rows| {
-        Table::of(&["FOUND", "FILE", "LOOPS", "GOES FIRST", "STATE"], rows, |row| {
+        Table::of(&["DETECTED", "FILE", "LOOPS", "GOES FIRST", "STATE"], rows, |row| {
             vec![
                 plain(clock(row.detected_at)),
                 plain(&row.file_path),
@@ -239,7 +239,7 @@ pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows = if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(ledger::standing)? };
     cx.out.list(&rows, "no regressions", |rows| {
-        Table::of(&["FOUND", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
+        Table::of(&["DETECTED", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![
                 plain(clock(row.detected_at)),
                 plain(&row.test_id),
@@ -269,7 +269,7 @@ fn alert_ids(tx: &ReadTx<'_>, rows: &[Alert]) -> Result<Short, Error> {
 fn alert_table(rows: &[Alert], short: &Short) -> Table {
     Table::of(&["ID", "SINCE", "SEVERITY", "TYPE", "STATE", "MESSAGE"], rows, |row| {
         let state = match (row.closed_at, row.acknowledged) {
-            (Some(_), _) => "over",
+            (Some(_), _) => "closed",
             (None, true) => "seen",
             (None, false) => "open",
         };
@@ -312,7 +312,7 @@ pub fn stuck(cx: &Context) -> Outcome {
         return cx.out.document(&json!({ "alerts": alerts, "tests": tests }));
     }
     if alerts.is_empty() && tests.is_empty() {
-        return if cx.out.quiet { Ok(()) } else { cx.out.text("nothing is stuck") };
+        return if cx.out.quiet { Ok(()) } else { cx.out.text("no loop is stuck and no test is blocked") };
     }
     let mut text = String::new();
     if !alerts.is_empty() {
@@ -333,7 +333,7 @@ pub fn stuck(cx: &Context) -> Outcome {
             ]
         });
         text.push_str(&table.render(&cx.out));
-        text.push_str("try again with loopctl reset TEST, or take it out with loopctl skip TEST\n");
+        text.push_str("retry with loopctl reset TEST, or remove it with loopctl skip TEST\n");
     }
     cx.out.text(&text)
 }
@@ -375,7 +375,7 @@ pub fn decisions(cx: &Context, all: bool) -> Outcome {
     })?;
     let now = db.clock().now();
     if cx.out.json || rows.is_empty() {
-        return cx.out.list(&rows, "nothing waits for you", |_| Table::new(&[]));
+        return cx.out.list(&rows, "no open questions", |_| Table::new(&[]));
     }
     let mut text = String::new();
     for question in &rows {
@@ -388,27 +388,27 @@ pub fn decisions(cx: &Context, all: bool) -> Outcome {
 pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, now: Timestamp) -> String {
     use coord_db::DecisionStatus as Status;
     let row = &question.row;
-    let by_default = row.default_option.as_deref().map(|option| format!(" by default: {option}")).unwrap_or_default();
+    let by_default = row.default_option.as_deref().map(|option| format!(" with the default {option}")).unwrap_or_default();
     let state = match (row.status, row.due_at()) {
         (Status::Pending, _) if let Some(choice) = &question.answered => {
-            format!("answered with {choice}, which takes effect once pm-agent runs")
+            format!("answered with {choice}; pm-agent applies it when it runs")
         }
         (Status::Pending, Some(due)) if due > now => format!("resolves in {}{by_default}", span(due.seconds_since(now))),
         (Status::Pending, Some(_)) => format!("due now{by_default}"),
-        (Status::Pending, None) => "waits for you".to_owned(),
+        (Status::Pending, None) => "waits for your answer".to_owned(),
         (status, _) => format!("{status}: {}", row.choice.as_deref().unwrap_or("no choice")),
     };
-    let by = row.requested_by.as_deref().unwrap_or("somebody");
+    let by = row.requested_by.as_deref().unwrap_or("unknown");
     let mut text = format!(
         "{} {}  {}\n",
         cx.out.paint(Paint::Yellow, "?"),
-        cx.out.paint(Paint::Bold, &safe(&row.summary)),
+        cx.out.paint(Paint::Bold, &one_line(&row.summary)),
         cx.out.paint(Paint::Dim, &safe(&format!("({}, asked by {by}, {state})", row.decision_type))),
     );
     if row.status == Status::Pending {
         for (id, description) in options(row) {
             let command = format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id));
-            text.push_str(&format!("    {}  {}\n", cx.out.paint(Paint::Blue, &safe(&command)), safe(&description)));
+            text.push_str(&format!("    {}  {}\n", cx.out.paint(Paint::Blue, &safe(&command)), one_line(&description)));
         }
     }
     text

@@ -104,8 +104,8 @@ pub(crate) fn cold_words(run: &CheckRun) -> String {
     let how = match run.outcome {
         RunOutcome::Pass => "passed",
         RunOutcome::Fail => "failed",
-        RunOutcome::Flaky => "failed and then passed",
-        RunOutcome::Error => "could not be run",
+        RunOutcome::Flaky => "failed once and then passed",
+        RunOutcome::Error => "could not run",
     };
     format!("{check} {how} on a fresh clone without caches at {}, {}", short(&run.commit_hash), clock(run.ran_at))
 }
@@ -145,10 +145,10 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
     let paint = if (proof.outcome == CheckOutcome::Pass) != is_before { Paint::Green } else { Paint::Red };
     let kind = run.as_ref().map(|run| run.kind.as_str().replace('_', " ")).filter(|kind| kind != "passed" && kind != "failed");
     let exit = match (proof.exit_code, kind) {
-        (Some(code), Some(kind)) => format!("{kind}, exit {code}"),
-        (Some(code), None) => format!("exit {code}"),
+        (Some(code), Some(kind)) => format!("{kind}, exit status {code}"),
+        (Some(code), None) => format!("exit status {code}"),
         (None, Some(kind)) => kind,
-        (None, None) => "no exit code".to_owned(),
+        (None, None) => "no exit status".to_owned(),
     };
     let stage = run.as_ref().map_or("alone", |run| match run.stage {
         ProofStage::Alone => "alone",
@@ -170,20 +170,20 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
     let mut text = format!("{indent}{}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
     let mut more = |line: &str| text.push_str(&format!("{indent}    {}\n", cx.out.paint(Paint::Dim, line)));
     if let Some(from) = run.as_ref().and_then(|run| run.reused_from.as_deref()) {
-        more(&safe(&format!("not run again: proof {} is of the same files", short_id(from))));
+        more(&safe(&format!("not run again: proof {} covers the same files", short_id(from))));
     }
     if let Some(why) = run.as_ref().map(|run| run.why.as_str()).filter(|why| !why.is_empty()) {
         more(&safe(why));
     }
     if run.as_ref().is_some_and(|run| run.let_through) {
-        more("let through: it fails at the base in the same way, and is ignored until it passes there");
+        more("ignored: it fails at the base in the same way");
     }
     if let Some(base) = proven.base.as_ref().filter(|_| !is_before) {
         let state = match base.state {
             BaseState::Green => "green",
             BaseState::Red => "red",
             BaseState::Flaky => "flaky",
-            BaseState::Skipped => "not waited for",
+            BaseState::Skipped => "skipped",
         };
         more(&safe(&format!("base: {state} at {}, {}", short(&base.commit_hash), clock(base.ran_at))));
     }
@@ -197,14 +197,18 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
 pub(crate) fn told(cx: &Context, evidence: &Evidence, indent: &str) -> String {
     let mut text: String = evidence.proofs.iter().map(|proven| block(cx, proven, indent)).collect();
     if let Some(newest) = evidence.baselines.first() {
-        let line = format!("seen to pass last at {}, {}", short(&newest.commit_hash), clock(newest.passed_at));
+        let line = format!("last passed at {}, {}", short(&newest.commit_hash), clock(newest.passed_at));
         text.push_str(&format!("{indent}{}  {}\n", cx.out.paint(Paint::Green, "good"), safe(&line)));
     }
     text.push_str(&cold_lines(cx, &evidence.cold, indent));
     for row in &evidence.regressions {
         let blame = row.blamed_loop.as_deref().map_or_else(|| "nobody".to_owned(), str::to_owned);
-        let line =
-            format!("check {} at {}, blamed: {blame}, {}", row.check_name, short(&row.bad_commit), clock(row.detected_at));
+        let line = format!(
+            "check {} fails at {}, blamed: {blame}, {}",
+            row.check_name,
+            short(&row.bad_commit),
+            clock(row.detected_at)
+        );
         text.push_str(&format!("{indent}{}  {}\n", cx.out.paint(Paint::Yellow, row.status.as_str()), safe(&line)));
     }
     text

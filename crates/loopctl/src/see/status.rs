@@ -15,7 +15,7 @@ use crate::ids::Short;
 use crate::output::Paint;
 use crate::published::{Branch, Seen};
 use crate::sentence::{list, short};
-use crate::text::{cut, safe};
+use crate::text::{one_line, safe};
 use crate::when::{clock, span};
 
 #[derive(Debug, Serialize)]
@@ -153,7 +153,7 @@ fn document(db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -
         } else {
             serde_json::to_value(test_status::look(tx, id.unwrap_or_default())?)
         };
-        value.map_err(|error| Failure::No(format!("the rows cannot be shown: {error}; see loopctl check")))
+        value.map_err(|error| Failure::No(format!("cannot print the rows as JSON: {error}; run loopctl check")))
     })
 }
 
@@ -178,7 +178,7 @@ pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>, seen
 fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     let mut text = String::new();
     if all.loops.is_empty() {
-        text.push_str("no loops; register one with loopctl loop add\n");
+        text.push_str("no loops; add one with loopctl loop add\n");
     }
     let ids = all.loops.iter().map(|view| view.row.id.as_str().chars().count()).max().unwrap_or(0);
     for view in &all.loops {
@@ -244,14 +244,11 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
         bar(cx, p, bar_cells)
     );
     let indent = " ".repeat(ids + 2);
-    let room = out.width.map_or(usize::MAX, |width| width.saturating_sub(indent.len()));
-    let mut line = |paint: Paint, content: String| {
-        text.push_str(&format!("{indent}{}\n", out.paint(paint, &cut(&safe(&content), room))));
-    };
+    let mut line = |paint: Paint, content: String| text.push_str(&out.folded(&indent, paint, &content));
     if let Some(test) = &view.current_test {
         let age = test.last_attempt_at.map(|at| format!(", for {}", span(now.seconds_since(at)))).unwrap_or_default();
         let notes = test.notes.as_deref().map(|notes| format!(": {notes}")).unwrap_or_default();
-        line(Paint::Plain, format!("on {}, attempt {} of {}{age}{notes}", test.id, test.attempts, test.max_attempts));
+        line(Paint::Plain, format!("works on {}, attempt {} of {}{age}{notes}", test.id, test.attempts, test.max_attempts));
     }
     // What a dead loop had running says nothing.
     if let (Some(run), true) = (&view.run, word != "dead") {
@@ -266,7 +263,7 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
     }
     for hold in &view.holds {
         let until = hold.until.map_or_else(|| "your answer".to_owned(), clock);
-        line(Paint::Yellow, format!("starts no attempt before {until}: {}", hold.reason));
+        line(Paint::Yellow, format!("starts no attempt until {until}: {}", hold.reason));
     }
     for pause in &view.pauses {
         line(
@@ -337,7 +334,7 @@ fn needs_you(cx: &Context, all: &Overview, short_ids: &Short) -> String {
         text.push_str(&format!(
             "{} {}  {}\n    {}\n",
             cx.out.paint(severity_paint(alert.severity), "!"),
-            safe(&alert.message),
+            one_line(&alert.message),
             cx.out.paint(Paint::Dim, &safe(&format!("({}, {age} ago)", alert.severity))),
             cx.out.paint(Paint::Blue, &safe(&format!("loopctl ack-alert {}", short_ids.get(&alert.id))))
         ));
@@ -349,29 +346,29 @@ fn trouble(cx: &Context, all: &Overview) -> String {
     let mut lines = Vec::new();
     for run in &all.base.red {
         let at = short(&run.commit_hash);
-        lines.push(format!("no attempt starts: {} at {at}, before any agent has changed it", run.why));
+        lines.push(format!("no attempt starts: {} at {at}, without any change by an agent", run.why));
     }
     for lease in &all.base.running {
         let (since, why) =
             (span(all.now.seconds_since(lease.locked_at)), lease.lock_reason.as_deref().unwrap_or("runs checks"));
-        lines.push(format!("{} {why}, for {since}; the others wait for that", lease.locked_by));
+        lines.push(format!("{} {why}, for {since}; the other loops wait for the result", lease.locked_by));
     }
     for check in &all.base.ignored {
         lines.push(format!(
-            "check {} fails at the head of integration and is let through where work fails it in the same way, until it passes there again",
+            "check {} fails at the head of integration and is ignored until it passes there: work may fail it in the same way",
             check.check_name
         ));
     }
     for row in &all.deadlocks {
-        lines.push(format!("deadlock of {}: {} must give up {}", list(&row.cycle.0), row.victim, list(&row.locks.0)));
+        lines.push(format!("deadlock of {}: {} must release {}", list(&row.cycle.0), row.victim, list(&row.locks.0)));
     }
     for row in &all.conflicts {
         let first = row.winner.as_ref().map(|id| format!("; {id} goes first")).unwrap_or_default();
-        lines.push(format!("conflict of {} and {} over {}{first}", row.loop_a, row.loop_b, row.file_path));
+        lines.push(format!("conflict of {} and {} on {}{first}", row.loop_a, row.loop_b, row.file_path));
     }
     for row in &all.regressions {
         let blame = row.blamed_loop.as_deref().map(|id| format!(", broken by {id}")).unwrap_or_default();
-        lines.push(format!("test {} fails where it passed ({}{blame})", row.test_id, row.status));
+        lines.push(format!("regression: test {} fails and passed before ({}{blame})", row.test_id, row.status));
     }
     if let Some(Branch { problem: Some(problem), remedy, .. }) = &all.published {
         lines.push(format!("{problem}; {}", remedy.as_deref().unwrap_or_default()));
@@ -379,12 +376,8 @@ fn trouble(cx: &Context, all: &Overview) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let room = cx.out.width.unwrap_or(usize::MAX);
-    let mut text = heading(cx, "in the way");
-    for line in lines {
-        text.push_str(&cx.out.paint(Paint::Red, &cut(&safe(&line), room)));
-        text.push('\n');
-    }
+    let mut text = heading(cx, "problems");
+    text.extend(lines.iter().map(|line| cx.out.folded("", Paint::Red, line)));
     text
 }
 

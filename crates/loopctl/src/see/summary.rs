@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::Paint;
 use crate::sentence::{count, sentence, short};
-use crate::text::safe;
+use crate::text::one_line;
 use crate::when::{When, clock, span};
 
 #[derive(Debug, Serialize)]
@@ -79,7 +79,7 @@ fn page(cx: &Context, s: &Summary) -> String {
         let shown = if lines.is_empty() { number } else { cx.out.paint(paint, &number) };
         text.push_str(&format!("{name:<16} {shown}\n"));
         for line in lines.iter().take(SHOWN) {
-            text.push_str(&format!("  {}\n", safe(line)));
+            text.push_str(&format!("  {}\n", one_line(line)));
         }
         if lines.len() > SHOWN {
             text.push_str(&format!("  … and {} more\n", lines.len() - SHOWN));
@@ -94,7 +94,7 @@ fn page(cx: &Context, s: &Summary) -> String {
     part("blocked", Paint::Red, s.blocked.iter().map(sentence).collect());
     let deadlock = |row: &Deadlock| {
         let outcome = row.outcome.map_or("open", |outcome| outcome.as_str());
-        format!("{}: {} gave way ({outcome})", row.cycle.0.join(", "), row.victim)
+        format!("{}: victim {} ({outcome})", row.cycle.0.join(", "), row.victim)
     };
     part("deadlocks", Paint::Yellow, s.deadlocks.iter().map(deadlock).collect());
     let conflict = |row: &Conflict| {
@@ -112,11 +112,11 @@ fn page(cx: &Context, s: &Summary) -> String {
         status => format!("{} ({status}: {})", row.summary, row.choice.as_deref().unwrap_or("no choice")),
     };
     part("decisions", Paint::Blue, s.decisions.iter().map(decision).collect());
-    part("deaths", Paint::Red, s.deaths.iter().map(sentence).collect());
+    part("dead components", Paint::Red, s.deaths.iter().map(sentence).collect());
     let usage = |row: &UsageTotal| {
         let whose = if row.key.is_empty() { "no loop" } else { &row.key };
         format!("{whose}: {} tokens, {}", row.tokens_estimated, span(row.duration_seconds))
     };
-    part("use, by loop", Paint::Plain, s.usage.iter().map(usage).collect());
+    part("usage by loop", Paint::Plain, s.usage.iter().map(usage).collect());
     text
 }

@@ -71,9 +71,9 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     field("category", test.category.clone());
     field("attempts", format!("{} of {}", test.attempts, test.max_attempts));
     field("given back", if test.give_backs > 0 { format!("{} times", test.give_backs) } else { String::new() });
-    field("automatable", if test.automatable { String::new() } else { "no, a person has to do it".to_owned() });
-    field("after", test.depends_on.as_ref().map(ToString::to_string).unwrap_or_default());
-    field("waiting for it", list(&view.dependents.iter().map(|test| test.id.to_string()).collect::<Vec<_>>()));
+    field("automatable", if test.automatable { String::new() } else { "no, left to a person".to_owned() });
+    field("depends on", test.depends_on.as_ref().map(ToString::to_string).unwrap_or_default());
+    field("dependents", list(&view.dependents.iter().map(|test| test.id.to_string()).collect::<Vec<_>>()));
     field("scope", test.scope.0.join(", "));
     field("created", clock(test.created_at));
     field("last attempt", test.last_attempt_at.map(|at| ago(at, view.now)).unwrap_or_default());

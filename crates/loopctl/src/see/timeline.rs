@@ -10,7 +10,7 @@ use crate::history::History;
 use crate::ids::Short;
 use crate::output::Paint;
 use crate::sentence::sentence;
-use crate::text::{cut, safe};
+use crate::text::safe;
 use crate::when::clock;
 
 /// Shown unless something else narrows the list.
@@ -36,7 +36,7 @@ pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
         return cx.out.document(&events);
     }
     if events.is_empty() && !cx.out.quiet {
-        return cx.out.text("nothing happened");
+        return cx.out.text("no events");
     }
     let short = db.read(|tx| short_ids(tx, &events))?;
     cx.out.text(&events.iter().map(|event| line(cx, event, &short)).collect::<String>())
@@ -93,13 +93,10 @@ fn short_ids(tx: &ReadTx<'_>, events: &[Event]) -> Result<Short, Error> {
 fn line(cx: &Context, event: &Event, short: &Short) -> String {
     let id = safe(short.get(event.id.as_str()));
     let head = format!("{id:<8}  {:<18}  {:<20}", safe(&event.source), safe(&event.event_type));
-    let text = sentence(event);
     let time = clock(event.timestamp);
-    let text = match cx.out.width {
-        Some(width) if width > 90 => cut(&text, width.saturating_sub(time.len() + head.chars().count() + 4)),
-        _ => text,
-    };
-    format!("{}  {}  {text}\n", cx.out.paint(Paint::Dim, &time), cx.out.paint(urgency(event), &head))
+    let before = " ".repeat(time.len() + head.chars().count() + 4);
+    let text = cx.out.folded(&before, Paint::Plain, &sentence(event));
+    format!("{}  {}  {}", cx.out.paint(Paint::Dim, &time), cx.out.paint(urgency(event), &head), text.trim_start())
 }
 
 /// The more urgent, the louder.

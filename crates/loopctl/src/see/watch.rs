@@ -36,7 +36,7 @@ fn write(text: &str) -> std::io::Result<()> {
 /// As `status`.
 pub fn run(cx: &Context, id: Option<&str>) -> Outcome {
     if cx.out.json {
-        return Err(Failure::usage("--watch is for people; follow events with loopctl timeline --follow --json"));
+        return Err(Failure::usage("--watch prints no JSON; use loopctl timeline --follow --json"));
     }
     let (db, config) = cx.open_with_config()?;
     let mut waiter = Waiter::new(db.path().unwrap_or(&cx.path));

@@ -77,8 +77,10 @@ pub fn show(cx: &Context) -> Outcome {
         let _working = cx.out.working(format!("measuring {}", root.display()));
         measure(&mut rows);
     }
-    let empty =
-        format!("no workspaces in {}; loopctl init makes the store, a loop its workspace", safe(&root.display().to_string()));
+    let empty = format!(
+        "no workspaces in {}; loopctl init creates the store, and each loop its workspace",
+        safe(&root.display().to_string())
+    );
     cx.out.list(&rows, &empty, |rows| {
         Table::of(&["WHAT", "STATE", "SIZE", "PATH"], rows, |row| {
             let what = match (row.role, &row.of_loop) {

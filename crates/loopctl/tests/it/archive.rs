@@ -134,7 +134,7 @@ fn an_archive_that_cannot_be_read_is_told_and_the_rest_is_shown() {
         place.run(&["why", "e000001"]).fails(3);
         place.run(&["why", "newest"]).ok();
     };
-    told("is not there");
+    told("does not exist");
     assert!(!archive.exists(), "a look makes no archive");
     shell(&archive, "CREATE TABLE x (y)");
     let before = std::fs::read(&archive).unwrap();

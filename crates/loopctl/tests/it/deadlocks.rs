@@ -34,23 +34,23 @@ fn who_waits_is_drawn_with_circles_first() {
     waiting(&place);
     let shown = lines(&place, &["deadlocks"]);
     let expected = [
-        "circle 1: a and b wait for each other, and none of them can go on",
-        "  ┌▶ a waits for b to give back src/b.rs",
-        "  │  b waits for a to give back src/a.rs",
+        "cycle 1: a and b wait for each other and cannot proceed",
+        "  ┌▶ a waits for b to release src/b.rs",
+        "  │  b waits for a to release src/a.rs",
         "  └──┘",
-        "  ! nobody has been told to give way yet; does deadlock-detector run? see loopctl health and loopctl alerts",
+        "  ! no victim is chosen yet; check with loopctl health that deadlock-detector runs",
         "",
-        "who waits for whom",
+        "waits",
         "  a",
-        "  └─ c waits for a to give back src/a.rs",
+        "  └─ c waits for a to release src/a.rs",
         "  d",
-        "  ├─ e waits for d to give back free",
-        "  └─ test t1 of d is in the hands of d",
-        "     └─ test t2 of e needs test t1 of d first",
-        "        └─ test t3 of c needs test t2 of e first",
+        "  ├─ e waits for d to release free",
+        "  └─ test t1 of d is being worked on by d",
+        "     └─ test t2 of e depends on test t1 of d",
+        "        └─ test t3 of c depends on test t2 of e",
         "  you",
         "  └─ test t1 of d waits for your answer: may it change this?",
-        "  1 edge held up by nothing any more left out",
+        "  1 edge not shown: no longer blocking",
     ];
     for (shown, expected) in shown.iter().zip(expected) {
         assert!(shown == expected || shown.starts_with(&format!("{expected}  ")), "{shown:?} instead of {expected:?}");
@@ -68,23 +68,23 @@ fn who_waits_is_drawn_with_circles_first() {
     let text = place.run(&["deadlocks"]).ok().stdout;
     for part in [
         "┌▶ b waits for a",
-        "! victim b: told ",
-        "to give back src/b.rs within ",
-        "over in the last 24 hours",
-        "c did not give way, and lost its leases after 1m",
+        "! victim b: asked ",
+        "to release src/b.rs within ",
+        "resolved in the last 24 hours",
+        "c did not respond; its leases were revoked after 1m",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    assert!(!text.contains("long ago") && !text.contains("nobody has been told"), "{text}");
+    assert!(!text.contains("long ago") && !text.contains("no victim"), "{text}");
     let text = place.run(&["deadlocks", "--all"]).ok().stdout;
-    assert!(text.contains("it ended by itself after 0s, d was told") && text.contains("long ago"), "{text}");
+    assert!(text.contains("the cycle dissolved after 0s; d was the victim") && text.contains("long ago"), "{text}");
 }
 
 #[test]
 fn json_has_everything_in_one_list() {
     let place = Place::new();
     assert_eq!(place.json(&["deadlocks"]), json!([]));
-    assert!(place.run(&["deadlocks"]).ok().stdout.starts_with("nobody waits for anybody"));
+    assert!(place.run(&["deadlocks"]).ok().stdout.starts_with("no waits and no deadlocks"));
     assert_eq!(place.run(&["--quiet", "deadlocks"]).ok().stdout, "");
     waiting(&place);
     place.sql(
@@ -126,13 +126,13 @@ fn twenty_loops_fit_a_terminal_and_ten_thousand_edges_are_counted() {
     );
     let text = place.run(&["deadlocks"]).ok().stdout;
     is_harmless(&text);
-    assert!(text.starts_with("circle 1: 20 loops wait for each other"), "{text}");
-    assert_eq!(text.matches(" to give back r").count(), 20, "{text}");
+    assert!(text.starts_with("cycle 1: 20 loops wait for each other"), "{text}");
+    assert_eq!(text.matches(" to release r").count(), 20, "{text}");
     place.sql(
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
          INSERT INTO wait_graph(waiter, holder, resource) SELECT 'w' || i, 'w' || (i + 1), 'r' || i FROM n;",
     );
     let text = place.run(&["deadlocks"]).ok().stdout;
     assert!(text.lines().count() < 220, "{}", text.lines().count());
-    assert!(text.contains("more; --json shows all"), "{text}");
+    assert!(text.contains("more lines; --json shows all"), "{text}");
 }

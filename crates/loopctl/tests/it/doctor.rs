@@ -76,7 +76,7 @@ fn a_key_that_is_set_and_not_passed_on_is_named() {
         lines(&doctor(&place, variables).ok(), "warning", "agent").join("\n")
     };
     let plain = "[agent]\ncommand = ['codex', 'exec', '--json']\n";
-    let kept = format!("{KEY} is set here and does not reach codex of [agent]");
+    let kept = format!("{KEY} is set here, but not passed on to codex of [agent]");
     assert_eq!(warned(plain, &[(KEY, "x")]), kept);
     assert_eq!(warned("[agent]\ncommand = ['sh', '-c', 'exec codex exec --json <in']\n", &[(KEY, "x")]), kept);
     assert_eq!(warned(plain, &[(KEY, "")]), "");
@@ -86,7 +86,7 @@ fn a_key_that_is_set_and_not_passed_on_is_named() {
     let own = format!("[agent]\ncommand = ['true']\nenvironment = ['PATH', '{KEY}']\n[loop.b.agent]\ncommand = ['codex']\n");
     assert_eq!(warned(&own, &[(KEY, "x")]), "");
     let own = format!("{own}environment = ['PATH']\n");
-    assert_eq!(warned(&own, &[(KEY, "x")]), format!("{KEY} is set here and does not reach codex of [loop.b.agent]"));
+    assert_eq!(warned(&own, &[(KEY, "x")]), format!("{KEY} is set here, but not passed on to codex of [loop.b.agent]"));
 }
 
 #[test]
@@ -102,10 +102,7 @@ fn variables_that_the_machine_needs_are_proposed_and_missed() {
     std::fs::remove_file(place.database().with_file_name("config.toml")).unwrap();
     let init = place.command(&["init"]).env("HTTPS_PROXY", "http://user:word@proxy:1").output().unwrap();
     let said = String::from_utf8(init.stdout).unwrap();
-    assert!(
-        said.contains("agents and checks see of your shell, beside the usual, HTTPS_PROXY") && !said.contains("word@"),
-        "{said}"
-    );
+    assert!(said.contains("passed on to agents and checks from your shell: HTTPS_PROXY") && !said.contains("word@"), "{said}");
     assert!(!warned().contains("HTTPS_PROXY"), "{}", warned());
 }
 
@@ -119,10 +116,10 @@ fn flags_that_the_installed_version_does_not_list_are_named() {
     };
     let help = "echo '  --json  -s, --sandbox'";
     assert_eq!(warned(help, "['codex', 'exec', '--json', '--sandbox', 'read-only', '-']"), "");
-    let unlisted = "codex exec --help does not list --full-auto, which [agent] gives it";
+    let unlisted = "codex exec --help does not list --full-auto, which [agent] uses";
     assert_eq!(warned(help, "['codex', 'exec', '--full-auto', '-']"), unlisted);
     assert_eq!(warned(help, "['sh', '-c', 'codex exec --full-auto \"$(cat)\"']"), unlisted);
-    assert!(warned("exit 3", "['codex', 'exec', '--json']").starts_with("the flags of [agent] are not checked"));
+    assert!(warned("exit 3", "['codex', 'exec', '--json']").starts_with("cannot check the flags of [agent]"));
     assert!(warned("echo hello", "['codex', 'exec', '--json']").ends_with("codex exec --help lists no flags"));
     // It sees the variables of the agent and no others.
     assert_eq!(warned("[ -z \"$LOGNAME$CODEX_HOME\" ] && echo --json", "['codex', 'exec', '--json']"), "");
@@ -152,12 +149,12 @@ fn what_a_loops_own_agent_and_the_scripts_of_checks_lack_stops_the_work() {
     doctor(&place, &[]).ok();
     settings(&place, "[loop.c.agent]\ncommand = ['gone']\n");
     let report = doctor(&place, &[]).ok();
-    assert_eq!(lines(&report, "warning", "agent"), ["[loop.c.agent] is for a loop that is not registered"]);
+    assert_eq!(lines(&report, "warning", "agent"), ["[loop.c.agent] is for an unknown loop"]);
 
     let script = "[[gate.check]]\nname = 'script'\ncommand = ['sh', '-c', 'set -e; true && gone --all; lost || true']\n";
     settings(&place, &format!("[agent]\ncommand = ['sh', '-c', 'cat >prompt; vanished <prompt']\n{script}"));
     let report = doctor(&place, &[]).fails(1).says("work cannot start: 2 problems;");
-    assert_eq!(lines(&report, "problem", "gate"), ["check script cannot pass here: gone is not on the PATH"]);
+    assert_eq!(lines(&report, "problem", "gate"), ["check script cannot pass: gone is not on the PATH"]);
     assert_eq!(lines(&report, "problem", "agent"), ["vanished is not on the PATH, which [agent] needs"]);
 }
 
@@ -167,7 +164,7 @@ fn without_a_check_an_agent_works_in_vain() {
     let config = |text: &str| std::fs::write(place.home().join("config.toml"), text).unwrap();
     config("[loop.a.agent]\ncommand = ['true']\n");
     let report = doctor(&place, &[]).fails(1);
-    assert_eq!(lines(&report, "problem", "gate"), ["there is no check, so nothing can be verified"]);
+    assert_eq!(lines(&report, "problem", "gate"), ["no check is configured; work cannot be verified"]);
     config("");
     assert_eq!(lines(&doctor(&place, &[]).ok(), "warning", "gate").len(), 1);
 }
@@ -185,24 +182,24 @@ fn an_integration_branch_that_is_the_users_own_stops_the_work() {
     let commit = |message: &str| {
         place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", message]);
     };
-    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration, made by the first loop||");
+    assert_eq!(branch("coding-loops/integration"), "coding-loops/integration; the first loop creates it||");
     assert!(branch("mine").starts_with("||the integration branch mine is your own, checked out at "));
     assert!(branch("main").ends_with("is your own main branch"));
-    assert!(branch("a..b").starts_with("||\"a..b\" is not a name"));
-    assert!(branch("mine/agents").starts_with("||git cannot have the branch mine/agents beside your branch mine"));
+    assert!(branch("a..b").starts_with("||\"a..b\" is not a valid"));
+    assert!(branch("mine/agents").starts_with("||git does not allow the branch mine/agents beside your branch mine"));
     place.git(&["branch", "feature/x"]);
-    assert!(branch("feature").starts_with("||git cannot have the branch feature beside your branch feature/x"));
+    assert!(branch("feature").starts_with("||git does not allow the branch feature beside your branch feature/x"));
     place.git(&["update-ref", "refs/remotes/origin/stable", "HEAD"]);
     place.git(&["symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/stable"]);
     assert!(branch("stable").ends_with("is your own main branch"));
     // One that was there before, with nothing on it, may be meant.
     place.git(&["branch", "develop"]);
     let older = branch("develop");
-    assert!(older.starts_with("|the branch develop is older than any work of the loops"), "{older}");
+    assert!(older.starts_with("|the branch develop existed before the loops"), "{older}");
     place.git(&["checkout", "--quiet", "develop"]);
     commit("my work");
     place.git(&["checkout", "--quiet", "mine"]);
-    assert!(branch("develop").contains("||the integration branch develop is your own: no loop made its 1 commits"));
+    assert!(branch("develop").contains("||the integration branch develop is your own: its 1 commits are not of the loops"));
     // What has landed there is ours, and what a hand has put beside it is said.
     place.git(&["checkout", "--quiet", "-b", "coding-loops/integration"]);
     commit("T-1: done\n\nLoop: a\nTest: T-1\nProof: 1");
@@ -214,7 +211,7 @@ fn an_integration_branch_that_is_the_users_own_stops_the_work() {
     place.git(&["checkout", "--quiet", "mine"]);
     let warned = branch("coding-loops/integration");
     assert!(
-        warned.starts_with("|1 commits on the integration branch coding-loops/integration were made by no loop"),
+        warned.starts_with("|1 commits on the integration branch coding-loops/integration are not of the loops"),
         "{warned}"
     );
     // Brought over to a branch of the user's it is theirs.
@@ -248,25 +245,25 @@ fn a_published_branch_that_waits_or_was_moved_is_a_warning() {
     let status = || place.run(&["status"]).ok().stdout;
     let name = "coding-loops/integration";
     assert_eq!(said("ok"), format!("{name}, 1 commit ahead of your branches"));
-    assert!(!status().contains("in the way"));
+    assert!(!status().contains("problems"));
     place.git(&["checkout", "--quiet", name]);
     assert!(said("warning").starts_with("the integration branch coding-loops/integration is checked out at "));
     let tree = store.repository().tree_of(&commit).unwrap();
     let next = store.commit(&tree, &[&commit], "t2: done", &[]).unwrap();
     store.move_integration(&next, &commit).unwrap();
-    let waits = "what has landed is not yet on the branch coding-loops/integration: it is checked out at ";
+    let waits = "landed work is not published on the branch coding-loops/integration: it is checked out at ";
     assert!(said("warning").starts_with(waits), "{}", said("warning"));
     assert!(status().contains(waits), "{}", status());
     place.git(&["checkout", "--quiet", "--detach"]);
-    assert_eq!(said("ok"), format!("{name}, to be published at {} by the next loop", next.short()));
+    assert_eq!(said("ok"), format!("{name}; the next loop publishes {}", next.short()));
     assert!(!status().contains(name), "the next loop does it");
     place.git(&["branch", "--quiet", "--force", name, &format!("{commit}~1")]);
-    let moved = "the branch coding-loops/integration was moved to ";
+    let moved = "somebody else moved the branch coding-loops/integration to ";
     assert!(said("warning").starts_with(moved), "{}", said("warning"));
     assert!(status().contains(moved), "{}", status());
     assert!(place.json(&["status"])["published"]["problem"].as_str().unwrap().starts_with(moved));
     place.git(&["branch", "--quiet", "--delete", "--force", name]);
-    assert!(said("warning").starts_with("the branch coding-loops/integration was deleted by another hand"));
+    assert!(said("warning").starts_with("somebody else deleted the branch coding-loops/integration"));
 }
 
 #[test]
@@ -278,21 +275,21 @@ fn a_store_that_lost_work_or_cannot_be_used_is_named() {
     assert!(lines(&report, "ok", "store")[0].ends_with("with the commits of 0 passed tests"));
     let (layout, store, commit) = landed(&place);
     let said = |grade: &str, about: &str| lines(&doctor(&place, &[]), grade, about).join("\n");
-    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed test"));
     let lost = CommitHash::new("1".repeat(40)).unwrap();
     place.sql(&format!("UPDATE tests SET commit_hash = '{lost}'"));
-    assert_eq!(said("warning", "store"), "it lacks the commits of 1 passed tests, as of t1");
+    assert_eq!(said("warning", "store"), "the commits of 1 passed test are missing, for example of t1");
     place.sql(&format!("UPDATE tests SET commit_hash = '{commit}'"));
     settings(&place, "[repository]\nintegration_branch = 'other'\n");
     assert!(said("warning", "store").starts_with("work has landed on refs/heads/coding-loops/integration, "));
     settings(&place, "");
     store.repository().delete_ref(store.integration_ref(), &RefExpectation::Any).unwrap();
-    assert!(said("warning", "store").starts_with("it has no refs/heads/coding-loops/integration, and 1 tests have landed"));
+    assert!(said("warning", "store").starts_with("it has no refs/heads/coding-loops/integration, but 1 passed test landed"));
     std::fs::write(layout.store_path().join("config"), "").unwrap();
-    assert!(said("problem", "store").ends_with("cannot be read as a store"));
+    assert!(said("problem", "store").ends_with("is not a readable store"));
     // What doctor names, init repairs.
     place.run(&["init"]).ok();
-    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed test"));
     for entry in std::fs::read_dir(layout.store_path().join("objects")).unwrap().map(Result::unwrap) {
         if entry.file_name().len() == 2 {
             std::fs::remove_dir_all(entry.path()).unwrap();
@@ -300,14 +297,14 @@ fn a_store_that_lost_work_or_cannot_be_used_is_named() {
     }
     assert!(said("problem", "store").contains(" is damaged: "), "{}", said("problem", "store"));
     place.run(&["init"]).ok();
-    assert!(said("ok", "store").ends_with("with the commits of 1 passed tests"));
+    assert!(said("ok", "store").ends_with("with the commits of 1 passed test"));
     std::fs::remove_dir_all(layout.store_path()).unwrap();
-    assert!(said("warning", "store").contains("is missing, and 1 tests have landed"));
+    assert!(said("warning", "store").contains("is missing, but 1 passed test landed"));
     std::fs::remove_dir_all(layout.root()).unwrap();
     std::fs::create_dir_all(layout.root().join("mine")).unwrap();
-    assert!(said("problem", "workspaces").ends_with("holds files that coding-loops did not make"));
+    assert!(said("problem", "workspaces").ends_with("contains files of other programs"));
     settings(&place, "[workspace]\nroot = 'ws'\n");
-    assert!(said("problem", "workspaces").contains("lies in the checkout"));
+    assert!(said("problem", "workspaces").contains("is in the checkout"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn what_no_branch_can_be_named_after_is_refused() {
     }
     place.run(&["loop", "add", "integration"]).fails(2).says("coding-loops/integration is the branch");
     std::fs::write(place.home().join("config.toml"), "[repository]\nintegration_branch = \"coding-loops/main\"\n").unwrap();
-    place.run(&["loop", "add", "main"]).fails(2).says("coding-loops/main is where verified work goes");
+    place.run(&["loop", "add", "main"]).fails(2).says("coding-loops/main is the integration branch");
     place.run(&["loop", "add", "main", "--branch", "work/main"]).ok();
     let tests = "[[test]]\nid = \"good\"\nloop = \"a\"\n\n[[test]]\nloop = \"a\"\nid = \"x.lock\"\n";
     place.run_with(tests, &["test", "import", "-"]).fails(2).says("-:7: \"x.lock\" cannot be a test id");

@@ -46,12 +46,12 @@ fn what_a_check_or_the_agent_needs_and_is_not_here_is_said_before_anybody_pays_f
     std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
     let ran = place.run(&["init"]).ok();
     let lacks = format!("{} has no pytest", python.display());
-    assert!(ran.stdout.contains(&format!("but {lacks}: install it")), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("problem: {lacks}; install it")), "{}", ran.stdout);
     let config = place.database().with_file_name("config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replacen("command = []", "command = [\"no-such-agent\"]", 1)).unwrap();
     let ran = place.run(&["doctor"]).fails(1);
-    assert!(ran.stdout.contains(&format!("problem gate         check tests cannot pass here: {lacks}")), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("problem gate         check tests cannot pass: {lacks}")), "{}", ran.stdout);
     assert!(
         ran.stdout.contains("problem agent        no-such-agent is not on the PATH, which [agent] needs"),
         "{}",
@@ -62,7 +62,7 @@ fn what_a_check_or_the_agent_needs_and_is_not_here_is_said_before_anybody_pays_f
     std::fs::write(place.repository().join("t.sh"), "#!/bin/sh\n").unwrap();
     std::fs::set_permissions(place.repository().join("t.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let ran = place.run(&["doctor"]).ok();
-    assert!(ran.stdout.contains("ok      gate         t: what they run is here"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("ok      gate         t: their programs are installed"), "{}", ran.stdout);
     assert!(ran.stdout.contains("ok      agent        sh, of [agent]"), "{}", ran.stdout);
 }
 
@@ -126,7 +126,7 @@ fn the_store_is_made_beside_the_repository() {
     let place = Place::bare();
     let ran = place.run(&["init"]).ok();
     let root = place.workspaces();
-    assert!(ran.stdout.contains(&format!("workspaces: {}, ", root.display())), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("workspaces: {} (", root.display())), "{}", ran.stdout);
     let store = Layout::new(&root).open_store().unwrap();
     assert_eq!(store.integration_ref(), "refs/heads/coding-loops/integration");
     let head = place.git_says(&["rev-parse", "HEAD"]);
@@ -141,7 +141,7 @@ fn the_store_is_made_beside_the_repository() {
 fn a_file_in_place_of_the_folder_is_named() {
     let place = Place::bare();
     std::fs::write(place.repository().join("coding-loops"), "notes\n").unwrap();
-    place.run(&["init"]).fails(1).says("coding-loops is a file, and a folder is needed there: rename it");
+    place.run(&["init"]).fails(1).says("coding-loops is a file, but a folder is needed; rename it");
     assert_eq!(std::fs::read_to_string(place.repository().join("coding-loops")).unwrap(), "notes\n");
 }
 
@@ -197,11 +197,11 @@ fn a_branch_beside_which_ours_cannot_be_is_named() {
     let place = Place::bare();
     place.git(&["branch", "coding-loops"]);
     let ran = place.run(&["init"]).ok();
-    let what = "git cannot have the branch coding-loops/integration beside your branch coding-loops";
-    assert!(ran.stdout.contains(&format!("{what}: rename that, or set repository.integration_branch")), "{}", ran.stdout);
+    let what = "git does not allow the branch coding-loops/integration beside your branch coding-loops";
+    assert!(ran.stdout.contains(&format!("{what}; rename it, or set repository.integration_branch")), "{}", ran.stdout);
     let doctor = place.run(&["doctor"]).stdout;
     assert!(doctor.contains(what), "{doctor}");
     place.git(&["branch", "--move", "coding-loops", "mine"]);
     let again = place.run(&["init"]).ok();
-    assert!(!again.stdout.contains("git cannot have"), "{}", again.stdout);
+    assert!(!again.stdout.contains("git does not allow"), "{}", again.stdout);
 }

@@ -5,7 +5,7 @@ use crate::common::Place;
 #[test]
 fn what_was_cut_off_is_shown_and_can_be_settled_by_hand() {
     let place = Place::with_loops();
-    assert!(place.run(&["journal"]).ok().stdout.contains("nothing is open"));
+    assert!(place.run(&["journal"]).ok().stdout.contains("no open entries"));
     let pid = std::process::id();
     place.sql(&format!(
         r#"INSERT INTO transaction_log (id, operation, loop_id, component, steps) VALUES
@@ -13,7 +13,7 @@ fn what_was_cut_off_is_shown_and_can_be_settled_by_hand() {
              ('j-2', 'checkpoint', 'a', 'a', '[{{"test": "t-8", "owner": {{"pid": {pid}}}}}]')"#
     ));
     let shown = place.run(&["journal"]).ok();
-    for word in ["put_away", "t-7", "saved", "open for", "checkpoint", "written down"] {
+    for word in ["put_away", "t-7", "saved", "open for", "checkpoint", "recorded"] {
         assert!(shown.stdout.contains(word), "{word}: {}", shown.stdout);
     }
     let rows = place.json(&["journal", "--of", "a"]);

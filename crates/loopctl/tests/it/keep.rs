@@ -83,7 +83,8 @@ fn a_backup_holds_the_stores_own_references_and_a_lost_store_gets_them_back() {
     let open = || Layout::new(place.workspaces()).open_store().unwrap();
     std::fs::remove_dir_all(place.workspaces()).unwrap();
     let said = place.run(&["restore", name]).ok();
-    assert!(said.stdout.contains("was made again from the repository and got back 2 references"), "{}", said.stdout);
+    assert!(said.stdout.contains("was created again from the repository; 2 missing refs are restored"), "{}", said.stdout);
+    assert_eq!(said.stdout.lines().count(), 2, "line breaks are line breaks: {}", said.stdout);
     assert_eq!((open().integration().unwrap(), said.stderr.as_str()), (Some(landed.clone()), ""));
 
     // The store alone; what is in neither is named.
@@ -99,10 +100,10 @@ fn a_backup_holds_the_stores_own_references_and_a_lost_store_gets_them_back() {
     assert_eq!(open().integration().unwrap(), Some(landed));
 
     std::fs::write(&bundle, "# v2 git bundle\n\n").unwrap();
-    place.run(&["restore", name]).fails(1).says("the database is restored; ");
+    place.run(&["restore", name]).fails(1).says("the database is restored, but the store is not: ");
     std::fs::remove_file(&bundle).unwrap();
     place.run(&["restore", "--store-only", name]).fails(2).says("b.db.bundle");
-    assert!(place.run(&["restore", name]).ok().stdout.contains("so the store is as it was"));
+    assert!(place.run(&["restore", name]).ok().stdout.contains("the store is unchanged"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn a_set_is_granted_or_refused_as_a_whole() {
     let keys: Vec<&String> = blockers[0].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["file_path", "locked_by", "expires_at"]);
     assert_eq!(blockers[0]["locked_by"], "a");
-    let told = place.run(&["lock", "src/a.rs", "--loop", "b"]).fails(1).says("held by a");
+    let told = place.run(&["lock", "src/a.rs", "--loop", "b"]).fails(1).says("leased by a");
     assert_eq!((told.stdout.as_str(), told.stderr.lines().count()), ("", 1));
     // Nothing is left behind, not even the path that was free.
     assert_eq!(place.sql("SELECT count(*) FROM file_locks WHERE locked_by = 'b'"), "0");

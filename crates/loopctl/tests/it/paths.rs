@@ -27,7 +27,7 @@ fn lock_and_unlock_below_a_folder() {
     let refused = place.run_in(&place.repository().join("src/deep"), &["--json", "lock", "../zz.txt", "--loop", "b"]).fails(1);
     assert_eq!(refused.json()[0]["file_path"], "src/zz.txt");
     let outside = place.run_in(&place.repository().join("src"), &["lock", "../../x", "--loop", "b"]).fails(2);
-    outside.says("outside of the repository");
+    outside.says("outside the repository");
     assert_eq!(below(&place, "src", &["unlock", "../top", "--loop", "a"])["released"], json!(["top"]));
     let rest = ["../src/sub/", "zz.txt", "port:5432"];
     let released = below(&place, "src", &[&["unlock"], &rest[..], &["--loop", "a"]].concat());

@@ -40,9 +40,9 @@ fn what_was_found_is_said_and_written() {
     let (place, said) = project(&[("package.json", package), ("package-lock.json", "{}")]);
     for part in [
         "found package.json: work is verified by \"npm test\"",
-        "each folder is set up by \"npm ci --prefer-offline --no-audit --no-fund\", again when package.json, package-lock.json have changed",
+        "set-up of each folder: \"npm ci --prefer-offline --no-audit --no-fund\", and again when package.json, package-lock.json change",
         "kept between runs: node_modules/",
-        "loopctl doctor --run-checks tries them",
+        "try the checks with loopctl doctor --run-checks",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -51,10 +51,10 @@ fn what_was_found_is_said_and_written() {
     commit(&place, &[(".gitignore", "node_modules/\n")]);
     assert!(!place.run(&["doctor"]).stdout.contains("does not ignore node_modules/"));
     let (_, said) = project(&[("pom.xml", "<project/>")]);
-    assert!(said.contains("found pom.xml: a build with Maven, mostly verified by mvn -q test\nsay in "), "{said}");
+    assert!(said.contains("found pom.xml: a Maven build, usually verified by mvn -q test\nadd a [[gate.check]] to "), "{said}");
     assert!(!said.contains("no build files"));
     let (_, said) = project(&[("README.md", "x")]);
-    assert!(said.contains("found no build files: say in "), "{said}");
+    assert!(said.contains("found no build files: add a [[gate.check]] to "), "{said}");
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn what_files_need_and_is_not_here_is_said() {
     commit(&place, &[]);
     place.git(&["config", "filter.odd.clean", "no-such-filter %f"]);
     let said = place.run(&["doctor"]).stdout;
-    assert!(said.contains("the objects of LFS of big.bin are not here, so they stay pointers"), "{said}");
-    assert!(said.contains("the program of the filter odd is not on the PATH"), "{said}");
+    assert!(said.contains("the LFS objects of big.bin are missing; the files stay pointers"), "{said}");
+    assert!(said.contains("the program of the git filter odd is not on the PATH"), "{said}");
     assert!(!said.contains("vendor at"), "{said}");
     place.git(&["submodule", "--quiet", "deinit", "-f", "vendor"]);
     std::fs::remove_dir_all(place.repository().join(".git/modules/vendor")).unwrap();
     let said = place.run(&["doctor"]).stdout;
-    assert!(said.contains("vendor at ") && said.contains("git submodule update --init --recursive brings it"), "{said}");
+    assert!(said.contains("vendor at ") && said.contains("fetch it with git submodule update --init --recursive"), "{said}");
 }
 
 #[test]
@@ -137,8 +137,8 @@ fn patterns_that_bring_nothing_along_are_named() {
     let named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("warning copy ")).map(str::trim).collect();
     let expected = [
         "gone.env matches nothing in your checkout",
-        "tracked.txt matches tracked files alone, which every workspace has",
-        "/new.txt matches files that git does not ignore, which are not brought along",
+        "tracked.txt matches only tracked files, which every workspace has",
+        "/new.txt matches files that git does not ignore, which are not copied",
         "elsewhere/ matches nothing in your checkout",
     ];
     assert_eq!(named, expected, "{said}");
@@ -164,14 +164,14 @@ fn a_loop_that_is_driven_by_hand_works_in_a_folder_that_is_set_up() {
     place.run(&["loop", "add", "b"]).ok();
     place.run(&["test", "add", "t3", "--loop", "b"]).ok();
     set_up("echo no compiler; exit 3");
-    place.run(&["next", "--loop", "b"]).ok().says("failed with exit code 3: no compiler; the workspace is not ready");
+    place.run(&["next", "--loop", "b"]).ok().says("failed with exit code 3: no compiler");
 }
 
 #[test]
 fn repositories_that_loops_cannot_start_from_are_said_at_init() {
     let place = Place::empty();
     let said = place.run(&["init"]).ok().stdout;
-    assert!(said.contains(" has no commit yet: make a first commit: loops start from it"), "{said}");
+    assert!(said.contains(" has no commit yet; create a first commit; loops start from it"), "{said}");
     place.run(&["doctor"]).fails(1);
     // A bare repository with linked worktrees beside it.
     let (place, _) = project(&[("a", "1\n")]);
@@ -183,7 +183,7 @@ fn repositories_that_loops_cannot_start_from_are_said_at_init() {
     place.git(&["-C", above.to_str().unwrap(), "worktree", "add", "--quiet", "-b", "work", main.to_str().unwrap()]);
     for folder in [&above, &main] {
         let said = place.run_in(folder, &["init"]).fails(1).stderr;
-        assert!(said.contains(".bare is a bare repository; coding-loops works beside a checkout: clone it"), "{said}");
+        assert!(said.contains(".bare is a bare repository and has no checkout; clone it"), "{said}");
         assert!(!folder.join("coding-loops").exists());
     }
 }

@@ -80,7 +80,7 @@ fn status_wraps_everything_by_loop() {
     assert_eq!(test["proofs"][0]["output_sha256"], hash);
     assert_eq!(test["events"][0]["event_type"], "test_started");
     let text = place.run(&["status", "t1"]).ok().stdout;
-    for part in ["0123456789ab", "unit", "exit 0", "1.234s", &hash, "      good", "t1 "] {
+    for part in ["0123456789ab", "unit", "exit status 0", "1.234s", &hash, "      good", "t1 "] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 }

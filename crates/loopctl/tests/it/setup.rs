@@ -9,7 +9,7 @@ use crate::common::Place;
 fn init_makes_everything_once_and_keeps_what_is_there() {
     let place = Place::bare();
     let first = place.run(&["init"]).ok();
-    assert!(first.stdout.starts_with("made: "), "{}", first.stdout);
+    assert!(first.stdout.starts_with("created: "), "{}", first.stdout);
     let mode = |path: std::path::PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(place.home()), 0o700);
     assert_eq!(mode(place.database()), 0o600);
@@ -31,7 +31,7 @@ fn init_makes_everything_once_and_keeps_what_is_there() {
     std::fs::write(place.home().join("config.toml"), "# mine\n").unwrap();
     place.run(&["loop", "add", "a"]).ok();
     let second = place.run(&["init"]).ok();
-    assert!(second.stdout.starts_with("already there: "));
+    assert!(second.stdout.starts_with("already exists: "));
     assert_eq!(second.stdout.lines().filter(|line| line.starts_with("  ")).count(), 3);
     assert_eq!(std::fs::read_to_string(place.home().join("config.toml")).unwrap(), "# mine\n");
     assert_eq!(place.json(&["loop", "list"])[0]["id"], "a");
@@ -75,7 +75,7 @@ fn a_worktree_and_a_subfolder_find_the_repositorys_database() {
     std::fs::create_dir_all(place.repository().join("x/y")).unwrap();
     place.run_in(&place.repository().join("x/y"), &["loop", "list"]).ok();
     // And init from there means the same one.
-    assert!(place.run_in(&tree, &["init"]).ok().stdout.starts_with("already there"));
+    assert!(place.run_in(&tree, &["init"]).ok().stdout.starts_with("already exists"));
 }
 
 #[test]
@@ -278,16 +278,11 @@ fn every_import_error_has_its_line_and_nothing_is_imported() {
     check(
         "a.toml",
         "[[test]]\nid = 'x'\nloop = 'a'\ncolour = 1\n\n[[test]]\nloop = 'a'\nmax_attempts = 0\n\n[[test]]\nid = 'a b'\nloop = 'nobody'\n",
-        &[
-            "4: \"colour\" is no field",
-            "6: the test has no id",
-            "8: max_attempts must be",
-            "11: \"a b\" is not a valid test id",
-        ],
+        &["4: \"colour\" is not a field", "6: the test has no id", "8: max_attempts must be", "11: \"a b\" is not a valid test id"],
     );
     check("b.toml", "[[test]]\nid = 'x'\nloop = \n", &["3: "]);
     check("c.toml", "title = 'x'\n", &["1: \"title\" is not expected"]);
-    check("d.toml", "\n", &["1: there is no test"]);
+    check("d.toml", "\n", &["1: the file has no tests"]);
     check(
         "e.toml",
         "[[test]]\nid = 'x'\nloop = 'nobody'\n[[test]]\nid = 'y'\nloop = 'a'\ndepends_on = 'y2'\n[[test]]\nid = 'y'\nloop = 'a'\n",
@@ -296,14 +291,14 @@ fn every_import_error_has_its_line_and_nothing_is_imported() {
     check(
         "f.json",
         "[\n {\"id\": \"x\", \"loop\": \"a\"},\n {\"id\": 7,\n  \"loop\": \"a\"},\n 5\n]",
-        &["3: id must be text", "5: a test is an object"],
+        &["3: id must be text", "5: a test must be an object"],
     );
     check("g.json", "[\n {\"id\": \"x\"\n  \"loop\": \"a\"}]", &["3: "]);
     check("h.json", "{\"tests\": [], \"more\": 1}", &["1: \"more\" is not expected"]);
     check(
         "i.jsonl",
         "{\"id\": \"x\", \"loop\": \"a\"}\n\nnonsense\n{\"id\": \"y\", \"id\": \"z\", \"loop\": \"a\", \"scope\": \"s\"}\n",
-        &["3: ", "4: \"id\" is named twice", "4: id is said twice", "4: scope must be"],
+        &["3: ", "4: \"id\" appears twice", "4: id appears twice", "4: scope must be"],
     );
     check(
         "j.toml",
@@ -313,13 +308,13 @@ fn every_import_error_has_its_line_and_nothing_is_imported() {
     check(
         "l.json",
         "[{\"id\": \"x\", \"loop\": \"a\",\n \"spec\": \"a \\ud800 b\"},\n {\"id\": \"y\", \"loop\": \"a\",\n \"notes\": \"\\udfff\"}]",
-        &["2: spec is not text that can be held", "4: notes is not text that can be held"],
+        &["2: spec is not valid text", "4: notes is not valid text"],
     );
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     check(
         "m.jsonl",
         &format!("{{\"id\": \"x\", \"loop\": \"a\"}}\n{{\"id\": \"y\", \"loop\": \"a\", \"spec\": {deep}}}\n"),
-        &["2: spec is not text that can be held"],
+        &["2: spec is not valid text"],
     );
     check("n.toml", &format!("[[test]]\nid = 'x'\nloop = 'a'\nspec = {deep}\n"), &["4: "]);
     check("o.toml", "[[test]]\nid = 'x'\nloop = 'a'\nspec = nan\n", &["4: spec must be text"]);

@@ -118,16 +118,16 @@ fn an_answer_that_is_not_applied_yet_is_shown_as_one() {
     let place = Place::with_loops();
     let asked = place.json(&["ask", "--summary", "which?", "--option", "A=x", "--option", "B=y"]);
     let id = asked["id"].as_str().unwrap();
-    place.run(&["decide", id, "A"]).ok().says("no pm-agent runs; the answer is applied once it does");
+    place.run(&["decide", id, "A"]).ok().says("pm-agent is not running; apply the answer now");
     for command in ["decisions", "status"] {
         let shown = place.run(&[command]).ok().stdout;
-        assert!(shown.contains("answered with A, which takes effect once pm-agent runs"), "{shown}");
+        assert!(shown.contains("answered with A; pm-agent applies it when it runs"), "{shown}");
     }
     assert_eq!(place.json(&["decisions"])[0]["answered"], "A");
     // A loop applies it where it is about the base.
     place.sql(&format!("UPDATE decisions SET decision_type = 'base_red' WHERE id = '{id}'"));
     place.sql("DELETE FROM deliveries");
-    place.run(&["decide", id, "B"]).ok().says("the next loop that would start an attempt applies the answer");
+    place.run(&["decide", id, "B"]).ok().says("the next loop that starts an attempt applies the answer");
 }
 
 /// Several people in as many processes.

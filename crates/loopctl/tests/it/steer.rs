@@ -19,7 +19,7 @@ fn next_claims_in_order_and_give_back_counts_only_the_agents_failures() {
     assert!(place.run(&["next", "--loop", "a"]).ok().stdout.contains("attempt 2 of 3"));
     let back = place.json(&["give-back", "t1", "--category", "system"]);
     assert_eq!((&back["attempts"], &back["give_backs"]), (&1.into(), &1.into()));
-    place.run(&["next", "--loop", "a"]).fails(1).says("tried again in");
+    place.run(&["next", "--loop", "a"]).fails(1).says("the next retry is due in");
     place.run(&["reset", "t1"]).ok();
     for _ in 0..3 {
         place.run(&["next", "--loop", "a"]).ok();
@@ -28,7 +28,7 @@ fn next_claims_in_order_and_give_back_counts_only_the_agents_failures() {
     let stuck = place.json(&["stuck"]);
     assert_eq!(stuck["tests"][0]["id"], "t1");
     assert!(place.run(&["stuck"]).ok().stdout.contains("loopctl reset"));
-    place.run(&["next", "--loop", "a"]).fails(1).says("waits for tests");
+    place.run(&["next", "--loop", "a"]).fails(1).says("depend on tests");
     assert_eq!(place.json(&["skip", "t1", "--reason", "no need"])["status"], "skipped");
     assert_eq!(place.json(&["reset", "t1"])["attempts"], 0);
     assert_eq!(place.sql("SELECT count(*) FROM events WHERE event_type = 'test_blocked'"), "1");
@@ -105,7 +105,7 @@ fn restart_rollback_and_priority_are_said() {
     place.sql("INSERT INTO checkpoints (id, loop_id, git_ref) VALUES ('cp', 'b', 'refs/x')");
     place.run(&["rollback", "a", "--checkpoint", "cp"]).fails(1).says("belongs to loop b");
     // Driven by hand, it is done at once, or said that it cannot be.
-    place.run(&["rollback", "b", "--checkpoint", "cp"]).fails(1).says("could not go back: there is no commit");
+    place.run(&["rollback", "b", "--checkpoint", "cp"]).fails(1).says("b cannot roll back: there is no commit");
     assert_eq!(place.json(&["priority", "a", "1"])["priority"], 1);
     let types: Vec<String> = place
         .json(&["timeline"])
@@ -142,7 +142,7 @@ fn a_question_is_asked_and_answered_once() {
     );
     assert!(place.run(&["decisions"]).ok().stdout.contains(&format!("loopctl decide {} B", &id[28..])));
     place.run(&["decide", &id, "C"]).fails(2).says("choose A, B");
-    place.run(&["decide", &id[..20], "B", "--comment", "c"]).ok().says("no pm-agent runs");
+    place.run(&["decide", &id[..20], "B", "--comment", "c"]).ok().says("pm-agent is not running");
     place.run(&["decide", &id, "A"]).fails(1).says("was answered");
     assert_eq!(place.json(&["poll", "pm"])[0]["payload"]["choice"], "B");
 }
@@ -206,7 +206,7 @@ fn a_landed_test_is_reset_only_by_force() {
         .run(&["reset", "t1"])
         .fails(1)
         .says("commit c0ffee on coding-loops/integration")
-        .says("on the queue of a again")
+        .says("back on the queue of a")
         .says("reset --force t1");
     assert_eq!(place.json(&["status", "t1"])["test"]["status"], "passed");
     assert_eq!(place.json(&["reset", "t1", "--force"])["status"], "pending");

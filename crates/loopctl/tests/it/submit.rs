@@ -69,7 +69,7 @@ fn the_chain_of_proof_is_told_from_the_commit_from_its_trailer_and_from_the_even
         assert_eq!(why["evidence"]["baselines"][0]["commit_hash"], commit);
     }
     let shown = place.run(&["why", commit]).ok().stdout;
-    for part in ["test_passed", "pass  made at", "), alone, attempt", "right", "good  seen to pass last at"] {
+    for part in ["test_passed", "pass  made at", "), alone, attempt", "right", "good  last passed at"] {
         assert!(shown.contains(part), "{part:?} is not in {shown}");
     }
     for unknown in ["0123456789", "nothing", "%", "zzzzzzzz"] {
@@ -113,7 +113,7 @@ fn a_loop_that_is_driven_by_hand_has_its_checkpoints_and_goes_back() {
     place.run(&["next", "--loop", "a"]).ok();
     std::fs::write(&made, "astray\n").unwrap();
     let said = place.run(&["rollback", "a", "--reason", "astray"]).ok();
-    assert!(said.stdout.contains("a did go back"), "{}", said.stdout);
+    assert!(said.stdout.contains("a is rolled back"), "{}", said.stdout);
     assert_eq!(std::fs::read_to_string(&made).unwrap(), "half\n", "as the attempt began");
     let rows = place.json(&["checkpoints", "--loop", "a"]);
     let kinds: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["checkpoint_type"].as_str().unwrap()).collect();
@@ -121,7 +121,7 @@ fn a_loop_that_is_driven_by_hand_has_its_checkpoints_and_goes_back() {
     assert!(rows[0]["reason"].as_str().unwrap().contains("astray") && rows[0]["kept_until"].is_null());
     assert!(rows.as_array().unwrap().iter().all(|row| row["in_store"] == true), "{rows}");
     let said = place.run(&["checkpoints"]).ok().stdout;
-    assert!(said.contains("until its test has landed") && said.contains("the refs are in the store; show one with "), "{said}");
+    assert!(said.contains("until its test lands") && said.contains("the refs are in the store; show one with "), "{said}");
     assert_eq!(place.json(&["checkpoints", "--loop", "b"]), serde_json::json!([]));
     place.run(&["checkpoints", "--loop", "nobody"]).fails(4);
     place.run(&["rollback", "a", "--checkpoint", rows[0]["id"].as_str().unwrap()]).ok();
@@ -130,7 +130,7 @@ fn a_loop_that_is_driven_by_hand_has_its_checkpoints_and_goes_back() {
     place.run(&["reset", "t1"]).ok();
     let payload = r#"{"loop_id": "a", "reason": "by pm", "triggered_by": "pm"}"#;
     place.run(&["publish", "rollback_triggered", "--source", "pm", "--payload", payload]).ok();
-    place.run(&["next", "--loop", "a"]).ok().says("obeyed: by pm");
+    place.run(&["next", "--loop", "a"]).ok().says("carried out: by pm");
     assert!(!made.exists());
     place.run(&["check"]).ok();
 }

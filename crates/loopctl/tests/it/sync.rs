@@ -76,7 +76,10 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
     commit(&place, &[("shared", "one\n2\n3\n4\n5\n")]);
     assert_eq!(place.json(&["status"])["published"]["followed"], json!({"branch": "main", "behind": 2, "ahead": 1}));
     let said = place.run(&["status"]).ok().stdout;
-    assert!(said.contains("what has landed is 1 commit ahead of main and 2 behind; loopctl sync"), "{said}");
+    assert!(
+        said.contains("landed work is 1 commit ahead of main and 2 behind; merge the new commits with loopctl sync"),
+        "{said}"
+    );
     let landed = place.json(&["sync"]);
     assert_eq!((&landed["status"], &landed["behind"]), (&json!("landed"), &json!(2)));
     assert_eq!(place.git_says(&["rev-parse", INTEGRATION]), landed["commit"].as_str().unwrap(), "published");
@@ -89,7 +92,7 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
     assert_eq!((events.as_array().unwrap().len(), &events[0]["source"]), (1, &json!("human")));
     for given in [landed["commit"].as_str().unwrap(), &landed["theirs"].as_str().unwrap()[..12]] {
         let said = place.run(&["why", given]).ok().stdout;
-        assert!(said.contains("brings in 2 commits of main") && said.contains("verified by suite"), "{said}");
+        assert!(said.contains("2 commits of main up to") && said.contains("verified by suite"), "{said}");
     }
     let journal = place.json(&["journal", "--all"]);
     let entry = journal.as_array().unwrap().iter().find(|entry| entry["operation"] == "sync" && entry["status"] == "committed");
@@ -97,7 +100,7 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
     let workspace = take(&place, "t2");
     assert!(workspace.join("hotfix").exists());
     place.run(&["give-back", "t2", "--category", "human"]).ok();
-    assert!(place.run(&["sync"]).ok().stdout.contains("nothing is new"));
+    assert!(place.run(&["sync"]).ok().stdout.contains("up to date: "));
     assert!(
         place
             .run(&["workspaces"])
@@ -117,7 +120,7 @@ fn what_fails_together_is_asked_once_and_nothing_has_moved() {
     let place = place("if test -f made && test -f clash; then echo made and clash; exit 1; fi");
     commit(&place, &[("clash", "1\n")]);
     let before = place.git_says(&["rev-parse", INTEGRATION]);
-    place.run(&["sync"]).fails(1).says("check suite failed").says("nothing has changed");
+    place.run(&["sync"]).fails(1).says("check suite failed").says("nothing is changed");
     place.run(&["sync"]).fails(1);
     let asked = place.json(&["decisions"]);
     assert_eq!((asked.as_array().unwrap().len(), &asked[0]["decision_type"]), (1, &json!("sync")));
@@ -156,7 +159,7 @@ fn a_conflict_is_merged_by_a_test_that_leaves_nothing_out() {
     place.run(&["sync"]).fails(1).says("conflicts with what has landed, in shared");
     decide(&place, "test");
     let test = format!("sync-{}", &theirs[..12]);
-    place.run(&["sync"]).fails(1).says(&format!("test {test} is to merge these commits"));
+    place.run(&["sync"]).fails(1).says(&format!("test {test} will merge these commits"));
     let row = &place.json(&["status", &test])["test"];
     assert!(row["spec_content"].as_str().unwrap().contains(&format!("git merge {theirs}")), "{row}");
     assert!(row["spec_content"].as_str().unwrap().contains("These files conflict: shared"), "{row}");
@@ -286,7 +289,7 @@ fn a_published_branch_that_was_moved_by_hand_is_another_question() {
 #[test]
 fn what_is_followed_is_proposed_and_looked_at() {
     let place = place("true");
-    assert!(place.run(&["doctor"]).stdout.contains("loopctl sync brings in what is new on main"));
+    assert!(place.run(&["doctor"]).stdout.contains("loopctl sync merges new commits of main"));
     let configure = |from: &str, to: &str| {
         let path = place.home().join("config.toml");
         let text = std::fs::read_to_string(&path).unwrap();

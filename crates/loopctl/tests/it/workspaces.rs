@@ -91,7 +91,7 @@ fn without_a_store_there_is_nothing_to_list() {
     let place = Place::new();
     fs::remove_dir_all(place.workspaces()).unwrap();
     assert_eq!(place.json(&["workspaces"]), json!([]));
-    assert!(place.run(&["workspaces"]).ok().stdout.contains("loopctl init makes the store"));
+    assert!(place.run(&["workspaces"]).ok().stdout.contains("loopctl init creates the store"));
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn checkpoints_are_looked_up_in_the_store() {
     assert_eq!(rows, [json!(["kept", true]), json!(["lost", false]), json!(["old", null])]);
     let said = place.run(&["checkpoints"]).ok().stdout;
     assert!(
-        said.contains("lost: not in the store") && said.contains("the refs are in the store; show one with git -C "),
+        said.contains("lost: missing in the store") && said.contains("the refs are in the store; show one with git -C "),
         "{said}"
     );
     fs::remove_dir_all(place.workspaces()).unwrap();
     assert_eq!(place.json(&["checkpoints"])[0]["in_store"], Value::Null);
-    assert!(place.run(&["checkpoints"]).ok().stdout.contains("there is no store yet"));
+    assert!(place.run(&["checkpoints"]).ok().stdout.contains("until the store is created"));
     assert_eq!(BRANCH, made.store.integration_ref().strip_prefix("refs/heads/").unwrap());
 }
