@@ -131,6 +131,23 @@ impl Database {
         Self::open_file(path, options, false)
     }
 
+    /// Reads a database of exactly this schema version and changes nothing, neither content nor settings. Waits for nobody.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`] for another version, or what SQLite says.
+    pub fn peek<R>(path: &Path, body: impl FnOnce(&ReadTx<'_>) -> Result<R>) -> Result<R> {
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "query_only", true)?;
+        let found = (migrate::pragma(&connection, "application_id")?, migrate::pragma(&connection, "user_version")?);
+        if found != (migrate::APPLICATION_ID, migrate::SCHEMA_VERSION) {
+            return Err(Error::NotOurs { path: path.to_owned(), detail: "it has another schema version".to_owned() });
+        }
+        connection.execute_batch("BEGIN DEFERRED")?;
+        body(&ReadTx::over(&connection, &SystemClock))
+    }
+
     /// Opens the database, making it if there is none. The file is readable by its owner alone.
     pub fn create(path: &Path, options: &OpenOptions) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;

@@ -50,6 +50,7 @@ use exit::{Failure, Outcome};
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    cli::complete_if_asked();
     let cli = Cli::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     set_up_log();
     match run(cli) {

@@ -28,8 +28,9 @@ use crate::workspaces;
 /// If the output cannot be written.
 pub fn completions(shell: clap_complete::Shell) -> Outcome {
     use std::io::Write;
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::command(), "loopctl", &mut script);
+    let script = cli::registration(&shell.to_string()).ok_or_else(|| {
+        Failure::usage(format!("there is no completion for {shell}; use bash, zsh, fish, elvish or powershell"))
+    })?;
     std::io::stdout().lock().write_all(&script)?;
     Ok(())
 }

@@ -31,7 +31,7 @@ pub enum Exchange {
         #[arg(long, value_name = "ID")]
         correlation: Option<String>,
         /// The event that caused this one
-        #[arg(long, value_name = "EVENT_ID")]
+        #[arg(long, value_name = "EVENT")]
         caused_by: Option<String>,
     },
     /// Subscribe to event types, or end a subscription
@@ -78,7 +78,7 @@ pub enum Exchange {
         /// The id of the subscriber
         subscriber: String,
         /// The ids of the events
-        #[arg(required = true, value_name = "EVENT_ID")]
+        #[arg(required = true, value_name = "EVENT")]
         events: Vec<String>,
     },
 }

@@ -8,6 +8,7 @@ macro_rules! examples {
     ($($line:literal),+ $(,)?) => { concat!("Examples:", $("\n  ", $line),+) };
 }
 
+mod completion;
 mod drive;
 mod exchange;
 mod keep;
@@ -16,6 +17,7 @@ mod set_up;
 mod share;
 mod steer;
 
+pub use completion::{complete_if_asked, registration};
 pub use drive::{Drive, LockArgs};
 pub use exchange::Exchange;
 pub use keep::Keep;
@@ -100,7 +102,7 @@ pub fn command() -> clap::Command {
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{lists}{heading}Options:{heading:#}\n{{options}}{{after-help}}"
     );
-    Cli::command().help_template(template)
+    completion::with_candidates(Cli::command().help_template(template))
 }
 
 #[cfg(test)]

@@ -172,7 +172,7 @@ pub struct JournalArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
     /// Settle an entry whose owner does not come back
-    #[arg(long, value_name = "ID", conflicts_with_all = ["all", "of"], requires = "outcome")]
+    #[arg(long, value_name = "ENTRY", conflicts_with_all = ["all", "of"], requires = "outcome")]
     pub settle: Option<String>,
     /// Record that the operation was completed
     #[arg(long, group = "outcome", requires = "settle")]
@@ -198,7 +198,7 @@ pub struct TimelineArgs {
     #[arg(long = "type", value_name = "TYPE")]
     pub event_type: Option<String>,
     /// Only events about this test
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "TEST")]
     pub test: Option<String>,
     /// Only events with this correlation id
     #[arg(long, value_name = "ID")]

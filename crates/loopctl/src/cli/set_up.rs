@@ -112,6 +112,7 @@ pub enum LoopCommand {
     #[command(after_help = examples!["loopctl loop add trial", "loopctl loop remove trial"])]
     Remove {
         /// The id
+        #[arg(value_name = "LOOP")]
         id: LoopId,
     },
 }

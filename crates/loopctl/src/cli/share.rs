@@ -92,7 +92,7 @@ pub enum KnowledgeCommand {
         #[arg(long = "area", value_name = "GLOB")]
         areas: Vec<String>,
         /// An item that this one replaces; may be repeated
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ITEM")]
         supersedes: Vec<String>,
     },
     /// Find current items, the best match or the newest first
@@ -121,15 +121,17 @@ pub enum KnowledgeCommand {
     #[command(after_help = examples!["loopctl knowledge history e07f12c8"])]
     History {
         /// The id
+        #[arg(value_name = "ITEM")]
         id: String,
     },
     /// Replace one item by another
     #[command(after_help = examples!["loopctl knowledge supersede e07f12c8 --by 4b1d88f3"])]
     Supersede {
         /// The id
+        #[arg(value_name = "ITEM")]
         id: String,
         /// The item that replaces it
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ITEM")]
         by: String,
     },
     /// Show the items about the files that a test touches
@@ -169,18 +171,21 @@ pub enum RequestCommand {
     #[command(after_help = examples!["loopctl request approve 93d6b5e4"])]
     Approve {
         /// The id
+        #[arg(value_name = "REQUEST")]
         id: String,
     },
     /// Reject a request
     #[command(after_help = examples!["loopctl request reject 93d6b5e4"])]
     Reject {
         /// The id
+        #[arg(value_name = "REQUEST")]
         id: String,
     },
     /// Record that the approved change is made
     #[command(after_help = examples!["loopctl request approve 93d6b5e4", "loopctl request apply 93d6b5e4"])]
     Apply {
         /// The id
+        #[arg(value_name = "REQUEST")]
         id: String,
     },
 }

@@ -65,7 +65,7 @@ pub enum Steer {
         #[arg(value_name = "LOOP")]
         loop_id: LoopId,
         /// The checkpoint [default: the start of the attempt]
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "CHECKPOINT")]
         checkpoint: Option<String>,
         /// The reason, for the history
         #[arg(long)]
@@ -124,6 +124,7 @@ pub enum Steer {
     #[command(after_help = examples!["loopctl ack-alert 7be2901f"])]
     AckAlert {
         /// The id of the alert
+        #[arg(value_name = "ALERT")]
         id: String,
     },
     /// Revoke the leases of one loop or of all

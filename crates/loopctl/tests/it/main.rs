@@ -6,6 +6,7 @@ mod bad_files;
 mod causes;
 mod check;
 mod common;
+mod completion;
 mod deadlocks;
 mod deinit;
 mod doctor;

@@ -1,0 +1,64 @@
+//! Completion of ids, as a real bash asks for it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::{Place, ran};
+
+/// What bash offers for the last of these words, typed in a folder.
+fn offered(folder: &Path, words: &[&str]) -> Vec<String> {
+    let script = r#"
+        source <(loopctl completions bash)
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9 COMPREPLY=()
+        _clap_complete_loopctl loopctl "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let programs = Path::new(env!("CARGO_BIN_EXE_loopctl")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", script, "bash"]).args(words).current_dir(folder).env("PATH", path);
+    bash.env_remove("CODING_LOOPS_DB").env("GIT_CEILING_DIRECTORIES", folder);
+    let printed = ran(bash.output().unwrap()).ok();
+    assert_eq!(printed.stderr, "", "{words:?}");
+    printed.stdout.lines().filter(|line| !line.is_empty() && !line.starts_with('-')).map(str::to_owned).collect()
+}
+
+#[test]
+fn ids_are_completed_from_the_database() {
+    let place = Place::with_loops();
+    for test in ["api-01", "api-02", "ui-01"] {
+        place.run(&["test", "add", test, "--loop", "a"]).ok();
+    }
+    let question = place.run(&["ask", "--summary", "which?", "--option", "A=x", "--option", "B=y"]).ok().stdout;
+    let question = &question.trim()[28..];
+    place.sql(
+        "INSERT INTO alerts (id, severity, alert_type, message)
+           VALUES ('01a20887-a7a2-779d-8fa1-f77f7be2901f', 'info', 'stuck', 'm'), ('a' || char(27) || '[2J', 'info', 'stuck', 'm')",
+    );
+    let here = place.repository();
+    let offered = |words: &[&str]| offered(&here, words);
+    assert_eq!(offered(&["loopctl", "status", "api"]), ["api-01", "api-02"]);
+    assert_eq!(offered(&["loopctl", "status", ""]), ["a", "b", "api-01", "api-02", "ui-01"]);
+    assert_eq!(offered(&["loopctl", "pause", ""]), ["a", "b", "all"]);
+    assert_eq!(offered(&["loopctl", "tests", "--loop", ""]), ["a", "b"]);
+    assert_eq!(offered(&["loopctl", "decide", ""]), [question]);
+    assert_eq!(offered(&["loopctl", "decide", question, ""]), ["A", "B"]);
+    assert_eq!(offered(&["loopctl", "ack-alert", ""]), ["7be2901f"]);
+    assert_eq!(offered(&["loopctl", "test", "add", ""]), [] as [&str; 0], "a new id is nobody's");
+    assert!(offered(&["loopctl", "dead"]).contains(&"deadlocks".to_owned()));
+    let db = place.database();
+    let elsewhere = crate::completion::offered(place.outside(), &["loopctl", "--db", db.to_str().unwrap(), "skip", "ui"]);
+    assert_eq!(elsewhere, ["ui-01"]);
+}
+
+#[test]
+fn without_a_usable_database_nothing_is_offered_and_nothing_is_changed() {
+    let place = Place::with_loops();
+    assert_eq!(offered(place.outside(), &["loopctl", "pause", ""]), [] as [&str; 0]);
+    place.sql("PRAGMA user_version = 1");
+    let before = std::fs::read(place.database()).unwrap();
+    assert_eq!(offered(&place.repository(), &["loopctl", "pause", ""]), [] as [&str; 0]);
+    assert_eq!(std::fs::read(place.database()).unwrap(), before);
+    std::fs::write(place.database(), "nonsense").unwrap();
+    assert_eq!(offered(&place.repository(), &["loopctl", "pause", ""]), [] as [&str; 0]);
+}
