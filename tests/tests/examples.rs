@@ -132,14 +132,8 @@ fn shown(output: &Output) -> String {
 
 /// The examples of each help page, by its command line.
 fn pages(command: &clap::Command, path: &str, found: &mut Vec<(String, Vec<String>)>) {
-    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let examples: Vec<String> = help
-        .lines()
-        .skip_while(|line| *line != "Examples:")
-        .skip(1)
-        .map(|line| line.split("  # ").next().unwrap_or_default().trim().to_owned())
-        .filter(|line| !line.is_empty())
-        .collect();
+    let without_remark = |line: &String| line.split("  # ").next().unwrap_or_default().trim().to_owned();
+    let examples: Vec<String> = loopctl::cli::examples(command).iter().map(without_remark).collect();
     if !examples.is_empty() {
         found.push((path.to_owned(), examples));
     }

@@ -40,9 +40,6 @@ use crate::context::Global;
 /// unique beginning of it stands for it, and any unique end of at least four characters.
 #[derive(Debug, Parser)]
 #[command(name = "loopctl", version, max_term_width = 110)]
-#[command(
-    after_help = "Exit status: 0 done; 1 refused, or the answer is no; 2 wrong usage; 3 no usable database; 4 no such row."
-)]
 pub struct Cli {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -86,14 +83,35 @@ const GROUPS: [Group; 7] = [
     ("Keep the data", Keep::augment_subcommands),
 ];
 
+/// What each exit status means, for every program.
+pub const EXIT_STATUS: [(u8, &str); 5] =
+    [(0, "done"), (1, "refused, or the answer is no"), (2, "wrong usage"), (3, "no usable database"), (4, "no such row")];
+
+/// The commands that are shown, by the heading of their group.
+#[must_use]
+pub fn groups() -> Vec<(&'static str, Vec<clap::Command>)> {
+    let shown = |augment: fn(clap::Command) -> clap::Command| {
+        let group = augment(clap::Command::new("group"));
+        group.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect()
+    };
+    GROUPS.iter().map(|(heading, augment)| (*heading, shown(*augment))).collect()
+}
+
+/// The examples in the help of a command.
+#[must_use]
+pub fn examples(command: &clap::Command) -> Vec<String> {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    help.lines().skip_while(|line| *line != "Examples:").skip(1).map(|line| line.trim().to_owned()).collect()
+}
+
 /// The command line with its commands listed by group.
 #[must_use]
 pub fn command() -> clap::Command {
     let heading = *clap::builder::Styles::styled().get_header();
     let mut lists = String::new();
-    for (name, augment) in GROUPS {
+    for (name, commands) in groups() {
         lists.push_str(&format!("{heading}{name}:{heading:#}\n"));
-        for command in augment(clap::Command::new("group")).get_subcommands().filter(|command| !command.is_hide_set()) {
+        for command in commands {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             lists.push_str(&format!("  {:<13} {about}\n", command.get_name()));
         }
@@ -102,7 +120,9 @@ pub fn command() -> clap::Command {
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{lists}{heading}Options:{heading:#}\n{{options}}{{after-help}}"
     );
-    completion::with_candidates(Cli::command().help_template(template))
+    let status: Vec<String> = EXIT_STATUS.iter().map(|(code, text)| format!("{code} {text}")).collect();
+    let command = Cli::command().help_template(template).after_help(format!("Exit status: {}.", status.join("; ")));
+    completion::with_candidates(command)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod journal;
 mod keep;
 mod leases;
 mod ledger;
+mod man;
 mod moves;
 mod ownership;
 mod paths;
