@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::doctor::commits_of_branch;
 use crate::exit::{Failure, Outcome};
-use crate::output::safe;
 use crate::published;
 use crate::sentence::count;
 use crate::service;
 use crate::setup::repository_of;
+use crate::text::safe;
 use crate::workspaces::failure;
 
 /// References of an older version in the user's repository.
@@ -149,7 +149,7 @@ fn in_use(db: &Database) -> Outcome<Vec<String>> {
         for (component, process) in tx.running_components(&own)? {
             found.push(format!("{component} runs as pid {}: stop it first", process.pid));
         }
-        for entry in tx.open_journal(None)?.iter().filter(|entry| entry.steps.in_other_hands(&own)) {
+        for entry in tx.open_journal(None)?.iter().filter(|entry| entry.steps.is_owned_by_other(&own)) {
             let pid = entry.steps.owner().map_or(0, |owner| owner.pid);
             found.push(format!(
                 "{} of {} is being done by pid {pid}: wait until it ends",

@@ -101,7 +101,7 @@ impl Kind {
                 rows.map(|row| (short(&row.id), format!("{} {}", row.request_type, row.resource_path))).collect()
             }
             Self::Checkpoint => tx
-                .checkpoints(None)?
+                .checkpoints(None, false)?
                 .into_iter()
                 .map(|row| (short(&row.id), format!("{} {}", row.loop_id, row.git_ref)))
                 .collect(),
@@ -111,9 +111,9 @@ impl Kind {
                 let newest = EventFilter { limit: i64::try_from(MAX_CANDIDATES).ok(), ..EventFilter::default() };
                 tx.events(&newest)?.iter().rev().map(|event| (short(event.id.as_str()), sentence(event))).collect()
             }
-            Self::JournalEntry => tx.open_journal_of_all()?.into_iter().map(|row| (short(&row.id), row.operation)).collect(),
+            Self::JournalEntry => tx.open_journal(None)?.into_iter().map(|row| (short(&row.id), row.operation)).collect(),
             Self::Knowledge => {
-                let newest = KnowledgeSearch { most: MAX_CANDIDATES, ..KnowledgeSearch::default() };
+                let newest = KnowledgeSearch { limit: MAX_CANDIDATES, ..KnowledgeSearch::default() };
                 tx.search_knowledge(&newest)?.into_iter().map(|row| (short(&row.id), row.content)).collect()
             }
             Self::Loop => tx.loops()?.into_iter().map(|row| (row.id.to_string(), row.name)).collect(),

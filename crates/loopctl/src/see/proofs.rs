@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use coord_db::{
     BaseRun, BaseState, CheckOutcome, CheckRun, Error, Event, IdOf, PassingTest, Proof, ProofRun, ProofStage, ReadTx,
-    Regression, RunOutcome, TestId, Timestamp, strip_cold_suffix, short_id,
+    Regression, RunOutcome, TestId, Timestamp, short_id, strip_cold_suffix,
 };
 use serde::Serialize;
 

@@ -278,7 +278,12 @@ fn every_import_error_has_its_line_and_nothing_is_imported() {
     check(
         "a.toml",
         "[[test]]\nid = 'x'\nloop = 'a'\ncolour = 1\n\n[[test]]\nloop = 'a'\nmax_attempts = 0\n\n[[test]]\nid = 'a b'\nloop = 'nobody'\n",
-        &["4: \"colour\" is not a field", "6: the test has no id", "8: max_attempts must be", "11: \"a b\" is not a valid test id"],
+        &[
+            "4: \"colour\" is not a field",
+            "6: the test has no id",
+            "8: max_attempts must be",
+            "11: \"a b\" is not a valid test id",
+        ],
     );
     check("b.toml", "[[test]]\nid = 'x'\nloop = \n", &["3: "]);
     check("c.toml", "title = 'x'\n", &["1: \"title\" is not expected"]);
