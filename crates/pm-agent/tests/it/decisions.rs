@@ -84,6 +84,6 @@ fn an_answer_behind_other_deliveries_is_not_overruled_by_the_time_limit() {
     world.sql("UPDATE decisions SET expires_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 hour')");
     world.once();
     assert_eq!(world.sql("SELECT status, choice FROM decisions"), "decided|no");
-    assert!(answer(&world.db, &id, "yes").unwrap_err().to_string().contains("\"no\" by human"));
+    assert!(answer(&world.db, &id, "yes").unwrap_err().to_string().contains("\"no\", by human"));
     world.settled();
 }
