@@ -5,7 +5,6 @@ use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::functions::FunctionFlags;
@@ -15,7 +14,7 @@ use crate::file_system::FileSystem;
 use crate::first_look::{explain, first_look};
 use crate::row::{Column, Row};
 use crate::wake::Bell;
-use crate::{Clock, Error, Result, SystemClock, Timestamp, migrate};
+use crate::{Clock, Error, Result, SystemClock, Timestamp, busy, migrate};
 
 /// How much a commit outlives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
@@ -78,39 +77,6 @@ impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
     }
-}
-
-// SQLite's busy callback takes a plain function, so the deadline lives here: one for the process, and the moment at
-// which this thread began to wait.
-static BUSY_DEADLINE_MILLIS: AtomicU64 = AtomicU64::new(5_000);
-thread_local! {
-    static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Set while this thread does what it would rather leave than wait for.
-    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
-}
-
-pub(crate) fn busy_deadline() -> Duration {
-    Duration::from_millis(BUSY_DEADLINE_MILLIS.load(Ordering::Relaxed))
-}
-
-/// Waits before another try for a lock. False once the deadline has passed. The wait does not grow and is jittered, which is
-/// fair to all writers; SQLite's own growing wait starves some of them.
-#[allow(clippy::disallowed_methods)]
-pub(crate) fn on_busy(tries: i32) -> bool {
-    if tries == 0 {
-        WAITING_SINCE.set(Some(Instant::now()));
-    }
-    let deadline = PATIENCE.get().unwrap_or_else(busy_deadline);
-    if WAITING_SINCE.get().is_some_and(|since| since.elapsed() >= deadline) {
-        return false;
-    }
-    std::thread::sleep(Duration::from_micros(fastrand::u64(50..150)));
-    true
-}
-
-/// Makes a connection wait for a lock as all of this process do.
-pub(crate) fn wait_as_others_do(connection: &mut Connection) -> Result<()> {
-    Ok(connection.busy_handler(Some(on_busy))?)
 }
 
 impl Database {
@@ -196,8 +162,8 @@ impl Database {
     }
 
     fn prepare(mut connection: Connection, path: Option<PathBuf>, options: &OpenOptions, create: bool) -> Result<Self> {
-        BUSY_DEADLINE_MILLIS.store(u64::try_from(options.busy_deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        connection.busy_handler(Some(on_busy))?;
+        busy::set_deadline(options.busy_deadline);
+        busy::handle(&mut connection)?;
         connection.set_prepared_statement_cache_capacity(256);
         // Without this a plan depends on the bound values, and most statements are prepared again for each run.
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
@@ -445,9 +411,8 @@ impl Wal {
         {
             return;
         }
-        PATIENCE.set(Some(WAL_PATIENCE));
-        let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-        PATIENCE.set(None);
+        let empty = || connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let emptied = busy::within(WAL_PATIENCE, empty);
         self.tried.set(Some(Instant::now()));
         match emptied {
             Ok(0) => tracing::debug!("emptied the -wal"),

@@ -238,9 +238,7 @@ impl From<rusqlite::Error> for Error {
         if let rusqlite::Error::SqliteFailure(failure, message) = &error {
             let detail = message.clone().unwrap_or_else(|| failure.to_string());
             return match failure.code {
-                Code::DatabaseBusy | Code::DatabaseLocked => {
-                    Self::Locked { seconds: crate::database::busy_deadline().as_secs() }
-                }
+                Code::DatabaseBusy | Code::DatabaseLocked => Self::Locked { seconds: crate::busy::deadline().as_secs() },
                 Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure | Code::CannotOpen => Self::Unwritable { detail },
                 Code::DatabaseCorrupt | Code::NotADatabase => Self::Damaged { detail },
                 _ => Self::Sqlite(SqliteError(error)),

@@ -6,6 +6,7 @@
 //!
 //! Architecture invariant: nothing read from the database is ever executed, and no state lives outside of it.
 
+mod busy;
 mod database;
 mod error;
 mod first_look;

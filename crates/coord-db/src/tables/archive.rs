@@ -215,7 +215,7 @@ fn attach(db: &Database, path: &Path, archive: &Path, create: bool) -> Result<Op
     }
     let mut connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    crate::database::wait_as_others_do(&mut connection)?;
+    crate::busy::handle(&mut connection)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     let shown = archive.as_os_str().as_bytes();
     connection
@@ -508,7 +508,7 @@ impl Archive {
         drop(connection);
         let mut connection =
             Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        crate::database::wait_as_others_do(&mut connection)?;
+        crate::busy::handle(&mut connection)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(Some(Self { connection, clock: Arc::clone(db.clock()) }))
     }

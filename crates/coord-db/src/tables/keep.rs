@@ -33,8 +33,8 @@ fn run(from: &Connection, to: &mut Connection) -> Result<()> {
         match backup.step(1024)? {
             StepResult::Done => return Ok(()),
             StepResult::More => tries = 0,
-            _ if crate::database::on_busy(tries) => tries += 1,
-            _ => return Err(Error::Locked { seconds: crate::database::busy_deadline().as_secs() }),
+            _ if crate::busy::on_busy(tries) => tries += 1,
+            _ => return Err(Error::Locked { seconds: crate::busy::deadline().as_secs() }),
         }
     }
 }
