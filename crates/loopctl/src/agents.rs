@@ -16,6 +16,7 @@ use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::ids;
 use crate::place::Place;
+use crate::see::Health;
 use crate::sentence::{count, list};
 use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
@@ -145,7 +146,7 @@ pub fn give_back(cx: &Context, test: &TestId, category: ErrorCategory, reason: O
 /// # Errors
 /// Exit 4 for an unknown loop, 1 if no such process runs here.
 pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
-    let db = cx.open()?;
+    let (db, config) = cx.open_with_config()?;
     let identity = pid.map(ProcessIdentity::of);
     if let Some(identity) = &identity
         && identity.liveness() == coord_db::process::Liveness::Gone
@@ -164,7 +165,8 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
         let component = ComponentId::from(loop_id);
         let known = tx.component(component.as_str())?.and_then(|row| row.identity());
         tx.beat_as(&component, identity.as_ref().or(known.as_ref()))?;
-        tx.component(component.as_str())
+        let now = tx.now();
+        Ok(tx.component(component.as_str())?.map(|row| Health::of(row, now, &config)))
     };
     let stands_still = db.read(|tx| tx.loop_row(loop_id))?.status != LoopStatus::Running;
     // Nobody waits for a beat; a loop that comes to life is news.

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids::{self, Short};
 use crate::output::{Table, plain};
-use crate::sentence::{count, sentence};
+use crate::sentence::{Told, count, sentence};
 use crate::when::clock;
 
 /// `loopctl publish`: what does not fit the catalog is refused.
@@ -42,7 +42,8 @@ pub fn publish(
         event = event.caused_by_id(Some(cause.parse::<EventId>()?));
     }
     let id = db.publish(&event)?;
-    cx.out.answer(&json!({ "id": id }), id.as_str())
+    let published = db.read(|tx| tx.event(id.as_str()))?;
+    cx.out.answer(&published.as_ref().map(Told::from), id.as_str())
 }
 
 /// `loopctl subscribe`
@@ -128,12 +129,10 @@ fn deliveries_of(deliveries: &[Delivery]) -> Vec<Row<'_>> {
 }
 
 fn as_json(delivery: &Delivery) -> Value {
-    let mut row = json!(delivery.event);
-    if let Value::Object(fields) = &mut row {
-        fields.insert("seq".to_owned(), json!(delivery.seq));
-        fields.insert("tries".to_owned(), json!(delivery.tries));
-        fields.insert("subscription_id".to_owned(), json!(delivery.subscription_id));
-    }
+    let mut row = json!(Told::from(&delivery.event));
+    row["seq"] = json!(delivery.seq);
+    row["tries"] = json!(delivery.tries);
+    row["subscription_id"] = json!(delivery.subscription_id);
     row
 }
 

@@ -65,18 +65,26 @@ impl Of {
     }
 }
 
-#[derive(Serialize)]
-struct View<'a> {
+/// A run as JSON has it in every command.
+#[derive(Debug, Serialize)]
+pub(crate) struct View {
     #[serde(flatten)]
-    run: &'a Run,
+    pub run: Run,
     /// Where the log lies.
     path: PathBuf,
 }
 
-fn path_of(cx: &Context, run: &Run) -> PathBuf {
+impl View {
+    /// A run of the database at a path.
+    pub(crate) fn of(database: &Path, run: Run) -> Self {
+        Self { path: path_of(database, &run), run }
+    }
+}
+
+fn path_of(database: &Path, run: &Run) -> PathBuf {
     // The name comes from the database: it must not lead elsewhere.
     let file = PathBuf::from(&run.log).file_name().map(PathBuf::from).unwrap_or_default();
-    let home = cx.path.parent().unwrap_or_else(|| Path::new("."));
+    let home = database.parent().unwrap_or_else(|| Path::new("."));
     home.join("logs").join(run.loop_id.as_str()).join(file)
 }
 
@@ -119,7 +127,7 @@ impl Tail {
     /// Prints what is new.
     fn print(&mut self, cx: &Context) -> Outcome {
         if self.file.is_none() {
-            self.file = File::open(path_of(cx, &self.run)).ok();
+            self.file = File::open(path_of(&cx.path, &self.run)).ok();
         }
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -186,7 +194,8 @@ pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outco
     }
     let (runs, _) = of.runs(&db, attempt)?;
     if cx.out.json {
-        let views: Vec<View<'_>> = runs.iter().map(|run| View { path: path_of(cx, run), run }).collect();
+        let database = db.path().unwrap_or(&cx.path);
+        let views: Vec<View> = runs.into_iter().map(|run| View::of(database, run)).collect();
         return cx.out.document(&views);
     }
     if runs.is_empty() {

@@ -1,10 +1,31 @@
 //! Every event as one sentence for people.
 
 use coord_db::{Event, Payload, payload, payload::DecisionOption, short_id};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::text::{one_line, shortened};
 use crate::when::span;
+
+/// An event as JSON has it in every command: its row and its sentence.
+#[derive(Debug, Serialize)]
+pub struct Told<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    sentence: String,
+}
+
+impl<'a> From<&'a Event> for Told<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self { event, sentence: sentence(event) }
+    }
+}
+
+/// Events as JSON.
+#[must_use]
+pub fn told(events: &[Event]) -> Vec<Told<'_>> {
+    events.iter().map(Told::from).collect()
+}
 
 /// The maximum length of a sentence, in characters.
 const MAX_SENTENCE: usize = 600;

@@ -15,6 +15,7 @@ use crate::history::History;
 use crate::ids::{self, Short};
 use crate::output::{Table, plain};
 use crate::place::{Place, is_path};
+use crate::see::questions;
 use crate::text::{safe, safe_block};
 use crate::when::{clock, span};
 
@@ -29,13 +30,13 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
             let by = cx.actor_or(loop_id.as_ref());
             let affected_areas = Place::of(cx, &config)?.globs(areas)?;
             let mut new = NewKnowledge { loop_id, item_type, topic, content, confidence, evidence, affected_areas, supersedes };
-            let id = db.write(|tx| {
+            let row = db.write(|tx| {
                 for id in &mut new.supersedes {
                     *id = ids::find(tx, IdOf::Knowledge, id)?;
                 }
-                Ok::<_, Failure>(tx.add_knowledge(&new, &by)?)
+                Ok::<_, Failure>(tx.knowledge(&tx.add_knowledge(&new, &by)?)?)
             })?;
-            cx.out.answer(&json!({ "id": id, "affected_areas": new.affected_areas }), &id)
+            cx.out.answer(&row, &row.id)
         }
         KnowledgeCommand::Search { words, topic, path, item_type, all, limit } => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -166,12 +167,12 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
     match command {
         RequestCommand::Create { path, loop_id, request_type, description } => {
             let place = Place::of(cx, &config)?;
-            let (id, path) = db.write(|tx| {
+            let row = db.write(|tx| {
                 let path = place.resource(tx, &path)?;
                 let id = tx.request_change(&path, &loop_id, request_type, &description)?;
-                Ok::<_, Failure>((id, path))
+                Ok::<_, Failure>(tx.change_request(&id)?)
             })?;
-            cx.out.answer(&json!({ "id": id, "path": path }), &id)
+            cx.out.answer(&row, &row.id)
         }
         RequestCommand::List(RequestFilter { status }) => {
             let (rows, short) = db.read(|tx| {
@@ -227,23 +228,18 @@ pub fn migration(cx: &Context, command: MigrationCommand) -> Outcome {
         MigrationCommand::Allocate { name, loop_id, file } => {
             let place = Place::of(cx, &config)?;
             let file = file.map(|file| place.name(&file)).transpose()?;
-            let (number, unused) = db.write(|tx| {
-                let number = tx.allocate_migration(&name, &loop_id, file.as_deref())?;
-                Ok::<_, Error>((number, tx.unused_migration_numbers()?))
+            let (row, unused) = db.write(|tx| {
+                let row = tx.migration(tx.allocate_migration(&name, &loop_id, file.as_deref())?)?;
+                Ok::<_, Error>((row, tx.unused_migration_numbers()?))
             })?;
             note_unused(cx, &unused);
-            cx.out.answer(&json!({ "number": number, "name": name, "unused": unused }), &number.to_string())
+            let mut document = json!(Numbered::of(&row, &unused));
+            document["unused_numbers"] = json!(unused);
+            cx.out.answer(&document, &row.number.to_string())
         }
         MigrationCommand::List => {
             let (rows, unused) = db.read(|tx| Ok::<_, Error>((tx.migrations()?, tx.unused_migration_numbers()?)))?;
-            let listed = rows.iter().map(|row| Numbered {
-                unused: unused
-                    .iter()
-                    .find(|unused| unused.number == row.number && unused.last == row.number)
-                    .map(|unused| unused.because),
-                row,
-            });
-            let listed: Vec<Numbered<'_>> = listed.collect();
+            let listed: Vec<Numbered<'_>> = rows.iter().map(|row| Numbered::of(row, &unused)).collect();
             note_unused(cx, &unused);
             cx.out.list(&listed, "no migrations", |rows| {
                 Table::of(&["NUMBER", "STATUS", "LOOP", "NAME", "FILE"], rows, |Numbered { row, .. }| {
@@ -270,6 +266,13 @@ struct Numbered<'a> {
     unused: Option<UnusedBecause>,
 }
 
+impl<'a> Numbered<'a> {
+    fn of(row: &'a Migration, unused: &[UnusedNumber]) -> Self {
+        let own = unused.iter().find(|unused| unused.number == row.number && unused.last == row.number);
+        Self { row, unused: own.map(|unused| unused.because) }
+    }
+}
+
 /// On stderr, so that what is printed stays the number or the list.
 fn note_unused(cx: &Context, unused: &[UnusedNumber]) {
     if cx.out.json || cx.out.quiet {
@@ -281,11 +284,11 @@ fn note_unused(cx: &Context, unused: &[UnusedNumber]) {
 }
 
 fn end_migration(cx: &Context, db: &coord_db::Database, number: i64, status: MigrationStatus) -> Outcome {
-    let row = db.write(|tx| {
+    let (row, unused) = db.write(|tx| {
         tx.end_migration(number, status, &cx.actor())?;
-        tx.migration(number)
+        Ok::<_, Error>((tx.migration(number)?, tx.unused_migration_numbers()?))
     })?;
-    cx.out.done(&row, &format!("migration {number} is {status}"))
+    cx.out.done(&Numbered::of(&row, &unused), &format!("migration {number} is {status}"))
 }
 
 /// `loopctl usage …`
@@ -403,6 +406,10 @@ pub fn ask(cx: &Context, args: AskArgs) -> Outcome {
         requested_by: cx.actor(),
         fingerprint: args.fingerprint,
     };
-    let id = db.write(|tx| tx.ask(&new, None))?;
-    cx.out.answer(&json!({ "id": id }), id.as_str())
+    let question = db.write(|tx| {
+        let row = tx.decision(&tx.ask(&new, None)?)?;
+        questions(tx, vec![row])
+    })?;
+    let question = question.first().ok_or(Failure::Said)?;
+    cx.out.answer(question, question.row.id.as_str())
 }

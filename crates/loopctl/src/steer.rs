@@ -233,7 +233,8 @@ fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, (what, done): (&str,
         let row = tx.loop_row(loop_id)?;
         Ok::<_, Error>((tx.publish(&event)?, is_driven(tx, &row)?))
     })?;
-    let answer = json!({ "loop_id": loop_id, "event_id": id });
+    let answer = |status: LoopStatus| json!({ "loop_id": loop_id, "event_id": id, "status": status });
+    let status = || db.read(|tx| Ok::<_, Error>(tx.loop_row(loop_id)?.status));
     if !driven && config.agent_of(loop_id).command.is_empty() {
         let said = {
             let _working = cx.out.working(format!("{loop_id}: saving its work, resetting its workspace"));
@@ -242,16 +243,17 @@ fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, (what, done): (&str,
         if let Some(Err(why)) = said.last() {
             return Err(Failure::No(format!("{loop_id} cannot {what}: {why}")));
         }
-        return cx
-            .out
-            .done(&answer, &format!("{loop_id} is {done}; its work is saved, see loopctl checkpoints --loop {loop_id}"));
+        return cx.out.done(
+            &answer(status()?),
+            &format!("{loop_id} is {done}; its work is saved, see loopctl checkpoints --loop {loop_id}"),
+        );
     }
     if !driven {
         eprintln_quietly(&format!(
             "loopctl: loop {loop_id} is not running; coding-loop {loop_id} carries out the request when it starts"
         ));
     }
-    cx.out.done(&answer, &format!("{loop_id} is asked to {what}"))
+    cx.out.done(&answer(status()?), &format!("{loop_id} is asked to {what}"))
 }
 
 /// `loopctl priority`

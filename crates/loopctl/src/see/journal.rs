@@ -2,7 +2,7 @@
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{Error, IdOf, JournalEntry, JournalStatus};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::JournalArgs;
 use crate::context::Context;
@@ -67,7 +67,7 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
 
 fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
     let db = cx.open()?;
-    let (id, short) = db.write(|tx| {
+    let (row, short) = db.write(|tx| {
         let id = ids::find(tx, IdOf::JournalEntry, id)?;
         let short = ids::short(tx, IdOf::JournalEntry, &id)?;
         let entry = tx.journal_entry(&id)?.ok_or_else(|| Failure::not_found(IdOf::JournalEntry.name(), &id))?;
@@ -85,11 +85,8 @@ fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
         if !tx.end_operation(&id, done)? {
             return Err(Failure::No(format!("journal entry {short} is {} already", entry.status)));
         }
-        Ok((id, short))
+        Ok::<_, Failure>((tx.journal_entry(&id)?, short))
     })?;
     let status = if done { JournalStatus::Committed } else { JournalStatus::RolledBack };
-    if cx.out.json {
-        return cx.out.document(&json!({ "id": id, "status": status }));
-    }
-    cx.out.text(&format!("journal entry {short} is {status}"))
+    cx.out.done(&row, &format!("journal entry {short} is {status}"))
 }

@@ -1,8 +1,10 @@
 //! `loopctl status`: how everything stands, on one page.
 
+use std::path::Path;
+
 use coord_db::{
     Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IdOf, IgnoredCheck, Lease, Loop,
-    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Run, Test, Timestamp, WaitEdge,
+    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
@@ -12,6 +14,7 @@ use super::{
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids::Short;
+use crate::logs::View;
 use crate::output::Paint;
 use crate::published::{Branch, Seen};
 use crate::sentence::{list, short};
@@ -25,7 +28,7 @@ struct LoopView {
     progress: LoopProgress,
     current_test: Option<Test>,
     /// What runs for it, and since when.
-    run: Option<Run>,
+    run: Option<View>,
     leases: Vec<Lease>,
     waits: Vec<WaitEdge>,
     pauses: Vec<Pause>,
@@ -64,7 +67,13 @@ struct Base {
     ignored: Vec<IgnoredCheck>,
 }
 
-fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<Branch>) -> Result<Overview, Error> {
+fn look(
+    tx: &ReadTx<'_>,
+    database: &Path,
+    config: &Config,
+    only: Option<&str>,
+    published: Option<Branch>,
+) -> Result<Overview, Error> {
     let now = tx.now();
     let mut progress = tx.loop_progress()?;
     let leases = tx.leases(true)?;
@@ -94,7 +103,7 @@ fn look(tx: &ReadTx<'_>, config: &Config, only: Option<&str>, published: Option<
         loops.push(LoopView {
             progress: known.unwrap_or(none),
             current_test,
-            run: tx.open_run(&id)?,
+            run: tx.open_run(&id)?.map(|run| View::of(database, run)),
             leases: leases.iter().filter(|lease| lease.locked_by == id.as_str()).cloned().collect(),
             waits: waits.iter().filter(|edge| edge.waiter == id.as_str()).cloned().collect(),
             pauses: tx.pauses(Some(&id))?,
@@ -147,9 +156,10 @@ fn published(config: &Config, id: Option<&str>, seen: &mut Seen) -> Option<Branc
 
 fn document(db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -> Outcome<serde_json::Value> {
     let published = published(config, id, seen);
+    let database = db.path().unwrap_or(Path::new("."));
     db.read(|tx| {
         let value = if is_loop(tx, id)? {
-            serde_json::to_value(look(tx, config, id, published)?)
+            serde_json::to_value(look(tx, database, config, id, published)?)
         } else {
             serde_json::to_value(test_status::look(tx, id.unwrap_or_default())?)
         };
@@ -163,9 +173,10 @@ fn document(db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -
 /// As [`show`].
 pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -> Outcome<String> {
     let published = published(config, id, seen);
+    let database = db.path().unwrap_or(Path::new("."));
     db.read(|tx| {
         if is_loop(tx, id)? {
-            let all = look(tx, config, id, published)?;
+            let all = look(tx, database, config, id, published)?;
             let ids = decision_ids(tx, &all.decisions)?;
             let ids = ids.and(tx, IdOf::Alert, all.alerts.iter().map(|alert| alert.id.as_str()))?;
             Ok(overview(cx, &all, &ids))
@@ -251,7 +262,7 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
         line(Paint::Plain, format!("works on {}, attempt {} of {}{age}{notes}", test.id, test.attempts, test.max_attempts));
     }
     // What a dead loop had running says nothing.
-    if let (Some(run), true) = (&view.run, word != "dead") {
+    if let (Some(View { run, .. }), true) = (&view.run, word != "dead") {
         line(Paint::Plain, format!("{}, for {}", crate::logs::what(run), span(now.seconds_since(run.started_at))));
     }
     if !view.leases.is_empty() {

@@ -1,12 +1,13 @@
 //! `loopctl summary`: what a stretch of time has brought.
 
 use coord_db::{
-    Conflict, Deadlock, Decision, DecisionStatus, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp,
-    UsageKey, UsageTotal,
+    Conflict, Deadlock, DecisionStatus, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp, UsageKey, UsageTotal,
 };
 use serde::Serialize;
 use serde_json::Value;
 
+use super::test_status::as_told;
+use super::{Question, questions};
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::Paint;
@@ -19,12 +20,15 @@ struct Summary {
     since: Timestamp,
     until: Timestamp,
     passed: Vec<Test>,
+    #[serde(serialize_with = "as_told")]
     failed_attempts: Vec<Event>,
+    #[serde(serialize_with = "as_told")]
     blocked: Vec<Event>,
     deadlocks: Vec<Deadlock>,
     conflicts: Vec<Conflict>,
     regressions: Vec<Regression>,
-    decisions: Vec<Decision>,
+    decisions: Vec<Question>,
+    #[serde(serialize_with = "as_told")]
     deaths: Vec<Event>,
     usage: Vec<UsageTotal>,
 }
@@ -53,7 +57,7 @@ fn look(tx: &ReadTx<'_>, since: Timestamp) -> Result<Summary, Error> {
         deadlocks: tx.deadlocks_since(since)?,
         conflicts,
         regressions,
-        decisions,
+        decisions: questions(tx, decisions)?,
         deaths,
         usage: tx.usage_totals(UsageKey::Loop, Some(since))?,
     })
@@ -107,7 +111,7 @@ fn page(cx: &Context, s: &Summary) -> String {
         format!("{}, {} at {}{blame}", row.test_id, row.status, short(&row.bad_commit))
     };
     part("regressions", Paint::Red, s.regressions.iter().map(regression).collect());
-    let decision = |row: &Decision| match row.status {
+    let decision = |Question { row, .. }: &Question| match row.status {
         DecisionStatus::Pending => format!("{} (open)", row.summary),
         status => format!("{} ({status}: {})", row.summary, row.choice.as_deref().unwrap_or("no choice")),
     };

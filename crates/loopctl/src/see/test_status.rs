@@ -7,7 +7,7 @@ use super::proofs::Proven;
 use super::{proofs, status_paint};
 use crate::context::Context;
 use crate::output::Paint;
-use crate::sentence::{list, sentence, short};
+use crate::sentence::{list, sentence, short, told};
 use crate::text::{safe, safe_block};
 use crate::when::{clock, span};
 
@@ -22,9 +22,14 @@ pub(super) struct TestView {
     ledger: Option<LedgerEntry>,
     tokens_estimated: i64,
     duration_seconds: i64,
+    #[serde(serialize_with = "as_told")]
     events: Vec<Event>,
     #[serde(rename = "at")]
     now: Timestamp,
+}
+
+pub(super) fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> Result<S::Ok, S::Error> {
+    told(events).serialize(serializer)
 }
 
 pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use coord_db::{Error, Event, EventFilter, EventId, IdOf, ReadTx, short_id};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::proofs::{self, Evidence};
 use super::timeline::urgency;
@@ -12,7 +12,7 @@ use crate::exit::{Failure, Outcome};
 use crate::history::History;
 use crate::ids::{self, Short};
 use crate::output::Paint;
-use crate::sentence::sentence;
+use crate::sentence::{Told, sentence, told};
 use crate::text::safe;
 use crate::when::clock;
 
@@ -45,21 +45,16 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
         return Err(Failure::not_found("event", given));
     };
     if cx.out.json {
-        let told = |event: &Event, depth: Option<usize>| {
-            let mut row = json!(event);
-            if let Value::Object(fields) = &mut row {
-                fields.insert("sentence".to_owned(), json!(sentence(event)));
-                if let Some(depth) = depth {
-                    fields.insert("depth".to_owned(), json!(depth));
-                }
-            }
+        let effect = |(depth, event): &(usize, Event)| {
+            let mut row = json!(Told::from(event));
+            row["depth"] = json!(depth);
             row
         };
         return cx.out.document(&json!({
             "evidence": story.evidence,
-            "causes": story.causes.iter().map(|event| told(event, None)).collect::<Vec<_>>(),
-            "event": told(&story.event, None),
-            "effects": story.effects.iter().map(|(depth, event)| told(event, Some(*depth))).collect::<Vec<_>>(),
+            "causes": told(&story.causes),
+            "event": Told::from(&story.event),
+            "effects": story.effects.iter().map(effect).collect::<Vec<_>>(),
         }));
     }
     cx.out.text(&tree(cx, &story))

@@ -15,6 +15,7 @@ mod files;
 mod ids;
 mod init;
 mod journal;
+mod json;
 mod keep;
 mod leases;
 mod ledger;

@@ -134,7 +134,7 @@ fn a_number_that_is_not_used_is_told_and_never_handed_out_again() {
     let unused: Vec<&serde_json::Value> = listed.as_array().unwrap().iter().map(|row| &row["unused"]).collect();
     assert_eq!(unused, [&json!(null), &json!("failed"), &json!("loop_dead"), &json!("loop_gone"), &json!(null)]);
     let answer = place.json(&["migration", "allocate", "after", "--loop", "a"]);
-    assert_eq!((&answer["number"], &answer["unused"][3]["last"]), (&json!(9), &json!(7)));
+    assert_eq!((&answer["number"], &answer["unused_numbers"][3]["last"]), (&json!(9), &json!(7)));
     place.sql("DELETE FROM migrations; DELETE FROM counters WHERE name = 'migration_number'");
     place.sql("INSERT INTO migrations (number, name) VALUES (41, 'theirs')");
     assert_eq!(place.run(&["--quiet", "migration", "allocate", "m", "--loop", "a"]).ok().stderr, "");
