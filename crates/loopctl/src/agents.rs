@@ -243,7 +243,7 @@ fn granted(cx: &Context, grant: &Grant, updated: coding_loop::Result<Vec<PathBuf
 fn refused(cx: &Context, loop_id: &LoopId, blockers: &[Blocker]) -> Outcome {
     if cx.out.json {
         cx.out.document(&blockers)?;
-        return Err(Failure::Said);
+        return Err(Failure::Reported);
     }
     let mut owned: Vec<String> = blockers
         .iter()

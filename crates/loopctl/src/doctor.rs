@@ -95,7 +95,7 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     }
     match db {
         Ok(db) => {
-            if let Err(Failure::Floor(error)) = database(&db, &config, before_start, &mut report) {
+            if let Err(Failure::Database(error)) = database(&db, &config, before_start, &mut report) {
                 report.problem("database", error.to_string(), "run loopctl check");
             }
             if !before_start {

@@ -9,15 +9,15 @@ use process_host::exit::{describe, exit_code_of};
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub enum Failure {
-    /// The floor says so.
-    Floor(Error),
+    /// An error of the database.
+    Database(Error),
     /// Refused, or the answer is "no" (exit 1). The sentence says what to do next.
     No(String),
     /// A line for each thing that is wrong with the input (exit 2).
-    Misfits(Vec<String>),
-    /// As [`Failure::No`]; everything has been said already.
-    Said,
-    /// Whoever read the output has gone away; there is nobody to tell.
+    InvalidLines(Vec<String>),
+    /// As [`Failure::No`], with the message printed already.
+    Reported,
+    /// The reader of the output has closed it.
     BrokenPipe,
 }
 
@@ -26,7 +26,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Floor(error)
+        Self::Database(error)
     }
 }
 
@@ -43,21 +43,21 @@ impl From<std::io::Error> for Failure {
 impl Failure {
     /// An argument that is not allowed (exit 2).
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::Floor(Error::Invalid(message.into()))
+        Self::Database(Error::Invalid(message.into()))
     }
 
     /// No such row (exit 4).
     pub fn not_found(what: &'static str, id: &str) -> Self {
-        Self::Floor(Error::NotFound { what, id: id.to_owned() })
+        Self::Database(Error::NotFound { what, id: id.to_owned() })
     }
 
     /// The exit code, by the contract: 1 refused, 2 usage, 3 no usable database, 4 no such row.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Floor(error) => exit_code_of(error),
-            Self::Misfits(_) => 2,
-            Self::No(_) | Self::Said => 1,
+            Self::Database(error) => exit_code_of(error),
+            Self::InvalidLines(_) => 2,
+            Self::No(_) | Self::Reported => 1,
             Self::BrokenPipe => 0,
         }
     }
@@ -66,10 +66,10 @@ impl Failure {
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
-            Self::Floor(error) => describe(error),
+            Self::Database(error) => describe(error),
             Self::No(sentence) => sentence.clone(),
-            Self::Misfits(lines) => lines.join("; "),
-            Self::Said | Self::BrokenPipe => String::new(),
+            Self::InvalidLines(lines) => lines.join("; "),
+            Self::Reported | Self::BrokenPipe => String::new(),
         }
     }
 
@@ -77,13 +77,13 @@ impl Failure {
     #[must_use]
     pub fn report(&self) -> ExitCode {
         match self {
-            Self::Floor(_) | Self::No(_) => eprintln_quietly(&format!("loopctl: {}", one_line(&self.sentence()))),
-            Self::Misfits(lines) => {
+            Self::Database(_) | Self::No(_) => eprintln_quietly(&format!("loopctl: {}", one_line(&self.sentence()))),
+            Self::InvalidLines(lines) => {
                 for line in lines {
                     eprintln_quietly(&safe(line));
                 }
             }
-            Self::Said | Self::BrokenPipe => {}
+            Self::Reported | Self::BrokenPipe => {}
         }
         ExitCode::from(self.code())
     }

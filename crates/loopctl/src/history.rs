@@ -46,7 +46,7 @@ impl History {
     /// Rows of the database with those of the archive before them.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn list<T, I: Eq + Hash>(
         &self,
         live: Vec<T>,
@@ -65,7 +65,7 @@ impl History {
     /// Reads the database with the archived events among its own.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn read<T>(&self, db: &Database, body: impl FnOnce(&ReadTx<'_>) -> Result<T, Error>) -> Result<T, Error> {
         if self.archive.is_some() { db.read_with_archived_events(body) } else { db.read(body) }
     }
@@ -73,7 +73,7 @@ impl History {
     /// The event with this id.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn event(&self, tx: &ReadTx<'_>, id: &str) -> Result<Option<Event>, Error> {
         match (tx.event(id)?, &self.archive) {
             (None, Some(archive)) => archive.read(|tx| tx.event(id)),
@@ -84,7 +84,7 @@ impl History {
     /// The ids of events that may be meant by what was given.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn event_ids(&self, tx: &ReadTx<'_>, given: &str) -> Result<Vec<String>, Error> {
         let live = ids::candidates(tx, IdOf::Event, given)?;
         self.list(live, |tx| ids::candidates(tx, IdOf::Event, given), Clone::clone)
@@ -93,7 +93,7 @@ impl History {
     /// What an event led to, oldest first.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn effects_of(&self, tx: &ReadTx<'_>, id: &EventId) -> Result<Vec<Event>, Error> {
         let mut events = self.list(tx.effects_of(id)?, |tx| tx.effects_of(id), |event| event.id.clone())?;
         events.sort_by_key(|event| event.timestamp);
@@ -103,7 +103,7 @@ impl History {
     /// Events in the order of time, oldest first; of a limited list the newest.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn events(&self, live: Vec<Event>, filter: &EventFilter) -> Result<Vec<Event>, Error> {
         let Some(archive) = &self.archive else { return Ok(live) };
         let mut events = archive.read(|tx| tx.events(filter))?;

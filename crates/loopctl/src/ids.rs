@@ -22,7 +22,7 @@ pub fn find(tx: &ReadTx<'_>, of: IdOf, given: &str) -> Outcome<String> {
 /// The ids that may be meant, one more than are named at most.
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn candidates(tx: &ReadTx<'_>, of: IdOf, given: &str) -> Result<Vec<String>, Error> {
     let mut found = tx.ids_like(of, given, MAX_CANDIDATES + 1)?;
     if given.chars().count() < SHORTEST_END {
@@ -53,7 +53,7 @@ impl Short {
     /// Of ids of one kind.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn of<'a>(tx: &ReadTx<'_>, of: IdOf, ids: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         Ok(Self(tx.short_ids(of, ids.into_iter())?))
     }
@@ -61,7 +61,7 @@ impl Short {
     /// With ids of another kind.
     ///
     /// # Errors
-    /// As the floor says.
+    /// What the database reports.
     pub fn and<'a>(mut self, tx: &ReadTx<'_>, of: IdOf, ids: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         self.0.extend(tx.short_ids(of, ids.into_iter())?);
         Ok(self)
@@ -77,7 +77,7 @@ impl Short {
 /// The short form of one id.
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn short(tx: &ReadTx<'_>, of: IdOf, id: &str) -> Result<String, Error> {
     Ok(Short::of(tx, of, [id])?.get(id).to_owned())
 }

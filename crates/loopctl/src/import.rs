@@ -39,14 +39,14 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
             Err(error) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-                return Err(Failure::Misfits(vec![format!("{shown}:{line}: the text is not UTF-8")]));
+                return Err(Failure::InvalidLines(vec![format!("{shown}:{line}: the text is not UTF-8")]));
             }
         }
     };
     let told = |mut misfits: Vec<Misfit>| {
         misfits.sort();
         misfits.dedup();
-        Failure::Misfits(misfits.into_iter().map(|(line, message)| format!("{shown}:{line}: {message}")).collect())
+        Failure::InvalidLines(misfits.into_iter().map(|(line, message)| format!("{shown}:{line}: {message}")).collect())
     };
     let db = cx.open()?;
     let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
@@ -74,11 +74,11 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
                 .collect::<coord_db::Result<_>>()?
         };
         misfits.extend(found.into_iter().map(|(at, message): (usize, String)| (lines[at], message)));
-        if misfits.is_empty() { Ok(()) } else { Err(Failure::Said) }
+        if misfits.is_empty() { Ok(()) } else { Err(Failure::Reported) }
     });
     match imported {
         Ok(()) => {}
-        Err(Failure::Said) => return Err(told(misfits)),
+        Err(Failure::Reported) => return Err(told(misfits)),
         Err(other) => return Err(other),
     }
     let ids: Vec<&TestId> = tests.iter().map(|test| &test.id).collect();

@@ -204,7 +204,7 @@ pub fn check(cx: &Context) -> Outcome {
     cx.out.list(&problems, "the database is consistent", |rows| {
         Table::of(&["RULE", "VIOLATION"], rows, |row| vec![plain(row.rule), plain(&row.detail)])
     })?;
-    if problems.is_empty() { Ok(()) } else { Err(Failure::Said) }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
 /// `loopctl dump`

@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Warnings of the floor go to stderr; `RUST_LOG` asks for more.
+/// Warnings of the database go to stderr; `RUST_LOG` asks for more.
 fn set_up_log() {
     use tracing_subscriber::fmt;
     use tracing_subscriber::layer::SubscriberExt;

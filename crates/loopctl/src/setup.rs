@@ -223,7 +223,7 @@ fn checked_out(root: &Path) -> Option<String> {
 /// `loopctl loop …`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     match command {
@@ -271,7 +271,7 @@ fn check_branch(branch: &str) -> Outcome {
 /// `loopctl test …`
 ///
 /// # Errors
-/// As the floor says; misfits of an import each with its line.
+/// What the database reports; misfits of an import each with its line.
 pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
     match command {
         TestCommand::Import { file } => crate::import::run(cx, &file),

@@ -22,7 +22,7 @@ use crate::when::{clock, span};
 /// `loopctl knowledge …`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     match command {
@@ -410,6 +410,6 @@ pub fn ask(cx: &Context, args: AskArgs) -> Outcome {
         let row = tx.decision(&tx.ask(&new, None)?)?;
         questions(tx, vec![row])
     })?;
-    let question = question.first().ok_or(Failure::Said)?;
+    let question = question.first().ok_or(Failure::Reported)?;
     cx.out.answer(question, question.row.id.as_str())
 }

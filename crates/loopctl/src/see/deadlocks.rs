@@ -46,7 +46,7 @@ struct Seen {
 /// `loopctl deadlocks`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn show(cx: &Context, all: bool) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let seen = db.read(|tx| {

@@ -27,7 +27,7 @@ fn got_to(entry: &JournalEntry) -> String {
 /// Lists entries: those that are open, or the newest of all.
 ///
 /// # Errors
-/// As the floor says; for `--settle` exit 1 while the entry's owner lives or if it is settled, exit 4 for an unknown one.
+/// What the database reports; for `--settle` exit 1 while the entry's owner lives or if it is settled, exit 4 for an unknown one.
 pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
     if let Some(id) = &args.settle {
         return settle(cx, id, args.done);

@@ -43,7 +43,7 @@ pub(super) fn words(line: &LedgerEntry) -> String {
 /// `loopctl regressions --ledger`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn list(cx: &Context) -> Outcome {
     let rows = cx.open()?.read(|tx| tx.ledger(None))?;
     cx.out.list(&rows, "no test has passed yet", |rows| {

@@ -70,7 +70,7 @@ pub(crate) fn healths(tx: &ReadTx<'_>, config: &Config) -> Result<Vec<Health>, E
 /// `loopctl health`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn health(cx: &Context) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     let (rows, now) = db.read(|tx| Ok::<_, Error>((healths(tx, &config)?, tx.now())))?;
@@ -131,7 +131,7 @@ pub(crate) fn test_table(rows: &[coord_db::Test]) -> Table {
 /// `loopctl loops`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn loops(cx: &Context) -> Outcome {
     let rows = cx.open()?.read(|tx| tx.loops())?;
     cx.out.list(&rows, "no loops; add one with loopctl loop add", |rows| {
@@ -167,7 +167,7 @@ pub fn tests(cx: &Context, filter: &TestFilter) -> Outcome {
 /// `loopctl locks`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn locks(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let (rows, edges, now) = db.read(|tx| Ok::<_, Error>((tx.leases(!all)?, tx.wait_edges()?, tx.now())))?;
@@ -213,7 +213,7 @@ fn whole<T, I: Eq + std::hash::Hash>(
 /// `loopctl conflicts`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn conflicts(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows =
@@ -234,7 +234,7 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
 /// `loopctl regressions`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows = if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(ledger::standing)? };
@@ -287,7 +287,7 @@ fn alert_table(rows: &[Alert], short: &Short) -> Table {
 /// `loopctl alerts`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn alerts(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows = if all { whole(&db, |tx| tx.alerts(false), |row| row.id.clone())? } else { db.read(|tx| tx.alerts(true))? };
@@ -298,7 +298,7 @@ pub fn alerts(cx: &Context, all: bool) -> Outcome {
 /// `loopctl stuck`: open alerts about loops without progress, and tests that no loop will take again by itself.
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn stuck(cx: &Context) -> Outcome {
     let db = cx.open()?;
     let (alerts, short, tests) = db.read(|tx| {
@@ -363,7 +363,7 @@ pub(crate) fn decision_ids(tx: &ReadTx<'_>, rows: &[Question]) -> Result<Short, 
 /// `loopctl decisions`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn decisions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
     let rows =

@@ -1,7 +1,8 @@
 //! `loopctl summary`: what a stretch of time has brought.
 
 use coord_db::{
-    Conflict, Deadlock, DecisionStatus, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp, UsageKey, UsageTotal,
+    Conflict, Deadlock, DecisionStatus, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp, UsageKey,
+    UsageTotal,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -66,7 +67,7 @@ fn look(tx: &ReadTx<'_>, since: Timestamp) -> Result<Summary, Error> {
 /// `loopctl summary`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn show(cx: &Context, since: When) -> Outcome {
     let db = cx.open()?;
     let summary = db.read(|tx| look(tx, since.resolve(tx.now())))?;

@@ -21,7 +21,7 @@ const BEFORE_FOLLOWING: i64 = 10;
 /// `loopctl timeline`
 ///
 /// # Errors
-/// As the floor says.
+/// What the database reports.
 pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
     let db = cx.open()?;
     if args.follow {
