@@ -275,7 +275,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Counts a run that came to nothing. At [`MAX_VAIN_RUNS`] in a row the loop holds, and asks.
+    /// Counts a run that came to nothing. At `MAX_VAIN_RUNS` in a row the loop holds, and asks.
     pub fn count_vain_run(&self, loop_id: &LoopId, test: &TestId, reason: &str) -> Result<()> {
         self.execute("UPDATE loops SET vain_runs = vain_runs + 1 WHERE id = ?1", [loop_id])?;
         let runs = self.loop_row(loop_id)?.vain_runs;

@@ -228,7 +228,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// As [`WriteTx::add_baseline`], keeping only the newest `keep` commits of the test and the one that it landed as.
+    /// Adds a baseline, and keeps only the newest `keep` commits of the test and the one that it landed as.
     ///
     /// # Errors
     /// [`Error::IllegalMove`] for a test that has no baseline: only the gate's verdict makes the first one.
