@@ -348,7 +348,7 @@ section! {
         parallel: usize = 0,
         /// How low its share of the machine is.
         nice: i32 = 10,
-        /// So much of the machine's cores goes to the tests that a change does not seem to touch, once a check fails.
+        /// Share of the cores for the tests that a change does not seem to touch, once a check fails.
         #[serde(deserialize_with = "at_least_1")]
         share_percent: i64 = 50,
     }

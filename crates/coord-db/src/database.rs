@@ -100,7 +100,7 @@ impl Database {
     /// Reads a database of exactly this schema version and changes nothing, neither content nor settings. Waits for nobody.
     ///
     /// # Errors
-    /// [`Error::NotOurs`] for another version, or what SQLite says.
+    /// [`Error::NotOurs`] for another version.
     pub fn peek<R>(path: &Path, body: impl FnOnce(&ReadTx<'_>) -> Result<R>) -> Result<R> {
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

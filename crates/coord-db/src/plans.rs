@@ -104,17 +104,17 @@ const HOT: &[(&str, Operation, Operation)] = &[
         "take deliveries",
         |tx| tx.publish(&tick()).map(|_| ()),
         |tx| {
-            let told = tx.pending_deliveries("reader", 100)?;
-            tx.record_try(&told[0])?;
-            tx.acknowledge("reader", told.iter().map(|delivery| &delivery.event.id))
+            let pending = tx.pending_deliveries("reader", 100)?;
+            tx.record_try(&pending[0])?;
+            tx.acknowledge("reader", pending.iter().map(|delivery| &delivery.event.id))
         },
     ),
     (
         "set a delivery aside",
         |tx| tx.publish(&tick()).map(|_| ()),
         |tx| {
-            let told = tx.pending_deliveries("reader", 1)?;
-            tx.set_aside("reader", &told[0].event.id, "measured")
+            let pending = tx.pending_deliveries("reader", 1)?;
+            tx.set_aside("reader", &pending[0].event.id, "measured")
         },
     ),
     ("claim", nothing, |tx| tx.claim_next_test(&id("a"), true).map(|_| ())),

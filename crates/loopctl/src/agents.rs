@@ -80,8 +80,8 @@ fn obey(db: &Database, config: &Config, loop_id: &LoopId) {
     match coding_loop::obey_by_hand(db, config, loop_id) {
         Ok(said) => {
             for order in said {
-                let told = order.map_or_else(|why| format!("failed: {why}"), |reason| format!("carried out: {reason}"));
-                eprintln_quietly(&format!("loopctl: a request to loop {loop_id} is {}", safe(&told)));
+                let outcome = order.map_or_else(|why| format!("failed: {why}"), |reason| format!("carried out: {reason}"));
+                eprintln_quietly(&format!("loopctl: a request to loop {loop_id} is {}", safe(&outcome)));
             }
         }
         Err(error) => eprintln_quietly(&format!("loopctl: requests to loop {loop_id} are still pending: {error}")),
@@ -297,7 +297,7 @@ fn queue(db: &Database, config: &Config, request: &AcquireRequest, seconds: i64)
             {
                 return Ok(Acquire::Refused(blockers));
             }
-            // The row ran out while this process slept (a suspend): queue anew.
+            // The row expired while the machine was suspended: queue again.
             Waiting::GaveUp(_) => {
                 (id, answer) = db.write(|tx| tx.acquire_or_queue(request, until(tx.now()), silent))?;
                 continue;

@@ -104,9 +104,6 @@ impl Context {
 
 /// True if a process of its own drives the loop, so that requests to it are taken. A loop without a pid, or whose process
 /// is proven gone, has nobody but its tool.
-///
-/// # Errors
-/// What SQLite says.
 pub fn is_driven(tx: &ReadTx<'_>, row: &Loop) -> coord_db::Result<bool> {
     Ok(row.pid.is_some() && tx.running_process(row.id.as_str(), &ProcessIdentity::own())?.is_some())
 }

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids::{self, Short};
 use crate::output::{Table, plain};
-use crate::sentence::{Told, count, sentence};
+use crate::sentence::{JsonEvent, count, sentence};
 use crate::when::clock;
 
 /// `loopctl publish`: what does not fit the catalog is refused.
@@ -29,7 +29,7 @@ pub fn publish(
     let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("the payload is not valid JSON: {error}; quote it for the shell")))?;
-    let mut event = NewEvent::spelled(source, event_type, value)?.correlation(correlation);
+    let mut event = NewEvent::of_type(source, event_type, value)?.correlation(correlation);
     if let Some(priority) = priority {
         event = event.priority(priority);
     }
@@ -43,7 +43,7 @@ pub fn publish(
     }
     let id = db.publish(&event)?;
     let published = db.read(|tx| tx.event(id.as_str()))?;
-    cx.out.answer(&published.as_ref().map(Told::from), id.as_str())
+    cx.out.answer(&published.as_ref().map(JsonEvent::from), id.as_str())
 }
 
 /// `loopctl subscribe`
@@ -129,7 +129,7 @@ fn deliveries_of(deliveries: &[Delivery]) -> Vec<Row<'_>> {
 }
 
 fn as_json(delivery: &Delivery) -> Value {
-    let mut row = json!(Told::from(&delivery.event));
+    let mut row = json!(JsonEvent::from(&delivery.event));
     row["seq"] = json!(delivery.seq);
     row["tries"] = json!(delivery.tries);
     row["subscription_id"] = json!(delivery.subscription_id);

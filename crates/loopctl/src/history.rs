@@ -19,7 +19,7 @@ pub struct History {
 }
 
 impl History {
-    /// Opens the archive. One that cannot be read is told on stderr, and what the database has is still shown.
+    /// Opens the archive. An archive that cannot be read is reported on stderr, and the rows of the database are still shown.
     #[must_use]
     pub fn open(db: &Database) -> Self {
         match Archive::open(db) {

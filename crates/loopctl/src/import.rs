@@ -1,4 +1,4 @@
-//! Tests from a file: TOML, JSON or JSON Lines, all or none. Everything that is wrong is told, each with its line.
+//! Tests from a file: TOML, JSON or JSON Lines, all or none. Everything that is wrong is reported, each with its line.
 
 use std::fmt;
 use std::path::Path;
@@ -43,7 +43,7 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
             }
         }
     };
-    let told = |mut misfits: Vec<Misfit>| {
+    let report = |mut misfits: Vec<Misfit>| {
         misfits.sort();
         misfits.dedup();
         Failure::InvalidLines(misfits.into_iter().map(|(line, message)| format!("{shown}:{line}: {message}")).collect())
@@ -61,7 +61,7 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
             lines.push(line);
         }
     }
-    // What the database knows is told in the same go, as far as the rows could be read.
+    // What the database refuses is reported together with it, for the rows that could be read.
     let imported = db.write(|tx| {
         let complete = misfits.is_empty();
         let found = if complete {
@@ -78,7 +78,7 @@ pub fn run(cx: &Context, file: &Path) -> Outcome {
     });
     match imported {
         Ok(()) => {}
-        Err(Failure::Reported) => return Err(told(misfits)),
+        Err(Failure::Reported) => return Err(report(misfits)),
         Err(other) => return Err(other),
     }
     let ids: Vec<&TestId> = tests.iter().map(|test| &test.id).collect();
@@ -287,7 +287,7 @@ fn json_row(source: &Source<'_>, line: usize, fields: Vec<(String, &RawValue)>, 
     row
 }
 
-/// serde_json ends its messages with a position inside of the value, which would contradict the line told.
+/// serde_json ends its messages with a position inside of the value, which would contradict the reported line.
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {

@@ -27,7 +27,7 @@ pub fn is_path(resource_type: ResourceType) -> bool {
     matches!(resource_type, ResourceType::File | ResourceType::Migration)
 }
 
-/// True for what is no file: `port:5432`. A file of this form is spelled `./port:5432`.
+/// True for what is no file: `port:5432`. A file of this form is written `./port:5432`.
 fn has_scheme(given: &str) -> bool {
     let head = given.split_once(':').map(|(head, _)| head.as_bytes());
     head.is_some_and(|head| {

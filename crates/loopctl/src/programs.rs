@@ -1,4 +1,4 @@
-//! What a command needs and this machine lacks, as far as it can be seen without running the command; looks into `sh -c`.
+//! What a command needs and this machine lacks, found without running the command; looks into `sh -c`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,7 +35,7 @@ pub fn lacks(command: &[String], root: &Path) -> Option<String> {
     }
 }
 
-/// Every call of a program that a command makes, as far as its words are written out: its own, and those of its script.
+/// The programs that a command calls by literal names: its own, and those of its script.
 #[must_use]
 pub fn calls(command: &[String]) -> Vec<Vec<String>> {
     let Some((call, _)) = without_env(command) else { return Vec::new() };

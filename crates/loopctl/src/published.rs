@@ -41,7 +41,7 @@ pub struct Followed {
 impl Followed {
     /// In words; none where neither side has anything that the other has not.
     #[must_use]
-    pub fn told(&self) -> Option<String> {
+    pub fn describe(&self) -> Option<String> {
         let commits = |number: usize| count(i64::try_from(number).unwrap_or(i64::MAX), "commit");
         let Self { branch, behind, ahead } = self;
         let text = match (ahead, behind) {

@@ -9,13 +9,13 @@ use crate::when::span;
 
 /// An event as JSON has it in every command: its row and its sentence.
 #[derive(Debug, Serialize)]
-pub struct Told<'a> {
+pub struct JsonEvent<'a> {
     #[serde(flatten)]
     event: &'a Event,
     sentence: String,
 }
 
-impl<'a> From<&'a Event> for Told<'a> {
+impl<'a> From<&'a Event> for JsonEvent<'a> {
     fn from(event: &'a Event) -> Self {
         Self { event, sentence: sentence(event) }
     }
@@ -23,8 +23,8 @@ impl<'a> From<&'a Event> for Told<'a> {
 
 /// Events as JSON.
 #[must_use]
-pub fn told(events: &[Event]) -> Vec<Told<'_>> {
-    events.iter().map(Told::from).collect()
+pub fn json_events(events: &[Event]) -> Vec<JsonEvent<'_>> {
+    events.iter().map(JsonEvent::from).collect()
 }
 
 /// The maximum length of a sentence, in characters.
@@ -343,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    /// One object with every field that any type has, as far as they agree on what it is.
+    /// One object with every field of all types whose meaning they share.
     fn event(event_type: &str) -> Event {
         let mut payload: Value = serde_json::from_str(
             r#"{

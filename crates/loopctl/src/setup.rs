@@ -253,7 +253,7 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
     }
 }
 
-/// The rules of `git check-ref-format`, as far as mistakes go.
+/// The rules of `git check-ref-format` that typing errors break.
 fn check_branch(branch: &str) -> Outcome {
     let bad = branch.is_empty()
         || branch.starts_with(['-', '/', '.'])

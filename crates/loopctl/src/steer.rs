@@ -38,7 +38,7 @@ fn selected(tx: &WriteTx<'_>, which: &Which) -> Result<Vec<Loop>, Error> {
     }
 }
 
-fn told(cx: &Context, steered: &[Steered], driven: &str, applied: &str) -> Outcome {
+fn report(cx: &Context, steered: &[Steered], driven: &str, applied: &str) -> Outcome {
     if cx.out.json {
         return cx.out.document(&steered);
     }
@@ -81,7 +81,7 @@ pub fn pause(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
         }
         Ok::<_, Error>(steered)
     })?;
-    told(cx, &steered, "is asked to pause and saves its work first", "is paused")
+    report(cx, &steered, "is asked to pause and saves its work first", "is paused")
 }
 
 /// Takes the requests that wait for a loop without a process. If it is paused then, what it had in hand is given back and
@@ -134,7 +134,7 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
     })?;
     let still = steered.iter().any(|one| !one.driven && one.status == LoopStatus::Paused);
     let applied = if still { "is still paused by another request" } else { "is not paused" };
-    told(cx, &steered, "is asked to resume", applied)
+    report(cx, &steered, "is asked to resume", applied)
 }
 
 /// `loopctl skip`

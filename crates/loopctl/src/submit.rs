@@ -35,7 +35,7 @@ pub fn workspace_for(db: &Database, config: &Config, loop_id: &LoopId) -> Option
     }
 }
 
-/// Runs what can take long; `stop` turns true once the command is told to end.
+/// Runs what can take long; `stop` turns true when the command is asked to end.
 pub(crate) fn until_stopped<T, F: Future<Output = T>>(work: impl FnOnce(watch::Receiver<bool>) -> F) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

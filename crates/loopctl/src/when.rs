@@ -7,7 +7,7 @@ use coord_db::Timestamp;
 /// A moment, not yet resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// So many seconds before now.
+    /// The number of seconds before now.
     Ago(i64),
     /// This one.
     At(Timestamp),

@@ -47,7 +47,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
 
 fn say(tx: &WriteTx<'_>, said: &Said) -> Result<EventId> {
     let me: ActorId = ID.parse()?;
-    tx.publish(&NewEvent::spelled(me, &said.event_type, said.payload.clone())?.caused_by_id(said.caused_by.clone()))
+    tx.publish(&NewEvent::of_type(me, &said.event_type, said.payload.clone())?.caused_by_id(said.caused_by.clone()))
 }
 
 fn write(tx: &WriteTx<'_>, finding: &Finding, event_id: Option<EventId>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Closed lists of values, spelled as the database spells them.
+//! Closed lists of values, in the spelling of the database.
 
 macro_rules! text_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {

@@ -26,7 +26,7 @@ impl NewEvent {
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) if the type is unknown or the payload does not fit.
-    pub fn spelled(source: ActorId, event_type: &str, payload: Value) -> Result<Self> {
+    pub fn of_type(source: ActorId, event_type: &str, payload: Value) -> Result<Self> {
         let priority = Payload::parse(event_type, &payload)?.default_priority();
         let payload = Payload::Custom { event_type: event_type.to_owned(), value: payload };
         Ok(Self::new(source, payload).priority(priority))

@@ -116,11 +116,11 @@ text_id!(
     TestId, "test id", grammar
 );
 text_id!(
-    /// A component as far as health goes: a supervisor or a loop.
+    /// A component with a heartbeat: a supervisor or a loop.
     ComponentId, "component id", grammar
 );
 text_id!(
-    /// Whoever says or hears events: a loop, a supervisor, `human`, or another tool.
+    /// A publisher or consumer of events: a loop, a supervisor, `human`, or another tool.
     ActorId, "id", grammar
 );
 text_id!(

@@ -62,7 +62,7 @@ impl ReadTx<'_> {
             .ok_or_else(|| Error::not_found("alert", id))
     }
 
-    /// Whether there has been an alert for a cause, open or closed, as far as alerts are kept.
+    /// Whether an alert with this cause is on record, open or closed.
     pub fn was_alerted(&self, fingerprint: &str) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM alerts WHERE fingerprint = ?1)", [fingerprint])
     }

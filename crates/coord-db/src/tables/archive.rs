@@ -23,7 +23,7 @@ use crate::{Clock, Database, Error, ReadTx, Result, Timestamp};
 const ARCHIVE_ID: i64 = 0x634c_6f41;
 /// The form of the archive. Its tables follow the columns of the database's, so this changes only if that does not do.
 const ARCHIVE_VERSION: i64 = 1;
-/// So many rows move at a time; writers wait no longer than one such delete takes.
+/// Number of rows moved at a time. Other writers wait no longer than one delete of this size takes.
 const BATCH: usize = 250;
 /// Nothing younger goes: budgets, windows and guards look back this far at most.
 const YOUNGEST_SECONDS: i64 = 86_400;

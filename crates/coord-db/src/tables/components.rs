@@ -80,9 +80,6 @@ impl ReadTx<'_> {
     }
 
     /// Every component that a process other than the asker runs as, with that process.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn running_components(&self, asker: &ProcessIdentity) -> Result<Vec<(String, ProcessIdentity)>> {
         let mut running = Vec::new();
         for component in self.components()? {

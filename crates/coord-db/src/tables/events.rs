@@ -188,7 +188,7 @@ impl ReadTx<'_> {
     }
 }
 
-/// So many events one statement inserts at most.
+/// Maximum number of events that one statement inserts.
 const MAX_ROWS: usize = 50;
 
 /// Each made when it is needed first: most processes publish one or two events at a time.

@@ -89,7 +89,7 @@ fn sound(connection: &Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What SQLite says of the file itself.
+/// The result of SQLite's own check of the file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct DatabaseFacts {
     /// The engine's version.

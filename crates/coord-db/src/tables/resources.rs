@@ -114,7 +114,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// A loop takes ownership of what nobody owns. Owning it twice is owning it. Files and migrations are spelled as leases
+    /// Gives a loop ownership of a resource without an owner; a second call changes nothing. Files and migrations are written as leases
     /// spell them, anything else as it stands.
     ///
     /// # Errors

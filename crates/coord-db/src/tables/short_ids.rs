@@ -79,9 +79,6 @@ fn unique_end<'a>(id: &'a str, others: &[String]) -> &'a str {
 impl ReadTx<'_> {
     /// The ids that `given` may stand for: that id itself if there is one, else those that begin or end with it. At most
     /// `max`, in order.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn ids_like(&self, of: IdOf, given: &str, max: usize) -> Result<Vec<String>> {
         let table = of.table();
         let exact = self.query(&format!("SELECT id FROM {table} WHERE id = ?1"), [given], |row| row.get(0))?;
@@ -100,9 +97,6 @@ impl ReadTx<'_> {
     }
 
     /// A short form of each of some ids, by the whole id: the shortest end that no other id of the table has.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn short_ids<'a>(&self, of: IdOf, ids: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>> {
         let ids: Vec<&str> = ids.collect();
         if ids.is_empty() {

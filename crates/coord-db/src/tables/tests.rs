@@ -342,7 +342,7 @@ impl WriteTx<'_> {
             )));
         }
         let Some(test) = next()? else { return Ok(None) };
-        // Whoever claims is at work: a test in progress of a loop that rests would be nobody's.
+        // A loop that claims is running: a test in progress of a stopped loop would belong to nobody.
         self.touch_by_hand(loop_id)?;
         if self.loop_row(loop_id)?.status == LoopStatus::Paused {
             return Err(Error::Refused(format!("loop {loop_id} is paused; lift it with loopctl resume {loop_id}")));

@@ -35,7 +35,7 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Edges that have timed out or whose waiter is a dead loop. At most so many, oldest first.
+    /// Edges that have timed out or whose waiter is a dead loop: at most `limit`, oldest first.
     pub fn wait_edges_to_sweep(&self, limit: usize) -> Result<Vec<WaitEdge>> {
         self.query(
             select!(

@@ -163,7 +163,7 @@ fn last_lines(text: &str, count: usize) -> String {
 /// What a check has run, by its output.
 #[derive(Debug, PartialEq, Eq)]
 enum Ran {
-    /// So many tests.
+    /// The number of tests.
     Tests(u64),
     /// None, in the tool's words or ours.
     Nothing(String),

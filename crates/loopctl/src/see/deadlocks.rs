@@ -1,4 +1,4 @@
-//! `loopctl deadlocks`: who waits for whom, which of them can never go on, who was told to give way, and what became of it.
+//! `loopctl deadlocks`: who waits for whom, which of them can never go on, which victims were chosen, and what became of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +82,7 @@ pub fn show(cx: &Context, all: bool) -> Outcome {
     cx.out.text(&text)
 }
 
-/// Who is kept waiting by an open question, as far as it names a test or loop.
+/// The tests or loops that wait for an open question.
 fn asked(tx: &ReadTx<'_>, picture: &Picture) -> Result<Vec<Asked>, Error> {
     let shown: BTreeSet<&str> = picture
         .waits
@@ -200,10 +200,10 @@ fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
     for (at, circle) in picture.cycles.iter().enumerate() {
         draw_circle(cx, seen, at, circle, &mut lines);
     }
-    // Who was told and is in no circle any more will hear so in a moment.
+    // A victim that is no longer in a cycle is released in a moment.
     let in_circles: BTreeSet<&str> = picture.cycles.iter().flat_map(|circle| &circle.told).map(|row| row.id.as_str()).collect();
     for row in open.iter().filter(|row| !in_circles.contains(row.id.as_str())) {
-        lines.push(told(cx, row, *now).trim_start().to_owned());
+        lines.push(victim_line(cx, row, *now).trim_start().to_owned());
     }
     let mut waiting = draw_waits(cx, picture, asked, short, *now);
     if !waiting.is_empty() {
@@ -270,7 +270,7 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
         lines.push(line(cx, "     also ", Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
     }
     for row in &circle.told {
-        lines.push(told(cx, row, now));
+        lines.push(victim_line(cx, row, now));
     }
     if let Some(decision) = &circle.question {
         let due = decision.due_at().map(|due| format!("; in {} the default is", span(due.seconds_since(now).max(0))));
@@ -289,8 +289,8 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
     }
 }
 
-/// Who was told to give way, and how long it has.
-fn told(cx: &Context, row: &Deadlock, now: Timestamp) -> String {
+/// The victim, and how long it has to release.
+fn victim_line(cx: &Context, row: &Deadlock, now: Timestamp) -> String {
     let what = if row.locks.0.is_empty() { "its queued requests".to_owned() } else { list(&row.locks.0) };
     let left = row.revoke_at.seconds_since(now);
     let grace =

@@ -33,7 +33,7 @@ use crate::when::{clock, span};
 /// The processes that watch over the loops, by their ids in the data.
 pub(crate) const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-checker", "pm", "heartbeat"];
 
-/// A component's health as it can be told now.
+/// The health of a component at this moment.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Health {
     #[serde(flatten)]

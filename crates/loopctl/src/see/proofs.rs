@@ -194,7 +194,7 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
 }
 
 /// The evidence, as lines.
-pub(crate) fn told(cx: &Context, evidence: &Evidence, indent: &str) -> String {
+pub(crate) fn describe(cx: &Context, evidence: &Evidence, indent: &str) -> String {
     let mut text: String = evidence.proofs.iter().map(|proven| block(cx, proven, indent)).collect();
     if let Some(newest) = evidence.baselines.first() {
         let line = format!("last passed at {}, {}", short(&newest.commit_hash), clock(newest.passed_at));

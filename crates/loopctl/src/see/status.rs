@@ -200,9 +200,9 @@ fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
         }
     }
     if let Some(branch) = &all.published
-        && let Some(told) = branch.followed.as_ref().and_then(|followed| followed.told())
+        && let Some(described) = branch.followed.as_ref().and_then(|followed| followed.describe())
     {
-        text.push_str(&format!("\n{}\n", safe(&told)));
+        text.push_str(&format!("\n{}\n", safe(&described)));
     }
     if !all.cold.is_empty() {
         text.push('\n');

@@ -7,7 +7,7 @@ use super::proofs::Proven;
 use super::{proofs, status_paint};
 use crate::context::Context;
 use crate::output::Paint;
-use crate::sentence::{list, sentence, short, told};
+use crate::sentence::{json_events, list, sentence, short};
 use crate::text::{safe, safe_block};
 use crate::when::{clock, span};
 
@@ -29,7 +29,7 @@ pub(super) struct TestView {
 }
 
 pub(super) fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> Result<S::Ok, S::Error> {
-    told(events).serialize(serializer)
+    json_events(events).serialize(serializer)
 }
 
 pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {

@@ -9,7 +9,7 @@ use crate::exit::Outcome;
 use crate::history::History;
 use crate::ids::Short;
 use crate::output::Paint;
-use crate::sentence::{Told, sentence, told};
+use crate::sentence::{JsonEvent, json_events, sentence};
 use crate::text::safe;
 use crate::when::clock;
 
@@ -33,7 +33,7 @@ pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
     let live = db.read(|tx| tx.events(&wanted))?;
     let events = History::open(&db).events(live, &wanted)?;
     if cx.out.json {
-        return cx.out.document(&told(&events));
+        return cx.out.document(&json_events(&events));
     }
     if events.is_empty() && !cx.out.quiet {
         return cx.out.text("no events");
@@ -60,7 +60,7 @@ fn follow(cx: &Context, db: &Database, args: &TimelineArgs) -> Outcome {
     let print = |events: &[Event]| -> Outcome {
         let short = if cx.out.json { Short::default() } else { db.read(|tx| short_ids(tx, events))? };
         for event in events {
-            if cx.out.json { cx.out.json_line(&Told::from(event))? } else { cx.out.text(&line(cx, event, &short))? }
+            if cx.out.json { cx.out.json_line(&JsonEvent::from(event))? } else { cx.out.text(&line(cx, event, &short))? }
         }
         Ok(())
     };

@@ -12,7 +12,7 @@ use crate::exit::{Failure, Outcome};
 use crate::history::History;
 use crate::ids::{self, Short};
 use crate::output::Paint;
-use crate::sentence::{Told, sentence, told};
+use crate::sentence::{JsonEvent, json_events, sentence};
 use crate::text::safe;
 use crate::when::clock;
 
@@ -46,14 +46,14 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
     };
     if cx.out.json {
         let effect = |(depth, event): &(usize, Event)| {
-            let mut row = json!(Told::from(event));
+            let mut row = json!(JsonEvent::from(event));
             row["depth"] = json!(depth);
             row
         };
         return cx.out.document(&json!({
             "evidence": story.evidence,
-            "causes": told(&story.causes),
-            "event": Told::from(&story.event),
+            "causes": json_events(&story.causes),
+            "event": JsonEvent::from(&story.event),
             "effects": story.effects.iter().map(effect).collect::<Vec<_>>(),
         }));
     }
@@ -158,7 +158,7 @@ fn tree(cx: &Context, story: &Story) -> String {
     }
     text.push_str(&line(cx, story, above, &story.event));
     if let Some(evidence) = &story.evidence {
-        text.push_str(&proofs::told(cx, evidence, &"   ".repeat(above.min(DEEPEST) + 1)));
+        text.push_str(&proofs::describe(cx, evidence, &"   ".repeat(above.min(DEEPEST) + 1)));
     }
     for (depth, effect) in &story.effects {
         text.push_str(&line(cx, story, above + depth, effect));

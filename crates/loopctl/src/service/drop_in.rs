@@ -61,7 +61,10 @@ impl Place {
         let paths = [&self.database, &self.folder, &self.repository, &self.workspaces, &self.home, &self.programs];
         for path in paths {
             let Some(text) = path.to_str() else {
-                return Err(format!("{} is not UTF-8; systemd cannot be told of it", path.display()));
+                return Err(format!(
+                    "{} is not UTF-8 and cannot be written in a unit of systemd; use another path",
+                    path.display()
+                ));
             };
             if text.contains(':') || text.chars().any(char::is_control) || text != text.trim() {
                 return Err(format!(
