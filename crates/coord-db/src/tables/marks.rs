@@ -1,10 +1,9 @@
-//! Numbers that never go back, whatever content takes the place of the database's: fencing tokens, migration numbers, the
-//! order of events, of waits.
+//! Numbers that never go back, whatever content replaces that of the database: fencing tokens, migration numbers, the order of
+//! events and of waits.
 //!
-//! A restore carries the numbers of the content that it replaces over. Where that content cannot vouch for them (it was made
-//! anew, or the file itself is a copy that was put in the place of another), they jump ahead by more than can have been
-//! given out meanwhile. A file that was written by other means than ours is known by its not being in WAL mode: a dump that
-//! was loaded, a backup that was copied.
+//! A restore carries the numbers of the replaced content over. Where that content cannot vouch for them (it was created again, or
+//! the file itself is a copy put in the place of another), they advance by more than can have been allocated meanwhile. A file
+//! that other programs have written is recognised because it is not in WAL mode: a loaded dump, a copied backup.
 
 use std::collections::BTreeMap;
 use std::path::Path;
