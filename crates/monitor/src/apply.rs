@@ -1,9 +1,9 @@
-//! Carries out one action on rows and events.
+//! Writes the rows and events of one action.
 
 use coord_db::{ActorId, ComponentId, EventId, HealthStatus, NewAlert, NewEvent, Result, WriteTx};
 use serde_json::{Map, Value, json};
 
-use crate::decide::{Action, Finding, Said};
+use crate::decide::{Action, AlertEvent, Finding};
 use crate::snapshot::ID;
 
 pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
@@ -22,13 +22,13 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
         Action::WriteClock { grace_seconds } => {
             tx.observe_clock(*grace_seconds)?;
         }
-        Action::Raise(finding, said) => {
-            let event = said.as_ref().map(|said| say(tx, said)).transpose()?;
+        Action::Raise(finding, event) => {
+            let event = event.as_ref().map(|event| publish(tx, event)).transpose()?;
             write(tx, finding, event)?;
             tracing::warn!(alert = %finding.fingerprint, "{}", finding.message);
         }
-        Action::Escalate(finding, said) => {
-            let event = say(tx, said)?;
+        Action::Escalate(finding, event) => {
+            let event = publish(tx, event)?;
             write(tx, finding, Some(event))?;
             tracing::warn!(alert = %finding.fingerprint, "{}", finding.message);
         }
@@ -39,15 +39,15 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
         }
         Action::Close { fingerprint } => {
             tx.close_alert(fingerprint)?;
-            tracing::info!(alert = %fingerprint, "the cause is gone");
+            tracing::info!(alert = %fingerprint, "alert closed: its cause no longer exists");
         }
     }
     Ok(())
 }
 
-fn say(tx: &WriteTx<'_>, said: &Said) -> Result<EventId> {
+fn publish(tx: &WriteTx<'_>, event: &AlertEvent) -> Result<EventId> {
     let me: ActorId = ID.parse()?;
-    tx.publish(&NewEvent::of_type(me, &said.event_type, said.payload.clone())?.caused_by_id(said.caused_by.clone()))
+    tx.publish(&NewEvent::of_type(me, &event.event_type, event.payload.clone())?.caused_by_id(event.caused_by.clone()))
 }
 
 fn write(tx: &WriteTx<'_>, finding: &Finding, event_id: Option<EventId>) -> Result<()> {

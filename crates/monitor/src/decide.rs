@@ -1,8 +1,8 @@
-//! Finds what is wrong, and says it once. Pure.
+//! Decides which alerts to open, change and close. Pure.
 //!
-//! What was said stands in open alerts. A finding that has no alert opens one and is said; one that has is not said again;
-//! an alert whose finding is gone is closed. Where nothing can be told at the moment (the loop is paused or waits, the
-//! machine has slept) an open alert stays as it is.
+//! A finding without an open alert opens one and publishes an event; a finding with an open alert is not reported
+//! again; an alert without a finding is closed. While a condition cannot be judged (the loop is paused or waits, the
+//! machine has slept), an open alert stays open.
 
 mod conflict;
 mod digression;
@@ -22,44 +22,44 @@ use supervisor::Plan;
 
 use crate::snapshot::{ID, LoopView, MonitorSnapshot, prefix};
 
-/// That a loop rests for a reason that is not its own is written down this often while it lasts.
+/// Interval at which the excused time of an idle loop is stored.
 const EXCUSE_EVERY_SECONDS: i64 = 60;
-/// So much of an error is told.
+/// Maximum length of an error message in an alert.
 const ERROR_CHARS: usize = 300;
 
-/// What is wrong, as an alert says it.
+/// A problem, in the form of an alert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// Names the cause; one alert is open for it.
+    /// Identifies the cause; at most one alert is open for each.
     pub fingerprint: String,
-    /// How bad.
+    /// Severity of the alert.
     pub severity: Severity,
-    /// What about.
+    /// Type of the alert.
     pub alert_type: AlertType,
-    /// For people.
+    /// The sentence for the reader.
     pub message: String,
-    /// Details.
+    /// Details for programs.
     pub context: Value,
 }
 
-/// An event that goes with an alert.
+/// The event that is published with an alert.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct AlertEvent {
     /// Its type.
     pub event_type: String,
-    /// What it says.
+    /// Its payload.
     pub payload: Value,
-    /// The event that led to it, if one did.
+    /// The event that caused it, if there is one.
     pub caused_by: Option<EventId>,
 }
 
-impl Said {
+impl AlertEvent {
     fn new(payload: impl Into<Payload>, caused_by: Option<EventId>) -> Self {
         let payload = payload.into();
         Self { event_type: payload.event_type().to_owned(), payload: payload.to_value(), caused_by }
     }
 
-    /// With a field beyond the catalog's.
+    /// Adds a field that the event catalog does not define.
     fn with(mut self, field: &str, value: Value) -> Self {
         if let Value::Object(fields) = &mut self.payload {
             fields.insert(field.to_owned(), value);
@@ -68,41 +68,41 @@ impl Said {
     }
 }
 
-/// One thing to do.
+/// One action of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write down what a loop has changed in its workspace.
+    /// Store the changed files of a loop.
     StoreFiles {
-        /// Whose.
+        /// The loop.
         loop_id: LoopId,
-        /// All of it.
+        /// All its changed files.
         rows: Vec<WorktreeChange>,
     },
-    /// Write down how far an agent's output was read.
+    /// Store how far the output of an agent was read.
     StoreOutput(AgentOutput),
-    /// Forget how far the output of a loop was read that is not registered any more.
+    /// Delete the row of agent output of a loop that is no longer registered.
     ForgetOutput(String),
-    /// Write down that these loops rest for a reason that is not their own.
+    /// Store the current time as excused time of these loops.
     Excuse(Vec<LoopId>),
-    /// Write down what the clocks say; after a sleep the grace begins.
+    /// Store the clocks; after a sleep this starts the grace period.
     WriteClock {
-        /// How long it is.
+        /// Length of the grace period.
         grace_seconds: i64,
     },
-    /// Open an alert, and say so.
-    Raise(Finding, Option<Said>),
-    /// Raise an open alert to its next level, and say so.
-    Escalate(Finding, Said),
-    /// Make an open alert say how it is by now.
+    /// Open an alert and publish the event.
+    Raise(Finding, Option<AlertEvent>),
+    /// Raise an open alert to its next level and publish the event.
+    Escalate(Finding, AlertEvent),
+    /// Update the message and context of an open alert.
     Amend(Finding),
-    /// Close an alert whose cause is gone.
+    /// Close an alert whose cause no longer exists.
     Close {
-        /// Which.
+        /// Fingerprint of the alert.
         fingerprint: String,
     },
 }
 
-/// A decision in the making.
+/// The state of one decision.
 struct Work<'a> {
     config: &'a Config,
     at: &'a MonitorSnapshot,
@@ -111,7 +111,7 @@ struct Work<'a> {
     kept: BTreeSet<String>,
 }
 
-/// Finds what is wrong at the snapshot's moment.
+/// Decides what to report for this snapshot.
 #[must_use]
 pub fn decide(config: &Config, snapshot: &MonitorSnapshot) -> Plan<Action> {
     let mut work = Work { config, at: snapshot, plan: Plan::default(), kept: BTreeSet::new() };
@@ -143,12 +143,12 @@ impl<'a> Work<'a> {
         self.kept.insert(fingerprint.to_owned());
     }
 
-    fn raise(&mut self, finding: Finding, said: Option<Said>) {
+    fn raise(&mut self, finding: Finding, event: Option<AlertEvent>) {
         self.keep(&finding.fingerprint);
-        self.plan.act(Action::Raise(finding, said));
+        self.plan.act(Action::Raise(finding, event));
     }
 
-    /// Keeps an open alert, and makes it say how things are if one of these fields of its context says something else by now.
+    /// Keeps an open alert, and updates it if one of these fields of its context has changed.
     fn renew(&mut self, open: &Alert, finding: Finding, fields: &[&str]) {
         self.keep(&finding.fingerprint);
         if fields.iter().any(|field| open.context.get(*field) != finding.context.get(*field)) {
@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// True once a duration in minutes is over; otherwise it is asked again then. Zero or less is no limit.
+    /// True once a duration has passed; otherwise the plan asks for a pass at its end. Zero or less means no limit.
     fn is_over(&mut self, since: coord_db::Timestamp, minutes: i64) -> bool {
         if minutes <= 0 {
             return false;
@@ -186,7 +186,7 @@ fn store_files(work: &mut Work<'_>) {
     }
 }
 
-/// True if its time does not count now.
+/// True if the loop is idle for an external reason, so that this time does not count.
 fn rests(at: &MonitorSnapshot, view: &LoopView) -> bool {
     match view.row.status {
         LoopStatus::Running => at.in_grace || view.waiting || view.held,
@@ -195,14 +195,15 @@ fn rests(at: &MonitorSnapshot, view: &LoopView) -> bool {
     }
 }
 
-/// Afterwards its time counts from here on, also for a monitor that starts later.
+/// Stores the current time for loops that are idle for an external reason. Their times count from then on, also after a
+/// restart.
 fn excuse(work: &mut Work<'_>) {
     let at = work.at;
     let mut loops = Vec::new();
     for view in at.loops.iter().filter(|view| rests(at, view) && (view.in_hand.is_some() || view.ready_since.is_some())) {
         let due = view.excused_at.map(|last| last.plus_seconds(EXCUSE_EVERY_SECONDS));
         match due {
-            // What lies ahead is from before the clock was set back.
+            // A later time was stored before the clock was set back.
             Some(due) if due > at.now && due <= at.now.plus_seconds(EXCUSE_EVERY_SECONDS) => work.plan.look_again(due),
             _ => loops.push(view.row.id.clone()),
         }
@@ -212,7 +213,7 @@ fn excuse(work: &mut Work<'_>) {
     }
 }
 
-/// Nobody else would notice that heartbeat is lost; so this is told, and nothing more.
+/// Reports a heartbeat service that does not run; no other component watches it.
 fn heartbeat(work: &mut Work<'_>) {
     let at = work.at;
     let Some(row) = at.heartbeat.as_ref().filter(|row| row.status != HealthStatus::Unknown) else { return };
@@ -234,7 +235,7 @@ fn heartbeat(work: &mut Work<'_>) {
             severity: Severity::Error,
             alert_type: AlertType::Resource,
             message: format!(
-                "heartbeat has not beaten for {minutes} minutes: until it runs again nobody notices who dies or cleans up after it"
+                "heartbeat has not reported for {minutes} minutes; dead loops are not detected and not cleaned up until it runs: start it"
             ),
             context: json!({"kind": "component", "component": "heartbeat", "last_heartbeat": beat}),
         };
@@ -266,7 +267,7 @@ fn look_again(work: &mut Work<'_>) {
     }
 }
 
-/// The beginning of an error's first line that says something.
+/// The first non-empty line of an error, shortened.
 fn first_line(error: &str) -> String {
     let line = error.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     line.chars().filter(|letter| !letter.is_control()).take(ERROR_CHARS).collect()

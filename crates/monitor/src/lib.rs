@@ -1,8 +1,7 @@
 //! Monitor: finds loops that are stuck, digressing, in conflict with each other or over budget, and raises alerts.
 //!
-//! It must never decide what is done about it, and never write to a workspace. What it has said stands in its open alerts:
-//! an event is published only together with the alert that it opens or raises to the next level, so that a restart says
-//! nothing twice.
+//! It must never decide what to do about a problem, and never write to a workspace. Its open alerts are its memory: an
+//! event is published only together with the alert that it opens or escalates, so that a restart reports nothing twice.
 
 mod apply;
 pub mod decide;
@@ -19,7 +18,7 @@ use coord_db::{Config, Database, ReadTx, Result, WriteTx};
 use supervisor::{Plan, Supervisor, Waker};
 
 pub use decide::{Action, Finding};
-pub use observe::{Disk, Observation, SeenFile, SeenWorkspace, Sight};
+pub use observe::{ChangedFile, Disk, Observation, WorkspaceChanges, WorkspaceState};
 pub use output::Output;
 pub use snapshot::MonitorSnapshot;
 
@@ -27,9 +26,9 @@ pub use snapshot::MonitorSnapshot;
 #[derive(Debug)]
 pub struct Monitor {
     config: Arc<Config>,
-    eyes: observe::Eyes,
-    /// What is remembered of the events and of today's use, so that each look reads only what is new. Nothing is decided
-    /// by it that reading everything again would not decide.
+    observer: observe::Observer,
+    /// A cache of the events and of today's usage, so that each pass reads only new rows. Reading all rows again would
+    /// give the same decisions.
     memory: snapshot::Memory,
 }
 
@@ -42,20 +41,20 @@ impl Supervisor for Monitor {
     const ID: &'static str = snapshot::ID;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
-        Self { config, eyes: observe::Eyes::default(), memory: snapshot::Memory::default() }
+        Self { config, observer: observe::Observer::default(), memory: snapshot::Memory::default() }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
         self.config = config;
-        self.eyes.forget();
+        self.observer.forget();
     }
 
     fn attach(&mut self, waker: Waker) {
-        self.eyes.attach(waker);
+        self.observer.attach(waker);
     }
 
     fn observe(&mut self, db: &Database) -> Result<Observation> {
-        self.eyes.observe(&self.config, db)
+        self.observer.observe(&self.config, db)
     }
 
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation) -> Result<MonitorSnapshot> {

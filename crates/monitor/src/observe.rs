@@ -1,8 +1,9 @@
-//! What is seen outside of the database: the files that loops have changed in their workspaces, agents' output, the disk.
+//! Observes what is outside the database: the files that loops have changed in their workspaces, the agents' output,
+//! the disk.
 //!
-//! It only ever reads, and keeps no loop waiting. Looking at a workspace costs a run of git or two, so what was seen is kept
-//! until something has changed there or `monitor.interval_seconds` are over; a kept sight delays a finding and never makes
-//! one: before two loops are said to be in conflict, both have been looked at since integration moved last.
+//! It must only read, and must never make a loop wait. Reading a workspace runs git once or twice, so the result is
+//! cached until something changes there or `monitor.interval_seconds` have passed. A cached result can delay a finding
+//! but not cause one: a conflict is reported only if both workspaces were read after the last move of integration.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
@@ -18,54 +19,54 @@ use supervisor::Waker;
 use crate::output::{Output, tail};
 use crate::watch::Watches;
 
-/// The maximum number of files that are kept for one workspace.
-pub const MOST_FILES: usize = 2_000;
-/// The least time between two looks at one workspace.
-const LEAST_PAUSE: Duration = Duration::from_millis(500);
-/// How long a change waits before it is looked at, so that its loop can lease the file, or queue for it, first.
+/// Maximum number of files kept for one workspace.
+pub const MAX_FILES: usize = 2_000;
+/// Minimum time between two reads of one workspace.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// Delay between a change and reading it, so that the loop can first lease the file or queue for it.
 const SETTLE: Duration = Duration::from_millis(500);
-/// The most time between two looks at a workspace in which something happens that changes nothing.
-const MOST_PAUSE: Duration = Duration::from_secs(8);
-/// How many intervals a look holds at a workspace in which everything is noticed and nothing was.
+/// Maximum time between two reads of a workspace with activity but without new changes.
+const MAX_PAUSE: Duration = Duration::from_secs(8);
+/// Number of intervals for which a result stays valid if the workspace is fully watched and shows no activity.
 const QUIET_INTERVALS: u32 = 10;
-/// A look may take this share of the time.
+/// Reading workspaces may take at most one part in this number of the time.
 const SHARE: u32 = 20;
-/// A daemon goes on to other work after looking for so long; the rest comes next.
-const LOOKING_AT_ONCE: Duration = Duration::from_millis(400);
-/// The least time between two looks at an agent's output.
+/// Maximum time that a daemon spends on workspaces in one pass; the next pass reads the rest.
+const MAX_READING: Duration = Duration::from_millis(400);
+/// Minimum time between two reads of an agent's output.
 const OUTPUT_PAUSE: Duration = Duration::from_secs(1);
-/// Content of larger files is told apart by size and time alone.
-const MOST_HASHED_BYTES: u64 = 1 << 20;
-const MOST_LOGS: usize = 5_000;
+/// Larger files are not hashed: their size and time stand for the content.
+const MAX_HASHED_BYTES: u64 = 1 << 20;
+const MAX_LOGS: usize = 5_000;
 
-/// What was seen.
+/// The result of an observation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// The workspace of each loop that has a test in hand, or had changes when it was seen last.
-    pub workspaces: BTreeMap<LoopId, Sight>,
-    /// What each loop's agent writes, where it writes.
+    /// The workspace of each loop that has a current test or had changes at the last observation.
+    pub workspaces: BTreeMap<LoopId, WorkspaceState>,
+    /// The output of each loop's agent, if there is any.
     pub outputs: BTreeMap<LoopId, Output>,
-    /// The size of the database's files.
+    /// Size of the database files.
     pub database_bytes: i64,
-    /// The disk that the database is on.
+    /// The file system of the database.
     pub disk: Option<Disk>,
-    /// Something has changed that will be looked at then.
+    /// When a change that was noticed is due to be read.
     pub look_again_at: Option<Timestamp>,
 }
 
-/// A look at a workspace.
+/// The state of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
-    /// There is none: nobody manages it.
+pub enum WorkspaceState {
+    /// The loop has no workspace in the store's folder.
     Absent,
-    /// Its loop is changing it, or git failed: what was known before stands.
+    /// The loop is changing it, or git failed: the stored rows stay valid.
     Unclear,
-    /// As it is.
-    Seen(SeenWorkspace),
+    /// The changes read.
+    Seen(WorkspaceChanges),
 }
 
-impl Sight {
-    fn shows_the_same_as(&self, other: &Self) -> bool {
+impl WorkspaceState {
+    fn has_same_changes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Seen(one), Self::Seen(other)) => one.base == other.base && one.files == other.files,
             _ => self == other,
@@ -73,46 +74,46 @@ impl Sight {
     }
 }
 
-/// What a loop has changed and not landed.
+/// The files that a loop has changed and not landed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SeenWorkspace {
-    /// The tree that changes are counted from.
+pub struct WorkspaceChanges {
+    /// The commit against which files are compared.
     pub base: String,
-    /// The files, without those that may be changed by two.
-    pub files: Vec<SeenFile>,
-    /// Integration has not moved since the look.
+    /// The changed files, without those of `monitor.conflict_ignore`.
+    pub files: Vec<ChangedFile>,
+    /// Integration has not moved since the workspace was read.
     pub fresh: bool,
-    /// When something happened in it last, as far as was noticed.
+    /// Time of the last activity that was noticed.
     pub active_at: Option<Timestamp>,
 }
 
-/// A file that differs.
+/// A changed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenFile {
+pub struct ChangedFile {
     /// Relative to the repository.
     pub path: String,
-    /// Stands for its content.
+    /// Identifies its content.
     pub fingerprint: String,
-    /// When it was changed last, by the file system; none for one that is gone.
+    /// Time of the last change according to the file system; none for a deleted file.
     pub changed_at: Option<Timestamp>,
 }
 
-/// A disk.
+/// A file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
-    /// What we can still write.
+    /// Bytes that this user can still write.
     pub free_bytes: i64,
-    /// All of it.
+    /// Its size for this user.
     pub total_bytes: i64,
 }
 
-/// A loop to be looked at.
+/// A loop whose workspace and output are observed.
 #[derive(Debug)]
 struct Wanted {
     id: LoopId,
     branch: String,
     in_hand: Option<Test>,
-    /// The log of the agent's run on it.
+    /// The log of the agent's run on the current test.
     log: Option<String>,
 }
 
@@ -139,7 +140,7 @@ fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
         .collect()
 }
 
-/// Files that may be changed by two: each glob also holds in every folder.
+/// Files that two loops may change without a conflict: each glob matches in every folder.
 #[must_use]
 pub fn ignored(patterns: &[String]) -> GlobSet {
     let mut set = GlobSetBuilder::new();
@@ -153,28 +154,28 @@ pub fn ignored(patterns: &[String]) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
-/// What is remembered of the last look at one workspace.
+/// The cached state of one workspace.
 #[derive(Debug)]
 struct Look {
     workspace: Option<Workspace>,
-    sight: Sight,
-    /// Where integration was then.
+    state: WorkspaceState,
+    /// The head of integration at that time.
     integration: Option<CommitHash>,
     at: Instant,
-    /// How long what happens there waits to be looked at.
+    /// Minimum time until the next read.
     pause: Duration,
-    /// When the first of what was not looked at yet was noticed.
+    /// When the first change that has not been read was noticed.
     touched: Option<Instant>,
-    /// Everything that happens in it is noticed.
+    /// inotify covers the whole workspace.
     watched: bool,
-    /// Nothing has been noticed since.
+    /// No activity since the last read.
     quiet: bool,
     active_at: Option<Timestamp>,
     contents: HashMap<String, Content>,
 }
 
 impl Look {
-    /// How long until a change that was noticed is looked at.
+    /// Time until a noticed change is read.
     fn until_due(&self, touched: Instant, interval: Duration) -> Duration {
         let pause = self.pause.min(interval).saturating_sub(self.at.elapsed());
         pause.max(SETTLE.saturating_sub(touched.elapsed()))
@@ -185,10 +186,10 @@ impl Look {
     fn new() -> Self {
         Self {
             workspace: None,
-            sight: Sight::Absent,
+            state: WorkspaceState::Absent,
             integration: None,
             at: Instant::now(),
-            pause: LEAST_PAUSE,
+            pause: MIN_PAUSE,
             touched: None,
             watched: false,
             quiet: false,
@@ -205,40 +206,37 @@ impl Look {
 #[derive(Debug)]
 struct OutputLook {
     at: Instant,
-    /// Log, length and time whose errors were counted.
+    /// Path, length and modification time of the log whose errors were counted.
     counted: Option<(PathBuf, u64, i128)>,
     output: Option<Output>,
 }
 
-/// What is kept between looks.
+/// Observes the workspaces and logs, and caches what it has read.
 #[derive(Debug, Default)]
-pub struct Eyes {
+pub struct Observer {
     waker: Option<Waker>,
     watches: Option<Watches>,
-    /// Word of changes was asked for.
-    asked: bool,
+    /// Setting up inotify was tried.
+    tried: bool,
     looks: BTreeMap<LoopId, Look>,
-    /// When it was asked last where integration is.
-    asked_at: Option<Instant>,
+    /// When the head of integration was read last.
+    head_read_at: Option<Instant>,
     outputs: BTreeMap<LoopId, OutputLook>,
 }
 
-impl Eyes {
-    /// From now on changes wake the loop.
+impl Observer {
+    /// Makes changes wake the supervisor from now on.
     pub fn attach(&mut self, waker: Waker) {
         self.waker = Some(waker);
     }
 
-    /// The settings have changed: what was seen may count differently.
+    /// Clears the cache after a change of settings.
     pub fn forget(&mut self) {
         self.looks.clear();
         self.outputs.clear();
     }
 
-    /// Looks at what is due, and remembers the rest.
-    ///
-    /// # Errors
-    /// What the database says; a workspace that cannot be looked at is no error.
+    /// Reads what is due and takes the rest from the cache. A workspace that cannot be read is no error.
     pub fn observe(&mut self, config: &Config, db: &Database) -> Result<Observation> {
         let Some(folder) = db.path().and_then(Path::parent).map(Path::to_owned) else { return Ok(Observation::default()) };
         let wanted = db.read(wanted)?;
@@ -250,12 +248,12 @@ impl Eyes {
         };
         self.looks.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id));
         self.outputs.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id && wanted.in_hand.is_some()));
-        self.hear(now);
+        self.note_activity(now);
         observation.look_again_at = self.look_at_workspaces(config, &wanted, now);
         self.watch(&wanted);
         for Wanted { id, in_hand, log, .. } in &wanted {
             if let Some(look) = self.looks.get(id) {
-                observation.workspaces.insert(id.clone(), look.sight.clone());
+                observation.workspaces.insert(id.clone(), look.state.clone());
             }
             if in_hand.is_some() {
                 let output = self.look_at_output(&folder.join("logs").join(id.as_str()), id, log.as_deref(), now);
@@ -265,18 +263,18 @@ impl Eyes {
         Ok(observation)
     }
 
-    fn hear(&mut self, now: Timestamp) {
+    fn note_activity(&mut self, now: Timestamp) {
         let Some(watches) = &self.watches else { return };
-        for (root, stir) in watches.stirred() {
+        for (root, activity) in watches.take_activity() {
             for look in self.looks.values_mut().filter(|look| look.is_of(&root)) {
-                if stir.touched {
+                if activity.touched {
                     look.touched.get_or_insert_with(Instant::now);
                 }
-                look.watched = stir.watched;
-                if stir.active {
+                look.watched = activity.watched;
+                if activity.active {
                     look.quiet = false;
                     look.active_at = Some(now);
-                    if let Sight::Seen(workspace) = &mut look.sight {
+                    if let WorkspaceState::Seen(workspace) = &mut look.state {
                         workspace.active_at = Some(now);
                     }
                 }
@@ -288,8 +286,8 @@ impl Eyes {
         let Some(waker) = &self.waker else { return };
         let busy = wanted.iter().filter(|wanted| wanted.in_hand.is_some()).filter_map(|wanted| self.looks.get(&wanted.id));
         let busy: Vec<&Workspace> = busy.filter_map(|look| look.workspace.as_ref()).collect();
-        if self.watches.is_none() && !self.asked && !busy.is_empty() {
-            self.asked = true;
+        if self.watches.is_none() && !self.tried && !busy.is_empty() {
+            self.tried = true;
             self.watches = Watches::new(waker);
         }
         if let Some(watches) = &self.watches {
@@ -297,12 +295,12 @@ impl Eyes {
         }
     }
 
-    /// When something that waits for its look is due.
+    /// Reads the workspaces that are due. Returns when the next one is due.
     fn look_at_workspaces(&mut self, config: &Config, wanted: &[Wanted], now: Timestamp) -> Option<Timestamp> {
         let interval = Duration::from_secs(config.monitor.interval_seconds);
         let due = |look: Option<&Look>| {
             look.is_none_or(|look| {
-                let stale = matches!(&look.sight, Sight::Seen(workspace) if !workspace.fresh);
+                let stale = matches!(&look.state, WorkspaceState::Seen(workspace) if !workspace.fresh);
                 let pause = if let Some(touched) = look.touched {
                     return look.until_due(touched, interval).is_zero();
                 } else if stale {
@@ -315,12 +313,12 @@ impl Eyes {
                 look.at.elapsed() >= pause
             })
         };
-        let asked = self.asked_at.is_some_and(|at| at.elapsed() < interval);
-        if !wanted.is_empty() && !asked || wanted.iter().any(|wanted| due(self.looks.get(&wanted.id))) {
-            self.asked_at = Some(Instant::now());
+        let head_is_known = self.head_read_at.is_some_and(|at| at.elapsed() < interval);
+        if !wanted.is_empty() && !head_is_known || wanted.iter().any(|wanted| due(self.looks.get(&wanted.id))) {
+            self.head_read_at = Some(Instant::now());
             let layout = Layout::new(config.workspace_root());
             let ignored = ignored(&config.monitor.conflict_ignore);
-            // Without a store nobody has a workspace yet.
+            // Without a store there are no workspaces.
             let store = layout.open_store().ok();
             let integration = integration(store.as_ref());
             let (begun, mut looked) = (Instant::now(), false);
@@ -329,21 +327,21 @@ impl Eyes {
                 if !due(last) && last.is_some_and(|look| look.integration == integration) {
                     continue;
                 }
-                if self.waker.is_some() && begun.elapsed() > LOOKING_AT_ONCE {
+                if self.waker.is_some() && begun.elapsed() > MAX_READING {
                     break;
                 }
                 let last = self.looks.remove(id);
                 let spec = layout.workspace(id.as_str(), branch);
                 let mut look = last.unwrap_or_else(Look::new);
                 look.integration.clone_from(&integration);
-                self.look(&mut look, store.as_ref(), &spec, &ignored);
+                self.refresh(&mut look, store.as_ref(), &spec, &ignored);
                 look.pause = look.pause.min(interval);
                 looked = true;
                 self.looks.insert(id.clone(), look);
             }
             let integration = if looked { self::integration(store.as_ref()) } else { integration };
             for look in self.looks.values_mut() {
-                if let Sight::Seen(workspace) = &mut look.sight {
+                if let WorkspaceState::Seen(workspace) = &mut look.state {
                     workspace.fresh = look.integration == integration;
                 }
             }
@@ -356,49 +354,54 @@ impl Eyes {
         let next = wanted.iter().filter_map(left).min()?;
         Some(now.plus_millis(i64::try_from(next.as_millis()).unwrap_or(i64::MAX).saturating_add(1)))
     }
-    fn look(&self, look: &mut Look, store: Option<&Store>, spec: &WorkspaceSpec, ignored: &GlobSet) {
+    fn refresh(&self, look: &mut Look, store: Option<&Store>, spec: &WorkspaceSpec, ignored: &GlobSet) {
         let begun = Instant::now();
         (look.touched, look.quiet) = (None, true);
-        let sight = store.map_or(Ok(Sight::Absent), |store| self.see(look, store, spec, ignored));
-        let sight = sight.unwrap_or_else(|error| {
-            tracing::debug!(%error, path = %spec.path.display(), "cannot look at a workspace");
+        let state = store.map_or(Ok(WorkspaceState::Absent), |store| self.read(look, store, spec, ignored));
+        let state = state.unwrap_or_else(|error| {
+            tracing::debug!(%error, path = %spec.path.display(), "cannot read a workspace");
             look.workspace = None;
-            // A folder that is gone shows nothing, and what was there shows itself again.
-            if matches!(error, git::Error::WorkspaceDamaged { .. }) { Sight::Absent } else { Sight::Unclear }
+            // A deleted folder has no changes; if it returns, its changes are found again.
+            if matches!(error, git::Error::WorkspaceDamaged { .. }) { WorkspaceState::Absent } else { WorkspaceState::Unclear }
         });
-        let unchanged = sight.shows_the_same_as(&look.sight);
-        let least = LEAST_PAUSE.max(begun.elapsed() * SHARE);
-        look.pause = if unchanged { (look.pause * 2).clamp(least, MOST_PAUSE.max(least)) } else { least };
-        look.sight = sight;
+        let unchanged = state.has_same_changes(&look.state);
+        let least = MIN_PAUSE.max(begun.elapsed() * SHARE);
+        look.pause = if unchanged { (look.pause * 2).clamp(least, MAX_PAUSE.max(least)) } else { least };
+        look.state = state;
         look.at = Instant::now();
     }
 
-    fn see(&self, look: &mut Look, store: &Store, spec: &WorkspaceSpec, ignored: &GlobSet) -> git::Result<Sight> {
+    fn read(&self, look: &mut Look, store: &Store, spec: &WorkspaceSpec, ignored: &GlobSet) -> git::Result<WorkspaceState> {
         let opened = match look.workspace.take() {
             Some(workspace) => Some(workspace),
             None => Workspace::open(store, spec)?,
         };
-        let Some(workspace) = opened else { return Ok(Sight::Absent) };
+        let Some(workspace) = opened else { return Ok(WorkspaceState::Absent) };
         let workspace = look.workspace.insert(workspace);
         if let Some(watches) = &self.watches {
             watches.settle(workspace);
         }
         let Some(glance) = workspace.glance()? else {
             look.touched.get_or_insert_with(Instant::now);
-            return Ok(Sight::Unclear);
+            return Ok(WorkspaceState::Unclear);
         };
         look.integration = glance.integration;
         let mut contents = HashMap::new();
         let mut files = Vec::new();
-        for path in glance.changed.into_iter().filter(|path| !ignored.is_match(path)).take(MOST_FILES) {
+        for path in glance.changed.into_iter().filter(|path| !ignored.is_match(path)).take(MAX_FILES) {
             let text = path.to_string_lossy().into_owned();
             let (content, changed_at) = content(&workspace.root().join(&path), look.contents.get(&text));
             let fingerprint = content.2.clone();
             contents.insert(text.clone(), content);
-            files.push(SeenFile { path: text, fingerprint, changed_at });
+            files.push(ChangedFile { path: text, fingerprint, changed_at });
         }
         look.contents = contents;
-        Ok(Sight::Seen(SeenWorkspace { base: glance.start.to_string(), files, fresh: true, active_at: look.active_at }))
+        Ok(WorkspaceState::Seen(WorkspaceChanges {
+            base: glance.start.to_string(),
+            files,
+            fresh: true,
+            active_at: look.active_at,
+        }))
     }
 
     fn look_at_output(&mut self, folder: &Path, id: &LoopId, agent: Option<&str>, now: Timestamp) -> Option<Output> {
@@ -416,7 +419,7 @@ impl Eyes {
     }
 }
 
-/// Where integration is; none before anything has landed.
+/// The head of integration; none before the first landing.
 fn integration(store: Option<&Store>) -> Option<CommitHash> {
     store.and_then(|store| store.integration().ok().flatten())
 }
@@ -431,7 +434,8 @@ fn nanos(meta: &std::fs::Metadata) -> i128 {
 
 type Content = (u64, i128, String);
 
-/// What stands for a file's content, and when it was changed: the time of the inode, which no archive sets back.
+/// The fingerprint of a file and the time of its last change: that of the inode, which unpacking an archive does not
+/// set back.
 fn content(path: &Path, last: Option<&Content>) -> (Content, Option<Timestamp>) {
     let Ok(meta) = std::fs::symlink_metadata(path) else { return ((0, 0, "gone".to_owned()), None) };
     let changed_at = Some(stamp(meta.ctime(), meta.ctime_nsec()));
@@ -444,7 +448,7 @@ fn content(path: &Path, last: Option<&Content>) -> (Content, Option<Timestamp>) 
     }
     let bytes = if meta.is_symlink() {
         std::fs::read_link(path).ok().map(|target| target.into_os_string().into_encoded_bytes())
-    } else if meta.is_file() && size <= MOST_HASHED_BYTES {
+    } else if meta.is_file() && size <= MAX_HASHED_BYTES {
         std::fs::read(path).ok()
     } else {
         None
@@ -461,7 +465,7 @@ type Counted = (PathBuf, u64, i128);
 fn output(folder: &Path, agent: Option<&str>, now: Timestamp, last: Option<&OutputLook>) -> Option<(Counted, Output)> {
     let mut newest: Option<Counted> = None;
     let mut own: Option<Counted> = None;
-    for entry in std::fs::read_dir(folder).ok()?.take(MOST_LOGS).flatten() {
+    for entry in std::fs::read_dir(folder).ok()?.take(MAX_LOGS).flatten() {
         let path = entry.path();
         let Ok(meta) = entry.metadata() else { continue };
         if !meta.is_file() || path.extension().is_none_or(|extension| extension != "log") {
@@ -512,7 +516,7 @@ fn size_of_database(path: &Path) -> i64 {
 fn disk(folder: &Path) -> Option<Disk> {
     let stat = rustix::fs::statvfs(folder).ok()?;
     let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).unwrap_or(i64::MAX);
-    // What is kept for the administrator counts as used.
+    // Blocks reserved for root count as used.
     let total = bytes(stat.f_blocks).saturating_sub(bytes(stat.f_bfree).saturating_sub(bytes(stat.f_bavail)));
     Some(Disk { free_bytes: bytes(stat.f_bavail), total_bytes: total })
 }

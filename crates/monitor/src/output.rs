@@ -1,8 +1,8 @@
-//! What an agent's output tells: whether it still says anything new, and whether it shows the same error again and again.
+//! Reads the output of an agent: does it contain anything new, and does it repeat the same error?
 //!
-//! One run of a compiler or of a test suite may show one error a hundred times, and that is no repetition. So the output
-//! is read in rounds, an interval apart: an error is repeated if each round that shows errors at all shows it again, and no
-//! less often than the round before; what is worked off gets less.
+//! One run of a compiler or of a test suite may print one error a hundred times, which is no repetition. The output is
+//! therefore read in rounds, an interval apart. An error counts as repeated while each round that shows any errors
+//! shows this one, and not fewer times than the round before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,43 +13,43 @@ use std::sync::Arc;
 use coord_db::{AgentOutput, LoopId, Timestamp};
 use serde_json::{Value, json};
 
-/// What an agent writes.
+/// The end of an agent's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// When it, or a check on its work, wrote last.
+    /// Time of the last write by the agent or by a check of its work.
     pub written_at: Timestamp,
-    /// The file of the attempt in hand, or the newest one.
+    /// The log of the current attempt, or the newest log.
     pub log: String,
     /// Its length in bytes.
     pub bytes: i64,
-    /// When that file was written last.
+    /// Time of the last write to this log.
     pub changed_at: Timestamp,
-    /// Its end.
+    /// The end of the log.
     pub tail: Arc<[u8]>,
 }
 
-/// So much of the end of a log is read.
+/// Size of the part at the end of a log that is read.
 const TAIL_BYTES: u64 = 64 << 10;
-/// So many characters of a line count.
+/// Number of characters of a line that are compared.
 const LINE_CHARS: usize = 300;
-/// A line with fewer letters than this says too little to be the same error.
-const LEAST_LETTERS: usize = 8;
-/// So many errors of one round are followed, those that it shows most often.
-const MOST_ERRORS: usize = 32;
+/// Minimum number of letters of a line that can count as an error.
+const MIN_LETTERS: usize = 8;
+/// Maximum number of errors followed from one round to the next, most frequent first.
+const MAX_ERRORS: usize = 32;
 
 const ALARMING: [&str; 7] = ["error", "fail", "panic", "exception", "traceback", "fatal", "cannot "];
 const REASSURING: [&str; 7] = [" 0 error", " 0 fail", "no error", "no fail", "without error", "errors: 0", "failed: 0"];
 
-/// An error and in how many rounds in a row the output shows it.
+/// An error and the number of consecutive rounds that show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repeated {
-    /// One of its lines, as it stands.
+    /// One of its lines, verbatim.
     pub error: String,
-    /// How many rounds in a row say the same but for numbers, paths and times.
+    /// Number of consecutive rounds with this error, ignoring numbers, paths and times.
     pub times: i64,
 }
 
-/// The end of a log, and the length of all of it in bytes.
+/// The end of a log, and the length of the whole log in bytes.
 pub(crate) fn tail(path: &Path) -> Option<(Vec<u8>, u64)> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
@@ -61,7 +61,7 @@ pub(crate) fn tail(path: &Path) -> Option<(Vec<u8>, u64)> {
     Some((bytes, from.saturating_add(read)))
 }
 
-/// What is known after a look at a loop's log. The same as before if it says nothing more, or not for long enough yet.
+/// Advances the stored state by what the log contains now. Unchanged if there is no new line or the interval is not over.
 #[must_use]
 pub fn read_on(loop_id: &LoopId, known: Option<&AgentOutput>, seen: &Output, interval_seconds: i64) -> AgentOutput {
     let end = end_of_lines(seen);
@@ -82,7 +82,7 @@ pub fn read_on(loop_id: &LoopId, known: Option<&AgentOutput>, seen: &Output, int
     }
     let new = text(seen, known.read_bytes, end);
     let start = start(seen);
-    // Where all that can be compared is new, its second half is compared with its first.
+    // If the whole tail is new, compare its second half with its first half.
     let says_new = if known.read_bytes > start {
         has_news(&text(seen, start, known.read_bytes), &new)
     } else {
@@ -99,7 +99,7 @@ pub fn read_on(loop_id: &LoopId, known: Option<&AgentOutput>, seen: &Output, int
     }
 }
 
-/// The error that the most rounds in a row have shown.
+/// The error with the highest number of consecutive rounds.
 #[must_use]
 pub fn most_repeated(known: &AgentOutput) -> Option<Repeated> {
     let rows = known.errors.as_object()?.values();
@@ -109,25 +109,25 @@ pub fn most_repeated(known: &AgentOutput) -> Option<Repeated> {
     Some(Repeated { error: error.to_owned(), times })
 }
 
-/// Where in the whole of a log its end begins.
+/// Offset in the log at which the tail starts.
 fn start(seen: &Output) -> i64 {
     seen.bytes.saturating_sub(i64::try_from(seen.tail.len()).unwrap_or(i64::MAX)).max(0)
 }
 
-/// Where the last line that is whole ends. A line may also end by being written over.
+/// Offset of the end of the last complete line. A carriage return ends a line too.
 fn end_of_lines(seen: &Output) -> i64 {
     let start = start(seen);
     let last = seen.tail.iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
     last.map_or(start, |at| start.saturating_add(i64::try_from(at).unwrap_or(0)).saturating_add(1))
 }
 
-/// A part of a log, by places in the whole of it, as far as its end holds it.
+/// The text between two offsets of the log, limited to the tail.
 fn text(seen: &Output, from: i64, to: i64) -> String {
     let start = start(seen);
     let place = |at: i64| usize::try_from((at - start).max(0)).unwrap_or(usize::MAX).min(seen.tail.len());
     let bytes = seen.tail.get(place(from)..place(to)).unwrap_or_default();
     let text = String::from_utf8_lossy(bytes);
-    // The first line of a tail is half of one.
+    // The first line of a tail is incomplete.
     if from <= start && start > 0 { text.split_once('\n').map_or("", |(_, rest)| rest).to_owned() } else { text.into_owned() }
 }
 
@@ -136,18 +136,18 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn has_news(old: &str, new: &str) -> bool {
-    // Another file is news; another number is none.
+    // A different path is new; a different number is not.
     let without_numbers = |line| replaced(line, |_| false);
     let old: BTreeSet<String> = lines(old).map(without_numbers).collect();
     lines(new).any(|line| !old.contains(&without_numbers(line)))
 }
 
-/// The errors that a text shows: by normal form, an example and how often.
+/// The errors in a text: by normalized line, an example and the number of occurrences.
 fn errors(text: &str) -> BTreeMap<String, (String, i64)> {
     let mut seen: BTreeMap<String, (String, i64)> = BTreeMap::new();
     for line in lines(text).filter(|line| is_error(line)) {
         let normal = normalise(line);
-        if normal.chars().filter(|letter| letter.is_alphabetic()).count() >= LEAST_LETTERS {
+        if normal.chars().filter(|letter| letter.is_alphabetic()).count() >= MIN_LETTERS {
             let example = || line.chars().filter(|letter| !letter.is_control()).take(LINE_CHARS).collect();
             seen.entry(normal).or_insert_with(|| (example(), 0)).1 += 1;
         }
@@ -167,7 +167,7 @@ fn next_errors(known: &Value, seen: &BTreeMap<String, (String, i64)>) -> Value {
         let times = if again { before(error, "times").unwrap_or(0).saturating_add(1) } else { 1 };
         (error.clone(), json!({"example": example, "times": times, "shown": shown}))
     };
-    Value::Object(most.into_iter().take(MOST_ERRORS).map(next).collect())
+    Value::Object(most.into_iter().take(MAX_ERRORS).map(next).collect())
 }
 
 fn is_error(line: &str) -> bool {
@@ -175,7 +175,7 @@ fn is_error(line: &str) -> bool {
     ALARMING.iter().any(|word| line.contains(word)) && !REASSURING.iter().any(|word| line.contains(word))
 }
 
-/// The line with every number, hash, path and time replaced, so that two reports of one error are the same text.
+/// Replaces every number, hash, path and time in a line, so that two reports of one error become equal.
 fn normalise(line: &str) -> String {
     replaced(line, |word| word.contains(['/', '\\']))
 }
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// Reads a log that grows by one piece after so many seconds.
+    /// Reads a log that grows by one piece at each of these seconds.
     fn read(pieces: &[(i64, &str)]) -> AgentOutput {
         let mut log = String::new();
         let mut known = None;

@@ -1,4 +1,4 @@
-//! What a finding depends on, read in one transaction.
+//! The input of the decision, read in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,44 +9,45 @@ use coord_db::{
 use globset::GlobSet;
 use serde_json::Value;
 
-use crate::observe::{Disk, Observation, SeenWorkspace, Sight, ignored};
+use crate::observe::{Disk, Observation, WorkspaceChanges, WorkspaceState, ignored};
 use crate::output::{Repeated, most_repeated, read_on};
 use crate::trail::{Failures, LoopTrail, Trail};
 
-/// Its id in the data.
+/// Id of the monitor as component and as source of events.
 pub(crate) const ID: &str = "monitor";
 
-/// So many unfinished tests are judged in one pass.
-const MOST_TESTS: usize = 1_000;
-/// The number of characters of the base that are written down with a file's content, to tell when it is another one.
+/// Maximum number of unfinished tests examined in one pass.
+const MAX_TESTS: usize = 1_000;
+/// Number of characters of the base commit that are stored with the fingerprint of a file.
 const BASE_CHARS: usize = 16;
 const DAY_MILLIS: i64 = 86_400_000;
-/// Heartbeat writes the clocks down more often than this; once it does not, somebody has to, or a sleep is never over.
+/// The age at which the stored clocks count as old. Heartbeat stores them more often; if it does not run, the monitor stores
+/// them, because otherwise the end of a sleep would never be noticed.
 const CLOCK_OLD_MILLIS: i64 = 150_000;
 
-/// What the names of alerts begin with.
+/// Prefixes of the fingerprints of alerts.
 pub mod prefix {
     /// No progress.
     pub const STUCK: &str = "stuck:";
-    /// Two loops in one file.
+    /// Two loops change one file.
     pub const CONFLICT: &str = "conflict:";
-    /// Straying from the test.
+    /// A loop digresses from its test.
     pub const DIGRESSION: &str = "digression:";
     /// Agents that cannot work.
     pub const AGENT: &str = "agent:";
     /// Budgets, disk and database.
     pub const RESOURCE: &str = "resource:";
-    /// The component that watches all others.
+    /// The heartbeat service.
     pub const HEARTBEAT: &str = "component:heartbeat";
 }
 
-/// What is remembered between looks.
+/// A cache between two passes.
 #[derive(Debug, Default)]
 pub struct Memory {
     trail: Trail,
-    /// The day's beginning, the last record of use that was read, and the tokens of the day up to it.
+    /// The start of the day, the position of the last usage record read, and the sum of tokens up to it.
     day: Option<(Timestamp, i64, i64)>,
-    /// The files that two may change, and the patterns that say which: to compile them takes longer than all else.
+    /// The patterns of files that two loops may change, with their compiled form: compiling is slow.
     ignored: Option<(Vec<String>, GlobSet)>,
 }
 
@@ -63,144 +64,144 @@ impl Memory {
     }
 }
 
-/// What a loop has changed in its workspace, as it will be known after the pass.
+/// The files that a loop has changed in its workspace, as they are stored after the pass.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Files {
     /// By path.
     pub rows: Vec<WorktreeChange>,
-    /// The rows in the database say something else.
+    /// The rows in the database differ and have to be written.
     pub store: bool,
-    /// It has a workspace that can be looked at.
+    /// The loop has a workspace that can be read.
     pub observed: bool,
-    /// They were seen since integration moved last.
+    /// The workspace was read after the last move of integration.
     pub fresh: bool,
-    /// When something happened in the workspace last.
+    /// Time of the last activity in the workspace.
     pub active_at: Option<Timestamp>,
-    /// Without a workspace: the files that it has leased for its test, and since when. To lease is to say that one changes.
+    /// Without a workspace: the files that the loop has leased for its test, and since when. A lease announces a change.
     pub leased: Vec<(String, Timestamp)>,
 }
 
-/// What a loop's agent writes.
+/// The state of the output of a loop's agent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
-    /// When it, or a check on its work, wrote last.
+pub struct AgentActivity {
+    /// Time of the last write by the agent or by a check of its work.
     pub written_at: Timestamp,
-    /// When it last wrote something that it had not written before, as far as was noticed.
+    /// Time of the last write with a line that is new.
     pub news_at: Timestamp,
-    /// The error that it shows again and again.
+    /// The error that the output repeats.
     pub repeated: Option<Repeated>,
-    /// How far it was read, if that is to be written down.
+    /// The read position, if it has to be stored.
     pub store: Option<AgentOutput>,
 }
 
-/// What a loop has leased or waits for: a file or a subtree, and since when.
+/// A file or a subtree that a loop has leased.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
-    /// On what.
+    /// The file or subtree.
     pub path: LeasePath,
-    /// Since when.
+    /// When the lease was acquired.
     pub since: Timestamp,
 }
 
 /// An unfinished test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TestView {
-    /// Its row.
+    /// The row.
     pub test: Test,
-    /// Its failures in a row.
+    /// Its consecutive failures.
     pub failures: Failures,
-    /// When the attempt in hand began, where known.
+    /// Start of the current attempt, if known.
     pub attempt_since: Option<Timestamp>,
-    /// The event that began it.
+    /// The event that reported this start.
     pub started: Option<EventId>,
-    /// Tokens recorded for it.
+    /// LLM tokens recorded for the test.
     pub tokens: i64,
-    /// Seconds recorded for it.
+    /// Seconds recorded for the test.
     pub seconds: i64,
-    /// Those of them that belong to the attempt in hand.
+    /// The part of `seconds` that belongs to the current attempt.
     pub seconds_in_attempt: i64,
 }
 
 /// A loop.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoopView {
-    /// Its row.
+    /// The row.
     pub row: Loop,
-    /// Its unfinished tests that have been tried.
+    /// The unfinished tests with at least one attempt.
     pub tests: Vec<TestView>,
-    /// Which of them is in hand.
+    /// Index in `tests` of the current test.
     pub in_hand: Option<usize>,
-    /// It waits for another loop.
+    /// The loop waits for another loop.
     pub waiting: bool,
-    /// It starts no attempt, as its agent cannot work or its runs come to nothing.
+    /// The loop starts no attempt, because its agent cannot work or its runs have no effect.
     pub held: bool,
-    /// When it was last known to rest for a reason that is not its own: waiting, paused, the machine asleep.
+    /// Last time at which the loop was known to be idle for an external reason: waiting, paused, or the machine asleep.
     pub excused_at: Option<Timestamp>,
-    /// What it said last, and when.
-    pub said: Option<(EventId, Timestamp)>,
-    /// When its use was recorded last.
+    /// The last event that the loop published, and its time.
+    pub last_event: Option<(EventId, Timestamp)>,
+    /// Time of its last usage record.
     pub used_at: Option<Timestamp>,
-    /// When whoever drives it by hand beat last.
+    /// Last heartbeat of a client that drives the loop by hand.
     pub beat_at: Option<Timestamp>,
-    /// When its process started.
+    /// Start of its process.
     pub started_at: Option<Timestamp>,
-    /// Since when a pending test of it is ready.
+    /// Since when one of its pending tests is ready.
     pub ready_since: Option<Timestamp>,
-    /// When a test of it passed last, as the rows have it.
+    /// When one of its tests passed last, according to the rows.
     pub passed_at: Option<Timestamp>,
-    /// What the events tell.
+    /// What the events report about the loop.
     pub trail: LoopTrail,
-    /// What it has changed in its workspace.
+    /// The files changed in its workspace.
     pub files: Files,
-    /// What its agent writes.
-    pub output: Option<Heard>,
+    /// The output of its agent.
+    pub output: Option<AgentActivity>,
     /// Its live leases on files and subtrees.
     pub leases: Vec<Claim>,
-    /// What it waits for, in the queue for a lease.
+    /// The paths for whose leases it queues.
     pub queued: Vec<LeasePath>,
 }
 
-/// All that a finding depends on.
+/// The input of the decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MonitorSnapshot {
-    /// The moment.
+    /// The time of the snapshot.
     pub now: Timestamp,
-    /// True while time counts against nobody: the machine has slept or was off, or its clock was set.
+    /// True in the grace period: the machine has slept or was off, or its clock was set.
     pub in_grace: bool,
-    /// The clocks are to be written down: something has happened to them, or nobody else does.
+    /// The clocks have to be stored: they have jumped, or nobody else stores them.
     pub write_clock: bool,
-    /// Until when.
+    /// End of the grace period.
     pub grace_until: Option<Timestamp>,
     /// All loops, by id.
     pub loops: Vec<LoopView>,
-    /// Loops that are not registered any more but whose files are still written down.
+    /// Loops that are no longer registered but still have rows of changed files.
     pub gone: Vec<LoopId>,
-    /// Loops that are not registered any more but whose output is still written down.
+    /// Loops that are no longer registered but still have a row of agent output.
     pub gone_outputs: Vec<String>,
-    /// Why attempts do not start.
+    /// The holds: reasons why attempts do not start.
     pub holds: Vec<Hold>,
     /// The open alerts, by fingerprint.
     pub alerts: BTreeMap<String, Alert>,
-    /// The component that watches all others.
+    /// The heartbeat service.
     pub heartbeat: Option<Component>,
     /// The day, `YYYY-MM-DD`.
     pub day: String,
-    /// When the next one begins.
+    /// Start of the next day.
     pub next_day: Timestamp,
-    /// Tests tried today.
+    /// Number of tests attempted today.
     pub tests_today: i64,
-    /// Tokens used today.
+    /// LLM tokens used today.
     pub tokens_today: i64,
-    /// The size of the database's files.
+    /// Size of the database files.
     pub database_bytes: i64,
-    /// The disk that the database is on.
+    /// The file system of the database.
     pub disk: Option<Disk>,
-    /// Something in a workspace waits to be looked at then.
+    /// When a change in a workspace is due to be read.
     pub look_again_at: Option<Timestamp>,
 }
 
 impl LoopView {
-    /// The test in hand.
+    /// The current test.
     #[must_use]
     pub fn in_hand(&self) -> Option<&TestView> {
         self.tests.get(self.in_hand?)
@@ -256,7 +257,7 @@ fn tokens_today(memory: &mut Memory, tx: &ReadTx<'_>, midnight: Timestamp) -> Re
     };
     let (tokens, last) = tx.tokens_since(midnight, position)?;
     let (tokens, last) = if last < position {
-        // Records were taken away: what is left is read anew.
+        // Records were deleted: sum the remaining ones again.
         tx.tokens_since(midnight, 0)?
     } else {
         (before.saturating_add(tokens), last)
@@ -283,7 +284,7 @@ fn load_loops(
     let passes: BTreeMap<_, _> = tx.last_passes()?.into_iter().collect();
     let excused = tx.component(ID)?.map(|own| own.metadata);
     let interval = i64::try_from(config.monitor.interval_seconds).unwrap_or(i64::MAX);
-    // Nobody starts an attempt before the checks have passed at the head of integration.
+    // No loop starts an attempt before the checks have passed at the head of integration.
     let base_holds = !tx.red_base()?.is_empty() || !tx.base_runners()?.is_empty();
     let mut loops = Vec::new();
     for row in tx.loops()? {
@@ -303,7 +304,7 @@ fn load_loops(
         let known_output = read.remove(row.id.as_str());
         let output = observation.outputs.get(&row.id).map(|seen| {
             let now_known = read_on(&row.id, known_output.as_ref(), seen, interval);
-            Heard {
+            AgentActivity {
                 written_at: seen.written_at,
                 news_at: now_known.news_at,
                 repeated: most_repeated(&now_known),
@@ -317,7 +318,7 @@ fn load_loops(
             excused_at: excused
                 .as_ref()
                 .and_then(|metadata| metadata.get("excused")?.get(row.id.as_str())?.as_str()?.parse().ok()),
-            said: if running && in_hand.is_some() { tx.last_event_of(row.id.as_str())? } else { None },
+            last_event: if running && in_hand.is_some() { tx.last_event_of(row.id.as_str())? } else { None },
             used_at: if running && in_hand.is_some() { tx.last_usage_of(&row.id)? } else { None },
             beat_at: component.as_ref().filter(|_| row.pid.is_none()).and_then(|component| component.last_heartbeat),
             started_at: component.and_then(|component| component.started_at),
@@ -336,7 +337,7 @@ fn load_loops(
     Ok((loops, known.into_keys().collect()))
 }
 
-/// The tests that have been tried and are not done, by loop: by their rows, by the events, or because an alert is open.
+/// The unfinished tests with an attempt, by loop: known from their rows, from the events, or from an open alert.
 fn unfinished(
     config: &Config,
     memory: &Memory,
@@ -344,7 +345,7 @@ fn unfinished(
     alerts: &BTreeMap<String, Alert>,
 ) -> Result<BTreeMap<LoopId, Vec<Test>>> {
     let mut tests: BTreeMap<_, Test> =
-        tx.tests_under_way(MOST_TESTS)?.into_iter().map(|test| (test.id.to_string(), test)).collect();
+        tx.tests_under_way(MAX_TESTS)?.into_iter().map(|test| (test.id.to_string(), test)).collect();
     let mut named: BTreeSet<&str> = memory.trail.failing(config.monitor.stuck_failures).collect();
     let under_way = |alert: &&Alert| alert.alert_type != coord_db::AlertType::Conflict;
     named.extend(alerts.values().filter(under_way).filter_map(|alert| alert.context.get("test_id").and_then(Value::as_str)));
@@ -385,7 +386,7 @@ fn view(config: &Config, memory: &Memory, tx: &ReadTx<'_>, test: &Test) -> Resul
     })
 }
 
-/// True if the loop waits for another that really is in its way.
+/// True if the loop waits for a lease that the holder named in the wait edge still holds.
 fn waits(tx: &ReadTx<'_>, row: &Loop) -> Result<bool> {
     for edge in tx.wait_edges_of(row.id.as_str())? {
         if edge.wait_until.is_some_and(|until| until <= tx.now()) {
@@ -399,13 +400,13 @@ fn waits(tx: &ReadTx<'_>, row: &Loop) -> Result<bool> {
     Ok(false)
 }
 
-/// An edge on what nobody leases is trusted: other tools may write edges too.
+/// A wait edge for a path without a lease counts: external tools may write edges too.
 fn stands(edge: &WaitEdge, leases: &[Lease], now: Timestamp) -> bool {
     let live = |lease: &&Lease| lease.expires_at.is_none_or(|at| at > now);
     leases.is_empty() || leases.iter().filter(live).any(|lease| lease.locked_by == edge.holder)
 }
 
-/// What it has leased, and what it queues for; schemes name no files.
+/// The leases and queue entries of a loop. Leases of schemes (`port:…`) are left out: they name no file.
 fn claims(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<(Vec<Claim>, Vec<LeasePath>)> {
     let live = |until: Option<Timestamp>| until.is_none_or(|until| until > tx.now());
     let of_files = |path: &LeasePath| !path.as_str().contains(':') && !ignored.is_match(path.as_str());
@@ -418,7 +419,7 @@ fn claims(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<(Vec<Claim>,
 
 fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String, Timestamp)>> {
     let live = |lease: &Lease| lease.expires_at.is_none_or(|at| at > tx.now());
-    // A subtree is leased to be on the safe side, and a scheme names no file.
+    // A leased subtree does not mean that each file in it changes, and a scheme names no file.
     let a_file = |lease: &Lease| !lease.file_path.is_subtree() && !lease.file_path.as_str().contains(':');
     let leases = tx.leases_of(row.id.as_str())?;
     let files = leases.into_iter().filter(|lease| live(lease) && a_file(lease) && !ignored.is_match(lease.file_path.as_str()));
@@ -427,7 +428,7 @@ fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String,
 
 fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &Observation) -> Files {
     match observation.workspaces.get(&row.id) {
-        Some(Sight::Seen(workspace)) => {
+        Some(WorkspaceState::Seen(workspace)) => {
             let rows = merge(&row.id, &known, workspace, tx.now());
             Files {
                 store: rows != known,
@@ -438,16 +439,16 @@ fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &
                 leased: Vec::new(),
             }
         }
-        Some(Sight::Unclear) => Files { rows: known, observed: true, ..Files::default() },
-        Some(Sight::Absent) => Files { store: !known.is_empty(), ..Files::default() },
+        Some(WorkspaceState::Unclear) => Files { rows: known, observed: true, ..Files::default() },
+        Some(WorkspaceState::Absent) => Files { store: !known.is_empty(), ..Files::default() },
         None => Files { rows: known, ..Files::default() },
     }
 }
 
-/// What is known after a look: a file that is new, or whose content is another, was changed. Bringing a workspace to another
-/// base changes files without anybody changing them, so after that only new files count.
+/// Merges the stored rows with the files seen in the workspace. A file that is new or has new content counts as changed.
+/// A different base changes files without an edit, so after a change of base only new files count.
 #[must_use]
-pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &SeenWorkspace, now: Timestamp) -> Vec<WorktreeChange> {
+pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &WorkspaceChanges, now: Timestamp) -> Vec<WorktreeChange> {
     let known: BTreeMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
     let base = seen.base.get(..BASE_CHARS).unwrap_or(&seen.base);
     let base_of = |row: &WorktreeChange| row.fingerprint.split(':').next().unwrap_or_default().to_owned();

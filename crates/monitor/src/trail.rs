@@ -1,21 +1,21 @@
-//! How the loops' tests went, as the events tell it: attempts begun, failed, passed, blocked.
+//! The history of the loops' tests from the events: attempts started, failed, passed, blocked.
 //!
-//! Kept in memory because an event never changes: each look reads only those that are new. A test that has passed is
-//! forgotten, so what is kept grows with the unfinished tests.
+//! It is cached because events never change: each pass reads only the new ones. Tests that have passed are removed, so
+//! the cache grows only with the number of unfinished tests.
 
 use std::collections::BTreeMap;
 
 use coord_db::{EventId, LastResult, ReadTx, Result, Test, TestMark, TestStatus, Timestamp};
 
-/// Older events than so many are not read at the start.
-const MOST_EVENTS_BACK: i64 = 200_000;
-/// So many marks of one test are kept.
-const MOST_MARKS: usize = 256;
+/// Maximum number of events read at the start; older ones are ignored.
+const MAX_EVENTS_BACK: i64 = 200_000;
+/// Maximum number of marks kept for one test.
+const MAX_MARKS: usize = 256;
 const BATCH: usize = 2_000;
-/// So many tests take no room worth looking for.
+/// Minimum number of cached tests before finished ones are looked for.
 const FEW_TESTS: usize = 32;
 
-/// What an event said about a test.
+/// What an event reports about a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Started,
@@ -32,50 +32,50 @@ struct Mark {
     error: Option<String>,
 }
 
-/// What the events tell about one loop.
+/// What the events report about one loop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoopTrail {
-    /// When one of its tests passed or was blocked last: the end of a story.
+    /// Last time that one of its tests passed or was blocked.
     pub settled_at: Option<Timestamp>,
-    /// When it first began an attempt after that.
+    /// Start of the first attempt after that.
     pub began_at: Option<Timestamp>,
-    /// How many attempts it has begun after that.
+    /// Number of attempts started after that.
     pub begun: i64,
-    /// When it went on after a pause last.
+    /// Last time that it was resumed after a pause.
     pub resumed_at: Option<Timestamp>,
 }
 
-/// Failures of one test in a row.
+/// Consecutive failures of one test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// How many since its last pass or reset.
+    /// Number of failures since the last pass or reset.
     pub count: i64,
-    /// When the first of them was, where known.
+    /// Time of the first of them, if known.
     pub since: Option<Timestamp>,
-    /// The event that said the last one, where one did.
+    /// The event that reported the last failure, if there is one.
     pub last_event: Option<EventId>,
-    /// What went wrong last.
+    /// The last error message.
     pub last_error: Option<String>,
 }
 
-/// What is remembered.
+/// The cached history.
 #[derive(Debug, Default)]
 pub struct Trail {
     position: i64,
     tests: BTreeMap<String, Vec<Mark>>,
     loops: BTreeMap<String, LoopTrail>,
-    /// With more tests than this it is looked which of them are over.
+    /// Number of cached tests above which finished ones are looked for.
     tidy_above: usize,
 }
 
 impl Trail {
-    /// Reads the events that are new.
+    /// Reads the new events.
     pub(crate) fn catch_up(&mut self, tx: &ReadTx<'_>) -> Result<()> {
         let last = tx.last_event_position()?;
         if last < self.position {
             *self = Self::default();
         }
-        self.position = self.position.max(last - MOST_EVENTS_BACK);
+        self.position = self.position.max(last - MAX_EVENTS_BACK);
         while self.position < last {
             let marks = tx.test_marks_after(self.position, BATCH)?;
             let all = marks.len() < BATCH;
@@ -90,7 +90,8 @@ impl Trail {
         self.tidy(tx)
     }
 
-    /// No event says that a test was skipped or deleted: so now and then it is looked, each time that twice as many are kept.
+    /// Removes finished tests. No event reports a skipped or deleted test, so the rows are read each time the cache has
+    /// doubled.
     fn tidy(&mut self, tx: &ReadTx<'_>) -> Result<()> {
         if self.tests.len() <= self.tidy_above.max(FEW_TESTS) {
             return Ok(());
@@ -106,44 +107,44 @@ impl Trail {
         Ok(())
     }
 
-    fn add(&mut self, said: TestMark) {
-        let of_loop = self.loops.entry(said.loop_id.clone()).or_default();
-        let kind = match said.event_type.as_str() {
+    fn add(&mut self, mark: TestMark) {
+        let of_loop = self.loops.entry(mark.loop_id.clone()).or_default();
+        let kind = match mark.event_type.as_str() {
             "test_started" => {
-                of_loop.began_at.get_or_insert(said.at);
+                of_loop.began_at.get_or_insert(mark.at);
                 of_loop.begun += 1;
                 Kind::Started
             }
             "test_failed" => Kind::Failed,
             "loop_resumed" => {
-                of_loop.resumed_at = Some(said.at);
+                of_loop.resumed_at = Some(mark.at);
                 return;
             }
             ending => {
-                *of_loop = LoopTrail { settled_at: Some(said.at), began_at: None, begun: 0, ..*of_loop };
+                *of_loop = LoopTrail { settled_at: Some(mark.at), began_at: None, begun: 0, ..*of_loop };
                 if ending == "test_passed"
-                    && let Some(test) = &said.test_id
+                    && let Some(test) = &mark.test_id
                 {
                     self.tests.remove(test);
                 }
                 return;
             }
         };
-        let Some(test) = said.test_id else { return };
+        let Some(test) = mark.test_id else { return };
         let marks = self.tests.entry(test).or_default();
-        if marks.len() >= MOST_MARKS {
+        if marks.len() >= MAX_MARKS {
             marks.remove(0);
         }
-        let TestMark { event_id, at, loop_id, attempt, error, .. } = said;
+        let TestMark { event_id, at, loop_id, attempt, error, .. } = mark;
         marks.push(Mark { kind, event_id, at, loop_id, attempt, error });
     }
 
-    /// What the events tell about a loop.
+    /// The history of a loop.
     pub(crate) fn of_loop(&self, id: &str) -> LoopTrail {
         self.loops.get(id).cloned().unwrap_or_default()
     }
 
-    /// The tests that the events call failed at least so often.
+    /// The tests with at least this number of failures in the events.
     pub(crate) fn failing(&self, least: i64) -> impl Iterator<Item = &str> {
         self.tests
             .iter()
@@ -154,13 +155,13 @@ impl Trail {
             .map(|(test, _)| test.as_str())
     }
 
-    /// The event that began the attempt that runs now, and when. None if the events do not tell.
+    /// The event that reported the start of the current attempt, and its time. None if the events do not show it.
     pub(crate) fn started(&self, test: &Test) -> Option<(EventId, Timestamp)> {
         let last = self.tests.get(test.id.as_str())?.last()?;
         (last.kind == Kind::Started).then(|| (last.event_id.clone(), last.at))
     }
 
-    /// When the attempt in hand began, as events and row have it. None if its end was said since, or nobody knows.
+    /// Start of the current attempt according to events and row. None if it has ended or is unknown.
     pub(crate) fn attempt_since(&self, test: &Test) -> Option<Timestamp> {
         if test.status != TestStatus::InProgress {
             return None;
@@ -172,11 +173,11 @@ impl Trail {
         }
     }
 
-    /// The failures in a row of a test's own loop, since the last pass or reset.
+    /// The consecutive failures of a test in its own loop since the last pass or reset.
     ///
-    /// Every claim is either counted in `attempts` or given back, so the test's life since its last reset, which no event
-    /// tells, reaches back over `attempts + give_backs` claims. A row that nobody keeps says nothing of a reset: then the
-    /// events alone count. Where there are none, the row alone does.
+    /// Each claim of a test is counted in `attempts` or in `give_backs`, so the time since the last reset, for which
+    /// there is no event, covers `attempts + give_backs` claims. If nobody maintains these columns, all events count.
+    /// Without events, the row counts.
     pub(crate) fn failures(&self, test: &Test) -> Failures {
         let marks = self.tests.get(test.id.as_str()).map(Vec::as_slice).unwrap_or_default();
         if !marks.iter().any(|mark| mark.kind == Kind::Failed) {
@@ -185,7 +186,7 @@ impl Trail {
         let claims = test.attempts + test.give_backs;
         let newest = marks.iter().rev().find(|mark| mark.kind == Kind::Started).and_then(|mark| mark.attempt);
         let kept = if claims == 0 {
-            // As a reset leaves it. One that was never claimed has no time, and one in progress has been claimed.
+            // The state after a reset. A test that was never claimed has no time, and one in progress has been claimed.
             test.status == TestStatus::Pending && test.last_attempt_at.is_some()
         } else {
             newest.is_none_or(|attempt| attempt <= test.attempts + 1)

@@ -1,5 +1,5 @@
-//! Wakes the loop when something changes in a workspace. Only a hint: what counts is what the next look sees, and where the
-//! kernel gives no watches the timer alone makes looks.
+//! Wakes the supervisor when something changes in a workspace. Only a hint: the next read decides, and without inotify the
+//! workspaces are read at intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,38 +8,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use git::{Notice, Workspace};
 use supervisor::Waker;
 
-/// What has happened in a workspace since it was asked for last.
+/// Activity in a workspace since the last query.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Stir {
-    /// Its files may have changed.
+pub(crate) struct Activity {
+    /// Files may have changed.
     pub(crate) touched: bool,
-    /// Something has happened, in folders that git ignores too: a build.
+    /// There was activity, also in ignored folders (a build).
     pub(crate) active: bool,
-    /// It would have been noticed.
+    /// inotify covers the whole workspace.
     pub(crate) watched: bool,
 }
 
-/// By the top of each watched workspace.
+/// The activity of each watched workspace, by its root.
 #[derive(Debug, Default)]
-struct Roots(Mutex<BTreeMap<PathBuf, Stir>>);
+struct Roots(Mutex<BTreeMap<PathBuf, Activity>>);
 
 impl Roots {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Stir>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Activity>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if the loop has to look.
+    /// Records a notice. True if the supervisor has to be woken.
     fn note(&self, notice: Notice<'_>) -> bool {
         let (Notice::Changed { root, .. } | Notice::Ignored { root } | Notice::Unknown { root } | Notice::Unwatched { root }) =
             notice;
         let mut roots = self.lock();
-        let Some(stir) = roots.get_mut(root) else { return false };
+        let Some(activity) = roots.get_mut(root) else { return false };
         match notice {
-            Notice::Changed { .. } | Notice::Ignored { .. } => stir.active = true,
-            Notice::Unknown { .. } => stir.watched = true,
-            Notice::Unwatched { .. } => stir.watched = false,
+            Notice::Changed { .. } | Notice::Ignored { .. } => activity.active = true,
+            Notice::Unknown { .. } => activity.watched = true,
+            Notice::Unwatched { .. } => activity.watched = false,
         }
-        !matches!(notice, Notice::Ignored { .. }) && !std::mem::replace(&mut stir.touched, true)
+        !matches!(notice, Notice::Ignored { .. }) && !std::mem::replace(&mut activity.touched, true)
     }
 }
 
@@ -59,11 +59,12 @@ impl Watches {
                 waker.wake();
             }
         });
-        let watches = watches.inspect_err(|error| tracing::warn!(%error, "no inotify; looking at workspaces at intervals"));
+        let watches =
+            watches.inspect_err(|error| tracing::warn!(%error, "cannot use inotify; workspaces are read at intervals"));
         Some(Self { watches: watches.ok()?, roots })
     }
 
-    /// From now on these are watched and no others.
+    /// Watches exactly these workspaces from now on.
     pub(crate) fn watch_only(&self, wanted: &[&Workspace]) {
         let tops: BTreeSet<&Path> = wanted.iter().map(|workspace| workspace.root()).collect();
         let mut roots = self.roots.lock();
@@ -75,25 +76,24 @@ impl Watches {
             keep
         });
         for workspace in wanted.iter().filter(|workspace| !roots.contains_key(workspace.root())).collect::<Vec<_>>() {
-            roots.insert(workspace.root().to_owned(), Stir::default());
+            roots.insert(workspace.root().to_owned(), Activity::default());
             self.watches.watch(workspace);
         }
     }
 
-    /// What has happened in each since it was asked for last; that it was touched stands until it is settled.
-    pub(crate) fn stirred(&self) -> Vec<(PathBuf, Stir)> {
+    /// The activity of each workspace since the last call. `touched` stays set until [`Watches::settle`].
+    pub(crate) fn take_activity(&self) -> Vec<(PathBuf, Activity)> {
         let mut roots = self.roots.lock();
         roots
             .iter_mut()
-            .map(|(root, stir)| (root.clone(), Stir { active: std::mem::take(&mut stir.active), ..*stir }))
+            .map(|(root, activity)| (root.clone(), Activity { active: std::mem::take(&mut activity.active), ..*activity }))
             .collect()
     }
 
-    /// The workspace is about to be looked at: what happens from now on is news again. Until then it wakes nobody twice. One
-    /// that was replaced is watched again.
+    /// To be called before a workspace is read: later changes wake the supervisor again. Watches a replaced workspace again.
     pub(crate) fn settle(&self, workspace: &Workspace) {
-        if let Some(stir) = self.roots.lock().get_mut(workspace.root()) {
-            stir.touched = false;
+        if let Some(activity) = self.roots.lock().get_mut(workspace.root()) {
+            activity.touched = false;
             self.watches.watch(workspace);
         }
     }

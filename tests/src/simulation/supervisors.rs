@@ -363,18 +363,18 @@ impl Joined for monitor::Monitor {
         let mut seen = monitor::Observation::default();
         for row in world.read(|tx| tx.loops()) {
             let changed = world.outside.worktrees.get(&row.id);
-            let file = |(path, at): (&String, &coord_db::Timestamp)| monitor::SeenFile {
+            let file = |(path, at): (&String, &coord_db::Timestamp)| monitor::ChangedFile {
                 path: path.clone(),
                 fingerprint: at.to_string(),
                 changed_at: Some(*at),
             };
-            let workspace = monitor::SeenWorkspace {
+            let workspace = monitor::WorkspaceChanges {
                 base: String::new(),
                 files: changed.into_iter().flatten().map(file).collect(),
                 fresh: true,
                 active_at: changed.and_then(|files| files.values().max().copied()),
             };
-            seen.workspaces.insert(row.id, monitor::Sight::Seen(workspace));
+            seen.workspaces.insert(row.id, monitor::WorkspaceState::Seen(workspace));
         }
         seen
     }

@@ -38,18 +38,18 @@ impl Watched for Monitor {
             ..monitor::Observation::default()
         };
         for (id, outside) in &world.loops {
-            let file = |(path, (content, at)): (&String, &(u64, Timestamp))| monitor::SeenFile {
+            let file = |(path, (content, at)): (&String, &(u64, Timestamp))| monitor::ChangedFile {
                 path: path.clone(),
                 fingerprint: content.to_string(),
                 changed_at: Some(*at),
             };
-            let workspace = monitor::SeenWorkspace {
+            let workspace = monitor::WorkspaceChanges {
                 base: format!("{:016x}", outside.base),
                 files: outside.files.iter().map(file).collect(),
                 fresh: true,
                 active_at: outside.active_at,
             };
-            seen.workspaces.insert(id.clone(), monitor::Sight::Seen(workspace));
+            seen.workspaces.insert(id.clone(), monitor::WorkspaceState::Seen(workspace));
             seen.outputs.extend(output(outside).map(|output| (id.clone(), output)));
         }
         Ok(seen)

@@ -1,11 +1,10 @@
-//! Two loops in one file, both with work that has not landed.
+//! Two loops that have changed one file, both with work that has not landed.
 //!
-//! What counts is what is true in the workspaces now: a file that a loop has landed is no change any more, so two that change
-//! a file one after the other are in no conflict. A loop without a workspace has only its leases to tell by; what its passed
-//! tests have changed has landed.
+//! Only the present state of the workspaces counts: a landed file is no change any more, so two loops that change a
+//! file one after the other have no conflict. For a loop without a workspace its leases stand for its changes.
 //!
-//! A lease says more: who changes what another has leased, neither holds a lease on it nor queues for one, and leaves it so, is
-//! in conflict with the holder even if that one has not touched the file yet.
+//! Leases matter too: a loop that changes a file leased by another loop, and neither holds a lease on it nor queues for
+//! one, is in conflict with the holder even if the holder has not changed the file yet.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +12,16 @@ use coord_db::payload::FileConflict;
 use coord_db::{AlertType, LeasePath, LoopStatus, Severity, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Finding, Said, Work};
+use super::{AlertEvent, Finding, Work};
 use crate::snapshot::{LoopView, prefix};
 
-/// So many files of one pair of loops are told; more would say nothing new, and each is a matter for pm.
-pub const MOST_OF_A_PAIR: usize = 10;
-/// Who changes what another has leased gets so long to queue for it; who lost a lease, to put its work aside.
+/// Maximum number of conflicts reported for one pair of loops: more would add nothing, and pm handles each of them.
+pub const MAX_PER_PAIR: usize = 10;
+/// Time that a loop has to queue for the lease after it changed a leased file, or to put its work aside after it lost a
+/// lease.
 pub const QUEUE_SECONDS: i64 = 30;
 
-/// By path: which loops have changed it, by their place in the list, and when.
+/// By path: the index of each loop that has changed it, and when.
 type Changes<'a> = BTreeMap<&'a str, Vec<(usize, Timestamp)>>;
 
 pub(super) fn judge(work: &mut Work<'_>) {
@@ -36,18 +36,18 @@ pub(super) fn judge(work: &mut Work<'_>) {
     }
     let trespasses = trespasses(work);
     changes.retain(|_, loops| loops.len() > 1);
-    let mut told = keep_open(work, &changes, &trespasses);
+    let mut reported = keep_open(work, &changes, &trespasses);
     for trespass in &trespasses {
         let (holder, other) = (&at.loops[trespass.holder], &at.loops[trespass.other]);
         let name = name_of(trespass, work);
         if work.open(&name).is_some() || !can_be_told(other) {
             continue;
         }
-        let of_pair = told.entry(pair(trespass)).or_default();
-        if *of_pair < MOST_OF_A_PAIR {
+        let of_pair = reported.entry(pair(trespass)).or_default();
+        if *of_pair < MAX_PER_PAIR {
             *of_pair += 1;
             let text = format!(
-                "{} has changed {}, which {} has leased, and does not wait for it",
+                "{} has changed {} without waiting for the lease that {} holds",
                 other.row.id, trespass.path, holder.row.id
             );
             let (held, changed) = ((holder, trespass.since), (other, trespass.changed_at));
@@ -66,8 +66,8 @@ pub(super) fn judge(work: &mut Work<'_>) {
                 if !close || known || !can_be_told(a) || !can_be_told(b) {
                     continue;
                 }
-                let of_pair = told.entry((one.0, other.0)).or_default();
-                if *of_pair < MOST_OF_A_PAIR {
+                let of_pair = reported.entry((one.0, other.0)).or_default();
+                if *of_pair < MAX_PER_PAIR {
                     *of_pair += 1;
                     let text = format!("{} and {} have both changed {path}, and neither has landed it", a.row.id, b.row.id);
                     raise(work, name, ("changed", text), path, (a, one.1), (b, other.1));
@@ -81,21 +81,22 @@ fn name(path: &str, a: &str, b: &str) -> String {
     format!("{}{path}:{a}:{b}", prefix::CONFLICT)
 }
 
-/// At work on something, and seen since the integration branch moved last: what it landed then differs no longer.
+/// True if the loop works on a test and its workspace was read after the last move of integration; landed files differ
+/// no longer.
 fn can_be_told(view: &LoopView) -> bool {
     view.row.status == LoopStatus::Running && view.in_hand.is_some() && (!view.files.observed || view.files.fresh)
 }
 
-/// Keeps the alerts whose files still differ in both; how many there are of each pair.
+/// Keeps the alerts whose files still differ in both workspaces. Returns the number for each pair.
 fn keep_open(work: &mut Work<'_>, changes: &Changes<'_>, trespasses: &[Trespass<'_>]) -> BTreeMap<(usize, usize), usize> {
     let at = work.at;
-    let mut told: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    let mut reported: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for (path, loops) in changes {
         for (first, one) in loops.iter().enumerate() {
             for other in &loops[first + 1..] {
                 let name = name(path, at.loops[one.0].row.id.as_str(), at.loops[other.0].row.id.as_str());
                 if work.open(&name).is_some() {
-                    *told.entry((one.0, other.0)).or_default() += 1;
+                    *reported.entry((one.0, other.0)).or_default() += 1;
                     work.keep(&name);
                 }
             }
@@ -104,18 +105,18 @@ fn keep_open(work: &mut Work<'_>, changes: &Changes<'_>, trespasses: &[Trespass<
     for trespass in trespasses {
         let name = name_of(trespass, work);
         if work.open(&name).is_some() && !work.kept.contains(&name) {
-            *told.entry(pair(trespass)).or_default() += 1;
+            *reported.entry(pair(trespass)).or_default() += 1;
             work.keep(&name);
         }
     }
-    told
+    reported
 }
 
-/// Somebody in what another has leased. Loops by their place in the list.
+/// A change of a file that another loop has leased. Loops are given by index.
 struct Trespass<'a> {
     path: &'a str,
     holder: usize,
-    /// When the lease was taken.
+    /// When the lease was acquired.
     since: Timestamp,
     other: usize,
     changed_at: Timestamp,
@@ -130,8 +131,8 @@ fn name_of(trespass: &Trespass<'_>, work: &Work<'_>) -> String {
     name(trespass.path, work.at.loops[a].row.id.as_str(), work.at.loops[b].row.id.as_str())
 }
 
-/// Changes in what another loop that is at work has leased, where nobody queues for it. A change long before the lease was
-/// taken is none: whoever took it came later.
+/// Changes of files that another running loop has leased, made without queueing. A change long before the lease was
+/// acquired does not count: the holder came later.
 fn trespasses<'a>(work: &mut Work<'a>) -> Vec<Trespass<'a>> {
     let at = work.at;
     let window = work.config.monitor.conflict_window_minutes.saturating_mul(60);
@@ -194,5 +195,5 @@ fn raise(
             "time_a": time_a, "time_b": time_b, "reasons": [word],
         }),
     };
-    work.raise(finding, Some(Said::new(payload, cause).with("reasons", json!([word]))));
+    work.raise(finding, Some(AlertEvent::new(payload, cause).with("reasons", json!([word]))));
 }

@@ -1,8 +1,8 @@
-//! Loops that stray from their test: too many files, files outside of its scope, the same error again and again.
+//! Loops that digress from their test: too many files, files outside its scope, or the same error again and again.
 //!
-//! With a declared scope only what is outside of it counts. Without one, many files alone are no fault: good work on a big
-//! test goes on from file to file as well. They are told once a second sign joins them: all of them in one sweep, as when
-//! a formatter goes over everything; all over the place; or so many that no one test accounts for them.
+//! If the test declares a scope, only files outside it count. Without a scope a large number of files alone is no
+//! digression: good work on a large test changes many files too. It is reported together with a second sign: all of
+//! them changed within minutes, as by a formatter; many folders; or a multiple of the limit.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use coord_db::{AlertType, LoopStatus, Severity, Timestamp};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde_json::json;
 
-use super::{Finding, Said, Work};
+use super::{AlertEvent, Finding, Work};
 use crate::output::Repeated;
 use crate::snapshot::{LoopView, TestView, prefix};
 
-/// A couple of files outside of the scope (a note in the changelog, a line in a module list) is no digression.
-pub const COUPLE: usize = 2;
-/// Files that are begun within so many minutes were changed in one sweep: nobody writes so many by hand.
+/// Number of files outside the scope that is accepted (a note in the changelog, a line in a module list).
+pub const ACCEPTED_OUTSIDE: usize = 2;
+/// More files than the limit, first changed within this time, were not written by hand.
 const SWEEP_MINUTES: i64 = 10;
-/// So many times the limit is a sign of its own.
+/// This multiple of the limit is a sign of its own.
 const FAR_BEYOND: usize = 2;
-/// So many files are named.
-const MOST_NAMED: usize = 20;
+/// Maximum number of files named in an alert.
+const MAX_NAMED: usize = 20;
 
 pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
     let name = |seen: &TestView| format!("{}{}:{}", prefix::DIGRESSION, view.row.id, seen.test.id);
@@ -30,31 +30,32 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         let name = name(seen);
         let at_work = view.in_hand == Some(place) && view.row.status == LoopStatus::Running;
         if !at_work {
-            // Between two attempts nothing can be told.
+            // Between two attempts nothing can be judged.
             work.keep(&name);
             continue;
         }
-        let strays = strays(work, view, seen);
+        let digression = digression(work, view, seen);
         match work.open(&name) {
-            None if strays.texts.is_empty() => {}
+            None if digression.texts.is_empty() => {}
             None => {
-                let (finding, said) = finding(name, view, seen, strays);
-                work.raise(finding, Some(said));
+                let (finding, event) = finding(name, view, seen, digression);
+                work.raise(finding, Some(event));
             }
-            Some(alert) if !strays.texts.is_empty() => {
-                let (finding, _) = finding(name, view, seen, strays);
+            Some(alert) if !digression.texts.is_empty() => {
+                let (finding, _) = finding(name, view, seen, digression);
                 work.renew(alert, finding, &["reasons", "files_modified", "files_outside", "repeated_error", "times"]);
             }
-            // It stays until the work was undone or the test is done, so that one file more or less says nothing twice.
-            Some(_) if !strays.undone => work.keep(&name),
+            // The alert stays until the changes are undone or the test is done; otherwise one file more or less would
+            // report it again.
+            Some(_) if !digression.undone => work.keep(&name),
             Some(_) => {}
         }
     }
 }
 
-struct Strays<'a> {
+struct Digression<'a> {
     texts: Vec<String>,
-    /// The same in short words, as the alert's context has them.
+    /// The same as keywords for the alert's context.
     words: Vec<&'static str>,
     files: Vec<&'a str>,
     outside: Vec<&'a str>,
@@ -63,36 +64,37 @@ struct Strays<'a> {
     undone: bool,
 }
 
-fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a> {
+fn digression<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Digression<'a> {
     let settings = &work.config.monitor;
-    // Who looks late sees old changes at once, and a formatter or a rebase rewrites what was begun long before: the earlier
-    // of the two times is when a file was begun.
+    // A late observation sees old changes all at once, and a formatter or a rebase rewrites files that were begun long
+    // before: the earlier of the two times is when the work on a file began.
     let rows =
         view.files.rows.iter().map(|row| (&row.file_path, row.first_seen_at.min(row.last_changed_at), row.last_changed_at));
     let all: Vec<_> = rows.chain(view.files.leased.iter().map(|(path, at)| (path, *at, *at))).collect();
     let undone = all.is_empty();
-    // What was there before is an earlier test's, seen before its loop has cleared it away, or an earlier attempt's. Where
-    // the clock was set back it may lie ahead.
+    // Older changes belong to an earlier test, if the loop has not yet cleared them away, or to an earlier attempt.
+    // Later times are possible after the clock was set back.
     let of_attempt = |at: Timestamp| seen.attempt_since.is_none_or(|since| (since..=work.at.now).contains(&at));
     let all = all.into_iter().filter(|(_, _, changed)| of_attempt(*changed));
     let (files, mut begun): (Vec<&str>, Vec<Timestamp>) = all.map(|(file, begun, _)| (file.as_str(), begun)).unzip();
-    let mut strays = Strays { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None, undone };
-    // What a scope means takes long to find out, and where nothing has changed nothing is outside.
-    let scope = if strays.files.is_empty() { None } else { scope(&seen.test.scope.0) };
+    let mut digression =
+        Digression { texts: Vec::new(), words: Vec::new(), outside: Vec::new(), files, repeated: None, undone };
+    // Compiling the globs of a scope is slow, and without changed files it is not needed.
+    let scope = if digression.files.is_empty() { None } else { scope(&seen.test.scope.0) };
     if let Some(scope) = &scope {
-        strays.outside = strays.files.iter().copied().filter(|file| !scope.is_match(file)).collect();
+        digression.outside = digression.files.iter().copied().filter(|file| !scope.is_match(file)).collect();
     }
-    // However many files, what the scope means was asked for.
+    // With a scope, any number of files in it is expected.
     let limit = usize::try_from(settings.digression_files).unwrap_or(usize::MAX);
     if scope.is_none()
-        && let Some(sign) = sign(&strays.files, &mut begun, limit)
+        && let Some(sign) = sign(&digression.files, &mut begun, limit)
     {
-        strays.words.push("files");
-        strays.texts.push(format!("{} files changed, {sign}", strays.files.len()));
+        digression.words.push("files");
+        digression.texts.push(format!("{} files changed, {sign}", digression.files.len()));
     }
-    if strays.outside.len() > COUPLE {
-        strays.words.push("scope");
-        strays.texts.push(format!("{} files outside of its scope changed", strays.outside.len()));
+    if digression.outside.len() > ACCEPTED_OUTSIDE {
+        digression.words.push("scope");
+        digression.texts.push(format!("{} files changed outside its scope", digression.outside.len()));
     }
     if let Some(output) = &view.output
         && seen.attempt_since.is_none_or(|since| output.written_at >= since)
@@ -100,14 +102,16 @@ fn strays<'a>(work: &Work<'_>, view: &'a LoopView, seen: &TestView) -> Strays<'a
         && settings.digression_same_error > 0
         && repeated.times >= settings.digression_same_error
     {
-        strays.words.push("same_error");
-        strays.texts.push(format!("the same error {} rounds in a row: {}", repeated.times, repeated.error));
-        strays.repeated = Some(repeated.clone());
+        digression.words.push("same_error");
+        digression
+            .texts
+            .push(format!("the same error in {} consecutive checks of its output: {}", repeated.times, repeated.error));
+        digression.repeated = Some(repeated.clone());
     }
-    strays
+    digression
 }
 
-/// What makes more files than the limit a digression, in words.
+/// The second sign that makes a large number of files a digression, as text.
 fn sign(files: &[&str], begun: &mut [Timestamp], limit: usize) -> Option<String> {
     if files.len() <= limit {
         return None;
@@ -124,8 +128,8 @@ fn sign(files: &[&str], begun: &mut [Timestamp], limit: usize) -> Option<String>
     }
 }
 
-/// What the globs of a scope mean, if there are any. A glob also means everything below what it names; one that is none is
-/// left out.
+/// Compiles the globs of a scope, if there are any. A glob also matches everything below the path that it names;
+/// invalid globs are left out.
 fn scope(globs: &[String]) -> Option<GlobSet> {
     let mut set = GlobSetBuilder::new();
     let mut any = false;
@@ -144,29 +148,29 @@ fn scope(globs: &[String]) -> Option<GlobSet> {
     set.build().ok().filter(|_| any)
 }
 
-fn finding(name: String, view: &LoopView, seen: &TestView, strays: Strays<'_>) -> (Finding, Said) {
-    let named = if strays.outside.is_empty() { &strays.files } else { &strays.outside };
-    let named: Vec<String> = named.iter().take(MOST_NAMED).map(|file| (*file).to_owned()).collect();
+fn finding(name: String, view: &LoopView, seen: &TestView, digression: Digression<'_>) -> (Finding, AlertEvent) {
+    let named = if digression.outside.is_empty() { &digression.files } else { &digression.outside };
+    let named: Vec<String> = named.iter().take(MAX_NAMED).map(|file| (*file).to_owned()).collect();
     let test = &seen.test;
-    let error = strays.repeated.as_ref().map(|repeated| repeated.error.clone());
+    let error = digression.repeated.as_ref().map(|repeated| repeated.error.clone());
     let finding = Finding {
         fingerprint: name,
         severity: Severity::Warning,
         alert_type: AlertType::Digression,
-        message: format!("{} strays from test {}: {}", view.row.id, test.id, strays.texts.join(", ")),
+        message: format!("{} digresses from test {}: {}", view.row.id, test.id, digression.texts.join(", ")),
         context: json!({
-            "loop_id": view.row.id, "test_id": test.id, "reasons": strays.words, "files_modified": strays.files.len(),
-            "expected_scope": test.scope, "actual_scope": named, "files_outside": strays.outside.len(), "repeated_error": error,
-            "times": strays.repeated.map(|repeated| repeated.times),
+            "loop_id": view.row.id, "test_id": test.id, "reasons": digression.words, "files_modified": digression.files.len(),
+            "expected_scope": test.scope, "actual_scope": named, "files_outside": digression.outside.len(), "repeated_error": error,
+            "times": digression.repeated.map(|repeated| repeated.times),
         }),
     };
     let payload = DigressionDetected {
         loop_id: view.row.id.clone(),
         test_id: test.id.clone(),
-        files_modified: i64::try_from(strays.files.len()).unwrap_or(i64::MAX),
+        files_modified: i64::try_from(digression.files.len()).unwrap_or(i64::MAX),
         expected_scope: test.scope.0.clone(),
         actual_scope: named,
         repeated_error: error,
     };
-    (finding, Said::new(payload, seen.started.clone()).with("reasons", json!(strays.words)))
+    (finding, AlertEvent::new(payload, seen.started.clone()).with("reasons", json!(digression.words)))
 }

@@ -1,5 +1,5 @@
-//! Agents that cannot work: a limit of their account, a service that does not answer, a key that is refused. One alert for each
-//! agent, whatever the number of its loops; it says until when, and ends by itself.
+//! Agents that cannot work: their account has reached a limit, their service does not answer, or their key is refused.
+//! One alert for each agent, regardless of the number of its loops; it says how long and closes by itself.
 
 use coord_db::{AlertType, Hold, HoldKind, Severity};
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::snapshot::prefix;
 pub(super) fn judge(work: &mut Work<'_>) {
     let at = work.at;
     for hold in &at.holds {
-        // A loop that holds itself has asked.
+        // A hold on a single loop has a question of its own.
         let Some(agent) = hold.agent() else { continue };
         let finding = finding(agent, hold);
         match work.open(&finding.fingerprint) {

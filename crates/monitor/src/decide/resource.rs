@@ -1,33 +1,33 @@
-//! Budgets, the database and the disk. Each level is told once: a warning, an alert, and that all is used up, which is
-//! what pm stops work at.
+//! Budgets, the database and the disk. Each level is reported once: a warning, an alert, and exhaustion, at which pm
+//! stops work.
 
 use coord_db::payload::ResourceWarning;
 use coord_db::{AlertType, EventId, LoopId, LoopStatus, Severity, TestId, TestStatus};
 use serde_json::{Value, json};
 
-use super::{Finding, Said, Work};
+use super::{AlertEvent, Finding, Work};
 use crate::observe::Disk;
 use crate::snapshot::{LoopView, TestView, prefix};
 
 const MEGABYTE: i64 = 1_000_000;
 /// Free space below this is a warning …
-const LITTLE_BYTES: i64 = 500 * MEGABYTE;
+const LOW_BYTES: i64 = 500 * MEGABYTE;
 /// … and below this an alert; on a small disk a fifth and a twentieth of it.
-const ALMOST_NONE_BYTES: i64 = 100 * MEGABYTE;
+const CRITICAL_BYTES: i64 = 100 * MEGABYTE;
 
-/// How much of something is used.
+/// The usage of one resource.
 struct Measure<'a> {
-    /// What names it.
+    /// Part of the alert's fingerprint.
     key: String,
-    /// As the catalog has it.
+    /// Name of the resource in the event catalog.
     resource: &'static str,
-    /// For people: of what.
+    /// Name of the resource for the reader.
     of: String,
     current: i64,
     limit: i64,
     level: i64,
-    /// Once told, it stands until less than this share is used.
-    gone_below_percent: i64,
+    /// An open alert is closed below this percentage.
+    close_below_percent: i64,
     whose: Option<(&'a LoopId, &'a TestId)>,
     cause: Option<&'a EventId>,
 }
@@ -48,7 +48,7 @@ pub(super) fn judge_all(work: &mut Work<'_>) {
     ];
     for (key, resource, of, current, limit) in measured {
         let level = level(work, current, limit);
-        weigh(
+        report(
             work,
             Measure {
                 key: format!("{key}:{day}"),
@@ -57,7 +57,7 @@ pub(super) fn judge_all(work: &mut Work<'_>) {
                 current,
                 limit,
                 level,
-                gone_below_percent: work.config.budget.warn_percent,
+                close_below_percent: work.config.budget.warn_percent,
                 whose: None,
                 cause: None,
             },
@@ -67,7 +67,7 @@ pub(super) fn judge_all(work: &mut Work<'_>) {
         }
     }
     let limit = budget.database_megabytes.saturating_mul(MEGABYTE);
-    weigh(
+    report(
         work,
         Measure {
             key: "database".to_owned(),
@@ -76,13 +76,13 @@ pub(super) fn judge_all(work: &mut Work<'_>) {
             current: at.database_bytes,
             limit,
             level: level(work, at.database_bytes, limit),
-            gone_below_percent: budget.warn_percent - 5,
+            close_below_percent: budget.warn_percent - 5,
             whose: None,
             cause: None,
         },
     );
     if let Some(disk) = at.disk {
-        weigh_disk(work, disk);
+        report_disk(work, disk);
     }
 }
 
@@ -90,7 +90,7 @@ fn percent(current: i64, limit: i64) -> i64 {
     i64::try_from(i128::from(current) * 100 / i128::from(limit.max(1))).unwrap_or(i64::MAX)
 }
 
-/// The shares at which something is told.
+/// The percentages at which usage is reported.
 fn steps(work: &Work<'_>) -> [i64; 3] {
     [work.config.budget.warn_percent, work.config.budget.alert_percent, 100]
 }
@@ -106,7 +106,7 @@ fn level(work: &Work<'_>, current: i64, limit: i64) -> i64 {
 
 fn tokens(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
     let limit = work.config.budget.tokens_per_test;
-    weigh(
+    report(
         work,
         Measure {
             key: format!("tokens_per_test:{}:{}", view.row.id, seen.test.id),
@@ -115,7 +115,7 @@ fn tokens(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
             current: seen.tokens,
             limit,
             level: level(work, seen.tokens, limit),
-            gone_below_percent: work.config.budget.warn_percent,
+            close_below_percent: work.config.budget.warn_percent,
             whose: Some((&view.row.id, &seen.test.id)),
             cause: seen.started.as_ref(),
         },
@@ -132,7 +132,7 @@ fn seconds(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
     }
     let runs = view.row.status == LoopStatus::Running && seen.test.status == TestStatus::InProgress;
     let since = seen.attempt_since.filter(|_| runs).map(|since| view.excused_at.map_or(since, |rest| rest.max(since)));
-    // What the attempt has recorded of itself is part of the time that it runs.
+    // The seconds recorded by the attempt are part of its elapsed time.
     let elapsed = since.map_or(0, |since| at.now.seconds_since(since).max(0)).max(seen.seconds_in_attempt);
     let current = seen.seconds.saturating_sub(seen.seconds_in_attempt).saturating_add(elapsed);
     if limit > 0 && since.is_some() {
@@ -143,7 +143,7 @@ fn seconds(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
             }
         }
     }
-    weigh(
+    report(
         work,
         Measure {
             key,
@@ -152,44 +152,44 @@ fn seconds(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
             current,
             limit,
             level: level(work, current, limit),
-            // A rest takes time back; that tells nothing new.
-            gone_below_percent: work.config.budget.warn_percent / 2,
+            // An idle period can lower the value; that is not worth a report.
+            close_below_percent: work.config.budget.warn_percent / 2,
             whose: Some((&view.row.id, &seen.test.id)),
             cause: seen.started.as_ref(),
         },
     );
 }
 
-fn weigh_disk(work: &mut Work<'_>, disk: Disk) {
-    let little = LITTLE_BYTES.min(disk.total_bytes / 5);
+fn report_disk(work: &mut Work<'_>, disk: Disk) {
+    let low = LOW_BYTES.min(disk.total_bytes / 5);
     let level = match disk.free_bytes {
-        free if free < ALMOST_NONE_BYTES.min(disk.total_bytes / 20) => 2,
-        free if free < little => 1,
+        free if free < CRITICAL_BYTES.min(disk.total_bytes / 20) => 2,
+        free if free < low => 1,
         _ => 0,
     };
-    let gone = disk.free_bytes >= little.saturating_add(little / 5);
-    weigh(
+    let is_over = disk.free_bytes >= low.saturating_add(low / 5);
+    report(
         work,
         Measure {
             key: "disk".to_owned(),
             resource: "disk_bytes",
-            of: format!("bytes of the disk, {} MB are free", disk.free_bytes / MEGABYTE),
+            of: format!("bytes of the disk ({} MB free)", disk.free_bytes / MEGABYTE),
             current: disk.total_bytes.saturating_sub(disk.free_bytes),
             limit: disk.total_bytes,
             level,
-            gone_below_percent: if gone { i64::MAX } else { 0 },
+            close_below_percent: if is_over { i64::MAX } else { 0 },
             whose: None,
             cause: None,
         },
     );
 }
 
-fn weigh(work: &mut Work<'_>, measure: Measure<'_>) {
+fn report(work: &mut Work<'_>, measure: Measure<'_>) {
     let fingerprint = format!("{}{}", prefix::RESOURCE, measure.key);
     let open = work.open(&fingerprint);
-    let told = open.and_then(|alert| alert.context.get("level")?.as_i64()).unwrap_or(0);
+    let reported = open.and_then(|alert| alert.context.get("level")?.as_i64()).unwrap_or(0);
     let used = percent(measure.current, measure.limit);
-    if measure.limit <= 0 || (measure.level == 0 && used < measure.gone_below_percent) {
+    if measure.limit <= 0 || (measure.level == 0 && used < measure.close_below_percent) {
         return;
     }
     if measure.level == 0 {
@@ -197,8 +197,8 @@ fn weigh(work: &mut Work<'_>, measure: Measure<'_>) {
         return;
     }
     let (loop_id, test_id) = measure.whose.unzip();
-    // A level that was told stands while less is used than it takes, so that nothing is told twice.
-    let level = measure.level.max(told);
+    // A reported level stays while usage falls below its percentage, so that it is not reported again.
+    let level = measure.level.max(reported);
     let who = loop_id.map_or_else(String::new, |id| format!("{id}: "));
     let finding = Finding {
         fingerprint: fingerprint.clone(),
@@ -210,7 +210,7 @@ fn weigh(work: &mut Work<'_>, measure: Measure<'_>) {
             "limit": measure.limit, "percentage": used, "loop_id": loop_id, "test_id": test_id,
         }),
     };
-    if let Some(alert) = open.filter(|_| level == told) {
+    if let Some(alert) = open.filter(|_| level == reported) {
         work.renew(alert, finding, &["percentage", "limit"]);
         return;
     }
@@ -221,16 +221,16 @@ fn weigh(work: &mut Work<'_>, measure: Measure<'_>) {
         limit: measure.limit,
         percentage: used,
     };
-    // The next level of a story goes on from the last.
+    // The event of the next level is caused by the event of the level before.
     let before = open.and_then(|alert| alert.context.get("event_id")?.as_str()?.parse().ok());
-    let said = Said::new(payload, before.or_else(|| measure.cause.cloned()));
-    let said = match test_id {
-        Some(test) => said.with("test_id", Value::String(test.to_string())),
-        None => said,
+    let event = AlertEvent::new(payload, before.or_else(|| measure.cause.cloned()));
+    let event = match test_id {
+        Some(test) => event.with("test_id", Value::String(test.to_string())),
+        None => event,
     };
     work.keep(&fingerprint);
     work.plan.act(match open {
-        Some(_) => super::Action::Escalate(finding, said),
-        None => super::Action::Raise(finding, Some(said)),
+        Some(_) => super::Action::Escalate(finding, event),
+        None => super::Action::Raise(finding, Some(event)),
     });
 }

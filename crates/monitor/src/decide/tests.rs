@@ -8,7 +8,7 @@ use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
 use super::*;
 use crate::observe::Disk;
 use crate::output::Repeated;
-use crate::snapshot::{Claim, Files, Heard, TestView};
+use crate::snapshot::{AgentActivity, Claim, Files, TestView};
 use crate::trail::{Failures, LoopTrail};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -77,7 +77,7 @@ fn at_work(id: &str) -> LoopView {
         waiting: false,
         held: false,
         excused_at: None,
-        said: None,
+        last_event: None,
         used_at: None,
         beat_at: None,
         started_at: Some(ago(500)),
@@ -100,8 +100,8 @@ fn begun(id: &str, minutes: i64) -> LoopView {
 }
 
 /// Output that was written then, and says nothing new.
-fn heard(written_at: Timestamp) -> Heard {
-    Heard { written_at, news_at: ago(6000), repeated: None, store: None }
+fn heard(written_at: Timestamp) -> AgentActivity {
+    AgentActivity { written_at, news_at: ago(6000), repeated: None, store: None }
 }
 
 fn changed(view: &mut LoopView, path: &str, at: Timestamp) {
@@ -229,7 +229,7 @@ fn three_failures_in_a_row_are_told_once_with_their_cause() {
     let snapshot = world(vec![view]);
     assert_eq!(told(&snapshot), [STUCK]);
     let Some(Action::Raise(finding, Some(said))) = plan(&snapshot).pop() else { panic!() };
-    assert_eq!(finding.message, "a makes no progress on test t-a: 3 failures in a row; last error: no");
+    assert_eq!(finding.message, "a makes no progress on test t-a: 3 consecutive failures; last error: no");
     assert_eq!(said.caused_by.unwrap().as_str(), "failed-3");
     assert_eq!((&said.payload["consecutive_failures"], &said.payload["stuck_for_minutes"]), (&3.into(), &9.into()));
     let mut told_once = after(&snapshot);
@@ -294,7 +294,7 @@ fn how_long_it_lasts_is_told_anew_every_ten_minutes() {
     nothing(&open);
     open.now = NOW.plus_seconds(600);
     assert_eq!(told(&open), ["amend stuck:a:t-a"]);
-    assert!(after(&open).alerts["stuck:a:t-a"].message.contains("no sign of life for 20 minutes"));
+    assert!(after(&open).alerts["stuck:a:t-a"].message.contains("no activity for 20 minutes"));
     nothing(&after(&open));
 }
 
@@ -309,7 +309,7 @@ fn silence_is_stuck_and_any_sign_of_life_is_not() {
         |view| view.output = Some(heard(ago(2))),
         |view| changed(view, "a.rs", ago(3)),
         |view| view.files.active_at = Some(ago(3)),
-        |view| view.said = Some(("e".parse().unwrap(), ago(9))),
+        |view| view.last_event = Some(("e".parse().unwrap(), ago(9))),
         |view| view.used_at = Some(ago(1)),
         |view| view.beat_at = Some(ago(1)),
     ];
@@ -494,7 +494,7 @@ fn a_change_in_what_another_has_leased_is_a_conflict_once_nobody_queues() {
         let mut snapshot = trespass(leased);
         assert_eq!(told(&snapshot), ["raise conflict:src/x.rs:a:b say file_conflict"], "{leased}");
         let Some(Action::Raise(finding, Some(said))) = plan(&snapshot).pop() else { panic!() };
-        assert_eq!(finding.message, "b has changed src/x.rs, which a has leased, and does not wait for it");
+        assert_eq!(finding.message, "b has changed src/x.rs without waiting for the lease that a holds");
         assert_eq!((&said.payload["time_a"], &said.payload["time_b"]), (&json!(ago(60)), &json!(ago(1))));
         let mut open = after(&snapshot);
         nothing(&open);
@@ -535,7 +535,7 @@ fn of_two_loops_in_a_thousand_files_only_some_are_told() {
         }
     }
     let snapshot = world(vec![a, b]);
-    assert_eq!(told(&snapshot).len(), conflict::MOST_OF_A_PAIR);
+    assert_eq!(told(&snapshot).len(), conflict::MAX_PER_PAIR);
     nothing(&after(&snapshot));
 }
 
@@ -616,12 +616,12 @@ fn what_was_seen_is_written_down_and_that_of_loops_that_are_gone_is_deleted() {
 
 #[test]
 fn a_rebase_is_no_change_and_a_new_content_is() {
-    use crate::observe::{SeenFile, SeenWorkspace};
+    use crate::observe::{ChangedFile, WorkspaceChanges};
     let id: LoopId = "a".parse().unwrap();
-    let seen = |base: &str, content: &str| SeenWorkspace {
+    let seen = |base: &str, content: &str| WorkspaceChanges {
         base: base.to_owned(),
-        files: vec![SeenFile { path: "x".to_owned(), fingerprint: content.to_owned(), changed_at: Some(ago(1)) }],
-        ..SeenWorkspace::default()
+        files: vec![ChangedFile { path: "x".to_owned(), fingerprint: content.to_owned(), changed_at: Some(ago(1)) }],
+        ..WorkspaceChanges::default()
     };
     let mut known = crate::snapshot::merge(&id, &[], &seen("one", "1"), ago(1));
     known[0].last_changed_at = ago(60);

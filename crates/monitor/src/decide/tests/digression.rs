@@ -48,7 +48,7 @@ fn many_files_without_a_scope_need_a_second_sign() {
     // One after the other, each of its own minute, in so many folders.
     let slowly = |count: usize, folders: usize| {
         let mut view = begun("a", 85);
-        view.output = Some(Heard { news_at: ago(1), ..heard(ago(1)) });
+        view.output = Some(AgentActivity { news_at: ago(1), ..heard(ago(1)) });
         for (file, minutes) in (0..count).zip((0..).step_by(2)) {
             changed(&mut view, &format!("src/{}/f{file}.rs", file % folders), ago(84 - minutes));
         }
@@ -104,11 +104,11 @@ fn more_than_a_couple_of_files_outside_of_the_scope_are_a_digression() {
 fn the_same_error_again_and_again_in_the_attempts_own_output_is_a_digression() {
     let mut view = at_work("a");
     let repeated = |times| Some(Repeated { error: "error: no such thing".to_owned(), times });
-    view.output = Some(Heard { repeated: repeated(4), ..heard(NOW) });
+    view.output = Some(AgentActivity { repeated: repeated(4), ..heard(NOW) });
     nothing(&world(vec![view.clone()]));
-    view.output = Some(Heard { repeated: repeated(5), ..heard(NOW) });
+    view.output = Some(AgentActivity { repeated: repeated(5), ..heard(NOW) });
     assert_eq!(told(&world(vec![view.clone()])), [DIGRESSION]);
-    view.output = Some(Heard { repeated: repeated(50), ..heard(ago(2)) });
+    view.output = Some(AgentActivity { repeated: repeated(50), ..heard(ago(2)) });
     nothing(&world(vec![view]));
 }
 
