@@ -131,7 +131,7 @@ fn a_victim_keeps_its_work_and_finishes_later_and_is_spared_the_next_time() {
     }
     let event = sql(&world, "SELECT id FROM events WHERE event_type = 'force_release' ORDER BY rowid LIMIT 1");
     let why = loopctl(&world, &["why", &event]);
-    for part in ["wait for each other", "two gives way (its work is kept", "counts least (priority 9)", "two releases b"] {
+    for part in ["deadlock of ", "two has to release its leases", "it has the lowest priority (9)", "two releases b"] {
         assert!(why.contains(part), "{part} is not in {why}");
     }
     let shown = loopctl(&world, &["deadlocks"]);
@@ -219,7 +219,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
     let asked = sql(&world, &format!("SELECT event_id FROM decisions WHERE id = '{id}'"));
     let why = loopctl(&world, &["why", &asked]);
     for part in [
-        "2 tests wait for each other in a cycle, so none of them is ever begun: t1 of one needs t2",
+        "2 tests depend on each other in a cycle, so none of them can start: t1 of one depends on t2",
         "with drop:t2",
         "resolved: drop:t2 (answered by the human): test t2 goes first and no longer waits for test t1",
     ] {

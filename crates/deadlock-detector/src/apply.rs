@@ -1,4 +1,4 @@
-//! Carries out one action on rows and events.
+//! Writes the rows and events of one action.
 
 use coord_db::payload::ForceRelease;
 use coord_db::{
@@ -33,7 +33,7 @@ pub(crate) fn apply(config: &Config, tx: &WriteTx<'_>, action: &Action) -> Resul
                 revoke_at: tx.now().plus_seconds(config.deadlock.grace_seconds),
                 event_id: event_id.clone(),
             })?;
-            tracing::info!(deadlock = %id, %victim, reason, "named a victim");
+            tracing::info!(deadlock = %id, %victim, reason, "victim chosen");
             let context = json!({
                 "kind": "deadlock", "deadlock_id": id, "victim": victim, "cycle": cycle, "locks_held": locks,
             });
@@ -41,13 +41,13 @@ pub(crate) fn apply(config: &Config, tx: &WriteTx<'_>, action: &Action) -> Resul
         }
         Action::Unbreakable { fingerprint, members } => {
             let message = format!(
-                "{} wait for each other, and none of them is a loop that could be told to give way; delete one of their edges",
+                "deadlock of {}: none of them is a loop, so no victim can be chosen; delete one of their rows in wait_graph",
                 members.join(", ")
             );
             let context = json!({"kind": "deadlock_unbreakable", "cycle": members});
             alert(tx, fingerprint.clone(), message, context, None)?;
         }
-        Action::AwaitsLeave { fingerprint, members, requests, message } => {
+        Action::AwaitsPermission { fingerprint, members, requests, message } => {
             let context = json!({"kind": "deadlock_awaits_leave", "cycle": members, "requests": requests});
             alert(tx, fingerprint.clone(), message.clone(), context, None)?;
         }
@@ -101,7 +101,7 @@ fn alert(
 fn resolve(tx: &WriteTx<'_>, id: &str, outcome: DeadlockOutcome) -> Result<()> {
     tx.resolve_deadlock(id, outcome)?;
     tx.close_alert(&fingerprint(id))?;
-    tracing::info!(deadlock = id, %outcome, "a deadlock is over");
+    tracing::info!(deadlock = id, %outcome, "deadlock resolved");
     Ok(())
 }
 
@@ -114,7 +114,7 @@ fn revoke(tx: &WriteTx<'_>, me: &ActorId, deadlock: &Deadlock, waits_too: bool) 
     };
     resolve(tx, &deadlock.id, DeadlockOutcome::Revoked)?;
     let given_up = if waits_too { "leases and waits" } else { "leases" };
-    let message = format!("{} did not give way in time, so its {given_up} were taken from it", deadlock.victim);
+    let message = format!("{} did not release its leases in time; its {given_up} were revoked", deadlock.victim);
     let context = json!({
         "kind": "deadlock_revoked", "deadlock_id": deadlock.id, "victim": deadlock.victim, "cycle": deadlock.cycle,
         "revoked": revoked, "waits_too": waits_too,

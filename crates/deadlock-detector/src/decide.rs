@@ -1,4 +1,5 @@
-//! Which cycles of living edges stand, who gives way, and what becomes of those who were told. Pure.
+//! Decides which cycles of live edges are deadlocks, who becomes a victim, and when a victim's leases are revoked.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,68 +13,68 @@ use crate::test_cycles::{MAX_ASKED, Question, is_asked, question, test_cycles};
 use crate::victims::{Candidate, victims, why};
 use crate::waiting::Waiting;
 
-/// One thing to do.
+/// One action of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// A deadlock is over by itself, or because its victim has answered.
+    /// Close a deadlock that ended by itself or because its victim has answered.
     Resolve {
-        /// Its id.
+        /// Id of the deadlock.
         id: String,
-        /// How it ended.
+        /// The outcome.
         outcome: DeadlockOutcome,
     },
-    /// A victim has not answered in time: its leases end.
+    /// Revoke the leases of a victim that has not answered in time.
     Revoke {
-        /// What it was told.
+        /// The deadlock.
         deadlock: Deadlock,
-        /// Its waits end as well: others wait for its place in a queue, which no lease stands for.
+        /// Delete its waits as well: others wait for its place in a queue, for which there is no lease.
         waits_too: bool,
     },
-    /// Tell a loop to give way.
+    /// Request that a loop releases its leases.
     ForceRelease {
-        /// Whom.
+        /// The loop.
         victim: LoopId,
         /// The cycle, beginning with the victim.
         cycle: Vec<String>,
-        /// What it holds.
+        /// The paths of its leases.
         locks: Vec<String>,
-        /// Why, for people.
+        /// The reason as text.
         reason: String,
     },
-    /// Tell the human of a cycle that nobody can be told to break.
+    /// Report a cycle without a possible victim to the human.
     Unbreakable {
-        /// Names the cycle.
+        /// Identifies the cycle.
         fingerprint: String,
-        /// Who is in it.
+        /// Its members.
         members: Vec<String>,
     },
-    /// Tell the human of a cycle that their answer to one of some change requests ends.
-    AwaitsLeave {
-        /// Names the cycle.
+    /// Report a cycle to the human that their answer to a change request would end.
+    AwaitsPermission {
+        /// Identifies the cycle.
         fingerprint: String,
-        /// The loops in it.
+        /// Its loops.
         members: Vec<String>,
-        /// The requests.
+        /// The change requests.
         requests: Vec<String>,
-        /// For people.
+        /// The sentence for the reader.
         message: String,
     },
     /// Ask the human about a cycle of tests.
     Ask(Box<Question>),
-    /// Such a cycle is gone.
+    /// Close the alert about a cycle that has ended.
     CloseAlert {
-        /// Names the cycle.
+        /// Identifies the cycle.
         fingerprint: String,
     },
 }
 
-/// True if the edge's waiter is kept waiting by its holder at the snapshot's moment.
+/// True if the edge blocks its waiter at the time of the snapshot.
 ///
-/// A resource may be a subtree over which several hold leases. The edge lives if one of the unexpired leases that overlap
-/// with the resource is the holder's, and also if there is no lease at all: other tools write edges without. It is dead
-/// if its time is over, if the holder's leases have expired, or if only others hold leases there: the holder waits in the
-/// queue itself then, and whom it waits for is in the way. What the waiter itself holds below the resource says nothing,
-/// since nobody waits for itself; but holding all of the resource it waits no more.
+/// The resource may be a subtree in which several loops hold leases. The edge is live if one of the unexpired leases
+/// that overlap with the resource belongs to the holder, and also if there is no lease at all, because external tools
+/// write edges without leases. It is dead if its time is over, if the holder's leases have expired, or if only others
+/// hold leases there (then the holder queues itself). The waiter's own leases below the resource do not count; but a
+/// waiter that holds the whole resource waits no longer.
 #[must_use]
 pub fn is_live(snapshot: &DetectorSnapshot, edge: &WaitEdge) -> bool {
     if edge.wait_until.is_some_and(|until| until <= snapshot.now) {
@@ -88,19 +89,20 @@ pub fn is_live(snapshot: &DetectorSnapshot, edge: &WaitEdge) -> bool {
     relevant.peek().is_none() || relevant.any(|lease| lease.locked_by == edge.holder && !is_expired(snapshot, lease))
 }
 
-/// Free to others. After a suspend nobody takes an expired lease for a while, so that it still stands in the way.
+/// True if others may take over the lease. In the grace period after a suspend they may not, so the lease still blocks
+/// them.
 fn is_expired(snapshot: &DetectorSnapshot, lease: &Lease) -> bool {
     !snapshot.in_grace && lease.expires_at.is_some_and(|at| at <= snapshot.now)
 }
 
-/// Decides at the snapshot's moment.
+/// Decides what to do for this snapshot.
 #[must_use]
 pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Action> {
     let mut plan = Plan::default();
     plan.look_again(snapshot.next_full_scan);
     let live: Vec<&WaitEdge> = snapshot.edges.iter().filter(|edge| is_live(snapshot, edge)).collect();
     let waiting = Waiting::new(&live, &snapshot.waits);
-    // Whose turn it is among tests in a cycle the human says, and who was told already counts as gone.
+    // Cycles of tests are left to the human, and a notified victim counts as removed.
     let mut within = vec![true; waiting.graph.names.len()];
     ask_about_tests(snapshot, &waiting.graph, &mut within, &mut plan);
     let standing = settle(snapshot, &waiting.graph, &mut within, &mut plan);
@@ -108,10 +110,10 @@ pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Acti
         if snapshot.now < deadlock.revoke_at {
             plan.look_again(deadlock.revoke_at);
         } else if snapshot.in_grace {
-            // It may have slept through its time.
+            // The victim may have been asleep until its deadline.
             plan.look_again(snapshot.grace_until.unwrap_or_else(|| snapshot.now.plus_seconds(1)));
         } else {
-            let waits_too = circles_by_its_place(snapshot, &live, &deadlock.victim);
+            let waits_too = is_in_cycle_without_leases(snapshot, &live, &deadlock.victim);
             plan.act(Action::Revoke { deadlock: (*deadlock).clone(), waits_too });
         }
     }
@@ -124,8 +126,8 @@ pub fn decide(config: &DeadlockConfig, snapshot: &DetectorSnapshot) -> Plan<Acti
     plan
 }
 
-/// Asks about the cycles that tests form by depending on each other. Whoever is in one, or behind one, is no matter of
-/// leases any more.
+/// Asks about the cycles that tests form by depending on each other. Their members, and nodes that wait for them, are
+/// excluded from the search for victims.
 fn ask_about_tests(snapshot: &DetectorSnapshot, graph: &Graph, within: &mut [bool], plan: &mut Plan<Action>) {
     let mut room = MAX_ASKED;
     for cycle in test_cycles(&snapshot.waits) {
@@ -141,10 +143,10 @@ fn ask_about_tests(snapshot: &DetectorSnapshot, graph: &Graph, within: &mut [boo
     }
 }
 
-/// Resolves what is over, and gives the deadlocks that stand, oldest first; their victims are taken from `within`.
+/// Closes deadlocks that have ended and returns the others, oldest first; their victims are removed from `within`.
 ///
-/// One stands while a living cycle passes its victim and none of the other victims: a cycle through two of them ends
-/// with the older one.
+/// A deadlock is open while a live cycle contains its victim and no other victim; a cycle with two victims belongs to
+/// the older deadlock.
 fn settle<'a>(
     snapshot: &'a DetectorSnapshot,
     graph: &Graph,
@@ -158,18 +160,18 @@ fn settle<'a>(
     }
     let mut standing: Vec<&Deadlock> = Vec::new();
     for deadlock in snapshot.deadlocks.iter().rev() {
-        let told_twice = standing.iter().any(|other| other.victim == deadlock.victim);
+        let is_older_duplicate = standing.iter().any(|other| other.victim == deadlock.victim);
         let held = snapshot.loops.get(&deadlock.victim).map_or(&[][..], |facts| &facts.leases);
         let answered = !deadlock.locks.0.is_empty()
             && !deadlock.locks.0.iter().any(|path| held.iter().any(|lease| lease.file_path.as_str() == path));
         let cycles = graph.number(&Node::Loop(deadlock.victim.clone())).is_some_and(|node| {
             within[node] = true;
-            let cycles = graph.holding_cycle(node, within).is_some();
-            // Once it has answered, another cycle that it is in is another deadlock.
-            within[node] = !(told_twice || cycles && !answered);
+            let cycles = graph.blocking_cycle(node, within).is_some();
+            // After its answer, a further cycle with this loop is a new deadlock.
+            within[node] = !(is_older_duplicate || cycles && !answered);
             cycles
         });
-        if cycles && !answered && !told_twice {
+        if cycles && !answered && !is_older_duplicate {
             standing.push(deadlock);
         } else {
             let outcome = if answered { DeadlockOutcome::Released } else { DeadlockOutcome::Dissolved };
@@ -180,8 +182,8 @@ fn settle<'a>(
     standing
 }
 
-/// True if a cycle passes this loop even when it holds no lease: others wait for its place in a queue.
-fn circles_by_its_place(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim: &str) -> bool {
+/// True if the loop is in a cycle even without its leases: others wait for its place in a queue.
+fn is_in_cycle_without_leases(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim: &str) -> bool {
     let on_its_lease = |edge: &WaitEdge| {
         let leases = snapshot.leases.get(edge.resource.as_str());
         edge.holder == victim && leases.is_some_and(|leases| leases.iter().any(|lease| lease.locked_by == victim))
@@ -189,10 +191,10 @@ fn circles_by_its_place(snapshot: &DetectorSnapshot, live: &[&WaitEdge], victim:
     let rest: Vec<&WaitEdge> = live.iter().copied().filter(|edge| !on_its_lease(edge)).collect();
     let Waiting { graph, .. } = Waiting::new(&rest, &snapshot.waits);
     let all = vec![true; graph.names.len()];
-    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.holding_cycle(node, &all).is_some())
+    graph.number(&Node::Loop(victim.to_owned())).is_some_and(|node| graph.blocking_cycle(node, &all).is_some())
 }
 
-/// When time alone may end an edge.
+/// The times at which an edge may end without any commit.
 fn ends_of(snapshot: &DetectorSnapshot, edge: &WaitEdge) -> Vec<Timestamp> {
     let leases = snapshot.leases.get(edge.resource.as_str()).map_or(&[][..], Vec::as_slice);
     let expiries = leases.iter().filter(|lease| lease.locked_by == edge.holder).filter_map(|lease| lease.expires_at);
@@ -217,15 +219,14 @@ fn name_victims(
     for &victim in &chosen {
         let Ok(id) = graph.names[victim].loop_id().parse::<LoopId>() else { continue };
         within[victim] = true;
-        let nodes = graph.holding_cycle(victim, &within).unwrap_or_else(|| vec![victim]);
+        let nodes = graph.blocking_cycle(victim, &within).unwrap_or_else(|| vec![victim]);
         within[victim] = false;
         let cycle = waiting.loops_of(&nodes);
         let held = snapshot.loops.get(id.as_str()).map_or(&[][..], |facts| &facts.leases);
         let reason = format!(
-            "{} wait for each other, and none of them can go on ({}); {id} gives way (its work is kept, and it goes on later), \
-             because {}",
+            "deadlock of {} ({}): {id} has to release its leases because {}; its work is saved, and it continues later",
             enumerate(&cycle),
-            waiting.describe_cycle(&nodes, MOST_NAMES),
+            waiting.describe_cycle(&nodes, MAX_NAMES),
             why(graph, victim, &nodes, &candidates)
         );
         plan.act(Action::ForceRelease {
@@ -238,7 +239,7 @@ fn name_victims(
     }
 }
 
-/// Who can be told to give way, as the holder of what others wait for. What is no loop id belongs to someone who hears nothing.
+/// The possible victims. A name that is not a loop id belongs to a participant that reads no events.
 fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) -> Vec<Option<Candidate>> {
     let mut since: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for edge in live {
@@ -260,8 +261,8 @@ fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) ->
     graph.names.iter().map(candidate).collect()
 }
 
-/// Cycles that go on whoever gives way are the human's: their answer to a change request ends one, or nobody in it could be
-/// told. Who waits for one of them is stuck behind it in any case.
+/// Reports the cycles that no victim can break: an answer to a change request would end them, or none of their members
+/// is a loop. Nodes that wait for such a cycle stay blocked in any case.
 fn unbreakable(
     snapshot: &DetectorSnapshot,
     waiting: &Waiting<'_>,
@@ -270,9 +271,10 @@ fn unbreakable(
     plan: &mut Plan<Action>,
 ) {
     let graph = &waiting.graph;
-    let deaf: Vec<bool> = within.iter().zip(candidates).map(|(within, candidate)| *within && candidate.is_none()).collect();
+    let unbreakable_nodes: Vec<bool> =
+        within.iter().zip(candidates).map(|(within, candidate)| *within && candidate.is_none()).collect();
     let mut found = BTreeSet::new();
-    for component in graph.components(&graph.stuck(&deaf)) {
+    for component in graph.components(&graph.stuck(&unbreakable_nodes)) {
         let members = waiting.loops_of(&component);
         let requests: Vec<String> = waiting.requests_among(&component).into_iter().collect();
         for &node in &component {
@@ -288,14 +290,14 @@ fn unbreakable(
                 None => Action::Unbreakable { fingerprint, members },
                 Some(first) => {
                     let start = component[0];
-                    let cycle = graph.circle_through(start, &deaf).unwrap_or_else(|| component.clone());
+                    let cycle = graph.cycle_through(start, &unbreakable_nodes).unwrap_or_else(|| component.clone());
                     let message = format!(
-                        "{} wait for each other's leave, and none of them can go on ({}); your answer ends it: \
-                         loopctl request approve {first}, or reject",
+                        "deadlock of {} ({}): it ends when you answer a change request: loopctl request approve {first}, \
+                         or loopctl request reject {first}",
                         enumerate(&members),
-                        waiting.describe_cycle(&cycle, MOST_NAMES)
+                        waiting.describe_cycle(&cycle, MAX_NAMES)
                     );
-                    Action::AwaitsLeave { fingerprint, members, requests, message }
+                    Action::AwaitsPermission { fingerprint, members, requests, message }
                 }
             });
         }
@@ -308,14 +310,14 @@ fn unbreakable(
     }
 }
 
-/// So many names are spelled out in a sentence.
-const MOST_NAMES: usize = 8;
+/// Maximum number of names listed in a sentence.
+const MAX_NAMES: usize = 8;
 
 fn enumerate(names: &[String]) -> String {
     match names {
-        [all @ .., last] if !all.is_empty() && names.len() <= MOST_NAMES => format!("{} and {last}", all.join(", ")),
-        names if names.len() > MOST_NAMES => {
-            format!("{} and {} others", names[..MOST_NAMES].join(", "), names.len() - MOST_NAMES)
+        [all @ .., last] if !all.is_empty() && names.len() <= MAX_NAMES => format!("{} and {last}", all.join(", ")),
+        names if names.len() > MAX_NAMES => {
+            format!("{} and {} others", names[..MAX_NAMES].join(", "), names.len() - MAX_NAMES)
         }
         names => names.join(", "),
     }

@@ -1,25 +1,26 @@
-//! Cycles in a directed graph whose nodes are numbers. Nothing here recurses: a cycle may be ten thousand long.
+//! Cycles in a directed graph with numbered nodes. Nothing here recurses: a cycle may have ten thousand members.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A node of the graph of all waits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
-    /// A loop as the holder of leases and of places in queues: what ends when it gives way. Other tools may name anything.
+    /// A loop as the holder of leases and of places in queues, which end when it is the victim. External tools may use
+    /// any name.
     Loop(String),
-    /// A loop as the one who works on tests and answers for what it owns: what goes on waiting when it gives way.
+    /// A loop that works on tests and grants permissions; waits for these go on when it is the victim.
     Work(String),
     /// A test, with its loop.
     Test {
-        /// Its id.
+        /// Id of the test.
         id: String,
-        /// Whose queue it is on.
+        /// The loop whose queue contains it.
         loop_id: String,
     },
 }
 
 impl Node {
-    /// The loop itself, or the test's.
+    /// The loop itself, or the loop of the test.
     #[must_use]
     pub fn loop_id(&self) -> &str {
         match self {
@@ -28,14 +29,14 @@ impl Node {
     }
 }
 
-/// Who waits for whom. Nodes are numbered in their order.
+/// The graph of waits. Nodes are numbered in sorted order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Graph {
-    /// The nodes, in order.
+    /// The nodes, sorted.
     pub names: Vec<Node>,
-    /// For each node, whom it waits for, in order.
+    /// For each node, the nodes that it waits for, sorted.
     pub next: Vec<Vec<usize>>,
-    /// For each node, whether it goes on as soon as one of those can, and not only when all of them can.
+    /// For each node, whether one of the nodes that it waits for suffices to let it continue, instead of all of them.
     pub any: Vec<bool>,
 }
 
@@ -59,7 +60,7 @@ impl Graph {
         self.names.binary_search(name).ok()
     }
 
-    /// The part of the graph that these nodes are, in order; they are numbered anew from 0.
+    /// The subgraph of these nodes, given in order and renumbered from 0.
     #[must_use]
     pub fn part(&self, nodes: &[usize]) -> Self {
         let inside = |node: &usize| nodes.binary_search(node).ok();
@@ -70,8 +71,8 @@ impl Graph {
         }
     }
 
-    /// Which of the nodes that are `within` can never go on by themselves, the others being gone: those in a cycle that
-    /// holds, and those behind one.
+    /// Marks the nodes in `within` that can never continue if all other nodes are removed: those in a blocking cycle,
+    /// and those that wait for one.
     #[must_use]
     pub fn stuck(&self, within: &[bool]) -> Vec<bool> {
         let mut stuck = within.to_vec();
@@ -103,8 +104,8 @@ impl Graph {
         stuck
     }
 
-    /// The strongly connected components of two nodes and more among the nodes that are `within`: every cycle lies in one
-    /// of them. Each in order, and ordered by their first nodes. (Tarjan's algorithm with a stack of its own.)
+    /// The strongly connected components with at least two nodes among those in `within`; every cycle lies in one of
+    /// them. Each is sorted, and they are ordered by their first nodes. (Tarjan's algorithm with an explicit stack.)
     #[must_use]
     pub fn components(&self, within: &[bool]) -> Vec<Vec<usize>> {
         const UNSEEN: usize = usize::MAX;
@@ -167,21 +168,21 @@ impl Graph {
         found
     }
 
-    /// As [`Graph::circle_through`], of a cycle that holds: of nodes none of which can go on by itself.
+    /// Like [`Graph::cycle_through`], restricted to blocking cycles: those whose nodes can never continue.
     #[must_use]
-    pub fn holding_cycle(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
-        // Where each needs all whom it waits for, every cycle holds.
+    pub fn blocking_cycle(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
+        // If every node needs all nodes that it waits for, every cycle blocks.
         if self.any.contains(&true) {
-            self.circle_through(start, &self.stuck(within))
+            self.cycle_through(start, &self.stuck(within))
         } else {
-            self.circle_through(start, within)
+            self.cycle_through(start, within)
         }
     }
 
-    /// The shortest cycle through `start` among the nodes that are `within`, beginning with it; of several the first in
+    /// The shortest cycle through `start` among the nodes in `within`, beginning with `start`; of several the first in
     /// order.
     #[must_use]
-    pub fn circle_through(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
+    pub fn cycle_through(&self, start: usize, within: &[bool]) -> Option<Vec<usize>> {
         let mut from: Vec<Option<usize>> = vec![None; self.next.len()];
         let mut queue = VecDeque::from([start]);
         while let Some(node) = queue.pop_front() {
@@ -228,7 +229,7 @@ mod tests {
         graph.components(&all).into_iter().map(|found| names(&graph, found)).collect()
     }
 
-    /// Who is stuck if those of `any` need only one of whom they wait for, and those of `gone` are gone.
+    /// The stuck nodes if the nodes in `any` need only one of their holders and the nodes in `gone` are removed.
     fn stuck(text: &str, any: &str, gone: &str) -> String {
         let mut graph = graph(text);
         graph.any = graph.names.iter().map(|name| any.contains(name.loop_id())).collect();
@@ -267,10 +268,10 @@ mod tests {
     fn the_shortest_cycle_begins_with_who_was_asked_for() {
         let graph = graph("a>b b>c c>a b>a c>d");
         let all = vec![true; 4];
-        assert_eq!(graph.circle_through(0, &all), Some(vec![0, 1]));
-        assert_eq!(graph.circle_through(2, &all), Some(vec![2, 0, 1]));
-        assert_eq!(graph.circle_through(3, &all), None);
-        assert_eq!(graph.circle_through(2, &[true, false, true, true]), None);
+        assert_eq!(graph.cycle_through(0, &all), Some(vec![0, 1]));
+        assert_eq!(graph.cycle_through(2, &all), Some(vec![2, 0, 1]));
+        assert_eq!(graph.cycle_through(3, &all), None);
+        assert_eq!(graph.cycle_through(2, &[true, false, true, true]), None);
     }
 
     #[test]
@@ -279,6 +280,6 @@ mod tests {
         let cycle = Graph::new((0..10_000).map(|at| (name(at), name(at + 1))));
         let all = vec![true; 10_000];
         assert_eq!(cycle.components(&cycle.stuck(&all))[0].len(), 10_000);
-        assert_eq!(cycle.circle_through(0, &all).unwrap().len(), 10_000);
+        assert_eq!(cycle.cycle_through(0, &all).unwrap().len(), 10_000);
     }
 }

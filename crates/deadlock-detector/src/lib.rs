@@ -1,18 +1,20 @@
-//! Deadlock-detector: finds loops that wait for each other in a cycle, and names who gives way.
+//! Deadlock-detector: finds loops that wait for each other in a cycle, and chooses a victim that releases its leases.
 //!
-//! It must never touch a loop that is not in a cycle. Which deadlocks are open stands in their rows, so a restart tells
-//! no victim twice.
+//! It must never touch a loop that is not in a cycle. Open deadlocks are stored in rows, so after a restart no victim
+//! is notified twice.
 //!
-//! Loops wait for leases, and for places in their queues. Tests wait for the tests they depend on, for leave to change what
-//! another loop owns, and for their turn. All of these are one graph. A cycle ends when a victim gives back what somebody in
-//! it waits for; one of nothing but tests becomes a question to the human, and one that an answer to a change request ends is
-//! told to them. Waiting for the human closes no cycle: they can answer whatever else they wait for. Nor does being paused
-//! for a conflict's sake: pm sees to it that whom the others wait for has its test in hand and waits for none of them.
+//! Loops wait for leases and for places in the queues for leases. Tests wait for the tests that they depend on, for
+//! permission to change what another loop owns, and for their turn. All these waits form one graph. A cycle ends when a
+//! victim gives up what another member waits for. A cycle of tests alone becomes a question to the human, and a cycle
+//! that an answer to a change request would end is reported to the human. Waiting for the human closes no cycle,
+//! because the human can always answer. Being paused because of a conflict closes no cycle either: pm ensures that the
+//! loop for which the others wait works and waits for none of them.
 //!
-//! What a look reads grows with what is new, not with the graph. An edge that is new can close a cycle, and one that is
-//! old only comes to life or dies in a cycle that it was part of all along. So it keeps in memory how far it has read
-//! and who is in a cycle, over living edges or dead ones, and looks around those and around new edges. That memory saves
-//! reading and nothing else: it is empty at the start, and now and then the whole graph is read whatever it says.
+//! The cost of a pass grows with the number of new waits and not with the graph. Only a new edge can close a cycle; an
+//! old edge becomes live or dead only within a cycle to which it already belonged. The detector therefore keeps in
+//! memory how far it has read and which nodes are in a cycle (over live or dead edges), and reads only around those
+//! nodes and new edges. This memory is only a cache: it is empty at the start, and at intervals the whole graph is
+//! read.
 
 mod apply;
 pub mod decide;
@@ -61,7 +63,7 @@ impl Supervisor for DeadlockDetector {
 
     fn snapshot(&mut self, tx: &ReadTx<'_>, _observation: &()) -> Result<DetectorSnapshot> {
         let (snapshot, memory) = snapshot::load(tx, &self.config.deadlock, &self.memory)?;
-        // Also a look that finds nothing due has read.
+        // A pass that finds nothing to do has also read the waits.
         self.memory = memory;
         Ok(snapshot)
     }

@@ -1,4 +1,4 @@
-//! `deadlock-detector`: finds loops that wait for each other in a cycle, and names who gives way.
+//! `deadlock-detector`: finds loops that wait for each other in a cycle, and chooses a victim.
 
 fn main() -> std::process::ExitCode {
     supervisor::main::<deadlock_detector::DeadlockDetector>("deadlock-detector")

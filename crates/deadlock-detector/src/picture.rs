@@ -1,4 +1,4 @@
-//! Who waits for whom right now, as people want to see it: everything, and not only what the detector has to look at.
+//! All present waits and cycles, for display: also those that the detector does not have to read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,61 +11,61 @@ use crate::snapshot::{DetectorSnapshot, everything};
 use crate::test_cycles::{TestCycle, test_cycles};
 use crate::waiting::Waiting;
 
-/// What somebody waits for.
+/// The subject of a wait.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Matter {
-    /// A lease, or a place before them in the queue for one.
+    /// A lease, or an earlier place in the queue for it.
     Lease(LeasePath),
-    /// Anything else.
+    /// Something else.
     Other(WaitKind),
 }
 
 /// One wait.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShownWait {
-    /// Who waits.
+    /// The waiter.
     pub waiter: WaitNode,
-    /// For whom.
+    /// The node that it waits for.
     pub holder: WaitNode,
-    /// On what.
+    /// The subject.
     pub matter: Matter,
-    /// Since when.
+    /// Start of the wait.
     pub since: Timestamp,
-    /// When the waiter gives up; none if nobody knows.
+    /// When the waiter gives up; none if unknown.
     pub until: Option<Timestamp>,
-    /// False for an edge that stands and holds nobody up any more.
+    /// False for a row that no longer blocks its waiter.
     pub alive: bool,
-    /// In which cycle it is, by its place.
+    /// Index of its cycle.
     pub cycle: Option<usize>,
 }
 
-/// Loops and tests of which none can go on.
+/// A cycle of loops and tests, none of which can continue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShownCircle {
-    /// The loops, each once, in the order of the shortest cycle as far as they are in it.
+    /// The loops, each once; those of the shortest cycle first, in its order.
     pub loops: Vec<String>,
-    /// The tests, in order.
+    /// The tests, sorted.
     pub tests: Vec<String>,
-    /// The waits along one shortest cycle, by their places.
+    /// Indices of the waits along one shortest cycle.
     pub shortest: Vec<usize>,
-    /// Who has been told to give way.
+    /// The open deadlocks, one for each victim.
     pub told: Vec<Deadlock>,
-    /// The change requests whose answers would end it.
+    /// The change requests whose answers would end the cycle.
     pub requests: Vec<String>,
-    /// The question that is open about it.
+    /// The open question about it.
     pub question: Option<Decision>,
 }
 
 /// All waits and cycles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// The waits; those of cycles first.
+    /// The waits, those of cycles first.
     pub waits: Vec<ShownWait>,
     /// The cycles.
     pub cycles: Vec<ShownCircle>,
 }
 
-/// Which nodes of the graph a wait leads from and to.
+/// The possible start and end nodes of a wait.
 fn ends(wait: &ShownWait) -> [Vec<Node>; 2] {
     let lease = matches!(wait.matter, Matter::Lease(_));
     let from = match &wait.waiter {
@@ -102,10 +102,7 @@ fn shown(snapshot: &DetectorSnapshot) -> Vec<ShownWait> {
     edges.chain(snapshot.waits.iter().map(other)).collect()
 }
 
-/// Draws what stands in the database.
-///
-/// # Errors
-/// What it says.
+/// Reads the waits and cycles from the database.
 pub fn picture(tx: &ReadTx<'_>, config: &DeadlockConfig) -> Result<Picture> {
     Ok(draw(&everything(tx, config)?))
 }
@@ -135,7 +132,7 @@ fn draw(snapshot: &DetectorSnapshot) -> Picture {
         let mut inside = vec![false; graph.names.len()];
         component.iter().for_each(|node| inside[*node] = true);
         let start = victim.unwrap_or(component[0]);
-        let shortest = graph.circle_through(start, &inside).unwrap_or_else(|| component.clone());
+        let shortest = graph.cycle_through(start, &inside).unwrap_or_else(|| component.clone());
         let mut loops = waiting.loops_of(&shortest);
         for id in waiting.loops_of(component) {
             if !loops.contains(&id) {

@@ -1,4 +1,4 @@
-//! What a decision depends on, read in one transaction: only what is in a cycle or may have become part of one.
+//! The input of the decision, read in one transaction: only nodes that are or may have become part of a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,63 +8,63 @@ use coord_db::{Alert, Deadlock, Decision, Lease, ReadTx, Result, Timestamp, Wait
 use crate::graph::{Graph, Node};
 use crate::test_cycles::test_cycles;
 
-/// What the alerts about cycles that nobody can break begin with.
+/// Prefix of the fingerprints of alerts about cycles without a possible victim.
 pub const UNBREAKABLE: &str = "deadlock:unbreakable:";
 
-/// How far the graph has been read, and who was in a cycle then.
+/// A cache of how far the graph has been read, and which nodes were in a cycle.
 ///
-/// Invariant: every cycle that stands, its edges living or dead, either has an edge that is newer than `last_edge` or a
-/// test that has begun to wait after `last_test_wait`, or only members that are in `circling`. Foreign hands that change an
-/// edge in place break it until the next full scan, and so does a loop that comes to rest while it keeps leases.
+/// Invariant: every existing cycle, over live or dead edges, either has an edge newer than `last_edge`, or a test that
+/// started to wait after `last_test_wait`, or only members in `in_cycle`. External changes of an existing edge break it
+/// until the next full scan, and so does a loop that becomes idle while it keeps leases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// When everything was read last; none before the first time.
+    /// Time of the last full scan; none before the first.
     full_scan_at: Option<Timestamp>,
-    /// The newest edge that has been read.
+    /// The newest edge read.
     last_edge: i64,
-    /// The last test that may have begun to wait.
+    /// The last test read that may have started to wait.
     last_test_wait: i64,
-    /// Who was in a cycle.
-    circling: BTreeSet<WaitNode>,
+    /// The nodes that were in a cycle.
+    in_cycle: BTreeSet<WaitNode>,
 }
 
-/// What is known of one loop in a cycle, or of a victim.
+/// Properties of a loop in a cycle, or of a victim.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoopFacts {
     /// Its priority, if it is registered.
     pub priority: Option<i64>,
-    /// What it holds, expired leases included.
+    /// Its leases, including expired ones.
     pub leases: Vec<Lease>,
 }
 
-/// All that a decision depends on.
+/// The input of the decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetectorSnapshot {
-    /// The moment.
+    /// The time of the snapshot.
     pub now: Timestamp,
-    /// True while nobody takes an expired lease, because its holder may have slept.
+    /// True in the grace period, in which nobody takes over an expired lease because its holder may have been asleep.
     pub in_grace: bool,
-    /// Until when.
+    /// End of the grace period.
     pub grace_until: Option<Timestamp>,
-    /// Every edge of every cycle, whether the edges are alive or dead.
+    /// Every edge of every cycle, live or dead.
     pub edges: Vec<WaitEdge>,
     /// Every other wait of every cycle.
     pub waits: Vec<Wait>,
-    /// How many edges and other waits were read to find these.
+    /// Number of edges and other waits that were read.
     pub edges_read: usize,
-    /// For each resource of these edges the leases that overlap with it.
+    /// By resource of these edges: the leases that overlap with it.
     pub leases: BTreeMap<String, Vec<Lease>>,
-    /// Everyone in a cycle, and every victim.
+    /// All members of cycles, and all victims.
     pub loops: BTreeMap<String, LoopFacts>,
-    /// The deadlocks that are not resolved, oldest first.
+    /// The open deadlocks, oldest first.
     pub deadlocks: Vec<Deadlock>,
-    /// Who was a victim a short while ago.
+    /// The recent victims.
     pub recent_victims: BTreeSet<String>,
-    /// The open alerts about cycles that nobody can break.
+    /// The open alerts about cycles without a possible victim.
     pub unbreakable: Vec<Alert>,
-    /// The last question about each cycle of tests, by what names it.
+    /// The last question about each cycle of tests, by the cycle's fingerprint.
     pub questions: BTreeMap<String, Decision>,
-    /// When everything is read again.
+    /// Time of the next full scan.
     pub next_full_scan: Timestamp,
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     let deadlocks = tx.open_deadlocks()?;
     let last_edge = tx.last_wait_edge_seq()?;
     let scan_millis = i64::try_from(config.full_scan_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
-    // A number that has gone back is another history: a backup was restored.
+    // A number that has decreased shows that a backup was restored.
     let last_test_wait = tx.last_test_wait_seq()?;
     let scanned_at = memory.full_scan_at.filter(|at| {
         (0..scan_millis).contains(&now.millis_since(*at))
@@ -84,7 +84,7 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     let mut found = match scanned_at {
         None => tx.all_waits()?,
         Some(_) => {
-            let mut seeds = memory.circling.clone();
+            let mut seeds = memory.in_cycle.clone();
             if last_edge > memory.last_edge {
                 seeds.extend(tx.wait_edges_after(memory.last_edge)?.into_iter().map(|edge| WaitNode::Loop(edge.waiter)));
             }
@@ -96,9 +96,9 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
         }
     };
     let edges_read = found.edges.len() + found.waits.len();
-    let circling = keep_cycles(&mut found);
+    let in_cycle = keep_cycles(&mut found);
     let Waits { edges, mut waits } = found;
-    // Who needs only one of several tests goes on by any of them, in a cycle or not.
+    // A waiter that needs only one of several tests can continue with any of them, whether it is in the cycle or not.
     let idle: BTreeSet<WaitNode> =
         waits.iter().filter(|wait| wait.kind == WaitKind::Idle).map(|wait| wait.waiter.clone()).collect();
     waits.retain(|wait| wait.kind != WaitKind::Idle);
@@ -107,24 +107,24 @@ pub(crate) fn load(tx: &ReadTx<'_>, config: &DeadlockConfig, memory: &Memory) ->
     }
 
     let full_scan_at = scanned_at.unwrap_or(now);
-    let snapshot = fill(tx, config, Waits { edges, waits }, &circling, deadlocks)?;
+    let snapshot = fill(tx, config, Waits { edges, waits }, &in_cycle, deadlocks)?;
     let next_full_scan = full_scan_at.plus_millis(scan_millis);
     let snapshot = DetectorSnapshot { edges_read, next_full_scan, ..snapshot };
-    Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, last_test_wait, circling }))
+    Ok((snapshot, Memory { full_scan_at: Some(full_scan_at), last_edge, last_test_wait, in_cycle }))
 }
 
-/// All waits there are, whether in a cycle or not.
+/// A snapshot with all waits, in a cycle or not.
 pub(crate) fn everything(tx: &ReadTx<'_>, config: &DeadlockConfig) -> Result<DetectorSnapshot> {
     let found = tx.all_waits()?;
-    let circling = keep_cycles(&mut found.clone());
-    fill(tx, config, found, &circling, tx.open_deadlocks()?)
+    let in_cycle = keep_cycles(&mut found.clone());
+    fill(tx, config, found, &in_cycle, tx.open_deadlocks()?)
 }
 
 fn fill(
     tx: &ReadTx<'_>,
     config: &DeadlockConfig,
     Waits { edges, waits }: Waits,
-    circling: &BTreeSet<WaitNode>,
+    in_cycle: &BTreeSet<WaitNode>,
     deadlocks: Vec<Deadlock>,
 ) -> Result<DetectorSnapshot> {
     let now = tx.now();
@@ -135,7 +135,7 @@ fn fill(
         }
     }
     let mut loops = BTreeMap::new();
-    for id in circling.iter().map(WaitNode::loop_id).chain(deadlocks.iter().map(|deadlock| deadlock.victim.as_str())) {
+    for id in in_cycle.iter().map(WaitNode::loop_id).chain(deadlocks.iter().map(|deadlock| deadlock.victim.as_str())) {
         if !loops.contains_key(id) {
             let priority = tx.find_loop(id)?.map(|row| row.priority);
             loops.insert(id.to_owned(), LoopFacts { priority, leases: tx.leases_of(id)? });
@@ -146,7 +146,7 @@ fn fill(
     for decision in tx.last_decisions_about(&matters)? {
         questions.extend(decision.fingerprint.clone().map(|matter| (matter, decision)));
     }
-    let recent_victims = if circling.is_empty() {
+    let recent_victims = if in_cycle.is_empty() {
         BTreeSet::new()
     } else {
         let since = now.plus_seconds(config.spare_recent_minutes.saturating_mul(-60));
@@ -178,7 +178,7 @@ fn node(node: &WaitNode) -> Node {
     }
 }
 
-/// Keeps the waits that are part of a cycle, and says who is in one.
+/// Removes the waits that are not part of a cycle. Returns the members of cycles.
 fn keep_cycles(found: &mut Waits) -> BTreeSet<WaitNode> {
     let ends = |edge: &WaitEdge| (Node::Loop(edge.waiter.clone()), Node::Loop(edge.holder.clone()));
     let graph =

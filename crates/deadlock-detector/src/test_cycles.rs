@@ -1,5 +1,4 @@
-//! Tests that depend on each other in a cycle. Nobody's giving way ends such a cycle: somebody has to say which test goes
-//! first, and that is the human's to say.
+//! Tests that depend on each other in a cycle. No victim can end such a cycle: the human decides which test runs first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,33 +6,33 @@ use coord_db::payload::DecisionOption;
 use coord_db::{Decision, DecisionStatus, Wait, WaitKind, WaitNode};
 use serde_json::json;
 
-/// The decision's type. pm applies its answer.
+/// Type of the decision. pm applies its answer.
 pub const DEPENDENCY_CYCLE: &str = "dependency_cycle";
-/// How many tests of a cycle are offered as the first one, or to be left out.
+/// Maximum number of tests offered to run first, or to be skipped.
 const MAX_OFFERED: usize = 4;
-/// How many are named in the question; the answer is applied only while what is named stands.
+/// Maximum number of tests named in the question; the answer applies only while their dependencies are unchanged.
 const MAX_NAMED: usize = 50;
-/// How many are asked about in one pass.
+/// Maximum number of questions asked in one pass.
 pub(crate) const MAX_ASKED: usize = 20;
 
 /// One test of a cycle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CycleTest {
-    /// Which.
+    /// Its id.
     pub id: String,
-    /// Whose queue it is on.
+    /// The loop whose queue contains it.
     pub loop_id: String,
 }
 
 /// Tests each of which depends on the next one, and the last one on the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestCycle {
-    /// In their order; the first by id comes first.
+    /// The tests in the order of their dependencies, beginning with the smallest id.
     pub tests: Vec<CycleTest>,
 }
 
 impl TestCycle {
-    /// What names the cycle. No test is in two.
+    /// Identifies the cycle. No test is in two cycles.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("ring:{}", self.tests.first().map_or("", |test| test.id.as_str()))
@@ -47,8 +46,8 @@ impl TestCycle {
     }
 }
 
-/// The cycles that the dependencies among these waits form, in order. A test depends on one other at most, so that no two
-/// cycles meet.
+/// The cycles of dependencies among these waits, in order. They are disjoint, because a test depends on at most one
+/// other.
 #[must_use]
 pub fn test_cycles(waits: &[Wait]) -> Vec<TestCycle> {
     let mut needs: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
@@ -86,27 +85,27 @@ pub fn test_cycles(waits: &[Wait]) -> Vec<TestCycle> {
 /// A question about a cycle; the caller adds the time limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// What names the cycle.
+    /// Identifies the cycle.
     pub fingerprint: String,
-    /// In words.
+    /// The question.
     pub summary: String,
     /// `drop:TEST` and `skip:TEST`.
     pub options: Vec<DecisionOption>,
-    /// What happens without an answer.
+    /// The option applied without an answer.
     pub default: String,
-    /// The tests, each with its loop and what it depends on.
+    /// The tests with their loops and dependencies.
     pub context: serde_json::Value,
 }
 
-/// True if the question about a cycle is open, or is settled and pm has yet to apply the answer.
+/// True if the question about a cycle is open, or is answered and pm has not yet applied the answer.
 pub(crate) fn is_asked(questions: &BTreeMap<String, Decision>, cycle: &TestCycle) -> bool {
     questions.get(&cycle.fingerprint()).is_some_and(|last| {
         last.status == DecisionStatus::Pending || last.choice.is_some() && last.context.get("resolved_event").is_none()
     })
 }
 
-/// What to ask. The test of the most important loop is offered first, and goes first without an answer: so nothing is left
-/// out, and every test is still judged by the gate.
+/// Words the question. The test of the most important loop is offered first and is the default, so without an answer no
+/// test is skipped and the gate still verifies each of them.
 #[must_use]
 pub fn question(cycle: &TestCycle, priority_of: impl Fn(&str) -> Option<i64>) -> Question {
     let priority = |test: &CycleTest| priority_of(&test.loop_id).unwrap_or(i64::MAX);
@@ -121,9 +120,9 @@ pub fn question(cycle: &TestCycle, priority_of: impl Fn(&str) -> Option<i64>) ->
     let mut options: Vec<DecisionOption> = (0..offered)
         .map(|at| {
             let (test, needed) = (&tests[at], needs(at));
-            let default = if at == 0 { "; this is what happens without an answer" } else { "" };
+            let default = if at == 0 { " (default)" } else { "" };
             let description = format!(
-                "{} of {} goes first: it no longer waits for {}, the others follow one after the other{default}",
+                "remove the dependency of {} of {} on {}, so that it runs first and the others follow in order{default}",
                 test.id, test.loop_id, needed.id
             );
             option(format!("drop:{}", test.id), description)
@@ -131,7 +130,7 @@ pub fn question(cycle: &TestCycle, priority_of: impl Fn(&str) -> Option<i64>) ->
         .collect();
     options.extend((0..offered).map(|at| {
         let description = format!(
-            "{} of {} is taken out of its queue and not done; {}, which needs it, keeps waiting and you are asked about it",
+            "skip {} of {}; you will be asked about {}, which depends on it and stays blocked",
             tests[at].id,
             tests[at].loop_id,
             waiting(at).id
@@ -139,13 +138,13 @@ pub fn question(cycle: &TestCycle, priority_of: impl Fn(&str) -> Option<i64>) ->
         option(format!("skip:{}", tests[at].id), description)
     }));
     let shown: Vec<String> =
-        (0..offered).map(|at| format!("{} of {} needs {}", tests[at].id, tests[at].loop_id, needs(at).id)).collect();
+        (0..offered).map(|at| format!("{} of {} depends on {}", tests[at].id, tests[at].loop_id, needs(at).id)).collect();
     let more =
         if count > offered { format!(", and so on through {count} tests back to {}", tests[0].id) } else { String::new() };
     Question {
         fingerprint: cycle.fingerprint(),
         summary: format!(
-            "{count} tests wait for each other in a cycle, so none of them is ever begun: {}{more}; which one goes first?",
+            "{count} tests depend on each other in a cycle, so none of them can start: {}{more}. Which one runs first?",
             shown.join(", ")
         ),
         default: format!("drop:{}", tests[0].id),

@@ -1,13 +1,14 @@
-//! Who gives way: the fewest whose leaving breaks every cycle, and among those the least missed. Pure.
+//! Chooses victims: the smallest set of loops that breaks every cycle, and among those sets the cheapest. Pure.
 //!
-//! A victim ends what waits for its leases and places; so a component's victims are those of its nodes that are candidates.
+//! A victim ends the waits for its leases and places, so the candidates of a component are those of its nodes that hold
+//! some.
 //!
-//! - Up to [`EXACT`] candidates that are entangled, the victims are the best there are: fewest victims, fewest recent ones,
-//!   lowest priority, fewest leases, youngest wait, id.
-//! - Beyond, the one that most cycles are likely to pass (waiters on it times whom it waits for) is taken until what remains
-//!   is small enough or free of cycles, and whoever turns out not to be needed is let off. So nobody is named in vain: each
-//!   victim is in a cycle that no other victim is in, but the number may not be the smallest. At most [`MOST_VICTIMS`] and
-//!   the last component's are named in one pass, each at a cost that grows with the edges; the next pass goes on.
+//! - For up to [`EXACT`] candidates in one component the result is optimal: fewest victims, then fewest recent ones, lowest
+//!   priority, fewest leases, shortest wait, id.
+//! - For more, the candidate that probably lies on the most cycles (number of waiters times number of holders) is taken
+//!   repeatedly until the rest is small enough or has no cycles; then victims that turned out unnecessary are removed. So each
+//!   victim is in a cycle without any other victim, but the number may not be minimal. One pass chooses at most
+//!   [`MAX_VICTIMS`] and those of the last component; the next pass continues.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,25 +17,25 @@ use coord_db::Timestamp;
 
 use crate::graph::{Graph, Node};
 
-/// The most candidates in one entanglement that are searched exactly.
+/// Maximum number of candidates in one component for the exact search.
 pub(crate) const EXACT: usize = 12;
-/// So many victims are named in one pass; the next one goes on.
-pub(crate) const MOST_VICTIMS: usize = 64;
+/// Maximum number of victims chosen in one pass; the next pass continues.
+pub(crate) const MAX_VICTIMS: usize = 64;
 
-/// What speaks for and against a loop as a victim.
+/// The properties of a loop that decide whether it becomes a victim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// It was one a short while ago.
+    /// It was a victim recently.
     pub recent: bool,
-    /// 1 is the most important. Who is not registered hears nothing, and so comes after all others with 0.
+    /// 1 is the most important. An unregistered name reads no events and is therefore the last choice, with 0.
     pub priority: i64,
-    /// How many leases it holds.
+    /// Number of leases that it holds.
     pub leases: usize,
-    /// Since when it waits.
+    /// Start of its wait.
     pub since: Timestamp,
 }
 
-/// Smaller is better. Of several victims the most important one counts first, then the one that has waited longest.
+/// Smaller is better. With several victims, the most important loop is compared first, then the longest wait.
 type Cost = (usize, usize, Vec<Reverse<i64>>, usize, Vec<Reverse<Timestamp>>, Vec<usize>);
 
 fn cost(victims: &[usize], candidates: &[Option<Candidate>]) -> Cost {
@@ -53,12 +54,12 @@ fn cost(victims: &[usize], candidates: &[Option<Candidate>]) -> Cost {
     )
 }
 
-/// The victims that break every cycle that holds among the nodes that are `within`, in order. Cycles of nobody but nodes
-/// that are no candidates must not be within.
+/// The victims that break every blocking cycle among the nodes in `within`, sorted. Cycles without a candidate must not
+/// be in `within`.
 pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candidate>]) -> Vec<usize> {
     let mut chosen = Vec::new();
-    for component in entanglements(graph, &graph.stuck(within)) {
-        if chosen.len() >= MOST_VICTIMS {
+    for component in joined_components(graph, &graph.stuck(within)) {
+        if chosen.len() >= MAX_VICTIMS {
             break;
         }
         if is_small(&component, candidates) {
@@ -71,15 +72,15 @@ pub(crate) fn victims(graph: &Graph, within: &[bool], candidates: &[Option<Candi
     chosen
 }
 
-/// The components among the nodes that are stuck, those together that a victim in one may end as well: a node that needs
-/// only one of several goes on with the first of them, in whichever component that one is.
-fn entanglements(graph: &Graph, stuck: &[bool]) -> Vec<Vec<usize>> {
+/// The components of the stuck nodes. Components that one victim may free together are joined: a node that needs only
+/// one of several others continues with the first of them, in whichever component that one is.
+fn joined_components(graph: &Graph, stuck: &[bool]) -> Vec<Vec<usize>> {
     let components = graph.components(stuck);
     let choosing = |component: &&Vec<usize>| component.iter().any(|node| graph.any[*node]);
     if !components.iter().any(|component| choosing(&component)) {
         return components;
     }
-    // Whoever is reached from a node that may choose belongs to its group, named by the group's first component.
+    // Nodes reachable from a node that needs only one belong to its group, which is named by its first component.
     let mut group: Vec<Option<usize>> = vec![None; graph.next.len()];
     let mut joined: Vec<usize> = (0..components.len()).collect();
     for (number, component) in components.iter().enumerate() {
@@ -93,7 +94,7 @@ fn entanglements(graph: &Graph, stuck: &[bool]) -> Vec<Vec<usize>> {
                     group[node] = Some(number);
                     next.extend(graph.next[node].iter().copied().filter(|holder| stuck[*holder]));
                 }
-                // What is reached from there has been walked already.
+                // The nodes reachable from there were visited already.
                 Some(other) => {
                     let (one, other) = (root(&joined, number), root(&joined, other));
                     joined[one.max(other)] = one.min(other);
@@ -123,15 +124,15 @@ fn is_small(component: &[usize], candidates: &[Option<Candidate>]) -> bool {
     component.iter().filter(|node| candidates[**node].is_some()).take(EXACT + 1).count() <= EXACT
 }
 
-/// Every set of candidates is tried, the small ones first: at most 2 to the power of [`EXACT`].
+/// Tries every set of candidates, smallest first: at most 2 to the power of [`EXACT`] sets.
 fn exact(graph: &Graph, component: &[usize], candidates: &[Option<Candidate>]) -> Vec<usize> {
     let part = graph.part(component);
-    let able: Vec<usize> = (0..component.len()).filter(|at| candidates[component[*at]].is_some()).collect();
-    let sets = 1_u32 << able.len();
-    for size in 1..=able.len() {
+    let candidate_nodes: Vec<usize> = (0..component.len()).filter(|at| candidates[component[*at]].is_some()).collect();
+    let sets = 1_u32 << candidate_nodes.len();
+    for size in 1..=candidate_nodes.len() {
         let mut best: Option<Cost> = None;
         for set in (1..sets).filter(|set| set.count_ones() as usize == size) {
-            let members = || able.iter().enumerate().filter(move |(bit, _)| set & 1 << bit != 0).map(|(_, at)| *at);
+            let members = || candidate_nodes.iter().enumerate().filter(move |(bit, _)| set & 1 << bit != 0).map(|(_, at)| *at);
             let mut within = vec![true; component.len()];
             members().for_each(|at| within[at] = false);
             if part.stuck(&within).contains(&true) {
@@ -152,16 +153,16 @@ fn exact(graph: &Graph, component: &[usize], candidates: &[Option<Candidate>]) -
 
 fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]) -> Vec<usize> {
     let part = graph.part(&component);
-    let able: Vec<Option<Candidate>> = component.iter().map(|node| candidates[*node].clone()).collect();
+    let candidate_nodes: Vec<Option<Candidate>> = component.iter().map(|node| candidates[*node].clone()).collect();
     let mut chosen = Vec::new();
     let mut open: Vec<Vec<usize>> = vec![(0..component.len()).collect()];
     let mut inside = vec![false; component.len()];
     while let Some(members) = open.pop() {
-        if chosen.len() >= MOST_VICTIMS {
+        if chosen.len() >= MAX_VICTIMS {
             break;
         }
-        if is_small(&members, &able) {
-            chosen.extend(exact(&part, &members, &able));
+        if is_small(&members, &candidate_nodes) {
+            chosen.extend(exact(&part, &members, &candidate_nodes));
             continue;
         }
         inside.fill(false);
@@ -176,8 +177,8 @@ fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]
         let best = members
             .iter()
             .copied()
-            .filter(|node| able[*node].is_some())
-            .min_by_key(|node| (Reverse(through(*node)), cost(&[*node], &able)));
+            .filter(|node| candidate_nodes[*node].is_some())
+            .min_by_key(|node| (Reverse(through(*node)), cost(&[*node], &candidate_nodes)));
         let Some(best) = best else { continue };
         chosen.push(best);
         inside[best] = false;
@@ -185,11 +186,11 @@ fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]
     }
     let mut within = vec![true; component.len()];
     chosen.iter().for_each(|node| within[*node] = false);
-    // Later choices may have made earlier ones needless.
+    // Later choices may have made earlier ones unnecessary.
     let mut needed = Vec::new();
     for node in chosen {
         within[node] = true;
-        if part.holding_cycle(node, &within).is_some() {
+        if part.blocking_cycle(node, &within).is_some() {
             within[node] = false;
             needed.push(component[node]);
         }
@@ -197,15 +198,18 @@ fn greedy(graph: &Graph, component: Vec<usize>, candidates: &[Option<Candidate>]
     needed
 }
 
-/// Why this loop of the cycle, for people.
+/// The reason for choosing this loop of the cycle, as text.
 pub(crate) fn why(graph: &Graph, victim: usize, cycle: &[usize], candidates: &[Option<Candidate>]) -> String {
     let others: Vec<&Candidate> =
         cycle.iter().filter(|node| **node != victim).filter_map(|node| candidates[*node].as_ref()).collect();
     let Some(own) = &candidates[victim] else { return String::new() };
     if others.is_empty() {
         let tests = cycle.iter().any(|node| !matches!(graph.names[*node], Node::Loop(_)));
-        let why =
-            if tests { "it is the only one whose leases anybody in it waits for" } else { "nobody else in it can be told" };
+        let why = if tests {
+            "it is the only loop in the cycle whose leases another one waits for"
+        } else {
+            "no other member of the cycle is a loop"
+        };
         return why.to_owned();
     }
     let least = cycle
@@ -215,24 +219,24 @@ pub(crate) fn why(graph: &Graph, victim: usize, cycle: &[usize], candidates: &[O
         .min_by_key(|node| cost(&[*node], candidates))
         .unwrap_or(victim);
     if least != victim {
-        return "more cycles than this one end with it".to_owned();
+        return "it is part of further cycles".to_owned();
     }
     let mut rivals: Vec<&Candidate> = others.iter().copied().filter(|other| !other.recent || own.recent).collect();
     if rivals.is_empty() {
-        return "the others gave way a short while ago".to_owned();
+        return "the others were victims recently".to_owned();
     }
     rivals.retain(|other| other.priority == own.priority);
     if rivals.is_empty() {
-        return format!("it counts least (priority {})", own.priority);
+        return format!("it has the lowest priority ({})", own.priority);
     }
     rivals.retain(|other| other.leases == own.leases);
     if rivals.is_empty() {
         return format!("it holds the fewest leases ({})", own.leases);
     }
     if rivals.iter().all(|other| other.since < own.since) {
-        return "it has waited the shortest".to_owned();
+        return "it has waited for the shortest time".to_owned();
     }
-    format!("all else is equal and {:?} comes first", graph.names[victim].loop_id())
+    format!("all else is equal and its id {:?} sorts first", graph.names[victim].loop_id())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The graph of all waits that hold at a moment, and its steps in words.
+//! The graph of all present waits, and a description of its edges.
 //!
-//! Whom a victim's giving way helps is in the graph's shape: it ends what waits for the victim's leases and places, the node
-//! [`Node::Loop`], and not what waits for its work or its leave, the node [`Node::Work`], nor for its tests.
+//! The nodes of a loop show which waits end if it becomes a victim: those for its leases and places ([`Node::Loop`]),
+//! but not those for its work or its permission ([`Node::Work`]) or for its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +16,10 @@ enum Step<'a> {
     Other(&'a Wait),
 }
 
-/// The graph of some waits for leases, all alive, and of the other waits.
+/// The graph of live waits for leases and of the other waits.
 #[derive(Debug)]
 pub struct Waiting<'a> {
-    /// Who waits for whom.
+    /// The graph.
     pub graph: Graph,
     steps: BTreeMap<(Node, Node), Step<'a>>,
 }
@@ -32,7 +32,7 @@ fn test(node: &WaitNode) -> Node {
 }
 
 impl<'a> Waiting<'a> {
-    /// Puts the waits together.
+    /// Builds the graph.
     #[must_use]
     pub fn new(live: &[&'a WaitEdge], waits: &'a [Wait]) -> Self {
         let at_work: BTreeSet<&str> = waits
@@ -42,7 +42,7 @@ impl<'a> Waiting<'a> {
                 WaitNode::Test { .. } => None,
             })
             .collect();
-        // What a loop itself waits for, it waits for in both of its parts.
+        // Both nodes of a loop wait for what the loop waits for.
         let parts = |id: &str| {
             let work = at_work.contains(id).then(|| Node::Work(id.to_owned()));
             [Some(Node::Loop(id.to_owned())), work].into_iter().flatten()
@@ -57,7 +57,7 @@ impl<'a> Waiting<'a> {
         }
         for wait in waits {
             match &wait.waiter {
-                // Who waits for a lease is about something else than its next test.
+                // A loop that waits for a lease has a current test.
                 WaitNode::Loop(id) if !waits_for_leases.contains(id.as_str()) => {
                     for part in parts(id) {
                         any.insert(part.clone());
@@ -75,7 +75,7 @@ impl<'a> Waiting<'a> {
         Self { graph, steps }
     }
 
-    /// The loops along a cycle, each once.
+    /// The loops of a cycle in order, each once.
     #[must_use]
     pub fn loops_of(&self, cycle: &[usize]) -> Vec<String> {
         let mut loops: Vec<String> = Vec::new();
@@ -88,7 +88,7 @@ impl<'a> Waiting<'a> {
         loops
     }
 
-    /// The change requests whose answers would end a cycle among these nodes.
+    /// The change requests between these nodes, whose answers would end a cycle.
     #[must_use]
     pub fn requests_among(&self, nodes: &[usize]) -> BTreeSet<String> {
         let inside: BTreeSet<&Node> = nodes.iter().map(|node| &self.graph.names[*node]).collect();
@@ -103,17 +103,17 @@ impl<'a> Waiting<'a> {
         self.steps.iter().filter_map(step).collect()
     }
 
-    /// One step of a cycle, in words.
+    /// Describes one edge of a cycle.
     fn describe(&self, from: usize, to: usize) -> String {
         let (from, to) = (&self.graph.names[from], &self.graph.names[to]);
         match self.steps.get(&(from.clone(), to.clone())) {
-            Some(Step::Lease(edge)) => format!("{} for {} on {}", edge.waiter, edge.holder, edge.resource),
+            Some(Step::Lease(edge)) => format!("{} waits for {} on {}", edge.waiter, edge.holder, edge.resource),
             Some(Step::Other(wait)) => sentence(wait),
-            None => format!("{} for {}", from.loop_id(), to.loop_id()),
+            None => format!("{} waits for {}", from.loop_id(), to.loop_id()),
         }
     }
 
-    /// Who waits for whom on what, along a cycle: at most so many steps.
+    /// Describes the edges of a cycle, at most `most` of them.
     #[must_use]
     pub fn describe_cycle(&self, cycle: &[usize], most: usize) -> String {
         let ends = cycle.iter().zip(cycle.iter().cycle().skip(1)).take(most);
@@ -125,7 +125,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// A wait that no lease stands for, in words.
+/// Describes a wait that is not for a lease.
 #[must_use]
 pub fn sentence(wait: &Wait) -> String {
     let (waiter, holder) = (&wait.waiter, &wait.holder);
@@ -134,14 +134,14 @@ pub fn sentence(wait: &Wait) -> String {
         WaitNode::Test { id, loop_id } => format!("test {id} of {loop_id}"),
     };
     match &wait.kind {
-        WaitKind::Dependency => format!("{} needs {} first", test(waiter), test(holder)),
+        WaitKind::Dependency => format!("{} depends on {}", test(waiter), test(holder)),
         WaitKind::Leave { request_id, resource } => {
-            format!("{} needs the leave of {} to change {resource} (request {request_id})", test(waiter), holder.loop_id())
+            format!("{} needs the permission of {} to change {resource} (request {request_id})", test(waiter), holder.loop_id())
         }
         WaitKind::Turn { after: Some(after) } => {
-            format!("{} comes after test {after}, which {} works on", test(waiter), holder.loop_id())
+            format!("{} is queued behind test {after}, on which {} works", test(waiter), holder.loop_id())
         }
-        WaitKind::Turn { after: None } => format!("{} is in the hands of {}", test(waiter), holder.loop_id()),
-        WaitKind::Idle => format!("{} can begin no test before {}", test(waiter), test(holder)),
+        WaitKind::Turn { after: None } => format!("{} is the current test of {}", test(waiter), holder.loop_id()),
+        WaitKind::Idle => format!("{} can start no test before {}", test(waiter), test(holder)),
     }
 }

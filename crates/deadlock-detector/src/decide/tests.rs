@@ -213,8 +213,8 @@ fn a_victim_is_told_why() {
             cycle: vec!["b".to_owned(), "a".to_owned()],
             locks: vec!["x".to_owned()],
             reason:
-                "b and a wait for each other, and none of them can go on (b for a on y, a for b on x); b gives way (its work is \
-                 kept, and it goes on later), because it counts least (priority 7)"
+                "deadlock of b and a (b waits for a on y, a waits for b on x): b has to release its leases because it has the lowest \
+                 priority (7); its work is saved, and it continues later"
                     .to_owned(),
         }]
     );
@@ -224,11 +224,11 @@ fn a_victim_is_told_why() {
 #[test]
 fn the_reason_names_what_decided() {
     for (world, expected) in [
-        (World::new("a>b b>a").recent("a"), "the others gave way a short while ago"),
+        (World::new("a>b b>a").recent("a"), "the others were victims recently"),
         (World::new("a>b b>a").lease("z", "a"), "it holds the fewest leases (0)"),
-        (World::new("a>b b>a"), "it has waited the shortest"),
-        (World::new("a>b b>a b>c c>b").priority("b", 1), "more cycles than this one end with it"),
-        (World::new("a>human human>a"), "nobody else in it can be told"),
+        (World::new("a>b b>a"), "it has waited for the shortest time"),
+        (World::new("a>b b>a b>c c>b").priority("b", 1), "it is part of further cycles"),
+        (World::new("a>human human>a"), "no other member of the cycle is a loop"),
     ] {
         let plan = world.plan();
         let Some(Action::ForceRelease { reason, .. }) = plan.actions.last() else { panic!("{plan:?}") };

@@ -121,8 +121,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// As above, with tests that depend on each other, are claimed, end and ask for leave. What only a full scan finds (a loop
-    /// comes to rest, a dependency that was reset) is found by memory later, and never the other way round.
+    /// As above, with tests that depend on each other, are claimed, end and ask for leave. What only a full scan finds
+    /// (a loop comes to rest, a dependency that was reset) is found by memory later, and never the other way round.
     #[test]
     fn circles_of_tests_are_found_where_they_close(
         steps in prop::collection::vec((0_u8..7, 0_u8..5, 0_u8..5, any::<bool>()), 1..40)

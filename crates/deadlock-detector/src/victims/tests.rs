@@ -144,7 +144,7 @@ proptest! {
         prop_assert_eq!(as_set(&chosen) & !able, 0);
         prop_assert_eq!(held(&graph, gone | as_set(&chosen)), 0);
         let own = cost(&chosen, &candidates);
-        let components = entanglements(&graph, &stuck);
+        let components = joined_components(&graph, &stuck);
         let inside: u32 = components.iter().map(|component| as_set(component)).sum();
         for set in (0..=all).filter(|set| set & !(able & inside) == 0 && set.count_ones() as usize <= chosen.len()) {
             if held(&graph, gone | set) == 0 {
@@ -204,7 +204,7 @@ fn one_pass_names_so_many_and_no_more() {
         if chosen.is_empty() {
             break;
         }
-        assert!(chosen.len() < MOST_VICTIMS + EXACT);
+        assert!(chosen.len() < MAX_VICTIMS + EXACT);
         chosen.into_iter().for_each(|victim| within[victim] = false);
         passes += 1;
     }
@@ -228,9 +228,9 @@ fn a_thousand_entangled_loops_take_a_bounded_time_and_end_free() {
     let mut passes = 0;
     while !graph.components(&graph.stuck(&within)).is_empty() {
         let chosen = victims(&graph, &within, &candidates);
-        assert!(!chosen.is_empty() && chosen.len() < MOST_VICTIMS + EXACT);
+        assert!(!chosen.is_empty() && chosen.len() < MAX_VICTIMS + EXACT);
         chosen.into_iter().for_each(|victim| within[victim] = false);
         passes += 1;
     }
-    assert!(passes <= nodes.div_ceil(MOST_VICTIMS), "{passes}");
+    assert!(passes <= nodes.div_ceil(MAX_VICTIMS), "{passes}");
 }

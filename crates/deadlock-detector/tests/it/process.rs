@@ -28,7 +28,7 @@ fn a_cycle_written_by_the_shell_has_one_victim_however_often_it_runs() {
     assert_eq!(payload["locks_held"], serde_json::json!(["src/b.rs"]));
     assert_eq!(payload["cycle"], serde_json::json!(["b", "a"]));
     assert_eq!(payload["must_rollback"], true);
-    assert!(payload["reason"].as_str().unwrap().contains("it counts least (priority 2)"), "{payload}");
+    assert!(payload["reason"].as_str().unwrap().contains("it has the lowest priority (2)"), "{payload}");
     assert_eq!((told[0].source.as_str(), told[0].priority), ("deadlock-detector", 1));
     assert_eq!(world.sql(OPEN), "b");
     assert_eq!(world.sql(OPEN_ALERTS), "deadlock|warning|conflict");

@@ -106,9 +106,9 @@ fn who_gives_way_is_the_one_whose_lease_somebody_in_the_cycle_waits_for() {
     assert_eq!((victim.as_str(), &cycle[..], &locks[..]), ("d", &["d".to_owned(), "e".to_owned()][..], &["x".to_owned()][..]));
     assert_eq!(
         reason,
-        "d and e wait for each other, and none of them can go on (d can begin no test before test m2 of d, test m2 of d needs \
-         test m1 of e first, test m1 of e is in the hands of e, e for d on x); d gives way (its work is kept, and it goes on \
-         later), because it is the only one whose leases anybody in it waits for"
+        "deadlock of d and e (d can start no test before test m2 of d, test m2 of d depends on test m1 of e, test m1 of e is the \
+         current test of e, e waits for d on x): d has to release its leases because it is the only loop in the cycle whose \
+         leases another one waits for; its work is saved, and it continues later"
     );
 }
 
@@ -138,11 +138,11 @@ fn leave_that_is_asked_for_counts_and_a_victim_ends_what_it_can() {
     // Without a lease in it only an answer helps.
     let world = World::bare().idle("t@a").needs_leave("t@a", "b", "r1").idle("u@b").needs_leave("u@b", "a", "r2");
     let plan = world.plan();
-    let [Action::AwaitsLeave { fingerprint, members, requests, message }] = &plan.actions[..] else { panic!("{plan:?}") };
+    let [Action::AwaitsPermission { fingerprint, members, requests, message }] = &plan.actions[..] else { panic!("{plan:?}") };
     assert_eq!(fingerprint, "deadlock:unbreakable:leave:r1,r2");
     assert_eq!((&members[..], &requests[..]), (&["a".to_owned(), "b".to_owned()][..], &["r1".to_owned(), "r2".to_owned()][..]));
-    assert!(message.contains("loopctl request approve r1, or reject"), "{message}");
-    assert!(message.contains("test t of a needs the leave of b to change api (request r1)"), "{message}");
+    assert!(message.contains("loopctl request approve r1, or loopctl request reject r1"), "{message}");
+    assert!(message.contains("test t of a needs the permission of b to change api (request r1)"), "{message}");
     // Who could begin another test does not wait.
     let other = World::bare().idle("t@a v@a").needs_leave("t@a", "b", "r1").idle("u@b").needs_leave("u@b", "a", "r2");
     assert_eq!(other.plan().actions, []);
@@ -158,13 +158,12 @@ fn tests_that_depend_on_each_other_are_asked_about_once() {
     assert_eq!(options, ["drop:t2", "drop:t1", "skip:t2", "skip:t1"]);
     assert_eq!(
         question.summary,
-        "2 tests wait for each other in a cycle, so none of them is ever begun: t2 of b needs t1, t1 of a needs t2; which one \
-         goes first?"
+        "2 tests depend on each other in a cycle, so none of them can start: t2 of b depends on t1, t1 of a depends on t2. \
+         Which one runs first?"
     );
     assert_eq!(
         question.options[0].description,
-        "t2 of b goes first: it no longer waits for t1, the others follow one after the other; this is what happens without an \
-         answer"
+        "remove the dependency of t2 of b on t1, so that it runs first and the others follow in order (default)"
     );
     assert_eq!(world().victims(), Vec::<String>::new());
     let asked = |status, choice, announced| world().asked("ring:t1", status, choice, announced).questions().len();
