@@ -1,4 +1,4 @@
-//! Carrying out one action in the transaction of the pass: intents are written down, matters that are over are closed.
+//! Writes the rows of one action: records intents, raises and closes alerts.
 
 use coord_db::{AlertType, EventFilter, EventId, NewAlert, Payload, Result, Severity, WriteTx};
 use serde::Serialize;
@@ -17,7 +17,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
             begin(tx, CHECK_HEAD, steps, cause.as_ref())?;
         }
         Action::AskTests { steps } => {
-            tracing::info!(check = steps.check, commit = steps.commit, "asking a check that fails about more tests");
+            tracing::info!(check = steps.check, commit = steps.commit, "running a failing check for more tests");
             begin(tx, ASK_TESTS, steps, None)?;
         }
         Action::CheckCold { steps } => {
@@ -25,7 +25,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
             begin(tx, CHECK_COLD, steps, None)?;
         }
         Action::Bisect { steps } => {
-            tracing::info!(regression = steps.regression, round = steps.round, "looking for the first bad commit");
+            tracing::info!(regression = steps.regression, round = steps.round, "bisecting");
             begin(tx, BISECT, steps, None)?;
         }
         Action::GiveUp { regression, why } => {
@@ -34,17 +34,17 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
                 record::settle(tx, row, notes, &Found::Unknown { why: why.clone(), suspects: Vec::new() })?;
             }
         }
-        Action::TellUnchecked(message) => tell(tx, UNCHECKED, Severity::Info, message)?,
-        Action::TellLost(message) => tell(tx, LOST, Severity::Error, message)?,
+        Action::ReportUnchecked(message) => alert(tx, UNCHECKED, Severity::Info, message)?,
+        Action::ReportLost(message) => alert(tx, LOST, Severity::Error, message)?,
         Action::CloseAlert { fingerprint, why } => {
-            tracing::info!(fingerprint, why, "closing an alert");
+            tracing::info!(fingerprint, why, "alert closed");
             tx.close_alert(fingerprint)?;
         }
     }
     Ok(())
 }
 
-fn tell(tx: &WriteTx<'_>, kind: &str, severity: Severity, message: &str) -> Result<()> {
+fn alert(tx: &WriteTx<'_>, kind: &str, severity: Severity, message: &str) -> Result<()> {
     tracing::info!("{message}");
     tx.raise_alert(&NewAlert {
         fingerprint: kind.to_owned(),
@@ -64,11 +64,11 @@ fn begin(tx: &WriteTx<'_>, operation: &str, steps: &impl Serialize, cause: Optio
     Ok(())
 }
 
-/// The event of the test that landed with this commit, if it is the newest that landed.
+/// The event of the test that landed with this commit, if it is the newest landing.
 fn what_moved_to(tx: &WriteTx<'_>, commit: &str) -> Result<Option<EventId>> {
     let newest = EventFilter { event_type: Some("test_passed".to_owned()), limit: Some(1), ..EventFilter::default() };
     let newest = tx.events(&newest)?.pop();
     Ok(newest
-        .filter(|event| matches!(event.parse(), Ok(Payload::TestPassed(said)) if said.commit == commit))
+        .filter(|event| matches!(event.parse(), Ok(Payload::TestPassed(passed)) if passed.commit == commit))
         .map(|event| event.id))
 }

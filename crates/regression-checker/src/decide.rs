@@ -1,7 +1,7 @@
-//! What to run next, and which matters are over. Pure.
+//! Decides what to run next and which alerts to close. Pure.
 //!
-//! One thing runs at a time. A head that a check has not seen and a bisection that is not over take turns, so that neither
-//! a branch that moves all the time nor many regressions keep the other waiting for ever.
+//! One effect runs at a time. Checks of a new head and bisections alternate, so that neither a branch that moves
+//! constantly nor many regressions delay the other forever.
 
 mod cold;
 pub mod search;
@@ -13,60 +13,60 @@ use crate::notes::HeadCheck;
 use crate::snapshot::{LOST, UNCHECKED};
 use crate::{BisectRound, OpenRegression, RegressionSnapshot, baseline_check, baseline_checks, searched_check};
 
-/// Rounds in a row that may fail to run before a bisection is given up.
-pub const MOST_FAILURES: u32 = 3;
+/// Number of consecutive rounds that could not run after which a bisection is given up.
+pub const MAX_FAILED_ROUNDS: u32 = 3;
 
-/// One thing to do.
+/// One action of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Write down the intent to run a check at the head.
+    /// Record the intent to run a check at the head.
     CheckHead {
-        /// What exactly.
+        /// The steps.
         steps: HeadCheck,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
-    /// Write down the intent to ask a check that fails at the head about more tests.
+    /// Record the intent to run a failing check for more tests.
     AskTests {
-        /// What exactly.
+        /// The steps.
         steps: HeadCheck,
     },
-    /// Write down the intent to run a round of a bisection.
+    /// Record the intent to run a round of a bisection.
     Bisect {
-        /// What exactly.
+        /// The steps.
         steps: BisectRound,
     },
-    /// Write down the intent to run a check on a fresh clone without caches.
+    /// Record the intent to run a check on a fresh clone without caches.
     CheckCold {
-        /// What exactly.
+        /// The steps.
         steps: HeadCheck,
     },
-    /// A suspicion cannot be followed any more: it is reported as unknown.
+    /// End a suspicion that can no longer be followed; its cause is reported as unknown.
     GiveUp {
         /// The regression.
         regression: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Say what is not re-run.
-    TellUnchecked(String),
-    /// Say which passed tests the integration branch has lost.
-    TellLost(String),
-    /// The cause of an alert is gone.
+    /// Report passed tests that are not checked again.
+    ReportUnchecked(String),
+    /// Report passed tests that are no longer on the integration branch.
+    ReportLost(String),
+    /// Close an alert whose cause no longer exists.
     CloseAlert {
-        /// Which.
+        /// Fingerprint of the alert.
         fingerprint: String,
-        /// Why.
+        /// The reason.
         why: &'static str,
     },
 }
 
-/// The fingerprint of the alert about a test that has regressed.
+/// Fingerprint of the alert about a test that has regressed.
 pub(crate) fn about_test(test: &str) -> String {
     format!("regression:{test}")
 }
 
-/// The fingerprints of alerts about a check: it cannot be run, is flaky, fails for no test with a baseline.
+/// Fingerprint of an alert about a check: it cannot run, is flaky, or fails for no single test.
 pub(crate) fn about_check(kind: &str, check: &str) -> String {
     format!("{kind}:{check}")
 }
@@ -82,15 +82,15 @@ pub(crate) const COLD: &str = "cold";
 pub fn decide(config: &Config, at: &RegressionSnapshot) -> Plan<Action> {
     let mut plan = Plan::default();
     close_alerts(config, at, &mut plan);
-    match (&at.unchecked, &at.unchecked_said) {
-        (Some(now), said) if said.as_ref() != Some(now) => plan.act(Action::TellUnchecked(now.clone())),
+    match (&at.unchecked, &at.unchecked_alert) {
+        (Some(now), before) if before.as_ref() != Some(now) => plan.act(Action::ReportUnchecked(now.clone())),
         (None, Some(_)) => {
-            plan.act(Action::CloseAlert { fingerprint: UNCHECKED.to_owned(), why: "everything that had passed is re-run" });
+            plan.act(Action::CloseAlert { fingerprint: UNCHECKED.to_owned(), why: "all passed tests are checked again" });
         }
         _ => {}
     }
-    match (&at.lost, &at.lost_said) {
-        (Some(now), said) if said.as_ref() != Some(now) => plan.act(Action::TellLost(now.clone())),
+    match (&at.lost, &at.lost_alert) {
+        (Some(now), before) if before.as_ref() != Some(now) => plan.act(Action::ReportLost(now.clone())),
         (None, Some(_)) => {
             plan.act(Action::CloseAlert {
                 fingerprint: LOST.to_owned(),
@@ -101,7 +101,7 @@ pub fn decide(config: &Config, at: &RegressionSnapshot) -> Plan<Action> {
     }
     for row in at.open.iter().filter(|row| is_suspicion(row)) {
         if searched_check(config, &row.check).is_none() {
-            let why = format!("check {:?} is no baseline check of the config (any more)", row.check);
+            let why = format!("the settings have no check {:?} with baseline = true", row.check);
             plan.act(Action::GiveUp { regression: row.id.clone(), why });
         }
     }
@@ -129,11 +129,13 @@ fn is_suspicion(row: &OpenRegression) -> bool {
 fn close_alerts(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action>) {
     for fingerprint in &at.alerts {
         let why = match fingerprint.split_once(':') {
-            Some(("regression", test)) if at.open.iter().all(|row| row.test.as_str() != test) => "no regression of it is open",
+            Some(("regression", test)) if at.open.iter().all(|row| row.test.as_str() != test) => {
+                "the test has no open regression"
+            }
             Some((CHECK_ERROR | FLAKY | CHECK_FAILS | COLD, check))
                 if baseline_check(config, check).is_none() || !at.in_use.contains(check) =>
             {
-                "the check is not run any more"
+                "the check no longer runs"
             }
             _ => continue,
         };
@@ -141,7 +143,7 @@ fn close_alerts(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action
     }
 }
 
-/// Whether so long has passed since; a time ahead of us, of a clock that was set back, counts as far away too.
+/// True if an interval has passed. A time in the future, after the clock was set back, counts too if it is far away.
 fn passed(since: Timestamp, now: Timestamp, interval_seconds: i64) -> bool {
     now.seconds_since(since).saturating_abs() >= interval_seconds
 }
@@ -150,13 +152,14 @@ fn interval(config: &Config) -> i64 {
     i64::try_from(config.regression.interval_seconds).unwrap_or(i64::MAX)
 }
 
-/// The check to run at the head: one that has not seen it, else the one that has been in doubt there for the longest.
+/// The check to run at the head: one that has not run there, else the one that has been in doubt there for the longest
+/// time.
 fn due_check(config: &Config, at: &RegressionSnapshot, head: &str, plan: &mut Plan<Action>) -> Option<Action> {
     let mut in_doubt = None;
     for check in baseline_checks(config).filter(|check| at.in_use.contains(&check.name)) {
         let steps = HeadCheck { check: check.name.clone(), commit: head.to_owned(), again: false };
         let Some(run) = at.runs.get(&check.name) else {
-            return Some(Action::CheckHead { steps, reason: "the check has not been run at this commit" });
+            return Some(Action::CheckHead { steps, reason: "the check has not run at this commit" });
         };
         if run.outcome == RunOutcome::Fail && at.unasked.contains(&check.name) {
             return Some(Action::AskTests { steps });
@@ -173,7 +176,7 @@ fn due_check(config: &Config, at: &RegressionSnapshot, head: &str, plan: &mut Pl
             plan.look_again(run.ran_at.plus_seconds(interval(config)));
         }
     }
-    in_doubt.map(|(_, steps)| Action::CheckHead { steps, reason: "it did not pass at this commit and may now" })
+    in_doubt.map(|(_, steps)| Action::CheckHead { steps, reason: "the check did not pass at this commit; repeating it" })
 }
 
 fn due_bisect(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action>) -> Option<Action> {
@@ -196,9 +199,10 @@ fn due_bisect(config: &Config, at: &RegressionSnapshot, plan: &mut Plan<Action>)
     None
 }
 
-/// What runs of a check at one commit say together; none if it has to be run again. A failure is believed after so many more.
+/// The combined outcome of the runs of a check at one commit; none if it has to run again. A failure is confirmed by
+/// `retries` further failures.
 #[must_use]
-pub fn believed(runs: &[RunOutcome], retries: u32) -> Option<RunOutcome> {
+pub fn confirmed_outcome(runs: &[RunOutcome], retries: u32) -> Option<RunOutcome> {
     match runs.split_last()? {
         (RunOutcome::Fail, before) => (before.len() >= retries as usize).then_some(RunOutcome::Fail),
         (RunOutcome::Pass, before) if !before.is_empty() => Some(RunOutcome::Flaky),

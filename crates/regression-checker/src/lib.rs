@@ -1,8 +1,9 @@
-//! The standing check: re-runs what had passed when the integration branch moves, confirms a failure, bisects, and blames.
+//! Regression-checker: runs passed checks again when the integration branch moves, confirms a failure, bisects, and
+//! blames.
 //!
-//! It must never run a command that is not a check of the config, and never touch a check-out but its own. What it has found
-//! stands in rows (`check_runs`, `regressions`); what it is about to run stands in the journal. So a restart goes on where
-//! it was and says nothing twice.
+//! It must never run a command that is not a configured check, and never touch a check-out except its own. Results are
+//! stored in rows (`check_runs`, `regressions`) and intended runs in the journal, so a restart continues and reports
+//! nothing twice.
 
 mod apply;
 pub mod decide;
@@ -28,7 +29,7 @@ pub use snapshot::{OpenRegression, RegressionSnapshot, RunAtHead};
 
 use perform::Bench;
 
-/// Its id.
+/// Id of the regression-checker as component and as source of events.
 pub(crate) const ID: &str = "regression-checker";
 
 /// The supervisor.
@@ -36,10 +37,10 @@ pub(crate) const ID: &str = "regression-checker";
 pub struct RegressionChecker {
     config: Arc<Config>,
     database: PathBuf,
-    eyes: observe::Eyes,
-    /// Effects share check-outs, so one is performed at a time, also when the journal has several open.
+    observer: observe::Observer,
+    /// Effects share check-outs, so only one is performed at a time, even if the journal has several open entries.
     turn: Arc<tokio::sync::Mutex<Bench>>,
-    /// The check-outs that only a search needs may be there.
+    /// There may be check-outs that only a bisection needs.
     untidy: Cell<bool>,
 }
 
@@ -56,7 +57,7 @@ impl Supervisor for RegressionChecker {
         Self {
             config,
             database: database.to_owned(),
-            eyes: observe::Eyes::default(),
+            observer: observe::Observer::default(),
             turn: Arc::default(),
             untidy: Cell::new(true),
         }
@@ -65,11 +66,11 @@ impl Supervisor for RegressionChecker {
     fn configure(&mut self, config: Arc<Config>) {
         self.config = config;
         self.turn = Arc::default();
-        self.eyes = observe::Eyes::default();
+        self.observer = observe::Observer::default();
     }
 
     fn observe(&mut self, db: &Database) -> Result<Observation> {
-        self.eyes.look(&self.config, || db.read(|tx| tx.landed_tests()))
+        self.observer.look(&self.config, || db.read(|tx| tx.landed_tests()))
     }
 
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation) -> Result<RegressionSnapshot> {
@@ -108,7 +109,7 @@ impl Supervisor for RegressionChecker {
     }
 }
 
-/// The checks that are also run on the integration branch, in the config's order.
+/// The checks that also run on the integration branch, in the order of the settings.
 pub(crate) fn baseline_checks(config: &Config) -> impl Iterator<Item = &CheckConfig> {
     config.gate.check.iter().filter(|check| check.baseline)
 }
@@ -118,24 +119,24 @@ pub(crate) fn baseline_check<'a>(config: &'a Config, name: &str) -> Option<&'a C
     baseline_checks(config).find(|check| check.name == name)
 }
 
-/// As [`baseline_check`], by a name under which failures on fresh clones are on record too.
+/// Like [`baseline_check`], also for the names under which failures on fresh clones are stored.
 pub(crate) fn searched_check<'a>(config: &'a Config, name: &str) -> Option<&'a CheckConfig> {
     baseline_check(config, coord_db::strip_cold_suffix(name).unwrap_or(name))
 }
 
-/// Whether a check is to be asked about a test: one that it covers and that counts as done. What is to be done again is not
-/// expected to pass before it has, unless that it fails is a matter still open.
-pub(crate) fn watched(check: &CheckConfig, test: &BaselineTest, open: &BTreeSet<TestId>) -> bool {
+/// True if a check has to run for a test: the check covers it and the test is done. A test that has to be done again is
+/// not expected to pass before that, unless its regression is still open.
+pub(crate) fn is_watched(check: &CheckConfig, test: &BaselineTest, open: &BTreeSet<TestId>) -> bool {
     let done = test.status.is_none_or(|status| status == TestStatus::Passed) || open.contains(&test.test_id);
-    done && applies(check, &test.category) && test.test_id.as_str().parse::<TestId>().is_ok()
+    done && covers_category(check, &test.category) && test.test_id.as_str().parse::<TestId>().is_ok()
 }
 
-/// The tests of which a check has found a regression that is not over.
+/// The tests with an open regression found by this check.
 pub(crate) fn open_of(check: &str, rows: &[Regression]) -> BTreeSet<TestId> {
     rows.iter().filter(|row| row.check_name == check).map(|row| row.test_id.clone()).collect()
 }
 
-/// Whether a check says something about tests of this category.
-pub(crate) fn applies(check: &CheckConfig, category: &str) -> bool {
+/// True if a check covers tests of this category.
+pub(crate) fn covers_category(check: &CheckConfig, category: &str) -> bool {
     check.categories.is_empty() || check.categories.iter().any(|each| each == category)
 }

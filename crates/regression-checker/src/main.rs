@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Checks run under a keeper, which is this program again.
+    // Checks run under a keeper, which is another process of this program.
     command_runner::keeper::run_if_asked();
     supervisor::main::<regression_checker::RegressionChecker>("regression-checker")
 }

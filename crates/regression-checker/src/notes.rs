@@ -1,4 +1,4 @@
-//! What effects are told and what they tell: the steps of a journal entry, the notes of a bisection, and outcomes.
+//! Steps of journal entries, notes of bisections, and outcomes of effects.
 
 use coord_db::{LoopId, Regression, RunOutcome, TestId, Timestamp};
 use git::CommitHash;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The operation that runs one check at the head of the integration branch.
 pub const CHECK_HEAD: &str = "check_head";
-/// The operation that asks a check that failed at the head about single tests.
+/// The operation that runs a check that failed at the head for single tests.
 pub const ASK_TESTS: &str = "ask_tests";
 /// The operation that runs one check at the head on a fresh clone without caches.
 pub const CHECK_COLD: &str = "check_cold";
@@ -20,9 +20,9 @@ pub const BISECT: &str = "bisect";
 pub struct HeadCheck {
     /// The check's name.
     pub check: String,
-    /// Where.
+    /// The commit.
     pub commit: String,
-    /// It is known to fail there, so one more failure tells nothing new.
+    /// The check is known to fail there, so a single failure suffices.
     #[serde(default)]
     pub again: bool,
 }
@@ -30,120 +30,119 @@ pub struct HeadCheck {
 /// The steps of [`BISECT`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BisectRound {
-    /// Which regression.
+    /// The regression.
     pub regression: String,
-    /// Which round, from 0.
+    /// The round, from 0.
     pub round: u32,
-    /// Commits that the same check's failure of another test was traced to: worth trying first.
+    /// Commits blamed for failures of other tests in the same check: tried first.
     #[serde(default)]
     pub hints: Vec<String>,
 }
 
-/// A commit that was tried, and what it told.
+/// A commit that was tried, and its verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tried {
     /// The commit.
     pub commit: CommitHash,
-    /// What it told.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// How far a bisection is: the column `bisect` of its regression.
+/// The progress of a bisection: the column `bisect` of its regression.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BisectNotes {
-    /// Rounds that are over.
+    /// Number of completed rounds.
     pub rounds: u32,
-    /// Runs of the check in them.
+    /// Number of runs of the check in them.
     pub runs: u32,
-    /// When the last one was over.
+    /// End of the last round.
     pub at: Option<Timestamp>,
     /// The exit code with which the check failed at the bad commit.
     pub exit_code: Option<i32>,
-    /// What was tried, in order; a later answer for a commit replaces an earlier one.
+    /// The commits tried, in order; a later verdict for a commit replaces an earlier one.
     pub tried: Vec<Tried>,
-    /// Rounds in a row that could not be run.
+    /// Number of consecutive rounds that could not run.
     pub failures: u32,
-    /// If it ended without one first bad commit: where that can be.
+    /// If it ended without a first bad commit: the candidates.
     pub suspects: Vec<String>,
-    /// How it ended, in words.
+    /// How it ended, as text.
     pub ended: Option<String>,
 }
 
 impl BisectNotes {
-    /// The notes in a row; new ones if there are none that can be read.
+    /// Parses the notes of a row; empty ones if there are none or they are invalid.
     #[must_use]
     pub fn of(row: &Regression) -> Self {
         row.bisect.as_ref().and_then(|value| Self::deserialize(value).ok()).unwrap_or_default()
     }
 
-    /// As the column holds them.
+    /// The value of the column.
     #[must_use]
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).unwrap_or(Value::Null)
     }
 }
 
-/// How an effect ended.
+/// The outcome of an effect.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// A check was run at the head.
+    /// A check ran at the head.
     Checked(Checked),
-    /// A check was run on a fresh clone without caches.
+    /// A check ran on a fresh clone without caches.
     Cold(ColdChecked),
-    /// A round of a bisection was run.
+    /// A round of a bisection ran.
     Round(Round),
-    /// It could not be run: git, the disk or the database said no; in words.
+    /// It could not run because of an error of git, the disk or the database.
     Failed(String),
 }
 
-/// What running a check at the head showed.
+/// The result of a check at the head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
-    /// How it fared.
+    /// The outcome.
     pub outcome: RunOutcome,
-    /// How often it was run for the whole.
+    /// Number of runs of the whole check.
     pub runs: i64,
-    /// Why it did not pass, in words.
+    /// Why it did not pass.
     pub message: String,
     /// The end of its output.
     pub output_tail: String,
-    /// Where it fails: what it says of single tests with a baseline.
+    /// If it fails: its results for single tests with a baseline.
     pub tests: Vec<TestVerdict>,
 }
 
-/// What running a check on a fresh clone without caches showed.
+/// The result of a check on a fresh clone without caches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ColdChecked {
-    /// How it fared.
+    /// The outcome.
     pub outcome: RunOutcome,
-    /// How often it was run.
+    /// Number of runs.
     pub runs: i64,
-    /// Why it did not pass, in words.
+    /// Why it did not pass.
     pub message: String,
     /// Its exit code.
     pub exit_code: Option<i32>,
     /// The end of its output.
     pub output_tail: String,
-    /// Where it fails: the commit in this one's history at which it has passed so.
+    /// If it fails: an ancestor at which it passes on a fresh clone.
     pub last_good: Option<String>,
 }
 
-/// What a check says of one test.
+/// The result of a check for one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestVerdict {
     /// The test.
     pub test: TestId,
-    /// Whether it passes: each time, never, or at times. An error if that cannot be told at this commit.
+    /// The outcome; an error if the test cannot be judged at this commit.
     pub outcome: RunOutcome,
-    /// How often the check was run for it.
+    /// Number of runs for this test.
     pub runs: i64,
-    /// Its newest baseline, if that is a commit before this one that leads to it, or else the next newest that is. None also
-    /// if it has passed at this very commit.
+    /// The newest of its baselines that is an ancestor of this commit. None also if the test has passed at this commit.
     pub last_good: Option<String>,
-    /// Where it fails with a regression known: the commit in this one's history with which the blamed test has landed since.
+    /// If it fails with a known regression: the ancestor with which the blamed test has landed again.
     pub landed_again: Option<String>,
-    /// Its newest baseline, wherever that is.
+    /// Its newest baseline at any commit.
     pub newest_baseline: String,
     /// The check's exit code.
     pub exit_code: Option<i32>,
@@ -151,41 +150,41 @@ pub struct TestVerdict {
     pub output_tail: String,
 }
 
-/// What a round of a bisection showed, or several.
+/// The result of one or several rounds of a bisection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// How many.
+    /// Number of rounds.
     pub rounds: u32,
-    /// What was tried in them.
+    /// The commits tried in them.
     pub tried: Vec<Tried>,
-    /// How often the check was run.
+    /// Number of runs of the check.
     pub runs: u32,
-    /// The end of the bisection, if this is it.
+    /// The result, if the bisection has ended.
     pub found: Option<Found>,
 }
 
-/// How a bisection ended.
+/// The result of a bisection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// The first bad commit, and whose it is as far as its trailers tell.
+    /// The first bad commit, with the loop and test in its trailers.
     FirstBad {
         /// The commit.
         commit: CommitHash,
-        /// Of its trailer `Loop`.
+        /// Value of the trailer `Loop`.
         blamed_loop: Option<LoopId>,
-        /// Of its trailer `Test`.
+        /// Value of the trailer `Test`.
         blamed_test: Option<TestId>,
     },
-    /// It fails and passes in turn at one commit.
+    /// The test is flaky.
     Flaky {
-        /// What showed it, in words.
+        /// The reason.
         why: String,
     },
-    /// It cannot be told.
+    /// The cause is unknown.
     Unknown {
-        /// Why, in words.
+        /// The reason.
         why: String,
-        /// It is one of these, as far as is known.
+        /// The candidates.
         suspects: Vec<CommitHash>,
     },
 }

@@ -1,4 +1,4 @@
-//! What is seen of the store: where integration stands. Nothing is changed here.
+//! Observes the head of integration in the store. It must change nothing.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use coord_db::{Config, TestId};
 use git::{CommitHash, Layout, Repository, Store};
 
-/// How long an answer of git is believed while the files behind it look the same.
-const BELIEVED: Duration = Duration::from_secs(15);
-/// How long after git could not tell it is not asked again.
+/// How long a result of git is cached while the files behind it are unchanged.
+const CACHED: Duration = Duration::from_secs(15);
+/// How long git is not run again after an error.
 const FAILED: Duration = Duration::from_secs(2);
 
-/// What is seen outside of the database.
+/// The state outside the database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observation {
-    /// The commit that the integration branch points to; none before there is a store with the branch.
+    /// The head of the integration branch; none before the store has one.
     pub head: Option<String>,
-    /// Passed tests whose commit is not on the branch.
+    /// The passed tests whose commits are not on the branch.
     pub lost: Vec<TestId>,
 }
 
-/// Device, inode, size and time of change of a file; none if there is none.
-type Look = Option<(u64, u64, u64, i64, i64)>;
+/// Device, inode, size and modification time of a file; none if there is no file.
+type FileStamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// What passed tests were compared with a head, and which of them it does not hold.
+/// The passed tests that were compared with a head, and those of them that it does not contain.
 #[derive(Debug)]
 struct Compared {
     head: String,
@@ -32,20 +32,20 @@ struct Compared {
     lost: Vec<TestId>,
 }
 
-/// Looks without asking git each time: a pass follows every commit to the database.
+/// Observes the store without running git each time, because each commit to the database causes a pass.
 #[derive(Debug, Default)]
-pub(crate) struct Eyes {
+pub(crate) struct Observer {
     store: Option<Store>,
-    seen: Option<(Vec<Look>, Instant, Observation)>,
-    /// The head and the passed tests for which it was last asked what is lost, and the answer.
+    seen: Option<(Vec<FileStamp>, Instant, Observation)>,
+    /// The last comparison.
     compared: Option<Compared>,
-    /// Why git could not tell, and when.
+    /// The last error of git, and its time.
     failed: Option<(String, Instant)>,
 }
 
-impl Eyes {
-    /// Where the branch stands, and which passed tests it does not hold any more. `passed` gives these with their commits; it is
-    /// asked only where the answer can differ from the last one.
+impl Observer {
+    /// The head of the branch, and the passed tests that it does not contain. `passed` returns the passed tests with
+    /// their commits; it is called only if the result may have changed.
     pub(crate) fn look(
         &mut self,
         config: &Config,
@@ -53,7 +53,7 @@ impl Eyes {
     ) -> coord_db::Result<Observation> {
         let mut observation = self.look_at_head(config);
         let (Some(head), Some(store)) = (&observation.head, &self.store) else { return Ok(observation) };
-        // What a branch holds, it holds as long as it stands where it is.
+        // An unmoved branch still contains everything.
         let all_there = self.compared.as_ref().is_some_and(|last| last.head == *head && last.lost.is_empty());
         if !all_there {
             let passed = passed()?;
@@ -61,7 +61,7 @@ impl Eyes {
             let lost = match known {
                 Some(last) => last.lost.clone(),
                 None => lost(store.repository(), head, &passed).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "whether passed tests are still on the integration branch cannot be seen");
+                    tracing::warn!(%error, "cannot check whether passed tests are still on the integration branch");
                     Vec::new()
                 }),
             };
@@ -77,11 +77,11 @@ impl Eyes {
         {
             return Observation::default();
         }
-        // Before git is asked, so that a move in between is seen the next time.
+        // Read before git runs, so that a move in between is detected the next time.
         let files = self.store.as_ref().map(files);
         if let (Some(files), Some((then, at, seen))) = (&files, &self.seen)
             && files == then
-            && at.elapsed() < BELIEVED
+            && at.elapsed() < CACHED
         {
             return seen.clone();
         }
@@ -94,7 +94,7 @@ impl Eyes {
             Err(error) => {
                 let error = error.to_string();
                 if self.failed.as_ref().is_none_or(|(before, _)| *before != error) {
-                    tracing::warn!(error, "the integration branch cannot be read");
+                    tracing::warn!(error, "cannot read the integration branch");
                 }
                 self.failed = Some((error, Instant::now()));
                 (self.store, self.seen) = (None, None);
@@ -123,7 +123,7 @@ impl Eyes {
 
 fn lost(repository: &Repository, head: &str, passed: &[(TestId, String)]) -> git::Result<Vec<TestId>> {
     let Ok(head) = CommitHash::new(head) else { return Ok(Vec::new()) };
-    // A row that another tool wrote can name anything.
+    // A row of an external tool may contain anything.
     let commits: Vec<CommitHash> = passed.iter().filter_map(|(_, commit)| CommitHash::new(commit).ok()).collect();
     let lost = repository.not_contained(&commits, &head)?;
     Ok(passed
@@ -133,8 +133,8 @@ fn lost(repository: &Repository, head: &str, passed: &[(TestId, String)]) -> git
         .collect())
 }
 
-/// Whatever way references are kept in, a move replaces one of these files.
-fn files(store: &Store) -> Vec<Look> {
+/// A move of the branch replaces one of these files, whatever the format of references.
+fn files(store: &Store) -> Vec<FileStamp> {
     let look = |path: &Path| {
         let meta = std::fs::symlink_metadata(path).ok()?;
         Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))

@@ -1,7 +1,7 @@
-//! Running checks, in check-outs of the store that are the checker's own: `checker/<n>` of the [`Layout`].
+//! Runs checks in the check-outs of the regression-checker, `checker/<n>` of the [`Layout`].
 //!
-//! What a run showed is kept with the journal entry as soon as it is known, so that an entry that is performed again after
-//! a kill goes on where it was. The commands come from the config; the database only names them.
+//! The result of each run is stored in the journal entry at once, so that an entry that is performed again after a kill
+//! continues. The commands come from the settings; the database contains only their names.
 
 mod ask;
 mod bisect;
@@ -27,32 +27,32 @@ use supervisor::LocalFuture;
 use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, searched_check};
 
-/// Why something could not be performed, in words.
+/// Reason for a failure, as text.
 type Why = String;
 
-/// What is kept open from one effect to the next.
+/// State that is kept from one effect to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Bench {
     store: Option<Store>,
     trees: Trees,
 }
 
-/// Check-outs by their numbers.
+/// Check-outs by number.
 type Trees = BTreeMap<usize, TrialTree>;
 
-/// How the names of fresh check-outs begin, which no other run uses.
+/// Prefix of the names of fresh check-outs, which no other run uses.
 const COLD: &str = "cold-";
 
-/// The key of the steps under which runs are kept while an entry is open.
+/// Key in the steps under which the results of runs are stored while an entry is open.
 const PROGRESS: &str = "progress";
 
-/// What a run showed.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     verdict: NoteVerdict,
     #[serde(default)]
     exit_code: Option<i32>,
-    /// Why it did not pass, in words.
+    /// Why it did not pass.
     #[serde(default)]
     message: String,
     #[serde(default)]
@@ -67,19 +67,19 @@ enum NoteVerdict {
     Error,
 }
 
-/// What is kept with an open entry.
+/// The progress stored with an open entry.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Progress {
-    /// The boot that the keepers belong to.
+    /// The boot in which the keepers were started.
     boot_id: String,
-    /// Under which commands run just now.
+    /// The keepers of the running commands.
     keepers: Vec<KeeperId>,
-    /// What the runs that are over showed, by what they were for.
+    /// The results of the completed runs, by their purpose.
     runs: BTreeMap<String, Note>,
 }
 
-/// The steps as they were decided.
+/// The steps without the progress.
 pub(crate) fn without_progress(steps: &Value) -> Value {
     let mut steps = steps.clone();
     if let Some(fields) = steps.as_object_mut() {
@@ -104,12 +104,12 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, en
     let layout = Layout::new(config.workspace_root());
     let store = match bench.store.take().filter(|store| store.path().is_dir()) {
         Some(store) => store,
-        None => blocking(move || layout.open_store()).await?.map_err(said)?,
+        None => blocking(move || layout.open_store()).await?.map_err(error_text)?,
     };
     bench.store = Some(store.clone());
     let mut trees = std::mem::take(&mut bench.trees);
     if entry.operation == CHECK_HEAD {
-        // Integration has moved: so have branches and tags, perhaps.
+        // Integration has moved; branches and tags may have moved too.
         trees.values_mut().for_each(TrialTree::mark_outdated);
     }
     let runner = Rc::new(Runner::new(config, &database, store, entry)?);
@@ -118,66 +118,66 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, en
     let steps = without_progress(&entry.steps.intent);
     let outcome = match entry.operation.as_str() {
         CHECK_HEAD => {
-            let steps = HeadCheck::deserialize(&steps).map_err(said)?;
+            let steps = HeadCheck::deserialize(&steps).map_err(error_text)?;
             head::check(&runner, &steps).await.map(Outcome::Checked)
         }
         ASK_TESTS => {
-            let steps = HeadCheck::deserialize(&steps).map_err(said)?;
+            let steps = HeadCheck::deserialize(&steps).map_err(error_text)?;
             head::ask(&runner, &steps).await.map(Outcome::Checked)
         }
         CHECK_COLD => {
-            let steps = HeadCheck::deserialize(&steps).map_err(said)?;
+            let steps = HeadCheck::deserialize(&steps).map_err(error_text)?;
             head::check_cold(&runner, &steps).await.map(Outcome::Cold)
         }
         BISECT => {
-            let steps = BisectRound::deserialize(&steps).map_err(said)?;
+            let steps = BisectRound::deserialize(&steps).map_err(error_text)?;
             bisect::round(&runner, &steps).await.map(Outcome::Round)
         }
-        other => Err(format!("{other:?} is no operation of {ID}")),
+        other => Err(format!("unknown operation {other:?}")),
     };
     runner.write(|tx, id| tx.set_child(id, None));
     bench.trees = runner.trees.take();
     outcome
 }
 
-/// Removes the check-outs that only a search needs.
+/// Removes the check-outs that only a bisection needs.
 pub(crate) fn remove_spare_check_outs(config: &Config, bench: &mut Bench) {
     bench.trees.retain(|slot, _| *slot == 0);
     let folder = Layout::new(config.workspace_root()).checker();
     let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    // Each has more beside it, as `1.lock`.
+    // Each check-out has further files beside it, such as `1.lock`.
     let first = |name: OsString| Some(name.to_str()?.split('.').next()?.to_owned());
     let is_spare = |name: &String| name.starts_with(COLD) || name.parse::<usize>().is_ok_and(|slot| slot > 0);
     let spare: BTreeSet<String> = names.filter_map(first).filter(is_spare).collect();
     for name in spare {
         if let Err(error) = git::remove_check_out(&folder.join(name)) {
-            tracing::warn!(error = said(error), "cannot remove a check-out that is not needed any more");
+            tracing::warn!(error = error_text(error), "cannot remove an unused check-out");
         }
     }
 }
 
 /// An error with its causes.
-fn said(error: impl std::error::Error) -> Why {
+fn error_text(error: impl std::error::Error) -> Why {
     coord_db::error_chain(&error)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Why> {
-    tokio::task::spawn_blocking(work).await.map_err(said)
+    tokio::task::spawn_blocking(work).await.map_err(error_text)
 }
 
 async fn remove(check_out: PathBuf) -> Result<(), Why> {
-    blocking(move || git::remove_check_out(&check_out)).await?.map_err(said)
+    blocking(move || git::remove_check_out(&check_out)).await?.map_err(error_text)
 }
 
-/// What a run is about.
+/// One run of a check.
 struct Run<'a> {
     check: &'a CheckConfig,
     commit: &'a CommitHash,
-    /// The test to look at; none for everything that the check covers.
+    /// The test to run it for; none for the whole check.
     test: Option<&'a BaselineTest>,
-    /// The number of the check-out.
+    /// Number of the check-out.
     slot: usize,
-    /// On a fresh clone without caches, set up from nothing.
+    /// Run on a fresh clone without caches, with a new set-up.
     is_cold: bool,
 }
 
@@ -194,13 +194,13 @@ struct Runner {
     entry: String,
     steps: Value,
     progress: RefCell<Progress>,
-    /// Runs since this performance began.
+    /// Number of runs in this performance.
     runs: Cell<u32>,
 }
 
 impl Runner {
     fn new(config: Arc<Config>, database: &Path, store: Store, entry: &JournalEntry) -> Result<Self, Why> {
-        let db = Database::open(database, &config.open_options()).map_err(said)?;
+        let db = Database::open(database, &config.open_options()).map_err(error_text)?;
         let database = db.path().map_or_else(|| database.to_owned(), Path::to_owned);
         let folder = Layout::new(config.workspace_root()).checker();
         let progress = entry.steps.intent.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
@@ -211,7 +211,7 @@ impl Runner {
             folder,
             store,
             trees: RefCell::default(),
-            id: ID.parse().map_err(said)?,
+            id: ID.parse().map_err(error_text)?,
             entry: entry.id.clone(),
             steps: without_progress(&entry.steps.intent),
             progress: RefCell::new(progress),
@@ -220,18 +220,18 @@ impl Runner {
     }
 
     fn check(&self, name: &str) -> Result<&CheckConfig, Why> {
-        searched_check(&self.config, name).ok_or_else(|| format!("check {name:?} is no baseline check of the config"))
+        searched_check(&self.config, name).ok_or_else(|| format!("the settings have no check {name:?} with baseline = true"))
     }
 
-    /// Reads the database.
+    /// Runs a read transaction.
     fn read<T>(&self, body: impl FnOnce(&coord_db::ReadTx<'_>) -> coord_db::Result<T>) -> Result<T, Why> {
-        self.db.read(body).map_err(said)
+        self.db.read(body).map_err(error_text)
     }
 
-    /// Writes down what helps a later start; without it that start only has more to do.
+    /// Stores progress for a later start. If that fails, the later start has to do more.
     fn write(&self, body: impl FnOnce(&WriteTx<'_>, &ComponentId) -> coord_db::Result<()>) {
         if let Err(error) = self.db.write_quietly(|tx| body(tx, &self.id)) {
-            tracing::warn!(%error, "cannot write down how far a check is");
+            tracing::warn!(%error, "cannot store the progress of a check");
         }
     }
 
@@ -247,8 +247,8 @@ impl Runner {
         });
     }
 
-    /// Ends what a former self that was killed has left running. Keepers do so by themselves; this makes sure before their
-    /// check-outs are used.
+    /// Ends the commands that a killed predecessor has left running. Keepers do so by themselves; this ensures it
+    /// before their check-outs are used.
     async fn end_leftovers(&self) {
         let keepers = {
             let mut progress = self.progress.borrow_mut();
@@ -260,14 +260,14 @@ impl Runner {
         for keeper in keepers {
             match blocking(move || command_runner::keeper::kill_leftover(keeper.pid, keeper.start_time)).await {
                 Ok(Ok(0)) => {}
-                Ok(Ok(count)) => tracing::warn!(count, "ended processes that a former self had left"),
-                Ok(Err(error)) => tracing::warn!(%error, "cannot end what a former self had left"),
-                Err(error) => tracing::warn!(error, "cannot end what a former self had left"),
+                Ok(Ok(count)) => tracing::warn!(count, "ended processes left by a previous run"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot end processes left by a previous run"),
+                Err(error) => tracing::warn!(error, "cannot end processes left by a previous run"),
             }
         }
     }
 
-    /// History.
+    /// The repository of the store.
     fn repository(&self) -> &Repository {
         self.store.repository()
     }
@@ -276,7 +276,7 @@ impl Runner {
         self.folder.join(slot.to_string())
     }
 
-    /// How many checks may run at once.
+    /// Maximum number of checks that run in parallel.
     fn parallel(&self) -> usize {
         match self.config.regression.parallel {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -284,7 +284,7 @@ impl Runner {
         }
     }
 
-    /// The environment of what runs in a check-out, about a test or not.
+    /// The environment of commands in a check-out, for a test or not.
     fn environment(&self, test: Option<&BaselineTest>, folder: &Path) -> Vec<(String, OsString)> {
         let mut env = self.config.agent.passed_on();
         env.push(("CODING_LOOPS_DB".to_owned(), self.database.clone().into_os_string()));
@@ -295,14 +295,14 @@ impl Runner {
         }
         if !self.config.agent.set.is_empty() {
             let port = free_port();
-            let fill = |text: &str| filled_in(text, port, "regression-checker", folder);
-            env.extend(self.config.agent.set.iter().map(|(name, text)| (name.clone(), fill(text))));
+            let fill = |error_text: &str| filled_in(error_text, port, "regression-checker", folder);
+            env.extend(self.config.agent.set.iter().map(|(name, error_text)| (name.clone(), fill(error_text))));
         }
         env
     }
 
-    /// Says what a check-out needs before a check, as the settings have it now.
-    fn have_made_ready(&self, tree: &mut TrialTree, folder: &Path) {
+    /// Sets what a check-out needs before a check, according to the present settings.
+    fn set_preparation(&self, tree: &mut TrialTree, folder: &Path) {
         let workspace = &self.config.workspace;
         let path = self.config.repository_path();
         if workspace.setup.is_empty() && workspace.copy.is_empty() && !path.join(git::INCLUDE_FILE).is_file() {
@@ -323,7 +323,7 @@ impl Runner {
         tree.make_ready_by(ready, user, own.to_string_lossy().into_owned());
     }
 
-    /// Runs a check once, unless the entry has this run already. `key` says what the run is for.
+    /// Runs a check once, unless the entry already has the result. `key` identifies the purpose of the run.
     async fn once(self: &Rc<Self>, key: String, run: Run<'_>) -> Result<Note, Why> {
         if let Some(note) = self.progress.borrow().runs.get(&key) {
             return Ok(note.clone());
@@ -340,14 +340,14 @@ impl Runner {
         };
         let keeper = Cell::new(None);
         let (_never, mut cancelled) = tokio::sync::watch::channel(false);
-        // What a fresh clone was set up with says nothing of the others, nor theirs of it.
+        // The set-up of a fresh clone is not shared with the other check-outs.
         let path = if run.is_cold { self.folder.join(format!("{COLD}{}", run.slot)) } else { self.check_out_path(run.slot) };
         let known = if run.is_cold { None } else { self.trees.borrow_mut().remove(&run.slot) };
         if run.is_cold {
             remove(path.clone()).await?;
         }
         let mut tree = known.unwrap_or_else(|| TrialTree::new(self.store.clone(), path.clone()));
-        self.have_made_ready(&mut tree, &path);
+        self.set_preparation(&mut tree, &path);
         let on_keeper = |id| {
             keeper.set(Some(id));
             self.progress.borrow_mut().keepers.push(id);
@@ -363,18 +363,18 @@ impl Runner {
         if let Some(ended) = keeper.get() {
             self.progress.borrow_mut().keepers.retain(|id| *id != ended);
         }
-        let result = ran.map_err(said)?;
+        let result = ran.map_err(error_text)?;
         self.runs.set(self.runs.get() + 1);
         let (verdict, message) = match result.verdict {
             CheckVerdict::Pass => (NoteVerdict::Pass, String::new()),
             CheckVerdict::Fail(why) => (NoteVerdict::Fail, why),
             CheckVerdict::Error(why) => (NoteVerdict::Error, why),
-            CheckVerdict::Cancelled => return Err(format!("check {} was stopped by somebody", run.check.name)),
+            CheckVerdict::Cancelled => return Err(format!("check {} was cancelled", run.check.name)),
         };
         let output_tail = if verdict == NoteVerdict::Pass { String::new() } else { result.output_tail.replace('\0', "") };
         let output_tail = if output_tail.trim().is_empty() { message.clone() } else { output_tail };
         crash_point::reach(crash_point::Point::RegressionRan);
-        tracing::debug!(run = key, ?verdict, exit_code = result.exit_code, "ran a check");
+        tracing::debug!(run = key, ?verdict, exit_code = result.exit_code, "check run");
         let note = Note { verdict, exit_code: result.exit_code, message, output_tail };
         self.progress.borrow_mut().runs.insert(key, note.clone());
         self.keep_progress(None);

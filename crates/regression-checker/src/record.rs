@@ -1,4 +1,4 @@
-//! Recording how an effect ended: runs, baselines, regressions, what is said about them, and alerts, in one transaction.
+//! Records the outcome of an effect in one transaction: runs, baselines, regressions, events and alerts.
 
 mod cold;
 
@@ -13,19 +13,19 @@ use coord_db::{
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::decide::{CHECK_ERROR, CHECK_FAILS, FLAKY, MOST_FAILURES, about_check, about_test};
+use crate::decide::{CHECK_ERROR, CHECK_FAILS, FLAKY, MAX_FAILED_ROUNDS, about_check, about_test};
 use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
 use crate::perform::without_progress;
 use crate::snapshot::some_unasked;
 use crate::{
-    BisectNotes, BisectRound, Checked, ColdChecked, Found, HeadCheck, ID, Outcome, TestVerdict, applies, baseline_check,
-    baseline_checks,
+    BisectNotes, BisectRound, Checked, ColdChecked, Found, HeadCheck, ID, Outcome, TestVerdict, baseline_check,
+    baseline_checks, covers_category,
 };
 
-/// How many baselines a test keeps as they move on with the branch.
+/// Number of baselines kept for a test as they advance with the branch.
 const KEPT_BASELINES: usize = 20;
 
-/// Ends the entry, and writes down what follows from the outcome. An entry that has ended changes nothing.
+/// Completes the journal entry and stores the consequences of the outcome. A completed entry is ignored.
 pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Outcome) -> Result<()> {
     if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
         return Ok(());
@@ -34,7 +34,7 @@ pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, ou
     tx.update_steps(&entry.id, &steps)?;
     tx.end_operation(&entry.id, !matches!(outcome, Outcome::Failed(_)))?;
     if let Outcome::Failed(why) = outcome {
-        tracing::warn!(operation = entry.operation, why, "an operation could not be carried out");
+        tracing::warn!(operation = entry.operation, why, "an operation failed");
     }
     match entry.operation.as_str() {
         CHECK_HEAD | ASK_TESTS => {
@@ -54,7 +54,7 @@ pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, ou
                 }
                 Outcome::Round(_) | Outcome::Cold(_) => return Ok(()),
             };
-            // Its check may have left the config meanwhile.
+            // The check may have been removed from the settings meanwhile.
             let Some(check) = baseline_check(config, &steps.check) else { return Ok(()) };
             let more = entry.operation == ASK_TESTS && checked.outcome == RunOutcome::Fail;
             HeadRecord::load(config, tx, check, &steps)?.checked(checked, more)
@@ -85,22 +85,22 @@ pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, ou
     }
 }
 
-/// A check that was run at a commit, and what that means for the tests that use it.
+/// The result of a check at a commit, applied to the tests that it covers.
 struct HeadRecord<'a, 'tx> {
     config: &'a Config,
     tx: &'a WriteTx<'tx>,
     check: &'a CheckConfig,
     steps: &'a HeadCheck,
-    /// The tests with a baseline that use the check, and their categories.
+    /// The tests with a baseline that the check covers, and their categories.
     users: BTreeMap<TestId, String>,
     open: Vec<Regression>,
-    /// How the other checks fared at the commit.
+    /// The outcomes of the other checks at the commit.
     others: BTreeMap<&'a str, Option<RunOutcome>>,
 }
 
 impl<'a, 'tx> HeadRecord<'a, 'tx> {
     fn load(config: &'a Config, tx: &'a WriteTx<'tx>, check: &'a CheckConfig, steps: &'a HeadCheck) -> Result<Self> {
-        let users = tx.baseline_tests()?.into_iter().filter(|test| applies(check, &test.category));
+        let users = tx.baseline_tests()?.into_iter().filter(|test| covers_category(check, &test.category));
         let mut others = BTreeMap::new();
         for other in baseline_checks(config).filter(|other| other.name != check.name) {
             others.insert(other.name.as_str(), tx.check_run(&other.name, &steps.commit)?.map(|run| run.outcome));
@@ -111,7 +111,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             check,
             steps,
             users: users.map(|test| (test.test_id, test.category)).collect(),
-            // What fails only on fresh clones is settled there.
+            // Regressions on fresh clones are resolved by runs on fresh clones.
             open: tx
                 .regressions(true)?
                 .into_iter()
@@ -121,7 +121,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         })
     }
 
-    /// `more`: only single tests were asked about, and nothing came up about the check itself.
+    /// `more`: the check ran only for single tests; its own outcome is unchanged.
     fn checked(mut self, checked: &Checked, more: bool) -> Result<()> {
         let (tx, name) = (self.tx, self.check.name.as_str());
         if more {
@@ -154,7 +154,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         self.explain(checked)
     }
 
-    /// Reports a failure that is none of a single test, once all have been asked about.
+    /// Reports a failure that is caused by no single test, once the check has run for each of them.
     fn explain(&self, checked: &Checked) -> Result<()> {
         let (tx, name) = (self.tx, self.check.name.as_str());
         let runs = tx.baseline_runs_at(name, &self.steps.commit)?;
@@ -165,7 +165,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         } else if some_unasked(tx, self.check, &self.steps.commit)? {
             Ok(())
         } else {
-            self.alert(CHECK_FAILS, Severity::Warning, checked, "but it fails for no single test that is done")
+            self.alert(CHECK_FAILS, Severity::Warning, checked, "it passes for each test that is done")
         }
     }
 
@@ -184,7 +184,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         Ok(())
     }
 
-    /// What the check says of one test.
+    /// Records the result of the check for one test.
     fn judged(&mut self, verdict: &TestVerdict) -> Result<()> {
         let (name, commit) = (&self.check.name, &self.steps.commit);
         self.tx.record_baseline_run(name, &verdict.test, commit, verdict.outcome, verdict.runs)?;
@@ -196,7 +196,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         }
     }
 
-    /// A test fails and passes in turn. Where its failure was thought to be for good but nobody is blamed yet, that is over.
+    /// Records a flaky test. A suspicion about it without a blamed commit is dropped.
     fn flaky(&mut self, verdict: &TestVerdict) -> Result<()> {
         let (tx, name, commit) = (self.tx, &self.check.name, &self.steps.commit);
         let known = self.open.iter().position(|row| row.test_id == verdict.test && row.check_name == *name);
@@ -214,7 +214,7 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         }
     }
 
-    /// A test that passed once fails: a suspicion, unless it is one already.
+    /// Records the failure of a test that had passed: opens a suspicion, unless there is one.
     fn fails(&mut self, verdict: &TestVerdict) -> Result<()> {
         let (tx, name, commit) = (self.tx, &self.check.name, &self.steps.commit);
         let known = self.open.iter().position(|row| row.test_id == verdict.test && row.check_name == *name);
@@ -225,8 +225,8 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             let row = self.open.remove(at);
             let first = row.first_bad_commit.clone().unwrap_or_default();
             still = Some(format!(
-                "what broke it, commit {}, was done again in {}, and it fails still: that was not enough, or something else \
-                 broke it as well meanwhile",
+                "commit {}, which broke it, was done again in {}, and the test still fails: the new commit does not repair \
+                 it, or another commit has broken it too",
                 short(&first),
                 short(again)
             ));
@@ -235,24 +235,25 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
         let last_good = verdict.last_good.as_ref().unwrap_or(&verdict.newest_baseline);
         let id = tx.add_regression(&verdict.test, name, last_good, commit, &verdict.output_tail)?;
         let Some(mut row) = tx.regression(&id)? else { return Ok(()) };
-        tracing::warn!(test = %verdict.test, check = name, commit, "a test that had passed fails");
+        tracing::warn!(test = %verdict.test, check = name, commit, "a passed test fails");
         let notes = BisectNotes { exit_code: verdict.exit_code, ..BisectNotes::default() };
         if let Some(why) = still {
-            // Every commit since would be found bad for the first reason.
+            // A bisection would find every later commit bad for the first reason.
             settle(tx, row.clone(), notes, &Found::Unknown { why, suspects: Vec::new() })?;
         } else if verdict.last_good.is_some() {
             row.status = RegressionStatus::Bisecting;
             row.bisect = Some(notes.to_value());
             tx.update_regression(&row)?;
         } else {
-            let why = "no commit at which it passed leads to the one at which it fails".to_owned();
+            let why = "no commit at which it passed is an ancestor of the failing commit".to_owned();
             settle(tx, row.clone(), notes, &Found::Unknown { why, suspects: Vec::new() })?;
         }
         self.open.push(row);
         Ok(())
     }
 
-    /// The check says that a test passes: its regression is over, and with all its checks its baseline moves on.
+    /// Records that the check passes for a test: its regression is cleared, and if all its checks pass its baseline
+    /// advances.
     fn passes(&mut self, test: &TestId) -> Result<()> {
         let category = match self.users.get(test) {
             Some(category) => category.clone(),
@@ -263,41 +264,43 @@ impl<'a, 'tx> HeadRecord<'a, 'tx> {
             self.tx.advance_baseline(test, &self.steps.commit, KEPT_BASELINES)?;
         }
         let config = self.config;
-        let applied = |name: &str| baseline_check(config, name).is_some_and(|check| applies(check, &category));
+        let applied = |name: &str| baseline_check(config, name).is_some_and(|check| covers_category(check, &category));
         let over = |row: &Regression| {
             row.test_id == *test && (row.check_name == self.check.name || (all && !applied(&row.check_name)))
         };
         let (over, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open).into_iter().partition(over);
         self.open = open;
-        let mut said = None;
+        let mut detected = None;
         for row in &over {
-            said = row.event_id.clone().or(said);
+            detected = row.event_id.clone().or(detected);
             self.tx.update_regression(&Regression { status: RegressionStatus::Cleared, ..row.clone() })?;
         }
         if over.is_empty() || self.open.iter().any(|row| row.test_id == *test) {
             return Ok(());
         }
-        // What was never said needs no taking back.
-        if said.is_some() {
+        // A regression that was never reported needs no event.
+        if detected.is_some() {
             tracing::info!(%test, commit = self.steps.commit, "a regressed test passes again");
             let payload = RegressionCleared { test_id: test.clone(), commit: self.steps.commit.clone() };
-            self.tx.publish(&NewEvent::new(own()?, payload).caused_by_id(said))?;
+            self.tx.publish(&NewEvent::new(own()?, payload).caused_by_id(detected))?;
         }
         self.tx.close_alert(&about_test(test.as_str())).map(drop)
     }
 
-    /// Whether all checks that say something about the test have said at this commit that it passes.
+    /// True if all checks that cover the test pass for it at this commit.
     fn passes_all(&self, test: &TestId, category: &str) -> bool {
-        baseline_checks(self.config).filter(|check| check.name != self.check.name && applies(check, category)).all(|check| {
-            match self.others.get(check.name.as_str()) {
-                Some(Some(RunOutcome::Pass)) => true,
-                // It fails for others: each test that it fails for has a regression.
-                Some(Some(RunOutcome::Fail)) => {
-                    !self.open.iter().any(|row| row.test_id == *test && row.check_name == check.name)
+        baseline_checks(self.config).filter(|check| check.name != self.check.name && covers_category(check, category)).all(
+            |check| {
+                match self.others.get(check.name.as_str()) {
+                    Some(Some(RunOutcome::Pass)) => true,
+                    // It fails because of other tests: each test for which it fails has a regression.
+                    Some(Some(RunOutcome::Fail)) => {
+                        !self.open.iter().any(|row| row.test_id == *test && row.check_name == check.name)
+                    }
+                    _ => false,
                 }
-                _ => false,
-            }
-        })
+            },
+        )
     }
 }
 
@@ -305,7 +308,7 @@ fn round(tx: &WriteTx<'_>, steps: &BisectRound, outcome: &Outcome) -> Result<()>
     let Some(mut row) = tx.regression(&steps.regression)? else { return Ok(()) };
     let mut notes = BisectNotes::of(&row);
     let suspected = matches!(row.status, RegressionStatus::Suspected | RegressionStatus::Bisecting);
-    // Resolved meanwhile, or an answer to an earlier question.
+    // The regression was resolved meanwhile, or the round is outdated.
     if row.resolved_at.is_some() || !suspected || notes.rounds != steps.round {
         return Ok(());
     }
@@ -322,11 +325,11 @@ fn round(tx: &WriteTx<'_>, steps: &BisectRound, outcome: &Outcome) -> Result<()>
             None
         }
         Outcome::Failed(why) => Some(why.clone()),
-        Outcome::Round(_) | Outcome::Checked(_) | Outcome::Cold(_) => Some("the round told nothing".to_owned()),
+        Outcome::Round(_) | Outcome::Checked(_) | Outcome::Cold(_) => Some("the round had no result".to_owned()),
     };
     if let Some(why) = why {
         notes.failures += 1;
-        if notes.failures >= MOST_FAILURES {
+        if notes.failures >= MAX_FAILED_ROUNDS {
             return settle(tx, row, notes, &Found::Unknown { why, suspects: Vec::new() });
         }
     }
@@ -335,7 +338,7 @@ fn round(tx: &WriteTx<'_>, steps: &BisectRound, outcome: &Outcome) -> Result<()>
     tx.update_regression(&row)
 }
 
-/// A suspicion comes to its end: who is to blame, or that it cannot be told. Said once for each test and first bad commit.
+/// Ends a suspicion: a commit is blamed, or the cause is unknown. Reported once for each test and first bad commit.
 pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNotes, found: &Found) -> Result<()> {
     let (mut blamed_loop, mut blamed_test) = (None, None);
     match found {
@@ -347,8 +350,9 @@ pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNot
             let known = tx.regression_since(&row.test_id, commit.as_str())?.filter(|known| known.id != row.id);
             notes.ended = Some(format!("{commit} is the first bad commit"));
             if let Some(known) = known {
-                // Another check found it, or it has come back: the row stays open, and nothing is said again.
-                notes.ended = Some(format!("{commit} is the first bad commit, as regression {} says", known.id));
+                // Another check has found this commit, or the regression has returned: the row stays open without
+                // another event.
+                notes.ended = Some(format!("{commit} is the first bad commit, as in regression {}", known.id));
                 row.event_id = row.event_id.or(known.event_id);
             } else {
                 row.first_bad_commit = Some(commit.to_string());
@@ -360,7 +364,7 @@ pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNot
             notes.ended = Some(why.clone());
             row.bisect = Some(notes.to_value());
             tracing::info!(test = %row.test_id, check = row.check_name, why, "a test is flaky");
-            // While the check fails at this commit, it is looked at again.
+            // The check runs for it again while it fails at this commit.
             let runs = tx.baseline_runs_at(&row.check_name, &row.bad_commit)?;
             if let Some(run) = runs.iter().find(|run| run.test_id == row.test_id) {
                 tx.record_baseline_run(&row.check_name, &row.test_id, &row.bad_commit, RunOutcome::Flaky, run.runs)?;
@@ -375,13 +379,18 @@ pub(crate) fn settle(tx: &WriteTx<'_>, mut row: Regression, mut notes: BisectNot
     }
     row.bisect = Some(notes.to_value());
     if row.event_id.is_none() {
-        row.event_id = Some(say(tx, &row, blamed_loop, blamed_test)?);
+        row.event_id = Some(publish_detected(tx, &row, blamed_loop, blamed_test)?);
     }
     tx.update_regression(&row)?;
     alert(tx, &row, &notes)
 }
 
-fn say(tx: &WriteTx<'_>, row: &Regression, blamed_loop: Option<LoopId>, blamed_test: Option<TestId>) -> Result<EventId> {
+fn publish_detected(
+    tx: &WriteTx<'_>,
+    row: &Regression,
+    blamed_loop: Option<LoopId>,
+    blamed_test: Option<TestId>,
+) -> Result<EventId> {
     let mut cause = None;
     if let Some(test) = &blamed_test {
         let newest = EventFilter {
@@ -407,15 +416,15 @@ fn say(tx: &WriteTx<'_>, row: &Regression, blamed_loop: Option<LoopId>, blamed_t
 fn alert(tx: &WriteTx<'_>, row: &Regression, notes: &BisectNotes) -> Result<()> {
     let where_from = match (row.status, notes.suspects.as_slice()) {
         (RegressionStatus::Regressed, [commit, ..]) => format!("since {}", short(commit)),
-        _ => format!("since some commit after {}", short(&row.last_good_commit)),
+        _ => format!("since a commit after {}", short(&row.last_good_commit)),
     };
     let whose = match (row.status, &row.blamed_loop, &row.blamed_test) {
-        (RegressionStatus::Regressed, Some(by), Some(test)) => format!(", made by {by} for {test}"),
-        (RegressionStatus::Regressed, Some(by), None) => format!(", made by {by}"),
-        (RegressionStatus::Regressed, None, _) => ", which no loop made".to_owned(),
+        (RegressionStatus::Regressed, Some(by), Some(test)) => format!(", by {by} for {test}"),
+        (RegressionStatus::Regressed, Some(by), None) => format!(", by {by}"),
+        (RegressionStatus::Regressed, None, _) => ", which is not by a loop".to_owned(),
         _ => format!(": {}", notes.ended.as_deref().unwrap_or("unknown")),
     };
-    let message = format!("test {} had passed and fails check {} {where_from}{whose}", row.test_id, row.check_name);
+    let message = format!("passed test {} fails check {} {where_from}{whose}", row.test_id, row.check_name);
     tracing::warn!("{message}");
     tx.raise_alert(&NewAlert {
         fingerprint: about_test(row.test_id.as_str()),
@@ -438,7 +447,7 @@ fn own() -> Result<ActorId> {
     ID.parse()
 }
 
-/// The first digits of a commit, for people; another tool's commit can be any text.
+/// The abbreviated commit; the commit of an external tool may be any text.
 fn short(commit: &str) -> String {
     commit.chars().take(12).collect()
 }

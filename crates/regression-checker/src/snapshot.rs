@@ -1,4 +1,5 @@
-//! What a decision depends on: the head, how the checks fared there, and what is open. Small, however many tests there are.
+//! The input of the decision: the head, the results of the checks there, and open regressions. Its size does not grow
+//! with the number of tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,80 +7,80 @@ use coord_db::config::{CheckConfig, Cold};
 use coord_db::{CheckRun, Config, ReadTx, RegressionStatus, Result, RunOutcome, TestId, Timestamp, strip_cold_suffix};
 use git::Layout;
 
-use crate::{BisectNotes, ID, Observation, baseline_check, baseline_checks, open_of, watched};
+use crate::{BisectNotes, ID, Observation, baseline_check, baseline_checks, is_watched, open_of};
 
-/// The fingerprint of the alert about what is not re-run.
+/// Fingerprint of the alert about passed tests that are not checked again.
 pub(crate) const UNCHECKED: &str = "unchecked";
 
-/// The fingerprint of the alert about passed tests that the integration branch has lost.
+/// Fingerprint of the alert about passed tests that are no longer on the integration branch.
 pub(crate) const LOST: &str = "integration:lost";
 
-/// How a check fared at the head.
+/// The result of a check at the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunAtHead {
-    /// What came of it.
+    /// The outcome.
     pub outcome: RunOutcome,
-    /// When.
+    /// Time of the run.
     pub ran_at: Timestamp,
 }
 
-/// A regression that is not over.
+/// An open regression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenRegression {
     /// Its id.
     pub id: String,
     /// The test that fails.
     pub test: TestId,
-    /// The check that says so.
+    /// The check that fails.
     pub check: String,
-    /// How far it is.
+    /// Its status.
     pub status: RegressionStatus,
     /// The first bad commit, once found.
     pub first_bad: Option<String>,
-    /// Rounds of its bisection that are over.
+    /// Number of completed rounds of its bisection.
     pub rounds: u32,
-    /// Rounds in a row that could not be run.
+    /// Number of consecutive rounds that could not run.
     pub failures: u32,
-    /// When the last round was over.
+    /// End of the last round.
     pub round_at: Option<Timestamp>,
 }
 
-/// All that a decision depends on.
+/// The input of the decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegressionSnapshot {
-    /// The moment of the transaction.
+    /// The time of the transaction.
     pub now: Timestamp,
-    /// Where the integration branch stands.
+    /// The head of the integration branch.
     pub head: Option<String>,
-    /// The checks that some test with a baseline uses.
+    /// The checks that cover at least one test with a baseline.
     pub in_use: BTreeSet<String>,
-    /// How each check fared at the head, if it was run there last.
+    /// The result of each check whose last run was at the head.
     pub runs: BTreeMap<String, RunAtHead>,
-    /// The checks that failed at the head and have not been asked about all their tests there.
+    /// The checks that failed at the head and have not yet run for each of their tests there.
     pub unasked: BTreeSet<String>,
-    /// When any check was run last.
+    /// Time of the last run of any check.
     pub last_check_at: Option<Timestamp>,
     /// The checks that have run at the head on a fresh clone without caches.
     pub cold_ran: BTreeSet<String>,
-    /// When any check ran so last.
+    /// Time of the last run on a fresh clone.
     pub last_cold_at: Option<Timestamp>,
-    /// How many tests have landed since.
+    /// Number of tests that have landed since.
     pub cold_landings: i64,
-    /// When the first of them did.
+    /// Time of the first of these landings.
     pub first_landing: Option<Timestamp>,
-    /// Regressions that are not over, oldest first.
+    /// Open regressions, oldest first.
     pub open: Vec<OpenRegression>,
-    /// Fingerprints of own alerts that are open.
+    /// Fingerprints of the open alerts of this component.
     pub alerts: Vec<String>,
-    /// What is not re-run, in a sentence.
+    /// Message about passed tests that are not checked again.
     pub unchecked: Option<String>,
-    /// What was said of that last and still stands.
-    pub unchecked_said: Option<String>,
-    /// Which passed tests the integration branch does not hold any more, in a sentence.
+    /// The message of the open alert about them.
+    pub unchecked_alert: Option<String>,
+    /// Message about passed tests that are no longer on the integration branch.
     pub lost: Option<String>,
-    /// What was said of that last and still stands.
-    pub lost_said: Option<String>,
-    /// Something is being performed.
+    /// The message of the open alert about them.
+    pub lost_alert: Option<String>,
+    /// An effect is being performed.
     pub busy: bool,
 }
 
@@ -101,18 +102,15 @@ impl RegressionSnapshot {
             open: Vec::new(),
             alerts: Vec::new(),
             unchecked: None,
-            unchecked_said: None,
+            unchecked_alert: None,
             lost: None,
-            lost_said: None,
+            lost_alert: None,
             busy: false,
         }
     }
 }
 
 /// Reads the snapshot.
-///
-/// # Errors
-/// What the database says.
 pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Result<RegressionSnapshot> {
     let mut snapshot = RegressionSnapshot::at(tx.now());
     snapshot.head.clone_from(&observation.head);
@@ -120,7 +118,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
         if tx.has_baseline_tests(&check.categories)? {
             snapshot.in_use.insert(check.name.clone());
         }
-        // If the check has been run elsewhere since, what it said here is of the past.
+        // If the check has run at another commit since, its result here is outdated.
         if let Some(head) = &observation.head
             && tx.last_checked(&check.name)?.as_ref() == Some(head)
             && let Some(run) = tx.check_run(&check.name, head)?
@@ -136,7 +134,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
     }
     snapshot.last_check_at = tx.check_runs(1)?.first().map(|run| run.ran_at).max(tx.last_baseline_run()?);
     for row in tx.regressions(true)? {
-        // Another tool's row about what cannot be a test is nobody's business here.
+        // A row of an external tool with an invalid test id is ignored.
         if row.test_id.as_str().parse::<TestId>().is_err() {
             continue;
         }
@@ -154,16 +152,16 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation) -> Resu
     }
     for alert in tx.open_alerts_of(ID)? {
         match alert.fingerprint.as_deref() {
-            Some(UNCHECKED) => snapshot.unchecked_said = Some(alert.message),
-            Some(LOST) => snapshot.lost_said = Some(alert.message),
+            Some(UNCHECKED) => snapshot.unchecked_alert = Some(alert.message),
+            Some(LOST) => snapshot.lost_alert = Some(alert.message),
             _ => snapshot.alerts.extend(alert.fingerprint),
         }
     }
     snapshot.unchecked = unchecked(config, tx, observation.head.is_some())?;
     snapshot.lost = lost(config, observation);
-    // Where nothing can be seen, what was said stands.
+    // Without a head nothing can be compared; the open alert stays.
     if observation.head.is_none() {
-        snapshot.lost.clone_from(&snapshot.lost_said);
+        snapshot.lost.clone_from(&snapshot.lost_alert);
     }
     snapshot.busy = !tx.open_journal(Some(ID))?.is_empty();
     Ok(snapshot)
@@ -179,34 +177,34 @@ fn load_cold(config: &Config, tx: &ReadTx<'_>, observation: &Observation, snapsh
     Ok(())
 }
 
-/// Whether a check that fails at the head has not been asked about some test that it covers.
+/// True if a check that fails at the head has not yet run for each test that it covers.
 pub(crate) fn some_unasked(tx: &ReadTx<'_>, check: &CheckConfig, head: &str) -> Result<bool> {
     let asked: BTreeSet<TestId> = tx.baseline_runs_at(&check.name, head)?.into_iter().map(|run| run.test_id).collect();
     let open = open_of(&check.name, &tx.regressions(true)?);
     let mut tests = tx.baseline_tests()?.into_iter();
-    Ok(tests.any(|test| watched(check, &test, &open) && !asked.contains(&test.test_id)))
+    Ok(tests.any(|test| is_watched(check, &test, &open) && !asked.contains(&test.test_id)))
 }
 
-/// So many of the tests that are not re-run are named.
+/// Maximum number of tests named in a message.
 const NAMED: usize = 5;
 
-/// What had passed and is not on the integration branch: somebody has moved it.
+/// The message about passed tests whose commits are not on the integration branch because somebody has moved it.
 fn lost(config: &Config, observation: &Observation) -> Option<String> {
     let (head, first) = (observation.head.as_ref()?, observation.lost.first()?);
     let names = observation.lost.iter().take(NAMED).map(TestId::as_str).collect::<Vec<_>>().join(", ");
     let more = observation.lost.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "{branch} in the store was moved to {}, which does not contain the commits of tests that have passed: {names}{more}; move \
-         it forward again with git --git-dir {} update-ref refs/heads/{branch} COMMIT (loopctl status {first} names the commit), \
-         or take the tests up again with loopctl reset TEST --force",
+        "{branch} in the store was moved to {}, which does not contain the commits of passed tests: {names}{more}; move it \
+         forward with git --git-dir {} update-ref refs/heads/{branch} COMMIT (loopctl status {first} shows the commit), or do \
+         the tests again with loopctl reset TEST --force",
         head.get(..12).unwrap_or(head),
         Layout::new(config.workspace_root()).store_path().display(),
         branch = config.repository.integration_branch,
     ))
 }
 
-/// What had passed and is not re-run: because no check is for it, or because there is nothing to run checks at.
+/// The message about passed tests that are not checked again: no check covers them, or there is no integration branch.
 fn unchecked(config: &Config, tx: &ReadTx<'_>, has_head: bool) -> Result<Option<String>> {
     if has_head && baseline_checks(config).any(|check| check.categories.is_empty()) {
         return Ok(None);
@@ -221,8 +219,8 @@ fn unchecked(config: &Config, tx: &ReadTx<'_>, has_head: bool) -> Result<Option<
     let more = if usize::try_from(count).is_ok_and(|count| count > NAMED) { " and others" } else { "" };
     if !has_head {
         return Ok(Some(format!(
-            "nothing is re-run, because there is no integration branch in the store {}; start coding-loop, which makes it; \
-             {count} tests had passed: {names}{more}",
+            "passed tests are not checked again: the store {} has no integration branch; start coding-loop, which creates it; \
+             {count} tests have passed: {names}{more}",
             Layout::new(config.workspace_root()).store_path().display()
         )));
     }
@@ -231,10 +229,10 @@ fn unchecked(config: &Config, tx: &ReadTx<'_>, has_head: bool) -> Result<Option<
     let gate_only = if gate_only.is_empty() {
         String::new()
     } else {
-        format!(" (run only when work lands, by baseline = false: {})", gate_only.join(", "))
+        format!(" (checks with baseline = false, which run only in the gate: {})", gate_only.join(", "))
     };
     Ok(Some(format!(
-        "not re-run when the integration branch moves, although they had passed, are {count} tests that no check with \
-         baseline = true is for{gate_only}: {names}{more}"
+        "{count} passed tests are not checked again when the integration branch moves, because no check with baseline = \
+         true covers them{gate_only}: {names}{more}"
     )))
 }

@@ -1,4 +1,4 @@
-//! When the checks run on a fresh clone without caches. Pure.
+//! Decides when the checks run on a fresh clone without caches. Pure.
 
 use coord_db::Config;
 use coord_db::config::Cold;
@@ -10,12 +10,12 @@ use crate::{RegressionSnapshot, baseline_checks};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
-/// From this hour of the day, UTC, it is night.
+/// Start of the night, as seconds of the day in UTC.
 const FROM: i64 = HOUR;
-/// Until this.
+/// End of the night.
 const UNTIL: i64 = 5 * HOUR;
 
-/// The check to run on a fresh clone: a round of all of them, at a head that none has been run at, once that is due.
+/// The next check to run on a fresh clone: once a round is due, all checks run at a head at which none has run.
 pub(super) fn due(config: &Config, at: &RegressionSnapshot, head: &str, plan: &mut Plan<Action>) -> Option<Action> {
     let checks = || baseline_checks(config).filter(|check| at.in_use.contains(&check.name));
     let missing = checks().find(|check| !at.cold_ran.contains(&check.name))?;
@@ -30,12 +30,13 @@ pub(super) fn due(config: &Config, at: &RegressionSnapshot, head: &str, plan: &m
     due.then_some(Action::CheckCold { steps })
 }
 
-/// Whether it is night and there was something to run before it began, or a day has passed since the last time.
+/// True if it is night and there has been something to run since before it began, or a day has passed since the last
+/// round.
 fn is_night(at: &RegressionSnapshot, plan: &mut Plan<Action>) -> bool {
     let now = at.now.as_millis().div_euclid(1000);
     let (day, time) = (now.div_euclid(DAY), now.rem_euclid(DAY));
     let begin = day * DAY + FROM;
-    // Nothing has landed yet: the first landing wakes us.
+    // Nothing has landed yet; the first landing wakes the supervisor.
     let Some(since) = at.last_cold_at.or(at.first_landing) else { return false };
     let since = since.as_millis().div_euclid(1000);
     let is_night = (FROM..UNTIL).contains(&time);

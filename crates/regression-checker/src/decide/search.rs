@@ -1,35 +1,35 @@
-//! The search for the commit that broke a test: what to run next, and what the answers add up to. Pure, and a fold over the
-//! answers, so that it can be written down and taken up again.
+//! The search for the commit that broke a test: what to run next, and what the results prove. Pure, and a fold over the
+//! results, so that it can be stored and resumed.
 //!
-//! One answer proves little where a test fails or passes by chance. A test that has never been flaky is believed after a few
-//! more runs at the suspected commit and at the one before. Where chance plays a part, the two commits are run until it is
-//! plain that the test fails more often at the later one, whatever its rate of failures is, or until that cannot be found out.
+//! A single result of a flaky test proves little. For a test that was never flaky, a few more runs at the suspected
+//! commit and at its predecessor suffice. For a flaky test both commits are run until it is certain that the test fails
+//! more often at the later one, whatever its failure rate is, or until that cannot be decided.
 
 use std::collections::BTreeMap;
 
 use git::bisect::{Outcome, Verdict};
 use git::{Bisect, CommitHash};
 
-/// How unlikely it has to be that chance alone makes two commits differ so much, before a test that is known to be flaky
-/// blames somebody: one in so many.
+/// A commit is blamed for a flaky test only if chance alone explains the difference with a probability of less than one
+/// in this number.
 const CERTAINTY: f64 = 10_000.0;
-/// With more runs at the commit before it stays open whether they differ.
+/// Maximum number of runs at the predecessor; after that the difference stays undecided.
 const MAX_RUNS_BEFORE: u32 = 40;
-/// So many runs in a row at one commit: what is built there serves them all.
+/// Number of consecutive runs at one commit, which share its build.
 const BLOCK: u32 = 4;
-/// Before a test with chance in it is reported as one of which nobody can tell what broke it, it has failed this often at the end.
+/// Minimum number of runs at the last commit before a flaky test is reported with an unknown cause.
 const RUNS_AT_END: u32 = 12;
-/// A search ends after so many runs, whatever they say.
+/// Maximum number of runs of a search.
 const MAX_RUNS: u32 = 200;
 
-/// What the runs at one commit said.
+/// The results of the runs at one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// It worked.
+    /// Number of runs that passed.
     pub passes: u32,
-    /// It was broken.
+    /// Number of runs that failed.
     pub fails: u32,
-    /// It could not be judged.
+    /// Number of runs that could not be judged.
     pub skips: u32,
 }
 
@@ -47,42 +47,44 @@ impl Tally {
     }
 }
 
-/// What it takes to blame a commit.
+/// The evidence required to blame a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {
-    /// Of a test that has never failed and passed at one commit: so many passes before, and so many more failures at it.
+    /// For a test that was never flaky: these numbers of passes at the predecessor and of further failures at the
+    /// commit.
     Steady {
-        /// Passes at the commit before.
+        /// Passes at the predecessor.
         before: u32,
         /// Failures at the commit.
         at: u32,
     },
-    /// Of a test that fails or passes by chance: a difference that chance does not make.
+    /// For a flaky test: a difference that is not explained by chance.
     Shaky {
-        /// So many failures in a row count as broken for good.
+        /// Number of consecutive failures after which a commit counts as broken.
         in_a_row: u32,
     },
 }
 
-/// What the runs at a suspected commit and at the one before say together.
+/// The conclusion from the runs at a suspected commit and at its predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weighed {
-    /// It broke at the later one.
+    /// The later commit broke it.
     Blamed,
-    /// It was broken before.
+    /// It was already broken at the predecessor.
     BrokenBefore,
-    /// It cannot be told.
+    /// It cannot be decided.
     Unclear,
-    /// That takes more runs.
+    /// More runs are needed.
     More {
-        /// At the commit before.
+        /// At the predecessor.
         before: u32,
-        /// At the suspected one.
+        /// At the suspected commit.
         at: u32,
     },
 }
 
-/// Weighs runs at two neighbouring commits. At the later one none has passed; a run there that passes ends the suspicion.
+/// Evaluates the runs at two neighbouring commits. No run at the later commit has passed; a run there that passes ends
+/// the suspicion.
 #[must_use]
 pub fn weigh(before: Tally, at: Tally, demand: Demand) -> Weighed {
     match demand {
@@ -110,15 +112,15 @@ pub fn weigh(before: Tally, at: Tally, demand: Demand) -> Weighed {
     }
 }
 
-/// How much likelier what was seen is if the two commits differ than if they do not, as a logarithm: an e-value.
+/// The logarithm of an e-value: how much likelier the results are if the two commits differ than if they do not.
 ///
-/// That they do not differ is taken at the rate of failures that fits best. So if they do not, it exceeds ln(x) at any time
-/// with a chance of one in x at most, whatever the rate is and whenever the runs are stopped.
+/// For equal commits the best-fitting failure rate is assumed. If the commits are equal, it exceeds ln(x) at any time
+/// with a probability of at most 1/x, for any failure rate and any stopping time.
 fn evidence(before: Tally, at: Tally) -> f64 {
     if before.passes == 0 || at.passes > 0 {
         return f64::NEG_INFINITY;
     }
-    // Half of the belief is in a test that always says the same.
+    // Half of the prior is on a test whose result is constant.
     let alone = |tally: Tally, same: bool| {
         let same = if same { 0.5 } else { 0.0 };
         (same + 0.5 * mean_likelihood(tally)).ln()
@@ -130,44 +132,44 @@ fn evidence(before: Tally, at: Tally) -> f64 {
     apart - part(passes) - part(fails)
 }
 
-/// How likely a tally is on average over all rates of failures: passes! fails! / (passes + fails + 1)!
+/// The mean likelihood of a tally over all failure rates: passes! fails! / (passes + fails + 1)!
 fn mean_likelihood(tally: Tally) -> f64 {
     let all = f64::from(tally.passes + tally.fails);
     let ways = (1..=tally.passes).fold(1.0, |ways, n| ways * f64::from(tally.fails + n) / f64::from(n));
     1.0 / ((all + 1.0) * ways)
 }
 
-/// What a search does next.
+/// The next step of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Run the check at these commits, to narrow the range.
     Narrow(Vec<CommitHash>),
-    /// Run it at these, some of them more than once, to be sure.
+    /// Run it at these commits, some of them more than once, to confirm.
     Confirm(Vec<CommitHash>),
-    /// Nothing: it has come to an end.
+    /// The search has ended.
     End(End),
 }
 
-/// How a search ends.
+/// The end of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// The commit that broke it.
     FirstBad(CommitHash),
-    /// It passes at times also at the end, where it had failed.
+    /// The test sometimes passes at the last commit, at which it had failed.
     Flaky {
-        /// What showed it, in words.
+        /// The reason.
         why: String,
     },
-    /// It cannot be told.
+    /// The cause is unknown.
     Unknown {
-        /// Why, in words.
+        /// The reason.
         why: String,
-        /// It is one of these, as far as is known.
+        /// The commits that may have broken it.
         suspects: Vec<CommitHash>,
     },
 }
 
-/// Two neighbouring commits between which it seems to have broken, and what runs since that was thought have said.
+/// Two neighbouring commits between which it seems to have broken, and the results of later runs at them.
 #[derive(Debug, Clone)]
 struct Pair {
     commits: (CommitHash, CommitHash),
@@ -179,7 +181,7 @@ struct Pair {
 #[derive(Debug, Clone)]
 pub struct Search {
     bisect: Bisect,
-    /// Where each candidate stands, and the candidates, oldest first.
+    /// The position of each candidate, and the candidates, oldest first.
     places: BTreeMap<CommitHash, usize>,
     line: Vec<CommitHash>,
     retries: u32,
@@ -187,14 +189,14 @@ pub struct Search {
     shaky: bool,
     tallies: BTreeMap<CommitHash, Tally>,
     pair: Option<Pair>,
-    /// It is broken at the last good commit as well.
+    /// It is broken at the good commit too.
     good_is_broken: bool,
     runs: u32,
 }
 
 impl Search {
-    /// A search over a line of candidates, oldest first, the last of which is the commit at which the test fails. `has_flaked`:
-    /// the test is known to fail or pass by chance.
+    /// A search over a line of candidates, oldest first; the last one is the commit at which the test fails.
+    /// `has_flaked`: the test is known to be flaky.
     #[must_use]
     pub fn new(bisect: Bisect, line: Vec<CommitHash>, retries: u32, has_flaked: bool) -> Self {
         let places = line.iter().cloned().zip(0..).collect();
@@ -213,7 +215,7 @@ impl Search {
         new
     }
 
-    /// Where a candidate stands, from 0.
+    /// The position of a candidate, from 0.
     #[must_use]
     pub fn position(&self, commit: &CommitHash) -> Option<usize> {
         self.places.get(commit).copied()
@@ -223,7 +225,7 @@ impl Search {
         self.tallies.get(commit).copied().unwrap_or_default()
     }
 
-    /// So many failures in a row count as broken for good where chance plays a part.
+    /// Number of consecutive failures after which a commit counts as broken for a flaky test.
     fn in_a_row(&self) -> u32 {
         self.retries.saturating_mul(2).saturating_add(1).max(3)
     }
@@ -232,19 +234,19 @@ impl Search {
         if self.shaky {
             return Demand::Shaky { in_a_row: self.in_a_row() };
         }
-        // At the end it has failed that often already. Elsewhere it was one failure that chose the commit; if the test has become
-        // flaky shortly before it broke, a run at that commit tells so sooner than one at the commit before.
+        // The last commit has failed that often already. Another commit was chosen by a single failure; if the test
+        // became flaky shortly before it broke, a run at that commit shows it sooner than one at the predecessor.
         let is_end = self.line.last() == Some(at);
         let at = if is_end { self.retries } else { self.retries.saturating_mul(2) };
-        // As often before: a test that fails most of the time passes twice in a row sooner than it seems, above all where it counts.
+        // The same number at the predecessor: a test that fails most of the time may well pass twice in a row.
         Demand::Steady { before: self.retries.saturating_mul(2).max(1), at }
     }
 
-    /// What to do next, with so many runs at once.
+    /// The next step, with `parallel` runs at a time.
     #[must_use]
     pub fn next(&self, parallel: usize) -> Step {
         match (self.step(parallel), self.line.last()) {
-            // A test that passes by chance now and then may do so at the end as well: then it is flaky, and nothing broke it.
+            // A flaky test may also pass at the last commit: then nothing broke it.
             (Step::End(End::Unknown { .. }), Some(end)) if self.shaky && self.tally(end).runs() < RUNS_AT_END => {
                 let missing = RUNS_AT_END - self.tally(end).runs();
                 Step::Confirm(vec![end.clone(); parallel.clamp(1, missing as usize)])
@@ -255,16 +257,16 @@ impl Search {
 
     fn step(&self, parallel: usize) -> Step {
         let Some(end) = self.line.last() else {
-            return unknown("there is no commit that can have broken it", Vec::new());
+            return unknown("there is no candidate commit", Vec::new());
         };
         if self.tally(end).passes > 0 {
-            return Step::End(End::Flaky { why: format!("it passes at {end}, where it failed") });
+            return Step::End(End::Flaky { why: format!("it passes at {end}, at which it failed before") });
         }
         if self.good_is_broken {
-            return unknown("it fails now also at the last commit at which it had passed", Vec::new());
+            return unknown("it now also fails at the good commit", Vec::new());
         }
         if self.runs >= MAX_RUNS {
-            return unknown("it fails and passes in turn at too many commits", Vec::new());
+            return unknown("it is flaky at too many commits", Vec::new());
         }
         let again = self.contradictory(end);
         if !again.is_empty() {
@@ -272,10 +274,10 @@ impl Search {
         }
         match self.bisect.outcome() {
             Some(Outcome::FirstBad(commit)) => self.weigh(commit),
-            Some(Outcome::Ambiguous(suspects)) => {
-                unknown("the check cannot be judged at the commits that could tell", suspects)
+            Some(Outcome::Ambiguous(suspects)) => unknown("the check cannot be judged at the remaining candidates", suspects),
+            Some(Outcome::Inconsistent) => {
+                Step::End(End::Flaky { why: format!("it passes at {end}, at which it failed before") })
             }
-            Some(Outcome::Inconsistent) => Step::End(End::Flaky { why: format!("it passes at {end}, where it failed") }),
             None => {
                 let bad = self.bisect.first_known_bad().filter(|bad| self.shaky && *bad != end);
                 let missing = bad.map_or(0, |bad| self.in_a_row().saturating_sub(self.tally(bad).fails));
@@ -287,8 +289,8 @@ impl Search {
         }
     }
 
-    /// A commit that fails before one that passes: either chance plays a part, or it was mended and broken again. Before
-    /// anything is concluded, both are run again, and the end, which may be broken for good all the same.
+    /// A failing commit before a passing one shows either a flaky test or a repair in between. Both commits, and the
+    /// last one, run again before anything is concluded.
     fn contradictory(&self, end: &CommitHash) -> Vec<CommitHash> {
         let Some((bad, good)) = self.bisect.contradiction() else { return Vec::new() };
         let missing = |commit: &CommitHash, runs: u32| {
@@ -298,20 +300,20 @@ impl Search {
     }
 
     fn weigh(&self, commit: CommitHash) -> Step {
-        let Some(pair) = &self.pair else { return unknown("the commits cannot be told apart", vec![commit]) };
+        let Some(pair) = &self.pair else { return unknown("the neighbouring commits cannot be compared", vec![commit]) };
         match weigh(pair.before, pair.at, self.demand(&commit)) {
             Weighed::Blamed => Step::End(End::FirstBad(commit)),
             Weighed::More { before, at } => Step::Confirm(in_turn((&pair.commits.0, before), (&commit, at))),
             Weighed::BrokenBefore | Weighed::Unclear => {
                 let before = &pair.commits.0;
-                let why = format!("it fails and passes by chance at {before}, too often to tell whether {commit} broke it");
+                let why = format!("it is too flaky at {before} to decide whether {commit} broke it");
                 let suspects = [before, &commit].into_iter().filter(|one| self.places.contains_key(*one)).cloned().collect();
                 unknown(&why, suspects)
             }
         }
     }
 
-    /// Records an answer.
+    /// Records a result.
     pub fn record(&mut self, commit: &CommitHash, verdict: Verdict) {
         self.runs += 1;
         let is_good = commit == self.bisect.good();
@@ -329,7 +331,7 @@ impl Search {
             if *commit == pair.commits.0 {
                 pair.before.add(verdict);
                 if self.shaky && weigh(pair.before, pair.at, demand) == Weighed::BrokenBefore {
-                    // That it passed there was chance.
+                    // The earlier pass at the good commit was chance.
                     self.good_is_broken |= is_good;
                     self.tallies.insert(commit.clone(), pair.before);
                     self.bisect.record(commit, Verdict::Bad);
@@ -341,7 +343,8 @@ impl Search {
         self.find_pair();
     }
 
-    /// What the runs say counts for the pair that they were made for: another one has been chosen by earlier answers.
+    /// Updates the suspected pair. Results count only for the pair for which they were made, because earlier results
+    /// chose it.
     fn find_pair(&mut self) {
         let commits = match self.bisect.outcome() {
             Some(Outcome::FirstBad(at)) => self.position(&at).map(|place| {
@@ -359,8 +362,8 @@ impl Search {
     }
 }
 
-/// So many runs of each of two commits, in turn. Runs at one time share what they meet (a busy machine, a port, a file that they
-/// count in): side by side, that moves both commits' answers the same way and speaks against neither.
+/// Alternating runs of two commits. Simultaneous runs share external influences (load, a port, a file with a counter):
+/// running both side by side shifts both results in the same direction, so that neither is blamed for it.
 fn in_turn(one: (&CommitHash, u32), other: (&CommitHash, u32)) -> Vec<CommitHash> {
     let mut runs = Vec::new();
     for at in 0..one.1.max(other.1) {

@@ -65,7 +65,7 @@ fn said(snapshot: &RegressionSnapshot) -> (Vec<String>, Option<i64>) {
         Action::AskTests { steps } => format!("ask {} at {}", steps.check, steps.commit),
         Action::Bisect { steps } => format!("bisect {} round {} {}", steps.regression, steps.round, steps.hints.join(" ")),
         Action::GiveUp { regression, .. } => format!("give up {regression}"),
-        Action::TellUnchecked(message) | Action::TellLost(message) => format!("say {message}"),
+        Action::ReportUnchecked(message) | Action::ReportLost(message) => format!("say {message}"),
         Action::CloseAlert { fingerprint, .. } => format!("close {fingerprint}"),
     });
     (actions.collect(), plan.look_again_at.map(|again| again.seconds_since(NOW)))

@@ -1,4 +1,4 @@
-//! Asking a check about single tests, those that the change can have broken first, and how much of the machine that takes.
+//! Runs a check for single tests, first for those that the change can have broken, and limits the load on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,17 +10,17 @@ use coord_db::{BaselineTest, RegressionStatus, RunOutcome, TestId};
 use git::CommitHash;
 use tokio::task::JoinSet;
 
-use super::{Note, NoteVerdict, Run, Runner, Why, said};
-use crate::decide::{FLAKY, about_check, believed};
+use super::{Note, NoteVerdict, Run, Runner, Why, error_text};
+use crate::decide::{FLAKY, about_check, confirmed_outcome};
 
-/// After so long an entry ends at the next occasion, so that others have their turn.
+/// Time after which an entry ends at the next opportunity, so that other entries can run.
 pub(super) const SLICE: Duration = Duration::from_secs(5);
-/// So many tests are asked about in one entry: what its runs showed is written anew after each.
-const MOST_TESTS: usize = 128;
-/// What is not touched waits so long at most between two runs for its share of the machine.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Maximum number of tests in one entry: its progress is written again after each of them.
+const MAX_TESTS: usize = 128;
+/// Maximum pause between two runs for tests that the change does not touch.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// What came of asking about one test.
+/// The result of a check for one test.
 pub(super) struct Asked {
     pub(super) test: BaselineTest,
     pub(super) outcome: RunOutcome,
@@ -29,21 +29,21 @@ pub(super) struct Asked {
     pub(super) note: Note,
 }
 
-/// The tests that a check is to be asked about.
+/// The tests for which a check has to run.
 pub(super) fn covered(runner: &Runner, check: &CheckConfig) -> Result<Vec<BaselineTest>, Why> {
     let mut tests = runner.read(|tx| tx.baseline_tests())?;
     let open = crate::open_of(&check.name, &runner.read(|tx| tx.regressions(true))?);
-    tests.retain(|test| crate::watched(check, test, &open));
+    tests.retain(|test| crate::is_watched(check, test, &open));
     Ok(tests)
 }
 
-/// What is to be asked, in order: so many at the front can have been broken by what has changed.
+/// The tests in the order in which the check runs for them; the first `touched` may be broken by the change.
 pub(super) struct Order {
     pub(super) tests: Vec<BaselineTest>,
     pub(super) touched: usize,
 }
 
-/// Orders tests by what speaks for each: the failing check names it, it has failed before, it is about what has changed.
+/// Orders tests by likelihood: named by the failing check, failed before, related to the change, others.
 pub(super) fn order(
     runner: &Runner,
     check: &CheckConfig,
@@ -82,7 +82,7 @@ pub(super) fn order(
     Ok(Order { tests: ranked.into_iter().map(|(_, test)| test).collect(), touched })
 }
 
-/// Whether a path of a test's scope (a file, a folder, a glob) can be about a file.
+/// True if a path of a test's scope (a file, a folder, a glob) can match a file.
 fn covers(own: &str, path: &str) -> bool {
     match path_of(own) {
         Some(own) => path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
@@ -90,7 +90,8 @@ fn covers(own: &str, path: &str) -> bool {
     }
 }
 
-/// The file or folder that a scope's path or glob is about; none for the whole repository and for what is no path in it.
+/// The file or folder to which a path or glob of a scope is limited; none for the whole repository and for invalid
+/// paths.
 pub(super) fn path_of(own: &str) -> Option<&str> {
     let own = match own.find(['*', '?', '[', '{']) {
         Some(glob) => &own[..own[..glob].rfind('/')?],
@@ -101,15 +102,15 @@ pub(super) fn path_of(own: &str) -> Option<&str> {
     (!own.is_empty() && inside && !own.contains('\0')).then_some(own)
 }
 
-/// The files that differ from the commit at which the check was run before.
+/// The files that have changed since the commit of the check's previous run.
 fn changed_since_last(runner: &Runner, check: &CheckConfig, commit: &CommitHash) -> Result<Vec<String>, Why> {
     let Some(before) = runner.read(|tx| tx.check_run_before(&check.name, commit.as_str()))? else { return Ok(Vec::new()) };
-    let Some(before) = runner.repository().resolve(&before).map_err(said)? else { return Ok(Vec::new()) };
-    let changed = runner.repository().changed_between(&before, commit).map_err(said)?;
+    let Some(before) = runner.repository().resolve(&before).map_err(error_text)? else { return Ok(Vec::new()) };
+    let changed = runner.repository().changed_between(&before, commit).map_err(error_text)?;
     Ok(changed.iter().map(|path| path.to_string_lossy().into_owned()).collect())
 }
 
-/// Asks about tests in this order, until the time of an entry is over or all have been asked about.
+/// Runs the check for the tests in this order, until the time of an entry is over or all are done.
 pub(super) async fn ask(
     runner: &Rc<Runner>,
     check: &CheckConfig,
@@ -120,7 +121,7 @@ pub(super) async fn ask(
     let (all, share) = (runner.parallel(), Share::of(runner));
     let mut asked = Vec::new();
     let Order { mut tests, touched } = order;
-    tests.truncate(MOST_TESTS);
+    tests.truncate(MAX_TESTS);
     let touched = touched.min(tests.len());
     let (front, rest) = tests.split_at(touched);
     let batches = front.chunks(all).map(|batch| (batch, false)).chain(rest.chunks(share.workers).map(|batch| (batch, true)));
@@ -136,7 +137,7 @@ pub(super) async fn ask(
         }
         let mut failed = None;
         while let Some(ended) = running.join_next().await {
-            match ended.map_err(said)? {
+            match ended.map_err(error_text)? {
                 Ok(one) => asked.push(one),
                 Err(why) => failed = Some(why),
             }
@@ -145,17 +146,17 @@ pub(super) async fn ask(
             return Err(why);
         }
         if rests {
-            tokio::time::sleep(share.rest_after(batch_begun.elapsed())).await;
+            tokio::time::sleep(share.pause_after(batch_begun.elapsed())).await;
         }
     }
     asked.sort_by(|a, b| a.test.test_id.cmp(&b.test.test_id));
     Ok(asked)
 }
 
-/// How much of the machine what is not touched may take.
+/// The share of the machine for tests that the change does not touch.
 struct Share {
     workers: usize,
-    /// Of one core, where the share is less than that.
+    /// Fraction of one core, if the share is less than a core.
     of_core: f64,
 }
 
@@ -168,12 +169,12 @@ impl Share {
         Self { workers, of_core: ((cores * percent) as f64 / 100.0).min(1.0) }
     }
 
-    fn rest_after(&self, ran: Duration) -> Duration {
-        ran.mul_f64(1.0 / self.of_core - 1.0).min(LONGEST_REST)
+    fn pause_after(&self, ran: Duration) -> Duration {
+        ran.mul_f64(1.0 / self.of_core - 1.0).min(MAX_PAUSE)
     }
 }
 
-/// Asks the check about one test; a failure again, as often as the settings say.
+/// Runs the check for one test, and again after a failure as often as the settings require.
 async fn about(
     runner: &Rc<Runner>,
     check: &CheckConfig,
@@ -181,7 +182,7 @@ async fn about(
     test: BaselineTest,
     slot: usize,
 ) -> Result<Asked, Why> {
-    // Of what is known to fail, one more failure says nothing new.
+    // Another failure of a test that is known to fail adds nothing.
     let rows = runner.read(|tx| tx.regressions(true))?;
     let known = rows.iter().any(|row| row.test_id == test.test_id && row.check_name == check.name);
     let retries = if known { 0 } else { retries(runner, check, &test.test_id)? };
@@ -193,8 +194,8 @@ async fn about(
     Ok(Asked { test, outcome, runs, note })
 }
 
-/// Runs a check until its outcome is believed. Gives that, the number of runs, and what tells most: the error, else the first
-/// failure, else the only run.
+/// Runs a check until its outcome is confirmed. Returns the outcome, the number of runs, and the most informative
+/// result: the error, else the first failure, else the only run.
 pub(super) async fn repeated(
     retries: u32,
     run: impl AsyncFn(u32) -> Result<Note, Why>,
@@ -207,22 +208,22 @@ pub(super) async fn repeated(
             NoteVerdict::Fail => RunOutcome::Fail,
             NoteVerdict::Error => RunOutcome::Error,
         });
-        let believed = believed(&outcomes, retries);
+        let confirmed_outcome = confirmed_outcome(&outcomes, retries);
         let telling = if note.verdict == NoteVerdict::Error { note } else { first.take().unwrap_or(note) };
-        if let Some(outcome) = believed {
+        if let Some(outcome) = confirmed_outcome {
             return Ok((outcome, i64::try_from(outcomes.len()).unwrap_or(i64::MAX), telling));
         }
         first = Some(telling);
     }
 }
 
-/// How often what fails has to fail again; twice as often where it has been flaky.
+/// Number of further failures required to confirm a failure; twice as many for a flaky test.
 fn retries(runner: &Runner, check: &CheckConfig, test: &TestId) -> Result<u32, Why> {
     let retries = runner.config.regression.retries;
     Ok(if has_flaked(runner, &check.name, test)? { retries.saturating_mul(2) } else { retries })
 }
 
-/// Whether a test is known to fail or pass by chance; each is in question where the check as a whole has been flaky.
+/// True if a test is known to be flaky, or the check as a whole is.
 pub(super) fn has_flaked(runner: &Runner, check: &str, test: &TestId) -> Result<bool, Why> {
     runner.read(|tx| Ok(tx.has_flaked(test, check)? || tx.was_alerted(&about_check(FLAKY, check))?))
 }

@@ -1,4 +1,5 @@
-//! Carrying out a search: several commits at a time, each in a check-out of its own, step after step while steps are short.
+//! Performs a bisection: tries several commits in parallel, each in its own check-out, and several steps while they are
+//! short.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,46 +13,46 @@ use git::{Bisect, CommitHash};
 use tokio::task::JoinSet;
 
 use super::ask::{SLICE, has_flaked, path_of};
-use super::{Note, NoteVerdict, Run, Runner, Why, said};
+use super::{Note, NoteVerdict, Run, Runner, Why, error_text};
 use crate::decide::search::{End, Search, Step};
 use crate::{BisectNotes, BisectRound, Found, Round, Tried};
 
-/// The exit code with which a check says that it cannot judge a commit, as for `git bisect run`.
+/// The exit code of a check that cannot judge a commit, as for `git bisect run`.
 const CANNOT_TELL: i32 = 125;
-/// The exit codes of a shell that does not find a program, or may not run it.
+/// The exit codes of a shell that cannot find or execute a program.
 const NO_PROGRAM: [i32; 2] = [126, 127];
-/// With fewer candidates it is not worth finding out which of them are likely.
+/// With fewer candidates than this, likely ones are not searched for.
 const FEW: usize = 4;
 
-/// A search that is carried out.
+/// A bisection in progress.
 struct Trials {
     runner: Rc<Runner>,
     check: CheckConfig,
     test: BaselineTest,
-    /// It fails only on a fresh clone without caches, so that it is run on such, about no test alone.
+    /// The check fails only on a fresh clone without caches, so it runs on fresh clones, for no single test.
     is_cold: bool,
     notes: BisectNotes,
     search: Search,
     tried: Vec<Tried>,
-    /// How often each commit has been run for this entry.
+    /// Number of runs at each commit in this entry.
     counts: BTreeMap<CommitHash, u32>,
     rounds: u32,
     parallel: usize,
 }
 
 pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Round, Why> {
-    let row = runner.read(|tx| tx.regression(&steps.regression))?.ok_or("the regression is gone")?;
+    let row = runner.read(|tx| tx.regression(&steps.regression))?.ok_or("the regression no longer exists")?;
     let lost = |why: &str| {
         let found = Some(Found::Unknown { why: why.to_owned(), suspects: Vec::new() });
         Ok(Round { rounds: 0, tried: Vec::new(), runs: 0, found })
     };
-    // Our own rows hold full hashes; other tools may write anything.
+    // Our own rows contain full hashes; external tools may write anything.
     let find = |rev: &str| match CommitHash::new(rev) {
         Ok(commit) => Ok(Some(commit)),
-        Err(_) => runner.repository().resolve(rev).map_err(said),
+        Err(_) => runner.repository().resolve(rev).map_err(error_text),
     };
     let (Some(good), Some(bad)) = (find(&row.last_good_commit)?, find(&row.bad_commit)?) else {
-        return lost("the commits between which it broke are not in the store");
+        return lost("the good or the bad commit is not in the store");
     };
     let (repository, ends) = (runner.repository().clone(), (good.clone(), bad.clone()));
     let line = match super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &[])).await? {
@@ -59,18 +60,19 @@ pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Ro
         Err(error) => {
             let there = |commit: &CommitHash| runner.repository().resolve(commit.as_str()).map(|found| found.is_some());
             return match (there(&good), there(&bad)) {
-                (Ok(true), Ok(true)) | (Err(_), _) | (_, Err(_)) => Err(said(error)),
-                _ => lost("the commits between which it broke are not in the store"),
+                (Ok(true), Ok(true)) | (Err(_), _) | (_, Err(_)) => Err(error_text(error)),
+                _ => lost("the good or the bad commit is not in the store"),
             };
         }
     };
     if line.last().is_none_or(|last| *last != bad) {
-        return lost("the commit at which it failed does not come after the one at which it passed");
+        return lost("the bad commit is not a descendant of the good commit");
     }
     Trials::new(runner, row, good, bad, line, &steps.hints).await?.run().await
 }
 
-/// The commits of a line that touch what a test is about: its scope, the files of its attempts, what its failure names.
+/// The commits of a line that change files related to a test: its scope, the files of its attempts, files named by the
+/// failure.
 async fn touching(runner: &Rc<Runner>, row: &Regression, ends: (CommitHash, CommitHash)) -> Result<BTreeSet<CommitHash>, Why> {
     let known = runner.read(|tx| tx.paths_of_tests(Some(&row.test_id)))?;
     let own = known.iter().flat_map(|(_, paths)| &paths.0).filter_map(|path| path_of(path));
@@ -83,7 +85,7 @@ async fn touching(runner: &Rc<Runner>, row: &Regression, ends: (CommitHash, Comm
         return Ok(BTreeSet::new());
     }
     let (repository, paths) = (runner.repository().clone(), Vec::from_iter(paths));
-    let touching = super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &paths)).await?.map_err(said)?;
+    let touching = super::blocking(move || repository.hashes_between(&ends.0, &ends.1, &paths)).await?.map_err(error_text)?;
     Ok(touching.into_iter().collect())
 }
 
@@ -127,7 +129,7 @@ impl Trials {
         })
     }
 
-    /// Step after step, until the search has come to an end or the time of an entry is over.
+    /// Runs steps until the bisection has ended or the time of an entry is over.
     async fn run(mut self) -> Result<Round, Why> {
         let begun = Instant::now();
         let found = loop {
@@ -150,9 +152,9 @@ impl Trials {
         Ok(Round { rounds: self.rounds.max(1), tried: self.tried, runs: self.runner.runs.get(), found })
     }
 
-    /// Tries commits, so many at once as there may be; one that is named more than once as often.
+    /// Tries commits in parallel. A commit that is listed more than once is tried as often.
     async fn try_all(&mut self, commits: Vec<CommitHash>) -> Result<Vec<(CommitHash, Verdict)>, Why> {
-        let mut told = Vec::new();
+        let mut results = Vec::new();
         let numbered: Vec<(u32, CommitHash)> = commits
             .into_iter()
             .map(|commit| {
@@ -161,7 +163,7 @@ impl Trials {
                 (*count, commit)
             })
             .collect();
-        // Each check-out takes runs that follow each other, so that it has to change its commit as seldom as can be.
+        // Each check-out takes consecutive runs, so that it changes its commit as seldom as possible.
         let is_cold = self.is_cold;
         let each = numbered.len().div_ceil(self.parallel);
         for turn in 0..each {
@@ -177,8 +179,8 @@ impl Trials {
             }
             let mut failed = None;
             while let Some(ended) = running.join_next().await {
-                match ended.map_err(said)? {
-                    (n, commit, Ok(note)) => told.push((n, commit, self.judge(&note))),
+                match ended.map_err(error_text)? {
+                    (n, commit, Ok(note)) => results.push((n, commit, self.judge(&note))),
                     (_, _, Err(why)) => failed = Some(why),
                 }
             }
@@ -186,9 +188,9 @@ impl Trials {
                 return Err(why);
             }
         }
-        // The order in which they ended means nothing.
-        told.sort_by_key(|(n, commit, _)| (self.search.position(commit), *n));
-        Ok(told.into_iter().map(|(_, commit, verdict)| (commit, verdict)).collect())
+        // The order of completion must not matter.
+        results.sort_by_key(|(n, commit, _)| (self.search.position(commit), *n));
+        Ok(results.into_iter().map(|(_, commit, verdict)| (commit, verdict)).collect())
     }
 
     fn judge(&self, note: &Note) -> Verdict {
@@ -209,7 +211,7 @@ impl Trials {
             End::Unknown { why, suspects } => return Ok(Found::Unknown { why, suspects }),
         };
         let (repository, at) = (self.runner.repository().clone(), commit.clone());
-        let trailers = super::blocking(move || repository.trailers_of(&at)).await?.map_err(said)?;
+        let trailers = super::blocking(move || repository.trailers_of(&at)).await?.map_err(error_text)?;
         let value = |key: &str| trailers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
         Ok(Found::FirstBad {
             blamed_loop: value("Loop").and_then(|id| id.parse().ok()),

@@ -1,4 +1,4 @@
-//! One check at the head: run, believed only after it has failed again, then asked about each test that had passed.
+//! Runs one check at the head: a failure is confirmed by further runs, and then the check runs for each passed test.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -7,21 +7,21 @@ use coord_db::{Regression, RegressionStatus, RunOutcome, TestId};
 use git::CommitHash;
 
 use super::ask::{Asked, ask as ask_about, covered, order, repeated};
-use super::{Note, NoteVerdict, Run, Runner, Why, said};
+use super::{Note, NoteVerdict, Run, Runner, Why, error_text};
 use crate::{Checked, ColdChecked, HeadCheck, TestVerdict};
 
-/// How many baselines of a test are looked at to find one that the head contains.
-const MOST_BASELINES: usize = 50;
+/// Maximum number of baselines of a test that are compared with the head.
+const MAX_BASELINES: usize = 50;
 
 fn checked(outcome: RunOutcome, runs: i64, note: &Note) -> Checked {
     Checked { outcome, runs, message: note.message.clone(), output_tail: note.output_tail.clone(), tests: Vec::new() }
 }
 
-/// Runs the check, and where it fails asks about tests: as many as there is time for, or, where it is known to fail, those
-/// that are in doubt.
+/// Runs the check. If it fails, runs it for single tests: as many as time allows, or, if it is known to fail, those in
+/// doubt.
 pub(super) async fn check(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checked, Why> {
     let check = runner.check(&steps.check)?;
-    let commit = CommitHash::new(&steps.commit).map_err(said)?;
+    let commit = CommitHash::new(&steps.commit).map_err(error_text)?;
     let retries = if steps.again { 0 } else { runner.config.regression.retries };
     let suite =
         async |n| runner.once(format!("suite/{n}"), Run { check, commit: &commit, test: None, slot: 0, is_cold: false }).await;
@@ -41,10 +41,10 @@ pub(super) async fn check(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Chec
     Ok(result)
 }
 
-/// Runs the check on a fresh clone, and where it fails finds a commit before at which it passes so.
+/// Runs the check on a fresh clone. If it fails, finds an earlier commit at which it passes there.
 pub(super) async fn check_cold(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<ColdChecked, Why> {
     let check = runner.check(&steps.check)?;
-    let commit = CommitHash::new(&steps.commit).map_err(said)?;
+    let commit = CommitHash::new(&steps.commit).map_err(error_text)?;
     let run = async |key: String, commit: &CommitHash| {
         runner.once(key, Run { check, commit, test: None, slot: 0, is_cold: true }).await
     };
@@ -55,9 +55,9 @@ pub(super) async fn check_cold(runner: &Rc<Runner>, steps: &HeadCheck) -> Result
         let (passed, makings) = runner.read(|tx| Ok((tx.last_cold_pass(&steps.check)?, tx.store_makings()?)))?;
         let started = makings.into_iter().filter_map(|making| making.integration).next();
         for (known, has_passed) in passed.into_iter().map(|hash| (hash, true)).chain(started.map(|hash| (hash, false))) {
-            let Some(good) = runner.repository().resolve(&known).map_err(said)? else { continue };
-            let is_before = good != commit && runner.repository().is_ancestor(&good, &commit).map_err(said)?;
-            // Where the loops have begun nobody has looked yet.
+            let Some(good) = runner.repository().resolve(&known).map_err(error_text)? else { continue };
+            let is_before = good != commit && runner.repository().is_ancestor(&good, &commit).map_err(error_text)?;
+            // The check has never run at the commit at which the loops started.
             if is_before && (has_passed || run("cold/start".to_owned(), &good).await?.verdict == NoteVerdict::Pass) {
                 last_good = Some(good.to_string());
                 break;
@@ -68,10 +68,10 @@ pub(super) async fn check_cold(runner: &Rc<Runner>, steps: &HeadCheck) -> Result
     Ok(ColdChecked { outcome, runs, message, exit_code, output_tail, last_good })
 }
 
-/// Asks about more tests, where the check is known to fail.
+/// Runs a check that is known to fail for more tests.
 pub(super) async fn ask(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checked, Why> {
     let check = runner.check(&steps.check)?;
-    let commit = CommitHash::new(&steps.commit).map_err(said)?;
+    let commit = CommitHash::new(&steps.commit).map_err(error_text)?;
     let known = runner.read(|tx| tx.check_run(&steps.check, &steps.commit))?;
     let output = known.map(|run| run.output_tail).unwrap_or_default();
     let done = runner.read(|tx| tx.baseline_runs_at(&steps.check, &steps.commit))?;
@@ -91,7 +91,7 @@ pub(super) async fn ask(runner: &Rc<Runner>, steps: &HeadCheck) -> Result<Checke
     Ok(result)
 }
 
-/// The tests about which more can be known at a commit than is: what fails for no known reason, at times, or could not be judged.
+/// The tests whose result at a commit is in doubt: failed without a regression, flaky, or not judged.
 fn in_doubt(runner: &Runner, steps: &HeadCheck) -> Result<BTreeSet<TestId>, Why> {
     let open = runner.read(|tx| tx.regressions(true))?;
     let open: Vec<Regression> = open.into_iter().filter(|row| row.check_name == steps.check).collect();
@@ -109,7 +109,7 @@ fn in_doubt(runner: &Runner, steps: &HeadCheck) -> Result<BTreeSet<TestId>, Why>
 fn judge_all(runner: &Runner, commit: &CommitHash, asked: Vec<Asked>, result: &mut Checked) -> Result<(), Why> {
     for one in asked {
         if one.outcome == RunOutcome::Error {
-            // Neither: what is known of the others counts, and the check as a whole is in doubt.
+            // An error is neither pass nor fail: the results of the others count, and the check as a whole is in doubt.
             result.outcome = RunOutcome::Error;
             result.message.clone_from(&one.note.message);
         }
@@ -122,23 +122,23 @@ fn judge_all(runner: &Runner, commit: &CommitHash, asked: Vec<Asked>, result: &m
 
 fn verdict(runner: &Runner, commit: &CommitHash, asked: Asked) -> Result<Option<TestVerdict>, Why> {
     let (mut last_good, mut landed_later) = (None, false);
-    let baselines = runner.read(|tx| tx.newest_baselines_of(&asked.test.test_id, MOST_BASELINES))?;
+    let baselines = runner.read(|tx| tx.newest_baselines_of(&asked.test.test_id, MAX_BASELINES))?;
     let Some(newest) = baselines.first() else { return Ok(None) };
     let fails = matches!(asked.outcome, RunOutcome::Fail | RunOutcome::Flaky);
     for baseline in baselines.iter().filter(|_| fails) {
-        // Another tool may have written a short hash, or a commit that is gone.
-        let Some(known) = runner.repository().resolve(&baseline.commit_hash).map_err(said)? else { continue };
+        // An external tool may have written an abbreviated hash or a missing commit.
+        let Some(known) = runner.repository().resolve(&baseline.commit_hash).map_err(error_text)? else { continue };
         if known == *commit {
-            // It passed and fails at one commit, so no earlier one is to blame.
+            // It has passed and fails at the same commit, so no earlier commit is to blame.
             break;
         }
-        if runner.repository().is_ancestor(&known, commit).map_err(said)? {
+        if runner.repository().is_ancestor(&known, commit).map_err(error_text)? {
             last_good = Some(known.to_string());
             break;
         }
-        landed_later |= runner.repository().is_ancestor(commit, &known).map_err(said)?;
+        landed_later |= runner.repository().is_ancestor(commit, &known).map_err(error_text)?;
     }
-    // A test that landed while the check ran: this commit never had it, and the next head will tell.
+    // The test landed while the check ran: this commit does not contain it; the next head decides.
     let too_early = fails && last_good.is_none() && landed_later;
     Ok(Some(TestVerdict {
         landed_again: if asked.outcome == RunOutcome::Fail { landed_again(runner, commit, &asked)? } else { None },
@@ -152,8 +152,8 @@ fn verdict(runner: &Runner, commit: &CommitHash, asked: Asked) -> Result<Option<
     }))
 }
 
-/// Where the test that is blamed for a regression has landed again since, if this commit has that in its history. The commits
-/// of one attempt are no second landing, so it counts only after the failure was seen.
+/// The commit with which the test blamed for a regression has landed again, if it is in this commit's history. Only a
+/// landing after the failure was detected counts, because one attempt may have several commits.
 fn landed_again(runner: &Runner, commit: &CommitHash, asked: &Asked) -> Result<Option<String>, Why> {
     let landed = runner.read(|tx| {
         let open = tx.regressions(true)?.into_iter().filter(|row| row.status == RegressionStatus::Regressed);
@@ -163,8 +163,8 @@ fn landed_again(runner: &Runner, commit: &CommitHash, asked: &Asked) -> Result<O
         Ok(again.and_then(|test| test.commit_hash).filter(|hash| row.first_bad_commit.as_ref() != Some(hash)))
     })?;
     let Some(landed) = landed else { return Ok(None) };
-    match runner.repository().resolve(&landed).map_err(said)? {
-        Some(hash) if runner.repository().is_ancestor(&hash, commit).map_err(said)? => Ok(Some(landed)),
+    match runner.repository().resolve(&landed).map_err(error_text)? {
+        Some(hash) if runner.repository().is_ancestor(&hash, commit).map_err(error_text)? => Ok(Some(landed)),
         _ => Ok(None),
     }
 }

@@ -1,4 +1,4 @@
-//! What a check showed on a fresh clone without caches: a proof, or, where it passes with them, a suspicion of its own.
+//! Records the result of a check on a fresh clone without caches: a proof, or, if it fails only there, a suspicion.
 
 use coord_db::config::CheckConfig;
 use coord_db::payload::RegressionCleared;
@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::{own, settle, short};
 use crate::decide::{COLD, about_check, about_test};
-use crate::{BisectNotes, ColdChecked, Found, HeadCheck, ID, applies};
+use crate::{BisectNotes, ColdChecked, Found, HeadCheck, ID, covers_category};
 
 pub(super) fn record(tx: &WriteTx<'_>, check: &CheckConfig, steps: &HeadCheck, checked: &ColdChecked) -> Result<()> {
     let name = cold_name(&check.name);
     tx.record_check_run(&name, &steps.commit, checked.outcome, checked.runs, &checked.output_tail)?;
-    tracing::info!(check = check.name, commit = steps.commit, outcome = %checked.outcome, "a check was run on a fresh clone");
+    tracing::info!(check = check.name, commit = steps.commit, outcome = %checked.outcome, "check run on a fresh clone");
     let mut open = tx.regressions(true)?;
     open.retain(|row| row.check_name == name);
     match checked.outcome {
@@ -23,9 +23,9 @@ pub(super) fn record(tx: &WriteTx<'_>, check: &CheckConfig, steps: &HeadCheck, c
             open.into_iter().try_for_each(|row| clear(tx, row, steps))
         }
         RunOutcome::Flaky => Ok(()),
-        RunOutcome::Error => alert(tx, check, steps, checked, "so that what it says without caches is unknown"),
+        RunOutcome::Error => alert(tx, check, steps, checked, "its result without caches is unknown"),
         RunOutcome::Fail => {
-            // What fails with caches too is reported as that.
+            // A failure that also occurs with caches is reported as such.
             let warm = tx.check_run(&check.name, &steps.commit)?.map(|run| run.outcome);
             if warm != Some(RunOutcome::Pass) {
                 return Ok(());
@@ -37,11 +37,11 @@ pub(super) fn record(tx: &WriteTx<'_>, check: &CheckConfig, steps: &HeadCheck, c
 }
 
 fn clear(tx: &WriteTx<'_>, row: Regression, steps: &HeadCheck) -> Result<()> {
-    let (test, said) = (row.test_id.clone(), row.event_id.clone());
+    let (test, detected) = (row.test_id.clone(), row.event_id.clone());
     tx.update_regression(&Regression { status: RegressionStatus::Cleared, ..row })?;
-    if said.is_some() {
+    if detected.is_some() {
         let payload = RegressionCleared { test_id: test.clone(), commit: steps.commit.clone() };
-        tx.publish(&NewEvent::new(own()?, payload).caused_by_id(said))?;
+        tx.publish(&NewEvent::new(own()?, payload).caused_by_id(detected))?;
     }
     if tx.regressions(true)?.iter().all(|row| row.test_id != test) {
         tx.close_alert(&about_test(test.as_str()))?;
@@ -62,11 +62,15 @@ fn alert(tx: &WriteTx<'_>, check: &CheckConfig, steps: &HeadCheck, checked: &Col
     Ok(())
 }
 
-/// Has the search look for the commit since which it fails. It is on record for the test that landed last of those that use
-/// the check: the check says the same for all of them.
+/// Starts a bisection for the commit since which it fails. It is stored for the last landed test that the check covers;
+/// the check's result is the same for all of them.
 fn suspect(tx: &WriteTx<'_>, check: &CheckConfig, steps: &HeadCheck, checked: &ColdChecked) -> Result<()> {
-    let users: Vec<TestId> =
-        tx.baseline_tests()?.into_iter().filter(|test| applies(check, &test.category)).map(|test| test.test_id).collect();
+    let users: Vec<TestId> = tx
+        .baseline_tests()?
+        .into_iter()
+        .filter(|test| covers_category(check, &test.category))
+        .map(|test| test.test_id)
+        .collect();
     let newest = tx.newest_baselines()?.into_iter().filter(|row| users.contains(&row.test_id)).max_by_key(|row| row.passed_at);
     let Some(newest) = newest else { return Ok(()) };
     let last_good = checked.last_good.as_ref().unwrap_or(&newest.commit_hash);
@@ -74,7 +78,7 @@ fn suspect(tx: &WriteTx<'_>, check: &CheckConfig, steps: &HeadCheck, checked: &C
     let Some(mut row) = tx.regression(&id)? else { return Ok(()) };
     let notes = BisectNotes { exit_code: checked.exit_code, ..BisectNotes::default() };
     if checked.last_good.is_none() {
-        let why = "no commit before is known at which it passes on a fresh clone".to_owned();
+        let why = "no earlier commit is known at which it passes on a fresh clone".to_owned();
         return settle(tx, row, notes, &Found::Unknown { why, suspects: Vec::new() });
     }
     row.status = RegressionStatus::Bisecting;

@@ -280,8 +280,8 @@ fn categories_choose_the_checks() {
     let unchecked = "SELECT severity, message FROM alerts WHERE fingerprint = 'unchecked' AND closed_at IS NULL";
     assert_eq!(
         world.sql(unchecked),
-        "info|not re-run when the integration branch moves, although they had passed, are 1 tests that no check with \
-         baseline = true is for (run only when work lands, by baseline = false: never): t1"
+        "info|1 passed tests are not checked again when the integration branch moves, because no check with baseline = true \
+         covers them (checks with baseline = false, which run only in the gate: never): t1"
     );
     world.once();
     world.sql("UPDATE tests SET category = 'docs'");
@@ -303,8 +303,8 @@ fn nothing_to_check_is_no_error() {
     assert!(!log.contains("WARN"), "{log}");
     let unchecked = "SELECT message FROM alerts WHERE fingerprint = 'unchecked' AND closed_at IS NULL";
     let told = world.sql(unchecked);
-    assert!(told.starts_with("nothing is re-run, because there is no integration branch in the store /"), "{told}");
-    assert!(told.ends_with("1 tests had passed: t1"), "{told}");
+    assert!(told.starts_with("passed tests are not checked again: the store /"), "{told}");
+    assert!(told.ends_with("1 tests have passed: t1"), "{told}");
     // What is no store is reported.
     std::fs::create_dir_all(world.layout.store_path()).unwrap();
     let log = world.once();

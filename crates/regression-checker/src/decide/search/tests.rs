@@ -1,7 +1,7 @@
 use coord_db::RunOutcome;
 
 use super::*;
-use crate::decide::believed;
+use crate::decide::confirmed_outcome;
 
 const RETRIES: u32 = 2;
 
@@ -134,7 +134,7 @@ fn innocents(percent: u32, landings: usize, dice: &mut Dice) -> usize {
         let mut runs = Vec::new();
         let outcome = loop {
             runs.push(if dice.chance(percent) { RunOutcome::Fail } else { RunOutcome::Pass });
-            if let Some(outcome) = believed(&runs, retries) {
+            if let Some(outcome) = confirmed_outcome(&runs, retries) {
                 break outcome;
             }
         };
