@@ -118,7 +118,7 @@ fn a_check_that_goes_on_to_another_commit_does_not_pass() {
         world.sql("DELETE FROM check_runs");
         world.once();
         let told = world.sql("SELECT outcome, output_tail FROM check_runs");
-        assert_eq!(told, "fail|check tests changed the commit that it was to judge", "{leave}");
+        assert_eq!(told, "fail|check tests changed the commit under test", "{leave}");
         assert!(repositories(&world) == before, "{leave}");
     }
 }
