@@ -12,7 +12,7 @@ if (prepared / "file").exists():
     file = pathlib.Path((prepared / "file").read_text())
     good, bad = (prepared / "good").read_text(), (prepared / "bad").read_text()
     text = file.read_text()
-    if "What was wrong before:" in prompt:
+    if "Error of the previous attempt:" in prompt:
         # Told what it broke, it does it in a way that breaks nothing.
         sign = "#" if file.suffix == ".toml" else "//"
         text = text.replace(bad, good) + f"{sign} {TASK}, done with care\n"

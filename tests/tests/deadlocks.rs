@@ -221,7 +221,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
     for part in [
         "2 tests depend on each other in a cycle, so none of them can start: t1 of one depends on t2",
         "with drop:t2",
-        "resolved: drop:t2 (answered by the human): test t2 goes first and no longer waits for test t1",
+        "resolved: drop:t2 (answered by the human): test t2 no longer depends on test t1 and runs first",
     ] {
         assert!(why.contains(part), "{part} is not in {why}");
     }

@@ -241,7 +241,7 @@ fn without_monitor_loops_rest_between_tests_until_it_is_back() {
     world.say("go-one");
     let _heartbeat = world.start("heartbeat", &[]);
     let monitor = world.start("monitor", &[]);
-    let rested = "as monitor is not there";
+    let rested = "because monitor is not running";
     world.start("coding-loop", &["one", "--max-tests", "1"]).terminate_when_done(&world, "t1");
     assert!(!world.log("coding-loop").contains(rested), "{}", world.log("coding-loop"));
     monitor.kill();

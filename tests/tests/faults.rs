@@ -89,7 +89,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     });
     assert!(told.contains("full") && told.contains("loopctl doctor"), "{told}");
     for supervisor in &supervisors {
-        supervisor.until_said("waiting until the database can be used again");
+        supervisor.until_said("cannot use the database; retrying");
     }
     // What is there can be read.
     assert!(world.loopctl(&["status"]).status.success());
@@ -99,7 +99,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
 
     shell(&world, "rm \"$1\"/filler \"$1\"/filler2");
     for supervisor in &supervisors {
-        supervisor.until_said("the database can be used again");
+        supervisor.until_said("the database is available again");
     }
     assert!(publish(&world, kept, &large).status.success());
     assert_eq!(published(&world), (kept + 1).to_string());
@@ -167,7 +167,7 @@ fn a_full_disk_while_a_store_and_a_workspace_are_made_is_waited_for() {
     shell(&world, &format!("rm -r {root}/store.git; cat /dev/zero > {root}/filler || true"));
     add_test(&world, "t1");
     let running = world.start("coding-loop", &["one"]);
-    running.until_said("there is room on the disk");
+    running.until_said("the disk has free space");
     assert!(running.said().contains("no space is left"), "{}", running.said());
     assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
     // Room for the store, and not for the files.
@@ -176,7 +176,7 @@ fn a_full_disk_while_a_store_and_a_workspace_are_made_is_waited_for() {
         world.command("test").arg("-d").arg(disk.join("store.git")).status().unwrap().success().then_some(())
     });
     wait_for("a workspace without room", BOUND, || {
-        (running.said().matches("there is room on the disk").count() == 2).then_some(())
+        (running.said().matches("the disk has free space").count() == 2).then_some(())
     });
     assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
     shell(&world, &format!("rm {root}/filler"));
@@ -211,7 +211,7 @@ fn a_full_disk_of_the_users_repository_delays_only_publishing() {
     std::fs::write(world.folder().join("fill-check"), "").unwrap();
     let running = world.start("coding-loop", &["one"]);
     world.until("SELECT status, attempts FROM tests", "passed|1");
-    running.until_said("cannot be published for now");
+    running.until_said("cannot publish the landed commits");
     shell(&world, &format!("rm {}/filler", disk.display()));
     // Any news wakes it.
     assert!(publish(&world, 0, "{}").status.success());
@@ -228,7 +228,7 @@ fn a_read_only_folder_is_said_and_waited_for() {
     assert!(told.contains("read") && told.contains("loopctl doctor"), "{told}");
     let starting: Vec<Running> = SUPERVISORS.iter().map(|name| world.start(name, &[])).collect();
     for supervisor in &starting {
-        supervisor.until_said("waiting until the database can be used again");
+        supervisor.until_said("cannot use the database; retrying");
         assert!(supervisor.said().contains("read"), "{}", supervisor.said());
     }
     shell(&world, "umount \"$1\"");

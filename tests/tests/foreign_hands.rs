@@ -132,7 +132,7 @@ fn every_odd_row_that_is_taken_is_survived() {
     let since = format!("SELECT count(*) FROM component_health WHERE version IS NOT NULL AND last_heartbeat > '{inserted}'");
     world.until(&since, &SUPERVISORS.len().to_string());
     // Rows whose keys are no UTF-8 cannot be got at: they keep nobody busy.
-    supervisors[0].until_said("something is due that a pass cannot change");
+    supervisors[0].until_said("passes change nothing although something is due");
     for arguments in &[
         ["status"].as_slice(),
         &["status", "sound"],
@@ -197,9 +197,9 @@ fn malformed_events_are_counted_in_one_alert_for_each_source_and_type() {
     assert_well(supervisors);
     assert_eq!(
         world.sql("SELECT substr(message, 1, instr(message, ' cannot') - 1) FROM alerts ORDER BY 1").unwrap().trim(),
-        "1000 events test_passed from a\n5 events test_passed from tool\nan event stuck_detected from tool"
+        "1000 events of type test_passed from a\n5 events test_passed from tool\nan event stuck_detected from tool"
     );
     let status = String::from_utf8(world.loopctl(&["status"]).stdout).unwrap();
     assert_eq!(status.matches("cannot be handled").count(), 3, "{status}");
-    assert_eq!(status.matches("1000 events test_passed from a cannot be handled").count(), 1, "{status}");
+    assert_eq!(status.matches("1000 events of type test_passed from a cannot be handled").count(), 1, "{status}");
 }

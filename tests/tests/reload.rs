@@ -60,10 +60,10 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
     let pid_of = |id: &str| db.read(|tx| tx.component(id)).unwrap().and_then(|row| row.pid);
     let alerts = || {
         let open = db.read(|tx| tx.alerts(true)).unwrap();
-        open.into_iter().filter(|alert| alert.message.contains("settings are refused"))
+        open.into_iter().filter(|alert| alert.message.contains("settings are invalid"))
     };
-    let refused = |daemon: &Daemon| daemon.log().matches("the changed settings are refused").count();
-    let taken = |daemon: &Daemon| daemon.log().matches("they hold from now on").count();
+    let refused = |daemon: &Daemon| daemon.log().matches("the changed settings are invalid").count();
+    let taken = |daemon: &Daemon| daemon.log().matches("settings reloaded").count();
     for (_, id) in programs {
         wait_for(id, BOUND, || pid_of(id));
     }
@@ -73,7 +73,7 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
     }
     let said = wait_for("the alert", BOUND, || alerts().next());
     assert!(
-        said.message.contains("config.toml:4") && said.message.contains("goes on with those from before"),
+        said.message.contains("config.toml:4") && said.message.contains("uses the previous settings"),
         "{}",
         said.message
     );
@@ -99,7 +99,7 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
     }
     // The new limit holds: three seconds of silence are told, where sixty were allowed before.
     let silent = wait_for("the verdict", BOUND, || db.read(|tx| tx.open_alert("component:quiet")).unwrap());
-    assert!(silent.message.contains("no beat for"), "{}", silent.message);
+    assert!(silent.message.contains("no heartbeat for"), "{}", silent.message);
     for ((_, id), daemon) in programs.iter().zip(&daemons) {
         assert_eq!(pid_of(id), Some(i64::from(daemon.0.id())), "{id} has not been restarted");
     }

@@ -1,4 +1,4 @@
-//! Running the agent: in its workspace, under a keeper, with its files leased as it first changes them.
+//! Runs the agent in its workspace under a keeper, and leases files when it first changes them.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,16 +18,16 @@ use crate::control::{Interrupt, Waiter};
 use crate::end::{End, Step, Stop};
 use crate::{Error, Result, prompt, revert, run_end, runs, tokens};
 
-/// Does what the attempt is about: what was decided in the agent's place, or the agent's run.
+/// Performs the work of the attempt: a revert that was decided, or a run of the agent.
 pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
-    // Before the agent costs anything.
+    // Checked before the agent causes any cost.
     if let Some(why) = context.unverifiable(&attempt.test) {
         return Err(why.into());
     }
     if revert::take_back(context, attempt)? {
         return Ok(());
     }
-    // What a human has accepted goes to the gate as it stands.
+    // The human has accepted that nothing changes: the present state goes to the gate.
     if attempt.test.no_change == NoChange::Accepted {
         return Ok(());
     }
@@ -62,7 +62,7 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
     Ok(spec)
 }
 
-/// Runs the agent to its end, or until the loop is told otherwise.
+/// Runs the agent to its end, or until the loop is interrupted.
 async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
     let mut spec = specification(context, attempt)?;
     let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
@@ -74,13 +74,13 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let changes = Changes::of(&attempt.workspace);
     let mut has_changed = false;
     let on_keeper = |keeper| context.record_child(Some(keeper));
-    tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, "the agent begins");
+    tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, "agent started");
     let mut running = pin!(command_runner::run(&spec, &mut cancelled, on_keeper));
     let mut interrupt = None;
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
         waiter.wakes.looked(context.db);
-        // Nothing is lost while the database cannot be used: what was changed is seen again afterwards.
+        // Nothing is lost while the database is unavailable: the changes are found again afterwards.
         match round(context, attempt, waiter, std::mem::take(&mut has_changed)) {
             Ok(None) => {}
             Ok(found) => {
@@ -89,12 +89,12 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
                 break running.await;
             }
             Err(error) if error.is_temporary() => {
-                tracing::warn!(%error, "the database cannot be used; the agent works on");
+                tracing::warn!(%error, "cannot use the database; the agent continues");
                 has_changed = true;
             }
             Err(error) => {
                 cancel.send_replace(true);
-                context.end_run(&recorded, &runs::words(&running.await.end));
+                context.end_run(&recorded, &runs::describe_end(&running.await.end));
                 return Err(error.into());
             }
         }
@@ -106,12 +106,12 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     };
     outcome.end = context.end_in_sandbox(outcome.end);
     reach(Point::AgentEnded);
-    context.end_run(&recorded, &runs::words(&outcome.end));
+    context.end_run(&recorded, &runs::describe_end(&outcome.end));
     context.record_child(None);
-    let told = if spec.stdin.is_empty() { spec.argv.last().map_or(0, |prompt| prompt.len()) } else { spec.stdin.len() };
+    let prompt_bytes = if spec.stdin.is_empty() { spec.argv.last().map_or(0, |prompt| prompt.len()) } else { spec.stdin.len() };
     let text = tokens::end_of_output(&outcome, spec.log_path.as_deref());
-    attempt.tokens_spent = tokens::spent(told, &outcome, &text);
-    tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), "the agent has ended");
+    attempt.tokens_spent = tokens::spent(prompt_bytes, &outcome, &text);
+    tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), "agent ended");
     if let Some(interrupt) = interrupt {
         return Err(interrupt.into());
     }
@@ -129,13 +129,13 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     }
 }
 
-/// The agent has deleted or damaged the folder that it works in. That can be an accident, once.
+/// The agent has deleted or damaged its workspace. The first time may be an accident.
 fn damaged(context: &Context<'_>) -> Result<FailedAttempt> {
     let before = context.db.read(|tx| tx.loop_row(&context.loop_id))?.vain_runs;
     let category = if before == 0 { ErrorCategory::Transient } else { ErrorCategory::Code };
     Ok(FailedAttempt::new(
         category,
-        "the agent deleted or damaged its working folder; the folder is made again for the next attempt",
+        "the agent deleted or damaged its workspace; the workspace is created again for the next attempt",
     ))
 }
 
@@ -146,13 +146,13 @@ fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter, has_chan
     if let Some(interrupt) = context.orders(Some(attempt))? {
         return Ok(Some(interrupt));
     }
-    context.ask_again(attempt)?;
+    context.retry_requests(attempt)?;
     context.serve_sandbox(attempt)?;
     if context.config.lease.automatic {
-        // What cannot be leased is reported at landing, where it matters.
+        // Files that cannot be leased are reported at landing, where it matters.
         match context.lease_changes(attempt, has_changed) {
-            // The agent may be in the middle of something; so may its git.
-            Err(Error::Git(error)) => tracing::debug!(%error, "cannot see what has changed"),
+            // The agent or its git may be writing at the moment.
+            Err(Error::Git(error)) => tracing::debug!(%error, "cannot read the changes"),
             other => drop(other?),
         }
     }

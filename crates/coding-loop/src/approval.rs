@@ -1,5 +1,5 @@
-//! What lands only with a human's leave: changes of protected files, files that are very large or very many, and what looks
-//! like a key or password.
+//! Changes that land only with a human's approval: protected files, very large or very many files, and text that looks
+//! like a secret.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::end::{Step, Stop};
 use crate::secrets;
 use crate::work::Work;
 
-/// Files that are named one by one.
+/// Maximum number of files named in a message.
 const MAX_NAMED: usize = 10;
 
-/// What of a change a human has to approve.
+/// The parts of a change that a human has to approve.
 #[derive(Debug, Default)]
 struct Unusual {
     protected: Vec<String>,
@@ -48,20 +48,20 @@ impl Unusual {
             parts.push(format!("changes protected files: {}", named(&self.protected)));
         }
         if !self.large.is_empty() {
-            parts.push(format!("has large files: {}", named(&self.large)));
+            parts.push(format!("contains large files: {}", named(&self.large)));
         }
         if let Some(many) = self.many {
             parts.push(format!("changes {many} files"));
         }
         if !self.secret.is_empty() {
-            parts.push(format!("has what looks like a secret: {}", named(&self.secret)));
+            parts.push(format!("contains text that looks like a secret: {}", named(&self.secret)));
         }
         parts.join("; ")
     }
 }
 
 impl Context<'_> {
-    /// Asks for what needs a human's leave, and waits for the answer.
+    /// Asks the human for approval if the change needs it, and waits for the answer.
     pub(crate) async fn approve(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
         let Some(work) = attempt.work.clone() else { return Ok(()) };
         let unusual = self.unusual(&work)?;
@@ -75,16 +75,16 @@ impl Context<'_> {
             let decision = self.db.read(|tx| tx.decision(&id))?;
             if decision.status != DecisionStatus::Pending {
                 if decision.choice.as_deref() != Some("approve") {
-                    let text = format!("a human did not approve that the work {}", unusual.text());
+                    let text = format!("the human did not approve the work, which {}", unusual.text());
                     return Err(Stop::failed(ErrorCategory::Human, text));
                 }
                 break;
             }
-            self.stop_if_told(Some(attempt), waiter)?;
+            self.check_interrupt(Some(attempt), waiter)?;
             waiter.wait(self, Duration::from_secs(5)).await;
         }
         if !unusual.large.is_empty() {
-            // They were left where they are until they were approved.
+            // Large files were left out until they were approved.
             let whole = self.see_work(&attempt.workspace, u64::MAX)?;
             self.lease_files(attempt, &whole.files)?;
             attempt.work = Some(whole);
@@ -113,7 +113,7 @@ impl Context<'_> {
         Ok(unusual)
     }
 
-    /// What looks like a secret and was not there before, values masked.
+    /// Added text that looks like a secret, with masked values.
     fn secrets_in(&self, work: &Work) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for file in work.files.iter().filter(|file| secrets::is_secret_name(file)) {
@@ -138,8 +138,8 @@ impl Context<'_> {
             decision_type: decision_type.to_owned(),
             summary: format!("test {test} {}", unusual.text()),
             options: vec![
-                option("approve", "the change goes on to the gate"),
-                option("reject", "the attempt fails; its work is kept under a ref"),
+                option("approve", "run the gate on the change"),
+                option("reject", "fail the attempt; its work is saved under a reference"),
             ],
             default_option: Some("reject".to_owned()),
             context: json!({

@@ -1,63 +1,63 @@
-//! An attempt as a state machine without I/O: what is done next, by what came of the step before.
+//! An attempt as a state machine without I/O: from the result of each step it derives the next one.
 //!
-//! The program and the simulation perform the same commands, each in its own way. A step that ends the attempt (a failure,
-//! an order, trouble of the agent) is [`Input::Ended`]; its reason stays with whoever performs.
+//! The program and the simulation perform the same commands in their own ways. A step that ends the attempt (a failure,
+//! an order, an agent that cannot work) gives [`Input::Ended`]; the caller keeps the reason.
 
-/// How often integration may move under an attempt before it is given back.
+/// Maximum number of moves of integration during an attempt before the attempt is given back.
 pub const MAX_ROUNDS: u32 = 5;
 
-/// What is to be done.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Put the workspace at the head of integration, and make a checkpoint.
+    /// Bring the workspace to the head of integration and create a checkpoint.
     Begin,
-    /// Run the agent, or do what was decided in its place.
+    /// Run the agent, or perform what was decided instead.
     Work,
-    /// See what has changed, and whether that may land at all.
+    /// Read the changes, and check whether they may land at all.
     Look,
-    /// Ask for leave to change what other loops own.
+    /// Ask for permission to change what other loops own.
     AskOwners,
     /// Lease the changed files, or queue for them.
     LeaseFiles,
-    /// Wait until every lease that is queued for is granted.
+    /// Wait until all queued leases are granted.
     AwaitLeases,
-    /// Have a human approve what only a human may.
+    /// Wait for a human's approval where it is required.
     Approve,
-    /// Put the work on the head of integration.
+    /// Apply the work to the head of integration.
     PutOnHead,
-    /// Run the checks on that.
+    /// Run the checks on the result.
     Gate,
-    /// Lease, or queue for, the right to move integration.
+    /// Acquire the lease for moving integration, or queue for it.
     LeaseIntegration,
     /// Move integration and record the pass.
     Land,
-    /// Record how the attempt ended.
+    /// Record the end of the attempt.
     Close(Close),
 }
 
 /// How an attempt ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
-    /// It has landed.
+    /// The work has landed.
     Passed,
-    /// The agent claims success and has changed nothing.
+    /// The agent claims success without a change.
     Unchanged,
     /// Integration has moved too often.
     Overtaken,
-    /// By the reason that came with [`Input::Ended`].
+    /// With the reason of [`Input::Ended`].
     Ended,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The command is done.
+    /// The command succeeded.
     Done,
-    /// Of [`Command::Look`]: nothing has changed.
+    /// From [`Command::Look`]: nothing has changed.
     NothingChanged,
-    /// Of [`Command::Land`]: integration has moved meanwhile, and nothing was done.
+    /// From [`Command::Land`]: integration has moved meanwhile, and nothing was done.
     Overtaken,
-    /// The attempt is over.
+    /// The attempt has ended.
     Ended,
 }
 
@@ -65,11 +65,11 @@ pub enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     doing: Command,
-    /// Whether a claim without a change goes to the gate as it stands.
+    /// True if a claim without a change goes to the gate.
     may_be_empty: bool,
-    /// The files are leased and approved, so that the work may be judged.
+    /// The files are leased and approved, so the work may go to the gate.
     cleared: bool,
-    /// The right to move integration is held.
+    /// The lease for moving integration is held.
     has_turn: bool,
     rounds: u32,
 }
@@ -81,24 +81,24 @@ impl Attempt {
         Self { doing: Command::Begin, may_be_empty: false, cleared: false, has_turn: false, rounds: 0 }
     }
 
-    /// An attempt whose work is done already, by hand.
+    /// An attempt whose work was done by hand.
     #[must_use]
     pub fn submitted() -> Self {
         Self { doing: Command::Look, ..Self::new() }
     }
 
-    /// From now on a claim without a change goes to the gate.
+    /// Lets a claim without a change go to the gate.
     pub fn allow_no_change(&mut self) {
         self.may_be_empty = true;
     }
 
-    /// What is being done.
+    /// The current command.
     #[must_use]
     pub fn doing(&self) -> Command {
         self.doing
     }
 
-    /// Takes in what came of the command, and gives the next one. Total: an input that does not fit ends the attempt.
+    /// Processes the result of the command and returns the next one. Total: an unexpected input ends the attempt.
     pub fn next(&mut self, input: Input) -> Command {
         self.doing = match (self.doing, input) {
             (Command::Close(close), _) => Command::Close(close),
@@ -107,7 +107,7 @@ impl Attempt {
             (Command::Work, Input::Done) => Command::Look,
             (Command::Look, Input::NothingChanged) if !self.may_be_empty => Command::Close(Close::Unchanged),
             (Command::Look, Input::Done | Input::NothingChanged) => Command::AskOwners,
-            // Something may have become owned while the loop waited for it, so it is asked again.
+            // A path may have become owned while the loop waited, so this is checked again.
             (Command::AskOwners, Input::Done) if self.cleared => Command::Approve,
             (Command::AskOwners, Input::Done) => Command::LeaseFiles,
             (Command::LeaseFiles | Command::LeaseIntegration, Input::Done) => Command::AwaitLeases,
@@ -121,9 +121,9 @@ impl Attempt {
             }
             (Command::Approve, Input::Done) => Command::PutOnHead,
             (Command::PutOnHead, Input::Done) => Command::Gate,
-            // Judged once before its turn, on what has landed so far: a suite that is slow or fails holds nobody up. If
-            // nothing lands meanwhile, the proofs stand; else it is judged again with its turn held, so that it cannot be
-            // overtaken for ever.
+            // First judged without the lease for moving integration, so that a slow or failing suite delays no other
+            // loop. If nothing lands meanwhile, the proofs stay valid; otherwise it is judged again while holding the
+            // lease, so that it cannot be overtaken forever.
             (Command::Gate, Input::Done) if self.has_turn => Command::Land,
             (Command::Gate, Input::Done) => Command::LeaseIntegration,
             (Command::Land, Input::Done) => Command::Close(Close::Passed),

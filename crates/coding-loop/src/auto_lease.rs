@@ -1,5 +1,6 @@
-//! Leases for an agent that knows nothing of leases: each file is leased once it has changed and nothing changes for a moment. If another loop has it, the
-//! loop queues for it, the agent works on, and landing waits for the grant.
+//! Leases for agents that do not use leases themselves: a file is leased once it has changed and the workspace is quiet
+//! for a moment. If another loop holds it, the loop queues for it, the agent continues, and landing waits for the
+//! grant.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,38 +16,38 @@ use crate::context::{Attempt, Context};
 use crate::work::INTEGRATION;
 use crate::{Error, Result};
 
-/// How long a queued acquire waits unless its loop says that it still wants it.
+/// Seconds after which a queued request ends unless its loop renews it.
 pub(crate) const WAIT_SECONDS: i64 = 600;
 
-/// Files that two may change.
+/// Files that two loops may change.
 pub(crate) fn ignored(patterns: &[String]) -> GlobSet {
     let anywhere = patterns.iter().map(|pattern| format!("**/{pattern}"));
     globs(patterns.iter().cloned().chain(anywhere))
 }
 
-/// Files that these patterns name, and no others.
+/// Matches exactly these patterns, not in every folder.
 pub(crate) fn exactly(patterns: &[String]) -> GlobSet {
     globs(patterns.iter().cloned())
 }
 
 fn globs(patterns: impl Iterator<Item = String>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
-    // The settings were checked when they were read.
+    // The settings were validated when they were loaded.
     for glob in patterns.filter_map(|pattern| Glob::new(&pattern).ok()) {
         set.add(glob);
     }
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
-/// How long nothing has to change before the changed files are leased: what lies there for a moment is nobody's work. Not
-/// longer: two agents that change one file before either has it leased are a conflict, for which one of them is paused.
+/// Time without changes before the changed files are leased, so that short-lived files are ignored. It must be short:
+/// two agents that change one file before either has leased it have a conflict, and one of them is paused.
 const QUIET: Duration = Duration::from_millis(60);
-/// How long changes that never stop are waited for.
+/// Maximum time to wait while changes continue.
 const MAX_UNREST: Duration = Duration::from_secs(2);
-/// Between two looks at a workspace that cannot be watched.
+/// Interval at which a workspace is read that cannot be watched.
 const BLIND_LOOK: Duration = Duration::from_secs(30);
 
-/// Says when it is time to look at what an agent has changed.
+/// Tells when the changes of an agent have to be read.
 pub(crate) struct Changes {
     seen: Arc<Seen>,
     _watches: Option<Watches>,
@@ -58,10 +59,10 @@ struct Seen {
     unrest: Mutex<Unrest>,
 }
 
-/// The changes that were not looked at yet.
+/// The changes that have not been read.
 #[derive(Debug, Clone, Copy, Default)]
 struct Unrest {
-    /// When the first and the last of them was noticed.
+    /// When the first and the last of them were noticed.
     since: Option<(Instant, Instant)>,
     is_blind: bool,
 }
@@ -72,7 +73,7 @@ impl Unrest {
         self.since = Some((first, now));
     }
 
-    /// When to look; none before something changes.
+    /// When to read; none before something changes.
     fn due(&self, looked: Instant) -> Option<Instant> {
         let quiet = self.since.map(|(first, last)| (last + QUIET).min(first + MAX_UNREST));
         quiet.or_else(|| self.is_blind.then_some(looked + BLIND_LOOK))
@@ -108,14 +109,14 @@ impl Changes {
         let watches = watches
             .inspect(|watches| watches.watch(workspace))
             .inspect_err(|error| {
-                tracing::warn!(%error, "cannot watch the workspace; looking at intervals instead");
+                tracing::warn!(%error, "cannot watch the workspace; reading it at intervals");
                 seen.note(|unrest| unrest.is_blind = true);
             })
             .ok();
         Self { seen, _watches: watches }
     }
 
-    /// Returns when it is time to look.
+    /// Returns when the changes have to be read.
     pub(crate) async fn next(&self) {
         let began = Instant::now();
         loop {
@@ -131,16 +132,16 @@ impl Changes {
     }
 }
 
-/// The path as something that can be leased, or why not.
+/// The path in the form of a lease, or why it cannot be leased.
 pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
     let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased; rename it", shown(path)))?;
     if text == INTEGRATION {
-        return Err(format!("a file must not be called {text}: that is the name of the right to move the integration branch"));
+        return Err(format!("rename the file {text}: this name is reserved for the lease on the integration branch"));
     }
     text.parse().map_err(|error: coord_db::Error| error.to_string())
 }
 
-/// The token of the loop's own lease that covers a path, on it or on a subtree above it.
+/// The fencing token of the loop's lease on a path or on a subtree above it.
 fn own_token(tx: &ReadTx<'_>, loop_id: &LoopId, path: &LeasePath) -> coord_db::Result<Option<i64>> {
     let own = tx
         .leases_overlapping(path)?
@@ -150,7 +151,7 @@ fn own_token(tx: &ReadTx<'_>, loop_id: &LoopId, path: &LeasePath) -> coord_db::R
 }
 
 impl Context<'_> {
-    /// What the program leases by itself, for a test or for none.
+    /// A request of the program itself, for a test or for none.
     pub(crate) fn lease_request(&self, paths: Vec<LeasePath>, reason: String, test: Option<&TestId>) -> AcquireRequest {
         AcquireRequest {
             loop_id: self.loop_id.clone(),
@@ -162,7 +163,7 @@ impl Context<'_> {
         }
     }
 
-    /// Leases for an attempt, or queues.
+    /// Acquires leases for an attempt, or queues for them.
     pub(crate) fn lease_or_queue(&self, attempt: &mut Attempt, request: AcquireRequest) -> Result<()> {
         let silent = self.config.lease.silent_waiter_seconds;
         let (id, answer) = self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(WAIT_SECONDS), silent))?;
@@ -171,13 +172,13 @@ impl Context<'_> {
                 attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
             }
             (Some(id), _) => attempt.waiting.push((id, request)),
-            (None, _) => return Err(Error::SetUp("a queued acquire has no id".to_owned())),
+            (None, _) => return Err(Error::SetUp("a queued request has no id".to_owned())),
         }
         Ok(())
     }
 
-    /// Leases, or queues for, every one of these files that the attempt neither holds nor waits for. What other loops own is
-    /// left alone. What cannot be leased is given back with the reason.
+    /// Acquires or queues for the lease of each of these files, unless the attempt already holds it or waits for it.
+    /// Files that other loops own are skipped. Returns the reason for each file that cannot be leased.
     pub(crate) fn lease_files(&self, attempt: &mut Attempt, files: &[PathBuf]) -> Result<Vec<String>> {
         self.follow_the_agent(attempt)?;
         let ignored = ignored(&self.config.monitor.conflict_ignore);
@@ -195,7 +196,7 @@ impl Context<'_> {
             if known || self.adopt_own_lease(attempt, &path)? {
                 continue;
             }
-            // Told at landing, where it matters: the agent may change it back.
+            // Reported at landing, where it matters: the agent may undo the change.
             if !self.owned_by_others(std::slice::from_ref(&path))?.is_empty() {
                 continue;
             }
@@ -210,7 +211,7 @@ impl Context<'_> {
                 }
                 Waiting::Queued(blockers) => {
                     let holders: Vec<&str> = blockers.iter().map(|blocker| blocker.locked_by.as_str()).collect();
-                    tracing::info!(path = %request.paths[0], holders = ?holders, "waiting for a lease; the agent works on");
+                    tracing::info!(path = %request.paths[0], holders = ?holders, "waiting for a lease; the agent continues");
                     if let Some(id) = id {
                         attempt.waiting.push((id, request));
                     }
@@ -221,19 +222,19 @@ impl Context<'_> {
         Ok(problems)
     }
 
-    /// Which of these paths are other loops', without leave to change them.
+    /// The paths that other loops own, without permission to change them.
     fn owned_by_others(&self, paths: &[LeasePath]) -> Result<Vec<OwnedByOther>> {
         Ok(self.db.read(|tx| tx.owned_by_others(&self.loop_id, paths))?)
     }
 
-    /// What the attempt has changed although another loop owns it. A file that two may change counts only if it is owned by
-    /// its own name.
+    /// The changed files that another loop owns. A file that two loops may change counts only if it is owned by its own
+    /// name.
     pub(crate) fn trespasses(&self, attempt: &Attempt, files: &[PathBuf]) -> Result<Vec<OwnedByOther>> {
         let ignored = ignored(&self.config.monitor.conflict_ignore);
         let wanted: Vec<LeasePath> = files
             .iter()
             .filter_map(|file| lease_path(file).ok())
-            // A lease that stood before its path was owned is good to the end.
+            // A lease from before its path became owned stays valid.
             .filter(|path| !attempt.tokens.contains_key(path))
             .collect();
         let mut owned = self.owned_by_others(&wanted)?;
@@ -241,7 +242,7 @@ impl Context<'_> {
         Ok(owned)
     }
 
-    /// A lease that the agent took by itself counts as well.
+    /// Adopts a lease that the agent has acquired itself.
     fn adopt_own_lease(&self, attempt: &mut Attempt, path: &LeasePath) -> Result<bool> {
         let own = self.db.read(|tx| own_token(tx, &self.loop_id, path))?;
         if let Some(token) = own {
@@ -250,8 +251,8 @@ impl Context<'_> {
         Ok(own.is_some())
     }
 
-    /// Leases whatever the agent has changed so far, or, unless it `has_changed` more, what it was seen to have changed: it may
-    /// have released that.
+    /// Leases the files that the agent has changed so far. Without new changes, the files that were known to be changed
+    /// are leased again if the agent has released them.
     pub(crate) fn lease_changes(&self, attempt: &mut Attempt, has_changed: bool) -> Result<Vec<String>> {
         if has_changed {
             attempt.seen = attempt.workspace.snapshot(&self.look_options(self.config.landing.file_bytes))?.changed;
@@ -262,10 +263,10 @@ impl Context<'_> {
         leased
     }
 
-    /// Asks again for what is still being waited for.
-    pub(crate) fn ask_again(&self, attempt: &mut Attempt) -> Result<()> {
+    /// Retries the queued requests.
+    pub(crate) fn retry_requests(&self, attempt: &mut Attempt) -> Result<()> {
         let silent = self.config.lease.silent_waiter_seconds;
-        // One by one and in place, so that an error on the way forgets none that still stands in the queue.
+        // One by one and in place, so that an error loses no request that is still queued.
         let mut at = 0;
         while let Some((id, request)) = attempt.waiting.get(at).cloned() {
             let mut answer = (Some(id.clone()), self.db.write(|tx| tx.retry_request(&id, &request, silent))?);
@@ -278,7 +279,7 @@ impl Context<'_> {
             }
             match answer {
                 (_, Waiting::Granted(grant)) => {
-                    tracing::info!(path = %request.paths[0], "got the lease");
+                    tracing::info!(path = %request.paths[0], "lease granted");
                     attempt.waiting.retain(|(waiting, _)| *waiting != id);
                     attempt.tokens.extend(grant.paths.into_iter().map(|path| (path, grant.fencing_token)));
                 }
@@ -289,7 +290,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Says that the loop lives: its beat, its leases, its waits.
+    /// Sends a heartbeat and renews the leases and waits.
     pub(crate) fn beat(&self, attempt: Option<&Attempt>) -> Result<()> {
         self.db.write_quietly(|tx| {
             if self.managed {
@@ -304,8 +305,8 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// True while nobody else has ended a lease of the attempt. What the agent has taken again, or released, by itself is
-    /// its own affair.
+    /// True while no one else has ended a lease of the attempt. Leases that the agent itself has acquired again or
+    /// released do not count.
     pub(crate) fn leases_stand(&self, attempt: &Attempt) -> Result<bool> {
         self.db.read(|tx| {
             for (path, token) in &attempt.tokens {
@@ -320,8 +321,8 @@ impl Context<'_> {
         })
     }
 
-    /// Brings what is known of the attempt's leases in line with what the agent has done with them by itself. A file that it
-    /// has released is leased again as long as it differs.
+    /// Updates the known leases of the attempt by what the agent has acquired and released itself. A released file is
+    /// leased again while it differs from the base.
     fn follow_the_agent(&self, attempt: &mut Attempt) -> Result<()> {
         attempt.tokens = self.db.read(|tx| {
             let mut known = BTreeMap::new();
@@ -329,7 +330,7 @@ impl Context<'_> {
                 if let Some(current) = own_token(tx, &self.loop_id, path)? {
                     known.insert(path.clone(), current);
                 } else if tx.last_unlock(&self.loop_id, path)? != Some(UnlockCause::Released) {
-                    // Taken by another hand: the next look at the orders finds it.
+                    // Revoked by somebody else; the next check for orders finds it.
                     known.insert(path.clone(), *token);
                 }
             }
@@ -338,7 +339,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Gives up waiting for files that the attempt no longer changes.
+    /// Cancels requests for files that the attempt no longer changes.
     pub(crate) fn forget_waits(&self, attempt: &mut Attempt, files: &[PathBuf]) -> Result<()> {
         let wanted: Vec<LeasePath> = files.iter().filter_map(|file| lease_path(file).ok()).collect();
         let (keep, drop): (Vec<_>, Vec<_>) =

@@ -1,7 +1,9 @@
-//! The base first: before an agent is paid, the checks that are the same for all tests have passed at the head of integration.
+//! Proves the base: before an agent runs, the checks that are the same for all tests have passed at the head of
+//! integration.
 //!
-//! One loop runs them for all, under the lease `gate:base:<tree>`, and the others wait. What they showed is kept by tree and
-//! check, and each landing adds that of the next head, so it is paid for once. Checks that run for each test say nothing here.
+//! One loop runs them for all, under the lease `gate:base:<tree>`, and the others wait. The results are stored by tree
+//! and check, and each landing adds those of the next head, so they are paid for once. Checks that run for each test
+//! are not part of it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -27,48 +29,48 @@ use crate::end::{End, Step, Stop};
 use crate::per_test::applies;
 use crate::run_end::reason_of;
 
-/// A check that takes this long is asked about: whoever does not want to wait need not.
+/// The human is asked about a check that runs longer than this, and may skip it.
 const SLOW: Duration = Duration::from_secs(30 * 60);
 
-/// Who raises the alerts about the base.
+/// Source of the alerts about the base.
 const ALERTS: &str = "coding-loop";
-/// How the fingerprints of alerts about checks that fail by chance begin.
+/// Prefix of the fingerprints of alerts about flaky checks.
 const FLAKY: &str = "base_flaky:";
 
 /// A check that is the same for all tests.
 pub(crate) struct BaseCheck<'a> {
     pub(crate) config: &'a CheckConfig,
     pub(crate) spec: CheckSpec,
-    /// Of what it is: name, command and time limit. The variables of the loop that happens to run it are no part of that.
+    /// Hash of name, command and time limit. The environment variables of the loop that runs it are not included.
     pub(crate) hash: String,
 }
 
-/// Whether attempts may start at the head of integration.
+/// Says whether attempts may start at the head of integration.
 #[derive(Debug)]
 pub(crate) enum Base {
-    /// They may.
+    /// Attempts may start.
     Ready,
-    /// Only one that makes the checks pass.
+    /// Only an attempt that repairs the checks may start.
     Mending,
-    /// Not yet: another loop runs the checks.
+    /// Another loop is running the checks.
     Running,
-    /// Not before this: the human has answered, or a test has made the checks pass.
+    /// No attempt may start before this: an answer of the human, or a test that repairs the checks.
     Red(String),
-    /// It was looked at, or the loop was told something else meanwhile: look again.
+    /// The state may have changed, or the loop was interrupted: evaluate again.
     Again,
 }
 
-/// What is known of the checks at a tree.
+/// The known results of the checks at a tree.
 #[derive(Debug, PartialEq, Eq)]
 enum Known {
     Ready,
-    /// Some are not known.
+    /// Some results are missing.
     Unproven,
-    /// These fail, by their places.
+    /// These checks fail, by index.
     Red(Vec<usize>),
 }
 
-/// Judges what is known. `checks` are names and hashes.
+/// Evaluates the known results. `checks` contains names and hashes.
 fn judge(checks: &[(&str, &str)], runs: &[BaseRun], ignored: &BTreeSet<String>) -> Known {
     let state = |hash: &str| runs.iter().find(|run| run.check_hash == hash).map(|run| run.state);
     if checks.iter().any(|(_, hash)| state(hash).is_none()) {
@@ -79,27 +81,27 @@ fn judge(checks: &[(&str, &str)], runs: &[BaseRun], ignored: &BTreeSet<String>) 
     if red.is_empty() { Known::Ready } else { Known::Red(red) }
 }
 
-/// What the runs of a check come to, once they do.
-fn believed(outcomes: &[CheckEnd], retries: u32) -> Option<BaseState> {
+/// The combined outcome of the runs of a check; none if more runs are needed.
+fn confirmed(outcomes: &[CheckEnd], retries: u32) -> Option<BaseState> {
     let failures = u32::try_from(outcomes.len()).unwrap_or(u32::MAX);
     match outcomes.last()? {
         CheckEnd::Passed if failures == 1 => Some(BaseState::Green),
         CheckEnd::Passed => Some(BaseState::Flaky),
-        // A program does not appear between two runs.
+        // Repeating cannot help against a missing program.
         CheckEnd::Missing | CheckEnd::NotExecutable => Some(BaseState::Red),
         _ => (failures > retries).then_some(BaseState::Red),
     }
 }
 
 impl Context<'_> {
-    /// The hash of what a check is and of what its check-out is set up by, whoever runs it.
+    /// The hash of a check and of the set-up of its check-out, independent of the loop that runs it.
     pub(crate) fn base_hash(&self, check: &CheckConfig) -> String {
         let setup = &self.config.workspace.setup;
         let env = if setup.is_empty() { Vec::new() } else { vec![("setup".to_owned(), format!("{setup:?}").into())] };
         self.spec(check, env).fingerprint()
     }
 
-    /// A check that is about no test, as it runs at this loop's gate.
+    /// The specification of a check that runs for no test, in this loop's gate.
     pub(crate) fn base_spec(&self, check: &CheckConfig) -> Result<CheckSpec> {
         let mut env = self.bare_environment();
         env.extend(self.gate_variables()?);
@@ -118,7 +120,7 @@ impl Context<'_> {
         }
     }
 
-    /// The checks that are the same for all tests, as the files of a commit have it.
+    /// The checks that are the same for all tests, according to the files of a commit.
     fn base_checks(&self, commit: &CommitHash) -> Result<Vec<BaseCheck<'_>>> {
         let mut checks = Vec::new();
         for config in &self.config.gate.check {
@@ -129,7 +131,7 @@ impl Context<'_> {
         Ok(checks)
     }
 
-    /// Makes sure that the checks of a test pass at the head of integration, before its agent is paid.
+    /// Ensures that the checks of a test pass at the head of integration before its agent runs.
     pub(crate) async fn prove_base(&self, test: &Test, waiter: &mut Waiter) -> Result<Base> {
         let head = self.integration_head()?;
         let all = self.base_checks(&head)?;
@@ -137,7 +139,7 @@ impl Context<'_> {
         if checks.is_empty() {
             return Ok(Base::Ready);
         }
-        while self.take_base_answers()? {}
+        while self.apply_base_answers()? {}
         let tree = self.history().tree_of(&head)?.to_string();
         let (runs, ignored) = self.db.read(|tx| Ok::<_, coord_db::Error>((tx.base_runs(&tree)?, tx.ignored_checks()?)))?;
         let ignored: BTreeSet<String> = ignored.into_iter().map(|check| check.check_name).collect();
@@ -155,7 +157,7 @@ impl Context<'_> {
         }
     }
 
-    /// What failed elsewhere is forgotten, and a check that was let through and passes now counts again.
+    /// Deletes results of other trees, and reinstates an ignored check that passes now.
     fn settle_base(&self, tree: &str, all: &[BaseCheck<'_>], runs: &[BaseRun], ignored: &BTreeSet<String>) -> Result<()> {
         let hashes: Vec<String> = all.iter().map(|check| check.hash.clone()).collect();
         let is_stale = |run: &BaseRun| run.tree_hash != tree || !hashes.contains(&run.check_hash);
@@ -167,19 +169,19 @@ impl Context<'_> {
         let is_stale = red.iter().any(is_stale);
         if passes_again || is_stale {
             for name in self.db.write(|tx| tx.settle_base(tree, &hashes))? {
-                tracing::info!(check = name, "passes at the head of integration again, and counts again");
+                tracing::info!(check = name, "the ignored check passes at the head of integration; it is required again");
             }
         }
         self.close_flaky_alerts(all)?;
         let Some(question) = question else { return Ok(()) };
-        // Another check may fail there still, of other tests.
+        // A check of other tests may still fail there.
         if self.db.read(|tx| tx.red_base())?.is_empty() {
-            self.withdraw(&question, "the checks pass at the head of integration")?;
+            self.withdraw(&question, "the checks now pass at the head of integration")?;
         }
         Ok(())
     }
 
-    /// Closes the alerts about checks that failed by chance and have passed at once ever since.
+    /// Closes the alerts about flaky checks that have passed at the first run ever since.
     fn close_flaky_alerts(&self, all: &[BaseCheck<'_>]) -> Result<()> {
         let alerts = self.db.read(|tx| tx.open_alerts_of(ALERTS))?;
         for fingerprint in alerts.into_iter().filter_map(|alert| alert.fingerprint) {
@@ -190,7 +192,7 @@ impl Context<'_> {
                 None => true,
             };
             if is_over {
-                tracing::info!(check = name, "has proven steady at the head of integration");
+                tracing::info!(check = name, "the check is no longer flaky at the head of integration");
                 self.db.write(|tx| tx.close_alert(&fingerprint))?;
             }
         }
@@ -206,7 +208,7 @@ impl Context<'_> {
         let mut names: Vec<&str> = red.iter().map(|check| check.config.name.as_str()).collect();
         names.sort_unstable();
         if let Some(asked) = question.take_if(|asked| is_of_others(asked, &names)) {
-            self.withdraw(&asked, "other checks fail at the head of integration now")?;
+            self.withdraw(&asked, "other checks now fail at the head of integration")?;
         }
         if question.is_none() && mending.is_empty() {
             let words = |check: &&BaseCheck<'_>| {
@@ -220,7 +222,7 @@ impl Context<'_> {
             };
             let red: Vec<RedCheck> = red.iter().filter_map(words).collect();
             tracing::warn!(head = %head.short(), checks = ?red.iter().map(|check| &check.name).collect::<Vec<_>>(),
-                "the checks fail before any agent has started; no attempt starts before the human answers");
+                "checks fail at the head of integration without any change by an agent; no attempt starts until you answer the question");
             self.db.write(|tx| tx.ask_about_base(&self.loop_id, head.as_str(), tree, &red))?;
         }
         let question = match question {
@@ -228,8 +230,10 @@ impl Context<'_> {
             None => self.db.read(|tx| tx.open_decision(BASE_QUESTION))?,
         };
         Ok(Base::Red(match (&question, mending.first()) {
-            (Some(question), _) => self.words_of_question(question, "the checks fail at the head of integration")?,
-            (None, Some(test)) => format!("test {} of {} has to make the checks pass at the head first", test.id, test.loop_id),
+            (Some(question), _) => self.describe_question(question, "the checks fail at the head of integration")?,
+            (None, Some(test)) => {
+                format!("test {} of {} has to repair the checks at the head of integration first", test.id, test.loop_id)
+            }
             (None, None) => "the checks fail at the head of integration".to_owned(),
         }))
     }
@@ -260,10 +264,10 @@ impl Context<'_> {
             }
         });
         if let Err(error) = released {
-            tracing::warn!(%error, "the right to run the checks at the base cannot be given back; it runs out");
+            tracing::warn!(%error, "cannot release the lease for running the checks at the base; it will expire");
         }
         match ran {
-            // It is obeyed at the next look.
+            // The order is obeyed in the next iteration.
             Ok(()) | Err(Stop::End(End::Interrupted(_))) => Ok(Base::Again),
             Err(Stop::End(End::SetUpFailed(reason))) => {
                 self.db.write(|tx| tx.hold_set_up((&self.loop_id, &test.id), &reason))?;
@@ -271,19 +275,19 @@ impl Context<'_> {
             }
             Err(Stop::Error(error)) => Err(error),
             Err(Stop::End(end)) => {
-                tracing::warn!(?end, "the checks could not be run at the base");
+                tracing::warn!(?end, "cannot run the checks at the base");
                 Ok(Base::Running)
             }
         }
     }
 
-    /// Ends the lease of a loop whose process is gone, for which heartbeat would be awaited otherwise; true if it was.
+    /// Releases the lease of a loop whose process has died instead of waiting for heartbeat; true if there was one.
     fn free_from_dead(&self, path: &LeasePath) -> Result<bool> {
         let own = ProcessIdentity::own();
         Ok(self.db.write(|tx| {
             let Some(lease) = tx.lease(path)? else { return Ok(true) };
             let Some(holder) = tx.find_loop(&lease.locked_by.to_string())? else { return Ok(false) };
-            // Who has no process is driven by hand, and never holds this.
+            // A loop without a process is driven by hand and never holds this lease.
             if holder.pid.is_none() || tx.running_process(holder.id.as_str(), &own)?.is_some() {
                 return Ok(false);
             }
@@ -295,13 +299,13 @@ impl Context<'_> {
         let begun = Instant::now();
         let (mut names, mut flaky, mut is_red) = (Vec::new(), Vec::new(), false);
         let known = self.db.read(|tx| tx.base_runs(tree))?;
-        // Another loop may just have done it.
+        // Another loop may have run them meanwhile.
         if checks.iter().all(|check| known.iter().any(|run| run.check_hash == check.hash)) {
             return Ok(());
         }
         let worktree = self.gate_check_out(head)?;
         self.make_gate_ready(&worktree, head, head, None, waiter).await?;
-        // All of them: one may need what another before it has built.
+        // All of them, because a check may need what an earlier one has built.
         for check in checks {
             let Some((run, _)) = self.run_at_base(check, &worktree, head, tree, waiter).await? else { continue };
             names.push(run.check_name.clone());
@@ -326,8 +330,8 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Runs a check at the base until what it shows is believed, and how the last run ended; none if the human does not wait
-    /// for it.
+    /// Runs a check at the base until its outcome is confirmed; returns the outcome and the end of the last run, or
+    /// none if the human skips the check.
     pub(crate) async fn run_at_base(
         &self,
         check: &BaseCheck<'_>,
@@ -341,7 +345,7 @@ impl Context<'_> {
         if let Some((paths, token)) = leased
             && let Err(error) = self.db.write(|tx| tx.release(&self.loop_id, &paths, Some(token)))
         {
-            tracing::warn!(%error, "what a check needs alone cannot be given back; it runs out");
+            tracing::warn!(%error, "cannot release the exclusive resources of a check; their leases will expire");
         }
         ran
     }
@@ -370,7 +374,7 @@ impl Context<'_> {
                     self.db.write(|tx| tx.ask_about_slow_base(&self.loop_id, head.as_str(), tree, name, minutes))?;
                 }
                 if is_asked {
-                    self.take_base_answers()?;
+                    self.apply_base_answers()?;
                 }
                 let runs = self.db.read(|tx| tx.base_runs(tree))?;
                 Ok(runs.iter().any(|run| run.check_hash == check.hash && run.state == BaseState::Skipped))
@@ -383,8 +387,8 @@ impl Context<'_> {
             };
             let end = result.end;
             ends.push(end);
-            let state = believed(&ends, self.config.regression.retries);
-            // Of a failure the first run tells most.
+            let state = confirmed(&ends, self.config.regression.retries);
+            // The first failing run is the most informative.
             let (telling, why, failures) = match first.take() {
                 Some(first) if end != CheckEnd::Passed => first,
                 Some((_, why, failures)) => (result, why, failures),
@@ -413,7 +417,7 @@ impl Context<'_> {
         }
     }
 
-    /// Leases what a check needs alone, for a run that is of no attempt.
+    /// Leases the exclusive resources of a check for a run without an attempt.
     async fn lease_for_base(&self, check: &CheckConfig, waiter: &mut Waiter) -> Step<Option<(Vec<LeasePath>, i64)>> {
         let paths: Vec<LeasePath> = check.resources.iter().filter_map(|resource| resource.parse().ok()).collect();
         if paths.is_empty() {
@@ -429,7 +433,7 @@ impl Context<'_> {
                 (Waiting::Queued(_), Some(queued)) => {
                     waiter.beat(self, None);
                     waiter.wakes.looked(self.db);
-                    if let Some(interrupt) = self.told_to_stop(None, waiter)? {
+                    if let Some(interrupt) = self.pending_interrupt(None, waiter)? {
                         self.db.write(|tx| tx.withdraw_request(queued))?;
                         return Err(interrupt.into());
                     }
@@ -452,7 +456,7 @@ fn flaky_alert(run: &BaseRun) -> NewAlert {
         alert_type: AlertType::Regression,
         source: ALERTS.to_owned(),
         message: format!(
-            "check {} fails by chance: at {}, before any agent has changed anything, it failed and then passed ({}); it stops nobody",
+            "check {} is flaky: at {}, without any change by an agent, it failed and then passed ({}); attempts continue",
             run.check_name,
             run.commit_hash.get(..12).unwrap_or(&run.commit_hash),
             run.why
@@ -504,13 +508,13 @@ mod tests {
     #[test]
     fn a_failure_is_believed_once_it_has_come_again() {
         use CheckEnd::{Failed, Missing, Passed, TimedOut};
-        assert_eq!(believed(&[], 2), None);
-        assert_eq!(believed(&[Passed], 2), Some(BaseState::Green));
-        assert_eq!(believed(&[Failed], 2), None);
-        assert_eq!(believed(&[Failed, TimedOut], 2), None);
-        assert_eq!(believed(&[Failed, TimedOut, Failed], 2), Some(BaseState::Red));
-        assert_eq!(believed(&[Failed, Passed], 2), Some(BaseState::Flaky));
-        assert_eq!(believed(&[Missing], 2), Some(BaseState::Red));
-        assert_eq!(believed(&[Failed], 0), Some(BaseState::Red));
+        assert_eq!(confirmed(&[], 2), None);
+        assert_eq!(confirmed(&[Passed], 2), Some(BaseState::Green));
+        assert_eq!(confirmed(&[Failed], 2), None);
+        assert_eq!(confirmed(&[Failed, TimedOut], 2), None);
+        assert_eq!(confirmed(&[Failed, TimedOut, Failed], 2), Some(BaseState::Red));
+        assert_eq!(confirmed(&[Failed, Passed], 2), Some(BaseState::Flaky));
+        assert_eq!(confirmed(&[Missing], 2), Some(BaseState::Red));
+        assert_eq!(confirmed(&[Failed], 0), Some(BaseState::Red));
     }
 }

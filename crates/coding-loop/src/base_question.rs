@@ -1,5 +1,5 @@
-//! The questions about checks that fail at the base: taken back once their cause is gone, named where a loop ends before the
-//! answer, and answered by the loop itself while pm is not there.
+//! Questions about checks that fail at the base: withdrawn once their cause no longer exists, named when a loop ends
+//! before the answer, and applied by the loop itself while pm is not running.
 
 use std::collections::BTreeSet;
 
@@ -10,39 +10,39 @@ use crate::Result;
 use crate::context::Context;
 
 impl Context<'_> {
-    /// Takes a question back whose cause is gone, unless it has been answered.
+    /// Withdraws a question whose cause no longer exists, unless it has been answered.
     pub(crate) fn withdraw(&self, question: &Decision, why: &str) -> Result<()> {
         match self.db.write(|tx| tx.resolve_decision(&question.id, None, false, Some(why), None)) {
             Err(coord_db::Error::Settled { .. }) => Ok(()),
             other => {
-                tracing::info!(decision = %question.id, why, "a question is withdrawn");
+                tracing::info!(decision = %question.id, why, "question withdrawn");
                 Ok(other.map(drop)?)
             }
         }
     }
 
-    /// What is waited for, where a question is open: its id, and how it is answered.
-    pub(crate) fn words_of_question(&self, question: &Decision, why: &str) -> Result<String> {
+    /// Describes the open question for which the loop waits, and how to answer it.
+    pub(crate) fn describe_question(&self, question: &Decision, why: &str) -> Result<String> {
         let options = question.option_ids().join("|");
         let answered = self.db.read(|tx| tx.waiting_answer(question))?;
         Ok(match answered.and_then(|given| given.choice) {
             Some(choice) => {
-                format!("{why}; decision {} was answered with {choice}, which pm-agent has yet to apply", question.id)
+                format!("{why}; decision {} was answered with {choice}, and pm-agent has not applied it yet", question.id)
             }
-            None => format!("{why}; no attempt starts before your answer: loopctl decide {} {options}", question.id),
+            None => format!("{why}; no attempt starts until you answer: loopctl decide {} {options}", question.id),
         })
     }
 
-    /// What is waited for, where an agent cannot work before the human has answered.
-    pub(crate) fn words_of_hold(&self, hold: &Hold) -> Result<String> {
+    /// Describes the hold until the human's answer.
+    pub(crate) fn describe_hold(&self, hold: &Hold) -> Result<String> {
         match self.db.read(|tx| tx.open_decision(&hold.question()))? {
-            Some(question) => self.words_of_question(&question, &hold.reason),
+            Some(question) => self.describe_question(&question, &hold.reason),
             None => Ok(hold.reason.clone()),
         }
     }
 
-    /// Applies the answers to questions about the base, while pm is not there to do it.
-    pub(crate) fn take_base_answers(&self) -> Result<bool> {
+    /// Applies the answers to questions about the base while pm is not running.
+    pub(crate) fn apply_base_answers(&self) -> Result<bool> {
         let waiting = |tx: &ReadTx<'_>| {
             if self.has(tx, "pm")? {
                 return Ok(None);
@@ -69,9 +69,9 @@ impl Context<'_> {
             let loops: Vec<LoopId> = tx.loops()?.into_iter().map(|row| row.id).collect();
             let Some(answer) = BaseAnswer::of(&decision, &choice, &loops) else { return Ok(()) };
             let reason = format!("the human chose {choice:?} in decision {}", decision.id);
-            tracing::info!(decision = %decision.id, choice, "applied an answer, as pm is not there");
+            tracing::info!(decision = %decision.id, choice, "answer applied, because pm is not running");
             match tx.apply_base_answer(&answer, &reason) {
-                Err(error) if error.is_refusal() => tracing::warn!(%error, "what was chosen cannot be done"),
+                Err(error) if error.is_refusal() => tracing::warn!(%error, "cannot apply the answer"),
                 other => other?,
             }
             Ok::<_, coord_db::Error>(())
@@ -80,7 +80,7 @@ impl Context<'_> {
     }
 }
 
-/// Whether a question about the base is about other checks than those that fail.
+/// True if a question about the base names other checks than those that fail now.
 pub(crate) fn is_of_others(question: &Decision, names: &[&str]) -> bool {
     let asked = question.context.get("checks").and_then(Value::as_array);
     let asked: Option<BTreeSet<&str>> = asked.map(|names| names.iter().filter_map(Value::as_str).collect());

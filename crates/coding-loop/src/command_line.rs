@@ -1,11 +1,11 @@
-//! `coding-loop LOOP_ID [--once] [--max-tests N]`: its command line, its process, its exit codes.
+//! The command line and exit codes of `coding-loop LOOP_ID [--once] [--max-tests N]`.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use coord_db::{Config, Database, LoopId, TestId};
-use process_host::{BackOff, Options, Reload, Stop, exit, fatal, reload, service, set_up_log, settings_hold, stop_signal};
+use process_host::{BackOff, Options, Reload, Stop, exit, fatal, reload, service, set_up_log, settings_accepted, stop_signal};
 
 use crate::context::Context;
 use crate::control::Waiter;
@@ -72,7 +72,7 @@ fn run(line: &CommandLine) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::io("cannot make a runtime", error))?;
+        .map_err(|error| Error::io("cannot create an async runtime", error))?;
     runtime.block_on(async {
         let reload = Reload::listen(&path, named)?;
         let config = Config::load(&path, named)?;
@@ -83,7 +83,7 @@ fn run(line: &CommandLine) -> Result<()> {
         let context = patiently(&mut stop, || Context::new(&db, &config, loop_id.clone(), true)).await?;
         let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
         context.announce_agent(line.once)?;
-        settings_hold(&db, loop_id.as_str())?;
+        settings_accepted(&db, loop_id.as_str())?;
         let mut waiter = Waiter::new(&context, stop);
         waiter.reload = Some(reload);
         waiter.beat(&context, None);
@@ -93,15 +93,15 @@ fn run(line: &CommandLine) -> Result<()> {
         let result = work_on(&context, &mut waiter, limits, former.as_ref(), line).await;
         service::stopping();
         let reason = match &result {
-            Ok(()) if waiter.stopping() => "told to stop".to_owned(),
-            Ok(()) => "nothing is left to do".to_owned(),
+            Ok(()) if waiter.stopping() => "stop requested".to_owned(),
+            Ok(()) => "no test is left".to_owned(),
             Err(Error::Unfinished(why)) => why.clone(),
             Err(_) => "failed".to_owned(),
         };
         if let Err(error) = db.write(|tx| tx.stop_loop(&loop_id, &reason)) {
-            tracing::warn!(%error, "cannot say goodbye");
+            tracing::warn!(%error, "cannot record the shutdown");
         }
-        tracing::info!(reason, "loop {loop_id} has stopped");
+        tracing::info!(reason, "loop {loop_id} stopped");
         result
     })
 }
@@ -116,9 +116,9 @@ fn has_agent(config: &Config, loop_id: &LoopId, path: &Path) -> Result<(), Strin
     ))
 }
 
-/// Works to the end, with new settings whenever it is told to read them again and they are good.
+/// Works until the end, and reloads the settings when requested.
 ///
-/// `former` is the test that a former self had in hand: what it left in the workspace is saved under that name.
+/// `former` is the current test of the previous process: work left in the workspace is saved under its name.
 async fn work_on(
     context: &Context<'_>,
     waiter: &mut Waiter,
@@ -131,7 +131,7 @@ async fn work_on(
     prepare(context, waiter, former).await?;
     let pruned = context.prune_refs().and_then(|()| context.prune_folders()).and_then(|()| context.prune_logs());
     if let Err(error) = pruned {
-        tracing::warn!(%error, "what is past its time stays for now");
+        tracing::warn!(%error, "cannot delete expired references, folders or logs; trying again at the next start");
     }
     let mut renewed: Option<Config> = None;
     loop {
@@ -156,14 +156,14 @@ async fn work_on(
         };
         if let Some(config) = reload(db, &path, line.options.config.as_deref(), loop_id.as_str(), usable) {
             if config.database != context.config.database {
-                tracing::warn!("the settings of [database] have changed; loop {loop_id} takes them after a restart");
+                tracing::warn!("the changed [database] settings take effect after a restart of loop {loop_id}");
             }
             renewed = Some(config);
         }
     }
 }
 
-/// Tries until it goes well, while what stands in the way is a database that cannot be used for the moment, or a full disk.
+/// Retries while the database is temporarily unavailable or the disk is full.
 async fn patiently<T>(stop: &mut Stop, mut body: impl FnMut() -> Result<T>) -> Result<T> {
     let mut back_off = BackOff::default();
     loop {

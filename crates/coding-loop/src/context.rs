@@ -1,4 +1,4 @@
-//! What every part of a loop's work needs at hand.
+//! The context of a loop's work, shared by all its parts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,41 +23,41 @@ pub(crate) struct Context<'a> {
     pub(crate) store: Store,
     /// The folder of the database.
     pub(crate) home: PathBuf,
-    /// False for a loop that is driven by hand: it has no process that could beat.
+    /// False for a loop that is driven by hand: it has no process that could send heartbeats.
     pub(crate) managed: bool,
     pub(crate) publishing: RefCell<Publishing>,
     pub(crate) following: RefCell<Following>,
-    /// Whether a command runs for each test, as the files of a commit have it.
+    /// Cache: whether a command runs for each test, according to the files of a commit.
     pub(crate) per_test: RefCell<BTreeMap<(Vec<String>, CommitHash), bool>>,
 }
 
-/// A claimed test and where it is being worked on.
+/// The attempt at a claimed test, in its workspace.
 pub(crate) struct Attempt {
     pub(crate) test: Test,
     pub(crate) workspace: Workspace,
     /// The head of integration when the attempt began.
     pub(crate) base: CommitHash,
     pub(crate) checkpoint_ref: String,
-    /// What it holds, under which token.
+    /// Its leases with their fencing tokens.
     pub(crate) tokens: BTreeMap<LeasePath, i64>,
-    /// The acquires that still wait.
+    /// The queued requests.
     pub(crate) waiting: Vec<(String, coord_db::AcquireRequest)>,
     pub(crate) begun: std::time::Instant,
-    /// What the agent has cost, as far as its output tells.
+    /// LLM tokens used by the agent, according to its output.
     pub(crate) tokens_spent: i64,
-    /// The files that the agent was seen to have changed.
+    /// The files that the agent has changed, as known so far.
     pub(crate) seen: Vec<PathBuf>,
-    /// The agent left something behind that differs from the base.
+    /// The agent left changes compared with the base.
     pub(crate) changed: bool,
-    /// What is landed in place of what lies in the workspace: a commit taken back.
+    /// The change that lands instead of the content of the workspace: a revert.
     pub(crate) in_place: Option<Change>,
-    /// What is being landed, once it was looked at.
+    /// The work to land, once it was read.
     pub(crate) work: Option<Work>,
-    /// What the agent printed last, on one line.
+    /// The last output of the agent, on one line.
     pub(crate) last_words: String,
-    /// The newest of the agent's own leases whose files were brought up to date for it.
+    /// Token of the newest lease acquired by the agent whose files were updated.
     pub(crate) served_token: i64,
-    /// Who has landed the same as this work, so that nothing of it is left to change.
+    /// The test or author that has landed the same change, so that nothing is left to change.
     pub(crate) landed_by: Option<String>,
 }
 
@@ -107,17 +107,17 @@ impl<'a> Context<'a> {
         Ok(context)
     }
 
-    /// The short name of the branch that verified work goes to.
+    /// The short name of the integration branch.
     pub(crate) fn integration_branch(&self) -> &str {
         &self.config.repository.integration_branch
     }
 
-    /// The store's history and references.
+    /// The repository of the store.
     pub(crate) fn history(&self) -> &Repository {
         self.store.repository()
     }
 
-    /// The head of integration, which starts at the commit that the user has checked out.
+    /// The head of integration, which starts at the commit checked out by the user.
     pub(crate) fn integration_head(&self) -> Result<CommitHash> {
         match crate::store::recover_integration(self.db, &self.store)? {
             Some(head) => Ok(head),
@@ -125,7 +125,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The branch that the loop's agent starts on, in its own clone.
+    /// The branch on which the agent starts in its clone.
     pub(crate) fn branch(&self) -> Result<String> {
         let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
         Ok(row.branch.unwrap_or_else(|| format!("coding-loops/{}", self.loop_id)))
@@ -135,12 +135,12 @@ impl<'a> Context<'a> {
         Ok(self.layout.workspace(self.loop_id.as_str(), &self.branch()?))
     }
 
-    /// What a look at a workspace takes: files up to a size.
+    /// Options for reading a workspace, with a maximum file size.
     pub(crate) fn look_options(&self, file_bytes: u64) -> SnapshotOptions<'_> {
         SnapshotOptions { own_folder: self.own_folder(), file_bytes, user: Some(&self.user), take_unignored: false }
     }
 
-    /// The folder of the database, as the repository names it: nothing at or below it lands.
+    /// The folder of the database relative to the repository: nothing at or below it lands.
     pub(crate) fn own_folder(&self) -> &str {
         let is_top = self.home.parent().and_then(|top| top.canonicalize().ok()).is_some_and(|top| top == self.user.root());
         let name = self.home.file_name().and_then(|name| name.to_str());
@@ -151,7 +151,7 @@ impl<'a> Context<'a> {
         self.home.join("logs").join(self.loop_id.as_str())
     }
 
-    /// The environment of a check that is about no test: what the settings let through.
+    /// The environment of a check without a test: the variables that the settings pass on.
     pub(crate) fn bare_environment(&self) -> Vec<(String, OsString)> {
         let mut environment = self.config.agent_of(&self.loop_id).passed_on();
         let database = self.db.path().map(Path::as_os_str).unwrap_or_default().to_owned();
@@ -159,7 +159,8 @@ impl<'a> Context<'a> {
         environment
     }
 
-    /// The environment of an agent or a check: what the settings let through, and what names the work.
+    /// The environment of an agent or a check: the variables that the settings pass on, and those that describe the
+    /// work.
     pub(crate) fn environment(&self, test: &Test) -> Vec<(String, OsString)> {
         let mut environment = self.bare_environment();
         environment.extend([

@@ -1,4 +1,4 @@
-//! What the loop is told while it works, and giving an attempt up without losing anything.
+//! Orders that arrive while the loop works, and ending an attempt without losing work.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -7,22 +7,22 @@ use coord_db::payload::RollbackDone;
 use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, UnlockCause, WriteTx};
 use crash_point::{Point, reach};
 use git::CommitHash;
-use process_host::{Reload, Stop, Wakes, service, told_to_stop};
+use process_host::{Reload, Stop, Wakes, service, stop_requested};
 use tokio::sync::watch;
 
 use crate::Result;
 use crate::context::{Attempt, Context};
 
-/// How long a victim of a deadlock holds back at least before it takes its test up again, so that the survivor goes first.
+/// Minimum delay before the victim of a deadlock starts its test again, so that the other loop runs first.
 const VICTIM_PAUSE_MILLIS: i64 = 2_000;
 
-/// Two victims do not come back at the same moment: up to two seconds more, by the loop's name.
+/// The delay plus up to two seconds derived from the loop's id, so that two victims do not return at the same time.
 fn victim_pause_millis(loop_id: &LoopId) -> i64 {
     let mix = loop_id.as_str().bytes().fold(17_i64, |sum, byte| (sum * 31 + i64::from(byte)) % 2_000);
     VICTIM_PAUSE_MILLIS + mix
 }
 
-/// What an attempt is given up for.
+/// The reason for ending an attempt early.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Order {
     Pause,
@@ -31,11 +31,11 @@ pub(crate) enum Order {
         checkpoint: Option<String>,
     },
     Restart,
-    /// Somebody has taken the test out of its hands.
+    /// The test was taken from the loop.
     TestGone,
-    /// Somebody has taken its leases.
+    /// The leases were revoked.
     LeasesLost,
-    /// The process is told to end.
+    /// The process has to stop.
     Stop,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum Order {
 pub(crate) struct Interrupt {
     pub(crate) order: Order,
     pub(crate) reason: String,
-    /// What is acknowledged together with obeying.
+    /// The event that is acknowledged when the order is obeyed.
     event: Option<Box<Event>>,
 }
 
@@ -53,11 +53,11 @@ impl Interrupt {
     }
 
     pub(crate) fn stop() -> Self {
-        Self::plain(Order::Stop, "the loop was told to stop")
+        Self::plain(Order::Stop, "the loop was requested to stop")
     }
 }
 
-/// Waits for something to happen, and beats meanwhile.
+/// Waits for commits, signals and the end of runs, and sends heartbeats meanwhile.
 pub(crate) struct Waiter {
     pub(crate) wakes: Wakes,
     pub(crate) stop: Stop,
@@ -78,7 +78,7 @@ impl Waiter {
         }
     }
 
-    /// The settings have changed: beats come in the new rhythm, beginning now.
+    /// Applies a changed heartbeat interval, starting now.
     pub(crate) fn configure(&mut self, context: &Context<'_>) {
         self.next_beat = Instant::now();
         self.every = service::beat_interval(context.config.heartbeat.beat_seconds);
@@ -88,21 +88,21 @@ impl Waiter {
         *self.stop.borrow()
     }
 
-    /// Beats if it is time.
+    /// Sends a heartbeat if one is due.
     pub(crate) fn beat(&mut self, context: &Context<'_>, attempt: Option<&Attempt>) {
         if Instant::now() >= self.next_beat {
             service::alive();
             match context.beat(attempt) {
                 Ok(()) => self.next_beat = Instant::now() + self.every,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot beat; trying again");
+                    tracing::warn!(%error, "cannot send a heartbeat; trying again");
                     self.next_beat = Instant::now() + Duration::from_millis(500);
                 }
             }
         }
     }
 
-    /// Returns when others have committed, when told to stop, or after `most`.
+    /// Returns when another connection has committed, when a stop is requested, or after `most`.
     pub(crate) async fn wait(&mut self, context: &Context<'_>, most: Duration) {
         let most = most.min(self.next_beat.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         if self.stopping() {
@@ -110,12 +110,12 @@ impl Waiter {
         }
         tokio::select! {
             _ = self.wakes.changed(context.db, most) => {}
-            () = told_to_stop(&mut self.stop) => {}
+            () = stop_requested(&mut self.stop) => {}
             () = reload_wanted(self.reload.as_mut()) => {}
         }
     }
 
-    /// A rest that only being told to stop cuts short.
+    /// Sleeps; only a requested stop ends it early.
     pub(crate) async fn rest(&mut self, context: &Context<'_>, attempt: Option<&Attempt>, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end && !self.stopping() {
@@ -123,23 +123,22 @@ impl Waiter {
             let beat = self.next_beat.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             tokio::select! {
                 () = tokio::time::sleep(end.saturating_duration_since(Instant::now()).min(beat)) => {}
-                () = told_to_stop(&mut self.stop) => {}
+                () = stop_requested(&mut self.stop) => {}
             }
         }
     }
 }
 
-/// Returns once the settings are to be read again; never where that is not listened for. An attempt that is being made keeps
-/// those it began with.
+/// Returns once a reload of the settings is requested; never without a listener. A running attempt keeps its settings.
 async fn reload_wanted(reload: Option<&mut Reload>) {
     let Some(reload) = reload else { return std::future::pending().await };
     reload.wanted().await;
-    tracing::info!("the settings have changed; they are read before the next attempt");
+    tracing::info!("the settings have changed; reloading them before the next attempt");
 }
 
 impl Context<'_> {
-    /// Waits until a run has ended, and beats meanwhile. It is stopped if it is `enough`, or if the loop is told something
-    /// else, which is given too.
+    /// Waits until a run has ended, and sends heartbeats meanwhile. Stops the run if `enough` returns true or the loop
+    /// is interrupted; the interrupt is returned too.
     pub(crate) async fn attend<T>(
         &self,
         mut running: Pin<&mut impl Future<Output = T>>,
@@ -151,7 +150,7 @@ impl Context<'_> {
         loop {
             waiter.beat(self, attempt);
             waiter.wakes.looked(self.db);
-            if let Some(interrupt) = self.told_to_stop(attempt, waiter)? {
+            if let Some(interrupt) = self.pending_interrupt(attempt, waiter)? {
                 cancel.send_replace(true);
                 return Ok((running.await, Some(interrupt)));
             }
@@ -165,10 +164,10 @@ impl Context<'_> {
         }
     }
 
-    /// Takes what the loop has been told since it looked last. Requests for others, and what needs no doing, are
-    /// acknowledged; what interrupts the work is acknowledged when it is obeyed.
+    /// Reads the new events for the loop. Events without effect are acknowledged at once; an event that interrupts the
+    /// work is acknowledged when it is obeyed.
     pub(crate) fn orders(&self, attempt: Option<&Attempt>) -> Result<Option<Interrupt>> {
-        if let Some(interrupt) = self.told()? {
+        if let Some(interrupt) = self.new_order()? {
             return Ok(Some(interrupt));
         }
         let Some(attempt) = attempt else { return Ok(None) };
@@ -177,12 +176,12 @@ impl Context<'_> {
             return Ok(Some(Interrupt::plain(Order::TestGone, "the test was taken from the loop")));
         }
         if !self.leases_stand(attempt)? {
-            return Ok(Some(Interrupt::plain(Order::LeasesLost, "the loop's leases were taken from it")));
+            return Ok(Some(Interrupt::plain(Order::LeasesLost, "the leases of the loop were revoked")));
         }
         self.yield_without_pm(attempt)
     }
 
-    fn told(&self) -> Result<Option<Interrupt>> {
+    fn new_order(&self) -> Result<Option<Interrupt>> {
         let deliveries = self.db.read(|tx| tx.pending_deliveries(self.loop_id.as_str(), 100))?;
         if deliveries.is_empty() {
             return Ok(None);
@@ -215,7 +214,7 @@ impl Context<'_> {
                 Some((order, reason)) if interrupt.is_none() => {
                     interrupt = Some(Interrupt { order, reason, event: Some(Box::new(delivery.event)) });
                 }
-                // One at a time: the next one stays and is taken after this one is obeyed.
+                // One at a time: the next order stays unread until this one is obeyed.
                 Some(_) => {}
                 None => done.push(delivery.event.id),
             }
@@ -224,7 +223,7 @@ impl Context<'_> {
             self.db.write_quietly(|tx| {
                 tx.acknowledge(self.loop_id.as_str(), &done)?;
                 for (event, why) in &misfits {
-                    tracing::warn!(%event, why, "setting a delivery aside");
+                    tracing::warn!(%event, why, "delivery set aside");
                     tx.set_aside(self.loop_id.as_str(), event, why)?;
                 }
                 Ok::<_, coord_db::Error>(())
@@ -236,16 +235,16 @@ impl Context<'_> {
         Ok(interrupt)
     }
 
-    /// What the pause and resume requests that wait come to. They are taken here only if nothing has to be stopped for them;
-    /// otherwise together with obeying.
+    /// Combines the pending pause and resume requests. They are settled here only if no work has to be stopped for
+    /// them; otherwise together with the order.
     fn asked_to_pause(&self) -> Result<Option<Interrupt>> {
         enum Found {
             Pause(String),
-            Floor(coord_db::Error),
+            Db(coord_db::Error),
         }
         impl From<coord_db::Error> for Found {
             fn from(error: coord_db::Error) -> Self {
-                Self::Floor(error)
+                Self::Db(error)
             }
         }
         let settled = self.db.write(|tx| match tx.settle_pauses(&self.loop_id)?.first() {
@@ -255,14 +254,14 @@ impl Context<'_> {
         match settled {
             Ok(()) => Ok(None),
             Err(Found::Pause(reason)) => Ok(Some(Interrupt::plain(Order::Pause, &reason))),
-            Err(Found::Floor(error)) => Err(error.into()),
+            Err(Found::Db(error)) => Err(error.into()),
         }
     }
 
-    /// Does what was asked. If an attempt is in hand (its agent is gone already), it ends for a reason that is not the
-    /// agent's: the work is saved, and the workspace goes back to where the attempt began or to the checkpoint that was
-    /// named. Then leases and test are given back and the order is acknowledged, together. Gives why it could not be obeyed,
-    /// if asking again would not help.
+    /// Obeys an order. If there is an attempt (its agent has ended already), the work is saved and the workspace goes
+    /// back to the base of the attempt or to the named checkpoint, without blame on the agent. Then, in one
+    /// transaction, the leases are released, the test is given back and the order is acknowledged. Returns the reason
+    /// if the order can never be obeyed.
     pub(crate) fn obey(&self, interrupt: &Interrupt, attempt: Option<&Attempt>) -> Result<Option<String>> {
         let reason = &interrupt.reason;
         let rollback = match &interrupt.order {
@@ -279,7 +278,7 @@ impl Context<'_> {
                     done = Some(RollbackDone { loop_id, checkpoint_id, git_ref });
                 }
                 Err(error) if error.is_temporary() => return Err(error),
-                // Asking again would not help, and the loop has other things to do.
+                // A retry would not help.
                 Err(error) => refused = Some(error.to_string()),
             }
         }
@@ -296,18 +295,18 @@ impl Context<'_> {
         self.db.write(|tx| {
             let in_hand = attempt.map(|attempt| &attempt.test.id);
             if in_hand.is_some() || interrupt.order == Order::ForceRelease {
-                self.let_go(tx, in_hand, attempt, interrupt.event.as_deref(), |test| self.give_back(tx, test, interrupt))?;
+                self.release_all(tx, in_hand, attempt, interrupt.event.as_deref(), |test| self.give_back(tx, test, interrupt))?;
             }
             if let Some(done) = done {
                 let event = NewEvent::new(ActorId::from(&self.loop_id), done);
                 tx.publish(&event.caused_by_opt(interrupt.event.as_deref()))?;
             }
             if let (Some(why), Some(event)) = (&refused, &interrupt.event) {
-                tracing::warn!(why, "an order that cannot be obeyed is set aside");
+                tracing::warn!(why, "order set aside, because it cannot be obeyed");
                 tx.set_aside(self.loop_id.as_str(), &event.id, why)?;
             }
             tx.acknowledge(self.loop_id.as_str(), interrupt.event.iter().map(|event| &event.id))?;
-            // Told to end, it ends running; requests wait for the next start.
+            // The loop stops in status `running`; pause requests wait for the next start.
             if interrupt.order != Order::Stop {
                 let pauses = tx.settle_pauses(&self.loop_id)?;
                 tx.apply_pauses(&self.loop_id, &pauses)?;
@@ -318,9 +317,9 @@ impl Context<'_> {
         Ok(refused)
     }
 
-    /// Ends all that the loop has in hand, the one place where it does: what the attempt has cost is recorded, every lease and
-    /// wait is released, and the test, if it still is the loop's, is settled by `settle`.
-    pub(crate) fn let_go(
+    /// Ends the loop's current work; the only place that does so. Records the usage of the attempt, releases every
+    /// lease and wait, and lets `settle` update the test if it still belongs to the loop.
+    pub(crate) fn release_all(
         &self,
         tx: &WriteTx<'_>,
         test: Option<&TestId>,
@@ -339,17 +338,17 @@ impl Context<'_> {
         if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == self.loop_id) {
             return settle(test);
         }
-        tracing::info!(%test, "taken from the loop at the last moment; there is nothing to record");
+        tracing::info!(%test, "the test was taken from the loop meanwhile; nothing is recorded");
         Ok(())
     }
 
-    /// Since when an agent may have recorded its own use. One that is driven by hand is not run here, so that what it records
-    /// is never the same as what is counted here.
+    /// Since when the agent may have recorded its own usage. None for a loop that is driven by hand, whose records
+    /// never overlap with those made here.
     pub(crate) fn attempt_begun(&self, claimed: Option<coord_db::Timestamp>) -> Option<coord_db::Timestamp> {
         claimed.filter(|_| self.managed)
     }
 
-    /// Gives the test back. Whoever made way for others holds back for a moment.
+    /// Gives the test back. The victim of a deadlock delays it for a moment.
     fn give_back(&self, tx: &WriteTx<'_>, test: &TestId, interrupt: &Interrupt) -> coord_db::Result<()> {
         tx.give_back(test, &self.loop_id, &interrupt.reason)?;
         if matches!(interrupt.order, Order::ForceRelease | Order::LeasesLost) {

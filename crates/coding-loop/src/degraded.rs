@@ -1,8 +1,9 @@
-//! What a loop does by itself while a supervisor is lost: it degrades, and never stops.
+//! How a loop works while a supervisor is not running: it degrades and never stops.
 //!
-//! Without monitor it rests a little between two tests, for nobody would see it run wild. Without pm it makes way at a
-//! conflict: of two loops that have changed one file the one that pm would not prefer pauses itself, until the other's
-//! test has ended, or pm is back and has settled it. Both end by themselves.
+//! Without monitor it pauses briefly between two tests, because nobody would notice a loop out of control. Without pm
+//! it resolves conflicts itself: of two loops that have changed one file, the one that pm would not prefer pauses
+//! itself until the other's test has ended, or pm is running and has settled the conflict. Both end without
+//! intervention.
 
 use std::time::Duration;
 
@@ -13,20 +14,20 @@ use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Order, Waiter};
 
-/// Between two tests while monitor is not there to watch.
+/// Pause between two tests while monitor is not running.
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(2);
 
-/// A conflict that pm has not taken, between this loop and another that is at work on what it was at then.
+/// An unsettled conflict between this loop and another that still works on the same test as then.
 struct Contest {
-    said: FileConflict,
+    conflict: FileConflict,
     other: Loop,
 }
 
 impl Contest {
-    /// True if this loop is the one to make way: as pm has it, but for the progress, which changes from look to look. One
-    /// that nobody could tell to pause never makes way.
+    /// True if this loop has to yield, by the rules of pm except for progress, which changes constantly. A loop that
+    /// could not receive a pause request never yields.
     fn yields(&self, own: &Loop) -> bool {
-        let time = |row: &Loop| if row.id == self.said.loop_a { self.said.time_a } else { self.said.time_b };
+        let time = |row: &Loop| if row.id == self.conflict.loop_a { self.conflict.time_a } else { self.conflict.time_b };
         let rank = |row: &Loop| (row.priority, time(row), row.id.clone());
         self.other.pid.is_none() || rank(own) > rank(&self.other)
     }
@@ -38,19 +39,19 @@ impl Context<'_> {
         tx.is_responsive(supervisor, heartbeat.degraded_seconds, heartbeat.dead_seconds)
     }
 
-    /// Rests between two tests while monitor is lost.
+    /// Pauses between two tests while monitor is not running.
     pub(crate) async fn rest_if_unwatched(&self, waiter: &mut Waiter) {
         if self.db.read(|tx| self.has(tx, "monitor")).unwrap_or(false) {
             return;
         }
-        tracing::info!(seconds = UNWATCHED_PAUSE.as_secs(), "resting before the next test, as monitor is not there");
+        tracing::info!(seconds = UNWATCHED_PAUSE.as_secs(), "pausing before the next test, because monitor is not running");
         waiter.rest(self, None, UNWATCHED_PAUSE).await;
     }
 
-    /// The conflict that an event speaks of, if it stands and nobody but this loop is there to settle it.
+    /// The conflict reported by an event, if it still exists and only this loop can settle it.
     fn contest(&self, tx: &ReadTx<'_>, event: &Event) -> coord_db::Result<Option<Contest>> {
-        let Ok(Payload::FileConflict(said)) = event.parse() else { return Ok(None) };
-        let other = if said.loop_a == self.loop_id { &said.loop_b } else { &said.loop_a };
+        let Ok(Payload::FileConflict(conflict)) = event.parse() else { return Ok(None) };
+        let other = if conflict.loop_a == self.loop_id { &conflict.loop_b } else { &conflict.loop_a };
         if *other == self.loop_id || !tx.has_delivery("pm", &event.id)? {
             return Ok(None);
         }
@@ -58,12 +59,12 @@ impl Context<'_> {
         let Some(other) = tx.find_loop(other.as_str())?.filter(|row| row.status == LoopStatus::Running) else {
             return Ok(None);
         };
-        // A test that was begun later is another matter.
+        // A later attempt is not part of this conflict.
         let at_it = tx
             .tests(None, Some(TestStatus::InProgress))?
             .into_iter()
             .any(|test| test.loop_id == other.id && test.last_attempt_at.is_none_or(|begun| begun <= event.timestamp));
-        Ok((at_it && resumed.is_none()).then_some(Contest { said, other }))
+        Ok((at_it && resumed.is_none()).then_some(Contest { conflict, other }))
     }
 
     fn conflict_to_yield_at(&self, tx: &ReadTx<'_>, begun: Timestamp) -> coord_db::Result<Option<(Event, Contest)>> {
@@ -79,29 +80,29 @@ impl Context<'_> {
         Ok(None)
     }
 
-    /// Pauses the loop itself at a conflict while pm is lost.
+    /// Lets the loop pause itself at a conflict while pm is not running.
     pub(crate) fn yield_without_pm(&self, attempt: &Attempt) -> Result<Option<Interrupt>> {
         let Some(begun) = attempt.test.last_attempt_at.filter(|_| self.managed) else { return Ok(None) };
         if self.db.read(|tx| self.conflict_to_yield_at(tx, begun))?.is_none() {
             return Ok(None);
         }
-        // Two loops must not make way for each other: once more, with the write lock held.
+        // Checked again under the write lock, so that two loops do not yield to each other.
         let reason = self.db.write(|tx| {
             let Some((event, contest)) = self.conflict_to_yield_at(tx, begun)? else { return Ok(None) };
             let reason = format!(
-                "{} and {} have both changed {} and pm is not there to settle it; {} waits until the test of {} has ended, or pm is back",
-                self.loop_id, contest.other.id, contest.said.file_path, self.loop_id, contest.other.id
+                "{} and {} have both changed {}, and pm is not running; {} waits until the test of {} has ended or pm runs again",
+                self.loop_id, contest.other.id, contest.conflict.file_path, self.loop_id, contest.other.id
             );
             tx.add_pause(&self.loop_id, &ActorId::from(&self.loop_id), &reason, Some(&event.id))?;
             Ok::<_, coord_db::Error>(Some(reason))
         })?;
         Ok(reason.map(|reason| {
-            tracing::warn!(reason, "pausing itself");
+            tracing::warn!(reason, "the loop pauses itself");
             Interrupt::plain(Order::Pause, &reason)
         }))
     }
 
-    /// Lifts the loop's own pause once its conflict is over or pm has taken it.
+    /// Ends the loop's own pause once its conflict has ended or pm has settled it.
     pub(crate) fn lift_own_pause(&self, tx: &WriteTx<'_>) -> coord_db::Result<()> {
         let own = self.loop_id.as_str();
         let Some(pause) = tx.pauses(Some(&self.loop_id))?.into_iter().find(|pause| pause.requested_by == own) else {
@@ -122,14 +123,14 @@ impl Context<'_> {
             Some(event) => !tx.has_delivery("pm", &event.id)?,
             None => false,
         };
-        let why = if settled { "pm is back" } else { "nobody else is at work on it any more" };
-        let reason = format!("{why}, so {} goes on ({})", self.loop_id, pause.reason);
-        tracing::info!(reason, "lifting its own pause");
+        let why = if settled { "pm is running again" } else { "the other loop no longer works on it" };
+        let reason = format!("{why}; {} continues ({})", self.loop_id, pause.reason);
+        tracing::info!(reason, "the loop ends its own pause");
         if tx.loop_row(&self.loop_id)?.status == LoopStatus::Paused && tx.pauses(Some(&self.loop_id))?.is_empty() {
             tx.set_loop_status(&self.loop_id, LoopStatus::Running)?;
             let caused_by = event.as_ref().map(|event| event.id.to_string());
-            let said = LoopResumed { loop_id: self.loop_id.clone(), reason, caused_by };
-            tx.publish(&NewEvent::new(by, said).caused_by_opt(event.as_ref()))?;
+            let resumed = LoopResumed { loop_id: self.loop_id.clone(), reason, caused_by };
+            tx.publish(&NewEvent::new(by, resumed).caused_by_opt(event.as_ref()))?;
         }
         Ok(())
     }

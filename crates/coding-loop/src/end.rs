@@ -1,4 +1,4 @@
-//! How an attempt ends, and a step of it that can end it.
+//! The possible ends of an attempt, and the result type of its steps.
 
 use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt};
 use git::CommitHash;
@@ -6,32 +6,32 @@ use git::CommitHash;
 use crate::Error;
 use crate::control::Interrupt;
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It has landed as this commit, and that is recorded.
+    /// It has landed as this commit, and the pass is recorded.
     Passed(CommitHash),
     Failed(FailedAttempt),
-    /// The agent claims success and has changed nothing.
+    /// The agent claims success without a change.
     Unchanged,
-    /// This check has to fail for the test before its work, and passes.
+    /// This check passes before the work although `fails_before` is set.
     GreenBefore(String),
-    /// What the test is about is gone, so that nobody has to do it any more; why.
+    /// The test is obsolete; with the reason.
     Moot(String),
-    /// The agent cannot work, nor can it for any other loop.
+    /// The agent cannot work for any loop.
     Trouble(AgentTrouble),
-    /// The set-up fails at the base, so that no loop could work.
+    /// The set-up fails at the base, so no loop can work.
     SetUpFailed(String),
-    /// An order has ended it.
+    /// An order has interrupted it.
     Interrupted(Interrupt),
 }
 
-/// Why a step has no result.
+/// The reason why a step has no result.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The attempt ends with it.
+    /// The attempt ends.
     End(End),
-    /// It could not be done.
+    /// An error occurred.
     Error(Error),
 }
 
@@ -44,7 +44,7 @@ impl Stop {
     }
 }
 
-/// An error of ours as a failed attempt.
+/// Converts an internal error to a failed attempt.
 pub(crate) fn error_as_failure(error: &Error) -> FailedAttempt {
     let category = if error.is_temporary() { ErrorCategory::Transient } else { ErrorCategory::System };
     FailedAttempt::new(category, coord_db::error_chain(error))

@@ -1,8 +1,8 @@
-//! What can go wrong around an attempt.
+//! Errors of attempts.
 
 use std::io::ErrorKind;
 
-/// An error of the floor, of git, or of the file system.
+/// An error of the database, of git, or of the file system.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,19 +15,19 @@ pub enum Error {
     /// The file system.
     #[error("{context}")]
     Io {
-        /// What was tried.
+        /// The failed operation.
         context: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// Somebody else has to come to an end first.
+    /// Another process has to finish first.
     #[error("{0}")]
     Waiting(String),
-    /// With `--once`: tests are left, and no attempt starts before this.
+    /// With `--once`: tests are left, and this has to happen before an attempt can start.
     #[error("tests are left, and {0}")]
     Unfinished(String),
-    /// The set-up does not allow it.
+    /// The configuration does not allow it.
     #[error("{0}")]
     SetUp(String),
 }
@@ -40,7 +40,7 @@ impl Error {
         Self::Io { context: context.into(), source }
     }
 
-    /// True where waiting may help without anyone's doing.
+    /// True if a retry may succeed without intervention.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! The branch of the user's that integration follows, and what came of bringing it in.
+//! The user's branch that integration follows, and the result of bringing in its commits.
 
 use std::path::PathBuf;
 
@@ -7,37 +7,37 @@ use git::{CommitHash, Repository};
 
 use crate::{Error, Result};
 
-/// What came of `loopctl sync`.
+/// The result of `loopctl sync`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyncOutcome {
-    /// Nothing is new.
+    /// There are no new commits.
     UpToDate {
-        /// The branch that is followed.
+        /// The followed branch.
         branch: String,
-        /// Where it is.
+        /// Its head.
         theirs: CommitHash,
     },
-    /// No loop has worked yet: the first one starts from what is checked out then.
+    /// No loop has worked yet; the first one starts from what is checked out then.
     NotStarted {
-        /// The branch that is followed.
+        /// The followed branch.
         branch: String,
     },
     /// The commits are on integration.
     Landed {
-        /// The branch that is followed.
+        /// The followed branch.
         branch: String,
-        /// Where it is.
+        /// Its head.
         theirs: CommitHash,
-        /// Where integration is.
+        /// The head of integration.
         commit: CommitHash,
-        /// How many commits were brought in.
+        /// Number of commits brought in.
         commits: usize,
     },
-    /// The human is asked; nothing has changed.
+    /// The human was asked; nothing has changed.
     Asked {
-        /// The question.
+        /// Id of the question.
         decision: DecisionId,
-        /// What it asks.
+        /// The text of the question.
         summary: String,
     },
     /// A test that merges the commits is on a loop's queue.
@@ -45,23 +45,23 @@ pub enum SyncOutcome {
         /// The test.
         test: TestId,
     },
-    /// The human has answered that nothing is to be done about these commits for now.
+    /// The human has decided to leave these commits for now.
     Left,
 }
 
-/// The user's branch that integration follows: as configured, else the one that is checked out.
+/// The user's branch that integration follows: the configured one, else the one that is checked out.
 ///
 /// # Errors
-/// [`Error::SetUp`] if it is not there, or is a branch of the loops' own.
+/// [`Error::SetUp`] if it does not exist, or is a branch of the loops.
 pub fn followed_branch(config: &Config, user: &Repository) -> Result<String> {
-    let remedy = "set follow in [repository] of config.toml to the branch that your own commits are on";
+    let remedy = "set follow in [repository] of config.toml to the branch with your own commits";
     let named = Some(config.repository.follow.clone()).filter(|name| !name.is_empty());
     let branch = match named {
         Some(named) => named,
         None => {
             let head = user.symbolic_target("HEAD")?;
             let name = head.and_then(|head| head.strip_prefix("refs/heads/").map(str::to_owned));
-            name.ok_or_else(|| Error::SetUp(format!("no branch is checked out, so none is followed; {remedy}")))?
+            name.ok_or_else(|| Error::SetUp(format!("no branch is checked out that could be followed; {remedy}")))?
         }
     };
     if branch == config.repository.integration_branch || branch.starts_with("coding-loops/") {
@@ -73,7 +73,7 @@ pub fn followed_branch(config: &Config, user: &Repository) -> Result<String> {
     Ok(branch)
 }
 
-/// Files by name, for people.
+/// Lists files in a sentence.
 pub(crate) fn named(files: &[PathBuf], most: usize) -> String {
     let shown = files.iter().take(most).map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
     match files.len().saturating_sub(most) {

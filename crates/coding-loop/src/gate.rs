@@ -1,4 +1,4 @@
-//! The gate: the configured checks, in a check-out of its own, at the commit that would land. Each run leaves a proof.
+//! The gate: runs the configured checks in its own check-out at the commit that would land. Each run leaves a proof.
 
 mod proof;
 
@@ -28,55 +28,55 @@ use crate::per_test::applies;
 use crate::run_end::reason_of;
 
 pub(crate) use proof::{Proving, end_of, failure_of};
-use proof::{as_base, failures_in, proof_of, words};
+use proof::{as_base, describe, failures_in, proof_of};
 
-/// Broken tests that a failure's message names.
-const MOST_NAMED: usize = 3;
+/// Maximum number of broken tests named in a failure message.
+const MAX_NAMED: usize = 3;
 
-/// What is being judged.
+/// The state that is being judged.
 struct Judged<'a> {
     commit: &'a CommitHash,
     tree: String,
-    /// The head of integration that the work was put on.
+    /// The head of integration to which the work was applied.
     head: &'a CommitHash,
     base_tree: String,
     worktree: WorkTree,
-    /// The check-out was made ready for its first check.
+    /// The check-out was prepared for its first check.
     is_ready: Cell<bool>,
-    /// Checks that are let through.
+    /// The ignored checks.
     ignored: Vec<String>,
-    /// The test was created to make the base pass.
+    /// The test was created to repair the base.
     is_mending: bool,
 }
 
-/// A run of a check that is to be made.
-struct Asked<'a> {
+/// A check to run.
+struct CheckRun<'a> {
     check: &'a CheckConfig,
     spec: &'a CheckSpec,
     is_per_test: bool,
     is_ignored: bool,
-    /// How often it has failed on these files before.
+    /// Number of earlier failures on these files.
     failed: u32,
 }
 
-/// A run of a check that is on record.
+/// A recorded run of a check.
 struct Ran {
     result: CheckResult,
-    /// What its proof says of it.
+    /// The text of its proof.
     why_proven: String,
     let_through: bool,
-    /// The check is ignored, and fails in another way than at the base.
+    /// The check is ignored, but fails differently than at the base.
     differs: bool,
 }
 
-/// What a check came to that keeps nothing from landing.
-enum Came {
-    /// It has passed.
+/// The result of a check that does not prevent landing.
+enum Accepted {
+    /// It passed.
     Passed,
     /// The same check has passed on the same files before.
     Reused,
-    /// It fails, as it does at the base, and the human lets it through.
-    LetThrough,
+    /// It fails as at the base, and the human has decided to ignore it.
+    Ignored,
 }
 
 impl Context<'_> {
@@ -86,7 +86,7 @@ impl Context<'_> {
         Ok(self.spec(check, env))
     }
 
-    /// The variables that the settings give to what runs at this loop's gate.
+    /// The environment variables that the settings define for this loop's gate.
     pub(crate) fn gate_variables(&self) -> Result<Vec<(String, OsString)>> {
         self.own_variables(&self.layout.gate(self.loop_id.as_str()))
     }
@@ -95,7 +95,7 @@ impl Context<'_> {
         self.config.gate.check.iter().filter(|check| applies(check, test)).collect()
     }
 
-    /// Why nothing that is done for the test could ever pass, if that is so.
+    /// The reason why no work for the test could ever be verified, if there is one.
     pub(crate) fn unverifiable(&self, test: &Test) -> Option<FailedAttempt> {
         self.checks_of(test).is_empty().then(|| {
             let message =
@@ -104,13 +104,13 @@ impl Context<'_> {
         })
     }
 
-    /// The check-out in which checks run for this loop, at a commit. Of earlier runs it holds the caches alone.
+    /// The check-out for this loop's checks, at a commit. Only caches remain from earlier runs.
     pub(crate) fn gate_check_out(&self, commit: &CommitHash) -> Result<WorkTree> {
         let folder = self.layout.gate(self.loop_id.as_str());
         Ok(self.store.check_out_with_caches(&folder, commit, &self.config.workspace.cache)?)
     }
 
-    /// Whether some check of a test says of that test alone that it is done.
+    /// True if a check decides about this test alone.
     pub(crate) fn has_own_check(&self, test: &Test, head: &CommitHash) -> Result<bool> {
         for check in self.checks_of(test) {
             if self.is_per_test(check, head)? {
@@ -120,8 +120,8 @@ impl Context<'_> {
         Ok(false)
     }
 
-    /// Judges a commit that was put on a head of integration; gives the checks, by name, and whether each has passed: one that
-    /// has not was let through. What the same checks have passed on the same files is not run again.
+    /// Judges a commit based on a head of integration. Returns the names of the checks and whether each has passed; one
+    /// that has not is ignored. A check that has already passed on the same files does not run again.
     pub(crate) async fn gate(
         &self,
         attempt: &mut Attempt,
@@ -133,14 +133,14 @@ impl Context<'_> {
         if let Some(why) = self.unverifiable(&test) {
             return Err(why.into());
         }
-        // By hand nobody has looked before the work was done.
+        // For work by hand this was not checked before.
         self.must_fail_before(attempt, waiter).await?;
         let (tree, base_tree) = (self.history().tree_of(commit)?.to_string(), self.history().tree_of(head)?.to_string());
         let (is_mending, ignored) =
             self.db.read(|tx| Ok::<_, coord_db::Error>((tx.is_mending(&test.id)?, tx.ignored_checks()?)))?;
         let ignored: Vec<String> = ignored.into_iter().map(|check| check.check_name).filter(|_| !is_mending).collect();
         let checks = self.touched(&test, (head, commit), (&base_tree, &tree))?;
-        // What an ignored check shows there is what a failure is compared with.
+        // The result of an ignored check at the head is the reference for comparison.
         for check in checks.iter().filter(|check| ignored.contains(&check.name)) {
             if !self.is_per_test(check, head)? {
                 self.known_at_base(check, (head, &base_tree), waiter).await?;
@@ -150,7 +150,7 @@ impl Context<'_> {
         reach(Point::GateCheckedOut);
         let mut judged = Judged { commit, tree, head, base_tree, worktree, is_ready: Cell::new(false), ignored, is_mending };
         match self.judge_all(attempt, &judged, &checks, true, proving, waiter).await {
-            // A check that failed beside others that were not run may have missed what they build.
+            // A check may have failed because others did not run that build what it needs.
             Err((Stop::End(End::Failed(_)), true)) => {
                 judged.worktree = self.gate_check_out(commit)?;
                 judged.is_ready.set(false);
@@ -161,7 +161,7 @@ impl Context<'_> {
         .map_err(|(stop, _)| stop)
     }
 
-    /// The checks of a test that its change touches; all of them if it touches none, as nothing lands that was not judged.
+    /// The checks of a test that are affected by its change; all if none is, because nothing lands without a check.
     fn touched(
         &self,
         test: &Test,
@@ -182,14 +182,14 @@ impl Context<'_> {
             return Ok(all);
         }
         for check in others {
-            // What it showed of the base holds: nothing that it looks at differs.
+            // Its result at the base stays valid, because nothing that it reads has changed.
             let hash = self.base_hash(check);
             self.db.write(|tx| tx.carry_base_run(base_tree, &hash, tree, commit.as_str()))?;
         }
         Ok(touched)
     }
 
-    /// Judges by each check in turn. An error comes with whether an earlier check was not run.
+    /// Runs the checks in order. An error is returned with whether an earlier check was skipped.
     async fn judge_all(
         &self,
         attempt: &mut Attempt,
@@ -199,17 +199,17 @@ impl Context<'_> {
         proving: &mut Proving,
         waiter: &mut Waiter,
     ) -> std::result::Result<Vec<(String, bool)>, (Stop, bool)> {
-        let (mut said, mut has_reused) = (Vec::new(), false);
+        let (mut results, mut has_reused) = (Vec::new(), false);
         for check in checks {
             match self.judge_by(check, attempt, judged, may_reuse, proving, waiter).await {
-                Ok(came) => {
-                    has_reused |= matches!(came, Came::Reused);
-                    said.push((check.name.clone(), !matches!(came, Came::LetThrough)));
+                Ok(result) => {
+                    has_reused |= matches!(result, Accepted::Reused);
+                    results.push((check.name.clone(), !matches!(result, Accepted::Ignored)));
                 }
                 Err(stop) => return Err((stop, has_reused)),
             }
         }
-        Ok(said)
+        Ok(results)
     }
 
     async fn judge_by(
@@ -220,26 +220,26 @@ impl Context<'_> {
         may_reuse: bool,
         proving: &mut Proving,
         waiter: &mut Waiter,
-    ) -> Step<Came> {
+    ) -> Step<Accepted> {
         let test = attempt.test.clone();
         let spec = self.check_spec(check, &test)?;
         let (check_hash, base_hash) = (spec.fingerprint(), self.base_hash(check));
         let is_per_test = self.is_per_test(check, judged.head)?;
         if may_reuse && self.reuse(check, attempt, judged, (&check_hash, &base_hash), is_per_test, proving)? {
-            return Ok(Came::Reused);
+            return Ok(Accepted::Reused);
         }
         let is_ignored = !is_per_test && judged.ignored.contains(&check.name);
         let commit = judged.commit.as_str();
         if may_reuse && is_ignored && self.db.read(|tx| tx.was_let_through(commit, &judged.base_tree, &check_hash, &test.id))? {
-            return Ok(Came::LetThrough);
+            return Ok(Accepted::Ignored);
         }
         if !judged.is_ready.replace(true) {
             self.make_gate_ready(&judged.worktree, judged.commit, judged.head, Some(attempt), waiter).await?;
         }
         let mut failed = 0;
         let ran = loop {
-            let asked = Asked { check, spec: &spec, is_per_test, is_ignored, failed };
-            let ran = self.run_once(&asked, attempt, judged, (&check_hash, &base_hash), proving, waiter).await?;
+            let run = CheckRun { check, spec: &spec, is_per_test, is_ignored, failed };
+            let ran = self.run_once(&run, attempt, judged, (&check_hash, &base_hash), proving, waiter).await?;
             let is_failure = ran.result.end == CheckEnd::Failed && !ran.let_through;
             if !is_failure
                 || failed >= self.config.regression.retries
@@ -248,20 +248,20 @@ impl Context<'_> {
                 break ran;
             }
             failed += 1;
-            tracing::info!(check = check.name, failed, "fails, is known to fail by chance, and runs again");
+            tracing::info!(check = check.name, failed, "a flaky check failed; running it again");
         };
         let Ran { result, why_proven, let_through, differs } = ran;
         let tail = end_of(&result.output_tail);
         let ended = match result.verdict {
-            CheckVerdict::Pass => return Ok(Came::Passed),
+            CheckVerdict::Pass => return Ok(Accepted::Passed),
             CheckVerdict::Cancelled => {
-                return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was stopped", check.name)));
+                return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was cancelled", check.name)));
             }
             _ if let_through => {
-                tracing::warn!(check = check.name, "fails, as it does at the base, and is let through");
-                return Ok(Came::LetThrough);
+                tracing::warn!(check = check.name, "the check fails as at the base and is ignored");
+                return Ok(Accepted::Ignored);
             }
-            // The agent is not to blame for a machine, or a check, that does not come to an end.
+            // A timeout is not the agent's fault.
             CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {
                 Stop::failed(ErrorCategory::System, format!("{why}\n{tail}"))
             }
@@ -277,7 +277,7 @@ impl Context<'_> {
                         counts: Counts::GivenBack,
                         ..FailedAttempt::new(
                             ErrorCategory::Transient,
-                            format!("{why}, as it does at the base ({}): {reason}\n{tail}", judged.head.short()),
+                            format!("{why}, as at the base ({}): {reason}\n{tail}", judged.head.short()),
                         )
                     }
                     .into(),
@@ -288,17 +288,17 @@ impl Context<'_> {
         Err(ended)
     }
 
-    /// Runs a check once and keeps the proof.
+    /// Runs a check once and stores the proof.
     async fn run_once(
         &self,
-        asked: &Asked<'_>,
+        run: &CheckRun<'_>,
         attempt: &mut Attempt,
         judged: &Judged<'_>,
         (check_hash, base_hash): (&str, &str),
         proving: &mut Proving,
         waiter: &mut Waiter,
     ) -> Step<Ran> {
-        let &Asked { check, spec, is_per_test, is_ignored, failed } = asked;
+        let &CheckRun { check, spec, is_per_test, is_ignored, failed } = run;
         let (result, failures) = self.run_for(check, spec, attempt, &judged.worktree, waiter).await?;
         reach(Point::GateChecked);
         let passed = result.verdict == CheckVerdict::Pass;
@@ -317,23 +317,25 @@ impl Context<'_> {
         run.base_tree = Some(judged.base_tree.clone());
         run.let_through = let_through;
         if passed && let Some(by) = &attempt.landed_by {
-            run.why = format!("nothing is left to change: {by} has landed the same");
+            run.why = format!("nothing is left to change: {by} has landed the same change");
         }
         let mut as_base = as_base(&proof, &run, failures, base_hash);
         if passed && failed > 0 {
-            run.why = format!("{} fails by chance: it failed in {failed} of {} runs on these files", check.name, failed + 1);
+            run.why = format!("{} is flaky: it failed in {failed} of {} runs on these files", check.name, failed + 1);
             (as_base.state, as_base.runs, as_base.why) = (BaseState::Flaky, i64::from(failed) + 1, run.why.clone());
         }
         match &likeness {
             Some(Likeness::Unclear(why)) => {
-                run.why.push_str(&format!("; whether it fails as at the base cannot be told: {why}"))
+                run.why.push_str(&format!("; it is unclear whether it fails as at the base: {why}"))
             }
-            Some(Likeness::Different(how)) => run.why.push_str(&format!("; the check is ignored, but {how}")),
+            Some(Likeness::Different(how)) => {
+                run.why.push_str(&format!("; the check is ignored, but it fails differently than at the base: {how}"))
+            }
             _ => {}
         }
         self.db.write(|tx| {
             tx.add_proof(&proof, Some(&run))?;
-            // It has passed on these files, or fails as before: as the next head they need not be looked at again.
+            // A pass on these files, or the same failure as before, also holds for the next head.
             match passed || let_through {
                 true if !is_per_test => tx.record_base_run(&as_base),
                 _ => Ok(()),
@@ -343,7 +345,7 @@ impl Context<'_> {
         Ok(Ran { result, why_proven: run.why, let_through, differs })
     }
 
-    /// Takes a pass of the same check on the same files for this one, if there is such.
+    /// Reuses a pass of the same check on the same files.
     fn reuse(
         &self,
         check: &CheckConfig,
@@ -354,9 +356,9 @@ impl Context<'_> {
         proving: &mut Proving,
     ) -> Result<bool> {
         let test = &attempt.test;
-        // A failure is not believed twice: it may have been the machine's.
+        // A failure is never reused: the machine may have caused it.
         let proven = self.db.read(|tx| tx.proven(&judged.tree, &check.name, check_hash, &test.id))?;
-        let why = attempt.landed_by.as_ref().map(|by| format!("nothing is left to change: {by} has landed the same"));
+        let why = attempt.landed_by.as_ref().map(|by| format!("nothing is left to change: {by} has landed the same change"));
         let run = |proof_id: String, reused_from, stage| ProofRun {
             proof_id,
             kind: RunKind::Passed,
@@ -405,22 +407,21 @@ impl Context<'_> {
         Ok(true)
     }
 
-    /// Whether a check that is the same for all tests fails at the head that the work was put on too.
+    /// True if a check that is the same for all tests also fails at the head to which the work was applied.
     async fn fails_at_base(&self, check: &CheckConfig, judged: &Judged<'_>, waiter: &mut Waiter) -> Step<bool> {
         let run = self.known_at_base(check, (judged.head, &judged.base_tree), waiter).await?;
         Ok(run.is_some_and(|run| run.state == BaseState::Red))
     }
 
-    /// How a failure of an ignored check compares with what it shows at the head that the work was put on; none where it does
-    /// not fail there.
+    /// Compares the failure of an ignored check with its failure at that head; none if it does not fail there.
     fn as_at_base(&self, base_hash: &str, judged: &Judged<'_>, failure: &Failure) -> Result<Option<Likeness>> {
         let known = self.db.read(|tx| tx.base_runs(&judged.base_tree))?;
         let red = known.iter().find(|run| run.check_hash == base_hash && run.state == BaseState::Red);
         Ok(red.map(|run| compare(&failure_of(run), failure)))
     }
 
-    /// What a check that is the same for all tests shows at a head. Where nobody knows (the human did not wait, or somebody
-    /// else has moved integration) it is run there.
+    /// The result at a head of a check that is the same for all tests. If it is unknown (the human skipped it, or
+    /// somebody else moved integration), the check runs there.
     pub(crate) async fn known_at_base(
         &self,
         check: &CheckConfig,
@@ -443,7 +444,7 @@ impl Context<'_> {
 
     // ---- red before, green after ----
 
-    /// Runs the checks that have to fail for a test before its work, at the base, unless they were seen to do so.
+    /// Runs the checks with `fails_before` at the base, unless they are known to fail there.
     pub(crate) async fn must_fail_before(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
         let (test, base) = (attempt.test.clone(), attempt.base.clone());
         if test.no_change == NoChange::Accepted || attempt.in_place.is_some() {
@@ -474,17 +475,17 @@ impl Context<'_> {
             let tail = end_of(&result.output_tail);
             match result.verdict {
                 CheckVerdict::Fail(why) if result.end == CheckEnd::TimedOut => {
-                    return Err(Stop::failed(ErrorCategory::System, format!("at the base, before any work: {why}\n{tail}")));
+                    return Err(Stop::failed(ErrorCategory::System, format!("at the base, before the attempt: {why}\n{tail}")));
                 }
                 CheckVerdict::Fail(_) => {}
-                // The work may be to write it.
+                // The test may be about writing this program.
                 CheckVerdict::Error(_) if matches!(result.end, CheckEnd::Missing | CheckEnd::NotExecutable) => {}
                 CheckVerdict::Pass => return Err(Stop::End(End::GreenBefore(check.name.clone()))),
                 CheckVerdict::Error(why) => {
-                    return Err(Stop::failed(ErrorCategory::System, format!("at the base, before any work: {why}\n{tail}")));
+                    return Err(Stop::failed(ErrorCategory::System, format!("at the base, before the attempt: {why}\n{tail}")));
                 }
                 CheckVerdict::Cancelled => {
-                    return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was stopped", check.name)));
+                    return Err(Stop::failed(ErrorCategory::Transient, format!("check {} was cancelled", check.name)));
                 }
             }
         }
@@ -493,7 +494,7 @@ impl Context<'_> {
 
     // ---- running ----
 
-    /// Runs a check for an attempt, with what it needs alone leased.
+    /// Runs a check for an attempt, with leases on its exclusive resources.
     async fn run_for(
         &self,
         check: &CheckConfig,
@@ -507,9 +508,9 @@ impl Context<'_> {
         if let Some(token) = leased.first().and_then(|path| attempt.tokens.get(path).copied()) {
             attempt.tokens.retain(|path, _| !leased.contains(path));
             match self.db.write(|tx| tx.release(&self.loop_id, &leased, Some(token))) {
-                // Others may have it by now, and what the check showed may be theirs.
+                // Another loop may have used the resource, so the result is not reliable.
                 Err(coord_db::Error::LeaseLost { .. }) => {
-                    let text = format!("what check {} needs alone was taken from the loop", check.name);
+                    let text = format!("an exclusive resource of check {} was revoked", check.name);
                     return Err(Stop::failed(ErrorCategory::Transient, text));
                 }
                 Err(error) => return Err(error.into()),
@@ -519,7 +520,7 @@ impl Context<'_> {
         result
     }
 
-    /// Leases what a check needs alone and the attempt does not hold yet.
+    /// Acquires the exclusive resources of a check that the attempt does not hold yet.
     async fn lease_resources(&self, check: &CheckConfig, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<Vec<LeasePath>> {
         let paths = check.resources.iter().filter_map(|resource| resource.parse().ok());
         let paths: Vec<LeasePath> = paths.filter(|path| !attempt.tokens.contains_key(path)).collect();
@@ -533,8 +534,7 @@ impl Context<'_> {
         Ok(paths)
     }
 
-    /// What is known to be broken on the integration branch by somebody else, so that whoever reads of a failure of the same
-    /// check can tell whose it is.
+    /// Known failures of the same check on the integration branch, for the failure message.
     fn broken_already(&self, check: &CheckConfig, test: &Test) -> Result<String> {
         let open = self.db.read(|tx| tx.regressions(true))?;
         let others = open.iter().filter(|row| {
@@ -543,7 +543,7 @@ impl Context<'_> {
                 && row.test_id != test.id
                 && row.blamed_test.as_deref() != Some(test.id.as_str())
         });
-        let tests: Vec<&str> = others.map(|row| row.test_id.as_str()).take(MOST_NAMED).collect();
+        let tests: Vec<&str> = others.map(|row| row.test_id.as_str()).take(MAX_NAMED).collect();
         Ok(if tests.is_empty() {
             String::new()
         } else {
@@ -551,8 +551,8 @@ impl Context<'_> {
         })
     }
 
-    /// Runs a check until it ends, the loop is told something else, or it is `enough`: then it is stopped. Gives the lines that
-    /// state a failure too, if it fails.
+    /// Runs a check until it ends, the loop is interrupted, or `enough` returns true. If it fails, also returns the
+    /// lines that state the failure.
     pub(crate) async fn run_one(
         &self,
         spec: &CheckSpec,
@@ -568,11 +568,11 @@ impl Context<'_> {
         let (cancel, mut cancelled) = watch::channel(false);
         let on_keeper = |keeper| self.record_child(Some(keeper));
         let test = test.map_or("none, at the base", |test| test.id.as_str());
-        tracing::info!(test, check = %spec.name, "the gate runs a check");
+        tracing::info!(test, check = %spec.name, "running a check");
         let running = pin!(run_check(spec, worktree, &mut cancelled, on_keeper));
         let (result, interrupt) = self.attend(running, &cancel, attempt, waiter, enough).await?;
         let result = result?;
-        self.end_run(&recorded, &words(&result.verdict));
+        self.end_run(&recorded, &describe(&result.verdict));
         if let Some(interrupt) = interrupt {
             return Err(interrupt.into());
         }

@@ -1,5 +1,5 @@
-//! Writing operations down before they are done, settling them after, and recovering those that were cut off
-//! ([`Operation`] has the table).
+//! Records operations before they are performed, completes them afterwards, and recovers interrupted ones (the table is
+//! at [`Operation`]).
 
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
@@ -14,23 +14,25 @@ use crate::operation::{CHECKPOINTS, Integrate, Operation, PutAway, Recovery, See
 use crate::{Error, Result};
 
 impl Context<'_> {
-    /// Writes down an intent, so that it outlives a power cut. Gives its id.
+    /// Records an intent durably. Returns its id.
     pub(crate) fn intend(&self, operation: &Operation) -> Result<String> {
         Ok(self.db.write_durably(|tx| self.intend_in(tx, operation))?)
     }
 
-    /// As [`Context::intend`], together with something else.
+    /// Like [`Context::intend`], within a transaction.
     pub(crate) fn intend_in(&self, tx: &WriteTx<'_>, operation: &Operation) -> coord_db::Result<String> {
         let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
         let loop_id = Some(&self.loop_id).filter(|_| !self.is_human());
         tx.begin_operation(operation.name(), self.loop_id.as_str(), loop_id, &intent, None)
     }
 
-    /// The operation is done, or undone.
+    /// Completes the entry of an operation that was performed or undone.
     pub(crate) fn settle(&self, entry: &str, committed: bool) -> Result<()> {
         match self.db.write_quietly(|tx| tx.end_operation(entry, committed)) {
-            // Somebody took this process for gone. What is done is done.
-            Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),
+            // Another process took this one for dead and settled the entry; the operation itself is done.
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(%error, "the journal entry was already settled by another process")
+            }
             other => drop(other?),
         }
         Ok(())
@@ -38,7 +40,7 @@ impl Context<'_> {
 
     // ---- saved work ----
 
-    /// Saves work under its reference and puts the workspace where it is wanted.
+    /// Saves work under its reference and brings the workspace to its target.
     pub(crate) fn put_away(&self, workspace: &Workspace, work: PutAway) -> Result<()> {
         let operation = Operation::PutAway(work.clone());
         let entry = self.intend(&operation)?;
@@ -53,7 +55,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Makes the reference and its row, each unless it is there.
+    /// Creates the reference and its row, unless they exist.
     fn save(&self, work: &PutAway, entry: &str) -> Result<()> {
         if let Some(commit) = &work.commit {
             match self.history().set_ref(&work.git_ref, commit, &RefExpectation::Absent) {
@@ -63,7 +65,7 @@ impl Context<'_> {
         }
         reach(Point::PutAwaySaved);
         let Some(commit) = self.history().resolve(&work.git_ref)? else { return Ok(()) };
-        tracing::info!(git_ref = work.git_ref, reason = work.reason, "saved work");
+        tracing::info!(git_ref = work.git_ref, reason = work.reason, "work saved");
         self.db.write(|tx| {
             let owner = tx.journal_entry(entry)?.and_then(|entry| entry.loop_id).unwrap_or_else(|| self.loop_id.clone());
             let test_id = match &work.test {
@@ -86,7 +88,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Makes a reference to go back to.
+    /// Creates a checkpoint.
     pub(crate) fn make_checkpoint(&self, test: &coord_db::Test, commit: &CommitHash) -> Result<String> {
         let git_ref = format!("{CHECKPOINTS}{}/{}/{}", self.loop_id, test.id, coord_db::new_id());
         let (test_id, attempt) = (test.id.clone(), test.attempts);
@@ -112,8 +114,8 @@ impl Context<'_> {
 
     // ---- what was cut off ----
 
-    /// Finishes or undoes what this loop has begun outside of the database and not ended, in this life or a former one. With
-    /// its workspace, that is put back too.
+    /// Completes or undoes interrupted operations of this loop, from this or an earlier process. With a workspace, that
+    /// is restored too.
     pub(crate) fn recover(&self, workspace: Option<&Workspace>) -> Result<()> {
         let own = ProcessIdentity::own();
         for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
@@ -124,11 +126,11 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// As [`Context::recover`], for loops that are dead: what has landed is recorded before anyone does it again. Their
-    /// workspaces stay as they are, for a life to come.
-    pub(crate) fn recover_for_the_dead(&self) -> Result<()> {
+    /// Like [`Context::recover`], for dead loops: their landings are recorded before anyone repeats the work. Their
+    /// workspaces are not touched.
+    pub(crate) fn recover_dead_loops(&self) -> Result<()> {
         for entry in self.db.read(|tx| tx.open_journal(None))? {
-            self.recover_for_the_human(&entry)?;
+            self.recover_dead_command(&entry)?;
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
             let row = self.db.read(|tx| tx.loops())?.into_iter().find(|row| row.id == other);
             let Some(row) = row else { continue };
@@ -137,19 +139,19 @@ impl Context<'_> {
             if row.status != LoopStatus::Error && !(gone && is_landing) {
                 continue;
             }
-            tracing::info!(operation = entry.operation, loop_id = %other, "settling what a loop that is gone has begun");
+            tracing::info!(operation = entry.operation, loop_id = %other, "settling an operation of a dead loop");
             match self.recover_one(&entry, None) {
                 Err(error) if error.is_temporary() => return Err(error),
-                // It is shown as open, and must not keep this loop from its work.
-                Err(error) => tracing::warn!(%error, entry = entry.id, "cannot settle what a loop that is gone has begun"),
+                // The entry stays open and must not prevent this loop from working.
+                Err(error) => tracing::warn!(%error, entry = entry.id, "cannot settle an operation of a dead loop"),
                 Ok(()) => {}
             }
         }
         Ok(())
     }
 
-    /// As [`Context::recover_for_the_dead`], for a command of the human's that is gone.
-    fn recover_for_the_human(&self, entry: &JournalEntry) -> Result<()> {
+    /// Like [`Context::recover_dead_loops`], for a killed command of the human.
+    fn recover_dead_command(&self, entry: &JournalEntry) -> Result<()> {
         let is_gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
         match Operation::of(entry) {
             Some(Operation::Sync(sync)) if is_gone && entry.component.as_deref() == Some("human") => {
@@ -159,7 +161,7 @@ impl Context<'_> {
         }
     }
 
-    /// Settles the landings that the journal has open for this loop, in the transaction that starts it.
+    /// Settles the open landings of this loop, in the transaction that starts it.
     pub(crate) fn settle_landings(&self, tx: &WriteTx<'_>) -> Result<()> {
         let own = ProcessIdentity::own();
         for entry in tx.open_journal(Some(self.loop_id.as_str()))? {
@@ -216,7 +218,7 @@ impl Context<'_> {
         Ok(Seen { has_ref, has_commit, is_on_integration })
     }
 
-    /// Puts the workspace back if it still holds what was saved, and no more.
+    /// Restores the workspace if it contains nothing beyond the saved work.
     fn restore_if_saved(&self, workspace: &Workspace, work: &PutAway, target: &CommitHash) -> Result<()> {
         let Some(saved) = &work.commit else { return Ok(()) };
         let options = self.look_options(self.config.landing.file_bytes);
@@ -230,12 +232,12 @@ impl Context<'_> {
 
     fn settle_recovered(&self, entry: &JournalEntry, committed: bool) -> Result<()> {
         reach(Point::StartEntryRecovered);
-        tracing::info!(operation = entry.operation, committed, "what was begun and cut off is settled");
+        tracing::info!(operation = entry.operation, committed, "interrupted operation settled");
         self.settle(&entry.id, committed)
     }
 
-    /// Settles a landing that was cut off: a commit that got to integration is recorded, in the name of the loop that made it;
-    /// the rest was never begun. Looks at the store with the write lock held, so that nobody settles the same entry twice.
+    /// Settles an interrupted landing: a commit that reached integration is recorded for the loop that made it;
+    /// otherwise nothing was done. Reads the store under the write lock, so that no entry is settled twice.
     fn settle_landing(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<()> {
         if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
             return Ok(());
@@ -248,13 +250,13 @@ impl Context<'_> {
             let author = entry.loop_id.as_ref().unwrap_or(&self.loop_id);
             match tx.adopt_landed(test, author, &passed) {
                 Ok(_) => {
-                    tracing::info!(%test, commit = %passed.commit, "a landing that was cut off is recorded now");
-                    // As at the end of every landing: nobody else is to wait until the leases of a submit that is gone expire.
+                    tracing::info!(%test, commit = %passed.commit, "interrupted landing recorded");
+                    // As after every landing, so that nobody waits until the leases of a killed submit expire.
                     tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?;
                 }
-                // Another hand has settled the test; the entry must not keep the loop from starting.
+                // The test was settled otherwise; the entry must not prevent the loop from starting.
                 Err(error) if error.is_refusal() => {
-                    tracing::warn!(%test, %error, commit = %passed.commit, "a landing that was cut off is not recorded");
+                    tracing::warn!(%test, %error, commit = %passed.commit, "interrupted landing not recorded");
                 }
                 Err(error) => return Err(Error::from(error)),
             }

@@ -1,41 +1,41 @@
-//! Whether a check fails on work in the same way as it does at the base. Pure.
+//! Decides whether a check fails on the work in the same way as at the base. Pure.
 //!
-//! Compared are the lines that state a failure, without what differs from run to run: durations, line numbers, addresses, the
-//! folders of files. What the work's output states and the base's does not is the work's failure.
+//! The lines that state a failure are compared, without what varies between runs: durations, line numbers, addresses,
+//! folders. A statement that appears only with the work is a failure of the work.
 
 use std::collections::BTreeMap;
 
 use crate::run_end::plain;
 
-/// Lines of a failure that are kept, the first ones.
+/// Number of lines of a failure that are kept, from the start.
 pub(crate) const MAX_LINES: usize = 500;
-/// Characters of a line that are kept.
+/// Number of characters of a line that are kept.
 const LINE_CHARS: usize = 300;
-/// Characters of a line in a message.
+/// Number of characters of a line in a message.
 const SHOWN_CHARS: usize = 160;
 
-/// How a check failed.
+/// The failure of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// In words: with which exit code, or why it could not be run.
+    /// Description: the exit status, or why it could not run.
     pub(crate) why: String,
-    /// None if it did not exit.
+    /// The exit status; none if it did not exit.
     pub(crate) exit_code: Option<i64>,
-    /// The lines that state a failure, as they were printed; none if that is not known.
+    /// The lines that state a failure, verbatim; none if unknown.
     pub(crate) lines: Option<Vec<String>>,
 }
 
-/// What a comparison with the base comes to.
+/// The result of a comparison with the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Likeness {
     Same,
-    /// Nothing says that it differs, and why that is no proof.
+    /// No difference was found; with the reason why that is no proof of equality.
     Unclear(String),
-    /// How it differs.
+    /// The difference.
     Different(String),
 }
 
-/// The lines of an output that state a failure. `root` is the folder in which the check ran.
+/// Extracts the lines that state a failure. `root` is the folder in which the check ran.
 pub(crate) fn failing_lines(output: &str, root: &str) -> Vec<String> {
     let output =
         if root.is_empty() { output.to_owned() } else { output.replace(&format!("{}/", root.trim_end_matches('/')), "") };
@@ -43,51 +43,51 @@ pub(crate) fn failing_lines(output: &str, root: &str) -> Vec<String> {
     lines.map(|line| line.chars().take(LINE_CHARS).collect()).take(MAX_LINES).collect()
 }
 
-/// Compares a failure of work with that of the same check at the base.
+/// Compares a failure of the work with that of the same check at the base.
 pub(crate) fn compare(base: &Failure, work: &Failure) -> Likeness {
     let is_plain = |failure: &Failure| matches!(failure.exit_code, Some(code) if !matches!(code, 0 | 126 | 127));
     if !is_plain(base) || !is_plain(work) {
         return if base.why == work.why {
             Likeness::Same
         } else {
-            Likeness::Different(format!("{}, and not as at the base: {}", work.why, base.why))
+            Likeness::Different(format!("{}, but at the base: {}", work.why, base.why))
         };
     }
     let (Some(known), Some(lines)) = (&base.lines, &work.lines) else {
-        return Likeness::Unclear("what the two runs printed is not on record".to_owned());
+        return Likeness::Unclear("the output of the two runs was not recorded".to_owned());
     };
     let (known_forms, forms) = (by_form(known), by_form(lines));
     for line in lines {
         let (form, numbers) = form_of(line);
         let Some(before) = known_forms.get(&form) else {
-            return Likeness::Different(format!("the base does not print: {}", shown(line)));
+            return Likeness::Different(format!("not printed at the base: {}", shown(line)));
         };
         if numbers.iter().zip(&before.numbers).any(|(now, before)| now > before) {
-            return Likeness::Different(format!("more fails than at the base: {}", shown(line)));
+            return Likeness::Different(format!("more failures than at the base: {}", shown(line)));
         }
     }
     match (known.is_empty(), lines.is_empty()) {
-        // Some runners exit with the number of failures, so that fewer lines may come with another status.
+        // Some runners exit with the number of failures, so fewer lines may come with a different status.
         _ if base.exit_code != work.exit_code && lines.len() >= known.len() => {
-            Likeness::Different(format!("{}, and not as at the base: {}", work.why, base.why))
+            Likeness::Different(format!("{}, but at the base: {}", work.why, base.why))
         }
-        (true, true) => Likeness::Unclear("neither run prints a line that states what fails".to_owned()),
-        (false, true) => Likeness::Different(format!("it does not print what the base prints: {}", shown(&known[0]))),
+        (true, true) => Likeness::Unclear("neither run prints a line that states a failure".to_owned()),
+        (false, true) => Likeness::Different(format!("printed only at the base: {}", shown(&known[0]))),
         _ if known.len() >= MAX_LINES || lines.len() >= MAX_LINES => {
             Likeness::Unclear(format!("only the first {MAX_LINES} lines that state a failure were compared"))
         }
         _ => match forms.iter().find(|(form, seen)| known_forms.get(*form).is_some_and(|before| seen.times > before.times)) {
-            Some((_, seen)) => Likeness::Unclear(format!("it prints more often than the base: {}", shown(seen.line))),
+            Some((_, seen)) => Likeness::Unclear(format!("printed more often than at the base: {}", shown(seen.line))),
             None => Likeness::Same,
         },
     }
 }
 
-/// Lines that differ only in what differs from run to run.
+/// Lines that are equal except for what varies between runs.
 struct Seen<'a> {
     line: &'a str,
     times: usize,
-    /// How many failures they count, by places.
+    /// The numbers of failures in them, by position.
     numbers: Vec<u64>,
 }
 
@@ -106,7 +106,7 @@ fn shown(line: &str) -> String {
     line.chars().take(SHOWN_CHARS).collect()
 }
 
-/// Words that state a failure.
+/// Words that indicate a failure.
 const FAILURES: &[&str] = &[
     "fail",
     "fails",
@@ -128,16 +128,16 @@ const FAILURES: &[&str] = &[
     "undefined",
     "unresolved",
 ];
-/// Parts of a line that do.
+/// Phrases that indicate a failure.
 const PHRASES: &[&str] = &["not ok", "timed out", "cannot ", "could not ", "not found", "no such ", "segmentation fault"];
-/// Marks that runners put before a test that failed.
+/// Symbols that runners print before a failed test.
 const MARKS: &[char] = &['✗', '✘', '✕', '✖', '×', '●', '❌'];
 
 fn is_failure_word(word: &str) -> bool {
     FAILURES.contains(&word) || word.len() > 5 && (word.ends_with("error") || word.ends_with("exception"))
 }
 
-/// The words of a line in small letters, those of names in it apart.
+/// The words of a line in lower case, with compound names split.
 fn words(line: &str) -> Vec<String> {
     let lower = line.to_lowercase();
     lower.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
@@ -153,7 +153,7 @@ fn states_failure(line: &str) -> bool {
     }
     let words = words(line);
     let Some(at) = words.iter().position(|word| is_failure_word(word)) else { return false };
-    // "0 failed", "no errors", "failures=0"; where something else is said to fail, it counts.
+    // "0 failed", "no errors", "failures=0"; the line counts if it states another failure.
     let is_none = |at: usize| {
         let beside = |word: Option<&String>| word.is_some_and(|word| ["0", "no", "without"].contains(&word.as_str()));
         let follows = words.get(at + 1).filter(|word| word.chars().all(|letter| letter.is_ascii_digit()));
@@ -163,7 +163,7 @@ fn states_failure(line: &str) -> bool {
     (at..words.len()).any(|at| is_failure_word(&words[at]) && !is_none(at))
 }
 
-/// A line about what has passed, which may have a name like `test_error`.
+/// A line about a passed test, which may have a name like `test_error`.
 fn is_pass(line: &str) -> bool {
     let lower = line.to_lowercase();
     let trimmed = lower.trim_end_matches(|letter: char| "0123456789.,:;()[]%ms ".contains(letter));
@@ -175,7 +175,7 @@ fn is_pass(line: &str) -> bool {
         || ["... ok", "... ignored", " ok"].iter().any(|end| lower.trim_end().ends_with(end)) && !lower.contains("not ok")
 }
 
-/// A line without what differs from run to run, and the numbers in it that count failures.
+/// Normalizes a line, and extracts the numbers in it that count failures.
 fn form_of(line: &str) -> (String, Vec<u64>) {
     let mut form = Vec::new();
     let mut counts = Vec::new();
@@ -187,7 +187,7 @@ fn form_of(line: &str) -> (String, Vec<u64>) {
     (form.join(" "), counts)
 }
 
-/// The number of a token that says how much fails: `3 failed`, `failures=3`, `Failures: 3`.
+/// A number of failures: `3 failed`, `failures=3`, `Failures: 3`.
 fn count_in(tokens: &[&str], at: usize) -> Option<u64> {
     let bare = |token: &str| token.trim_matches(|letter: char| !letter.is_alphanumeric()).to_lowercase();
     let is_failure = |token: &str| is_failure_word(&bare(token));
@@ -213,10 +213,10 @@ fn is_word(token: &str) -> bool {
     token.chars().all(char::is_alphabetic)
 }
 
-/// A word of a line: of an absolute path its last part, numbers that are no part of a name as `#`.
+/// Normalizes a word: the last part of an absolute path; separate numbers as `#`.
 fn form_of_token(token: &str) -> String {
     let is_name = |letter: char| letter.is_alphanumeric() || "_-".contains(letter);
-    // A node id (`tests/a.py::test`) keeps what follows its file.
+    // A node id (`tests/a.py::test`) keeps the part after its file.
     let parts: Vec<&str> = token.split("::").collect();
     let paths = parts.iter().map(|part| {
         let path = part.trim_start_matches(|letter: char| !is_name(letter) && letter != '/');
@@ -239,14 +239,14 @@ fn form_of_token(token: &str) -> String {
             form.push(letter);
         }
     }
-    // 0.02s and 12.5 are one number.
+    // A decimal such as 0.02s or 12.5 is one number.
     while form.contains("#.#") {
         form = form.replace("#.#", "#");
     }
     form
 }
 
-/// Numbers, numbers with a unit, and what is long and hexadecimal.
+/// Numbers, numbers with a unit, and long hexadecimal words.
 fn is_variable(word: &str) -> bool {
     let digits = word.trim_start_matches(|letter: char| letter.is_ascii_digit());
     let starts_with_digit = digits.len() < word.len();

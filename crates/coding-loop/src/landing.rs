@@ -1,5 +1,5 @@
-//! The steps from a claim to integration: see what has changed, lease, put it on the head, gate, move integration by
-//! compare-and-swap, record. Integration only ever moves to a state that passed the gate.
+//! The steps from a claim to integration: read the changes, lease, apply to the head, gate, move integration by
+//! compare-and-swap, record. Integration must only move to a state that passed the gate.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::operation::{Integrate, Operation};
 use crate::work::{Work, integration_lease};
 use crate::{Error, Result, agent};
 
-/// The names in the trailers of a landed commit.
+/// The trailers of a landed commit.
 fn trailers(context: &Context<'_>, attempt: &Attempt, proof: &str) -> Vec<Trailer> {
     vec![
         ("Loop".to_owned(), context.loop_id.to_string()),
@@ -34,41 +34,41 @@ fn message(attempt: &Attempt) -> String {
     format!("{}: {}", test.id, first.chars().take(120).collect::<String>())
 }
 
-/// How many files a message names.
+/// Maximum number of files named in a message.
 const MAX_NAMED: usize = 5;
 
 fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ")
 }
 
-/// Why a finding keeps work from landing, and what the agent is to do; none if a human decides, or nobody has to.
+/// Why a finding prevents landing, and what the agent has to do; none if a human decides or nothing has to be done.
 fn refusal(finding: &Finding) -> Option<String> {
     let path = shown(finding.path());
     Some(match finding {
         Finding::OwnFolder(_) => {
-            format!("{path} belongs to coding-loops itself, and nothing below it lands; leave it as it is")
+            format!("{path} belongs to coding-loops, and changes of it do not land; undo the change")
         }
         Finding::LinkLeadsOut { target, .. } => {
             format!(
-                "{path} is a link to {}, out of the repository; remove it or link to a file in the repository",
+                "{path} is a symbolic link to {}, outside the repository; remove it or link to a file in the repository",
                 shown(target)
             )
         }
         Finding::UnknownSubmoduleCommit { commit: Some(commit), .. } => {
             format!(
-                "the submodule {path} is at {}, which nobody else can fetch; push that commit to its remote, or put it back",
+                "the submodule {path} is at {}, which is not on its remote; push that commit, or reset the submodule",
                 commit.short()
             )
         }
         Finding::UnknownSubmoduleCommit { commit: None, .. } => {
-            format!("the commit of the submodule {path} cannot be read; put it back")
+            format!("cannot read the commit of the submodule {path}; reset the submodule")
         }
         Finding::EditedInSubmodule { files, .. } => {
             let more = files.len().saturating_sub(MAX_NAMED);
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
             format!(
-                "no commit in the submodule {path} holds the changes to {}{more}; commit inside the submodule and push that \
-                 commit to its remote, or keep the change out of it",
+                "the changes to {}{more} in the submodule {path} are not committed; commit them inside the submodule and push that \
+                 commit to its remote, or undo them",
                 listed(&files[..files.len().min(MAX_NAMED)])
             )
         }
@@ -78,7 +78,7 @@ fn refusal(finding: &Finding) -> Option<String> {
 }
 
 impl Context<'_> {
-    /// Takes an attempt through its steps, from where it stands to its end.
+    /// Performs the remaining steps of an attempt.
     pub(crate) async fn carry_out(&self, mut machine: attempt::Attempt, attempt: &mut Attempt, waiter: &mut Waiter) -> End {
         let mut proving = Proving::new();
         let mut given = None;
@@ -93,11 +93,11 @@ impl Context<'_> {
                     (Close::Passed, _, Some(commit)) => End::Passed(commit),
                     (Close::Unchanged, ..) => End::Unchanged,
                     (Close::Overtaken, ..) => {
-                        let text = format!("integration moved {MAX_ROUNDS} times while the attempt was being landed");
+                        let text = format!("integration moved {MAX_ROUNDS} times while the attempt was landing");
                         End::Failed(FailedAttempt::new(ErrorCategory::Transient, text))
                     }
                     (_, Some(end), _) => end,
-                    _ => End::Failed(FailedAttempt::new(ErrorCategory::System, "the attempt ended out of turn")),
+                    _ => End::Failed(FailedAttempt::new(ErrorCategory::System, "the attempt ended in an unexpected state")),
                 };
             }
             let input = match self.perform(command, attempt, &mut proving, waiter).await {
@@ -126,7 +126,7 @@ impl Context<'_> {
         waiter: &mut Waiter,
     ) -> Step<Input> {
         match command {
-            // The attempt is there: it was begun when it was made.
+            // The attempt was begun when it was created.
             Command::Begin | Command::Close(_) => {}
             Command::Work => {
                 self.end_if_dropped(&attempt.test, &attempt.base)?;
@@ -150,7 +150,7 @@ impl Context<'_> {
 
     // ---- what has changed ----
 
-    /// Looks at what the agent has left in a workspace.
+    /// Reads the changes in a workspace.
     pub(crate) fn see_work(&self, workspace: &Workspace, file_bytes: u64) -> Result<Work> {
         let head = self.integration_head()?;
         workspace.follow_agent(&head)?;
@@ -168,7 +168,7 @@ impl Context<'_> {
         let mut problems: Vec<String> = work.findings.iter().filter_map(refusal).collect();
         if !work.change.stale.is_empty() {
             problems.push(format!(
-                "these files stem from an older base and would undo what others have landed since: {}; bring them up to date",
+                "these files are based on an older version and would undo later landings of others: {}; update them",
                 listed(&work.change.stale)
             ));
         }
@@ -190,39 +190,39 @@ impl Context<'_> {
         if problems.is_empty() { Ok(()) } else { Err(Stop::failed(ErrorCategory::Code, problems.join("; "))) }
     }
 
-    /// Waits until everything that is queued for is leased.
+    /// Waits until all queued leases are granted.
     pub(crate) async fn await_leases(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
         loop {
             waiter.wakes.looked(self.db);
-            self.ask_again(attempt)?;
+            self.retry_requests(attempt)?;
             if attempt.waiting.is_empty() {
                 if attempt.tokens.contains_key(&integration_lease()?) {
                     reach(Point::LandingLeased);
                 }
                 return Ok(());
             }
-            self.stop_if_told(Some(attempt), waiter)?;
+            self.check_interrupt(Some(attempt), waiter)?;
             waiter.wait(self, Duration::from_secs(5)).await;
         }
     }
 
-    /// Ends the step where the process was told something that ends it.
-    pub(crate) fn stop_if_told(&self, attempt: Option<&Attempt>, waiter: &mut Waiter) -> Step<()> {
+    /// Ends the step if the loop is interrupted.
+    pub(crate) fn check_interrupt(&self, attempt: Option<&Attempt>, waiter: &mut Waiter) -> Step<()> {
         waiter.beat(self, attempt);
-        self.told_to_stop(attempt, waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
+        self.pending_interrupt(attempt, waiter)?.map_or(Ok(()), |interrupt| Err(interrupt.into()))
     }
 
-    /// What ends whatever the loop is doing.
-    pub(crate) fn told_to_stop(&self, attempt: Option<&Attempt>, waiter: &Waiter) -> Result<Option<Interrupt>> {
+    /// The pending interrupt of the loop's work.
+    pub(crate) fn pending_interrupt(&self, attempt: Option<&Attempt>, waiter: &Waiter) -> Result<Option<Interrupt>> {
         if waiter.stopping() {
             let stop = if self.is_human() { Interrupt::plain(Order::Stop, "stopped") } else { Interrupt::stop() };
             return Ok(Some(stop));
         }
-        // What is said to the human is not said to a command of theirs.
+        // A command of the human receives no orders.
         if self.is_human() { Ok(None) } else { self.orders(attempt) }
     }
 
-    /// Leases the right to move integration, or queues for it.
+    /// Acquires the lease for moving integration, or queues for it.
     fn lease_integration(&self, attempt: &mut Attempt) -> Step<()> {
         reach(Point::LandingJudged);
         let test = &attempt.test.id;
@@ -232,10 +232,10 @@ impl Context<'_> {
 
     // ---- on the head of integration ----
 
-    /// Puts the work on the head of integration as one commit.
+    /// Applies the work to the head of integration as one commit.
     fn put_on_head(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
         let head = self.integration_head()?;
-        let Some(work) = &attempt.work else { return Err(Error::SetUp("nothing was looked at".to_owned()).into()) };
+        let Some(work) = &attempt.work else { return Err(Error::SetUp("the changes were not read".to_owned()).into()) };
         let merged = self.merged_by(&attempt.test, &head)?;
         let commit = match self.store.put_on(&work.change, &head)? {
             PutOn::Conflict(files) => return Err(self.conflict(&attempt.base, &head, &files)?.into()),
@@ -244,7 +244,7 @@ impl Context<'_> {
                 if let Some(merged) = &merged {
                     self.refuse_what_is_left_out(merged, &head, &tree)?;
                 }
-                // Nothing has moved since it was judged: it stays the commit that was judged.
+                // The head has not moved since the gate, so the judged commit stays.
                 let same = work.commit.as_ref().filter(|_| work.head == head);
                 Some(match same {
                     Some(same) => same.clone(),
@@ -265,7 +265,7 @@ impl Context<'_> {
         reach(Point::WorkPutOn);
         if commit.is_none() && !work.change.paths.is_empty() && attempt.in_place.is_none() {
             attempt.landed_by = Some(self.landed_same(&attempt.base, &head, &work.change.paths)?);
-            // What nothing says of this test alone, a human has to.
+            // If no check decides about this test alone, a human has to.
             if attempt.test.no_change == NoChange::Ask && !self.has_own_check(&attempt.test, &head)? {
                 return Err(Stop::End(End::Unchanged));
             }
@@ -293,7 +293,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Who has landed what the work would have changed in these files.
+    /// The author who has landed the same changes of these files.
     fn landed_same(&self, base: &CommitHash, head: &CommitHash, paths: &[PathBuf]) -> Result<String> {
         let wanted: BTreeSet<&PathBuf> = paths.iter().collect();
         for commit in self.history().commits_between(base, head)?.into_iter().rev() {
@@ -308,7 +308,7 @@ impl Context<'_> {
         Ok("somebody else".to_owned())
     }
 
-    /// Whether a commit after `base` has changed one of these files.
+    /// True if a commit after `base` has changed one of these files.
     fn has_changed(&self, commit: &CommitInfo, base: &CommitHash, wanted: &BTreeSet<&PathBuf>) -> Result<bool> {
         let parent = commit.parents.first().unwrap_or(base);
         Ok(self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)))
@@ -336,7 +336,7 @@ impl Context<'_> {
         Ok(FailedAttempt { caused_by, ..FailedAttempt::new(ErrorCategory::Conflict, message) })
     }
 
-    /// The event of a commit's landing: what a conflict with it has cost is charged to that event's loop.
+    /// The event of a commit's landing: the cost of a conflict is charged to that event's loop.
     fn pass_of(&self, test: &str, commit: &CommitHash) -> Result<Option<EventId>> {
         let (event_type, test_id) = (Some("test_passed".to_owned()), Some(test.to_owned()));
         let passes = self.db.read(|tx| tx.events(&EventFilter { event_type, test_id, ..EventFilter::default() }))?;
@@ -346,9 +346,9 @@ impl Context<'_> {
 
     // ---- landing ----
 
-    /// Writes down the intent, moves integration, publishes, records the pass.
+    /// Records the intent, moves integration, publishes, records the pass.
     async fn land(&self, attempt: &Attempt, proving: &Proving, waiter: &mut Waiter) -> Step<Input> {
-        let Some(work) = &attempt.work else { return Err(Error::SetUp("nothing was looked at".to_owned()).into()) };
+        let Some(work) = &attempt.work else { return Err(Error::SetUp("the changes were not read".to_owned()).into()) };
         let (commit, head) = (work.judged(), &work.head);
         let files = match &work.commit {
             Some(commit) => self.history().changed_between(head, commit)?,
@@ -371,7 +371,7 @@ impl Context<'_> {
             tokens: Some(attempt.tokens_spent),
             files: files.iter().map(|file| shown(file)).collect(),
         };
-        // The last look: whoever was paused, skipped or revoked until here does not land.
+        // The last check: a loop that was paused, skipped or revoked until here does not land.
         let entry = self.db.write_durably(|tx| {
             let row = tx.test(&test.id)?;
             if row.status != TestStatus::InProgress || row.loop_id != self.loop_id {
@@ -393,15 +393,15 @@ impl Context<'_> {
             }
         }
         reach(Point::IntegrateMoved);
-        // Before it is known as passed, so that whoever reads that finds it on the branch.
+        // Published before the pass is recorded, so that readers of the pass find it on the branch.
         self.publish();
         self.record_landing(&entry, &landing, waiter).await?;
         reach(Point::IntegrateRecorded);
         Ok(Input::Done)
     }
 
-    /// Records a pass whose commit is on integration. Waits out a database that cannot be written: integration has moved, so
-    /// there is no way back.
+    /// Records a pass whose commit is on integration. Waits while the database cannot be written, because integration
+    /// has already moved.
     async fn record_landing(&self, entry: &str, landing: &Integrate, waiter: &mut Waiter) -> Result<()> {
         let (test, landed) = (&landing.test, landing.passed());
         loop {
@@ -414,8 +414,10 @@ impl Context<'_> {
                 tx.adopt_landed(test, &self.loop_id, &passed)?;
                 tx.forget_vain_runs(&self.loop_id)?;
                 match tx.end_operation(entry, true) {
-                    // Somebody took this process for gone before integration moved. It has moved all the same.
-                    Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),
+                    // Another process took this one for dead before integration moved; it has moved all the same.
+                    Err(error) if error.is_refusal() => {
+                        tracing::warn!(%error, "the journal entry was already settled by another process")
+                    }
                     other => drop(other?),
                 }
                 tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None)?;
@@ -424,23 +426,23 @@ impl Context<'_> {
             match recorded {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_temporary() => {
-                    tracing::warn!(%error, %test, "the work has landed but cannot be recorded yet; trying again");
+                    tracing::warn!(%error, %test, "the work has landed, but the pass cannot be recorded yet; trying again");
                     waiter.beat(self, None);
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
-                // The journal has it: the next attempt, or start, records it.
+                // The journal entry is open: the next attempt or start records it.
                 Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
-/// The files that an attempt has changed.
+/// The changed files of an attempt.
 fn files_of(attempt: &Attempt) -> Vec<PathBuf> {
     attempt.work.as_ref().map(|work| work.files.clone()).unwrap_or_default()
 }
 
-/// Names what was not taken to the gate in the words of a failure there.
+/// Adds the files that were left out to the message of a gate failure.
 fn with_left_out(stop: Stop, attempt: &Attempt) -> Stop {
     let Stop::End(End::Failed(mut why)) = stop else { return stop };
     let findings = attempt.work.iter().flat_map(|work| &work.findings);
@@ -451,7 +453,10 @@ fn with_left_out(stop: Stop, attempt: &Attempt) -> Stop {
         })
         .collect();
     if !ignored.is_empty() {
-        why.message.push_str(&format!("\n(not part of the work, as the base ignores them: {})", listed(&ignored)));
+        why.message.push_str(&format!(
+            "\n(these files are not part of the work, because the base ignores them: {})",
+            listed(&ignored)
+        ));
     }
     Stop::End(End::Failed(why))
 }

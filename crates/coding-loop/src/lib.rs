@@ -1,8 +1,9 @@
 //! Drives one coding agent over its queue: claim → checkpoint → agent in its own clone and process group → gate →
 //! integrate → record.
 //!
-//! It obeys pause, release, rollback and restart while the agent runs, and leases files for an agent that knows nothing of
-//! leases. It never marks a test passed without the gate, and never throws work away: what does not land is saved under a ref.
+//! It obeys pause, release, rollback and restart while the agent runs, and leases files for agents that do not use
+//! leases themselves. It must never mark a test as passed without the gate, and must never discard work: work that does
+//! not land is saved under a reference.
 
 mod agent;
 mod approval;

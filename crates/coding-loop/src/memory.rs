@@ -1,28 +1,28 @@
-//! What a loop remembers between two looks at references, so that most looks cost a few file stamps.
+//! Caches between two reads of references, so that most reads cost only a few stat calls.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What is known of the published branch.
+/// The cache for the published branch.
 #[derive(Debug, Default)]
 pub(crate) struct Publishing {
-    /// The files of the references when the branch was found, or put, where it belongs.
+    /// The files of the references when the branch was last in its place.
     pub(crate) settled: Option<Vec<Stamp>>,
-    /// What was last reported as being in the way.
+    /// The obstacle that was reported last.
     pub(crate) reported: Option<String>,
 }
 
-/// What a loop remembers of the branch that it follows.
+/// The cache for the followed branch.
 #[derive(Debug, Default)]
 pub(crate) struct Following {
-    /// The files of the references when all of it was on integration, or there was nothing more to be done about it.
+    /// The files of the references when its commits were last on integration, or nothing had to be done.
     pub(crate) settled: Option<Vec<Stamp>>,
 }
 
-/// Device, inode, size and time of a file; none if it is not there.
+/// Device, inode, size and modification time of a file; none if it does not exist.
 pub(crate) type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// Whatever way references are kept in, a move replaces one of these files.
+/// A move of the branch replaces one of these files, whatever the format of references.
 pub(crate) fn stamps(common_dir: &Path, branch: &str) -> Vec<Stamp> {
     let stamp = |path: &Path| {
         let meta = std::fs::symlink_metadata(path).ok()?;

@@ -1,5 +1,5 @@
-//! Attempts that show nothing: a claim of success without a change, of which nothing could be verified (the human is asked once
-//! for each test, and a second such claim is a failed attempt), and a check that passes before the work that it has to judge.
+//! Attempts that prove nothing: a claim without a change (the human is asked once for each test, and a second such
+//! claim is a failed attempt), and a check that passes before the work that it has to verify.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,22 @@ use crate::context::{Attempt, Context};
 use crate::process::record_end;
 use crate::run_end::NOTHING_PRINTED;
 
-/// Files that are named one by one.
+/// Maximum number of files named in a message.
 const MAX_NAMED: usize = 5;
 
 impl Context<'_> {
-    /// Records a claim without a change. `elsewhere` are the files of the user's checkout that changed meanwhile.
+    /// Records a claim without a change. `elsewhere` lists files of the user's checkout that changed meanwhile.
     pub(crate) fn record_unchanged(&self, attempt: &Attempt, elsewhere: &[String]) -> Result<()> {
         let test = &attempt.test;
         let words = Some(attempt.last_words.as_str()).filter(|words| !words.is_empty() && *words != NOTHING_PRINTED);
-        let said = words.map(|words| format!("; it said: {words}")).unwrap_or_default();
+        let last_output = words.map(|words| format!("; its last output: {words}")).unwrap_or_default();
         let elsewhere = match elsewhere {
             [] => String::new(),
             files => format!(", while {} in your own checkout changed", files.join(", ")),
         };
         let message = match &attempt.landed_by {
-            Some(by) => format!("nothing of its work is left to change, as {by} has landed the same{said}"),
-            None => format!("the agent claimed success and changed nothing{elsewhere}{said}"),
+            Some(by) => format!("nothing of its work is left to change, because {by} has landed the same change{last_output}"),
+            None => format!("the agent claimed success and changed nothing{elsewhere}{last_output}"),
         };
         let fingerprint = format!("test:{}", test.id);
         let asked = self.db.read(|tx| tx.was_asked(&fingerprint, NO_CHANGE_QUESTION))?;
@@ -50,8 +50,9 @@ impl Context<'_> {
         })
     }
 
-    /// The first few files of the user's checkout that changed while an attempt ran that has changed nothing itself: an agent
-    /// can leave its folder by an absolute path. Only then does the checkout have to be looked at. One in a sandbox cannot.
+    /// The first files of the user's checkout that changed during an attempt without a change of its own: an agent can
+    /// leave its workspace by absolute paths. The checkout is examined only in this case, and not for a sandboxed
+    /// agent.
     pub(crate) fn watch_checkout(&self, attempt: &Attempt) -> Result<Vec<String>> {
         let is_free = self.config.agent_of(&self.loop_id).sandbox == SandboxBy::None;
         if !self.managed || !is_free || attempt.changed || attempt.last_words.is_empty() {
@@ -60,8 +61,8 @@ impl Context<'_> {
         let files = self.changed_in_the_checkout(attempt);
         if !files.is_empty() {
             let message = format!(
-                "{} of your own checkout changed while {} worked on {} and changed nothing in its workspace; look at them with \
-                 git diff, and name the paths in the goal as they are in the workspace",
+                "{} in your own checkout changed while {} worked on {} without a change in its workspace; look at them with \
+                 git diff, and use relative paths in the goal",
                 files.join(", "),
                 self.loop_id,
                 attempt.test.id
@@ -81,7 +82,7 @@ impl Context<'_> {
         Ok(files)
     }
 
-    /// What names the alert about changes in the user's checkout. The loop's next pass closes it.
+    /// Fingerprint of the alert about changes in the user's checkout. The loop's next pass closes it.
     pub(crate) fn checkout_alert(&self) -> String {
         format!("checkout:{}", self.loop_id)
     }
@@ -90,7 +91,7 @@ impl Context<'_> {
         let (Some(begun), Ok(checkout)) = (attempt.test.last_attempt_at, WorkTree::open(&self.config.repository_path())) else {
             return Vec::new();
         };
-        // Of a file that is gone, its folder says when.
+        // For a deleted file, the time of its folder counts.
         let seen = |path: &Path| path.ancestors().find_map(|path| path.symlink_metadata().ok());
         let changed_since = |file: &PathBuf| {
             let millis = seen(&checkout.root().join(file)).map(|meta| meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000);
@@ -110,41 +111,41 @@ impl Context<'_> {
         fingerprint: String,
     ) -> coord_db::Result<()> {
         let options = [
-            ("pass", "nothing has to change: the checks judge what is there"),
-            ("retry", "another attempt; the next claim without a change is a failed attempt"),
-            ("skip", "the test is taken out of the queue; what depends on it keeps waiting"),
+            ("pass", "nothing has to change; run the checks on the present state"),
+            ("retry", "make another attempt; the next claim without a change counts as failed"),
+            ("skip", "remove the test from the queue; tests that depend on it stay blocked"),
         ];
         self.ask_about_test(tx, attempt, (NO_CHANGE_QUESTION, fingerprint), message, &options, Some("retry"))
     }
 
     // ---- green before ----
 
-    /// Whether a human has said that a check may pass before this test's work.
+    /// True if the human has accepted that a check passes before this test's work.
     pub(crate) fn may_be_green(&self, test: &Test, check: &CheckConfig) -> Result<bool> {
         let asked = self.db.read(|tx| tx.last_decisions_about(&[green_before(test, &check.name)]))?;
         Ok(asked.first().is_some_and(|decision| decision.choice.as_deref() == Some("go_on")))
     }
 
-    /// Records that a check passes before the work although it has to fail then, and asks what that means.
+    /// Records that a check passes before the work although it should fail, and asks the human.
     pub(crate) fn record_green_before(&self, attempt: &Attempt, check: &str) -> Result<()> {
         let test = &attempt.test;
         let message = format!(
-            "check {check} passes at {} before any work, although it has to fail then (fails_before)",
+            "check {check} passes at {} before any work, but its setting fails_before requires it to fail",
             attempt.base.short()
         );
         let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Human, message.clone()) };
         let options = [
-            ("go_on", "the agent works all the same, and the check judges its work"),
-            ("pass", "what the test asks for is there already: the checks judge what is there"),
-            ("skip", "the test is taken out of the queue; what depends on it keeps waiting"),
+            ("go_on", "run the agent anyway; the check verifies its work"),
+            ("pass", "the goal is already reached; run the checks on the present state"),
+            ("skip", "remove the test from the queue; tests that depend on it stay blocked"),
         ];
         record_end(self, &test.id, &why, Some(attempt), |tx| {
-            // Nobody but the human knows whether the check or the test is wrong.
+            // Only the human knows whether the check or the test is wrong.
             self.ask_about_test(tx, attempt, (GREEN_BEFORE_QUESTION, green_before(test, check)), &message, &options, None)
         })
     }
 
-    /// Asks about a test that is pending again, and holds it back until the answer or the end of the question's time.
+    /// Asks about a pending test, and delays it until the answer or the timeout of the question.
     fn ask_about_test(
         &self,
         tx: &WriteTx<'_>,
@@ -176,7 +177,7 @@ impl Context<'_> {
     }
 }
 
-/// What names the question about a check that passes before a test's work.
+/// Fingerprint of the question about a check that passes before a test's work.
 fn green_before(test: &Test, check: &str) -> String {
     format!("{GREEN_BEFORE_QUESTION}:{}:{check}", test.id)
 }

@@ -1,29 +1,29 @@
-//! What a loop does outside of the database: written down before it is done, and settled after it.
+//! Operations of a loop outside the database, which are recorded before they are performed and completed afterwards.
 //!
-//! | operation | effect | found open |
+//! | operation | effect | recovery of an open entry |
 //! | --- | --- | --- |
-//! | `checkpoint` | a reference to go back to | it is deleted: the attempt never began |
+//! | `checkpoint` | a reference for rollbacks | it is deleted: the attempt never began |
 //! | `put_away` | work saved under a reference, the workspace reset | if the work is in the store, finished; else nothing was done |
 //! | `integrate` | integration moved | if the commit is on it, recorded; else nothing was done |
-//! | `sync` | integration moved to the user's new commits | the same; what it has leased is released |
+//! | `sync` | integration moved to the user's new commits | the same; its leases are released |
 //!
-//! Every step can be done twice. A workspace is touched only by its own loop; references and rows of a loop that is dead also
-//! by others. Making store, workspaces and check-outs, and publishing, need no entry: each is done as a whole or found again.
+//! Every step is idempotent. A workspace is touched only by its own loop; references and rows of a dead loop also by
+//! others. Creating store, workspaces and check-outs, and publishing, need no entry: each is atomic or detected again.
 
 use coord_db::{JournalEntry, PassedAttempt, TestId};
 use git::CommitHash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Where saved work is kept, and where references to go back to are.
+/// Prefixes of the references of saved work and of checkpoints.
 pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
 pub(crate) const CHECKPOINTS: &str = "refs/coding-loops/checkpoints/";
 
-/// One operation, as the journal has it: its name, and the intent as an object.
+/// An operation in the journal: its name, and the intent as an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub(crate) enum Operation {
-    /// Making a reference to go back to.
+    /// Creating a checkpoint.
     Checkpoint { git_ref: String, commit: CommitHash, test: TestId, attempt: i64 },
     /// Saving work under a reference.
     PutAway(PutAway),
@@ -36,7 +36,7 @@ pub(crate) enum Operation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sync {
     pub(crate) branch: String,
-    /// Where integration moves, once that is known.
+    /// The move of integration, once known.
     pub(crate) landing: Option<SyncLanding>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct SyncLanding {
     pub(crate) theirs: CommitHash,
     pub(crate) old: CommitHash,
     pub(crate) commit: CommitHash,
-    /// How many commits of the user's are new.
+    /// Number of new commits of the user.
     pub(crate) commits: usize,
     pub(crate) checks: Vec<(String, bool)>,
 }
@@ -59,7 +59,7 @@ pub(crate) struct PutAway {
     pub(crate) commit: Option<CommitHash>,
     pub(crate) test: Option<TestId>,
     pub(crate) reason: String,
-    /// Where the workspace goes; none if it stays as it is.
+    /// The target of the workspace; none if it stays as it is.
     pub(crate) target: Option<CommitHash>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Integrate {
     #[serde(default)]
     pub(crate) attempt: i64,
     pub(crate) commit: CommitHash,
-    /// Where integration was; the same where nothing had to change.
+    /// The old head of integration; equal to the commit if nothing had to change.
     pub(crate) old: CommitHash,
     #[serde(default)]
     pub(crate) branch: String,
@@ -96,10 +96,10 @@ impl Integrate {
     }
 }
 
-/// What is seen of an operation that was cut off.
+/// The observed state of an interrupted operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// Its reference is there.
+    /// Its reference exists.
     pub(crate) has_ref: bool,
     /// Its commit is in the store.
     pub(crate) has_commit: bool,
@@ -107,21 +107,21 @@ pub(crate) struct Seen {
     pub(crate) is_on_integration: bool,
 }
 
-/// What is to be done about an operation that was cut off.
+/// The recovery of an interrupted operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// It is recorded as landed.
+    /// Record the landing.
     RecordPass,
-    /// The reference is made if it is not there, and recorded.
+    /// Create the reference if it does not exist, and record it.
     RecordSaved,
-    /// The reference is deleted.
+    /// Delete the reference.
     DeleteRef,
-    /// Nothing was done.
+    /// Nothing has to be done.
     None,
 }
 
 impl Operation {
-    /// The name that the journal knows it by.
+    /// The name in the journal.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Checkpoint { .. } => "checkpoint",
@@ -140,7 +140,7 @@ impl Operation {
         value
     }
 
-    /// What an entry is about; none for one that is not ours, or whose intent is damaged: a row can say anything.
+    /// Parses a journal entry; none if it is unknown or invalid, because external tools may write anything.
     pub(crate) fn of(entry: &JournalEntry) -> Option<Self> {
         let mut value = entry.steps.intent.clone();
         value.as_object_mut()?.insert("operation".to_owned(), Value::String(entry.operation.clone()));
@@ -153,7 +153,7 @@ impl Operation {
         is_below.then_some(operation)
     }
 
-    /// The reference that it makes.
+    /// The reference that it creates.
     pub(crate) fn git_ref(&self) -> Option<&str> {
         match self {
             Self::Checkpoint { git_ref, .. } => Some(git_ref),
@@ -162,7 +162,7 @@ impl Operation {
         }
     }
 
-    /// The commit that it is about.
+    /// Its commit.
     pub(crate) fn commit(&self) -> Option<&CommitHash> {
         match self {
             Self::Checkpoint { commit, .. } => Some(commit),
@@ -172,10 +172,10 @@ impl Operation {
         }
     }
 
-    /// Judges what to do about it where it was cut off.
+    /// Decides how to recover it.
     pub(crate) fn recovery(&self, seen: Seen) -> Recovery {
         match self {
-            // What changed nothing landed as soon as it was written down: its gate had passed at the head.
+            // A landing without a change was complete as soon as it was recorded: its gate had passed at the head.
             Self::Integrate(landing) if seen.has_commit && (landing.commit == landing.old || seen.is_on_integration) => {
                 Recovery::RecordPass
             }

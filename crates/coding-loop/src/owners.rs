@@ -1,6 +1,6 @@
-//! What happens when an agent has changed what another loop owns: the attempt does not land. The owner's side is asked for
-//! leave in the loop's name, and the test waits for the answer; its work is kept under a ref. With a yes the test is taken up
-//! again. After a no the agent is told to do without, and the attempt counts.
+//! Handles changes of paths that another loop owns: the attempt does not land. The loop asks the owner for permission,
+//! and the test waits for the answer; its work is saved under a reference. After an approval the test starts again.
+//! After a rejection the agent has to do without, and the attempt counts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use crate::Result;
 use crate::context::{Attempt, Context};
 use crate::end::Step;
 
-/// So many files are named one by one.
-const MOST_NAMED: usize = 5;
+/// Maximum number of files named in a message.
+const MAX_NAMED: usize = 5;
 
 fn names(files: &[String]) -> String {
-    let shown = files.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match files.len().saturating_sub(MOST_NAMED) {
+    let shown = files.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match files.len().saturating_sub(MAX_NAMED) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
 }
 
 impl Context<'_> {
-    /// Ends the landing if the attempt has changed what other loops own, and asks for leave to do so.
+    /// Ends the landing if the attempt has changed what other loops own, and asks for permission.
     pub(crate) fn ask_owners(&self, attempt: &Attempt, files: &[PathBuf]) -> Step<()> {
         let trespasses = self.trespasses(attempt, files)?;
         if trespasses.is_empty() {
@@ -33,10 +33,10 @@ impl Context<'_> {
         for OwnedByOther { wanted, resource } in trespasses {
             by_resource.entry(resource.path.clone()).or_insert_with(|| (resource, Vec::new())).1.push(wanted.to_string());
         }
-        Err(self.ask_leave(attempt, by_resource.into_values().collect())?.into())
+        Err(self.request_permission(attempt, by_resource.into_values().collect())?.into())
     }
 
-    fn ask_leave(&self, attempt: &Attempt, owned: Vec<(Resource, Vec<String>)>) -> Result<FailedAttempt> {
+    fn request_permission(&self, attempt: &Attempt, owned: Vec<(Resource, Vec<String>)>) -> Result<FailedAttempt> {
         let test = &attempt.test.id;
         Ok(self.db.write(|tx| {
             let asked = tx.change_requests_for(test)?;
@@ -50,7 +50,7 @@ impl Context<'_> {
                     let by = no.resolved_by.as_deref().unwrap_or("human");
                     event = tx.last_event_of_change(&no.id)?;
                     refused.push(format!(
-                        "{files}: {path} is owned by loop {owner}, and change request {} was rejected by {by}; leave it as it is",
+                        "{files}: {path} is owned by loop {owner}, and change request {} was rejected by {by}; undo the change",
                         no.id
                     ));
                     continue;
@@ -61,14 +61,15 @@ impl Context<'_> {
                     event = tx.last_event_of_change(&id)?;
                 }
                 waiting.push(format!(
-                    "{files}: {path} is owned by loop {owner}; change request {id} asks for leave \
+                    "{files}: {path} is owned by loop {owner}; change request {id} asks for permission \
                      (loopctl request approve {id}, or reject)"
                 ));
             }
-            // With a no the work as it is can never land, whatever is said to the rest.
+            // After one rejection this work can never land, whatever the other answers are.
             let category = if refused.is_empty() { ErrorCategory::Dependency } else { ErrorCategory::Conflict };
             refused.append(&mut waiting);
-            let mut failure = FailedAttempt::new(category, format!("what another loop owns was changed: {}", refused.join("; ")));
+            let mut failure =
+                FailedAttempt::new(category, format!("the work changes files that other loops own: {}", refused.join("; ")));
             failure.caused_by = event;
             Ok::<_, coord_db::Error>(failure)
         })?)

@@ -1,4 +1,4 @@
-//! Whether a check looks at one test (by `TEST_ID`) or says the same for all.
+//! Decides whether a check depends on the test (by `TEST_ID`) or is the same for all tests.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,14 +9,14 @@ use git::CommitHash;
 use crate::Result;
 use crate::context::Context;
 
-/// The variable that such a check looks at.
+/// The environment variable that such a check reads.
 const WORD: &str = "TEST_ID";
-/// Files that are looked into.
+/// Maximum number of files searched.
 const MAX_FILES: usize = 60;
-/// Answers that are remembered.
+/// Maximum number of cached results.
 const MAX_KNOWN: usize = 200;
 
-/// Build files that a program reads without being told their names.
+/// Build files that a program reads by default.
 const BUILD_FILES: &[(&str, &[&str])] = &[
     ("make", &["Makefile", "makefile", "GNUmakefile"]),
     ("gmake", &["Makefile", "makefile", "GNUmakefile"]),
@@ -30,20 +30,20 @@ const BUILD_FILES: &[(&str, &[&str])] = &[
     ("pytest", &["conftest.py", "tests/conftest.py"]),
 ];
 
-/// The words of a command, those of shell text in it too.
+/// The words of a command, including those of shell scripts in it.
 fn words(command: &[String]) -> impl Iterator<Item = &str> {
     let is_apart = |letter: char| letter.is_whitespace() || "'\"`;&|()<>{}=".contains(letter);
     command.iter().flat_map(move |argument| argument.split(is_apart)).filter(|word| !word.is_empty())
 }
 
-/// Whether a text holds the variable's name as a word of its own.
+/// True if a text contains the variable's name as a word.
 fn is_mentioned(text: &str) -> bool {
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     text.match_indices(WORD)
         .any(|(at, word)| !text[..at].ends_with(is_letter) && !text[at + word.len()..].starts_with(is_letter))
 }
 
-/// The files of a repository that a command may name.
+/// The files of the repository that a command may refer to.
 fn scripts(command: &[String]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for word in words(command) {
@@ -62,7 +62,7 @@ fn scripts(command: &[String]) -> Vec<PathBuf> {
 }
 
 impl Context<'_> {
-    /// Whether a check is run for each test, as the files of a commit have it.
+    /// True if a check runs for each test, according to the files of a commit.
     pub(crate) fn is_per_test(&self, check: &CheckConfig, commit: &CommitHash) -> Result<bool> {
         match check.per_test {
             PerTest::Yes => return Ok(true),
@@ -76,7 +76,7 @@ impl Context<'_> {
         if let Some(known) = self.per_test.borrow().get(&key) {
             return Ok(*known);
         }
-        // A folder of that name would be searched as a whole.
+        // A folder of that name would be searched completely.
         let mut named = Vec::new();
         for path in scripts(&check.command).into_iter().take(MAX_FILES) {
             if self.history().read_file_at(commit, &path)?.is_some() {
@@ -93,7 +93,7 @@ impl Context<'_> {
     }
 }
 
-/// Whether a check is for tests of this category.
+/// True if a check covers tests of this category.
 pub(crate) fn applies(check: &CheckConfig, test: &Test) -> bool {
     check.categories.is_empty() || check.categories.contains(&test.category)
 }

@@ -1,4 +1,4 @@
-//! The loop of a loop's process.
+//! The main loop of the `coding-loop` process.
 
 use std::time::Duration;
 
@@ -14,34 +14,34 @@ use crate::control::Waiter;
 use crate::end::{End, error_as_failure};
 use crate::{Error, attempt, run_end};
 
-/// With `--once`, a test that only waits for its next try is waited for so long at most.
-const MOST_RETRY_WAIT_SECONDS: i64 = 10;
+/// With `--once`: maximum time to wait for the retry of a test.
+const MAX_RETRY_WAIT_SECONDS: i64 = 10;
 
-/// How often a loop makes a damaged store again, in one life.
+/// Maximum number of repairs of a damaged store by one process.
 const MAX_REPAIRS: u32 = 3;
 
-/// How often an idle loop looks at the branch that it follows by itself.
+/// Interval at which an idle loop reads the branch that it follows.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 
-/// What to do until when.
+/// The limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) once: bool,
     pub(crate) max_tests: Option<u64>,
 }
 
-/// Why a loop works no longer.
+/// Why the main loop has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It was told to stop, or the limits are reached.
+    /// A stop was requested, or the limits are reached.
     Done,
-    /// With `--once`: tests are left, and this is waited for first.
+    /// With `--once`: tests are left that wait for this.
     Unfinished(String),
-    /// It was told to read its settings again; it may make so many attempts more.
+    /// A reload of the settings was requested; with the number of attempts left.
     Reload(Option<u64>),
 }
 
-/// Works until told to stop or to read the settings again, or until the limits are reached.
+/// Works until a stop or a reload is requested, or the limits are reached.
 pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Ended> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
@@ -81,13 +81,13 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
     Ok(Ended::Done)
 }
 
-/// What a former life has left is settled and put away, as soon as the database can be used.
+/// Settles and saves what an earlier process has left, as soon as the database can be used.
 ///
-/// `former` is the test that it had in hand: what it left in the workspace is saved under that name.
+/// `former` is its current test: work left in the workspace is saved under this name.
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     loop {
-        let tidied = context.workspace().and_then(|workspace| context.tidy(&workspace, former, "left from a former life"));
+        let tidied = context.workspace().and_then(|workspace| context.tidy(&workspace, former, "left by an earlier process"));
         match tidied {
             Ok(_) => break,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
@@ -101,15 +101,15 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
         }
     }
     reach(Point::StartTidied);
-    // What the user has set meanwhile counts for what is checked out from now on.
+    // Changed git settings of the user apply to later check-outs.
     if let Err(error) = context.store.refresh_settings(&context.user) {
-        tracing::warn!(%error, "the user's git settings cannot be read again");
+        tracing::warn!(%error, "cannot reload the user's git settings");
     }
     context.publish();
     Ok(())
 }
 
-/// Makes a damaged store again, unless that has not helped before. False if the error has another reason.
+/// Repairs a damaged store, unless that has not helped before. False if the error has another cause.
 fn may_repair(context: &Context<'_>, error: &Error, left: &mut u32) -> Result<bool> {
     if *left == 0 || !context.repair_store(error)? {
         return Ok(false);
@@ -119,15 +119,15 @@ fn may_repair(context: &Context<'_>, error: &Error, left: &mut u32) -> Result<bo
 }
 
 enum Turn {
-    /// One attempt was made, however it ended.
+    /// One attempt was made, with any result.
     Worked,
-    /// Something was obeyed; look again.
+    /// An order was obeyed; continue at once.
     Again,
-    /// There is nothing to do.
+    /// Nothing to do until an event or this time.
     Wait(Duration),
-    /// There is nothing to do, and nothing is waited for.
+    /// Nothing to do, and nothing to wait for.
     Done,
-    /// A test is ready, and no attempt starts before this.
+    /// A test is ready, but no attempt can start before this.
     Blocked(String),
 }
 
@@ -146,26 +146,26 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     if paused {
         return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) });
     }
-    // Before anything is claimed that has landed already.
-    context.recover_for_the_dead()?;
+    // Before a test is claimed that has already landed.
+    context.recover_dead_loops()?;
     context.publish_if_moved();
     if context.follow_between_tests(waiter).await? {
         return Ok(Turn::Again);
     }
-    // A look without the write lock: an idle loop writes nothing but its beats.
+    // Read without the write lock: an idle loop writes nothing but heartbeats.
     let ready = context.db.read(|tx| tx.next_ready_test(id, true))?;
     let Some(ready) = ready else {
-        // A time that has passed says that something else is waited for.
+        // If the time has passed, something else blocks the test.
         let retry = context.db.read(|tx| {
             let at = tx.next_retry_at(id)?.filter(|at| *at > tx.now());
             Ok::<_, coord_db::Error>(at.map(|at| at.seconds_since(tx.now()) + 1))
         })?;
         return Ok(match retry {
-            Some(seconds) if !limits.once || seconds <= MOST_RETRY_WAIT_SECONDS => {
+            Some(seconds) if !limits.once || seconds <= MAX_RETRY_WAIT_SECONDS => {
                 Turn::Wait(Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)))
             }
             _ if limits.once => Turn::Done,
-            // Nobody rings a bell for a commit of the user's.
+            // Commits of the user cause no wake-up.
             _ if context.config.repository.follow_automatically => Turn::Wait(FOLLOW_EVERY),
             _ => Turn::Wait(Duration::from_secs(60)),
         });
@@ -174,23 +174,23 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         Start::Now => {}
         Start::At(until, hold) => {
             let seconds = until.seconds_since(context.db.clock().now()) + 1;
-            tracing::debug!(subject = hold.subject, reason = hold.reason, seconds, "no attempt starts for now");
-            return Ok(match limits.once && seconds > MOST_RETRY_WAIT_SECONDS {
+            tracing::debug!(subject = hold.subject, reason = hold.reason, seconds, "attempts are on hold");
+            return Ok(match limits.once && seconds > MAX_RETRY_WAIT_SECONDS {
                 true => Turn::Done,
                 false => Turn::Wait(Duration::from_secs(u64::try_from(seconds.clamp(1, 60)).unwrap_or(1))),
             });
         }
         Start::Asked(hold) => {
-            tracing::debug!(subject = hold.subject, reason = hold.reason, "no attempt starts before the human answers");
-            return Ok(Turn::Blocked(context.words_of_hold(&hold)?));
+            tracing::debug!(subject = hold.subject, reason = hold.reason, "attempts are on hold until the human answers");
+            return Ok(Turn::Blocked(context.describe_hold(&hold)?));
         }
     }
-    // Before the claim, so that a repository that cannot be worked in costs no attempt.
+    // Before the claim, so that an unusable repository costs no attempt.
     let unusable = |error: Error, what: &str| {
         if limits.once || error.is_temporary() || context.is_store_damaged(&error) {
             return Err(error);
         }
-        tracing::warn!(%error, "nothing is claimed until {what}");
+        tracing::warn!(%error, "no test is claimed until {what}");
         Ok(Turn::Wait(Duration::from_secs(5)))
     };
     if let Err(error) = context.workspace() {
@@ -202,12 +202,12 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         Ok(Base::Again) => return Ok(Turn::Again),
         Ok(Base::Running) => return Ok(Turn::Wait(Duration::from_secs(5))),
         Ok(Base::Red(why)) => return Ok(Turn::Blocked(why)),
-        Err(error) => return unusable(error, "the checks can be run at the head of integration"),
+        Err(error) => return unusable(error, "the checks can run at the head of integration"),
     };
     let own = ProcessIdentity::own();
     let claimed = context.db.write(|tx| {
         let row = tx.loop_row(id)?;
-        // Somebody took this process for dead and has cleaned up after it: it takes its row again.
+        // Another process took this one for dead and cleaned up; the loop takes its row again.
         if row.status != LoopStatus::Running || row.pid != Some(own.pid) {
             tx.start_loop(id, &own, env!("CARGO_PKG_VERSION"))?;
         }
@@ -220,9 +220,9 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     let test = match claimed {
         Ok(Some(test)) => test,
         Ok(None) => return Ok(Turn::Again),
-        // A hand was in between: a claim by hand, a pause in the table.
+        // Somebody intervened: a claim by hand, or a pause in the table.
         Err(coord_db::Error::Refused(why)) if !limits.once => {
-            tracing::warn!(why, "nothing can be claimed");
+            tracing::warn!(why, "cannot claim a test");
             return Ok(Turn::Wait(Duration::from_secs(5)));
         }
         Err(error) => return Err(error.into()),
@@ -233,8 +233,8 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     Ok(Turn::Worked)
 }
 
-/// Makes one attempt and records how it ended, whatever goes wrong: errors on the way are nobody's failure, and a database
-/// that cannot be used is waited for. If the loop is told to stop first, its next start, or heartbeat, gives the test back.
+/// Makes one attempt and records its end in any case. Internal errors count as nobody's failure, and an unavailable
+/// database is waited for. If a stop is requested first, the next start or heartbeat gives the test back.
 async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     let id = test.id.clone();
     let begun = context.begin(test);
@@ -258,11 +258,11 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
                 waiter.rest(context, attempt.as_ref(), back_off.after(&error)).await;
             }
             Err(error) => {
-                tracing::error!(%error, test = %id, "the end of the attempt could not be handled");
-                // What could not be saved stays in the workspace, where the next attempt's beginning saves it.
+                tracing::error!(%error, test = %id, "cannot finish the attempt");
+                // Unsaved work stays in the workspace, and the start of the next attempt saves it.
                 let why = error_as_failure(&error);
                 if let Err(error) = record_failed(context, &id, &why, None) {
-                    tracing::error!(%error, test = %id, "nor recorded; the next start gives the test back");
+                    tracing::error!(%error, test = %id, "cannot record the end of the attempt; the next start gives the test back");
                 }
                 return;
             }
@@ -270,7 +270,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     }
 }
 
-/// Records how an attempt ended and leaves the workspace ready for the next one. A pass is recorded already.
+/// Records the end of an attempt and prepares the workspace for the next one. A pass is already recorded.
 pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Result<()> {
     let test = &attempt.test.id;
     let save = |target, reason| context.save_work(&attempt.workspace, Some(test), target, reason);
@@ -284,32 +284,32 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
     };
     match end {
         End::Passed(commit) => {
-            tracing::info!(%test, commit = %commit.short(), "passed and landed");
-            // What it was made of has landed: it is known from now on, and not saved again.
+            tracing::info!(%test, commit = %commit.short(), "test passed and landed");
+            // Its content has landed, so it is known and not saved again.
             let reset = attempt.workspace.left_behind().map_err(Error::from);
             if let Err(error) = reset.and_then(|_| save(Some(commit), "written while the work was landed")) {
-                tracing::debug!(%error, "the workspace is put back before the next attempt");
+                tracing::debug!(%error, "cannot reset the workspace now; it is reset before the next attempt");
             }
         }
         End::Failed(why) => {
-            tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "the attempt failed");
-            // Whoever drives a loop by hand may want to mend the work where it is.
+            tracing::info!(%test, category = %why.category, error = why.message.lines().next().unwrap_or_default(), "attempt failed");
+            // A human may want to continue in the workspace.
             save(context.managed.then_some(&attempt.base), "the attempt failed")?;
             record_failed(context, test, why, Some(attempt))?;
             reach(Point::AttemptFailed);
         }
         End::Unchanged => {
-            tracing::info!(%test, "the agent claims success and has changed nothing");
+            tracing::info!(%test, "the agent claims success without a change");
             save(None, "nothing was changed")?;
             context.record_unchanged(attempt, &elsewhere)?;
         }
         End::GreenBefore(check) => {
-            tracing::info!(%test, check, "passes before the work although it has to fail then");
+            tracing::info!(%test, check, "the check passes before the work, but fails_before requires it to fail");
             save(context.managed.then_some(&attempt.base), "the check passes already")?;
             context.record_green_before(attempt, check)?;
         }
         End::Moot(reason) => {
-            tracing::info!(%test, reason, "nobody has to do it any more");
+            tracing::info!(%test, reason, "the test is obsolete");
             save(context.managed.then_some(&attempt.base), reason)?;
             let why = FailedAttempt::new(ErrorCategory::Permanent, reason.clone());
             record_end(context, test, &why, Some(attempt), |tx| tx.skip_test(test, Some(reason)))?;
@@ -326,7 +326,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
             record_end(context, test, &why, Some(attempt), |tx| context.hold(tx, test, trouble))?;
         }
         End::SetUpFailed(reason) => {
-            tracing::warn!(%test, reason, "the set-up fails at the base, and no attempt starts before the human answers");
+            tracing::warn!(%test, reason, "the set-up fails at the base; attempts are on hold until the human answers");
             save(Some(&attempt.base), "the set-up fails")?;
             let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Human, reason.clone()) };
             record_end(context, test, &why, Some(attempt), |tx| tx.hold_set_up((&context.loop_id, test), reason))?;
@@ -339,7 +339,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
 fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, attempt: Option<&Attempt>) -> Result<()> {
     let changed = attempt.is_some_and(|attempt| attempt.changed);
     record_end(context, test, why, attempt, |tx| match worth(why, changed) {
-        // Nobody starts agents for a loop that is driven by hand.
+        // No agent is started for a loop that is driven by hand.
         _ if !context.managed => Ok(()),
         Worth::Vain => tx.count_vain_run(&context.loop_id, test, &run_end::one_line(&why.message)),
         Worth::Progress => tx.forget_vain_runs(&context.loop_id),
@@ -347,7 +347,7 @@ fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, atte
     })
 }
 
-/// What a failed attempt says of the loop's chances to get anywhere.
+/// Whether further attempts are worthwhile after a failed one.
 #[derive(Debug, PartialEq)]
 enum Worth {
     Vain,
@@ -355,11 +355,11 @@ enum Worth {
     Neither,
 }
 
-/// Judges whether the next attempt is likely to end like this one: nothing was changed, or what stopped it is nobody's doing
-/// and would stop the next one too.
+/// Estimates whether the next attempt is likely to end like this one: nothing was changed, or an external cause stopped
+/// it and would stop the next one too.
 fn worth(why: &FailedAttempt, changed: bool) -> Worth {
     match why.category {
-        // Somebody is asked about these.
+        // There is a question about these.
         ErrorCategory::Dependency | ErrorCategory::Spec | ErrorCategory::Human | ErrorCategory::Resource => Worth::Neither,
         ErrorCategory::System | ErrorCategory::Transient => Worth::Vain,
         _ if changed => Worth::Progress,
@@ -367,7 +367,7 @@ fn worth(why: &FailedAttempt, changed: bool) -> Worth {
     }
 }
 
-/// Records a failed attempt, and what goes with it in the same transaction.
+/// Records a failed attempt and its consequences in one transaction.
 pub(crate) fn record_end(
     context: &Context<'_>,
     test: &TestId,
@@ -376,7 +376,7 @@ pub(crate) fn record_end(
     also: impl Fn(&WriteTx<'_>) -> coord_db::Result<()>,
 ) -> Result<()> {
     let recorded = context.db.write(|tx| {
-        context.let_go(tx, Some(test), attempt, None, |test| tx.record_failed(test, &context.loop_id, why).map(drop))?;
+        context.release_all(tx, Some(test), attempt, None, |test| tx.record_failed(test, &context.loop_id, why).map(drop))?;
         also(tx)
     });
     Ok(recorded?)

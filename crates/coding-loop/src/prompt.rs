@@ -1,20 +1,20 @@
-//! What the agent is told.
+//! Writes the agent's prompt.
 
 use coord_db::{Checkpoint, CheckpointType, KNOWLEDGE_CONTEXT_BYTES, Test};
 
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};
 
-/// How many owned resources an agent is told of at most.
-const MOST_OWNED: usize = 20;
+/// Maximum number of owned resources listed in the prompt.
+const MAX_OWNED: usize = 20;
 
-/// What the agent had better leave alone.
+/// The resources that other loops own.
 fn owned_by_others(context: &Context<'_>) -> Result<String> {
     let resources = context.db.read(|tx| tx.resources())?;
     let others: Vec<String> = resources
         .into_iter()
         .filter(|resource| resource.owner_loop != context.loop_id)
-        .take(MOST_OWNED)
+        .take(MAX_OWNED)
         .map(|resource| format!("- {} ({})\n", resource.path, resource.owner_loop))
         .collect();
     Ok(others.concat())
@@ -32,17 +32,17 @@ fn saved_before(context: &Context<'_>, attempt: &Attempt) -> Result<Option<Strin
     let is_saved =
         |row: &Checkpoint| row.checkpoint_type == CheckpointType::Stash && row.test_id.as_ref() == Some(&attempt.test.id);
     let newest = rows.into_iter().filter(is_saved).max_by_key(|row| row.created_at);
-    // It may have been lost with a store.
+    // It may have been lost together with a store.
     let Some(commit) = newest.and_then(|row| row.commit_hash) else { return Ok(None) };
     Ok(context.history().resolve(&commit)?.map(|commit| commit.short().to_owned()))
 }
 
-/// Writes the specification and what other loops have learned beside the logs, and gives the prompt.
+/// Writes the specification and the knowledge of other loops to files beside the logs, and returns the prompt.
 pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> {
     let test = &attempt.test;
     let known = context.db.read(|tx| tx.knowledge_context(test, KNOWLEDGE_CONTEXT_BYTES))?.text;
     let specification = specification(test);
-    std::fs::create_dir_all(context.logs()).map_err(|error| Error::io("cannot make the folder for logs", error))?;
+    std::fs::create_dir_all(context.logs()).map_err(|error| Error::io("cannot create the folder for logs", error))?;
     for (file, text) in [(context.spec_file(test), &specification), (context.knowledge_file(test), &known)] {
         std::fs::write(&file, text).map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;
     }
@@ -54,33 +54,33 @@ pub(crate) fn write(context: &Context<'_>, attempt: &Attempt) -> Result<String> 
         prompt.push_str(&format!("\nIt is about these files: {}\n", test.scope.0.join(", ")));
     }
     if let Some(error) = &test.last_error {
-        prompt.push_str(&format!("\nWhat was wrong before:\n{error}\n"));
+        prompt.push_str(&format!("\nError of the previous attempt:\n{error}\n"));
     }
     if let Some(commit) = saved_before(context, attempt)? {
         prompt.push_str(&format!(
-            "\nThe work of an earlier attempt is kept as a commit that this clone can read: git diff {} {commit} shows it.\n",
+            "\nThe work of an earlier attempt is saved as a commit in this clone: git diff {} {commit} shows it.\n",
             attempt.base.short()
         ));
     }
     if !known.is_empty() {
-        prompt.push_str(&format!("\nWhat others have learned:\n{known}"));
+        prompt.push_str(&format!("\nKnowledge from other loops:\n{known}"));
     }
     let owned = owned_by_others(context)?;
     if !owned.is_empty() {
         prompt.push_str(&format!(
-            "\nOwned by other loops, so a change to it lands only with leave (loopctl request create PATH --loop {}):\n{owned}",
+            "\nOwned by other loops; a change lands only with permission (loopctl request create PATH --loop {}):\n{owned}",
             context.loop_id
         ));
     }
     prompt.push_str(&format!(
-        "\nOther agents work on the same repository in clones of their own. Before you change a file that one of them may want, ask: \
-         loopctl lock PATH --loop {} --wait 60 (then it is as others have landed it). What counts is what lies in the files of this folder when you are done: do not push, and do not leave work on another \
+        "\nOther agents work on the same repository in their own clones. Before you change a file that they may change too, lease it: \
+         loopctl lock PATH --loop {} --wait 60 (this also updates it to the landed version). Only the files in this folder count when you are done: do not push, and do not leave work on another \
          branch or stashed; committing is not needed.\n\
          When it is done, exit with 0. Your claim is then verified by: {}. If it cannot be done as it is specified, say why in your last \
          words and exit with 3.\n",
         context.loop_id,
         match context.config.gate.check.iter().map(|check| check.name.as_str()).collect::<Vec<_>>() {
-            names if names.is_empty() => "nothing yet, as no checks are configured".to_owned(),
+            names if names.is_empty() => "nothing yet, because no checks are configured".to_owned(),
             names => names.join(", "),
         }
     ));

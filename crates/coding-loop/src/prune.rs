@@ -1,5 +1,6 @@
-//! Refs and folders past their time: what was saved of a test that has landed since is kept for `retention.saved_work_days`, and what has
-//! not landed for ever. A test that is called passed but whose commit is not on the integration branch has not landed.
+//! Deletes expired references and folders. Saved work of a test that has landed since is kept for
+//! `retention.saved_work_days`, and work that has not landed forever. A passed test whose commit is not on the
+//! integration branch has not landed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,17 +12,17 @@ use crate::Result;
 use crate::context::Context;
 use crate::operation::SAVED;
 
-/// So many refs go at a time; the rest at the next start.
-const MOST_REFS: usize = 500;
+/// Maximum number of references deleted at one start.
+const MAX_REFS: usize = 500;
 
 impl Context<'_> {
-    /// Deletes refs that are past their time: the loop's own, and those of loops that nobody drives and that may never come
-    /// back. Must be harmless: what cannot be deleted now stays.
+    /// Deletes expired references of this loop and of loops that nobody drives. Must be harmless: references that
+    /// cannot be deleted now stay.
     pub(crate) fn prune_refs(&self) -> Result<()> {
         let days = self.config.retention.saved_work_days.max(0);
         let old = self.db.read(|tx| {
             let before = tx.now().plus_seconds(-days.saturating_mul(24 * 3600));
-            tx.expired_checkpoints(&self.loop_id, before, MOST_REFS)
+            tx.expired_checkpoints(&self.loop_id, before, MAX_REFS)
         })?;
         let Some(head) = self.store.integration()? else { return Ok(()) };
         let mut gone = 0;
@@ -29,19 +30,19 @@ impl Context<'_> {
             if !self.has_landed(checkpoint, &head)? {
                 continue;
             }
-            // The ref first: without its row nobody would look for it again.
+            // The reference first: without its row it would never be found again.
             match self.history().delete_ref(&checkpoint.git_ref, &RefExpectation::Any) {
                 Ok(()) => {
                     self.db.write_quietly(|tx| tx.delete_checkpoint(&checkpoint.id))?;
                     gone += 1;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, git_ref = checkpoint.git_ref, "cannot delete a ref that is past its time")
+                    tracing::debug!(%error, git_ref = checkpoint.git_ref, "cannot delete an expired reference")
                 }
             }
         }
         if gone > 0 {
-            tracing::info!(refs = gone, days, "deleted refs of tests that passed long ago");
+            tracing::info!(refs = gone, days, "expired references of passed tests deleted");
         }
         Ok(())
     }
@@ -60,18 +61,18 @@ impl Context<'_> {
             if stray.is_workspace()
                 && let Err(error) = self.save_stray(&stray.of)
             {
-                tracing::warn!(%error, folder = %stray.path.display(), "work in a folder that no loop uses cannot be saved; it stays");
+                tracing::warn!(%error, folder = %stray.path.display(), "cannot save the work in an unused folder; the folder stays");
                 continue;
             }
             match stray.remove() {
-                Ok(()) => tracing::info!(folder = %stray.path.display(), days, "removed a folder that no loop uses any more"),
-                Err(error) => tracing::warn!(%error, "a folder that no loop uses any more stays"),
+                Ok(()) => tracing::info!(folder = %stray.path.display(), days, "unused folder removed"),
+                Err(error) => tracing::warn!(%error, "cannot remove an unused folder"),
             }
         }
         Ok(())
     }
 
-    /// Saves what the workspace of a loop that is not registered any more has beyond its base.
+    /// Saves the changes in the workspace of a loop that is no longer registered.
     fn save_stray(&self, id: &str) -> Result<()> {
         let Some(workspace) = Workspace::open(&self.store, &self.layout.workspace(id, "left"))? else { return Ok(()) };
         let options = SnapshotOptions { take_unignored: true, ..self.look_options(self.config.landing.file_bytes) };
@@ -97,11 +98,11 @@ impl Context<'_> {
         let commit = self.store.commit(&change.tree, &parents, &message, &[])?;
         let name = format!("{SAVED}{id}/none/{}", coord_db::new_id());
         self.history().set_ref(&name, &commit, &RefExpectation::Absent)?;
-        tracing::info!(git_ref = name, "saved work");
+        tracing::info!(git_ref = name, "work saved");
         Ok(())
     }
 
-    /// Whether the test that something was saved of is part of the integration branch.
+    /// True if the test of a checkpoint is part of the integration branch.
     fn has_landed(&self, checkpoint: &Checkpoint, head: &CommitHash) -> Result<bool> {
         let Some(test) = &checkpoint.test_id else { return Ok(false) };
         let commit = self.db.read(|tx| tx.find_test(test.as_str()))?.and_then(|test| test.commit_hash);

@@ -1,6 +1,7 @@
-//! Copying integration to its branch in the user's repository, and asking a human where somebody else has moved that branch.
+//! Copies integration to its branch in the user's repository, and asks the human if somebody else has moved that
+//! branch.
 //!
-//! It never stops a loop: a branch that is checked out, locked or in the way is tried again later.
+//! It must never stop a loop: a branch that is checked out, locked or obstructed is tried again later.
 
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, Decision, DecisionStatus, NewDecision, TestId, TestStatus};
@@ -11,9 +12,9 @@ use crate::Result;
 use crate::context::Context;
 use crate::memory::{Stamp, stamps};
 
-/// The type of the question about a branch that somebody else has moved.
+/// Type of the question about a branch that somebody else has moved.
 const QUESTION: &str = "published_branch";
-/// Tests that are named one by one.
+/// Maximum number of tests named in a message.
 const MAX_NAMED: usize = 5;
 
 impl Context<'_> {
@@ -22,7 +23,7 @@ impl Context<'_> {
         [stamps(self.user.common_dir(), branch), stamps(self.store.path(), branch)].concat()
     }
 
-    /// Publishes unless nothing has moved since it was done.
+    /// Publishes if anything has moved since the last time.
     pub(crate) fn publish_if_moved(&self) {
         let settled = self.publishing.borrow().settled.as_ref().is_some_and(|settled| *settled == self.stamps());
         if !settled {
@@ -30,12 +31,12 @@ impl Context<'_> {
         }
     }
 
-    /// Publishes what has landed.
+    /// Publishes the head of integration.
     pub(crate) fn publish(&self) {
         if !matches!(crate::store::recover_integration(self.db, &self.store), Ok(Some(_))) {
             return;
         }
-        // Before git looks, so that a move in between is seen the next time.
+        // Read before git runs, so that a move in between is detected the next time.
         let before = self.stamps();
         let published = git::publish(&self.store, &self.user, self.integration_branch());
         let settled = match published {
@@ -67,14 +68,14 @@ impl Context<'_> {
         let branch = self.integration_branch();
         let mut publishing = self.publishing.borrow_mut();
         if publishing.reported.as_deref() != Some(why) {
-            tracing::warn!(branch, why, "what has landed cannot be published for now; nobody's work stops");
+            tracing::warn!(branch, why, "cannot publish the landed commits for now; the loops continue");
             publishing.reported = Some(why.to_owned());
         }
     }
 
     // ---- moved by another hand ----
 
-    /// Asks once what to do about a branch that somebody else has moved, and does what was answered.
+    /// Asks once about a branch that somebody else has moved, and applies the answer.
     fn settle_divergence(&self, divergence: &Divergence) -> Result<()> {
         let name = |commit: Option<&CommitHash>| commit.map_or("nothing", CommitHash::short).to_owned();
         let fingerprint =
@@ -82,13 +83,13 @@ impl Context<'_> {
         let asked = self.db.read(|tx| tx.last_decisions_about(std::slice::from_ref(&fingerprint)))?;
         let answered = |decision: &&Decision| decision.status != DecisionStatus::Pending;
         match asked.first() {
-            // An answer holds for what was published then.
+            // An answer is valid only for the commit that was published then.
             Some(decision) if answered(&decision) && decision.context["last"] == name(divergence.last.as_ref()) => {
                 match (decision.choice.as_deref(), &divergence.found) {
                     (Some("take_theirs"), Some(found)) => self.take_theirs(found),
                     (Some("publish_again"), _) => {
                         let again = git::republish(&self.store, &self.user, self.integration_branch(), divergence)?;
-                        tracing::info!(?again, "published again, as a human has decided");
+                        tracing::info!(?again, "published again by the human's decision");
                         Ok(())
                     }
                     _ => Ok(()),
@@ -119,22 +120,19 @@ impl Context<'_> {
         };
         let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
         let mut options = vec![
-            option(
-                "publish_again",
-                "the branch is put back to what has passed the gate; commits of others on it are lost from it",
-            ),
-            option("leave", "the branch stays as it is, and nothing is published until it is where it was"),
+            option("publish_again", "reset the branch to the verified state; other commits on it are removed from it"),
+            option("leave", "leave the branch as it is; nothing is published until it is back in its place"),
         ];
         if divergence.found.is_some() && divergence.symbolic.is_none() {
             options.push(option(
                 "take_theirs",
-                "what is there is what the loops go on from; passed tests that it does not have are done again",
+                "continue from the moved branch; passed tests that it does not contain are done again",
             ));
         }
         let last = divergence.last.as_ref().map_or("nothing", CommitHash::short);
         let question = NewDecision {
             decision_type: QUESTION.to_owned(),
-            summary: format!("the branch {branch} was moved by another hand: it {found}, not at {last}{without}"),
+            summary: format!("somebody else has moved the branch {branch}: it {found}, not at {last}{without}"),
             options,
             default_option: None,
             context: json!({
@@ -145,12 +143,12 @@ impl Context<'_> {
             requested_by: ActorId::from(&self.loop_id),
             fingerprint: Some(fingerprint),
         };
-        tracing::warn!(summary = question.summary, "asking a human");
+        tracing::warn!(summary = question.summary, "asked the human");
         self.db.write(|tx| tx.ask(&question, None))?;
         Ok(())
     }
 
-    /// The passed tests whose commit is not part of a commit of the user's repository.
+    /// The passed tests that a commit of the user's repository does not contain.
     fn lost_by(&self, found: &CommitHash) -> Result<Vec<TestId>> {
         let tests = self.db.read(|tx| tx.tests(None, Some(TestStatus::Passed)))?;
         let landed = |test: &coord_db::Test| CommitHash::new(test.commit_hash.clone()?).ok();
@@ -161,8 +159,8 @@ impl Context<'_> {
         Ok(passed.into_iter().filter(|(_, commit)| lost.contains(commit)).map(|(test, _)| test).collect())
     }
 
-    /// Makes what somebody else has put on the branch integration's state. Nobody may be landing meanwhile: then it is tried
-    /// again.
+    /// Moves integration to the commit that somebody else has put on the branch. If a landing is in progress, it is
+    /// tried again.
     fn take_theirs(&self, found: &CommitHash) -> Result<()> {
         let Some(before) = self.store.integration()? else { return Ok(()) };
         let is_landing = self.db.read(|tx| {
@@ -183,7 +181,7 @@ impl Context<'_> {
         self.store.move_integration(&theirs, &before)?;
         self.db.write(|tx| {
             for test in &lost {
-                tx.reset_test_because(test, &format!("its commit was taken off the branch, at {}", found.short()))?;
+                tx.reset_test_because(test, &format!("its commit was removed from the branch, which is at {}", found.short()))?;
             }
             Ok::<_, coord_db::Error>(())
         })?;
@@ -191,7 +189,7 @@ impl Context<'_> {
             from = before.short(),
             to = theirs.short(),
             reset = lost.len(),
-            "integration is where a human has put it"
+            "integration moved by the human's decision"
         );
         Ok(())
     }
@@ -203,7 +201,7 @@ fn describe(obstacle: &Obstacle) -> String {
         Obstacle::Locked(lock) => format!("another git holds {}", lock.display()),
         Obstacle::NameTaken(name) => {
             let other = name.strip_prefix("refs/heads/").unwrap_or(name);
-            format!("git cannot have it beside your branch {other}; rename that, or set repository.integration_branch")
+            format!("its name collides with your branch {other}; rename that branch, or set repository.integration_branch")
         }
     }
 }

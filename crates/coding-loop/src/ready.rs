@@ -1,7 +1,7 @@
-//! Making workspaces and check-outs ready: files brought along, set-up commands run.
+//! Prepares workspaces and check-outs: copies files and runs the set-up commands.
 //!
-//! Set-up is judged as the work is: where it fails with the work and succeeds at the base, that is the work's doing; where it
-//! fails at the base, no attempt of any loop could start, and the human is asked; a network that does not answer is nobody's.
+//! A set-up that fails with the work but succeeds at the base is a failure of the work. If it fails at the base, no
+//! attempt of any loop can start, and the human is asked. A network that does not answer is nobody's fault.
 
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,11 +19,11 @@ use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 use crate::{Error, Result};
 
-/// Ports that the kernel gives to nobody by itself, on Linux; each database begins at its own hundred of them.
+/// Ports that Linux does not assign by itself; each database uses its own hundred of them.
 const FIRST_PORT: u16 = 20_000;
 const HUNDREDS: u16 = 120;
 
-/// Where the loops of a database look for a port.
+/// The first port for the loops of a database.
 fn first_port(database: &Path) -> u16 {
     let mut hash = DefaultHasher::new();
     database.hash(&mut hash);
@@ -32,8 +32,8 @@ fn first_port(database: &Path) -> u16 {
 }
 
 impl Context<'_> {
-    /// The variables that the settings give the agent, set-up and checks, which work in this folder. A loop's agent has ended
-    /// before its checks run, so that they have the same port.
+    /// The environment variables from the settings for the agent, the set-up and the checks in this folder. A loop's
+    /// agent has ended before its checks run, so they use the same port.
     pub(crate) fn own_variables(&self, workspace: &Path) -> Result<Vec<(String, OsString)>> {
         let set = self.config.agent_of(&self.loop_id).set;
         if set.is_empty() {
@@ -66,7 +66,7 @@ impl Context<'_> {
         }
     }
 
-    /// Makes the workspace ready before the agent starts. What that leaves there is nobody's change.
+    /// Prepares the workspace before the agent starts. Files left by the set-up do not count as changes.
     pub(crate) async fn make_workspace_ready(&self, attempt: &Attempt, waiter: &mut Waiter) -> Step<()> {
         let ready = self.ready("workspace", self.own_variables(attempt.workspace.root())?);
         if ready.is_nothing(Some(&self.user)) {
@@ -82,11 +82,11 @@ impl Context<'_> {
                 Ok(())
             }
             SetUp::Failed { why, tail } => Err(failed_at_base(&why, &tail)),
-            SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
+            SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was cancelled")),
         }
     }
 
-    /// Makes a check-out ready in which a commit on `base` is to be judged.
+    /// Prepares the check-out for judging a commit based on `base`.
     pub(crate) async fn make_gate_ready(
         &self,
         worktree: &WorkTree,
@@ -108,12 +108,12 @@ impl Context<'_> {
                 return Ok(());
             }
             SetUp::Failed { why, tail } => (why, tail),
-            SetUp::Cancelled => return Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
+            SetUp::Cancelled => return Err(Stop::failed(ErrorCategory::Transient, "the set-up was cancelled")),
         };
         if looks_like_network(&tail) || base == commit {
             return Err(failed_at_base(&why, &tail));
         }
-        tracing::info!(why, base = %base.short(), "set-up fails with the work; trying it at the base");
+        tracing::info!(why, base = %base.short(), "the set-up fails with the work; trying it at the base");
         let worktree = self.store.check_out_with_caches(worktree.root(), base, &self.config.workspace.cache)?;
         let ready = self.ready("base", self.own_variables(worktree.root())?);
         match self.make_ready(&ready, &worktree.folder(), base, attempt, waiter).await? {
@@ -122,18 +122,18 @@ impl Context<'_> {
                 Err(Stop::failed(ErrorCategory::Code, text))
             }
             SetUp::Failed { why, tail } => Err(failed_at_base(&why, &tail)),
-            SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was stopped")),
+            SetUp::Cancelled => Err(Stop::failed(ErrorCategory::Transient, "the set-up was cancelled")),
         }
     }
 
-    /// Makes the workspace of a loop that is driven by hand ready; gives why it could not be.
+    /// Prepares the workspace of a loop that is driven by hand; returns the reason if that failed.
     pub(crate) fn make_ready_by_hand(&self, workspace: &Workspace, head: &CommitHash) -> Result<Option<String>> {
         let ready = self.ready("workspace", self.own_variables(workspace.root())?);
         if ready.is_nothing(Some(&self.user)) {
             return Ok(None);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Error::io("cannot make a runtime", error))?;
+        let runtime = runtime.map_err(|error| Error::io("cannot create an async runtime", error))?;
         let source = (Some(&self.user), self.own_folder());
         let (_never, mut cancelled) = watch::channel(false);
         let made = runtime.block_on(ready.make(&workspace.folder(), head, source, &mut cancelled, |_| {}))?;
@@ -166,12 +166,15 @@ impl Context<'_> {
     }
 }
 
-/// Nobody's work is part of what failed.
+/// The failure of a set-up without any work of a loop.
 fn failed_at_base(why: &str, tail: &str) -> Stop {
     let last: Vec<&str> = tail.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
     if looks_like_network(tail) {
-        return Stop::failed(ErrorCategory::Transient, format!("{why}, as the network does not answer\n{}", last.join("\n")));
+        return Stop::failed(
+            ErrorCategory::Transient,
+            format!("{why}, because the network does not answer\n{}", last.join("\n")),
+        );
     }
     Stop::End(End::SetUpFailed(format!("{why}: {}", last.join(" / "))))
 }

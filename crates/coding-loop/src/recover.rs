@@ -1,5 +1,5 @@
-//! The first thing a loop does: ends what its former self left running, and settles what it had begun outside of the
-//! database. A landed commit wins over a given-back test.
+//! The start of a loop: ends processes left by its predecessor, and settles interrupted operations. A landed commit
+//! takes precedence over giving the test back.
 
 use coord_db::TestId;
 use coord_db::process::ProcessIdentity;
@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::{Error, Result};
 
 impl Context<'_> {
-    /// Ends the agent or check that a killed former self left behind. Its keeper does so by itself; this makes sure.
+    /// Ends the agent or check left by a killed predecessor. Its keeper does so by itself; this ensures it.
     pub(crate) fn end_leftovers(&self) -> Result<()> {
         let Some(row) = self.db.read(|tx| tx.component(self.loop_id.as_str()))? else { return Ok(()) };
         let same_boot = row.boot_id.as_deref() == ProcessIdentity::own().boot_id.as_deref();
@@ -18,15 +18,15 @@ impl Context<'_> {
         {
             match command_runner::keeper::kill_leftover(pid, start) {
                 Ok(0) => {}
-                Ok(count) => tracing::warn!(count, "ended processes that a former self had left"),
-                Err(error) => tracing::warn!(%error, "cannot end what a former self had left"),
+                Ok(count) => tracing::warn!(count, "ended processes left by a previous run"),
+                Err(error) => tracing::warn!(%error, "cannot end processes left by a previous run"),
             }
         }
         Ok(())
     }
 
-    /// Starts the loop in the database: settles interrupted landings, gives the former self's test back, takes the row. Gives
-    /// the test that the former self had in hand.
+    /// Registers the start: settles interrupted landings, gives the predecessor's test back, and takes the row. Returns
+    /// that test.
     pub(crate) fn start(&self, version: &str) -> Result<Option<TestId>> {
         let own = ProcessIdentity::own();
         let other = self.db.read(|tx| {

@@ -1,5 +1,5 @@
-//! What must be true of a commit before integration moves to it, whatever was true of the work when it was claimed done: it
-//! changes only what the loop may change. Migration files carry a number that was allocated to the loop.
+//! Rules for a commit before integration moves to it, whatever was true when the work was claimed done: it changes only
+//! what the loop may change, and migration files carry a number that was allocated to the loop.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::auto_lease::{exactly, ignored, lease_path};
 use crate::context::{Attempt, Context};
 use crate::work::{Work, integration_lease};
 
-/// The number that a file's name begins with: `0007_users.sql`, `V12__x.sql`, `7-a`.
+/// The number at the start of a file name: `0007_users.sql`, `V12__x.sql`, `7-a`.
 fn number_of(file: &Path) -> Option<i64> {
     let name = file.file_name()?.to_str()?;
     let digits = name.strip_prefix(['V', 'v']).unwrap_or(name);
@@ -21,17 +21,17 @@ fn number_of(file: &Path) -> Option<i64> {
 }
 
 impl Context<'_> {
-    /// Which rule a commit breaks that has passed the gate, if any.
+    /// The rule that a verified commit breaks, if any.
     pub(crate) fn broken_rule(&self, attempt: &Attempt, work: &Work, changed: &[PathBuf]) -> Result<Option<FailedAttempt>> {
         let protected = exactly(&self.config.gate.protected);
         if let Some(file) = changed.iter().find(|file| protected.is_match(file) && !work.files.contains(file)) {
-            let text = format!("{} is protected, and nobody has approved its change", shown(file));
+            let text = format!("{} is protected, and its change was not approved", shown(file));
             return Ok(Some(FailedAttempt::new(ErrorCategory::Transient, text)));
         }
         Ok(self.unleased(attempt, changed)?.map(|problem| FailedAttempt::new(ErrorCategory::Conflict, problem)))
     }
 
-    /// The first changed file that is not covered by a good lease, in words.
+    /// A message about the first changed file without a valid lease.
     fn unleased(&self, attempt: &Attempt, files: &[PathBuf]) -> Result<Option<String>> {
         let free = ignored(&self.config.monitor.conflict_ignore);
         let integration = integration_lease()?;
@@ -50,15 +50,15 @@ impl Context<'_> {
                     None => false,
                 };
                 if !good {
-                    return Ok(Some(format!("the lease on {path} is lost; the work is kept and done again")));
+                    return Ok(Some(format!("the lease on {path} was lost; the work is saved and the test is done again")));
                 }
             }
             Ok(None)
         })
     }
 
-    /// Migration files that a commit adds without a number of the loop's, in words. Files of migrations are those that
-    /// `gate.migrations` names, and numbered ones in a folder for which a number was ever allocated.
+    /// Messages about migration files that a commit adds without an allocated number. Migration files are those that
+    /// match `gate.migrations`, and numbered files in a folder for which a number was ever allocated.
     pub(crate) fn misnumbered(&self, commit: Option<&CommitHash>) -> Result<Vec<String>> {
         let Some(commit) = commit else { return Ok(Vec::new()) };
         let named = exactly(&self.config.gate.migrations);
@@ -88,8 +88,8 @@ impl Context<'_> {
             };
             if !own.iter().any(fits) {
                 problems.push(format!(
-                    "{} carries no migration number that was allocated to loop {}; take one with \
-                     loopctl migration allocate NAME --loop {} and name the file by it",
+                    "{} has no migration number that was allocated to loop {}; allocate one with \
+                     loopctl migration allocate NAME --loop {} and rename the file",
                     shown(file),
                     self.loop_id,
                     self.loop_id

@@ -1,4 +1,4 @@
-//! The agent's sandbox. One that does not work keeps agents from starting; none ever starts without it.
+//! The agent's sandbox. If it does not work, no agent starts; an agent must never start without it.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -23,24 +23,24 @@ impl Context<'_> {
         }
     }
 
-    /// Tries the agent's sandbox, before anything costs time or money.
+    /// Tests the agent's sandbox before anything causes cost.
     pub(crate) async fn try_sandbox(&self, attempt: &Attempt) -> Step<()> {
         let Some(sandbox) = self.sandbox(attempt) else { return Ok(()) };
-        let Err(said) = sandbox.try_out(attempt.workspace.root(), &self.environment(&attempt.test)).await else {
+        let Err(error) = sandbox.try_out(attempt.workspace.root(), &self.environment(&attempt.test)).await else {
             return Ok(());
         };
-        let reason = format!("its sandbox does not work ({said}); {}", remedy(&said));
+        let reason = format!("its sandbox does not work ({error}); {}", remedy(&error));
         Err(Stop::End(End::Trouble(AgentTrouble { kind: HoldKind::Human, reason, until: None })))
     }
 
-    /// Puts the agent's command into its sandbox, if it has one.
+    /// Wraps the agent's command in its sandbox, if it has one.
     pub(crate) fn enter_sandbox(&self, attempt: &Attempt, spec: &mut CommandSpec) {
         if let Some(sandbox) = self.sandbox(attempt) {
             spec.argv = sandbox.wrap(&spec.argv, &spec.cwd);
         }
     }
 
-    /// How the agent has ended, where `bwrap` can only say so by its exit status.
+    /// The end of the agent, which `bwrap` reports only by its exit status.
     pub(crate) fn end_in_sandbox(&self, end: command_runner::End) -> command_runner::End {
         const KILLED: i32 = 128 + 9;
         const TERMINATED: i32 = 128 + 15;
@@ -52,8 +52,8 @@ impl Context<'_> {
         }
     }
 
-    /// Brings files up to date that the agent has leased from inside of its sandbox, where `loopctl lock` cannot write what
-    /// that takes, and notes that it is done.
+    /// Updates files that the agent has leased inside its sandbox, where `loopctl lock` cannot write them, and records
+    /// that this is done.
     pub(crate) fn serve_sandbox(&self, attempt: &mut Attempt) -> Result<()> {
         if self.config.agent_of(&self.loop_id).sandbox == SandboxBy::None {
             return Ok(());

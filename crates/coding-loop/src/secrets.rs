@@ -1,8 +1,8 @@
-//! What looks like a key or password: by the file's name, and by well-known forms in its text. Pure.
+//! Detects secrets by file name and by well-known forms of keys and tokens. Pure.
 
 use std::path::Path;
 
-/// Beginnings of tokens that services give out, and how many characters follow at least.
+/// Prefixes of access tokens of services, and the minimum number of characters that follow.
 const TOKENS: &[(&str, usize)] = &[
     ("AKIA", 16),
     ("ASIA", 16),
@@ -27,7 +27,7 @@ const TOKENS: &[(&str, usize)] = &[
 
 const PRIVATE_KEY: (&str, &str) = ("-----BEGIN ", "PRIVATE KEY-----");
 
-/// True for a file whose name says that it holds keys or passwords.
+/// True for a file name that suggests keys or passwords.
 pub(crate) fn is_secret_name(file: &Path) -> bool {
     let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return false };
     let name = name.to_ascii_lowercase();
@@ -37,7 +37,7 @@ pub(crate) fn is_secret_name(file: &Path) -> bool {
     is_env || is_key || [".p12", ".pfx", ".keystore", ".jks"].iter().any(|end| name.ends_with(end))
 }
 
-/// What looks like a secret in a line: the beginnings, which say what it is and give nothing away.
+/// The secrets in a line, given by their harmless prefixes.
 pub(crate) fn find(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(start) = line.find(PRIVATE_KEY.0)
@@ -53,7 +53,7 @@ pub(crate) fn find(line: &str) -> Vec<String> {
             }
             let rest = &line[start + prefix.len()..];
             let value = &rest[..rest.find(|each| !fits(each)).unwrap_or(rest.len())];
-            // A placeholder is a word, or one character over and over.
+            // A placeholder is a word or a repeated character.
             let is_varied =
                 value.bytes().any(|byte| byte.is_ascii_digit()) && value.bytes().any(|byte| byte.is_ascii_alphabetic());
             if value.len() >= *length && is_varied {

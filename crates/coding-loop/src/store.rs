@@ -1,8 +1,8 @@
-//! Finding the store, or making it: for a new installation, after it was lost, and for an installation of an older version,
+//! Opens or creates the store: for a new installation, after it was lost, and for an installation of an older version,
 //! which kept everything in the user's repository.
 //!
-//! An older program knows nothing of the store and would go on landing on the user's branch, so nothing is brought over while
-//! one runs. Every step can be done twice, and the row that says that the store is made is written last.
+//! An older program does not know the store and would continue to land on the user's branch, so nothing is imported
+//! while one runs. Every step is idempotent, and the row that confirms the store is written last.
 
 use std::path::{Path, PathBuf};
 
@@ -16,24 +16,24 @@ use serde_json::json;
 use crate::work::integration_lease;
 use crate::{Error, Result};
 
-/// References of ours.
+/// Prefix of our references.
 pub(crate) const OURS: &str = "refs/coding-loops";
-/// How long others are kept from landing at most while the store is made, in seconds.
+/// Maximum time in seconds for which others cannot land while the store is created.
 const TURN_SECONDS: i64 = 600;
-/// Tests that are named one by one.
+/// Maximum number of tests named in a message.
 const MAX_NAMED: usize = 5;
 
-/// Makes the store of an installation unless it is there.
+/// Creates the store of an installation unless it exists.
 ///
 /// # Errors
-/// If its place is taken or in the user's checkout; [`Error::Waiting`] while an older program runs or somebody lands; what git
-/// or the database says.
+/// If its place is occupied or inside the user's checkout; [`Error::Waiting`] while an older program runs or somebody
+/// lands.
 pub fn make_store(db: &Database, config: &Config) -> Result<Store> {
     let user = Repository::open(&config.repository_path())?;
     store(db, config, &user, &Layout::new(config.workspace_root()), None)
 }
 
-/// As [`make_store`], in the name of a loop.
+/// Like [`make_store`], for a loop.
 pub(crate) fn store(
     db: &Database,
     config: &Config,
@@ -41,7 +41,7 @@ pub(crate) fn store(
     layout: &Layout,
     loop_id: Option<&LoopId>,
 ) -> Result<Store> {
-    // A human waits for a whole look, which is also what repairs.
+    // A command of the human checks the whole store, which also repairs it.
     let depth = if loop_id.is_some() { Depth::Tips } else { Depth::All };
     let makings = db.read(|tx| tx.store_makings())?;
     let branch = &config.repository.integration_branch;
@@ -57,7 +57,7 @@ pub(crate) fn store(
             };
         }
         Err(_) if is_ours(layout, &makings) => return rebuild(db, user, layout, branch),
-        // Another name counts as long as nothing has landed.
+        // Another branch name is accepted while nothing has landed.
         Ok(_) if !makings.is_empty() => return make(db, user, layout, branch),
         _ => {}
     }
@@ -66,7 +66,7 @@ pub(crate) fn store(
         && Store::open(Path::new(&last.path)).is_ok()
     {
         return Err(Error::SetUp(format!(
-            "the store of this installation is {}, and [workspace] root means {}; move that folder here, or set root to where it is",
+            "the store of this installation is {}, but [workspace] root is {}; move the folder, or correct root",
             last.path,
             layout.root().display()
         )));
@@ -86,21 +86,21 @@ pub(crate) fn store(
     let made = make(db, user, layout, branch);
     if let (Some(token), Some(loop_id)) = (turn, loop_id) {
         match db.write(|tx| tx.release_all(loop_id, Some(token))) {
-            // It ran out while the store was made, which the store's own lock guards too.
+            // The lease expired while the store was created; the store has its own lock too.
             Ok(_) | Err(coord_db::Error::LeaseLost { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let store = made?;
     let integration = if cause == "new" { None } else { store.recover_integration(&commits_of(&passed(db)?))? };
-    tracing::info!(path = %store.path().display(), cause, "the store is there");
-    // Whoever restores a backup has more to put into it first.
+    tracing::info!(path = %store.path().display(), cause, "the store is ready");
+    // A restore of a backup adds more to it first.
     if cause != "new" && loop_id.is_some() {
         name_what_is_lost(db, &store, cause)?;
     }
     let (path, integration) = (store.path().display().to_string(), integration.map(|commit| commit.to_string()));
     db.write(|tx| {
-        // Another program may have been at it too.
+        // Another program may have created it too.
         if tx.store_makings()?.len() == makings.len() {
             tx.record_store(cause, &path, integration.as_deref())?;
         }
@@ -114,19 +114,19 @@ fn make(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Resu
     let (store, made) = layout.create(user, database, branch).map_err(|error| place_refused(error, layout, database))?;
     let broken = store.import_refs(user, OURS)?;
     for name in made.skipped_refs.iter().chain(&broken) {
-        tracing::warn!(name, "not in the store: what the reference names is missing in the user's repository");
+        tracing::warn!(name, "reference not imported: its object is missing in the user's repository");
     }
     Ok(store)
 }
 
 fn place_refused(error: git::Error, layout: &Layout, database: &Path) -> Error {
     let remedy =
-        "set root in [workspace] of config.toml to an empty folder on the same disk, outside of the checkout, and try again";
+        "set root in [workspace] of config.toml to an empty folder on the same disk, outside the checkout, and try again";
     match error {
         git::Error::InTheWay { path } => {
             if path == layout.store_path() {
                 return Error::SetUp(format!(
-                    "{} is not the store that this installation has made; move it to another place, and loopctl init makes one",
+                    "{} is not the store of this installation; move it away and run loopctl init",
                     path.display()
                 ));
             }
@@ -134,13 +134,13 @@ fn place_refused(error: git::Error, layout: &Layout, database: &Path) -> Error {
             let other =
                 layout.database().and_then(resolved).filter(|other| Some(other) != database.canonicalize().ok().as_ref());
             let what = other.map_or_else(
-                || "holds files that coding-loops did not make".to_owned(),
+                || "contains files that coding-loops did not create".to_owned(),
                 |other| format!("belongs to the database {}", other.display()),
             );
             Error::SetUp(format!("{} {what}; {remedy}", path.display()))
         }
         git::Error::InsideCheckout { path, checkout } => Error::SetUp(format!(
-            "the workspaces cannot lie at {}, in the checkout {}, where tools would find copies of every file; {remedy}",
+            "workspaces must not be at {}, inside the checkout {}, where tools would find copies of every file; {remedy}",
             path.display(),
             checkout.display()
         )),
@@ -148,7 +148,7 @@ fn place_refused(error: git::Error, layout: &Layout, database: &Path) -> Error {
     }
 }
 
-/// A loop of an older version would land on the user's branch after the store was made.
+/// Checks that no loop of an older version runs, which would continue to land on the user's branch.
 fn older_programs_must_be_gone(db: &Database) -> Result<()> {
     let own = env!("CARGO_PKG_VERSION");
     let running = db.read(|tx| {
@@ -165,7 +165,7 @@ fn older_programs_must_be_gone(db: &Database) -> Result<()> {
     match older {
         None => Ok(()),
         Some(component) => Err(Error::Waiting(format!(
-            "loop {} still runs as version {} (pid {}) and works in the old place; stop it, and this one goes on",
+            "loop {} still runs version {} (pid {}), which does not use the store; stop it to continue",
             component.component,
             component.version.as_deref().unwrap_or("unknown"),
             component.pid.unwrap_or_default()
@@ -173,7 +173,7 @@ fn older_programs_must_be_gone(db: &Database) -> Result<()> {
     }
 }
 
-/// Keeps everybody from landing while refs are brought over: gives the token of a loop, none where nobody is to be kept off.
+/// Prevents landings while references are imported: returns the token of a lease, or none if no landing is possible.
 fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result<Option<i64>> {
     let path = integration_lease()?;
     let silent = config.lease.silent_waiter_seconds;
@@ -182,7 +182,7 @@ fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result
             loop_id: loop_id.clone(),
             paths: vec![path.clone()],
             ttl_seconds: TURN_SECONDS,
-            reason: Some("bringing the installation over to the store".to_owned()),
+            reason: Some("importing the installation to the store".to_owned()),
             test_id: None,
             automatic: true,
         };
@@ -190,7 +190,7 @@ fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result
             return Ok(Some(grant.fencing_token));
         }
     }
-    // One that is gone lands no more, whatever lease it has left.
+    // A dead process does not land, even if it still has a lease.
     let holder = db.read(|tx| {
         for lease in tx.leases_overlapping(&path)? {
             let identity = tx.component(&lease.locked_by)?.and_then(|component| component.identity());
@@ -202,11 +202,11 @@ fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result
     })?;
     match holder {
         None => Ok(None),
-        Some(holder) => Err(Error::Waiting(format!("{holder} is landing; the store is made once that has ended"))),
+        Some(holder) => Err(Error::Waiting(format!("{holder} is landing; the store is created after that"))),
     }
 }
 
-/// Whether what is in the store's place is the store of this installation, or what is left of it.
+/// True if the folder in the store's place is the store of this installation, or a remainder of it.
 fn is_ours(layout: &Layout, makings: &[StoreMaking]) -> bool {
     let path = layout.store_path();
     let is_left = path.is_dir() && std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
@@ -214,17 +214,16 @@ fn is_ours(layout: &Layout, makings: &[StoreMaking]) -> bool {
     is_left && makings.last().is_some_and(same)
 }
 
-/// Makes a damaged store again, and names what is lost with it.
+/// Creates a damaged store again, and reports what is lost.
 pub(crate) fn rebuild(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Result<Store> {
     let landed = passed(db)?;
     let (store, rebuilt) = layout.rebuild_store(user, branch, &commits_of(&landed))?;
     let Some(damage) = rebuilt.damage else { return Ok(store) };
     let integration = store.recover_integration(&commits_of(&landed))?;
-    let kept =
-        rebuilt.kept_as.as_ref().map(|kept| format!("; what is left of it is in {}", kept.display())).unwrap_or_default();
+    let kept = rebuilt.kept_as.as_ref().map(|kept| format!("; its remains are in {}", kept.display())).unwrap_or_default();
     let refs = &rebuilt.lost_refs;
     let lost = match refs.len() {
-        0 => "nothing of saved work and checkpoints is lost".to_owned(),
+        0 => "no saved work or checkpoint is lost".to_owned(),
         count => {
             let more = if count > MAX_NAMED { ", …" } else { "" };
             let named = refs.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -232,7 +231,7 @@ pub(crate) fn rebuild(db: &Database, user: &Repository, layout: &Layout, branch:
         }
     };
     let message = format!(
-        "the store {} was damaged: {damage}; it was made again from your repository and what was whole, and {lost}{kept}",
+        "the store {} was damaged: {damage}; it was created again from your repository and its intact parts, and {lost}{kept}",
         layout.store_path().display()
     );
     let severity = if refs.is_empty() { Severity::Warning } else { Severity::Critical };
@@ -253,7 +252,7 @@ fn commits_of(passed: &[(TestId, CommitHash)]) -> Vec<CommitHash> {
     passed.iter().map(|(_, commit)| commit.clone()).collect()
 }
 
-/// The passed tests whose commits are not part of integration, in words; none if there are none.
+/// A message about passed tests whose commits are not part of integration; none if there are none.
 fn lost(passed: &[(TestId, CommitHash)], store: &Store, head: Option<&CommitHash>) -> Result<Option<(Vec<TestId>, String)>> {
     let commits = commits_of(passed);
     let lost = match head {
@@ -282,7 +281,7 @@ fn raise(db: &Database, what: &str, severity: Severity, message: String, context
     Ok(())
 }
 
-/// Where integration is, restored if its reference was lost after it had started.
+/// The head of integration, restored if its reference was lost after it had started.
 pub(crate) fn recover_integration(db: &Database, store: &Store) -> Result<Option<CommitHash>> {
     if let Some(head) = store.integration()? {
         return Ok(Some(head));
@@ -304,12 +303,12 @@ pub(crate) fn recover_integration(db: &Database, store: &Store) -> Result<Option
     Ok(Some(head))
 }
 
-/// Names the passed tests whose commits are not part of integration in a store that was made again.
+/// Reports the passed tests whose commits are missing in a store that was created again.
 fn name_what_is_lost(db: &Database, store: &Store, cause: &str) -> Result<()> {
     let Some((lost, words)) = lost(&passed(db)?, store, store.integration()?.as_ref())? else { return Ok(()) };
     let message = format!(
-        "the store was {} and does not have {words}; loopctl restore --store-only brings back what a backup has, and loopctl reset \
-         TEST has a test done again",
+        "the store was {} and does not contain {words}; loopctl restore --store-only restores a backup, and loopctl reset \
+         TEST repeats a test",
         cause.replace('_', " "),
     );
     raise(db, cause, Severity::Critical, message, json!({ "tests": lost }))

@@ -1,4 +1,4 @@
-//! Landing for a loop that is driven by hand: the same gate, the same integration.
+//! Landing for loops that are driven by hand: the same gate, the same integration.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -15,37 +15,34 @@ use crate::control::Waiter;
 use crate::end::End;
 use crate::{Error, Result, attempt, process};
 
-/// What came of a submitted test.
+/// The result of a submitted test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubmitOutcome {
-    /// Verified and on the integration branch.
+    /// The work is verified and on the integration branch.
     Passed {
         /// The commit.
         commit: CommitHash,
     },
-    /// Not landed; the work is kept under a ref.
+    /// The work has not landed; it is saved under a reference.
     Failed {
-        /// What the test is now.
+        /// The new status of the test.
         status: TestStatus,
-        /// Whose fault.
+        /// The failure category.
         category: ErrorCategory,
-        /// In words.
+        /// The reason.
         message: String,
     },
-    /// Somebody asked for a pause, a release or a rollback meanwhile; the test was given back.
+    /// An order (pause, release, rollback) arrived meanwhile; the test was given back.
     GivenBack {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// The folder that a loop driven by hand works in. It is brought to the head of integration, unless it holds work that has not
-/// landed: that stays as it is.
+/// The workspace of a loop that is driven by hand. It is brought to the head of integration, unless it contains work
+/// that has not landed.
 ///
-/// A new one is set up; gives why that failed, if it did.
-///
-/// # Errors
-/// If there is no repository to work in.
+/// A new workspace is set up; returns the reason if that failed.
 pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Result<(PathBuf, Option<String>)> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
     let workspace = context.workspace()?;
@@ -63,13 +60,11 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
     Ok((workspace.root().to_owned(), None))
 }
 
-/// Brings files, or all below folders, that a loop's agent has leased and not changed to what has landed since its attempt
-/// began, so that it works on what is there now. Gives the files that are newer now.
+/// Updates leased and unchanged files, or all files below leased folders, to the landed version, so that the agent
+/// works on the present state. Returns the files that were updated.
 ///
-/// In the agent's sandbox the loop does it: that it has done so for the lease with this token is waited for.
-///
-/// # Errors
-/// What git says.
+/// For an agent in a sandbox its loop does this; the function waits until the loop has done so for the lease with this
+/// token.
 pub fn bring_up_to_date(
     db: &Database,
     config: &Config,
@@ -91,18 +86,19 @@ pub fn bring_up_to_date(
     let files: Vec<PathBuf> = paths.iter().map(|path| PathBuf::from(path.as_str())).collect();
     match workspace.update_paths(&files, &head) {
         Err(git::Error::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
-            await_served(&served_note(&layout, loop_id), token)
-                .ok_or_else(|| Error::Waiting(format!("loop {loop_id} has not done so within {} s", SERVED_LIMIT.as_secs())))
+            await_served(&served_note(&layout, loop_id), token).ok_or_else(|| {
+                Error::Waiting(format!("loop {loop_id} has not updated the files within {} s", SERVED_LIMIT.as_secs()))
+            })
         }
         updated => Ok(updated?.updated),
     }
 }
 
-/// How long an agent waits until its loop has brought files up to date.
+/// Maximum time that an agent waits until its loop has updated files.
 const SERVED_LIMIT: Duration = Duration::from_secs(30);
 
-/// The file in which a loop notes the newest lease of its agent's whose files it has brought up to date, and which files were
-/// not so before; with NUL between them.
+/// The file in which a loop records the newest lease of its agent whose files it has updated, and the updated files;
+/// separated by NUL.
 pub(crate) fn served_note(layout: &Layout, loop_id: &LoopId) -> PathBuf {
     layout.states().join(loop_id.as_str()).join("served")
 }
@@ -124,10 +120,7 @@ fn await_served(note: &Path, token: i64) -> Option<Vec<PathBuf>> {
     }
 }
 
-/// A checkpoint for an attempt of a loop that is driven by hand: what its workspace holds.
-///
-/// # Errors
-/// What git or the database says.
+/// Creates a checkpoint of the workspace for an attempt by hand.
 pub fn checkpoint(db: &Database, config: &Config, test: &TestId) -> Result<()> {
     let test = db.read(|tx| tx.test(test))?;
     let context = Context::new(db, config, test.loop_id.clone(), false)?;
@@ -142,27 +135,24 @@ pub fn checkpoint(db: &Database, config: &Config, test: &TestId) -> Result<()> {
     Ok(())
 }
 
-/// Obeys what a loop without an agent of its own has been told: nobody else would. Gives the reason of each order that was
-/// obeyed, or why it could not be.
-///
-/// # Errors
-/// What git or the database says.
+/// Obeys the orders for a loop that is driven by hand. Returns the reason of each order that was obeyed, or why it
+/// could not be obeyed.
 pub fn obey_by_hand(db: &Database, config: &Config, loop_id: &LoopId) -> Result<Vec<std::result::Result<String, String>>> {
     let context = Context::new(db, config, loop_id.clone(), false)?;
     context.recover(None)?;
-    let mut said = Vec::new();
+    let mut obeyed = Vec::new();
     while let Some(interrupt) = context.orders(None)? {
         let test = match db.read(|tx| tx.loop_row(loop_id))?.current_test_id {
             Some(test) => Some(db.read(|tx| tx.test(&test))?).filter(|test| test.status == TestStatus::InProgress),
             None => None,
         };
         let attempt = test.map(|test| by_hand(&context, test)).transpose()?;
-        said.push(context.obey(&interrupt, attempt.as_ref())?.map_or(Ok(interrupt.reason), Err));
+        obeyed.push(context.obey(&interrupt, attempt.as_ref())?.map_or(Ok(interrupt.reason), Err));
     }
-    Ok(said)
+    Ok(obeyed)
 }
 
-/// The attempt of a test in progress, where it is being worked on.
+/// The attempt at a test in progress, in its workspace.
 fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
     let workspace = context.workspace()?;
     let base = workspace.base()?;
@@ -173,15 +163,15 @@ fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
     Ok(Attempt { changed: true, ..Attempt::new(test, workspace, base, checkpoint_ref) })
 }
 
-/// Gates, integrates and records what a loop that is driven by hand has made, in its workspace, of the test in its hand.
+/// Gates, integrates and records the work on the current test of a loop that is driven by hand.
 ///
 /// # Errors
-/// [`coord_db::Error::Refused`] if the test is not in progress; what git or the database says.
+/// [`coord_db::Error::Refused`] if the test is not in progress.
 pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::Receiver<bool>) -> Result<SubmitOutcome> {
     let test = db.read(|tx| tx.test(test))?;
     let context = Context::new(db, config, test.loop_id.clone(), false)?;
     if test.status != TestStatus::InProgress {
-        // Perhaps an earlier submit was killed before it had published.
+        // An earlier submit may have been killed before it published.
         context.publish();
         let text =
             format!("test {} is {}, not in progress; claim it with loopctl next --loop {}", test.id, test.status, test.loop_id);

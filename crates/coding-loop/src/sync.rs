@@ -1,8 +1,8 @@
-//! Bringing the user's new commits in: `[repository] follow` is merged with what has landed, judged, and integration moves to
-//! the result. It is a landing like any other, of nobody's test.
+//! Brings in the user's new commits: `[repository] follow` is merged with integration, judged, and integration moves to
+//! the result. It is a landing like any other, for no test.
 //!
-//! One process at a time does it, under the lease `git:sync`; integration moves under `git:integration`. Nothing is left
-//! half-done: what conflicts, or fails the checks, is a question to the human.
+//! One process at a time does it, under the lease `git:sync`; integration moves under `git:integration`. Nothing stays
+//! half done: a conflict or a failing check becomes a question to the human.
 
 use std::time::Duration;
 
@@ -27,24 +27,25 @@ use crate::sync_question::{Standing, Trouble};
 use crate::work::integration_lease;
 use crate::{Error, Result};
 
-/// How often integration may move under a sync before it is given up; from the second time on it is judged with the turn held.
+/// Maximum number of moves of integration during a sync; from the second on it is judged while holding the lease.
 const MAX_ROUNDS: u32 = 5;
-/// How long the turn to land is waited for at most, in seconds.
+/// Maximum time in seconds to wait for the lease for moving integration.
 const TURN_SECONDS: i64 = 3600;
-/// How long to wait until another sync has ended is looked at again.
+/// Interval at which the end of another sync is checked.
 const LOOK: Duration = Duration::from_secs(1);
-/// Subjects of commits that a merge's message names.
+/// Maximum number of commit subjects in a merge message.
 const MAX_SUBJECTS: usize = 20;
 
-/// The lease of whoever brings commits in.
+/// The lease of the process that brings commits in.
 fn sync_lease() -> Result<LeasePath> {
     Ok("git:sync".parse()?)
 }
 
-/// Brings the user's new commits in, by the human's hand: this process judges and lands them itself, beside any loops.
+/// Brings in the user's new commits for a command of the human: this process judges and lands them itself, beside any
+/// loops.
 ///
 /// # Errors
-/// If the branch is not there, the checks cannot be run, or `stop` turns true; what git or the database says.
+/// If the branch does not exist, the checks cannot run, or `stop` becomes true.
 pub async fn sync(db: &Database, config: &Config, stop: watch::Receiver<bool>) -> Result<SyncOutcome> {
     let context = Context::new(db, config, LoopId::human(), false)?;
     context.recover(None)?;
@@ -55,18 +56,18 @@ pub async fn sync(db: &Database, config: &Config, stop: watch::Receiver<bool>) -
         Err(Stop::Error(error)) => Err(error),
         Err(Stop::End(End::Failed(why))) => Err(Error::SetUp(why.message)),
         Err(Stop::End(End::Interrupted(interrupt))) => Err(Error::SetUp(format!("{}; nothing has changed", interrupt.reason))),
-        Err(Stop::End(_)) => Err(Error::SetUp("the sync ended out of turn".to_owned())),
+        Err(Stop::End(_)) => Err(Error::SetUp("the sync ended in an unexpected state".to_owned())),
     }
 }
 
 impl Context<'_> {
-    /// Whether it is the human's command, which has no loop.
+    /// True for a command of the human, which has no loop.
     pub(crate) fn is_human(&self) -> bool {
         self.loop_id == LoopId::human()
     }
 
-    /// Between tests: applies what was answered, and brings new commits in if that is wanted. True if there is something new
-    /// to work with.
+    /// Between tests: applies answers, and brings in new commits if configured. True if integration or the queue has
+    /// changed.
     pub(crate) async fn follow_between_tests(&self, waiter: &mut Waiter) -> Result<bool> {
         self.settle_sync_answer()?;
         if !self.config.repository.follow_automatically {
@@ -78,20 +79,20 @@ impl Context<'_> {
         }
         let (has_landed, is_settled) = match self.bring_in(waiter, false).await {
             Ok(Some(SyncOutcome::Landed { .. })) => (true, true),
-            // Another process does it; it is looked at again.
+            // Another process is doing it; tried again later.
             Ok(None) => (false, false),
             Ok(Some(_)) => (false, true),
-            // The order is taken by the next turn.
+            // The next turn obeys the order.
             Err(Stop::End(End::Interrupted(_))) => (true, false),
             Err(Stop::Error(error)) if error.is_temporary() => return Err(error),
             Err(stop) => {
                 let why = match stop {
                     Stop::Error(error) => coord_db::error_chain(&error),
                     Stop::End(End::Failed(why)) => why.message,
-                    Stop::End(_) => "ended out of turn".to_owned(),
+                    Stop::End(_) => "ended in an unexpected state".to_owned(),
                 };
                 let branch = &self.config.repository.follow;
-                tracing::warn!(branch, why, "the new commits of the branch are not brought in; loopctl sync tries it again");
+                tracing::warn!(branch, why, "cannot bring in the new commits of the branch; loopctl sync tries it again");
                 (false, true)
             }
         };
@@ -99,14 +100,14 @@ impl Context<'_> {
         Ok(has_landed)
     }
 
-    /// Brings new commits in. None if another process is at it; a command waits for that.
+    /// Brings in new commits. None if another process is doing it; a command waits for that.
     async fn bring_in(&self, waiter: &mut Waiter, by_hand: bool) -> Step<Option<SyncOutcome>> {
         let branch = followed_branch(self.config, &self.user)?;
         let theirs = self.user.commit(&format!("refs/heads/{branch}"))?;
         let Some(ours) = self.store.integration()? else { return Ok(Some(SyncOutcome::NotStarted { branch })) };
         let is_known = self.store.missing(std::slice::from_ref(&theirs))?.is_empty();
         if is_known && self.history().is_ancestor(&theirs, &ours)? {
-            // A branch that was only set back may go on from there: what it had is what it is compared with then.
+            // A branch that was only reset may continue from there; its earlier head is the reference then.
             let last = self.store.followed(&branch)?;
             if last.map_or(Ok(true), |last| self.history().is_ancestor(&last, &theirs))? {
                 self.store.note_followed(&branch, &theirs)?;
@@ -126,7 +127,7 @@ impl Context<'_> {
                 Some(entry) => break entry,
                 None if !by_hand => return Ok(None),
                 None => {
-                    self.stop_if_told(None, waiter)?;
+                    self.check_interrupt(None, waiter)?;
                     waiter.wait(self, LOOK).await;
                 }
             }
@@ -206,11 +207,11 @@ impl Context<'_> {
                 return Ok(SyncOutcome::Landed { branch, theirs, commit: next, commits: incoming.commits });
             }
         }
-        let text = format!("integration moved {MAX_ROUNDS} times while {branch} was brought in; try again");
+        let text = format!("integration moved {MAX_ROUNDS} times during the sync of {branch}; try again");
         Err(Stop::failed(ErrorCategory::Transient, text))
     }
 
-    /// The commit that integration moves to.
+    /// The new commit of integration.
     fn step_of(&self, branch: &str, ours: &CommitHash, theirs: &CommitHash, incoming: &Incoming) -> Result<CommitHash> {
         let FollowStep::Merge(tree) = &incoming.step else { return Ok(theirs.clone()) };
         let new = self.history().commits_between(ours, theirs)?;
@@ -228,7 +229,7 @@ impl Context<'_> {
 
     // ---- leases ----
 
-    /// How long its leases last: those of a command that is killed end soon.
+    /// Duration of the leases; short for a command, which may be killed.
     pub(crate) fn lease_seconds(&self) -> i64 {
         const SHORT: i64 = 60;
         let ttl = self.config.lease.ttl_seconds;
@@ -239,13 +240,13 @@ impl Context<'_> {
         ttl.min(SHORT.max(beats))
     }
 
-    /// Takes the lease of whoever brings commits in, and writes down that it has begun. None if another process is at it.
+    /// Acquires the sync lease and records the start. None if another process is syncing.
     fn begin_sync(&self, branch: &str) -> Result<Option<String>> {
         let request = self.lease_request(vec![sync_lease()?], format!("bringing in {branch}"), None);
         let own = ProcessIdentity::own();
         let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: None });
         Ok(self.db.write_durably(|tx| {
-            // Two commands of the human's hold the same leases.
+            // Two commands of the human would share the same leases.
             let is_sync = |entry: &coord_db::JournalEntry| matches!(Operation::of(entry), Some(Operation::Sync(_)));
             let open = tx.open_journal(Some(self.loop_id.as_str()))?;
             if open.iter().any(|entry| is_sync(entry) && entry.steps.is_owned_by_other(&own)) {
@@ -258,7 +259,7 @@ impl Context<'_> {
         })?)
     }
 
-    /// Nothing was landed.
+    /// Completes a sync without a landing.
     fn end_sync(&self, entry: &str) -> Result<()> {
         self.db.write(|tx| {
             tx.end_operation(entry, false)?;
@@ -271,7 +272,7 @@ impl Context<'_> {
         tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None).map(drop)
     }
 
-    /// Waits for the right to move integration.
+    /// Waits for the lease for moving integration.
     async fn await_turn(&self, branch: &str, waiter: &mut Waiter) -> Step<()> {
         let request = self.lease_request(vec![integration_lease()?], format!("bringing in {branch}"), None);
         let silent = self.config.lease.silent_waiter_seconds;
@@ -282,12 +283,12 @@ impl Context<'_> {
                 (_, Waiting::Granted(_)) => return Ok(()),
                 (Some(id), Waiting::Queued(_)) => {
                     waiter.wakes.looked(self.db);
-                    self.stop_if_told(None, waiter)?;
+                    self.check_interrupt(None, waiter)?;
                     waiter.wait(self, Duration::from_secs(5)).await;
                     answer = self.db.write(|tx| tx.retry_request(id, &request, silent))?;
                 }
                 _ => {
-                    let text = format!("others have been landing for {} minutes; try again", TURN_SECONDS / 60);
+                    let text = format!("cannot get the lease on integration within {} minutes; try again", TURN_SECONDS / 60);
                     return Err(Stop::failed(ErrorCategory::Transient, text));
                 }
             }
@@ -296,7 +297,7 @@ impl Context<'_> {
 
     // ---- landing ----
 
-    /// Moves integration and records it; false if it has moved meanwhile.
+    /// Moves integration and records the landing; false if integration has moved meanwhile.
     async fn land_sync(&self, entry: &str, branch: &str, landing: SyncLanding, waiter: &mut Waiter) -> Step<bool> {
         let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: Some(landing.clone()) });
         let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
@@ -321,17 +322,22 @@ impl Context<'_> {
             let recorded = self.db.write(|tx| self.record_sync(tx, entry, branch, &landing, &self.loop_id));
             match recorded {
                 Ok(()) => break,
-                // Integration has moved, so there is no way back.
+                // Integration has already moved, so this must succeed.
                 Err(error) if error.is_temporary() => waiter.rest(self, None, Duration::from_millis(500)).await,
                 Err(error) => return Err(Error::from(error).into()),
             }
         }
         reach(Point::SyncRecorded);
-        tracing::info!(branch, commit = landing.commit.short(), commits = landing.commits, "brought the user's commits in");
+        tracing::info!(
+            branch,
+            commit = landing.commit.short(),
+            commits = landing.commits,
+            "the user's commits were brought in"
+        );
         Ok(true)
     }
 
-    /// Records commits that are on integration, in the name of whoever brought them in, and ends what it had in hand.
+    /// Records commits that are on integration, for the actor that brought them in, and ends its work.
     pub(crate) fn record_sync(
         &self,
         tx: &WriteTx<'_>,
@@ -350,14 +356,16 @@ impl Context<'_> {
         let event = tx.publish(&NewEvent::new(ActorId::from(author), synced))?;
         self.close_sync_question_in(tx, branch, Some(&event))?;
         match tx.end_operation(entry, true) {
-            Err(error) if error.is_refusal() => tracing::warn!(%error, "the journal was settled by another hand"),
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(%error, "the journal entry was already settled by another process")
+            }
             other => drop(other?),
         }
         tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?;
         Ok(())
     }
 
-    /// Settles bringing in that was cut off: what got to integration is recorded, of the rest nothing was done.
+    /// Settles an interrupted sync: commits that reached integration are recorded; otherwise nothing was done.
     pub(crate) fn settle_sync(&self, entry: &coord_db::JournalEntry, sync: &Sync) -> Result<()> {
         let author = entry.loop_id.clone().unwrap_or_else(LoopId::human);
         let landed = match &sync.landing {
@@ -375,7 +383,7 @@ impl Context<'_> {
             }
             match landed {
                 Some(landing) => {
-                    tracing::info!(commit = %landing.commit, "commits of the user's that were being brought in are recorded now");
+                    tracing::info!(commit = %landing.commit, "interrupted sync recorded");
                     self.record_sync(tx, &entry.id, &sync.branch, landing, &author)
                 }
                 None => {

@@ -1,4 +1,4 @@
-//! The checks on a state that is of no test: what has landed together with the user's new commits.
+//! Runs the checks on a state without a test: integration merged with the user's new commits.
 
 use coord_db::config::CheckConfig;
 use coord_db::{BaseRun, BaseState, ErrorCategory};
@@ -14,32 +14,32 @@ use crate::gate::{end_of, failure_of};
 use crate::known_failure::{Likeness, compare};
 use crate::run_end::reason_of;
 
-/// What the checks say of a state.
+/// The result of the checks.
 #[derive(Debug, Clone)]
 pub(crate) enum Verdict {
-    /// The checks, and whether each has passed: one that has not is ignored and fails as it does without the new commits.
+    /// The checks, and whether each has passed; one that has not is ignored and fails as without the new commits.
     Green(Vec<(String, bool)>),
-    /// The first that has failed.
+    /// The first failing check.
     Red(Box<Red>),
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Red {
     pub(crate) check: String,
-    /// In one line.
+    /// The reason, on one line.
     pub(crate) why: String,
     /// The end of its output.
     pub(crate) output: String,
-    /// The run, if it is of a check.
+    /// The run, unless the set-up failed.
     run: Option<BaseRun>,
 }
 
 impl Context<'_> {
-    /// Runs the checks on a commit that integration, at `ours`, is to move to. What they show holds for that state as the
-    /// base of attempts, too.
+    /// Runs the checks on the new commit of integration, which is at `ours`. The results are also valid for it as the
+    /// base of attempts.
     pub(crate) async fn judge_state(&self, commit: &CommitHash, ours: &CommitHash, waiter: &mut Waiter) -> Step<Verdict> {
         if self.config.gate.check.is_empty() {
-            let text = "no checks are configured, so nothing can be verified; add [[gate.check]] to config.toml";
+            let text = "cannot verify anything, because no checks are configured; add [[gate.check]] to config.toml";
             return Err(Stop::failed(ErrorCategory::System, text));
         }
         let mut passed = Vec::new();
@@ -59,7 +59,7 @@ impl Context<'_> {
                 passed.push((check.name.clone(), false));
                 continue;
             }
-            // One that is about a test alone may fail without one, whatever the state.
+            // A check for single tests may fail without a test, whatever the state.
             if !self.is_per_test(check, commit)? || self.run_on_state(check, ours, ours, waiter).await?.is_none() {
                 return Ok(Verdict::Red(Box::new(red)));
             }
@@ -67,7 +67,7 @@ impl Context<'_> {
         Ok(Verdict::Green(passed))
     }
 
-    /// Runs one check on a commit that comes after `base`; none if it passes.
+    /// Runs one check on a descendant of `base`; none if it passes.
     async fn run_on_state(
         &self,
         check: &CheckConfig,
@@ -92,12 +92,12 @@ impl Context<'_> {
         let spec = self.base_spec(check)?;
         let ran = self.run_at_base(&BaseCheck { config: check, spec, hash }, &worktree, commit, &tree, waiter).await?;
         reach(Point::SyncChecked);
-        // None: the human does not wait for it.
+        // None: the human has skipped it.
         let Some((run, end)) = ran else { return Ok(None) };
         if !matches!(end, CheckEnd::Passed | CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles) {
             return Err(Stop::failed(ErrorCategory::System, format!("{}\n{}", run.why, end_of(&run.output_tail))));
         }
-        // A failure is of a state that does not become the head.
+        // A failing state does not become the head.
         if !is_per_test && run.state == BaseState::Green {
             self.db.write(|tx| tx.record_base_run(&run))?;
         }

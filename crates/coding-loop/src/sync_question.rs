@@ -1,4 +1,4 @@
-//! New commits of the user's that cannot be brought in as they are: one question about a branch at a time, what follows from
+//! Questions about the user's commits that cannot be brought in: one open question for each branch, the consequences of
 //! its answer, and the test that merges them.
 
 use coord_db::payload::DecisionOption;
@@ -15,11 +15,11 @@ use crate::end::{End, Step, Stop};
 use crate::followed::{SyncOutcome, followed_branch, named};
 use crate::sync_gate::Red;
 
-/// The type of the question.
+/// Type of the question.
 const QUESTION: &str = "sync";
-/// How the ids of tests that merge the user's commits begin.
+/// Prefix of the ids of tests that merge the user's commits.
 const TEST_PREFIX: &str = "sync-";
-/// Files that are named one by one.
+/// Maximum number of files named in a message.
 const MAX_NAMED: usize = 10;
 
 /// Why commits cannot be brought in.
@@ -28,15 +28,15 @@ pub(crate) enum Trouble {
     Red(Box<Red>),
 }
 
-/// How a question about a branch stands.
+/// The state of the question about a branch.
 pub(crate) enum Standing {
-    /// Nothing keeps these commits from being tried.
+    /// These commits can be tried.
     Free,
-    /// It is asked about these commits.
+    /// The question about these commits is open.
     Asked,
-    /// This test is to merge them.
+    /// This test merges them.
     Test(TestId),
-    /// These commits are left as they are.
+    /// These commits are left out for now.
     Left,
 }
 
@@ -48,7 +48,7 @@ fn text<'a>(decision: &'a Decision, key: &str) -> Option<&'a str> {
     decision.context.get(key)?.as_str()
 }
 
-/// The test that was decided on.
+/// The id of the test that was decided on.
 fn chosen_test(decision: &Decision) -> Option<TestId> {
     let is_chosen = decision.status != DecisionStatus::Pending && decision.choice.as_deref() == Some("test");
     text(decision, "test_id").filter(|_| is_chosen)?.parse().ok()
@@ -59,7 +59,7 @@ impl Context<'_> {
         Ok(self.db.read(|tx| tx.last_decisions_about(&[fingerprint(branch)]))?.pop())
     }
 
-    /// How the question about a branch stands, as far as commits up to `theirs` go. A test that was decided on is created.
+    /// The state of the question about a branch, for commits up to `theirs`. Creates a test that was decided on.
     pub(crate) fn sync_standing(&self, branch: &str, theirs: &CommitHash) -> Result<Standing> {
         let Some(decision) = self.last_sync_question(branch)? else { return Ok(Standing::Free) };
         let is_about_these = text(&decision, "theirs") == Some(theirs.as_str());
@@ -71,28 +71,28 @@ impl Context<'_> {
                 }
                 Some(TestStatus::Pending | TestStatus::InProgress) => return Ok(Standing::Test(test)),
                 Some(TestStatus::Blocked) if is_about_these => return Ok(Standing::Test(test)),
-                // What it has merged is what later commits are compared with.
+                // Later commits are compared with what it has merged.
                 Some(TestStatus::Passed) => {
                     if let Some(Ok(merged)) = text(&decision, "theirs").map(CommitHash::new) {
                         self.store.note_followed(branch, &merged)?;
                     }
                     return Ok(Standing::Free);
                 }
-                // Newer commits may mend what a loop could not.
+                // Newer commits may solve the problem.
                 None | Some(TestStatus::Failed | TestStatus::Skipped | TestStatus::Blocked) => {}
             }
         }
         Ok(match (is_about_these, decision.status) {
-            // Nobody has answered it: what it was about came in otherwise, or was moved on.
+            // It was closed without an answer: its commits were brought in otherwise, or replaced.
             (false, _) | (_, DecisionStatus::Expired) => Standing::Free,
             (true, DecisionStatus::Pending) => Standing::Asked,
             (true, _) => Standing::Left,
         })
     }
 
-    /// Creates the test that was decided on, unless it is there.
+    /// Creates the test that was decided on, unless it exists.
     pub(crate) fn settle_sync_answer(&self) -> Result<()> {
-        // Git is asked only where somebody has answered something.
+        // git runs only if there is an answer.
         if !self.db.read(|tx| tx.has_decided(QUESTION))? {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Context<'_> {
         }
     }
 
-    /// Whether the commits that were asked about are on the user's branch still: what they have dropped is not merged.
+    /// True if the commits of the question are still on the user's branch; dropped commits are not merged.
     fn is_on(&self, branch: &str, decision: &Decision) -> Result<bool> {
         let theirs = text(decision, "theirs").map(CommitHash::new);
         match (theirs, self.user.resolve(&format!("refs/heads/{branch}"))?) {
@@ -120,7 +120,7 @@ impl Context<'_> {
     fn create_sync_test(&self, decision: &Decision, id: &TestId) -> Result<()> {
         let Some(loop_id) = self.loop_for_sync()? else {
             return Err(crate::Error::SetUp(
-                "there is no loop that could merge the commits; loopctl loop add makes one".to_owned(),
+                "there is no loop to merge the commits; create one with loopctl loop add".to_owned(),
             ));
         };
         let word = |key| text(decision, key).unwrap_or_default();
@@ -129,14 +129,14 @@ impl Context<'_> {
         let files: Vec<&str> =
             decision.context["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str()).collect();
         let what = match files.is_empty() {
-            true => format!("Check {} fails on both together:\n\n{}", word("check"), word("output")),
+            true => format!("Check {} fails on the merge result:\n\n{}", word("check"), word("output")),
             false => format!("These files conflict: {}", files.join(", ")),
         };
         let spec = format!(
             "Merge the commits of the user's branch {branch}, up to {theirs}, into the work of the loops.\n\n\
              Their objects are here: run `git merge {theirs}` in this folder. {what}\n\n\
-             Keep what both sides mean, and leave no conflict markers. Take all other changes of these commits as they are: what is \
-             left out of them is refused."
+             Preserve the intent of both sides, and leave no conflict markers. Take all other changes of these commits unchanged: work \
+             that leaves some of them out is rejected."
         );
         let checks = &self.config.gate.check;
         let general = checks.iter().any(|check| check.categories.is_empty());
@@ -162,11 +162,11 @@ impl Context<'_> {
                 None => Ok(()),
             }
         })?;
-        tracing::info!(test = %id, %loop_id, branch, "a test merges the user's commits, as a human has decided");
+        tracing::info!(test = %id, %loop_id, branch, "test created to merge the user's commits, by the human's decision");
         Ok(())
     }
 
-    /// The loop that merges commits: this one, else one that runs, else the most important one.
+    /// The loop that merges commits: this one, else a running one, else the one with the highest priority.
     fn loop_for_sync(&self) -> Result<Option<LoopId>> {
         if !self.is_human() {
             return Ok(Some(self.loop_id.clone()));
@@ -176,7 +176,7 @@ impl Context<'_> {
         Ok(rows.into_iter().min_by_key(rank).map(|row| row.id))
     }
 
-    /// Asks what to do about commits that cannot be brought in as they are. A question about others that is open is closed.
+    /// Asks about commits that cannot be brought in. An open question about other commits is closed.
     pub(crate) fn ask_about_sync(
         &self,
         branch: &str,
@@ -191,19 +191,21 @@ impl Context<'_> {
         let conflict = if incoming.commits == 1 { "conflicts" } else { "conflict" };
         let (summary, files, red) = match trouble {
             Trouble::Conflict(files) => {
-                let summary = format!("{what} {conflict} with what has landed, in {}", named(&files, MAX_NAMED));
+                let summary = format!("{what} {conflict} with the integration branch in {}", named(&files, MAX_NAMED));
                 (summary, files, None)
             }
-            Trouble::Red(red) => (format!("together with {what}, what has landed fails: {}", red.why), Vec::new(), Some(red)),
+            Trouble::Red(red) => {
+                (format!("the checks fail on the integration branch merged with {what}: {}", red.why), Vec::new(), Some(red))
+            }
         };
         let test = format!("{TEST_PREFIX}{}", theirs.short());
         let option = |id: &str, description: String| DecisionOption { id: id.to_owned(), description };
         let mut options = vec![
-            option("by_hand", format!("you merge {integration} into {branch} yourself; loopctl sync then brings {branch} in")),
-            option("later", format!("nothing is done until {branch} has newer commits, or loopctl sync is run again")),
+            option("by_hand", format!("merge {integration} into {branch} yourself, then run loopctl sync")),
+            option("later", format!("do nothing until {branch} has newer commits or loopctl sync runs again")),
         ];
         if !self.db.read(|tx| tx.loops())?.is_empty() {
-            options.insert(0, option("test", format!("a loop merges them: test {test} is created for it")));
+            options.insert(0, option("test", format!("create test {test}, in which a loop merges them")));
         }
         let files: Vec<String> = files.iter().map(|file| shown(file)).collect();
         let question = NewDecision {
@@ -220,12 +222,12 @@ impl Context<'_> {
             requested_by: ActorId::from(&self.loop_id),
             fingerprint: Some(fingerprint(branch)),
         };
-        tracing::warn!(summary, "asking a human");
+        tracing::warn!(summary, "asked the human");
         let decision = self.db.write(|tx| {
             if let Some(open) = tx.open_decision(&fingerprint(branch))?
                 && (text(&open, "theirs") != Some(theirs.as_str()) || open.summary != question.summary)
             {
-                self.expire(tx, &open, "the branch has newer commits, or what has landed has changed", None)?;
+                self.expire(tx, &open, "the branch has newer commits, or integration has changed", None)?;
             }
             tx.ask(&question, None)
         })?;
@@ -239,7 +241,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// The commits are on integration: nobody has to decide about them any more.
+    /// Closes the question, because its commits are on integration.
     pub(crate) fn close_sync_question_in(
         &self,
         tx: &WriteTx<'_>,
@@ -258,7 +260,7 @@ impl Context<'_> {
             None => None,
         };
         match tx.resolve_decision(&open.id, None, false, Some(why), cause.as_ref()) {
-            // Answered at this moment: the answer is applied as it stands.
+            // It was answered meanwhile: the answer is applied.
             Err(error) if error.is_refusal() => Ok(()),
             other => other.map(drop),
         }
@@ -266,8 +268,8 @@ impl Context<'_> {
 
     // ---- the test that merges ----
 
-    /// The commits that a test is to merge: they become the second parent of what lands for it. None if they are on
-    /// integration already, or if it is another test.
+    /// The commits that a test merges: they become the second parent of its landing. None if they are on integration
+    /// already, or if it is another test.
     pub(crate) fn merged_by(&self, test: &Test, head: &CommitHash) -> Result<Option<Merged>> {
         if !test.id.as_str().starts_with(TEST_PREFIX) {
             return Ok(None);
@@ -284,7 +286,7 @@ impl Context<'_> {
         Ok(Some(Merged { branch, theirs }))
     }
 
-    /// Ends the attempt at a test that merges commits which the user has dropped from the branch since it was created.
+    /// Ends the attempt at a merge test if the user has dropped its commits from the branch.
     pub(crate) fn end_if_dropped(&self, test: &Test, head: &CommitHash) -> Step<()> {
         let Some(Merged { branch, theirs }) = self.merged_by(test, head)? else { return Ok(()) };
         let now = self.user.resolve(&format!("refs/heads/{branch}"))?;
@@ -292,12 +294,12 @@ impl Context<'_> {
             return Ok(());
         }
         Err(Stop::End(End::Moot(format!(
-            "the commits up to {} are not on {branch} any more, so nothing is merged; loopctl sync brings in what is there now",
+            "the commits up to {} are no longer on {branch}, so there is nothing to merge; loopctl sync brings in its present commits",
             theirs.short()
         ))))
     }
 
-    /// Refuses work that claims to have merged commits and has left some of their changes out.
+    /// Rejects work that claims to have merged commits but leaves some of their changes out.
     pub(crate) fn refuse_what_is_left_out(&self, merged: &Merged, head: &CommitHash, tree: &CommitHash) -> Step<()> {
         let Merged { branch, theirs } = merged;
         let last = self.store.followed(branch)?;
@@ -313,7 +315,7 @@ impl Context<'_> {
     }
 }
 
-/// Commits of the user's that a test merges.
+/// The user's commits that a test merges.
 pub(crate) struct Merged {
     pub(crate) branch: String,
     pub(crate) theirs: CommitHash,

@@ -1,10 +1,9 @@
-//! How many tokens an agent's run has cost, as far as its output tells.
+//! Counts the LLM tokens of an agent's run from its output.
 //!
-//! Agents that say it themselves are believed: JSON lines with a `usage` object (as Claude Code, Codex and the APIs below
-//! them print), `tokens used: N`, and `Tokens: 2.1k sent, 350 received`. What was read from a cache does not count. Of any
-//! other agent it is estimated from what it was told and what it said, four bytes a token: too little, as nobody sees what
-//! it has read, but never nothing. It is what the column says, an estimate; a budget is kept no better than the agent
-//! is honest.
+//! Agents that report usage are believed: JSON lines with a `usage` object (as Claude Code, Codex and the APIs below
+//! them print), `tokens used: N`, and `Tokens: 2.1k sent, 350 received`. Cached input does not count. For other agents
+//! the number is estimated from the prompt and the output, four bytes a token: too low, because their reading is
+//! invisible, but never zero. A budget is only as reliable as the agent's report.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,33 +12,33 @@ use std::path::Path;
 use command_runner::Outcome;
 use serde_json::Value;
 
-/// How much of the end of a log is read.
-const MOST_LOG_BYTES: u64 = 256 * 1024;
+/// Maximum size of the end of a log that is read.
+const MAX_LOG_BYTES: u64 = 256 * 1024;
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// The end of what a run printed. The log keeps the first bytes; the tail has the last ones, where results stand.
+/// The end of a run's output. The log keeps the first bytes; the tail has the last ones with the results.
 pub(crate) fn end_of_output(outcome: &Outcome, log: Option<&Path>) -> String {
     let whole = log.filter(|_| !outcome.log_cut).and_then(end_of);
     whole.unwrap_or_else(|| outcome.tail.clone())
 }
 
-/// The tokens of one run, by the end of its output.
+/// The tokens of one run, from the end of its output.
 pub(crate) fn spent(prompt_bytes: usize, outcome: &Outcome, end: &str) -> i64 {
     let estimate = (prompt_bytes as u64).saturating_add(outcome.output_bytes) / BYTES_PER_TOKEN;
-    said(end).unwrap_or_else(|| i64::try_from(estimate).unwrap_or(i64::MAX))
+    reported(end).unwrap_or_else(|| i64::try_from(estimate).unwrap_or(i64::MAX))
 }
 
 fn end_of(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MOST_LOG_BYTES))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_LOG_BYTES))).ok()?;
     let mut bytes = Vec::new();
-    file.take(MOST_LOG_BYTES).read_to_end(&mut bytes).ok()?;
+    file.take(MAX_LOG_BYTES).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What the agent says that it has used, if it says so.
-fn said(output: &str) -> Option<i64> {
+/// The usage reported by the agent, if any.
+fn reported(output: &str) -> Option<i64> {
     let mut turns: Option<i64> = None;
     let mut plain: Option<i64> = None;
     let mut sent: Option<i64> = None;
@@ -48,7 +47,7 @@ fn said(output: &str) -> Option<i64> {
         if line.starts_with('{') {
             let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
             let Some(used) = value.get("usage").and_then(of_usage) else { continue };
-            // A result sums up the whole run; a turn is one of several.
+            // A result covers the whole run, a turn only a part.
             match value.get("type").and_then(Value::as_str) {
                 Some("turn.completed") => turns = Some(turns.unwrap_or(0).saturating_add(used)),
                 _ => turns = Some(used),
@@ -102,7 +101,7 @@ fn amount(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::said;
+    use super::reported;
 
     #[test]
     fn what_agents_say_of_their_use_is_read() {
@@ -126,7 +125,7 @@ mod tests {
             ("{\"usage\":{\"input_tokens\":-5,\"output_tokens\":9223372036854775807}}", Some(i64::MAX)),
         ];
         for (output, expected) in cases {
-            assert_eq!(said(output), expected, "{output}");
+            assert_eq!(reported(output), expected, "{output}");
         }
     }
 }

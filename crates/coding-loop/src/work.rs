@@ -1,4 +1,4 @@
-//! What an attempt lands, and whose turn it is.
+//! The work that an attempt lands, and the lease for moving integration.
 
 use std::path::PathBuf;
 
@@ -7,22 +7,22 @@ use git::{Change, CommitHash, Finding};
 
 use crate::Result;
 
-/// The right to move the integration branch, as a lease.
+/// The lease for moving the integration branch.
 pub(crate) const INTEGRATION: &str = "git:integration";
 
-/// What is being landed.
+/// The work that is landing.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) change: Change,
-    /// Why some of it may not land, or not without a human.
+    /// Findings that prevent landing or require approval.
     pub(crate) findings: Vec<Finding>,
-    /// The files that it changed when it was claimed done; what needs approval among them is approved.
+    /// The files that it changed when it was claimed done; those that need approval are approved.
     pub(crate) files: Vec<PathBuf>,
-    /// The head of integration that it was put on.
+    /// The head of integration to which it was applied.
     pub(crate) head: CommitHash,
-    /// The one commit that it is there; none if nothing differs.
+    /// The resulting commit; none if nothing differs.
     pub(crate) commit: Option<CommitHash>,
-    /// What the checks said of it there.
+    /// The results of the checks.
     pub(crate) checks: Vec<(String, bool)>,
 }
 
@@ -32,13 +32,13 @@ impl Work {
         Self { change, findings, files, head, commit: None, checks: Vec::new() }
     }
 
-    /// What integration would be.
+    /// The commit that integration would move to.
     pub(crate) fn judged(&self) -> &CommitHash {
         self.commit.as_ref().unwrap_or(&self.head)
     }
 }
 
-/// The lease of the head of integration.
+/// The path of this lease.
 pub(crate) fn integration_lease() -> Result<LeasePath> {
     Ok(INTEGRATION.parse()?)
 }

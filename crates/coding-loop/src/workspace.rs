@@ -1,4 +1,4 @@
-//! The loop's workspace: put at the head of integration before an attempt, and again after it; work is saved first.
+//! The loop's workspace: brought to the head of integration before and after an attempt; work is saved first.
 
 use std::path::PathBuf;
 
@@ -11,16 +11,16 @@ use crate::context::{Attempt, Context};
 use crate::operation::{PutAway, SAVED};
 
 impl Context<'_> {
-    /// The loop's workspace as it stands, made if there is none, repaired or replaced if it is damaged.
+    /// Opens the loop's workspace; creates it if there is none, repairs or replaces it if it is damaged.
     pub(crate) fn workspace(&self) -> Result<Workspace> {
         let head = self.integration_head()?;
         let (workspace, opened) = Workspace::open_or_create(&self.store, &self.workspace_spec()?, &head)?;
-        tell_of_damage(&workspace, &opened);
+        log_damage(&workspace, &opened);
         reach(Point::WorkspaceReady);
         Ok(workspace)
     }
 
-    /// Saves what the workspace has beyond its base under a reference of its own, and puts it at `target` if there is one.
+    /// Saves the changes of the workspace under a new reference, and brings it to `target` if given.
     pub(crate) fn save_work(
         &self,
         workspace: &Workspace,
@@ -29,11 +29,11 @@ impl Context<'_> {
         reason: &str,
     ) -> Result<()> {
         let id = coord_db::new_id();
-        // What cannot be saved as a commit is moved aside where it would be deleted.
+        // Files that no commit can contain are moved aside before they would be deleted.
         let commit = match self.saved_commit(workspace, test, reason, target.map(|_| id.as_str())) {
-            // What is there is kept as a whole when the workspace is made again.
+            // The whole folder is kept when the workspace is created again.
             Err(crate::Error::Git(error @ GitError::WorkspaceDamaged { .. })) => {
-                tracing::warn!(%error, "nothing can be saved of it");
+                tracing::warn!(%error, "cannot save the work of a damaged workspace");
                 None
             }
             saved => saved?,
@@ -55,8 +55,8 @@ impl Context<'_> {
         self.put_away(workspace, work)
     }
 
-    /// The work in the workspace as a commit: on its base, and on the commits that the agent has made by itself. None if there
-    /// is nothing that integration has not. `aside` names the folder for what no commit can hold.
+    /// The work in the workspace as a commit, on its base and on the agent's own commits. None if there is nothing that
+    /// integration does not contain. `aside` names the folder for files that no commit can contain.
     fn saved_commit(
         &self,
         workspace: &Workspace,
@@ -80,16 +80,16 @@ impl Context<'_> {
                     note = format!("\n\nFiles that are not in this commit are in {}", folder.display());
                     reach(Point::PutAwaySetAside);
                 }
-                // They would be deleted with what is saved.
+                // They would be deleted otherwise.
                 Err(error) if error.is_disk_full() => return Err(error.into()),
-                Err(error) => tracing::warn!(%error, "files that cannot be saved as a commit stay where they are"),
+                Err(error) => tracing::warn!(%error, "files that no commit can contain stay in the workspace"),
             }
         }
         let change = workspace.change(&snapshot)?;
         let own_commits = match workspace.left_behind() {
             Err(error) if error.is_disk_full() => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(%error, "the agent's own commits stay in its workspace alone");
+                tracing::warn!(%error, "cannot save the agent's own commits; they remain in its workspace");
                 Vec::new()
             }
             Ok(commits) => commits,
@@ -99,7 +99,7 @@ impl Context<'_> {
             if change.paths.is_empty() {
                 return Ok(None);
             }
-            // It may have landed just now.
+            // It may have landed meanwhile.
             let head = self.integration_head()?;
             let landed = git::PutOn::Tree(self.history().tree_of(&head)?);
             if self.store.put_on(&change, &head)? == landed {
@@ -112,13 +112,13 @@ impl Context<'_> {
         Ok(Some(self.store.commit(&change.tree, &parents, &message, &[])?))
     }
 
-    /// Brings the workspace to a commit. Where that is work that has not landed, the workspace goes to what it is based on,
-    /// with the work in its files.
+    /// Brings the workspace to a commit. For work that has not landed, it goes to the base of the work, with the work
+    /// in its files.
     pub(crate) fn restore(&self, workspace: &Workspace, target: &CommitHash) -> Result<()> {
         let head = self.integration_head()?;
         let base = self.history().merge_base(target, &head)?.unwrap_or_else(|| target.clone());
         let opened = workspace.reset_to(&base)?;
-        tell_of_damage(workspace, &opened);
+        log_damage(workspace, &opened);
         workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
         if base != *target {
             workspace.put_back(&self.history().tree_of(target)?)?;
@@ -126,7 +126,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Saves and then puts away whatever an earlier life or a hand has left in the workspace.
+    /// Saves and removes changes left in the workspace by an earlier process or by hand.
     pub(crate) fn tidy(&self, workspace: &Workspace, test: Option<&TestId>, reason: &str) -> Result<CommitHash> {
         self.recover(Some(workspace))?;
         reach(Point::StartRecovered);
@@ -135,17 +135,17 @@ impl Context<'_> {
         Ok(base)
     }
 
-    /// Puts the workspace where an attempt begins, and makes a checkpoint there.
+    /// Brings the workspace to the start of an attempt and creates a checkpoint.
     pub(crate) fn begin(&self, test: Test) -> Result<Attempt> {
         let workspace = self.workspace()?;
-        let base = self.tidy(&workspace, None, "left from before the attempt")?;
+        let base = self.tidy(&workspace, None, "left before the attempt")?;
         let checkpoint_ref = self.make_checkpoint(&test, &base)?;
         Ok(Attempt::new(test, workspace, base, checkpoint_ref))
     }
 }
 
-fn tell_of_damage(workspace: &Workspace, opened: &Opened) {
+fn log_damage(workspace: &Workspace, opened: &Opened) {
     let (Opened::Repaired { damage, kept_as } | Opened::Replaced { damage, kept_as }) = opened else { return };
     let kept = kept_as.as_ref().map(|kept| kept.display().to_string()).unwrap_or_default();
-    tracing::warn!(workspace = %workspace.root().display(), ?damage, kept, "the workspace was damaged; it is in order again");
+    tracing::warn!(workspace = %workspace.root().display(), ?damage, kept, "the workspace was damaged and has been repaired");
 }

@@ -1,8 +1,8 @@
-//! Noticing that the file of the settings has changed.
+//! Detects changes of the settings file.
 //!
-//! The file itself is watched and not its folder, where the database is written to all the time. Editors replace a file by
-//! renaming another over it, so the watch is set again after each event. What is read counts once it has stood for a moment:
-//! a file that is being written is empty first, which would be taken for settings.
+//! The file itself is watched and not its folder, in which the database is written constantly. Editors replace a file
+//! by renaming another one over it, so the watch is renewed after each event. New content is used only after it has
+//! been stable for a moment: a file that is being written is empty at first, which would be valid settings.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use coord_db::Config;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-/// How long the file must have stood unchanged.
+/// Time for which the file must not change before it is read.
 const SETTLED: Duration = Duration::from_millis(300);
-/// How often one looks at a file that is watched, in case that something was missed.
+/// Interval at which a watched file is read, in case an event was missed.
 const WATCHED_LOOK: Duration = Duration::from_secs(60);
-/// How often one looks where there is nothing to watch.
+/// Interval at which the file is read if it cannot be watched.
 const BLIND_LOOK: Duration = Duration::from_secs(5);
 
-/// The file of the settings, and what it held when it was looked at last.
+/// The settings file and its last known content.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
@@ -27,21 +27,21 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Takes note of what it holds. To be called before the settings are read, so that no change falls in between.
+    /// Reads the current content. To be called before the settings are loaded, so that no change is missed in between.
     pub(crate) fn note(database: &Path, named: Option<&Path>) -> Self {
         let path = named.map_or_else(|| Config::path_for(database), Path::to_owned);
         let content = std::fs::read(&path).ok();
         Self { path, content }
     }
 
-    /// Calls back, on the runtime's own threads, each time that it holds something else.
+    /// Calls back, on a thread of the runtime, after each change of the content.
     pub(crate) fn follow(mut self, changed: impl Fn() + Send + 'static) {
         tokio::spawn(async move {
             let touched = Arc::new(Notify::new());
             let mut watcher = watcher(&touched);
             loop {
                 let watched = watcher.as_mut().is_some_and(|watcher| watch(watcher, &self.path));
-                // What came before the watch was set is found here.
+                // Finds changes from before the watch was set.
                 if self.settle().await {
                     changed();
                 }
@@ -51,7 +51,7 @@ impl ConfigFile {
         });
     }
 
-    /// Waits until it stands still. True if it holds something else than before.
+    /// Waits until the content is stable. True if it differs from the last known content.
     async fn settle(&mut self) -> bool {
         let read = |path: &Path| std::fs::read(path).ok();
         let mut now = read(&self.path);
@@ -70,22 +70,22 @@ impl ConfigFile {
 
 fn watcher(touched: &Arc<Notify>) -> Option<RecommendedWatcher> {
     let touched = Arc::clone(touched);
-    // Reading it is an event as well, which would wake the reader again.
+    // Reading the file is an event too, which would wake the reader again.
     let handler = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
             touched.notify_one();
         }
     };
     notify::recommended_watcher(handler)
-        .inspect_err(|error| tracing::debug!(%error, "the settings cannot be watched; looking at intervals instead"))
+        .inspect_err(|error| tracing::debug!(%error, "cannot watch the settings file; reading it at intervals"))
         .ok()
 }
 
-/// Watches the file that has the name now. False if there is none.
+/// Watches the file that has this name now. False if there is none.
 fn watch(watcher: &mut RecommendedWatcher, path: &Path) -> bool {
     let _ = watcher.unwatch(path);
     watcher
         .watch(path, RecursiveMode::NonRecursive)
-        .inspect_err(|error| tracing::debug!(%error, path = %path.display(), "cannot watch the settings"))
+        .inspect_err(|error| tracing::debug!(%error, path = %path.display(), "cannot watch the settings file"))
         .is_ok()
 }

@@ -1,8 +1,8 @@
-//! Errors of the floor as exit codes and as sentences that say what to do next: in this one place for every program.
+//! Maps errors of `coord-db` to exit codes and to sentences with a hint, for every program.
 
 use coord_db::Error;
 
-/// The exit code for an error of the floor: 2 for usage, 3 for no usable database, 4 for no such row, 1 for a refusal.
+/// The exit code of an error: 2 for usage, 3 for an unusable database, 4 for a missing row, 1 for a refusal.
 #[must_use]
 pub fn exit_code_of(error: &Error) -> u8 {
     match error {
@@ -17,7 +17,7 @@ pub fn exit_code_of(error: &Error) -> u8 {
     }
 }
 
-/// The error with its causes, and what to do next.
+/// The error with its causes and a hint what to do.
 #[must_use]
 pub fn describe(error: &Error) -> String {
     coord_db::error_chain(error) + hint(error)

@@ -1,5 +1,5 @@
-//! What every long-running program shares: its options, log, signals, settings, waiting, and what a service manager hears of
-//! it. It decides nothing and changes no row but the alert about refused settings.
+//! Shared by all long-running programs: options, log, signals, settings, waiting for commits, notifying a service
+//! manager. It must decide nothing, and change no row except the alert about rejected settings.
 
 mod back_off;
 mod config_file;
@@ -14,6 +14,6 @@ mod wakes;
 pub use back_off::BackOff;
 pub use log::{fatal, filter as log_filter, set_up as set_up_log};
 pub use options::{LogFormat, Options};
-pub use reload::{Reload, reload, settings_hold};
-pub use signals::{Stop, stop_signal, told_to_stop};
+pub use reload::{Reload, reload, settings_accepted};
+pub use signals::{Stop, stop_requested, stop_signal};
 pub use wakes::Wakes;

@@ -1,7 +1,7 @@
 //! Logging: to stderr as text or JSON, and under systemd to the journal with priorities and fields.
 //!
-//! What is said at `info` and above is one line for each thing worth knowing, with ids as fields. It must never hold a
-//! payload, the output of a command, or what an environment variable is set to.
+//! At `info` and above there is one line for each relevant event, with ids as fields. The log must never contain a
+//! payload, the output of a command, or the value of an environment variable.
 
 mod journal;
 
@@ -18,7 +18,7 @@ use journal::{Journal, Prefixed};
 
 static TO_JOURNAL: AtomicBool = AtomicBool::new(false);
 
-/// What `RUST_LOG` asks for, as `debug` or `warn,monitor=debug`; if it is not set or makes no sense, what `default` says.
+/// The filter of `RUST_LOG`, such as `debug` or `warn,monitor=debug`; `default` if it is unset or invalid.
 #[must_use]
 pub fn filter(default: &str) -> Targets {
     let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
@@ -26,11 +26,11 @@ pub fn filter(default: &str) -> Targets {
     asked.as_deref().and_then(parse).or_else(|| parse(default)).unwrap_or_default()
 }
 
-/// Sets up logging for the whole process. `RUST_LOG` filters; without it `info` and worse is shown.
+/// Sets up logging for the process. `RUST_LOG` filters it; without it, `info` and above are logged.
 pub fn set_up(format: LogFormat) {
-    // What the watching of files has to say is said by those who watch.
+    // Errors of the file watcher are logged by its callers.
     let registry = tracing_subscriber::registry().with(filter("info,notify=off"));
-    // A second set-up in one process (a test) keeps the first.
+    // A second set-up in one process (in tests) has no effect.
     let in_journal = format == LogFormat::Text && journal::is_stderr();
     if in_journal && let Some(journal) = Journal::connect() {
         let set = registry.with(journal).try_init();
@@ -48,7 +48,7 @@ pub fn set_up(format: LogFormat) {
     };
 }
 
-/// Says why the program ends, as an error of the journal or as a sentence on stderr.
+/// Reports why the program ends: to the journal, or as a sentence on stderr.
 pub fn fatal(program: &str, why: impl Display) {
     if TO_JOURNAL.load(Ordering::Relaxed) {
         tracing::error!("{why}");

@@ -1,4 +1,4 @@
-//! The options that all of them take.
+//! The options of all long-running programs.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which database, which settings, which log.
+/// The options for database, settings and log.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// The database [default: $CODING_LOOPS_DB, else coding-loops/coordination.db in this folder or the nearest above]
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The path of the database that is meant, seen from the current folder.
+    /// The path of the database, resolved from the current folder.
     #[must_use]
     pub fn database(&self) -> PathBuf {
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));

@@ -1,4 +1,4 @@
-//! Reading the settings again without a restart, and saying so if they are refused.
+//! Reloads the settings without a restart, and raises an alert if they are invalid.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::config_file::ConfigFile;
 use crate::signals::take;
 
-/// Whether the settings are to be read again: their file holds something else, or SIGHUP has come.
+/// Signals that the settings have to be reloaded: their file has changed, or SIGHUP was received.
 #[derive(Debug)]
 pub struct Reload {
     changes: watch::Receiver<u64>,
@@ -18,11 +18,11 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Follows the file of a database's settings and takes the signal from now on. To be called before the settings are
-    /// read, so that no change falls in between; in a runtime.
+    /// Watches the settings file of a database and handles SIGHUP from now on. To be called in a runtime, and before
+    /// the settings are loaded, so that no change is missed in between.
     ///
     /// # Errors
-    /// If the kernel gives no more descriptors.
+    /// If the process has no file descriptors left.
     pub fn listen(database: &Path, named: Option<&Path>) -> Result<Self> {
         let (sender, changes) = watch::channel(0);
         let changed = sender.clone();
@@ -36,7 +36,7 @@ impl Reload {
         Ok(Self { changes, is_wanted: false })
     }
 
-    /// Returns once there is a reason, which [`Reload::take`] gives then.
+    /// Returns once a reload is requested; [`Reload::take`] then returns true.
     pub async fn wanted(&mut self) {
         if self.changes.changed().await.is_err() {
             return std::future::pending().await;
@@ -44,7 +44,7 @@ impl Reload {
         self.is_wanted = true;
     }
 
-    /// True once for each time that there was a reason.
+    /// True if a reload was requested since the last call.
     pub fn take(&mut self) -> bool {
         let news = self.changes.has_changed().unwrap_or(false);
         if news {
@@ -54,28 +54,25 @@ impl Reload {
     }
 }
 
-/// What names the alert about settings that nobody can read.
+/// Fingerprint of the alert about settings that cannot be parsed.
 const UNREADABLE: &str = "config";
 
-/// What names the alert about settings that only this component refuses.
+/// Fingerprint of the alert about settings that only this component rejects.
 fn refused_by(component: &str) -> String {
     format!("{UNREADABLE}:{component}")
 }
 
-/// The settings have been read and taken: what was said about earlier ones is over.
-///
-/// # Errors
-/// What SQLite says.
-pub fn settings_hold(db: &Database, component: &str) -> Result<()> {
+/// Closes the alerts about invalid settings, after valid ones were loaded.
+pub fn settings_accepted(db: &Database, component: &str) -> Result<()> {
     db.write(|tx| {
         tx.close_alert(UNREADABLE)?;
         tx.close_alert(&refused_by(component)).map(drop)
     })
 }
 
-/// Reads the settings for a component, as they have changed or it was told to. None if they are refused, by their form or by
-/// `accept`: it goes on with those it has, and an alert says so until good ones are read. One that every process refuses is
-/// one alert.
+/// Reloads the settings for a component. None if they are invalid or `accept` rejects them: the component keeps its
+/// settings, and an alert stays open until valid ones are loaded. Settings that every process rejects raise a single
+/// alert.
 #[must_use]
 pub fn reload(
     db: &Database,
@@ -88,7 +85,7 @@ pub fn reload(
     let loaded = if file.exists() {
         Config::load(path, named).map_err(|error| coord_db::error_chain(&error))
     } else {
-        Err(format!("{} is no longer there", file.display()))
+        Err(format!("{} no longer exists", file.display()))
     };
     let read = loaded.map_err(|why| (UNREADABLE.to_owned(), "every running process", why)).and_then(|config| {
         accept(&config).map_err(|why| (refused_by(component), component, why))?;
@@ -96,13 +93,13 @@ pub fn reload(
     });
     let said = match &read {
         Ok(_) => {
-            tracing::info!(file = %file.display(), "the settings were read again; they hold from now on");
-            settings_hold(db, component)
+            tracing::info!(file = %file.display(), "settings reloaded");
+            settings_accepted(db, component)
         }
         Err((fingerprint, who, why)) => {
             tracing::error!(
                 why,
-                "the changed settings are refused; those from before stay in force until the file is corrected"
+                "the changed settings are invalid; the previous settings stay in force until the file is corrected"
             );
             let alert = NewAlert {
                 fingerprint: fingerprint.clone(),
@@ -110,7 +107,7 @@ pub fn reload(
                 alert_type: AlertType::Resource,
                 source: component.to_owned(),
                 message: format!(
-                    "the changed settings are refused: {why}; {who} goes on with those from before until the file is corrected"
+                    "the changed settings are invalid: {why}; {who} uses the previous settings until the file is corrected"
                 ),
                 context: json!({"kind": "config", "error": why}),
                 event_id: None,
@@ -120,7 +117,7 @@ pub fn reload(
     };
     if let Err(error) = said {
         let error: Error = error;
-        tracing::warn!(%error, "cannot record how reading the settings went");
+        tracing::warn!(%error, "cannot record the result of reloading the settings");
     }
     read.ok()
 }

@@ -1,39 +1,39 @@
-//! What a service manager is told: ready, alive, stopping. Without one there is nobody to tell, and nothing happens.
+//! Notifies the service manager: ready, alive, stopping. Without a service manager nothing happens.
 //!
-//! Architecture invariant: that a process is alive is told by its working loop and by nothing else, so that a loop that
-//! hangs is taken for hung.
+//! Architecture invariant: only the working loop reports that the process is alive, so that a loop that hangs is
+//! detected.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// How long one more try to start may take, told again with each try.
+/// Time allowed for one more try to start; reported again with each try.
 const ONE_MORE_TRY: Duration = Duration::from_secs(30);
 
-/// The process is subscribed and beats.
+/// Reports that the process is ready.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// The working loop has come round.
+/// Resets the watchdog; called by the working loop in each round.
 pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// The process is about to end.
+/// Reports that the process is about to end.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// The process is not ready yet and says why; it keeps trying, which is no reason to end it.
+/// Reports why the process is not ready yet, and extends the start timeout while it retries.
 pub fn still_starting(why: &str) {
-    // A line break would begin another message.
+    // A line break would start another message.
     let status = format!("waiting: {}", why.replace(['\n', '\r'], " "));
     let micros = u32::try_from(ONE_MORE_TRY.as_micros()).unwrap_or(u32::MAX);
-    tell(&[NotifyState::ExtendTimeoutUsec(micros), NotifyState::Status(&status)]);
+    notify(&[NotifyState::ExtendTimeoutUsec(micros), NotifyState::Status(&status)]);
 }
 
-/// Between two beats: as the settings say, and often enough for the watchdog of a service manager, if there is one.
+/// Interval between two heartbeats: the setting, or less if the watchdog of the service manager requires it.
 #[must_use]
 pub fn beat_interval(beat_seconds: u64) -> Duration {
     interval(beat_seconds, sd_notify::watchdog_enabled())
@@ -44,7 +44,7 @@ fn interval(beat_seconds: u64, watchdog: Option<Duration>) -> Duration {
     watchdog.map_or(beat, |period| beat.min(period / 3))
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 

@@ -1,4 +1,4 @@
-//! Waiting for others' commits without polling.
+//! Waits for commits of other connections without polling.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use coord_db::Database;
 use coord_db::wake::{BLIND_LOOK, Ladder, SLOW_LOOK, Wake, Watcher};
 use tokio::sync::Notify;
 
-/// How often what was deleted and made again is watched again.
+/// Interval at which files that were deleted and created again are watched again.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What the watching thread saw, merged.
+/// The events of the watching thread, merged.
 #[derive(Debug, Default)]
 struct Seen {
     notify: Notify,
@@ -21,7 +21,7 @@ struct Seen {
     writing: Arc<Mutex<()>>,
 }
 
-/// Listens to one database from a task.
+/// Waits for commits to one database from a task.
 #[derive(Debug)]
 pub struct Wakes {
     database: PathBuf,
@@ -33,7 +33,7 @@ pub struct Wakes {
 }
 
 impl Wakes {
-    /// Begins to listen; where that cannot be, waits are short instead.
+    /// Starts to watch the database. If that fails, waits are short instead.
     #[must_use]
     pub fn new(database: &Path) -> Self {
         let seen = Arc::new(Seen::default());
@@ -42,20 +42,20 @@ impl Wakes {
         Self { database, seen, watcher, refreshed: Instant::now(), ladder: Ladder::default(), version: 0 }
     }
 
-    /// Takes note of what is committed now. To be called *before* the look that it stands for, never after.
+    /// Records the current version of the data. To be called *before* reading it, never after.
     pub fn looked(&mut self, db: &Database) {
         self.version = db.data_version().unwrap_or(self.version);
     }
 
-    /// To be locked while this process writes much: the watching thread waits for it after each wake, so that what this
-    /// process writes itself wakes that thread once and not for every page.
+    /// To be locked while this process writes: the watching thread waits for it after each wake, so that the process's
+    /// own writes wake that thread once and not for every page.
     #[must_use]
     pub fn writing(&self) -> Arc<Mutex<()>> {
         Arc::clone(&self.seen.writing)
     }
 
-    /// Returns when another connection has committed since [`Wakes::looked`] (true), or after `most`, at the latest after the
-    /// slow timer (false). Own commits do not count, nor does what is still being written.
+    /// Returns true when another connection has committed since [`Wakes::looked`], or false after `most`, at the latest
+    /// after the slow timer. Own commits and open transactions do not count.
     pub async fn changed(&mut self, db: &Database, most: Duration) -> bool {
         let slow = if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK };
         let deadline = Instant::now() + most.min(slow);
@@ -101,6 +101,6 @@ fn watch(database: &Path, seen: &Arc<Seen>) -> Option<Watcher> {
         seen.notify.notify_one();
         drop(seen.writing.lock());
     })
-    .inspect_err(|error| tracing::warn!(%error, "no wake-ups; looking at short intervals instead"))
+    .inspect_err(|error| tracing::warn!(%error, "cannot watch the database for commits; polling it at short intervals"))
     .ok()
 }

@@ -1,4 +1,4 @@
-//! The command line that all supervisors share.
+//! The command line of all supervisors.
 
 use clap::{Args, CommandFactory, FromArgMatches};
 use process_host::Options;
@@ -8,7 +8,7 @@ use process_host::Options;
 pub(crate) struct CommandLine {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// Do what is due now, finish started effects, and exit
+    /// Do everything that is due now, finish the effects, and exit
     #[arg(long)]
     pub(crate) once: bool,
 }
@@ -20,7 +20,7 @@ struct Parser {
     line: CommandLine,
 }
 
-/// The programs of the supervisors, and what each is for.
+/// The programs of the supervisors, with their descriptions.
 pub const PROGRAMS: [(&str, &str); 5] = [
     ("heartbeat", "Judge the health of loops and supervisors, clean up after dead ones, and expire leases"),
     (
@@ -40,7 +40,7 @@ pub fn command(name: &'static str) -> clap::Command {
     Parser::command().name(name).about(about).after_help(examples)
 }
 
-/// Reads the arguments of this process; ends it where they are not understood.
+/// Parses the arguments of this process; ends it if they are invalid.
 pub(crate) fn parse(name: &'static str) -> CommandLine {
     match Parser::from_arg_matches(&command(name).get_matches()) {
         Ok(parser) => parser.line,

@@ -1,4 +1,4 @@
-//! The loop of a supervisor's process: starts, waits, passes, performs, beats, stops.
+//! The main loop of a supervisor's process: start, wait, pass, perform effects, send heartbeats, stop.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry,
 use crash_point::Point;
 use process_host::exit::{describe, exit_code_of};
 use process_host::{
-    BackOff, Reload, Stop, Wakes, fatal, reload, service, set_up_log, settings_hold, stop_signal, told_to_stop,
+    BackOff, Reload, Stop, Wakes, fatal, reload, service, set_up_log, settings_accepted, stop_requested, stop_signal,
 };
 use tokio::task::JoinSet;
 
@@ -33,19 +33,19 @@ pub fn main<S: Supervisor>(name: &'static str) -> ExitCode {
     }
 }
 
-/// Runs a supervisor until it is told to stop, or, with `--once`, until nothing is due.
+/// Runs a supervisor until a stop is requested, or, with `--once`, until nothing is due.
 fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::Io { context: "cannot make a runtime".to_owned(), source })?;
+        .map_err(|source| Error::Io { context: "cannot create an async runtime".to_owned(), source })?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
         let mut process = Process::<S>::start(line).await?;
         let result = process.work().await;
         let reason = match &result {
-            Ok(()) if line.once => "nothing is due any more",
-            Ok(()) => "told to stop",
+            Ok(()) if line.once => "nothing is due",
+            Ok(()) => "stop requested",
             Err(_) => "failed",
         };
         process.stop(reason).await;
@@ -53,8 +53,8 @@ fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
     })
 }
 
-/// So many passes that change nothing may follow each other: others may have done what was due in between.
-const MOST_VAIN_PASSES: u32 = 3;
+/// Maximum number of consecutive passes without a change: another process may have done the work in between.
+const MAX_PASSES_WITHOUT_CHANGE: u32 = 3;
 
 /// Why a wait has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,16 +79,16 @@ struct Process<S: Supervisor> {
     reload: Reload,
     effects: JoinSet<(JournalEntry, S::Outcome)>,
     performing: BTreeSet<String>,
-    /// It has beaten, and said that it is ready.
+    /// The first heartbeat was sent and readiness was reported.
     ready: bool,
-    /// Its former self did not say goodbye.
+    /// The previous process did not record its shutdown.
     unclean: bool,
-    /// One delivery at a time, each try recorded first.
+    /// Handle one delivery at a time and record each try first.
     careful: bool,
     back_off: BackOff,
     next_beat: Instant,
     /// Passes in a row that changed nothing although something was due.
-    vain_passes: u32,
+    passes_without_change: u32,
 }
 
 impl<S: Supervisor> Process<S> {
@@ -102,7 +102,7 @@ impl<S: Supervisor> Process<S> {
         let (db, unclean) = loop {
             let started = Database::open(&path, &config.open_options()).and_then(|db| {
                 let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
-                settings_hold(&db, S::ID)?;
+                settings_accepted(&db, S::ID)?;
                 Ok((db, unclean))
             });
             match started {
@@ -112,7 +112,7 @@ impl<S: Supervisor> Process<S> {
                     service::still_starting(&error.to_string());
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        () = told_to_stop(&mut stop) => return Err(error),
+                        () = stop_requested(&mut stop) => return Err(error),
                     }
                 }
                 Err(error) => return Err(error),
@@ -141,7 +141,7 @@ impl<S: Supervisor> Process<S> {
             careful: unclean,
             back_off,
             next_beat: Instant::now(),
-            vain_passes: 0,
+            passes_without_change: 0,
         })
     }
 
@@ -152,7 +152,7 @@ impl<S: Supervisor> Process<S> {
                     self.back_off.recovered();
                     // Let signals and finished effects in between two passes.
                     tokio::task::yield_now().await;
-                    self.take_what_is_there().await;
+                    self.handle_ready_events().await;
                 }
                 Ok(Some(Look::NothingDue(again))) => {
                     self.back_off.recovered();
@@ -166,11 +166,11 @@ impl<S: Supervisor> Process<S> {
                     let pause = self.back_off.after(&error);
                     self.wait(pause).await;
                 }
-                // Whoever starts it anew starts it on what is there then.
+                // The database was replaced or removed: the restart opens the present one.
                 Err(error) if self.db.check_place().is_err() => return Err(error),
                 Err(error) if self.careful && self.back_off.is_at_maximum() => return Err(error),
                 Err(error) => {
-                    tracing::error!(%error, source = ?std::error::Error::source(&error), "a pass failed");
+                    tracing::error!(%error, source = ?std::error::Error::source(&error), "pass failed");
                     self.careful = true;
                     let pause = self.back_off.after(&error);
                     self.wait(pause).await;
@@ -180,14 +180,14 @@ impl<S: Supervisor> Process<S> {
         Ok(())
     }
 
-    /// Beats if it is time, looks, and passes if something is due.
+    /// Sends a heartbeat if one is due, looks, and runs a pass if something is due.
     fn round(&mut self) -> Result<Option<Look>> {
         if Instant::now() >= self.next_beat {
             service::alive();
             self.db.check_place()?;
             self.db.write_quietly(|tx| tx.beat(&self.id, HealthStatus::Healthy, None))?;
             self.next_beat = Instant::now() + service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
-            self.say_ready();
+            self.report_ready();
         }
         self.wakes.looked(&self.db);
         let writing = self.wakes.writing();
@@ -205,16 +205,20 @@ impl<S: Supervisor> Process<S> {
                 self.careful = false;
             }
             tracing::debug!(handled = outcome.handled, actions = outcome.actions, "pass");
-            self.vain_passes = if self.db.rows_changed() == rows_changed { self.vain_passes + 1 } else { 0 };
-            // A row that cannot be got at, by a foreign hand, would be due for ever: look again, but not at full speed.
-            if self.vain_passes >= MOST_VAIN_PASSES {
-                if self.vain_passes == MOST_VAIN_PASSES {
-                    tracing::warn!(actions = outcome.actions, "something is due that a pass cannot change; see loopctl check");
+            self.passes_without_change =
+                if self.db.rows_changed() == rows_changed { self.passes_without_change + 1 } else { 0 };
+            // A row that an external tool made unusable would be due forever: continue, but not at full speed.
+            if self.passes_without_change >= MAX_PASSES_WITHOUT_CHANGE {
+                if self.passes_without_change == MAX_PASSES_WITHOUT_CHANGE {
+                    tracing::warn!(
+                        actions = outcome.actions,
+                        "passes change nothing although something is due; run loopctl check"
+                    );
                 }
                 looked = Look::NothingDue(None);
             }
         } else {
-            self.vain_passes = 0;
+            self.passes_without_change = 0;
         }
         drop(writing);
         self.begin_effects()?;
@@ -224,8 +228,8 @@ impl<S: Supervisor> Process<S> {
         Ok(Some(looked))
     }
 
-    /// Once: it is subscribed, listens, and has beaten.
-    fn say_ready(&mut self) {
+    /// Reports readiness once, after the first heartbeat.
+    fn report_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             let (database, unclean) = (self.path.display(), self.unclean);
             tracing::info!(%database, unclean, "{} {} is ready", S::ID, env!("CARGO_PKG_VERSION"));
@@ -256,15 +260,15 @@ impl<S: Supervisor> Process<S> {
         beat.min(SLOW_LOOK).min(asked)
     }
 
-    async fn take_what_is_there(&mut self) {
+    async fn handle_ready_events(&mut self) {
         self.wait(Duration::ZERO).await;
     }
 
-    /// Waits for a commit of somebody else, a wake from outside, a signal, a finished effect, or until the time is over.
+    /// Waits for a commit of another connection, a wake, a signal, a finished effect, or the end of the time.
     async fn wait(&mut self, most: Duration) -> Woken {
         tokio::select! {
             biased;
-            () = told_to_stop(&mut self.stop) => Woken::Signal,
+            () = stop_requested(&mut self.stop) => Woken::Signal,
             () = self.reload.wanted() => {
                 self.reload();
                 Woken::Signal
@@ -272,7 +276,7 @@ impl<S: Supervisor> Process<S> {
             Some(ended) = self.effects.join_next() => {
                 match ended {
                     Ok((entry, outcome)) => self.record(entry, outcome).await,
-                    Err(error) => tracing::error!(%error, "an effect ended without an outcome; it is tried again on the next start"),
+                    Err(error) => tracing::error!(%error, "an effect ended without an outcome; it is performed again after the next start"),
                 }
                 Woken::Effect
             }
@@ -293,12 +297,12 @@ impl<S: Supervisor> Process<S> {
                     let pause = self.back_off.after(&error);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        // The entry stays open: the next start performs it again.
-                        () = told_to_stop(&mut self.stop) => return,
+                        // The entry stays open, and the next start performs the effect again.
+                        () = stop_requested(&mut self.stop) => return,
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, operation = %entry.operation, "cannot record how an effect ended");
+                    tracing::error!(%error, operation = %entry.operation, "cannot record the outcome of an effect");
                     return;
                 }
             }
@@ -308,7 +312,7 @@ impl<S: Supervisor> Process<S> {
         self.performing.remove(&entry.id);
     }
 
-    /// Takes new settings without a restart. Broken ones are refused, and the old ones stay.
+    /// Reloads the settings without a restart. Invalid ones are rejected.
     fn reload(&mut self) {
         self.reload.take();
         let named = self.line.options.config.as_deref();
@@ -317,7 +321,7 @@ impl<S: Supervisor> Process<S> {
         if (old.durability, old.busy_deadline) != (new.durability, new.busy_deadline) {
             match Database::open(&self.path, &new) {
                 Ok(db) => self.db = db,
-                Err(error) => tracing::warn!(%error, "the settings of [database] hold only after a restart"),
+                Err(error) => tracing::warn!(%error, "the changed [database] settings take effect only after a restart"),
             }
         }
         self.supervisor.configure(Arc::new(config));
@@ -326,16 +330,16 @@ impl<S: Supervisor> Process<S> {
 
     async fn stop(mut self, reason: &str) {
         service::stopping();
-        // Dropped effects end their commands; their intents stay and are taken up again on the next start.
+        // Aborted effects end their commands; their intents stay open for the next start.
         self.effects.abort_all();
         let deadline = Instant::now() + Duration::from_millis(1500);
         while !self.effects.is_empty() && Instant::now() < deadline {
             let _ = tokio::time::timeout_at(deadline.into(), self.effects.join_next()).await;
         }
         if let Err(error) = self.db.write(|tx| tx.stop_component(&self.id, reason)) {
-            tracing::warn!(%error, "cannot say goodbye");
+            tracing::warn!(%error, "cannot record the shutdown");
         }
-        tracing::info!(reason, "{} has stopped", S::ID);
+        tracing::info!(reason, "{} stopped", S::ID);
     }
 }
 

@@ -1,9 +1,9 @@
-//! The skeleton that all supervisors share.
+//! The skeleton of all supervisors.
 //!
-//! One iteration is a **pass**: wait (a wake, a deadline, the slow timer) → observe what is outside of the database → look
-//! (read only; nothing due: wait again) → one write transaction { load a bounded snapshot with the unread deliveries in it →
-//! decide (pure) → write rows, publish, acknowledge } → perform the effects that the transaction wrote down as intent, and
-//! record their outcome.
+//! One iteration is a **pass**: wait (for a wake, a deadline, or the slow timer) → observe what is outside the database
+//! → look (read only; if nothing is due, wait again) → one write transaction { load a bounded snapshot with the unread
+//! deliveries → decide (pure) → write rows, publish, acknowledge } → perform the effects whose intents the transaction
+//! recorded, and record their outcome.
 //!
 //! Architecture invariant: [`Supervisor::decide`] is a function of its arguments alone. A wake is only a hint: withholding
 //! one may delay a decision and can never change it.
@@ -23,21 +23,21 @@ use std::sync::Arc;
 
 use coord_db::{Config, Delivery, Event, JournalEntry, Payload, ReadTx, Result, Timestamp, WriteTx};
 
-/// A delivery whose payload fits the catalog.
+/// A delivery with a valid payload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
-    /// The event as it stands.
+    /// The event.
     pub event: Event,
-    /// What it says.
+    /// Its parsed payload.
     pub payload: Payload,
 }
 
-/// What a supervisor has decided: its actions in order, and when it wants to be asked again.
+/// The decision of a supervisor: its actions in order, and when the next pass is due.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan<A> {
-    /// What to do, in this order, in the transaction of the pass.
+    /// The actions, in the order in which the transaction of the pass applies them.
     pub actions: Vec<A>,
-    /// Ask again at this time even if nothing has happened.
+    /// When the next pass is due even if nothing happens.
     pub look_again_at: Option<Timestamp>,
 }
 
@@ -48,7 +48,7 @@ impl<A> Default for Plan<A> {
 }
 
 impl<A> Plan<A> {
-    /// Wants to be asked again at `at`, or earlier if that was wanted already.
+    /// Requests the next pass at `at`, or at the earlier time that was already requested.
     pub fn look_again(&mut self, at: Timestamp) {
         self.look_again_at = Some(self.look_again_at.map_or(at, |earlier| earlier.min(at)));
     }
@@ -59,12 +59,12 @@ impl<A> Plan<A> {
     }
 }
 
-/// Wakes the supervisor's loop from outside of the database: a process has ended, a file has changed.
+/// Wakes the supervisor for events outside the database: a process has ended, a file has changed.
 #[derive(Debug, Clone, Default)]
 pub struct Waker(Arc<tokio::sync::Notify>);
 
 impl Waker {
-    /// Makes the loop look soon.
+    /// Makes the supervisor look soon.
     pub fn wake(&self) {
         self.0.notify_one();
     }
@@ -77,87 +77,73 @@ impl Waker {
 /// A future on the supervisor's own thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// One supervisor's judgement, and the few places where it touches the world.
+/// One supervisor: its decision, and the functions with effects outside the database.
 pub trait Supervisor: Sized + 'static {
-    /// What is seen outside of the database before a pass: processes, files, branches. Part of the snapshot.
+    /// The state outside the database: processes, files, branches. Part of the snapshot's input.
     type Observation;
-    /// All that a decision depends on.
+    /// The input of the decision.
     type Snapshot;
-    /// One thing to do.
+    /// One action of a plan.
     type Action;
-    /// How an effect ended.
+    /// The result of an effect.
     type Outcome;
 
-    /// Its id in the data: as component, as subscriber and as source of events.
+    /// Id of the supervisor as component, as subscriber and as source of events.
     const ID: &'static str;
-    /// True if it acts on events and not on rows alone: it is subscribed, and each pass acknowledges what it has taken.
+    /// True if it acts on events and not only on rows: it has subscriptions, and each pass acknowledges its deliveries.
     const HAS_INBOX: bool = false;
-    /// True if passes write down effects as intent.
+    /// True if passes record intents of effects.
     const HAS_EFFECTS: bool = false;
-    /// True if the intents must outlive a power cut; one about processes need not, as those do not either.
+    /// True if the intents must survive a power failure. Intents about processes need not, because the processes do not
+    /// either.
     const DURABLE_INTENTS: bool = Self::HAS_EFFECTS;
 
-    /// A supervisor with these settings, for this database.
+    /// Creates a supervisor with these settings for this database.
     fn new(config: Arc<Config>, database: &Path) -> Self;
 
-    /// Takes new settings.
+    /// Replaces the settings.
     fn configure(&mut self, config: Arc<Config>);
 
-    /// Takes the means to wake the loop. Only daemons have one.
+    /// Receives the means to wake the supervisor. Called only in a daemon.
     fn attach(&mut self, _waker: Waker) {}
 
-    /// Looks at the world outside of the database. `db` says where to look.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Observes the state outside the database.
     fn observe(&mut self, db: &coord_db::Database) -> Result<Self::Observation>;
 
-    /// Takes the unread deliveries, for the snapshot that is read next and for no other. Only one with an inbox has any.
+    /// Receives the unread deliveries for the next snapshot. Only called with an inbox.
     fn deliver(&mut self, _inbox: Vec<Inbound>) {}
 
-    /// Reads what a decision depends on. Called for a look and again, under the write lock, for the pass.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
+    /// Reads the input of the decision. Called to look, and again under the write lock for the pass.
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Self::Observation) -> Result<Self::Snapshot>;
 
-    /// Decides. Pure: no clock, no I/O, no randomness; the time is in the snapshot.
+    /// Decides. Pure: no clock, no I/O, no randomness; the time is part of the snapshot.
     fn decide(config: &Config, snapshot: &Self::Snapshot) -> Plan<Self::Action>;
 
-    /// Carries out one action on rows and events, inside the transaction of the pass.
-    ///
-    /// # Errors
-    /// What the database says; the whole pass is undone then.
+    /// Writes the rows and events of one action, in the transaction of the pass. An error rolls the pass back.
     fn apply(&self, tx: &WriteTx<'_>, snapshot: &Self::Snapshot, action: &Self::Action) -> Result<()>;
 
-    /// The pass has committed: cursors kept in memory may move on.
+    /// Called after the commit of a pass, to advance cursors in memory.
     fn committed(&mut self, _snapshot: &Self::Snapshot) {}
 
-    /// Does a bounded piece of housekeeping outside of any pass, once nothing is due. True if there is more of it to do now.
-    /// It must change nothing that a decision depends on, and be harmless to leave at any moment.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Does a bounded amount of housekeeping outside any pass, when nothing is due. True if there is more to do now. It
+    /// must change nothing that a decision depends on, and may be interrupted at any time.
     fn upkeep(&mut self, _db: &coord_db::Database) -> Result<bool> {
         Ok(false)
     }
 
-    /// Performs an effect that was written down as intent. Must be idempotent: it is called again after a crash.
+    /// Performs an effect whose intent is recorded. Must be idempotent: it is called again after a crash.
     fn perform(&self, _entry: JournalEntry) -> LocalFuture<Self::Outcome> {
         Box::pin(std::future::pending())
     }
 
-    /// Records how an effect ended, and ends its journal entry.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Records the outcome of an effect and completes its journal entry.
     fn record(&self, _tx: &WriteTx<'_>, _entry: &JournalEntry, _outcome: &Self::Outcome) -> Result<()> {
         Ok(())
     }
 
-    /// Its settings.
+    /// The settings.
     fn config(&self) -> &Config;
 }
 
 /// A delivery that cannot be handled, and why.
-pub(crate) type Misfit = (Delivery, String);
+pub(crate) type Unhandled = (Delivery, String);

@@ -1,4 +1,4 @@
-//! What a run of a check showed, as rows: the proof of the work, and what is known of a tree.
+//! Converts the result of a check to rows: the proof of the work, and the result for a tree.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use git::check::{CheckEnd, CheckResult, CheckVerdict};
 
 use crate::known_failure::{Failure, failing_lines};
 
-/// Lines of a check's output that go into a failure's message.
+/// Number of lines of a check's output in a failure message.
 const MESSAGE_LINES: usize = 20;
 
-/// The proofs of one landing: their ids begin with the one that stands in the commit's `Proof:` trailer.
+/// Allocates ids for the proofs of one landing. They begin with the id in the commit's `Proof:` trailer.
 pub(crate) struct Proving {
     pub(crate) id: String,
     made: u32,
@@ -33,8 +33,8 @@ pub(crate) fn end_of(text: &str) -> String {
     lines[lines.len().saturating_sub(MESSAGE_LINES)..].join("\n")
 }
 
-/// What a check said, in words.
-pub(super) fn words(verdict: &CheckVerdict) -> String {
+/// Describes a verdict.
+pub(super) fn describe(verdict: &CheckVerdict) -> String {
     match verdict {
         CheckVerdict::Pass => "passed".to_owned(),
         CheckVerdict::Fail(why) | CheckVerdict::Error(why) => why.clone(),
@@ -57,7 +57,7 @@ fn kind_of(end: CheckEnd) -> RunKind {
     }
 }
 
-/// The lines that state a failure in the output of a check that ran in a folder; none if they cannot be read whole.
+/// The lines that state a failure in the output of a check that ran in a folder; none if the output is incomplete.
 pub(super) fn failures_in(log: &Path, root: &Path) -> Option<StringList> {
     let output = std::fs::read(log).ok()?;
     let output = String::from_utf8_lossy(&output);
@@ -65,7 +65,7 @@ pub(super) fn failures_in(log: &Path, root: &Path) -> Option<StringList> {
     (!is_cut).then(|| StringList(failing_lines(&output, &root.to_string_lossy())))
 }
 
-/// What a run showed, as a proof of the work alone.
+/// The proof of a run, for the work alone.
 pub(super) fn proof_of(
     check: &str,
     result: &CheckResult,
@@ -77,7 +77,7 @@ pub(super) fn proof_of(
         CheckVerdict::Pass => (CheckOutcome::Pass, String::new()),
         CheckVerdict::Fail(why) => (CheckOutcome::Fail, why.clone()),
         CheckVerdict::Error(why) => (CheckOutcome::Error, why.clone()),
-        CheckVerdict::Cancelled => (CheckOutcome::Error, format!("check {check} was stopped")),
+        CheckVerdict::Cancelled => (CheckOutcome::Error, format!("check {check} was cancelled")),
     };
     let run = ProofRun {
         proof_id: id.clone(),
@@ -100,19 +100,19 @@ pub(super) fn proof_of(
         exit_code: result.exit_code.map(i64::from),
         duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
         output_sha256: result.output_sha256.clone(),
-        // Shells and drivers of other languages end a text at its first NUL.
+        // Shells and database drivers of other languages end a text at its first NUL.
         output_tail: result.output_tail.replace('\0', "\u{fffd}"),
         created_at: now,
     };
     (proof, run)
 }
 
-/// A failure at the base, for comparison.
+/// The failure at the base, for comparison.
 pub(crate) fn failure_of(run: &BaseRun) -> Failure {
     Failure { why: run.why.clone(), exit_code: run.exit_code, lines: run.failures.clone().map(|lines| lines.0) }
 }
 
-/// What work has shown as what is known of its tree: once it has landed that is the base.
+/// The proof of the work as the result for its tree, which becomes the base when it lands.
 pub(super) fn as_base(proof: &Proof, run: &ProofRun, failures: Option<StringList>, base_hash: &str) -> BaseRun {
     let passed = proof.outcome == CheckOutcome::Pass;
     BaseRun {

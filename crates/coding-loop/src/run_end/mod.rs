@@ -1,8 +1,8 @@
-//! What ended a run of the agent, judged by its exit status and its own words. Pure.
+//! Classifies the end of an agent's run by its exit status and its output. Pure.
 //!
-//! An agent is not blamed for what is not its doing: a limit of the account, a service that does not answer, a key that is
-//! refused, a program that is missing cost it no attempt, and hold every loop that would meet the same. Its claim is no more
-//! than a claim, and an error that it prints before it exits with 0 is none.
+//! External causes (a limit of the account, a service that does not answer, a rejected key, a missing program) cost the
+//! agent no attempt and put all loops that would be affected on hold. Success is only a claim, and an error printed
+//! before exit status 0 does not refute it.
 
 mod output;
 mod reset_time;
@@ -19,14 +19,14 @@ use output::Output;
 pub(crate) use output::{NOTHING_PRINTED, one_line, plain, reason_of};
 use reset_time::reset_time;
 
-/// The exit status by which an agent gives up honestly.
+/// The exit status with which an agent gives up.
 const GIVES_UP: i32 = 3;
-/// Of an agent that failed, the last lines that can state why.
+/// Number of last lines of a failed agent that are searched for the cause.
 const LINES_OF_FAILURE: usize = 12;
-/// Of an agent that claims success after it changed something, only its very last words are believed against the claim.
+/// Number of last lines that can refute the claim of an agent that has changed something.
 const LINES_AFTER_CLAIM: usize = 3;
 
-/// What names an agent for all loops that run it: its program, and for a program that can be anything its whole command line.
+/// Identifies an agent across loops: its program, or for an interpreter the whole command line.
 pub(crate) fn agent_name(command: &[String]) -> String {
     let program = command.first().map(String::as_str).unwrap_or_default();
     let name = Path::new(program).file_name().map_or_else(|| program.to_owned(), |name| name.to_string_lossy().into_owned());
@@ -38,8 +38,8 @@ pub(crate) fn agent_name(command: &[String]) -> String {
     format!("{name}-{short}")
 }
 
-/// Judges the end of a run; none where it says that it is done, which is no more than a claim. `text` is the end of its
-/// output; `changed` says whether it left anything behind.
+/// Classifies the end of a run; none if the agent claims success. `text` is the end of its output; `changed` is true if
+/// it left changes.
 pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_seconds: u64, now: Timestamp) -> Option<End> {
     let output = Output::read(text);
     let reason = output.reason();
@@ -47,7 +47,7 @@ pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_second
     let trouble = |kind, reason: String, until| Some(End::Trouble(AgentTrouble { kind, reason, until }));
     match &outcome.end {
         Ended::Exited(code) => {
-            // Who gives up has worked; its words are about the work.
+            // An agent that gives up has worked; its output is about the work.
             if *code != GIVES_UP
                 && let Some(found) = stated_trouble(&output, *code, changed, now)
             {
@@ -55,30 +55,31 @@ pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_second
             }
             match (*code, &output.error, &output.called_off) {
                 (0, Some(_), _) => fail(ErrorCategory::Code, format!("the agent exited with 0 after an error: {reason}")),
-                (0, None, Some(why)) => fail(ErrorCategory::Code, format!("the agent called its run off ({why}): {reason}")),
+                (0, None, Some(why)) => fail(ErrorCategory::Code, format!("the agent aborted its run ({why}): {reason}")),
                 (0, None, None) => None,
                 (GIVES_UP, ..) => fail(ErrorCategory::Spec, format!("the agent gave up: {reason}")),
                 (code, ..) => fail(ErrorCategory::Code, format!("the agent exited with {code}: {reason}")),
             }
         }
-        Ended::TimedOut => {
-            fail(ErrorCategory::Code, format!("the agent ran longer than {timeout_seconds} s and was stopped: {reason}"))
-        }
+        Ended::TimedOut => fail(
+            ErrorCategory::Code,
+            format!("the agent exceeded its time limit of {timeout_seconds} s and was stopped: {reason}"),
+        ),
         Ended::Signaled(signal) => fail(ErrorCategory::Transient, format!("the agent was killed by signal {signal}")),
-        Ended::Lost => fail(ErrorCategory::Transient, "the agent was lost, as its keeper was killed".to_owned()),
-        Ended::Cancelled => fail(ErrorCategory::Transient, "the agent was stopped from outside".to_owned()),
+        Ended::Lost => fail(ErrorCategory::Transient, "the agent was lost, because its keeper was killed".to_owned()),
+        Ended::Cancelled => fail(ErrorCategory::Transient, "the agent was cancelled".to_owned()),
         Ended::NotStarted { kind: NotStartedKind::Other, message } => {
-            fail(ErrorCategory::System, format!("the agent cannot be started: {message}"))
+            fail(ErrorCategory::System, format!("cannot start the agent: {message}"))
         }
         Ended::NotStarted { message, .. } => trouble(
             HoldKind::Human,
-            format!("its program cannot be started ({message}); install it, or correct [agent] command in config.toml"),
+            format!("cannot start its program ({message}); install it, or correct [agent] command in config.toml"),
             None,
         ),
     }
 }
 
-/// Trouble that an agent states, if it does.
+/// The external cause that an agent states, if any.
 fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> Option<AgentTrouble> {
     let trouble = |kind, reason: &str| {
         let until = if kind == HoldKind::Limit { reset_time(reason, now) } else { None };
@@ -105,13 +106,13 @@ fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> 
         .find_map(|line| {
             let lower = line.to_lowercase();
             let kind = kind_of(&lower)?;
-            // A claim is only spoken against by words that no report of work begins with.
-            // Nor is a failure of work that was done explained by a word in it.
+            // A claim is refuted only by phrases that do not occur at the start of a report about the work.
+            // A single word does not explain the failure of an agent that has changed something either.
             let stands = if code == 0 || changed { is_statement_of_a_service(&lower) } else { is_statement(&lower) };
             stands.then(|| trouble(kind, line))
         })
         .or_else(|| {
-            // A shell's own word for a program that is not there.
+            // The message of a shell about a missing program.
             let missing = code == 127 && !changed;
             let line =
                 output.lines.iter().rev().find(|line| missing && (line.contains("not found") || line.starts_with("env: ")))?;
@@ -119,7 +120,7 @@ fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> 
         })
 }
 
-/// True for a line that begins as an error of an agent or a service begins.
+/// True for a line that begins like an error message of an agent or a service.
 fn is_statement(line: &str) -> bool {
     const BEGINNINGS: &[&str] = &[
         "error",
@@ -159,7 +160,7 @@ fn is_statement(line: &str) -> bool {
         "authentication",
     ];
     let line = line.trim_start_matches(|letter: char| !letter.is_alphanumeric() && letter != '-');
-    // What names a place in a file, or a test, is a report about the work.
+    // A line with a source location or a test name is a report about the work.
     let about_work = names_a_place(line) || line.contains("test_") || line.contains("assert");
     if is_statement_of_a_service(line) {
         return true;
@@ -167,7 +168,8 @@ fn is_statement(line: &str) -> bool {
     !about_work && (BEGINNINGS.iter().any(|beginning| line.starts_with(beginning)) || line.contains("error:"))
 }
 
-/// True for a line that only an agent's own error handling prints: the whole form counts, as any single word can be about the work.
+/// True for a line that only the error handling of an agent prints. The whole phrase is compared, because a single word
+/// may be about the work.
 fn is_statement_of_a_service(line: &str) -> bool {
     const BEGINNINGS: &[&str] = &[
         "api error:",
@@ -204,7 +206,7 @@ fn names_a_place(line: &str) -> bool {
     })
 }
 
-/// The kind of trouble that a text in lower case names.
+/// The kind of external cause in a lower-case text.
 fn kind_of(text: &str) -> Option<HoldKind> {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let status = |codes: &[&str]| text.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|word| codes.contains(&word));

@@ -1,33 +1,33 @@
-//! What the end of an agent's output says: the result that it states, and its last words.
+//! Reads the end of an agent's output: the result that it states, and its last lines.
 //!
-//! Agents print plain text or one JSON object on a line. A JSON stream's own result counts and its conversation does not: an
-//! agent that writes a program about rate limits has not met one.
+//! Agents print plain text or one JSON object per line. In a JSON stream the result counts and the conversation does
+//! not: an agent that writes a program about rate limits has not hit one.
 
 use coord_db::Timestamp;
 use serde_json::Value;
 
-/// Lines of plain text that are kept, the last ones.
+/// Number of last lines of plain text that are kept.
 const MAX_LINES: usize = 40;
-/// Characters of a reason.
+/// Maximum length of a reason.
 const REASON_CHARS: usize = 400;
-/// Lines that follow the line of an error and belong to it.
+/// Number of lines after the line of an error that belong to it.
 const ERROR_LINES: usize = 3;
 
-/// The reason where an agent gives none.
-pub(crate) const NOTHING_PRINTED: &str = "it printed nothing";
+/// The reason if an agent prints none.
+pub(crate) const NOTHING_PRINTED: &str = "no output";
 
-/// What was read.
+/// The parsed output.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Output {
-    /// The error that the agent's result states.
+    /// The error in the agent's result.
     pub(super) error: Option<String>,
-    /// The agent says that its run was called off, and why.
+    /// The reason why the agent aborted its run, if it did.
     pub(super) called_off: Option<String>,
-    /// A limit that the agent states as such, and when it ends.
+    /// A limit that the agent reports, and when it ends.
     pub(super) limit_until: Option<Option<Timestamp>>,
-    /// What the agent said to the user last, in a JSON stream.
-    said: Option<String>,
-    /// The last lines of plain text that say something.
+    /// The last message to the user in a JSON stream.
+    last_message: Option<String>,
+    /// The last non-empty lines of plain text.
     pub(super) lines: Vec<String>,
 }
 
@@ -63,14 +63,14 @@ impl Output {
         };
         match event["type"].as_str().unwrap_or_default() {
             "result" => {
-                let said = text("/result");
+                let result = text("/result");
                 let failed = event["is_error"] == true
                     || text("/subtype").is_some_and(|subtype| subtype.starts_with("error"))
                     || text("/status").is_some_and(|status| status != "success");
-                let words = said.clone().or_else(message).or_else(|| text("/subtype")).or_else(|| text("/status"));
+                let words = result.clone().or_else(message).or_else(|| text("/subtype")).or_else(|| text("/status"));
                 self.error = failed.then(|| words.clone().unwrap_or_else(|| "the agent gave no reason".to_owned()));
                 self.called_off = text("/terminal_reason").filter(|reason| reason != "completed");
-                self.said = said.or_else(|| self.said.take());
+                self.last_message = result.or_else(|| self.last_message.take());
             }
             "turn.failed" | "error" => self.error = message().or_else(|| self.error.take()),
             "turn.completed" => self.error = None,
@@ -82,30 +82,32 @@ impl Output {
             "assistant" => {
                 let parts = event.pointer("/message/content").and_then(Value::as_array);
                 let words = parts.into_iter().flatten().filter_map(|part| part["text"].as_str()).next_back();
-                self.said = words.map(str::to_owned).or_else(|| self.said.take());
+                self.last_message = words.map(str::to_owned).or_else(|| self.last_message.take());
             }
             "item.completed" if event.pointer("/item/type").is_some_and(|kind| kind == "agent_message") => {
-                self.said = text("/item/text")
+                self.last_message = text("/item/text")
             }
-            "message" if event["role"] == "assistant" => self.said = text("/content").or_else(|| self.said.take()),
-            "text" => self.said = text("/part/text").or_else(|| self.said.take()),
+            "message" if event["role"] == "assistant" => {
+                self.last_message = text("/content").or_else(|| self.last_message.take())
+            }
+            "text" => self.last_message = text("/part/text").or_else(|| self.last_message.take()),
             _ => {}
         }
     }
 
-    /// Why the run ended, in the agent's own words: on one line, whole enough to act on.
+    /// Why the run ended, in the agent's words, on one line.
     pub(crate) fn reason(&self) -> String {
-        let said = self
+        let result = self
             .error
             .clone()
             .or_else(|| self.called_off.clone())
             .or_else(|| last_words(&self.lines))
-            .or_else(|| self.said.clone());
-        one_line(&said.unwrap_or_else(|| NOTHING_PRINTED.to_owned()))
+            .or_else(|| self.last_message.clone());
+        one_line(&result.unwrap_or_else(|| NOTHING_PRINTED.to_owned()))
     }
 }
 
-/// The last words of an output, on one line: from the last line that states an error on, else the last line.
+/// The end of an output on one line: from the last line with an error on, else the last line.
 pub(crate) fn reason_of(text: &str) -> String {
     Output::read(text).reason()
 }
@@ -128,19 +130,19 @@ fn is_number(line: &str) -> bool {
     !line.is_empty() && line.chars().all(|letter| letter.is_ascii_digit() || ",._".contains(letter))
 }
 
-/// Lines that say nothing of how the run ended: rules, and what it has used.
+/// Lines without information about the end of the run: rules and usage.
 fn is_noise(line: &str) -> bool {
     !line.chars().any(char::is_alphanumeric) || line.starts_with("tokens used") || line.starts_with("tokens:")
 }
 
-/// A line as a person would read it: no escape sequences, no other control characters.
+/// Removes escape sequences and other control characters.
 pub(crate) fn plain(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut letters = line.chars().peekable();
     while let Some(letter) = letters.next() {
         if letter == '\u{1b}' {
             match letters.next() {
-                // A control sequence ends with a letter, a command to the terminal with BEL or ST.
+                // A control sequence ends with a letter, an operating system command with BEL or ST.
                 Some('[') => drop(letters.by_ref().find(|end| ('@'..='~').contains(end))),
                 Some(']') => drop(letters.by_ref().find(|end| matches!(end, '\u{7}' | '\u{1b}'))),
                 _ => {}
@@ -152,7 +154,7 @@ pub(crate) fn plain(line: &str) -> String {
     text.trim().to_owned()
 }
 
-/// A text on one line, cut where it is too long to act on.
+/// Joins a text to one line and shortens it.
 pub(crate) fn one_line(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(plain).filter(|line| !line.is_empty()).collect();
     let text = lines.join("; ");
@@ -163,7 +165,7 @@ pub(crate) fn one_line(text: &str) -> String {
     format!("{} …", cut.rsplit_once(' ').map_or(cut.as_str(), |(whole, _)| whole))
 }
 
-/// Seconds or milliseconds since 1970, whichever it must be.
+/// Converts seconds or milliseconds since 1970, by magnitude.
 fn epoch(number: i64) -> Timestamp {
     Timestamp::from_millis(if number > 100_000_000_000 { number } else { number.saturating_mul(1_000) })
 }
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn reasons_are_the_last_words_that_mean_something() {
         let cases = [
-            ("", "it printed nothing"),
+            ("", "no output"),
             ("working\n\u{1b}[31mError: no disk\u{1b}[0m\n  at write\n\ntokens used\n1,234\n", "Error: no disk; at write"),
             ("did a\ndid b\n----\n", "did b"),
             ("error: one\nfine again\nerror: two", "error: two"),

@@ -1,4 +1,4 @@
-//! When a limit ends, as agents and services say it: `resets 3:45pm (Europe/Berlin)`, `try again in 20s`, `Retry-After: 30`,
+//! Parses when a limit ends: `resets 3:45pm (Europe/Berlin)`, `try again in 20s`, `Retry-After: 30`,
 //! `limit reached|1764201600`.
 
 use coord_db::Timestamp;
@@ -6,12 +6,12 @@ use jiff::Zoned;
 use jiff::civil::{Time, time};
 use jiff::tz::TimeZone;
 
-/// A time further ahead than this is not believed.
+/// Times further ahead than this are ignored.
 const MAX_DAYS: i64 = 8;
-/// A limit counts a moment longer than its time, as clocks differ.
+/// Added to the end of a limit, because clocks differ.
 const MARGIN_SECONDS: i64 = 15;
 
-/// The moment that a text names, if it names one ahead of `now`.
+/// The time named in a text, if it is after `now`.
 pub(super) fn reset_time(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.to_ascii_lowercase();
     let found = duration(&text).map(|seconds| now.plus_seconds(seconds)).or_else(|| epoch(&text)).or_else(|| clock(&text, now));
@@ -19,7 +19,7 @@ pub(super) fn reset_time(text: &str, now: Timestamp) -> Option<Timestamp> {
     found.filter(|at| *at > now && *at <= latest).map(|at| at.plus_seconds(MARGIN_SECONDS))
 }
 
-/// The text behind the first of these words.
+/// The text after the first of these words.
 fn after<'a>(text: &'a str, words: &[&str]) -> Option<&'a str> {
     words.iter().find_map(|word| text.find(word).map(|at| &text[at + word.len()..]))
 }
@@ -55,7 +55,7 @@ fn duration(text: &str) -> Option<i64> {
                 "d" | "day" | "days" => 86_400.0,
                 "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
                 _ if found => break,
-                // A bare number counts seconds.
+                // A number without a unit means seconds.
                 _ => 1.0,
             };
         found = true;
@@ -72,8 +72,8 @@ fn epoch(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(if digits.len() > 11 { number } else { number.saturating_mul(1_000) }))
 }
 
-/// `resets 3:45pm (Europe/Berlin)`, `resets at 15:45`, `resets 9pm`: the next such time of day, in the zone that is named, else
-/// in the machine's.
+/// `resets 3:45pm (Europe/Berlin)`, `resets at 15:45`, `resets 9pm`: the next such time of day in the named zone, else
+/// in the local zone.
 fn clock(text: &str, now: Timestamp) -> Option<Timestamp> {
     let rest = after(text, &["resets at ", "resets ", "reset at ", "try again at "])?.trim_start();
     let (at, rest) = time_of_day(rest)?;
@@ -90,7 +90,7 @@ fn clock(text: &str, now: Timestamp) -> Option<Timestamp> {
     Some(Timestamp::from_millis(moment.timestamp().as_millisecond()))
 }
 
-/// Zones are named without regard to case, as the text has lost it.
+/// Finds a zone regardless of case, because the text is in lower case.
 fn zone_named(name: &str) -> Option<TimeZone> {
     if name == "utc" || name == "gmt" {
         return Some(TimeZone::UTC);

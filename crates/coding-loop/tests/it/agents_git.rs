@@ -178,7 +178,7 @@ fn an_agent_that_goes_back_to_an_older_commit_undoes_nobodys_work() {
         }
         assert_eq!(world.test("t2").attempts, 2);
         let causes = world.sql("SELECT payload FROM events WHERE event_type = 'test_failed'");
-        assert!(causes.contains("would undo what others have landed since: t1"), "{causes}");
+        assert!(causes.contains("would undo later landings of others: t1"), "{causes}");
         let files = world.git(&["diff", "--name-only", "main", BRANCH]);
         assert_eq!(files.lines().collect::<Vec<_>>(), ["t1", "t2"], "{back}");
     }

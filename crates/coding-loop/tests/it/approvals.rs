@@ -29,7 +29,7 @@ fn end(running: Running) {
 #[test]
 fn a_large_file_lands_once_it_is_approved() {
     let (world, running, question) = asked("head -c 3000000 /dev/zero > large", "[landing]\nfile_bytes = 1000000\n");
-    assert!(question.summary.contains("has large files: large (3 MB)"), "{}", question.summary);
+    assert!(question.summary.contains("contains large files: large (3 MB)"), "{}", question.summary);
     answer(&world, &question, "approve");
     wait_for("the landing", || (world.test("t1").status == TestStatus::Passed).then_some(()));
     assert_eq!(world.git(&["cat-file", "-s", &format!("{BRANCH}:large")]), "3000000");
@@ -55,7 +55,11 @@ fn a_secret_is_asked_about_without_being_shown() {
     let token = format!("ghp_{}", "a1B2".repeat(9));
     let script = format!("echo 'token = {token}' > settings.ini; echo KEY=1 > .env; echo 'ghp_ is a prefix' > notes");
     let (world, running, question) = asked(&script, "");
-    assert!(question.summary.contains("has what looks like a secret: .env, settings.ini:1 (ghp_…)"), "{}", question.summary);
+    assert!(
+        question.summary.contains("contains text that looks like a secret: .env, settings.ini:1 (ghp_…)"),
+        "{}",
+        question.summary
+    );
     let context = question.context.to_string();
     assert!(!question.summary.contains(&token) && !context.contains(&token), "{context}");
     answer(&world, &question, "approve");

@@ -97,7 +97,7 @@ fn a_loop_that_ends_beside_an_open_question_names_it_and_takes_the_answer_withou
     let question = open_questions(&world).remove(0);
     let said = String::from_utf8(output.stderr).unwrap();
     let command = format!("loopctl decide {} mend|ignore|try_again", question.id);
-    assert!(said.contains(&command) && !said.contains("nothing is left to do"), "{said}");
+    assert!(said.contains(&command) && !said.contains("no test is left"), "{said}");
     assert_eq!(output.status.code(), Some(1));
     let stopped = world.events("component_stopped").pop().unwrap();
     assert!(stopped.payload["reason"].as_str().unwrap().contains(&command), "{:?}", stopped.payload);
@@ -140,7 +140,7 @@ fn a_question_whose_cause_is_gone_is_taken_back_by_the_loop() {
     }
     assert_eq!(world.test("t1").status, TestStatus::Passed);
     let comments = world.sql("SELECT group_concat(comment, '|') FROM decisions");
-    let expected = "other checks fail at the head of integration now|the checks pass at the head of integration";
+    let expected = "other checks now fail at the head of integration|the checks now pass at the head of integration";
     assert_eq!(comments, expected);
 }
 
@@ -229,7 +229,7 @@ fn an_ignored_check_lets_nothing_through_that_the_base_does_not_fail() {
     let test = world.test("t2");
     assert_eq!((test.status, test.attempts, test.error_category), (TestStatus::Pending, 1, Some(ErrorCategory::Code)));
     let error = test.last_error.unwrap();
-    assert!(error.contains("the check is ignored, but the base does not print: FAILED test_pay"), "{error}");
+    assert!(error.contains("it fails differently than at the base: not printed at the base: FAILED test_pay"), "{error}");
     assert_eq!(lines(&world, "runs"), 5);
     let runs = world.db.read(|tx| tx.proof_runs(&"t2".parse()?)).unwrap();
     assert!(runs.iter().all(|run| !run.let_through), "{runs:?}");
@@ -245,7 +245,7 @@ fn a_failure_that_says_nothing_is_let_through_with_a_word_in_the_proof() {
     assert_eq!(world.test("t1").status, TestStatus::Passed);
     let runs = world.db.read(|tx| tx.proof_runs(&"t1".parse()?)).unwrap();
     let run = runs.iter().find(|run| run.let_through).unwrap();
-    assert!(run.why.contains("whether it fails as at the base cannot be told"), "{}", run.why);
+    assert!(run.why.contains("it is unclear whether it fails as at the base"), "{}", run.why);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_base_that_fails_by_chance_is_reported_and_stops_nobody() {
     world.once("one");
     assert_eq!(world.test("t1").status, TestStatus::Passed);
     let alerts = world.db.read(|tx| tx.alerts(true)).unwrap();
-    assert!(alerts.iter().any(|alert| alert.message.starts_with("check suite fails by chance")), "{alerts:?}");
+    assert!(alerts.iter().any(|alert| alert.message.starts_with("check suite is flaky")), "{alerts:?}");
     assert_eq!(world.events("base_proven")[0].payload["flaky"], serde_json::json!(["suite"]));
     assert!(open_questions(&world).is_empty());
     // Once it has proven steady, the alert closes by itself.
@@ -319,8 +319,7 @@ fn a_check_that_is_known_to_fail_by_chance_costs_no_attempt() {
         assert_eq!((test.status, test.attempts), (TestStatus::Passed, 1), "{:?}", test.last_error);
         let runs = world.db.read(|tx| tx.proof_runs(&"t1".parse()?)).unwrap();
         let said: Vec<&str> = runs.iter().map(|run| run.why.as_str()).collect();
-        let expected =
-            ["check suite failed with exit code 1", "suite fails by chance: it failed in 1 of 2 runs on these files"];
+        let expected = ["check suite failed with exit code 1", "suite is flaky: it failed in 1 of 2 runs on these files"];
         assert_eq!(said, expected);
         world.assert_tidy();
     }
@@ -438,9 +437,9 @@ fn who_does_not_wait_for_a_slow_suite_need_not() {
 #[test]
 fn a_check_that_cannot_be_run_or_hangs_costs_no_attempt() {
     let cases = [
-        ("test -f shared && no-such-program", "a program that it calls is missing (exit code 127)"),
-        ("./shared", "a program that it calls is not executable (exit code 126)"),
-        ("sleep 300", "took longer than 1 s"),
+        ("test -f shared && no-such-program", "a program that it runs is missing (exit code 127)"),
+        ("./shared", "a program that it runs is not executable (exit code 126)"),
+        ("sleep 300", "exceeded its time limit of 1 s"),
     ];
     for (script, words) in cases {
         // Only of the work, which the base says nothing of.
@@ -461,7 +460,7 @@ fn a_missing_program_is_found_at_the_base() {
     assert_eq!(lines(&world, "agents"), 0);
     let question = open_questions(&world).remove(0);
     assert_eq!(question.decision_type, BASE_QUESTION);
-    assert!(question.summary.contains("a program that it calls is missing"), "{}", question.summary);
+    assert!(question.summary.contains("a program that it runs is missing"), "{}", question.summary);
 }
 
 #[test]
@@ -483,7 +482,7 @@ fn what_fails_at_the_base_too_is_not_the_agents_fault() {
     assert_eq!(running.end(), 0);
     let test = world.test("t1");
     given_back(&test);
-    assert!(test.last_error.unwrap().contains("as it does at the base"));
+    assert!(test.last_error.unwrap().contains("as at the base ("));
     assert_eq!(lines(&world, "agents"), 1);
 }
 

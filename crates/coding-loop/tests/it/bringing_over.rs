@@ -123,7 +123,7 @@ fn nothing_is_brought_over_while_an_older_loop_runs() {
     let log = std::fs::File::create(old.folder.path().join("log")).unwrap();
     let mut waiting = common::Running(old.command("one").stderr(log).spawn().unwrap());
     let said = || std::fs::read_to_string(old.folder.path().join("log")).unwrap();
-    wait_for("the loop to wait", || said().contains("loop two still runs as version 0.1.0").then_some(()));
+    wait_for("the loop to wait", || said().contains("loop two still runs version 0.1.0").then_some(()));
     assert!(!old.root().join("store.git").exists());
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();

@@ -106,7 +106,7 @@ fn a_check_that_takes_too_long_ends_with_all_that_it_has_started() {
                 while :; do sleep 1; done";
     let (world, test, kind) = attempt(&check(&script(text), "timeout_seconds = 1"));
     assert_eq!(kind, RunKind::TimedOut);
-    assert!(test.last_error.unwrap().starts_with("check x took longer than 1 s"));
+    assert!(test.last_error.unwrap().starts_with("check x exceeded its time limit of 1 s"));
     assert_eq!((test.attempts, test.error_category), (0, Some(ErrorCategory::System)));
     nothing_runs(&world);
     world.assert_tidy();

@@ -43,13 +43,13 @@ fn an_idle_loop_takes_new_settings_and_refuses_broken_ones() {
     let good = std::fs::read_to_string(world.home.join("config.toml")).unwrap();
     std::fs::write(world.home.join("config.toml"), format!("{good}\n[lease]\nttl_seconds = \"long\"\n")).unwrap();
     let said = wait_for("the refusal", || alert(&world, "config"));
-    assert!(said.contains("config.toml:") && said.contains("goes on with those from before"), "{said}");
+    assert!(said.contains("config.toml:") && said.contains("uses the previous settings"), "{said}");
     // One that leaves the loop without an agent is refused too.
     replace(&world, "[agent]\ncommand = []\n");
     wait_for("the second refusal", || alert(&world, "config:one").filter(|said| said.contains("has no agent")));
     // So is a file that is gone.
     std::fs::remove_file(world.home.join("config.toml")).unwrap();
-    wait_for("the third refusal", || alert(&world, "config").filter(|said| said.contains("no longer there")));
+    wait_for("the third refusal", || alert(&world, "config").filter(|said| said.contains("no longer exists")));
     world.add_test("t1", "one");
     status(&world, "t1", TestStatus::Passed);
     assert_eq!(std::fs::read_to_string(world.folder().join("runs")).unwrap(), "first\n");

@@ -93,7 +93,7 @@ fn without_a_commit_or_a_branch() {
     let (world, _) = cloned(&[]);
     world.git(&["checkout", "--quiet", "--orphan", "new"]);
     let said = refused(&world);
-    assert!(said.contains("has no commit yet; make the first commit, and start the loop again"), "{said}");
+    assert!(said.contains("has no commit; create the first commit and start the loop again"), "{said}");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn what_lands_is_signed_where_that_is_set() {
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0), "{:?}", test.last_error);
     let why = test.last_error.unwrap();
     assert!(
-        why.starts_with("the commit cannot be signed: ") && why.ends_with("set sign = false in [landing] of config.toml"),
+        why.starts_with("cannot sign the commit: ") && why.ends_with("set sign = false in [landing] of config.toml"),
         "{why}"
     );
 }
@@ -359,7 +359,7 @@ fn a_link_in_place_of_an_ignored_folder() {
     world.add_test("t2", "one");
     world.command("one").args(["--max-tests", "1"]).output().unwrap();
     let why = world.test("t2").last_error.unwrap();
-    assert!(why.starts_with("build is a link to /tmp, out of the repository"), "{why}");
+    assert!(why.starts_with("build is a symbolic link to /tmp, outside the repository"), "{why}");
     set_agent(&world, "rm -rf build; ln -s deep/folder build");
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t2").status, TestStatus::Passed, "{:?}", world.test("t2").last_error);

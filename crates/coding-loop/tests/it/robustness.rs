@@ -237,7 +237,7 @@ fn a_database_that_cannot_be_written_loses_nothing() {
 #[test]
 fn an_agent_that_takes_too_long_or_cannot_be_started() {
     for (settings, category, words) in [
-        ("[loop.one.agent]\ntimeout_seconds = 1\n", ErrorCategory::Code, "ran longer than 1 s"),
+        ("[loop.one.agent]\ntimeout_seconds = 1\n", ErrorCategory::Code, "exceeded its time limit of 1 s"),
         ("[loop.one.agent]\ncommand = [\"/no/such/agent\"]\n", ErrorCategory::Human, "/no/such/agent"),
     ] {
         let world = World::new(PATIENT, &format!("{settings}{CHECK}"));

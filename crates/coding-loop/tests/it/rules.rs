@@ -107,7 +107,7 @@ fn every_kind_of_change_under_any_name_is_leased_and_lands() {
 #[test]
 fn names_that_cannot_be_leased_are_refused_in_words() {
     for (name, words) in
-        [("$(printf '\\377')", "is not UTF-8"), ("git:integration", "the right to move the integration branch")]
+        [("$(printf '\\377')", "is not UTF-8"), ("git:integration", "reserved for the lease on the integration branch")]
     {
         let world = world(&format!("echo > $TEST_ID; echo > \"{name}\""), "");
         refused(&world, ErrorCategory::Code, &[words]);
@@ -124,7 +124,7 @@ fn a_migration_lands_with_a_number_of_its_loop_only() {
     let again = || world.db.write(|tx| tx.reset_test(&"t1".parse()?)).unwrap();
     world.add_loop("two");
     name("users.sql");
-    refused(&world, ErrorCategory::Code, &["db/users.sql carries no migration number that was allocated to loop one"]);
+    refused(&world, ErrorCategory::Code, &["db/users.sql has no migration number that was allocated to loop one"]);
     again();
     assert_eq!((allocate("two", None), allocate("one", Some("db/0002_other.sql"))), (1, 2));
     for wrong in ["0001_users.sql", "0002_users.sql", "0003_users.sql"] {
@@ -149,7 +149,7 @@ fn a_migration_lands_with_a_number_of_its_loop_only() {
 fn a_folder_with_allocated_numbers_is_one_of_migrations_without_being_named() {
     let world = world("echo > $TEST_ID; mkdir db; echo > db/README; echo > db/0009_x.sql", "");
     world.db.write(|tx| tx.allocate_migration("m", &"one".parse()?, Some("db/0001_x.sql"))).unwrap();
-    refused(&world, ErrorCategory::Code, &["db/0009_x.sql carries no migration number"]);
+    refused(&world, ErrorCategory::Code, &["db/0009_x.sql has no migration number"]);
 }
 
 /// `pm-agent` applies what `loopctl decide` answers.
@@ -278,7 +278,7 @@ fn nothing_below_the_systems_own_folder_lands() {
     world.git(&["commit", "--quiet", "--all", "--amend", "--message", "begin"]);
     let test = attempt(&world);
     assert_eq!(test.error_category, Some(ErrorCategory::Code));
-    assert!(test.last_error.unwrap().starts_with("coding-loops/coordination.db belongs to coding-loops itself"));
+    assert!(test.last_error.unwrap().starts_with("coding-loops/coordination.db belongs to coding-loops"));
     assert_eq!(world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "0");
     world.assert_tidy();
 }

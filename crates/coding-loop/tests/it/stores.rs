@@ -52,7 +52,7 @@ fn a_store_that_lies_elsewhere_is_not_made_again() {
     let output = world.once("one");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the store of this installation is") && said.contains("move that folder here"), "{said}");
+    assert!(said.contains("the store of this installation is") && said.contains("move the folder, or correct root"), "{said}");
     assert_eq!(world.test("t2").attempts, 0);
     std::fs::rename(world.root(), world.folder().join("elsewhere")).unwrap();
     assert_eq!(world.once("one").status.code(), Some(0));
@@ -148,7 +148,7 @@ fn a_repository_without_a_commit_is_reported_clearly() {
     let output = world.once("one");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("has no commit yet; make the first commit"), "{said}");
+    assert!(said.contains("has no commit; create the first commit"), "{said}");
     world.git(&["checkout", "--quiet", "--force", "main"]);
     assert_eq!(world.once("one").status.code(), Some(0));
 }
@@ -198,7 +198,7 @@ fn a_damaged_store_is_made_again_when_a_loop_starts() {
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         is_repaired(&world, script);
         let alerts = world.sql("SELECT message FROM alerts");
-        let is_named = alerts.contains("it was made again from your repository and what was whole")
+        let is_named = alerts.contains("it was created again from your repository and its intact parts")
             || alerts.contains("was deleted or damaged; it was restored at");
         assert!(is_named, "{script}: {alerts}");
     }
@@ -280,7 +280,7 @@ fn a_branch_of_the_users_beside_ours_keeps_nobody_from_working() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(world.test("t1").status, TestStatus::Passed);
-    assert!(said.contains("git cannot have it beside your branch coding-loops; rename that"), "{said}");
+    assert!(said.contains("its name collides with your branch coding-loops; rename that"), "{said}");
     world.git(&["branch", "--move", "coding-loops", "mine"]);
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.git(&["rev-parse", BRANCH]), world.store(&["rev-parse", BRANCH]));

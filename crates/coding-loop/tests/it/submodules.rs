@@ -60,7 +60,7 @@ fn roll_back_to_saved(world: &World) {
     assert_eq!(world.events("rollback_done").len(), 1);
 }
 
-const REMEDY: &str = "commit inside the submodule and push that commit to its remote, or keep the change out of it";
+const REMEDY: &str = "commit them inside the submodule and push that commit to its remote, or undo them";
 
 #[test]
 fn edits_fail_the_attempt_by_name_and_are_kept() {
@@ -73,8 +73,8 @@ fn edits_fail_the_attempt_by_name_and_are_kept() {
     assert_eq!(
         test.last_error.unwrap(),
         format!(
-            "no commit in the submodule vendor holds the changes to a b, l.txt; {REMEDY}; no commit in the submodule \
-             vendor/deep holds the changes to l.txt; {REMEDY}"
+            "the changes to a b, l.txt in the submodule vendor are not committed; {REMEDY}; the changes to l.txt in the submodule \
+             vendor/deep are not committed; {REMEDY}"
         )
     );
     let workspace = world.workspace("one");
@@ -102,7 +102,7 @@ fn a_commit_that_is_not_pushed_is_kept_and_one_that_is_pushed_lands() {
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts, test.error_category), (TestStatus::Blocked, 2, Some(ErrorCategory::Code)));
     let why = test.last_error.unwrap();
-    assert!(why.ends_with("which nobody else can fetch; push that commit to its remote, or put it back"), "{why}");
+    assert!(why.ends_with("which is not on its remote; push that commit, or reset the submodule"), "{why}");
     roll_back_to_saved(&world);
     let vendor = world.workspace("one").join("vendor");
     assert_eq!(fs::read_to_string(vendor.join("l.txt")).unwrap(), "two\n");

@@ -184,7 +184,7 @@ fn commits_that_are_dropped_while_a_test_merges_them_do_not_land() {
     let instead = commit(&world, "fine", "1\n");
     std::fs::write(world.folder().join("dropped"), "").unwrap();
     let test = wait_for("the end of the test", || Some(world.test(&id)).filter(|test| test.status == TestStatus::Skipped));
-    let reason = format!("the commits up to {} are not on main any more", &theirs[..12]);
+    let reason = format!("the commits up to {} are no longer on main", &theirs[..12]);
     assert!(test.last_error.as_deref().unwrap_or_default().starts_with(&reason), "{:?}", test.last_error);
     wait_for("what the user has instead", || is_on_integration(&world, &instead));
     running.signal(Signal::SIGTERM);

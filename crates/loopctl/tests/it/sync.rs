@@ -156,7 +156,7 @@ fn a_conflict_is_merged_by_a_test_that_leaves_nothing_out() {
     let place = place("true");
     land(&place, "t2", &[("shared", "1\n2\nloop\n4\n5\n")]);
     let theirs = commit(&place, &[("shared", "1\n2\nuser\n4\n5\n"), ("hotfix", "fix\n")]);
-    place.run(&["sync"]).fails(1).says("conflicts with what has landed, in shared");
+    place.run(&["sync"]).fails(1).says("conflicts with the integration branch in shared");
     decide(&place, "test");
     let test = format!("sync-{}", &theirs[..12]);
     place.run(&["sync"]).fails(1).says(&format!("test {test} will merge these commits"));

@@ -1,5 +1,5 @@
-//! Logging to systemd's journal in its own protocol: each line with its priority and its fields, so that
-//! `journalctl CODING_LOOPS_TEST=T-001` finds what was said about a test, and `journalctl -p warning` what matters.
+//! Logs to systemd's journal in its native protocol: each line with priority and fields, so that `journalctl
+//! CODING_LOOPS_TEST=T-001` shows the lines about a test, and `journalctl -p warning` the warnings.
 
 use std::fmt::{self, Debug, Write};
 use std::os::unix::fs::MetadataExt;
@@ -13,19 +13,19 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// Fields of ours begin with it: no name of theirs can mean something else to the journal.
+/// Prefix of our fields, so that none has a meaning of its own for the journal.
 const PREFIX: &str = "CODING_LOOPS_";
-/// More of one value is left out: a log is no place for dumps, and a datagram has its limit.
-const MOST_BYTES: usize = 8 << 10;
+/// Maximum length of a value; the rest is cut off, because a datagram is limited.
+const MAX_BYTES: usize = 8 << 10;
 
-/// True if what is written to stderr goes to the journal. `JOURNAL_STREAM` alone says nothing: children inherit it, also
-/// those that write to a terminal or a file.
+/// True if stderr is connected to the journal. `JOURNAL_STREAM` alone does not prove it: children inherit the variable
+/// even if they write to a terminal or a file.
 pub(super) fn is_stderr() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|meta| *stream == *format!("{}:{}", meta.dev(), meta.ino()))
 }
 
-/// `<6>` and so on, as syslog has them.
+/// Syslog priorities.
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -35,7 +35,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Where only the stream reaches the journal: the priority before each line, as it takes it; it adds the time itself.
+/// If only stderr reaches the journal: a priority prefix before each line. The journal adds the time.
 pub(super) struct Prefixed;
 
 impl<S, N> FormatEvent<S, N> for Prefixed
@@ -57,7 +57,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// None where the journal's socket cannot be reached.
+    /// None if the journal's socket cannot be reached.
     pub(super) fn connect() -> Option<Self> {
         let socket = UnixDatagram::unbound().ok()?;
         socket.connect(SOCKET).ok()?;
@@ -81,15 +81,15 @@ impl<S: Subscriber> Layer<S> for Journal {
             append(&mut datagram, &format!("{PREFIX}{name}"), value);
         }
         if self.socket.send(&datagram).is_err() {
-            // The stream takes a line in any case.
+            // stderr is always available.
             eprintln!("<{priority}>{}", text.replace('\n', " "));
         }
     }
 }
 
-/// With its length before the value, which so may hold anything.
+/// Appends a field with an explicit length, so that the value may contain anything.
 fn append(datagram: &mut Vec<u8>, name: &str, value: &str) {
-    let mut end = value.len().min(MOST_BYTES);
+    let mut end = value.len().min(MAX_BYTES);
     while !value.is_char_boundary(end) {
         end -= 1;
     }
@@ -100,11 +100,11 @@ fn append(datagram: &mut Vec<u8>, name: &str, value: &str) {
     datagram.push(b'\n');
 }
 
-/// What an event says, for the text and as fields.
+/// The message and fields of a log event.
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
-    /// ` name=value` for each field, as the text shows them.
+    /// ` name=value` for each field, for the text.
     shown: String,
     named: Vec<(String, String)>,
 }
@@ -115,7 +115,7 @@ impl Fields {
             self.message = value;
             return;
         }
-        // What other crates log comes with the place in their source.
+        // Events of the `log` crate carry their source location.
         if field.name().starts_with("log.") {
             return;
         }
@@ -145,9 +145,9 @@ mod tests {
         let mut datagram = Vec::new();
         append(&mut datagram, "A", "x\ny=z");
         assert_eq!(datagram, b"A\n\x05\0\0\0\0\0\0\0x\ny=z\n");
-        let long = "é".repeat(MOST_BYTES);
+        let long = "é".repeat(MAX_BYTES);
         datagram.clear();
         append(&mut datagram, "A", &format!("x{long}"));
-        assert_eq!(datagram.len(), 2 + 8 + MOST_BYTES - 1 + 1);
+        assert_eq!(datagram.len(), 2 + 8 + MAX_BYTES - 1 + 1);
     }
 }
