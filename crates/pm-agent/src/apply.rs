@@ -1,7 +1,7 @@
-//! Carrying out one action in the transaction of the pass.
+//! Writes the rows and events of one action.
 //!
-//! What the rows no longer allow (a test that has been removed meanwhile, an answer that came first) is logged and left
-//! undone; it must not fail the pass, which would be tried again for ever.
+//! An action that the rows no longer allow (a deleted test, an earlier answer) is logged and skipped; it must not fail
+//! the pass, which would be repeated forever.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
     carry_out(tx, &action.act, action.cause.as_ref())
 }
 
-/// Lets the pass go on where the rows say no.
+/// Turns a refusal into a log line, so that the pass continues.
 fn tolerate<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_refusal() => {
-            tracing::warn!(%error, "left undone");
+            tracing::warn!(%error, "action skipped");
             Ok(None)
         }
         Err(error) => Err(error),
@@ -45,7 +45,7 @@ fn who(by_human: bool) -> Result<ActorId> {
 fn judge(tx: &WriteTx<'_>, id: &str, verdict: &Verdict) -> Result<()> {
     match verdict {
         Verdict::Settle(settlement) => {
-            tracing::info!(reason = settlement.reason, "settled a conflict");
+            tracing::info!(reason = settlement.reason, "conflict settled");
             tx.settle_conflict(id, &settlement.winner, &settlement.loser, Some(&settlement.winner_test))
         }
         Verdict::Over(why) => tx.resolve_conflict(id, why),
@@ -77,26 +77,26 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         }
         Act::Ask(question) => {
             let id = tolerate(tx.ask(question, event(cause)?.as_ref()))?;
-            tracing::info!(decision = ?id, summary = question.summary, "asked the human");
+            tracing::info!(decision = ?id, summary = question.summary, "question asked");
         }
         Act::Resolve { id, choice, by_human, comment, then } => {
             let cause = event(cause)?;
             let resolved = tolerate(tx.resolve_decision(id, choice.as_deref(), *by_human, comment.as_deref(), cause.as_ref()))?;
-            if let Some(said) = resolved {
-                tracing::info!(decision = %id, choice, by_human, "settled a decision");
-                follow(tx, then, &said)?;
+            if let Some(event) = resolved {
+                tracing::info!(decision = %id, choice, by_human, "decision settled");
+                follow(tx, then, &event)?;
             }
         }
         Act::Announce { id, then } => {
-            if let Some(said) = tolerate(tx.announce_decision(id))? {
-                tracing::info!(decision = %id, "applied a decision that another hand has settled");
-                follow(tx, then, &said)?;
+            if let Some(event) = tolerate(tx.announce_decision(id))? {
+                tracing::info!(decision = %id, "decision applied that another process settled");
+                follow(tx, then, &event)?;
             }
         }
         Act::ResetTest { test } => drop(tolerate(tx.reset_test(test))?),
         Act::RedoTest { test, reason } => {
             if tolerate(tx.reset_test_because(test, reason))? == Some(false) {
-                tracing::info!(%test, "is pending or in progress already");
+                tracing::info!(%test, "the test is already pending or in progress");
             }
         }
         Act::RollBack { test, to, commit, undone, reason } => {
@@ -112,7 +112,7 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         Act::AcceptNoChange { test } => drop(tolerate(tx.accept_no_change(test))?),
         Act::LiftHold { subject } => tx.lift_hold(subject)?,
         Act::FollowBase { answer, reason } => drop(tolerate(tx.apply_base_answer(answer, reason))?),
-        Act::TellOfSystem { message, test } => {
+        Act::ReportSystemError { message, test } => {
             tx.raise_alert(&NewAlert {
                 fingerprint: crate::matters::SYSTEM.to_owned(),
                 severity: Severity::Error,
@@ -136,8 +136,8 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
     Ok(())
 }
 
-fn follow(tx: &WriteTx<'_>, acts: &[Act], said: &EventId) -> Result<()> {
-    acts.iter().try_for_each(|act| carry_out(tx, act, Some(said)))
+fn follow(tx: &WriteTx<'_>, acts: &[Act], event: &EventId) -> Result<()> {
+    acts.iter().try_for_each(|act| carry_out(tx, act, Some(event)))
 }
 
 fn roll_back(
@@ -150,14 +150,14 @@ fn roll_back(
     if tolerate(tx.reset_test_because(test, reason))?.is_none() {
         return Ok(());
     }
-    // One that is in progress has its own work in hand; what is to be taken back waits for its next attempt.
+    // A test in progress has other work; the revert waits for its next attempt.
     if tx.test(test)?.loop_id != *to {
         tolerate(tx.move_test(test, to))?;
     }
     tx.ask_revert(test, commit, cause)?;
-    tracing::info!(%test, %to, commit, "a commit is to be taken back");
+    tracing::info!(%test, %to, commit, "revert scheduled");
     if let Some(undone) = undone {
-        let why = format!("commit {commit} was taken back, because it broke test {test}: do it again without that");
+        let why = format!("commit {commit} was reverted because it broke test {test}: do the work again without breaking it");
         tolerate(tx.reset_test_because(undone, &why))?;
         tolerate(tx.add_dependency(undone, test))?;
     }
@@ -172,10 +172,10 @@ fn hand_on(
     cause: Option<&EventId>,
 ) -> Result<()> {
     let fingerprint = format!("{kind}:{from}");
-    // An alert that stands tells of earlier moves too.
-    let told = tx.open_alert(&fingerprint)?.and_then(|alert| alert.context.get("tests").cloned());
+    // An open alert also lists earlier moves.
+    let reported = tx.open_alert(&fingerprint)?.and_then(|alert| alert.context.get("tests").cloned());
     let mut tests: BTreeMap<String, Value> =
-        told.as_ref().and_then(Value::as_object).map(|told| told.clone().into_iter().collect()).unwrap_or_default();
+        reported.as_ref().and_then(Value::as_object).map(|reported| reported.clone().into_iter().collect()).unwrap_or_default();
     for (test, to) in moves {
         if tolerate(tx.move_test(test, to))?.is_some() {
             let moved =
@@ -185,7 +185,7 @@ fn hand_on(
         }
     }
     let list: Vec<String> = tests.iter().map(|(test, to)| format!("{test} to {}", to.as_str().unwrap_or_default())).collect();
-    let message = format!("{why}; its tests were handed on: {}", list.join(", "));
+    let message = format!("{why}; its tests were moved: {}", list.join(", "));
     tracing::info!("{message}");
     tx.raise_alert(&NewAlert {
         fingerprint,

@@ -1,8 +1,9 @@
-//! The judgement: a pure function of settings and snapshot.
+//! The decision: a pure function of settings and snapshot.
 //!
-//! The order within a pass: conflicts that are over let their losers go; answers, time limits and questions that have
-//! become idle are settled; new conflicts are settled; new questions are asked; lost queues are handed on, overloaded ones shared; pauses of pm's
-//! own that have no cause left are lifted; the human is notified. Each step sees what those before it have decided.
+//! The order within a pass: losers of finished conflicts are resumed; answers, timeouts and obsolete questions are
+//! settled; new conflicts are settled; new questions are asked; queues of lost loops are moved, those of overloaded
+//! loops shared; pauses of pm without a cause are lifted; the human is notified. Each step takes the decisions of the
+//! steps before into account.
 
 mod answers;
 mod conflicts;
@@ -25,34 +26,34 @@ use supervisor::{Inbound, Plan};
 use crate::matters::{SYSTEM, is_own, loops_of};
 use crate::snapshot::{PmSnapshot, Unnotified};
 
-/// Who goes first on a file, and who waits for which test of theirs.
+/// The settlement of a conflict: which loop continues, and which one waits for which test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// Works on.
+    /// The loop that continues.
     pub winner: LoopId,
-    /// Waits.
+    /// The loop that waits.
     pub loser: LoopId,
-    /// What the winner has in hand.
+    /// The current test of the winner.
     pub winner_test: TestId,
-    /// In a sentence, for the loser and the human.
+    /// The reason, for the loser and the human.
     pub reason: String,
 }
 
-/// What becomes of a conflict.
+/// The outcome for a conflict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// One goes first.
+    /// One loop continues.
     Settle(Settlement),
-    /// Nobody needs to wait (any more), and why.
+    /// No loop has to wait; with the reason.
     Over(String),
-    /// Both wait for others already; it is settled when one of them works again.
+    /// Both already wait for others; the conflict is settled when one of them works again.
     Later,
 }
 
-/// One thing to do.
+/// One act of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
-    /// Writes down a conflict, and what becomes of it.
+    /// Stores a conflict and its outcome.
     OpenConflict {
         /// The file.
         file: String,
@@ -60,191 +61,192 @@ pub enum Act {
         one: LoopId,
         /// The other.
         other: LoopId,
-        /// What becomes of it.
+        /// The outcome.
         verdict: Verdict,
     },
-    /// Writes down what becomes of a conflict whose row stands.
+    /// Stores the outcome for a known conflict.
     JudgeConflict {
-        /// Its row.
+        /// Id of the conflict.
         id: String,
-        /// What becomes of it.
+        /// The outcome.
         verdict: Verdict,
     },
-    /// Does what follows from an answer about the base.
+    /// Applies an answer about the base.
     FollowBase {
         /// The answer.
         answer: BaseAnswer,
-        /// In a sentence.
+        /// The reason.
         reason: String,
     },
-    /// Tells a loop to stop working and keep its work.
+    /// Pauses a loop, which keeps its work.
     Pause {
-        /// Which.
+        /// The loop.
         loop_id: LoopId,
-        /// In a sentence.
+        /// The reason.
         reason: String,
-        /// The human, if it was the human's choice: then only the human lifts it.
+        /// True if the human chose it: then only the human lifts it.
         by_human: bool,
     },
-    /// Lifts pm's pause.
+    /// Lifts a pause of pm.
     Resume {
-        /// Whose.
+        /// The loop.
         loop_id: LoopId,
-        /// In a sentence.
+        /// The reason.
         reason: String,
     },
-    /// Tells a loop to give up its attempt and begin afresh.
+    /// Restarts the attempt of a loop.
     Restart {
-        /// Which.
+        /// The loop.
         loop_id: LoopId,
-        /// In a sentence.
+        /// The reason.
         reason: String,
-        /// True if it was the human's choice.
+        /// True if the human chose it.
         by_human: bool,
     },
     /// Asks the human.
     Ask(Box<NewDecision>),
-    /// Settles a decision and applies what follows, caused by the settlement.
+    /// Settles a decision and applies its consequences, caused by the settlement.
     Resolve {
-        /// Which.
+        /// The decision.
         id: DecisionId,
-        /// The answer; none expires it.
+        /// The answer; none lets it expire.
         choice: Option<String>,
-        /// Whose answer.
+        /// True if the human answered.
         by_human: bool,
-        /// In words.
+        /// A comment.
         comment: Option<String>,
-        /// What follows.
+        /// The consequences.
         then: Vec<Act>,
     },
-    /// Says how a decision was settled by another hand, and applies what follows.
+    /// Publishes how another process settled a decision, and applies the consequences.
     Announce {
-        /// Which.
+        /// The decision.
         id: DecisionId,
-        /// What follows.
+        /// The consequences.
         then: Vec<Act>,
     },
-    /// Puts a blocked test back to its beginning.
+    /// Resets a blocked test.
     ResetTest {
-        /// Which.
+        /// The test.
         test: TestId,
     },
-    /// Puts a test that was done back to its beginning, and says why.
+    /// Resets a passed test, with a reason.
     RedoTest {
-        /// Which.
+        /// The test.
         test: TestId,
-        /// Its last error from now on.
+        /// Its new last error.
         reason: String,
     },
-    /// Takes a commit back: the test that it broke is done again by the loop that made it, and lands like any other change.
+    /// Schedules the revert of a commit: the broken test is done again by the loop that made the commit, and lands like
+    /// any other change.
     RollBack {
-        /// The test that it broke.
+        /// The broken test.
         test: TestId,
-        /// Whose commit it is.
+        /// The loop that made the commit.
         to: LoopId,
         /// The commit.
         commit: String,
-        /// The test that the commit was made for; it is done again afterwards.
+        /// The test of the commit, which is done again afterwards.
         undone: Option<TestId>,
-        /// Its last error from now on.
+        /// The new last error of the broken test.
         reason: String,
     },
-    /// Takes a test out of its queue.
+    /// Skips a test.
     SkipTest {
-        /// Which.
+        /// The test.
         test: TestId,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// Takes all pending tests of a loop out of its queue.
+    /// Skips all pending tests of a loop.
     SkipQueue {
-        /// Whose.
+        /// The loop.
         loop_id: LoopId,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// Keeps a pending test from being tried before a moment, or lets it be tried again.
+    /// Delays the next attempt of a pending test, or ends a delay.
     HoldTest {
-        /// Which.
+        /// The test.
         test: TestId,
-        /// Not before this.
+        /// Earliest time of the next attempt.
         until: Timestamp,
     },
-    /// Accepts what a claim without a change left as it was.
+    /// Accepts a claim without a change.
     AcceptNoChange {
-        /// Whose.
+        /// The test.
         test: TestId,
     },
-    /// Lets the loops that a hold is on start attempts again.
+    /// Ends a hold.
     LiftHold {
-        /// Which.
+        /// Subject of the hold.
         subject: String,
     },
-    /// Tells the human of an error of the system.
-    TellOfSystem {
-        /// What.
+    /// Raises an alert about a system error.
+    ReportSystemError {
+        /// The message.
         message: String,
-        /// Which test it hit.
+        /// The affected test.
         test: TestId,
     },
-    /// Lets a test run without the one that it waits for.
+    /// Removes the dependency of a test.
     ClearDependency {
-        /// Which.
+        /// The test.
         test: TestId,
     },
-    /// Hands a lost or overloaded loop's tests on, and tells the human.
+    /// Moves the tests of a lost or overloaded loop, and raises an alert.
     HandOn {
         /// The lost or overloaded loop.
         from: LoopId,
-        /// `reassigned` or `shared`: what names the alert.
+        /// `reassigned` or `shared`: prefix of the alert's fingerprint.
         kind: &'static str,
-        /// In a sentence.
+        /// The reason.
         why: String,
-        /// Which test goes to whom.
+        /// The tests with their new loops.
         moves: Vec<(TestId, LoopId)>,
     },
-    /// One item of knowledge takes another's place.
+    /// Replaces an item of knowledge by another one.
     Supersede {
-        /// The one that no longer stands.
+        /// The replaced item.
         id: String,
-        /// The one that does.
+        /// The valid item.
         by: String,
     },
     /// Answers a change request.
     AnswerChange {
-        /// Which.
+        /// The change request.
         id: String,
         /// Approved or rejected.
         to: RequestStatus,
-        /// Whose answer.
+        /// True if the human answered.
         by_human: bool,
     },
-    /// The cause of an alert is gone.
+    /// Closes an alert whose cause no longer exists.
     CloseAlert {
-        /// Which.
+        /// Fingerprint of the alert.
         fingerprint: String,
     },
-    /// Notifies the human through their own command.
+    /// Runs the human's notify command.
     Notify {
-        /// The journal entry, which names the matter.
+        /// Id of the journal entry, unique for the subject.
         id: String,
-        /// What the command gets.
+        /// The input of the command.
         message: Value,
     },
-    /// Does nothing, and says why.
+    /// Does nothing; logs the reason.
     Ignore(String),
 }
 
-/// One thing to do, and the event that led to it.
+/// An act and the event that caused it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Action {
-    /// What.
+    /// The act.
     pub act: Act,
-    /// Why.
+    /// The event.
     pub cause: Option<EventId>,
 }
 
-/// A pass in the making.
+/// The state of one decision.
 struct Work<'a> {
     config: &'a Config,
     at: &'a PmSnapshot,
@@ -253,11 +255,11 @@ struct Work<'a> {
     ended: BTreeSet<String>,
     /// Decisions that this pass settles.
     settled: BTreeSet<DecisionId>,
-    /// Loops that this pass makes wait, or leaves stopped.
+    /// Loops that this pass pauses or keeps paused.
     newly_held: BTreeSet<LoopId>,
-    /// Loops that this pass lets go.
+    /// Loops that this pass resumes.
     resumed: BTreeSet<LoopId>,
-    /// Matters that this pass asks about.
+    /// Fingerprints of the questions that this pass asks.
     asked: BTreeSet<String>,
     /// Conflicts that this pass opens: file and loops.
     opened: BTreeSet<(String, LoopId, LoopId)>,
@@ -273,7 +275,7 @@ impl Work<'_> {
         self.act(Act::Ignore(text), Some(&inbound.event.id));
     }
 
-    /// True while pm itself has a reason to keep a loop from working.
+    /// True while pm has a reason to keep a loop paused.
     fn held(&self, id: &LoopId) -> bool {
         self.newly_held.contains(id)
             || self.lost_a_conflict(id)
@@ -302,7 +304,7 @@ impl Work<'_> {
         self.at.tests.get(&id.parse().ok()?)
     }
 
-    /// Asks, unless the matter is open or was asked about in this pass.
+    /// Asks, unless the question is open or was asked in this pass.
     fn ask(&mut self, question: NewDecision, cause: Option<&EventId>) -> bool {
         let fingerprint = question.fingerprint.clone().unwrap_or_default();
         let open = self
@@ -318,8 +320,8 @@ impl Work<'_> {
     }
 }
 
-/// True for a test that is blocked or failed. A row that only names a test, as other tools write it, is taken at the
-/// event's word: it never says that it was attempted.
+/// True for a blocked or failed test. For a row that was never attempted, as external tools write it, the event is
+/// believed.
 pub(crate) fn counts_as_blocked(test: &Test) -> bool {
     match test.status {
         TestStatus::Blocked | TestStatus::Failed => true,
@@ -328,7 +330,7 @@ pub(crate) fn counts_as_blocked(test: &Test) -> bool {
     }
 }
 
-/// The first line of a text, as a sentence can hold it.
+/// The first line of a text, shortened for a sentence.
 pub(crate) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
@@ -347,7 +349,7 @@ pub fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
         asked: BTreeSet::new(),
         opened: BTreeSet::new(),
     };
-    conflicts::let_go(&mut work);
+    conflicts::end_conflicts(&mut work);
     answers::settle(&mut work);
     conflicts::judge(&mut work);
     questions::ask(&mut work);

@@ -1,8 +1,8 @@
-//! pm: settles conflicts, dependencies and lost loops, asks the human where a judgement is theirs, and applies the answer.
+//! pm: settles conflicts, dependencies and lost loops, asks the human where a decision is theirs, and applies the
+//! answer.
 //!
-//! It must never run a command other than the human's own `notify.command`, and never touch git. What it has asked,
-//! paused or handed on stands in rows (decisions, conflicts, pauses, alerts), so that a restart asks, pauses and hands on
-//! nothing twice.
+//! It must never run a command other than the human's `notify.command`, and never touch git. Its questions, pauses and
+//! moves are stored in rows (decisions, conflicts, pauses, alerts), so a restart repeats none of them.
 
 mod apply;
 pub mod decide;

@@ -1,5 +1,4 @@
-//! What questions are about: their types, their fingerprints, and what their contexts name. Both who reads the rows and who
-//! decides go by these names.
+//! Types, fingerprints and context keys of questions, shared by snapshot and decision.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +20,14 @@ pub(crate) fn loops_of(context: &Value) -> Vec<LoopId> {
     listed.into_iter().flatten().filter_map(|id| id.as_str()?.parse().ok()).collect()
 }
 
-/// The type of deadlock-detector's question about tests that wait for each other.
+/// Type of deadlock-detector's question about a cycle of test dependencies.
 pub(crate) const CYCLE_OF_TESTS: &str = "dependency_cycle";
 
-/// Questions of loops whose answer pm applies: they ask about their own attempts, and what follows concerns tests and other loops.
+/// Questions of loops whose answers pm applies: they concern attempts, other tests and other loops.
 const OF_LOOPS: &[&str] = &[HOLD_QUESTION, NO_CHANGE_QUESTION, GREEN_BEFORE_QUESTION, BASE_QUESTION, BASE_SLOW_QUESTION];
 
-/// True for questions whose answer pm applies: its own, those of deadlock-detector, which has the cycle where pm has the tests,
-/// and those of loops about attempts.
+/// True for questions whose answers pm applies: its own, those of deadlock-detector about tests, and those of loops
+/// about attempts.
 pub(crate) fn is_own(decision: &Decision) -> bool {
     match decision.requested_by.as_deref() {
         Some("pm") => true,
@@ -43,30 +42,30 @@ pub(crate) fn about_test(test: &str) -> String {
     format!("test:{test}")
 }
 
-/// The type of the question what becomes of a commit that broke something.
+/// Type of the question about a commit that broke something.
 pub(crate) const REGRESSION: &str = "regression";
 
-/// What names such a question: the commit, or the test where nobody knows the commit.
+/// Fingerprint of such a question: the commit, or the test if the commit is unknown.
 pub(crate) fn about_commit(matter: &str) -> String {
     format!("regression:{matter}")
 }
 
-/// What names one budget that has been used up: of one loop's test, or of a day.
-pub(crate) fn budget_fingerprint(inbound: &Inbound, said: &ResourceWarning, in_hand: &BTreeMap<LoopId, Test>) -> String {
-    match &said.loop_id {
+/// Fingerprint of an exhausted budget: of a loop's test, or of a day.
+pub(crate) fn budget_fingerprint(inbound: &Inbound, payload: &ResourceWarning, in_hand: &BTreeMap<LoopId, Test>) -> String {
+    match &payload.loop_id {
         Some(loop_id) => {
             let named = text_of(&inbound.event.payload, "test_id");
             let test = named.or_else(|| in_hand.get(loop_id).map(|test| test.id.as_str())).unwrap_or("-");
-            format!("budget:{loop_id}:{}:{test}", said.resource)
+            format!("budget:{loop_id}:{}:{test}", payload.resource)
         }
-        None => format!("budget:day:{}:{}", said.resource, &inbound.event.timestamp.to_rfc3339()[..10]),
+        None => format!("budget:day:{}:{}", payload.resource, &inbound.event.timestamp.to_rfc3339()[..10]),
     }
 }
 
-/// The question after which all loops wait.
+/// Fingerprint of the question that pauses all loops.
 pub(crate) const SYSTEM: &str = "system";
 
-/// The tests that the question names, each with what it depended on then.
+/// The tests in the question, each with its dependency at that time.
 pub(crate) fn tests_in_cycle(context: &Value) -> impl Iterator<Item = (&str, &str)> {
     let tests = context.get("tests").and_then(Value::as_array);
     tests.into_iter().flatten().filter_map(|test| Some((text_of(test, "test_id")?, text_of(test, "depends_on")?)))

@@ -1,4 +1,4 @@
-//! The one effect: the human's own command, from the settings alone, told of a question or a critical alert on its
+//! The only effect: runs the human's notify command from the settings, with a question or a critical alert on its
 //! standard input.
 
 use std::path::Path;
@@ -11,30 +11,30 @@ use supervisor::LocalFuture;
 /// The operation in the journal.
 pub const OPERATION: &str = "notify";
 
-/// How long the command may take.
+/// Time limit of the command.
 const LIMIT: Duration = Duration::from_secs(30);
 const KILL_AFTER: Duration = Duration::from_secs(2);
-/// What a notifier on a desktop needs, besides what agents are given.
+/// Environment variables for desktop notifications, in addition to those for agents.
 const ENVIRONMENT: [&str; 4] = ["DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR"];
 
-/// How telling the human ended.
+/// The result of the notify command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notified {
     /// The command ended with exit code 0.
     Succeeded,
-    /// It did not; in words.
+    /// It failed, with the reason.
     Failed(String),
 }
 
-/// Runs the command once with what the entry says.
+/// Runs the command once with the message of the entry.
 pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> LocalFuture<Notified> {
     let argv = config.notify.command.clone();
     if entry.operation != OPERATION {
-        let why = format!("{:?} is no operation of pm", entry.operation);
+        let why = format!("unknown operation {:?}", entry.operation);
         return Box::pin(async move { Notified::Failed(why) });
     }
     if argv.is_empty() {
-        return Box::pin(async { Notified::Failed("notify.command is not set any more".to_owned()) });
+        return Box::pin(async { Notified::Failed("notify.command is no longer set".to_owned()) });
     }
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let names = config.agent.environment.iter().map(String::as_str).chain(ENVIRONMENT);
@@ -58,10 +58,10 @@ pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> L
     })
 }
 
-/// Ends the entry. One try is enough: the question stands in the database all the same.
+/// Completes the entry. There is no retry, because the question is in the database anyway.
 pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified) -> Result<()> {
     if let Notified::Failed(why) = outcome {
-        tracing::warn!(entry = %entry.id, why, "the human could not be notified");
+        tracing::warn!(entry = %entry.id, why, "the notify command failed");
     }
     if tx.journal_entry(&entry.id)?.is_some_and(|now| now.status == JournalStatus::InProgress) {
         tx.end_operation(&entry.id, *outcome == Notified::Succeeded)?;

@@ -1,4 +1,4 @@
-//! What a decision depends on, read in one transaction: the inbox, and the rows that it and the open matters name.
+//! The input of the decision, read in one transaction: the inbox, and the rows to which it and open subjects refer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,57 +15,57 @@ use crate::matters::{
 };
 use crate::perform::OPERATION;
 
-/// Questions asked in one pass because of rows alone.
-pub const MOST_QUESTIONS: usize = 20;
-/// Failed tests that one pass looks at.
-const MOST_FAILURES: usize = 100;
-/// Notify commands that run at a time.
-pub const MOST_NOTIFYING: usize = 4;
-/// How far back a decision that was settled by another hand is looked for.
+/// Maximum number of questions asked in one pass because of rows alone.
+pub const MAX_QUESTIONS: usize = 20;
+/// Maximum number of failed tests read in one pass.
+const MAX_FAILURES: usize = 100;
+/// Maximum number of notify commands that run in parallel.
+pub const MAX_NOTIFYING: usize = 4;
+/// Age up to which decisions settled by another process are announced.
 const ANNOUNCE_SECONDS: i64 = 7 * 24 * 3600;
 
-/// A conflict that is not over.
+/// An open conflict.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenConflict {
-    /// Its row.
+    /// The row.
     pub row: Conflict,
-    /// When each loop came to the file, where the event still says so.
+    /// When each loop changed the file first, if the event still exists.
     pub times: Option<[(LoopId, Timestamp); 2]>,
-    /// The human has resumed the loser since.
+    /// The event with which the human has resumed the loser since.
     pub resumed_by_human: Option<EventId>,
 }
 
-/// A pause of pm's own that stands on a loop.
+/// An active pause of a loop by pm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnPause {
-    /// Its row.
+    /// The row.
     pub row: Pause,
-    /// It has been lifted already, and the loop has yet to take notice.
+    /// The pause was lifted, but the loop has not noticed it yet.
     pub lifted: bool,
 }
 
-/// A pending test whose last attempt failed for a reason that is pm's to handle.
+/// A pending test whose last attempt failed in a category that pm handles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     /// The test.
     pub test: Test,
-    /// The event that said so.
+    /// The event of the failure.
     pub event: Option<EventId>,
-    /// The human has been asked something about this attempt.
+    /// The human was asked about this attempt.
     pub asked: bool,
-    /// pm has had the loop pause since this attempt.
+    /// pm has paused the loop since this attempt.
     pub paused: bool,
 }
 
 impl Failure {
-    /// When the attempt began.
+    /// Start of the attempt.
     #[must_use]
     pub fn attempted(&self) -> Timestamp {
         self.test.last_attempt_at.unwrap_or(self.test.created_at)
     }
 }
 
-/// What the human has yet to be notified of.
+/// A pending notification.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Unnotified {
     /// A question.
@@ -74,85 +74,85 @@ pub enum Unnotified {
     Alert(Alert),
 }
 
-/// All that a decision depends on.
+/// The input of the decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PmSnapshot {
-    /// The moment of the transaction.
+    /// The time of the transaction.
     pub now: Timestamp,
-    /// What has been said and is not handled.
+    /// The unread events.
     pub inbox: Vec<Inbound>,
     /// All loops.
     pub loops: BTreeMap<LoopId, Loop>,
-    /// How far each queue is; read only where it matters.
+    /// Progress of each queue; read only if needed.
     pub progress: BTreeMap<LoopId, LoopProgress>,
-    /// The test that each loop has in hand.
+    /// The current test of each loop.
     pub in_hand: BTreeMap<LoopId, Test>,
-    /// The tests that the inbox and the open matters name, where they exist.
+    /// The tests to which the inbox and open subjects refer, if they exist.
     pub tests: BTreeMap<TestId, Test>,
-    /// Who waits for a test that the inbox calls blocked or that is.
+    /// The dependents of blocked tests.
     pub dependents: BTreeMap<TestId, Vec<TestId>>,
-    /// Conflicts that are not over, oldest first.
+    /// Open conflicts, oldest first.
     pub conflicts: Vec<OpenConflict>,
     /// Open decisions, oldest first.
     pub decisions: Vec<Decision>,
     /// The subjects of all holds.
     pub holds: BTreeSet<String>,
-    /// Some check fails at the head of integration and is not let through.
+    /// A check that is not ignored fails at the head of integration.
     pub base_is_red: bool,
-    /// Of open questions about checks at the base: tree and check of those that have ended.
+    /// Tree and check of the slow checks with an open question that have ended.
     pub base_known: BTreeSet<(String, String)>,
-    /// Decisions settled by a hand that did not say so.
+    /// Decisions that another process settled without an event.
     pub settled_elsewhere: Vec<Decision>,
-    /// The last decision on each matter that may be asked about, by fingerprint.
+    /// The last decision for each possible question, by fingerprint.
     pub questions: BTreeMap<String, Decision>,
-    /// Blocked tests that nobody has been asked about, at most [`MOST_QUESTIONS`].
+    /// Blocked tests without a question, at most [`MAX_QUESTIONS`].
     pub blocked: Vec<Test>,
-    /// The last event that called each of them blocked, where one did.
+    /// The last event that reported each of them as blocked, if any.
     pub blocked_by: BTreeMap<TestId, EventId>,
     /// Pending tests whose dependency cannot pass by itself.
     pub stalled: Vec<Test>,
-    /// Pending tests whose last attempt failed for a reason that is pm's to handle.
+    /// Pending tests whose last attempt failed in a category that pm handles.
     pub failures: Vec<Failure>,
-    /// The pending tests of loops that have been dead for long, or that a lost-loop question is open for.
+    /// The pending tests of loops that have been dead for long, or about which there is an open question.
     pub queues: BTreeMap<LoopId, Vec<Test>>,
-    /// Running loops that have had nothing to do for a while.
+    /// Running loops that have been idle for a while.
     pub idle: BTreeSet<LoopId>,
-    /// The event after which each of them had nothing to do, where one says so; read only where a loop is overloaded.
+    /// The event after which each of them became idle, if known; read only if a loop is overloaded.
     pub ran_dry: BTreeMap<LoopId, EventId>,
-    /// The queues of running loops with too much waiting; read only where a loop is idle.
+    /// The queues of overloaded running loops; read only if a loop is idle.
     pub overloaded: BTreeMap<LoopId, Vec<Test>>,
-    /// Pauses of pm's own.
+    /// The pauses of pm.
     pub own_pauses: Vec<OwnPause>,
-    /// Loops on which any pause stands.
+    /// Loops with any active pause.
     pub paused: BTreeSet<LoopId>,
-    /// The event that said so, of each loop in [`PmSnapshot::queues`] that was found dead.
+    /// The event that reported the death of each loop in [`PmSnapshot::queues`].
     pub deaths: BTreeMap<LoopId, EventId>,
-    /// Loops whose heartbeat is not dead.
+    /// Loops that are not dead according to heartbeat.
     pub beating: BTreeSet<LoopId>,
-    /// Loops that a budget has stopped and nobody has resumed.
+    /// Loops that a budget has paused and nobody has resumed.
     pub stopped_by_budget: BTreeSet<LoopId>,
-    /// Change requests that wait for an answer.
+    /// Pending change requests.
     pub change_requests: Vec<ChangeRequest>,
-    /// Items of knowledge that the inbox and open decisions name.
+    /// Items of knowledge to which the inbox and open decisions refer.
     pub knowledge: BTreeMap<String, Knowledge>,
-    /// When what the inbox says of a regression was seen first, by the event.
+    /// When the regression of each event was detected first.
     pub seen_to_fail: BTreeMap<EventId, Timestamp>,
-    /// Regressions that are not over; read only when one is said to be.
+    /// Open regressions; read only if the inbox reports one.
     pub regressions: Vec<Regression>,
-    /// The machine has slept or its clock was set: nobody is called lost until then.
+    /// End of the grace period after a sleep or a change of the clock, in which no loop counts as lost.
     pub grace_until: Option<Timestamp>,
-    /// The sleeps and jumps of the clock that were seen of late.
+    /// Recent sleeps and clock changes.
     pub clock_changes: Vec<ClockChangeSeen>,
-    /// Open alerts of pm's own.
+    /// Open alerts of pm.
     pub alerts: Vec<Alert>,
-    /// What the human has yet to be notified of, if there is a command.
+    /// Pending notifications, if there is a notify command.
     pub unnotified: Vec<Unnotified>,
-    /// Notify commands that have not ended.
+    /// Number of running notify commands.
     pub notifying: usize,
 }
 
 impl PmSnapshot {
-    /// An empty one.
+    /// An empty snapshot.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         Self {
@@ -195,14 +195,14 @@ impl PmSnapshot {
         }
     }
 
-    /// A loop that works: registered and running.
+    /// The row of a registered and running loop.
     #[must_use]
     pub fn running(&self, id: &LoopId) -> Option<&Loop> {
         self.loops.get(id).filter(|row| row.status == LoopStatus::Running)
     }
 }
 
-/// When a dead loop's queue may be handed on. What the machine has slept since is added.
+/// When the queue of a dead loop may be moved. The time for which the machine has slept since is added.
 pub(crate) fn lost_at(config: &Config, snapshot: &PmSnapshot, row: &Loop) -> Timestamp {
     let since = row.died_at.unwrap_or(row.updated_at);
     let silent = silent_millis(snapshot.now, since, &snapshot.clock_changes);
@@ -210,7 +210,7 @@ pub(crate) fn lost_at(config: &Config, snapshot: &PmSnapshot, row: &Loop) -> Tim
     Timestamp::from_millis(snapshot.now.as_millis().saturating_add(left))
 }
 
-/// What the inbox and the open matters name.
+/// The ids to which the inbox and open subjects refer.
 #[derive(Default)]
 struct Named {
     tests: BTreeSet<String>,
@@ -224,25 +224,25 @@ impl Named {
     fn by_inbox(&mut self, inbox: &[Inbound]) {
         for inbound in inbox {
             match &inbound.payload {
-                Payload::TestBlocked(said) => {
-                    self.tests.insert(said.test_id.to_string());
-                    self.dependents_of.insert(said.test_id.clone());
-                    self.matters.insert(about_test(said.test_id.as_str()));
+                Payload::TestBlocked(payload) => {
+                    self.tests.insert(payload.test_id.to_string());
+                    self.dependents_of.insert(payload.test_id.clone());
+                    self.matters.insert(about_test(payload.test_id.as_str()));
                 }
-                Payload::StuckDetected(said) => self.tests.extend(said.test_id.as_ref().map(ToString::to_string)),
-                Payload::RegressionDetected(said) => {
-                    self.tests.insert(said.test_id.to_string());
-                    self.tests.extend(said.blamed_test.as_ref().map(ToString::to_string));
-                    let matter = said.first_bad_commit.as_deref().unwrap_or(said.test_id.as_str());
+                Payload::StuckDetected(payload) => self.tests.extend(payload.test_id.as_ref().map(ToString::to_string)),
+                Payload::RegressionDetected(payload) => {
+                    self.tests.insert(payload.test_id.to_string());
+                    self.tests.extend(payload.blamed_test.as_ref().map(ToString::to_string));
+                    let matter = payload.first_bad_commit.as_deref().unwrap_or(payload.test_id.as_str());
                     self.matters.insert(about_commit(matter));
                 }
                 Payload::RegressionCleared(_) => self.cleared = true,
                 Payload::ResourceWarning(_) => {
                     self.tests.extend(text_of(&inbound.event.payload, "test_id").map(str::to_owned));
                 }
-                Payload::KnowledgeConflict(said) => {
-                    self.knowledge.insert(said.new_knowledge_id.clone());
-                    self.knowledge.insert(said.existing_knowledge_id.clone());
+                Payload::KnowledgeConflict(payload) => {
+                    self.knowledge.insert(payload.new_knowledge_id.clone());
+                    self.knowledge.insert(payload.existing_knowledge_id.clone());
                 }
                 _ => {}
             }
@@ -263,9 +263,6 @@ impl Named {
 }
 
 /// Reads the snapshot.
-///
-/// # Errors
-/// What the database says.
 pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmSnapshot> {
     let mut snapshot = PmSnapshot::at(tx.now());
     snapshot.clock_changes = tx.clock_changes()?;
@@ -291,11 +288,11 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
             snapshot.base_known.extend(runs);
         }
     }
-    snapshot.settled_elsewhere = tx.unannounced_decisions(snapshot.now.plus_seconds(-ANNOUNCE_SECONDS), MOST_QUESTIONS)?;
+    snapshot.settled_elsewhere = tx.unannounced_decisions(snapshot.now.plus_seconds(-ANNOUNCE_SECONDS), MAX_QUESTIONS)?;
     for decision in snapshot.decisions.iter().chain(&snapshot.settled_elsewhere).filter(|decision| is_own(decision)) {
         named.by_decision(decision);
     }
-    snapshot.blocked = tx.unasked_blocked_tests(MOST_QUESTIONS)?;
+    snapshot.blocked = tx.unasked_blocked_tests(MAX_QUESTIONS)?;
     for test in &snapshot.blocked {
         named.dependents_of.insert(test.id.clone());
         let filter = EventFilter {
@@ -333,24 +330,24 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
         snapshot.regressions = tx.regressions(true)?;
     }
     snapshot.change_requests = tx.change_requests(Some(RequestStatus::Pending))?;
-    let conflict_said = inbox.iter().any(|inbound| matches!(inbound.payload, Payload::FileConflict(_)));
-    load_lost(config, tx, &mut snapshot, &mut named.matters, conflict_said)?;
+    let has_conflict = inbox.iter().any(|inbound| matches!(inbound.payload, Payload::FileConflict(_)));
+    load_lost(config, tx, &mut snapshot, &mut named.matters, has_conflict)?;
     for inbound in &inbox {
-        if let Payload::ResourceWarning(said) = &inbound.payload {
-            named.matters.insert(budget_fingerprint(inbound, said, &snapshot.in_hand));
+        if let Payload::ResourceWarning(payload) = &inbound.payload {
+            named.matters.insert(budget_fingerprint(inbound, payload, &snapshot.in_hand));
         }
     }
     for inbound in &inbox {
-        if let Payload::RegressionDetected(said) = &inbound.payload
-            && let Some(commit) = &said.first_bad_commit
-            && let Some(row) = tx.regression_since(&said.test_id, commit)?
+        if let Payload::RegressionDetected(payload) = &inbound.payload
+            && let Some(commit) = &payload.first_bad_commit
+            && let Some(row) = tx.regression_since(&payload.test_id, commit)?
         {
             snapshot.seen_to_fail.insert(inbound.event.id.clone(), row.detected_at);
         }
     }
     let matters: Vec<String> = named.matters.into_iter().collect();
     for decision in tx.last_decisions_about(&matters)? {
-        // What an answer about a commit set going is seen by the test that is done again for it.
+        // The effect of an answer about a commit shows in the test that is done again.
         for key in ["test_id", "blamed_test"] {
             let named = decision.context.get(key).and_then(Value::as_str);
             let named = named.filter(|_| decision.decision_type == REGRESSION);
@@ -370,7 +367,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
 
 fn load_failures(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot, named: &mut Named) -> Result<()> {
     let asking = snapshot.alerts.iter().any(|alert| alert.fingerprint.as_deref() == Some(SYSTEM));
-    let tests = tx.tests_that_failed(MOST_FAILURES)?;
+    let tests = tx.tests_that_failed(MAX_FAILURES)?;
     if asking || tests.iter().any(|test| test.error_category == Some(ErrorCategory::System)) {
         named.matters.insert(SYSTEM.to_owned());
     }
@@ -402,9 +399,9 @@ fn load_conflicts(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot, named: &mut Named)
                 tx.newest_event_for_loop("resume_requested", "human", loser.as_str(), row.detected_at)?.map(|event| event.id);
         } else if let Some(event) = &row.event_id
             && let Some(event) = tx.event(event.as_str())?
-            && let Ok(Payload::FileConflict(said)) = event.parse()
+            && let Ok(Payload::FileConflict(payload)) = event.parse()
         {
-            times = Some([(said.loop_a, said.time_a), (said.loop_b, said.time_b)]);
+            times = Some([(payload.loop_a, payload.time_a), (payload.loop_b, payload.time_b)]);
         }
         snapshot.conflicts.push(OpenConflict { row, times, resumed_by_human });
     }
@@ -436,9 +433,9 @@ fn load_lost(
                     since: Some(died),
                     ..EventFilter::default()
                 };
-                let said =
+                let event =
                     tx.events(&filter)?.into_iter().find(|event| text_of(&event.payload, "component") == Some(id.as_str()));
-                snapshot.deaths.extend(said.map(|event| (id.clone(), event.id)));
+                snapshot.deaths.extend(event.map(|event| (id.clone(), event.id)));
             }
             snapshot.queues.insert(id, queue);
         }
@@ -464,7 +461,7 @@ fn load_lost(
     Ok(())
 }
 
-/// Who has nothing to do, and who too much.
+/// Reads which loops are idle and which are overloaded.
 fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
     let Ok(most) = usize::try_from(config.pm.overloaded_tests) else { return Ok(()) };
     if most == 0 {
@@ -491,9 +488,9 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
     }
     for id in idle.iter().filter(|_| !overloaded.is_empty()) {
         for event_type in ["test_passed", "component_started"] {
-            let said = tx.newest_event(event_type, id.as_str(), Timestamp::from_millis(0))?;
-            if let Some(said) = said.filter(|_| !snapshot.ran_dry.contains_key(id)) {
-                snapshot.ran_dry.insert(id.clone(), said.id);
+            let event = tx.newest_event(event_type, id.as_str(), Timestamp::from_millis(0))?;
+            if let Some(event) = event.filter(|_| !snapshot.ran_dry.contains_key(id)) {
+                snapshot.ran_dry.insert(id.clone(), event.id);
             }
         }
     }
@@ -505,7 +502,7 @@ fn load_pauses(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
     for row in tx.pauses(None)? {
         snapshot.paused.insert(row.loop_id.clone());
         if row.requested_by == "pm" {
-            // A pause from the future is left alone until it is past.
+            // A pause in the future is ignored until its time.
             let lifted = row.since > snapshot.now || tx.pause_is_lifted(&row)?;
             snapshot.own_pauses.push(OwnPause { row, lifted });
         }
@@ -522,7 +519,7 @@ fn load_unnotified(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) 
         return Ok(());
     }
     snapshot.notifying = tx.open_journal(Some("pm"))?.iter().filter(|entry| entry.operation == OPERATION).count();
-    let room = MOST_NOTIFYING.saturating_sub(snapshot.notifying);
+    let room = MAX_NOTIFYING.saturating_sub(snapshot.notifying);
     if room > 0 {
         snapshot.unnotified.extend(tx.unnotified_decisions(room)?.into_iter().map(Unnotified::Decision));
         snapshot.unnotified.extend(tx.unnotified_alerts(room)?.into_iter().map(Unnotified::Alert));

@@ -1,4 +1,4 @@
-//! Settling decisions: the human's answers, time limits, questions that have become idle, and what follows from each.
+//! Settles decisions: the human's answers, timeouts, obsolete questions, and the consequences of each.
 
 use coord_db::{
     BASE_QUESTION, BASE_SLOW_QUESTION, BaseAnswer, Decision, EventId, GREEN_BEFORE_QUESTION, HOLD_QUESTION, LoopId, LoopStatus,
@@ -8,14 +8,14 @@ use coord_db::{
 use super::{Act, Work, counts_as_blocked, cycle};
 use crate::matters::{CYCLE_OF_TESTS, is_own, loops_of, text_of};
 
-/// Who answered, as far as what follows is concerned.
+/// The source of an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     Human,
     Time,
 }
 
-/// Settles every decision that is answered, settled by another hand, due, or idle.
+/// Settles every decision that is answered, settled by another process, due, or obsolete.
 pub(super) fn settle(work: &mut Work<'_>) {
     take_answers(work);
     for decision in &work.at.settled_elsewhere {
@@ -32,9 +32,9 @@ pub(super) fn settle(work: &mut Work<'_>) {
         }
         let due = decision.due_at();
         if due.is_some_and(|at| at <= work.at.now) {
-            // A default that is no option, in a row that another tool wrote, is none.
+            // A default that is not an option, in a row of an external tool, is ignored.
             let default = decision.default_option.as_deref().filter(|choice| has_option(decision, choice));
-            let comment = "nobody answered within the time limit".to_owned();
+            let comment = "no answer within the time limit".to_owned();
             resolve(work, decision, default, By::Time, Some(comment), decision.event_id.as_ref());
         } else if let Some((choice, why, cause)) = idle(work, decision) {
             let cause = cause.or_else(|| decision.event_id.clone());
@@ -51,28 +51,28 @@ fn has_option(decision: &Decision, choice: &str) -> bool {
 
 fn take_answers(work: &mut Work<'_>) {
     for inbound in &work.at.inbox {
-        let Payload::HumanMessage(said) = &inbound.payload else { continue };
-        if said.message_type != "decision_response" {
+        let Payload::HumanMessage(payload) = &inbound.payload else { continue };
+        if payload.message_type != "decision_response" {
             continue;
         }
-        let Some(id) = &said.decision_id else {
+        let Some(id) = &payload.decision_id else {
             work.ignore(inbound, "it names no decision");
             continue;
         };
         if work.at.loops.keys().any(|known| known.as_str() == inbound.event.source) {
-            work.ignore(inbound, "a loop does not answer for the human");
+            work.ignore(inbound, "a loop must not answer for the human");
             continue;
         }
         let open = work.at.decisions.iter().find(|decision| decision.id == *id && !work.settled.contains(id));
         let Some(decision) = open else {
-            work.ignore(inbound, "no such decision is open (any more)");
+            work.ignore(inbound, "the decision is not open");
             continue;
         };
-        match said.choice.as_deref() {
+        match payload.choice.as_deref() {
             Some(choice) if has_option(decision, choice) => {
-                resolve(work, decision, Some(choice), By::Human, said.comment.clone(), Some(&inbound.event.id));
+                resolve(work, decision, Some(choice), By::Human, payload.comment.clone(), Some(&inbound.event.id));
             }
-            _ => work.ignore(inbound, "its choice is none of the decision's options"),
+            _ => work.ignore(inbound, "its choice is not an option of the decision"),
         }
     }
 }
@@ -91,7 +91,7 @@ fn resolve(
         _ => Vec::new(),
     };
     let meant = choice.filter(|_| decision.decision_type == CYCLE_OF_TESTS && !then.is_empty());
-    let comment = match meant.and_then(|choice| cycle::told(&decision.context, choice)) {
+    let comment = match meant.and_then(|choice| cycle::describe(&decision.context, choice)) {
         Some(meant) => Some(comment.map_or(meant.clone(), |comment| format!("{comment}; {meant}"))),
         None => comment,
     };
@@ -100,7 +100,7 @@ fn resolve(
     work.act(act, cause);
 }
 
-/// What follows from an answer. What no longer fits the rows is left undone.
+/// The consequences of an answer. Those that no longer fit the rows are left out.
 fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec<Act> {
     let by_human = by == By::Human;
     let context = &decision.context;
@@ -119,7 +119,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             };
             let mut then = vec![Act::SkipTest { test: test.id.clone(), reason: reason.clone() }];
             if test.status == TestStatus::InProgress {
-                // Its agent would work on in vain.
+                // The agent's work would be useless.
                 then.push(Act::Restart { loop_id: test.loop_id.clone(), reason, by_human });
             }
             then
@@ -145,7 +145,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             let regressed = text_of(context, "test_id").unwrap_or_default();
             let since = text_of(context, "first_bad_commit").map(|commit| format!(" since commit {commit}"));
             let reason = format!(
-                "regression: test {regressed}, which had passed, fails on the integration branch{}; make it pass again. {}",
+                "regression: passed test {regressed} fails on the integration branch{}; make it pass again. {}",
                 since.unwrap_or_default(),
                 text_of(context, "output_tail").unwrap_or_default()
             );
@@ -157,7 +157,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
                 return Vec::new();
             };
             let undone = text_of(context, "blamed_test").and_then(|id| work.test(id)).filter(|undone| undone.id != test.id);
-            let reason = format!("regression: take commit {commit} back, which broke test {}", test.id);
+            let reason = format!("regression: revert commit {commit}, which broke test {}", test.id);
             vec![Act::RollBack {
                 test: test.id.clone(),
                 to,
@@ -186,7 +186,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             });
             let mut then = Vec::new();
             if choice == "stop" {
-                // The pause becomes the human's own: only they lift it.
+                // The pause now belongs to the human: only they lift it.
                 then.extend(held.map(|row| Act::Pause { loop_id: row.id.clone(), reason: reason.clone(), by_human: true }));
             }
             then.push(Act::LiftHold { subject: subject.to_owned() });
@@ -199,7 +199,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
         ("system", "stop") => loops_of(context)
             .into_iter()
             .filter(|id| work.at.loops.contains_key(id))
-            // The pause becomes the human's own: only they lift it.
+            // The pause now belongs to the human: only they lift it.
             .map(|loop_id| Act::Pause { loop_id, reason: reason.clone(), by_human: true })
             .collect(),
         ("budget", "continue") => {
@@ -235,8 +235,8 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
     }
 }
 
-/// Whether a question of pm's own has become idle because its matter was settled without it: the answer that this
-/// amounts to (or none), why, and the event that says so.
+/// Checks whether a question of pm is obsolete because its subject was settled otherwise: the equivalent answer (or
+/// none), the reason, and the event that reported it.
 fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, String, Option<EventId>)> {
     if !is_own(decision) {
         return None;
@@ -245,75 +245,75 @@ fn idle(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, S
     let named_test = text_of(context, "test_id");
     let test = named_test.and_then(|id| work.test(id));
     let loop_id: Option<LoopId> = text_of(context, "loop_id").and_then(|id| id.parse().ok());
-    let gone = |id: &str| format!("test {id} is not there any more");
+    let deleted = |id: &str| format!("test {id} no longer exists");
     let why = match decision.decision_type.as_str() {
         "blocked" => match (named_test, test) {
-            (Some(id), None) => Some(gone(id)),
+            (Some(id), None) => Some(deleted(id)),
             (_, Some(test)) if !counts_as_blocked(test) => Some(format!("test {} is {}", test.id, test.status)),
             _ => None,
         },
         "stuck" => match (named_test, test) {
-            (Some(id), None) => Some(gone(id)),
+            (Some(id), None) => Some(deleted(id)),
             (_, Some(test)) if matches!(test.status, TestStatus::Passed | TestStatus::Skipped) => {
                 Some(format!("test {} is {}", test.id, test.status))
             }
-            // None of its options fits any more; the question that does takes its place.
+            // None of its options fits any more; another question replaces it.
             (_, Some(test)) if matches!(test.status, TestStatus::Blocked | TestStatus::Failed) => {
-                Some(format!("test {} is {} by now, which is a question of its own", test.id, test.status))
+                Some(format!("test {} is now {}, which raises a question of its own", test.id, test.status))
             }
-            _ => loop_id.filter(|id| !work.at.loops.contains_key(id)).map(|id| format!("loop {id} is not registered any more")),
+            _ => loop_id.filter(|id| !work.at.loops.contains_key(id)).map(|id| format!("loop {id} is no longer registered")),
         },
         HOLD_QUESTION => text_of(context, "hold")
             .filter(|subject| !work.at.holds.contains(*subject))
-            .map(|_| "attempts start again".to_owned()),
-        BASE_QUESTION => (!work.at.base_is_red).then(|| "the checks pass at the head of integration".to_owned()),
+            .map(|_| "the hold has ended".to_owned()),
+        BASE_QUESTION => (!work.at.base_is_red).then(|| "the checks now pass at the head of integration".to_owned()),
         BASE_SLOW_QUESTION => {
             let key = text_of(context, "tree").zip(text_of(context, "check_hash"));
             let is_known = |(tree, hash): (&str, &str)| work.at.base_known.contains(&(tree.to_owned(), hash.to_owned()));
             key.is_some_and(is_known).then(|| "the check has ended".to_owned())
         }
         "failure" | NO_CHANGE_QUESTION | GREEN_BEFORE_QUESTION => match (named_test, test) {
-            (Some(id), None) => Some(gone(id)),
+            (Some(id), None) => Some(deleted(id)),
             (_, Some(test)) if !matches!(test.status, TestStatus::Pending | TestStatus::InProgress) => {
                 Some(format!("test {} is {}", test.id, test.status))
             }
             _ => None,
         },
         "dependency" => match (named_test, test) {
-            (Some(id), None) => Some(gone(id)),
+            (Some(id), None) => Some(deleted(id)),
             (_, Some(test)) if test.status != TestStatus::Pending => Some(format!("test {} is {}", test.id, test.status)),
             (_, Some(test)) if !work.at.stalled.iter().any(|stalled| stalled.id == test.id) => {
-                Some(format!("test {} can run, or waits for a test that can", test.id))
+                Some(format!("test {} can run, or depends on a test that can", test.id))
             }
             _ => None,
         },
-        CYCLE_OF_TESTS => cycle::gone(work, context),
+        CYCLE_OF_TESTS => cycle::obsolete(work, context),
         "lost_loop" => loop_id.and_then(|id| {
             let back = work.at.loops.get(&id).is_none_or(|row| row.status != LoopStatus::Error);
-            (back || !work.at.queues.contains_key(&id)).then(|| format!("loop {id} is back, or its tests are taken care of"))
+            (back || !work.at.queues.contains_key(&id)).then(|| format!("loop {id} is running again, or its tests were moved"))
         }),
         "knowledge" => {
             let stands = |key| {
                 text_of(context, key).and_then(|id| work.at.knowledge.get(id)).is_some_and(|item| item.superseded_by.is_none())
             };
             (!stands("new_knowledge_id") || !stands("existing_knowledge_id"))
-                .then(|| "one of the two no longer stands".to_owned())
+                .then(|| "one of the two items is no longer valid".to_owned())
         }
         "change_request" => text_of(context, "request_id")
             .filter(|id| !work.at.change_requests.iter().any(|row| row.id == **id))
-            .map(|id| format!("change request {id} is answered")),
+            .map(|id| format!("change request {id} was answered")),
         "regression" => return cleared(work, decision),
         _ => None,
     };
     why.map(|why| (None, why, None))
 }
 
-/// A regression that has been cleared needs no answer, unless the same commit broke another test too.
+/// A question about a cleared regression is obsolete, unless the same commit broke another test too.
 fn cleared(work: &Work<'_>, decision: &Decision) -> Option<(Option<&'static str>, String, Option<EventId>)> {
     let test = text_of(&decision.context, "test_id")?;
     let commit = text_of(&decision.context, "first_bad_commit");
     let inbound = work.at.inbox.iter().find(|inbound| match &inbound.payload {
-        Payload::RegressionCleared(said) => said.test_id.as_str() == test,
+        Payload::RegressionCleared(payload) => payload.test_id.as_str() == test,
         _ => false,
     })?;
     let another = work

@@ -1,8 +1,8 @@
-//! Files that two loops have both changed: who goes first, who waits, and until when.
+//! Conflicts of two loops that have changed the same file: which one continues, which one waits, and until when.
 //!
-//! No standstill: a loop that pm holds already never wins, so each loser waits for a loop that waits for nobody, and the
-//! waits cannot form a cycle. A winner may lose another conflict later; as soon as it pauses, its test is no longer in
-//! hand and those that waited for it go on.
+//! There is no deadlock: a loop that pm has paused never wins, so each loser waits for a loop that waits for nobody,
+//! and the waits cannot form a cycle. A winner may lose another conflict later; when it pauses, it has no current test,
+//! and the loops that waited for it are resumed.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,42 +12,42 @@ use coord_db::{EventId, Loop, LoopId, Payload, Test, TestStatus, Timestamp};
 use super::{Act, Settlement, Verdict, Work};
 use crate::snapshot::OpenConflict;
 
-/// Why a settled conflict is over, if it is.
+/// The reason why a settled conflict has ended, if it has.
 fn over(work: &Work<'_>, open: &OpenConflict, winner: &LoopId, loser: &LoopId) -> Option<String> {
     if open.resumed_by_human.is_some() {
         return Some(format!("the human has resumed {loser}"));
     }
     match work.at.loops.get(winner) {
-        None => return Some(format!("{winner} is not registered any more")),
+        None => return Some(format!("{winner} is no longer registered")),
         Some(row) if work.at.running(winner).is_none() => return Some(format!("{winner} is {}", row.status)),
         Some(_) => {}
     }
     let Some(id) = &open.row.winner_test else {
-        return (!work.at.in_hand.contains_key(winner)).then(|| format!("{winner} has no test in hand any more"));
+        return (!work.at.in_hand.contains_key(winner)).then(|| format!("{winner} has no current test any more"));
     };
     match work.at.tests.get(id) {
-        None => Some(format!("test {id} of {winner} is not there any more")),
-        Some(test) if test.loop_id != *winner => Some(format!("{winner} has test {id} no longer")),
+        None => Some(format!("test {id} of {winner} no longer exists")),
+        Some(test) if test.loop_id != *winner => Some(format!("test {id} no longer belongs to {winner}")),
         Some(test) if test.status != TestStatus::InProgress => Some(format!("test {id} of {winner} is {}", test.status)),
         Some(_) => None,
     }
 }
 
-/// Ends the settled conflicts that are over, and lets those go that wait for nothing else.
-pub(super) fn let_go(work: &mut Work<'_>) {
+/// Ends finished conflicts, and resumes loops that wait for nothing else.
+pub(super) fn end_conflicts(work: &mut Work<'_>) {
     let mut free: BTreeMap<&LoopId, (String, Option<EventId>)> = BTreeMap::new();
     for open in &work.at.conflicts {
         let (Some(winner), Some(loser)) = (&open.row.winner, &open.row.loser) else { continue };
         let Some(why) = over(work, open, winner, loser) else { continue };
         let passed = work.at.inbox.iter().find_map(|inbound| match &inbound.payload {
-            Payload::TestPassed(said) if Some(&said.test_id) == open.row.winner_test.as_ref() => Some(&inbound.event.id),
+            Payload::TestPassed(payload) if Some(&payload.test_id) == open.row.winner_test.as_ref() => Some(&inbound.event.id),
             _ => None,
         });
         let cause = open.resumed_by_human.as_ref().or(passed).or(open.row.event_id.as_ref()).cloned();
         work.ended.insert(open.row.id.clone());
         work.act(Act::JudgeConflict { id: open.row.id.clone(), verdict: Verdict::Over(why.clone()) }, cause.as_ref());
         if open.resumed_by_human.is_none() {
-            let reason = format!("{why}, so {loser} can go on with {}", open.row.file_path);
+            let reason = format!("{why}; {loser} continues with {}", open.row.file_path);
             free.insert(loser, (reason, cause));
         }
     }
@@ -59,7 +59,7 @@ pub(super) fn let_go(work: &mut Work<'_>) {
     }
 }
 
-/// Judges new conflicts, and those that had to wait.
+/// Settles new and postponed conflicts.
 pub(super) fn judge(work: &mut Work<'_>) {
     for open in &work.at.conflicts {
         if open.row.winner.is_some() && open.row.loser.is_some() {
@@ -72,26 +72,30 @@ pub(super) fn judge(work: &mut Work<'_>) {
         }
     }
     for inbound in &work.at.inbox {
-        let Payload::FileConflict(said) = &inbound.payload else { continue };
-        if said.loop_a == said.loop_b {
-            work.ignore(inbound, "a loop is in no conflict with itself");
+        let Payload::FileConflict(payload) = &inbound.payload else { continue };
+        if payload.loop_a == payload.loop_b {
+            work.ignore(inbound, "a loop cannot be in conflict with itself");
             continue;
         }
-        let (one, other) = if said.loop_a < said.loop_b { (&said.loop_a, &said.loop_b) } else { (&said.loop_b, &said.loop_a) };
+        let (one, other) = if payload.loop_a < payload.loop_b {
+            (&payload.loop_a, &payload.loop_b)
+        } else {
+            (&payload.loop_b, &payload.loop_a)
+        };
         let stands = work.at.conflicts.iter().any(|open| {
-            open.row.file_path == said.file_path
+            open.row.file_path == payload.file_path
                 && open.row.loop_a == *one
                 && open.row.loop_b == *other
                 && !work.ended.contains(&open.row.id)
         });
-        if stands || !work.opened.insert((said.file_path.clone(), one.clone(), other.clone())) {
-            work.ignore(inbound, "this conflict is open already");
+        if stands || !work.opened.insert((payload.file_path.clone(), one.clone(), other.clone())) {
+            work.ignore(inbound, "this conflict is already open");
             continue;
         }
-        let times = [(said.loop_a.clone(), said.time_a), (said.loop_b.clone(), said.time_b)];
-        let verdict = verdict(work, &said.file_path, [one, other], Some(&times));
+        let times = [(payload.loop_a.clone(), payload.time_a), (payload.loop_b.clone(), payload.time_b)];
+        let verdict = verdict(work, &payload.file_path, [one, other], Some(&times));
         let act = Act::OpenConflict {
-            file: said.file_path.clone(),
+            file: payload.file_path.clone(),
             one: one.clone(),
             other: other.clone(),
             verdict: verdict.clone(),
@@ -123,7 +127,7 @@ fn side<'a>(work: &Work<'a>, id: &LoopId, times: Option<&[(LoopId, Timestamp); 2
     if work.at.running(id).is_none() {
         return Err(format!("{id} is {}", row.status));
     }
-    let test = work.at.in_hand.get(id).ok_or_else(|| format!("{id} has no test in hand"))?;
+    let test = work.at.in_hand.get(id).ok_or_else(|| format!("{id} has no current test"))?;
     let progress = work.at.progress.get(id);
     Ok(Side {
         row,
@@ -135,7 +139,7 @@ fn side<'a>(work: &Work<'a>, id: &LoopId, times: Option<&[(LoopId, Timestamp); 2
     })
 }
 
-/// Less is better.
+/// Compares two loops; the smaller one wins.
 fn compare(one: &Side<'_>, other: &Side<'_>) -> (Ordering, String) {
     let by_priority = one.row.priority.cmp(&other.row.priority);
     let share = |side: &Side<'_>, of: i64| i128::from(side.passed) * i128::from(of);
@@ -146,16 +150,16 @@ fn compare(one: &Side<'_>, other: &Side<'_>) -> (Ordering, String) {
     };
     let (first, second) = if by_priority.then(by_progress).is_gt() { (other, one) } else { (one, other) };
     if one.held != other.held {
-        (one.held.cmp(&other.held), "the other waits already".to_owned())
+        (one.held.cmp(&other.held), "the other already waits".to_owned())
     } else if by_priority.is_ne() {
         (by_priority, format!("priority {} before {}", first.row.priority, second.row.priority))
     } else if by_progress.is_ne() {
         let percent = |side: &Side<'_>| 100 * i128::from(side.passed) / i128::from(side.total);
         (by_progress, format!("{} % of its tests passed against {} %", percent(first), percent(second)))
     } else if by_time.is_ne() {
-        (by_time, "it came to the file first".to_owned())
+        (by_time, "it changed the file first".to_owned())
     } else {
-        (one.row.id.cmp(&other.row.id), "they are equal, so the order of their names decides".to_owned())
+        (one.row.id.cmp(&other.row.id), "all else is equal, so the order of their ids decides".to_owned())
     }
 }
 
@@ -163,7 +167,7 @@ fn verdict(work: &Work<'_>, file: &str, pair: [&LoopId; 2], times: Option<&[(Loo
     let sides = (side(work, pair[0], times), side(work, pair[1], times));
     let (one, other) = match sides {
         (Ok(one), Ok(other)) => (one, other),
-        (Err(why), _) | (_, Err(why)) => return Verdict::Over(format!("{why}; nobody has to wait")),
+        (Err(why), _) | (_, Err(why)) => return Verdict::Over(format!("{why}; no loop has to wait")),
     };
     if one.held && other.held {
         return Verdict::Later;
@@ -175,20 +179,20 @@ fn verdict(work: &Work<'_>, file: &str, pair: [&LoopId; 2], times: Option<&[(Loo
         loser: second.row.id.clone(),
         winner_test: first.test.id.clone(),
         reason: format!(
-            "{} and {} have both changed {file}; {} goes first ({why}), {} waits until test {} has ended",
+            "{} and {} have both changed {file}; {} continues ({why}), and {} waits until test {} has ended",
             first.row.id, second.row.id, first.row.id, second.row.id, first.test.id
         ),
     })
 }
 
-/// Lifts the pauses of pm's own that nothing asks for any more.
+/// Lifts pauses of pm that have no cause any more.
 pub(super) fn lift_idle_pauses(work: &mut Work<'_>) {
     for pause in &work.at.own_pauses {
         let id = &pause.row.loop_id;
         if pause.lifted || work.held(id) || work.resumed.contains(id) || !work.at.loops.contains_key(id) {
             continue;
         }
-        let reason = format!("nothing asks for the pause of {id} any more ({})", pause.row.reason);
+        let reason = format!("the pause of {id} has no cause any more ({})", pause.row.reason);
         work.act(Act::Resume { loop_id: id.clone(), reason }, pause.row.event_id.as_ref());
     }
 }

@@ -1,9 +1,9 @@
-//! What pm does about a failed attempt, by whose fault it was.
+//! The reaction to a failed attempt, by failure category.
 //!
-//! transient: nothing; the test waits a while, longer each time, and is tried again. spec, human: the human is asked, and the
-//! test waits for the answer. resource: the loop pauses until it may be tried again. dependency: it waits, and after a while
-//! the human is asked. system: it raises an alert; the same error in two loops stops every loop and asks, while a loop that
-//! meets one again and again holds itself. All of it follows from the rows, so that a restart does nothing twice.
+//! transient: nothing; the test is retried with increasing delays. spec, human: the human is asked, and the test waits
+//! for the answer. resource: the loop pauses until the next try. dependency: the test waits, and after a while the
+//! human is asked. system: an alert is raised; the same error in two loops pauses all loops and asks, while a loop with
+//! repeated errors holds itself. Everything follows from the rows, so a restart repeats nothing.
 
 use coord_db::{DecisionStatus, ErrorCategory, EventId, LoopId, Test};
 use serde_json::json;
@@ -13,7 +13,7 @@ use super::{Act, Work, first_line};
 use crate::matters::{SYSTEM, about_test};
 use crate::snapshot::Failure;
 
-/// Until when a loop is kept from working because what it needs is used up.
+/// The test because of which a loop is paused until a resource is available.
 pub(super) fn short_of_resources<'a>(work: &Work<'a>, id: &LoopId) -> Option<&'a Test> {
     let now = work.at.now;
     let waiting = work.at.failures.iter().map(|failure| &failure.test).filter(|test| {
@@ -24,7 +24,7 @@ pub(super) fn short_of_resources<'a>(work: &Work<'a>, id: &LoopId) -> Option<&'a
     waiting.max_by_key(|test| test.not_before)
 }
 
-/// Acts on each failure that stands.
+/// Handles each failure.
 pub(super) fn handle(work: &mut Work<'_>) {
     let failures = &work.at.failures;
     for failure in failures {
@@ -38,7 +38,7 @@ pub(super) fn handle(work: &mut Work<'_>) {
     system(work);
 }
 
-fn told(test: &Test) -> String {
+fn error_text(test: &Test) -> String {
     first_line(test.last_error.as_deref().unwrap_or_default())
 }
 
@@ -47,23 +47,22 @@ fn ask_about(work: &mut Work<'_>, failure: &Failure) {
     if failure.asked || work.at.now < failure.attempted() {
         return;
     }
-    let what =
-        if test.error_category == Some(ErrorCategory::Spec) { "cannot be done as it is specified" } else { "needs a human" };
+    let what = if test.error_category == Some(ErrorCategory::Spec) { "cannot be done as specified" } else { "needs a human" };
     let options = [
-        ("retry", format!("{} tries it again as it is (edit its specification first if that is what is wrong)", test.loop_id)),
-        ("skip", "it is taken out of the queue; what depends on it keeps waiting".to_owned()),
-        ("leave", "the time limit's choice: it waits no longer and is tried again until its attempts are used up".to_owned()),
+        ("retry", format!("{} tries it again (correct the specification first, if necessary)", test.loop_id)),
+        ("skip", "skip the test; tests that depend on it stay blocked".to_owned()),
+        ("leave", "end the delay; the test is tried again until its attempts are used up (default)".to_owned()),
     ];
     let question = Question {
         decision_type: "failure",
         fingerprint: about_test(test.id.as_str()),
         summary: format!(
-            "test {} of {} {what}, says attempt {} of {}: {}; it is not tried again before you answer or the time is over",
+            "test {} of {} {what}, according to attempt {} of {}: {}; it waits for your answer until the time limit",
             test.id,
             test.loop_id,
             test.attempts,
             test.max_attempts,
-            told(test)
+            error_text(test)
         ),
         options: &options,
         default: Some("leave"),
@@ -86,9 +85,9 @@ fn pause(work: &mut Work<'_>, failure: &Failure) {
         return;
     }
     let reason = format!(
-        "{} has run out of something that it needs ({}), so it pauses until test {} may be tried again at {until}",
+        "{} lacks a resource ({}) and pauses until test {} is retried at {until}",
         test.loop_id,
-        told(test),
+        error_text(test),
         test.id
     );
     work.act(Act::Pause { loop_id: test.loop_id.clone(), reason, by_human: false }, failure.event.as_ref());
@@ -96,27 +95,27 @@ fn pause(work: &mut Work<'_>, failure: &Failure) {
 
 fn wait_then_ask(work: &mut Work<'_>, failure: &Failure) {
     let test = &failure.test;
-    // The human is asked about a change request itself.
+    // The change request has its own question.
     let requested = work.at.change_requests.iter().any(|request| request.requestor_loop == test.loop_id);
     let waited = test.backed_off_seconds();
     if failure.asked || requested || waited < work.config.pm.dependency_wait_minutes.saturating_mul(60) {
         return;
     }
     let options = [
-        ("wait", "it is tried again now and then; this is what happens without an answer".to_owned()),
-        ("retry", format!("{} tries it again at once", test.loop_id)),
-        ("skip", "it is taken out of the queue; what depends on it keeps waiting".to_owned()),
+        ("wait", "keep retrying with delays (default)".to_owned()),
+        ("retry", format!("{} retries it at once", test.loop_id)),
+        ("skip", "skip the test; tests that depend on it stay blocked".to_owned()),
     ];
     let question = Question {
         decision_type: "failure",
         fingerprint: about_test(test.id.as_str()),
         summary: format!(
-            "test {} of {} waits for something outside of it and was tried {} times in {} minutes: {}",
+            "test {} of {} waits for an external dependency; {} attempts in {} minutes failed: {}",
             test.id,
             test.loop_id,
             test.give_backs,
             waited / 60,
-            told(test)
+            error_text(test)
         ),
         options: &options,
         default: Some("wait"),
@@ -127,11 +126,11 @@ fn wait_then_ask(work: &mut Work<'_>, failure: &Failure) {
     put(work, question, failure.event.as_ref());
 }
 
-/// True for two errors that differ in no more than whose they are.
+/// True for two errors that are equal except for the names of loop and test.
 fn says_the_same(one: &Test, other: &Test) -> bool {
     let words = |test: &Test| -> Vec<String> {
         let own = [test.loop_id.as_str(), test.id.as_str()];
-        let text = told(test);
+        let text = error_text(test);
         let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || "._-".contains(letter)));
         words.filter(|word| !own.contains(word)).map(str::to_owned).collect()
     };
@@ -151,12 +150,12 @@ fn system(work: &mut Work<'_>) {
     };
     let cause: Option<EventId> = newest.event.clone();
     let message =
-        format!("an error of the system stops test {} of {}: {}", newest.test.id, newest.test.loop_id, told(&newest.test));
+        format!("a system error stops test {} of {}: {}", newest.test.id, newest.test.loop_id, error_text(&newest.test));
     let alert = work.at.alerts.iter().find(|alert| alert.fingerprint.as_deref() == Some(SYSTEM));
     if alert.is_none_or(|alert| alert.message != message) {
-        work.act(Act::TellOfSystem { message: message.clone(), test: newest.test.id.clone() }, cause.as_ref());
+        work.act(Act::ReportSystemError { message: message.clone(), test: newest.test.id.clone() }, cause.as_ref());
     }
-    // Since the last question about it, if there was one.
+    // Since the last question about it, if any.
     let since = last.map(|last| last.decided_at.unwrap_or(last.requested_at));
     let fresh: Vec<&&Failure> =
         standing.iter().filter(|failure| since.is_none_or(|since| failure.attempted() > since)).collect();
@@ -167,14 +166,14 @@ fn system(work: &mut Work<'_>) {
     }
     let loops: Vec<LoopId> = work.at.loops.keys().filter(|id| work.at.running(id).is_some()).cloned().collect();
     let names = loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(", ");
-    let options = [
-        ("go_on", "all loops go on and try again; this is what happens without an answer".to_owned()),
-        ("stop", format!("{names} stay paused until you resume them")),
-    ];
+    let options =
+        [("go_on", "resume all loops (default)".to_owned()), ("stop", format!("keep {names} paused until you resume them"))];
     let question = Question {
         decision_type: SYSTEM,
         fingerprint: SYSTEM.to_owned(),
-        summary: format!("{message}; other loops meet it too, so all loops are paused until you answer or the time is over"),
+        summary: format!(
+            "{message}; other loops have the same error, so all loops are paused until your answer or the time limit"
+        ),
         options: &options,
         default: Some("go_on"),
         context: json!({ "loops": loops, "test_id": newest.test.id, "loop_id": newest.test.loop_id, "last_error": newest.test.last_error }),

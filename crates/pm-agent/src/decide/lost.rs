@@ -1,4 +1,4 @@
-//! Loops that have been dead for long: their queues go to others, or the human is asked.
+//! Loops that have been dead for long: their queues are moved to other loops, or the human is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Act, Work};
 use crate::snapshot::lost_at;
 
-/// Hands on what lost loops have left.
+/// Moves the queues of lost loops.
 pub(super) fn hand_on(work: &mut Work<'_>) {
     close_alerts(work);
     let mut load: BTreeMap<LoopId, i64> = BTreeMap::new();
@@ -24,7 +24,7 @@ pub(super) fn hand_on(work: &mut Work<'_>) {
             work.plan.look_again(until);
             continue;
         }
-        // The same pass skips this queue: nothing is left to hand on.
+        // This pass skips the queue, so there is nothing to move.
         let skipped = work.plan.actions.iter().any(|action| match &action.act {
             Act::Resolve { then, .. } | Act::Announce { then, .. } => {
                 then.iter().any(|act| matches!(act, Act::SkipQueue { loop_id, .. } if *loop_id == row.id))
@@ -55,7 +55,7 @@ pub(super) fn hand_on(work: &mut Work<'_>) {
     }
 }
 
-/// A running loop that nothing keeps from working, and that somebody drives.
+/// True for a running loop that is driven and not prevented from working.
 pub(super) fn can_take(work: &Work<'_>, row: &Loop) -> bool {
     row.status == LoopStatus::Running
         && !work.at.paused.contains(&row.id)
@@ -63,7 +63,7 @@ pub(super) fn can_take(work: &Work<'_>, row: &Loop) -> bool {
         && (!work.config.agent_of(&row.id).command.is_empty() || work.at.beating.contains(&row.id))
 }
 
-/// Tests that depend on each other stay together. Groups in the order of their smallest ids.
+/// Groups tests that depend on each other; in the order of their smallest ids.
 fn groups(queue: &[Test]) -> Vec<Vec<TestId>> {
     let by_id: BTreeMap<&TestId, usize> = queue.iter().enumerate().map(|(at, test)| (&test.id, at)).collect();
     let mut neighbours: Vec<Vec<usize>> = vec![Vec::new(); queue.len()];
@@ -103,16 +103,13 @@ fn ask(work: &mut Work<'_>, row: &Loop, queue: &[Test]) {
     let question = NewDecision {
         decision_type: "lost_loop".to_owned(),
         summary: format!(
-            "{} has been dead since {died} with {} tests still to do, and no running loop can take them",
+            "{} has been dead since {died}; {} of its tests are left, and no running loop can take them",
             row.id,
             queue.len()
         ),
         options: vec![
-            option(
-                "wait",
-                format!("they wait until {} is back or another loop runs; this is what happens without an answer", row.id),
-            ),
-            option("skip_tests", "they are taken out of the queue; what depends on them keeps waiting".to_owned()),
+            option("wait", format!("wait until {} or another loop runs (default)", row.id)),
+            option("skip_tests", "skip them; tests that depend on them stay blocked".to_owned()),
         ],
         default_option: Some("wait".to_owned()),
         context: json!({ "loop_id": row.id, "tests": tests }),
@@ -123,7 +120,7 @@ fn ask(work: &mut Work<'_>, row: &Loop, queue: &[Test]) {
     work.ask(question, work.at.deaths.get(&row.id));
 }
 
-/// The alert about a loop's tests stands while the loop is lost.
+/// Closes the alerts about moved tests of loops that are no longer lost.
 fn close_alerts(work: &mut Work<'_>) {
     for alert in &work.at.alerts {
         let Some(fingerprint) = &alert.fingerprint else { continue };

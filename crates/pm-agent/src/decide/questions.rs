@@ -1,4 +1,4 @@
-//! What pm asks the human, and the few acts that go with asking.
+//! The questions of pm to the human, and the acts that go with them.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use supervisor::Inbound;
 
 use super::{Act, Work, counts_as_blocked, first_line};
 use crate::matters::{REGRESSION, about_commit, about_test, budget_fingerprint, text_of};
-use crate::snapshot::MOST_QUESTIONS;
+use crate::snapshot::MAX_QUESTIONS;
 
-/// A question in the making.
+/// A question to be asked.
 pub(super) struct Question<'a> {
     pub(super) decision_type: &'a str,
     pub(super) fingerprint: String,
@@ -24,7 +24,7 @@ pub(super) struct Question<'a> {
 }
 
 pub(super) fn put(work: &mut Work<'_>, question: Question<'_>, cause: Option<&EventId>) -> bool {
-    // "pm" fits the grammar of ids.
+    // "pm" is a valid id.
     let Ok(pm) = "pm".parse::<ActorId>() else { return false };
     let mut context = question.context;
     if let (Some(context), Some(cause)) = (context.as_object_mut(), cause) {
@@ -44,21 +44,21 @@ pub(super) fn put(work: &mut Work<'_>, question: Question<'_>, cause: Option<&Ev
     work.ask(new, cause)
 }
 
-/// Asks what the inbox and the rows call for.
+/// Asks the questions that follow from the inbox and the rows.
 pub(super) fn ask(work: &mut Work<'_>) {
     let mut changes: BTreeMap<&str, &EventId> = BTreeMap::new();
     for inbound in &work.at.inbox {
         match &inbound.payload {
-            Payload::TestBlocked(said) => blocked_as_said(work, inbound, said),
-            Payload::StuckDetected(said) => stuck(work, inbound, said),
-            Payload::RegressionDetected(said) => regression(work, inbound, said),
-            Payload::ResourceWarning(said) => budget(work, inbound, said),
-            Payload::KnowledgeConflict(said) => knowledge(work, inbound, said),
-            Payload::ChangeRequested(said) => drop(changes.insert(&said.request_id, &inbound.event.id)),
+            Payload::TestBlocked(payload) => on_test_blocked(work, inbound, payload),
+            Payload::StuckDetected(payload) => stuck(work, inbound, payload),
+            Payload::RegressionDetected(payload) => regression(work, inbound, payload),
+            Payload::ResourceWarning(payload) => budget(work, inbound, payload),
+            Payload::KnowledgeConflict(payload) => knowledge(work, inbound, payload),
+            Payload::ChangeRequested(payload) => drop(changes.insert(&payload.request_id, &inbound.event.id)),
             _ => {}
         }
     }
-    let mut room = MOST_QUESTIONS;
+    let mut room = MAX_QUESTIONS;
     for test in &work.at.blocked {
         let error = test.last_error.as_deref().unwrap_or_default();
         if room > 0 && blocked(work, test, test.attempts, error, work.at.blocked_by.get(&test.id)) {
@@ -70,14 +70,14 @@ pub(super) fn ask(work: &mut Work<'_>) {
             break;
         }
         let options = [
-            ("approve", format!("{} may make the change", request.requestor_loop)),
-            ("reject", "it may not; this is what happens without an answer".to_owned()),
+            ("approve", format!("allow {} to make the change", request.requestor_loop)),
+            ("reject", "do not allow the change (default)".to_owned()),
         ];
         let question = Question {
             decision_type: "change_request",
             fingerprint: format!("change:{}", request.id),
             summary: format!(
-                "{} asks to {} {}, which {} owns: {}",
+                "{} requests to {} {}, which {} owns: {}",
                 request.requestor_loop,
                 request.request_type,
                 request.resource_path,
@@ -102,45 +102,45 @@ pub(super) fn ask(work: &mut Work<'_>) {
     }
 }
 
-fn blocked_as_said(work: &mut Work<'_>, inbound: &Inbound, said: &TestBlocked) {
-    let Some(test) = work.at.tests.get(&said.test_id) else {
-        return work.ignore(inbound, "there is no such test");
+fn on_test_blocked(work: &mut Work<'_>, inbound: &Inbound, payload: &TestBlocked) {
+    let Some(test) = work.at.tests.get(&payload.test_id) else {
+        return work.ignore(inbound, "the test does not exist");
     };
     if !counts_as_blocked(test) {
-        return work.ignore(inbound, &format!("test {} is {} by now", test.id, test.status));
+        return work.ignore(inbound, &format!("test {} is now {}", test.id, test.status));
     }
     let attempted = test.last_attempt_at.unwrap_or(test.created_at);
     let last = work.at.questions.get(&about_test(test.id.as_str()));
     let asked = last.is_some_and(|last| last.decision_type == "blocked" && last.requested_at >= attempted);
-    if asked || !blocked(work, test, said.attempts, &said.last_error, Some(&inbound.event.id)) {
-        work.ignore(inbound, "the human has been asked about this test already");
+    if asked || !blocked(work, test, payload.attempts, &payload.last_error, Some(&inbound.event.id)) {
+        work.ignore(inbound, "the human was already asked about this test");
     }
 }
 
 fn blocked(work: &mut Work<'_>, test: &Test, attempts: i64, error: &str, cause: Option<&EventId>) -> bool {
     let waiting: Vec<String> = work.at.dependents.get(&test.id).into_iter().flatten().map(ToString::to_string).collect();
-    let dependents =
-        if waiting.is_empty() { "no test waits for it".to_owned() } else { format!("waiting for it: {}", waiting.join(", ")) };
-    let word = if test.status == TestStatus::Failed { "failed for good" } else { "is blocked" };
-    let error = first_line(error);
-    let told = if error.is_empty() { String::new() } else { format!("; last error: {error}") };
-    let skipped = if waiting.is_empty() {
-        "it is taken out of the queue".to_owned()
+    let dependents = if waiting.is_empty() {
+        "no test depends on it".to_owned()
     } else {
-        format!(
-            "it is taken out of the queue; what waits for it ({}) keeps waiting and you are asked about it",
-            waiting.join(", ")
-        )
+        format!("tests that depend on it: {}", waiting.join(", "))
+    };
+    let word = if test.status == TestStatus::Failed { "has failed" } else { "is blocked" };
+    let error = first_line(error);
+    let error_text = if error.is_empty() { String::new() } else { format!("; last error: {error}") };
+    let skipped = if waiting.is_empty() {
+        "skip the test".to_owned()
+    } else {
+        format!("skip the test; you will be asked about the tests that depend on it ({})", waiting.join(", "))
     };
     let options = [
-        ("retry", format!("its attempts are forgotten and {} tries it again", test.loop_id)),
+        ("retry", format!("reset its attempts; {} tries it again", test.loop_id)),
         ("skip", skipped),
-        ("leave", "it stays as it is, and so does what waits for it; this is what happens without an answer".to_owned()),
+        ("leave", "leave it and the tests that depend on it blocked (default)".to_owned()),
     ];
     let question = Question {
         decision_type: "blocked",
         fingerprint: about_test(test.id.as_str()),
-        summary: format!("test {} of {} {word} after {attempts} attempts{told}; {dependents}", test.id, test.loop_id),
+        summary: format!("test {} of {} {word} after {attempts} attempts{error_text}; {dependents}", test.id, test.loop_id),
         options: &options,
         default: Some("leave"),
         context: json!({
@@ -150,48 +150,48 @@ fn blocked(work: &mut Work<'_>, test: &Test, attempts: i64, error: &str, cause: 
     put(work, question, cause)
 }
 
-fn stuck(work: &mut Work<'_>, inbound: &Inbound, said: &StuckDetected) {
-    let Some(row) = work.at.loops.get(&said.loop_id) else {
-        return work.ignore(inbound, "there is no such loop");
+fn stuck(work: &mut Work<'_>, inbound: &Inbound, payload: &StuckDetected) {
+    let Some(row) = work.at.loops.get(&payload.loop_id) else {
+        return work.ignore(inbound, "the loop does not exist");
     };
     if row.status != LoopStatus::Running {
-        return work.ignore(inbound, &format!("{} is {} by now", row.id, row.status));
+        return work.ignore(inbound, &format!("{} is now {}", row.id, row.status));
     }
-    let test = said.test_id.as_ref().and_then(|id| work.at.tests.get(id));
+    let test = payload.test_id.as_ref().and_then(|id| work.at.tests.get(id));
     if let Some(test) = test
         && !matches!(test.status, TestStatus::InProgress | TestStatus::Pending)
     {
-        return work.ignore(inbound, &format!("test {} is {} by now", test.id, test.status));
+        return work.ignore(inbound, &format!("test {} is now {}", test.id, test.status));
     }
-    let error = first_line(said.last_error.as_deref().unwrap_or_default());
-    let told = if error.is_empty() { String::new() } else { format!("; last error: {error}") };
-    let on = said.test_id.as_ref().map_or_else(String::new, |id| format!(" on test {id}"));
+    let error = first_line(payload.last_error.as_deref().unwrap_or_default());
+    let error_text = if error.is_empty() { String::new() } else { format!("; last error: {error}") };
+    let on = payload.test_id.as_ref().map_or_else(String::new, |id| format!(" on test {id}"));
     let mut options = vec![
-        ("wait", format!("{} works on; this is what happens without an answer", row.id)),
-        ("restart", format!("{} gives up its attempt, keeps its work aside and begins afresh", row.id)),
-        ("pause", format!("{} stops until you resume it", row.id)),
+        ("wait", format!("let {} continue (default)", row.id)),
+        ("restart", format!("restart the attempt of {}; its work is saved", row.id)),
+        ("pause", format!("pause {} until you resume it", row.id)),
     ];
     if test.is_some() {
-        options.push(("skip", "the test is taken out of the queue; what depends on it keeps waiting".to_owned()));
+        options.push(("skip", "skip the test; tests that depend on it stay blocked".to_owned()));
     }
     let question = Question {
         decision_type: "stuck",
-        fingerprint: said.test_id.as_ref().map_or_else(|| format!("stuck:{}", row.id), |id| about_test(id.as_str())),
+        fingerprint: payload.test_id.as_ref().map_or_else(|| format!("stuck:{}", row.id), |id| about_test(id.as_str())),
         summary: format!(
-            "{} makes no progress{on}: {} failures in a row, stuck for {} minutes{told}",
-            row.id, said.consecutive_failures, said.stuck_for_minutes
+            "{} makes no progress{on}: {} consecutive failures, stuck for {} minutes{error_text}",
+            row.id, payload.consecutive_failures, payload.stuck_for_minutes
         ),
         options: &options,
         default: Some("wait"),
         context: json!({ "test_id": test.map(|test| &test.id), "loop_id": row.id, "last_error": error }),
     };
     if !put(work, question, Some(&inbound.event.id)) {
-        work.ignore(inbound, "a question about this is open already");
+        work.ignore(inbound, "a question about this is already open");
     }
 }
 
-/// The test that mends what a commit has broken, as was answered already, if its work is not over or was not when the failure
-/// was seen. One commit breaks many tests, which are found one after the other, some of them at a head of the past.
+/// The test that repairs a commit's breakage by an earlier answer, if it is not done, or was not done when the failure
+/// was detected. One commit may break many tests, which are found one after the other, some of them at an earlier head.
 fn mending(work: &Work<'_>, fingerprint: &str, seen: Option<Timestamp>) -> Option<TestId> {
     let decision = work.at.questions.get(fingerprint)?;
     let named = |key: &str| text_of(&decision.context, key).and_then(|id| work.test(id));
@@ -205,99 +205,103 @@ fn mending(work: &Work<'_>, fingerprint: &str, seen: Option<Timestamp>) -> Optio
     (at_work || landed_since).then(|| test.id.clone())
 }
 
-fn regression(work: &mut Work<'_>, inbound: &Inbound, said: &RegressionDetected) {
-    let matter = said.first_bad_commit.clone().unwrap_or_else(|| said.test_id.to_string());
+fn regression(work: &mut Work<'_>, inbound: &Inbound, payload: &RegressionDetected) {
+    let matter = payload.first_bad_commit.clone().unwrap_or_else(|| payload.test_id.to_string());
     let fingerprint = about_commit(&matter);
     if let Some(test) = mending(work, &fingerprint, work.at.seen_to_fail.get(&inbound.event.id).copied()) {
-        return work.ignore(inbound, &format!("what was answered about this commit holds here too: test {test} mends it"));
+        return work.ignore(inbound, &format!("the answer about this commit also covers this failure: test {test} repairs it"));
     }
-    let blamed = said.blamed_test.as_ref().filter(|id| work.at.tests.contains_key(*id));
-    let redo: &TestId = blamed.unwrap_or(&said.test_id);
-    let since = said.first_bad_commit.as_ref().map_or_else(
-        || format!("; somewhere after commit {}", said.last_passed_commit),
-        |commit| format!(" since commit {commit}"),
-    );
-    let by = match (&said.blamed_loop, &said.blamed_test) {
-        (Some(loop_id), Some(test)) => format!(", which {loop_id} made for test {test}"),
+    let blamed = payload.blamed_test.as_ref().filter(|id| work.at.tests.contains_key(*id));
+    let redo: &TestId = blamed.unwrap_or(&payload.test_id);
+    let since = payload
+        .first_bad_commit
+        .as_ref()
+        .map_or_else(|| format!("; after commit {}", payload.last_passed_commit), |commit| format!(" since commit {commit}"));
+    let by = match (&payload.blamed_loop, &payload.blamed_test) {
+        (Some(loop_id), Some(test)) => format!(", by {loop_id} for test {test}"),
         (Some(loop_id), None) => format!(", which {loop_id} made"),
-        (None, Some(test)) => format!(", made for test {test}"),
+        (None, Some(test)) => format!(", for test {test}"),
         (None, None) => String::new(),
     };
-    let paused = said.blamed_loop.as_ref().filter(|id| work.at.running(id).is_some());
-    let waits = paused.map_or_else(String::new, |id| format!("; {id} waits for the answer"));
+    let paused = payload.blamed_loop.as_ref().filter(|id| work.at.running(id).is_some());
+    let waits = paused.map_or_else(String::new, |id| format!("; {id} waits for your answer"));
     let mut options = vec![
-        ("fix_forward", format!("test {redo} is done again, and told what broke; this is what happens without an answer")),
-        ("accept", "it is left as it is".to_owned()),
+        ("fix_forward", format!("do test {redo} again with the error as input (default)")),
+        ("accept", "accept the failure".to_owned()),
     ];
-    let registered = said.blamed_loop.as_ref().filter(|id| work.at.loops.contains_key(*id));
-    if let (Some(loop_id), Some(commit), true) = (registered, &said.first_bad_commit, work.at.tests.contains_key(&said.test_id))
+    let registered = payload.blamed_loop.as_ref().filter(|id| work.at.loops.contains_key(*id));
+    if let (Some(loop_id), Some(commit), true) =
+        (registered, &payload.first_bad_commit, work.at.tests.contains_key(&payload.test_id))
     {
-        let undone =
-            blamed.filter(|id| **id != said.test_id).map_or_else(String::new, |id| format!(", and {id} is done again"));
-        let told = format!("{loop_id} takes commit {commit} back, through the gate like any other change{undone}");
-        options.insert(0, ("roll_back", told));
+        let undone = blamed
+            .filter(|id| **id != payload.test_id)
+            .map_or_else(String::new, |id| format!("; test {id} is done again afterwards"));
+        let roll_back = format!("{loop_id} reverts commit {commit}, which lands through the gate{undone}");
+        options.insert(0, ("roll_back", roll_back));
     }
     let question = Question {
         decision_type: REGRESSION,
         fingerprint,
-        summary: format!("test {}, which had passed, fails on the integration branch{since}{by}{waits}", said.test_id),
+        summary: format!("passed test {} fails on the integration branch{since}{by}{waits}", payload.test_id),
         options: &options,
         default: Some("fix_forward"),
         context: json!({
-            "test_id": said.test_id, "loop_id": said.blamed_loop, "blamed_test": blamed, "loops": Vec::from_iter(paused),
-            "first_bad_commit": said.first_bad_commit, "last_passed_commit": said.last_passed_commit,
-            "output_tail": said.output_tail,
+            "test_id": payload.test_id, "loop_id": payload.blamed_loop, "blamed_test": blamed, "loops": Vec::from_iter(paused),
+            "first_bad_commit": payload.first_bad_commit, "last_passed_commit": payload.last_passed_commit,
+            "output_tail": payload.output_tail,
         }),
     };
     if !put(work, question, Some(&inbound.event.id)) {
-        return work.ignore(inbound, "the question about this commit is open already");
+        return work.ignore(inbound, "the question about this commit is already open");
     }
     if let Some(loop_id) = paused.cloned() {
         work.newly_held.insert(loop_id.clone());
-        let reason = format!("test {} is broken{since}{by}, so {loop_id} waits for an answer", said.test_id);
+        let reason = format!("test {} is broken{since}{by}; {loop_id} waits for an answer", payload.test_id);
         work.act(Act::Pause { loop_id, reason, by_human: false }, Some(&inbound.event.id));
     }
 }
 
-fn budget(work: &mut Work<'_>, inbound: &Inbound, said: &ResourceWarning) {
-    if said.percentage < 100 || !matches!(said.resource.as_str(), "tokens" | "seconds" | "minutes" | "tests") {
+fn budget(work: &mut Work<'_>, inbound: &Inbound, payload: &ResourceWarning) {
+    if payload.percentage < 100 || !matches!(payload.resource.as_str(), "tokens" | "seconds" | "minutes" | "tests") {
         return;
     }
-    let fingerprint = budget_fingerprint(inbound, said, &work.at.in_hand);
+    let fingerprint = budget_fingerprint(inbound, payload, &work.at.in_hand);
     if let Some(last) = work.at.questions.get(&fingerprint) {
         if last.status == DecisionStatus::Pending {
-            return work.ignore(inbound, "the question about this budget is open already");
+            return work.ignore(inbound, "the question about this budget is already open");
         }
         if last.choice.as_deref() == Some("continue") {
-            return work.ignore(inbound, "this budget may be exceeded, by decision");
+            return work.ignore(inbound, "this budget may be exceeded by an earlier decision");
         }
     }
     let named = text_of(&inbound.event.payload, "test_id").and_then(|id| work.test(id));
     if let Some(test) = named
         && !matches!(test.status, TestStatus::InProgress | TestStatus::Pending)
     {
-        return work.ignore(inbound, &format!("test {} is {} by now", test.id, test.status));
+        return work.ignore(inbound, &format!("test {} is now {}", test.id, test.status));
     }
-    let loops: Vec<LoopId> = match &said.loop_id {
+    let loops: Vec<LoopId> = match &payload.loop_id {
         Some(id) => work.at.running(id).map(|row| row.id.clone()).into_iter().collect(),
         None => work.at.loops.keys().filter(|id| work.at.running(id).is_some()).cloned().collect(),
     };
     if loops.is_empty() {
-        return work.ignore(inbound, "no loop that it is about is running");
+        return work.ignore(inbound, "none of its loops is running");
     }
     let names = loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(", ");
-    let in_hand = said.loop_id.as_ref().and_then(|id| work.at.in_hand.get(id));
+    let in_hand = payload.loop_id.as_ref().and_then(|id| work.at.in_hand.get(id));
     let test = named.or(in_hand).map(|test| &test.id);
-    let of = match (&said.loop_id, test) {
-        (Some(id), Some(test)) => format!("of test {test} of {id}"),
+    let of = match (&payload.loop_id, test) {
+        (Some(id), Some(test)) => format!("for test {test} of {id}"),
         (Some(id), None) => format!("of {id}"),
-        (None, _) => "of the day".to_owned(),
+        (None, _) => "for the day".to_owned(),
     };
-    let spent =
-        format!("the budget {of} is used up: {} of {} {} ({} %)", said.current, said.limit, said.resource, said.percentage);
+    let spent = format!(
+        "the budget {of} is used up: {} of {} {} ({} %)",
+        payload.current, payload.limit, payload.resource, payload.percentage
+    );
     let options = [
-        ("continue", format!("{names} go on, beyond the budget")),
-        ("stop", format!("{names} stay paused until you resume them; this is what happens without an answer")),
+        ("continue", format!("let {names} exceed the budget")),
+        ("stop", format!("keep {names} paused until you resume them (default)")),
     ];
     let question = Question {
         decision_type: "budget",
@@ -306,35 +310,35 @@ fn budget(work: &mut Work<'_>, inbound: &Inbound, said: &ResourceWarning) {
         options: &options,
         default: Some("stop"),
         context: json!({
-            "loops": loops, "loop_id": said.loop_id, "test_id": test, "resource": said.resource,
-            "current": said.current, "limit": said.limit, "percentage": said.percentage,
+            "loops": loops, "loop_id": payload.loop_id, "test_id": test, "resource": payload.resource,
+            "current": payload.current, "limit": payload.limit, "percentage": payload.percentage,
         }),
     };
     if put(work, question, Some(&inbound.event.id)) {
         for loop_id in loops {
             work.newly_held.insert(loop_id.clone());
-            let reason = format!("{spent}, so {loop_id} waits for an answer");
+            let reason = format!("{spent}; {loop_id} waits for an answer");
             work.act(Act::Pause { loop_id, reason, by_human: false }, Some(&inbound.event.id));
         }
     }
 }
 
-fn knowledge(work: &mut Work<'_>, inbound: &Inbound, said: &KnowledgeConflict) {
+fn knowledge(work: &mut Work<'_>, inbound: &Inbound, payload: &KnowledgeConflict) {
     let stands = |id: &str| work.at.knowledge.get(id).filter(|item| item.superseded_by.is_none());
-    let (Some(new), Some(old)) = (stands(&said.new_knowledge_id), stands(&said.existing_knowledge_id)) else {
-        return work.ignore(inbound, "one of the two no longer stands");
+    let (Some(new), Some(old)) = (stands(&payload.new_knowledge_id), stands(&payload.existing_knowledge_id)) else {
+        return work.ignore(inbound, "one of the two items is no longer valid");
     };
     if new.id == old.id {
-        return work.ignore(inbound, "an item does not contradict itself");
+        return work.ignore(inbound, "an item cannot contradict itself");
     }
     let options = [
-        ("keep_old", format!("this stands: {}", first_line(&old.content))),
-        ("keep_new", format!("this stands: {}", first_line(&new.content))),
+        ("keep_old", format!("keep: {}", first_line(&old.content))),
+        ("keep_new", format!("keep: {}", first_line(&new.content))),
     ];
     let question = Question {
         decision_type: "knowledge",
         fingerprint: format!("knowledge:{}:{}", new.id, old.id),
-        summary: first_line(&said.conflict_description),
+        summary: first_line(&payload.conflict_description),
         options: &options,
         default: None,
         context: json!({
@@ -342,16 +346,16 @@ fn knowledge(work: &mut Work<'_>, inbound: &Inbound, said: &KnowledgeConflict) {
         }),
     };
     if !put(work, question, Some(&inbound.event.id)) {
-        work.ignore(inbound, "the question about these two is open already");
+        work.ignore(inbound, "the question about these items is already open");
     }
 }
 
-/// Asks about a pending test whose dependency will not pass by itself, once for each state of the dependency.
+/// Asks about a pending test whose dependency cannot pass by itself, once for each state of the dependency.
 fn stalled(work: &mut Work<'_>, test: &Test) -> bool {
     let Some(named) = &test.depends_on else { return false };
     let dependency = work.at.tests.get(named);
     let state = dependency.map_or("missing", |dependency| dependency.status.as_str());
-    // A time from the future would ask again and again.
+    // A time in the future would cause the question again and again.
     let attempted = dependency.and_then(|dependency| dependency.last_attempt_at).filter(|at| *at <= work.at.now);
     let of_dependency = work.at.questions.get(&about_test(named.as_str()));
     if let Some(last) = work.at.questions.get(&about_test(test.id.as_str())) {
@@ -379,15 +383,15 @@ fn stalled(work: &mut Work<'_>, test: &Test) -> bool {
         }
     }
     let options = [
-        ("run_anyway", format!("{} is done without {named}", test.id)),
-        ("skip", format!("{} is taken out of the queue too; what depends on it keeps waiting", test.id)),
-        ("wait", format!("{} waits for {named}; this is what happens without an answer", test.id)),
+        ("run_anyway", format!("run {} without {named}", test.id)),
+        ("skip", format!("skip {} too; tests that depend on it stay blocked", test.id)),
+        ("wait", format!("let {} wait for {named} (default)", test.id)),
     ];
     let what = if dependency.is_some() { format!("is {state}") } else { "does not exist".to_owned() };
     let question = Question {
         decision_type: "dependency",
         fingerprint: about_test(test.id.as_str()),
-        summary: format!("test {} of {} waits for test {named}, which {what}", test.id, test.loop_id),
+        summary: format!("test {} of {} depends on test {named}, which {what}", test.id, test.loop_id),
         options: &options,
         default: Some("wait"),
         context: json!({

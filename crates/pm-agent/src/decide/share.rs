@@ -1,7 +1,8 @@
-//! Loops that have nothing to do take over from loops that have too much waiting.
+//! Shares the queues of overloaded loops with idle loops.
 //!
-//! Only what nobody has begun and nothing depends on is moved, and never from a loop that owns resources: what it has waiting
-//! may be about them. The donor keeps at least as much as a taker gets, so nothing goes to and fro.
+//! Only tests without an attempt and without dependents are moved, and never from a loop that owns resources, because
+//! its tests may be about them. The donor keeps at least as many tests as each taker gets, so tests do not move back
+//! and forth.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use coord_db::{LoopId, Test, TestId};
 use super::lost::can_take;
 use super::{Act, Work};
 
-/// The tests of a queue that may be moved, in the queue's order.
+/// The movable tests of a queue, in the queue's order.
 fn movable(queue: &[Test]) -> Vec<&Test> {
     let needed: BTreeSet<&TestId> = queue.iter().filter_map(|test| test.depends_on.as_ref()).collect();
     let fresh = |test: &&Test| {
@@ -23,7 +24,7 @@ fn movable(queue: &[Test]) -> Vec<&Test> {
     queue.iter().filter(fresh).collect()
 }
 
-/// Shares what waits at overloaded loops with idle ones.
+/// Moves tests from overloaded to idle loops.
 pub(super) fn share(work: &mut Work<'_>) {
     close_alerts(work);
     if work.at.grace_until.is_some() {
@@ -46,7 +47,7 @@ pub(super) fn share(work: &mut Work<'_>) {
         let mut free = movable(queue).into_iter().rev();
         let mut moves: Vec<(TestId, LoopId)> = Vec::new();
         for taker in &takers {
-            // From the end: what comes first stays with the loop that is about to do it.
+            // From the end: the donor is about to start the first ones.
             moves.extend(free.by_ref().take(share).map(|test| (test.id.clone(), taker.clone())));
         }
         if moves.is_empty() {
@@ -55,12 +56,12 @@ pub(super) fn share(work: &mut Work<'_>) {
         let cause = moves.iter().find_map(|(_, to)| work.at.ran_dry.get(to));
         takers.retain(|taker| moves.iter().all(|(_, to)| to != taker));
         moves.sort();
-        let why = format!("{donor} had {} tests waiting while others had nothing to do", queue.len());
+        let why = format!("{donor} had {} tests in its queue while other loops were idle", queue.len());
         work.act(Act::HandOn { from: donor.clone(), kind: "shared", why, moves }, cause);
     }
 }
 
-/// The same pass hands a dead loop's tests to it.
+/// True if this pass moves tests of a dead loop to it.
 fn takes_already(work: &Work<'_>, id: &LoopId) -> bool {
     work.plan.actions.iter().any(|action| match &action.act {
         Act::HandOn { moves, .. } => moves.iter().any(|(_, to)| to == id),
@@ -68,7 +69,7 @@ fn takes_already(work: &Work<'_>, id: &LoopId) -> bool {
     })
 }
 
-/// The alert about shared tests stands while the donor is at work.
+/// Closes the alerts about shared tests of donors that have ended their work.
 fn close_alerts(work: &mut Work<'_>) {
     for alert in &work.at.alerts {
         let Some(id) = alert.fingerprint.as_deref().and_then(|fingerprint| fingerprint.strip_prefix("shared:")) else {

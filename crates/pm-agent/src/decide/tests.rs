@@ -241,7 +241,7 @@ fn word(act: &Act) -> String {
         Act::AcceptNoChange { test } => format!("accept {test}"),
         Act::LiftHold { subject } => format!("lift {subject}"),
         Act::FollowBase { answer, .. } => format!("{answer:?}"),
-        Act::TellOfSystem { .. } => "tell of the system".to_owned(),
+        Act::ReportSystemError { .. } => "tell of the system".to_owned(),
         Act::ClearDependency { test } => format!("free {test}"),
         Act::HandOn { from, moves, .. } => {
             let moves: Vec<String> = moves.iter().map(|(test, to)| format!("{test}>{to}")).collect();
@@ -286,7 +286,10 @@ fn a_blocked_test_is_asked_about_once() {
     world.at.dependents.insert(id("B"), vec![id("C"), id("D")]);
     let plan = decide(&world.config, &world.at);
     let [Action { act: Act::Ask(question), cause }] = &plan.actions[..] else { panic!("{:?}", world.acts()) };
-    assert_eq!(question.summary, "test B of a is blocked after 3 attempts; last error: first line; waiting for it: C, D");
+    assert_eq!(
+        question.summary,
+        "test B of a is blocked after 3 attempts; last error: first line; tests that depend on it: C, D"
+    );
     assert_eq!(question.default_option.as_deref(), Some("leave"));
     assert_eq!(question.timeout_minutes, Some(60));
     assert_eq!(cause.as_ref().map(|event| event.as_str()), Some("e0"));

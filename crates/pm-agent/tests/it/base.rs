@@ -80,7 +80,7 @@ fn a_question_that_is_over_is_withdrawn() {
     let world = asked();
     world.db.write(|tx| tx.record_base_run(&run(BaseState::Green))).unwrap();
     world.once();
-    assert_eq!(world.sql("SELECT status, comment FROM decisions"), "expired|the checks pass at the head of integration");
+    assert_eq!(world.sql("SELECT status, comment FROM decisions"), "expired|the checks now pass at the head of integration");
 }
 
 #[test]

@@ -32,8 +32,8 @@ fn an_unclear_specification_is_asked_about_at_once_and_waits_for_the_answer() {
     let summary = world.sql("SELECT summary FROM decisions WHERE decision_type = 'failure'");
     assert_eq!(
         summary,
-        "test t1 of one cannot be done as it is specified, says attempt 1 of 3: spec went wrong; it is not tried again before \
-         you answer or the time is over"
+        "test t1 of one cannot be done as specified, according to attempt 1 of 3: spec went wrong; it waits for your answer until \
+         the time limit"
     );
     assert_eq!(world.sql("SELECT not_before > datetime('now', '+59 minutes') FROM tests WHERE id = 't1'"), "1");
     world.settled();
@@ -71,10 +71,7 @@ fn what_has_run_out_pauses_its_loop_until_it_may_be_there_again() {
     world.once();
     assert_eq!(world.requests(), "pause_requested|one");
     let reason = world.sql("SELECT json_extract(payload, '$.reason') FROM events WHERE event_type = 'pause_requested'");
-    assert!(
-        reason.starts_with("one has run out of something that it needs (resource went wrong), so it pauses until test t1"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("one lacks a resource (resource went wrong) and pauses until test t1"), "{reason}");
     world.settled();
     // The loop obeys, and the time passes.
     world
@@ -104,10 +101,7 @@ fn a_dependency_is_waited_for_and_then_asked_about() {
     fail(&world, "one", ErrorCategory::Dependency);
     world.once();
     let summary = world.sql("SELECT summary FROM decisions");
-    assert!(
-        summary.contains("waits for something outside of it and was tried 11 times in 30 minutes: dependency"),
-        "{summary}"
-    );
+    assert!(summary.contains("waits for an external dependency; 11 attempts in 30 minutes failed: dependency"), "{summary}");
     assert_eq!(world.sql("SELECT default_option FROM decisions"), "wait");
     world.settled();
 }
@@ -118,7 +112,7 @@ fn an_error_of_the_system_in_two_loops_stops_every_loop_until_an_answer() {
     fail(&world, "one", ErrorCategory::System);
     world.once();
     let alert = "SELECT severity, alert_type, message FROM alerts WHERE closed_at IS NULL AND source = 'pm'";
-    assert_eq!(world.sql(alert), "error|resource|an error of the system stops test t1 of one: system went wrong");
+    assert_eq!(world.sql(alert), "error|resource|a system error stops test t1 of one: system went wrong");
     assert_eq!(world.requests(), "");
     fail(&world, "one", ErrorCategory::System);
     world.once();
@@ -169,7 +163,7 @@ fn what_is_too_much_for_one_is_shared_with_who_has_nothing_to_do() {
     );
     assert_eq!(
         world.sql("SELECT severity, message FROM alerts"),
-        "info|full had 6 tests waiting while others had nothing to do; its tests were handed on: q4 to idle, q5 to idle, q6 to idle"
+        "info|full had 6 tests in its queue while other loops were idle; its tests were moved: q4 to idle, q5 to idle, q6 to idle"
     );
     world.settled();
 }

@@ -31,7 +31,7 @@ fn a_conflict_pauses_the_loser_until_the_winners_test_has_ended() {
     assert_eq!(world.requests(), "pause_requested|two");
     assert_eq!(
         world.sql("SELECT json_extract(payload, '$.reason'), json_extract(payload, '$.requested_by') FROM events WHERE event_type = 'pause_requested'"),
-        "one and two have both changed src/a.rs; one goes first (priority 1 before 5), two waits until test t1 has ended|pm"
+        "one and two have both changed src/a.rs; one continues (priority 1 before 5), and two waits until test t1 has ended|pm"
     );
     assert_eq!(world.sql("SELECT winner, loser, winner_test, resolved_at IS NULL FROM conflicts"), "one|two|t1|1");
     world.settled();
@@ -87,7 +87,7 @@ fn a_blocked_test_is_asked_about_answered_and_reset() {
     world.once();
     assert_eq!(
         world.sql("SELECT decision_type, summary, default_option, timeout_minutes, fingerprint FROM decisions"),
-        "blocked|test t of one is blocked after 3 attempts; last error: it broke; waiting for it: u|leave|60|test:t"
+        "blocked|test t of one is blocked after 3 attempts; last error: it broke; tests that depend on it: u|leave|60|test:t"
     );
     assert_eq!(world.sql("SELECT count(*) FROM events WHERE event_type = 'decision_needed'"), "1");
     world.settled();
@@ -120,7 +120,7 @@ fn what_waits_for_a_skipped_test_is_asked_about_once() {
     world.once();
     assert_eq!(
         world.sql("SELECT summary, default_option FROM decisions WHERE status = 'pending'"),
-        "test u of one waits for test t, which is skipped|wait"
+        "test u of one depends on test t, which is skipped|wait"
     );
     world.settled();
     world.answer("dependency", "run_anyway");
@@ -198,7 +198,7 @@ fn a_regression_has_the_blamed_test_done_again() {
     world.once();
     assert_eq!(
         world.sql("SELECT id, status, last_error FROM tests WHERE status = 'pending'"),
-        "b|pending|regression: test r, which had passed, fails on the integration branch since commit bbb; make it pass again. boom"
+        "b|pending|regression: passed test r fails on the integration branch since commit bbb; make it pass again. boom"
     );
     world.all_explained();
     world.settled();
@@ -291,7 +291,7 @@ fn a_lost_loops_tests_are_handed_on() {
     assert_eq!(world.sql("SELECT id, loop_id FROM tests ORDER BY id"), "q1|idle\nq2|dead");
     assert_eq!(
         world.sql("SELECT severity, alert_type, fingerprint, message FROM alerts"),
-        "info|resource|reassigned:dead|dead is dead; its tests were handed on: q1 to idle"
+        "info|resource|reassigned:dead|dead is dead; its tests were moved: q1 to idle"
     );
     world.settled();
     world.sql("UPDATE loops SET status = 'running' WHERE id = 'dead'");
@@ -340,7 +340,7 @@ fn orphans_and_odd_rows_are_borne() {
     assert_eq!(world.sql("SELECT count(*) FROM undelivered_events WHERE subscriber = 'pm'"), "0");
     assert_eq!(world.sql("SELECT status FROM decisions WHERE id IN ('d', 'e')"), "decided\ndecided");
     assert_eq!(world.sql("SELECT status FROM transaction_log WHERE id = 'j'"), "rolled_back");
-    assert_eq!(world.sql("SELECT resolution FROM conflicts"), "x is not registered any more");
+    assert_eq!(world.sql("SELECT resolution FROM conflicts"), "x is no longer registered");
     world.settled();
 }
 
