@@ -1,4 +1,4 @@
-//! Carries out one action on rows and events.
+//! Writes the rows and events of one action.
 
 use coord_db::config::HeartbeatConfig;
 use coord_db::payload::{ComponentDegraded, ComponentRecovered};
@@ -43,7 +43,7 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
                 perform::begin(tx, &subject.id, leftover)?;
             }
         }
-        Action::TellOperations { component, message } => {
+        Action::ReportOperations { component, message } => {
             tx.raise_alert(&NewAlert {
                 fingerprint: format!("{OPERATIONS}{component}"),
                 severity: Severity::Warning,
@@ -62,7 +62,7 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
             tx.end_lease(lease, &me, UnlockCause::Expired, None)?;
         }
         Action::PutBack(test) => {
-            let reason = format!("loop {} is not at work on it any more", test.loop_id);
+            let reason = format!("loop {} no longer works on it", test.loop_id);
             tx.give_back_abandoned(test, &me, &reason, None)?;
         }
         Action::DeleteEdge(edge) => {
@@ -70,16 +70,16 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
         }
         Action::WithdrawRequest(request) => tx.withdraw_request(&request.id)?,
         Action::SetAside(stale) => set_aside(tx, stale)?,
-        Action::CloseUntaken { fingerprint } => {
+        Action::CloseUnread { fingerprint } => {
             tx.close_alert(fingerprint)?;
         }
     }
     Ok(())
 }
 
-/// One alert for a subscriber, however many deliveries it leaves.
+/// Sets deliveries aside; one alert for each subscriber.
 fn set_aside(tx: &WriteTx<'_>, stale: &StaleDeliveries) -> Result<()> {
-    tx.set_aside_stale(stale, "nobody has taken it for too long")?;
+    tx.set_aside_stale(stale, "not read for too long")?;
     let fingerprint = format!("{STALE_FINGERPRINT}{}", stale.subscription_id);
     let open = tx.open_alert(&fingerprint)?;
     let before = open.as_ref().and_then(|alert| alert.context.get("deliveries")).and_then(Value::as_u64).unwrap_or(0);
@@ -89,19 +89,19 @@ fn set_aside(tx: &WriteTx<'_>, stale: &StaleDeliveries) -> Result<()> {
         severity: Severity::Warning,
         alert_type: AlertType::Resource,
         source: Heartbeat::ID.to_owned(),
-        message: format!("{} does not take its events: set {deliveries} old ones aside", stale.subscriber),
+        message: format!("{} does not read its events; {deliveries} old deliveries were set aside", stale.subscriber),
         context: json!({
             "kind": "delivery", "subscriber": stale.subscriber, "subscription_id": stale.subscription_id,
             "deliveries": deliveries, "last_event_id": stale.events.last(),
         }),
-        // There are many, and they are to be archived.
+        // There are many events, and they have to stay archivable.
         event_id: None,
     })?;
-    tracing::warn!(subscriber = %stale.subscriber, deliveries = stale.events.len(), "set deliveries aside that nobody takes");
+    tracing::warn!(subscriber = %stale.subscriber, deliveries = stale.events.len(), "unread deliveries set aside");
     Ok(())
 }
 
-/// The event that said it last.
+/// The event that reported the present state.
 fn last_event(subject: &Subject) -> Option<EventId> {
     let alert = subject.alert.as_ref()?;
     let newest = alert.context.get("event_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
@@ -142,24 +142,17 @@ fn judge(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, status: HealthStatus
     Ok(())
 }
 
-/// What a supervisor's loss means while it lasts.
+/// The consequences while a supervisor is not running.
 fn meaning(component: &str) -> &'static str {
     match component {
         "monitor" => {
-            "; until it is back nobody sees loops that are stuck, stray or clash, and they rest a little between two tests: \
-             start it again with monitor"
+            "; stuck, digressing or conflicting loops are not detected, and loops pause between two tests; start it with monitor"
         }
         "pm" => {
-            "; until it is back nobody settles conflicts or hears your answers, and of two loops in a conflict one pauses \
-             itself: start it again with pm-agent"
+            "; conflicts are not settled and answers are not applied; of two loops in conflict one pauses itself; start it with pm-agent"
         }
-        "deadlock-detector" => {
-            "; until it is back loops that wait for each other in a cycle wait until their leases end: start it again with \
-             deadlock-detector"
-        }
-        "regression-checker" => {
-            "; until it is back nobody sees that what had passed fails again: start it again with regression-checker"
-        }
+        "deadlock-detector" => "; loops in a deadlock wait until their leases expire; start it with deadlock-detector",
+        "regression-checker" => "; regressions are not detected; start it with regression-checker",
         _ => "",
     }
 }
@@ -173,14 +166,14 @@ fn recover(tx: &WriteTx<'_>, me: ActorId, subject: &Subject, down_for_seconds: i
     let payload = ComponentRecovered { component: subject.id.clone(), down_for_seconds };
     tx.publish(&NewEvent::new(me, payload).caused_by_id(last_event(subject)))?;
     tx.close_alert(&format!("{FINGERPRINT}{}", subject.id))?;
-    tracing::info!(component = %subject.id, down_for_seconds, "is back");
+    tracing::info!(component = %subject.id, down_for_seconds, "component recovered");
     Ok(())
 }
 
-/// Everything that a dead loop had is given back. A process that its agent left behind is its keeper's to end.
+/// Releases everything that a dead loop held. Processes left by its agent are ended by its keeper.
 fn clean_up(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, cause: &str, event: Option<&Event>) -> Result<()> {
     let Some(row) = &subject.loop_row else {
-        // Another tool may hold leases in the name of what is no loop.
+        // An external tool may hold leases under a name that is not a loop.
         if !RESERVED.contains(&subject.id.as_str()) {
             tx.release_everything(&subject.id, me, UnlockCause::OwnerDied, event)?;
         }
@@ -189,7 +182,7 @@ fn clean_up(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, cause: &str, even
     let how = CleanUp {
         source: me.clone(),
         cause: UnlockCause::OwnerDied,
-        // One that says that it has stopped was not lost.
+        // A loop in status `stopped` was not lost.
         status: if row.status == LoopStatus::Stopped { LoopStatus::Stopped } else { LoopStatus::Error },
         reason: format!("loop {} died during the attempt: {cause}", row.id),
     };

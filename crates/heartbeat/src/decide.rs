@@ -1,4 +1,4 @@
-//! Judges each component, and says what has to be swept. Pure.
+//! Decides the health of each component, and what has to be cleaned up. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,105 +11,105 @@ use coord_db::{
 use serde_json::{Value, json};
 use supervisor::Plan;
 
-use crate::snapshot::{HeartbeatSnapshot, MOST_ROWS, OPERATIONS, Subject};
+use crate::snapshot::{HeartbeatSnapshot, MAX_ROWS, OPERATIONS, Subject};
 
-/// The clocks are written down at least this often, so that a later jump can be told from their drift.
+/// Maximum interval between two records of the clocks, so that a later jump can be distinguished from drift.
 pub const CLOCK_EVERY_MILLIS: i64 = 60_000;
-/// What nobody takes away after its end is swept so much later: its owner still learns from the row that it is over.
-pub const LEFT_SECONDS: i64 = 60;
+/// Delay before an expired row is deleted, so that its owner still learns from it that it has expired.
+pub const DELETE_DELAY_SECONDS: i64 = 60;
 
-/// What can be said of a component now.
+/// The health of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It beats.
+    /// It sends heartbeats.
     Healthy,
-    /// It has not beaten for a while.
+    /// It has sent no heartbeat for `degraded_seconds`.
     Degraded,
-    /// Its process is proven gone.
-    Gone,
-    /// It has not beaten for so long that it counts as dead.
+    /// Its process has provably ended.
+    Exited,
+    /// It has sent no heartbeat for `dead_seconds` and counts as dead.
     Silent,
-    /// It has stopped in an orderly way.
+    /// It has recorded its shutdown.
     Stopped,
-    /// A loop that somebody drives by hand: it never beats, and is never judged.
+    /// A loop driven by hand: it sends no heartbeats and is never judged.
     Unmanaged,
-    /// Nothing can be said; what was said before stands.
+    /// Unknown; the last report stays valid.
     Unjudged,
 }
 
-/// One thing to do.
+/// One action of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write down what the clocks say; after a suspend or a jump the grace begins.
+    /// Store the clocks; after a suspend or a jump this starts the grace period.
     ObserveClock,
-    /// Say that a component is degraded or dead; clean up after a dead one.
+    /// Report a degraded or dead component; clean up after a dead one.
     Judge {
-        /// Whom, as an index into the snapshot's subjects.
+        /// Index of the component in the snapshot.
         subject: usize,
-        /// How it is.
+        /// Its health.
         status: HealthStatus,
-        /// Why, for people.
+        /// The reason.
         cause: String,
     },
-    /// Say that a component is back.
+    /// Report a recovered component.
     Recover {
-        /// Whom.
+        /// Index of the component.
         subject: usize,
-        /// Since its last beat before the loss.
+        /// Seconds since its last heartbeat before the loss.
         down_for_seconds: i64,
     },
-    /// Make the health row say what was said already.
+    /// Correct the health row.
     Correct {
-        /// Whose.
+        /// Index of the component.
         subject: usize,
-        /// What it is to say.
+        /// The correct value.
         status: HealthStatus,
     },
-    /// Clean up what still names a dead process although its death was handled.
+    /// Clean up rows that still refer to a dead process after its death was handled.
     CleanUp {
-        /// After whom.
+        /// Index of the component.
         subject: usize,
     },
-    /// End what a dead loop's agent has left running.
+    /// End processes left by the agent of a dead loop.
     EndLeftovers {
-        /// Whose.
+        /// Index of the loop.
         subject: usize,
     },
-    /// Say that a component which is not there has begun something outside of the database and not ended it.
-    TellOperations {
-        /// Whose.
+    /// Report unfinished operations of a component that does not run.
+    ReportOperations {
+        /// The component.
         component: String,
-        /// What, and what to do about it.
+        /// The operations, and what to do.
         message: String,
     },
     /// Close the alert about such operations.
     CloseOperations {
-        /// Its fingerprint.
+        /// Fingerprint of the alert.
         fingerprint: String,
     },
-    /// Close the alert about a component that has stopped, or is no more.
+    /// Close the alert about a component that has stopped or was removed.
     CloseAlert {
-        /// Whose.
+        /// The component.
         component: String,
     },
-    /// End a lease whose time is over.
+    /// Delete an expired lease.
     EndLease(Lease),
-    /// Put a test back that nobody works on.
+    /// Return a test that no loop works on to its queue.
     PutBack(Test),
-    /// Delete an edge that is over, or whose waiter is dead.
+    /// Delete a wait edge that has expired or whose waiter is dead.
     DeleteEdge(WaitEdge),
-    /// Delete an acquire that is over, or whose loop is dead or unknown.
+    /// Delete a queued request that has expired or whose loop is dead or unknown.
     WithdrawRequest(LeaseRequest),
-    /// Set deliveries aside that nobody has taken for so long, and say so.
+    /// Set old unread deliveries aside, and report them.
     SetAside(StaleDeliveries),
-    /// Close the alert about deliveries whose subscriber is back, or is no more.
-    CloseUntaken {
-        /// The alert's.
+    /// Close the alert about unread deliveries of a subscriber that has returned or was removed.
+    CloseUnread {
+        /// Fingerprint of the alert.
         fingerprint: String,
     },
 }
 
-/// Judges everything at the snapshot's moment.
+/// Decides what to do for this snapshot.
 #[must_use]
 pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Action> {
     let mut plan = Plan::default();
@@ -133,9 +133,9 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
     for test in &snapshot.abandoned_tests {
         plan.act(Action::PutBack(test.clone()));
     }
-    // Nobody else takes an expired lease in the grace either: its holder may have slept.
+    // In the grace period nobody takes over an expired lease either, because its holder may have been asleep.
     if !snapshot.in_grace {
-        for lease in snapshot.expired.iter().take(MOST_ROWS) {
+        for lease in snapshot.expired.iter().take(MAX_ROWS) {
             plan.act(Action::EndLease(lease.clone()));
         }
         if let Some(at) = snapshot.next_expiry {
@@ -146,13 +146,13 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
     plan
 }
 
-/// What was begun by somebody who is not there is settled when that one starts again, and only then.
+/// Reports operations of components that do not run; they are settled only when their component starts again.
 fn operations(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
     let mut lost: BTreeMap<&str, Vec<&JournalEntry>> = BTreeMap::new();
     for entry in &snapshot.open_operations {
         let by = entry.component.as_deref().or(entry.loop_id.as_ref().map(LoopId::as_str)).unwrap_or("nobody");
         let there = snapshot.subjects.iter().find(|subject| subject.id == by).is_some_and(|subject| {
-            !matches!(verdict(config, snapshot, subject), Verdict::Gone | Verdict::Silent | Verdict::Stopped)
+            !matches!(verdict(config, snapshot, subject), Verdict::Exited | Verdict::Silent | Verdict::Stopped)
                 && subject.loop_row.as_ref().is_none_or(|row| row.status != LoopStatus::Error)
         });
         if there {
@@ -176,21 +176,20 @@ fn operations(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, plan: &mut
         let is_loop = snapshot.subjects.iter().any(|subject| subject.id == by && subject.loop_row.is_some());
         let start = match by {
             "pm" => "start pm-agent".to_owned(),
-            _ if is_loop => format!("start coding-loop {by}, with --once if it is not to go on"),
+            _ if is_loop => format!("start coding-loop {by}, with --once to stop afterwards"),
             _ => format!("start {by}"),
         };
         let message = format!(
-            "{by} ended in the middle of what it had begun outside of the database ({}, {} in all): it is finished or undone when it \
-             starts again, so {start}",
+            "{by} ended during {} ({} unfinished operations); they are finished or undone when it starts: {start}",
             names.into_iter().collect::<Vec<_>>().join(", "),
             entries.len()
         );
-        let told = snapshot.operation_alerts.iter().any(|alert| {
+        let is_reported = snapshot.operation_alerts.iter().any(|alert| {
             alert.fingerprint.as_deref().and_then(|fingerprint| fingerprint.strip_prefix(OPERATIONS)) == Some(by)
                 && alert.message == message
         });
-        if !told {
-            plan.act(Action::TellOperations { component: by.to_owned(), message });
+        if !is_reported {
+            plan.act(Action::ReportOperations { component: by.to_owned(), message });
         }
     }
 }
@@ -209,17 +208,17 @@ fn clock(snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
     }
 }
 
-/// What can be said of a component at the snapshot's moment.
+/// The health of a component at the time of the snapshot.
 #[must_use]
 pub fn verdict(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, subject: &Subject) -> Verdict {
     let stopped = subject.health.as_ref().is_some_and(|health| health.status == HealthStatus::Unknown);
     let status = subject.loop_row.as_ref().map(|row| row.status);
     let at_work = matches!(status, Some(LoopStatus::Running | LoopStatus::Paused));
-    // A row that another tool wrote may claim to work and name a process although its health says that it has stopped,
-    // or although it has none.
+    // A row of an external tool may claim that a process works although its health says that it has stopped, or has no
+    // health row.
     let claims_to_run = at_work || subject.health.is_some() && !stopped;
     if subject.liveness == Some(Liveness::Gone) && claims_to_run {
-        return Verdict::Gone;
+        return Verdict::Exited;
     }
     if stopped {
         return Verdict::Stopped;
@@ -237,8 +236,8 @@ pub fn verdict(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, subject: 
     }
 }
 
-/// What names this life of a component: after a restart or a new beat it is another. One that was judged dead in this life
-/// has been cleaned up after, and what stands in its name now is somebody else's, driving it by hand.
+/// Identifies one incarnation of a component; a restart or a new heartbeat starts another one. An incarnation that was
+/// judged dead has been cleaned up, so later rows under its name belong to somebody who drives it by hand.
 pub(crate) fn incarnation(subject: &Subject) -> Value {
     let pid = subject.health.as_ref().and_then(|health| health.pid);
     json!({
@@ -247,7 +246,7 @@ pub(crate) fn incarnation(subject: &Subject) -> Value {
     })
 }
 
-fn said(subject: &Subject) -> Option<HealthStatus> {
+fn reported_status(subject: &Subject) -> Option<HealthStatus> {
     subject.alert.as_ref()?.context.get("status")?.as_str()?.parse().ok()
 }
 
@@ -256,9 +255,9 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
     let verdict = verdict(config, snapshot, subject);
     let beat = subject.health.as_ref().and_then(|health| health.last_heartbeat);
     match verdict {
-        Verdict::Gone | Verdict::Silent => {
+        Verdict::Exited | Verdict::Silent => {
             let status = HealthStatus::Dead;
-            let known = said(subject) == Some(status)
+            let known = reported_status(subject) == Some(status)
                 && subject.alert.as_ref().and_then(|alert| alert.context.get("incarnation")) == Some(&incarnation(subject));
             if !known {
                 let cause = match (verdict, beat) {
@@ -268,7 +267,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
                 plan.act(Action::Judge { subject: index, status, cause });
                 return;
             }
-            if verdict == Verdict::Gone && subject.loop_row.as_ref().is_some_and(|row| row.pid.is_some()) {
+            if verdict == Verdict::Exited && subject.loop_row.as_ref().is_some_and(|row| row.pid.is_some()) {
                 plan.act(Action::CleanUp { subject: index });
             }
             correct(subject, index, status, plan);
@@ -276,7 +275,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
         Verdict::Degraded => {
             if let Some(beat) = beat {
                 plan.look_again(snapshot.silent_since(beat).plus_seconds(config.dead_seconds));
-                if said(subject) != Some(HealthStatus::Degraded) {
+                if reported_status(subject) != Some(HealthStatus::Degraded) {
                     let cause = silence(snapshot, beat);
                     plan.act(Action::Judge { subject: index, status: HealthStatus::Degraded, cause });
                     return;
@@ -292,7 +291,7 @@ fn judge(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, index: usize, p
                 let down_for_seconds = snapshot.now.seconds_since(lost_at(alert)).max(0);
                 plan.act(Action::Recover { subject: index, down_for_seconds });
             } else if subject.health.as_ref().is_some_and(|health| health.status == HealthStatus::Dead) {
-                // Another tool wrote only its beat.
+                // An external tool wrote only the heartbeat.
                 plan.act(Action::Correct { subject: index, status: HealthStatus::Healthy });
             }
         }
@@ -315,13 +314,13 @@ fn silence(snapshot: &HeartbeatSnapshot, beat: Timestamp) -> String {
     let silent = snapshot.silent_millis(beat) / 1000;
     let slept = snapshot.now.seconds_since(beat) - silent;
     if slept > 0 {
-        format!("no beat for {silent} s, not counting {slept} s in which the machine slept or its clock was set")
+        format!("no heartbeat for {silent} s, without {slept} s in which the machine slept or its clock was set")
     } else {
-        format!("no beat for {silent} s")
+        format!("no heartbeat for {silent} s")
     }
 }
 
-/// The last beat before the loss.
+/// The last heartbeat before the loss.
 fn lost_at(alert: &Alert) -> Timestamp {
     let beat = alert.context.get("incarnation").and_then(|life| life.get("last_heartbeat")).and_then(Value::as_str);
     beat.and_then(|text| text.parse().ok()).unwrap_or(alert.created_at)
@@ -333,11 +332,11 @@ fn sweep(snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
     let over = |until: Timestamp, slack: i64| until.plus_seconds(slack) <= snapshot.now;
     for edge in &sweep.edges {
         let delete = if loops.contains(edge.waiter.as_str()) {
-            // Over, or its waiter is dead; the query gives nothing else of a registered loop.
+            // Expired, or its waiter is dead; the query returns no other edges of registered loops.
             true
         } else {
-            // Whoever waits without being a loop says itself when it no longer does, or for how long it will.
-            edge.wait_until.is_some_and(|until| over(until, 0)) && over(edge.waiting_since, LEFT_SECONDS)
+            // A waiter that is not a loop deletes its edge itself or sets its end.
+            edge.wait_until.is_some_and(|until| over(until, 0)) && over(edge.waiting_since, DELETE_DELAY_SECONDS)
         };
         if delete {
             plan.act(Action::DeleteEdge(edge.clone()));
@@ -349,15 +348,15 @@ fn sweep(snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
             .iter()
             .find(|subject| subject.id == request.loop_id.as_str())
             .is_none_or(|subject| subject.loop_row.as_ref().is_none_or(|row| row.status == LoopStatus::Error));
-        if dead || over(request.wait_until, LEFT_SECONDS) {
+        if dead || over(request.wait_until, DELETE_DELAY_SECONDS) {
             plan.act(Action::WithdrawRequest(request.clone()));
         }
     }
     for stale in &sweep.stale {
         plan.act(Action::SetAside(stale.clone()));
     }
-    for fingerprint in sweep.taken_again.iter().filter_map(|alert| alert.fingerprint.clone()) {
-        plan.act(Action::CloseUntaken { fingerprint });
+    for fingerprint in sweep.unread_alerts.iter().filter_map(|alert| alert.fingerprint.clone()) {
+        plan.act(Action::CloseUnread { fingerprint });
     }
 }
 

@@ -1,12 +1,12 @@
-//! Retention, in the background: what is settled and old goes to the archive, one batch between two looks.
+//! Retention in the background: moves settled old rows to the archive, one batch at a time when nothing is due.
 
 use coord_db::config::RetentionConfig;
 use coord_db::{Archiver, Database, Error, Result, Timestamp};
 
-/// What has become old is looked for this often.
+/// Interval at which old rows are searched.
 const EVERY_SECONDS: i64 = 3_600;
 
-/// Runs the archiving. Only saves work: a new process begins again, and what stands in the database says what is left.
+/// Runs the archiving. Its state is only a cache: a new process starts again from the database.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     looked_at: Option<Timestamp>,
@@ -14,8 +14,8 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Moves one batch, if it is time. True if there is more. An archive that cannot be used is told in the log and tried
-    /// again later; it must not keep anyone from judging who lives.
+    /// Moves one batch if it is due. True if there is more. An error of the archive is logged and retried later; it
+    /// must not prevent the health checks.
     pub(crate) fn step(&mut self, db: &Database, retention: &RetentionConfig) -> bool {
         self.try_step(db, retention).unwrap_or_else(|error| {
             tracing::warn!(error = coord_db::error_chain(&error), "cannot archive; trying again later");
@@ -28,7 +28,7 @@ impl Keeper {
         if let Some(archiver) = &mut self.at_work {
             let more = archiver.step()?;
             if !more {
-                tracing::info!(archived = ?archiver.archived(), "archived what was settled and old");
+                tracing::info!(archived = ?archiver.archived(), "settled old rows archived");
                 self.at_work = None;
             }
             return Ok(more);

@@ -1,9 +1,9 @@
-//! Heartbeat: tells healthy from degraded from dead, cleans up after the dead, and sweeps what has expired:
-//! leases, waits, deliveries that nobody takes, and, into the archive, what is settled and old.
+//! Heartbeat: detects degraded and dead components, cleans up after dead ones, and removes what has expired: leases,
+//! waits, unread deliveries; it also moves settled old rows to the archive.
 //!
-//! It must never decide who works on what, never touch git or a workspace, and never end a process but what the agent of a
-//! loop that is proven dead has left behind: of others it only says that they have ended. What it has said of whom stands in
-//! its open alerts, so that a restart says nothing twice.
+//! It must never decide who works on what, never touch git or a workspace, and never end a process except those left by
+//! the agent of a provably dead loop: about other processes it only reports that they have ended. Its open alerts are
+//! its memory, so a restart reports nothing twice.
 
 mod apply;
 pub mod decide;
@@ -28,7 +28,7 @@ pub use snapshot::{HeartbeatSnapshot, Leftover, Subject};
 pub struct Heartbeat {
     config: Arc<Config>,
     watches: observe::Watches,
-    /// When there was nothing to sweep last. Only saves reading: a new process sweeps at once.
+    /// When nothing was left to clean up last. Only a cache: a new process cleans up at once.
     swept_at: Option<Timestamp>,
     keeper: keep::Keeper,
 }
@@ -41,7 +41,7 @@ impl Supervisor for Heartbeat {
 
     const ID: &'static str = "heartbeat";
     const HAS_EFFECTS: bool = true;
-    // The processes that it is about do not outlive a power cut, and a death is to be handled at once.
+    // The processes concerned do not survive a power failure, and a death has to be handled at once.
     const DURABLE_INTENTS: bool = false;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {

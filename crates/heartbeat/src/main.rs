@@ -1,4 +1,4 @@
-//! `heartbeat`: tells healthy from degraded from dead, and cleans up after the dead.
+//! `heartbeat`: detects degraded and dead components, and cleans up after dead ones.
 
 fn main() -> std::process::ExitCode {
     supervisor::main::<heartbeat::Heartbeat>("heartbeat")

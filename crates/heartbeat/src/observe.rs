@@ -1,7 +1,7 @@
-//! What the kernel says about the processes that components run as.
+//! Observes the processes of components.
 //!
-//! A daemon holds a pidfd on each, so that a death wakes it at once. The wake is only a hint: what counts is what each
-//! look sees, and a pidfd that is refused only makes a death known at the next look.
+//! A daemon holds a pidfd for each of them, so that a death wakes it at once. The wake is only a hint: the next look
+//! decides, and without a pidfd a death is detected only then.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -15,14 +15,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-/// For each component that runs as a process: which one, and whether it lives.
+/// For each component with a process: its identity, and whether it is alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observation {
     /// By component.
     pub processes: BTreeMap<String, (ProcessIdentity, Liveness)>,
 }
 
-/// The pidfds of a daemon; nothing without one.
+/// The pidfds of a daemon.
 #[derive(Debug, Default)]
 pub struct Watches {
     waker: Option<Waker>,
@@ -32,7 +32,7 @@ pub struct Watches {
 #[derive(Debug)]
 struct Watch {
     identity: ProcessIdentity,
-    /// None once the process has ended, or where the kernel refuses one.
+    /// None once the process has ended, or if the kernel refuses one.
     pidfd: Option<Rc<OwnedFd>>,
     task: Option<JoinHandle<()>>,
 }
@@ -46,12 +46,12 @@ impl Drop for Watch {
 }
 
 impl Watches {
-    /// From now on deaths wake the loop. To be called on its own thread, inside its runtime.
+    /// Makes deaths wake the supervisor from now on. To be called on its thread, inside its runtime.
     pub fn attach(&mut self, waker: Waker) {
         self.waker = Some(waker);
     }
 
-    /// Asks the kernel about each process, and watches those that live.
+    /// Checks each process, and watches those that are alive.
     pub fn look(&mut self, processes: BTreeMap<String, ProcessIdentity>) -> Observation {
         self.watched.retain(|component, watch| processes.get(component) == Some(&watch.identity));
         let mut observation = Observation::default();
@@ -74,7 +74,7 @@ impl Watches {
         if watch.pidfd.as_deref().is_some_and(runs) {
             return Liveness::Alive;
         }
-        // It has ended, or cannot be watched. No second pidfd is opened for it: one of a zombie would wake us for ever.
+        // It has ended, or cannot be watched. No second pidfd is opened: one of a zombie would wake us forever.
         watch.pidfd = None;
         identity.liveness()
     }
@@ -88,14 +88,14 @@ impl Watch {
     }
 }
 
-/// A pidfd on this very process, if it is proven to live in our own namespace.
+/// A pidfd for exactly this process, if it is provably alive in our pid namespace.
 fn open(identity: &ProcessIdentity) -> Option<OwnedFd> {
     if identity.liveness() != Liveness::Alive {
         return None;
     }
     let pid = Pid::from_raw(i32::try_from(identity.pid).ok()?)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    // The pid may have been reused before it was opened.
+    // The pid may have been reused before the pidfd was opened.
     (identity.liveness() == Liveness::Alive).then_some(pidfd)
 }
 
@@ -103,8 +103,8 @@ fn runs(pidfd: &OwnedFd) -> bool {
     matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
-// Its successor is an unsafe function, which this workspace forbids. What it asks for holds: the descriptor is owned, stays
-// open for as long as the `AsyncFd` lives, and is never another.
+// The successor of this function is unsafe, which this workspace forbids. Its requirements hold: the descriptor is
+// owned, and stays open and unchanged while the `AsyncFd` lives.
 #[allow(deprecated)]
 async fn wake_when_ended(pidfd: Rc<OwnedFd>, waker: Waker) {
     match AsyncFd::with_interest(pidfd, Interest::READABLE) {
@@ -112,6 +112,6 @@ async fn wake_when_ended(pidfd: Rc<OwnedFd>, waker: Waker) {
             let _ = pidfd.readable().await;
             waker.wake();
         }
-        Err(error) => tracing::debug!(%error, "cannot wait for a process; its end is seen at the next look"),
+        Err(error) => tracing::debug!(%error, "cannot wait for a process; its end is detected at the next look"),
     }
 }

@@ -1,6 +1,7 @@
-//! The one effect: ending what a dead loop's agent has left running, when its keeper did not.
+//! The only effect: ends processes left by the agent of a dead loop, if its keeper did not.
 //!
-//! Only the processes of one keeper, told by its pid and start time of this boot and by the mark that all it starts carry.
+//! It must only touch the processes of one keeper, identified by its pid and start time in this boot and by the mark of
+//! its descendants.
 
 use coord_db::{AlertType, ComponentId, JournalEntry, NewAlert, Result, Severity, WriteTx};
 use serde_json::{Value, json};
@@ -12,23 +13,23 @@ use crate::snapshot::Leftover;
 /// The operation in the journal.
 pub const OPERATION: &str = "end_leftovers";
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// So many processes were ended; none if the keeper had done its work.
+    /// Number of processes ended; zero if the keeper had done its work.
     Processes(usize),
-    /// Something could not be ended, in words.
+    /// A process could not be ended; with the reason.
     Failed(String),
 }
 
-/// Writes down the intent, once for each keeper.
+/// Records the intent, once for each keeper.
 pub(crate) fn begin(tx: &WriteTx<'_>, component: &str, leftover: &Leftover) -> Result<()> {
     let steps = json!({
         "component": component, "pid": leftover.pid, "start_time": leftover.start_time, "boot_id": coord_db::process::boot_id(),
     });
     let id = format!("leftovers:{component}:{}:{}", leftover.pid, leftover.start_time);
     if !tx.begin_operation_once(&id, OPERATION, Heartbeat::ID, &steps, None)? {
-        // It was ended before, and the row was not told: a foreign hand's.
+        // It was already ended, but an external tool changed the row.
         forget(tx, component, leftover.pid)?;
     }
     Ok(())
@@ -61,19 +62,19 @@ pub(crate) fn perform(entry: &JournalEntry) -> LocalFuture<Ended> {
 pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Ended) -> Result<()> {
     let component = entry.steps.text("component").unwrap_or_default();
     let pid = entry.steps.intent.get("pid").and_then(Value::as_i64).unwrap_or_default();
-    let said = match outcome {
+    let message = match outcome {
         Ended::Processes(0) => None,
         Ended::Processes(count) => {
-            Some((Severity::Info, format!("{count} processes that the agent of the dead loop {component} had left were ended")))
+            Some((Severity::Info, format!("{count} processes left by the agent of the dead loop {component} were ended")))
         }
         Ended::Failed(why) => Some((
             Severity::Error,
             format!(
-                "what the agent of the dead loop {component} has left running under pid {pid} cannot be ended: {why}; end it by hand"
+                "cannot end the processes left by the agent of the dead loop {component} under pid {pid}: {why}; end them by hand"
             ),
         )),
     };
-    if let Some((severity, message)) = said {
+    if let Some((severity, message)) = message {
         tracing::warn!("{message}");
         tx.raise_alert(&NewAlert {
             fingerprint: entry.id.clone(),
@@ -86,7 +87,7 @@ pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Ended) ->
         })?;
     }
     if matches!(outcome, Ended::Processes(_)) {
-        // Told, and over at once.
+        // The alert is reported and closed at once.
         tx.close_alert(&entry.id)?;
     }
     forget(tx, component, pid)?;

@@ -1,4 +1,4 @@
-//! What a judgement depends on, read in one transaction.
+//! The input of the decision, read in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,50 +12,50 @@ use supervisor::Supervisor;
 
 use crate::{Heartbeat, Observation};
 
-/// So many rows of one kind are swept in one pass.
-pub const MOST_ROWS: usize = 200;
-/// Edges and requests that have ended harm nobody; they are looked for this often.
+/// Maximum number of rows of one kind cleaned up in one pass.
+pub const MAX_ROWS: usize = 200;
+/// Interval at which expired edges and requests, which are harmless, are searched.
 pub const SWEEP_EVERY_MILLIS: i64 = 30_000;
-/// What the alerts about components begin with.
+/// Prefix of the fingerprints of alerts about components.
 pub const FINGERPRINT: &str = "component:";
-/// What the alerts about deliveries that nobody takes begin with; the subscription follows.
+/// Prefix of the fingerprints of alerts about unread deliveries; the subscriber follows.
 pub const STALE_FINGERPRINT: &str = "untaken:";
 
-/// What the alerts about operations that nobody ends begin with.
+/// Prefix of the fingerprints of alerts about unfinished operations.
 pub const OPERATIONS: &str = "journal:";
 
-/// One component as far as life and death go.
+/// One component, with everything that concerns its health.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
     /// Its id.
     pub id: String,
-    /// Its row in `component_health`; another tool's loop may have none.
+    /// Its row in `component_health`; a loop of an external tool may have none.
     pub health: Option<Component>,
     /// Its row in `loops`, if it is a loop.
     pub loop_row: Option<Loop>,
-    /// What the kernel says about its process, if it has named one.
+    /// The state of its process, if it has named one.
     pub liveness: Option<Liveness>,
-    /// The open alert about it: what was said of it last.
+    /// The open alert about it: the last report.
     pub alert: Option<Alert>,
-    /// What its agent ran under, if it is a loop that is proven gone.
+    /// The keeper of its agent, if it is a provably dead loop.
     pub leftover: Option<Leftover>,
 }
 
-/// The keeper that a loop's agent ran under, which ends by itself soon after the loop.
+/// The keeper of a loop's agent, which ends by itself soon after the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leftover {
     /// Its pid.
     pub pid: i64,
     /// When it started, in clock ticks since boot.
     pub start_time: i64,
-    /// When it has had its time.
+    /// When its time to end by itself is over.
     pub due: Timestamp,
 }
 
-/// What a keeper has beyond the agent's own time to end.
+/// Time that a keeper has in addition to the agent's time to end.
 const KEEPER_SECONDS: i64 = 20;
 
-/// Only for a loop that is proven gone, of this boot and this pid namespace, whose death was handled.
+/// Only for a provably dead loop of this boot and this pid namespace whose death was handled.
 fn leftover(config: &Config, health: Option<&Component>, row: Option<&Loop>, liveness: Option<Liveness>) -> Option<Leftover> {
     let (health, row) = (health?, row?);
     let own = ProcessIdentity::own();
@@ -66,59 +66,59 @@ fn leftover(config: &Config, health: Option<&Component>, row: Option<&Loop>, liv
     (here && row.status == LoopStatus::Error && liveness == Some(Liveness::Gone)).then_some(Leftover { pid, start_time, due })
 }
 
-/// What to sweep besides leases.
+/// Rows to clean up besides leases.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sweep {
-    /// Edges that are over, or whose waiter is dead.
+    /// Wait edges that have expired or whose waiter is dead.
     pub edges: Vec<WaitEdge>,
-    /// Acquires that are over, or whose loop is dead or unknown.
+    /// Queued requests that have expired or whose loop is dead or unknown.
     pub requests: Vec<LeaseRequest>,
-    /// Deliveries that nobody has taken in `retention.delivery_days`, by subscription.
+    /// Deliveries unread for `retention.delivery_days`, by subscriber.
     pub stale: Vec<StaleDeliveries>,
-    /// The open alerts about such deliveries whose subscriber is back or gone.
-    pub taken_again: Vec<Alert>,
+    /// The open alerts about unread deliveries of subscribers that have returned or were removed.
+    pub unread_alerts: Vec<Alert>,
 }
 
 impl Sweep {
     pub(crate) fn is_empty(&self) -> bool {
-        self.edges.is_empty() && self.requests.is_empty() && self.stale.is_empty() && self.taken_again.is_empty()
+        self.edges.is_empty() && self.requests.is_empty() && self.stale.is_empty() && self.unread_alerts.is_empty()
     }
 }
 
-/// All that a judgement depends on.
+/// The input of the decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeartbeatSnapshot {
-    /// The moment.
+    /// The time of the snapshot.
     pub now: Timestamp,
-    /// What has happened to the clocks since someone wrote them down.
+    /// The change of the clocks since they were stored.
     pub clock_change: ClockChange,
-    /// When that was.
+    /// When they were stored.
     pub clock_seen_at: Option<Timestamp>,
-    /// Sleeps and jumps of the clocks that were seen of late.
+    /// Recent sleeps and clock changes.
     pub clock_changes: Vec<ClockChangeSeen>,
-    /// True while beats and expiries count against nobody.
+    /// True in the grace period, in which missing heartbeats and expired leases do not count.
     pub in_grace: bool,
-    /// Until when.
+    /// End of the grace period.
     pub grace_until: Option<Timestamp>,
     /// Every component and every loop, by id.
     pub subjects: Vec<Subject>,
-    /// Open alerts about components that are no more.
+    /// Open alerts about removed components.
     pub orphan_alerts: Vec<Alert>,
-    /// Operations that were begun and not ended, by any component but this one.
+    /// Unfinished operations of all other components.
     pub open_operations: Vec<JournalEntry>,
-    /// The open alerts about such operations.
+    /// The open alerts about unfinished operations.
     pub operation_alerts: Vec<Alert>,
-    /// Leases whose time is over.
+    /// Expired leases.
     pub expired: Vec<Lease>,
-    /// When the next one's is.
+    /// When the next lease expires.
     pub next_expiry: Option<Timestamp>,
-    /// Tests in progress that nobody works on.
+    /// Tests in progress that no loop works on.
     pub abandoned_tests: Vec<Test>,
-    /// None where it was looked for not long ago.
+    /// None if the last search was recent.
     pub sweep: Option<Sweep>,
 }
 
-/// The process that a component has named: its health row's, else a loop's own.
+/// The process of a component: that of its health row, else that of the loop's row.
 fn identity(health: Option<&Component>, loop_row: Option<&Loop>) -> Option<ProcessIdentity> {
     health.and_then(Component::identity).or_else(|| {
         let pid = loop_row?.pid?;
@@ -131,7 +131,7 @@ type Rows = BTreeMap<String, (Option<Component>, Option<Loop>)>;
 fn rows(tx: &ReadTx<'_>) -> Result<Rows> {
     let mut rows = Rows::new();
     for component in tx.components()? {
-        // Its own beats are what makes it write at all.
+        // Heartbeat does not judge itself.
         if component.component != Heartbeat::ID {
             let row = rows.entry(component.component.clone()).or_default();
             row.0 = Some(component);
@@ -144,7 +144,7 @@ fn rows(tx: &ReadTx<'_>) -> Result<Rows> {
     Ok(rows)
 }
 
-/// Which processes to ask the kernel about, by component.
+/// The processes to check, by component.
 pub(crate) fn processes(tx: &ReadTx<'_>) -> Result<BTreeMap<String, ProcessIdentity>> {
     let rows = rows(tx)?;
     Ok(rows.into_iter().filter_map(|(id, (health, row))| Some((id, identity(health.as_ref(), row.as_ref())?))).collect())
@@ -160,7 +160,7 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
         .into_iter()
         .map(|(id, (health, loop_row))| {
             let identity = identity(health.as_ref(), loop_row.as_ref());
-            // What was seen counts only for the very process that the rows name now.
+            // The observation counts only for the process that the rows name now.
             let liveness = identity.and_then(|identity| {
                 observation.processes.get(&id).filter(|(seen, _)| *seen == identity).map(|(_, liveness)| *liveness)
             });
@@ -170,14 +170,14 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
         })
         .collect();
     let mut expired = tx.expired_leases()?;
-    expired.truncate(MOST_ROWS);
+    expired.truncate(MAX_ROWS);
     let sweep = if sweep {
         let stale_before = tx.now().plus_seconds(config.retention.delivery_days.saturating_mul(-86_400));
         Some(Sweep {
-            edges: tx.wait_edges_to_sweep(MOST_ROWS)?,
-            requests: tx.lease_requests_to_sweep(MOST_ROWS)?,
-            stale: tx.stale_deliveries(stale_before, MOST_ROWS)?,
-            taken_again: tx.alerts_of_returned_subscribers(STALE_FINGERPRINT)?,
+            edges: tx.wait_edges_to_sweep(MAX_ROWS)?,
+            requests: tx.lease_requests_to_sweep(MAX_ROWS)?,
+            stale: tx.stale_deliveries(stale_before, MAX_ROWS)?,
+            unread_alerts: tx.alerts_of_returned_subscribers(STALE_FINGERPRINT)?,
         })
     } else {
         None
@@ -199,20 +199,20 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
         orphan_alerts: alerts.into_values().collect(),
         expired,
         next_expiry: tx.next_lease_expiry()?,
-        abandoned_tests: tx.abandoned_tests(MOST_ROWS)?,
+        abandoned_tests: tx.abandoned_tests(MAX_ROWS)?,
         sweep,
     })
 }
 
 impl HeartbeatSnapshot {
-    /// For how long one that beat then has been silent while the machine was awake.
+    /// How long a component has been silent since a heartbeat, while the machine was awake.
     pub(crate) fn silent_millis(&self, beat: Timestamp) -> i64 {
         silent_millis(self.now, beat, &self.clock_changes)
     }
 
-    /// Since when it would have been silent had the machine never slept.
+    /// Since when it would have been silent if the machine had never slept.
     pub(crate) fn silent_since(&self, beat: Timestamp) -> Timestamp {
-        // A beat from the future is judged when its time has come.
+        // A heartbeat in the future is judged when its time has come.
         if beat > self.now { beat } else { self.now.plus_millis(-self.silent_millis(beat)) }
     }
 

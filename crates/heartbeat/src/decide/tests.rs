@@ -118,9 +118,9 @@ fn judged(status: HealthStatus, cause: &str) -> Vec<Action> {
 #[test]
 fn the_thresholds_are_exact() {
     assert_eq!(actions(beating(59_999)), []);
-    assert_eq!(actions(beating(60_000)), judged(HealthStatus::Degraded, "no beat for 60 s"));
-    assert_eq!(actions(beating(299_999)), judged(HealthStatus::Degraded, "no beat for 299 s"));
-    assert_eq!(actions(beating(300_000)), judged(HealthStatus::Dead, "no beat for 300 s"));
+    assert_eq!(actions(beating(60_000)), judged(HealthStatus::Degraded, "no heartbeat for 60 s"));
+    assert_eq!(actions(beating(299_999)), judged(HealthStatus::Degraded, "no heartbeat for 299 s"));
+    assert_eq!(actions(beating(300_000)), judged(HealthStatus::Dead, "no heartbeat for 300 s"));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_process_that_is_proven_gone_is_dead_at_once_and_one_that_cannot_be_told_is_
     assert_eq!(actions(hidden), []);
     let mut hidden = beating(300_000);
     hidden.liveness = Some(Liveness::Unknown);
-    assert_eq!(actions(hidden), judged(HealthStatus::Dead, "no beat for 300 s"));
+    assert_eq!(actions(hidden), judged(HealthStatus::Dead, "no heartbeat for 300 s"));
     let mut unseen = beating(1_000);
     unseen.liveness = None;
     assert_eq!(actions(unseen), []);
@@ -198,7 +198,7 @@ fn an_unmanaged_loop_is_never_judged_and_one_that_beat_once_is() {
     beat_once.loop_row.as_mut().unwrap().pid = None;
     beat_once.health.as_mut().unwrap().pid = None;
     beat_once.liveness = None;
-    assert_eq!(actions(beat_once), judged(HealthStatus::Dead, "no beat for 300 s"));
+    assert_eq!(actions(beat_once), judged(HealthStatus::Dead, "no heartbeat for 300 s"));
 }
 
 #[test]
@@ -213,12 +213,12 @@ fn a_loop_without_a_health_row_is_judged_by_its_process_alone() {
 #[test]
 fn each_verdict_is_said_once() {
     assert_eq!(actions(told(beating(100_000), HealthStatus::Degraded)), []);
-    assert_eq!(actions(told(beating(300_000), HealthStatus::Degraded)), judged(HealthStatus::Dead, "no beat for 300 s"));
+    assert_eq!(actions(told(beating(300_000), HealthStatus::Degraded)), judged(HealthStatus::Dead, "no heartbeat for 300 s"));
     assert_eq!(actions(told(beating(9_300_000), HealthStatus::Dead)), []);
     // A new life that has ended too is another death.
     let mut again = told(beating(300_000), HealthStatus::Dead);
     again.health.as_mut().unwrap().pid = Some(8);
-    assert_eq!(actions(again), judged(HealthStatus::Dead, "no beat for 300 s"));
+    assert_eq!(actions(again), judged(HealthStatus::Dead, "no heartbeat for 300 s"));
 }
 
 #[test]

@@ -266,7 +266,7 @@ fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
     assert_eq!(world.sql("SELECT operation, status FROM transaction_log"), "end_leftovers|committed");
     assert_eq!(
         world.sql("SELECT message FROM alerts WHERE fingerprint LIKE 'leftovers:%'"),
-        "1 processes that the agent of the dead loop one had left were ended"
+        "1 processes left by the agent of the dead loop one were ended"
     );
     for mut process in [living, other] {
         assert!(process.0.try_wait().unwrap().is_none(), "of a living loop nothing is ended");
@@ -289,8 +289,8 @@ fn what_somebody_began_who_is_not_there_is_told_until_it_is_settled() {
     let alerts = "SELECT fingerprint, severity, message FROM alerts WHERE closed_at IS NULL ORDER BY 1";
     assert_eq!(
         world.sql(alerts),
-        "journal:one|warning|one ended in the middle of what it had begun outside of the database (integrate, 1 in all): it is \
-         finished or undone when it starts again, so start coding-loop one, with --once if it is not to go on"
+        "journal:one|warning|one ended during integrate (1 unfinished operations); they are finished or undone when it starts: \
+         start coding-loop one, with --once to stop afterwards"
     );
     world.once(HEARTBEAT);
     world.sql(
