@@ -1,4 +1,4 @@
-//! Bare repositories of ours: making one, and getting the objects of another into it.
+//! Creates our bare repositories, and brings the objects of another repository into them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::folders::remove_all;
 use crate::settings::{Pair, pairs, read_config};
 use crate::{Error, Result};
 
-/// Makes a repository of the same formats as another.
+/// Creates a repository with the same formats as another.
 pub(crate) fn init(like: &Git, path: &Path, options: &[&str]) -> Result<()> {
     let formats = like.call(["rev-parse", "--show-object-format", "--show-ref-format"]).ok()?;
     let formats = String::from_utf8_lossy(&formats).into_owned();
@@ -18,15 +18,15 @@ pub(crate) fn init(like: &Git, path: &Path, options: &[&str]) -> Result<()> {
     let parent = path.parent().unwrap_or(path);
     let git = Git::discovering(parent);
     let mut call = git.call(["init", "--quiet", "--template="]).arg(format!("--object-format={hash}"));
-    // git before 2.45 knows one format only, and repeats the option that it does not know.
+    // git before 2.45 knows only one format, and repeats the unknown option.
     if let Some(format) = lines.next().filter(|format| !format.starts_with('-') && *format != "files") {
         call = call.arg(format!("--ref-format={format}"));
     }
     call.args(options).arg("--").arg(path).ok().map(drop)
 }
 
-/// Links the objects of a repository, or copies them where that is not possible, as `git clone` does. False if they have to be
-/// transferred instead: they are borrowed from elsewhere, or a `gc` does not come to rest.
+/// Links the objects of a repository, or copies them if that is not possible, like `git clone`. False if they have to
+/// be transferred instead: they are borrowed from elsewhere, or a `gc` keeps running.
 pub(crate) fn link_objects(git_dir: &Path, making: &Path) -> Result<bool> {
     const MAX_TRIES: u32 = 3;
     let (from, to) = (git_dir.join("objects"), making.join("objects"));
@@ -36,8 +36,8 @@ pub(crate) fn link_objects(git_dir: &Path, making: &Path) -> Result<bool> {
     for _ in 0..MAX_TRIES {
         let packs = pack_names(&from)?;
         let linked = link_all(&from, &to);
-        // An object moves only from a loose file into a new pack, or from pack to pack: if the packs are the same as
-        // before, none was missed.
+        // An object moves only from a loose file into a new pack, or from pack to pack: if the packs are unchanged,
+        // none was missed.
         if linked.is_ok() && pack_names(&from)? == packs {
             return Ok(true);
         }
@@ -85,15 +85,15 @@ fn link_all(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Has git refuse to delete objects, also by a `gc --prune=now` of the user's: no reference names what a running attempt has
-/// made so far.
+/// Makes git refuse to delete objects, even for `gc --prune=now` of the user: no reference points to the objects of a
+/// running attempt.
 pub(crate) fn keep_objects(config: &mut Vec<Pair>) {
     config.retain(|(key, _)| key != b"core.repositoryformatversion" && key != b"extensions.preciousobjects");
     config.splice(0..0, pairs(&[("core.repositoryformatversion", "1"), ("extensions.preciousobjects", "true")]));
 }
 
-/// What git itself has written of a repository's format, and found out of the file system that it is on: that need not be
-/// the user's, and what the user has set there is for other machines.
+/// The settings that git itself has derived from a repository's format and its file system. They may differ from the
+/// user's, whose values are for other machines.
 pub(crate) fn own_format(git_dir: &Path) -> Result<Vec<Pair>> {
     let config = read_config(&git_dir.join("config"))?;
     let kept = |key: &[u8]| {

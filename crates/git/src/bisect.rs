@@ -1,9 +1,9 @@
-//! Which commits to try next, to find the first bad one. Pure: it runs nothing and reads no clock, and it can be written
-//! down and taken up again.
+//! Chooses the commits to try next to find the first bad one. Pure: it runs nothing and reads no clock, and its state
+//! can be stored and resumed.
 //!
-//! The candidates count as one line of history, oldest first. Several commits can be tried at once: with `n` workers each
-//! round leaves about one part in `n + 1` of the range. Where some commits are likelier to be it than others, parts are
-//! equal in likelihood and not in length, so that good guesses save rounds and bad ones cost one at most.
+//! The candidates form one line of history, oldest first. Several commits can be tried at once: with `n` workers each
+//! round leaves about one part in `n + 1` of the range. If some commits are more likely than others, the parts are
+//! equal in likelihood and not in length, so a good guess saves rounds and a bad one costs at most one.
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::CommitHash;
 
-/// What trying a commit told.
+/// The result of trying a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It works there.
+    /// The test passes.
     Good,
-    /// It is broken there.
+    /// The test fails.
     Bad,
-    /// It cannot be told there, for example because it does not build.
+    /// The commit cannot be judged, for example because it does not build.
     Skip,
 }
 
-/// What a finished bisection found.
+/// The result of a finished bisection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The first bad commit.
     FirstBad(CommitHash),
-    /// Skipped commits hide it: it is one of these, oldest first.
+    /// Skipped commits prevent a decision between these candidates, oldest first.
     Ambiguous(Vec<CommitHash>),
-    /// The commit that was known to be bad is good, so nothing is left to look for.
+    /// The bad commit turned out to be good, so there is nothing to find.
     Inconsistent,
 }
 
@@ -39,12 +39,12 @@ pub enum Outcome {
 struct Candidate {
     commit: CommitHash,
     verdict: Option<Verdict>,
-    /// How likely it is to be the first bad one, against the others.
+    /// Relative likelihood of being the first bad commit.
     #[serde(default = "one")]
     weight: u64,
 }
 
-/// The likelihood of all commits together, in parts.
+/// The total likelihood of all commits.
 const WHOLE: u64 = 1 << 32;
 
 fn one() -> u64 {
@@ -59,10 +59,10 @@ pub struct Bisect {
 }
 
 impl Bisect {
-    /// Starts between a commit known to be good and one known to be bad.
+    /// Starts between a known good and a known bad commit.
     ///
     /// `candidates` are the commits after `good` up to `bad`, oldest first, as [`Repository::commits_between`] gives them.
-    /// Whether `good` and `bad` are among them does not matter.
+    /// They may or may not include `good` and `bad`.
     ///
     /// [`Repository::commits_between`]: crate::Repository::commits_between
     #[must_use]
@@ -80,8 +80,8 @@ impl Bisect {
         Self { good, candidates: list }
     }
 
-    /// Says which commits are likelier to be the first bad one: each group together is as likely as all commits together. So
-    /// if it is in no group, that costs one halving more, or two with two groups.
+    /// Gives more weight to groups of commits: each group as a whole is as likely as all commits together. If the first
+    /// bad commit is in no group, this costs one more halving, or two with two groups.
     #[must_use]
     pub fn suspecting(mut self, groups: &[BTreeSet<CommitHash>]) -> Self {
         let inside = |group: &BTreeSet<CommitHash>| self.candidates.iter().filter(|one| group.contains(&one.commit)).count();
@@ -94,31 +94,31 @@ impl Bisect {
         self
     }
 
-    /// The commit that it started from as good.
+    /// The good commit from which it started.
     #[must_use]
     pub fn good(&self) -> &CommitHash {
         &self.good
     }
 
-    /// The first bad one that is known, with no good one after it; none if the end is good.
+    /// The first known bad commit that is not followed by a good one; none if the last commit is good.
     #[must_use]
     pub fn first_known_bad(&self) -> Option<&CommitHash> {
         self.range().map(|(_, end)| &self.candidates[end].commit)
     }
 
-    /// How many commits could still be tried.
+    /// Number of commits that could still be tried.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open_positions().len()
     }
 
-    /// The commits to try now, at most `parallel` (0 counts as 1), oldest first; none when there is an outcome.
+    /// The commits to try now, at most `parallel` (0 counts as 1), oldest first; none if there is an outcome.
     #[must_use]
     pub fn next(&self, parallel: usize) -> Vec<CommitHash> {
         let open = self.open_positions();
         let Some((start, end)) = self.range() else { return Vec::new() };
         let count = parallel.max(1).min(open.len());
-        // What is ruled in or out by trying a position: everything up to it.
+        // The cumulative weight up to each position.
         let mut up_to = Vec::with_capacity(end + 1 - start);
         let mut sum = 0;
         for candidate in &self.candidates[start..=end] {
@@ -129,7 +129,7 @@ impl Bisect {
         let mut chosen = Vec::with_capacity(count);
         for part in 1..=count {
             let target = sum * part as u64 / (count as u64 + 1);
-            // The parts that come after need one position each.
+            // The remaining parts need one position each.
             let last = open.len() - (count - part);
             let best = (from..last).min_by_key(|&at| up_to[open[at] - start].abs_diff(target)).unwrap_or(from);
             chosen.push(self.candidates[open[best]].commit.clone());
@@ -138,7 +138,7 @@ impl Bisect {
         chosen
     }
 
-    /// Records an answer; a later one for the same commit replaces it. False if the commit is no candidate.
+    /// Records a verdict; a later one for the same commit replaces it. False if the commit is no candidate.
     pub fn record(&mut self, commit: &CommitHash, verdict: Verdict) -> bool {
         match self.candidates.iter_mut().find(|candidate| candidate.commit == *commit) {
             Some(candidate) => {
@@ -149,7 +149,7 @@ impl Bisect {
         }
     }
 
-    /// What was found, once nothing is left to try.
+    /// The outcome, once nothing is left to try.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         let Some((start, end)) = self.range() else {
@@ -163,8 +163,8 @@ impl Bisect {
         Some(if suspects.len() == 1 { Outcome::FirstBad(suspects.remove(0)) } else { Outcome::Ambiguous(suspects) })
     }
 
-    /// Pairs of answers that contradict the thought of one change that broke it: a bad commit before a good one. Either the
-    /// check does not say the same each time, or it was broken, mended and broken again; then the last time counts.
+    /// A bad commit before a good one, which contradicts the assumption of a single breaking change. Either the check
+    /// is flaky, or the breakage was repaired and returned; then the last one counts.
     #[must_use]
     pub fn contradiction(&self) -> Option<(CommitHash, CommitHash)> {
         let is = |verdict| move |candidate: &Candidate| candidate.verdict == Some(verdict);
@@ -173,7 +173,7 @@ impl Bisect {
         Some((self.candidates[bad].commit.clone(), self.candidates[good].commit.clone()))
     }
 
-    /// From the position after the last good commit to the first bad one after that; none if the end is good.
+    /// From the position after the last good commit to the first bad one after it; none if the last commit is good.
     fn range(&self) -> Option<(usize, usize)> {
         let is = |verdict| move |candidate: &Candidate| candidate.verdict == Some(verdict);
         let start = self.candidates.iter().rposition(is(Verdict::Good)).map_or(0, |position| position + 1);

@@ -1,7 +1,7 @@
-//! The store's own references in one file: a git bundle, for backups.
+//! Backs up the store's own references in a git bundle.
 //!
-//! What the user's branches contain is left out, as the store is rebuilt from the user's repository. Reading adds
-//! references that the store lacks; it never moves one away from where it is.
+//! Commits of the user's branches are left out, because the store is rebuilt from the user's repository. Reading a
+//! bundle adds missing references; it must never move an existing one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,19 +15,19 @@ use crate::store::{NamedRef, hashes_of, sound_refs};
 use crate::transfer::missing;
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 
-/// Where our own references are, beside integration.
+/// Prefix of our own references besides integration.
 const OURS: &str = "refs/coding-loops";
 
-/// What was read from a bundle.
+/// The result of reading a bundle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BundleRead {
-    /// The full names of the references that the store has now and had not before.
+    /// Full names of the references that were added to the store.
     pub added: Vec<String>,
-    /// Whether integration was brought forward.
+    /// True if integration was moved forward.
     pub is_forwarded: bool,
 }
 
-/// Files that are removed however writing ends.
+/// Temporary files, which are removed in any case.
 struct Scraps(Vec<PathBuf>);
 
 impl Drop for Scraps {
@@ -39,11 +39,12 @@ impl Drop for Scraps {
 }
 
 impl Store {
-    /// Writes integration and our own references, with what they name beyond the user's branches, into a new file that only
-    /// its owner can read. It appears under its name once it is verified. False if there is nothing to write.
+    /// Writes integration and our own references, with the objects that the user's branches do not contain, to a new
+    /// file readable only by its owner. The file gets its name after it was verified. False if there is nothing to
+    /// write.
     ///
     /// # Errors
-    /// [`Error::InTheWay`] if the file is there already.
+    /// [`Error::InTheWay`] if the file exists.
     pub fn write_bundle(&self, user: &Repository, file: &Path) -> Result<bool> {
         let file = absolute(file)?;
         if file.symlink_metadata().is_ok() {
@@ -65,7 +66,7 @@ impl Store {
         let call = self.git().call(["pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "-q"]);
         call.stdin(revs).stdout_to(&pack).time_limit(LONG_TIME_LIMIT).ok()?;
 
-        // git itself would leave out references whose commits the user's branches contain.
+        // git itself would leave out references to commits that the user's branches contain.
         let mut head = match like.as_str().len() {
             64 => "# v3 git bundle\n@object-format=sha256\n".to_owned(),
             _ => "# v2 git bundle\n".to_owned(),
@@ -95,7 +96,7 @@ impl Store {
         write().map_err(Error::io("write", part))
     }
 
-    /// Has git read header and pack, the latter into a folder that goes again.
+    /// Verifies header and pack with git, using a temporary folder.
     fn verify(&self, bundle: &Path, pack: &Path, objects: &Path) -> Result<()> {
         self.git().call(["bundle", "verify", "--quiet"]).arg(bundle).ok()?;
         fs::create_dir_all(objects.join("pack")).map_err(Error::io("create", objects))?;
@@ -105,7 +106,7 @@ impl Store {
         call.time_limit(LONG_TIME_LIMIT).ok().map(drop)
     }
 
-    /// Copies of the user's branches that the user's repository still has.
+    /// The commits of the copied user branches that the user's repository still has.
     fn known_to(&self, user: &Repository) -> Result<Vec<CommitHash>> {
         let copies = self.repository().list_refs("refs/heads")?;
         let copies: Vec<NamedRef> = copies.into_iter().filter(|(name, _)| !self.is_ours(name)).collect();
@@ -124,12 +125,12 @@ impl Store {
         Ok(copies.into_iter().filter(|hash| !beyond.contains(hash.as_str())).collect())
     }
 
-    /// Adds the references of a bundle that the store lacks, with what they name. With `forward` integration moves too, if
-    /// the bundle's contains it: for a store that was just rebuilt from the published branch, which may be behind.
+    /// Adds missing references from a bundle, with their objects. With `forward`, integration also moves to the
+    /// bundle's if that contains it: for a store that was rebuilt from the published branch, which may be behind.
     ///
     /// # Errors
-    /// [`Error::GitFailed`] if the file is no sound bundle, or the store lacks what it is based on; no reference has
-    /// changed then.
+    /// [`Error::GitFailed`] if the bundle is invalid or the store lacks its prerequisites; no reference has changed
+    /// then.
     pub fn read_bundle(&self, file: &Path, forward: bool) -> Result<BundleRead> {
         let file = absolute(file)?;
         let call = self.git().call(["bundle", "unbundle"]).arg(&file).time_limit(LONG_TIME_LIMIT);

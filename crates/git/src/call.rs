@@ -1,7 +1,7 @@
-//! One call of the git command: which options and environment it always gets, and how its answer is read.
+//! Runs the git command: its fixed options and environment, and how its output is parsed.
 //!
-//! It must never go through a shell, ask on a terminal, run the repository's hooks, or be led to another repository by
-//! the caller's environment.
+//! It must never use a shell, prompt on a terminal, run the repository's hooks, or be redirected to another repository
+//! by the caller's environment.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::{CommitHash, Error, Result};
 
-/// Settings that every call gets: what the user has configured must neither change our formats nor run programs.
+/// Settings for every call: the user's configuration must neither change our formats nor run programs.
 const SETTINGS: &[&str] = &[
     "core.hooksPath=/dev/null",
     "core.quotePath=off",
@@ -44,7 +44,7 @@ const SETTINGS: &[&str] = &[
     "worktree.guessRemote=false",
 ];
 
-/// Of the variables that git reads, those that say who the user is or where the configuration lies.
+/// The variables of git that are passed on: they describe the user or locate the configuration.
 const KEPT_VARIABLES: &[&str] = &[
     "GIT_AUTHOR_NAME",
     "GIT_AUTHOR_EMAIL",
@@ -56,18 +56,18 @@ const KEPT_VARIABLES: &[&str] = &[
     "GIT_EXEC_PATH",
 ];
 
-/// How often git is asked again where another git was in its way, and how much longer each time.
-const MOST_TRIES: u32 = 10;
+/// Maximum number of retries if another git process interferes, and the increment of the delay.
+const MAX_TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Time limit of a call that says nothing else, and of those whose work grows with the repository.
+/// Default time limit of a call, and the limit of calls whose work grows with the repository.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const LONG_TIME_LIMIT: Duration = Duration::from_secs(7200);
 
-/// As much of stderr as an error carries, in bytes.
+/// Maximum number of bytes of stderr in an error.
 const STDERR_BYTES: usize = 2048;
 
-/// git, pointed at one repository or worktree.
+/// git for one repository or worktree.
 #[derive(Clone, Debug)]
 pub(crate) struct Git {
     cwd: PathBuf,
@@ -76,14 +76,14 @@ pub(crate) struct Git {
     identity: Arc<OnceLock<Vec<String>>>,
 }
 
-/// How a call ended.
+/// The result of a call.
 pub(crate) struct Answer {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
 }
 
-/// A call being put together.
+/// A call under construction.
 pub(crate) struct Call<'a> {
     git: &'a Git,
     args: Vec<OsString>,
@@ -96,19 +96,19 @@ pub(crate) struct Call<'a> {
 }
 
 impl Git {
-    /// git that finds its repository from a folder. Only for finding out: everything else names the place.
+    /// git that discovers its repository from a folder. Used only for discovery; all other calls pin the repository.
     pub(crate) fn discovering(cwd: &Path) -> Self {
         Self { cwd: cwd.to_owned(), place: Vec::new(), env: Vec::new(), identity: Arc::default() }
     }
 
-    /// git on a repository as such.
+    /// git on a repository without files.
     pub(crate) fn in_repository(common_dir: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), common_dir.into()];
         Self { cwd: common_dir.to_owned(), place, env: Vec::new(), identity: Arc::default() }
     }
 
-    /// git in a worktree. The place is pinned: if somebody removes the worktree's `.git`, calls fail, and do not fall
-    /// through to a repository further up.
+    /// git in a worktree. The repository is pinned: if somebody removes the worktree's `.git`, calls fail instead of
+    /// using a repository further up.
     pub(crate) fn in_work_tree(git_dir: &Path, root: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), git_dir.into(), OsString::from("--work-tree"), root.into()];
         Self { cwd: root.to_owned(), place, env: Vec::new(), identity: Arc::default() }
@@ -128,7 +128,7 @@ impl Git {
         }
     }
 
-    /// The same git on the files of its repository's own checkout.
+    /// The same git on the files of the repository's checkout.
     pub(crate) fn in_files(&self, root: &Path) -> Self {
         let mut git = self.clone();
         git.place.extend([OsString::from("--work-tree"), root.into()]);
@@ -151,7 +151,7 @@ impl Git {
         git
     }
 
-    /// Settings that give commits an identity where the user has configured none.
+    /// Settings with an identity for commits if the user has configured none.
     fn identity(&self) -> &[String] {
         self.identity.get_or_init(|| {
             let missing = |key: &str| self.call(["config", "--get", key]).answer().is_ok_and(|answer| answer.code == Some(1));
@@ -188,7 +188,7 @@ impl Call<'_> {
         self
     }
 
-    /// Reads stdin from a file, for content that memory should not hold.
+    /// Reads stdin from a file, for large content.
     pub(crate) fn stdin_from(mut self, path: &Path) -> Self {
         self.stdin_file = Some(path.to_owned());
         self
@@ -200,36 +200,36 @@ impl Call<'_> {
         self
     }
 
-    /// Ends git, and what it has started, after this time: [`Error::GitTimedOut`].
+    /// Kills git and its children after this time: [`Error::GitTimedOut`].
     pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
     }
 
-    /// For calls that make commits.
+    /// Adds an identity, for calls that create commits.
     pub(crate) fn with_identity(mut self) -> Self {
         self.identity = true;
         self
     }
 
-    /// The call's own arguments, for errors.
+    /// The arguments of the call, for errors.
     pub(crate) fn shown(&self) -> Vec<String> {
         self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
     }
 
-    /// Runs it; an exit code other than 0 is an answer too, unless the disk is full. git gives up before it has begun where it reads the registration of
-    /// a worktree that another git is just writing: then it is asked again.
+    /// Runs it; an exit status other than 0 is a result too, unless the disk is full. git gives up at once if it reads
+    /// the registration of a worktree that another git is just writing: then it runs again.
     pub(crate) fn answer(&self) -> Result<Answer> {
         let mut answer = self.answer_once()?;
-        for tries in 1..=MOST_TRIES {
-            if !met_a_half_made_worktree(&answer) {
+        for tries in 1..=MAX_TRIES {
+            if !has_read_unfinished_worktree(&answer) {
                 break;
             }
             std::thread::park_timeout(PAUSE * tries);
             answer = self.answer_once()?;
         }
-        // Whoever asks must not take it for something that git has to say of the repository.
-        if has_met_a_full_disk(&answer, &self.git.cwd) {
+        // A full disk must not be mistaken for a statement about the repository.
+        if is_disk_full(&answer, &self.git.cwd) {
             let what = answer.stderr.lines().last().unwrap_or_default().to_owned();
             return Err(Error::DiskFull { path: self.git.cwd.clone(), what });
         }
@@ -247,7 +247,7 @@ impl Call<'_> {
             }
         }
         command.arg("--no-pager").arg("--literal-pathspecs");
-        // These refuse, or need, what the option before turns off.
+        // These commands reject the option set before.
         if self.args.iter().any(|arg| arg == "--pathspec-from-file=-" || arg == "check-ignore") {
             command.arg("--no-literal-pathspecs");
         }
@@ -259,7 +259,7 @@ impl Call<'_> {
             }
         }
         command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0").env("LC_ALL", "C");
-        // An object of LFS that is not here stays a pointer; nothing is downloaded from inside our calls.
+        // A missing LFS object stays a pointer; our calls download nothing.
         command.env("GIT_LFS_SKIP_DOWNLOAD_ERRORS", "1").env("GIT_NO_LAZY_FETCH", "1");
         command.env("GIT_EDITOR", "true").env("GIT_SEQUENCE_EDITOR", "true").env_remove("GIT_PAGER");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -273,7 +273,7 @@ impl Call<'_> {
             None => Stdio::piped(),
         });
         command.stderr(Stdio::piped());
-        // An interrupt typed at the terminal is for us; git must not be torn out of the middle of its work by it.
+        // An interrupt from the terminal is for this program; it must not kill git in the middle of its work.
         command.process_group(0);
         let child = command.spawn().map_err(|error| {
             if error.kind() == ErrorKind::NotFound && self.git.cwd.is_dir() {
@@ -288,27 +288,27 @@ impl Call<'_> {
         Ok(Answer { code: output.status.code(), stdout: output.stdout, stderr })
     }
 
-    /// Feeds and reads a git until it ends or its time is up.
+    /// Writes the input and reads the output of git until it ends or exceeds its time limit.
     fn wait(&self, mut child: Child) -> Result<Output> {
         let failed = || Error::io("run git in", &self.git.cwd);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         if let (Some(mut pipe), Some(content)) = (stdin, self.stdin.clone()) {
-            // If git does not want it all, its exit code says why.
+            // If git does not read all of it, its exit status shows why.
             std::thread::spawn(move || drop(pipe.write_all(&content)));
         }
         let (ended, until_end) = mpsc::channel::<()>();
         let also_ended = ended.clone();
         let stdout = std::thread::spawn(move || read_to_end(stdout, ended));
         let stderr = std::thread::spawn(move || read_to_end(stderr, also_ended));
-        // Both readers drop their end when git, and whatever it has started, has closed the pipes.
+        // Both readers end when git and its children have closed the pipes.
         let timed_out = until_end.recv_timeout(self.time_limit) == Err(mpsc::RecvTimeoutError::Timeout);
         if timed_out && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-            // Not reaped yet, so the group's id cannot belong to anybody else.
+            // Not reaped yet, so the group's id cannot have been reused.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let status = child.wait().map_err(failed())?;
         if timed_out {
-            // Whoever has left the group can still hold the pipes, so the readers are not waited for.
+            // A process that has left the group may still hold the pipes, so the readers are not waited for.
             return Err(Error::GitTimedOut { args: self.shown(), seconds: self.time_limit.as_secs() });
         }
         let read = |reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
@@ -317,19 +317,19 @@ impl Call<'_> {
         Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
     }
 
-    /// Runs it and wants exit code 0; gives what it wrote to stdout.
+    /// Runs it and requires exit status 0; returns stdout.
     pub(crate) fn ok(&self) -> Result<Vec<u8>> {
         let answer = self.answer()?;
         if answer.code == Some(0) { Ok(answer.stdout) } else { Err(self.failed(answer)) }
     }
 
-    /// As [`Self::ok`], with what it wrote to stderr too.
+    /// Like [`Self::ok`], with stderr too.
     pub(crate) fn answer_of_success(&self) -> Result<Answer> {
         let answer = self.answer()?;
         if answer.code == Some(0) { Ok(answer) } else { Err(self.failed(answer)) }
     }
 
-    /// The error of an answer that is not acceptable.
+    /// Converts a failed result to an error.
     pub(crate) fn failed(&self, answer: Answer) -> Error {
         if answer.stderr.contains("dubious ownership") {
             return Error::ForeignOwner { path: self.git.cwd.clone() };
@@ -340,7 +340,7 @@ impl Call<'_> {
         Error::GitFailed { args: self.shown(), code: answer.code, stderr: answer.stderr }
     }
 
-    /// Yes is exit code 0, no is 1.
+    /// True for exit status 0, false for 1.
     pub(crate) fn yes(&self) -> Result<bool> {
         let answer = self.answer()?;
         match answer.code {
@@ -350,13 +350,13 @@ impl Call<'_> {
         }
     }
 
-    /// Wants one hash.
+    /// Requires one hash as output.
     pub(crate) fn hash(&self) -> Result<CommitHash> {
         let stdout = self.ok()?;
         self.parse_hash(&stdout)
     }
 
-    /// Wants one hash; exit code 1 means that there is none.
+    /// Requires one hash as output; exit status 1 means none.
     pub(crate) fn hash_if_any(&self) -> Result<Option<CommitHash>> {
         let answer = self.answer()?;
         match answer.code {
@@ -366,7 +366,7 @@ impl Call<'_> {
         }
     }
 
-    /// Wants one line, which may hold anything, line breaks too: only the last one is taken off.
+    /// Requires one path, which may contain line breaks; only the last line break is removed.
     pub(crate) fn path(&self) -> Result<PathBuf> {
         let mut stdout = self.ok()?;
         if stdout.last() == Some(&b'\n') {
@@ -375,7 +375,7 @@ impl Call<'_> {
         Ok(PathBuf::from(OsString::from_vec(stdout)))
     }
 
-    /// Wants NUL-separated paths.
+    /// Requires NUL-separated paths as output.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
         Ok(fields(&self.ok()?).map(to_path).collect())
     }
@@ -399,27 +399,27 @@ fn read_to_end(pipe: Option<impl Read>, until_end: mpsc::Sender<()>) -> std::io:
     Ok(bytes)
 }
 
-/// Not every command of git names the reason why it could not write.
-fn has_met_a_full_disk(answer: &Answer, path: &Path) -> bool {
-    const LITTLE_ROOM: u64 = 64 << 20;
+/// True if git failed because of a full disk, which not every command reports.
+fn is_disk_full(answer: &Answer, path: &Path) -> bool {
+    const LOW_SPACE: u64 = 64 << 20;
     if answer.code == Some(0) {
         return false;
     }
-    let said = answer.stderr.as_str();
+    let stderr = answer.stderr.as_str();
     let has_little_room =
-        || rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LITTLE_ROOM);
-    ["No space left on device", "Disk quota exceeded", "Out of diskspace"].iter().any(|text| said.contains(text))
-        || (said.contains("write") && has_little_room())
+        || rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < LOW_SPACE);
+    ["No space left on device", "Disk quota exceeded", "Out of diskspace"].iter().any(|text| stderr.contains(text))
+        || (stderr.contains("write") && has_little_room())
 }
 
-/// Whether git has only said that it could not read what another git had not finished writing.
-fn met_a_half_made_worktree(answer: &Answer) -> bool {
-    let said = answer.stderr.as_str();
+/// True if git failed only because it read a file that another git was just writing.
+fn has_read_unfinished_worktree(answer: &Answer) -> bool {
+    let stderr = answer.stderr.as_str();
     answer.code == Some(128)
-        && said.starts_with("fatal: failed to read ")
-        && said.contains("/worktrees/")
-        && said.contains("/commondir")
-        && said.matches("fatal: ").count() == 1
+        && stderr.starts_with("fatal: failed to read ")
+        && stderr.contains("/worktrees/")
+        && stderr.contains("/commondir")
+        && stderr.matches("fatal: ").count() == 1
 }
 
 /// NUL-terminated fields.

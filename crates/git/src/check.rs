@@ -1,4 +1,4 @@
-//! Running one check in a check-out: a command whose exit code is the verdict, and which must leave the tracked files alone.
+//! Runs one check in a check-out: a command whose exit status is the verdict, and which must not change tracked files.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,28 +15,28 @@ use command_runner::hex;
 use command_runner::keeper::KeeperId;
 use command_runner::{CommandSpec, End, NotStartedKind, Outcome, run};
 
-/// A check, as the configuration has it.
+/// A check of the settings.
 #[derive(Debug, Clone)]
 pub struct CheckSpec {
-    /// Its name; the command sees it as `CHECK_NAME`.
+    /// Its name, passed to the command as `CHECK_NAME`.
     pub name: String,
     /// argv.
     pub argv: Vec<String>,
-    /// How long it may take.
+    /// Time limit.
     pub timeout: Duration,
     /// The complete environment; `CHECK_NAME` is added.
     pub env: Vec<(String, OsString)>,
-    /// A lower share of the machine, if any.
+    /// The nice value, if any.
     pub nice: Option<i32>,
-    /// Where its output is kept.
+    /// The file for its output.
     pub log_path: Option<PathBuf>,
-    /// How much of it.
+    /// Number of bytes kept.
     pub output_bytes: u64,
 }
 
 impl CheckSpec {
-    /// A hash of what the check is: its name, command, time limit and environment, without what changes with each attempt
-    /// (`ATTEMPT`). In hexadecimal. Two runs on the same files under the same hash are the same question.
+    /// A hash of its name, command, time limit and environment, without the variable that changes with each attempt
+    /// (`ATTEMPT`), in hexadecimal. Two runs on the same files with the same hash are equivalent.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -55,7 +55,7 @@ impl CheckSpec {
         hex(hash)
     }
 
-    /// The command that runs it in a folder.
+    /// The command for running it in a folder.
     pub(crate) fn command(&self, folder: &Path) -> CommandSpec {
         let mut command = CommandSpec::new(self.argv.iter().map(OsString::from), folder);
         command.env.clone_from(&self.env);
@@ -68,54 +68,54 @@ impl CheckSpec {
     }
 }
 
-/// What a check said.
+/// The verdict of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckVerdict {
-    /// Exit code 0.
+    /// Exit status 0.
     Pass,
-    /// Another exit code, too long a run, or changed tracked files; in words.
+    /// Another exit status, a timeout, or changed tracked files; with the reason.
     Fail(String),
-    /// It could not be run, or was ended by a signal: neither pass nor fail; in words.
+    /// It could not run, or was killed by a signal: neither pass nor fail; with the reason.
     Error(String),
-    /// The caller stopped it.
+    /// The caller cancelled it.
     Cancelled,
 }
 
-/// How a run of a check ended, in more words than its verdict.
+/// The end of a run of a check, in more detail than its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckEnd {
-    /// Exit code 0, and the tracked files as they were.
+    /// Exit status 0, and the tracked files are unchanged.
     Passed,
-    /// Another exit code.
+    /// Another exit status.
     Failed,
-    /// It took too long and was stopped.
+    /// It exceeded the time limit.
     TimedOut,
-    /// Exit code 0, but tracked files changed.
+    /// Exit status 0, but tracked files were changed.
     ChangedFiles,
-    /// There is no such program; also where a shell says so, by exit code 127.
+    /// The program does not exist; also if a shell reports that with exit status 127.
     Missing,
-    /// The program may not be executed, or is none; also where a shell says so, by exit code 126.
+    /// The program is not executable; also if a shell reports that with exit status 126.
     NotExecutable,
     /// It could not be started for another reason.
     NotStarted,
-    /// A signal that was not ours ended it.
+    /// It was killed by a signal that this program did not send.
     Signaled,
-    /// Its keeper was killed, so nobody knows.
+    /// Its keeper was killed, so the result is unknown.
     Lost,
-    /// The caller stopped it.
+    /// The caller cancelled it.
     Cancelled,
 }
 
 /// One run of a check.
 #[derive(Debug, Clone)]
 pub struct CheckResult {
-    /// What it said.
+    /// The verdict.
     pub verdict: CheckVerdict,
-    /// How it ended.
+    /// The end of the run.
     pub end: CheckEnd,
     /// Its exit code, if it exited.
     pub exit_code: Option<i32>,
-    /// How long it took.
+    /// Its duration.
     pub duration: Duration,
     /// SHA-256 of the whole output, in hexadecimal.
     pub output_sha256: String,
@@ -123,11 +123,11 @@ pub struct CheckResult {
     pub output_tail: String,
 }
 
-/// Runs a check in a clean check-out for checks and cleans up after it. Untracked files that it leaves are removed, ignored
-/// ones stay for the next check on the same files.
+/// Runs a check in a clean check-out and cleans up after it. Untracked files that it leaves are removed; ignored ones
+/// stay for the next check on the same files.
 ///
 /// # Errors
-/// [`Error::NotForChecks`]; if git cannot tell what the check has changed.
+/// [`Error::NotForChecks`].
 ///
 /// [`Error::NotForChecks`]: crate::Error::NotForChecks
 pub async fn run_check(
@@ -145,14 +145,15 @@ pub async fn run_check(
     Ok(result_of(spec, outcome, tampered))
 }
 
-/// Finds what a check has left that differs from its commit, in one call, and undoes it. Gives what of the tracked state
-/// differed, in words; what lies in submodules is part of that if `submodules`.
+/// Finds the changes of a check compared with its commit, in one call, and undoes them. Returns a description of
+/// changed tracked files, including those in submodules if `submodules`.
 pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Result<Option<String>> {
     let stdout = tree.status()?;
     let (mut tracked, mut rewritten, mut is_clean) = (Vec::new(), Vec::new(), true);
     for entry in fields(&stdout).filter(|entry| !entry.starts_with(b"#")) {
         is_clean = false;
-        // Changed entries have eight fields before the path. Only our git writes the index, so none is added or unmerged.
+        // Changed entries have eight fields before the path. Only our git writes the index, so there are no added or
+        // unmerged entries.
         let words: Vec<&[u8]> = entry.splitn(9, |&byte| byte == b' ').collect();
         if let [b"1", _, kind, _, mode, now, _, _, path] = words.as_slice() {
             match kind.starts_with(b"N") {
@@ -172,8 +173,8 @@ pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Re
     if submodules {
         tracked.extend(in_submodules.iter().cloned());
     }
-    let tampered = if tree.was_led_away(commit)? {
-        Some("the commit that it was to judge".to_owned())
+    let tampered = if tree.is_at_other_commit(commit)? {
+        Some("the commit under test".to_owned())
     } else {
         let names: Vec<String> = tracked.iter().map(|path| path.display().to_string()).collect();
         (!names.is_empty()).then(|| format!("tracked files: {}", names.join(", ")))
@@ -187,7 +188,7 @@ pub(crate) fn undo(tree: &WorkTree, commit: &CommitHash, submodules: bool) -> Re
     Ok(tampered)
 }
 
-/// What a check says that ended so, having changed this of the tracked state.
+/// The result of a check with this end and these changes of tracked files.
 pub(crate) fn result_of(spec: &CheckSpec, outcome: Outcome, tampered: Option<String>) -> CheckResult {
     let (mut end, mut verdict) = verdict_of(spec, &outcome);
     if let (CheckVerdict::Pass, Some(what)) = (&verdict, tampered) {
@@ -210,18 +211,18 @@ fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
         End::Exited(0) => (CheckEnd::Passed, CheckVerdict::Pass),
         End::Exited(code @ (126 | 127)) => {
             let (end, why) = match code {
-                127 => (CheckEnd::Missing, "a program that it calls is missing"),
-                _ => (CheckEnd::NotExecutable, "a program that it calls is not executable"),
+                127 => (CheckEnd::Missing, "a program that it runs is missing"),
+                _ => (CheckEnd::NotExecutable, "a program that it runs is not executable"),
             };
-            (end, CheckVerdict::Error(format!("check {name} cannot be run: {why} (exit code {code})")))
+            (end, CheckVerdict::Error(format!("check {name} cannot run: {why} (exit code {code})")))
         }
         End::Exited(code) => (CheckEnd::Failed, CheckVerdict::Fail(format!("check {name} failed with exit code {code}"))),
         End::TimedOut => {
-            let text = format!("check {name} took longer than {} s", spec.timeout.as_secs());
+            let text = format!("check {name} exceeded its time limit of {} s", spec.timeout.as_secs());
             (CheckEnd::TimedOut, CheckVerdict::Fail(text))
         }
         End::Signaled(signal) => {
-            (CheckEnd::Signaled, CheckVerdict::Error(format!("check {name} was ended by signal {signal}")))
+            (CheckEnd::Signaled, CheckVerdict::Error(format!("check {name} was killed by signal {signal}")))
         }
         End::Cancelled => (CheckEnd::Cancelled, CheckVerdict::Cancelled),
         End::Lost => (CheckEnd::Lost, CheckVerdict::Error(format!("check {name} was lost: its keeper was killed"))),
@@ -231,7 +232,7 @@ fn verdict_of(spec: &CheckSpec, outcome: &Outcome) -> (CheckEnd, CheckVerdict) {
                 NotStartedKind::NotExecutable => (CheckEnd::NotExecutable, format!("{} is not executable", spec.argv[0])),
                 NotStartedKind::Other => (CheckEnd::NotStarted, message.clone()),
             };
-            (end, CheckVerdict::Error(format!("check {name} cannot be run: {why}")))
+            (end, CheckVerdict::Error(format!("check {name} cannot run: {why}")))
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Check-outs for checks alone: clones of the store in which nobody works.
+//! Check-outs for checks: clones of the store in which nobody works.
 //!
-//! A check is code of the user's and of agents, so its git is never trusted. Our git works on the files with a git folder
-//! of ours beside them (`<path>.git`). The `.git` in the check-out is for the checks: a copy of ours that is renewed before
-//! each of them. What a check does to references, config, index, hooks and stash ends with it and does not reach the store.
+//! A check runs code of the user and of agents, so its git is never trusted. Our git uses its own git folder beside the
+//! files (`<path>.git`). The `.git` in the check-out is for the checks: a copy of ours that is renewed before each
+//! check. Changes of a check to references, config, index, hooks and stash are discarded and do not reach the store.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -19,18 +19,18 @@ use crate::submodules::{self, Files, MODULES, Place};
 use crate::work_tree::LAST_SECOND;
 use crate::{CommitHash, Error, Result, Store, WorkTree};
 
-/// Holds our indexes of the submodules, in our git folder of the check-out.
+/// The folder of our indexes of submodules, in our git folder of the check-out.
 const OWN_MODULES: &str = "coding-loops-modules";
 
-/// What a check's git keeps of other repositories and of large files: it is fetched once.
+/// The entries of a check's git folder that are kept: fetched objects of other repositories and large files.
 const KEPT: &[&str] = &["objects", "modules", "lfs"];
 
-/// Where our git folder of a check-out is.
+/// Our git folder of a check-out.
 fn git_dir_of(path: &Path) -> PathBuf {
     beside(path, ".git")
 }
 
-/// Removes a check-out and all that belongs to it. Nothing may be using it.
+/// Removes a check-out with all its files. Nobody may be using it.
 pub fn remove_check_out(path: &Path) -> Result<()> {
     let path = absolute(path)?;
     remove_all(&path)?;
@@ -40,20 +40,17 @@ pub fn remove_check_out(path: &Path) -> Result<()> {
 }
 
 impl Store {
-    /// Checks a commit out at a path that is for checks alone. What differs there is undone and what is not tracked is
-    /// removed, ignored or not: what an earlier run has built says nothing about this commit. What is there and no such
-    /// check-out is replaced.
+    /// Checks out a commit at a path used only for checks. Changes there are undone and all untracked files are
+    /// removed, ignored or not, because build results of another commit prove nothing about this one. Anything else at
+    /// the path is replaced.
     ///
     /// # Errors
-    /// [`Error::UnknownRevision`] for what is no commit of the store; then the check-out is as it was.
+    /// [`Error::UnknownRevision`] for an unknown commit; the check-out is unchanged then.
     pub fn check_out(&self, path: &Path, commit: &CommitHash) -> Result<WorkTree> {
         self.check_out_with_caches(path, commit, &[])
     }
 
-    /// As [`Store::check_out`]. Ignored files and folders that these patterns name, as in `.gitignore`, stay.
-    ///
-    /// # Errors
-    /// As [`Store::check_out`].
+    /// Like [`Store::check_out`], but keeps ignored files and folders that match these patterns, as in `.gitignore`.
     pub fn check_out_with_caches(&self, path: &Path, commit: &CommitHash, caches: &[String]) -> Result<WorkTree> {
         let path = absolute(path)?;
         let _lock = self.lock(&beside(&path, ".lock"))?;
@@ -62,7 +59,7 @@ impl Store {
             true => self.refresh_check_out(&tree).and_then(|_| bring_to(&tree, commit, caches)).map(|()| true),
             false => Ok(false),
         };
-        // What builds have cached there is not given up for a full disk.
+        // A full disk is no reason to delete the caches.
         let is_ready = match ready {
             Err(error) if error.is_disk_full() => return Err(error),
             ready => ready.unwrap_or(false),
@@ -80,7 +77,7 @@ impl Store {
         let git_dir = git_dir_of(&path);
         let git = Git::in_work_tree(&git_dir, &path)
             .with_env("GIT_CONFIG_COUNT", "2")
-            // Nobody goes back to where a check-out was.
+            // The reflog of a check-out is never used.
             .with_env("GIT_CONFIG_KEY_0", "core.logAllRefUpdates")
             .with_env("GIT_CONFIG_VALUE_0", "false")
             .with_env("GIT_CONFIG_KEY_1", "lfs.storage")
@@ -88,7 +85,7 @@ impl Store {
         WorkTree::for_checks(git, path, git_dir, self.path().join(MODULES))
     }
 
-    /// A check-out as a folder that can be made ready, whether it is there or not.
+    /// A check-out, existing or not, as a folder to prepare.
     pub(crate) fn check_out_folder(&self, path: &Path) -> Result<crate::Folder> {
         Ok(self.check_out_at(absolute(path)?).folder())
     }
@@ -118,8 +115,8 @@ impl Store {
         tree.git().call(["read-tree", "--reset", "-u", commit.as_str()]).time_limit(LONG_TIME_LIMIT).ok().map(drop)
     }
 
-    /// Settings, attributes, branches and tags as the store has them now. True if files may have to be written in another
-    /// way: then the index is gone, so that they will be.
+    /// Updates settings, attributes, branches and tags from the store. True if files may have to be written
+    /// differently: then the index is removed, so that they are written again.
     pub(crate) fn refresh_check_out(&self, tree: &WorkTree) -> Result<bool> {
         let git_dir = tree.git_dir();
         let rules = || ["config", "info/attributes"].map(|name| fs::read(git_dir.join(name)).ok());
@@ -144,7 +141,7 @@ impl Store {
         Ok(differ)
     }
 
-    /// Tags, and branches below `origin/`: builds name versions by the one and compare with the other.
+    /// Writes tags and branches below `origin/`: builds derive versions from tags and compare with branches.
     fn write_check_out_refs(&self, tree: &WorkTree) -> Result<()> {
         let mut refs: Vec<(String, CommitHash)> = self.repository().list_refs("refs/tags")?;
         for (name, hash) in self.repository().list_refs("refs/heads")? {
@@ -178,30 +175,30 @@ fn bring_to(tree: &WorkTree, commit: &CommitHash, caches: &[String]) -> Result<(
 }
 
 impl WorkTree {
-    /// Whether its files can be worked on: nothing else is in the place of their folder.
+    /// True if the folder of its files is in place.
     pub(crate) fn is_in_place(&self) -> bool {
         is_folder(self.root())
     }
 
-    /// Makes the `.git` that checks see as ours, whatever is there.
+    /// Renews the `.git` for checks from ours, whatever it contains.
     pub(crate) fn renew_git(&self) -> Result<()> {
         let theirs = self.root().join(".git");
         let copied = copy_git(self.git_dir(), &theirs);
         if let Err(error) = copied {
-            tracing::debug!(%error, folder = ?theirs, "making the git folder of a check-out again");
+            tracing::debug!(%error, folder = ?theirs, "creating the git folder of a check-out again");
             remove_all(&theirs)?;
             copy_git(self.git_dir(), &theirs)?;
         }
         Ok(())
     }
 
-    /// Brings the submodules of a commit that the store has to what they are there.
+    /// Updates the submodules that are in the store to the versions of a commit.
     pub(crate) fn fill_submodules(&self, commit: &CommitHash, files: Files) -> Result<()> {
         let submodules = self.with_submodules(|place| submodules::fill(self.git(), commit, place, files, None));
         for submodule in submodules?.unwrap_or_default() {
             tracing::warn!(path = %submodule.path.display(), commit = submodule.commit.short(),
-                "a submodule is empty for the checks: your repository does not have that commit");
-            // What lies there is of another commit, and the checks would judge that.
+                "a submodule is empty in check-outs, because your repository does not have its commit");
+            // Its files belong to another commit, which the checks must not see.
             let folder = self.root().join(&submodule.path);
             remove_all(&folder)?;
             remove_all(&self.git_dir().join(OWN_MODULES).join(&submodule.name))?;
@@ -211,24 +208,24 @@ impl WorkTree {
         Ok(())
     }
 
-    /// Has the git that checks see take the submodules for initialised.
+    /// Marks the submodules as initialized in the git folder for checks.
     pub(crate) fn note_submodules(&self, commit: &CommitHash) -> Result<()> {
         self.with_submodules(|place| submodules::note(place, &submodules::of_tree(self.git(), commit)?)).map(drop)
     }
 
-    /// The tracked files of submodules that a check has changed.
+    /// The tracked files in submodules that a check has changed.
     pub(crate) fn changed_in_submodules(&self, commit: &CommitHash) -> Result<Vec<PathBuf>> {
         Ok(self.with_submodules(|place| submodules::changed(self.git(), commit, place))?.unwrap_or_default())
     }
 
-    /// Whether a submodule's files come from the store.
+    /// True if a submodule's files come from the store.
     pub(crate) fn is_filled(&self, path: &Path) -> bool {
         let named = crate::nested::named_submodules(self.git(), self.root());
         let name = named.into_iter().find_map(|(name, found)| (found == path).then_some(name));
         name.is_some_and(|name| self.git_dir().join(OWN_MODULES).join(name).join("index").is_file())
     }
 
-    /// Without calling git where there are none.
+    /// Runs `body` if there are submodules, without calling git.
     fn with_submodules<T>(&self, body: impl FnOnce(&Place<'_>) -> Result<T>) -> Result<Option<T>> {
         let Some(store) = self.modules() else { return Ok(None) };
         if self.root().join(".gitmodules").symlink_metadata().is_err() {
@@ -238,20 +235,20 @@ impl WorkTree {
         body(&Place { root: self.root(), git_dir: &git_dir, store, own: &own }).map(Some)
     }
 
-    /// Whether a check has checked out another commit than the one that it was given.
-    pub(crate) fn was_led_away(&self, commit: &CommitHash) -> Result<bool> {
+    /// True if a check has checked out another commit.
+    pub(crate) fn is_at_other_commit(&self, commit: &CommitHash) -> Result<bool> {
         let theirs = self.root().join(".git");
         let is_same = |name: &str| fs::read(theirs.join(name)).ok() == fs::read(self.git_dir().join(name)).ok();
         if is_same("HEAD") && is_same("reftable/tables.list") {
             return Ok(false);
         }
-        // One that is gone, or that git cannot read, leads nowhere.
+        // A missing or unreadable HEAD does not count.
         let head = Git::in_repository(&theirs).call(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).hash_if_any();
         Ok(head.is_ok_and(|head| head.is_some_and(|head| head != *commit)))
     }
 }
 
-/// Entries of a folder, and which of them are folders.
+/// The entries of a folder, with whether each is a folder.
 type Entries = BTreeMap<OsString, bool>;
 
 fn copy_git(ours: &Path, theirs: &Path) -> Result<()> {
@@ -267,7 +264,7 @@ fn copy_git(ours: &Path, theirs: &Path) -> Result<()> {
     let objects = theirs.join("objects");
     clear(&objects, &Entries::from([("info".into(), true)]), &[])?;
     clear(&objects.join("info"), &Entries::from([("alternates".into(), false)]), &[])?;
-    // It lies one folder deeper than ours.
+    // It is one folder deeper than ours.
     replace_file(&objects.join("info/alternates"), &[b"../", way.as_slice()].concat())
 }
 
@@ -280,7 +277,7 @@ fn entries(folder: &Path) -> Result<Entries> {
     list.map(entry).collect::<std::io::Result<_>>().map_err(Error::io("list", folder))
 }
 
-/// Makes a folder hold these entries of another, and nothing else but what is kept.
+/// Mirrors these entries of a folder to another one, and removes all others except those to keep.
 fn mirror(from: &Path, to: &Path, wanted: &Entries, kept: &[&str]) -> Result<()> {
     clear(to, wanted, kept)?;
     for (name, is_folder) in wanted {
@@ -294,7 +291,7 @@ fn mirror(from: &Path, to: &Path, wanted: &Entries, kept: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// Makes a folder, or removes what is in it beyond these entries.
+/// Creates a folder, or removes all its entries except these.
 fn clear(folder: &Path, wanted: &Entries, kept: &[&str]) -> Result<()> {
     if !is_folder(folder) {
         remove_all(folder)?;
@@ -308,7 +305,7 @@ fn clear(folder: &Path, wanted: &Entries, kept: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file with its time, which git compares with those of an index's entries.
+/// Copies a file with its modification time, which git compares with the index.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let content = fs::read(from).map_err(Error::io("read", from))?;
     if to.symlink_metadata().is_ok_and(|meta| meta.is_file()) && fs::read(to).is_ok_and(|old| old == content) {

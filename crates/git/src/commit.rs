@@ -1,4 +1,4 @@
-//! Commits as values: trailers, and messages that hostile content cannot bend.
+//! Commits as values: trailers, and messages that are safe for any content.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::{CommitHash, Error, Result};
 /// A trailer: key and value, as in `Loop: parser`.
 pub type Trailer = (String, String);
 
-/// A commit as the history shows it.
+/// A commit of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitInfo {
     /// Its hash.
@@ -16,26 +16,26 @@ pub struct CommitInfo {
     pub parents: Vec<CommitHash>,
     /// The first line of its message, invalid UTF-8 replaced.
     pub subject: String,
-    /// The trailers as git itself parses them, in order.
+    /// The trailers as parsed by git, in order.
     pub trailers: Vec<Trailer>,
 }
 
 impl CommitInfo {
-    /// The value of the first trailer with this key; the case of the key does not matter.
+    /// The value of the first trailer with this key, ignoring case.
     #[must_use]
     pub fn trailer(&self, key: &str) -> Option<&str> {
         self.trailers.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.as_str())
     }
 }
 
-/// The keys that say whose work a commit is; text that is not ours must never pass for them.
+/// The keys that attribute a commit; other text must never be parsed as one of them.
 const RESERVED_KEYS: [&str; 3] = ["Loop", "Test", "Proof"];
 
-/// Builds a commit message of a text and trailers.
+/// Builds a commit message from a text and trailers.
 ///
-/// The text can be anything. Its lines that git could take for one of the trailers, for a comment, or for the end of the
-/// message are indented, and its other paragraphs are never the last one, so git finds exactly the trailers given
-/// here. Line breaks and control characters in a trailer's value become single spaces.
+/// The text may be anything. Lines that git could parse as one of the trailers, as a comment, or as the end of the
+/// message are indented, and no paragraph of the text is the last one, so git finds exactly the given trailers. Line
+/// breaks and control characters in a trailer's value become single spaces.
 ///
 /// # Errors
 /// [`Error::BadName`] if a key is not made of ASCII letters, digits and dashes.

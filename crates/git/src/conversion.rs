@@ -1,5 +1,5 @@
-//! Files that git calls changed although they are what checking them out gives: its conversions (line endings, encodings,
-//! filters) would store them in another way than the commit does.
+//! Files that git reports as changed although they are exactly what a checkout writes: its conversions (line endings,
+//! encodings, filters) would store them differently than the commit does.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use crate::difference::nul_terminated;
 use crate::folders::remove_all;
 use crate::{CommitHash, Error, Result};
 
-/// Those of these paths where the regular file below `root` is byte for byte what checking out `tree` gives. `scratch` is a
-/// folder that nobody else uses.
+/// The paths whose regular file below `root` is byte for byte what checking out `tree` writes. `scratch` is a folder
+/// for temporary use.
 pub(crate) fn as_checked_out(
     git: &Git,
     root: &Path,
@@ -27,7 +27,7 @@ pub(crate) fn as_checked_out(
     fs::create_dir_all(&files).map_err(Error::io("create", &files))?;
     let git = git.with_work_tree(&files).with_env("GIT_INDEX_FILE", scratch.join("index"));
     git.call(["read-tree", tree.as_str()]).ok()?;
-    // What cannot be checked out is not there, and so not equal.
+    // A file that cannot be checked out is missing and therefore not equal.
     let call = git.call(["checkout-index", "-q", "-f", "-z", "--stdin"]).stdin(nul_terminated(paths.iter().copied()));
     call.time_limit(LONG_TIME_LIMIT).answer()?;
     let is_same = |path: &&Path| have_same_content(&root.join(path), &files.join(path));

@@ -1,4 +1,4 @@
-//! What differs between two trees: reading it, and writing it into an index or into files.
+//! Differences between two trees: reads them, and writes them to an index or to files.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::{CommitHash, Result};
 /// The mode of a submodule in a tree.
 pub(crate) const SUBMODULE: &str = "160000";
 
-/// One side of a difference: mode and hash; none if the path is not there.
+/// One side of a difference: mode and hash; none if the path does not exist.
 pub(crate) type Entry = Option<(String, CommitHash)>;
 
 /// A path that differs between two trees.
@@ -21,7 +21,7 @@ pub(crate) struct Difference {
     pub(crate) new: Entry,
 }
 
-/// What differs between two trees, files only, sorted by path.
+/// The differing files of two trees, sorted by path.
 pub(crate) fn differences(git: &Git, old: &CommitHash, new: &CommitHash) -> Result<Vec<Difference>> {
     raw_differences(&git.call([
         "diff-tree",
@@ -36,7 +36,7 @@ pub(crate) fn differences(git: &Git, old: &CommitHash, new: &CommitHash) -> Resu
     ]))
 }
 
-/// What a call with `--raw -z --no-abbrev` prints, sorted by path.
+/// Parses the output of a call with `--raw -z --no-abbrev`, sorted by path.
 pub(crate) fn raw_differences(call: &Call<'_>) -> Result<Vec<Difference>> {
     let stdout = call.ok()?;
     let (mut list, mut words) = (Vec::new(), fields(&stdout));
@@ -59,7 +59,7 @@ pub(crate) fn raw_differences(call: &Call<'_>) -> Result<Vec<Difference>> {
     Ok(list)
 }
 
-/// Input of `update-index --index-info`: removals first, then entries. The hashes are as long as `like`.
+/// Formats the input of `update-index --index-info`: removals first, then entries. Hashes have the length of `like`.
 pub(crate) fn index_info<'a>(like: &CommitHash, entries: impl IntoIterator<Item = (&'a Path, Entry)>) -> Vec<u8> {
     let (mut removals, mut additions) = (Vec::new(), Vec::new());
     for (path, entry) in entries {
@@ -84,7 +84,7 @@ pub(crate) fn nul_terminated<'a, P: AsRef<Path> + ?Sized + 'a>(paths: impl Itera
     list
 }
 
-/// Writes files that differ in a tree as they are there, with an index that is made for it.
+/// Writes the differing files of a tree, using a temporary index.
 pub(crate) fn write_changes(git: &Git, root: &Path, index: &Path, changes: &[Difference], tree: &CommitHash) -> Result<()> {
     let is_file = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode != SUBMODULE);
     for change in changes.iter().filter(|change| change.new.is_none()) {

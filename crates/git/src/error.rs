@@ -1,44 +1,44 @@
-//! What can go wrong with git. Callers match on the variants that mean something to them (a reference that moved,
-//! a damaged workspace) and treat the rest as errors of the system.
+//! Errors of git. Callers match on the variants that they can handle (a moved reference, a damaged workspace) and treat
+//! the rest as system errors.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::CommitHash;
 
-/// The result of everything in the git half.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of the git half.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The path is in no git repository, or not the top of a worktree where one is needed.
+    /// The path is not in a git repository, or not the top of a worktree where one is required.
     #[error("{path:?} is not a git repository or worktree")]
     NotARepository {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
     },
-    /// It belongs to another user, and git is not told to trust it.
-    #[error("{path:?} belongs to another user, so git does not read it; git config --global --add safe.directory {} allows it", path.display())]
+    /// The repository belongs to another user, and git is not configured to trust it.
+    #[error("{path:?} belongs to another user, so git does not read it; to allow it, run git config --global --add safe.directory {}", path.display())]
     ForeignOwner {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
     },
-    /// The repository is a partial clone, and files of the commit were never fetched.
-    #[error("{path:?} is a partial clone that lacks {count} files of {}; git fetch --refetch --no-filter brings them", commit.short())]
+    /// The repository is a partial clone that lacks files of the commit.
+    #[error("{path:?} is a partial clone that lacks {count} files of {}; fetch them with git fetch --refetch --no-filter", commit.short())]
     PartialClone {
         /// The repository.
         path: PathBuf,
         /// The commit.
         commit: CommitHash,
-        /// How many of its files and folders are missing.
+        /// Number of missing files and folders.
         count: usize,
     },
     /// A commit could not be signed.
-    #[error("the commit cannot be signed: {why}; unlock the key, or set sign = false in [landing] of config.toml")]
+    #[error("cannot sign the commit: {why}; unlock the key, or set sign = false in [landing] of config.toml")]
     NotSigned {
-        /// What git or the signing program said.
+        /// The message of git or of the signing program.
         why: String,
     },
     /// There is no `git` in `PATH`.
@@ -54,12 +54,12 @@ pub enum Error {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
-    /// There was no room to write.
+    /// The disk is full.
     #[error("no space is left on the disk of {path:?}: {what}")]
     DiskFull {
-        /// Where git ran.
+        /// The folder in which git ran.
         path: PathBuf,
-        /// What git said of it.
+        /// The message of git.
         what: String,
     },
     /// git did not end in time and was killed.
@@ -70,15 +70,15 @@ pub enum Error {
         /// The time limit.
         seconds: u64,
     },
-    /// git answered with something that is not in its documented format.
-    #[error("git {} gave an answer that cannot be understood: {what}", args.join(" "))]
+    /// The output of git does not have its documented format.
+    #[error("unexpected output of git {}: {what}", args.join(" "))]
     Unexpected {
         /// The arguments, without the options that every call gets.
         args: Vec<String>,
-        /// What was wrong.
+        /// The problem.
         what: String,
     },
-    /// A compare-and-swap found another value than expected; nothing was changed.
+    /// A compare-and-swap found an unexpected value; nothing was changed.
     #[error("{name} has moved: expected {}, found {}", shown(expected.as_ref()), shown(found.as_ref()))]
     RefMoved {
         /// The full name of the reference.
@@ -88,61 +88,61 @@ pub enum Error {
         /// The value found; none if it is absent.
         found: Option<CommitHash>,
     },
-    /// A name of a branch, reference or trailer that git does not allow or that would mean something else.
-    #[error("{name:?} is not a name that can be used here")]
+    /// A name of a branch, reference or trailer that git does not allow or would misinterpret.
+    #[error("{name:?} is not a valid name here")]
     BadName {
         /// The name.
         name: String,
     },
-    /// No commit goes by this name.
+    /// There is no commit with this name.
     #[error("there is no commit {rev:?}")]
     UnknownRevision {
-        /// The name that was asked for.
+        /// The requested name.
         rev: String,
     },
-    /// A path to remove that is not below the managed folder.
-    #[error("{path:?} is not below {managed:?}, so it is left alone")]
+    /// A path to remove is not below the managed folder.
+    #[error("{path:?} is not below {managed:?} and is not removed")]
     NotManaged {
-        /// The path that was to be removed.
+        /// The path to remove.
         path: PathBuf,
         /// The folder below which removing is allowed.
         managed: PathBuf,
     },
-    /// A check was to run in a folder that is no check-out for checks, so that undoing what it changes could undo work.
-    #[error("{path:?} is no check-out for checks, so it is not changed")]
+    /// A check was requested for a folder that is not a check-out, where undoing its changes could destroy work.
+    #[error("{path:?} is not a check-out for checks and is not changed")]
     NotForChecks {
-        /// The folder that was given.
+        /// The folder.
         path: PathBuf,
     },
-    /// Something else is already where something was to be made.
-    #[error("{path:?} exists and is something else")]
+    /// The path to create already exists as something else.
+    #[error("{path:?} already exists as something else")]
     InTheWay {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
     },
-    /// The folder of store and workspaces would lie in the user's checkout: tools that search upwards from a workspace would
-    /// find the user's files.
-    #[error("{path:?} lies in the checkout {checkout:?}")]
+    /// The folder of store and workspaces would be in the user's checkout: tools that search upwards from a workspace
+    /// would find the user's files.
+    #[error("{path:?} is inside the checkout {checkout:?}")]
     InsideCheckout {
-        /// The folder that was asked for.
+        /// The requested folder.
         path: PathBuf,
         /// The top of the user's checkout.
         checkout: PathBuf,
     },
-    /// A workspace is not there, or not as it was made: open it again to have it repaired or replaced.
+    /// A workspace is missing or damaged; opening it again repairs or replaces it.
     #[error("the workspace {path:?} is damaged: {damage:?}")]
     WorkspaceDamaged {
         /// The top of the workspace.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         damage: Damage,
     },
     /// Reading or writing a file failed.
     #[error("cannot {what} {path:?}")]
     Io {
-        /// What was tried: a verb.
+        /// The failed operation, as a verb phrase.
         what: &'static str,
-        /// With which file or folder.
+        /// Its file or folder.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -155,7 +155,7 @@ impl Error {
         move |source| Self::Io { what, path, source }
     }
 
-    /// Whether there was no room to write: the same succeeds once there is. It says nothing about what was to be written.
+    /// True if the disk was full: the operation can succeed later. It says nothing about the content.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         let is_full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
@@ -167,27 +167,27 @@ fn shown(commit: Option<&CommitHash>) -> &str {
     commit.map_or("nothing", CommitHash::as_str)
 }
 
-/// What can be wrong with a workspace.
+/// A kind of damage of a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// The folder is gone.
+    /// The folder is missing.
     Missing,
-    /// Something else than a folder is in its place.
+    /// The path is not a folder.
     NotAFolder,
     /// It is another repository.
     Foreign,
-    /// Its `.git` is gone.
+    /// Its `.git` is missing.
     GitMissing,
-    /// A file or a link is in place of its `.git`.
+    /// Its `.git` is a file or a link.
     GitReplaced,
     /// git cannot read its `.git`.
     GitUnreadable,
-    /// git would wait without end at a named pipe or a device in the git folder of a submodule.
+    /// git would block on a named pipe or a device in the git folder of a submodule.
     SubmoduleUnreadable,
     /// git cannot read its index.
     IndexUnreadable,
-    /// Our own record of it is gone or cannot be read, or the store has lost what it names.
+    /// Our record of it is missing or unreadable, or the store has lost its objects.
     StateLost,
-    /// It could not be brought to its base.
+    /// It could not be reset to its base.
     ResetFailed(String),
 }

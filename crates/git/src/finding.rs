@@ -1,4 +1,4 @@
-//! Why a path of a workspace may not land, or is not in its snapshot.
+//! Findings: why a path of a workspace may not land, or is not in its snapshot.
 
 use std::path::{Path, PathBuf};
 
@@ -7,30 +7,30 @@ use crate::CommitHash;
 /// Why a path may not land, or is not in the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
-    /// It lies at or below our own folder.
+    /// It is at or below our own folder.
     OwnFolder(PathBuf),
-    /// It is a symbolic link that leads out of the repository, or into a git folder.
+    /// It is a symbolic link that points outside the repository or into a git folder.
     LinkLeadsOut {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// The target.
         target: PathBuf,
     },
-    /// It is a submodule at a commit that nobody else can fetch.
+    /// It is a submodule at a commit that others cannot fetch.
     UnknownSubmoduleCommit {
         /// The submodule.
         path: PathBuf,
         /// Its commit; none if its HEAD cannot be read. Then it is not in the snapshot.
         commit: Option<CommitHash>,
     },
-    /// Files of a submodule were edited, and no commit there holds them.
+    /// Files of a submodule were edited and not committed there.
     EditedInSubmodule {
         /// The submodule.
         path: PathBuf,
-        /// The files, as they are named there.
+        /// The files, relative to the submodule.
         files: Vec<PathBuf>,
     },
-    /// It is larger than allowed, and not in the snapshot.
+    /// It exceeds the maximum size and is not in the snapshot.
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -41,15 +41,15 @@ pub enum Finding {
     Unstorable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The base ignores it, the workspace does not; it is not in the snapshot unless that was asked for.
+    /// The base ignores it but the workspace does not; it is not in the snapshot unless requested.
     IgnoredAtBase(PathBuf),
 }
 
 impl Finding {
-    /// The path that it is about.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -63,7 +63,7 @@ impl Finding {
     }
 }
 
-/// What a line of git's complaints says of a folder that cannot be read.
+/// Parses a warning of git about an unreadable folder.
 pub(crate) fn unreadable_folder(line: &str) -> Option<Finding> {
     let rest = line.strip_prefix("warning: could not open directory '")?;
     let (path, reason) = rest.rsplit_once("': ")?;

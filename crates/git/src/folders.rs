@@ -1,6 +1,6 @@
-//! Folders of ours: locking, replacing at once, putting aside, removing.
+//! Our folders: locks, atomic replacement, moving aside, removal.
 //!
-//! It never removes what it cannot replace, and never follows a symbolic link out of the folder that it was given.
+//! It must never remove what it cannot replace, and never follow a symbolic link out of the given folder.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// An exclusive lock between processes, held until it is dropped. The kernel releases it when its holder dies.
+/// An exclusive lock between processes, held until it is dropped. The kernel releases it if its holder dies.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     file: fs::File,
@@ -32,7 +32,7 @@ impl FolderLock {
         Self::lock(file, path)
     }
 
-    /// Locks a folder that is there, without a file for it.
+    /// Locks an existing folder, without a lock file.
     pub(crate) fn of_folder(path: &Path) -> Result<Self> {
         Self::lock(fs::File::open(path).map_err(Error::io("open", path))?, path)
     }
@@ -43,11 +43,11 @@ impl FolderLock {
         Ok(Self { file, is_marked: false })
     }
 
-    /// Marks it as held. Gives whether the mark of a holder that died was there: what it had started may still run.
+    /// Marks the lock as held. Returns true if the mark of a dead holder existed, whose children may still run.
     pub(crate) fn mark(&mut self) -> bool {
         use std::io::Write;
         let has_holder_died = self.file.metadata().is_ok_and(|meta| meta.len() > 0);
-        // On a full disk it goes without.
+        // On a full disk there is no mark.
         self.is_marked = has_holder_died || self.file.write_all(b"held\n").is_ok();
         has_holder_died
     }
@@ -60,7 +60,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Renames a file or folder to a dated name beside it; gives that name.
+/// Renames a file or folder to a dated name beside it; returns that name.
 pub(crate) fn put_aside(path: &Path) -> Result<PathBuf> {
     let date = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let mut name = beside(path, &format!(".damaged-{date}"));
@@ -73,7 +73,7 @@ pub(crate) fn put_aside(path: &Path) -> Result<PathBuf> {
     Ok(name)
 }
 
-/// Removes a file, a link or a whole folder, also one whose permissions forbid it; what is not there is removed already.
+/// Removes a file, a link or a whole folder, even if its permissions forbid it; nothing happens if it does not exist.
 pub(crate) fn remove_all(path: &Path) -> Result<()> {
     let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
     let remove = || if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
@@ -95,21 +95,21 @@ fn make_writable(folder: &Path) {
     }
 }
 
-/// The way from a folder to another path, both absolute and without symbolic links.
+/// The relative path from a folder to another path, both absolute and without symbolic links.
 pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
     let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(common).map(|_| Component::ParentDir);
     up.chain(to.components().skip(common)).collect()
 }
 
-/// The absolute path, symbolic links on the way to its last component resolved, of something that need not exist.
+/// The absolute path of something that need not exist, with symbolic links resolved except in its last component.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let plain = std::path::absolute(path).map_err(Error::io("resolve", path))?;
     let ends_in_a_name = matches!(plain.components().next_back(), Some(Component::Normal(_)));
     let on_the_way = plain.components().count() - usize::from(ends_in_a_name);
     let mut resolved = PathBuf::new();
     for (at, part) in plain.components().enumerate() {
-        // What is before it is resolved, so that `..` is the folder above it.
+        // The part before is resolved, so that `..` is its parent folder.
         if part == Component::ParentDir {
             resolved.pop();
         } else {

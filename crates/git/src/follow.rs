@@ -1,7 +1,7 @@
-//! The user's branch that integration follows: what of it is new, and what integration is with it.
+//! The user's branch that integration follows: its new commits, and the result of merging them.
 //!
-//! Nothing here moves integration, nor anything in the user's repository. Each step on integration keeps the step before it as
-//! its first parent, so that the first parents of integration are the states that were judged.
+//! It must not move integration, nor change anything in the user's repository. Each step of integration keeps the
+//! previous step as its first parent, so that the first parents of integration are the states that were judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,55 +12,55 @@ use crate::landing::by_path;
 use crate::repository::{commit_tree, tree_of};
 use crate::{Change, CommitHash, Error, PutOn, RefExpectation, Repository, Result, Store};
 
-/// How many commits of each side are looked at for a state that both have gone through.
+/// Maximum number of commits on each side that are searched for a common state.
 const MAX_STATES: usize = 200;
-/// How many files are merged at most to find one.
+/// Maximum number of file merges to find one.
 const MAX_MERGES: usize = 200;
 
-/// What the new commits of a branch come to.
+/// The new commits of a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
-    /// How many commits the branch has that integration has not.
+    /// Number of commits of the branch that integration does not contain.
     pub commits: usize,
     /// Commits that were brought in earlier are no longer on the branch: its history was rewritten.
     pub is_rewritten: bool,
-    /// The state that both sides are compared with; none where they have nothing in common.
+    /// The common state with which both sides are compared; none for unrelated histories.
     pub base: Option<CommitHash>,
-    /// What is to be done.
+    /// The next step.
     pub step: FollowStep,
 }
 
-/// How integration takes new commits in.
+/// How integration takes in the new commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FollowStep {
-    /// Nothing is new: the branch has no commit, or no content, that integration has not.
+    /// Nothing is new: integration contains all commits, or all content, of the branch.
     Nothing,
-    /// The branch goes on from integration: integration moves to it.
+    /// The branch contains integration: integration moves to it.
     FastForward,
-    /// A commit with this tree and both as its parents.
+    /// A merge commit with this tree.
     Merge(CommitHash),
-    /// These files were changed on both sides in ways that do not merge.
+    /// These files were changed on both sides and do not merge.
     Conflict(Vec<PathBuf>),
-    /// The two histories have nothing in common.
+    /// The histories are unrelated.
     Unrelated,
 }
 
-/// How many commits each of two sides has that the other has not.
+/// The distance between the user's branch and integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distance {
-    /// Commits of the user's branch that integration has not.
+    /// Number of commits of the user's branch that integration does not contain.
     pub behind: usize,
-    /// Commits of integration that the user's branch has not.
+    /// Number of commits of integration that the user's branch does not contain.
     pub ahead: usize,
 }
 
 impl Store {
-    /// Where a followed branch (short name) was when its commits were brought in last, as workspaces see it too.
+    /// The head of a followed branch (short name) when its commits were brought in last; workspaces see it too.
     pub fn followed(&self, branch: &str) -> Result<Option<CommitHash>> {
         self.repository().resolve(&self.repository().branch_ref(branch)?)
     }
 
-    /// Notes that the commits of a followed branch are on integration up to here.
+    /// Records that the commits of a followed branch are on integration up to this one.
     pub fn note_followed(&self, branch: &str, commit: &CommitHash) -> Result<()> {
         let name = self.repository().branch_ref(branch)?;
         if self.is_ours(&name) {
@@ -69,8 +69,8 @@ impl Store {
         self.repository().set_ref(&name, commit, &RefExpectation::Any)
     }
 
-    /// What `theirs`, a commit of the user's that the store has, is to integration at `ours`. `last` is where the branch was
-    /// when it was brought in last.
+    /// Compares `theirs`, a commit of the user in the store, with integration at `ours`. `last` is the head of the
+    /// branch when it was brought in last.
     pub fn incoming(&self, ours: &CommitHash, theirs: &CommitHash, last: Option<&CommitHash>) -> Result<Incoming> {
         let repository = self.repository();
         let last = match last {
@@ -112,7 +112,7 @@ impl Store {
         Ok(incoming(bases.pop(), step))
     }
 
-    /// The files of `theirs` whose changes since `base` a tree (or commit) could take as they are and has not.
+    /// The files of `theirs` whose changes since `base` a tree (or commit) could contain unchanged but does not.
     pub fn left_out(&self, base: &CommitHash, theirs: &CommitHash, result: &CommitHash) -> Result<Vec<PathBuf>> {
         let change = self.change_between(base, theirs)?;
         let result = tree_of(self.git(), result)?;
@@ -126,7 +126,7 @@ impl Store {
         Ok(left)
     }
 
-    /// Merges two commits, whose common state is given. Files that were renamed on one side and changed on the other merge.
+    /// Merges two commits with a given common state, with detection of renames.
     fn merge(&self, base: &CommitHash, ours: &CommitHash, theirs: &CommitHash) -> Result<PutOn> {
         let merged = self.put_on(&self.change_between(base, theirs)?, ours)?;
         let PutOn::Conflict(files) = &merged else { return Ok(merged) };
@@ -141,7 +141,7 @@ impl Store {
         Ok(self.merge_with_renames(base, ours, theirs)?.map_or(merged, PutOn::Tree))
     }
 
-    /// git's own merge, which sees renames; none if it finds a conflict, or is too old.
+    /// git's merge, which detects renames; none if it finds a conflict, or git is too old.
     fn merge_with_renames(&self, base: &CommitHash, ours: &CommitHash, theirs: &CommitHash) -> Result<Option<CommitHash>> {
         let base = commit_tree(self.git(), &tree_of(self.git(), base)?, &[], "base")?;
         let side = |commit| commit_tree(self.git(), &tree_of(self.git(), commit)?, &[&base], "side");
@@ -152,8 +152,8 @@ impl Store {
         Ok(tree.filter(|_| answer.code == Some(0)).and_then(|tree| CommitHash::new(tree).ok()))
     }
 
-    /// The newest state of integration that the other side contains by content, whatever the two histories say: work of ours
-    /// that was squashed, rebased or picked into it. None if there is none beyond the merge base.
+    /// The newest state of integration whose content the other side contains, whatever the histories say: our work that
+    /// was squashed, rebased or cherry-picked into it. None if there is none beyond the merge base.
     fn shared_state(&self, base: &CommitHash, ours: &CommitHash, theirs: &CommitHash) -> Result<Option<CommitHash>> {
         let descendants = self.states(&["--ancestry-path"], base, ours)?;
         let descendants: BTreeSet<CommitHash> = descendants.into_iter().map(|(commit, _)| commit).collect();
@@ -162,7 +162,7 @@ impl Store {
         let others = self.states(&[], ours, theirs)?;
         let trees: BTreeSet<&CommitHash> = others.iter().map(|(_, tree)| tree).collect();
         let same = own.iter().position(|(_, tree)| trees.contains(tree));
-        // A newer one can only be found by its content.
+        // A newer state can only be found by content.
         let newer = self.contained_state(base, &own[..same.unwrap_or(own.len())], &others)?;
         Ok(newer.or_else(|| same.map(|at| own[at].0.clone())))
     }
@@ -201,7 +201,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The newest commits that `head` has and `beyond` has not, newest first, with their trees.
+    /// The newest commits of `head` that `beyond` does not contain, newest first, with their trees.
     fn states(&self, options: &[&str], beyond: &CommitHash, head: &CommitHash) -> Result<Vec<State>> {
         let call = self.git().call(["log", "--topo-order", "--format=%H %T", "--no-color", "--no-decorate"]);
         let call = call.arg(format!("--max-count={MAX_STATES}")).args(options).arg(format!("{beyond}..{head}")).arg("--");
@@ -221,7 +221,7 @@ impl Store {
         Ok(text.lines().last().and_then(|line| line.split(' ').nth(1)) == Some(ancestor.as_str()))
     }
 
-    /// The part of a change that is about one path.
+    /// The part of a change for one path.
     fn only(&self, change: &Change, path: &PathBuf) -> Result<Change> {
         let all = differences(self.git(), &change.base, &change.tree)?;
         let entries = all.into_iter().filter(|each| each.path == *path).map(|each| (each.path, each.new)).collect();
@@ -239,15 +239,15 @@ fn count(git: &Git, range: &[&str]) -> Result<usize> {
     String::from_utf8_lossy(&stdout).trim().parse().map_err(|_| call.unexpected("no number"))
 }
 
-/// How far a branch of the user's (short name) and integration are apart; none if one of them is not there. Nothing is written
-/// anywhere. What a merge of integration alone has added to the branch does not count as new.
+/// The distance between a branch of the user (short name) and integration; none if one of them does not exist. Writes
+/// nothing. Commits that only merge integration into the branch do not count.
 pub fn distance(store: &Store, user: &Repository, branch: &str) -> Result<Option<Distance>> {
     let theirs = user.resolve(&user.branch_ref(branch)?)?;
     let (Some(theirs), Some(ours)) = (theirs, store.integration()?) else { return Ok(None) };
     if theirs == ours {
         return Ok(Some(Distance { behind: 0, ahead: 0 }));
     }
-    // Each may lack what the other has.
+    // Each repository may lack objects of the other.
     let git = user.git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", store.path().join("objects"));
     let mut behind = count(&git, &[theirs.as_str(), &format!("^{ours}")])?;
     let ahead = count(&git, &[ours.as_str(), &format!("^{theirs}")])?;

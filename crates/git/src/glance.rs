@@ -1,7 +1,7 @@
-//! A glance at a workspace: what differs now, for one that looks on while a loop works there.
+//! Lists the changes in a workspace without disturbing the loop that works there.
 //!
-//! It writes nothing, does not hold the workspace's lock, and trusts the agent's git as little as a snapshot does. It stores
-//! no objects, so it says which paths differ and not what their tree is.
+//! It must write nothing and must not hold the workspace's lock, and it does not trust the agent's git. It stores no
+//! objects, so it reports which paths differ and not their tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,28 +16,28 @@ use crate::plan::Plan;
 use crate::workspace::State;
 use crate::{CommitHash, Result, Workspace};
 
-/// How often a glance is repeated if the index is replaced meanwhile.
+/// Maximum number of tries if the index is replaced meanwhile.
 const MAX_TRIES: u32 = 3;
 
-/// What a glance at a workspace shows.
+/// The changes in a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glance {
-    /// The tree that changes are counted from. It is another one after a reset, and after files were brought up to date.
+    /// The tree with which the files are compared. It changes with a reset, and when files are updated.
     pub start: CommitHash,
-    /// Where integration was; none before it has started.
+    /// The head of integration; none before it has started.
     pub integration: Option<CommitHash>,
-    /// What differs from the start and from integration, sorted: what has landed is no change any more. Files that
-    /// only the base ignores are in it.
+    /// The paths that differ from the start and from integration, sorted: landed files are no changes. Includes files
+    /// that only the base ignores.
     pub changed: Vec<PathBuf>,
 }
 
-/// What `git status` says of our index, the files, and integration.
+/// The result of `git status` for our index, the files, and integration.
 #[derive(Default)]
 struct Status {
     integration: Option<CommitHash>,
-    /// Paths whose entry in our index is not integration's, with integration's.
+    /// Paths whose entry in our index differs from integration, with the entry of integration.
     unlanded: BTreeMap<PathBuf, Entry>,
-    /// Tracked files that are not as in our index.
+    /// Tracked files that differ from our index.
     modified: Vec<PathBuf>,
     untracked: Vec<PathBuf>,
     /// Folders with a repository of their own.
@@ -45,10 +45,10 @@ struct Status {
 }
 
 impl Workspace {
-    /// Looks what differs from the start. None while its loop takes a snapshot or resets it: look again a little later.
+    /// Lists the changes since the start. None while its loop takes a snapshot or resets it; try again later.
     ///
     /// # Errors
-    /// [`crate::Error::WorkspaceDamaged`] if the folder or our record of it is gone.
+    /// [`crate::Error::WorkspaceDamaged`] if the folder or our record of it is missing.
     pub fn glance(&self) -> Result<Option<Glance>> {
         for _ in 0..MAX_TRIES {
             if self.is_locked() {
@@ -63,13 +63,13 @@ impl Workspace {
         Ok(None)
     }
 
-    /// Whether a process holds the workspace's lock now.
+    /// True if a process holds the workspace's lock.
     fn is_locked(&self) -> bool {
         let Ok(file) = fs::File::open(self.spec.state.join("lock")) else { return false };
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
     }
 
-    /// Stands for the content of our record and index, which are replaced by renaming.
+    /// Identifies the content of our record and index, which are replaced by renaming.
     fn stamps(&self) -> [Option<(u64, i64, i64)>; 2] {
         ["state.json", "index"].map(|name| {
             let meta = self.spec.state.join(name).metadata().ok()?;
@@ -97,7 +97,7 @@ impl Workspace {
         let in_index = staged.values().filter(|difference| !differ.contains(&difference.path));
         let in_index = in_index.filter(|difference| is_link(&difference.new) || status.unlanded.contains_key(&difference.path));
         changed.extend(in_index.map(|difference| difference.path.clone()));
-        // What differs from the index may equal the start, or what has landed.
+        // A file that differs from the index may equal the start or integration.
         let mut doubtful = BTreeMap::new();
         for path in differ {
             let start = staged.get(path).map(|difference| &difference.old);
@@ -118,7 +118,7 @@ impl Workspace {
         Ok(Glance { start: state.start_tree, integration: status.integration, changed: changed.into_iter().collect() })
     }
 
-    /// The store's HEAD is integration: one run of git compares it, our index and the files.
+    /// The store's HEAD is integration, so one run of git compares it, our index and the files.
     fn status(&self) -> Result<Status> {
         let call = self.git.call([
             "status",
@@ -158,7 +158,7 @@ impl Workspace {
         Ok(status)
     }
 
-    /// The submodules that have changed. The files of other repositories inside count as untracked.
+    /// The changed submodules. Files of other nested repositories count as untracked.
     fn nested_changes(&self, state: &State, status: &mut Status) -> Result<BTreeSet<PathBuf>> {
         if !state.has_links && status.nested.is_empty() {
             return Ok(BTreeSet::new());
@@ -174,7 +174,7 @@ impl Workspace {
         Ok(plan.links.into_iter().map(|(path, _)| path).chain(plan.removed).collect())
     }
 
-    /// Files as entries of a tree would have them; a path is left out where that cannot be said.
+    /// Files as tree entries; paths for which that is unknown are left out.
     fn entries<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeMap<PathBuf, Entry>> {
         let (mut entries, mut files, mut list) = (BTreeMap::new(), Vec::new(), Vec::new());
         for path in paths {
@@ -201,7 +201,7 @@ impl Workspace {
     }
 }
 
-/// Whether git reads it as it is from a list of lines.
+/// True if the path can be passed to git on one line.
 fn is_one_line(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     !bytes.starts_with(b"\"") && !bytes.contains(&b'\n')

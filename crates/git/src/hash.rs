@@ -31,13 +31,13 @@ impl CommitHash {
         &self.0
     }
 
-    /// The first twelve digits, for people.
+    /// The first twelve digits.
     #[must_use]
     pub fn short(&self) -> &str {
         &self.0[..12]
     }
 
-    /// The hash of nothing, in as many digits: git's word for "must not exist".
+    /// The zero hash of the same length, with which git denotes "must not exist".
     pub(crate) fn zero_like(&self) -> String {
         "0".repeat(self.0.len())
     }

@@ -1,7 +1,7 @@
-//! What an attempt has changed, put on the head of integration.
+//! The changes of an attempt, applied to the head of integration.
 //!
-//! The base is kept for each path: a file that was brought up to date in the workspace is compared with what it was brought
-//! up to. Nothing here touches a workspace's files but [`Workspace::update_paths`].
+//! The base is kept for each path: a file that was updated in the workspace is compared with its updated version. It
+//! must not touch a workspace's files except in [`Workspace::update_paths`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,46 +19,46 @@ use crate::transfer::{SPOOL, missing};
 use crate::workspace::State;
 use crate::{CommitHash, Error, Result, Snapshot, Store, Workspace};
 
-/// What an attempt has changed.
+/// The changes of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// For each path the version that the agent started from, as one tree.
+    /// For each path the version from which the agent started, as one tree.
     pub base: CommitHash,
-    /// The base with the changed files as the agent left them, as whole files.
+    /// The base with the agent's versions of the changed files.
     pub tree: CommitHash,
     /// The changed paths, sorted.
     pub paths: Vec<PathBuf>,
-    /// Of these, the ones that hold an older version than their base: what others have landed would be undone.
+    /// The changed paths with an older version than their base, which would undo landings of others.
     pub stale: Vec<PathBuf>,
 }
 
-/// A change put on a commit.
+/// The result of applying a change to a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutOn {
-    /// The tree that results.
+    /// The resulting tree.
     Tree(CommitHash),
-    /// These paths were changed on both sides in ways that do not merge.
+    /// These paths were changed on both sides and do not merge.
     Conflict(Vec<PathBuf>),
 }
 
-/// What [`Workspace::update_paths`] did.
+/// The result of [`Workspace::update_paths`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Updated {
-    /// Files that are now as in the newer commit.
+    /// Files that were updated to the newer commit.
     pub updated: Vec<PathBuf>,
-    /// Files that the agent has changed: they and their base stay as they are, and are merged when the work is put on integration.
+    /// Files that the agent has changed: they keep their base and are merged when the work lands.
     pub kept: Vec<PathBuf>,
 }
 
 impl Workspace {
-    /// What a snapshot changes, against the start and put on the base.
+    /// The changes of a snapshot since the start, applied to the base.
     pub fn change(&self, snapshot: &Snapshot) -> Result<Change> {
         let _lock = self.lock()?;
         let state = self.state()?;
         let changes = differences(self.store.git(), &state.start_tree, &snapshot.tree)?;
         let entries = changes.iter().map(|change| (change.path.clone(), change.new.clone())).collect();
         let tree = with_entries(&self.store, &state.base_tree, entries)?;
-        // What equals the base again is no change.
+        // A file that equals the base again is no change.
         let changes = differences(self.store.git(), &state.base_tree, &tree)?;
         let mut stale = BTreeSet::new();
         for older in &state.older {
@@ -75,13 +75,13 @@ impl Workspace {
         Ok(Change { base: state.base_tree, tree, paths, stale: stale.into_iter().collect() })
     }
 
-    /// The changed paths that would undo what others have changed between the tree that the agent has gone back to and the
-    /// base: files that are as they were there, and files that it has changed there without what others have changed in them.
+    /// The changed paths that would undo changes of others between the base and the older tree to which the agent has
+    /// returned: files that are as in that tree, and files changed there without the changes of others.
     fn undone(&self, behind: &CommitHash, base: &CommitHash, changes: &[Difference]) -> Result<Vec<PathBuf>> {
         let moved = by_path(differences(self.store.git(), behind, base)?);
         let changed: Vec<(&Difference, &Difference)> =
             changes.iter().filter_map(|change| Some((change, moved.get(&change.path)?))).collect();
-        // Where a file is as at the base, only HEAD has gone back and the files have not.
+        // If a file is as in the base, only HEAD has moved back and the files have not.
         let have_files_gone_back = changed.len() == moved.len();
         let mut undone = Vec::new();
         for (change, moved) in changed {
@@ -97,8 +97,8 @@ impl Workspace {
         Ok(undone)
     }
 
-    /// Brings files (or all below folders) that the agent has not changed to what they are in a newer commit, and notes that
-    /// as their base.
+    /// Updates files (or all files below folders) that the agent has not changed to a newer commit, and records that as
+    /// their base.
     pub fn update_paths(&self, paths: &[PathBuf], newer: &CommitHash) -> Result<Updated> {
         let _lock = self.lock()?;
         if let Some(damage) = self.folder_damage() {
@@ -119,7 +119,7 @@ impl Workspace {
         let entries: BTreeMap<PathBuf, Entry> = moved.iter().map(|change| (change.path.clone(), change.new.clone())).collect();
         let base_tree = with_entries(&self.store, &state.base_tree, entries.clone())?;
         let start_tree = with_entries(&self.store, &state.start_tree, entries.clone())?;
-        // From here on a file that is not updated yet counts as one that the agent has set back: it is found as stale.
+        // From here on a file that is not updated yet counts as set back by the agent: it is found as stale.
         let older = std::mem::replace(&mut state.base_tree, base_tree);
         state.older.push(older);
         state.start_tree = start_tree;
@@ -138,8 +138,8 @@ impl Workspace {
         Ok(Updated { updated: names(moved), kept: names(kept) })
     }
 
-    /// Writes work on top of what lies here: the files that differ between the base and a tree become as in the tree. The
-    /// base stays, so that the work counts as the agent's own.
+    /// Writes saved work to the files: those that differ between the base and a tree become as in the tree. The base
+    /// stays, so the work counts as the agent's.
     pub fn put_back(&self, tree: &CommitHash) -> Result<()> {
         let _lock = self.lock()?;
         let state = self.state()?;
@@ -148,14 +148,14 @@ impl Workspace {
         self.fill_links(tree, &changes)
     }
 
-    /// Brings the submodules among these to what they are in a tree.
+    /// Updates the submodules among these to the versions in a tree.
     fn fill_links(&self, tree: &CommitHash, changes: &[Difference]) -> Result<()> {
         let is_link = |change: &&Difference| change.new.as_ref().is_some_and(|(mode, _)| mode == SUBMODULE);
         let links: BTreeSet<PathBuf> = changes.iter().filter(is_link).map(|change| change.path.clone()).collect();
         if links.is_empty() { Ok(()) } else { self.fill_submodules(self.root(), tree, Files::Reset, Some(&links)) }
     }
 
-    /// Moves files or folders to the same places below another folder, which must not hold them yet.
+    /// Moves files or folders to the same relative paths below another folder, which must not contain them yet.
     pub fn set_aside(&self, paths: &[PathBuf], folder: &Path) -> Result<()> {
         for path in paths {
             let (from, to) = (self.root().join(path), folder.join(path));
@@ -166,7 +166,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Everything in the workspace that is not as at the start.
+    /// All paths in the workspace that differ from the start.
     fn touched(&self, state: &mut State) -> Result<Vec<PathBuf>> {
         let mut touched = self.git.call(["diff-files", "-z", "--name-only", "--ignore-submodules=all"]).paths()?;
         touched.extend(self.git.call(["ls-files", "-z", "--others", "--directory"]).paths()?);
@@ -175,9 +175,9 @@ impl Workspace {
         Ok(touched)
     }
 
-    /// Takes the agent's HEAD as a hint: if it contains a newer commit of integration (`head` or before it), that is
-    /// the base from now on, for all paths that have no newer one of their own. Gives that commit. If the agent has gone back to a
-    /// commit before the base, that is noted: what would undo the changes since then is stale.
+    /// Uses the agent's HEAD as a hint: if it contains a newer commit of integration (`head` or before it), that
+    /// becomes the base of all paths without a newer one of their own. Returns that commit. If the agent has returned
+    /// to a commit before the base, this is recorded: files that would undo the changes since then are stale.
     pub fn follow_agent(&self, head: &CommitHash) -> Result<Option<CommitHash>> {
         let _lock = self.lock()?;
         let mut state = self.state()?;
@@ -226,7 +226,7 @@ impl Store {
         Ok(Change { base, tree, paths, stale: Vec::new() })
     }
 
-    /// The tree that results where what a commit has changed is undone on another one.
+    /// The tree that results from reverting a commit on another one.
     ///
     /// # Errors
     /// [`Error::UnknownRevision`] for a commit without a parent.
@@ -235,13 +235,13 @@ impl Store {
         self.put_on(&self.change_between(commit, &parent)?, onto)
     }
 
-    /// Puts a change on a commit: where base and commit agree on a path, the change's file replaces it; otherwise the three
-    /// are merged, with the driver that the attributes name.
+    /// Applies a change to a commit: if base and commit agree on a path, the change's file replaces it; otherwise the
+    /// three versions are merged, with the merge driver of the attributes.
     pub fn put_on(&self, change: &Change, onto: &CommitHash) -> Result<PutOn> {
         self.put_on_tree(change, &tree_of(self.git(), onto)?)
     }
 
-    /// As [`Store::put_on`], on a tree.
+    /// Like [`Store::put_on`], on a tree.
     pub(crate) fn put_on_tree(&self, change: &Change, onto_tree: &CommitHash) -> Result<PutOn> {
         let git = self.git();
         if *onto_tree == change.base {
@@ -269,7 +269,7 @@ impl Store {
         }
     }
 
-    /// Merges one file that both sides have changed; none is a conflict.
+    /// Merges one file that both sides have changed; none for a conflict.
     pub(crate) fn merge_file(
         &self,
         ours: &Difference,
@@ -308,18 +308,18 @@ impl Store {
         if !self.merge_contents(&folder, &files, &ours.path, onto_tree)? {
             return Ok(None);
         }
-        // The contents are as git stores them, so no filter may see them again.
+        // The contents are in git's stored form, so no filter may be applied again.
         let hash = self.git().call(["hash-object", "-w", "--no-filters", "--"]).arg(&files[0]).hash()?;
         Ok(Some((mode.clone(), hash)))
     }
 
-    /// Merges into the first of three files; false is a conflict.
+    /// Merges into the first of three files; false for a conflict.
     fn merge_contents(&self, folder: &Scratch, files: &[PathBuf; 3], path: &Path, onto_tree: &CommitHash) -> Result<bool> {
         let tree = folder.path.join("tree");
         fs::create_dir_all(&tree).map_err(Error::io("create", &tree))?;
         let git = Git::in_work_tree(self.path(), &tree).with_env("GIT_INDEX_FILE", folder.path.join("index"));
         git.call(["read-tree", onto_tree.as_str()]).ok()?;
-        // Without files there, the attributes are those of the index.
+        // There are no files, so the attributes are those of the index.
         let attribute = |name: &str| -> Result<Vec<u8>> {
             let stdout = git.call(["check-attr", "-z", "--cached", name, "--"]).arg(path).ok()?;
             Ok(fields(&stdout).nth(2).unwrap_or_default().to_vec())
@@ -345,14 +345,14 @@ impl Store {
         let answer = call.answer()?;
         match answer.code {
             Some(0) => Ok(true),
-            // The number of conflicts, or a file that is no text.
+            // The number of conflicts, or a binary file.
             Some(1..=255) => Ok(false),
             _ => Err(call.failed(answer)),
         }
     }
 }
 
-/// Runs a merge driver of the user's as git does: through the shell, with the placeholders filled in.
+/// Runs a merge driver of the user as git does: with a shell and placeholders.
 fn run_driver(command: &str, folder: &Scratch, path: &Path, marker: u32) -> Result<bool> {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let mut filled = String::new();
@@ -388,7 +388,7 @@ fn run_driver(command: &str, folder: &Scratch, path: &Path, marker: u32) -> Resu
     }
 }
 
-/// Whether a file of ours and a folder of theirs, or the other way round, want the same name.
+/// True if a file on one side and a folder on the other have the same name.
 fn in_the_way(change: &Difference, theirs: &BTreeMap<PathBuf, Difference>) -> bool {
     change.new.is_some()
         && theirs.values().any(|their| {
@@ -418,7 +418,7 @@ pub(crate) fn with_entries(store: &Store, tree: &CommitHash, entries: BTreeMap<P
     git.call(["write-tree"]).hash()
 }
 
-/// A folder for a moment.
+/// A temporary folder.
 struct Scratch {
     path: PathBuf,
 }

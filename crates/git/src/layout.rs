@@ -1,17 +1,17 @@
-//! Where our repositories and folders lie: below one folder of ours outside of the user's checkout.
+//! The paths of our repositories and folders, below one folder outside the user's checkout.
 //!
 //! | place | what |
 //! | --- | --- |
 //! | `store.git` | the [`Store`] |
 //! | `loops/<loop>` | a loop's [`Workspace`](crate::Workspace) |
 //! | `state/<loop>` | our index and record of that workspace |
-//! | `gates/<loop>` | where the loop's checks run; `human`: those of `loopctl sync` |
-//! | `checker/<n>` | where the regression-checker's checks run |
-//! | `left/<loop>/…` | files of saved work that are not in the store: too large, or nothing that git stores |
+//! | `gates/<loop>` | the check-out for the loop's checks; `human`: for those of `loopctl sync` |
+//! | `checker/<n>` | the check-outs of the regression-checker |
+//! | `left/<loop>/…` | files of saved work that are not in the store: too large, or not storable in git |
 //! | `database` | a file that names the database, so that tools find it from a workspace |
-//! | `README` | what all this is |
+//! | `README` | a description for the user |
 //!
-//! The paths in it are relative, so that it can be moved together with the user's repository.
+//! All paths in it are relative, so that it can be moved together with the user's repository.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -24,12 +24,12 @@ use crate::{CommitHash, Error, Rebuilt, Repository, Result, Store, StoreMade, Wo
 /// The file that names the database.
 const DATABASE: &str = "database";
 
-/// What our programs make in the folder while they run, or at the beginning; in the order in which it is removed. Without its
-/// record in `state` a workspace is none, and without the store nothing is.
+/// The entries that our programs create in the folder, in the order in which they are removed. A workspace is invalid
+/// without its record in `state`, and nothing is valid without the store.
 const MADE: &[&str] =
     &["state", "loops", "gates", "checker", "left", "trial", "store.git", "store.git.new", "store.git.lock", "database.new"];
 
-/// The file that says what the folder is.
+/// The file that describes the folder.
 const README_FILE: &str = "README";
 
 const README: &str = "\
@@ -46,14 +46,14 @@ coding-loops keeps its repositories here, beside the repository that its agents 
 loopctl workspaces shows what each folder is for and how large it is.
 ";
 
-/// The folder of ours, and what lies where in it.
+/// Our folder with its paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     root: PathBuf,
 }
 
 impl Layout {
-    /// The layout below a folder; nothing is made.
+    /// The layout below a folder; creates nothing.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -65,43 +65,43 @@ impl Layout {
         &self.root
     }
 
-    /// The store's place.
+    /// The path of the store.
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
         self.root.join("store.git")
     }
 
-    /// The folder that holds the workspaces.
+    /// The folder of the workspaces.
     #[must_use]
     pub fn workspaces(&self) -> PathBuf {
         self.root.join("loops")
     }
 
-    /// The folder that holds our notes about the workspaces.
+    /// The folder of our records of the workspaces.
     #[must_use]
     pub fn states(&self) -> PathBuf {
         self.root.join("state")
     }
 
-    /// A loop's workspace. `branch` is the short name of the branch that its agent starts on.
+    /// The paths of a loop's workspace. `branch` is the short name of the branch on which its agent starts.
     #[must_use]
     pub fn workspace(&self, id: &str, branch: &str) -> WorkspaceSpec {
         WorkspaceSpec { path: self.workspaces().join(id), state: self.states().join(id), branch: branch.to_owned() }
     }
 
-    /// The folder that holds the gates.
+    /// The folder of the gates' check-outs.
     #[must_use]
     pub fn gates(&self) -> PathBuf {
         self.root.join("gates")
     }
 
-    /// Where a loop's checks run.
+    /// The check-out for a loop's checks.
     #[must_use]
     pub fn gate(&self, id: &str) -> PathBuf {
         self.gates().join(id)
     }
 
-    /// Where files of a loop's are kept that git cannot store or that are too large for it.
+    /// The folder for files of a loop that git cannot store or that are too large.
     #[must_use]
     pub fn left(&self, id: &str) -> PathBuf {
         self.root.join("left").join(id)
@@ -113,13 +113,13 @@ impl Layout {
         self.root.join("checker")
     }
 
-    /// Where checks are tried for the human; nothing stays there.
+    /// The folder in which checks are tried for the human; nothing remains there.
     #[must_use]
     pub fn trial(&self) -> PathBuf {
         self.root.join("trial")
     }
 
-    /// The database that the folder belongs to; none if it is not one of ours.
+    /// The database to which the folder belongs; none if it is not one of ours.
     #[must_use]
     pub fn database(&self) -> Option<PathBuf> {
         let text = fs::read(self.root.join(DATABASE)).ok()?;
@@ -127,8 +127,8 @@ impl Layout {
         Some(self.root.join(way)).filter(|_| !way.as_os_str().is_empty())
     }
 
-    /// Whether a folder that names no database holds more than what we make, so that it is not ours. The name of the database
-    /// can be lost alone; and while the folder is removed, programs that run may write to it.
+    /// True if a folder without a database name contains more than our files and therefore is not ours. The name of the
+    /// database alone may be lost, and running programs may write to the folder while it is removed.
     #[must_use]
     pub fn holds_something_else(&self) -> bool {
         self.entries(|name| !is_made_by_us(name)).next().is_some() && self.open_store().is_err()
@@ -142,11 +142,11 @@ impl Layout {
         Store::open(&self.store_path())
     }
 
-    /// Makes the folder for a database, and the store of the user's repository in it, unless they are there.
+    /// Creates the folder for a database, and the store of the user's repository in it, unless they exist.
     ///
     /// # Errors
-    /// [`Error::InTheWay`] if the folder holds something else, or belongs to another database that is there;
-    /// [`Error::InsideCheckout`] if it would lie in the user's checkout.
+    /// [`Error::InTheWay`] if the folder contains something else, or belongs to another existing database;
+    /// [`Error::InsideCheckout`] if it would be in the user's checkout.
     pub fn create(&self, user: &Repository, database: &Path, integration_branch: &str) -> Result<(Store, StoreMade)> {
         let root = absolute(&self.root)?;
         let database = absolute(database)?;
@@ -157,7 +157,7 @@ impl Layout {
             return Err(Error::InTheWay { path: root });
         }
         fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
-        // Loops that start at the same time make it together.
+        // Loops that start at the same time create it together.
         let _lock = FolderLock::of_folder(&root)?;
         let resolved = |path: &Path| path.canonicalize().ok();
         match self.database() {
@@ -174,8 +174,8 @@ impl Layout {
         Store::create(user, &root.join("store.git"), integration_branch)
     }
 
-    /// Removes all that our programs have made in the folder, and the folder if nothing else is in it. What names the database
-    /// goes last, so that a removal that was cut off can be taken up again.
+    /// Removes everything that our programs have created in the folder, and the folder if nothing else is in it. The
+    /// database name goes last, so that an interrupted removal can be repeated.
     ///
     /// # Errors
     /// [`Error::Io`] if something cannot be deleted.
@@ -189,7 +189,7 @@ impl Layout {
         Ok(())
     }
 
-    /// What is in the folder and was not made by our programs.
+    /// The entries of the folder that our programs have not created.
     #[must_use]
     pub fn foreign(&self) -> Vec<PathBuf> {
         self.entries(|name| !is_made_by_us(name) && name != README_FILE && name != DATABASE).collect()
@@ -200,10 +200,11 @@ impl Layout {
         entries.filter(move |entry| is_wanted(&entry.file_name().to_string_lossy())).map(|entry| entry.path())
     }
 
-    /// Makes the store again if it is damaged, with what the workspaces and our records of them still have.
+    /// Creates the store again if it is damaged, with the objects that the workspaces and our records of them still
+    /// have.
     ///
     /// # Errors
-    /// If it cannot be made; what is there stays as it is.
+    /// If it cannot be created; the damaged store stays unchanged.
     pub fn rebuild_store(&self, user: &Repository, branch: &str, landed: &[CommitHash]) -> Result<(Store, Rebuilt)> {
         let root = absolute(&self.root)?;
         let entries = fs::read_dir(root.join("loops")).into_iter().flatten().flatten();

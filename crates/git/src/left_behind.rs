@@ -1,7 +1,7 @@
-//! Commits that an agent has made in its workspace and that the store does not have: on branches, stashed, amended, reset
-//! away. They are no part of its work, but nothing that it made is lost either.
+//! Commits of an agent in its workspace that the store does not have: on branches, stashed, amended, reset away. They
+//! are not part of its work, but are preserved.
 //!
-//! Its git folder is read as files; our git looks at its objects, with our settings alone.
+//! Its git folder is read as files; our git reads its objects with our settings only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,12 +10,12 @@ use crate::nested;
 use crate::transfer::{missing, transfer};
 use crate::{CommitHash, Result, Workspace};
 
-/// The newest lines of HEAD's log that are read.
+/// Maximum number of the newest reflog lines of HEAD that are read.
 const MAX_LINES: usize = 1000;
 
 impl Workspace {
-    /// Brings the agent's own commits into the store; gives those that no other of them contains, oldest first. No reference
-    /// names them yet.
+    /// Copies the agent's own commits to the store; returns those that no other of them contains, oldest first. No
+    /// reference points to them yet.
     pub fn left_behind(&self) -> Result<Vec<CommitHash>> {
         let Some(git_dir) = nested::git_dir_of(self.root()) else { return Ok(Vec::new()) };
         let mut seen: BTreeSet<CommitHash> =
@@ -39,7 +39,7 @@ impl Workspace {
         if commits.is_empty() {
             return Ok(Vec::new());
         }
-        // Those that reach each other come before what they contain; one that is damaged is left.
+        // Descendants come before their ancestors; damaged commits are left out.
         let call = reader.call(["rev-list", "--ignore-missing", "--parents", "--topo-order", "--reverse", "--stdin"]);
         let known: String = self.store.repository().list_refs("refs")?.iter().map(|(_, hash)| format!("^{hash}\n")).collect();
         let answer = call.stdin(format!("{commits}{known}")).answer()?;

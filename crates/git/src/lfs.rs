@@ -1,4 +1,5 @@
-//! Objects of LFS: files of which git keeps a pointer alone. They lie beside the objects of git, and are brought along with them.
+//! LFS objects: files of which git stores only a pointer. They are stored beside the objects of git, and copied along
+//! with them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,25 +9,25 @@ use crate::call::{Git, LONG_TIME_LIMIT};
 use crate::folders::beside;
 use crate::{CommitHash, Error, Repository, Result};
 
-/// A pointer is smaller.
+/// Maximum size of a pointer.
 pub(crate) const MAX_POINTER_BYTES: u64 = 1024;
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Where a repository keeps its objects of LFS.
+/// The folder of a repository's LFS objects.
 pub(crate) fn objects_of(user: &Repository) -> PathBuf {
     let named = user.git.call(["config", "--type=path", "--get", "lfs.storage"]).path().ok();
     let named = named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("lfs"));
     user.common_dir().join(named).join("objects")
 }
 
-/// Copies the objects of LFS that the store does not have.
+/// Copies the LFS objects that the store does not have.
 pub(crate) fn copy_lfs(user: &Repository, store: &Path) -> Result<()> {
     let from = objects_of(user);
     if from.is_dir() { copy_missing(&from, &store.join("lfs/objects")) } else { Ok(()) }
 }
 
-/// Copies the objects into the user's repository that commits to be published name and that only the store has: without them
-/// nobody could check the commits out. `known` are commits that are there already.
+/// Copies the LFS objects of commits to publish that only the store has to the user's repository; without them the
+/// commits could not be checked out. `known` are commits that the repository already has.
 pub(crate) fn publish_lfs(store: &Repository, user: &Repository, commit: &CommitHash, known: &[CommitHash]) -> Result<()> {
     let from = store.common_dir().join("lfs/objects");
     if !fs::read_dir(&from).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -55,12 +56,12 @@ pub(crate) fn publish_lfs(store: &Repository, user: &Repository, commit: &Commit
     Ok(())
 }
 
-/// Where an object lies below a folder of objects.
+/// The path of an object below a folder of objects.
 pub(crate) fn way_to(oid: &str) -> PathBuf {
     Path::new(&oid[..2]).join(&oid[2..4]).join(oid)
 }
 
-/// Those of these blobs that are pointers, with the objects that they point to.
+/// The blobs that are pointers, with their objects.
 pub(crate) fn pointers(git: &Git, blobs: &[String]) -> Result<Vec<(String, String)>> {
     let list: String = blobs.iter().map(|hash| format!("{hash}\n")).collect();
     let stdout = git.call(["cat-file", "--batch"]).stdin(list).ok()?;
@@ -92,7 +93,7 @@ fn copy_missing(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies an object unless it is there.
+/// Copies an object unless it exists.
 fn copy_one(source: &Path, target: &Path) -> Result<()> {
     if target.exists() {
         return Ok(());
@@ -100,7 +101,7 @@ fn copy_one(source: &Path, target: &Path) -> Result<()> {
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     }
-    // Not linked: a workspace may link what lies here.
+    // Not linked, because a workspace may link it from here.
     let making = beside(target, &format!(".new-{}", std::process::id()));
     fs::copy(source, &making).map_err(Error::io("copy", source))?;
     fs::rename(&making, target).map_err(Error::io("rename", &making))

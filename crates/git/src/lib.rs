@@ -1,18 +1,18 @@
-//! The store, the agents' workspaces, and the published branch. Nothing here knows that a database exists.
+//! The store, the agents' workspaces, and the published branch. This crate knows nothing about the database.
 //!
-//! [`Store`] is our bare repository, made from the user's; it holds integration, checkpoints and saved work,
-//! and [`publish()`] copies integration to one branch of the user's repository. A [`Workspace`] is a clone for one agent; a
-//! [`Snapshot`] says what lies in it without trusting its git, a [`Change`] is what an attempt has changed, and
-//! [`Store::put_on`] puts it on integration. [`Store::check_out`] and [`TrialTree`] are clones for checks alone. [`Layout`] says
-//! where each of them lies. [`Repository`] (refs, history) and [`WorkTree`] (files) are what all of them are made with. [`Bisect`]
-//! plans a bisection without running anything.
+//! [`Store`] is our bare repository, made from the user's; it contains integration, checkpoints and saved work, and
+//! [`publish()`] copies integration to one branch of the user's repository. A [`Workspace`] is a clone for one agent; a
+//! [`Snapshot`] is its content, read without trusting its git; a [`Change`] is the work of an attempt, and
+//! [`Store::put_on`] applies it to integration. [`Store::check_out`] and [`TrialTree`] are clones for checks.
+//! [`Layout`] knows their paths. [`Repository`] (references, history) and [`WorkTree`] (files) are the building blocks.
+//! [`Bisect`] plans a bisection without running anything.
 //!
-//! All of it drives the `git` command line with argument lists, never through a shell, and reads NUL-separated output, so that
-//! any file name that git can hold works.
+//! Everything runs the `git` command with argument lists, never through a shell, and reads NUL-separated output, so
+//! that any file name that git allows works.
 //!
-//! Invariants: the user's own checkout is only ever read; a directory is removed only where it is ours or below the folder that
-//! the caller says it manages; no reference is moved over a value that the caller has not seen, unless it says that it does not
-//! care.
+//! Invariants: the user's checkout is only read; a directory is removed only if it is ours or below the folder that the
+//! caller manages; no reference is moved from a value that the caller has not seen, unless the caller accepts any
+//! value.
 
 mod bare;
 pub mod bisect;

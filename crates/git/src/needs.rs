@@ -1,5 +1,5 @@
-//! What the files of a commit need that the user's repository or this machine does not have: objects of LFS, programs of
-//! filters, submodules. Clones of ours do without, and the human is told.
+//! Finds what the files of a commit need but the user's repository or this machine lacks: LFS objects, filter programs,
+//! submodules. Our clones work without them, and the human is informed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,22 +10,19 @@ use crate::settings::missing_filters;
 use crate::submodules::{self, Submodule};
 use crate::{CommitHash, Repository, Result, nested};
 
-/// What is missing.
+/// The missing things.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lacking {
-    /// Filters that the attributes of the commit name and whose program is not on the PATH.
+    /// Filters in the attributes of the commit whose programs are not on the PATH.
     pub filters: Vec<String>,
-    /// Files whose object of LFS is not there.
+    /// Files whose LFS object is missing.
     pub lfs: Vec<PathBuf>,
-    /// Submodules whose commit is not there.
+    /// Submodules whose commit is missing.
     pub submodules: Vec<Submodule>,
 }
 
 impl Repository {
-    /// What a commit needs and the repository does not have.
-    ///
-    /// # Errors
-    /// What git says.
+    /// Finds what a commit needs but the repository lacks.
     pub fn lacking(&self, commit: &CommitHash) -> Result<Lacking> {
         let listed = self.git.call(["ls-tree", "-r", "-z", "-l", "--full-tree", commit.as_str()]).ok()?;
         let (mut attributes, mut small) = (Vec::new(), Vec::new());
@@ -77,7 +74,7 @@ impl Repository {
         let mut lost = Vec::new();
         for submodule in submodules::of_tree(&self.git, commit)? {
             let (name, path) = (Some(submodule.name.as_str()), submodule.path.as_path());
-            // The commit is looked for in the user's repository alone.
+            // The commit is searched only in the user's repository.
             let nowhere = self.common_dir().join("none");
             if nested::can_be_fetched(&self.git, &nowhere, name, path, &submodule.commit, Some(self))?.is_none() {
                 lost.push(submodule);
@@ -86,10 +83,7 @@ impl Repository {
         Ok(lost)
     }
 
-    /// Whether git ignores a path of the checkout, by its rules alone; one that ends in `/` stands for a folder.
-    ///
-    /// # Errors
-    /// What git says.
+    /// True if git ignores a path of the checkout, by the ignore rules alone; a path that ends in `/` is a folder.
     pub fn ignores(&self, path: &str) -> Result<bool> {
         let git = self.git.in_files(self.root());
         git.call(["check-ignore", "--quiet", "--no-index", "--", path]).yes()

@@ -1,6 +1,6 @@
-//! Repositories inside a workspace: submodules, and what an agent has made.
+//! Repositories inside a workspace: submodules, and repositories created by an agent.
 //!
-//! Their configs name programs that git would run, so nothing here runs git in them. What is needed is read from their
+//! Their configs may name programs that git would run, so git must never run in them. Their files are read directly.
 //! files.
 
 use std::collections::BTreeSet;
@@ -11,20 +11,20 @@ use crate::call::{Git, fields, to_path};
 use crate::transfer::missing;
 use crate::{CommitHash, Repository, Result};
 
-/// The most references that are followed from a symbolic one.
+/// Maximum number of symbolic references that are followed.
 const MAX_DEPTH: u32 = 5;
 
-/// The commit that a repository's HEAD names; none where that cannot be read (an unborn branch, another format).
+/// The commit of a repository's HEAD; none if it cannot be read (an unborn branch, another format).
 pub(crate) fn head_of(folder: &Path) -> Option<CommitHash> {
     head_in(&git_dir_of(folder)?)
 }
 
-/// The commit that HEAD of a git folder names.
+/// The commit of HEAD in a git folder.
 pub(crate) fn head_in(git_dir: &Path) -> Option<CommitHash> {
     read_ref(git_dir, "HEAD", MAX_DEPTH)
 }
 
-/// The git folder of a repository's top: `.git`, or where that file points to.
+/// The git folder of a repository: `.git`, or the target of that file.
 pub(crate) fn git_dir_of(folder: &Path) -> Option<PathBuf> {
     let dot_git = folder.join(".git");
     if dot_git.is_dir() {
@@ -36,7 +36,7 @@ pub(crate) fn git_dir_of(folder: &Path) -> Option<PathBuf> {
     git_dir.is_dir().then_some(git_dir)
 }
 
-/// What a file holds; none if it cannot be read, or is a named pipe or a device, which would be waited for.
+/// The content of a file; none if it cannot be read, or is a named pipe or a device, on which reading would block.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
     is_file.then(|| fs::read(path).ok())?
@@ -46,15 +46,15 @@ fn read_text(path: &Path) -> Option<String> {
     String::from_utf8(read(path)?).ok()
 }
 
-/// Whether git, which looks at HEAD and references of each repository in its work tree, would wait at one of a repository's: a
-/// named pipe or a device is in place of a file.
+/// True if git, which reads HEAD and references of each nested repository, would block on one of them, because a file
+/// is replaced by a named pipe or a device.
 pub(crate) fn would_wait(folder: &Path) -> bool {
     let Some(git_dir) = git_dir_of(folder) else { return false };
     let mut places: Vec<PathBuf> =
         ["HEAD", "packed-refs", "commondir", "config", "index", "refs"].iter().map(|name| git_dir.join(name)).collect();
     while let Some(place) = places.pop() {
         match fs::metadata(&place) {
-            // No link is followed into a folder: it could lead in a cycle.
+            // Links to folders are not followed, because they could form a cycle.
             Ok(meta) if meta.is_dir() && !place.is_symlink() => {
                 places.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()));
             }
@@ -82,18 +82,19 @@ fn packed(git_dir: &Path, name: &str) -> Option<String> {
     text.lines().find_map(of_name)
 }
 
-/// What the references below these names point to.
+/// The targets of the references below these names.
 pub(crate) fn tips(git_dir: &Path, below: &[&str]) -> Vec<CommitHash> {
     let wanted = |name: &str| below.iter().any(|below| Path::new(name).starts_with(below));
     named_refs(git_dir, below).into_iter().filter(|(name, _)| wanted(name)).map(|(_, hash)| hash).collect()
 }
 
-/// All references, with what they point to.
+/// All references with their targets.
 pub(crate) fn named_tips(git_dir: &Path) -> Vec<(String, CommitHash)> {
     named_refs(git_dir, &["refs"])
 }
 
-/// The packed references, and the others below these names. One that is both comes with both values, the packed one last.
+/// The packed references, and the loose ones below these names. A reference that is both appears with both values, the
+/// packed one last.
 fn named_refs(git_dir: &Path, below: &[&str]) -> Vec<(String, CommitHash)> {
     let mut found = Vec::new();
     let mut places: Vec<PathBuf> = below.iter().map(|name| git_dir.join(name)).collect();
@@ -112,7 +113,7 @@ fn named_refs(git_dir: &Path, below: &[&str]) -> Vec<(String, CommitHash)> {
     found
 }
 
-/// The names and paths that a checkout's `.gitmodules` names.
+/// The names and paths in a checkout's `.gitmodules`.
 pub(crate) fn named_submodules(git: &Git, root: &Path) -> Vec<(String, PathBuf)> {
     let file = root.join(".gitmodules");
     if !file.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
@@ -123,7 +124,7 @@ pub(crate) fn named_submodules(git: &Git, root: &Path) -> Vec<(String, PathBuf)>
     names_and_paths(&call.answer().map(|answer| answer.stdout).unwrap_or_default())
 }
 
-/// What `git config -z --get-regexp '^submodule\..*\.path$'` prints.
+/// Parses the output of `git config -z --get-regexp '^submodule\..*\.path$'`.
 pub(crate) fn names_and_paths(stdout: &[u8]) -> Vec<(String, PathBuf)> {
     let pair = |entry: &[u8]| {
         let end = entry.iter().position(|&byte| byte == b'\n')?;
@@ -134,13 +135,13 @@ pub(crate) fn names_and_paths(stdout: &[u8]) -> Vec<(String, PathBuf)> {
     fields(stdout).filter_map(pair).collect()
 }
 
-/// The paths that the workspace's `.gitmodules` names.
+/// The paths in the workspace's `.gitmodules`.
 pub(crate) fn declared_submodules(git: &Git, root: &Path) -> BTreeSet<PathBuf> {
     named_submodules(git, root).into_iter().map(|(_, path)| path).collect()
 }
 
-/// Where others can get a submodule's commit, as a repository on this machine that has it: the user's, or the workspace's if
-/// a remote has it that the submodule was fetched from.
+/// The repository on this machine from which others can get a submodule's commit: the user's, or the workspace's if a
+/// remote from which the submodule was fetched has it.
 pub(crate) fn can_be_fetched(
     git: &Git,
     root: &Path,
@@ -150,7 +151,7 @@ pub(crate) fn can_be_fetched(
     user: Option<&Repository>,
 ) -> Result<Option<PathBuf>> {
     let has = |git_dir: &PathBuf| {
-        // Its config may name a folder for its files that is not there.
+        // Its config may name a missing work tree.
         let git = Git::in_work_tree(git_dir, git_dir);
         git_dir.is_dir() && missing(&git, std::slice::from_ref(commit)).is_ok_and(|lost| lost.is_empty())
     };
@@ -162,7 +163,7 @@ pub(crate) fn can_be_fetched(
         }
     }
     let Some(git_dir) = git_dir_of(&root.join(path)) else { return Ok(None) };
-    // Its objects are read by a git that knows nothing of its config.
+    // Its objects are read by a git that ignores its config.
     let reader = git.with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", git_dir.join("objects"));
     for tip in tips(&git_dir, &["refs/remotes"]) {
         let call = reader.call(["merge-base", "--is-ancestor", commit.as_str(), tip.as_str()]);

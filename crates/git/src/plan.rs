@@ -1,4 +1,4 @@
-//! What goes from files into an index of ours: git is given names and decides nothing itself.
+//! Plans which files go into our index: git receives explicit names and decides nothing itself.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,16 +9,16 @@ use crate::call::{Call, Git, LONG_TIME_LIMIT, fields, to_path};
 use crate::difference::{SUBMODULE, index_info, nul_terminated};
 use crate::{CommitHash, Finding, Result};
 
-/// What of some files goes into an index.
+/// The changes for an index.
 #[derive(Default)]
 pub(crate) struct Plan {
     pub(crate) removed: Vec<PathBuf>,
     pub(crate) added: Vec<PathBuf>,
     pub(crate) links: Vec<(PathBuf, CommitHash)>,
     pub(crate) findings: Vec<Finding>,
-    /// The ignore rules are not those of the start.
+    /// The ignore rules differ from those of the start.
     pub(crate) has_new_rules: bool,
-    /// Files that are taken for this once: a later snapshot judges them again.
+    /// Files that are included only this time: a later snapshot judges them again.
     pub(crate) once: Vec<PathBuf>,
 }
 
@@ -27,7 +27,7 @@ impl Plan {
         self.removed.is_empty() && self.added.is_empty() && self.links.is_empty()
     }
 
-    /// Plans a file that differs from the index or is not in it.
+    /// Plans a file that differs from the index or is missing in it.
     pub(crate) fn add_file(&mut self, root: &Path, path: PathBuf, file_bytes: u64) {
         let unstorable = |path: PathBuf, reason: &str| Finding::Unstorable { path, reason: reason.to_owned() };
         match root.join(&path).symlink_metadata() {
@@ -47,12 +47,12 @@ impl Plan {
                 } else {
                     "a device"
                 };
-                self.findings.push(unstorable(path, &format!("{kind} cannot be stored")));
+                self.findings.push(unstorable(path, &format!("git cannot store {kind}")));
             }
         }
     }
 
-    /// The files below a folder that git would not enter, without those that are ignored.
+    /// The files below a folder that git would not enter, without the ignored ones.
     pub(crate) fn plain_files(&mut self, git: &Git, root: &Path, folder: &Path, untracked: &mut Vec<PathBuf>) -> Result<()> {
         let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
         while let Some(folder) = folders.pop() {
@@ -75,7 +75,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Writes it into the index of a git. What git cannot store becomes a finding.
+    /// Writes the plan to the index. Files that git cannot store become findings.
     pub(crate) fn apply(&mut self, git: &Git) -> Result<()> {
         if !self.removed.is_empty() {
             let list = nul_terminated(self.removed.iter());
@@ -93,7 +93,7 @@ impl Plan {
     }
 }
 
-/// Adds files; where git fails, halves the list until it is known which ones it cannot store.
+/// Adds files; if git fails, the list is halved until the files that it cannot store are known.
 fn add(git: &Git, paths: &[PathBuf], failed: &mut Vec<Finding>) -> Result<()> {
     if paths.is_empty() {
         return Ok(());
@@ -101,12 +101,12 @@ fn add(git: &Git, paths: &[PathBuf], failed: &mut Vec<Finding>) -> Result<()> {
     let call = git.call(["update-index", "-z", "--add", "--remove", "--replace", "--stdin"]);
     let call = call.stdin(nul_terminated(paths.iter())).time_limit(LONG_TIME_LIMIT);
     let answer = call.answer()?;
-    // git leaves out a name that it takes for its own folder, and calls that a success.
+    // git skips names that it reserves for its own folder, and still reports success.
     let has_left_out = answer.stderr.lines().any(|line| line.starts_with("Ignoring path "));
     match (answer.code, paths) {
         (Some(0), _) if !has_left_out => Ok(()),
         (Some(0), [path]) => {
-            let reason = "git keeps this name for its own folder".to_owned();
+            let reason = "git reserves this name for its own folder".to_owned();
             failed.push(Finding::Unstorable { path: path.clone(), reason });
             Ok(())
         }
@@ -123,9 +123,9 @@ fn add(git: &Git, paths: &[PathBuf], failed: &mut Vec<Finding>) -> Result<()> {
     }
 }
 
-/// Those of these paths that a call of `check-ignore -z --stdin` names.
+/// The paths that a call of `check-ignore -z --stdin` reports.
 pub(crate) fn ignored<'a>(call: Call<'_>, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
-    // A name is not read as a pattern or an option where it starts with a dot.
+    // With a leading dot, a name is not parsed as a pattern or an option.
     let paths: Vec<PathBuf> = paths.map(|path| Path::new(".").join(path)).collect();
     if paths.is_empty() {
         return Ok(BTreeSet::new());
@@ -139,7 +139,7 @@ pub(crate) fn ignored<'a>(call: Call<'_>, paths: impl Iterator<Item = &'a PathBu
     }
 }
 
-/// The line in which git says what it could not do.
+/// The line with git's error message.
 fn last_reason(stderr: &str) -> String {
     let says = |line: &&str| line.starts_with("error: ");
     let line = stderr.lines().find(says).or_else(|| stderr.lines().last()).unwrap_or("git cannot store it");

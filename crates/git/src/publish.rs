@@ -1,6 +1,6 @@
-//! The published branch: integration's copy in the user's repository, the only thing there that we write.
+//! The published branch: a copy of integration in the user's repository, the only thing written there.
 //!
-//! It never pushes, runs no hook of the user's, and touches neither HEAD, index, config, stash, other references nor files.
+//! It must never push, run a hook of the user, or touch HEAD, index, config, stash, other references or files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,52 +12,52 @@ use crate::repository::{published_note, short_name};
 use crate::transfer::{missing, remove_abandoned, retried, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 
-/// How publishing ended.
+/// The result of publishing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// The branch has moved.
+    /// The branch was moved.
     Moved {
-        /// Where it was; none if it is new.
+        /// The old commit; none if the branch is new.
         from: Option<CommitHash>,
-        /// Where it is.
+        /// The new commit.
         to: CommitHash,
     },
-    /// The branch was there already.
+    /// The branch was already there.
     Already(CommitHash),
-    /// It cannot move now; try again later.
+    /// The branch cannot move now; try again later.
     Waiting(Obstacle),
     /// Somebody else has moved it: nothing was changed.
     Diverged(Divergence),
 }
 
-/// What keeps the branch from moving.
+/// The reason why the branch cannot move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// It is checked out here.
     CheckedOut(PathBuf),
-    /// Another git holds the lock of the branch; one older than five minutes is removed.
+    /// Another git holds the lock of the branch; a lock older than five minutes is removed.
     Locked(PathBuf),
-    /// Another branch stands in the way of its name, as `coding-loops` of `coding-loops/integration`.
+    /// Another branch prevents its name, such as `coding-loops` prevents `coding-loops/integration`.
     NameTaken(String),
 }
 
-/// What is there in place of what was published.
+/// The unexpected state of the published branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// Where the branch is; none if it was deleted, or names nothing that is there.
+    /// The head of the branch; none if it was deleted, or names a missing object.
     pub found: Option<CommitHash>,
-    /// The reference that it points to, if it was made a symbolic one.
+    /// Its target, if it was made a symbolic reference.
     pub symbolic: Option<String>,
-    /// What was published last.
+    /// The commit published last.
     pub last: Option<CommitHash>,
-    /// Whether what is there contains the commit to publish: somebody has committed on top of it.
+    /// True if it contains the commit to publish: somebody has committed on top of it.
     pub contains_ours: bool,
 }
 
-/// Brings a branch of the user's repository to where the store's integration is.
+/// Moves a branch of the user's repository to the store's integration.
 ///
-/// What was published last is noted in the store; a branch that is elsewhere is left alone, unless it is on the way from
-/// there to here. See [`republish`] for the decision to put ours back.
+/// The commit published last is recorded in the store; a branch that is elsewhere is not touched, unless it is between
+/// that commit and integration. See [`republish`] for resetting it.
 ///
 /// # Errors
 /// [`Error::UnknownRevision`] if integration has not started, [`Error::BadName`].
@@ -65,21 +65,18 @@ pub fn publish(store: &Store, user: &Repository, branch: &str) -> Result<Publish
     settled(|| bring(store, user, branch, Wish::Publish))
 }
 
-/// What [`publish`] would find, with nothing changed; [`Published::Moved`] if it would move the branch.
-///
-/// # Errors
-/// As there.
+/// The result that [`publish`] would have, without a change; [`Published::Moved`] if it would move the branch.
 pub fn look_at_published(store: &Store, user: &Repository, branch: &str) -> Result<Published> {
     settled(|| bring(store, user, branch, Wish::Look))
 }
 
-/// As [`publish`], over what somebody else has put there: only if it is still what the human has seen.
+/// Like [`publish`], but overwrites what somebody else has put there, only if it is still what the human has seen.
 pub fn republish(store: &Store, user: &Repository, branch: &str, over: &Divergence) -> Result<Published> {
     bring(store, user, branch, Wish::Over(over))
 }
 
-/// Looks again where the branch seems to be where nobody has put it: another process may just be landing and publishing.
-/// A divergence that two looks in a row find is one.
+/// Repeats the check if the branch seems to have been moved by somebody else, because another process may just be
+/// publishing. A divergence counts if two consecutive checks find it.
 fn settled(mut look: impl FnMut() -> Result<Published>) -> Result<Published> {
     const MAX_LOOKS: u32 = 20;
     let mut found = look()?;
@@ -96,19 +93,19 @@ fn settled(mut look: impl FnMut() -> Result<Published>) -> Result<Published> {
     Ok(found)
 }
 
-/// What is to be done.
+/// The intention of the caller.
 #[derive(Clone, Copy, PartialEq)]
 enum Wish<'a> {
     Look,
     Publish,
-    /// Also over this.
+    /// Overwrite this state too.
     Over(&'a Divergence),
 }
 
 fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Result<Published> {
     let name = user.branch_ref(branch)?;
     let note = published_note(branch);
-    // The branch first: what others publish meanwhile is then no newer than integration.
+    // The branch is read first: what others publish meanwhile is not newer than integration.
     let state = state_of(user, &name)?;
     let ours = store.integration()?;
     let ours = ours.ok_or_else(|| Error::UnknownRevision { rev: store.integration_ref().to_owned() })?;
@@ -142,7 +139,8 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     if wish == Wish::Look {
         return Ok(Published::Moved { from: divergence.found, to: ours });
     }
-    // What stays reachable in the user's repository is not sent again. If nothing is known to be whole, all is.
+    // Objects that stay reachable in the user's repository are not sent again. If nothing is known to be intact, all
+    // are sent.
     let mut known: Vec<CommitHash> = state.found.iter().filter(|_| !state.broken).cloned().collect();
     if known.is_empty() && !state.broken {
         known = user.list_refs("refs/heads")?.into_iter().map(|(_, hash)| hash).collect();
@@ -154,7 +152,7 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     publish_lfs(store.repository(), user, &ours, &known)?;
     reach(Point::PublishBrought);
     if state.unreadable {
-        // The file of the reference holds no hash (a crash of the machine leaves such): git can neither read nor move it.
+        // The file of the reference contains no hash (after a crash of the machine): git can neither read nor move it.
         let file = user.common_dir().join(&name);
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
     }
@@ -177,11 +175,11 @@ fn bring(store: &Store, user: &Repository, branch: &str, wish: Wish<'_>) -> Resu
     }
 }
 
-/// What the branch is in the user's repository.
+/// The state of the branch in the user's repository.
 struct State {
     found: Option<CommitHash>,
     symbolic: Option<String>,
-    /// It names an object that is not there, or nothing at all.
+    /// It names a missing object, or nothing.
     broken: bool,
     /// git cannot read it.
     unreadable: bool,
@@ -195,7 +193,7 @@ fn state_of(user: &Repository, name: &str) -> Result<State> {
         let found = user.resolve(name)?;
         return Ok(State { broken: found.is_none(), found, symbolic: Some(target), unreadable: false });
     }
-    // Not followed to a commit: the object may be missing.
+    // Not peeled to a commit, because the object may be missing.
     let found = user.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).answer()?;
     let found = CommitHash::new(String::from_utf8_lossy(&found.stdout).trim()).ok();
     let unreadable = found.is_none() && user.common_dir().join(name).is_file();
@@ -207,14 +205,14 @@ fn state_of(user: &Repository, name: &str) -> Result<State> {
     Ok(State { found, symbolic: None, broken, unreadable })
 }
 
-/// Whether nobody else has moved the branch: it is where it was published last, or between there and here (the note is
-/// written after the branch has moved).
+/// True if nobody else has moved the branch: it is where it was published last, or between there and integration (the
+/// record is written after the branch has moved).
 fn is_expected(store: &Store, state: &State, last: Option<&CommitHash>, ours: &CommitHash) -> Result<bool> {
     if state.symbolic.is_some() {
         return Ok(false);
     }
     let Some(found) = &state.found else {
-        // A reference that holds nothing has nothing to lose. One that was deleted was deleted by somebody.
+        // An empty reference has no content to lose. A deleted one was deleted by somebody.
         return Ok(state.unreadable || last.is_none());
     };
     if Some(found) == last || found == ours {
@@ -232,13 +230,13 @@ fn is_expected(store: &Store, state: &State, last: Option<&CommitHash>, ours: &C
 }
 
 fn contains(user: &Repository, found: &CommitHash, ours: &CommitHash) -> bool {
-    // The user's repository may not have ours at all.
+    // The user's repository may not have our commit at all.
     missing(&user.git, std::slice::from_ref(ours)).is_ok_and(|lost| lost.is_empty())
         && user.is_ancestor(ours, found).unwrap_or(false)
 }
 
 impl Repository {
-    /// The full name of a branch beside which git cannot have one of this full name: `coding-loops` beside
+    /// The full name of a branch that prevents a branch of this full name: `coding-loops` prevents
     /// `coding-loops/integration`, or the other way round.
     pub fn branch_in_the_way(&self, name: &str) -> Result<Option<String>> {
         let above = Path::new(name).ancestors().skip(1).map(|above| above.to_string_lossy().into_owned());

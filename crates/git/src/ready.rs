@@ -1,5 +1,5 @@
-//! Making a folder ready to work or check in: files that git ignores are brought along from the user's checkout, and the
-//! set-up commands run where what they depend on has changed or what they have made is gone.
+//! Prepares a folder for work or for checks: copies ignored files from the user's checkout, and runs the set-up
+//! commands if their inputs have changed or their results are missing.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,65 +20,65 @@ use command_runner::hex;
 use command_runner::keeper::KeeperId;
 use command_runner::{CommandSpec, End, run};
 
-/// A file of patterns in the user's checkout: what they match, and git ignores, is brought along.
+/// A file of patterns in the user's checkout: ignored files that match are copied.
 pub const INCLUDE_FILE: &str = ".worktreeinclude";
 
-/// What a fresh clone lacks.
+/// The preparation that a fresh clone needs.
 #[derive(Debug, Clone, Default)]
 pub struct Ready {
-    /// Commands (argv), one after another.
+    /// Commands (argv), run in order.
     pub setup: Vec<Vec<String>>,
     /// Files and folders of the repository whose content decides whether the commands run again.
     pub inputs: Vec<String>,
-    /// How long each command may take.
+    /// Time limit of each command.
     pub timeout: Duration,
-    /// Patterns as in `.gitignore`, of ignored files to bring along from the user's checkout.
+    /// Patterns, as in `.gitignore`, of ignored files to copy from the user's checkout.
     pub copy: Vec<String>,
     /// The complete environment of the commands.
     pub env: Vec<(String, OsString)>,
-    /// Where the output of the commands is kept: for each a file beside this one.
+    /// The base name of the files with the output of the commands, one for each.
     pub log_path: Option<PathBuf>,
-    /// How much of it, in bytes.
+    /// Number of bytes kept.
     pub output_bytes: u64,
-    /// A lower share of the machine, if any.
+    /// The nice value, if any.
     pub nice: Option<i32>,
 }
 
-/// How making a folder ready ended.
+/// The result of the preparation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetUp {
-    /// It is ready; true if commands were run for it.
+    /// The folder is ready; true if commands ran.
     Ready(bool),
     /// A command failed.
     Failed {
-        /// The command and how it ended, in words.
+        /// The command and its end, as text.
         why: String,
         /// The end of its output.
         tail: String,
     },
-    /// The caller stopped it.
+    /// The caller cancelled it.
     Cancelled,
 }
 
-/// A folder with a commit's files that can be made ready.
+/// A folder with a commit's files that can be prepared.
 #[derive(Debug, Clone)]
 pub struct Folder {
     git: Git,
     root: PathBuf,
-    /// Our note of what set-up has made there.
+    /// The file with our record of the set-up.
     stamp: PathBuf,
 }
 
-/// What set-up has made of a folder.
+/// The record of a set-up.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stamp {
     key: String,
-    /// What was there after it and is not tracked.
+    /// The untracked files after it.
     made: Vec<PathBuf>,
 }
 
 impl Workspace {
-    /// It as a folder that can be made ready. Take the first snapshot after that.
+    /// The workspace as a folder to prepare. Take the first snapshot after that.
     #[must_use]
     pub fn folder(&self) -> Folder {
         Folder { git: self.git.clone(), root: self.root().to_owned(), stamp: self.spec.state.join("setup") }
@@ -86,13 +86,13 @@ impl Workspace {
 }
 
 impl WorkTree {
-    /// A check-out for checks as a folder that can be made ready.
+    /// The check-out as a folder to prepare.
     #[must_use]
     pub fn folder(&self) -> Folder {
         Folder { git: self.git().clone(), root: self.root().to_owned(), stamp: beside(self.root(), ".setup") }
     }
 
-    /// Undoes what set-up has changed of the tracked files, and of the git that checks see.
+    /// Undoes the changes of the set-up to tracked files and to the git folder for checks.
     ///
     /// # Errors
     /// [`Error::NotForChecks`].
@@ -105,13 +105,13 @@ impl WorkTree {
 }
 
 impl Folder {
-    /// What is not tracked; a folder of which nothing is tracked as one.
+    /// The untracked files; a folder without tracked files as one entry.
     fn untracked(&self) -> Result<BTreeSet<PathBuf>> {
         let call = self.git.call(["ls-files", "-z", "--others", "--directory"]).time_limit(LONG_TIME_LIMIT);
         Ok(call.paths()?.into_iter().collect())
     }
 
-    /// What set-up has made for this key.
+    /// The record of the set-up for this key.
     fn stamp(&self, key: &str) -> Option<Stamp> {
         let stamp: Option<Stamp> = fs::read(&self.stamp).ok().and_then(|text| serde_json::from_slice(&text).ok());
         stamp.filter(|stamp| stamp.key == key)
@@ -123,22 +123,19 @@ impl Folder {
     }
 }
 
-/// Why a pattern of files to bring along brings none.
+/// Why a pattern of files to copy has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Useless {
     /// It matches nothing.
     MatchesNothing,
-    /// All that it matches is tracked, and so is in every clone.
+    /// All files that it matches are tracked, and so in every clone.
     Tracked,
-    /// git does not ignore what it matches.
+    /// git does not ignore the files that it matches.
     NotIgnored,
 }
 
-/// Which of the patterns of files to bring along bring none from the user's checkout, and why. Those of [`INCLUDE_FILE`] are
-/// looked at too.
-///
-/// # Errors
-/// What git says.
+/// The patterns of files to copy that have no effect in the user's checkout, with the reasons; includes those of
+/// [`INCLUDE_FILE`].
 pub fn useless_patterns(user: &Repository, own: &str, patterns: &[String]) -> Result<Vec<(String, Useless)>> {
     if user.is_bare() {
         return Ok(Vec::new());
@@ -170,16 +167,13 @@ pub fn useless_patterns(user: &Repository, own: &str, patterns: &[String]) -> Re
 }
 
 impl Ready {
-    /// Whether there is nothing to do for any folder.
+    /// True if there is nothing to do for any folder.
     #[must_use]
     pub fn is_nothing(&self, user: Option<&Repository>) -> bool {
         self.setup.is_empty() && self.copy.is_empty() && user.is_none_or(|user| !user.root().join(INCLUDE_FILE).is_file())
     }
 
-    /// What decides whether the commands have to run at a commit, as a hash.
-    ///
-    /// # Errors
-    /// What git says.
+    /// A hash that decides whether the commands have to run at a commit.
     pub fn key(&self, repository: &Repository, commit: &CommitHash) -> Result<String> {
         self.key_at(&repository.git, commit)
     }
@@ -197,11 +191,11 @@ impl Ready {
         Ok(hex(hash))
     }
 
-    /// Makes a folder ready that has a commit's files. `user` is whose checkout ignored files come from, `own` its folder
-    /// that is ours.
+    /// Prepares a folder with a commit's files. Ignored files are copied from the checkout of `user`, except from its
+    /// folder `own`, which is ours.
     ///
     /// # Errors
-    /// If files cannot be copied, or git cannot tell what there is.
+    /// If files cannot be copied, or git fails.
     pub async fn make(
         &self,
         folder: &Folder,
@@ -228,10 +222,10 @@ impl Ready {
                 End::Exited(0) => continue,
                 End::Cancelled => return Ok(SetUp::Cancelled),
                 End::Exited(code) => format!("set-up command {shown} failed with exit code {code}"),
-                End::TimedOut => format!("set-up command {shown} took longer than {} s", self.timeout.as_secs()),
-                End::Signaled(signal) => format!("set-up command {shown} was ended by signal {signal}"),
+                End::TimedOut => format!("set-up command {shown} exceeded its time limit of {} s", self.timeout.as_secs()),
+                End::Signaled(signal) => format!("set-up command {shown} was killed by signal {signal}"),
                 End::Lost => format!("set-up command {shown} was lost: its keeper was killed"),
-                End::NotStarted { message, .. } => format!("set-up command {shown} cannot be run: {message}"),
+                End::NotStarted { message, .. } => format!("cannot run set-up command {shown}: {message}"),
             };
             return Ok(SetUp::Failed { why, tail: outcome.tail });
         }
@@ -241,8 +235,7 @@ impl Ready {
         Ok(SetUp::Ready(true))
     }
 
-    /// What of a folder is kept, as patterns of `.gitignore`, where it is brought to a commit at which set-up would make the
-    /// same.
+    /// The files to keep, as patterns of `.gitignore`, when a folder is brought to a commit with the same set-up.
     pub(crate) fn kept(&self, folder: &Folder, git: &Git, commit: &CommitHash) -> Vec<String> {
         let key = if self.setup.is_empty() { None } else { self.key_at(git, commit).ok() };
         let stamp = key.and_then(|key| folder.stamp(&key));
@@ -260,7 +253,7 @@ impl Ready {
         command
     }
 
-    /// Copies what the patterns match and git ignores in the user's checkout, where nothing tracked is in its place.
+    /// Copies ignored files that match the patterns from the user's checkout, unless a tracked file is in their place.
     fn bring_along(&self, folder: &Folder, user: &Repository, own: &str) -> Result<()> {
         let (top, git) = (user.root(), &user.git);
         let mut patterns = fs::read(top.join(INCLUDE_FILE)).unwrap_or_default();
@@ -293,14 +286,14 @@ impl Ready {
     }
 }
 
-/// A port that nobody uses now, for what belongs to no loop.
+/// A port that is free now, for processes without a loop.
 #[must_use]
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
     listener.and_then(|listener| listener.local_addr()).map_or(0, |address| address.port())
 }
 
-/// A text of the settings with `{port}`, `{loop}` and `{workspace}` filled in. What else is in braces stays.
+/// Replaces `{port}`, `{loop}` and `{workspace}` in a text of the settings. Other braces stay.
 #[must_use]
 pub fn filled_in(text: &str, port: u16, loop_id: &str, workspace: &Path) -> OsString {
     let mut out = OsString::new();
@@ -313,7 +306,7 @@ pub fn filled_in(text: &str, port: u16, loop_id: &str, workspace: &Path) -> OsSt
             "{port}" => out.push(port.to_string()),
             "{loop}" => out.push(loop_id),
             "{workspace}" => out.push(workspace),
-            // What follows may begin with another brace.
+            // The rest may start with another brace.
             _ => {
                 out.push("{");
                 rest = &rest[1..];
@@ -326,7 +319,7 @@ pub fn filled_in(text: &str, port: u16, loop_id: &str, workspace: &Path) -> OsSt
     out
 }
 
-/// The pattern that matches this path alone.
+/// The pattern that matches only this path.
 fn anchored(path: &Path) -> String {
     let mut pattern = String::from("/");
     for letter in path.to_string_lossy().chars() {
@@ -338,12 +331,13 @@ fn anchored(path: &Path) -> String {
     pattern
 }
 
-/// Copies a file or link to the same way below a folder, with its permissions; nothing through a link that leads out of it.
+/// Copies a file or link to the same relative path below a folder, with its permissions; never through a link that
+/// leads out of it.
 fn copy_file(from: &Path, root: &Path, way: &Path) -> Result<()> {
     let to = root.join(way);
     let parent = to.parent().unwrap_or(root);
     if fs::create_dir_all(parent).is_err() || !parent.canonicalize().is_ok_and(|parent| parent.starts_with(root)) {
-        tracing::warn!(path = ?way, "not brought along: something else is in the way there");
+        tracing::warn!(path = ?way, "file not copied, because something else is in its place");
         return Ok(());
     }
     let Ok(meta) = from.symlink_metadata() else { return Ok(()) };
@@ -371,7 +365,7 @@ fn copy_file(from: &Path, root: &Path, way: &Path) -> Result<()> {
     fs::rename(&making, &to).map_err(Error::io("rename", &making))
 }
 
-/// Whether the end of a command's output says that the network was not there: the same may succeed later.
+/// True if the end of a command's output shows a network failure: a retry may succeed.
 #[must_use]
 pub fn looks_like_network(text: &str) -> bool {
     const WORDS: &[&str] = &[

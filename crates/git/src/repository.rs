@@ -1,6 +1,6 @@
-//! A repository as a whole: its commits and references.
+//! A repository: its commits and references.
 //!
-//! It must never change a checkout, nor move a reference away from a value that the caller has not seen.
+//! It must never change a checkout, nor move a reference from a value that the caller has not seen.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,21 +18,21 @@ pub struct Repository {
     pub(crate) root: PathBuf,
 }
 
-/// A line that was added.
+/// An added line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddedLine {
-    /// The file, for people.
+    /// The file, for display.
     pub file: String,
-    /// The number of the line, from 1.
+    /// The line number, from 1.
     pub number: usize,
-    /// What it says, invalid UTF-8 replaced.
+    /// The text, invalid UTF-8 replaced.
     pub text: String,
 }
 
-/// What a reference must be for a change to go through.
+/// The condition for changing a reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefExpectation {
-    /// Whatever it is.
+    /// Any value.
     Any,
     /// It must not exist.
     Absent,
@@ -41,8 +41,7 @@ pub enum RefExpectation {
 }
 
 impl Repository {
-    /// Opens the repository that a path belongs to: its main checkout, a worktree, any folder in one of these, a bare
-    /// repository.
+    /// Opens the repository of a path: its main checkout, a worktree, a folder in one of these, or a bare repository.
     ///
     /// # Errors
     /// [`Error::NotARepository`], [`Error::GitMissing`].
@@ -80,13 +79,13 @@ impl Repository {
         &self.root
     }
 
-    /// Whether it has no checkout of its own.
+    /// True if it has no checkout.
     #[must_use]
     pub fn is_bare(&self) -> bool {
         self.root == self.common_dir
     }
 
-    /// The folder that all worktrees share (`.git` of the main checkout).
+    /// The folder shared by all worktrees (`.git` of the main checkout).
     #[must_use]
     pub fn common_dir(&self) -> &Path {
         &self.common_dir
@@ -94,7 +93,7 @@ impl Repository {
 
     // ---- commits ----
 
-    /// The commit that a name or expression stands for, if any.
+    /// The commit of a name or revision expression, if any.
     pub fn resolve(&self, rev: &str) -> Result<Option<CommitHash>> {
         if rev.is_empty() || rev.contains('\0') {
             return Ok(None);
@@ -110,7 +109,7 @@ impl Repository {
         }
     }
 
-    /// As [`Self::resolve`], where there must be one.
+    /// Like [`Self::resolve`], but the commit must exist.
     ///
     /// # Errors
     /// [`Error::UnknownRevision`].
@@ -123,17 +122,17 @@ impl Repository {
         tree_of(&self.git, commit)
     }
 
-    /// The best common ancestor, if the two have one.
+    /// The best common ancestor, if any.
     pub fn merge_base(&self, a: &CommitHash, b: &CommitHash) -> Result<Option<CommitHash>> {
         self.git.call(["merge-base", a.as_str(), b.as_str()]).hash_if_any()
     }
 
-    /// Whether `descendant` contains `ancestor`; a commit contains itself.
+    /// True if `descendant` contains `ancestor`; a commit contains itself.
     pub fn is_ancestor(&self, ancestor: &CommitHash, descendant: &CommitHash) -> Result<bool> {
         self.git.call(["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()]).yes()
     }
 
-    /// Those of these commits that `head` does not contain, in their order; one that is not there at all is one of them.
+    /// The commits that `head` does not contain, in the given order; includes missing ones.
     pub fn not_contained(&self, commits: &[CommitHash], head: &CommitHash) -> Result<Vec<CommitHash>> {
         if commits.is_empty() {
             return Ok(Vec::new());
@@ -147,12 +146,12 @@ impl Repository {
         Ok(commits.iter().filter(lost).cloned().collect())
     }
 
-    /// The commits that `inclusive` has and `exclusive` has not, oldest first.
+    /// The commits of `inclusive` that `exclusive` does not contain, oldest first.
     pub fn commits_between(&self, exclusive: &CommitHash, inclusive: &CommitHash) -> Result<Vec<CommitInfo>> {
         self.commits_beyond(inclusive, std::slice::from_ref(exclusive))
     }
 
-    /// The commits that `head` has and none of these others has, oldest first.
+    /// The commits of `head` that none of the others contains, oldest first.
     pub fn commits_beyond(&self, head: &CommitHash, others: &[CommitHash]) -> Result<Vec<CommitInfo>> {
         let excluded: String = others.iter().map(|hash| format!("^{hash}\n")).collect();
         let call = self
@@ -187,8 +186,8 @@ impl Repository {
             .collect()
     }
 
-    /// The states that one has gone through to become the other, oldest first: the hashes of [`Self::commits_between`] along
-    /// first parents. Of those only that touch one of these paths, unless none is named; a folder stands for all below it.
+    /// The states between two commits, oldest first: the hashes of [`Self::commits_between`] along first parents. If
+    /// paths are given, only the commits that touch one of them; a folder includes everything below it.
     pub fn hashes_between(&self, exclusive: &CommitHash, inclusive: &CommitHash, paths: &[PathBuf]) -> Result<Vec<CommitHash>> {
         let call =
             self.git.call(["rev-list", "--reverse", "--topo-order", "--first-parent"]).arg(format!("{exclusive}..{inclusive}"));
@@ -200,7 +199,7 @@ impl Repository {
             .collect()
     }
 
-    /// The trailers of a commit, as [`CommitInfo`] has them.
+    /// The trailers of a commit, as in [`CommitInfo`].
     pub fn trailers_of(&self, commit: &CommitHash) -> Result<Vec<crate::Trailer>> {
         let format = "--format=tformat:%(trailers:only,unfold)";
         let call = self.git.call(["log", "-1", "--no-color", "--no-decorate", format, commit.as_str(), "--"]);
@@ -215,7 +214,7 @@ impl Repository {
         changed_between(&self.git, a, b)
     }
 
-    /// The files that a commit has and its first parent has not, and the other way round; a renamed file is in both.
+    /// The added and the deleted files of a commit compared with its first parent; a renamed file is in both lists.
     pub fn added_and_deleted(&self, commit: &CommitHash) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let options = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", "--no-commit-id", "--root"];
         let stdout = self.git.call(options).args(["--diff-merges=first-parent", commit.as_str(), "--"]).ok()?;
@@ -231,8 +230,8 @@ impl Repository {
         Ok((added, deleted))
     }
 
-    /// The lines that a tree (or commit) has and another has not, with file and number; none of binary files. A name that
-    /// does not fit on a line is quoted as git does.
+    /// The lines that a tree (or commit) adds to another one, with file and line number; none for binary files. A name
+    /// with a line break is quoted as git does.
     pub fn added_lines(&self, base: &CommitHash, tree: &CommitHash) -> Result<Vec<AddedLine>> {
         let options =
             ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--unified=0", "--dst-prefix=b/"];
@@ -257,8 +256,8 @@ impl Repository {
         Ok(lines)
     }
 
-    /// What a file holds at a commit; none if there is no file of that name (a folder is none). A symbolic link holds
-    /// its target.
+    /// The content of a file at a commit; none if there is no file of that name (a folder does not count). The content
+    /// of a symbolic link is its target.
     pub fn read_file_at(&self, commit: &CommitHash, path: &Path) -> Result<Option<Vec<u8>>> {
         let call = self.git.call(["ls-tree", "-z", "--full-tree", commit.as_str(), "--"]).arg(path);
         for entry in fields(&call.ok()?) {
@@ -276,7 +275,7 @@ impl Repository {
         Ok(None)
     }
 
-    /// Whether one of these files holds this word at a commit. A path that names no file counts for nothing.
+    /// True if one of these files contains this word at a commit. Missing files do not count.
     pub fn mentions(&self, commit: &CommitHash, word: &str, paths: &[PathBuf]) -> Result<bool> {
         if paths.is_empty() {
             return Ok(false);
@@ -291,8 +290,8 @@ impl Repository {
         }
     }
 
-    /// The files and folders of a commit that are missing here: those that a partial clone has never fetched. What is in a
-    /// missing folder is not known.
+    /// The files and folders of a commit that a partial clone has never fetched. The content of a missing folder is
+    /// unknown.
     pub(crate) fn missing_of(&self, commit: &CommitHash) -> Result<Vec<String>> {
         let call = self.git.call(["rev-list", "--objects", "--no-walk", "--missing=print", commit.as_str()]);
         let stdout = call.ok()?;
@@ -300,15 +299,15 @@ impl Repository {
         Ok(text.lines().filter_map(|line| line.strip_prefix('?')).map(str::to_owned).collect())
     }
 
-    /// Whether git may lack objects of it.
+    /// True if the repository may lack objects.
     pub(crate) fn is_partial(&self) -> Result<bool> {
         self.git.call(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]).yes()
     }
 
-    /// Sees to it that every file of a commit is here.
+    /// Ensures that every file of a commit is present.
     ///
     /// # Errors
-    /// [`Error::PartialClone`] if the repository is one and some are not.
+    /// [`Error::PartialClone`] if the repository is a partial clone that lacks some.
     pub fn must_have_files_of(&self, commit: &CommitHash) -> Result<()> {
         let count = if self.is_partial()? { self.missing_of(commit)?.len() } else { 0 };
         if count == 0 {
@@ -319,25 +318,25 @@ impl Repository {
 
     // ---- references ----
 
-    /// Whether git allows this as the short name of a branch.
+    /// True if git allows this as the short name of a branch.
     #[must_use]
     pub fn is_branch_name(&self, name: &str) -> bool {
         self.branch_ref(name).is_ok()
     }
 
-    /// The full name of the reference that a symbolic one (full name) points to; none if it is not symbolic or not there.
+    /// The target (full name) of a symbolic reference (full name); none if it is not symbolic or does not exist.
     pub fn symbolic_target(&self, name: &str) -> Result<Option<String>> {
         let answer = self.git.call(["symbolic-ref", "--quiet", name]).answer()?;
         Ok((answer.code == Some(0)).then(|| String::from_utf8_lossy(&answer.stdout).trim_end().to_owned()))
     }
 
-    /// Points a reference to a commit if it is what the caller expects: compare-and-swap.
+    /// Sets a reference by compare-and-swap.
     ///
-    /// The name is the full one (`refs/…`). Moving a branch that is checked out leaves the files there as they are;
-    /// ask [`Self::branch_checked_out`] first.
+    /// The name is the full one (`refs/…`). Moving a branch that is checked out leaves the files there unchanged; call
+    /// [`Self::branch_checked_out`] first.
     ///
     /// # Errors
-    /// [`Error::RefMoved`] if it is something else; then nothing has changed. [`Error::BadName`].
+    /// [`Error::RefMoved`] if the value differs; nothing has changed then. [`Error::BadName`].
     pub fn set_ref(&self, name: &str, new: &CommitHash, old: &RefExpectation) -> Result<()> {
         self.check_ref_name(name)?;
         let call = self.git.call(["update-ref", "--no-deref", "-m", "coding-loops", "--", name, new.as_str()]);
@@ -349,11 +348,10 @@ impl Repository {
         self.finish_ref_change(name, old, &call.with_identity())
     }
 
-    /// Deletes a reference if it is what the caller expects. One that is not there is deleted already, unless it was
-    /// expected to be somewhere.
+    /// Deletes a reference by compare-and-swap. A missing reference counts as deleted, unless a value was expected.
     ///
     /// # Errors
-    /// [`Error::RefMoved`] if it is something else; then nothing has changed. [`Error::BadName`].
+    /// [`Error::RefMoved`] if the value differs; nothing has changed then. [`Error::BadName`].
     pub fn delete_ref(&self, name: &str, old: &RefExpectation) -> Result<()> {
         self.check_ref_name(name)?;
         let found = self.read_ref(name)?;
@@ -393,8 +391,8 @@ impl Repository {
         }
     }
 
-    /// Removes the lock of a reference that a killed git has left. git holds it for milliseconds; after minutes nobody
-    /// does.
+    /// Removes the lock of a reference left by a killed git. git holds it for milliseconds, so after minutes it is
+    /// stale.
     fn remove_stale_lock(&self, name: &str) -> bool {
         const STALE_SECONDS: u64 = 300;
         let lock = self.common_dir.join(format!("{name}.lock"));
@@ -402,7 +400,7 @@ impl Repository {
         age.is_some_and(|age| age.as_secs() >= STALE_SECONDS) && fs::remove_file(&lock).is_ok()
     }
 
-    /// What a reference points to by its full name, tags not followed.
+    /// The target of a reference, by its full name; tags are not peeled.
     pub(crate) fn read_ref(&self, name: &str) -> Result<Option<CommitHash>> {
         self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).hash_if_any()
     }
@@ -410,7 +408,7 @@ impl Repository {
     /// The references at or below a full name such as `refs/heads` or `refs/coding-loops/`, sorted by name.
     ///
     /// # Errors
-    /// [`Error::BadName`] for a prefix that holds a wildcard.
+    /// [`Error::BadName`] for a prefix with a wildcard.
     pub fn list_refs(&self, prefix: &str) -> Result<Vec<(String, CommitHash)>> {
         let prefix = prefix.trim_end_matches('/');
         if prefix.contains(['*', '?', '[', '\\']) || !prefix.starts_with("refs") {
@@ -453,7 +451,7 @@ fn new_side(hunk: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// The tree of a commit.
-/// What `git --version` says.
+/// The output of `git --version`.
 ///
 /// # Errors
 /// [`Error::GitMissing`].
@@ -462,7 +460,7 @@ pub fn git_version() -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).trim().to_owned())
 }
 
-/// Whether git ignores a file; none where it lies in no checkout.
+/// True if git ignores a file; none if it is in no checkout.
 pub fn is_ignored(file: &Path) -> Result<Option<bool>> {
     let (folder, name) = (file.parent().unwrap_or(file), file.file_name().unwrap_or_default());
     let answer = Git::discovering(folder).call(["check-ignore", "--quiet", "--"]).arg(name).answer()?;
@@ -477,7 +475,7 @@ pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
     git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}")).hash()
 }
 
-/// Makes a commit object.
+/// Creates a commit object.
 pub(crate) fn commit_tree(git: &Git, tree: &CommitHash, parents: &[&CommitHash], message: &str) -> Result<CommitHash> {
     let mut call = git.call(["commit-tree", tree.as_str(), "-F", "-"]).stdin(message).with_identity();
     for parent in parents {
@@ -497,10 +495,10 @@ pub(crate) fn short_name(full: &str) -> String {
     full.strip_prefix("refs/heads/").unwrap_or(full).to_owned()
 }
 
-/// Where the store notes what was published.
+/// Prefix of the references that record published commits in the store.
 const PUBLISHED: &str = "refs/coding-loops/published";
 
-/// The reference under which the store notes where a branch was published.
+/// The reference in the store that records the published commit of a branch.
 pub(crate) fn published_note(branch: &str) -> String {
     format!("{PUBLISHED}/{branch}")
 }

@@ -1,8 +1,8 @@
-//! Running a command under `bwrap`: it sees everything, and writes neither to the user's checkout nor to the store, other
+//! Runs a command under `bwrap`: it can read everything, but cannot write to the user's checkout, the store, other
 //! workspaces or the settings.
 //!
-//! `bwrap` waits for the command and hands its exit status through. A SIGTERM is for the command alone: if it ended `bwrap`, the
-//! command would be killed at once and had no time to end by itself.
+//! `bwrap` waits for the command and passes its exit status on. SIGTERM must reach only the command: if it ended
+//! `bwrap`, the command would be killed at once without time to end by itself.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::folders::beside;
 use crate::{Layout, Repository};
 use command_runner::{CommandSpec, End, run};
 
-/// How long a trial may take.
+/// Time limit of a trial.
 const TRIAL_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a command may write.
+/// The paths that a command may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
     read_only: Vec<PathBuf>,
@@ -27,8 +27,8 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// The sandbox of an agent that works in a workspace: of the user's repository, our folder and that of the database it
-    /// may write the workspace and the database alone, and anything elsewhere.
+    /// The sandbox of an agent in a workspace: of the user's repository, our folder and the folder of the database, it
+    /// may write only the workspace and the database; it may write anything elsewhere.
     #[must_use]
     pub fn of_agent(user: &Repository, layout: &Layout, workspace: &Path, database: &Path) -> Self {
         let mut read_only = vec![user.root().to_owned(), user.common_dir().to_owned(), layout.root().to_owned()];
@@ -46,7 +46,7 @@ impl Sandbox {
         ];
         let resolved = |paths: Vec<PathBuf>| -> Vec<PathBuf> {
             let mut paths: Vec<PathBuf> = paths.into_iter().filter_map(|path| path.canonicalize().ok()).collect();
-            // What lies in a folder comes after it: the later one counts.
+            // Entries below a folder come after it, because the later one takes precedence.
             paths.sort();
             paths.dedup();
             paths
@@ -54,7 +54,7 @@ impl Sandbox {
         Self { read_only: resolved(read_only), writable: resolved(writable) }
     }
 
-    /// A command as it is run in the sandbox, in a folder.
+    /// Wraps a command to run in the sandbox, in a folder.
     #[must_use]
     pub fn wrap(&self, argv: &[OsString], cwd: &Path) -> Vec<OsString> {
         let mut all: Vec<OsString> =
@@ -64,8 +64,8 @@ impl Sandbox {
                 all.extend([OsString::from(option), path.into(), path.into()]);
             }
         }
-        // root keeps its capabilities in it: with these it could mount what is read-only as writable, or reach the folders
-        // through the loop's process.
+        // root keeps its capabilities in the sandbox: with these it could mount read-only folders as writable, or reach
+        // them through the loop's process.
         all.extend(["--cap-drop", "CAP_SYS_ADMIN", "--cap-drop", "CAP_SYS_PTRACE"].map(OsString::from));
         all.extend([OsString::from("--chdir"), cwd.into()]);
         all.extend(["--", "env", "--default-signal=TERM", "--"].map(OsString::from));
@@ -73,10 +73,7 @@ impl Sandbox {
         all
     }
 
-    /// Runs a command that does nothing in it; gives why that does not work.
-    ///
-    /// # Errors
-    /// What the programs say, on one line.
+    /// Runs an empty command in the sandbox; fails with the error message on one line.
     pub async fn try_out(&self, cwd: &Path, env: &[(String, OsString)]) -> Result<(), String> {
         let mut spec = CommandSpec::new(self.wrap(&[OsString::from("true")], cwd), cwd);
         spec.env = env.to_vec();
@@ -86,7 +83,7 @@ impl Sandbox {
         match outcome.end {
             End::Exited(0) => Ok(()),
             End::NotStarted { message, .. } => Err(message),
-            End::TimedOut => Err(format!("bwrap has not ended after {} s", TRIAL_LIMIT.as_secs())),
+            End::TimedOut => Err(format!("bwrap did not end within {} s", TRIAL_LIMIT.as_secs())),
             _ => {
                 let last = outcome.tail.lines().rev().find(|line| !line.trim().is_empty());
                 Err(last.unwrap_or("bwrap fails").trim().trim_start_matches("bwrap: ").to_owned())
@@ -95,10 +92,10 @@ impl Sandbox {
     }
 }
 
-/// What to do where it does not work, by what was said.
+/// The remedy for an error message of the sandbox.
 #[must_use]
-pub fn remedy(said: &str) -> &'static str {
-    let lower = said.to_lowercase();
+pub fn remedy(message: &str) -> &'static str {
+    let lower = message.to_lowercase();
     if lower.contains("no such file") {
         "install it (Debian: apt-get install bubblewrap), or set sandbox = \"none\" in [agent] of config.toml"
     } else if ["permission", "namespace", "not permitted", "setting up uid map"].iter().any(|part| lower.contains(part)) {

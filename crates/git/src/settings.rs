@@ -1,7 +1,7 @@
-//! The settings of the user's repository that our clones need, and how a git config is written.
+//! The settings of the user's repository that our clones need, and writing a git config.
 //!
-//! Only what is on the allow-list is copied: who commits, how files are converted, how they are merged, what is ignored.
-//! Never hooks, `core.fsmonitor`, aliases, credentials or signing.
+//! Only settings on an allow-list are copied: identity, conversion of files, merging, ignored files. Hooks,
+//! `core.fsmonitor`, aliases, credentials and signing must never be copied.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::call::{Git, fields};
 use crate::{Error, Repository, Result};
 
-/// Files that agents and editors leave and that are nobody's work.
+/// Files of agents and editors that are not work.
 pub(crate) const OWN_EXCLUDES: &str = "\
 # Files of agents and editors, excluded in every workspace.
 .aider*
@@ -27,7 +27,7 @@ pub(crate) const OWN_EXCLUDES: &str = "\
 /// One setting: its full name, as `git config --list` writes it, and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
-/// What is copied of a repository.
+/// The copied settings of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) pairs: Vec<Pair>,
@@ -38,8 +38,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Those of the user's repository. Files that its config names by path become part of ours, so that the clones can be
-    /// moved.
+    /// Reads the settings of the user's repository. The content of files named by path in its config is included, so
+    /// that the clones can be moved.
     pub(crate) fn of_user(user: &Repository) -> Result<Self> {
         let call = user.git.call(["config", "--list", "-z", "--show-scope"]);
         let stdout = call.ok()?;
@@ -65,14 +65,14 @@ impl Settings {
         Ok(Self { pairs, exclude, attributes })
     }
 
-    /// Those that a clone of ours has already.
+    /// Reads the settings of one of our clones.
     pub(crate) fn of_clone(git_dir: &Path) -> Result<Self> {
         let pairs = read_config(&git_dir.join("config"))?.into_iter().filter(|(key, _)| is_allowed(key)).collect();
         let info = |name: &str| fs::read(git_dir.join("info").join(name)).unwrap_or_default();
         Ok(Self { pairs, exclude: info("exclude"), attributes: info("attributes") })
     }
 
-    /// Writes `info/exclude` and `info/attributes` of a clone where they differ.
+    /// Writes `info/exclude` and `info/attributes` of a clone if they differ.
     pub(crate) fn write_info(&self, git_dir: &Path) -> Result<()> {
         let info = git_dir.join("info");
         fs::create_dir_all(&info).map_err(Error::io("create", &info))?;
@@ -85,7 +85,7 @@ impl Settings {
     }
 }
 
-/// The filters of which a program is not on the PATH: git could not write a file that they are for.
+/// The filters with a program that is not on the PATH: git could not write files with such a filter.
 pub(crate) fn missing_filters(pairs: &[Pair]) -> BTreeSet<Vec<u8>> {
     let mut missing = BTreeSet::new();
     for (key, value) in pairs {
@@ -97,7 +97,7 @@ pub(crate) fn missing_filters(pairs: &[Pair]) -> BTreeSet<Vec<u8>> {
     missing
 }
 
-/// Settings that switch a filter off, wherever else it is set: its files stay as they are stored.
+/// Settings that disable a filter: its files stay in their stored form.
 fn turned_off(name: &[u8]) -> Vec<Pair> {
     let key = |part: &[u8]| [b"filter.".as_slice(), name, b".", part].concat();
     [(b"clean".as_slice(), b"".as_slice()), (b"smudge", b""), (b"process", b""), (b"required", b"false")]
@@ -106,21 +106,21 @@ fn turned_off(name: &[u8]) -> Vec<Pair> {
         .collect()
 }
 
-/// The program that a filter's command line starts; none where only a shell could tell.
+/// The program that a filter's command line starts; none if only a shell could tell.
 fn program_of(command: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(command).ok()?;
     let mut words = text.split_ascii_whitespace();
     let first = words.next()?;
     let is_plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
     match (first, words.next()) {
-        // git starts a command that it does not know as a program of this name.
+        // git runs an unknown command as a program of this name.
         ("git", Some("lfs")) => Some("git-lfs".to_owned()),
         _ => is_plain(first).then(|| first.to_owned()),
     }
 }
 
 fn is_on_path(program: &str) -> bool {
-    // What a shell does by itself.
+    // Built-in commands of a shell.
     const BUILT_IN: &[&str] = &["cd", "eval", "exec", "export", "if", "set", "test", "true", "false", "echo", "printf", ":"];
     let path = std::env::var_os("PATH").unwrap_or_default();
     BUILT_IN.contains(&program) || std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
@@ -177,7 +177,7 @@ fn is_allowed(key: &[u8]) -> bool {
     }
 }
 
-/// The settings of one config file, by git's own reading; none of its includes.
+/// The settings of one config file, parsed by git; without its includes.
 pub(crate) fn read_config(path: &Path) -> Result<Vec<Pair>> {
     let folder = path.parent().unwrap_or(path);
     let git = Git::discovering(folder);
@@ -232,7 +232,7 @@ pub(crate) fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
     list.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
-/// Writes a file through a temporary one beside it, unless it holds this content already.
+/// Writes a file through a temporary one beside it, unless it already has this content.
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) && fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());

@@ -1,9 +1,9 @@
-//! Names of files for people. A name can hold any bytes.
+//! File names for display. A name may contain any bytes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A path as text: bytes that are no UTF-8 as `\xff`, so that two names never look the same.
+/// A path as text: invalid UTF-8 bytes as `\xff`, so that two names never look the same.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     let mut text = String::new();

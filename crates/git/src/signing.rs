@@ -1,4 +1,4 @@
-//! Signed commits: only what lands is signed, with the key and program that git names in the user's repository.
+//! Signed commits: only landing commits are signed, with the key and program of the user's git configuration.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,14 +8,14 @@ use crate::call::fields;
 use crate::commit::build_message;
 use crate::{CommitHash, Error, Repository, Result, Store, Trailer};
 
-/// A passphrase is not typed in by anybody here; an agent that holds the key answers at once.
+/// Nobody can type a passphrase here; an agent that holds the key answers at once.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 impl Store {
-    /// As [`Store::commit`], signed as git is configured in the user's repository.
+    /// Like [`Store::commit`], signed according to the git configuration of the user's repository.
     ///
     /// # Errors
-    /// [`Error::NotSigned`] if that fails or waits for a passphrase; [`Error::BadName`] for a trailer's key.
+    /// [`Error::NotSigned`] if signing fails or waits for a passphrase; [`Error::BadName`] for a trailer's key.
     pub fn signed_commit(
         &self,
         user: &Repository,

@@ -1,7 +1,7 @@
-//! Snapshots: what lies in a workspace, as a tree, found without trusting anything that the agent's git says.
+//! Snapshots: the content of a workspace as a tree, read without trusting the agent's git.
 //!
-//! Our git looks at the files with the store as repository and our own index. It runs nothing in a nested repository or
-//! submodule, and no hook or monitor that a config there names.
+//! Our git reads the files with the store as repository and our own index. It must run nothing in a nested repository
+//! or submodule, and no hook or monitor of a config there.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,28 +21,28 @@ use crate::submodules::{self, MODULES, Place, Submodule};
 use crate::workspace::State;
 use crate::{CommitHash, Error, Repository, Result, Workspace};
 
-/// How a snapshot is taken.
+/// The options of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotOptions<'a> {
-    /// The folder of the repository that is ours, such as `coding-loops`.
+    /// Our folder in the repository, such as `coding-loops`.
     pub own_folder: &'a str,
-    /// The largest file that is taken, in bytes.
+    /// Maximum size of a file in bytes.
     pub file_bytes: u64,
-    /// Where submodules' commits are looked for, beside the workspace's own remotes.
+    /// The repository in which commits of submodules are searched, besides the workspace's remotes.
     pub user: Option<&'a Repository>,
-    /// Whether everything is taken that the base and the workspace's own `.gitignore` files do not both ignore: for saving,
-    /// where nothing may be lost to an agent's change of the rules. Else what either of them ignores is left out.
+    /// Include everything unless both the base and the workspace's `.gitignore` files ignore it: for saving, where a
+    /// changed ignore rule must not lose anything. Otherwise files that either of them ignores are left out.
     pub take_unignored: bool,
 }
 
-/// What lies in a workspace.
+/// The content of a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its tree. What could not be taken is in it as it was before.
+    /// Its tree. Files that could not be included keep their earlier version.
     pub tree: CommitHash,
-    /// What differs from the start, sorted.
+    /// The paths that differ from the start, sorted.
     pub changed: Vec<PathBuf>,
-    /// Why some of it may not land.
+    /// Findings that prevent landing.
     pub findings: Vec<Finding>,
 }
 
@@ -50,14 +50,14 @@ pub struct Snapshot {
 const LINK: &str = "120000";
 
 impl Workspace {
-    /// Takes a snapshot and notes it as the start: what differs from the base now is nobody's change. Take it after
-    /// set-up, before the agent starts.
+    /// Takes a snapshot and records it as the start: existing differences from the base are not changes of the agent.
+    /// Take it after the set-up and before the agent starts.
     ///
     /// # Errors
     /// [`Error::WorkspaceDamaged`].
     pub fn snapshot_start(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
         let _lock = self.lock()?;
-        // Files as old as the index are compared by content each time; once it is younger, by their times.
+        // Files as old as the index are compared by content each time; once the index is younger, by their times.
         self.git.call(["update-index", "-q", "--refresh", "--ignore-submodules"]).answer()?;
         let (mut snapshot, edits) = self.look(options)?;
         let mut state = self.state()?;
@@ -68,13 +68,13 @@ impl Workspace {
         Ok(snapshot)
     }
 
-    /// Takes a snapshot of what lies in the workspace.
+    /// Takes a snapshot of the workspace.
     ///
-    /// Files that are ignored by the workspace's `.gitignore` files, by those of the base, or by the store's excludes are
-    /// not in it, unless they are tracked. A repository that the agent has made inside is taken as plain files.
+    /// Untracked files that are ignored by the workspace's `.gitignore` files, by those of the base, or by the store's
+    /// excludes are left out. A repository that the agent has created inside is included as plain files.
     ///
     /// # Errors
-    /// [`Error::WorkspaceDamaged`] if the folder is gone or replaced.
+    /// [`Error::WorkspaceDamaged`] if the folder is missing or replaced.
     pub fn snapshot(&self, options: &SnapshotOptions<'_>) -> Result<Snapshot> {
         let _lock = self.lock()?;
         self.look(options).map(|(snapshot, _)| snapshot)
@@ -93,7 +93,7 @@ impl Workspace {
         }
         let mut plan = self.plan(&state, modules, options)?;
         if !plan.is_empty() {
-            // Until the index is written as a tree, nobody may rely on the old one.
+            // The old tree is invalid until the index is written as a tree.
             state.index_tree = None;
             state.has_new_rules = plan.has_new_rules;
             state.has_links |= !plan.links.is_empty();
@@ -130,8 +130,7 @@ impl Workspace {
         Ok((Snapshot { tree, changed: changes.into_iter().map(|change| change.path).collect(), findings }, edits))
     }
 
-    /// What lies in submodules and is in no commit there. Gives those that were saved, with the
-    /// commits that hold it, where that was asked for.
+    /// Finds uncommitted edits in submodules. If requested, they are saved and returned with their commits.
     fn look_into_submodules(
         &self,
         state: &State,
@@ -160,7 +159,7 @@ impl Workspace {
 
     // ---- looking ----
 
-    /// `modules` are those of a workspace that has links.
+    /// `modules` are the submodules of a workspace with submodule links.
     fn plan(&self, state: &State, mut modules: BTreeSet<PathBuf>, options: &SnapshotOptions<'_>) -> Result<Plan> {
         let modified = self.git.call(["diff-files", "-z", "--name-status", "--no-renames", "--ignore-submodules=all"]);
         let others = self.git.call(["ls-files", "-z", "--others", "--exclude-standard"]);
@@ -210,7 +209,7 @@ impl Workspace {
         Ok(plan)
     }
 
-    /// Takes large files after all whose filter stores something else in their place.
+    /// Includes large files whose filter stores something smaller.
     fn allow_filtered(&self, plan: &mut Plan) -> Result<()> {
         let large = |finding: &Finding| matches!(finding, Finding::TooLarge { .. });
         let mut list = Vec::new();
@@ -239,7 +238,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// A folder with a repository of its own that the index does not know.
+    /// Plans a folder with a repository of its own that is not in the index.
     pub(crate) fn plan_nested(
         &self,
         folder: &Path,
@@ -257,7 +256,7 @@ impl Workspace {
         plan.plain_files(&self.git, self.root(), folder, untracked)
     }
 
-    /// The submodules that the index knows: their commit is read by ourselves.
+    /// Plans the submodules in the index; their commits are read directly.
     pub(crate) fn plan_submodules(
         &self,
         modules: &BTreeSet<PathBuf>,
@@ -284,7 +283,7 @@ impl Workspace {
                     None => plan.findings.push(Finding::UnknownSubmoduleCommit { path, commit: None }),
                 }
             } else if !modules.contains(&path) && fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-                // The agent has made plain files of it.
+                // The agent has replaced it by plain files.
                 plan.removed.push(path.clone());
                 plan.plain_files(&self.git, self.root(), &path, untracked)?;
             }
@@ -292,7 +291,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Those of these paths that the base's `.gitignore` files, or the store's excludes, ignore.
+    /// The paths that the base's `.gitignore` files or the store's excludes ignore.
     fn ignored_at_base(&self, state: &State, paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
         let rules = self.spec.state.join("rules");
         remove_all(&rules)?;
@@ -313,7 +312,7 @@ impl Workspace {
         ignored
     }
 
-    /// The files that the workspace's `.gitignore` files ignore and the base's do not.
+    /// The files that the workspace's `.gitignore` files ignore but the base's do not.
     fn newly_ignored(&self, state: &State) -> Result<Vec<PathBuf>> {
         let call = self.git.call(["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"]);
         let listed: Vec<PathBuf> = call.paths()?;
@@ -336,14 +335,14 @@ impl Workspace {
         Ok(files)
     }
 
-    /// Those of these paths that are ignored now; a tracked file is not.
+    /// The paths that are ignored now; tracked files are not.
     pub(crate) fn ignored_paths<'a>(&self, paths: impl Iterator<Item = &'a PathBuf>) -> Result<BTreeSet<PathBuf>> {
         ignored(self.git.call(["check-ignore", "-z", "--stdin"]), paths)
     }
 
     // ---- the index ----
 
-    /// The tree of our index, without what only conversion makes differ.
+    /// The tree of our index, without differences caused only by conversion.
     pub(crate) fn index_tree(&self, state: &mut State) -> Result<CommitHash> {
         if let Some(tree) = &state.index_tree {
             return Ok(tree.clone());
@@ -357,8 +356,8 @@ impl Workspace {
         Ok(tree)
     }
 
-    /// Puts back entries whose files are, byte for byte, what the start gives when it is checked out: the file was touched,
-    /// and only git's conversion makes a difference of it.
+    /// Restores entries whose files are byte for byte what checking out the start gives: the file was touched, and only
+    /// git's conversion makes it different.
     fn put_back_unchanged(&self, state: &State, tree: &CommitHash) -> Result<bool> {
         let changes = differences(&self.git, &state.start_tree, tree)?;
         let regular = |entry: &Entry| entry.as_ref().is_some_and(|(mode, _)| mode.starts_with("100"));
@@ -387,7 +386,7 @@ impl Workspace {
         for change in changes {
             let path = &change.path;
             let first = path.components().next().map(|part| part.as_os_str().to_owned()).unwrap_or_default();
-            // Some file systems do not distinguish case.
+            // Some file systems ignore case.
             if first.eq_ignore_ascii_case(options.own_folder) {
                 findings.push(Finding::OwnFolder(path.clone()));
             }
@@ -423,7 +422,7 @@ impl Workspace {
     }
 }
 
-/// Whether a link leads out of the workspace or into a git folder, by its text and by where it leads now.
+/// True if a link points outside the workspace or into a git folder, by its text and by its present target.
 fn leads_out(root: &Path, link: &Path, target: &Path) -> bool {
     if target.is_absolute() {
         return true;

@@ -1,8 +1,7 @@
-//! The store: our bare repository, which holds every object and reference that we make. Integration's truth is a
-//! reference of it.
+//! The store: our bare repository with all objects and references that we create, including integration.
 //!
-//! It is written by our programs alone and nothing in it is ever pruned. It changes nothing in the user's repository,
-//! from which it is made, and goes on without it: it borrows no objects.
+//! Only our programs write to it, and nothing in it is pruned. It must change nothing in the user's repository, from
+//! which it is created, and it works without it: it borrows no objects.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,10 +20,10 @@ use crate::submodules;
 use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
-/// What marks a repository as a store: the full name of its integration branch.
+/// The setting that marks a repository as a store: the full name of its integration branch.
 const MARK: &str = "codingloops.integration";
 
-/// Branches that no human makes.
+/// Prefix of branches that only our programs create.
 const OURS: &str = "refs/heads/coding-loops/";
 
 /// Our bare repository.
@@ -34,30 +33,31 @@ pub struct Store {
     integration: String,
 }
 
-/// How a store was made.
+/// The result of creating a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreMade {
-    /// False if it was there already.
+    /// False if it existed.
     pub is_new: bool,
-    /// References of the user's repository that were left out because what they name is missing.
+    /// References of the user's repository that were left out because their objects are missing.
     pub skipped_refs: Vec<String>,
 }
 
 impl Store {
-    /// Makes the store at a path, or opens the one that is there, and brings its settings up to date.
+    /// Creates the store at a path, or opens it if it exists, and updates its settings.
     ///
-    /// The integration branch (short name, such as `coding-loops/integration`) has the same name in the store, in the user's
-    /// repository where it is published, and below `origin/` in workspaces. A new store holds the user's objects, branches and tags, of our own references the published branch: so a lost store
-    /// is rebuilt by the same call. A store in which integration has not started takes the name that is given now. Another process that makes it at the same time is waited for.
+    /// The integration branch (short name, such as `coding-loops/integration`) has the same name in the store, in the
+    /// user's repository where it is published, and below `origin/` in workspaces. A new store contains the user's
+    /// objects, branches and tags, and the published branch, so this call also rebuilds a lost store. A store in which
+    /// integration has not started takes the given name. Waits for another process that creates it at the same time.
     ///
     /// # Errors
-    /// [`Error::InTheWay`] if something else is there, [`Error::BadName`].
+    /// [`Error::InTheWay`] if something else exists at the path, [`Error::BadName`].
     pub fn create(user: &Repository, path: &Path, integration_branch: &str) -> Result<(Self, StoreMade)> {
         let path = absolute(path)?;
         let _lock = FolderLock::acquire(&beside(&path, ".lock"))?;
         if is_rest(&path) {
             let kept = put_aside(&path)?;
-            tracing::warn!(?kept, "what is left of a store that was removed is kept under another name");
+            tracing::warn!(?kept, "the remains of a removed store were moved aside");
         }
         if path.symlink_metadata().is_ok() {
             let mut store = Self::open(&path).map_err(|_| Error::InTheWay { path: path.clone() })?;
@@ -89,19 +89,19 @@ impl Store {
         if store.is_there() { Ok(store) } else { Err(not_one()) }
     }
 
-    /// Whether its files are there still: somebody may have removed them since it was opened.
+    /// True if its files still exist: somebody may have removed them since it was opened.
     #[must_use]
     pub fn is_there(&self) -> bool {
         ["HEAD", "config", "objects", "refs"].iter().all(|part| self.path().join(part).exists())
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.repository.common_dir
     }
 
-    /// It as a repository: history, checkpoints, saved work.
+    /// The store as a repository: history, checkpoints, saved work.
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.repository
@@ -111,8 +111,8 @@ impl Store {
         &self.repository.git
     }
 
-    /// Takes a lock of what depends on the store. Nothing is made where the store was removed: the folder around it may be
-    /// gone too, and what is made there before the store would take its place.
+    /// Acquires a lock for something that depends on the store. Creates nothing if the store was removed: new files
+    /// would take the place of the store's folder.
     pub(crate) fn lock(&self, path: &Path) -> Result<FolderLock> {
         if !self.path().is_dir() {
             return Err(Error::NotARepository { path: self.path().to_owned() });
@@ -120,7 +120,7 @@ impl Store {
         FolderLock::acquire(path)
     }
 
-    /// Takes another name for the integration branch while nothing has landed.
+    /// Renames the integration branch while nothing has landed.
     fn rename_integration(&mut self, name: String) -> Result<()> {
         if name != self.integration && self.integration()?.is_none() {
             for (taken, _) in self.repository.list_refs("refs/heads")? {
@@ -134,7 +134,7 @@ impl Store {
         Ok(())
     }
 
-    /// Copies the user's settings again; existing workspaces get them at their next reset.
+    /// Copies the user's settings again; workspaces get them at their next reset.
     pub fn refresh_settings(&self, user: &Repository) -> Result<()> {
         write_settings(user, self.path(), &self.integration)?;
         submodules::bring(user, self.path())?;
@@ -149,12 +149,12 @@ impl Store {
         &self.integration
     }
 
-    /// Where integration is; none before [`Self::start_integration`].
+    /// The head of integration; none before [`Self::start_integration`].
     pub fn integration(&self) -> Result<Option<CommitHash>> {
         self.repository.resolve(&self.integration)
     }
 
-    /// Starts integration at a commit unless it has started; gives where it is.
+    /// Starts integration at a commit unless it has started; returns its head.
     pub fn start_integration(&self, commit: &CommitHash) -> Result<CommitHash> {
         match self.repository.set_ref(&self.integration, commit, &RefExpectation::Absent) {
             Err(Error::RefMoved { found: Some(found), .. }) => Ok(found),
@@ -162,8 +162,8 @@ impl Store {
         }
     }
 
-    /// Restores integration if its reference was deleted or cannot be read: to what was published last, or to the newest of
-    /// these commits that contains it. Gives where it is; none if it has never started.
+    /// Restores integration if its reference was deleted or is unreadable: to the commit published last, or to the
+    /// newest of these commits that contains it. Returns its head; none if it has never started.
     pub fn recover_integration(&self, landed: &[CommitHash]) -> Result<Option<CommitHash>> {
         // Only one process restores it.
         let _lock = self.lock(&beside(self.path(), ".lock"))?;
@@ -183,7 +183,7 @@ impl Store {
             }
         }
         let Some(newest) = newest else { return Ok(None) };
-        // git does not replace a reference that holds no hash.
+        // git does not replace a reference without a hash.
         let file = self.path().join(&self.integration);
         if file.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
             fs::remove_file(&file).map_err(Error::io("remove", &file))?;
@@ -192,15 +192,15 @@ impl Store {
         Ok(Some(newest))
     }
 
-    /// Moves integration: compare-and-swap.
+    /// Moves integration by compare-and-swap.
     ///
     /// # Errors
-    /// [`Error::RefMoved`] if it is not where the caller expects; nothing has changed.
+    /// [`Error::RefMoved`] if its head is not the expected one; nothing has changed.
     pub fn move_integration(&self, new: &CommitHash, expected: &CommitHash) -> Result<()> {
         self.repository.set_ref(&self.integration, new, &RefExpectation::At(expected.clone()))
     }
 
-    /// Makes a commit of a tree; no reference names it yet.
+    /// Creates a commit of a tree; no reference points to it yet.
     ///
     /// # Errors
     /// [`Error::BadName`] for a trailer's key.
@@ -216,8 +216,8 @@ impl Store {
 
     // ---- the user's commits ----
 
-    /// Brings a commit of the user's repository, and all it contains, into the store; a branch that is named so moves
-    /// along in the store, for workspaces to see.
+    /// Copies a commit of the user's repository with its history to the store. If `rev` is a branch, the branch is
+    /// updated in the store too, for workspaces.
     ///
     /// # Errors
     /// [`Error::UnknownRevision`].
@@ -237,7 +237,7 @@ impl Store {
         Ok(commit)
     }
 
-    /// Brings the files of a commit that the store lacks: the user's repository had not fetched them when the commit came.
+    /// Copies missing files of a commit, which the user's partial clone had not fetched before.
     fn complete(&self, user: &Repository, commit: &CommitHash) -> Result<()> {
         loop {
             let lost = self.repository.missing_of(commit)?;
@@ -248,12 +248,12 @@ impl Store {
         }
     }
 
-    /// Copies references of the user's repository, with what they name, under the same names: those of an installation
-    /// that kept them there. References that the store has already stay as they are. Gives the names that could not be
-    /// copied because what they name is missing.
+    /// Copies references of the user's repository with their objects, under the same names: those of an installation
+    /// that kept them there. Existing references of the store stay as they are. Returns the names whose objects are
+    /// missing.
     ///
     /// # Errors
-    /// [`Error::BadName`] for a prefix that holds a wildcard.
+    /// [`Error::BadName`] for a prefix with a wildcard.
     pub fn import_refs(&self, user: &Repository, prefix: &str) -> Result<Vec<String>> {
         let (sound, broken) = sound_refs(user, prefix)?;
         let (known, wanted) = (self.tips()?, hashes_of(&sound));
@@ -267,12 +267,12 @@ impl Store {
         Ok(broken)
     }
 
-    /// Those of these commits that the store does not have: what was lost with a store that had to be rebuilt.
+    /// The commits that the store does not have: they were lost with a store that had to be rebuilt.
     pub fn missing(&self, commits: &[CommitHash]) -> Result<Vec<CommitHash>> {
         missing(self.git(), commits)
     }
 
-    /// Whether a branch is one that only we write, or would take the place of one.
+    /// True if only our programs write a branch, or if it would prevent such a branch.
     pub(crate) fn is_ours(&self, name: &str) -> bool {
         is_ours(name, &self.integration)
     }
@@ -282,27 +282,27 @@ impl Store {
     }
 }
 
-/// Whether a branch of the store is one that only we write, or would take the place of one: git has no branch
+/// True if only our programs write a branch of the store, or if it would prevent such a branch: git cannot have
 /// `coding-loops/integration` beside `coding-loops`.
 fn is_ours(name: &str, integration: &str) -> bool {
     let (path, ours) = (Path::new(name), Path::new(integration));
     name.starts_with(OURS) || path.starts_with(ours) || ours.starts_with(path)
 }
 
-/// Whether a folder holds only what is written to a store while it is removed.
+/// True if a folder contains only files that are written to a store while it is removed.
 fn is_rest(path: &Path) -> bool {
     let is_written = |entry: &fs::DirEntry| ["objects", "logs"].iter().any(|name| entry.file_name() == *name);
     fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_written(&entry))))
 }
 
-/// The full name of a reference, and what it names.
+/// The full name of a reference, and its target.
 pub(crate) type NamedRef = (String, CommitHash);
 
 pub(crate) fn hashes_of(refs: &[NamedRef]) -> Vec<CommitHash> {
     refs.iter().map(|(_, hash)| hash.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The references whose object is there, and the names of those whose object is not.
+/// The references with existing objects, and the names of the others.
 pub(crate) fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<NamedRef>, Vec<String>)> {
     let all = user.list_refs(prefix)?;
     let lost: BTreeSet<CommitHash> = missing(&user.git, &hashes_of(&all))?.into_iter().collect();
@@ -310,7 +310,7 @@ pub(crate) fn sound_refs(user: &Repository, prefix: &str) -> Result<(Vec<NamedRe
     Ok((sound, broken.into_iter().map(|(name, _)| name).collect()))
 }
 
-/// Builds a store under a temporary name; gives the references that were left out.
+/// Builds a store under a temporary name; returns the references that were left out.
 pub(crate) fn build(user: &Repository, making: &Path, integration: &str) -> Result<Vec<String>> {
     remove_all(making)?;
     init(&user.git, making, &["--bare", &format!("--initial-branch={}", short_name(integration))])?;
@@ -350,7 +350,7 @@ fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<(
         ("gc.pruneexpire", "never"),
         ("gc.reflogexpire", "never"),
         ("maintenance.auto", "false"),
-        // Workspaces read it and cannot push to it.
+        // Workspaces can read it but not push to it.
         ("receive.hiderefs", "refs"),
         ("uploadpack.hiderefs", "refs/coding-loops"),
         ("uploadpack.allowanysha1inwant", "true"),

@@ -1,5 +1,5 @@
-//! A store that is damaged: objects deleted, files cut short or removed. It is made again from the user's repository, and takes
-//! what is whole of the damaged one and of the workspaces; the damaged one is kept under a dated name.
+//! Repairs a damaged store: objects deleted, files truncated or removed. It is created again from the user's repository
+//! and from the intact parts of the damaged store and of the workspaces; the damaged one is kept under a dated name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,31 +14,31 @@ use crate::transfer::{missing, retried, transfer};
 use crate::workspace::State;
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 
-/// How closely a store is looked at.
+/// How thoroughly a store is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// What each reference names, and the files at the head of integration. Quick.
+    /// The target of each reference, and the files at the head of integration. Fast.
     Tips,
-    /// All that is reachable and that the user's repository does not hold.
+    /// Everything reachable that the user's repository does not contain.
     All,
 }
 
-/// What came of making a damaged store again.
+/// The result of repairing a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// What was wrong; none if another process has repaired it already.
+    /// The damage; none if another process has already repaired it.
     pub damage: Option<String>,
-    /// Where the damaged store is kept.
+    /// The path of the damaged store.
     pub kept_as: Option<PathBuf>,
-    /// References whose objects are nowhere any more.
+    /// References whose objects are lost.
     pub lost_refs: Vec<String>,
 }
 
 impl Store {
-    /// What of it is missing or cannot be read, in words; none if it is whole.
+    /// Describes what is missing or unreadable; none if the store is intact.
     ///
     /// # Errors
-    /// If git cannot be run, or does not end.
+    /// If git cannot run, or does not end.
     pub fn damage(&self, user: &Repository, depth: Depth) -> Result<Option<String>> {
         if !self.is_there() {
             return Ok(Some("parts of it are missing".to_owned()));
@@ -65,7 +65,7 @@ impl Store {
         if is_refused(&commits.answer()?) {
             return Ok(Some("commits are missing".to_owned()));
         }
-        // What the user's repository does not hold either, as a partial clone, is no damage.
+        // Objects that the user's partial clone lacks too are no damage.
         let (known, _) = crate::store::sound_refs(user, "refs")?;
         let known: Vec<CommitHash> = hashes_of(&known);
         let absent = missing(self.git(), &known)?;
@@ -75,11 +75,11 @@ impl Store {
         Ok(is_broken.then(|| "objects are missing".to_owned()))
     }
 
-    /// Makes the store at a path again if it is damaged. `landed` are commits that are taken over without a reference.
-    /// `folders` are git folders of workspaces, which may hold objects that it has lost, and our records of them.
+    /// Creates the store at a path again if it is damaged. `landed` are commits that are copied without a reference.
+    /// `folders` are git folders of workspaces, which may have lost objects, and our records of them.
     ///
     /// # Errors
-    /// If it cannot be made; what is there stays as it is.
+    /// If it cannot be created; the damaged store stays unchanged.
     pub(crate) fn rebuild(
         user: &Repository,
         path: &Path,
@@ -120,14 +120,14 @@ fn is_refused(answer: &crate::call::Answer) -> bool {
     answer.code != Some(0)
 }
 
-/// What is wrong with what the references of a repository name.
+/// Describes the damage of the objects to which the references of a repository point.
 fn damage_of(repository: &Repository) -> Result<Option<String>> {
     let refs = match repository.list_refs("refs") {
         Ok(refs) => refs,
         Err(error @ (Error::GitMissing | Error::GitTimedOut { .. } | Error::ForeignOwner { .. })) => return Err(error),
         Err(_) => return Ok(Some("git cannot read it".to_owned())),
     };
-    // Their type is read too: a file that is empty is no object.
+    // Their type is read too, because an empty file is no object.
     let list: String = hashes_of(&refs).iter().map(|hash| format!("{hash}\n")).collect();
     let call = repository.git.call(["cat-file", "--batch-check=%(objectname) %(objecttype)"]).stdin(list);
     let answer = call.answer()?;
@@ -136,10 +136,10 @@ fn damage_of(repository: &Repository) -> Result<Option<String>> {
         text.lines().filter(|line| !line.ends_with(" missing")).filter_map(|line| line.split(' ').next()).collect();
     let lost: Vec<&str> =
         refs.iter().filter(|(_, hash)| !found.contains(hash.as_str())).map(|(name, _)| name.as_str()).collect();
-    Ok(lost.first().map(|name| format!("{} references name objects that are missing, as {name}", lost.len())))
+    Ok(lost.first().map(|name| format!("the objects of {} references are missing, for example of {name}", lost.len())))
 }
 
-/// A list of folders as git reads it from a variable.
+/// Formats a list of folders for an environment variable of git.
 fn joined(folders: &[PathBuf]) -> std::ffi::OsString {
     let mut list = std::ffi::OsString::new();
     for folder in folders {
@@ -156,8 +156,8 @@ fn joined(folders: &[PathBuf]) -> std::ffi::OsString {
     list
 }
 
-/// Takes the references of a damaged repository, and these objects, into a new one, as far as all that they reach is there or
-/// in one of these folders of objects. Gives the references that are lost.
+/// Copies the references of a damaged repository, and these objects, to a new one, if everything that they reach is
+/// there or in one of these folders of objects. Returns the lost references.
 fn salvage(old: &Path, new: &Path, objects: &[PathBuf], extra: &BTreeSet<CommitHash>) -> Result<Vec<String>> {
     let to = Git::in_repository(new);
     let sources: Vec<PathBuf> = std::iter::once(old.join("objects")).chain(objects.iter().cloned()).collect();
@@ -170,7 +170,7 @@ fn salvage(old: &Path, new: &Path, objects: &[PathBuf], extra: &BTreeSet<CommitH
     let wanted: Vec<CommitHash> = wanted.into_iter().filter(|hash| !absent.contains(hash)).collect();
     let mut lost = absent;
     let mut kept = Vec::new();
-    // All at once, and where that fails one by one.
+    // All at once, or one by one if that fails.
     match transfer(&reader, (&to, new), new, &wanted, &known) {
         Ok(all) => kept.push(all),
         Err(error) if error.is_disk_full() => return Err(error),
@@ -191,7 +191,7 @@ fn salvage(old: &Path, new: &Path, objects: &[PathBuf], extra: &BTreeSet<CommitH
     let mut lost_refs = Vec::new();
     for (name, hash) in refs {
         if lost.contains(&hash) {
-            // Branches of the user's are as they are there.
+            // Branches of the user are copied from the user's repository.
             if name.starts_with("refs/coding-loops/") {
                 lost_refs.push(name);
             }
@@ -199,15 +199,16 @@ fn salvage(old: &Path, new: &Path, objects: &[PathBuf], extra: &BTreeSet<CommitH
         }
         match repository.set_ref(&name, &hash, &RefExpectation::Absent) {
             Ok(()) | Err(Error::RefMoved { .. } | Error::BadName { .. }) => {}
-            // A branch beside which it cannot be.
-            Err(Error::GitFailed { .. }) => tracing::warn!(name, "the reference is not taken over"),
+            // Another branch prevents its name.
+            Err(Error::GitFailed { .. }) => tracing::warn!(name, "reference not copied"),
             Err(error) => return Err(error),
         }
     }
     Ok(lost_refs)
 }
 
-/// Moves integration on to where it was in the damaged store, if that is there: what is published may be behind.
+/// Moves integration forward to its head in the damaged store, if that commit exists: the published branch may be
+/// behind.
 fn forward(new: &Path, old: &Path, integration: &str) -> Result<()> {
     let repository = as_repository(new);
     let was = refs_of(old).into_iter().find(|(name, _)| name == integration).map(|(_, hash)| hash);
@@ -218,7 +219,7 @@ fn forward(new: &Path, old: &Path, integration: &str) -> Result<()> {
     Ok(())
 }
 
-/// The references of a repository that may be damaged.
+/// The references of a possibly damaged repository.
 fn refs_of(git_dir: &Path) -> Vec<(String, CommitHash)> {
     let listed = as_repository(git_dir).list_refs("refs");
     listed.unwrap_or_else(|_| nested::named_tips(git_dir))

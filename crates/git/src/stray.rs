@@ -1,4 +1,4 @@
-//! Folders below ours that no loop uses any more, and since when.
+//! Folders that no loop uses any more, and since when.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::folders::{beside, remove_all};
 use crate::{Layout, Result, remove_check_out};
 
-/// What follows a name where something damaged is kept; a date follows it.
+/// Suffix of the names of damaged folders; a date follows it.
 const DAMAGED: &str = ".damaged-";
 
-/// What a folder was.
+/// The kind of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Workspace,
@@ -22,9 +22,9 @@ enum Kind {
 /// A folder that no loop uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// It.
+    /// Its path.
     pub path: PathBuf,
-    /// The loop that used it.
+    /// Its former loop.
     pub of: String,
     /// When it was used last, in seconds since 1970.
     pub since: i64,
@@ -32,16 +32,16 @@ pub struct Stray {
 }
 
 impl Stray {
-    /// Whether it is the workspace of a loop, which may hold work that is saved nowhere.
+    /// True for a workspace, which may contain unsaved work.
     #[must_use]
     pub fn is_workspace(&self) -> bool {
         self.kind == Kind::Workspace
     }
 
-    /// Removes it and all that belongs to it.
+    /// Removes it with all related files.
     ///
     /// # Errors
-    /// If something of it cannot be removed.
+    /// If a file cannot be removed.
     pub fn remove(&self) -> Result<()> {
         match self.kind {
             Kind::CheckOut => remove_check_out(&self.path),
@@ -51,7 +51,7 @@ impl Stray {
 }
 
 impl Layout {
-    /// The folders of loops that are not known, and what was damaged and replaced.
+    /// The folders of unknown loops, and damaged folders that were replaced.
     #[must_use]
     pub fn strays(&self, is_known: impl Fn(&str) -> bool) -> Vec<Stray> {
         let mut found = Vec::new();
@@ -65,7 +65,7 @@ impl Layout {
                     found.push(Stray { path, of: of.trim_end_matches(".git").to_owned(), since, kind: Kind::Damaged });
                     continue;
                 }
-                // What lies beside a check-out goes with it.
+                // Files beside a check-out are removed with it.
                 let is_beside = kind == Kind::CheckOut
                     && [".git", ".lock", ".setup"]
                         .iter()

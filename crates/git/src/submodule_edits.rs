@@ -1,8 +1,8 @@
-//! Edits in submodules that no commit there holds. They cannot land: a commit of the repository names a commit of the
-//! submodule and none of its files. So they are found and named, and saved as commits in the store's copies.
+//! Uncommitted edits in submodules. They cannot land: a commit of the repository refers to a commit of the submodule
+//! and contains none of its files. So they are found and reported, and saved as commits in the store's copies.
 //!
-//! git is never run with a submodule's own git folder, of which only HEAD and objects are read: our git looks at the files
-//! with the store's copy of its repository and an index of ours.
+//! git must never run with a submodule's own git folder, of which only HEAD and objects are read: our git reads the
+//! files with the store's copy of its repository and our own index.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -21,30 +21,30 @@ use crate::submodules::{self, MAX_DEPTH, Place, SAVED, Submodule, as_repository}
 use crate::transfer::missing;
 use crate::{CommitHash, Error, Finding, RefExpectation, Result};
 
-/// A file of a submodule that is not as in the commit that its HEAD names.
+/// A file of a submodule that differs from the commit of its HEAD.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Edit {
-    /// Its path from the top of the workspace, in bytes.
+    /// Its path relative to the workspace, in bytes.
     path: Vec<u8>,
     entry: Entry,
 }
 
-/// What a look at the submodules of a workspace found.
+/// Examines the submodules of a workspace.
 pub(crate) struct Looker<'a> {
-    /// The store's git: repositories that are made are of its format.
+    /// The store's git: new repositories get its format.
     pub(crate) like: &'a Git,
     pub(crate) file_bytes: u64,
-    /// Whether what is found is saved in the store's copies.
+    /// True if the edits are saved in the store's copies.
     pub(crate) save: bool,
-    /// What was there before the agent started.
+    /// The edits from before the agent started.
     pub(crate) start: &'a [Edit],
     pub(crate) findings: Vec<Finding>,
     pub(crate) edits: Vec<Edit>,
 }
 
 impl Looker<'_> {
-    /// Looks at the submodules of a tree, and those in them. Gives each with the commit that stands for what lies there: where
-    /// it is saved a commit of ours, else its HEAD.
+    /// Examines the submodules of a tree recursively. Returns each with the commit of its content: a saved commit of
+    /// ours if saving, else its HEAD.
     pub(crate) fn look(
         &mut self,
         git: &Git,
@@ -114,7 +114,7 @@ impl Looker<'_> {
             None => git.call(["mktree"]).stdin(Vec::new()).hash()?,
         };
         let mut changes = differences(&reader, &base, &tree)?;
-        // Our index does not follow HEAD, so links of which nothing was read say nothing.
+        // Our index does not follow HEAD, so links that were not read are ignored.
         let is_read = |path: &PathBuf| plan.links.iter().any(|(link, _)| link == path);
         let is_link = |entry: &Entry| entry.as_ref().is_some_and(|(mode, _)| mode == SUBMODULE);
         changes.retain(|change| is_read(&change.path) || !(is_link(&change.old) || is_link(&change.new)));
@@ -152,7 +152,7 @@ impl Looker<'_> {
     }
 }
 
-/// Our index of a submodule, for a look that may change it: empty where the agent has filled the submodule by itself.
+/// Copies our index of a submodule for temporary use; empty if the agent has filled the submodule itself.
 fn copy_index(own: &Path, copy: &Path) -> Result<()> {
     fs::create_dir_all(own).map_err(Error::io("create", own))?;
     remove_all(copy)?;
@@ -160,13 +160,13 @@ fn copy_index(own: &Path, copy: &Path) -> Result<()> {
     let index = own.join("index");
     let Ok(meta) = index.metadata() else { return Ok(()) };
     fs::copy(&index, copy).map_err(Error::io("copy", &index))?;
-    // By this time git knows which files may have changed in the second in which they were looked at.
+    // With this time git knows which files may have changed in the second in which they were read.
     let time = meta.modified().map_err(Error::io("look at", &index))?;
     let file = fs::File::options().write(true).open(copy).map_err(Error::io("open", copy))?;
     file.set_modified(time).map_err(Error::io("set the time of", copy))
 }
 
-/// What differs between our index of a submodule and its files, those in it apart.
+/// The differences between our index of a submodule and its files, without nested submodules.
 fn plan(git: &Git, root: &Path, file_bytes: u64) -> Result<Plan> {
     let mut plan = Plan::default();
     let modified = git.call(["diff-files", "-z", "--name-only", "--no-renames", "--ignore-submodules=all"]);
@@ -192,7 +192,7 @@ fn plan(git: &Git, root: &Path, file_bytes: u64) -> Result<Plan> {
     Ok(plan)
 }
 
-/// A finding in a submodule as one of the workspace.
+/// Converts a finding in a submodule to one of the workspace.
 fn below(way: &Path, finding: Finding) -> Finding {
     match finding {
         Finding::TooLarge { path, bytes } => Finding::TooLarge { path: way.join(path), bytes },
@@ -201,19 +201,19 @@ fn below(way: &Path, finding: Finding) -> Finding {
     }
 }
 
-/// Brings the commit that an agent is at into the store's copy; false if that is not possible.
+/// Copies the agent's commit to the store's copy; false if that is not possible.
 fn take(source: &Path, git_dir: &Path, head: &CommitHash, way: &Path) -> Result<bool> {
     match submodules::take(&as_repository(source), git_dir, std::slice::from_ref(head)) {
         Err(error) if error.is_disk_full() => Err(error),
         Err(error) => {
-            tracing::warn!(submodule = %way.display(), %error, "the agent's own commits there cannot be saved");
+            tracing::warn!(submodule = %way.display(), %error, "cannot save the agent's own commits in the submodule");
             Ok(false)
         }
         Ok(_) => Ok(true),
     }
 }
 
-/// Makes a commit of what lies in a submodule; the same again gives the same commit.
+/// Creates a commit of the content of a submodule; the same content gives the same commit.
 fn save(git: &Git, source: &Path, tree: &CommitHash, parent: Option<&CommitHash>) -> Result<CommitHash> {
     let mut call = git.call(["commit-tree", tree.as_str(), "-F", "-"]).stdin("Edits in a submodule, saved\n").with_identity();
     for variable in ["GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"] {
@@ -227,8 +227,7 @@ fn save(git: &Git, source: &Path, tree: &CommitHash, parent: Option<&CommitHash>
     Ok(commit)
 }
 
-/// The first submodule in a submodule, below `way`, that a commit names at one of the agent's own commits: nobody else can
-/// fetch that.
+/// The first nested submodule, below `way`, at a commit of the agent that nobody else can fetch.
 pub(crate) fn unknown_inside(
     git: &Git,
     root: &Path,

@@ -1,9 +1,9 @@
-//! Submodules, of which the store keeps the repositories that the user's repository has, so that every clone of ours gets
-//! their files without a network.
+//! Submodules. The store keeps copies of the repositories that the user's repository has, so that each of our clones
+//! gets their files without a network.
 //!
-//! A submodule's git folder in a workspace or check-out belongs to agents and checks, and git is never run in it. Our git
-//! works on its files with the store's copy of its repository and an index of ours, and the git folder that they see is
-//! made again each time. A submodule that the store does not have, or not at the commit, stays as it is.
+//! A submodule's git folder in a workspace or check-out belongs to agents and checks, and our git must never run in it.
+//! Our git reads its files with the store's copy of its repository and our own index, and the git folder for agents and
+//! checks is created again each time. A submodule that the store does not have, or not at the commit, stays as it is.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,15 +19,15 @@ use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace
 use crate::transfer::{missing, transfer};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result};
 
-/// The folder in a repository that holds those of its submodules.
+/// The folder of submodule repositories in a repository.
 pub(crate) const MODULES: &str = "modules";
-/// In the store's copy of a submodule's repository: where the user's fetches from.
+/// The setting in the store's copy with the URL from which the user's repository fetches.
 const URL: &str = "codingloops.url";
-/// Commits that agents have made in a submodule.
+/// Prefix of references to commits of agents in a submodule.
 const LEFT: &str = "refs/coding-loops/left/";
-/// Commits that we have made of edits in a submodule.
+/// Prefix of references to our commits of edits in a submodule.
 pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
-/// How deep submodules may lie in each other.
+/// Maximum nesting of submodules.
 pub(crate) const MAX_DEPTH: usize = 8;
 
 /// A submodule of a commit.
@@ -35,18 +35,18 @@ pub(crate) const MAX_DEPTH: usize = 8;
 pub struct Submodule {
     /// Its name in `.gitmodules`.
     pub name: String,
-    /// Where its files are.
+    /// The path of its files.
     pub path: PathBuf,
-    /// The commit that is recorded.
+    /// The recorded commit.
     pub commit: CommitHash,
 }
 
-/// A name that is the same way down in every folder.
+/// True for a name that is a plain relative path.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(part) if part != ".git"))
 }
 
-/// git on the repository of a submodule, whatever its config says of where its files are.
+/// git on the repository of a submodule, ignoring the work tree in its config.
 fn git_of(git_dir: &Path) -> Git {
     Git::in_work_tree(git_dir, git_dir)
 }
@@ -55,7 +55,7 @@ pub(crate) fn as_repository(git_dir: &Path) -> Repository {
     Repository { git: git_of(git_dir), common_dir: git_dir.to_owned(), root: git_dir.to_owned() }
 }
 
-/// The submodules of a commit or tree that its `.gitmodules` names, by path.
+/// The submodules of a commit or tree in its `.gitmodules`, by path.
 pub(crate) fn of_tree(git: &Git, tree: &CommitHash) -> Result<Vec<Submodule>> {
     let call = git.call(["config", "-z", "--no-includes", "--blob"]).arg(format!("{tree}:.gitmodules"));
     let answer = call.args(["--get-regexp", r"^submodule\..*\.path$"]).answer()?;
@@ -80,7 +80,7 @@ pub(crate) fn of_tree(git: &Git, tree: &CommitHash) -> Result<Vec<Submodule>> {
 
 // ---- the store's copies ----
 
-/// The repositories of submodules below a folder, with the way to each.
+/// The repositories of submodules below a folder, with their relative paths.
 fn repositories(folder: &Path, way: &Path, depth: usize, found: &mut Vec<(PathBuf, PathBuf)>) {
     if depth > 2 * MAX_DEPTH {
         return;
@@ -99,21 +99,22 @@ fn repositories(folder: &Path, way: &Path, depth: usize, found: &mut Vec<(PathBu
     }
 }
 
-/// The copies in a store, with the way to each.
+/// The copies in a store, with their relative paths.
 pub(crate) fn copies(modules: &Path) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
     repositories(modules, Path::new(""), 0, &mut found);
     found
 }
 
-/// Those that the user's repository has: of its main checkout, and of linked worktrees what that does not have.
+/// The submodule repositories of the user's repository: of its main checkout, and those of linked worktrees that it
+/// lacks.
 fn of_user(user: &Repository) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
     repositories(&user.common_dir().join(MODULES), Path::new(""), 0, &mut found);
     for worktree in fs::read_dir(user.common_dir().join("worktrees")).into_iter().flatten().flatten() {
         repositories(&worktree.path().join(MODULES), Path::new(""), 0, &mut found);
     }
-    // One that was made before submodules had their git folders there.
+    // Submodules that were created before git kept their git folders there.
     for (name, path) in nested::named_submodules(&user.git, user.root()) {
         let git_dir = user.root().join(path).join(".git");
         if is_plain(&name) && git_dir.is_dir() {
@@ -123,12 +124,12 @@ fn of_user(user: &Repository) -> Vec<(PathBuf, PathBuf)> {
     found
 }
 
-/// Brings what the user's repository has of submodules into the store.
+/// Copies the submodule repositories of the user's repository to the store.
 pub(crate) fn bring(user: &Repository, store: &Path) -> Result<()> {
     for (way, git_dir) in of_user(user) {
         match bring_one(&git_dir, &store.join(MODULES).join(&way)) {
             Err(error) if error.is_disk_full() => return Err(error),
-            Err(error) => tracing::warn!(submodule = ?way, %error, "a submodule's repository cannot be read"),
+            Err(error) => tracing::warn!(submodule = ?way, %error, "cannot read the repository of a submodule"),
             Ok(()) => {}
         }
     }
@@ -176,7 +177,7 @@ fn bring_one(from: &Path, to: &Path) -> Result<()> {
     write_settings(&user, to)
 }
 
-/// Names commits, so that they count as known the next time.
+/// Creates references to commits, so that they count as known the next time.
 fn keep_tips(repository: &Repository, commits: &[CommitHash]) -> Result<()> {
     for commit in commits {
         repository.set_ref(&format!("{LEFT}{commit}"), commit, &RefExpectation::Any)?;
@@ -198,7 +199,7 @@ fn write_settings(user: &Repository, to: &Path) -> Result<()> {
     replace_file(&to.join("config"), &render_config(&config))
 }
 
-/// Takes a commit that others can fetch into the store, from where it was found, so that the clones can have it.
+/// Copies a commit that others can fetch to the store, so that the clones can have it.
 pub(crate) fn keep(store: &Path, like: &Git, name: &str, from: &Path, commit: &CommitHash) -> Result<()> {
     let to = store.join(MODULES).join(name);
     if !is_plain(name) {
@@ -208,7 +209,7 @@ pub(crate) fn keep(store: &Path, like: &Git, name: &str, from: &Path, commit: &C
     take(&as_repository(&to), from, std::slice::from_ref(commit)).map(drop)
 }
 
-/// Makes an empty copy of a submodule's repository, unless the store has one.
+/// Creates an empty copy of a submodule's repository, unless the store has one.
 pub(crate) fn make_copy(like: &Git, to: &Path) -> Result<()> {
     if to.join("HEAD").is_file() {
         return Ok(());
@@ -222,8 +223,8 @@ pub(crate) fn make_copy(like: &Git, to: &Path) -> Result<()> {
     replace_file(&to.join("config"), &render_config(&config))
 }
 
-/// Brings commits into the store's copy from a git folder of an agent's, of which only the objects are read. Gives those
-/// that were brought.
+/// Copies commits from an agent's git folder, of which only the objects are read, to the store's copy. Returns the
+/// copied commits.
 pub(crate) fn take(ours: &Repository, from: &Path, commits: &[CommitHash]) -> Result<Vec<CommitHash>> {
     let unknown = missing(&ours.git, commits)?;
     if unknown.is_empty() {
@@ -248,29 +249,29 @@ pub(crate) fn take(ours: &Repository, from: &Path, commits: &[CommitHash]) -> Re
 
 /// A clone of ours, or a submodule in one.
 pub(crate) struct Place<'a> {
-    /// The top of its files.
+    /// The root of its files.
     pub(crate) root: &'a Path,
-    /// The git folder that agents and checks see.
+    /// The git folder for agents and checks.
     pub(crate) git_dir: &'a Path,
-    /// Where the store has the repositories of its submodules.
+    /// The folder of its submodule repositories in the store.
     pub(crate) store: &'a Path,
-    /// A folder of ours for the indexes.
+    /// Our folder for the indexes.
     pub(crate) own: &'a Path,
 }
 
-/// What is done with the files of submodules.
+/// The treatment of the files of submodules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Files {
-    /// They become those of the commit; ignored ones stay.
+    /// Reset to the commit; ignored files stay.
     Reset,
-    /// They become those of the commit, and nothing else is left there.
+    /// Reset to the commit, and remove all other files.
     Clean,
-    /// They stay, and only the git folders are made again.
+    /// Keep the files; only the git folders are created again.
     Keep,
 }
 
-/// Brings the submodules of a commit or tree into a clone; of those that `only` names if there is one. Gives those that the
-/// store does not have.
+/// Fills the submodules of a commit or tree in a clone, or only those in `only`. Returns those that the store does not
+/// have.
 pub(crate) fn fill(
     git: &Git,
     tree: &CommitHash,
@@ -356,7 +357,7 @@ fn fill_one(source: &Path, submodule: &Submodule, place: &Place<'_>, own: &Path,
     remake_git_dir(source, submodule, root, git_dir, &index)
 }
 
-/// Writes what was saved of a submodule on top of what it was saved on.
+/// Writes the saved edits of a submodule to its files.
 fn put_saved(source: &Path, saved: &CommitHash, parent: Option<&CommitHash>, root: &Path, own: &Path) -> Result<()> {
     let git = Git::in_work_tree(source, root);
     let parent = match parent {
@@ -370,7 +371,7 @@ fn put_saved(source: &Path, saved: &CommitHash, parent: Option<&CommitHash>, roo
     write_changes(&git, root, &own.join("index.put-back"), &differences(&git, &parent, saved)?, saved)
 }
 
-/// Makes the git folder of a submodule that agents and checks see.
+/// Creates the git folder of a submodule for agents and checks.
 fn remake_git_dir(source: &Path, submodule: &Submodule, root: &Path, git_dir: &Path, index: &Path) -> Result<()> {
     let making = beside(git_dir, ".new");
     remove_all(&making)?;
@@ -398,7 +399,7 @@ fn remake_git_dir(source: &Path, submodule: &Submodule, root: &Path, git_dir: &P
     if source.join("shallow").exists() {
         fs::copy(source.join("shallow"), making.join("shallow")).map_err(Error::io("copy", source.join("shallow")))?;
     }
-    // The alternates count from where it will be.
+    // The alternates are relative to its final path.
     let git = git_of(&making).with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", source.join("objects"));
     let mut lines = format!("update HEAD {}\n", submodule.commit);
     for (name, hash) in as_repository(source).list_refs("refs")? {
@@ -420,12 +421,12 @@ fn remake_git_dir(source: &Path, submodule: &Submodule, root: &Path, git_dir: &P
     replace_file(&dot_git, &[b"gitdir: ".as_slice(), &way, b"\n"].concat())
 }
 
-/// Writes the settings by which a clone's git takes its submodules for initialised.
+/// Writes the settings that mark the submodules of a clone as initialized.
 pub(crate) fn note(place: &Place<'_>, submodules: &[Submodule]) -> Result<()> {
     let mut list: Vec<Pair> = Vec::new();
     for submodule in submodules.iter().filter(|one| place.git_dir.join(MODULES).join(&one.name).is_dir()) {
         let source = place.store.join(&submodule.name);
-        // One that a check has fetched by itself is none of ours.
+        // A submodule that a check has fetched itself is not ours.
         if !source.join("HEAD").is_file() {
             continue;
         }
@@ -445,7 +446,7 @@ pub(crate) fn note(place: &Place<'_>, submodules: &[Submodule]) -> Result<()> {
     replace_file(&path, &render_config(&config))
 }
 
-/// Takes commits that an agent has made in submodules into the store, before their git folders are made again.
+/// Copies commits of an agent in submodules to the store, before their git folders are created again.
 pub(crate) fn save_left_behind(place: &Place<'_>) -> Result<()> {
     let mut found = Vec::new();
     repositories(&place.git_dir.join(MODULES), Path::new(""), 0, &mut found);
@@ -458,15 +459,19 @@ pub(crate) fn save_left_behind(place: &Place<'_>) -> Result<()> {
         seen.extend(nested::head_in(&git_dir));
         match take(&as_repository(&source), &git_dir, &seen.into_iter().collect::<Vec<_>>()) {
             Err(error) if error.is_disk_full() => return Err(error),
-            Err(error) => tracing::warn!(submodule = ?way, %error, "the agent's own commits there are lost"),
+            Err(error) => {
+                tracing::warn!(submodule = ?way, %error, "cannot save the agent's own commits in a submodule; they are lost")
+            }
             Ok(taken) if taken.is_empty() => {}
-            Ok(taken) => tracing::info!(submodule = ?way, commits = ?taken, "kept the agent's own commits in the store"),
+            Ok(taken) => {
+                tracing::info!(submodule = ?way, commits = ?taken, "the agent's own commits in a submodule were saved in the store")
+            }
         }
     }
     Ok(())
 }
 
-/// The tracked files that differ in the submodules that are filled, each with its way from the top.
+/// The changed tracked files in the filled submodules, with their paths from the top.
 pub(crate) fn changed(git: &Git, tree: &CommitHash, place: &Place<'_>) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     changed_in(git, tree, place, Path::new(""), 0, &mut found)?;
@@ -504,7 +509,7 @@ fn changed_in(
     Ok(())
 }
 
-/// What a commit in a store's copy of a submodule was saved on; none if it is none of ours.
+/// The parent of one of our saved commits in the store's copy of a submodule; none if it is not ours.
 pub(crate) fn saved_on(source: &Path, commit: &CommitHash) -> Result<Option<Option<CommitHash>>> {
     let repository = as_repository(source);
     if repository.resolve(&format!("{SAVED}{commit}"))?.is_none() {

@@ -1,7 +1,7 @@
-//! Bringing objects from one repository to another as a pack.
+//! Copies objects from one repository to another as a pack.
 //!
-//! It works on any pair of repositories on this machine, whatever the remotes, hooks, protocols and owners that their
-//! configs name, and is not led astray by broken references in either of them.
+//! It works for any pair of repositories on this machine, whatever remotes, hooks, protocols and owners their configs
+//! name, and tolerates broken references in either of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::call::{Git, LONG_TIME_LIMIT};
 use crate::folders::remove_all;
 use crate::{CommitHash, Error, Result};
 
-/// How the names of files and folders begin that the store holds for a moment; the id of the process comes next.
+/// Prefix of temporary files and folders in the store; the process id follows.
 pub(crate) const SPOOL: &str = "transfer-";
 
-/// What a pack that must stay says in its `.keep` file.
+/// The content of the `.keep` file of a pack that must not be pruned.
 const KEEP_MESSAGE: &str = "coding-loops";
 
-/// Keeps what was brought over from being pruned until a reference names it; then it is dropped.
+/// Protects copied objects from pruning until a reference points to them; then it is dropped.
 #[derive(Debug)]
 pub(crate) struct Kept {
     file: Option<PathBuf>,
@@ -31,7 +31,7 @@ impl Drop for Kept {
     }
 }
 
-/// Those of these objects that a repository does not have, in order.
+/// The objects that a repository does not have, in order.
 pub(crate) fn missing(git: &Git, objects: &[CommitHash]) -> Result<Vec<CommitHash>> {
     if objects.is_empty() {
         return Ok(Vec::new());
@@ -43,9 +43,10 @@ pub(crate) fn missing(git: &Git, objects: &[CommitHash]) -> Result<Vec<CommitHas
     Ok(text.lines().filter_map(lost).filter_map(|hash| CommitHash::new(hash).ok()).collect())
 }
 
-/// Copies everything that `wanted` reach and `known` do not. What of `known` the source lacks does not count.
+/// Copies everything reachable from `wanted` but not from `known`. Commits of `known` that the source lacks are
+/// ignored.
 ///
-/// Until the answer is dropped, nothing prunes what was brought over, not even a `gc --prune=now`.
+/// Until the result is dropped, the copied objects are not pruned, not even by `gc --prune=now`.
 pub(crate) fn transfer(
     from: &Git,
     to: (&Git, &Path),
@@ -71,7 +72,7 @@ pub(crate) fn transfer(
     result
 }
 
-/// Copies single objects that the target's history names and does not hold, as that of a partial clone.
+/// Copies single objects that the target's history refers to but lacks, as after a partial clone.
 pub(crate) fn transfer_objects(from: &Git, to: (&Git, &Path), spool: &Path, objects: &[String]) -> Result<Kept> {
     let pack = spool.join(format!("{SPOOL}{}-objects.pack", std::process::id()));
     let list: String = objects.iter().map(|hash| format!("{hash}\n")).collect();
@@ -94,12 +95,12 @@ fn unpack(to: &Git, objects: &Path, pack: &Path, message: &str) -> Result<Kept> 
     let call = call.stdin_from(pack).time_limit(LONG_TIME_LIMIT);
     let stdout = call.ok()?;
     let text = String::from_utf8_lossy(&stdout);
-    // `keep` and the hash; `pack` where the same pack was there already.
+    // `keep` and the hash; `pack` if the same pack existed.
     let name = text.split_whitespace().nth(1).ok_or_else(|| call.unexpected("no name of a pack"))?;
     Ok(Kept { file: text.starts_with("keep").then(|| objects.join(format!("pack-{name}.keep"))) })
 }
 
-/// Removes what transfers that were killed have left in the store and in the repositories that they brought objects to.
+/// Removes remains of killed transfers in the store and in the repositories to which they copied.
 pub(crate) fn remove_abandoned(store: &Path, common_dirs: &[&Path]) {
     let is_gone =
         |pid: Option<&str>| pid.and_then(|pid| pid.parse().ok()).is_some_and(|pid| command_runner::start_time(pid).is_none());
@@ -125,7 +126,7 @@ fn remove_keeps(objects: &Path, is_wanted: impl Fn(&str) -> bool) {
     }
 }
 
-/// Tries again what another git can be in the way of: a `gc` that moves the objects just being read.
+/// Retries an operation with which another git can interfere: a `gc` that moves the objects being read.
 pub(crate) fn retried<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
     const MAX_TRIES: u32 = 5;
     const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);

@@ -1,8 +1,8 @@
-//! Trying commit after commit in one check-out, with as few calls of git as that takes: searching through a long history
-//! is little else.
+//! Tries one commit after another in a check-out with a minimum of git calls, which dominate the search through a long
+//! history.
 //!
-//! It must never judge files that are not those of the commit: whatever a check leaves is found before the next run. What it
-//! has built stays for the next run at the same commit, and for no other.
+//! It must never judge files that are not those of the commit: all changes of a check are found before the next run.
+//! Build results stay for the next run at the same commit, and for no other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::{CommitHash, Error, Ready, Repository, Result, SetUp, Store, WorkTree
 use command_runner::keeper::KeeperId;
 use command_runner::run;
 
-/// A check-out of the caller's own, for checks alone.
+/// A check-out of the caller, used only for checks.
 #[derive(Debug)]
 pub struct TrialTree {
     store: Store,
     path: PathBuf,
-    /// The store's settings, branches and tags may have changed since they were taken over.
+    /// The store's settings, branches and tags may have changed since they were copied.
     is_outdated: bool,
-    /// What makes it ready for a check.
+    /// The preparation before a check.
     readying: Option<Arc<Readying>>,
-    /// Open, with this commit checked out and nothing beside it but ignored files of its own; none if that is not known.
+    /// The check-out with this commit and no other files except its ignored ones; none if unknown.
     ready: Option<(WorkTree, CommitHash)>,
 }
 
-/// What makes a check-out ready for a check.
+/// The preparation of a check-out.
 #[derive(Debug)]
 struct Readying {
     ready: Ready,
@@ -37,32 +37,33 @@ struct Readying {
     own: String,
 }
 
-/// What a check has left.
+/// The changes left by a check.
 struct Left {
-    /// What of the tracked state differed, in words.
+    /// A description of changed tracked files.
     tampered: Option<String>,
-    /// The files are those of the commit again.
+    /// The files were restored to those of the commit.
     is_in_place: bool,
 }
 
 impl TrialTree {
-    /// The check-out at a path; nothing is made before it is needed.
+    /// A check-out at a path; it is created when needed.
     #[must_use]
     pub fn new(store: Store, path: PathBuf) -> Self {
         Self { store, path, is_outdated: false, readying: None, ready: None }
     }
 
-    /// Has it made ready before each check. `user` is whose checkout ignored files come from, `own` its folder that is ours.
+    /// Sets the preparation before each check. Ignored files are copied from the checkout of `user`, except from its
+    /// folder `own`.
     pub fn make_ready_by(&mut self, ready: Ready, user: Option<Repository>, own: String) {
         self.readying = Some(Arc::new(Readying { ready, user, own }));
     }
 
-    /// Has the next run take over the store's settings, branches and tags, as [`Store::check_out`] does.
+    /// Makes the next run copy the store's settings, branches and tags, as [`Store::check_out`] does.
     pub fn mark_outdated(&mut self) {
         self.is_outdated = true;
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         &self.path
@@ -84,10 +85,10 @@ impl TrialTree {
         self.store.check_out_with_caches(&self.path, commit, &kept)
     }
 
-    /// Runs a check at a commit, as [`run_check`] does in a check-out that is there already.
+    /// Runs a check at a commit, like [`run_check`] in an existing check-out.
     ///
     /// # Errors
-    /// If git cannot check the commit out, or tell what the check has changed.
+    /// If git cannot check out the commit or compare the files.
     ///
     /// [`run_check`]: crate::check::run_check
     pub async fn run_check(
@@ -97,7 +98,7 @@ impl TrialTree {
         cancel: &mut watch::Receiver<bool>,
         on_keeper: impl Fn(KeeperId),
     ) -> Result<CheckResult> {
-        // git is waited for elsewhere: other checks run on this thread meanwhile.
+        // git runs on another thread, so that other checks can run on this one.
         let (store, path) = (self.store.clone(), self.path.clone());
         let readying = self.readying.clone();
         let mut own = Self { store, path, is_outdated: self.is_outdated, readying: readying.clone(), ready: self.ready.take() };
@@ -121,13 +122,13 @@ impl TrialTree {
         let outcome = run(&spec.command(tree.root()), cancel, on_keeper).await;
         let (looked, target) = (tree.clone(), commit.clone());
         let left = blocking(move || left_of(&looked, &target)).await?;
-        // Nothing is known of files whose folder is gone.
+        // If the folder is missing, the state of the files is unknown.
         self.ready = left.is_in_place.then(|| (tree, commit.clone()));
         Ok(result_of(spec, outcome, left.tampered))
     }
 }
 
-/// A check that was not run, because what it needs could not be made.
+/// The result of a check that did not run because its set-up failed.
 fn not_set_up(why: String, tail: String) -> CheckResult {
     let is_network = looks_like_network(&tail);
     CheckResult {
@@ -147,14 +148,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
-/// Undoes what a check has left, and what it has built where it changed more than that.
+/// Undoes the changes of a check, and removes its build results if it has changed tracked files.
 fn left_of(tree: &WorkTree, commit: &CommitHash) -> Result<Left> {
     if !tree.is_in_place() {
         return Ok(Left { tampered: Some("the folder that it ran in".to_owned()), is_in_place: false });
     }
     let tampered = undo(tree, commit, true)?;
     if tampered.is_some() {
-        // What was built of other files.
+        // The build results belong to other files.
         tree.remove_untracked()?;
     }
     Ok(Left { tampered, is_in_place: true })

@@ -1,7 +1,7 @@
-//! Watches over workspaces: notices of changes, from inotify.
+//! Watches workspaces for changes with inotify.
 //!
-//! `.git` is not watched, and folders that git ignores only where that is asked for, as a sign of life. A notice is only a
-//! hint: where the kernel has no more watches there is none, so its receiver also looks at intervals.
+//! `.git` is not watched, and ignored folders only on request, to detect activity. A notice is only a hint: without
+//! inotify watches there is none, so its receiver must also read at intervals.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -21,32 +21,32 @@ use rustix::io::Errno;
 use crate::Workspace;
 
 const GIT: &str = ".git";
-/// The maximum number of events that are read before they are handled.
+/// Maximum number of events that are read before they are handled.
 const MAX_EVENTS: usize = 10_000;
 
-/// What is noticed about a watched workspace. `root` is its top.
+/// A notice about a watched workspace. `root` is its root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// A file or folder has changed, come or gone.
+    /// A file or folder was changed, created or deleted.
     Changed {
-        /// Of which workspace.
+        /// The workspace.
         root: &'a Path,
-        /// It, relative to the top.
+        /// The path relative to the root.
         path: &'a Path,
     },
-    /// Something has changed in a folder that git ignores.
+    /// Something has changed in an ignored folder.
     Ignored {
-        /// Of which workspace.
+        /// The workspace.
         root: &'a Path,
     },
-    /// From now on changes are noticed, or some were missed: look at all of it.
+    /// Changes are reported from now on, or some were missed: read the whole workspace.
     Unknown {
-        /// Of which workspace.
+        /// The workspace.
         root: &'a Path,
     },
-    /// It is not watched, because its folder is gone or the kernel has no more watches: look at intervals.
+    /// It is not watched, because its folder is missing or there are no watches left: read it at intervals.
     Unwatched {
-        /// Which workspace.
+        /// The workspace.
         root: &'a Path,
     },
 }
@@ -56,7 +56,7 @@ enum Order {
     Unwatch(PathBuf),
 }
 
-/// Watches over any number of workspaces, kept by one thread that ends when this is dropped.
+/// Watches any number of workspaces on a thread that ends when this is dropped.
 #[derive(Debug)]
 pub struct Watches {
     orders: Sender<Order>,
@@ -64,10 +64,8 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts the thread. It calls `notice` for everything that it notices, in ignored folders too if `with_ignored`.
-    ///
-    /// # Errors
-    /// What the kernel says where it gives no inotify at all.
+    /// Starts the thread. It calls `notice` for every change, in ignored folders too if `with_ignored`. Fails if the
+    /// kernel has no inotify.
     pub fn new(with_ignored: bool, notice: impl FnMut(Notice<'_>) + Send + 'static) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let (bell, heard) = UnixStream::pair()?;
@@ -88,18 +86,18 @@ impl Watches {
         Ok(Self { orders, bell })
     }
 
-    /// Watches a workspace. One that is watched already costs next to nothing; one that was replaced is watched again.
+    /// Watches a workspace. Cheap if it is already watched; a replaced workspace is watched again.
     pub fn watch(&self, workspace: &Workspace) {
         self.order(Order::Watch(Box::new(workspace.clone())));
     }
 
-    /// Ends the watch of the workspace with this top.
+    /// Ends the watch of the workspace with this root.
     pub fn unwatch(&self, root: &Path) {
         self.order(Order::Unwatch(root.to_owned()));
     }
 
     fn order(&self, order: Order) {
-        // A thread that is gone leaves everything to the intervals; a bell that is full will be heard.
+        // If the thread has ended, only the intervals remain; a full bell will be read.
         let _ = self.orders.send(order);
         let _ = (&self.bell).write(&[0]);
     }
@@ -107,7 +105,7 @@ impl Watches {
 
 /// A watched folder.
 struct Watched {
-    /// The kernel's number for it.
+    /// The kernel's watch descriptor.
     watch: i32,
     is_ignored: bool,
 }
@@ -117,13 +115,13 @@ struct Keeper<F> {
     with_ignored: bool,
     notice: F,
     workspaces: BTreeMap<PathBuf, Workspace>,
-    /// Those for which there were no more watches.
+    /// Workspaces for which there were no watches left.
     given_up: BTreeSet<PathBuf>,
     folders: BTreeMap<PathBuf, Watched>,
     by_watch: HashMap<i32, PathBuf>,
 }
 
-/// Folders that have come, of one workspace.
+/// New folders of one workspace.
 #[derive(Default)]
 struct New {
     folders: Vec<PathBuf>,
@@ -166,7 +164,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
         self.refresh(&root);
     }
 
-    /// Watches what is to be watched of a workspace, and nothing else of it.
+    /// Watches exactly the required folders of a workspace.
     fn refresh(&mut self, root: &Path) {
         let Some(kept) = self.descend(root, vec![root.to_owned()], false) else { return };
         let stale: Vec<PathBuf> = below(&self.folders, root).filter(|folder| !kept.contains(*folder)).cloned().collect();
@@ -176,20 +174,20 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
         (self.notice)(if kept.contains(root) { Notice::Unknown { root } } else { Notice::Unwatched { root } });
     }
 
-    /// Watches folders and all below; gives them. None if they cannot be watched.
+    /// Watches folders recursively; returns them. None if they cannot be watched.
     fn descend(&mut self, root: &Path, mut level: Vec<PathBuf>, is_ignored: bool) -> Option<BTreeSet<PathBuf>> {
         let (mut found, mut ignored) = (BTreeSet::new(), Vec::new());
         while !level.is_empty() {
             let mut next = Vec::new();
             for folder in level {
-                // Watched before it is listed: what is made in between is in one of the two.
+                // Watched before it is listed, so that nothing created in between is missed.
                 match self.add(&folder, is_ignored) {
                     Ok(()) => {}
                     Err(Errno::NOSPC | Errno::NOMEM) if is_ignored => return Some(found),
                     Err(Errno::NOSPC | Errno::NOMEM) => {
                         tracing::warn!(
                             workspace = ?root,
-                            "no more inotify watches, changes are found at intervals; raise fs.inotify.max_user_watches"
+                            "no inotify watches left; changes are found at intervals; raise fs.inotify.max_user_watches"
                         );
                         self.workspaces.remove(root);
                         self.given_up.insert(root.to_owned());
@@ -197,7 +195,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
                         (self.notice)(Notice::Unwatched { root });
                         return None;
                     }
-                    // It is gone, or no folder any more.
+                    // It was deleted, or is no longer a folder.
                     Err(_) => continue,
                 }
                 let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
@@ -217,12 +215,12 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
         Some(found)
     }
 
-    /// Those of these folders that git ignores.
+    /// The folders that git ignores.
     fn ignored_of(&self, root: &Path, folders: &[PathBuf]) -> BTreeSet<PathBuf> {
         let Some(workspace) = self.workspaces.get(root) else { return BTreeSet::new() };
         let relative: Vec<PathBuf> = folders.iter().filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned())).collect();
         let ignored = workspace.ignored_paths(relative.iter()).unwrap_or_else(|error| {
-            tracing::debug!(%error, workspace = ?root, "git does not say which folders are ignored; watching all of them");
+            tracing::debug!(%error, workspace = ?root, "cannot determine the ignored folders; watching all folders");
             BTreeSet::new()
         });
         ignored.iter().map(|path| root.join(path)).collect()
@@ -242,12 +240,12 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
     fn remove(&mut self, folder: &Path) {
         if let Some(Watched { watch, .. }) = self.folders.remove(folder) {
             self.by_watch.remove(&watch);
-            // The kernel has removed it already if the folder is gone.
+            // If the folder was deleted, the kernel has already removed the watch.
             let _ = inotify::remove_watch(&self.inotify, watch);
         }
     }
 
-    /// Ends the watches of a folder and all below.
+    /// Ends the watches of a folder recursively.
     fn forget(&mut self, folder: &Path) {
         let gone: Vec<PathBuf> = below(&self.folders, folder).cloned().collect();
         for folder in gone {
@@ -268,7 +266,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
                 continue;
             };
             match name {
-                // The folder itself is gone, or is somewhere else now.
+                // The folder itself was deleted or moved.
                 None if flags.intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) => {
                     self.forget(&folder);
                     if folder == root {
@@ -310,7 +308,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
                 return;
             }
             let went = flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM);
-            // A folder that is not watched was an ignored one, or empty.
+            // A folder without a watch was ignored or empty.
             if !went || !self.folders.contains_key(path) {
                 return;
             }
@@ -321,7 +319,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
         (self.notice)(if is_ignored { Notice::Ignored { root } } else { Notice::Changed { root, path } });
     }
 
-    /// What the kernel has noticed, without repetitions in a row.
+    /// Reads the events, without consecutive duplicates.
     fn read(&self) -> Vec<(i32, ReadFlags, Option<OsString>)> {
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
@@ -341,7 +339,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
     }
 }
 
-/// The folder and all below it; names order by component.
+/// The folder and everything below it; names are ordered by component.
 fn below<'a>(folders: &'a BTreeMap<PathBuf, Watched>, folder: &'a Path) -> impl Iterator<Item = &'a PathBuf> {
     folders.range(folder.to_owned()..).map(|(path, _)| path).take_while(move |path| path.starts_with(folder))
 }

@@ -1,6 +1,6 @@
-//! A commit's files in a folder: the user's checkout, a linked worktree, a check-out for checks.
+//! A commit's files in a folder: the user's checkout, a linked worktree, a check-out.
 //!
-//! Only check-outs for checks are ever changed.
+//! It must only change check-outs for checks.
 
 mod checkout;
 mod saving;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::call::{Git, fields, to_path};
 use crate::{CommitHash, Error, Result};
 
-/// A folder with a commit's files, with its place pinned: losing its `.git` makes calls fail and never leads them to another
+/// A folder with a commit's files and a pinned repository: if its `.git` is lost, calls fail instead of using another
 /// repository.
 #[derive(Clone, Debug)]
 pub struct WorkTree {
@@ -20,20 +20,20 @@ pub struct WorkTree {
     root: PathBuf,
     git_dir: PathBuf,
     common_dir: PathBuf,
-    /// Of a clone that is for checks alone, so that its files are nobody's, and its `.git` is not the one that is used here:
-    /// where the store has the repositories of submodules.
+    /// For a clone used only for checks, whose files may be overwritten and whose `.git` is not used here: the folder
+    /// of the submodule repositories in the store.
     modules: Option<PathBuf>,
 }
 
-/// A changed path as `git status` tells it.
+/// A changed path of `git status`.
 struct Change {
     path: PathBuf,
-    /// Another repository that lies in the worktree. It is nobody's file: git can only store which commit it is at.
+    /// Another repository inside the worktree, of which git can only store the commit.
     nested_repository: bool,
 }
 
 impl WorkTree {
-    /// Opens the worktree whose top is exactly this path.
+    /// Opens the worktree with exactly this root.
     ///
     /// # Errors
     /// [`Error::NotARepository`], also for a folder inside a worktree and for a bare repository.
@@ -48,7 +48,7 @@ impl WorkTree {
         let whats = ["--show-toplevel", "--git-dir", "--git-common-dir"];
         let answer = discovering.call(["rev-parse", "--path-format=absolute"]).args(whats).answer()?;
         let lines: Vec<&[u8]> = answer.stdout.split(|&byte| byte == b'\n').collect();
-        // A path can hold line breaks: then each is asked for alone.
+        // A path may contain line breaks; then each value is read separately.
         let at_once = answer.code == Some(0) && lines.len() == 4;
         let ask = |what: &str| {
             let place = whats.iter().position(|each| *each == what).filter(|_| at_once);
@@ -72,7 +72,7 @@ impl WorkTree {
         Ok(Self { git: Git::in_work_tree(&git_dir, &root), root, git_dir, common_dir, modules: None })
     }
 
-    /// A check-out in which nobody works, with a git folder that lies elsewhere.
+    /// A check-out in which nobody works, with a separate git folder.
     pub(crate) fn for_checks(git: Git, root: PathBuf, git_dir: PathBuf, modules: PathBuf) -> Self {
         Self { git, root, common_dir: git_dir.clone(), git_dir, modules: Some(modules) }
     }
@@ -91,24 +91,24 @@ impl WorkTree {
         &self.git
     }
 
-    /// The top of its files.
+    /// The root of its files.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The git folder that is its own.
+    /// Its own git folder.
     pub(crate) fn git_dir(&self) -> &Path {
         &self.git_dir
     }
 
-    /// Whether it is the repository's main checkout and no linked worktree.
+    /// True for the repository's main checkout, false for a linked worktree.
     #[must_use]
     pub fn is_main(&self) -> bool {
         self.git_dir == self.common_dir
     }
 
-    /// The commit that is checked out.
+    /// The checked-out commit.
     ///
     /// # Errors
     /// [`Error::UnknownRevision`] before the first commit.
@@ -117,18 +117,18 @@ impl WorkTree {
         head.ok_or_else(|| Error::UnknownRevision { rev: "HEAD".to_owned() })
     }
 
-    /// Whether nothing differs from HEAD: no change, nothing staged, no untracked file that is not ignored.
+    /// True if nothing differs from HEAD: no change, nothing staged, no untracked file except ignored ones.
     pub fn is_clean(&self) -> Result<bool> {
         Ok(self.changes()?.is_empty())
     }
 
-    /// The files that differ from HEAD: modified, deleted, added, untracked and not ignored. Relative to the top, sorted, a
-    /// renamed file under both names. Another repository that lies in the worktree counts as one file.
+    /// The files that differ from HEAD: modified, deleted, added, and untracked but not ignored. Relative to the root,
+    /// sorted, a renamed file under both names. Another repository inside the worktree counts as one file.
     pub fn changed_files(&self) -> Result<Vec<PathBuf>> {
         Ok(self.changes()?.into_iter().map(|change| change.path).collect())
     }
 
-    /// How git looks at submodules: what checks have left in one is found by ourselves.
+    /// The option for git about submodules: changes of checks in them are found separately.
     fn submodules(&self) -> &'static str {
         if self.modules.is_some() { "--ignore-submodules=dirty" } else { "--ignore-submodules=none" }
     }
@@ -138,7 +138,7 @@ impl WorkTree {
     }
 }
 
-/// Everything that differs from HEAD in the index or in the files, untracked files included, ignored ones not.
+/// All differences from HEAD in the index or in the files, including untracked files but not ignored ones.
 fn changes(git: &Git, submodules: &str) -> Result<Vec<Change>> {
     let call =
         git.call(["status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", submodules, "--no-ahead-behind"]);

@@ -1,8 +1,9 @@
-//! A workspace: the clone in which one loop's agent works, and our own record of what lies in it.
+//! A workspace: the clone in which a loop's agent works, and our record of it.
 //!
-//! The agent owns its `.git`: references, config, stash and hooks are nobody else's, and nothing that it does there reaches
-//! the store. We never trust it: what the agent changed is found with our own index beside it ([`Workspace::snapshot`]). A
-//! workspace that is damaged is repaired or replaced, and what was there is kept under a dated name.
+//! The agent owns its `.git`: references, config, stash and hooks affect nobody else, and nothing done there reaches
+//! the store. It must never be trusted: the agent's changes are found with our own index beside it
+//! ([`Workspace::snapshot`]). A damaged workspace is repaired or replaced, and its old content is kept under a dated
+//! name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,13 +24,14 @@ use crate::submodules::{self, Files, MODULES, Place};
 use crate::transfer::retried;
 use crate::{CommitHash, Damage, Error, Result, Store};
 
-/// What marks a clone as a workspace.
+/// The setting that marks a clone as a workspace.
 const MARK: (&str, &str) = ("codingloops.workspace", "true");
 
-/// What `git push` repeats as the name of the repository that it cannot find. A colon would make it a host.
-const NO_PUSH: &str = "pushing is off in this workspace, coding-loops lands finished work by itself";
+/// The push URL, which `git push` prints as the missing repository. It must not contain a colon, which would make it a
+/// host.
+const NO_PUSH: &str = "pushing is disabled in this workspace, coding-loops lands finished work itself";
 
-/// What git leaves in its folder of an operation that is not finished.
+/// The files of unfinished operations in a git folder.
 const UNFINISHED: &[&str] = &[
     "MERGE_HEAD",
     "MERGE_MODE",
@@ -55,14 +57,14 @@ const UNFINISHED: &[&str] = &[
     "reftable/tables.list.lock",
 ];
 
-/// Where a workspace is, and what its agent sees.
+/// The paths of a workspace, and the branch of its agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkspaceSpec {
     /// The folder of the agent's files.
     pub path: PathBuf,
-    /// A folder of ours, outside of the workspace, for our index and record.
+    /// Our folder, outside the workspace, for our index and record.
     pub state: PathBuf,
-    /// The short name of the branch that the agent starts on.
+    /// The short name of the branch on which the agent starts.
     pub branch: String,
 }
 
@@ -75,25 +77,25 @@ pub struct Workspace {
     pub(crate) git: Git,
 }
 
-/// What was found where a workspace was wanted.
+/// The result of opening a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// Nothing; it was made.
+    /// It did not exist and was created.
     Created,
-    /// A healthy one, with whatever the agent has left in it.
+    /// It exists and is intact, with the files that the agent has left.
     Kept,
-    /// A damaged one whose git folder or index was made new; the agent's files are as they were.
+    /// It was damaged; its git folder or index was created again, and the agent's files are unchanged.
     Repaired {
-        /// What was wrong.
+        /// The damage.
         damage: Damage,
-        /// Where the damaged part is kept; none if it was gone.
+        /// The path of the damaged part; none if it was missing.
         kept_as: Option<PathBuf>,
     },
-    /// A damaged one that was made new.
+    /// It was damaged and created again.
     Replaced {
-        /// What was wrong.
+        /// The damage.
         damage: Damage,
-        /// Where it is kept; none if it was gone.
+        /// The path of the damaged one; none if it was missing.
         kept_as: Option<PathBuf>,
     },
 }
@@ -101,29 +103,29 @@ pub enum Opened {
 /// Our record of a workspace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// The commit that it was reset to, or that the agent has gone on to.
+    /// The commit to which it was reset, or to which the agent has moved.
     pub(crate) base: CommitHash,
-    /// For each path the version that the agent started from.
+    /// For each path the version from which the agent started.
     pub(crate) base_tree: CommitHash,
-    /// What lay there before the agent started: the base, and what set-up and conversions made of it.
+    /// The content before the agent started: the base with the effects of set-up and conversions.
     pub(crate) start_tree: CommitHash,
-    /// Base trees before this one.
+    /// Earlier base trees.
     #[serde(default)]
     pub(crate) older: Vec<CommitHash>,
-    /// The tree of the commit before the base that the agent has gone back to.
+    /// The tree of an older commit to which the agent has returned.
     #[serde(default)]
     pub(crate) behind: Option<CommitHash>,
-    /// Whether the agent has changed the ignore rules.
+    /// True if the agent has changed the ignore rules.
     #[serde(default)]
     pub(crate) has_new_rules: bool,
-    /// Whether there are submodules.
+    /// True if there are submodules.
     pub(crate) has_links: bool,
-    /// What was not as in the commits of submodules before the agent started.
+    /// Edits in submodules from before the agent started.
     #[serde(default)]
     pub(crate) start_edits: Vec<Edit>,
-    /// Whether git may convert content between files and objects.
+    /// True if git may convert content between files and objects.
     pub(crate) converts: bool,
-    /// The tree of our index; none while that is being changed.
+    /// The tree of our index; none while it is being changed.
     pub(crate) index_tree: Option<CommitHash>,
 }
 
@@ -136,12 +138,12 @@ impl State {
         Self::at(&spec.state)
     }
 
-    /// The record in a folder of ours.
+    /// Reads the record in our folder.
     pub(crate) fn at(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(folder.join("state.json")).ok()?).ok()
     }
 
-    /// The trees that only this record names.
+    /// The trees to which only this record refers.
     pub(crate) fn into_trees(self) -> Vec<CommitHash> {
         let mut trees = vec![self.base_tree, self.start_tree];
         trees.extend(self.older.into_iter().chain(self.behind).chain(self.index_tree));
@@ -155,7 +157,7 @@ impl State {
     }
 }
 
-/// Removes the locks of references that a git which was killed has left. No reference has such a name.
+/// Removes stale locks of references left by a killed git. No reference has such a name.
 fn remove_locks(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -169,11 +171,11 @@ fn remove_locks(folder: &Path) -> Result<()> {
 }
 
 impl Workspace {
-    /// Opens the workspace of a loop, or makes it at a commit. What an agent has left in one that is there stays as it is;
-    /// [`Self::reset_to`] throws it away.
+    /// Opens the workspace of a loop, or creates it at a commit. Files that an agent has left stay; [`Self::reset_to`]
+    /// discards them.
     ///
     /// # Errors
-    /// [`Error::InTheWay`] if something that is not a workspace of this store is there.
+    /// [`Error::InTheWay`] if the path exists and is not a workspace of this store.
     pub fn open_or_create(store: &Store, spec: &WorkspaceSpec, base: &CommitHash) -> Result<(Self, Opened)> {
         let workspace = Self::at(store, spec)?;
         let _lock = workspace.lock()?;
@@ -196,7 +198,7 @@ impl Workspace {
         Ok((workspace, opened))
     }
 
-    /// Opens a workspace that is there, without looking whether it is healthy; none if none was made.
+    /// Opens an existing workspace without checking it; none if there is none.
     pub fn open(store: &Store, spec: &WorkspaceSpec) -> Result<Option<Self>> {
         let workspace = Self::at(store, spec)?;
         Ok(State::read(&workspace.spec).is_some().then_some(workspace))
@@ -210,13 +212,13 @@ impl Workspace {
         Ok(Self { store: store.clone(), spec, git })
     }
 
-    /// The top of the agent's files.
+    /// The root of the agent's files.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.spec.path
     }
 
-    /// The commit that it was reset to, or that the agent has gone on to since.
+    /// The commit to which it was reset, or to which the agent has moved since.
     ///
     /// # Errors
     /// [`Error::WorkspaceDamaged`] if our record of it is lost.
@@ -237,12 +239,12 @@ impl Workspace {
         if lock.mark() {
             self.wait_for_orphans();
         }
-        // Only holders of the lock run git on our index: its lock was left by one that was killed.
+        // Only holders of the lock run git on our index, so an index lock was left by a killed process.
         drop(fs::remove_file(self.spec.state.join("index.lock")));
         Ok(lock)
     }
 
-    /// Waits for the git of a process that died: two that write the same index and files would damage both.
+    /// Waits for the git of a dead process: two that write the same index and files would damage both.
     fn wait_for_orphans(&self) {
         const BOUND: Duration = Duration::from_secs(60);
         const PAUSE: Duration = Duration::from_millis(20);
@@ -265,7 +267,7 @@ impl Workspace {
         fs::read_dir(self.root()).is_ok_and(|mut entries| entries.next().is_none())
     }
 
-    /// Whether its git folder says that it is a workspace of this store.
+    /// True if its git folder is marked as a workspace of this store.
     fn is_marked(&self) -> bool {
         let git_dir = self.git_dir();
         let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
@@ -281,7 +283,7 @@ impl Workspace {
         [way.into_os_string().into_encoded_bytes(), b"\n".to_vec()].concat()
     }
 
-    /// What is wrong with what is there, as far as that matters to the agent.
+    /// The damage that matters to the agent, if any.
     #[must_use]
     pub fn damage(&self) -> Option<Damage> {
         if let Some(damage) = self.folder_damage() {
@@ -315,7 +317,7 @@ impl Workspace {
         None
     }
 
-    /// The paths that `.gitmodules` names, of a workspace that has links to submodules.
+    /// The paths in `.gitmodules`, for a workspace with submodules.
     pub(crate) fn submodules_by(&self, state: &State) -> BTreeSet<PathBuf> {
         if state.has_links { nested::declared_submodules(&self.git, self.root()) } else { BTreeSet::new() }
     }
@@ -324,7 +326,7 @@ impl Workspace {
         modules.iter().any(|path| nested::would_wait(&self.root().join(path)))
     }
 
-    /// What keeps our own git from looking at the files.
+    /// The damage that prevents our git from reading the files.
     pub(crate) fn folder_damage(&self) -> Option<Damage> {
         match self.root().symlink_metadata() {
             Err(_) => return Some(Damage::Missing),
@@ -334,7 +336,7 @@ impl Workspace {
         let readable = self.git.call(["ls-files", "--unmerged", "-z"]).answer().is_ok_and(|answer| answer.code == Some(0));
         let index = self.spec.state.join("index");
         let is_whole = |state: State| {
-            // Only our record names the trees of a look: a store that was made again may lack them.
+            // Only our record refers to the trees of a snapshot: a store that was created again may lack them.
             let trees = state.into_trees();
             self.store.missing(&trees).is_ok_and(|lost| lost.is_empty())
         };
@@ -352,13 +354,13 @@ impl Workspace {
         Ok(Opened::Replaced { damage, kept_as })
     }
 
-    /// Repairs what is there if it is damaged.
+    /// Repairs the workspace if it is damaged.
     fn mend(&self, base: &CommitHash) -> Result<Opened> {
         let Some(damage) = self.damage() else { return Ok(Opened::Kept) };
         let kept_as = match damage {
             Damage::GitMissing => None,
             Damage::GitReplaced | Damage::GitUnreadable => {
-                // Beside the workspace, where no tool of the agent finds it.
+                // Beside the workspace, where the agent's tools do not find it.
                 let aside = beside(self.root(), ".git");
                 fs::rename(self.git_dir(), &aside).map_err(Error::io("rename", self.git_dir()))?;
                 Some(put_aside(&aside)?)
@@ -384,7 +386,7 @@ impl Workspace {
         Ok(Opened::Repaired { damage, kept_as })
     }
 
-    /// Makes it beside its place, and renames it: it is there as a whole or not at all.
+    /// Creates it under a temporary name and renames it, so that it is complete or missing.
     fn make(&self, base: &CommitHash) -> Result<()> {
         let making = beside(self.root(), ".new");
         remove_all(&making)?;
@@ -404,7 +406,7 @@ impl Workspace {
         fs::rename(&making, self.root()).map_err(Error::io("rename", &making))
     }
 
-    /// Writes down that our index holds a commit, and the files too.
+    /// Records that our index and the files are those of a commit.
     fn record(&self, base: &CommitHash) -> Result<()> {
         let base_tree = tree_of(self.store.git(), base)?;
         let listed = Git::in_repository(self.store.path()).with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
@@ -431,7 +433,7 @@ impl Workspace {
         state.write(&self.spec)
     }
 
-    /// Makes the agent's git folder in `making`, with a commit checked out.
+    /// Creates the agent's git folder in `making`, with a commit checked out.
     fn init_git(&self, making: &Path, base: &CommitHash) -> Result<()> {
         init(self.store.git(), making, &[&format!("--initial-branch={}", self.spec.branch)])?;
         let git_dir = making.join(".git");
@@ -452,7 +454,7 @@ impl Workspace {
         Ok(settings)
     }
 
-    /// The settings that make a clone a workspace.
+    /// The settings of a workspace.
     fn own_settings(&self, settings: &Settings) -> Result<Vec<Pair>> {
         let store = relative(self.root(), self.store.path());
         let mut list = pairs(&[
@@ -465,7 +467,7 @@ impl Workspace {
             ("tag.gpgsign", "false"),
             ("push.gpgsign", "false"),
         ]);
-        // Hooks that the user has for all repositories are not the agent's.
+        // Global hooks of the user must not run for the agent.
         if self.store.git().call(["config", "--global", "--get", "core.hooksPath"]).answer()?.code == Some(0) {
             list.extend(pairs(&[("core.hookspath", ".git/hooks")]));
         }
@@ -487,7 +489,7 @@ impl Workspace {
         Ok(list)
     }
 
-    /// Points the agent's git folder to the store, its references to what is there now, and its index to our files.
+    /// Connects the agent's git folder to the store, updates its references, and copies our index.
     fn connect(&self, git_dir: &Path, base: &CommitHash) -> Result<()> {
         self.settings()?.write_info(git_dir)?;
         let info = git_dir.join("objects/info");
@@ -511,7 +513,7 @@ impl Workspace {
         self.copy_index(git_dir)
     }
 
-    /// Our index as the agent's: the same files with the same times.
+    /// Copies our index to the agent: the same files with the same times.
     fn copy_index(&self, git_dir: &Path) -> Result<()> {
         let (ours, theirs) = (self.spec.state.join("index"), git_dir.join("index"));
         let new = beside(&theirs, ".new");
@@ -521,33 +523,34 @@ impl Workspace {
 
     // ---- going back ----
 
-    /// Brings files, index and branch to a commit and throws away what the agent has left, ignored files and what its git
-    /// folder holds apart (branches, stash, hooks). One that is damaged, or does not let itself be reset, is replaced.
+    /// Resets files, index and branch to a commit and discards everything that the agent has left, except ignored files
+    /// and the content of its git folder (branches, stash, hooks). A workspace that is damaged or cannot be reset is
+    /// replaced.
     pub fn reset_to(&self, base: &CommitHash) -> Result<Opened> {
         let _lock = self.lock()?;
         let opened = match self.mend(base)? {
             opened @ Opened::Replaced { .. } => return Ok(opened),
             opened => opened,
         };
-        // The agent may have left a gc running.
+        // A gc of the agent may still run.
         match retried(|| self.reset(base)) {
             Ok(()) => Ok(opened),
             Err(error @ (Error::GitMissing | Error::GitTimedOut { .. })) => Err(error),
             Err(error) if error.is_disk_full() => Err(error),
             Err(error) => {
-                // If the store cannot give this commit, making it fails the same way.
+                // If the store lacks this commit, creating the workspace fails the same way.
                 self.replace(Damage::ResetFailed(error.to_string()), base)
             }
         }
     }
 
     fn reset(&self, base: &CommitHash) -> Result<()> {
-        // First what is not in our index: an attributes file there would change how files are written.
+        // Untracked files first: an attributes file among them would change how files are written.
         let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).time_limit(LONG_TIME_LIMIT);
         clean.ok()?;
         if self.attributes_differ(base)? {
-            // Files that were written under other rules look unchanged to git and are not: all are written again, after the
-            // files that say so are gone.
+            // Files written under other rules look unchanged to git but are not: all are written again, after the files
+            // with the rules are removed.
             remove_all(&self.spec.state.join("index"))?;
             self.git.call(["read-tree", base.as_str()]).ok()?;
             clean.ok()?;
@@ -568,8 +571,8 @@ impl Workspace {
         self.fill_submodules(self.root(), base, Files::Reset, None)
     }
 
-    /// Brings the submodules of a commit or tree into the workspace whose files are at `root`; of those that `only` names if
-    /// there is one. What the agent has committed there is kept in the store.
+    /// Fills the submodules of a commit or tree in the workspace with files at `root`, or only those in `only`. The
+    /// agent's commits there are saved in the store.
     pub(crate) fn fill_submodules(
         &self,
         root: &Path,
@@ -587,7 +590,7 @@ impl Workspace {
             tracing::warn!(
                 submodule = %submodule.path.display(),
                 commit = submodule.commit.short(),
-                "empty, as your repository does not have it; git submodule update --init --recursive there brings it"
+                "submodule is empty, because your repository does not have it; run git submodule update --init --recursive there"
             );
         }
         Ok(())
@@ -600,7 +603,7 @@ impl Workspace {
         Ok(paths.iter().any(|path| path.file_name().is_some_and(|name| name == ".gitattributes")))
     }
 
-    /// Puts back those settings of the agent's config without which it is no workspace; others are its own.
+    /// Restores the required settings of the agent's config; others belong to the agent.
     fn restore_config(&self, git_dir: &Path) -> Result<()> {
         let (path, settings) = (git_dir.join("config"), self.settings()?);
         let mut config = read_config(&path)?;
@@ -614,7 +617,7 @@ impl Workspace {
         if config == before { Ok(()) } else { replace_file(&path, &render_config(&config)) }
     }
 
-    /// Removes it and our record of it. Save its work first.
+    /// Removes the workspace and our record of it. Save its work first.
     pub fn remove(self) -> Result<()> {
         let lock = self.lock()?;
         remove_all(&beside(self.root(), ".new"))?;

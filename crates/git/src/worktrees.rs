@@ -1,8 +1,8 @@
-//! The linked worktrees of the user's repository: which branches are checked out where, and removing those that an older
-//! version has made.
+//! The linked worktrees of the user's repository: finds checked-out branches, and removes worktrees of an older
+//! version.
 //!
-//! It must never change the main checkout, nor the registration of a worktree that it was not asked about: a worktree on
-//! a disk that is not mounted just now looks like one that is gone.
+//! It must never change the main checkout, nor the registration of another worktree: a worktree on a disk that is not
+//! mounted looks like a deleted one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::{Error, Repository, Result};
 
 /// A registered worktree.
 pub(crate) struct WorktreeEntry {
-    /// The top of its files; for a bare repository's own entry the repository.
+    /// The root of its files; for the entry of a bare repository the repository.
     pub(crate) path: PathBuf,
     /// The short name of the branch; none if detached.
     branch: Option<String>,
-    /// Whether its folder is gone, so that git would drop the entry.
+    /// True if its folder is missing, so that git would drop the entry.
     prunable: bool,
 }
 
@@ -46,7 +46,7 @@ impl Repository {
         Ok(list)
     }
 
-    /// The git folder and the top of each worktree; the main checkout's are the common folder and the root.
+    /// The git folder and the root of each worktree; for the main checkout the common folder and its root.
     fn git_dirs(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let mut list = vec![(self.common_dir.clone(), self.root.clone())];
         let below = self.common_dir.join("worktrees");
@@ -62,8 +62,8 @@ impl Repository {
         Ok(list)
     }
 
-    /// The worktree (or main checkout) that a branch is checked out in; also one that is in the middle of rebasing it.
-    /// An entry whose folder is gone does not count.
+    /// The worktree (or main checkout) in which a branch is checked out or being rebased. Entries with a missing folder
+    /// do not count.
     pub fn branch_checked_out(&self, name: &str) -> Result<Option<PathBuf>> {
         let worktrees = self.worktrees()?;
         for entry in worktrees.iter().filter(|entry| !entry.prunable) {
@@ -81,11 +81,11 @@ impl Repository {
         Ok(None)
     }
 
-    /// Removes a worktree with everything in it, and its registration. Only strictly below `managed`; what is not there is
-    /// removed already. Save its work first.
+    /// Removes a worktree with all its files, and its registration. Only strictly below `managed`; nothing happens if
+    /// it does not exist. Save its work first.
     ///
     /// # Errors
-    /// [`Error::NotManaged`], [`Error::Io`] if something in it cannot be deleted.
+    /// [`Error::NotManaged`], [`Error::Io`] if a file cannot be deleted.
     pub fn remove_worktree(&self, path: &Path, managed: &Path) -> Result<()> {
         let refused = || Error::NotManaged { path: path.to_owned(), managed: managed.to_owned() };
         let managed_dir = managed.canonicalize().map_err(Error::io("resolve", managed))?;
@@ -95,7 +95,7 @@ impl Repository {
             return Err(refused());
         }
         if path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
-            // git would follow a link.
+            // git would follow the link.
             return fs::remove_file(&path).map_err(Error::io("remove", &path));
         }
         let unregister = || self.git.call(["worktree", "remove", "--force", "--force", "--"]).arg(&path).answer();
@@ -112,7 +112,7 @@ impl Repository {
     }
 }
 
-/// The full name of the branch that a rebase in progress has taken off its worktree.
+/// The full name of the branch that an unfinished rebase has detached from its worktree.
 fn branch_being_rebased(git_dir: &Path) -> Option<String> {
     ["rebase-merge", "rebase-apply"].iter().find_map(|folder| {
         let name = fs::read_to_string(git_dir.join(folder).join("head-name")).ok()?;

@@ -44,8 +44,8 @@ fn checks_in_a_check_out_follow_each_other_unharmed() {
     let fails = |what: &str| CheckVerdict::Fail(format!("check one changed {what}"));
     for (script, verdict) in [
         ("git config alias.left status; git tag left; git stash list", CheckVerdict::Pass),
-        ("git checkout --quiet --detach HEAD~1", fails("the commit that it was to judge")),
-        ("git commit --quiet --allow-empty -m mine", fails("the commit that it was to judge")),
+        ("git checkout --quiet --detach HEAD~1", fails("the commit under test")),
+        ("git commit --quiet --allow-empty -m mine", fails("the commit under test")),
         ("git update-index --assume-unchanged a.txt; echo x > a.txt", fails("tracked files: a.txt")),
         ("rm -rf .git; git init --quiet", CheckVerdict::Pass),
         ("rm -rf .git", CheckVerdict::Pass),

@@ -1,9 +1,9 @@
-//! Checking out one commit after another in a check-out for checks, in which nobody works.
+//! Checks out one commit after another in a check-out for checks, in which nobody works.
 //!
-//! What is judged there must be the files of the commit. Python takes a source whose size and whole second of modification are
-//! as before for unchanged; make and cargo one that is older than what they made of it. So the files that a check-out changes
-//! get a whole second of modification that no earlier commit there has been given, and that is later than what was
-//! built before. Caches that lie elsewhere are not misled either.
+//! The judged files must be those of the commit. Python considers a source unchanged if its size and whole second of
+//! modification are unchanged; make and cargo if it is older than the build result. So changed files get a whole second
+//! of modification that no earlier commit there had and that is later than earlier build results. Caches elsewhere are
+//! not misled either.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,33 +18,33 @@ use crate::call::{fields, to_path};
 use crate::repository::changed_between;
 use crate::{CommitHash, Error, Result, WorkTree};
 
-/// Holds the last second that was given, in our git folder of the check-out.
+/// The file with the last second that was used, in our git folder of the check-out.
 pub(crate) const LAST_SECOND: &str = "coding-loops-checkout";
-/// How far apart the clocks of two file systems on one machine can be.
+/// Maximum difference between the clocks of two file systems on one machine.
 const LAG: Duration = Duration::from_millis(20);
 /// The mode of another repository in the index.
 const GITLINK: &[u8] = b"160000 ";
 
-/// The whole seconds of modification that a check-out must not give again.
+/// The seconds of modification that a check-out must not use again.
 struct Seconds {
     file: PathBuf,
     last: i64,
-    /// No file that is written from now on can have a second up to the last one.
+    /// No file written from now on can have a second up to the last one.
     passed: bool,
 }
 
 impl Seconds {
-    /// To be called before files change.
+    /// To be called before files are changed.
     fn begin(git_dir: &Path) -> Result<Self> {
         let file = git_dir.join(LAST_SECOND);
         let known = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
         let (second, lag) = Self::touch(&file, known)?;
-        // What is there already may have been written just now.
+        // Existing files may have been written just now.
         let last = known.unwrap_or(second);
         Ok(Self { file, last, passed: if lag { second - 1 > last } else { second > last } })
     }
 
-    /// Writes the last second down; gives the present one, and whether it has only just begun.
+    /// Stores the last second; returns the present one, and whether it has only just begun.
     fn touch(file: &Path, last: Option<i64>) -> Result<(i64, bool)> {
         let text = last.map_or_else(String::new, |last| format!("{last}\n"));
         fs::write(file, text).map_err(Error::io("write", file))?;
@@ -52,7 +52,7 @@ impl Seconds {
         Ok((meta.mtime(), meta.mtime_nsec() < i64::try_from(LAG.as_nanos()).unwrap_or(i64::MAX)))
     }
 
-    /// To be called once files have changed: gives these a second of their own, unless the clock has done so.
+    /// To be called after files were changed: sets them to a second of their own, unless the clock has done so.
     fn end(self, root: &Path, changed: &[PathBuf]) -> Result<()> {
         let (now, _) = Self::touch(&self.file, Some(self.last))?;
         let mut last = self.last.max(now);
@@ -74,8 +74,8 @@ impl Seconds {
 }
 
 impl WorkTree {
-    /// Checks a commit out, whatever differs there. What is not tracked goes, ignored files apart (builds). Nobody else may be
-    /// working in it.
+    /// Checks out a commit, discarding all changes. Untracked files are removed, except ignored ones (builds). Nobody
+    /// else may be working in it.
     ///
     /// # Errors
     /// [`Error::NotForChecks`].
@@ -85,13 +85,13 @@ impl WorkTree {
         let head = self.head()?;
         let mut seconds = Seconds::begin(self.git_dir())?;
         let beyond = self.changed_files().unwrap_or_default();
-        // Nothing tells in which second somebody else has changed a file.
+        // It is unknown in which second somebody else has changed a file.
         seconds.passed &= beyond.is_empty();
         let mut changed = changed_between(&self.git, &head, commit)?;
         changed.extend(beyond);
         let index = self.git_dir().join("index");
         if changed.iter().any(|path| is_attributes(path)) {
-            // Files that were written under other rules (line ends, filters) look unchanged to git and are not: all are
+            // Files written under other rules (line endings, filters) look unchanged to git but are not: all are
             // written again.
             drop(fs::remove_file(&index));
             self.clean()?;
@@ -99,7 +99,7 @@ impl WorkTree {
         }
         let reset = self.git.call(["reset", "--quiet", "--hard", commit.as_str()]);
         if let Err(error) = reset.ok() {
-            // A damaged index is made again.
+            // A damaged index is created again.
             if !matches!(error, Error::GitFailed { .. }) || fs::remove_file(index).is_err() {
                 return Err(error);
             }
@@ -109,8 +109,8 @@ impl WorkTree {
         seconds.end(self.root(), &changed)
     }
 
-    /// From one commit to another, where nothing differs from the first but what is not tracked, which goes. False if this
-    /// takes [`Self::bring_to`]. What these patterns name stays.
+    /// Moves from one commit to another if only untracked files differ from the first; they are removed. False if this
+    /// requires [`Self::bring_to`]. Files that match these patterns stay.
     pub(crate) fn move_to(&self, from: &CommitHash, to: &CommitHash, kept: &[String]) -> Result<bool> {
         self.must_be_for_checks()?;
         let (changed, cleaned) = std::thread::scope(|scope| {
@@ -123,35 +123,35 @@ impl WorkTree {
             return Ok(false);
         }
         let seconds = Seconds::begin(self.git_dir())?;
-        // Not by force: then git would write files again whose time is not the one that it knows.
+        // Without force, with which git would rewrite files whose times do not match the index.
         let moved = self.git.call(["checkout", "--quiet", "--detach", to.as_str(), "--"]).answer()?.code == Some(0);
         seconds.end(self.root(), &changed)?;
         Ok(moved)
     }
 
-    /// What differs from which commit, as `git status --porcelain=v2 --branch -z` tells it.
+    /// The output of `git status --porcelain=v2 --branch -z`.
     pub(crate) fn status(&self) -> Result<Vec<u8>> {
         let call = self.git.call(["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--no-renames"]);
         call.args([self.submodules(), "--no-ahead-behind"]).ok()
     }
 
-    /// Removes everything that is not tracked and not ignored, repositories too.
+    /// Removes everything that is neither tracked nor ignored, including repositories.
     fn clean(&self) -> Result<()> {
         self.git.call(["clean", "--quiet", "--force", "--force", "-d"]).ok().map(drop)
     }
 
-    /// Removes everything that is not tracked, ignored or not: builds, caches, repositories, and what submodules hold that
-    /// are not filled from the store.
+    /// Removes everything that is not tracked, ignored or not: builds, caches, repositories, and files in submodules
+    /// that are not filled from the store.
     pub(crate) fn remove_untracked(&self) -> Result<()> {
         self.remove_untracked_but(&[])
     }
 
-    /// As [`Self::remove_untracked`], but for what is ignored and named by one of these patterns.
+    /// Like [`Self::remove_untracked`], but keeps ignored files that match one of these patterns.
     pub(crate) fn remove_untracked_but(&self, kept: &[String]) -> Result<()> {
         let kept = kept.iter().map(|pattern| format!("--exclude={pattern}"));
         let clean = self.git.call(["clean", "--quiet", "--force", "--force", "-d", "-x"]).args(kept);
         if let Err(error) = clean.ok() {
-            // Package managers protect what they have unpacked.
+            // Package managers write-protect unpacked files.
             if !make_folders_writable(self.root()) {
                 return Err(error);
             }
@@ -168,7 +168,7 @@ impl WorkTree {
             if self.is_filled(&path) {
                 continue;
             }
-            // Where a link leads to is not ours.
+            // The target of a link is not ours.
             if folder.canonicalize().is_ok_and(|real| real == folder && real.is_dir()) {
                 make_folders_writable(&folder);
                 fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
@@ -179,7 +179,7 @@ impl WorkTree {
     }
 }
 
-/// Makes folders ours to delete from, as far as they can be made so; false if none had to be.
+/// Makes folders writable if possible; false if none had to be changed.
 fn make_folders_writable(folder: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     const OURS: u32 = 0o700;
@@ -200,13 +200,13 @@ fn is_attributes(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == ".gitattributes")
 }
 
-/// Removes the locks that a killed git has left in our git folder.
+/// Removes locks of a killed git in our git folder.
 fn remove_locks(git_dir: &Path) -> Result<()> {
     let entries = fs::read_dir(git_dir).map_err(Error::io("list", git_dir))?;
     for entry in entries {
         let path = entry.map_err(Error::io("list", git_dir))?.path();
         if path.extension() == Some(OsStr::new("lock")) && path.is_file() {
-            tracing::warn!(file = ?path, "removing what was left by a process that is gone");
+            tracing::warn!(file = ?path, "removing a stale lock of a dead process");
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(Error::io("remove", path)(error));

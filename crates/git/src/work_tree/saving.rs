@@ -1,6 +1,6 @@
-//! Saving what lies in a linked worktree, which only an installation of an older version has.
+//! Saves the work in a linked worktree, which only an installation of an older version has.
 //!
-//! The worktree's index and files stay as they are: everything happens with a copy of the index.
+//! It must not change the worktree's index and files: it uses a copy of the index.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ struct IndexCopy {
 }
 
 impl IndexCopy {
-    /// Copies the index; a missing one gives one that holds `head`'s tree.
+    /// Copies the index; if it is missing, creates one with `head`'s tree.
     fn new(git: &Git, git_dir: &Path, head: &CommitHash) -> Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -46,14 +46,14 @@ impl Drop for IndexCopy {
 }
 
 impl WorkTree {
-    /// Saves everything that there is beyond `base`, commits and changes, under a reference (full name) of its repository;
-    /// none if there is nothing. Saving the same again gives the same commit.
+    /// Saves everything beyond `base`, commits and changes, under a reference (full name) of its repository; none if
+    /// there is nothing. Saving the same again gives the same commit.
     ///
-    /// The commit's first parent is HEAD, unless it is HEAD itself. Staged content that is neither in HEAD nor in the files is
-    /// kept through a second parent, as `git stash` does. A repository that lies in the worktree is left out.
+    /// The commit's first parent is HEAD, unless it is HEAD itself. Staged content that is neither in HEAD nor in the
+    /// files is kept as a second parent, as `git stash` does. A repository inside the worktree is left out.
     ///
     /// # Errors
-    /// [`Error::RefMoved`] if other work is saved there: nothing saved is ever overwritten.
+    /// [`Error::RefMoved`] if other work is saved there: saved work is never overwritten.
     pub fn save_under(&self, refname: &str, message: &str, base: &CommitHash) -> Result<Option<CommitHash>> {
         let head = self.head()?;
         let saved = self.snapshot(&head, &build_message(message, &[])?)?;
@@ -76,13 +76,13 @@ impl WorkTree {
         Ok(a == b || essence(a)? == essence(b)?)
     }
 
-    /// A commit of everything that is not ignored on top of `head`; `head` itself if there is nothing.
+    /// A commit of everything that is not ignored on top of `head`; `head` itself if nothing differs.
     fn snapshot(&self, head: &CommitHash, message: &str) -> Result<CommitHash> {
         let index = IndexCopy::new(&self.git, &self.git_dir, head)?;
         let git = self.git.with_env("GIT_INDEX_FILE", &index.path);
-        overlook_nothing(&git, &self.root)?;
-        // An index with unresolved conflicts has no tree; what it holds beyond the files are the two sides, which are
-        // commits already.
+        clear_hiding_flags(&git, &self.root)?;
+        // An index with unresolved conflicts has no tree; its additional content are the two sides, which are already
+        // commits.
         let staged = git.call(["write-tree"]).hash().ok();
         let nested =
             changes(&git, self.submodules())?.into_iter().filter(|change| change.nested_repository).map(|change| change.path);
@@ -105,9 +105,8 @@ impl WorkTree {
     }
 }
 
-/// Has git see every changed file again, also those that somebody has made it overlook: `assume-unchanged`, and
-/// `skip-worktree` where the file is there.
-fn overlook_nothing(git: &Git, root: &Path) -> Result<()> {
+/// Clears the index flags that hide changes: `assume-unchanged`, and `skip-worktree` if the file exists.
+fn clear_hiding_flags(git: &Git, root: &Path) -> Result<()> {
     let listed = git.call(["ls-files", "-v", "-z"]).ok()?;
     let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
     for entry in fields(&listed) {
@@ -128,8 +127,8 @@ fn overlook_nothing(git: &Git, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Brings everything but `excluded` into the index. A file that cannot be read is left out, and one whose attributes do not
-/// fit it is taken as it is, which is better than saving nothing.
+/// Adds everything except `excluded` to the index. Unreadable files are left out, and a file that does not fit its
+/// attributes is stored unconverted, which is better than not saving it.
 fn stage(git: &Git, excluded: impl Iterator<Item = PathBuf>) -> Result<()> {
     let mut paths: Vec<u8> = b":(top)\0".to_vec();
     for path in excluded {
@@ -143,12 +142,12 @@ fn stage(git: &Git, excluded: impl Iterator<Item = PathBuf>) -> Result<()> {
     match answer.code {
         Some(0) => return Ok(()),
         Some(1) => {
-            tracing::warn!(error = %add.failed(answer), "some files could not be saved");
+            tracing::warn!(error = %add.failed(answer), "cannot save some files");
             return Ok(());
         }
         _ => {}
     }
-    // What only the attributes of the files stand in the way of (an encoding that a file does not have) can be stored as it is.
+    // Files whose attributes prevent storing them (an encoding that does not fit) can be stored unconverted.
     let empty = git.call(["hash-object", "-t", "tree", "/dev/null"]).hash()?;
     let error = add.failed(answer);
     match add.env("GIT_ATTR_SOURCE", empty.as_str()).answer()?.code {

@@ -478,7 +478,7 @@ fn what_an_agent_does_reaches_nobody() {
     git(root, ["commit", "--quiet", "-am", "ungated"]);
     git(root, ["config", "core.hooksPath", "/nowhere"]);
     git(root, ["update-ref", "-d", "refs/remotes/origin/main"]);
-    assert!(fails(root, ["push", "origin", "HEAD:main"]).contains("pushing is off"));
+    assert!(fails(root, ["push", "origin", "HEAD:main"]).contains("pushing is disabled"));
     assert!(fails(root, ["push", "-f", store.path().to_str().unwrap(), "HEAD:refs/heads/main"]).contains("hidden ref"));
     drop(Command::new("chmod").args(["-R", "a-w", ".git"]).current_dir(root).output().unwrap());
     drop(Command::new("chmod").args(["-R", "u+w", ".git"]).current_dir(root).output().unwrap());
