@@ -1,12 +1,13 @@
-//! The keeper: a small process between us and a command, so that no process of the command outlives us or its time.
+//! The keeper: a small process between this program and a command, so that no process of the command outlives this
+//! program or its time limit.
 //!
-//! It is the same executable, started again with a hidden first argument; so each `main` that runs commands begins with
-//! [`run_if_asked`]. The keeper adopts whatever the command leaves behind (it is a "child subreaper"), also daemons with
-//! a session of their own. It holds a pipe from its parent. When that closes, because the parent died or wants to stop,
-//! or on SIGTERM, it stops the command: SIGTERM, a grace period, SIGKILL, until no descendant is left. It also does this
-//! for what a command that has ended by itself leaves behind.
+//! It is the same executable, started again with a hidden first argument; so each `main` that runs commands starts with
+//! [`run_if_asked`]. The keeper adopts the descendants of the command ("child subreaper"), including daemons with their
+//! own session. It holds a pipe from its parent. When the pipe closes, because the parent died or wants to stop, or on
+//! SIGTERM, it stops the command: SIGTERM, a grace period, SIGKILL, until no descendant is left. It does the same for
+//! processes left by a command that has ended by itself.
 //!
-//! It must never write to stdout anything but its reports, nor wait for its parent.
+//! It must never write anything but its reports to stdout, and never wait for its parent.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,26 +25,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::processes::{self, Process, to_pid};
 
-/// The first argument that makes a program a keeper.
+/// The first argument that turns a program into a keeper.
 pub const ARGUMENT: &str = "__keeper";
 
-/// The environment variable that marks everything that a keeper has started: `PID.START_TIME` of the keeper.
+/// The environment variable that marks all descendants of a keeper: `PID.START_TIME` of the keeper.
 pub const MARK: &str = "CODING_LOOPS_KEEPER";
 
-/// What a command leaves behind when it ends by itself gets this long between SIGTERM and SIGKILL.
+/// Time between SIGTERM and SIGKILL for processes left by a command that has ended by itself.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 
-/// How long killing is tried before what cannot be killed is given up (another user's process, one stuck in the kernel).
+/// Time after which processes that cannot be killed are given up (another user's, or stuck in the kernel).
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Which process a keeper is.
+/// The identity of a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperId {
     /// Its process id.
     pub pid: u32,
-    /// Its start time in clock ticks since boot. It means something only until the next boot.
+    /// Its start time in clock ticks since boot; valid only until the next boot.
     pub start_time: u64,
 }
 
@@ -53,7 +54,7 @@ impl KeeperId {
     }
 }
 
-/// What the keeper is told, as one line of JSON; the command's input follows it.
+/// The request to the keeper, as one line of JSON; the command's input follows it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) argv: Vec<OsString>,
@@ -68,36 +69,36 @@ pub(crate) struct Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotStartedKind {
-    /// There is no such program.
+    /// The program does not exist.
     Missing,
-    /// It may not be executed, or is no program.
+    /// The file is not executable.
     NotExecutable,
-    /// Something else: no such folder, arguments too long, no memory.
+    /// Another cause: missing folder, arguments too long, no memory.
     Other,
 }
 
-/// What the keeper tells, each as one line of JSON.
+/// A report of the keeper, as one line of JSON.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// It is there and waits for its order.
+    /// The keeper waits for its request.
     Ready(KeeperId),
-    /// The command runs.
+    /// The command was started.
     Started,
     /// The command could not be started; the last report.
     NotStarted { kind: NotStartedKind, message: String },
-    /// Everything has ended; the last report.
+    /// All processes have ended; the last report.
     Ended {
         /// The raw wait status of the command.
         status: Option<i32>,
         /// Whether the keeper stopped it.
         stopped: bool,
-        /// How many processes could not be killed.
+        /// Number of processes that could not be killed.
         survivors: u32,
     },
 }
 
-/// Becomes a keeper, and does not return, if the program was started as one. The first line of `main` in every program
-/// that runs commands, before anything else looks at the arguments or starts a thread.
+/// Becomes a keeper, and does not return, if the program was started as one. Must be the first statement of `main` in
+/// every program that runs commands, before arguments are read or threads start.
 pub fn run_if_asked() {
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|arg| arg == ARGUMENT) && args.next().is_none() {
@@ -105,8 +106,8 @@ pub fn run_if_asked() {
     }
 }
 
-fn tell(report: &Report) {
-    // A parent that is gone is noticed elsewhere.
+fn send(report: &Report) {
+    // The death of the parent is detected elsewhere.
     if let Ok(mut line) = serde_json::to_vec(report) {
         line.push(b'\n');
         let mut stdout = std::io::stdout().lock();
@@ -114,14 +115,14 @@ fn tell(report: &Report) {
     }
 }
 
-/// A keeper's life; none if something that it cannot do without is missing.
+/// Runs the keeper; none if a required resource is missing.
 fn keep() -> Option<()> {
-    // Away from the terminal and from signals to the parent's group. It fails only if that is so already.
+    // Detach from the terminal and from signals to the parent's group. Fails only if that is already the case.
     let _ = rustix::process::setsid();
     nix::sys::prctl::set_child_subreaper(true).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let _guard = runtime.enter();
-    // Before the first report: from then on signals are taken as a wish to stop, and nothing is missed.
+    // Before the first report: from then on signals mean a stop, and none is missed.
     let mut signals = Signals {
         child: signal(SignalKind::child()).ok()?,
         terminate: signal(SignalKind::terminate()).ok()?,
@@ -131,7 +132,7 @@ fn keep() -> Option<()> {
     let own = std::fs::read_to_string("/proc/self/stat").ok()?;
     let start_time = own.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
     let id = KeeperId { pid: std::process::id(), start_time };
-    tell(&Report::Ready(id));
+    send(&Report::Ready(id));
 
     let control = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
     let mut control = BufReader::new(File::from(control));
@@ -145,15 +146,15 @@ fn keep() -> Option<()> {
     let main = match start(&order, input, id) {
         Ok(pid) => pid,
         Err((kind, message)) => {
-            tell(&Report::NotStarted { kind, message });
+            send(&Report::NotStarted { kind, message });
             return Some(());
         }
     };
-    tell(&Report::Started);
+    send(&Report::Started);
     let control = pipe::Receiver::from_owned_fd(control.into_inner().into()).ok()?;
     let mut family = Family { main, main_status: None, empty: false };
     let report = runtime.block_on(family.watch(&mut signals, &control, kill_after));
-    tell(&report);
+    send(&report);
     Some(())
 }
 
@@ -161,7 +162,7 @@ fn start(order: &Order, input: Vec<u8>, id: KeeperId) -> Result<u32, (NotStarted
     let other = |message: String| (NotStartedKind::Other, message);
     let (program, args) = order.argv.split_first().ok_or((NotStartedKind::Missing, "the command is empty".to_owned()))?;
     if let Some(nice) = order.nice {
-        // Being nicer is always allowed; being less nice than the parent may not be, and is not worth failing for.
+        // A higher nice value is always allowed; a lower one may not be, which is no reason to fail.
         let _ = rustix::process::setpriority_process(None, nice);
     }
     let output = || std::io::stderr().as_fd().try_clone_to_owned().map_err(|error| other(error.to_string()));
@@ -183,10 +184,10 @@ fn start(order: &Order, input: Vec<u8>, id: KeeperId) -> Result<u32, (NotStarted
         (kind, format!("{}: {error}", program.to_string_lossy()))
     })?;
     if let Some(mut pipe) = child.stdin.take() {
-        // A command that does not read its input must not hold anything up; the thread ends with the keeper.
+        // A command that does not read its input must not block the keeper; the thread ends with the keeper.
         std::thread::spawn(move || drop(pipe.write_all(&input)));
     }
-    // Not waited for through `child`: all that ends here is collected in one place.
+    // Not waited for through `child`: all children are collected in one place.
     Ok(child.id())
 }
 
@@ -212,7 +213,7 @@ async fn closed(control: &pipe::Receiver) {
     }
 }
 
-/// The command and all that descends from it.
+/// The command and its descendants.
 struct Family {
     main: u32,
     main_status: Option<i32>,
@@ -240,7 +241,7 @@ impl Family {
         let grace = if stopped { kill_after } else { kill_after.min(LEFTOVER_GRACE) };
         if !self.empty {
             self.signal_all(Signal::TERM);
-            // A stopped process would not see the SIGTERM.
+            // A stopped process would not handle the SIGTERM.
             self.signal_all(Signal::CONT);
         }
         let end = Instant::now() + grace;
@@ -258,7 +259,7 @@ impl Family {
         Report::Ended { status: self.main_status, stopped, survivors: u32::try_from(survivors).unwrap_or(u32::MAX) }
     }
 
-    /// Collects all children that have ended, adopted ones too.
+    /// Collects all ended children, including adopted ones.
     fn collect(&mut self) {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -270,7 +271,7 @@ impl Family {
                 Ok(None) => return,
                 Err(Errno::INTR) => {}
                 Err(_) => {
-                    // No child is left, and so no descendant: each would have been adopted.
+                    // No child is left, and so no descendant, because each would have been adopted.
                     self.empty = true;
                     return;
                 }
@@ -279,7 +280,7 @@ impl Family {
     }
 
     fn signal_all(&self, which: Signal) {
-        // The group's number is the command's pid, which is safe only until that has been waited for.
+        // The group's id is the command's pid, which is safe only until it has been waited for.
         if self.main_status.is_none()
             && let Some(group) = to_pid(self.main)
         {
@@ -299,27 +300,27 @@ impl Family {
     }
 }
 
-/// How a command ended, of the raw wait status.
+/// Converts a raw wait status.
 pub(crate) fn exit_status(raw: i32) -> ExitStatus {
     ExitStatus::from_raw(raw)
 }
 
-/// Kills what a run has left behind when its keeper was killed too, or has not finished yet: the keeper if it still is the
-/// process that it was, all that descends from it, and all that carries its mark. Gives the number of processes killed;
-/// does nothing if there is none. Takes up to ten seconds, and blocks the thread.
+/// Kills the processes left by a run whose keeper was killed or has not finished: the keeper, if it still is the same
+/// process, its descendants, and all processes with its mark. Returns the number of killed processes; zero if there are
+/// none. Takes up to ten seconds and blocks the thread.
 ///
-/// Where the keeper itself is gone, a process that has left its family and dropped its environment cannot be told from
-/// others and is left alone.
+/// If the keeper itself has ended, a process that has left its family and removed the mark from its environment cannot
+/// be identified and is left alone.
 ///
-/// Only call it with an identity that was recorded since the last boot.
+/// To be called only with an identity recorded since the last boot.
 ///
 /// # Errors
-/// If something is left that cannot be killed.
+/// If a process cannot be killed.
 pub fn kill_leftover(pid: u32, start_time: u64) -> std::io::Result<usize> {
     let id = KeeperId { pid, start_time };
     let keeper = processes::read(pid).filter(|process| process.start_time == start_time && !process.zombie);
     if let Some(keeper) = keeper {
-        // Held still, it starts nothing more and goes on adopting what its descendants leave.
+        // A stopped keeper starts nothing more, but still adopts the children of its descendants.
         processes::signal(keeper, Signal::STOP)?;
     }
     let mut killed = std::collections::BTreeSet::new();

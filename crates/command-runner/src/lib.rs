@@ -1,8 +1,8 @@
-//! Runs an agent or a check: [`run()`] starts a command under a [`keeper`], with a time limit and bounded output, and leaves
-//! no process behind, whichever side dies first.
+//! Runs an agent or a check: [`run()`] starts a command under a [`keeper`], with a time limit and bounded output, and
+//! leaves no process behind, even if either side is killed.
 //!
-//! It knows neither git nor the database, and never gives anything to a shell. A program that uses it begins its `main` with
-//! [`keeper::run_if_asked`].
+//! It knows neither git nor the database, and must never pass anything to a shell. The `main` of a program that uses it
+//! starts with [`keeper::run_if_asked`].
 
 pub mod keeper;
 mod processes;

@@ -1,4 +1,4 @@
-//! Processes as `/proc` shows them, and signals that reach exactly the process that was meant.
+//! Reads processes from `/proc`, and sends signals that reach exactly the intended process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
-/// What `/proc/PID/stat` says.
+/// The content of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -16,20 +16,20 @@ pub(crate) struct Process {
     pub(crate) zombie: bool,
 }
 
-/// The start time of a process in clock ticks since boot (field 22 of `/proc/PID/stat`); none if it cannot be seen. With
-/// the pid it names a process for as long as the machine is up.
+/// The start time of a process in clock ticks since boot (field 22 of `/proc/PID/stat`); none if it is not visible.
+/// Together with the pid it identifies a process until the next boot.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {
     read(pid).map(|process| process.start_time)
 }
 
-/// Reads one process; none if it is gone or hidden.
+/// Reads one process; none if it has ended or is hidden.
 pub(crate) fn read(pid: u32) -> Option<Process> {
     parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parse(pid: u32, stat: &[u8]) -> Option<Process> {
-    // The name may hold anything, closing brackets too.
+    // The name may contain anything, including closing parentheses.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     let words: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -42,13 +42,13 @@ fn parse(pid: u32, stat: &[u8]) -> Option<Process> {
     })
 }
 
-/// All processes that can be seen.
+/// All visible processes.
 fn pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The living processes that descend from one, in no order.
+/// The living descendants of a process, in no order.
 pub(crate) fn descendants(root: u32) -> Vec<Process> {
     let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
     for process in pids().into_iter().filter_map(read) {
@@ -70,8 +70,8 @@ pub(crate) fn descendants(root: u32) -> Vec<Process> {
     found
 }
 
-/// The pids of this process's own children, also where `/proc` hides other processes. As their parent has not waited for
-/// them yet, these pids cannot have passed to others.
+/// The pids of this process's children, even if `/proc` hides other processes. These pids cannot have been reused,
+/// because the children have not been waited for.
 pub(crate) fn own_children() -> Vec<u32> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     tasks
@@ -80,13 +80,13 @@ pub(crate) fn own_children() -> Vec<u32> {
         .collect()
 }
 
-/// The living processes whose environment, as they were started with it, holds this variable with this value.
+/// The living processes that were started with this environment variable.
 pub(crate) fn with_variable(name: &str, value: &str) -> Vec<Process> {
     let wanted = format!("{name}={value}").into_bytes();
     with_environment(|entry| entry == wanted)
 }
 
-/// The living processes in whose environment, as they were started with it, an entry is one of these.
+/// The living processes that were started with a matching environment entry.
 fn with_environment(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Process> {
     let has = |process: &Process| {
         let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
@@ -95,13 +95,13 @@ fn with_environment(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Process> {
     pids().into_iter().filter_map(read).filter(|process| !process.zombie && has(process)).collect()
 }
 
-/// Whether a living process that can be seen was started with such an entry (`NAME=VALUE`) in its environment.
+/// True if a visible living process was started with a matching environment entry (`NAME=VALUE`).
 #[must_use]
 pub fn is_any_started_with(is_wanted: impl Fn(&[u8]) -> bool) -> bool {
     !with_environment(is_wanted).is_empty()
 }
 
-/// Sends a signal to exactly this process: nothing happens if its pid has passed to another. True if it was sent.
+/// Sends a signal to exactly this process, or none if its pid was reused. True if it was sent.
 pub(crate) fn signal(process: Process, signal: Signal) -> Result<bool, Errno> {
     let Some(pid) = to_pid(process.pid) else {
         return Ok(false);
@@ -114,7 +114,7 @@ pub(crate) fn signal(process: Process, signal: Signal) -> Result<bool, Errno> {
         }
         Err(error) => return Err(error),
     };
-    // The handle is held, so what is true of the pid now is true of the handle.
+    // The pidfd is open, so the pid and the pidfd refer to the same process now.
     if start_time(process.pid) != Some(process.start_time) {
         return Ok(false);
     }

@@ -1,8 +1,7 @@
-//! Running an agent or a check: an argument list, a complete environment, a time limit, bounded output.
+//! Runs an agent or a check: an argument list, a complete environment, a time limit, bounded output.
 //!
-//! Nothing is ever given to a shell, and nothing of our own environment is passed on. The command runs under a
-//! [`keeper`], so that neither it nor anything it has started outlives the call, however that ends; also when the future
-//! is dropped or this process is killed.
+//! Nothing is ever passed to a shell, and nothing of this program's environment is inherited. The command runs under a
+//! [`keeper`], so that no process of it outlives the call, even if the future is dropped or this process is killed.
 //!
 //! [`keeper`]: crate::keeper
 
@@ -26,19 +25,19 @@ use tokio::time::{sleep, timeout};
 
 use crate::keeper::{self, KeeperId, NotStartedKind, Order, Report};
 
-/// How much of the end of the output an outcome carries, in bytes.
+/// Number of bytes of the end of the output in an outcome.
 pub const TAIL_BYTES: usize = 4096;
 
-/// How long a keeper may take to be there, on however busy a machine.
+/// Time limit for the start of a keeper on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// How much longer than `kill_after` a keeper may take to stop everything before it is killed itself.
+/// Time that a keeper has in addition to `kill_after` to stop all processes before it is killed itself.
 const STOP_SLACK: Duration = Duration::from_secs(15);
 
-/// How long to go on reading output that some other process, which is not ours, holds open.
+/// Time for which output is read while another process, which is not ours, holds the pipe open.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// What to run, and within which limits.
+/// A command with its limits.
 #[derive(Clone, Debug)]
 pub struct CommandSpec {
     /// The program and its arguments. A program without `/` is looked up in the `PATH` of `env`, one with `/` is relative
@@ -48,25 +47,25 @@ pub struct CommandSpec {
     pub cwd: PathBuf,
     /// The complete environment; the keeper adds only its mark.
     pub env: Vec<(String, OsString)>,
-    /// What the command reads from its standard input.
+    /// The standard input of the command.
     pub stdin: Vec<u8>,
-    /// How long it may run. Time that the machine is suspended does not count.
+    /// Time limit. Time in which the machine is suspended does not count.
     pub timeout: Duration,
-    /// How long between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     pub kill_after: Duration,
-    /// Where its output goes, stdout and stderr merged; made anew, with mode 0600 and missing folders above it.
+    /// The file for its output, stdout and stderr merged; created with mode 0600, with missing folders.
     pub log_path: Option<PathBuf>,
-    /// How many bytes of output the log keeps: the first ones.
+    /// Number of bytes at the start of the output that the log keeps.
     pub output_bytes: u64,
     /// The nice value to run with.
     pub nice: Option<i32>,
-    /// The program that acts as the keeper; if none, this one. Needed only where this program's `main` is not ours, as
-    /// in a test harness.
+    /// The program that acts as the keeper; this one by default. Needed only if this program's `main` does not call
+    /// `run_if_asked`, as in a test harness.
     pub keeper: Option<PathBuf>,
 }
 
 impl CommandSpec {
-    /// A command with an empty environment, no input, no log, an hour's time, and ten seconds to end when told to.
+    /// A command with an empty environment, no input, no log, a limit of an hour, and ten seconds to end after SIGTERM.
     pub fn new<A: Into<OsString>>(argv: impl IntoIterator<Item = A>, cwd: impl Into<PathBuf>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -89,46 +88,46 @@ impl CommandSpec {
 pub enum End {
     /// By itself, with this exit code.
     Exited(i32),
-    /// By this signal, which was not ours.
+    /// By this signal, which this program did not send.
     Signaled(i32),
-    /// We stopped it when its time was over.
+    /// It exceeded the time limit.
     TimedOut,
-    /// We stopped it because we were told to.
+    /// It was cancelled.
     Cancelled,
-    /// It never ran.
+    /// It was not started.
     NotStarted {
-        /// Why, for programs.
+        /// The kind of the cause.
         kind: NotStartedKind,
-        /// Why, for people.
+        /// The cause as text.
         message: String,
     },
-    /// Its keeper was killed by somebody, so nobody knows; what it had started has been killed.
+    /// Its keeper was killed, so the result is unknown; its processes have been killed.
     Lost,
 }
 
-/// What came of running a command.
+/// The result of running a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// How it ended.
+    /// The end of the command.
     pub end: End,
-    /// How long it took.
+    /// Its duration.
     pub duration: Duration,
     /// The SHA-256 of its whole output, in hexadecimal digits.
     pub output_sha256: String,
-    /// How many bytes it wrote.
+    /// Number of bytes of its output.
     pub output_bytes: u64,
     /// The end of its output, at most [`TAIL_BYTES`], invalid UTF-8 replaced.
     pub tail: String,
-    /// Whether the log holds less than it wrote.
+    /// True if the log contains only a part of the output.
     pub log_cut: bool,
-    /// Why the log is not complete, if it could not be written.
+    /// The error that made the log incomplete.
     pub log_error: Option<String>,
-    /// How many of its processes could not be killed: stuck in the kernel, or another user's.
+    /// Number of processes that could not be killed: stuck in the kernel, or another user's.
     pub survivors: u32,
 }
 
 impl Outcome {
-    /// Whether it ended by itself with exit code 0.
+    /// True if it ended by itself with exit status 0.
     #[must_use]
     pub fn success(&self) -> bool {
         self.end == End::Exited(0)
@@ -137,15 +136,15 @@ impl Outcome {
 
 /// Runs a command to its end.
 ///
-/// It is stopped when `cancel` becomes (or is) true; a sender that is dropped changes nothing. `on_keeper` is called once,
-/// before the command starts, with the process that is to be recorded, so that [`keeper::kill_leftover`] can clean up
-/// later. A log that cannot be made keeps the command from starting.
+/// It is stopped when `cancel` becomes (or is) true; dropping the sender has no effect. `on_keeper` is called once,
+/// before the command starts, with the keeper to record, so that [`keeper::kill_leftover`] can clean up later. If the
+/// log cannot be created, the command does not start.
 pub async fn run(spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, on_keeper: impl FnOnce(KeeperId)) -> Outcome {
     let begin = Instant::now();
     let mut sink = match Sink::new(spec) {
         Ok(sink) => sink,
         Err(error) => {
-            let message = format!("the log {:?} cannot be made: {error}", spec.log_path.as_deref().unwrap_or(Path::new("")));
+            let message = format!("cannot create the log {:?}: {error}", spec.log_path.as_deref().unwrap_or(Path::new("")));
             return Sink::default().outcome(other(message), Duration::ZERO, 0);
         }
     };
@@ -159,7 +158,7 @@ pub async fn run(spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, on_keep
     sink.outcome(end, begin.elapsed(), survivors)
 }
 
-/// A hash in hexadecimal digits: the form of [`Outcome::output_sha256`].
+/// Formats a hash in hexadecimal digits, as in [`Outcome::output_sha256`].
 #[must_use]
 pub fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -169,7 +168,7 @@ fn other(message: impl Into<String>) -> End {
     End::NotStarted { kind: NotStartedKind::Other, message: message.into() }
 }
 
-/// A keeper that has been given its order.
+/// A keeper that has received its request.
 struct Running {
     child: Child,
     id: KeeperId,
@@ -180,13 +179,13 @@ struct Running {
 
 impl Running {
     async fn start(spec: &CommandSpec, on_keeper: impl FnOnce(KeeperId)) -> Result<Self, End> {
-        // Also right when the file has been replaced by a newer version since this process started.
+        // Also correct if the file was replaced by a newer version since this process started.
         let program = spec.keeper.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         let program = std::path::absolute(&program).unwrap_or(program);
         let mut command = Command::new(program);
         command.arg0("coding-loops-keeper").arg(keeper::ARGUMENT).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| other(format!("the keeper cannot be started: {error}")))?;
+        let mut child = command.spawn().map_err(|error| other(format!("cannot start the keeper: {error}")))?;
         let (Some(control), Some(reports), Some(output)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(other("the keeper has no pipes"));
@@ -196,7 +195,7 @@ impl Running {
         let first = first.ok().and_then(Result::ok).flatten().and_then(|line| serde_json::from_str(&line).ok());
         let Some(Report::Ready(id)) = first else {
             drop(child.kill().await);
-            return Err(other("the keeper did not answer: does the program's main begin with run_if_asked?"));
+            return Err(other("the keeper did not answer; the program's main must start with run_if_asked"));
         };
         on_keeper(id);
         let mut running = Self { child, id, control: Some(control), reports, output };
@@ -212,13 +211,13 @@ impl Running {
         message.push(b'\n');
         message.extend_from_slice(&spec.stdin);
         if let Some(control) = &mut running.control {
-            // A keeper that is gone is noticed by its missing report.
+            // A dead keeper is detected by its missing report.
             drop(control.write_all(&message).await);
         }
         Ok(running)
     }
 
-    /// Reads output and reports until both have ended, and stops the command when it is time.
+    /// Reads output and reports until both have ended, and stops the command at its time limit.
     async fn finish(mut self, spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, sink: &mut Sink) -> (End, u32) {
         let mut buffer = vec![0; 64 * 1024];
         let mut last_report = None;
@@ -271,7 +270,7 @@ impl Running {
             Some(Report::Ended { status, stopped, survivors }) => {
                 let end = match (stop, status.map(keeper::exit_status)) {
                     (Some(stop), _) if stopped => stop,
-                    // Somebody else told the keeper to stop.
+                    // Somebody else stopped the keeper.
                     _ if stopped => End::Cancelled,
                     (_, Some(status)) => match (status.code(), status.signal()) {
                         (Some(code), _) => End::Exited(code),
@@ -286,14 +285,14 @@ impl Running {
         }
     }
 
-    /// The keeper is gone without a word: does its work.
+    /// Cleans up after a keeper that died without a report.
     async fn clean_up(&mut self) {
         drop(self.child.start_kill());
         let id = self.id;
-        tracing::warn!(pid = id.pid, "a keeper was killed; killing what it has left");
+        tracing::warn!(pid = id.pid, "a keeper was killed; killing its processes");
         let killed = tokio::task::spawn_blocking(move || keeper::kill_leftover(id.pid, id.start_time)).await;
         if let Ok(Err(error)) = killed {
-            tracing::error!(%error, pid = id.pid, "what a keeper has left cannot be killed");
+            tracing::error!(%error, pid = id.pid, "cannot kill the processes of a dead keeper");
         }
     }
 }
@@ -304,7 +303,7 @@ async fn cancelled(cancel: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Where output goes.
+/// Receives the output.
 #[derive(Default)]
 struct Sink {
     log: Option<File>,
@@ -352,7 +351,7 @@ impl Sink {
         if let Some(log) = &mut self.log
             && let Err(error) = log.write_all(bytes)
         {
-            // A full disk is no reason to stop the command.
+            // A full disk must not stop the command.
             self.log_error = Some(error.to_string());
             self.log = None;
         }

@@ -2,7 +2,7 @@
 //!
 //! `CODING_LOOPS_CRASH_AT=NAME` makes the process raise SIGKILL on itself when it comes to that place, `NAME:3` when it comes
 //! there for the third time. `CODING_LOOPS_CRASH_AT=log` kills nothing and names each place on stderr. The variable is read
-//! once; agents and checks never see it, for their environment is made anew.
+//! once; agents and checks never see it, because their environment is built explicitly.
 //!
 //! Builds with debug assertions have the places; release builds have them only with the feature `armed`
 //! (`cargo build --release --features crash-point/armed`), and [`reach`] is empty in all others.
