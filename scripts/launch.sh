@@ -62,7 +62,7 @@ for row in json.load(sys.stdin):
         print(row["status"], row["pid"])' "$1"
 }
 
-await_ready() { # NAME: says so as soon as it beats as the process that was started; gives up if another one does its work
+await_ready() { # NAME: reports when the started process sends heartbeats; gives up if another process does its work
   local name=$1 component=${1/pm-agent/pm} started=${pid[$1]} status other
   for _ in {1..150}; do
     read -r status other < <(health_of "$component") || :
@@ -97,7 +97,7 @@ examine() { # stops where work cannot start, with the words of loopctl doctor
 
 pause() { sleep "$1" & wait $! || :; } # a wait that traps interrupt
 
-ended() { # NAME: its process is gone; start it again after a while, unless it is not meant to run
+ended() { # NAME: its process has ended; start it again after a delay, unless it was stopped
   local name=$1 code=0 delay
   wait "${pid[$name]}" 2>/dev/null || code=$?
   pid[$name]=

@@ -1,7 +1,7 @@
 """A scripted coding agent: reads its prompt, edits code in its workspace, claims success.
 
 It knows nothing of leases, other agents or the gate. Some of its attempts are bad on purpose, as a real agent's are; a
-second attempt is told by the prompt what was wrong with the first one.
+second attempt reads the error of the first one in its prompt.
 """
 
 import os

@@ -113,7 +113,7 @@ class Director:
         return rows[0] if rows else None
 
     def strike(self, loop, test, whom, seen, what):
-        """Kills once in each attempt at a test, until it is on record. True then."""
+        """Kills once in each attempt at a test, until it is recorded. True then."""
         if self.demo.query(seen):
             (self.demo.stage / what).touch()
             return True
@@ -144,7 +144,7 @@ class Director:
         return self.strike("store", "store-2-withdraw", lambda row: row["pid"], seen, "loop-was-killed")
 
     def notice(self):
-        """Tells the agents what has come about, so that they need not go on provoking it."""
+        """Marks what has happened, so that the agents stop provoking it."""
         for what, sql in {
             "deadlock": "SELECT 1 FROM events WHERE event_type = 'force_release'",
             "conflict": "SELECT 1 FROM conflicts WHERE file_path = 'ledger/report.py' AND loser IS NOT NULL",
@@ -211,7 +211,7 @@ class Report:
         self.incidents.append((what, who, first, rest[-1] if rest and all(rest) else None))
 
     def conflict(self):
-        """A conflict for which one loop was paused and went on; else one that ended before a pause was needed."""
+        """A conflict for which one loop was paused and resumed; else one that ended before a pause was needed."""
         ended = []
         for event in (event for event in self.events if event["event_type"] == "file_conflict"):
             story = [other for other in self.events if other["correlation_id"] == event["correlation_id"]]

@@ -72,11 +72,7 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
         wait_for("the refusal", BOUND, || (refused(daemon) == 1).then_some(()));
     }
     let said = wait_for("the alert", BOUND, || alerts().next());
-    assert!(
-        said.message.contains("config.toml:4") && said.message.contains("uses the previous settings"),
-        "{}",
-        said.message
-    );
+    assert!(said.message.contains("config.toml:4") && said.message.contains("uses the previous settings"), "{}", said.message);
     assert_eq!(alerts().count(), 1, "one for all of them");
     // A loop that has been silent for half a minute is fine as yet.
     db.write(|tx| {

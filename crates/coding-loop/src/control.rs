@@ -293,9 +293,9 @@ impl Context<'_> {
         }
         reach(Point::OrderDone);
         self.db.write(|tx| {
-            let in_hand = attempt.map(|attempt| &attempt.test.id);
-            if in_hand.is_some() || interrupt.order == Order::ForceRelease {
-                self.release_all(tx, in_hand, attempt, interrupt.event.as_deref(), |test| self.give_back(tx, test, interrupt))?;
+            let current = attempt.map(|attempt| &attempt.test.id);
+            if current.is_some() || interrupt.order == Order::ForceRelease {
+                self.release_all(tx, current, attempt, interrupt.event.as_deref(), |test| self.give_back(tx, test, interrupt))?;
             }
             if let Some(done) = done {
                 let event = NewEvent::new(ActorId::from(&self.loop_id), done);

@@ -152,9 +152,9 @@ impl Context<'_> {
 
     /// Like [`Context::recover_dead_loops`], for a killed command of the human.
     fn recover_dead_command(&self, entry: &JournalEntry) -> Result<()> {
-        let is_gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+        let is_dead = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
         match Operation::of(entry) {
-            Some(Operation::Sync(sync)) if is_gone && entry.component.as_deref() == Some("human") => {
+            Some(Operation::Sync(sync)) if is_dead && entry.component.as_deref() == Some("human") => {
                 self.settle_sync(entry, &sync)
             }
             _ => Ok(()),

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_said() {
+    fn an_unclear_comparison_gives_its_reason() {
         assert!(matches!(compare(&failure("boo"), &failure("boo")), Likeness::Unclear(_)));
         assert!(matches!(
             compare(&failure("AssertionError"), &failure("AssertionError\nAssertionError")),

@@ -9,7 +9,7 @@ use git::CommitHash;
 use crate::Result;
 use crate::context::Context;
 
-/// The environment variable that such a check reads.
+/// The environment variable that a check for single tests reads.
 const WORD: &str = "TEST_ID";
 /// Maximum number of files searched.
 const MAX_FILES: usize = 60;

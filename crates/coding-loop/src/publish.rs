@@ -73,7 +73,7 @@ impl Context<'_> {
         }
     }
 
-    // ---- moved by another hand ----
+    // ---- moved by somebody else ----
 
     /// Asks once about a branch that somebody else has moved, and applies the answer.
     fn settle_divergence(&self, divergence: &Divergence) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The plan that the environment variable states, and carrying it out.
+//! Parses the environment variable, and kills the process.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,7 @@ fn plan(text: &str) -> Result<Plan, String> {
         Ok(number) if number > 0 && Point::ALL.iter().any(|point| point.name() == name) => {
             Ok(Plan::Kill { name: name.to_owned(), left: AtomicU32::new(number) })
         }
-        _ => Err(format!("{VARIABLE}={text:?} names no place to crash at; unset it")),
+        _ => Err(format!("{VARIABLE}={text:?} names no crash point; unset it")),
     }
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn reach(point: Point) {
         Some(Plan::Kill { name, left }) if name == point.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 => {
             eprintln!("{VARIABLE}: killed at {name}");
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            // The signal is delivered before this thread goes on, or very soon.
+            // The signal is delivered before this thread continues, or very soon.
             loop {
                 std::thread::park();
             }

@@ -1,19 +1,20 @@
-//! Named places between two steps of an effect outside the database, where a test has the real process killed.
+//! Crash points: named places between two steps of an effect outside the database, at which a test has the process
+//! killed.
 //!
-//! `CODING_LOOPS_CRASH_AT=NAME` makes the process raise SIGKILL on itself when it comes to that place, `NAME:3` when it comes
-//! there for the third time. `CODING_LOOPS_CRASH_AT=log` kills nothing and names each place on stderr. The variable is read
-//! once; agents and checks never see it, because their environment is built explicitly.
+//! `CODING_LOOPS_CRASH_AT=NAME` makes the process raise SIGKILL on itself when it reaches that place, `NAME:3` when it
+//! reaches it for the third time. `CODING_LOOPS_CRASH_AT=log` kills nothing and prints each place to stderr. The
+//! variable is read once; agents and checks never see it, because their environment is built explicitly.
 //!
-//! Builds with debug assertions have the places; release builds have them only with the feature `armed`
+//! Builds with debug assertions have the crash points; release builds have them only with the feature `armed`
 //! (`cargo build --release --features crash-point/armed`), and [`reach`] is empty in all others.
 //!
-//! Every place is a [`Point`], so that a test can go through [`Point::ALL`] and fail at one that is never reached. It must
-//! never be used to decide anything: code behaves the same with and without its points.
+//! Every place is a [`Point`], so that a test can iterate over [`Point::ALL`] and fail for one that is never reached.
+//! It must never be used to decide anything: code behaves the same with and without crash points.
 
 /// The environment variable.
 pub const VARIABLE: &str = "CODING_LOOPS_CRASH_AT";
 
-/// What stands before the name of a place where nothing is killed.
+/// Prefix of the name of a place that is only printed.
 pub const LOGGED: &str = "crash point: ";
 
 macro_rules! points {
@@ -36,109 +37,109 @@ macro_rules! points {
 }
 
 points! {
-    /// A loop has ended what a former self had left running, and has settled nothing yet.
+    /// A loop has ended processes left by its predecessor, and has settled nothing yet.
     StartLeftoversEnded = "start.leftovers-ended",
-    /// It has its row again, and interrupted landings are settled; its workspace is as it was.
+    /// It has taken its row, and interrupted landings are settled; its workspace is unchanged.
     StartTaken = "start.taken",
-    /// One more entry of the journal is finished or undone outside of the database, and not settled.
+    /// Another journal entry is finished or undone outside the database, and not settled.
     StartEntryRecovered = "start.entry-recovered",
-    /// The journal is settled; the workspace is about to be put away.
+    /// The journal is settled; the workspace is not saved yet.
     StartRecovered = "start.recovered",
-    /// The workspace is put away; the first claim is next.
+    /// The workspace is saved; the first claim is next.
     StartTidied = "start.tidied",
-    /// The store is there under its own name.
+    /// The store exists under its name.
     StoreMade = "store.made",
-    /// A workspace is laid out beside its place.
+    /// A workspace exists under its temporary name.
     WorkspaceMade = "workspace.made",
-    /// The loop's workspace is there and in order.
+    /// The loop's workspace exists and is intact.
     WorkspaceReady = "workspace.ready",
     /// A workspace's files are reset, its agent's git is not.
     WorkspaceReset = "workspace.reset",
-    /// A test is claimed, nothing is done for it.
+    /// A test is claimed, and nothing was done for it.
     AttemptClaimed = "attempt.claimed",
-    /// The checkpoint is written down.
+    /// The intent of the checkpoint is recorded.
     CheckpointIntended = "checkpoint.intended",
-    /// Its ref is there.
+    /// Its reference exists.
     CheckpointMade = "checkpoint.made",
-    /// Its row is there.
+    /// Its row exists.
     CheckpointSettled = "checkpoint.settled",
     /// The agent has ended.
     AgentEnded = "agent.ended",
-    /// What the agent has left is looked at; its objects are in the store, and no ref names them.
+    /// The agent's changes are read; their objects are in the store without a reference.
     WorkLooked = "work.looked",
-    /// What no commit can hold of the work is moved aside.
+    /// Files that no commit can contain are moved aside.
     PutAwaySetAside = "put-away.set-aside",
-    /// Putting work away is written down.
+    /// The intent of saving work is recorded.
     PutAwayIntended = "put-away.intended",
-    /// The work is under its ref, the workspace as it was.
+    /// The work has its reference, and the workspace is unchanged.
     PutAwaySaved = "put-away.saved",
-    /// The ref is known.
+    /// The reference is recorded.
     PutAwayRecorded = "put-away.recorded",
-    /// The workspace is put back.
+    /// The workspace is reset.
     PutAwayRestored = "put-away.restored",
-    /// It is known that it is.
+    /// The operation is settled.
     PutAwaySettled = "put-away.settled",
-    /// What was asked for (a pause, a rollback …) is done outside of the database; the order is not acknowledged.
+    /// An order (a pause, a rollback …) is obeyed outside the database but not acknowledged.
     OrderDone = "order.done",
-    /// The order is acknowledged, leases and test are given back.
+    /// The order is acknowledged; leases are released and the test is given back.
     OrderRecorded = "order.recorded",
-    /// How an attempt failed is recorded.
+    /// The failure of an attempt is recorded.
     AttemptFailed = "attempt.failed",
-    /// The work has passed the gate before its turn; the integration branch is not leased yet.
+    /// The work has passed the gate without the lease on integration.
     LandingJudged = "landing.judged",
-    /// The files that will land are leased, the integration branch too.
+    /// The files that will land and integration are leased.
     LandingLeased = "landing.leased",
-    /// The work is a commit on the head of integration, and no ref names it.
+    /// The work is a commit on the head of integration without a reference.
     WorkPutOn = "work.put-on",
     /// The commit is checked out for the checks.
     GateCheckedOut = "gate.checked-out",
-    /// A check has run, its proof is not kept.
+    /// A check has run; its proof is not stored.
     GateChecked = "gate.checked",
-    /// The gate has said yes.
+    /// The gate has passed.
     GatePassed = "gate.passed",
-    /// Moving the integration branch is written down.
+    /// The intent of moving integration is recorded.
     IntegrateIntended = "integrate.intended",
-    /// It has moved; the database does not know.
+    /// It has moved; the database does not know it.
     IntegrateMoved = "integrate.moved",
     /// The pass is recorded.
     IntegrateRecorded = "integrate.recorded",
-    /// The lease of whoever brings the user's commits in is taken, and that is written down.
+    /// The sync lease is acquired, and the start is recorded.
     SyncBegun = "sync.begun",
-    /// The user's commits are in the store; no ref names them.
+    /// The user's commits are in the store without a reference.
     SyncFetched = "sync.fetched",
-    /// A check has run on them together with what has landed.
+    /// A check has run on them merged with integration.
     SyncChecked = "sync.checked",
     /// The integration branch is leased for them.
     SyncTurn = "sync.turn",
-    /// Where it moves is written down.
+    /// The intent of moving integration is recorded.
     SyncIntended = "sync.intended",
-    /// It has moved; the database does not know.
+    /// It has moved; the database does not know it.
     SyncMoved = "sync.moved",
-    /// That it has is recorded.
+    /// The move is recorded.
     SyncRecorded = "sync.recorded",
-    /// The objects of what is published are in the user's repository, the branch has not moved.
+    /// The objects to publish are in the user's repository; the branch has not moved.
     PublishBrought = "publish.brought",
-    /// The branch has moved, and the store does not know.
+    /// The branch has moved; the store does not know it.
     PublishMoved = "publish.moved",
-    /// A landing of a former self, or of a loop that is gone, is found on the branch; it is not recorded.
+    /// A landing of the predecessor or of a dead loop is found on the branch; it is not recorded.
     RecoverLanded = "recover.landed",
-    /// A supervisor's effects are written down; none is performed.
+    /// The intents of a supervisor's effects are recorded; none is performed.
     EffectIntended = "effect.intended",
-    /// One is performed, its outcome not recorded.
+    /// An effect is performed; its outcome is not recorded.
     EffectPerformed = "effect.performed",
     /// Its outcome is recorded.
     EffectRecorded = "effect.recorded",
-    /// The regression-checker has run a check and has not kept what it showed.
+    /// The regression-checker has run a check and has not stored the result.
     RegressionRan = "regression.ran",
-    /// It has kept it.
+    /// It has stored the result.
     RegressionKept = "regression.kept",
 }
 
 #[cfg(any(debug_assertions, feature = "armed"))]
 mod armed;
 
-/// The process comes to a place. Nothing happens unless the environment asks for it, and nothing ever in builds that are not
-/// armed.
+/// Marks that the process reaches a place. Does nothing unless the environment requests it, and never in builds without
+/// crash points.
 #[inline]
 pub fn reach(point: Point) {
     #[cfg(any(debug_assertions, feature = "armed"))]

@@ -1,4 +1,4 @@
-//! How soon a victim is told: from the edge that closes a cycle being committed to the `force_release` row being there,
+//! How soon a victim is chosen: from the edge that closes a cycle being committed to the `force_release` row being there,
 //! with the real program, beside few and many standing edges.
 //!
 //! `cargo build --release -p deadlock-detector && cargo run --release -p deadlock-detector --example latency`
@@ -82,7 +82,7 @@ fn close_a_cycle(db: &Database, path: &Path, round: usize) -> Result<Duration, F
     let committed = Instant::now();
     while db.read(|tx| tx.open_deadlocks())?.len() == before {
         if begin.elapsed() > BOUND {
-            return Err("nobody was told".into());
+            return Err("no victim was chosen".into());
         }
         std::thread::yield_now();
     }

@@ -262,7 +262,7 @@ fn candidates(snapshot: &DetectorSnapshot, live: &[&WaitEdge], graph: &Graph) ->
 }
 
 /// Reports the cycles that no victim can break: an answer to a change request would end them, or none of their members
-/// is a loop. Nodes that wait for such a cycle stay blocked in any case.
+/// is a loop. Nodes that wait for one of these cycles stay blocked in any case.
 fn unbreakable(
     snapshot: &DetectorSnapshot,
     waiting: &Waiting<'_>,

@@ -41,7 +41,7 @@ pub struct ShownWait {
 
 /// A cycle of loops and tests, none of which can continue.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ShownCircle {
+pub struct ShownCycle {
     /// The loops, each once; those of the shortest cycle first, in its order.
     pub loops: Vec<String>,
     /// The tests, sorted.
@@ -49,7 +49,7 @@ pub struct ShownCircle {
     /// Indices of the waits along one shortest cycle.
     pub shortest: Vec<usize>,
     /// The open deadlocks, one for each victim.
-    pub told: Vec<Deadlock>,
+    pub deadlocks: Vec<Deadlock>,
     /// The change requests whose answers would end the cycle.
     pub requests: Vec<String>,
     /// The open question about it.
@@ -62,7 +62,7 @@ pub struct Picture {
     /// The waits, those of cycles first.
     pub waits: Vec<ShownWait>,
     /// The cycles.
-    pub cycles: Vec<ShownCircle>,
+    pub cycles: Vec<ShownCycle>,
 }
 
 /// The possible start and end nodes of a wait.
@@ -126,9 +126,9 @@ fn draw(snapshot: &DetectorSnapshot) -> Picture {
     let test_cycles = test_cycles(&snapshot.waits);
     let cycles = components.iter().enumerate().map(|(number, component)| {
         let of = |node: &Node| component_of.get(node) == Some(&number);
-        let told: Vec<Deadlock> =
+        let deadlocks: Vec<Deadlock> =
             snapshot.deadlocks.iter().filter(|deadlock| of(&Node::Loop(deadlock.victim.clone()))).cloned().collect();
-        let victim = told.first().and_then(|deadlock| graph.number(&Node::Loop(deadlock.victim.clone())));
+        let victim = deadlocks.first().and_then(|deadlock| graph.number(&Node::Loop(deadlock.victim.clone())));
         let mut inside = vec![false; graph.names.len()];
         component.iter().for_each(|node| inside[*node] = true);
         let start = victim.unwrap_or(component[0]);
@@ -156,10 +156,10 @@ fn draw(snapshot: &DetectorSnapshot) -> Picture {
                 wait.alive && one.contains(from) && other.contains(to)
             })
         });
-        ShownCircle {
+        ShownCycle {
             loops,
             shortest: along.collect(),
-            told,
+            deadlocks,
             requests: waiting.requests_among(component).into_iter().collect(),
             question: question.filter(|last| last.status == coord_db::DecisionStatus::Pending).cloned(),
             tests: tests.into_iter().collect(),

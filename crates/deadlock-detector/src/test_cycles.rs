@@ -1,4 +1,4 @@
-//! Tests that depend on each other in a cycle. No victim can end such a cycle: the human decides which test runs first.
+//! Tests that depend on each other in a cycle. No victim can end this kind of cycle: the human decides which test runs first.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -132,10 +132,10 @@ impl Store {
         let PutOn::Conflict(files) = &merged else { return Ok(merged) };
         let of = |commit| Ok::<_, Error>(by_path(differences(self.git(), base, commit)?));
         let (our_changes, their_changes) = (of(ours)?, of(theirs)?);
-        let is_gone = |changes: &BTreeMap<PathBuf, Difference>, path: &PathBuf| {
+        let is_deleted = |changes: &BTreeMap<PathBuf, Difference>, path: &PathBuf| {
             changes.get(path).is_some_and(|change| change.new.is_none())
         };
-        if !files.iter().all(|path| is_gone(&our_changes, path) || is_gone(&their_changes, path)) {
+        if !files.iter().all(|path| is_deleted(&our_changes, path) || is_deleted(&their_changes, path)) {
             return Ok(merged);
         }
         Ok(self.merge_with_renames(base, ours, theirs)?.map_or(merged, PutOn::Tree))

@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn the_network_is_told_from_the_work() {
+    fn network_failures_are_recognised() {
         for text in [
             "npm ERR! code ENOTFOUND\nnpm ERR! network request to https://registry.npmjs.org/x failed",
             "warning: spurious network error (3 tries remaining): [6] Couldn't resolve host name (Could not resolve host: crates.io)",

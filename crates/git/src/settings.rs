@@ -85,7 +85,7 @@ impl Settings {
     }
 }
 
-/// The filters with a program that is not on the PATH: git could not write files with such a filter.
+/// The filters with a program that is not on the PATH: git could not write files with this kind of filter.
 pub(crate) fn missing_filters(pairs: &[Pair]) -> BTreeSet<Vec<u8>> {
     let mut missing = BTreeSet::new();
     for (key, value) in pairs {

@@ -272,7 +272,7 @@ impl Store {
         missing(self.git(), commits)
     }
 
-    /// True if only our programs write a branch, or if it would prevent such a branch.
+    /// True if only our programs write a branch, or if it would collide with one.
     pub(crate) fn is_ours(&self, name: &str) -> bool {
         is_ours(name, &self.integration)
     }
@@ -282,7 +282,7 @@ impl Store {
     }
 }
 
-/// True if only our programs write a branch of the store, or if it would prevent such a branch: git cannot have
+/// True if only our programs write a branch of the store, or if it would collide with one: git cannot have
 /// `coding-loops/integration` beside `coding-loops`.
 fn is_ours(name: &str, integration: &str) -> bool {
     let (path, ours) = (Path::new(name), Path::new(integration));

@@ -102,17 +102,17 @@ fn unpack(to: &Git, objects: &Path, pack: &Path, message: &str) -> Result<Kept> 
 
 /// Removes remains of killed transfers in the store and in the repositories to which they copied.
 pub(crate) fn remove_abandoned(store: &Path, common_dirs: &[&Path]) {
-    let is_gone =
+    let is_dead =
         |pid: Option<&str>| pid.and_then(|pid| pid.parse().ok()).is_some_and(|pid| command_runner::start_time(pid).is_none());
     for entry in fs::read_dir(store).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_gone(name.strip_prefix(SPOOL).and_then(|rest| rest.split('-').next())) {
+        if is_dead(name.strip_prefix(SPOOL).and_then(|rest| rest.split('-').next())) {
             drop(remove_all(&entry.path()));
         }
     }
     for common_dir in common_dirs {
         let is_abandoned =
-            |message: &str| is_gone(message.strip_prefix(KEEP_MESSAGE).and_then(|rest| rest.split_whitespace().next()));
+            |message: &str| is_dead(message.strip_prefix(KEEP_MESSAGE).and_then(|rest| rest.split_whitespace().next()));
         remove_keeps(&common_dir.join("objects/pack"), is_abandoned);
     }
 }

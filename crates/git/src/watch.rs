@@ -68,8 +68,8 @@ impl Watches {
     /// kernel has no inotify.
     pub fn new(with_ignored: bool, notice: impl FnMut(Notice<'_>) + Send + 'static) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let (bell, heard) = UnixStream::pair()?;
-        for end in [&bell, &heard] {
+        let (bell, receiver) = UnixStream::pair()?;
+        for end in [&bell, &receiver] {
             end.set_nonblocking(true)?;
         }
         let (orders, taken) = channel();
@@ -82,7 +82,7 @@ impl Watches {
             folders: BTreeMap::new(),
             by_watch: HashMap::new(),
         };
-        std::thread::Builder::new().name("watches".to_owned()).spawn(move || keeper.keep(&taken, heard))?;
+        std::thread::Builder::new().name("watches".to_owned()).spawn(move || keeper.keep(&taken, receiver))?;
         Ok(Self { orders, bell })
     }
 
@@ -151,7 +151,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
                     Err(TryRecvError::Disconnected) => return,
                 }
             }
-            self.hear();
+            self.read_events();
         }
     }
 
@@ -253,7 +253,7 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
         }
     }
 
-    fn hear(&mut self) {
+    fn read_events(&mut self) {
         let mut new: BTreeMap<PathBuf, New> = BTreeMap::new();
         for (watch, flags, name) in self.read() {
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {

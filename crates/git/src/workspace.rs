@@ -157,7 +157,7 @@ impl State {
     }
 }
 
-/// Removes stale locks of references left by a killed git. No reference has such a name.
+/// Removes stale locks of references left by a killed git. No reference has this kind of name.
 fn remove_locks(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -73,8 +73,8 @@ impl Repository {
         }
         let full = format!("refs/heads/{name}");
         for (git_dir, path) in self.git_dirs()? {
-            let is_gone = worktrees.iter().any(|entry| entry.prunable && entry.path == path);
-            if !is_gone && branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
+            let is_deleted = worktrees.iter().any(|entry| entry.prunable && entry.path == path);
+            if !is_deleted && branch_being_rebased(&git_dir).as_deref() == Some(full.as_str()) {
                 return Ok(Some(path));
             }
         }

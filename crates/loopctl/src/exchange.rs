@@ -29,7 +29,7 @@ pub fn publish(
     let text = if payload == "-" { crate::read_stdin()? } else { payload.to_owned() };
     let value: Value = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("the payload is not valid JSON: {error}; quote it for the shell")))?;
-    let mut event = NewEvent::of_type(source, event_type, value)?.correlation(correlation);
+    let mut event = NewEvent::from_json(source, event_type, value)?.correlation(correlation);
     if let Some(priority) = priority {
         event = event.priority(priority);
     }

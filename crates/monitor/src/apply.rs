@@ -47,7 +47,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
 
 fn publish(tx: &WriteTx<'_>, event: &AlertEvent) -> Result<EventId> {
     let me: ActorId = ID.parse()?;
-    tx.publish(&NewEvent::of_type(me, &event.event_type, event.payload.clone())?.caused_by_id(event.caused_by.clone()))
+    tx.publish(&NewEvent::from_json(me, &event.event_type, event.payload.clone())?.caused_by_id(event.caused_by.clone()))
 }
 
 fn write(tx: &WriteTx<'_>, finding: &Finding, event_id: Option<EventId>) -> Result<()> {

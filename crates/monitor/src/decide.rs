@@ -190,7 +190,7 @@ fn store_files(work: &mut Work<'_>) {
 fn rests(at: &MonitorSnapshot, view: &LoopView) -> bool {
     match view.row.status {
         LoopStatus::Running => at.in_grace || view.waiting || view.held,
-        LoopStatus::Paused => view.in_hand.is_some(),
+        LoopStatus::Paused => view.current.is_some(),
         LoopStatus::Stopped | LoopStatus::Error => false,
     }
 }
@@ -200,7 +200,7 @@ fn rests(at: &MonitorSnapshot, view: &LoopView) -> bool {
 fn excuse(work: &mut Work<'_>) {
     let at = work.at;
     let mut loops = Vec::new();
-    for view in at.loops.iter().filter(|view| rests(at, view) && (view.in_hand.is_some() || view.ready_since.is_some())) {
+    for view in at.loops.iter().filter(|view| rests(at, view) && (view.current.is_some() || view.ready_since.is_some())) {
         let due = view.excused_at.map(|last| last.plus_seconds(EXCUSE_EVERY_SECONDS));
         match due {
             // A later time was stored before the clock was set back.
@@ -261,7 +261,7 @@ fn look_again(work: &mut Work<'_>) {
     {
         work.plan.look_again(until);
     }
-    if at.loops.iter().any(|view| view.in_hand.is_some()) {
+    if at.loops.iter().any(|view| view.current.is_some()) {
         let seconds = i64::try_from(work.config.monitor.interval_seconds).unwrap_or(i64::MAX);
         work.plan.look_again(at.now.plus_seconds(seconds));
     }

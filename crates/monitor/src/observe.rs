@@ -112,30 +112,30 @@ pub struct Disk {
 struct Wanted {
     id: LoopId,
     branch: String,
-    in_hand: Option<Test>,
+    current: Option<Test>,
     /// The log of the agent's run on the current test.
     log: Option<String>,
 }
 
 fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
-    let mut in_hand: BTreeMap<LoopId, Test> = BTreeMap::new();
+    let mut current: BTreeMap<LoopId, Test> = BTreeMap::new();
     let loops: BTreeMap<LoopId, _> = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
     for test in tx.tests(None, Some(TestStatus::InProgress))? {
         let Some(row) = loops.get(&test.loop_id) else { continue };
         let at_work = matches!(row.status, LoopStatus::Running | LoopStatus::Paused);
-        if at_work && (row.current_test_id.as_ref() == Some(&test.id) || !in_hand.contains_key(&row.id)) {
-            in_hand.insert(row.id.clone(), test);
+        if at_work && (row.current_test_id.as_ref() == Some(&test.id) || !current.contains_key(&row.id)) {
+            current.insert(row.id.clone(), test);
         }
     }
-    let mut ids: BTreeSet<LoopId> = in_hand.keys().cloned().collect();
+    let mut ids: BTreeSet<LoopId> = current.keys().cloned().collect();
     ids.extend(tx.loops_with_worktree_changes()?.into_iter().filter(|id| loops.contains_key(id)));
     let branch = |id: &LoopId| loops.get(id).and_then(|row| row.branch.clone()).unwrap_or_else(|| format!("coding-loops/{id}"));
     ids.into_iter()
         .map(|id| {
-            let in_hand = in_hand.remove(&id);
-            let runs = in_hand.as_ref().map(|test| tx.runs_of_test(&test.id)).transpose()?.unwrap_or_default();
+            let current = current.remove(&id);
+            let runs = current.as_ref().map(|test| tx.runs_of_test(&test.id)).transpose()?.unwrap_or_default();
             let run = runs.into_iter().rfind(|run| run.kind == RunOf::Agent && run.loop_id == id);
-            Ok(Wanted { in_hand, log: run.map(|run| run.log), branch: branch(&id), id })
+            Ok(Wanted { current, log: run.map(|run| run.log), branch: branch(&id), id })
         })
         .collect()
 }
@@ -247,15 +247,15 @@ impl Observer {
             ..Observation::default()
         };
         self.looks.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id));
-        self.outputs.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id && wanted.in_hand.is_some()));
+        self.outputs.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id && wanted.current.is_some()));
         self.note_activity(now);
         observation.look_again_at = self.look_at_workspaces(config, &wanted, now);
         self.watch(&wanted);
-        for Wanted { id, in_hand, log, .. } in &wanted {
+        for Wanted { id, current, log, .. } in &wanted {
             if let Some(look) = self.looks.get(id) {
                 observation.workspaces.insert(id.clone(), look.state.clone());
             }
-            if in_hand.is_some() {
+            if current.is_some() {
                 let output = self.look_at_output(&folder.join("logs").join(id.as_str()), id, log.as_deref(), now);
                 observation.outputs.extend(output.map(|output| (id.clone(), output)));
             }
@@ -284,7 +284,7 @@ impl Observer {
 
     fn watch(&mut self, wanted: &[Wanted]) {
         let Some(waker) = &self.waker else { return };
-        let busy = wanted.iter().filter(|wanted| wanted.in_hand.is_some()).filter_map(|wanted| self.looks.get(&wanted.id));
+        let busy = wanted.iter().filter(|wanted| wanted.current.is_some()).filter_map(|wanted| self.looks.get(&wanted.id));
         let busy: Vec<&Workspace> = busy.filter_map(|look| look.workspace.as_ref()).collect();
         if self.watches.is_none() && !self.tried && !busy.is_empty() {
             self.tried = true;

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_gets_less_or_gives_way_to_another_is_worked_off() {
+    fn an_error_that_decreases_or_is_replaced_is_not_repeated() {
         let (three, two) = ("error: no type Foo here\n".repeat(3), "error: no type Foo here\n".repeat(2));
         assert_eq!(times(&[(0, &three), (40, &three), (80, &three)]), 3);
         assert_eq!(times(&[(0, &three), (40, &two), (80, "error: no type Foo here\n")]), 1);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn another_log_or_a_shorter_one_begins_anew() {
+    fn another_log_or_a_shorter_one_starts_again() {
         let known = read(&[(0, "error: the old mistake\n"), (60, "error: the old mistake\n")]);
         let id = "a".parse().unwrap();
         let other = Output { log: "t-2.log".to_owned(), ..seen("error: the old mistake\n", 120) };

@@ -130,7 +130,7 @@ pub struct LoopView {
     /// The unfinished tests with at least one attempt.
     pub tests: Vec<TestView>,
     /// Index in `tests` of the current test.
-    pub in_hand: Option<usize>,
+    pub current: Option<usize>,
     /// The loop waits for another loop.
     pub waiting: bool,
     /// The loop starts no attempt, because its agent cannot work or its runs have no effect.
@@ -203,8 +203,8 @@ pub struct MonitorSnapshot {
 impl LoopView {
     /// The current test.
     #[must_use]
-    pub fn in_hand(&self) -> Option<&TestView> {
-        self.tests.get(self.in_hand?)
+    pub fn current_test(&self) -> Option<&TestView> {
+        self.tests.get(self.current?)
     }
 }
 
@@ -289,15 +289,15 @@ fn load_loops(
     let mut loops = Vec::new();
     for row in tx.loops()? {
         let mine = tests.remove(&row.id).unwrap_or_default();
-        let in_hand = mine
+        let current = mine
             .iter()
             .position(|test| test.status == TestStatus::InProgress && row.current_test_id.as_ref() == Some(&test.id))
             .or_else(|| mine.iter().position(|test| test.status == TestStatus::InProgress));
         let running = row.status == LoopStatus::Running;
         let component = if running { tx.component(row.id.as_str())? } else { None };
-        let in_hand_id = in_hand.map(|at| &mine[at].id);
+        let current_id = current.map(|at| &mine[at].id);
         let mut files = files(tx, &row, known.remove(&row.id).unwrap_or_default(), observation);
-        if !files.observed && running && in_hand_id.is_some() {
+        if !files.observed && running && current_id.is_some() {
             files.leased = leased(tx, &row, ignored)?;
         }
         let (leases, queued) = if running { claims(tx, &row, ignored)? } else { Default::default() };
@@ -314,12 +314,12 @@ fn load_loops(
         let views = mine.iter().map(|test| view(config, memory, tx, test)).collect::<Result<_>>()?;
         loops.push(LoopView {
             waiting: running && waits(tx, &row)?,
-            held: running && in_hand.is_none() && (base_holds || !tx.holds_on(&row.id)?.is_empty()),
+            held: running && current.is_none() && (base_holds || !tx.holds_on(&row.id)?.is_empty()),
             excused_at: excused
                 .as_ref()
                 .and_then(|metadata| metadata.get("excused")?.get(row.id.as_str())?.as_str()?.parse().ok()),
-            last_event: if running && in_hand.is_some() { tx.last_event_of(row.id.as_str())? } else { None },
-            used_at: if running && in_hand.is_some() { tx.last_usage_of(&row.id)? } else { None },
+            last_event: if running && current.is_some() { tx.last_event_of(row.id.as_str())? } else { None },
+            used_at: if running && current.is_some() { tx.last_usage_of(&row.id)? } else { None },
             beat_at: component.as_ref().filter(|_| row.pid.is_none()).and_then(|component| component.last_heartbeat),
             started_at: component.and_then(|component| component.started_at),
             ready_since: ready.get(&row.id).copied(),
@@ -329,7 +329,7 @@ fn load_loops(
             leases,
             queued,
             tests: views,
-            in_hand,
+            current,
             files,
             row,
         });

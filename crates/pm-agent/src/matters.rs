@@ -45,17 +45,21 @@ pub(crate) fn about_test(test: &str) -> String {
 /// Type of the question about a commit that broke something.
 pub(crate) const REGRESSION: &str = "regression";
 
-/// Fingerprint of such a question: the commit, or the test if the commit is unknown.
+/// Fingerprint of this question: the commit, or the test if the commit is unknown.
 pub(crate) fn about_commit(matter: &str) -> String {
     format!("regression:{matter}")
 }
 
 /// Fingerprint of an exhausted budget: of a loop's test, or of a day.
-pub(crate) fn budget_fingerprint(inbound: &Inbound, payload: &ResourceWarning, in_hand: &BTreeMap<LoopId, Test>) -> String {
+pub(crate) fn budget_fingerprint(
+    inbound: &Inbound,
+    payload: &ResourceWarning,
+    current_tests: &BTreeMap<LoopId, Test>,
+) -> String {
     match &payload.loop_id {
         Some(loop_id) => {
             let named = text_of(&inbound.event.payload, "test_id");
-            let test = named.or_else(|| in_hand.get(loop_id).map(|test| test.id.as_str())).unwrap_or("-");
+            let test = named.or_else(|| current_tests.get(loop_id).map(|test| test.id.as_str())).unwrap_or("-");
             format!("budget:{loop_id}:{}:{test}", payload.resource)
         }
         None => format!("budget:day:{}:{}", payload.resource, &inbound.event.timestamp.to_rfc3339()[..10]),

@@ -86,7 +86,7 @@ pub struct PmSnapshot {
     /// Progress of each queue; read only if needed.
     pub progress: BTreeMap<LoopId, LoopProgress>,
     /// The current test of each loop.
-    pub in_hand: BTreeMap<LoopId, Test>,
+    pub current_tests: BTreeMap<LoopId, Test>,
     /// The tests to which the inbox and open subjects refer, if they exist.
     pub tests: BTreeMap<TestId, Test>,
     /// The dependents of blocked tests.
@@ -160,7 +160,7 @@ impl PmSnapshot {
             inbox: Vec::new(),
             loops: BTreeMap::new(),
             progress: BTreeMap::new(),
-            in_hand: BTreeMap::new(),
+            current_tests: BTreeMap::new(),
             tests: BTreeMap::new(),
             dependents: BTreeMap::new(),
             conflicts: Vec::new(),
@@ -271,8 +271,8 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     snapshot.loops = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
     for test in tx.tests(None, Some(TestStatus::InProgress))? {
         let current = snapshot.loops.get(&test.loop_id).and_then(|row| row.current_test_id.as_ref()) == Some(&test.id);
-        if current || !snapshot.in_hand.contains_key(&test.loop_id) {
-            snapshot.in_hand.insert(test.loop_id.clone(), test);
+        if current || !snapshot.current_tests.contains_key(&test.loop_id) {
+            snapshot.current_tests.insert(test.loop_id.clone(), test);
         }
     }
     load_conflicts(tx, &mut snapshot, &mut named)?;
@@ -334,7 +334,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     load_lost(config, tx, &mut snapshot, &mut named.matters, has_conflict)?;
     for inbound in &inbox {
         if let Payload::ResourceWarning(payload) = &inbound.payload {
-            named.matters.insert(budget_fingerprint(inbound, payload, &snapshot.in_hand));
+            named.matters.insert(budget_fingerprint(inbound, payload, &snapshot.current_tests));
         }
     }
     for inbound in &inbox {
@@ -467,7 +467,7 @@ fn load_load(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Res
     if most == 0 {
         return Ok(());
     }
-    let busy = |id: &LoopId| snapshot.in_hand.contains_key(id);
+    let busy = |id: &LoopId| snapshot.current_tests.contains_key(id);
     let running = || snapshot.loops.values().filter(|row| row.status == LoopStatus::Running);
     let mut idle = BTreeSet::new();
     for row in running().filter(|row| !busy(&row.id) && lost_at(config, snapshot, row) <= snapshot.now) {

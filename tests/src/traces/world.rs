@@ -262,7 +262,7 @@ impl World {
                 let write = |tx: &coord_db::WriteTx<'_>| -> coord_db::Result<()> {
                     for number in 0..many {
                         let note = serde_json::json!({"n": number});
-                        tx.publish(&NewEvent::of_type(id.as_str().parse()?, "custom.note", note)?)?;
+                        tx.publish(&NewEvent::from_json(id.as_str().parse()?, "custom.note", note)?)?;
                     }
                     Ok(())
                 };

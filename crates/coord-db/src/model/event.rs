@@ -22,11 +22,11 @@ impl NewEvent {
         Self { source, priority: payload.default_priority(), payload, correlation_id: None, caused_by: None }
     }
 
-    /// What another tool spells out: checked against the catalog, with the fields kept that it does not know.
+    /// A new event from a JSON payload, validated against the event catalog. Fields that the catalog does not define are kept.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) if the type is unknown or the payload does not fit.
-    pub fn of_type(source: ActorId, event_type: &str, payload: Value) -> Result<Self> {
+    pub fn from_json(source: ActorId, event_type: &str, payload: Value) -> Result<Self> {
         let priority = Payload::parse(event_type, &payload)?.default_priority();
         let payload = Payload::Custom { event_type: event_type.to_owned(), value: payload };
         Ok(Self::new(source, payload).priority(priority))

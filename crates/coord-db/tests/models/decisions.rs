@@ -339,7 +339,7 @@ impl Run<'_> {
                     "message_type": "decision_response", "decision_id": self.id(*decision),
                     "choice": choice.map(|choice| CHOICES[choice]), "source": "another tool"
                 });
-                db.publish(&NewEvent::of_type(actor(WHO[*who]), "human_message", payload)?)?;
+                db.publish(&NewEvent::from_json(actor(WHO[*who]), "human_message", payload)?)?;
                 done
             }
             Op::Pm => {

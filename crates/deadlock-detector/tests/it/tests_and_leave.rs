@@ -105,7 +105,11 @@ fn a_cycle_of_leave_is_the_humans_to_end_and_told_once() {
     }
     assert_eq!(world.sql(OPEN_ALERTS), "deadlock_awaits_leave");
     let message = world.sql("SELECT message FROM alerts");
-    assert!(message.starts_with("deadlock of a and b (") && message.contains("test ta of a needs the permission of b to change store"), "{message}");
+    assert!(
+        message.starts_with("deadlock of a and b (")
+            && message.contains("test ta of a needs the permission of b to change store"),
+        "{message}"
+    );
     assert_eq!((world.events("force_release").len(), world.events("decision_needed").len()), (0, 0));
     world.sql("UPDATE change_requests SET status = 'rejected', resolved_at = datetime('now') WHERE id = 'r2'");
     world.once(DETECTOR);

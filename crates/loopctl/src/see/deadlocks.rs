@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{Deadlock, DeadlockOutcome, Decision, DecisionStatus, Error, IdOf, ReadTx, Timestamp, WaitKind, WaitNode};
-use deadlock_detector::picture::{Matter, Picture, ShownCircle, ShownWait, picture};
+use deadlock_detector::picture::{Matter, Picture, ShownCycle, ShownWait, picture};
 use serde_json::{Value, json};
 
 use super::whole;
@@ -129,8 +129,8 @@ fn entries(seen: &Seen, open: &[Deadlock], over: &[Deadlock]) -> Vec<Value> {
     all.extend(seen.picture.cycles.iter().enumerate().map(|(at, circle)| {
         let value = json!({
             "circle": at + 1, "loops": circle.loops, "tests": circle.tests, "requests": circle.requests,
-            "victims": circle.told.iter().map(|row| row.victim.as_str()).collect::<Vec<_>>(),
-            "deadlock_ids": circle.told.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(),
+            "victims": circle.deadlocks.iter().map(|row| row.victim.as_str()).collect::<Vec<_>>(),
+            "deadlock_ids": circle.deadlocks.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(),
             "decision_id": circle.question.as_ref().map(|decision| &decision.id),
         });
         entry("circle", value)
@@ -201,7 +201,8 @@ fn drawing(cx: &Context, seen: &Seen, open: &[Deadlock]) -> String {
         draw_circle(cx, seen, at, circle, &mut lines);
     }
     // A victim that is no longer in a cycle is released in a moment.
-    let in_circles: BTreeSet<&str> = picture.cycles.iter().flat_map(|circle| &circle.told).map(|row| row.id.as_str()).collect();
+    let in_circles: BTreeSet<&str> =
+        picture.cycles.iter().flat_map(|circle| &circle.deadlocks).map(|row| row.id.as_str()).collect();
     for row in open.iter().filter(|row| !in_circles.contains(row.id.as_str())) {
         lines.push(victim_line(cx, row, *now).trim_start().to_owned());
     }
@@ -239,7 +240,7 @@ fn line(cx: &Context, before: &str, paint: Paint, text: &str, dim: &str) -> Stri
     format!("{before}{}", lines.join(&format!("\n{continued}")))
 }
 
-fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines: &mut Vec<String>) {
+fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCycle, lines: &mut Vec<String>) {
     let Seen { picture, short, now, .. } = seen;
     let now = *now;
     if at > 0 {
@@ -255,7 +256,7 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
     let steps = circle.shortest.len();
     for (place, wait) in circle.shortest.iter().take(MAX_STEPS).map(|at| &picture.waits[*at]).enumerate() {
         let before = if place == 0 { "  ┌▶ " } else { "  │  " };
-        let is_told = circle.told.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
+        let is_told = circle.deadlocks.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
         let paint = if is_told { Paint::Yellow } else { Paint::Plain };
         let text = format!("{} {}", name(&wait.waiter), reason(wait, short));
         lines.push(line(cx, before, paint, &text, &how_long(wait.since, wait.until, now)));
@@ -269,7 +270,7 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
         let text = format!("{} {}", name(&wait.waiter), reason(wait, short));
         lines.push(line(cx, "     also ", Paint::Plain, &text, &how_long(wait.since, wait.until, now)));
     }
-    for row in &circle.told {
+    for row in &circle.deadlocks {
         lines.push(victim_line(cx, row, now));
     }
     if let Some(decision) = &circle.question {
@@ -283,7 +284,7 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCircle, lines
         let text = format!("resolve it with loopctl request approve {}, or reject", short.get(request));
         lines.push(line(cx, "  ? ", Paint::Yellow, &text, ""));
     }
-    if circle.told.is_empty() && circle.question.is_none() && circle.requests.is_empty() {
+    if circle.deadlocks.is_empty() && circle.question.is_none() && circle.requests.is_empty() {
         let text = "no victim is chosen yet; check with loopctl health that deadlock-detector runs";
         lines.push(line(cx, "  ! ", Paint::Yellow, text, ""));
     }

@@ -84,7 +84,7 @@ fn name(path: &str, a: &str, b: &str) -> String {
 /// True if the loop works on a test and its workspace was read after the last move of integration; landed files differ
 /// no longer.
 fn can_be_told(view: &LoopView) -> bool {
-    view.row.status == LoopStatus::Running && view.in_hand.is_some() && (!view.files.observed || view.files.fresh)
+    view.row.status == LoopStatus::Running && view.current.is_some() && (!view.files.observed || view.files.fresh)
 }
 
 /// Keeps the alerts whose files still differ in both workspaces. Returns the number for each pair.
@@ -181,10 +181,10 @@ fn raise(
     (b, time_b): (&LoopView, Timestamp),
 ) {
     let later = if time_b >= time_a { b } else { a };
-    let cause = later.in_hand().and_then(|seen| seen.started.clone());
+    let cause = later.current_test().and_then(|seen| seen.started.clone());
     let payload =
         FileConflict { file_path: path.to_owned(), loop_a: a.row.id.clone(), loop_b: b.row.id.clone(), time_a, time_b };
-    let test = |view: &LoopView| view.in_hand().map_or(Value::Null, |seen| json!(seen.test.id));
+    let test = |view: &LoopView| view.current_test().map_or(Value::Null, |seen| json!(seen.test.id));
     let finding = Finding {
         fingerprint: name,
         severity: Severity::Warning,

@@ -28,7 +28,7 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
     let name = |seen: &TestView| format!("{}{}:{}", prefix::DIGRESSION, view.row.id, seen.test.id);
     for (place, seen) in view.tests.iter().enumerate() {
         let name = name(seen);
-        let at_work = view.in_hand == Some(place) && view.row.status == LoopStatus::Running;
+        let at_work = view.current == Some(place) && view.row.status == LoopStatus::Running;
         if !at_work {
             // Between two attempts nothing can be judged.
             work.keep(&name);

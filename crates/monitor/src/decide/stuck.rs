@@ -82,11 +82,12 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
     if idle_is_open || !reported {
         let mut reasons = Reasons::none(at.now);
         let minutes = minutes(at.now, since);
-        let cause = view.in_hand().and_then(|seen| seen.started.as_ref()).or(view.last_event.as_ref().map(|(event, _)| event));
+        let cause =
+            view.current_test().and_then(|seen| seen.started.as_ref()).or(view.last_event.as_ref().map(|(event, _)| event));
         reasons.add("no_pass", format!("no test passed for {minutes} minutes although the loop has work"), since, cause);
-        let test = view.in_hand().map(|seen| &seen.test.id);
-        let failures = view.in_hand().map_or(0, |seen| seen.failures.count);
-        let error = view.in_hand().and_then(|seen| seen.test.last_error.as_deref());
+        let test = view.current_test().map(|seen| &seen.test.id);
+        let failures = view.current_test().map_or(0, |seen| seen.failures.count);
+        let error = view.current_test().and_then(|seen| seen.test.last_error.as_deref());
         let finding = finding(&idle, view, test, failures, &reasons, error, at.now);
         if let Some(alert) = work.open(&idle) {
             work.renew(alert, finding, &["test_id", "consecutive_failures", "told_at_minutes"]);
@@ -125,7 +126,7 @@ fn reasons(work: &mut Work<'_>, view: &LoopView, seen: &TestView, open: bool) ->
             reasons.add("attempt", text, new, seen.started.as_ref());
         }
     }
-    if view.in_hand().is_some_and(|in_hand| in_hand.test.id == seen.test.id) {
+    if view.current_test().is_some_and(|current| current.test.id == seen.test.id) {
         let (since, event) = last_sign_of_life(view, seen);
         let since = after_rest(view, since, open).min(now);
         if work.is_over(since, settings.stuck_silence_minutes) {
@@ -144,7 +145,7 @@ fn after_rest(view: &LoopView, since: Timestamp, open: bool) -> Timestamp {
 
 /// Time of the last progress of the current attempt: a change in its workspace or new output.
 fn progress(view: &LoopView, seen: &TestView) -> Option<Timestamp> {
-    view.in_hand().filter(|in_hand| in_hand.test.id == seen.test.id)?;
+    view.current_test().filter(|current| current.test.id == seen.test.id)?;
     let changed = view.files.rows.iter().map(|row| row.last_changed_at).max();
     changed.max(view.output.as_ref().map(|output| output.news_at))
 }
@@ -163,14 +164,14 @@ fn last_sign_of_life<'a>(view: &'a LoopView, seen: &TestView) -> (Timestamp, Opt
 
 /// Since when a loop with work has passed no test, if that exceeds the limit.
 fn no_pass(work: &mut Work<'_>, view: &LoopView, open: bool) -> Option<Timestamp> {
-    let in_hand = view.in_hand();
-    let work_since = [in_hand.map(|seen| seen.test.created_at), view.ready_since].into_iter().flatten().min()?;
+    let current = view.current_test();
+    let work_since = [current.map(|seen| seen.test.created_at), view.ready_since].into_iter().flatten().min()?;
     let settled = view.trail.settled_at.max(view.passed_at);
     let began = view.trail.began_at.filter(|began| settled.is_none_or(|settled| *began >= settled));
     // A loop without an attempt is judged from the time at which it could have started one.
-    let began = began.or_else(|| in_hand?.attempt_since).unwrap_or(view.row.updated_at);
+    let began = began.or_else(|| current?.attempt_since).unwrap_or(view.row.updated_at);
     let since = Some(work_since).max(Some(began)).max(settled).max(view.started_at);
-    let since = match in_hand {
+    let since = match current {
         // After repeated attempts the progress of a single attempt does not count.
         _ if view.trail.begun >= work.config.monitor.stuck_failures.max(2) => since,
         Some(seen) => since.max(seen.attempt_since).max(progress(view, seen)),

@@ -73,7 +73,7 @@ fn at_work(id: &str) -> LoopView {
     LoopView {
         row,
         tests: vec![seen],
-        in_hand: Some(0),
+        current: Some(0),
         waiting: false,
         held: false,
         excused_at: None,
@@ -245,7 +245,7 @@ fn an_alert_closes_with_a_pass_a_reset_or_a_block_and_not_with_a_pause() {
     view.tests[0].failures.count = 3;
     let open = after(&world(vec![view]));
     let mut passed = open.clone();
-    (passed.loops[0].tests, passed.loops[0].in_hand) = (Vec::new(), None);
+    (passed.loops[0].tests, passed.loops[0].current) = (Vec::new(), None);
     assert_eq!(told(&passed), ["close stuck:a:t-a"]);
     let mut reset = open.clone();
     reset.loops[0].tests[0].failures = Failures::default();
@@ -370,7 +370,7 @@ fn a_stopped_or_dead_loop_is_not_stuck() {
 #[test]
 fn no_pass_for_long_is_stuck_only_while_there_is_work() {
     let mut view = at_work("a");
-    (view.tests, view.in_hand) = (Vec::new(), None);
+    (view.tests, view.current) = (Vec::new(), None);
     view.trail = LoopTrail { settled_at: Some(ago(31)), began_at: None, begun: 0, resumed_at: None };
     nothing(&world(vec![view.clone()]));
     view.ready_since = Some(ago(600));
@@ -458,7 +458,7 @@ fn what_is_no_conflict() {
         |at| at.loops[0].files.rows[0].file_path = "y.rs".to_owned(),
         // What it differs in now is not known since the branch has moved.
         |at| at.loops[1].files.fresh = false,
-        |at| at.loops[1].in_hand = None,
+        |at| at.loops[1].current = None,
         |at| at.loops[1].row.status = LoopStatus::Stopped,
     ];
     for change in cases {
@@ -517,7 +517,7 @@ fn what_is_no_trespass() {
         |at| at.loops[1].files.rows[0].last_changed_at = ago(66),
         |at| at.loops[0].row.status = LoopStatus::Stopped,
         |at| at.loops[1].files.fresh = false,
-        |at| at.loops[1].in_hand = None,
+        |at| at.loops[1].current = None,
     ];
     for change in cases {
         let mut at = trespass("src/x.rs");
@@ -553,7 +553,7 @@ fn three_in_one_file_are_three_conflicts() {
 #[test]
 fn no_pass_counts_from_the_end_of_a_good_attempt_unless_it_tries_again_and_again() {
     let mut view = begun("a", 45);
-    (view.in_hand, view.ready_since) = (None, Some(ago(600)));
+    (view.current, view.ready_since) = (None, Some(ago(600)));
     view.tests[0].test.status = TestStatus::Pending;
     view.row.updated_at = ago(1);
     nothing(&world(vec![view.clone()]));

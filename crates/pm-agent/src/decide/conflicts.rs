@@ -23,7 +23,7 @@ fn over(work: &Work<'_>, open: &OpenConflict, winner: &LoopId, loser: &LoopId) -
         Some(_) => {}
     }
     let Some(id) = &open.row.winner_test else {
-        return (!work.at.in_hand.contains_key(winner)).then(|| format!("{winner} has no current test any more"));
+        return (!work.at.current_tests.contains_key(winner)).then(|| format!("{winner} has no current test any more"));
     };
     match work.at.tests.get(id) {
         None => Some(format!("test {id} of {winner} no longer exists")),
@@ -127,7 +127,7 @@ fn side<'a>(work: &Work<'a>, id: &LoopId, times: Option<&[(LoopId, Timestamp); 2
     if work.at.running(id).is_none() {
         return Err(format!("{id} is {}", row.status));
     }
-    let test = work.at.in_hand.get(id).ok_or_else(|| format!("{id} has no current test"))?;
+    let test = work.at.current_tests.get(id).ok_or_else(|| format!("{id} has no current test"))?;
     let progress = work.at.progress.get(id);
     Ok(Side {
         row,

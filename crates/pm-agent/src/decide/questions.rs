@@ -265,7 +265,7 @@ fn budget(work: &mut Work<'_>, inbound: &Inbound, payload: &ResourceWarning) {
     if payload.percentage < 100 || !matches!(payload.resource.as_str(), "tokens" | "seconds" | "minutes" | "tests") {
         return;
     }
-    let fingerprint = budget_fingerprint(inbound, payload, &work.at.in_hand);
+    let fingerprint = budget_fingerprint(inbound, payload, &work.at.current_tests);
     if let Some(last) = work.at.questions.get(&fingerprint) {
         if last.status == DecisionStatus::Pending {
             return work.ignore(inbound, "the question about this budget is already open");
@@ -288,8 +288,8 @@ fn budget(work: &mut Work<'_>, inbound: &Inbound, payload: &ResourceWarning) {
         return work.ignore(inbound, "none of its loops is running");
     }
     let names = loops.iter().map(LoopId::as_str).collect::<Vec<_>>().join(", ");
-    let in_hand = payload.loop_id.as_ref().and_then(|id| work.at.in_hand.get(id));
-    let test = named.or(in_hand).map(|test| &test.id);
+    let current_tests = payload.loop_id.as_ref().and_then(|id| work.at.current_tests.get(id));
+    let test = named.or(current_tests).map(|test| &test.id);
     let of = match (&payload.loop_id, test) {
         (Some(id), Some(test)) => format!("for test {test} of {id}"),
         (Some(id), None) => format!("of {id}"),

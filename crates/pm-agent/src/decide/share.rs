@@ -76,7 +76,7 @@ fn close_alerts(work: &mut Work<'_>) {
             continue;
         };
         let known = work.at.loops.keys().find(|known| known.as_str() == id);
-        if known.is_none_or(|id| work.at.running(id).is_none() || !work.at.in_hand.contains_key(id)) {
+        if known.is_none_or(|id| work.at.running(id).is_none() || !work.at.current_tests.contains_key(id)) {
             work.act(Act::CloseAlert { fingerprint: format!("shared:{id}") }, None);
         }
     }

@@ -87,7 +87,7 @@ impl World {
     /// A running loop with a test in hand.
     fn busy(mut self, name: &str, priority: i64) -> Self {
         let hand = test(&format!("T-{name}"), name, TestStatus::InProgress);
-        self.at.in_hand.insert(id(name), hand.clone());
+        self.at.current_tests.insert(id(name), hand.clone());
         self.at.tests.insert(hand.id.clone(), hand);
         self.with_loop(name, priority, LoopStatus::Running)
     }

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn after_so_many_landings_each_check_once_at_a_head() {
+    fn each_check_runs_once_at_a_head_after_the_landings() {
         let landed = |landings: i64| RegressionSnapshot { cold_landings: landings, ..at(20_000, 12) };
         assert_eq!(said("every-3", &landed(2)), (false, None));
         assert_eq!(said("every-3", &landed(3)), (true, None));

@@ -26,7 +26,7 @@ fn too_many_files_are_told_once_until_the_work_is_undone() {
     open.loops[0] = with_files(19);
     nothing(&open);
     open.loops[0].tests[0].test.status = TestStatus::Pending;
-    open.loops[0].in_hand = None;
+    open.loops[0].current = None;
     nothing(&open);
     open.loops[0] = with_files(0);
     assert_eq!(told(&open), ["close digression:a:t-a"]);

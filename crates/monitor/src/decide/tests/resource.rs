@@ -44,7 +44,7 @@ fn a_budget_closes_with_its_test_and_zero_means_no_limit() {
     config.budget.tokens_per_test = 0;
     assert_eq!(decide(&config, &snapshot).actions, []);
     open.loops[0].tests.clear();
-    open.loops[0].in_hand = None;
+    open.loops[0].current = None;
     assert_eq!(told(&open), ["close resource:tokens_per_test:a:t-a"]);
 }
 
