@@ -1,4 +1,4 @@
-//! Shared harness of the whole-system tests: where things are, and waiting for a fact with a bound.
+//! Shared harness of the whole-system tests: where things are, a repository with all programs, services, the simulation.
 
 pub mod docs;
 pub mod installation;
@@ -11,7 +11,6 @@ pub mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// The root of this project.
 #[must_use]
@@ -31,19 +30,4 @@ pub fn binaries() -> PathBuf {
 pub fn query(database: &Path, sql: &str) -> Option<String> {
     let output = Command::new("sqlite3").arg("-readonly").arg(database).arg(sql).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Asks again and again until there is an answer.
-///
-/// # Panics
-/// If there is none within the bound.
-pub fn wait_for<T>(what: &str, bound: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + bound;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited {bound:?} in vain for {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
 }

@@ -1,18 +1,13 @@
 //! A database in a temporary folder, the real programs on it, and other tools beside them.
 
-use std::fs::File;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
 use coord_db::{Database, OpenOptions};
+use test_support::{Process, wait_until_equal};
 
-use crate::{binaries, project, wait_for};
-
-/// How long a fact may take to come about before a test fails.
-pub const BOUND: Duration = Duration::from_secs(60);
+use crate::{binaries, project};
 
 /// Beats that are noticed within the time of a test.
 const SETTINGS: &str = "[heartbeat]\nbeat_seconds = 1\n[deadlock]\ngrace_seconds = 30\n";
@@ -177,15 +172,7 @@ impl World {
     /// # Panics
     /// If it does not within the bound.
     pub fn until(&self, sql: &str, expected: &str) {
-        let mut last = None;
-        let deadline = std::time::Instant::now() + BOUND;
-        while last.as_deref() != Some(expected) {
-            assert!(std::time::Instant::now() < deadline, "{sql}: {last:?} instead of {expected:?}\n{}", self.logs());
-            if last.is_some() {
-                std::thread::park_timeout(Duration::from_millis(30));
-            }
-            last = Some(self.sql(sql).unwrap_or_default());
-        }
+        wait_until_equal(sql, expected, || self.sql(sql).unwrap_or_default());
     }
 
     /// Starts a program of ours with its log in the temporary folder.
@@ -193,14 +180,9 @@ impl World {
     /// # Panics
     /// If it cannot be started.
     #[must_use]
-    pub fn start(&self, name: &str, arguments: &[&str]) -> Running {
-        let log = self.folder().join(format!("{name}.log"));
-        let file = File::options().create(true).append(true).open(&log).expect("a log");
-        let mut command = self.program(name);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+    pub fn start(&self, name: &str, arguments: &[&str]) -> Process {
         // With its helpers in a group of their own, all of them can be ended.
-        command.process_group(0);
-        Running { child: command.spawn().expect(name), name: name.to_owned(), log }
+        Process::start_group(self.program(name).args(arguments), &self.folder().join(format!("{name}.log")))
     }
 
     /// Starts a supervisor and waits until it is ready.
@@ -208,10 +190,10 @@ impl World {
     /// # Panics
     /// If it does not become ready.
     #[must_use]
-    pub fn supervisor(&self, name: &str) -> Running {
-        let running = self.start(name, &[]);
-        running.until_said("is ready");
-        running
+    pub fn supervisor(&self, name: &str) -> Process {
+        let process = self.start(name, &[]);
+        process.until_logged("is ready");
+        process
     }
 
     /// What all programs have logged.
@@ -229,81 +211,5 @@ impl World {
 impl Default for World {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A program of ours that is killed when the test ends, whichever way.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    name: String,
-    log: PathBuf,
-}
-
-impl Running {
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it has logged.
-    #[must_use]
-    pub fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Waits until it has logged this.
-    ///
-    /// # Panics
-    /// If it does not within the bound.
-    pub fn until_said(&self, words: &str) {
-        let deadline = std::time::Instant::now() + BOUND;
-        while !self.said().contains(words) {
-            assert!(std::time::Instant::now() < deadline, "{} does not say {words:?}; it said:\n{}", self.name, self.said());
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-    }
-
-    /// True while it runs.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// SIGHUP: it reads its settings again.
-    pub fn reload(&self) {
-        let pid = i32::try_from(self.pid()).unwrap_or(i32::MAX);
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGHUP);
-    }
-
-    /// SIGTERM, and how it ends.
-    ///
-    /// # Panics
-    /// If it does not end within the bound.
-    pub fn stop(mut self) -> ExitStatus {
-        self.signal(nix::sys::signal::Signal::SIGTERM);
-        self.ended()
-    }
-
-    /// Waits for it to end by itself.
-    ///
-    /// # Panics
-    /// If it does not within the bound.
-    pub fn ended(&mut self) -> ExitStatus {
-        wait_for(&format!("{} to end", self.name), BOUND, || self.child.try_wait().unwrap_or_default())
-    }
-
-    fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = i32::try_from(self.pid()).unwrap_or(i32::MAX);
-        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), signal);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.is_alive() {
-            self.signal(nix::sys::signal::Signal::SIGKILL);
-        }
-        let _ = self.child.wait();
     }
 }

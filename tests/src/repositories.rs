@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use test_support::git;
+
 /// The full name of the branch that everything lands on.
 pub const INTEGRATION: &str = "refs/heads/coding-loops/integration";
 
@@ -12,17 +14,6 @@ pub fn root(repository: &Path) -> PathBuf {
     let mut name = repository.as_os_str().to_owned();
     name.push("-loops");
     name.into()
-}
-
-/// What git prints in a repository.
-///
-/// # Panics
-/// If it fails.
-#[must_use]
-pub fn git(at: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git").args(arguments).current_dir(at).output().expect("git");
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// What is wrong: folders and files that are not these loops', locks and halves of operations, objects that are missing, a
@@ -81,8 +72,8 @@ pub fn problems(repository: &Path, loops: &[&str]) -> Vec<String> {
             problems.push(format!("{}: {out}{err}", at.display()));
         }
     }
-    let (landed, main) = (git(&store, &["rev-parse", INTEGRATION]), git(repository, &["rev-parse", "main"]));
-    let refs = git(repository, &["for-each-ref", "--format=%(refname) %(objectname)"]);
+    let (landed, main) = (git(&store, ["rev-parse", INTEGRATION]), git(repository, ["rev-parse", "main"]));
+    let refs = git(repository, ["for-each-ref", "--format=%(refname) %(objectname)"]);
     let wanted = format!("{INTEGRATION} {landed}\nrefs/heads/main {main}");
     if refs != wanted {
         problems.push(format!("the user's references are\n{refs}\ninstead of\n{wanted}"));

@@ -4,13 +4,11 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+
+use test_support::{wait_for, wait_until, wait_until_equal};
 
 use crate::installation::strip_into;
-use crate::{project, query, wait_for};
-
-/// How long a fact may take to come about before a test fails.
-pub const BOUND: Duration = Duration::from_secs(60);
+use crate::{project, query};
 
 /// The units of the supervisors.
 pub const SUPERVISORS: [&str; 5] = ["heartbeat", "deadlock-detector", "monitor", "regression-checker", "pm-agent"];
@@ -93,7 +91,7 @@ impl Machine {
     pub fn shut_down(self) {
         let _ = self.run(Who::Root, &["systemctl", "exit"]);
         let pid = PathBuf::from("/proc").join(&self.pid);
-        wait_for("the machine to shut down", BOUND, || (!pid.exists()).then_some(()));
+        wait_until("the machine to shut down", || !pid.exists());
     }
 
     /// Where the disk is, seen from outside; inside it is `/srv`.
@@ -157,13 +155,7 @@ impl Machine {
     /// # Panics
     /// If it does not within the bound.
     pub fn until(&self, what: &str, who: Who, words: &[&str], expected: &str) {
-        let mut last = String::new();
-        let deadline = std::time::Instant::now() + BOUND;
-        while last != expected {
-            assert!(std::time::Instant::now() < deadline, "{what}: {last:?}, not {expected:?}\n{}", self.journal());
-            last = String::from_utf8_lossy(&self.run(who, words).stdout).trim_end().to_owned();
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        wait_until_equal(what, expected, || String::from_utf8_lossy(&self.run(who, words).stdout).trim_end().to_owned());
     }
 
     /// A property of a unit.
@@ -192,7 +184,7 @@ impl Machine {
     /// If there is none within the bound.
     #[must_use]
     pub fn main_pid(&self, who: Who, unit: &str) -> String {
-        wait_for(&format!("a process of {unit}"), BOUND, || Some(self.property(who, unit, "MainPID")).filter(|pid| pid != "0"))
+        wait_for(&format!("a process of {unit}"), || Some(self.property(who, unit, "MainPID")).filter(|pid| pid != "0"))
     }
 
     /// All that the journal has.
@@ -246,18 +238,15 @@ impl Machine {
     /// # Panics
     /// If it does not within the bound.
     pub fn until_sql(&self, database: &Path, sql: &str, expected: &str) {
-        let mut last = None;
-        let deadline = std::time::Instant::now() + BOUND;
-        while last.as_deref().map(str::trim_end) != Some(expected) {
-            assert!(std::time::Instant::now() < deadline, "{sql}: {last:?}, not {expected:?}\n{}", self.journal());
-            last = query(database, sql);
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        wait_until_equal(sql, expected, || query(database, sql).unwrap_or_default().trim_end().to_owned());
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.journal());
+        }
         // Its end of the pipe closes, and the box goes.
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();

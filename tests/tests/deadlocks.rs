@@ -1,9 +1,8 @@
 //! Deadlocks from beginning to end, with the real loops, detector, pm and `loopctl`.
 
-use std::process::{Command, Stdio};
-
-use system_tests::processes::{BOUND, Running, World};
-use system_tests::{binaries, wait_for};
+use system_tests::binaries;
+use system_tests::processes::World;
+use test_support::{Process, Signal, commit, git};
 
 /// Loop `one` edits `a` and then `b`, `two` the other way round, each its own line; in between it waits for the test.
 const AGENT: &str = r#"cat >/dev/null
@@ -31,18 +30,8 @@ fn world(agent: &str, check: &str) -> World {
         script.display()
     ));
     let lines: String = (1..=20).map(|line| format!("{line}\n")).collect();
-    for file in ["a", "b"] {
-        std::fs::write(world.repository().join(file), &lines).unwrap();
-    }
-    git(&world, &["add", "a", "b"]);
-    git(&world, &["-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", "files"]);
+    commit(world.repository(), "files", &[("a", &lines), ("b", &lines)]);
     world
-}
-
-fn git(world: &World, arguments: &[&str]) -> String {
-    let output = Command::new("git").args(arguments).current_dir(world.repository()).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn loopctl(world: &World, arguments: &[&str]) -> String {
@@ -56,29 +45,14 @@ fn sql(world: &World, query: &str) -> String {
 }
 
 /// A loop that works until the test ends.
-struct Loop(std::process::Child);
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap()),
-            nix::sys::signal::Signal::SIGTERM,
-        );
-        let ended = wait_for("a loop to end", BOUND, || self.0.try_wait().unwrap());
-        assert!(std::thread::panicking() || ended.success());
-    }
-}
-
-fn start(world: &World, id: &str) -> Loop {
-    let log = std::fs::File::create(world.folder().join(format!("{id}.log"))).unwrap();
+fn start(world: &World, id: &str) -> Process {
     let mut command = world.program("coding-loop");
-    command.arg(id).current_dir(world.repository()).env("FOLDER", world.folder());
-    command.env("LOOPCTL", binaries().join("loopctl")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    Loop(command.spawn().unwrap())
+    command.arg(id).current_dir(world.repository()).env("FOLDER", world.folder()).env("LOOPCTL", binaries().join("loopctl"));
+    Process::start_logged(&mut command, &world.folder().join(format!("{id}.log"))).ending_by(Signal::SIGTERM)
 }
 
-fn stop(running: Running) {
-    assert_eq!(running.stop().code(), Some(0));
+fn stop(running: Process) {
+    assert_eq!(running.terminate().code(), Some(0));
 }
 
 #[test]
@@ -125,7 +99,7 @@ fn a_victim_keeps_its_work_and_finishes_later_and_is_spared_the_next_time() {
     }
     // Everybody's work is there, one after the other, and `why` tells how that came.
     for file in ["a", "b"] {
-        let landed = git(&world, &["show", &format!("coding-loops/integration:{file}")]);
+        let landed = git(world.repository(), ["show", &format!("coding-loops/integration:{file}")]);
         let lines: Vec<&str> = landed.lines().collect();
         assert_eq!((lines[2], lines[14]), ("one-2", "two-2"));
     }

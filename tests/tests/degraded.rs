@@ -1,126 +1,60 @@
 //! Losing a supervisor degrades, never stops: real processes, the supervisor killed, its loss told once, what the loops do
 //! then, and its end when the supervisor is back.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::Command;
 
 use coord_db::payload::FileConflict;
-use coord_db::{Database, Event, EventFilter, LoopId, LoopStatus, NewEvent, NewLoop, NewTest, OpenOptions, TestStatus};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use system_tests::{binaries, wait_for};
-
-const BOUND: Duration = Duration::from_secs(60);
+use coord_db::{Database, Event, EventFilter, LoopId, LoopStatus, NewEvent, NewLoop, OpenOptions, TestStatus};
+use system_tests::binaries;
+use test_support::{Process, Signal, make_repository, new_loop, new_test, wait_until};
 
 /// Waits for the word to go, then makes the file that its test is named after.
 const AGENT: &str =
     "touch \"$FOLDER/at-$LOOP_ID-$TEST_ID\"\nwhile [ ! -e \"$FOLDER/go-$LOOP_ID\" ]; do sleep 0.1; done\ntouch \"$TEST_ID\"\n";
 
-struct Process(Child);
-
-impl Process {
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    fn terminate(mut self) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM).unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
 struct World {
-    folder: tempfile::TempDir,
+    base: test_support::World,
     repository: PathBuf,
-    db: Database,
+}
+
+impl Deref for World {
+    type Target = test_support::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.base
+    }
 }
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let repository = folder.path().join("repository");
-        let home = repository.join("coding-loops");
-        std::fs::create_dir_all(&home).unwrap();
-        std::fs::write(repository.join(".gitignore"), "/coding-loops/\n").unwrap();
-        for arguments in [
-            &["init", "--quiet", "--initial-branch", "main"][..],
-            &["config", "user.email", "a@example.org"],
-            &["config", "user.name", "A"],
-            &["add", "--all"],
-            &["commit", "--quiet", "--message", "begin"],
-        ] {
-            assert!(Command::new("git").args(arguments).current_dir(&repository).status().unwrap().success());
-        }
-        std::fs::write(folder.path().join("agent.sh"), AGENT).unwrap();
-        let config = format!(
+        let base = test_support::World::below("repository/coding-loops");
+        let repository = base.folder().join("repository");
+        make_repository(&repository, &[(".gitignore", "/coding-loops/\n")]);
+        std::fs::write(base.folder().join("agent.sh"), AGENT).unwrap();
+        base.configure(&format!(
             "[agent]\ncommand = [\"sh\", \"{}\"]\nkill_after_seconds = 1\nenvironment = [\"PATH\", \"FOLDER\"]\n\
              [[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"test -f $TEST_ID\"]\n\
              [heartbeat]\nbeat_seconds = 1\n",
-            folder.path().join("agent.sh").display()
-        );
-        std::fs::write(home.join("config.toml"), config).unwrap();
-        let db = Database::create(&home.join("coordination.db"), &OpenOptions::default()).unwrap();
-        Self { folder, repository, db }
+            base.folder().join("agent.sh").display()
+        ));
+        Self { base, repository }
     }
 
     fn add_loop(&self, id: &str, priority: i64, tests: &[&str]) {
-        let loop_id: LoopId = id.parse().unwrap();
-        let new = NewLoop { id: loop_id.clone(), name: String::new(), priority, branch: None };
-        self.db.write(|tx| tx.add_loop(&new)).unwrap();
-        for test in tests {
-            let test = NewTest {
-                id: test.parse().unwrap(),
-                loop_id: loop_id.clone(),
-                category: String::new(),
-                max_attempts: 2,
-                depends_on: None,
-                automatable: true,
-                notes: None,
-                spec_content: None,
-                scope: Vec::new(),
-                allow_no_change: false,
-            };
-            assert_eq!(self.db.write(|tx| tx.import_tests(&[test])).unwrap(), []);
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
+        self.db.write(|tx| tx.add_loop(&NewLoop { priority, ..new_loop(id) })).unwrap();
+        let tests: Vec<_> = tests.iter().map(|test| new_test(test, id)).collect();
+        assert_eq!(self.db.write(|tx| tx.import_tests(&tests)).unwrap(), []);
     }
 
     fn start(&self, program: &str, arguments: &[&str]) -> Process {
-        let log = std::fs::File::options().create(true).append(true).open(self.path().join(format!("{program}.log"))).unwrap();
-        let child = Command::new(binaries().join(program))
-            .args(arguments)
-            .current_dir(&self.repository)
-            .env_remove("CODING_LOOPS_DB")
-            .env("FOLDER", self.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let process = Process(child);
-        let pid = i64::from(process.0.id());
-        wait_for(program, BOUND, || {
-            let rows = self.db.read(|tx| tx.components()).unwrap();
-            rows.iter().any(|row| row.pid == Some(pid)).then_some(())
-        });
+        let mut command = Command::new(binaries().join(program));
+        command.args(arguments).current_dir(&self.repository).env_remove("CODING_LOOPS_DB").env("FOLDER", self.folder());
+        let log = self.folder().join(format!("{program}.log"));
+        let process = Process::start_logged(&mut command, &log).ending_by(Signal::SIGTERM);
+        self.until(&format!("SELECT count(*) FROM component_health WHERE pid = {}", process.pid()), "1");
         process
-    }
-
-    fn events(&self, event_type: &str) -> Vec<Event> {
-        let filter = EventFilter { event_type: Some(event_type.to_owned()), ..Default::default() };
-        self.db.read(|tx| tx.events(&filter)).unwrap()
     }
 
     fn lost(&self, component: &str) -> usize {
@@ -128,16 +62,14 @@ impl World {
     }
 
     fn await_lost(&self, component: &str) {
-        wait_for("the loss to be told", BOUND, || (self.lost(component) == 1).then_some(()));
+        wait_until("the loss to be told", || self.lost(component) == 1);
         let alert = self.db.read(|tx| tx.open_alert(&format!("component:{component}"))).unwrap().expect("an alert");
         assert!(alert.message.contains("start it again"), "{}", alert.message);
     }
 
     fn await_found(&self, component: &str) {
-        wait_for("the loss to be over", BOUND, || {
-            let open = self.db.read(|tx| tx.open_alert(&format!("component:{component}"))).unwrap();
-            open.is_none().then_some(())
-        });
+        let open = || self.db.read(|tx| tx.open_alert(&format!("component:{component}"))).unwrap();
+        wait_until("the loss to be over", || open().is_none());
         assert_eq!(self.lost(component), 1);
     }
 
@@ -146,25 +78,23 @@ impl World {
     }
 
     fn await_status(&self, id: &str, status: LoopStatus) {
-        wait_for(&format!("{id} to be {status}"), BOUND, || (self.status(id) == status).then_some(()));
+        wait_until(&format!("{id} to be {status}"), || self.status(id) == status);
     }
 
     fn await_passed(&self, test: &str) {
-        wait_for(&format!("{test} to pass"), BOUND, || {
-            (self.db.read(|tx| tx.test(&test.parse().unwrap())).unwrap().status == TestStatus::Passed).then_some(())
-        });
+        self.until(&format!("SELECT status FROM tests WHERE id = '{test}'"), "passed");
     }
 
     fn await_file(&self, name: &str) {
-        wait_for(name, BOUND, || self.path().join(name).exists().then_some(()));
+        wait_until(name, || self.folder().join(name).exists());
     }
 
     fn say(&self, name: &str) {
-        std::fs::write(self.path().join(name), "").unwrap();
+        std::fs::write(self.folder().join(name), "").unwrap();
     }
 
     fn log(&self, program: &str) -> String {
-        std::fs::read_to_string(self.path().join(format!("{program}.log"))).unwrap_or_default()
+        std::fs::read_to_string(self.folder().join(format!("{program}.log"))).unwrap_or_default()
     }
 
     /// What monitor would say, of two loops that are at work.
@@ -242,22 +172,20 @@ fn without_monitor_loops_rest_between_tests_until_it_is_back() {
     let _heartbeat = world.start("heartbeat", &[]);
     let monitor = world.start("monitor", &[]);
     let rested = "because monitor is not running";
-    world.start("coding-loop", &["one", "--max-tests", "1"]).terminate_when_done(&world, "t1");
+    ends_when_passed(world.start("coding-loop", &["one", "--max-tests", "1"]), &world, "t1");
     assert!(!world.log("coding-loop").contains(rested), "{}", world.log("coding-loop"));
     monitor.kill();
     world.await_lost("monitor");
-    world.start("coding-loop", &["one", "--max-tests", "1"]).terminate_when_done(&world, "t2");
+    ends_when_passed(world.start("coding-loop", &["one", "--max-tests", "1"]), &world, "t2");
     assert_eq!(world.log("coding-loop").matches(rested).count(), 1, "{}", world.log("coding-loop"));
     let monitor = world.start("monitor", &[]);
     world.await_found("monitor");
-    world.start("coding-loop", &["one", "--max-tests", "1"]).terminate_when_done(&world, "t3");
+    ends_when_passed(world.start("coding-loop", &["one", "--max-tests", "1"]), &world, "t3");
     assert_eq!(world.log("coding-loop").matches(rested).count(), 1, "it rests no longer");
     monitor.terminate();
 }
 
-impl Process {
-    fn terminate_when_done(mut self, world: &World, test: &str) {
-        world.await_passed(test);
-        wait_for("the loop to end", BOUND, || self.0.try_wait().unwrap());
-    }
+fn ends_when_passed(mut running: Process, world: &World, test: &str) {
+    world.await_passed(test);
+    running.wait();
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use coord_db::{Database, OpenOptions};
 use system_tests::installation::Installation;
-use system_tests::{binaries, project, query, wait_for};
+use system_tests::{binaries, project, query};
+use test_support::wait_for_within;
 
 /// Runs the demo in a folder and gives its report and whether it succeeded. `meanwhile` runs beside it with the database's path,
 /// and learns when the demo has ended.
@@ -52,7 +53,7 @@ fn processes_of(folder: &Path) -> Vec<String> {
 }
 
 fn assert_nothing_is_left(folder: &Path) {
-    wait_for("all processes to end", Duration::from_secs(10), || processes_of(folder).is_empty().then_some(()));
+    wait_for_within(Duration::from_secs(10), "all processes to end", || processes_of(folder).is_empty().then_some(()));
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn kill_with_its_agent(database: &Path, loop_id: &str, test: &str, ended: &Atomi
     let send = |pid, signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
     // In this process, to be there before the demo's director, who looks every 200 ms.
     let mut db = None;
-    let found = wait_for("the agent to be at work", Duration::from_secs(200), || {
+    let found = wait_for_within(Duration::from_secs(200), "the agent to be at work", || {
         if ended.load(Ordering::SeqCst) {
             return Some(None);
         }
@@ -101,7 +102,7 @@ fn kill_with_its_agent(database: &Path, loop_id: &str, test: &str, ended: &Atomi
     });
     let Some((of_loop, keeper)): Option<(i32, i32)> = found else { return };
     let _ = send(of_loop, nix::sys::signal::Signal::SIGSTOP);
-    wait_for("the agent to be killed", Duration::from_secs(60), || (!has_child(keeper)).then_some(()));
+    wait_for_within(Duration::from_secs(60), "the agent to be killed", || (!has_child(keeper)).then_some(()));
     let _ = send(of_loop, nix::sys::signal::Signal::SIGKILL);
 }
 
@@ -118,7 +119,7 @@ fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
     launch.env("CODING_LOOPS_BIN", binaries()).env("CODING_LOOPS_DEMO", &place);
     let (success, report) = demo(&place, launch, |database, ended| {
         kill_with_its_agent(database, "core", "core-2-show", ended);
-        wait_for("the first test to pass", Duration::from_secs(200), || {
+        wait_for_within(Duration::from_secs(200), "the first test to pass", || {
             let passed = query(database, "SELECT count(*) FROM tests WHERE status = 'passed'").filter(|rows| rows != "0\n");
             passed.map(drop).or_else(|| ended.load(Ordering::SeqCst).then_some(()))
         });
@@ -128,7 +129,7 @@ fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
                 query(database, "SELECT count(*) FROM events").and_then(|rows| rows.trim().parse::<u64>().ok()).unwrap_or(0)
             };
             let moment = events(database) + random.u64(1..6);
-            let pid = wait_for("the moment to kill", Duration::from_secs(400), || {
+            let pid = wait_for_within(Duration::from_secs(400), "the moment to kill", || {
                 if ended.load(Ordering::SeqCst) {
                     return Some(None);
                 }

@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use system_tests::{binaries, wait_for};
-
-const BOUND: Duration = Duration::from_secs(60);
+use system_tests::binaries;
+use test_support::wait_for;
 
 /// What the examples speak of: loops, tests, one of which has landed, and rows whose ids end as the examples say.
 const PREPARED: &str = r#"
@@ -112,7 +110,7 @@ impl Scene {
         let file = self.folder.path().join("printed");
         let printed = std::fs::File::create(&file).unwrap();
         let mut child = self.bash(&format!("exec {example}")).stdout(printed).spawn().unwrap();
-        wait_for(example, BOUND, || {
+        wait_for(example, || {
             let has_printed = std::fs::metadata(&file).is_ok_and(|file| file.len() > 0);
             match child.try_wait().unwrap() {
                 Some(status) if !status.success() => panic!("{example}: {status}"),

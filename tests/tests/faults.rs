@@ -4,8 +4,8 @@
 use std::process::Output;
 
 use system_tests::namespace::Namespace;
-use system_tests::processes::{BOUND, Running, World};
-use system_tests::wait_for;
+use system_tests::processes::World;
+use test_support::{Process, wait_for, wait_until};
 
 const SUPERVISORS: [&str; 4] = ["heartbeat", "monitor", "pm-agent", "deadlock-detector"];
 
@@ -45,12 +45,12 @@ fn a_new_cycle_is_found(world: &World, name: &str) {
     world.until(&format!("SELECT count(*) FROM deadlocks WHERE victim = '{b}'"), "1");
 }
 
-fn all_end_well(world: &World, supervisors: Vec<Running>) {
+fn all_end_well(world: &World, supervisors: Vec<Process>) {
     for mut supervisor in supervisors {
-        assert!(supervisor.is_alive(), "{}", supervisor.said());
-        let said = supervisor.said();
+        assert!(supervisor.is_running(), "{}", supervisor.log());
+        let said = supervisor.log();
         assert!(!said.contains("panicked") && !said.contains("ERROR"), "{said}");
-        assert_eq!(supervisor.stop().code(), Some(0));
+        assert_eq!(supervisor.terminate().code(), Some(0));
     }
     let check = world.loopctl(&["check"]);
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
@@ -64,7 +64,7 @@ fn shell(world: &World, script: &str) {
 #[test]
 fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     let Some((world, _space)) = on_a_small_disk(12_000) else { return };
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     let mut kept = 0;
     for number in 0..5 {
         assert!(publish(&world, number, "{}").status.success());
@@ -79,7 +79,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
         .output();
     assert!(!filled.unwrap().status.success());
     let large = format!("{{\"text\": \"{}\"}}", "x".repeat(60_000));
-    let told = wait_for("the disk to be full", BOUND, || {
+    let told = wait_for("the disk to be full", || {
         let output = publish(&world, kept, &large);
         if output.status.success() {
             kept += 1;
@@ -89,7 +89,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     });
     assert!(told.contains("full") && told.contains("loopctl doctor"), "{told}");
     for supervisor in &supervisors {
-        supervisor.until_said("cannot use the database; retrying");
+        supervisor.until_logged("cannot use the database; retrying");
     }
     // What is there can be read.
     assert!(world.loopctl(&["status"]).status.success());
@@ -99,7 +99,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
 
     shell(&world, "rm \"$1\"/filler \"$1\"/filler2");
     for supervisor in &supervisors {
-        supervisor.until_said("the database is available again");
+        supervisor.until_logged("the database is available again");
     }
     assert!(publish(&world, kept, &large).status.success());
     assert_eq!(published(&world), (kept + 1).to_string());
@@ -137,7 +137,7 @@ fn add_test(world: &World, id: &str) {
 
 /// Everything that has passed is on integration, in the store and published; both repositories are sound, nothing is held, and
 /// nothing half-done lies in the folder of workspaces.
-fn all_is_landed_and_sound(world: &World, loops: Vec<Running>) {
+fn all_is_landed_and_sound(world: &World, loops: Vec<Process>) {
     shell(
         world,
         r#"cd "$1/.." && root=$PWD-loops && branch=refs/heads/coding-loops/integration
@@ -167,17 +167,15 @@ fn a_full_disk_while_a_store_and_a_workspace_are_made_is_waited_for() {
     shell(&world, &format!("rm -r {root}/store.git; cat /dev/zero > {root}/filler || true"));
     add_test(&world, "t1");
     let running = world.start("coding-loop", &["one"]);
-    running.until_said("the disk has free space");
-    assert!(running.said().contains("no space is left"), "{}", running.said());
+    running.until_logged("the disk has free space");
+    assert!(running.log().contains("no space is left"), "{}", running.log());
     assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
     // Room for the store, and not for the files.
     shell(&world, &format!("truncate -s -3M {root}/filler"));
-    wait_for("the store", BOUND, || {
+    wait_for("the store", || {
         world.command("test").arg("-d").arg(disk.join("store.git")).status().unwrap().success().then_some(())
     });
-    wait_for("a workspace without room", BOUND, || {
-        (running.said().matches("the disk has free space").count() == 2).then_some(())
-    });
+    wait_for("a workspace without room", || (running.log().matches("the disk has free space").count() == 2).then_some(()));
     assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
     shell(&world, &format!("rm {root}/filler"));
     world.until("SELECT status, attempts FROM tests", "passed|1");
@@ -191,7 +189,7 @@ fn a_full_disk_under_an_agent_and_under_the_gate_loses_no_work() {
         add_test(&world, "t1");
         std::fs::write(world.folder().join(format!("fill-{moment}")), "").unwrap();
         let running = world.start("coding-loop", &["one"]);
-        running.until_said("the end of the attempt cannot be recorded yet");
+        running.until_logged("the end of the attempt cannot be recorded yet");
         assert_eq!(world.sql("SELECT status FROM tests").unwrap(), "in_progress", "it is not given up");
         shell(&world, &format!("rm {}/filler", disk.display()));
         world.until("SELECT status, attempts FROM tests", "passed|1");
@@ -199,7 +197,7 @@ fn a_full_disk_under_an_agent_and_under_the_gate_loses_no_work() {
         let saved = world.sql("SELECT git_ref FROM checkpoints WHERE checkpoint_type = 'stash' ORDER BY id LIMIT 1").unwrap();
         shell(&world, &format!(r#"test "$(git -C {}/store.git cat-file -s {saved}:big-t1)" = 300000"#, disk.display()));
         let failures = "SELECT json_extract(payload, '$.error_category') FROM events WHERE event_type = 'test_failed'";
-        assert_eq!(world.sql(failures).unwrap(), "transient", "{}", running.said());
+        assert_eq!(world.sql(failures).unwrap(), "transient", "{}", running.log());
         all_is_landed_and_sound(&world, vec![running]);
     }
 }
@@ -211,7 +209,7 @@ fn a_full_disk_of_the_users_repository_delays_only_publishing() {
     std::fs::write(world.folder().join("fill-check"), "").unwrap();
     let running = world.start("coding-loop", &["one"]);
     world.until("SELECT status, attempts FROM tests", "passed|1");
-    running.until_said("cannot publish the landed commits");
+    running.until_logged("cannot publish the landed commits");
     shell(&world, &format!("rm {}/filler", disk.display()));
     // Any news wakes it.
     assert!(publish(&world, 0, "{}").status.success());
@@ -226,14 +224,14 @@ fn a_read_only_folder_is_said_and_waited_for() {
     shell(&world, "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"");
     let told = complaint(&publish(&world, 1, "{}"));
     assert!(told.contains("read") && told.contains("loopctl doctor"), "{told}");
-    let starting: Vec<Running> = SUPERVISORS.iter().map(|name| world.start(name, &[])).collect();
+    let starting: Vec<Process> = SUPERVISORS.iter().map(|name| world.start(name, &[])).collect();
     for supervisor in &starting {
-        supervisor.until_said("cannot use the database; retrying");
-        assert!(supervisor.said().contains("read"), "{}", supervisor.said());
+        supervisor.until_logged("cannot use the database; retrying");
+        assert!(supervisor.log().contains("read"), "{}", supervisor.log());
     }
     shell(&world, "umount \"$1\"");
     for supervisor in &starting {
-        supervisor.until_said("is ready");
+        supervisor.until_logged("is ready");
     }
     assert_eq!(published(&world), "1");
     assert!(publish(&world, 1, "{}").status.success());
@@ -244,11 +242,11 @@ fn a_read_only_folder_is_said_and_waited_for() {
 #[test]
 fn a_deleted_bell_delays_nobody_for_long_and_is_made_anew() {
     let world = World::new();
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     let bell = coord_db::wake::bell_folder(&world.path());
     std::fs::remove_dir_all(&bell).unwrap();
     a_new_cycle_is_found(&world, "without");
-    wait_for("the bell to be made anew", BOUND, || bell.join("ring").exists().then_some(()));
+    wait_until("the bell to be made anew", || bell.join("ring").exists());
     // Where there can be none, everything goes on as well.
     std::fs::remove_dir_all(&bell).unwrap();
     if std::fs::write(&bell, "").is_ok() {
@@ -256,14 +254,14 @@ fn a_deleted_bell_delays_nobody_for_long_and_is_made_anew() {
         a_new_cycle_is_found(&world, "never");
         std::fs::remove_file(&bell).unwrap();
     }
-    wait_for("the bell to be made anew", BOUND, || bell.join("ring").exists().then_some(()));
+    wait_until("the bell to be made anew", || bell.join("ring").exists());
     assert!(publish(&world, 1, "{}").status.success());
     a_new_cycle_is_found(&world, "again");
     all_end_well(&world, supervisors);
 }
 
 /// How many inotify instances a process has.
-fn instances(process: &Running) -> usize {
+fn instances(process: &Process) -> usize {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{}/fd", process.pid())) else { return 0 };
     let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
     links.filter(|link| link.as_os_str() == "anon_inode:inotify").count()
@@ -277,9 +275,9 @@ fn without_inotify_everyone_looks_at_short_intervals_and_listens_again_later() {
         return;
     }
     shell(&world, "echo 0 > /proc/sys/user/max_inotify_instances");
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     for supervisor in &supervisors {
-        supervisor.until_said("no wake-ups; looking at short intervals instead");
+        supervisor.until_logged("no wake-ups; looking at short intervals instead");
         assert_eq!(instances(supervisor), 0);
     }
     assert!(publish(&world, 0, "{}").status.success());
@@ -288,7 +286,7 @@ fn without_inotify_everyone_looks_at_short_intervals_and_listens_again_later() {
     assert!(polled.status.success(), "{}", String::from_utf8_lossy(&polled.stderr));
     shell(&world, "echo 100 > /proc/sys/user/max_inotify_instances");
     for supervisor in &supervisors {
-        wait_for("the supervisor to listen again", BOUND, || (instances(supervisor) > 0).then_some(()));
+        wait_until("the supervisor to listen again", || instances(supervisor) > 0);
     }
     a_new_cycle_is_found(&world, "seeing");
     all_end_well(&world, supervisors);
@@ -299,13 +297,13 @@ fn a_database_that_is_deleted_or_replaced_is_left_alone_and_the_new_one_is_used_
     let world = World::new();
     let (path, old, new) = (world.path(), world.home().join("old.db"), world.home().join("new.db"));
     assert!(publish(&world, 0, "{}").status.success());
-    let end = |supervisors: Vec<Running>, words: &str| {
+    let end = |supervisors: Vec<Process>, words: &str| {
         for mut supervisor in supervisors {
-            assert_eq!(supervisor.ended().code(), Some(3), "{}", supervisor.said());
-            assert!(supervisor.said().contains(words), "{}", supervisor.said());
+            assert_eq!(supervisor.wait().code(), Some(3), "{}", supervisor.log());
+            assert!(supervisor.log().contains(words), "{}", supervisor.log());
         }
     };
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     assert!(world.sql(&format!("VACUUM INTO '{}'", new.display())).is_some());
     std::fs::rename(&path, &old).unwrap();
     end(supervisors, "loopctl init");
@@ -317,7 +315,7 @@ fn a_database_that_is_deleted_or_replaced_is_left_alone_and_the_new_one_is_used_
     for name in SUPERVISORS {
         std::fs::remove_file(world.folder().join(format!("{name}.log"))).unwrap();
     }
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     a_new_cycle_is_found(&world, "new");
     std::fs::rename(&new, &path).unwrap();
     end(supervisors, "the file was replaced by another one");
@@ -349,7 +347,7 @@ fn jump(world: &World, seconds: i64) {
 fn a_clock_that_jumps_takes_no_lease_and_kills_nobody() {
     for seconds in [7_200, -7_200] {
         let world = World::new();
-        let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+        let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
         for name in ["one", "two"] {
             assert!(world.loopctl(&["loop", "add", name]).status.success());
             assert!(world.loopctl(&["beat", "--loop", name]).status.success());

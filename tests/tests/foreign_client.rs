@@ -6,7 +6,8 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use system_tests::binaries;
-use system_tests::processes::{BOUND, World};
+use system_tests::processes::World;
+use test_support::{BOUND, git, wait_for, wait_until};
 
 /// The scripted loop, and what it says.
 struct Python {
@@ -89,7 +90,7 @@ fn deadlock(python_priority: &str, victim: &str) {
         .stdout(Stdio::null())
         .stderr(log);
     let mut real = real.env("LOOPCTL", binaries().join("loopctl")).stdin(Stdio::null()).spawn().unwrap();
-    system_tests::wait_for("the real loop to hold a", BOUND, || world.folder().join("real-holds-a").exists().then_some(()));
+    wait_until("the real loop to hold a", || world.folder().join("real-holds-a").exists());
     std::fs::write(world.folder().join("python-holds-b"), "").unwrap();
     world.until("SELECT waiter || ' ' || holder || ' ' || resource FROM wait_graph", "real python b");
     python.go_on();
@@ -103,7 +104,7 @@ fn deadlock(python_priority: &str, victim: &str) {
     }
     python.says(&world, "passed p1");
     python.ends(&world);
-    let real_ended = system_tests::wait_for("the real loop to end", BOUND, || real.try_wait().unwrap());
+    let real_ended = wait_for("the real loop to end", || real.try_wait().unwrap());
     assert!(real_ended.success(), "{}", world.logs());
 
     let tests = "SELECT id, status, attempts, verified_at IS NOT NULL, (SELECT count(*) FROM proofs WHERE test_id = tests.id AND outcome = 'pass')
@@ -134,8 +135,8 @@ fn deadlock(python_priority: &str, victim: &str) {
     assert_eq!(world.sql("SELECT (SELECT count(*) FROM file_locks), (SELECT count(*) FROM wait_graph), (SELECT count(*) FROM lease_requests)").unwrap(), "0|0|0");
     // What the client said fits the catalog: nobody has set it aside.
     assert_eq!(world.sql("SELECT count(*) FROM deliveries WHERE status = 'set_aside'").unwrap(), "0");
-    assert_eq!(detector.stop().code(), Some(0));
-    assert_eq!(heartbeat.stop().code(), Some(0));
+    assert_eq!(detector.terminate().code(), Some(0));
+    assert_eq!(heartbeat.terminate().code(), Some(0));
 }
 
 #[test]

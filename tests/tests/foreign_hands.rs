@@ -5,21 +5,18 @@
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use coord_db::{ActorId, LoopId, NewEvent, NewLoop, Payload};
-use system_tests::processes::{Running, World};
+use coord_db::{ActorId, NewEvent, Payload};
+use system_tests::processes::World;
+use test_support::{Process, new_loop};
 
 const SUPERVISORS: [&str; 5] = ["heartbeat", "monitor", "pm-agent", "deadlock-detector", "regression-checker"];
 
-fn loop_id(id: &str) -> LoopId {
-    id.parse().unwrap()
-}
-
-fn assert_well(supervisors: Vec<Running>) {
+fn assert_well(supervisors: Vec<Process>) {
     for mut supervisor in supervisors {
-        assert!(supervisor.is_alive(), "{}", supervisor.said());
-        let said = supervisor.said();
+        assert!(supervisor.is_running(), "{}", supervisor.log());
+        let said = supervisor.log();
         assert!(!said.contains("ERROR") && !said.contains("panicked"), "{said}");
-        assert_eq!(supervisor.stop().code(), Some(0), "{said}");
+        assert_eq!(supervisor.terminate().code(), Some(0), "{said}");
     }
 }
 
@@ -31,12 +28,12 @@ fn what_foreign_hands_publish_is_heard_once_and_in_order_while_they_read_vacuum_
     let listener: ActorId = "listener".parse().unwrap();
     db.write(|tx| {
         for id in ["py", "ours"] {
-            tx.add_loop(&NewLoop { id: loop_id(id), name: String::new(), priority: 5, branch: None })?;
+            tx.add_loop(&new_loop(id))?;
         }
         tx.subscribe(&listener, &["custom.foreign".to_owned(), "custom.ours".to_owned()], None)
     })
     .unwrap();
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     let mut program = world.python("foreign_hands.py");
     program.arg(world.path()).arg(events.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut program = program.spawn().unwrap();
@@ -121,7 +118,7 @@ fn every_odd_row_that_is_taken_is_survived() {
     let told: BTreeMap<String, u64> = serde_json::from_str(&told).unwrap();
     assert!(told["taken"] > 3000, "{told:?}");
 
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     assert!(world.sql(SOUND).is_some());
     // Each has done what is sound, and come round since.
     world.until("SELECT subscription_id, status FROM deliveries WHERE event_id = 'sound-pass'", "pm|acknowledged");
@@ -132,7 +129,7 @@ fn every_odd_row_that_is_taken_is_survived() {
     let since = format!("SELECT count(*) FROM component_health WHERE version IS NOT NULL AND last_heartbeat > '{inserted}'");
     world.until(&since, &SUPERVISORS.len().to_string());
     // Rows whose keys are no UTF-8 cannot be got at: they keep nobody busy.
-    supervisors[0].until_said("passes change nothing although something is due");
+    supervisors[0].until_logged("passes change nothing although something is due");
     for arguments in &[
         ["status"].as_slice(),
         &["status", "sound"],
@@ -175,7 +172,7 @@ fn every_odd_row_that_is_taken_is_survived() {
 fn malformed_events_are_counted_in_one_alert_for_each_source_and_type() {
     let world = World::new();
     let db = world.open();
-    db.write(|tx| tx.add_loop(&NewLoop { id: loop_id("a"), name: String::new(), priority: 5, branch: None })).unwrap();
+    db.write(|tx| tx.add_loop(&new_loop("a"))).unwrap();
     let insert = |source: &str, event_type: &str, number: usize| {
         world
             .sql(&format!(
@@ -188,7 +185,7 @@ fn malformed_events_are_counted_in_one_alert_for_each_source_and_type() {
     insert("a", "test_passed", 700);
     insert("tool", "test_passed", 5);
     insert("tool", "stuck_detected", 1);
-    let supervisors: Vec<Running> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
+    let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     let open = "SELECT count(*) FROM deliveries WHERE status = 'pending' AND subscription_id IN
                   (SELECT id FROM subscriptions WHERE subscriber = 'pm')";
     world.until(open, "0");

@@ -1,7 +1,7 @@
 //! An agent that cannot work, from the first run to the human's answer: the real loops, monitor and pm.
 
-use system_tests::processes::{BOUND, World};
-use system_tests::wait_for;
+use system_tests::processes::World;
+use test_support::wait_for;
 
 /// Cannot log in until it is mended; counts its runs.
 const AGENT: &str = "cat >/dev/null; echo run >> FOLDER/runs\n\
@@ -41,7 +41,7 @@ fn an_agent_that_needs_a_human_raises_one_alert_and_one_question_and_goes_on_wit
     world.until("SELECT count(*) FROM decisions WHERE status = 'pending'", "1");
     world.until("SELECT group_concat(status || attempts) FROM tests", "pending0,pending0");
     // While a loop that has just started tries, the others wait for what comes of it.
-    wait_for("both loops to wait for the answer", BOUND, || {
+    wait_for("both loops to wait for the answer", || {
         let status = String::from_utf8(world.loopctl(&["status"]).stdout).unwrap();
         (status.matches("starts no attempt until your answer: Invalid API key").count() == 2).then_some(())
     });
@@ -57,7 +57,7 @@ fn an_agent_that_needs_a_human_raises_one_alert_and_one_question_and_goes_on_wit
     assert_eq!(runs(&world), failed + 2);
     assert_eq!(world.sql("SELECT count(*) FROM decisions").unwrap(), "1");
     assert!(world.loopctl(&["check"]).status.success());
-    assert!(one.stop().success() && two.stop().success());
+    assert!(one.terminate().success() && two.terminate().success());
 }
 
 #[test]
@@ -89,5 +89,5 @@ fn a_base_that_fails_is_shown_and_attempts_start_with_the_answer() {
         assert!(status.contains(part), "{part:?} is not in {status}");
     }
     assert!(world.loopctl(&["check"]).status.success());
-    assert!(loops.into_iter().all(|each| each.stop().success()));
+    assert!(loops.into_iter().all(|each| each.terminate().success()));
 }

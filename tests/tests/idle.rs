@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::Timestamp;
-use system_tests::processes::{BOUND, Running, World};
-use system_tests::wait_for;
+use system_tests::processes::World;
+use test_support::{Process, wait_for};
 
 const SUPERVISORS: [(&str, &str); 5] = [
     ("monitor", "monitor"),
@@ -27,14 +27,14 @@ const MOST_OWN_KILOBYTES: u64 = 15_000;
 const MOST_RESIDENT_KILOBYTES: u64 = 30 * 1024;
 
 /// A line of a process's `status`, in kilobytes.
-fn kilobytes(process: &Running, name: &str) -> u64 {
+fn kilobytes(process: &Process, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// How often the threads of a process have gone to sleep of their own accord.
-fn sleeps(process: &Running) -> u64 {
+fn sleeps(process: &Process) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid())).unwrap();
     let of_task = |task: std::io::Result<std::fs::DirEntry>| {
         let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
@@ -47,12 +47,12 @@ fn sleeps(process: &Running) -> u64 {
 #[test]
 fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
     let world = World::new();
-    let processes: Vec<Running> = SUPERVISORS.iter().map(|(program, _)| world.supervisor(program)).collect();
+    let processes: Vec<Process> = SUPERVISORS.iter().map(|(program, _)| world.supervisor(program)).collect();
     let db = world.open();
     // Counts the beats that are seen, until everyone has beaten so often.
     let watch = || {
         let mut beats: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
-        wait_for("beats", BOUND, || {
+        wait_for("beats", || {
             for (_, id) in SUPERVISORS {
                 let beat = db.read(|tx| tx.component(id)).unwrap().and_then(|row| row.last_heartbeat);
                 beats.entry(id).or_default().extend(beat);
@@ -79,6 +79,6 @@ fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
     assert_eq!(world.sql("SELECT count(*) FROM events").unwrap(), events, "nothing was said");
     assert_eq!(world.sql("SELECT count(*) FROM alerts").unwrap(), "0");
     for process in processes {
-        assert_eq!(process.stop().code(), Some(0));
+        assert_eq!(process.terminate().code(), Some(0));
     }
 }

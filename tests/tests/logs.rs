@@ -3,8 +3,8 @@
 use std::fs::File;
 
 use serde_json::Value;
-use system_tests::processes::{BOUND, World};
-use system_tests::wait_for;
+use system_tests::processes::World;
+use test_support::wait_for;
 
 /// Prints, then goes on once the test lets it; its first run waits for ever.
 const AGENT: &str = "cat >/dev/null; n=$(cat FOLDER/n 2>/dev/null || echo 0); n=$((n+1)); echo $n >FOLDER/n\n\
@@ -57,19 +57,19 @@ fn every_run_keeps_its_log_and_is_seen_while_it_runs() {
     let said = |words: &str| std::fs::read_to_string(&followed).unwrap().contains(words).then_some(());
     let mut command = world.program("loopctl");
     let mut follower = command.args(["logs", "-f", "t1"]).stdout(File::create(&followed).unwrap()).spawn().unwrap();
-    wait_for("the agent to be followed", BOUND, || said("\nrun 2 begins\n"));
+    wait_for("the agent to be followed", || said("\nrun 2 begins\n"));
     std::fs::write(world.folder().join("go"), "").unwrap();
-    wait_for("the check to be followed", BOUND, || said("\nlooking\n"));
+    wait_for("the check to be followed", || said("\nlooking\n"));
     world.until("SELECT kind || name FROM runs WHERE ended_at IS NULL", "checka/b");
     let status = shown(&world, &["status"]);
     assert!(status.contains("check a/b, for "), "{status}");
     std::fs::write(world.folder().join("judge"), "").unwrap();
     world.until("SELECT status || attempts FROM tests", "passed2");
-    assert!(wait_for("the follower to end", BOUND, || follower.try_wait().unwrap()).success());
+    assert!(wait_for("the follower to end", || follower.try_wait().unwrap()).success());
     for words in ["\ntoo early\n", "\nrun 3 begins\n", "\n== passed, after "] {
         assert!(said(words).is_some(), "{words:?}");
     }
-    assert!(one.stop().success());
+    assert!(one.terminate().success());
 
     let first = shown(&world, &["logs", "t1", "--attempt", "1"]);
     assert!(first.contains("run 1 begins\n== interrupted, after ") && first.contains("run 2 begins"), "{first}");
@@ -94,7 +94,7 @@ fn every_run_keeps_its_log_and_is_seen_while_it_runs() {
     let kept = world.folder().join("kept.log");
     std::fs::write(&kept, "").unwrap();
     assert!(world.sql("UPDATE runs SET log = '../../../../kept.log'").is_none());
-    assert!(world.start("coding-loop", &["one", "--once"]).ended().success());
+    assert!(world.start("coding-loop", &["one", "--once"]).wait().success());
     assert_eq!(world.sql("SELECT count(*) FROM runs").unwrap(), "0");
     let left = std::fs::read_dir(world.home().join("logs/one")).unwrap().flatten();
     let left: Vec<_> = left.filter(|entry| entry.path().extension().is_some_and(|end| end == "log")).collect();

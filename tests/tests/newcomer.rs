@@ -3,13 +3,11 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use system_tests::{binaries, query, wait_for};
+use system_tests::{binaries, query};
+use test_support::wait_for;
 
 /// A cold `cargo test` on a busy machine.
-const BOUND: Duration = Duration::from_secs(120);
-
 struct Kind {
     tool: &'static str,
     files: &'static [(&'static str, &'static str)],
@@ -122,7 +120,7 @@ fn first_verified_test(kind: &Kind) {
     says(&folder, test);
     let mut driver = typed(&folder, &format!("exec {drive}")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let database = folder.join("coding-loops/coordination.db");
-    let ended = wait_for("the first test to end", BOUND, || {
+    let ended = wait_for("the first test to end", || {
         let status = query(&database, "SELECT status FROM tests")?;
         ["passed", "blocked"].contains(&status.trim()).then_some(status)
     });

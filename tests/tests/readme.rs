@@ -9,14 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use system_tests::docs::{block, lines};
 use system_tests::installation::Installation;
-use system_tests::{query, wait_for};
+use system_tests::query;
+use test_support::wait_for;
 
 const README: &str = "README.md";
 
 /// Whoever runs this test may ignore Ctrl-C, as what a script starts in the background does; a terminal's programs do not.
 const AT_A_TERMINAL: &str = "env --default-signal=INT";
-
-const BOUND: Duration = Duration::from_secs(120);
 
 /// A small project with a test suite, in any language that every machine has.
 const FILES: [(&str, &str); 3] = [
@@ -74,7 +73,7 @@ impl Launched {
     fn end(&mut self, signal: Signal) -> Option<i32> {
         let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         kill(pid, signal).unwrap();
-        wait_for("coding-loops-launch to end", BOUND, || self.0.try_wait().unwrap()).code()
+        wait_for("coding-loops-launch to end", || self.0.try_wait().unwrap()).code()
     }
 }
 
@@ -125,7 +124,7 @@ fn a_newcomers_commands_do_what_the_readme_says() {
         .spawn()
         .unwrap();
     let mut launched = Launched(launched);
-    wait_for("all goals to be verified", BOUND, || {
+    wait_for("all goals to be verified", || {
         (newcomer.asks("SELECT count(*) = 2 AND min(status = 'passed') FROM tests") == "1").then_some(())
     });
 
@@ -140,7 +139,7 @@ fn a_newcomers_commands_do_what_the_readme_says() {
         assert!(!newcomer.says(&line).trim().is_empty(), "{line} says nothing");
         newcomer.says(&format!("{line} --json"));
     }
-    wait_for("the pause to hold", BOUND, || {
+    wait_for("the pause to hold", || {
         (newcomer.asks("SELECT status FROM loops WHERE id = 'frontend'") == "paused").then_some(())
     });
     newcomer.says("loopctl resume frontend");

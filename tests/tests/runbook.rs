@@ -2,9 +2,10 @@
 //! machine gives no systemd in namespaces.
 
 use system_tests::docs::blocks;
+use system_tests::query;
 use system_tests::systemd::Who::Owner;
-use system_tests::systemd::{BOUND, Machine, PROJECT, SUPERVISORS, disk};
-use system_tests::{query, wait_for};
+use system_tests::systemd::{Machine, PROJECT, SUPERVISORS, disk};
+use test_support::wait_until;
 
 const SETTINGS: &str = r#"
 [agent]
@@ -34,7 +35,7 @@ fn every_command_of_the_operators_document_does_what_it_says() {
         println!("{}", machine.script(Owner, &format!("set -o pipefail; {environment}\n{}", block.text), &[]));
         match block.heading.as_str() {
             "Services" => {
-                wait_for("the agent to be at work", BOUND, || disk.path().join("home/at-work").exists().then_some(()));
+                wait_until("the agent to be at work", || disk.path().join("home/at-work").exists());
             }
             // What answers from now on is the moved one.
             "Move to another machine" if !moved.exists() => {

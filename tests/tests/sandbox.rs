@@ -1,11 +1,11 @@
 //! Agents under the real `bwrap`: what they may write, `loopctl` from inside, how they end, and that none starts without it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use system_tests::processes::{BOUND, World};
-use system_tests::wait_for;
+use system_tests::processes::World;
+use test_support::{Signal, commit, git, is_alive, wait_until};
 
 fn works() -> bool {
     let tried = Command::new("bwrap").args(["--die-with-parent", "--dev-bind", "/", "/", "true"]).output();
@@ -18,10 +18,7 @@ fn works() -> bool {
 
 fn world(script: &str) -> World {
     let world = World::new();
-    fs::write(world.repository().join(".gitignore"), "/coding-loops/\n").unwrap();
-    fs::write(world.repository().join("shared"), "one\n").unwrap();
-    git(world.repository(), &["add", "."]);
-    git(world.repository(), &["commit", "--quiet", "-m", "files"]);
+    commit(world.repository(), "files", &[(".gitignore", "/coding-loops/\n"), ("shared", "one\n")]);
     let agent = world.folder().join("agent.sh");
     let loopctl = world.program("loopctl").get_program().to_string_lossy().into_owned();
     let script = script.replace("$FOLDER", &world.folder().to_string_lossy()).replace("$LOOPCTL", &loopctl);
@@ -42,17 +39,6 @@ fn settings(world: &World, more: &str) {
     ));
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(["-c", "user.name=a", "-c", "user.email=a@b"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn once(world: &World) -> String {
     let mut command = world.program("coding-loop");
     command.args(["one", "--once"]);
@@ -62,8 +48,7 @@ fn once(world: &World) -> String {
 }
 
 fn value(world: &World, sql: &str) -> String {
-    let output = Command::new("sqlite3").arg(world.path()).arg(sql).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    test_support::sql(&world.path(), sql)
 }
 
 fn root(world: &World) -> PathBuf {
@@ -105,7 +90,7 @@ fn the_agent_writes_its_workspace_and_the_database_and_nothing_else_of_ours() {
     assert_eq!((written[0], result.lines().count()), ("here", 11), "{result}");
     let locked = fs::read_to_string(world.folder().join("locked")).unwrap();
     assert!(locked.starts_with("token "), "{locked}");
-    assert_eq!(git(world.repository(), &["status", "--porcelain"]), "");
+    assert_eq!(git(world.repository(), ["status", "--porcelain"]), "");
 }
 
 #[test]
@@ -119,30 +104,26 @@ fn a_file_that_is_leased_from_inside_is_as_others_have_landed_it() {
          cat shared >$FOLDER/shared; echo three >>shared; echo x >$TEST_ID\n",
     );
     let one = world.start("coding-loop", &["one", "--once"]);
-    wait_for("the agent", BOUND, || world.folder().join("begun").exists().then_some(()));
+    wait_until("the agent", || world.folder().join("begun").exists());
     // As another loop's landing.
     let store = root(&world).join("store.git");
     let elsewhere = world.folder().join("elsewhere");
-    git(world.folder(), &["clone", "--quiet", store.to_str().unwrap(), elsewhere.to_str().unwrap()]);
+    git(world.folder(), ["clone", "--quiet", store.to_str().unwrap(), elsewhere.to_str().unwrap()]);
     fs::write(elsewhere.join("shared"), "two\n").unwrap();
-    git(&elsewhere, &["commit", "--quiet", "-am", "landed"]);
-    git(&store, &["fetch", "--quiet", elsewhere.to_str().unwrap(), "+HEAD:refs/heads/coding-loops/integration"]);
+    git(&elsewhere, ["commit", "--quiet", "-am", "landed"]);
+    git(&store, ["fetch", "--quiet", elsewhere.to_str().unwrap(), "+HEAD:refs/heads/coding-loops/integration"]);
     fs::write(world.folder().join("landed"), "").unwrap();
     world.until("SELECT status || attempts FROM tests", "passed1");
     drop(one);
     assert_eq!(fs::read_to_string(world.folder().join("shared")).unwrap(), "two\n");
     let locked = fs::read_to_string(world.folder().join("locked")).unwrap();
     assert!(locked.contains("updated to what other loops have landed: shared"), "{locked}");
-    assert_eq!(git(&store, &["show", "refs/heads/coding-loops/integration:shared"]), "two\nthree\n");
+    assert_eq!(git(&store, ["show", "refs/heads/coding-loops/integration:shared"]), "two\nthree");
 }
 
-fn is_alive(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-fn pids(world: &World) -> Vec<String> {
+fn pids(world: &World) -> Vec<u32> {
     let text = fs::read_to_string(world.folder().join("pids")).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    text.lines().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[test]
@@ -152,16 +133,16 @@ fn the_agent_ends_with_its_loop_and_has_time_to_end_by_itself() {
     }
     let agent = "cat >/dev/null; setsid sleep 600 & echo $! >>$FOLDER/pids; echo $$ >>$FOLDER/pids
         trap 'echo saved >$FOLDER/saved; exit 0' TERM; touch $FOLDER/begun; while :; do sleep 0.05; done\n";
-    for signal in ["KILL", "TERM"] {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let world = world(agent);
         let one = world.start("coding-loop", &["one"]);
-        wait_for("the agent", BOUND, || world.folder().join("begun").exists().then_some(()));
-        assert!(Command::new("kill").args([format!("-{signal}"), one.pid().to_string()]).status().unwrap().success());
-        wait_for("everything to be gone", BOUND, || pids(&world).iter().all(|pid| !is_alive(pid)).then_some(()));
+        wait_until("the agent", || world.folder().join("begun").exists());
+        test_support::signal(one.pid(), signal);
+        wait_until("everything to be gone", || pids(&world).iter().all(|&pid| !is_alive(pid)));
         assert_eq!(pids(&world).len(), 2);
         // Nobody reads what it prints once its loop is gone.
         let is_saved = world.folder().join("saved").exists();
-        assert!(is_saved || signal == "KILL", "it was given its time");
+        assert!(is_saved || signal == Signal::SIGKILL, "it was given its time");
     }
 }
 

@@ -46,7 +46,7 @@ fn a_disk_that_fills_is_told_at_each_level_and_over_when_there_is_room() {
     shell(r#"rm "$1/first""#);
     world.until(&open("disk"), "");
     assert_eq!(world.sql(&warned("disk_bytes")).unwrap(), "2");
-    assert_eq!(monitor.stop().code(), Some(0));
+    assert_eq!(monitor.terminate().code(), Some(0));
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn a_database_that_grows_is_told_at_each_level_and_over_with_a_larger_budget() {
     grow_beyond(38_200);
     world.until(&open("database"), "error");
     world.settings(&format!("{OFTEN}[budget]\ndatabase_megabytes = 800\n"));
-    monitor.reload();
+    monitor.signal(Signal::SIGHUP);
     world.until(&open("database"), "");
     assert_eq!(world.sql(&warned("database_bytes")).unwrap(), "2");
-    assert_eq!(monitor.stop().code(), Some(0));
+    assert_eq!(monitor.terminate().code(), Some(0));
 }

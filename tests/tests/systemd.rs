@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use system_tests::systemd::Who::{Owner, Root};
-use system_tests::systemd::{BOUND, Machine, SUPERVISORS, Who, disk};
-use system_tests::{project, query, wait_for};
+use system_tests::systemd::{Machine, SUPERVISORS, Who, disk};
+use system_tests::{project, query};
+use test_support::{wait_for, wait_until};
 
 /// Beats that are late after three seconds; an agent that works until it is told to go on.
 const SETTINGS: &str = r#"
@@ -123,7 +124,7 @@ fn logs_have_fields_and_priorities(machine: &Machine, database: &Path) {
     let config = database.with_file_name("config.toml");
     std::fs::write(&config, "[heartbeat]\nbeat_seconds = \"often\"\n").unwrap();
     machine.ok(Root, &["systemctl", "reload", &unit("monitor", "shop")]);
-    wait_for("the refusal in the journal", BOUND, || {
+    wait_for("the refusal in the journal", || {
         let warnings =
             machine.entries(&["--unit", &unit("monitor", "shop"), "--priority=warning", "SYSLOG_IDENTIFIER=monitor"]);
         (!warnings.is_empty()).then_some(())
@@ -142,7 +143,7 @@ fn a_killed_service_runs_again_and_heartbeat_has_seen_it(machine: &Machine, data
     machine.until_sql(database, "SELECT status FROM component_health WHERE component = 'backend'", "healthy");
     // What it does for the dead, it does from within its sandbox: proof that it can tell them from the living.
     let told = "SELECT DISTINCT json_extract(payload, '$.component') FROM events WHERE event_type = 'component_degraded'";
-    wait_for("the death to be told, of this one only", BOUND, || {
+    wait_for("the death to be told, of this one only", || {
         let told = query(database, told)?;
         assert!(["", "backend"].contains(&told.trim()), "{told}\n{}", machine.journal());
         (query(database, "SELECT count(*) FROM events WHERE event_type = 'component_started' AND source = 'backend'")?.trim()
@@ -162,7 +163,7 @@ fn hung_services_are_started_anew(machine: &Machine) {
     for unit in &hung {
         machine.ok(Root, &["systemctl", "kill", "--kill-whom=main", "--signal=HUP", unit]);
     }
-    wait_for("the watchdog to bark", BOUND, || {
+    wait_for("the watchdog to bark", || {
         let barked = [&stopped].into_iter().chain(&hung).all(|unit| {
             let log = machine.entries(&["--unit", unit, "_PID=1"]);
             log.iter().any(|entry| entry["MESSAGE"].as_str().unwrap_or_default().contains("Watchdog timeout"))
@@ -321,7 +322,7 @@ fn an_upgrade_over_a_running_system_loses_nothing() {
     enable(&machine, Root, "shop", &[]);
     until_ready(&machine, Root, "shop");
     machine.until_sql(&database, "SELECT status FROM tests WHERE id = 'T-1'", "in_progress");
-    wait_for("the agent to be at work", BOUND, || disk.path().join("home/at-T-1").exists().then_some(()));
+    wait_until("the agent to be at work", || disk.path().join("home/at-T-1").exists());
     // Somebody who publishes all the while, and counts.
     let publish = "cd ~/shop; n=0; until [ -e ~/enough ]; do loopctl --quiet publish custom.tick --source human --payload '{}' >/dev/null && n=$((n+1)); done; echo $n";
     let writer = machine.command(Owner, &["bash", "-c", publish]).stdout(std::process::Stdio::piped()).spawn().unwrap();

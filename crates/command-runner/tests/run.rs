@@ -9,15 +9,13 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use command_runner::keeper::{self, KeeperId};
 use command_runner::{CommandSpec, End, NotStartedKind, Outcome, run, start_time};
-use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
+use test_support::{BOUND, Signal, is_alive, run_tests, signal, tests, wait_for, wait_until};
 use tokio::sync::watch;
-
-const BOUND: Duration = Duration::from_secs(30);
 
 /// Daemonises in the classic way and by a session of its own, writes each pid to a file, and goes on.
 const DAEMONS: &str = "
@@ -35,30 +33,23 @@ fn main() {
     {
         return parent(Path::new(folder));
     }
-    let tests: &[(&str, fn())] = &[
-        ("exit_codes_and_signals", exit_codes_and_signals),
-        ("what_cannot_start_says_why", what_cannot_start_says_why),
-        ("environment_input_and_arguments_are_exact", environment_input_and_arguments_are_exact),
-        ("output_is_bounded", output_is_bounded),
-        ("output_is_merged_in_order", output_is_merged_in_order),
-        ("a_timeout_ends_daemons_too", a_timeout_ends_daemons_too),
-        ("what_ends_by_itself_leaves_nothing", what_ends_by_itself_leaves_nothing),
-        ("sigterm_comes_first", sigterm_comes_first),
-        ("cancelling_stops_it", cancelling_stops_it),
-        ("dropping_the_future_stops_it", dropping_the_future_stops_it),
-        ("a_killed_parent_leaves_nothing", a_killed_parent_leaves_nothing),
-        ("a_killed_keeper_leaves_nothing", a_killed_keeper_leaves_nothing),
-        ("leftovers_are_killed_by_identity", leftovers_are_killed_by_identity),
-        ("a_terminated_keeper_stops_the_command", a_terminated_keeper_stops_the_command),
-        ("many_at_once", many_at_once),
-    ];
-    let trials = tests.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    run_tests(tests![
+        exit_codes_and_signals,
+        what_cannot_start_says_why,
+        environment_input_and_arguments_are_exact,
+        output_is_bounded,
+        output_is_merged_in_order,
+        a_timeout_ends_daemons_too,
+        what_ends_by_itself_leaves_nothing,
+        sigterm_comes_first,
+        cancelling_stops_it,
+        dropping_the_future_stops_it,
+        a_killed_parent_leaves_nothing,
+        a_killed_keeper_leaves_nothing,
+        leftovers_are_killed_by_identity,
+        a_terminated_keeper_stops_the_command,
+        many_at_once,
+    ]);
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -78,36 +69,15 @@ fn finish(spec: &CommandSpec) -> Outcome {
     block_on(run(spec, &mut cancel, |_| {}))
 }
 
-/// Waits for a fact, with a bound.
-fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + BOUND;
-    loop {
-        if let Some(value) = fact() {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-}
-
 fn pid_in(dir: &Path, file: &str) -> Option<u32> {
     fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
-}
-
-fn alive(pid: u32) -> bool {
-    let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    state.is_some_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }
 
 fn assert_daemons_gone(dir: &Path) {
     for file in ["daemon1", "daemon2"] {
         let pid = pid_in(dir, file).unwrap_or_else(|| panic!("{file} was never there"));
-        assert!(!alive(pid), "{file} lives on");
+        assert!(!is_alive(pid), "{file} lives on");
     }
-}
-
-fn kill(pid: u32, signal: &str) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
 fn exit_codes_and_signals() {
@@ -203,13 +173,24 @@ fn output_is_merged_in_order() {
     assert!(!outcome.log_cut);
 }
 
+/// What a timeout ends once it has printed `ready`: on a busy machine it gets more time for that.
+fn time_out(script: &str, kill_after: Duration) -> (TempDir, Outcome) {
+    for timeout in [1, 10, 60] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = spec(&dir, script);
+        (spec.timeout, spec.kill_after) = (Duration::from_secs(timeout), kill_after);
+        let outcome = finish(&spec);
+        assert_eq!((&outcome.end, outcome.survivors), (&End::TimedOut, 0));
+        assert!(outcome.duration >= spec.timeout);
+        if outcome.tail.starts_with("ready\n") {
+            return (dir, outcome);
+        }
+    }
+    panic!("it is never ready")
+}
+
 fn a_timeout_ends_daemons_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut spec = spec(&dir, &format!("{DAEMONS} trap '' TERM; while :; do sleep 0.1; done"));
-    spec.timeout = Duration::from_secs(6);
-    let outcome = finish(&spec);
-    assert_eq!((outcome.end, outcome.survivors), (End::TimedOut, 0));
-    assert!(outcome.duration >= Duration::from_secs(6) && outcome.duration < BOUND);
+    let (dir, _) = time_out(&format!("{DAEMONS} trap '' TERM; while :; do sleep 0.1; done"), Duration::from_millis(300));
     assert_daemons_gone(dir.path());
 }
 
@@ -222,14 +203,10 @@ fn what_ends_by_itself_leaves_nothing() {
 }
 
 fn sigterm_comes_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut spec = spec(&dir, "trap 'echo tidy; exit 0' TERM; while :; do sleep 0.05; done");
-    (spec.timeout, spec.kill_after) = (Duration::from_secs(1), Duration::from_secs(20));
-    let outcome = finish(&spec);
-    assert_eq!(outcome.end, End::TimedOut);
+    let (_, outcome) = time_out("trap 'echo tidy; exit 0' TERM; echo ready; while :; do sleep 0.05; done", BOUND);
     // The shell may add a word about the process that it waited for.
     assert!(outcome.tail.ends_with("tidy\n"), "{:?}", outcome.tail);
-    assert!(outcome.duration < Duration::from_secs(15), "it does not wait for the whole grace period");
+    assert!(outcome.duration < BOUND, "it does not wait for the whole grace period");
 }
 
 fn cancelling_stops_it() {
@@ -239,7 +216,7 @@ fn cancelling_stops_it() {
     let outcome = block_on(async {
         let folder = dir.path().to_owned();
         let wait = tokio::task::spawn_blocking(move || {
-            until("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
+            wait_for("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
             sender.send(true).unwrap();
             sender
         });
@@ -259,7 +236,7 @@ fn dropping_the_future_stops_it() {
     block_on(async {
         let folder = dir.path().to_owned();
         let wait = tokio::task::spawn_blocking(move || {
-            until("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
+            wait_for("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
         });
         tokio::select! {
             outcome = run(&spec, &mut cancel, |_| {}) => panic!("{outcome:?}"),
@@ -268,7 +245,7 @@ fn dropping_the_future_stops_it() {
     });
     for file in ["daemon1", "daemon2"] {
         let pid = pid_in(dir.path(), file).unwrap();
-        until("the end of a daemon", || (!alive(pid)).then_some(()));
+        wait_until("the end of a daemon", || !is_alive(pid));
     }
 }
 
@@ -289,7 +266,7 @@ fn start_parent(dir: &Path) -> (std::process::Child, KeeperId) {
     let (pid, start) = line.trim().split_once(' ').unwrap();
     let id = KeeperId { pid: pid.parse().unwrap(), start_time: start.parse().unwrap() };
     assert_eq!(start_time(id.pid), Some(id.start_time));
-    until("the daemons", || pid_in(dir, "daemon1").and(pid_in(dir, "daemon2")));
+    wait_for("the daemons", || pid_in(dir, "daemon1").and(pid_in(dir, "daemon2")));
     (parent, id)
 }
 
@@ -298,7 +275,7 @@ fn a_killed_parent_leaves_nothing() {
     let (mut parent, id) = start_parent(dir.path());
     parent.kill().unwrap();
     parent.wait().unwrap();
-    until("the end of the keeper", || (!alive(id.pid)).then_some(()));
+    wait_until("the end of the keeper", || !is_alive(id.pid));
     assert_daemons_gone(dir.path());
     assert_eq!(keeper::kill_leftover(id.pid, id.start_time).unwrap(), 0);
 }
@@ -312,8 +289,8 @@ fn a_killed_keeper_leaves_nothing() {
         let folder = dir.path().to_owned();
         run(&spec, &mut cancel, |id| {
             std::thread::spawn(move || {
-                until("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
-                kill(id.pid, "-KILL");
+                wait_for("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
+                signal(id.pid, Signal::SIGKILL);
             });
         })
         .await
@@ -326,11 +303,11 @@ fn leftovers_are_killed_by_identity() {
     let dir = tempfile::tempdir().unwrap();
     let (mut parent, id) = start_parent(dir.path());
     assert_eq!(keeper::kill_leftover(id.pid, id.start_time + 1).unwrap(), 0, "another process");
-    assert!(alive(id.pid) && alive(pid_in(dir.path(), "daemon1").unwrap()));
-    kill(parent.id(), "-STOP");
+    assert!(is_alive(id.pid) && is_alive(pid_in(dir.path(), "daemon1").unwrap()));
+    signal(parent.id(), Signal::SIGSTOP);
     assert!(keeper::kill_leftover(id.pid, id.start_time).unwrap() >= 4);
     assert_daemons_gone(dir.path());
-    assert!(!alive(id.pid));
+    assert!(!is_alive(id.pid));
     parent.kill().unwrap();
     parent.wait().unwrap();
     assert_eq!(keeper::kill_leftover(id.pid, id.start_time).unwrap(), 0);
@@ -343,8 +320,8 @@ fn a_terminated_keeper_stops_the_command() {
     let folder = dir.path().to_owned();
     let outcome = block_on(run(&spec, &mut cancel, |id| {
         std::thread::spawn(move || {
-            until("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
-            kill(id.pid, "-TERM");
+            wait_for("the daemons", || pid_in(&folder, "daemon1").and(pid_in(&folder, "daemon2")));
+            signal(id.pid, Signal::SIGTERM);
         });
     }));
     assert_eq!(outcome.end, End::Cancelled);

@@ -7,31 +7,16 @@ mod common;
 #[path = "it/common/place.rs"]
 mod place;
 
-use std::time::Duration;
-
 use command_runner::keeper;
-use common::git;
 use git::WorkTree;
 use git::check::{CheckSpec, CheckVerdict, run_check};
-use libtest_mimic::{Arguments, Trial};
 use place::{Place, land};
+use test_support::{BOUND, git, run_tests, tests};
 use tokio::sync::watch;
-
-const BOUND: Duration = Duration::from_secs(30);
 
 fn main() {
     keeper::run_if_asked();
-    let tests: &[(&str, fn())] = &[
-        ("checks_in_a_check_out_follow_each_other_unharmed", checks_in_a_check_out_follow_each_other_unharmed),
-        ("what_only_conversion_makes_differ_is_no_checks_change", what_only_conversion_makes_differ_is_no_checks_change),
-    ];
-    let trials = tests.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    run_tests(tests![checks_in_a_check_out_follow_each_other_unharmed, what_only_conversion_makes_differ_is_no_checks_change]);
 }
 
 /// As the gate runs one check after the other.

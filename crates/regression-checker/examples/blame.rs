@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use coord_db::wake::Listener;
 use coord_db::{Database, OpenOptions};
-use history::{Commit, History, Kind, Planted, Recipe, git, sql};
+use history::{Commit, History, Kind, Planted, Recipe};
+use test_support::{git, sql};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -96,15 +97,15 @@ fn by_git(root: &Path, history: &History, one: &Planted) -> Result<Took, Failure
     let tree = root.join("bisect");
     let name = tree.to_str().ok_or("a path that is no text")?;
     if !tree.exists() {
-        git(&history.repository, &["worktree", "add", "--quiet", "--detach", name, ends(history).1]);
+        git(&history.repository, ["worktree", "add", "--quiet", "--detach", name, ends(history).1]);
     }
     let (good, bad) = ends(history);
-    git(&tree, &["checkout", "--quiet", "--detach", bad]);
+    git(&tree, ["checkout", "--quiet", "--detach", bad]);
     let log = root.join("bisect-runs");
     let _ = std::fs::remove_file(&log);
     let counted = format!("echo >> '{}'; exec sh '{}'", log.display(), history.check.display());
     let begin = Instant::now();
-    git(&tree, &["bisect", "start", bad, good]);
+    git(&tree, ["bisect", "start", bad, good]);
     let output = Command::new("git")
         .current_dir(&tree)
         .args(["bisect", "run", "sh", "-c", &counted])
@@ -112,8 +113,8 @@ fn by_git(root: &Path, history: &History, one: &Planted) -> Result<Took, Failure
         .stderr(Stdio::null())
         .output()?;
     let millis = begin.elapsed().as_secs_f64() * 1000.0;
-    let found = git(&tree, &["rev-parse", "refs/bisect/bad"]);
-    git(&tree, &["bisect", "reset", "HEAD"]);
+    let found = git(&tree, ["rev-parse", "refs/bisect/bad"]);
+    git(&tree, ["bisect", "reset", "HEAD"]);
     if !output.status.success() {
         return Err("git bisect run failed".into());
     }

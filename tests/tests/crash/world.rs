@@ -3,13 +3,13 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use coord_db::payload::DecisionOption;
 use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, ComponentId, Database, JournalStatus, NewDecision, NewLoop, NewTest, OpenOptions};
+use coord_db::{ActorId, ComponentId, Database, JournalStatus, NewDecision, NewTest, OpenOptions};
 use serde_json::json;
 use system_tests::{binaries, repositories};
+use test_support::{Process, git, make_database, make_repository, new_loop, new_test};
 
 const INTEGRATION: &str = "coding-loops/integration";
 /// The subject of the user's own new commit.
@@ -200,8 +200,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join("repository");
         let home = repository.join("coding-loops");
-        std::fs::create_dir_all(&home).unwrap();
-        std::fs::write(repository.join(".gitignore"), "/coding-loops/\n").unwrap();
+        make_repository(&repository, &[(".gitignore", "/coding-loops/\n")]);
+        std::fs::create_dir(&home).unwrap();
         let script = folder.path().join("agent.sh");
         std::fs::write(&script, AGENT).unwrap();
         let notify = format!("cat >> {}", folder.path().join("notified").display());
@@ -212,13 +212,8 @@ impl World {
              [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"! test -e broken && {{ test -f work-$TEST_ID || test -z $TEST_ID; }}\"]\nbaseline = true\n"
         );
         std::fs::write(home.join("config.toml"), config).unwrap();
-        let db = Database::create(&home.join("coordination.db"), &OpenOptions::default()).unwrap();
+        let db = make_database(&home.join("coordination.db"));
         let mut world = Self { folder, repository, home, db, config: Vec::new() };
-        world.git(&["init", "--quiet", "--initial-branch", "main"]);
-        world.git(&["config", "user.email", "a@example.org"]);
-        world.git(&["config", "user.name", "A"]);
-        world.git(&["add", "--all"]);
-        world.git(&["commit", "--quiet", "--message", "begin"]);
         world.config = std::fs::read(world.repository.join(".git/config")).unwrap();
         world
             .db
@@ -228,19 +223,8 @@ impl World {
                 tx.start_component(&monitor, &ProcessIdentity::own(), "0")?;
                 let mut tests = Vec::new();
                 for (id, test) in [("one", "t1"), ("two", "t2")] {
-                    tx.add_loop(&NewLoop { id: id.parse()?, name: String::new(), priority: 5, branch: None })?;
-                    tests.push(NewTest {
-                        id: test.parse()?,
-                        loop_id: id.parse()?,
-                        category: String::new(),
-                        max_attempts: 3,
-                        depends_on: None,
-                        automatable: true,
-                        notes: Some(format!("make {test}")),
-                        spec_content: None,
-                        scope: Vec::new(),
-                        allow_no_change: false,
-                    });
+                    tx.add_loop(&new_loop(id))?;
+                    tests.push(NewTest { max_attempts: 3, ..new_test(test, id) });
                 }
                 assert_eq!(tx.import_tests(&tests)?, []);
                 Ok::<_, coord_db::Error>(())
@@ -254,9 +238,7 @@ impl World {
     }
 
     fn git(&self, arguments: &[&str]) -> String {
-        let output = Command::new("git").args(arguments).current_dir(&self.repository).output().unwrap();
-        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        git(&self.repository, arguments)
     }
 
     /// The folder of store and workspaces.
@@ -303,26 +285,12 @@ impl World {
 
     fn process(&self, program: &str, arguments: &[&str], kill: Option<&str>) -> Ending {
         let before = self.log().len();
-        let log = std::fs::File::options().create(true).append(true).open(self.folder().join("log")).unwrap();
         let mut command = Command::new(binaries().join(program));
         command.args(arguments).current_dir(&self.repository).env_remove("CODING_LOOPS_DB").env_remove(crash_point::VARIABLE);
         if let Some(kill) = kill {
             command.env(crash_point::VARIABLE, kill);
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("{program} is not built: {error}; run cargo build --workspace"));
-        let deadline = Instant::now() + Duration::from_secs(120);
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() >= deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("{program} {arguments:?} with {kill:?} does not end\n{}", self.log());
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        };
+        let status = Process::start_logged(&mut command, &self.folder().join("log")).wait();
         match (status.signal(), status.code()) {
             (Some(9), _) => Ending::Killed,
             (_, code) => Ending::Exited(code.unwrap_or(-1), self.log().split_off(before)),

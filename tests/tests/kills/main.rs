@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use coord_db::{ActorId, Database, Durability, Error, LoopStatus, NewLoop, OpenOptions};
 use system_tests::binaries;
+use test_support::BOUND;
 
 /// One process for each of these loops.
 pub const LOOPS: usize = 8;
 /// Two loops share each of these subscribers.
 pub const CONSUMERS: usize = 4;
 /// How long a fact may take to come about before the test fails.
-const BOUND: Duration = Duration::from_secs(120);
 /// A line of a worker that is meant for the parent, among what the test harness prints.
 const MARK: &str = "@@ ";
 

@@ -12,16 +12,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use coord_db::{Database, NewTest, OpenOptions, TestStatus};
+use coord_db::{Database, NewTest, TestStatus};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use system_tests::repositories::{self, INTEGRATION, git};
-use system_tests::{binaries, wait_for};
+use system_tests::binaries;
+use system_tests::repositories::{self, INTEGRATION};
+use test_support::{BOUND, git, make_database, make_repository, new_loop, new_test, wait_for};
 
 const LOOPS: [&str; 3] = ["a", "b", "c"];
 const SECONDS: u64 = 6;
-const BOUND: Duration = Duration::from_secs(120);
-
 /// What the user and their tools do in a repository, again and again.
 const TIDYING: [&[&str]; 4] =
     [&["gc", "--prune=now", "--quiet"], &["prune", "--expire=now"], &["pack-refs", "--all"], &["worktree", "prune"]];
@@ -51,8 +50,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join("repository");
         let home = repository.join("coding-loops");
-        std::fs::create_dir_all(&home).unwrap();
-        std::fs::write(repository.join(".gitignore"), "/coding-loops/\n").unwrap();
+        make_repository(&repository, &[(".gitignore", "/coding-loops/\n")]);
+        std::fs::create_dir(&home).unwrap();
         let agent = folder.path().join("agent.sh");
         std::fs::write(&agent, AGENT.replace("TOP", &folder.path().to_string_lossy())).unwrap();
         let config = format!(
@@ -60,21 +59,12 @@ impl World {
              [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"test -f work-$TEST_ID\"]\n"
         );
         std::fs::write(home.join("config.toml"), config).unwrap();
-        for arguments in [
-            &["init", "--quiet", "--initial-branch", "main"][..],
-            &["config", "user.email", "a@example.org"],
-            &["config", "user.name", "A"],
-            &["add", "--all"],
-            &["commit", "--quiet", "--message", "begin"],
-        ] {
-            let _ = git(&repository, arguments);
-        }
-        let db = Database::create(&home.join("coordination.db"), &OpenOptions::default()).unwrap();
+        let db = make_database(&home.join("coordination.db"));
         db.write(|tx| {
             // Loops go slower where nobody watches.
             tx.start_component(&"monitor".parse()?, &coord_db::process::ProcessIdentity::own(), "0")?;
             for id in LOOPS {
-                tx.add_loop(&coord_db::NewLoop { id: id.parse()?, name: String::new(), priority: 5, branch: None })?;
+                tx.add_loop(&new_loop(id))?;
             }
             Ok::<_, coord_db::Error>(())
         })
@@ -101,18 +91,7 @@ impl World {
             let waiting = self.db.read(|tx| tx.tests(Some(&id.parse().unwrap()), Some(TestStatus::Pending))).unwrap();
             for _ in waiting.len()..2 {
                 self.tests += 1;
-                let test = NewTest {
-                    id: format!("t{}", self.tests).parse().unwrap(),
-                    loop_id: id.parse().unwrap(),
-                    category: String::new(),
-                    max_attempts: 1_000,
-                    depends_on: None,
-                    automatable: true,
-                    notes: None,
-                    spec_content: None,
-                    scope: Vec::new(),
-                    allow_no_change: false,
-                };
+                let test = NewTest { max_attempts: 1_000, ..new_test(&format!("t{}", self.tests), id) };
                 assert_eq!(self.db.write(|tx| tx.import_tests(&[test])).unwrap(), []);
             }
             let ended = self.loops.get_mut(id).map(|child| child.try_wait().unwrap());
@@ -142,7 +121,7 @@ impl World {
         loop {
             let all: Vec<Child> = LOOPS.map(|id| self.command("coding-loop", &[id, "--once"]).spawn().unwrap()).into();
             for mut child in all {
-                let status = wait_for("a loop to end", BOUND, || child.try_wait().unwrap());
+                let status = wait_for("a loop to end", || child.try_wait().unwrap());
                 assert!(status.success(), "{status}\n{}", self.log());
             }
             let left = self.db.read(|tx| tx.tests(None, None)).unwrap();
@@ -170,7 +149,7 @@ impl World {
             assert_eq!(count(sql), "0", "{sql}\n{}", self.log());
         }
         // Verified and landed once, each, in the store and thereby where it is published.
-        let log = git(&store, &["log", "--format=%H %(trailers:key=Test,valueonly,separator=%x20)", INTEGRATION]);
+        let log = git(&store, ["log", "--format=%H %(trailers:key=Test,valueonly,separator=%x20)", INTEGRATION]);
         let mut landed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (commit, test) in log.lines().filter_map(|line| line.split_once(' ')) {
             landed.entry(test.trim()).or_default().push(commit);
@@ -182,8 +161,8 @@ impl World {
         }
         assert_eq!(count("SELECT count(*) FROM events WHERE event_type = 'test_passed'"), tests.len().to_string());
         // Whatever an agent has written is landed or saved.
-        let refs = git(&store, &["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved", INTEGRATION]);
-        let kept = refs.lines().map(|name| git(&store, &["grep", "--no-color", "-h", "-e", "-", name, "--", "work-*"]));
+        let refs = git(&store, ["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved", INTEGRATION]);
+        let kept = refs.lines().map(|name| git(&store, ["grep", "--no-color", "-h", "-e", "-", name, "--", "work-*"]));
         let kept: String = kept.collect::<Vec<_>>().join("\n");
         let kept: std::collections::BTreeSet<&str> = kept.lines().collect();
         let tokens = std::fs::read_to_string(self.folder.path().join("tokens")).unwrap();

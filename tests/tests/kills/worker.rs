@@ -15,6 +15,7 @@ use coord_db::{
 use serde_json::json;
 
 use crate::MARK;
+use test_support::new_test;
 
 /// What can be leased. A write goes to the files that a lease covers.
 const PATHS: [&str; 6] = ["a/x", "a/y", "a/", "b/z", "port:5432", "git:integration"];
@@ -280,16 +281,9 @@ impl Worker {
     fn import(&mut self) {
         let tests: Vec<NewTest> = (0..3)
             .map(|_| NewTest {
-                id: format!("t-{}", new_id()).parse().unwrap(),
-                loop_id: self.id.clone(),
                 category: "build".to_owned(),
                 max_attempts: 1_000,
-                depends_on: None,
-                automatable: true,
-                notes: None,
-                spec_content: None,
-                scope: Vec::new(),
-                allow_no_change: false,
+                ..new_test(&format!("t-{}", new_id()), self.id.as_str())
             })
             .collect();
         let problems = self.db.write(|tx| tx.import_tests(&tests)).unwrap();

@@ -1,11 +1,12 @@
 //! What lands only with a human's leave beside protected files: large files, very many files, what looks like a secret.
 
-use crate::common::{CHECK, Running, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{Decision, ErrorCategory, TestStatus};
+use test_support::{Process, wait_for, wait_until};
 
 const BRANCH: &str = "coding-loops/integration";
 
-fn asked(agent: &str, settings: &str) -> (World, Running, Decision) {
+fn asked(agent: &str, settings: &str) -> (World, Process, Decision) {
     let world = World::new(&format!("cat > /dev/null; echo > $TEST_ID; {agent}\n"), &format!("{settings}{CHECK}"));
     world.add_loop("one");
     world.add_test("t1", "one");
@@ -21,9 +22,8 @@ fn answer(world: &World, asked: &Decision, choice: &str) {
     world.db.write(|tx| tx.resolve_decision(&asked.id, Some(choice), true, None, None)).unwrap();
 }
 
-fn end(running: Running) {
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+fn end(running: Process) {
+    assert_eq!(running.terminate().code(), Some(0));
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_large_file_lands_once_it_is_approved() {
     let (world, running, question) = asked("head -c 3000000 /dev/zero > large", "[landing]\nfile_bytes = 1000000\n");
     assert!(question.summary.contains("contains large files: large (3 MB)"), "{}", question.summary);
     answer(&world, &question, "approve");
-    wait_for("the landing", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    wait_until("the landing", || world.test("t1").status == TestStatus::Passed);
     assert_eq!(world.git(&["cat-file", "-s", &format!("{BRANCH}:large")]), "3000000");
     end(running);
     world.assert_tidy();
@@ -41,7 +41,7 @@ fn a_large_file_lands_once_it_is_approved() {
 fn a_large_file_that_is_rejected_is_kept_outside_of_the_store() {
     let (world, running, question) = asked("head -c 3000000 /dev/zero > large", "[landing]\nfile_bytes = 1000000\n");
     answer(&world, &question, "reject");
-    wait_for("the refusal", || (world.test("t1").error_category == Some(ErrorCategory::Human)).then_some(()));
+    wait_until("the refusal", || world.test("t1").error_category == Some(ErrorCategory::Human));
     end(running);
     let kept: Vec<_> = std::fs::read_dir(world.root().join("left/one")).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(std::fs::metadata(kept[0].join("large")).unwrap().len(), 3_000_000);
@@ -63,7 +63,7 @@ fn a_secret_is_asked_about_without_being_shown() {
     let context = question.context.to_string();
     assert!(!question.summary.contains(&token) && !context.contains(&token), "{context}");
     answer(&world, &question, "approve");
-    wait_for("the landing", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    wait_until("the landing", || world.test("t1").status == TestStatus::Passed);
     end(running);
 }
 
@@ -72,7 +72,7 @@ fn very_many_files_are_asked_about_and_settings_can_allow_them() {
     let (world, running, question) = asked("for i in 1 2 3 4 5; do echo > f$i; done", "[landing]\nfiles = 4\n");
     assert!(question.summary.contains("changes 6 files"), "{}", question.summary);
     answer(&world, &question, "approve");
-    wait_for("the landing", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    wait_until("the landing", || world.test("t1").status == TestStatus::Passed);
     end(running);
     let world =
         World::new("cat > /dev/null; echo > $TEST_ID; echo KEY=1 > .env\n", &format!("[landing]\nsecrets = false\n{CHECK}"));

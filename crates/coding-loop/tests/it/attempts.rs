@@ -1,7 +1,8 @@
 //! The real binary on a real repository: what becomes of an attempt.
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::TestStatus;
+use test_support::wait_for;
 
 const HONEST: &str = "cat >/dev/null; echo $TEST_ID > $TEST_ID\n";
 
@@ -133,8 +134,7 @@ fn two_loops_on_one_file_both_land_one_after_the_other() {
         (world.test("t1").status == TestStatus::Passed && world.test("t2").status == TestStatus::Passed).then_some(())
     });
     for running in [one, two] {
-        running.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(running.end(), 0);
+        assert_eq!(running.terminate().code(), Some(0));
     }
     assert_eq!(world.git(&["show", "coding-loops/integration:shared"]), "one\n2\n3\n4\n5\n6\n7\n8\ntwo");
     world.assert_tidy();

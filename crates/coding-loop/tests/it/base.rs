@@ -1,8 +1,9 @@
 //! The base first, through the real binaries: no agent is paid while the checks fail at the head of integration, and what fails
 //! there is nobody's fault.
 
-use crate::common::{World, wait_for};
+use crate::common::World;
 use coord_db::{BASE_QUESTION, BaseAnswer, BaseState, Decision, ErrorCategory, LoopId, ProofStage, Test, TestStatus};
+use test_support::{wait_for, wait_until};
 
 /// Writes each of its runs down.
 const AGENT: &str = "cat >/dev/null; echo $TEST_ID >> FOLDER/agents; echo $TEST_ID > $TEST_ID\n";
@@ -258,13 +259,12 @@ fn an_ignored_check_that_is_green_at_the_head_counts_at_once() {
     let agent = agent.replace("FOLDER", &world.folder().display().to_string());
     std::fs::write(world.folder().join("agent.sh"), agent).unwrap();
     let running = world.start("one");
-    wait_for("the agent", || (lines(&world, "agents") == 1).then_some(()));
+    wait_until("the agent", || lines(&world, "agents") == 1);
     let commit = world.commit_elsewhere("HEAD", "mends it", |clone| std::fs::write(clone.join("good"), "").unwrap());
     world.store(&["update-ref", "refs/heads/coding-loops/integration", &commit]);
     std::fs::write(world.folder().join("moved"), "").unwrap();
-    wait_for("the work to land", || (world.test("t1").status == TestStatus::Passed).then_some(()));
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    wait_until("the work to land", || world.test("t1").status == TestStatus::Passed);
+    assert_eq!(running.terminate().code(), Some(0));
     let passed = world.events("test_passed");
     assert_eq!(passed[0].payload["verification_checks"], serde_json::json!({"suite": true, "own": true}));
     // What fails now as it failed before is no longer let through.
@@ -343,14 +343,13 @@ fn the_others_go_on_when_the_loop_that_runs_the_base_is_killed() {
         world.add_test(&format!("{id}-1"), id);
     }
     let a = world.start("a");
-    wait_for("the suite", || (lines(&world, "runs") == 1).then_some(()));
+    wait_until("the suite", || lines(&world, "runs") == 1);
     let b = world.start("b");
-    wait_for("the other to run", || world.db.read(|tx| tx.loops()).unwrap().iter().all(|row| row.pid.is_some()).then_some(()));
+    wait_until("the other to run", || world.db.read(|tx| tx.loops()).unwrap().iter().all(|row| row.pid.is_some()));
     a.signal(nix::sys::signal::Signal::SIGKILL);
     drop(a);
-    wait_for("the other's test to pass", || (world.test("b-1").status == TestStatus::Passed).then_some(()));
-    b.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(b.end(), 0);
+    wait_until("the other's test to pass", || world.test("b-1").status == TestStatus::Passed);
+    assert_eq!(b.terminate().code(), Some(0));
 }
 
 #[test]
@@ -364,7 +363,7 @@ fn one_loop_runs_the_checks_for_all_and_each_landing_proves_the_next_head() {
         world.add_test(&format!("{id}-1"), id);
     }
     let loops = ids.map(|id| world.start(id));
-    wait_for("the suite", || (lines(&world, "runs") == 1).then_some(()));
+    wait_until("the suite", || lines(&world, "runs") == 1);
     let leases = world.db.read(|tx| tx.leases(true)).unwrap();
     assert!(leases.iter().any(|lease| lease.file_path.as_str().starts_with("gate:base:")), "{leases:?}");
     wait_for("all loops to run", || {
@@ -373,15 +372,14 @@ fn one_loop_runs_the_checks_for_all_and_each_landing_proves_the_next_head() {
     });
     std::fs::write(world.folder().join("go"), "").unwrap();
     for id in ids {
-        wait_for("each to pass", || (world.test(&format!("{id}-1")).status == TestStatus::Passed).then_some(()));
+        wait_until("each to pass", || world.test(&format!("{id}-1")).status == TestStatus::Passed);
     }
     assert_eq!(world.events("base_proven").len(), 1);
     // One at the base; each work once alone, and all but the first again on what landed before it, at most.
     let before = lines(&world, "runs");
     assert!((4..=6).contains(&before), "{before}");
     for each in loops {
-        each.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
     // The head that the last landing left is proven: the next work alone is judged.
     world.add_test("a-2", "a");
@@ -394,9 +392,8 @@ fn one_loop_runs_the_checks_for_all_and_each_landing_proves_the_next_head() {
 fn a_loop_that_is_stopped_while_it_runs_the_checks_leaves_nothing_behind() {
     let world = with_test(&check("suite", "echo run >> FOLDER/runs; sleep 300", ""));
     let running = world.start("one");
-    wait_for("the suite", || (lines(&world, "runs") == 1).then_some(()));
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    wait_until("the suite", || lines(&world, "runs") == 1);
+    assert_eq!(running.terminate().code(), Some(0));
     given_back(&world.test("t1"));
     assert!(world.db.read(|tx| tx.red_base()).unwrap().is_empty());
     world.assert_tidy();
@@ -418,15 +415,14 @@ fn who_does_not_wait_for_a_slow_suite_need_not() {
     let running = world.start("one");
     let question = wait_for("the question", || open_questions(&world).pop());
     assert_eq!((question.decision_type.as_str(), question.option_ids()), ("base_slow", vec!["wait".into(), "skip".into()]));
-    wait_for("the suite to hang", || (lines(&world, "waits") == 1).then_some(()));
+    wait_until("the suite to hang", || lines(&world, "waits") == 1);
     let runs = lines(&world, "runs");
     // The suite of the work itself is quick again.
     std::fs::write(world.folder().join("go"), "").unwrap();
     answer(&world, "skip");
-    wait_for("the work to land", || (world.test("t2").status == TestStatus::Passed).then_some(()));
+    wait_until("the work to land", || world.test("t2").status == TestStatus::Passed);
     assert!(lines(&world, "runs") > runs);
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     let states = world
         .sql("SELECT state FROM base_runs WHERE commit_hash = (SELECT commit_hash FROM base_runs WHERE state = 'skipped')");
     assert_eq!(states, BaseState::Skipped.as_str());
@@ -472,14 +468,13 @@ fn what_fails_at_the_base_too_is_not_the_agents_fault() {
     world.add_loop("one");
     world.add_test("t1", "one");
     let running = world.start("one");
-    wait_for("the agent", || (lines(&world, "agents") == 1).then_some(()));
+    wait_until("the agent", || lines(&world, "agents") == 1);
     let commit = world.commit_elsewhere("HEAD", "breaks it", |clone| std::fs::write(clone.join("broken"), "").unwrap());
     world.store(&["update-ref", "refs/heads/coding-loops/integration", &commit]);
     std::fs::write(world.folder().join("moved"), "").unwrap();
     let question = wait_for("the question", || open_questions(&world).pop());
     assert_eq!(question.decision_type, BASE_QUESTION);
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     let test = world.test("t1");
     given_back(&test);
     assert!(test.last_error.unwrap().contains("as at the base ("));
@@ -588,11 +583,10 @@ fn a_check_has_what_it_needs_alone() {
     }
     let loops = ids.map(|id| world.start(id));
     for id in ids {
-        wait_for("each to pass", || (world.test(&format!("{id}-1")).status == TestStatus::Passed).then_some(()));
+        wait_until("each to pass", || world.test(&format!("{id}-1")).status == TestStatus::Passed);
     }
     for each in loops {
-        each.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
     assert_eq!(lines(&world, "clash"), 0);
     world.assert_tidy();
@@ -621,8 +615,7 @@ fn work_that_others_have_landed_passes_by_its_own_check_and_names_them() {
             let test = world.test("b-1");
             (test.status == TestStatus::Passed || test.last_error.is_some()).then_some(test)
         });
-        b.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(b.end(), 0);
+        assert_eq!(b.terminate().code(), Some(0));
         if passes {
             assert_eq!(test.status, TestStatus::Passed, "{:?}", test.last_error);
             let runs = world.db.read(|tx| tx.proof_runs(&test.id)).unwrap();

@@ -4,12 +4,11 @@
 //! `two` was killed after the branch had moved; loop `one` was killed while its agent worked on `t3`, with a file `half`; and
 //! loop `hand`, driven by hand, has `t4` in progress, with the file `t4` written.
 
-use crate::common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::common::{run, wait_for};
 use coord_db::{Config, Database, TestStatus};
+use test_support::{Process, git, run};
 
 const BRANCH: &str = "coding-loops/integration";
 
@@ -26,10 +25,8 @@ impl Old {
         let repository = folder.path().canonicalize().unwrap().join("repository");
         // It was made elsewhere: git keeps the places of linked worktrees as absolute paths.
         for worktree in ["one", "two", "hand", ".gate-one", ".gate-two"] {
-            run(Command::new("git")
-                .args(["worktree", "repair", "--"])
-                .arg(repository.join("coding-loops/worktrees").join(worktree))
-                .current_dir(&repository));
+            let folder = repository.join("coding-loops/worktrees").join(worktree);
+            git(&repository, ["worktree", "repair", "--", folder.to_str().unwrap()]);
         }
         Self { folder, repository }
     }
@@ -50,7 +47,7 @@ impl Old {
     }
 
     fn git(&self, arguments: &[&str]) -> String {
-        run(Command::new("git").args(arguments).current_dir(&self.repository))
+        git(&self.repository, arguments)
     }
 
     fn root(&self) -> PathBuf {
@@ -117,17 +114,13 @@ fn work_by_hand_is_put_into_the_workspace() {
 #[test]
 fn nothing_is_brought_over_while_an_older_loop_runs() {
     let old = Old::unpack();
-    let mut sleeper = Command::new("sleep").arg("300").spawn().unwrap();
-    let identity = coord_db::process::ProcessIdentity::of(i64::from(sleeper.id()));
+    let sleeper = Process::start(Command::new("sleep").arg("300"));
+    let identity = coord_db::process::ProcessIdentity::of(i64::from(sleeper.pid()));
     old.db().write(|tx| tx.start_component(&"two".parse()?, &identity, "0.1.0")).unwrap();
-    let log = std::fs::File::create(old.folder.path().join("log")).unwrap();
-    let mut waiting = common::Running(old.command("one").stderr(log).spawn().unwrap());
-    let said = || std::fs::read_to_string(old.folder.path().join("log")).unwrap();
-    wait_for("the loop to wait", || said().contains("loop two still runs version 0.1.0").then_some(()));
+    let mut waiting = Process::start_logged(&mut old.command("one"), &old.folder.path().join("log"));
+    waiting.until_logged("loop two still runs version 0.1.0");
     assert!(!old.root().join("store.git").exists());
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    let status = wait_for("the loop to go on", || waiting.0.try_wait().unwrap());
-    assert!(status.success(), "{}", said());
+    sleeper.kill();
+    assert!(waiting.wait().success(), "{}", waiting.log());
     assert_eq!(old.status("t3"), TestStatus::Passed);
 }

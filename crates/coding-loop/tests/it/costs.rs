@@ -1,8 +1,9 @@
 //! What an attempt has cost is on record, however it ends, and what others made it lose is charged to them.
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::payload::{RestartRequested, TestPassed};
 use coord_db::{ActorId, ErrorCategory, NewEvent, Payload, ReworkCause, TestStatus};
+use test_support::{wait_for, wait_until};
 
 fn tokens(world: &World, test: &str) -> Vec<i64> {
     let rows =
@@ -60,9 +61,8 @@ fn an_attempt_that_is_broken_off_has_its_cost_recorded() {
     let (loop_id, reason) = ("one".parse().unwrap(), "begin afresh".to_owned());
     let restart = RestartRequested { loop_id, reason, requested_by: ActorId::human() };
     world.db.write(|tx| tx.publish(&NewEvent::new(ActorId::human(), restart))).unwrap();
-    wait_for("a pass", || (world.test("t1").status == TestStatus::Passed).then_some(()));
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    wait_until("a pass", || world.test("t1").status == TestStatus::Passed);
+    assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(tokens(&world, "t1"), [9, 9]);
     // Nobody but the human wanted it.
     assert_eq!(world.db.read(|tx| tx.rework(None)).unwrap(), []);
@@ -90,9 +90,8 @@ sed -i "1s/.*/by $TEST_ID/" shared; touch $TEST_ID
     wait_for("the first agent", || world.exists("begun"));
     assert_eq!(world.once("two").status.code(), Some(0));
     std::fs::write(world.folder().join("go"), "").unwrap();
-    wait_for("both to pass", || (world.test("t1").status == TestStatus::Passed).then_some(()));
-    one.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(one.end(), 0);
+    wait_until("both to pass", || world.test("t1").status == TestStatus::Passed);
+    assert_eq!(one.terminate().code(), Some(0));
     let failed = &world.events("test_failed")[0];
     assert_eq!(failed.payload["error_category"], ErrorCategory::Conflict.as_str());
     let landed = &world.events("test_passed")[0];

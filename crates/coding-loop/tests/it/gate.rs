@@ -1,10 +1,9 @@
 //! The gate through the real binary: what each kind of end is called, that it leaves nothing running, that nothing is run
 //! twice, and that a slow suite holds nobody up.
 
-use crate::common;
-use crate::common::{CHECK, Running, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{ErrorCategory, Regression, RegressionStatus, RunKind, Test, TestStatus};
-use nix::sys::signal::Signal;
+use test_support::{Process, wait_for, wait_until};
 
 const HONEST: &str = "cat >/dev/null; echo $TEST_ID > $TEST_ID\n";
 const INTEGRATION: &str = "coding-loops/integration";
@@ -125,7 +124,7 @@ fn output_is_bounded_and_its_hash_is_of_all_of_it() {
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Passed);
     let proof = world.db.read(|tx| tx.proofs(&"t1".parse()?, None)).unwrap().remove(0);
-    let shown = common::run(
+    let shown = test_support::run(
         std::process::Command::new("sh").args(["-c", "(yes 0123456789abcde | head -c 20000000; echo end) | sha256sum"]),
     );
     assert_eq!(Some(proof.output_sha256.as_str()), shown.split(' ').next());
@@ -175,10 +174,9 @@ fn the_same_check_on_the_same_files_is_not_run_twice_and_a_changed_one_is() {
     world.assert_tidy();
 }
 
-fn stop(running: impl IntoIterator<Item = Running>) {
+fn stop(running: impl IntoIterator<Item = Process>) {
     for each in running {
-        each.signal(Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
 }
 
@@ -197,7 +195,7 @@ fn a_slow_suite_holds_nobody_up_and_is_not_overtaken_for_ever() {
     let runs = || std::fs::read_to_string(world.folder().join("runs")).unwrap_or_default().lines().count();
     let passed = |id: &str| (world.test(id).status == TestStatus::Passed).then_some(());
     let first = world.start("slow");
-    wait_for("the slow suite", || (runs() == 1).then_some(()));
+    wait_until("the slow suite", || runs() == 1);
     let others = [world.start("two"), world.start("three")];
     for test in ["two-1", "two-2", "two-3", "three-1", "three-2", "three-3"] {
         wait_for(&format!("{test} to land beside the slow suite"), || passed(test));

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{ActorId, ErrorCategory, TestStatus};
 use git::CommitHash;
-use nix::sys::signal::Signal;
 use serde_json::json;
+use test_support::{wait_for, wait_until};
 
 const INTEGRATION: &str = "coding-loops/integration";
 
@@ -29,7 +29,7 @@ fn touch(world: &World, name: &str) {
 }
 
 fn passed(world: &World, test: &str) {
-    wait_for(&format!("{test} to pass"), || (world.test(test).status == TestStatus::Passed).then_some(()));
+    wait_until(&format!("{test} to pass"), || world.test(test).status == TestStatus::Passed);
 }
 
 fn shared(world: &World) -> String {
@@ -67,8 +67,7 @@ fn many_at_once_on_one_file_all_land() {
         assert!(shared(&world).contains(words));
     }
     for each in running {
-        each.signal(Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
     assert_eq!(landings(&world), "4");
     world.assert_tidy();
@@ -81,7 +80,7 @@ fn waiting_for_a_lease_costs_next_to_nothing() {
     let first = world.start("a");
     wait_for("the first lease", || holds_shared(&world));
     let others = [world.start("b"), world.start("c")];
-    wait_for("two to wait", || (world.db.read(|tx| tx.lease_requests()).unwrap().len() == 2).then_some(()));
+    wait_until("two to wait", || world.db.read(|tx| tx.lease_requests()).unwrap().len() == 2);
     let (mut commits, mut version) = (0, world.db.data_version().unwrap());
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
@@ -94,8 +93,7 @@ fn waiting_for_a_lease_costs_next_to_nothing() {
     touch(&world, "go");
     ["t1", "t5", "t9"].into_iter().for_each(|test| passed(&world, test));
     for each in others.into_iter().chain([first]) {
-        each.signal(Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
     world.assert_tidy();
 }
@@ -114,8 +112,7 @@ fn what_has_landed_meanwhile_is_rebased_upon_and_judged_together() {
     let foreign = foreign_landing(&world, "9\n", "9 elsewhere\n");
     touch(&world, "go");
     passed(&world, "t1");
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(world.git(&["rev-parse", &format!("{INTEGRATION}^")]), foreign.as_str());
     assert_eq!(world.test("t1").commit_hash, Some(world.git(&["rev-parse", INTEGRATION])));
     world.assert_tidy();
@@ -138,11 +135,10 @@ fn changes_to_protected_files_need_an_approval_and_hold_nobody_up() {
             passed(&world, "t1");
             assert_eq!(landings(&world), "1");
         } else {
-            wait_for("the attempt to fail", || (world.test("t1").error_category == Some(ErrorCategory::Human)).then_some(()));
+            wait_until("the attempt to fail", || world.test("t1").error_category == Some(ErrorCategory::Human));
             assert_eq!(landings(&world), "0");
         }
-        running.signal(Signal::SIGTERM);
-        assert_eq!(running.end(), 0);
+        assert_eq!(running.terminate().code(), Some(0));
         world.assert_tidy();
     }
 }
@@ -213,9 +209,8 @@ fn killed_in_the_gate_it_lands_once() {
         std::fs::read_to_string(file.path()).ok()?.trim().parse::<i64>().ok().map(|pid| (pid, file.path()))
     });
     assert!(world.db.read(|tx| tx.leases_of("one")).unwrap().len() > 1);
-    running.signal(Signal::SIGKILL);
-    running.end();
-    wait_for("the check to be gone", || coord_db::process::start_time(pid.0).is_none().then_some(()));
+    running.kill();
+    wait_until("the check to be gone", || coord_db::process::start_time(pid.0).is_none());
     std::fs::write(pid.1.with_extension("go"), "").unwrap();
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Passed, 1));

@@ -1,9 +1,10 @@
 //! Pause, release, rollback, death: what the loop is told, or suffers, while its agent runs.
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::payload::{ForceRelease, PauseRequested, ResumeRequested, RollbackTriggered};
 use coord_db::{ActorId, LoopStatus, NewEvent, PassedAttempt, TestStatus};
 use nix::sys::signal::Signal;
+use test_support::{is_alive, wait_for, wait_until};
 
 /// The first time it works for ever, in the background and in the foreground; later it is quick.
 const SLOW_ONCE: &str = "cat >/dev/null; echo half > half-done
@@ -17,8 +18,8 @@ fn world() -> World {
     world
 }
 
-fn await_agent(world: &World) -> i32 {
-    wait_for("the agent to begin", || std::fs::read_to_string(world.folder().join("pid")).ok()?.trim().parse::<i32>().ok());
+fn await_agent(world: &World) -> u32 {
+    wait_for("the agent to begin", || std::fs::read_to_string(world.folder().join("pid")).ok()?.trim().parse::<u32>().ok());
     // The file is leased as it first changes.
     wait_for("the automatic lease", || {
         let leases = world.db.read(|tx| tx.leases_of("one")).unwrap();
@@ -27,14 +28,10 @@ fn await_agent(world: &World) -> i32 {
     std::fs::read_to_string(world.folder().join("pid")).unwrap().trim().parse().unwrap()
 }
 
-fn gone(pid: i32) -> Option<()> {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err().then_some(())
-}
-
 /// No process works in the world's folder any more, but for these.
-fn only(world: &World, pids: &[i32]) -> Option<()> {
+fn only(world: &World, pids: &[u32]) -> Option<()> {
     let others = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let pid = entry.file_name().to_string_lossy().parse::<i32>();
+        let pid = entry.file_name().to_string_lossy().parse::<u32>();
         pid.is_ok_and(|pid| !pids.contains(&pid))
             && std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(world.folder()))
     });
@@ -61,8 +58,8 @@ fn a_pause_stops_the_agent_keeps_its_work_and_ends_by_a_resume() {
     let (loop_id, human) = ("one".parse().unwrap(), ActorId::human());
     let request = PauseRequested { loop_id, reason: "lunch".to_owned(), requested_by: human.clone() };
     publish(&world, NewEvent::new(human.clone(), request));
-    wait_for("the pause", || (!world.events("loop_paused").is_empty()).then_some(()));
-    gone(agent).expect("the agent is gone");
+    wait_until("the pause", || !world.events("loop_paused").is_empty());
+    assert!(!is_alive(agent), "the agent is gone");
     wait_for("its daemon to be gone", || only(&world, &[running.pid()]));
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
@@ -76,8 +73,7 @@ fn a_pause_stops_the_agent_keeps_its_work_and_ends_by_a_resume() {
     publish(&world, NewEvent::new(human.clone(), resume(&human)));
     wait_for("the pass", || passed(&world));
     assert_eq!(world.events("loop_resumed").len(), 1);
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     world.assert_tidy();
 }
 
@@ -94,14 +90,13 @@ fn a_victim_keeps_its_work_gives_up_its_leases_and_does_it_again() {
         cycle: vec!["one".to_owned(), "two".to_owned()],
     };
     publish(&world, NewEvent::new("deadlock-detector".parse().unwrap(), request));
-    wait_for("the release", || (!world.events("file_unlocked").is_empty()).then_some(()));
-    gone(agent).expect("the agent is gone");
+    wait_until("the release", || !world.events("file_unlocked").is_empty());
+    assert!(!is_alive(agent), "the agent is gone");
     assert!(world.events("file_unlocked")[0].caused_by.is_some());
     wait_for("the pass", || passed(&world));
     assert_eq!(world.test("t1").attempts, 1);
     assert_eq!(saved(&world), 1);
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     world.assert_tidy();
 }
 
@@ -117,7 +112,7 @@ fn a_rollback_goes_back_and_says_so() {
         triggered_by: ActorId::human(),
     };
     publish(&world, NewEvent::new(ActorId::human(), request));
-    wait_for("the rollback", || (!world.events("rollback_done").is_empty()).then_some(()));
+    wait_until("the rollback", || !world.events("rollback_done").is_empty());
     wait_for("the pass", || passed(&world));
     assert_eq!(saved(&world), 1);
     drop(running);
@@ -130,7 +125,7 @@ fn a_killed_loop_leaves_no_agent_and_its_next_life_goes_on() {
     let agent = await_agent(&world);
     running.signal(Signal::SIGKILL);
     drop(running);
-    wait_for("the agent to be gone", || gone(agent));
+    wait_until("the agent to be gone", || !is_alive(agent));
     wait_for("its daemon to be gone", || only(&world, &[]));
     assert_eq!(world.once("one").status.code(), Some(0));
     let test = world.test("t1");
@@ -146,9 +141,8 @@ fn a_stopped_loop_gives_everything_back() {
     let world = world();
     let running = world.start("one");
     let agent = await_agent(&world);
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
-    gone(agent).expect("the agent is gone");
+    assert_eq!(running.terminate().code(), Some(0));
+    assert!(!is_alive(agent), "the agent is gone");
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
     let row = world.db.read(|tx| tx.find_loop("one")).unwrap().unwrap();

@@ -1,8 +1,8 @@
 //! An agent that knows nothing of ownership changes what another loop owns: nothing of it lands without leave.
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{ActorId, ChangeRequest, ErrorCategory, RequestStatus, ResourceType, TestStatus};
-use nix::sys::signal::Signal;
+use test_support::{wait_for, wait_until};
 
 /// Makes the test's file, changes the shared one, and says how often it ran and what it was told.
 const TRESPASS: &str = "top=../../..; cat > $top/prompt-$ATTEMPT; echo run >> $top/runs-$TEST_ID
@@ -76,9 +76,8 @@ fn what_another_owns_does_not_land_until_there_is_leave() {
         row.pid.is_some().then_some(())
     });
     answer(&world, RequestStatus::Approved);
-    wait_for("the test to pass", || (world.test("t1").status == TestStatus::Passed).then_some(()));
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    wait_until("the test to pass", || world.test("t1").status == TestStatus::Passed);
+    assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(runs(&world), 2);
     assert!(world.git(&["show", "coding-loops/integration:shared"]).contains("10 by other"));
     // The leave was for this test; it is used up, once.

@@ -1,7 +1,8 @@
 //! Changed settings are noticed and hold from the next attempt on; broken ones are refused and said.
 
-use crate::common::{CHECK, Running, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{TestId, TestStatus};
+use test_support::{Process, wait_for, wait_until};
 
 fn write_config(world: &World, agent: &str, rest: &str) {
     std::fs::write(world.folder().join("agent2.sh"), agent).unwrap();
@@ -18,14 +19,14 @@ fn replace(world: &World, text: &str) {
 }
 
 fn status(world: &World, test: &str, status: TestStatus) {
-    wait_for("the test's status", || (world.test(test).status == status).then_some(()));
+    wait_until("the test's status", || world.test(test).status == status);
 }
 
 fn alert(world: &World, fingerprint: &str) -> Option<String> {
     world.db.read(|tx| tx.open_alert(fingerprint)).unwrap().map(|alert| alert.message)
 }
 
-fn start(world: &World) -> Running {
+fn start(world: &World) -> Process {
     let running = world.start("one");
     wait_for("the loop to beat", || world.db.read(|tx| tx.component("one")).unwrap());
     running
@@ -60,12 +61,11 @@ fn an_idle_loop_takes_new_settings_and_refuses_broken_ones() {
         CHECK,
     );
     let over = || alert(&world, "config").is_none() && alert(&world, "config:one").is_none();
-    wait_for("the alerts to end", || over().then_some(()));
+    wait_until("the alerts to end", over);
     world.add_test("t2", "one");
     status(&world, "t2", TestStatus::Passed);
     assert_eq!(std::fs::read_to_string(world.folder().join("runs")).unwrap(), "first\nsecond\n");
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
 }
 
 #[test]
@@ -90,7 +90,6 @@ fn an_attempt_keeps_the_settings_it_began_with() {
     assert_eq!(std::fs::read_to_string(world.folder().join("runs")).unwrap(), "first\nsecond\n");
     let id: TestId = "t1".parse().unwrap();
     assert_eq!(world.db.read(|tx| tx.test(&id)).unwrap().attempts, 1, "the attempt was not broken off");
-    running.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     world.assert_tidy();
 }

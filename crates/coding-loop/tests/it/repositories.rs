@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{CHECK, World, run};
+use crate::common::{CHECK, World};
 use coord_db::{ErrorCategory, TestStatus};
+use test_support::run;
 
 const AGENT: &str = "cat >/dev/null; echo x >$TEST_ID\n";
 

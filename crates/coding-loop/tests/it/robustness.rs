@@ -1,12 +1,12 @@
 //! What goes wrong around an attempt without being its agent's fault, and what its agent does by itself: no attempt is lost
 //! to it, no order blocks the loop, nobody is disturbed without need.
 
-use crate::common::{CHECK, Running, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::payload::{ForceRelease, PauseRequested, RestartRequested, ResumeRequested, RollbackTriggered};
 use coord_db::{
     AcquireRequest, ActorId, CleanUp, ErrorCategory, LoopId, LoopStatus, NewEvent, Payload, TestStatus, UnlockCause,
 };
-use nix::sys::signal::Signal;
+use test_support::{Process, wait_for, wait_until};
 
 /// Begins, and waits with a child in a session of its own until it may go on.
 const PATIENT: &str = "cat > /dev/null; top=../../..; echo half > work
@@ -31,7 +31,7 @@ fn leased(world: &World, file: &str) -> Option<()> {
 }
 
 /// A loop whose agent works and whose file is leased; with the agent's pid.
-fn at_work(world: &World) -> (Running, String) {
+fn at_work(world: &World) -> (Process, String) {
     let running = world.start("one");
     let pid = wait_for("the agent", || {
         std::fs::read_to_string(world.folder().join("pid")).ok().filter(|text| !text.trim().is_empty())
@@ -42,7 +42,7 @@ fn at_work(world: &World) -> (Running, String) {
 
 fn gone(pid: &str) {
     let pid: i64 = pid.trim().parse().unwrap();
-    wait_for("the agent to be gone", || coord_db::process::start_time(pid).is_none().then_some(()));
+    wait_until("the agent to be gone", || coord_db::process::start_time(pid).is_none());
 }
 
 fn go(world: &World) {
@@ -54,7 +54,7 @@ fn publish(world: &World, payload: impl Into<Payload>) {
 }
 
 fn wait_status(world: &World, status: TestStatus) {
-    wait_for(&format!("the test to be {status}"), || (world.test("t1").status == status).then_some(()));
+    wait_until(&format!("the test to be {status}"), || world.test("t1").status == status);
 }
 
 fn all_taken(world: &World) -> bool {
@@ -62,14 +62,13 @@ fn all_taken(world: &World) -> bool {
 }
 
 /// The agent goes on, the test passes at its first attempt, the loop ends well, in as many beginnings as expected.
-fn passes(world: &World, running: Running, beginnings: usize) {
+fn passes(world: &World, running: Process, beginnings: usize) {
     go(world);
     wait_status(world, TestStatus::Passed);
     assert_eq!(world.test("t1").attempts, 1);
     assert_eq!(world.events("test_started").len(), beginnings);
-    wait_for("every order to be taken", || all_taken(world).then_some(()));
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    wait_until("every order to be taken", || all_taken(world));
+    assert_eq!(running.terminate().code(), Some(0));
     world.assert_tidy();
 }
 
@@ -135,7 +134,7 @@ fn taken_for_dead_it_takes_its_row_again() {
     };
     world.db.write(|tx| tx.clean_up_loop(&one(), &clean_up, None)).unwrap();
     gone(&agent);
-    wait_for("the second attempt", || (world.events("test_started").len() == 2).then_some(()));
+    wait_until("the second attempt", || world.events("test_started").len() == 2);
     let row = world.db.read(|tx| tx.loop_row(&one())).unwrap();
     assert_eq!((row.status, row.pid), (LoopStatus::Running, Some(i64::from(running.pid()))));
     half_is_saved(&world);
@@ -148,11 +147,10 @@ fn a_skipped_test_is_left() {
     let (running, agent) = at_work(&world);
     world.db.write(|tx| tx.skip_test(&"t1".parse()?, Some("not needed"))).unwrap();
     gone(&agent);
-    wait_for("the leases to end", || leased(&world, "work").is_none().then_some(()));
+    wait_until("the leases to end", || leased(&world, "work").is_none());
     half_is_saved(&world);
     assert_eq!(world.test("t1").status, TestStatus::Skipped);
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(world.test("t1").status, TestStatus::Skipped);
     world.assert_tidy();
 }
@@ -163,7 +161,7 @@ fn a_restart_begins_afresh() {
     let (running, agent) = at_work(&world);
     publish(&world, RestartRequested { loop_id: one(), reason: "again".to_owned(), requested_by: ActorId::human() });
     gone(&agent);
-    wait_for("the second attempt", || (world.events("test_started").len() == 2).then_some(()));
+    wait_until("the second attempt", || world.events("test_started").len() == 2);
     half_is_saved(&world);
     passes(&world, running, 2);
 }
@@ -176,7 +174,7 @@ fn an_order_that_cannot_be_obeyed_blocks_nothing() {
     assert!(all_taken(&world));
     publish(&world, rollback(Some("nor this one")));
     gone(&agent);
-    wait_for("the second attempt", || (world.events("test_started").len() == 2).then_some(()));
+    wait_until("the second attempt", || world.events("test_started").len() == 2);
     assert_eq!(world.events("rollback_done").len(), 0);
     passes(&world, running, 2);
 }
@@ -227,8 +225,7 @@ fn a_database_that_cannot_be_written_loses_nothing() {
         })
         .unwrap();
     wait_status(&world, TestStatus::Passed);
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(world.test("t1").attempts, 1);
     assert_eq!(world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "1");
     world.assert_tidy();

@@ -1,10 +1,11 @@
 //! What may land and what may not: every kind of change under any name, numbers of migrations, protected files, and branches
 //! that are not the loop's. What may not lands nothing, says why, and keeps the work under a ref.
 
-use crate::common::{CHECK, World, run, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{ErrorCategory, Test, TestStatus};
 use std::path::Path;
 use std::process::Command;
+use test_support::{run, wait_for, wait_until};
 
 const INTEGRATION: &str = "coding-loops/integration";
 
@@ -166,16 +167,16 @@ fn what_is_protected_lands_by_approval_however_it_is_changed() {
     {
         for choice in ["approve", "reject"] {
             let world = world(&format!("echo > $TEST_ID; {change}"), "[gate]\nprotected = [\"shared\"]\n");
-            let mut running = world.start("one");
+            let running = world.start("one");
             decide(&world, choice);
             if choice == "approve" {
-                wait_for("the landing", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+                wait_until("the landing", || world.test("t1").status == TestStatus::Passed);
             } else {
-                wait_for("the refusal", || (world.test("t1").error_category == Some(ErrorCategory::Human)).then_some(()));
+                wait_until("the refusal", || world.test("t1").error_category == Some(ErrorCategory::Human));
                 assert_eq!(world.git(&["rev-parse", INTEGRATION]), world.git(&["rev-parse", "main"]));
                 assert_eq!(world.store(&["for-each-ref", "refs/coding-loops/saved/one/t1/"]).lines().count(), 1);
             }
-            running.0.kill().unwrap();
+            running.kill();
         }
     }
 }

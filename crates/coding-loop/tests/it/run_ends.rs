@@ -1,7 +1,8 @@
 //! What ended a run of the agent: limits, outages and set-up that cost no attempt, claims without a change, runs in vain.
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::{Decision, HoldKind, TestStatus};
+use test_support::wait_until;
 
 /// The agent counts its runs in `$FOLDER/runs`, does what `say` says, and then honest work.
 fn world(say: &str) -> World {
@@ -56,12 +57,12 @@ fn when_the_limit_is_over_one_loop_finds_out_and_all_go_on_alone() {
     world.add_loop("one");
     world.add_test("t1", "one");
     let running = world.start("one");
-    wait_for("the limit", || (!world.events("agent_limited").is_empty()).then_some(()));
+    wait_until("the limit", || !world.events("agent_limited").is_empty());
     tell(&world, "");
     // The margin on the agent's own time is longer than a test should wait.
     world.db.write(|tx| tx.probe_holds(&"one".parse().unwrap())).unwrap();
     world.sql("UPDATE holds SET until = strftime('%Y-%m-%d %H:%M:%f', 'now')");
-    wait_for("the test to pass", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    wait_until("the test to pass", || world.test("t1").status == TestStatus::Passed);
     assert_eq!((world.test("t1").attempts, runs(&world)), (1, 2));
     assert_eq!(world.events("agent_available").len(), 1);
     assert_eq!(world.db.read(|tx| tx.all_holds()).unwrap(), []);

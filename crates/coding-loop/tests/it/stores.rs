@@ -1,8 +1,9 @@
 //! The store of an installation: made once by whoever comes first, looked for where it was, rebuilt where it is lost, with what
 //! was lost named.
 
-use crate::common::{CHECK, World, wait_for};
+use crate::common::{CHECK, World};
 use coord_db::TestStatus;
+use test_support::{wait_for, wait_until};
 
 const BRANCH: &str = "coding-loops/integration";
 
@@ -111,7 +112,7 @@ fn integration_that_is_lost_while_a_loop_is_idle_is_restored() {
     world.add_loop("one");
     world.add_test("t1", "one");
     let running = world.start("one");
-    wait_for("the pass", || (world.test("t1").status == TestStatus::Passed).then_some(()));
+    wait_until("the pass", || world.test("t1").status == TestStatus::Passed);
     let head = world.git(&["rev-parse", BRANCH]);
     world.store(&["update-ref", "-d", &format!("refs/heads/{BRANCH}")]);
     // Any commit wakes it.

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{CHECK, World, run};
+use crate::common::{CHECK, World};
 use coord_db::payload::RollbackTriggered;
 use coord_db::{ActorId, ErrorCategory, NewEvent, TestStatus};
+use test_support::run;
 
 const ALLOWED: [&str; 2] = ["-c", "protocol.file.allow=always"];
 
@@ -133,7 +134,7 @@ fn a_named_pipe_in_its_git_folder_holds_nobody_up() {
     world.configure(|text| {
         text.replacen("[agent]\n", "[agent]\nset = { FOLDER = \"@\" }\n", 1).replace('@', world.folder().to_str().unwrap())
     });
-    let mut running = world.start("one");
-    crate::common::wait_for("the attempt after it", || (world.test("t1").status == TestStatus::Passed).then_some(()));
-    running.0.kill().unwrap();
+    let running = world.start("one");
+    test_support::wait_until("the attempt after it", || world.test("t1").status == TestStatus::Passed);
+    running.kill();
 }

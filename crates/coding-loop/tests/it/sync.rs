@@ -1,9 +1,9 @@
 //! Loops that bring the user's new commits in by themselves, beside their own work.
 
-use crate::common::{World, run, wait_for};
+use crate::common::World;
 use coord_db::TestStatus;
-use nix::sys::signal::Signal;
 use std::process::Command;
+use test_support::{run, wait_for, wait_until};
 
 const INTEGRATION: &str = "coding-loops/integration";
 const FOLLOW: &str = "[repository]\nfollow = \"main\"\nfollow_automatically = true\n";
@@ -33,7 +33,7 @@ fn is_on_integration(world: &World, commit: &str) -> Option<()> {
 }
 
 fn passed(world: &World, test: &str) {
-    wait_for(&format!("{test} to pass"), || (world.test(test).status == TestStatus::Passed).then_some(()));
+    wait_until(&format!("{test} to pass"), || world.test(test).status == TestStatus::Passed);
 }
 
 fn assert_tidy(world: &World) {
@@ -51,15 +51,14 @@ fn idle_loops_bring_new_commits_in_once_and_go_on_from_them() {
     passed(&world, "t1");
     let hotfix = commit(&world, "hotfix", "fix\n");
     wait_for("the hotfix", || is_on_integration(&world, &hotfix));
-    wait_for("its event", || (world.events("synced").len() == 1).then_some(()));
+    wait_until("its event", || world.events("synced").len() == 1);
     world.add_test("t2", "b");
     passed(&world, "t2");
     assert!(world.workspace("b").join("hotfix").exists());
     let files = world.git(&["ls-tree", "--name-only", INTEGRATION]);
     assert!(["hotfix", "t1", "t2"].iter().all(|name| files.lines().any(|file| file == *name)), "{files}");
     for each in running {
-        each.signal(Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
     let events = world.events("synced");
     assert_eq!((events.len(), events[0].payload["theirs"].as_str()), (1, Some(hotfix.as_str())));
@@ -84,9 +83,8 @@ fn what_is_red_is_asked_about_once_and_tried_again_with_newer_commits() {
     world.git(&["rm", "--quiet", "broken"]);
     let mended = commit(&world, "hotfix", "fix\n");
     wait_for("the mended commits", || is_on_integration(&world, &mended));
-    wait_for("the question to go", || world.db.read(|tx| tx.decisions(true)).unwrap().is_empty().then_some(()));
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    wait_until("the question to go", || world.db.read(|tx| tx.decisions(true)).unwrap().is_empty());
+    assert_eq!(running.terminate().code(), Some(0));
     assert_tidy(&world);
 }
 
@@ -109,8 +107,7 @@ fn an_agent_at_work_meets_the_users_commits_and_a_conflict_with_them_is_named() 
     let said = failed.payload["error_message"].as_str().unwrap();
     assert!(said.contains(&format!("in shared with the user's commit {}", &theirs[..12])), "{said}");
     for each in [running, other] {
-        each.signal(Signal::SIGTERM);
-        assert_eq!(each.end(), 0);
+        assert_eq!(each.terminate().code(), Some(0));
     }
     assert_tidy(&world);
 }
@@ -187,8 +184,7 @@ fn commits_that_are_dropped_while_a_test_merges_them_do_not_land() {
     let reason = format!("the commits up to {} are no longer on main", &theirs[..12]);
     assert!(test.last_error.as_deref().unwrap_or_default().starts_with(&reason), "{:?}", test.last_error);
     wait_for("what the user has instead", || is_on_integration(&world, &instead));
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.end(), 0);
+    assert_eq!(running.terminate().code(), Some(0));
     assert_eq!(is_on_integration(&world, &theirs), None);
     assert_tidy(&world);
 }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, NewLoop, NewTest,
-    OpenOptions, Payload, TestStatus, Timestamp,
+    Acquire, AcquireRequest, ActorId, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, OpenOptions, Payload,
+    TestStatus, Timestamp,
 };
+use test_support::{new_loop, new_test};
 
 const HOURS: i64 = 3_600_000;
 
@@ -47,21 +48,10 @@ fn jump(by_millis: i64) {
     let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
     let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
     let listener: ActorId = "listener".parse().unwrap();
-    let test = NewTest {
-        id: "t".parse().unwrap(),
-        loop_id: id("a"),
-        category: String::new(),
-        max_attempts: 2,
-        depends_on: None,
-        automatable: true,
-        notes: None,
-        spec_content: None,
-        scope: Vec::new(),
-        allow_no_change: false,
-    };
+    let test = new_test("t", "a");
     db.write(|tx| {
         for name in ["a", "b"] {
-            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.add_loop(&new_loop(name))?;
             tx.set_loop_status(&id(name), LoopStatus::Running)?;
         }
         assert_eq!(tx.import_tests(&[test])?, []);
@@ -120,7 +110,7 @@ fn a_clock_set_forth_and_back_again_leaves_no_lease_behind_for_ever() {
     let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
     db.write(|tx| {
         for name in ["a", "b"] {
-            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.add_loop(&new_loop(name))?;
             tx.set_loop_status(&id(name), LoopStatus::Running)?;
         }
         tx.observe_clock(30)

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use coord_db::payload::DecisionOption;
 use coord_db::{
-    ActorId, Database, Decision, DecisionId, DecisionStatus, Error, EventFilter, ManualClock, NewDecision, NewLoop, Timestamp,
+    ActorId, Database, Decision, DecisionId, DecisionStatus, Error, EventFilter, ManualClock, NewDecision, Timestamp,
 };
 use serde_json::json;
+use test_support::new_loop;
 
 struct World {
     db: Database,
@@ -30,7 +31,7 @@ impl World {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-22 10:00:00.000".parse::<Timestamp>().unwrap()));
         let db = Database::in_memory(clock.clone()).unwrap();
-        let new = NewLoop { id: "a".parse().unwrap(), name: String::new(), priority: 5, branch: None };
+        let new = new_loop("a");
         db.write(|tx| tx.add_loop(&new)).unwrap();
         Self { db, clock }
     }

@@ -1,46 +1,12 @@
 //! The `sqlite3` shell beside us: the documented queries as they stand, and every kind of bad row that is refused.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use coord_db::{Database, OpenOptions};
+use test_support::{World, sql, try_sql};
 
-struct Shell {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
-    db: Database,
-}
-
-impl Shell {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("coordination.db");
-        let db = Database::create(&path, &OpenOptions::default()).unwrap();
-        Self { _folder: folder, path, db }
-    }
-
-    fn try_run(&self, sql: &str) -> Result<String, String> {
-        run(&self.path, sql)
-    }
-
-    /// Runs SQL in the `sqlite3` shell and gives what it prints, one row a line, columns joined by `|`.
-    fn run(&self, sql: &str) -> String {
-        self.try_run(sql).unwrap()
-    }
-
-    fn refused(&self, sql: &str, because: &str) {
-        let error = self.try_run(sql).expect_err(sql);
-        assert!(error.contains(because), "{sql}: {error}");
-    }
-}
-
-fn run(path: &Path, sql: &str) -> Result<String, String> {
-    let output = Command::new("sqlite3").arg("-bail").arg(path).arg(sql).output().unwrap();
-    if output.status.success() {
-        Ok(String::from_utf8(output.stdout).unwrap())
-    } else {
-        Err(String::from_utf8(output.stderr).unwrap())
-    }
+#[track_caller]
+fn refused(world: &World, text: &str, because: &str) {
+    let error = try_sql(&world.path, text).expect_err(text);
+    assert!(error.contains(because), "{text}: {error}");
 }
 
 /// A query as it is documented, with its placeholder bound to a text.
@@ -50,8 +16,8 @@ fn bound(query: &str, value: &str) -> String {
 
 #[test]
 fn the_query_for_pending_tests_runs_as_it_stands() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         "INSERT INTO loops(id, name, priority, status) VALUES ('loop-1', 'one', 1, 'running');
          INSERT INTO tests(id, loop_id) VALUES ('b', 'loop-1'), ('a', 'loop-1');
          INSERT INTO tests(id, loop_id, depends_on) VALUES ('c', 'loop-1', 'a'), ('e', 'loop-1', 'd');
@@ -65,14 +31,14 @@ WHERE loop_id = ?
   ))
 ORDER BY id;";
     let ids = |rows: String| rows.lines().map(|row| row.split('|').next().unwrap().to_owned()).collect::<Vec<_>>();
-    assert_eq!(ids(shell.run(&bound(query, "loop-1"))), ["a", "b", "e"]);
-    assert_eq!(ids(shell.run("SELECT * FROM pending_tests WHERE loop_id = 'loop-1'")), ["a", "b", "e"]);
+    assert_eq!(ids(world.sql(&bound(query, "loop-1"))), ["a", "b", "e"]);
+    assert_eq!(ids(world.sql("SELECT * FROM pending_tests WHERE loop_id = 'loop-1'")), ["a", "b", "e"]);
 }
 
 #[test]
 fn the_query_for_unacknowledged_events_gives_at_least_what_the_view_gives() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         r#"INSERT INTO loops(id, name) VALUES ('loop-1', ''), ('loop-10', '');
            INSERT INTO subscriptions(id, subscriber, event_types, filter_sources) VALUES ('x', 'x', '["test_passed"]', '["loop-1"]');
            INSERT INTO subscriptions(id, subscriber, event_types, filter_sources) VALUES ('y', 'y', '["test_passed"]', '["loop-10"]');
@@ -86,16 +52,16 @@ WHERE e.acknowledged = 0
   AND (s.filter_sources IS NULL OR json_extract(s.filter_sources, '$') LIKE '%' || e.source || '%')
 ORDER BY e.timestamp;";
     let ids = |rows: String| rows.lines().map(|row| row.split('|').next().unwrap().to_owned()).collect::<Vec<_>>();
-    assert_eq!(ids(shell.run(&bound(query, "x"))), ["e1"]);
+    assert_eq!(ids(world.sql(&bound(query, "x"))), ["e1"]);
     // Its LIKE finds loop-1 in loop-10; the view is exact.
-    assert_eq!(ids(shell.run(&bound(query, "y"))), ["e1", "e2"]);
-    assert_eq!(shell.run("SELECT subscriber, id FROM undelivered_events WHERE subscriber IN ('x', 'y')"), "x|e1\ny|e2\n");
+    assert_eq!(ids(world.sql(&bound(query, "y"))), ["e1", "e2"]);
+    assert_eq!(world.sql("SELECT subscriber, id FROM undelivered_events WHERE subscriber IN ('x', 'y')"), "x|e1\ny|e2");
 }
 
 #[test]
 fn the_query_for_a_lock_and_the_view_agree() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         "INSERT INTO file_locks(file_path, locked_by, expires_at) VALUES
            ('live', 'loop-1', datetime('now', '+1 minute')), ('over', 'loop-1', datetime('now', '-1 minute')), ('endless', 'loop-1', NULL);",
     );
@@ -103,15 +69,15 @@ fn the_query_for_a_lock_and_the_view_agree() {
 WHERE file_path = ?
   AND (expires_at IS NULL OR expires_at > datetime('now'));";
     for (path, rows) in [("live", 1), ("over", 0), ("endless", 1)] {
-        assert_eq!(shell.run(&bound(query, path)).lines().count(), rows, "{path}");
+        assert_eq!(world.sql(&bound(query, path)).lines().count(), rows, "{path}");
     }
-    assert_eq!(shell.run("SELECT file_path FROM active_locks ORDER BY 1"), "endless\nlive\n");
+    assert_eq!(world.sql("SELECT file_path FROM active_locks ORDER BY 1"), "endless\nlive");
 }
 
 #[test]
 fn the_query_for_progress_runs_as_it_stands() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         "INSERT INTO loops(id, name) VALUES ('l', '');
          INSERT INTO tests(id, loop_id, status, verified_at) VALUES ('a', 'l', 'passed', datetime('now')), ('b', 'l', 'blocked', NULL),
            ('c', 'l', 'pending', NULL);",
@@ -123,14 +89,14 @@ fn the_query_for_progress_runs_as_it_stands() {
   SUM(CASE WHEN status = 'blocked' THEN 1 ELSE 0 END) as blocked
 FROM tests
 GROUP BY loop_id;";
-    assert_eq!(shell.run(query), "l|3|1|1\n");
-    assert_eq!(shell.run("SELECT loop_id, total, passed, blocked FROM loop_progress"), "l|3|1|1\n");
+    assert_eq!(world.sql(query), "l|3|1|1");
+    assert_eq!(world.sql("SELECT loop_id, total, passed, blocked FROM loop_progress"), "l|3|1|1");
 }
 
 #[test]
 fn bad_rows_are_refused() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         "INSERT INTO loops(id, name, priority, status) VALUES ('l', 'l', 1, 'running');
          INSERT INTO tests(id, loop_id) VALUES ('t', 'l');
          INSERT INTO events(id, source, event_type) VALUES ('e', 'l', 'custom.x');",
@@ -180,68 +146,66 @@ fn bad_rows_are_refused() {
         ("INSERT INTO checkpoints(id, loop_id, git_ref, checkpoint_type) VALUES ('c', 'l', 'r', 'photo')", check),
         ("INSERT INTO migrations(number, name, status) VALUES (1, 'm', 'applied')", check),
     ] {
-        shell.refused(sql, because);
+        refused(&world, sql, because);
     }
-    assert_eq!(shell.db.check().unwrap(), []);
+    assert_eq!(world.db.check().unwrap(), []);
 }
 
 #[test]
 fn the_one_flag_acknowledges_the_named_consumer_only() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         r#"INSERT INTO subscriptions(id, subscriber, event_types)
            VALUES ('one', 'one', '["test_passed"]'), ('two', 'two', '["test_passed"]')"#,
     );
-    shell.run(r#"INSERT INTO events(id, source, event_type, payload) VALUES ('e', 'loop-1', 'test_passed', '{}')"#);
-    let flag = || shell.run("SELECT acknowledged, coalesce(acknowledged_by, '') FROM events WHERE id = 'e'");
+    world.sql(r#"INSERT INTO events(id, source, event_type, payload) VALUES ('e', 'loop-1', 'test_passed', '{}')"#);
+    let flag = || world.sql("SELECT acknowledged, coalesce(acknowledged_by, '') FROM events WHERE id = 'e'");
     let open = || {
-        shell.run("SELECT group_concat(subscriber) FROM (SELECT subscriber FROM undelivered_events WHERE id = 'e' ORDER BY 1)")
+        world.sql("SELECT group_concat(subscriber) FROM (SELECT subscriber FROM undelivered_events WHERE id = 'e' ORDER BY 1)")
     };
-    assert_eq!(open(), "one,pm,two\n");
-    shell.run("UPDATE events SET acknowledged = 1, acknowledged_by = 'pm' WHERE id = 'e'");
-    assert_eq!((flag(), open()), ("0|\n".to_owned(), "one,two\n".to_owned()));
-    shell.run("UPDATE events SET acknowledged = 1, acknowledged_by = 'stranger' WHERE id = 'e'");
-    assert_eq!(flag(), "0|\n");
-    shell.run("UPDATE events SET acknowledged = 1, acknowledged_by = 'one' WHERE id = 'e'");
-    shell.db.write(|tx| tx.acknowledge_event("two", "e")).unwrap();
-    assert_eq!(flag(), "1|two\n");
-    assert_eq!(open(), "\n");
+    assert_eq!(open(), "one,pm,two");
+    world.sql("UPDATE events SET acknowledged = 1, acknowledged_by = 'pm' WHERE id = 'e'");
+    assert_eq!((flag(), open()), ("0|".to_owned(), "one,two".to_owned()));
+    world.sql("UPDATE events SET acknowledged = 1, acknowledged_by = 'stranger' WHERE id = 'e'");
+    assert_eq!(flag(), "0|");
+    world.sql("UPDATE events SET acknowledged = 1, acknowledged_by = 'one' WHERE id = 'e'");
+    world.db.write(|tx| tx.acknowledge_event("two", "e")).unwrap();
+    assert_eq!(flag(), "1|two");
+    assert_eq!(open(), "");
 }
 
 #[test]
 fn deleting_a_lease_deletes_the_edges_that_wait_for_it_and_no_others() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         "INSERT INTO file_locks(file_path, locked_by) VALUES ('src/a', 'h'), ('src/b', 'h'), ('doc', 'h');
          INSERT INTO wait_graph(waiter, holder, resource) VALUES ('w', 'h', 'src/'), ('v', 'h', 'src/a'), ('u', 'h', 'doc'), ('x', 'g', 'src/a');
          DELETE FROM file_locks WHERE file_path = 'src/a';",
     );
-    assert_eq!(shell.run("SELECT waiter FROM wait_graph ORDER BY 1"), "u\nw\nx\n");
-    shell.run("DELETE FROM file_locks WHERE file_path = 'src/b';");
-    assert_eq!(shell.run("SELECT waiter FROM wait_graph ORDER BY 1"), "u\nx\n");
+    assert_eq!(world.sql("SELECT waiter FROM wait_graph ORDER BY 1"), "u\nw\nx");
+    world.sql("DELETE FROM file_locks WHERE file_path = 'src/b';");
+    assert_eq!(world.sql("SELECT waiter FROM wait_graph ORDER BY 1"), "u\nx");
 }
 
 #[test]
 fn a_foreign_lease_gets_a_token_that_grows() {
-    let shell = Shell::new();
-    shell.run("INSERT INTO file_locks(file_path, locked_by) VALUES ('a', 'l'); INSERT INTO file_locks(file_path, locked_by) VALUES ('b', 'l');");
-    assert_eq!(shell.run("SELECT fencing_token FROM file_locks ORDER BY file_path"), "1\n2\n");
+    let world = World::new();
+    world.sql("INSERT INTO file_locks(file_path, locked_by) VALUES ('a', 'l'); INSERT INTO file_locks(file_path, locked_by) VALUES ('b', 'l');");
+    assert_eq!(world.sql("SELECT fencing_token FROM file_locks ORDER BY file_path"), "1\n2");
 }
 
 #[test]
 fn a_dump_fed_to_the_shell_is_a_database_that_we_open() {
-    let shell = Shell::new();
-    shell.run(
+    let world = World::new();
+    world.sql(
         "INSERT INTO loops(id, name) VALUES ('l', 'it''s' || char(10) || 'here');
          INSERT INTO events(id, source, event_type, payload) VALUES ('e', 'l', 'custom.x', '{\"a\": 1}');
          INSERT INTO knowledge(id, loop_id, item_type, content, confidence) VALUES ('k', 'l', 'fact', 'x', 0.1);",
     );
     let mut text = Vec::new();
-    shell.db.dump(&mut text).unwrap();
-    let copy = shell.path.with_file_name("copy.db");
-    let mut child = Command::new("sqlite3").arg("-bail").arg(&copy).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &text).unwrap();
-    assert!(child.wait().unwrap().success());
+    world.db.dump(&mut text).unwrap();
+    let copy = world.path.with_file_name("copy.db");
+    sql(&copy, std::str::from_utf8(&text).unwrap());
     let opened = Database::open(&copy, &OpenOptions::default()).unwrap();
     assert_eq!(opened.check().unwrap(), []);
     // Without the event that says why the numbers of a copy jump.
@@ -249,5 +213,5 @@ fn a_dump_fed_to_the_shell_is_a_database_that_we_open() {
         "SELECT * FROM loops; SELECT rowid, * FROM events WHERE id = 'e'; SELECT * FROM knowledge; SELECT * FROM subscriptions;
                SELECT * FROM deliveries WHERE event_id = 'e';
                SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
-    assert_eq!(run(&copy, all).unwrap(), run(&shell.path, all).unwrap());
+    assert_eq!(sql(&copy, all), sql(&world.path, all));
 }

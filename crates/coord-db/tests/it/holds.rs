@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use coord_db::{
-    AgentTrouble, Database, Error, HoldKind, LoopId, LoopStatus, ManualClock, NewLoop, NewTest, OpenOptions, Start, Timestamp,
-};
+use coord_db::{AgentTrouble, Database, Error, HoldKind, LoopId, LoopStatus, ManualClock, OpenOptions, Start, Timestamp};
+use test_support::{new_loop, new_test};
 
 struct World {
     _folder: tempfile::TempDir,
@@ -24,21 +23,10 @@ fn world() -> World {
     let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
     db.write(|tx| {
         for name in ["a", "b"] {
-            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.add_loop(&new_loop(name))?;
             tx.set_loop_status(&id(name), LoopStatus::Running)?;
             tx.set_agent(&id(name), "claude")?;
-            let test = NewTest {
-                id: format!("t-{name}").parse().unwrap(),
-                loop_id: id(name),
-                category: String::new(),
-                max_attempts: 2,
-                depends_on: None,
-                automatable: true,
-                notes: None,
-                spec_content: None,
-                scope: Vec::new(),
-                allow_no_change: false,
-            };
+            let test = new_test(&format!("t-{name}"), name);
             assert_eq!(tx.import_tests(&[test])?, []);
         }
         Ok::<_, Error>(())

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Database, Error, JournalEntry, JournalStatus, ManualClock, NewLoop, Timestamp, owned_intent};
+use coord_db::{Database, Error, JournalEntry, JournalStatus, ManualClock, Timestamp, owned_intent};
 use serde_json::{Value, json};
+use test_support::new_loop;
 
 fn world() -> Database {
     let db = Database::in_memory(Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)))).unwrap();
-    let new = NewLoop { id: "a".parse().unwrap(), name: String::new(), priority: 5, branch: None };
+    let new = new_loop("a");
     db.write(|tx| tx.add_loop(&new)).unwrap();
     db
 }

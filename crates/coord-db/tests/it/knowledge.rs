@@ -1,31 +1,27 @@
 //! Knowledge: what is found, by what, and that the `sqlite3` shell's rows are found too.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::ops::Deref;
 
 use coord_db::{
-    ActorId, Database, Error, Event, EventFilter, Knowledge, KnowledgeSearch, KnowledgeType, LoopId, NewKnowledge, NewLoop,
-    NewTest, OpenOptions, Test, TestId,
+    ActorId, Database, Error, Knowledge, KnowledgeSearch, KnowledgeType, NewKnowledge, NewTest, OpenOptions, Test, TestId,
 };
+use test_support::{new_loop, new_test, sql};
 
-struct World {
-    folder: tempfile::TempDir,
-    path: PathBuf,
-    db: Database,
+struct World(test_support::World);
+
+impl Deref for World {
+    type Target = test_support::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("coordination.db");
-        let db = Database::create(&path, &OpenOptions::default()).unwrap();
-        let id: LoopId = "a".parse().unwrap();
-        db.write(|tx| tx.add_loop(&NewLoop { id, name: String::new(), priority: 5, branch: None })).unwrap();
-        Self { folder, path, db }
-    }
-
-    fn shell(&self, sql: &str) -> String {
-        shell(&self.path, sql).unwrap()
+        let world = Self(test_support::World::new());
+        world.db.write(|tx| tx.add_loop(&new_loop("a"))).unwrap();
+        world
     }
 
     fn try_add(&self, new: &NewKnowledge) -> Result<String, Error> {
@@ -44,24 +40,10 @@ impl World {
         self.found(&KnowledgeSearch { words: words.iter().map(|word| (*word).to_owned()).collect(), ..Default::default() })
     }
 
-    fn events(&self, event_type: &str) -> Vec<Event> {
-        let filter = EventFilter { event_type: Some(event_type.to_owned()), ..Default::default() };
-        self.db.read(|tx| tx.events(&filter)).unwrap()
-    }
-
     fn test(&self, id: &str, category: &str, notes: &str, scope: &[&str]) -> Test {
-        let new = NewTest {
-            id: id.parse().unwrap(),
-            loop_id: "a".parse().unwrap(),
-            category: category.to_owned(),
-            max_attempts: 3,
-            depends_on: None,
-            automatable: true,
-            notes: Some(notes.to_owned()),
-            spec_content: None,
-            scope: scope.iter().map(|glob| (*glob).to_owned()).collect(),
-            allow_no_change: false,
-        };
+        let scope = scope.iter().map(|glob| (*glob).to_owned()).collect();
+        let (category, notes) = (category.to_owned(), Some(notes.to_owned()));
+        let new = NewTest { category, notes, scope, ..new_test(id, "a") };
         assert_eq!(self.db.write(|tx| tx.import_tests(&[new])).unwrap(), []);
         let id: TestId = id.parse().unwrap();
         self.db.read(|tx| tx.test(&id)).unwrap()
@@ -71,12 +53,6 @@ impl World {
     fn is_sound(&self) {
         assert_eq!(self.db.check().unwrap(), []);
     }
-}
-
-fn shell(path: &Path, sql: &str) -> Result<String, String> {
-    let output = Command::new("sqlite3").args(["-bail", "-cmd", ".timeout 5000"]).arg(path).arg(sql).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_owned();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 fn contents(items: &[Knowledge]) -> Vec<String> {
@@ -175,7 +151,7 @@ fn no_word_is_taken_for_a_query() {
 #[test]
 fn rows_of_the_shell_are_found_changed_replaced_and_forgotten() {
     let world = World::new();
-    world.shell(
+    world.sql(
         r#"INSERT INTO knowledge (id, item_type, topic, content, affected_areas) VALUES ('k', 'fact', 'T', 'the printer burns', '["src/*.rs"]');
            INSERT INTO knowledge (id, item_type, content, affected_areas) VALUES ('odd', 'warning', 'odd areas', '{"not": "a list"}');"#,
     );
@@ -184,18 +160,18 @@ fn rows_of_the_shell_are_found_changed_replaced_and_forgotten() {
     assert_eq!(by_path("src/x.rs"), ["the printer burns"]);
     world.is_sound();
     // Every way in which a shell writes, also those that run no delete trigger.
-    world.shell("INSERT OR REPLACE INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'the scanner burns')");
+    world.sql("INSERT OR REPLACE INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'the scanner burns')");
     assert_eq!((world.words(&["printer"]).len(), world.words(&["scanner"]).len(), by_path("src/x.rs").len()), (0, 1, 0));
-    world.shell("INSERT OR IGNORE INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'ignored')");
+    world.sql("INSERT OR IGNORE INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'ignored')");
     assert_eq!(world.words(&["scanner"]).len(), 1);
-    world.shell("INSERT INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'x') ON CONFLICT (id) DO UPDATE SET content = 'the modem sings'");
+    world.sql("INSERT INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'x') ON CONFLICT (id) DO UPDATE SET content = 'the modem sings'");
     assert_eq!((world.words(&["scanner"]).len(), world.words(&["modem"]).len()), (0, 1));
-    world.shell(r#"UPDATE knowledge SET affected_areas = '["docs/"]', id = 'k2' WHERE id = 'k'"#);
+    world.sql(r#"UPDATE knowledge SET affected_areas = '["docs/"]', id = 'k2' WHERE id = 'k'"#);
     assert_eq!(by_path("docs/deep/x.md"), ["the modem sings"]);
     world.is_sound();
-    world.shell("VACUUM");
+    world.sql("VACUUM");
     assert_eq!(world.words(&["modem"]).len(), 1);
-    world.shell("DELETE FROM knowledge WHERE id = 'k2'");
+    world.sql("DELETE FROM knowledge WHERE id = 'k2'");
     assert_eq!((world.words(&["modem"]).len(), by_path("docs/x").len(), world.words(&["odd"]).len()), (0, 0, 1));
     world.is_sound();
 }
@@ -227,12 +203,12 @@ fn check_finds_an_index_that_does_not_fit() {
             "superseded knowledge has no cycle",
         ),
     ];
-    for (sql, rule) in breaks {
-        let copy = world.folder.path().join(format!("{}.db", coord_db::new_id()));
+    for (breaks, rule) in breaks {
+        let copy = world.folder().join(format!("{}.db", coord_db::new_id()));
         world.db.back_up(Some(&copy), 1).unwrap();
-        shell(&copy, sql).unwrap();
+        sql(&copy, breaks);
         let problems = Database::open(&copy, &OpenOptions::default()).unwrap().check().unwrap();
-        assert!(problems.iter().any(|problem| problem.rule == rule), "{sql}: {problems:?}");
+        assert!(problems.iter().any(|problem| problem.rule == rule), "{breaks}: {problems:?}");
         // A circle keeps nobody from reading.
         Database::open(&copy, &OpenOptions::default()).unwrap().read(|tx| tx.knowledge_history(&id)).unwrap();
     }
@@ -383,7 +359,7 @@ fn a_context_is_bounded_and_says_what_it_left_out() {
 #[test]
 fn ten_thousand_items_are_searched() {
     let world = World::new();
-    world.shell(
+    world.sql(
         r#"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
            INSERT INTO knowledge (id, item_type, topic, content, affected_areas)
            SELECT 'k' || i, iif(i % 4, 'fact', 'decision'), 'topic ' || (i % 500), 'item ' || i || ' of common words',
@@ -404,26 +380,22 @@ fn dumps_of_both_kinds_make_a_database_that_finds_the_same() {
         world.add(&item(KnowledgeType::Fact, "T", content, &["src/**"]));
     }
     // A gap in the numbers, which a dump of the rows alone would close.
-    world.shell("DELETE FROM knowledge WHERE content LIKE 'it%'");
+    world.sql("DELETE FROM knowledge WHERE content LIKE 'it%'");
     let mut own = Vec::new();
     world.db.dump(&mut own).unwrap();
     let marks =
         format!("PRAGMA application_id = {}; PRAGMA user_version = {};", coord_db::APPLICATION_ID, coord_db::SCHEMA_VERSION);
-    let foreign = world.shell(".dump") + &marks;
+    let foreign = world.sql(".dump") + &marks;
     for (name, text) in [("own", String::from_utf8(own).unwrap()), ("foreign", foreign)] {
-        let (file, copy) = (world.folder.path().join(name), world.folder.path().join(format!("{name}.db")));
+        let (file, copy) = (world.folder().join(name), world.folder().join(format!("{name}.db")));
         std::fs::write(&file, text).unwrap();
-        shell(&copy, &format!(".read '{}'", file.display())).unwrap();
+        sql(&copy, &format!(".read '{}'", file.display()));
         let db = Database::open(&copy, &OpenOptions::default()).unwrap();
         assert_eq!(db.check().unwrap(), [], "{name}");
         let search = KnowledgeSearch { words: vec!["modem".into()], path: Some("src/x".into()), ..Default::default() };
         assert_eq!(db.read(|tx| tx.search_knowledge(&search)).unwrap().len(), 1, "{name}");
         db.write(|tx| tx.add_knowledge(&fact("a new modem"), &ActorId::human())).unwrap();
-        assert_eq!(
-            shell(&copy, "SELECT count(*) FROM knowledge_words WHERE knowledge_words MATCH 'modem'").unwrap(),
-            "2",
-            "{name}"
-        );
+        assert_eq!(sql(&copy, "SELECT count(*) FROM knowledge_words WHERE knowledge_words MATCH 'modem'"), "2", "{name}");
         assert_eq!(db.check().unwrap(), [], "{name}");
     }
 }
@@ -434,14 +406,13 @@ fn a_database_from_before_is_indexed_when_it_is_opened() {
     let path = folder.path().join("old.db");
     let first = folder.path().join("first.sql");
     std::fs::write(&first, include_str!("../../../../schema/migrations/0001_initial.sql")).unwrap();
-    shell(&path, &format!(".read '{}'", first.display())).unwrap();
-    shell(&path, &format!("PRAGMA application_id = {}; PRAGMA user_version = 1", coord_db::APPLICATION_ID)).unwrap();
-    shell(
+    sql(&path, &format!(".read '{}'", first.display()));
+    sql(&path, &format!("PRAGMA application_id = {}; PRAGMA user_version = 1", coord_db::APPLICATION_ID));
+    sql(
         &path,
         r#"INSERT INTO knowledge (id, item_type, topic, content, affected_areas, superseded_by) VALUES
              ('old', 'fact', 'T', 'the printer burned', '["src/**"]', 'new'), ('new', 'fact', 'T', 'the printer burns', '["src/**"]', NULL)"#,
-    )
-    .unwrap();
+    );
     let db = Database::open(&path, &OpenOptions::default()).unwrap();
     assert_eq!(db.check().unwrap(), []);
     let search = |superseded| {

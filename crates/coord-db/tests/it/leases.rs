@@ -6,6 +6,7 @@ use coord_db::{
     Acquire, AcquireRequest, ActorId, Database, Error, LoopId, LoopStatus, ManualClock, NewLoop, Timestamp, UnlockCause,
     Waiting,
 };
+use test_support::new_loop;
 
 struct World {
     db: Database,
@@ -33,7 +34,7 @@ impl World {
         let db = Database::in_memory(Arc::new(clock.clone())).unwrap();
         db.write(|tx| {
             for (name, priority) in [("a", 5), ("b", 5), ("c", 1)] {
-                tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority, branch: None })?;
+                tx.add_loop(&NewLoop { priority, ..new_loop(name) })?;
                 tx.set_loop_status(&id(name), LoopStatus::Running)?;
             }
             Ok::<_, Error>(())

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     ActorId, AlertType, CheckpointType, CleanUp, ComponentId, Database, Error, ErrorCategory, FailedAttempt, HealthStatus,
-    LoopId, LoopStatus, ManualClock, MigrationStatus, NewAlert, NewCheckpoint, NewLoop, NewTest, PassedAttempt, Severity,
-    TestId, TestMove, TestStatus, Timestamp, UnlockCause, WriteTx,
+    LoopId, LoopStatus, ManualClock, MigrationStatus, NewAlert, NewCheckpoint, NewTest, PassedAttempt, Severity, TestId,
+    TestMove, TestStatus, Timestamp, UnlockCause, WriteTx,
 };
+use test_support::{new_loop, new_test};
 
 fn world() -> Database {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let db = Database::in_memory(Arc::new(clock)).unwrap();
     db.write(|tx| {
         for name in ["a", "b"] {
-            tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+            tx.add_loop(&new_loop(name))?;
         }
         Ok::<_, Error>(())
     })
@@ -59,18 +60,7 @@ fn passed() -> PassedAttempt {
 fn test_in(status: TestStatus) -> Database {
     let db = world();
     db.write(|tx| {
-        let new = NewTest {
-            id: t1(),
-            loop_id: id("a"),
-            category: String::new(),
-            max_attempts: 1,
-            depends_on: None,
-            automatable: true,
-            notes: None,
-            spec_content: None,
-            scope: Vec::new(),
-            allow_no_change: false,
-        };
+        let new = NewTest { max_attempts: 1, ..new_test(t1().as_str(), "a") };
         assert_eq!(tx.import_tests(&[new])?, []);
         if !matches!(status, TestStatus::Pending | TestStatus::Skipped) {
             tx.claim_next_test(&id("a"), true)?;

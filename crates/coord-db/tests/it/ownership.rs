@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use coord_db::{
     Acquire, AcquireRequest, ActorId, Blocker, Database, Error, EventFilter, LeasePath, LoopId, LoopStatus, ManualClock,
-    NewLoop, RequestStatus, RequestType, ResourceType, Timestamp, Waiting,
+    RequestStatus, RequestType, ResourceType, Timestamp, Waiting,
 };
+use test_support::new_loop;
 
 struct World {
     db: Database,
@@ -45,7 +46,7 @@ impl World {
         let db = Database::in_memory(Arc::new(clock)).unwrap();
         db.write(|tx| {
             for name in ["a", "b", "c"] {
-                tx.add_loop(&NewLoop { id: id(name), name: String::new(), priority: 5, branch: None })?;
+                tx.add_loop(&new_loop(name))?;
                 tx.set_loop_status(&id(name), LoopStatus::Running)?;
             }
             Ok::<_, Error>(())

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use coord_db::config::BudgetConfig;
 use coord_db::payload::{FileConflict, ForceRelease, PauseRequested, RegressionDetected, RollbackTriggered};
 use coord_db::{
-    ActorId, Config, Database, Error, ErrorCategory, EventId, FailedAttempt, LoopId, ManualClock, NewEvent, NewLoop, NewTest,
+    ActorId, Config, Database, Error, ErrorCategory, EventId, FailedAttempt, LoopId, ManualClock, NewEvent, NewTest,
     PassedAttempt, Payload, Rework, ReworkCause, TestId, Timestamp, UsageKey, UsageLine,
 };
+use test_support::{new_loop, new_test};
 
 struct World {
     db: Database,
@@ -28,20 +29,9 @@ impl World {
         let db = Database::in_memory(clock.clone()).unwrap();
         let world = Self { db, clock };
         for id in ["a", "b", "c"] {
-            let new = NewLoop { id: loop_id(id), name: String::new(), priority: 5, branch: None };
+            let new = new_loop(id);
             world.db.write(|tx| tx.add_loop(&new)).unwrap();
-            let test = NewTest {
-                id: test_id(&format!("t-{id}")),
-                loop_id: loop_id(id),
-                category: String::new(),
-                max_attempts: 9,
-                depends_on: None,
-                automatable: true,
-                notes: None,
-                spec_content: None,
-                scope: Vec::new(),
-                allow_no_change: false,
-            };
+            let test = NewTest { max_attempts: 9, ..new_test(&format!("t-{id}"), id) };
             assert_eq!(world.db.write(|tx| tx.import_tests(&[test])).unwrap(), []);
         }
         world

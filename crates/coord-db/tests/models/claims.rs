@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
-    ActorId, CleanUp, Error, ErrorCategory, EventFilter, FailedAttempt, LoopStatus, NewLoop, NewTest, PassedAttempt, TestId,
-    TestStatus, UnlockCause,
+    ActorId, CleanUp, Error, ErrorCategory, EventFilter, FailedAttempt, LoopStatus, NewTest, PassedAttempt, TestId, TestStatus,
+    UnlockCause,
 };
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::support::{START, Story, World, check, loop_id};
+use test_support::new_loop;
 
 const LOOPS: [&str; 3] = ["a", "b", "c"];
 /// Every test that may be imported; "t0" to "t7".
@@ -664,7 +665,7 @@ fn claims_are_as_the_model_has_them() {
         .db
         .write(|tx| {
             for name in LOOPS {
-                tx.add_loop(&NewLoop { id: loop_id(name), name: String::new(), priority: 5, branch: None })?;
+                tx.add_loop(&new_loop(name))?;
             }
             Ok::<_, Error>(())
         })

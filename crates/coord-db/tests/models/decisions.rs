@@ -1,13 +1,14 @@
 //! Decisions: one question for a matter, one answer that counts, and what time does to the rest.
 
 use coord_db::payload::{DecisionOption, Payload};
-use coord_db::{ActorId, DecisionId, DecisionStatus, Error, EventFilter, NewDecision, NewEvent, NewLoop, Timestamp};
+use coord_db::{ActorId, DecisionId, DecisionStatus, Error, EventFilter, NewDecision, NewEvent, Timestamp};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
 
-use crate::support::{START, Story, World, check, loop_id};
+use crate::support::{START, Story, World, check};
+use test_support::new_loop;
 
 const CHOICES: [&str; 3] = ["yes", "no", "later"];
 const WHO: [&str; 4] = ["human", "alice", "bob", "loop"];
@@ -469,7 +470,7 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
 #[test]
 fn decisions_are_as_the_model_has_them() {
     let world = World::new();
-    let one = NewLoop { id: loop_id("loop"), name: String::new(), priority: 5, branch: None };
+    let one = new_loop("loop");
     world.db.write(|tx| tx.add_loop(&one)).unwrap();
     check(400, op(), 1..30, world, run);
 }

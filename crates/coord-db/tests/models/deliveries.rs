@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coord_db::{ActorId, Error, EventId, NewEvent, NewLoop, Payload, error_chain};
+use coord_db::{ActorId, Error, EventId, NewEvent, Payload, error_chain};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::json;
 
-use crate::support::{Rows, Story, World, check, loop_id};
+use crate::support::{Rows, Story, World, check};
+use test_support::new_loop;
 
 /// Who consumes: those that come and go, and some of those that are always there.
 const SUBSCRIBERS: [&str; 3] = ["w1", "w2", "w3"];
@@ -610,7 +611,7 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
 #[test]
 fn deliveries_are_as_the_model_has_them() {
     let world = World::new();
-    let one = NewLoop { id: loop_id("loop"), name: String::new(), priority: 5, branch: None };
+    let one = new_loop("loop");
     world.db.write(|tx| tx.add_loop(&one)).unwrap();
     check(400, op(), 1..30, world, run);
 }

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use crate::support::{START, Story, World, check, loop_id};
 use model::{Answer, LOOPS, Model, SILENT_SECONDS};
+use test_support::new_loop;
 
 /// As somebody writes it, and its normal form.
 const PATHS: [(&str, &str); 10] = [
@@ -454,7 +455,7 @@ fn world() -> World {
         .write(|tx| {
             tx.observe_clock(30)?;
             for (name, priority) in LOOPS {
-                tx.add_loop(&NewLoop { id: loop_id(name), name: String::new(), priority, branch: None })?;
+                tx.add_loop(&NewLoop { priority, ..new_loop(name) })?;
                 tx.set_loop_status(&loop_id(name), LoopStatus::Running)?;
             }
             Ok::<_, Error>(())

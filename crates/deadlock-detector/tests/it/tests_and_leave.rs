@@ -1,7 +1,7 @@
 //! The real program on databases in which loops wait for more than leases. Only the `sqlite3` shell has filled them.
 
-use crate::common::World;
 use serde_json::json;
+use test_support::World;
 
 const DETECTOR: &str = env!("CARGO_BIN_EXE_deadlock-detector");
 

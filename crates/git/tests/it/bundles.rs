@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::common::git;
 use crate::place::{BRANCH, Place};
 use git::{CommitHash, Error, RefExpectation, Store, publish};
+use test_support::git;
 
 /// A commit on another, which is nobody's yet.
 fn commit(store: &Store, parent: &CommitHash, message: &str) -> CommitHash {

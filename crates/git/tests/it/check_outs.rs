@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::common::{git, read, write};
-use crate::place::{BRANCH, Place, land, put};
+use crate::common::read;
+use crate::place::{BRANCH, Place, land};
 use git::{CommitHash, Error, Store, WorkTree, remove_check_out};
+use test_support::{git, write};
 
 fn place(options: &[&str]) -> (Place, Store, PathBuf, CommitHash) {
     let place = Place::with_options(options, &[("a.txt", "one\n"), ("b.txt", "one\n"), (".gitignore", "target/\n")]);
@@ -20,7 +21,7 @@ fn place(options: &[&str]) -> (Place, Store, PathBuf, CommitHash) {
 
 /// What the checks' git says.
 fn seen(path: &Path, args: &[&str]) -> String {
-    git(path, args).trim().to_owned()
+    git(path, args).to_owned()
 }
 
 fn is_at(tree: &WorkTree, commit: &CommitHash) {
@@ -63,10 +64,10 @@ fn what_a_check_leaves_is_undone_but_for_caches() {
     let next = land(&store, &[("a.txt", "two\n")]);
     let check_out = |commit| store.check_out_with_caches(&path, commit, &["/target/".to_owned()]).unwrap();
     let tree = check_out(&base);
-    write(&tree, "a.txt", "changed\n");
-    write(&tree, "junk/deep", "x");
-    write(&tree, "target/cache", "kept");
-    write(&tree, "deep/target/built", "x");
+    write(tree.root(), "a.txt", "changed\n");
+    write(tree.root(), "junk/deep", "x");
+    write(tree.root(), "target/cache", "kept");
+    write(tree.root(), "deep/target/built", "x");
     git(&path, ["init", "--quiet", "nested"]);
     git(&path, ["add", "a.txt"]);
     git(&path, ["update-index", "--assume-unchanged", "a.txt"]);
@@ -76,7 +77,7 @@ fn what_a_check_leaves_is_undone_but_for_caches() {
     assert!(!path.join("junk").exists() && !path.join("nested").exists());
     assert!(!path.join("deep").exists(), "ignored, and no cache");
     // A commit, a branch and another commit checked out.
-    write(&tree, "b.txt", "mine\n");
+    write(tree.root(), "b.txt", "mine\n");
     git(&path, ["commit", "--quiet", "-am", "mine"]);
     git(&path, ["checkout", "--quiet", "-b", "astray"]);
     let tree = check_out(&next);
@@ -108,7 +109,7 @@ fn attributes_hold_from_the_first_check_out_on() {
 #[test]
 fn large_files_come_from_the_store() {
     let (place, store, path, _) = place(&[]);
-    put(store.path(), "lfs/objects/large", "the content\n");
+    write(store.path(), "lfs/objects/large", "the content\n");
     let smudge = "cat > /dev/null; cat \"$(git config lfs.storage)/objects/large\"";
     for (key, value) in [("filter.lfs.smudge", smudge), ("filter.lfs.clean", "echo pointer"), ("filter.lfs.required", "true")] {
         git(&place.root, ["config", key, value]);
@@ -129,7 +130,7 @@ fn each_check_out_gives_what_it_changes_a_second_of_its_own() {
         is_at(&tree, commit);
         seconds.push(second("a.txt"));
         // What a check has changed is brought back in another second than the one that it was changed in.
-        write(&tree, "a.txt", "six\n");
+        write(tree.root(), "a.txt", "six\n");
         store.check_out(&path, commit).unwrap();
         seconds.push(second("a.txt"));
     }
@@ -187,14 +188,14 @@ fn what_is_damaged_or_something_else_is_replaced() {
     for (number, damage) in damages.into_iter().enumerate() {
         damage();
         if number == 3 {
-            put(&path, "a.txt", "changed\n");
+            write(&path, "a.txt", "changed\n");
         }
         is_at(&store.check_out(&path, &base).unwrap(), &base);
         assert_eq!(place.fingerprint(), user, "{number}");
     }
     // What cannot be checked out leaves what is there.
     let caches = ["target/".to_owned()];
-    write(&store.check_out(&path, &base).unwrap(), "target/cache", "kept");
+    write(store.check_out(&path, &base).unwrap().root(), "target/cache", "kept");
     let unknown = CommitHash::new("0123456789012345678901234567890123456789").unwrap();
     assert!(matches!(store.check_out(&path, &unknown), Err(Error::UnknownRevision { .. })));
     let tree = store.check_out_with_caches(&path, &base, &caches).unwrap();

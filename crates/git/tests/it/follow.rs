@@ -1,9 +1,9 @@
 //! What new commits of the user's branch are to integration: forwards, merges, work of ours that came back in another form,
 //! rewritten history, conflicts; and how far the two are apart.
 
-use crate::common::git;
 use crate::place::{BRANCH, Place, land, show};
 use git::{CommitHash, Distance, FollowStep, Incoming, Store, distance, publish};
+use test_support::git;
 
 const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
 
@@ -87,7 +87,7 @@ fn new_commits_are_merged_and_nothing_is_nothing() {
     let states = two.store.repository().hashes_between(&start, &two.ours(), &[]).unwrap();
     assert_eq!(states, [ours.clone(), two.ours()]);
     assert!(matches!(incoming, Incoming { commits: 2, is_rewritten: false, step: FollowStep::Merge(_), .. }), "{incoming:?}");
-    assert_eq!(git(two.store.path(), ["log", "-1", "--format=%P", BRANCH]).trim(), format!("{ours} {}", two.main()));
+    assert_eq!(git(two.store.path(), ["log", "-1", "--format=%P", BRANCH]), format!("{ours} {}", two.main()));
     assert_eq!((two.file("ours").as_deref(), two.file("theirs").as_deref()), (Some("1\n"), Some("1\n")));
     assert_eq!((two.incoming().step, two.distance()), (FollowStep::Nothing, (0, 2)));
 }

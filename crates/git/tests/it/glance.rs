@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use crate::common::git;
-use crate::place::{OPTIONS, Place, change, land, look, names, put};
+use crate::place::{OPTIONS, Place, change, land, look, names};
 use git::{Error, Glance, PutOn, Store, Workspace};
+use test_support::{git, wait_for, write};
 
 fn glance(workspace: &Workspace) -> Vec<String> {
     names(&look_at(workspace).changed)
@@ -16,14 +15,7 @@ fn glance(workspace: &Workspace) -> Vec<String> {
 
 /// A lock that was released may live on for a moment in a child that another test is just starting.
 fn look_at(workspace: &Workspace) -> Glance {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(glance) = workspace.glance().unwrap() {
-            return glance;
-        }
-        assert!(Instant::now() < deadline, "its lock is not released");
-        std::thread::yield_now();
-    }
+    wait_for("its lock to be released", || workspace.glance().unwrap())
 }
 
 /// Name, inode and change times of all that is below a folder.
@@ -59,10 +51,10 @@ fn a_glance_sees_what_a_snapshot_sees_and_writes_nothing() {
     let workspace = place.workspace(&store, "a");
     let root = workspace.root().to_owned();
     assert_eq!(glance(&workspace), Vec::<String>::new());
-    put(&root, "a.txt", "two\n");
+    write(&root, "a.txt", "two\n");
     fs::remove_file(root.join("b.txt")).unwrap();
-    put(&root, "new/d ünï\n.txt", "new\n");
-    put(&root, "target/out", "built\n");
+    write(&root, "new/d ünï\n.txt", "new\n");
+    write(&root, "target/out", "built\n");
     fs::set_permissions(root.join("src/c.rs"), fs::Permissions::from_mode(0o755)).unwrap();
     let before = trace(&place.loops);
     let expected = ["a.txt", "b.txt", "new/d ünï\n.txt", "src/c.rs"];
@@ -72,8 +64,8 @@ fn a_glance_sees_what_a_snapshot_sees_and_writes_nothing() {
     assert_eq!(look(&workspace).0, expected);
     assert_eq!(glance(&workspace), expected);
     // Taken back by hand after a snapshot.
-    put(&root, "a.txt", "one\n");
-    put(&root, "b.txt", "one\n");
+    write(&root, "a.txt", "one\n");
+    write(&root, "b.txt", "one\n");
     fs::remove_dir_all(root.join("new")).unwrap();
     assert_eq!(glance(&workspace), ["src/c.rs"]);
     fs::set_permissions(root.join("src/c.rs"), fs::Permissions::from_mode(0o644)).unwrap();
@@ -101,11 +93,11 @@ fn the_agents_git_cannot_mislead() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, "a.txt", "two\n");
+    write(root, "a.txt", "two\n");
     git(root, ["commit", "--quiet", "-am", "mine"]);
     assert_eq!(glance(&workspace), ["a.txt"], "a commit hides nothing");
     git(root, ["checkout", "--quiet", "-b", "elsewhere"]);
-    put(root, "b.txt", "two\n");
+    write(root, "b.txt", "two\n");
     git(root, ["stash"]);
     assert_eq!(glance(&workspace), ["a.txt"], "what is stashed is not there");
     git(root, ["checkout", "--quiet", "HEAD~1"]);
@@ -113,18 +105,18 @@ fn the_agents_git_cannot_mislead() {
     git(root, ["update-index", "--assume-unchanged", "a.txt"]);
     git(root, ["update-index", "--skip-worktree", "b.txt"]);
     git(root, ["rm", "--quiet", "--cached", "c.txt"]);
-    put(root, "a.txt", "three\n");
-    put(root, "b.txt", "three\n");
+    write(root, "a.txt", "three\n");
+    write(root, "b.txt", "three\n");
     assert_eq!(glance(&workspace), ["a.txt", "b.txt"], "nor do the flags of its index hide anything");
-    put(root, ".git/info/exclude", "*\n");
-    put(root, "app/d.txt", "four\n");
+    write(root, ".git/info/exclude", "*\n");
+    write(root, "app/d.txt", "four\n");
     git(&root.join("app"), ["init", "--quiet"]);
     git(&root.join("app"), ["config", "core.fsmonitor", "touch ../executed"]);
     assert_eq!(glance(&workspace), ["a.txt", "app/d.txt", "b.txt"]);
     assert!(!root.join("executed").exists());
     fs::remove_dir_all(root.join(".git")).unwrap();
     assert_eq!(glance(&workspace), ["a.txt", "app/d.txt", "b.txt"]);
-    put(root, ".git", "gitdir: /nowhere\n");
+    write(root, ".git", "gitdir: /nowhere\n");
     assert_eq!(glance(&workspace), ["a.txt", "app/d.txt", "b.txt"]);
 }
 
@@ -133,10 +125,10 @@ fn what_has_landed_is_no_change() {
     let place = Place::new(&[("x.txt", FIVE), ("y.txt", "one\n"), ("gone.txt", "one\n")]);
     let store = place.store();
     let (a, b) = (place.workspace(&store, "a"), place.workspace(&store, "b"));
-    put(a.root(), "x.txt", FIVE.replace("one", "ONE"));
-    put(a.root(), "new.txt", "new\n");
+    write(a.root(), "x.txt", FIVE.replace("one", "ONE"));
+    write(a.root(), "new.txt", "new\n");
     fs::remove_file(a.root().join("gone.txt")).unwrap();
-    put(b.root(), "x.txt", FIVE.replace("five", "FIVE"));
+    write(b.root(), "x.txt", FIVE.replace("five", "FIVE"));
     let before = look_at(&a);
     assert_eq!(names(&before.changed), ["gone.txt", "new.txt", "x.txt"]);
     land_work(&store, &a);
@@ -146,8 +138,8 @@ fn what_has_landed_is_no_change() {
     // What others have landed is not b's change.
     assert_eq!(glance(&b), ["x.txt"]);
     // Changed again after it has landed.
-    put(a.root(), "new.txt", "newer\n");
-    put(a.root(), "gone.txt", "one\n");
+    write(a.root(), "new.txt", "newer\n");
+    write(a.root(), "gone.txt", "one\n");
     assert_eq!(glance(&a), ["new.txt"], "gone.txt is again as at the start");
     // Merged, it is not as b has left it until b starts from there.
     land_work(&store, &b);
@@ -163,7 +155,7 @@ fn files_that_were_brought_up_to_date_are_no_change() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, "z.txt", "mine\n");
+    write(root, "z.txt", "mine\n");
     let head = land(&store, &[("x.txt", "two\n"), ("y.txt", "two\n")]);
     let before = look_at(&workspace);
     assert_eq!(names(&before.changed), ["z.txt"]);
@@ -190,7 +182,7 @@ fn while_the_loop_works_on_it_nothing_is_said_and_nobody_waits() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
     let workspace = place.workspace(&store, "a");
-    put(workspace.root(), "a.txt", "two\n");
+    write(workspace.root(), "a.txt", "two\n");
     let lock = fs::File::open(place.spec("a").state.join("lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     assert_eq!(workspace.glance().unwrap(), None);
@@ -206,7 +198,7 @@ fn submodules_count_by_their_commit() {
     let library = place.dir.path().canonicalize().unwrap().join("library");
     fs::create_dir(&library).unwrap();
     git(&library, ["init", "--quiet", "-b", "main"]);
-    put(&library, "l.txt", "one\n");
+    write(&library, "l.txt", "one\n");
     git(&library, ["add", "-A"]);
     git(&library, ["commit", "--quiet", "-m", "first"]);
     let add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add"];
@@ -217,7 +209,7 @@ fn submodules_count_by_their_commit() {
     let root = workspace.root();
     assert_eq!(glance(&workspace), Vec::<String>::new());
     git(root, ["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init"]);
-    put(&root.join("lib"), "l.txt", "two\n");
+    write(&root.join("lib"), "l.txt", "two\n");
     assert_eq!(glance(&workspace), Vec::<String>::new());
     git(&root.join("lib"), ["commit", "--quiet", "-am", "second"]);
     assert_eq!(glance(&workspace), ["lib"]);

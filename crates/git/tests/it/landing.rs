@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::common::{git, paths};
-use crate::place::{Place, change, land, look, names, put, show};
+use crate::common::paths;
+use crate::place::{Place, change, land, look, names, show};
 use git::PutOn;
+use test_support::{git, write};
 
 const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
 
@@ -26,10 +27,10 @@ fn whole_files_merges_and_conflicts() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, "mine", "two\n");
-    put(root, "both", LINES.replace('1', "one"));
-    put(root, "list.union", "a\nmine\n");
-    put(root, "own.drv", "mine\n");
+    write(root, "mine", "two\n");
+    write(root, "both", LINES.replace('1', "one"));
+    write(root, "list.union", "a\nmine\n");
+    write(root, "own.drv", "mine\n");
     let (_, first) = change(&workspace);
     let head = land(
         &store,
@@ -51,18 +52,18 @@ fn whole_files_merges_and_conflicts() {
     assert_eq!(read("both"), "one\n2\n3\n4\n5\n6\n7\n8\nnine\n");
     assert_eq!(read("list.union"), "a\nmine\ntheirs\n");
     assert_eq!(read("own.drv"), "mine\ntheirs\nown.drv\n");
-    put(root, "clash", "mine\n");
-    put(root, "bin.png", "c\n");
-    put(root, "folder", "a file\n");
+    write(root, "clash", "mine\n");
+    write(root, "bin.png", "c\n");
+    write(root, "folder", "a file\n");
     fs::remove_file(root.join("gone")).unwrap();
     let (_, second) = change(&workspace);
     let PutOn::Conflict(conflicts) = store.put_on(&second, &head).unwrap() else { panic!("no conflict") };
     assert_eq!(names(&conflicts), ["bin.png", "clash", "folder", "gone"]);
     // The same on both sides is none.
-    put(root, "clash", "theirs\n");
-    put(root, "bin.png", "b\n");
+    write(root, "clash", "theirs\n");
+    write(root, "bin.png", "b\n");
     fs::remove_file(root.join("folder")).unwrap();
-    put(root, "gone", "two\n");
+    write(root, "gone", "two\n");
     let (_, third) = change(&workspace);
     assert!(matches!(store.put_on(&third, &head).unwrap(), PutOn::Tree(_)));
 }
@@ -73,7 +74,7 @@ fn the_base_is_kept_for_each_path() {
     let store = place.store();
     let workspace = place.workspace(&store, "w");
     let root = workspace.root();
-    put(root, "b", "mine\n");
+    write(root, "b", "mine\n");
     let head = land(&store, &[("a", "two\n"), ("b", "two\n"), ("c", "two\n"), ("d/e", "two\n"), ("d/new", "new\n")]);
     let updated = workspace.update_paths(&paths(&["a", "b", "d", "no"]), &head).unwrap();
     assert_eq!(names(&updated.updated), ["a", "d/e", "d/new"]);
@@ -84,21 +85,21 @@ fn the_base_is_kept_for_each_path() {
         ("two\n".into(), "mine\n".into(), "one\n".into(), "new\n".into())
     );
     assert_eq!(look(&workspace).0, ["b"], "what we brought is nobody's change");
-    put(root, "a", "three\n");
-    put(root, "c", "mine\n");
+    write(root, "a", "three\n");
+    write(root, "c", "mine\n");
     fs::remove_file(root.join("b")).unwrap();
-    put(root, "b", "one\n");
+    write(root, "b", "one\n");
     let (_, now) = change(&workspace);
     assert_eq!(names(&now.paths), ["a", "c"]);
     let PutOn::Conflict(conflicts) = store.put_on(&now, &head).unwrap() else { panic!("no conflict") };
     assert_eq!(names(&conflicts), ["c"], "a replaces what it was made from, c does not");
-    put(root, "c", "one\n");
+    write(root, "c", "one\n");
     // Set back to what was there before we updated it: that would undo the landing of another.
-    put(root, "d/e", "one\n");
+    write(root, "d/e", "one\n");
     let (_, now) = change(&workspace);
     assert_eq!(names(&now.paths), ["a", "d/e"]);
     assert_eq!(names(&now.stale), ["d/e"]);
-    put(root, "d/e", "two\n");
+    write(root, "d/e", "two\n");
     let (_, now) = change(&workspace);
     let PutOn::Tree(tree) = store.put_on(&now, &head).unwrap() else { panic!("a conflict") };
     assert_eq!(show(&store, &tree, "a").as_deref(), Some("three\n"));
@@ -116,7 +117,7 @@ fn an_agent_that_goes_on_to_a_newer_commit() {
     assert_eq!(workspace.follow_agent(&head).unwrap(), None);
     git(root, ["fetch", "--quiet"]);
     git(root, ["merge", "--quiet", newer.as_str()]);
-    put(root, "b", "three\n");
+    write(root, "b", "three\n");
     git(root, ["commit", "--quiet", "-am", "mine"]);
     assert_eq!(workspace.follow_agent(&head).unwrap(), Some(newer.clone()));
     assert_eq!(workspace.base().unwrap(), newer);
@@ -170,15 +171,15 @@ fn an_agent_that_goes_back_behind_its_base_undoes_nothing() {
     };
     for back in [&["checkout", "--quiet", "origin/main"][..], &["reset", "--quiet", "--hard", "origin/main"]] {
         git(root, back);
-        put(root, "b.txt", "mine\n");
-        put(root, "both", LINES.replace('1', "mine"));
-        put(root, "clash", "mine\n");
+        write(root, "b.txt", "mine\n");
+        write(root, "both", LINES.replace('1', "mine"));
+        write(root, "clash", "mine\n");
         fs::remove_file(root.join("gone")).unwrap();
         git(root, ["commit", "--quiet", "-am", "mine"]);
         assert_eq!(stale(), ["a.txt", "both", "clash", "gone", "new"]);
         assert!(names(&change(&workspace).1.paths).contains(&"b.txt".to_owned()));
         // What others have changed is in the file again.
-        put(root, "both", LINES.replace('1', "mine").replace('9', "nine"));
+        write(root, "both", LINES.replace('1', "mine").replace('9', "nine"));
         assert_eq!(stale(), ["a.txt", "clash", "gone", "new"]);
         // On the base, an older version is a choice.
         git(root, ["reset", "--quiet", "--soft", "origin/coding-loops/integration"]);
@@ -186,7 +187,7 @@ fn an_agent_that_goes_back_behind_its_base_undoes_nothing() {
         git(root, ["reset", "--quiet", "--hard"]);
     }
     // HEAD goes back alone: the files are those of the base, with the agent's own changes.
-    put(root, "clash", "mine\n");
+    write(root, "clash", "mine\n");
     git(root, ["reset", "--quiet", "--soft", "origin/main"]);
     assert_eq!(stale(), <[String; 0]>::default());
     assert_eq!(names(&change(&workspace).1.paths), ["clash"]);

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Lab, commit, git, paths, trailers, write};
+use crate::common::{Lab, commit, paths, trailers};
 use crate::place::Place;
 use git::{Error, RefExpectation, Repository, Trailer, WorkTree};
+use test_support::{git, write};
 
 #[test]
 fn a_repository_is_found_from_everywhere_in_it() {
@@ -110,7 +111,7 @@ fn a_worktree_without_its_dot_git_never_falls_through_to_the_users_checkout() {
     let lab = Lab::new();
     fs::write(lab.root.join("a.txt"), "the user's\n").unwrap();
     let tree = lab.worktree("a");
-    write(&tree, "new.txt", "x");
+    write(tree.root(), "new.txt", "x");
     fs::remove_file(tree.root().join(".git")).unwrap();
     assert!(matches!(WorkTree::open(tree.root()), Err(Error::NotARepository { .. })));
     assert_eq!(tree.changed_files().unwrap(), paths(&["new.txt"]), "one that is open keeps its place");
@@ -129,7 +130,7 @@ fn a_branch_is_checked_out_also_while_it_is_rebased() {
     assert_eq!(checked_out("main").as_deref(), Some(lab.root.as_path()));
     assert_eq!(checked_out("loop/a").as_deref(), Some(tree.root()));
     assert_eq!(checked_out("loop/b"), None);
-    write(&tree, "a.txt", "ours\n");
+    write(tree.root(), "a.txt", "ours\n");
     commit(&tree);
     let rebase = std::process::Command::new("git").args(["rebase", other.as_str()]).current_dir(tree.root()).output().unwrap();
     assert!(!rebase.status.success());
@@ -180,8 +181,8 @@ fn trailers_come_back_and_nothing_else_passes_for_one() {
 fn only_what_is_managed_is_removed() {
     let lab = Lab::new();
     let tree = lab.worktree("a");
-    write(&tree, "target/x", "");
-    write(&tree, "new.txt", "");
+    write(tree.root(), "target/x", "");
+    write(tree.root(), "new.txt", "");
     let outside = lab.root.with_file_name("outside");
     git(&lab.root, ["worktree", "add", "--quiet", "-b", "out", outside.to_str().unwrap(), "main"]);
     std::os::unix::fs::symlink(&outside, lab.managed.join("link")).unwrap();

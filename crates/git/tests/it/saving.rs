@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Lab, commit, git, paths, write};
+use crate::common::{Lab, commit, paths};
 use git::{CommitHash, Error, WorkTree};
+use test_support::{git, write};
 
 const NAME: &str = "refs/coding-loops/saved/a/1";
 
@@ -49,7 +50,7 @@ fn any_file_name_is_seen_and_saved() {
     let tree = lab.worktree("a");
     let names = hostile_names();
     for name in &names {
-        write(&tree, name, "hostile");
+        write(tree.root(), name, "hostile");
     }
     assert_eq!(tree.changed_files().unwrap(), names);
     let saved = save(&lab, &tree);
@@ -70,13 +71,13 @@ fn changes_are_seen_in_each_form() {
     let lab = Lab::new();
     let tree = lab.worktree("a");
     assert!(tree.is_clean().unwrap());
-    write(&tree, "a.txt", "modified\n");
+    write(tree.root(), "a.txt", "modified\n");
     git(tree.root(), ["mv", "b.txt", "c.txt"]);
-    write(&tree, "sub/new.txt", "x");
-    write(&tree, "target/built", "ignored");
+    write(tree.root(), "sub/new.txt", "x");
+    write(tree.root(), "target/built", "ignored");
     assert_eq!(tree.changed_files().unwrap(), paths(&["a.txt", "b.txt", "c.txt", "sub/new.txt"]));
     commit(&tree);
-    write(&tree, "late.txt", "x");
+    write(tree.root(), "late.txt", "x");
     // A file that is only touched has not changed.
     fs::File::options().write(true).open(tree.root().join("c.txt")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(tree.changed_files().unwrap(), paths(&["late.txt"]));
@@ -86,12 +87,12 @@ fn changes_are_seen_in_each_form() {
 fn saving_touches_nothing_and_takes_everything() {
     let lab = Lab::new();
     let tree = lab.worktree("a");
-    write(&tree, "a.txt", "staged only\n");
-    write(&tree, "staged.txt", "staged");
+    write(tree.root(), "a.txt", "staged only\n");
+    write(tree.root(), "staged.txt", "staged");
     git(tree.root(), ["add", "a.txt", "staged.txt"]);
-    write(&tree, "a.txt", "in the file\n");
-    write(&tree, "untracked.txt", "untracked");
-    write(&tree, "target/built", "ignored");
+    write(tree.root(), "a.txt", "in the file\n");
+    write(tree.root(), "untracked.txt", "untracked");
+    write(tree.root(), "target/built", "ignored");
     fs::remove_file(tree.root().join("b.txt")).unwrap();
     let git_dir = lab.root.join(".git/worktrees/a");
     let state = || {
@@ -116,9 +117,9 @@ fn saving_touches_nothing_and_takes_everything() {
 fn no_second_parent_is_needed_when_the_files_hold_it_all() {
     let lab = Lab::new();
     let tree = lab.worktree("a");
-    write(&tree, "staged.txt", "x");
+    write(tree.root(), "staged.txt", "x");
     git(tree.root(), ["add", "staged.txt"]);
-    write(&tree, "a.txt", "unstaged");
+    write(tree.root(), "a.txt", "unstaged");
     let saved = save(&lab, &tree);
     assert_eq!(lab.repository.resolve(&format!("{saved}^2")).unwrap(), None);
 }
@@ -128,11 +129,11 @@ fn saving_keeps_what_is_saved() {
     let lab = Lab::new();
     let tree = lab.worktree("a");
     assert_eq!(tree.save_under(NAME, "x", &lab.base).unwrap(), None);
-    write(&tree, "new.txt", "work");
+    write(tree.root(), "new.txt", "work");
     let saved = save(&lab, &tree);
     assert_eq!(lab.repository.resolve(NAME).unwrap(), Some(saved.clone()));
     assert_eq!(tree.save_under(NAME, "again", &lab.base).unwrap(), Some(saved.clone()), "the same work again");
-    write(&tree, "new.txt", "other work");
+    write(tree.root(), "new.txt", "other work");
     assert!(matches!(tree.save_under(NAME, "x", &lab.base), Err(Error::RefMoved { .. })));
     assert_eq!(lab.repository.resolve(NAME).unwrap(), Some(saved));
     let commit = commit(&tree);
@@ -146,8 +147,8 @@ fn work_in_conflict_under_a_left_lock_and_hidden_from_git_is_saved() {
     let other = lab.commit_on(&lab.base, "a.txt", "theirs\n");
     let tree = lab.worktree("a");
     git(tree.root(), ["update-index", "--assume-unchanged", "b.txt"]);
-    write(&tree, "b.txt", "hidden\n");
-    write(&tree, "a.txt", "ours\n");
+    write(tree.root(), "b.txt", "hidden\n");
+    write(tree.root(), "a.txt", "ours\n");
     commit(&tree);
     let merge = std::process::Command::new("git").args(["merge", other.as_str()]).current_dir(tree.root()).output().unwrap();
     assert!(!merge.status.success());
@@ -163,12 +164,12 @@ fn a_repository_inside_is_not_saved() {
     let tree = lab.worktree("a");
     fs::create_dir(tree.root().join("clone")).unwrap();
     git(&tree.root().join("clone"), ["init", "--quiet"]);
-    write(&tree, "clone/x", "x");
+    write(tree.root(), "clone/x", "x");
     git(&tree.root().join("clone"), ["add", "-A"]);
     git(&tree.root().join("clone"), ["commit", "--quiet", "-m", "inner"]);
     assert_eq!(tree.changed_files().unwrap(), paths(&["clone"]));
     assert_eq!(tree.save_under(NAME, "nothing", &lab.base).unwrap(), None);
-    write(&tree, "a.txt", "x");
+    write(tree.root(), "a.txt", "x");
     let saved = save(&lab, &tree);
     assert_eq!(lab.repository.changed_between(&lab.base, &saved).unwrap(), paths(&["a.txt"]));
 }
@@ -178,8 +179,8 @@ fn a_missing_index_and_attributes_that_do_not_fit_are_overcome() {
     let lab = Lab::new();
     let tree = lab.worktree("a");
     fs::remove_file(lab.root.join(".git/worktrees/a/index")).unwrap();
-    write(&tree, ".gitattributes", "odd.txt working-tree-encoding=UTF-16\n");
-    write(&tree, "odd.txt", "odd");
+    write(tree.root(), ".gitattributes", "odd.txt working-tree-encoding=UTF-16\n");
+    write(tree.root(), "odd.txt", "odd");
     let saved = save(&lab, &tree);
     assert_eq!(lab.repository.changed_between(&lab.base, &saved).unwrap(), paths(&[".gitattributes", "odd.txt"]));
 }
@@ -195,7 +196,7 @@ fn hooks_do_not_run() {
         fs::write(&path, "#!/bin/sh\nexit 1\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    write(&tree, "a.txt", "x");
+    write(tree.root(), "a.txt", "x");
     save(&lab, &tree);
     lab.repository.remove_worktree(tree.root(), &lab.managed).unwrap();
 }

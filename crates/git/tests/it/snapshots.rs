@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::common::git;
-use crate::place::{OPTIONS, Place, change, look, names, put, show};
+use crate::place::{OPTIONS, Place, change, look, names, show};
 use git::{Error, Finding, SnapshotOptions};
+use test_support::{git, write};
 
 #[test]
 fn files_are_found_and_no_change_is_none() {
@@ -18,11 +18,11 @@ fn files_are_found_and_no_change_is_none() {
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
     assert_eq!(look(&workspace), (vec![], vec![]));
-    put(root, "a.txt", "two\n");
+    write(root, "a.txt", "two\n");
     fs::remove_file(root.join("b.txt")).unwrap();
-    put(root, "new/d.txt", "new\n");
-    put(root, "target/out", "built\n");
-    put(root, "x.log", "said\n");
+    write(root, "new/d.txt", "new\n");
+    write(root, "target/out", "built\n");
+    write(root, "x.log", "said\n");
     let mut mode = fs::metadata(root.join("src/c.rs")).unwrap().permissions();
     mode.set_mode(0o755);
     fs::set_permissions(root.join("src/c.rs"), mode).unwrap();
@@ -32,8 +32,8 @@ fn files_are_found_and_no_change_is_none() {
     assert_eq!(change.tree, snapshot.tree);
     assert_eq!(show(&store, &change.tree, "new/d.txt").as_deref(), Some("new\n"));
     // Taken back by hand, it is no change.
-    put(root, "a.txt", "one\n");
-    put(root, "b.txt", "one\n");
+    write(root, "a.txt", "one\n");
+    write(root, "b.txt", "one\n");
     fs::remove_dir_all(root.join("new")).unwrap();
     fs::set_permissions(root.join("src/c.rs"), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(look(&workspace), (vec![], vec![]));
@@ -45,11 +45,11 @@ fn the_agents_git_makes_no_change() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, "a.txt", "two\n");
+    write(root, "a.txt", "two\n");
     git(root, ["commit", "--quiet", "-am", "mine"]);
     assert_eq!(look(&workspace).0, ["a.txt"], "a commit hides nothing");
     git(root, ["checkout", "--quiet", "-b", "elsewhere"]);
-    put(root, "b.txt", "two\n");
+    write(root, "b.txt", "two\n");
     git(root, ["stash"]);
     assert_eq!(look(&workspace).0, ["a.txt"], "what is stashed is not there");
     git(root, ["stash", "pop"]);
@@ -57,13 +57,13 @@ fn the_agents_git_makes_no_change() {
     fs::write(root.join(".git/info/exclude"), "*\n").unwrap();
     fs::write(root.join(".git/info/attributes"), "* text eol=crlf\n").unwrap();
     git(root, ["config", "core.excludesFile", "/dev/zero"]);
-    put(root, "c.txt", "new\n");
+    write(root, "c.txt", "new\n");
     assert_eq!(look(&workspace).0, ["a.txt", "b.txt", "c.txt"]);
     fs::remove_file(root.join(".git/info/attributes")).unwrap();
     git(root, ["checkout", "--quiet", "-f", "origin/main"]);
     assert_eq!(look(&workspace).0, ["c.txt"], "a branch switch is what it does to the files");
     fs::remove_dir_all(root.join(".git")).unwrap();
-    put(root, "a.txt", "three\n");
+    write(root, "a.txt", "three\n");
     assert_eq!(look(&workspace).0, ["a.txt", "c.txt"], "also without a git folder");
 }
 
@@ -80,7 +80,7 @@ fn a_hostile_config_runs_nothing() {
     let library = dir.join("library");
     fs::create_dir(&library).unwrap();
     git(&library, ["init", "--quiet"]);
-    put(&library, "l.txt", "one\n");
+    write(&library, "l.txt", "one\n");
     git(&library, ["add", "-A"]);
     git(&library, ["commit", "--quiet", "-m", "l"]);
     git(&place.root, ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.to_str().unwrap(), "vendor"]);
@@ -95,7 +95,7 @@ fn a_hostile_config_runs_nothing() {
     clone();
     fs::create_dir(root.join("app")).unwrap();
     git(&root.join("app"), ["init", "--quiet"]);
-    put(root, "app/main.rs", "fn main() {}\n");
+    write(root, "app/main.rs", "fn main() {}\n");
     git(&root.join("app"), ["add", "-A"]);
     git(&root.join("app"), ["commit", "--quiet", "-m", "app"]);
     let hostile = |folder: &Path| {
@@ -121,9 +121,9 @@ fn a_hostile_config_runs_nothing() {
     hostile(&root.join("vendor"));
     hostile(&root.join("app"));
     drop(fs::remove_file(&marker));
-    put(root, "vendor/l.txt", "changed\n");
-    put(root, "b.x", "filtered\n");
-    put(root, "a.txt", "two\n");
+    write(root, "vendor/l.txt", "changed\n");
+    write(root, "b.x", "filtered\n");
+    write(root, "a.txt", "two\n");
     let (changed, findings) = look(&workspace);
     assert_eq!(changed, ["a.txt", "app/main.rs", "b.x"], "{findings:?}");
     workspace.follow_agent(&store.integration().unwrap().unwrap()).unwrap();
@@ -133,7 +133,7 @@ fn a_hostile_config_runs_nothing() {
     // The trap is real: an ordinary git falls into it.
     clone();
     hostile(&root.join("vendor"));
-    put(root, "vendor/l.txt", "again\n");
+    write(root, "vendor/l.txt", "again\n");
     git(&root.join("vendor"), ["status"]);
     assert!(marker.exists());
 }
@@ -144,12 +144,12 @@ fn a_nested_repository_is_plain_files() {
     let workspace = place.workspace(&place.store(), "a");
     let root = workspace.root();
     for (folder, commit) in [("app", true), ("unborn", false), ("deep/in/it", true)] {
-        put(root, format!("{folder}/main.rs"), "fn main() {}\n");
-        put(root, format!("{folder}/said.log"), "x\n");
-        put(root, format!("{folder}/build/out"), "x\n");
-        put(root, format!("{folder}/.gitignore"), "own.tmp\n");
-        put(root, format!("{folder}/own.tmp"), "x\n");
-        put(root, format!("{folder}/src/lib.rs"), "\n");
+        write(root, format!("{folder}/main.rs"), "fn main() {}\n");
+        write(root, format!("{folder}/said.log"), "x\n");
+        write(root, format!("{folder}/build/out"), "x\n");
+        write(root, format!("{folder}/.gitignore"), "own.tmp\n");
+        write(root, format!("{folder}/own.tmp"), "x\n");
+        write(root, format!("{folder}/src/lib.rs"), "\n");
         git(&root.join(folder), ["init", "--quiet"]);
         if commit {
             git(&root.join(folder), ["add", "main.rs"]);
@@ -161,8 +161,8 @@ fn a_nested_repository_is_plain_files() {
     let mut expected: Vec<String> = [of("app"), of("deep/in/it"), of("unborn")].concat();
     expected.sort();
     assert_eq!((changed, findings), (expected.clone(), vec![]));
-    put(root, "app/main.rs", "fn main() { }\n");
-    put(root, "app/more.rs", "\n");
+    write(root, "app/main.rs", "fn main() { }\n");
+    write(root, "app/more.rs", "\n");
     assert_eq!(look(&workspace).0.len(), expected.len() + 1);
     fs::remove_dir_all(root.join("app")).unwrap();
     assert_eq!(look(&workspace).0.len(), expected.len() - 3);
@@ -175,7 +175,7 @@ fn a_submodules_commit_is_read_and_must_be_known() {
     fs::create_dir(&library).unwrap();
     git(&library, ["init", "--quiet"]);
     let commit = |text: &str| {
-        put(&library, "l.txt", text);
+        write(&library, "l.txt", text);
         git(&library, ["add", "-A"]);
         git(&library, ["commit", "--quiet", "-m", text]);
     };
@@ -192,12 +192,12 @@ fn a_submodules_commit_is_read_and_must_be_known() {
     assert_eq!(look(&workspace), (vec![], vec![]));
     let vendor = root.join("vendor");
     git(&vendor, ["-c", "protocol.file.allow=always", "fetch", "--quiet", "origin"]);
-    put(&vendor, "l.txt", "dirty\n");
+    write(&vendor, "l.txt", "dirty\n");
     let edited = Finding::EditedInSubmodule { path: "vendor".into(), files: vec!["l.txt".into()] };
     assert_eq!(look(&workspace), (vec![], vec![edited]), "what is not committed there is named");
     git(&vendor, ["checkout", "--quiet", "-f", "FETCH_HEAD"]);
     assert_eq!(look(&workspace), (vec!["vendor".into()], vec![]), "its remote has this commit");
-    put(&vendor, "l.txt", "mine\n");
+    write(&vendor, "l.txt", "mine\n");
     git(&vendor, ["commit", "--quiet", "-am", "mine"]);
     let (changed, findings) = look(&workspace);
     assert_eq!(changed, ["vendor"]);
@@ -213,7 +213,7 @@ fn a_submodules_commit_is_read_and_must_be_known() {
     fs::remove_dir_all(&vendor).unwrap();
     fs::remove_file(root.join(".gitmodules")).unwrap();
     assert_eq!(look(&workspace), (vec![".gitmodules".into(), "vendor".into()], vec![]));
-    put(root, "vendor/plain.txt", "x\n");
+    write(root, "vendor/plain.txt", "x\n");
     assert_eq!(look(&workspace).0, [".gitmodules", "vendor", "vendor/plain.txt"]);
 }
 
@@ -222,7 +222,7 @@ fn what_is_dirty_from_the_start_is_nobodys_change() {
     let place = Place::new(&[("dos.txt", "one\r\ntwo\r\n"), ("a.txt", "one\n"), ("lock", "1\n")]);
     // Normalised only from now on: the file is dirty in every fresh check-out.
     place.commit(&[(".gitattributes", "*.txt text\n")]);
-    put(&place.root, ".gitattributes", "*.txt text=auto eol=lf\n*.up filter=up\n");
+    write(&place.root, ".gitattributes", "*.txt text=auto eol=lf\n*.up filter=up\n");
     git(&place.root, ["add", ".gitattributes"]);
     git(&place.root, ["commit", "--quiet", "-m", "attributes"]);
     let blob = fs::write(place.root.join("raw"), "one\r\ntwo\r\n")
@@ -239,26 +239,26 @@ fn what_is_dirty_from_the_start_is_nobodys_change() {
     let workspace = git::Workspace::open_or_create(&store, &place.spec("a"), &base).unwrap().0;
     let root = workspace.root();
     // What set-up leaves.
-    put(root, "lock", "2\n");
-    put(root, "generated.txt", "made\n");
+    write(root, "lock", "2\n");
+    write(root, "generated.txt", "made\n");
     workspace.snapshot_start(&OPTIONS).unwrap();
     assert_eq!(look(&workspace), (vec![], vec![]));
     // Touched without a change.
     let content = fs::read(root.join("dos.txt")).unwrap();
     assert_eq!(content, b"one\r\ntwo\r\n");
     fs::remove_file(root.join("dos.txt")).unwrap();
-    put(root, "dos.txt", &content);
+    write(root, "dos.txt", &content);
     assert_eq!(look(&workspace), (vec![], vec![]));
-    put(root, "a.txt", "two\r\n");
-    put(root, "new.up", "shout\n");
+    write(root, "a.txt", "two\r\n");
+    write(root, "new.up", "shout\n");
     let (_, change) = change(&workspace);
     assert_eq!(names(&change.paths), ["a.txt", "new.up"]);
     assert_eq!(show(&store, &change.tree, "a.txt").as_deref(), Some("two\n"));
     assert_eq!(show(&store, &change.tree, "new.up").as_deref(), Some("SHOUT\n"));
     assert_eq!(show(&store, &change.tree, "lock").as_deref(), Some("1\n"), "the base's, not set-up's");
     assert_eq!(show(&store, &change.tree, "generated.txt"), None);
-    put(root, "dos.txt", "one\r\nthree\r\n");
-    put(root, "generated.txt", "changed\n");
+    write(root, "dos.txt", "one\r\nthree\r\n");
+    write(root, "generated.txt", "changed\n");
     assert_eq!(look(&workspace).0, ["a.txt", "dos.txt", "generated.txt", "new.up"]);
 }
 
@@ -268,12 +268,12 @@ fn what_git_cannot_store_fails_by_name() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, ".gitattributes", "*.utf working-tree-encoding=UTF-16\n");
+    write(root, ".gitattributes", "*.utf working-tree-encoding=UTF-16\n");
     for name in ["bad.utf", "worse.utf"] {
-        put(root, name, b"\xff\xfeq");
+        write(root, name, b"\xff\xfeq");
     }
-    put(root, "good.txt", "x\n");
-    put(root, "big.bin", vec![0; 2_000_000]);
+    write(root, "good.txt", "x\n");
+    write(root, "big.bin", vec![0; 2_000_000]);
     fs::remove_file(root.join("pipe")).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
     let (changed, findings) = look(&workspace);
@@ -295,7 +295,7 @@ fn what_git_leaves_out_without_an_error_fails_by_name() {
     // Names that some file system takes for `.git`.
     let never = [".git ", "d/.Git/x", "git~1"];
     for name in never.iter().chain(&["b.txt"]) {
-        put(workspace.root(), name, "x\n");
+        write(workspace.root(), name, "x\n");
     }
     let (changed, findings) = look(&workspace);
     assert_eq!(changed, ["b.txt"]);
@@ -309,7 +309,7 @@ fn large_files_with_a_filter_are_taken() {
     let place = Place::new(&[(".gitattributes", "*.bin filter=short\n")]);
     git(&place.root, ["config", "filter.short.clean", "head -c 5"]);
     let workspace = place.workspace(&place.store(), "a");
-    put(workspace.root(), "big.bin", vec![b'x'; 2_000_000]);
+    write(workspace.root(), "big.bin", vec![b'x'; 2_000_000]);
     assert_eq!(look(&workspace), (vec!["big.bin".into()], vec![]));
 }
 
@@ -318,7 +318,7 @@ fn what_may_not_land_is_found() {
     let place = Place::new(&[("a.txt", "one\n"), ("dir/b.txt", "one\n")]);
     let workspace = place.workspace(&place.store(), "a");
     let root = workspace.root();
-    put(root, "coding-loops/config.toml", "x\n");
+    write(root, "coding-loops/config.toml", "x\n");
     symlink("a.txt", root.join("inside")).unwrap();
     symlink("../a.txt", root.join("dir/inside")).unwrap();
     symlink("gone", root.join("dangling")).unwrap();
@@ -348,20 +348,20 @@ fn what_may_not_land_is_found() {
 #[test]
 fn ignored_at_the_base_or_now() {
     let place = Place::new(&[(".gitignore", "node_modules/\n*.log\n"), ("kept.txt", "x\n")]);
-    put(&place.root, "tracked.log", "one\n");
+    write(&place.root, "tracked.log", "one\n");
     git(&place.root, ["add", "-f", "tracked.log"]);
     place.commit(&[]);
     let workspace = place.workspace(&place.store(), "a");
     let root = workspace.root();
-    put(root, "node_modules/m/index.js", "x\n");
-    put(root, "tracked.log", "two\n");
-    put(root, ".aider.chat.history.md", "x\n");
-    put(root, ".claude/worktrees/w/f", "x\n");
-    put(root, "x.swp", "x\n");
+    write(root, "node_modules/m/index.js", "x\n");
+    write(root, "tracked.log", "two\n");
+    write(root, ".aider.chat.history.md", "x\n");
+    write(root, ".claude/worktrees/w/f", "x\n");
+    write(root, "x.swp", "x\n");
     assert_eq!(look(&workspace), (vec!["tracked.log".into()], vec![]), "what is tracked stays tracked");
-    put(root, ".gitignore", "*.tmp\n");
-    put(root, "y.tmp", "x\n");
-    put(root, "said.log", "x\n");
+    write(root, ".gitignore", "*.tmp\n");
+    write(root, "y.tmp", "x\n");
+    write(root, "said.log", "x\n");
     let (changed, findings) = look(&workspace);
     assert_eq!(changed, [".gitignore", "tracked.log"]);
     let ignored = |name: &str| Finding::IgnoredAtBase(PathBuf::from(name));
@@ -388,11 +388,11 @@ fn names_of_any_bytes() {
         "ü".as_bytes(),
     ];
     for name in raw {
-        put(workspace.root(), Path::new(OsStr::from_bytes(name)), "x\n");
+        write(workspace.root(), Path::new(OsStr::from_bytes(name)), "x\n");
     }
     let snapshot = workspace.snapshot(&OPTIONS).unwrap();
     assert_eq!((snapshot.changed.len(), snapshot.findings), (raw.len(), vec![]));
-    put(workspace.root(), ".GIT/config", "x\n");
+    write(workspace.root(), ".GIT/config", "x\n");
     let (changed, findings) = look(&workspace);
     assert_eq!(changed.len(), raw.len());
     assert!(matches!(&findings[..], [Finding::Unstorable { .. }]), "{findings:?}");
@@ -408,9 +408,9 @@ fn files_and_folders_that_change_places() {
     let workspace = place.workspace(&place.store(), "a");
     let root = workspace.root();
     fs::remove_file(root.join("a")).unwrap();
-    put(root, "a/b", "x\n");
+    write(root, "a/b", "x\n");
     fs::remove_dir_all(root.join("d")).unwrap();
-    put(root, "d", "x\n");
+    write(root, "d", "x\n");
     fs::remove_file(root.join("l")).unwrap();
     symlink("d", root.join("l")).unwrap();
     assert_eq!(look(&workspace), (["a", "a/b", "d", "d/e", "l"].map(String::from).to_vec(), vec![]));
@@ -430,7 +430,7 @@ fn a_lost_workspace_is_an_error_by_name() {
 fn a_snapshot_killed_in_the_middle_is_taken_again() {
     let place = Place::new(&[("a", "one\n")]);
     let workspace = place.workspace(&place.store(), "a");
-    put(workspace.root(), "a", "two\n");
+    write(workspace.root(), "a", "two\n");
     let first = workspace.snapshot(&OPTIONS).unwrap();
     // Killed between the index and the record: the record names no tree.
     let state = place.spec("a").state;
@@ -447,10 +447,10 @@ fn rules_that_the_agent_changes_hide_nothing_and_let_nothing_in() {
     let store = place.store();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, ".gitignore", "notes*\nsp?ce/\n");
-    put(root, "out/built", "built\n");
-    put(root, "notes [1]", "kept\n");
-    put(root, "sp ce/x", "kept\n");
+    write(root, ".gitignore", "notes*\nsp?ce/\n");
+    write(root, "out/built", "built\n");
+    write(root, "notes [1]", "kept\n");
+    write(root, "sp ce/x", "kept\n");
     let saving = SnapshotOptions { take_unignored: true, ..OPTIONS };
     let expected = [".gitignore", "notes [1]", "out/built", "sp ce/x"];
     for _ in 0..2 {
@@ -460,6 +460,6 @@ fn rules_that_the_agent_changes_hide_nothing_and_let_nothing_in() {
         assert_eq!(names(&workspace.snapshot(&saving).unwrap().changed), expected, "nothing is lost where all is saved");
     }
     // Back under its rules, what lies there is what it was.
-    put(root, ".gitignore", "out/\n");
+    write(root, ".gitignore", "out/\n");
     assert_eq!(look(&workspace).0, ["notes [1]", "sp ce/x"]);
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::common::git;
-use crate::place::{BRANCH, OPTIONS, Place, land, look, put};
+use crate::place::{BRANCH, OPTIONS, Place, land, look};
 use git::{Damage, Error, Layout, Obstacle, Opened, Published, Store, Workspace, publish};
+use test_support::{git, write};
 
 #[test]
 fn lost_integration_is_restored_from_what_has_landed() {
@@ -21,7 +21,7 @@ fn lost_integration_is_restored_from_what_has_landed() {
         let second = land(&store, &[("a.txt", "three\n")]);
         match damage {
             None => drop(git(store.path(), ["update-ref", "-d", store.integration_ref()])),
-            Some(content) => put(store.path(), store.integration_ref(), content),
+            Some(content) => write(store.path(), store.integration_ref(), content),
         }
         assert_eq!(store.integration().unwrap(), None);
         let elsewhere = place.commit(&[("b.txt", "one\n")]);
@@ -53,7 +53,7 @@ fn a_store_without_its_parts_is_reported_as_damaged() {
 fn nothing_is_made_where_the_store_was_removed() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let database = place.root.join("coding-loops/coordination.db");
-    put(&place.root, "coding-loops/coordination.db", "");
+    write(&place.root, "coding-loops/coordination.db", "");
     let layout = Layout::new(&place.loops);
     let (store, _) = layout.create(&place.user, &database, BRANCH).unwrap();
     let base = place.user.commit("main").unwrap();
@@ -65,8 +65,8 @@ fn nothing_is_made_where_the_store_was_removed() {
     assert!(matches!(store.check_out(&layout.gate("a"), &base), Err(Error::NotARepository { .. })));
     assert!(!place.loops.exists());
     // A program that runs may have written while the folder was removed.
-    put(&place.loops, "state/a/lock", "");
-    put(&place.loops, "store.git/objects/aa/bb", "");
+    write(&place.loops, "state/a/lock", "");
+    write(&place.loops, "store.git/objects/aa/bb", "");
     assert!(layout.create(&place.user, &database, BRANCH).unwrap().1.is_new);
 }
 
@@ -111,7 +111,7 @@ fn a_prune_of_the_store_deletes_nothing_and_trees_that_are_lost_cost_no_files() 
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
     let workspace = place.workspace(&store, "a");
-    put(workspace.root(), "a.txt", "two\n");
+    write(workspace.root(), "a.txt", "two\n");
     look(&workspace);
     git(store.path(), ["gc", "--quiet", "--prune=now"]);
     let base = store.integration().unwrap().unwrap();

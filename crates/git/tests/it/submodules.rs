@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::git;
-use crate::place::{OPTIONS, Place, land, look, names, put};
+use crate::place::{OPTIONS, Place, land, look, names};
 use git::{CommitHash, Finding, SnapshotOptions, Store, Workspace};
+use test_support::{commit, git, git_command, make_repository, write};
 
 const ALLOWED: [&str; 2] = ["-c", "protocol.file.allow=always"];
 
@@ -15,17 +15,12 @@ struct Library(PathBuf);
 impl Library {
     fn new(place: &Place, name: &str) -> Self {
         let library = Self(place.dir.path().join(name));
-        fs::create_dir(&library.0).unwrap();
-        git(&library.0, ["init", "--quiet", "-b", "main"]);
-        library.commit("one\n");
+        make_repository(&library.0, &[("l.txt", "one\n")]);
         library
     }
 
     fn commit(&self, text: &str) -> String {
-        put(&self.0, "l.txt", text);
-        git(&self.0, ["add", "-A"]);
-        git(&self.0, ["commit", "--quiet", "-m", text]);
-        git(&self.0, ["rev-parse", "HEAD"]).trim().to_owned()
+        commit(&self.0, text, &[("l.txt", text)])
     }
 
     fn add_to(&self, root: &Path, path: &str) {
@@ -74,8 +69,8 @@ fn nested_ones_are_there_offline() {
     assert!(status.lines().count() == 2 && status.lines().all(|line| line.starts_with(' ')), "{status}");
     git(root, ["submodule", "--quiet", "update", "--init", "--recursive"]);
     // The agent's mess there goes with a reset, and reaches nobody.
-    put(root, "lib/vendor/l.txt", "dirty\n");
-    put(root, "lib/vendor/new.txt", "x");
+    write(root, "lib/vendor/l.txt", "dirty\n");
+    write(root, "lib/vendor/new.txt", "x");
     fs::remove_dir_all(root.join("lib/vendor/deep")).unwrap();
     git(&root.join("lib/vendor"), ["config", "core.fsmonitor", "touch /nowhere"]);
     workspace.reset_to(&head(&store)).unwrap();
@@ -102,8 +97,8 @@ fn checks_see_them_and_what_they_do_there_ends_with_them() {
     let all = || FILES.map(|name| read(tree.root(), name).unwrap_or_default());
     assert_eq!(all(), ["one\n", "one\n"]);
     assert_eq!(git(tree.root(), ["status", "--porcelain"]), "");
-    put(tree.root(), FILES[0], "two\n");
-    put(tree.root(), "lib/vendor/built", "x");
+    write(tree.root(), FILES[0], "two\n");
+    write(tree.root(), "lib/vendor/built", "x");
     fs::remove_file(tree.root().join("lib/vendor/.git")).unwrap();
     fs::write(tree.root().join("lib/vendor/deep/inner/.git"), "gitdir: /nowhere\n").unwrap();
     store.check_out(&path, &head(&store)).unwrap();
@@ -115,11 +110,8 @@ fn checks_see_them_and_what_they_do_there_ends_with_them() {
     let index = place.dir.path().join("index");
     let git_dir = store.path().to_str().unwrap().to_owned();
     let run = |args: &[&str]| {
-        let mut command = std::process::Command::new("git");
-        command.args(["--git-dir", &git_dir, "--work-tree", &git_dir]).args(args).env("GIT_INDEX_FILE", &index);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        let place = ["--git-dir", &git_dir, "--work-tree", &git_dir];
+        test_support::run(git_command(store.path()).env("GIT_INDEX_FILE", &index).args(place).args(args))
     };
     run(&["read-tree", without.as_str()]);
     run(&["update-index", "--force-remove", "lib/vendor", ".gitmodules"]);
@@ -168,7 +160,7 @@ fn one_that_the_user_has_moved_or_initialised_since_is_followed() {
     for commit in [&moved, &both] {
         workspace.reset_to(commit).unwrap();
         assert_eq!(read(workspace.root(), "vendor/l.txt").as_deref(), Some("two\n"));
-        assert_eq!(git(&workspace.root().join("vendor"), ["rev-parse", "HEAD"]).trim(), two);
+        assert_eq!(git(&workspace.root().join("vendor"), ["rev-parse", "HEAD"]), two);
     }
     assert_eq!(read(workspace.root(), "other/l.txt").as_deref(), Some("one\n"));
     // One that the user does not have stays empty, and so it is nobody's change.
@@ -208,12 +200,12 @@ fn a_commit_that_others_can_fetch_lands_with_its_files_and_another_is_kept() {
     workspace.put_back(&tree).unwrap();
     assert_eq!(read(&vendor, "l.txt").as_deref(), Some("two\n"));
     assert_eq!(look(&workspace).0, ["vendor"]);
-    put(&vendor, "l.txt", "mine\n");
+    write(&vendor, "l.txt", "mine\n");
     git(&vendor, ["commit", "--quiet", "-am", "mine"]);
-    let mine = git(&vendor, ["rev-parse", "HEAD"]).trim().to_owned();
+    let mine = git(&vendor, ["rev-parse", "HEAD"]).to_owned();
     assert!(matches!(look(&workspace).1[..], [Finding::UnknownSubmoduleCommit { commit: Some(_), .. }]));
     workspace.reset_to(&head(&store)).unwrap();
-    assert_eq!(git(&store.path().join("modules/vendor"), ["cat-file", "-t", &mine]).trim(), "commit");
+    assert_eq!(git(&store.path().join("modules/vendor"), ["cat-file", "-t", &mine]), "commit");
     // What others have landed there is taken over where the agent has not touched it.
     store.move_integration(&commit, &head(&store)).unwrap();
     let updated = workspace.update_paths(&[PathBuf::from("vendor")], &commit).unwrap();
@@ -260,15 +252,15 @@ fn edits_in_them_are_named_saved_and_put_back() {
     let (place, store) = nested();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, "lib/vendor/.gitignore", "out/\n");
-    put(root, "lib/vendor/generated", "by set-up\n");
-    put(root, "lib/vendor/deep/inner/generated", "by set-up\n");
+    write(root, "lib/vendor/.gitignore", "out/\n");
+    write(root, "lib/vendor/generated", "by set-up\n");
+    write(root, "lib/vendor/deep/inner/generated", "by set-up\n");
     workspace.snapshot_start(&OPTIONS).unwrap();
-    put(root, "lib/vendor/out/x.o", "built");
+    write(root, "lib/vendor/out/x.o", "built");
     assert_eq!(edited(&workspace), []);
-    put(root, "lib/vendor/l.txt", "two\n");
-    put(root, "lib/vendor/new ünï", "new\n");
-    put(root, "lib/vendor/app/main", "its own repository\n");
+    write(root, "lib/vendor/l.txt", "two\n");
+    write(root, "lib/vendor/new ünï", "new\n");
+    write(root, "lib/vendor/app/main", "its own repository\n");
     git(&root.join("lib/vendor/app"), ["init", "--quiet"]);
     fs::remove_file(root.join(FILES[1])).unwrap();
     git(&root.join("lib/vendor"), ["add", "l.txt"]);
@@ -300,11 +292,11 @@ fn commits_and_edits_on_them_in_a_nested_one_come_back_too() {
     let (place, store) = nested();
     let workspace = place.workspace(&store, "a");
     let inner = workspace.root().join("lib/vendor/deep/inner");
-    put(&inner, "l.txt", "mine\n");
+    write(&inner, "l.txt", "mine\n");
     git(&inner, ["commit", "--quiet", "-am", "mine"]);
     let mine = git(&inner, ["rev-parse", "HEAD"]);
     assert_eq!(edited(&workspace), [("lib/vendor".to_owned(), vec!["deep/inner".to_owned()])]);
-    put(&inner, "l.txt", "edited\n");
+    write(&inner, "l.txt", "edited\n");
     save_and_put_back(&place, &store, &workspace);
     assert_eq!(read(&inner, "l.txt").as_deref(), Some("edited\n"));
     assert_eq!(git(&inner, ["rev-parse", "HEAD"]), mine);
@@ -328,20 +320,20 @@ fn edits_in_one_that_only_the_agent_has_are_found() {
     let workspace = place.workspace(&store, "a");
     let vendor = workspace.root().join("vendor");
     // Files where nobody has filled it.
-    put(&vendor, "stray", "x\n");
+    write(&vendor, "stray", "x\n");
     assert_eq!(edited(&workspace), [("vendor".to_owned(), vec!["stray".to_owned()])]);
     save_and_put_back(&place, &store, &workspace);
     assert_eq!(read(&vendor, "stray").as_deref(), Some("x\n"));
     fs::remove_dir_all(&vendor).unwrap();
     git(workspace.root(), ALLOWED.into_iter().chain(["submodule", "--quiet", "update", "--init"]));
     assert_eq!(edited(&workspace), []);
-    put(&vendor, "l.txt", "two\n");
+    write(&vendor, "l.txt", "two\n");
     assert_eq!(edited(&workspace), [("vendor".to_owned(), vec!["l.txt".to_owned()])]);
     save_and_put_back(&place, &store, &workspace);
     assert_eq!(read(&vendor, "l.txt").as_deref(), Some("two\n"));
     // One that the agent adds.
     git(workspace.root(), ALLOWED.into_iter().chain(["submodule", "--quiet", "add", library.0.to_str().unwrap(), "more"]));
-    put(workspace.root(), "more/l.txt", "two\n");
+    write(workspace.root(), "more/l.txt", "two\n");
     for _ in 0..2 {
         let findings = look(&workspace).1;
         let is_edit =
@@ -368,8 +360,8 @@ fn a_hostile_submodule_runs_nothing_when_its_edits_are_looked_at() {
     for hook in ["post-index-change", "reference-transaction", "pre-commit"] {
         fs::copy(&script, hooks.join(hook)).unwrap();
     }
-    put(&vendor, ".gitattributes", "* filter=evil\n");
-    put(&vendor, "l.txt", "two\n");
+    write(&vendor, ".gitattributes", "* filter=evil\n");
+    write(&vendor, "l.txt", "two\n");
     drop(fs::remove_file(&marker));
     assert_eq!(edited(&workspace), [("lib/vendor".to_owned(), vec![".gitattributes".to_owned(), "l.txt".to_owned()])]);
     workspace.snapshot(&saving(&place)).unwrap();
@@ -388,7 +380,7 @@ fn a_filter_whose_program_is_missing_leaves_its_files_as_they_are_stored() {
     let root = workspace.root();
     assert_eq!(read(root, "x.bin").as_deref(), Some("pointer\n"));
     assert_eq!(look(&workspace), (vec![], vec![]));
-    put(root, "a.txt", "two\n");
+    write(root, "a.txt", "two\n");
     assert_eq!(look(&workspace).0, ["a.txt"]);
     git(root, ["add", "-A"]);
     let tree = store.check_out(&place.loops.join("gates/a"), &head(&store)).unwrap();

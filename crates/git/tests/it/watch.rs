@@ -3,13 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
-use crate::common::git;
-use crate::place::{Place, put};
+use crate::place::Place;
 use git::{Notice, Store, Watches, Workspace};
-
-const BOUND: Duration = Duration::from_secs(30);
+use test_support::{BOUND, git, write};
 
 struct Watched {
     place: Place,
@@ -74,18 +71,18 @@ const FILES: &[(&str, &str)] = &[("a.txt", "one\n"), ("src/b.txt", "one\n"), (".
 fn changes_are_noticed_and_reading_is_not() {
     let watched = Watched::new(false, FILES);
     let root = watched.root();
-    put(root, "src/b.txt", "two\n");
+    write(root, "src/b.txt", "two\n");
     assert_eq!(watched.noticed(), ["src/b.txt"]);
-    put(root, "deep/er/new.txt", "new\n");
+    write(root, "deep/er/new.txt", "new\n");
     watched.until("deep");
     // Whatever of it came before its folder was watched.
     watched.noticed();
-    put(root, "deep/er/new.txt", "newer\n");
+    write(root, "deep/er/new.txt", "newer\n");
     assert_eq!(watched.noticed(), ["deep/er/new.txt"]);
     fs::rename(root.join("deep"), root.join("moved")).unwrap();
     watched.until("moved");
     watched.noticed();
-    put(root, "moved/er/new.txt", "newest\n");
+    write(root, "moved/er/new.txt", "newest\n");
     assert_eq!(watched.noticed(), ["moved/er/new.txt"]);
     fs::remove_dir_all(root.join("moved")).unwrap();
     let noticed = watched.noticed();
@@ -101,19 +98,19 @@ fn changes_are_noticed_and_reading_is_not() {
 fn neither_git_folders_nor_ignored_ones_are_noticed() {
     let watched = Watched::new(false, FILES);
     let root = watched.root();
-    put(root, "target/debug/out", "built\n");
-    put(root, "target/debug/out", "built again\n");
+    write(root, "target/debug/out", "built\n");
+    write(root, "target/debug/out", "built again\n");
     git(root, ["commit", "--quiet", "--allow-empty", "-m", "mine"]);
     git(root, ["branch", "elsewhere"]);
     fs::remove_dir_all(root.join("target")).unwrap();
     assert_eq!(watched.noticed(), Vec::<String>::new());
     // Rules that change make other folders count.
-    put(root, "target/debug/out", "built\n");
-    put(root, ".gitignore", "src/\n");
+    write(root, "target/debug/out", "built\n");
+    write(root, ".gitignore", "src/\n");
     watched.until("(unknown)");
     watched.noticed();
-    put(root, "target/debug/out", "built again\n");
-    put(root, "target/release/out", "built\n");
+    write(root, "target/debug/out", "built again\n");
+    write(root, "target/release/out", "built\n");
     assert!(watched.noticed().contains(&"target/debug/out".to_owned()));
 }
 
@@ -121,16 +118,16 @@ fn neither_git_folders_nor_ignored_ones_are_noticed() {
 fn ignored_folders_are_a_sign_of_life_where_that_is_asked_for() {
     let watched = Watched::new(true, FILES);
     let root = watched.root();
-    put(root, "target/debug/out", "built\n");
+    write(root, "target/debug/out", "built\n");
     watched.until("(ignored)");
     watched.noticed();
     // What is written before a new folder is watched was part of the folder's own notice.
     let is_seen = |run: usize| {
-        put(root, "target/debug/out", format!("built again, run {run}\n"));
+        write(root, "target/debug/out", format!("built again, run {run}\n"));
         watched.noticed().contains(&"(ignored)".to_owned())
     };
     assert!((0..100).any(is_seen), "changes in an ignored folder are not noticed");
-    put(root, "target/debug/deps/out", "built\n");
+    write(root, "target/debug/deps/out", "built\n");
     watched.until("(ignored)");
 }
 
@@ -144,15 +141,15 @@ fn a_workspace_that_was_replaced_is_watched_again() {
     Workspace::open_or_create(&watched.store, &watched.place.spec("a"), &base).unwrap();
     watched.watches.watch(&watched.workspace);
     watched.until("(unknown)");
-    put(&aside, "src/b.txt", "elsewhere\n");
-    put(&root, "a.txt", "two\n");
+    write(&aside, "src/b.txt", "elsewhere\n");
+    write(&root, "a.txt", "two\n");
     let noticed = watched.noticed();
     assert!(noticed.contains(&"a.txt".to_owned()) && !noticed.contains(&"src/b.txt".to_owned()), "{noticed:?}");
     // No more, once it is unwatched.
     watched.watches.unwatch(&root);
     watched.watches.watch(&watched.workspace);
     watched.until("(unknown)");
-    put(&root, "a.txt", "three\n");
+    write(&root, "a.txt", "three\n");
     assert_eq!(watched.noticed(), ["a.txt"]);
 }
 

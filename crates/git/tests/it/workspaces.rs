@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::git;
-use crate::place::{BRANCH, OPTIONS, Place, land, look, names, put};
+use crate::place::{BRANCH, OPTIONS, Place, land, look, names};
 use git::{Damage, Divergence, Error, Obstacle, Opened, Published, Repository, Store, Workspace, publish, republish};
+use test_support::{git, write};
 
 fn at(place: &Place, branch: &str) -> String {
-    git(&place.root, ["rev-parse", branch]).trim().to_owned()
+    git(&place.root, ["rev-parse", branch]).to_owned()
 }
 
 fn fails<'a>(folder: &Path, args: impl IntoIterator<Item = &'a str>) -> String {
@@ -45,9 +45,9 @@ fn a_store_follows_the_users_repository() {
             git(&place.root, ["config", key, value]);
         }
         fs::write(place.root.join("my-excludes"), "*.mine").unwrap();
-        put(&place.root, ".git/info/exclude", "*.private\n");
-        put(&place.root, ".git/info/attributes", "*.x -text\n");
-        put(&place.root, ".git/lfs/objects/ab/cd/abcd", "large\n");
+        write(&place.root, ".git/info/exclude", "*.private\n");
+        write(&place.root, ".git/info/attributes", "*.x -text\n");
+        write(&place.root, ".git/lfs/objects/ab/cd/abcd", "large\n");
         let before = place.fingerprint();
         let store = place.store();
         let workspace = place.workspace(&store, "a");
@@ -81,7 +81,7 @@ fn a_store_follows_the_users_repository() {
         for name in ["loop/a", "origin/main", "origin/topic", "origin/coding-loops/integration"] {
             assert!(seen.lines().any(|found| found == name), "{name} in {seen}");
         }
-        assert_eq!(git(workspace.root(), ["describe"]).trim(), "v1");
+        assert_eq!(git(workspace.root(), ["describe"]), "v1");
         git(workspace.root(), ["fsck", "--strict"]);
         assert!(!store.path().join("objects/info/alternates").exists());
         // Again: the same, with the settings of today.
@@ -128,7 +128,7 @@ fn broken_references_stop_nothing() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let gone = "1234567890123456789012345678901234567890";
     for (name, content) in [("remotes/origin/old", gone), ("heads/broken", gone), ("heads/empty", ""), ("tags/bad", "x")] {
-        put(&place.root, format!(".git/refs/{name}"), format!("{content}\n"));
+        write(&place.root, format!(".git/refs/{name}"), format!("{content}\n"));
     }
     let (store, made) = Store::create(&place.user, &place.loops.join("store.git"), BRANCH).unwrap();
     assert_eq!(made.skipped_refs, ["refs/heads/broken"]);
@@ -144,12 +144,12 @@ fn broken_references_stop_nothing() {
 #[test]
 fn a_killed_creation_is_made_again_and_a_foreign_folder_refused() {
     let place = Place::new(&[("a.txt", "one\n")]);
-    put(&place.loops, "store.git.new/objects/junk", "x");
+    write(&place.loops, "store.git.new/objects/junk", "x");
     let store = place.store();
     assert!(!place.loops.join("store.git.new").exists());
-    put(&place.loops, "loops/a.new/junk", "x");
+    write(&place.loops, "loops/a.new/junk", "x");
     place.workspace(&store, "a");
-    put(&place.loops, "other/file", "mine");
+    write(&place.loops, "other/file", "mine");
     let refused = Store::create(&place.user, &place.loops.join("other"), BRANCH).unwrap_err();
     assert!(matches!(refused, Error::InTheWay { .. }));
     let mut spec = place.spec("b");
@@ -197,7 +197,7 @@ fn references_of_an_old_installation_are_imported() {
     let alone = git(&place.root, ["commit-tree", "-m", "alone", tree.trim()]);
     let store = place.store();
     git(&place.root, ["update-ref", "refs/coding-loops/checkpoints/x/1", alone.trim()]);
-    put(&place.root, ".git/refs/coding-loops/saved/x/2", "1234567890123456789012345678901234567890\n");
+    write(&place.root, ".git/refs/coding-loops/saved/x/2", "1234567890123456789012345678901234567890\n");
     let broken = store.import_refs(&place.user, "refs/coding-loops").unwrap();
     assert_eq!(broken, ["refs/coding-loops/saved/x/2"]);
     assert_eq!(store.repository().list_refs("refs/coding-loops").unwrap().len(), 2);
@@ -270,7 +270,7 @@ fn processes_that_start_at_once_make_the_folder_together() {
     for _ in 0..5 {
         let place = Place::new(&[("a.txt", "one\n")]);
         let database = place.root.join("coordination.db");
-        put(&place.root, "coordination.db", "");
+        write(&place.root, "coordination.db", "");
         let layout = git::Layout::new(place.dir.path().join("together"));
         std::thread::scope(|scope| {
             let started: Vec<_> =
@@ -291,9 +291,9 @@ fn locks_that_a_killed_git_has_left_do_not_damage_a_workspace() {
     let head = store.integration().unwrap().unwrap();
     let branch = git(workspace.root(), ["symbolic-ref", "HEAD"]);
     for name in [branch.trim(), "refs/remotes/origin/main", "packed-refs", "index", "HEAD", "config"] {
-        put(workspace.root(), format!(".git/{name}.lock"), "");
+        write(workspace.root(), format!(".git/{name}.lock"), "");
     }
-    put(workspace.root(), "a.txt", "left\n");
+    write(workspace.root(), "a.txt", "left\n");
     assert_eq!(workspace.reset_to(&head).unwrap(), Opened::Kept);
     git(workspace.root(), ["commit", "--allow-empty", "--message", "on"]);
     git(workspace.root(), ["pack-refs", "--all"]);
@@ -328,9 +328,9 @@ fn publishing_moves_one_branch_and_nothing_else() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let hook = place.root.join(".git/hooks/reference-transaction");
     let marker = place.dir.path().join("ran");
-    put(&place.root, ".git/hooks/reference-transaction", format!("#!/bin/sh\ntouch '{}'\n", marker.display()));
+    write(&place.root, ".git/hooks/reference-transaction", format!("#!/bin/sh\ntouch '{}'\n", marker.display()));
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    put(&place.root, "a.txt", "the user's\n");
+    write(&place.root, "a.txt", "the user's\n");
     let before = place.fingerprint();
     let store = place.store();
     let first = store.integration().unwrap().unwrap();
@@ -471,10 +471,10 @@ fn what_an_agent_does_reaches_nobody() {
     let head = store.integration().unwrap();
     let before = (place.fingerprint(), at(&place, BRANCH));
     let root = a.root();
-    put(root, "a.txt", "mine\n");
+    write(root, "a.txt", "mine\n");
     git(root, ["stash"]);
     git(root, ["checkout", "--quiet", "-B", BRANCH, "origin/coding-loops/integration"]);
-    put(root, "a.txt", "ungated\n");
+    write(root, "a.txt", "ungated\n");
     git(root, ["commit", "--quiet", "-am", "ungated"]);
     git(root, ["config", "core.hooksPath", "/nowhere"]);
     git(root, ["update-ref", "-d", "refs/remotes/origin/main"]);
@@ -489,14 +489,14 @@ fn what_an_agent_does_reaches_nobody() {
     // Back at the base: on its branch, no longer in the way, its stash its own.
     let next = land(&store, &[("a.txt", "two\n"), ("n.txt", "new\n")]);
     git(root, ["bisect", "start"]);
-    put(root, "junk/file", "x\n");
+    write(root, "junk/file", "x\n");
     fs::create_dir(root.join("nested")).unwrap();
     git(&root.join("nested"), ["init", "--quiet"]);
     git(root, ["config", "core.worktree", "/"]);
     assert_eq!(a.reset_to(&next).unwrap(), Opened::Kept);
     assert_eq!(fs::read_to_string(root.join("n.txt")).unwrap(), "new\n");
-    assert_eq!(git(root, ["status", "--porcelain", "--branch"]).trim(), "## loop/a...origin/coding-loops/integration");
-    assert_eq!(git(root, ["rev-parse", "HEAD", "origin/coding-loops/integration"]).trim(), format!("{next}\n{next}"));
+    assert_eq!(git(root, ["status", "--porcelain", "--branch"]), "## loop/a...origin/coding-loops/integration");
+    assert_eq!(git(root, ["rev-parse", "HEAD", "origin/coding-loops/integration"]), format!("{next}\n{next}"));
     assert_eq!(git(root, ["stash", "list"]).lines().count(), 1);
     assert_eq!(a.base().unwrap(), next);
     assert_eq!(look(&a), (vec![], vec![]));
@@ -543,7 +543,7 @@ fn every_damage_is_an_outcome() {
         let (workspace, opened) = Workspace::open_or_create(&store, &spec, &base).unwrap();
         assert_eq!(opened, Opened::Created);
         workspace.snapshot_start(&OPTIONS).unwrap();
-        put(workspace.root(), "work.txt", "unsaved\n");
+        write(workspace.root(), "work.txt", "unsaved\n");
         damage(workspace.root());
         let (workspace, opened) = Workspace::open_or_create(&store, &spec, &base).unwrap();
         match (*name, &opened) {
@@ -580,7 +580,7 @@ fn repository_and_workspaces_move_together() {
     let place = Place::new(&[("a.txt", "one\n")]);
     let store = place.store();
     let workspace = place.workspace(&store, "a");
-    put(workspace.root(), "a.txt", "two\n");
+    write(workspace.root(), "a.txt", "two\n");
     let there = tempfile::tempdir().unwrap();
     let new = there.path().canonicalize().unwrap().join("moved");
     fs::rename(place.dir.path(), &new).unwrap();
@@ -607,9 +607,9 @@ fn a_reset_writes_files_by_the_rules_of_the_base() {
     let base = store.integration().unwrap().unwrap();
     let workspace = place.workspace(&store, "a");
     let root = workspace.root();
-    put(root, ".gitattributes", "*.txt eol=crlf\n");
-    put(root, "a.txt", "two\r\n");
-    put(root, "cache/x", "kept\n");
+    write(root, ".gitattributes", "*.txt eol=crlf\n");
+    write(root, "a.txt", "two\r\n");
+    write(root, "cache/x", "kept\n");
     look(&workspace);
     workspace.reset_to(&base).unwrap();
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
@@ -630,8 +630,8 @@ fn the_git_of_a_process_that_died_is_waited_for() {
     let workspace = place.workspace(&store, "a");
     let state = place.spec("a").state;
     // What a killed holder of the lock leaves, and its git, which goes on.
-    put(&state, "lock", "held\n");
-    put(&state, "index.lock", "");
+    write(&state, "lock", "held\n");
+    write(&state, "index.lock", "");
     let script = "echo; sleep 0.5; [ -e index.lock ] && touch kept";
     let mut orphan = Command::new("sh");
     orphan.args(["-c", script]).current_dir(&state).env("GIT_INDEX_FILE", state.join("index")).stdout(Stdio::piped());

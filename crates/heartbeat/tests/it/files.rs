@@ -1,7 +1,7 @@
 //! What a supervisor does with files that are no database of ours.
 
-use crate::bad_files;
 use std::process::Command;
+use test_support::bad_files;
 
 #[test]
 fn a_file_that_cannot_be_used_is_named_and_left_alone() {

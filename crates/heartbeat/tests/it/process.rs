@@ -1,50 +1,31 @@
 //! The real program on databases that only the `sqlite3` shell has filled.
 
-use std::process::{Child, Command};
+use std::process::Command;
 
-use crate::common::World;
 use coord_db::process::ProcessIdentity;
+use test_support::{Process, Signal, World};
 
 const HEARTBEAT: &str = env!("CARGO_BIN_EXE_heartbeat");
 
 /// A process that stands for a loop's.
-struct Sleeper(Child);
-
-impl Sleeper {
-    fn new() -> Self {
-        Self(Command::new("sleep").arg("1000").spawn().unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Rows for a loop that runs as this process, beat just now and holds a lease and a test.
-    fn rows(&self, id: &str) -> String {
-        let identity = ProcessIdentity::of(i64::from(self.pid()));
-        format!(
-            "INSERT INTO loops(id, name, priority, status, pid, current_test_id) VALUES ('{id}', '', 5, 'running', {pid}, 't-{id}');
-             INSERT INTO component_health(component, last_heartbeat, status, pid, pid_start_time, boot_id, pid_namespace)
-               VALUES ('{id}', datetime('now'), 'healthy', {pid}, {start}, '{boot}', {namespace});
-             INSERT INTO tests(id, loop_id, status, attempts) VALUES ('t-{id}', '{id}', 'in_progress', 2);
-             INSERT INTO file_locks(file_path, locked_by) VALUES ('src/{id}.rs', '{id}');",
-            pid = self.pid(),
-            start = identity.pid_start_time.unwrap(),
-            boot = identity.boot_id.unwrap(),
-            namespace = identity.pid_namespace.unwrap(),
-        )
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-    }
+fn sleeper() -> Process {
+    Process::start(Command::new("sleep").arg("1000"))
 }
 
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Rows for a loop that runs as this process, beat just now and holds a lease and a test.
+fn rows(id: &str, process: &Process) -> String {
+    let identity = ProcessIdentity::of(i64::from(process.pid()));
+    format!(
+        "INSERT INTO loops(id, name, priority, status, pid, current_test_id) VALUES ('{id}', '', 5, 'running', {pid}, 't-{id}');
+         INSERT INTO component_health(component, last_heartbeat, status, pid, pid_start_time, boot_id, pid_namespace)
+           VALUES ('{id}', datetime('now'), 'healthy', {pid}, {start}, '{boot}', {namespace});
+         INSERT INTO tests(id, loop_id, status, attempts) VALUES ('t-{id}', '{id}', 'in_progress', 2);
+         INSERT INTO file_locks(file_path, locked_by) VALUES ('src/{id}.rs', '{id}');",
+        pid = process.pid(),
+        start = identity.pid_start_time.unwrap(),
+        boot = identity.boot_id.unwrap(),
+        namespace = identity.pid_namespace.unwrap(),
+    )
 }
 
 const SILENT: &str = "
@@ -97,7 +78,7 @@ fn who_beats_again_is_back() {
     let back = world.events("component_recovered");
     assert_eq!(back.len(), 2);
     assert_eq!(back[0].payload["component"], "dead");
-    assert!((301..330).contains(&back[0].payload["down_for_seconds"].as_i64().unwrap()));
+    assert!(back[0].payload["down_for_seconds"].as_i64().unwrap() >= 301);
     assert!(back[0].caused_by.is_some());
     assert_eq!(world.sql("SELECT fingerprint FROM alerts WHERE closed_at IS NULL"), "component:late");
     assert_eq!(world.sql("SELECT status FROM component_health WHERE component IN ('dead', 'monitor')"), "healthy\nhealthy");
@@ -105,10 +86,10 @@ fn who_beats_again_is_back() {
 
 #[test]
 fn a_killed_process_is_cleaned_up_after_at_once_and_the_others_are_left_alone() {
-    let (mut one, two) = (Sleeper::new(), Sleeper::new());
-    let world = World::filled(&(one.rows("one") + &two.rows("two")));
+    let (one, two) = (sleeper(), sleeper());
+    let world = World::filled(&(rows("one", &one) + &rows("two", &two)));
     let daemon = world.daemon(HEARTBEAT);
-    one.kill();
+    one.signal(Signal::SIGKILL);
     world.until("SELECT file_path FROM file_locks", "src/two.rs");
     assert_eq!(world.sql("SELECT id, status, pid IS NULL, current_test_id FROM loops WHERE id = 'one'"), "one|error|1|");
     assert_eq!(world.sql("SELECT status, attempts FROM tests ORDER BY id"), "pending|1\nin_progress|2");
@@ -120,10 +101,10 @@ fn a_killed_process_is_cleaned_up_after_at_once_and_the_others_are_left_alone() 
 
 #[test]
 fn a_death_that_nobody_saw_is_found_at_the_start_and_said_once_however_often_it_is_killed() {
-    let mut one = Sleeper::new();
-    let world = World::filled(&one.rows("one"));
+    let one = sleeper();
+    let world = World::filled(&rows("one", &one));
     world.daemon(HEARTBEAT).kill();
-    one.kill();
+    one.signal(Signal::SIGKILL);
     for _ in 0..3 {
         let daemon = world.daemon(HEARTBEAT);
         world.until("SELECT count(*) FROM file_locks", "0");
@@ -136,9 +117,9 @@ fn a_death_that_nobody_saw_is_found_at_the_start_and_said_once_however_often_it_
 
 #[test]
 fn a_loop_that_only_names_a_pid_is_dead_when_the_kernel_says_so() {
-    let (mut gone, alive) = (Sleeper::new(), Sleeper::new());
-    gone.kill();
-    gone.0.wait().unwrap();
+    let (mut gone, alive) = (sleeper(), sleeper());
+    gone.signal(Signal::SIGKILL);
+    gone.wait();
     let world = World::filled(&format!(
         "INSERT INTO loops(id, name, priority, status, pid) VALUES ('gone', '', 1, 'running', {}), ('alive', '', 1, 'running', {});
          INSERT INTO file_locks(file_path, locked_by) VALUES ('a', 'gone'), ('b', 'alive');",
@@ -159,8 +140,8 @@ fn a_loop_that_only_names_a_pid_is_dead_when_the_kernel_says_so() {
 
 #[test]
 fn another_process_under_the_same_pid_and_one_of_another_namespace() {
-    let (reused, foreign) = (Sleeper::new(), Sleeper::new());
-    let world = World::filled(&(reused.rows("reused") + &foreign.rows("foreign")));
+    let (reused, foreign) = (sleeper(), sleeper());
+    let world = World::filled(&(rows("reused", &reused) + &rows("foreign", &foreign)));
     world.sql(
         "UPDATE component_health SET pid_start_time = pid_start_time - 1 WHERE component = 'reused';
          UPDATE component_health SET pid_namespace = 1, pid = 999999 WHERE component = 'foreign';",
@@ -241,27 +222,27 @@ fn a_second_copy_is_refused() {
 
 #[test]
 fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
-    let (mut gone, mut left, living) = (Sleeper::new(), Sleeper::new(), Sleeper::new());
-    let rows = gone.rows("one") + &living.rows("two");
-    gone.kill();
-    gone.0.wait().unwrap();
+    let (mut gone, mut left, living) = (sleeper(), sleeper(), sleeper());
+    let rows = rows("one", &gone) + &rows("two", &living);
+    gone.signal(Signal::SIGKILL);
+    gone.wait();
     let world = World::filled(&rows);
-    let child = |of: &str, process: &Sleeper| {
+    let child = |of: &str, process: &Process| {
         let start = ProcessIdentity::of(i64::from(process.pid())).pid_start_time.unwrap();
         format!(
             "UPDATE component_health SET child_pid = {}, child_pid_start_time = {start} WHERE component = '{of}'",
             process.pid()
         )
     };
-    let other = Sleeper::new();
+    let other = sleeper();
     world.sql(&child("one", &left));
     world.sql(&child("two", &other));
     world.once(HEARTBEAT);
     assert_eq!(world.sql("SELECT status FROM loops WHERE id = 'one'"), "error");
-    assert!(left.0.try_wait().unwrap().is_none(), "its keeper has its time");
+    assert!(left.is_running(), "its keeper has its time");
     world.sql("UPDATE loops SET died_at = datetime('now', '-31 seconds') WHERE id = 'one'");
     world.once(HEARTBEAT);
-    assert!(!left.0.wait().unwrap().success());
+    assert!(!left.wait().success());
     assert_eq!(world.sql("SELECT child_pid IS NULL FROM component_health WHERE component = 'one'"), "1");
     assert_eq!(world.sql("SELECT operation, status FROM transaction_log"), "end_leftovers|committed");
     assert_eq!(
@@ -269,7 +250,7 @@ fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
         "1 processes left by the agent of the dead loop one were ended"
     );
     for mut process in [living, other] {
-        assert!(process.0.try_wait().unwrap().is_none(), "of a living loop nothing is ended");
+        assert!(process.is_running(), "of a living loop nothing is ended");
     }
     world.once(HEARTBEAT);
     assert_eq!(world.sql("SELECT count(*) FROM transaction_log"), "1");

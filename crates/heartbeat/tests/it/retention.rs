@@ -1,6 +1,6 @@
 //! What nobody takes, and what is old: the real program on databases that only the `sqlite3` shell has filled.
 
-use crate::common::World;
+use test_support::World;
 
 const HEARTBEAT: &str = env!("CARGO_BIN_EXE_heartbeat");
 

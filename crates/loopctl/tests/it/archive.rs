@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::{Place, shell};
+use crate::common::Place;
 use serde_json::Value;
+use test_support::{ends_within, sql};
 
 fn archive_of(place: &Place) -> PathBuf {
     place.home().join("coordination.archive.db")
@@ -74,8 +75,8 @@ fn what_is_open_stays_and_the_rest_is_found_where_it_went() {
     assert_eq!(rest("SELECT id FROM checkpoints"), "kept");
     assert_eq!(rest("SELECT count(*) FROM maintenance"), "0");
     let archive = archive_of(&place);
-    assert_eq!(shell(&archive, "SELECT id FROM events ORDER BY rowid"), "root\ntaken\nleaf\nabout-over");
-    assert_eq!(shell(&archive, "SELECT event_id || status FROM deliveries"), "takenacknowledged");
+    assert_eq!(sql(&archive, "SELECT id FROM events ORDER BY rowid"), "root\ntaken\nleaf\nabout-over");
+    assert_eq!(sql(&archive, "SELECT event_id || status FROM deliveries"), "takenacknowledged");
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&archive).unwrap()) & 0o777, 0o600);
 
     // Found, as if nothing had happened.
@@ -136,7 +137,7 @@ fn an_archive_that_cannot_be_read_is_told_and_the_rest_is_shown() {
     };
     told("does not exist");
     assert!(!archive.exists(), "a look makes no archive");
-    shell(&archive, "CREATE TABLE x (y)");
+    sql(&archive, "CREATE TABLE x (y)");
     let before = std::fs::read(&archive).unwrap();
     told("is not a coding-loops database");
     place.run(&["archive"]).fails(3);
@@ -150,10 +151,10 @@ fn an_archive_that_cannot_be_read_is_told_and_the_rest_is_shown() {
     std::fs::remove_dir(&archive).unwrap();
     std::fs::copy(&away, &archive).unwrap();
     assert_eq!(place.json(&["timeline", "--source", "them"]).as_array().unwrap().len(), 4);
-    shell(&archive, "PRAGMA user_version = 99");
+    sql(&archive, "PRAGMA user_version = 99");
     told("newer than this program");
     place.run(&["archive"]).fails(3);
-    assert_eq!(shell(&archive, "PRAGMA user_version; SELECT count(*) FROM events"), "99\n3");
+    assert_eq!(sql(&archive, "PRAGMA user_version; SELECT count(*) FROM events"), "99\n3");
 }
 
 /// Kills in the middle, at moments that differ from run to run, while others write; larger with `ARCHIVE_KILLS`.
@@ -176,7 +177,7 @@ fn a_kill_at_any_moment_loses_nothing_and_doubles_nothing() {
         let mut child = place.command(&["archive"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let enough = killed >= kills;
         if !enough {
-            wait_timeout(&mut child, Duration::from_micros(5_000 + fastrand_of(round) % 60_000));
+            ends_within(&mut child, Duration::from_micros(5_000 + fastrand_of(round) % 60_000));
         }
         // Whoever writes meanwhile is not held up for long.
         place.run(&["publish", "custom.meanwhile", "--payload", "{}"]).ok();
@@ -186,7 +187,7 @@ fn a_kill_at_any_moment_loses_nothing_and_doubles_nothing() {
             killed += 1;
         }
         let output = child.wait_with_output().unwrap();
-        if archive.exists() && !shell(&archive, "SELECT name FROM sqlite_schema WHERE name = 'events'").is_empty() {
+        if archive.exists() && !sql(&archive, "SELECT name FROM sqlite_schema WHERE name = 'events'").is_empty() {
             assert_eq!(place.sql(&union), rows.to_string(), "after {killed} kills");
         }
         assert_eq!(place.sql("PRAGMA integrity_check"), "ok");
@@ -200,14 +201,14 @@ fn a_kill_at_any_moment_loses_nothing_and_doubles_nothing() {
     assert_eq!(place.sql("SELECT count(*) FROM archived_events"), rows.to_string());
     assert_eq!(place.sql("SELECT count(*) FROM events WHERE event_type = 'custom.meanwhile'"), published.to_string());
     assert_eq!(
-        shell(
+        sql(
             &archive,
             "PRAGMA integrity_check; SELECT count(*), count(DISTINCT id), sum(json_extract(payload, '$.n')) FROM events"
         ),
         format!("ok\n{rows}|{rows}|{}", rows * (rows + 1) / 2)
     );
     assert_eq!(
-        shell(&archive, "SELECT count(*), count(DISTINCT event_id) FROM deliveries WHERE status = 'acknowledged'"),
+        sql(&archive, "SELECT count(*), count(DISTINCT event_id) FROM deliveries WHERE status = 'acknowledged'"),
         format!("{rows}|{rows}")
     );
     place.run(&["check"]).ok();
@@ -217,12 +218,4 @@ fn a_kill_at_any_moment_loses_nothing_and_doubles_nothing() {
 fn fastrand_of(round: usize) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(round)
-}
-
-#[allow(clippy::disallowed_methods)]
-fn wait_timeout(child: &mut std::process::Child, most: Duration) {
-    let end = std::time::Instant::now() + most;
-    while child.try_wait().unwrap().is_none() && std::time::Instant::now() < end {
-        std::thread::sleep(Duration::from_micros(500));
-    }
 }

@@ -1,7 +1,8 @@
 //! What a loop that is driven by hand does during an attempt is of that attempt, whichever client writes it.
 
-use crate::common::{Place, shell};
+use crate::common::Place;
 use serde_json::Value;
+use test_support::sql;
 
 fn events(place: &Place, of: &str) -> Vec<Value> {
     place.json(&["timeline", "--type", of]).as_array().unwrap().clone()
@@ -96,7 +97,7 @@ fn attempts_of_before_are_not_held_to_the_rule() {
     steps.sort();
     steps.retain(|step| step.file_name().unwrap().to_str().unwrap() < "0015");
     for step in &steps {
-        shell(&place.database(), &format!(".read {}", step.display()));
+        sql(&place.database(), &format!(".read {}", step.display()));
     }
     place.sql(&format!(
         "PRAGMA journal_mode = wal; PRAGMA application_id = 0x634c6f50; PRAGMA user_version = {};

@@ -1,6 +1,7 @@
 //! Each rule of `loopctl check`, broken by the shell and named.
 
-use crate::common::{Place, shell};
+use crate::common::Place;
+use test_support::sql;
 
 /// What breaks a rule, past what the database refuses.
 const BREAKS: &[(&str, &str)] = &[
@@ -123,15 +124,15 @@ fn each_rule_is_broken_and_named() {
     assert_eq!(place.json(&["check"]), serde_json::json!([]));
     let sound = place.outside().join("sound.db");
     place.run(&["backup", sound.to_str().unwrap()]).ok();
-    for (at, (rule, sql)) in BREAKS.iter().enumerate() {
+    for (at, (rule, breaks)) in BREAKS.iter().enumerate() {
         let broken = place.outside().join(format!("broken{at}.db"));
         std::fs::copy(&sound, &broken).unwrap();
         // As a database in use: the numbers of a copy jump when it is opened first.
-        shell(&broken, &format!("PRAGMA journal_mode = wal; {sql}"));
+        sql(&broken, &format!("PRAGMA journal_mode = wal; {breaks}"));
         let ran = place.run(&["--db", broken.to_str().unwrap(), "--json", "check"]).fails(1);
         let rules: Vec<String> =
             ran.json().as_array().unwrap().iter().map(|row| row["rule"].as_str().unwrap().to_owned()).collect();
-        assert!(rules.iter().any(|found| found == rule), "{sql}: {rules:?}");
+        assert!(rules.iter().any(|found| found == rule), "{breaks}: {rules:?}");
     }
     let rules: std::collections::BTreeSet<&str> = BREAKS.iter().map(|(rule, _)| *rule).collect();
     let known: std::collections::BTreeSet<&str> =
@@ -143,7 +144,7 @@ fn each_rule_is_broken_and_named() {
 fn an_index_that_does_not_fit_its_table_is_named() {
     let place = Place::with_loops();
     place.run(&["test", "add", "t", "--loop", "a"]).ok();
-    shell(
+    sql(
         &place.database(),
         "PRAGMA writable_schema = 1;
          UPDATE sqlite_schema SET sql = 'CREATE INDEX tests_status ON tests (category)' WHERE name = 'tests_status'",

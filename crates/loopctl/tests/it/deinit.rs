@@ -55,7 +55,7 @@ fn lines(plan: &Value, of: &str) -> Vec<String> {
 #[track_caller]
 fn is_gone(place: &Place) {
     assert!(!place.home().exists() && !place.workspaces().exists());
-    assert_eq!(place.git_says(&["for-each-ref", "--format=%(refname)", "refs/heads/coding-loops", "refs/coding-loops"]), "");
+    assert_eq!(place.git(&["for-each-ref", "--format=%(refname)", "refs/heads/coding-loops", "refs/coding-loops"]), "");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn work_that_is_nowhere_else_takes_force() {
     let named = ["test t2 of loop b", "saved work of loop b for t3", "1 changed file in", "1 commit on the branch"];
     assert!(lost.len() == 4 && lost.iter().zip(named).all(|(line, named)| line.starts_with(named)), "{lost:?}");
     place.run(&["deinit", "--yes"]).fails(1).says("nothing was removed: 4 pieces of work would be lost");
-    assert_eq!(place.git_says(&["rev-parse", BRANCH]), commit.as_str());
+    assert_eq!(place.git(&["rev-parse", BRANCH]), commit.as_str());
     assert!(place.run(&["deinit", "--yes", "--force"]).ok().stdout.contains("\nlost:\n"));
     is_gone(&place);
 }
@@ -114,11 +114,11 @@ fn what_the_user_has_merged_or_squashed_is_not_lost() {
         place.git(merge);
         fs::write(place.repository().join("later"), "").unwrap();
         place.git(&["add", "later"]);
-        place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "-m", "later"]);
+        place.git(&["commit", "--quiet", "-m", "later"]);
         place.run(&["deinit", "--yes"]).ok();
         is_gone(&place);
-        assert_eq!(place.git_says(&["status", "--porcelain"]), "");
-        assert_eq!(place.git_says(&["show", "HEAD:new"]), "new");
+        assert_eq!(place.git(&["status", "--porcelain"]), "");
+        assert_eq!(place.git(&["show", "HEAD:new"]), "new");
     }
 }
 
@@ -152,17 +152,17 @@ fn what_coding_loops_did_not_make_stays() {
     let refused = place.run(&["deinit", "--yes", "--force"]).fails(1);
     refused.says("is checked out at").says("switch to another branch there");
     // Somebody commits on the published branch: from then on it is theirs.
-    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "mine"]);
-    let mine = place.git_says(&["rev-parse", "HEAD"]);
+    place.git(&["commit", "--quiet", "--allow-empty", "-m", "mine"]);
+    let mine = place.git(&["rev-parse", "HEAD"]);
     let plan = place.json(&["deinit", "--yes"]);
     let kept = lines(&plan, "keeps");
     assert!(kept.len() == 3 && kept[0].contains("it was moved by another hand"), "{kept:?}");
-    assert_eq!(place.git_says(&["rev-parse", BRANCH]), mine);
-    place.git_says(&["rev-parse", "coding-loops/mine"]);
+    assert_eq!(place.git(&["rev-parse", BRANCH]), mine);
+    place.git(&["rev-parse", "coding-loops/mine"]);
     let left = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     assert_eq!(left(place.workspaces()), ["notes"]);
     assert_eq!(left(place.home()).len(), 2, "with the .gitignore that hides it");
-    assert_eq!(place.git_says(&["status", "--porcelain"]), "");
+    assert_eq!(place.git(&["status", "--porcelain"]), "");
 
     // A folder that another repository's loops work in.
     let other = Place::with_loops();
@@ -181,7 +181,7 @@ fn a_removal_that_was_cut_off_is_taken_up_again() {
         landed(&place);
         place.git(&["merge", "--quiet", BRANCH]);
         let steps: [&dyn Fn(); STEPS] = [
-            &|| place.git(&["branch", "--quiet", "-D", BRANCH]),
+            &|| drop(place.git(&["branch", "--quiet", "-D", BRANCH])),
             &|| fs::remove_dir_all(place.workspaces().join("state")).unwrap(),
             &|| fs::remove_file(place.workspaces().join("loops/a/new")).unwrap(),
             &|| fs::remove_file(place.workspaces().join("store.git/HEAD")).unwrap(),

@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Place, shell};
+use crate::common::Place;
+use test_support::sql;
 
 /// Every row of every table, quoted so that nothing is lost.
 fn everything(database: &Path) -> Vec<String> {
-    let tables = shell(database, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name");
+    let tables = sql(database, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name");
     let mut rows = vec![
-        shell(
+        sql(
             database,
             "PRAGMA application_id; PRAGMA user_version; SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type, name",
         ),
-        shell(database, "SELECT rowid, id FROM events ORDER BY rowid"),
+        sql(database, "SELECT rowid, id FROM events ORDER BY rowid"),
     ];
     for table in tables.lines() {
-        let names = shell(database, &format!("SELECT name FROM pragma_table_info('{table}')"));
+        let names = sql(database, &format!("SELECT name FROM pragma_table_info('{table}')"));
         let columns: Vec<String> = names
             .lines()
             .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
@@ -25,7 +26,7 @@ fn everything(database: &Path) -> Vec<String> {
             })
             .collect();
         let columns = columns.join(" || ");
-        rows.push(format!("{table}: {}", shell(database, &format!("SELECT {columns} AS x FROM \"{table}\" ORDER BY x"))));
+        rows.push(format!("{table}: {}", sql(database, &format!("SELECT {columns} AS x FROM \"{table}\" ORDER BY x"))));
     }
     rows
 }
@@ -68,7 +69,7 @@ fn a_dump_fed_to_the_shell_is_equal_row_by_row() {
     assert_eq!(place.json(&["--db", db, "check"]), serde_json::json!([]));
     place.run(&["--db", db, "publish", "custom.x"]).ok();
     // A copy goes on after a jump: what it was taken from may have gone on too.
-    assert!(shell(&copy, "SELECT max(rowid) FROM events").parse::<i64>().unwrap() > 1_000_000_000);
+    assert!(sql(&copy, "SELECT max(rowid) FROM events").parse::<i64>().unwrap() > 1_000_000_000);
 }
 
 #[test]
@@ -101,6 +102,6 @@ fn what_the_shell_copies_is_opened_or_told_how() {
     place.run(&["restore", name]).fails(3).says("PRAGMA application_id");
     let command = ran.stderr.split('\'').nth(2).unwrap();
     assert!(command.starts_with("PRAGMA application_id"), "{}", ran.stderr);
-    shell(&dumped, command);
+    sql(&dumped, command);
     opens(&dumped);
 }

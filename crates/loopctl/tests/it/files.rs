@@ -1,12 +1,12 @@
 //! Files of every kind in the place of the database, and databases in every place.
 
-use crate::bad_files;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use coord_db::{Database, OpenOptions};
+use test_support::{bad_files, ends_within, sql};
 
 fn loopctl(folder: &Path, database: &OsStr, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loopctl"));
@@ -101,9 +101,9 @@ fn older(database: &Path, version: usize) {
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     for file in &files[..version] {
-        bad_files::shell(database, &std::fs::read_to_string(file).unwrap());
+        sql(database, &std::fs::read_to_string(file).unwrap());
     }
-    bad_files::shell(
+    sql(
         database,
         &format!(
             "PRAGMA application_id = {}; PRAGMA user_version = {version}; PRAGMA journal_mode = wal;
@@ -116,16 +116,20 @@ fn older(database: &Path, version: usize) {
     );
 }
 
-fn query(database: &Path, sql: &str) -> String {
-    let output = Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(database).arg(sql).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
 fn backups(folder: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder.join("backups")) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.filter(|path| !path.file_name().unwrap().as_bytes().starts_with(b".")).collect()
+}
+
+/// SIGKILL once the time is over, unless it has ended.
+fn kill_after(child: &mut std::process::Child, micros: u64) -> bool {
+    let kill = !ends_within(child, std::time::Duration::from_micros(micros));
+    if kill {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    kill
 }
 
 const ROWS: &str = "SELECT (SELECT count(*) FROM loops), (SELECT count(*) FROM tests), (SELECT count(*) FROM events),
@@ -137,7 +141,7 @@ fn an_older_database_is_backed_up_and_migrated_by_one_of_many() {
         let root = tempfile::tempdir().unwrap();
         let database = root.path().join("coordination.db");
         older(&database, version);
-        let before = query(&database, ROWS);
+        let before = sql(&database, ROWS);
         let spawn = |_| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_loopctl"));
             command.arg("--db").arg(&database).arg("status").stdout(std::process::Stdio::null());
@@ -148,17 +152,17 @@ fn an_older_database_is_backed_up_and_migrated_by_one_of_many() {
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
-        assert_eq!(query(&database, "PRAGMA user_version"), coord_db::SCHEMA_VERSION.to_string());
-        assert_eq!(query(&database, ROWS), before);
+        assert_eq!(sql(&database, "PRAGMA user_version"), coord_db::SCHEMA_VERSION.to_string());
+        assert_eq!(sql(&database, ROWS), before);
         assert!(loopctl(root.path(), database.as_os_str(), &["check"]).status.success());
         let [backup] = &backups(root.path())[..] else { panic!("{:?}", backups(root.path())) };
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(backup).unwrap()) & 0o777, 0o600);
-        assert_eq!(query(backup, "PRAGMA user_version"), version.to_string());
-        assert_eq!(query(backup, ROWS), before);
+        assert_eq!(sql(backup, "PRAGMA user_version"), version.to_string());
+        assert_eq!(sql(backup, ROWS), before);
         // It can be gone back to.
         let restored = loopctl(root.path(), database.as_os_str(), &["restore", backup.to_str().unwrap()]);
         assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
-        assert_eq!(query(&database, ROWS), before);
+        assert_eq!(sql(&database, ROWS), before);
     }
 }
 
@@ -170,36 +174,21 @@ fn a_migration_that_is_killed_leaves_the_old_or_the_new() {
         std::fs::create_dir(&folder).unwrap();
         let database = folder.join("coordination.db");
         older(&database, 1);
-        let before = query(&database, ROWS);
+        let before = sql(&database, ROWS);
         let mut command = Command::new(env!("CARGO_BIN_EXE_loopctl"));
         let mut child = command.arg("--db").arg(&database).arg("status").stdout(std::process::Stdio::null()).spawn().unwrap();
-        wait_or_kill(&mut child, 5_000 * round);
-        let version: i64 = query(&database, "PRAGMA user_version").parse().unwrap();
+        kill_after(&mut child, 5_000 * round);
+        let version: i64 = sql(&database, "PRAGMA user_version").parse().unwrap();
         assert!(version == 1 || version == coord_db::SCHEMA_VERSION, "{version}");
-        assert_eq!(version == 1, query(&database, "SELECT count(*) FROM sqlite_schema WHERE name = 'archived_events'") == "0");
-        assert_eq!(query(&database, ROWS), before);
+        assert_eq!(version == 1, sql(&database, "SELECT count(*) FROM sqlite_schema WHERE name = 'archived_events'") == "0");
+        assert_eq!(sql(&database, ROWS), before);
         for backup in backups(&folder) {
-            assert_eq!(query(&backup, ROWS), before, "a backup is whole or not there");
+            assert_eq!(sql(&backup, ROWS), before, "a backup is whole or not there");
         }
         let output = loopctl(&folder, database.as_os_str(), &["status"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(query(&database, "PRAGMA user_version"), coord_db::SCHEMA_VERSION.to_string());
+        assert_eq!(sql(&database, "PRAGMA user_version"), coord_db::SCHEMA_VERSION.to_string());
     }
-}
-
-/// SIGKILL once the time is over, unless it has ended.
-#[allow(clippy::disallowed_methods)]
-fn wait_or_kill(child: &mut std::process::Child, micros: u64) -> bool {
-    let end = std::time::Instant::now() + std::time::Duration::from_micros(micros);
-    while child.try_wait().unwrap().is_none() {
-        if std::time::Instant::now() >= end {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
-        std::thread::sleep(std::time::Duration::from_micros(200));
-    }
-    false
 }
 
 #[test]
@@ -213,24 +202,24 @@ fn a_restore_that_is_killed_leaves_the_old_or_the_new() {
         )
     };
     drop(Database::create(&database, &OpenOptions::default()).unwrap());
-    bad_files::shell(&database, &fill(3_000, "saved"));
+    sql(&database, &fill(3_000, "saved"));
     assert!(loopctl(root.path(), database.as_os_str(), &["backup", "saved.db"]).status.success());
-    bad_files::shell(&database, &format!("DELETE FROM knowledge; {}", fill(2_000, "old")));
+    sql(&database, &format!("DELETE FROM knowledge; {}", fill(2_000, "old")));
     let state = "SELECT group_concat(topic || n) FROM (SELECT topic, count(*) AS n FROM knowledge GROUP BY topic); PRAGMA integrity_check";
     let (mut killed, mut round) = (0, 0u64);
     while killed < 6 {
         round += 1;
         assert!(round < 200, "{killed} kills in {round} rounds");
-        bad_files::shell(&database, &format!("DELETE FROM knowledge; {}", fill(2_000, "old")));
+        sql(&database, &format!("DELETE FROM knowledge; {}", fill(2_000, "old")));
         let mut command = Command::new(env!("CARGO_BIN_EXE_loopctl"));
         command.arg("--db").arg(&database).arg("restore").arg("saved.db").current_dir(root.path());
         let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-        killed += usize::from(wait_or_kill(&mut child, 20_000 + round * 17_000 % 150_000));
-        let found = query(&database, state);
+        killed += usize::from(kill_after(&mut child, 20_000 + round * 17_000 % 150_000));
+        let found = sql(&database, state);
         assert!(found == "old2000\nok" || found == "saved3000\nok", "{found}");
         let output = loopctl(root.path(), database.as_os_str(), &["check"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(query(&database, "PRAGMA journal_mode"), "wal");
+        assert_eq!(sql(&database, "PRAGMA journal_mode"), "wal");
     }
 }
 
@@ -239,7 +228,7 @@ fn a_backup_is_whole_however_busy_the_database_is() {
     let root = tempfile::tempdir().unwrap();
     let database = root.path().join("coordination.db");
     let db = Database::create(&database, &OpenOptions::default()).unwrap();
-    bad_files::shell(
+    sql(
         &database,
         "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 8000)
          INSERT INTO knowledge (id, item_type, content) SELECT 'k' || x, 'fact', hex(randomblob(300)) FROM c",
@@ -260,7 +249,7 @@ fn a_backup_is_whole_however_busy_the_database_is() {
         let results: Vec<_> = (0..3).map(|n| db.back_up(Some(&root.path().join(format!("{n}.db"))), 1)).collect();
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         for path in results {
-            let found = query(
+            let found = sql(
                 &path.unwrap(),
                 "SELECT (SELECT count(*) FROM counters WHERE name = upper(name)) = (SELECT count(*) FROM usage); PRAGMA integrity_check",
             );
@@ -330,7 +319,7 @@ fn what_may_not_be_read_or_written_is_named_with_its_owner() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{what} {mode:o}: {said}");
         assert!(said.contains("cannot be written") && said.contains(says), "{what} {mode:o}: {said}");
-        assert_eq!(query(&database, "SELECT count(*) FROM loops"), "0");
+        assert_eq!(sql(&database, "SELECT count(*) FROM loops"), "0");
         assert!(before.is_none_or(|before| std::fs::read(&database).unwrap() == before));
     }
 }
@@ -363,5 +352,5 @@ fn a_lock_that_stays_is_told_and_one_that_goes_is_waited_for() {
         shell.wait().unwrap();
         assert!(child.wait_with_output().unwrap().status.success());
     }
-    assert_eq!(query(&database, "SELECT count(*) FROM loops"), "0");
+    assert_eq!(sql(&database, "SELECT count(*) FROM loops"), "0");
 }

@@ -129,7 +129,7 @@ fn the_store_is_made_beside_the_repository() {
     assert!(ran.stdout.contains(&format!("workspaces: {} (", root.display())), "{}", ran.stdout);
     let store = Layout::new(&root).open_store().unwrap();
     assert_eq!(store.integration_ref(), "refs/heads/coding-loops/integration");
-    let head = place.git_says(&["rev-parse", "HEAD"]);
+    let head = place.git(&["rev-parse", "HEAD"]);
     assert!(store.missing(&[CommitHash::new(head).unwrap()]).unwrap().is_empty());
     assert_eq!(place.json(&["init"])["workspaces"], root.to_str().unwrap());
     // Whatever is asked there is asked of this database.
@@ -165,7 +165,7 @@ fn a_repository_without_a_commit_has_its_store_already() {
     let place = Place::empty();
     place.run(&["init"]).ok();
     assert!(Layout::new(place.workspaces()).open_store().unwrap().integration().unwrap().is_none());
-    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "first"]);
+    place.git(&["commit", "--quiet", "--allow-empty", "-m", "first"]);
     place.run(&["init"]).ok();
 }
 

@@ -1,9 +1,10 @@
 //! Keeping the database: backup, restore, check, dump, doctor.
 
 use crate::common;
-use crate::common::{Place, shell};
+use crate::common::Place;
 use git::{CommitHash, Layout, RefExpectation, Repository};
 use serde_json::json;
+use test_support::{sql, wait_until};
 
 #[test]
 fn a_backup_is_verified_never_overwrites_and_restores() {
@@ -16,12 +17,12 @@ fn a_backup_is_verified_never_overwrites_and_restores() {
     place.run(&["loop", "add", "later"]).ok();
     let kept = place.json(&["restore", name])["kept"].as_str().unwrap().to_owned();
     assert_eq!(place.json(&["loop", "list"]).as_array().unwrap().len(), 2);
-    assert_eq!(shell(kept.as_ref(), "SELECT count(*) FROM loops"), "3");
+    assert_eq!(sql(kept.as_ref(), "SELECT count(*) FROM loops"), "3");
     place.run(&["restore", &kept]).ok();
     assert_eq!(place.json(&["loop", "list"]).as_array().unwrap().len(), 3);
 
     let foreign = place.outside().join("foreign.db");
-    shell(&foreign, "CREATE TABLE x (y)");
+    sql(&foreign, "CREATE TABLE x (y)");
     place.run(&["restore", foreign.to_str().unwrap()]).fails(3);
     std::fs::write(&foreign, "no database at all, but a text that is long enough to be read".repeat(40)).unwrap();
     place.run(&["restore", foreign.to_str().unwrap()]).fails(3);
@@ -41,7 +42,7 @@ fn a_database_that_was_lost_comes_back_from_a_backup() {
         let _ = std::fs::remove_file(place.home().join(format!("coordination.db{suffix}")));
     }
     let bad = place.outside().join("bad.db");
-    shell(&bad, "CREATE TABLE x (y)");
+    sql(&bad, "CREATE TABLE x (y)");
     place.run(&["restore", bad.to_str().unwrap()]).fails(3);
     assert!(!place.database().exists(), "a failed restore leaves no empty database");
     place.run(&["restore", file.to_str().unwrap()]).ok();
@@ -134,10 +135,10 @@ fn a_dump_makes_the_database_anew() {
     place.run(&["next", "--loop", "a"]).ok();
     place.run(&["lock", "x", "--loop", "a"]).ok();
     place.sql("UPDATE tests SET last_error = 'a' || char(27) || '[31m'");
-    let sql = place.run(&["dump"]).ok().stdout;
-    common::is_harmless(&sql.replace('\t', ""));
+    let dump = place.run(&["dump"]).ok().stdout;
+    common::is_harmless(&dump.replace('\t', ""));
     let copy = place.outside().join("copy.db");
-    shell(&copy, &sql);
+    sql(&copy, &dump);
     let db = copy.to_str().unwrap();
     assert_eq!(place.json(&["--db", db, "tests"]), place.json(&["tests"]));
     // But for the event that says why its numbers jump.
@@ -197,7 +198,7 @@ fn tokens_numbers_and_the_order_of_events_never_go_back() {
     place.run(&["restore", name]).ok();
     all_grow(&place, &before);
     // So they do in a copy that was put there by other means: each copy once.
-    in_place(&|| drop(shell(&place.database(), &dump)));
+    in_place(&|| drop(sql(&place.database(), &dump)));
     let loaded = all_grow(&place, &before);
     assert!(loaded.iter().zip(first).all(|(loaded, first)| *loaded > first + 900), "{loaded:?}");
     let next = all_grow(&place, &loaded);
@@ -248,13 +249,10 @@ fn a_shm_that_is_cut_short_ends_a_process_and_loses_nothing() {
     let shm = place.home().join("coordination.db-shm");
     std::fs::OpenOptions::new().write(true).open(&shm).unwrap().set_len(0).unwrap();
     let ring = || std::fs::write(place.home().join("coordination.db.bell/ring"), "x").unwrap();
-    common::bounded(
-        || {
-            ring();
-            waiting.try_wait().unwrap().is_some()
-        },
-        "the process to end",
-    );
+    wait_until("the process to end", || {
+        ring();
+        waiting.try_wait().unwrap().is_some()
+    });
     assert_eq!(waiting.wait().unwrap().signal(), Some(7), "SIGBUS");
     assert_eq!(place.json(&["locks"])[0]["file_path"], "x");
     assert_eq!(place.json(&["check"]), json!([]));

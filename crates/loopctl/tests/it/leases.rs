@@ -1,8 +1,9 @@
 //! Leases from the command line: granted, refused, waited for, renewed, lost.
 
-use crate::common::{Place, bounded, ran};
+use crate::common::{Place, ran};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use test_support::wait_until;
 
 #[test]
 fn a_set_is_granted_or_refused_as_a_whole() {
@@ -138,7 +139,7 @@ fn pausing_a_waiting_loop_ends_its_wait_and_a_paused_loop_gets_nothing() {
     place.run(&["pause", "b"]).ok();
     ran(waiting.wait_with_output().unwrap()).fails(1).says("withdrawn");
     place.run(&["lock", "y", "--loop", "b"]).fails(1).says("resume");
-    bounded(|| place.sql("SELECT count(*) FROM wait_graph") == "0", "no edge is left");
+    wait_until("no edge is left", || place.sql("SELECT count(*) FROM wait_graph") == "0");
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! The tests of this crate that use it from outside, in one program: linked once.
 
 mod archive;
-#[path = "../../../supervisor/tests/common/bad_files.rs"]
-mod bad_files;
 mod causes;
 mod check;
 mod common;

@@ -63,7 +63,7 @@ fn each_checkout_has_a_root_of_its_own_and_outside_paths_are_relative_to_the_roo
     let place = place();
     std::fs::write(place.repository().join("src/deep/kept"), "").unwrap();
     place.git(&["add", "src"]);
-    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "-m", "second"]);
+    place.git(&["commit", "--quiet", "-m", "second"]);
     let linked = place.outside().join("linked");
     place.git(&["worktree", "add", "--quiet", linked.to_str().unwrap(), "-b", "linked"]);
     // Where loops worked before they had workspaces.

@@ -1,23 +1,14 @@
 //! What `init` and `doctor` say of a project: how its work is verified, what it needs, what its checks run.
 
 use crate::common::Place;
+use test_support::commit;
 
 /// A repository with these files, committed, and a database.
 fn project(files: &[(&str, &str)]) -> (Place, String) {
     let place = Place::empty();
-    commit(&place, files);
+    commit(&place.repository(), "files", files);
     let said = place.run(&["init"]).ok().stdout;
     (place, said)
-}
-
-fn commit(place: &Place, files: &[(&str, &str)]) {
-    for (name, text) in files {
-        let path = place.repository().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    place.git(&["add", "--all"]);
-    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "files"]);
 }
 
 /// What `doctor --run-checks` says of the checks.
@@ -48,7 +39,7 @@ fn what_was_found_is_said_and_written() {
     }
     let doctor = place.run(&["doctor"]).stdout;
     assert!(doctor.contains("git does not ignore node_modules/"), "{doctor}");
-    commit(&place, &[(".gitignore", "node_modules/\n")]);
+    commit(&place.repository(), "files", &[(".gitignore", "node_modules/\n")]);
     assert!(!place.run(&["doctor"]).stdout.contains("does not ignore node_modules/"));
     let (_, said) = project(&[("pom.xml", "<project/>")]);
     assert!(said.contains("found pom.xml: a Maven build, usually verified by mvn -q test\nadd a [[gate.check]] to "), "{said}");
@@ -63,11 +54,11 @@ fn checks_are_run_at_the_base_and_what_they_ran_is_shown() {
     let (_, said) = tried(&place);
     assert!(said.contains("tests (make test): passes at ") && said.ends_with(", 3 tests"), "{said}");
     assert!(!place.workspaces().join("trial").exists() && !place.workspaces().join("trial.git").exists());
-    commit(&place, &[("Makefile", "test:\n")]);
+    commit(&place.repository(), "files", &[("Makefile", "test:\n")]);
     let (code, said) = tried(&place);
     assert_eq!(code, 1);
     assert!(said.contains("ran no test: make: Nothing to be done for 'test'."), "{said}");
-    commit(&place, &[("Makefile", "test:\n\t@echo one; echo two >&2; false\n")]);
+    commit(&place.repository(), "files", &[("Makefile", "test:\n\t@echo one; echo two >&2; false\n")]);
     let (code, said) = tried(&place);
     assert_eq!(code, 1);
     assert!(said.contains("does not pass at ") && said.contains("\n                     two"), "{said}");
@@ -104,7 +95,7 @@ fn what_files_need_and_is_not_here_is_said() {
     run(&["init", "--quiet"]);
     run(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "l"]);
     place.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.to_str().unwrap(), "vendor"]);
-    commit(&place, &[]);
+    commit(&place.repository(), "files", &[]);
     place.git(&["config", "filter.odd.clean", "no-such-filter %f"]);
     let said = place.run(&["doctor"]).stdout;
     assert!(said.contains("the LFS objects of big.bin are missing; the files stay pointers"), "{said}");

@@ -197,7 +197,7 @@ fn one(seed: u64) {
     fs::set_permissions(main.join("exec.sh"), fs::Permissions::from_mode(0o755)).unwrap();
     symlink("a.txt", main.join("link")).unwrap();
     place.git(&["add", "--all"]);
-    place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--message", "second"]);
+    place.git(&["commit", "--quiet", "--message", "second"]);
     place.run(&["init"]).ok();
     place.run(&["loop", "add", "a"]).ok();
     place.run(&["test", "add", "t1", "--loop", "a"]).ok();

@@ -1,12 +1,12 @@
 //! Seeing: shapes of JSON, escaping, stories, events by hand.
 
-use crate::common;
 use std::io::BufRead;
 
 use crate::common::{Place, is_harmless, ran};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use test_support::wait_until;
 
 #[test]
 fn empty_lists_are_empty_and_not_errors() {
@@ -217,10 +217,7 @@ fn poll_waits_for_what_another_process_says() {
     place.run(&["subscribe", "w", "--types", "custom.*"]).ok();
     let before = place.sql("SELECT count(*) FROM events");
     let waiting = place.spawn(&["--json", "poll", "w", "--wait", "60"]);
-    common::bounded(
-        || std::fs::read_dir(format!("/proc/{}/task", waiting.id())).is_ok_and(|tasks| tasks.count() > 1),
-        "it listens",
-    );
+    wait_until("it listens", || std::fs::read_dir(format!("/proc/{}/task", waiting.id())).is_ok_and(|tasks| tasks.count() > 1));
     assert_eq!(before, place.sql("SELECT count(*) FROM events"));
     place.run(&["publish", "custom.x", "--source", "a"]).ok();
     let ran = ran(waiting.wait_with_output().unwrap()).ok();

@@ -4,6 +4,7 @@ use crate::common;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::common::Place;
+use test_support::{sql, wait_until};
 
 #[test]
 fn init_makes_everything_once_and_keeps_what_is_there() {
@@ -21,7 +22,7 @@ fn init_makes_everything_once_and_keeps_what_is_there() {
     // An agent that this machine has is marked.
     let config = std::fs::read_to_string(place.home().join("config.toml")).unwrap().replace("; found here", "");
     // The branch that is checked out is followed.
-    let follow = format!("follow = \"{}\"", place.git_says(&["symbolic-ref", "--short", "HEAD"]));
+    let follow = format!("follow = \"{}\"", place.git(&["symbolic-ref", "--short", "HEAD"]));
     let default = coord_db::config::DEFAULT_TEXT.replacen(&format!("{:<36} #", "follow = \"\""), &format!("{follow:<36} #"), 1);
     assert!(default.contains(&follow));
     // Variables of this machine's shell are passed on: `doctor.rs`.
@@ -95,9 +96,9 @@ fn no_database_and_one_that_is_not_ours_or_newer_or_damaged_exit_3() {
     place.run(&["status"]).fails(3).says("loopctl init");
     let file = place.outside().join("other.db");
     let db = file.to_str().unwrap().to_owned();
-    let status = |sql: &str| {
+    let status = |made_by: &str| {
         let _ = std::fs::remove_file(&file);
-        common::shell(&file, sql);
+        sql(&file, made_by);
         place.run(&["--db", &db, "status"])
     };
     status("CREATE TABLE x (y)").fails(3).says("--db");
@@ -340,7 +341,7 @@ fn a_long_chain_of_dependencies_is_imported() {
         let mut child =
             place.command(&["--quiet", "test", "import", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(rows.as_bytes()).unwrap();
-        common::bounded(|| child.try_wait().unwrap().is_some(), "the import to end");
+        wait_until("the import to end", || child.try_wait().unwrap().is_some());
         common::ran(child.wait_with_output().unwrap())
     };
     // The last one closes the chain, or ends it.

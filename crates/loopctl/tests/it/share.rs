@@ -1,8 +1,9 @@
 //! What loops share, through the real program: knowledge, questions, and what the work has cost.
 
 use crate::common;
-use crate::common::{Place, ran, shell};
+use crate::common::{Place, ran};
 use serde_json::{Value, json};
+use test_support::sql;
 
 fn know(place: &Place, arguments: &[&str]) -> String {
     place.json(&[&["knowledge", "add"], arguments].concat())["id"].as_str().unwrap().to_owned()
@@ -91,7 +92,7 @@ fn a_dump_of_either_kind_has_its_knowledge_found_again() {
     for (name, text) in [("own", place.run(&["dump"]).ok().stdout), ("foreign", foreign)] {
         let (file, copy) = (place.outside().join(name), place.outside().join(format!("{name}.db")));
         std::fs::write(&file, text).unwrap();
-        shell(&copy, &format!(".read '{}'", file.display()));
+        sql(&copy, &format!(".read '{}'", file.display()));
         let db = copy.to_str().unwrap();
         let found = place.json(&["--db", db, "knowledge", "search", "printer", "--path", "src/x"]);
         assert_eq!(contents(&found), ["two printers"], "{name}");

@@ -1,9 +1,10 @@
 //! `loopctl sync` as a user runs it: the user's new commits, beside work that has landed by hand.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::common::{Place, bounded, ran};
+use crate::common::{Place, ran};
 use serde_json::json;
+use test_support::{wait_until, write};
 
 const INTEGRATION: &str = "coding-loops/integration";
 
@@ -24,18 +25,9 @@ fn place(check: &str) -> Place {
     place
 }
 
-fn write(folder: &Path, files: &[(&str, &str)]) {
-    for (name, content) in files {
-        std::fs::write(folder.join(name), content).unwrap();
-    }
-}
-
 /// A commit of the user's.
 fn commit(place: &Place, files: &[(&str, &str)]) -> String {
-    write(&place.repository(), files);
-    place.git(&["add", "--all"]);
-    place.git(&["commit", "--quiet", "-m", "by the user"]);
-    place.git_says(&["rev-parse", "HEAD"])
+    test_support::commit(&place.repository(), "by the user", files)
 }
 
 fn take(place: &Place, test: &str) -> PathBuf {
@@ -44,12 +36,13 @@ fn take(place: &Place, test: &str) -> PathBuf {
 }
 
 fn land(place: &Place, test: &str, files: &[(&str, &str)]) {
-    write(&take(place, test), files);
+    let workspace = take(place, test);
+    files.iter().for_each(|(name, text)| write(&workspace, name, text));
     place.run(&["submit", test]).ok();
 }
 
 fn show(place: &Place, name: &str) -> String {
-    place.git_says(&["show", &format!("{INTEGRATION}:{name}")])
+    place.git(&["show", &format!("{INTEGRATION}:{name}")])
 }
 
 /// Answers the open question, as pm does.
@@ -82,7 +75,7 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
     );
     let landed = place.json(&["sync"]);
     assert_eq!((&landed["status"], &landed["behind"]), (&json!("landed"), &json!(2)));
-    assert_eq!(place.git_says(&["rev-parse", INTEGRATION]), landed["commit"].as_str().unwrap(), "published");
+    assert_eq!(place.git(&["rev-parse", INTEGRATION]), landed["commit"].as_str().unwrap(), "published");
     assert_eq!((show(&place, "hotfix"), show(&place, "made")), ("fix".to_owned(), "1".to_owned()));
     assert_eq!(place.json(&["status"])["published"]["followed"]["behind"], 0);
     let events = place.json(&["timeline", "--type", "synced"]);
@@ -110,8 +103,8 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
             .any(|line| line.contains("gate of loopctl sync") && line.contains("idle"))
     );
     // Nothing of the user's was touched.
-    assert_eq!(place.git_says(&["status", "--porcelain"]), "");
-    assert_ne!(place.git_says(&["rev-parse", "main"]), theirs);
+    assert_eq!(place.git(&["status", "--porcelain"]), "");
+    assert_ne!(place.git(&["rev-parse", "main"]), theirs);
     assert_tidy(&place);
 }
 
@@ -119,7 +112,7 @@ fn new_commits_land_with_their_event_and_the_next_work_has_them() {
 fn what_fails_together_is_asked_once_and_nothing_has_moved() {
     let place = place("if test -f made && test -f clash; then echo made and clash; exit 1; fi");
     commit(&place, &[("clash", "1\n")]);
-    let before = place.git_says(&["rev-parse", INTEGRATION]);
+    let before = place.git(&["rev-parse", INTEGRATION]);
     place.run(&["sync"]).fails(1).says("check suite failed").says("nothing is changed");
     place.run(&["sync"]).fails(1);
     let asked = place.json(&["decisions"]);
@@ -128,7 +121,7 @@ fn what_fails_together_is_asked_once_and_nothing_has_moved() {
     let options: Vec<&str> =
         asked[0]["options"].as_array().unwrap().iter().map(|option| option["id"].as_str().unwrap()).collect();
     assert_eq!(options, ["test", "by_hand", "later"]);
-    assert_eq!(place.git_says(&["rev-parse", INTEGRATION]), before);
+    assert_eq!(place.git(&["rev-parse", INTEGRATION]), before);
     assert_tidy(&place);
     // Newer commits are tried, and the question goes with what it was about.
     place.git(&["rm", "--quiet", "clash"]);
@@ -166,7 +159,7 @@ fn a_conflict_is_merged_by_a_test_that_leaves_nothing_out() {
     let taken = place.json(&["next", "--loop", "a"]);
     let workspace = PathBuf::from(taken["workspace"].as_str().unwrap());
     // Without what merges by itself it does not count as merged.
-    write(&workspace, &[("shared", "1\n2\nboth\n4\n5\n")]);
+    write(&workspace, "shared", "1\n2\nboth\n4\n5\n");
     place.run(&["submit", &test]).fails(1).says("the changes of main").says("in hotfix are not merged");
     place.json(&["next", "--loop", "a"]);
     let git = |args: &[&str]| {
@@ -176,9 +169,9 @@ fn a_conflict_is_merged_by_a_test_that_leaves_nothing_out() {
     git(&["merge", &theirs]);
     let merged = std::fs::read_to_string(workspace.join("shared")).unwrap();
     assert!(merged.contains("<<<<<<<") && workspace.join("hotfix").exists(), "the agent can merge: {merged}");
-    write(&workspace, &[("shared", "1\n2\nboth\n4\n5\n")]);
+    write(&workspace, "shared", "1\n2\nboth\n4\n5\n");
     place.run(&["submit", &test]).ok();
-    assert_eq!(place.git_says(&["rev-parse", &format!("{INTEGRATION}^2")]), theirs);
+    assert_eq!(place.git(&["rev-parse", &format!("{INTEGRATION}^2")]), theirs);
     assert_eq!((show(&place, "shared"), show(&place, "hotfix")), ("1\n2\nboth\n4\n5".to_owned(), "fix".to_owned()));
     assert_eq!(place.json(&["sync"])["status"], "up_to_date");
     // What comes later is compared with that.
@@ -221,17 +214,17 @@ fn merges_of_ours_in_every_form_are_no_conflict() {
     assert_eq!(place.json(&["sync"])["status"], "landed");
     assert_eq!(show(&place, "shared"), "1\n2\nlater\n4\n5");
     // An ordinary merge adds nothing.
-    let head = place.git_says(&["rev-parse", INTEGRATION]);
+    let head = place.git(&["rev-parse", INTEGRATION]);
     place.git(&["merge", "--quiet", "--no-ff", "-m", "merge", INTEGRATION]);
     assert_eq!(place.json(&["sync"])["status"], "up_to_date");
-    assert_eq!(place.git_says(&["rev-parse", INTEGRATION]), head);
+    assert_eq!(place.git(&["rev-parse", INTEGRATION]), head);
     assert_eq!(place.json(&["status"])["published"]["followed"], json!({"branch": "main", "behind": 0, "ahead": 0}));
     // A commit on top of ours moves integration forwards, without a merge.
     place.git(&["reset", "--quiet", "--hard", INTEGRATION]);
     let on_top = commit(&place, &[("hotfix", "fix\n")]);
     assert_eq!(place.json(&["sync"])["commit"], on_top);
     // One that is rewritten after it was brought in is taken as it is now.
-    write(&place.repository(), &[("hotfix", "better\n")]);
+    write(&place.repository(), "hotfix", "better\n");
     place.git(&["commit", "--quiet", "--all", "--amend", "-m", "better"]);
     place.run(&["sync"]).ok();
     assert_eq!(show(&place, "hotfix"), "better");
@@ -246,7 +239,7 @@ fn one_command_at_a_time_and_none_waits_for_one_that_was_killed() {
     commit(&place, &[("hotfix", "fix\n")]);
     let outside = |name: &str| place.outside().join(name);
     let mut killed = place.spawn(&["sync"]);
-    bounded(|| outside("checking").exists(), "the check to run");
+    wait_until("the check to run", || outside("checking").exists());
     assert_eq!(place.json(&["locks"])[0]["locked_by"], "human");
     assert_eq!(place.json(&["locks"])[0]["file_path"], "git:sync");
     place.run(&["check"]).ok();
@@ -254,7 +247,7 @@ fn one_command_at_a_time_and_none_waits_for_one_that_was_killed() {
     killed.wait().unwrap();
     std::fs::remove_file(outside("checking")).unwrap();
     let first = place.spawn(&["sync"]);
-    bounded(|| outside("checking").exists(), "the check to run again");
+    wait_until("the check to run again", || outside("checking").exists());
     let second = place.spawn(&["sync"]);
     std::fs::write(outside("go"), "").unwrap();
     let ended = [first, second].map(|child| ran(child.wait_with_output().unwrap()));
@@ -275,7 +268,7 @@ fn a_published_branch_that_was_moved_by_hand_is_another_question() {
     place.run(&["sync"]).ok();
     let asked = place.json(&["decisions"]);
     assert_eq!((asked.as_array().unwrap().len(), &asked[0]["decision_type"]), (1, &json!("published_branch")));
-    assert_eq!(place.git_says(&["rev-parse", INTEGRATION]), foreign, "nobody moves it over what is there");
+    assert_eq!(place.git(&["rev-parse", INTEGRATION]), foreign, "nobody moves it over what is there");
     decide(&place, "publish_again");
     assert_eq!(place.json(&["sync"])["status"], "up_to_date");
     assert_eq!(show(&place, "hotfix"), "fix");

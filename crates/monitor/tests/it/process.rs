@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::World;
+use test_support::World;
 
 const MONITOR: &str = env!("CARGO_BIN_EXE_monitor");
 

@@ -1,12 +1,11 @@
 //! The real program on real workspaces.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::common::World;
 use coord_db::wake::{Listener, Woken};
 use git::{Layout, PutOn, Repository, SnapshotOptions, Store, Workspace};
+use test_support::{World, git, make_repository, wait_until, write};
 
 const MONITOR: &str = env!("CARGO_BIN_EXE_monitor");
 const OPEN: &str = "SELECT fingerprint FROM alerts WHERE closed_at IS NULL ORDER BY 1";
@@ -27,14 +26,8 @@ impl Repo {
              INSERT INTO tests(id, loop_id, status, attempts, last_attempt_at)
                VALUES ('ta', 'a', 'in_progress', 1, datetime('now')), ('tb', 'b', 'in_progress', 1, datetime('now'));",
         );
-        let folder = world.path.parent().unwrap().to_owned();
-        let root = folder.join("repo");
-        std::fs::create_dir(&root).unwrap();
-        git(&root, &["init", "-q", "-b", "main"]);
-        write(&root, "x.rs", "one\ntwo\nthree\nfour\nfive\n");
-        write(&root, ".gitignore", "target\n");
-        git(&root, &["add", "-A"]);
-        git(&root, &["commit", "-q", "-m", "first"]);
+        let (folder, root) = (world.folder().to_owned(), world.folder().join("repo"));
+        make_repository(&root, &[("x.rs", "one\ntwo\nthree\nfour\nfive\n"), (".gitignore", "target\n")]);
         let user = Repository::open(&root).unwrap();
         let layout = Layout::new(folder.join("repo-loops"));
         let (store, _) = layout.create(&user, &world.path, "coding-loops/integration").unwrap();
@@ -85,23 +78,6 @@ impl Repo {
     }
 }
 
-fn git(folder: &Path, args: &[&str]) {
-    let output = Command::new("git")
-        .args(["-c", "user.name=x", "-c", "user.email=x@y"])
-        .args(args)
-        .current_dir(folder)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn write(folder: &Path, name: &str, text: &str) {
-    let path = folder.join(name);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-}
-
 #[test]
 fn two_loops_in_one_file_are_in_conflict_until_one_has_landed() {
     let repo = Repo::new();
@@ -140,7 +116,7 @@ fn two_that_land_one_file_one_after_the_other_are_in_no_conflict_nor_are_lock_fi
         write(&repo.tree(id), "Cargo.lock", id);
         write(&repo.tree(id), "sub/package-lock.json", id);
         write(&repo.tree(id), "target/x.o", id);
-        write(&repo.tree(id), &format!("{id}.rs"), id);
+        write(&repo.tree(id), format!("{id}.rs"), id);
     }
     world.until("SELECT loop_id, file_path FROM worktree_changes ORDER BY 1", "a|a.rs\nb|b.rs");
     assert_eq!(daemon.terminate().code(), Some(0));
@@ -159,8 +135,8 @@ fn two_that_land_one_file_one_after_the_other_are_in_no_conflict_nor_are_lock_fi
     write(&repo.tree("a"), "y.rs", "y");
     repo.land("a");
     repo.start("a");
-    git(&repo.tree("b"), &["commit", "-q", "-am", "mine"]);
-    git(&repo.tree("b"), &["pull", "-q", "--rebase"]);
+    git(&repo.tree("b"), ["commit", "-q", "-am", "mine"]);
+    git(&repo.tree("b"), ["pull", "-q", "--rebase"]);
     repo.workspace("b").follow_agent(&repo.store.integration().unwrap().unwrap()).unwrap().unwrap();
     write(&repo.tree("a"), "x.rs", "1\ntwo\nthree\nfour\nFIVE\n");
     world.once(MONITOR);
@@ -223,10 +199,7 @@ fn what_counts_as_a_conflict_is_set() {
 /// Waits until nobody has committed for a while: no look is due any more.
 fn quiet(world: &World) {
     let mut listener = Listener::new(&world.path);
-    let begun = Instant::now();
-    while listener.wait(Duration::from_millis(1500)) != Woken::Timer {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it never comes to rest");
-    }
+    wait_until("nobody to commit", || listener.wait(Duration::from_millis(1500)) == Woken::Timer);
 }
 
 #[test]
@@ -241,9 +214,8 @@ fn a_change_wakes_the_daemon() {
     world.until(OPEN, "conflict:deep/er/x.rs:a:b");
     // A change wakes it unless an earlier one still waits for its look. Its timers also make it look, but wake nobody.
     let wakes = || daemon.log().matches("woken by a change outside the database").count();
-    let (begun, mut conflict) = (Instant::now(), true);
-    while wakes() < 4 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "only {} changes have woken the daemon", wakes());
+    let mut conflict = true;
+    wait_until("four changes to wake the daemon", || {
         conflict = !conflict;
         if conflict {
             write(&repo.tree("b"), "deep/er/x.rs", "again");
@@ -252,7 +224,8 @@ fn a_change_wakes_the_daemon() {
             std::fs::remove_file(repo.tree("b").join("deep/er/x.rs")).unwrap();
             world.until(OPEN, "");
         }
-    }
+        wakes() >= 4
+    });
     daemon.kill();
 }
 
@@ -264,13 +237,10 @@ fn a_build_in_ignored_folders_is_a_sign_of_life() {
     world.sql("UPDATE tests SET last_attempt_at = datetime('now', '-20 minutes')");
     let daemon = world.daemon(MONITOR);
     world.until(OPEN, "stuck:a:ta\nstuck:b:tb");
-    let mut listener = Listener::new(&world.path);
-    let begun = Instant::now();
-    while world.sql(OPEN) != "stuck:b:tb" {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the build is not noticed");
+    wait_until("the build to be noticed", || {
         write(&repo.tree("a"), "target/debug/x.o", "built");
-        listener.wait(Duration::from_millis(50));
-    }
+        world.sql(OPEN) == "stuck:b:tb"
+    });
     assert_eq!(repo.changes(), "");
     daemon.kill();
 }
@@ -295,7 +265,7 @@ fn too_many_files_and_files_out_of_scope_are_digressions() {
     let world = &repo.world;
     world.sql("UPDATE tests SET scope = '[\"src\"]' WHERE id = 'tb'");
     for file in 0..21 {
-        write(&repo.tree("a"), &format!("src/{file}.rs"), "x");
+        write(&repo.tree("a"), format!("src/{file}.rs"), "x");
     }
     for file in ["src/1.rs", "docs/ä ö.md", "docs/b\n.md", "c.md"] {
         write(&repo.tree("b"), file, "other");
@@ -359,21 +329,21 @@ fn the_agents_git_hides_nothing_and_adds_nothing() {
     let daemon = world.daemon(MONITOR);
     let until = |expected: &str| world.until("SELECT file_path FROM worktree_changes WHERE loop_id = 'a' ORDER BY 1", expected);
     write(&a, "x.rs", "mine\n");
-    git(&a, &["commit", "-q", "-am", "mine"]);
+    git(&a, ["commit", "-q", "-am", "mine"]);
     until("x.rs");
-    git(&a, &["checkout", "-q", "HEAD~1"]);
+    git(&a, ["checkout", "-q", "HEAD~1"]);
     until("");
     write(&a, "x.rs", "mine\n");
     until("x.rs");
-    git(&a, &["stash", "-q"]);
+    git(&a, ["stash", "-q"]);
     until("");
-    git(&a, &["rm", "-q", "--cached", "x.rs"]);
+    git(&a, ["rm", "-q", "--cached", "x.rs"]);
     write(&a, ".git/info/exclude", "*\n");
     write(&a, "app/n.rs", "n");
-    git(&a.join("app"), &["init", "-q"]);
+    git(&a.join("app"), ["init", "-q"]);
     until("app/n.rs");
-    git(&a, &["reset", "-q"]);
-    git(&a, &["update-index", "--assume-unchanged", "x.rs"]);
+    git(&a, ["reset", "-q"]);
+    git(&a, ["update-index", "--assume-unchanged", "x.rs"]);
     write(&a, "x.rs", "mine\n");
     until("app/n.rs\nx.rs");
     std::fs::remove_dir_all(a.join(".git")).unwrap();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{BRANCH, World, git};
+use crate::common::{BRANCH, World};
+use test_support::git;
 
 /// Every file below a folder, with its content.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -61,9 +62,9 @@ test "$(cat state/t1)" = ok
 #[test]
 fn a_check_changes_its_own_git_folder_only() {
     let world = World::with_baseline();
-    git(&world.repository, &["config", "user.name", "Zoë"]);
-    git(&world.repository, &["config", "user.email", "zoe@localhost"]);
-    git(&world.repository, &["tag", "v1"]);
+    git(&world.repository, ["config", "user.name", "Zoë"]);
+    git(&world.repository, ["config", "user.email", "zoe@localhost"]);
+    git(&world.repository, ["tag", "v1"]);
     fs::remove_dir_all(world.layout.root()).unwrap();
     world.make_store();
     let commits = world.history(9, 5);
@@ -218,12 +219,12 @@ fn a_check_may_fill_submodules_each_time() {
     let world = World::with_baseline();
     let other = world.path.with_file_name("other");
     fs::create_dir(&other).unwrap();
-    git(&other, &["init", "--quiet"]);
+    git(&other, ["init", "--quiet"]);
     let versions = ["one", "two"].map(|version| {
         fs::write(other.join("version"), version).unwrap();
-        git(&other, &["add", "."]);
-        git(&other, &["commit", "--quiet", "-m", version]);
-        git(&other, &["rev-parse", "HEAD"])
+        git(&other, ["add", "."]);
+        git(&other, ["commit", "--quiet", "-m", version]);
+        git(&other, ["rev-parse", "HEAD"])
     });
     let modules = format!("[submodule \"vendor\"]\n\tpath = vendor\n\turl = {}\n", other.display());
     world.commit_file(".gitmodules", &modules, "");

@@ -4,11 +4,10 @@
 //! `HISTORY_COMMITS` (at least 600) makes the history longer, `HISTORY_SEED` another one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::Command;
 
-use crate::history::{History, Kind, Planted, Recipe, git, sql};
-use coord_db::{Database, Event, EventFilter, LedgerState, OpenOptions, Regression, RegressionStatus};
+use crate::history::{History, Kind, Planted, Recipe};
+use coord_db::{LedgerState, Regression, RegressionStatus};
+use test_support::git;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_regression-checker");
 const FLAKY: [&str; 2] = ["t-flaky-third", "t-flaky-fifth"];
@@ -19,47 +18,38 @@ fn number(name: &str, default: usize) -> usize {
 }
 
 struct World {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
-    db: Database,
+    base: test_support::World,
     history: History,
 }
 
 impl World {
     fn new(recipe: &Recipe) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        let path = root.join("coding-loops/coordination.db");
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let db = Database::create(&path, &OpenOptions::default()).unwrap();
-        let history = recipe.make(&root, &path);
-        let config = format!(
+        let base = test_support::World::below("coding-loops");
+        let history = recipe.make(base.path.ancestors().nth(2).unwrap(), &base.path);
+        base.configure(&format!(
             "[repository]\npath = '{}'\n[regression]\nparallel = 2\nshare_percent = 100\nretries = {RETRIES}\n\
              [[gate.check]]\nname = \"tests\"\ncommand = [\"sh\", '{}']\n",
             history.repository.display(),
             history.check.display()
-        );
-        std::fs::write(path.with_file_name("config.toml"), config).unwrap();
-        Self { _folder: folder, path, db, history }
+        ));
+        Self { base, history }
     }
 
     fn once(&self) {
-        let output = Command::new(PROGRAM).arg("--db").arg(&self.path).arg("--once").env("RUST_LOG", "error").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(sql(&self.path, "SELECT count(*) FROM transaction_log WHERE status = 'in_progress';"), "0");
+        self.base.once(PROGRAM);
+        assert_eq!(self.base.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress';"), "0");
     }
 
     fn regressions(&self) -> Vec<Regression> {
-        self.db.read(|tx| tx.regressions(false)).unwrap()
+        self.base.db.read(|tx| tx.regressions(false)).unwrap()
     }
 
-    fn said(&self) -> Vec<Event> {
-        let filter = EventFilter { event_type: Some("regression_detected".to_owned()), ..EventFilter::default() };
-        self.db.read(|tx| tx.events(&filter)).unwrap()
+    fn said(&self) -> Vec<coord_db::Event> {
+        self.base.events("regression_detected")
     }
 
     fn ledger(&self) -> BTreeMap<String, LedgerState> {
-        let lines = self.db.read(|tx| tx.ledger(None)).unwrap();
+        let lines = self.base.db.read(|tx| tx.ledger(None)).unwrap();
         lines.into_iter().map(|line| (line.test_id.to_string(), line.state)).collect()
     }
 
@@ -126,7 +116,7 @@ fn every_regression_is_found_and_blame_is_right() {
     assert!(world.history.commits.iter().filter(|commit| !commit.builds).count() > commits / 40);
     let mut from = 1;
     for &head in &heads {
-        sql(&world.path, &world.history.rows(from..=head));
+        world.base.sql(&world.history.rows(from..=head));
         if from == 1 {
             let first = &world.history.commits[0].hash;
             // What landed in the beginning.
@@ -136,7 +126,7 @@ fn every_regression_is_found_and_blame_is_right() {
                      INSERT INTO passing_tests(test_id, commit_hash, passed_at) VALUES ('{test}', '{first}', datetime('now', '-2 days'));\n"
                 )
             });
-            sql(&world.path, &rows.collect::<String>());
+            world.base.sql(&rows.collect::<String>());
         }
         from = head + 1;
         world.history.move_to(head);
@@ -174,7 +164,7 @@ fn every_regression_is_found_and_blame_is_right() {
     for row in world.regressions().iter().filter(|row| row.first_bad_commit.is_some()) {
         rounds += row.bisect.as_ref().unwrap()["rounds"].as_u64().unwrap();
         let count =
-            git(&world.history.repository, &["rev-list", "--count", &format!("{}..{}", row.last_good_commit, row.bad_commit)]);
+            git(&world.history.repository, ["rev-list", "--count", &format!("{}..{}", row.last_good_commit, row.bad_commit)]);
         halvings += u64::from(count.parse::<u64>().unwrap().ilog2());
     }
     assert!(rounds < halvings, "{rounds} rounds, {halvings} halvings");

@@ -2,13 +2,12 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use git::{CommitHash, Repository, Trailer, WorkTree};
 use tempfile::TempDir;
+use test_support::{git, make_repository};
 
 /// A repository with a main checkout on `main` and a folder for linked worktrees inside it, as older versions made it.
 pub struct Lab {
@@ -23,13 +22,7 @@ impl Lab {
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("work tree ünï").unwrap();
         let root = dir.path().canonicalize().unwrap().join("re\npo");
-        fs::create_dir(&root).unwrap();
-        git(&root, ["init", "--quiet", "-b", "main"]);
-        fs::write(root.join(".gitignore"), "target/\n/coding-loops/\n").unwrap();
-        fs::write(root.join("a.txt"), "one\n").unwrap();
-        fs::write(root.join("b.txt"), "one\n").unwrap();
-        git(&root, ["add", "-A"]);
-        git(&root, ["commit", "--quiet", "-m", "first"]);
+        make_repository(&root, &[(".gitignore", "target/\n/coding-loops/\n"), ("a.txt", "one\n"), ("b.txt", "one\n")]);
         let managed = root.join("coding-loops/worktrees");
         fs::create_dir_all(&managed).unwrap();
         let repository = Repository::open(&root).unwrap();
@@ -54,24 +47,11 @@ impl Lab {
     }
 }
 
-pub fn git<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> String {
-    let identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"];
-    let output = Command::new("git").args(identity).args(args).current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 /// Commits everything in a worktree.
 pub fn commit(tree: &WorkTree) -> CommitHash {
     git(tree.root(), ["add", "-A"]);
     git(tree.root(), ["commit", "--quiet", "-m", "work"]);
     tree.head().unwrap()
-}
-
-pub fn write(tree: &WorkTree, file: impl AsRef<Path>, content: &str) {
-    let path = tree.root().join(file);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
 }
 
 pub fn read(tree: &WorkTree, file: &str) -> Option<String> {

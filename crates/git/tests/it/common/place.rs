@@ -3,12 +3,11 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use git::{Change, CommitHash, Finding, Opened, Repository, Snapshot, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 use tempfile::TempDir;
-
-use crate::common::git;
+use test_support::{commit, git, git_command, run, write};
 
 pub const BRANCH: &str = "coding-loops/integration";
 
@@ -41,12 +40,7 @@ impl Place {
 
     /// Writes files in the user's checkout and commits everything.
     pub fn commit(&self, files: &[(&str, &str)]) -> CommitHash {
-        for (name, content) in files {
-            put(&self.root, name, content);
-        }
-        git(&self.root, ["add", "-A"]);
-        git(&self.root, ["commit", "--quiet", "--allow-empty", "-m", "work"]);
-        self.user.commit("HEAD").unwrap()
+        CommitHash::new(commit(&self.root, "work", files)).unwrap()
     }
 
     pub fn store(&self) -> Store {
@@ -86,12 +80,6 @@ impl Place {
 pub const OPTIONS: SnapshotOptions<'static> =
     SnapshotOptions { own_folder: "coding-loops", file_bytes: 1_000_000, user: None, take_unignored: false };
 
-pub fn put(root: &Path, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
-    let path = root.join(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
-}
-
 /// The names of what a workspace has changed, and the findings.
 pub fn look(workspace: &Workspace) -> (Vec<String>, Vec<Finding>) {
     let snapshot = workspace.snapshot(&OPTIONS).unwrap();
@@ -113,23 +101,16 @@ pub fn land(store: &Store, files: &[(&str, &str)]) -> CommitHash {
     let head = store.integration().unwrap().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("index");
-    let run = |args: &[&str]| {
-        let output = std::process::Command::new("git")
-            .env("GIT_INDEX_FILE", &index)
-            .args(["--git-dir", store.path().to_str().unwrap(), "--work-tree", folder.path().to_str().unwrap()])
-            .args(args)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let git = |args: &[&str]| {
+        let place = ["--git-dir", store.path().to_str().unwrap(), "--work-tree", folder.path().to_str().unwrap()];
+        run(git_command(folder.path()).env("GIT_INDEX_FILE", &index).args(place).args(args))
     };
-    run(&["read-tree", head.as_str()]);
+    git(&["read-tree", head.as_str()]);
     for (name, content) in files {
-        put(folder.path(), name, content);
-        run(&["update-index", "--add", name]);
+        write(folder.path(), name, content);
+        git(&["update-index", "--add", name]);
     }
-    let tree = CommitHash::new(run(&["write-tree"])).unwrap();
+    let tree = CommitHash::new(git(&["write-tree"])).unwrap();
     let commit = store.commit(&tree, &[&head], "landed", &[]).unwrap();
     store.move_integration(&commit, &head).unwrap();
     commit

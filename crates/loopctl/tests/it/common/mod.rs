@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use test_support::{git, sql, wait_until_equal};
 
 pub struct Place {
     folder: tempfile::TempDir,
@@ -54,7 +54,7 @@ impl Place {
     /// A git repository without a database.
     pub fn bare() -> Self {
         let place = Self::empty();
-        place.git(&["-c", "user.name=n", "-c", "user.email=e@e", "commit", "--quiet", "--allow-empty", "-m", "first"]);
+        place.git(&["commit", "--quiet", "--allow-empty", "-m", "first"]);
         place
     }
 
@@ -94,15 +94,9 @@ impl Place {
         self.home().join("coordination.db")
     }
 
-    pub fn git(&self, arguments: &[&str]) {
-        let status = Command::new("git").arg("-C").arg(self.repository()).args(arguments).status().unwrap();
-        assert!(status.success());
-    }
-
-    pub fn git_says(&self, arguments: &[&str]) -> String {
-        let output = Command::new("git").arg("-C").arg(self.repository()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    #[track_caller]
+    pub fn git(&self, arguments: &[&str]) -> String {
+        git(&self.repository(), arguments)
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -141,21 +135,16 @@ impl Place {
     }
 
     /// The `sqlite3` shell, a foreign client.
-    pub fn sql(&self, sql: &str) -> String {
-        shell(&self.database(), sql)
-    }
-
-    /// Waits, with a bound, until a query of the shell gives `expected`.
     #[track_caller]
-    pub fn until(&self, sql: &str, expected: &str) {
-        bounded(|| self.sql(sql) == expected, sql);
+    pub fn sql(&self, query: &str) -> String {
+        sql(&self.database(), query)
     }
-}
 
-pub fn shell(database: &Path, sql: &str) -> String {
-    let output = Command::new("sqlite3").args(["-cmd", ".timeout 5000"]).arg(database).arg(sql).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    /// Waits until a query of the shell gives `expected`.
+    #[track_caller]
+    pub fn until(&self, query: &str, expected: &str) {
+        wait_until_equal(query, expected, || self.sql(query));
+    }
 }
 
 pub fn ran(output: Output) -> Ran {
@@ -163,17 +152,6 @@ pub fn ran(output: Output) -> Ran {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Looks again and again until it is so, for half a minute at most.
-#[track_caller]
-#[allow(clippy::disallowed_methods)]
-pub fn bounded(mut is_so: impl FnMut() -> bool, what: &str) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < end, "still not so: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -1,86 +1,39 @@
-//! A real database that the `sqlite3` shell fills, and the real program on it.
+//! The real program on a database that the `sqlite3` shell fills.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::ops::Deref;
 
-use coord_db::wake::Listener;
-use coord_db::{Database, OpenOptions};
+use test_support::Process;
 
-/// How long a fact may take to come about before the test fails.
-const BOUND: Duration = Duration::from_secs(20);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pm-agent");
 
-pub struct World {
-    folder: tempfile::TempDir,
-    pub path: PathBuf,
-    pub db: Database,
+pub struct World(test_support::World);
+
+impl Deref for World {
+    type Target = test_support::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl World {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("coordination.db");
-        let db = Database::create(&path, &OpenOptions::default()).unwrap();
-        Self { folder, path, db }
+        Self(test_support::World::new())
     }
 
     /// A world that the shell has filled.
     pub fn filled(sql: &str) -> Self {
-        let world = Self::new();
-        world.sql(sql);
-        world
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Writes the settings beside the database.
-    pub fn configure(&self, text: &str) {
-        std::fs::write(self.folder().join("config.toml"), text).unwrap();
-    }
-
-    /// Runs SQL in the `sqlite3` shell and gives what it prints, one row a line, columns joined by `|`.
-    pub fn sql(&self, sql: &str) -> String {
-        let output =
-            Command::new("sqlite3").args(["-bail", "-cmd", ".timeout 5000"]).arg(&self.path).arg(sql).output().unwrap();
-        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pm-agent"));
-        command.arg("--db").arg(&self.path).env("RUST_LOG", "warn");
-        command
+        Self(test_support::World::filled(sql))
     }
 
     /// Lets the program do what is due now.
+    #[track_caller]
     pub fn once(&self) {
-        let output = self.command().arg("--once").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.0.once(PROGRAM);
     }
 
-    /// Starts the program and waits until it beats.
-    pub fn daemon(&self) -> Daemon {
-        let child = self.command().stderr(Stdio::null()).spawn().unwrap();
-        let pid = child.id();
-        let daemon = Daemon { child };
-        self.until(&format!("SELECT count(*) FROM component_health WHERE component = 'pm' AND pid = {pid}"), "1");
-        daemon
-    }
-
-    /// Waits until a query in the shell's form prints this.
-    pub fn until(&self, query: &str, expected: &str) {
-        let mut listener = Listener::new(&self.path);
-        let deadline = Instant::now() + BOUND;
-        loop {
-            let found = self.sql(query);
-            if found == expected {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{query}: {found:?} instead of {expected:?}");
-            listener.wait(Duration::from_millis(50));
-        }
+    pub fn daemon(&self) -> Process {
+        self.0.daemon(PROGRAM)
     }
 
     /// Says something, as the shell does.
@@ -125,31 +78,5 @@ impl World {
         let before = self.sql(state);
         self.once();
         assert_eq!(self.sql(state), before);
-    }
-}
-
-pub struct Daemon {
-    child: Child,
-}
-
-impl Daemon {
-    /// SIGKILL.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGTERM, and how it ended.
-    pub fn terminate(mut self) -> ExitStatus {
-        let told = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use git::{Layout, Repository};
+use test_support::git;
 
 /// The branch that the loops land on.
 pub const BRANCH: &str = "coding-loops/integration";
@@ -181,12 +182,6 @@ pub struct Recipe {
     pub seed: u64,
 }
 
-pub fn git(folder: &Path, args: &[&str]) -> String {
-    let output = Command::new("git").current_dir(folder).args(args).output().unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
 impl Recipe {
     /// Chooses which test is broken where: each test once, each commit once, never at a head.
     fn plan(&self, dice: &mut Dice) -> Vec<Planted> {
@@ -294,7 +289,7 @@ impl Recipe {
 /// Makes a repository of a stream; gives the commits by their marks.
 fn import(repository: &Path, stream: &str) -> BTreeMap<usize, String> {
     std::fs::create_dir_all(repository).unwrap();
-    git(repository, &["init", "--quiet", "--bare", "."]);
+    git(repository, ["init", "--quiet", "--bare", "."]);
     let mut child = Command::new("git")
         .current_dir(repository)
         .args(["fast-import", "--quiet", "--export-marks=marks"])
@@ -311,7 +306,7 @@ fn import(repository: &Path, stream: &str) -> BTreeMap<usize, String> {
 impl History {
     /// Moves the integration branch.
     pub fn move_to(&self, number: usize) {
-        git(&self.store, &["update-ref", &format!("refs/heads/{BRANCH}"), &self.commits[number].hash]);
+        git(&self.store, ["update-ref", &format!("refs/heads/{BRANCH}"), &self.commits[number].hash]);
     }
 
     /// What the landings of these commits would have left, as SQL: tests that are verified, baselines, proofs and use.
@@ -337,20 +332,4 @@ impl History {
         }
         sql + "COMMIT;\n"
     }
-}
-
-/// Runs SQL in the `sqlite3` shell and gives what it prints, one row a line, columns joined by `|`.
-pub fn sql(database: &Path, sql: &str) -> String {
-    let mut child = Command::new("sqlite3")
-        .args(["-bail", "-cmd", ".timeout 5000"])
-        .arg(database)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{sql}");
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

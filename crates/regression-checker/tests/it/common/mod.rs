@@ -1,19 +1,15 @@
 //! A real repository with its store, a real database that the `sqlite3` shell fills, and the real program on them.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::Command;
 
-use coord_db::wake::Listener;
-use coord_db::{Database, Event, EventFilter, OpenOptions};
 use git::{Layout, Repository, Store};
+use test_support::{Process, git_command, make_repository, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_regression-checker");
 pub const BRANCH: &str = "coding-loops/integration";
-
-/// How long a fact may take to come about before the test fails.
-const BOUND: Duration = Duration::from_secs(30);
 
 /// Judges `state/*`: each file must hold `ok`. With TEST_ID only the file of that name. Writes down each run.
 const JUDGE: &str = r#"
@@ -23,36 +19,32 @@ if [ -n "$TEST_ID" ]; then judge "state/$TEST_ID"; else for each in state/*; do 
 "#;
 
 pub struct World {
-    _folder: tempfile::TempDir,
+    base: test_support::World,
     /// The user's checkout.
     pub repository: PathBuf,
     /// The folder of the store and of the check-outs.
     pub layout: Layout,
     /// The files of the integration branch, as it is worked on.
     work: PathBuf,
-    pub path: PathBuf,
-    pub db: Database,
+}
+
+impl Deref for World {
+    type Target = test_support::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.base
+    }
 }
 
 impl World {
     /// A repository and a store whose integration branch has one commit, with the tests `t1` and `t2` of loop `a` in order.
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        let (repository, work) = (root.join("repository"), root.join("work"));
-        std::fs::create_dir_all(repository.join("coding-loops")).unwrap();
-        let path = repository.join("coding-loops/coordination.db");
-        let db = Database::create(&path, &OpenOptions::default()).unwrap();
-        let layout = Layout::new(root.join("repository-loops"));
-        let world = Self { _folder: folder, repository, layout, work, path, db };
-        git(&world.repository, &["init", "--quiet", "--initial-branch=main"]);
-        std::fs::write(world.repository.join(".gitignore"), "coding-loops/\ncache/\n").unwrap();
-        std::fs::create_dir(world.repository.join("state")).unwrap();
-        for test in ["t1", "t2"] {
-            std::fs::write(world.repository.join("state").join(test), "ok\n").unwrap();
-        }
-        git(&world.repository, &["add", "."]);
-        git(&world.repository, &["commit", "--quiet", "-m", "Begin"]);
+        let base = test_support::World::below("repository/coding-loops");
+        let repository = base.path.ancestors().nth(2).unwrap().to_owned();
+        let layout = Layout::new(repository.with_file_name("repository-loops"));
+        let world = Self { base, work: repository.with_file_name("work"), repository, layout };
+        let ignored = (".gitignore", "coding-loops/\ncache/\n");
+        make_repository(&world.repository, &[ignored, ("state/t1", "ok\n"), ("state/t2", "ok\n")]);
         world.make_store();
         std::fs::create_dir(&world.work).unwrap();
         world.in_store(&["reset", "--quiet", "--hard"]);
@@ -73,8 +65,8 @@ impl World {
     pub fn in_store(&self, args: &[&str]) -> String {
         let (store, work) = (self.layout.store_path(), &self.work);
         let index = work.with_file_name("work.index");
-        let place = [("GIT_DIR", store.as_path()), ("GIT_WORK_TREE", work), ("GIT_INDEX_FILE", &index)];
-        git_with(work, &place, args)
+        let place = [("GIT_DIR", &store), ("GIT_WORK_TREE", work), ("GIT_INDEX_FILE", &index)];
+        run(git_command(work).envs(place).args(args))
     }
 
     /// As [`World::new`], with baselines of `t1` at the first commit.
@@ -177,18 +169,8 @@ impl World {
         format!("passed-{test}")
     }
 
-    /// Runs SQL in the `sqlite3` shell and gives what it prints, one row a line, columns joined by `|`.
-    pub fn sql(&self, sql: &str) -> String {
-        let output =
-            Command::new("sqlite3").args(["-bail", "-cmd", ".timeout 5000"]).arg(&self.path).arg(sql).output().unwrap();
-        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    }
-
     fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg("--db").arg(&self.path).env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("warn".to_owned()));
-        command
+        self.base.command(PROGRAM)
     }
 
     /// Lets the program do what is due now; gives its log.
@@ -206,43 +188,8 @@ impl World {
         errors.into_owned()
     }
 
-    /// Starts the program and waits until it beats.
-    pub fn daemon(&self) -> Daemon {
-        let child = self.command().stderr(Stdio::null()).spawn().unwrap();
-        let pid = child.id();
-        let daemon = Daemon { child };
-        self.until(&format!("SELECT count(*) FROM component_health WHERE pid = {pid}"), "1");
-        daemon
-    }
-
-    /// Waits until a query in the shell's form prints this.
-    pub fn until(&self, query: &str, expected: &str) {
-        let mut listener = Listener::new(&self.path);
-        let deadline = Instant::now() + BOUND;
-        loop {
-            let found = self.sql(query);
-            if found == expected {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{query}: {found:?} instead of {expected:?}");
-            listener.wait(Duration::from_millis(50));
-        }
-    }
-
-    /// Waits until something holds outside of the database.
-    pub fn until_true(&self, what: &str, fact: impl Fn() -> bool) {
-        let mut listener = Listener::new(&self.path);
-        let deadline = Instant::now() + BOUND;
-        while !fact() {
-            assert!(Instant::now() < deadline, "{what}");
-            listener.wait(Duration::from_millis(20));
-        }
-    }
-
-    /// All events of one type, oldest first.
-    pub fn events(&self, event_type: &str) -> Vec<Event> {
-        let filter = EventFilter { event_type: Some(event_type.to_owned()), ..EventFilter::default() };
-        self.db.read(|tx| tx.events(&filter)).unwrap()
+    pub fn daemon(&self) -> Process {
+        self.base.daemon(PROGRAM)
     }
 
     /// Alerts that are open: fingerprint and severity, in order.
@@ -254,45 +201,4 @@ impl World {
     pub fn let_interval_pass(&self) {
         self.sql("UPDATE check_runs SET ran_at = datetime('now', '-1 day')");
     }
-}
-
-pub struct Daemon {
-    child: Child,
-}
-
-impl Daemon {
-    /// SIGKILL.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGTERM, and how it ended.
-    pub fn terminate(mut self) -> ExitStatus {
-        assert!(Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().unwrap().success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn git(folder: &Path, args: &[&str]) -> String {
-    git_with(folder, &[], args)
-}
-
-fn git_with(folder: &Path, variables: &[(&str, &Path)], args: &[&str]) -> String {
-    let output = Command::new("git")
-        .current_dir(folder)
-        .envs(variables.iter().copied())
-        .args(["-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgSign=false"])
-        .args(args)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

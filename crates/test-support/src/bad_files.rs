@@ -1,6 +1,4 @@
-//! Files in the place of the database, each with what a program must say of it and do: shared by the programs' tests.
-
-#![allow(dead_code)]
+//! Files in the place of the database, each with what a program must report of it, and that it changes nothing.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -9,8 +7,14 @@ use std::process::{Command, Output};
 
 use coord_db::{Database, OpenOptions};
 
+use crate::sql;
+
+/// A file and what is to be reported of it.
+#[derive(Debug)]
 pub struct Case {
+    /// What kind of file it is.
     pub name: &'static str,
+    /// Where it is.
     pub database: PathBuf,
     /// A part of what is said on stderr.
     pub says: &'static str,
@@ -20,7 +24,11 @@ pub struct Case {
 /// A name, what is said, and what makes the file.
 type Make = (&'static str, &'static str, fn(&Path));
 
-/// One folder for each case.
+/// Makes the files, each in a folder of its own.
+///
+/// # Panics
+/// If one cannot be made.
+#[must_use]
 pub fn cases(root: &Path) -> Vec<Case> {
     let make: &[Make] = &[
         ("nothing", "no database at", |_| {}),
@@ -30,22 +38,22 @@ pub fn cases(root: &Path) -> Vec<Case> {
         ("folder", "not a regular file", |db| std::fs::create_dir(db).unwrap()),
         ("fifo", "not a regular file", |db| assert!(Command::new("mkfifo").arg(db).status().unwrap().success())),
         ("dangling link", "no database at", |db| std::os::unix::fs::symlink("nowhere", db).unwrap()),
-        ("other application", "another application", |db| shell(db, "PRAGMA application_id = 7; CREATE TABLE x (y)")),
-        ("unmarked", "another application", |db| shell(db, "CREATE TABLE x (y)")),
+        ("other application", "another application", |db| drop(sql(db, "PRAGMA application_id = 7; CREATE TABLE x (y)"))),
+        ("unmarked", "another application", |db| drop(sql(db, "CREATE TABLE x (y)"))),
         ("other application with a log", "another application", |db| {
             with_log(db, "PRAGMA application_id = 7; CREATE TABLE x (y);")
         }),
         ("unmarked with a log", "another application", |db| {
-            shell(db, "CREATE TABLE first (x)");
+            sql(db, "CREATE TABLE first (x)");
             with_log(db, "CREATE TABLE x (y);");
         }),
         ("without marks", "PRAGMA application_id = 1665953616; PRAGMA user_version =", |db| {
             ours(db);
-            shell(db, "PRAGMA application_id = 0; PRAGMA user_version = 0");
+            sql(db, "PRAGMA application_id = 0; PRAGMA user_version = 0");
         }),
         ("newer", "newer than this program", |db| {
             ours(db);
-            shell(db, "PRAGMA user_version = 999");
+            sql(db, "PRAGMA user_version = 999");
         }),
         ("newer in the log", "newer than this program", |db| {
             ours(db);
@@ -75,7 +83,7 @@ pub fn cases(root: &Path) -> Vec<Case> {
         }),
         ("log with other pages", "is another database's", |db| {
             let other = db.with_file_name("other.db");
-            shell(&other, "PRAGMA page_size = 1024; VACUUM");
+            sql(&other, "PRAGMA page_size = 1024; VACUUM");
             with_log(&other, "CREATE TABLE x (y);");
             ours(db);
             take_log(&other, db);
@@ -100,7 +108,10 @@ pub fn cases(root: &Path) -> Vec<Case> {
 }
 
 impl Case {
-    /// Refused with exit code 3, and everything is as it was.
+    /// Checks that it was refused with exit status 3, and that everything is as it was.
+    ///
+    /// # Panics
+    /// If not.
     pub fn check(&self, output: &Output) {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{}: {said}", self.name);
@@ -139,18 +150,12 @@ fn ours(path: &Path) {
     drop(Database::create(path, &OpenOptions::default()).unwrap());
 }
 
-pub fn shell(path: &Path, sql: &str) {
-    // A comment at its beginning is no option.
-    let output = Command::new("sqlite3").arg("-bail").arg(path).arg(format!(" {sql}")).output().unwrap();
-    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// Runs SQL in WAL mode and leaves the log, as a killed process does.
-fn with_log(path: &Path, sql: &str) {
+fn with_log(path: &Path, text: &str) {
     let mut command = Command::new("sqlite3");
     command.arg("-bail").arg(path).arg(".dbconfig no_ckpt_on_close on").arg("PRAGMA journal_mode = wal");
-    let output = command.arg(sql).output().unwrap();
-    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command.arg(text).output().unwrap();
+    assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(std::fs::metadata(log_of(path)).unwrap().len() > 0);
 }
 

@@ -1,0 +1,15 @@
+//! What the tests of several crates share: waiting with a bound, processes, git, a database with the `sqlite3` shell beside it.
+//! A dependency of tests alone. What only one crate's tests need is in that crate's `tests/it/common`.
+
+pub mod bad_files;
+mod database;
+mod git;
+mod harness;
+mod process;
+mod wait;
+
+pub use database::{World, events, make_database, new_loop, new_test, printed, sql, try_sql};
+pub use git::{commit, git, git_command, make_repository, write};
+pub use harness::run_tests;
+pub use process::{Process, Signal, ends_within, is_alive, run, signal};
+pub use wait::{BOUND, wait_for, wait_for_within, wait_until, wait_until_equal};

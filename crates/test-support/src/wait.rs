@@ -1,0 +1,59 @@
+//! Waiting for a fact, with a bound. The only place where tests poll.
+
+use std::time::{Duration, Instant};
+
+/// How long a fact may take to come about. Long enough for a machine that does much else: whoever waits so long has failed.
+pub const BOUND: Duration = Duration::from_secs(120);
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Asks until there is an answer.
+///
+/// # Panics
+/// If there is none within [`BOUND`].
+#[track_caller]
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(BOUND, what, ask)
+}
+
+/// Asks until there is an answer, within another bound.
+///
+/// # Panics
+/// If there is none within it.
+#[track_caller]
+pub fn wait_for_within<T>(bound: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + bound;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {bound:?} in vain for {what}");
+        std::thread::park_timeout(POLL);
+    }
+}
+
+/// Asks until it is so.
+///
+/// # Panics
+/// If it is not within [`BOUND`].
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
+
+/// Asks until the answer is this one; a failure shows the last answer.
+///
+/// # Panics
+/// If it is not within [`BOUND`].
+#[track_caller]
+pub fn wait_until_equal(what: &str, expected: &str, mut ask: impl FnMut() -> String) {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let found = ask();
+        if found == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: {found:?} instead of {expected:?} after {BOUND:?}");
+        std::thread::park_timeout(POLL);
+    }
+}
