@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use system_tests::binaries;
 use system_tests::processes::World;
-use test_support::{BOUND, git, wait_for, wait_until};
+use test_support::{BOUND, wait_for, wait_until};
 
 /// The scripted loop, and what it says.
 struct Python {

@@ -2,6 +2,7 @@
 
 use system_tests::namespace::Namespace;
 use system_tests::processes::World;
+use test_support::Signal;
 
 /// Passes follow each other within the time of a test.
 const OFTEN: &str = "[monitor]\ninterval_seconds = 1\n";
