@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use coord_db::payload::FileConflict;
-use coord_db::{Database, Event, EventFilter, LoopId, LoopStatus, NewEvent, NewLoop, OpenOptions, TestStatus};
+use coord_db::{LoopStatus, NewEvent, NewLoop};
 use system_tests::binaries;
 use test_support::{Process, Signal, make_repository, new_loop, new_test, wait_until};
 

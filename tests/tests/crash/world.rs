@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use coord_db::payload::DecisionOption;
 use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, ComponentId, Database, JournalStatus, NewDecision, NewTest, OpenOptions};
+use coord_db::{ActorId, ComponentId, Database, JournalStatus, NewDecision, NewTest};
 use serde_json::json;
 use system_tests::{binaries, repositories};
 use test_support::{Process, git, make_database, make_repository, new_loop, new_test};
