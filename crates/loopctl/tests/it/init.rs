@@ -174,7 +174,7 @@ fn workspaces_lie_in_no_foreign_folder_and_not_in_the_checkout() {
     let place = Place::bare();
     std::fs::create_dir_all(place.workspaces().join("mine")).unwrap();
     let says = |ran: common::Ran, what: &str| drop(ran.fails(1).says(what).says("set root in [workspace] of "));
-    says(place.run(&["init"]), "repo-loops holds files that coding-loops did not make");
+    says(place.run(&["init"]), "repo-loops contains files that coding-loops did not create");
     assert_eq!(std::fs::read_dir(place.workspaces()).unwrap().count(), 1);
     for inside in ["ws", "../ws", "../none/../ws"] {
         set_root(&place, inside);
