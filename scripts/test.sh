@@ -56,7 +56,7 @@ step "clippy"
 cargo clippy --workspace --all-targets --locked -- --deny warnings
 
 step "tests"
-# Most of what tests write is gone with them: in memory it need not wait for the disk.
+# Most files of tests are temporary: in memory they need not wait for the disk.
 if [ -z "${TMPDIR:-}" ] && memory=$(mktemp -d /dev/shm/coding-loops-test.XXXXXX 2>/dev/null); then
   trap 'rm -rf "$memory"' EXIT
   room=$(df -Pk "$memory" | awk 'NR == 2 { print $4 }')

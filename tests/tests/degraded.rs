@@ -64,7 +64,7 @@ impl World {
     fn await_lost(&self, component: &str) {
         wait_until("the loss to be told", || self.lost(component) == 1);
         let alert = self.db.read(|tx| tx.open_alert(&format!("component:{component}"))).unwrap().expect("an alert");
-        assert!(alert.message.contains("start it again"), "{}", alert.message);
+        assert!(alert.message.contains("; start it with "), "{}", alert.message);
     }
 
     fn await_found(&self, component: &str) {
@@ -130,7 +130,7 @@ fn without_pm_the_lesser_loop_pauses_itself_until_pm_is_back() {
     assert_eq!(paused.caused_by.as_ref(), Some(&event), "the pause names what led to it");
     let reason = paused.payload["reason"].as_str().unwrap();
     assert!(reason.contains("one and two have both changed shared.rs") || reason.contains("shared.rs"), "{reason}");
-    assert!(reason.contains("pm is not there"), "{reason}");
+    assert!(reason.contains("pm is not running"), "{reason}");
     assert_eq!(world.status("one"), LoopStatus::Running, "the other goes on");
 
     let _pm = world.start("pm-agent", &[]);

@@ -189,7 +189,7 @@ fn a_full_disk_under_an_agent_and_under_the_gate_loses_no_work() {
         add_test(&world, "t1");
         std::fs::write(world.folder().join(format!("fill-{moment}")), "").unwrap();
         let running = world.start("coding-loop", &["one"]);
-        running.until_logged("the end of the attempt cannot be recorded yet");
+        running.until_logged("cannot use the database; retrying");
         assert_eq!(world.sql("SELECT status FROM tests").unwrap(), "in_progress", "it is not given up");
         shell(&world, &format!("rm {}/filler", disk.display()));
         world.until("SELECT status, attempts FROM tests", "passed|1");
@@ -277,7 +277,7 @@ fn without_inotify_everyone_looks_at_short_intervals_and_listens_again_later() {
     shell(&world, "echo 0 > /proc/sys/user/max_inotify_instances");
     let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     for supervisor in &supervisors {
-        supervisor.until_logged("no wake-ups; looking at short intervals instead");
+        supervisor.until_logged("cannot watch the database for commits; polling it at short intervals");
         assert_eq!(instances(supervisor), 0);
     }
     assert!(publish(&world, 0, "{}").status.success());

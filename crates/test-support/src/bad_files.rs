@@ -124,7 +124,7 @@ impl Case {
                 || !(path.to_string_lossy().ends_with("-shm") || bytes.as_ref().is_some_and(Vec::is_empty))
         });
         for (path, bytes) in &self.before {
-            // What is shared of a log is made anew from it.
+            // The shared memory of a log is created again from it.
             assert!(
                 after.get(path) == Some(bytes) || path.to_string_lossy().ends_with("-shm"),
                 "{}: {} was changed",

@@ -134,7 +134,7 @@ impl Process {
         self.wait()
     }
 
-    /// SIGKILL; it is gone when this returns.
+    /// SIGKILL; the process has ended when this returns.
     pub fn kill(mut self) {
         self.ends_by = Signal::SIGKILL;
     }

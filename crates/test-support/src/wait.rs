@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a fact may take to come about. Long enough for a machine that does much else: whoever waits so long has failed.
+/// Maximum time for a fact to come about. Long enough for a busy machine: a wait of this length is a failure.
 pub const BOUND: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(20);
