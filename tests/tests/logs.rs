@@ -47,6 +47,7 @@ fn every_run_keeps_its_log_and_is_seen_while_it_runs() {
     world.until("SELECT kind || name FROM runs WHERE ended_at IS NULL", "agentsh");
     let status = shown(&world, &["status"]);
     assert!(status.contains("agent sh, for "), "{status}");
+    wait_for("the first line of the log", || shown(&world, &["logs", "t1"]).contains("run 1 begins").then_some(()));
     drop(one);
     world.until("SELECT count(*) FROM runs WHERE ended_at IS NULL", "1"); // Nobody saw it end.
 
