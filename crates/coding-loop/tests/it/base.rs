@@ -622,7 +622,7 @@ fn work_that_others_have_landed_passes_by_its_own_check_and_names_them() {
             assert!(runs.iter().any(|run| run.why.contains("test a-1 of loop a")), "{runs:?}");
         } else {
             given_back(&test);
-            assert!(test.last_error.unwrap().contains("as test a-1 of loop a"));
+            assert!(test.last_error.unwrap().contains("test a-1 of loop a"));
             assert_eq!(open_questions(&world).remove(0).decision_type, "no_change");
         }
         assert_eq!(world.store(&["rev-list", "--count", "main..coding-loops/integration"]), "1");

@@ -258,7 +258,7 @@ fn what_a_failed_attempt_left_in_the_users_checkout_is_an_alert_until_the_next_p
     world.add_test("t1", "one");
     assert!(world.command("one").args(["--max-tests", "1"]).env("FOLDER", world.folder()).status().unwrap().success());
     let message = world.sql("SELECT message FROM alerts WHERE fingerprint = 'checkout:one'");
-    assert!(message.starts_with("deep/gone, deep/new of your own checkout changed while one worked on t1"), "{message}");
+    assert!(message.starts_with("deep/gone, deep/new in your own checkout changed while one worked on t1"), "{message}");
     std::fs::write(world.folder().join("agent.sh"), "cat >/dev/null; echo x >$TEST_ID\n").unwrap();
     world.once("one");
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
