@@ -77,7 +77,7 @@ fn what_was_broken_a_second_time_meanwhile_is_told_again_once_the_first_is_mende
     world.once();
     let rows = "SELECT status, first_bad_commit FROM regressions WHERE test_id = 't1' ORDER BY detected_at, id";
     assert_eq!(world.sql(rows), format!("cleared|{first}\nunknown|"));
-    let told = world.sql("SELECT message FROM alerts WHERE message LIKE 'test t1 %'");
+    let told = world.sql("SELECT message FROM alerts WHERE message LIKE '%t1 %' AND message LIKE '%was done again in%'");
     assert!(told.contains("was done again in") && told.contains("the test still fails"), "{told}");
     // Once is enough.
     let said = world.events("regression_detected").len();

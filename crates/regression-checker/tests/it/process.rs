@@ -567,7 +567,7 @@ fn a_branch_that_is_moved_back_is_an_alert_until_it_holds_every_passed_test_agai
     world.move_to(&before);
     world.once();
     let said = world.sql(lost);
-    assert!(said.starts_with("error|") && said.contains("have passed: t2;") && said.contains(&before[..12]), "{said}");
+    assert!(said.starts_with("error|") && said.contains("passed tests: t2;") && said.contains(&before[..12]), "{said}");
     world.once();
     assert_eq!(world.sql("SELECT count(*) FROM alerts WHERE fingerprint = 'integration:lost'"), "1", "once");
     world.move_to(&landed);
