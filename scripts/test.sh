@@ -56,15 +56,6 @@ step "clippy"
 cargo clippy --workspace --all-targets --locked -- --deny warnings
 
 step "tests"
-# Most files of tests are temporary: in memory they need not wait for the disk.
-if [ -z "${TMPDIR:-}" ] && memory=$(mktemp -d /dev/shm/coding-loops-test.XXXXXX 2>/dev/null); then
-  trap 'rm -rf "$memory"' EXIT
-  room=$(df -Pk "$memory" | awk 'NR == 2 { print $4 }')
-  # A container's may be small, and may refuse to run what lies there.
-  if [ "$room" -gt 4000000 ] && cp "$(command -v true)" "$memory/true" && "$memory/true" 2>/dev/null; then
-    export TMPDIR=$memory
-  fi
-fi
 # This builds the programs too. `cargo build` would build them again: tests need other features of some libraries.
 cargo test --workspace --locked --no-run --message-format=json-render-diagnostics | scripts/run-tests.py
 
