@@ -13,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use crate::known::{FileId, Found, Known, object_file};
 use crate::{CommitHash, Error, Result};
 
 /// Settings for every call: the user's configuration must neither change our formats nor run programs.
@@ -74,6 +75,7 @@ pub(crate) struct Git {
     place: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
     identity: Arc<OnceLock<Vec<String>>>,
+    known: Arc<Known>,
 }
 
 /// The result of a call.
@@ -98,20 +100,20 @@ pub(crate) struct Call<'a> {
 impl Git {
     /// git that discovers its repository from a folder. Used only for discovery; all other calls pin the repository.
     pub(crate) fn discovering(cwd: &Path) -> Self {
-        Self { cwd: cwd.to_owned(), place: Vec::new(), env: Vec::new(), identity: Arc::default() }
+        Self { cwd: cwd.to_owned(), place: Vec::new(), env: Vec::new(), identity: Arc::default(), known: Arc::default() }
     }
 
     /// git on a repository without files.
     pub(crate) fn in_repository(common_dir: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), common_dir.into()];
-        Self { cwd: common_dir.to_owned(), place, env: Vec::new(), identity: Arc::default() }
+        Self { cwd: common_dir.to_owned(), place, env: Vec::new(), identity: Arc::default(), known: Arc::default() }
     }
 
     /// git in a worktree. The repository is pinned: if somebody removes the worktree's `.git`, calls fail instead of
     /// using a repository further up.
     pub(crate) fn in_work_tree(git_dir: &Path, root: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), git_dir.into(), OsString::from("--work-tree"), root.into()];
-        Self { cwd: root.to_owned(), place, env: Vec::new(), identity: Arc::default() }
+        Self { cwd: root.to_owned(), place, env: Vec::new(), identity: Arc::default(), known: Arc::default() }
     }
 
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call<'_> {
@@ -154,7 +156,9 @@ impl Git {
     /// Settings with an identity for commits if the user has configured none.
     fn identity(&self) -> &[String] {
         self.identity.get_or_init(|| {
-            let missing = |key: &str| self.call(["config", "--get", key]).answer().is_ok_and(|answer| answer.code == Some(1));
+            let found = self.call(["config", "-z", "--get-regexp", r"^user\.(name|email)$"]).answer();
+            let Some(found) = found.ok().filter(|answer| matches!(answer.code, Some(0 | 1))) else { return Vec::new() };
+            let missing = |key: &str| !fields(&found.stdout).any(|entry| entry.starts_with(format!("{key}\n").as_bytes()));
             let mut settings = Vec::new();
             if missing("user.name") {
                 settings.push("user.name=coding-loops".to_owned());
@@ -164,6 +168,23 @@ impl Git {
             }
             settings
         })
+    }
+
+    /// What git has found in this repository.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// The file of an object, to remember that git has found it; none if git has to be asked each time.
+    pub(crate) fn object_file(&self, hash: &CommitHash) -> Option<FileId> {
+        let is_elsewhere = self.env.iter().any(|(name, _)| *name == "GIT_OBJECT_DIRECTORY");
+        let git_dir = self.place.get(1).filter(|_| !is_elsewhere)?;
+        object_file(Path::new(git_dir), hash)
+    }
+
+    /// True if git has found this object in this repository, and its file is still the same.
+    pub(crate) fn has_found(&self, hash: &CommitHash, how: Found) -> bool {
+        self.known.is_found(hash, how, self.object_file(hash))
     }
 }
 
@@ -321,6 +342,16 @@ impl Call<'_> {
     pub(crate) fn ok(&self) -> Result<Vec<u8>> {
         let answer = self.answer()?;
         if answer.code == Some(0) { Ok(answer.stdout) } else { Err(self.failed(answer)) }
+    }
+
+    /// Like [`Self::ok`], for a call whose output never changes because it is determined by hashes alone: it runs once.
+    pub(crate) fn ok_for_ever(&self) -> Result<Vec<u8>> {
+        if let Some(output) = self.git.known.output(&self.args) {
+            return Ok(output);
+        }
+        let output = self.ok()?;
+        self.git.known.remember_output(&self.args, &output);
+        Ok(output)
     }
 
     /// Like [`Self::ok`], with stderr too.

@@ -143,9 +143,9 @@ impl Store {
 
     /// Writes tags and branches below `origin/`: builds derive versions from tags and compare with branches.
     fn write_check_out_refs(&self, tree: &WorkTree) -> Result<()> {
-        let mut refs: Vec<(String, CommitHash)> = self.repository().list_refs("refs/tags")?;
-        for (name, hash) in self.repository().list_refs("refs/heads")? {
-            refs.push((format!("refs/remotes/origin/{}", short_name(&name)), hash));
+        let mut refs = self.repository().branches_and_tags()?;
+        for (name, _) in refs.iter_mut().filter(|(name, _)| name.starts_with("refs/heads/")) {
+            *name = format!("refs/remotes/origin/{}", short_name(name));
         }
         refs.sort();
         if !tree.git_dir().join("reftable").exists() {

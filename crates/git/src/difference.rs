@@ -23,23 +23,17 @@ pub(crate) struct Difference {
 
 /// The differing files of two trees, sorted by path.
 pub(crate) fn differences(git: &Git, old: &CommitHash, new: &CommitHash) -> Result<Vec<Difference>> {
-    raw_differences(&git.call([
-        "diff-tree",
-        "-r",
-        "-z",
-        "--raw",
-        "--no-renames",
-        "--no-abbrev",
-        old.as_str(),
-        new.as_str(),
-        "--",
-    ]))
+    if old == new {
+        return Ok(Vec::new());
+    }
+    let options = ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev"];
+    let call = git.call(options).args([old.as_str(), new.as_str(), "--"]);
+    raw_differences(&call, &call.ok_for_ever()?)
 }
 
 /// Parses the output of a call with `--raw -z --no-abbrev`, sorted by path.
-pub(crate) fn raw_differences(call: &Call<'_>) -> Result<Vec<Difference>> {
-    let stdout = call.ok()?;
-    let (mut list, mut words) = (Vec::new(), fields(&stdout));
+pub(crate) fn raw_differences(call: &Call<'_>, stdout: &[u8]) -> Result<Vec<Difference>> {
+    let (mut list, mut words) = (Vec::new(), fields(stdout));
     while let (Some(head), Some(path)) = (words.next(), words.next()) {
         let head = String::from_utf8_lossy(head).into_owned();
         let parts: Vec<&str> = head.trim_start_matches(':').split(' ').collect();

@@ -87,7 +87,8 @@ impl Workspace {
         } else {
             let call =
                 ["diff-index", "--cached", "-z", "--raw", "--no-renames", "--no-abbrev", state.start_tree.as_str(), "--"];
-            let staged = raw_differences(&self.git.call(call))?;
+            let call = self.git.call(call);
+            let staged = raw_differences(&call, &call.ok()?)?;
             staged.into_iter().map(|difference| (difference.path.clone(), difference)).collect()
         };
         let mut status = self.status()?;

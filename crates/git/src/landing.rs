@@ -55,11 +55,14 @@ impl Workspace {
     pub fn change(&self, snapshot: &Snapshot) -> Result<Change> {
         let _lock = self.lock()?;
         let state = self.state()?;
-        let changes = differences(self.store.git(), &state.start_tree, &snapshot.tree)?;
-        let entries = changes.iter().map(|change| (change.path.clone(), change.new.clone())).collect();
-        let tree = with_entries(&self.store, &state.base_tree, entries)?;
-        // A file that equals the base again is no change.
-        let changes = differences(self.store.git(), &state.base_tree, &tree)?;
+        let mut changes = differences(self.store.git(), &state.start_tree, &snapshot.tree)?;
+        let mut tree = snapshot.tree.clone();
+        if state.start_tree != state.base_tree {
+            let entries = changes.into_iter().map(|change| (change.path, change.new)).collect();
+            tree = with_entries(&self.store, &state.base_tree, entries)?;
+            // A file that equals the base again is no change.
+            changes = differences(self.store.git(), &state.base_tree, &tree)?;
+        }
         let mut stale = BTreeSet::new();
         for older in &state.older {
             let moved = by_path(differences(self.store.git(), older, &state.base_tree)?);
@@ -184,9 +187,13 @@ impl Workspace {
         let Some(agent) = nested::head_of(self.root()) else { return Ok(None) };
         let objects = self.root().join(".git/objects");
         let reader = self.store.git().with_env("GIT_ALTERNATE_OBJECT_DIRECTORIES", &objects);
-        let answer = reader.call(["merge-base", agent.as_str(), head.as_str()]).answer()?;
-        let common = CommitHash::new(String::from_utf8_lossy(&answer.stdout).trim()).ok();
-        let Some(common) = common.filter(|_| answer.code == Some(0)) else { return Ok(None) };
+        let common = if agent == *head {
+            Some(agent)
+        } else {
+            let answer = reader.call(["merge-base", agent.as_str(), head.as_str()]).answer()?;
+            CommitHash::new(String::from_utf8_lossy(&answer.stdout).trim()).ok().filter(|_| answer.code == Some(0))
+        };
+        let Some(common) = common else { return Ok(None) };
         if !missing(self.store.git(), std::slice::from_ref(&common))?.is_empty() {
             return Ok(None);
         }

@@ -29,6 +29,7 @@ mod folders;
 mod follow;
 mod glance;
 mod hash;
+mod known;
 mod landing;
 mod layout;
 mod left_behind;

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::call::{Call, Git, fields, to_path};
+use crate::known::{Found, is_ref_name, loose_target};
 use crate::transfer::missing;
 use crate::{CommitHash, CommitInfo, Error, Result};
 
@@ -98,10 +99,21 @@ impl Repository {
         if rev.is_empty() || rev.contains('\0') {
             return Ok(None);
         }
+        let target = CommitHash::new(rev).ok().or_else(|| loose_target(&self.common_dir, rev));
+        if let Some(target) = target.as_ref().filter(|target| self.git.has_found(target, Found::Commit)) {
+            return Ok(Some(target.clone()));
+        }
+        let file = target.as_ref().and_then(|target| self.git.object_file(target));
         let call = self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(format!("{rev}^{{commit}}"));
         let answer = call.answer()?;
         match answer.code {
-            Some(0) => call.parse_hash(&answer.stdout).map(Some),
+            Some(0) => {
+                let commit = call.parse_hash(&answer.stdout)?;
+                if target.as_ref() == Some(&commit) {
+                    self.git.known().remember(&commit, Found::Commit, file);
+                }
+                Ok(Some(commit))
+            }
             Some(1) => Ok(None),
             _ if answer.stderr.contains("not a git repository") => Err(call.failed(answer)),
             Some(128) => Ok(None),
@@ -124,11 +136,17 @@ impl Repository {
 
     /// The best common ancestor, if any.
     pub fn merge_base(&self, a: &CommitHash, b: &CommitHash) -> Result<Option<CommitHash>> {
+        if a == b {
+            return Ok(Some(a.clone()));
+        }
         self.git.call(["merge-base", a.as_str(), b.as_str()]).hash_if_any()
     }
 
     /// True if `descendant` contains `ancestor`; a commit contains itself.
     pub fn is_ancestor(&self, ancestor: &CommitHash, descendant: &CommitHash) -> Result<bool> {
+        if ancestor == descendant {
+            return Ok(true);
+        }
         self.git.call(["merge-base", "--is-ancestor", ancestor.as_str(), descendant.as_str()]).yes()
     }
 
@@ -338,7 +356,7 @@ impl Repository {
     /// # Errors
     /// [`Error::RefMoved`] if the value differs; nothing has changed then. [`Error::BadName`].
     pub fn set_ref(&self, name: &str, new: &CommitHash, old: &RefExpectation) -> Result<()> {
-        self.check_ref_name(name)?;
+        check_ref_name(name)?;
         let call = self.git.call(["update-ref", "--no-deref", "-m", "coding-loops", "--", name, new.as_str()]);
         let call = match old {
             RefExpectation::Any => call,
@@ -353,7 +371,7 @@ impl Repository {
     /// # Errors
     /// [`Error::RefMoved`] if the value differs; nothing has changed then. [`Error::BadName`].
     pub fn delete_ref(&self, name: &str, old: &RefExpectation) -> Result<()> {
-        self.check_ref_name(name)?;
+        check_ref_name(name)?;
         let found = self.read_ref(name)?;
         match (old, found) {
             (RefExpectation::Any | RefExpectation::Absent, None) => return Ok(()),
@@ -402,6 +420,9 @@ impl Repository {
 
     /// The target of a reference, by its full name; tags are not peeled.
     pub(crate) fn read_ref(&self, name: &str) -> Result<Option<CommitHash>> {
+        if let Some(target) = loose_target(&self.common_dir, name) {
+            return Ok(Some(target));
+        }
         self.git.call(["rev-parse", "--verify", "--quiet", "--end-of-options", name]).hash_if_any()
     }
 
@@ -414,7 +435,16 @@ impl Repository {
         if prefix.contains(['*', '?', '[', '\\']) || !prefix.starts_with("refs") {
             return Err(Error::BadName { name: prefix.to_owned() });
         }
-        let call = self.git.call(["for-each-ref", "--format=%(objectname) %(refname)", "--", prefix]);
+        self.list_refs_below(&[prefix])
+    }
+
+    /// The branches and tags, sorted by full name.
+    pub(crate) fn branches_and_tags(&self) -> Result<Vec<(String, CommitHash)>> {
+        self.list_refs_below(&["refs/heads", "refs/tags"])
+    }
+
+    fn list_refs_below(&self, prefixes: &[&str]) -> Result<Vec<(String, CommitHash)>> {
+        let call = self.git.call(["for-each-ref", "--format=%(objectname) %(refname)", "--"]).args(prefixes);
         let stdout = call.ok()?;
         let text = String::from_utf8_lossy(&stdout);
         text.lines()
@@ -426,14 +456,9 @@ impl Repository {
             .collect()
     }
 
-    fn check_ref_name(&self, name: &str) -> Result<()> {
-        let good = name.starts_with("refs/") && !name.contains('\0') && self.git.call(["check-ref-format", name]).yes()?;
-        if good { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
-    }
-
     pub(crate) fn branch_ref(&self, name: &str) -> Result<String> {
         let full = format!("refs/heads/{name}");
-        if name.starts_with('-') || name == "HEAD" || self.check_ref_name(&full).is_err() {
+        if name.starts_with('-') || name == "HEAD" || check_ref_name(&full).is_err() {
             return Err(Error::BadName { name: name.to_owned() });
         }
         Ok(full)
@@ -450,7 +475,6 @@ fn new_side(hunk: &[u8]) -> Option<(usize, usize)> {
     Some((start.parse().ok()?, count.parse().ok()?))
 }
 
-/// The tree of a commit.
 /// The output of `git --version`.
 ///
 /// # Errors
@@ -471,8 +495,14 @@ pub fn is_ignored(file: &Path) -> Result<Option<bool>> {
     })
 }
 
+/// The tree of a commit.
 pub(crate) fn tree_of(git: &Git, commit: &CommitHash) -> Result<CommitHash> {
-    git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}")).hash()
+    let call = git.call(["rev-parse", "--verify", "--end-of-options"]).arg(format!("{commit}^{{tree}}"));
+    call.parse_hash(&call.ok_for_ever()?)
+}
+
+fn check_ref_name(name: &str) -> Result<()> {
+    if is_ref_name(name) { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
 }
 
 /// Creates a commit object.
@@ -486,7 +516,11 @@ pub(crate) fn commit_tree(git: &Git, tree: &CommitHash, parents: &[&CommitHash],
 
 /// The files that differ between two commits or trees.
 pub(crate) fn changed_between(git: &Git, a: &CommitHash, b: &CommitHash) -> Result<Vec<PathBuf>> {
-    let mut paths = git.call(["diff-tree", "-r", "-z", "--name-only", "--no-renames", a.as_str(), b.as_str(), "--"]).paths()?;
+    if a == b {
+        return Ok(Vec::new());
+    }
+    let call = git.call(["diff-tree", "-r", "-z", "--name-only", "--no-renames", a.as_str(), b.as_str(), "--"]);
+    let mut paths: Vec<PathBuf> = fields(&call.ok_for_ever()?).map(to_path).collect();
     paths.sort();
     Ok(paths)
 }

@@ -3,9 +3,14 @@
 //! Only settings on an allow-list are copied: identity, conversion of files, merging, ignored files. Hooks,
 //! `core.fsmonitor`, aliases, credentials and signing must never be copied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
 
 use crate::call::{Git, fields};
 use crate::{Error, Repository, Result};
@@ -43,10 +48,11 @@ impl Settings {
     pub(crate) fn of_user(user: &Repository) -> Result<Self> {
         let call = user.git.call(["config", "--list", "-z", "--show-scope"]);
         let stdout = call.ok()?;
-        let mut pairs = Vec::new();
+        let (mut pairs, mut keys) = (Vec::new(), BTreeSet::new());
         let mut words = fields(&stdout);
         while let (Some(scope), Some(entry)) = (words.next(), words.next()) {
             let (key, value) = split_entry(entry);
+            keys.insert(key);
             if matches!(scope, b"global" | b"local" | b"worktree") && is_allowed(key) {
                 pairs.push((key.to_vec(), value.to_vec()));
             }
@@ -55,6 +61,9 @@ impl Settings {
             pairs.extend(turned_off(&name));
         }
         let named = |key: &str| -> Vec<u8> {
+            if !keys.contains(key.to_ascii_lowercase().as_bytes()) {
+                return Vec::new();
+            }
             let call = user.git.call(["config", "--type=path", "--get", key]);
             let path = call.path().ok().filter(|path| !path.as_os_str().is_empty());
             path.and_then(|path| fs::read(user.root().join(path)).ok()).unwrap_or_default()
@@ -177,8 +186,41 @@ fn is_allowed(key: &[u8]) -> bool {
     }
 }
 
-/// The settings of one config file, parsed by git; without its includes.
+/// The settings of one config file, parsed by git; without its includes. The same content is parsed once.
 pub(crate) fn read_config(path: &Path) -> Result<Vec<Pair>> {
+    static PARSED: Mutex<BTreeMap<Vec<u8>, Vec<Pair>>> = Mutex::new(BTreeMap::new());
+    let parsed = || PARSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let content = read_small(path);
+    if let Some(known) = content.as_ref().and_then(|content| parsed().get(content).cloned()) {
+        return Ok(known);
+    }
+    let pairs = parse_config(path)?;
+    // Somebody may have changed the file meanwhile.
+    if let Some(content) = content.filter(|content| read_small(path).as_ref() == Some(content)) {
+        let mut parsed = parsed();
+        if parsed.len() >= MAX_PARSED {
+            parsed.clear();
+        }
+        parsed.insert(content, pairs.clone());
+    }
+    Ok(pairs)
+}
+
+/// Maximum number of contents of config files that are remembered, and maximum size of one in bytes.
+const MAX_PARSED: usize = 64;
+const MAX_PARSED_BYTES: u64 = 64 << 10;
+
+/// The content of a regular file that is not large; never waits, as for a pipe.
+fn read_small(path: &Path) -> Option<Vec<u8>> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let mut content = Vec::new();
+    file.take(MAX_PARSED_BYTES).read_to_end(&mut content).ok().filter(|&count| (count as u64) < MAX_PARSED_BYTES)?;
+    Some(content)
+}
+
+fn parse_config(path: &Path) -> Result<Vec<Pair>> {
     let folder = path.parent().unwrap_or(path);
     let git = Git::discovering(folder);
     let call = git.call(["config", "--list", "-z", "--no-includes", "--file"]).arg(path);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::call::{Git, LONG_TIME_LIMIT};
 use crate::folders::remove_all;
+use crate::known::Found;
 use crate::{CommitHash, Error, Result};
 
 /// Prefix of temporary files and folders in the store; the process id follows.
@@ -16,6 +17,10 @@ pub(crate) const SPOOL: &str = "transfer-";
 
 /// The content of the `.keep` file of a pack that must not be pruned.
 const KEEP_MESSAGE: &str = "coding-loops";
+
+/// What git reports if a `git prune` has removed the pack that it was writing, and how often it is written again.
+const PRUNED: &str = "unable to rename temporary '*.";
+const MAX_UNPACKS: u32 = 10;
 
 /// Protects copied objects from pruning until a reference points to them; then it is dropped.
 #[derive(Debug)]
@@ -33,14 +38,20 @@ impl Drop for Kept {
 
 /// The objects that a repository does not have, in order.
 pub(crate) fn missing(git: &Git, objects: &[CommitHash]) -> Result<Vec<CommitHash>> {
-    if objects.is_empty() {
+    let unknown: Vec<_> = objects.iter().filter(|hash| !git.has_found(hash, Found::Object)).collect();
+    if unknown.is_empty() {
         return Ok(Vec::new());
     }
-    let list: String = objects.iter().map(|hash| format!("{hash}\n")).collect();
+    let files: Vec<_> = unknown.iter().map(|hash| git.object_file(hash)).collect();
+    let list: String = unknown.iter().map(|hash| format!("{hash}\n")).collect();
     let stdout = git.call(["cat-file", "--batch-check=%(objectname)"]).stdin(list).ok()?;
     let text = String::from_utf8_lossy(&stdout);
     let lost = |line: &str| line.ends_with(" missing").then(|| line.trim_end_matches(" missing").to_owned());
-    Ok(text.lines().filter_map(lost).filter_map(|hash| CommitHash::new(hash).ok()).collect())
+    let lost: Vec<CommitHash> = text.lines().filter_map(lost).filter_map(|hash| CommitHash::new(hash).ok()).collect();
+    for (hash, file) in unknown.into_iter().zip(files).filter(|(hash, _)| !lost.contains(hash)) {
+        git.known().remember(hash, Found::Object, file);
+    }
+    Ok(lost)
 }
 
 /// Copies everything reachable from `wanted` but not from `known`. Commits of `known` that the source lacks are
@@ -93,8 +104,18 @@ fn carry(from: &Git, to: &Git, objects: &Path, pack: &Path, revs: String, messag
 fn unpack(to: &Git, objects: &Path, pack: &Path, message: &str) -> Result<Kept> {
     let call = to.call(["index-pack", "--stdin", "--fix-thin"]).arg(format!("--keep={message}"));
     let call = call.stdin_from(pack).time_limit(LONG_TIME_LIMIT);
-    let stdout = call.ok()?;
-    let text = String::from_utf8_lossy(&stdout);
+    let mut answer = call.answer()?;
+    for _ in 1..MAX_UNPACKS {
+        if answer.code == Some(0) || !answer.stderr.contains(PRUNED) {
+            break;
+        }
+        remove_keeps(objects, |found| found == message);
+        answer = call.answer()?;
+    }
+    if answer.code != Some(0) {
+        return Err(call.failed(answer));
+    }
+    let text = String::from_utf8_lossy(&answer.stdout);
     // `keep` and the hash; `pack` if the same pack existed.
     let name = text.split_whitespace().nth(1).ok_or_else(|| call.unexpected("no name of a pack"))?;
     Ok(Kept { file: text.starts_with("keep").then(|| objects.join(format!("pack-{name}.keep"))) })

@@ -17,7 +17,7 @@ use crate::bare::{init, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT, fields};
 use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
 use crate::nested;
-use crate::repository::{changed_between, short_name, tree_of};
+use crate::repository::{changed_between, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::submodule_edits::Edit;
 use crate::submodules::{self, Files, MODULES, Place};
@@ -208,7 +208,7 @@ impl Workspace {
         let spec = WorkspaceSpec { path: absolute(&spec.path)?, state: absolute(&spec.state)?, branch: spec.branch.clone() };
         store.repository().branch_ref(&spec.branch)?;
         let index = spec.state.join("index");
-        let git = Git::in_work_tree(store.path(), &spec.path).with_env("GIT_INDEX_FILE", index);
+        let git = store.git().with_work_tree(&spec.path).with_env("GIT_INDEX_FILE", index);
         Ok(Self { store: store.clone(), spec, git })
     }
 
@@ -302,16 +302,19 @@ impl Workspace {
         }
         let git = Git::in_work_tree(&git_dir, self.root());
         let works = |call: &[&str]| git.call(call).answer().is_ok_and(|answer| answer.code == Some(0));
-        if !git_dir.join("config").is_file() || !works(&["rev-parse", "--is-bare-repository"]) {
+        let is_marked = self.is_marked();
+        let has_head = is_marked && works(&["cat-file", "-e", "HEAD^{tree}"]);
+        if !git_dir.join("config").is_file() || !has_head && !works(&["rev-parse", "--is-bare-repository"]) {
             return Some(Damage::GitUnreadable);
         }
-        if !self.is_marked() {
+        if !is_marked {
             return Some(Damage::Foreign);
         }
-        if !works(&["cat-file", "-e", "HEAD^{tree}"]) && !works(&["symbolic-ref", "--quiet", "HEAD"]) {
+        if !has_head && !works(&["symbolic-ref", "--quiet", "HEAD"]) {
             return Some(Damage::GitUnreadable);
         }
-        if !git_dir.join("index").is_file() || !works(&["ls-files", "--unmerged", "-z"]) {
+        let index = git_dir.join("index");
+        if !index.is_file() || !self.git.known().can_read_index(&index, || works(&["ls-files", "--unmerged", "-z"])) {
             return Some(Damage::IndexUnreadable);
         }
         None
@@ -333,8 +336,9 @@ impl Workspace {
             Ok(meta) if !meta.is_dir() => return Some(Damage::NotAFolder),
             Ok(_) => {}
         }
-        let readable = self.git.call(["ls-files", "--unmerged", "-z"]).answer().is_ok_and(|answer| answer.code == Some(0));
         let index = self.spec.state.join("index");
+        let read = || self.git.call(["ls-files", "--unmerged", "-z"]).answer().is_ok_and(|answer| answer.code == Some(0));
+        let readable = self.git.known().can_read_index(&index, read);
         let is_whole = |state: State| {
             // Only our record refers to the trees of a snapshot: a store that was created again may lack them.
             let trees = state.into_trees();
@@ -397,7 +401,7 @@ impl Workspace {
             fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         }
         fs::create_dir(&making).map_err(Error::io("create", &making))?;
-        let git = Git::in_work_tree(self.store.path(), &making).with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
+        let git = self.git.with_work_tree(&making);
         git.call(["read-tree", "--reset", "-u", base.as_str()]).time_limit(LONG_TIME_LIMIT).ok()?;
         self.init_git(&making, base)?;
         self.record(base)?;
@@ -409,7 +413,7 @@ impl Workspace {
     /// Records that our index and the files are those of a commit.
     fn record(&self, base: &CommitHash) -> Result<()> {
         let base_tree = tree_of(self.store.git(), base)?;
-        let listed = Git::in_repository(self.store.path()).with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
+        let listed = self.store.git().with_env("GIT_INDEX_FILE", self.spec.state.join("index"));
         let listed = listed.call(["ls-files", "--stage", "-z"]).ok()?;
         let (mut has_links, mut has_attributes) = (false, false);
         for entry in fields(&listed) {
@@ -501,15 +505,20 @@ impl Workspace {
         }
         let git = Git::in_repository(git_dir);
         let branch = format!("refs/heads/{}", self.spec.branch);
-        git.call(["symbolic-ref", "HEAD", &branch]).with_identity().ok()?;
+        let head = git_dir.join("HEAD");
+        let is_file = head.symlink_metadata().is_ok_and(|meta| meta.is_file());
+        if !is_file || fs::read(&head).ok() != Some(format!("ref: {branch}\n").into_bytes()) {
+            git.call(["symbolic-ref", "HEAD", &branch]).ok()?;
+        }
         let mut lines = format!("update {branch} {base}\n");
-        for (name, hash) in self.store.repository().list_refs("refs/heads")? {
-            lines.push_str(&format!("update refs/remotes/origin/{} {hash}\n", short_name(&name)));
+        for (name, hash) in self.store.repository().branches_and_tags()? {
+            match name.strip_prefix("refs/heads/") {
+                Some(branch) => lines.push_str(&format!("update refs/remotes/origin/{branch} {hash}\n")),
+                None => lines.push_str(&format!("update {name} {hash}\n")),
+            }
         }
-        for (name, hash) in self.store.repository().list_refs("refs/tags")? {
-            lines.push_str(&format!("update {name} {hash}\n"));
-        }
-        git.call(["update-ref", "--no-deref", "--stdin"]).stdin(lines).with_identity().ok()?;
+        // The settings of a workspace always name somebody.
+        git.call(["update-ref", "--no-deref", "--stdin"]).stdin(lines).ok()?;
         self.copy_index(git_dir)
     }
 
@@ -598,8 +607,14 @@ impl Workspace {
 
     fn attributes_differ(&self, base: &CommitHash) -> Result<bool> {
         let mut paths = self.git.call(["diff-files", "-z", "--name-only", "--ignore-submodules=all"]).paths()?;
-        let index_tree = self.git.call(["write-tree"]).hash()?;
+        let mut state = self.state()?;
+        let index_tree = match state.index_tree.take() {
+            Some(tree) => tree,
+            None => self.git.call(["write-tree"]).hash()?,
+        };
         paths.extend(changed_between(&self.git, &index_tree, base)?);
+        // The index is about to become another one.
+        state.write(&self.spec)?;
         Ok(paths.iter().any(|path| path.file_name().is_some_and(|name| name == ".gitattributes")))
     }
 

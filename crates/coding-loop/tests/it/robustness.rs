@@ -218,9 +218,11 @@ fn a_database_that_cannot_be_written_loses_nothing() {
     world
         .db
         .write(|_| {
-            // The agent ends while another holds the write lock past every deadline.
+            // The agent ends while another holds the write lock past the deadlines of what it records of that.
             go(&world);
-            std::thread::park_timeout(std::time::Duration::from_millis(3500));
+            for part in ["cannot record the end of a run", "cannot record the process of a run"] {
+                wait_for(part, || world.logged(part));
+            }
             Ok::<_, coord_db::Error>(())
         })
         .unwrap();

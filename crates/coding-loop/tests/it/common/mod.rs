@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use coord_db::process::ProcessIdentity;
 use coord_db::{Config, Error, Test, TestId};
 use test_support::{Process, git, make_repository, new_loop, new_test, run};
 
@@ -42,7 +43,15 @@ impl World {
         );
         let world = Self { base, repository, home };
         world.configure(|_| config);
+        world.watch();
         world
+    }
+
+    /// Registers this process as monitor, with heartbeats for an hour: loops pause after each test while it is not running.
+    fn watch(&self) {
+        let own = ProcessIdentity::own();
+        self.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
+        self.sql("UPDATE component_health SET last_heartbeat = datetime('now', '+1 hour')");
     }
 
     /// Changes the settings.
