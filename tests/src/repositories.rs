@@ -45,8 +45,9 @@ pub fn problems(repository: &Path, loops: &[&str]) -> Vec<String> {
     for id in loops {
         known(&format!("state/{id}"), &|name| ["index", "lock", "state.json", "setup", "modules"].contains(&name));
     }
-    // The human's is of a command that brings commits in.
-    known("gates", &|name| of_check_out(name, &|name| name == "human" || of_loop(name)));
+    // The human's is of a command that brings commits in; the landing train has one for each state that it judges at once.
+    let is_gate = |name: &str| name == "human" || name.starts_with("landing-train-") || of_loop(name);
+    known("gates", &|name| of_check_out(name, &is_gate));
     known("checker", &|name| of_check_out(name, &|name| name.parse::<u32>().is_ok()));
     let store = root.join("store.git");
     let mut folders = vec![repository.join(".git"), store.clone()];

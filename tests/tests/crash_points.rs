@@ -41,7 +41,15 @@ const IN_RECOVERY: &[(Point, Point)] =
     &[(Point::CheckpointMade, Point::StartEntryRecovered), (Point::IntegrateMoved, Point::RecoverLanded)];
 
 /// Points after which it matters most whether another loop goes on alone.
-const ELSEWHERE: &[Point] = &[Point::CheckpointMade, Point::PutAwaySaved, Point::IntegrateIntended, Point::IntegrateMoved];
+const ELSEWHERE: &[Point] = &[
+    Point::CheckpointMade,
+    Point::PutAwaySaved,
+    Point::LandingQueued,
+    Point::TrainMarked,
+    Point::TrainRecorded,
+    Point::IntegrateIntended,
+    Point::IntegrateMoved,
+];
 
 /// Points of processes that are no loops; see below.
 const OF_SUPERVISORS: &[Point] =
@@ -101,7 +109,7 @@ fn name_of(kill: &str) -> &str {
 
 /// Runs one case. Gives the points at which the process was killed, and what the last start came through.
 fn run(case: &Case) -> (Vec<String>, Vec<String>) {
-    let world = World::new();
+    let world = World::with_clash();
     let mut killed = Vec::new();
     for kill in &case.kills {
         match world.coding_loop("one", Some(kill)) {
@@ -235,7 +243,7 @@ fn a_loop_killed_between_every_two_steps_and_again_in_its_recovery() {
 #[test]
 fn an_init_killed_when_the_store_is_made_is_done_again_or_gone_on_from() {
     for again in [true, false] {
-        let world = World::new();
+        let world = World::with_clash();
         assert!(matches!(world.loopctl(&["init"], Some(Point::StoreMade.name())), Ending::Killed), "{}", world.log());
         if again {
             assert!(matches!(world.loopctl(&["init"], None), Ending::Exited(0, _)), "{}", world.log());
@@ -340,6 +348,11 @@ fn a_submit_by_hand_killed_again_and_again_lands_once() {
         Point::WorkPutOn,
         Point::GateCheckedOut,
         Point::GatePassed,
+        Point::LandingKept,
+        Point::LandingQueued,
+        Point::TrainTaken,
+        Point::TrainMarked,
+        Point::TrainRecorded,
         Point::IntegrateIntended,
         Point::IntegrateMoved,
         Point::PublishBrought,

@@ -3,7 +3,7 @@
 //! `SIM_SEED=…` runs one seed, `SIM_SEEDS=…` so many; else as many as fit into a test run.
 
 use system_tests::simulation::supervisors::Tampering;
-use system_tests::simulation::{LoopFault, Scenario, Summary, Wakes, laws, run};
+use system_tests::simulation::{LoopFault, Scenario, Summary, TrainFault, Wakes, laws, run};
 
 /// How many worlds of chaos a test run sees.
 const SEEDS: u64 = 1_000;
@@ -92,7 +92,7 @@ fn much_happens() {
     assert!(refused > 0, "no disk was ever full");
     for kind in "test_passed test_failed test_blocked file_locked file_unlocked file_conflict force_release pause_requested \
                  resume_requested loop_paused loop_resumed digression_detected rollback_done restart_requested component_degraded component_recovered \
-                 stuck_detected decision_needed decision_resolved human_message regression_detected regression_cleared"
+                 stuck_detected decision_needed decision_resolved human_message regression_detected regression_cleared landing_queued batch_judged"
         .split_whitespace()
     {
         assert!(events.contains_key(kind), "{kind}: {events:?}");
@@ -115,6 +115,10 @@ fn caught(expected: &str, broken: impl Fn(Scenario) -> Scenario) {
 
 fn loops(fault: LoopFault) -> impl Fn(Scenario) -> Scenario {
     move |scenario| Scenario { loop_fault: fault, ..scenario }
+}
+
+fn train(fault: TrainFault) -> impl Fn(Scenario) -> Scenario {
+    move |scenario| Scenario { train_fault: fault, ..scenario }
 }
 
 fn supervisor(id: &'static str, how: Tampering) -> impl Fn(Scenario) -> Scenario {
@@ -166,7 +170,7 @@ fn every_law_is_seen_to_fire() {
             // In the step that ended it.
             Box::new(rogue(
                 "INSERT INTO lease_requests (id, loop_id, paths, waiting_since, wait_until)
-                 SELECT 'left', loop_id, '[\"x\"]', last_attempt_at, '2099-01-01 00:00:00' FROM tests WHERE status = 'passed' LIMIT 1",
+                 SELECT 'left', loop_id, '[\"x\"]', queued_at, '2099-01-01 00:00:00' FROM landings WHERE ended_at IS NULL LIMIT 1",
             )),
         ),
         (
@@ -182,7 +186,7 @@ fn every_law_is_seen_to_fire() {
             "nobody starves",
             Box::new(|scenario| {
                 // It never ends, and nobody may take it away.
-                let sql = "INSERT OR IGNORE INTO file_locks (file_path, locked_by) VALUES ('git:integration', 'ghost')";
+                let sql = "INSERT OR IGNORE INTO file_locks (file_path, locked_by) VALUES ('Cargo.toml', 'ghost')";
                 Scenario { settles_seconds: 4 * 3600, ..rogue(sql)(fair(scenario)) }
             }),
         ),
@@ -231,6 +235,19 @@ fn every_law_is_seen_to_fire() {
                 "INSERT INTO events (id, source, event_type, payload) SELECT 'again', source, event_type, payload FROM events
                  WHERE event_type = 'regression_detected' AND json_extract(payload, '$.first_bad_commit') IS NOT NULL LIMIT 1",
             )),
+        ),
+        ("the branch is only at states that have passed", Box::new(train(TrainFault::LandsUnjudged))),
+        ("nothing lands twice", Box::new(train(TrainFault::LandsAgain))),
+        ("only what clashes is given back", Box::new(train(TrainFault::GivesAnyoneBack))),
+        ("queued work stays until its verdict", Box::new(train(TrainFault::Withdraws))),
+        (
+            "queued work lands or comes back",
+            Box::new(|scenario| Scenario { settles_seconds: 4 * 3600, ..fair(train(TrainFault::Sleeps)(scenario)) }),
+        ),
+        ("nobody is passed over again and again", Box::new(rogue("UPDATE landings SET passed_over = 99 WHERE ended_at IS NULL"))),
+        (
+            "the train holds the leases of queued work",
+            Box::new(rogue("DELETE FROM file_locks WHERE locked_by = 'landing-train'")),
         ),
         (
             "events stand for ever",

@@ -79,7 +79,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let mut interrupt = None;
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
-        waiter.wakes.looked(context.db);
+        waiter.looked(context);
         // Nothing is lost while the database is unavailable: the changes are found again afterwards.
         match round(context, attempt, waiter, std::mem::take(&mut has_changed)) {
             Ok(None) => {}

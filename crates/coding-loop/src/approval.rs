@@ -71,7 +71,7 @@ impl Context<'_> {
         let question = self.question(attempt, &work, &unusual);
         let id = self.db.write(|tx| tx.ask(&question, tx.attempt_started(&attempt.test.id)?.as_ref()))?;
         loop {
-            waiter.wakes.looked(self.db);
+            waiter.looked(self);
             let decision = self.db.read(|tx| tx.decision(&id))?;
             if decision.status != DecisionStatus::Pending {
                 if decision.choice.as_deref() != Some("approve") {

@@ -13,7 +13,6 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
 
 use crate::context::{Attempt, Context};
-use crate::work::INTEGRATION;
 use crate::{Error, Result};
 
 /// Seconds after which a queued request ends unless its loop renews it.
@@ -135,7 +134,7 @@ impl Changes {
 /// The path in the form of a lease, or why it cannot be leased.
 pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
     let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased; rename it", shown(path)))?;
-    if text == INTEGRATION {
+    if text == LeasePath::integration().as_str() {
         return Err(format!("rename the file {text}: this name is reserved for the lease on the integration branch"));
     }
     text.parse().map_err(|error: coord_db::Error| error.to_string())

@@ -211,19 +211,8 @@ impl Context<'_> {
             self.withdraw(&asked, "other checks now fail at the head of integration")?;
         }
         if question.is_none() && mending.is_empty() {
-            let words = |check: &&BaseCheck<'_>| {
-                let run = runs.iter().find(|run| run.check_hash == check.hash)?;
-                Some(RedCheck {
-                    name: run.check_name.clone(),
-                    words: format!("{}: {}", run.why, reason_of(&run.output_tail)),
-                    output_tail: run.output_tail.clone(),
-                    categories: check.config.categories.clone(),
-                })
-            };
-            let red: Vec<RedCheck> = red.iter().filter_map(words).collect();
-            tracing::warn!(head = %head.short(), checks = ?red.iter().map(|check| &check.name).collect::<Vec<_>>(),
-                "checks fail at the head of integration without any change by an agent; no attempt starts until you answer the question");
-            self.db.write(|tx| tx.ask_about_base(&self.loop_id, head.as_str(), tree, &red))?;
+            let of_check = |check: &&BaseCheck<'_>| runs.iter().find(|run| run.check_hash == check.hash).cloned();
+            self.ask_about_red(head, tree, &red.iter().filter_map(of_check).collect::<Vec<_>>())?;
         }
         let question = match question {
             Some(question) => Some(question),
@@ -236,6 +225,25 @@ impl Context<'_> {
             }
             (None, None) => "the checks fail at the head of integration".to_owned(),
         }))
+    }
+
+    /// Asks the human about checks that fail at the head, unless that is asked already.
+    pub(crate) fn ask_about_red(&self, head: &CommitHash, tree: &str, runs: &[BaseRun]) -> Result<()> {
+        let categories = |name: &str| {
+            let check = self.config.gate.check.iter().find(|check| check.name == name);
+            check.map(|check| check.categories.clone()).unwrap_or_default()
+        };
+        let words = |run: &BaseRun| RedCheck {
+            name: run.check_name.clone(),
+            words: format!("{}: {}", run.why, reason_of(&run.output_tail)),
+            output_tail: run.output_tail.clone(),
+            categories: categories(&run.check_name),
+        };
+        let red: Vec<RedCheck> = runs.iter().map(words).collect();
+        tracing::warn!(head = %head.short(), checks = ?red.iter().map(|check| &check.name).collect::<Vec<_>>(),
+            "checks fail at the head of integration without any change by an agent; no attempt starts until you answer the question");
+        self.db.write(|tx| tx.ask_about_base(&self.loop_id, head.as_str(), tree, &red))?;
+        Ok(())
     }
 
     // ---- running them ----
@@ -266,6 +274,8 @@ impl Context<'_> {
         if let Err(error) = released {
             tracing::warn!(%error, "cannot release the lease for running the checks at the base; it will expire");
         }
+        // The landing train stops at a head that fails.
+        self.news.queued.notify_one();
         match ran {
             // The order is obeyed in the next iteration.
             Ok(()) | Err(Stop::End(End::Interrupted(_))) => Ok(Base::Again),
@@ -282,7 +292,7 @@ impl Context<'_> {
     }
 
     /// Releases the lease of a loop whose process has died instead of waiting for heartbeat; true if there was one.
-    fn free_from_dead(&self, path: &LeasePath) -> Result<bool> {
+    pub(crate) fn free_from_dead(&self, path: &LeasePath) -> Result<bool> {
         let own = ProcessIdentity::own();
         Ok(self.db.write(|tx| {
             let Some(lease) = tx.lease(path)? else { return Ok(true) };
@@ -418,7 +428,7 @@ impl Context<'_> {
     }
 
     /// Leases the exclusive resources of a check for a run without an attempt.
-    async fn lease_for_base(&self, check: &CheckConfig, waiter: &mut Waiter) -> Step<Option<(Vec<LeasePath>, i64)>> {
+    pub(crate) async fn lease_for_base(&self, check: &CheckConfig, waiter: &mut Waiter) -> Step<Option<(Vec<LeasePath>, i64)>> {
         let paths: Vec<LeasePath> = check.resources.iter().filter_map(|resource| resource.parse().ok()).collect();
         if paths.is_empty() {
             return Ok(None);
@@ -432,7 +442,7 @@ impl Context<'_> {
                 (Waiting::Granted(grant), _) => return Ok(Some((paths, grant.fencing_token))),
                 (Waiting::Queued(_), Some(queued)) => {
                     waiter.beat(self, None);
-                    waiter.wakes.looked(self.db);
+                    waiter.looked(self);
                     if let Some(interrupt) = self.pending_interrupt(None, waiter)? {
                         self.db.write(|tx| tx.withdraw_request(queued))?;
                         return Err(interrupt.into());

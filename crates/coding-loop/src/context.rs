@@ -4,11 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use coord_db::{Config, Database, LeasePath, LoopId, Test, locate};
 use git::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 
 use crate::memory::{Following, Publishing};
+use crate::news::News;
 use crate::work::Work;
 use crate::{Error, Result};
 
@@ -29,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) following: RefCell<Following>,
     /// Cache: whether a command runs for each test, according to the files of a commit.
     pub(crate) per_test: RefCell<BTreeMap<(Vec<String>, CommitHash), bool>>,
+    /// Between the attempts and the landing train of this process.
+    pub(crate) news: Rc<News>,
 }
 
 /// The attempt at a claimed test, in its workspace.
@@ -53,6 +57,8 @@ pub(crate) struct Attempt {
     pub(crate) in_place: Option<Change>,
     /// The work to land, once it was read.
     pub(crate) work: Option<Work>,
+    /// Its row in `landings`, once it is queued.
+    pub(crate) landing: Option<String>,
     /// The last output of the agent, on one line.
     pub(crate) last_words: String,
     /// Token of the newest lease acquired by the agent whose files were updated.
@@ -76,6 +82,7 @@ impl Attempt {
             changed: false,
             in_place: None,
             work: None,
+            landing: None,
             last_words: String::new(),
             served_token: 0,
             landed_by: None,
@@ -102,9 +109,28 @@ impl<'a> Context<'a> {
             publishing: RefCell::default(),
             following: RefCell::default(),
             per_test: RefCell::default(),
+            news: Rc::default(),
         };
         context.bring_worktree_over()?;
         Ok(context)
+    }
+
+    /// The same for another actor that is no loop.
+    pub(crate) fn acting_as(&self, actor: LoopId) -> Self {
+        Self {
+            db: self.db,
+            config: self.config,
+            loop_id: actor,
+            user: self.user.clone(),
+            layout: self.layout.clone(),
+            store: self.store.clone(),
+            home: self.home.clone(),
+            managed: false,
+            publishing: RefCell::default(),
+            following: RefCell::default(),
+            per_test: RefCell::default(),
+            news: Rc::clone(&self.news),
+        }
     }
 
     /// The short name of the integration branch.
@@ -148,7 +174,11 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
-        self.home.join("logs").join(self.loop_id.as_str())
+        self.logs_of(&self.loop_id)
+    }
+
+    fn logs_of(&self, loop_id: &LoopId) -> PathBuf {
+        self.home.join("logs").join(loop_id.as_str())
     }
 
     /// The environment of a check without a test: the variables that the settings pass on.
@@ -164,7 +194,7 @@ impl<'a> Context<'a> {
     pub(crate) fn environment(&self, test: &Test) -> Vec<(String, OsString)> {
         let mut environment = self.bare_environment();
         environment.extend([
-            ("LOOP_ID".to_owned(), OsString::from(self.loop_id.as_str())),
+            ("LOOP_ID".to_owned(), OsString::from(test.loop_id.as_str())),
             ("TEST_ID".to_owned(), OsString::from(test.id.as_str())),
             ("ATTEMPT".to_owned(), OsString::from(test.attempts.to_string())),
             ("TEST_SPEC_FILE".to_owned(), self.spec_file(test).into_os_string()),
@@ -174,10 +204,10 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn spec_file(&self, test: &Test) -> PathBuf {
-        self.logs().join(format!("{}.spec.md", test.id))
+        self.logs_of(&test.loop_id).join(format!("{}.spec.md", test.id))
     }
 
     pub(crate) fn knowledge_file(&self, test: &Test) -> PathBuf {
-        self.logs().join(format!("{}.knowledge.md", test.id))
+        self.logs_of(&test.loop_id).join(format!("{}.knowledge.md", test.id))
     }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use coord_db::payload::RollbackDone;
-use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, UnlockCause, WriteTx};
+use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, WriteTx};
 use crash_point::{Point, reach};
 use git::CommitHash;
 use process_host::{Reload, Stop, Wakes, service, stop_requested};
@@ -88,6 +88,14 @@ impl Waiter {
         *self.stop.borrow()
     }
 
+    /// To be called before reading the database. The landing train of this process does not watch the database itself; it
+    /// is woken here by commits of other processes.
+    pub(crate) fn looked(&mut self, context: &Context<'_>) {
+        if self.wakes.looked(context.db) {
+            context.news.queued.notify_one();
+        }
+    }
+
     /// Sends a heartbeat if one is due.
     pub(crate) fn beat(&mut self, context: &Context<'_>, attempt: Option<&Attempt>) {
         if Instant::now() >= self.next_beat {
@@ -112,6 +120,7 @@ impl Waiter {
             _ = self.wakes.changed(context.db, most) => {}
             () = stop_requested(&mut self.stop) => {}
             () = reload_wanted(self.reload.as_mut()) => {}
+            () = context.news.told(&context.loop_id).notified() => {}
         }
     }
 
@@ -149,7 +158,7 @@ impl Context<'_> {
     ) -> Result<(T, Option<Interrupt>)> {
         loop {
             waiter.beat(self, attempt);
-            waiter.wakes.looked(self.db);
+            waiter.looked(self);
             if let Some(interrupt) = self.pending_interrupt(attempt, waiter)? {
                 cancel.send_replace(true);
                 return Ok((running.await, Some(interrupt)));
@@ -332,7 +341,7 @@ impl Context<'_> {
             let begun = self.attempt_begun(attempt.test.last_attempt_at);
             tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, attempt.tokens_spent, seconds, &[])?;
         }
-        tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, cause)?;
+        tx.release_work(&self.loop_id, cause)?;
         let Some(test) = test else { return Ok(()) };
         let row = tx.find_test(test.as_str())?;
         if row.is_some_and(|row| row.status == TestStatus::InProgress && row.loop_id == self.loop_id) {

@@ -1,7 +1,6 @@
 //! The possible ends of an attempt, and the result type of its steps.
 
 use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt};
-use git::CommitHash;
 
 use crate::Error;
 use crate::control::Interrupt;
@@ -9,8 +8,8 @@ use crate::control::Interrupt;
 /// The end of an attempt.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It has landed as this commit, and the pass is recorded.
-    Passed(CommitHash),
+    /// The work has passed alone and waits to land; with its row in `landings`.
+    Queued(String),
     Failed(FailedAttempt),
     /// The agent claims success without a change.
     Unchanged,
@@ -65,5 +64,15 @@ impl From<Interrupt> for Stop {
 impl<E: Into<Error>> From<E> for Stop {
     fn from(error: E) -> Self {
         Self::Error(error.into())
+    }
+}
+
+/// An error where no attempt can end.
+pub(crate) fn error_of(stop: Stop) -> Error {
+    match stop {
+        Stop::Error(error) => error,
+        Stop::End(End::Failed(why)) => Error::SetUp(why.message),
+        Stop::End(End::SetUpFailed(why)) => Error::SetUp(format!("the set-up fails at the base: {why}")),
+        Stop::End(_) => Error::SetUp("the landing train ended in an unexpected state".to_owned()),
     }
 }

@@ -12,6 +12,9 @@ pub enum Error {
     /// git.
     #[error(transparent)]
     Git(#[from] git::Error),
+    /// A row names a commit that cannot be one.
+    #[error(transparent)]
+    Hash(#[from] git::InvalidHash),
     /// The file system.
     #[error("{context}")]
     Io {
@@ -48,7 +51,7 @@ impl Error {
             Self::Db(error) => error.is_temporary(),
             Self::Git(error) => error.is_disk_full(),
             Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
-            Self::SetUp(_) | Self::Unfinished(_) => false,
+            Self::SetUp(_) | Self::Unfinished(_) | Self::Hash(_) => false,
         }
     }
 }

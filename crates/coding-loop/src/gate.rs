@@ -80,7 +80,7 @@ enum Accepted {
 }
 
 impl Context<'_> {
-    fn check_spec(&self, check: &CheckConfig, test: &Test) -> Result<CheckSpec> {
+    pub(crate) fn check_spec(&self, check: &CheckConfig, test: &Test) -> Result<CheckSpec> {
         let mut env = self.environment(test);
         env.extend(self.gate_variables()?);
         Ok(self.spec(check, env))

@@ -2,16 +2,14 @@
 //! at [`Operation`]).
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{
-    ActorId, CheckpointType, JournalEntry, JournalStatus, LoopStatus, NewCheckpoint, UnlockCause, WriteTx, owned_intent,
-};
+use coord_db::{CheckpointType, JournalEntry, JournalStatus, LoopStatus, NewCheckpoint, WriteTx, owned_intent};
 use crash_point::{Point, reach};
 use git::{CommitHash, RefExpectation, Workspace};
 use serde_json::json;
 
+use crate::Result;
 use crate::context::Context;
 use crate::operation::{CHECKPOINTS, Integrate, Operation, PutAway, Recovery, Seen};
-use crate::{Error, Result};
 
 impl Context<'_> {
     /// Records an intent durably. Returns its id.
@@ -22,7 +20,7 @@ impl Context<'_> {
     /// Like [`Context::intend`], within a transaction.
     pub(crate) fn intend_in(&self, tx: &WriteTx<'_>, operation: &Operation) -> coord_db::Result<String> {
         let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
-        let loop_id = Some(&self.loop_id).filter(|_| !self.is_human());
+        let loop_id = Some(&self.loop_id).filter(|_| !self.has_no_loop());
         tx.begin_operation(operation.name(), self.loop_id.as_str(), loop_id, &intent, None)
     }
 
@@ -129,6 +127,7 @@ impl Context<'_> {
     /// Like [`Context::recover`], for dead loops: their landings are recorded before anyone repeats the work. Their
     /// workspaces are not touched.
     pub(crate) fn recover_dead_loops(&self) -> Result<()> {
+        self.recover_train()?;
         for entry in self.db.read(|tx| tx.open_journal(None))? {
             self.recover_dead_command(&entry)?;
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
@@ -182,6 +181,9 @@ impl Context<'_> {
         if let Operation::Sync(sync) = &operation {
             return self.settle_sync(entry, sync);
         }
+        if let Operation::Judge { .. } = &operation {
+            return self.recover_train();
+        }
         match operation.recovery(self.see(&operation)?) {
             Recovery::RecordPass | Recovery::None => self.settle_recovered(entry, false),
             Recovery::DeleteRef => {
@@ -198,6 +200,12 @@ impl Context<'_> {
                 self.settle_recovered(entry, true)
             }
         }
+    }
+
+    /// True if a batch has reached integration.
+    pub(crate) fn has_reached_integration(&self, landing: &Integrate) -> Result<bool> {
+        let operation = Operation::Integrate(landing.clone());
+        Ok(operation.recovery(self.see(&operation)?) == Recovery::RecordPass)
     }
 
     fn see(&self, operation: &Operation) -> Result<Seen> {
@@ -236,30 +244,18 @@ impl Context<'_> {
         self.settle(&entry.id, committed)
     }
 
-    /// Settles an interrupted landing: a commit that reached integration is recorded for the loop that made it;
-    /// otherwise nothing was done. Reads the store under the write lock, so that no entry is settled twice.
-    fn settle_landing(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<()> {
+    /// Settles an interrupted landing: a batch that reached integration is recorded for the loops of its works; otherwise
+    /// nothing was done. Reads the store under the write lock, so that no entry is settled twice.
+    pub(crate) fn settle_landing(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<()> {
         if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
             return Ok(());
         }
-        let operation = Operation::Integrate(landing.clone());
-        let landed = operation.recovery(self.see(&operation)?) == Recovery::RecordPass;
+        let landed = self.has_reached_integration(landing)?;
         if landed {
             reach(Point::RecoverLanded);
-            let (test, passed) = (&landing.test, landing.passed());
             let author = entry.loop_id.as_ref().unwrap_or(&self.loop_id);
-            match tx.adopt_landed(test, author, &passed) {
-                Ok(_) => {
-                    tracing::info!(%test, commit = %passed.commit, "interrupted landing recorded");
-                    // As after every landing, so that nobody waits until the leases of a killed submit expire.
-                    tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?;
-                }
-                // The test was settled otherwise; the entry must not prevent the loop from starting.
-                Err(error) if error.is_refusal() => {
-                    tracing::warn!(%test, %error, commit = %passed.commit, "interrupted landing not recorded");
-                }
-                Err(error) => return Err(Error::from(error)),
-            }
+            self.record_members(tx, landing, author)?;
+            tracing::info!(commit = %landing.commit, works = landing.members.len(), "interrupted landing recorded");
         }
         tx.end_operation(&entry.id, landed)?;
         Ok(())

@@ -1,34 +1,35 @@
-//! The steps from a claim to integration: read the changes, lease, apply to the head, gate, move integration by
-//! compare-and-swap, record. Integration must only move to a state that passed the gate.
+//! The steps from a claim to the queue of the landing train: read the changes, lease, apply to the head, gate, queue.
+//! Nothing is queued that has not passed the gate alone.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coord_db::{ActorId, ErrorCategory, EventFilter, EventId, FailedAttempt, NoChange, TestStatus, UnlockCause};
+use coord_db::{ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewLanding, NoChange, Test, new_id};
 use crash_point::{Point, reach};
-use git::{CommitHash, CommitInfo, Finding, PutOn, Trailer, Workspace, shown};
+use git::{CommitHash, CommitInfo, Finding, PutOn, RefExpectation, Trailer, Workspace, shown};
 
-use crate::attempt::{self, Close, Command, Input, MAX_ROUNDS};
+use crate::attempt::{self, Close, Command, Input};
+use crate::auto_lease::{ignored, lease_path};
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Order, Waiter};
 use crate::end::{End, Step, Stop};
 use crate::gate::Proving;
-use crate::operation::{Integrate, Operation};
-use crate::work::{Work, integration_lease};
+use crate::operation::queued_ref;
+use crate::work::Work;
 use crate::{Error, Result, agent};
 
 /// The trailers of a landed commit.
-fn trailers(context: &Context<'_>, attempt: &Attempt, proof: &str) -> Vec<Trailer> {
+pub(crate) fn trailers(test: &Test, proof: &str) -> Vec<Trailer> {
     vec![
-        ("Loop".to_owned(), context.loop_id.to_string()),
-        ("Test".to_owned(), attempt.test.id.to_string()),
+        ("Loop".to_owned(), test.loop_id.to_string()),
+        ("Test".to_owned(), test.id.to_string()),
         ("Proof".to_owned(), proof.to_owned()),
     ]
 }
 
-fn message(attempt: &Attempt) -> String {
-    let test = &attempt.test;
+/// The message of a landed commit.
+pub(crate) fn message(test: &Test) -> String {
     let text = test.notes.as_deref().or(test.spec_content.as_deref()).unwrap_or_default();
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("done").trim();
     format!("{}: {}", test.id, first.chars().take(120).collect::<String>())
@@ -88,14 +89,9 @@ impl Context<'_> {
         loop {
             let command = machine.doing();
             if let Command::Close(close) = command {
-                let landed = || attempt.work.as_ref().map(|work| work.judged().clone());
-                return match (close, given, landed()) {
-                    (Close::Passed, _, Some(commit)) => End::Passed(commit),
+                return match (close, given, attempt.landing.clone()) {
+                    (Close::Queued, _, Some(landing)) => End::Queued(landing),
                     (Close::Unchanged, ..) => End::Unchanged,
-                    (Close::Overtaken, ..) => {
-                        let text = format!("integration moved {MAX_ROUNDS} times while the attempt was landing");
-                        End::Failed(FailedAttempt::new(ErrorCategory::Transient, text))
-                    }
                     (_, Some(end), _) => end,
                     _ => End::Failed(FailedAttempt::new(ErrorCategory::System, "the attempt ended in an unexpected state")),
                 };
@@ -142,8 +138,7 @@ impl Context<'_> {
             Command::Approve => self.approve(attempt, waiter).await?,
             Command::PutOnHead => self.put_on_head(attempt, proving)?,
             Command::Gate => self.judge(attempt, proving, waiter).await?,
-            Command::LeaseIntegration => self.lease_integration(attempt)?,
-            Command::Land => return self.land(attempt, proving, waiter).await,
+            Command::Queue => self.queue(attempt, proving)?,
         }
         Ok(Input::Done)
     }
@@ -193,12 +188,9 @@ impl Context<'_> {
     /// Waits until all queued leases are granted.
     pub(crate) async fn await_leases(&self, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
         loop {
-            waiter.wakes.looked(self.db);
+            waiter.looked(self);
             self.retry_requests(attempt)?;
             if attempt.waiting.is_empty() {
-                if attempt.tokens.contains_key(&integration_lease()?) {
-                    reach(Point::LandingLeased);
-                }
                 return Ok(());
             }
             self.check_interrupt(Some(attempt), waiter)?;
@@ -215,19 +207,11 @@ impl Context<'_> {
     /// The pending interrupt of the loop's work.
     pub(crate) fn pending_interrupt(&self, attempt: Option<&Attempt>, waiter: &Waiter) -> Result<Option<Interrupt>> {
         if waiter.stopping() {
-            let stop = if self.is_human() { Interrupt::plain(Order::Stop, "stopped") } else { Interrupt::stop() };
+            let stop = if self.has_no_loop() { Interrupt::plain(Order::Stop, "stopped") } else { Interrupt::stop() };
             return Ok(Some(stop));
         }
         // A command of the human receives no orders.
-        if self.is_human() { Ok(None) } else { self.orders(attempt) }
-    }
-
-    /// Acquires the lease for moving integration, or queues for it.
-    fn lease_integration(&self, attempt: &mut Attempt) -> Step<()> {
-        reach(Point::LandingJudged);
-        let test = &attempt.test.id;
-        let request = self.lease_request(vec![integration_lease()?], format!("landing {test}"), Some(test));
-        Ok(self.lease_or_queue(attempt, request)?)
+        if self.has_no_loop() { Ok(None) } else { self.orders(attempt) }
     }
 
     // ---- on the head of integration ----
@@ -248,17 +232,7 @@ impl Context<'_> {
                 let same = work.commit.as_ref().filter(|_| work.head == head);
                 Some(match same {
                     Some(same) => same.clone(),
-                    None => {
-                        let trailers = trailers(self, attempt, &proving.id);
-                        let parents: Vec<&CommitHash> =
-                            std::iter::once(&head).chain(merged.as_ref().map(|merged| &merged.theirs)).collect();
-                        let message = message(attempt);
-                        if self.config.landing.sign {
-                            self.store.signed_commit(&self.user, &tree, &parents, &message, &trailers)?
-                        } else {
-                            self.store.commit(&tree, &parents, &message, &trailers)?
-                        }
-                    }
+                    None => self.commit_for(&attempt.test, &proving.id, &tree, &head, merged.map(|merged| merged.theirs))?,
                 })
             }
         };
@@ -280,6 +254,25 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Commits a tree as the work of a test on a head.
+    pub(crate) fn commit_for(
+        &self,
+        test: &Test,
+        proof: &str,
+        tree: &CommitHash,
+        head: &CommitHash,
+        theirs: Option<CommitHash>,
+    ) -> Result<CommitHash> {
+        let trailers = trailers(test, proof);
+        let parents: Vec<&CommitHash> = std::iter::once(head).chain(theirs.as_ref()).collect();
+        let message = message(test);
+        Ok(if self.config.landing.sign {
+            self.store.signed_commit(&self.user, tree, &parents, &message, &trailers)?
+        } else {
+            self.store.commit(tree, &parents, &message, &trailers)?
+        })
+    }
+
     async fn judge(&self, attempt: &mut Attempt, proving: &mut Proving, waiter: &mut Waiter) -> Step<()> {
         let Some((head, judged)) = attempt.work.as_ref().map(|work| (work.head.clone(), work.judged().clone())) else {
             return Ok(());
@@ -294,7 +287,7 @@ impl Context<'_> {
     }
 
     /// The author who has landed the same changes of these files.
-    fn landed_same(&self, base: &CommitHash, head: &CommitHash, paths: &[PathBuf]) -> Result<String> {
+    pub(crate) fn landed_same(&self, base: &CommitHash, head: &CommitHash, paths: &[PathBuf]) -> Result<String> {
         let wanted: BTreeSet<&PathBuf> = paths.iter().collect();
         for commit in self.history().commits_between(base, head)?.into_iter().rev() {
             if self.has_changed(&commit, base, &wanted)? {
@@ -314,7 +307,7 @@ impl Context<'_> {
         Ok(self.history().changed_between(parent, &commit.hash)?.iter().any(|file| wanted.contains(file)))
     }
 
-    fn conflict(&self, base: &CommitHash, head: &CommitHash, files: &[PathBuf]) -> Result<FailedAttempt> {
+    pub(crate) fn conflict(&self, base: &CommitHash, head: &CommitHash, files: &[PathBuf]) -> Result<FailedAttempt> {
         let wanted: BTreeSet<&PathBuf> = files.iter().collect();
         let mut others = BTreeSet::new();
         let mut caused_by = None;
@@ -337,103 +330,75 @@ impl Context<'_> {
     }
 
     /// The event of a commit's landing: the cost of a conflict is charged to that event's loop.
-    fn pass_of(&self, test: &str, commit: &CommitHash) -> Result<Option<EventId>> {
+    pub(crate) fn pass_of(&self, test: &str, commit: &CommitHash) -> Result<Option<EventId>> {
         let (event_type, test_id) = (Some("test_passed".to_owned()), Some(test.to_owned()));
         let passes = self.db.read(|tx| tx.events(&EventFilter { event_type, test_id, ..EventFilter::default() }))?;
         let of_commit = |event: &coord_db::Event| event.payload["commit"].as_str() == Some(commit.as_str());
         Ok(passes.into_iter().rev().find(of_commit).map(|event| event.id))
     }
 
-    // ---- landing ----
+    // ---- into the queue ----
 
-    /// Records the intent, moves integration, publishes, records the pass.
-    async fn land(&self, attempt: &Attempt, proving: &Proving, waiter: &mut Waiter) -> Step<Input> {
+    /// Queues the judged work: from here on it belongs to the landing train.
+    fn queue(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
+        reach(Point::LandingJudged);
         let Some(work) = &attempt.work else { return Err(Error::SetUp("the changes were not read".to_owned()).into()) };
-        let (commit, head) = (work.judged(), &work.head);
         let files = match &work.commit {
-            Some(commit) => self.history().changed_between(head, commit)?,
+            Some(commit) => self.history().changed_between(&work.head, commit)?,
             None => Vec::new(),
         };
-        self.end_if_dropped(&attempt.test, head)?;
+        self.end_if_dropped(&attempt.test, &work.head)?;
         if let Some(why) = self.broken_rule(attempt, work, &files)? {
             return Err(why.into());
         }
         let test = &attempt.test;
-        let landing = Integrate {
-            test: test.id.clone(),
+        let id = new_id();
+        // Its objects must outlive the workspace.
+        if let Some(commit) = &work.commit {
+            self.history().set_ref(&queued_ref(&self.loop_id, &id), commit, &RefExpectation::Any)?;
+        }
+        reach(Point::LandingKept);
+        let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let mut landing = NewLanding {
+            id: id.clone(),
+            test_id: test.id.clone(),
+            loop_id: self.loop_id.clone(),
             attempt: test.attempts,
-            commit: commit.clone(),
-            old: head.clone(),
-            branch: self.integration_branch().to_owned(),
+            urgent: attempt.in_place.is_some() || self.db.read(|tx| tx.is_mending(&test.id))?,
+            base_tree: work.change.base.to_string(),
+            tree: work.change.tree.to_string(),
+            head: work.head.to_string(),
+            commit_hash: work.judged().to_string(),
+            theirs: self.merged_by(test, &work.head)?.map(|merged| merged.theirs.to_string()),
             proof: proving.id.clone(),
             checks: work.checks.clone(),
-            seconds: i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX),
-            tokens: Some(attempt.tokens_spent),
+            seconds,
+            tokens: None,
             files: files.iter().map(|file| shown(file)).collect(),
         };
-        // The last check: a loop that was paused, skipped or revoked until here does not land.
-        let entry = self.db.write_durably(|tx| {
-            let row = tx.test(&test.id)?;
-            if row.status != TestStatus::InProgress || row.loop_id != self.loop_id {
-                return Err(coord_db::Error::Refused(format!("test {} was taken from the loop", test.id)));
-            }
-            self.intend_in(tx, &Operation::Integrate(landing.clone()))
+        let leases = self.leases_on(attempt, &files);
+        let begun = self.attempt_begun(test.last_attempt_at);
+        let spent = attempt.tokens_spent;
+        self.db.write_durably(|tx| {
+            let spent = tx.record_attempt_usage(&self.loop_id, &test.id, begun, spent, seconds, &landing.files)?;
+            landing.tokens = Some(spent).filter(|spent| *spent > 0);
+            tx.queue_landing(&landing, &leases)?;
+            tx.forget_vain_runs(&self.loop_id)?;
+            tx.release_work(&self.loop_id, None)
         })?;
-        reach(Point::IntegrateIntended);
-        if commit != head {
-            match self.store.move_integration(commit, head) {
-                Ok(()) => {}
-                Err(error) => {
-                    self.db.write(|tx| tx.end_operation(&entry, false))?;
-                    return match error {
-                        git::Error::RefMoved { .. } => Ok(Input::Overtaken),
-                        error => Err(error.into()),
-                    };
-                }
-            }
-        }
-        reach(Point::IntegrateMoved);
-        // Published before the pass is recorded, so that readers of the pass find it on the branch.
-        self.publish();
-        self.record_landing(&entry, &landing, waiter).await?;
-        reach(Point::IntegrateRecorded);
-        Ok(Input::Done)
+        reach(Point::LandingQueued);
+        attempt.landing = Some(id);
+        self.news.queued.notify_one();
+        Ok(())
     }
 
-    /// Records a pass whose commit is on integration. Waits while the database cannot be written, because integration
-    /// has already moved.
-    async fn record_landing(&self, entry: &str, landing: &Integrate, waiter: &mut Waiter) -> Result<()> {
-        let (test, landed) = (&landing.test, landing.passed());
-        loop {
-            let recorded = self.db.write(|tx| {
-                let begun = self.attempt_begun(tx.test(test)?.last_attempt_at);
-                let (tokens, files) = (landed.tokens_estimated.unwrap_or(0), &landed.files_modified);
-                let spent = tx.record_attempt_usage(&self.loop_id, test, begun, tokens, landed.duration_seconds, files)?;
-                let passed =
-                    coord_db::PassedAttempt { tokens_estimated: Some(spent).filter(|spent| *spent > 0), ..landed.clone() };
-                tx.adopt_landed(test, &self.loop_id, &passed)?;
-                tx.forget_vain_runs(&self.loop_id)?;
-                match tx.end_operation(entry, true) {
-                    // Another process took this one for dead before integration moved; it has moved all the same.
-                    Err(error) if error.is_refusal() => {
-                        tracing::warn!(%error, "the journal entry was already settled by another process")
-                    }
-                    other => drop(other?),
-                }
-                tx.release_everything(self.loop_id.as_str(), &ActorId::from(&self.loop_id), UnlockCause::Released, None)?;
-                Ok::<_, coord_db::Error>(())
-            });
-            match recorded {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_temporary() => {
-                    tracing::warn!(%error, %test, "the work has landed, but the pass cannot be recorded yet; trying again");
-                    waiter.beat(self, None);
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                // The journal entry is open: the next attempt or start records it.
-                Err(error) => return Err(error.into()),
-            }
-        }
+    /// The leases of an attempt on files, or on folders above them, which land with it.
+    fn leases_on(&self, attempt: &Attempt, files: &[PathBuf]) -> Vec<(LeasePath, i64)> {
+        let free = ignored(&self.config.monitor.conflict_ignore);
+        let paths: Vec<LeasePath> =
+            files.iter().filter(|file| !free.is_match(file)).filter_map(|file| lease_path(file).ok()).collect();
+        let is_needed = |held: &LeasePath| paths.iter().any(|path| held.covers(path));
+        attempt.tokens.iter().filter(|(held, _)| is_needed(held)).map(|(held, token)| (held.clone(), *token)).collect()
     }
 }
 

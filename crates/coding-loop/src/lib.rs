@@ -24,6 +24,7 @@ mod journal;
 mod known_failure;
 mod landing;
 mod memory;
+mod news;
 mod no_change;
 mod operation;
 mod owners;
@@ -47,6 +48,7 @@ mod sync;
 mod sync_gate;
 mod sync_question;
 mod tokens;
+pub mod train;
 mod work;
 mod workspace;
 

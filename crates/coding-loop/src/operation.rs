@@ -4,20 +4,33 @@
 //! | --- | --- | --- |
 //! | `checkpoint` | a reference for rollbacks | it is deleted: the attempt never began |
 //! | `put_away` | work saved under a reference, the workspace reset | if the work is in the store, finished; else nothing was done |
-//! | `integrate` | integration moved | if the commit is on it, recorded; else nothing was done |
+//! | `integrate` | integration moved to a batch | if its commit is on it, recorded; else nothing was done |
+//! | `judge` | none: queued work is judged | the lease on integration is released; another process judges |
 //! | `sync` | integration moved to the user's new commits | the same; its leases are released |
 //!
 //! Every step is idempotent. A workspace is touched only by its own loop; references and rows of a dead loop also by
 //! others. Creating store, workspaces and check-outs, and publishing, need no entry: each is atomic or detected again.
 
-use coord_db::{JournalEntry, PassedAttempt, TestId};
+use coord_db::{JournalEntry, LoopId, PassedAttempt, TestId};
 use git::CommitHash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Prefix of the references that keep queued work.
+const QUEUED: &str = "refs/coding-loops/queued/";
 /// Prefixes of the references of saved work and of checkpoints.
 pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
 pub(crate) const CHECKPOINTS: &str = "refs/coding-loops/checkpoints/";
+
+/// The references that keep the queued work of a loop.
+pub(crate) fn queued_refs(of: &LoopId) -> String {
+    format!("{QUEUED}{of}/")
+}
+
+/// The reference that keeps queued work, named after its row in `landings`.
+pub(crate) fn queued_ref(of: &LoopId, landing: &str) -> String {
+    format!("{QUEUED}{of}/{landing}")
+}
 
 /// An operation in the journal: its name, and the intent as an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +44,8 @@ pub(crate) enum Operation {
     Integrate(Integrate),
     /// Bringing the user's new commits in.
     Sync(Sync),
+    /// Judging queued work, in the name of a loop, whose lease on integration has this token.
+    Judge { judge: LoopId, token: i64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,18 +78,28 @@ pub(crate) struct PutAway {
     pub(crate) target: Option<CommitHash>,
 }
 
+/// A batch that lands: integration moves from `old` to `commit`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Integrate {
-    pub(crate) test: TestId,
-    #[serde(default)]
-    pub(crate) attempt: i64,
     pub(crate) commit: CommitHash,
     /// The old head of integration; equal to the commit if nothing had to change.
     pub(crate) old: CommitHash,
+    /// Its row in `batches`; none in an entry of an older version.
+    pub(crate) batch: Option<String>,
+    pub(crate) members: Vec<Member>,
+}
+
+/// A work of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) test: TestId,
+    /// Its row in `landings`; none in an entry of an older version.
     #[serde(default)]
-    pub(crate) branch: String,
+    pub(crate) landing: Option<String>,
+    /// The loop; none in an entry of an older version, which belongs to the loop.
     #[serde(default)]
-    pub(crate) proof: String,
+    pub(crate) author: Option<LoopId>,
+    pub(crate) commit: CommitHash,
     #[serde(default)]
     pub(crate) checks: Vec<(String, bool)>,
     #[serde(default)]
@@ -84,7 +109,7 @@ pub(crate) struct Integrate {
     pub(crate) files: Vec<String>,
 }
 
-impl Integrate {
+impl Member {
     pub(crate) fn passed(&self) -> PassedAttempt {
         PassedAttempt {
             commit: self.commit.to_string(),
@@ -128,6 +153,7 @@ impl Operation {
             Self::PutAway(_) => "put_away",
             Self::Integrate(_) => "integrate",
             Self::Sync(_) => "sync",
+            Self::Judge { .. } => "judge",
         }
     }
 
@@ -143,12 +169,17 @@ impl Operation {
     /// Parses a journal entry; none if it is unknown or invalid, because external tools may write anything.
     pub(crate) fn of(entry: &JournalEntry) -> Option<Self> {
         let mut value = entry.steps.intent.clone();
+        // In older versions each work landed alone.
+        if entry.operation == "integrate" && value.get("test").is_some() {
+            let member = value.clone();
+            value.as_object_mut()?.insert("members".to_owned(), Value::Array(vec![member]));
+        }
         value.as_object_mut()?.insert("operation".to_owned(), Value::String(entry.operation.clone()));
         let operation: Self = serde_json::from_value(value).ok()?;
         let is_below = match &operation {
             Self::Checkpoint { git_ref, .. } => git_ref.starts_with(CHECKPOINTS),
             Self::PutAway(work) => work.git_ref.starts_with(SAVED),
-            Self::Integrate(_) | Self::Sync(_) => true,
+            Self::Integrate(_) | Self::Sync(_) | Self::Judge { .. } => true,
         };
         is_below.then_some(operation)
     }
@@ -158,7 +189,7 @@ impl Operation {
         match self {
             Self::Checkpoint { git_ref, .. } => Some(git_ref),
             Self::PutAway(work) => Some(&work.git_ref),
-            Self::Integrate(_) | Self::Sync(_) => None,
+            Self::Integrate(_) | Self::Sync(_) | Self::Judge { .. } => None,
         }
     }
 
@@ -169,6 +200,7 @@ impl Operation {
             Self::PutAway(work) => work.commit.as_ref(),
             Self::Integrate(landing) => Some(&landing.commit),
             Self::Sync(sync) => sync.landing.as_ref().map(|landing| &landing.commit),
+            Self::Judge { .. } => None,
         }
     }
 
@@ -181,7 +213,7 @@ impl Operation {
             }
             Self::PutAway(_) if seen.has_ref || seen.has_commit => Recovery::RecordSaved,
             Self::Checkpoint { .. } if seen.has_ref => Recovery::DeleteRef,
-            Self::Integrate(_) | Self::PutAway(_) | Self::Checkpoint { .. } | Self::Sync(_) => Recovery::None,
+            _ => Recovery::None,
         }
     }
 }
@@ -212,18 +244,18 @@ mod tests {
     }
 
     fn integrate(commit: char) -> Operation {
-        Operation::Integrate(Integrate {
+        let member = Member {
             test: "t".parse().unwrap(),
-            attempt: 1,
+            landing: Some("l".to_owned()),
+            author: Some("one".parse().unwrap()),
             commit: hash(commit),
-            old: hash('0'),
-            branch: "coding-loops/integration".to_owned(),
-            proof: "p".to_owned(),
             checks: vec![("suite".to_owned(), true)],
             seconds: 3,
             tokens: Some(4),
             files: vec!["a".to_owned()],
-        })
+        };
+        let batch = Some("b".to_owned());
+        Operation::Integrate(Integrate { commit: hash(commit), old: hash('0'), batch, members: vec![member] })
     }
 
     #[test]
@@ -232,6 +264,15 @@ mod tests {
         let mut intent = operation.intent();
         intent["owner"] = json!({"pid": 1});
         assert_eq!(Operation::of(&entry(operation.name(), intent)), Some(operation));
+    }
+
+    #[test]
+    fn an_entry_of_an_older_version_is_a_batch_of_one() {
+        let intent = json!({"test": "t", "attempt": 1, "commit": "1".repeat(40), "old": "0".repeat(40), "branch": "b", "proof": "p",
+            "checks": [["suite", true]], "seconds": 3, "tokens": null, "files": ["a"]});
+        let Some(Operation::Integrate(landing)) = Operation::of(&entry("integrate", intent)) else { panic!("no landing") };
+        assert_eq!((landing.commit, landing.batch, landing.members.len()), (hash('1'), None, 1));
+        assert_eq!(landing.members[0].passed().checks, [("suite".to_owned(), true)]);
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! The main loop of the `coding-loop` process.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, WriteTx};
 use crash_point::{Point, reach};
 use process_host::{BackOff, Reload};
+use tokio::sync::watch;
 
 use crate::Result;
 use crate::base::Base;
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, error_as_failure};
+use crate::train::Train;
 use crate::{Error, attempt, run_end};
 
 /// With `--once`: maximum time to wait for the retry of a test.
@@ -41,8 +44,23 @@ pub(crate) enum Ended {
     Reload(Option<u64>),
 }
 
-/// Works until a stop or a reload is requested, or the limits are reached.
+/// Works until a stop or a reload is requested, or the limits are reached; beside it, queued work is judged and lands.
 pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Ended> {
+    let train = Train::new(context);
+    let (halt, halted) = watch::channel(false);
+    let mut judging = pin!(train.run(halted));
+    let mut working = pin!(make_attempts(context, waiter, limits));
+    tokio::select! {
+        ended = &mut working => {
+            halt.send_replace(true);
+            judging.await;
+            ended
+        }
+        () = &mut judging => working.await,
+    }
+}
+
+async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Result<Ended> {
     let mut left = limits.max_tests.unwrap_or(u64::MAX);
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     while left > 0 && !waiter.stopping() {
@@ -50,7 +68,7 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
             return Ok(Ended::Reload(limits.max_tests.map(|_| left)));
         }
         waiter.beat(context, None);
-        waiter.wakes.looked(context.db);
+        waiter.looked(context);
         match turn(context, waiter, limits).await {
             Ok(Turn::Worked) => {
                 back_off.recovered();
@@ -78,6 +96,12 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
             }
         }
     }
+    // The last attempts are done when their work has landed, or was given back.
+    while !waiter.stopping() && context.db.read(|tx| tx.has_open_landing(Some(&context.loop_id)))? {
+        waiter.beat(context, None);
+        waiter.looked(context);
+        waiter.wait(context, Duration::from_secs(5)).await;
+    }
     Ok(Ended::Done)
 }
 
@@ -87,7 +111,12 @@ pub(crate) async fn work(context: &Context<'_>, waiter: &mut Waiter, limits: Lim
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     loop {
-        let tidied = context.workspace().and_then(|workspace| context.tidy(&workspace, former, "left by an earlier process"));
+        let tidied = context.workspace().and_then(|workspace| {
+            context.tidy(&workspace, former, "left by an earlier process")?;
+            // Which works have landed is known only then.
+            context.recover_train()?;
+            context.settle_queued_refs()
+        });
         match tidied {
             Ok(_) => break,
             Err(error) if error.is_temporary() && !waiter.stopping() => {
@@ -160,7 +189,10 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
             let at = tx.next_retry_at(id)?.filter(|at| *at > tx.now());
             Ok::<_, coord_db::Error>(at.map(|at| at.seconds_since(tx.now()) + 1))
         })?;
+        let is_landing = limits.once && context.db.read(|tx| tx.has_open_landing(Some(id)))?;
         return Ok(match retry {
+            // It may come back, and others may depend on it.
+            _ if is_landing => Turn::Wait(Duration::from_secs(5)),
             Some(seconds) if !limits.once || seconds <= MAX_RETRY_WAIT_SECONDS => {
                 Turn::Wait(Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)))
             }
@@ -241,6 +273,10 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     let (attempt, end) = match begun {
         Ok(mut attempt) => {
             let end = context.carry_out(attempt::Attempt::new(), &mut attempt, waiter).await;
+            if matches!(end, End::Queued(_)) {
+                // Work that is alone in the queue lands at once, so that the next attempt begins with it.
+                tokio::task::yield_now().await;
+            }
             (Some(attempt), end)
         }
         Err(error) => (None, End::Failed(context.failure_of(&error))),
@@ -276,18 +312,14 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
     let save = |target, reason| context.save_work(&attempt.workspace, Some(test), target, reason);
     let elsewhere = match end {
         End::Failed(_) | End::Unchanged => context.watch_checkout(attempt)?,
-        End::Passed(_) => {
-            context.db.write_quietly(|tx| tx.close_alert(&context.checkout_alert()))?;
-            Vec::new()
-        }
         _ => Vec::new(),
     };
     match end {
-        End::Passed(commit) => {
-            tracing::info!(%test, commit = %commit.short(), "test passed and landed");
-            // Its content has landed, so it is known and not saved again.
-            let reset = attempt.workspace.left_behind().map_err(Error::from);
-            if let Err(error) = reset.and_then(|_| save(Some(commit), "written while the work was landed")) {
+        End::Queued(_) => {
+            tracing::info!(%test, "the work has passed alone and waits to land");
+            if context.managed
+                && let Err(error) = context.leave_queued(attempt)
+            {
                 tracing::debug!(%error, "cannot reset the workspace now; it is reset before the next attempt");
             }
         }

@@ -4,7 +4,7 @@
 //! It must never stop a loop: a branch that is checked out, locked or obstructed is tried again later.
 
 use coord_db::payload::DecisionOption;
-use coord_db::{ActorId, Decision, DecisionStatus, NewDecision, TestId, TestStatus};
+use coord_db::{ActorId, Decision, DecisionStatus, LeasePath, NewDecision, TestId, TestStatus};
 use git::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
 use serde_json::json;
 
@@ -163,11 +163,8 @@ impl Context<'_> {
     /// tried again.
     fn take_theirs(&self, found: &CommitHash) -> Result<()> {
         let Some(before) = self.store.integration()? else { return Ok(()) };
-        let is_landing = self.db.read(|tx| {
-            let integration = crate::work::integration_lease();
-            let Ok(path) = integration else { return Ok(true) };
-            Ok::<_, coord_db::Error>(!tx.leases_overlapping(&path)?.is_empty())
-        })?;
+        let is_landing =
+            self.db.read(|tx| Ok::<_, coord_db::Error>(!tx.leases_overlapping(&LeasePath::integration())?.is_empty()))?;
         if is_landing {
             return Ok(());
         }

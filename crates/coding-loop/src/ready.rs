@@ -41,7 +41,7 @@ impl Context<'_> {
         }
         let first = self.db.path().map_or(FIRST_PORT, first_port);
         let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        let port = match self.is_human() {
+        let port = match self.has_no_loop() {
             true => free_port(),
             false => self.db.write_quietly(|tx| tx.port_of(&self.loop_id, first, is_free))?,
         };

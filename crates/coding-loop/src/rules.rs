@@ -10,7 +10,7 @@ use git::{CommitHash, shown};
 use crate::Result;
 use crate::auto_lease::{exactly, ignored, lease_path};
 use crate::context::{Attempt, Context};
-use crate::work::{Work, integration_lease};
+use crate::work::Work;
 
 /// The number at the start of a file name: `0007_users.sql`, `V12__x.sql`, `7-a`.
 fn number_of(file: &Path) -> Option<i64> {
@@ -34,9 +34,8 @@ impl Context<'_> {
     /// A message about the first changed file without a valid lease.
     fn unleased(&self, attempt: &Attempt, files: &[PathBuf]) -> Result<Option<String>> {
         let free = ignored(&self.config.monitor.conflict_ignore);
-        let integration = integration_lease()?;
         self.db.read(|tx| {
-            let mut needed: Vec<LeasePath> = vec![integration];
+            let mut needed: Vec<LeasePath> = Vec::new();
             for file in files.iter().filter(|file| !free.is_match(file)) {
                 match lease_path(file) {
                     Ok(path) => needed.push(path),

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use coord_db::process::Liveness;
 use coord_db::{
-    Acquire, AcquireRequest, AlertType, Config, Database, LoopId, NewAlert, Severity, StoreMaking, TestId, TestStatus,
+    Acquire, AcquireRequest, AlertType, Config, Database, LeasePath, LoopId, NewAlert, Severity, StoreMaking, TestId,
+    TestStatus,
 };
 use git::{CommitHash, Depth, Layout, Repository, Store};
 use serde_json::json;
 
-use crate::work::integration_lease;
 use crate::{Error, Result};
 
 /// Prefix of our references.
@@ -175,7 +175,7 @@ fn older_programs_must_be_gone(db: &Database) -> Result<()> {
 
 /// Prevents landings while references are imported: returns the token of a lease, or none if no landing is possible.
 fn take_turn(db: &Database, config: &Config, loop_id: Option<&LoopId>) -> Result<Option<i64>> {
-    let path = integration_lease()?;
+    let path = LeasePath::integration();
     let silent = config.lease.silent_waiter_seconds;
     if let Some(loop_id) = loop_id {
         let request = AcquireRequest {

@@ -4,15 +4,17 @@ use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use coord_db::{Config, Database, ErrorCategory, LeasePath, LoopId, TestId, TestStatus};
+use coord_db::{Config, Database, ErrorCategory, LandingState, LeasePath, LoopId, TestId, TestStatus};
 use git::{CommitHash, Layout, Workspace};
 use tokio::sync::watch;
 
 use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::End;
+use crate::train::Train;
 use crate::{Error, Result, attempt, process};
 
 /// The result of a submitted test.
@@ -32,6 +34,8 @@ pub enum SubmitOutcome {
         /// The reason.
         message: String,
     },
+    /// The work is verified alone and waits to land; another process lands it.
+    Queued,
     /// An order (pause, release, rollback) arrived meanwhile; the test was given back.
     GivenBack {
         /// The reason.
@@ -152,6 +156,50 @@ pub fn obey_by_hand(db: &Database, config: &Config, loop_id: &LoopId) -> Result<
     Ok(obeyed)
 }
 
+impl Context<'_> {
+    /// Waits until queued work has landed or was given back. If no other process judges, this one does.
+    async fn await_landing(&self, id: &str, attempt: &Attempt, waiter: &mut Waiter) -> Result<SubmitOutcome> {
+        let train = Train::new(self);
+        let (halt, halted) = watch::channel(false);
+        let mut judging = pin!(train.run(halted));
+        let landing = loop {
+            waiter.looked(self);
+            match self.db.read(|tx| tx.landing(id))? {
+                Some(landing) if landing.ended_at.is_some() => break Some(landing),
+                _ if waiter.stopping() => break None,
+                _ => {}
+            }
+            tokio::select! {
+                () = &mut judging => break None,
+                () = waiter.wait(self, Duration::from_secs(1)) => {}
+            }
+        };
+        halt.send_replace(true);
+        judging.await;
+        let Some(landing) = landing else { return Ok(SubmitOutcome::Queued) };
+        let test = self.db.read(|tx| tx.test(&attempt.test.id))?;
+        Ok(match (landing.state, test.commit_hash.as_deref().map(CommitHash::new)) {
+            (LandingState::Landed, Some(Ok(commit))) => {
+                // Its content has landed, so it is known and not saved again.
+                let reset = attempt.workspace.left_behind().map_err(Error::from);
+                let reason = "written while the work was landed";
+                if let Err(error) =
+                    reset.and_then(|_| self.save_work(&attempt.workspace, Some(&test.id), Some(&commit), reason))
+                {
+                    tracing::debug!(%error, "cannot reset the workspace now; it is reset before the next attempt");
+                }
+                SubmitOutcome::Passed { commit }
+            }
+            (LandingState::Returned, _) => SubmitOutcome::Failed {
+                status: test.status,
+                category: test.error_category.unwrap_or(ErrorCategory::Conflict),
+                message: test.last_error.unwrap_or_default(),
+            },
+            _ => SubmitOutcome::GivenBack { reason: landing.reason.unwrap_or_else(|| "the work was withdrawn".to_owned()) },
+        })
+    }
+}
+
 /// The attempt at a test in progress, in its workspace.
 fn by_hand(context: &Context<'_>, test: coord_db::Test) -> Result<Attempt> {
     let workspace = context.workspace()?;
@@ -178,6 +226,8 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
         return Err(coord_db::Error::Refused(text).into());
     }
     context.recover(None)?;
+    context.recover_train()?;
+    context.settle_queued_refs()?;
     let now = db.read(|tx| tx.test(&test.id))?;
     if let (TestStatus::Passed, Some(Ok(commit))) = (now.status, now.commit_hash.map(CommitHash::new)) {
         // An earlier submit was killed between landing and recording.
@@ -186,9 +236,13 @@ pub async fn submit(db: &Database, config: &Config, test: &TestId, stop: watch::
     }
     let mut attempt = by_hand(&context, test)?;
     let mut waiter = Waiter::new(&context, stop);
+    // An earlier submit may have been killed after it queued the work.
+    if let Some(landing) = db.read(|tx| tx.open_landing(&attempt.test.id))? {
+        return context.await_landing(&landing.id, &attempt, &mut waiter).await;
+    }
     let end = context.carry_out(attempt::Attempt::submitted(), &mut attempt, &mut waiter).await;
     let outcome = match &end {
-        End::Passed(commit) => SubmitOutcome::Passed { commit: commit.clone() },
+        End::Queued(landing) => return context.await_landing(landing, &attempt, &mut waiter).await,
         End::Interrupted(interrupt) => SubmitOutcome::GivenBack { reason: interrupt.reason.clone() },
         End::Failed(why) => {
             SubmitOutcome::Failed { status: TestStatus::Pending, category: why.category, message: why.message.clone() }

@@ -24,7 +24,6 @@ use crate::memory::stamps;
 use crate::operation::{Operation, Sync, SyncLanding};
 use crate::sync_gate::Verdict;
 use crate::sync_question::{Standing, Trouble};
-use crate::work::integration_lease;
 use crate::{Error, Result};
 
 /// Maximum number of moves of integration during a sync; from the second on it is judged while holding the lease.
@@ -61,9 +60,9 @@ pub async fn sync(db: &Database, config: &Config, stop: watch::Receiver<bool>) -
 }
 
 impl Context<'_> {
-    /// True for a command of the human, which has no loop.
-    pub(crate) fn is_human(&self) -> bool {
-        self.loop_id == LoopId::human()
+    /// True for a command of the human and for the landing train: they receive no orders and have no workspace.
+    pub(crate) fn has_no_loop(&self) -> bool {
+        self.loop_id.is_no_loop()
     }
 
     /// Between tests: applies answers, and brings in new commits if configured. True if integration or the queue has
@@ -122,7 +121,7 @@ impl Context<'_> {
             Standing::Asked | Standing::Left => return Ok(Some(SyncOutcome::Left)),
         }
         let entry = loop {
-            waiter.wakes.looked(self.db);
+            waiter.looked(self);
             match self.begin_sync(&branch)? {
                 Some(entry) => break entry,
                 None if !by_hand => return Ok(None),
@@ -233,7 +232,7 @@ impl Context<'_> {
     pub(crate) fn lease_seconds(&self) -> i64 {
         const SHORT: i64 = 60;
         let ttl = self.config.lease.ttl_seconds;
-        if !self.is_human() {
+        if !self.has_no_loop() || self.loop_id == LoopId::train() {
             return ttl;
         }
         let beats = i64::try_from(self.config.heartbeat.beat_seconds).unwrap_or(SHORT).saturating_mul(3);
@@ -274,7 +273,18 @@ impl Context<'_> {
 
     /// Waits for the lease for moving integration.
     async fn await_turn(&self, branch: &str, waiter: &mut Waiter) -> Step<()> {
-        let request = self.lease_request(vec![integration_lease()?], format!("bringing in {branch}"), None);
+        // The landing train of this process holds the same lease in the name of this loop.
+        self.news.wants_turn.set(true);
+        while self.news.is_judging.get() {
+            waiter.looked(self);
+            if let Err(stop) = self.check_interrupt(None, waiter) {
+                self.news.wants_turn.set(false);
+                return Err(stop);
+            }
+            waiter.wait(self, LOOK).await;
+        }
+        self.news.wants_turn.set(false);
+        let request = self.lease_request(vec![LeasePath::integration()], format!("bringing in {branch}"), None);
         let silent = self.config.lease.silent_waiter_seconds;
         let (id, mut answer) =
             self.db.write(|tx| tx.acquire_or_queue(&request, tx.now().plus_seconds(TURN_SECONDS), silent))?;
@@ -282,7 +292,7 @@ impl Context<'_> {
             match (&id, answer) {
                 (_, Waiting::Granted(_)) => return Ok(()),
                 (Some(id), Waiting::Queued(_)) => {
-                    waiter.wakes.looked(self.db);
+                    waiter.looked(self);
                     self.check_interrupt(None, waiter)?;
                     waiter.wait(self, Duration::from_secs(5)).await;
                     answer = self.db.write(|tx| tx.retry_request(id, &request, silent))?;
@@ -301,7 +311,7 @@ impl Context<'_> {
     async fn land_sync(&self, entry: &str, branch: &str, landing: SyncLanding, waiter: &mut Waiter) -> Step<bool> {
         let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: Some(landing.clone()) });
         let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
-        let lease = integration_lease()?;
+        let lease = LeasePath::integration();
         self.db.write_durably(|tx| {
             let leases = tx.leases_of(self.loop_id.as_str())?;
             if !leases.iter().any(|held| held.file_path == lease && held.expires_at.is_none_or(|at| at > tx.now())) {

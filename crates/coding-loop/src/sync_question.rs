@@ -168,7 +168,7 @@ impl Context<'_> {
 
     /// The loop that merges commits: this one, else a running one, else the one with the highest priority.
     fn loop_for_sync(&self) -> Result<Option<LoopId>> {
-        if !self.is_human() {
+        if !self.has_no_loop() {
             return Ok(Some(self.loop_id.clone()));
         }
         let rows = self.db.read(|tx| tx.loops())?;

@@ -1,14 +1,8 @@
-//! The work that an attempt lands, and the lease for moving integration.
+//! The work that an attempt lands.
 
 use std::path::PathBuf;
 
-use coord_db::LeasePath;
 use git::{Change, CommitHash, Finding};
-
-use crate::Result;
-
-/// The lease for moving the integration branch.
-pub(crate) const INTEGRATION: &str = "git:integration";
 
 /// The work that is landing.
 #[derive(Debug, Clone)]
@@ -36,9 +30,4 @@ impl Work {
     pub(crate) fn judged(&self) -> &CommitHash {
         self.commit.as_ref().unwrap_or(&self.head)
     }
-}
-
-/// The path of this lease.
-pub(crate) fn integration_lease() -> Result<LeasePath> {
-    Ok(INTEGRATION.parse()?)
 }

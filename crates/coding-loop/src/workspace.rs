@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use coord_db::{Test, TestId};
+use coord_db::{ErrorCategory, LandingState, Test, TestId, TestStatus};
 use crash_point::{Point, reach};
 use git::{CommitHash, Error as GitError, Finding, Opened, SnapshotOptions, Workspace};
 
@@ -112,6 +112,23 @@ impl Context<'_> {
         Ok(Some(self.store.commit(&change.tree, &parents, &message, &[])?))
     }
 
+    /// Resets the workspace after its work was queued: to where it has landed, if it has. What was written since is saved.
+    pub(crate) fn leave_queued(&self, attempt: &Attempt) -> Result<()> {
+        let (workspace, test) = (&attempt.workspace, &attempt.test.id);
+        workspace.left_behind()?;
+        let row = self.db.read(|tx| tx.test(test))?;
+        if let (TestStatus::Passed, Some(Ok(landed))) = (row.status, row.commit_hash.map(CommitHash::new)) {
+            return self.save_work(workspace, Some(test), Some(&landed), "written while the work was landed");
+        }
+        let queued = attempt.work.as_ref().filter(|_| attempt.in_place.is_none()).map(|work| &work.change.tree);
+        let options = SnapshotOptions { take_unignored: true, ..self.look_options(self.config.landing.file_bytes) };
+        let change = workspace.snapshot(&options).and_then(|snapshot| workspace.change(&snapshot))?;
+        if Some(&change.tree) == queued {
+            return self.restore(workspace, &attempt.base);
+        }
+        self.save_work(workspace, Some(test), Some(&attempt.base), "written while the work was queued")
+    }
+
     /// Brings the workspace to a commit. For work that has not landed, it goes to the base of the work, with the work
     /// in its files.
     pub(crate) fn restore(&self, workspace: &Workspace, target: &CommitHash) -> Result<()> {
@@ -140,7 +157,22 @@ impl Context<'_> {
         let workspace = self.workspace()?;
         let base = self.tidy(&workspace, None, "left before the attempt")?;
         let checkpoint_ref = self.make_checkpoint(&test, &base)?;
+        self.put_returned_back(&test, &workspace, &base)?;
         Ok(Attempt::new(test, workspace, base, checkpoint_ref))
+    }
+
+    /// Puts work into the files that the landing train has given back, if it merges with the base.
+    fn put_returned_back(&self, test: &Test, workspace: &Workspace, base: &CommitHash) -> Result<()> {
+        let landings = self.db.read(|tx| tx.landings_of(&test.id))?;
+        let Some(returned) = landings.last().filter(|landing| landing.state == LandingState::Returned) else { return Ok(()) };
+        // Only directly after it came back: a later attempt has received other errors.
+        if test.error_category != Some(ErrorCategory::Conflict) || self.history().resolve(&returned.commit_hash)?.is_none() {
+            return Ok(());
+        }
+        if let git::PutOn::Tree(tree) = self.store.put_on(&self.change_of(returned)?, base)? {
+            workspace.put_back(&tree)?;
+        }
+        Ok(())
     }
 }
 

@@ -89,6 +89,9 @@ section! {
 section! {
     /// What lands only after the human was asked.
     LandingConfig {
+        /// Works that are judged and land together; 1: each alone.
+        #[serde(deserialize_with = "at_least_1")]
+        batch: usize = 8,
         /// Work that changes more files.
         files: usize = 500,
         /// Larger files.
@@ -230,6 +233,9 @@ fn yes() -> bool {
 section! {
     /// The verification that a claimed pass must survive.
     GateConfig {
+        /// Number of batches judged at once.
+        #[serde(deserialize_with = "at_least_1")]
+        parallel: usize = 4,
         /// How long a check may take.
         #[serde(deserialize_with = "at_least_1")]
         timeout_seconds: u64 = 900,
@@ -637,12 +643,10 @@ mod tests {
         let mut missing = Vec::new();
         for section in settings_of(None) {
             match written.get(&section) {
-                Some(keys) => missing.extend(
-                    settings_of(Some(&section))
-                        .into_iter()
-                        .filter(|key| keys.get(key).is_none())
-                        .map(|key| format!("{section}.{key}")),
-                ),
+                Some(keys) => {
+                    let absent = settings_of(Some(&section)).into_iter().filter(|key| keys.get(key).is_none());
+                    missing.extend(absent.map(|key| format!("{section}.{key}")));
+                }
                 None => missing.push(section),
             }
         }

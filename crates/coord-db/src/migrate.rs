@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/migrations/0021_gate.sql"),
     include_str!("../../../schema/migrations/0022_named_time_checks.sql"),
     include_str!("../../../schema/migrations/0023_ended_subscriptions.sql"),
+    include_str!("../../../schema/migrations/0024_landings.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).

@@ -85,10 +85,22 @@ points! {
     OrderRecorded = "order.recorded",
     /// The failure of an attempt is recorded.
     AttemptFailed = "attempt.failed",
-    /// The work has passed the gate without the lease on integration.
+    /// The work has passed the gate alone.
     LandingJudged = "landing.judged",
-    /// The files that will land and integration are leased.
-    LandingLeased = "landing.leased",
+    /// A reference keeps the work; it is not queued.
+    LandingKept = "landing.kept",
+    /// The work is queued: it belongs to the landing train.
+    LandingQueued = "landing.queued",
+    /// The process is the judge of the landing train, and has judged nothing.
+    TrainTaken = "train.taken",
+    /// Works are marked as being judged.
+    TrainMarked = "train.marked",
+    /// Works put on one another were judged; the result is not stored.
+    TrainJudged = "train.judged",
+    /// The result is stored; nothing has landed.
+    TrainRecorded = "train.recorded",
+    /// A work was given back to its loop.
+    TrainReturned = "train.returned",
     /// The work is a commit on the head of integration without a reference.
     WorkPutOn = "work.put-on",
     /// The commit is checked out for the checks.

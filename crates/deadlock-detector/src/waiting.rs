@@ -142,6 +142,7 @@ pub fn sentence(wait: &Wait) -> String {
             format!("{} is queued behind test {after}, on which {} works", test(waiter), holder.loop_id())
         }
         WaitKind::Turn { after: None } => format!("{} is the current test of {}", test(waiter), holder.loop_id()),
+        WaitKind::Landing => format!("the work of {} waits to land", test(waiter)),
         WaitKind::Idle => format!("{} can start no test before {}", test(waiter), test(holder)),
     }
 }

@@ -116,6 +116,7 @@ fn see(cx: &Context, command: See) -> Outcome {
         See::Alerts(args) => see::alerts(cx, args.all),
         See::Conflicts(args) => see::conflicts(cx, args.all),
         See::Deadlocks(args) => see::deadlocks::show(cx, args.all),
+        See::Landings(args) => see::landings::show(cx, args.all),
         See::Regressions(args) if args.ledger => see::ledger::list(cx),
         See::Regressions(args) => see::regressions(cx, args.all),
         See::Locks { all } => see::locks(cx, all),

@@ -1,6 +1,6 @@
 //! Every event as one sentence for people.
 
-use coord_db::{Event, Payload, payload, payload::DecisionOption, short_id};
+use coord_db::{BatchOutcome, Event, Payload, payload, payload::DecisionOption, short_id};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -204,6 +204,13 @@ fn of_payload(payload: &Payload) -> String {
                 span(p.seconds)
             )
         }
+        Payload::LandingQueued(p) => {
+            format!(
+                "test {} of {} is verified alone and waits to land, number {} in the queue",
+                p.test_id, p.loop_id, p.position
+            )
+        }
+        Payload::BatchJudged(p) => batch_judged(p),
         Payload::ComponentStarted(p) => format!("{} {} is started as pid {}", p.component, p.version, p.pid),
         Payload::ComponentStopped(p) => format!("{} is stopped{}", p.component, because(Some(&p.reason))),
         Payload::ComponentDegraded(p) => {
@@ -291,6 +298,20 @@ fn regression(p: &payload::RegressionDetected) -> String {
 }
 
 /// `, because` in its shortest form: nothing if there is no reason.
+fn batch_judged(p: &payload::BatchJudged) -> String {
+    let works = match p.batch.as_slice() {
+        [] => "the head of integration".to_owned(),
+        tests => format!("the work of {}", list(&names(tests))),
+    };
+    let how = match p.outcome {
+        BatchOutcome::Passed if p.reused => "passed without a run: the same files had passed before".to_owned(),
+        BatchOutcome::Passed => format!("passed together in {}", span(p.seconds)),
+        BatchOutcome::Flaky => format!("failed first and passed in another run, in {}", span(p.seconds)),
+        BatchOutcome::Failed => format!("failed check {}{}", p.check.as_deref().unwrap_or("?"), because(p.why.as_deref())),
+    };
+    format!("{works} on {} {how}", short(&p.base))
+}
+
 fn because(reason: Option<&str>) -> String {
     match reason.map(str::trim) {
         None | Some("") => String::new(),
@@ -362,7 +383,8 @@ mod tests {
             "content": "c", "new_knowledge_id": "k", "existing_knowledge_id": "j", "conflict_description": "both",
             "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
             "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "branch": "main", "theirs": "fedcba9876543210", "behind": 2, "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70,
-            "check": "suite", "checks": ["suite"], "flaky": ["f"], "seconds": 3
+            "check": "suite", "checks": ["suite"], "flaky": ["f"], "seconds": 3, "landing_id": "n", "position": 2, "batch_id": "m",
+            "batch": ["t", "u"], "base": "0123456789abcdef", "outcome": "failed", "why": "why", "reused": false
         }"#,
         )
         .unwrap();
@@ -425,6 +447,8 @@ mod tests {
         ("synced", &["2 commits of main", "fedcba987654", "0123456789ab", "verified by unit"]),
         ("base_red", &["check suite fails at 0123456789ab", "no attempt starts"]),
         ("base_proven", &["attempts start", "flaky: f"]),
+        ("landing_queued", &["waits to land", "number 2"]),
+        ("batch_judged", &["t and u", "failed", "check suite", "why"]),
         ("component_stopped", &[": why"]),
         ("component_degraded", &["is dead", ": expired"]),
         ("component_recovered", &["heartbeats again after"]),

@@ -84,6 +84,9 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
         SubmitOutcome::Failed { status, category, message } => Err(Failure::No(format!(
             "{test} did not pass and is {status} ({category}): {message}; the work is kept, see loopctl status {test}"
         ))),
+        SubmitOutcome::Queued => {
+            Err(Failure::No(format!("{test} is verified and waits to land; another process lands it, see loopctl landings")))
+        }
         SubmitOutcome::GivenBack { reason } => Err(Failure::No(format!("{test} was given back: {reason}"))),
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, TestStatus, Timestamp};
+use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
 use git::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use sha2::{Digest, Sha256};
@@ -120,7 +120,7 @@ struct Wanted {
 fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
     let mut current: BTreeMap<LoopId, Test> = BTreeMap::new();
     let loops: BTreeMap<LoopId, _> = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
-    for test in tx.tests(None, Some(TestStatus::InProgress))? {
+    for test in tx.current_tests()? {
         let Some(row) = loops.get(&test.loop_id) else { continue };
         let at_work = matches!(row.status, LoopStatus::Running | LoopStatus::Paused);
         if at_work && (row.current_test_id.as_ref() == Some(&test.id) || !current.contains_key(&row.id)) {

@@ -269,7 +269,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     let mut named = Named::default();
     named.by_inbox(&inbox);
     snapshot.loops = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
-    for test in tx.tests(None, Some(TestStatus::InProgress))? {
+    for test in tx.current_tests()? {
         let current = snapshot.loops.get(&test.loop_id).and_then(|row| row.current_test_id.as_ref()) == Some(&test.id);
         if current || !snapshot.current_tests.contains_key(&test.loop_id) {
             snapshot.current_tests.insert(test.loop_id.clone(), test);

@@ -42,9 +42,12 @@ impl Wakes {
         Self { database, seen, watcher, refreshed: Instant::now(), ladder: Ladder::default(), version: 0 }
     }
 
-    /// Records the current version of the data. To be called *before* reading it, never after.
-    pub fn looked(&mut self, db: &Database) {
-        self.version = db.data_version().unwrap_or(self.version);
+    /// Records the current version of the data. To be called *before* reading it, never after. True if another connection
+    /// has committed since the last call.
+    pub fn looked(&mut self, db: &Database) -> bool {
+        let before = self.version;
+        self.version = db.data_version().unwrap_or(before);
+        self.version != before
     }
 
     /// To be locked while this process writes: the watching thread waits for it after each wake, so that the process's

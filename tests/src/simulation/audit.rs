@@ -72,6 +72,12 @@ const TRIGGERS: &[(&str, &str, &str, &str)] = &[
     ),
     ("event gone", "DELETE ON main.events", "OLD.id", "OLD.event_type"),
     ("pause lifted", "DELETE ON main.pauses", "OLD.loop_id", "OLD.requested_by, OLD.since"),
+    (
+        "landing",
+        "UPDATE ON main.landings WHEN OLD.state <> NEW.state OR OLD.passed_over <> NEW.passed_over",
+        "NEW.id",
+        "OLD.state, NEW.state, NEW.passed_over, NEW.test_id",
+    ),
     ("decision", "UPDATE ON main.decisions WHEN OLD.status <> NEW.status", "NEW.id", "OLD.status, NEW.status, NEW.choice"),
 ];
 

@@ -9,6 +9,7 @@ use super::laws::{self, Broken, Laws};
 use super::loops::{LoopActor, LoopFault, Temper};
 use super::story::Failure;
 use super::supervisors::Tampering;
+use super::train::{TrainActor, TrainFault};
 use super::world::World;
 
 /// What an actor has done, and when it wants to be asked again if nobody wakes it before.
@@ -91,6 +92,8 @@ pub struct Scenario {
     pub settles_seconds: i64,
     /// What the loops do wrong on purpose.
     pub loop_fault: LoopFault,
+    /// What the landing trains do wrong on purpose.
+    pub train_fault: TrainFault,
     /// What is done to which supervisors, by id.
     pub tampered: Vec<(&'static str, Tampering)>,
     /// SQL of a rogue hand, tried after every step until it has changed something once.
@@ -111,6 +114,7 @@ impl Scenario {
             seconds: [100, 150, 250, 600][fastrand::Rng::with_seed(seed).usize(0..4)],
             settles_seconds: 4 * 3600,
             loop_fault: LoopFault::None,
+            train_fault: TrainFault::None,
             tampered: Vec::new(),
             rogue: None,
         }
@@ -185,7 +189,12 @@ impl Engine {
         };
         for (id, temper) in super::populate(&mut world, scenario.hands) {
             let mortal = temper != Temper::ByHand;
-            add(Box::new(LoopActor::new(id, temper, scenario.loop_fault)), mortal);
+            let actor = LoopActor::new(id.clone(), temper, scenario.loop_fault);
+            let process = actor.process();
+            add(Box::new(actor), mortal);
+            if mortal {
+                add(Box::new(TrainActor::new(id, process, scenario.train_fault)), true);
+            }
         }
         let undone = if scenario.faults { 3 } else { 0 };
         let tampering =

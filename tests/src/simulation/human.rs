@@ -1,7 +1,7 @@
 //! Those who are no part of the system and use it: a human with `loopctl`, and another tool that writes into the database
 //! with plain SQL, filling in only what it knows.
 
-use coord_db::{ActorId, LoopId, NewEvent, Result, TestStatus, UnlockCause, payload};
+use coord_db::{ActorId, Error, LoopId, NewEvent, Result, Test, TestStatus, UnlockCause, payload};
 
 use super::engine::{Actor, Step};
 use super::world::World;
@@ -60,7 +60,9 @@ impl Human {
                         let pauses = tx.settle_pauses(&id)?;
                         tx.apply_pauses(&id, &pauses)?;
                         for test in tx.tests(Some(&id), Some(TestStatus::InProgress))? {
-                            tx.give_back(&test.id, &id, "paused by human")?;
+                            if tx.open_landing(&test.id)?.is_none() {
+                                tx.give_back(&test.id, &id, "paused by human")?;
+                            }
                         }
                         tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)?;
                     }
@@ -76,10 +78,16 @@ impl Human {
                 skipped.is_ok().then(|| format!("skips {}", test.id))
             }
             6 => {
-                let ended: Vec<_> = tests.into_iter().filter(|test| test.status != TestStatus::InProgress).collect();
+                let queued = world.read(|tx| tx.open_landings());
+                let is_queued = |test: &Test| queued.iter().any(|landing| landing.test_id == test.id);
+                let mut ended = tests;
+                ended.retain(|test| test.status != TestStatus::InProgress || is_queued(test));
                 let Some(test) = pick(world, &ended) else { return Ok(None) };
-                world.write(|tx| tx.reset_test(&test.id))?;
-                Some(format!("resets {}", test.id))
+                match world.write(|tx| tx.reset_test(&test.id)) {
+                    // It is judged.
+                    Err(Error::Refused(_)) if is_queued(&test) => Some(format!("may not reset {}", test.id)),
+                    reset => reset.map(|()| Some(format!("resets {}", test.id)))?,
+                }
             }
             7 => {
                 let held = world.read(|tx| tx.leases_of(id.as_str()));

@@ -1,10 +1,14 @@
 //! The laws, each a function with a name. After every step those over its changes; as time passes those with a bound; at
 //! the end those of a world that has come to rest.
 
+mod landing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::payload::CATALOG;
-use coord_db::{Decision, LoopStatus, Test, TestStatus, Timestamp, WaitEdge};
+use coord_db::{Decision, LeasePath, LoopId, LoopStatus, Test, TestStatus, Timestamp, WaitEdge};
+
+use landing::{branch_has_passed, clashes_come_back, landed_once, passed_over_at_most, queued_ends, queued_stays, train_holds};
 
 use super::audit::Change;
 use super::waiting::{edges_in_cycles, ring_of};
@@ -77,6 +81,8 @@ pub struct Laws {
     settled: BTreeSet<String>,
     acts: BTreeSet<String>,
     regressions: BTreeSet<String>,
+    /// The tokens of leases whose time was over when they ended.
+    expired: BTreeSet<i64>,
     ages: BTreeMap<&'static str, BTreeMap<String, i64>>,
     timed_at: i64,
 }
@@ -96,11 +102,17 @@ struct Overdue {
 const STEP_LAWS: &[(&str, StepLaw)] = &[
     ("leases exclude each other", leases_exclude),
     ("fencing tokens grow", tokens_grow),
+    ("the train holds the leases of queued work", train_holds),
     ("nobody takes what another holds", holders_keep),
     ("nobody living is declared dead", living_live),
     ("a test in progress is in its loop's hand", in_hand),
     ("who ends an attempt lets everything go", ends_let_go),
     ("tests move as they may", tests_move),
+    ("the branch is only at states that have passed", branch_has_passed),
+    ("nothing lands twice", landed_once),
+    ("queued work stays until its verdict", queued_stays),
+    ("only what clashes is given back", clashes_come_back),
+    ("nobody is passed over again and again", passed_over_at_most),
     ("passed is verified", passed_is_verified),
     ("attempts count failures", attempts_count),
     ("a delivery is settled once, by its consumer", settled_once),
@@ -125,6 +137,7 @@ const TIMED_LAWS: &[(&str, TimedLaw)] = &[
     ("decisions resolve in time", decisions_resolve),
     ("deliveries are taken", deliveries_are_taken),
     ("nobody starves", nobody_starves),
+    ("queued work lands or comes back", queued_ends),
 ];
 
 /// The names of all laws that are looked at while a world runs.
@@ -191,7 +204,8 @@ fn tokens_grow(laws: &mut Laws, _: &World, changes: &[Change]) -> Option<String>
     let mut granted: BTreeMap<i64, &str> = BTreeMap::new();
     for lease in changes.iter().filter(|change| matches!(change.what.as_str(), "lease" | "lease again")) {
         let (holder, token) = (lease.text(0), lease.number(1));
-        if token == 0 {
+        // Queued work keeps the tokens of its leases.
+        if token == 0 || (holder == LoopId::train().as_str() && lease.number(3) == token) {
             continue;
         }
         if token <= laws.top_token {
@@ -209,15 +223,20 @@ fn tokens_grow(laws: &mut Laws, _: &World, changes: &[Change]) -> Option<String>
 fn holders_keep(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
     let over = |expires: &str| expires.parse::<Timestamp>().is_ok_and(|at| at <= world.now());
     let may = |who: &str| world.ledger.acting.contains(who);
-    let replaced = of(changes, "lease again").find(|lease| lease.text(0) != lease.text(2) && !over(lease.text(4)));
+    let handed = |lease: &Change| lease.text(0) == LoopId::train().as_str() && may(lease.text(2));
+    let replaced =
+        of(changes, "lease again").find(|lease| lease.text(0) != lease.text(2) && !over(lease.text(4)) && !handed(lease));
     if let Some(lease) = replaced {
         return Some(format!("{} went from {} to {} before its time", lease.key, lease.text(2), lease.text(0)));
     }
+    let runs = |holder: &str| world.read(|tx| tx.find_loop(holder)).is_some_and(|row| world.lives(row.pid));
     let died = |holder: &str| of(changes, "loop").any(|row| row.key == holder && row.text(1) == "error");
     let taken = of(changes, "lease over").find(|lease| {
         let holder = lease.text(0);
         let told = may("human") || may("foreign") || may("deadlock-detector");
-        !(told || may(holder) || over(lease.text(2)) || died(holder))
+        // Another process takes the place of a judge that has died.
+        let dead_judge = lease.key == LeasePath::integration().as_str() && may(LoopId::train().as_str()) && !runs(holder);
+        !(told || may(holder) || over(lease.text(2)) || died(holder) || dead_judge)
     })?;
     Some(format!("{} of {} was taken by {:?}", taken.key, taken.text(0), world.ledger.acting))
 }
@@ -236,6 +255,9 @@ fn in_hand(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
     of(changes, "test").chain(of(changes, "loop")).next()?;
     let loops = world.read(|tx| tx.loops());
     world.read(|tx| tx.tests(None, Some(TestStatus::InProgress))).into_iter().find_map(|test| {
+        if world.read(|tx| tx.open_landing(&test.id)).is_some() {
+            return None;
+        }
         let owner = loops.iter().find(|row| row.id == test.loop_id)?;
         let at_work = matches!(owner.status, LoopStatus::Running | LoopStatus::Paused);
         (!at_work || owner.current_test_id.as_ref() != Some(&test.id)).then(|| {
@@ -250,7 +272,9 @@ fn ends_let_go(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String
     ended.filter(|row| row.text(1) == "error" || world.ledger.acting.contains(&row.key)).find_map(|row| {
         let (leases, requests) = world.read(|tx| Ok((tx.leases_of(&row.key)?, tx.lease_requests()?)));
         let waits = requests.iter().filter(|request| request.loop_id.as_str() == row.key).count();
-        let keeps = leases.iter().filter(|lease| lease.fencing_token > 0).count();
+        // Beside its attempts it may be the judge.
+        let judges = |lease: &&coord_db::Lease| lease.file_path == LeasePath::integration();
+        let keeps = leases.iter().filter(|lease| lease.fencing_token > 0 && !judges(lease)).count();
         (waits + keeps > 0)
             .then(|| format!("{} is done with {} and has {keeps} leases and {waits} places", row.key, row.text(2)))
     })
@@ -289,7 +313,12 @@ fn passed_is_verified(_: &mut Laws, world: &World, changes: &[Change]) -> Option
         if world.outside.gated.get(&commit) != Some(&id) || !world.outside.integration.iter().any(|known| known.id == commit) {
             return Some(format!("the gate has never let {commit:?} through for {id}"));
         }
-        let proven = proofs.iter().any(|proof| proof.commit_hash == commit && proof.outcome == coord_db::CheckOutcome::Pass);
+        // Of the state that it landed with.
+        let landed = world.outside.place(&commit);
+        let proven = proofs.iter().any(|proof| {
+            let is_tip = world.outside.passed.contains(&proof.commit_hash) && world.outside.place(&proof.commit_hash) >= landed;
+            is_tip && proof.outcome == coord_db::CheckOutcome::Pass
+        });
         (!proven).then(|| format!("{id} passed without a proof"))
     })
 }
@@ -442,7 +471,8 @@ fn answered_is_released(_: &mut Laws, world: &World, changes: &[Change]) -> Opti
         if told.event_type != "force_release" || victim != delivery.text(3) {
             return None;
         }
-        let (leases, edges) = world.read(|tx| Ok((tx.leases_of(victim)?.len(), tx.wait_edges_of(victim)?.len())));
+        let (leases, edges) = world.read(|tx| Ok((tx.leases_of(victim)?, tx.wait_edges_of(victim)?.len())));
+        let leases = leases.iter().filter(|lease| lease.file_path != LeasePath::integration()).count();
         (leases + edges > 0).then(|| format!("{victim} took its force_release and has {leases} leases and {edges} edges"))
     })
 }

@@ -4,12 +4,14 @@
 
 mod landing;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use coding_loop::attempt::{self, Close, Command, Input};
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     AcquireRequest, ActorId, ComponentId, DecisionId, DecisionStatus, Delivery, Error, ErrorCategory, Event, EventId,
-    HealthStatus, JournalEntry, LeasePath, LoopId, LoopStatus, NewEvent, Payload, Result, TestId, TestStatus, UnlockCause,
-    Waiting, WriteTx, payload,
+    HealthStatus, LeasePath, LoopId, LoopStatus, NewEvent, Payload, Result, TestId, TestStatus, Waiting, WriteTx, payload,
 };
 
 use super::engine::{Actor, Step};
@@ -17,9 +19,6 @@ use super::world::World;
 
 /// What there is to lease; two of these exclude a third.
 const PATHS: [&str; 6] = ["src/a.rs", "src/b.rs", "src/", "Cargo.toml", "docs/guide.md", "port:5432"];
-const INTEGRATION: &str = "git:integration";
-/// The journal's word for moving the integration branch.
-const INTEGRATE: &str = "integrate";
 /// How many files a straying loop changes that its tests say nothing of.
 const STRAY_FILES: usize = 5;
 /// How long a victim of a deadlock holds back, in seconds.
@@ -83,15 +82,14 @@ struct Attempt {
     asked: Option<DecisionId>,
     /// What was granted, and under which token.
     held: Vec<(LeasePath, i64)>,
-    /// What integration was when the work was put on it.
-    head: Option<String>,
-    /// What the gate has let through; it is not run twice on the same.
-    judged: Option<Option<String>>,
+    /// What integration was when the work was put on it; empty at the beginning.
+    head: String,
     /// The gate runs until then.
     gate_until: Option<i64>,
-    /// The journal entry of its landing.
-    landing: Option<JournalEntry>,
 }
+
+/// The process of a loop, which its part of the landing train shares.
+pub type Process = Rc<RefCell<Option<ProcessIdentity>>>;
 
 /// One loop.
 #[derive(Debug)]
@@ -100,11 +98,9 @@ pub struct LoopActor {
     /// How it behaves.
     pub temper: Temper,
     fault: LoopFault,
-    process: Option<ProcessIdentity>,
+    process: Process,
     registered: bool,
     next_beat: i64,
-    /// What its former self had begun to land has been settled.
-    recovered: bool,
     attempt: Option<Attempt>,
     unacknowledged: Vec<EventId>,
 }
@@ -129,13 +125,18 @@ impl LoopActor {
             id,
             temper,
             fault,
-            process: None,
+            process: Process::default(),
             registered: false,
             next_beat: 0,
-            recovered: false,
             attempt: None,
             unacknowledged: Vec::new(),
         }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Rc::clone(&self.process)
     }
 
     fn actor(&self) -> ActorId {
@@ -165,18 +166,18 @@ impl LoopActor {
             self.registered = true;
             return Ok(Step::now("takes the loop in hand"));
         }
-        let identity = self.process.clone().unwrap_or_else(|| world.spawn());
+        let identity = self.process.borrow().clone().unwrap_or_else(|| world.spawn());
         let id = self.id.clone();
         match world.write(|tx| tx.start_loop(&id, &identity, "0")) {
             Ok(()) => {
-                self.process = Some(identity);
+                self.process.replace(Some(identity));
                 self.registered = true;
                 self.next_beat = world.elapsed() + self.beat_millis(world);
                 Ok(Step::now("starts"))
             }
             Err(error) => {
                 world.kill(identity.pid);
-                self.process = None;
+                self.process.replace(None);
                 match error {
                     Error::AlreadyRunning { .. } => Ok(Step::after(5_000, "is refused: another process has it")),
                     error => Err(error),
@@ -201,8 +202,11 @@ impl LoopActor {
 
     /// Ends what the loop has, in the transaction of the event that asks for it.
     fn let_go(tx: &WriteTx<'_>, id: &LoopId, reason: &str, cause: Option<&Event>) -> Result<()> {
-        tx.release_everything(id.as_str(), &ActorId::from(id), UnlockCause::Released, cause)?;
+        tx.release_work(id, cause)?;
         for test in tx.tests(Some(id), Some(TestStatus::InProgress))? {
+            if tx.open_landing(&test.id)?.is_some() {
+                continue;
+            }
             tx.give_back(&test.id, id, reason)?;
             if reason == "force_release" {
                 tx.delay_test(&test.id, tx.now().plus_seconds(VICTIM_SECONDS))?;
@@ -277,7 +281,6 @@ impl LoopActor {
         }
         if what.contains("lets go") {
             self.attempt = None;
-            self.recovered = false;
         }
         Ok(Step::now(what))
     }
@@ -326,10 +329,8 @@ impl LoopActor {
             to_ask: self.temper == Temper::Asking,
             asked: None,
             held: Vec::new(),
-            head: None,
-            judged: None,
+            head: String::new(),
             gate_until: None,
-            landing: None,
         });
         Ok(Step::after(work / 8, format!("claims {name}, attempt {}", test.attempts)))
     }
@@ -405,7 +406,7 @@ impl LoopActor {
     fn work(&mut self, world: &mut World) -> Result<Step> {
         let Some(attempt) = self.attempt.as_ref() else { return Ok(Step::now("")) };
         let command = attempt.machine.doing();
-        if attempt.landing.is_none() && self.has_lost_leases(world)? {
+        if self.has_lost_leases(world)? {
             return self.give_back_what_was_lost(world);
         }
         match command {
@@ -415,26 +416,22 @@ impl LoopActor {
             Command::LeaseFiles => self.lease_what_is_left(world),
             Command::AwaitLeases => self.await_leases(world),
             Command::PutOnHead => {
-                let head = world.outside.integration.last().map(|commit| commit.id.clone());
+                let head = world.outside.head();
                 if let Some(attempt) = self.attempt.as_mut() {
                     attempt.head = head;
                 }
                 self.done(Step::now("puts the work on integration"))
             }
             Command::Gate => self.gate(world),
-            Command::LeaseIntegration => {
-                let what = self.acquire(world, path(INTEGRATION))?;
-                self.done(Step::after(500, what))
-            }
-            Command::Land => self.land(world),
-            Command::Close(Close::Passed) => {
+            Command::Queue => self.queue(world),
+            Command::Close(Close::Queued) => {
                 self.attempt = None;
-                Ok(Step::now("has landed"))
+                Ok(Step::now("goes on to its next test"))
             }
             Command::Close(close) => {
                 let test = self.attempt.take().map(|attempt| attempt.test);
                 let id = self.id.clone();
-                world.write(|tx| Self::let_go(tx, &id, "overtaken", None))?;
+                world.write(|tx| Self::let_go(tx, &id, "ended", None))?;
                 Ok(Step::now(format!("gives {} back: {close:?}", test.map(|test| test.to_string()).unwrap_or_default())))
             }
         }
@@ -536,16 +533,19 @@ impl Actor for LoopActor {
 
     fn step(&mut self, world: &mut World) -> Result<Step> {
         world.ledger.acting.insert(self.id.to_string());
+        if self.registered && self.temper != Temper::ByHand && self.process.borrow().is_none() {
+            // It has died as a judge.
+            self.crash(world);
+        }
         if self.attempt.is_none() {
             world.outside.worktrees.remove(&self.id);
         }
         let by_hand = self.temper == Temper::ByHand;
         let (row, told) = world.read(|tx| Ok((tx.loop_row(&self.id)?, tx.has_deliveries(self.id.as_str())?)));
         let taken_for_dead = !matches!(row.status, LoopStatus::Running | LoopStatus::Paused)
-            || (!by_hand && row.pid != self.process.as_ref().map(|process| process.pid));
+            || (!by_hand && row.pid != self.process.borrow().as_ref().map(|process| process.pid));
         if !self.registered || taken_for_dead {
             self.attempt = None;
-            self.recovered = false;
             return self.start(world);
         }
         if !world.calm && matches!(self.temper, Temper::Hanging | Temper::ByHand) && world.chance(3) {
@@ -565,7 +565,6 @@ impl Actor for LoopActor {
             let id = self.id.clone();
             world.write(|tx| Self::let_go(tx, &id, "taken away", None))?;
             self.attempt = None;
-            self.recovered = false;
             return Ok(Step::now("finds its test taken away"));
         }
         // Somebody who comes back after a crash of the mind has a test in hand and knows nothing of it.
@@ -575,7 +574,6 @@ impl Actor for LoopActor {
             return Ok(Step::now(format!("gives {test} back")));
         }
         let step = match self.attempt {
-            _ if !self.recovered => self.recover(world),
             None => self.claim(world),
             Some(_) => self.work(world),
         }?;
@@ -587,7 +585,6 @@ impl Actor for LoopActor {
             world.kill(process.pid);
         }
         self.registered = false;
-        self.recovered = false;
         self.attempt = None;
         self.unacknowledged.clear();
     }

@@ -11,6 +11,7 @@ pub mod laws;
 pub mod loops;
 pub mod story;
 pub mod supervisors;
+pub mod train;
 pub mod waiting;
 pub mod world;
 
@@ -24,6 +25,7 @@ use world::World;
 pub use engine::{Scenario, Summary, Wakes, run};
 pub use loops::LoopFault;
 pub use story::Failure;
+pub use train::TrainFault;
 
 /// Makes a supervisor's process: what is done to it, and what percentage of its passes is undone.
 pub type Make = fn(Tampering, u32) -> Box<dyn Actor>;
@@ -50,7 +52,8 @@ pub(crate) fn populate(world: &mut World, hands: bool) -> Vec<(LoopId, Temper)> 
                 0 => Temper::Lying,
                 1 | 2 => Temper::Slow,
                 3 | 4 if hands => Temper::Hanging,
-                5 if hands => Temper::ByHand,
+                // Nothing lands by hand alone: the first one has a process.
+                5 if hands && at > 1 => Temper::ByHand,
                 6 => Temper::Straying,
                 7 if hands => Temper::Asking,
                 _ => Temper::Honest,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use coord_db::config::CheckConfig;
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Config, Database, Error, LoopId, ManualClock, ReadTx, Result, TestId, Timestamp, WriteTx};
+use coord_db::{Config, Database, Error, Landing, LeasePath, LoopId, ManualClock, ReadTx, Result, TestId, Timestamp, WriteTx};
 
 use super::story::Story;
 
@@ -26,6 +26,8 @@ pub struct Commit {
     pub loop_id: String,
     /// The earlier test that it breaks unnoticed by its own gate, if it does.
     pub breaks: Option<TestId>,
+    /// The row of the landing train that it is of.
+    pub landing: String,
 }
 
 /// Git and the gate, as they would be outside.
@@ -33,8 +35,12 @@ pub struct Commit {
 pub struct Outside {
     /// The integration branch, oldest first.
     pub integration: Vec<Commit>,
-    /// Commits that the gate has let through, with their test.
+    /// Commits that the gate has let through, with their test; of a batch each of its commits.
     pub gated: BTreeMap<String, TestId>,
+    /// States that have passed: the newest commit of each. The branch may only be at one of them.
+    pub passed: BTreeSet<String>,
+    /// Queued works of which a run has failed by chance.
+    pub flaked: BTreeSet<String>,
     /// Transient failures that each test has met so far.
     pub transients: BTreeMap<TestId, u32>,
     /// What each loop's worktree differs in, and since when.
@@ -42,6 +48,12 @@ pub struct Outside {
 }
 
 impl Outside {
+    /// The newest commit of the branch; empty at the beginning.
+    #[must_use]
+    pub fn head(&self) -> String {
+        self.integration.last().map(|commit| commit.id.clone()).unwrap_or_default()
+    }
+
     /// Where a commit is on the branch.
     #[must_use]
     pub fn place(&self, commit: &str) -> Option<usize> {
@@ -74,6 +86,10 @@ pub struct Ledger {
     pub leak: Option<String>,
     /// Who acts in this step: the subscribers that it may settle deliveries of.
     pub acting: BTreeSet<String>,
+    /// The leases that were handed over with each queued work.
+    pub handed: BTreeMap<String, Vec<(LeasePath, i64)>>,
+    /// Queued works that were given back although they clash with nothing.
+    pub wronged: Option<String>,
     /// Passes in a row that were due and changed nothing, by supervisor.
     pub idle_passes: BTreeMap<&'static str, u32>,
 }
@@ -111,6 +127,7 @@ pub struct World {
     living: BTreeSet<i64>,
     last_pid: i64,
     commits: u64,
+    numbers: u64,
     elapsed: i64,
 }
 
@@ -179,6 +196,7 @@ impl World {
             living: BTreeSet::new(),
             last_pid: 10_000_000,
             commits: 0,
+            numbers: 0,
             elapsed: 0,
         };
         world.pace = [1, 1, 3, 8][usize::try_from(world.fate("pace", 4)).unwrap_or_default()];
@@ -311,10 +329,30 @@ impl World {
         *self.ledger.effects.entry((consumer.to_owned(), event.to_owned())).or_default() += 1;
     }
 
-    /// Lands a commit on the integration branch, as the gate has let it through.
-    pub fn land(&mut self, commit: Commit) {
-        self.outside.gated.insert(commit.id.clone(), commit.test.clone());
-        self.outside.integration.push(commit);
+    /// A number that nothing else has, for an id that sorts by age.
+    pub fn number(&mut self) -> String {
+        self.numbers += 1;
+        format!("{:06}", self.numbers)
+    }
+
+    /// Whether two works fail together, each of them made without the other.
+    #[must_use]
+    pub fn clash(&self, one: &TestId, other: &TestId) -> bool {
+        one != other && self.fate((one.min(other), one.max(other), "clash"), 100) < 12
+    }
+
+    /// What a queued work clashes with: on the branch up to `head` since it was made, or in the works before it.
+    #[must_use]
+    pub fn clashing(&self, head: &str, before: &[Landing], work: &Landing) -> Option<TestId> {
+        let since = self.outside.place(&work.head).map_or(0, |place| place + 1);
+        let until = self.outside.place(head).map_or(0, |place| place + 1);
+        let landed = self.outside.integration.get(since..until).unwrap_or_default().iter().map(|commit| &commit.test);
+        landed.chain(before.iter().map(|work| &work.test_id)).find(|test| self.clash(test, &work.test_id)).cloned()
+    }
+
+    /// Moves the integration branch.
+    pub fn land(&mut self, commits: Vec<Commit>) {
+        self.outside.integration.extend(commits);
     }
 }
 

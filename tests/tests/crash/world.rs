@@ -16,7 +16,8 @@ const INTEGRATION: &str = "coding-loops/integration";
 const HOTFIX: &str = "hotfix";
 
 /// Writes down what it has written, so that lost work is found out. `t1` fails first, with work in every state that files can
-/// be in, one of them too large to be saved as a commit; at its second attempt something of somebody else's lands meanwhile.
+/// be in, one of them too large to be saved as a commit; at its second attempt something of somebody else's lands meanwhile. It
+/// resolves what its work clashes with as soon as it sees it.
 const AGENT: &str = r#"cat > /dev/null
 top=../../..
 store=../../store.git
@@ -30,6 +31,7 @@ if [ $TEST_ID = t1 ] && [ $ATTEMPT = 1 ]; then
     echo "$token $token-stashed $token-large" | tr ' ' '\n' >> $top/tokens; exit 1
 fi
 echo "$token" >> $top/tokens
+if [ -e clash ]; then echo resolved >> work-$TEST_ID; fi
 if [ $TEST_ID = t1 ]; then
     export GIT_DIR=$store
     head=$(git rev-parse coding-loops/integration)
@@ -39,6 +41,23 @@ if [ $TEST_ID = t1 ]; then
         git update-ref refs/heads/coding-loops/integration $(git commit-tree $tree -p $head -m elsewhere) $head
     fi
 fi
+"#;
+
+/// The check. With the file `clashes` in the folder of the world, something of somebody else's lands while the work of `t1` is judged
+/// alone, and the two fail together.
+const CHECK: &str = r#"test -e broken && exit 1
+test -z "$TEST_ID" || test -f work-$TEST_ID || exit 1
+if [ "$TEST_ID" = t1 ] && [ -e "$FOLDER/clashes" ] && ! [ -e clash ]; then
+    store=$FOLDER/repository-loops/store.git
+    head=$(git --git-dir=$store rev-parse coding-loops/integration)
+    blob=$(echo clash | git --git-dir=$store hash-object -w --stdin)
+    tree=$( (git --git-dir=$store ls-tree $head; printf '100644 blob %s\tclash\n' $blob) | git --git-dir=$store mktree)
+    commit=$(git --git-dir=$store commit-tree $tree -p $head -m clash)
+    git --git-dir=$store cat-file -e $head:clash 2> /dev/null ||
+        git --git-dir=$store update-ref refs/heads/coding-loops/integration $commit $head
+fi
+if [ -e clash ] && [ -f work-t1 ]; then grep -q resolved work-t1 || exit 1; fi
+exit 0
 "#;
 
 /// How a process ended.
@@ -81,6 +100,13 @@ impl World {
         let world = Self::new();
         let script = ROLLED_BACK.replace("LOOPCTL", &binaries().join("loopctl").display().to_string());
         std::fs::write(world.folder().join("agent.sh"), script).unwrap();
+        world
+    }
+
+    /// A world in which the work of `t1` clashes with what lands while it is judged alone: the landing train gives it back once.
+    pub fn with_clash() -> Self {
+        let world = Self::new();
+        std::fs::write(world.folder().join("clashes"), "").unwrap();
         world
     }
 
@@ -204,12 +230,15 @@ impl World {
         std::fs::create_dir(&home).unwrap();
         let script = folder.path().join("agent.sh");
         std::fs::write(&script, AGENT).unwrap();
+        let check = folder.path().join("check.sh");
+        std::fs::write(&check, CHECK).unwrap();
+        let check = format!("FOLDER={} TEST_ID=$TEST_ID sh {}", folder.path().display(), check.display());
         let notify = format!("cat >> {}", folder.path().join("notified").display());
         let config = format!(
             "[agent]\ncommand = [\"sh\", {script:?}]\nkill_after_seconds = 1\n[heartbeat]\ndegraded_seconds = 600\ndead_seconds = 1200\n\
              [landing]\nfile_bytes = 4000\n\
              [notify]\ncommand = [\"sh\", \"-c\", {notify:?}]\n\
-             [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", \"! test -e broken && {{ test -f work-$TEST_ID || test -z $TEST_ID; }}\"]\nbaseline = true\n"
+             [[gate.check]]\nname = \"work\"\ncommand = [\"sh\", \"-c\", {check:?}]\nbaseline = true\n"
         );
         std::fs::write(home.join("config.toml"), config).unwrap();
         let db = make_database(&home.join("coordination.db"));
@@ -257,7 +286,8 @@ impl World {
 
     /// Whether a text is in a file that is landed or saved: under a reference of the store, or too large for it.
     fn is_kept(&self, text: &str) -> bool {
-        let refs = ["refs/coding-loops/saved".to_owned(), format!("refs/heads/{INTEGRATION}")];
+        let refs =
+            ["refs/coding-loops/saved".to_owned(), "refs/coding-loops/queued".to_owned(), format!("refs/heads/{INTEGRATION}")];
         let refs: Vec<&str> = refs.iter().map(String::as_str).collect();
         let commits =
             self.store_git(&[&["rev-list"], &*self.refs_below(&refs).iter().map(String::as_str).collect::<Vec<_>>()].concat());
@@ -361,8 +391,12 @@ impl World {
 
     /// Heartbeat has been there: nothing is held by the dead.
     pub fn assert_given_back(&self, case: &impl std::fmt::Debug) {
-        assert_eq!(self.sql("SELECT count(*) FROM file_locks")[0][0], "0", "{case:?}");
-        assert_eq!(self.sql("SELECT count(*) FROM tests WHERE status = 'in_progress'")[0][0], "0", "{case:?}");
+        // But queued work: it waits for another process that judges.
+        let held = "SELECT count(*) FROM file_locks WHERE locked_by <> 'landing-train'";
+        assert_eq!(self.sql(held)[0][0], "0", "{case:?}");
+        let in_hand = "SELECT count(*) FROM tests WHERE status = 'in_progress' AND id NOT IN
+            (SELECT test_id FROM landings WHERE ended_at IS NULL)";
+        assert_eq!(self.sql(in_hand)[0][0], "0", "{case:?}");
         let dead = self.sql("SELECT count(*) FROM component_health WHERE component = 'one' AND status = 'dead'");
         let started = self.sql("SELECT count(*) FROM component_health WHERE component = 'one'");
         assert_eq!(dead, started, "{case:?}");
@@ -413,15 +447,23 @@ impl World {
             "{}",
             said("returns")
         );
-        assert_eq!(count("file_locked", ""), count("file_unlocked", ""), "{}", said("leases"));
+        // The landing train ends leases that a loop has acquired.
+        let all = |event: &str| self.sql(&format!("SELECT count(*) FROM events WHERE event_type = '{event}'"));
+        assert_eq!(all("file_locked"), all("file_unlocked"), "{}", said("leases"));
         let foreign = self.store_git(&["log", "--format=%s", INTEGRATION]);
-        assert_eq!(foreign.lines().filter(|line| *line == "elsewhere").count(), 1, "{}", said("what others have landed"));
+        for other in ["clash", "elsewhere"] {
+            assert_eq!(foreign.lines().filter(|line| *line == other).count(), 1, "{}", said("what others have landed"));
+        }
+        // Given back once because of what it clashes with, unless it was killed before it was queued.
+        let ways: Vec<String> =
+            self.sql("SELECT state FROM landings WHERE test_id = 't1' ORDER BY queued_at").into_iter().flatten().collect();
+        assert!(ways == ["returned", "landed"] || (kills > 0 && ways == ["landed"]), "{}", said(&format!("{ways:?}")));
         // Nothing is lost: whatever an agent has written is landed or saved.
         for token in std::fs::read_to_string(self.folder().join("tokens")).unwrap_or_default().lines() {
             assert!(self.is_kept(token), "{}", said(&format!("{token} is lost")));
         }
         // Refs and rows agree.
-        let kept = ["refs/coding-loops/checkpoints", "refs/coding-loops/saved"];
+        let kept = ["refs/coding-loops/checkpoints", "refs/coding-loops/queued", "refs/coding-loops/saved"];
         let refs = self.store_git(&[&["for-each-ref", "--format=%(refname) %(objectname)"], &kept[..]].concat());
         let mut refs: Vec<String> = refs.lines().map(str::to_owned).collect();
         refs.sort();
@@ -444,11 +486,9 @@ impl World {
         );
         assert_eq!(self.db.check().unwrap(), [], "{}", said("check"));
         self.assert_nothing_stray(&["one", "two"]);
-        // What lies in the workspace has landed.
+        // Nothing lies in the workspace that has not landed.
         let status = self.git(&["-C", "../repository-loops/loops/one", "status", "--porcelain"]);
-        assert!(status.is_empty() || status == "?? work-t1", "{}", said(&status));
-        let work = std::fs::read_to_string(self.root().join("loops/one/work-t1")).unwrap();
-        assert_eq!(work.trim(), self.store_git(&["show", &format!("{INTEGRATION}:work-t1")]), "{}", said("workspace"));
+        assert!(status.is_empty(), "{}", said(&status));
         assert!(!self.refs_below(&["refs/coding-loops/published"]).is_empty(), "{}", said("published"));
     }
 

@@ -39,9 +39,6 @@ fn users(world: &World) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 fn harmless(script: &str) -> World {
     let world = World::new(&format!("cat > /dev/null; user=../../../repository; {script}\n"), CHECK);
     world.configure(|config| config.replacen("[agent]\n", "[agent]\nenvironment = [\"PATH\", \"FOLDER\"]\n", 1));
-    // Loops go slower where nobody watches.
-    let own = coord_db::process::ProcessIdentity::own();
-    world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
     for id in ["one", "two"] {
         world.add_loop(id);
     }
@@ -167,8 +164,6 @@ fn an_agent_that_goes_back_to_an_older_commit_undoes_nobodys_work() {
     for back in ["git checkout -q origin/main", "git reset -q --hard origin/main"] {
         let agent = format!("cat > /dev/null; [ $TEST_ID = t1 ] || [ $ATTEMPT != 1 ] || {back}; echo > $TEST_ID\n");
         let world = World::new(&agent, CHECK);
-        let own = coord_db::process::ProcessIdentity::own();
-        world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
         world.add_loop("one");
         world.add_test("t1", "one");
         world.add_test("t2", "one");

@@ -12,8 +12,6 @@ fn world(agent: &str, checks: &str) -> World {
     let world = World::new("", &format!("[regression]\nretries = 2\n{checks}"));
     let agent = agent.replace("FOLDER", &world.folder().display().to_string());
     std::fs::write(world.folder().join("agent.sh"), agent).unwrap();
-    let own = coord_db::process::ProcessIdentity::own();
-    world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
     world
 }
 

@@ -8,14 +8,6 @@ use test_support::{Process, wait_for, wait_until};
 const HONEST: &str = "cat >/dev/null; echo $TEST_ID > $TEST_ID\n";
 const INTEGRATION: &str = "coding-loops/integration";
 
-/// A world in which somebody watches: loops go slower where nobody does.
-fn watched(agent: &str, settings: &str) -> World {
-    let world = World::new(agent, settings);
-    let own = coord_db::process::ProcessIdentity::own();
-    world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
-    world
-}
-
 /// A check that is not run before the work.
 fn check(command: &str, more: &str) -> String {
     format!("[[gate.check]]\nname = \"x\"\ncommand = {command}\nper_test = true\n{more}\n")
@@ -27,7 +19,7 @@ fn script(text: &str) -> String {
 
 /// One attempt under these checks. Gives the test, and how the last run of a check ended.
 fn attempt(settings: &str) -> (World, Test, RunKind) {
-    let world = watched(HONEST, settings);
+    let world = World::new(HONEST, settings);
     world.add_loop("one");
     world.add_test("t1", "one");
     world.command("one").args(["--max-tests", "1"]).output().unwrap();
@@ -114,7 +106,7 @@ fn a_check_that_takes_too_long_ends_with_all_that_it_has_started() {
 #[test]
 fn output_is_bounded_and_its_hash_is_of_all_of_it() {
     let text = "yes 0123456789abcde | head -c 20000000; echo end";
-    let world = watched(HONEST, &format!("[loop.one.agent]\noutput_bytes = 5000\n{}", check(&script(text), "")));
+    let world = World::new(HONEST, &format!("[loop.one.agent]\noutput_bytes = 5000\n{}", check(&script(text), "")));
     let text = "cat > /dev/null; yes agent | head -c 30000000; echo $TEST_ID > $TEST_ID";
     std::fs::write(world.folder().join("agent.sh"), text).unwrap();
     let config = std::fs::read_to_string(world.home.join("config.toml")).unwrap();
@@ -144,7 +136,7 @@ fn the_same_check_on_the_same_files_is_not_run_twice_and_a_changed_one_is() {
             |name: &str, command: &str| format!("[[gate.check]]\nname = {name:?}\ncommand = {command}\nper_test = true\n");
         each("first", first) + &each("second", &second)
     };
-    let world = watched(HONEST, &checks(&first));
+    let world = World::new(HONEST, &checks(&first));
     world.add_loop("one");
     world.add_test("t1", "one");
     let runs = || std::fs::read_to_string(world.folder().join("runs")).unwrap_or_default().lines().count();
@@ -185,7 +177,7 @@ fn a_slow_suite_holds_nobody_up_and_is_not_overtaken_for_ever() {
     // The slow loop's suite runs until it may end; each of its runs is written down.
     let slow = "echo run >> ../../../runs; while ! [ -e ../../../go ]; do sleep 0.05; done";
     let only = format!("[ $LOOP_ID != slow ] || {{ {slow}; }}");
-    let world = watched(HONEST, &format!("{CHECK}{}", check(&script(&only), "")));
+    let world = World::new(HONEST, &format!("{CHECK}{}", check(&script(&only), "")));
     for id in ["slow", "two", "three"] {
         world.add_loop(id);
         for number in 1..=3 {
@@ -215,7 +207,7 @@ fn a_slow_suite_holds_nobody_up_and_is_not_overtaken_for_ever() {
 
 #[test]
 fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
-    let world = watched(HONEST, &check(&script("echo it fails; exit 1"), ""));
+    let world = World::new(HONEST, &check(&script("echo it fails; exit 1"), ""));
     world.add_loop("one");
     world.add_test("t1", "one");
     world.add_test("t2", "one");
@@ -246,7 +238,7 @@ fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
 fn what_only_conversion_makes_differ_is_not_changed_by_the_check() {
     let check =
         "\n[[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"touch *; git status --short; test -f $TEST_ID\"]\n";
-    let world = watched(HONEST, check);
+    let world = World::new(HONEST, check);
     std::fs::write(world.repository.join("dos.txt"), "one\r\ntwo\r\n").unwrap();
     world.git(&["add", "dos.txt"]);
     world.git(&["commit", "--quiet", "--message", "stored with its line endings"]);
@@ -266,7 +258,7 @@ fn what_an_earlier_run_has_built_turns_no_suite_green() {
     let agent = "cat >/dev/null; if [ $TEST_ID = t1 ]; then echo 1 > one; else echo true > build.sh; fi\n";
     let suite = check(&script("sh build.sh && test -f gen/out && echo $TEST_ID"), "");
     let world = |settings: &str| {
-        let world = watched(agent, &format!("{settings}{suite}"));
+        let world = World::new(agent, &format!("{settings}{suite}"));
         std::fs::write(world.repository.join(".gitignore"), "/coding-loops/\ngen/\n").unwrap();
         std::fs::write(world.repository.join("build.sh"), "mkdir -p gen; date > gen/out\n").unwrap();
         world.git(&["add", "--all"]);

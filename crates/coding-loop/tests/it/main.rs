@@ -23,3 +23,5 @@ mod set_up;
 mod stores;
 mod submodules;
 mod sync;
+mod train;
+mod train_simulation;

@@ -9,11 +9,8 @@ use test_support::{run, wait_for, wait_until};
 
 const INTEGRATION: &str = "coding-loops/integration";
 
-/// A world in which somebody watches: loops go slower where nobody does.
 fn world(agent: &str, settings: &str) -> World {
     let world = World::new(&format!("cat > /dev/null; top=../../..; {agent}"), &format!("{settings}{CHECK}"));
-    let own = coord_db::process::ProcessIdentity::own();
-    world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
     world.add_loop("one");
     world.add_test("t1", "one");
     world

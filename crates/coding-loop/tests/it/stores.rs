@@ -8,14 +8,7 @@ use test_support::{wait_for, wait_until};
 const BRANCH: &str = "coding-loops/integration";
 
 fn world() -> World {
-    world_with("cat > /dev/null; echo > $TEST_ID\n")
-}
-
-fn world_with(agent: &str) -> World {
-    let world = World::new(agent, CHECK);
-    let own = coord_db::process::ProcessIdentity::own();
-    world.db.write(|tx| tx.start_component(&"monitor".parse()?, &own, "0")).unwrap();
-    world
+    World::new("cat > /dev/null; echo > $TEST_ID\n", CHECK)
 }
 
 fn causes(world: &World) -> Vec<String> {
@@ -89,7 +82,7 @@ fn an_agent_that_deletes_or_damages_integration_loses_nothing() {
             "cat > /dev/null; echo > $TEST_ID; ref=../../store.git/refs/heads/coding-loops/integration
             [ $TEST_ID = t1 ] || {{ {damage}; }}\n"
         );
-        let world = world_with(&agent);
+        let world = World::new(&agent, CHECK);
         world.add_loop("one");
         world.add_test("t1", "one");
         assert!(world.once("one").status.success());
@@ -126,7 +119,7 @@ fn integration_that_is_lost_while_a_loop_is_idle_is_restored() {
 fn an_agent_that_deletes_the_store_and_every_workspace_does_its_work_again() {
     let agent = "cat > /dev/null; echo > $TEST_ID; root=$(cd ../.. && pwd)
         [ $TEST_ID = t1 ] || [ -e $root/../deleted ] || { touch $root/../deleted; rm -rf $root; }\n";
-    let world = world_with(agent);
+    let world = World::new(agent, CHECK);
     world.add_loop("one");
     world.add_test("t1", "one");
     world.add_test("t2", "one");
@@ -211,7 +204,7 @@ fn a_store_that_an_agent_damages_costs_no_attempt() {
         let agent = format!(
             "cat > /dev/null; echo > $TEST_ID; [ $TEST_ID = t1 ] || [ -e ../../../done ] || {{ touch ../../../done; cd ../../store.git; {script}; }}\n"
         );
-        let world = world_with(&agent);
+        let world = World::new(&agent, CHECK);
         world.add_loop("one");
         world.add_test("t1", "one");
         assert!(world.once("one").status.success());
@@ -224,7 +217,7 @@ fn a_store_that_an_agent_damages_costs_no_attempt() {
 
 #[test]
 fn what_is_whole_of_a_damaged_store_is_kept() {
-    let world = world_with("cat > /dev/null; echo $TEST_ID > work; [ $TEST_ID = t2 ] || echo > $TEST_ID\n");
+    let world = World::new("cat > /dev/null; echo $TEST_ID > work; [ $TEST_ID = t2 ] || echo > $TEST_ID\n", CHECK);
     world.add_loop("one");
     for id in ["t1", "t2"] {
         world.add_test(id, "one");

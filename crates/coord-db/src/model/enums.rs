@@ -132,8 +132,20 @@ text_enum!(
     BaseState { Green = "green", Red = "red", Flaky = "flaky", Skipped = "skipped" }
 );
 text_enum!(
-    /// What a proof is of: the work as it was judged; its result as the base of others; the test at the base, where it has to fail.
-    ProofStage { Alone = "alone", Base = "base", RedBefore = "red_before" }
+    /// What a proof is of: the work alone; its result as the base of others; the test at the base, where it has to fail; the work
+    /// together with others.
+    ProofStage { Alone = "alone", Base = "base", RedBefore = "red_before", Batch = "batch" }
+);
+text_enum!(
+    /// State of finished work in the landing train: it waits, is judged together with others, has landed, was given back to its
+    /// loop, or was withdrawn.
+    LandingState {
+        Queued = "queued", Judging = "judging", Landed = "landed", Returned = "returned", Withdrawn = "withdrawn",
+    }
+);
+text_enum!(
+    /// Result of judging a batch. `flaky`: it failed first and then passed on the same files.
+    BatchOutcome { Passed = "passed", Failed = "failed", Flaky = "flaky" }
 );
 text_enum!(
     /// How a deadlock ended.

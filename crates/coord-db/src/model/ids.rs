@@ -14,6 +14,13 @@ use crate::Error;
 pub const RESERVED: [&str; 8] =
     ["monitor", "deadlock-detector", "regression-checker", "pm-agent", "pm", "heartbeat", "human", "all"];
 
+/// The holder of the leases of queued work. Its slots, which hold what checks need, have this prefix.
+const TRAIN: &str = "landing-train";
+
+fn is_reserved(id: &str) -> bool {
+    RESERVED.contains(&id) || id.strip_prefix(TRAIN).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 fn fits_grammar(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=64).contains(&bytes.len())
@@ -105,7 +112,7 @@ fn not_empty(text: &str) -> Result<(), String> {
 text_id!(
     /// A loop: one coding agent run over and over on its own branch.
     LoopId, "loop id", |text| {
-        if RESERVED.contains(&text) {
+        if is_reserved(text) {
             return Err("it is reserved for the system".to_owned());
         }
         grammar(text)
@@ -160,6 +167,24 @@ impl LoopId {
     #[must_use]
     pub fn human() -> Self {
         Self::trusted("human")
+    }
+
+    /// The landing train, which holds the leases of queued work.
+    #[must_use]
+    pub fn train() -> Self {
+        Self::trusted(TRAIN)
+    }
+
+    /// A slot of the landing train, in which one state at a time is judged; from 1.
+    #[must_use]
+    pub fn train_slot(number: usize) -> Self {
+        Self::trusted(format!("{TRAIN}-{number}"))
+    }
+
+    /// True for the human, the landing train and its slots: none of them is a loop.
+    #[must_use]
+    pub fn is_no_loop(&self) -> bool {
+        self.0 == "human" || is_reserved(&self.0)
     }
 
     /// Whether a new loop may have this id. One that is there already is read whatever its id is.

@@ -47,6 +47,12 @@ impl LeasePath {
         self == other || (self.is_subtree() && (other.0.starts_with(&self.0) || bare(&self.0) == other.0))
     }
 
+    /// The lease for moving the integration branch.
+    #[must_use]
+    pub fn integration() -> Self {
+        Self("git:integration".to_owned())
+    }
+
     /// Takes text that is already in the database, whatever it is.
     pub(crate) fn trusted(text: impl Into<String>) -> Self {
         Self(text.into())

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    ActorId, DecisionId, Error, ErrorCategory, HealthStatus, LoopId, RequestStatus, RequestType, TestId, Timestamp, UnlockCause,
+    ActorId, BatchOutcome, DecisionId, Error, ErrorCategory, HealthStatus, LoopId, RequestStatus, RequestType, TestId,
+    Timestamp, UnlockCause,
 };
 
 /// The prefix of event types that are not of this catalog.
@@ -220,6 +221,15 @@ catalog! {
     /// The checks were run at the head of integration, and attempts start.
     BaseProven = "base_proven", 5 {
         loop_id: LoopId, commit: String, checks: Vec<String>, flaky: Vec<String>, seconds: i64,
+    }
+    /// Finished work, verified alone, waits for its landing together with others.
+    LandingQueued = "landing_queued", 5 {
+        landing_id: String, test_id: TestId, loop_id: LoopId, attempt: i64, commit: String, position: i64,
+    }
+    /// Works put on one another were judged.
+    BatchJudged = "batch_judged", 5 {
+        batch_id: String, batch: Vec<TestId>, base: String, commit: String, outcome: BatchOutcome, check: Option<String>,
+        why: Option<String>, seconds: i64, reused: bool,
     }
     /// A process is ready.
     ComponentStarted = "component_started", 5 { component: String, pid: i64, version: String }

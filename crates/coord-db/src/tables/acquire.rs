@@ -176,13 +176,13 @@ impl ReadTx<'_> {
         Ok((live, expired))
     }
 
-    /// The live waiters, the next one first. A waiter is live while its time is ahead and its loop is at work. The human is as
+    /// The live waiters, the next one first. A waiter is live while its time is ahead and its loop is at work. The human and the landing train are as
     /// important as a loop can be.
     fn waiters(&self) -> Result<Vec<Waiter>> {
         let rows = self.query(
             "SELECT r.id, r.loop_id, r.paths, r.waiting_since, r.freed_at, coalesce(l.priority, 1)
              FROM lease_requests AS r LEFT JOIN loops AS l ON l.id = r.loop_id
-             WHERE r.wait_until > ?1 AND (l.status = 'running' OR r.loop_id = 'human')",
+             WHERE r.wait_until > ?1 AND (l.status = 'running' OR r.loop_id = 'human' OR r.loop_id GLOB 'landing-train*')",
             [self.now()],
             |row| {
                 Ok((
@@ -380,7 +380,7 @@ impl WriteTx<'_> {
     }
 
     fn validate(&self, request: &AcquireRequest) -> Result<()> {
-        if request.loop_id != LoopId::human() {
+        if !request.loop_id.is_no_loop() {
             self.loop_row(&request.loop_id)?;
         }
         if request.paths.is_empty() {

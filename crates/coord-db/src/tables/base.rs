@@ -273,6 +273,15 @@ impl WriteTx<'_> {
         Ok(())
     }
 
+    /// Records that a check fails at a tree where it has passed before.
+    pub fn take_back_base_run(&self, run: &BaseRun) -> Result<()> {
+        self.execute(
+            "DELETE FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2",
+            rusqlite::params![run.tree_hash, run.check_hash],
+        )?;
+        self.record_base_run(run)
+    }
+
     /// The work whose judgement showed this is about to land: what its checks showed holds for the next head.
     pub fn carry_base_run(&self, from_tree: &str, check_hash: &str, to_tree: &str, to_commit: &str) -> Result<()> {
         self.execute(

@@ -23,17 +23,23 @@ const INVARIANTS: &[(&str, &str)] = &[
     ),
     (
         "a loop has at most one test in progress",
-        "SELECT loop_id FROM tests WHERE status = 'in_progress' GROUP BY loop_id HAVING count(*) > 1",
+        "SELECT loop_id FROM tests WHERE status = 'in_progress' AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL)
+         GROUP BY loop_id HAVING count(*) > 1",
     ),
     (
         "a test in progress belongs to a loop that is at work",
         "SELECT t.id FROM tests AS t JOIN loops AS l ON l.id = t.loop_id
-         WHERE t.status = 'in_progress' AND l.status IN ('stopped', 'error')",
+         WHERE t.status = 'in_progress' AND l.status IN ('stopped', 'error')
+           AND t.id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL)",
     ),
     (
         "a lease belongs to a registered loop",
         "SELECT file_path || ' of ' || locked_by FROM file_locks
-         WHERE locked_by <> 'human' AND locked_by NOT IN (SELECT id FROM loops)",
+         WHERE locked_by <> 'human' AND locked_by NOT GLOB 'landing-train*' AND locked_by NOT IN (SELECT id FROM loops)",
+    ),
+    (
+        "queued work belongs to a test in progress",
+        "SELECT test_id FROM landings WHERE ended_at IS NULL AND test_id NOT IN (SELECT id FROM tests WHERE status = 'in_progress')",
     ),
     (
         "no two loops hold overlapping leases",
@@ -50,8 +56,8 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "a wait edge joins registered loops",
         "SELECT waiter || ' waits for ' || holder FROM wait_graph
-         WHERE (waiter <> 'human' AND waiter NOT IN (SELECT id FROM loops))
-            OR (holder <> 'human' AND holder NOT IN (SELECT id FROM loops))",
+         WHERE (waiter <> 'human' AND waiter NOT GLOB 'landing-train*' AND waiter NOT IN (SELECT id FROM loops))
+            OR (holder <> 'human' AND holder NOT GLOB 'landing-train*' AND holder NOT IN (SELECT id FROM loops))",
     ),
     (
         "a delivery has its event",

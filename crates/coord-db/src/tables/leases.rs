@@ -248,6 +248,20 @@ impl WriteTx<'_> {
         self.revoke_leases(loop_id, by, cause, event)
     }
 
+    /// A loop has ended its work on a test: releases what it holds and waits for, except the lease on integration, which it
+    /// holds as the judge of the landing train.
+    pub fn release_work(&self, loop_id: &LoopId, cause: Option<&Event>) -> Result<()> {
+        let judging = self.lease(&LeasePath::integration())?.filter(|lease| lease.locked_by == loop_id.as_str());
+        for request in self.lease_requests_of(loop_id)? {
+            self.withdraw_request(&request.id)?;
+        }
+        self.execute("DELETE FROM wait_graph WHERE waiter = ?1", [loop_id])?;
+        for lease in self.leases_of(loop_id.as_str())?.iter().filter(|lease| Some(*lease) != judging.as_ref()) {
+            self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, cause)?;
+        }
+        Ok(())
+    }
+
     /// Ends whatever a loop holds, by another's hand; what it waits for stays. Gives what it held.
     pub fn revoke_leases(
         &self,

@@ -49,6 +49,10 @@ pub struct CleanUp {
     pub reason: String,
 }
 
+/// The tests that a loop works on. Queued work is out of its hands.
+pub(super) const IN_HAND: &str = "SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress'
+   AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL) ORDER BY id";
+
 impl ReadTx<'_> {
     /// All loops, by id.
     pub fn loops(&self) -> Result<Vec<Loop>> {
@@ -255,13 +259,12 @@ impl WriteTx<'_> {
         if beats { self.stop_component(&component, reason) } else { Ok(()) }
     }
 
-    /// Undoes a loop's claims in one go: leases and edges gone, its test pending again with the attempt given back, pid and
+    /// Undoes a loop's claims in one go; work that waits to land stays in the queue: leases and edges gone, its test pending again with the attempt given back, pid and
     /// current test NULL.
     pub fn clean_up_loop(&self, id: &LoopId, how: &CleanUp, cause: Option<&Event>) -> Result<()> {
         self.release_everything(id.as_str(), &how.source, how.cause, cause)?;
         self.end_open_runs(id)?;
-        let tests: Vec<TestId> =
-            self.query("SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress'", [id], |row| row.get(0))?;
+        let tests: Vec<TestId> = self.query(IN_HAND, [id], |row| row.get(0))?;
         for test in tests {
             self.execute(
                 "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2

@@ -4,13 +4,27 @@ use super::Test;
 use crate::{LoopId, ReadTx, Result, Timestamp};
 
 impl ReadTx<'_> {
-    /// Tests in progress, and pending ones that have been tried, by id; those in progress first. At most `limit`.
+    /// Tests that loops work on, by id. Those whose work waits to land are in nobody's hands.
+    pub fn current_tests(&self) -> Result<Vec<Test>> {
+        self.query(
+            select!(
+                Test,
+                "FROM tests WHERE status = 'in_progress' AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL)
+                 ORDER BY id"
+            ),
+            [],
+            Test::from_row,
+        )
+    }
+
+    /// Tests that loops work on, and pending ones that have been tried, by id; those in progress first. At most `limit`.
     pub fn tests_under_way(&self, limit: usize) -> Result<Vec<Test>> {
         self.query(
             select!(
                 Test,
                 "FROM tests WHERE status IN ('in_progress', 'pending')
                    AND (status = 'in_progress' OR attempts > 0 OR give_backs > 0 OR last_result IS NOT NULL)
+                   AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL)
                  ORDER BY status, id LIMIT ?1"
             ),
             [limit as i64],

@@ -29,6 +29,11 @@ impl ReadTx<'_> {
         )
     }
 
+    /// Whether a proof has this id.
+    pub fn has_proof(&self, id: &str) -> Result<bool> {
+        self.value("SELECT EXISTS (SELECT 1 FROM proofs WHERE id = ?1)", [id])
+    }
+
     /// The runs behind a test's proofs, in the order of the proofs.
     pub fn proof_runs(&self, test: &TestId) -> Result<Vec<ProofRun>> {
         self.query(

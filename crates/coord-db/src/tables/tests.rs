@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use super::loops::IN_HAND;
 use super::{StringList, json};
 use crate::payload::{TestBlocked, TestFailed, TestPassed, TestStarted};
 use crate::{
@@ -151,6 +152,7 @@ impl ReadTx<'_> {
                 Test,
                 "FROM tests WHERE status = 'in_progress'
                    AND NOT EXISTS (SELECT 1 FROM loops WHERE id = tests.loop_id AND status IN ('running', 'paused'))
+                   AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL)
                  ORDER BY id LIMIT ?1"
             ),
             [limit as i64],
@@ -332,10 +334,7 @@ impl WriteTx<'_> {
         if row.status == LoopStatus::Paused {
             return Err(Error::Refused(format!("loop {loop_id} is paused; lift it with loopctl resume {loop_id}")));
         }
-        let in_hand: Option<TestId> =
-            self.query_opt("SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress' LIMIT 1", [loop_id], |row| {
-                row.get(0)
-            })?;
+        let in_hand: Option<TestId> = self.query(IN_HAND, [loop_id], |row| row.get(0))?.into_iter().next();
         if let Some(test) = in_hand {
             return Err(Error::Refused(format!(
                 "loop {loop_id} has test {test} in hand; end it with loopctl submit or loopctl give-back"
@@ -384,7 +383,7 @@ impl WriteTx<'_> {
     }
 
     /// The loop has ended its attempt at a test; another one that it works on stays in its hand.
-    fn clear_current_test(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
+    pub(super) fn clear_current_test(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
         self.execute(
             "UPDATE loops SET current_test_id = nullif(current_test_id, ?3), updated_at = ?2 WHERE id = ?1",
             rusqlite::params![loop_id, self.now(), test],
@@ -533,6 +532,9 @@ impl WriteTx<'_> {
     /// [`Error::IllegalMove`] if the test is not in progress (any more); [`Error::Refused`] if it is another loop's.
     pub fn give_back(&self, id: &TestId, loop_id: &LoopId, reason: &str) -> Result<()> {
         self.own_test_that_allows(id, loop_id, TestMove::GiveBack)?;
+        if let Some(landing) = self.open_landing(id)? {
+            return Err(Error::Refused(format!("test {id} is {} to land; see loopctl landings", landing.state)));
+        }
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2
              WHERE id = ?1",
@@ -559,9 +561,11 @@ impl WriteTx<'_> {
     /// Takes a test out of the queue on purpose.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that has passed or is skipped already.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that has passed or is skipped already; [`Error::Refused`] while its
+    /// work is judged for landing.
     pub fn skip_test(&self, id: &TestId, reason: Option<&str>) -> Result<()> {
         self.test_that_allows(id, TestMove::Skip)?;
+        self.withdraw_landing(id, "the test was skipped")?;
         self.execute(
             "UPDATE tests SET status = 'skipped', last_error = coalesce(?2, last_error) WHERE id = ?1",
             rusqlite::params![id, reason],
@@ -576,8 +580,12 @@ impl WriteTx<'_> {
     /// Puts a test back to its beginning, its attempts forgotten; a passed one has to be verified again.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::IllegalMove`] while a loop works on it.
+    /// [`Error::NotFound`]; [`Error::IllegalMove`] while a loop works on it; [`Error::Refused`] while its work is judged for
+    /// landing.
     pub fn reset_test(&self, id: &TestId) -> Result<()> {
+        if self.withdraw_landing(id, "the test was reset")? {
+            self.execute("UPDATE tests SET status = 'pending' WHERE id = ?1", [id])?;
+        }
         self.test_that_allows(id, TestMove::Reset)?;
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = 0, last_result = NULL, last_error = NULL, error_category = NULL,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::WaitEdge;
-use crate::{ReadTx, Result, Timestamp};
+use crate::{LoopId, ReadTx, Result, TestId, Timestamp};
 
 /// Who waits, or is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -56,6 +56,8 @@ pub enum WaitKind {
         /// The other one; none if the test itself is in hand.
         after: Option<String>,
     },
+    /// The work of a test waits to land.
+    Landing,
     /// A loop with nothing in hand can begin none of its tests. It goes on as soon as one of them is ready.
     Idle,
 }
@@ -91,7 +93,8 @@ impl Waits {
 
 /// A loop `l` that runs, has nothing in hand, and none of whose pending tests is ready.
 const IS_IDLE: &str = "l.status = 'running'
-   AND NOT EXISTS (SELECT 1 FROM tests AS p WHERE p.loop_id = l.id AND p.status = 'in_progress')
+   AND NOT EXISTS (SELECT 1 FROM tests AS p WHERE p.loop_id = l.id AND p.status = 'in_progress'
+     AND p.id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL))
    AND EXISTS (SELECT 1 FROM tests AS q WHERE q.loop_id = l.id AND q.status = 'pending')
    AND NOT EXISTS (SELECT 1 FROM tests AS r WHERE r.loop_id = l.id AND r.status = 'pending'
      AND (r.depends_on IS NULL OR EXISTS (SELECT 1 FROM tests AS d WHERE d.id = r.depends_on AND d.status = 'passed'))
@@ -152,6 +155,11 @@ impl ReadTx<'_> {
         let waiter = test(id.to_owned(), loop_id.clone());
         let own = WaitNode::Loop(loop_id.clone());
         if !pending {
+            // Queued work is out of the loop's hands.
+            if let Some(landing) = self.open_landing(&TestId::trusted(id))? {
+                let train = WaitNode::Loop(LoopId::train().to_string());
+                return Ok(vec![Wait { waiter, holder: train, kind: WaitKind::Landing, since: landing.queued_at }]);
+            }
             return Ok(vec![Wait { waiter, holder: own, kind: WaitKind::Turn { after: None }, since }]);
         }
         let mut waits = Vec::new();
@@ -170,7 +178,7 @@ impl ReadTx<'_> {
         )?);
         let in_hand: Option<(String, Timestamp)> = self.query_opt(
             "SELECT id, coalesce(last_attempt_at, created_at) FROM tests WHERE loop_id = ?1 AND status = 'in_progress'
-             ORDER BY id LIMIT 1",
+               AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL) ORDER BY id LIMIT 1",
             [loop_id.as_str()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
@@ -186,6 +194,9 @@ impl ReadTx<'_> {
             WaitNode::Loop(id) => self.query(
                 "SELECT t.id, t.loop_id FROM tests AS t WHERE t.loop_id = ?1 AND t.status IN ('pending', 'in_progress')
                    AND EXISTS (SELECT 1 FROM tests AS p WHERE p.loop_id = ?1 AND p.status = 'in_progress')
+                 UNION
+                 SELECT t.id, t.loop_id FROM landings AS q JOIN tests AS t ON t.id = q.test_id
+                 WHERE q.ended_at IS NULL AND ?1 = 'landing-train'
                  UNION
                  SELECT t.id, t.loop_id FROM change_requests AS r JOIN change_request_tests AS w ON w.request_id = r.id
                    JOIN tests AS t ON t.id = w.test_id

@@ -89,6 +89,9 @@ pub enum See {
     /// Show who waits for whom, and the deadlocks
     #[command(after_help = examples!["loopctl deadlocks", "loopctl deadlocks --all"])]
     Deadlocks(AllArgs),
+    /// Show what waits to land, and what was judged together
+    #[command(after_help = examples!["loopctl landings", "loopctl landings --all --json"])]
+    Landings(AllArgs),
     /// List open regressions, or the ledger of all passed tests
     #[command(after_help = examples!["loopctl regressions", "loopctl regressions --ledger"])]
     Regressions(RegressionArgs),

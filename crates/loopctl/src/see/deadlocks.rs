@@ -185,6 +185,7 @@ fn reason(wait: &ShownWait, short: &Short) -> String {
         }
         Matter::Other(WaitKind::Turn { after: Some(after) }) => format!("is queued behind test {after} of {holder}"),
         Matter::Other(WaitKind::Turn { after: None }) => format!("is being worked on by {holder}"),
+        Matter::Other(WaitKind::Landing) => "has finished work that waits to land".to_owned(),
         Matter::Other(WaitKind::Idle) => format!("can start no test before {holder}"),
     }
 }

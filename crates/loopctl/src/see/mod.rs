@@ -3,6 +3,7 @@
 pub mod checkpoints;
 pub mod deadlocks;
 pub mod journal;
+pub mod landings;
 pub mod ledger;
 pub(crate) mod proofs;
 pub mod status;

@@ -76,7 +76,12 @@ pub(crate) fn behind(tx: &ReadTx<'_>, event: &Event) -> Result<Option<Evidence>,
     if let Some(commit) = event.payload["commit"].as_str() {
         // The proof that it failed before is of the base.
         let is_before = |proven: &Proven| proven.run.as_ref().is_some_and(|run| run.stage == ProofStage::RedBefore);
-        proofs.retain(|proven| proven.proof.commit_hash == commit || is_before(proven));
+        // What landed inside of a batch was judged on another commit alone, and together on the last one of the batch.
+        let landed = tx.landings_of(&test)?.into_iter().rev().find(|landing| landing.queued_at <= event.timestamp);
+        let of_landing = |proven: &Proven| {
+            landed.as_ref().is_some_and(|landing| !landing.proof.is_empty() && proven.proof.id.starts_with(&landing.proof))
+        };
+        proofs.retain(|proven| proven.proof.commit_hash == commit || is_before(proven) || of_landing(proven));
     } else {
         // Attempts that were given back have the number of the next one.
         proofs.retain(|proven| proven.proof.created_at <= event.timestamp);
@@ -153,6 +158,7 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
     let stage = run.as_ref().map_or("alone", |run| match run.stage {
         ProofStage::Alone => "alone",
         ProofStage::Base => "base",
+        ProofStage::Batch => "together",
         ProofStage::RedBefore => "red before",
     });
     let seconds = proof.duration_ms / 1000;
@@ -170,7 +176,11 @@ pub(crate) fn block(cx: &Context, proven: &Proven, indent: &str) -> String {
     let mut text = format!("{indent}{}  {}\n", cx.out.paint(paint, proof.outcome.as_str()), safe(&line));
     let mut more = |line: &str| text.push_str(&format!("{indent}    {}\n", cx.out.paint(Paint::Dim, line)));
     if let Some(from) = run.as_ref().and_then(|run| run.reused_from.as_deref()) {
-        more(&safe(&format!("not run again: proof {} covers the same files", short_id(from))));
+        let line = match run.as_ref().map(|run| run.stage) {
+            Some(ProofStage::Batch) => format!("of batch {}, see loopctl landings", short_id(from)),
+            _ => format!("not run again: proof {} covers the same files", short_id(from)),
+        };
+        more(&safe(&line));
     }
     if let Some(why) = run.as_ref().map(|run| run.why.as_str()).filter(|why| !why.is_empty()) {
         more(&safe(why));

@@ -1,15 +1,17 @@
 //! `loopctl status`: how everything stands, on one page.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use coord_db::{
-    Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IdOf, IgnoredCheck, Lease, Loop,
-    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
+    Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IdOf, IgnoredCheck, Landing,
+    Lease, Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
 use super::{
-    Health, Question, SUPERVISORS, decision_block, decision_ids, healths, proofs, questions, severity_paint, test_status,
+    Health, Question, SUPERVISORS, decision_block, decision_ids, healths, landings, proofs, questions, severity_paint,
+    test_status,
 };
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -50,6 +52,10 @@ struct Overview {
     regressions: Vec<Regression>,
     components: Vec<Health>,
     base: Base,
+    /// What waits to land.
+    landings: Vec<Landing>,
+    #[serde(skip)]
+    landing_priorities: BTreeMap<LoopId, i64>,
     /// None before anything has landed, and where one loop was asked for.
     published: Option<Branch>,
     #[serde(rename = "at")]
@@ -122,6 +128,8 @@ fn look(
         regressions: tx.regressions(true)?,
         components: healths(tx, config)?,
         base: Base { red: tx.red_base()?, running: tx.base_runners()?, ignored: tx.ignored_checks()? },
+        landings: tx.open_landings()?,
+        landing_priorities: tx.landing_priorities()?,
         published,
         now,
     })
@@ -207,6 +215,11 @@ fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     if !all.cold.is_empty() {
         text.push('\n');
         text.push_str(&proofs::cold_lines(cx, &all.cold, ""));
+    }
+    let train = landings::lines(&all.landings, &all.landing_priorities, all.now);
+    if !train.is_empty() {
+        text.push_str(&heading(cx, "landing train"));
+        text.extend(train.iter().map(|line| cx.out.folded("", Paint::Plain, line)));
     }
     text.push_str(&needs_you(cx, all, short_ids));
     text.push_str(&trouble(cx, all));

@@ -1,6 +1,6 @@
 //! `loopctl status TEST`: everything that is known of one test, and how we know.
 
-use coord_db::{CheckRun, Error, Event, EventFilter, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
+use coord_db::{CheckRun, Error, Event, EventFilter, Landing, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
 use serde::Serialize;
 
 use super::proofs::Proven;
@@ -18,6 +18,8 @@ pub(super) struct TestView {
     cold: Vec<CheckRun>,
     dependents: Vec<Test>,
     leases: Vec<Lease>,
+    /// Its work in the landing train, the oldest first.
+    landings: Vec<Landing>,
     regressions: Vec<Regression>,
     ledger: Option<LedgerEntry>,
     tokens_estimated: i64,
@@ -48,6 +50,7 @@ pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
         cold,
         dependents: tx.dependents(&id)?,
         leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
+        landings: tx.landings_of(&id)?,
         ledger: tx.ledger(Some(&id))?.pop(),
         regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
         tokens_estimated,
@@ -85,6 +88,7 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     field("not before", test.not_before.filter(|at| *at > view.now).map(clock).unwrap_or_default());
     field("verified", test.verified_at.map(|at| ago(at, view.now)).unwrap_or_default());
     field("commit", test.commit_hash.clone().unwrap_or_default());
+    field("landing", view.landings.last().map(|landing| super::landings::of_test(landing, view.now)).unwrap_or_default());
     let category = test.error_category.map(|category| format!(" ({category})")).unwrap_or_default();
     field("last error", test.last_error.as_deref().map(|error| format!("{error}{category}")).unwrap_or_default());
     field("leases", list(&view.leases.iter().map(|lease| lease.file_path.to_string()).collect::<Vec<_>>()));

@@ -12,6 +12,11 @@ const BREAKS: &[(&str, &str)] = &[
     ),
     ("a loop's current test is its own and in progress", "UPDATE loops SET current_test_id = 't' WHERE id = 'a'"),
     ("a loop has at most one test in progress", "UPDATE tests SET status = 'in_progress'; UPDATE loops SET status = 'running'"),
+    (
+        "queued work belongs to a test in progress",
+        "INSERT INTO landings (id, test_id, loop_id, attempt, base_tree, tree, head, commit_hash, proof)
+         VALUES ('l', 't', 'a', 1, 'b', 'c', 'd', 'e', 'f')",
+    ),
     ("a test in progress belongs to a loop that is at work", "UPDATE tests SET status = 'in_progress' WHERE id = 't'"),
     ("a lease belongs to a registered loop", "INSERT INTO file_locks (file_path, locked_by) VALUES ('x', 'nobody')"),
     ("no two loops hold overlapping leases", "INSERT INTO file_locks (file_path, locked_by) VALUES ('d/', 'a'), ('d/x', 'b')"),

@@ -221,6 +221,12 @@ impl Search {
         self.places.get(commit).copied()
     }
 
+    /// The candidates, oldest first.
+    #[must_use]
+    pub fn line(&self) -> &[CommitHash] {
+        &self.line
+    }
+
     fn tally(&self, commit: &CommitHash) -> Tally {
         self.tallies.get(commit).copied().unwrap_or_default()
     }

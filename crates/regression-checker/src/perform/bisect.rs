@@ -109,6 +109,13 @@ impl Trials {
         for tried in &notes.tried {
             search.record(&tried.commit, tried.verdict);
         }
+        // A commit inside of a batch was judged alone and as a part of it; the last one of a batch passed as it is.
+        let landed = runner.read(|tx| tx.landed_states(&row.check_name))?;
+        let before = search.line().split_last().map_or(&[][..], |(_, before)| before);
+        let passed = before.iter().rev().find(|commit| landed.iter().any(|landed| landed == commit.as_str()));
+        if let Some(passed) = passed.filter(|_| notes.tried.is_empty()).cloned() {
+            search.record(&passed, Verdict::Good);
+        }
         let known = runner.read(|tx| tx.find_test(row.test_id.as_str()))?;
         Ok(Self {
             check: runner.check(&row.check_name)?.clone(),

@@ -185,6 +185,28 @@ fn several_commits_at_once_take_fewer_rounds() {
 }
 
 #[test]
+fn a_batch_that_has_landed_is_a_known_good_point() {
+    let world = World::with_baseline();
+    let script = r#"echo "$(git rev-parse HEAD)" >> "$RUNS"; test "$(cat state/t1)" = ok"#;
+    world.configure_with(&world.script(script), "[regression]\nparallel = 1");
+    let commits = world.history(16, 11);
+    // The sixth to the tenth landed together.
+    let tree = world.in_store(&["rev-parse", &format!("{}^{{tree}}", commits[9])]);
+    let check = "tests";
+    world.sql(&format!(
+        "INSERT INTO base_runs(tree_hash, check_hash, check_name, commit_hash, state) VALUES ('{tree}', 'h', '{check}', '{head}', 'green');
+         INSERT INTO batches(id, base_commit, commit_hash, tree_hash, tests, outcome, judged_by, landed_at)
+         VALUES ('b', '{base}', '{head}', '{tree}', '[]', 'passed', 'b', datetime('now'))",
+        head = commits[9],
+        base = commits[4],
+    ));
+    world.once();
+    assert_eq!(world.sql("SELECT first_bad_commit FROM regressions"), commits[10]);
+    let runs = world.runs();
+    assert!(commits[..9].iter().all(|commit| !runs.contains(commit)), "nothing before it is tried: {runs:?}");
+}
+
+#[test]
 fn a_commit_that_breaks_two_tests_is_searched_for_once() {
     let world = World::with_baseline();
     world.passed("t2", "a", &world.head());

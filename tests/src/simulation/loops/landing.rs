@@ -1,23 +1,16 @@
-//! How an attempt of a simulated loop ends: the gate, the question to the human, landing, and what is recorded.
+//! How an attempt of a simulated loop ends: the gate, the question to the human, the queue of the landing train, failures.
 
-use coding_loop::attempt::Input;
-use coord_db::{
-    ActorId, CheckOutcome, Error, ErrorCategory, FailedAttempt, JournalEntry, NewDecision, PassedAttempt, Proof, Result,
-    TestId, TestStatus, UnlockCause, new_id, payload,
-};
+use coord_db::{Error, ErrorCategory, FailedAttempt, LeasePath, NewDecision, NewLanding, PassedAttempt, Result, payload};
 use serde_json::json;
 
 use super::super::engine::Step;
-use super::super::world::{Commit, World};
-use super::{Fate, INTEGRATE, LoopActor, LoopFault};
+use super::super::world::World;
+use super::{Fate, LoopActor, LoopFault};
 
 impl LoopActor {
     pub(super) fn gate(&mut self, world: &mut World) -> Result<Step> {
         let now = world.elapsed();
         let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
-        if attempt.judged.as_ref() == Some(&attempt.head) {
-            return self.done(Step::now("has the gate's word already"));
-        }
         match attempt.gate_until {
             None => {
                 let gate = world.millis(500, 8_000);
@@ -27,7 +20,6 @@ impl LoopActor {
             Some(until) if now < until => Ok(Step::after(until - now, "runs the gate")),
             Some(_) => {
                 attempt.gate_until = None;
-                attempt.judged = Some(attempt.head.clone());
                 let (test, number) = (attempt.test.clone(), attempt.number);
                 match self.fate(world, &test, number) {
                     Fate::Fails(category) if self.fault != LoopFault::PassesWithoutGate => self.record_failure(world, category),
@@ -57,104 +49,73 @@ impl LoopActor {
         Ok(Step::now("asks the human"))
     }
 
-    /// Writes down the intent, moves the branch, records the pass: a step each.
-    pub(super) fn land(&mut self, world: &mut World) -> Result<Step> {
-        let Some(attempt) = self.attempt.as_mut() else { return Ok(Step::now("")) };
+    /// Hands the work with the leases on its files to the landing train.
+    pub(super) fn queue(&mut self, world: &mut World) -> Result<Step> {
+        if self.fault == LoopFault::PassesWithoutGate {
+            return self.pass_without_gate(world);
+        }
+        let Some(attempt) = self.attempt.as_ref() else { return Ok(Step::now("")) };
         let (id, test) = (self.id.clone(), attempt.test.clone());
-        let Some(entry) = attempt.landing.clone() else {
-            let head = world.outside.integration.last().map(|commit| commit.id.clone());
-            if attempt.head != head {
-                attempt.machine.next(Input::Overtaken);
-                return Ok(Step::now("finds that integration has moved"));
-            }
-            let commit = world.commit();
-            let steps = json!({"test": test, "commit": commit, "seconds": (world.elapsed() - attempt.begun_at) / 1000,
-                "files": attempt.held.iter().map(|(path, _)| path.to_string()).collect::<Vec<_>>(), "attempt": attempt.number});
-            let begun = world.write(|tx| {
-                let row = tx.test(&test)?;
-                if row.status != TestStatus::InProgress || row.loop_id != id {
-                    return Ok(None);
-                }
-                let entry = tx.begin_operation(INTEGRATE, id.as_str(), Some(&id), &steps, None)?;
-                tx.journal_entry(&entry)
-            });
-            attempt.landing = begun?;
-            return Ok(Step::now(format!("begins to land {test}")));
-        };
-        let commit = entry.steps.intent["commit"].as_str().unwrap_or_default().to_owned();
-        if self.fault != LoopFault::PassesWithoutGate && !world.outside.integration.iter().any(|known| known.id == commit) {
-            // Unnoticed by its own gate it may break what was there before; done again it no longer does.
-            let again = world.outside.integration.iter().any(|known| known.test == test);
-            let breaks = (!again && world.fate((&test, "breaks"), 100) < 15)
-                .then(|| world.outside.integration.first().map(|first| first.test.clone()))
-                .flatten();
-            world.land(Commit { id: commit.clone(), test, loop_id: id.to_string(), breaks });
-            return Ok(Step::now("moves the branch"));
-        }
-        let step = self.record_pass(world, &entry)?;
-        if let Some(attempt) = self.attempt.as_mut() {
-            attempt.landing = None;
-        }
-        self.done(step)
-    }
-
-    pub(super) fn record_pass(&mut self, world: &mut World, entry: &JournalEntry) -> Result<Step> {
-        let id = self.id.clone();
-        let text = |key: &str| entry.steps.intent[key].as_str().unwrap_or_default().to_owned();
-        let (test, commit): (TestId, String) = (text("test").parse().expect("a test"), text("commit"));
-        let files =
-            entry.steps.intent["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str().map(str::to_owned));
-        let passed = PassedAttempt {
-            commit: commit.clone(),
+        let leases: Vec<(LeasePath, i64)> =
+            attempt.held.iter().filter(|(path, _)| !path.as_str().contains(':')).cloned().collect();
+        let row = format!("landing-{}", world.number());
+        let landing = NewLanding {
+            id: row.clone(),
+            test_id: test.clone(),
+            loop_id: id.clone(),
+            attempt: attempt.number,
+            urgent: world.fate((&test, "urgent"), 10) == 0,
+            base_tree: attempt.head.clone(),
+            tree: attempt.head.clone(),
+            head: attempt.head.clone(),
+            commit_hash: world.commit(),
+            theirs: None,
+            proof: row.clone(),
             checks: vec![("tests".to_owned(), true)],
-            duration_seconds: entry.steps.intent["seconds"].as_i64().unwrap_or_default(),
-            tokens_estimated: Some(100),
-            files_modified: files.collect(),
+            seconds: (world.elapsed() - attempt.begun_at) / 1000,
+            tokens: Some(100),
+            files: leases.iter().map(|(path, _)| path.to_string()).collect(),
         };
-        let recorded = world.write(|tx| {
-            let proof = Proof {
-                id: new_id(),
-                test_id: test.clone(),
-                attempt: entry.steps.intent["attempt"].as_i64().unwrap_or_default(),
-                commit_hash: commit.clone(),
-                tree_hash: format!("tree-{commit}"),
-                check_name: "tests".to_owned(),
-                outcome: CheckOutcome::Pass,
-                exit_code: Some(0),
-                duration_ms: 1,
-                output_sha256: String::new(),
-                output_tail: String::new(),
-                created_at: tx.now(),
-            };
-            tx.add_proof(&proof, None)?;
-            tx.adopt_landed(&test, &id, &passed)?;
-            tx.end_operation(&entry.id, true)?;
-            tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)
+        let queued = world.write(|tx| {
+            tx.queue_landing(&landing, &leases)?;
+            tx.release_work(&id, None)
         });
-        match recorded {
-            Ok(_) => Ok(Step::now(format!("records that {test} passed"))),
-            Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
-                // Another loop has it by now; it will find the commit on the branch.
-                world.write(|tx| tx.end_operation(&entry.id, false))?;
-                Ok(Step::now(format!("cannot record {test} any more")))
+        match queued {
+            Ok(()) => {
+                world.ledger.handed.insert(row, leases);
+                self.done(Step::now(format!("queues {test} for landing")))
+            }
+            Err(Error::Refused(_) | Error::LeaseLost { .. }) => {
+                world.write(|tx| Self::let_go(tx, &id, "it could not be queued", None))?;
+                self.attempt = None;
+                Ok(Step::after(1_000, format!("cannot queue {test}")))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Settles what its former self had begun to land, by what is on the branch.
-    pub(super) fn recover(&mut self, world: &mut World) -> Result<Step> {
-        let open = world.read(|tx| tx.open_journal(Some(self.id.as_str())));
-        let Some(entry) = open.first() else {
-            self.recovered = true;
-            return Ok(Step::now("has nothing to settle"));
+    fn pass_without_gate(&mut self, world: &mut World) -> Result<Step> {
+        let Some(attempt) = self.attempt.take() else { return Ok(Step::now("")) };
+        let passed = PassedAttempt {
+            commit: world.commit(),
+            checks: Vec::new(),
+            duration_seconds: 0,
+            tokens_estimated: None,
+            files_modified: Vec::new(),
         };
-        let commit = entry.steps.intent["commit"].as_str().unwrap_or_default();
-        if world.outside.integration.iter().any(|known| known.id == commit) {
-            return self.record_pass(world, entry);
+        let id = self.id.clone();
+        let recorded = world.write(|tx| {
+            tx.record_passed(&attempt.test, &id, &passed)?;
+            tx.release_work(&id, None)
+        });
+        match recorded {
+            Ok(()) => Ok(Step::now(format!("says that {} passed", attempt.test))),
+            Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
+                world.write(|tx| Self::let_go(tx, &id, "not in hand", None))?;
+                Ok(Step::now(format!("no longer has {} in hand", attempt.test)))
+            }
+            Err(error) => Err(error),
         }
-        world.write(|tx| tx.end_operation(&entry.id, false))?;
-        Ok(Step::now("settles that a commit has not landed"))
     }
 
     pub(super) fn record_failure(&mut self, world: &mut World, category: ErrorCategory) -> Result<Step> {
@@ -164,7 +125,7 @@ impl LoopActor {
         let recorded = world.write(|tx| {
             let failed = FailedAttempt::new(said, "the gate refused it");
             let status = tx.record_failed(&test, &id, &failed)?;
-            tx.release_everything(id.as_str(), &ActorId::from(&id), UnlockCause::Released, None)?;
+            tx.release_work(&id, None)?;
             Ok(status)
         });
         let what = match recorded {

@@ -1,0 +1,264 @@
+//! The landing train: finished works are put on one another and judged together, and integration moves to states that have
+//! passed.
+//!
+//! Each process of a loop runs one beside its attempts. One of them at a time is the judge: it holds the lease on
+//! integration. If it dies, another one continues with what is in the database. `plan.rs` decides what is judged and what
+//! lands; `build.rs` makes the commits, `judge.rs` runs the checks, `hunt.rs` finds with what a work fails, `land.rs` moves
+//! integration and gives works back.
+
+mod build;
+mod drive;
+mod hunt;
+mod judge;
+mod land;
+pub mod plan;
+mod queue;
+
+pub use queue::ranked;
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use coord_db::process::{Liveness, ProcessIdentity};
+use coord_db::{Acquire, AcquireRequest, ActorId, JournalEntry, JournalStatus, Lease, LeasePath, LoopId, UnlockCause};
+use crash_point::{Point, reach};
+use process_host::{BackOff, Stop, service, stop_requested};
+
+use crate::Result;
+use crate::context::Context;
+use crate::operation::Operation;
+
+/// Interval at which a process that is not the judge looks at the queue, whatever it hears.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// The landing train of one process.
+pub(crate) struct Train<'a> {
+    /// The loop in whose name it judges.
+    judge: &'a Context<'a>,
+    /// The actor that holds the leases of queued work.
+    context: Context<'a>,
+    /// The token of its lease on integration, while it is the judge.
+    token: Cell<i64>,
+}
+
+impl<'a> Train<'a> {
+    pub(crate) fn new(judge: &'a Context<'a>) -> Self {
+        Self { judge, context: judge.acting_as(LoopId::train()), token: Cell::new(0) }
+    }
+
+    /// Judges and lands queued work until a stop is requested.
+    pub(crate) async fn run(&self, stop: Stop) {
+        let mut pulse = Pulse { stop, next_beat: Instant::now() };
+        let mut back_off = BackOff::default();
+        while !pulse.is_stopping() {
+            match self.turn(&mut pulse).await {
+                Ok(true) => back_off.recovered(),
+                Ok(false) => {
+                    back_off.recovered();
+                    pulse.wait(&self.context, LOOK).await;
+                }
+                Err(error) => {
+                    let rest = back_off.after(&error);
+                    tracing::warn!(error = coord_db::error_chain(&error), "the landing train cannot continue; trying again");
+                    pulse.rest(rest).await;
+                }
+            }
+        }
+    }
+
+    /// Judges if work waits and nobody else does. True if it has: there may be more.
+    async fn turn(&self, pulse: &mut Pulse) -> Result<bool> {
+        let db = self.context.db;
+        if !db.read(|tx| tx.has_open_landing(None))? {
+            return Ok(false);
+        }
+        // Even if another process judges: the leases of queued work stay while any loop runs.
+        pulse.beat(&self.context)?;
+        self.context.recover_train()?;
+        let Some(role) = self.take_role()? else { return Ok(false) };
+        reach(Point::TrainTaken);
+        self.token.set(role.token);
+        self.judge.news.is_judging.set(true);
+        let driven = self.drive(pulse).await;
+        self.judge.news.is_judging.set(false);
+        let released = self.give_role_up(&role);
+        self.judge.news.settled.notify_one();
+        let has_progress = driven?;
+        released?;
+        Ok(has_progress)
+    }
+
+    /// The request for the lease of the judge. Its events belong to the attempt whose work has waited longest.
+    fn lease_request(&self) -> Result<AcquireRequest> {
+        let oldest = self.context.db.read(|tx| tx.open_landings())?.into_iter().next().map(|landing| landing.test_id);
+        Ok(self.judge.lease_request(vec![LeasePath::integration()], "judges the landing train".to_owned(), oldest.as_ref()))
+    }
+
+    /// Becomes the judge; none if another process is, or integration is leased for something else.
+    fn take_role(&self) -> Result<Option<Role>> {
+        let request = self.lease_request()?;
+        let own = ProcessIdentity::own();
+        let db = self.context.db;
+        if self.judge.news.wants_turn.get() {
+            return Ok(None);
+        }
+        let taken = db.write(|tx| {
+            let is_judge = |entry: &JournalEntry| matches!(Operation::of(entry), Some(Operation::Judge { .. }));
+            if tx.open_journal(Some(LoopId::train().as_str()))?.iter().any(is_judge) {
+                return Ok(None);
+            }
+            let Acquire::Granted(grant) = tx.acquire(&request, self.context.config.lease.silent_waiter_seconds)? else {
+                return Ok(None);
+            };
+            let operation = Operation::Judge { judge: self.judge.loop_id.clone(), token: grant.fencing_token };
+            let intent = coord_db::owned_intent(operation.intent(), &own);
+            let entry = tx.begin_operation(operation.name(), LoopId::train().as_str(), None, &intent, None)?;
+            Ok::<_, coord_db::Error>(Some(Role { entry, token: grant.fencing_token }))
+        })?;
+        if taken.is_none() {
+            // Its holder may be dead.
+            self.judge.free_from_dead(&LeasePath::integration())?;
+        }
+        Ok(taken)
+    }
+
+    fn give_role_up(&self, role: &Role) -> Result<()> {
+        Ok(self.context.db.write(|tx| {
+            // Another process may have taken this one for dead, and judge.
+            if tx.journal_entry(&role.entry)?.is_none_or(|entry| entry.status != JournalStatus::InProgress) {
+                return Ok(());
+            }
+            tx.judge_landings(&[])?;
+            match tx.release(&self.judge.loop_id, &[LeasePath::integration()], Some(role.token)) {
+                Err(coord_db::Error::LeaseLost { .. }) => {}
+                other => drop(other?),
+            }
+            tx.end_operation(&role.entry, true).map(drop)
+        })?)
+    }
+
+    /// True for the lease with which this process became the judge.
+    fn is_own(&self, lease: &Lease) -> bool {
+        lease.locked_by == self.judge.loop_id.as_str() && lease.fencing_token == self.token.get()
+    }
+
+    /// True while this process holds the lease on integration.
+    fn holds_role(&self) -> Result<bool> {
+        let lease = self.context.db.read(|tx| tx.lease(&LeasePath::integration()))?;
+        Ok(lease.is_some_and(|lease| self.is_own(&lease)))
+    }
+}
+
+/// When the train does something without news.
+pub(crate) struct Pulse {
+    stop: Stop,
+    next_beat: Instant,
+}
+
+impl Pulse {
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Renews the leases of queued work when it is due.
+    fn beat(&mut self, context: &Context<'_>) -> Result<()> {
+        if Instant::now() >= self.next_beat {
+            context.db.write_quietly(|tx| tx.renew_train(context.lease_seconds()))?;
+            self.next_beat = Instant::now() + service::beat_interval(context.config.heartbeat.beat_seconds);
+        }
+        Ok(())
+    }
+
+    /// Returns when there is news, when a stop is requested, or after `most`.
+    async fn wait(&mut self, context: &Context<'_>, most: Duration) {
+        tokio::select! {
+            () = context.news.queued.notified() => {}
+            () = stop_requested(&mut self.stop) => {}
+            () = tokio::time::sleep(most) => {}
+        }
+    }
+
+    /// Sleeps; only a requested stop ends it early.
+    async fn rest(&mut self, time: Duration) {
+        tokio::select! {
+            () = stop_requested(&mut self.stop) => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+}
+
+/// The role of the judge.
+struct Role {
+    /// Its entry in the journal.
+    entry: String,
+    /// The token of the lease on integration.
+    token: i64,
+}
+
+impl Context<'_> {
+    /// Settles what a judge has left that has died or stands still, or whose process has given up: a batch that reached
+    /// integration is recorded, and another process may judge.
+    pub(crate) fn recover_train(&self) -> Result<()> {
+        let own = ProcessIdentity::own();
+        let (entries, lease) = self.db.read(|tx| {
+            let lease = tx.lease(&LeasePath::integration())?.filter(|lease| lease.expires_at.is_none_or(|at| at > tx.now()));
+            Ok::<_, coord_db::Error>((tx.open_journal(Some(LoopId::train().as_str()))?, lease))
+        })?;
+        let mut left: Vec<(JournalEntry, Option<Operation>)> = Vec::new();
+        for entry in entries {
+            let operation = Operation::of(&entry);
+            left.push((entry, operation));
+        }
+        // The processes that judge without the lease on integration: they stand still, or will find out.
+        let overdue: Vec<ProcessIdentity> = left
+            .iter()
+            .filter(|(_, operation)| match operation {
+                Some(Operation::Judge { token, .. }) => lease.as_ref().is_none_or(|lease| lease.fencing_token != *token),
+                _ => false,
+            })
+            .filter_map(|(entry, _)| entry.steps.owner())
+            .collect();
+        // Landings before the role, so that nobody judges on a head that is not recorded.
+        left.sort_by_key(|(_, operation)| matches!(operation, Some(Operation::Judge { .. })));
+        for (entry, operation) in left {
+            let Some(owner) = entry.steps.owner() else { continue };
+            let has_ended = if owner == own { !self.news.is_judging.get() } else { owner.liveness() == Liveness::Gone };
+            if !has_ended && (owner == own || !overdue.contains(&owner)) {
+                continue;
+            }
+            match &operation {
+                // A process that stands still may move integration yet.
+                Some(Operation::Integrate(landing)) if has_ended || self.has_reached_integration(landing)? => {
+                    self.db.write(|tx| self.settle_landing(tx, &entry, landing))?;
+                }
+                Some(Operation::Integrate(_)) => {}
+                Some(Operation::Judge { judge, token }) => self.end_judge(&entry, judge, *token)?,
+                _ => self.settle(&entry.id, false)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn end_judge(&self, entry: &JournalEntry, judge: &LoopId, token: i64) -> Result<()> {
+        tracing::info!(%judge, "the judge of the landing train has ended; another loop may continue");
+        self.db.write(|tx| {
+            if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
+                return Ok(());
+            }
+            tx.judge_landings(&[])?;
+            let path = LeasePath::integration();
+            let by = ActorId::from(&LoopId::train());
+            if let Some(lease) =
+                tx.lease(&path)?.filter(|lease| lease.locked_by == judge.as_str() && lease.fencing_token == token)
+            {
+                tx.end_lease(&lease, &by, UnlockCause::OwnerDied, None)?;
+            }
+            // What its checks needed.
+            for slot in 1..=self.config.gate.parallel.max(1) + 1 {
+                tx.release_everything(LoopId::train_slot(slot).as_str(), &by, UnlockCause::OwnerDied, None)?;
+            }
+            tx.end_operation(&entry.id, false).map(drop)
+        })?;
+        Ok(())
+    }
+}
