@@ -388,6 +388,7 @@ impl Context<'_> {
         })?;
         reach(Point::LandingQueued);
         attempt.landing = Some(id);
+        self.news.is_looking.set(true);
         self.news.queued.notify_one();
         Ok(())
     }

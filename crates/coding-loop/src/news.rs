@@ -15,6 +15,8 @@ pub(crate) struct News {
     nobody: Notify,
     /// This process is the judge.
     pub(crate) is_judging: Cell<bool>,
+    /// Work was queued, and the train has not found yet whether it can land without a run.
+    pub(crate) is_looking: Cell<bool>,
     /// A sync of this process waits until the judge releases the lease on integration.
     pub(crate) wants_turn: Cell<bool>,
 }

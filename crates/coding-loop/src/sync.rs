@@ -95,6 +95,8 @@ impl Context<'_> {
                 (false, true)
             }
         };
+        // The landing train of this process may have waited for it.
+        self.news.queued.notify_one();
         self.following.borrow_mut().settled = is_settled.then_some(now);
         Ok(has_landed)
     }

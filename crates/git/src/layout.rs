@@ -5,7 +5,7 @@
 //! | `store.git` | the [`Store`] |
 //! | `loops/<loop>` | a loop's [`Workspace`](crate::Workspace) |
 //! | `state/<loop>` | our index and record of that workspace |
-//! | `gates/<loop>` | the check-out for the loop's checks; `human`: for those of `loopctl sync` |
+//! | `gates/<loop>` | the check-out for the loop's checks; `human`: of `loopctl sync`; `landing-train-<n>`: of the landing train |
 //! | `checker/<n>` | the check-outs of the regression-checker |
 //! | `left/<loop>/…` | files of saved work that are not in the store: too large, or not storable in git |
 //! | `database` | a file that names the database, so that tools find it from a workspace |

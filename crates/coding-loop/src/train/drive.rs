@@ -9,8 +9,8 @@ use coord_db::{
     BaseState, Batch, BatchOutcome, ErrorCategory, FailedAttempt, Landing, LandingState, LeasePath, LoopId, StringList, new_id,
 };
 use crash_point::{Point, reach};
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use git::CommitHash;
 use tokio::sync::watch;
 
@@ -219,6 +219,12 @@ impl Train<'_> {
                 // Nothing can be judged before the queue changes.
                 return Ok(has_progress);
             }
+            // What needs no run has ended already.
+            if let Some(Some(ended)) = running.next().now_or_never() {
+                self.ended(drive, ended)?;
+                continue;
+            }
+            self.judge.news.is_looking.set(false);
             tokio::select! {
                 Some(ended) = running.next() => self.ended(drive, ended)?,
                 () = pulse.wait(&self.context, wait.unwrap_or(Duration::from_secs(5))) => {}

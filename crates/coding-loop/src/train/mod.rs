@@ -51,7 +51,9 @@ impl<'a> Train<'a> {
         let mut pulse = Pulse { stop, next_beat: Instant::now() };
         let mut back_off = BackOff::default();
         while !pulse.is_stopping() {
-            match self.turn(&mut pulse).await {
+            let turned = self.turn(&mut pulse).await;
+            self.judge.news.is_looking.set(false);
+            match turned {
                 Ok(true) => back_off.recovered(),
                 Ok(false) => {
                     back_off.recovered();

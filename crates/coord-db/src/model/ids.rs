@@ -181,6 +181,12 @@ impl LoopId {
         Self::trusted(format!("{TRAIN}-{number}"))
     }
 
+    /// The number of the slot of the landing train that has this id.
+    #[must_use]
+    pub fn slot_of_train(id: &str) -> Option<usize> {
+        id.strip_prefix(TRAIN)?.strip_prefix('-')?.parse().ok()
+    }
+
     /// True for the human, the landing train and its slots: none of them is a loop.
     #[must_use]
     pub fn is_no_loop(&self) -> bool {

@@ -40,8 +40,8 @@ struct Kind {
 
 /// What goes, in this order: rows before the events that they name, since an event stays as long as an open row names it.
 ///
-/// What never goes: loops, tests, subscriptions, leases and edges (they live or are deleted); proofs, baselines, usage and
-/// knowledge with its history (they answer questions about all times, and are small); migrations (a number is never handed
+/// What never goes: loops, tests, subscriptions, leases and edges (they live or are deleted); proofs, landings, baselines,
+/// usage and knowledge with its history (they answer questions about all times, and are small); migrations (a number is never handed
 /// out again); regressions with a blamed commit (each is reported only once, ever).
 const KINDS: &[Kind] = &[
     Kind { table: "alerts", key: "id", time: "closed_at", closed: "r.closed_at IS NOT NULL" },

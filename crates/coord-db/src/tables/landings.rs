@@ -370,7 +370,8 @@ impl WriteTx<'_> {
         let train = LoopId::train();
         for lease in self.leases_of(train.as_str())? {
             if lease.test_id.as_ref() == Some(&landing.test_id) {
-                self.end_lease(&lease, &ActorId::from(&landing.loop_id), UnlockCause::Released, None)?;
+                let loop_id = &landing.loop_id;
+                self.end_lease_of(loop_id.as_str(), &lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
             }
         }
         Ok(true)

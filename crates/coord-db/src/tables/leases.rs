@@ -293,6 +293,18 @@ impl WriteTx<'_> {
 
     /// Ends one lease as it was seen. False if it has changed since: renewed, replaced or gone.
     pub fn end_lease(&self, lease: &Lease, by: &ActorId, cause: UnlockCause, event: Option<&Event>) -> Result<bool> {
+        self.end_lease_of(&lease.locked_by, lease, by, cause, event)
+    }
+
+    /// As [`Self::end_lease`], of a lease that was granted to `loop_id`.
+    pub(super) fn end_lease_of(
+        &self,
+        loop_id: &str,
+        lease: &Lease,
+        by: &ActorId,
+        cause: UnlockCause,
+        event: Option<&Event>,
+    ) -> Result<bool> {
         let gone = self.execute(
             "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3 AND expires_at IS ?4",
             rusqlite::params![
@@ -321,7 +333,7 @@ impl WriteTx<'_> {
             }
             let payload = FileUnlocked {
                 file_path: lease.file_path.to_string(),
-                loop_id: lease.locked_by.clone(),
+                loop_id: loop_id.to_owned(),
                 held_for_seconds: self.now().seconds_since(lease.locked_at).max(0),
                 cause,
             };

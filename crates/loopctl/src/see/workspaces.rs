@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use coord_db::Loop;
+use coord_db::{Loop, LoopId};
 use git::Layout;
 use serde::Serialize;
 
@@ -87,7 +87,13 @@ pub fn show(cx: &Context) -> Outcome {
                 (Role::Store, _) => "store".to_owned(),
                 (Role::Loop, name) => name.clone().unwrap_or_default(),
                 (Role::Gate, name) if name.as_deref() == Some(SYNC) => "gate of loopctl sync".to_owned(),
-                (Role::Gate, name) => format!("gate of {}", name.as_deref().unwrap_or_default()),
+                (Role::Gate, name) => {
+                    let name = name.as_deref().unwrap_or_default();
+                    match LoopId::slot_of_train(name) {
+                        Some(slot) => format!("landing train, number {slot}"),
+                        None => format!("gate of {name}"),
+                    }
+                }
                 (Role::State, name) => format!("notes on {}", name.as_deref().unwrap_or_default()),
                 (Role::Checker, _) => "regression-checker".to_owned(),
             };
@@ -168,7 +174,11 @@ fn folders(layout: &Layout, loops: &[Loop]) -> Vec<Folder> {
             let known = loops.get(of_loop.as_str());
             let test = known.and_then(|row| row.current_test_id.as_ref()).map(ToString::to_string);
             let (state, test) = match (damaged, known, test) {
-                (None, None, _) if matches!(role, Role::Gate) && of_loop == SYNC => (Status::Idle, None),
+                (None, None, _)
+                    if matches!(role, Role::Gate) && (of_loop == SYNC || LoopId::slot_of_train(&of_loop).is_some()) =>
+                {
+                    (Status::Idle, None)
+                }
                 (Some(_), ..) => (Status::Damaged, None),
                 (None, None, _) => (Status::NoSuchLoop, None),
                 (None, Some(_), Some(test)) => (Status::InUse, Some(test)),
