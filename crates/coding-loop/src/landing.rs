@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coord_db::{ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewLanding, NoChange, Test, new_id};
+use coord_db::{
+    ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewLanding, NoChange, Regression, RegressionStatus, Test,
+    TestId, new_id,
+};
 use crash_point::{Point, reach};
 use git::{CommitHash, CommitInfo, Finding, PutOn, RefExpectation, Trailer, Workspace, shown};
 
@@ -364,7 +367,7 @@ impl Context<'_> {
             test_id: test.id.clone(),
             loop_id: self.loop_id.clone(),
             attempt: test.attempts,
-            urgent: attempt.in_place.is_some() || self.db.read(|tx| tx.is_mending(&test.id))?,
+            urgent: attempt.in_place.is_some() || self.mends(&test.id)?,
             base_tree: work.change.base.to_string(),
             tree: work.change.tree.to_string(),
             head: work.head.to_string(),
@@ -391,6 +394,14 @@ impl Context<'_> {
         self.news.is_looking.set(true);
         self.news.queued.notify_one();
         Ok(())
+    }
+
+    /// True if a test repairs what has landed: the base, or a regression of it or by it.
+    fn mends(&self, test: &TestId) -> Result<bool> {
+        let (is_mending, regressions) =
+            self.db.read(|tx| Ok::<_, coord_db::Error>((tx.is_mending(test)?, tx.regressions(true)?)))?;
+        let is_its = |row: &Regression| row.test_id == *test || row.blamed_test.as_deref() == Some(test.as_str());
+        Ok(is_mending || regressions.iter().any(|row| row.status == RegressionStatus::Regressed && is_its(row)))
     }
 
     /// The leases of an attempt on files, or on folders above them, which land with it.

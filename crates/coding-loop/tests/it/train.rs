@@ -7,7 +7,7 @@ use coord_db::{
     Acquire, AcquireRequest, ActorId, Batch, BatchOutcome, Error, ErrorCategory, Landing, LandingState, LeasePath, LoopId,
     TestStatus, UnlockCause,
 };
-use test_support::{Process, wait_for, wait_until};
+use test_support::{Process, Signal, wait_for, wait_until};
 
 use crate::common::World;
 
@@ -202,6 +202,50 @@ fn when_the_judge_is_killed_another_one_lands_the_works() {
     for (_, process) in std::mem::take(&mut train.running) {
         assert_eq!(process.terminate().code(), Some(0));
     }
+}
+
+#[test]
+fn when_the_judge_stands_still_another_one_lands_the_works() {
+    let suite = "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
+    let mut train = Train::new(3, suite, "[lease]\nttl_seconds = 3\n");
+    train.queue(3);
+    train.release();
+    wait_for("the judge", || train.world.exists("judging"));
+    let lease = train.world.db.read(|tx| tx.lease(&LeasePath::integration())).unwrap().unwrap();
+    let at = train.running.iter().position(|(name, _)| *name == lease.locked_by).unwrap();
+    train.running[at].1.signal(Signal::SIGSTOP);
+    fs::write(train.world.folder().join("go"), "").unwrap();
+    ["t1", "t2", "t3"].into_iter().for_each(|test| train.passed(test));
+    // Awake again, it lands nothing twice.
+    train.running[at].1.signal(Signal::SIGCONT);
+    for (_, process) in std::mem::take(&mut train.running) {
+        assert_eq!(process.terminate().code(), Some(0));
+    }
+    assert_eq!(train.world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "3", "each landed once");
+    assert_eq!(train.world.db.read(|tx| tx.open_journal(None)).unwrap().len(), 0);
+}
+
+#[test]
+fn new_commits_of_the_user_come_in_between() {
+    let suite = "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
+    let follow = "[repository]\nfollow = \"main\"\nfollow_automatically = true\n";
+    let mut train = Train::new(2, suite, follow);
+    train.queue(2);
+    train.release();
+    wait_for("the judge", || train.world.exists("judging"));
+    let theirs = test_support::commit(&train.world.repository, "by the user", &[("theirs", "1\n")]);
+    fs::write(train.world.folder().join("go"), "").unwrap();
+    ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
+    let contains = || {
+        let between = format!("coding-loops/integration..{theirs}");
+        train.world.git(&["rev-list", "--count", &between]) == "0"
+    };
+    wait_until("the user's commit to come in", contains);
+    for (_, process) in std::mem::take(&mut train.running) {
+        assert_eq!(process.terminate().code(), Some(0));
+    }
+    let names = train.world.git(&["ls-tree", "--name-only", "coding-loops/integration", "t1", "t2", "theirs"]);
+    assert_eq!(names.lines().collect::<Vec<_>>(), ["t1", "t2", "theirs"]);
 }
 
 #[test]
