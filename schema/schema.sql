@@ -1124,6 +1124,13 @@ CREATE TABLE batches (
 CREATE INDEX batches_judged_at ON batches (judged_at);
 CREATE INDEX batches_tree ON batches (tree_hash);
 
+-- An open row holds a test and leases: only its end lets them go.
+CREATE TRIGGER landings_refuse_delete BEFORE DELETE ON landings
+WHEN OLD.ended_at IS NULL
+BEGIN
+  SELECT RAISE(ABORT, 'work that waits to land is withdrawn, not deleted: loopctl reset or loopctl skip');
+END;
+
 -- The leases of queued work belong to the train, which is no loop.
 CREATE TRIGGER loops_refuse_train BEFORE INSERT ON loops
 WHEN NEW.id = 'landing-train' OR NEW.id GLOB 'landing-train-*'

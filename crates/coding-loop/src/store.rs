@@ -288,6 +288,10 @@ pub(crate) fn recover_integration(db: &Database, store: &Store) -> Result<Option
     }
     let passed = passed(db)?;
     let Some(head) = store.recover_integration(&commits_of(&passed))? else { return Ok(None) };
+    // Another loop may have started integration at this moment; nothing has landed that could be lost.
+    if passed.is_empty() {
+        return Ok(Some(head));
+    }
     let (lost, without) = match lost(&passed, store, Some(&head))? {
         Some((lost, words)) => (lost, format!(", without {words}")),
         None => Default::default(),

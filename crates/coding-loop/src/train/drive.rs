@@ -130,7 +130,8 @@ impl Train<'_> {
         let parallel = gate.parallel.max(1);
         let failures = usize::try_from(self.context.config.regression.retries.saturating_add(1).min(MAX_FAILURES)).unwrap_or(1);
         let limits = Limits { batch: self.context.config.landing.batch.max(1), parallel, failures };
-        let slots: Vec<Context<'_>> = (1..=parallel).map(|slot| self.context.acting_as(LoopId::train_slot(slot))).collect();
+        // The last one is for searches: no two judgements ever share a check-out.
+        let slots: Vec<Context<'_>> = (1..=parallel + 1).map(|slot| self.context.acting_as(LoopId::train_slot(slot))).collect();
         let mut drive = Drive {
             plan: super::plan::Train::new(limits),
             heads: vec![self.context.integration_head()?],

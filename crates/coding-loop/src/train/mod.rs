@@ -28,6 +28,9 @@ use crate::Result;
 use crate::context::Context;
 use crate::operation::Operation;
 
+/// Delay before the next try if works cannot be judged.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// Interval at which a process that is not the judge looks at the queue, whatever it hears.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -60,7 +63,7 @@ impl<'a> Train<'a> {
                     pulse.wait(&self.context, LOOK).await;
                 }
                 Err(error) => {
-                    let rest = back_off.after(&error);
+                    let rest = if error.is_temporary() { back_off.after(&error) } else { RETRY };
                     tracing::warn!(error = coord_db::error_chain(&error), "the landing train cannot continue; trying again");
                     pulse.rest(rest).await;
                 }

@@ -169,6 +169,27 @@ fn two_that_fail_only_together_are_found_and_the_second_goes_back_without_an_att
 }
 
 #[test]
+fn no_two_judgements_share_a_check_out() {
+    // A run that finds files of another one when it ends has shared its folder.
+    let suite =
+        "before=$(ls); mkdir $top/busy-$(basename $PWD) || touch $top/shared; sleep 0.3; rmdir $top/busy-$(basename $PWD)
+        test \"$before\" = \"$(ls)\" || touch $top/shared
+        for pair in 't1 t2' 't3 t4' 't5 t6'; do set -- $pair; test -e fixed || ! test -e $1 || ! test -e $2 || exit 1; done";
+    let mut train = Train::new(6, suite, "[landing]\nbatch = 2\n[gate]\nparallel = 2\n");
+    train.queue(6);
+    train.release();
+    (1..=6).for_each(|number| train.passed(&format!("t{number}")));
+    assert!(train.world.exists("shared").is_none(), "{:?}", train.batches());
+    for batch in train.batches().iter().filter(|batch| batch.landed_at.is_some()) {
+        let files = train.world.store(&["ls-tree", "--name-only", &batch.commit_hash]);
+        let has = |name: &str| files.lines().any(|file| file == name);
+        let clashes = [("t1", "t2"), ("t3", "t4"), ("t5", "t6")].iter().any(|(one, other)| has(one) && has(other));
+        assert!(has("fixed") || !clashes, "{files}");
+    }
+    train.end();
+}
+
+#[test]
 fn a_failure_by_chance_is_reported_and_blames_nobody() {
     let suite = "if test -z \"$TEST_ID\" && test -e t1 && test -e t2 && ! test -e $top/once; then touch $top/once; exit 1; fi";
     let mut train = Train::new(3, suite, "");
