@@ -26,6 +26,7 @@ use crate::base_question::is_of_others;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
+use crate::gate::base_run_of;
 use crate::per_test::applies;
 use crate::run_end::reason_of;
 
@@ -352,11 +353,7 @@ impl Context<'_> {
     ) -> Step<Option<(BaseRun, CheckEnd)>> {
         let leased = self.lease_for_base(check.config, waiter).await?;
         let ran = self.repeat_at_base(check, worktree, head, tree, waiter).await;
-        if let Some((paths, token)) = leased
-            && let Err(error) = self.db.write(|tx| tx.release(&self.loop_id, &paths, Some(token)))
-        {
-            tracing::warn!(%error, "cannot release the exclusive resources of a check; their leases will expire");
-        }
+        self.release_for_base(leased);
         ran
     }
 
@@ -405,25 +402,21 @@ impl Context<'_> {
                 None => (result, why, failures),
             };
             if let Some(state) = state {
-                let run = BaseRun {
-                    tree_hash: tree.to_owned(),
-                    check_hash: check.hash.clone(),
-                    check_name: check.config.name.clone(),
-                    commit_hash: head.to_string(),
-                    state,
-                    why,
-                    exit_code: telling.exit_code.map(i64::from),
-                    runs: i64::try_from(ends.len()).unwrap_or(i64::MAX),
-                    duration_ms: i64::try_from(telling.duration.as_millis()).unwrap_or(i64::MAX),
-                    output_sha256: telling.output_sha256,
-                    output_tail: telling.output_tail.replace('\0', "\u{fffd}"),
-                    proof_id: None,
-                    ran_at: self.db.clock().now(),
-                    failures,
-                };
+                let runs = i64::try_from(ends.len()).unwrap_or(i64::MAX);
+                let (of, now) = ((check.config.name.as_str(), check.hash.as_str()), self.db.clock().now());
+                let run = base_run_of(of, (head, tree), (state, why, runs), (telling, failures), now);
                 return Ok(Some((run, end)));
             }
             first = Some((telling, why, failures));
+        }
+    }
+
+    /// Releases what [`Context::lease_for_base`] has leased.
+    pub(crate) fn release_for_base(&self, leased: Option<(Vec<LeasePath>, i64)>) {
+        if let Some((paths, token)) = leased
+            && let Err(error) = self.db.write(|tx| tx.release(&self.loop_id, &paths, Some(token)))
+        {
+            tracing::warn!(%error, "cannot release the exclusive resources of a check; their leases will expire");
         }
     }
 

@@ -120,7 +120,7 @@ impl Waiter {
             _ = self.wakes.changed(context.db, most) => {}
             () = stop_requested(&mut self.stop) => {}
             () = reload_wanted(self.reload.as_mut()) => {}
-            () = context.news.told(&context.loop_id).notified() => {}
+            () = context.news.of(&context.loop_id).notified() => {}
         }
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct News {
 
 impl News {
     /// The news for an actor: a loop, or none for an actor that is no loop.
-    pub(crate) fn told(&self, actor: &LoopId) -> &Notify {
+    pub(crate) fn of(&self, actor: &LoopId) -> &Notify {
         if actor.is_no_loop() { &self.nobody } else { &self.settled }
     }
 }

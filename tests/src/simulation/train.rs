@@ -21,7 +21,7 @@ use super::world::{Commit, World};
 /// The journal's words.
 const JUDGE: &str = "judge";
 const INTEGRATE: &str = "integrate";
-/// How often whoever does not judge looks at the queue, in milliseconds.
+/// How often a train that does not judge looks at the queue, in milliseconds.
 const LOOK_MILLIS: i64 = 15_000;
 /// How long a batch that is not full may wait for more, in milliseconds.
 const CLOSES_MILLIS: i64 = 3_000;
@@ -132,7 +132,7 @@ impl TrainActor {
 
     fn beat(&mut self, world: &mut World) -> Result<Step> {
         let ttl = world.config.lease.ttl_seconds;
-        world.db.write_quietly(|tx| tx.renew_train(ttl))?;
+        world.db.write_quietly(|tx| tx.renew_all(&LoopId::train(), ttl))?;
         self.next_beat = world.elapsed() + i64::try_from(world.config.heartbeat.beat_seconds * 1000).unwrap_or(i64::MAX);
         Ok(Step::now("renews the leases of queued work"))
     }
@@ -162,7 +162,7 @@ impl TrainActor {
         let Some(owner) = entry.steps.owner() else { return Ok(None) };
         let is_gone = self.own.as_ref() == Some(&owner) || !world.lives(Some(owner.pid));
         let has_landed = world.outside.place(text(&entry.steps.intent, "commit")).is_some();
-        // Whoever stands still may move the branch yet.
+        // A train that stands still may move the branch yet.
         let is_left = overdue.contains(&owner) && (entry.operation == JUDGE || has_landed);
         if !is_gone && !is_left {
             return Ok(None);

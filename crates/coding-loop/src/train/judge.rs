@@ -15,7 +15,7 @@ use crate::auto_lease::exactly;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
-use crate::gate::{end_of, failure_of};
+use crate::gate::{base_run_of, end_of, failure_of};
 use crate::known_failure::{Likeness, compare};
 use crate::per_test::applies;
 use crate::run_end::reason_of;
@@ -72,8 +72,7 @@ impl Context<'_> {
         let history = self.history();
         let (tree, base_tree) = (history.tree_of(&job.commit)?.to_string(), history.tree_of(&job.base)?.to_string());
         let mut verdict = Verdict { outcome: BatchOutcome::Passed, ran: Vec::new(), failed: None, millis: 0, is_reused: true };
-        if let Some(ran) = self.judged_alone(job, &tree)? {
-            verdict.ran = ran;
+        if self.is_judged_alone(job, &tree)? {
             return Ok(verdict);
         }
         let ignored: BTreeSet<String> =
@@ -138,14 +137,11 @@ impl Context<'_> {
         Ok(verdict)
     }
 
-    /// The results of a single work that was judged alone on exactly these files; none for any other state.
-    fn judged_alone(&self, job: &Job, tree: &str) -> Result<Option<Vec<Ran>>> {
-        let [work] = job.works.as_slice() else { return Ok(None) };
+    /// True for a single work that was judged alone on exactly these files.
+    fn is_judged_alone(&self, job: &Job, tree: &str) -> Result<bool> {
+        let [work] = job.works.as_slice() else { return Ok(false) };
         let own = CommitHash::new(&work.landing.commit_hash)?;
-        if self.history().tree_of(&own)?.as_str() != tree {
-            return Ok(None);
-        }
-        Ok(Some(Vec::new()))
+        Ok(self.history().tree_of(&own)?.as_str() == tree)
     }
 
     /// The checks for a state: those for all tests, and those that run for each test of the works. A check with `paths` runs
@@ -221,11 +217,7 @@ impl Context<'_> {
             }
             failed += 1;
         };
-        if let Some((paths, token)) = leased
-            && let Err(error) = self.db.write(|tx| tx.release(&self.loop_id, &paths, Some(token)))
-        {
-            tracing::warn!(%error, "cannot release the exclusive resources of a check; their leases will expire");
-        }
+        self.release_for_base(leased);
         let Some((result, failures)) = ran? else {
             return Err(Stop::failed(ErrorCategory::Transient, format!("check {} has no result", check.name)));
         };
@@ -241,22 +233,9 @@ impl Context<'_> {
             (CheckVerdict::Pass, _) => BaseState::Flaky,
             _ => BaseState::Red,
         };
-        let run = BaseRun {
-            tree_hash: tree.to_owned(),
-            check_hash: hash.to_owned(),
-            check_name: check.name.clone(),
-            commit_hash: commit.to_string(),
-            state,
-            why,
-            exit_code: result.exit_code.map(i64::from),
-            runs: i64::from(failed) + 1,
-            duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
-            output_sha256: result.output_sha256,
-            output_tail: result.output_tail.replace('\0', "\u{fffd}"),
-            proof_id: None,
-            ran_at: self.db.clock().now(),
-            failures,
-        };
-        Ok((run, result.end))
+        let (end, at) = (result.end, (commit, tree));
+        let judged = (state, why, i64::from(failed) + 1);
+        let run = base_run_of((&check.name, hash), at, judged, (result, failures), self.db.clock().now());
+        Ok((run, end))
     }
 }

@@ -168,7 +168,7 @@ impl Pulse {
     /// Renews the leases of queued work when it is due.
     fn beat(&mut self, context: &Context<'_>) -> Result<()> {
         if Instant::now() >= self.next_beat {
-            context.db.write_quietly(|tx| tx.renew_train(context.lease_seconds()))?;
+            context.db.write_quietly(|tx| tx.renew_all(&LoopId::train(), context.lease_seconds()))?;
             self.next_beat = Instant::now() + service::beat_interval(context.config.heartbeat.beat_seconds);
         }
         Ok(())
@@ -209,11 +209,11 @@ impl Context<'_> {
             let lease = tx.lease(&LeasePath::integration())?.filter(|lease| lease.expires_at.is_none_or(|at| at > tx.now()));
             Ok::<_, coord_db::Error>((tx.open_journal(Some(LoopId::train().as_str()))?, lease))
         })?;
-        let mut left: Vec<(JournalEntry, Option<Operation>)> = Vec::new();
-        for entry in entries {
+        let with_operation = |entry: JournalEntry| {
             let operation = Operation::of(&entry);
-            left.push((entry, operation));
-        }
+            (entry, operation)
+        };
+        let mut left: Vec<(JournalEntry, Option<Operation>)> = entries.into_iter().map(with_operation).collect();
         // The processes that judge without the lease on integration: they stand still, or will find out.
         let overdue: Vec<ProcessIdentity> = left
             .iter()

@@ -19,6 +19,10 @@ const AGENT: &str = "cat >../../../prompt-$TEST_ID; if [ -e $TEST_ID ]; then ech
 const SUITE: &str =
     "[[gate.check]]\nname = \"suite\"\ncommand = [\"sh\", \"{top}/suite.sh\"]\nper_test = false\n[regression]\nretries = 1\n";
 
+/// Passes alone, and together with `t2` only once `go` exists.
+const HELD: &str =
+    "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
+
 struct Train {
     world: World,
     running: Vec<(String, Process)>,
@@ -36,6 +40,31 @@ impl Train {
             world.add_test(&format!("t{number}"), &name(number));
         }
         Self { world, running: Vec::new() }
+    }
+
+    /// Finished works of which some are being judged, until [`Train::go`].
+    fn judging(loops: usize, settings: &str) -> Self {
+        let mut train = Self::new(loops, HELD, settings);
+        train.queue(loops);
+        train.release();
+        wait_for("the judge", || train.world.exists("judging"));
+        train
+    }
+
+    fn go(&self) {
+        fs::write(self.world.folder().join("go"), "").unwrap();
+    }
+
+    /// The place of the judge among the running processes.
+    fn judge(&self) -> usize {
+        let lease = self.world.db.read(|tx| tx.lease(&LeasePath::integration())).unwrap().unwrap();
+        self.running.iter().position(|(name, _)| *name == lease.locked_by).unwrap()
+    }
+
+    fn terminate(&mut self) {
+        for (_, process) in std::mem::take(&mut self.running) {
+            assert_eq!(process.terminate().code(), Some(0));
+        }
     }
 
     fn start(&mut self, loops: impl IntoIterator<Item = usize>) {
@@ -84,12 +113,9 @@ impl Train {
         wait_until(&format!("{test} to pass"), || self.world.test(test).status == TestStatus::Passed);
     }
 
-    fn end(self) -> World {
-        for (_, process) in self.running {
-            assert_eq!(process.terminate().code(), Some(0));
-        }
+    fn end(mut self) {
+        self.terminate();
         self.world.assert_tidy();
-        self.world
     }
 }
 
@@ -207,75 +233,51 @@ fn a_failure_by_chance_is_reported_and_blames_nobody() {
 
 #[test]
 fn when_the_judge_is_killed_another_one_lands_the_works() {
-    let suite = "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
-    let mut train = Train::new(3, suite, "");
-    train.queue(3);
-    train.release();
-    wait_for("the judge", || train.world.exists("judging"));
-    let lease = train.world.db.read(|tx| tx.lease(&LeasePath::integration())).unwrap().unwrap();
-    let at = train.running.iter().position(|(name, _)| *name == lease.locked_by).unwrap();
+    let mut train = Train::judging(3, "");
+    let at = train.judge();
     let states: Vec<LandingState> = train.queued().iter().map(|landing| landing.state).collect();
     assert!(states.contains(&LandingState::Judging), "{states:?}");
     train.running.remove(at).1.kill();
-    fs::write(train.world.folder().join("go"), "").unwrap();
+    train.go();
     ["t1", "t2", "t3"].into_iter().for_each(|test| train.passed(test));
     assert_eq!(train.world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "3", "each landed once");
-    for (_, process) in std::mem::take(&mut train.running) {
-        assert_eq!(process.terminate().code(), Some(0));
-    }
+    train.terminate();
 }
 
 #[test]
 fn when_the_judge_stands_still_another_one_lands_the_works() {
-    let suite = "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
-    let mut train = Train::new(3, suite, "[lease]\nttl_seconds = 3\n");
-    train.queue(3);
-    train.release();
-    wait_for("the judge", || train.world.exists("judging"));
-    let lease = train.world.db.read(|tx| tx.lease(&LeasePath::integration())).unwrap().unwrap();
-    let at = train.running.iter().position(|(name, _)| *name == lease.locked_by).unwrap();
+    let mut train = Train::judging(3, "[lease]\nttl_seconds = 3\n");
+    let at = train.judge();
     train.running[at].1.signal(Signal::SIGSTOP);
-    fs::write(train.world.folder().join("go"), "").unwrap();
+    train.go();
     ["t1", "t2", "t3"].into_iter().for_each(|test| train.passed(test));
     // Awake again, it lands nothing twice.
     train.running[at].1.signal(Signal::SIGCONT);
-    for (_, process) in std::mem::take(&mut train.running) {
-        assert_eq!(process.terminate().code(), Some(0));
-    }
+    train.terminate();
     assert_eq!(train.world.git(&["rev-list", "--count", "main..coding-loops/integration"]), "3", "each landed once");
     assert_eq!(train.world.db.read(|tx| tx.open_journal(None)).unwrap().len(), 0);
 }
 
 #[test]
 fn new_commits_of_the_user_come_in_between() {
-    let suite = "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
     let follow = "[repository]\nfollow = \"main\"\nfollow_automatically = true\n";
-    let mut train = Train::new(2, suite, follow);
-    train.queue(2);
-    train.release();
-    wait_for("the judge", || train.world.exists("judging"));
+    let mut train = Train::judging(2, follow);
     let theirs = test_support::commit(&train.world.repository, "by the user", &[("theirs", "1\n")]);
-    fs::write(train.world.folder().join("go"), "").unwrap();
+    train.go();
     ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
     let contains = || {
         let between = format!("coding-loops/integration..{theirs}");
         train.world.git(&["rev-list", "--count", &between]) == "0"
     };
     wait_until("the user's commit to come in", contains);
-    for (_, process) in std::mem::take(&mut train.running) {
-        assert_eq!(process.terminate().code(), Some(0));
-    }
+    train.terminate();
     let names = train.world.git(&["ls-tree", "--name-only", "coding-loops/integration", "t1", "t2", "theirs"]);
     assert_eq!(names.lines().collect::<Vec<_>>(), ["t1", "t2", "theirs"]);
 }
 
 #[test]
 fn what_is_judged_is_not_reset_or_skipped_and_lands_although_its_loop_is_paused() {
-    let suite = "test -n \"$TEST_ID\" || ! test -e t2 || { touch $top/judging; while ! test -e $top/go; do sleep 0.05; done; }";
-    let mut train = Train::new(2, suite, "");
-    train.queue(2);
-    train.release();
-    wait_for("the judge", || train.world.exists("judging"));
+    let train = Train::judging(2, "");
     let judging = train.queued().into_iter().find(|landing| landing.state == LandingState::Judging).unwrap();
     for refused in [
         train.world.db.write(|tx| tx.reset_test(&judging.test_id)),
@@ -286,7 +288,7 @@ fn what_is_judged_is_not_reset_or_skipped_and_lands_although_its_loop_is_paused(
     let loop_id = judging.loop_id.clone();
     let pause = coord_db::payload::PauseRequested { loop_id, reason: "a break".to_owned(), requested_by: ActorId::human() };
     train.world.db.write(|tx| tx.publish(&coord_db::NewEvent::new(ActorId::human(), pause))).unwrap();
-    fs::write(train.world.folder().join("go"), "").unwrap();
+    train.go();
     ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
     train.end();
 }

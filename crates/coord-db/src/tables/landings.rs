@@ -289,11 +289,6 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Extends the leases on the files of queued work.
-    pub fn renew_train(&self, ttl_seconds: i64) -> Result<usize> {
-        self.renew_all(&LoopId::train(), ttl_seconds)
-    }
-
     /// Marks exactly these works as being judged: they are not withdrawn before the verdict.
     pub fn judge_landings(&self, ids: &[String]) -> Result<()> {
         let ids = json(&ids);

@@ -8,7 +8,7 @@ use super::*;
 const LIMITS: Limits = Limits { batch: 8, parallel: 4, failures: 2 };
 /// Works from here on are landed by somebody else.
 const FOREIGN: u32 = 100;
-/// The oldest run ends before so many others have ended.
+/// The oldest run ends before this number of others have ended.
 const PATIENCE: usize = 8;
 /// Maximum number of works that come after a work and land before it. A suspect needs about 15 runs one after the other, and
 /// while each of them runs, the others may fill all other places with batches.
