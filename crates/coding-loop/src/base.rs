@@ -14,7 +14,7 @@ use coord_db::payload::BaseProven;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     Acquire, AlertType, BASE_QUESTION, BaseRun, BaseState, ComponentId, LeasePath, NewAlert, RedCheck, Severity, StringList,
-    Test, Waiting,
+    Test, Timestamp, Waiting,
 };
 use git::check::{CheckEnd, CheckResult, CheckSpec, CheckVerdict};
 use git::{CommitHash, WorkTree};
@@ -26,7 +26,6 @@ use crate::base_question::is_of_others;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
-use crate::gate::base_run_of;
 use crate::per_test::applies;
 use crate::run_end::reason_of;
 
@@ -428,7 +427,7 @@ impl Context<'_> {
         }
         let request = self.lease_request(paths.clone(), format!("needed by check {}", check.name), None);
         let silent = self.config.lease.silent_waiter_seconds;
-        let until = |now: coord_db::Timestamp| now.plus_seconds(WAIT_SECONDS);
+        let until = |now: Timestamp| now.plus_seconds(WAIT_SECONDS);
         let (mut id, mut answer) = self.db.write(|tx| tx.acquire_or_queue(&request, until(tx.now()), silent))?;
         loop {
             match (&answer, &id) {
@@ -466,6 +465,32 @@ fn flaky_alert(run: &BaseRun) -> NewAlert {
         ),
         context: json!({ "kind": "base_flaky", "check": run.check_name, "commit": run.commit_hash, "runs": run.runs }),
         event_id: None,
+    }
+}
+
+/// The result of a check at a state, with the run that says most. A check is its name and hash, a state its commit and tree.
+pub(crate) fn base_run_of(
+    (check_name, check_hash): (&str, &str),
+    (commit, tree): (&CommitHash, &str),
+    (state, why, runs): (BaseState, String, i64),
+    (result, failures): (CheckResult, Option<StringList>),
+    ran_at: Timestamp,
+) -> BaseRun {
+    BaseRun {
+        tree_hash: tree.to_owned(),
+        check_hash: check_hash.to_owned(),
+        check_name: check_name.to_owned(),
+        commit_hash: commit.to_string(),
+        state,
+        why,
+        exit_code: result.exit_code.map(i64::from),
+        runs,
+        duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
+        output_sha256: result.output_sha256,
+        output_tail: result.output_tail.replace('\0', "\u{fffd}"),
+        proof_id: None,
+        ran_at,
+        failures,
     }
 }
 

@@ -27,7 +27,7 @@ use crate::known_failure::{Failure, Likeness, compare};
 use crate::per_test::applies;
 use crate::run_end::reason_of;
 
-pub(crate) use proof::{Proving, base_run_of, end_of, failure_of};
+pub(crate) use proof::{Proving, end_of, failure_of};
 use proof::{as_base, describe, failures_in, proof_of};
 
 /// Maximum number of broken tests named in a failure message.

@@ -218,7 +218,9 @@ impl<F: FnMut(Notice<'_>)> Keeper<F> {
     /// The folders that git ignores.
     fn ignored_of(&self, root: &Path, folders: &[PathBuf]) -> BTreeSet<PathBuf> {
         let Some(workspace) = self.workspaces.get(root) else { return BTreeSet::new() };
-        let relative: Vec<PathBuf> = folders.iter().filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned())).collect();
+        // The slash tells git that it is a folder even if it was deleted meanwhile.
+        let slashed = |path: &PathBuf| Some(path.strip_prefix(root).ok()?.join(""));
+        let relative: Vec<PathBuf> = folders.iter().filter_map(slashed).collect();
         let ignored = workspace.ignored_paths(relative.iter()).unwrap_or_else(|error| {
             tracing::debug!(%error, workspace = ?root, "cannot determine the ignored folders; watching all folders");
             BTreeSet::new()

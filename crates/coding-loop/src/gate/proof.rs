@@ -112,32 +112,6 @@ pub(crate) fn failure_of(run: &BaseRun) -> Failure {
     Failure { why: run.why.clone(), exit_code: run.exit_code, lines: run.failures.clone().map(|lines| lines.0) }
 }
 
-/// The result of a check at a state, with the run that says most. A check is its name and hash, a state its commit and tree.
-pub(crate) fn base_run_of(
-    (check_name, check_hash): (&str, &str),
-    (commit, tree): (&CommitHash, &str),
-    (state, why, runs): (BaseState, String, i64),
-    (result, failures): (CheckResult, Option<StringList>),
-    ran_at: Timestamp,
-) -> BaseRun {
-    BaseRun {
-        tree_hash: tree.to_owned(),
-        check_hash: check_hash.to_owned(),
-        check_name: check_name.to_owned(),
-        commit_hash: commit.to_string(),
-        state,
-        why,
-        exit_code: result.exit_code.map(i64::from),
-        runs,
-        duration_ms: i64::try_from(result.duration.as_millis()).unwrap_or(i64::MAX),
-        output_sha256: result.output_sha256,
-        output_tail: result.output_tail.replace('\0', "\u{fffd}"),
-        proof_id: None,
-        ran_at,
-        failures,
-    }
-}
-
 /// The proof of the work as the result for its tree, which becomes the base when it lands.
 pub(super) fn as_base(proof: &Proof, run: &ProofRun, failures: Option<StringList>, base_hash: &str) -> BaseRun {
     let passed = proof.outcome == CheckOutcome::Pass;
