@@ -628,7 +628,7 @@ CREATE TABLE usage (
   duration_seconds INTEGER NOT NULL DEFAULT 0 CHECK (duration_seconds >= 0),
   files_modified   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(files_modified)),
   recorded_at      TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')) CONSTRAINT usage_recorded_at_is_utc CHECK (recorded_at IS datetime(recorded_at, '+0 days') OR recorded_at IS strftime('%Y-%m-%d %H:%M:%f', recorded_at, '+0 days'))
-) STRICT;
+, agent TEXT, model TEXT, input_tokens INTEGER NOT NULL DEFAULT 0 CHECK (input_tokens >= 0), output_tokens INTEGER NOT NULL DEFAULT 0 CHECK (output_tokens >= 0), cache_read_tokens INTEGER NOT NULL DEFAULT 0 CHECK (cache_read_tokens >= 0), cache_write_tokens INTEGER NOT NULL DEFAULT 0 CHECK (cache_write_tokens >= 0), cost_microusd INTEGER CHECK (cost_microusd >= 0)) STRICT;
 CREATE INDEX usage_loop_id ON usage (loop_id, recorded_at);
 CREATE INDEX usage_test_id ON usage (test_id);
 CREATE INDEX usage_recorded_at ON usage (recorded_at);
@@ -1011,7 +1011,7 @@ CREATE TABLE runs (
   ended_at   TEXT
     CONSTRAINT runs_ended_at_is_utc CHECK (ended_at IS datetime(ended_at, '+0 days') OR ended_at IS strftime('%Y-%m-%d %H:%M:%f', ended_at, '+0 days')),
   outcome    TEXT
-) STRICT, WITHOUT ROWID;
+, session TEXT, session_used TEXT CHECK (session_used IS NULL OR json_valid(session_used)), progress TEXT) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_loop_id ON runs (loop_id, started_at);
 CREATE INDEX runs_test_id ON runs (test_id, started_at);
 CREATE INDEX runs_started_at ON runs (started_at);

@@ -1,22 +1,27 @@
-//! Runs the agent in its workspace under a keeper, and leases files when it first changes them.
+//! Runs the agent in its workspace under a keeper, reads its output as it comes, and leases files when it first changes
+//! them.
 
-use std::ffi::OsString;
+use std::cell::RefCell;
 use std::path::Path;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use command_runner::CommandSpec;
+use command_runner::{CommandSpec, Outcome};
 use coord_db::config::PromptBy;
 use coord_db::{ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
 use git::Finding;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use crate::agents::{Call, Report, Stream};
 use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
 use crate::end::{End, Step, Stop};
-use crate::{Error, Result, prompt, revert, run_end, runs, tokens};
+use crate::{Error, Result, revert, run_end, runs};
+
+/// Minimum time between two records of what the agent does.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Performs the work of the attempt: a revert that was decided, or a run of the agent.
 pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
@@ -31,9 +36,12 @@ pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &
     if attempt.test.no_change == NoChange::Accepted {
         return Ok(());
     }
-    context.must_fail_before(attempt, waiter).await?;
-    context.try_sandbox(attempt).await?;
-    context.make_workspace_ready(attempt, waiter).await?;
+    // In a later round of the same attempt, all of this has been done.
+    if attempt.runs == 0 {
+        context.must_fail_before(attempt, waiter).await?;
+        context.try_sandbox(attempt).await?;
+        context.make_workspace_ready(attempt, waiter).await?;
+    }
     let ended = run(context, attempt, waiter).await;
     if !matches!(ended, Err(Stop::End(End::Trouble(_) | End::Interrupted(_)) | Stop::Error(_))) {
         context.agent_works(attempt.test.last_attempt_at)?;
@@ -41,10 +49,40 @@ pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &
     ended
 }
 
-fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec> {
+/// Runs the agent. A session that no longer exists is replaced by a new one.
+async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
+    let ran = run_once(context, attempt, waiter).await?;
+    let is_lost = |ran: &Ran| ran.is_continued && ran.spent == 0 && !ran.outcome.success() && ran.is_refused();
+    if !is_lost(&ran) {
+        return judge(context, attempt, &ran);
+    }
+    tracing::warn!(reason = ran.report.reason(), "the agent cannot continue its session; starting a new one");
+    attempt.session = None;
+    let ran = run_once(context, attempt, waiter).await?;
+    judge(context, attempt, &ran)
+}
+
+/// A run of the agent that has ended by itself.
+struct Ran {
+    outcome: Outcome,
+    report: Report,
+    is_continued: bool,
+    /// Tokens that it states.
+    spent: i64,
+}
+
+impl Ran {
+    /// True if it did not even begin: it has no session, or says that there is no such one.
+    fn is_refused(&self) -> bool {
+        let reason = self.report.reason().to_lowercase();
+        let names_it = ["session", "conversation", "thread", "rollout"].iter().any(|word| reason.contains(word));
+        names_it && self.report.status.is_none()
+    }
+}
+
+fn specification(context: &Context<'_>, attempt: &Attempt, call: Call, prompt: String) -> Result<CommandSpec> {
     let agent = context.config.agent_of(&context.loop_id);
-    let prompt = prompt::write(context, attempt)?;
-    let mut argv: Vec<OsString> = agent.command.iter().map(OsString::from).collect();
+    let mut argv = call.argv;
     let stdin = match agent.prompt {
         PromptBy::Stdin => prompt.into_bytes(),
         PromptBy::Argument => {
@@ -54,7 +92,9 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
     };
     let mut spec = CommandSpec::new(argv, attempt.workspace.root());
     spec.env = context.environment(&attempt.test);
+    spec.env.extend(call.env);
     spec.env.extend(context.own_variables(attempt.workspace.root())?);
+    context.guard(&mut spec.env)?;
     spec.stdin = stdin;
     spec.timeout = Duration::from_secs(agent.timeout_seconds);
     spec.kill_after = Duration::from_secs(agent.kill_after_seconds);
@@ -63,8 +103,12 @@ fn specification(context: &Context<'_>, attempt: &Attempt) -> Result<CommandSpec
 }
 
 /// Runs the agent to its end, or until the loop is interrupted.
-async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<()> {
-    let mut spec = specification(context, attempt)?;
+async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) -> Step<Ran> {
+    let kind = context.config.agent_of(&context.loop_id).kind();
+    let (call, prompt) = context.call(attempt)?;
+    let prompt_bytes = prompt.len();
+    let mut spec = specification(context, attempt, call.clone(), prompt)?;
+    attempt.runs += 1;
     let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
     let recorded = context.begin_run(Some(&attempt.test), RunOf::Agent, &program, &log)?;
@@ -74,9 +118,18 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let changes = Changes::of(&attempt.workspace);
     let mut has_changed = false;
     let on_keeper = |keeper| context.record_child(Some(keeper));
-    tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, "agent started");
-    let mut running = pin!(command_runner::run(&spec, &mut cancelled, on_keeper));
-    let mut interrupt = None;
+    tracing::info!(test = %attempt.test.id, attempt = attempt.test.attempts, continued = attempt.session.is_some(), "agent started");
+    let (stream, news) = (RefCell::new(Stream::new(kind)), Notify::new());
+    let on_output = |bytes: &[u8]| {
+        let mut stream = stream.borrow_mut();
+        let before = (stream.report.session.is_some(), stream.report.key_refused.is_some());
+        stream.feed(bytes);
+        if before != (stream.report.session.is_some(), stream.report.key_refused.is_some()) {
+            news.notify_one();
+        }
+    };
+    let mut running = pin!(command_runner::run_reading(&spec, &mut cancelled, on_keeper, on_output));
+    let (mut interrupt, mut noted) = (None, Noted::default());
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
         waiter.looked(context);
@@ -98,32 +151,68 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
                 return Err(error.into());
             }
         }
+        noted.note(context, &recorded, &stream.borrow().report);
+        if stream.borrow().report.key_refused.is_some() {
+            // It would try the same key again for minutes.
+            cancel.send_replace(true);
+        }
         tokio::select! {
             outcome = &mut running => break outcome,
             () = changes.next() => has_changed = true,
-            () = waiter.wait(context, Duration::from_secs(5)) => {}
+            () = news.notified() => {}
+            () = waiter.wait(context, PROGRESS_INTERVAL) => {}
         }
     };
     outcome.end = context.end_in_sandbox(outcome.end);
     reach(Point::AgentEnded);
-    context.end_run(&recorded, &runs::describe_end(&outcome.end));
+    let report = stream.replace(Stream::new(kind)).finish();
+    context.end_agent_run(&recorded, &report, &runs::describe_end(&outcome.end));
     context.record_child(None);
-    let prompt_bytes = if spec.stdin.is_empty() { spec.argv.last().map_or(0, |prompt| prompt.len()) } else { spec.stdin.len() };
-    let text = tokens::end_of_output(&outcome, spec.log_path.as_deref());
-    attempt.tokens_spent = tokens::spent(prompt_bytes, &outcome, &text);
-    tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), "agent ended");
-    if let Some(interrupt) = interrupt {
-        return Err(interrupt.into());
+    let spent = context.account(attempt, kind, &call, &report, prompt_bytes, outcome.output_bytes);
+    tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), tokens = spent, "agent ended");
+    let is_continued = attempt.session.is_some();
+    if let Some(id) = report.session.clone().filter(|_| context.managed && context.can_continue()) {
+        attempt.session = Some(context.session(&id)?);
     }
+    match interrupt {
+        Some(interrupt) => Err(interrupt.into()),
+        None => Ok(Ran { outcome, report, is_continued, spent }),
+    }
+}
+
+/// What was recorded of a running agent.
+#[derive(Default)]
+struct Noted {
+    session: Option<String>,
+    progress: Option<String>,
+    at: Option<Instant>,
+}
+
+impl Noted {
+    /// Records the session at once, and what the agent does at intervals.
+    fn note(&mut self, context: &Context<'_>, run: &runs::Recorded, report: &Report) {
+        let is_due = self.at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
+        if self.session == report.session && (self.progress == report.progress || !is_due) {
+            return;
+        }
+        if context.note_run(run, report) {
+            (self.session, self.progress) = (report.session.clone(), report.progress.clone());
+            self.at = Some(Instant::now());
+        }
+    }
+}
+
+/// Judges the end of a run.
+fn judge(context: &Context<'_>, attempt: &mut Attempt, ran: &Ran) -> Step<()> {
     let work = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
         Err(Error::Git(git::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
         seen => seen?,
     };
     let is_edit = |finding: &Finding| matches!(finding, Finding::EditedInSubmodule { .. });
     attempt.changed = !work.change.paths.is_empty() || work.findings.iter().any(is_edit);
-    attempt.last_words = run_end::reason_of(&text);
+    attempt.last_words = ran.report.reason();
     let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
-    match run_end::judge(&outcome, &text, attempt.changed, limit, context.db.clock().now()) {
+    match run_end::judge(&ran.outcome, &ran.report, attempt.changed, limit, context.db.clock().now()) {
         None => Ok(()),
         Some(end) => Err(Stop::End(end)),
     }

@@ -48,6 +48,8 @@ pub enum Input {
     Done,
     /// From [`Command::Look`]: nothing has changed.
     NothingChanged,
+    /// The work is not good enough, and the agent can be told in the same session.
+    Red,
     /// The attempt has ended.
     Ended,
 }
@@ -60,13 +62,15 @@ pub struct Attempt {
     may_be_empty: bool,
     /// The files are leased and approved, so the work may go to the gate.
     cleared: bool,
+    /// How often the work may still go back to the agent.
+    fix_rounds: u32,
 }
 
 impl Attempt {
     /// An attempt of a claimed test.
     #[must_use]
     pub fn new() -> Self {
-        Self { doing: Command::Begin, may_be_empty: false, cleared: false }
+        Self { doing: Command::Begin, may_be_empty: false, cleared: false, fix_rounds: 0 }
     }
 
     /// An attempt whose work was done by hand.
@@ -75,9 +79,21 @@ impl Attempt {
         Self { doing: Command::Look, ..Self::new() }
     }
 
+    /// Lets work that is not good enough go back to the agent so often.
+    #[must_use]
+    pub fn with_fix_rounds(self, fix_rounds: u32) -> Self {
+        Self { fix_rounds, ..self }
+    }
+
     /// Lets a claim without a change go to the gate.
     pub fn allow_no_change(&mut self) {
         self.may_be_empty = true;
+    }
+
+    /// True if work that is not good enough may go back to the agent.
+    #[must_use]
+    pub fn may_fix(&self) -> bool {
+        self.fix_rounds > 0
     }
 
     /// The current command.
@@ -91,6 +107,13 @@ impl Attempt {
         self.doing = match (self.doing, input) {
             (Command::Close(close), _) => Command::Close(close),
             (_, Input::Ended) => Command::Close(Close::Ended),
+            (Command::Look | Command::PutOnHead | Command::Gate, Input::Red) if self.fix_rounds > 0 => {
+                self.fix_rounds -= 1;
+                // Other files may change now.
+                self.cleared = false;
+                Command::Work
+            }
+            (_, Input::Red) => Command::Close(Close::Ended),
             (Command::Begin, Input::Done) => Command::Work,
             (Command::Work, Input::Done) => Command::Look,
             (Command::Look, Input::NothingChanged) if !self.may_be_empty => Command::Close(Close::Unchanged),
@@ -124,7 +147,7 @@ impl Default for Attempt {
 mod tests {
     use super::*;
 
-    const INPUTS: [Input; 3] = [Input::Done, Input::NothingChanged, Input::Ended];
+    const INPUTS: [Input; 4] = [Input::Done, Input::NothingChanged, Input::Red, Input::Ended];
 
     fn way(mut attempt: Attempt, inputs: impl Fn(Command, usize) -> Input) -> Vec<Command> {
         let mut way = vec![attempt.doing()];
@@ -168,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn a_red_gate_goes_back_to_the_agent_a_limited_number_of_times() {
+        let red = |command, _| if command == Command::Gate { Input::Red } else { Input::Done };
+        let way = way(Attempt::new().with_fix_rounds(2), red);
+        let count = |wanted| way.iter().filter(|command| **command == wanted).count();
+        assert_eq!((count(Command::Work), count(Command::Gate), count(Command::LeaseFiles)), (3, 3, 3));
+        assert_eq!(way.last(), Some(&Command::Close(Close::Ended)));
+    }
+
+    #[test]
     fn every_way_ends_and_queues_only_what_is_leased_approved_and_judged() {
         fn walk(attempt: Attempt, way: &mut Vec<Command>, ways: &mut u32) {
             way.push(attempt.doing());
@@ -191,7 +223,7 @@ mod tests {
             way.pop();
         }
         let mut ways = 0;
-        walk(Attempt::new(), &mut Vec::new(), &mut ways);
+        walk(Attempt::new().with_fix_rounds(2), &mut Vec::new(), &mut ways);
         assert!(ways > 10, "{ways}");
     }
 }

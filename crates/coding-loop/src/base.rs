@@ -21,13 +21,13 @@ use git::{CommitHash, WorkTree};
 use serde_json::json;
 
 use crate::Result;
+use crate::agents::reason_of;
 use crate::auto_lease::WAIT_SECONDS;
 use crate::base_question::is_of_others;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 use crate::per_test::applies;
-use crate::run_end::reason_of;
 
 /// The human is asked about a check that runs longer than this, and may skip it.
 const SLOW: Duration = Duration::from_secs(30 * 60);

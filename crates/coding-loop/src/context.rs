@@ -6,11 +6,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use coord_db::{Config, Database, LeasePath, LoopId, Test, locate};
+use coord_db::{Config, Database, LeasePath, LoopId, ModelUse, Test, locate};
 use git::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 
 use crate::memory::{Following, Publishing};
 use crate::news::News;
+use crate::session::Session;
 use crate::work::Work;
 use crate::{Error, Result};
 
@@ -47,8 +48,14 @@ pub(crate) struct Attempt {
     /// The queued requests.
     pub(crate) waiting: Vec<(String, coord_db::AcquireRequest)>,
     pub(crate) begun: std::time::Instant,
-    /// LLM tokens used by the agent, according to its output.
-    pub(crate) tokens_spent: i64,
+    /// What the agent has used, one for each model.
+    pub(crate) spent: Vec<ModelUse>,
+    /// The session in which the agent goes on.
+    pub(crate) session: Option<Session>,
+    /// Why its work was not accepted, for the next run in the same session.
+    pub(crate) mend: Option<String>,
+    /// Number of runs of the agent.
+    pub(crate) runs: u32,
     /// The files that the agent has changed, as known so far.
     pub(crate) seen: Vec<PathBuf>,
     /// The agent left changes compared with the base.
@@ -77,7 +84,10 @@ impl Attempt {
             tokens: BTreeMap::new(),
             waiting: Vec::new(),
             begun: std::time::Instant::now(),
-            tokens_spent: 0,
+            spent: Vec::new(),
+            session: None,
+            mend: None,
+            runs: 0,
             seen: Vec::new(),
             changed: false,
             in_place: None,

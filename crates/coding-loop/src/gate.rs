@@ -18,6 +18,7 @@ use git::{CommitHash, WorkTree};
 use tokio::sync::watch;
 
 use crate::Result;
+use crate::agents::reason_of;
 use crate::auto_lease::exactly;
 use crate::base::BaseCheck;
 use crate::context::{Attempt, Context};
@@ -25,7 +26,6 @@ use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 use crate::known_failure::{Failure, Likeness, compare};
 use crate::per_test::applies;
-use crate::run_end::reason_of;
 
 pub(crate) use proof::{Proving, end_of, failure_of};
 use proof::{as_base, describe, failures_in, proof_of};

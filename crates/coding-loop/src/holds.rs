@@ -8,7 +8,7 @@ use crate::run_end::agent_name;
 
 impl Context<'_> {
     fn agent(&self) -> String {
-        agent_name(&self.config.agent_of(&self.loop_id).command)
+        agent_name(&self.config.agent_of(&self.loop_id))
     }
 
     /// Sets a hold on all loops with this agent.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::run_end::plain;
+use crate::agents::plain;
 
 /// Number of lines of a failure that are kept, from the start.
 pub(crate) const MAX_LINES: usize = 500;

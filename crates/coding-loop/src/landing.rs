@@ -101,6 +101,11 @@ impl Context<'_> {
             }
             let input = match self.perform(command, attempt, &mut proving, waiter).await {
                 Ok(input) => input,
+                Err(Stop::End(End::Failed(why))) if machine.may_fix() && attempt.is_to_mend(command, &why) => {
+                    tracing::info!(test = %attempt.test.id, error = why.message.lines().next().unwrap_or_default(), "back to the agent");
+                    attempt.mend = Some(why.message);
+                    Input::Red
+                }
                 Err(stop) => {
                     given = Some(match stop {
                         Stop::Error(error) => End::Failed(self.failure_of(&error)),
@@ -381,9 +386,8 @@ impl Context<'_> {
         };
         let leases = self.leases_on(attempt, &files);
         let begun = self.attempt_begun(test.last_attempt_at);
-        let spent = attempt.tokens_spent;
         self.db.write_durably(|tx| {
-            let spent = tx.record_attempt_usage(&self.loop_id, &test.id, begun, spent, seconds, &landing.files)?;
+            let spent = tx.record_attempt_usage(&self.loop_id, &test.id, begun, &attempt.spent, seconds, &landing.files)?;
             landing.tokens = Some(spent).filter(|spent| *spent > 0);
             tx.queue_landing(&landing, &leases)?;
             tx.forget_vain_runs(&self.loop_id)?;
@@ -411,6 +415,14 @@ impl Context<'_> {
             files.iter().filter(|file| !free.is_match(file)).filter_map(|file| lease_path(file).ok()).collect();
         let is_needed = |held: &LeasePath| paths.iter().any(|path| held.covers(path));
         attempt.tokens.iter().filter(|(held, _)| is_needed(held)).map(|(held, token)| (held.clone(), *token)).collect()
+    }
+}
+
+impl Attempt {
+    /// True if the agent can mend its work in its session.
+    fn is_to_mend(&self, command: Command, why: &FailedAttempt) -> bool {
+        let judged = matches!(command, Command::Look | Command::PutOnHead | Command::Gate);
+        judged && why.category == ErrorCategory::Code && self.session.is_some()
     }
 }
 

@@ -6,11 +6,13 @@
 //! not land is saved under a reference.
 
 mod agent;
+mod agents;
 mod approval;
 pub mod attempt;
 mod auto_lease;
 mod base;
 mod base_question;
+mod call;
 pub mod command_line;
 mod context;
 mod control;
@@ -41,13 +43,13 @@ mod run_end;
 mod runs;
 mod sandbox;
 mod secrets;
+mod session;
 mod set_up;
 mod store;
 mod submit;
 mod sync;
 mod sync_gate;
 mod sync_question;
-mod tokens;
 pub mod train;
 mod work;
 mod workspace;

@@ -14,9 +14,9 @@ use git::{WorkTree, shown};
 use serde_json::json;
 
 use crate::Result;
+use crate::agents::NOTHING_PRINTED;
 use crate::context::{Attempt, Context};
 use crate::process::record_end;
-use crate::run_end::NOTHING_PRINTED;
 
 /// Maximum number of files named in a message.
 const MAX_NAMED: usize = 5;

@@ -15,7 +15,7 @@ use crate::context::{Attempt, Context};
 use crate::control::Waiter;
 use crate::end::{End, error_as_failure};
 use crate::train::Train;
-use crate::{Error, attempt, run_end};
+use crate::{Error, agents, attempt};
 
 /// With `--once`: maximum time to wait for the retry of a test.
 const MAX_RETRY_WAIT_SECONDS: i64 = 10;
@@ -275,7 +275,9 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     let begun = context.begin(test);
     let (attempt, end) = match begun {
         Ok(mut attempt) => {
-            let end = context.carry_out(attempt::Attempt::new(), &mut attempt, waiter).await;
+            let rounds = context.config.agent_of(&context.loop_id).fix_rounds;
+            let machine = attempt::Attempt::new().with_fix_rounds(rounds);
+            let end = context.carry_out(machine, &mut attempt, waiter).await;
             if matches!(end, End::Queued(_)) {
                 // Work that is alone in the queue lands at once, so that the next attempt begins with it.
                 for _ in 0..MAX_LOOKS {
@@ -381,7 +383,7 @@ fn record_failed(context: &Context<'_>, test: &TestId, why: &FailedAttempt, atte
     record_end(context, test, why, attempt, |tx| match worth(why, changed) {
         // No agent is started for a loop that is driven by hand.
         _ if !context.managed => Ok(()),
-        Worth::Vain => tx.count_vain_run(&context.loop_id, test, &run_end::one_line(&why.message)),
+        Worth::Vain => tx.count_vain_run(&context.loop_id, test, &agents::one_line(&why.message)),
         Worth::Progress => tx.forget_vain_runs(&context.loop_id),
         Worth::Neither => Ok(()),
     })

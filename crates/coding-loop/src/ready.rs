@@ -139,7 +139,7 @@ impl Context<'_> {
         let made = runtime.block_on(ready.make(&workspace.folder(), head, source, &mut cancelled, |_| {}))?;
         workspace.snapshot_start(&self.look_options(self.config.landing.file_bytes))?;
         Ok(match made {
-            SetUp::Failed { why, tail } => Some(format!("{why}: {}", crate::run_end::reason_of(&tail))),
+            SetUp::Failed { why, tail } => Some(format!("{why}: {}", crate::agents::reason_of(&tail))),
             SetUp::Ready(_) | SetUp::Cancelled => None,
         })
     }

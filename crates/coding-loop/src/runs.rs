@@ -8,6 +8,7 @@ use command_runner::keeper::KeeperId;
 use coord_db::{ComponentId, NewRun, RunOf, Test};
 
 use crate::Result;
+use crate::agents::Report;
 use crate::context::Context;
 
 /// Maximum number of logs deleted at one start.
@@ -65,6 +66,26 @@ impl Context<'_> {
         };
         let id = self.db.write_quietly(|tx| tx.begin_run(&run))?;
         Ok(Recorded { id, log: self.logs().join(file) })
+    }
+
+    /// Records the session of a running agent and what it does. False if that failed.
+    pub(crate) fn note_run(&self, run: &Recorded, report: &Report) -> bool {
+        let noted = self.db.write_quietly(|tx| tx.note_run(&run.id, report.session.as_deref(), report.progress.as_deref()));
+        noted.inspect_err(|error| tracing::debug!(%error, "cannot record what the agent does")).is_ok()
+    }
+
+    /// Records the end of an agent's run, with its session and what that has used.
+    pub(crate) fn end_agent_run(&self, run: &Recorded, report: &Report, outcome: &str) {
+        let ended = self.db.write_quietly(|tx| {
+            tx.note_run(&run.id, report.session.as_deref(), None)?;
+            if report.is_of_session && !report.used.is_empty() {
+                tx.note_session_used(&run.id, &report.used)?;
+            }
+            tx.end_run(&run.id, outcome)
+        });
+        if let Err(error) = ended {
+            tracing::warn!(%error, "cannot record the end of a run");
+        }
     }
 
     /// Records the end of a run. If the database is unavailable, the result is kept and the loop's next run completes

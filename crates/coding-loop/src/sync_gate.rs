@@ -6,13 +6,13 @@ use crash_point::{Point, reach};
 use git::CommitHash;
 use git::check::CheckEnd;
 
+use crate::agents::reason_of;
 use crate::base::BaseCheck;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
 use crate::gate::{end_of, failure_of};
 use crate::known_failure::{Likeness, compare};
-use crate::run_end::reason_of;
 
 /// The result of the checks.
 #[derive(Debug, Clone)]

@@ -157,22 +157,28 @@ impl Context<'_> {
         let workspace = self.workspace()?;
         let base = self.tidy(&workspace, None, "left before the attempt")?;
         let checkpoint_ref = self.make_checkpoint(&test, &base)?;
-        self.put_returned_back(&test, &workspace, &base)?;
-        Ok(Attempt::new(test, workspace, base, checkpoint_ref))
+        let is_back = self.put_returned_back(&test, &workspace, &base)?;
+        let session = self.interrupted_session(&test, &workspace, &base, is_back)?;
+        let mut attempt = Attempt::new(test, workspace, base, checkpoint_ref);
+        attempt.mend = attempt.test.last_error.clone().filter(|_| is_back);
+        attempt.session = session;
+        Ok(attempt)
     }
 
-    /// Puts work into the files that the landing train has given back, if it merges with the base.
-    fn put_returned_back(&self, test: &Test, workspace: &Workspace, base: &CommitHash) -> Result<()> {
+    /// Puts work into the files that the landing train has given back. False if there is none, or it does not merge with
+    /// the base.
+    fn put_returned_back(&self, test: &Test, workspace: &Workspace, base: &CommitHash) -> Result<bool> {
         let landings = self.db.read(|tx| tx.landings_of(&test.id))?;
-        let Some(returned) = landings.last().filter(|landing| landing.state == LandingState::Returned) else { return Ok(()) };
+        let Some(returned) = landings.last().filter(|landing| landing.state == LandingState::Returned) else {
+            return Ok(false);
+        };
         // Only directly after it came back: a later attempt has received other errors.
         if test.error_category != Some(ErrorCategory::Conflict) || self.history().resolve(&returned.commit_hash)?.is_none() {
-            return Ok(());
+            return Ok(false);
         }
-        if let git::PutOn::Tree(tree) = self.store.put_on(&self.change_of(returned)?, base)? {
-            workspace.put_back(&tree)?;
-        }
-        Ok(())
+        let git::PutOn::Tree(tree) = self.store.put_on(&self.change_of(returned)?, base)? else { return Ok(false) };
+        workspace.put_back(&tree)?;
+        Ok(true)
     }
 }
 

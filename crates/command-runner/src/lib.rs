@@ -10,4 +10,4 @@ mod run;
 
 pub use keeper::NotStartedKind;
 pub use processes::{is_any_started_with, start_time};
-pub use run::{CommandSpec, End, Outcome, TAIL_BYTES, hex, run};
+pub use run::{CommandSpec, End, Outcome, TAIL_BYTES, hex, run, run_reading};

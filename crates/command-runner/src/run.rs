@@ -140,6 +140,16 @@ impl Outcome {
 /// before the command starts, with the keeper to record, so that [`keeper::kill_leftover`] can clean up later. If the
 /// log cannot be created, the command does not start.
 pub async fn run(spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, on_keeper: impl FnOnce(KeeperId)) -> Outcome {
+    run_reading(spec, cancel, on_keeper, |_| {}).await
+}
+
+/// As [`run`], and calls `on_output` with each part of the output as it comes: all of it, whatever the log keeps.
+pub async fn run_reading(
+    spec: &CommandSpec,
+    cancel: &mut watch::Receiver<bool>,
+    on_keeper: impl FnOnce(KeeperId),
+    mut on_output: impl FnMut(&[u8]),
+) -> Outcome {
     let begin = Instant::now();
     let mut sink = match Sink::new(spec) {
         Ok(sink) => sink,
@@ -152,7 +162,7 @@ pub async fn run(spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, on_keep
         return sink.outcome(End::Cancelled, Duration::ZERO, 0);
     }
     let (end, survivors) = match Running::start(spec, on_keeper).await {
-        Ok(running) => running.finish(spec, cancel, &mut sink).await,
+        Ok(running) => running.finish(spec, cancel, &mut sink, &mut on_output).await,
         Err(end) => (end, 0),
     };
     sink.outcome(end, begin.elapsed(), survivors)
@@ -218,7 +228,13 @@ impl Running {
     }
 
     /// Reads output and reports until both have ended, and stops the command at its time limit.
-    async fn finish(mut self, spec: &CommandSpec, cancel: &mut watch::Receiver<bool>, sink: &mut Sink) -> (End, u32) {
+    async fn finish(
+        mut self,
+        spec: &CommandSpec,
+        cancel: &mut watch::Receiver<bool>,
+        sink: &mut Sink,
+        on_output: &mut impl FnMut(&[u8]),
+    ) -> (End, u32) {
         let mut buffer = vec![0; 64 * 1024];
         let mut last_report = None;
         let mut stop: Option<End> = None;
@@ -244,7 +260,10 @@ impl Running {
                 }
                 count = self.output.read(&mut buffer), if output_open => match count {
                     Ok(0) | Err(_) => output_open = false,
-                    Ok(count) => sink.take(&buffer[..count]),
+                    Ok(count) => {
+                        sink.take(&buffer[..count]);
+                        on_output(&buffer[..count]);
+                    }
                 },
                 () = &mut limit, if reports_open => {
                     if stop.is_none() {

@@ -3,10 +3,10 @@
 //! Commands that are run come from here alone, never from the database.
 
 mod place;
+mod price;
 mod words;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -14,8 +14,9 @@ use serde::Deserialize;
 use crate::{Durability, Error, LoopId, Result};
 
 use place::{key_at, line_at, line_of};
+pub use price::Price;
 pub use words::{Cold, PerTest};
-use words::{at_least_1, some_at_least_1};
+use words::{at_least_0, at_least_1, some_at_least_1};
 
 /// The file that `loopctl init` writes: every setting, commented, with its default.
 pub const DEFAULT_TEXT: &str = include_str!("default_config.toml");
@@ -36,6 +37,10 @@ macro_rules! section {
         }
     };
 }
+
+// After the macro that it uses.
+mod agent;
+pub use agent::{AgentConfig, AgentKind, AgentOverride, PromptBy, SandboxBy};
 
 section! {
     /// The database.
@@ -117,82 +122,12 @@ section! {
     }
 }
 
-/// How the prompt reaches the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PromptBy {
-    /// On its standard input.
-    Stdin,
-    /// As the argument after the last one.
-    Argument,
-}
-
-impl AgentConfig {
-    /// The variables of this process that agent, set-up and checks are given.
-    #[must_use]
-    pub fn passed_on(&self) -> Vec<(String, OsString)> {
-        self.environment.iter().filter_map(|name| Some((name.clone(), std::env::var_os(name)?))).collect()
-    }
-}
-
-/// What an agent runs in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SandboxBy {
-    /// It writes wherever its user may.
-    None,
-    /// bubblewrap: the user's checkout, the store, other workspaces and the settings are read-only.
-    Bwrap,
-}
-
-section! {
-    /// The agent of a loop.
-    AgentConfig {
-        /// argv; empty means that the loop is driven by hand.
-        command: Vec<String> = Vec::new(),
-        /// How the prompt reaches it.
-        prompt: PromptBy = PromptBy::Stdin,
-        /// How long one attempt may take.
-        #[serde(deserialize_with = "at_least_1")]
-        timeout_seconds: u64 = 7200,
-        /// Between SIGTERM and SIGKILL.
-        kill_after_seconds: u64 = 10,
-        /// The longest pause between two tries while a limit or an outage has no known end.
-        limit_wait_minutes: u64 = 30,
-        /// Variables that are passed through.
-        environment: Vec<String> = ["PATH", "HOME", "USER", "LANG", "TERM"].map(str::to_owned).to_vec(),
-        /// Variables of its own; `{port}`, `{loop}` and `{workspace}` are filled in.
-        set: BTreeMap<String, String> = BTreeMap::new(),
-        /// What it runs in.
-        sandbox: SandboxBy = SandboxBy::None,
-        /// Output kept for each attempt.
-        output_bytes: u64 = 10_485_760,
-    }
-}
-
 /// What one loop has of its own.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoopConfig {
     /// Its agent; settings that are absent are those of `[agent]`.
     pub agent: AgentOverride,
-}
-
-/// An agent's settings that differ from `[agent]`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
-pub struct AgentOverride {
-    pub command: Option<Vec<String>>,
-    pub prompt: Option<PromptBy>,
-    #[serde(deserialize_with = "some_at_least_1")]
-    pub timeout_seconds: Option<u64>,
-    pub kill_after_seconds: Option<u64>,
-    pub limit_wait_minutes: Option<u64>,
-    pub environment: Option<Vec<String>>,
-    pub set: Option<BTreeMap<String, String>>,
-    pub sandbox: Option<SandboxBy>,
-    pub output_bytes: Option<u64>,
 }
 
 /// One check of the gate.
@@ -290,6 +225,12 @@ section! {
         tests_per_day: i64 = 100,
         /// For all loops.
         tokens_per_day: i64 = 5_000_000,
+        /// US dollars for one test, as far as the cost is known.
+        #[serde(deserialize_with = "at_least_0")]
+        usd_per_test: f64 = 0.0,
+        /// US dollars for all loops.
+        #[serde(deserialize_with = "at_least_0")]
+        usd_per_day: f64 = 0.0,
         /// A warning at this share.
         warn_percent: i64 = 80,
         /// An alert at this share.
@@ -410,6 +351,8 @@ pub struct Config {
     pub regression: RegressionConfig,
     pub retention: RetentionConfig,
     pub notify: NotifyConfig,
+    /// `[price."<model>"]`: what tokens cost where the agent does not say it.
+    pub price: BTreeMap<String, Price>,
     /// `[loop.<id>.agent]`
     #[serde(rename = "loop")]
     pub loops: BTreeMap<String, LoopConfig>,
@@ -569,18 +512,9 @@ impl Config {
     /// The agent of one loop: its own settings over those of `[agent]`.
     #[must_use]
     pub fn agent_of(&self, id: &LoopId) -> AgentConfig {
-        let base = self.agent.clone();
-        let Some(own) = self.loops.get(id.as_str()).map(|own| own.agent.clone()) else { return base };
-        AgentConfig {
-            command: own.command.unwrap_or(base.command),
-            prompt: own.prompt.unwrap_or(base.prompt),
-            timeout_seconds: own.timeout_seconds.unwrap_or(base.timeout_seconds),
-            kill_after_seconds: own.kill_after_seconds.unwrap_or(base.kill_after_seconds),
-            limit_wait_minutes: own.limit_wait_minutes.unwrap_or(base.limit_wait_minutes),
-            environment: own.environment.unwrap_or(base.environment),
-            set: own.set.unwrap_or(base.set),
-            sandbox: own.sandbox.unwrap_or(base.sandbox),
-            output_bytes: own.output_bytes.unwrap_or(base.output_bytes),
+        match self.loops.get(id.as_str()) {
+            Some(own) => own.agent.clone().over(self.agent.clone()),
+            None => self.agent.clone(),
         }
     }
 

@@ -35,5 +35,6 @@ pub use model::lease_path::LeasePath;
 pub use model::moves::TestMove;
 pub use model::payload;
 pub use model::payload::Payload;
+pub use model::spent::{ModelUse, dollars, microusd};
 pub use tables::*;
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,9 @@ const MARK: (&str, &str) = ("codingloops.workspace", "true");
 /// The push URL, which `git push` prints as the missing repository. It must not contain a colon, which would make it a
 /// host.
 const NO_PUSH: &str = "pushing is disabled in this workspace, coding-loops lands finished work itself";
+
+/// Refuses a push to any other address too.
+const PRE_PUSH: &str = "#!/bin/sh\ngit config --get remote.origin.pushurl >&2\nexit 1\n";
 
 /// The files of unfinished operations in a git folder.
 const UNFINISHED: &[&str] = &[
@@ -275,12 +279,21 @@ impl Workspace {
             return false;
         }
         let alternates = fs::read(git_dir.join("objects/info/alternates")).unwrap_or_default();
-        alternates.trim_ascii_end() == self.alternates().trim_ascii_end()
+        // Only the relative path survives a move of the folder.
+        let first = |text: &[u8]| text.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+        first(&alternates) == first(&self.alternates())
     }
 
     fn alternates(&self) -> Vec<u8> {
-        let way = relative(&self.git_dir().join("objects"), &self.store.path().join("objects"));
-        [way.into_os_string().into_encoded_bytes(), b"\n".to_vec()].concat()
+        let objects = self.store.path().join("objects");
+        let way = relative(&self.git_dir().join("objects"), &objects).into_os_string().into_encoded_bytes();
+        let objects = objects.into_os_string().into_encoded_bytes();
+        let mut text = [way.as_slice(), b"\n"].concat();
+        // GitPython, which Aider uses, takes a relative path as relative to the current folder.
+        if !objects.contains(&b'\n') {
+            text.extend_from_slice(&[objects.as_slice(), b"\n"].concat());
+        }
+        text
     }
 
     /// The damage that matters to the agent, if any.
@@ -496,6 +509,11 @@ impl Workspace {
     /// Connects the agent's git folder to the store, updates its references, and copies our index.
     fn connect(&self, git_dir: &Path, base: &CommitHash) -> Result<()> {
         self.settings()?.write_info(git_dir)?;
+        let hooks = git_dir.join("hooks");
+        fs::create_dir_all(&hooks).map_err(Error::io("create", &hooks))?;
+        let hook = hooks.join("pre-push");
+        replace_file(&hook, PRE_PUSH.as_bytes())?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).map_err(Error::io("make executable", &hook))?;
         let info = git_dir.join("objects/info");
         fs::create_dir_all(&info).map_err(Error::io("create", &info))?;
         replace_file(&info.join("alternates"), &self.alternates())?;

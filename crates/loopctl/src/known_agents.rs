@@ -2,87 +2,46 @@
 
 use std::collections::BTreeSet;
 
+use coord_db::config::AgentKind;
+
 /// An agent's program and what is known of it.
 #[derive(Debug)]
 pub struct KnownAgent {
-    /// The program.
-    pub program: &'static str,
+    /// Which.
+    pub kind: AgentKind,
     /// What people call it.
     pub name: &'static str,
-    /// The variables that a key, a login or the address of its service comes from.
-    pub keys: &'static [&'static str],
     /// Subcommands whose flags are listed by their own `--help`.
     subcommands: &'static [&'static str],
 }
 
 /// All of them, in the order of the config.
 pub const KNOWN_AGENTS: [KnownAgent; 5] = [
-    KnownAgent {
-        program: "claude",
-        name: "Claude Code",
-        keys: &[
-            "ANTHROPIC_API_KEY",
-            "ANTHROPIC_AUTH_TOKEN",
-            "ANTHROPIC_BASE_URL",
-            "CLAUDE_CODE_OAUTH_TOKEN",
-            "CLAUDE_CONFIG_DIR",
-        ],
-        subcommands: &[],
-    },
-    KnownAgent {
-        program: "codex",
-        name: "Codex",
-        keys: &["CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME"],
-        subcommands: &["exec", "e"],
-    },
-    KnownAgent {
-        program: "opencode",
-        name: "OpenCode",
-        keys: &[
-            "OPENCODE_API_KEY",
-            "ANTHROPIC_API_KEY",
-            "OPENAI_API_KEY",
-            "GEMINI_API_KEY",
-            "GOOGLE_GENERATIVE_AI_API_KEY",
-            "OPENROUTER_API_KEY",
-            "OPENCODE_CONFIG",
-        ],
-        subcommands: &["run"],
-    },
-    KnownAgent {
-        program: "gemini",
-        name: "Gemini CLI",
-        keys: &[
-            "GEMINI_API_KEY",
-            "GOOGLE_API_KEY",
-            "GOOGLE_APPLICATION_CREDENTIALS",
-            "GOOGLE_CLOUD_PROJECT",
-            "GOOGLE_GENAI_USE_VERTEXAI",
-            "GOOGLE_GENAI_USE_GCA",
-        ],
-        subcommands: &[],
-    },
-    KnownAgent {
-        program: "aider",
-        name: "Aider",
-        keys: &[
-            "ANTHROPIC_API_KEY",
-            "OPENAI_API_KEY",
-            "OPENAI_API_BASE",
-            "GEMINI_API_KEY",
-            "DEEPSEEK_API_KEY",
-            "OPENROUTER_API_KEY",
-        ],
-        subcommands: &[],
-    },
+    KnownAgent { kind: AgentKind::Claude, name: "Claude Code", subcommands: &[] },
+    KnownAgent { kind: AgentKind::Codex, name: "Codex", subcommands: &["exec", "e"] },
+    KnownAgent { kind: AgentKind::Opencode, name: "OpenCode", subcommands: &["run"] },
+    KnownAgent { kind: AgentKind::Gemini, name: "Gemini CLI", subcommands: &[] },
+    KnownAgent { kind: AgentKind::Aider, name: "Aider", subcommands: &[] },
 ];
 
 impl KnownAgent {
-    /// The known agent that a program is, by its file name.
+    /// The known agent that a command runs.
     #[must_use]
-    pub fn of(program: &str) -> Option<&'static Self> {
-        let file = program.rsplit('/').next().unwrap_or(program);
-        KNOWN_AGENTS.iter().find(|known| known.program == file)
+    pub fn of(command: &[String]) -> Option<&'static Self> {
+        let kind = AgentKind::of(command);
+        KNOWN_AGENTS.iter().find(|known| known.kind == kind)
+    }
+
+    /// The name of its program.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        self.kind.as_str()
+    }
+
+    /// The variables that a key, a login or the address of its service comes from.
+    #[must_use]
+    pub fn keys(&self) -> &'static [&'static str] {
+        self.kind.key_variables()
     }
 
     /// The arguments that make it list its flags, and the words of a call that they apply to.
@@ -98,7 +57,7 @@ impl KnownAgent {
     /// Whether a call is refused because the superuser makes it.
     #[must_use]
     pub fn refuses_root(&self, call: &[String]) -> bool {
-        self.program == "claude" && call.iter().any(|word| word == "--dangerously-skip-permissions")
+        self.kind == AgentKind::Claude && call.iter().any(|word| word == "--dangerously-skip-permissions")
     }
 }
 
@@ -153,14 +112,14 @@ mod tests {
     #[test]
     fn each_preset_is_a_whole_agent_that_gets_its_keys() {
         for known in &KNOWN_AGENTS {
-            let text = preset(known.program);
+            let text = preset(known.program());
             let config = coord_db::Config::parse(&format!("[agent]\n{text}"), Path::new("x")).unwrap();
-            assert_eq!(config.agent.command[0], known.program, "{text}");
+            assert_eq!(config.agent.command[0], known.program(), "{text}");
             let default = coord_db::Config::default().agent.environment;
-            for name in known.keys.iter().copied().chain(default.iter().map(String::as_str)) {
-                assert!(config.agent.environment.iter().any(|passed| passed == name), "{}: {name}", known.program);
+            for name in known.keys().iter().copied().chain(default.iter().map(String::as_str)) {
+                assert!(config.agent.environment.iter().any(|passed| passed == name), "{}: {name}", known.program());
             }
-            let prompt = if known.program == "aider" { "Argument" } else { "Stdin" };
+            let prompt = if known.kind == AgentKind::Aider { "Argument" } else { "Stdin" };
             assert_eq!(format!("{:?}", config.agent.prompt), prompt);
         }
     }
@@ -180,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_subcommand_lists_its_own_flags() {
-        let codex = KnownAgent::of("/opt/bin/codex").unwrap();
+        let codex = KnownAgent::of(&words("/opt/bin/codex")).unwrap();
         let call = words("codex -c x=1 exec --json -");
         assert_eq!(codex.help(&call), (words("exec --help"), &call[4..]));
-        let claude = KnownAgent::of("claude").unwrap();
+        let claude = KnownAgent::of(&words("claude")).unwrap();
         let call = words("claude -p --dangerously-skip-permissions");
         assert_eq!(claude.help(&call), (words("--help"), &call[1..]));
         assert!(claude.refuses_root(&call) && !claude.refuses_root(&call[..2]));
-        assert!(KnownAgent::of("claude-wrapper").is_none());
+        assert!(KnownAgent::of(&words("claude-wrapper")).is_none());
     }
 }

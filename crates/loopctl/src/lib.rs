@@ -26,6 +26,7 @@ mod known_agents;
 mod logs;
 mod man;
 mod place;
+mod presets;
 mod programs;
 mod published;
 mod see;
@@ -91,7 +92,7 @@ fn run_in(cx: &Context, command: Command) -> Outcome {
 
 fn set_up(cx: &Context, command: SetUp) -> Outcome {
     match command {
-        SetUp::Init { repository } => setup::init(cx, repository.as_deref()),
+        SetUp::Init { repository, agent } => setup::init(cx, repository.as_deref(), agent.as_deref()),
         SetUp::Deinit { yes, force } => deinit::run(cx, yes, force),
         SetUp::Doctor { before_start, run_checks } => doctor::run(cx, before_start, run_checks),
         SetUp::Loop(command) => setup::loops(cx, command),

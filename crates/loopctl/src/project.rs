@@ -304,7 +304,7 @@ fn cmake(files: &dyn Files, project: &mut Project) -> Option<Proposal> {
 /// Which agents that the config has a preset for are on the PATH.
 #[must_use]
 pub fn agents() -> Vec<&'static KnownAgent> {
-    KNOWN_AGENTS.iter().filter(|known| program_at(known.program, Path::new("")).is_some()).collect()
+    KNOWN_AGENTS.iter().filter(|known| program_at(known.program(), Path::new("")).is_some()).collect()
 }
 
 /// The text of a new config: the defaults with what was found in place of the examples, and a mark at the presets of the
@@ -332,7 +332,7 @@ pub fn config_text(default: &str, project: &Project, agents: &[&KnownAgent], var
             None => text.push_str(set.as_deref().unwrap_or(line)),
         }
         let is_preset = |known: &&KnownAgent| {
-            lines.peek().is_some_and(|next| next.starts_with(&format!("# command = [\"{}\"", known.program)))
+            lines.peek().is_some_and(|next| next.starts_with(&format!("# command = [\"{}\"", known.program())))
         };
         if agents.iter().any(is_preset) {
             text.push_str("; found here");

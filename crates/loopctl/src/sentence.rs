@@ -1,6 +1,8 @@
 //! Every event as one sentence for people.
 
-use coord_db::{BatchOutcome, Event, Payload, payload, payload::DecisionOption, short_id};
+use coord_db::{
+    BatchOutcome, Event, Payload, dollars, payload, payload::DecisionOption, payload::amount, payload::resource_name, short_id,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -94,7 +96,9 @@ fn of_payload(payload: &Payload) -> String {
         Payload::DigressionDetected(p) => digression(p, &[]),
         Payload::ResourceWarning(p) => {
             let whose = p.loop_id.as_ref().map(|id| format!("{id}: ")).unwrap_or_default();
-            format!("{whose}{} is at {} % of the limit ({} of {})", p.resource, p.percentage, p.current, p.limit)
+            let (resource, current, limit) =
+                (resource_name(&p.resource), amount(&p.resource, p.current), amount(&p.resource, p.limit));
+            format!("{whose}{resource} is at {} % of the limit ({current} of {limit})", p.percentage)
         }
         Payload::RegressionDetected(p) => regression(p),
         Payload::RegressionCleared(p) => format!("test {} passes again at {}", p.test_id, short(&p.commit)),
@@ -317,6 +321,13 @@ fn because(reason: Option<&str>) -> String {
         None | Some("") => String::new(),
         Some(reason) => format!(": {reason}"),
     }
+}
+
+/// Tokens, and their cost if it is known.
+#[must_use]
+pub fn spent(tokens: i64, cost_microusd: i64) -> String {
+    let cost = if cost_microusd > 0 { format!(" ({})", dollars(cost_microusd)) } else { String::new() };
+    format!("{tokens} tokens{cost}")
 }
 
 /// `1 file`, `2 files`.

@@ -1,10 +1,11 @@
 //! What the loops share: knowledge, ownership, change requests, migration numbers, usage, questions.
 
 use coord_db::Error;
-use coord_db::payload::DecisionOption;
+use coord_db::payload::{DecisionOption, MICROUSD, amount};
 use coord_db::{
-    ActorId, ChangeRequest, IdOf, Knowledge, KnowledgeSearch, LoopId, Migration, MigrationStatus, NewDecision, NewKnowledge,
-    ReadTx, RequestStatus, ResourceType, Rework, UnusedBecause, UnusedNumber, UsageKey, UsageLine,
+    ActorId, ChangeRequest, IdOf, Knowledge, KnowledgeSearch, LoopId, Migration, MigrationStatus, ModelUse, NewDecision,
+    NewKnowledge, ReadTx, RequestStatus, ResourceType, Rework, UnusedBecause, UnusedNumber, UsageKey, UsageLine, dollars,
+    microusd,
 };
 use serde_json::{Value, json};
 
@@ -298,7 +299,8 @@ fn end_migration(cx: &Context, db: &coord_db::Database, number: i64, status: Mig
 pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     match command {
-        UsageCommand::Record { loop_id, test, tokens, seconds, files } => {
+        UsageCommand::Record { loop_id, test, tokens, usd, seconds, files } => {
+            let used = ModelUse { cost_microusd: usd.map(microusd), ..ModelUse::of_tokens(tokens) };
             let place = Place::of(cx, &config)?;
             let files = files.iter().map(|file| place.name(file)).collect::<Outcome<Vec<String>>>()?;
             let id = db.write(|tx| {
@@ -308,7 +310,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 if let Some(test) = &test {
                     tx.test(test)?;
                 }
-                tx.record_usage(loop_id.as_ref(), test.as_ref(), tokens, seconds, &files)
+                tx.record_usage(loop_id.as_ref(), test.as_ref(), &used, seconds, &files)
             })?;
             cx.out.answer(&json!({ "id": id }), &id)
         }
@@ -319,6 +321,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 UsageBy::Loop => UsageKey::Loop,
                 UsageBy::Test => UsageKey::Test,
                 UsageBy::Day => UsageKey::Day,
+                UsageBy::Model => UsageKey::Model,
                 UsageBy::Rework => {
                     let (rows, short) = history.read(&db, |tx| {
                         let rows = tx.rework(since(tx))?;
@@ -340,16 +343,37 @@ fn usage_list(cx: &Context, rows: &[UsageLine]) -> Outcome {
         if tokens == 0 && seconds == 0 { "-".to_owned() } else { format!("{tokens} in {}", span(seconds)) }
     };
     cx.out.list(rows, "no usage is recorded", |rows| {
-        let head =
-            ["FOR", "RECORDS", "TOKENS", "TIME", "PASSED", "COST PER PASS", "REWORK SUFFERED", "REWORK CAUSED", "BUDGET USED"];
+        let head = [
+            "FOR",
+            "RECORDS",
+            "TOKENS",
+            "IN/OUT/CACHE READ/WRITE",
+            "COST",
+            "TIME",
+            "PASSED",
+            "COST PER PASS",
+            "REWORK SUFFERED",
+            "REWORK CAUSED",
+            "BUDGET USED",
+        ];
         Table::of(&head, rows, |row| {
             let each = row.tokens_per_passed.zip(row.seconds_per_passed);
-            let budgets =
-                row.budgets.iter().map(|part| format!("{} {}/{} ({} %)", part.budget, part.used, part.limit, part.percent));
+            let budgets = row.budgets.iter().map(|part| {
+                let resource = if part.budget.starts_with("usd") { MICROUSD } else { part.budget };
+                let (used, limit) = (amount(resource, part.used), amount(resource, part.limit));
+                format!("{} {used}/{limit} ({} %)", part.budget, part.percent)
+            });
+            let cached = row.cache_read_tokens + row.cache_write_tokens;
+            let kinds = match row.input_tokens + row.output_tokens + cached {
+                0 => "-".to_owned(),
+                _ => format!("{}/{}/{}/{}", row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cache_write_tokens),
+            };
             vec![
                 plain(if row.key.is_empty() { "-" } else { &row.key }),
                 plain(row.records.to_string()),
                 plain(row.tokens_estimated.to_string()),
+                plain(kinds),
+                plain(if row.cost_microusd > 0 { dollars(row.cost_microusd) } else { "-".to_owned() }),
                 plain(span(row.duration_seconds)),
                 plain(row.passed.to_string()),
                 plain(each.map_or_else(|| "-".to_owned(), |(tokens, seconds)| format!("{tokens} in {}", span(seconds)))),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
     AgentOutput, Alert, ClockChange, Component, Config, EventId, Hold, Lease, LeasePath, Loop, LoopId, LoopStatus, ReadTx,
-    Result, Test, TestStatus, Timestamp, WaitEdge, WorktreeChange,
+    Result, Test, TestStatus, Timestamp, UsageTotal, WaitEdge, WorktreeChange,
 };
 use globset::GlobSet;
 use serde_json::Value;
@@ -41,12 +41,21 @@ pub mod prefix {
     pub const HEARTBEAT: &str = "component:heartbeat";
 }
 
+/// Use of an agent.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// LLM tokens.
+    pub tokens: i64,
+    /// Millionths of a US dollar, as far as known.
+    pub microusd: i64,
+}
+
 /// A cache between two passes.
 #[derive(Debug, Default)]
 pub struct Memory {
     trail: Trail,
-    /// The start of the day, the position of the last usage record read, and the sum of tokens up to it.
-    day: Option<(Timestamp, i64, i64)>,
+    /// The start of the day, the position of the last usage record read, and the sums up to it.
+    day: Option<(Timestamp, i64, Spent)>,
     /// The patterns of files that two loops may change, with their compiled form: compiling is slow.
     ignored: Option<(Vec<String>, GlobSet)>,
 }
@@ -114,8 +123,8 @@ pub struct TestView {
     pub attempt_since: Option<Timestamp>,
     /// The event that reported this start.
     pub started: Option<EventId>,
-    /// LLM tokens recorded for the test.
-    pub tokens: i64,
+    /// Use recorded for the test.
+    pub spent: Spent,
     /// Seconds recorded for the test.
     pub seconds: i64,
     /// The part of `seconds` that belongs to the current attempt.
@@ -190,8 +199,8 @@ pub struct MonitorSnapshot {
     pub next_day: Timestamp,
     /// Number of tests attempted today.
     pub tests_today: i64,
-    /// LLM tokens used today.
-    pub tokens_today: i64,
+    /// Use of today.
+    pub used_today: Spent,
     /// Size of the database files.
     pub database_bytes: i64,
     /// The file system of the database.
@@ -243,27 +252,32 @@ pub(crate) fn load(
         day: now.to_rfc3339()[..10].to_owned(),
         next_day: midnight.plus_millis(DAY_MILLIS),
         tests_today: tx.tests_tried_since(midnight)?,
-        tokens_today: tokens_today(memory, tx, midnight)?,
+        used_today: used_today(memory, tx, midnight)?,
         database_bytes: observation.database_bytes,
         disk: observation.disk,
         look_again_at: observation.look_again_at,
     })
 }
 
-fn tokens_today(memory: &mut Memory, tx: &ReadTx<'_>, midnight: Timestamp) -> Result<i64> {
+fn used_today(memory: &mut Memory, tx: &ReadTx<'_>, midnight: Timestamp) -> Result<Spent> {
     let (position, before) = match memory.day {
-        Some((day, position, tokens)) if day == midnight => (position, tokens),
-        _ => (0, 0),
+        Some((day, position, used)) if day == midnight => (position, used),
+        _ => (0, Spent::default()),
     };
-    let (tokens, last) = tx.tokens_since(midnight, position)?;
-    let (tokens, last) = if last < position {
-        // Records were deleted: sum the remaining ones again.
-        tx.tokens_since(midnight, 0)?
+    let (used, last) = tx.usage_since(midnight, position)?;
+    // If records were deleted, the remaining ones are summed again.
+    let (before, used, last) = if last < position {
+        let (used, last) = tx.usage_since(midnight, 0)?;
+        (Spent::default(), used, last)
     } else {
-        (before.saturating_add(tokens), last)
+        (before, used, last)
     };
-    memory.day = Some((midnight, last, tokens));
-    Ok(tokens)
+    let used = Spent {
+        tokens: before.tokens.saturating_add(used.tokens_estimated),
+        microusd: before.microusd.saturating_add(used.cost_microusd),
+    };
+    memory.day = Some((midnight, last, used));
+    Ok(used)
 }
 
 fn load_loops(
@@ -369,8 +383,9 @@ fn unfinished(
 fn view(config: &Config, memory: &Memory, tx: &ReadTx<'_>, test: &Test) -> Result<TestView> {
     let attempt_since = memory.trail.attempt_since(test).map(|at| at.min(tx.now()));
     let budget = &config.budget;
-    let (tokens, seconds) =
-        if budget.tokens_per_test > 0 || budget.minutes_per_test > 0 { tx.usage_of_test(&test.id)? } else { (0, 0) };
+    let is_limited = budget.tokens_per_test > 0 || budget.minutes_per_test > 0 || budget.usd_per_test > 0.0;
+    let used = if is_limited { tx.usage_of_test(&test.id)? } else { UsageTotal::default() };
+    let seconds = used.duration_seconds;
     let seconds_in_attempt = match attempt_since {
         Some(since) if seconds > 0 => tx.seconds_of_test_since(&test.id, since)?,
         _ => 0,
@@ -379,7 +394,7 @@ fn view(config: &Config, memory: &Memory, tx: &ReadTx<'_>, test: &Test) -> Resul
         failures: memory.trail.failures(test),
         attempt_since,
         started: memory.trail.started(test).map(|(event, _)| event),
-        tokens,
+        spent: Spent { tokens: used.tokens_estimated, microusd: used.cost_microusd },
         seconds,
         seconds_in_attempt,
         test: test.clone(),

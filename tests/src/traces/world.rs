@@ -254,8 +254,8 @@ impl World {
             "locks" | "queues" | "unlocks" => self.lease(&id, what, text),
             "uses" => {
                 let test = self.in_hand(&id)?;
-                let tokens = text.parse().map_err(said)?;
-                self.db.write(|tx| tx.record_usage(Some(&id), Some(&test), tokens, 0, &[])).map_err(said).map(drop)
+                let tokens = coord_db::ModelUse::of_tokens(text.parse().map_err(said)?);
+                self.db.write(|tx| tx.record_usage(Some(&id), Some(&test), &tokens, 0, &[])).map_err(said).map(drop)
             }
             "events" => {
                 let many: i64 = text.parse().map_err(said)?;

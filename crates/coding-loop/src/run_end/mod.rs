@@ -4,19 +4,18 @@
 //! agent no attempt and put all loops that would be affected on hold. Success is only a claim, and an error printed
 //! before exit status 0 does not refute it.
 
-mod output;
 mod reset_time;
 
 use std::path::Path;
 
 use command_runner::{End as Ended, NotStartedKind, Outcome};
+use coord_db::config::{AgentConfig, AgentKind};
 use coord_db::{AgentTrouble, ErrorCategory, FailedAttempt, HoldKind, Timestamp};
 use sha2::{Digest, Sha256};
 
+use crate::agents::{Report, one_line};
 use crate::end::End;
 
-use output::Output;
-pub(crate) use output::{NOTHING_PRINTED, one_line, plain, reason_of};
 use reset_time::reset_time;
 
 /// The exit status with which an agent gives up.
@@ -26,36 +25,55 @@ const LINES_OF_FAILURE: usize = 12;
 /// Number of last lines that can refute the claim of an agent that has changed something.
 const LINES_AFTER_CLAIM: usize = 3;
 
-/// Identifies an agent across loops: its program, or for an interpreter the whole command line.
-pub(crate) fn agent_name(command: &[String]) -> String {
+/// Identifies an account of an agent across loops: its kind and the keys that the settings give it, or for another command
+/// the whole command line.
+pub(crate) fn agent_name(agent: &AgentConfig) -> String {
+    let kind = agent.kind();
+    if kind != AgentKind::Generic {
+        let keys = agent.set.iter().filter(|(name, _)| kind.key_variables().contains(&name.as_str()));
+        let keys: Vec<&str> = keys.flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
+        return if keys.is_empty() { kind.as_str().to_owned() } else { format!("{}-{}", kind.as_str(), digest(&keys)) };
+    }
+    let command = &agent.command;
     let program = command.first().map(String::as_str).unwrap_or_default();
     let name = Path::new(program).file_name().map_or_else(|| program.to_owned(), |name| name.to_string_lossy().into_owned());
-    if ["claude", "codex", "opencode", "gemini", "aider"].contains(&name.as_str()) {
-        return name;
-    }
-    let digest = Sha256::digest(command.join("\0"));
-    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{name}-{short}")
+    format!("{name}-{}", digest(&command.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
-/// Classifies the end of a run; none if the agent claims success. `text` is the end of its output; `changed` is true if
+fn digest(words: &[&str]) -> String {
+    Sha256::digest(words.join("\0")).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Classifies the end of a run; none if the agent claims success. `report` is what its output says; `changed` is true if
 /// it left changes.
-pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_seconds: u64, now: Timestamp) -> Option<End> {
-    let output = Output::read(text);
-    let reason = output.reason();
+pub(crate) fn judge(outcome: &Outcome, report: &Report, changed: bool, timeout_seconds: u64, now: Timestamp) -> Option<End> {
+    let reason = report.reason();
     let fail = |category, message: String| Some(End::Failed(FailedAttempt::new(category, message)));
     let trouble = |kind, reason: String, until| Some(End::Trouble(AgentTrouble { kind, reason, until }));
+    if let Some(refused) = &report.key_refused {
+        return trouble(HoldKind::Human, refused.clone(), None);
+    }
+    if report.is_over_budget {
+        return fail(ErrorCategory::Resource, format!("the agent has used up its budget: {reason}"));
+    }
     match &outcome.end {
         Ended::Exited(code) => {
             // An agent that gives up has worked; its output is about the work.
             if *code != GIVES_UP
-                && let Some(found) = stated_trouble(&output, *code, changed, now)
+                && let Some(found) = stated_trouble(report, *code, changed, now)
             {
                 return Some(End::Trouble(found));
             }
-            match (*code, &output.error, &output.called_off) {
+            match (*code, &report.error, &report.called_off) {
                 (0, Some(_), _) => fail(ErrorCategory::Code, format!("the agent exited with 0 after an error: {reason}")),
                 (0, None, Some(why)) => fail(ErrorCategory::Code, format!("the agent aborted its run ({why}): {reason}")),
+                (0, None, None) if !report.denied.is_empty() && !changed => {
+                    let denied = report.denied.join(", ");
+                    fail(
+                        ErrorCategory::Code,
+                        format!("the agent was not allowed to use {denied} and changed nothing: {reason}"),
+                    )
+                }
                 (0, None, None) => None,
                 (GIVES_UP, ..) => fail(ErrorCategory::Spec, format!("the agent gave up: {reason}")),
                 (code, ..) => fail(ErrorCategory::Code, format!("the agent exited with {code}: {reason}")),
@@ -80,13 +98,13 @@ pub(crate) fn judge(outcome: &Outcome, text: &str, changed: bool, timeout_second
 }
 
 /// The external cause that an agent states, if any.
-fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> Option<AgentTrouble> {
+fn stated_trouble(output: &Report, code: i32, changed: bool, now: Timestamp) -> Option<AgentTrouble> {
     let trouble = |kind, reason: &str| {
         let until = if kind == HoldKind::Limit { reset_time(reason, now) } else { None };
-        AgentTrouble { kind, reason: reason_of(reason), until }
+        AgentTrouble { kind, reason: one_line(reason), until }
     };
     if let Some(text) = &output.error
-        && let Some(kind) = kind_of(&text.to_lowercase())
+        && let Some(kind) = kind_of_error(output.status, &text.to_lowercase())
     {
         let until = output.limit_until.flatten().filter(|until| *until > now);
         let found = trouble(kind, text);
@@ -100,24 +118,22 @@ fn stated_trouble(output: &Output, code: i32, changed: bool, now: Timestamp) -> 
         });
     }
     let lines = if code == 0 && changed { LINES_AFTER_CLAIM } else { LINES_OF_FAILURE };
-    let last = &output.lines[output.lines.len().saturating_sub(lines)..];
-    last.iter()
-        .rev()
-        .find_map(|line| {
-            let lower = line.to_lowercase();
-            let kind = kind_of(&lower)?;
-            // A claim is refuted only by phrases that do not occur at the start of a report about the work.
-            // A single word does not explain the failure of an agent that has changed something either.
-            let stands = if code == 0 || changed { is_statement_of_a_service(&lower) } else { is_statement(&lower) };
-            stands.then(|| trouble(kind, line))
-        })
-        .or_else(|| {
-            // The message of a shell about a missing program.
-            let missing = code == 127 && !changed;
-            let line =
-                output.lines.iter().rev().find(|line| missing && (line.contains("not found") || line.starts_with("env: ")))?;
-            Some(trouble(HoldKind::Human, line))
-        })
+    let mut last = output.lines.iter().rev().take(lines);
+    last.find_map(|line| {
+        let lower = line.to_lowercase();
+        let kind = kind_of(&lower)?;
+        // A claim is refuted only by phrases that do not occur at the start of a report about the work.
+        // A single word does not explain the failure of an agent that has changed something either.
+        let stands = if code == 0 || changed { is_statement_of_a_service(&lower) } else { is_statement(&lower) };
+        stands.then(|| trouble(kind, line))
+    })
+    .or_else(|| {
+        // The message of a shell about a missing program.
+        let missing = code == 127 && !changed;
+        let line =
+            output.lines.iter().rev().find(|line| missing && (line.contains("not found") || line.starts_with("env: ")))?;
+        Some(trouble(HoldKind::Human, line))
+    })
 }
 
 /// True for a line that begins like an error message of an agent or a service.
@@ -206,6 +222,23 @@ fn names_a_place(line: &str) -> bool {
     })
 }
 
+/// The kind of external cause of a stated error. Beside a status, a number in the text says nothing.
+fn kind_of_error(status: Option<i64>, text: &str) -> Option<HoldKind> {
+    let by_text = kind_of(text);
+    let Some(status) = status else { return by_text };
+    kind_of_status(status).or(by_text.filter(|kind| *kind == HoldKind::Human))
+}
+
+/// The kind of external cause that an HTTP status states.
+fn kind_of_status(status: i64) -> Option<HoldKind> {
+    match status {
+        429 => Some(HoldKind::Limit),
+        401..=403 => Some(HoldKind::Human),
+        408 | 500.. => Some(HoldKind::Outage),
+        _ => None,
+    }
+}
+
 /// The kind of external cause in a lower-case text.
 fn kind_of(text: &str) -> Option<HoldKind> {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -255,6 +288,7 @@ fn kind_of(text: &str) -> Option<HoldKind> {
     ];
     const OUTAGE: &[&str] = &[
         "overloaded",
+        "at capacity",
         "internal server error",
         "internalservererror",
         "bad gateway",
@@ -280,7 +314,9 @@ fn kind_of(text: &str) -> Option<HoldKind> {
         "request timed out",
         "temporarily unavailable",
     ];
-    if has(LIMIT) || status(&["429"]) {
+    if has(&["quota exceeded. check your plan", "insufficient_quota"]) {
+        Some(HoldKind::Human)
+    } else if has(LIMIT) || status(&["429"]) {
         Some(HoldKind::Limit)
     } else if has(HUMAN) || status(&["401"]) {
         Some(HoldKind::Human)

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::agents::read;
 
 fn outcome(end: Ended) -> Outcome {
     Outcome {
@@ -21,7 +22,7 @@ fn now() -> Timestamp {
 
 /// `claimed`, the kind of a hold, or the category of a failure.
 fn judged(end: Ended, text: &str, changed: bool) -> String {
-    match judge(&outcome(end), text, changed, 60, now()) {
+    match judge(&outcome(end), &read(AgentKind::Generic, text), changed, 60, now()) {
         None => "claimed".to_owned(),
         Some(End::Trouble(trouble)) => format!("{}{}", trouble.kind, if trouble.until.is_some() { " until" } else { "" }),
         Some(End::Failed(failed)) => failed.category.to_string(),
@@ -99,6 +100,60 @@ fn what_agents_print_when_they_cannot_work() {
     }
 }
 
+/// The exit status of a recorded run; none if it was killed.
+fn recorded_exit(agent: &str, case: &str) -> Option<i32> {
+    let index = include_str!("../../tests/streams/index.tsv");
+    let line = index.lines().find(|line| line.starts_with(&format!("{agent}\t{case}\t"))).unwrap();
+    line.split('\t').nth(2)?.parse().ok()
+}
+
+#[test]
+fn what_the_real_programs_print_when_they_cannot_work() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/streams");
+    let mut judged_cases = 0;
+    for kind in AgentKind::KNOWN {
+        let agent = kind.as_str();
+        for file in std::fs::read_dir(folder.join(agent)).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let Some(case) = name.strip_suffix(".jsonl").or_else(|| name.strip_suffix(".txt")) else { continue };
+            if case.ends_with(".stderr") {
+                continue;
+            }
+            let read_file = |name: String| std::fs::read_to_string(folder.join(agent).join(name)).unwrap_or_default();
+            let text = read_file(format!("{case}.stderr.txt")) + &read_file(name.to_owned());
+            let report = read(kind, &text);
+            let Some(exit) = recorded_exit(agent, case) else {
+                // It was still trying, in vain.
+                assert_eq!(report.key_refused.is_some(), case == "error_401", "{agent} {case}");
+                continue;
+            };
+            judged_cases += 1;
+            let end = judge(&outcome(Ended::Exited(exit)), &report, exit == 0 && case != "permission_denied", 60, now());
+            let found = match &end {
+                None => "claimed".to_owned(),
+                Some(End::Trouble(trouble)) if trouble.until.is_some() => format!("{} until", trouble.kind),
+                Some(End::Trouble(trouble)) => trouble.kind.to_string(),
+                Some(End::Failed(failed)) => failed.category.to_string(),
+                Some(other) => format!("{other:?}"),
+            };
+            let expected: &[&str] = match case {
+                "edit" | "resume" | "error_429_short" | "error_529_short" => &["claimed"],
+                "context_too_long" | "resume_unknown" => &["code"],
+                "error_401" | "no_key" | "unknown_flag" | "error_429_quota" => &["human"],
+                "error_429_lasting" => &["limit"],
+                "error_429_reset" | "error_429_plan" => &["limit", "limit until"],
+                "error_529_lasting" => &["outage"],
+                // Codex says nothing of it but on standard error; the empty claim is asked about.
+                "permission_denied" => &["claimed", "code"],
+                other => panic!("unexpected case {other} of {agent}"),
+            };
+            assert!(expected.contains(&found.as_str()), "{agent} {case}: {found}: {end:?}");
+        }
+    }
+    assert!(judged_cases > 25, "{judged_cases}");
+}
+
 #[test]
 fn work_about_limits_and_errors_is_no_limit_and_no_error() {
     let claims = [
@@ -154,10 +209,21 @@ fn ends_without_words() {
 
 #[test]
 fn loops_with_one_agent_share_its_name() {
-    let name = |words: &[&str]| agent_name(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let agent =
+        |words: &[&str]| AgentConfig { command: words.iter().map(|word| (*word).to_owned()).collect(), ..Default::default() };
+    let name = |words: &[&str]| agent_name(&agent(words));
     assert_eq!(name(&["claude", "-p"]), "claude");
     assert_eq!(name(&["/usr/bin/codex", "exec"]), "codex");
     assert_eq!(name(&["sh", "-c", "one"]), name(&["sh", "-c", "one"]));
     assert_ne!(name(&["sh", "-c", "one"]), name(&["sh", "-c", "two"]));
     assert!(name(&["sh", "a.sh"]).starts_with("sh-"));
+    assert_eq!(name(&["env", "A=b", "claude", "-p"]), "claude");
+    assert_eq!(agent_name(&AgentConfig { kind: Some(AgentKind::Claude), ..agent(&["./wrapper"]) }), "claude");
+    // Another key is another account.
+    let account = |name: &str| {
+        let set = [(name.to_owned(), "x".to_owned())].into();
+        agent_name(&AgentConfig { set, ..agent(&["claude"]) })
+    };
+    assert_ne!(account("CLAUDE_CONFIG_DIR"), "claude");
+    assert_eq!(account("PORT"), "claude");
 }

@@ -11,6 +11,7 @@ use git::{CommitHash, WorkTree};
 
 use super::build::Work;
 use crate::Result;
+use crate::agents::reason_of;
 use crate::auto_lease::exactly;
 use crate::base::base_run_of;
 use crate::context::Context;
@@ -19,7 +20,6 @@ use crate::end::{End, Step, Stop};
 use crate::gate::{end_of, failure_of};
 use crate::known_failure::{Likeness, compare};
 use crate::per_test::applies;
-use crate::run_end::reason_of;
 
 /// A state to judge. Without works: the head itself, whose earlier results do not count.
 pub(super) struct Job {

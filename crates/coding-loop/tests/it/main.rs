@@ -19,6 +19,7 @@ mod reverts;
 mod robustness;
 mod rules;
 mod run_ends;
+mod sessions;
 mod set_up;
 mod stores;
 mod submodules;

@@ -13,6 +13,14 @@ where
     if value >= T::from(1) { Ok(value) } else { Err(D::Error::custom(format!("{value} is too small; expected at least 1"))) }
 }
 
+pub(super) fn at_least_0<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(deserializer)?;
+    if value >= 0.0 && value.is_finite() {
+        return Ok(value);
+    }
+    Err(D::Error::custom(format!("{value} is not an amount of money; expected a number of US dollars, at least 0")))
+}
+
 pub(super) fn some_at_least_1<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     at_least_1(deserializer).map(Some)
 }

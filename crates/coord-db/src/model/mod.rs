@@ -6,3 +6,4 @@ pub mod ids;
 pub mod lease_path;
 pub mod moves;
 pub mod payload;
+pub mod spent;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     ActorId, BatchOutcome, DecisionId, Error, ErrorCategory, HealthStatus, LoopId, RequestStatus, RequestType, TestId,
-    Timestamp, UnlockCause,
+    Timestamp, UnlockCause, dollars,
 };
 
 /// The prefix of event types that are not of this catalog.
@@ -250,6 +250,21 @@ pub struct DecisionOption {
     pub id: String,
     /// What it means and what follows from it.
     pub description: String,
+}
+
+/// The resource of a budget in money, in millionths of a US dollar.
+pub const MICROUSD: &str = "microusd";
+
+/// An amount of a resource of [`ResourceWarning`].
+#[must_use]
+pub fn amount(resource: &str, number: i64) -> String {
+    if resource == MICROUSD { dollars(number) } else { number.to_string() }
+}
+
+/// A resource of [`ResourceWarning`] in words.
+#[must_use]
+pub fn resource_name(resource: &str) -> &str {
+    if resource == MICROUSD { "cost" } else { resource }
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! Runs of agents and checks: what a loop has running now and since when, and which log belongs to which run.
 
-use crate::{LoopId, ReadTx, Result, RunOf, TestId, Timestamp, WriteTx, new_id};
+use std::collections::BTreeMap;
+
+use super::json;
+use crate::{LoopId, ModelUse, ReadTx, Result, RunOf, TestId, Timestamp, WriteTx, new_id};
 
 row! {
     /// One run. `log` is the name of a file in the loop's folder for logs. Without `ended_at` it runs, or nobody saw its end.
     Run {
         id: String, loop_id: LoopId, test_id: Option<TestId>, attempt: i64, kind: RunOf, name: String, log: String,
-        started_at: Timestamp, ended_at: Option<Timestamp>, outcome: Option<String>,
+        started_at: Timestamp, ended_at: Option<Timestamp>, outcome: Option<String>, session: Option<String>,
+        session_used: Option<String>, progress: Option<String>,
     }
 }
 
@@ -55,6 +59,30 @@ impl ReadTx<'_> {
         self.query(select!(Run, "FROM runs WHERE test_id = ?1 ORDER BY started_at, id"), [test_id], Run::from_row)
     }
 
+    /// The newest run of an agent for an attempt, with the session that it had.
+    pub fn last_agent_run(&self, loop_id: &LoopId, test_id: &TestId, attempt: i64) -> Result<Option<Run>> {
+        self.query_opt(
+            select!(
+                Run,
+                "FROM runs WHERE test_id = ?2 AND loop_id = ?1 AND attempt = ?3 AND kind = 'agent'
+                 ORDER BY started_at DESC, id DESC LIMIT 1"
+            ),
+            rusqlite::params![loop_id, test_id, attempt],
+            Run::from_row,
+        )
+    }
+
+    /// What a session had used by the end of its newest run that stated it, by model.
+    pub fn session_used(&self, loop_id: &LoopId, session: &str) -> Result<BTreeMap<String, ModelUse>> {
+        let text: Option<Option<String>> = self.query_opt(
+            "SELECT session_used FROM runs WHERE loop_id = ?1 AND session = ?2 AND session_used IS NOT NULL
+             ORDER BY started_at DESC, id DESC LIMIT 1",
+            [loop_id.as_str(), session],
+            |row| row.get(0),
+        )?;
+        Ok(text.flatten().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+    }
+
     /// The oldest runs that began before a time, at most `most`.
     pub fn runs_before(&self, before: Timestamp, limit: usize) -> Result<Vec<Run>> {
         self.query(
@@ -81,6 +109,18 @@ impl WriteTx<'_> {
     pub fn end_run(&self, id: &str, outcome: &str) -> Result<()> {
         let now = self.now();
         self.execute("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", rusqlite::params![id, now, outcome])?;
+        Ok(())
+    }
+
+    /// Records the session of a running agent, and what it does.
+    pub fn note_run(&self, id: &str, session: Option<&str>, progress: Option<&str>) -> Result<()> {
+        self.execute("UPDATE runs SET session = ?2, progress = ?3 WHERE id = ?1", rusqlite::params![id, session, progress])?;
+        Ok(())
+    }
+
+    /// Records what a session has used by the end of a run, by model.
+    pub fn note_session_used(&self, id: &str, used: &BTreeMap<String, ModelUse>) -> Result<()> {
+        self.execute("UPDATE runs SET session_used = ?2 WHERE id = ?1", rusqlite::params![id, json(used)])?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Rework, UsageTotal};
 use crate::config::BudgetConfig;
-use crate::{ReadTx, Result, Timestamp};
+use crate::{ReadTx, Result, Timestamp, microusd};
 
 /// What a report adds up by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +18,15 @@ pub enum UsageKey {
     Test,
     /// When, by the day in UTC.
     Day,
+    /// By the model.
+    Model,
 }
 
 /// How much of a budget is used. Budgets without a limit are omitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BudgetUse {
-    /// As the settings name it: `tokens_per_day`, `tests_per_day`, `tokens_per_test`, `minutes_per_test`.
+    /// As the settings name it: `tokens_per_day`, `tests_per_day`, `tokens_per_test`, `minutes_per_test`,
+    /// `usd_per_day`, `usd_per_test` in millionths of a dollar.
     pub budget: &'static str,
     /// How much is used.
     pub used: i64,
@@ -36,7 +39,7 @@ pub struct BudgetUse {
 /// One line of the report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct UsageLine {
-    /// Which loop, test or day; empty for what names none.
+    /// Which loop, test, day or model; empty for what names none.
     pub key: String,
     /// Records of use.
     pub records: i64,
@@ -44,6 +47,16 @@ pub struct UsageLine {
     pub tokens_estimated: i64,
     /// Seconds spent.
     pub duration_seconds: i64,
+    /// Input tokens that no cache had.
+    pub input_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+    /// Input tokens read from a cache.
+    pub cache_read_tokens: i64,
+    /// Input tokens written to a cache.
+    pub cache_write_tokens: i64,
+    /// Millionths of a US dollar, as far as known.
+    pub cost_microusd: i64,
     /// Verified passes in the same time.
     pub passed: i64,
     /// Of what was spent, what another loop is charged with.
@@ -82,6 +95,11 @@ impl ReadTx<'_> {
                 line.records = total.records;
                 line.tokens_estimated = total.tokens_estimated;
                 line.duration_seconds = total.duration_seconds;
+                line.input_tokens = total.input_tokens;
+                line.output_tokens = total.output_tokens;
+                line.cache_read_tokens = total.cache_read_tokens;
+                line.cache_write_tokens = total.cache_write_tokens;
+                line.cost_microusd = total.cost_microusd;
             });
         }
         for (key, passed) in self.passes(by, since)? {
@@ -96,6 +114,8 @@ impl ReadTx<'_> {
                 UsageKey::Loop => row.loop_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 UsageKey::Test => row.test_id.to_string(),
                 UsageKey::Day => row.recorded_at.to_rfc3339()[..10].to_owned(),
+                // No event says which model's tokens were lost.
+                UsageKey::Model => continue,
             };
             line(&mut lines, &payer, &|line| suffer(line, &row));
             if by == UsageKey::Loop {
@@ -129,22 +149,29 @@ impl ReadTx<'_> {
     ) -> Result<Vec<BudgetUse>> {
         let used = match by {
             UsageKey::Loop => {
-                let tokens = today.iter().find(|total| total.key == line.key).map_or(0, |total| total.tokens_estimated);
-                vec![budget("tokens_per_day", tokens, budgets.tokens_per_day)]
+                let used = today.iter().find(|total| total.key == line.key).cloned().unwrap_or_default();
+                vec![
+                    budget("tokens_per_day", used.tokens_estimated, budgets.tokens_per_day),
+                    budget("usd_per_day", used.cost_microusd, microusd(budgets.usd_per_day)),
+                ]
             }
             // A budget counts from the test's beginning, whatever time the report is about.
             UsageKey::Test => match line.key.parse() {
                 Ok(test) => {
-                    let (tokens, seconds) = self.usage_of_test(&test)?;
+                    let used = self.usage_of_test(&test)?;
                     vec![
-                        budget("tokens_per_test", tokens, budgets.tokens_per_test),
-                        budget("minutes_per_test", seconds / 60, budgets.minutes_per_test),
+                        budget("tokens_per_test", used.tokens_estimated, budgets.tokens_per_test),
+                        budget("minutes_per_test", used.duration_seconds / 60, budgets.minutes_per_test),
+                        budget("usd_per_test", used.cost_microusd, microusd(budgets.usd_per_test)),
                     ]
                 }
                 Err(_) => Vec::new(),
             },
             UsageKey::Day => {
-                let mut used = vec![budget("tokens_per_day", line.tokens_estimated, budgets.tokens_per_day)];
+                let mut used = vec![
+                    budget("tokens_per_day", line.tokens_estimated, budgets.tokens_per_day),
+                    budget("usd_per_day", line.cost_microusd, microusd(budgets.usd_per_day)),
+                ];
                 // How many were tried is known of the day that is, not of one that is over.
                 if self.now().to_rfc3339().starts_with(&line.key) && !line.key.is_empty() {
                     let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
@@ -152,6 +179,7 @@ impl ReadTx<'_> {
                 }
                 used
             }
+            UsageKey::Model => Vec::new(),
         };
         Ok(used.into_iter().flatten().collect())
     }
@@ -161,6 +189,7 @@ impl ReadTx<'_> {
             UsageKey::Loop => "json_extract(payload, '$.loop_id')",
             UsageKey::Test => "json_extract(payload, '$.test_id')",
             UsageKey::Day => "substr(timestamp, 1, 10)",
+            UsageKey::Model => return Ok(Vec::new()),
         };
         self.query(
             &format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use coord_db::config::BudgetConfig;
 use coord_db::payload::{FileConflict, ForceRelease, PauseRequested, RegressionDetected, RollbackTriggered};
 use coord_db::{
-    ActorId, Config, Database, Error, ErrorCategory, EventId, FailedAttempt, LoopId, ManualClock, NewEvent, NewTest,
+    ActorId, Config, Database, Error, ErrorCategory, EventId, FailedAttempt, LoopId, ManualClock, ModelUse, NewEvent, NewTest,
     PassedAttempt, Payload, Rework, ReworkCause, TestId, Timestamp, UsageKey, UsageLine,
 };
 use test_support::{new_loop, new_test};
@@ -47,7 +47,9 @@ impl World {
 
     fn spend(&self, id: &str, tokens: i64) {
         let (loop_id, test) = (loop_id(id), test_id(&format!("t-{id}")));
-        self.db.write(|tx| tx.record_usage(Some(&loop_id), Some(&test), tokens, tokens / 10, &[])).unwrap();
+        self.db
+            .write(|tx| tx.record_usage(Some(&loop_id), Some(&test), &ModelUse::of_tokens(tokens), tokens / 10, &[]))
+            .unwrap();
     }
 
     fn pass(&self, id: &str, tokens: i64) -> EventId {
@@ -242,7 +244,7 @@ fn use_stands_beside_its_budget() {
     let world = World::new();
     world.claim("a");
     world.spend("a", 400_000);
-    world.db.write(|tx| tx.record_usage(None, None, 11, 5, &[])).unwrap();
+    world.db.write(|tx| tx.record_usage(None, None, &ModelUse::of_tokens(11), 5, &[])).unwrap();
     let budget = |line: &UsageLine, name: &str| {
         line.budgets.iter().find(|part| part.budget == name).map(|part| (part.used, part.limit, part.percent))
     };
@@ -270,7 +272,7 @@ fn what_the_agent_counts_itself_stands_in_place_of_an_estimate() {
     let (a, test) = (loop_id("a"), test_id("t-a"));
     let attempt = |tokens: i64, seconds: i64| {
         let begun = world.db.read(|tx| tx.test(&test)).unwrap().last_attempt_at;
-        world.db.write(|tx| tx.record_attempt_usage(&a, &test, begun, tokens, seconds, &[])).unwrap()
+        world.db.write(|tx| tx.record_attempt_usage(&a, &test, begun, &[ModelUse::of_tokens(tokens)], seconds, &[])).unwrap()
     };
     world.claim("a");
     assert_eq!(attempt(70, 30), 70);
@@ -278,5 +280,6 @@ fn what_the_agent_counts_itself_stands_in_place_of_an_estimate() {
     world.claim("a");
     world.spend("a", 1000);
     assert_eq!(attempt(70, 300), 1000);
-    assert_eq!(world.db.read(|tx| tx.usage_of_test(&test)).unwrap(), (1070, 330));
+    let used = world.db.read(|tx| tx.usage_of_test(&test)).unwrap();
+    assert_eq!((used.tokens_estimated, used.duration_seconds), (1070, 330));
 }

@@ -476,6 +476,9 @@ fn what_an_agent_does_reaches_nobody() {
     git(root, ["checkout", "--quiet", "-B", BRANCH, "origin/coding-loops/integration"]);
     write(root, "a.txt", "ungated\n");
     git(root, ["commit", "--quiet", "-am", "ungated"]);
+    let elsewhere = place.dir.path().join("elsewhere.git");
+    git(place.dir.path(), ["init", "--quiet", "--bare", elsewhere.to_str().unwrap()]);
+    assert!(fails(root, ["push", elsewhere.to_str().unwrap(), "HEAD:main"]).contains("pushing is disabled"));
     git(root, ["config", "core.hooksPath", "/nowhere"]);
     git(root, ["update-ref", "-d", "refs/remotes/origin/main"]);
     assert!(fails(root, ["push", "origin", "HEAD:main"]).contains("pushing is disabled"));

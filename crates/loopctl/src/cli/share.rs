@@ -239,8 +239,16 @@ pub enum UsageBy {
     Loop,
     Test,
     Day,
+    Model,
     /// Work that was repeated or lost because of a loop, each with the event that shows it
     Rework,
+}
+
+fn usd(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|usd: &f64| usd.is_finite() && *usd >= 0.0)
+        .ok_or_else(|| "expected US dollars, such as 0.25".to_owned())
 }
 
 /// `loopctl usage …`
@@ -259,6 +267,9 @@ pub enum UsageCommand {
         /// Number of LLM tokens
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
         tokens: i64,
+        /// Cost in US dollars
+        #[arg(long, value_name = "DOLLARS", value_parser = usd)]
+        usd: Option<f64>,
         /// Duration in seconds
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
         seconds: i64,
@@ -266,12 +277,12 @@ pub enum UsageCommand {
         #[arg(long = "file", value_name = "PATH")]
         files: Vec<String>,
     },
-    /// Report tokens, time, budgets, cost for each verified test, and rework
+    /// Report tokens, cost, time, budgets, what each verified test took, and rework
     ///
     /// Rework is charged to the loop that caused it.
     #[command(after_help = examples!["loopctl usage report", "loopctl usage report --by test --since 7d"])]
     Report {
-        /// The item that replaces it
+        /// What to add up by
         #[arg(long, value_enum, default_value = "loop")]
         by: UsageBy,
         /// Only costs since an age or a time

@@ -74,18 +74,18 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
         return;
     }
     let calls = programs::calls(&agent.command);
-    let known = calls.iter().find_map(|call| Some((KnownAgent::of(call.first()?)?, call)));
-    report.ok("agent", format!("{}, of {section}", known.map_or(program.as_str(), |(known, _)| known.program)));
+    let known = calls.iter().find_map(|call| Some((KnownAgent::of(call)?, call)));
+    report.ok("agent", format!("{}, of {section}", known.map_or(program.as_str(), |(known, _)| known.program())));
     let Some((known, call)) = known else { return };
     if known.refuses_root(call) && rustix::process::geteuid().is_root() && !is_sandbox(agent) {
         report.problem(
             "agent",
-            format!("{} refuses --dangerously-skip-permissions in {section} when it runs as root", known.program),
+            format!("{} refuses --dangerously-skip-permissions in {section} when it runs as root", known.program()),
             "run the loops as an ordinary user",
         );
     }
     let kept: Vec<&str> = known
-        .keys
+        .keys()
         .iter()
         .copied()
         .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
@@ -94,7 +94,7 @@ fn one(section: &str, agent: &AgentConfig, root: &Path, helps: &mut Helps, repor
     if !kept.is_empty() {
         report.warning(
             "agent",
-            format!("{} is set here, but not passed on to {} of {section}", kept.join(", "), known.program),
+            format!("{} is set here, but not passed on to {} of {section}", kept.join(", "), known.program()),
             format!("add it to {section} environment in config.toml, if the agent needs it"),
         );
     }

@@ -276,7 +276,9 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
     }
     // What a dead loop had running says nothing.
     if let (Some(View { run, .. }), true) = (&view.run, word != "dead") {
-        line(Paint::Plain, format!("{}, for {}", crate::logs::what(run), span(now.seconds_since(run.started_at))));
+        let doing = run.progress.as_deref().map(|doing| format!(", {}", safe(doing))).unwrap_or_default();
+        let what = crate::logs::what(run);
+        line(Paint::Plain, format!("{what}, for {}{doing}", span(now.seconds_since(run.started_at))));
     }
     if !view.leases.is_empty() {
         line(Paint::Plain, format!("holds {}", some(view.leases.iter().map(|lease| lease.file_path.to_string()).collect())));

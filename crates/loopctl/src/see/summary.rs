@@ -12,7 +12,7 @@ use super::{Question, questions};
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::Paint;
-use crate::sentence::{count, sentence, short};
+use crate::sentence::{count, sentence, short, spent};
 use crate::text::one_line;
 use crate::when::{When, clock, span};
 
@@ -120,7 +120,7 @@ fn page(cx: &Context, s: &Summary) -> String {
     part("dead components", Paint::Red, s.deaths.iter().map(sentence).collect());
     let usage = |row: &UsageTotal| {
         let whose = if row.key.is_empty() { "no loop" } else { &row.key };
-        format!("{whose}: {} tokens, {}", row.tokens_estimated, span(row.duration_seconds))
+        format!("{whose}: {}, {}", spent(row.tokens_estimated, row.cost_microusd), span(row.duration_seconds))
     };
     part("usage by loop", Paint::Plain, s.usage.iter().map(usage).collect());
     text

@@ -7,7 +7,7 @@ use super::proofs::Proven;
 use super::{proofs, status_paint};
 use crate::context::Context;
 use crate::output::Paint;
-use crate::sentence::{json_events, list, sentence, short};
+use crate::sentence::{json_events, list, sentence, short, spent};
 use crate::text::{safe, safe_block};
 use crate::when::{clock, span};
 
@@ -23,6 +23,7 @@ pub(super) struct TestView {
     regressions: Vec<Regression>,
     ledger: Option<LedgerEntry>,
     tokens_estimated: i64,
+    cost_microusd: i64,
     duration_seconds: i64,
     #[serde(serialize_with = "as_told")]
     events: Vec<Event>,
@@ -36,7 +37,7 @@ pub(super) fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> 
 
 pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
     let id: TestId = id.parse()?;
-    let (tokens_estimated, duration_seconds) = tx.usage_of_test(&id)?;
+    let used = tx.usage_of_test(&id)?;
     let test = tx.test(&id)?;
     let proofs = proofs::of_test(tx, &id, None)?;
     let cold = match test.verified_at {
@@ -53,8 +54,9 @@ pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
         landings: tx.landings_of(&id)?,
         ledger: tx.ledger(Some(&id))?.pop(),
         regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
-        tokens_estimated,
-        duration_seconds,
+        tokens_estimated: used.tokens_estimated,
+        cost_microusd: used.cost_microusd,
+        duration_seconds: used.duration_seconds,
         events: tx.events(&filter)?,
         now: tx.now(),
     })
@@ -93,7 +95,7 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     field("last error", test.last_error.as_deref().map(|error| format!("{error}{category}")).unwrap_or_default());
     field("leases", list(&view.leases.iter().map(|lease| lease.file_path.to_string()).collect::<Vec<_>>()));
     if view.tokens_estimated > 0 || view.duration_seconds > 0 {
-        field("cost", format!("{} tokens, {}", view.tokens_estimated, span(view.duration_seconds)));
+        field("cost", format!("{}, {}", spent(view.tokens_estimated, view.cost_microusd), span(view.duration_seconds)));
     }
     field("ledger", view.ledger.as_ref().map(super::ledger::words).unwrap_or_default());
     for row in &view.regressions {

@@ -1,8 +1,8 @@
 //! Budgets, the database and the disk. Each level is reported once: a warning, an alert, and exhaustion, at which pm
 //! stops work.
 
-use coord_db::payload::ResourceWarning;
-use coord_db::{AlertType, EventId, LoopId, LoopStatus, Severity, TestId, TestStatus};
+use coord_db::payload::{MICROUSD, ResourceWarning, amount};
+use coord_db::{AlertType, EventId, LoopId, LoopStatus, Severity, TestId, TestStatus, microusd};
 use serde_json::{Value, json};
 
 use super::{AlertEvent, Finding, Work};
@@ -34,7 +34,7 @@ struct Measure<'a> {
 
 pub(super) fn judge_loop(work: &mut Work<'_>, view: &LoopView) {
     for seen in &view.tests {
-        tokens(work, view, seen);
+        spent(work, view, seen);
         seconds(work, view, seen);
     }
 }
@@ -44,7 +44,8 @@ pub(super) fn judge_all(work: &mut Work<'_>) {
     let day = &at.day;
     let measured = [
         ("tests_per_day", "tests", "tests of the day", at.tests_today, budget.tests_per_day),
-        ("tokens_per_day", "tokens", "tokens of the day", at.tokens_today, budget.tokens_per_day),
+        ("tokens_per_day", "tokens", "tokens of the day", at.used_today.tokens, budget.tokens_per_day),
+        ("usd_per_day", MICROUSD, "budget of the day", at.used_today.microusd, microusd(budget.usd_per_day)),
     ];
     for (key, resource, of, current, limit) in measured {
         let level = level(work, current, limit);
@@ -104,22 +105,27 @@ fn level(work: &Work<'_>, current: i64, limit: i64) -> i64 {
     reached.map_or(0, |(place, _)| [1, 2, 3][place])
 }
 
-fn tokens(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
-    let limit = work.config.budget.tokens_per_test;
-    report(
-        work,
-        Measure {
-            key: format!("tokens_per_test:{}:{}", view.row.id, seen.test.id),
-            resource: "tokens",
-            of: format!("tokens for test {}", seen.test.id),
-            current: seen.tokens,
-            limit,
-            level: level(work, seen.tokens, limit),
-            close_below_percent: work.config.budget.warn_percent,
-            whose: Some((&view.row.id, &seen.test.id)),
-            cause: seen.started.as_ref(),
-        },
-    );
+fn spent(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
+    let budget = &work.config.budget;
+    for (key, resource, of, current, limit) in [
+        ("tokens_per_test", "tokens", "tokens", seen.spent.tokens, budget.tokens_per_test),
+        ("usd_per_test", MICROUSD, "budget", seen.spent.microusd, microusd(budget.usd_per_test)),
+    ] {
+        report(
+            work,
+            Measure {
+                key: format!("{key}:{}:{}", view.row.id, seen.test.id),
+                resource,
+                of: format!("{of} for test {}", seen.test.id),
+                current,
+                limit,
+                level: level(work, current, limit),
+                close_below_percent: work.config.budget.warn_percent,
+                whose: Some((&view.row.id, &seen.test.id)),
+                cause: seen.started.as_ref(),
+            },
+        );
+    }
 }
 
 fn seconds(work: &mut Work<'_>, view: &LoopView, seen: &TestView) {
@@ -204,7 +210,12 @@ fn report(work: &mut Work<'_>, measure: Measure<'_>) {
         fingerprint: fingerprint.clone(),
         severity: if level == 1 { Severity::Warning } else { Severity::Error },
         alert_type: AlertType::Resource,
-        message: format!("{who}{used} % of the {} are used ({} of {})", measure.of, measure.current, measure.limit),
+        message: format!(
+            "{who}{used} % of the {} are used ({} of {})",
+            measure.of,
+            amount(measure.resource, measure.current),
+            amount(measure.resource, measure.limit)
+        ),
         context: json!({
             "kind": "budget", "resource": measure.resource, "level": level, "current": measure.current,
             "limit": measure.limit, "percentage": used, "loop_id": loop_id, "test_id": test_id,

@@ -8,6 +8,7 @@ use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
 use super::*;
 use crate::observe::Disk;
 use crate::output::Repeated;
+use crate::snapshot::Spent;
 use crate::snapshot::{AgentActivity, Claim, Files, TestView};
 use crate::trail::{Failures, LoopTrail};
 
@@ -66,7 +67,7 @@ fn at_work(id: &str) -> LoopView {
         failures: Failures::default(),
         attempt_since: Some(ago(1)),
         started: Some(format!("started-{id}").parse().unwrap()),
-        tokens: 0,
+        spent: Spent::default(),
         seconds: 0,
         seconds_in_attempt: 0,
     };
@@ -129,7 +130,7 @@ fn world(loops: Vec<LoopView>) -> MonitorSnapshot {
         day: "2027-01-15".to_owned(),
         next_day: NOW.plus_seconds(3600),
         tests_today: 0,
-        tokens_today: 0,
+        used_today: Spent::default(),
         database_bytes: 0,
         disk: None,
         look_again_at: None,

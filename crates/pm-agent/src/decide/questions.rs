@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use coord_db::payload::{DecisionOption, KnowledgeConflict, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked};
+use coord_db::payload::{
+    DecisionOption, KnowledgeConflict, MICROUSD, RegressionDetected, ResourceWarning, StuckDetected, TestBlocked, amount,
+    resource_name,
+};
 use coord_db::{
     ActorId, DecisionStatus, EventId, LoopId, LoopStatus, NewDecision, Payload, Test, TestId, TestStatus, Timestamp,
 };
@@ -262,7 +265,7 @@ fn regression(work: &mut Work<'_>, inbound: &Inbound, payload: &RegressionDetect
 }
 
 fn budget(work: &mut Work<'_>, inbound: &Inbound, payload: &ResourceWarning) {
-    if payload.percentage < 100 || !matches!(payload.resource.as_str(), "tokens" | "seconds" | "minutes" | "tests") {
+    if payload.percentage < 100 || !matches!(payload.resource.as_str(), "tokens" | MICROUSD | "seconds" | "minutes" | "tests") {
         return;
     }
     let fingerprint = budget_fingerprint(inbound, payload, &work.at.current_tests);
@@ -297,7 +300,10 @@ fn budget(work: &mut Work<'_>, inbound: &Inbound, payload: &ResourceWarning) {
     };
     let spent = format!(
         "the budget {of} is used up: {} of {} {} ({} %)",
-        payload.current, payload.limit, payload.resource, payload.percentage
+        amount(&payload.resource, payload.current),
+        amount(&payload.resource, payload.limit),
+        resource_name(&payload.resource),
+        payload.percentage
     );
     let options = [
         ("continue", format!("let {names} exceed the budget")),

@@ -18,7 +18,7 @@ fn each_level_of_a_budget_is_told_once() {
     let used = [399_999, 400_000, 400_001, 475_000, 480_000, 500_000, 900_000];
     let snapshots = used.map(|tokens| {
         let mut view = at_work("a");
-        view.tests[0].tokens = tokens;
+        view.tests[0].spent.tokens = tokens;
         world(vec![view])
     });
     let name = "resource:tokens_per_test:a:t-a say resource_warning";
@@ -37,7 +37,7 @@ fn each_level_of_a_budget_is_told_once() {
 #[test]
 fn a_budget_closes_with_its_test_and_zero_means_no_limit() {
     let mut view = at_work("a");
-    view.tests[0].tokens = 600_000;
+    view.tests[0].spent.tokens = 600_000;
     let snapshot = world(vec![view]);
     let mut open = after(&snapshot);
     let mut config = settings();
@@ -68,7 +68,7 @@ fn minutes_count_what_is_recorded_and_the_attempt_that_runs_and_not_its_rests() 
 fn days_the_database_and_the_disk_have_limits_too() {
     let mut snapshot = world(Vec::new());
     snapshot.tests_today = 80;
-    snapshot.tokens_today = 5_000_000;
+    snapshot.used_today.tokens = 5_000_000;
     snapshot.database_bytes = 960_000_000;
     snapshot.disk = Some(Disk { free_bytes: 90_000_000, total_bytes: 100_000_000_000 });
     assert_eq!(
@@ -83,7 +83,7 @@ fn days_the_database_and_the_disk_have_limits_too() {
     let mut open = after(&snapshot);
     nothing(&open);
     open.day = "2027-01-16".to_owned();
-    (open.tests_today, open.tokens_today) = (0, 0);
+    (open.tests_today, open.used_today.tokens) = (0, 0);
     open.disk = Some(Disk { free_bytes: 550_000_000, total_bytes: 100_000_000_000 });
     assert_eq!(told(&open), ["close resource:tests_per_day:2027-01-15", "close resource:tokens_per_day:2027-01-15"]);
     open = after(&open);

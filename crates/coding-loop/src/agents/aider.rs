@@ -1,0 +1,47 @@
+//! Aider: `aider --yes-always … --message PROMPT`. It prints text, with rounded numbers, and on request its events with exact
+//! ones.
+
+use coord_db::{ModelUse, microusd};
+use serde_json::Value;
+
+use super::usage::{number, of_text};
+use super::{Adapter, Call, Report, Tools};
+
+pub(super) struct Aider;
+
+impl Adapter for Aider {
+    fn event(&self, event: &Value, report: &mut Report) {
+        if event["event"] != "message_send" {
+            return;
+        }
+        let sent = &event["properties"];
+        let model = sent["main_model"].as_str().map(str::to_owned);
+        let field = |name: &str| number(sent, &[name]).unwrap_or(0);
+        let used = ModelUse {
+            model: model.clone(),
+            input: field("prompt_tokens"),
+            output: field("completion_tokens"),
+            // 0 is also what it says of a model without a known price.
+            cost_microusd: sent["cost"].as_f64().filter(|cost| *cost > 0.0).map(microusd),
+            ..ModelUse::default()
+        };
+        let used = used.counted();
+        report.used.entry(model.unwrap_or_default()).and_modify(|sum| sum.add(&used)).or_insert(used);
+    }
+
+    fn line(&self, line: &str, report: &mut Report) {
+        of_text(line, report);
+        if let Some(file) = line.strip_prefix("Applied edit to ") {
+            report.progress = Some(format!("editing {file}"));
+        }
+    }
+
+    fn equip(&self, call: &mut Call, _tools: &Tools) {
+        // Exact numbers, on its output and nowhere else; while it streams, they are estimates of its own.
+        if !call.has(&["--analytics-log"]) {
+            // Its prompt follows the last argument.
+            let options = ["--no-stream", "--no-analytics", "--analytics-log", "/dev/stdout"];
+            call.argv.splice(1..1, options.map(Into::into));
+        }
+    }
+}
