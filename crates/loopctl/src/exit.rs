@@ -24,6 +24,11 @@ pub enum Failure {
 /// The result of a command.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
+/// An error of the file system, with what could not be done.
+pub fn io(what: String) -> impl FnOnce(std::io::Error) -> Failure {
+    move |source| Error::Io { context: what, source }.into()
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Database(error)

@@ -11,9 +11,10 @@ use serde_json::json;
 use crate::cli::{self, LoopCommand, TestCommand};
 use crate::context::Context;
 use crate::doctor;
-use crate::exit::{Failure, Outcome};
-use crate::known_agents::KnownAgent;
+use crate::exit::{Failure, Outcome, io};
+use crate::known_agents::{KNOWN_AGENTS, KnownAgent};
 use crate::place::{Place, existing};
+use crate::presets;
 use crate::programs;
 use crate::project::{self, Project};
 use crate::published;
@@ -54,10 +55,6 @@ pub(crate) fn repository_of(folder: &Path) -> Outcome<PathBuf> {
     Ok(repository.root().to_owned())
 }
 
-fn io(what: String) -> impl FnOnce(std::io::Error) -> Failure {
-    move |source| Error::Io { context: what, source }.into()
-}
-
 /// Makes a folder for the owner alone. False if it is there.
 fn make_folder(folder: &Path) -> Outcome<bool> {
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
@@ -87,8 +84,8 @@ fn make_file(file: &Path, content: &str) -> Outcome<bool> {
 /// Makes what is missing: folder, settings, database. What is there is kept.
 ///
 /// # Errors
-/// Exit 1 outside of a repository; 3 if the database is there and not usable.
-pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
+/// Exit 1 outside of a repository, or if another agent is set; 3 if the database is there and not usable.
+pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>) -> Outcome {
     let named = cx
         .global
         .db
@@ -115,6 +112,15 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let (project, agents) = (project::look(&root), project::agents());
     let variables = programs::kept_back(&Config::default().agent.environment);
     let config_made = make_file(&config_file, &config_text(&config_file, &root, &project, &agents, &variables))?;
+    // If only one is there, it is meant.
+    let chosen = match (agent, &agents[..]) {
+        (Some(name), _) => KNOWN_AGENTS.iter().find(|known| known.program() == name),
+        (None, [one]) if config_made => Some(*one),
+        _ => None,
+    };
+    if let Some(known) = chosen {
+        presets::change(&config_file, |text| presets::with_agent(text, known))?;
+    }
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
     let db = Database::create(&path, &config.open_options())?;
@@ -126,13 +132,13 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
     let next = [
         "loopctl loop add loop-1",
         "loopctl test add T-001 --loop loop-1 --notes 'the goal in one sentence'",
-        "coding-loop loop-1    (needs an agent in config.toml; without one: loopctl next --loop loop-1)",
+        "coding-loop loop-1    (needs an agent: loopctl init --agent NAME; without one: loopctl next --loop loop-1)",
     ];
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
         "workspaces": workspaces.to_string_lossy(), "created": made, "config_created": config_made, "checks": project.checks,
         "setup": project.setup, "cache": project.cache, "hints": project.hints,
-        "agents": agents.iter().map(|known| known.program).collect::<Vec<_>>(), "next": next,
+        "agents": agents.iter().map(|known| known.program()).collect::<Vec<_>>(), "next": next,
     });
     let state = if made { "created" } else { "already exists" };
     let mut text = format!("{state}: {}\n", safe(&path.display().to_string()));
@@ -145,6 +151,9 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
         let what = published::cannot_have(branch, &other);
         text.push_str(&format!("problem: {what}; rename it, or set repository.integration_branch in config.toml\n"));
     }
+    if let Some(known) = chosen {
+        text.push_str(&format!("agent: {}, for all loops; try it with loopctl doctor\n", known.name));
+    }
     if config_made {
         let shown = safe(&config_file.display().to_string());
         text.push_str(&found(&project, &root, &shown));
@@ -152,8 +161,8 @@ pub fn init(cx: &Context, repository: Option<&Path>) -> Outcome {
             let names = variables.join(", ");
             text.push_str(&format!("passed on to agents and checks from your shell: {names} (environment in {shown})\n"));
         }
-        for KnownAgent { name, .. } in &agents {
-            text.push_str(&format!("found {name}: to use it, copy the lines of its preset to [agent] in {shown}\n"));
+        for KnownAgent { name, kind, .. } in agents.iter().filter(|_| chosen.is_none()) {
+            text.push_str(&format!("found {name}: to use it, loopctl init --agent {}\n", kind.as_str()));
         }
         if doctor::sandbox::try_out(&config, &root, &path, &config.agent).is_ok() {
             text.push_str(&format!("found bwrap: {}\n", doctor::sandbox::proposal("[agent]")));
@@ -227,7 +236,7 @@ fn checked_out(root: &Path) -> Option<String> {
 pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     match command {
-        LoopCommand::Add { id, name, priority, branch } => {
+        LoopCommand::Add { id, name, priority, branch, agent } => {
             id.allow_as_new()?;
             if let Some(branch) = &branch {
                 check_branch(branch)?;
@@ -242,6 +251,10 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
                 tx.add_loop(&NewLoop { id: id.clone(), name, priority, branch })?;
                 tx.loop_row(&id)
             })?;
+            if let Some(known) = agent.and_then(|name| KNOWN_AGENTS.iter().find(|known| known.program() == name)) {
+                let file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&cx.path));
+                presets::change(&file, |text| presets::with_agent_of(text, &id, known))?;
+            }
             let branch = row.branch.as_deref().unwrap_or_default();
             cx.out.done(&row, &format!("loop {id} is added, priority {priority}, branch {branch}"))
         }

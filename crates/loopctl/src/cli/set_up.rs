@@ -7,6 +7,9 @@ use coord_db::{LoopId, TestId};
 
 use super::TestFilter;
 
+/// The agents with a preset.
+const AGENTS: [&str; 5] = ["claude", "codex", "opencode", "gemini", "aider"];
+
 /// Set up.
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
@@ -16,11 +19,14 @@ pub enum SetUp {
     /// Creates coding-loops/ with config.toml and coordination.db, and the store in which the loops work. Existing files are
     /// kept, so it is safe to run it again. Build files, agents and the sandbox are detected: the checks that are proposed
     /// are written to config.toml.
-    #[command(after_help = examples!["loopctl init", "loopctl init --repository ."])]
+    #[command(after_help = examples!["loopctl init", "loopctl init --agent claude", "loopctl init --repository ."])]
     Init {
         /// The repository [default: the one that contains the current folder]
         #[arg(long, value_name = "DIR")]
         repository: Option<PathBuf>,
+        /// Write the preset of this agent to config.toml, for all loops
+        #[arg(long, value_name = "AGENT", value_parser = AGENTS)]
+        agent: Option<String>,
     },
     /// Remove what init and the loops have made in a repository
     ///
@@ -91,6 +97,7 @@ pub enum LoopCommand {
     #[command(after_help = examples![
         "loopctl loop add database",
         "loopctl loop add docs --name 'Documentation' --priority 3",
+        "loopctl loop add second-opinion --agent codex",
     ])]
     Add {
         /// The id
@@ -104,6 +111,9 @@ pub enum LoopCommand {
         /// The branch on which its agent works [default: coding-loops/ID]
         #[arg(long)]
         branch: Option<String>,
+        /// Give it an agent of its own: write the preset to config.toml
+        #[arg(long, value_name = "AGENT", value_parser = AGENTS)]
+        agent: Option<String>,
     },
     /// List the loops
     #[command(after_help = examples!["loopctl loop list", "loopctl loops --json"])]

@@ -1,0 +1,155 @@
+//! Puts the preset of an agent into the settings, for all loops or for one.
+
+use std::path::Path;
+
+use coord_db::config::DEFAULT_TEXT;
+use coord_db::{Config, LoopId};
+
+use crate::exit::{Failure, Outcome, io};
+use crate::known_agents::KnownAgent;
+
+/// The settings of a preset: name and value, as TOML.
+#[must_use]
+pub fn preset(known: &KnownAgent) -> Vec<(&'static str, &'static str)> {
+    let begin = format!("# command = [\"{}\"", known.program());
+    let lines = DEFAULT_TEXT.lines().skip_while(|line| !line.starts_with(&begin));
+    lines.map_while(|line| line.strip_prefix("# ")?.split_once(" = ")).collect()
+}
+
+/// A list of words as TOML.
+fn array(words: &[String]) -> String {
+    toml::Value::Array(words.iter().cloned().map(toml::Value::String).collect()).to_string()
+}
+
+/// The preset's value of a setting, with variables that are passed on already.
+fn value_of(name: &str, value: &str, passed: &[String]) -> String {
+    let Some(toml::Value::Array(own)) =
+        (name == "environment").then(|| toml::from_str::<toml::Table>(&format!("a = {value}")).ok()?.remove("a")).flatten()
+    else {
+        return value.to_owned();
+    };
+    let mut names = passed.to_vec();
+    for name in own.iter().filter_map(toml::Value::as_str) {
+        if !names.iter().any(|passed| passed == name) {
+            names.push(name.to_owned());
+        }
+    }
+    array(&names)
+}
+
+/// The settings with an agent for all loops: its lines stand in place of those of the same name in `[agent]`.
+///
+/// # Errors
+/// In words, if another agent is set, or the file is not as `init` writes it.
+pub fn with_agent(text: &str, known: &KnownAgent) -> Result<String, String> {
+    let config = Config::parse(text, Path::new("config.toml")).map_err(|error| error.to_string())?;
+    if !config.agent.command.is_empty() {
+        let is_same = KnownAgent::of(&config.agent.command).is_some_and(|set| set.kind == known.kind);
+        let other = format!("[agent] command is already {:?}", config.agent.command.join(" "));
+        return if is_same {
+            Ok(text.to_owned())
+        } else {
+            Err(format!(
+                "{other}; change it there, or give one loop its own agent: loopctl loop add LOOP --agent {}",
+                known.program()
+            ))
+        };
+    }
+    let mut wanted = preset(known);
+    let (mut new, mut is_inside) = (String::new(), false);
+    for line in text.lines() {
+        if line.starts_with('[') {
+            is_inside = line.starts_with("[agent]");
+        }
+        let at =
+            wanted.iter().position(|(name, _)| is_inside && line.split_once('=').is_some_and(|(key, _)| key.trim() == *name));
+        match at {
+            Some(at) => {
+                let (name, value) = wanted.remove(at);
+                new.push_str(&format!("{name} = {}", value_of(name, value, &config.agent.environment)));
+            }
+            None => new.push_str(line),
+        }
+        new.push('\n');
+    }
+    // Settings that the section did not have.
+    if !wanted.is_empty() {
+        let lines: String = wanted
+            .iter()
+            .map(|(name, value)| format!("{name} = {}\n", value_of(name, value, &config.agent.environment)))
+            .collect();
+        match new.find("\n[agent]").map(|at| at + 1).and_then(|at| Some(at + new[at..].find('\n')? + 1)) {
+            Some(at) => new.insert_str(at, &lines),
+            None => new.push_str(&format!("\n[agent]\n{lines}")),
+        }
+    }
+    checked(new, |config| KnownAgent::of(&config.agent.command).is_some_and(|set| set.kind == known.kind))
+}
+
+/// The settings with an agent for one loop, in a section of its own at the end.
+///
+/// # Errors
+/// In words, if the loop has an agent of its own.
+pub fn with_agent_of(text: &str, id: &LoopId, known: &KnownAgent) -> Result<String, String> {
+    let config = Config::parse(text, Path::new("config.toml")).map_err(|error| error.to_string())?;
+    if config.loops.contains_key(id.as_str()) {
+        return Err(format!("[loop.{id}] is already in config.toml; change its agent there"));
+    }
+    let key = toml::Value::String(id.to_string());
+    let lines = preset(known).into_iter();
+    let lines: String =
+        lines.map(|(name, value)| format!("{name} = {}\n", value_of(name, value, &config.agent.environment))).collect();
+    let new = format!("{}\n\n[loop.{key}.agent]\n{lines}", text.trim_end());
+    checked(new, |config| KnownAgent::of(&config.agent_of(id).command).is_some_and(|set| set.kind == known.kind))
+}
+
+fn checked(text: String, is_so: impl Fn(&Config) -> bool) -> Result<String, String> {
+    match Config::parse(&text, Path::new("config.toml")) {
+        Ok(config) if is_so(&config) => Ok(text),
+        _ => Err("config.toml is not as init writes it; copy the lines of the preset from its comments".to_owned()),
+    }
+}
+
+/// Changes the settings in their file, at once or not at all.
+///
+/// # Errors
+/// Exit 1 if the change is refused or cannot be written.
+pub fn change(file: &Path, change: impl FnOnce(&str) -> Result<String, String>) -> Outcome {
+    let text = std::fs::read_to_string(file).map_err(io(format!("cannot read {}", file.display())))?;
+    let new = change(&text).map_err(|why| Failure::No(format!("{}: {why}", file.display())))?;
+    if new == text {
+        return Ok(());
+    }
+    let beside = file.with_extension("toml.new");
+    let copied =
+        std::fs::copy(file, &beside).and_then(|_| std::fs::write(&beside, new)).and_then(|()| std::fs::rename(&beside, file));
+    copied.map_err(io(format!("cannot write {}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::known_agents::KNOWN_AGENTS;
+
+    #[test]
+    fn each_preset_becomes_the_agent_of_all_loops_or_of_one() {
+        for known in &KNOWN_AGENTS {
+            let own = DEFAULT_TEXT.replace("\"TERM\"]   #", "\"TERM\", \"MINE\"]   #");
+            for text in [own.as_str(), "", "[gate]\ntimeout_seconds = 3\n[agent]\n", "[agent]\nenvironment = [\"MINE\"]"] {
+                let new = with_agent(text, known).unwrap();
+                let config = Config::parse(&new, Path::new("x")).unwrap();
+                assert_eq!((config.agent.command[0].as_str(), config.agent.kind()), (known.program(), known.kind), "{new}");
+                assert!(known.keys().iter().all(|key| config.agent.environment.iter().any(|name| name == key)), "{new}");
+                assert_eq!(config.agent.environment.iter().any(|name| name == "MINE"), text.contains("MINE"));
+                assert_eq!(with_agent(&new, known).unwrap(), new, "again");
+                let other = KNOWN_AGENTS.iter().find(|other| other.kind != known.kind).unwrap();
+                assert!(with_agent(&new, other).unwrap_err().contains("already"));
+                let id = "b.2".parse().unwrap();
+                let both = with_agent_of(&new, &id, other).unwrap();
+                let config = Config::parse(&both, Path::new("x")).unwrap();
+                assert_eq!((config.agent.kind(), config.agent_of(&id).kind()), (known.kind, other.kind));
+                assert!(with_agent_of(&both, &id, known).is_err());
+            }
+        }
+    }
+}
