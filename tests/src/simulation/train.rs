@@ -570,12 +570,12 @@ fn record(tx: &coord_db::WriteTx<'_>, intent: &Value) -> Result<()> {
             tokens_estimated: Some(100),
             files_modified: files.collect(),
         };
+        tx.end_landing(text(member, "landing"), LandingState::Landed, intent["batch"].as_str(), None, &[])?;
         match tx.adopt_landed(&test, &author, &passed) {
             // The test was settled otherwise; this must not prevent anything else.
             Err(error) if error.is_refusal() => {}
             other => drop(other?),
         }
-        tx.end_landing(text(member, "landing"), LandingState::Landed, intent["batch"].as_str(), None, &[])?;
     }
     intent["batch"].as_str().map_or(Ok(()), |batch| tx.batch_landed(batch))
 }

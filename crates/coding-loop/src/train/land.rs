@@ -410,6 +410,12 @@ impl Context<'_> {
     pub(crate) fn record_members(&self, tx: &WriteTx<'_>, landing: &Integrate, author: &LoopId) -> coord_db::Result<()> {
         for member in &landing.members {
             let author = member.author.as_ref().unwrap_or(author);
+            match &member.landing {
+                // First, because nothing settles a test whose work waits.
+                Some(id) => drop(tx.end_landing(id, LandingState::Landed, landing.batch.as_deref(), None, &[])?),
+                // Of an older version: the loop has kept its leases until here.
+                None => drop(tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?),
+            }
             match tx.adopt_landed(&member.test, author, &member.passed()) {
                 Ok(_) => {}
                 // The test was settled otherwise; this must not prevent anything else.
@@ -417,11 +423,6 @@ impl Context<'_> {
                     tracing::warn!(test = %member.test, %error, commit = %member.commit, "landing not recorded");
                 }
                 Err(error) => return Err(error),
-            }
-            match &member.landing {
-                Some(id) => drop(tx.end_landing(id, LandingState::Landed, landing.batch.as_deref(), None, &[])?),
-                // Of an older version: the loop has kept its leases until here.
-                None => drop(tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?),
             }
             tx.close_alert(&format!("checkout:{author}"))?;
         }

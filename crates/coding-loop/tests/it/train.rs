@@ -310,6 +310,24 @@ fn what_waits_can_be_skipped_and_its_files_are_free_again() {
 }
 
 #[test]
+fn no_other_program_settles_a_test_whose_work_waits() {
+    let mut train = Train::new(2, "true", "");
+    train.queue(2);
+    for statement in [
+        "UPDATE tests SET status = 'passed', verified_at = datetime('now') WHERE id = 't1'",
+        "UPDATE tests SET loop_id = 'b' WHERE id = 't1'",
+        "REPLACE INTO tests (id, loop_id, status, verified_at) VALUES ('t1', 'a', 'passed', datetime('now'))",
+        "DELETE FROM tests WHERE id = 't1'",
+    ] {
+        let refused = test_support::try_sql(&train.world.path, statement).unwrap_err();
+        assert!(refused.contains("waits to land (loopctl landings): loopctl reset or loopctl skip"), "{statement}: {refused}");
+    }
+    train.release();
+    ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
+    train.end();
+}
+
+#[test]
 fn a_head_that_fails_stops_the_train_and_asks() {
     let mut train = Train::new(2, "test -n \"$TEST_ID\" || ! test -e $top/broken", "");
     train.queue(2);
