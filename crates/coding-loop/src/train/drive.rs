@@ -434,9 +434,16 @@ impl Train<'_> {
             }
             Err(stop) => {
                 drive.plan.ended(run, None);
-                return if is_cancelled { Ok(()) } else { Err(error_of(stop)) };
+                return match stop {
+                    _ if is_cancelled => Ok(()),
+                    Stop::Error(error) => Err(error),
+                    stop => Err(Error::NotJudged(error_of(stop).to_string())),
+                };
             }
         };
+        if !verdict.is_reused {
+            self.go_on()?;
+        }
         reach(Point::TrainJudged);
         let has_passed = verdict.has_passed();
         if is_hunt {

@@ -4,10 +4,11 @@
 //! Each process of a loop runs one beside its attempts. One of them at a time is the judge: it holds the lease on
 //! integration. If it dies, another one continues with what is in the database. `plan.rs` decides what is judged and what
 //! lands; `build.rs` makes the commits, `judge.rs` runs the checks, `hunt.rs` finds with what a work fails, `land.rs` moves
-//! integration and gives works back.
+//! integration and gives works back, `halt.rs` rests while nothing can be judged.
 
 mod build;
 mod drive;
+mod halt;
 mod hunt;
 mod judge;
 mod land;
@@ -24,9 +25,9 @@ use coord_db::{Acquire, AcquireRequest, ActorId, JournalEntry, JournalStatus, Le
 use crash_point::{Point, reach};
 use process_host::{BackOff, Stop, service, stop_requested};
 
-use crate::Result;
 use crate::context::Context;
 use crate::operation::Operation;
+use crate::{Error, Result};
 
 /// Delay before the next try if works cannot be judged.
 const RETRY: Duration = Duration::from_secs(10);
@@ -57,10 +58,9 @@ impl<'a> Train<'a> {
             let turned = self.turn(&mut pulse).await;
             self.judge.news.is_looking.set(false);
             match turned {
-                Ok(true) => back_off.recovered(),
-                Ok(false) => {
+                Ok(most) => {
                     back_off.recovered();
-                    pulse.wait(&self.context, LOOK).await;
+                    pulse.wait(&self.context, most).await;
                 }
                 Err(error) => {
                     let rest = if error.is_temporary() { back_off.after(&error) } else { RETRY };
@@ -71,16 +71,20 @@ impl<'a> Train<'a> {
         }
     }
 
-    /// Judges if work waits and nobody else does. True if it has: there may be more.
-    async fn turn(&self, pulse: &mut Pulse) -> Result<bool> {
+    /// Judges if work waits and nobody else does. Returns the time until the next look.
+    async fn turn(&self, pulse: &mut Pulse) -> Result<Duration> {
         let db = self.context.db;
         if !db.read(|tx| tx.has_open_landing(None))? {
-            return Ok(false);
+            self.go_on()?;
+            return Ok(LOOK);
         }
         // Even if another process judges: the leases of queued work stay while any loop runs.
         pulse.beat(&self.context)?;
         self.context.recover_train()?;
-        let Some(role) = self.take_role()? else { return Ok(false) };
+        if let Some(halted) = self.halted_for()? {
+            return Ok(halted.min(LOOK));
+        }
+        let Some(role) = self.take_role()? else { return Ok(LOOK) };
         reach(Point::TrainTaken);
         self.token.set(role.token);
         self.judge.news.is_judging.set(true);
@@ -88,9 +92,16 @@ impl<'a> Train<'a> {
         self.judge.news.is_judging.set(false);
         let released = self.give_role_up(&role);
         self.judge.news.settled.notify_one();
+        if let Err(Error::NotJudged(why)) = &driven {
+            tracing::warn!(why, "the landing train halts");
+            self.halt(why)?;
+            released?;
+            return Ok(RETRY);
+        }
         let has_progress = driven?;
         released?;
-        Ok(has_progress)
+        // There may be more.
+        Ok(if has_progress { Duration::ZERO } else { LOOK })
     }
 
     /// The request for the lease of the judge. Its events belong to the attempt whose work has waited longest.

@@ -348,6 +348,48 @@ fn a_head_that_fails_stops_the_train_and_asks() {
     train.end();
 }
 
+/// Nothing lands and nobody is blamed while the suite ends like this, which one alert says.
+fn halts(end: &str, why: &str) {
+    let mut train = Train::new(2, &format!("test -n \"$TEST_ID\" || ! test -e $top/halt || {end}"), "");
+    train.queue(2);
+    let halt = train.world.folder().join("halt");
+    fs::write(&halt, "").unwrap();
+    train.release();
+    let alerts = |open| train.world.db.read(|tx| tx.alerts(open)).unwrap();
+    let alert = wait_for("the alert", || alerts(true).pop());
+    assert!(alert.message.starts_with("finished work cannot land: check suite") && alert.message.contains(why), "{alert:?}");
+    assert_eq!(train.queued().len(), 2);
+    fs::remove_file(&halt).unwrap();
+    ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
+    assert!(train.world.events("test_failed").is_empty());
+    assert_eq!((alerts(true).len(), alerts(false).len()), (0, 1), "{:?}", alerts(false));
+    train.end();
+}
+
+#[test]
+fn a_check_that_is_killed_halts_the_train_until_it_can_run() {
+    halts("kill -9 $$", "killed by signal 9");
+}
+
+#[test]
+fn a_check_whose_program_is_missing_halts_the_train_until_it_can_run() {
+    halts("no-such-program", "a program that it runs is missing");
+}
+
+#[test]
+fn works_that_kill_a_check_only_together_are_found() {
+    let suite = "test -n \"$TEST_ID\" || test -e fixed || ! test -e t1 || ! test -e t2 || kill -9 $$";
+    let mut train = Train::new(3, suite, "");
+    train.queue(3);
+    train.release();
+    ["t1", "t2", "t3"].into_iter().for_each(|test| train.passed(test));
+    let failed = train.world.events("test_failed");
+    assert!(failed[0].payload["error_message"].as_str().unwrap().contains("killed by signal 9"), "{failed:?}");
+    assert_eq!((failed.len(), train.world.test("t1").attempts + train.world.test("t2").attempts), (1, 2));
+    assert!(train.world.db.read(|tx| tx.alerts(false)).unwrap().is_empty());
+    train.end();
+}
+
 #[test]
 fn a_loop_takes_its_next_test_while_its_work_waits() {
     let mut train = Train::new(1, "true", "");
