@@ -16,21 +16,9 @@ use git::CommitHash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Prefix of the references that keep queued work.
-const QUEUED: &str = "refs/coding-loops/queued/";
 /// Prefixes of the references of saved work and of checkpoints.
 pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
 pub(crate) const CHECKPOINTS: &str = "refs/coding-loops/checkpoints/";
-
-/// The references that keep the queued work of a loop.
-pub(crate) fn queued_refs(of: &LoopId) -> String {
-    format!("{QUEUED}{of}/")
-}
-
-/// The reference that keeps queued work, named after its row in `landings`.
-pub(crate) fn queued_ref(of: &LoopId, landing: &str) -> String {
-    format!("{QUEUED}{of}/{landing}")
-}
 
 /// An operation in the journal: its name, and the intent as an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

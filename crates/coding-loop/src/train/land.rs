@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    ActorId, AlertType, BaseRun, BaseState, Batch, CheckOutcome, CheckpointType, Counts, ErrorCategory, FailedAttempt,
-    LandingState, LeasePath, LoopId, NewAlert, NewCheckpoint, Proof, ProofRun, ProofStage, RunKind, Severity, StringList,
-    TestId, TestStatus, UnlockCause, WriteTx, new_id, owned_intent,
+    ActorId, AlertType, BaseRun, BaseState, Batch, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LandingState, LeasePath,
+    LoopId, NewAlert, Proof, ProofRun, ProofStage, RunKind, Severity, StringList, TestId, TestStatus, UnlockCause, WriteTx,
+    new_id, owned_intent,
 };
 use crash_point::{Point, reach};
 use git::{CommitHash, RefExpectation};
@@ -21,7 +21,7 @@ use super::{Pulse, Train};
 use crate::auto_lease::{ignored, lease_path};
 use crate::context::Context;
 use crate::end::error_of;
-use crate::operation::{Integrate, Member, Operation, queued_ref};
+use crate::operation::{Integrate, Member, Operation};
 use crate::{Error, Result};
 
 /// Maximum number of tests named in a message.
@@ -275,16 +275,6 @@ impl Train<'_> {
             if !tx.end_landing(&landing.id, LandingState::Returned, batch, Some(first), clashes)? {
                 return Ok(());
             }
-            if landing.commit_hash != landing.head {
-                tx.add_checkpoint(&NewCheckpoint {
-                    loop_id: landing.loop_id.clone(),
-                    test_id: Some(test.id.clone()),
-                    git_ref: queued_ref(&landing.loop_id, &landing.id),
-                    checkpoint_type: CheckpointType::Stash,
-                    commit_hash: landing.commit_hash.clone(),
-                    reason: "it was given back by the landing train".to_owned(),
-                })?;
-            }
             match why.category {
                 ErrorCategory::Permanent => tx.skip_test(&test.id, Some(&why.message)),
                 _ => tx.record_failed(&test.id, &test.loop_id, &why).map(drop),
@@ -341,8 +331,9 @@ impl Train<'_> {
 
     /// Deletes the reference of a work that has landed.
     fn forget_ref(&self, work: &Work) {
-        let git_ref = queued_ref(&work.landing.loop_id, &work.landing.id);
-        if let Err(error) = self.context.history().delete_ref(&git_ref, &RefExpectation::Any) {
+        if let Some(git_ref) = work.landing.git_ref()
+            && let Err(error) = self.context.history().delete_ref(&git_ref, &RefExpectation::Any)
+        {
             tracing::debug!(%error, git_ref, "cannot delete the reference of landed work; its loop deletes it at its next start");
         }
     }

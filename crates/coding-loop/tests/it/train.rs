@@ -302,6 +302,10 @@ fn what_waits_can_be_skipped_and_its_files_are_free_again() {
     assert_eq!(holder(&train).as_deref(), Some("landing-train"));
     train.world.db.write(|tx| tx.skip_test(&"t1".parse()?, Some("not needed"))).unwrap();
     assert_eq!(holder(&train), None);
+    // The work is saved at once.
+    let saved = train.world.db.read(|tx| tx.checkpoints(Some(&"a".parse()?), false)).unwrap().remove(0);
+    assert_eq!((saved.test_id.unwrap().as_str(), saved.reason.as_deref()), ("t1", Some("the test was skipped")));
+    assert_eq!(train.world.store(&["ls-tree", "--name-only", &saved.git_ref, "t1"]), "t1");
     train.release();
     train.passed("t2");
     assert_eq!(train.world.test("t1").status, TestStatus::Skipped);

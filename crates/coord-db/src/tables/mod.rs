@@ -100,7 +100,7 @@ pub use keep::{DatabaseFacts, bundle_of};
 pub(crate) use keep::{copy, copy_to_new_file};
 pub use knowledge::{Knowledge, KnowledgeSearch, MAX_KNOWLEDGE_BYTES, NewKnowledge};
 pub use knowledge_context::{KNOWLEDGE_CONTEXT_BYTES, KnowledgeContext};
-pub use landings::{Batch, Landing, LandingTotals, NewLanding};
+pub use landings::{Batch, Landing, LandingTotals, NewLanding, queued_refs};
 pub use leases::{Lease, LeaseRequest};
 pub use ledger::{BaselineRun, LedgerEntry, LedgerState, Revert};
 pub use loops::{CleanUp, Loop, LoopProgress, NewLoop};
