@@ -390,8 +390,7 @@ impl Context<'_> {
         })?;
         reach(Point::LandingQueued);
         attempt.landing = Some(id);
-        self.news.is_looking.set(true);
-        self.news.queued.notify_one();
+        self.news.queue();
         Ok(())
     }
 

@@ -225,7 +225,7 @@ impl Train<'_> {
                 self.ended(drive, ended)?;
                 continue;
             }
-            self.judge.news.is_looking.set(false);
+            self.judge.news.note_looked();
             tokio::select! {
                 Some(ended) = running.next() => self.ended(drive, ended)?,
                 () = pulse.wait(&self.context, wait.unwrap_or(Duration::from_secs(5))) => {}

@@ -56,7 +56,7 @@ impl<'a> Train<'a> {
         let mut back_off = BackOff::default();
         while !pulse.is_stopping() {
             let turned = self.turn(&mut pulse).await;
-            self.judge.news.is_looking.set(false);
+            self.judge.news.note_looked();
             match turned {
                 Ok(most) => {
                     back_off.recovered();
