@@ -383,7 +383,7 @@ impl WriteTx<'_> {
         reason: Option<&str>,
         clashes: &[TestId],
     ) -> Result<bool> {
-        let Some(landing) = self.landing(id)?.filter(|landing| landing.ended_at.is_none()) else { return Ok(false) };
+        let Some(landing) = self.landing(id)?.filter(|landing| landing.state.may_become(state)) else { return Ok(false) };
         self.execute(
             "UPDATE landings SET state = ?2, batch = coalesce(?3, batch), reason = ?4, clashes = ?5, ended_at = ?6 WHERE id = ?1",
             rusqlite::params![id, state, batch, reason, json(&clashes), self.now()],
