@@ -11,7 +11,7 @@
 //! Every step is idempotent. A workspace is touched only by its own loop; references and rows of a dead loop also by
 //! others. Creating store, workspaces and check-outs, and publishing, need no entry: each is atomic or detected again.
 
-use coord_db::{JournalEntry, LoopId, PassedAttempt, TestId};
+use coord_db::{JUDGE_OPERATION, JournalEntry, LANDING_OPERATION, LoopId, PassedAttempt, TestId};
 use git::CommitHash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -139,9 +139,9 @@ impl Operation {
         match self {
             Self::Checkpoint { .. } => "checkpoint",
             Self::PutAway(_) => "put_away",
-            Self::Integrate(_) => "integrate",
+            Self::Integrate(_) => LANDING_OPERATION,
             Self::Sync(_) => "sync",
-            Self::Judge { .. } => "judge",
+            Self::Judge { .. } => JUDGE_OPERATION,
         }
     }
 

@@ -381,8 +381,7 @@ impl Context<'_> {
             self.store.note_followed(&sync.branch, &landing.theirs)?;
         }
         self.db.write(|tx| {
-            let is_open = |now: coord_db::JournalEntry| now.status == coord_db::JournalStatus::InProgress;
-            if !tx.journal_entry(&entry.id)?.is_some_and(is_open) {
+            if !tx.is_operation_open(&entry.id)? {
                 return Ok(());
             }
             match landed {
