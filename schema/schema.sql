@@ -1131,6 +1131,26 @@ BEGIN
   SELECT RAISE(ABORT, 'work that waits to land is withdrawn, not deleted: loopctl reset or loopctl skip');
 END;
 
+-- A test whose work waits to land is settled by the landing train alone: another program that settled it would leave the work
+-- outside of integration.
+CREATE TRIGGER tests_refuse_queued BEFORE UPDATE OF id, loop_id, status ON tests
+WHEN (NEW.id IS NOT OLD.id OR NEW.loop_id IS NOT OLD.loop_id OR NEW.status IS NOT OLD.status)
+  AND EXISTS (SELECT 1 FROM landings WHERE test_id = OLD.id AND ended_at IS NULL)
+BEGIN
+  SELECT RAISE(ABORT, 'the work of this test waits to land (loopctl landings): loopctl reset or loopctl skip');
+END;
+CREATE TRIGGER tests_refuse_queued_delete BEFORE DELETE ON tests
+WHEN EXISTS (SELECT 1 FROM landings WHERE test_id = OLD.id AND ended_at IS NULL)
+BEGIN
+  SELECT RAISE(ABORT, 'the work of this test waits to land (loopctl landings): loopctl reset or loopctl skip');
+END;
+-- A statement that replaces a row fires neither of them.
+CREATE TRIGGER tests_refuse_queued_replace BEFORE INSERT ON tests
+WHEN EXISTS (SELECT 1 FROM landings WHERE test_id = NEW.id AND ended_at IS NULL)
+BEGIN
+  SELECT RAISE(ABORT, 'the work of this test waits to land (loopctl landings): loopctl reset or loopctl skip');
+END;
+
 -- The leases of queued work belong to the train, which is no loop.
 CREATE TRIGGER loops_refuse_train BEFORE INSERT ON loops
 WHEN NEW.id = 'landing-train' OR NEW.id GLOB 'landing-train-*'
@@ -1139,4 +1159,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 24;
+PRAGMA user_version = 25;

@@ -202,6 +202,42 @@ fn a_full_disk_under_an_agent_and_under_the_gate_loses_no_work() {
     }
 }
 
+/// The check of two works together fills the disk once.
+const FILLING_TOGETHER: &str = r#"
+[agent]
+command = ["sh", "-c", 'cat > prompt; rm prompt; head -c 300000 /dev/urandom > big-$TEST_ID']
+kill_after_seconds = 1
+[[gate.check]]
+name = "big"
+command = ["sh", "-c", 'test -z "$TEST_ID" && rm "TOP/fill-check" 2> /dev/null && cat /dev/zero > "DISK/filler"; exit 0']
+per_test = false
+"#;
+
+#[test]
+fn a_full_disk_while_works_are_judged_together_is_waited_for() {
+    for place in ["repository-loops", "repository/coding-loops"] {
+        let Some((world, _space, disk)) = with_a_small(place, 12_000) else { return };
+        let top = world.folder().to_string_lossy().into_owned();
+        world.settings(&FILLING_TOGETHER.replace("TOP", &top).replace("DISK", &disk.to_string_lossy()));
+        add_test(&world, "t1");
+        assert!(world.loopctl(&["loop", "add", "two"]).status.success());
+        assert!(world.loopctl(&["test", "add", "t2", "--loop", "two"]).status.success());
+        let held = world.sql("INSERT INTO file_locks (file_path, locked_by) VALUES ('git:integration', 'human')");
+        assert!(held.is_some());
+        let running = ["one", "two"].map(|name| world.start("coding-loop", &[name]));
+        world.until("SELECT count(*) FROM landings", "2");
+        std::fs::write(world.folder().join("fill-check"), "").unwrap();
+        assert!(world.sql("DELETE FROM file_locks WHERE locked_by = 'human'").is_some());
+        let says = |running: &Process| running.log().contains("cannot use the database; retrying");
+        wait_until("the judge to wait for room", || running.iter().any(says));
+        assert_eq!(world.sql("SELECT DISTINCT status FROM tests").unwrap(), "in_progress");
+        shell(&world, &format!("rm {}/filler", disk.display()));
+        world.until("SELECT DISTINCT status, attempts FROM tests", "passed|1");
+        assert_eq!(world.sql("SELECT count(*) FROM events WHERE event_type = 'test_failed'").unwrap(), "0");
+        all_is_landed_and_sound(&world, running.into());
+    }
+}
+
 #[test]
 fn a_full_disk_of_the_users_repository_delays_only_publishing() {
     let Some((world, _space, disk)) = with_a_small("repository/.git", 9_000) else { return };

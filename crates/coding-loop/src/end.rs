@@ -73,6 +73,7 @@ pub(crate) fn error_of(stop: Stop) -> Error {
         Stop::Error(error) => error,
         Stop::End(End::Failed(why)) => Error::SetUp(why.message),
         Stop::End(End::SetUpFailed(why)) => Error::SetUp(format!("the set-up fails at the base: {why}")),
-        Stop::End(_) => Error::SetUp("the landing train ended in an unexpected state".to_owned()),
+        Stop::End(End::Interrupted(interrupt)) => Error::SetUp(interrupt.reason),
+        Stop::End(_) => Error::SetUp("it ended in an unexpected state".to_owned()),
     }
 }

@@ -30,6 +30,9 @@ pub enum Error {
     /// With `--once`: tests are left, and this has to happen before an attempt can start.
     #[error("tests are left, and {0}")]
     Unfinished(String),
+    /// Finished work cannot be judged: a check cannot run, or the set-up fails without it too.
+    #[error("{0}")]
+    NotJudged(String),
     /// The configuration does not allow it.
     #[error("{0}")]
     SetUp(String),
@@ -51,7 +54,7 @@ impl Error {
             Self::Db(error) => error.is_temporary(),
             Self::Git(error) => error.is_disk_full(),
             Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
-            Self::SetUp(_) | Self::Unfinished(_) | Self::Hash(_) => false,
+            Self::SetUp(_) | Self::NotJudged(_) | Self::Unfinished(_) | Self::Hash(_) => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! at [`Operation`]).
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{CheckpointType, JournalEntry, JournalStatus, LoopStatus, NewCheckpoint, WriteTx, owned_intent};
+use coord_db::{CheckpointType, JournalEntry, LoopStatus, NewCheckpoint, WriteTx, owned_intent};
 use crash_point::{Point, reach};
 use git::{CommitHash, RefExpectation, Workspace};
 use serde_json::json;
@@ -247,7 +247,7 @@ impl Context<'_> {
     /// Settles an interrupted landing: a batch that reached integration is recorded for the loops of its works; otherwise
     /// nothing was done. Reads the store under the write lock, so that no entry is settled twice.
     pub(crate) fn settle_landing(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<()> {
-        if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
+        if !tx.is_operation_open(&entry.id)? {
             return Ok(());
         }
         let landed = self.has_reached_integration(landing)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coord_db::{
     ErrorCategory, EventFilter, EventId, FailedAttempt, LeasePath, NewLanding, NoChange, Regression, RegressionStatus, Test,
-    TestId, new_id,
+    TestId, new_id, queued_refs,
 };
 use crash_point::{Point, reach};
 use git::{CommitHash, CommitInfo, Finding, PutOn, RefExpectation, Trailer, Workspace, shown};
@@ -18,7 +18,6 @@ use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Order, Waiter};
 use crate::end::{End, Step, Stop};
 use crate::gate::Proving;
-use crate::operation::queued_ref;
 use crate::work::Work;
 use crate::{Error, Result, agent};
 
@@ -363,7 +362,7 @@ impl Context<'_> {
         let id = new_id();
         // Its objects must outlive the workspace.
         if let Some(commit) = &work.commit {
-            self.history().set_ref(&queued_ref(&self.loop_id, &id), commit, &RefExpectation::Any)?;
+            self.history().set_ref(&format!("{}{id}", queued_refs(&self.loop_id)), commit, &RefExpectation::Any)?;
         }
         reach(Point::LandingKept);
         let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
@@ -395,8 +394,7 @@ impl Context<'_> {
         })?;
         reach(Point::LandingQueued);
         attempt.landing = Some(id);
-        self.news.is_looking.set(true);
-        self.news.queued.notify_one();
+        self.news.queue();
         Ok(())
     }
 

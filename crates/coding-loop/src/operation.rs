@@ -11,26 +11,14 @@
 //! Every step is idempotent. A workspace is touched only by its own loop; references and rows of a dead loop also by
 //! others. Creating store, workspaces and check-outs, and publishing, need no entry: each is atomic or detected again.
 
-use coord_db::{JournalEntry, LoopId, PassedAttempt, TestId};
+use coord_db::{JUDGE_OPERATION, JournalEntry, LANDING_OPERATION, LoopId, PassedAttempt, TestId};
 use git::CommitHash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Prefix of the references that keep queued work.
-const QUEUED: &str = "refs/coding-loops/queued/";
 /// Prefixes of the references of saved work and of checkpoints.
 pub(crate) const SAVED: &str = "refs/coding-loops/saved/";
 pub(crate) const CHECKPOINTS: &str = "refs/coding-loops/checkpoints/";
-
-/// The references that keep the queued work of a loop.
-pub(crate) fn queued_refs(of: &LoopId) -> String {
-    format!("{QUEUED}{of}/")
-}
-
-/// The reference that keeps queued work, named after its row in `landings`.
-pub(crate) fn queued_ref(of: &LoopId, landing: &str) -> String {
-    format!("{QUEUED}{of}/{landing}")
-}
 
 /// An operation in the journal: its name, and the intent as an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,9 +139,9 @@ impl Operation {
         match self {
             Self::Checkpoint { .. } => "checkpoint",
             Self::PutAway(_) => "put_away",
-            Self::Integrate(_) => "integrate",
+            Self::Integrate(_) => LANDING_OPERATION,
             Self::Sync(_) => "sync",
-            Self::Judge { .. } => "judge",
+            Self::Judge { .. } => JUDGE_OPERATION,
         }
     }
 

@@ -23,9 +23,6 @@ const MAX_RETRY_WAIT_SECONDS: i64 = 10;
 /// Maximum number of repairs of a damaged store by one process.
 const MAX_REPAIRS: u32 = 3;
 
-/// Maximum number of times that an attempt lets the landing train look at its work before it goes on.
-const MAX_LOOKS: u32 = 1_000;
-
 /// Interval at which an idle loop reads the branch that it follows.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 
@@ -280,12 +277,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
             let end = context.carry_out(machine, &mut attempt, waiter).await;
             if matches!(end, End::Queued(_)) {
                 // Work that is alone in the queue lands at once, so that the next attempt begins with it.
-                for _ in 0..MAX_LOOKS {
-                    if !context.news.is_looking.get() {
-                        break;
-                    }
-                    tokio::task::yield_now().await;
-                }
+                context.news.await_look().await;
             }
             (Some(attempt), end)
         }

@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use coord_db::{Checkpoint, CheckpointType, LandingState, NewCheckpoint};
+use coord_db::{Checkpoint, LandingState, queued_refs};
 use git::{CommitHash, Finding, RefExpectation, SnapshotOptions, Workspace};
 
 use crate::Result;
 use crate::context::Context;
-use crate::operation::{SAVED, queued_refs};
+use crate::operation::SAVED;
 
 /// Maximum number of references deleted at one start.
 const MAX_REFS: usize = 500;
@@ -47,30 +47,14 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Settles the references of this loop's queued work after the wait has ended: those of landed work are deleted, and
-    /// withdrawn work becomes saved work. Must not run while the loop queues work.
+    /// Deletes the references of this loop's queued work that has landed, or was never queued because the loop was killed
+    /// first. The others wait or are saved work. Must not run while the loop queues work.
     pub(crate) fn settle_queued_refs(&self) -> Result<()> {
         let prefix = queued_refs(&self.loop_id);
-        for (git_ref, commit) in self.history().list_refs(&prefix)? {
+        for (git_ref, _) in self.history().list_refs(&prefix)? {
             let landing = self.db.read(|tx| tx.landing(git_ref.strip_prefix(&prefix).unwrap_or_default()))?;
-            match landing {
-                Some(landing) if landing.state == LandingState::Withdrawn => self.db.write(|tx| {
-                    if tx.checkpoint_of_ref(&self.loop_id, &git_ref)?.is_some() {
-                        return Ok(());
-                    }
-                    tx.add_checkpoint(&NewCheckpoint {
-                        loop_id: self.loop_id.clone(),
-                        test_id: Some(landing.test_id.clone()),
-                        git_ref: git_ref.clone(),
-                        checkpoint_type: CheckpointType::Stash,
-                        commit_hash: commit.to_string(),
-                        reason: landing.reason.clone().unwrap_or_default(),
-                    })
-                    .map(drop)
-                })?,
-                Some(landing) if landing.state != LandingState::Landed => {}
-                // Without a row it was never queued: the work is still in the workspace.
-                _ => self.history().delete_ref(&git_ref, &RefExpectation::Any)?,
+            if landing.is_none_or(|landing| landing.state == LandingState::Landed) {
+                self.history().delete_ref(&git_ref, &RefExpectation::Any)?;
             }
         }
         Ok(())

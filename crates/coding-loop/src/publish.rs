@@ -39,6 +39,10 @@ impl Context<'_> {
         // Read before git runs, so that a move in between is detected the next time.
         let before = self.stamps();
         let published = git::publish(&self.store, &self.user, self.integration_branch());
+        let is_published = matches!(published, Ok(Published::Moved { .. } | Published::Already(_)));
+        if is_published && let Err(error) = self.withdraw_branch_questions(None, "the branch is in its place again") {
+            self.report(&coord_db::error_chain(&error));
+        }
         let settled = match published {
             Ok(Published::Moved { .. }) => Some(self.stamps()),
             Ok(Published::Already(_)) => Some(before),
@@ -80,11 +84,11 @@ impl Context<'_> {
         let name = |commit: Option<&CommitHash>| commit.map_or("nothing", CommitHash::short).to_owned();
         let fingerprint =
             format!("published:{}:{}", name(divergence.found.as_ref()), divergence.symbolic.as_deref().unwrap_or_default());
+        self.withdraw_branch_questions(Some(&fingerprint), "the branch was moved again")?;
         let asked = self.db.read(|tx| tx.last_decisions_about(std::slice::from_ref(&fingerprint)))?;
-        let answered = |decision: &&Decision| decision.status != DecisionStatus::Pending;
         match asked.first() {
             // An answer is valid only for the commit that was published then.
-            Some(decision) if answered(&decision) && decision.context["last"] == name(divergence.last.as_ref()) => {
+            Some(decision) if decision.choice.is_some() && decision.context["last"] == name(divergence.last.as_ref()) => {
                 match (decision.choice.as_deref(), &divergence.found) {
                     (Some("take_theirs"), Some(found)) => self.take_theirs(found),
                     (Some("publish_again"), _) => {
@@ -95,9 +99,16 @@ impl Context<'_> {
                     _ => Ok(()),
                 }
             }
-            Some(decision) if !answered(&decision) => Ok(()),
+            Some(decision) if decision.status == DecisionStatus::Pending => Ok(()),
             _ => self.ask_about_divergence(divergence, fingerprint),
         }
+    }
+
+    /// Withdraws the open questions about the branch whose cause no longer exists: all but the one about this move.
+    fn withdraw_branch_questions(&self, but: Option<&str>, why: &str) -> Result<()> {
+        let open = self.db.read(|tx| tx.decisions(true))?;
+        let is_over = |asked: &&Decision| asked.decision_type == QUESTION && asked.fingerprint.as_deref() != but;
+        open.iter().filter(is_over).try_for_each(|question| self.withdraw(question, why))
     }
 
     fn ask_about_divergence(&self, divergence: &Divergence, fingerprint: String) -> Result<()> {

@@ -163,6 +163,8 @@ impl Context<'_> {
         let (halt, halted) = watch::channel(false);
         let mut judging = pin!(train.run(halted));
         let landing = loop {
+            // The lease on integration too, if this process judges.
+            waiter.beat(self, Some(attempt));
             waiter.looked(self);
             match self.db.read(|tx| tx.landing(id))? {
                 Some(landing) if landing.ended_at.is_some() => break Some(landing),

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::control::Waiter;
-use crate::end::{End, Step, Stop};
+use crate::end::{End, Step, Stop, error_of};
 use crate::followed::{SyncOutcome, followed_branch};
 use crate::memory::stamps;
 use crate::operation::{Operation, Sync, SyncLanding};
@@ -50,13 +50,7 @@ pub async fn sync(db: &Database, config: &Config, stop: watch::Receiver<bool>) -
     context.recover(None)?;
     context.publish();
     let mut waiter = Waiter::new(&context, stop);
-    match context.bring_in(&mut waiter, true).await {
-        Ok(outcome) => Ok(outcome.unwrap_or(SyncOutcome::Left)),
-        Err(Stop::Error(error)) => Err(error),
-        Err(Stop::End(End::Failed(why))) => Err(Error::SetUp(why.message)),
-        Err(Stop::End(End::Interrupted(interrupt))) => Err(Error::SetUp(format!("{}; nothing has changed", interrupt.reason))),
-        Err(Stop::End(_)) => Err(Error::SetUp("the sync ended in an unexpected state".to_owned())),
-    }
+    Ok(context.bring_in(&mut waiter, true).await.map_err(error_of)?.unwrap_or(SyncOutcome::Left))
 }
 
 impl Context<'_> {
@@ -83,14 +77,12 @@ impl Context<'_> {
             Ok(Some(_)) => (false, true),
             // The next turn obeys the order.
             Err(Stop::End(End::Interrupted(_))) => (true, false),
-            Err(Stop::Error(error)) if error.is_temporary() => return Err(error),
             Err(stop) => {
-                let why = match stop {
-                    Stop::Error(error) => coord_db::error_chain(&error),
-                    Stop::End(End::Failed(why)) => why.message,
-                    Stop::End(_) => "ended in an unexpected state".to_owned(),
-                };
-                let branch = &self.config.repository.follow;
+                let error = error_of(stop);
+                if error.is_temporary() {
+                    return Err(error);
+                }
+                let (branch, why) = (&self.config.repository.follow, coord_db::error_chain(&error));
                 tracing::warn!(branch, why, "cannot bring in the new commits of the branch; loopctl sync tries it again");
                 (false, true)
             }
@@ -389,8 +381,7 @@ impl Context<'_> {
             self.store.note_followed(&sync.branch, &landing.theirs)?;
         }
         self.db.write(|tx| {
-            let is_open = |now: coord_db::JournalEntry| now.status == coord_db::JournalStatus::InProgress;
-            if !tx.journal_entry(&entry.id)?.is_some_and(is_open) {
+            if !tx.is_operation_open(&entry.id)? {
                 return Ok(());
             }
             match landed {

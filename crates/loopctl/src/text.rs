@@ -42,7 +42,8 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
 /// Text of several lines as one line: `a; b`.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let is_between = |character: char| character.is_whitespace() || character == ';';
+    let lines: Vec<&str> = text.lines().map(|line| line.trim_matches(is_between)).filter(|line| !line.is_empty()).collect();
     safe(&lines.join("; "))
 }
 
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(safe("a\x1b[2Jb\u{9b}c\u{7f}\r\n\t\u{202e}ä"), "a\\x1b[2Jb\\x9bc\\x7f\\r\\n\\t\\u{202e}ä");
         assert_eq!(safe_block("a\r\nb\tc\x07"), "a\nb\tc\\x07");
         assert_eq!(one_line("a\r\n\n  b\x07\n"), "a; b\\x07");
+        assert_eq!(one_line("failed: a;\nb\n; it is retried"), "failed: a; b; it is retried");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use command_runner::CommandSpec;
-use coord_db::{Config, JournalEntry, JournalStatus, Result, WriteTx};
+use coord_db::{Config, JournalEntry, Result, WriteTx};
 use supervisor::LocalFuture;
 
 /// The operation in the journal.
@@ -63,7 +63,7 @@ pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified)
     if let Notified::Failed(why) = outcome {
         tracing::warn!(entry = %entry.id, why, "the notify command failed");
     }
-    if tx.journal_entry(&entry.id)?.is_some_and(|now| now.status == JournalStatus::InProgress) {
+    if tx.is_operation_open(&entry.id)? {
         tx.end_operation(&entry.id, *outcome == Notified::Succeeded)?;
     }
     Ok(())

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use coord_db::config::CheckConfig;
 use coord_db::payload::{RegressionCleared, RegressionDetected};
 use coord_db::{
-    ActorId, AlertType, Config, EventFilter, EventId, JournalEntry, JournalStatus, LoopId, NewAlert, NewEvent, Regression,
-    RegressionStatus, Result, RunOutcome, Severity, TestId, WriteTx,
+    ActorId, AlertType, Config, EventFilter, EventId, JournalEntry, LoopId, NewAlert, NewEvent, Regression, RegressionStatus,
+    Result, RunOutcome, Severity, TestId, WriteTx,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -27,7 +27,7 @@ const KEPT_BASELINES: usize = 20;
 
 /// Completes the journal entry and stores the consequences of the outcome. A completed entry is ignored.
 pub(crate) fn record(config: &Config, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Outcome) -> Result<()> {
-    if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
+    if !tx.is_operation_open(&entry.id)? {
         return Ok(());
     }
     let steps = without_progress(&entry.steps.intent);

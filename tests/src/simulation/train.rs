@@ -8,9 +8,9 @@ use coding_loop::train::plan::{Action, Limits, RunId, State, Train};
 use coding_loop::train::ranked;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Batch, BatchOutcome, CheckOutcome, Counts, Error, ErrorCategory, FailedAttempt,
-    JournalEntry, JournalStatus, Landing, LandingState, LeasePath, LoopId, PassedAttempt, Proof, Result, StringList, TestId,
-    TestStatus, UnlockCause, new_id, owned_intent,
+    AcquireRequest, ActorId, Batch, BatchOutcome, CheckOutcome, Counts, ErrorCategory, FailedAttempt, JUDGE_OPERATION,
+    JournalEntry, JudgeRole, LANDING_OPERATION, LandedWork, Landing, LandingState, LeasePath, LoopId, PassedAttempt, Proof,
+    Result, StringList, TestId, new_id, owned_intent,
 };
 use serde_json::{Value, json};
 
@@ -18,9 +18,6 @@ use super::engine::{Actor, Step};
 use super::loops::Process;
 use super::world::{Commit, World};
 
-/// The journal's words.
-const JUDGE: &str = "judge";
-const INTEGRATE: &str = "integrate";
 /// How often a train that does not judge looks at the queue, in milliseconds.
 const LOOK_MILLIS: i64 = 15_000;
 /// How long a batch that is not full may wait for more, in milliseconds.
@@ -62,8 +59,7 @@ struct Landed {
 
 #[derive(Debug)]
 struct Role {
-    entry: String,
-    token: i64,
+    role: JudgeRole,
     plan: Train<String>,
     /// The newest commits of the heads, by number.
     heads: Vec<String>,
@@ -148,7 +144,7 @@ impl TrainActor {
         let mut entries = world.read(|tx| tx.open_journal(Some(LoopId::train().as_str())));
         let overdue = overdue(world, &entries);
         // Landings before the role, so that nobody judges on a head that is not recorded.
-        entries.sort_by_key(|entry| entry.operation == JUDGE);
+        entries.sort_by_key(|entry| entry.operation == JUDGE_OPERATION);
         for entry in entries {
             if let Some(step) = self.settle(world, &entry, &overdue)? {
                 return Ok(step);
@@ -163,17 +159,17 @@ impl TrainActor {
         let is_gone = self.own.as_ref() == Some(&owner) || !world.lives(Some(owner.pid));
         let has_landed = world.outside.place(text(&entry.steps.intent, "commit")).is_some();
         // A train that stands still may move the branch yet.
-        let is_left = overdue.contains(&owner) && (entry.operation == JUDGE || has_landed);
+        let is_left = overdue.contains(&owner) && (entry.operation == JUDGE_OPERATION || has_landed);
         if !is_gone && !is_left {
             return Ok(None);
         }
-        if entry.operation == INTEGRATE {
+        if entry.operation == LANDING_OPERATION {
             if self.fault == TrainFault::LandsAgain {
                 world.land(commits_of(&entry.steps.intent));
             }
             let landed = world.outside.place(text(&entry.steps.intent, "commit")).is_some();
             world.write(|tx| {
-                if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
+                if !tx.is_operation_open(&entry.id)? {
                     return Ok(());
                 }
                 if landed {
@@ -183,20 +179,9 @@ impl TrainActor {
             })?;
             return Ok(Some(Step::now(if landed { "records what has landed" } else { "settles that nothing has landed" })));
         }
-        let token = entry.steps.intent["token"].as_i64();
-        let judge = text(&entry.steps.intent, "judge");
-        world.write(|tx| {
-            if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
-                return Ok(());
-            }
-            tx.judge_landings(&[])?;
-            let lease = tx.lease(&LeasePath::integration())?;
-            if let Some(lease) = lease.filter(|lease| lease.locked_by == judge && Some(lease.fencing_token) == token) {
-                tx.end_lease(&lease, &ActorId::from(&LoopId::train()), UnlockCause::OwnerDied, None)?;
-            }
-            tx.end_operation(&entry.id, false).map(drop)
-        })?;
-        Ok(Some(Step::now(format!("finds that the judge {judge} has ended"))))
+        let Some(role) = JudgeRole::of(entry) else { return Ok(None) };
+        world.write(|tx| tx.end_judge_role(&role))?;
+        Ok(Some(Step::now(format!("finds that the judge {} has ended", role.judge))))
     }
 
     fn take_role(&mut self, world: &mut World) -> Result<Step> {
@@ -208,25 +193,16 @@ impl TrainActor {
             test_id: None,
             automatic: true,
         };
-        let (silent, own, judge) = (world.config.lease.silent_waiter_seconds, self.own(), self.judge.clone());
-        let taken = world.write(|tx| {
-            if tx.open_journal(Some(LoopId::train().as_str()))?.iter().any(|entry| entry.operation == JUDGE) {
-                return Ok(None);
-            }
-            let Acquire::Granted(grant) = tx.acquire(&request, silent)? else { return Ok(None) };
-            let intent = owned_intent(json!({"judge": judge, "token": grant.fencing_token}), &own);
-            let entry = tx.begin_operation(JUDGE, LoopId::train().as_str(), None, &intent, None)?;
-            Ok(Some((entry, grant.fencing_token)))
-        })?;
-        let Some((entry, token)) = taken else { return Ok(Step::after(LOOK_MILLIS, "")) };
+        let (silent, own) = (world.config.lease.silent_waiter_seconds, self.own());
+        let taken = world.write(|tx| tx.take_judge_role(&request, silent, &own))?;
+        let Some(role) = taken else { return Ok(Step::after(LOOK_MILLIS, "")) };
         let limits = Limits {
             batch: 1 + usize::try_from(world.fate("batch", 8)).unwrap_or_default(),
             parallel: 1 + usize::try_from(world.fate("parallel", 4)).unwrap_or_default(),
             failures: 2,
         };
         self.role = Some(Role {
-            entry,
-            token,
+            role,
             plan: Train::new(limits),
             heads: vec![world.outside.head()],
             works: BTreeMap::new(),
@@ -242,26 +218,13 @@ impl TrainActor {
 
     fn give_role_up(&mut self, world: &mut World, why: &str) -> Result<Step> {
         let Some(role) = &self.role else { return Ok(Step::now("")) };
-        let judge = self.judge.clone();
-        world.write(|tx| {
-            if tx.journal_entry(&role.entry)?.is_none_or(|entry| entry.status != JournalStatus::InProgress) {
-                return Ok(());
-            }
-            tx.judge_landings(&[])?;
-            match tx.release(&judge, &[LeasePath::integration()], Some(role.token)) {
-                Err(Error::LeaseLost { .. }) => {}
-                other => drop(other?),
-            }
-            tx.end_operation(&role.entry, true).map(drop)
-        })?;
+        world.write(|tx| tx.leave_judge_role(&role.role))?;
         self.role = None;
         Ok(Step::after(1_000, format!("judges no more: {why}")))
     }
 
     fn has_lease(&self, world: &World) -> bool {
-        let token = self.role.as_ref().map(|role| role.token);
-        let lease = world.read(|tx| tx.lease(&LeasePath::integration()));
-        lease.is_some_and(|lease| lease.locked_by == self.judge.as_str() && Some(lease.fencing_token) == token)
+        self.role.as_ref().is_some_and(|role| world.read(|tx| tx.judge_lease(&role.role)).is_some())
     }
 
     fn judge(&mut self, world: &mut World) -> Result<Step> {
@@ -408,7 +371,7 @@ impl TrainActor {
     /// Writes the intent down; the branch moves in the next step.
     fn begin_to_land(&mut self, world: &mut World, works: Vec<String>) -> Result<Step> {
         let Some(role) = self.role.as_mut() else { return Ok(Step::now("")) };
-        let (head, token) = (role.head(), role.token);
+        let (head, judge) = (role.head(), role.role.clone());
         let commits = role.commits(world, &State { head: role.plan.head(), works: works.clone() });
         let landings = role.landings(&works);
         let Some(tip) = commits.last().cloned().filter(|_| landings.len() == works.len()) else {
@@ -425,24 +388,12 @@ impl TrainActor {
             .collect();
         let intent = json!({"commit": tip, "old": head, "batch": batch, "members": members});
         let intent = owned_intent(intent, &self.own.clone().expect("it runs"));
-        let judge = self.judge.clone();
+        let named: Vec<(&TestId, &str)> = landings.iter().map(|work| (&work.test_id, work.id.as_str())).collect();
         let entry = world.write(|tx| {
-            let lease = tx.lease(&LeasePath::integration())?;
-            if !lease.is_some_and(|lease| {
-                lease.locked_by == judge.as_str()
-                    && lease.fencing_token == token
-                    && lease.expires_at.is_none_or(|at| at > tx.now())
-            }) {
-                return Ok(None);
-            }
+            let Some(entry) = tx.begin_landing(&judge, &named, &intent)? else { return Ok(None) };
             for work in &landings {
-                let is_open = tx.open_landing(&work.test_id)?.is_some_and(|landing| landing.id == work.id);
-                if tx.test(&work.test_id)?.status != TestStatus::InProgress || !is_open {
-                    return Ok(None);
-                }
                 tx.add_proof(&proof(work, &tip, tx.now()), None)?;
             }
-            let entry = tx.begin_operation(INTEGRATE, LoopId::train().as_str(), None, &intent, None)?;
             tx.journal_entry(&entry)
         })?;
         let Some(role) = self.role.as_mut() else { return Ok(Step::now("")) };
@@ -487,14 +438,8 @@ impl TrainActor {
         let clashing = world.clashing(&role.heads[state.head], &before, &work);
         let tests: Vec<TestId> = role.landings(clashes).into_iter().map(|work| work.test_id).collect();
         let text = format!("the work passes alone and fails on {tip}");
-        let failed = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Conflict, text.clone()) };
-        let ended = world.write(|tx| {
-            if !tx.end_landing(id, LandingState::Returned, None, Some(&text), &tests)? {
-                return Ok(false);
-            }
-            tx.record_failed(&work.test_id, &work.loop_id, &failed)?;
-            Ok(true)
-        })?;
+        let failed = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Conflict, text) };
+        let ended = world.write(|tx| tx.return_landing(&work, &failed, None, &tests))?;
         if ended && clashing.is_none() {
             world.ledger.wronged = Some(format!("{} was given back and clashes with nothing", work.test_id));
         }
@@ -508,7 +453,7 @@ fn overdue(world: &World, entries: &[JournalEntry]) -> Vec<ProcessIdentity> {
     let lease = world.read(|tx| tx.lease(&LeasePath::integration()));
     let lease = lease.filter(|lease| lease.expires_at.is_none_or(|at| at > world.now()));
     let token = lease.map(|lease| lease.fencing_token);
-    let judges = entries.iter().filter(|entry| entry.operation == JUDGE);
+    let judges = entries.iter().filter(|entry| entry.operation == JUDGE_OPERATION);
     judges.filter(|entry| entry.steps.intent["token"].as_i64() != token).filter_map(|entry| entry.steps.owner()).collect()
 }
 
@@ -559,25 +504,23 @@ fn proof(work: &Landing, commit: &str, now: coord_db::Timestamp) -> Proof {
 
 /// Records the passes of a batch that is on the branch.
 fn record(tx: &coord_db::WriteTx<'_>, intent: &Value) -> Result<()> {
-    for member in intent["members"].as_array().into_iter().flatten() {
-        let (test, author): (TestId, LoopId) =
-            (text(member, "test").parse().expect("a test"), text(member, "author").parse().expect("a loop"));
+    let work = |member: &Value| {
         let files = member["files"].as_array().into_iter().flatten().filter_map(|file| file.as_str().map(str::to_owned));
-        let passed = PassedAttempt {
-            commit: text(member, "commit").to_owned(),
-            checks: vec![("tests".to_owned(), true)],
-            duration_seconds: member["seconds"].as_i64().unwrap_or_default(),
-            tokens_estimated: Some(100),
-            files_modified: files.collect(),
-        };
-        match tx.adopt_landed(&test, &author, &passed) {
-            // The test was settled otherwise; this must not prevent anything else.
-            Err(error) if error.is_refusal() => {}
-            other => drop(other?),
+        LandedWork {
+            test: text(member, "test").parse().expect("a test"),
+            landing: Some(text(member, "landing").to_owned()),
+            author: text(member, "author").parse().expect("a loop"),
+            passed: PassedAttempt {
+                commit: text(member, "commit").to_owned(),
+                checks: vec![("tests".to_owned(), true)],
+                duration_seconds: member["seconds"].as_i64().unwrap_or_default(),
+                tokens_estimated: Some(100),
+                files_modified: files.collect(),
+            },
         }
-        tx.end_landing(text(member, "landing"), LandingState::Landed, intent["batch"].as_str(), None, &[])?;
-    }
-    intent["batch"].as_str().map_or(Ok(()), |batch| tx.batch_landed(batch))
+    };
+    let works: Vec<LandedWork> = intent["members"].as_array().into_iter().flatten().map(work).collect();
+    tx.record_landed(&works, intent["batch"].as_str()).map(drop)
 }
 
 /// Ends the entry of a landing, with its passes if it has landed.

@@ -225,7 +225,7 @@ impl Train<'_> {
                 self.ended(drive, ended)?;
                 continue;
             }
-            self.judge.news.is_looking.set(false);
+            self.judge.news.note_looked();
             tokio::select! {
                 Some(ended) = running.next() => self.ended(drive, ended)?,
                 () = pulse.wait(&self.context, wait.unwrap_or(Duration::from_secs(5))) => {}
@@ -249,15 +249,13 @@ impl Train<'_> {
         }
         let head = drive.plan.head();
         drive.held.retain(|_, held_at| *held_at == head);
-        let (landings, priorities, rate) = self
-            .context
-            .db
-            .read(|tx| Ok::<_, coord_db::Error>((tx.open_landings()?, tx.landing_priorities()?, tx.landing_failure_rate()?)))?;
+        let (landings, mut tests, priorities, rate) = self.context.db.read(|tx| {
+            let (landings, tests) = (tx.open_landings()?, tx.queued_tests()?);
+            Ok::<_, coord_db::Error>((landings, tests, tx.landing_priorities()?, tx.landing_failure_rate()?))
+        })?;
         let mut works = BTreeMap::new();
         for landing in landings {
-            let test = self.context.db.read(|tx| tx.find_test(landing.test_id.as_str()))?;
-            let is_standing = |test: &coord_db::Test| test.status == coord_db::TestStatus::InProgress;
-            let Some(test) = test.filter(is_standing) else {
+            let Some(test) = tests.remove(&landing.test_id) else {
                 // Another program has changed the test.
                 self.context.db.write(|tx| {
                     tx.end_landing(
@@ -434,9 +432,16 @@ impl Train<'_> {
             }
             Err(stop) => {
                 drive.plan.ended(run, None);
-                return if is_cancelled { Ok(()) } else { Err(error_of(stop)) };
+                return match stop {
+                    _ if is_cancelled => Ok(()),
+                    Stop::Error(error) => Err(error),
+                    stop => Err(Error::NotJudged(error_of(stop).to_string())),
+                };
             }
         };
+        if !verdict.is_reused {
+            self.go_on()?;
+        }
         reach(Point::TrainJudged);
         let has_passed = verdict.has_passed();
         if is_hunt {

@@ -66,6 +66,11 @@ impl Verdict {
     }
 }
 
+/// True if a run says something about the files: it was not killed, and its program is there.
+fn has_result(end: CheckEnd) -> bool {
+    matches!(end, CheckEnd::Passed | CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles)
+}
+
 impl Context<'_> {
     /// Judges a state in the check-out of this slot.
     pub(super) async fn judge_together(&self, job: &Job, waiter: &mut Waiter) -> Step<Verdict> {
@@ -121,9 +126,8 @@ impl Context<'_> {
                 verdict.outcome = BatchOutcome::Flaky;
             }
             if !is_accepted {
-                if !matches!(end, CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles) {
-                    let text = format!("check {} cannot run: {}\n{}", check.name, run.why, end_of(&run.output_tail));
-                    return Err(Stop::failed(ErrorCategory::System, text));
+                if !has_result(end) && self.has_no_result_at_base(check, work, &hash, (job, &base_tree), waiter).await? {
+                    return Err(Stop::failed(ErrorCategory::System, format!("{}, at the head of integration too", run.why)));
                 }
                 run.why = format!("{}: {}", run.why, reason_of(&run.output_tail));
                 let failed = (check.name.clone(), run.why.clone(), end_of(&run.output_tail));
@@ -136,6 +140,24 @@ impl Context<'_> {
         }
         verdict.millis = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
         Ok(verdict)
+    }
+
+    /// True if a check that has no result with the works has none without them either: they are not the cause.
+    async fn has_no_result_at_base(
+        &self,
+        check: &CheckConfig,
+        work: Option<&Work>,
+        hash: &str,
+        (job, base_tree): (&Job, &str),
+        waiter: &mut Waiter,
+    ) -> Step<bool> {
+        if job.works.is_empty() {
+            return Ok(true);
+        }
+        let worktree = self.gate_check_out(&job.base)?;
+        self.make_gate_ready(&worktree, &job.base, &job.base, None, waiter).await?;
+        let (_, end) = self.run_together(check, work, hash, (&job.base, base_tree), &worktree, waiter).await?;
+        Ok(!has_result(end))
     }
 
     /// True for a single work that was judged alone on exactly these files.
@@ -191,7 +213,7 @@ impl Context<'_> {
         }
     }
 
-    /// Runs a check once, or again if it fails and is known to be flaky.
+    /// Runs a check once, or again if it is killed, or fails and is known to be flaky.
     async fn run_together(
         &self,
         check: &CheckConfig,
@@ -210,10 +232,12 @@ impl Context<'_> {
         let ran = loop {
             let ran = self.run_one(&spec, worktree, None, waiter, || Ok(false)).await;
             let Ok((result, failures)) = ran else { break ran.map(|_| None) };
-            let may_repeat = result.end == CheckEnd::Failed
-                && failed < self.config.regression.retries
-                && self.db.read(|tx| tx.is_known_flaky(&check.name, hash))?;
-            if !may_repeat {
+            let may_repeat = match result.end {
+                CheckEnd::Signaled | CheckEnd::Lost | CheckEnd::NotStarted => true,
+                CheckEnd::Failed => self.db.read(|tx| tx.is_known_flaky(&check.name, hash))?,
+                _ => false,
+            };
+            if !may_repeat || failed >= self.config.regression.retries {
                 break Ok(Some((result, failures)));
             }
             failed += 1;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    ActorId, AlertType, BaseRun, BaseState, Batch, CheckOutcome, CheckpointType, Counts, ErrorCategory, FailedAttempt,
-    LandingState, LeasePath, LoopId, NewAlert, NewCheckpoint, Proof, ProofRun, ProofStage, RunKind, Severity, StringList,
-    TestId, TestStatus, UnlockCause, WriteTx, new_id, owned_intent,
+    AlertType, BaseRun, BaseState, Batch, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LandedWork, LoopId, NewAlert,
+    Proof, ProofRun, ProofStage, RunKind, Severity, StringList, TestId, WriteTx, new_id, owned_intent,
 };
 use crash_point::{Point, reach};
 use git::{CommitHash, RefExpectation};
@@ -21,7 +20,7 @@ use super::{Pulse, Train};
 use crate::auto_lease::{ignored, lease_path};
 use crate::context::Context;
 use crate::end::error_of;
-use crate::operation::{Integrate, Member, Operation, queued_ref};
+use crate::operation::{Integrate, Member, Operation};
 use crate::{Error, Result};
 
 /// Maximum number of tests named in a message.
@@ -147,20 +146,15 @@ impl Train<'_> {
         let operation = Operation::Integrate(landing.clone());
         let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
         let tree = self.context.history().tree_of(tip)?.to_string();
+        let works: Vec<(&TestId, &str)> = members.iter().map(|(work, _)| (&work.test.id, work.landing.id.as_str())).collect();
+        let role = self.role.borrow();
+        let Some(role) = role.as_ref() else { return Ok(None) };
         let entry = self.context.db.write_durably(|tx| {
-            let lease = tx.lease(&LeasePath::integration())?;
-            if !lease.is_some_and(|lease| self.is_own(&lease) && lease.expires_at.is_none_or(|at| at > tx.now())) {
-                return Ok(None);
-            }
+            let Some(entry) = tx.begin_landing(role, &works, &intent)? else { return Ok(None) };
             for (work, _) in members {
-                let test = tx.test(&work.test.id)?;
-                let is_open = tx.open_landing(&test.id)?.is_some_and(|landing| landing.id == work.landing.id);
-                if test.status != TestStatus::InProgress || !is_open {
-                    return Ok(None);
-                }
                 add_proofs(tx, work, judged, (tip, &tree))?;
             }
-            tx.begin_operation(operation.name(), LoopId::train().as_str(), None, &intent, None).map(Some)
+            Ok::<_, coord_db::Error>(Some(entry))
         })?;
         Ok(entry)
     }
@@ -271,25 +265,7 @@ impl Train<'_> {
         let Work { landing, test } = work;
         let first = why.message.lines().next().unwrap_or_default();
         tracing::info!(test = %test.id, error = first, "queued work is given back");
-        self.context.db.write(|tx| {
-            if !tx.end_landing(&landing.id, LandingState::Returned, batch, Some(first), clashes)? {
-                return Ok(());
-            }
-            if landing.commit_hash != landing.head {
-                tx.add_checkpoint(&NewCheckpoint {
-                    loop_id: landing.loop_id.clone(),
-                    test_id: Some(test.id.clone()),
-                    git_ref: queued_ref(&landing.loop_id, &landing.id),
-                    checkpoint_type: CheckpointType::Stash,
-                    commit_hash: landing.commit_hash.clone(),
-                    reason: "it was given back by the landing train".to_owned(),
-                })?;
-            }
-            match why.category {
-                ErrorCategory::Permanent => tx.skip_test(&test.id, Some(&why.message)),
-                _ => tx.record_failed(&test.id, &test.loop_id, &why).map(drop),
-            }
-        })?;
+        self.context.db.write(|tx| tx.return_landing(landing, &why, batch, clashes))?;
         reach(Point::TrainReturned);
         self.judge.news.settled.notify_one();
         Ok(())
@@ -341,8 +317,9 @@ impl Train<'_> {
 
     /// Deletes the reference of a work that has landed.
     fn forget_ref(&self, work: &Work) {
-        let git_ref = queued_ref(&work.landing.loop_id, &work.landing.id);
-        if let Err(error) = self.context.history().delete_ref(&git_ref, &RefExpectation::Any) {
+        if let Some(git_ref) = work.landing.git_ref()
+            && let Err(error) = self.context.history().delete_ref(&git_ref, &RefExpectation::Any)
+        {
             tracing::debug!(%error, git_ref, "cannot delete the reference of landed work; its loop deletes it at its next start");
         }
     }
@@ -408,26 +385,16 @@ fn add_proofs(tx: &WriteTx<'_>, work: &Work, judged: &Judged, (tip, tree): (&Com
 impl Context<'_> {
     /// Records the passes of a batch that is on integration. `author` is the loop of members without one.
     pub(crate) fn record_members(&self, tx: &WriteTx<'_>, landing: &Integrate, author: &LoopId) -> coord_db::Result<()> {
-        for member in &landing.members {
-            let author = member.author.as_ref().unwrap_or(author);
-            match tx.adopt_landed(&member.test, author, &member.passed()) {
-                Ok(_) => {}
-                // The test was settled otherwise; this must not prevent anything else.
-                Err(error) if error.is_refusal() => {
-                    tracing::warn!(test = %member.test, %error, commit = %member.commit, "landing not recorded");
-                }
-                Err(error) => return Err(error),
-            }
-            match &member.landing {
-                Some(id) => drop(tx.end_landing(id, LandingState::Landed, landing.batch.as_deref(), None, &[])?),
-                // Of an older version: the loop has kept its leases until here.
-                None => drop(tx.release_everything(author.as_str(), &ActorId::from(author), UnlockCause::Released, None)?),
-            }
-            tx.close_alert(&format!("checkout:{author}"))?;
+        let works = landing.members.iter().map(|member| LandedWork {
+            test: member.test.clone(),
+            landing: member.landing.clone(),
+            author: member.author.clone().unwrap_or_else(|| author.clone()),
+            passed: member.passed(),
+        });
+        let works: Vec<LandedWork> = works.collect();
+        for (test, error) in tx.record_landed(&works, landing.batch.as_deref())? {
+            tracing::warn!(%test, %error, commit = %landing.commit, "landing not recorded");
         }
-        match &landing.batch {
-            Some(batch) => tx.batch_landed(batch),
-            None => Ok(()),
-        }
+        works.iter().try_for_each(|work| tx.close_alert(&format!("checkout:{}", work.author)).map(drop))
     }
 }

@@ -4,10 +4,11 @@
 //! Each process of a loop runs one beside its attempts. One of them at a time is the judge: it holds the lease on
 //! integration. If it dies, another one continues with what is in the database. `plan.rs` decides what is judged and what
 //! lands; `build.rs` makes the commits, `judge.rs` runs the checks, `hunt.rs` finds with what a work fails, `land.rs` moves
-//! integration and gives works back.
+//! integration and gives works back, `halt.rs` rests while nothing can be judged.
 
 mod build;
 mod drive;
+mod halt;
 mod hunt;
 mod judge;
 mod land;
@@ -16,17 +17,17 @@ mod queue;
 
 pub use queue::ranked;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Acquire, AcquireRequest, ActorId, JournalEntry, JournalStatus, Lease, LeasePath, LoopId, UnlockCause};
+use coord_db::{AcquireRequest, ActorId, JournalEntry, JudgeRole, LeasePath, LoopId, UnlockCause};
 use crash_point::{Point, reach};
 use process_host::{BackOff, Stop, service, stop_requested};
 
-use crate::Result;
 use crate::context::Context;
 use crate::operation::Operation;
+use crate::{Error, Result};
 
 /// Delay before the next try if works cannot be judged.
 const RETRY: Duration = Duration::from_secs(10);
@@ -40,13 +41,13 @@ pub(crate) struct Train<'a> {
     judge: &'a Context<'a>,
     /// The actor that holds the leases of queued work.
     context: Context<'a>,
-    /// The token of its lease on integration, while it is the judge.
-    token: Cell<i64>,
+    /// Its newest role as the judge.
+    role: RefCell<Option<JudgeRole>>,
 }
 
 impl<'a> Train<'a> {
     pub(crate) fn new(judge: &'a Context<'a>) -> Self {
-        Self { judge, context: judge.acting_as(LoopId::train()), token: Cell::new(0) }
+        Self { judge, context: judge.acting_as(LoopId::train()), role: RefCell::new(None) }
     }
 
     /// Judges and lands queued work until a stop is requested.
@@ -55,12 +56,11 @@ impl<'a> Train<'a> {
         let mut back_off = BackOff::default();
         while !pulse.is_stopping() {
             let turned = self.turn(&mut pulse).await;
-            self.judge.news.is_looking.set(false);
+            self.judge.news.note_looked();
             match turned {
-                Ok(true) => back_off.recovered(),
-                Ok(false) => {
+                Ok(most) => {
                     back_off.recovered();
-                    pulse.wait(&self.context, LOOK).await;
+                    pulse.wait(&self.context, most).await;
                 }
                 Err(error) => {
                     let rest = if error.is_temporary() { back_off.after(&error) } else { RETRY };
@@ -71,26 +71,37 @@ impl<'a> Train<'a> {
         }
     }
 
-    /// Judges if work waits and nobody else does. True if it has: there may be more.
-    async fn turn(&self, pulse: &mut Pulse) -> Result<bool> {
+    /// Judges if work waits and nobody else does. Returns the time until the next look.
+    async fn turn(&self, pulse: &mut Pulse) -> Result<Duration> {
         let db = self.context.db;
         if !db.read(|tx| tx.has_open_landing(None))? {
-            return Ok(false);
+            self.go_on()?;
+            return Ok(LOOK);
         }
         // Even if another process judges: the leases of queued work stay while any loop runs.
         pulse.beat(&self.context)?;
         self.context.recover_train()?;
-        let Some(role) = self.take_role()? else { return Ok(false) };
+        if let Some(halted) = self.halted_for()? {
+            return Ok(halted.min(LOOK));
+        }
+        let Some(role) = self.take_role()? else { return Ok(LOOK) };
         reach(Point::TrainTaken);
-        self.token.set(role.token);
+        self.role.replace(Some(role.clone()));
         self.judge.news.is_judging.set(true);
         let driven = self.drive(pulse).await;
         self.judge.news.is_judging.set(false);
-        let released = self.give_role_up(&role);
+        let released = db.write(|tx| tx.leave_judge_role(&role));
         self.judge.news.settled.notify_one();
+        if let Err(Error::NotJudged(why)) = &driven {
+            tracing::warn!(why, "the landing train halts");
+            self.halt(why)?;
+            released?;
+            return Ok(RETRY);
+        }
         let has_progress = driven?;
         released?;
-        Ok(has_progress)
+        // There may be more.
+        Ok(if has_progress { Duration::ZERO } else { LOOK })
     }
 
     /// The request for the lease of the judge. Its events belong to the attempt whose work has waited longest.
@@ -100,26 +111,12 @@ impl<'a> Train<'a> {
     }
 
     /// Becomes the judge; none if another process is, or integration is leased for something else.
-    fn take_role(&self) -> Result<Option<Role>> {
-        let request = self.lease_request()?;
-        let own = ProcessIdentity::own();
-        let db = self.context.db;
+    fn take_role(&self) -> Result<Option<JudgeRole>> {
         if self.judge.news.wants_turn.get() {
             return Ok(None);
         }
-        let taken = db.write(|tx| {
-            let is_judge = |entry: &JournalEntry| matches!(Operation::of(entry), Some(Operation::Judge { .. }));
-            if tx.open_journal(Some(LoopId::train().as_str()))?.iter().any(is_judge) {
-                return Ok(None);
-            }
-            let Acquire::Granted(grant) = tx.acquire(&request, self.context.config.lease.silent_waiter_seconds)? else {
-                return Ok(None);
-            };
-            let operation = Operation::Judge { judge: self.judge.loop_id.clone(), token: grant.fencing_token };
-            let intent = coord_db::owned_intent(operation.intent(), &own);
-            let entry = tx.begin_operation(operation.name(), LoopId::train().as_str(), None, &intent, None)?;
-            Ok::<_, coord_db::Error>(Some(Role { entry, token: grant.fencing_token }))
-        })?;
+        let (request, silent) = (self.lease_request()?, self.context.config.lease.silent_waiter_seconds);
+        let taken = self.context.db.write(|tx| tx.take_judge_role(&request, silent, &ProcessIdentity::own()))?;
         if taken.is_none() {
             // Its holder may be dead.
             self.judge.free_from_dead(&LeasePath::integration())?;
@@ -127,30 +124,11 @@ impl<'a> Train<'a> {
         Ok(taken)
     }
 
-    fn give_role_up(&self, role: &Role) -> Result<()> {
-        Ok(self.context.db.write(|tx| {
-            // Another process may have taken this one for dead, and judge.
-            if tx.journal_entry(&role.entry)?.is_none_or(|entry| entry.status != JournalStatus::InProgress) {
-                return Ok(());
-            }
-            tx.judge_landings(&[])?;
-            match tx.release(&self.judge.loop_id, &[LeasePath::integration()], Some(role.token)) {
-                Err(coord_db::Error::LeaseLost { .. }) => {}
-                other => drop(other?),
-            }
-            tx.end_operation(&role.entry, true).map(drop)
-        })?)
-    }
-
-    /// True for the lease with which this process became the judge.
-    fn is_own(&self, lease: &Lease) -> bool {
-        lease.locked_by == self.judge.loop_id.as_str() && lease.fencing_token == self.token.get()
-    }
-
     /// True while this process holds the lease on integration.
     fn holds_role(&self) -> Result<bool> {
-        let lease = self.context.db.read(|tx| tx.lease(&LeasePath::integration()))?;
-        Ok(lease.is_some_and(|lease| self.is_own(&lease)))
+        let role = self.role.borrow();
+        let lease = role.as_ref().map(|role| self.context.db.read(|tx| tx.judge_lease(role))).transpose()?;
+        Ok(lease.flatten().is_some())
     }
 }
 
@@ -192,14 +170,6 @@ impl Pulse {
     }
 }
 
-/// The role of the judge.
-struct Role {
-    /// Its entry in the journal.
-    entry: String,
-    /// The token of the lease on integration.
-    token: i64,
-}
-
 impl Context<'_> {
     /// Settles what a judge has left that has died or stands still, or whose process has given up: a batch that reached
     /// integration is recorded, and another process may judge.
@@ -237,32 +207,27 @@ impl Context<'_> {
                     self.db.write(|tx| self.settle_landing(tx, &entry, landing))?;
                 }
                 Some(Operation::Integrate(_)) => {}
-                Some(Operation::Judge { judge, token }) => self.end_judge(&entry, judge, *token)?,
+                Some(Operation::Judge { judge, token }) => {
+                    self.end_judge(&JudgeRole { entry: entry.id, judge: judge.clone(), token: *token })?;
+                }
                 _ => self.settle(&entry.id, false)?,
             }
         }
         Ok(())
     }
 
-    fn end_judge(&self, entry: &JournalEntry, judge: &LoopId, token: i64) -> Result<()> {
-        tracing::info!(%judge, "the judge of the landing train has ended; another loop may continue");
+    fn end_judge(&self, role: &JudgeRole) -> Result<()> {
+        tracing::info!(judge = %role.judge, "the judge of the landing train has ended; another loop may continue");
         self.db.write(|tx| {
-            if tx.journal_entry(&entry.id)?.is_none_or(|now| now.status != JournalStatus::InProgress) {
+            if !tx.end_judge_role(role)? {
                 return Ok(());
             }
-            tx.judge_landings(&[])?;
-            let path = LeasePath::integration();
             let by = ActorId::from(&LoopId::train());
-            if let Some(lease) =
-                tx.lease(&path)?.filter(|lease| lease.locked_by == judge.as_str() && lease.fencing_token == token)
-            {
-                tx.end_lease(&lease, &by, UnlockCause::OwnerDied, None)?;
-            }
             // What its checks needed.
             for slot in 1..=self.config.gate.parallel.max(1) + 1 {
                 tx.release_everything(LoopId::train_slot(slot).as_str(), &by, UnlockCause::OwnerDied, None)?;
             }
-            tx.end_operation(&entry.id, false).map(drop)
+            Ok::<_, coord_db::Error>(())
         })?;
         Ok(())
     }

@@ -25,10 +25,12 @@
 //!
 //! The caller performs the actions of [`Train::next`] and reports their results. Nothing lands that was not judged.
 
+mod groups;
 mod suspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use groups::{Group, group_size};
 use suspect::Suspect;
 
 /// The limits of the train.
@@ -106,20 +108,6 @@ impl Known {
     }
 }
 
-/// Works that are searched for one that fails.
-#[derive(Debug, Clone)]
-struct Group<W> {
-    /// The number of the search: older ones go first.
-    search: u64,
-    state: State<W>,
-}
-
-impl<W: Clone> Group<W> {
-    fn prefix(&self, length: usize) -> State<W> {
-        State { head: self.state.head, works: self.state.works[..length].to_vec() }
-    }
-}
-
 /// States to judge.
 #[derive(Debug)]
 struct Wanted<W> {
@@ -157,12 +145,6 @@ pub struct Train<W> {
     next_run: RunId,
     /// Probability that a work fails with those before it.
     failure_rate: f64,
-}
-
-/// The number of works in a group of which about half pass, so that its result says most.
-fn group_size(failure_rate: f64) -> usize {
-    let size = 0.5_f64.ln() / (1.0 - failure_rate).ln();
-    if size.is_finite() { (size.round() as usize).max(1) } else { usize::MAX }
 }
 
 /// Numbers between two others, at equal distances, as many as there are runs.
@@ -367,38 +349,6 @@ impl<W: Clone + Ord> Train<W> {
         self.start(wanted, is_closing)
     }
 
-    /// The lengths of the longest prefix of a group that passes, and of the shortest longer one that fails.
-    fn bounds(&self, group: &Group<W>) -> (usize, Option<usize>) {
-        let known = |length: usize| self.known(&group.prefix(length));
-        let count = group.state.works.len();
-        let green = (1..=count).rev().find(|length| known(*length).is_green()).unwrap_or(0);
-        (green, (green + 1..=count).find(|length| known(*length).is_red()))
-    }
-
-    /// Ends the groups of which all is known.
-    fn settle_groups(&mut self) {
-        for mut group in std::mem::take(&mut self.groups) {
-            let (green, red) = self.bounds(&group);
-            if green < group.state.works.len() && red != Some(green + 1) {
-                self.groups.push(group);
-                continue;
-            }
-            let mut rest = group.state.works.split_off(green);
-            if !rest.is_empty() {
-                let (work, before) = (rest.remove(0), group.state.works.clone());
-                let (search, head, high) = (group.search, group.state.head, before.len());
-                self.suspects.push(Suspect { search, work, head, before, clashes: Vec::new(), low: 0, high });
-            }
-            if !rest.is_empty() || red.is_some() {
-                for work in group.state.works.iter().chain(&rest) {
-                    *self.searches.entry(work.clone()).or_default() += 1;
-                }
-            }
-            self.pool.splice(0..0, rest);
-            self.pass(&group.state);
-        }
-    }
-
     /// True if a work has waited for several searches for others.
     fn is_delayed(&self, work: &W) -> bool {
         self.searches.get(work).is_some_and(|searches| *searches >= DELAYED)
@@ -429,11 +379,6 @@ impl<W: Clone + Ord> Train<W> {
             known.is_red() && known.failed >= chances
         };
         (green + 1..=judged).find(is_red)
-    }
-
-    fn search(&mut self, state: State<W>) {
-        self.groups.push(Group { search: self.next_search, state });
-        self.next_search += 1;
     }
 
     /// Takes the works of a prefix that fails out of the chain, to search them.
@@ -572,81 +517,6 @@ impl<W: Clone + Ord> Train<W> {
             at += step;
             wanted.chain.push(prefix(at));
         }
-    }
-
-    /// The states that the groups need.
-    fn look_at_groups(&self, wanted: &mut Wanted<W>) {
-        for group in &self.groups {
-            let (green, red) = self.bounds(group);
-            let Some(red) = red else {
-                wanted.searches.push((group.search, group.state.clone()));
-                continue;
-            };
-            let prefix = |length: usize| group.prefix(length);
-            let running: Vec<State<W>> = (green + 1..red).map(prefix).filter(|state| self.is_running(state)).collect();
-            if running.is_empty() {
-                wanted.searches.push((group.search, prefix(green.midpoint(red))));
-            }
-            wanted.searches.extend(running.into_iter().map(|state| (group.search, state)));
-            wanted.spare.extend(points(green, red, self.limits.parallel).map(prefix));
-        }
-    }
-
-    /// Settles what is known of the suspects, and adds the states that they need; none if the head fails.
-    fn look_at_suspects(&mut self, wanted: &mut Wanted<W>, actions: &mut Vec<Action<W>>) -> Option<()> {
-        let mut cleared = Vec::new();
-        for at in 0..self.suspects.len() {
-            let mut suspect = self.suspects[at].clone();
-            let failed = suspect.failed();
-            if self.known(&failed).is_green() {
-                cleared.push(suspect.work.clone());
-                continue;
-            }
-            let without = self.known(&suspect.without());
-            // It has passed before: whatever fails now fails without any of the works.
-            if without.is_red() && without.failed >= self.limits.failures {
-                return None;
-            }
-            suspect.narrow(|state| self.known(state));
-            // It has failed once more if a failure by chance is more probable: next to none fail, or it seems to need two
-            // others to fail. Then only the state counts with which that began.
-            let is_rare = suspect.low > 0 && suspect.before.len() as f64 * self.failure_rate < CHANCE;
-            let needs_two = suspect.low > 0 && !suspect.clashes.is_empty();
-            let failures = if needs_two { self.known(&failed).failed } else { self.failures_of(&suspect) };
-            let is_confirmed = failures >= self.limits.failures + usize::from(is_rare || needs_two);
-            if !without.is_green() {
-                wanted.searches.push((suspect.search, suspect.without()));
-            }
-            // Most fail with what has landed, and alone.
-            if !suspect.is_narrowed() && (is_confirmed || suspect.low == 0) {
-                wanted.searches.push((suspect.search, suspect.point()));
-            } else if !is_confirmed {
-                wanted.searches.push((suspect.search, failed.clone()));
-            } else if without.is_green() {
-                actions.push(Action::GiveBack {
-                    work: suspect.work.clone(),
-                    clashes: suspect.clashes.clone(),
-                    state: failed.clone(),
-                });
-            }
-            wanted.spare.extend(suspect.points(self.limits.parallel));
-            self.suspects[at] = suspect;
-        }
-        // A failure by chance: the work goes on, first of all.
-        self.suspects.retain(|suspect| !cleared.contains(&suspect.work));
-        self.pool.splice(0..0, cleared);
-        Some(())
-    }
-
-    /// Number of failed runs of the suspect with works before it and no others, which might fail by themselves.
-    fn failures_of(&self, suspect: &Suspect<W>) -> usize {
-        let newest = self.canonical(&suspect.failed()).head;
-        let is_about = |state: &State<W>| {
-            (state.head == suspect.head || state.head == newest)
-                && state.works.last() == Some(&suspect.work)
-                && state.works.iter().all(|work| *work == suspect.work || suspect.before.contains(work))
-        };
-        self.known.iter().filter(|(state, _)| is_about(state)).map(|(_, known)| known.failed).sum()
     }
 }
 

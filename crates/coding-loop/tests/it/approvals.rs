@@ -121,3 +121,24 @@ fn what_somebody_else_does_to_the_published_branch_is_asked_about_and_done_as_an
         assert_eq!(world.db.read(|tx| tx.decisions(true)).unwrap(), [], "it is asked once: {choice}");
     }
 }
+
+#[test]
+fn a_question_about_a_moved_branch_ends_with_its_cause() {
+    let world = World::new("cat > /dev/null; echo > $TEST_ID\n", CHECK);
+    world.add_loop("one");
+    ["t1", "t2"].into_iter().for_each(|test| world.add_test(test, "one"));
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let ours = world.git(&["rev-parse", BRANCH]);
+    let asked_at = |commit: &str| {
+        world.git(&["update-ref", &format!("refs/heads/{BRANCH}"), commit]);
+        world.once("one");
+        let open = world.db.read(|tx| tx.decisions(true)).unwrap();
+        open.into_iter().map(|question| question.context["found"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let [back, main] = [format!("{BRANCH}~1"), "main".to_owned()].map(|name| world.git(&["rev-parse", &name]));
+    assert_eq!(asked_at(&back), [back.as_str()]);
+    assert_eq!(asked_at(&main), [main.as_str()], "the branch has moved again");
+    assert_eq!(asked_at(&ours), [] as [String; 0], "the branch is back");
+    assert_eq!(asked_at(&back), [back.as_str()], "it is asked again, because nobody has answered");
+    assert_eq!(world.events("decision_resolved").len(), 2);
+}

@@ -302,10 +302,32 @@ fn what_waits_can_be_skipped_and_its_files_are_free_again() {
     assert_eq!(holder(&train).as_deref(), Some("landing-train"));
     train.world.db.write(|tx| tx.skip_test(&"t1".parse()?, Some("not needed"))).unwrap();
     assert_eq!(holder(&train), None);
+    // The work is saved at once.
+    let saved = train.world.db.read(|tx| tx.checkpoints(Some(&"a".parse()?), false)).unwrap().remove(0);
+    assert_eq!((saved.test_id.unwrap().as_str(), saved.reason.as_deref()), ("t1", Some("the test was skipped")));
+    assert_eq!(train.world.store(&["ls-tree", "--name-only", &saved.git_ref, "t1"]), "t1");
     train.release();
     train.passed("t2");
     assert_eq!(train.world.test("t1").status, TestStatus::Skipped);
     assert_eq!(train.world.git(&["ls-tree", "--name-only", "coding-loops/integration", "t1", "t2"]), "t2");
+    train.end();
+}
+
+#[test]
+fn no_other_program_settles_a_test_whose_work_waits() {
+    let mut train = Train::new(2, "true", "");
+    train.queue(2);
+    for statement in [
+        "UPDATE tests SET status = 'passed', verified_at = datetime('now') WHERE id = 't1'",
+        "UPDATE tests SET loop_id = 'b' WHERE id = 't1'",
+        "REPLACE INTO tests (id, loop_id, status, verified_at) VALUES ('t1', 'a', 'passed', datetime('now'))",
+        "DELETE FROM tests WHERE id = 't1'",
+    ] {
+        let refused = test_support::try_sql(&train.world.path, statement).unwrap_err();
+        assert!(refused.contains("waits to land (loopctl landings): loopctl reset or loopctl skip"), "{statement}: {refused}");
+    }
+    train.release();
+    ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
     train.end();
 }
 
@@ -327,6 +349,48 @@ fn a_head_that_fails_stops_the_train_and_asks() {
     fs::remove_file(train.world.folder().join("broken")).unwrap();
     train.world.db.write(|tx| tx.answer(&question.id, "try_again", None, &ActorId::human(), "test")).unwrap();
     ["t1", "t2", "t9"].into_iter().for_each(|test| train.passed(test));
+    train.end();
+}
+
+/// Nothing lands and nobody is blamed while the suite ends like this, which one alert says.
+fn halts(end: &str, why: &str) {
+    let mut train = Train::new(2, &format!("test -n \"$TEST_ID\" || ! test -e $top/halt || {end}"), "");
+    train.queue(2);
+    let halt = train.world.folder().join("halt");
+    fs::write(&halt, "").unwrap();
+    train.release();
+    let alerts = |open| train.world.db.read(|tx| tx.alerts(open)).unwrap();
+    let alert = wait_for("the alert", || alerts(true).pop());
+    assert!(alert.message.starts_with("finished work cannot land: check suite") && alert.message.contains(why), "{alert:?}");
+    assert_eq!(train.queued().len(), 2);
+    fs::remove_file(&halt).unwrap();
+    ["t1", "t2"].into_iter().for_each(|test| train.passed(test));
+    assert!(train.world.events("test_failed").is_empty());
+    assert_eq!((alerts(true).len(), alerts(false).len()), (0, 1), "{:?}", alerts(false));
+    train.end();
+}
+
+#[test]
+fn a_check_that_is_killed_halts_the_train_until_it_can_run() {
+    halts("kill -9 $$", "killed by signal 9");
+}
+
+#[test]
+fn a_check_whose_program_is_missing_halts_the_train_until_it_can_run() {
+    halts("no-such-program", "a program that it runs is missing");
+}
+
+#[test]
+fn works_that_kill_a_check_only_together_are_found() {
+    let suite = "test -n \"$TEST_ID\" || test -e fixed || ! test -e t1 || ! test -e t2 || kill -9 $$";
+    let mut train = Train::new(3, suite, "");
+    train.queue(3);
+    train.release();
+    ["t1", "t2", "t3"].into_iter().for_each(|test| train.passed(test));
+    let failed = train.world.events("test_failed");
+    assert!(failed[0].payload["error_message"].as_str().unwrap().contains("killed by signal 9"), "{failed:?}");
+    assert_eq!((failed.len(), train.world.test("t1").attempts + train.world.test("t2").attempts), (1, 2));
+    assert!(train.world.db.read(|tx| tx.alerts(false)).unwrap().is_empty());
     train.end();
 }
 

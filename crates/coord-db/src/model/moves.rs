@@ -1,7 +1,7 @@
 //! Which moves each state machine has. One total function each; an operation that asks for another one is refused with
 //! [`crate::Error::IllegalMove`]. `schema/README.md` has the same as tables; a test tries every pair.
 
-use crate::{HealthStatus, JournalStatus, LoopStatus, MigrationStatus, RequestStatus, TestStatus};
+use crate::{HealthStatus, JournalStatus, LandingState, LoopStatus, MigrationStatus, RequestStatus, TestStatus};
 
 /// What can be asked of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,18 @@ impl TestStatus {
             TestMove::Skip => !matches!(self, Self::Passed | Self::Skipped),
             TestMove::Reset => !matches!(self, Self::InProgress),
             TestMove::ClearDependency => !matches!(self, Self::Passed | Self::InProgress),
+        }
+    }
+}
+
+impl LandingState {
+    /// Whether finished work may go from here to there: it waits or is judged until it ends, once.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        match self {
+            Self::Queued => !matches!(to, Self::Queued),
+            Self::Judging => !matches!(to, Self::Judging),
+            Self::Landed | Self::Returned | Self::Withdrawn => false,
         }
     }
 }

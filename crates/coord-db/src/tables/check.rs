@@ -42,6 +42,12 @@ const INVARIANTS: &[(&str, &str)] = &[
         "SELECT test_id FROM landings WHERE ended_at IS NULL AND test_id NOT IN (SELECT id FROM tests WHERE status = 'in_progress')",
     ),
     (
+        "a passed test's work has landed",
+        "SELECT DISTINCT t.id || ': another program has marked it as passed while its work waited to land; the work is saved: loopctl reset --force ' || t.id
+         FROM tests AS t JOIN landings AS l ON l.test_id = t.id AND l.state = 'withdrawn'
+         WHERE t.status = 'passed' AND (t.commit_hash IS NULL OR t.commit_hash = l.commit_hash)",
+    ),
+    (
         "no two loops hold overlapping leases",
         "SELECT a.file_path || ' of ' || a.locked_by || ' and ' || b.file_path || ' of ' || b.locked_by
          FROM file_locks AS a JOIN file_locks AS b ON a.locked_by <> b.locked_by AND substr(a.file_path, -1) = '/'

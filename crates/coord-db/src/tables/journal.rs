@@ -129,6 +129,11 @@ impl ReadTx<'_> {
         self.query_opt(select!(JournalEntry, "FROM transaction_log WHERE id = ?1"), [id], JournalEntry::from_row)
     }
 
+    /// Whether an entry is in progress.
+    pub fn is_operation_open(&self, id: &str) -> Result<bool> {
+        Ok(self.journal_entry(id)?.is_some_and(|entry| entry.status == JournalStatus::InProgress))
+    }
+
     /// The newest entries, open and settled, at most `limit`, newest first; of one component or all.
     pub fn journal(&self, component: Option<&str>, limit: usize) -> Result<Vec<JournalEntry>> {
         self.query(

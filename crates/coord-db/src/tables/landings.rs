@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::{StringList, json};
 use crate::payload::{BatchJudged, LandingQueued};
 use crate::{
-    ActorId, BatchOutcome, Error, EventId, LandingState, LeasePath, LoopId, NewEvent, ReadTx, Result, TestId, TestStatus,
-    Timestamp, UnlockCause, WriteTx,
+    ActorId, BatchOutcome, CheckpointType, Error, EventId, LandingState, LeasePath, LoopId, NewCheckpoint, NewEvent, ReadTx,
+    Result, Test, TestId, TestStatus, Timestamp, UnlockCause, WriteTx,
 };
 
 /// Number of ended landings from which the rate of failures is estimated.
@@ -87,7 +87,19 @@ pub struct LandingTotals {
     pub saved_ms: i64,
 }
 
+/// Prefix of the references of the store that keep the queued work of a loop, each named after its row.
+#[must_use]
+pub fn queued_refs(of: &LoopId) -> String {
+    format!("refs/coding-loops/queued/{of}/")
+}
+
 impl Landing {
+    /// The reference of the store that keeps its commit; none if it changes nothing.
+    #[must_use]
+    pub fn git_ref(&self) -> Option<String> {
+        (self.commit_hash != self.head).then(|| format!("{}{}", queued_refs(&self.loop_id), self.id))
+    }
+
     /// The results of its own judgement.
     #[must_use]
     pub fn check_results(&self) -> Vec<(String, bool)> {
@@ -105,6 +117,19 @@ impl ReadTx<'_> {
     /// All works that wait to land, the oldest first.
     pub fn open_landings(&self) -> Result<Vec<Landing>> {
         self.query(select!(Landing, "FROM landings WHERE ended_at IS NULL ORDER BY queued_at, id"), [], Landing::from_row)
+    }
+
+    /// The tests in progress whose work waits to land.
+    pub fn queued_tests(&self) -> Result<BTreeMap<TestId, Test>> {
+        let tests = self.query(
+            select!(
+                Test,
+                "FROM tests WHERE id IN (SELECT test_id FROM landings WHERE ended_at IS NULL) AND status = 'in_progress'"
+            ),
+            [],
+            Test::from_row,
+        )?;
+        Ok(tests.into_iter().map(|test| (test.id.clone(), test)).collect())
     }
 
     /// Whether a loop has work that waits to land, or whether any has.
@@ -348,7 +373,8 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Ends the wait of a work, and the leases on its files. False if it has ended already.
+    /// Ends the wait of a work, and the leases on its files; what does not land is saved work from now on. False if it has
+    /// ended already.
     pub fn end_landing(
         &self,
         id: &str,
@@ -357,11 +383,24 @@ impl WriteTx<'_> {
         reason: Option<&str>,
         clashes: &[TestId],
     ) -> Result<bool> {
-        let Some(landing) = self.landing(id)?.filter(|landing| landing.ended_at.is_none()) else { return Ok(false) };
+        let Some(landing) = self.landing(id)?.filter(|landing| landing.state.may_become(state)) else { return Ok(false) };
         self.execute(
             "UPDATE landings SET state = ?2, batch = coalesce(?3, batch), reason = ?4, clashes = ?5, ended_at = ?6 WHERE id = ?1",
             rusqlite::params![id, state, batch, reason, json(&clashes), self.now()],
         )?;
+        if let Some(git_ref) = landing.git_ref()
+            && state != LandingState::Landed
+            && self.find_loop(landing.loop_id.as_str())?.is_some()
+        {
+            self.add_checkpoint(&NewCheckpoint {
+                loop_id: landing.loop_id.clone(),
+                test_id: self.find_test(landing.test_id.as_str())?.map(|test| test.id),
+                git_ref,
+                checkpoint_type: CheckpointType::Stash,
+                commit_hash: landing.commit_hash.clone(),
+                reason: reason.unwrap_or("it did not land").to_owned(),
+            })?;
+        }
         let train = LoopId::train();
         for lease in self.leases_of(train.as_str())? {
             if lease.test_id.as_ref() == Some(&landing.test_id) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
     ActorId, AlertType, CheckpointType, CleanUp, ComponentId, Database, Error, ErrorCategory, FailedAttempt, HealthStatus,
-    LoopId, LoopStatus, ManualClock, MigrationStatus, NewAlert, NewCheckpoint, NewTest, PassedAttempt, Severity, TestId,
-    TestMove, TestStatus, Timestamp, UnlockCause, WriteTx,
+    LandingState, LoopId, LoopStatus, ManualClock, MigrationStatus, NewAlert, NewCheckpoint, NewLanding, NewTest,
+    PassedAttempt, Severity, TestId, TestMove, TestStatus, Timestamp, UnlockCause, WriteTx,
 };
 use test_support::{new_loop, new_test};
 
@@ -437,4 +437,62 @@ fn what_a_loop_has_in_hand_stays_there_when_another_test_has_landed() {
     db.execute_foreign("INSERT INTO tests (id, loop_id) VALUES ('t2', 'a')").unwrap();
     db.write(|tx| tx.adopt_landed(&landed, &id("a"), &passed())).unwrap();
     assert_eq!(db.read(|tx| tx.loop_row(&id("a"))).unwrap().current_test_id, Some(t1()));
+}
+
+fn landing_in(state: LandingState) -> Database {
+    let db = test_in(TestStatus::InProgress);
+    let new = NewLanding {
+        id: "l".to_owned(),
+        test_id: t1(),
+        loop_id: id("a"),
+        attempt: 1,
+        urgent: false,
+        base_tree: "b".to_owned(),
+        tree: "t".to_owned(),
+        head: "h".to_owned(),
+        commit_hash: "c".to_owned(),
+        theirs: None,
+        proof: "p".to_owned(),
+        checks: Vec::new(),
+        seconds: 0,
+        tokens: None,
+        files: Vec::new(),
+    };
+    db.write(|tx| tx.queue_landing(&new, &[])).unwrap();
+    move_landing(&db, state);
+    db
+}
+
+fn move_landing(db: &Database, to: LandingState) {
+    db.write(|tx| match to {
+        LandingState::Queued => tx.judge_landings(&[]),
+        LandingState::Judging => tx.judge_landings(&["l".to_owned()]),
+        LandingState::Landed | LandingState::Returned | LandingState::Withdrawn => {
+            tx.end_landing("l", to, None, Some("why"), &[]).map(drop)
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn finished_work_moves_as_its_table_says() {
+    for from in LandingState::ALL {
+        for to in LandingState::ALL {
+            let db = landing_in(*from);
+            let before = content(&db);
+            move_landing(&db, *to);
+            let landing = db.read(|tx| tx.landing("l")).unwrap().unwrap();
+            if from.may_become(*to) {
+                assert_eq!(
+                    (landing.state, landing.ended_at.is_some()),
+                    (*to, !to.may_become(LandingState::Landed)),
+                    "{from} to {to}"
+                );
+                let is_saved = matches!(to, LandingState::Returned | LandingState::Withdrawn);
+                assert_eq!(db.read(|tx| tx.checkpoints(None, false)).unwrap().len(), usize::from(is_saved), "{from} to {to}");
+            } else {
+                assert_eq!(content(&db), before, "{from} to {to}");
+            }
+        }
+    }
 }

@@ -220,6 +220,23 @@ fn check_lists_what_a_foreign_hand_has_broken() {
 }
 
 #[test]
+fn check_names_work_that_was_withdrawn_because_its_test_was_marked_as_passed() {
+    let place = Place::with_loops();
+    place.run(&["test", "add", "t1", "--loop", "a"]).ok();
+    place.sql("UPDATE tests SET status = 'passed', verified_at = datetime('now') WHERE id = 't1'");
+    place.run(&["check"]).ok();
+    place.sql(
+        "INSERT INTO landings (id, test_id, loop_id, attempt, state, base_tree, tree, head, commit_hash, proof, ended_at)
+         VALUES ('l', 't1', 'a', 1, 'withdrawn', 'b', 't', 'h', 'c', 'p', datetime('now'))",
+    );
+    let ran = place.run(&["check"]).fails(1);
+    let said = "t1: another program has marked it as passed while its work waited to land; the work is saved: loopctl reset --force t1";
+    assert!(ran.stdout.contains(said), "{}", ran.stdout);
+    place.run(&["reset", "--force", "t1"]).ok();
+    place.run(&["check"]).ok();
+}
+
+#[test]
 fn doctor_tells_each_thing_and_its_remedy() {
     let place = Place::bare();
     assert!(place.run(&["doctor"]).fails(1).stdout.contains("loopctl init"));

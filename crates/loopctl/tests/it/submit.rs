@@ -1,6 +1,8 @@
 //! A loop that is driven by hand: next, work, submit, through the same gate as every other.
 
-use crate::common::Place;
+use test_support::wait_until;
+
+use crate::common::{Place, ran};
 
 fn place() -> Place {
     let place = Place::with_loops();
@@ -154,4 +156,37 @@ fn a_leased_file_is_brought_up_to_what_has_landed_unless_it_was_changed() {
     std::fs::remove_file(b.join("other")).unwrap();
     std::fs::write(b.join("made"), "right\nand more\n").unwrap();
     assert_eq!(place.json(&["submit", "t2"])["status"], "passed");
+}
+
+#[test]
+fn one_that_judges_the_work_of_others_renews_its_lease() {
+    let place = place();
+    let top = place.outside().display().to_string();
+    let together = format!(
+        "test -n \\\"$TEST_ID\\\" || ! test -e a || ! test -e b || {{ touch {top}/judging; while ! test -e {top}/go; do sleep 0.05; done; }}"
+    );
+    let settings = format!(
+        "[heartbeat]\nbeat_seconds = 1\n[[gate.check]]\nname = \"suite\"\ncommand = [\"sh\", \"-c\", \"{together}\"]\nper_test = false\n"
+    );
+    std::fs::write(place.home().join("config.toml"), settings).unwrap();
+    place.run(&["test", "add", "t2", "--loop", "b"]).ok();
+    for id in ["a", "b"] {
+        let workspace = place.json(&["next", "--loop", id])["workspace"].as_str().unwrap().to_owned();
+        std::fs::write(std::path::Path::new(&workspace).join(id), "").unwrap();
+    }
+    // Both wait before one of them can land alone.
+    place.sql("INSERT INTO file_locks (file_path, locked_by) VALUES ('git:integration', 'human')");
+    let submitted = ["t1", "t2"].map(|test| place.spawn(&["submit", test]));
+    place.until("SELECT count(*) FROM landings", "2");
+    place.sql("DELETE FROM file_locks WHERE locked_by = 'human'");
+    wait_until("the judge", || place.outside().join("judging").exists());
+    let lease = || place.sql("SELECT locked_by, expires_at FROM file_locks WHERE file_path = 'git:integration'");
+    let first = lease();
+    wait_until("the lease to be renewed", || lease() != first);
+    assert_eq!(lease()[..2], first[..2], "by the same process");
+    std::fs::write(place.outside().join("go"), "").unwrap();
+    for submitted in submitted {
+        ran(submitted.wait_with_output().unwrap()).ok();
+    }
+    place.run(&["check"]).ok();
 }

@@ -1,6 +1,6 @@
 //! A work that fails on a state that passes without it, and the search for the works that it needs to fail.
 
-use super::{Known, State};
+use super::{Action, CHANCE, Known, State, Train, Wanted};
 
 /// A work that fails on a state that passes without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,5 +95,64 @@ impl<W: Clone + Ord> Suspect<W> {
             self.clashes.insert(0, clash);
             (self.low, self.high) = (0, last);
         }
+    }
+}
+
+impl<W: Clone + Ord> Train<W> {
+    /// Settles what is known of the suspects, and adds the states that they need; none if the head fails.
+    pub(super) fn look_at_suspects(&mut self, wanted: &mut Wanted<W>, actions: &mut Vec<Action<W>>) -> Option<()> {
+        let mut cleared = Vec::new();
+        for at in 0..self.suspects.len() {
+            let mut suspect = self.suspects[at].clone();
+            let failed = suspect.failed();
+            if self.known(&failed).is_green() {
+                cleared.push(suspect.work.clone());
+                continue;
+            }
+            let without = self.known(&suspect.without());
+            // It has passed before: whatever fails now fails without any of the works.
+            if without.is_red() && without.failed >= self.limits.failures {
+                return None;
+            }
+            suspect.narrow(|state| self.known(state));
+            // It has failed once more if a failure by chance is more probable: next to none fail, or it seems to need two
+            // others to fail. Then only the state counts with which that began.
+            let is_rare = suspect.low > 0 && suspect.before.len() as f64 * self.failure_rate < CHANCE;
+            let needs_two = suspect.low > 0 && !suspect.clashes.is_empty();
+            let failures = if needs_two { self.known(&failed).failed } else { self.failures_of(&suspect) };
+            let is_confirmed = failures >= self.limits.failures + usize::from(is_rare || needs_two);
+            if !without.is_green() {
+                wanted.searches.push((suspect.search, suspect.without()));
+            }
+            // Most fail with what has landed, and alone.
+            if !suspect.is_narrowed() && (is_confirmed || suspect.low == 0) {
+                wanted.searches.push((suspect.search, suspect.point()));
+            } else if !is_confirmed {
+                wanted.searches.push((suspect.search, failed.clone()));
+            } else if without.is_green() {
+                actions.push(Action::GiveBack {
+                    work: suspect.work.clone(),
+                    clashes: suspect.clashes.clone(),
+                    state: failed.clone(),
+                });
+            }
+            wanted.spare.extend(suspect.points(self.limits.parallel));
+            self.suspects[at] = suspect;
+        }
+        // A failure by chance: the work goes on, first of all.
+        self.suspects.retain(|suspect| !cleared.contains(&suspect.work));
+        self.pool.splice(0..0, cleared);
+        Some(())
+    }
+
+    /// Number of failed runs of the suspect with works before it and no others, which might fail by themselves.
+    fn failures_of(&self, suspect: &Suspect<W>) -> usize {
+        let newest = self.canonical(&suspect.failed()).head;
+        let is_about = |state: &State<W>| {
+            (state.head == suspect.head || state.head == newest)
+                && state.works.last() == Some(&suspect.work)
+                && state.works.iter().all(|work| *work == suspect.work || suspect.before.contains(work))
+        };
+        self.known.iter().filter(|(state, _)| is_about(state)).map(|(_, known)| known.failed).sum()
     }
 }
