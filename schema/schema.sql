@@ -1159,4 +1159,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 25;
+PRAGMA user_version = 26;

@@ -79,7 +79,7 @@ impl Attempt {
         Self { doing: Command::Look, ..Self::new() }
     }
 
-    /// Lets work that is not good enough go back to the agent so often.
+    /// Lets work that is not good enough go back to the agent this number of times.
     #[must_use]
     pub fn with_fix_rounds(self, fix_rounds: u32) -> Self {
         Self { fix_rounds, ..self }

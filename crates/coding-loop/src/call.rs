@@ -13,8 +13,8 @@ use crate::{Error, Result, prompt};
 
 /// Estimate for agents that state no use.
 const BYTES_PER_TOKEN: u64 = 4;
-/// The lowest limit of money that an agent is told.
-const LEAST_DOLLARS: f64 = 0.01;
+/// The lowest limit of money that an agent is given.
+const MIN_DOLLARS: f64 = 0.01;
 
 /// The program beside this one that agents use.
 fn loopctl() -> Option<PathBuf> {
@@ -34,7 +34,7 @@ impl Context<'_> {
         if self.config.budget.usd_per_test > 0.0 {
             let used = self.db.read(|tx| tx.usage_of_test(&attempt.test.id))?.cost_microusd;
             let left = microusd(self.config.budget.usd_per_test).saturating_sub(used) as f64 / 1e6;
-            adapter.limit_cost(&mut call, left.max(LEAST_DOLLARS));
+            adapter.limit_cost(&mut call, left.max(MIN_DOLLARS));
         }
         if let Some(session) = &attempt.session {
             adapter.resume(&mut call, &session.id);

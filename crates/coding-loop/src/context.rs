@@ -11,8 +11,7 @@ use git::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Worksp
 
 use crate::memory::{Following, Publishing};
 use crate::news::News;
-use crate::session::Session;
-use crate::work::Work;
+use crate::work::{Session, Work};
 use crate::{Error, Result};
 
 /// One loop on one database and repository.

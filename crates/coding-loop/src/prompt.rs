@@ -1,4 +1,4 @@
-//! Writes what the agent is told. All of its text is here.
+//! Writes the prompts of the agent. All of their text is here.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const TOOLS: [&str; 6] = ["lock", "check", "learn", "ask", "request", "give_up"]
 /// Maximum length of a listed line.
 const MAX_CHARS: usize = 120;
 
-/// What the agent is told about its work.
+/// The facts of a prompt.
 #[derive(Debug, Default, Clone, Copy)]
 struct Facts<'a> {
     test: &'a str,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_told_what_happened() {
+    fn a_session_hears_what_happened() {
         let facts = Facts { test: "login", loop_id: "backend", failed: Some("paused\nby the human"), ..Facts::default() };
         let again = text_again(&facts, &["src/a.rs".to_owned()]);
         assert!(again.starts_with(

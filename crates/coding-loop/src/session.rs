@@ -1,25 +1,13 @@
 //! Continues the session of an agent whose run was interrupted: the work is put back into the workspace, so that the agent
 //! finds what it remembers.
 
-use std::collections::BTreeMap;
-
-use coord_db::{CheckpointType, ModelUse, Run, Test, Timestamp};
+use coord_db::{CheckpointType, Run, Test, Timestamp};
 use git::{CommitHash, PutOn, Workspace, shown};
 
 use crate::Result;
 use crate::agents::{Call, adapter};
 use crate::context::Context;
-
-/// A session in which the agent can be continued.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Session {
-    /// Its id.
-    pub(crate) id: String,
-    /// What it had used before, by model, where it states sums of the whole session.
-    pub(crate) used: BTreeMap<String, ModelUse>,
-    /// The files that others have changed since its last run.
-    pub(crate) landed: Vec<String>,
-}
+use crate::work::Session;
 
 impl Context<'_> {
     /// True if the loop's agent can be continued.

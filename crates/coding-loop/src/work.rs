@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use std::collections::BTreeMap;
+
+use coord_db::ModelUse;
 use git::{Change, CommitHash, Finding};
 
 /// The work that is landing.
@@ -30,4 +33,15 @@ impl Work {
     pub(crate) fn judged(&self) -> &CommitHash {
         self.commit.as_ref().unwrap_or(&self.head)
     }
+}
+
+/// A session in which the agent can be continued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// Its id.
+    pub(crate) id: String,
+    /// What it had used before, by model, where it states sums of the whole session.
+    pub(crate) used: BTreeMap<String, ModelUse>,
+    /// The files that others have changed since its last run.
+    pub(crate) landed: Vec<String>,
 }

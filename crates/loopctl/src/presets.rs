@@ -78,7 +78,12 @@ pub fn with_agent(text: &str, known: &KnownAgent) -> Result<String, String> {
             .iter()
             .map(|(name, value)| format!("{name} = {}\n", value_of(name, value, &config.agent.environment)))
             .collect();
-        match new.find("\n[agent]").map(|at| at + 1).and_then(|at| Some(at + new[at..].find('\n')? + 1)) {
+        let mut end = 0;
+        let header = new.split_inclusive('\n').find_map(|line| {
+            end += line.len();
+            line.starts_with("[agent]").then_some(end)
+        });
+        match header {
             Some(at) => new.insert_str(at, &lines),
             None => new.push_str(&format!("\n[agent]\n{lines}")),
         }

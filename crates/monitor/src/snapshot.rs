@@ -46,7 +46,7 @@ pub mod prefix {
 pub struct Spent {
     /// LLM tokens.
     pub tokens: i64,
-    /// Millionths of a US dollar, as far as known.
+    /// Millionths of a US dollar, if known.
     pub microusd: i64,
 }
 

@@ -196,9 +196,8 @@ fn two_that_fail_only_together_are_found_and_the_second_goes_back_without_an_att
 
 #[test]
 fn no_two_judgements_share_a_check_out() {
-    // A run that finds files of another one when it ends has shared its folder.
-    let suite =
-        "before=$(ls); mkdir $top/busy-$(basename $PWD) || touch $top/shared; sleep 0.3; rmdir $top/busy-$(basename $PWD)
+    // A run that finds files of another one when it ends has shared its folder. A lock ends with a run that is killed.
+    let suite = "exec 9>$top/busy-$(basename $PWD); flock --nonblock 9 || touch $top/shared; before=$(ls); sleep 0.3
         test \"$before\" = \"$(ls)\" || touch $top/shared
         for pair in 't1 t2' 't3 t4' 't5 t6'; do set -- $pair; test -e fixed || ! test -e $1 || ! test -e $2 || exit 1; done";
     let mut train = Train::new(6, suite, "[landing]\nbatch = 2\n[gate]\nparallel = 2\n");

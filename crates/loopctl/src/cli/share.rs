@@ -277,7 +277,7 @@ pub enum UsageCommand {
         #[arg(long = "file", value_name = "PATH")]
         files: Vec<String>,
     },
-    /// Report tokens, cost, time, budgets, what each verified test took, and rework
+    /// Report tokens, cost, time, budgets and rework
     ///
     /// Rework is charged to the loop that caused it.
     #[command(after_help = examples!["loopctl usage report", "loopctl usage report --by test --since 7d"])]
