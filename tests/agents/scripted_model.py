@@ -5,7 +5,7 @@ Steps, in order; each of the first six is one answer of the model, the others ac
 
     {"do": "read", "file": F}               {"do": "write", "file": F, "text": T}
     {"do": "edit", "file": F, "old": A, "new": B}
-    {"do": "bash", "command": C}            {"do": "tool", "name": N, "args": {…}}
+    {"do": "bash", "command": C}            {"do": "mcp", "tool": N, "args": {…}}   of the MCP server coding-loops
     {"do": "say", "text": T}                ends the turn
     {"do": "hold", "name": N}               waits until the test calls `release(N)`; `wait_reached(N)` waits for this point
     {"do": "http", "status": S, "times": N, "kind": K, "reset": SECONDS}    answers N requests with an error
@@ -24,7 +24,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-ANSWERS = {"read", "write", "edit", "bash", "tool", "say"}
+ANSWERS = {"read", "write", "edit", "bash", "mcp", "say"}
+SERVER = "coding-loops"
 HOLD_SECONDS = 120
 
 
@@ -96,6 +97,7 @@ class ScriptedModel:
         self._served = []
         self._faults = {}
         self._reached, self._released = {}, {}
+        self._heard = []
         self._numbers = itertools.count(1)
         self.log = []
         handler = type("Handler", (_Handler,), {"model": self})
@@ -117,6 +119,11 @@ class ScriptedModel:
         """The sum of what was served; with `helper`, of requests beside the work, such as for a title."""
         with self._lock:
             return sum((tokens for tokens, is_helper in self._served if is_helper == helper), Tokens())
+
+    def heard(self, words):
+        """Whether a request contained these words: in a prompt, or in the result of a tool."""
+        with self._lock:
+            return any(words in body for body in self._heard)
 
     def wait_reached(self, name, seconds=60):
         """Waits until an agent's request has reached the `hold` step of this name."""
@@ -196,8 +203,11 @@ def _as_text(steps):
 def _tool_call(step, talk):
     """The call that does this step with the tools that the agent offers; None if it has none for it."""
     do, has = step["do"], talk.tools
-    if do == "tool":
-        return ("call", step["name"], step["args"]) if step["name"] in has else None
+    if do == "mcp":
+        # Agents may offer these tools only after a search. They take a call without one.
+        tool = step["tool"]
+        name = {"anthropic": f"mcp__{SERVER}__{tool}", "chat": f"{SERVER}_{tool}", "gemini": f"mcp_{SERVER}_{tool}"}.get(talk.protocol, tool)
+        return ("call", name, step["args"], "mcp__" + SERVER.replace("-", "_"))
     file = step.get("file", "")
     path = talk.path(file)
     if do == "read":
@@ -317,6 +327,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self._body()
+        with self.model._lock:
+            self.model._heard.append(json.dumps(body, ensure_ascii=False))
         path = self.path.split("?")[0]
         if self.model.requests_folder:
             number = next(self.model._numbers)
@@ -445,6 +457,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             arguments = answer[2] if isinstance(answer[2], dict) else {"input": answer[2]}
             item = {"type": "function_call", "id": f"fc_{unique}", "call_id": f"call_{unique}", "name": answer[1], "arguments": json.dumps(arguments)}
+            if len(answer) > 3:
+                item["namespace"] = answer[3]
         item["status"] = "completed"
         usage = {"input_tokens": tokens.prompt, "input_tokens_details": {"cached_tokens": tokens.cache_read},
                  "output_tokens": tokens.output, "output_tokens_details": {"reasoning_tokens": tokens.reasoning}, "total_tokens": tokens.prompt + tokens.output}
