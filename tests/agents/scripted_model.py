@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -53,34 +54,32 @@ class Conversation:
 
     protocol: str
     model: str
-    user: str = ""
     system: str = ""
+    user: str = ""
+    # The first message with a script: agents may repeat it when they go on with a session.
+    prompt: str = ""
     tools: dict = field(default_factory=dict)
     answers: int = 0
 
     def add_user(self, text):
-        # Agents put examples of a conversation before the real one.
-        if "SCRIPT: " in text and "SCRIPT: " not in self.user:
-            self.answers = 0
         self.user += text + "\n"
+        if "SCRIPT: " in text and not self.prompt:
+            # Agents put examples of a conversation before the real one.
+            self.prompt, self.answers = text, 0
 
     def attempt(self):
-        numbers = re.findall(r"\(attempt (\d+) of", self.user)
-        return int(numbers[-1]) if numbers else 1
+        found = re.search(r"\(attempt (\d+) of", self.prompt)
+        return int(found.group(1)) if found else 1
 
     def test(self):
-        found = re.search(r"[Yy]our task is test (\S+)", self.user)
+        found = re.search(r"[Yy]our task is test (\S+)", self.prompt)
         return found.group(1) if found else ""
 
     def steps(self):
-        """The script, with each step's number in it. Agents may send a prompt more than once, or quote it in JSON."""
-        steps = []
-        for line in self.user.splitlines():
-            if line.strip().startswith("SCRIPT: "):
-                step = json.loads(line.strip()[len("SCRIPT: ") :])
-                if step.get("attempt", self.attempt()) == self.attempt() and step not in steps:
-                    steps.append(step)
-        return steps
+        lines = (line.strip() for line in self.prompt.splitlines())
+        steps = [json.loads(line.removeprefix("SCRIPT: ")) for line in lines if line.startswith("SCRIPT: ")]
+        steps = [step for step in steps if step.get("attempt", self.attempt()) == self.attempt()]
+        return steps if self.tools else _without_tools(steps)
 
     def path(self, file):
         """`file` as an absolute path, where the agent says in which folder it works."""
@@ -101,8 +100,7 @@ class ScriptedModel:
         self._numbers = itertools.count(1)
         self.log = []
         handler = type("Handler", (_Handler,), {"model": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self):
@@ -151,23 +149,10 @@ class ScriptedModel:
     def next_answer(self, talk):
         """("fault", step), ("say", text) or ("call", name, arguments), by the script and by how much of it was answered."""
         at = 0
-        steps = talk.steps()
-        for number, step in enumerate(steps):
+        for number, step in enumerate(talk.steps()):
             if step["do"] not in ANSWERS:
                 if at == talk.answers and self._acts(talk, number, step):
                     return ("fault", step)
-                continue
-            if not talk.tools and step["do"] != "say":
-                # An agent without tools gives a whole turn in one answer.
-                if at == talk.answers and not any(later["do"] == "say" for later in steps[number:]):
-                    return ("say", _as_text(steps[number:]))
-                if at == talk.answers:
-                    until = next(i for i in range(number, len(steps)) if steps[i]["do"] == "say")
-                    faults = [(i, s) for i, s in enumerate(steps[number:until], number) if s["do"] not in ANSWERS]
-                    for i, earlier in faults:
-                        if self._acts(talk, i, earlier):
-                            return ("fault", earlier)
-                    return ("say", _as_text(steps[number : until + 1]))
                 continue
             answer = ("say", step["text"]) if step["do"] == "say" else _tool_call(step, talk)
             if answer and at == talk.answers:
@@ -187,17 +172,19 @@ class ScriptedModel:
             return self._faults[key] <= step.get("times", 1)
 
 
-def _as_text(steps):
-    """Edits as aider reads them out of an answer's text."""
-    parts = []
+def _without_tools(steps):
+    """The same script for an agent that reads edits out of the answer's text, as Aider does: one answer for each turn."""
+    turns, edits = [], []
     for step in steps:
         if step["do"] in ("write", "edit"):
-            old = step["old"] + "\n" if step["do"] == "edit" else ""
-            new = step["new"] + "\n" if step["do"] == "edit" else step["text"]
-            parts.append(f"{step['file']}\n```\n<<<<<<< SEARCH\n{old}=======\n{new}>>>>>>> REPLACE\n```")
+            old, new = (step["old"] + "\n", step["new"] + "\n") if step["do"] == "edit" else ("", step["text"])
+            edits.append(f"{step['file']}\n```\n<<<<<<< SEARCH\n{old}=======\n{new}>>>>>>> REPLACE\n```")
         elif step["do"] == "say":
-            parts.append(step["text"])
-    return "\n\n".join(parts)
+            turns.append({"do": "say", "text": "\n\n".join([*edits, step["text"]])})
+            edits = []
+        elif step["do"] not in ANSWERS:
+            turns.append(step)
+    return turns
 
 
 def _tool_call(step, talk):
@@ -308,6 +295,15 @@ def _fault(protocol, step, model):
     return status, headers, {"error": error}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # An agent that is ended resets its connections.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model = None
@@ -347,8 +343,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._gemini(body, path)
             self._note(f"POST {self.path}: not found")
             return self._reply(404, {"error": {"type": "not_found", "message": "not found"}})
-        except (BrokenPipeError, ConnectionResetError):
-            self._note("the client has closed the connection")
+        except ConnectionError:
+            self._note("the agent has closed the connection")
 
     def _note(self, text):
         self.model.log.append(f"{time.strftime('%H:%M:%S')} {text}")
@@ -396,7 +392,16 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, value = _fault(talk.protocol, answer[1], talk.model)
             self._reply(status, value, headers)
             return None
+        if self._has_left():
+            raise ConnectionResetError
         return answer, self.model.tokens_of_next_answer(talk.protocol, is_helper)
+
+    def _has_left(self):
+        """Whether the agent has closed the connection, as it does when it is ended while it waits."""
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
 
     def _anthropic(self, body):
         talk = Conversation("anthropic", body.get("model"))
