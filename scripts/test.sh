@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that CI runs: format, clippy with warnings as errors, all tests, docs, shell lint, unit-file check.
+# Everything that CI runs: format, clippy with warnings as errors, all tests, the real agents, docs, shell lint, unit-file check.
 #
 #   scripts/test.sh           minutes
 #   scripts/test.sh --long    hours: an hour of kills, ten minutes of kills beside git gc, twenty thousand sequences for each
@@ -8,9 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+long=
 case "${1:-}" in
   '') ;;
   --long)
+    long=--long
     export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000
     ;;
   --seeds)
@@ -58,6 +60,15 @@ cargo clippy --workspace --all-targets --locked -- --deny warnings
 step "tests"
 # This builds the programs too. `cargo build` would build them again: tests need other features of some libraries.
 cargo test --workspace --locked --no-run --message-format=json-render-diagnostics | scripts/run-tests.py
+
+step "real agents"
+status=0
+tests/agents/run.py $long || status=$?
+case $status in
+  0) ;;
+  77) echo "SKIPPED, NOTHING WAS TESTED: the agent programs cannot be installed here" ;;
+  *) exit 1 ;;
+esac
 
 step "docs"
 RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --locked --quiet
