@@ -35,6 +35,7 @@ impl Adapter for Claude {
                 report.limit_until = (info["status"] == "rejected").then_some(until);
             }
             "result" => {
+                report.has_result = true;
                 let failed = event["is_error"] == true || text("/subtype").is_some_and(|subtype| subtype.starts_with("error"));
                 let errors = event["errors"].as_array().into_iter().flatten().filter_map(Value::as_str);
                 let errors = errors.collect::<Vec<_>>().join("; ");
@@ -56,6 +57,10 @@ impl Adapter for Claude {
             }
             _ => {}
         }
+    }
+
+    fn ends_with_result(&self) -> bool {
+        true
     }
 
     fn resume(&self, call: &mut Call, session: &str) -> bool {

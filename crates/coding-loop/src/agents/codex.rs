@@ -14,6 +14,7 @@ impl Adapter for Codex {
         match event["type"].as_str().unwrap_or_default() {
             "thread.started" => report.session = text("/thread_id").or_else(|| report.session.take()),
             "turn.completed" => {
+                report.has_result = true;
                 report.error = None;
                 if let Some(used) = event.get("usage").and_then(of_usage) {
                     report.is_of_session = true;
@@ -21,12 +22,17 @@ impl Adapter for Codex {
                 }
             }
             "turn.failed" | "error" => {
+                report.has_result |= event["type"] == "turn.failed";
                 let words = text("/error/message").or_else(|| text("/message")).or_else(|| text("/error"));
                 report.error = words.map(|words| inner(&words)).or_else(|| report.error.take());
             }
             "item.started" | "item.updated" | "item.completed" => item(&event["item"], report),
             _ => {}
         }
+    }
+
+    fn ends_with_result(&self) -> bool {
+        true
     }
 
     fn resume(&self, call: &mut Call, session: &str) -> bool {

@@ -29,6 +29,7 @@ impl Adapter for Gemini {
                 report.error = text("/error/message").or_else(|| text("/message")).or_else(|| report.error.take());
             }
             "result" => {
+                report.has_result = true;
                 let failed = text("/status").is_some_and(|status| status != "success");
                 let words = text("/error/message").or_else(|| text("/error")).or_else(|| text("/status"));
                 report.error = if failed { words.or_else(|| report.error.take()) } else { None };
@@ -37,6 +38,18 @@ impl Adapter for Gemini {
             _ => {}
         }
         report.is_speaking = false;
+    }
+
+    fn line(&self, line: &str, report: &mut Report) {
+        // A page of help follows.
+        if line.starts_with("Unknown argument") || line.starts_with("When using Gemini API, you must specify") {
+            report.error = Some(line.to_owned());
+        }
+        report.text(line);
+    }
+
+    fn ends_with_result(&self) -> bool {
+        true
     }
 
     fn resume(&self, call: &mut Call, session: &str) -> bool {

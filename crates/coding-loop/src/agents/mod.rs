@@ -118,6 +118,11 @@ pub(crate) trait Adapter: Sync {
         report.text(line);
     }
 
+    /// True if its output ends with a result, once it has begun a session.
+    fn ends_with_result(&self) -> bool {
+        false
+    }
+
     /// Continues a session. False if it cannot.
     fn resume(&self, _call: &mut Call, _session: &str) -> bool {
         false
@@ -196,6 +201,7 @@ impl Stream {
         if !self.line.is_empty() || self.is_skipping {
             self.end_line();
         }
+        self.report.lacks_result = self.adapter.ends_with_result() && self.report.session.is_some() && !self.report.has_result;
         self.report
     }
 }

@@ -32,6 +32,14 @@ impl Adapter for Opencode {
         }
     }
 
+    fn line(&self, line: &str, report: &mut Report) {
+        // It prints its help, and not the reason.
+        if line == "Options:" && report.session.is_none() {
+            report.error = Some("unknown argument: it printed its help".to_owned());
+        }
+        report.text(line);
+    }
+
     fn resume(&self, call: &mut Call, session: &str) -> bool {
         if call.has(&["--session", "-s", "--continue", "-c"]) {
             return false;

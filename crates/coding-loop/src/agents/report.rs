@@ -39,6 +39,10 @@ pub(crate) struct Report {
     pub(super) messages: BTreeMap<String, ModelUse>,
     /// What it does at the moment.
     pub(crate) progress: Option<String>,
+    /// It has stated a result.
+    pub(super) has_result: bool,
+    /// It began a session and ended without a result.
+    pub(crate) lacks_result: bool,
     /// The error in its result.
     pub(crate) error: Option<String>,
     /// The reason why it ended its task early, if it did.

@@ -20,6 +20,8 @@ use reset_time::reset_time;
 
 /// The exit status with which an agent gives up.
 const GIVES_UP: i32 = 3;
+/// The exit statuses of a program whose own program was interrupted, killed or terminated.
+const SIGNALLED: [i32; 3] = [130, 137, 143];
 /// Number of last lines of a failed agent that are searched for the cause.
 const LINES_OF_FAILURE: usize = 12;
 /// Number of last lines that can refute the claim of an agent that has changed something.
@@ -67,6 +69,9 @@ pub(crate) fn judge(outcome: &Outcome, report: &Report, changed: bool, timeout_s
             match (*code, &report.error, &report.called_off) {
                 (0, Some(_), _) => fail(ErrorCategory::Code, format!("the agent exited with 0 after an error: {reason}")),
                 (0, None, Some(why)) => fail(ErrorCategory::Code, format!("the agent aborted its run ({why}): {reason}")),
+                (0, None, None) if report.lacks_result => {
+                    fail(ErrorCategory::Transient, format!("the agent ended without a result: {reason}"))
+                }
                 (0, None, None) if !report.denied.is_empty() && !changed => {
                     let denied = report.denied.join(", ");
                     fail(
@@ -76,6 +81,9 @@ pub(crate) fn judge(outcome: &Outcome, report: &Report, changed: bool, timeout_s
                 }
                 (0, None, None) => None,
                 (GIVES_UP, ..) => fail(ErrorCategory::Spec, format!("the agent gave up: {reason}")),
+                (code, ..) if SIGNALLED.contains(&code) => {
+                    fail(ErrorCategory::Transient, format!("the agent was killed by signal {}", code - 128))
+                }
                 (code, ..) => fail(ErrorCategory::Code, format!("the agent exited with {code}: {reason}")),
             }
         }
