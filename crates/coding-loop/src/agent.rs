@@ -115,6 +115,7 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     if let Some(interrupt) = interrupt {
         return Err(interrupt.into());
     }
+    let given_up = context.db.read(|tx| tx.gave_up(&attempt.test.id))?;
     let work = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
         Err(Error::Git(git::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
         seen => seen?,
@@ -122,6 +123,10 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let is_edit = |finding: &Finding| matches!(finding, Finding::EditedInSubmodule { .. });
     attempt.changed = !work.change.paths.is_empty() || work.findings.iter().any(is_edit);
     attempt.last_words = run_end::reason_of(&text);
+    // Agents cannot choose their exit status.
+    if let Some(reason) = given_up {
+        return Err(Stop::failed(ErrorCategory::Spec, format!("the agent gave up: {reason}")));
+    }
     let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
     match run_end::judge(&outcome, &text, attempt.changed, limit, context.db.clock().now()) {
         None => Ok(()),
