@@ -35,6 +35,9 @@ struct Named {
     #[serde(rename = "crate")]
     name: String,
     reason: String,
+    /// The crates that may depend on it all the same.
+    #[serde(default)]
+    wrappers: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +60,7 @@ struct Resolve {
 #[derive(Deserialize)]
 struct Node {
     id: String,
+    dependencies: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -72,8 +76,9 @@ fn deny() -> Deny {
     toml::from_str(&std::fs::read_to_string(project().join("deny.toml")).unwrap()).unwrap()
 }
 
-/// What is really in the build for the first target: platforms that are not built are not downloaded either.
-fn packages(deny: &Deny) -> Vec<Package> {
+/// What is really in the build for the first target: platforms that are not built are not downloaded either. With the names of
+/// the crates that depend on each directly.
+fn packages(deny: &Deny) -> Vec<(Package, BTreeSet<String>)> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--offline", "--format-version=1", "--filter-platform", &deny.graph.targets[0]])
         .current_dir(project())
@@ -81,8 +86,21 @@ fn packages(deny: &Deny) -> Vec<Package> {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Metadata = serde_json::from_slice(&output.stdout).unwrap();
-    let used: BTreeSet<String> = metadata.resolve.nodes.into_iter().map(|node| node.id).collect();
-    metadata.packages.into_iter().filter(|package| used.contains(&package.id)).collect()
+    let names: BTreeMap<String, String> =
+        metadata.packages.iter().map(|package| (package.id.clone(), package.name.clone())).collect();
+    let mut used: BTreeMap<String, BTreeSet<String>> =
+        metadata.resolve.nodes.iter().map(|node| (node.id.clone(), BTreeSet::new())).collect();
+    for node in &metadata.resolve.nodes {
+        for dependency in &node.dependencies {
+            used.entry(dependency.clone()).or_default().insert(names[&node.id].clone());
+        }
+    }
+    metadata
+        .packages
+        .into_iter()
+        .filter_map(|package| Some((used.remove(&package.id)?, package)))
+        .map(|(by, package)| (package, by))
+        .collect()
 }
 
 /// True if an SPDX expression can be met with what is allowed. `/` is an old way to write OR.
@@ -142,7 +160,7 @@ fn expressions_of_licences_are_understood() {
 #[test]
 fn licences_and_sources_are_allowed_and_nothing_banned_comes_in() {
     let deny = deny();
-    for package in packages(&deny) {
+    for (package, used_by) in packages(&deny) {
         let name = format!("{} {}", package.name, package.version);
         let licence = package.license.unwrap_or_default();
         assert!(
@@ -154,7 +172,8 @@ fn licences_and_sources_are_allowed_and_nothing_banned_comes_in() {
             assert!(deny.sources.allow_registry.iter().any(|allowed| allowed == registry), "{name} comes from {source}");
         }
         if let Some(ban) = deny.bans.deny.iter().find(|ban| ban.name == package.name) {
-            panic!("{name} is banned: {}", ban.reason);
+            let others: BTreeSet<_> = used_by.difference(&ban.wrappers).collect();
+            assert!(!ban.wrappers.is_empty() && others.is_empty(), "{name} is banned, used by {used_by:?}: {}", ban.reason);
         }
     }
 }
@@ -163,7 +182,7 @@ fn licences_and_sources_are_allowed_and_nothing_banned_comes_in() {
 fn no_crate_comes_twice_without_a_reason() {
     let deny = deny();
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for package in packages(&deny) {
+    for (package, _) in packages(&deny) {
         versions.entry(package.name).or_default().insert(package.version);
     }
     let skipped = |name: &str, version: &str| {

@@ -204,6 +204,7 @@ impl Noted {
 
 /// Judges the end of a run.
 fn judge(context: &Context<'_>, attempt: &mut Attempt, ran: &Ran) -> Step<()> {
+    let given_up = context.db.read(|tx| tx.gave_up(&attempt.test.id))?;
     let work = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
         Err(Error::Git(git::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
         seen => seen?,
@@ -211,6 +212,10 @@ fn judge(context: &Context<'_>, attempt: &mut Attempt, ran: &Ran) -> Step<()> {
     let is_edit = |finding: &Finding| matches!(finding, Finding::EditedInSubmodule { .. });
     attempt.changed = !work.change.paths.is_empty() || work.findings.iter().any(is_edit);
     attempt.last_words = ran.report.reason();
+    // Agents cannot choose their exit status.
+    if let Some(reason) = given_up {
+        return Err(Stop::failed(ErrorCategory::Spec, format!("the agent gave up: {reason}")));
+    }
     let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
     match run_end::judge(&ran.outcome, &ran.report, attempt.changed, limit, context.db.clock().now()) {
         None => Ok(()),

@@ -131,7 +131,10 @@ impl Changes {
     }
 }
 
-/// The path in the form of a lease, or why it cannot be leased.
+/// The path in the form of a lease.
+///
+/// # Errors
+/// Why it cannot be leased.
 pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
     let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased; rename it", shown(path)))?;
     if text == LeasePath::integration().as_str() {

@@ -27,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) home: PathBuf,
     /// False for a loop that is driven by hand: it has no process that could send heartbeats.
     pub(crate) managed: bool,
+    /// False beside the process that drives the loop, which obeys its orders.
+    pub(crate) takes_orders: bool,
     pub(crate) publishing: RefCell<Publishing>,
     pub(crate) following: RefCell<Following>,
     /// Cache: whether a command runs for each test, according to the files of a commit.
@@ -115,6 +117,7 @@ impl<'a> Context<'a> {
             store,
             home,
             managed,
+            takes_orders: true,
             publishing: RefCell::default(),
             following: RefCell::default(),
             per_test: RefCell::default(),
@@ -135,6 +138,7 @@ impl<'a> Context<'a> {
             store: self.store.clone(),
             home: self.home.clone(),
             managed: false,
+            takes_orders: self.takes_orders,
             publishing: RefCell::default(),
             following: RefCell::default(),
             per_test: RefCell::default(),

@@ -162,7 +162,7 @@ impl Context<'_> {
     }
 
     /// The checks of a test that are affected by its change; all if none is, because nothing lands without a check.
-    fn touched(
+    pub(crate) fn touched(
         &self,
         test: &Test,
         (head, commit): (&CommitHash, &CommitHash),
@@ -495,7 +495,7 @@ impl Context<'_> {
     // ---- running ----
 
     /// Runs a check for an attempt, with leases on its exclusive resources.
-    async fn run_for(
+    pub(crate) async fn run_for(
         &self,
         check: &CheckConfig,
         spec: &CheckSpec,

@@ -162,7 +162,8 @@ impl Context<'_> {
         Ok(Work::new(change, snapshot.findings, head))
     }
 
-    fn look(&self, attempt: &mut Attempt) -> Step<Input> {
+    /// Reads the work of an attempt. It fails if something in it prevents landing.
+    pub(crate) fn look(&self, attempt: &mut Attempt) -> Step<Input> {
         let work = match &attempt.in_place {
             Some(change) => Work::new(change.clone(), Vec::new(), attempt.base.clone()),
             None => self.see_work(&attempt.workspace, self.config.landing.file_bytes)?,
@@ -218,7 +219,7 @@ impl Context<'_> {
             return Ok(Some(stop));
         }
         // A command of the human receives no orders.
-        if self.has_no_loop() { Ok(None) } else { self.orders(attempt) }
+        if self.has_no_loop() || !self.takes_orders { Ok(None) } else { self.orders(attempt) }
     }
 
     // ---- on the head of integration ----

@@ -51,11 +51,13 @@ mod sync;
 mod sync_gate;
 mod sync_question;
 pub mod train;
+mod unfinished;
 mod work;
 mod workspace;
 
 pub use error::{Error, Result};
 pub use followed::{SyncOutcome, followed_branch};
 pub use store::make_store;
-pub use submit::{SubmitOutcome, bring_up_to_date, checkpoint, obey_by_hand, prepare_workspace, submit};
+pub use submit::{BroughtUp, SubmitOutcome, bring_up_to_date, checkpoint, obey_by_hand, prepare_workspace, submit};
 pub use sync::sync;
+pub use unfinished::{Checked, check_work};

@@ -63,7 +63,7 @@ impl Context<'_> {
             leases.into_iter().filter(|lease| !lease.automatic && lease.fencing_token > attempt.served_token).collect();
         let Some(token) = new.iter().map(|lease| lease.fencing_token).max() else { return Ok(()) };
         let paths: Vec<_> = new.into_iter().map(|lease| lease.file_path).collect();
-        let updated = submit::bring_up_to_date(self.db, self.config, &self.loop_id, &paths, token)?;
+        let updated = submit::bring_up_to_date(self.db, self.config, &self.loop_id, &paths, token)?.updated;
         let mut text = token.to_string().into_bytes();
         for path in updated {
             text.push(0);

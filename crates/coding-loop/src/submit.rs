@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, ErrorCategory, LandingState, LeasePath, LoopId, TestId, TestStatus};
-use git::{CommitHash, Layout, Workspace};
+use git::{CommitHash, Layout, Updated, Workspace};
 use tokio::sync::watch;
 
 use crate::context::{Attempt, Context};
@@ -64,8 +64,19 @@ pub fn prepare_workspace(db: &Database, config: &Config, loop_id: &LoopId) -> Re
     Ok((workspace.root().to_owned(), None))
 }
 
+/// What others have landed in the files that an agent has leased.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BroughtUp {
+    /// Files that were updated to the landed version.
+    pub updated: Vec<PathBuf>,
+    /// Files that the agent has changed too: they are unchanged, and are merged when the work lands.
+    pub kept: Vec<PathBuf>,
+    /// What others have changed in all of these, as a patch; empty if unknown.
+    pub patch: String,
+}
+
 /// Updates leased and unchanged files, or all files below leased folders, to the landed version, so that the agent
-/// works on the present state. Returns the files that were updated.
+/// works on the present state.
 ///
 /// For an agent in a sandbox its loop does this; the function waits until the loop has done so for the lease with this
 /// token.
@@ -75,26 +86,35 @@ pub fn bring_up_to_date(
     loop_id: &LoopId,
     paths: &[LeasePath],
     token: i64,
-) -> Result<Vec<PathBuf>> {
+) -> Result<BroughtUp> {
     let layout = Layout::new(config.workspace_root());
-    let Ok(store) = layout.open_store() else { return Ok(Vec::new()) };
+    let Ok(store) = layout.open_store() else { return Ok(BroughtUp::default()) };
     let row = db.read(|tx| tx.loop_row(loop_id))?;
     let branch = row.branch.unwrap_or_else(|| format!("coding-loops/{loop_id}"));
     let workspace = Workspace::open(&store, &layout.workspace(loop_id.as_str(), &branch))?;
     let (Some(workspace), Some(head), Some(_)) = (workspace, store.integration()?, row.current_test_id) else {
-        return Ok(Vec::new());
+        return Ok(BroughtUp::default());
     };
     if workspace.base()? == head {
-        return Ok(Vec::new());
+        return Ok(BroughtUp::default());
     }
     let files: Vec<PathBuf> = paths.iter().map(|path| PathBuf::from(path.as_str())).collect();
     match workspace.update_paths(&files, &head) {
         Err(git::Error::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
-            await_served(&served_note(&layout, loop_id), token).ok_or_else(|| {
+            let updated = await_served(&served_note(&layout, loop_id), token).ok_or_else(|| {
                 Error::Waiting(format!("loop {loop_id} has not updated the files within {} s", SERVED_LIMIT.as_secs()))
-            })
+            })?;
+            Ok(BroughtUp { updated, ..BroughtUp::default() })
         }
-        updated => Ok(updated?.updated),
+        Err(error) => Err(error.into()),
+        Ok(Updated { updated, kept, trees }) => {
+            let moved = [updated.as_slice(), kept.as_slice()].concat();
+            let patch = match trees {
+                Some((before, after)) if !moved.is_empty() => store.repository().patch(&before, &after, &moved)?,
+                _ => String::new(),
+            };
+            Ok(BroughtUp { updated, kept, patch })
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Updated {
     pub updated: Vec<PathBuf>,
     /// Files that the agent has changed: they keep their base and are merged when the work lands.
     pub kept: Vec<PathBuf>,
+    /// The trees before and after, between which all of these differ.
+    pub trees: Option<(CommitHash, CommitHash)>,
 }
 
 impl Workspace {
@@ -124,7 +126,7 @@ impl Workspace {
         let start_tree = with_entries(&self.store, &state.start_tree, entries.clone())?;
         // From here on a file that is not updated yet counts as set back by the agent: it is found as stale.
         let older = std::mem::replace(&mut state.base_tree, base_tree);
-        state.older.push(older);
+        state.older.push(older.clone());
         state.start_tree = start_tree;
         state.index_tree = None;
         state.write(&self.spec)?;
@@ -138,7 +140,7 @@ impl Workspace {
         self.git.call(["checkout-index", "-q", "-f", "-u", "-z", "--stdin"]).stdin(list).ok()?;
         self.fill_links(&newer_tree, &moved)?;
         let names = |list: Vec<Difference>| list.into_iter().map(|change| change.path).collect();
-        Ok(Updated { updated: names(moved), kept: names(kept) })
+        Ok(Updated { updated: names(moved), kept: names(kept), trees: Some((older, newer_tree)) })
     }
 
     /// Writes saved work to the files: those that differ between the base and a tree become as in the tree. The base

@@ -248,6 +248,14 @@ impl Repository {
         Ok((added, deleted))
     }
 
+    /// The differences of these files between two commits or trees, as a patch.
+    pub fn patch(&self, a: &CommitHash, b: &CommitHash, paths: &[PathBuf]) -> Result<String> {
+        let options =
+            ["--literal-pathspecs", "diff-tree", "-r", "-p", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"];
+        let stdout = self.git.call(options).args([a.as_str(), b.as_str(), "--"]).args(paths).ok()?;
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
     /// The lines that a tree (or commit) adds to another one, with file and line number; none for binary files. A name
     /// with a line break is quoted as git does.
     pub fn added_lines(&self, base: &CommitHash, tree: &CommitHash) -> Result<Vec<AddedLine>> {

@@ -1,13 +1,10 @@
 //! For agents and scripts that drive a loop by hand: claim, give back, beat, lease.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
+use coding_loop::BroughtUp;
 use coord_db::process::ProcessIdentity;
-use coord_db::wake::SLOW_LOOK;
 use coord_db::{
-    Acquire, AcquireRequest, Blocker, ComponentId, Config, Database, Error, ErrorCategory, FailedAttempt, Grant, IdOf, LoopId,
-    LoopStatus, TestId, Timestamp, Waiting, WriteTx,
+    Acquire, Blocker, ComponentId, Config, Database, Error, ErrorCategory, FailedAttempt, Grant, IdOf, LoopId, LoopStatus,
+    TestId, WriteTx,
 };
 use serde_json::json;
 
@@ -15,13 +12,14 @@ use crate::cli::LockArgs;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::ids;
+use crate::leasing::{self, Refusal, Wanted};
 use crate::place::Place;
 use crate::see::Health;
-use crate::sentence::{count, list};
+use crate::sentence::count;
 use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
 use crate::text::{safe, safe_block};
-use crate::wait::{Waiter, Woken};
+use crate::wait::Waiter;
 use crate::when::{clock, span};
 use git::shown;
 
@@ -133,12 +131,26 @@ pub fn give_back(cx: &Context, test: &TestId, category: ErrorCategory, reason: O
             )));
         }
         let message = reason.map_or_else(|| format!("given back by hand ({category})"), str::to_owned);
-        tx.record_failed(test, &loop_id, &FailedAttempt::new(category, message))?;
-        release_for(tx, &loop_id, test)?;
+        end_by_hand(tx, test, &loop_id, category, message)?;
         tx.test(test)
     })?;
     let attempts = format!("{} of {} attempts used", row.attempts, row.max_attempts);
     cx.out.done(&row, &format!("test {test} is {}, {attempts}", row.status))
+}
+
+/// Ends an attempt of a loop that is driven by hand.
+///
+/// # Errors
+/// [`Error::Refused`] if the test is not in progress.
+pub(crate) fn end_by_hand(
+    tx: &WriteTx<'_>,
+    test: &TestId,
+    loop_id: &LoopId,
+    category: ErrorCategory,
+    message: String,
+) -> Result<(), Error> {
+    tx.record_failed(test, loop_id, &FailedAttempt::new(category, message))?;
+    release_for(tx, loop_id, test)
 }
 
 /// `loopctl beat`
@@ -180,37 +192,16 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
 /// Exit 1 if another holds or owns any of it, with who that is.
 pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
     let (db, config) = cx.open_with_config()?;
-    let silent = config.lease.silent_waiter_seconds;
     let paths = Place::of(cx, &config)?.paths(&args.paths)?;
-    let request = db.read(|tx| {
-        let row = tx.loop_row(&args.loop_id)?;
-        if row.status == LoopStatus::Paused {
-            let id = &row.id;
-            return Err(Error::Refused(format!(
-                "loop {id} is paused and acquires no leases; resume it with loopctl resume {id}"
-            )));
-        }
-        if let Some(test) = &args.test {
-            tx.test(test)?;
-        }
-        Ok(AcquireRequest {
-            loop_id: args.loop_id.clone(),
-            paths: paths.clone(),
-            ttl_seconds: args.ttl.unwrap_or(config.lease.ttl_seconds),
-            reason: args.reason.clone(),
-            test_id: args.test.clone().or(row.current_test_id),
-            automatic: false,
-        })
-    })?;
+    let wanted = Wanted { paths, ttl: args.ttl, reason: args.reason, test: args.test };
+    let request = leasing::request(&db, &config, &args.loop_id, wanted)?;
     let answer = match args.wait {
-        None | Some(0) => db.write(|tx| {
-            let answer = tx.acquire(&request, silent)?;
-            if matches!(answer, Acquire::Granted(_)) {
-                tx.touch_by_hand(&request.loop_id)?;
-            }
-            Ok::<_, Error>(answer)
-        })?,
-        Some(seconds) => queue(&db, &config, &request, seconds)?,
+        None | Some(0) => leasing::at_once(&db, &config, &request)?,
+        Some(seconds) => {
+            // Before any other thread, so that a signal finds only the one that expects it.
+            let mut waiter = Waiter::new(&cx.path);
+            leasing::queue(&db, &config, &request, seconds, &mut waiter, |_| {})?
+        }
     };
     match answer {
         Acquire::Granted(grant) => {
@@ -221,22 +212,25 @@ pub fn lock(cx: &Context, args: LockArgs) -> Outcome {
     }
 }
 
-fn granted(cx: &Context, grant: &Grant, updated: coding_loop::Result<Vec<PathBuf>>) -> Outcome {
+fn granted(cx: &Context, grant: &Grant, updated: coding_loop::Result<BroughtUp>) -> Outcome {
     let paths: Vec<String> = grant.paths.iter().map(ToString::to_string).collect();
     let mut text = format!("token {}, expires at {}: {}", grant.fencing_token, clock(grant.expires_at), paths.join(" "));
-    let updated: Vec<String> = match updated {
-        Ok(files) => files.iter().map(|file| shown(file)).collect(),
-        Err(error) => {
-            let why = coord_db::error_chain(&error);
-            eprintln_quietly(&safe(&format!("loopctl: cannot update the files to what has landed; they are unchanged: {why}")));
-            Vec::new()
+    let BroughtUp { updated, kept, .. } = updated.unwrap_or_else(|error| {
+        let why = coord_db::error_chain(&error);
+        eprintln_quietly(&safe(&format!("loopctl: cannot update the files to what has landed; they are unchanged: {why}")));
+        BroughtUp::default()
+    });
+    let [updated, kept] = [updated, kept].map(|files| files.iter().map(|file| shown(file)).collect::<Vec<String>>());
+    for (files, what) in [
+        (&updated, "updated to what other loops have landed"),
+        (&kept, "changed by you and by what other loops have landed, which is merged when your work lands"),
+    ] {
+        if !files.is_empty() {
+            text.push_str(&format!("\n{what}: {}", safe(&files.join(" "))));
         }
-    };
-    if !updated.is_empty() {
-        text.push_str(&format!("\nupdated to what other loops have landed: {}", safe(&updated.join(" "))));
     }
     let mut document = serde_json::to_value(grant).unwrap_or_default();
-    document["updated"] = json!(updated);
+    (document["updated"], document["kept"]) = (json!(updated), json!(kept));
     cx.out.answer(&document, &text)
 }
 
@@ -245,101 +239,12 @@ fn refused(cx: &Context, loop_id: &LoopId, blockers: &[Blocker]) -> Outcome {
         cx.out.document(&blockers)?;
         return Err(Failure::Reported);
     }
-    let mut owned: Vec<String> = blockers
-        .iter()
-        .filter_map(|blocker| Some(format!("{} is owned by {}", blocker.file_path, blocker.owned_by.as_ref()?)))
-        .collect();
-    owned.dedup();
-    if let Some(first) = blockers.iter().find(|blocker| blocker.owned_by.is_some()) {
-        let ask = format!("loopctl request create {} --loop {loop_id}", first.file_path);
-        return Err(Failure::No(format!("refused: {}; request the change with {ask}", list(&owned))));
-    }
-    let mut held = Vec::new();
-    for blocker in blockers {
-        let until = match blocker.expires_at {
-            Some(at) => format!("leased by {} until {}", blocker.locked_by, clock(at)),
-            None => format!("leased or waited for by {}", blocker.locked_by),
-        };
-        held.push(format!("{} is {until}", blocker.file_path));
-    }
-    held.dedup();
-    let why = if held.is_empty() { format!("the request of {loop_id} was withdrawn") } else { list(&held) };
-    Err(Failure::No(format!("refused: {why}; wait with --wait SECONDS, or work on other files")))
-}
-
-/// How long the row of a waiting acquire stands without this process: a killed one leaves no ghost for longer.
-const STANDS_SECONDS: i64 = 30;
-
-/// Queues and asks again whenever something has changed, until it is granted or the time is over. Leaves nothing behind.
-fn queue(db: &Database, config: &Config, request: &AcquireRequest, seconds: i64) -> Outcome<Acquire> {
-    let silent = config.lease.silent_waiter_seconds;
-    // Before any other thread, so that a signal finds only the one that expects it.
-    let mut waiter = Waiter::new(db.path().unwrap_or_else(|| std::path::Path::new(".")));
-    let over = db.clock().now().plus_seconds(seconds);
-    let until = |now: Timestamp| over.min(now.plus_seconds(STANDS_SECONDS));
-    // Before the first look, so that no commit falls between.
-    let mut version = db.data_version()?;
-    let (mut id, mut answer) = db.write(|tx| {
-        let answer = tx.acquire_or_queue(request, until(tx.now()), silent)?;
-        // A waiter counts as live only while its loop is at work.
-        if !matches!(answer.1, Waiting::GaveUp(_)) {
-            tx.touch_by_hand(&request.loop_id)?;
-        }
-        Ok::<_, Error>(answer)
-    })?;
-    loop {
-        let blockers = match answer {
-            Waiting::Granted(grant) => return Ok(Acquire::Granted(grant)),
-            Waiting::GaveUp(blockers)
-                if blockers.is_empty()
-                    || blockers.iter().any(|blocker| blocker.owned_by.is_some())
-                    || db.clock().now() >= over =>
-            {
-                return Ok(Acquire::Refused(blockers));
-            }
-            // The row expired while the machine was suspended: queue again.
-            Waiting::GaveUp(_) => {
-                (id, answer) = db.write(|tx| tx.acquire_or_queue(request, until(tx.now()), silent))?;
-                continue;
-            }
-            Waiting::Queued(blockers) => blockers,
-        };
-        let Some(ticket) = id.clone() else { return Ok(Acquire::Refused(blockers)) };
-        let due = next_look(&blockers, db.clock().now(), over);
-        loop {
-            let left = due.millis_since(db.clock().now());
-            if left <= 0 {
-                break;
-            }
-            if waiter.wait(Duration::from_millis(left.unsigned_abs())) == Woken::Interrupted {
-                db.write(|tx| tx.withdraw_request(&ticket))?;
-                return Err(Failure::No("interrupted; the request for the leases is withdrawn".to_owned()));
-            }
-            let seen = db.data_version()?;
-            if seen != version {
-                version = seen;
-                break;
-            }
-        }
-        // Ringing for an answer that changes nothing would only wake this process again.
-        answer = db.write_quietly(|tx| {
-            let answer = tx.retry_request(&ticket, request, silent)?;
-            if matches!(answer, Waiting::Queued(_)) {
-                tx.extend_request(&ticket, until(tx.now()))?;
-            }
-            Ok::<_, Error>(answer)
-        })?;
-        if !matches!(answer, Waiting::Queued(_)) {
-            db.write(|_| Ok::<_, Error>(()))?;
-        }
-    }
-}
-
-/// When to ask again although nothing changes: a lease in the way runs out, a silent waiter's turn is over, the end.
-fn next_look(blockers: &[Blocker], now: Timestamp, over: Timestamp) -> Timestamp {
-    let slow = now.plus_millis(i64::try_from(SLOW_LOOK.as_millis()).unwrap_or(5_000));
-    let expiry = blockers.iter().filter_map(|blocker| blocker.expires_at).min();
-    [Some(slow), expiry, Some(over)].into_iter().flatten().min().unwrap_or(slow).max(now.plus_millis(20))
+    let refusal = Refusal::of(loop_id, blockers);
+    let advice = match &refusal.owned {
+        Some(path) => format!("request the change with loopctl request create {path} --loop {loop_id}"),
+        None => "wait with --wait SECONDS, or work on other files".to_owned(),
+    };
+    Err(Failure::No(format!("refused: {}; {advice}", refusal.why)))
 }
 
 /// `loopctl renew`
@@ -349,7 +254,7 @@ fn next_look(blockers: &[Blocker], now: Timestamp, over: Timestamp) -> Timestamp
 pub fn renew(cx: &Context, loop_id: &LoopId, token: i64, ttl: Option<i64>) -> Outcome {
     let db = cx.open()?;
     let grant = db.write(|tx| tx.renew(loop_id, token, ttl))?;
-    granted(cx, &grant, Ok(Vec::new()))
+    granted(cx, &grant, Ok(BroughtUp::default()))
 }
 
 /// `loopctl unlock`

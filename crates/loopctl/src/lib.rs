@@ -23,8 +23,10 @@ mod ids;
 mod import;
 mod keep;
 mod known_agents;
+mod leasing;
 mod logs;
 mod man;
+mod mcp;
 mod place;
 mod presets;
 mod programs;
@@ -38,13 +40,14 @@ mod steer;
 mod submit;
 mod sync;
 mod wait;
+mod workplace;
 mod workspaces;
 
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use cli::{Cli, Command, Drive, Exchange, Keep, MigrationCommand, RequestCommand, See, SetUp, Share, Steer};
+use cli::{Agent, Cli, Command, Drive, Exchange, Keep, MigrationCommand, RequestCommand, See, SetUp, Share, Steer};
 use context::Context;
 use exit::{Failure, Outcome};
 
@@ -74,6 +77,7 @@ fn run(cli: Cli) -> Outcome {
         // These two need no place.
         Command::SetUp(SetUp::Completions { shell }) => setup::completions(shell),
         Command::SetUp(SetUp::ManPages { folder }) => man::write(&folder),
+        Command::Agent(Agent::Mcp { loop_id, wait }) => mcp::serve(Context::new(cli.global)?, loop_id, wait),
         command => run_in(&Context::new(cli.global)?, command),
     }
 }
@@ -84,6 +88,8 @@ fn run_in(cx: &Context, command: Command) -> Outcome {
         Command::See(command) => see(cx, command),
         Command::Steer(command) => steer(cx, command),
         Command::Drive(command) => drive(cx, command),
+        // It is no command of a person.
+        Command::Agent(_) => Ok(()),
         Command::Share(command) => share(cx, command),
         Command::Exchange(command) => exchange(cx, command),
         Command::Keep(command) => keep(cx, command),

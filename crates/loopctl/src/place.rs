@@ -28,7 +28,7 @@ pub fn is_path(resource_type: ResourceType) -> bool {
 }
 
 /// True for what is no file: `port:5432`. A file of this form is written `./port:5432`.
-fn has_scheme(given: &str) -> bool {
+pub fn has_scheme(given: &str) -> bool {
     let head = given.split_once(':').map(|(head, _)| head.as_bytes());
     head.is_some_and(|head| {
         head.first().is_some_and(u8::is_ascii_alphabetic)

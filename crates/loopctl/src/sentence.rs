@@ -215,6 +215,10 @@ fn of_payload(payload: &Payload) -> String {
             )
         }
         Payload::BatchJudged(p) => batch_judged(p),
+        Payload::AgentGaveUp(p) => {
+            format!("the agent of {} gives up test {}, attempt {}{}", p.loop_id, p.test_id, p.attempt, because(Some(&p.reason)))
+        }
+        Payload::WorkChecked(p) => work_checked(p),
         Payload::ComponentStarted(p) => format!("{} {} is started as pid {}", p.component, p.version, p.pid),
         Payload::ComponentStopped(p) => format!("{} is stopped{}", p.component, because(Some(&p.reason))),
         Payload::ComponentDegraded(p) => {
@@ -299,6 +303,16 @@ fn regression(p: &payload::RegressionDetected) -> String {
         _ => "the first bad commit is unknown".to_owned(),
     };
     format!("test {} passed at {} and fails at {}; {blame}", p.test_id, short(&p.last_passed_commit), short(&p.current_commit))
+}
+
+fn work_checked(p: &payload::WorkChecked) -> String {
+    let outcome = match (&p.check, p.passed) {
+        (_, true) => "passes the checks".to_owned(),
+        (Some(check), false) => format!("fails check {check}{}", because(p.why.as_deref())),
+        (None, false) => format!("does not pass{}", because(p.why.as_deref())),
+    };
+    let sent_back = if p.session.is_some() { "; the agent is sent back to work" } else { "" };
+    format!("the unfinished work of {} on {} {outcome}{sent_back}", p.loop_id, p.test_id)
 }
 
 /// `, because` in its shortest form: nothing if there is no reason.
@@ -395,7 +409,7 @@ mod tests {
             "request_id": "r", "resource_path": "p", "requestor_loop": "a", "owner_loop": "b", "request_type": "modify",
             "agent": "claude", "until": "2026-11-22T00:00:00Z", "from_loop": "a", "to_loop": "b", "branch": "main", "theirs": "fedcba9876543210", "behind": 2, "component": "monitor", "pid": 1, "version": "1", "down_for_seconds": 70,
             "check": "suite", "checks": ["suite"], "flaky": ["f"], "seconds": 3, "landing_id": "n", "position": 2, "batch_id": "m",
-            "batch": ["t", "u"], "base": "0123456789abcdef", "outcome": "failed", "why": "why", "reused": false
+            "batch": ["t", "u"], "base": "0123456789abcdef", "outcome": "failed", "why": "why", "reused": false, "tree": "abc", "passed": false, "session": "s"
         }"#,
         )
         .unwrap();
@@ -459,6 +473,8 @@ mod tests {
         ("base_red", &["check suite fails at 0123456789ab", "no attempt starts"]),
         ("base_proven", &["attempts start", "flaky: f"]),
         ("landing_queued", &["waits to land", "number 2"]),
+        ("agent_gave_up", &["gives up test t", ": why"]),
+        ("work_checked", &["fails check suite", ": why", "sent back"]),
         ("batch_judged", &["t and u", "failed", "check suite", "why"]),
         ("component_stopped", &[": why"]),
         ("component_degraded", &["is dead", ": expired"]),

@@ -35,13 +35,15 @@ pub fn workspace_for(db: &Database, config: &Config, loop_id: &LoopId) -> Option
     }
 }
 
+/// A runtime on this thread.
+pub(crate) fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::No(format!("cannot start the async runtime: {error}")))
+}
+
 /// Runs what can take long; `stop` turns true when the command is asked to end.
 pub(crate) fn until_stopped<T, F: Future<Output = T>>(work: impl FnOnce(watch::Receiver<bool>) -> F) -> Outcome<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::No(format!("cannot start the async runtime: {error}")))?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let (sender, stop) = watch::channel(false);
         for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
             let mut signal = signal(kind).map_err(|error| Failure::No(format!("cannot listen to signals: {error}")))?;

@@ -60,6 +60,28 @@ pub fn shortened(text: &str, max: usize) -> String {
     format!("{} … {}", beginning.trim_end(), end.trim_start())
 }
 
+/// The beginning of a long text, in at most `max` bytes, with the size of the rest.
+#[must_use]
+pub fn beginning(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let cut = (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let cut = text[..cut].rfind('\n').map_or(cut, |line| line + 1);
+    format!("{}[{} bytes more]", &text[..cut], text.len() - cut)
+}
+
+/// The end of a long text, as [`beginning`].
+#[must_use]
+pub fn end(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let cut = (text.len() - max..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let cut = text[cut..].find('\n').map_or(cut, |line| cut + line + 1);
+    format!("[{cut} bytes before this]\n{}", &text[cut..])
+}
+
 /// Lines of at most `width` characters, broken at spaces where there are any.
 #[must_use]
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
@@ -95,5 +117,9 @@ mod tests {
         assert_eq!(shortened("it began well and then the disk was full", 25), "it began w … isk was full");
         assert_eq!(wrapped("a bb ccc dddddddd e", 4), ["a bb", "ccc", "dddd", "dddd", "e"]);
         assert_eq!(wrapped("", 4), [""]);
+        assert_eq!((beginning("a\nb", 3), end("a\nb", 3)), ("a\nb".to_owned(), "a\nb".to_owned()));
+        assert_eq!(beginning("a\nä\nb", 3), "a\n[4 bytes more]");
+        assert_eq!(beginning("ää", 3), "ä[2 bytes more]");
+        assert_eq!(end("a\nä\nb", 3), "[5 bytes before this]\nb");
     }
 }

@@ -21,15 +21,27 @@ pub enum Woken {
     Interrupted,
 }
 
-/// Wakes on commits and on signals. From its making on, those signals no longer end the process by themselves.
+/// Wakes on commits, and on signals or interruptions.
 pub struct Waiter {
     reports: mpsc::Receiver<Report>,
     watcher: Option<Watcher>,
     ladder: Ladder,
 }
 
+/// Interrupts a wait from another thread.
+#[derive(Clone)]
+pub struct Interrupter(mpsc::Sender<Report>);
+
+impl Interrupter {
+    /// The current or next wait of its waiter ends, as by a signal.
+    pub fn interrupt(&self) {
+        let _ = self.0.send(Report::Signal);
+    }
+}
+
 impl Waiter {
-    /// Listens to one database. Make it before any other thread, so that no thread takes the signals.
+    /// Listens to one database and to signals, which no longer end the process by themselves. Make it before any other thread,
+    /// so that no thread takes the signals.
     #[must_use]
     pub fn new(database: &Path) -> Self {
         let (sender, reports) = mpsc::channel();
@@ -44,6 +56,18 @@ impl Waiter {
                 }
             });
         }
+        Self::listening(database, sender, reports)
+    }
+
+    /// Listens to one database only. What interrupts it is another thread.
+    #[must_use]
+    pub fn without_signals(database: &Path) -> (Self, Interrupter) {
+        let (sender, reports) = mpsc::channel();
+        let interrupter = Interrupter(sender.clone());
+        (Self::listening(database, sender, reports), interrupter)
+    }
+
+    fn listening(database: &Path, sender: mpsc::Sender<Report>, reports: mpsc::Receiver<Report>) -> Self {
         let watcher = Watcher::new(database, move |wake| {
             let _ = sender.send(Report::Wake(wake));
         })

@@ -231,6 +231,13 @@ catalog! {
         batch_id: String, batch: Vec<TestId>, base: String, commit: String, outcome: BatchOutcome, check: Option<String>,
         why: Option<String>, seconds: i64, reused: bool,
     }
+    /// The agent gives up its test: the attempt ends when its run does.
+    AgentGaveUp = "agent_gave_up", 4 { test_id: TestId, loop_id: LoopId, attempt: i64, reason: String }
+    /// Checks were run on unfinished work, for the agent. They prove nothing.
+    WorkChecked = "work_checked", 5 {
+        test_id: TestId, loop_id: LoopId, attempt: i64, tree: String, passed: bool, check: Option<String>,
+        why: Option<String>, session: Option<String>, seconds: i64,
+    }
     /// A process is ready.
     ComponentStarted = "component_started", 5 { component: String, pid: i64, version: String }
     /// A process has stopped in an orderly way.

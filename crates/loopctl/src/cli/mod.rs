@@ -8,6 +8,7 @@ macro_rules! examples {
     ($($line:literal),+ $(,)?) => { concat!("Examples:", $("\n  ", $line),+) };
 }
 
+mod agent;
 mod completion;
 mod drive;
 mod exchange;
@@ -17,6 +18,7 @@ mod set_up;
 mod share;
 mod steer;
 
+pub use agent::Agent;
 pub use completion::{complete_if_asked, registration};
 pub use drive::{Drive, LockArgs};
 pub use exchange::Exchange;
@@ -62,6 +64,8 @@ pub enum Command {
     #[command(flatten)]
     Drive(Drive),
     #[command(flatten)]
+    Agent(Agent),
+    #[command(flatten)]
     Share(Share),
     #[command(flatten)]
     Exchange(Exchange),
@@ -73,11 +77,12 @@ pub enum Command {
 type Group = (&'static str, fn(clap::Command) -> clap::Command);
 
 /// The groups in the order of the help.
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("Set up", SetUp::augment_subcommands),
     ("See", See::augment_subcommands),
     ("Steer", Steer::augment_subcommands),
     ("Drive a loop by hand", Drive::augment_subcommands),
+    ("Serve an agent", Agent::augment_subcommands),
     ("Share between loops", Share::augment_subcommands),
     ("Exchange events", Exchange::augment_subcommands),
     ("Keep the data", Keep::augment_subcommands),

@@ -18,6 +18,7 @@ mod keep;
 mod leases;
 mod ledger;
 mod man;
+mod mcp;
 mod moves;
 mod ownership;
 mod paths;

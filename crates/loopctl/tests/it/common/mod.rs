@@ -147,6 +147,28 @@ impl Place {
     }
 }
 
+/// The loops `a` and `b`, each with its test in progress and `calc.py` in its workspace. Two checks read that file: it must not
+/// be bad. `protected` is the setting of the gate.
+pub fn agents(protected: &str) -> Place {
+    let place = Place::empty();
+    std::fs::write(place.repository().join("calc.py"), "one\ntwo\n").unwrap();
+    std::fs::write(place.repository().join(".gitignore"), "*.log\nbuild/\n").unwrap();
+    place.git(&["add", "."]);
+    place.git(&["commit", "--quiet", "-m", "first"]);
+    place.run(&["init"]).ok();
+    let checks = "\n[[gate.check]]\nname = \"suite\"\ncommand = [\"sh\", \"-c\", \"echo the file says: $(cat calc.py); ! grep -q bad calc.py\"]\n\
+                  \n[[gate.check]]\nname = \"second\"\ncommand = [\"true\"]\n";
+    let config = place.home().join("config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, written.replacen("protected = []", &format!("protected = [{protected}]"), 1) + checks).unwrap();
+    for (loop_id, test) in [("a", "t-a"), ("b", "t-b")] {
+        place.run(&["loop", "add", loop_id]).ok();
+        place.run(&["test", "add", test, "--loop", loop_id]).ok();
+        place.run(&["next", "--loop", loop_id]).ok();
+    }
+    place
+}
+
 pub fn ran(output: Output) -> Ran {
     Ran {
         code: output.status.code().unwrap_or(-1),
