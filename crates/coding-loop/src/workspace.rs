@@ -158,27 +158,31 @@ impl Context<'_> {
         let base = self.tidy(&workspace, None, "left before the attempt")?;
         let checkpoint_ref = self.make_checkpoint(&test, &base)?;
         let is_back = self.put_returned_back(&test, &workspace, &base)?;
-        let session = self.interrupted_session(&test, &workspace, &base, is_back)?;
+        // Without its work in the files, a session would remember what is not there.
+        let session = match is_back {
+            Some(false) => None,
+            _ => self.interrupted_session(&test, &workspace, &base, is_back.is_some())?,
+        };
         let mut attempt = Attempt::new(test, workspace, base, checkpoint_ref);
-        attempt.mend = attempt.test.last_error.clone().filter(|_| is_back);
+        attempt.mend = attempt.test.last_error.clone().filter(|_| is_back == Some(true));
         attempt.session = session;
         Ok(attempt)
     }
 
-    /// Puts work into the files that the landing train has given back. False if there is none, or it does not merge with
+    /// Puts work into the files that the landing train has given back. None if there is none, false if it does not merge with
     /// the base.
-    fn put_returned_back(&self, test: &Test, workspace: &Workspace, base: &CommitHash) -> Result<bool> {
+    fn put_returned_back(&self, test: &Test, workspace: &Workspace, base: &CommitHash) -> Result<Option<bool>> {
         let landings = self.db.read(|tx| tx.landings_of(&test.id))?;
         let Some(returned) = landings.last().filter(|landing| landing.state == LandingState::Returned) else {
-            return Ok(false);
+            return Ok(None);
         };
         // Only directly after it came back: a later attempt has received other errors.
         if test.error_category != Some(ErrorCategory::Conflict) || self.history().resolve(&returned.commit_hash)?.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
-        let git::PutOn::Tree(tree) = self.store.put_on(&self.change_of(returned)?, base)? else { return Ok(false) };
+        let git::PutOn::Tree(tree) = self.store.put_on(&self.change_of(returned)?, base)? else { return Ok(Some(false)) };
         workspace.put_back(&tree)?;
-        Ok(true)
+        Ok(Some(true))
     }
 }
 

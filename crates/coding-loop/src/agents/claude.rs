@@ -20,7 +20,7 @@ impl Adapter for Claude {
         let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_owned);
         match event["type"].as_str().unwrap_or_default() {
             "system" if event["subtype"] == "init" => {
-                report.session = text("/session_id").or_else(|| report.session.take());
+                report.works_in(event["session_id"].as_str());
                 report.model = text("/model").or_else(|| report.model.take());
             }
             "system" if event["subtype"] == "api_retry" => {
@@ -49,7 +49,7 @@ impl Adapter for Claude {
                 report.status = event["api_error_status"].as_i64();
                 report.called_off = text("/terminal_reason").filter(|reason| reason != "completed");
                 report.say(text("/result"));
-                report.session = text("/session_id").or_else(|| report.session.take());
+                report.works_in(event["session_id"].as_str());
                 for denial in event["permission_denials"].as_array().into_iter().flatten() {
                     report.deny(denial["tool_name"].as_str().unwrap_or("a tool"));
                 }
@@ -89,10 +89,8 @@ impl Adapter for Claude {
         {
             let command = shell_line(hooks, "claude");
             let hook = json!({"type": "command", "command": command, "timeout": HOOK_SECONDS});
-            let settings = json!({"hooks": {
-                "PreToolUse": [{"matcher": "Edit|MultiEdit|Write|NotebookEdit", "hooks": [hook]}],
-                "Stop": [{"hooks": [{"type": "command", "command": command, "timeout": STOP_SECONDS}]}],
-            }});
+            let settings =
+                json!({"hooks": {"PreToolUse": [{"matcher": "Edit|MultiEdit|Write|NotebookEdit", "hooks": [hook]}]}});
             call.add(["--settings".to_owned(), settings.to_string()]);
         }
     }
@@ -104,8 +102,8 @@ impl Adapter for Claude {
     }
 }
 
-/// Time limit in seconds of the hook that runs the checks.
-pub(super) const STOP_SECONDS: u64 = 3_600;
+/// Time limit in seconds of a tool of ours: it may wait for others, or run the checks.
+pub(super) const TOOL_SECONDS: u64 = 3_600;
 
 /// The command line of a hook, for a shell.
 pub(super) fn shell_line(words: &[String], agent: &str) -> String {

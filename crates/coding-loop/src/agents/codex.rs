@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::claude::{HOOK_SECONDS, STOP_SECONDS, shell_line};
+use super::claude::{HOOK_SECONDS, TOOL_SECONDS, shell_line};
 use super::usage::of_usage;
 use super::{Adapter, Call, Report, Tools};
 
@@ -12,7 +12,7 @@ impl Adapter for Codex {
     fn event(&self, event: &Value, report: &mut Report) {
         let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_owned);
         match event["type"].as_str().unwrap_or_default() {
-            "thread.started" => report.session = text("/thread_id").or_else(|| report.session.take()),
+            "thread.started" => report.works_in(event["thread_id"].as_str()),
             "turn.completed" => {
                 report.has_result = true;
                 report.error = None;
@@ -64,20 +64,15 @@ impl Adapter for Codex {
                 format!("{server}.command={}", json!(program)),
                 format!("{server}.args={}", json!(arguments)),
                 format!("{server}.default_tools_approval_mode=\"approve\""),
-                format!("{server}.tool_timeout_sec={STOP_SECONDS}"),
+                format!("{server}.tool_timeout_sec={TOOL_SECONDS}"),
             ];
             call.add_after(after, settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
         }
         if let Some(hooks) = &tools.hooks {
             let command = json!(shell_line(hooks, "codex"));
-            let hook = |matcher: &str, seconds| {
-                format!("[{{{matcher}hooks=[{{type=\"command\",command={command},timeout={seconds}}}]}}]")
-            };
-            let settings = [
-                format!("hooks.PreToolUse={}", hook("matcher=\"apply_patch|Edit|Write\",", HOOK_SECONDS)),
-                format!("hooks.Stop={}", hook("", STOP_SECONDS)),
-            ];
-            call.add_after(after, settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
+            let hook = format!("{{type=\"command\",command={command},timeout={HOOK_SECONDS}}}");
+            let setting = format!("hooks.PreToolUse=[{{matcher=\"apply_patch|Edit|Write\",hooks=[{hook}]}}]");
+            call.add_after(after, ["-c".to_owned(), setting]);
             // Without it, codex leaves out untrusted hooks silently.
             if !call.has(&["--dangerously-bypass-hook-trust"]) {
                 call.add_after(after, ["--dangerously-bypass-hook-trust"]);

@@ -3,7 +3,7 @@
 use coord_db::ModelUse;
 use serde_json::{Value, json};
 
-use super::claude::{HOOK_SECONDS, STOP_SECONDS, shell_line};
+use super::claude::{HOOK_SECONDS, TOOL_SECONDS, shell_line};
 use super::usage::number;
 use super::{Adapter, Call, Report, Tools};
 
@@ -14,7 +14,7 @@ impl Adapter for Gemini {
         let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_owned);
         match event["type"].as_str().unwrap_or_default() {
             "init" => {
-                report.session = text("/session_id").or_else(|| report.session.take());
+                report.works_in(event["session_id"].as_str());
                 report.model = text("/model").or_else(|| report.model.take());
             }
             "message" if event["role"] == "assistant" && event["delta"] == true => {
@@ -67,16 +67,12 @@ impl Adapter for Gemini {
     fn equip(&self, call: &mut Call, tools: &Tools) {
         let mut settings = serde_json::Map::new();
         if let Some([program, arguments @ ..]) = tools.mcp.as_deref() {
-            let server = json!({"command": program, "args": arguments, "trust": true, "timeout": STOP_SECONDS * 1_000});
+            let server = json!({"command": program, "args": arguments, "trust": true, "timeout": TOOL_SECONDS * 1_000});
             settings.insert("mcpServers".to_owned(), json!({"coding-loops": server}));
         }
         if let Some(hooks) = &tools.hooks {
-            let hook =
-                |seconds: u64| json!({"type": "command", "command": shell_line(hooks, "gemini"), "timeout": seconds * 1_000});
-            let hooks = json!({
-                "BeforeTool": [{"matcher": "write_file|replace", "hooks": [hook(HOOK_SECONDS)]}],
-                "AfterAgent": [{"hooks": [hook(STOP_SECONDS)]}],
-            });
+            let hook = json!({"type": "command", "command": shell_line(hooks, "gemini"), "timeout": HOOK_SECONDS * 1_000});
+            let hooks = json!({"BeforeTool": [{"matcher": "write_file|replace", "hooks": [hook]}]});
             settings.insert("hooks".to_owned(), hooks);
         }
         if settings.is_empty() {

@@ -11,7 +11,7 @@ pub(super) struct Opencode;
 impl Adapter for Opencode {
     fn event(&self, event: &Value, report: &mut Report) {
         let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        report.session = text("/sessionID").or_else(|| report.session.take());
+        report.works_in(event["sessionID"].as_str());
         match event["type"].as_str().unwrap_or_default() {
             "text" => report.say(text("/part/text")),
             "tool_use" => {

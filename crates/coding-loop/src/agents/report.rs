@@ -18,6 +18,8 @@ const REASON_CHARS: usize = 400;
 const ERROR_LINES: usize = 3;
 /// Maximum length of a description of what the agent does.
 const PROGRESS_CHARS: usize = 100;
+/// Maximum length of the id of a session.
+const MAX_ID_BYTES: usize = 128;
 /// Maximum number of denied permissions that are kept.
 const MAX_DENIED: usize = 20;
 
@@ -84,6 +86,17 @@ impl Report {
     pub(super) fn say(&mut self, text: Option<String>) {
         if text.is_some() {
             self.last_message = text;
+        }
+    }
+
+    /// It works in this session. An id is later an argument of a call, so it must look like one.
+    pub(super) fn works_in(&mut self, id: Option<&str>) {
+        let is_id = |id: &&str| {
+            let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            is_plain && !id.starts_with(['-', '.']) && (1..=MAX_ID_BYTES).contains(&id.len())
+        };
+        if let Some(id) = id.filter(is_id) {
+            self.session = Some(id.to_owned());
         }
     }
 

@@ -162,6 +162,7 @@ fn hostile_output_is_read_without_harm() {
         "{\"type\":\"assistant\",\"message\":{\"content\":\"text\",\"id\":[],\"usage\":[]}}",
         "{\"type\":\"step_finish\",\"part\":{\"tokens\":{\"input\":-1,\"cache\":4},\"cost\":\"much\"}}",
         "{\"type\":\"result\",\"stats\":{\"models\":{\"m\":null}},\"status\":5}",
+        "{\"type\":\"thread.started\",\"thread_id\":\"--model\"}",
         "{\"type\":\"thread.started\",\"thread_id\":9}\n{\"type\":\"item.completed\",\"item\":[]}",
         "{\"type\":\"turn.completed\",\"usage\":{\"input_tokens\":1e300}}",
         "{\"type\":{}}",
@@ -177,6 +178,7 @@ fn hostile_output_is_read_without_harm() {
         for text in wrong.into_iter().chain([deep.as_str(), &result[..result.len() / 2]]) {
             let report = read(kind, text);
             let _ = (report.reason(), report.stated(&BTreeMap::new()));
+            assert!(report.session.is_none_or(|id| !id.starts_with('-')), "{text}");
         }
     }
     // Two results: each says what was used since the one before.
