@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coord_db::{AcquireRequest, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
+use coord_db::{AcquireRequest, Config, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
 use git::{Notice, Watches, Workspace, shown};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
@@ -131,11 +131,17 @@ impl Changes {
     }
 }
 
+/// True if a changed file needs a lease.
+#[must_use]
+pub fn is_leased(config: &Config, file: &Path) -> bool {
+    !ignored(&config.monitor.conflict_ignore).is_match(file)
+}
+
 /// The path in the form of a lease.
 ///
 /// # Errors
 /// Why it cannot be leased.
-pub(crate) fn lease_path(path: &Path) -> Result<LeasePath, String> {
+pub fn lease_path(path: &Path) -> Result<LeasePath, String> {
     let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8 and cannot be leased; rename it", shown(path)))?;
     if text == LeasePath::integration().as_str() {
         return Err(format!("rename the file {text}: this name is reserved for the lease on the integration branch"));

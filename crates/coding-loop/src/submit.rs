@@ -88,6 +88,10 @@ pub fn bring_up_to_date(
     token: i64,
 ) -> Result<BroughtUp> {
     let layout = Layout::new(config.workspace_root());
+    // Nothing has landed since, as almost always.
+    if layout.is_at_head(loop_id.as_str(), &config.repository.integration_branch) {
+        return Ok(BroughtUp::default());
+    }
     let Ok(store) = layout.open_store() else { return Ok(BroughtUp::default()) };
     let row = db.read(|tx| tx.loop_row(loop_id))?;
     let branch = row.branch.unwrap_or_else(|| format!("coding-loops/{loop_id}"));

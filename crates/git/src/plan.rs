@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::call::{Call, Git, LONG_TIME_LIMIT, fields, to_path};
 use crate::difference::{SUBMODULE, index_info, nul_terminated};
+use crate::tracked::is_listed;
 use crate::{CommitHash, Finding, Result};
 
 /// The changes for an index.
@@ -137,6 +138,13 @@ pub(crate) fn ignored<'a>(call: Call<'_>, paths: impl Iterator<Item = &'a PathBu
         Some(0 | 1) => Ok(fields(&answer.stdout).map(|path| to_path(path.strip_prefix(b"./").unwrap_or(path))).collect()),
         _ => Err(call.failed(answer)),
     }
+}
+
+/// The files, relative to a checkout, that git ignores there. Tracked files are not, which is seen without a call of git.
+pub fn ignored_in(checkout: &Path, files: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
+    let index = fs::read(checkout.join(".git/index")).unwrap_or_default();
+    let unknown = files.iter().filter(|file| !is_listed(&index, file));
+    ignored(Git::discovering(checkout).call(["check-ignore", "-z", "--stdin"]), unknown)
 }
 
 /// The line with git's error message.

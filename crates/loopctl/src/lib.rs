@@ -19,6 +19,7 @@ mod deinit;
 mod doctor;
 mod exchange;
 mod history;
+mod hook;
 mod ids;
 mod import;
 mod keep;
@@ -57,6 +58,9 @@ pub fn main() -> ExitCode {
     cli::complete_if_asked();
     let cli = Cli::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     set_up_log();
+    if let Command::Agent(Agent::Hook(args)) = &cli.command {
+        return hook::main(cli.global.clone(), args);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -88,7 +92,7 @@ fn run_in(cx: &Context, command: Command) -> Outcome {
         Command::See(command) => see(cx, command),
         Command::Steer(command) => steer(cx, command),
         Command::Drive(command) => drive(cx, command),
-        // It is no command of a person.
+        // These two are no commands of a person.
         Command::Agent(_) => Ok(()),
         Command::Share(command) => share(cx, command),
         Command::Exchange(command) => exchange(cx, command),

@@ -18,7 +18,7 @@ mod set_up;
 mod share;
 mod steer;
 
-pub use agent::Agent;
+pub use agent::{Agent, HookAgent, HookArgs};
 pub use completion::{complete_if_asked, registration};
 pub use drive::{Drive, LockArgs};
 pub use exchange::Exchange;

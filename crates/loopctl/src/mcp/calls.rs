@@ -262,7 +262,7 @@ fn granted(grant: &Grant, brought: coding_loop::Result<BroughtUp>) -> String {
 }
 
 /// What others have landed in leased files, for the agent.
-fn meanwhile(brought: &BroughtUp) -> String {
+pub(crate) fn meanwhile(brought: &BroughtUp) -> String {
     let names = |files: &[std::path::PathBuf]| files.iter().map(|file| shown(file)).collect::<Vec<_>>().join(", ");
     let mut text = String::new();
     if !brought.updated.is_empty() {
@@ -283,7 +283,14 @@ fn meanwhile(brought: &BroughtUp) -> String {
 }
 
 /// The failure of unfinished work, for the agent.
-fn failed(config: &Config, loop_id: &LoopId, check: Option<String>, why: &str, output: &str, not_run: &[String]) -> String {
+pub(crate) fn failed(
+    config: &Config,
+    loop_id: &LoopId,
+    check: Option<String>,
+    why: &str,
+    output: &str,
+    not_run: &[String],
+) -> String {
     let mut text = match &check {
         Some(_) => why.to_owned(),
         None => format!("the work would not land: {why}"),
@@ -294,9 +301,10 @@ fn failed(config: &Config, loop_id: &LoopId, check: Option<String>, why: &str, o
     if !not_run.is_empty() {
         text.push_str(&format!("\nnot run: {}", not_run.join(", ")));
     }
-    let agent = config.agent_of(loop_id);
-    let unset: Vec<&str> =
-        agent.environment.iter().map(String::as_str).filter(|name| std::env::var_os(name).is_none()).collect();
+    // Those that are passed on by default are on no machine all set.
+    let (agent, default) = (config.agent_of(loop_id), Config::default().agent.environment);
+    let is_unset = |name: &&str| std::env::var_os(name).is_none() && !default.iter().any(|common| common == name);
+    let unset: Vec<&str> = agent.environment.iter().map(String::as_str).filter(is_unset).collect();
     if check.is_some() && !unset.is_empty() {
         text.push_str(&format!("\nnot set in this run, but in the final one if your loop has it: {}", unset.join(", ")));
     }

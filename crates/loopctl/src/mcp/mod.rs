@@ -29,6 +29,7 @@ use crate::submit::runtime;
 use crate::wait::Waiter;
 
 use calls::Desk;
+pub(crate) use calls::{failed, meanwhile};
 use tools::Call;
 
 /// How often a waiting call reports that it waits, although nothing has changed: clients give up silent calls.

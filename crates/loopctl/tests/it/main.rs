@@ -10,6 +10,7 @@ mod deinit;
 mod doctor;
 mod dump;
 mod files;
+mod hook;
 mod ids;
 mod init;
 mod journal;
