@@ -102,7 +102,9 @@ class World:
         text = re.sub(r"^set = \{\}", f"set = {_inline_table(settings)}", text, count=1, flags=re.M)
         text += '\n[[gate.check]]\nname = "square"\ncommand = ["sh", "check.sh"]\n'
         if "[price]" in text and self.agent in agents.PRICES:
-            text += f'\n[price."{agents.MODELS[self.agent]}"]\n' + "".join(f"{kind} = {price}\n" for kind, price in agents.PRICES[self.agent].items())
+            # Codex does not print its model.
+            name = self.agent if self.agent == "codex" else agents.MODELS[self.agent]
+            text += f'\n[price."{name}"]\n' + "".join(f"{kind} = {price}\n" for kind, price in agents.PRICES[self.agent].items())
         config.write_text(text)
 
     # ---- commands
@@ -173,6 +175,8 @@ class World:
         ((status, attempts, error),) = self.sql("SELECT status, attempts, last_error FROM tests WHERE id = ?", test)
         if status in ("failed", "blocked", "skipped"):
             raise Failed(f"{test} is {status} after {attempts} attempts: {error}")
+        if questions := self.sql("SELECT summary FROM decisions WHERE status = 'pending'"):
+            raise Failed(f"it asks the human: {questions[0][0]}")
 
     def wait_passed(self, test, seconds=90):
         """Waits until the test has landed, and fails at once if it never will. Returns its attempts."""
