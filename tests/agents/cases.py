@@ -156,7 +156,7 @@ def limit(world):
     expect_booked(world)
 
 
-@case(slow=("opencode", "aider", "gemini"))
+@case(slow=("opencode", "aider"))
 def outage(world):
     """A service that stays overloaded costs no attempt; the loop tries again later."""
     world.add_test("t-1", [{"do": "http", "status": 529, "times": 999}, *WORK])
