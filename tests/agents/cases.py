@@ -156,7 +156,7 @@ def limit(world):
     expect_booked(world)
 
 
-@case(slow=("opencode", "aider", "gemini"))
+@case(slow=("opencode", "aider"))
 def outage(world):
     """A service that stays overloaded costs no attempt; the loop tries again later."""
     world.add_test("t-1", [{"do": "http", "status": 529, "times": 999}, *WORK])
@@ -175,6 +175,7 @@ def bad_key(world):
     subject, reason, until = world.wait_held("human", 120)
     expect(not until, "the loop goes on without an answer")
     expect(subject.startswith("agent:"), f"{subject} stops, and not every loop with that agent")
+    expect(len(world.questions()) == 1, f"the human is asked {len(world.questions())} questions")
     expect("key" in reason.lower() or "401" in reason, f"the reason does not name the key: {reason}")
     _expect_given_back(world)
     expect_booked(world)

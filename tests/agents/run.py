@@ -22,7 +22,7 @@ sys.dont_write_bytecode = True
 
 import install  # noqa: E402
 from cases import CASES, EVERY  # noqa: E402
-from world import Failed, World, binaries, features  # noqa: E402
+from world import Failed, World, binaries, features, refusal  # noqa: E402
 
 PARALLEL = 2
 SKIPPED = 77
@@ -66,8 +66,11 @@ class Matrix:
         for agent in sorted({agent for agent, _ in self.pairs}):
             try:
                 install.installed(agent)
-            except install.Unavailable as why:
-                self.unavailable[agent] = str(why)
+                why = refusal(agent)
+            except install.Unavailable as error:
+                why = str(error)
+            if why:
+                self.unavailable[agent] = why
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda pair: self._one(*pair), self.pairs))
         count = {outcome: self.outcomes.count(outcome) for outcome in ("passed", "failed", "pending", "skipped")}
@@ -96,6 +99,7 @@ class Matrix:
     def _carry_out(self, agent, name):
         with World(agent, name, self.features) as world:
             try:
+                world.set_up()
                 CASES[name]["run"](world)
             except Exception as error:  # A case that breaks has failed, and the others go on.
                 world.keep = self._keep

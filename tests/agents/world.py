@@ -16,6 +16,8 @@ import install
 from scripted_model import ScriptedModel
 
 LOOP = "loop-1"
+# Claude Code refuses the superuser.
+AS_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
 PROJECT = Path(__file__).resolve().parents[2]
 FILES = {
     "calc.py": "def add(a, b):\n    return a + b\n\n\ndef square(a):\n    return None\n",
@@ -32,16 +34,27 @@ def binaries():
     return Path(os.environ.get("CODING_LOOPS_BIN") or PROJECT / "target/debug").resolve()
 
 
+def refusal(agent):
+    """Why this agent cannot run here, although it is installed; or None."""
+    if agent == "claude" and os.geteuid() == 0:
+        try:
+            subprocess.run([*AS_USER, "true"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            return "it refuses the superuser, and no user namespace can be made here"
+    return None
+
+
 def features():
     """What the built programs can do, of what some cases need."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = lambda *words: subprocess.run([binaries() / "loopctl", *words], cwd=folder, capture_output=True, text=True, timeout=60)
-        subprocess.run(["git", "init", "-q", folder], check=True)
-        run("init")
-        settings = (Path(folder) / "coding-loops/config.toml").read_text()
-        names = {"sessions": "fix_rounds" in settings, "usage": "usd_per_day" in settings}
-        names |= {"mcp": run("mcp", "--help").returncode == 0, "hooks": run("hook", "--help").returncode == 0}
-        shutil.rmtree(f"{folder}-loops", ignore_errors=True)
+    loopctl = binaries() / "loopctl"
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        project = Path(folder) / "project"
+        subprocess.run(["git", "init", "-q", project], check=True)
+        subprocess.run([loopctl, "init"], cwd=project, check=True, capture_output=True)
+        settings = (project / "coding-loops/config.toml").read_text()
+    names = {"sessions": "fix_rounds" in settings, "usage": "usd_per_day" in settings}
+    for name, command in (("mcp", "mcp"), ("hooks", "hook")):
+        names[name] = subprocess.run([loopctl, command, "--help"], capture_output=True).returncode == 0
     return {name for name, is_there in names.items() if is_there}
 
 
@@ -63,7 +76,6 @@ class World:
 
     def __enter__(self):
         self.model.__enter__()
-        self._make_repository()
         return self
 
     def __exit__(self, *_):
@@ -79,48 +91,46 @@ class World:
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _make_repository(self):
+    def set_up(self):
+        """Makes the repository, its settings and one loop."""
         for name, text in FILES.items():
             (self.repository / name).parent.mkdir(parents=True, exist_ok=True)
             (self.repository / name).write_text(text)
-        for arguments in (["init", "-q", "-b", "main"], ["config", "user.name", "Dev"], ["config", "user.email", "dev@example.com"], ["add", "."], ["commit", "-qm", "start"]):
-            self.git(*arguments)
+        self.git("init", "-q", "-b", "main")
+        self.git("config", "user.name", "Dev")
+        self.git("config", "user.email", "dev@example.com")
+        self.git("add", ".")
+        self.git("commit", "-qm", "start")
         settings = agents.prepare(self.agent, self.home, self.url)
         self.environment |= settings
-        if "--agent" in self.loopctl("init", "--help"):
-            self.loopctl("init", "--agent", self.agent)
-        else:
-            self.loopctl("init")
+        self.loopctl("init", "--agent", self.agent)
         self._configure(settings)
         self.loopctl("loop", "add", LOOP)
 
     def _configure(self, settings):
         config = self.repository / "coding-loops/config.toml"
         text = config.read_text()
-        if re.search(r"^command = \[\]", text, re.M):
-            text = _with_preset(text, self.agent)
         text = re.sub(r"^set = \{\}", f"set = {_inline_table(settings)}", text, count=1, flags=re.M)
         text += '\n[[gate.check]]\nname = "square"\ncommand = ["sh", "check.sh"]\n'
         if "[price]" in text and self.agent in agents.PRICES:
-            text += f'\n[price."{agents.MODELS[self.agent]}"]\n' + "".join(f"{kind} = {price}\n" for kind, price in agents.PRICES[self.agent].items())
+            # Codex does not print its model.
+            name = self.agent if self.agent == "codex" else agents.MODELS[self.agent]
+            text += f'\n[price."{name}"]\n' + "".join(f"{kind} = {price}\n" for kind, price in agents.PRICES[self.agent].items())
         config.write_text(text)
 
     # ---- commands
 
     def _command(self, words):
-        # Claude refuses the superuser.
-        if self.agent == "claude" and os.geteuid() == 0:
-            return ["unshare", "--user", "--map-user=1000", "--map-group=1000", *words]
-        return words
+        return [*AS_USER, *words] if self.agent == "claude" and os.geteuid() == 0 else words
 
     def git(self, *arguments):
         done = subprocess.run(["git", "-C", self.repository, *arguments], capture_output=True, text=True, env=self.environment, check=True)
         return done.stdout.strip()
 
-    def loopctl(self, *arguments, input=None, may_fail=False):
+    def loopctl(self, *arguments, input=None):
         command = self._command([str(binaries() / "loopctl"), *arguments])
         done = subprocess.run(command, cwd=self.repository, env=self.environment, input=input, capture_output=True, text=True, timeout=120)
-        if done.returncode and not may_fail:
+        if done.returncode:
             raise Failed(f"loopctl {' '.join(arguments)}: exit status {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
         return done.stdout
 
@@ -160,6 +170,10 @@ class World:
             time.sleep(0.05)
         return value
 
+    def questions(self):
+        """The open questions to the human."""
+        return [summary for (summary,) in self.sql("SELECT summary FROM decisions WHERE status = 'pending'")]
+
     def wait_held(self, kind, seconds):
         """Waits until no attempt starts, for a reason of this kind. Returns whom it holds, the reason, and until when."""
 
@@ -182,6 +196,8 @@ class World:
             held = self.sql("SELECT kind, reason FROM holds")
             if held:
                 raise Failed(f"no attempt starts: {held}")
+            if questions := self.questions():
+                raise Failed(f"it asks the human: {questions[0]}")
             ((status, attempts),) = self.sql("SELECT status, attempts FROM tests WHERE id = ?", test)
             return status == "passed" and attempts
 
@@ -229,19 +245,3 @@ class World:
 
 def _inline_table(settings):
     return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in settings.items()) + " }"
-
-
-def _with_preset(text, program):
-    """The settings with the preset of `program` in place of the lines of the same name."""
-    lines = text.splitlines()
-    begin = next(i for i, line in enumerate(lines) if line.startswith(f'# command = ["{program}"'))
-    preset = {}
-    for line in lines[begin:]:
-        if not (found := re.match(r"# (\w+) = ", line)):
-            break
-        preset[found.group(1)] = line[2:]
-    for i, line in enumerate(lines[:begin]):
-        name = line.split(" = ")[0]
-        if name in preset:
-            lines[i] = preset.pop(name)
-    return "\n".join(lines) + "\n"
