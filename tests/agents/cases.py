@@ -85,7 +85,7 @@ def waited_lock(world):
     workspace = _other_loop_holds_the_file(world)
     world.add_test("t-1", [lock, READ, edit, DONE])
     world.start_loop()
-    world.wait(lambda: world.sql("SELECT 1 FROM wait_graph WHERE waiter_loop = ?", LOOP), "the agent waits for the other loop")
+    world.wait(lambda: world.sql("SELECT 1 FROM wait_graph WHERE waiter = ?", LOOP), "the agent waits for the other loop")
     text = open(f"{workspace}/calc.py").read()
     with open(f"{workspace}/calc.py", "w") as file:
         file.write(text.replace("return None", "return None  # by other"))
