@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, WriteTx};
+use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, RunOf, Start, Test, TestId, WriteTx};
 use crash_point::{Point, reach};
 use process_host::{BackOff, Reload};
 use tokio::sync::watch;
@@ -112,7 +112,10 @@ pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: 
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     loop {
         let tidied = context.workspace().and_then(|workspace| {
-            context.tidy(&workspace, former, "left by an earlier process")?;
+            // If another process has given the test back meanwhile, the last run still says whose work it is.
+            let last = context.db.read(|tx| tx.last_run(&context.loop_id))?;
+            let last = last.filter(|run| run.kind == RunOf::Agent && run.has_unseen_end()).and_then(|run| run.test_id);
+            context.tidy(&workspace, former.or(last.as_ref()), "left by an earlier process")?;
             // Which works have landed is known only then.
             context.recover_train()?;
             context.settle_queued_refs()

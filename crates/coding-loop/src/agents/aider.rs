@@ -17,6 +17,10 @@ impl Adapter for Aider {
         let sent = &event["properties"];
         let model = sent["main_model"].as_str().map(str::to_owned);
         let field = |name: &str| number(sent, &[name]).unwrap_or(0);
+        // A request that failed, with an estimate of Aider's own.
+        if field("completion_tokens") == 0 {
+            return;
+        }
         let used = ModelUse {
             model: model.clone(),
             input: field("prompt_tokens"),

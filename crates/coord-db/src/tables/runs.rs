@@ -34,6 +34,14 @@ pub struct NewRun<'a> {
 /// How a run ended that its loop did not see end.
 const UNSEEN: &str = "interrupted";
 
+impl Run {
+    /// True if nobody saw its end.
+    #[must_use]
+    pub fn has_unseen_end(&self) -> bool {
+        self.ended_at.is_none() || self.outcome.as_deref() == Some(UNSEEN)
+    }
+}
+
 impl ReadTx<'_> {
     /// What a loop has running.
     pub fn open_run(&self, loop_id: &LoopId) -> Result<Option<Run>> {
