@@ -168,7 +168,7 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     let report = stream.replace(Stream::new(kind)).finish();
     context.end_agent_run(&recorded, &report, &runs::describe_end(&outcome.end));
     context.record_child(None);
-    let spent = context.account(attempt, kind, &call, &report, prompt_bytes, outcome.output_bytes);
+    let spent = context.account(attempt, &call, &report, outcome.output_bytes.saturating_add(prompt_bytes as u64));
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), tokens = spent, "agent ended");
     let is_continued = attempt.session.is_some();
     if let Some(id) = report.session.clone().filter(|_| context.managed && context.can_continue()) {

@@ -1,10 +1,11 @@
 //! Calls of the loop's agent: its arguments, our tools, its guards, and what a call has cost.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use coord_db::config::{AgentConfig, AgentKind};
+use coord_db::config::AgentConfig;
 use coord_db::{ModelUse, microusd};
 
 use crate::agents::{AGENT, Call, Report, Tools, adapter};
@@ -100,37 +101,42 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Adds the use of a run to the attempt; gives its tokens.
-    pub(crate) fn account(
-        &self,
-        attempt: &mut Attempt,
-        kind: AgentKind,
-        call: &Call,
-        report: &Report,
-        prompt_bytes: usize,
-        output_bytes: u64,
-    ) -> i64 {
+    /// Adds the use of a run to the attempt; gives the tokens that it states.
+    pub(crate) fn account(&self, attempt: &mut Attempt, call: &Call, report: &Report, bytes: u64) -> i64 {
         let before = attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default();
-        let mut stated = report.stated(&before);
-        let sum = stated.iter().map(|used| used.tokens).fold(0, i64::saturating_add);
-        if stated.is_empty() {
-            let bytes = (prompt_bytes as u64).saturating_add(output_bytes);
-            stated = vec![ModelUse::of_tokens(i64::try_from(bytes / BYTES_PER_TOKEN).unwrap_or(i64::MAX))];
-        }
-        for mut used in stated {
-            used.agent = Some(kind.as_str().to_owned());
-            used.model = used.model.or_else(|| report.model.clone()).or_else(|| call.model().map(str::to_owned));
-            if used.cost_microusd.is_none() {
-                let names = [used.model.as_deref(), Some(kind.as_str())];
-                let price = names.into_iter().flatten().find_map(|name| self.config.price.get(name));
-                used.cost_microusd = price.map(|price| price.of(&used));
-            }
+        let sum = report.stated(&before).iter().map(|used| used.tokens).fold(0, i64::saturating_add);
+        for used in self.priced(report, &before, call.model(), bytes) {
             match attempt.spent.iter_mut().find(|known| known.model == used.model) {
                 Some(known) => known.add(&used),
                 None => attempt.spent.push(used),
             }
         }
         sum
+    }
+
+    /// The use of a run with its cost: as its report states, or estimated from the size of prompt and output.
+    pub(crate) fn priced(
+        &self,
+        report: &Report,
+        before: &BTreeMap<String, ModelUse>,
+        model: Option<&str>,
+        bytes: u64,
+    ) -> Vec<ModelUse> {
+        let kind = self.config.agent_of(&self.loop_id).kind();
+        let mut stated = report.stated(before);
+        if stated.is_empty() {
+            stated = vec![ModelUse::of_tokens(i64::try_from(bytes / BYTES_PER_TOKEN).unwrap_or(i64::MAX))];
+        }
+        for used in &mut stated {
+            used.agent = Some(kind.as_str().to_owned());
+            used.model = used.model.take().or_else(|| report.model.clone()).or_else(|| model.map(str::to_owned));
+            if used.cost_microusd.is_none() {
+                let names = [used.model.as_deref(), Some(kind.as_str())];
+                let price = names.into_iter().flatten().find_map(|name| self.config.price.get(name));
+                used.cost_microusd = price.map(|price| price.of(used));
+            }
+        }
+        stated
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, RunOf, Start, Test, TestId, WriteTx};
+use coord_db::{Counts, ErrorCategory, FailedAttempt, HoldKind, LoopStatus, Start, Test, TestId, WriteTx};
 use crash_point::{Point, reach};
 use process_host::{BackOff, Reload};
 use tokio::sync::watch;
@@ -110,12 +110,19 @@ async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limit
 /// `former` is its current test: work left in the workspace is saved under this name.
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
+    // If another process has given the test back meanwhile, the last run still says whose work it is.
+    let last = loop {
+        match context.settle_unseen_run() {
+            Err(error) if error.is_temporary() && !waiter.stopping() => {
+                waiter.rest(context, None, back_off.after(&error)).await;
+            }
+            settled => break settled?,
+        }
+    };
+    let former = former.or(last.as_ref());
     loop {
         let tidied = context.workspace().and_then(|workspace| {
-            // If another process has given the test back meanwhile, the last run still says whose work it is.
-            let last = context.db.read(|tx| tx.last_run(&context.loop_id))?;
-            let last = last.filter(|run| run.kind == RunOf::Agent && run.has_unseen_end()).and_then(|run| run.test_id);
-            context.tidy(&workspace, former.or(last.as_ref()), "left by an earlier process")?;
+            context.tidy(&workspace, former, "left by an earlier process")?;
             // Which works have landed is known only then.
             context.recover_train()?;
             context.settle_queued_refs()

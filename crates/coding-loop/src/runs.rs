@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use command_runner::End;
 use command_runner::keeper::KeeperId;
-use coord_db::{ComponentId, NewRun, RunOf, Test};
+use coord_db::{ComponentId, NewRun, RunOf, Test, TestId};
 
 use crate::Result;
-use crate::agents::Report;
+use crate::agents::{self, Call, Report};
 use crate::context::Context;
 
 /// Maximum number of logs deleted at one start.
@@ -86,6 +86,26 @@ impl Context<'_> {
         if let Err(error) = ended {
             tracing::warn!(%error, "cannot record the end of a run");
         }
+    }
+
+    /// Records what the agent's newest run has used if nobody saw its end, from its log. Gives its test, whose work is in
+    /// the workspace.
+    pub(crate) fn settle_unseen_run(&self) -> Result<Option<TestId>> {
+        let run = self.db.read(|tx| tx.last_run(&self.loop_id))?;
+        let Some(run) = run.filter(|run| run.kind == RunOf::Agent && run.has_unseen_end()) else { return Ok(None) };
+        let agent = self.config.agent_of(&self.loop_id);
+        let (report, bytes) = agents::read_file(agent.kind(), &self.logs().join(&run.log));
+        let session = run.session.as_deref().or(report.session.as_deref());
+        let before = session.map(|id| self.session(id)).transpose()?.map(|session| session.used).unwrap_or_default();
+        let used = self.priced(&report, &before, Call::of(&agent.command).model(), bytes);
+        self.db.write(|tx| {
+            for model in &used {
+                tx.record_usage(Some(&self.loop_id), run.test_id.as_ref(), model, 0, &[])?;
+            }
+            tx.note_run(&run.id, session, None)?;
+            tx.end_run(&run.id, "its loop was killed")
+        })?;
+        Ok(run.test_id)
     }
 
     /// Records the end of a run. If the database is unavailable, the result is kept and the loop's next run completes

@@ -12,7 +12,9 @@ mod tests;
 mod usage;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use coord_db::config::AgentKind;
 use serde_json::Value;
@@ -211,6 +213,19 @@ pub(crate) fn read(kind: AgentKind, output: &str) -> Report {
     let mut stream = Stream::new(kind);
     stream.feed(output.as_bytes());
     stream.finish()
+}
+
+/// The report of a log, and its size. A log that cannot be read says nothing.
+pub(crate) fn read_file(kind: AgentKind, log: &Path) -> (Report, u64) {
+    let (mut stream, mut size) = (Stream::new(kind), 0);
+    let mut buffer = vec![0; 64 << 10];
+    if let Ok(mut file) = File::open(log) {
+        while let Ok(count @ 1..) = file.read(&mut buffer) {
+            stream.feed(&buffer[..count]);
+            size += count as u64;
+        }
+    }
+    (stream.finish(), size)
 }
 
 /// The end of any output on one line: from the last line with an error on, else the last line.

@@ -77,12 +77,14 @@ fn sent_and_received(text: &str) -> Option<ModelUse> {
         amount(words.get(at.checked_sub(1)?)?)
     };
     let sent = before(&["sent"])?;
+    // A request that failed.
+    let received = before(&["received"]).filter(|received| *received > 0)?;
     let cache_read = before(&["cache", "hit"]).unwrap_or(0);
     let price = words.iter().position(|word| *word == "message").and_then(|at| words.get(at.checked_sub(1)?));
     let dollars = price.and_then(|price| price.strip_prefix('$')?.parse::<f64>().ok());
     let used = ModelUse {
         input: sent,
-        output: before(&["received"]).unwrap_or(0),
+        output: received,
         cache_read,
         cache_write: before(&["cache", "write"]).unwrap_or(0),
         cost_microusd: dollars.map(microusd),

@@ -73,9 +73,13 @@ fn epoch(text: &str) -> Option<Timestamp> {
 }
 
 /// `resets 3:45pm (Europe/Berlin)`, `resets at 15:45`, `resets 9pm`: the next such time of day in the named zone, else
-/// in the local zone.
+/// in the local zone. `try again at nov 28th, 2026 12:34 am`, `resets dec 3 at 9am`: on that day.
 fn clock(text: &str, now: Timestamp) -> Option<Timestamp> {
     let rest = after(text, &["resets at ", "resets ", "reset at ", "try again at "])?.trim_start();
+    let (day, rest) = match day(rest) {
+        Some((day, rest)) => (Some(day), rest),
+        None => (None, rest),
+    };
     let (at, rest) = time_of_day(rest)?;
     let zone = rest.trim_start().strip_prefix('(').and_then(|rest| rest.split(')').next());
     let zone = match zone {
@@ -84,10 +88,34 @@ fn clock(text: &str, now: Timestamp) -> Option<Timestamp> {
     };
     let here: Zoned = jiff::Timestamp::from_millisecond(now.as_millis()).ok()?.to_zoned(zone);
     let mut moment = here.with().time(at).build().ok()?;
-    if moment <= here {
+    if let Some((year, month, day)) = day {
+        let date = jiff::civil::Date::new(year.unwrap_or(here.year()), month, day).ok()?;
+        moment = moment.with().date(date).build().ok()?;
+        if year.is_none() && moment <= here {
+            moment = moment.with().year(here.year() + 1).build().ok()?;
+        }
+    } else if moment <= here {
         moment = moment.tomorrow().ok()?;
     }
     Some(Timestamp::from_millis(moment.timestamp().as_millisecond()))
+}
+
+/// A year if there is one, a month and a day.
+type Day = (Option<i16>, i8, i8);
+
+/// `nov 28th, 2026 `, `november 28, `, `dec 3 at `.
+fn day(text: &str) -> Option<(Day, &str)> {
+    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let month = MONTHS.iter().position(|month| text.starts_with(month))?;
+    let rest = text.trim_start_matches(|letter: char| letter.is_ascii_alphabetic()).trim_start_matches(['.', ' ']);
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let day = rest[..digits].parse().ok()?;
+    let rest = rest[digits..].trim_start_matches(|letter: char| letter.is_ascii_alphabetic()).trim_start_matches([',', ' ']);
+    let year = rest.get(..4).and_then(|year| year.parse().ok());
+    let rest = if year.is_some() { &rest[4..] } else { rest };
+    let rest = rest.trim_start_matches([',', ' ']);
+    let rest = rest.strip_prefix("at ").unwrap_or(rest);
+    Some(((year, i8::try_from(month + 1).ok()?, day), rest))
 }
 
 /// Finds a zone regardless of case, because the text is in lower case.
@@ -135,6 +163,11 @@ mod tests {
             ("limit reached ∙ resets 11am (UTC)", Some(23 * 3600)),
             // Machines without a database of time zones wait by their own rule.
             ("You've hit your limit · resets 3pm (America/New_York)", TimeZone::get("America/New_York").ok().map(|_| 8 * 3600)),
+            ("try again at Nov 28th, 2026 12:34 AM", Some(36 * 3600 + 34 * 60)),
+            ("resets Nov 27, 9am (UTC)", Some(21 * 3600)),
+            ("resets December 3 at 9:00 (UTC)", Some(7 * 86_400 - 3 * 3600)),
+            ("resets Nov 99, 9am (UTC)", None),
+            ("resets Nov 26, 9am (UTC)", None),
             ("usage limit reached|1795698000", Some(3600)),
             ("{\"resetsAt\":1795698000000}", Some(3600)),
             ("Rate limit reached. Please try again in 20s.", Some(20)),

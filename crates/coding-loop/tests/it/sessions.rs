@@ -11,6 +11,7 @@ fn claude(script: &str) -> String {
         r#"session=; while [ $# -gt 0 ]; do [ "$1" = --resume ] && session=$2; shift; done
 run=$(($(ls $FOLDER | grep -c '^prompt-') + 1)); cat > $FOLDER/prompt-$run; echo "$session" > $FOLDER/session-$run
 say() {{ echo '{{"type":"system","subtype":"init","session_id":"s1","model":"m"}}'; }}
+message() {{ echo '{{"type":"assistant","message":{{"id":"m1","model":"m","content":[],"usage":{{"input_tokens":7,"output_tokens":3}}}}}}'; }}
 result() {{ echo '{{"type":"result","subtype":"success","is_error":false,"result":"'"$1"'","terminal_reason":"completed","session_id":"s1","model_usage_since_last_result":{{"m":{{"inputTokens":100,"outputTokens":10,"cacheReadInputTokens":1000,"cacheCreationInputTokens":50,"costUSD":0.25}}}}}}'; }}
 {script}
 "#
@@ -76,7 +77,7 @@ fn a_session_is_given_a_limited_number_of_rounds_and_a_new_attempt_starts_anew()
 fn an_interrupted_session_goes_on_with_its_work() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let script = "say
-            if [ -z \"$session\" ]; then echo half > t1; touch $FOLDER/begun; sleep 600; fi
+            if [ -z \"$session\" ]; then message; echo half > t1; touch $FOLDER/begun; sleep 600; fi
             [ \"$(cat t1)\" = half ] && echo right > t1; result done";
         let world = world(script, DONE);
         let mut running = world.start("one");
@@ -88,8 +89,8 @@ fn an_interrupted_session_goes_on_with_its_work() {
         running.wait();
         if signal == Signal::SIGKILL {
             // Another process may clean up before the loop comes back.
-            let given_back =
-                world.db.write(|tx| tx.give_back_abandoned(&world.test("t1"), &"heartbeat".parse()?, "its loop died", None));
+            let test = world.test("t1");
+            let given_back = world.db.write(|tx| tx.give_back_abandoned(&test, &"heartbeat".parse()?, "its loop died", None));
             given_back.unwrap();
         }
         assert_eq!(world.once("one").status.code(), Some(0));
@@ -97,6 +98,8 @@ fn an_interrupted_session_goes_on_with_its_work() {
         assert_eq!(told(&world, "session-2"), "s1");
         let prompt = told(&world, "prompt-2");
         assert!(prompt.starts_with("Go on with test t1. Your run was interrupted"), "{prompt}");
+        // The message of the first run, which nobody saw end, and the result of the second.
+        assert_eq!(world.sql("SELECT sum(input_tokens), sum(output_tokens) FROM usage"), "107|13");
         world.assert_tidy();
     }
 }
