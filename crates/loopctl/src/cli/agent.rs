@@ -48,8 +48,8 @@ pub struct HookArgs {
     /// Seconds to wait for a lease before an edit; at least 15 less than the time limit of the hook
     #[arg(long, value_name = "S", default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub wait: u32,
-    /// Seconds that the checks may take at the end; at least 15 less than the time limit of the hook
-    #[arg(long, value_name = "S", default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    /// Seconds that the checks may take at the end; then the agent ends, and its loop checks the work
+    #[arg(long, value_name = "S", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub checks: u32,
     /// Maximum number of times that a session is sent back to work
     #[arg(long, value_name = "N", default_value_t = 2)]

@@ -9,6 +9,8 @@ mod input;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use coding_loop::Checked;
@@ -29,7 +31,7 @@ use input::{Hook, When};
 
 /// The exit status that an agent takes for a no.
 const NO: u8 = 2;
-/// Seconds beyond the longest wait after which the watchdog refuses.
+/// Seconds after the longest wait, or the checks, after which the watchdog refuses.
 const MARGIN: u32 = 10;
 
 /// A no to the agent.
@@ -48,24 +50,21 @@ pub fn main(global: Global, args: &HookArgs) -> ExitCode {
         refuse(&format!("failed: {panic}; report this defect"));
         std::process::exit(i32::from(NO));
     }));
-    let limit = Duration::from_secs(u64::from(args.wait.max(args.checks).saturating_add(MARGIN)));
-    let over = Instant::now() + limit;
-    std::thread::spawn(move || {
-        // Signals are for the thread that waits.
-        let _ = SigSet::all().thread_block();
-        while let Some(left) = over.checked_duration_since(Instant::now()) {
-            std::thread::park_timeout(left);
+    // Until it is known when the hook runs.
+    let limit = Arc::new(AtomicU32::new(args.wait.saturating_add(MARGIN)));
+    watch_over(Arc::clone(&limit));
+    let verdict = read_input(args.agent).and_then(|hook| {
+        if hook.when == When::AtEnd {
+            limit.store(args.checks.saturating_add(MARGIN), Ordering::Relaxed);
         }
-        refuse(&format!("has no answer after {} s, so this is refused; try again", limit.as_secs()));
-        std::process::exit(i32::from(NO));
-    });
-    let verdict = read_input(args.agent).and_then(|hook| match answer(global, args, &hook) {
-        // The agent would be sent back for ever.
-        Err(why) if hook.is_sent_back => {
-            eprintln_quietly(&format!("loopctl hook: cannot check the work: {}", why.sentence()));
-            Ok(Verdict::Yes)
+        match answer(global, args, &hook) {
+            // The agent would be sent back for ever.
+            Err(why) if hook.is_sent_back => {
+                eprintln_quietly(&format!("loopctl hook: cannot check the work: {}", why.sentence()));
+                Ok(Verdict::Yes)
+            }
+            answer => answer,
         }
-        answer => answer,
     });
     match verdict {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
@@ -75,6 +74,23 @@ pub fn main(global: Global, args: &HookArgs) -> ExitCode {
             ExitCode::from(NO)
         }
     }
+}
+
+/// Refuses after this number of seconds.
+fn watch_over(limit: Arc<AtomicU32>) {
+    let begun = Instant::now();
+    std::thread::spawn(move || {
+        // Signals are for the thread that waits.
+        let _ = SigSet::all().thread_block();
+        loop {
+            let limit = Duration::from_secs(u64::from(limit.load(Ordering::Relaxed)));
+            let Some(left) = limit.checked_sub(begun.elapsed()) else {
+                refuse(&format!("has no answer after {} s, so this is refused; try again", limit.as_secs()));
+                std::process::exit(i32::from(NO));
+            };
+            std::thread::park_timeout(left);
+        }
+    });
 }
 
 fn refuse(text: &str) {
