@@ -54,6 +54,7 @@ pub mod train;
 mod work;
 mod workspace;
 
+pub use agents::{Given, given};
 pub use error::{Error, Result};
 pub use followed::{SyncOutcome, followed_branch};
 pub use store::make_store;
