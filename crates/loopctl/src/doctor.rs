@@ -379,7 +379,7 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
         } else {
             format!("running: {}; not running: {}", run.join(", "), off.join(", "))
         };
-        report.warning("supervisors", shown, "start them with coding-loops-launch, or loopctl service enable");
+        report.warning("supervisors", shown, "start them with loopctl up, or loopctl service enable");
     }
     let own = env!("CARGO_PKG_VERSION");
     let other = rows.iter().filter(|health| alive(&health.row.component));
@@ -419,7 +419,7 @@ fn services(database: &Path, report: &mut Report) {
             report.warning(
                 "services",
                 format!("{} is enabled, but systemd does not respond", one.target),
-                format!("run systemctl {user}status; without systemd, use coding-loops-launch"),
+                format!("run systemctl {user}status; without systemd, use loopctl up"),
             );
             continue;
         };
