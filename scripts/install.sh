@@ -218,7 +218,7 @@ case ":$PATH:" in
 esac
 say "  cd YOUR_REPOSITORY"
 say "  loopctl init"
-say "  coding-loops-launch               # runs everything in this terminal; --demo shows an example"
+say "  loopctl up                        # runs everything in this terminal; --demo shows an example"
 if ! has_manager; then
   say "Services need a systemd$user manager, and none answers here."
 elif serves; then

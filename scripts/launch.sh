@@ -6,6 +6,7 @@
 #   scripts/launch.sh           your repository; builds first
 #   scripts/launch.sh --demo    an example with three scripted agents, in .demo/ of this project
 #
+# --db FILE and --config FILE name another database and other settings. loopctl up runs this script, loopctl down stops it.
 # Installed by scripts/install.sh it is called coding-loops-launch, runs the installed programs, and makes the example in
 # ~/coding-loops-demo. CODING_LOOPS_BIN names a folder of other programs, CODING_LOOPS_DEMO another folder for the example.
 set -euo pipefail
@@ -19,14 +20,19 @@ else
   built='' stage_manager=$here/demo/demo.py demo_folder=$project/.demo
 fi
 supervisors=(heartbeat deadlock-detector monitor regression-checker pm-agent)
-demo=
+demo='' settings=()
 
-case "${1:-}" in
-  '') ;;
-  --demo) demo=${CODING_LOOPS_DEMO:-$demo_folder} ;;
-  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  *) echo "$0: unknown option $1; try --help" >&2; exit 2 ;;
-esac
+usage() { echo "$0: $1; try --help" >&2; exit 2; }
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --demo) demo=${CODING_LOOPS_DEMO:-$demo_folder} ;;
+    --db) export CODING_LOOPS_DB=${2:?--db needs a file}; shift ;;
+    --config) settings=(--config "${2:?--config needs a file}"); shift ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) usage "unknown option $1" ;;
+  esac
+  shift
+done
 
 declare -A pid=() starts=() retry_at=() command=()
 order=() display='' director=''
@@ -48,14 +54,14 @@ build() {
 }
 
 start() { # NAME: runs its command in the background, its log under logs/
-  "$bin/${command[$1]%% *}" ${2:+"$2"} >>"$home/logs/$1.log" 2>&1 </dev/null &
+  "$bin/${command[$1]%% *}" "${settings[@]}" ${2:+"$2"} >>"$home/logs/$1.log" 2>&1 </dev/null &
   pid[$1]=$!
   starts[$1]=$((${starts[$1]:-0} + 1))
   retry_at[$1]=
 }
 
 health_of() { # NAME: prints the status and the pid that the database has of it
-  loopctl --json health | python3 -c '
+  loopctl "${settings[@]}" --json health | python3 -c '
 import json, sys
 for row in json.load(sys.stdin):
     if row["component"] == sys.argv[1] and row.get("pid"):
@@ -86,7 +92,7 @@ await_ready() { # NAME: reports when the started process sends heartbeats; gives
 
 examine() { # stops where work cannot start, with the words of loopctl doctor
   local findings
-  if findings=$(loopctl --quiet doctor --before-start 2>&1); then
+  if findings=$(loopctl "${settings[@]}" --quiet doctor --before-start 2>&1); then
     [ -z "$findings" ] || printf '%s\n' "$findings" >&3
   else
     printf '%s\n' "$findings" >&3
@@ -181,10 +187,15 @@ if [ -n "$demo" ]; then
   export DEMO_STAGE=$demo/stage
   cd "$demo/repository"
   unset CODING_LOOPS_DB
+  settings=()
 fi
-home=$(loopctl --json init | python3 -c 'import json, os, sys; print(os.path.dirname(json.load(sys.stdin)["database"]))' 2>/dev/null) ||
+database=$(loopctl "${settings[@]}" --json init | python3 -c 'import json, sys; print(json.load(sys.stdin)["database"])' 2>/dev/null) ||
   exit 1 # loopctl has said why
+home=${database%/*}
 mkdir -p "$home/logs"
+# By this loopctl down finds what runs, and this script.
+CODING_LOOPS_LAUNCH=$$:$(readlink -f "$database")
+export CODING_LOOPS_LAUNCH
 examine
 
 exec 2>/dev/null # the shell's own words about jobs that were killed; ours go to 3
@@ -205,10 +216,10 @@ for name in "${supervisors[@]:1}"; do await_ready "$name"; done
 while read -r name; do
   order+=("$name") command[$name]=coding-loop pid[$name]='' retry_at[$name]=''
   start "$name" "$name"
-done < <(loopctl --json loop list | python3 -c 'import json, sys; [print(row["id"]) for row in json.load(sys.stdin)]')
+done < <(loopctl "${settings[@]}" --json loop list | python3 -c 'import json, sys; [print(row["id"]) for row in json.load(sys.stdin)]')
 for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_ready "$name"; done
 
-if [ -t 1 ]; then loopctl status --watch & else loopctl timeline --follow & fi
+if [ -t 1 ]; then loopctl "${settings[@]}" status --watch & else loopctl "${settings[@]}" timeline --follow & fi
 display=$!
 if [ -n "$demo" ]; then
   python3 "$stage_manager" direct "$demo" "$bin" 2>&3 &

@@ -1,7 +1,7 @@
 //! Every example that the help of a program shows, run as it is printed: each help page in a prepared repository of its own.
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -98,7 +98,11 @@ impl Scene {
     /// Runs an example; what went wrong, if something did.
     fn run(&self, example: &str) -> Option<String> {
         if example.contains("--follow") || example.contains("--watch") {
-            self.begin(example);
+            self.begin(example, |child| child.kill().unwrap());
+            return None;
+        }
+        if example.ends_with(" up") {
+            self.begin(example, |_| assert_eq!(self.run("loopctl down"), None));
             return None;
         }
         let output = self.bash(example).output().unwrap();
@@ -106,10 +110,10 @@ impl Scene {
     }
 
     /// Of a command that goes on until it is interrupted: it prints something, or ends well.
-    fn begin(&self, example: &str) {
+    fn begin(&self, example: &str, end: impl FnOnce(&mut Child)) {
         let file = self.folder.path().join("printed");
         let printed = std::fs::File::create(&file).unwrap();
-        let mut child = self.bash(&format!("exec {example}")).stdout(printed).spawn().unwrap();
+        let mut child = self.bash(&format!("exec {example} 2>&1")).stdout(printed).spawn().unwrap();
         wait_for(example, || {
             let has_printed = std::fs::metadata(&file).is_ok_and(|file| file.len() > 0);
             match child.try_wait().unwrap() {
@@ -118,7 +122,7 @@ impl Scene {
                 None => has_printed.then_some(()),
             }
         });
-        child.kill().unwrap();
+        end(&mut child);
         child.wait().unwrap();
     }
 }

@@ -29,7 +29,7 @@ fn a_prefix_holds_all_of_it_and_what_is_recommended_is_there() {
     let said = installation.installs(&with_prefix);
     assert_eq!(files(&installation.home()), Vec::<PathBuf>::new(), "nothing is outside of the prefix");
     let expected = format!(
-        "\nnext:\n  export PATH=\"{0}/bin:$PATH\"\n  cd YOUR_REPOSITORY\n  loopctl init\n  coding-loops-launch ",
+        "\nnext:\n  export PATH=\"{0}/bin:$PATH\"\n  cd YOUR_REPOSITORY\n  loopctl init\n  loopctl up ",
         prefix.display()
     );
     assert!(said.contains(&expected), "{said}");

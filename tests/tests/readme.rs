@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use system_tests::docs::{block, lines};
 use system_tests::installation::Installation;
 use system_tests::query;
@@ -26,8 +26,15 @@ const FILES: [(&str, &str); 3] = [
     ),
 ];
 
-/// An agent that does what it is told, in its scope.
-const AGENT: &str = r#"command = ["sh", "-c", 'cat > prompt; grep -q "$TEST_ID" prompt && rm prompt && mkdir -p src/api && echo done > "src/api/$TEST_ID"']"#;
+/// A Claude Code that does what its prompt says, in the scope of its test.
+const AGENT: &str = r#"#!/bin/sh
+case "$1" in
+  --version) echo '9.9.9 (Claude Code)'; exit ;;
+  --help) echo '-p --output-format --verbose --dangerously-skip-permissions'; exit ;;
+esac
+cat > prompt; grep -q "$TEST_ID" prompt && rm prompt && mkdir -p src/api && echo done > "src/api/$TEST_ID" || exit 1
+echo '{"type":"result","subtype":"success","is_error":false,"terminal_reason":"completed","result":"done","session_id":"s"}'
+"#;
 
 /// Somebody at their shell.
 struct Newcomer(Installation);
@@ -40,9 +47,10 @@ impl Newcomer {
     fn typed(&self, line: &str) -> Command {
         let mut command = self.0.command("bash");
         let path = std::env::var("PATH").unwrap_or_default();
-        let path = format!("{}:{path}", self.0.home().join(".local/bin").display());
+        let [agents, own] = ["agents", ".local/bin"].map(|folder| self.0.home().join(folder).display().to_string());
+        let path = format!("{own}:{agents}:{path}");
         command.args(["-c", line]).current_dir(self.repository());
-        command.env("PATH", path).env("EDITOR", self.0.home().join("editor"));
+        command.env("PATH", path).env("ANTHROPIC_API_KEY", "key");
         command
     }
 
@@ -64,7 +72,7 @@ impl Newcomer {
     }
 }
 
-/// `coding-loops-launch` in its terminal; ended, whatever happens.
+/// `loopctl up` in its terminal; ended, whatever happens.
 struct Launched(Child);
 
 impl Launched {
@@ -72,7 +80,7 @@ impl Launched {
     fn end(&mut self, signal: Signal) -> Option<i32> {
         let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         kill(pid, signal).unwrap();
-        wait_for("coding-loops-launch to end", || self.0.try_wait().unwrap()).code()
+        wait_for("loopctl up to end", || self.0.try_wait().unwrap()).code()
     }
 }
 
@@ -85,21 +93,17 @@ impl Drop for Launched {
     }
 }
 
-fn editor(place: &Path) {
-    let config = place.join("agent");
-    std::fs::write(&config, AGENT).unwrap();
-    let text = format!(
-        "#!/usr/bin/env python3\nimport sys\ntext = open(sys.argv[1]).read()\nassert 'command = []' in text\n\
-         text = text.replace('command = []', open({config:?}).read(), 1)\nopen(sys.argv[1], 'w').write(text)\n"
-    );
-    std::fs::write(place.join("editor"), text).unwrap();
-    std::fs::set_permissions(place.join("editor"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+fn install_agent(home: &Path) {
+    let program = home.join("agents/claude");
+    std::fs::create_dir(home.join("agents")).unwrap();
+    std::fs::write(&program, AGENT).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 #[test]
 fn a_newcomers_commands_do_what_the_readme_says() {
     let newcomer = Newcomer(Installation::new());
-    editor(&newcomer.0.home());
+    install_agent(&newcomer.0.home());
     for (name, text) in FILES {
         newcomer.write(name, text);
     }
@@ -111,13 +115,20 @@ fn a_newcomers_commands_do_what_the_readme_says() {
     newcomer.0.installs(&[]);
     let own = block(README, "Your own repository", "bash");
     let own: Vec<&str> = lines(&own).collect();
-    let [cd, typed @ .., "coding-loops-launch"] = &own[..] else { panic!("{own:?}") };
-    assert_eq!(*cd, "cd your-repository");
+    let [cd, init, typed @ .., "loopctl up"] = &own[..] else { panic!("{own:?}") };
+    assert_eq!((*cd, *init), ("cd your-repository", "loopctl init --agent claude"));
+    newcomer.says(init);
+    if Uid::effective().is_root() {
+        // Claude Code refuses to work for root, unless it is in a sandbox.
+        let config = newcomer.repository().join("coding-loops/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replacen("set = {}", "set = { IS_SANDBOX = \"1\" }", 1)).unwrap();
+    }
     for line in typed {
         newcomer.says(line);
     }
     let launched = newcomer
-        .typed(&format!("exec {AT_A_TERMINAL} coding-loops-launch"))
+        .typed(&format!("exec {AT_A_TERMINAL} loopctl up"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -9,5 +9,5 @@ mod processes;
 mod run;
 
 pub use keeper::NotStartedKind;
-pub use processes::{is_any_started_with, start_time};
+pub use processes::{Process, is_any_started_with, start_time, started_with};
 pub use run::{CommandSpec, End, Outcome, TAIL_BYTES, hex, run, run_reading};

@@ -2,18 +2,72 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 /// The content of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
-    pub(crate) parent: u32,
+pub struct Process {
+    /// Its pid.
+    pub pid: u32,
+    /// The pid of its parent.
+    pub parent: u32,
     pub(crate) group: u32,
-    pub(crate) start_time: u64,
+    /// With the pid it identifies a process until the next boot.
+    pub start_time: u64,
     pub(crate) zombie: bool,
+}
+
+impl Process {
+    /// The living process with this pid; none if it has ended or is hidden.
+    #[must_use]
+    pub fn find(pid: u32) -> Option<Self> {
+        read(pid).filter(|process| !process.zombie)
+    }
+
+    /// True while this process runs, and no other one with its pid.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        Self::find(self.pid).is_some_and(|process| process.start_time == self.start_time)
+    }
+
+    /// Waits until it has ended. False if it has not within this time.
+    #[must_use]
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let Some(Ok(handle)) = to_pid(self.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+            return !self.is_running();
+        };
+        // A pidfd is readable once its process has ended. A signal of ours may end the wait early.
+        let until = Instant::now() + time;
+        while self.is_running() {
+            let left = until.saturating_duration_since(Instant::now());
+            let left =
+                Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+            if matches!(poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&left)), Ok(0)) {
+                return !self.is_running();
+            }
+        }
+        true
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// If it belongs to another user.
+    pub fn terminate(self) -> std::io::Result<bool> {
+        Ok(signal(self, Signal::TERM)?)
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// If it belongs to another user.
+    pub fn kill(self) -> std::io::Result<bool> {
+        Ok(signal(self, Signal::KILL)?)
+    }
 }
 
 /// The start time of a process in clock ticks since boot (field 22 of `/proc/PID/stat`); none if it is not visible.
@@ -93,6 +147,18 @@ fn with_environment(is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Process> {
         environment.split(|&byte| byte == 0).any(&is_wanted)
     };
     pids().into_iter().filter_map(read).filter(|process| !process.zombie && has(process)).collect()
+}
+
+/// The living processes that were started with a variable of this name, each with its value.
+#[must_use]
+pub fn started_with(name: &str) -> Vec<(Process, Vec<u8>)> {
+    let prefix = format!("{name}=").into_bytes();
+    let value = |process: Process| {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).ok()?;
+        let entry = environment.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(&prefix[..]))?;
+        Some((process, entry.to_vec()))
+    };
+    pids().into_iter().filter_map(Process::find).filter_map(value).collect()
 }
 
 /// True if a visible living process was started with a matching environment entry (`NAME=VALUE`).

@@ -42,22 +42,34 @@ struct Finding {
     grade: Grade,
     detail: String,
     remedy: Option<String>,
+    /// What is known of an agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<agents::Facts>,
 }
 
 #[derive(Debug, Default)]
 struct Report(Vec<Finding>);
 
 impl Report {
+    fn add(&mut self, check: &'static str, grade: Grade, detail: impl Into<String>, remedy: Option<String>) {
+        self.0.push(Finding { check, grade, detail: detail.into(), remedy, agent: None });
+    }
+
     fn ok(&mut self, check: &'static str, detail: impl Into<String>) {
-        self.0.push(Finding { check, grade: Grade::Ok, detail: detail.into(), remedy: None });
+        self.add(check, Grade::Ok, detail, None);
+    }
+
+    fn agent(&mut self, facts: agents::Facts) {
+        let detail = facts.sentence();
+        self.0.push(Finding { check: "agent", grade: Grade::Ok, detail, remedy: None, agent: Some(facts) });
     }
 
     fn warning(&mut self, check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Finding { check, grade: Grade::Warning, detail: detail.into(), remedy: Some(remedy.into()) });
+        self.add(check, Grade::Warning, detail, Some(remedy.into()));
     }
 
     fn problem(&mut self, check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Finding { check, grade: Grade::Problem, detail: detail.into(), remedy: Some(remedy.into()) });
+        self.add(check, Grade::Problem, detail, Some(remedy.into()));
     }
 }
 
@@ -367,7 +379,7 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
         } else {
             format!("running: {}; not running: {}", run.join(", "), off.join(", "))
         };
-        report.warning("supervisors", shown, "start them with coding-loops-launch, or loopctl service enable");
+        report.warning("supervisors", shown, "start them with loopctl up, or loopctl service enable");
     }
     let own = env!("CARGO_PKG_VERSION");
     let other = rows.iter().filter(|health| alive(&health.row.component));
@@ -407,7 +419,7 @@ fn services(database: &Path, report: &mut Report) {
             report.warning(
                 "services",
                 format!("{} is enabled, but systemd does not respond", one.target),
-                format!("run systemctl {user}status; without systemd, use coding-loops-launch"),
+                format!("run systemctl {user}status; without systemd, use loopctl up"),
             );
             continue;
         };

@@ -11,17 +11,19 @@ pub struct KnownAgent {
     pub kind: AgentKind,
     /// What people call it.
     pub name: &'static str,
+    /// The version that its adapter was tested with.
+    pub tested: &'static str,
     /// Subcommands whose flags are listed by their own `--help`.
     subcommands: &'static [&'static str],
 }
 
 /// All of them, in the order of the config.
 pub const KNOWN_AGENTS: [KnownAgent; 5] = [
-    KnownAgent { kind: AgentKind::Claude, name: "Claude Code", subcommands: &[] },
-    KnownAgent { kind: AgentKind::Codex, name: "Codex", subcommands: &["exec", "e"] },
-    KnownAgent { kind: AgentKind::Opencode, name: "OpenCode", subcommands: &["run"] },
-    KnownAgent { kind: AgentKind::Gemini, name: "Gemini CLI", subcommands: &[] },
-    KnownAgent { kind: AgentKind::Aider, name: "Aider", subcommands: &[] },
+    KnownAgent { kind: AgentKind::Claude, name: "Claude Code", tested: "2.1.332", subcommands: &[] },
+    KnownAgent { kind: AgentKind::Codex, name: "Codex", tested: "0.171.0", subcommands: &["exec", "e"] },
+    KnownAgent { kind: AgentKind::Opencode, name: "OpenCode", tested: "1.18.33", subcommands: &["run"] },
+    KnownAgent { kind: AgentKind::Gemini, name: "Gemini CLI", tested: "0.61.0", subcommands: &[] },
+    KnownAgent { kind: AgentKind::Aider, name: "Aider", tested: "0.86.2", subcommands: &[] },
 ];
 
 impl KnownAgent {
@@ -44,21 +46,28 @@ impl KnownAgent {
         self.kind.key_variables()
     }
 
-    /// The arguments that make it list its flags, and the words of a call that they apply to.
+    /// The arguments that make it list its flags, and those of its own arguments that they apply to.
     #[must_use]
-    pub fn help<'a>(&self, call: &'a [String]) -> (Vec<String>, &'a [String]) {
-        let arguments = call.get(1..).unwrap_or_default();
+    pub fn help<'a>(&self, arguments: &'a [String]) -> (Vec<String>, &'a [String]) {
         match arguments.iter().position(|word| self.subcommands.contains(&word.as_str())) {
             Some(at) => (vec![arguments[at].clone(), "--help".to_owned()], &arguments[at + 1..]),
             None => (vec!["--help".to_owned()], arguments),
         }
     }
 
-    /// Whether a call is refused because the superuser makes it.
+    /// Whether a call with these arguments is refused because the superuser makes it.
     #[must_use]
-    pub fn refuses_root(&self, call: &[String]) -> bool {
-        self.kind == AgentKind::Claude && call.iter().any(|word| word == "--dangerously-skip-permissions")
+    pub fn refuses_root(&self, arguments: &[String]) -> bool {
+        self.kind == AgentKind::Claude && arguments.iter().any(|word| word == "--dangerously-skip-permissions")
     }
+}
+
+/// The version in what a program prints of itself.
+#[must_use]
+pub fn version_in(text: &str) -> Option<&str> {
+    let words = text.split_whitespace().map(|word| word.trim_start_matches('v').trim_end_matches([',', ';']));
+    let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.') && word.len() < 40;
+    words.filter(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || ".-+".contains(c))).find(is_version)
 }
 
 /// The flags among these words that a help text does not list.
@@ -140,12 +149,25 @@ mod tests {
     #[test]
     fn a_subcommand_lists_its_own_flags() {
         let codex = KnownAgent::of(&words("/opt/bin/codex")).unwrap();
-        let call = words("codex -c x=1 exec --json -");
-        assert_eq!(codex.help(&call), (words("exec --help"), &call[4..]));
+        let arguments = words("-c x=1 exec --json -");
+        assert_eq!(codex.help(&arguments), (words("exec --help"), &arguments[3..]));
         let claude = KnownAgent::of(&words("claude")).unwrap();
-        let call = words("claude -p --dangerously-skip-permissions");
-        assert_eq!(claude.help(&call), (words("--help"), &call[1..]));
-        assert!(claude.refuses_root(&call) && !claude.refuses_root(&call[..2]));
+        let arguments = words("-p --dangerously-skip-permissions");
+        assert_eq!(claude.help(&arguments), (words("--help"), &arguments[..]));
+        assert!(claude.refuses_root(&arguments) && !claude.refuses_root(&arguments[..1]));
         assert!(KnownAgent::of(&words("claude-wrapper")).is_none());
+    }
+
+    #[test]
+    fn a_version_is_found_in_what_each_agent_prints() {
+        for (text, version) in [
+            ("2.1.332 (Claude Code)\n", Some("2.1.332")),
+            ("codex-cli 0.171.0\n", Some("0.171.0")),
+            ("warning: slow\nv1.18.33-beta.1\n", Some("1.18.33-beta.1")),
+            ("usage: x 1", None),
+            ("", None),
+        ] {
+            assert_eq!(version_in(text), version, "{text}");
+        }
     }
 }

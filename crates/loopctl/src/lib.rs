@@ -24,6 +24,7 @@ mod ids;
 mod import;
 mod keep;
 mod known_agents;
+mod launch;
 mod leasing;
 mod logs;
 mod man;
@@ -107,6 +108,8 @@ fn set_up(cx: &Context, command: SetUp) -> Outcome {
         SetUp::Doctor { before_start, run_checks } => doctor::run(cx, before_start, run_checks),
         SetUp::Loop(command) => setup::loops(cx, command),
         SetUp::Test(command) => setup::tests(cx, command),
+        SetUp::Up { demo } => launch::up(cx, demo),
+        SetUp::Down => launch::down(cx),
         SetUp::Service(command) => service::run(cx, command),
         SetUp::Completions { .. } | SetUp::ManPages { .. } => Ok(()),
     }

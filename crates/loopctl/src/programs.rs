@@ -44,6 +44,19 @@ pub fn calls(command: &[String]) -> Vec<Vec<String>> {
     commands.iter().map(|simple| written_out(without_prefix(&simple.words))).filter(|call| !call.is_empty()).collect()
 }
 
+/// The names of the variables that the script of a command assigns or exports.
+#[must_use]
+pub fn assigned(command: &[String]) -> Vec<String> {
+    let script = without_env(command).and_then(|(call, _)| shell::read(script_of(call)?));
+    let name = |word: String| Some(word.split_once('=')?.0.to_owned());
+    let of = |simple: Simple| {
+        let is_export = simple.words.first().is_some_and(|word| word.as_deref() == Some("export"));
+        let words = written_out(if is_export { &simple.words } else { &[] });
+        simple.assigns.into_iter().chain(words.into_iter().filter_map(name))
+    };
+    script.map(|script| script.commands.into_iter().flat_map(of).collect()).unwrap_or_default()
+}
+
 /// A command without `env NAME=VALUE …` before it, and the names. None if env is given options.
 fn without_env(command: &[String]) -> Option<(&[String], Vec<&str>)> {
     let Some((first, mut rest)) = command.split_first() else { return Some((command, Vec::new())) };

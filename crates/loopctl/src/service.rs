@@ -167,7 +167,7 @@ impl Manager {
         let state = self.run(&["show", "--property", "LoadState", "--value", target]).map_err(|why| {
             Failure::No(format!(
                 "no systemd {whose} manager answers ({why}), and nothing was enabled; \
-                 run everything without systemd with coding-loops-launch{linger}"
+                 run everything without systemd with loopctl up{linger}"
             ))
         })?;
         if state == "not-found" {

@@ -5,6 +5,7 @@ mod claude;
 mod codex;
 mod gemini;
 mod generic;
+mod given;
 mod opencode;
 mod report;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use coord_db::config::AgentKind;
 use serde_json::Value;
 
 pub(crate) use claude::AGENT;
+pub use given::{Given, given};
 pub(crate) use report::{NOTHING_PRINTED, Report, one_line, plain};
 
 /// Maximum size of a line that is parsed. A longer one is left out.

@@ -84,18 +84,54 @@ impl AgentKind {
         }
     }
 
-    /// The agent that this command runs, by its program's name. `env A=B …` before it does not count.
+    /// The agent that a command runs, and the index of its program, found by its name. `env A=B …`, `timeout 600 …` and other
+    /// programs that run the rest of their arguments may come before it.
+    #[must_use]
+    pub fn find(command: &[String]) -> Option<(Self, usize)> {
+        let name = |at: usize| Path::new(command.get(at)?).file_name()?.to_str();
+        let known = |at: usize| Self::KNOWN.into_iter().find(|kind| name(at) == Some(kind.as_str()));
+        let mut at = 0;
+        while name(at).is_some_and(|name| WRAPPERS.contains(&name)) {
+            at += 1;
+            while known(at).is_none() && command.get(at).is_some_and(|word| is_of_wrapper(word)) {
+                let takes_value = VALUE_OPTIONS.contains(&command[at].as_str()) && known(at + 1).is_none();
+                at += 1 + usize::from(takes_value);
+            }
+        }
+        Some((known(at)?, at))
+    }
+
+    /// The agent that a command runs.
     #[must_use]
     pub fn of(command: &[String]) -> Self {
-        let name = |word: &String| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned());
-        let mut words = command.iter();
-        let mut program = words.next().and_then(name);
-        if program.as_deref() == Some("env") {
-            program = words.find(|word| !word.contains('=')).and_then(name);
-        }
-        let known = |kind: &Self| program.as_deref() == Some(kind.as_str());
-        Self::KNOWN.into_iter().find(known).unwrap_or(Self::Generic)
+        Self::find(command).map_or(Self::Generic, |(kind, _)| kind)
     }
+}
+
+/// Programs that run the command that follows their options.
+const WRAPPERS: [&str; 14] = [
+    "env",
+    "nice",
+    "ionice",
+    "nohup",
+    "setsid",
+    "timeout",
+    "stdbuf",
+    "unshare",
+    "setpriv",
+    "chrt",
+    "taskset",
+    "sudo",
+    "runuser",
+    "systemd-run",
+];
+
+/// Options of these programs whose value is the next word, and is no number.
+const VALUE_OPTIONS: [&str; 8] = ["-u", "-g", "-s", "-C", "-o", "--user", "--group", "--signal"];
+
+/// True for an option, a number, a duration and an assignment.
+fn is_of_wrapper(word: &str) -> bool {
+    word.starts_with('-') || word.contains('=') || word.starts_with(|c: char| c.is_ascii_digit())
 }
 
 fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AgentKind>, D::Error> {
@@ -217,6 +253,30 @@ impl AgentOverride {
             set: self.set.unwrap_or(base.set),
             sandbox: self.sandbox.unwrap_or(base.sandbox),
             output_bytes: self.output_bytes.unwrap_or(base.output_bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_behind_a_wrapper_is_found() {
+        let find = |text: &str| {
+            let command: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            AgentKind::find(&command).map(|(kind, at)| format!("{} {at}", kind.as_str())).unwrap_or_default()
+        };
+        assert_eq!(find("/opt/bin/claude -p"), "claude 0");
+        assert_eq!(find("env X=1 Y=2 claude -p"), "claude 3");
+        assert_eq!(find("/usr/bin/env -i PATH=/bin codex exec"), "codex 3");
+        assert_eq!(find("timeout -k 10 600s nice -n 5 gemini --yolo"), "gemini 7");
+        assert_eq!(find("unshare --user --map-user=1000 --map-group=1000 claude -p"), "claude 4");
+        assert_eq!(find("unshare -u claude"), "claude 2");
+        assert_eq!(find("sudo -u worker aider --message"), "aider 3");
+        for other in ["my-agent --model claude", "env X=1 my-agent claude", "env X=1", "claude-wrapper -p", "sh -c claude", ""]
+        {
+            assert_eq!(find(other), "", "{other}");
         }
     }
 }

@@ -64,10 +64,26 @@ pub enum SetUp {
     /// Add, import and list tests
     #[command(subcommand)]
     Test(TestCommand),
+    /// Run supervisors and loops in this terminal
+    ///
+    /// Starts the five supervisors and the registered loops, and shows the live status. Ctrl-C, or loopctl down in another
+    /// terminal, stops all of them in order. It starts nothing if loopctl doctor finds a problem, if something else runs on the
+    /// database, or if services are enabled. Logs are in coding-loops/logs/.
+    #[command(after_help = examples!["loopctl up"])]
+    Up {
+        /// Run the example with three scripted agents, in a repository of its own
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Stop what loopctl up has started
+    ///
+    /// Stops the loops first, which save their work and return their tests to the queue, then the supervisors, and waits until
+    /// all of them have ended. Services are stopped with loopctl service disable.
+    #[command(after_help = examples!["loopctl down"])]
+    Down,
     /// Run supervisors and loops as services of systemd
     ///
-    /// A service is named after the folder of the repository. Without systemd, scripts/launch.sh runs the same programs in a
-    /// terminal.
+    /// A service is named after the folder of the repository. Without systemd, loopctl up runs the same programs in a terminal.
     #[command(subcommand)]
     Service(crate::service::ServiceCommand),
     /// Print a completion script for a shell

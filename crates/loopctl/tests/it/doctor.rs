@@ -25,7 +25,12 @@ fn settings(place: &Place, text: &str) {
 fn doctor(place: &Place, variables: &[(&str, &str)]) -> Ran {
     let path = format!("{}:{}", place.outside().join("bin").display(), std::env::var("PATH").unwrap());
     let mut command = place.command(&["doctor"]);
-    command.env("PATH", path).env_remove(KEY).env_remove("OPENAI_API_KEY").env_remove("CODEX_HOME");
+    command.env("PATH", path).env("HOME", "/nonexistent");
+    for name in
+        ["CODEX_HOME", "CLAUDE_CONFIG_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", KEY]
+    {
+        command.env_remove(name);
+    }
     ran(command.envs(variables.iter().copied()).output().unwrap())
 }
 
@@ -62,7 +67,10 @@ fn a_preset_gets_its_key_and_knows_its_flags() {
     program(&place, "codex", "[ \"$*\" = 'exec --help' ] && echo 'Usage: codex exec\n  -s, --sandbox <MODE>\n  --json'");
     put_preset_into_force(&place, "codex");
     let report = doctor(&place, &[(KEY, "secret")]).ok();
-    assert_eq!(lines(&report, "ok", "agent"), ["codex, of [agent]"], "{}", report.stdout);
+    let codex = place.outside().join("bin/codex");
+    let line = format!("codex, of [agent]: {}; adapter codex, with MCP tools and hooks", codex.display());
+    assert_eq!(lines(&report, "ok", "agent"), [line], "{}", report.stdout);
+    assert_eq!(lines(&report, "ok", "login"), [format!("codex of [agent] gets {KEY}")]);
     assert!(lines(&report, "warning", "agent").is_empty(), "{}", report.stdout);
     assert!(!report.stdout.contains("secret"));
 }
@@ -126,6 +134,130 @@ fn flags_that_the_installed_version_does_not_list_are_named() {
 }
 
 #[test]
+fn each_agent_is_named_with_its_version_its_place_and_what_it_is_handed() {
+    let place = Place::with_loops();
+    for (name, version) in [("claude", "9.8.7 (Claude Code)"), ("codex", "codex-cli 0.1.2"), ("aider", "aider 0.86.2")] {
+        program(&place, name, &format!("[ \"$*\" = --version ] && echo '{version}' && exit; echo --json -p --message"));
+    }
+    program(&place, "opencode", "[ \"$1\" = --version ] && exit 1; echo --format --title");
+    let bin = place.outside().join("bin");
+    let said = |agent: &str, more: &str| {
+        settings(&place, &format!("[agent]\ncommand = {agent}\n{more}"));
+        let at = format!("{}/", bin.display());
+        lines(&doctor(&place, &[]), "ok", "agent").concat().replace(&at, "BIN/")
+    };
+    let both = "with MCP tools and hooks";
+    assert_eq!(said("['claude', '-p']", ""), format!("claude, of [agent]: version 9.8.7, BIN/claude; adapter claude, {both}"));
+    assert_eq!(
+        said("['codex', 'exec', '--json', '-']", "hooks = false\n"),
+        "codex, of [agent]: version 0.1.2, BIN/codex; adapter codex, with MCP tools, without hooks"
+    );
+    assert_eq!(
+        said("['opencode', 'run', '--format', 'json']", ""),
+        "opencode, of [agent]: BIN/opencode; adapter opencode, with MCP tools, without hooks",
+        "it does not say its version"
+    );
+    assert_eq!(
+        said("['aider', '--message']", ""),
+        "aider, of [agent]: version 0.86.2, BIN/aider; adapter aider, without MCP tools and hooks"
+    );
+    // A script is not called as the adapter calls its agent.
+    assert_eq!(
+        said("['sh', '-c', 'exec claude -p <in']", ""),
+        "claude, of [agent]: version 9.8.7, BIN/claude; adapter generic, without MCP tools and hooks"
+    );
+    assert!(said("['true']", "").starts_with("true, of [agent]: /"), "{}", said("['true']", ""));
+    // The version that the adapter was tested with is for programs.
+    settings(&place, "[agent]\ncommand = ['claude', '-p']\n");
+    let document =
+        ran(place.command(&["--json", "doctor"]).env("PATH", format!("{}:/usr/bin:/bin", bin.display())).output().unwrap());
+    let findings = document.ok().json();
+    let facts = findings.as_array().unwrap().iter().find_map(|finding| finding.get("agent")).unwrap();
+    assert_eq!((&facts["version"], &facts["adapter"], &facts["mcp"]), (&"9.8.7".into(), &"claude".into(), &true.into()));
+    assert!(facts["tested_version"].as_str().unwrap().starts_with(char::is_numeric));
+}
+
+#[test]
+fn an_agent_without_a_key_and_without_a_login_is_a_warning() {
+    let place = Place::with_loops();
+    let home = tempfile::tempdir_in("/var/tmp").unwrap();
+    let said = |grade: &str, config: &str, variables: &[(&str, &str)]| {
+        settings(&place, &format!("[agent]\n{config}"));
+        let variables = [&[("HOME", home.path().to_str().unwrap())], variables].concat();
+        lines(&doctor(&place, &variables).ok(), grade, "login").concat().replace(home.path().to_str().unwrap(), "HOME")
+    };
+    for (agent, arguments, login) in [
+        ("claude", "", ".claude/.credentials.json"),
+        ("codex", ", 'exec'", ".codex/auth.json"),
+        ("opencode", ", 'run'", ".local/share/opencode/auth.json"),
+        ("gemini", "", ".gemini/oauth_creds.json"),
+        ("aider", "", ".aider/oauth-keys.env"),
+    ] {
+        program(&place, agent, "echo --help");
+        let config = format!("command = ['{agent}'{arguments}]\n");
+        let missing = said("warning", &config, &[]);
+        assert!(missing.starts_with(&format!("{agent} of [agent] has no key: none of ")), "{agent}: {missing}");
+        assert_eq!(missing.contains(&format!(" and HOME/{login} does not exist")), agent != "aider", "{missing}");
+        let key = if agent == "codex" {
+            KEY
+        } else if agent == "gemini" {
+            "GEMINI_API_KEY"
+        } else {
+            "ANTHROPIC_API_KEY"
+        };
+        assert!(missing.contains(key), "{missing}");
+        // It is set here, given in the settings, or set in the command.
+        let gets = format!("{agent} of [agent] gets {key}");
+        let passed = format!("{config}environment = ['PATH', 'HOME', '{key}']\n");
+        assert_eq!(said("ok", &passed, &[(key, "secret")]), gets);
+        assert!(said("warning", &passed, &[(key, "")]).contains("has no key"));
+        assert_eq!(said("ok", &format!("{config}set = {{ {key} = 'secret' }}\n"), &[]), gets);
+        assert_eq!(said("ok", &format!("command = ['env', '{key}=secret', '{agent}'{arguments}]\n"), &[]), gets);
+        assert_eq!(said("ok", &format!("command = ['sh', '-c', '{key}=secret {agent} --help']\n"), &[]), gets);
+        // A file of a login.
+        let file = home.path().join(login);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "{}").unwrap();
+        assert_eq!(said("ok", &config, &[]), format!("{agent} of [agent]: HOME/{login}"));
+        std::fs::remove_file(&file).unwrap();
+    }
+    // Where a variable names the folder of the login.
+    let folder = home.path().join("elsewhere");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("auth.json"), "{}").unwrap();
+    let codex = format!("command = ['codex', 'exec']\nset = {{ CODEX_HOME = '{}' }}\n", folder.display());
+    assert_eq!(said("ok", &codex, &[]), "codex of [agent]: HOME/elsewhere/auth.json");
+    // Codex reads this one only for a provider of its config.
+    let codex = "command = ['codex', 'exec']\nenvironment = ['PATH', 'HOME', 'OPENAI_API_KEY']\n";
+    assert!(said("warning", codex, &[("OPENAI_API_KEY", "x")]).contains("none of CODEX_API_KEY reaches it"));
+    std::fs::create_dir_all(home.path().join(".codex")).unwrap();
+    std::fs::write(home.path().join(".codex/config.toml"), "model_provider = 'own'\n").unwrap();
+    assert_eq!(said("ok", codex, &[("OPENAI_API_KEY", "x")]), "codex of [agent]: HOME/.codex/config.toml");
+}
+
+#[test]
+fn a_home_of_codex_for_temporary_files_breaks_its_sandbox() {
+    let place = Place::with_loops();
+    program(&place, "codex", "echo --sandbox --json --dangerously-bypass-approvals-and-sandbox");
+    let home = tempfile::tempdir_in("/var/tmp").unwrap();
+    let problems = |command: &str, set: &str, home: &str| {
+        settings(&place, &format!("[agent]\ncommand = {command}\nset = {{ {set} }}\n"));
+        let report = doctor(&place, &[("HOME", home), (KEY, "x")]);
+        let problems = lines(&report, "problem", "agent").concat();
+        assert_eq!(report.code, i32::from(!problems.is_empty()), "{}", report.stdout);
+        problems
+    };
+    let (codex, good) = ("['codex', 'exec', '--json', '-']", home.path().to_str().unwrap());
+    assert_eq!(problems(codex, "", good), "");
+    let below = "HOME of codex in [agent] is /tmp/me: below /tmp its sandbox does not work, and all its commands fail";
+    assert_eq!(problems(codex, "", "/tmp/me"), below);
+    assert_eq!(problems(codex, &format!("CODEX_HOME = '{good}/.codex'"), "/tmp/me"), "");
+    assert!(problems(codex, "CODEX_HOME = '/tmp/codex'", good).starts_with("CODEX_HOME of codex in [agent] is /tmp/codex: "));
+    assert!(problems(codex, &format!("TMPDIR = '{good}'"), good).contains(&format!("below {good} its sandbox")));
+    assert_eq!(problems("['codex', 'exec', '--dangerously-bypass-approvals-and-sandbox', '-']", "", "/tmp/me"), "");
+}
+
+#[test]
 fn an_agent_that_refuses_root_cannot_work_for_it() {
     use std::os::unix::fs::MetadataExt;
     let place = Place::with_loops();
@@ -136,6 +268,12 @@ fn an_agent_that_refuses_root_cannot_work_for_it() {
     assert_eq!(doctor(&place, &[("IS_SANDBOX", "1")]).code, i32::from(is_root));
     settings(&place, &format!("{agent}environment = ['PATH', 'IS_SANDBOX']\n"));
     doctor(&place, &[("IS_SANDBOX", "1")]).ok();
+    settings(&place, &format!("{agent}set = {{ IS_SANDBOX = '1' }}\n"));
+    doctor(&place, &[]).ok();
+    // Somebody else runs it.
+    settings(&place, &agent.replace("['claude'", "['unshare', '--user', '--map-user=1000', 'claude'"));
+    let report = doctor(&place, &[]);
+    assert!(lines(&report, "problem", "agent").is_empty(), "{}", report.stdout);
 }
 
 #[test]

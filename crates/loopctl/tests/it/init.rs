@@ -96,7 +96,7 @@ fn build_files_that_are_none_are_left_alone() {
 }
 
 #[test]
-fn an_agent_on_the_path_is_named_and_not_switched_on() {
+fn the_only_agent_on_the_path_is_chosen_and_of_two_none() {
     let place = Place::bare();
     let bin = place.outside().join("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -108,9 +108,16 @@ fn an_agent_on_the_path_is_named_and_not_switched_on() {
     std::os::unix::fs::symlink(String::from_utf8(git).unwrap().trim(), bin.join("git")).unwrap();
     let output = place.command(&["init"]).env("PATH", &bin).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("found Codex") && !said.contains("Aider") && said.contains("found no build files"), "{said}");
+    assert!(said.contains("agent: Codex, for all loops") && said.contains("found no build files"), "{said}");
     let text = std::fs::read_to_string(place.home().join("config.toml")).unwrap();
     assert!(text.lines().any(|line| line.starts_with("# Codex") && line.ends_with("; found here")), "{text}");
+    assert_eq!(Config::load(&place.database(), None).unwrap().agent.command[0], "codex");
+
+    std::fs::set_permissions(bin.join("aider"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let place = Place::bare();
+    let output = place.command(&["init"]).env("PATH", &bin).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("found Codex") && said.contains("found Aider"), "{said}");
     assert!(Config::load(&place.database(), None).unwrap().agent.command.is_empty());
 }
 

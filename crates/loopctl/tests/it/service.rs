@@ -45,7 +45,7 @@ fn enable_without_a_manager_writes_nothing_and_says_what_to_do() {
     for (systemctl, why) in [("", "systemctl cannot be run"), (NO_BUS, "Failed to connect to bus: No medium found")] {
         let said = service(&place, systemctl, &["enable"]).fails(1);
         let said = said.says("no systemd user manager answers").says(why).says("nothing was enabled");
-        said.says("run everything without systemd with coding-loops-launch").says("loginctl enable-linger");
+        said.says("run everything without systemd with loopctl up").says("loginctl enable-linger");
         assert_eq!(written(&place), Vec::<PathBuf>::new());
     }
     service(&place, "echo not-found", &["enable"]).fails(1).says("install the units with scripts/install.sh");
@@ -134,4 +134,22 @@ fn files_of_an_older_version_are_written_again() {
     assert_eq!(drop_ins(&units), written);
     assert!(place.workspaces().is_dir(), "a unit cannot start without it");
     place.run(&["init"]).ok();
+}
+
+#[test]
+fn where_services_are_enabled_up_starts_nothing_and_names_them() {
+    let place = Place::with_loops();
+    service(&place, "echo loaded", &["enable", "--no-start"]).ok();
+    let up = |command: &mut std::process::Command| {
+        ran(command.env("XDG_CONFIG_HOME", place.outside().join("settings")).output().unwrap()).fails(1)
+    };
+    let said = up(&mut place.command(&["up"]));
+    said.says("coding-loops@repo.target is enabled").says("loopctl service disable --name repo");
+    service(&place, "echo loaded", &["disable"]).ok();
+    // A program that was copied without its launcher.
+    let alone = place.outside().join("alone/loopctl");
+    std::fs::create_dir(alone.parent().unwrap()).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_loopctl"), &alone).unwrap();
+    let said = up(std::process::Command::new(&alone).arg("up").current_dir(place.repository()).env_remove("CODING_LOOPS_DB"));
+    said.says("alone/coding-loops-launch is missing").says("install it with scripts/install.sh");
 }
