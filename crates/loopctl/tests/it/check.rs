@@ -17,6 +17,12 @@ const BREAKS: &[(&str, &str)] = &[
         "INSERT INTO landings (id, test_id, loop_id, attempt, base_tree, tree, head, commit_hash, proof)
          VALUES ('l', 't', 'a', 1, 'b', 'c', 'd', 'e', 'f')",
     ),
+    (
+        "a passed test's work has landed",
+        "INSERT INTO landings (id, test_id, loop_id, attempt, base_tree, tree, head, commit_hash, proof, state, ended_at)
+         VALUES ('l', 't', 'a', 1, 'b', 'c', 'd', 'e', 'f', 'withdrawn', datetime('now'));
+         UPDATE tests SET status = 'passed', verified_at = datetime('now'), commit_hash = 'e' WHERE id = 't'",
+    ),
     ("a test in progress belongs to a loop that is at work", "UPDATE tests SET status = 'in_progress' WHERE id = 't'"),
     ("a lease belongs to a registered loop", "INSERT INTO file_locks (file_path, locked_by) VALUES ('x', 'nobody')"),
     ("no two loops hold overlapping leases", "INSERT INTO file_locks (file_path, locked_by) VALUES ('d/', 'a'), ('d/x', 'b')"),
