@@ -63,6 +63,16 @@ def fresh(world):
     expect_booked(world)
 
 
+@case()
+def preset(world):
+    """The installed version is the tested one, knows each flag of its preset, and gets its key: doctor has no other word about it."""
+    found = json.loads(world.loopctl("--json", "doctor"))
+    known = next(finding["agent"] for finding in found if "agent" in finding)
+    expect(known["version"] == known["tested_version"], f"version {known['version']}, tested with {known['tested_version']}")
+    complaints = [finding["detail"] for finding in found if finding["check"] in ("agent", "login") and finding["grade"] != "ok"]
+    expect(not complaints, "; ".join(complaints))
+
+
 @case(agents=WITH_SESSIONS, needs=("sessions",))
 def mended(world):
     """A red gate goes back to the same session, and the test lands in one attempt."""

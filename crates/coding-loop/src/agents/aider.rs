@@ -1,6 +1,7 @@
 //! Aider: `aider --yes-always … --message PROMPT`. It prints text, with rounded numbers, and on request its events with exact
 //! ones.
 
+use coord_db::config::AgentKind;
 use coord_db::{ModelUse, microusd};
 use serde_json::Value;
 
@@ -46,9 +47,11 @@ impl Adapter for Aider {
     fn equip(&self, call: &mut Call, _tools: &Tools) {
         // Exact numbers, on its output and nowhere else; while it streams, they are estimates of its own.
         if !call.has(&["--analytics-log"]) {
-            // Its prompt follows the last argument.
+            // Its prompt follows the last argument, and other programs may come before it.
             let options = ["--no-stream", "--no-analytics", "--analytics-log", "/dev/stdout"];
-            call.argv.splice(1..1, options.map(Into::into));
+            let words: Vec<String> = call.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let after = AgentKind::find(&words).map_or(1, |(_, at)| at + 1);
+            call.argv.splice(after..after, options.map(Into::into));
         }
     }
 }

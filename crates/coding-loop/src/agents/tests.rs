@@ -253,6 +253,8 @@ fn tools_are_handed_over_without_a_file_in_the_repository() {
     assert_eq!(words(&opencode).join(" "), "opencode run --title login --format json");
     let aider = words(&equipped(AgentKind::Aider, "aider --message"));
     assert_eq!(aider.join(" "), "aider --no-stream --no-analytics --analytics-log /dev/stdout --message");
+    let aider = words(&equipped(AgentKind::Aider, "env X=1 nice -n 5 aider --message"));
+    assert!(aider.join(" ").starts_with("env X=1 nice -n 5 aider --no-stream "), "{aider:?}");
     // What the user has set stays.
     let own = equipped(AgentKind::Claude, "claude -p --settings mine.json --mcp-config=mine.json");
     assert_eq!(words(&own), ["claude", "-p", "--settings", "mine.json", "--mcp-config=mine.json"]);

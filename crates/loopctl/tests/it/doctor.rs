@@ -178,6 +178,35 @@ fn each_agent_is_named_with_its_version_its_place_and_what_it_is_handed() {
 }
 
 #[test]
+fn an_agent_behind_other_programs_is_the_agent_that_runs() {
+    let place = Place::with_loops();
+    program(&place, "codex", "[ \"$X\" = 1 ] || exit 1; [ \"$1\" = --version ] && echo codex-cli 0.1.2 && exit; echo --json");
+    let report = |command: &str| {
+        settings(&place, &format!("[agent]\ncommand = {command}\n"));
+        doctor(&place, &[(KEY, "x")])
+    };
+    for command in
+        ["['env', 'X=1', 'codex', 'exec', '--full', '-']", "['timeout', '60', 'env', 'X=1', 'codex', 'exec', '--full', '-']"]
+    {
+        let said = report(command).ok();
+        let line = lines(&said, "ok", "agent").concat();
+        assert!(line.starts_with("codex, of [agent]: version 0.1.2, "), "{line}");
+        assert!(line.ends_with("; adapter codex, with MCP tools and hooks"), "{line}");
+        let warned = lines(&said, "warning", "agent").join("\n");
+        assert!(warned.starts_with(&format!("{KEY} is set here, but not passed on to codex of [agent]")), "{warned}");
+        assert!(warned.ends_with("codex exec --help does not list --full, which [agent] uses"), "{warned}");
+    }
+    let said = report("['timeout', '60', 'gemini', '--yolo']").fails(1);
+    assert_eq!(lines(&said, "problem", "agent"), ["gemini is not on the PATH, which [agent] needs"]);
+    let said = report("['timeout', '60', 'sleep', 'codex']").ok();
+    assert!(
+        lines(&said, "ok", "agent").concat().ends_with("; adapter generic, without MCP tools and hooks"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
 fn an_agent_without_a_key_and_without_a_login_is_a_warning() {
     let place = Place::with_loops();
     let home = tempfile::tempdir_in("/var/tmp").unwrap();
