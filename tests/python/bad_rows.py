@@ -59,7 +59,9 @@ GOOD = {
                   "decided_at": None, "decided_by": None, "choice": None, "comment": None, "fingerprint": None,
                   "expires_at": None, "event_id": None},
     "usage": {"id": "x", "loop_id": "l", "test_id": "t", "tokens_estimated": 1, "duration_seconds": 1, "files_modified": "[]",
-              "recorded_at": NOW},
+              "recorded_at": NOW,
+              "agent": None, "model": None, "input_tokens": 0, "output_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0,
+              "cost_microusd": None},
     "component_health": {"component": "x", "last_heartbeat": NOW, "status": "healthy", "metadata": "{}", "pid": None,
                          "pid_start_time": None, "boot_id": None, "pid_namespace": None, "started_at": NOW, "version": None,
                          "child_pid": None, "child_pid_start_time": None},
@@ -71,7 +73,7 @@ GOOD = {
                   "winner": None, "loser": None, "winner_test": None, "resolved_at": None, "resolution": None},
     "worktree_changes": {"loop_id": "x", "file_path": "f", "first_seen_at": NOW, "last_changed_at": NOW, "fingerprint": ""},
     "runs": {"id": "x", "loop_id": "l", "test_id": "t", "attempt": 1, "kind": "agent", "name": "sh", "log": "t-1.log",
-             "started_at": NOW, "ended_at": NOW, "outcome": None},
+             "started_at": NOW, "ended_at": NOW, "outcome": None, "session": None, "session_used": None, "progress": None},
     "agent_outputs": {"loop_id": "x", "log": "l", "read_bytes": 0, "read_at": NOW, "news_at": NOW, "errors": "{}"},
     "alerts": {"id": "x", "severity": "info", "alert_type": "stuck", "source": "l", "message": "m", "context": "{}",
                "acknowledged": 0, "acknowledged_by": None, "acknowledged_at": None, "created_at": NOW, "closed_at": None,
@@ -103,7 +105,7 @@ CLOSED = [
 JSON = [
     ("tests", "scope"), ("events", "payload"), ("subscriptions", "event_types"), ("subscriptions", "filter_sources"),
     ("lease_requests", "paths"), ("deadlocks", "cycle"), ("deadlocks", "locks"), ("knowledge", "affected_areas"),
-    ("regressions", "bisect"), ("decisions", "options"), ("decisions", "context"), ("usage", "files_modified"),
+    ("regressions", "bisect"), ("decisions", "options"), ("decisions", "context"), ("usage", "files_modified"), ("runs", "session_used"),
     ("component_health", "metadata"), ("alerts", "context"), ("transaction_log", "steps"), ("agent_outputs", "errors"),
 ]
 ARRAYS = [("subscriptions", "event_types"), ("subscriptions", "filter_sources"), ("lease_requests", "paths"), ("decisions", "options")]
@@ -114,7 +116,8 @@ LEAST = [
     ("loops", "priority", 1), ("loops", "pid", 1), ("tests", "attempts", 0), ("tests", "max_attempts", 1),
     ("tests", "give_backs", 0), ("proofs", "duration_ms", 0), ("events", "priority", 1), ("subscriptions", "max_priority", 1),
     ("deliveries", "tries", 0), ("file_locks", "fencing_token", 0), ("file_locks", "ttl_seconds", 1),
-    ("migrations", "number", 1), ("decisions", "timeout_minutes", 0), ("usage", "tokens_estimated", 0),
+    ("migrations", "number", 1), ("decisions", "timeout_minutes", 0), ("usage", "tokens_estimated", 0), ("usage", "input_tokens", 0), ("usage", "output_tokens", 0),
+    ("usage", "cache_read_tokens", 0), ("usage", "cache_write_tokens", 0), ("usage", "cost_microusd", 0),
     ("usage", "duration_seconds", 0), ("component_health", "pid", 1), ("component_health", "child_pid", 1), ("agent_outputs", "read_bytes", 0),
     ("holds", "tries", 1), ("loops", "vain_runs", 0), ("runs", "attempt", 0),
 ]

@@ -53,7 +53,7 @@ fn every_run_keeps_its_log_and_is_seen_while_it_runs() {
 
     // It goes on as the same attempt, with a log of its own; somebody follows.
     let one = world.start("coding-loop", &["one"]);
-    world.until("SELECT outcome FROM runs ORDER BY started_at LIMIT 1", "interrupted");
+    world.until("SELECT outcome FROM runs ORDER BY started_at LIMIT 1", "its loop was killed");
     let followed = world.folder().join("followed");
     let said = |words: &str| std::fs::read_to_string(&followed).unwrap().contains(words).then_some(());
     let mut command = world.program("loopctl");
@@ -73,7 +73,7 @@ fn every_run_keeps_its_log_and_is_seen_while_it_runs() {
     assert!(one.terminate().success());
 
     let first = shown(&world, &["logs", "t1", "--attempt", "1"]);
-    assert!(first.contains("run 1 begins\n== interrupted, after ") && first.contains("run 2 begins"), "{first}");
+    assert!(first.contains("run 1 begins\n== its loop was killed, after ") && first.contains("run 2 begins"), "{first}");
     assert!(first.contains("café and no newline\n== exit code 0, after "), "{first}");
     assert!(
         first.contains("== t1, attempt 1, check a/b of one, started ") && first.contains("looking\ntoo early\n"),
