@@ -95,7 +95,7 @@ class ScriptedModel:
         self._lock = threading.Lock()
         self._served = []
         self._faults = {}
-        self._reached, self._released = {}, {}
+        self._reached, self._released, self._abandoned = {}, {}, set()
         self._heard = []
         self._numbers = itertools.count(1)
         self.log = []
@@ -132,6 +132,11 @@ class ScriptedModel:
         """Lets requests at the `hold` step of this name go on, now and later."""
         self._event(self._released, name).set()
 
+    def abandon(self, name):
+        """As `release`, but requests that wait there now are never answered: their agent has ended."""
+        self._abandoned.add(name)
+        self.release(name)
+
     def _event(self, events, name):
         with self._lock:
             return events.setdefault(name, threading.Event())
@@ -163,8 +168,12 @@ class ScriptedModel:
     def _acts(self, talk, number, step):
         """Carries out a step that is no answer; true if the request has to fail."""
         if step["do"] == "hold":
+            released = self._event(self._released, step["name"])
+            waits = not released.is_set()
             self._event(self._reached, step["name"]).set()
-            self._event(self._released, step["name"]).wait(HOLD_SECONDS)
+            released.wait(HOLD_SECONDS)
+            if waits and step["name"] in self._abandoned:
+                raise BrokenPipeError
             return False
         key = (talk.test(), talk.attempt(), number, step.get("name"))
         with self._lock:
