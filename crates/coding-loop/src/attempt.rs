@@ -48,7 +48,7 @@ pub enum Input {
     Done,
     /// From [`Command::Look`]: nothing has changed.
     NothingChanged,
-    /// The work is not good enough, and the agent can be told in the same session.
+    /// The work is not good enough, and the agent can mend it in the same session.
     Red,
     /// The attempt has ended.
     Ended,

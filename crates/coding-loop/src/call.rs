@@ -1,6 +1,5 @@
 //! Calls of the loop's agent: its arguments, our tools, its guards, and what a call has cost.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -104,8 +103,9 @@ impl Context<'_> {
     /// Adds the use of a run to the attempt; gives the tokens that it states.
     pub(crate) fn account(&self, attempt: &mut Attempt, call: &Call, report: &Report, bytes: u64) -> i64 {
         let before = attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default();
-        let sum = report.stated(&before).iter().map(|used| used.tokens).fold(0, i64::saturating_add);
-        for used in self.priced(report, &before, call.model(), bytes) {
+        let stated = report.stated(&before);
+        let sum = stated.iter().map(|used| used.tokens).fold(0, i64::saturating_add);
+        for used in self.priced(stated, report.model.as_deref().or(call.model()), bytes) {
             match attempt.spent.iter_mut().find(|known| known.model == used.model) {
                 Some(known) => known.add(&used),
                 None => attempt.spent.push(used),
@@ -114,22 +114,16 @@ impl Context<'_> {
         sum
     }
 
-    /// The use of a run with its cost: as its report states, or estimated from the size of prompt and output.
-    pub(crate) fn priced(
-        &self,
-        report: &Report,
-        before: &BTreeMap<String, ModelUse>,
-        model: Option<&str>,
-        bytes: u64,
-    ) -> Vec<ModelUse> {
+    /// The use of a run with its cost: as stated, or estimated from the size of prompt and output. `model` is the one that
+    /// counts where none is stated.
+    pub(crate) fn priced(&self, mut stated: Vec<ModelUse>, model: Option<&str>, bytes: u64) -> Vec<ModelUse> {
         let kind = self.config.agent_of(&self.loop_id).kind();
-        let mut stated = report.stated(before);
         if stated.is_empty() {
             stated = vec![ModelUse::of_tokens(i64::try_from(bytes / BYTES_PER_TOKEN).unwrap_or(i64::MAX))];
         }
         for used in &mut stated {
             used.agent = Some(kind.as_str().to_owned());
-            used.model = used.model.take().or_else(|| report.model.clone()).or_else(|| model.map(str::to_owned));
+            used.model = used.model.take().or_else(|| model.map(str::to_owned));
             if used.cost_microusd.is_none() {
                 let names = [used.model.as_deref(), Some(kind.as_str())];
                 let price = names.into_iter().flatten().find_map(|name| self.config.price.get(name));

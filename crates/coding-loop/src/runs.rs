@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use command_runner::End;
 use command_runner::keeper::KeeperId;
-use coord_db::{ComponentId, NewRun, RunOf, Test, TestId};
+use coord_db::{ComponentId, NewRun, RunOf, Test, TestId, WriteTx};
 
 use crate::Result;
 use crate::agents::{self, Call, Report};
@@ -76,16 +76,13 @@ impl Context<'_> {
 
     /// Records the end of an agent's run, with its session and what that has used.
     pub(crate) fn end_agent_run(&self, run: &Recorded, report: &Report, outcome: &str) {
-        let ended = self.db.write_quietly(|tx| {
+        self.record_end_of_run(|tx| {
             tx.note_run(&run.id, report.session.as_deref(), None)?;
             if report.is_of_session && !report.used.is_empty() {
                 tx.note_session_used(&run.id, &report.used)?;
             }
             tx.end_run(&run.id, outcome)
         });
-        if let Err(error) = ended {
-            tracing::warn!(%error, "cannot record the end of a run");
-        }
     }
 
     /// Records what the agent's newest run has used if nobody saw its end, from its log. Gives its test, whose work is in
@@ -97,7 +94,8 @@ impl Context<'_> {
         let (report, bytes) = agents::read_file(agent.kind(), &self.logs().join(&run.log));
         let session = run.session.as_deref().or(report.session.as_deref());
         let before = session.map(|id| self.session(id)).transpose()?.map(|session| session.used).unwrap_or_default();
-        let used = self.priced(&report, &before, Call::of(&agent.command).model(), bytes);
+        let call = Call::of(&agent.command);
+        let used = self.priced(report.stated(&before), report.model.as_deref().or(call.model()), bytes);
         self.db.write(|tx| {
             for model in &used {
                 tx.record_usage(Some(&self.loop_id), run.test_id.as_ref(), model, 0, &[])?;
@@ -108,10 +106,14 @@ impl Context<'_> {
         Ok(run.test_id)
     }
 
-    /// Records the end of a run. If the database is unavailable, the result is kept and the loop's next run completes
-    /// this record.
+    /// Records the end of a run.
     pub(crate) fn end_run(&self, run: &Recorded, outcome: &str) {
-        if let Err(error) = self.db.write_quietly(|tx| tx.end_run(&run.id, outcome)) {
+        self.record_end_of_run(|tx| tx.end_run(&run.id, outcome));
+    }
+
+    /// If the database is unavailable, the result is kept and the loop's next run completes the record.
+    fn record_end_of_run(&self, record: impl Fn(&WriteTx<'_>) -> coord_db::Result<()>) {
+        if let Err(error) = self.db.write_quietly(record) {
             tracing::warn!(%error, "cannot record the end of a run");
         }
     }

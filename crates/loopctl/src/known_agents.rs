@@ -34,6 +34,12 @@ impl KnownAgent {
         KNOWN_AGENTS.iter().find(|known| known.kind == kind)
     }
 
+    /// The known agent with this name of its program.
+    #[must_use]
+    pub fn named(program: &str) -> Option<&'static Self> {
+        KNOWN_AGENTS.iter().find(|known| known.program() == program)
+    }
+
     /// The name of its program.
     #[must_use]
     pub fn program(&self) -> &'static str {

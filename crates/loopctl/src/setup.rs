@@ -12,7 +12,7 @@ use crate::cli::{self, LoopCommand, TestCommand};
 use crate::context::Context;
 use crate::doctor;
 use crate::exit::{Failure, Outcome, io};
-use crate::known_agents::{KNOWN_AGENTS, KnownAgent};
+use crate::known_agents::KnownAgent;
 use crate::place::{Place, existing};
 use crate::presets;
 use crate::programs;
@@ -114,7 +114,7 @@ pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>) -> Out
     let config_made = make_file(&config_file, &config_text(&config_file, &root, &project, &agents, &variables))?;
     // If only one is there, it is meant.
     let chosen = match (agent, &agents[..]) {
-        (Some(name), _) => KNOWN_AGENTS.iter().find(|known| known.program() == name),
+        (Some(name), _) => KnownAgent::named(name),
         (None, [one]) if config_made => Some(*one),
         _ => None,
     };
@@ -251,7 +251,7 @@ pub fn loops(cx: &Context, command: LoopCommand) -> Outcome {
                 tx.add_loop(&NewLoop { id: id.clone(), name, priority, branch })?;
                 tx.loop_row(&id)
             })?;
-            if let Some(known) = agent.and_then(|name| KNOWN_AGENTS.iter().find(|known| known.program() == name)) {
+            if let Some(known) = agent.and_then(|name| KnownAgent::named(&name)) {
                 let file = cx.global.config.clone().unwrap_or_else(|| Config::path_for(&cx.path));
                 presets::change(&file, |text| presets::with_agent_of(text, &id, known))?;
             }

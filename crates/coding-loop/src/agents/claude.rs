@@ -3,6 +3,7 @@
 use coord_db::{ModelUse, Timestamp};
 use serde_json::{Value, json};
 
+use super::tools::HOOK_SECONDS;
 use super::usage::{cost, number, of_usage};
 use super::{Adapter, Call, Report, Tools};
 
@@ -12,8 +13,6 @@ pub(super) struct Claude;
 const RETRIES: &str = "4";
 /// Number of times that it may try a refused key again. It would go on for minutes.
 const KEY_TRIES: i64 = 2;
-/// Time limit of a hook in seconds. The hook itself ends before.
-pub(super) const HOOK_SECONDS: u64 = 120;
 
 impl Adapter for Claude {
     fn event(&self, event: &Value, report: &mut Report) {
@@ -84,10 +83,9 @@ impl Adapter for Claude {
             let servers = json!({"mcpServers": {"coding-loops": {"command": program, "args": arguments}}});
             call.add(["--mcp-config".to_owned(), servers.to_string()]);
         }
-        if let Some(hooks) = &tools.hooks
+        if let Some(command) = tools.hook("claude")
             && !call.has(&["--settings"])
         {
-            let command = shell_line(hooks, "claude");
             let hook = json!({"type": "command", "command": command, "timeout": HOOK_SECONDS});
             let settings =
                 json!({"hooks": {"PreToolUse": [{"matcher": "Edit|MultiEdit|Write|NotebookEdit", "hooks": [hook]}]}});
@@ -101,21 +99,6 @@ impl Adapter for Claude {
         }
     }
 }
-
-/// Time limit in seconds of a tool of ours: it may wait for others, or run the checks.
-pub(super) const TOOL_SECONDS: u64 = 3_600;
-
-/// The command line of a hook, for a shell.
-pub(super) fn shell_line(words: &[String], agent: &str) -> String {
-    let quoted = |word: &str| {
-        let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:".contains(&byte));
-        if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-    };
-    words.iter().map(|word| if word == AGENT { agent.to_owned() } else { quoted(word) }).collect::<Vec<_>>().join(" ")
-}
-
-/// Stands for the name of the agent in [`Tools::hooks`].
-pub(crate) const AGENT: &str = "{agent}";
 
 fn message(event: &Value, report: &mut Report) {
     let message = &event["message"];

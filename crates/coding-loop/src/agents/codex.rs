@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::claude::{HOOK_SECONDS, TOOL_SECONDS, shell_line};
+use super::tools::{HOOK_SECONDS, TOOL_SECONDS};
 use super::usage::of_usage;
 use super::{Adapter, Call, Report, Tools};
 
@@ -68,8 +68,8 @@ impl Adapter for Codex {
             ];
             call.add_after(after, settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
         }
-        if let Some(hooks) = &tools.hooks {
-            let command = json!(shell_line(hooks, "codex"));
+        if let Some(command) = tools.hook("codex") {
+            let command = json!(command);
             let hook = format!("{{type=\"command\",command={command},timeout={HOOK_SECONDS}}}");
             let setting = format!("hooks.PreToolUse=[{{matcher=\"apply_patch|Edit|Write\",hooks=[{hook}]}}]");
             call.add_after(after, ["-c".to_owned(), setting]);

@@ -3,7 +3,7 @@
 use coord_db::ModelUse;
 use serde_json::{Value, json};
 
-use super::claude::{HOOK_SECONDS, TOOL_SECONDS, shell_line};
+use super::tools::{HOOK_SECONDS, TOOL_SECONDS};
 use super::usage::number;
 use super::{Adapter, Call, Report, Tools};
 
@@ -70,8 +70,8 @@ impl Adapter for Gemini {
             let server = json!({"command": program, "args": arguments, "trust": true, "timeout": TOOL_SECONDS * 1_000});
             settings.insert("mcpServers".to_owned(), json!({"coding-loops": server}));
         }
-        if let Some(hooks) = &tools.hooks {
-            let hook = json!({"type": "command", "command": shell_line(hooks, "gemini"), "timeout": HOOK_SECONDS * 1_000});
+        if let Some(command) = tools.hook("gemini") {
+            let hook = json!({"type": "command", "command": command, "timeout": HOOK_SECONDS * 1_000});
             let hooks = json!({"BeforeTool": [{"matcher": "write_file|replace", "hooks": [hook]}]});
             settings.insert("hooks".to_owned(), hooks);
         }

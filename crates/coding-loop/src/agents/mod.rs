@@ -10,6 +10,7 @@ mod opencode;
 mod report;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod usage;
 
 use std::ffi::OsString;
@@ -20,27 +21,12 @@ use std::path::{Path, PathBuf};
 use coord_db::config::AgentKind;
 use serde_json::Value;
 
-pub(crate) use claude::AGENT;
 pub use given::{Given, given};
 pub(crate) use report::{NOTHING_PRINTED, Report, one_line, plain};
+pub(crate) use tools::{AGENT, Tools};
 
 /// Maximum size of a line that is parsed. A longer one is left out.
 const MAX_LINE_BYTES: usize = 16 << 20;
-
-/// Sources of the tools that an agent is given without a file in the repository.
-#[derive(Debug, Clone)]
-pub(crate) struct Tools {
-    /// The command of our MCP server.
-    pub(crate) mcp: Option<Vec<String>>,
-    /// The command of our hooks, without the name of the agent.
-    pub(crate) hooks: Option<Vec<String>>,
-    /// A folder for files that the agent needs, outside of the repository.
-    pub(crate) folder: PathBuf,
-    /// Where the agent's own settings are.
-    pub(crate) home: Option<PathBuf>,
-    /// The test.
-    pub(crate) title: String,
-}
 
 /// A call of an agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -140,7 +126,7 @@ pub(crate) trait Adapter: Sync {
     /// Hands our tools to it.
     fn equip(&self, _call: &mut Call, _tools: &Tools) {}
 
-    /// Limits its cost, in US dollars, if it can be told.
+    /// Limits its cost, in US dollars, if its program has a limit.
     fn limit_cost(&self, _call: &mut Call, _dollars: f64) {}
 }
 

@@ -58,12 +58,12 @@ fn the_real_programs_state_what_the_model_served() {
 fn what_the_agent_does_is_told_in_a_few_words() {
     for (kind, output) in &EDIT {
         let mut stream = Stream::new(*kind);
-        let mut told = Vec::new();
+        let mut doing = Vec::new();
         for line in output.split_inclusive('\n') {
             stream.feed(line.as_bytes());
-            told.extend(stream.report.progress.clone());
+            doing.extend(stream.report.progress.clone());
         }
-        assert!(told.iter().any(|told| told.starts_with("editing ") && told.ends_with("calc.py")), "{kind:?}: {told:?}");
+        assert!(doing.iter().any(|doing| doing.starts_with("editing ") && doing.ends_with("calc.py")), "{kind:?}: {doing:?}");
     }
 }
 
@@ -174,8 +174,9 @@ fn hostile_output_is_read_without_harm() {
         "",
     ];
     let deep = format!("{{\"type\":{}", "[".repeat(100_000));
+    let closed = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     for kind in AgentKind::KNOWN.into_iter().chain([AgentKind::Generic]) {
-        for text in wrong.into_iter().chain([deep.as_str(), &result[..result.len() / 2]]) {
+        for text in wrong.into_iter().chain([deep.as_str(), &closed, &result[..result.len() / 2]]) {
             let report = read(kind, text);
             let _ = (report.reason(), report.stated(&BTreeMap::new()));
             assert!(report.session.is_none_or(|id| !id.starts_with('-')), "{text}");

@@ -5,7 +5,7 @@ use coord_db::{ErrorCategory, TestStatus};
 use nix::sys::signal::Signal;
 use test_support::{wait_for, wait_until};
 
-/// An agent that speaks as Claude Code does. `$session` is what it is told to continue, or empty; it notes its prompts.
+/// An agent that speaks as Claude Code does. `$session` is the one to continue, or empty; it notes its prompts.
 fn claude(script: &str) -> String {
     format!(
         r#"session=; while [ $# -gt 0 ]; do [ "$1" = --resume ] && session=$2; shift; done
@@ -29,7 +29,7 @@ fn world(script: &str, checks: &str) -> World {
     world
 }
 
-fn told(world: &World, name: &str) -> String {
+fn content(world: &World, name: &str) -> String {
     std::fs::read_to_string(world.folder().join(name)).unwrap_or_default().trim().to_owned()
 }
 
@@ -47,8 +47,8 @@ fn a_red_gate_goes_back_to_the_same_session() {
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Passed, 1));
     assert_eq!(world.events("test_failed").len(), 0);
-    assert_eq!((told(&world, "session-1").as_str(), told(&world, "session-2").as_str()), ("", "s1"));
-    let prompt = told(&world, "prompt-2");
+    assert_eq!((content(&world, "session-1").as_str(), content(&world, "session-2").as_str()), ("", "s1"));
+    let prompt = content(&world, "prompt-2");
     for part in ["Your work on test t1 was verified and is not accepted", "exit code 7", "t1 is wrong, not right"] {
         assert!(prompt.contains(part), "{part} in {prompt}");
     }
@@ -68,7 +68,7 @@ fn a_session_is_given_a_limited_number_of_rounds_and_a_new_attempt_starts_anew()
     let world = world("say; date +%N > t1; result done", DONE);
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Blocked, 2));
-    let sessions: Vec<String> = (1..=7).map(|run| told(&world, &format!("session-{run}"))).collect();
+    let sessions: Vec<String> = (1..=7).map(|run| content(&world, &format!("session-{run}"))).collect();
     assert_eq!(sessions, ["", "s1", "s1", "", "s1", "s1", ""]);
     assert!(world.exists("prompt-6").is_some() && world.exists("prompt-7").is_none());
 }
@@ -95,8 +95,8 @@ fn an_interrupted_session_goes_on_with_its_work() {
         }
         assert_eq!(world.once("one").status.code(), Some(0));
         assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Passed, 1), "{signal}");
-        assert_eq!(told(&world, "session-2"), "s1");
-        let prompt = told(&world, "prompt-2");
+        assert_eq!(content(&world, "session-2"), "s1");
+        let prompt = content(&world, "prompt-2");
         assert!(prompt.starts_with("Go on with test t1. Your run was interrupted"), "{prompt}");
         // The message of the first run, which nobody saw end, and the result of the second.
         assert_eq!(world.sql("SELECT sum(input_tokens), sum(output_tokens) FROM usage"), "107|13");
@@ -111,8 +111,8 @@ fn a_session_that_is_gone_is_replaced_by_a_new_one() {
     let world = world(script, DONE);
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Passed, 1));
-    assert_eq!(told(&world, "session-3"), "");
-    let prompt = told(&world, "prompt-3");
+    assert_eq!(content(&world, "session-3"), "");
+    let prompt = content(&world, "prompt-3");
     assert!(
         prompt.starts_with("Your task is test t1 (attempt 1 of 2)") && prompt.contains("t1 is wrong, not right"),
         "{prompt}"
@@ -147,12 +147,12 @@ fn the_agents_git_asks_nothing_and_our_programs_come_first() {
     let script = "say; env > $FOLDER/environment; bash -lc 'echo $PATH' > $FOLDER/path; echo right > t1; result done";
     let world = world(script, DONE);
     assert_eq!(world.once("one").status.code(), Some(0));
-    let environment = told(&world, "environment");
+    let environment = content(&world, "environment");
     for line in ["GIT_TERMINAL_PROMPT=0", "GIT_EDITOR=true", "GIT_SEQUENCE_EDITOR=true"] {
         assert!(environment.lines().any(|have| have == line), "{line} in {environment}");
     }
     let folder = std::path::Path::new(env!("CARGO_BIN_EXE_coding-loop")).parent().unwrap();
-    let first = told(&world, "path").split(':').next().unwrap().to_owned();
+    let first = content(&world, "path").split(':').next().unwrap().to_owned();
     assert_eq!(std::path::Path::new(&first), folder);
 }
 
