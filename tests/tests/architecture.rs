@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 700;
 
 /// The crates of this workspace that each may depend on. For tests each may also use those in `IN_TESTS`.
-const MAY_DEPEND_ON: [(&str, &[&str]); 14] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 15] = [
     ("coord-db", &[]),
     ("crash-point", &[]),
     ("command-runner", &["crash-point"]),
@@ -20,7 +20,11 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 14] = [
     ("monitor", &["coord-db", "git", "supervisor"]),
     ("regression-checker", &["command-runner", "coord-db", "crash-point", "git", "supervisor"]),
     ("coding-loop", &["command-runner", "coord-db", "crash-point", "git", "process-host"]),
-    ("loopctl", &["coding-loop", "command-runner", "coord-db", "deadlock-detector", "git", "process-host", "supervisor"]),
+    ("views", &["coding-loop", "coord-db", "git", "process-host"]),
+    (
+        "loopctl",
+        &["coding-loop", "command-runner", "coord-db", "deadlock-detector", "git", "process-host", "supervisor", "views"],
+    ),
     ("test-support", &["coord-db"]),
 ];
 

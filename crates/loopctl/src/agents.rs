@@ -15,12 +15,12 @@ use crate::ids;
 use crate::leasing::{self, Refusal, Wanted};
 use crate::place::Place;
 use crate::see::Health;
-use crate::sentence::count;
+use views::sentence::count;
 use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
-use crate::text::{safe, safe_block};
+use views::text::{safe, safe_block};
 use crate::wait::Waiter;
-use crate::when::{clock, span};
+use views::when::{clock, span};
 use git::shown;
 
 /// `loopctl next`: claims the loop's next test.

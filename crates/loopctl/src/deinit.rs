@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::doctor::commits_of_branch;
 use crate::exit::{Failure, Outcome};
-use crate::published;
-use crate::sentence::count;
+use views::published;
+use views::sentence::count;
 use crate::service;
 use crate::setup::repository_of;
-use crate::text::safe;
+use views::text::safe;
 use crate::workspaces::failure;
 
 /// References of an older version in the user's repository.

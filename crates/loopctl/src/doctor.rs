@@ -23,7 +23,7 @@ use crate::place::existing;
 use crate::programs;
 use crate::see::{SUPERVISORS, healths};
 use crate::service;
-use crate::text::safe;
+use views::text::safe;
 use git::Repository;
 
 pub(crate) use branch::commits as commits_of_branch;

@@ -10,8 +10,8 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids::{self, Short};
 use crate::output::{Table, plain};
-use crate::sentence::{JsonEvent, count, sentence};
-use crate::when::clock;
+use views::sentence::{JsonEvent, count, sentence};
+use views::when::clock;
 
 /// `loopctl publish`: what does not fit the catalog is refused.
 ///

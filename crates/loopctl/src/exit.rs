@@ -1,6 +1,6 @@
 //! How a command ends: every error as an exit code and one sentence that says what to do next, in one place.
 
-use crate::text::{one_line, safe};
+use views::text::{one_line, safe};
 use std::process::ExitCode;
 
 use coord_db::Error;

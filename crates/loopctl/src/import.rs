@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::sentence::count;
+use views::sentence::count;
 
 /// One test as it stands in the file: each field with its line.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::{Table, plain};
 use crate::submit::failure;
-use crate::text::safe;
-use crate::when::When;
+use views::text::safe;
+use views::when::When;
 use crate::workspaces;
 
 /// A path as JSON can have it.

@@ -8,9 +8,9 @@ use coord_db::{
 };
 
 use crate::exit::{Failure, Outcome};
-use crate::sentence::list;
+use views::sentence::list;
 use crate::wait::{Waiter, Woken};
-use crate::when::clock;
+use views::when::clock;
 
 /// How long the row of a waiting acquire stands without this process: a killed one leaves no ghost for longer.
 const STANDS_SECONDS: i64 = 30;

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::Paint;
-use crate::text::{safe, safe_block};
+use views::text::{safe, safe_block};
 use crate::wait::{Waiter, Woken};
-use crate::when::{clock, span};
+use views::when::{clock, span};
 
 /// How often a log that grows is read: nothing rings for it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -62,37 +62,6 @@ impl Of {
             Self::Test(id) => id.as_str(),
             Self::Loop(id) => id.as_str(),
         }
-    }
-}
-
-/// A run as JSON has it in every command.
-#[derive(Debug, Serialize)]
-pub(crate) struct View {
-    #[serde(flatten)]
-    pub run: Run,
-    /// Where the log lies.
-    path: PathBuf,
-}
-
-impl View {
-    /// A run of the database at a path.
-    pub(crate) fn of(database: &Path, run: Run) -> Self {
-        Self { path: path_of(database, &run), run }
-    }
-}
-
-fn path_of(database: &Path, run: &Run) -> PathBuf {
-    // The name comes from the database: it must not lead elsewhere.
-    let file = PathBuf::from(&run.log).file_name().map(PathBuf::from).unwrap_or_default();
-    let home = database.parent().unwrap_or_else(|| Path::new("."));
-    home.join("logs").join(run.loop_id.as_str()).join(file)
-}
-
-/// What runs, or ran, in words: `agent claude`, `check tests`.
-pub(crate) fn what(run: &Run) -> String {
-    match run.kind {
-        RunOf::Agent => format!("agent {}", run.name),
-        RunOf::Check => format!("check {}", run.name),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What reaches the terminal: JSON, plain text or colour. Anything that comes from the database passes [`safe`] first ([`crate::text`]).
+//! What reaches the terminal: JSON, plain text or colour. Anything that comes from the database passes [`safe`] first ([`views::text`]).
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use crate::exit::Outcome;
-use crate::text::{is_hostile, one_line, safe, safe_block, wrapped};
+use views::text::{is_hostile, one_line, safe, safe_block, wrapped};
 
 /// JSON as text, with escapes for what JSON itself lets through but a terminal does not.
 fn json_text(value: &impl Serialize, pretty: bool) -> String {

@@ -147,7 +147,7 @@ impl Manager {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        Err(crate::text::safe(said.trim().lines().next().unwrap_or("systemctl gives no reason")))
+        Err(views::text::safe(said.trim().lines().next().unwrap_or("systemctl gives no reason")))
     }
 
     fn ask(&self, arguments: &[&str]) -> Outcome {

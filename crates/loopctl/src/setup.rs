@@ -17,10 +17,10 @@ use crate::place::{Place, existing};
 use crate::presets;
 use crate::programs;
 use crate::project::{self, Project};
-use crate::published;
+use views::published;
 use crate::see;
 use crate::submit::failure;
-use crate::text::safe;
+use views::text::safe;
 use crate::workspaces;
 
 /// Prints a completion script.

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, UsageBy, UsageCommand};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
-use crate::history::History;
+use views::history::History;
 use crate::ids::{self, Short};
 use crate::output::{Table, plain};
 use crate::place::{Place, is_path};
 use crate::see::questions;
-use crate::text::{safe, safe_block};
-use crate::when::{clock, span};
+use views::text::{safe, safe_block};
+use views::when::{clock, span};
 
 /// `loopctl knowledge …`
 ///

@@ -13,9 +13,9 @@ use crate::cli::Which;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::ids;
-use crate::sentence::count;
+use views::sentence::count;
 use crate::submit::failure;
-use crate::text::safe;
+use views::text::safe;
 
 /// The component that applies the human's answers.
 const PM: &str = "pm";
@@ -118,7 +118,7 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
                 return Err(Error::Refused(format!(
                     "loop {} is paused by {}; only they or the human can resume it",
                     row.id,
-                    crate::sentence::list(&others)
+                    views::sentence::list(&others)
                 )));
             }
             let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);

@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids;
-use crate::sentence::count;
+use views::sentence::count;
 use crate::submit::{failure, until_stopped};
-use crate::text::safe;
+use views::text::safe;
 
 /// `loopctl sync`
 ///

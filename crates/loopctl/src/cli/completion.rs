@@ -11,8 +11,8 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 use coord_db::{Database, EventFilter, KnowledgeSearch, ReadTx, RequestStatus, Result, locate, short_id};
 
-use crate::sentence::sentence;
-use crate::text::{one_line, shortened};
+use views::sentence::sentence;
+use views::text::{one_line, shortened};
 
 const VARIABLE: &str = "LOOPCTL_COMPLETE";
 /// Maximum number of candidates of a kind that grows without end.

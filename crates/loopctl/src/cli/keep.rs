@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::when::When;
+use views::when::When;
 
 /// Keep the data.
 #[derive(Debug, Subcommand)]

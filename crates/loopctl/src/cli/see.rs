@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use coord_db::{LoopId, TestStatus};
 
-use crate::when::When;
+use views::when::When;
 
 /// See.
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use coord_db::{KnowledgeType, LoopId, RequestStatus, RequestType, ResourceType, TestId};
 
-use crate::when::When;
+use views::when::When;
 
 /// Share between loops.
 #[derive(Debug, Subcommand)]

@@ -7,8 +7,8 @@ use coord_db::{Config, Loop, ReadTx};
 use git::{Layout, Published, Repository};
 
 use super::Report;
-use crate::published;
-use crate::sentence::count;
+use views::published;
+use views::sentence::count;
 
 /// The integration branches that loops have worked on, by the journal.
 ///

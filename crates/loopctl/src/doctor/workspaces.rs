@@ -9,7 +9,7 @@ use rustix::fs::{Access, access};
 
 use super::{Report, disk};
 use crate::place::existing;
-use crate::sentence::count;
+use views::sentence::count;
 
 /// Looks at the folder. `landed` are the passed tests and the commits that they landed as.
 pub fn examine(config: &Config, root: &Path, database: &Path, landed: &[(TestId, String)], report: &mut Report) {

@@ -20,9 +20,9 @@ use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome};
 use crate::leasing::{self, Refusal, Wanted};
 use crate::submit::{failure, runtime};
-use crate::text::{beginning, end, safe_block};
+use views::text::{beginning, end, safe_block};
 use crate::wait::{Waiter, Woken};
-use crate::when::clock;
+use views::when::clock;
 use crate::workplace::Workplace;
 
 /// Maximum size of a patch in an answer, in bytes.

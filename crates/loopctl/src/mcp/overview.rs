@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use coord_db::{Config, Database, Error, KNOWLEDGE_CONTEXT_BYTES, LoopId, Test};
 
 use crate::exit::Outcome;
-use crate::when::clock;
+use views::when::clock;
 use crate::workplace::Workplace;
 
 /// Maximum number of owned paths, leases and requests listed.

@@ -9,9 +9,9 @@ use crate::context::Context;
 use crate::exit::Outcome;
 use crate::ids::Short;
 use crate::output::{Paint, Table, painted, plain};
-use crate::sentence::short;
-use crate::text::safe_block;
-use crate::when::clock;
+use views::sentence::short;
+use views::text::safe_block;
+use views::when::clock;
 use crate::workspaces;
 
 #[derive(Debug, Serialize)]

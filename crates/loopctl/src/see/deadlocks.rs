@@ -11,9 +11,9 @@ use crate::context::Context;
 use crate::exit::Outcome;
 use crate::ids::Short;
 use crate::output::Paint;
-use crate::sentence::{count, list};
-use crate::text::{one_line, safe, wrapped};
-use crate::when::{clock, span};
+use views::sentence::{count, list};
+use views::text::{one_line, safe, wrapped};
+use views::when::{clock, span};
 
 /// How far back what is over is shown without `--all`.
 const RECENT_SECONDS: i64 = 24 * 3600;

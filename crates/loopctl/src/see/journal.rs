@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids::{self, Short};
 use crate::output::{Paint, Table, painted, plain};
-use crate::when::{clock, span};
+use views::when::{clock, span};
 
 /// What tells one entry from another of its kind.
 const TELLING: [&str; 8] = ["test", "check", "regression", "branch", "commit", "git_ref", "notification", "path"];

@@ -24,49 +24,12 @@ use serde_json::{Value, json};
 use crate::cli::TestFilter;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::history::History;
+use views::history::History;
 use crate::ids::Short;
 use crate::output::{Cell, Paint, Table, painted, plain};
-use crate::sentence::{list, short};
-use crate::text::{one_line, safe};
-use crate::when::{clock, span};
-
-/// The processes that watch over the loops, by their ids in the data.
-pub(crate) const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-checker", "pm", "heartbeat"];
-
-/// The health of a component at this moment.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Health {
-    #[serde(flatten)]
-    pub row: Component,
-    pub verdict: HealthStatus,
-}
-
-impl Health {
-    pub(crate) fn of(row: Component, now: Timestamp, config: &Config) -> Self {
-        let limits = &config.heartbeat;
-        let mut verdict = row.verdict(now, limits.degraded_seconds, limits.dead_seconds);
-        // Nobody may have looked since its end; the kernel knows.
-        let gone = row.identity().as_ref().map(ProcessIdentity::liveness) == Some(Liveness::Gone);
-        if gone && verdict != HealthStatus::Unknown {
-            verdict = HealthStatus::Dead;
-        }
-        Self { row, verdict }
-    }
-
-    pub(crate) fn paint(&self) -> Paint {
-        match self.verdict {
-            HealthStatus::Healthy => Paint::Green,
-            HealthStatus::Degraded => Paint::Yellow,
-            HealthStatus::Dead => Paint::Red,
-            HealthStatus::Unknown => Paint::Dim,
-        }
-    }
-}
-
-pub(crate) fn healths(tx: &ReadTx<'_>, config: &Config) -> Result<Vec<Health>, Error> {
-    Ok(tx.components()?.into_iter().map(|row| Health::of(row, tx.now(), config)).collect())
-}
+use views::sentence::{list, short};
+use views::text::{one_line, safe};
+use views::when::{clock, span};
 
 /// `loopctl health`
 ///
@@ -84,7 +47,7 @@ pub fn health(cx: &Context) -> Outcome {
         let word = if health.verdict == HealthStatus::Unknown { "stopped" } else { health.verdict.as_str() };
         table.push(vec![
             plain(&row.component),
-            painted(health.paint(), word),
+            painted(health_paint(health.verdict), word),
             plain(
                 row.last_heartbeat.map_or_else(|| "never".to_owned(), |beat| format!("{} ago", span(now.seconds_since(beat)))),
             ),
@@ -104,6 +67,15 @@ pub fn health(cx: &Context) -> Outcome {
         ]);
     }
     cx.out.text(&table.render(&cx.out))
+}
+
+pub(crate) fn health_paint(verdict: HealthStatus) -> Paint {
+    match verdict {
+        HealthStatus::Healthy => Paint::Green,
+        HealthStatus::Degraded => Paint::Yellow,
+        HealthStatus::Dead => Paint::Red,
+        HealthStatus::Unknown => Paint::Dim,
+    }
 }
 
 pub(crate) fn status_paint(status: TestStatus) -> Paint {
@@ -339,24 +311,6 @@ pub fn stuck(cx: &Context) -> Outcome {
     cx.out.text(&text)
 }
 
-/// A question, and the answer that was given and is not applied yet.
-#[derive(Debug, Serialize)]
-pub(crate) struct Question {
-    #[serde(flatten)]
-    pub row: Decision,
-    pub answered: Option<String>,
-}
-
-/// The questions among these rows, with answers that wait for pm.
-pub(crate) fn questions(tx: &ReadTx<'_>, rows: Vec<Decision>) -> Result<Vec<Question>, Error> {
-    let open = |row: &Decision| row.status == coord_db::DecisionStatus::Pending;
-    let answered = |row: &Decision| match open(row) {
-        true => Ok::<_, Error>(tx.waiting_answer(row)?.and_then(|given| given.choice)),
-        false => Ok(None),
-    };
-    rows.into_iter().map(|row| Ok(Question { answered: answered(&row)?, row })).collect()
-}
-
 pub(crate) fn decision_ids(tx: &ReadTx<'_>, rows: &[Question]) -> Result<Short, Error> {
     Short::of(tx, IdOf::Decision, rows.iter().map(|question| question.row.id.as_str()))
 }
@@ -387,18 +341,8 @@ pub fn decisions(cx: &Context, all: bool) -> Outcome {
 
 /// A question with its answers, each with the command that gives it.
 pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, now: Timestamp) -> String {
-    use coord_db::DecisionStatus as Status;
     let row = &question.row;
-    let by_default = row.default_option.as_deref().map(|option| format!(" with the default {option}")).unwrap_or_default();
-    let state = match (row.status, row.due_at()) {
-        (Status::Pending, _) if let Some(choice) = &question.answered => {
-            format!("answered with {choice}; pm-agent applies it when it runs")
-        }
-        (Status::Pending, Some(due)) if due > now => format!("resolves in {}{by_default}", span(due.seconds_since(now))),
-        (Status::Pending, Some(_)) => format!("due now{by_default}"),
-        (Status::Pending, None) => "waits for your answer".to_owned(),
-        (status, _) => format!("{status}: {}", row.choice.as_deref().unwrap_or("no choice")),
-    };
+    let state = question.state(now);
     let by = row.requested_by.as_deref().unwrap_or("unknown");
     let mut text = format!(
         "{} {}  {}\n",
@@ -406,22 +350,13 @@ pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, n
         cx.out.paint(Paint::Bold, &one_line(&row.summary)),
         cx.out.paint(Paint::Dim, &safe(&format!("({}, asked by {by}, {state})", row.decision_type))),
     );
-    if row.status == Status::Pending {
+    if row.status == DecisionStatus::Pending {
         for (id, description) in options(row) {
             let command = format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id));
             text.push_str(&format!("    {}  {}\n", cx.out.paint(Paint::Blue, &safe(&command)), one_line(&description)));
         }
     }
     text
-}
-
-fn options(row: &Decision) -> Vec<(String, String)> {
-    let describe = |id: &String| {
-        let options = row.options.as_array().into_iter().flatten();
-        let own = options.filter(|option| option.get("id").and_then(Value::as_str) == Some(id.as_str()));
-        own.filter_map(|option| option.get("description").and_then(Value::as_str)).next().unwrap_or_default().to_owned()
-    };
-    row.option_ids().into_iter().map(|id| (id.clone(), describe(&id))).collect()
 }
 
 /// A word as a shell takes it.

@@ -18,122 +18,10 @@ use crate::exit::{Failure, Outcome};
 use crate::ids::Short;
 use crate::logs::View;
 use crate::output::Paint;
-use crate::published::{Branch, Seen};
-use crate::sentence::{list, short};
-use crate::text::{one_line, safe};
-use crate::when::{clock, span};
-
-#[derive(Debug, Serialize)]
-struct LoopView {
-    #[serde(flatten)]
-    row: Loop,
-    progress: LoopProgress,
-    current_test: Option<Test>,
-    /// What runs for it, and since when.
-    run: Option<View>,
-    leases: Vec<Lease>,
-    waits: Vec<WaitEdge>,
-    pauses: Vec<Pause>,
-    holds: Vec<Hold>,
-    /// Only for one loop that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tests: Option<Vec<Test>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Overview {
-    loops: Vec<LoopView>,
-    /// The newest run of each check on a fresh clone without caches.
-    cold: Vec<CheckRun>,
-    decisions: Vec<Question>,
-    alerts: Vec<Alert>,
-    deadlocks: Vec<Deadlock>,
-    conflicts: Vec<Conflict>,
-    regressions: Vec<Regression>,
-    components: Vec<Health>,
-    base: Base,
-    /// What waits to land.
-    landings: Vec<Landing>,
-    #[serde(skip)]
-    landing_priorities: BTreeMap<LoopId, i64>,
-    /// None before anything has landed, and where one loop was asked for.
-    published: Option<Branch>,
-    #[serde(rename = "at")]
-    now: Timestamp,
-}
-
-/// What keeps attempts from starting at the head of integration.
-#[derive(Debug, Serialize)]
-struct Base {
-    /// The checks that fail there.
-    red: Vec<BaseRun>,
-    /// Who runs them there.
-    running: Vec<Lease>,
-    /// The checks that are let through until they pass there again.
-    ignored: Vec<IgnoredCheck>,
-}
-
-fn look(
-    tx: &ReadTx<'_>,
-    database: &Path,
-    config: &Config,
-    only: Option<&str>,
-    published: Option<Branch>,
-) -> Result<Overview, Error> {
-    let now = tx.now();
-    let mut progress = tx.loop_progress()?;
-    let leases = tx.leases(true)?;
-    let waits: Vec<WaitEdge> =
-        tx.wait_edges()?.into_iter().filter(|edge| edge.wait_until.is_none_or(|until| until > now)).collect();
-    let mut loops = Vec::new();
-    for row in tx.loops()? {
-        if only.is_some_and(|only| only != row.id.as_str()) {
-            continue;
-        }
-        let id = row.id.clone();
-        let known = progress.iter().position(|progress| progress.loop_id == id).map(|at| progress.swap_remove(at));
-        let none = LoopProgress {
-            loop_id: id.clone(),
-            total: 0,
-            passed: 0,
-            blocked: 0,
-            failed: 0,
-            skipped: 0,
-            in_progress: 0,
-            pending: 0,
-        };
-        let current_test = match &row.current_test_id {
-            Some(test) => tx.find_test(test.as_str())?,
-            None => None,
-        };
-        loops.push(LoopView {
-            progress: known.unwrap_or(none),
-            current_test,
-            run: tx.open_run(&id)?.map(|run| View::of(database, run)),
-            leases: leases.iter().filter(|lease| lease.locked_by == id.as_str()).cloned().collect(),
-            waits: waits.iter().filter(|edge| edge.waiter == id.as_str()).cloned().collect(),
-            pauses: tx.pauses(Some(&id))?,
-            holds: tx.holds_on(&id)?,
-            tests: if only.is_some() { Some(tx.tests(Some(&id), None)?) } else { None },
-            row,
-        });
-    }
-    Ok(Overview {
-        loops,
-        cold: tx.cold_runs(Timestamp::EARLIEST)?,
-        decisions: questions(tx, tx.decisions(true)?)?,
-        alerts: tx.alerts(true)?,
-        deadlocks: tx.open_deadlocks()?,
-        conflicts: tx.conflicts(true)?,
-        regressions: tx.regressions(true)?,
-        components: healths(tx, config)?,
-        base: Base { red: tx.red_base()?, running: tx.base_runners()?, ignored: tx.ignored_checks()? },
-        landings: tx.open_landings()?,
-        landing_priorities: tx.landing_priorities()?,
-        published,
-        now,
-    })
-}
+use views::published::{Branch, Seen};
+use views::sentence::{list, short};
+use views::text::{one_line, safe};
+use views::when::{clock, span};
 
 /// `loopctl status [LOOP|TEST]`
 ///
@@ -222,24 +110,17 @@ fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
         text.extend(train.iter().map(|line| cx.out.folded("", Paint::Plain, line)));
     }
     text.push_str(&needs_you(cx, all, short_ids));
-    text.push_str(&trouble(cx, all));
+    text.push_str(&problems(cx, all));
     text.push_str(&supervisors(cx, all));
     text
 }
 
-fn status_word(view: &LoopView, components: &[Health]) -> (Paint, &'static str) {
-    let health = components.iter().find(|health| health.row.component == view.row.id.as_str());
-    match (view.row.status, health.map(|health| health.verdict)) {
-        (LoopStatus::Running | LoopStatus::Paused, Some(HealthStatus::Dead)) => return (Paint::Red, "dead"),
-        (LoopStatus::Running, Some(HealthStatus::Degraded)) => return (Paint::Yellow, "late"),
-        _ => {}
-    }
-    match view.row.status {
-        LoopStatus::Running if view.row.pid.is_none() => (Paint::Green, "by hand"),
-        LoopStatus::Running => (Paint::Green, "running"),
-        LoopStatus::Paused => (Paint::Yellow, "paused"),
-        LoopStatus::Stopped => (Paint::Dim, "stopped"),
-        LoopStatus::Error => (Paint::Red, "error"),
+fn state_paint(state: &str) -> Paint {
+    match state {
+        "running" | "by hand" => Paint::Green,
+        "late" | "paused" => Paint::Yellow,
+        "stopped" => Paint::Dim,
+        _ => Paint::Red,
     }
 }
 
@@ -247,7 +128,7 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
     let (out, now) = (&cx.out, all.now);
     let p = &view.progress;
     let id = safe(view.row.id.as_str());
-    let (paint, word) = status_word(view, &all.components);
+    let word = view.state(&all.components);
     let pad = " ".repeat(ids.saturating_sub(id.chars().count()));
     let bar_cells = out.width.map_or(20, |width| width.saturating_sub(ids + 40).clamp(6, 30));
     let mut counts = format!("{}/{}", p.passed, p.total);
@@ -263,7 +144,7 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
     let mut text = format!(
         "{}{pad}  {}{}  {}{counts}{marks}\n",
         out.paint(Paint::Bold, &id),
-        out.paint(paint, word),
+        out.paint(state_paint(word), word),
         " ".repeat(7 - word.len()),
         bar(cx, p, bar_cells)
     );
@@ -368,37 +249,8 @@ fn needs_you(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     text
 }
 
-fn trouble(cx: &Context, all: &Overview) -> String {
-    let mut lines = Vec::new();
-    for run in &all.base.red {
-        let at = short(&run.commit_hash);
-        lines.push(format!("no attempt starts: {} at {at}, without any change by an agent", run.why));
-    }
-    for lease in &all.base.running {
-        let (since, why) =
-            (span(all.now.seconds_since(lease.locked_at)), lease.lock_reason.as_deref().unwrap_or("runs checks"));
-        lines.push(format!("{} {why}, for {since}; the other loops wait for the result", lease.locked_by));
-    }
-    for check in &all.base.ignored {
-        lines.push(format!(
-            "check {} fails at the head of integration and is ignored until it passes there: work may fail it in the same way",
-            check.check_name
-        ));
-    }
-    for row in &all.deadlocks {
-        lines.push(format!("deadlock of {}: {} must release {}", list(&row.cycle.0), row.victim, list(&row.locks.0)));
-    }
-    for row in &all.conflicts {
-        let first = row.winner.as_ref().map(|id| format!("; {id} goes first")).unwrap_or_default();
-        lines.push(format!("conflict of {} and {} on {}{first}", row.loop_a, row.loop_b, row.file_path));
-    }
-    for row in &all.regressions {
-        let blame = row.blamed_loop.as_deref().map(|id| format!(", broken by {id}")).unwrap_or_default();
-        lines.push(format!("regression: test {} fails and passed before ({}{blame})", row.test_id, row.status));
-    }
-    if let Some(Branch { problem: Some(problem), remedy, .. }) = &all.published {
-        lines.push(format!("{problem}; {}", remedy.as_deref().unwrap_or_default()));
-    }
+fn problems(cx: &Context, all: &Overview) -> String {
+    let lines = all.problems();
     if lines.is_empty() {
         return String::new();
     }
@@ -419,7 +271,7 @@ fn supervisors(cx: &Context, all: &Overview) -> String {
                     HealthStatus::Dead => "dead".to_owned(),
                     HealthStatus::Unknown => "off".to_owned(),
                 };
-                format!("{id} {}", cx.out.paint(health.paint(), &word))
+                format!("{id} {}", cx.out.paint(super::health_paint(health.verdict), &word))
             }
             None => format!("{id} {}", cx.out.paint(Paint::Dim, "off")),
         })

@@ -12,57 +12,9 @@ use super::{Question, questions};
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::Paint;
-use crate::sentence::{count, sentence, short, spent};
-use crate::text::one_line;
-use crate::when::{When, clock, span};
-
-#[derive(Debug, Serialize)]
-struct Summary {
-    since: Timestamp,
-    until: Timestamp,
-    passed: Vec<Test>,
-    #[serde(serialize_with = "as_told")]
-    failed_attempts: Vec<Event>,
-    #[serde(serialize_with = "as_told")]
-    blocked: Vec<Event>,
-    deadlocks: Vec<Deadlock>,
-    conflicts: Vec<Conflict>,
-    regressions: Vec<Regression>,
-    decisions: Vec<Question>,
-    #[serde(serialize_with = "as_told")]
-    deaths: Vec<Event>,
-    usage: Vec<UsageTotal>,
-}
-
-fn look(tx: &ReadTx<'_>, since: Timestamp) -> Result<Summary, Error> {
-    let events = |event_type: &str| {
-        let filter = EventFilter { since: Some(since), event_type: Some(event_type.to_owned()), ..EventFilter::default() };
-        tx.events(&filter)
-    };
-    let mut passed = tx.tests(None, Some(TestStatus::Passed))?;
-    passed.retain(|test| test.passed_at.is_some_and(|at| at >= since));
-    let mut conflicts = tx.conflicts(false)?;
-    conflicts.retain(|row| row.detected_at >= since);
-    let mut regressions = tx.regressions(false)?;
-    regressions.retain(|row| row.detected_at >= since);
-    let mut decisions = tx.decisions(false)?;
-    decisions.retain(|row| row.requested_at >= since || row.decided_at.is_some_and(|at| at >= since));
-    let mut deaths = events("component_degraded")?;
-    deaths.retain(|event| event.payload.get("status").and_then(Value::as_str) == Some("dead"));
-    Ok(Summary {
-        since,
-        until: tx.now(),
-        passed,
-        failed_attempts: events("test_failed")?,
-        blocked: events("test_blocked")?,
-        deadlocks: tx.deadlocks_since(since)?,
-        conflicts,
-        regressions,
-        decisions: questions(tx, decisions)?,
-        deaths,
-        usage: tx.usage_totals(UsageKey::Loop, Some(since))?,
-    })
-}
+use views::sentence::{count, sentence, short, spent};
+use views::text::one_line;
+use views::when::{When, clock, span};
 
 /// `loopctl summary`
 ///

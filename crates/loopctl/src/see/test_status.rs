@@ -7,60 +7,9 @@ use super::proofs::Proven;
 use super::{proofs, status_paint};
 use crate::context::Context;
 use crate::output::Paint;
-use crate::sentence::{json_events, list, sentence, short, spent};
-use crate::text::{safe, safe_block};
-use crate::when::{clock, span};
-
-#[derive(Debug, Serialize)]
-pub(super) struct TestView {
-    test: Test,
-    proofs: Vec<Proven>,
-    cold: Vec<CheckRun>,
-    dependents: Vec<Test>,
-    leases: Vec<Lease>,
-    /// Its work in the landing train, the oldest first.
-    landings: Vec<Landing>,
-    regressions: Vec<Regression>,
-    ledger: Option<LedgerEntry>,
-    tokens_estimated: i64,
-    cost_microusd: i64,
-    duration_seconds: i64,
-    #[serde(serialize_with = "as_told")]
-    events: Vec<Event>,
-    #[serde(rename = "at")]
-    now: Timestamp,
-}
-
-pub(super) fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> Result<S::Ok, S::Error> {
-    json_events(events).serialize(serializer)
-}
-
-pub(super) fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
-    let id: TestId = id.parse()?;
-    let used = tx.usage_of_test(&id)?;
-    let test = tx.test(&id)?;
-    let proofs = proofs::of_test(tx, &id, None)?;
-    let cold = match test.verified_at {
-        Some(landed) => proofs::cold_of(tx, &proofs, landed)?,
-        None => Vec::new(),
-    };
-    let filter = EventFilter { test_id: Some(id.to_string()), ..EventFilter::default() };
-    Ok(TestView {
-        test,
-        proofs,
-        cold,
-        dependents: tx.dependents(&id)?,
-        leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
-        landings: tx.landings_of(&id)?,
-        ledger: tx.ledger(Some(&id))?.pop(),
-        regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
-        tokens_estimated: used.tokens_estimated,
-        cost_microusd: used.cost_microusd,
-        duration_seconds: used.duration_seconds,
-        events: tx.events(&filter)?,
-        now: tx.now(),
-    })
-}
+use views::sentence::{json_events, list, sentence, short, spent};
+use views::text::{safe, safe_block};
+use views::when::{clock, span};
 
 pub(super) fn page(cx: &Context, view: &TestView) -> String {
     let out = &cx.out;

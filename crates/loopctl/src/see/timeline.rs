@@ -6,12 +6,12 @@ use coord_db::{Database, Error, Event, EventFilter, IdOf, ReadTx};
 use crate::cli::TimelineArgs;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::history::History;
+use views::history::History;
 use crate::ids::Short;
 use crate::output::Paint;
-use crate::sentence::{JsonEvent, json_events, sentence};
-use crate::text::safe;
-use crate::when::clock;
+use views::sentence::{JsonEvent, json_events, sentence};
+use views::text::safe;
+use views::when::clock;
 
 /// Shown unless something else narrows the list.
 const NEWEST: i64 = 100;

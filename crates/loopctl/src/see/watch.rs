@@ -8,7 +8,7 @@ use super::status::page;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::size;
-use crate::published::Seen;
+use views::published::Seen;
 use crate::wait::{Waiter, Woken};
 
 // A screen of its own, no cursor, and no line that goes on in the next.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::{Cell, Paint, Table, painted, plain};
-use crate::text::safe;
+use views::text::safe;
 
 /// What follows a workspace's name where a damaged one is kept; a date follows it.
 const DAMAGED: &str = ".damaged-";

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 /// True for what a terminal could take as more than text: controls, line and paragraph separators, and the marks that
 /// turn the direction of writing.
-pub(crate) fn is_hostile(character: char) -> bool {
+#[must_use]
+pub fn is_hostile(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

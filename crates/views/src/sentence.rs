@@ -29,6 +29,14 @@ pub fn json_events(events: &[Event]) -> Vec<JsonEvent<'_>> {
     events.iter().map(JsonEvent::from).collect()
 }
 
+/// Serializes events with their sentences.
+///
+/// # Errors
+/// As the serializer.
+pub fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> Result<S::Ok, S::Error> {
+    json_events(events).serialize(serializer)
+}
+
 /// The maximum length of a sentence, in characters.
 const MAX_SENTENCE: usize = 600;
 

@@ -6,9 +6,7 @@ use std::hash::Hash;
 use coord_db::{Archive, Database, Error, Event, EventFilter, EventId, IdOf, ReadTx};
 use process_host::exit::describe;
 
-use crate::exit::{Outcome, eprintln_quietly};
 use crate::ids;
-use crate::text::safe;
 
 /// The archive beside the database, if there is one that can be read.
 #[derive(Debug)]
@@ -19,28 +17,30 @@ pub struct History {
 }
 
 impl History {
-    /// Opens the archive. An archive that cannot be read is reported on stderr, and the rows of the database are still shown.
+    /// Opens the archive. One that cannot be read is [`History::missing`], and the rows of the database are still shown.
     #[must_use]
     pub fn open(db: &Database) -> Self {
         match Archive::open(db) {
             Ok(archive) => Self { archive, missing: None },
-            Err(error) => {
-                let said = match &error {
-                    Error::NoDatabase { path } => format!("the archive {} does not exist", path.display()),
-                    other => describe(other),
-                };
-                eprintln_quietly(&format!("loopctl: archived rows are not shown: {}", safe(&said)));
-                Self { archive: None, missing: Some(error) }
-            }
+            Err(error) => Self { archive: None, missing: Some(error) },
         }
+    }
+
+    /// Why archived rows are not shown, in words.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        Some(match self.missing.as_ref()? {
+            Error::NoDatabase { path } => format!("the archive {} does not exist", path.display()),
+            other => describe(other),
+        })
     }
 
     /// What a row that is not found is answered with: that it may be in an archive that cannot be read.
     ///
     /// # Errors
-    /// Exit 3 if there is such an archive.
-    pub fn into_missing(self) -> Outcome {
-        self.missing.map_or(Ok(()), |error| Err(error.into()))
+    /// That of the archive.
+    pub fn into_missing(self) -> Result<(), Error> {
+        self.missing.map_or(Ok(()), Err)
     }
 
     /// Rows of the database with those of the archive before them.

@@ -1,0 +1,21 @@
+//! What people are shown: rows put together into views, and sentences for them. Terminal, page and report lay out the same values.
+//!
+//! Architecture invariant: a view is read in one transaction and holds rows as they are; whatever shows it escapes what it
+//! shows for its own medium ([`text::safe`] for a terminal).
+
+pub mod health;
+pub mod history;
+pub mod ids;
+pub mod ledger;
+pub mod overview;
+pub mod proofs;
+pub mod published;
+pub mod questions;
+pub mod runs;
+pub mod sentence;
+pub mod story;
+pub mod summary;
+pub mod test;
+pub mod text;
+pub mod train;
+pub mod when;

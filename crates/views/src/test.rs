@@ -1,0 +1,58 @@
+//! Everything that is known of one test, and how we know.
+
+use coord_db::{CheckRun, Error, Event, EventFilter, Landing, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
+use serde::Serialize;
+
+use crate::proofs::{self, Proven};
+use crate::sentence::as_told;
+
+#[derive(Debug, Serialize)]
+pub struct TestView {
+    pub test: Test,
+    pub proofs: Vec<Proven>,
+    pub cold: Vec<CheckRun>,
+    pub dependents: Vec<Test>,
+    pub leases: Vec<Lease>,
+    /// Its work in the landing train, the oldest first.
+    pub landings: Vec<Landing>,
+    pub regressions: Vec<Regression>,
+    pub ledger: Option<LedgerEntry>,
+    pub tokens_estimated: i64,
+    pub cost_microusd: i64,
+    pub duration_seconds: i64,
+    #[serde(serialize_with = "as_told")]
+    pub events: Vec<Event>,
+    #[serde(rename = "at")]
+    pub now: Timestamp,
+}
+
+pub fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> Result<S::Ok, S::Error> {
+    json_events(events).serialize(serializer)
+}
+
+pub fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
+    let id: TestId = id.parse()?;
+    let used = tx.usage_of_test(&id)?;
+    let test = tx.test(&id)?;
+    let proofs = proofs::of_test(tx, &id, None)?;
+    let cold = match test.verified_at {
+        Some(landed) => proofs::cold_of(tx, &proofs, landed)?,
+        None => Vec::new(),
+    };
+    let filter = EventFilter { test_id: Some(id.to_string()), ..EventFilter::default() };
+    Ok(TestView {
+        test,
+        proofs,
+        cold,
+        dependents: tx.dependents(&id)?,
+        leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
+        landings: tx.landings_of(&id)?,
+        ledger: tx.ledger(Some(&id))?.pop(),
+        regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
+        tokens_estimated: used.tokens_estimated,
+        cost_microusd: used.cost_microusd,
+        duration_seconds: used.duration_seconds,
+        events: tx.events(&filter)?,
+        now: tx.now(),
+    })
+}
