@@ -7,20 +7,19 @@ use coord_db::{
     TestId, WriteTx,
 };
 use serde_json::json;
+use views::health::Health;
+use views::sentence::count;
+use views::text::{safe, safe_block};
+use views::when::{clock, span};
 
 use crate::cli::LockArgs;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
-use crate::ids;
 use crate::leasing::{self, Refusal, Wanted};
 use crate::place::Place;
-use crate::see::Health;
-use views::sentence::count;
 use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
-use views::text::{safe, safe_block};
 use crate::wait::Waiter;
-use views::when::{clock, span};
 use git::shown;
 
 /// `loopctl next`: claims the loop's next test.
@@ -102,7 +101,7 @@ fn none_ready(db: &Database, loop_id: &LoopId) -> Outcome<String> {
                 for test in &pending {
                     let requests = tx.change_requests_for(&test.id)?;
                     if let Some(open) = requests.iter().find(|request| request.status == coord_db::RequestStatus::Pending) {
-                        let request = ids::short(tx, IdOf::ChangeRequest, &open.id)?;
+                        let request = views::ids::short(tx, IdOf::ChangeRequest, &open.id)?;
                         return Ok(format!(
                             "no test is ready for loop {loop_id}: {} waits for change request {request}; answer it with \
                              loopctl request approve {request} or loopctl request reject {request}",

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use coord_db::process::ProcessIdentity;
 use coord_db::{ActorId, Config, Database, Error, Loop, LoopId, ReadTx, locate};
+use views::history::History;
+use views::text::safe;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::Out;
 
 /// Options of every command.
@@ -100,6 +102,16 @@ impl Context {
     pub fn actor_or(&self, loop_id: Option<&LoopId>) -> ActorId {
         self.global.actor.clone().or_else(|| loop_id.map(ActorId::from)).unwrap_or_else(ActorId::human)
     }
+}
+
+/// The database with its archive. An archive that cannot be read is reported on stderr, and the rows of the database are shown.
+#[must_use]
+pub fn history(db: &Database) -> History {
+    let history = History::open(db);
+    if let Some(why) = history.missing() {
+        eprintln_quietly(&format!("loopctl: archived rows are not shown: {}", safe(&why)));
+    }
+    history
 }
 
 /// True if a process of its own drives the loop, so that requests to it are taken. A loop without a pid, or whose process

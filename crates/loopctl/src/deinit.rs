@@ -12,15 +12,15 @@ use coord_db::process::ProcessIdentity;
 use coord_db::{CheckpointType, Config, Database, Error, Loop, TestStatus, archive_path, locate};
 use git::{CommitHash, FollowStep, Layout, Published, RefExpectation, Repository, Store, Workspace};
 use serde::Serialize;
+use views::published;
+use views::sentence::count;
+use views::text::safe;
 
 use crate::context::Context;
 use crate::doctor::commits_of_branch;
 use crate::exit::{Failure, Outcome};
-use views::published;
-use views::sentence::count;
 use crate::service;
 use crate::setup::repository_of;
-use views::text::safe;
 use crate::workspaces::failure;
 
 /// References of an older version in the user's repository.

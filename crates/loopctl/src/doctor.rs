@@ -15,15 +15,15 @@ use coord_db::file_system::{FileSystem, Reach};
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION};
 use serde::Serialize;
+use views::health::{SUPERVISORS, healths};
+use views::text::safe;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::Paint;
 use crate::place::existing;
 use crate::programs;
-use crate::see::{SUPERVISORS, healths};
 use crate::service;
-use views::text::safe;
 use git::Repository;
 
 pub(crate) use branch::commits as commits_of_branch;

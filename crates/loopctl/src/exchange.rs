@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use coord_db::wake::Listener;
 use coord_db::{ActorId, Database, Delivery, EventId, IdOf, NewEvent};
 use serde_json::{Value, json};
+use views::ids::Short;
+use views::sentence::{JsonEvent, count, sentence};
+use views::when::clock;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::ids::{self, Short};
+use crate::ids;
 use crate::output::{Table, plain};
-use views::sentence::{JsonEvent, count, sentence};
-use views::when::clock;
 
 /// `loopctl publish`: what does not fit the catalog is refused.
 ///

@@ -1,10 +1,10 @@
 //! How a command ends: every error as an exit code and one sentence that says what to do next, in one place.
 
-use views::text::{one_line, safe};
 use std::process::ExitCode;
 
 use coord_db::Error;
 use process_host::exit::{describe, exit_code_of};
+use views::text::{one_line, safe};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]

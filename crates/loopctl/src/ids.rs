@@ -26,4 +26,3 @@ pub fn only(of: IdOf, given: &str, mut found: Vec<String>) -> Outcome<Option<Str
     let (what, found) = (of.name(), found.join(", "));
     Err(Failure::usage(format!("{what} id {given:?} is ambiguous; give more characters of one of {found}{more}")))
 }
-

@@ -9,10 +9,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use views::sentence::count;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use views::sentence::count;
 
 /// One test as it stands in the file: each field with its line.
 #[derive(Debug)]

@@ -7,13 +7,13 @@ use coord_db::{Archiver, Config, Database, Error, TestId, archive_path, bundle_o
 use git::{CommitHash, Repository};
 use serde::Serialize;
 use serde_json::json;
+use views::text::safe;
+use views::when::When;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::output::{Table, plain};
 use crate::submit::failure;
-use views::text::safe;
-use views::when::When;
 use crate::workspaces;
 
 /// A path as JSON can have it.

@@ -6,11 +6,11 @@ use coord_db::wake::SLOW_LOOK;
 use coord_db::{
     Acquire, AcquireRequest, Blocker, Config, Database, Error, LeasePath, LoopId, LoopStatus, TestId, Timestamp, Waiting,
 };
+use views::sentence::list;
+use views::when::clock;
 
 use crate::exit::{Failure, Outcome};
-use views::sentence::list;
 use crate::wait::{Waiter, Woken};
-use views::when::clock;
 
 /// How long the row of a waiting acquire stands without this process: a killed one leaves no ghost for longer.
 const STANDS_SECONDS: i64 = 30;

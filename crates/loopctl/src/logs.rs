@@ -2,18 +2,17 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coord_db::{Database, LoopId, Run, RunOf, TestId, TestStatus, Timestamp};
-use serde::Serialize;
+use coord_db::{Database, LoopId, Run, TestId, TestStatus, Timestamp};
+use views::runs::{RunView, path_of, what};
+use views::text::{safe, safe_block};
+use views::when::{clock, span};
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::Paint;
-use views::text::{safe, safe_block};
 use crate::wait::{Waiter, Woken};
-use views::when::{clock, span};
 
 /// How often a log that grows is read: nothing rings for it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -164,7 +163,7 @@ pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outco
     let (runs, _) = of.runs(&db, attempt)?;
     if cx.out.json {
         let database = db.path().unwrap_or(&cx.path);
-        let views: Vec<View> = runs.into_iter().map(|run| View::of(database, run)).collect();
+        let views: Vec<RunView> = runs.into_iter().map(|run| RunView::of(database, run)).collect();
         return cx.out.document(&views);
     }
     if runs.is_empty() {

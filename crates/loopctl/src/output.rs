@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
+use views::text::{is_hostile, one_line, safe, safe_block, wrapped};
 
 use crate::exit::Outcome;
-use views::text::{is_hostile, one_line, safe, safe_block, wrapped};
 
 /// JSON as text, with escapes for what JSON itself lets through but a terminal does not.
 fn json_text(value: &impl Serialize, pretty: bool) -> String {

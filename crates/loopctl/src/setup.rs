@@ -7,6 +7,8 @@ use coord_db::file_system::FileSystem;
 use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
 use git::Repository;
 use serde_json::json;
+use views::published;
+use views::text::safe;
 
 use crate::cli::{self, LoopCommand, TestCommand};
 use crate::context::Context;
@@ -17,10 +19,8 @@ use crate::place::{Place, existing};
 use crate::presets;
 use crate::programs;
 use crate::project::{self, Project};
-use views::published;
 use crate::see;
 use crate::submit::failure;
-use views::text::safe;
 use crate::workspaces;
 
 /// Prints a completion script.

@@ -8,17 +8,17 @@ use coord_db::{
     microusd,
 };
 use serde_json::{Value, json};
-
-use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, UsageBy, UsageCommand};
-use crate::context::Context;
-use crate::exit::{Failure, Outcome, eprintln_quietly};
-use views::history::History;
-use crate::ids::{self, Short};
-use crate::output::{Table, plain};
-use crate::place::{Place, is_path};
-use crate::see::questions;
+use views::ids::Short;
+use views::questions::questions;
 use views::text::{safe, safe_block};
 use views::when::{clock, span};
+
+use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, UsageBy, UsageCommand};
+use crate::context::{Context, history};
+use crate::exit::{Failure, Outcome, eprintln_quietly};
+use crate::ids;
+use crate::output::{Table, plain};
+use crate::place::{Place, is_path};
 
 /// `loopctl knowledge …`
 ///
@@ -214,7 +214,7 @@ fn resolve(
     let (row, short) = db.write(|tx| {
         let id = ids::find(tx, IdOf::ChangeRequest, id)?;
         tx.resolve_change(&id, to, &by(&tx.change_request(&id)?), None)?;
-        Ok::<_, Failure>((tx.change_request(&id)?, ids::short(tx, IdOf::ChangeRequest, &id)?))
+        Ok::<_, Failure>((tx.change_request(&id)?, views::ids::short(tx, IdOf::ChangeRequest, &id)?))
     })?;
     cx.out.done(&row, &format!("change request {short} is {to}"))
 }
@@ -316,7 +316,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
         }
         UsageCommand::Report { by, since } => {
             let since = |tx: &ReadTx<'_>| since.map(|since| since.resolve(tx.now()));
-            let history = History::open(&db);
+            let history = history(&db);
             let by = match by {
                 UsageBy::Loop => UsageKey::Loop,
                 UsageBy::Test => UsageKey::Test,

@@ -8,14 +8,14 @@ use coord_db::{
 };
 use serde::Serialize;
 use serde_json::json;
+use views::sentence::count;
+use views::text::safe;
 
 use crate::cli::Which;
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::ids;
-use views::sentence::count;
 use crate::submit::failure;
-use views::text::safe;
 
 /// The component that applies the human's answers.
 const PM: &str = "pm";
@@ -308,7 +308,7 @@ pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>)
     let actor = cx.actor();
     let (id, short, event, pm, is_of_base) = db.write(|tx| {
         let id: DecisionId = ids::find(tx, IdOf::Decision, decision)?.parse()?;
-        let short = ids::short(tx, IdOf::Decision, id.as_str())?;
+        let short = views::ids::short(tx, IdOf::Decision, id.as_str())?;
         let event = tx.answer(&id, option, comment, &actor, "cli")?;
         let pm = tx.running_process(PM, &ProcessIdentity::own())?.is_some();
         let is_of_base = tx.decision(&id)?.is_of_base();
@@ -335,7 +335,7 @@ pub fn ack_alert(cx: &Context, id: &str) -> Outcome {
     let (row, short) = db.write(|tx| {
         let id = ids::find(tx, IdOf::Alert, id)?;
         tx.acknowledge_alert(&id, actor.as_str())?;
-        Ok::<_, Failure>((tx.alert(&id)?, ids::short(tx, IdOf::Alert, &id)?))
+        Ok::<_, Failure>((tx.alert(&id)?, views::ids::short(tx, IdOf::Alert, &id)?))
     })?;
     cx.out.done(&row, &format!("alert {short} is marked as seen"))
 }

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 
 use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome};
-use crate::see::proofs;
 
 pub(crate) fn failure(error: coding_loop::Error) -> Failure {
     match error {
@@ -77,7 +76,7 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
     };
     match outcome {
         SubmitOutcome::Passed { commit } if cx.out.json => {
-            let proofs = db.read(|tx| proofs::of_test(tx, test, None))?;
+            let proofs = db.read(|tx| views::proofs::of_test(tx, test, None))?;
             cx.out.document(&json!({"test_id": test, "status": "passed", "commit": commit, "proofs": proofs}))
         }
         SubmitOutcome::Passed { commit } => {

@@ -3,13 +3,12 @@
 use coding_loop::SyncOutcome;
 use coord_db::IdOf;
 use serde_json::json;
+use views::sentence::count;
+use views::text::safe;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::ids;
-use views::sentence::count;
 use crate::submit::{failure, until_stopped};
-use views::text::safe;
 
 /// `loopctl sync`
 ///
@@ -45,7 +44,7 @@ pub fn sync(cx: &Context) -> Outcome {
             )
         }
         SyncOutcome::Asked { decision, summary } => {
-            let decision = db.read(|tx| ids::short(tx, IdOf::Decision, decision.as_str()))?;
+            let decision = db.read(|tx| views::ids::short(tx, IdOf::Decision, decision.as_str()))?;
             Err(Failure::No(format!(
                 "{summary}; nothing is changed; answer with loopctl decide {decision} OPTION, as loopctl decisions lists them"
             )))

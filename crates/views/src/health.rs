@@ -9,6 +9,7 @@ pub const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-
 
 /// The health of a component at this moment.
 #[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
 pub struct Health {
     #[serde(flatten)]
     pub row: Component,
@@ -16,6 +17,8 @@ pub struct Health {
 }
 
 impl Health {
+    /// The health of a component, with what the kernel knows of its process.
+    #[must_use]
     pub fn of(row: Component, now: Timestamp, config: &Config) -> Self {
         let limits = &config.heartbeat;
         let mut verdict = row.verdict(now, limits.degraded_seconds, limits.dead_seconds);

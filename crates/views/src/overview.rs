@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coord_db::{
-    Alert, BaseRun, CheckRun, Config, Conflict, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Landing, Lease, Loop, LoopId,
-    LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
+    Alert, BaseRun, CheckRun, Config, Conflict, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Landing, Lease, Loop,
+    LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
@@ -16,7 +16,9 @@ use crate::runs::RunView;
 use crate::sentence::{list, short};
 use crate::when::span;
 
+/// A loop with what it does, holds and waits for.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct LoopView {
     #[serde(flatten)]
     pub row: Loop,
@@ -33,7 +35,9 @@ pub struct LoopView {
     pub tests: Option<Vec<Test>>,
 }
 
+/// Everything on one page.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Overview {
     pub loops: Vec<LoopView>,
     /// The newest run of each check on a fresh clone without caches.
@@ -115,6 +119,7 @@ impl Overview {
 
 /// What keeps attempts from starting at the head of integration.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Base {
     /// The checks that fail there.
     pub red: Vec<BaseRun>,
@@ -133,7 +138,7 @@ pub fn look(
     database: &Path,
     config: &Config,
     only: Option<&str>,
-    pub published: Option<Branch>,
+    published: Option<Branch>,
 ) -> Result<Overview, Error> {
     let now = tx.now();
     let mut progress = tx.loop_progress()?;

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use coord_db::{
     BaseRun, CheckRun, Error, Event, IdOf, PassingTest, Proof, ProofRun, ProofStage, ReadTx, Regression, RunOutcome, TestId,
-    Timestamp, short_id, strip_cold_suffix,
+    Timestamp, strip_cold_suffix,
 };
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::when::clock;
 
 /// A proof with the run behind it.
 #[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs)]
 pub struct Proven {
     #[serde(flatten)]
     pub proof: Proof,
@@ -52,6 +53,7 @@ pub fn of_test(tx: &ReadTx<'_>, test: &TestId, attempt: Option<i64>) -> Result<V
 
 /// What is behind an event that tells of an attempt's end.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Evidence {
     pub proofs: Vec<Proven>,
     /// The commits at which the test has been seen to pass.

@@ -14,6 +14,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// The branch, for `loopctl status`.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Branch {
     pub branch: String,
     /// Why it is not where it should be; none if it is.
@@ -30,6 +31,7 @@ pub struct Branch {
 
 /// The user's branch that is followed, and how far integration is from it.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Followed {
     branch: String,
     /// Commits of it that are not brought in.
@@ -56,6 +58,7 @@ impl Followed {
 
 /// The branch as it was seen a moment ago.
 #[derive(Debug, Default)]
+#[allow(missing_docs)]
 pub struct Seen {
     branch: Option<Branch>,
     at: Option<Instant>,

@@ -8,6 +8,7 @@ use crate::when::span;
 
 /// A question, and the answer that was given and is not applied yet.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Question {
     #[serde(flatten)]
     pub row: Decision,
@@ -35,7 +36,7 @@ impl Question {
 
 /// The questions among these rows, with answers that wait for pm.
 pub fn questions(tx: &ReadTx<'_>, rows: Vec<Decision>) -> Result<Vec<Question>, Error> {
-    let open = |row: &Decision| row.status == coord_db::DecisionStatus::Pending;
+    let open = |row: &Decision| row.status == DecisionStatus::Pending;
     let answered = |row: &Decision| match open(row) {
         true => Ok::<_, Error>(tx.waiting_answer(row)?.and_then(|given| given.choice)),
         false => Ok(None),

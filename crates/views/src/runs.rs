@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// A run as JSON has it in every command.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct RunView {
     #[serde(flatten)]
     pub run: Run,

@@ -10,6 +10,7 @@ use crate::proofs::{self, Evidence};
 
 /// An event with what led to it and what it led to.
 #[derive(Debug)]
+#[allow(missing_docs)]
 pub struct Story {
     /// The root first.
     pub causes: Vec<Event>,

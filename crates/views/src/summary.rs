@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::questions::{Question, questions};
 use crate::sentence::as_told;
 
+/// What a period has brought.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Summary {
     pub since: Timestamp,
     pub until: Timestamp,

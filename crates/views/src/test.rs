@@ -6,7 +6,9 @@ use serde::Serialize;
 use crate::proofs::{self, Proven};
 use crate::sentence::as_told;
 
+/// One test.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct TestView {
     pub test: Test,
     pub proofs: Vec<Proven>,
@@ -26,10 +28,10 @@ pub struct TestView {
     pub now: Timestamp,
 }
 
-pub fn as_told<S: serde::Serializer>(events: &[Event], serializer: S) -> Result<S::Ok, S::Error> {
-    json_events(events).serialize(serializer)
-}
-
+/// Reads one test.
+///
+/// # Errors
+/// [`Error::NotFound`].
 pub fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
     let id: TestId = id.parse()?;
     let used = tx.usage_of_test(&id)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coord_db::{Batch, BatchOutcome, Error, Landing, LandingState, LandingTotals, LoopId, ReadTx, Timestamp, short_id};
+use coord_db::{Batch, Error, Landing, LandingState, LandingTotals, LoopId, ReadTx, Timestamp, short_id};
 use serde::Serialize;
 
 use crate::sentence::{count, short};
@@ -14,6 +14,7 @@ const MAX_NAMED: usize = 8;
 
 /// The train as it stands.
 #[derive(Debug, Serialize)]
+#[allow(missing_docs)]
 pub struct Train {
     /// What waits, the oldest first.
     pub queue: Vec<Landing>,
@@ -33,10 +34,10 @@ pub struct Train {
 pub fn look(tx: &ReadTx<'_>, limit: usize) -> Result<Train, Error> {
     let ended = tx.ended_landings(limit)?;
     Ok(Train {
-        pub queue: tx.open_landings()?,
-        pub batches: tx.batches(limit)?,
-        pub returned: ended.into_iter().filter(|landing| landing.state != LandingState::Landed).collect(),
-        pub totals: tx.landing_totals()?,
+        queue: tx.open_landings()?,
+        batches: tx.batches(limit)?,
+        returned: ended.into_iter().filter(|landing| landing.state != LandingState::Landed).collect(),
+        totals: tx.landing_totals()?,
         now: tx.now(),
     })
 }

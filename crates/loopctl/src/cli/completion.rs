@@ -10,7 +10,6 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 use coord_db::{Database, EventFilter, KnowledgeSearch, ReadTx, RequestStatus, Result, locate, short_id};
-
 use views::sentence::sentence;
 use views::text::{one_line, shortened};
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-
 use views::when::When;
 
 /// Keep the data.

@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand};
 use coord_db::{LoopId, TestStatus};
-
 use views::when::When;
 
 /// See.

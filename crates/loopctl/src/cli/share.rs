@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use coord_db::{KnowledgeType, LoopId, RequestStatus, RequestType, ResourceType, TestId};
-
 use views::when::When;
 
 /// Share between loops.

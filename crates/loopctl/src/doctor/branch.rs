@@ -5,10 +5,10 @@ use std::path::Path;
 
 use coord_db::{Config, Loop, ReadTx};
 use git::{Layout, Published, Repository};
-
-use super::Report;
 use views::published;
 use views::sentence::count;
+
+use super::Report;
 
 /// The integration branches that loops have worked on, by the journal.
 ///

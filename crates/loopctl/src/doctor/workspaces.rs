@@ -6,10 +6,10 @@ use std::path::Path;
 use coord_db::{Config, TestId};
 use git::{CommitHash, Depth, Layout, Repository};
 use rustix::fs::{Access, access};
+use views::sentence::count;
 
 use super::{Report, disk};
 use crate::place::existing;
-use views::sentence::count;
 
 /// Looks at the folder. `landed` are the passed tests and the commits that they landed as.
 pub fn examine(config: &Config, root: &Path, database: &Path, landed: &[(TestId, String)], report: &mut Report) {

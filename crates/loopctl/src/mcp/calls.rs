@@ -12,6 +12,8 @@ use coord_db::{
 use git::shown;
 use serde_json::json;
 use tokio::sync::watch;
+use views::text::{beginning, end, safe_block};
+use views::when::clock;
 
 use super::overview::overview;
 use super::tools::{Ask, Call, Learn, Lock, Request};
@@ -20,9 +22,7 @@ use crate::context::{Context, is_driven};
 use crate::exit::{Failure, Outcome};
 use crate::leasing::{self, Refusal, Wanted};
 use crate::submit::{failure, runtime};
-use views::text::{beginning, end, safe_block};
 use crate::wait::{Waiter, Woken};
-use views::when::clock;
 use crate::workplace::Workplace;
 
 /// Maximum size of a patch in an answer, in bytes.

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use coord_db::{Config, Database, Error, KNOWLEDGE_CONTEXT_BYTES, LoopId, Test};
+use views::when::clock;
 
 use crate::exit::Outcome;
-use views::when::clock;
 use crate::workplace::Workplace;
 
 /// Maximum number of owned paths, leases and requests listed.

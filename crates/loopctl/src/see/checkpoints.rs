@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use coord_db::{Checkpoint, CheckpointType, Error, IdOf, LoopId, TestStatus, Timestamp};
 use serde::Serialize;
-
-use crate::context::Context;
-use crate::exit::Outcome;
-use crate::ids::Short;
-use crate::output::{Paint, Table, painted, plain};
+use views::ids::Short;
 use views::sentence::short;
 use views::text::safe_block;
 use views::when::clock;
+
+use crate::context::Context;
+use crate::exit::Outcome;
+use crate::output::{Paint, Table, painted, plain};
 use crate::workspaces;
 
 #[derive(Debug, Serialize)]

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_db::{Deadlock, DeadlockOutcome, Decision, DecisionStatus, Error, IdOf, ReadTx, Timestamp, WaitKind, WaitNode};
 use deadlock_detector::picture::{Matter, Picture, ShownCycle, ShownWait, picture};
 use serde_json::{Value, json};
+use views::ids::Short;
+use views::sentence::{count, list};
+use views::text::{one_line, safe, wrapped};
+use views::when::{clock, span};
 
 use super::whole;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::ids::Short;
 use crate::output::Paint;
-use views::sentence::{count, list};
-use views::text::{one_line, safe, wrapped};
-use views::when::{clock, span};
 
 /// How far back what is over is shown without `--all`.
 const RECENT_SECONDS: i64 = 24 * 3600;

@@ -3,13 +3,14 @@
 use coord_db::process::ProcessIdentity;
 use coord_db::{Error, IdOf, JournalEntry, JournalStatus};
 use serde_json::Value;
+use views::ids::Short;
+use views::when::{clock, span};
 
 use crate::cli::JournalArgs;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::ids::{self, Short};
+use crate::ids;
 use crate::output::{Paint, Table, painted, plain};
-use views::when::{clock, span};
 
 /// What tells one entry from another of its kind.
 const TELLING: [&str; 8] = ["test", "check", "regression", "branch", "commit", "git_ref", "notification", "path"];
@@ -69,7 +70,7 @@ fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
     let db = cx.open()?;
     let (row, short) = db.write(|tx| {
         let id = ids::find(tx, IdOf::JournalEntry, id)?;
-        let short = ids::short(tx, IdOf::JournalEntry, &id)?;
+        let short = views::ids::short(tx, IdOf::JournalEntry, &id)?;
         let entry = tx.journal_entry(&id)?.ok_or_else(|| Failure::not_found(IdOf::JournalEntry.name(), &id))?;
         let own = ProcessIdentity::own();
         let running = match &entry.component {

@@ -1,16 +1,13 @@
 //! `loopctl landings`: the landing train. What waits to land, what was judged together, and what came of it.
 
-use std::collections::BTreeMap;
-
-use coord_db::{Batch, BatchOutcome, Error, Landing, LandingState, LandingTotals, LoopId, ReadTx, Timestamp, short_id};
-use serde::Serialize;
+use coord_db::BatchOutcome;
+use views::text::safe;
+use views::train::{Train, judged, look, queued, totals};
+use views::when::clock;
 
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::Paint;
-use views::sentence::{count, short};
-use views::text::{one_line, safe};
-use views::when::{clock, span};
 
 /// Number of judgements and of ended landings shown without `--all`.
 const RECENT: usize = 10;
@@ -66,4 +63,3 @@ fn page(cx: &Context, train: &Train) -> String {
     }
     text
 }
-

@@ -1,14 +1,12 @@
 //! `loopctl regressions`: the ledger, line by line.
 
-use std::collections::BTreeSet;
-
-use coord_db::{Error, LedgerEntry, LedgerState, ReadTx, Regression};
+use coord_db::LedgerState;
+use views::sentence::short;
+use views::when::clock;
 
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::{Paint, Table, painted, plain};
-use views::sentence::short;
-use views::when::clock;
 
 pub(super) fn paint(state: LedgerState) -> Paint {
     match state {

@@ -14,22 +14,21 @@ pub mod watch;
 pub mod why;
 pub mod workspaces;
 
-use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
-    Alert, AlertType, Component, Config, Database, Decision, Error, HealthStatus, IdOf, ReadTx, Severity, TestStatus, Timestamp,
+    Alert, AlertType, Database, DecisionStatus, Error, HealthStatus, IdOf, ReadTx, Severity, TestStatus, Timestamp,
 };
-use serde::Serialize;
-use serde_json::{Value, json};
-
-use crate::cli::TestFilter;
-use crate::context::Context;
-use crate::exit::Outcome;
-use views::history::History;
-use crate::ids::Short;
-use crate::output::{Cell, Paint, Table, painted, plain};
+use serde_json::json;
+use views::health::{SUPERVISORS, healths};
+use views::ids::Short;
+use views::questions::{Question, options, questions};
 use views::sentence::{list, short};
 use views::text::{one_line, safe};
 use views::when::{clock, span};
+
+use crate::cli::TestFilter;
+use crate::context::{Context, history};
+use crate::exit::Outcome;
+use crate::output::{Cell, Paint, Table, painted, plain};
 
 /// `loopctl health`
 ///
@@ -180,7 +179,7 @@ fn whole<T, I: Eq + std::hash::Hash>(
     id: impl Fn(&T) -> I,
 ) -> Result<Vec<T>, Error> {
     let live = db.read(|tx| read(tx))?;
-    History::open(db).list(live, read, id)
+    history(db).list(live, read, id)
 }
 
 /// `loopctl conflicts`
@@ -210,7 +209,8 @@ pub fn conflicts(cx: &Context, all: bool) -> Outcome {
 /// What the database reports.
 pub fn regressions(cx: &Context, all: bool) -> Outcome {
     let db = cx.open()?;
-    let rows = if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(ledger::standing)? };
+    let rows =
+        if all { whole(&db, |tx| tx.regressions(false), |row| row.id.clone())? } else { db.read(views::ledger::standing)? };
     cx.out.list(&rows, "no regressions", |rows| {
         Table::of(&["DETECTED", "TEST", "CHECK", "STATE", "GOOD", "BAD", "FIRST BAD", "BLAMED"], rows, |row| {
             vec![

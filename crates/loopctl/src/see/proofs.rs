@@ -1,21 +1,13 @@
 //! How we know: what the gate's checks showed of an attempt, and what has been seen of it since.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
-use coord_db::{
-    BaseRun, BaseState, CheckOutcome, CheckRun, Error, Event, IdOf, PassingTest, Proof, ProofRun, ProofStage, ReadTx,
-    Regression, RunOutcome, TestId, Timestamp, short_id, strip_cold_suffix,
-};
-use serde::Serialize;
-
-use crate::context::Context;
-use crate::exit::Outcome;
-use crate::ids;
-use crate::output::Paint;
+use coord_db::{BaseState, CheckOutcome, CheckRun, ProofStage, RunOutcome, short_id};
+use views::proofs::{Evidence, Proven, cold_words};
 use views::sentence::short;
 use views::text::{safe, safe_block};
 use views::when::clock;
+
+use crate::context::Context;
+use crate::output::Paint;
 
 /// Runs on fresh clones, as lines.
 pub(crate) fn cold_lines(cx: &Context, runs: &[CheckRun], indent: &str) -> String {

@@ -1,27 +1,22 @@
 //! `loopctl status`: how everything stands, on one page.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use coord_db::{
-    Alert, BaseRun, CheckRun, Config, Conflict, Database, Deadlock, Error, HealthStatus, Hold, IdOf, IgnoredCheck, Landing,
-    Lease, Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
-};
-use serde::Serialize;
+use coord_db::{Alert, Config, Database, HealthStatus, IdOf, LoopProgress, ReadTx};
+use views::health::SUPERVISORS;
+use views::ids::Short;
+use views::overview::{LoopView, Overview, look};
+use views::published::{Branch, Seen};
+use views::runs::{self, RunView};
+use views::sentence::list;
+use views::text::{one_line, safe};
+use views::train;
+use views::when::{clock, span};
 
-use super::{
-    Health, Question, SUPERVISORS, decision_block, decision_ids, healths, landings, proofs, questions, severity_paint,
-    test_status,
-};
+use super::{decision_block, decision_ids, proofs, severity_paint, test_status};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::ids::Short;
-use crate::logs::View;
 use crate::output::Paint;
-use views::published::{Branch, Seen};
-use views::sentence::{list, short};
-use views::text::{one_line, safe};
-use views::when::{clock, span};
 
 /// `loopctl status [LOOP|TEST]`
 ///
@@ -57,7 +52,7 @@ fn document(db: &Database, config: &Config, id: Option<&str>, seen: &mut Seen) -
         let value = if is_loop(tx, id)? {
             serde_json::to_value(look(tx, database, config, id, published)?)
         } else {
-            serde_json::to_value(test_status::look(tx, id.unwrap_or_default())?)
+            serde_json::to_value(views::test::look(tx, id.unwrap_or_default())?)
         };
         value.map_err(|error| Failure::No(format!("cannot print the rows as JSON: {error}; run loopctl check")))
     })
@@ -77,7 +72,7 @@ pub fn page(cx: &Context, db: &Database, config: &Config, id: Option<&str>, seen
             let ids = ids.and(tx, IdOf::Alert, all.alerts.iter().map(|alert| alert.id.as_str()))?;
             Ok(overview(cx, &all, &ids))
         } else {
-            Ok(test_status::page(cx, &test_status::look(tx, id.unwrap_or_default())?))
+            Ok(test_status::page(cx, &views::test::look(tx, id.unwrap_or_default())?))
         }
     })
 }
@@ -104,7 +99,7 @@ fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
         text.push('\n');
         text.push_str(&proofs::cold_lines(cx, &all.cold, ""));
     }
-    let train = landings::lines(&all.landings, &all.landing_priorities, all.now);
+    let train = train::lines(&all.landings, &all.landing_priorities, all.now);
     if !train.is_empty() {
         text.push_str(&heading(cx, "landing train"));
         text.extend(train.iter().map(|line| cx.out.folded("", Paint::Plain, line)));
@@ -156,9 +151,9 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
         line(Paint::Plain, format!("works on {}, attempt {} of {}{age}{notes}", test.id, test.attempts, test.max_attempts));
     }
     // What a dead loop had running says nothing.
-    if let (Some(View { run, .. }), true) = (&view.run, word != "dead") {
+    if let (Some(RunView { run, .. }), true) = (&view.run, word != "dead") {
         let doing = run.progress.as_deref().map(|doing| format!(", {}", safe(doing))).unwrap_or_default();
-        let what = crate::logs::what(run);
+        let what = runs::what(run);
         line(Paint::Plain, format!("{what}, for {}{doing}", span(now.seconds_since(run.started_at))));
     }
     if !view.leases.is_empty() {

@@ -1,20 +1,15 @@
 //! `loopctl summary`: what a stretch of time has brought.
 
-use coord_db::{
-    Conflict, Deadlock, DecisionStatus, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp, UsageKey,
-    UsageTotal,
-};
-use serde::Serialize;
-use serde_json::Value;
+use coord_db::{Conflict, Deadlock, DecisionStatus, Regression, Test, UsageTotal};
+use views::questions::Question;
+use views::sentence::{count, sentence, short, spent};
+use views::summary::{Summary, look};
+use views::text::one_line;
+use views::when::{When, clock, span};
 
-use super::test_status::as_told;
-use super::{Question, questions};
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::Paint;
-use views::sentence::{count, sentence, short, spent};
-use views::text::one_line;
-use views::when::{When, clock, span};
 
 /// `loopctl summary`
 ///

@@ -1,15 +1,14 @@
 //! `loopctl status TEST`: everything that is known of one test, and how we know.
 
-use coord_db::{CheckRun, Error, Event, EventFilter, Landing, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
-use serde::Serialize;
+use coord_db::Timestamp;
+use views::sentence::{list, sentence, short, spent};
+use views::test::TestView;
+use views::text::{safe, safe_block};
+use views::when::{clock, span};
 
-use super::proofs::Proven;
 use super::{proofs, status_paint};
 use crate::context::Context;
 use crate::output::Paint;
-use views::sentence::{json_events, list, sentence, short, spent};
-use views::text::{safe, safe_block};
-use views::when::{clock, span};
 
 pub(super) fn page(cx: &Context, view: &TestView) -> String {
     let out = &cx.out;
@@ -39,14 +38,14 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
     field("not before", test.not_before.filter(|at| *at > view.now).map(clock).unwrap_or_default());
     field("verified", test.verified_at.map(|at| ago(at, view.now)).unwrap_or_default());
     field("commit", test.commit_hash.clone().unwrap_or_default());
-    field("landing", view.landings.last().map(|landing| super::landings::of_test(landing, view.now)).unwrap_or_default());
+    field("landing", view.landings.last().map(|landing| views::train::of_test(landing, view.now)).unwrap_or_default());
     let category = test.error_category.map(|category| format!(" ({category})")).unwrap_or_default();
     field("last error", test.last_error.as_deref().map(|error| format!("{error}{category}")).unwrap_or_default());
     field("leases", list(&view.leases.iter().map(|lease| lease.file_path.to_string()).collect::<Vec<_>>()));
     if view.tokens_estimated > 0 || view.duration_seconds > 0 {
         field("cost", format!("{}, {}", spent(view.tokens_estimated, view.cost_microusd), span(view.duration_seconds)));
     }
-    field("ledger", view.ledger.as_ref().map(super::ledger::words).unwrap_or_default());
+    field("ledger", view.ledger.as_ref().map(views::ledger::words).unwrap_or_default());
     for row in &view.regressions {
         field("regression", format!("{} at {}, check {}", row.status, short(&row.bad_commit), row.check_name));
     }

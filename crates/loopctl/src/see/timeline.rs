@@ -2,16 +2,15 @@
 
 use coord_db::wake::{Listener, SLOW_LOOK};
 use coord_db::{Database, Error, Event, EventFilter, IdOf, ReadTx};
-
-use crate::cli::TimelineArgs;
-use crate::context::Context;
-use crate::exit::Outcome;
-use views::history::History;
-use crate::ids::Short;
-use crate::output::Paint;
+use views::ids::Short;
 use views::sentence::{JsonEvent, json_events, sentence};
 use views::text::safe;
 use views::when::clock;
+
+use crate::cli::TimelineArgs;
+use crate::context::{Context, history};
+use crate::exit::Outcome;
+use crate::output::Paint;
 
 /// Shown unless something else narrows the list.
 const NEWEST: i64 = 100;
@@ -31,7 +30,7 @@ pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
     let limit = args.limit.or((!narrow).then_some(NEWEST));
     let wanted = filter(args, db.clock().now(), limit);
     let live = db.read(|tx| tx.events(&wanted))?;
-    let events = History::open(&db).events(live, &wanted)?;
+    let events = history(&db).events(live, &wanted)?;
     if cx.out.json {
         return cx.out.document(&json_events(&events));
     }

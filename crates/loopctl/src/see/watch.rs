@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
+use views::published::Seen;
+
 use super::status::page;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::size;
-use views::published::Seen;
 use crate::wait::{Waiter, Woken};
 
 // A screen of its own, no cursor, and no line that goes on in the next.

@@ -1,20 +1,19 @@
 //! `loopctl why`: what led to an event, up to the root, and everything it led to.
 
-use std::collections::HashSet;
-
-use coord_db::{Error, Event, EventFilter, EventId, IdOf, ReadTx, short_id};
+use coord_db::{Event, IdOf, ReadTx, short_id};
 use serde_json::json;
-
-use super::proofs::{self, Evidence};
-use super::timeline::urgency;
-use crate::context::Context;
-use crate::exit::{Failure, Outcome};
 use views::history::History;
-use crate::ids::{self, Short};
-use crate::output::Paint;
 use views::sentence::{JsonEvent, json_events, sentence};
+use views::story::{Story, look, of_landing};
 use views::text::safe;
 use views::when::clock;
+
+use super::proofs;
+use super::timeline::urgency;
+use crate::context::{Context, history};
+use crate::exit::{Failure, Outcome};
+use crate::ids;
+use crate::output::Paint;
 
 /// `loopctl why EVENT_ID`
 ///
@@ -22,7 +21,7 @@ use views::when::clock;
 /// Exit 4 for an unknown event, 2 for the beginning of more than one id.
 pub fn show(cx: &Context, given: &str) -> Outcome {
     let db = cx.open()?;
-    let history = History::open(&db);
+    let history = history(&db);
     let story = db.read(|tx| {
         let found = find(tx, &history, given)?;
         found.map(|event| look(tx, &history, event)).transpose().map_err(Failure::from)

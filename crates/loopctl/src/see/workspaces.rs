@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use coord_db::{Loop, LoopId};
 use git::Layout;
 use serde::Serialize;
+use views::text::safe;
 
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::output::{Cell, Paint, Table, painted, plain};
-use views::text::safe;
 
 /// What follows a workspace's name where a damaged one is kept; a date follows it.
 const DAMAGED: &str = ".damaged-";
