@@ -6,6 +6,7 @@
 pub mod health;
 pub mod history;
 pub mod ids;
+pub mod lanes;
 pub mod ledger;
 pub mod overview;
 pub mod proofs;

@@ -1,8 +1,6 @@
 //! What a period has brought.
 
-use coord_db::{
-    Conflict, Deadlock, Error, Event, EventFilter, ReadTx, Regression, Test, TestStatus, Timestamp, UsageKey, UsageTotal,
-};
+use coord_db::{Conflict, Deadlock, Error, Event, ReadTx, Regression, Test, TestStatus, Timestamp, UsageKey, UsageTotal};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -34,10 +32,8 @@ pub struct Summary {
 /// # Errors
 /// What the database reports.
 pub fn look(tx: &ReadTx<'_>, since: Timestamp) -> Result<Summary, Error> {
-    let events = |event_type: &str| {
-        let filter = EventFilter { since: Some(since), event_type: Some(event_type.to_owned()), ..EventFilter::default() };
-        tx.events(&filter)
-    };
+    let events = tx.events_of_types(&["component_degraded", "test_failed", "test_blocked"], since)?;
+    let of_type = |event_type: &str| events.iter().filter(|event| event.event_type == event_type).cloned().collect::<Vec<_>>();
     let mut passed = tx.tests(None, Some(TestStatus::Passed))?;
     passed.retain(|test| test.passed_at.is_some_and(|at| at >= since));
     let mut conflicts = tx.conflicts(false)?;
@@ -46,14 +42,14 @@ pub fn look(tx: &ReadTx<'_>, since: Timestamp) -> Result<Summary, Error> {
     regressions.retain(|row| row.detected_at >= since);
     let mut decisions = tx.decisions(false)?;
     decisions.retain(|row| row.requested_at >= since || row.decided_at.is_some_and(|at| at >= since));
-    let mut deaths = events("component_degraded")?;
+    let mut deaths = of_type("component_degraded");
     deaths.retain(|event| event.payload.get("status").and_then(Value::as_str) == Some("dead"));
     Ok(Summary {
         since,
         until: tx.now(),
         passed,
-        failed_attempts: events("test_failed")?,
-        blocked: events("test_blocked")?,
+        failed_attempts: of_type("test_failed"),
+        blocked: of_type("test_blocked"),
         deadlocks: tx.deadlocks_since(since)?,
         conflicts,
         regressions,

@@ -104,6 +104,18 @@ impl ReadTx<'_> {
         Ok(events)
     }
 
+    /// Events of some types since a moment, in the order of commits.
+    pub fn events_of_types(&self, types: &[&str], since: Timestamp) -> Result<Vec<Event>> {
+        self.query(
+            select!(
+                Event,
+                "FROM events WHERE timestamp >= ?1 AND event_type IN (SELECT value FROM json_each(?2)) ORDER BY rowid"
+            ),
+            rusqlite::params![since, serde_json::json!(types)],
+            Event::from_row,
+        )
+    }
+
     /// The next events about how loops' tests went, in the order of commits, after a position. At most `limit`.
     pub fn test_marks_after(&self, position: i64, limit: usize) -> Result<Vec<TestMark>> {
         self.query(

@@ -91,6 +91,15 @@ impl ReadTx<'_> {
         Ok(text.flatten().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
     }
 
+    /// The runs that have not ended before a moment, oldest first.
+    pub fn runs_since(&self, since: Timestamp) -> Result<Vec<Run>> {
+        self.query(
+            select!(Run, "FROM runs WHERE ended_at IS NULL OR ended_at >= ?1 ORDER BY started_at, id"),
+            [since],
+            Run::from_row,
+        )
+    }
+
     /// The oldest runs that began before a time, at most `most`.
     pub fn runs_before(&self, before: Timestamp, limit: usize) -> Result<Vec<Run>> {
         self.query(
