@@ -104,12 +104,12 @@ impl ReadTx<'_> {
         Ok(events)
     }
 
-    /// Events of some types since a moment, in the order of commits.
+    /// Events of some types since a moment, in the order of commits. They are found by their time: a type may have years of rows.
     pub fn events_of_types(&self, types: &[&str], since: Timestamp) -> Result<Vec<Event>> {
         self.query(
             select!(
                 Event,
-                "FROM events WHERE timestamp >= ?1 AND event_type IN (SELECT value FROM json_each(?2)) ORDER BY rowid"
+                "FROM events WHERE timestamp >= ?1 AND +event_type IN (SELECT value FROM json_each(?2)) ORDER BY rowid"
             ),
             rusqlite::params![since, serde_json::json!(types)],
             Event::from_row,
