@@ -116,7 +116,7 @@ pub use short_ids::{IdOf, SHORT_ID, short_id};
 pub use stale::StaleDeliveries;
 pub use stores::StoreMaking;
 pub use subscriptions::{Delivery, Subscription};
-pub use tests::{Counts, FailedAttempt, NewTest, PassedAttempt, Test};
+pub use tests::{Counts, FailedAttempt, NewTest, PassedAttempt, Test, TestEdit};
 pub use train::{JUDGE_OPERATION, JudgeRole, LANDING_OPERATION, LandedWork};
 pub use usage::{Usage, UsageTotal};
 pub use usage_report::{BudgetUse, UsageKey, UsageLine};
