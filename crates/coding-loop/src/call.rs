@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use coord_db::config::AgentConfig;
 use coord_db::{ModelUse, microusd};
 
-use crate::agents::{AGENT, Call, Report, Tools, adapter};
+use crate::agents::{AGENT, Call, Tools, adapter};
 use crate::context::{Attempt, Context};
 use crate::{Error, Result, prompt};
 
@@ -98,20 +98,6 @@ impl Context<'_> {
         env.retain(|(name, _)| name != "BASH_ENV");
         env.push(("BASH_ENV".to_owned(), file.into_os_string()));
         Ok(())
-    }
-
-    /// Adds the use of a run to the attempt; gives the tokens that it states.
-    pub(crate) fn account(&self, attempt: &mut Attempt, call: &Call, report: &Report, bytes: u64) -> i64 {
-        let before = attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default();
-        let stated = report.stated(&before);
-        let sum = stated.iter().map(|used| used.tokens).fold(0, i64::saturating_add);
-        for used in self.priced(stated, report.model.as_deref().or(call.model()), bytes) {
-            match attempt.spent.iter_mut().find(|known| known.model == used.model) {
-                Some(known) => known.add(&used),
-                None => attempt.spent.push(used),
-            }
-        }
-        sum
     }
 
     /// The use of a run with its cost: as stated, or estimated from the size of prompt and output. `model` is the one that
