@@ -103,10 +103,7 @@ impl Context<'_> {
         let before = session.map(|id| self.session(id)).transpose()?.map(|session| session.used).unwrap_or_default();
         let call = Call::of(&agent.command);
         let used = self.priced(report.stated(&before), report.model.as_deref().or(call.model()), bytes);
-        self.db.write(|tx| {
-            tx.note_run(&run.id, session, None)?;
-            tx.end_agent_run(&run.id, &used, 0, "its loop was killed")
-        })?;
+        self.db.write(|tx| tx.end_unseen_run(&run, session, &used))?;
         Ok(run.test_id)
     }
 

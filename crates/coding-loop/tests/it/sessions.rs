@@ -127,6 +127,18 @@ command = ["sh", "-c", "touch $FOLDER/judging; test -e $FOLDER/go || sleep 600"]
 }
 
 #[test]
+fn each_round_is_given_what_is_left_of_the_money() {
+    let script = "say; echo \"$arguments\" >> $FOLDER/given; if [ -z \"$session\" ]; then echo wrong > t1; else echo right > t1; fi; result done";
+    let world = world(script, &format!("{DONE}[budget]\nusd_per_test = 1\n"));
+    let text = std::fs::read_to_string(world.folder().join("agent.sh")).unwrap();
+    std::fs::write(world.folder().join("agent.sh"), format!("arguments=\"$*\"\n{text}")).unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let given = content(&world, "given");
+    let given: Vec<&str> = given.split_whitespace().filter(|word| word.parse::<f64>().is_ok()).collect();
+    assert_eq!(given, ["1.0000", "0.7500"]);
+}
+
+#[test]
 fn a_session_that_is_gone_is_replaced_by_a_new_one() {
     let script = "if [ -n \"$session\" ]; then echo 'No conversation found with session ID: s1'; exit 1; fi; say
         if [ $run = 1 ]; then echo wrong > t1; else echo right > t1; fi; result done";
