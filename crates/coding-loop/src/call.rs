@@ -96,7 +96,7 @@ impl Context<'_> {
         }
         std::fs::write(&file, text).map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;
         env.retain(|(name, _)| name != "BASH_ENV");
-        env.push(("BASH_ENV".to_owned(), file.into_os_string()));
+        env.push(("BASH_ENV".to_owned(), unexpanded(&file)));
         Ok(())
     }
 
@@ -118,6 +118,18 @@ impl Context<'_> {
         }
         stated
     }
+}
+
+/// A path for a variable whose value bash expands, command substitutions too.
+fn unexpanded(path: &Path) -> OsString {
+    let mut text = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if b"$`\"\\".contains(byte) {
+            text.push(b'\\');
+        }
+        text.push(*byte);
+    }
+    OsString::from_vec(text)
 }
 
 /// A path for between single quotes of a shell.
@@ -142,4 +154,22 @@ fn link_entries(folder: &Path, other: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_reads_our_file_in_a_folder_of_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("a $(touch expanded) `touch expanded` $HOME \"q\" \\ 'x'");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("env"), "echo read").unwrap();
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", ":"]).current_dir(folder.path()).env("BASH_ENV", unexpanded(&own.join("env")));
+        let output = bash.output().unwrap();
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"read\n".as_slice(), b"".as_slice()));
+        assert!(!folder.path().join("expanded").exists());
+    }
 }

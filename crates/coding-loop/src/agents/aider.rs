@@ -35,12 +35,14 @@ impl Adapter for Aider {
     }
 
     fn line(&self, line: &str, report: &mut Report) {
+        // This comes after its last words.
+        if let Some(file) = line.strip_prefix("Applied edit to ") {
+            report.progress = Some(format!("editing {file}"));
+            return;
+        }
         of_text(line, report);
         if line.contains("has hit a token limit!") {
             report.error = Some(line.to_owned());
-        }
-        if let Some(file) = line.strip_prefix("Applied edit to ") {
-            report.progress = Some(format!("editing {file}"));
         }
     }
 

@@ -123,6 +123,12 @@ fn use_is_read_from_every_form() {
 }
 
 #[test]
+fn the_last_words_of_aider_stand_before_what_it_applied() {
+    let said = "The specification contradicts itself.\n\nTokens: 10k sent, 150 received.\nApplied edit to calc.py\n";
+    assert_eq!(read(AgentKind::Aider, said).reason(), "The specification contradicts itself.");
+}
+
+#[test]
 fn no_run_costs_what_nobody_can_pay() {
     let claude = |cost: &str| {
         let line = r#"{"type":"result","modelUsage":{"m":{"inputTokens":1,"costUSD":COST}}}"#.replace("COST", cost);
