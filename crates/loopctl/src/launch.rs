@@ -120,6 +120,11 @@ impl Launched {
     }
 }
 
+/// True if something runs that `loopctl up` has started for a database.
+pub(crate) fn has_launched(database: &Path) -> bool {
+    !Launched::find(&database.canonicalize().unwrap_or_else(|_| database.to_owned())).is_empty()
+}
+
 /// `loopctl down`
 ///
 /// # Errors

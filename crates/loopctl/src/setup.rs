@@ -132,7 +132,11 @@ pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>) -> Out
     let next = [
         "loopctl loop add loop-1",
         "loopctl test add T-001 --loop loop-1 --notes 'the goal in one sentence'",
-        "coding-loop loop-1    (needs an agent: loopctl init --agent NAME; without one: loopctl next --loop loop-1)",
+        if config.agent.command.is_empty() {
+            "loopctl up    (needs an agent: loopctl init --agent NAME; without one: loopctl next --loop loop-1)"
+        } else {
+            "loopctl up    (loopctl doctor says what is missing)"
+        },
     ];
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),

@@ -3,12 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use coord_db::config::AgentKind;
 use coord_db::{LoopId, TestId};
 
 use super::TestFilter;
 
 /// The agents with a preset.
-const AGENTS: [&str; 5] = ["claude", "codex", "opencode", "gemini", "aider"];
+const AGENTS: [&str; 5] = {
+    let (mut names, mut at) = ([""; 5], 0);
+    while at < names.len() {
+        names[at] = AgentKind::KNOWN[at].as_str();
+        at += 1;
+    }
+    names
+};
 
 /// Set up.
 #[derive(Debug, Subcommand)]
