@@ -50,6 +50,7 @@ want systemd-analyze systemd || echo "$0: systemd cannot be had here; nothing is
 # Likewise for agents in a sandbox, and large files.
 want bwrap bubblewrap || echo "$0: bwrap cannot be had here; no agent is tested in a sandbox" >&2
 want git-lfs git-lfs || echo "$0: git-lfs cannot be had here; nothing is tested with large files" >&2
+want tmux tmux || echo "$0: tmux cannot be had here; status --watch is not tested in a terminal" >&2
 
 step "format"
 cargo fmt --all --check

@@ -198,21 +198,21 @@ fn cost(tx: &ReadTx<'_>, budgets: &BudgetConfig, since: Timestamp) -> Result<Cos
     let by_loop = tx.usage_report(UsageKey::Loop, Some(since), budgets)?;
     let mut total = UsageLine::default();
     for line in &by_loop {
-        total.records += line.records;
-        total.tokens_estimated += line.tokens_estimated;
-        total.duration_seconds += line.duration_seconds;
-        total.input_tokens += line.input_tokens;
-        total.output_tokens += line.output_tokens;
-        total.cache_read_tokens += line.cache_read_tokens;
-        total.cache_write_tokens += line.cache_write_tokens;
-        total.cost_microusd += line.cost_microusd;
+        total.used.records += line.used.records;
+        total.used.tokens_estimated += line.used.tokens_estimated;
+        total.used.duration_seconds += line.used.duration_seconds;
+        total.used.input_tokens += line.used.input_tokens;
+        total.used.output_tokens += line.used.output_tokens;
+        total.used.cache_read_tokens += line.used.cache_read_tokens;
+        total.used.cache_write_tokens += line.used.cache_write_tokens;
+        total.used.cost_microusd += line.used.cost_microusd;
         total.passed += line.passed;
         total.rework_suffered_tokens += line.rework_suffered_tokens;
         total.rework_suffered_seconds += line.rework_suffered_seconds;
     }
     if total.passed > 0 {
-        total.tokens_per_passed = Some(total.tokens_estimated / total.passed);
-        total.seconds_per_passed = Some(total.duration_seconds / total.passed);
+        total.tokens_per_passed = Some(total.used.tokens_estimated / total.passed);
+        total.seconds_per_passed = Some(total.used.duration_seconds / total.passed);
     }
     Ok(Cost {
         total,

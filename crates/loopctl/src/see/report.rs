@@ -71,7 +71,7 @@ fn headline(report: &Report) -> String {
     part(waiting.blocked.len(), "blocked test");
     part(report.broke.len(), "regression");
     let total = &report.cost.total;
-    parts.push(spent(total.tokens_estimated, total.cost_microusd));
+    parts.push(spent(total.used.tokens_estimated, total.used.cost_microusd));
     parts.join(", ")
 }
 
@@ -121,18 +121,18 @@ fn markdown(report: &Report) -> String {
     part("Broke", report.broke.iter().map(broke).collect());
     let mut cost: Vec<String> = Vec::new();
     for line in &report.cost.by_loop {
-        let whose = if line.key.is_empty() { "no loop" } else { &line.key };
+        let whose = if line.used.key.is_empty() { "no loop" } else { &line.used.key };
         let passed = count(line.passed, "pass").replace("passs", "passes");
-        let used = spent(line.tokens_estimated, line.cost_microusd);
-        cost.push(format!("{}: {used}, {}, {passed}", literal(whose), span(line.duration_seconds)));
+        let used = spent(line.used.tokens_estimated, line.used.cost_microusd);
+        cost.push(format!("{}: {used}, {}, {passed}", literal(whose), span(line.used.duration_seconds)));
     }
-    for line in report.cost.by_model.iter().filter(|line| !line.key.is_empty()) {
-        cost.push(format!("model {}: {}", literal(&line.key), spent(line.tokens_estimated, line.cost_microusd)));
+    for line in report.cost.by_model.iter().filter(|line| !line.used.key.is_empty()) {
+        cost.push(format!("model {}: {}", literal(&line.used.key), spent(line.used.tokens_estimated, line.used.cost_microusd)));
     }
     let total = &report.cost.total;
     if let Some(tokens) = total.tokens_per_passed {
-        let money = if total.cost_microusd > 0 {
-            format!(" ({})", dollars(total.cost_microusd / total.passed.max(1)))
+        let money = if total.used.cost_microusd > 0 {
+            format!(" ({})", dollars(total.used.cost_microusd / total.passed.max(1)))
         } else {
             String::new()
         };
