@@ -18,8 +18,12 @@ pub enum UsageKey {
     Test,
     /// When, by the day in UTC.
     Day,
+    /// When, by the hour in UTC: `2026-11-23 13`.
+    Hour,
     /// By the model.
     Model,
+    /// By the agent's program.
+    Agent,
 }
 
 /// How much of a budget is used. Budgets without a limit are omitted.
@@ -39,7 +43,7 @@ pub struct BudgetUse {
 /// One line of the report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct UsageLine {
-    /// Which loop, test, day or model; empty for what names none.
+    /// Which loop, test, day, hour, model or agent; empty for what names none.
     pub key: String,
     /// Records of use.
     pub records: i64,
@@ -114,8 +118,9 @@ impl ReadTx<'_> {
                 UsageKey::Loop => row.loop_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 UsageKey::Test => row.test_id.to_string(),
                 UsageKey::Day => row.recorded_at.to_rfc3339()[..10].to_owned(),
-                // No event says which model's tokens were lost.
-                UsageKey::Model => continue,
+                UsageKey::Hour => row.recorded_at.to_sql_text()[..13].to_owned(),
+                // No event says which model's or agent's tokens were lost.
+                UsageKey::Model | UsageKey::Agent => continue,
             };
             line(&mut lines, &payer, &|line| suffer(line, &row));
             if by == UsageKey::Loop {
@@ -179,7 +184,7 @@ impl ReadTx<'_> {
                 }
                 used
             }
-            UsageKey::Model => Vec::new(),
+            UsageKey::Hour | UsageKey::Model | UsageKey::Agent => Vec::new(),
         };
         Ok(used.into_iter().flatten().collect())
     }
@@ -189,7 +194,8 @@ impl ReadTx<'_> {
             UsageKey::Loop => "json_extract(payload, '$.loop_id')",
             UsageKey::Test => "json_extract(payload, '$.test_id')",
             UsageKey::Day => "substr(timestamp, 1, 10)",
-            UsageKey::Model => return Ok(Vec::new()),
+            UsageKey::Hour => "substr(timestamp, 1, 13)",
+            UsageKey::Model | UsageKey::Agent => return Ok(Vec::new()),
         };
         self.query(
             &format!(
