@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 700;
 
 /// The crates of this workspace that each may depend on. For tests each may also use those in `IN_TESTS`.
-const MAY_DEPEND_ON: [(&str, &[&str]); 15] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 16] = [
     ("coord-db", &[]),
     ("crash-point", &[]),
     ("command-runner", &["crash-point"]),
@@ -21,9 +21,20 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 15] = [
     ("regression-checker", &["command-runner", "coord-db", "crash-point", "git", "supervisor"]),
     ("coding-loop", &["command-runner", "coord-db", "crash-point", "git", "process-host"]),
     ("views", &["coding-loop", "coord-db", "git", "process-host"]),
+    ("dashboard", &["coord-db", "git", "process-host", "views"]),
     (
         "loopctl",
-        &["coding-loop", "command-runner", "coord-db", "deadlock-detector", "git", "process-host", "supervisor", "views"],
+        &[
+            "coding-loop",
+            "command-runner",
+            "coord-db",
+            "dashboard",
+            "deadlock-detector",
+            "git",
+            "process-host",
+            "supervisor",
+            "views",
+        ],
     ),
     ("test-support", &["coord-db"]),
 ];

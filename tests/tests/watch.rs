@@ -59,7 +59,8 @@ fn has_tmux() -> bool {
     found
 }
 
-const SPEC: &str = "The shortest words that fit beside the margin of a narrow screen are shown whole, and none is ever cut in its middle";
+const SPEC: &str =
+    "The shortest words that fit beside the margin of a narrow screen are shown whole, and none is ever cut in its middle";
 
 fn world() -> World {
     let world = World::new();

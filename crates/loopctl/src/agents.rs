@@ -13,11 +13,10 @@ use views::text::{safe, safe_block};
 use views::when::{clock, span};
 
 use crate::cli::LockArgs;
-use crate::context::{Context, is_driven};
+use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::leasing::{self, Refusal, Wanted};
 use crate::place::Place;
-use crate::steer::{release_for, settle_by_hand};
 use crate::submit::workspace_for;
 use crate::wait::Waiter;
 use git::shown;
@@ -34,14 +33,14 @@ pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     // A paused loop is settled for good, although nothing is claimed then.
     db.write(|tx| {
         let row = tx.loop_row(loop_id)?;
-        if is_driven(tx, &row)? {
+        if tx.is_driven(&row)? {
             let pid = row.pid.unwrap_or_default();
             return Err(Error::Refused(format!(
                 "loop {loop_id} is driven by its own process, pid {pid}; stop that process first"
             )));
         }
         tx.touch_by_hand(loop_id)?;
-        settle_by_hand(tx, loop_id)
+        tx.settle_by_hand(loop_id)
     })?;
     let claimed = db.write(|tx| tx.claim_next_test(loop_id, true))?;
     let Some(test) = claimed else { return Err(Failure::No(none_ready(&db, loop_id)?)) };
@@ -124,7 +123,7 @@ pub fn give_back(cx: &Context, test: &TestId, category: ErrorCategory, reason: O
     let row = db.write(|tx| {
         let loop_id = tx.test(test)?.loop_id;
         let owner = tx.loop_row(&loop_id)?;
-        if is_driven(tx, &owner)? {
+        if tx.is_driven(&owner)? {
             return Err(Error::Refused(format!(
                 "loop {loop_id} is driven by its own process; pause it with loopctl pause {loop_id}, or remove the test with loopctl skip {test}"
             )));
@@ -149,7 +148,7 @@ pub(crate) fn end_by_hand(
     message: String,
 ) -> Result<(), Error> {
     tx.record_failed(test, loop_id, &FailedAttempt::new(category, message))?;
-    release_for(tx, loop_id, test)
+    tx.release_for(loop_id, test)
 }
 
 /// `loopctl beat`
@@ -169,7 +168,7 @@ pub fn beat(cx: &Context, loop_id: &LoopId, pid: Option<i64>) -> Outcome {
     }
     let beat = |tx: &WriteTx<'_>| {
         let row = tx.loop_row(loop_id)?;
-        if is_driven(tx, &row)? {
+        if tx.is_driven(&row)? {
             return Err(Error::Refused(format!("loop {loop_id} is driven by its own process, which sends its heartbeats")));
         }
         tx.touch_by_hand(loop_id)?;

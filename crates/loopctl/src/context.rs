@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, Config, Database, Error, Loop, LoopId, ReadTx, locate};
+use coord_db::{ActorId, Config, Database, Error, LoopId, locate};
 use views::history::History;
 use views::text::safe;
 
@@ -112,10 +111,4 @@ pub fn history(db: &Database) -> History {
         eprintln_quietly(&format!("loopctl: archived rows are not shown: {}", safe(&why)));
     }
     history
-}
-
-/// True if a process of its own drives the loop, so that requests to it are taken. A loop without a pid, or whose process
-/// is proven gone, has nobody but its tool.
-pub fn is_driven(tx: &ReadTx<'_>, row: &Loop) -> coord_db::Result<bool> {
-    Ok(row.pid.is_some() && tx.running_process(row.id.as_str(), &ProcessIdentity::own())?.is_some())
 }

@@ -39,6 +39,7 @@ mod steer;
 mod submit;
 mod sync;
 mod wait;
+mod web;
 mod workplace;
 mod workspaces;
 
@@ -137,6 +138,7 @@ fn see(cx: &Context, command: See) -> Outcome {
         See::Workspaces => see::workspaces::show(cx),
         See::Health => see::health(cx),
         See::Journal(args) => see::journal::run(cx, &args),
+        See::Web(args) => web::serve(cx, args),
     }
 }
 

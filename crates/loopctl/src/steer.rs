@@ -1,35 +1,23 @@
 //! Steering: what a human (or who acts for one) asks of the loops. A loop with a process takes the request itself; for one
 //! without, this tool applies it at once.
 
-use coord_db::payload::{PauseRequested, RestartRequested, ResumeRequested, RollbackTriggered};
+use coord_db::payload::{RestartRequested, RollbackTriggered};
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    ActorId, Decision, Error, EventId, IdOf, Lease, Loop, LoopId, LoopStatus, NewEvent, ReadTx, TestId, UnlockCause, WriteTx,
+    Decision, Error, EventId, IdOf, Loop, LoopId, LoopStatus, NewEvent, ReadTx, Steered, TestId, UnlockCause, WriteTx,
 };
-use serde::Serialize;
 use serde_json::json;
 use views::sentence::{count, list};
 use views::text::safe;
 
 use crate::cli::Which;
-use crate::context::{Context, is_driven};
+use crate::context::Context;
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::ids;
 use crate::submit::failure;
 
 /// The component that applies the human's answers.
 const PM: &str = "pm";
-
-#[derive(Debug, Serialize)]
-struct Steered {
-    loop_id: LoopId,
-    event_id: EventId,
-    status: LoopStatus,
-    #[serde(skip)]
-    driven: bool,
-    #[serde(skip)]
-    gave_back: Option<TestId>,
-}
 
 fn selected(tx: &WriteTx<'_>, which: &Which) -> Result<Vec<Loop>, Error> {
     match which {
@@ -65,42 +53,10 @@ fn report(cx: &Context, steered: &[Steered], driven: &str, applied: &str) -> Out
 pub fn pause(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
-    let steered = db.write(|tx| {
-        let mut steered = Vec::new();
-        for row in selected(tx, which)? {
-            let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
-            let payload = PauseRequested { loop_id: row.id.clone(), reason, requested_by: actor.clone() };
-            let event_id = tx.publish(&NewEvent::new(actor.clone(), payload))?;
-            let driven = is_driven(tx, &row)?;
-            let mut gave_back = None;
-            if !driven {
-                settle_by_hand(tx, &row.id)?;
-                gave_back = row.current_test_id.filter(|_| tx.loop_row(&row.id).is_ok_and(|row| row.current_test_id.is_none()));
-            }
-            steered.push(Steered { status: tx.loop_row(&row.id)?.status, loop_id: row.id, event_id, driven, gave_back });
-        }
-        Ok::<_, Error>(steered)
+    let steered: Vec<Steered> = db.write(|tx| {
+        selected(tx, which)?.iter().map(|row| tx.request_pause(row, reason, &actor)).collect::<Result<_, Error>>()
     })?;
     report(cx, &steered, "is asked to pause and saves its work first", "is paused")
-}
-
-/// Takes the requests that wait for a loop without a process. If it is paused then, what it had in hand is given back and
-/// what it held or waited for is free. True if it is paused.
-pub(crate) fn settle_by_hand(tx: &WriteTx<'_>, loop_id: &LoopId) -> Result<bool, Error> {
-    let pauses = tx.settle_pauses(loop_id)?;
-    let paused = tx.apply_pauses(loop_id, &pauses)?;
-    if let Some(pause) = pauses.first() {
-        let reason = format!("paused by {}: {}", pause.requested_by, pause.reason);
-        for test in tx.tests(Some(loop_id), Some(coord_db::TestStatus::InProgress))? {
-            tx.give_back(&test.id, loop_id, &reason)?;
-        }
-        let cause = match &pause.event_id {
-            Some(event) => tx.event(event.as_str())?,
-            None => None,
-        };
-        tx.release_everything(loop_id.as_str(), &ActorId::from(loop_id), UnlockCause::Released, cause.as_ref())?;
-    }
-    Ok(paused)
 }
 
 /// `loopctl resume`
@@ -110,27 +66,8 @@ pub(crate) fn settle_by_hand(tx: &WriteTx<'_>, loop_id: &LoopId) -> Result<bool,
 pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
-    let steered = db.write(|tx| {
-        let mut steered = Vec::new();
-        for row in selected(tx, which)? {
-            let others: Vec<String> = tx.pauses(Some(&row.id))?.into_iter().map(|pause| pause.requested_by).collect();
-            if actor.as_str() != "human" && !others.is_empty() && !others.iter().any(|by| by == actor.as_str()) {
-                return Err(Error::Refused(format!(
-                    "loop {} is paused by {}; only they or the human can resume it",
-                    row.id,
-                    list(&others)
-                )));
-            }
-            let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
-            let payload = ResumeRequested { loop_id: row.id.clone(), reason, requested_by: actor.clone() };
-            let event_id = tx.publish(&NewEvent::new(actor.clone(), payload))?;
-            let driven = is_driven(tx, &row)?;
-            if !driven {
-                settle_by_hand(tx, &row.id)?;
-            }
-            steered.push(Steered { status: tx.loop_row(&row.id)?.status, loop_id: row.id, event_id, driven, gave_back: None });
-        }
-        Ok::<_, Error>(steered)
+    let steered: Vec<Steered> = db.write(|tx| {
+        selected(tx, which)?.iter().map(|row| tx.request_resume(row, reason, &actor)).collect::<Result<_, Error>>()
     })?;
     let still = steered.iter().any(|one| !one.driven && one.status == LoopStatus::Paused);
     let applied = if still { "is still paused by another request" } else { "is not paused" };
@@ -143,29 +80,12 @@ pub fn resume(cx: &Context, which: &Which, reason: Option<&str>) -> Outcome {
 /// Exit 4 for an unknown test, 1 for one that has passed or is skipped already.
 pub fn skip(cx: &Context, test: &TestId, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
-    let (row, waiting) = db.write(|tx| {
-        let before = tx.test(test)?;
-        let owner = tx.loop_row(&before.loop_id)?;
-        tx.skip_test(test, reason)?;
-        if before.status == coord_db::TestStatus::InProgress && !is_driven(tx, &owner)? {
-            release_for(tx, &before.loop_id, test)?;
-        }
-        Ok::<_, Error>((tx.test(test)?, tx.dependents(test)?))
-    })?;
+    let (row, waiting) = db.write(|tx| Ok::<_, Error>((tx.skip_and_release(test, reason)?, tx.dependents(test)?)))?;
     let waiting = match waiting.len() {
         0 => String::new(),
         more => format!("; {} of it still wait", count(i64::try_from(more).unwrap_or(i64::MAX), "dependent")),
     };
     cx.out.done(&row, &format!("test {test} is skipped{waiting}"))
-}
-
-/// Gives back what a loop leased for one test.
-pub(crate) fn release_for(tx: &WriteTx<'_>, loop_id: &LoopId, test: &TestId) -> Result<(), Error> {
-    let held: Vec<Lease> = tx.leases_of(loop_id.as_str())?;
-    for lease in held.iter().filter(|lease| lease.test_id.as_ref() == Some(test)) {
-        tx.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
-    }
-    Ok(())
 }
 
 /// `loopctl reset`
@@ -231,7 +151,7 @@ fn request(cx: &Context, loop_id: &LoopId, event: NewEvent, (what, done): (&str,
     let (db, config) = cx.open_with_config()?;
     let (id, driven) = db.write(|tx| {
         let row = tx.loop_row(loop_id)?;
-        Ok::<_, Error>((tx.publish(&event)?, is_driven(tx, &row)?))
+        Ok::<_, Error>((tx.publish(&event)?, tx.is_driven(&row)?))
     })?;
     let answer = |status: LoopStatus| json!({ "loop_id": loop_id, "event_id": id, "status": status });
     let status = || db.read(|tx| Ok::<_, Error>(tx.loop_row(loop_id)?.status));

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::context::{Context, is_driven};
+use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 
 pub(crate) fn failure(error: coding_loop::Error) -> Failure {
@@ -65,7 +65,7 @@ pub fn submit(cx: &Context, test: &TestId) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     db.read(|tx| {
         let row = tx.loop_row(&tx.test(test)?.loop_id)?;
-        if is_driven(tx, &row)? {
+        if tx.is_driven(&row)? {
             return Err(Error::Refused(format!("loop {} is driven by its own process, which submits its work itself", row.id)));
         }
         Ok(())

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use coord_db::config::BudgetConfig;
 use coord_db::payload::TestPassed;
 use coord_db::{
-    Alert, Config, Error, Event, EventId, Hold, LoopId, Payload, ReadTx, Regression, Rework, Test, TestId, TestStatus,
-    Timestamp, UsageKey, UsageLine,
+    Alert, Config, Error, Event, EventId, Hold, LoopId, Payload, ReadTx, Regression, Test, TestId, TestStatus, Timestamp,
 };
 use serde::Serialize;
 
+use crate::cost::{self, Cost};
 use crate::lanes::{self, Lanes};
 use crate::questions::{Question, questions};
 use crate::sentence::sentence;
@@ -76,17 +75,6 @@ pub struct Broke {
     pub mended_by: Option<LoopId>,
 }
 
-/// What the period cost.
-#[derive(Debug, Serialize)]
-#[allow(missing_docs)]
-pub struct Cost {
-    /// Everything together.
-    pub total: UsageLine,
-    pub by_loop: Vec<UsageLine>,
-    pub by_model: Vec<UsageLine>,
-    pub rework: Vec<Rework>,
-}
-
 /// Something that does not happen on a quiet day.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
@@ -148,7 +136,7 @@ pub fn look(tx: &ReadTx<'_>, config: &Config, since: Timestamp) -> Result<Report
             holds: tx.all_holds()?,
         },
         broke,
-        cost: cost(tx, &config.budget, since)?,
+        cost: cost::look(tx, Some(since), &config.budget)?,
         odd: events.iter().filter(|event| is_odd(event)).map(odd).collect(),
         lanes: lanes::look(tx, since)?,
     })
@@ -192,34 +180,6 @@ pub fn title(test: &Test) -> String {
     let text = test.notes.as_deref().or(test.spec_content.as_deref()).unwrap_or_default();
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     line.trim_start_matches('#').trim().to_owned()
-}
-
-fn cost(tx: &ReadTx<'_>, budgets: &BudgetConfig, since: Timestamp) -> Result<Cost, Error> {
-    let by_loop = tx.usage_report(UsageKey::Loop, Some(since), budgets)?;
-    let mut total = UsageLine::default();
-    for line in &by_loop {
-        total.used.records += line.used.records;
-        total.used.tokens_estimated += line.used.tokens_estimated;
-        total.used.duration_seconds += line.used.duration_seconds;
-        total.used.input_tokens += line.used.input_tokens;
-        total.used.output_tokens += line.used.output_tokens;
-        total.used.cache_read_tokens += line.used.cache_read_tokens;
-        total.used.cache_write_tokens += line.used.cache_write_tokens;
-        total.used.cost_microusd += line.used.cost_microusd;
-        total.passed += line.passed;
-        total.rework_suffered_tokens += line.rework_suffered_tokens;
-        total.rework_suffered_seconds += line.rework_suffered_seconds;
-    }
-    if total.passed > 0 {
-        total.tokens_per_passed = Some(total.used.tokens_estimated / total.passed);
-        total.seconds_per_passed = Some(total.used.duration_seconds / total.passed);
-    }
-    Ok(Cost {
-        total,
-        by_loop,
-        by_model: tx.usage_report(UsageKey::Model, Some(since), budgets)?,
-        rework: tx.rework(Some(since))?,
-    })
 }
 
 fn is_odd(event: &Event) -> bool {

@@ -83,6 +83,20 @@ pub fn end(text: &str, max: usize) -> String {
     format!("[{cut} bytes before this]\n{}", &text[cut..])
 }
 
+/// A number with a narrow space between its thousands: `1 234 567`.
+#[must_use]
+pub fn grouped(value: i64) -> String {
+    let digits = value.unsigned_abs().to_string();
+    let mut text = if value < 0 { String::from("-") } else { String::new() };
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Lines of at most `width` characters, broken at spaces where there are any.
 #[must_use]
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
@@ -122,5 +136,10 @@ mod tests {
         assert_eq!(beginning("a\nä\nb", 3), "a\n[4 bytes more]");
         assert_eq!(beginning("ää", 3), "ä[2 bytes more]");
         assert_eq!(end("a\nä\nb", 3), "[5 bytes before this]\nb");
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!([12, -1000, 1_234_567].map(grouped), ["12", "-1\u{202f}000", "1\u{202f}234\u{202f}567"]);
     }
 }

@@ -88,6 +88,15 @@ impl ReadTx<'_> {
         )
     }
 
+    /// The decisions that were settled last, at most `limit`, newest first.
+    pub fn settled_decisions(&self, limit: usize) -> Result<Vec<Decision>> {
+        self.query(
+            select!(Decision, "FROM decisions WHERE decided_at IS NOT NULL ORDER BY decided_at DESC, id LIMIT ?1"),
+            [limit as i64],
+            Decision::from_row,
+        )
+    }
+
     /// One decision.
     ///
     /// # Errors

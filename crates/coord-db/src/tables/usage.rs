@@ -71,7 +71,9 @@ impl ReadTx<'_> {
             UsageKey::Loop => "loop_id",
             UsageKey::Test => "test_id",
             UsageKey::Day => "substr(recorded_at, 1, 10)",
+            UsageKey::Hour => "substr(recorded_at, 1, 13)",
             UsageKey::Model => "model",
+            UsageKey::Agent => "agent",
         };
         self.query(
             &format!(

@@ -18,8 +18,12 @@ pub enum UsageKey {
     Test,
     /// When, by the day in UTC.
     Day,
+    /// When, by the hour in UTC: `2026-11-23 13`.
+    Hour,
     /// By the model.
     Model,
+    /// By the agent's program.
+    Agent,
 }
 
 /// How much of a budget is used. Budgets without a limit are omitted.
@@ -39,7 +43,7 @@ pub struct BudgetUse {
 /// One line of the report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct UsageLine {
-    /// What it has used; the key is empty for what names no loop, test, day or model.
+    /// What it has used; the key is empty for what names no loop, test, day, hour, model or agent.
     #[serde(flatten)]
     pub used: UsageTotal,
     /// Verified passes in the same time.
@@ -91,8 +95,9 @@ impl ReadTx<'_> {
                 UsageKey::Loop => row.loop_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 UsageKey::Test => row.test_id.to_string(),
                 UsageKey::Day => row.recorded_at.to_rfc3339()[..10].to_owned(),
-                // No event says which model's tokens were lost.
-                UsageKey::Model => continue,
+                UsageKey::Hour => row.recorded_at.to_sql_text()[..13].to_owned(),
+                // No event says which model's or agent's tokens were lost.
+                UsageKey::Model | UsageKey::Agent => continue,
             };
             line(&mut lines, &payer, &|line| suffer(line, &row));
             if by == UsageKey::Loop {
@@ -157,7 +162,7 @@ impl ReadTx<'_> {
                 }
                 used
             }
-            UsageKey::Model => Vec::new(),
+            UsageKey::Hour | UsageKey::Model | UsageKey::Agent => Vec::new(),
         };
         Ok(used.into_iter().flatten().collect())
     }
@@ -167,7 +172,8 @@ impl ReadTx<'_> {
             UsageKey::Loop => "json_extract(payload, '$.loop_id')",
             UsageKey::Test => "json_extract(payload, '$.test_id')",
             UsageKey::Day => "substr(timestamp, 1, 10)",
-            UsageKey::Model => return Ok(Vec::new()),
+            UsageKey::Hour => "substr(timestamp, 1, 13)",
+            UsageKey::Model | UsageKey::Agent => return Ok(Vec::new()),
         };
         self.query(
             &format!(

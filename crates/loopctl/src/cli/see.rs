@@ -139,6 +139,34 @@ pub enum See {
         "loopctl journal --settle 61ac3fd9 --undone",
     ])]
     Journal(JournalArgs),
+    /// Serve a live page to a browser on this machine
+    ///
+    /// The page shows what the loops do, the questions, all tests, the cost and the story, and takes answers. The printed
+    /// address contains a token: whoever has it can steer the loops. Ctrl-C ends the command.
+    #[command(after_help = examples![
+        "loopctl web",
+        "loopctl web --url --listen 127.0.0.1:8080   # on a server; then: ssh -L 8080:127.0.0.1:8080 SERVER",
+        "loopctl web --url --socket ../web.sock --read-only",
+    ])]
+    Web(WebArgs),
+}
+
+/// Where the live page is served, and what it allows.
+#[derive(Debug, Clone, Args)]
+#[allow(missing_docs)]
+pub struct WebArgs {
+    /// Listen on this loopback address; with port 0, on a free port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: std::net::SocketAddr,
+    /// Listen on a Unix socket instead
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    pub socket: Option<std::path::PathBuf>,
+    /// Print the address only and open no browser
+    #[arg(long)]
+    pub url: bool,
+    /// Refuse every change
+    #[arg(long)]
+    pub read_only: bool,
 }
 
 /// Which tests to list.

@@ -18,7 +18,7 @@ use views::when::clock;
 use super::overview::overview;
 use super::tools::{Ask, Call, Learn, Lock, Request};
 use crate::agents::end_by_hand;
-use crate::context::{Context, is_driven};
+use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::leasing::{self, Refusal, Wanted};
 use crate::submit::{failure, runtime};
@@ -247,7 +247,7 @@ impl Desk<'_> {
         db.write(|tx| {
             tx.give_up(&test, &reason)?;
             // Nobody else would end the attempt.
-            if !is_driven(tx, &tx.loop_row(self.loop_id)?)? {
+            if !tx.is_driven(&tx.loop_row(self.loop_id)?)? {
                 end_by_hand(tx, &test, self.loop_id, ErrorCategory::Spec, format!("the agent gave up: {reason}"))?;
             }
             Ok::<_, Error>(())

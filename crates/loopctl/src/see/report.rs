@@ -29,8 +29,7 @@ pub fn run(cx: &Context, args: &ReportArgs) -> Outcome {
     if args.markdown {
         return cx.out.text(&markdown(&report));
     }
-    let page = markdown(&report);
-    let _ = name(&config.repository_path()); // XXX
+    let page = dashboard::report(&report, &name(&config.repository_path()));
     let beside = || db.path().and_then(Path::parent).unwrap_or(Path::new(".")).join(FILE);
     let file = args.output.clone().unwrap_or_else(beside);
     if file == PathBuf::from("-") {

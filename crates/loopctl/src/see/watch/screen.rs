@@ -256,8 +256,7 @@ mod tests {
     #[test]
     fn scrolling_stays_inside_and_a_log_stays_at_its_end() {
         let mut screen = Screen::new(Some("a"));
-        for (key, expected) in
-            [(Key::Down, 1), (Key::PageDown, 9), (Key::Up, 8), (Key::Top, 0), (Key::Up, 0), (Key::Bottom, 9)]
+        for (key, expected) in [(Key::Down, 1), (Key::PageDown, 9), (Key::Up, 8), (Key::Top, 0), (Key::Up, 0), (Key::Bottom, 9)]
         {
             screen.press(key, 9, 24, &[]);
             assert_eq!(screen.at(), expected, "{key:?}");

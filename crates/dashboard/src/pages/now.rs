@@ -1,0 +1,396 @@
+//! What happens now: what needs a person, the loops as lanes, who waits for whom, the landing train.
+
+use std::collections::BTreeSet;
+
+use coord_db::config::HeartbeatConfig;
+use coord_db::{
+    Alert, BatchOutcome, BudgetUse, HealthStatus, LandingState, LoopId, LoopStatus, RunOutcome, Severity, Timestamp,
+};
+use maud::{Markup, html};
+use views::health::{Health, SUPERVISORS};
+use views::lanes::Lanes;
+use views::overview::{LoopView, Overview};
+use views::runs::what;
+use views::sentence::{count, short};
+use views::train::{Train, totals};
+
+use super::{Address, Part, section};
+use crate::html::{at, badge, block_end, line, meter, named_test, nothing, shares, since, test, until};
+use crate::picture::{Arrow, Look, lanes, waits};
+
+/// Judgements of the landing train that are shown.
+pub const BATCHES: usize = 6;
+/// Rows of a list before the rest is counted.
+const MAX_ROWS: usize = 8;
+/// A budget that is used to this share is shown on the first page.
+const NEARLY: i64 = 80;
+
+/// The time that the lanes show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period(i64);
+
+const PERIODS: [(&str, i64); 5] = [("15m", 900), ("1h", 3600), ("3h", 10_800), ("8h", 28_800), ("24h", 86_400)];
+
+impl Period {
+    /// The period of this name; without one, the shortest that shows everything, of at most three hours.
+    #[must_use]
+    pub fn of(name: Option<&str>, overview: &Overview) -> Self {
+        if let Some((_, seconds)) = PERIODS.iter().find(|(known, _)| Some(*known) == name) {
+            return Self(*seconds);
+        }
+        let oldest = overview.loops.iter().map(|view| view.row.created_at).min().unwrap_or(overview.now);
+        let age = overview.now.seconds_since(oldest);
+        Self([300, 900, 3600].into_iter().find(|seconds| age <= *seconds).unwrap_or(10_800))
+    }
+
+    /// Its beginning.
+    #[must_use]
+    pub fn since(self, now: Timestamp) -> Timestamp {
+        self.on_step(Timestamp::from_millis(now.as_millis() - self.0 * 1000))
+    }
+
+    /// Its end, after now. It moves in steps of a few pixels, so that the picture does not change with each heartbeat.
+    #[must_use]
+    pub fn until(self, now: Timestamp) -> Timestamp {
+        self.on_step(now.plus_millis(self.step()))
+    }
+
+    fn step(self) -> i64 {
+        (self.0 * 1000 / 300).max(1000)
+    }
+
+    fn on_step(self, time: Timestamp) -> Timestamp {
+        Timestamp::from_millis(time.as_millis().div_euclid(self.step()) * self.step())
+    }
+}
+
+/// What the page is drawn from.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct View<'a> {
+    pub overview: Overview,
+    pub lanes: Lanes,
+    pub period: Period,
+    pub train: Train,
+    /// Checks that run, of which loop and since when.
+    pub checks: Vec<(LoopId, String, Timestamp)>,
+    /// The budgets of the day.
+    pub budgets: Vec<BudgetUse>,
+    pub heartbeat: &'a HeartbeatConfig,
+    pub read_only: bool,
+}
+
+/// The parts of the page.
+#[must_use]
+pub fn parts(view: &View<'_>, address: &Address) -> Vec<Part> {
+    vec![
+        Part::new("needs", needs(view)),
+        Part::new("lanes", lane_picture(view, address)),
+        Part::new("loops", section("Loops", loop_list(view))),
+        Part::new("waits", section("Who waits for whom", wait_graph(view, address))),
+        Part::new("train", section("Landing train", landing_train(view))),
+        Part::new("watch", section("Supervisors and checks", supervisors(view))),
+    ]
+}
+
+fn needs(view: &View<'_>) -> Markup {
+    let all = &view.overview;
+    let open: Vec<_> = all.decisions.iter().filter(|question| question.answered.is_none()).collect();
+    let answered = all.decisions.len() - open.len();
+    let unseen: Vec<&Alert> = all.alerts.iter().filter(|alert| !alert.acknowledged).collect();
+    let problems = all.problems();
+    let nearly: Vec<&BudgetUse> = view.budgets.iter().filter(|used| used.percent >= NEARLY).collect();
+    let is_quiet = open.is_empty() && unseen.is_empty() && problems.is_empty() && nearly.is_empty();
+    html! {
+        h2 { "Needs you" }
+        @if is_quiet { (nothing("Nothing. The loops go on by themselves.")) }
+        ul.needs {
+            @for question in open.iter().take(MAX_ROWS) {
+                li {
+                    (badge("ask", "question"))
+                    a.what href={ "/questions#q-" (question.row.id) } { (line(&question.row.summary)) }
+                    span.quiet {
+                        @match (&question.row.default_option, question.row.due_at()) {
+                            (Some(default), Some(due)) => { (line(default)) " in " (until(due)) },
+                            _ => { "waits for you, for " (since(question.row.requested_at)) },
+                        }
+                    }
+                }
+            }
+            (more(open.len(), "question", Some("/questions")))
+            @for alert in unseen.iter().take(MAX_ROWS) {
+                li {
+                    (badge(severity(alert.severity), alert.severity.as_str()))
+                    span.what { (line(&alert.message)) " " span.quiet { "from " (line(&alert.source)) ", " (since(alert.created_at)) " ago" } }
+                    @if !view.read_only {
+                        button.small data-do="seen" data-body=(serde_json::json!({ "alert": alert.id })) { "Mark as seen" }
+                    }
+                }
+            }
+            (more(unseen.len(), "alert", None))
+            @for used in &nearly {
+                @let (name, amounts) = views::cost::budget_words(used);
+                li { (badge("warning", "budget")) a.what href="/cost" { (name) ": " (amounts) } (meter(used.percent)) }
+            }
+            @for problem in problems.iter().take(MAX_ROWS) { li { (badge("problem", "in the way")) span.what { (line(problem)) } } }
+            (more(problems.len(), "problem", None))
+        }
+        @if answered > 0 { p.quiet { (count(answered as i64, "answer")) " given; pm-agent applies what was chosen" } }
+    }
+}
+
+fn more(number: usize, what: &str, link: Option<&str>) -> Markup {
+    let left = number.saturating_sub(MAX_ROWS);
+    html! {
+        @if left > 0 {
+            li.more {
+                @if let Some(link) = link { a href=(link) { (count(left as i64, what)) " more" } }
+                @else { (count(left as i64, what)) " more" }
+            }
+        }
+    }
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error | Severity::Critical => "bad",
+    }
+}
+
+fn lane_picture(view: &View<'_>, address: &Address) -> Markup {
+    html! {
+        div.heading {
+            h2 { "Loops over time" }
+            p.choices aria-label="Period" {
+                @for (name, seconds) in PERIODS {
+                    a href=(address.with("since", name)) aria-current=[(view.period == Period(seconds)).then_some("true")] { (name) }
+                }
+            }
+        }
+        @if view.lanes.lanes.is_empty() {
+            (nothing("No loops yet. Add one with loopctl loop add."))
+        } @else {
+            div.drawing { (lanes(&view.lanes, Look { width: address.width(), links: true })) }
+            p.legend aria-hidden="true" {
+                span.key.working { "agent works" }
+                span.key.gate { "checks run" }
+                span.key.waiting { "waits" }
+                span.key.paused { "paused" }
+                span { b.landed { "✓" } " landed" }
+                span { b.queued { "◇" } " queued" }
+                span { b.failed { "✗" } " failed" }
+                span { b.regressed { "!" } " broke a test" }
+            }
+        }
+    }
+}
+
+fn loop_list(view: &View<'_>) -> Markup {
+    let all = &view.overview;
+    html! {
+        @if all.loops.is_empty() { (nothing("No loops.")) }
+        ul.loops {
+            @for one in &all.loops { (one_loop(one, all, view.read_only)) }
+        }
+    }
+}
+
+fn one_loop(one: &LoopView, all: &Overview, read_only: bool) -> Markup {
+    let progress = &one.progress;
+    let state = one.state(&all.components);
+    let kind = match state {
+        "running" | "by hand" => "good",
+        "late" | "paused" => "warning",
+        "stopped" => "quiet",
+        _ => "bad",
+    };
+    let body = serde_json::json!({ "loop": one.row.id });
+    let numbers = [(progress.blocked, "blocked"), (progress.failed, "failed"), (progress.skipped, "skipped")];
+    html! {
+        li {
+            span.name { a href={ "/story?loop=" (one.row.id) } { (one.row.id) } }
+            (badge(kind, state))
+            span.progress title={ (progress.passed) " of " (progress.total) " passed" } {
+                (shares(&[
+                    ("passed", progress.passed), ("in-progress", progress.in_progress), ("blocked", progress.blocked + progress.failed),
+                    ("skipped", progress.skipped), ("pending", progress.pending),
+                ]))
+                span.ratio { (progress.passed) "/" (progress.total) }
+            }
+            span.doing {
+                @for (number, what) in numbers { @if number > 0 { span.part { (number) " " (what) } } }
+                @if let Some(current) = &one.current_test {
+                    span.part {
+                        (test(&current.id)) ", attempt " (current.attempts) " of " (current.max_attempts)
+                        @if let Some(at) = current.last_attempt_at { ", " (since(at)) }
+                    }
+                }
+                @if let Some(run) = one.run.as_ref().filter(|_| state != "dead") {
+                    span.part {
+                        (line(&what(&run.run))) ", " (since(run.run.started_at))
+                        @if let Some(progress) = &run.run.progress { span.quiet { ": " (line(progress)) } }
+                    }
+                }
+                @if !one.leases.is_empty() {
+                    span.part.quiet title=(line(&one.leases.iter().map(|lease| lease.file_path.to_string()).collect::<Vec<_>>().join(", "))) {
+                        "holds " (count(one.leases.len() as i64, "path"))
+                    }
+                }
+                @for hold in &one.holds {
+                    span.part.warn {
+                        "starts no attempt "
+                        @match hold.until {
+                            Some(time) => { "for " (until(time)) },
+                            None => { "until your answer" },
+                        }
+                        ": " (line(&hold.reason))
+                    }
+                }
+                @for pause in &one.pauses {
+                    span.part.warn { "paused by " (line(&pause.requested_by)) ", " (since(pause.since)) ": " (line(&pause.reason)) }
+                }
+            }
+            @if !read_only {
+                @if one.pauses.is_empty() && one.row.status != LoopStatus::Paused {
+                    button.small data-do="pause" data-body=(body) aria-label={ "Pause " (one.row.id) } { "Pause" }
+                } @else {
+                    button.small data-do="resume" data-body=(body) aria-label={ "Resume " (one.row.id) } { "Resume" }
+                }
+            }
+        }
+    }
+}
+
+fn wait_graph(view: &View<'_>, address: &Address) -> Markup {
+    let all = &view.overview;
+    let edges: Vec<_> = all.loops.iter().flat_map(|one| &one.waits).collect();
+    let arrow = |edge: &&coord_db::WaitEdge| Arrow {
+        waiter: edge.waiter.clone(),
+        holder: edge.holder.clone(),
+        on: edge.resource.to_string(),
+    };
+    let stuck: BTreeSet<String> = all.deadlocks.iter().flat_map(|row| row.cycle.0.iter().cloned()).collect();
+    html! {
+        @if edges.is_empty() {
+            (nothing("Nobody waits for another loop."))
+        } @else {
+            div.drawing { (waits(&edges.iter().map(arrow).collect::<Vec<_>>(), &stuck, Look { width: address.width(), links: true })) }
+            ul.plain {
+                @for edge in edges.iter().take(3 * MAX_ROWS) {
+                    li { b { (line(&edge.waiter)) } " waits for " b { (line(&edge.holder)) } " on " code { (line(edge.resource.as_str())) } ", " (since(edge.waiting_since)) }
+                }
+                (more(edges.len().saturating_sub(2 * MAX_ROWS), "wait", None))
+            }
+        }
+        @for row in &all.deadlocks {
+            p.warn { "Deadlock of " (line(&row.cycle.0.join(", "))) ": " b { (line(&row.victim)) } " must release " (line(&row.locks.0.join(", "))) ", " (line(&row.reason)) }
+        }
+    }
+}
+
+fn landing_train(view: &View<'_>) -> Markup {
+    let judged: Vec<_> = view.train.queue.iter().filter(|landing| landing.state == LandingState::Judging).collect();
+    let queued: Vec<_> = view.train.queue.iter().filter(|landing| landing.state != LandingState::Judging).collect();
+    let works = |list: &[&coord_db::Landing]| {
+        html! {
+            @for landing in list.iter().take(2 * MAX_ROWS) {
+                li {
+                    (test(&landing.test_id)) " " span.quiet { "of " (landing.loop_id) ", " (since(landing.queued_at)) }
+                    @if landing.urgent { " " (badge("warning", "first")) }
+                }
+            }
+            (more(list.len().saturating_sub(MAX_ROWS), "work", None))
+        }
+    };
+    html! {
+        @if view.train.queue.is_empty() && view.train.batches.is_empty() { (nothing("Nothing has landed yet.")) }
+        @if !view.train.queue.is_empty() || !view.checks.is_empty() {
+            div.train {
+                section {
+                    h3 { "Waiting" span.quiet { " " (queued.len()) } }
+                    @if queued.is_empty() { (nothing("none")) }
+                    ul.plain { (works(&queued)) }
+                }
+                section.judged {
+                    h3 { "Judged together" span.quiet { " " (judged.len()) } }
+                    @if judged.is_empty() { (nothing("none")) }
+                    ul.plain { (works(&judged)) }
+                }
+                section {
+                    h3 { "Checks that run" span.quiet { " " (view.checks.len()) } }
+                    @if view.checks.is_empty() { (nothing("none")) }
+                    ul.plain {
+                        @for (loop_id, name, at) in view.checks.iter().take(2 * MAX_ROWS) {
+                            li { b { (line(name)) } " " span.quiet { "for " (loop_id) ", " (since(*at)) } }
+                        }
+                    }
+                }
+            }
+        }
+        @if !view.train.batches.is_empty() {
+            div.scroll tabindex="0" {
+                table {
+                    caption.hidden { "The last judgements" }
+                    thead { tr { th { "Judged" } th { "Outcome" } th { "Works" } th.right { "Took" } th { "Landed as" } } }
+                    tbody {
+                        @for batch in &view.train.batches {
+                            tr {
+                                td { (at(batch.judged_at)) }
+                                td {
+                                    (badge(match batch.outcome { BatchOutcome::Passed => "good", BatchOutcome::Failed => "bad", BatchOutcome::Flaky => "warning" }, batch.outcome.as_str()))
+                                }
+                                td.wide {
+                                    @if batch.tests.0.is_empty() { "the head of integration" }
+                                    @for (n, id) in batch.tests.0.iter().take(MAX_ROWS).enumerate() { @if n > 0 { ", " } (named_test(id)) }
+                                    @if batch.tests.0.len() > MAX_ROWS { " and " (batch.tests.0.len() - MAX_ROWS) " more" }
+                                    @if let Some(check) = &batch.check_name {
+                                        details { summary { (line(check)) ": " (line(&batch.why)) } pre { (block_end(&batch.output_tail)) } }
+                                    }
+                                }
+                                td.right { @if batch.reused { "no run" } @else { (views::when::span(batch.duration_ms / 1000)) } }
+                                td { @if batch.landed_at.is_some() { a.id href={ "/why/" (batch.commit_hash) } { (short(&batch.commit_hash)) } } @else { "–" } }
+                            }
+                        }
+                    }
+                }
+            }
+            p.quiet { (line(&totals(&view.train.totals))) }
+        }
+    }
+}
+
+fn supervisors(view: &View<'_>) -> Markup {
+    let all = &view.overview;
+    let component = |id: &str| all.components.iter().find(|health| health.row.component == id);
+    html! {
+        ul.inline {
+            @for id in SUPERVISORS { li { (id) " " (health(component(id), view.heartbeat)) } }
+        }
+        @if !all.cold.is_empty() {
+            ul.plain {
+                @for run in &all.cold {
+                    li { (badge(if run.outcome == RunOutcome::Pass { "good" } else { "bad" }, "cold")) " " (line(&views::proofs::cold_words(run))) }
+                }
+            }
+        }
+        @if let Some(words) = all.published.as_ref().and_then(|branch| branch.followed.as_ref()?.describe()) { p.quiet { (line(&words)) } }
+    }
+}
+
+/// The health of a component. The browser notices by itself when heartbeats stay away: nobody may be left to write that down.
+fn health(health: Option<&Health>, limits: &HeartbeatConfig) -> Markup {
+    let Some(health) = health else { return badge("quiet", "not started") };
+    let (kind, word) = match health.verdict {
+        HealthStatus::Healthy => ("good", "ok"),
+        HealthStatus::Degraded => ("warning", "late"),
+        HealthStatus::Dead => ("bad", "dead"),
+        HealthStatus::Unknown => ("quiet", "unknown"),
+    };
+    let is_alive = matches!(health.verdict, HealthStatus::Healthy | HealthStatus::Degraded);
+    let last = health.row.last_heartbeat.filter(|_| is_alive).map(Timestamp::as_millis);
+    html! {
+        span class={ "badge " (kind) } data-beat=[last] data-late=(limits.degraded_seconds) data-dead=(limits.dead_seconds) { (word) }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the work has cost, and what limits it.
+
+use std::cmp::Reverse;
+
+use coord_db::config::BudgetConfig;
+use coord_db::{BudgetUse, Error, Hold, ReadTx, Rework, Timestamp, UsageKey, UsageLine};
+use serde::Serialize;
+
+/// The maximum number of tests: the dearest.
+const MAX_TESTS: usize = 40;
+/// The maximum number of hours: the newest.
+const MAX_HOURS: usize = 48;
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// Tokens, money and time of a period.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Cost {
+    /// None: since the beginning.
+    pub since: Option<Timestamp>,
+    pub total: UsageLine,
+    pub by_loop: Vec<UsageLine>,
+    /// The dearest first, without those of tests that used nothing.
+    pub by_test: Vec<UsageLine>,
+    pub tests_left_out: usize,
+    pub by_agent: Vec<UsageLine>,
+    pub by_model: Vec<UsageLine>,
+    /// Oldest first.
+    pub by_hour: Vec<UsageLine>,
+    /// Tokens that were lost because of another loop or test, the newest first.
+    pub rework: Vec<Rework>,
+    /// What all loops have for today.
+    pub today: Vec<BudgetUse>,
+    /// When the budgets of a day begin again.
+    pub resets_at: Timestamp,
+    /// Agents and loops that start no attempt, with the time at which they are tried again.
+    pub holds: Vec<Hold>,
+    #[serde(rename = "at")]
+    pub now: Timestamp,
+}
+
+/// Reads what was used since a moment.
+///
+/// # Errors
+/// What the database reports.
+pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -> Result<Cost, Error> {
+    let now = tx.now();
+    let report = |by: UsageKey| tx.usage_report(by, since, budgets);
+    let by_loop = report(UsageKey::Loop)?;
+    let mut by_test = report(UsageKey::Test)?;
+    by_test.retain(|line| !line.used.key.is_empty() && (line.used.tokens_estimated > 0 || line.used.duration_seconds > 0));
+    by_test.sort_by_key(|line| Reverse((line.used.cost_microusd, line.used.tokens_estimated)));
+    let tests_left_out = by_test.len().saturating_sub(MAX_TESTS);
+    by_test.truncate(MAX_TESTS);
+    let dearest = |mut lines: Vec<UsageLine>| {
+        lines.sort_by_key(|line| Reverse((line.used.cost_microusd, line.used.tokens_estimated)));
+        lines
+    };
+    let mut by_hour = report(UsageKey::Hour)?;
+    by_hour.drain(..by_hour.len().saturating_sub(MAX_HOURS));
+    let mut rework = tx.rework(since)?;
+    rework.sort_by_key(|row| Reverse(row.recorded_at));
+    Ok(Cost {
+        since,
+        total: total(&by_loop),
+        by_loop: dearest(by_loop),
+        by_test,
+        tests_left_out,
+        by_agent: dearest(report(UsageKey::Agent)?),
+        by_model: dearest(report(UsageKey::Model)?),
+        by_hour,
+        rework,
+        today: today(tx, budgets)?,
+        resets_at: midnight(now).plus_millis(DAY_MILLIS),
+        holds: tx.all_holds()?,
+        now,
+    })
+}
+
+fn midnight(now: Timestamp) -> Timestamp {
+    Timestamp::from_millis(now.as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS)
+}
+
+/// How much of the budgets of a day all loops have used since midnight.
+///
+/// # Errors
+/// What the database reports.
+pub fn today(tx: &ReadTx<'_>, budgets: &BudgetConfig) -> Result<Vec<BudgetUse>, Error> {
+    let lines = tx.usage_report(UsageKey::Day, Some(midnight(tx.now())), budgets)?;
+    Ok(lines.into_iter().next_back().map(|line| line.budgets).unwrap_or_default())
+}
+
+fn total(lines: &[UsageLine]) -> UsageLine {
+    let mut total = UsageLine::default();
+    for line in lines {
+        total.used.records += line.used.records;
+        total.used.tokens_estimated += line.used.tokens_estimated;
+        total.used.duration_seconds += line.used.duration_seconds;
+        total.used.input_tokens += line.used.input_tokens;
+        total.used.output_tokens += line.used.output_tokens;
+        total.used.cache_read_tokens += line.used.cache_read_tokens;
+        total.used.cache_write_tokens += line.used.cache_write_tokens;
+        total.used.cost_microusd += line.used.cost_microusd;
+        total.passed += line.passed;
+        total.rework_suffered_tokens += line.rework_suffered_tokens;
+        total.rework_suffered_seconds += line.rework_suffered_seconds;
+    }
+    // What one loop loses another is charged with: together it is what was used.
+    total.tokens_per_passed = (total.passed > 0).then(|| total.used.tokens_estimated / total.passed);
+    total.seconds_per_passed = (total.passed > 0).then(|| total.used.duration_seconds / total.passed);
+    total
+}
+
+/// A budget in words, and its amounts.
+#[must_use]
+pub fn budget_words(used: &BudgetUse) -> (String, String) {
+    let of_money = used.budget.starts_with("usd");
+    let amount = |value: i64| if of_money { coord_db::dollars(value) } else { crate::text::grouped(value) };
+    let name = used.budget.replace("usd", "US dollars").replace('_', " ");
+    (name, format!("{} of {}", amount(used.used), amount(used.limit)))
+}
