@@ -160,7 +160,7 @@ pub struct WebArgs {
     pub listen: std::net::SocketAddr,
     /// Listen on a Unix socket instead
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
-    pub socket: Option<std::path::PathBuf>,
+    pub socket: Option<PathBuf>,
     /// Print the address only and open no browser
     #[arg(long)]
     pub url: bool,

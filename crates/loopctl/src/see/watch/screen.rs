@@ -175,11 +175,9 @@ impl Screen {
             }
             Key::Char(_) => None,
         };
-        if let (Some(place), Some((_, at))) = (place, self.pages.last_mut()) {
-            let is_log_end = matches!(self.pages.last(), Some((Page::Log(_), _))) && place >= last;
-            if let Some((_, at)) = self.pages.last_mut() {
-                *at = if is_log_end { usize::MAX } else { place.min(last) };
-            }
+        if let (Some(place), Some((page, at))) = (place, self.pages.last_mut()) {
+            let is_at_end = matches!(page, Page::Log(_)) && place >= last;
+            *at = if is_at_end { usize::MAX } else { place.min(last) };
         }
         None
     }
