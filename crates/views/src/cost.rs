@@ -71,14 +71,22 @@ pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -
         by_hour,
         rework,
         today: today(tx, budgets)?,
-        resets_at: midnight(now).plus_millis(DAY_MILLIS),
+        resets_at: resets_at(now),
         holds: tx.all_holds()?,
         now,
     })
 }
 
-fn midnight(now: Timestamp) -> Timestamp {
+/// The moment at which the budgets of the day began: midnight in UTC.
+#[must_use]
+pub fn midnight(now: Timestamp) -> Timestamp {
     Timestamp::from_millis(now.as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS)
+}
+
+/// The moment at which they begin again.
+#[must_use]
+pub fn resets_at(now: Timestamp) -> Timestamp {
+    midnight(now).plus_millis(DAY_MILLIS)
 }
 
 /// How much of the budgets of a day all loops have used since midnight.

@@ -1,5 +1,6 @@
 //! Seeing: lists of rows, and the views that put them together.
 
+pub mod agents;
 pub mod checkpoints;
 pub mod deadlocks;
 pub mod journal;
