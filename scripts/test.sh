@@ -52,6 +52,7 @@ want bwrap bubblewrap || echo "$0: bwrap cannot be had here; no agent is tested 
 want chromium chromium || echo "$0: chromium cannot be had here; the live page is tested in no browser" >&2
 want chromedriver chromium-driver || echo "$0: chromedriver cannot be had here; the live page is tested in no browser" >&2
 want git-lfs git-lfs || echo "$0: git-lfs cannot be had here; nothing is tested with large files" >&2
+want tmux tmux || echo "$0: tmux cannot be had here; status --watch is not tested in a terminal" >&2
 
 step "format"
 cargo fmt --all --check

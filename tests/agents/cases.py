@@ -146,6 +146,43 @@ def mcp(world):
     expect_booked(world)
 
 
+CONTRADICTION = "The specification and check.sh contradict each other."
+
+
+@case(agents=WITH_SESSIONS, needs=("mcp",))
+def give_up(world):
+    """An agent gives up over MCP, whatever its exit status is: nothing lands, and its reason is recorded."""
+    give_up = {"do": "mcp", "tool": "give_up", "args": {"reason": CONTRADICTION}}
+    world.add_test("t-1", [READ, RIGHT, give_up, DONE], max_attempts=1)
+    world.start_loop()
+    _expect_given_up(world)
+
+
+@case()
+def exit_3(world):
+    """A program that exits with 3 after its last words has given up: nothing lands, and these are the reason."""
+    # The real programs cannot choose their exit status; a program of the same name that runs them can.
+    real = world.environment["PATH"]
+    own = world.folder / "own"
+    own.mkdir()
+    own.joinpath(world.agent).write_text(f"#!/bin/sh\nPATH='{real}'\n{world.agent} \"$@\"\nexit 3\n")
+    own.joinpath(world.agent).chmod(0o755)
+    world.environment["PATH"] = f"{own}:{real}"
+    world.add_test("t-1", [READ, RIGHT, {"do": "say", "text": CONTRADICTION}], max_attempts=1)
+    world.start_loop()
+    _expect_given_up(world)
+
+
+def _expect_given_up(world):
+    failed = world.wait(lambda: world.sql("SELECT payload FROM events WHERE event_type = 'test_failed'"), "the attempt has ended")
+    failed = json.loads(failed[0][0])
+    expect(failed["error_category"] == "spec", f"the category is {failed['error_category']}: {failed['error_message']}")
+    expect("gave up" in failed["error_message"] and CONTRADICTION in failed["error_message"], f"the reason is {failed['error_message']!r}")
+    expect(not world.sql("SELECT 1 FROM events WHERE event_type = 'test_passed'"), "the work has landed")
+    world.wait(lambda: not world.agent_processes(), "the agent has ended", 20)
+    expect_booked(world)
+
+
 # OpenCode waits for the reset by itself and prints nothing.
 @case(agents=("claude", "codex", "gemini", "aider"), slow=("aider",))
 def limit(world):

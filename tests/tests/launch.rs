@@ -114,6 +114,9 @@ fn down_stops_what_up_has_started_and_the_test_is_given_back() {
     let begun = world.folder().join("repository-loops/loops/a/begun");
     wait_until("the agent", || begun.exists());
     let running = pids(&world);
+    let refused = world.loopctl(&["deinit", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("run loopctl down first"), "{refused:?}");
     assert_eq!(down(&world), (Some(0), STOPPED.to_owned()), "{}", launched.log());
     assert_eq!(launched.wait().code(), Some(143), "{}", launched.log());
     assert!(launched.log().contains("all stopped"), "{}", launched.log());

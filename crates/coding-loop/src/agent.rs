@@ -11,6 +11,7 @@ use coord_db::config::PromptBy;
 use coord_db::{ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
 use git::Finding;
+use process_host::BackOff;
 use tokio::sync::{Notify, watch};
 
 use crate::agents::{Call, Report, Stream};
@@ -129,7 +130,7 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
         }
     };
     let mut running = pin!(command_runner::run_reading(&spec, &mut cancelled, on_keeper, on_output));
-    let (mut interrupt, mut noted) = (None, Noted::default());
+    let (mut interrupt, mut failure, mut noted) = (None, None, Noted::default());
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
         waiter.looked(context);
@@ -146,9 +147,9 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
                 has_changed = true;
             }
             Err(error) => {
+                failure = Some(error);
                 cancel.send_replace(true);
-                context.end_run(&recorded, &runs::describe_end(&running.await.end));
-                return Err(error.into());
+                break running.await;
             }
         }
         noted.note(context, &recorded, &stream.borrow().report);
@@ -166,17 +167,29 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     outcome.end = context.end_in_sandbox(outcome.end);
     reach(Point::AgentEnded);
     let report = stream.replace(Stream::new(kind)).finish();
-    context.end_agent_run(&recorded, &report, &runs::describe_end(&outcome.end));
+    let stated = report.stated(&attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default());
+    let spent = stated.iter().map(|used| used.tokens).fold(0, i64::saturating_add);
+    let bytes = outcome.output_bytes.saturating_add(prompt_bytes as u64);
+    let used = context.priced(stated, report.model.as_deref().or(call.model()), bytes);
+    let (seconds, how) = (i64::try_from(outcome.duration.as_secs()).unwrap_or(i64::MAX), runs::describe_end(&outcome.end));
+    let mut back_off = BackOff::default();
+    while let Err(error) = context.end_agent_run(&recorded, &report, &used, seconds, &how).map_err(Error::from) {
+        // If a stop is requested meanwhile, the next start reads the log.
+        if !error.is_temporary() || waiter.stopping() {
+            return Err(failure.unwrap_or(error).into());
+        }
+        waiter.rest(context, Some(attempt), back_off.after(&error)).await;
+    }
     context.record_child(None);
-    let spent = context.account(attempt, &call, &report, outcome.output_bytes.saturating_add(prompt_bytes as u64));
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), tokens = spent, "agent ended");
     let is_continued = attempt.session.is_some();
     if let Some(id) = report.session.clone().filter(|_| context.managed && context.can_continue()) {
         attempt.session = Some(context.session(&id)?);
     }
-    match interrupt {
-        Some(interrupt) => Err(interrupt.into()),
-        None => Ok(Ran { outcome, report, is_continued, spent }),
+    match (interrupt, failure) {
+        (Some(interrupt), _) => Err(interrupt.into()),
+        (None, Some(failure)) => Err(failure.into()),
+        (None, None) => Ok(Ran { outcome, report, is_continued, spent }),
     }
 }
 

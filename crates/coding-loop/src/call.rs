@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use coord_db::config::AgentConfig;
 use coord_db::{ModelUse, microusd};
 
-use crate::agents::{AGENT, Call, Report, Tools, adapter};
+use crate::agents::{AGENT, Call, Tools, adapter};
 use crate::context::{Attempt, Context};
 use crate::{Error, Result, prompt};
 
@@ -96,22 +96,8 @@ impl Context<'_> {
         }
         std::fs::write(&file, text).map_err(|error| Error::io(format!("cannot write {}", file.display()), error))?;
         env.retain(|(name, _)| name != "BASH_ENV");
-        env.push(("BASH_ENV".to_owned(), file.into_os_string()));
+        env.push(("BASH_ENV".to_owned(), unexpanded(&file)));
         Ok(())
-    }
-
-    /// Adds the use of a run to the attempt; gives the tokens that it states.
-    pub(crate) fn account(&self, attempt: &mut Attempt, call: &Call, report: &Report, bytes: u64) -> i64 {
-        let before = attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default();
-        let stated = report.stated(&before);
-        let sum = stated.iter().map(|used| used.tokens).fold(0, i64::saturating_add);
-        for used in self.priced(stated, report.model.as_deref().or(call.model()), bytes) {
-            match attempt.spent.iter_mut().find(|known| known.model == used.model) {
-                Some(known) => known.add(&used),
-                None => attempt.spent.push(used),
-            }
-        }
-        sum
     }
 
     /// The use of a run with its cost: as stated, or estimated from the size of prompt and output. `model` is the one that
@@ -132,6 +118,18 @@ impl Context<'_> {
         }
         stated
     }
+}
+
+/// A path for a variable whose value bash expands, command substitutions too.
+fn unexpanded(path: &Path) -> OsString {
+    let mut text = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if b"$`\"\\".contains(byte) {
+            text.push(b'\\');
+        }
+        text.push(*byte);
+    }
+    OsString::from_vec(text)
 }
 
 /// A path for between single quotes of a shell.
@@ -156,4 +154,22 @@ fn link_entries(folder: &Path, other: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_reads_our_file_in_a_folder_of_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("a $(touch expanded) `touch expanded` $HOME \"q\" \\ 'x'");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("env"), "echo read").unwrap();
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", ":"]).current_dir(folder.path()).env("BASH_ENV", unexpanded(&own.join("env")));
+        let output = bash.output().unwrap();
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"read\n".as_slice(), b"".as_slice()));
+        assert!(!folder.path().join("expanded").exists());
+    }
 }

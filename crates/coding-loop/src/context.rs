@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use coord_db::{Config, Database, LeasePath, LoopId, ModelUse, Test, locate};
+use coord_db::{Config, Database, LeasePath, LoopId, Test, locate};
 use git::{Change, CommitHash, Layout, Repository, SnapshotOptions, Store, Workspace, WorkspaceSpec};
 
 use crate::memory::{Following, Publishing};
@@ -49,8 +49,6 @@ pub(crate) struct Attempt {
     /// The queued requests.
     pub(crate) waiting: Vec<(String, coord_db::AcquireRequest)>,
     pub(crate) begun: std::time::Instant,
-    /// What the agent has used, one for each model.
-    pub(crate) spent: Vec<ModelUse>,
     /// The session in which the agent goes on.
     pub(crate) session: Option<Session>,
     /// Why its work was not accepted, for the next run in the same session.
@@ -85,7 +83,6 @@ impl Attempt {
             tokens: BTreeMap::new(),
             waiting: Vec::new(),
             begun: std::time::Instant::now(),
-            spent: Vec::new(),
             session: None,
             mend: None,
             runs: 0,

@@ -339,7 +339,7 @@ impl Context<'_> {
         if let Some(attempt) = attempt {
             let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
             let begun = self.attempt_begun(attempt.test.last_attempt_at);
-            tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, &attempt.spent, seconds, &[])?;
+            tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, seconds, &[])?;
         }
         tx.release_work(&self.loop_id, cause)?;
         let Some(test) = test else { return Ok(()) };

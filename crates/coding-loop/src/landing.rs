@@ -387,7 +387,7 @@ impl Context<'_> {
         let leases = self.leases_on(attempt, &files);
         let begun = self.attempt_begun(test.last_attempt_at);
         self.db.write_durably(|tx| {
-            let spent = tx.record_attempt_usage(&self.loop_id, &test.id, begun, &attempt.spent, seconds, &landing.files)?;
+            let spent = tx.record_attempt_usage(&self.loop_id, &test.id, begun, seconds, &landing.files)?;
             landing.tokens = Some(spent).filter(|spent| *spent > 0);
             tx.queue_landing(&landing, &leases)?;
             tx.forget_vain_runs(&self.loop_id)?;

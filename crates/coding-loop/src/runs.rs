@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use command_runner::End;
 use command_runner::keeper::KeeperId;
-use coord_db::{ComponentId, NewRun, RunOf, Test, TestId, WriteTx};
+use coord_db::{ComponentId, ModelUse, NewRun, RunOf, Test, TestId};
 
 use crate::Result;
 use crate::agents::{self, Call, Report};
@@ -74,15 +74,22 @@ impl Context<'_> {
         noted.inspect_err(|error| tracing::debug!(%error, "cannot record what the agent does")).is_ok()
     }
 
-    /// Records the end of an agent's run, with its session and what that has used.
-    pub(crate) fn end_agent_run(&self, run: &Recorded, report: &Report, outcome: &str) {
-        self.record_end_of_run(|tx| {
+    /// Records the end of an agent's run, with its session and what it has used. A loop that is killed later has lost nothing.
+    pub(crate) fn end_agent_run(
+        &self,
+        run: &Recorded,
+        report: &Report,
+        used: &[ModelUse],
+        seconds: i64,
+        outcome: &str,
+    ) -> coord_db::Result<()> {
+        self.db.write(|tx| {
             tx.note_run(&run.id, report.session.as_deref(), None)?;
             if report.is_of_session && !report.used.is_empty() {
                 tx.note_session_used(&run.id, &report.used)?;
             }
-            tx.end_run(&run.id, outcome)
-        });
+            tx.end_agent_run(&run.id, used, seconds, outcome)
+        })
     }
 
     /// Records what the agent's newest run has used if nobody saw its end, from its log. Gives its test, whose work is in
@@ -96,24 +103,14 @@ impl Context<'_> {
         let before = session.map(|id| self.session(id)).transpose()?.map(|session| session.used).unwrap_or_default();
         let call = Call::of(&agent.command);
         let used = self.priced(report.stated(&before), report.model.as_deref().or(call.model()), bytes);
-        self.db.write(|tx| {
-            for model in &used {
-                tx.record_usage(Some(&self.loop_id), run.test_id.as_ref(), model, 0, &[])?;
-            }
-            tx.note_run(&run.id, session, None)?;
-            tx.end_run(&run.id, "its loop was killed")
-        })?;
+        self.db.write(|tx| tx.end_unseen_run(&run, session, &used))?;
         Ok(run.test_id)
     }
 
     /// Records the end of a run.
     pub(crate) fn end_run(&self, run: &Recorded, outcome: &str) {
-        self.record_end_of_run(|tx| tx.end_run(&run.id, outcome));
-    }
-
-    /// If the database is unavailable, the result is kept and the loop's next run completes the record.
-    fn record_end_of_run(&self, record: impl Fn(&WriteTx<'_>) -> coord_db::Result<()>) {
-        if let Err(error) = self.db.write_quietly(record) {
+        // If the database is unavailable, the result is kept and the loop's next run completes the record.
+        if let Err(error) = self.db.write_quietly(|tx| tx.end_run(&run.id, outcome)) {
             tracing::warn!(%error, "cannot record the end of a run");
         }
     }

@@ -61,6 +61,14 @@ impl Process {
         Ok(signal(self, Signal::TERM)?)
     }
 
+    /// Asks it to read its settings again, with SIGHUP. False if it has ended.
+    ///
+    /// # Errors
+    /// If it belongs to another user.
+    pub fn reload(self) -> std::io::Result<bool> {
+        Ok(signal(self, Signal::HUP)?)
+    }
+
     /// Kills it.
     ///
     /// # Errors

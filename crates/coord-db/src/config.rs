@@ -40,7 +40,9 @@ macro_rules! section {
 
 // After the macro that it uses.
 mod agent;
+mod notify;
 pub use agent::{AgentConfig, AgentKind, AgentOverride, PromptBy, SandboxBy};
+pub use notify::{NotifyBy, NotifyConfig, NotifyPart};
 
 section! {
     /// The database.
@@ -323,14 +325,6 @@ impl RetentionConfig {
     }
 }
 
-section! {
-    /// Where a phone can ring.
-    NotifyConfig {
-        /// argv, run for each decision and critical alert, with JSON on its standard input.
-        command: Vec<String> = Vec::new(),
-    }
-}
-
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -497,6 +491,7 @@ impl Config {
                 "repository.integration_branch is not a branch name".to_owned(),
             ));
         }
+        self.notify.validate().map_err(|(key, message)| (at("notify", key), message))?;
         let repository = &self.repository;
         if repository.follow.starts_with('-') || repository.follow == repository.integration_branch {
             let text = "repository.follow must name a branch with your own commits".to_owned();

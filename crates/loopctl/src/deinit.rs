@@ -19,6 +19,7 @@ use views::text::safe;
 use crate::context::Context;
 use crate::doctor::commits_of_branch;
 use crate::exit::{Failure, Outcome};
+use crate::launch;
 use crate::service;
 use crate::setup::repository_of;
 use crate::workspaces::failure;
@@ -81,7 +82,7 @@ pub fn run(cx: &Context, yes: bool, force: bool) -> Outcome {
             Some(db) => db.write(|tx| {
                 let running = tx.running_components(&ProcessIdentity::own())?;
                 if let Some((component, process)) = running.first() {
-                    return Err(Failure::No(format!("{component} runs as pid {}; stop it first", process.pid)));
+                    return Err(Failure::No(format!("{component} runs as pid {}; {}", process.pid, how_to_stop(db))));
                 }
                 place.remove_outside()
             })?,
@@ -138,6 +139,12 @@ impl Plan {
     }
 }
 
+/// What to do with a process that runs.
+fn how_to_stop(db: &Database) -> &'static str {
+    let is_launched = db.path().is_some_and(launch::has_launched);
+    if is_launched { "run loopctl down first" } else { "stop it first" }
+}
+
 /// What uses the database: processes, services, and a human's own command.
 fn in_use(db: &Database) -> Outcome<Vec<String>> {
     let own = ProcessIdentity::own();
@@ -147,7 +154,7 @@ fn in_use(db: &Database) -> Outcome<Vec<String>> {
     }
     db.read(|tx| {
         for (component, process) in tx.running_components(&own)? {
-            found.push(format!("{component} runs as pid {}: stop it first", process.pid));
+            found.push(format!("{component} runs as pid {}: {}", process.pid, how_to_stop(db)));
         }
         for entry in tx.open_journal(None)?.iter().filter(|entry| entry.steps.is_owned_by_other(&own)) {
             let pid = entry.steps.owner().map_or(0, |owner| owner.pid);

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use command_runner::{Process, started_with};
-use coord_db::process::ProcessIdentity;
+use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{Database, Error};
 use serde::Serialize;
 
@@ -120,6 +120,11 @@ impl Launched {
     }
 }
 
+/// True if something runs that `loopctl up` has started for a database.
+pub(crate) fn has_launched(database: &Path) -> bool {
+    !Launched::find(&database.canonicalize().unwrap_or_else(|_| database.to_owned())).is_empty()
+}
+
 /// `loopctl down`
 ///
 /// # Errors
@@ -159,6 +164,32 @@ pub fn down(cx: &Context) -> Outcome {
         (true, false) => "nothing runs".to_owned(),
     };
     cx.out.done(&serde_json::json!({ "stopped": ours, "others": others }), &text)
+}
+
+/// `loopctl reload`: checks the settings, and sends SIGHUP to what runs.
+///
+/// # Errors
+/// Exit 2 for invalid settings; nothing is signalled then.
+pub fn reload(cx: &Context) -> Outcome {
+    cx.open_with_config()?;
+    let mut reloaded: Vec<Named> = Vec::new();
+    for (component, process) in running(cx)? {
+        let pid = u32::try_from(process.pid).ok().filter(|_| process.liveness() == Liveness::Alive);
+        let Some(found) = pid.and_then(Process::find) else { continue };
+        match found.reload() {
+            Ok(true) => reloaded.push(Named::of((component, process))),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::No(format!("cannot signal {component}, pid {}: {error}", process.pid))),
+        }
+    }
+    reloaded.sort_by_key(Named::rank);
+    let names: Vec<&str> = reloaded.iter().map(|one| one.component.as_str()).collect();
+    let text = if names.is_empty() {
+        "nothing runs; the settings are valid".to_owned()
+    } else {
+        format!("asked to read the settings again: {}", names.join(", "))
+    };
+    cx.out.done(&serde_json::json!({ "reloaded": reloaded }), &text)
 }
 
 /// The processes that the database names; the settings need not be readable.

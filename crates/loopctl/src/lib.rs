@@ -24,8 +24,10 @@ mod launch;
 mod leasing;
 mod logs;
 mod man;
+mod markdown;
 mod mcp;
 mod place;
+mod pr;
 mod presets;
 mod programs;
 mod see;
@@ -106,6 +108,7 @@ fn set_up(cx: &Context, command: SetUp) -> Outcome {
         SetUp::Test(command) => setup::tests(cx, command),
         SetUp::Up { demo } => launch::up(cx, demo),
         SetUp::Down => launch::down(cx),
+        SetUp::Reload => launch::reload(cx),
         SetUp::Service(command) => service::run(cx, command),
         SetUp::Completions { .. } | SetUp::ManPages { .. } => Ok(()),
     }
@@ -119,6 +122,7 @@ fn see(cx: &Context, command: See) -> Outcome {
         See::Timeline(args) => see::timeline::show(cx, &args),
         See::Why { event_id } => see::why::show(cx, &event_id),
         See::Summary { since } => see::summary::show(cx, since),
+        See::Report(args) => see::report::run(cx, &args),
         See::Loops => see::loops(cx),
         See::Tests(filter) => see::tests(cx, &filter),
         See::Stuck => see::stuck(cx),
@@ -150,6 +154,7 @@ fn steer(cx: &Context, command: Steer) -> Outcome {
         Steer::Skip { test, reason } => steer::skip(cx, &test, reason.as_deref()),
         Steer::Reset { test, force } => steer::reset(cx, &test, force),
         Steer::Sync => sync::sync(cx),
+        Steer::Pr(args) => pr::run(cx, &args),
         Steer::Decide { decision, option, comment } => steer::decide(cx, &decision, &option, comment.as_deref()),
         Steer::AckAlert { id } => steer::ack_alert(cx, &id),
         Steer::ForceUnlock { loop_id, .. } => steer::force_unlock(cx, loop_id.as_deref()),

@@ -1,7 +1,8 @@
 //! `loopctl logs`: what agents and checks printed, of every attempt; and, with `-f`, what they print now.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write as _};
+use std::io::{IsTerminal, Read, Seek, SeekFrom, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use coord_db::{Database, LoopId, Run, TestId, TestStatus, Timestamp};
@@ -174,6 +175,28 @@ pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outco
         if run.ended_at.is_some() { tail.end(cx, &run)? } else { tail.print(cx)? }
     }
     Ok(())
+}
+
+/// The newest run of a loop or test in a line, and the end of its log, of this number of bytes at most.
+///
+/// # Errors
+/// As [`show`].
+pub(crate) fn end_of(db: &Database, id: &str, bytes: u64) -> Outcome<(String, String)> {
+    let of = Of::find(db, id)?;
+    let run = of.runs(db, None)?.0.pop().ok_or_else(|| nothing(&of, None))?;
+    let file = path_of(db.path().unwrap_or(Path::new(".")), &run);
+    let state = run.outcome.as_deref().unwrap_or("runs");
+    let heading = format!("{} of {}, started {}: {state}", what(&run), run.loop_id, clock(run.started_at));
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut log = File::open(&file)?;
+        let length = log.metadata()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut end = Vec::new();
+        log.take(bytes).read_to_end(&mut end)?;
+        Ok(end)
+    };
+    let end = read().map_err(|error| Failure::No(format!("cannot read the log {}: {error}", file.display())))?;
+    Ok((heading, String::from_utf8_lossy(&end).into_owned()))
 }
 
 fn nothing(of: &Of, attempt: Option<i64>) -> Failure {

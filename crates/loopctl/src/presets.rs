@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coord_db::config::DEFAULT_TEXT;
+use coord_db::config::{AgentConfig, DEFAULT_TEXT, PromptBy};
 use coord_db::{Config, LoopId};
 
 use crate::exit::{Failure, Outcome, io};
@@ -14,6 +14,26 @@ pub fn preset(known: &KnownAgent) -> Vec<(&'static str, &'static str)> {
     let begin = format!("# command = [\"{}\"", known.program());
     let lines = DEFAULT_TEXT.lines().skip_while(|line| !line.starts_with(&begin));
     lines.map_while(|line| line.strip_prefix("# ")?.split_once(" = ")).collect()
+}
+
+/// The settings of a preset beside others: what it leaves at the default is set otherwise there.
+fn preset_over(known: &KnownAgent, others: &AgentConfig) -> Vec<(&'static str, String)> {
+    let values = preset(known).into_iter().map(|(name, value)| (name, value_of(name, value, &others.environment)));
+    let mut settings: Vec<(&str, String)> = values.collect();
+    if others.prompt != PromptBy::Stdin && settings.iter().all(|(name, _)| *name != "prompt") {
+        settings.push(("prompt", "\"stdin\"".to_owned()));
+    }
+    if others.kind.is_some_and(|kind| kind != known.kind) {
+        settings.push(("kind", "\"\"".to_owned()));
+    }
+    settings
+}
+
+/// True if the agent is called as its preset says.
+fn is_preset(known: &KnownAgent, agent: &AgentConfig) -> bool {
+    let by_argument = preset(known).iter().any(|(name, value)| *name == "prompt" && value.contains("argument"));
+    let is_known = KnownAgent::of(&agent.command).is_some_and(|set| set.kind == known.kind);
+    is_known && agent.kind() == known.kind && (agent.prompt == PromptBy::Argument) == by_argument
 }
 
 /// A list of words as TOML.
@@ -55,7 +75,7 @@ pub fn with_agent(text: &str, known: &KnownAgent) -> Result<String, String> {
             ))
         };
     }
-    let mut wanted = preset(known);
+    let mut wanted = preset_over(known, &config.agent);
     let (mut new, mut is_inside) = (String::new(), false);
     for line in text.lines() {
         if line.starts_with('[') {
@@ -66,7 +86,7 @@ pub fn with_agent(text: &str, known: &KnownAgent) -> Result<String, String> {
         match at {
             Some(at) => {
                 let (name, value) = wanted.remove(at);
-                new.push_str(&format!("{name} = {}", value_of(name, value, &config.agent.environment)));
+                new.push_str(&format!("{name} = {value}"));
             }
             None => new.push_str(line),
         }
@@ -74,10 +94,7 @@ pub fn with_agent(text: &str, known: &KnownAgent) -> Result<String, String> {
     }
     // Settings that the section did not have.
     if !wanted.is_empty() {
-        let lines: String = wanted
-            .iter()
-            .map(|(name, value)| format!("{name} = {}\n", value_of(name, value, &config.agent.environment)))
-            .collect();
+        let lines = lines_of(&wanted);
         let mut end = 0;
         let header = new.split_inclusive('\n').find_map(|line| {
             end += line.len();
@@ -88,7 +105,7 @@ pub fn with_agent(text: &str, known: &KnownAgent) -> Result<String, String> {
             None => new.push_str(&format!("\n[agent]\n{lines}")),
         }
     }
-    checked(new, |config| KnownAgent::of(&config.agent.command).is_some_and(|set| set.kind == known.kind))
+    checked(new, |config| is_preset(known, &config.agent))
 }
 
 /// The settings with an agent for one loop, in a section of its own at the end.
@@ -101,11 +118,13 @@ pub fn with_agent_of(text: &str, id: &LoopId, known: &KnownAgent) -> Result<Stri
         return Err(format!("[loop.{id}] is already in config.toml; change its agent there"));
     }
     let key = toml::Value::String(id.to_string());
-    let lines = preset(known).into_iter();
-    let lines: String =
-        lines.map(|(name, value)| format!("{name} = {}\n", value_of(name, value, &config.agent.environment))).collect();
+    let lines = lines_of(&preset_over(known, &config.agent));
     let new = format!("{}\n\n[loop.{key}.agent]\n{lines}", text.trim_end());
-    checked(new, |config| KnownAgent::of(&config.agent_of(id).command).is_some_and(|set| set.kind == known.kind))
+    checked(new, |config| is_preset(known, &config.agent_of(id)))
+}
+
+fn lines_of(settings: &[(&str, String)]) -> String {
+    settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
 }
 
 fn checked(text: String, is_so: impl Fn(&Config) -> bool) -> Result<String, String> {
@@ -140,20 +159,24 @@ mod tests {
     fn each_preset_becomes_the_agent_of_all_loops_or_of_one() {
         for known in &KNOWN_AGENTS {
             let own = DEFAULT_TEXT.replace("\"TERM\"]   #", "\"TERM\", \"MINE\"]   #");
-            for text in [own.as_str(), "", "[gate]\ntimeout_seconds = 3\n[agent]\n", "[agent]\nenvironment = [\"MINE\"]"] {
+            let otherwise = "[agent]\nprompt = \"argument\" # mine\nkind = \"generic\"\nenvironment = [\"MINE\"]\n";
+            for text in
+                [own.as_str(), otherwise, "", "[gate]\ntimeout_seconds = 3\n[agent]\n", "[agent]\nenvironment = [\"MINE\"]"]
+            {
                 let new = with_agent(text, known).unwrap();
                 let config = Config::parse(&new, Path::new("x")).unwrap();
                 assert_eq!((config.agent.command[0].as_str(), config.agent.kind()), (known.program(), known.kind), "{new}");
                 assert!(known.keys().iter().all(|key| config.agent.environment.iter().any(|name| name == key)), "{new}");
                 assert_eq!(config.agent.environment.iter().any(|name| name == "MINE"), text.contains("MINE"));
                 assert_eq!(with_agent(&new, known).unwrap(), new, "again");
-                let other = KNOWN_AGENTS.iter().find(|other| other.kind != known.kind).unwrap();
-                assert!(with_agent(&new, other).unwrap_err().contains("already"));
-                let id = "b.2".parse().unwrap();
-                let both = with_agent_of(&new, &id, other).unwrap();
-                let config = Config::parse(&both, Path::new("x")).unwrap();
-                assert_eq!((config.agent.kind(), config.agent_of(&id).kind()), (known.kind, other.kind));
-                assert!(with_agent_of(&both, &id, known).is_err());
+                for other in KNOWN_AGENTS.iter().filter(|other| other.kind != known.kind) {
+                    assert!(with_agent(&new, other).unwrap_err().contains("already"));
+                    let id = "b.2".parse().unwrap();
+                    let both = with_agent_of(&new, &id, other).unwrap();
+                    let config = Config::parse(&both, Path::new("x")).unwrap();
+                    assert!(is_preset(known, &config.agent) && is_preset(other, &config.agent_of(&id)), "{both}");
+                    assert!(with_agent_of(&both, &id, known).is_err());
+                }
             }
         }
     }

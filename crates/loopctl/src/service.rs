@@ -383,7 +383,7 @@ fn write_all(manager: &Manager, name: &ServiceName, place: &Place, config: &Conf
 
 fn write_supervisors(manager: &Manager, name: &ServiceName, place: &Place, config: &Config) -> Outcome {
     for unit in SUPERVISORS {
-        let text = place.supervisor(unit, config.notify.command.is_empty());
+        let text = place.supervisor(unit, config.notify.is_silent());
         write(&manager.drop_ins(&name.supervisor(unit)), &text)?;
     }
     Ok(())

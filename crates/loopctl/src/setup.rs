@@ -4,7 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use coord_db::file_system::FileSystem;
-use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, locate};
+use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, TestEdit, TestId, locate};
 use git::Repository;
 use serde_json::json;
 use views::published;
@@ -132,7 +132,11 @@ pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>) -> Out
     let next = [
         "loopctl loop add loop-1",
         "loopctl test add T-001 --loop loop-1 --notes 'the goal in one sentence'",
-        "coding-loop loop-1    (needs an agent: loopctl init --agent NAME; without one: loopctl next --loop loop-1)",
+        if config.agent.command.is_empty() {
+            "loopctl up    (needs an agent: loopctl init --agent NAME; without one: loopctl next --loop loop-1)"
+        } else {
+            "loopctl up    (loopctl doctor says what is missing)"
+        },
     ];
     let document = json!({
         "database": path.to_string_lossy(), "config": config_file.to_string_lossy(), "repository": root.to_string_lossy(),
@@ -289,6 +293,27 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
     match command {
         TestCommand::Import { file } => crate::import::run(cx, &file),
         TestCommand::List(filter) => see::tests(cx, &filter),
+        TestCommand::Edit { id, category, max_attempts, depends_on, manual, notes, spec, spec_file, scope } => {
+            let depends_on = match depends_on.as_deref() {
+                None => None,
+                Some("") => Some(None),
+                Some(test) => Some(Some(test.parse()?)),
+            };
+            let edit = TestEdit {
+                category,
+                max_attempts,
+                depends_on,
+                automatable: manual.map(|manual| !manual),
+                notes,
+                spec_content: spec_text(spec, spec_file)?,
+                scope: if scope.is_empty() { None } else { Some(scope_globs(cx, scope)?) },
+            };
+            edit_test(cx, &id, &edit)
+        }
+        TestCommand::Remove { id } => {
+            cx.open()?.write(|tx| tx.remove_test(&id))?;
+            cx.out.done(&json!({ "removed": id }), &format!("test {id} is removed"))
+        }
         TestCommand::Add {
             id,
             loop_id,
@@ -302,19 +327,8 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
             spec_file,
             scope,
         } => {
-            let scope = Place::of(cx, &cx.config()?)?.globs(scope)?;
-            for glob in &scope {
-                globset::Glob::new(glob)
-                    .map_err(|error| Failure::usage(format!("scope {glob:?} is not a valid glob: {error}")))?;
-            }
-            let spec_content = match spec_file {
-                Some(file) if file == Path::new("-") => Some(crate::read_stdin()?),
-                Some(file) => Some(
-                    std::fs::read_to_string(&file)
-                        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?,
-                ),
-                None => spec,
-            };
+            let scope = scope_globs(cx, scope)?;
+            let spec_content = spec_text(spec, spec_file)?;
             let automatable = !manual;
             let new = NewTest {
                 id,
@@ -331,6 +345,35 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
             add_test(cx, &new)
         }
     }
+}
+
+fn scope_globs(cx: &Context, globs: Vec<String>) -> Outcome<Vec<String>> {
+    let globs = Place::of(cx, &cx.config()?)?.globs(globs)?;
+    for glob in &globs {
+        globset::Glob::new(glob).map_err(|error| Failure::usage(format!("scope {glob:?} is not a valid glob: {error}")))?;
+    }
+    Ok(globs)
+}
+
+fn spec_text(spec: Option<String>, file: Option<PathBuf>) -> Outcome<Option<String>> {
+    match file {
+        Some(file) if file == Path::new("-") => Ok(Some(crate::read_stdin()?)),
+        Some(file) => std::fs::read_to_string(&file)
+            .map(Some)
+            .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display()))),
+        None => Ok(spec),
+    }
+}
+
+fn edit_test(cx: &Context, id: &TestId, edit: &TestEdit) -> Outcome {
+    if *edit == TestEdit::default() {
+        return Err(Failure::usage("nothing is to change; see loopctl test edit --help"));
+    }
+    let row = cx.open()?.write(|tx| {
+        tx.edit_test(id, edit)?;
+        tx.test(id)
+    })?;
+    cx.out.done(&row, &format!("test {id} is changed"))
 }
 
 fn add_test(cx: &Context, new: &NewTest) -> Outcome {

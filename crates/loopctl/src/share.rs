@@ -363,18 +363,21 @@ fn usage_list(cx: &Context, rows: &[UsageLine]) -> Outcome {
                 let (used, limit) = (amount(resource, part.used), amount(resource, part.limit));
                 format!("{} {used}/{limit} ({} %)", part.budget, part.percent)
             });
-            let cached = row.cache_read_tokens + row.cache_write_tokens;
-            let kinds = match row.input_tokens + row.output_tokens + cached {
+            let cached = row.used.cache_read_tokens + row.used.cache_write_tokens;
+            let kinds = match row.used.input_tokens + row.used.output_tokens + cached {
                 0 => "-".to_owned(),
-                _ => format!("{}/{}/{}/{}", row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cache_write_tokens),
+                _ => format!(
+                    "{}/{}/{}/{}",
+                    row.used.input_tokens, row.used.output_tokens, row.used.cache_read_tokens, row.used.cache_write_tokens
+                ),
             };
             vec![
-                plain(if row.key.is_empty() { "-" } else { &row.key }),
-                plain(row.records.to_string()),
-                plain(row.tokens_estimated.to_string()),
+                plain(if row.used.key.is_empty() { "-" } else { &row.used.key }),
+                plain(row.used.records.to_string()),
+                plain(row.used.tokens_estimated.to_string()),
                 plain(kinds),
-                plain(if row.cost_microusd > 0 { dollars(row.cost_microusd) } else { "-".to_owned() }),
-                plain(span(row.duration_seconds)),
+                plain(if row.used.cost_microusd > 0 { dollars(row.used.cost_microusd) } else { "-".to_owned() }),
+                plain(span(row.used.duration_seconds)),
                 plain(row.passed.to_string()),
                 plain(each.map_or_else(|| "-".to_owned(), |(tokens, seconds)| format!("{tokens} in {}", span(seconds)))),
                 plain(pair(row.rework_suffered_tokens, row.rework_suffered_seconds)),

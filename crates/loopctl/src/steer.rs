@@ -3,9 +3,11 @@
 
 use coord_db::payload::{RestartRequested, RollbackTriggered};
 use coord_db::process::ProcessIdentity;
-use coord_db::{DecisionId, Error, IdOf, Loop, LoopId, LoopStatus, NewEvent, Steered, TestId, UnlockCause, WriteTx};
+use coord_db::{
+    Decision, Error, EventId, IdOf, Loop, LoopId, LoopStatus, NewEvent, ReadTx, Steered, TestId, UnlockCause, WriteTx,
+};
 use serde_json::json;
-use views::sentence::count;
+use views::sentence::{count, list};
 use views::text::safe;
 
 use crate::cli::Which;
@@ -224,23 +226,54 @@ pub fn force_unlock(cx: &Context, loop_id: Option<&str>) -> Outcome {
 pub fn decide(cx: &Context, decision: &str, option: &str, comment: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let actor = cx.actor();
-    let (id, short, event, pm, is_of_base) = db.write(|tx| {
-        let id: DecisionId = ids::find(tx, IdOf::Decision, decision)?.parse()?;
-        let short = views::ids::short(tx, IdOf::Decision, id.as_str())?;
-        let event = tx.answer(&id, option, comment, &actor, "cli")?;
-        let pm = tx.running_process(PM, &ProcessIdentity::own())?.is_some();
-        let is_of_base = tx.decision(&id)?.is_of_base();
-        Ok::<_, Failure>((id, short, event, pm, is_of_base))
+    let (answered, pm) = db.write(|tx| {
+        let rows = if decision == ALL {
+            open_with(tx, option)?
+        } else {
+            vec![tx.decision(&ids::find(tx, IdOf::Decision, decision)?.parse()?)?]
+        };
+        let mut answered = Vec::new();
+        for row in rows {
+            let short = views::ids::short(tx, IdOf::Decision, row.id.as_str())?;
+            let event = tx.answer(&row.id, option, comment, &actor, "cli")?;
+            answered.push((row, short, event));
+        }
+        Ok::<_, Failure>((answered, tx.running_process(PM, &ProcessIdentity::own())?.is_some()))
     })?;
-    if !pm && is_of_base {
-        eprintln_quietly("loopctl: pm-agent is not running; the next loop that starts an attempt applies the answer");
-    } else if !pm {
+    let waits_for_pm = answered.iter().any(|(row, ..)| !row.is_of_base());
+    if !pm && waits_for_pm {
         eprintln_quietly("loopctl: pm-agent is not running; apply the answer now with pm-agent --once");
+    } else if !pm {
+        eprintln_quietly("loopctl: pm-agent is not running; the next loop that starts an attempt applies the answer");
     }
-    cx.out.done(
-        &json!({ "decision_id": id, "choice": option, "event_id": event }),
-        &format!("decision {short} is answered with {option}"),
-    )
+    let document =
+        |(row, _, event): &(Decision, String, EventId)| json!({ "decision_id": row.id, "choice": option, "event_id": event });
+    let lines: Vec<String> =
+        answered.iter().map(|(_, short, _)| format!("decision {short} is answered with {option}")).collect();
+    match &answered[..] {
+        [one] if decision != ALL => cx.out.done(&document(one), &lines.join("\n")),
+        all => cx.out.done(&all.iter().map(document).collect::<Vec<_>>(), &lines.join("\n")),
+    }
+}
+
+/// What stands for every question that has the option.
+const ALL: &str = "all";
+
+/// The open questions without an answer that have an option.
+fn open_with(tx: &ReadTx<'_>, option: &str) -> Outcome<Vec<Decision>> {
+    let open = views::questions::questions(tx, tx.decisions(true)?)?;
+    let waiting: Vec<Decision> = open.into_iter().filter(|one| one.answered.is_none()).map(|one| one.row).collect();
+    let has = |row: &Decision| row.option_ids().iter().any(|id| id == option);
+    if waiting.iter().any(has) {
+        return Ok(waiting.into_iter().filter(has).collect());
+    }
+    if waiting.is_empty() {
+        return Err(Failure::No("no question waits for an answer".to_owned()));
+    }
+    let mut known: Vec<String> = waiting.iter().flat_map(Decision::option_ids).collect();
+    known.sort();
+    known.dedup();
+    Err(Failure::usage(format!("no open question has the option {option:?}; there are {}", list(&known))))
 }
 
 /// `loopctl ack-alert`

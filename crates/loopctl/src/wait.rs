@@ -1,5 +1,6 @@
 //! Waiting without polling, for commands that have something to put in order when they are interrupted.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -10,20 +11,24 @@ use nix::sys::signal::{SigSet, Signal};
 enum Report {
     Wake(Wake),
     Signal,
+    Keys(Vec<u8>),
 }
 
 /// Why a wait ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Woken {
     /// Something may have changed, or the time is over.
     Look,
     /// SIGINT, SIGTERM or SIGHUP came.
     Interrupted,
+    /// Somebody typed.
+    Keys(Vec<u8>),
 }
 
 /// Wakes on commits, and on signals or interruptions.
 pub struct Waiter {
     reports: mpsc::Receiver<Report>,
+    sender: mpsc::Sender<Report>,
     watcher: Option<Watcher>,
     ladder: Ladder,
 }
@@ -68,11 +73,25 @@ impl Waiter {
     }
 
     fn listening(database: &Path, sender: mpsc::Sender<Report>, reports: mpsc::Receiver<Report>) -> Self {
+        let wakes = sender.clone();
         let watcher = Watcher::new(database, move |wake| {
-            let _ = sender.send(Report::Wake(wake));
+            let _ = wakes.send(Report::Wake(wake));
         })
         .ok();
-        Self { reports, watcher, ladder: Ladder::default() }
+        Self { reports, sender, watcher, ladder: Ladder::default() }
+    }
+
+    /// Wakes on what is typed as well, until standard input ends.
+    pub fn read_keys(&self) {
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while let Ok(read @ 1..) = std::io::stdin().lock().read(&mut buffer) {
+                if sender.send(Report::Keys(buffer[..read].to_vec())).is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Returns when something may have changed or a signal came, after `most` at the latest.
@@ -82,12 +101,14 @@ impl Waiter {
             Ok(report) => report,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Woken::Look,
         };
+        let mut typed = Vec::new();
         for report in std::iter::once(first).chain(self.reports.try_iter()) {
             match report {
                 Report::Wake(wake) => self.ladder.woken(wake),
                 Report::Signal => return Woken::Interrupted,
+                Report::Keys(bytes) => typed.extend(bytes),
             }
         }
-        Woken::Look
+        if typed.is_empty() { Woken::Look } else { Woken::Keys(typed) }
     }
 }

@@ -362,7 +362,7 @@ pub fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
 }
 
 fn notify(work: &mut Work<'_>) {
-    if work.config.notify.command.is_empty() {
+    if work.config.notify.is_silent() {
         return;
     }
     for matter in &work.at.unnotified {

@@ -1,20 +1,21 @@
 //! pm: settles conflicts, dependencies and lost loops, asks the human where a decision is theirs, and applies the
 //! answer.
 //!
-//! It must never run a command other than the human's `notify.command`, and never touch git. Its questions, pauses and
+//! It must never run a command other than the human's `notify.command`, or curl for `notify.preset`, and never touch git. Its questions, pauses and
 //! moves are stored in rows (decisions, conflicts, pauses, alerts), so a restart repeats none of them.
 
 mod apply;
 pub mod decide;
 mod matters;
+mod notify;
 mod perform;
 pub mod snapshot;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coord_db::{Config, Database, JournalEntry, ReadTx, Result, WriteTx};
-use supervisor::{Inbound, LocalFuture, Plan, Supervisor};
+use supervisor::{Inbound, LocalFuture, Plan, Supervisor, Waker};
 
 pub use decide::{Act, Action};
 pub use perform::Notified;
@@ -24,6 +25,8 @@ pub use snapshot::PmSnapshot;
 #[derive(Debug)]
 pub struct PmAgent {
     config: Arc<Config>,
+    /// For the thread that takes answers from the phone.
+    shared: Arc<Mutex<Arc<Config>>>,
     database: PathBuf,
     inbox: Vec<Inbound>,
 }
@@ -39,11 +42,17 @@ impl Supervisor for PmAgent {
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, database: &Path) -> Self {
-        Self { config, database: database.to_owned(), inbox: Vec::new() }
+        let shared = Arc::new(Mutex::new(Arc::clone(&config)));
+        Self { config, shared, database: database.to_owned(), inbox: Vec::new() }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&config);
         self.config = config;
+    }
+
+    fn attach(&mut self, _waker: Waker) {
+        notify::answers::start(Arc::clone(&self.shared), self.database.clone());
     }
 
     fn observe(&mut self, _db: &Database) -> Result<()> {

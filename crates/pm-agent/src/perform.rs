@@ -1,10 +1,11 @@
-//! The only effect: runs the human's notify command from the settings, with a question or a critical alert on its
-//! standard input.
+//! The only effect: sends a question or a critical alert to the human, by the command of the settings, which gets it on its
+//! standard input, or by a preset.
 
 use std::path::Path;
 use std::time::Duration;
 
 use command_runner::CommandSpec;
+use coord_db::config::NotifyBy;
 use coord_db::{Config, JournalEntry, Result, WriteTx};
 use supervisor::LocalFuture;
 
@@ -32,6 +33,15 @@ pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> L
     if entry.operation != OPERATION {
         let why = format!("unknown operation {:?}", entry.operation);
         return Box::pin(async move { Notified::Failed(why) });
+    }
+    if config.notify.preset != NotifyBy::Command {
+        let config = config.clone();
+        return Box::pin(async move {
+            match crate::notify::send(&config, &entry).await {
+                Ok(()) => Notified::Succeeded,
+                Err(why) => Notified::Failed(why),
+            }
+        });
     }
     if argv.is_empty() {
         return Box::pin(async { Notified::Failed("notify.command is no longer set".to_owned()) });
@@ -61,7 +71,7 @@ pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> L
 /// Completes the entry. There is no retry, because the question is in the database anyway.
 pub(crate) fn record(tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified) -> Result<()> {
     if let Notified::Failed(why) = outcome {
-        tracing::warn!(entry = %entry.id, why, "the notify command failed");
+        tracing::warn!(entry = %entry.id, why, "the human was not notified");
     }
     if tx.is_operation_open(&entry.id)? {
         tx.end_operation(&entry.id, *outcome == Notified::Succeeded)?;

@@ -515,7 +515,7 @@ fn load_pauses(tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
 }
 
 fn load_unnotified(config: &Config, tx: &ReadTx<'_>, snapshot: &mut PmSnapshot) -> Result<()> {
-    if config.notify.command.is_empty() {
+    if config.notify.is_silent() {
         return Ok(());
     }
     snapshot.notifying = tx.open_journal(Some("pm"))?.iter().filter(|entry| entry.operation == OPERATION).count();

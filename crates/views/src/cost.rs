@@ -48,12 +48,12 @@ pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -
     let report = |by: UsageKey| tx.usage_report(by, since, budgets);
     let by_loop = report(UsageKey::Loop)?;
     let mut by_test = report(UsageKey::Test)?;
-    by_test.retain(|line| !line.key.is_empty() && (line.tokens_estimated > 0 || line.duration_seconds > 0));
-    by_test.sort_by_key(|line| Reverse((line.cost_microusd, line.tokens_estimated)));
+    by_test.retain(|line| !line.used.key.is_empty() && (line.used.tokens_estimated > 0 || line.used.duration_seconds > 0));
+    by_test.sort_by_key(|line| Reverse((line.used.cost_microusd, line.used.tokens_estimated)));
     let tests_left_out = by_test.len().saturating_sub(MAX_TESTS);
     by_test.truncate(MAX_TESTS);
     let dearest = |mut lines: Vec<UsageLine>| {
-        lines.sort_by_key(|line| Reverse((line.cost_microusd, line.tokens_estimated)));
+        lines.sort_by_key(|line| Reverse((line.used.cost_microusd, line.used.tokens_estimated)));
         lines
     };
     let mut by_hour = report(UsageKey::Hour)?;
@@ -93,21 +93,21 @@ pub fn today(tx: &ReadTx<'_>, budgets: &BudgetConfig) -> Result<Vec<BudgetUse>, 
 fn total(lines: &[UsageLine]) -> UsageLine {
     let mut total = UsageLine::default();
     for line in lines {
-        total.records += line.records;
-        total.tokens_estimated += line.tokens_estimated;
-        total.duration_seconds += line.duration_seconds;
-        total.input_tokens += line.input_tokens;
-        total.output_tokens += line.output_tokens;
-        total.cache_read_tokens += line.cache_read_tokens;
-        total.cache_write_tokens += line.cache_write_tokens;
-        total.cost_microusd += line.cost_microusd;
+        total.used.records += line.used.records;
+        total.used.tokens_estimated += line.used.tokens_estimated;
+        total.used.duration_seconds += line.used.duration_seconds;
+        total.used.input_tokens += line.used.input_tokens;
+        total.used.output_tokens += line.used.output_tokens;
+        total.used.cache_read_tokens += line.used.cache_read_tokens;
+        total.used.cache_write_tokens += line.used.cache_write_tokens;
+        total.used.cost_microusd += line.used.cost_microusd;
         total.passed += line.passed;
         total.rework_suffered_tokens += line.rework_suffered_tokens;
         total.rework_suffered_seconds += line.rework_suffered_seconds;
     }
     // What one loop loses another is charged with: together it is what was used.
-    total.tokens_per_passed = (total.passed > 0).then(|| total.tokens_estimated / total.passed);
-    total.seconds_per_passed = (total.passed > 0).then(|| total.duration_seconds / total.passed);
+    total.tokens_per_passed = (total.passed > 0).then(|| total.used.tokens_estimated / total.passed);
+    total.seconds_per_passed = (total.passed > 0).then(|| total.used.duration_seconds / total.passed);
     total
 }
 

@@ -14,6 +14,7 @@ pub mod overview;
 pub mod proofs;
 pub mod published;
 pub mod questions;
+pub mod report;
 pub mod runs;
 pub mod sentence;
 pub mod story;

@@ -24,6 +24,21 @@ pub struct Story {
     pub evidence: Option<Evidence>,
 }
 
+/// The newest event that tells how a test stands: how its last attempt ended, or that it has begun.
+///
+/// # Errors
+/// What the database reports.
+pub fn of_test(tx: &ReadTx<'_>, history: &History, test: &str) -> Result<Option<Event>, Error> {
+    const TELLING: [&str; 6] =
+        ["test_passed", "test_failed", "test_blocked", "regression_detected", "regression_cleared", "test_started"];
+    if tx.find_test(test)?.is_none() {
+        return Ok(None);
+    }
+    let filter = EventFilter { test_id: Some(test.to_owned()), ..EventFilter::default() };
+    let events = history.events(tx.events(&filter)?, &filter)?;
+    Ok(events.into_iter().rev().find(|event| TELLING.contains(&event.event_type.as_str())))
+}
+
 /// The event that tells how the attempt ended that a commit or a proof is of.
 /// # Errors
 /// What the database reports.

@@ -25,7 +25,8 @@ const SECONDS: u64 = 6;
 const TIDYING: [&[&str]; 4] =
     [&["gc", "--prune=now", "--quiet"], &["prune", "--expire=now"], &["pack-refs", "--all"], &["worktree", "prune"]];
 
-/// Each run leaves files, a commit and a stash of its own, and says what it has written. Its git may fail: somebody prunes.
+/// Each run leaves files, a commit and a stash of its own, and says what it has written. Its git may fail: somebody prunes. If
+/// its commit and its stash fail, its own stash has deleted the file, and it reports that.
 const AGENT: &str = r#"cat > /dev/null
 token=$TEST_ID-$ATTEMPT-$$-$(date +%s%N)
 echo $token >> work-$TEST_ID
@@ -33,7 +34,7 @@ echo $token >> "TOP/tokens"
 { git checkout -b own-$TEST_ID; git add --all; git commit --message own; } > /dev/null 2>&1
 echo more >> shared-$LOOP_ID
 { git stash; git stash pop; } > /dev/null 2>&1
-test -e work-$TEST_ID
+test -e work-$TEST_ID || { echo $token >> "TOP/deleted"; exit 1; }
 "#;
 
 struct World {
@@ -147,8 +148,13 @@ impl World {
         ] {
             assert_eq!(count(sql), "0", "{sql}\n{}", self.log());
         }
-        let failed = "SELECT payload FROM events WHERE event_type = 'test_failed' AND json_extract(payload, '$.error_category') <> 'system'";
-        assert_eq!(self.db.query_foreign(failed).unwrap(), Vec::<Vec<Option<String>>>::new(), "{}", self.log());
+        let deleted = std::fs::read_to_string(self.folder.path().join("deleted")).unwrap_or_default();
+        let failed = "SELECT payload ->> '$.test_id' || '-' || (payload ->> '$.attempt') || '-', payload FROM events
+                      WHERE event_type = 'test_failed' AND payload ->> '$.error_category' <> 'system'";
+        for row in self.db.query_foreign(failed).unwrap() {
+            let attempt = row[0].as_deref().unwrap();
+            assert!(deleted.lines().any(|token| token.starts_with(attempt)), "{row:?}\n{}", self.log());
+        }
         // Verified and landed once, each, in the store and thereby where it is published.
         let log = git(&store, ["log", "--format=%H %(trailers:key=Test,valueonly,separator=%x20)", INTEGRATION]);
         let mut landed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -167,7 +173,7 @@ impl World {
         let kept: String = kept.collect::<Vec<_>>().join("\n");
         let kept: std::collections::BTreeSet<&str> = kept.lines().collect();
         let tokens = std::fs::read_to_string(self.folder.path().join("tokens")).unwrap();
-        for token in tokens.lines() {
+        for token in tokens.lines().filter(|token| !deleted.lines().any(|line| line == *token)) {
             assert!(kept.contains(token), "{token} is lost\n{}", self.log());
         }
         (tests.len(), tokens.lines().count())

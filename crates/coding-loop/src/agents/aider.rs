@@ -1,11 +1,11 @@
 //! Aider: `aider --yes-always … --message PROMPT`. It prints text, with rounded numbers, and on request its events with exact
 //! ones.
 
+use coord_db::ModelUse;
 use coord_db::config::AgentKind;
-use coord_db::{ModelUse, microusd};
 use serde_json::Value;
 
-use super::usage::{number, of_text};
+use super::usage::{cost, number, of_text};
 use super::{Adapter, Call, Report, Tools};
 
 pub(super) struct Aider;
@@ -27,7 +27,7 @@ impl Adapter for Aider {
             input: field("prompt_tokens"),
             output: field("completion_tokens"),
             // 0 is also what it says of a model without a known price.
-            cost_microusd: sent["cost"].as_f64().filter(|cost| *cost > 0.0).map(microusd),
+            cost_microusd: cost(sent, "cost").filter(|cost| *cost > 0),
             ..ModelUse::default()
         };
         let used = used.counted();
@@ -35,12 +35,14 @@ impl Adapter for Aider {
     }
 
     fn line(&self, line: &str, report: &mut Report) {
+        // This comes after its last words.
+        if let Some(file) = line.strip_prefix("Applied edit to ") {
+            report.progress = Some(format!("editing {file}"));
+            return;
+        }
         of_text(line, report);
         if line.contains("has hit a token limit!") {
             report.error = Some(line.to_owned());
-        }
-        if let Some(file) = line.strip_prefix("Applied edit to ") {
-            report.progress = Some(format!("editing {file}"));
         }
     }
 
@@ -50,8 +52,11 @@ impl Adapter for Aider {
             // Its prompt follows the last argument, and other programs may come before it.
             let options = ["--no-stream", "--no-analytics", "--analytics-log", "/dev/stdout"];
             let words: Vec<String> = call.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-            let after = AgentKind::find(&words).map_or(1, |(_, at)| at + 1);
-            call.argv.splice(after..after, options.map(Into::into));
+            // A program of another name passes options on; the first word after a shell is its script.
+            let own = words.get(1).is_none_or(|word| word.starts_with("--")).then_some(1);
+            if let Some(after) = AgentKind::find(&words).map(|(_, at)| at + 1).or(own) {
+                call.argv.splice(after..after, options.map(Into::into));
+            }
         }
     }
 }

@@ -81,7 +81,8 @@ impl Adapter for Claude {
             && !call.has(&["--mcp-config", "--strict-mcp-config"])
         {
             let servers = json!({"mcpServers": {"coding-loops": {"command": program, "args": arguments}}});
-            call.add(["--mcp-config".to_owned(), servers.to_string()]);
+            // Without the = it takes every word that follows, and the prompt may be one.
+            call.add([format!("--mcp-config={servers}")]);
         }
         if let Some(command) = tools.hook("claude")
             && !call.has(&["--settings"])

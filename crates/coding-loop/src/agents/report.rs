@@ -42,7 +42,7 @@ pub(crate) struct Report {
     /// What it does at the moment.
     pub(crate) progress: Option<String>,
     /// It has stated a result.
-    pub(super) has_result: bool,
+    pub(crate) has_result: bool,
     /// It began a session and ended without a result.
     pub(crate) lacks_result: bool,
     /// The error in its result.

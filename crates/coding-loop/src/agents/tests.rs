@@ -105,7 +105,11 @@ fn use_is_read_from_every_form() {
         ("Tokens: 1k sent, 2k cache write, 9k cache hit, 50 received.", [3_050, 1_000, 50, 9_000, 2_000]),
         ("tokens used: many", [0; 5]),
         ("{\"usage\":\"much\"}", [0; 5]),
-        ("{\"usage\":{\"input_tokens\":-5,\"output_tokens\":9223372036854775807}}", [i64::MAX, 0, i64::MAX, 0, 0]),
+        ("{\"usage\":{\"input_tokens\":-5,\"output_tokens\":7}}", [7, 0, 7, 0, 0]),
+        // No run has so many: a number like this would use up every budget.
+        ("{\"usage\":{\"input_tokens\":7,\"output_tokens\":9223372036854775807}}", [7, 7, 0, 0, 0]),
+        ("{\"usage\":{\"input_tokens\":7,\"output_tokens\":1e300}}", [7, 7, 0, 0, 0]),
+        ("tokens used: 99999999999999", [0; 5]),
     ];
     for (output, expected) in cases {
         assert_eq!(used(output), expected, "{output}");
@@ -116,6 +120,28 @@ fn use_is_read_from_every_form() {
     assert_eq!((kinds(&used), used.cost_microusd), ([20_400, 300, 0, 0], Some(31_500)));
     let report = read(AgentKind::Aider, EDIT[4].1);
     assert_eq!(report.stated(&BTreeMap::new())[0].cost_microusd, Some(6_700));
+}
+
+#[test]
+fn the_last_words_of_aider_stand_before_what_it_applied() {
+    let said = "The specification contradicts itself.\n\nTokens: 10k sent, 150 received.\nApplied edit to calc.py\n";
+    assert_eq!(read(AgentKind::Aider, said).reason(), "The specification contradicts itself.");
+}
+
+#[test]
+fn no_run_costs_what_nobody_can_pay() {
+    let claude = |cost: &str| {
+        let line = r#"{"type":"result","modelUsage":{"m":{"inputTokens":1,"costUSD":COST}}}"#.replace("COST", cost);
+        read(AgentKind::Claude, &line).stated(&BTreeMap::new())[0].cost_microusd
+    };
+    let aider = |cost: &str| {
+        let line = format!("Tokens: 5 sent, 6 received. Cost: ${cost} message, $1 session.");
+        read(AgentKind::Aider, &line).stated(&BTreeMap::new())[0].cost_microusd
+    };
+    for (cost, expected) in [("0.5", Some(500_000)), ("1e300", None), ("-3", None)] {
+        assert_eq!((claude(cost), aider(cost)), (expected, expected), "{cost}");
+    }
+    assert_eq!((aider("NaN"), aider("inf")), (None, None));
 }
 
 #[test]
@@ -256,6 +282,10 @@ fn tools_are_handed_over_without_a_file_in_the_repository() {
     assert_eq!(aider.join(" "), "aider --no-stream --no-analytics --analytics-log /dev/stdout --message");
     let aider = words(&equipped(AgentKind::Aider, "env X=1 nice -n 5 aider --message"));
     assert!(aider.join(" ").starts_with("env X=1 nice -n 5 aider --no-stream "), "{aider:?}");
+    let wrapper = words(&equipped(AgentKind::Aider, "my-aider --message"));
+    assert!(wrapper.join(" ").starts_with("my-aider --no-stream "), "{wrapper:?}");
+    // Its options are the script's to give.
+    assert_eq!(words(&equipped(AgentKind::Aider, "sh aider.sh")).join(" "), "sh aider.sh");
     // What the user has set stays.
     let own = equipped(AgentKind::Claude, "claude -p --settings mine.json --mcp-config=mine.json");
     assert_eq!(words(&own), ["claude", "-p", "--settings", "mine.json", "--mcp-config=mine.json"]);

@@ -5,15 +5,27 @@ use serde_json::Value;
 
 use super::Report;
 
-/// The number in the first of these fields. Negative numbers are none.
+/// More tokens than any run has: a larger number is an error of the agent, and would use up every budget.
+const MAX_TOKENS: f64 = 1e11;
+/// More US dollars than any run costs.
+const MAX_DOLLARS: f64 = 1e6;
+
+/// The number of tokens in the first of these fields. Negative numbers are 0.
 pub(super) fn number(value: &Value, names: &[&str]) -> Option<i64> {
-    let field = names.iter().find_map(|name| value.get(*name))?;
-    field.as_i64().or_else(|| field.as_f64().map(|number| number as i64)).map(|number| number.max(0))
+    tokens(names.iter().find_map(|name| value.get(*name))?.as_f64()?.max(0.0))
+}
+
+fn tokens(number: f64) -> Option<i64> {
+    (0.0..=MAX_TOKENS).contains(&number).then_some(number as i64)
 }
 
 /// An amount of US dollars in a field.
 pub(super) fn cost(value: &Value, name: &str) -> Option<i64> {
-    value.get(name).and_then(Value::as_f64).filter(|dollars| *dollars >= 0.0).map(microusd)
+    value.get(name).and_then(Value::as_f64).and_then(price)
+}
+
+fn price(dollars: f64) -> Option<i64> {
+    (0.0..=MAX_DOLLARS).contains(&dollars).then(|| microusd(dollars))
 }
 
 /// `{"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 2}` as of Anthropic's
@@ -80,14 +92,14 @@ fn sent_and_received(text: &str) -> Option<ModelUse> {
     // A request that failed.
     let received = before(&["received"]).filter(|received| *received > 0)?;
     let cache_read = before(&["cache", "hit"]).unwrap_or(0);
-    let price = words.iter().position(|word| *word == "message").and_then(|at| words.get(at.checked_sub(1)?));
-    let dollars = price.and_then(|price| price.strip_prefix('$')?.parse::<f64>().ok());
+    let stated = words.iter().position(|word| *word == "message").and_then(|at| words.get(at.checked_sub(1)?));
+    let dollars = stated.and_then(|stated| stated.strip_prefix('$')?.parse::<f64>().ok());
     let used = ModelUse {
         input: sent,
         output: received,
         cache_read,
         cache_write: before(&["cache", "write"]).unwrap_or(0),
-        cost_microusd: dollars.map(microusd),
+        cost_microusd: dollars.and_then(price),
         ..ModelUse::default()
     };
     Some(used.counted())
@@ -100,6 +112,5 @@ fn amount(text: &str) -> Option<i64> {
         Some(digits) => (digits, 1_000.0),
         None => word.strip_suffix('m').map_or((word.as_str(), 1.0), |digits| (digits, 1_000_000.0)),
     };
-    let number: f64 = digits.parse().ok()?;
-    (number.is_finite() && number >= 0.0).then_some((number * times).min(1e15) as i64)
+    tokens(digits.parse::<f64>().ok()? * times)
 }

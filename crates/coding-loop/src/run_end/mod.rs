@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::agents::{Report, one_line};
 use crate::end::End;
 
-use reset_time::reset_time;
+use reset_time::{is_plausible, reset_time};
 
 /// The exit status with which an agent gives up.
 const GIVES_UP: i32 = 3;
@@ -114,7 +114,7 @@ fn stated_trouble(output: &Report, code: i32, changed: bool, now: Timestamp) -> 
     if let Some(text) = &output.error
         && let Some(kind) = kind_of_error(output.status, &text.to_lowercase())
     {
-        let until = output.limit_until.flatten().filter(|until| *until > now);
+        let until = output.limit_until.flatten().filter(|until| is_plausible(*until, now));
         let found = trouble(kind, text);
         return Some(AgentTrouble { until: found.until.or(until.filter(|_| kind == HoldKind::Limit)), ..found });
     }
@@ -122,8 +122,12 @@ fn stated_trouble(output: &Report, code: i32, changed: bool, now: Timestamp) -> 
         return Some(AgentTrouble {
             kind: HoldKind::Limit,
             reason: output.reason(),
-            until: until.filter(|until| *until > now),
+            until: until.filter(|until| is_plausible(*until, now)),
         });
+    }
+    // The result that it states counts, and no text beside it.
+    if code == 0 && output.has_result && output.error.is_none() {
+        return None;
     }
     let lines = if code == 0 && changed { LINES_AFTER_CLAIM } else { LINES_OF_FAILURE };
     let mut last = output.lines.iter().rev().take(lines);

@@ -15,8 +15,12 @@ const MARGIN_SECONDS: i64 = 15;
 pub(super) fn reset_time(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.to_ascii_lowercase();
     let found = duration(&text).map(|seconds| now.plus_seconds(seconds)).or_else(|| epoch(&text)).or_else(|| clock(&text, now));
-    let latest = now.plus_seconds(MAX_DAYS * 86_400);
-    found.filter(|at| *at > now && *at <= latest).map(|at| at.plus_seconds(MARGIN_SECONDS))
+    found.filter(|at| is_plausible(*at, now)).map(|at| at.plus_seconds(MARGIN_SECONDS))
+}
+
+/// True for a time at which a limit may end. With another one, all loops of the account would wait for years.
+pub(super) fn is_plausible(at: Timestamp, now: Timestamp) -> bool {
+    at > now && at <= now.plus_seconds(MAX_DAYS * 86_400)
 }
 
 /// The text after the first of these words.

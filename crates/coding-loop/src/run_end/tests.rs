@@ -46,6 +46,23 @@ fn what_agents_print_when_they_cannot_work() {
             "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"rejected\",\"resetsAt\":1795698000}}\n{\"type\":\"result\",\"is_error\":true,\"result\":\"limit reached\"}",
             "limit until",
         ),
+        // A time that no limit has.
+        (
+            1,
+            "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"rejected\",\"resetsAt\":99999999999999999}}\n{\"type\":\"result\",\"is_error\":true,\"result\":\"limit reached\"}",
+            "limit",
+        ),
+        (
+            1,
+            "{\"type\":\"rate_limit_event\",\"rate_limit_info\":{\"status\":\"rejected\",\"resetsAt\":4102444800}}\n{\"type\":\"result\",\"is_error\":true,\"result\":\"x\"}",
+            "limit",
+        ),
+        // What a program printed beside the stated result.
+        (
+            0,
+            "usage limit reached in code src/a.rs:1\n{\"type\":\"result\",\"is_error\":false,\"result\":\"done\",\"terminal_reason\":\"completed\"}\nrate limit exceeded",
+            "claimed",
+        ),
         (
             1,
             "API Error: 529 {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}",

@@ -264,3 +264,17 @@ fn what_a_failed_attempt_left_in_the_users_checkout_is_an_alert_until_the_next_p
     assert_eq!(world.test("t1").status, TestStatus::Passed, "{:?}", world.test("t1").last_error);
     assert_eq!((checkout_alerts(&world, "IS NULL"), checkout_alerts(&world, "IS NOT NULL")), (0, 1));
 }
+
+#[test]
+fn an_agent_that_kills_its_loop_is_not_started_for_ever() {
+    // The loop is the parent of the keeper, which is the agent's.
+    let world = world("kill -9 $(awk '{print $4}' /proc/$PPID/stat); sleep 600");
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let ends: Vec<Option<i32>> = (0..8).map(|_| world.once("one").status.code()).collect();
+    assert_eq!((runs(&world), &ends[5..]), (5, &[Some(1); 3][..]), "{ends:?}");
+    assert_eq!(states(&world, &["t1"]), [(TestStatus::Pending, 0)]);
+    let asked = questions(&world);
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].summary.contains("the loop was killed while its agent ran"), "{}", asked[0].summary);
+}

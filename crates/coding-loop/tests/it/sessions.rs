@@ -55,7 +55,7 @@ fn a_red_gate_goes_back_to_the_same_session() {
     let used = world.sql(
         "SELECT agent, model, tokens_estimated, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_microusd FROM usage",
     );
-    assert_eq!(used, "claude|m|320|200|20|2000|100|500000");
+    assert_eq!(used, ["claude|m|160|100|10|1000|50|250000"; 2].join("\n"), "one for each run");
     assert_eq!(
         world.sql("SELECT attempt, session, outcome FROM runs WHERE kind = 'agent'"),
         "1|s1|exit code 0\n1|s1|exit code 0"
@@ -102,6 +102,40 @@ fn an_interrupted_session_goes_on_with_its_work() {
         assert_eq!(world.sql("SELECT sum(input_tokens), sum(output_tokens) FROM usage"), "107|13");
         world.assert_tidy();
     }
+}
+
+#[test]
+fn what_a_run_has_used_is_on_record_when_its_loop_is_killed_in_the_gate() {
+    let gate = r#"
+[[gate.check]]
+name = "slow"
+command = ["sh", "-c", "touch $FOLDER/judging; test -e $FOLDER/go || sleep 600"]
+"#;
+    let world = world("say; echo right > t1; result done", &gate.replace("sleep 600\"]", "sleep 600\", \"$TEST_ID\"]"));
+    let mut running = world.start("one");
+    wait_for("the check", || world.exists("judging"));
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    let used = || world.sql("SELECT sum(input_tokens), sum(output_tokens), sum(cost_microusd) FROM usage");
+    assert_eq!(used(), "100|10|250000");
+    std::fs::write(world.folder().join("go"), "").unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert_eq!(world.test("t1").status, TestStatus::Passed);
+    let runs = world.sql("SELECT count(*) FROM runs WHERE kind = 'agent'");
+    assert_eq!((runs.as_str(), used().as_str()), ("2", "200|20|500000"), "each run once");
+    world.assert_tidy();
+}
+
+#[test]
+fn each_round_is_given_what_is_left_of_the_money() {
+    let script = "say; echo \"$arguments\" >> $FOLDER/given; if [ -z \"$session\" ]; then echo wrong > t1; else echo right > t1; fi; result done";
+    let world = world(script, &format!("{DONE}[budget]\nusd_per_test = 1\n"));
+    let text = std::fs::read_to_string(world.folder().join("agent.sh")).unwrap();
+    std::fs::write(world.folder().join("agent.sh"), format!("arguments=\"$*\"\n{text}")).unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let given = content(&world, "given");
+    let given: Vec<&str> = given.split_whitespace().filter(|word| word.parse::<f64>().is_ok()).collect();
+    assert_eq!(given, ["1.0000", "0.7500"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl AgentKind {
 
     /// As the settings name it. For a known agent, its program.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Claude => "claude",
             Self::Codex => "codex",

@@ -5,6 +5,9 @@ use serde_json::Value;
 use crate::payload::{DecisionNeeded, DecisionOption, DecisionResolved, HumanMessage};
 use crate::{ActorId, DecisionId, DecisionStatus, Error, Event, EventId, NewEvent, ReadTx, Result, TestId, Timestamp, WriteTx};
 
+/// Maximum size of a question with its options, in bytes.
+const MAX_QUESTION_BYTES: usize = 65_536;
+
 row! {
     /// A decision.
     Decision {
@@ -243,6 +246,13 @@ impl WriteTx<'_> {
     pub fn ask(&self, new: &NewDecision, cause: Option<&Event>) -> Result<DecisionId> {
         if new.summary.trim().is_empty() || new.decision_type.trim().is_empty() {
             return Err(Error::Invalid("the question is empty; write what is to be decided".to_owned()));
+        }
+        let size =
+            new.summary.len() + new.options.iter().map(|option| option.id.len() + option.description.len()).sum::<usize>();
+        if size > MAX_QUESTION_BYTES {
+            return Err(Error::Invalid(format!(
+                "a question of {size} bytes is too long (maximum {MAX_QUESTION_BYTES}); write the details to a file and name it"
+            )));
         }
         if new.options.len() < 2 {
             return Err(Error::Invalid("a decision needs at least two options".to_owned()));

@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use crate::payload::{AgentAvailable, AgentLimited, DecisionOption};
-use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, Result, TestId, Timestamp, WriteTx};
+use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, Result, Run, TestId, Timestamp, WriteTx};
 
 /// How long the other loops wait for the loop that finds out whether a hold is over. Limits and outages show at once.
 const PROBE_SECONDS: i64 = 60;
@@ -27,6 +27,8 @@ pub const GREEN_BEFORE_QUESTION: &str = "green_before";
 pub const HOLD_QUESTION: &str = "hold";
 /// A loop whose runs came to nothing this often in a row asks before the next one.
 const MAX_VAIN_RUNS: i64 = 3;
+/// Number of runs of an attempt that a kill of the loop may end. Machines do crash.
+const MAX_KILLED_RUNS: i64 = 5;
 
 row! {
     /// Why no attempt starts.
@@ -282,6 +284,21 @@ impl WriteTx<'_> {
         if runs < MAX_VAIN_RUNS {
             return Ok(());
         }
+        self.hold_repeated(loop_id, test, runs, reason)
+    }
+
+    /// Counts the runs in a row for an attempt during which their loop was killed. At `MAX_KILLED_RUNS` the loop holds, and
+    /// asks: an agent that ends its own loop would be started for ever.
+    pub(crate) fn count_killed_runs(&self, run: &Run) -> Result<()> {
+        let Some(test) = &run.test_id else { return Ok(()) };
+        let runs = self.killed_runs(&run.loop_id, test, run.attempt)?;
+        if runs < MAX_KILLED_RUNS {
+            return Ok(());
+        }
+        self.hold_repeated(&run.loop_id, test, runs, "the loop was killed while its agent ran")
+    }
+
+    fn hold_repeated(&self, loop_id: &LoopId, test: &TestId, runs: i64, reason: &str) -> Result<()> {
         let started = self.attempt_started(test)?.map(|event| event.id);
         self.execute(
             "INSERT INTO holds (subject, kind, reason, since, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)

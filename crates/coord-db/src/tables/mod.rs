@@ -118,7 +118,7 @@ pub use stale::StaleDeliveries;
 pub use steer::Steered;
 pub use stores::StoreMaking;
 pub use subscriptions::{Delivery, Subscription};
-pub use tests::{Counts, FailedAttempt, NewTest, PassedAttempt, Test};
+pub use tests::{Counts, FailedAttempt, NewTest, PassedAttempt, Test, TestEdit};
 pub use train::{JUDGE_OPERATION, JudgeRole, LANDING_OPERATION, LandedWork};
 pub use usage::{Usage, UsageTotal};
 pub use usage_report::{BudgetUse, UsageKey, UsageLine};

@@ -33,6 +33,8 @@ pub struct NewRun<'a> {
 
 /// How a run ended that its loop did not see end.
 const UNSEEN: &str = "interrupted";
+/// As [`UNSEEN`], once its log is read.
+pub(crate) const KILLED: &str = "its loop was killed";
 
 impl Run {
     /// True if nobody saw its end.
@@ -77,6 +79,18 @@ impl ReadTx<'_> {
             ),
             rusqlite::params![loop_id, test_id, attempt],
             Run::from_row,
+        )
+    }
+
+    /// The number of the newest runs of an agent for an attempt during which their loop was killed.
+    pub(crate) fn killed_runs(&self, loop_id: &LoopId, test_id: &TestId, attempt: i64) -> Result<i64> {
+        let runs = "FROM runs WHERE test_id = ?2 AND loop_id = ?1 AND attempt = ?3 AND kind = 'agent'";
+        self.value(
+            &format!(
+                "SELECT count(*) {runs} AND outcome = ?4
+                 AND started_at > coalesce((SELECT max(started_at) {runs} AND outcome <> ?4), '')"
+            ),
+            rusqlite::params![loop_id, test_id, attempt, KILLED],
         )
     }
 
@@ -127,6 +141,13 @@ impl WriteTx<'_> {
         let now = self.now();
         self.execute("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", rusqlite::params![id, now, outcome])?;
         Ok(())
+    }
+
+    /// Records the end of an agent's run that nobody saw, with what its log says.
+    pub fn end_unseen_run(&self, run: &Run, session: Option<&str>, used: &[ModelUse]) -> Result<()> {
+        self.note_run(&run.id, session, None)?;
+        self.end_agent_run(&run.id, used, 0, KILLED)?;
+        self.count_killed_runs(run)
     }
 
     /// Records the session of a running agent, and what it does.

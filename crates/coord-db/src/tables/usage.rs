@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{StringList, UsageKey, json};
+use super::{Run, StringList, UsageKey, json};
 use crate::row::Row;
 use crate::{LoopId, ModelUse, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
 
@@ -36,6 +36,13 @@ pub struct UsageTotal {
     pub cache_write_tokens: i64,
     /// Millionths of a US dollar, as far as known.
     pub cost_microusd: i64,
+}
+
+/// Tokens and seconds that are on record.
+#[derive(Default)]
+struct Recorded {
+    tokens: i64,
+    seconds: i64,
 }
 
 /// The sums of [`UsageTotal`] after its key.
@@ -90,6 +97,16 @@ impl ReadTx<'_> {
         )
     }
 
+    /// What a loop has recorded of a test since a moment.
+    fn recorded(&self, loop_id: &LoopId, test: &TestId, since: Option<Timestamp>) -> Result<Recorded> {
+        let sums = "SELECT CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER) FROM usage
+             WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3";
+        let found = self.query_opt(sums, rusqlite::params![test, loop_id, since], |row| {
+            Ok(Recorded { tokens: row.get(0)?, seconds: row.get(1)? })
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
     /// When a loop's use was recorded last.
     pub fn last_usage_of(&self, loop_id: &LoopId) -> Result<Option<Timestamp>> {
         self.value("SELECT max(recorded_at) FROM usage WHERE loop_id = ?1", [loop_id])
@@ -142,34 +159,43 @@ impl WriteTx<'_> {
         Ok(id)
     }
 
-    /// Records what an attempt at a test that began then has used, one record for each model. What the agent has recorded
-    /// itself meanwhile stands in place of it, and its seconds are taken off. Gives the tokens of the attempt.
+    /// Records the end of an agent's run and what it has used, one record for each model, unless its end is known already.
+    /// What the agent has recorded itself meanwhile stands in place of it, and its seconds are taken off.
+    pub fn end_agent_run(&self, id: &str, used: &[ModelUse], seconds: i64, outcome: &str) -> Result<()> {
+        let Some(run) = self.run(id)?.filter(Run::has_unseen_end) else { return Ok(()) };
+        let own = match &run.test_id {
+            Some(test) => self.recorded(&run.loop_id, test, Some(run.started_at.plus_millis(1)))?,
+            None => Recorded::default(),
+        };
+        let used = if own.tokens > 0 { &[] } else { used };
+        for (place, model) in used.iter().enumerate() {
+            let seconds = if place == 0 { seconds.saturating_sub(own.seconds) } else { 0 };
+            self.record_usage(Some(&run.loop_id), run.test_id.as_ref(), model, seconds, &[])?;
+        }
+        self.end_run(id, outcome)
+    }
+
+    /// Records the files of an attempt at a test that began then, and its seconds that are not recorded yet. They stand beside
+    /// the use of its last run. Gives the tokens of the attempt.
     pub fn record_attempt_usage(
         &self,
         loop_id: &LoopId,
         test: &TestId,
         begun: Option<Timestamp>,
-        used: &[ModelUse],
         seconds: i64,
         files: &[String],
     ) -> Result<i64> {
-        let (own_tokens, own_seconds): (i64, i64) = self
-            .query_opt(
-                "SELECT coalesce(sum(tokens_estimated), 0), coalesce(sum(duration_seconds), 0) FROM usage
-                 WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3",
-                rusqlite::params![test, loop_id, begun],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?
-            .unwrap_or_default();
-        let nothing = [ModelUse::default()];
-        let used = if own_tokens > 0 || used.is_empty() { &nothing } else { used };
-        let mut tokens = own_tokens;
-        for (place, model) in used.iter().enumerate() {
-            // The time and the files are of the whole attempt.
-            let (seconds, files) = if place == 0 { (seconds - own_seconds, files) } else { (0, [].as_slice()) };
-            self.record_usage(Some(loop_id), Some(test), model, seconds, files)?;
-            tokens = tokens.saturating_add(model.tokens.max(0));
+        let before = self.recorded(loop_id, test, begun)?;
+        let seconds = seconds.saturating_sub(before.seconds).max(0);
+        let changed = self.execute(
+            "UPDATE usage SET duration_seconds = duration_seconds + ?4, files_modified = ?5 WHERE id =
+               (SELECT id FROM usage WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3 AND agent IS NOT NULL
+                ORDER BY rowid DESC LIMIT 1)",
+            rusqlite::params![test, loop_id, begun, seconds, json(&files)],
+        )?;
+        if changed == 0 {
+            self.record_usage(Some(loop_id), Some(test), &ModelUse::default(), seconds, files)?;
         }
-        Ok(tokens)
+        Ok(before.tokens)
     }
 }

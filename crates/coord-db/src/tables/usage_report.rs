@@ -43,24 +43,9 @@ pub struct BudgetUse {
 /// One line of the report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct UsageLine {
-    /// Which loop, test, day, hour, model or agent; empty for what names none.
-    pub key: String,
-    /// Records of use.
-    pub records: i64,
-    /// Tokens spent.
-    pub tokens_estimated: i64,
-    /// Seconds spent.
-    pub duration_seconds: i64,
-    /// Input tokens that no cache had.
-    pub input_tokens: i64,
-    /// Output tokens.
-    pub output_tokens: i64,
-    /// Input tokens read from a cache.
-    pub cache_read_tokens: i64,
-    /// Input tokens written to a cache.
-    pub cache_write_tokens: i64,
-    /// Millionths of a US dollar, as far as known.
-    pub cost_microusd: i64,
+    /// What it has used; the key is empty for what names no loop, test, day, hour, model or agent.
+    #[serde(flatten)]
+    pub used: UsageTotal,
     /// Verified passes in the same time.
     pub passed: i64,
     /// Of what was spent, what another loop is charged with.
@@ -91,20 +76,12 @@ impl ReadTx<'_> {
     pub fn usage_report(&self, by: UsageKey, since: Option<Timestamp>, budgets: &BudgetConfig) -> Result<Vec<UsageLine>> {
         let mut lines: BTreeMap<String, UsageLine> = BTreeMap::new();
         let line = |lines: &mut BTreeMap<String, UsageLine>, key: &str, change: &dyn Fn(&mut UsageLine)| {
-            let new = || UsageLine { key: key.to_owned(), ..UsageLine::default() };
+            let used = || UsageTotal { key: key.to_owned(), ..UsageTotal::default() };
+            let new = || UsageLine { used: used(), ..UsageLine::default() };
             change(lines.entry(key.to_owned()).or_insert_with(new));
         };
         for total in self.usage_totals(by, since)? {
-            line(&mut lines, &total.key, &|line| {
-                line.records = total.records;
-                line.tokens_estimated = total.tokens_estimated;
-                line.duration_seconds = total.duration_seconds;
-                line.input_tokens = total.input_tokens;
-                line.output_tokens = total.output_tokens;
-                line.cache_read_tokens = total.cache_read_tokens;
-                line.cache_write_tokens = total.cache_write_tokens;
-                line.cost_microusd = total.cost_microusd;
-            });
+            lines.insert(total.key.clone(), UsageLine { used: total, ..UsageLine::default() });
         }
         for (key, passed) in self.passes(by, since)? {
             line(&mut lines, &key, &|line| line.passed = passed);
@@ -125,8 +102,8 @@ impl ReadTx<'_> {
             line(&mut lines, &payer, &|line| suffer(line, &row));
             if by == UsageKey::Loop {
                 line(&mut lines, row.charged_to.as_str(), &|line| {
-                    line.rework_caused_tokens += row.tokens_estimated;
-                    line.rework_caused_seconds += row.duration_seconds;
+                    add(&mut line.rework_caused_tokens, row.tokens_estimated);
+                    add(&mut line.rework_caused_seconds, row.duration_seconds);
                 });
             }
         }
@@ -135,10 +112,11 @@ impl ReadTx<'_> {
         let mut report: Vec<UsageLine> = lines.into_values().collect();
         for line in &mut report {
             if line.passed > 0 {
-                let charged = line.tokens_estimated - line.rework_suffered_tokens + line.rework_caused_tokens;
-                let seconds = line.duration_seconds - line.rework_suffered_seconds + line.rework_caused_seconds;
-                line.tokens_per_passed = Some(charged / line.passed);
-                line.seconds_per_passed = Some(seconds / line.passed);
+                let charged =
+                    |used: i64, suffered, caused: i64| used.saturating_sub(suffered).saturating_add(caused) / line.passed;
+                let (tokens, seconds) = (line.used.tokens_estimated, line.used.duration_seconds);
+                line.tokens_per_passed = Some(charged(tokens, line.rework_suffered_tokens, line.rework_caused_tokens));
+                line.seconds_per_passed = Some(charged(seconds, line.rework_suffered_seconds, line.rework_caused_seconds));
             }
             line.budgets = self.budgets_of(by, line, &today, budgets)?;
         }
@@ -154,14 +132,14 @@ impl ReadTx<'_> {
     ) -> Result<Vec<BudgetUse>> {
         let used = match by {
             UsageKey::Loop => {
-                let used = today.iter().find(|total| total.key == line.key).cloned().unwrap_or_default();
+                let used = today.iter().find(|total| total.key == line.used.key).cloned().unwrap_or_default();
                 vec![
                     budget("tokens_per_day", used.tokens_estimated, budgets.tokens_per_day),
                     budget("usd_per_day", used.cost_microusd, microusd(budgets.usd_per_day)),
                 ]
             }
             // A budget counts from the test's beginning, whatever time the report is about.
-            UsageKey::Test => match line.key.parse() {
+            UsageKey::Test => match line.used.key.parse() {
                 Ok(test) => {
                     let used = self.usage_of_test(&test)?;
                     vec![
@@ -174,11 +152,11 @@ impl ReadTx<'_> {
             },
             UsageKey::Day => {
                 let mut used = vec![
-                    budget("tokens_per_day", line.tokens_estimated, budgets.tokens_per_day),
-                    budget("usd_per_day", line.cost_microusd, microusd(budgets.usd_per_day)),
+                    budget("tokens_per_day", line.used.tokens_estimated, budgets.tokens_per_day),
+                    budget("usd_per_day", line.used.cost_microusd, microusd(budgets.usd_per_day)),
                 ];
                 // How many were tried is known of the day that is, not of one that is over.
-                if self.now().to_rfc3339().starts_with(&line.key) && !line.key.is_empty() {
+                if self.now().to_rfc3339().starts_with(&line.used.key) && !line.used.key.is_empty() {
                     let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
                     used.push(budget("tests_per_day", self.tests_tried_since(midnight)?, budgets.tests_per_day));
                 }
@@ -209,6 +187,11 @@ impl ReadTx<'_> {
 }
 
 fn suffer(line: &mut UsageLine, row: &Rework) {
-    line.rework_suffered_tokens += row.tokens_estimated;
-    line.rework_suffered_seconds += row.duration_seconds;
+    add(&mut line.rework_suffered_tokens, row.tokens_estimated);
+    add(&mut line.rework_suffered_seconds, row.duration_seconds);
+}
+
+/// Foreign records may be of any size.
+fn add(sum: &mut i64, more: i64) {
+    *sum = sum.saturating_add(more);
 }

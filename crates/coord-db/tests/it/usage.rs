@@ -5,8 +5,8 @@ use std::sync::Arc;
 use coord_db::config::BudgetConfig;
 use coord_db::payload::{FileConflict, ForceRelease, PauseRequested, RegressionDetected, RollbackTriggered};
 use coord_db::{
-    ActorId, Config, Database, Error, ErrorCategory, EventId, FailedAttempt, LoopId, ManualClock, ModelUse, NewEvent, NewTest,
-    PassedAttempt, Payload, Rework, ReworkCause, TestId, Timestamp, UsageKey, UsageLine,
+    ActorId, Config, Database, Error, ErrorCategory, EventId, FailedAttempt, LoopId, ManualClock, ModelUse, NewEvent, NewRun,
+    NewTest, PassedAttempt, Payload, Rework, ReworkCause, RunOf, TestId, Timestamp, UsageKey, UsageLine,
 };
 use test_support::{new_loop, new_test};
 
@@ -136,20 +136,23 @@ fn an_attempt_lost_to_a_conflict_is_charged_to_the_loop_that_landed_first() {
     let report = world.report(UsageKey::Loop);
     let (a, b) = (&report[0], &report[1]);
     assert_eq!(
-        (&*a.key, a.tokens_estimated, a.rework_suffered_tokens, a.rework_caused_tokens, a.passed),
+        (&*a.used.key, a.used.tokens_estimated, a.rework_suffered_tokens, a.rework_caused_tokens, a.passed),
         ("a", 550, 100, 0, 1)
     );
     assert_eq!(
-        (&*b.key, b.tokens_estimated, b.rework_suffered_tokens, b.rework_caused_tokens, b.passed),
+        (&*b.used.key, b.used.tokens_estimated, b.rework_suffered_tokens, b.rework_caused_tokens, b.passed),
         ("b", 500, 0, 100, 1)
     );
     // What a verified test of each has truly cost.
     assert_eq!((a.tokens_per_passed, b.tokens_per_passed), (Some(450), Some(600)));
     assert_eq!((a.seconds_per_passed, b.seconds_per_passed), (Some(45), Some(60)));
     let by_test = world.report(UsageKey::Test);
-    assert_eq!((&*by_test[0].key, by_test[0].rework_suffered_tokens, by_test[0].tokens_per_passed), ("t-a", 100, Some(450)));
+    assert_eq!(
+        (&*by_test[0].used.key, by_test[0].rework_suffered_tokens, by_test[0].tokens_per_passed),
+        ("t-a", 100, Some(450))
+    );
     let by_day = world.report(UsageKey::Day);
-    assert_eq!((&*by_day[0].key, by_day[0].passed, by_day[0].rework_suffered_tokens), ("2026-11-22", 2, 100));
+    assert_eq!((&*by_day[0].used.key, by_day[0].passed, by_day[0].rework_suffered_tokens), ("2026-11-22", 2, 100));
 }
 
 fn now(world: &World) -> Timestamp {
@@ -236,7 +239,7 @@ fn what_a_regression_makes_be_done_again_is_charged_to_the_blamed_loop_until_the
     // What b mends itself is in its own use already.
     assert_eq!((report[0].rework_suffered_tokens, report[1].rework_suffered_tokens), (70, 0));
     assert_eq!(report[1].rework_caused_tokens, 70);
-    assert_eq!(report.iter().map(|line| line.tokens_estimated).sum::<i64>(), 2340);
+    assert_eq!(report.iter().map(|line| line.used.tokens_estimated).sum::<i64>(), 2340);
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn use_stands_beside_its_budget() {
         line.budgets.iter().find(|part| part.budget == name).map(|part| (part.used, part.limit, part.percent))
     };
     let by_test = world.report(UsageKey::Test);
-    assert_eq!(by_test.iter().map(|line| &*line.key).collect::<Vec<_>>(), ["", "t-a"]);
+    assert_eq!(by_test.iter().map(|line| &*line.used.key).collect::<Vec<_>>(), ["", "t-a"]);
     assert_eq!(budget(&by_test[1], "tokens_per_test"), Some((400_000, 500_000, 80)));
     assert_eq!(budget(&by_test[1], "minutes_per_test"), Some((666, 120, 555)));
     assert_eq!(by_test[1].tokens_per_passed, None);
@@ -270,16 +273,39 @@ fn use_stands_beside_its_budget() {
 fn what_the_agent_counts_itself_stands_in_place_of_an_estimate() {
     let world = World::new();
     let (a, test) = (loop_id("a"), test_id("t-a"));
-    let attempt = |tokens: i64, seconds: i64| {
+    let attempt = |tokens: i64, seconds: i64, own: &dyn Fn(&World)| {
         let begun = world.db.read(|tx| tx.test(&test)).unwrap().last_attempt_at;
-        world.db.write(|tx| tx.record_attempt_usage(&a, &test, begun, &[ModelUse::of_tokens(tokens)], seconds, &[])).unwrap()
+        let run = NewRun { loop_id: &a, test_id: Some(&test), attempt: 1, kind: RunOf::Agent, name: "agent", log: "log" };
+        let used = [ModelUse { agent: Some("generic".to_owned()), ..ModelUse::of_tokens(tokens) }];
+        let run = world.db.write(|tx| tx.begin_run(&run)).unwrap();
+        world.clock.advance_millis(10);
+        own(&world);
+        for _ in 0..2 {
+            world.db.write(|tx| tx.end_agent_run(&run, &used, 10, "exit code 0")).unwrap();
+        }
+        world.db.write(|tx| tx.record_attempt_usage(&a, &test, begun, seconds, &["f".to_owned()])).unwrap()
     };
     world.claim("a");
-    assert_eq!(attempt(70, 30), 70);
+    assert_eq!(attempt(70, 30, &|_| ()), 70, "once, however often its end is recorded");
     world.give_back("a", 0);
     world.claim("a");
-    world.spend("a", 1000);
-    assert_eq!(attempt(70, 300), 1000);
+    assert_eq!(attempt(70, 300, &|world| world.spend("a", 1000)), 1000);
     let used = world.db.read(|tx| tx.usage_of_test(&test)).unwrap();
     assert_eq!((used.tokens_estimated, used.duration_seconds), (1070, 330));
+}
+
+#[test]
+fn records_of_any_size_have_sums() {
+    let world = World::new();
+    world.claim("a");
+    for _ in 0..3 {
+        let huge = ModelUse { cost_microusd: Some(i64::MAX), ..ModelUse::of_tokens(i64::MAX) };
+        world.db.write(|tx| tx.record_usage(Some(&loop_id("a")), Some(&test_id("t-a")), &huge, i64::MAX, &[])).unwrap();
+    }
+    world.pass("a", 1);
+    for by in [UsageKey::Loop, UsageKey::Test, UsageKey::Day, UsageKey::Model] {
+        assert!(world.report(by).iter().any(|line| line.used.tokens_estimated == i64::MAX), "{by:?}");
+    }
+    let (test, begun) = (test_id("t-a"), world.db.read(|tx| tx.test(&test_id("t-a"))).unwrap().last_attempt_at);
+    assert_eq!(world.db.write(|tx| tx.record_attempt_usage(&loop_id("a"), &test, begun, 5, &[])).unwrap(), i64::MAX);
 }

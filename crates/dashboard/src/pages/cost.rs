@@ -68,12 +68,12 @@ fn total(view: &Cost, period: Period, address: &Address) -> Markup {
             }
         }
         dl.figures {
-            div { dt { "money, where known" } dd { (money(all.cost_microusd)) } }
-            div { dt { "tokens" } dd { (number(all.tokens_estimated)) } }
-            div { dt { "agents' time" } dd { (span(all.duration_seconds)) } }
+            div { dt { "money, where known" } dd { (money(all.used.cost_microusd)) } }
+            div { dt { "tokens" } dd { (number(all.used.tokens_estimated)) } }
+            div { dt { "agents' time" } dd { (span(all.used.duration_seconds)) } }
             div { dt { "verified tests" } dd { (number(all.passed)) } }
             div { dt { "tokens for each" } dd { (all.tokens_per_passed.map_or_else(|| "–".to_owned(), number)) } }
-            div { dt { "money for each" } dd { (if all.passed > 0 { money(all.cost_microusd / all.passed) } else { "–".to_owned() }) } }
+            div { dt { "money for each" } dd { (if all.passed > 0 { money(all.used.cost_microusd / all.passed) } else { "–".to_owned() }) } }
             div { dt { "tokens lost to rework" } dd { (number(view.rework.iter().map(|row| row.tokens_estimated).sum())) } }
         }
     }
@@ -105,7 +105,7 @@ fn limits(view: &Cost) -> Markup {
 /// Tokens of each hour as bars.
 fn hours(view: &Cost, address: &Address) -> Markup {
     const HEIGHT: f64 = 90.0;
-    let most = view.by_hour.iter().map(|line| line.tokens_estimated).max().unwrap_or(0).max(1) as f64;
+    let most = view.by_hour.iter().map(|line| line.used.tokens_estimated).max().unwrap_or(0).max(1) as f64;
     let width = f64::from(address.width());
     let step = (width / view.by_hour.len().max(1) as f64).min(60.0);
     html! {
@@ -115,13 +115,13 @@ fn hours(view: &Cost, address: &Address) -> Markup {
                 svg.picture.hours role="img" width=(address.width()) height="122" viewBox={ "0 0 " (address.width()) " 122" } {
                     title { "Tokens by hour" }
                     @for (n, line) in view.by_hour.iter().enumerate() {
-                        @let height = (line.tokens_estimated as f64 / most * HEIGHT).max(1.0);
+                        @let height = (line.used.tokens_estimated as f64 / most * HEIGHT).max(1.0);
                         @let x = n as f64 * step;
                         rect.used x=(format!("{:.1}", x + 1.0)) y=(format!("{:.1}", 14.0 + HEIGHT - height)) width=(format!("{:.1}", (step - 2.0).max(1.0))) height=(format!("{height:.1}")) {
-                            title { (line.key) ":00Z: " (number(line.tokens_estimated)) " tokens, " (money(line.cost_microusd)) ", " (line.passed) " verified" }
+                            title { (line.used.key) ":00Z: " (number(line.used.tokens_estimated)) " tokens, " (money(line.used.cost_microusd)) ", " (line.passed) " verified" }
                         }
                         @if step > 34.0 || n % 6 == 0 {
-                            text x=(format!("{:.1}", x + 2.0)) y="118" { (line.key.get(11..13).unwrap_or_default()) "h" }
+                            text x=(format!("{:.1}", x + 2.0)) y="118" { (line.used.key.get(11..13).unwrap_or_default()) "h" }
                         }
                         @if line.passed > 0 && step > 26.0 {
                             text.passed x=(format!("{:.1}", x + 2.0)) y=(format!("{:.1}", 10.0 + HEIGHT - height)) { "✓" (line.passed) }
@@ -134,7 +134,7 @@ fn hours(view: &Cost, address: &Address) -> Markup {
 }
 
 fn table(what: &str, lines: &[UsageLine], name: impl Fn(&str) -> Markup) -> Markup {
-    let of_all = lines.iter().map(|line| line.tokens_estimated).sum::<i64>().max(1);
+    let of_all = lines.iter().map(|line| line.used.tokens_estimated).sum::<i64>().max(1);
     let has_passes = lines.iter().any(|line| line.passed > 0) && what != "test";
     let has_rework = lines.iter().any(|line| line.rework_caused_tokens > 0 || line.rework_suffered_tokens > 0);
     html! {
@@ -153,14 +153,14 @@ fn table(what: &str, lines: &[UsageLine], name: impl Fn(&str) -> Markup) -> Mark
                     tbody {
                         @for line in lines {
                             tr {
-                                th scope="row" { @if line.key.is_empty() { span.quiet { "not named" } } @else { (name(&line.key)) } }
-                                td.right { (money(line.cost_microusd)) }
-                                td.right { (number(line.tokens_estimated)) }
-                                td.share { (share(line.tokens_estimated * 100 / of_all)) }
-                                td.right { (span(line.duration_seconds)) }
+                                th scope="row" { @if line.used.key.is_empty() { span.quiet { "not named" } } @else { (name(&line.used.key)) } }
+                                td.right { (money(line.used.cost_microusd)) }
+                                td.right { (number(line.used.tokens_estimated)) }
+                                td.share { (share(line.used.tokens_estimated * 100 / of_all)) }
+                                td.right { (span(line.used.duration_seconds)) }
                                 @if has_passes { td.right { (line.passed) } td.right { (line.tokens_per_passed.map_or_else(|| "–".to_owned(), number)) } }
                                 @if has_rework { td.right { (number(line.rework_suffered_tokens)) } td.right { (number(line.rework_caused_tokens)) } }
-                                td.right { (number(line.input_tokens)) } td.right { (number(line.output_tokens)) } td.right { (number(line.cache_read_tokens)) }
+                                td.right { (number(line.used.input_tokens)) } td.right { (number(line.used.output_tokens)) } td.right { (number(line.used.cache_read_tokens)) }
                             }
                         }
                     }

@@ -5,6 +5,7 @@ mod check_outs;
 mod common;
 mod follow;
 mod glance;
+mod handover;
 mod landing;
 #[path = "common/place.rs"]
 mod place;

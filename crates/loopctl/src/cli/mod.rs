@@ -23,10 +23,10 @@ pub use completion::{complete_if_asked, registration};
 pub use drive::{Drive, LockArgs};
 pub use exchange::Exchange;
 pub use keep::Keep;
-pub use see::{AllArgs, JournalArgs, RegressionArgs, See, TestFilter, TimelineArgs, WebArgs};
+pub use see::{AllArgs, JournalArgs, RegressionArgs, ReportArgs, See, TestFilter, TimelineArgs, WebArgs};
 pub use set_up::{LoopCommand, SetUp, TestCommand};
 pub use share::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, Share, UsageBy, UsageCommand};
-pub use steer::{Steer, Which};
+pub use steer::{PrArgs, Steer, Which};
 
 use clap::{CommandFactory, Parser, Subcommand};
 

@@ -1,5 +1,7 @@
 //! Seeing what the loops do, what happened and why.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use coord_db::{LoopId, TestStatus};
 use views::when::When;
@@ -52,12 +54,12 @@ pub enum See {
     Timeline(TimelineArgs),
     /// Show the causes and the effects of an event
     ///
-    /// For the commit of a verified test, or the id in its Proof trailer, shows the event of its landing and the evidence:
+    /// For a test, shows the newest event that tells how it stands. For the commit of a verified test, or the id in its Proof trailer, shows the event of its landing and the evidence:
     /// the checks that ran on it, what they showed, and what has been seen since.
-    #[command(after_help = examples!["loopctl why a81f0c3d", "loopctl why 3caaa8c"])]
+    #[command(after_help = examples!["loopctl why api-01-login", "loopctl why a81f0c3d", "loopctl why 3caaa8c"])]
     Why {
-        /// The event, commit or proof
-        #[arg(value_name = "EVENT|COMMIT|PROOF")]
+        /// The test, event, commit or proof
+        #[arg(value_name = "TEST|EVENT|COMMIT|PROOF")]
         event_id: String,
     },
     /// Summarize a period
@@ -67,6 +69,16 @@ pub enum See {
         #[arg(long, default_value = "24h")]
         since: When,
     },
+    /// Report what a night has brought: landed, waiting, broken, cost
+    ///
+    /// Writes one HTML file that needs nothing else: what landed and how it was verified, what waits for you, what broke and who
+    /// mended it, what it cost, what was unusual, and a picture of the period. With --markdown it prints the same as text.
+    #[command(after_help = examples![
+        "loopctl report",
+        "loopctl report --since 8h --markdown",
+        "loopctl report --output night.html",
+    ])]
+    Report(ReportArgs),
     /// List loops
     #[command(after_help = examples!["loopctl loops"])]
     Loops,
@@ -148,7 +160,7 @@ pub struct WebArgs {
     pub listen: std::net::SocketAddr,
     /// Listen on a Unix socket instead
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
-    pub socket: Option<std::path::PathBuf>,
+    pub socket: Option<PathBuf>,
     /// Print the address only and open no browser
     #[arg(long)]
     pub url: bool,
@@ -176,6 +188,20 @@ pub struct AllArgs {
     /// Include those that are resolved
     #[arg(long)]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct ReportArgs {
+    /// The start of the period: an age like 90s, 30m, 24h or 7d, or a time
+    #[arg(long, default_value = "12h")]
+    pub since: When,
+    /// Print Markdown instead
+    #[arg(long, conflicts_with_all = ["output", "json"])]
+    pub markdown: bool,
+    /// The HTML file; - is standard output [default: report.html beside the database]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,12 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use coord_db::config::AgentKind;
 use coord_db::{LoopId, TestId};
 
 use super::TestFilter;
 
 /// The agents with a preset.
-const AGENTS: [&str; 5] = ["claude", "codex", "opencode", "gemini", "aider"];
+const AGENTS: [&str; 5] = {
+    let (mut names, mut at) = ([""; 5], 0);
+    while at < names.len() {
+        names[at] = AgentKind::KNOWN[at].as_str();
+        at += 1;
+    }
+    names
+};
 
 /// Set up.
 #[derive(Debug, Subcommand)]
@@ -61,7 +69,7 @@ pub enum SetUp {
     /// Add, list and remove loops
     #[command(subcommand)]
     Loop(LoopCommand),
-    /// Add, import and list tests
+    /// Add, import, change, remove and list tests
     #[command(subcommand)]
     Test(TestCommand),
     /// Run supervisors and loops in this terminal
@@ -81,6 +89,11 @@ pub enum SetUp {
     /// all of them have ended. Services are stopped with loopctl service disable.
     #[command(after_help = examples!["loopctl down"])]
     Down,
+    /// Let all processes read the settings again
+    ///
+    /// They do so by themselves when config.toml changes. This checks the file first, and reports which processes were signalled.
+    #[command(after_help = examples!["loopctl reload"])]
+    Reload,
     /// Run supervisors and loops as services of systemd
     ///
     /// A service is named after the folder of the repository. Without systemd, loopctl up runs the same programs in a terminal.
@@ -197,6 +210,52 @@ pub enum TestCommand {
     Import {
         /// The file; - is standard input
         file: PathBuf,
+    },
+    /// Change what a test says
+    ///
+    /// What is not given stays. An attempt that runs goes on with the old text.
+    #[command(after_help = examples![
+        "loopctl test edit ui-01-form --notes 'Validate the form before it is sent'",
+        "loopctl test edit ui-01-form --max-attempts 5 --depends-on ''",
+    ])]
+    Edit {
+        /// The test
+        #[arg(value_name = "TEST")]
+        id: TestId,
+        /// A free label
+        #[arg(long)]
+        category: Option<String>,
+        /// Block the test after this number of failed attempts
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+        max_attempts: Option<i64>,
+        /// The test that must pass first; '' for none
+        #[arg(long, value_name = "TEST")]
+        depends_on: Option<String>,
+        /// Whether it is left to a person: true or false
+        #[arg(long, value_name = "BOOL")]
+        manual: Option<bool>,
+        /// What is to be done, in short
+        #[arg(long)]
+        notes: Option<String>,
+        /// The specification
+        #[arg(long, conflicts_with = "spec_file")]
+        spec: Option<String>,
+        /// Read the specification from a file; - is standard input
+        #[arg(long, value_name = "FILE")]
+        spec_file: Option<PathBuf>,
+        /// A glob of the files that the test is about; may be repeated, and replaces those it has
+        #[arg(long, value_name = "GLOB")]
+        scope: Vec<String>,
+    },
+    /// Remove a test that was never begun
+    #[command(after_help = examples![
+        "loopctl test add trial --loop backend --notes 'A trial'",
+        "loopctl test remove trial",
+    ])]
+    Remove {
+        /// The test
+        #[arg(value_name = "TEST")]
+        id: TestId,
     },
     /// List tests
     #[command(after_help = examples!["loopctl test list", "loopctl test list --loop backend --status pending"])]

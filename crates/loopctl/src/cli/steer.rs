@@ -1,6 +1,8 @@
 //! Steering: what a human asks of the loops.
 
-use clap::Subcommand;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
 use coord_db::{LoopId, TestId};
 
 /// A loop, or all of them.
@@ -109,10 +111,28 @@ pub enum Steer {
     /// Merges the commits of the branch that repository.follow names with the work of the loops, and runs the checks.
     #[command(after_help = examples!["loopctl sync"])]
     Sync,
-    /// Answer a question
-    #[command(after_help = examples!["loopctl decisions", "loopctl decide 5d0c41aa retry --comment 'the server is up again'"])]
+    /// Hand landed work over as a pull request
+    ///
+    /// Makes a branch with one commit for each verified test on your branch, pushes it and opens or updates a pull request with
+    /// gh or glab. Where neither is installed, or there is no remote, it writes the patches and the text to a folder. Nothing
+    /// else in coding-loops pushes.
+    #[command(after_help = examples![
+        "loopctl pr --dry-run",
+        "loopctl pr --files review",
+        "loopctl pr --base main --title 'Accounts' --draft",
+    ])]
+    Pr(PrArgs),
+    /// Answer a question, or all that have an option
+    ///
+    /// With all, each open question that has this option and no answer yet is answered with it.
+    #[command(after_help = examples![
+        "loopctl decisions",
+        "loopctl decide 5d0c41aa retry --comment 'the server is up again'",
+        "loopctl decide all retry",
+    ])]
     Decide {
-        /// The id of the decision
+        /// The id of the decision, or all
+        #[arg(value_name = "DECISION|all")]
         decision: String,
         /// The id of the chosen option
         option: String,
@@ -139,4 +159,27 @@ pub enum Steer {
         #[arg(long)]
         all: bool,
     },
+}
+
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct PrArgs {
+    /// Your branch that the work is for [default: the one that loopctl sync follows]
+    #[arg(long, value_name = "BRANCH")]
+    pub base: Option<String>,
+    /// The branch to make
+    #[arg(long, value_name = "BRANCH", default_value = "coding-loops-work")]
+    pub branch: String,
+    /// The title [default: the tests]
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Open it as a draft
+    #[arg(long)]
+    pub draft: bool,
+    /// Push nothing: write the patches and the text to this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub files: Option<PathBuf>,
+    /// Change nothing: print the commits and the text
+    #[arg(long, conflicts_with = "files")]
+    pub dry_run: bool,
 }

@@ -27,8 +27,12 @@ use crate::workplace::Workplace;
 
 /// Maximum size of a patch in an answer, in bytes.
 const MAX_PATCH: usize = 6_000;
+/// Maximum number of answers to a question: one for each letter.
+const MAX_OPTIONS: usize = 26;
 /// Maximum size of the output of a check in an answer, in bytes.
 const MAX_OUTPUT: usize = 4_000;
+/// Maximum size of the reason of an agent that gives up, in bytes. The next attempt is told it.
+const MAX_REASON: usize = 2_000;
 
 /// What a call works with.
 pub(super) struct Desk<'a> {
@@ -109,6 +113,9 @@ impl Desk<'_> {
     }
 
     fn ask(&mut self, db: &Database, config: &Config, ask: Ask) -> Outcome<String> {
+        if ask.options.len() > MAX_OPTIONS {
+            return Err(Failure::usage(format!("a question has at most {MAX_OPTIONS} options")));
+        }
         let options: Vec<DecisionOption> = ask.options.iter().zip('A'..='Z').map(option_of).collect();
         let default = match ask.default.as_deref().map(str::trim) {
             None => None,
@@ -231,16 +238,17 @@ impl Desk<'_> {
     }
 
     fn give_up(&self, db: &Database, reason: &str) -> Outcome<String> {
-        if reason.trim().is_empty() {
+        let reason = beginning(reason.trim(), MAX_REASON);
+        if reason.is_empty() {
             return Err(Failure::usage("give the reason"));
         }
         let test = self.current_test(db)?;
         let test = test.ok_or_else(|| Failure::No(format!("loop {} works on no test", self.loop_id)))?;
         db.write(|tx| {
-            tx.give_up(&test, reason.trim())?;
+            tx.give_up(&test, &reason)?;
             // Nobody else would end the attempt.
             if !tx.is_driven(&tx.loop_row(self.loop_id)?)? {
-                end_by_hand(tx, &test, self.loop_id, ErrorCategory::Spec, format!("the agent gave up: {}", reason.trim()))?;
+                end_by_hand(tx, &test, self.loop_id, ErrorCategory::Spec, format!("the agent gave up: {reason}"))?;
             }
             Ok::<_, Error>(())
         })?;

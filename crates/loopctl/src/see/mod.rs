@@ -6,6 +6,7 @@ pub mod journal;
 pub mod landings;
 pub mod ledger;
 pub(crate) mod proofs;
+pub mod report;
 pub mod status;
 pub mod summary;
 pub mod test_status;

@@ -4,7 +4,7 @@ use coord_db::{Event, IdOf, ReadTx, short_id};
 use serde_json::json;
 use views::history::History;
 use views::sentence::{JsonEvent, json_events, sentence};
-use views::story::{Story, look, of_landing};
+use views::story::{Story, look, of_landing, of_test};
 use views::text::safe;
 use views::when::clock;
 
@@ -15,7 +15,7 @@ use crate::exit::{Failure, Outcome};
 use crate::ids;
 use crate::output::Paint;
 
-/// `loopctl why EVENT_ID`
+/// `loopctl why EVENT|COMMIT|PROOF|TEST`
 ///
 /// # Errors
 /// Exit 4 for an unknown event, 2 for the beginning of more than one id.
@@ -47,6 +47,9 @@ pub fn show(cx: &Context, given: &str) -> Outcome {
 }
 
 fn find(tx: &ReadTx<'_>, history: &History, given: &str) -> Outcome<Option<Event>> {
+    if let Some(event) = of_test(tx, history, given)? {
+        return Ok(Some(event));
+    }
     let found = history.event_ids(tx, given)?;
     // A commit or the trailer of one is no event's id, but may begin or end like one.
     if found.len() != 1

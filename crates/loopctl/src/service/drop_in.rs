@@ -94,7 +94,7 @@ impl Place {
         text
     }
 
-    /// The drop-in of a supervisor; `quiet` if there is no notify.command.
+    /// The drop-in of a supervisor; `quiet` if nothing is sent to the human.
     pub(super) fn supervisor(&self, unit: &str, quiet: bool) -> String {
         let mut text = self.common();
         match unit {
@@ -137,7 +137,7 @@ impl Place {
 
     /// The human's own command needs what it needs: their files, their session, the network.
     fn notifies(&self) -> String {
-        let mut text = "# For notify.command.\n".to_owned();
+        let mut text = "# For what [notify] in config.toml runs.\n".to_owned();
         for reset in
             ["TemporaryFileSystem", "BindReadOnlyPaths", "IPAddressDeny", "RestrictAddressFamilies", "SystemCallFilter"]
         {

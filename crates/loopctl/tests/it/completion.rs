@@ -41,7 +41,7 @@ fn ids_are_completed_from_the_database() {
     assert_eq!(offered(&["loopctl", "status", ""]), ["a", "b", "api-01", "api-02", "ui-01"]);
     assert_eq!(offered(&["loopctl", "pause", ""]), ["a", "b", "all"]);
     assert_eq!(offered(&["loopctl", "tests", "--loop", ""]), ["a", "b"]);
-    assert_eq!(offered(&["loopctl", "decide", ""]), [question]);
+    assert_eq!(offered(&["loopctl", "decide", ""]), [question, "all"]);
     assert_eq!(offered(&["loopctl", "decide", question, ""]), ["A", "B"]);
     assert_eq!(offered(&["loopctl", "ack-alert", ""]), ["7be2901f"]);
     assert_eq!(offered(&["loopctl", "test", "add", ""]), [] as [&str; 0], "a new id is nobody's");

@@ -24,6 +24,7 @@ fn a_project_gets_its_check_and_is_told_why() {
     assert!(ran.stdout.contains("found package.json"), "{}", ran.stdout);
     let next: Vec<&str> = ran.stdout.lines().skip_while(|line| *line != "next:").skip(1).collect();
     assert_eq!(next.len(), 3, "{}", ran.stdout);
+    assert!(next[2].trim().starts_with("loopctl up "), "{}", ran.stdout);
     assert_eq!(commands(&place), [vec!["cargo", "test", "--workspace"], vec!["npm", "test"]]);
     // What this machine lacks of it is another matter.
     let doctor = place.run(&["doctor"]).stdout;

@@ -23,6 +23,7 @@ mod mcp;
 mod moves;
 mod ownership;
 mod paths;
+mod pr;
 mod projects;
 mod rollback;
 mod see;

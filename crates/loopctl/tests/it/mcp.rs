@@ -458,3 +458,19 @@ fn giving_up_ends_an_attempt_by_hand_as_a_matter_of_the_specification() {
     assert!(server.call("give_up", json!({ "reason": "again" })).unwrap_err().contains("works on no test"));
     server.close();
 }
+
+#[test]
+fn what_an_agent_writes_to_others_has_a_limit() {
+    let place = agents("");
+    let mut server = Server::greeted(&place, "a", &[]);
+    let answers: Vec<String> = (0..27).map(|number| format!("answer {number}")).collect();
+    let said = server.call("ask", json!({ "question": "which?", "options": answers })).unwrap_err();
+    assert!(said.contains("at most 26 options"), "{said}");
+    let said = server.call("ask", json!({ "question": "q".repeat(100_000), "options": ["a", "b"] })).unwrap_err();
+    assert!(said.contains("is too long"), "{said}");
+    // The next attempt reads this.
+    server.call("give_up", json!({ "reason": "why ".repeat(100_000) })).unwrap();
+    let length: usize = place.sql("SELECT length(last_error) FROM tests WHERE id = 't-a'").parse().unwrap();
+    assert!(length < 3_000, "{length}");
+    server.close();
+}

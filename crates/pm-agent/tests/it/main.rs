@@ -4,4 +4,5 @@ mod base;
 mod common;
 mod decisions;
 mod failures;
+mod notify;
 mod process;

@@ -26,10 +26,10 @@ impl World {
         Self(test_support::World::filled(sql))
     }
 
-    /// Lets the program do what is due now.
+    /// Lets the program do what is due now. Gives its log.
     #[track_caller]
-    pub fn once(&self) {
-        self.0.once(PROGRAM);
+    pub fn once(&self) -> String {
+        self.0.once(PROGRAM)
     }
 
     pub fn daemon(&self) -> Process {
