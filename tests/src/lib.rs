@@ -3,11 +3,13 @@
 pub mod docs;
 pub mod installation;
 pub mod namespace;
+pub mod night;
 pub mod processes;
 pub mod repositories;
 pub mod simulation;
 pub mod systemd;
 pub mod traces;
+pub mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

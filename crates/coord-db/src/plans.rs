@@ -182,6 +182,7 @@ const HOT: &[(&str, Operation, Operation)] = &[
     }),
     ("marks of tests since", nothing, |tx| tx.test_marks_after(0, 100).and_then(|_| tx.last_event_position()).map(|_| ())),
     ("decisions settled last", nothing, |tx| tx.settled_decisions(10).map(|_| ())),
+    ("events of a test", nothing, |tx| tx.events_of_test(&id("t1"), 100).map(|_| ())),
     ("events of types since", nothing, |tx| tx.events_of_types(&["test_passed"], tx.now()).map(|_| ())),
     ("a proof of the same tree and command", nothing, |tx| tx.proven("t", "tests", "h", &id("t1")).map(|_| ())),
     ("proofs of a test", nothing, |tx| tx.proofs(&id("t1"), None).map(|_| ())),

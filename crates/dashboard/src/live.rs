@@ -111,9 +111,7 @@ impl Reader {
                     } else {
                         self.update_logs();
                     }
-                    let took = began.elapsed();
-                    tracing::debug!(?took, pages = self.watched.len(), "updated");
-                    rest_until = Instant::now() + PAUSE.max(took * PAUSE_FACTOR);
+                    rest_until = Instant::now() + PAUSE.max(began.elapsed() * PAUSE_FACTOR);
                 }
             }
         }
@@ -141,8 +139,11 @@ impl Reader {
     }
 
     fn draw(&self, address: &Address) -> Drawn {
+        let began = Instant::now();
         let around = Surroundings { config: &self.config, read_only: self.read_only, published: self.branch.as_ref() };
-        draw(&self.db, around, address)
+        let drawn = draw(&self.db, around, address);
+        tracing::debug!(page = address.path(), ms = began.elapsed().as_secs_f64() * 1000.0, "drawn");
+        drawn
     }
 
     fn update(&mut self, which: impl Fn(&Address) -> bool) {

@@ -11,7 +11,7 @@ mod why;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use coord_db::{Config, Database, Decision, DecisionId, Error, EventFilter, ReadTx, TestId, Timestamp};
+use coord_db::{Config, Database, Decision, DecisionId, Error, Event, EventFilter, ReadTx, TestId, Timestamp};
 use git::{CommitHash, Layout};
 use maud::{Markup, html};
 use serde_json::Value;
@@ -75,6 +75,8 @@ pub struct Address {
     pub options: BTreeMap<String, String>,
 }
 
+/// The newest events of a test that are searched.
+const MAX_OF_TEST: usize = 2_000;
 const MIN_WIDTH: u32 = 280;
 const MAX_WIDTH: u32 = 1600;
 
@@ -117,7 +119,14 @@ impl Address {
         options.insert(name.to_owned(), value.to_owned());
         let pairs = options.iter().filter(|(_, value)| !value.is_empty());
         let query: Vec<String> = pairs.map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
-        let path = match &self.page {
+        let path = self.path();
+        if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
+    }
+
+    /// The path of the page.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match &self.page {
             Page::Now => "/".to_owned(),
             Page::Questions => "/questions".to_owned(),
             Page::Tests => "/tests".to_owned(),
@@ -125,8 +134,7 @@ impl Address {
             Page::Cost => "/cost".to_owned(),
             Page::Story => "/story".to_owned(),
             Page::Why(id) => format!("/why/{id}"),
-        };
-        if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
+        }
     }
 }
 
@@ -226,7 +234,7 @@ fn now(db: &Database, around: Surroundings<'_>, address: &Address) -> Result<Dra
 fn one_test(db: &Database, around: Surroundings<'_>, address: &Address, id: &TestId) -> Result<Drawn, Error> {
     let database = db.path().unwrap_or(Path::new("."));
     db.read(|tx| {
-        let view = views::test::look(tx, id.as_str())?;
+        let view = views::test::look_at_newest(tx, id, test::MAX_EVENTS + 1)?;
         let runs = tx.runs_of_test(id)?;
         let open = runs.iter().rev().find(|run| run.ended_at.is_none()).map(|run| views::runs::path_of(database, run));
         let live = open.as_deref().map(read_end);
@@ -265,13 +273,30 @@ fn story(db: &Database, around: Surroundings<'_>, address: &Address) -> Result<D
         limit: Some(story::MAX_EVENTS),
         ..EventFilter::default()
     };
+    let test = filter.test_id.as_deref().and_then(|id| id.parse::<TestId>().ok());
     let history = History::open(db);
     db.read(|tx| {
-        let events = history.events(tx.events(&filter)?, &filter)?;
+        let live = match &test {
+            Some(test) => of_test(tx.events_of_test(test, MAX_OF_TEST)?, &filter),
+            None => tx.events(&filter)?,
+        };
+        let events = history.events(live, &filter)?;
         let sources: Vec<String> = tx.loops()?.into_iter().map(|row| row.id.to_string()).collect();
         let view = story::View { events, sources, filter: &filter, missing: history.missing() };
         Ok(Drawn::of("Story", head(tx, address, around)?, story::parts(&view, address)))
     })
+}
+
+/// The newest of the events of a test that a filter lets through.
+fn of_test(mut events: Vec<Event>, filter: &EventFilter) -> Vec<Event> {
+    events.retain(|event| {
+        filter.until.is_none_or(|until| event.timestamp <= until)
+            && filter.source.as_ref().is_none_or(|source| *source == event.source)
+            && filter.event_type.as_ref().is_none_or(|event_type| *event_type == event.event_type)
+            && filter.correlation_id.as_ref().is_none_or(|story| event.correlation_id.as_ref() == Some(story))
+    });
+    events.drain(..events.len().saturating_sub(story::MAX_EVENTS as usize));
+    events
 }
 
 fn why(db: &Database, around: Surroundings<'_>, address: &Address, id: &str) -> Result<Drawn, Error> {

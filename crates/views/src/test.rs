@@ -28,33 +28,48 @@ pub struct TestView {
     pub now: Timestamp,
 }
 
-/// Reads one test.
+/// Reads one test with all of its events.
 ///
 /// # Errors
 /// [`Error::NotFound`].
 pub fn look(tx: &ReadTx<'_>, id: &str) -> Result<TestView, Error> {
-    let id: TestId = id.parse()?;
-    let used = tx.usage_of_test(&id)?;
-    let test = tx.test(&id)?;
-    let proofs = proofs::of_test(tx, &id, None)?;
+    let filter = EventFilter { test_id: Some(id.to_owned()), ..EventFilter::default() };
+    read(tx, &id.parse()?, |tx, _| tx.events(&filter))
+}
+
+/// Reads one test with its newest events, at most `limit`: in a time that does not grow with all events.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub fn look_at_newest(tx: &ReadTx<'_>, id: &TestId, limit: usize) -> Result<TestView, Error> {
+    read(tx, id, |tx, id| tx.events_of_test(id, limit))
+}
+
+fn read(
+    tx: &ReadTx<'_>,
+    id: &TestId,
+    events: impl Fn(&ReadTx<'_>, &TestId) -> Result<Vec<Event>, Error>,
+) -> Result<TestView, Error> {
+    let used = tx.usage_of_test(id)?;
+    let test = tx.test(id)?;
+    let proofs = proofs::of_test(tx, id, None)?;
     let cold = match test.verified_at {
         Some(landed) => proofs::cold_of(tx, &proofs, landed)?,
         None => Vec::new(),
     };
-    let filter = EventFilter { test_id: Some(id.to_string()), ..EventFilter::default() };
     Ok(TestView {
         test,
         proofs,
         cold,
-        dependents: tx.dependents(&id)?,
-        leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(&id)).collect(),
-        landings: tx.landings_of(&id)?,
-        ledger: tx.ledger(Some(&id))?.pop(),
-        regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == id).collect(),
+        dependents: tx.dependents(id)?,
+        leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(id)).collect(),
+        landings: tx.landings_of(id)?,
+        ledger: tx.ledger(Some(id))?.pop(),
+        regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == *id).collect(),
         tokens_estimated: used.tokens_estimated,
         cost_microusd: used.cost_microusd,
         duration_seconds: used.duration_seconds,
-        events: tx.events(&filter)?,
+        events: events(tx, id)?,
         now: tx.now(),
     })
 }

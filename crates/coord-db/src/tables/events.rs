@@ -7,7 +7,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde_json::Value;
 
 use crate::database::NOW;
-use crate::{Database, Error, EventId, LeasePath, LoopId, NewEvent, Payload, ReadTx, Result, Timestamp, UnlockCause, WriteTx};
+use crate::{
+    Database, Error, EventId, LeasePath, LoopId, NewEvent, Payload, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx,
+};
 
 row! {
     /// An event as it stands in the database.
@@ -114,6 +116,29 @@ impl ReadTx<'_> {
             rusqlite::params![since, serde_json::json!(types)],
             Event::from_row,
         )
+    }
+
+    /// The newest events about a test, at most `limit`, in the order of commits: those of its attempts, and what was published
+    /// about it outside of them by this system. Found by their stories, because no index has the test of an event.
+    pub fn events_of_test(&self, test: &TestId, limit: usize) -> Result<Vec<Event>> {
+        let mut events = self.query(
+            select!(
+                Event,
+                "FROM events WHERE json_extract(payload, '$.test_id') = ?1 AND rowid IN (
+                   SELECT e.rowid FROM events AS s JOIN events AS e ON e.correlation_id = s.correlation_id
+                     WHERE s.event_type = 'test_started' AND json_extract(s.payload, '$.test_id') = ?1
+                   UNION
+                   SELECT rowid FROM events WHERE event_type IN (
+                     'test_started', 'test_passed', 'test_failed', 'test_blocked', 'test_moved', 'work_checked',
+                     'agent_gave_up', 'landing_queued', 'regression_detected', 'regression_cleared', 'stuck_detected',
+                     'digression_detected') AND json_extract(payload, '$.test_id') = ?1)
+                 ORDER BY rowid DESC LIMIT ?2"
+            ),
+            rusqlite::params![test, limit as i64],
+            Event::from_row,
+        )?;
+        events.reverse();
+        Ok(events)
     }
 
     /// The next events about how loops' tests went, in the order of commits, after a position. At most `limit`.

@@ -11,7 +11,7 @@ use crate::html::{at, line, nothing};
 pub const MAX_EVENTS: i64 = 150;
 
 /// Types that are offered to filter by; others can be named in the address.
-const TYPES: [&str; 14] = [
+const TYPES: [&str; 18] = [
     "test_started",
     "test_passed",
     "test_failed",
@@ -22,10 +22,14 @@ const TYPES: [&str; 14] = [
     "regression_cleared",
     "decision_needed",
     "decision_resolved",
-    "deadlock_detected",
+    "force_release",
     "file_conflict",
     "stuck_detected",
+    "digression_detected",
     "resource_warning",
+    "loop_paused",
+    "synced",
+    "component_degraded",
 ];
 
 /// What the page is drawn from.

@@ -15,7 +15,7 @@ use super::{Part, section};
 use crate::html::{at, badge, block, block_end, line, money, nothing, number, since, test};
 
 /// Events that are shown, the newest.
-const MAX_EVENTS: usize = 60;
+pub const MAX_EVENTS: usize = 60;
 /// Proofs that are shown, the newest.
 const MAX_PROOFS: usize = 40;
 

@@ -16,6 +16,8 @@ const NAME: f64 = 16.0;
 const MAX_NAME: usize = 22;
 /// Pixels between two marks at which each is seen.
 const APART: f64 = 9.0;
+/// The width from which a segment has words of its own, in pixels.
+const POINTABLE: f64 = 10.0;
 
 /// Where moments and lanes are.
 struct Frame {
@@ -125,7 +127,9 @@ fn draw_lane(frame: &Frame, at: usize, lane: &Lane, look: Look) -> Markup {
                 }
             }
             line.ground x1=(px(frame.left)) x2=(px(frame.left + frame.width)) y1=(px(middle)) y2=(px(middle)) {}
-            @for segment in merged(frame, &lane.segments) { (draw_segment(frame, &segment, middle, look)) }
+            @for attempt in merged(frame, &lane.segments).chunk_by(|a, b| a.test == b.test && a.attempt == b.attempt) {
+                (draw_attempt(frame, attempt, middle, look))
+            }
             @for (mark, hidden) in apart(frame, &lane.marks) { (draw_mark(frame, mark, hidden, middle, look)) }
         }
     }
@@ -152,7 +156,20 @@ fn merged(frame: &Frame, segments: &[Segment]) -> Vec<Segment> {
     drawn
 }
 
-fn draw_segment(frame: &Frame, segment: &Segment, middle: f64, look: Look) -> Markup {
+/// The segments of one attempt, or those without a test: one link, so that a night is not ten times as long.
+fn draw_attempt(frame: &Frame, segments: &[Segment], middle: f64, look: Look) -> Markup {
+    let Some(first) = segments.first() else { return html! {} };
+    linked(
+        first.test.as_ref(),
+        look,
+        html! {
+            @if let Some(test) = &first.test { title { (test) ", attempt " (first.attempt) } }
+            @for segment in segments { (draw_segment(frame, segment, middle)) }
+        },
+    )
+}
+
+fn draw_segment(frame: &Frame, segment: &Segment, middle: f64) -> Markup {
     let (class, word, height) = match segment.doing {
         Doing::Working => ("working", "agent works", 16.0),
         Doing::Gate => ("gate", "checks run", 16.0),
@@ -167,16 +184,12 @@ fn draw_segment(frame: &Frame, segment: &Segment, middle: f64, look: Look) -> Ma
         false => format!("for {}", span(segment.to.seconds_since(segment.from))),
     };
     let fill = (segment.doing == Doing::Gate).then_some("url(#hatch)");
-    linked(
-        segment.test.as_ref(),
-        look,
-        html! {
-            rect class=(class) x=(px(from)) y=(px(middle - height / 2.0)) width=(px((to - from).max(1.0))) height=(px(height))
-                fill=[fill] {
-                title { (test) (word) " " (length) }
-            }
-        },
-    )
+    html! {
+        rect class=(class) x=(px(from)) y=(px(middle - height / 2.0)) width=(px((to - from).max(1.0))) height=(px(height)) fill=[fill] {
+            // What nobody can point at has the title of its attempt.
+            @if to - from >= POINTABLE { title { (test) (word) " " (length) } }
+        }
+    }
 }
 
 /// The marks that have room, each with the number of those that it hides. The worst of those that lie together is shown.

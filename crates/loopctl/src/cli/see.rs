@@ -148,8 +148,8 @@ pub enum See {
     /// address contains a token: whoever has it can steer the loops. Ctrl-C ends the command.
     #[command(after_help = examples![
         "loopctl web",
-        "loopctl web --url --listen 127.0.0.1:8080   # on a server; then: ssh -L 8080:127.0.0.1:8080 SERVER",
-        "loopctl web --url --socket ../web.sock --read-only",
+        "loopctl web --url --read-only",
+        "loopctl web --url --socket ../web.sock   # on a server; then: ssh -L 8080:/path/of/web.sock SERVER",
     ])]
     Web(WebArgs),
 }

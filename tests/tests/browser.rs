@@ -1,0 +1,32 @@
+//! The live page in a real Chromium: every view at two widths, light and dark, by keyboard and by tap.
+
+use std::process::Command;
+
+use system_tests::night::Night;
+use system_tests::processes::World;
+use system_tests::project;
+use system_tests::web::Web;
+use test_support::sql;
+
+#[test]
+fn a_person_walks_through_every_view() {
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has("chromium") || !has("chromedriver") {
+        println!("SKIPPED, NOTHING WAS TESTED: chromium and chromedriver are not installed here");
+        return;
+    }
+    let world = World::new();
+    sql(&world.path(), &Night::SMALL.sql());
+    let web = Web::start(&world, &[]);
+    // Where a person looks at them: CODING_LOOPS_PICTURES=folder.
+    let pictures = std::env::var_os("CODING_LOOPS_PICTURES").map_or_else(|| world.folder().join("pictures"), Into::into);
+    std::fs::create_dir_all(&pictures).unwrap();
+    let mut walk = Command::new("python3");
+    walk.arg("-B").arg(project().join("tests/browser/walk.py")).arg(&web.url).arg(world.path()).arg(&pictures);
+    // Ours is the time zone of the pictures.
+    let output = walk.env("TZ", "UTC").output().unwrap();
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(output.status.success(), "{errors}\n{}", world.logs());
+    assert!(web.process.terminate().success());
+}
