@@ -77,7 +77,7 @@ fn why_a_test_stands_as_it_does() {
     place.run(&["submit", "t-a"]).ok();
     let why = place.json(&["why", "t-a"]);
     assert_eq!(why["event"]["event_type"], "test_passed");
-    assert_eq!(why["evidence"]["proofs"].as_array().unwrap().len(), 4, "alone and together: {why}");
+    assert_eq!(why["evidence"]["proofs"].as_array().unwrap().len(), 2, "{why}");
 }
 
 #[test]
