@@ -49,7 +49,7 @@ pub fn look(tx: &ReadTx<'_>, config: &Config) -> Result<Agents, Error> {
             continue;
         }
         let kind = settings.kind().as_str().to_owned();
-        // A loop that has not run yet has no account on record.
+        // A loop that has not run yet has no recorded account.
         let agent = row.agent.unwrap_or_else(|| kind.clone());
         let view = agents.entry(agent.clone()).or_insert_with(|| AgentView {
             hold: holds.iter().find(|hold| hold.agent() == Some(&agent)).cloned(),

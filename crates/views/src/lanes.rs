@@ -1,4 +1,4 @@
-//! Loops as lanes on a time axis: what each of them did when, and what came of it.
+//! Loops as lanes on a time axis: what each of them did when, and the results.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub struct Segment {
     pub open: bool,
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -47,7 +47,7 @@ pub enum Outcome {
     Regressed,
 }
 
-/// The moment at which something came of an attempt.
+/// The moment of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct Mark {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_say_what_came_of_attempts() {
+    fn marks_are_the_results_of_attempts() {
         let events = [event(20, "test_failed", "t"), event(30, "regression_detected", "u"), event(40, "test_passed", "t")];
         let lanes = lanes(&[("a".parse().unwrap(), None)], &events, &[], (at(0), at(50)));
         let outcomes: Vec<Outcome> = lanes[0].marks.iter().map(|mark| mark.outcome).collect();

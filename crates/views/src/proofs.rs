@@ -51,7 +51,7 @@ pub fn of_test(tx: &ReadTx<'_>, test: &TestId, attempt: Option<i64>) -> Result<V
     Ok(proofs)
 }
 
-/// What is behind an event that tells of an attempt's end.
+/// The evidence behind an event that reports the end of an attempt.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Evidence {
@@ -113,7 +113,7 @@ pub fn cold_words(run: &CheckRun) -> String {
     format!("{check} {how} on a fresh clone without caches at {}, {}", short(&run.commit_hash), clock(run.ran_at))
 }
 
-/// The event that tells of the landing of a commit, or of the one that a proof is about.
+/// The test and the commit of a landing that a commit or a proof names.
 pub fn landing(tx: &ReadTx<'_>, given: &str) -> Result<Option<(TestId, String)>, Error> {
     let plain = given.len() >= 7 && given.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !plain {

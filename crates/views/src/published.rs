@@ -94,7 +94,7 @@ fn branch(config: &Config) -> Option<Branch> {
 /// What publishing would find; none before anything has landed.
 ///
 /// # Errors
-/// What git says.
+/// If git fails.
 pub fn look(store: &Store, user: &Repository, config: &Config) -> git::Result<Option<Published>> {
     if store.integration()?.is_none() {
         return Ok(None);

@@ -16,7 +16,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// What becomes of it, in words: when it resolves and how, or how it was resolved.
+    /// Its state in words: when it resolves and how, or how it was resolved.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> String {
         use DecisionStatus as Status;

@@ -17,7 +17,7 @@ pub struct Story {
     pub event: Event,
     /// In the order of the tree; depth 1 is a direct effect.
     pub effects: Vec<(usize, Event)>,
-    /// The id that the root names as its cause, if that event is gone.
+    /// The id that the root names as its cause, if that event no longer exists.
     pub lost_cause: Option<EventId>,
     pub short: Short,
     /// What is behind the event, if it tells how an attempt ended.

@@ -1,4 +1,4 @@
-//! The landing train: what waits to land, what was judged together, and what came of it.
+//! The landing train: what waits to land, what was judged together, and the results.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::when::{clock, span};
 /// Maximum number of tests named on a line.
 const MAX_NAMED: usize = 8;
 
-/// The train as it stands.
+/// The train.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct Train {

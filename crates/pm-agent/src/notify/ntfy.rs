@@ -1,7 +1,7 @@
 //! ntfy: messages are published to a topic; buttons publish to the topic of answers.
 //!
-//! Whoever can write to a topic could answer, and whoever can read one sees the tokens of the buttons. So there are buttons only
-//! where both topics refuse a reader without the access token.
+//! A reader of the topic sees the tokens of the buttons, and could answer with them. So there are buttons only where both topics
+//! refuse a reader without the access token.
 
 use std::time::Duration;
 
