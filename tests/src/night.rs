@@ -136,7 +136,7 @@ INSERT INTO decisions (id, decision_type, summary, options, context, status, dec
 -- Hostile: markup, controls, marks of direction, and a payload of a megabyte.
 INSERT INTO events (id, source, event_type, payload, priority) VALUES
   ('hostile-1', 'backend', 'custom.hostile', json_object('text', '<script>document.title = "broken"</script><img src=x onerror=alert(1)>' || char(27) || '[2J' || char(8238) || 'abc'), 1),
-  ('hostile-2', '<b>source</b>', 'custom."type"', json_object('text', replace(hex(zeroblob(500000)), '00', '<b>')), 2);
-INSERT INTO tests (id, loop_id, notes, spec_content, last_error) VALUES ('hostile-test', 'backend', '<script>1</script>', replace(hex(zeroblob(500000)), '00', '</pre><script>1</script>'), '<img src=x onerror=alert(1)>');
+  ('hostile-2', '<b>source</b>', 'custom."type"', json_object('text', replace(hex(zeroblob(340000)), '00', '<b>')), 2);
+INSERT INTO tests (id, loop_id, notes, spec_content, last_error) VALUES ('hostile-test', 'backend', '<script>1</script>', replace(hex(zeroblob(42000)), '00', '</pre><script>1</script>'), '<img src=x onerror=alert(1)>');
 COMMIT;
 "#;

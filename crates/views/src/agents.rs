@@ -62,7 +62,7 @@ pub fn look(tx: &ReadTx<'_>, config: &Config) -> Result<Agents, Error> {
     }
     Ok(Agents {
         agents: agents.into_values().collect(),
-        budgets: cost::today(tx, &config.budget)?,
+        budgets: tx.budgets_today(&config.budget)?,
         resets_at: cost::resets_at(tx.now()),
         now: tx.now(),
     })

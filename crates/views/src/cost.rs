@@ -45,7 +45,11 @@ pub struct Cost {
 /// What the database reports.
 pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -> Result<Cost, Error> {
     let now = tx.now();
-    let report = |by: UsageKey| tx.usage_report(by, since, budgets);
+    let mut rework = tx.rework(since)?;
+    rework.sort_by_key(|row| Reverse(row.recorded_at));
+    // The budgets of single tests are not shown, and reading the use of each takes long.
+    let no_budgets = BudgetConfig { tokens_per_test: 0, minutes_per_test: 0, usd_per_test: 0.0, ..budgets.clone() };
+    let report = |by: UsageKey| tx.usage_report_with(by, since, &no_budgets, &rework);
     let by_loop = report(UsageKey::Loop)?;
     let mut by_test = report(UsageKey::Test)?;
     by_test.retain(|line| !line.used.key.is_empty() && (line.used.tokens_estimated > 0 || line.used.duration_seconds > 0));
@@ -58,19 +62,18 @@ pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -
     };
     let mut by_hour = report(UsageKey::Hour)?;
     by_hour.drain(..by_hour.len().saturating_sub(MAX_HOURS));
-    let mut rework = tx.rework(since)?;
-    rework.sort_by_key(|row| Reverse(row.recorded_at));
+    let (by_agent, by_model) = (report(UsageKey::Agent)?, report(UsageKey::Model)?);
     Ok(Cost {
         since,
         total: total(&by_loop),
         by_loop: dearest(by_loop),
         by_test,
         tests_left_out,
-        by_agent: dearest(report(UsageKey::Agent)?),
-        by_model: dearest(report(UsageKey::Model)?),
+        by_agent: dearest(by_agent),
+        by_model: dearest(by_model),
         by_hour,
         rework,
-        today: today(tx, budgets)?,
+        today: tx.budgets_today(budgets)?,
         resets_at: resets_at(now),
         holds: tx.all_holds()?,
         now,
@@ -87,15 +90,6 @@ pub fn midnight(now: Timestamp) -> Timestamp {
 #[must_use]
 pub fn resets_at(now: Timestamp) -> Timestamp {
     midnight(now).plus_millis(DAY_MILLIS)
-}
-
-/// How much of the budgets of a day all loops have used since midnight.
-///
-/// # Errors
-/// What the database reports.
-pub fn today(tx: &ReadTx<'_>, budgets: &BudgetConfig) -> Result<Vec<BudgetUse>, Error> {
-    let lines = tx.usage_report(UsageKey::Day, Some(midnight(tx.now())), budgets)?;
-    Ok(lines.into_iter().next_back().map(|line| line.budgets).unwrap_or_default())
 }
 
 fn total(lines: &[UsageLine]) -> UsageLine {

@@ -229,7 +229,9 @@ fn flatten(mut pieces: Vec<Segment>) -> Vec<Segment> {
     for piece in pieces {
         let mut free = vec![piece];
         for taken in &segments {
-            free = free.into_iter().flat_map(|piece| without(piece, taken)).collect();
+            if free.iter().any(|piece| taken.from < piece.to && piece.from < taken.to) {
+                free = free.into_iter().flat_map(|piece| without(piece, taken)).collect();
+            }
         }
         segments.extend(free);
     }

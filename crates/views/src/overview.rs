@@ -66,7 +66,7 @@ pub struct Overview {
 fn nearly_spent(tx: &ReadTx<'_>, config: &Config) -> Result<Vec<BudgetUse>, Error> {
     let budget = &config.budget;
     let is_limited = [budget.tests_per_day, budget.tokens_per_day].iter().any(|limit| *limit > 0) || budget.usd_per_day > 0.0;
-    let used = if is_limited { cost::today(tx, budget)? } else { Vec::new() };
+    let used = if is_limited { tx.budgets_today(budget)? } else { Vec::new() };
     Ok(used.into_iter().filter(|used| used.percent >= budget.warn_percent).collect())
 }
 

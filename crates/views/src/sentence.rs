@@ -6,7 +6,7 @@ use coord_db::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::text::{one_line, shortened};
+use crate::text::{beginning, one_line, shortened};
 use crate::when::span;
 
 /// An event as JSON has it in every command: its row and its sentence.
@@ -51,7 +51,7 @@ pub fn sentence(event: &Event) -> String {
         }
         Ok(Payload::DigressionDetected(payload)) => digression(&payload, &reasons(event)),
         Ok(payload) => of_payload(&payload),
-        Err(_) => format!("unknown payload: {}", event.payload),
+        Err(_) => format!("unknown payload: {}", beginning(&event.payload.to_string(), 8 * MAX_SENTENCE)),
     };
     shortened(&one_line(&text), MAX_SENTENCE)
 }

@@ -111,7 +111,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 Event,
-                "FROM events WHERE timestamp >= ?1 AND +event_type IN (SELECT value FROM json_each(?2)) ORDER BY rowid"
+                "FROM events WHERE timestamp >= ?1 AND +event_type IN (SELECT value FROM json_each(?2)) ORDER BY +rowid"
             ),
             rusqlite::params![since, serde_json::json!(types)],
             Event::from_row,

@@ -74,6 +74,22 @@ const DAY_MILLIS: i64 = 86_400_000;
 impl ReadTx<'_> {
     /// Use since a moment, added up.
     pub fn usage_report(&self, by: UsageKey, since: Option<Timestamp>, budgets: &BudgetConfig) -> Result<Vec<UsageLine>> {
+        let rework = match by {
+            UsageKey::Loop | UsageKey::Test | UsageKey::Day => self.rework(since)?,
+            // No event says which model's or agent's tokens were lost.
+            UsageKey::Hour | UsageKey::Model | UsageKey::Agent => Vec::new(),
+        };
+        self.usage_report_with(by, since, budgets, &rework)
+    }
+
+    /// As [`ReadTx::usage_report`], with rework that is known already: to find it takes longer than all else.
+    pub fn usage_report_with(
+        &self,
+        by: UsageKey,
+        since: Option<Timestamp>,
+        budgets: &BudgetConfig,
+        rework: &[Rework],
+    ) -> Result<Vec<UsageLine>> {
         let mut lines: BTreeMap<String, UsageLine> = BTreeMap::new();
         let line = |lines: &mut BTreeMap<String, UsageLine>, key: &str, change: &dyn Fn(&mut UsageLine)| {
             let used = || UsageTotal { key: key.to_owned(), ..UsageTotal::default() };
@@ -86,7 +102,7 @@ impl ReadTx<'_> {
         for (key, passed) in self.passes(by, since)? {
             line(&mut lines, &key, &|line| line.passed = passed);
         }
-        for row in self.rework(since)? {
+        for row in rework {
             // What a loop breaks and mends itself is in its own use.
             if row.loop_id.as_ref() == Some(&row.charged_to) {
                 continue;
@@ -95,11 +111,9 @@ impl ReadTx<'_> {
                 UsageKey::Loop => row.loop_id.as_ref().map(ToString::to_string).unwrap_or_default(),
                 UsageKey::Test => row.test_id.to_string(),
                 UsageKey::Day => row.recorded_at.to_rfc3339()[..10].to_owned(),
-                UsageKey::Hour => row.recorded_at.to_sql_text()[..13].to_owned(),
-                // No event says which model's or agent's tokens were lost.
-                UsageKey::Model | UsageKey::Agent => continue,
+                UsageKey::Hour | UsageKey::Model | UsageKey::Agent => continue,
             };
-            line(&mut lines, &payer, &|line| suffer(line, &row));
+            line(&mut lines, &payer, &|line| suffer(line, row));
             if by == UsageKey::Loop {
                 line(&mut lines, row.charged_to.as_str(), &|line| {
                     add(&mut line.rework_caused_tokens, row.tokens_estimated);
@@ -107,7 +121,7 @@ impl ReadTx<'_> {
                 });
             }
         }
-        let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
+        let midnight = self.midnight();
         let today = if by == UsageKey::Loop { self.usage_totals(UsageKey::Loop, Some(midnight))? } else { Vec::new() };
         let mut report: Vec<UsageLine> = lines.into_values().collect();
         for line in &mut report {
@@ -121,6 +135,22 @@ impl ReadTx<'_> {
             line.budgets = self.budgets_of(by, line, &today, budgets)?;
         }
         Ok(report)
+    }
+
+    /// The beginning of this day, in UTC.
+    fn midnight(&self) -> Timestamp {
+        Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS)
+    }
+
+    /// How much of the budgets of a day all loops have used today.
+    pub fn budgets_today(&self, budgets: &BudgetConfig) -> Result<Vec<BudgetUse>> {
+        let used = self.usage_totals(UsageKey::Day, Some(self.midnight()))?.pop().unwrap_or_default();
+        let used = [
+            budget("tokens_per_day", used.tokens_estimated, budgets.tokens_per_day),
+            budget("usd_per_day", used.cost_microusd, microusd(budgets.usd_per_day)),
+            budget("tests_per_day", self.tests_tried_since(self.midnight())?, budgets.tests_per_day),
+        ];
+        Ok(used.into_iter().flatten().collect())
     }
 
     fn budgets_of(
@@ -137,6 +167,9 @@ impl ReadTx<'_> {
                     budget("tokens_per_day", used.tokens_estimated, budgets.tokens_per_day),
                     budget("usd_per_day", used.cost_microusd, microusd(budgets.usd_per_day)),
                 ]
+            }
+            UsageKey::Test if budgets.tokens_per_test == 0 && budgets.minutes_per_test == 0 && budgets.usd_per_test == 0.0 => {
+                Vec::new()
             }
             // A budget counts from the test's beginning, whatever time the report is about.
             UsageKey::Test => match line.used.key.parse() {
@@ -157,8 +190,7 @@ impl ReadTx<'_> {
                 ];
                 // How many were tried is known of the day that is, not of one that is over.
                 if self.now().to_rfc3339().starts_with(&line.used.key) && !line.used.key.is_empty() {
-                    let midnight = Timestamp::from_millis(self.now().as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS);
-                    used.push(budget("tests_per_day", self.tests_tried_since(midnight)?, budgets.tests_per_day));
+                    used.push(budget("tests_per_day", self.tests_tried_since(self.midnight())?, budgets.tests_per_day));
                 }
                 used
             }

@@ -145,7 +145,7 @@ fn draw_arrow(waiter: &Node<'_>, holder: &Node<'_>, on: &[&str], is_across: bool
         (ax + side * waiter.width / 2.0, ay + shift, bx - side * (holder.width / 2.0 + 2.0), by + shift)
     } else {
         let side = if ay < by { 1.0 } else { -1.0 };
-        let shift = if ay < by { -10.0 } else { 10.0 };
+        let shift = if ay < by { 10.0 } else { -10.0 };
         if (ay - by).abs() < 1.0 {
             (ax + shift, ay - BOX_HEIGHT / 2.0, bx + shift, by - BOX_HEIGHT / 2.0 - 2.0)
         } else {
@@ -160,13 +160,16 @@ fn draw_arrow(waiter: &Node<'_>, holder: &Node<'_>, on: &[&str], is_across: bool
     let more = if on.len() > 1 { format!(" +{}", on.len() - 1) } else { String::new() };
     // The end of a path says most.
     let name = first.rsplit('/').find(|part| !part.is_empty()).unwrap_or(first);
-    let room = if is_across { (x2 - x1).abs() - 16.0 } else { 150.0 };
+    // Beside a line that goes down or up, above or below one that goes across.
+    let (class, tx, ty, room) = match (is_across, nx > 0.0) {
+        (true, _) => (None, nx * 0.9, ny * 0.9 + if ny < 0.0 { -2.0 } else { 10.0 }, (x2 - x1).abs() - 16.0),
+        (false, true) => (Some("after"), nx * 0.5 + 5.0, 4.0, 130.0),
+        (false, false) => (Some("before"), nx * 0.5 - 5.0, 4.0, 130.0),
+    };
     html! {
         g.arrow {
             path d={ "M" (px(x1)) " " (px(y1)) "Q" (px(cx)) " " (px(cy)) " " (px(x2)) " " (px(y2)) } marker-end="url(#arrow)" {}
-            text x=(px((x1 + x2) / 2.0 + nx * 0.9)) y=(px((y1 + y2) / 2.0 + ny * 0.9 + if ny < 0.0 { -2.0 } else { 10.0 })) {
-                (fitting(&format!("{name}{more}"), room.max(40.0)))
-            }
+            text class=[class] x=(px((x1 + x2) / 2.0 + tx)) y=(px((y1 + y2) / 2.0 + ty)) { (fitting(&format!("{name}{more}"), room.max(40.0))) }
             title { (words(&[Arrow { waiter: waiter.name.to_owned(), holder: holder.name.to_owned(), on: String::new() }])) " on " (views::text::one_line(&on.join(", "))) }
         }
     }
