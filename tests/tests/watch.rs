@@ -65,7 +65,7 @@ const SPEC: &str =
 fn world() -> World {
     let world = World::new();
     let ok = |arguments: &[&str]| assert!(world.loopctl(arguments).status.success(), "{arguments:?}");
-    for number in 1..=12 {
+    for number in 1..=20 {
         ok(&["loop", "add", &format!("loop-{number:02}")]);
     }
     ok(&["test", "add", "goal", "--loop", "loop-01", "--notes", SPEC]);
@@ -105,7 +105,7 @@ fn keys_scroll_open_and_answer() {
     // A loop, with its tests.
     terminal.type_keys(&["o", "1"]);
     terminal.shows("goal");
-    assert!(!terminal.screen().contains("loop-12"), "{}", terminal.screen());
+    assert!(!terminal.screen().contains("loop-20"), "{}", terminal.screen());
     terminal.type_keys(&["l"]);
     terminal.shows("no output of loop-01");
     // An answer.
@@ -134,7 +134,7 @@ fn a_large_terminal_shows_everything_at_once() {
     let terminal = Terminal::open(&world, 200, 60, "loopctl status --watch");
     terminal.shows("monitor");
     let screen = terminal.screen();
-    assert!(screen.contains("loop-12") && screen.contains(SPEC) && !screen.contains("lines)"), "{screen}");
+    assert!(screen.contains("loop-20") && screen.contains(SPEC) && !screen.contains("lines)"), "{screen}");
     // What changes is seen.
     assert!(world.loopctl(&["pause", "loop-07", "--reason", "a reason"]).status.success());
     terminal.shows("a reason");

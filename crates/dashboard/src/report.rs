@@ -123,7 +123,7 @@ fn landed(rows: &[Landed]) -> Markup {
                                 td { (line(row.loop_id.as_str())) }
                                 td { (line(&list(&row.checks))) }
                                 td.right { (row.attempt) }
-                                td.right { (number(row.tokens_estimated)) }
+                                td.right { @if row.is_last { (number(row.tokens_estimated)) } @else { span.quiet { "landed again" } } }
                                 td.right { @if row.cost_microusd > 0 { (dollars(row.cost_microusd)) } @else { "–" } }
                                 td { code { "loopctl why " (short(&row.commit)) } }
                             }
@@ -141,15 +141,15 @@ fn broke(rows: &[Broke]) -> Markup {
             section {
                 h2 { "Broke" }
                 ul {
-                    @for Broke { row, mended_at, mended_by } in rows {
+                    @for Broke { row, passes_again_at, mended_by, mended_with } in rows {
                         li {
                             b { (line(row.test_id.as_str())) } " fails check " (line(&row.check_name))
                             @if let Some(by) = &row.blamed_loop { ", broken by " b { (line(by)) } }
                             @if let Some(commit) = &row.first_bad_commit { " with " code { (short(commit)) } }
                             "; "
-                            @match (mended_by, mended_at) {
-                                (Some(by), Some(commit)) => { (badge("good", "mended")) " by " b { (line(by.as_str())) } " with " code { (short(commit)) } },
-                                (None, Some(commit)) => { (badge("good", "passes again")) " at " code { (short(commit)) } },
+                            @match (mended_by, mended_with, passes_again_at) {
+                                (Some(by), Some(commit), _) => { (badge("good", "mended")) " by " b { (line(by.as_str())) } " with " code { (short(commit)) } },
+                                (_, _, Some(commit)) => { (badge("good", "passes again")) " at " code { (short(commit)) } },
                                 _ => { (badge("bad", row.status.as_str())) },
                             }
                         }

@@ -5,6 +5,7 @@
 mod agents;
 mod branch;
 mod needs;
+mod phone;
 pub(crate) mod sandbox;
 mod trial;
 mod workspaces;
@@ -100,6 +101,7 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     }
     let has_agent = agents::examine(&config, &root, &cx.path, registered.as_deref(), &mut report);
     checks(&config, &root, has_agent, &mut report);
+    phone::examine(&config, &root, &mut report);
     file_system(&folder, &mut report);
     inotify(&mut report);
     if cx.path.exists() {

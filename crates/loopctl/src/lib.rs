@@ -136,6 +136,7 @@ fn see(cx: &Context, command: See) -> Outcome {
         See::Locks { all } => see::locks(cx, all),
         See::Checkpoints { loop_id, all } => see::checkpoints::show(cx, loop_id.as_ref(), all),
         See::Workspaces => see::workspaces::show(cx),
+        See::Agents => see::agents::show(cx),
         See::Health => see::health(cx),
         See::Journal(args) => see::journal::run(cx, &args),
         See::Web(args) => web::serve(cx, args),

@@ -74,10 +74,22 @@ pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -
         by_hour,
         rework,
         today: tx.budgets_today(budgets)?,
-        resets_at: Timestamp::from_millis((now.as_millis().div_euclid(DAY_MILLIS) + 1) * DAY_MILLIS),
+        resets_at: resets_at(now),
         holds: tx.all_holds()?,
         now,
     })
+}
+
+/// The moment at which the budgets of the day began: midnight in UTC.
+#[must_use]
+pub fn midnight(now: Timestamp) -> Timestamp {
+    Timestamp::from_millis(now.as_millis().div_euclid(DAY_MILLIS) * DAY_MILLIS)
+}
+
+/// The moment at which they begin again.
+#[must_use]
+pub fn resets_at(now: Timestamp) -> Timestamp {
+    midnight(now).plus_millis(DAY_MILLIS)
 }
 
 fn total(lines: &[UsageLine]) -> UsageLine {

@@ -77,6 +77,19 @@ pub struct Lanes {
     pub lanes: Vec<Lane>,
 }
 
+impl Lanes {
+    /// The same without the time in which nothing had happened yet.
+    #[must_use]
+    pub fn from_first_activity(mut self) -> Self {
+        let begun = |lane: &Lane| [lane.segments.first().map(|segment| segment.from), lane.marks.first().map(|mark| mark.at)];
+        if let Some(first) = self.lanes.iter().flat_map(begun).flatten().min() {
+            // A margin, so that the first mark is not cut.
+            self.since = first.plus_millis(-(self.until.millis_since(first) / 50)).max(self.since);
+        }
+        self
+    }
+}
+
 const TYPES: [&str; 7] =
     ["test_started", "test_failed", "landing_queued", "test_passed", "regression_detected", "loop_paused", "loop_resumed"];
 

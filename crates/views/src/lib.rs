@@ -3,6 +3,7 @@
 //! Architecture invariant: a view is read in one transaction and holds rows as they are; whatever shows it escapes what it
 //! shows for its own medium ([`text::safe`] for a terminal).
 
+pub mod agents;
 pub mod cost;
 pub mod grid;
 pub mod health;

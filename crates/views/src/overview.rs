@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coord_db::{
-    Alert, BaseRun, CheckRun, Config, Conflict, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Landing, Lease, Loop,
-    LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
+    Alert, BaseRun, BudgetUse, CheckRun, Config, Conflict, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Landing, Lease,
+    Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
 };
 use serde::Serialize;
 
+use crate::cost;
 use crate::health::{Health, healths};
 use crate::published::Branch;
 use crate::questions::{Question, questions};
@@ -49,6 +50,8 @@ pub struct Overview {
     pub regressions: Vec<Regression>,
     pub components: Vec<Health>,
     pub base: Base,
+    /// The budgets of the day of which enough is used for a warning.
+    pub budgets: Vec<BudgetUse>,
     /// What waits to land.
     pub landings: Vec<Landing>,
     #[serde(skip)]
@@ -57,6 +60,14 @@ pub struct Overview {
     pub published: Option<Branch>,
     #[serde(rename = "at")]
     pub now: Timestamp,
+}
+
+/// The budgets of the day of which enough is used for a warning.
+fn nearly_spent(tx: &ReadTx<'_>, config: &Config) -> Result<Vec<BudgetUse>, Error> {
+    let budget = &config.budget;
+    let is_limited = [budget.tests_per_day, budget.tokens_per_day].iter().any(|limit| *limit > 0) || budget.usd_per_day > 0.0;
+    let used = if is_limited { tx.budgets_today(budget)? } else { Vec::new() };
+    Ok(used.into_iter().filter(|used| used.percent >= budget.warn_percent).collect())
 }
 
 impl LoopView {
@@ -98,6 +109,10 @@ impl Overview {
                 "check {} fails at the head of integration and is ignored until it passes there: work may fail it in the same way",
                 check.check_name
             ));
+        }
+        for used in &self.budgets {
+            let (name, amounts) = cost::budget_words(used);
+            lines.push(format!("{} % of the budget of {name} is used: {amounts}; see loopctl agents", used.percent));
         }
         for row in &self.deadlocks {
             lines.push(format!("deadlock of {}: {} must release {}", list(&row.cycle.0), row.victim, list(&row.locks.0)));
@@ -187,6 +202,7 @@ pub fn look(
         conflicts: tx.conflicts(true)?,
         regressions: tx.regressions(true)?,
         components: healths(tx, config)?,
+        budgets: nearly_spent(tx, config)?,
         base: Base { red: tx.red_base()?, running: tx.base_runners()?, ignored: tx.ignored_checks()? },
         landings: tx.open_landings()?,
         landing_priorities: tx.landing_priorities()?,

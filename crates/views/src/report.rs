@@ -1,7 +1,5 @@
 //! The morning's question: what has landed, what needs an answer, what broke and who mended it, what it cost, what was odd.
 
-use std::collections::BTreeMap;
-
 use coord_db::payload::TestPassed;
 use coord_db::{
     Alert, Config, Error, Event, EventId, Hold, LoopId, Payload, ReadTx, Regression, Test, TestId, TestStatus, Timestamp,
@@ -46,6 +44,8 @@ pub struct Landed {
     pub duration_seconds: i64,
     pub tokens_estimated: i64,
     pub cost_microusd: i64,
+    /// False if the test landed again later.
+    pub is_last: bool,
     /// For `loopctl why`.
     pub event_id: EventId,
 }
@@ -69,10 +69,12 @@ pub struct Waiting {
 pub struct Broke {
     #[serde(flatten)]
     pub row: Regression,
-    /// The commit at which the test passed again.
-    pub mended_at: Option<String>,
-    /// The loop whose work that commit is.
+    /// The head of integration at which the test was seen to pass again.
+    pub passes_again_at: Option<String>,
+    /// The loop that landed the test that broke it, or the broken test, again.
     pub mended_by: Option<LoopId>,
+    /// The commit of that landing.
+    pub mended_with: Option<String>,
 }
 
 /// Something that does not happen on a quiet day.
@@ -109,26 +111,24 @@ const ODD: [&str; 12] = [
 pub fn look(tx: &ReadTx<'_>, config: &Config, since: Timestamp) -> Result<Report, Error> {
     let types: Vec<&str> = ODD.into_iter().chain(["test_passed", "regression_cleared"]).collect();
     let events = tx.events_of_types(&types, since)?;
-    let of_commit: BTreeMap<String, LoopId> = tx
-        .tests(None, Some(TestStatus::Passed))?
-        .into_iter()
-        .filter_map(|test| Some((test.commit_hash?, test.loop_id)))
-        .collect();
+    let landed = landed(tx, &events)?;
     let mut broke: Vec<Broke> = Vec::new();
     for row in tx.regressions(false)? {
         if row.detected_at < since && row.resolved_at.is_some_and(|at| at < since) {
             continue;
         }
-        let mended_at = row.resolved_at.and_then(|_| mended_at(&events, &row));
-        let mended_by = mended_at.as_ref().and_then(|commit| of_commit.get(commit)).cloned();
-        broke.push(Broke { row, mended_at, mended_by });
+        let passes_again_at = row.resolved_at.and_then(|_| passes_again_at(&events, &row));
+        let mended_by =
+            row.resolved_at.and_then(|at| mended_by(&landed, &row, at)).map(|work| (work.loop_id.clone(), work.commit.clone()));
+        let (mended_by, mended_with) = mended_by.unzip();
+        broke.push(Broke { row, passes_again_at, mended_by, mended_with });
     }
     let mut blocked = tx.tests(None, Some(TestStatus::Blocked))?;
     blocked.extend(tx.tests(None, Some(TestStatus::Failed))?);
     Ok(Report {
         since,
         until: tx.now(),
-        landed: landed(tx, &events)?,
+        landed,
         waiting: Waiting {
             questions: questions(tx, tx.decisions(true)?)?,
             alerts: tx.alerts(true)?.into_iter().filter(|alert| !alert.acknowledged).collect(),
@@ -138,11 +138,11 @@ pub fn look(tx: &ReadTx<'_>, config: &Config, since: Timestamp) -> Result<Report
         broke,
         cost: cost::look(tx, Some(since), &config.budget)?,
         odd: events.iter().filter(|event| is_odd(event)).map(odd).collect(),
-        lanes: lanes::look(tx, since)?,
+        lanes: lanes::look(tx, since)?.from_first_activity(),
     })
 }
 
-fn mended_at(events: &[Event], row: &Regression) -> Option<String> {
+fn passes_again_at(events: &[Event], row: &Regression) -> Option<String> {
     events
         .iter()
         .filter(|event| event.event_type == "regression_cleared" && event.timestamp >= row.detected_at)
@@ -150,12 +150,22 @@ fn mended_at(events: &[Event], row: &Regression) -> Option<String> {
         .and_then(|event| event.payload["commit"].as_str().map(str::to_owned))
 }
 
+/// The work that mended a regression: the last landing of the test that broke it, or of the broken test, before it was over.
+fn mended_by<'a>(landed: &'a [Landed], row: &Regression, resolved_at: Timestamp) -> Option<&'a Landed> {
+    let is_of = |work: &&Landed| Some(work.test_id.as_str()) == row.blamed_test.as_deref() || work.test_id == row.test_id;
+    landed.iter().rev().filter(|work| work.at >= row.detected_at && work.at <= resolved_at).find(is_of)
+}
+
 fn landed(tx: &ReadTx<'_>, events: &[Event]) -> Result<Vec<Landed>, Error> {
-    let mut landed = Vec::new();
+    let mut landed: Vec<Landed> = Vec::new();
     for event in events {
         let Ok(Payload::TestPassed(passed)) = event.parse() else { continue };
         let test = tx.find_test(passed.test_id.as_str())?;
         let used = tx.usage_of_test(&passed.test_id)?;
+        // The use of a test is all that it took; it stands beside its last landing.
+        for earlier in landed.iter_mut().filter(|earlier| earlier.test_id == passed.test_id) {
+            (earlier.tokens_estimated, earlier.cost_microusd, earlier.is_last) = (0, 0, false);
+        }
         let TestPassed { test_id, loop_id, attempt, commit, duration_seconds, verification_checks, .. } = passed;
         landed.push(Landed {
             at: event.timestamp,
@@ -168,6 +178,7 @@ fn landed(tx: &ReadTx<'_>, events: &[Event]) -> Result<Vec<Landed>, Error> {
             duration_seconds,
             tokens_estimated: used.tokens_estimated,
             cost_microusd: used.cost_microusd,
+            is_last: true,
             event_id: event.id.clone(),
         });
     }
@@ -190,4 +201,56 @@ fn is_odd(event: &Event) -> bool {
 
 fn odd(event: &Event) -> Odd {
     Odd { at: event.timestamp, event_type: event.event_type.clone(), sentence: sentence(event), event_id: event.id.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_db::RegressionStatus;
+
+    use super::*;
+
+    fn landed(second: i64, test: &str, loop_id: &str) -> Landed {
+        Landed {
+            at: Timestamp::from_millis(second * 1000),
+            test_id: test.parse().unwrap(),
+            loop_id: loop_id.parse().unwrap(),
+            title: String::new(),
+            commit: format!("c{second}"),
+            attempt: 1,
+            checks: Vec::new(),
+            duration_seconds: 0,
+            tokens_estimated: 0,
+            cost_microusd: 0,
+            is_last: true,
+            event_id: "e".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn who_lands_the_broken_or_the_breaking_test_again_has_mended_it() {
+        let row = Regression {
+            id: "r".to_owned(),
+            test_id: "broken".parse().unwrap(),
+            check_name: "suite".to_owned(),
+            last_good_commit: "a".to_owned(),
+            bad_commit: "b".to_owned(),
+            first_bad_commit: None,
+            blamed_loop: Some("store".to_owned()),
+            blamed_test: Some("breaking".to_owned()),
+            status: RegressionStatus::Cleared,
+            bisect: None,
+            output_tail: String::new(),
+            detected_at: Timestamp::from_millis(10_000),
+            resolved_at: Some(Timestamp::from_millis(30_000)),
+            event_id: None,
+        };
+        let all = [
+            landed(5, "breaking", "store"),
+            landed(20, "breaking", "store"),
+            landed(25, "other", "core"),
+            landed(40, "broken", "core"),
+        ];
+        let at = |second: i64| mended_by(&all, &row, Timestamp::from_millis(second * 1000)).map(|work| work.commit.as_str());
+        assert_eq!((at(30), at(15), at(50)), (Some("c20"), None, Some("c40")));
+    }
 }

@@ -137,6 +137,8 @@ impl Report {
             .error
             .clone()
             .or_else(|| self.called_off.clone())
+            // Beside a stated result, plain text is of other programs.
+            .or_else(|| self.last_message.clone().filter(|_| self.has_result))
             .or_else(|| last_words(&self.lines))
             .or_else(|| self.last_message.clone());
         one_line(&result.unwrap_or_else(|| NOTHING_PRINTED.to_owned()))
@@ -241,6 +243,10 @@ mod tests {
             ),
             ("{\"type\":\"assistant\",\"message\":{\"content\":[{\"type\":\"text\",\"text\":\"I give up\"}]}}", "I give up"),
             ("{\"type\":\"result\",\"subtype\":\"error_max_turns\"}", "error_max_turns"),
+            (
+                "{\"type\":\"message\",\"role\":\"assistant\",\"content\":\"I cannot\"}\nRipgrep is not available.\n{\"type\":\"result\",\"status\":\"success\"}",
+                "I cannot",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(reason(text), expected, "{text:?}");

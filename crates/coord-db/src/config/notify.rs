@@ -1,6 +1,7 @@
 //! Where a phone can ring, and how its answers come back.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -51,11 +52,58 @@ section! {
     }
 }
 
+impl NotifyBy {
+    /// As the settings name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "",
+            Self::Ntfy => "ntfy",
+            Self::Telegram => "telegram",
+        }
+    }
+}
+
+impl NotifyPart {
+    /// As the settings name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Summary => "summary",
+            Self::Options => "options",
+            Self::Context => "context",
+        }
+    }
+}
+
 impl NotifyConfig {
     /// True if nothing is sent anywhere.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.command.is_empty() && self.preset == NotifyBy::Command
+    }
+
+    /// The access token, from its file, which is relative to the folder of the settings; none where no file is named.
+    ///
+    /// # Errors
+    /// Why the file cannot be used, in words.
+    pub fn token(&self, folder: &Path) -> Result<Option<String>, String> {
+        if self.token_file.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let file = folder.join(&self.token_file);
+        let read = || -> std::io::Result<(u32, String)> {
+            Ok((std::fs::metadata(&file)?.permissions().mode(), std::fs::read_to_string(&file)?))
+        };
+        let shown = file.display();
+        match read() {
+            Err(error) => Err(format!("cannot read notify.token_file {shown}: {error}")),
+            Ok((mode, _)) if mode & 0o077 != 0 => Err(format!("others can read the token in {shown}; use chmod 600 {shown}")),
+            Ok((_, text)) if text.trim().is_empty() || text.trim().contains(char::is_whitespace) => {
+                Err(format!("{shown} does not hold one token"))
+            }
+            Ok((_, text)) => Ok(Some(text.trim().to_owned())),
+        }
     }
 
     /// A refusal names the key.

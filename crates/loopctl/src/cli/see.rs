@@ -126,6 +126,9 @@ pub enum See {
     /// List the workspaces of agents and checks with their sizes
     #[command(after_help = examples!["loopctl workspaces"])]
     Workspaces,
+    /// Show the agents: their loops, limits, use and budgets of today
+    #[command(after_help = examples!["loopctl agents"])]
+    Agents,
     /// Show the health of loops and supervisors
     #[command(after_help = examples!["loopctl health"])]
     Health,

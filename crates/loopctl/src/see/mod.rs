@@ -1,5 +1,6 @@
 //! Seeing: lists of rows, and the views that put them together.
 
+pub mod agents;
 pub mod checkpoints;
 pub mod deadlocks;
 pub mod journal;
@@ -345,19 +346,32 @@ pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, n
     let row = &question.row;
     let state = question.state(now);
     let by = row.requested_by.as_deref().unwrap_or("unknown");
-    let mut text = format!(
-        "{} {}  {}\n",
-        cx.out.paint(Paint::Yellow, "?"),
-        cx.out.paint(Paint::Bold, &one_line(&row.summary)),
-        cx.out.paint(Paint::Dim, &safe(&format!("({}, asked by {by}, {state})", row.decision_type))),
-    );
+    let out = &cx.out;
+    let mut text = marked(cx, Paint::Yellow, '?', &row.summary, &format!("({}, asked by {by}, {state})", row.decision_type));
     if row.status == DecisionStatus::Pending {
         for (id, description) in options(row) {
-            let command = format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id));
-            text.push_str(&format!("    {}  {}\n", cx.out.paint(Paint::Blue, &safe(&command)), one_line(&description)));
+            let command = safe(&format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id)));
+            let line = format!("    {}  {}", command, one_line(&description));
+            if out.width.is_none_or(|width| line.chars().count() <= width) {
+                text.push_str(&format!("    {}  {}\n", out.paint(Paint::Blue, &command), one_line(&description)));
+            } else {
+                text.push_str(&format!("    {}\n", out.paint(Paint::Blue, &command)));
+                text.push_str(&out.folded("      ", Paint::Plain, &description));
+            }
         }
     }
     text
+}
+
+/// What needs the human, behind a mark, and a remark; on one line if they fit.
+pub(crate) fn marked(cx: &Context, paint: Paint, mark: char, what: &str, remark: &str) -> String {
+    let out = &cx.out;
+    let (mark, what, remark) = (out.paint(paint, &mark.to_string()), one_line(what), safe(remark));
+    if out.width.is_none_or(|width| what.chars().count() + remark.chars().count() + 4 <= width) {
+        return format!("{mark} {}  {}\n", out.paint(Paint::Bold, &what), out.paint(Paint::Dim, &remark));
+    }
+    let what = out.folded("  ", Paint::Bold, &what);
+    format!("{mark} {}{}", what.get(2..).unwrap_or_default(), out.folded("  ", Paint::Dim, &remark))
 }
 
 /// A word as a shell takes it.

@@ -40,6 +40,7 @@ pub fn run(cx: &Context, args: &ReportArgs) -> Outcome {
 }
 
 fn name(repository: &Path) -> String {
+    let repository = repository.canonicalize().unwrap_or_else(|_| repository.to_owned());
     repository.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
@@ -150,7 +151,7 @@ fn landed(row: &Landed) -> String {
         literal(row.loop_id.as_str()),
         if row.checks.is_empty() { "verified".to_owned() } else { format!("verified by {}", literal(&list(&row.checks))) },
         count(row.attempt, "attempt"),
-        spent(row.tokens_estimated, row.cost_microusd),
+        if row.is_last { spent(row.tokens_estimated, row.cost_microusd) } else { "landed again later".to_owned() },
         code(&short(&row.commit))
     )
 }
@@ -159,9 +160,9 @@ fn broke(broke: &Broke) -> String {
     let row = &broke.row;
     let by = row.blamed_loop.as_deref().map(|id| format!(", broken by {id}")).unwrap_or_default();
     let at = row.first_bad_commit.as_deref().map(|commit| format!(" with {}", short(commit))).unwrap_or_default();
-    let mended = match (&broke.mended_by, &broke.mended_at) {
-        (Some(by), Some(commit)) => format!("; mended by {by} with {}", short(commit)),
-        (None, Some(commit)) => format!("; passes again at {}", short(commit)),
+    let mended = match (&broke.mended_by, &broke.mended_with, &broke.passes_again_at) {
+        (Some(by), Some(commit), _) => format!("; mended by {by} with {}", short(commit)),
+        (_, _, Some(commit)) => format!("; passes again at {}", short(commit)),
         _ => format!("; {}", row.status),
     };
     literal(&format!("test {}{by}{at}{mended}", row.test_id))

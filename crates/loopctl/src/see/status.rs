@@ -9,11 +9,11 @@ use views::overview::{LoopView, Overview, look};
 use views::published::{Branch, Seen};
 use views::runs::{self, RunView};
 use views::sentence::list;
-use views::text::{one_line, safe};
+use views::text::safe;
 use views::train;
 use views::when::{clock, span};
 
-use super::{decision_block, decision_ids, proofs, severity_paint, test_status};
+use super::{decision_block, decision_ids, marked, proofs, severity_paint, test_status};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::output::Paint;
@@ -233,13 +233,15 @@ fn needs_you(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     }
     for alert in unseen {
         let age = span(all.now.seconds_since(alert.created_at));
-        text.push_str(&format!(
-            "{} {}  {}\n    {}\n",
-            cx.out.paint(severity_paint(alert.severity), "!"),
-            one_line(&alert.message),
-            cx.out.paint(Paint::Dim, &safe(&format!("({}, {age} ago)", alert.severity))),
-            cx.out.paint(Paint::Blue, &safe(&format!("loopctl ack-alert {}", short_ids.get(&alert.id))))
+        text.push_str(&marked(
+            cx,
+            severity_paint(alert.severity),
+            '!',
+            &alert.message,
+            &format!("({}, {age} ago)", alert.severity),
         ));
+        let command = safe(&format!("loopctl ack-alert {}", short_ids.get(&alert.id)));
+        text.push_str(&format!("    {}\n", cx.out.paint(Paint::Blue, &command)));
     }
     text
 }
@@ -255,9 +257,10 @@ fn problems(cx: &Context, all: &Overview) -> String {
 }
 
 fn supervisors(cx: &Context, all: &Overview) -> String {
-    let parts: Vec<String> = SUPERVISORS
-        .iter()
-        .map(|id| match all.components.iter().find(|health| health.row.component == *id) {
+    let mut text = String::from("\n");
+    let mut used = 0;
+    for id in SUPERVISORS {
+        let (paint, word) = match all.components.iter().find(|health| health.row.component == id) {
             Some(health) => {
                 let age = health.row.last_heartbeat.map(|beat| span(all.now.seconds_since(beat))).unwrap_or_default();
                 let word = match health.verdict {
@@ -266,12 +269,24 @@ fn supervisors(cx: &Context, all: &Overview) -> String {
                     HealthStatus::Dead => "dead".to_owned(),
                     HealthStatus::Unknown => "off".to_owned(),
                 };
-                format!("{id} {}", cx.out.paint(super::health_paint(health.verdict), &word))
+                (super::health_paint(health.verdict), word)
             }
-            None => format!("{id} {}", cx.out.paint(Paint::Dim, "off")),
-        })
-        .collect();
-    format!("\n{}\n", parts.join("  "))
+            None => (Paint::Dim, "off".to_owned()),
+        };
+        let length = id.len() + 1 + word.chars().count();
+        let before = match (used, cx.out.width) {
+            (0, _) => "",
+            (used, Some(width)) if used + 2 + length > width => {
+                text.push('\n');
+                ""
+            }
+            _ => "  ",
+        };
+        used = if before.is_empty() { length } else { used + 2 + length };
+        text.push_str(&format!("{before}{id} {}", cx.out.paint(paint, &word)));
+    }
+    text.push('\n');
+    text
 }
 
 #[cfg(test)]

@@ -492,3 +492,30 @@ fn before_a_start_nothing_is_said_of_processes() {
         assert!(!report.stdout.contains(part), "{}", report.stdout);
     }
 }
+
+#[test]
+fn what_goes_to_the_phone_is_listed() {
+    let place = Place::with_loops();
+    let found = |place: &Place| {
+        let output = place.run(&["--json", "doctor", "--before-start"]);
+        let rows: serde_json::Value = output.json();
+        rows.as_array().unwrap().iter().find(|row| row["check"] == "phone").cloned().unwrap_or_default()
+    };
+    assert!(found(&place).is_null());
+    let config = place.home().join("config.toml");
+    std::fs::write(&config, "[notify]\npreset = \"ntfy\"\ntopic = \"night\"\n").unwrap();
+    let row = found(&place);
+    assert_eq!(row["grade"], "ok");
+    assert!(
+        row["detail"].as_str().unwrap().ends_with("ntfy: kind, loop and test, summary, options; no answers are taken"),
+        "{row}"
+    );
+    std::fs::write(&config, "[notify]\npreset = \"ntfy\"\ntopic = \"night\"\ntoken_file = \"token\"\n").unwrap();
+    assert_eq!(found(&place)["grade"], "problem");
+    for (text, part) in
+        [("preset = \"ntfy\"", "notify.topic"), ("preset = \"telegram\"", "notify.chat"), ("preset = \"x\"", "preset")]
+    {
+        std::fs::write(&config, format!("[notify]\n{text}\n")).unwrap();
+        place.run(&["status"]).fails(2).says(part);
+    }
+}

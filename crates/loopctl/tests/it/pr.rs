@@ -134,7 +134,7 @@ fn what_cannot_be_handed_over_is_refused_with_its_remedy() {
     let place = Place::with_loops();
     place.run(&["pr"]).fails(1).says("nothing has landed");
     let place = landed();
-    place.run(&["pr", "--base", "-x"]).fails(2).says("not a valid branch name");
+    place.run(&["pr", "--base=-x"]).fails(2).says("not a valid branch name");
     place.git(&["branch", WORK]);
     place.run(&["pr"]).fails(1).says("name another one with --branch");
     place.run(&["pr", "--branch", "other"]).ok();

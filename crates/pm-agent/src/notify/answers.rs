@@ -11,7 +11,7 @@ use coord_db::wake::{Listener, SLOW_LOOK};
 use coord_db::{ActorId, Config, Database, Error, Result};
 
 use super::token::answer_token;
-use super::{key, ntfy, telegram};
+use super::{ntfy, telegram};
 
 /// The pause after a failed request; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ fn receive(config: &Shared, database: &PathBuf) -> std::io::Result<()> {
 
 /// One request, and what it brings.
 async fn listen(config: &Config, database: &PathBuf, position: &mut Position) -> std::result::Result<(), String> {
-    let Some(key) = key(config)? else {
+    let Some(key) = config.notify.token(&config.folder)? else {
         // Without a token questions are sent without buttons.
         tokio::time::sleep(SLOW_LOOK).await;
         return Ok(());

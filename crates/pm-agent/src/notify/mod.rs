@@ -10,7 +10,6 @@ mod ntfy;
 mod telegram;
 mod token;
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use command_runner::{CommandSpec, End, NotStartedKind};
@@ -117,26 +116,6 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// The token, from its file; none where no file is named.
-fn key(config: &Config) -> Result<Option<String>, String> {
-    if config.notify.token_file.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let file = config.folder.join(&config.notify.token_file);
-    let read = || -> std::io::Result<(u32, String)> {
-        Ok((std::fs::metadata(&file)?.permissions().mode(), std::fs::read_to_string(&file)?))
-    };
-    let shown = file.display();
-    match read() {
-        Err(error) => Err(format!("cannot read notify.token_file {shown}: {error}")),
-        Ok((mode, _)) if mode & 0o077 != 0 => Err(format!("others can read the token in {shown}; use chmod 600 {shown}")),
-        Ok((_, text)) if text.trim().is_empty() || text.trim().contains(char::is_whitespace) => {
-            Err(format!("{shown} does not hold one token"))
-        }
-        Ok((_, text)) => Ok(Some(text.trim().to_owned())),
-    }
-}
-
 fn server<'a>(config: &'a NotifyConfig, public: &'static str) -> &'a str {
     if config.server.is_empty() { public } else { config.server.trim_end_matches('/') }
 }
@@ -147,7 +126,7 @@ fn server<'a>(config: &'a NotifyConfig, public: &'static str) -> &'a str {
 /// What keeps it from being sent, in words.
 pub(crate) async fn send(config: &Config, entry: &JournalEntry) -> Result<(), String> {
     let message = Message::of(&entry.steps.intent);
-    let key = key(config)?;
+    let key = config.notify.token(&config.folder)?;
     let request = match config.notify.preset {
         NotifyBy::Command => return Err("notify.preset is no longer set".to_owned()),
         NotifyBy::Ntfy => {

@@ -1,0 +1,52 @@
+//! The morning report: what landed, waits, broke and cost, as a file, as Markdown and as JSON.
+
+use crate::common::agents;
+
+const HOSTILE: &str = "<script>alert(1)</script> [x](javascript:1)\u{202e}";
+
+#[test]
+fn a_night_is_one_file() {
+    let place = agents("");
+    place.sql(&format!("UPDATE tests SET notes = '{HOSTILE}'"));
+    std::fs::write(place.workspaces().join("loops/a/new.txt"), "x\n").unwrap();
+    place.run(&["submit", "t-a"]).ok();
+    std::fs::write(place.workspaces().join("loops/b/calc.py"), "bad\n").unwrap();
+    place.run(&["submit", "t-b"]).fails(1);
+    place.run(&["ask", "--summary", HOSTILE, "--option", "yes=Do it", "--option", "no=Do not"]).ok();
+    place.run(&["usage", "record", "--loop", "a", "--test", "t-a", "--tokens", "1234", "--usd", "0.5"]).ok();
+
+    let report = place.json(&["report"]);
+    assert_eq!((&report["landed"][0]["test_id"], &report["landed"][0]["tokens_estimated"]), (&"t-a".into(), &1234.into()));
+    assert_eq!(report["waiting"]["questions"].as_array().unwrap().len(), 1);
+    let marks = &report["lanes"]["lanes"];
+    let of = |id: &str| marks.as_array().unwrap().iter().find(|lane| lane["loop_id"] == id).unwrap()["marks"].clone();
+    assert_eq!(of("a").as_array().unwrap().last().unwrap()["outcome"], "landed");
+    assert_eq!(of("b")[0]["outcome"], "failed");
+
+    let said = place.run(&["report"]).ok().stdout;
+    assert!(said.contains("report.html: 1 test landed, 1 question, 1234 tokens ($0.5000)"), "{said}");
+    let page = std::fs::read_to_string(place.home().join("report.html")).unwrap();
+    for part in ["<svg", "t-a", "loopctl why ", "$0.5000", "&lt;script&gt;", "\\u{202e}"] {
+        assert!(page.contains(part), "{part:?} is not in {page}");
+    }
+    for part in ["<script", "http://", "https://", "src=", "\u{202e}"] {
+        assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(part), "{part:?} is in the page");
+    }
+    assert_eq!(place.run(&["report", "--output", "-"]).ok().stdout.lines().next(), page.lines().next());
+    place.run(&["report", "--output", "no/such/folder.html"]).fails(1).says("no/such/folder.html");
+
+    let text = place.run(&["report", "--markdown"]).ok().stdout;
+    for part in [
+        "## Landed\n\n- **t-a** of a: \\<script\\>",
+        "verified by second and suite",
+        "## Waits for you",
+        "`loopctl decide ",
+        "## Cost\n\n- a: 1234 tokens ($0.5000)",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(!text.contains("[x](javascript"), "{text}");
+    // A period in which nothing happened.
+    let empty = place.run(&["report", "--since", "2999-01-01", "--markdown"]).ok().stdout;
+    assert!(empty.contains("0 tests landed") && !empty.contains("## Landed"), "{empty}");
+}
