@@ -221,7 +221,6 @@ fn now(db: &Database, around: Surroundings<'_>, address: &Address) -> Result<Dra
             lanes,
             train: views::train::look(tx, now::BATCHES)?,
             checks: tx.running_checks()?,
-            budgets: tx.budgets_today(&around.config.budget)?,
             overview,
             period,
             heartbeat: &around.config.heartbeat,

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use coord_db::config::HeartbeatConfig;
-use coord_db::{
-    Alert, BatchOutcome, BudgetUse, HealthStatus, LandingState, LoopId, LoopStatus, RunOutcome, Severity, Timestamp,
-};
+use coord_db::{Alert, BatchOutcome, HealthStatus, LandingState, LoopId, LoopStatus, RunOutcome, Severity, Timestamp};
 use maud::{Markup, html};
 use views::health::{Health, SUPERVISORS};
 use views::lanes::Lanes;
@@ -15,15 +13,13 @@ use views::sentence::{count, short};
 use views::train::{Train, totals};
 
 use super::{Address, Part, section};
-use crate::html::{at, badge, block_end, line, meter, named_test, nothing, shares, since, test, until};
+use crate::html::{at, badge, block_end, line, named_test, nothing, shares, since, test, until};
 use crate::picture::{Arrow, Look, lanes, waits};
 
 /// Judgements of the landing train that are shown.
 pub const BATCHES: usize = 6;
 /// Rows of a list before the rest is counted.
 const MAX_ROWS: usize = 8;
-/// A budget that is used to this share is shown on the first page.
-const NEARLY: i64 = 80;
 
 /// The time that the lanes show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +70,6 @@ pub struct View<'a> {
     pub train: Train,
     /// Checks that run, of which loop and since when.
     pub checks: Vec<(LoopId, String, Timestamp)>,
-    /// The budgets of the day.
-    pub budgets: Vec<BudgetUse>,
     pub heartbeat: &'a HeartbeatConfig,
     pub read_only: bool,
 }
@@ -99,8 +93,7 @@ fn needs(view: &View<'_>) -> Markup {
     let answered = all.decisions.len() - open.len();
     let unseen: Vec<&Alert> = all.alerts.iter().filter(|alert| !alert.acknowledged).collect();
     let problems = all.problems();
-    let nearly: Vec<&BudgetUse> = view.budgets.iter().filter(|used| used.percent >= NEARLY).collect();
-    let is_quiet = open.is_empty() && unseen.is_empty() && problems.is_empty() && nearly.is_empty();
+    let is_quiet = open.is_empty() && unseen.is_empty() && problems.is_empty();
     html! {
         h2 { "Needs you" }
         @if is_quiet { (nothing("Nothing. The loops go on by themselves.")) }
@@ -128,10 +121,6 @@ fn needs(view: &View<'_>) -> Markup {
                 }
             }
             (more(unseen.len(), "alert", None))
-            @for used in &nearly {
-                @let (name, amounts) = views::cost::budget_words(used);
-                li { (badge("warning", "budget")) a.what href="/cost" { (name) ": " (amounts) } (meter(used.percent)) }
-            }
             @for problem in problems.iter().take(MAX_ROWS) { li { (badge("problem", "in the way")) span.what { (line(problem)) } } }
             (more(problems.len(), "problem", None))
         }
