@@ -32,7 +32,7 @@ pub fn run(cx: &Context, args: &ReportArgs) -> Outcome {
     let page = dashboard::report(&report, &name(&config.repository_path()));
     let beside = || db.path().and_then(Path::parent).unwrap_or(Path::new(".")).join(FILE);
     let file = args.output.clone().unwrap_or_else(beside);
-    if file == PathBuf::from("-") {
+    if file.as_os_str() == "-" {
         return cx.out.text(&page);
     }
     write_whole(&file, &page)?;

@@ -2,7 +2,7 @@
 //!
 //! An answer becomes the same event that `loopctl decide` publishes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(crate) fn start(config: Shared, database: PathBuf) {
     }
 }
 
-fn receive(config: &Shared, database: &PathBuf) -> std::io::Result<()> {
+fn receive(config: &Shared, database: &Path) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut listener = Listener::new(database);
     let mut position = Position::default();
@@ -63,7 +63,7 @@ fn receive(config: &Shared, database: &PathBuf) -> std::io::Result<()> {
             Ok(()) => pause = FIRST_PAUSE,
             Err(why) => {
                 tracing::warn!(why, pause = pause.as_secs(), "cannot ask for answers from the phone");
-                std::thread::sleep(pause);
+                runtime.block_on(tokio::time::sleep(pause));
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -71,7 +71,7 @@ fn receive(config: &Shared, database: &PathBuf) -> std::io::Result<()> {
 }
 
 /// One request, and what it brings.
-async fn listen(config: &Config, database: &PathBuf, position: &mut Position) -> std::result::Result<(), String> {
+async fn listen(config: &Config, database: &Path, position: &mut Position) -> std::result::Result<(), String> {
     let Some(key) = config.notify.token(&config.folder)? else {
         // Without a token questions are sent without buttons.
         tokio::time::sleep(SLOW_LOOK).await;
