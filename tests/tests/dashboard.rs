@@ -142,7 +142,8 @@ fn hostile_rows_are_short_text() {
         for markup in ["<script", "<img", "<b>source", "onerror=\\\""] {
             assert!(!page.contains(markup), "{path} has {markup}");
         }
-        assert!(!page.contains(['\u{202e}', '\u{1b}']) && !page.contains("\\u001b"), "{path}");
+        // A control character would be escaped once, by JSON; text that looks like one is escaped twice.
+        assert!(!page.contains('\u{202e}') && !page.replace("\\\\u001b", "").contains("\\u001b"), "{path}");
         assert!(page.len() < 200_000, "{path}: {} bytes", page.len());
     }
     let other = web.get("/live/no-such-page");

@@ -22,7 +22,7 @@ use crate::pages::{Address, Drawn, Page, Surroundings, draw};
 /// The shortest time between two updates: changes in between are sent together.
 const PAUSE: Duration = Duration::from_millis(150);
 /// An update that takes long is followed by a pause this number of times as long.
-const PAUSE_FACTOR: u32 = 4;
+const PAUSE_FACTOR: u32 = 2;
 /// Interval at which logs that grow are looked at: nothing rings for them.
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which the published branch is looked at, while the page that shows it changes: each look costs runs of git.
