@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use coord_db::config::AgentConfig;
 use coord_db::{ModelUse, microusd};
 
-use crate::agents::{AGENT, Call, Tools, adapter};
+use crate::agents::{AGENT, Call, Tools, adapter, given};
 use crate::context::{Attempt, Context};
 use crate::{Error, Result, prompt};
 
@@ -39,7 +39,9 @@ impl Context<'_> {
         if let Some(session) = &attempt.session {
             adapter.resume(&mut call, &session.id);
         }
-        let tool = |name: &str| tools.mcp.as_ref().and_then(|_| adapter.tool(name));
+        // What does not arrive is not named.
+        let is_given = tools.mcp.is_some() && given(&agent).mcp;
+        let tool = |name: &str| if is_given { adapter.tool(name) } else { None };
         let prompt = prompt::write(self, attempt, loopctl.as_deref(), &tool)?;
         for (file, text) in &call.files {
             let written = file.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(file, text));

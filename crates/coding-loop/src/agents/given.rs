@@ -32,7 +32,9 @@ pub fn given(agent: &AgentConfig) -> Given {
         call
     };
     let bare = equipped(None, None);
-    Given { mcp: agent.mcp && equipped(Some("mcp"), None) != bare, hooks: agent.hooks && equipped(None, Some(AGENT)) != bare }
+    // A variable of the user's replaces ours.
+    let arrives = |call: Call| call != bare && !call.env.iter().any(|(name, _)| agent.set.contains_key(name));
+    Given { mcp: agent.mcp && arrives(equipped(Some("mcp"), None)), hooks: agent.hooks && arrives(equipped(None, Some(AGENT))) }
 }
 
 #[cfg(test)]
@@ -56,5 +58,8 @@ mod tests {
         assert_eq!(of("claude -p --settings mine.json", |_| ()), (true, false));
         assert_eq!(of("claude -p", |agent| agent.mcp = false), (false, true));
         assert_eq!(of("gemini", |agent| agent.hooks = false), (true, false));
+        assert_eq!(of("claude -p --mcp-config=mine.json", |_| ()), (false, true));
+        let own = |agent: &mut AgentConfig| drop(agent.set.insert("OPENCODE_CONFIG_CONTENT".to_owned(), "{}".to_owned()));
+        assert_eq!(of("opencode run", own), (false, false));
     }
 }
