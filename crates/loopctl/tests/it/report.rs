@@ -38,7 +38,7 @@ fn a_night_is_one_file() {
     let text = place.run(&["report", "--markdown"]).ok().stdout;
     for part in [
         "## Landed\n\n- **t-a** of a: \\<script\\>",
-        "verified by second and suite",
+        "verified by suite and second",
         "## Waits for you",
         "`loopctl decide ",
         "## Cost\n\n- a: 1234 tokens ($0.5000)",
