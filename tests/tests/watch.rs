@@ -112,7 +112,10 @@ fn keys_scroll_open_and_answer() {
     terminal.type_keys(&["a"]);
     terminal.shows("answer a question");
     is_whole(&terminal.screen());
-    terminal.type_keys(&["Enter", "j", "Enter"]);
+    terminal.type_keys(&["Enter", "2"]);
+    terminal.shows("> 2 right");
+    assert_eq!(world.sql("SELECT count(*) FROM events WHERE event_type = 'human_message'").unwrap().trim(), "0");
+    terminal.type_keys(&["Enter"]);
     terminal.shows("answered with right");
     let answered = "SELECT payload ->> '$.choice' FROM events WHERE event_type = 'human_message'";
     assert_eq!(world.sql(answered).unwrap().trim(), "right");

@@ -326,7 +326,7 @@ fn done_response(said: &str) -> Response {
 fn failed(error: &Error) -> Response {
     let status = match error {
         Error::NotFound { .. } => StatusCode::NOT_FOUND,
-        Error::Refused(_) | Error::Settled { .. } => StatusCode::CONFLICT,
+        Error::Refused(_) | Error::Settled { .. } | Error::IllegalMove { .. } => StatusCode::CONFLICT,
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };

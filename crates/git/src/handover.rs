@@ -8,6 +8,9 @@ use crate::repository::{published_note, tree_of};
 use crate::transfer::{retried, transfer};
 use crate::{CommitHash, CommitInfo, Error, RefExpectation, Repository, Result, Store};
 
+/// Prefix of the references that record pushed commits in the store.
+const PUSHED: &str = "refs/coding-loops/pushed";
+
 /// Landed work on a base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -53,6 +56,16 @@ impl Store {
             Some(line) => line,
             None => Line { works: as_landed(&works), head: integration, has_merges: true },
         }))
+    }
+
+    /// The commit of a branch that was pushed to a remote last.
+    pub fn pushed(&self, branch: &str) -> Result<Option<CommitHash>> {
+        self.repository().resolve(&format!("{PUSHED}/{branch}"))
+    }
+
+    /// Records the commit of a branch that was pushed.
+    pub fn note_pushed(&self, branch: &str, head: &CommitHash) -> Result<()> {
+        self.repository().set_ref(&format!("{PUSHED}/{branch}"), head, &RefExpectation::Any)
     }
 
     /// None if the works alone do not give the files of integration: those of a merge were changed by hand.

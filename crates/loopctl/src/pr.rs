@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use coding_loop::followed_branch;
 use coord_db::{Database, Proof, Test, dollars};
-use git::{CommitHash, CommitInfo, HandedOver, Layout, Line, Repository, hand_over};
+use git::{CommitHash, CommitInfo, HandedOver, Layout, Line, Repository, Store, hand_over};
 use serde::Serialize;
 use serde_json::Value;
 use views::report::title;
@@ -26,6 +26,8 @@ use crate::submit::failure;
 const FOLDER: &str = "pr";
 /// The file of the text among the patches.
 const BODY: &str = "body.md";
+/// The file that lists the patches in their order, as quilt reads it.
+const SERIES: &str = "series";
 /// Maximum length of a generated title, in characters.
 const MAX_TITLE: usize = 72;
 /// Maximum length of the text, in bytes: GitHub refuses more than 65,536 characters.
@@ -73,6 +75,15 @@ pub fn run(cx: &Context, args: &PrArgs) -> Outcome {
         Some(named) => return Err(Failure::usage(format!("{named:?} is not a valid branch name"))),
         None => followed_branch(&config, &user).map_err(failure)?,
     };
+    if args.branch == config.repository.integration_branch || args.branch.starts_with("coding-loops/") {
+        return Err(Failure::usage(format!("{} is a branch of the loops; name another one with --branch", args.branch)));
+    }
+    if args.branch == base {
+        return Err(Failure::usage(format!("{base} is the branch that this makes; name your own branch with --base")));
+    }
+    if args.title.as_ref().is_some_and(|title| title.trim().is_empty()) {
+        return Err(Failure::usage("the title is empty"));
+    }
     let at = store.fetch_from_user(&user, &format!("refs/heads/{base}")).map_err(git_failure)?;
     if store.integration().map_err(git_failure)?.is_none() {
         return Err(Failure::No("nothing has landed yet".to_owned()));
@@ -114,7 +125,7 @@ pub fn run(cx: &Context, args: &PrArgs) -> Outcome {
     let text = match (&args.files, remote, forge) {
         (None, Some(remote), Some(forge)) => {
             let _working = cx.out.working(format!("pushing {} to {remote}", args.branch));
-            place.push(&remote)?;
+            place.push(&store, &remote, &head)?;
             let url = forge.open(&place, &handed, args.draft)?;
             let text = format!("{} in {url}", count(length(&handed.tests), "test"));
             handed.url = Some(url);
@@ -224,9 +235,10 @@ fn body(works: &[Work], base: &str, has_merges: bool) -> String {
             spent(work.tokens, work.cost_microusd)
         );
     }
-    let (tokens, cost): (i64, i64) =
-        works.iter().fold((0, 0), |(tokens, cost), work| (tokens + work.tokens, cost + work.cost_microusd));
-    let seconds: i64 = works.iter().map(|work| work.seconds).sum();
+    let (tokens, cost): (i64, i64) = works.iter().fold((0_i64, 0_i64), |(tokens, cost), work| {
+        (tokens.saturating_add(work.tokens), cost.saturating_add(work.cost_microusd))
+    });
+    let seconds = works.iter().fold(0_i64, |sum, work| sum.saturating_add(work.seconds));
     let money = if cost > 0 { format!(", {}", dollars(cost)) } else { String::new() };
     let _ = writeln!(text, "\nTogether {tokens} tokens{money}, {} of agents' time.", span(seconds));
     let mut left_out = 0;
@@ -307,26 +319,41 @@ impl Place<'_> {
         [configured, "origin".to_owned()].into_iter().find(|name| remotes.lines().any(|remote| remote == name))
     }
 
-    /// Pushes the branch over what is there now, and over nothing that comes in between.
-    fn push(&self, remote: &str) -> Outcome {
+    /// Pushes the branch over what this has pushed before, and over nothing else.
+    fn push(&self, store: &Store, remote: &str, head: &CommitHash) -> Outcome {
         let name = format!("refs/heads/{}", self.branch);
         let there = self.ask("git", &["ls-remote", remote, &name])?;
         let old = there.split_whitespace().next().unwrap_or_default();
+        let is_ours = old.is_empty()
+            || old == head.as_str()
+            || store.pushed(self.branch).map_err(git_failure)?.is_some_and(|pushed| pushed.as_str() == old);
+        if !is_ours {
+            return Err(Failure::No(format!(
+                "{} on {remote} is at {}, which loopctl pr has not pushed: somebody has committed there; bring that in, or name \
+                 another branch with --branch",
+                self.branch,
+                views::sentence::short(old)
+            )));
+        }
         let lease = format!("--force-with-lease={name}:{old}");
-        self.ask("git", &["push", &lease, remote, &format!("{name}:{name}")]).map(drop)
+        self.ask("git", &["push", &lease, remote, &format!("{name}:{name}")])?;
+        store.note_pushed(self.branch, head).map_err(git_failure)
     }
 
     /// Writes the patches and the text, in place of those that an earlier run has written.
     fn write(&self, folder: &Path, base: &CommitHash, head: &CommitHash, handed: &Handed) -> Outcome {
         let shown = folder.display().to_string();
         std::fs::create_dir_all(folder).map_err(io(format!("cannot create {shown}")))?;
-        for entry in std::fs::read_dir(folder).map_err(io(format!("cannot read {shown}")))?.flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "patch") {
-                std::fs::remove_file(entry.path()).map_err(io(format!("cannot remove {}", entry.path().display())))?;
-            }
+        // Only patches that an earlier run has listed are replaced.
+        let series = folder.join(SERIES);
+        for old in std::fs::read_to_string(&series).unwrap_or_default().lines().filter(|name| is_patch(name)) {
+            let _ = std::fs::remove_file(folder.join(old));
         }
         let range = format!("{base}..{head}");
-        self.ask("git", &["format-patch", "--quiet", "--output-directory", &folder.to_string_lossy(), &range])?;
+        let written = self.ask("git", &["format-patch", "--output-directory", &folder.to_string_lossy(), &range])?;
+        let names = written.lines().filter_map(|path| Path::new(path).file_name()?.to_str());
+        let names: String = names.map(|name| format!("{name}\n")).collect();
+        std::fs::write(&series, names).map_err(io(format!("cannot write {}", series.display())))?;
         let body = folder.join(BODY);
         std::fs::write(&body, format!("# {}\n\n{}", handed.title, handed.body))
             .map_err(io(format!("cannot write {}", body.display())))
@@ -388,6 +415,11 @@ impl Forge {
             }
         }
     }
+}
+
+/// True for a name that `git format-patch` gives.
+fn is_patch(name: &str) -> bool {
+    name.ends_with(".patch") && !name.contains('/') && name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 fn first_url(listed: &str, key: &str) -> Option<String> {

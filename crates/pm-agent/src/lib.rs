@@ -29,6 +29,7 @@ pub struct PmAgent {
     shared: Arc<Mutex<Arc<Config>>>,
     database: PathBuf,
     inbox: Vec<Inbound>,
+    is_daemon: bool,
 }
 
 impl Supervisor for PmAgent {
@@ -43,7 +44,7 @@ impl Supervisor for PmAgent {
 
     fn new(config: Arc<Config>, database: &Path) -> Self {
         let shared = Arc::new(Mutex::new(Arc::clone(&config)));
-        Self { config, shared, database: database.to_owned(), inbox: Vec::new() }
+        Self { config, shared, database: database.to_owned(), inbox: Vec::new(), is_daemon: false }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
@@ -52,6 +53,7 @@ impl Supervisor for PmAgent {
     }
 
     fn attach(&mut self, _waker: Waker) {
+        self.is_daemon = true;
         notify::answers::start(Arc::clone(&self.shared), self.database.clone());
     }
 
@@ -76,7 +78,7 @@ impl Supervisor for PmAgent {
     }
 
     fn perform(&self, entry: JournalEntry) -> LocalFuture<Notified> {
-        perform::notify(&self.config, &self.database, entry)
+        perform::notify(&self.config, &self.database, entry, self.is_daemon)
     }
 
     fn record(&self, tx: &WriteTx<'_>, entry: &JournalEntry, outcome: &Notified) -> Result<()> {

@@ -27,8 +27,9 @@ pub enum Notified {
     Failed(String),
 }
 
-/// Runs the command once with the message of the entry.
-pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> LocalFuture<Notified> {
+/// Runs the command once with the message of the entry, or sends it. A service that is out of order is tried again if it may
+/// take long.
+pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry, may_wait: bool) -> LocalFuture<Notified> {
     let argv = config.notify.command.clone();
     if entry.operation != OPERATION {
         let why = format!("unknown operation {:?}", entry.operation);
@@ -37,7 +38,7 @@ pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry) -> L
     if config.notify.preset != NotifyBy::Command {
         let config = config.clone();
         return Box::pin(async move {
-            match crate::notify::send(&config, &entry).await {
+            match crate::notify::send(&config, &entry, may_wait).await {
                 Ok(()) => Notified::Succeeded,
                 Err(why) => Notified::Failed(why),
             }

@@ -93,19 +93,21 @@ pub fn resets_at(now: Timestamp) -> Timestamp {
 }
 
 fn total(lines: &[UsageLine]) -> UsageLine {
+    // A foreign row may have any number.
+    let add = |sum: &mut i64, part: i64| *sum = sum.saturating_add(part);
     let mut total = UsageLine::default();
     for line in lines {
-        total.used.records += line.used.records;
-        total.used.tokens_estimated += line.used.tokens_estimated;
-        total.used.duration_seconds += line.used.duration_seconds;
-        total.used.input_tokens += line.used.input_tokens;
-        total.used.output_tokens += line.used.output_tokens;
-        total.used.cache_read_tokens += line.used.cache_read_tokens;
-        total.used.cache_write_tokens += line.used.cache_write_tokens;
-        total.used.cost_microusd += line.used.cost_microusd;
-        total.passed += line.passed;
-        total.rework_suffered_tokens += line.rework_suffered_tokens;
-        total.rework_suffered_seconds += line.rework_suffered_seconds;
+        add(&mut total.used.records, line.used.records);
+        add(&mut total.used.tokens_estimated, line.used.tokens_estimated);
+        add(&mut total.used.duration_seconds, line.used.duration_seconds);
+        add(&mut total.used.input_tokens, line.used.input_tokens);
+        add(&mut total.used.output_tokens, line.used.output_tokens);
+        add(&mut total.used.cache_read_tokens, line.used.cache_read_tokens);
+        add(&mut total.used.cache_write_tokens, line.used.cache_write_tokens);
+        add(&mut total.used.cost_microusd, line.used.cost_microusd);
+        add(&mut total.passed, line.passed);
+        add(&mut total.rework_suffered_tokens, line.rework_suffered_tokens);
+        add(&mut total.rework_suffered_seconds, line.rework_suffered_seconds);
     }
     // What one loop loses another is charged with: together it is what was used.
     total.tokens_per_passed = (total.passed > 0).then(|| total.used.tokens_estimated / total.passed);

@@ -10,7 +10,7 @@ use coord_db::{
 use serde::Serialize;
 
 use crate::cost;
-use crate::health::{Health, healths};
+use crate::health::{Health, SUPERVISORS, healths};
 use crate::published::Branch;
 use crate::questions::{Question, questions};
 use crate::runs::RunView;
@@ -91,6 +91,13 @@ impl LoopView {
 }
 
 impl Overview {
+    /// True if a supervisor runs.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        let runs = |health: &Health| matches!(health.verdict, HealthStatus::Healthy | HealthStatus::Degraded);
+        self.components.iter().any(|health| SUPERVISORS.contains(&health.row.component.as_str()) && runs(health))
+    }
+
     /// What is wrong, a sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

@@ -96,7 +96,7 @@ fn needs(view: &View<'_>) -> Markup {
     let is_quiet = open.is_empty() && unseen.is_empty() && problems.is_empty();
     html! {
         h2 { "Needs you" }
-        @if is_quiet { (nothing("Nothing. The loops go on by themselves.")) }
+        @if is_quiet { (nothing(if view.overview.is_watched() { "Nothing. The loops go on by themselves." } else { "Nothing. No supervisor runs: start with loopctl up." })) }
         ul.needs {
             @for question in open.iter().take(MAX_ROWS) {
                 li {

@@ -1,6 +1,7 @@
 //! `loopctl report`: what a night has brought, as a page, as Markdown or as JSON.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use coord_db::{dollars, short_id};
@@ -44,15 +45,21 @@ fn name(repository: &Path) -> String {
     repository.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// A reader sees the old file or the new one, whole.
+/// A reader of a file sees the old one or the new one, whole. What is no file (a pipe, a device) is written to.
 fn write_whole(file: &Path, text: &str) -> Outcome {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
+    let failed = || io(format!("cannot write {}", file.display()));
+    let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    if std::fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
+        return std::fs::write(&target, text).map_err(failed());
+    }
+    let mut beside = target.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file));
+    let mut new = std::fs::File::create_new(&beside).map_err(failed())?;
+    let written = new.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&beside, &target));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&beside);
-        io(format!("cannot write {}", file.display()))(error)
+        failed()(error)
     })
 }
 

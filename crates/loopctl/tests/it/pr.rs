@@ -84,8 +84,14 @@ fn gh_opens_one_pull_request_and_updates_it() {
         calls.contains("pr edit https://forge.example/7 --title Mine --body-file -") && !calls.contains("create"),
         "{calls}"
     );
-    // What somebody has pushed to the branch meanwhile is not lost without a word: our branch is as it was.
-    assert_eq!(place.git(&["rev-parse", "--abbrev-ref", "HEAD"]).trim(), "master");
+    // What somebody has pushed to the branch meanwhile is not overwritten.
+    let review = place.outside().join("review");
+    let at = place.outside().join("github.git");
+    git(place.outside(), ["clone", "--quiet", "-b", WORK, at.to_str().unwrap(), review.to_str().unwrap()]);
+    test_support::commit(&review, "review", &[("review.txt", "x\n")]);
+    git(&review, ["push", "--quiet", "origin", WORK]);
+    pr(&place, &programs, &[]).fails(1).says("which loopctl pr has not pushed");
+    assert_eq!(git(&at, ["log", "-1", "--format=%s", WORK]).trim(), "review");
 }
 
 #[test]
@@ -125,8 +131,12 @@ fn without_a_forge_there_are_patches_that_apply() {
     let folder = PathBuf::from(document["folder"].as_str().unwrap());
     assert_eq!(folder, place.home().join("pr"));
     std::fs::write(folder.join("0003-old.patch"), "").unwrap();
+    std::fs::write(folder.join("mine.patch"), "").unwrap();
+    let series = std::fs::read_to_string(folder.join("series")).unwrap();
+    assert_eq!(series.lines().count(), 2);
+    std::fs::write(folder.join("series"), format!("{series}0003-old.patch\n")).unwrap();
     place.run(&["pr"]).ok();
-    assert!(!folder.join("0003-old.patch").exists());
+    assert!(!folder.join("0003-old.patch").exists() && folder.join("mine.patch").exists());
 }
 
 #[test]

@@ -35,6 +35,15 @@ fn a_night_is_one_file() {
     assert_eq!(place.run(&["report", "--output", "-"]).ok().stdout.lines().next(), page.lines().next());
     place.run(&["report", "--output", "no/such/folder.html"]).fails(1).says("no/such/folder.html");
 
+    // A link stays a link, and what is no file stays what it is.
+    std::os::unix::fs::symlink("real.html", place.repository().join("link.html")).unwrap();
+    std::fs::write(place.repository().join("real.html"), "old").unwrap();
+    place.run(&["report", "--output", "link.html"]).ok();
+    assert!(std::fs::read_to_string(place.repository().join("real.html")).unwrap().contains("<svg"));
+    assert!(place.repository().join("link.html").is_symlink());
+    place.run(&["report", "--output", "/dev/null"]).ok();
+    assert!(std::os::unix::fs::FileTypeExt::is_char_device(&std::fs::metadata("/dev/null").unwrap().file_type()));
+
     let text = place.run(&["report", "--markdown"]).ok().stdout;
     for part in [
         "## Landed\n\n- **t-a** of a: \\<script\\>",

@@ -120,26 +120,59 @@ fn server<'a>(config: &'a NotifyConfig, public: &'static str) -> &'a str {
     if config.server.is_empty() { public } else { config.server.trim_end_matches('/') }
 }
 
-/// Sends the message of an entry.
+/// Pauses between the tries of a message: a service that is out of order gets it later. A restart begins them again.
+const PAUSES: [Duration; 6] = [5, 30, 120, 600, 1_800, 3_600].map(Duration::from_secs);
+
+/// Sends the message of an entry; several times, if it may take long.
 ///
 /// # Errors
 /// What keeps it from being sent, in words.
-pub(crate) async fn send(config: &Config, entry: &JournalEntry) -> Result<(), String> {
+pub(crate) async fn send(config: &Config, entry: &JournalEntry, may_wait: bool) -> Result<(), String> {
+    let mut pauses = PAUSES.iter().take(if may_wait { PAUSES.len() } else { 0 });
+    loop {
+        match (try_to_send(config, entry).await, pauses.next()) {
+            (Ok(status @ (408 | 429 | 500..)), Some(pause)) => wait(*pause, &format!("status {status}")).await,
+            (Ok(200..=299), _) => return Ok(()),
+            (Ok(status), _) => return Err(format!("the service answers with status {status}")),
+            (Err(Failed::Now(why)), Some(pause)) => wait(*pause, &why).await,
+            (Err(Failed::Now(why) | Failed::ForGood(why)), _) => return Err(why),
+        }
+    }
+}
+
+async fn wait(pause: Duration, why: &str) {
+    tracing::warn!(why, pause = pause.as_secs(), "the human was not notified; trying again");
+    tokio::time::sleep(pause).await;
+}
+
+/// Why a message was not sent.
+enum Failed {
+    /// Another try may succeed.
+    Now(String),
+    /// The settings have to change first.
+    ForGood(String),
+}
+
+/// Gives the status of the service.
+async fn try_to_send(config: &Config, entry: &JournalEntry) -> Result<u16, Failed> {
     let message = Message::of(&entry.steps.intent);
-    let key = config.notify.token(&config.folder)?;
+    let key = config.notify.token(&config.folder).map_err(Failed::ForGood)?;
     let request = match config.notify.preset {
-        NotifyBy::Command => return Err("notify.preset is no longer set".to_owned()),
+        NotifyBy::Command => return Err(Failed::ForGood("notify.preset is no longer set".to_owned())),
         NotifyBy::Ntfy => {
-            let may_answer =
-                config.notify.answers && key.is_some() && message.can_be_answered() && ntfy::is_protected(config).await?;
+            let may_answer = config.notify.answers
+                && key.is_some()
+                && message.can_be_answered()
+                && ntfy::is_protected(config).await.map_err(Failed::Now)?;
             ntfy::message(&config.notify, key.as_deref(), &message, may_answer)
         }
         NotifyBy::Telegram => telegram::message(&config.notify, key.as_deref().unwrap_or_default(), &message),
     };
-    match request.send(config).await? {
-        (200..=299, _) => Ok(()),
-        (status, answer) => Err(format!("{} answers with status {status}: {}", host(&request.url), beginning(&answer))),
+    let (status, answer) = request.send(config).await.map_err(Failed::Now)?;
+    if !(200..300).contains(&status) {
+        tracing::debug!(service = host(&request.url), status, answer = beginning(&answer), "the service refused the message");
     }
+    Ok(status)
 }
 
 /// An address without its path, which can hold a token.

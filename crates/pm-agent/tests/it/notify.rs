@@ -187,9 +187,30 @@ fn what_cannot_be_sent_is_reported_without_the_token() {
     let server = Server::start(|_| (500, "out of order".to_owned()));
     let world = world(&server, "preset = \"telegram\"\nchat = \"7\"\n");
     let said = world.once();
-    assert!(said.contains("answers with status 500: out of order") && !said.contains(KEY), "{said}");
+    assert!(said.contains("answers with status 500") && !said.contains(KEY), "{said}");
     std::fs::set_permissions(world.folder().join("token"), std::fs::Permissions::from_mode(0o644)).unwrap();
     world.sql("INSERT INTO decisions(id, decision_type, summary, options) VALUES ('second', 'x', 's', '[\"yes\"]')");
     let said = world.once();
     assert!(said.contains("chmod 600"), "{said}");
+}
+
+#[test]
+fn a_service_that_is_out_of_order_gets_the_question_later() {
+    let tries = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&tries);
+    let server = Server::start(move |came| {
+        if !came.path.ends_with("/sendMessage") {
+            return (200, json!({"ok": true, "result": []}).to_string());
+        }
+        let mut tries = counted.lock().unwrap();
+        *tries += 1;
+        if *tries == 1 { (503, String::new()) } else { (200, "{}".to_owned()) }
+    });
+    let world = world(&server, "preset = \"telegram\"\nchat = \"7\"\n");
+    let daemon = world.daemon();
+    wait_until("the question is sent again", || *tries.lock().unwrap() == 2);
+    wait_until("that is recorded", || {
+        world.sql("SELECT status FROM transaction_log WHERE operation = 'notify'") == "committed"
+    });
+    daemon.terminate();
 }

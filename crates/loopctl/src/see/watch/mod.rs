@@ -20,9 +20,9 @@ use crate::output::{Paint, size};
 use crate::wait::{Waiter, Woken};
 use screen::{Effect, Entry, HELP, List, Page, Screen, keys};
 
-// A screen of its own, no cursor, and no line that goes on in the next.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H";
-const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+// A screen of its own, no cursor, no line that goes on in the next, and marks around pasted text.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[?2004h\x1b[H";
+const LEAVE: &str = "\x1b[?2004l\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// Bytes of the end of a log that can be scrolled through.
 const LOG_BYTES: u64 = 256 * 1024;
 
@@ -30,13 +30,14 @@ const LOG_BYTES: u64 = 256 * 1024;
 struct Terminal(Option<Termios>);
 
 impl Terminal {
-    /// Keys come at once and are not shown; Ctrl-C stays a signal.
+    /// Keys come at once and are not shown. Ctrl-C stays a signal; Ctrl-Z does not, because it would leave the terminal like this.
     fn take() -> Outcome<Self> {
         let before = std::io::stdin().is_terminal().then(|| tcgetattr(std::io::stdin())).and_then(Result::ok);
         if let Some(mut raw) = before.clone() {
             raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
             raw.special_codes[SpecialCodeIndex::VMIN] = 1;
             raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+            raw.special_codes[SpecialCodeIndex::VSUSP] = 0;
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &raw);
         }
         write(ENTER)?;
@@ -200,9 +201,10 @@ impl Watch<'_> {
         let heading = match list {
             List::Loops => "open a loop or its test",
             List::Questions => "answer a question",
-            List::Options(_) => "answer with",
+            List::Options(_, question) => question,
         };
-        let mut lines = vec![out.paint(Paint::Bold, heading)];
+        let mut lines: Vec<String> =
+            wrapped(&one_line(heading), columns).iter().map(|line| out.paint(Paint::Bold, line)).collect();
         if entries.is_empty() {
             lines.push("nothing waits here".to_owned());
         }
@@ -245,7 +247,7 @@ fn listed(tx: &ReadTx<'_>, list: &List) -> Result<Vec<Entry>, Error> {
             .into_iter()
             .map(|question| entry(question.row.id.as_str(), format!("{} ({})", question.row.summary, question.state(tx.now()))))
             .collect(),
-        List::Options(question) => match question.parse::<DecisionId>().and_then(|id| tx.decision(&id)) {
+        List::Options(question, _) => match question.parse::<DecisionId>().and_then(|id| tx.decision(&id)) {
             Ok(row) => options(&row).into_iter().map(|(id, what)| entry(&id, format!("{id}: {what}"))).collect(),
             Err(Error::NotFound { .. }) => Vec::new(),
             Err(error) => return Err(error),

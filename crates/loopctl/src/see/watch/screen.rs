@@ -15,6 +15,9 @@ pub(super) enum Key {
     Char(char),
 }
 
+/// What a terminal sends behind pasted text.
+const PASTE_END: &[u8] = b"\x1b[201~";
+
 /// Reads keys from what a terminal sends. An escape sequence that nobody knows is no key.
 pub(super) fn keys(bytes: &[u8]) -> Vec<Key> {
     let mut keys = Vec::new();
@@ -23,6 +26,11 @@ pub(super) fn keys(bytes: &[u8]) -> Vec<Key> {
         let (key, used) = match (first, after) {
             (b'\r' | b'\n', _) => (Some(Key::Enter), 1),
             (0x7f | 0x08, _) => (Some(Key::Back), 1),
+            // What is pasted is no command.
+            (0x1b, [b'[', b'2', b'0', b'0', b'~', tail @ ..]) => {
+                let end = tail.windows(PASTE_END.len()).position(|part| part == PASTE_END);
+                (None, 6 + end.map_or(tail.len(), |at| at + PASTE_END.len()))
+            }
             (0x1b, [b'[' | b'O', tail @ ..]) => {
                 let length = tail.iter().position(|byte| (0x40..=0x7e).contains(byte)).map_or(tail.len(), |at| at + 1);
                 let key = match &tail[..length] {
@@ -71,8 +79,8 @@ pub(super) enum List {
     Loops,
     /// Open questions.
     Questions,
-    /// The options of a question.
-    Options(String),
+    /// The options of a question: its id and its text.
+    Options(String, String),
 }
 
 /// An entry of a list: what it stands for and what is shown.
@@ -141,7 +149,7 @@ impl Screen {
             Key::Top => Some(0),
             Key::Bottom => Some(usize::MAX),
             Key::Enter => {
-                return entries.get(at).and_then(|entry| self.choose(&entry.id));
+                return entries.get(at).and_then(|entry| self.choose(entry));
             }
             Key::Back => {
                 self.back();
@@ -171,7 +179,12 @@ impl Screen {
             }
             Key::Char(digit @ '1'..='9') => {
                 let number = usize::from(digit as u8 - b'1');
-                return entries.get(number).and_then(|entry| self.choose(&entry.id));
+                // An answer needs Enter: it cannot be taken back.
+                if matches!(self.page(), Page::Choose(List::Options(..))) {
+                    Some(number)
+                } else {
+                    return entries.get(number).and_then(|entry| self.choose(entry));
+                }
             }
             Key::Char(_) => None,
         };
@@ -182,13 +195,14 @@ impl Screen {
         None
     }
 
-    fn choose(&mut self, id: &str) -> Option<Effect> {
+    fn choose(&mut self, entry: &Entry) -> Option<Effect> {
+        let id = entry.id.clone();
         match self.page().clone() {
-            Page::Choose(List::Loops) => self.open(Page::Status(Some(id.to_owned()))),
-            Page::Choose(List::Questions) => self.open(Page::Choose(List::Options(id.to_owned()))),
-            Page::Choose(List::Options(question)) => {
+            Page::Choose(List::Loops) => self.open(Page::Status(Some(id))),
+            Page::Choose(List::Questions) => self.open(Page::Choose(List::Options(id, entry.text.clone()))),
+            Page::Choose(List::Options(question, _)) => {
                 self.back();
-                return Some(Effect::Answer(question, id.to_owned()));
+                return Some(Effect::Answer(question, id));
             }
             _ => {}
         }
@@ -233,6 +247,8 @@ mod tests {
         assert_eq!(keys(b"\x1b[6~\x1bOA\x1b[1;5C\x1b"), [Key::PageDown, Key::Up, Key::Back]);
         assert_eq!(keys("ä\r".as_bytes()), [Key::Enter]);
         assert_eq!(keys(b"\x1b["), []);
+        assert_eq!(keys(b"j\x1b[200~a11q\rq\x1b[201~k"), [Key::Down, Key::Up]);
+        assert_eq!(keys(b"\x1b[200~a11"), []);
     }
 
     #[test]
@@ -241,8 +257,8 @@ mod tests {
         let (questions, options) = (entries(&["q1", "q2"]), entries(&["yes", "no"]));
         assert_eq!(screen.press(Key::Char('a'), 0, 24, &[]), None);
         assert_eq!(screen.press(Key::Char('2'), 1, 24, &questions), None);
-        assert_eq!(*screen.page(), Page::Choose(List::Options("q2".to_owned())));
-        assert_eq!(screen.press(Key::Down, 1, 24, &options), None);
+        assert_eq!(*screen.page(), Page::Choose(List::Options("q2".to_owned(), String::new())));
+        assert_eq!(screen.press(Key::Char('2'), 1, 24, &options), None, "a number only selects here");
         assert_eq!(screen.press(Key::Enter, 1, 24, &options), Some(Effect::Answer("q2".to_owned(), "no".to_owned())));
         assert_eq!(*screen.page(), Page::Choose(List::Questions));
         assert_eq!(screen.press(Key::Enter, 0, 24, &[]), None, "nothing to choose");
