@@ -120,8 +120,8 @@ fn server<'a>(config: &'a NotifyConfig, public: &'static str) -> &'a str {
     if config.server.is_empty() { public } else { config.server.trim_end_matches('/') }
 }
 
-/// Pauses between the tries of a message: a service that is out of order gets it later. A restart begins them again.
-const PAUSES: [Duration; 6] = [5, 30, 120, 600, 1_800, 3_600].map(Duration::from_secs);
+/// Seconds between the tries of a message: a service that is out of order gets it later. A restart begins them again.
+const PAUSES: [u64; 6] = [5, 30, 120, 600, 1_800, 3_600];
 
 /// Sends the message of an entry; several times, if it may take long.
 ///
@@ -131,10 +131,12 @@ pub(crate) async fn send(config: &Config, entry: &JournalEntry, may_wait: bool) 
     let mut pauses = PAUSES.iter().take(if may_wait { PAUSES.len() } else { 0 });
     loop {
         match (try_to_send(config, entry).await, pauses.next()) {
-            (Ok(status @ (408 | 429 | 500..)), Some(pause)) => wait(*pause, &format!("status {status}")).await,
+            (Ok(status @ (408 | 429 | 500..)), Some(pause)) => {
+                wait(Duration::from_secs(*pause), &format!("status {status}")).await
+            }
             (Ok(200..=299), _) => return Ok(()),
             (Ok(status), _) => return Err(format!("the service answers with status {status}")),
-            (Err(Failed::Now(why)), Some(pause)) => wait(*pause, &why).await,
+            (Err(Failed::Now(why)), Some(pause)) => wait(Duration::from_secs(*pause), &why).await,
             (Err(Failed::Now(why) | Failed::ForGood(why)), _) => return Err(why),
         }
     }
