@@ -217,6 +217,9 @@ fn now(db: &Database, around: Surroundings<'_>, address: &Address) -> Result<Dra
         let period = now::Period::of(address.option("since"), &overview);
         let mut lanes = views::lanes::look(tx, period.since(overview.now))?;
         lanes.until = period.until(overview.now);
+        if !period.is_chosen() {
+            lanes = lanes.from_first_activity();
+        }
         let view = now::View {
             lanes,
             train: views::train::look(tx, now::BATCHES)?,

@@ -83,8 +83,9 @@ impl Lanes {
     pub fn from_first_activity(mut self) -> Self {
         let begun = |lane: &Lane| [lane.segments.first().map(|segment| segment.from), lane.marks.first().map(|mark| mark.at)];
         if let Some(first) = self.lanes.iter().flat_map(begun).flatten().min() {
-            // A margin, so that the first mark is not cut.
-            self.since = first.plus_millis(-(self.until.millis_since(first) / 50)).max(self.since);
+            // A margin, so that the first mark is not cut; and not so little that seconds fill the picture.
+            let begin = first.plus_millis(-(self.until.millis_since(first) / 50));
+            self.since = begin.min(self.until.plus_seconds(-60)).max(self.since);
         }
         self
     }

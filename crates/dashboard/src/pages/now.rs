@@ -23,7 +23,10 @@ const MAX_ROWS: usize = 8;
 
 /// The time that the lanes show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period(i64);
+pub struct Period {
+    seconds: i64,
+    is_chosen: bool,
+}
 
 const PERIODS: [(&str, i64); 5] = [("15m", 900), ("1h", 3600), ("3h", 10_800), ("8h", 28_800), ("24h", 86_400)];
 
@@ -32,17 +35,24 @@ impl Period {
     #[must_use]
     pub fn of(name: Option<&str>, overview: &Overview) -> Self {
         if let Some((_, seconds)) = PERIODS.iter().find(|(known, _)| Some(*known) == name) {
-            return Self(*seconds);
+            return Self { seconds: *seconds, is_chosen: true };
         }
         let oldest = overview.loops.iter().map(|view| view.row.created_at).min().unwrap_or(overview.now);
         let age = overview.now.seconds_since(oldest);
-        Self([300, 900, 3600].into_iter().find(|seconds| age <= *seconds).unwrap_or(10_800))
+        let seconds = [300, 900, 3600].into_iter().find(|seconds| age <= *seconds).unwrap_or(10_800);
+        Self { seconds, is_chosen: false }
+    }
+
+    /// True if the reader has chosen it. Otherwise the picture may begin with the work.
+    #[must_use]
+    pub fn is_chosen(self) -> bool {
+        self.is_chosen
     }
 
     /// Its beginning.
     #[must_use]
     pub fn since(self, now: Timestamp) -> Timestamp {
-        self.on_step(Timestamp::from_millis(now.as_millis() - self.0 * 1000))
+        self.on_step(Timestamp::from_millis(now.as_millis() - self.seconds * 1000))
     }
 
     /// Its end, after now. It moves in steps of a few pixels, so that the picture does not change with each heartbeat.
@@ -52,7 +62,7 @@ impl Period {
     }
 
     fn step(self) -> i64 {
-        (self.0 * 1000 / 300).max(1000)
+        (self.seconds * 1000 / 300).max(1000)
     }
 
     fn on_step(self, time: Timestamp) -> Timestamp {
@@ -154,7 +164,7 @@ fn lane_picture(view: &View<'_>, address: &Address) -> Markup {
             h2 { "Loops over time" }
             p.choices aria-label="Period" {
                 @for (name, seconds) in PERIODS {
-                    a href=(address.with("since", name)) aria-current=[(view.period == Period(seconds)).then_some("true")] { (name) }
+                    a href=(address.with("since", name)) aria-current=[(view.period.seconds == seconds).then_some("true")] { (name) }
                 }
             }
         }
