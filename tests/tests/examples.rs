@@ -20,7 +20,8 @@ printf '[[test]]\nid = "ui-03-menu"\nloop = "frontend"\n' > goals.toml
 loopctl --quiet test add api-01-login --loop backend --allow-no-change --scope 'src/api/**'
 loopctl --quiet test add api-02-logout --loop backend --depends-on api-01-login
 loopctl --quiet test add ui-00-page --loop frontend --allow-no-change
-loopctl --quiet next --loop frontend >&2 && loopctl --quiet submit ui-00-page >&2
+loopctl --quiet next --loop frontend >&2 && echo page > ../shop-loops/loops/frontend/page.html
+loopctl --quiet submit ui-00-page >&2
 loopctl --quiet test add ui-01-form --loop frontend
 loopctl --quiet next --loop backend >&2
 loopctl --quiet give-back api-01-login --category human && loopctl --quiet reset api-01-login
@@ -38,7 +39,8 @@ sqlite3 coding-loops/coordination.db "
     VALUES ('01a20887-a7a2-779d-8fa1-f77f3caaa8c0-1', 'ui-01-form', 1, '3caaa8c3caaa8c3caaa8c3caaa8c3caaa8c3caaa', 't', 'suite',
             'pass', 0, 10, 's');
   INSERT INTO decisions (id, decision_type, summary, options) VALUES ('01a20887-a7a2-779d-8fa1-f77f5d0c41aa', 'question',
-    'Try again?', '[{\"id\": \"retry\", \"description\": \"yes\"}, {\"id\": \"skip\", \"description\": \"no\"}]');
+    'Try again?', '[{\"id\": \"retry\", \"description\": \"yes\"}, {\"id\": \"skip\", \"description\": \"no\"}]'),
+    ('01a20887-a7a2-779d-8fa1-f77f1e55b2d7', 'question', 'And this?', '[{\"id\": \"retry\", \"description\": \"yes\"}]');
   INSERT INTO alerts (id, severity, alert_type, message)
     VALUES ('01a20887-a7a2-779d-8fa1-f77f7be2901f', 'warning', 'stuck', 'frontend is stuck');
   INSERT INTO knowledge (id, item_type, topic, content) VALUES

@@ -119,7 +119,7 @@ pub enum Steer {
     #[command(after_help = examples![
         "loopctl pr --dry-run",
         "loopctl pr --files review",
-        "loopctl pr --base main --title 'Accounts' --draft",
+        "loopctl pr --title 'Accounts' --draft",
     ])]
     Pr(PrArgs),
     /// Answer a question, or all that have an option
