@@ -62,7 +62,7 @@ pub enum Drive {
     /// Extend all leases under a fencing token
     ///
     /// Extends none of them if one has expired.
-    #[command(after_help = examples!["loopctl lock src/api/ --loop backend", "loopctl renew --loop backend --token 2 --ttl 600"])]
+    #[command(after_help = examples!["loopctl lock src/api/ --loop backend", "loopctl renew --loop backend --token 3 --ttl 600"])]
     Renew {
         /// The loop
         #[arg(long = "loop", value_name = "LOOP")]
