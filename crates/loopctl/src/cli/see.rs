@@ -145,7 +145,7 @@ pub enum See {
     /// Serve a live page to a browser on this machine
     ///
     /// The page shows what the loops do, the questions, all tests, the cost and the story, and takes answers. The printed
-    /// address contains a token: whoever has it can steer the loops. Ctrl-C ends the command.
+    /// address contains a token: a person who has it can steer the loops. Ctrl-C ends the command.
     #[command(after_help = examples![
         "loopctl web",
         "loopctl web --url --read-only",

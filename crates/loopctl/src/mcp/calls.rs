@@ -31,7 +31,7 @@ const MAX_PATCH: usize = 6_000;
 const MAX_OPTIONS: usize = 26;
 /// Maximum size of the output of a check in an answer, in bytes.
 const MAX_OUTPUT: usize = 4_000;
-/// Maximum size of the reason of an agent that gives up, in bytes. The next attempt is told it.
+/// Maximum size of the reason of an agent that gives up, in bytes. The next attempt is given it.
 const MAX_REASON: usize = 2_000;
 
 /// What a call works with.

@@ -76,7 +76,8 @@ impl<'a> Message<'a> {
     }
 }
 
-fn beginning(text: &str, max: usize) -> String {
+/// The beginning of a text, in characters, with a mark where more follows.
+pub(super) fn beginning(text: &str, max: usize) -> String {
     let beginning: String = text.chars().take(max).collect();
     if beginning.len() < text.len() { format!("{beginning}…") } else { beginning }
 }

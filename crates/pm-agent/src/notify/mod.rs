@@ -16,7 +16,7 @@ use command_runner::{CommandSpec, End, NotStartedKind};
 use coord_db::config::{NotifyBy, NotifyConfig};
 use coord_db::{Config, JournalEntry};
 
-use message::Message;
+use message::{Message, beginning};
 
 /// Time that curl has for a message.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -172,7 +172,12 @@ async fn try_to_send(config: &Config, entry: &JournalEntry) -> Result<u16, Faile
     };
     let (status, answer) = request.send(config).await.map_err(Failed::Now)?;
     if !(200..300).contains(&status) {
-        tracing::debug!(service = host(&request.url), status, answer = beginning(&answer), "the service refused the message");
+        tracing::debug!(
+            service = host(&request.url),
+            status,
+            answer = beginning(&answer, 200),
+            "the service refused the message"
+        );
     }
     Ok(status)
 }
@@ -181,10 +186,6 @@ async fn try_to_send(config: &Config, entry: &JournalEntry) -> Result<u16, Faile
 fn host(url: &str) -> &str {
     let end = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
     &url[..end]
-}
-
-fn beginning(text: &str) -> String {
-    text.chars().take(200).collect()
 }
 
 #[cfg(test)]
