@@ -645,7 +645,8 @@ CREATE TABLE component_health (
   started_at     TEXT CONSTRAINT component_health_started_at_is_utc CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
   version        TEXT,
   child_pid            INTEGER CHECK (child_pid > 0),
-  child_pid_start_time INTEGER
+  child_pid_start_time INTEGER,
+  host           TEXT
 ) STRICT;
 
 -- The pauses that stand on a loop, kept by the loop itself as it takes requests; it works when none is left.
@@ -744,9 +745,9 @@ BEGIN
   SELECT RAISE(ABORT, 'an open entry of the journal is settled, not deleted');
 END;
 
--- What the clocks said when someone looked last: a difference to now shows a suspend or a jump.
+-- What each host's clocks said when someone looked last: a difference to now shows a suspend or a jump.
 CREATE TABLE clock (
-  id           INTEGER PRIMARY KEY NOT NULL CHECK (id = 1),
+  host         TEXT PRIMARY KEY NOT NULL,
   boot_id      TEXT NOT NULL,
   suspended_ms INTEGER NOT NULL,
   wall_ms      INTEGER NOT NULL,
@@ -754,10 +755,12 @@ CREATE TABLE clock (
   grace_until  TEXT CONSTRAINT clock_grace_until_is_utc CHECK (grace_until IS datetime(grace_until, '+0 days') OR grace_until IS strftime('%Y-%m-%d %H:%M:%f', grace_until, '+0 days'))
 ) STRICT;
 
--- When the machine slept or its clock was set forward: time that counts against nobody who had beaten before.
+-- When a host slept or its clock was set forward: time that counts against nobody who had beaten before.
 CREATE TABLE clock_changes (
-  seen_at TEXT PRIMARY KEY NOT NULL CHECK (seen_at IS strftime('%Y-%m-%d %H:%M:%f', seen_at, '+0 days')),
-  millis  INTEGER NOT NULL
+  host    TEXT NOT NULL,
+  seen_at TEXT NOT NULL CHECK (seen_at IS strftime('%Y-%m-%d %H:%M:%f', seen_at, '+0 days')),
+  millis  INTEGER NOT NULL,
+  PRIMARY KEY (host, seen_at)
 ) STRICT;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -1159,4 +1162,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 26;
+PRAGMA user_version = 27;

@@ -2,10 +2,10 @@
 //! at [`Operation`]).
 
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{CheckpointType, JournalEntry, LoopStatus, NewCheckpoint, WriteTx, owned_intent};
+use coord_db::{CheckpointType, JournalEntry, LoopId, LoopStatus, NewCheckpoint, WriteTx, owned_intent};
 use crash_point::{Point, reach};
 use git::{CommitHash, RefExpectation, Workspace};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Result;
 use crate::context::Context;
@@ -17,9 +17,19 @@ impl Context<'_> {
         Ok(self.db.write_durably(|tx| self.intend_in(tx, operation))?)
     }
 
+    /// The loop as which this process runs: none for a command, also for one that acts for a loop driven by hand.
+    pub(crate) fn runs_as(&self) -> Option<&LoopId> {
+        Some(&self.loop_id).filter(|_| self.managed && !self.has_no_loop())
+    }
+
+    /// The intent of an operation, in the name of this process.
+    pub(crate) fn own_intent(&self, operation: &Operation) -> Value {
+        owned_intent(operation.intent(), &ProcessIdentity::own(), self.runs_as())
+    }
+
     /// Like [`Context::intend`], within a transaction.
     pub(crate) fn intend_in(&self, tx: &WriteTx<'_>, operation: &Operation) -> coord_db::Result<String> {
-        let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
+        let intent = self.own_intent(operation);
         let loop_id = Some(&self.loop_id).filter(|_| !self.has_no_loop());
         tx.begin_operation(operation.name(), self.loop_id.as_str(), loop_id, &intent, None)
     }
@@ -117,7 +127,7 @@ impl Context<'_> {
     pub(crate) fn recover(&self, workspace: Option<&Workspace>) -> Result<()> {
         let own = ProcessIdentity::own();
         for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
-            if !entry.steps.is_owned_by_other(&own) {
+            if !self.db.read(|tx| tx.is_owned_by_other(&entry.steps, &own))? {
                 self.recover_one(&entry, workspace)?;
             }
         }
@@ -133,7 +143,7 @@ impl Context<'_> {
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
             let row = self.db.read(|tx| tx.loops())?.into_iter().find(|row| row.id == other);
             let Some(row) = row else { continue };
-            let gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+            let gone = self.db.read(|tx| tx.has_owner_ended(&entry.steps))?;
             let is_landing = matches!(Operation::of(&entry), Some(Operation::Integrate(_) | Operation::Sync(_)));
             if row.status != LoopStatus::Error && !(gone && is_landing) {
                 continue;
@@ -151,7 +161,7 @@ impl Context<'_> {
 
     /// Like [`Context::recover_dead_loops`], for a killed command of the human.
     fn recover_dead_command(&self, entry: &JournalEntry) -> Result<()> {
-        let is_dead = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+        let is_dead = self.db.read(|tx| tx.has_owner_ended(&entry.steps))?;
         match Operation::of(entry) {
             Some(Operation::Sync(sync)) if is_dead && entry.component.as_deref() == Some("human") => {
                 self.settle_sync(entry, &sync)
@@ -160,12 +170,14 @@ impl Context<'_> {
         }
     }
 
-    /// Settles the open landings of this loop, in the transaction that starts it.
+    /// Settles the open landings of this loop, in the transaction that starts it: its former process is gone, or has been
+    /// silent for so long that another one may take its place.
     pub(crate) fn settle_landings(&self, tx: &WriteTx<'_>) -> Result<()> {
         let own = ProcessIdentity::own();
         for entry in tx.open_journal(Some(self.loop_id.as_str()))? {
+            let is_other = |owner: ProcessIdentity| owner != own && owner.liveness() == Liveness::Alive;
             if let Some(Operation::Integrate(landing)) = Operation::of(&entry)
-                && !entry.steps.is_owned_by_other(&own)
+                && !entry.steps.owner().is_some_and(is_other)
             {
                 self.settle_landing(tx, &entry, &landing)?;
             }

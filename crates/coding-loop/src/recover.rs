@@ -35,7 +35,7 @@ impl Context<'_> {
         })?;
         if let Some(other) = other {
             let component = self.loop_id.to_string();
-            return Err(coord_db::Error::AlreadyRunning { component, pid: other.pid }.into());
+            return Err(coord_db::Error::AlreadyRunning { component, process: other.to_string() }.into());
         }
         let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
         self.end_leftovers()?;

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coord_db::process::Liveness;
+use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
     Acquire, AcquireRequest, AlertType, Config, Database, LeasePath, LoopId, NewAlert, Severity, StoreMaking, TestId,
     TestStatus,
@@ -154,21 +154,18 @@ fn older_programs_must_be_gone(db: &Database) -> Result<()> {
     let running = db.read(|tx| {
         let mut running = Vec::new();
         for row in tx.loops()? {
-            running.extend(tx.component(row.id.as_str())?);
+            if let Some(process) = tx.running_process(row.id.as_str(), &ProcessIdentity::own())? {
+                let version = tx.component(row.id.as_str())?.and_then(|component| component.version);
+                running.push((row.id, process, version));
+            }
         }
         Ok::<_, coord_db::Error>(running)
     })?;
-    let older = running.iter().find(|component| {
-        let is_alive = component.identity().is_some_and(|identity| identity.liveness() != Liveness::Gone);
-        is_alive && component.version.as_deref() != Some(own)
-    });
-    match older {
+    match running.iter().find(|(_, _, version)| version.as_deref() != Some(own)) {
         None => Ok(()),
-        Some(component) => Err(Error::Waiting(format!(
-            "loop {} still runs version {} (pid {}), which does not use the store; stop it to continue",
-            component.component,
-            component.version.as_deref().unwrap_or("unknown"),
-            component.pid.unwrap_or_default()
+        Some((id, process, version)) => Err(Error::Waiting(format!(
+            "loop {id} still runs version {} ({process}), which does not use the store; stop it to continue",
+            version.as_deref().unwrap_or("unknown"),
         ))),
     }
 }

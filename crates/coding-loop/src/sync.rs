@@ -9,7 +9,7 @@ use std::time::Duration;
 use coord_db::payload::Synced;
 use coord_db::process::ProcessIdentity;
 use coord_db::{
-    Acquire, ActorId, Config, Database, ErrorCategory, LeasePath, LoopId, NewEvent, UnlockCause, Waiting, WriteTx, owned_intent,
+    Acquire, ActorId, Config, Database, ErrorCategory, LeasePath, LoopId, NewEvent, UnlockCause, Waiting, WriteTx,
 };
 use crash_point::{Point, reach};
 use git::{CommitHash, FollowStep, Incoming};
@@ -242,8 +242,10 @@ impl Context<'_> {
             // Two commands of the human would share the same leases.
             let is_sync = |entry: &coord_db::JournalEntry| matches!(Operation::of(entry), Some(Operation::Sync(_)));
             let open = tx.open_journal(Some(self.loop_id.as_str()))?;
-            if open.iter().any(|entry| is_sync(entry) && entry.steps.is_owned_by_other(&own)) {
-                return Ok(None);
+            for entry in open.iter().filter(|entry| is_sync(entry)) {
+                if tx.is_owned_by_other(&entry.steps, &own)? {
+                    return Ok(None);
+                }
             }
             match tx.acquire(&request, self.config.lease.silent_waiter_seconds)? {
                 Acquire::Granted(_) => self.intend_in(tx, &operation).map(Some),
@@ -304,7 +306,7 @@ impl Context<'_> {
     /// Moves integration and records the landing; false if integration has moved meanwhile.
     async fn land_sync(&self, entry: &str, branch: &str, landing: SyncLanding, waiter: &mut Waiter) -> Step<bool> {
         let operation = Operation::Sync(Sync { branch: branch.to_owned(), landing: Some(landing.clone()) });
-        let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
+        let intent = self.own_intent(&operation);
         let lease = LeasePath::integration();
         self.db.write_durably(|tx| {
             let leases = tx.leases_of(self.loop_id.as_str())?;

@@ -467,6 +467,12 @@ impl ReadTx<'_> {
         self.clock.read()
     }
 
+    /// The host whose clocks these are.
+    #[must_use]
+    pub(crate) fn host(&self) -> &str {
+        self.clock.host()
+    }
+
     pub(crate) fn query<T>(
         &self,
         sql: &str,

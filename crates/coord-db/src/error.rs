@@ -127,12 +127,12 @@ pub enum Error {
         paths: Vec<String>,
     },
     /// A second copy of a component.
-    #[error("{component} is running already as pid {pid}")]
+    #[error("{component} is running already as {process}")]
     AlreadyRunning {
         /// The component.
         component: String,
-        /// The process that runs.
-        pid: i64,
+        /// The process that runs, with its host if that is another one.
+        process: String,
     },
     /// An id, path, payload or other argument that is not allowed.
     #[error("{0}")]

@@ -1,9 +1,10 @@
 //! Who a process is, and whether it is proven gone.
 //!
-//! A pid alone says nothing: it is reused, and it means something else in another pid namespace. Identity is pid, start
-//! time, boot id and the pid namespace's inode. An entry that is missing under /proc is no proof (sandboxes hide them);
-//! only the kernel's own ESRCH is, or another start time for the same pid.
+//! A pid alone says nothing: it is reused, and it means something else in another pid namespace or on another host. Identity
+//! is pid, start time, boot id, the pid namespace's inode and the host. An entry that is missing under /proc is no proof
+//! (sandboxes hide them); only the kernel's own ESRCH is, another start time for the same pid, or a later boot of its host.
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use serde::Serialize;
@@ -19,6 +20,8 @@ pub struct ProcessIdentity {
     pub boot_id: Option<String>,
     /// The inode of its pid namespace.
     pub pid_namespace: Option<i64>,
+    /// The host that it runs on, as [`host`] names it. None in a row of an earlier version: then it is this host.
+    pub host: Option<String>,
 }
 
 /// Whether a process is alive.
@@ -37,6 +40,27 @@ pub enum Liveness {
 pub fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned())
+}
+
+/// This host: its name, and the beginning of its machine id where it has one (`build-3/1a2b3c4d`); none if it has neither.
+///
+/// Neither is enough by itself: names repeat, and so do the machine ids of copied disk images. A host whose name changes is
+/// another one, whose former processes are judged by their heartbeats.
+#[must_use]
+pub fn host() -> Option<&'static str> {
+    static HOST: OnceLock<Option<String>> = OnceLock::new();
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    HOST.get_or_init(|| host_of(&read("/proc/sys/kernel/hostname"), &read("/etc/machine-id"))).as_deref()
+}
+
+fn host_of(name: &str, machine_id: &str) -> Option<String> {
+    let name = name.trim();
+    // Before the first boot of an image the file is empty, or says "uninitialized".
+    let machine = machine_id.trim().get(..8).filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    match machine {
+        Some(machine) => Some(format!("{name}/{machine}")),
+        None => Some(name.to_owned()).filter(|name| !name.is_empty()),
+    }
 }
 
 fn own_pid_namespace() -> Option<i64> {
@@ -76,17 +100,22 @@ impl ProcessIdentity {
             pid_start_time: start_time(pid),
             boot_id: Some(boot_id().to_owned()).filter(|id| !id.is_empty()),
             pid_namespace: own_pid_namespace(),
+            host: host().map(str::to_owned),
         }
     }
 
-    /// Asks the kernel whether this very process still runs.
+    /// Asks the kernel whether this very process still runs. A process of another host is never known to be gone.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
-        if let Some(boot) = &self.boot_id
-            && !boot_id().is_empty()
-            && boot != boot_id()
-        {
-            return Liveness::Gone;
+        let boot = self.boot_id.as_deref().filter(|_| !boot_id().is_empty());
+        // One boot is one kernel, whatever names its containers have.
+        if boot != Some(boot_id()) {
+            if self.is_elsewhere() {
+                return Liveness::Unknown;
+            }
+            if boot.is_some() {
+                return Liveness::Gone;
+            }
         }
         if self.pid_namespace.is_some() && self.pid_namespace != own_pid_namespace() {
             return Liveness::Unknown;
@@ -101,6 +130,23 @@ impl ProcessIdentity {
             (Some(_), None) if is_zombie(self.pid) => Liveness::Gone,
             (Some(_), None) => Liveness::Unknown,
             (None, _) => Liveness::Alive,
+        }
+    }
+}
+
+impl ProcessIdentity {
+    fn is_elsewhere(&self) -> bool {
+        self.host.is_some() && self.host.as_deref() != host()
+    }
+}
+
+/// For people: `pid 77`, or `pid 77 on build-3`.
+impl fmt::Display for ProcessIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)?;
+        match &self.host {
+            Some(host) if self.is_elsewhere() => write!(f, " on {}", host.split('/').next().unwrap_or(host)),
+            _ => Ok(()),
         }
     }
 }
@@ -142,5 +188,34 @@ mod tests {
         let mut earlier_boot = ProcessIdentity::own();
         earlier_boot.boot_id = Some("another".to_owned());
         assert_eq!(earlier_boot.liveness(), Liveness::Gone);
+        earlier_boot.host = None;
+        assert_eq!(earlier_boot.liveness(), Liveness::Gone, "as earlier versions wrote it");
+    }
+
+    #[test]
+    fn a_process_of_another_host_is_unknown_and_named_with_its_host() {
+        let own = ProcessIdentity::own();
+        let host = Some("build-3/1a2b3c4d".to_owned());
+        // Its pid may be that of a process here, and may be none.
+        for pid in [own.pid, i64::from(i32::MAX)] {
+            for boot_id in [Some("another".to_owned()), None] {
+                let foreign = ProcessIdentity { pid, boot_id, host: host.clone(), ..own.clone() };
+                assert_eq!(foreign.liveness(), Liveness::Unknown, "{foreign:?}");
+                assert_eq!(foreign.to_string(), format!("pid {pid} on build-3"));
+            }
+        }
+        // Another name on the same kernel is a container, whose pid namespace says whether it can be judged.
+        let container = ProcessIdentity { host, ..own.clone() };
+        let judged = if boot_id().is_empty() { Liveness::Unknown } else { Liveness::Alive };
+        assert_eq!(container.liveness(), judged);
+        assert_eq!(own.to_string(), format!("pid {}", own.pid));
+    }
+
+    #[test]
+    fn a_host_is_named_by_what_it_has() {
+        assert_eq!(host_of("a\n", "0123456789abcdef\n").as_deref(), Some("a/01234567"));
+        assert_eq!(host_of("a\n", "uninitialized\n").as_deref(), Some("a"));
+        assert_eq!(host_of("a", "").as_deref(), Some("a"));
+        assert_eq!(host_of("", ""), None);
     }
 }

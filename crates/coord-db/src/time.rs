@@ -164,6 +164,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp {
         self.read().wall
     }
+    /// The host whose clocks these are; empty for one without a name.
+    fn host(&self) -> &str {
+        crate::process::host().unwrap_or_default()
+    }
 }
 
 /// The machine's clocks.
@@ -198,6 +202,7 @@ pub struct ManualClock {
     wall: Arc<AtomicI64>,
     boot: Arc<AtomicI64>,
     suspended: Arc<AtomicI64>,
+    host: &'static str,
 }
 
 impl ManualClock {
@@ -208,7 +213,14 @@ impl ManualClock {
             wall: Arc::new(AtomicI64::new(start.0)),
             boot: Arc::new(AtomicI64::new(1_000_000)),
             suspended: Arc::new(AtomicI64::new(0)),
+            host: "simulated",
         }
+    }
+
+    /// The clock of a host of this name.
+    #[must_use]
+    pub fn on_host(self, host: &'static str) -> Self {
+        Self { host, ..self }
     }
 
     /// Time passes, on every clock.
@@ -237,6 +249,10 @@ impl Clock for ManualClock {
             suspended_millis: self.suspended.load(Ordering::SeqCst),
             boot_id: "simulated".to_owned(),
         }
+    }
+
+    fn host(&self) -> &str {
+        self.host
     }
 }
 

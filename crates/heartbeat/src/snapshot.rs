@@ -122,7 +122,7 @@ pub struct HeartbeatSnapshot {
 fn identity(health: Option<&Component>, loop_row: Option<&Loop>) -> Option<ProcessIdentity> {
     health.and_then(Component::identity).or_else(|| {
         let pid = loop_row?.pid?;
-        Some(ProcessIdentity { pid, pid_start_time: None, boot_id: None, pid_namespace: None })
+        Some(ProcessIdentity { pid, pid_start_time: None, boot_id: None, pid_namespace: None, host: None })
     })
 }
 

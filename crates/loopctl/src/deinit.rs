@@ -82,7 +82,7 @@ pub fn run(cx: &Context, yes: bool, force: bool) -> Outcome {
             Some(db) => db.write(|tx| {
                 let running = tx.running_components(&ProcessIdentity::own())?;
                 if let Some((component, process)) = running.first() {
-                    return Err(Failure::No(format!("{component} runs as pid {}; {}", process.pid, how_to_stop(db))));
+                    return Err(Failure::No(format!("{component} runs as {process}; {}", how_to_stop(db))));
                 }
                 place.remove_outside()
             })?,
@@ -154,15 +154,16 @@ fn in_use(db: &Database) -> Outcome<Vec<String>> {
     }
     db.read(|tx| {
         for (component, process) in tx.running_components(&own)? {
-            found.push(format!("{component} runs as pid {}: {}", process.pid, how_to_stop(db)));
+            found.push(format!("{component} runs as {process}: {}", how_to_stop(db)));
         }
-        for entry in tx.open_journal(None)?.iter().filter(|entry| entry.steps.is_owned_by_other(&own)) {
-            let pid = entry.steps.owner().map_or(0, |owner| owner.pid);
-            found.push(format!(
-                "{} of {} is being done by pid {pid}: wait until it ends",
-                entry.operation,
-                entry.component.as_deref().unwrap_or("a human")
-            ));
+        for entry in tx.open_journal(None)? {
+            if let (Some(process), true) = (entry.steps.owner(), tx.is_owned_by_other(&entry.steps, &own)?) {
+                found.push(format!(
+                    "{} of {} is being done by {process}: wait until it ends",
+                    entry.operation,
+                    entry.component.as_deref().unwrap_or("a human")
+                ));
+            }
         }
         Ok::<_, Error>(())
     })?;

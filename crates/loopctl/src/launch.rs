@@ -81,11 +81,14 @@ fn launcher(programs: &Path) -> Outcome<(PathBuf, bool)> {
 struct Named {
     component: String,
     pid: i64,
+    /// For people.
+    #[serde(skip)]
+    process: String,
 }
 
 impl Named {
     fn of((component, process): (String, ProcessIdentity)) -> Self {
-        Self { component, pid: process.pid }
+        Self { component, pid: process.pid, process: process.to_string() }
     }
 
     /// Loops come first.
@@ -139,7 +142,8 @@ pub fn down(cx: &Context) -> Outcome {
     };
     let is_ours = |process: &ProcessIdentity| {
         let of = |own: &Process| (i64::from(own.pid), i64::try_from(own.start_time).ok());
-        launched.processes.iter().map(of).any(|own| own == (process.pid, process.pid_start_time))
+        process.liveness() == Liveness::Alive
+            && launched.processes.iter().map(of).any(|own| own == (process.pid, process.pid_start_time))
     };
     let (ours, others): (Vec<_>, Vec<_>) = running.into_iter().partition(|(_, process)| is_ours(process));
     let [mut ours, others] = [ours, others].map(|found| found.into_iter().map(Named::of).collect::<Vec<_>>());
@@ -149,13 +153,13 @@ pub fn down(cx: &Context) -> Outcome {
         None => "stop it where it was started".to_owned(),
     };
     if let (true, Some(other)) = (launched.is_empty(), others.first()) {
-        let Named { component, pid } = other;
-        return Err(Failure::No(format!("loopctl up has started nothing here, but {component} runs as pid {pid}; {}", how())));
+        let Named { component, process, .. } = other;
+        return Err(Failure::No(format!("loopctl up has started nothing here, but {component} runs as {process}; {}", how())));
     }
     let is_stopping = !launched.is_empty();
     stop(&database, launched, &ours)?;
-    for Named { component, pid } in &others {
-        eprintln_quietly(&format!("{component} still runs as pid {pid}, which loopctl up has not started; {}", how()));
+    for Named { component, process, .. } in &others {
+        eprintln_quietly(&format!("{component} still runs as {process}, which loopctl up has not started; {}", how()));
     }
     let names: Vec<&str> = ours.iter().map(|one| one.component.as_str()).collect();
     let text = match (names.is_empty(), is_stopping) {

@@ -466,7 +466,7 @@ fn must_be_at_rest(cx: &Context, why: &str) -> Outcome {
     match running.first() {
         None => Ok(()),
         Some((component, process)) => {
-            Err(Failure::No(format!("{why}, and {component} runs as pid {}; stop it first", process.pid)))
+            Err(Failure::No(format!("{why}, and {component} runs as {process}; stop it first")))
         }
     }
 }

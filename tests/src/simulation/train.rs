@@ -194,7 +194,7 @@ impl TrainActor {
             automatic: true,
         };
         let (silent, own) = (world.config.lease.silent_waiter_seconds, self.own());
-        let taken = world.write(|tx| tx.take_judge_role(&request, silent, &own))?;
+        let taken = world.write(|tx| tx.take_judge_role(&request, silent, &own, None))?;
         let Some(role) = taken else { return Ok(Step::after(LOOK_MILLIS, "")) };
         let limits = Limits {
             batch: 1 + usize::try_from(world.fate("batch", 8)).unwrap_or_default(),
@@ -387,7 +387,7 @@ impl TrainActor {
             })
             .collect();
         let intent = json!({"commit": tip, "old": head, "batch": batch, "members": members});
-        let intent = owned_intent(intent, &self.own.clone().expect("it runs"));
+        let intent = owned_intent(intent, &self.own.clone().expect("it runs"), None);
         let named: Vec<(&TestId, &str)> = landings.iter().map(|work| (&work.test_id, work.id.as_str())).collect();
         let entry = world.write(|tx| {
             let Some(entry) = tx.begin_landing(&judge, &named, &intent)? else { return Ok(None) };

@@ -280,6 +280,7 @@ impl World {
             pid_start_time: Some(self.elapsed / 10),
             boot_id: Some("simulated".to_owned()),
             pid_namespace: None,
+            host: None,
         }
     }
 

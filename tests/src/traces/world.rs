@@ -161,6 +161,7 @@ impl World {
             pid_start_time: Some(self.elapsed() / 10),
             boot_id: Some("simulated".to_owned()),
             pid_namespace: None,
+            host: None,
         };
         self.db.write(|tx| tx.start_loop(id, &identity, "0")).map_err(said)?;
         let outside = self.of(id)?;

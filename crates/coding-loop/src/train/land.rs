@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coord_db::process::ProcessIdentity;
 use coord_db::{
     AlertType, BaseRun, BaseState, Batch, CheckOutcome, Counts, ErrorCategory, FailedAttempt, LandedWork, LoopId, NewAlert,
-    Proof, ProofRun, ProofStage, RunKind, Severity, StringList, TestId, WriteTx, new_id, owned_intent,
+    Proof, ProofRun, ProofStage, RunKind, Severity, StringList, TestId, WriteTx, new_id,
 };
 use crash_point::{Point, reach};
 use git::{CommitHash, RefExpectation};
@@ -144,7 +143,7 @@ impl Train<'_> {
         tip: &CommitHash,
     ) -> Result<Option<String>> {
         let operation = Operation::Integrate(landing.clone());
-        let intent = owned_intent(operation.intent(), &ProcessIdentity::own());
+        let intent = self.judge.own_intent(&operation);
         let tree = self.context.history().tree_of(tip)?.to_string();
         let works: Vec<(&TestId, &str)> = members.iter().map(|(work, _)| (&work.test.id, work.landing.id.as_str())).collect();
         let role = self.role.borrow();

@@ -20,7 +20,7 @@ pub use queue::ranked;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use coord_db::process::{Liveness, ProcessIdentity};
+use coord_db::process::ProcessIdentity;
 use coord_db::{AcquireRequest, ActorId, JournalEntry, JudgeRole, LeasePath, LoopId, UnlockCause};
 use crash_point::{Point, reach};
 use process_host::{BackOff, Stop, service, stop_requested};
@@ -116,7 +116,8 @@ impl<'a> Train<'a> {
             return Ok(None);
         }
         let (request, silent) = (self.lease_request()?, self.context.config.lease.silent_waiter_seconds);
-        let taken = self.context.db.write(|tx| tx.take_judge_role(&request, silent, &ProcessIdentity::own()))?;
+        let (own, runs_as) = (ProcessIdentity::own(), self.judge.runs_as());
+        let taken = self.context.db.write(|tx| tx.take_judge_role(&request, silent, &own, runs_as))?;
         if taken.is_none() {
             // Its holder may be dead.
             self.judge.free_from_dead(&LeasePath::integration())?;
@@ -197,7 +198,10 @@ impl Context<'_> {
         left.sort_by_key(|(_, operation)| matches!(operation, Some(Operation::Judge { .. })));
         for (entry, operation) in left {
             let Some(owner) = entry.steps.owner() else { continue };
-            let has_ended = if owner == own { !self.news.is_judging.get() } else { owner.liveness() == Liveness::Gone };
+            let has_ended = match owner == own {
+                true => !self.news.is_judging.get(),
+                false => self.db.read(|tx| tx.has_owner_ended(&entry.steps))?,
+            };
             if !has_ended && (owner == own || !overdue.contains(&owner)) {
                 continue;
             }

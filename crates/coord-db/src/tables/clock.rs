@@ -1,4 +1,4 @@
-//! The last reading of the clocks, so that the first process that looks notices a suspend or a clock change.
+//! The last reading of each host's clocks, so that the first process there that looks notices a suspend or a clock change.
 
 use crate::time::ClockReading;
 use crate::{ReadTx, Result, Timestamp, WriteTx};
@@ -35,7 +35,7 @@ pub fn silent_millis(now: Timestamp, beat: Timestamp, changes: &[ClockChangeSeen
     (now.millis_since(beat) - leapt).max(0)
 }
 
-/// What has happened to the clocks since somebody looked last.
+/// What has happened to this host's clocks since somebody looked last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockChange {
     /// Nothing.
@@ -62,15 +62,15 @@ fn change(row: &ClockRow, reading: &ClockReading) -> ClockChange {
 
 impl ReadTx<'_> {
     fn clock_row(&self) -> Result<Option<ClockRow>> {
-        self.query_opt(select!(ClockRow, "FROM clock WHERE id = 1"), [], ClockRow::from_row)
+        self.query_opt(select!(ClockRow, "FROM clock WHERE host = ?1"), [self.host()], ClockRow::from_row)
     }
 
-    /// What has happened to the clocks since [`WriteTx::observe_clock`] was called last, by anyone.
+    /// What has happened to this host's clocks since [`WriteTx::observe_clock`] was called last, by anyone on it.
     pub fn clock_change(&self) -> Result<ClockChange> {
         Ok(self.clock_row()?.map_or(ClockChange::None, |row| change(&row, &self.clocks())))
     }
 
-    /// When the clocks were written down last; none if nobody ever has.
+    /// When this host's clocks were written down last; none if nobody ever has.
     pub fn clock_seen_at(&self) -> Result<Option<Timestamp>> {
         Ok(self.clock_row()?.map(|row| Timestamp::from_millis(row.wall_ms)))
     }
@@ -82,9 +82,13 @@ impl ReadTx<'_> {
         Ok(unseen || row.grace_until.is_some_and(|until| self.now() < until && self.now().plus_seconds(600) > until))
     }
 
-    /// The recent suspends and clock changes, oldest first.
+    /// The recent suspends and clock changes of this host, oldest first.
     pub fn clock_changes(&self) -> Result<Vec<ClockChangeSeen>> {
-        self.query(select!(ClockChangeSeen, "FROM clock_changes ORDER BY seen_at"), [], ClockChangeSeen::from_row)
+        self.query(
+            select!(ClockChangeSeen, "FROM clock_changes WHERE host = ?1 ORDER BY seen_at"),
+            [self.host()],
+            ClockChangeSeen::from_row,
+        )
     }
 
     /// When the last grace after a suspend or jump ended or will end: what had expired before comes free only then.
@@ -103,6 +107,7 @@ impl WriteTx<'_> {
     pub fn observe_clock(&self, grace_seconds: i64) -> Result<ClockChange> {
         let reading = self.clocks();
         let row = self.clock_row()?;
+        let is_new = row.is_none();
         let change = row.as_ref().map_or(ClockChange::None, |row| change(row, &reading));
         let grace_until = match change {
             ClockChange::Suspended(_) | ClockChange::Jumped(_) => {
@@ -114,16 +119,23 @@ impl WriteTx<'_> {
         };
         if let ClockChange::Suspended(millis) | ClockChange::Jumped(millis) = change {
             self.execute(
-                "INSERT INTO clock_changes (seen_at, millis) VALUES (?1, ?2)
+                "INSERT INTO clock_changes (host, seen_at, millis) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET millis = millis + excluded.millis",
-                rusqlite::params![self.now(), millis],
+                rusqlite::params![self.host(), self.now(), millis],
             )?;
             let old = self.now().plus_seconds(-KEPT_SECONDS);
             self.execute("DELETE FROM clock_changes WHERE seen_at < ?1", [old])?;
         }
+        if is_new {
+            // A container is another host after each start.
+            let old = self.now().plus_seconds(-KEPT_SECONDS).as_millis();
+            self.execute("DELETE FROM clock WHERE wall_ms < ?1", [old])?;
+        }
         self.execute(
-            "INSERT OR REPLACE INTO clock (id, boot_id, suspended_ms, wall_ms, boot_ms, grace_until) VALUES (1, ?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO clock (host, boot_id, suspended_ms, wall_ms, boot_ms, grace_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             rusqlite::params![
+                self.host(),
                 reading.boot_id,
                 reading.suspended_millis,
                 reading.wall.as_millis(),

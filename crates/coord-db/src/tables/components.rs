@@ -10,8 +10,8 @@ row! {
     /// A component's health. `status` is what it says of itself, or heartbeat's verdict on one that no longer beats.
     Component {
         component: String, last_heartbeat: Option<Timestamp>, status: HealthStatus, metadata: Value, pid: Option<i64>,
-        pid_start_time: Option<i64>, boot_id: Option<String>, pid_namespace: Option<i64>, started_at: Option<Timestamp>,
-        version: Option<String>, child_pid: Option<i64>, child_pid_start_time: Option<i64>,
+        pid_start_time: Option<i64>, boot_id: Option<String>, pid_namespace: Option<i64>, host: Option<String>,
+        started_at: Option<Timestamp>, version: Option<String>, child_pid: Option<i64>, child_pid_start_time: Option<i64>,
     }
 }
 
@@ -24,6 +24,7 @@ impl Component {
             pid_start_time: self.pid_start_time,
             boot_id: self.boot_id.clone(),
             pid_namespace: self.pid_namespace,
+            host: self.host.clone(),
         })
     }
 
@@ -71,7 +72,7 @@ impl ReadTx<'_> {
         Ok(match identity.liveness() {
             Liveness::Alive => Some(identity),
             Liveness::Gone => None,
-            // From another namespace only the heartbeats are visible.
+            // Of another namespace or host only the heartbeats are visible.
             Liveness::Unknown => {
                 let fresh = component.last_heartbeat.is_some_and(|beat| self.now().seconds_since(beat) < 60);
                 fresh.then_some(identity)
@@ -99,15 +100,15 @@ impl WriteTx<'_> {
     /// [`Error::AlreadyRunning`] if another live process has it.
     pub fn start_component(&self, id: &ComponentId, identity: &ProcessIdentity, version: &str) -> Result<bool> {
         if let Some(other) = self.running_process(id.as_str(), identity)? {
-            return Err(Error::AlreadyRunning { component: id.to_string(), pid: other.pid });
+            return Err(Error::AlreadyRunning { component: id.to_string(), process: other.to_string() });
         }
         let unclean = self.component(id.as_str())?.is_some_and(|row| row.status != HealthStatus::Unknown);
         self.execute(
             "INSERT INTO component_health (component, last_heartbeat, status, pid, pid_start_time, boot_id, pid_namespace,
-               started_at, version) VALUES (?1, ?2, 'healthy', ?3, ?4, ?5, ?6, ?2, ?7)
+               host, started_at, version) VALUES (?1, ?2, 'healthy', ?3, ?4, ?5, ?6, ?7, ?2, ?8)
              ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = 'healthy',
                pid = excluded.pid, pid_start_time = excluded.pid_start_time, boot_id = excluded.boot_id,
-               pid_namespace = excluded.pid_namespace, started_at = excluded.started_at, version = excluded.version",
+               pid_namespace = excluded.pid_namespace, host = excluded.host, started_at = excluded.started_at, version = excluded.version",
             rusqlite::params![
                 id,
                 self.now(),
@@ -115,6 +116,7 @@ impl WriteTx<'_> {
                 identity.pid_start_time,
                 identity.boot_id,
                 identity.pid_namespace,
+                identity.host,
                 version
             ],
         )?;
@@ -144,13 +146,15 @@ impl WriteTx<'_> {
     pub fn beat_as(&self, id: &ComponentId, identity: Option<&ProcessIdentity>) -> Result<()> {
         self.beat(id, HealthStatus::Healthy, None)?;
         self.execute(
-            "UPDATE component_health SET pid = ?2, pid_start_time = ?3, boot_id = ?4, pid_namespace = ?5 WHERE component = ?1",
+            "UPDATE component_health SET pid = ?2, pid_start_time = ?3, boot_id = ?4, pid_namespace = ?5, host = ?6
+             WHERE component = ?1",
             rusqlite::params![
                 id,
                 identity.map(|identity| identity.pid),
                 identity.and_then(|identity| identity.pid_start_time),
                 identity.and_then(|identity| identity.boot_id.clone()),
-                identity.and_then(|identity| identity.pid_namespace)
+                identity.and_then(|identity| identity.pid_namespace),
+                identity.and_then(|identity| identity.host.clone())
             ],
         )?;
         Ok(())

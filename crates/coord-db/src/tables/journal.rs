@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::process::{Liveness, ProcessIdentity};
-use crate::{Error, EventId, JournalStatus, LoopId, ReadTx, Result, Timestamp, WriteTx, new_id};
+use crate::{Error, EventId, HealthStatus, JournalStatus, LoopId, ReadTx, Result, Timestamp, WriteTx, new_id};
 
 row! {
     /// One journalled operation.
@@ -42,13 +42,17 @@ pub struct JournalStep {
 /// The key of an intent under which the process that acts is named, where the component's row may name none.
 const OWNER: &str = "owner";
 
-/// The intent with the process that acts on it: no other process settles the entry while that one is alive.
+/// The intent with the process that acts on it, and the loop as which that runs, if it runs as one: no other process settles
+/// the entry while that one is alive.
 #[must_use]
-pub fn owned_intent(mut intent: Value, owner: &ProcessIdentity) -> Value {
+pub fn owned_intent(mut intent: Value, owner: &ProcessIdentity, runs_as: Option<&LoopId>) -> Value {
     if let Some(fields) = intent.as_object_mut() {
         fields.insert(
             OWNER.to_owned(),
-            json!({"pid": owner.pid, "pid_start_time": owner.pid_start_time, "boot_id": owner.boot_id, "pid_namespace": owner.pid_namespace}),
+            json!({
+                "pid": owner.pid, "pid_start_time": owner.pid_start_time, "boot_id": owner.boot_id,
+                "pid_namespace": owner.pid_namespace, "host": owner.host, "runs_as": runs_as,
+            }),
         );
     }
     intent
@@ -77,13 +81,13 @@ impl JournalSteps {
             pid_start_time: owner.get("pid_start_time").and_then(Value::as_i64),
             boot_id: text("boot_id"),
             pid_namespace: owner.get("pid_namespace").and_then(Value::as_i64),
+            host: text("host"),
         })
     }
 
-    /// Whether the process that acts is another one than the asker, and not proven gone.
-    #[must_use]
-    pub fn is_owned_by_other(&self, asker: &ProcessIdentity) -> bool {
-        self.owner().is_some_and(|owner| owner != *asker && owner.liveness() != Liveness::Gone)
+    /// The loop as which the process that acts runs, if the intent names one.
+    fn runs_as(&self) -> Option<&str> {
+        self.intent.get(OWNER)?.get("runs_as")?.as_str()
     }
 }
 
@@ -112,6 +116,24 @@ impl crate::row::Column for JournalSteps {
 }
 
 impl ReadTx<'_> {
+    /// Whether the process that acts on an entry does so no longer: the kernel says that it is gone, or it is one of another
+    /// namespace or host, and the loop as which it ran has stopped, has been found dead, or has another process now.
+    pub fn has_owner_ended(&self, steps: &JournalSteps) -> Result<bool> {
+        let Some(owner) = steps.owner() else { return Ok(false) };
+        Ok(match (owner.liveness(), steps.runs_as()) {
+            (Liveness::Gone, _) => true,
+            (Liveness::Alive, _) | (Liveness::Unknown, None) => false,
+            (Liveness::Unknown, Some(runs_as)) => self
+                .component(runs_as)?
+                .is_none_or(|row| row.status == HealthStatus::Dead || row.identity().as_ref() != Some(&owner)),
+        })
+    }
+
+    /// Whether another process than the asker acts on an entry, as far as is known.
+    pub fn is_owned_by_other(&self, steps: &JournalSteps, asker: &ProcessIdentity) -> Result<bool> {
+        Ok(steps.owner().is_some_and(|owner| owner != *asker) && !self.has_owner_ended(steps)?)
+    }
+
     /// The entries that are in progress, of one component or all, oldest first.
     pub fn open_journal(&self, component: Option<&str>) -> Result<Vec<JournalEntry>> {
         self.query(

@@ -163,7 +163,7 @@ impl Database {
         }
         let own = ProcessIdentity::own();
         let alive = self.read(|tx| tx.running_components(&own))?;
-        let alive: Vec<String> = alive.iter().map(|(name, process)| format!("{name} (pid {})", process.pid)).collect();
+        let alive: Vec<String> = alive.iter().map(|(name, process)| format!("{name} ({process})")).collect();
         if !alive.is_empty() {
             return Err(Error::Refused(format!("{} is running on this database; stop it first", alive.join(", "))));
         }

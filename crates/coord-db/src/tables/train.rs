@@ -63,6 +63,7 @@ impl WriteTx<'_> {
         request: &AcquireRequest,
         silent_waiter_seconds: i64,
         owner: &ProcessIdentity,
+        runs_as: Option<&LoopId>,
     ) -> Result<Option<JudgeRole>> {
         let train = LoopId::train();
         if self.open_journal(Some(train.as_str()))?.iter().any(|entry| JudgeRole::of(entry).is_some()) {
@@ -70,7 +71,7 @@ impl WriteTx<'_> {
         }
         let Acquire::Granted(grant) = self.acquire(request, silent_waiter_seconds)? else { return Ok(None) };
         let (judge, token) = (request.loop_id.clone(), grant.fencing_token);
-        let intent = owned_intent(json!({ "judge": judge, "token": token }), owner);
+        let intent = owned_intent(json!({ "judge": judge, "token": token }), owner, runs_as);
         let entry = self.begin_operation(JUDGE_OPERATION, train.as_str(), None, &intent, None)?;
         Ok(Some(JudgeRole { entry, judge, token }))
     }

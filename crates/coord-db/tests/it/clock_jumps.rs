@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, OpenOptions, Payload,
+    Acquire, AcquireRequest, ActorId, ClockChange, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, OpenOptions, Payload,
     TestStatus, Timestamp,
 };
 use test_support::{new_loop, new_test};
@@ -126,4 +126,28 @@ fn a_clock_set_forth_and_back_again_leaves_no_lease_behind_for_ever() {
     db.write(|tx| tx.renew(&id("a"), token, None)).unwrap();
     clock.advance_millis(61_000);
     assert!(acquire(&db, "b").unwrap() > token);
+}
+
+#[test]
+fn each_host_has_clocks_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = Timestamp::from_millis(1_800_000_000_000);
+    let clocks = ["a", "b"].map(|host| ManualClock::new(start).on_host(host));
+    // The second was started ten hours earlier.
+    clocks[1].advance_millis(10 * HOURS);
+    clocks[1].jump_millis(-10 * HOURS);
+    let hosts = clocks.clone().map(|clock| {
+        let options = OpenOptions { clock: Arc::new(clock), ..OpenOptions::default() };
+        Database::create(&folder.path().join("coordination.db"), &options).unwrap()
+    });
+    let observed = || hosts.each_ref().map(|db| db.write(|tx| tx.observe_clock(30)).unwrap());
+    for _ in 0..3 {
+        assert_eq!(observed(), [ClockChange::None; 2]);
+        clocks.iter().for_each(|clock| clock.advance_millis(1000));
+    }
+    clocks[1].suspend_millis(600_000);
+    clocks[0].advance_millis(600_000);
+    assert_eq!(observed(), [ClockChange::None, ClockChange::Suspended(600_000)]);
+    let seen = hosts.each_ref().map(|db| db.read(|tx| Ok::<_, Error>((tx.in_clock_grace()?, tx.clock_changes()?.len()))).unwrap());
+    assert_eq!(seen, [(false, 0), (true, 1)]);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use coord_db::process::ProcessIdentity;
-use coord_db::{Database, Error, JournalEntry, JournalStatus, ManualClock, Timestamp, owned_intent};
+use coord_db::{Database, Error, JournalEntry, JournalStatus, JournalSteps, LoopId, ManualClock, Timestamp, owned_intent};
 use serde_json::{Value, json};
 use test_support::new_loop;
 
@@ -115,15 +115,50 @@ fn a_matter_is_begun_once() {
 fn while_its_process_lives_an_entry_is_left_to_it() {
     let db = world();
     let own = ProcessIdentity::own();
-    let mine = entry(&db, &begin(&db, &owned_intent(json!({}), &own)));
-    assert_eq!(mine.steps.owner().as_ref(), Some(&own));
-    assert!(!mine.steps.is_owned_by_other(&own));
+    let by = |owner: &ProcessIdentity| entry(&db, &begin(&db, &owned_intent(json!({}), owner, None))).steps;
+    let is_owned_by_other =
+        |steps: &JournalSteps, asker: &ProcessIdentity| db.read(|tx| tx.is_owned_by_other(steps, asker)).unwrap();
+    let mine = by(&own);
+    assert_eq!(mine.owner().as_ref(), Some(&own));
+    assert!(!is_owned_by_other(&mine, &own));
     let other = ProcessIdentity { pid: own.pid + 1, ..own.clone() };
-    assert!(mine.steps.is_owned_by_other(&other));
-    let former = ProcessIdentity { pid_start_time: own.pid_start_time.map(|time| time - 1), ..own };
-    let gone = entry(&db, &begin(&db, &owned_intent(json!({}), &former)));
-    assert!(!gone.steps.is_owned_by_other(&other));
-    assert!(!entry(&db, &begin(&db, &json!({}))).steps.is_owned_by_other(&other));
+    assert!(is_owned_by_other(&mine, &other));
+    let former = ProcessIdentity { pid_start_time: own.pid_start_time.map(|time| time - 1), ..own.clone() };
+    assert!(!is_owned_by_other(&by(&former), &other));
+    let earlier_boot = ProcessIdentity { boot_id: Some("earlier".to_owned()), ..own };
+    assert!(!is_owned_by_other(&by(&earlier_boot), &other));
+    assert!(!is_owned_by_other(&entry(&db, &begin(&db, &json!({}))).steps, &other));
+}
+
+#[test]
+fn an_entry_of_another_host_is_left_to_its_process_until_its_loop_is_dead_or_has_another() {
+    let db = world();
+    let own = ProcessIdentity::own();
+    let id: LoopId = "away".parse().unwrap();
+    db.write(|tx| tx.add_loop(&new_loop("away"))).unwrap();
+    let away = ProcessIdentity {
+        pid: 77,
+        boot_id: Some("another".to_owned()),
+        host: Some("build-3/1a2b3c4d".to_owned()),
+        ..own.clone()
+    };
+    let is_owned = |runs_as: Option<&LoopId>| {
+        let steps = entry(&db, &begin(&db, &owned_intent(json!({}), &away, runs_as))).steps;
+        assert_eq!(steps.owner().as_ref(), Some(&away));
+        db.read(|tx| tx.is_owned_by_other(&steps, &own)).unwrap()
+    };
+    db.write(|tx| tx.start_loop(&id, &away, "1")).unwrap();
+    let refused = db.write(|tx| tx.start_loop(&id, &own, "1")).unwrap_err().to_string();
+    assert!(refused.contains("pid 77 on build-3"), "{refused}");
+    assert!(is_owned(Some(&id)));
+    // Silent for long, and found dead by a heartbeat elsewhere.
+    db.execute_foreign("UPDATE component_health SET last_heartbeat = '2020-01-01 00:00:00'").unwrap();
+    assert!(is_owned(Some(&id)), "silence alone is no proof");
+    db.execute_foreign("UPDATE component_health SET status = 'dead'").unwrap();
+    assert!(!is_owned(Some(&id)));
+    assert!(is_owned(None), "a command has no loop whose heartbeats say anything");
+    db.write(|tx| tx.start_loop(&id, &own, "1")).unwrap();
+    assert!(!is_owned(Some(&id)), "it has another process now");
 }
 
 #[test]

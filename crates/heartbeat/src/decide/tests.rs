@@ -19,6 +19,7 @@ fn health(id: &str, beat: Option<Timestamp>) -> Component {
         pid_start_time: Some(1),
         boot_id: None,
         pid_namespace: None,
+        host: None,
         started_at: None,
         version: None,
         child_pid: None,

@@ -173,7 +173,7 @@ fn after_a_suspend_nobody_is_judged_by_beats() {
     let world = World::filled(SILENT);
     world.sql(
         "INSERT INTO file_locks(file_path, locked_by, expires_at) VALUES ('over', 'fine', datetime('now', '-1 seconds'));
-         INSERT INTO clock(id, boot_id, suspended_ms, wall_ms, boot_ms) VALUES (1, 'x', 0, 0, 0);",
+         INSERT INTO clock(host, boot_id, suspended_ms, wall_ms, boot_ms) VALUES ('x', 'x', 0, 0, 0);",
     );
     // What the clocks say now, but for ten minutes of sleep.
     world.db.write(|tx| tx.observe_clock(30)).unwrap();

@@ -1,6 +1,6 @@
 //! `loopctl journal`: effects outside the database, begun and settled, and settling by hand what nobody comes back for.
 
-use coord_db::process::ProcessIdentity;
+use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{Error, IdOf, JournalEntry, JournalStatus};
 use serde_json::Value;
 use views::ids::Short;
@@ -74,14 +74,14 @@ fn settle(cx: &Context, id: &str, done: bool) -> Outcome {
         let entry = tx.journal_entry(&id)?.ok_or_else(|| Failure::not_found(IdOf::JournalEntry.name(), &id))?;
         let own = ProcessIdentity::own();
         let running = match &entry.component {
-            Some(component) => tx.running_process(component, &own)?.map(|process| process.pid),
+            Some(component) => tx.running_process(component, &own)?,
             None => None,
         };
-        let pid =
-            running.or_else(|| entry.steps.owner().filter(|_| entry.steps.is_owned_by_other(&own)).map(|owner| owner.pid));
-        if let (Some(pid), JournalStatus::InProgress) = (pid, entry.status) {
+        // A command of another host or namespace, of which nobody can tell whether it runs, is for the human to judge.
+        let acting = entry.steps.owner().filter(|owner| *owner != own && owner.liveness() == Liveness::Alive);
+        if let (Some(process), JournalStatus::InProgress) = (running.or(acting), entry.status) {
             let by = entry.component.as_deref().unwrap_or("its owner");
-            return Err(Failure::No(format!("{by} runs as pid {pid} and settles entry {short} itself")));
+            return Err(Failure::No(format!("{by} runs as {process} and settles entry {short} itself")));
         }
         if !tx.end_operation(&id, done)? {
             return Err(Failure::No(format!("journal entry {short} is {} already", entry.status)));

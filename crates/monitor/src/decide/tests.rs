@@ -581,6 +581,7 @@ fn only_the_loss_of_heartbeat_itself_is_noticed_and_only_as_an_alert() {
         pid_start_time: None,
         boot_id: None,
         pid_namespace: None,
+        host: None,
         started_at: None,
         version: None,
         child_pid: None,
