@@ -645,9 +645,8 @@ CREATE TABLE component_health (
   started_at     TEXT CONSTRAINT component_health_started_at_is_utc CHECK (started_at IS datetime(started_at, '+0 days') OR started_at IS strftime('%Y-%m-%d %H:%M:%f', started_at, '+0 days')),
   version        TEXT,
   child_pid            INTEGER CHECK (child_pid > 0),
-  child_pid_start_time INTEGER,
-  host           TEXT
-) STRICT;
+  child_pid_start_time INTEGER
+, host TEXT) STRICT;
 
 -- The pauses that stand on a loop, kept by the loop itself as it takes requests; it works when none is left.
 CREATE TABLE pauses (

@@ -168,12 +168,34 @@ fn expired_leases_are_swept_when_their_time_comes() {
     assert_eq!(daemon.terminate().code(), Some(0));
 }
 
+/// Its pid is no process here, or is one that has nothing to do with it.
+#[test]
+fn a_process_of_another_host_is_judged_by_its_heartbeats_alone() {
+    let world = World::filled(
+        "INSERT INTO loops(id, name, priority, status, pid) VALUES ('away', '', 5, 'running', 2147483647), ('late', '', 5, 'running', 1);
+         INSERT INTO component_health(component, last_heartbeat, status, pid, pid_start_time, boot_id, pid_namespace, host) VALUES
+           ('away', datetime('now'), 'healthy', 2147483647, 5, 'another', 5, 'build-3/1a2b3c4d'),
+           ('late', datetime('now', '-301 seconds'), 'healthy', 1, 5, 'another', 5, 'build-3/1a2b3c4d');
+         INSERT INTO file_locks(file_path, locked_by) VALUES ('a', 'away'), ('b', 'late');",
+    );
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT id, status FROM loops ORDER BY id"), "away|running\nlate|error");
+    assert_eq!(world.sql("SELECT file_path FROM file_locks"), "a");
+    let said = world.events("component_degraded");
+    let cause = said[0].payload["cause"].as_str().unwrap();
+    assert!(said.len() == 1 && cause.contains("301 s"), "{said:?}");
+    // After an earlier boot of this host it is known at once.
+    let host = coord_db::process::host().unwrap_or_default();
+    world.sql(&format!("UPDATE component_health SET host = '{host}' WHERE component = 'away'"));
+    world.once(HEARTBEAT);
+    assert_eq!(world.sql("SELECT status FROM loops WHERE id = 'away'"), "error");
+}
+
 #[test]
 fn after_a_suspend_nobody_is_judged_by_beats() {
     let world = World::filled(SILENT);
     world.sql(
-        "INSERT INTO file_locks(file_path, locked_by, expires_at) VALUES ('over', 'fine', datetime('now', '-1 seconds'));
-         INSERT INTO clock(host, boot_id, suspended_ms, wall_ms, boot_ms) VALUES ('x', 'x', 0, 0, 0);",
+        "INSERT INTO file_locks(file_path, locked_by, expires_at) VALUES ('over', 'fine', datetime('now', '-1 seconds'));",
     );
     // What the clocks say now, but for ten minutes of sleep.
     world.db.write(|tx| tx.observe_clock(30)).unwrap();
