@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Walks through every view of the live page in a real Chromium, as a person does.
 
-    walk.py URL DATABASE FOLDER
+    walk.py URL DATABASE FOLDER REPORT
 
-URL is what `loopctl web --url` prints, DATABASE what it shows; screenshots go to FOLDER. Chromium is driven through chromedriver's
+URL is what `loopctl web --url` prints, DATABASE what it shows, REPORT the file of `loopctl report`; screenshots go to FOLDER. Chromium is driven through chromedriver's
 WebDriver protocol, with nothing but Python's standard library. Prints a line of JSON with what was measured; fails with the first
 thing that is wrong: an error on the console, a request to elsewhere, text that became markup, a page that is wider than the window.
 """
@@ -129,7 +129,7 @@ return {
 """
 
 
-def walk(browser, url, database, folder):
+def walk(browser, url, database, folder, report):
     origin = url.split("#")[0].rstrip("/")
     measured = {}
     # The browser's own first page loads much.
@@ -165,7 +165,16 @@ def walk(browser, url, database, folder):
                 check(sound["overflow"] <= 0 and not sound["wide"], f"{where}: wider than the window: {sound}")
                 browser.picture(os.path.join(folder, f"{name}-{width}-{scheme}.png"))
 
+            browser.open("file://" + report)
+            sound = browser.run(SOUND)
+            cut = browser.run("return [...document.querySelectorAll('.table')].filter((one) => one.scrollWidth > one.clientWidth).length")
+            where = f"the report at {width} px, {scheme}"
+            check(sound["overflow"] <= 0 and not sound["wide"] and cut == 0, f"{where}: wider than the window: {sound}")
+            browser.picture(os.path.join(folder, f"report-{width}-{scheme}.png"))
+
     # By keyboard alone.
+    browser.open(origin + "/")
+    browser.until("the first page", SETTLED, "/")
     browser.look(390, 844, "light")
     for key, path in (("t", "/tests"), ("c", "/cost"), ("s", "/story"), ("n", "/"), ("q", "/questions")):
         browser.keys(key)
@@ -216,11 +225,11 @@ def walk(browser, url, database, folder):
     check(not errors, f"errors on the console: {errors}")
     sent = [json.loads(entry["message"])["message"] for entry in browser.log("performance")]
     urls = {message["params"]["request"]["url"] for message in sent if message["method"] == "Network.requestWillBeSent"}
-    elsewhere = sorted(one for one in urls if not one.startswith((origin + "/", "data:", "about:")))
+    elsewhere = sorted(one for one in urls if not one.startswith((origin + "/", "data:", "about:")) and one != "file://" + report)
     check(not elsewhere, f"requests to elsewhere: {elsewhere}")
     return measured
 
 
 if __name__ == "__main__":
     with Browser() as opened:
-        print(json.dumps(walk(opened, *sys.argv[1:4])))
+        print(json.dumps(walk(opened, *sys.argv[1:5])))

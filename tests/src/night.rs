@@ -93,6 +93,10 @@ INSERT INTO regressions (id, test_id, check_name, last_good_commit, bad_commit, 
   FROM tests WHERE loop_id IN ('backend', 'frontend', 'search') AND id LIKE '%-01-parser';
 INSERT INTO events (id, timestamp, source, event_type, payload) VALUES ('cleared-1', strftime('%Y-%m-%d %H:%M:%f', 'now', '-4 minutes'), 'regression-checker', 'regression_cleared',
   json_object('test_id', 'backend-01-parser', 'commit', '91d07be52f6a' || printf('%028x', 78)));
+-- Who mended it: what broke it has landed again.
+INSERT INTO events (id, timestamp, source, event_type, payload) VALUES ('mended-1', strftime('%Y-%m-%d %H:%M:%f', 'now', '-5 minutes'), 'database', 'test_passed',
+  json_object('test_id', 'database-02-login-form', 'loop_id', 'database', 'attempt', 2, 'duration_seconds', 90, 'files_modified', json('[]'), 'verified', json('true'),
+    'verification_checks', json('{"tests": true}'), 'commit', '5e1d2c3b4a59' || printf('%028x', 79)));
 INSERT INTO landings (id, test_id, loop_id, attempt, state, base_tree, tree, head, commit_hash, proof, queued_at)
   SELECT 'landing-' || id, id, loop, 1, CASE WHEN l < 3 THEN 'judging' ELSE 'queued' END, 'b', 't', 'h', 'c', 'p', strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || (20 + l * 9) || ' seconds')
   FROM t WHERE k = TESTS / 2 + 1;

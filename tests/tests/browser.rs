@@ -17,12 +17,15 @@ fn a_person_walks_through_every_view() {
     }
     let world = World::new();
     sql(&world.path(), &Night::SMALL.sql());
+    world.settings("[budget]\ntokens_per_day = 6000000\nusd_per_day = 40.0\n");
     let web = Web::start(&world, &[]);
+    let report = world.folder().join("report.html");
+    assert!(world.loopctl(&["report", "--since", "24h", "--output", &report.to_string_lossy()]).status.success());
     // Where a person looks at them: CODING_LOOPS_PICTURES=folder.
     let pictures = std::env::var_os("CODING_LOOPS_PICTURES").map_or_else(|| world.folder().join("pictures"), Into::into);
     std::fs::create_dir_all(&pictures).unwrap();
     let mut walk = Command::new("python3");
-    walk.arg("-B").arg(project().join("tests/browser/walk.py")).arg(&web.url).arg(world.path()).arg(&pictures);
+    walk.arg("-B").arg(project().join("tests/browser/walk.py")).arg(&web.url).arg(world.path()).arg(&pictures).arg(&report);
     // Ours is the time zone of the pictures.
     let output = walk.env("TZ", "UTC").output().unwrap();
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

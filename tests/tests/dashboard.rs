@@ -201,11 +201,116 @@ fn it_ends_at_once_with_its_streams_and_leaves_nothing() {
     let socket = world.folder().join("web.sock");
     let web = Web::start(&world, &["--socket", &socket.to_string_lossy()]);
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let second = world.loopctl(&["web", "--url", "--socket", &socket.to_string_lossy()]);
-    assert_eq!(second.status.code(), Some(1), "it takes no socket that is in use");
+    let refused = |why: &str| {
+        let second = world.loopctl(&["web", "--url", "--socket", &socket.to_string_lossy()]);
+        let error = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(second.status.code() == Some(1) && error.contains(why), "{error}");
+    };
+    refused("another loopctl web listens on");
     assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
     assert_eq!(web.process.terminate().code(), Some(0));
     assert!(!socket.exists());
+    // What a killed process leaves is in nobody's way.
+    Web::start(&world, &["--socket", &socket.to_string_lossy()]).process.kill();
+    assert!(socket.exists());
+    let web = Web::start(&world, &["--socket", &socket.to_string_lossy()]);
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    assert_eq!(web.process.terminate().code(), Some(0));
+    // Whatever else is there stays.
+    std::fs::write(&socket, "notes").unwrap();
+    refused("is no socket");
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "notes");
+}
+
+#[test]
+fn a_database_that_is_moved_away_or_replaced_is_not_shown_any_longer() {
+    let world = night(Night::SMALL);
+    let moved = |from: &std::path::Path, to: &std::path::Path| {
+        for end in ["", "-wal", "-shm"] {
+            let named = |path: &std::path::Path| format!("{}{end}", path.display());
+            // A database that nobody has open has no other files.
+            let _ = std::fs::rename(named(from), named(to));
+        }
+    };
+    let (path, aside) = (world.path(), world.folder().join("aside.db"));
+    let web = Web::start(&world, &[]);
+    let mut tests = web.follow("/tests");
+    tests.until("backend-01-parser");
+    moved(&path, &aside);
+    tests.until("was moved or deleted while this page was open; put it back");
+    let page = web.follow("/").until("put it back");
+    assert!(!page.contains("backend"), "{page}");
+    let answer = web.get("/part/log/agent-x");
+    assert!(answer.status == 500 && answer.body.contains("no database"), "{}", answer.body);
+
+    // What comes to its place is shown, and followed.
+    let other = World::new();
+    sql(&other.path(), "INSERT INTO loops (id) VALUES ('other'); INSERT INTO tests (id, loop_id) VALUES ('other-01', 'other')");
+    moved(&other.path(), &path);
+    tests.until("other-01");
+    sql(&path, "INSERT INTO tests (id, loop_id) VALUES ('other-02', 'other')");
+    tests.until("other-02");
+
+    // One that is replaced at once, without a moment in which there is none.
+    drop(std::fs::rename(path.with_extension("db-wal"), world.folder().join("other-wal")));
+    drop(std::fs::rename(path.with_extension("db-shm"), world.folder().join("other-shm")));
+    moved(&aside, &path);
+    tests.until("backend-01-parser");
+}
+
+#[test]
+fn a_test_names_who_mended_it_and_shows_its_work_before_it_lands() {
+    let world = night(Night::SMALL);
+    let web = Web::start(&world, &[]);
+    let page = web.follow("/tests/backend-01-parser").until(r#""id":"events""#);
+    let text = page.replace("\\\"", "\"");
+    for part in [r#"Mended by <b>database</b> with <a class="id" href="/tests/database-02-login-form">"#, "/why/5e1d2c3b4a59"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("91d07be52f6a"), "the head at which it was seen is not what mended it");
+
+    let world = World::new();
+    for arguments in [&["loop", "add", "a"][..], &["test", "add", "t", "--loop", "a"], &["next", "--loop", "a"]] {
+        assert!(world.loopctl(arguments).status.success());
+    }
+    let web = Web::start(&world, &[]);
+    let mut stream = web.follow("/tests/t");
+    let before = stream.until(r#""id":"events""#);
+    assert!(!before.contains("/part/work/"), "nothing is saved yet: {before}");
+    let workspace = world.repository().parent().unwrap().join("repository-loops/loops/a");
+    std::fs::write(workspace.join("large.txt"), "a line <b>of many</b>\n".repeat(8_000)).unwrap();
+    assert!(world.loopctl(&["rollback", "a"]).status.success());
+    let after = stream.until("/part/work/");
+    let hash: String = stream.until("The difference").chars().take_while(char::is_ascii_hexdigit).collect();
+    assert_eq!(hash.len(), 40, "{after}");
+    let shown = web.get(&format!("/part/work/{hash}"));
+    assert_eq!(shown.status, 200);
+    for part in ["+a line &lt;b&gt;of many", "It is longer. All of it: <code>git -C ", &format!(" {hash}</code>")] {
+        assert!(shown.body.contains(part), "{part}: {} bytes", shown.body.len());
+    }
+    assert!(shown.body.len() < 600_000 && !shown.body.contains("<b>of"), "{} bytes", shown.body.len());
+    assert!(web.get(&format!("/part/work/{}", "0".repeat(40))).body.contains("git cannot show the difference"));
+    assert_eq!(web.get("/part/work/--all").status, 404);
+}
+
+#[test]
+fn the_first_page_tells_what_it_cost_and_what_is_left() {
+    let world = night(Night::SMALL);
+    let spent = |settings: &str| {
+        world.settings(settings);
+        let web = Web::start(&world, &[]);
+        web.follow("/").until(r#""id":"lanes""#)
+    };
+    let page = spent("[budget]\ntokens_per_day = 1000000000\nusd_per_day = 0.01\n");
+    for part in [
+        "Cost so far: ",
+        " of 1\u{202f}000\u{202f}000\u{202f}000 tokens",
+        "$0.00 of $0.0100",
+        "claude is at a limit, goes on in",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(spent("[budget]\ntests_per_day = 0\n").contains("no budget for a day is set"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use coord_db::{TestId, Timestamp};
 use maud::{Markup, html};
+use views::ids::Short;
 use views::text;
 pub use views::text::grouped as number;
 use views::when::clock;
@@ -10,6 +11,8 @@ use views::when::clock;
 const MAX_LINE: usize = 600;
 /// The maximum size of a block of text, in bytes.
 pub const MAX_BLOCK: usize = 16 * 1024;
+/// The maximum size of a difference, in bytes.
+pub const MAX_PATCH: usize = 64 * 1024;
 
 /// Text on one line: escaped for people here and for the browser by maud, and not too long.
 #[must_use]
@@ -57,6 +60,14 @@ pub fn test(id: &TestId) -> Markup {
 #[must_use]
 pub fn named_test(id: &str) -> Markup {
     id.parse::<TestId>().map_or_else(|_| html! { (line(id)) }, |id| test(&id))
+}
+
+/// The short form of an id; what is enough of it to type is in bold.
+#[must_use]
+pub fn short_id(short: &Short, id: &str) -> Markup {
+    let shown = line(short.get(id));
+    let at = shown.char_indices().rev().take(short.enough(id)).last().map_or(shown.len(), |(at, _)| at);
+    html! { span.id { (shown[..at]) b { (shown[at..]) } } }
 }
 
 /// A word with a mark beside it, so that it reads without colour. `kind` is a class of the style sheet.
@@ -120,10 +131,13 @@ pub fn nothing(what: &str) -> Markup {
     html! { p.nothing { (what) } }
 }
 
-/// A difference as git writes it, with its lines marked.
+/// A difference as git writes it, with its lines marked; if it is longer than [`MAX_PATCH`], its beginning, and the command that
+/// shows all of it.
 #[must_use]
-pub fn patch(given: &str) -> Markup {
-    let shown = text::safe_block(text::beginning(given, 4 * MAX_BLOCK).trim_end());
+pub fn patch(given: &str, whole: &str) -> Markup {
+    let is_cut = given.len() > MAX_PATCH;
+    let end = (0..=given.len().min(MAX_PATCH)).rev().find(|at| given.is_char_boundary(*at)).unwrap_or(0);
+    let shown = text::safe_block(given[..end].trim_end());
     let class = |line: &str| match line.as_bytes() {
         [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] => "file",
         [b'd', b'i', b'f', b'f', ..] => "head",
@@ -141,6 +155,7 @@ pub fn patch(given: &str) -> Markup {
                     span class=(class(line)) { (line) "\n" }
                 }
             }
+            @if is_cut { p.quiet { "It is longer. All of it: " code { (text::safe(whole)) } } }
         }
     }
 }
@@ -155,7 +170,9 @@ mod tests {
         assert_eq!(shown, "&lt;script&gt;alert(1)&lt;/script&gt;\\u{202e}; \\x1b[2J");
         let megabyte = "<b>".repeat(400_000);
         assert!(line(&megabyte).len() < 1_000 && block(&megabyte).len() < 20_000 && block_end(&megabyte).len() < 20_000);
-        let patch = patch("+<img src=x onerror=alert(1)>\n-\u{2066}a\n").into_string();
-        assert!(!patch.contains("<img") && patch.contains("\\u{2066}"), "{patch}");
+        let short = patch("+<img src=x onerror=alert(1)>\n-\u{2066}a\n", "git diff").into_string();
+        assert!(!short.contains("<img") && short.contains("\\u{2066}") && !short.contains("git diff"), "{short}");
+        let long = patch(&"+ä<b>\n".repeat(40_000), "git diff a b").into_string();
+        assert!(long.contains("It is longer") && long.contains("git diff a b") && !long.contains("<b>"));
     }
 }

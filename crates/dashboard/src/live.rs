@@ -2,22 +2,25 @@
 //! changed. A page that nobody looks at, and a database in which nothing happens, cost no read.
 //!
 //! A browser that is slow skips what was replaced meanwhile, so nothing queues up.
+//!
+//! A database that was moved away or replaced is closed, and pages say so instead of showing what it had; what its path names
+//! later is opened and shown.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::response::sse::Event;
-use coord_db::{Config, Database};
+use coord_db::{Config, Database, Error};
 use futures_util::stream::{self, Stream};
 use process_host::{Stop, Wakes, stop_requested};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use views::published::{Branch, Seen};
 
-use crate::pages::{Address, Drawn, Page, Surroundings, draw};
+use crate::pages::{Address, Drawn, Page, Surroundings, draw, without_database};
 
 /// The shortest time between two updates: changes in between are sent together.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -29,6 +32,8 @@ const LOG_INTERVAL: Duration = Duration::from_millis(500);
 const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
 /// The longest wait for a commit; the watching of files is renewed in between.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Interval at which a database that is gone is looked for.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A page as a browser follows it.
 pub type Followed = watch::Receiver<Arc<Drawn>>;
@@ -49,7 +54,10 @@ struct Watched {
 
 /// The reader.
 pub struct Reader {
-    db: Database,
+    /// The open database, or why there is none.
+    db: Result<Database, String>,
+    /// Where it is looked for.
+    path: PathBuf,
     config: Arc<Config>,
     read_only: bool,
     wakes: Wakes,
@@ -64,12 +72,13 @@ impl Reader {
     /// A reader of a database that serves these requests.
     #[must_use]
     pub fn new(db: Database, config: Arc<Config>, read_only: bool, requests: mpsc::Receiver<Request>) -> Self {
-        let wakes = Wakes::new(db.path().unwrap_or_else(|| std::path::Path::new(".")));
+        let path = db.path().unwrap_or_else(|| Path::new(".")).to_owned();
         Self {
-            db,
+            wakes: Wakes::new(&path),
+            db: Ok(db),
+            path,
             config,
             read_only,
-            wakes,
             watched: BTreeMap::new(),
             requests,
             branch: None,
@@ -89,7 +98,11 @@ impl Reader {
                 if is_idle {
                     return std::future::pending().await;
                 }
-                let changed = self.wakes.changed(&self.db, wait).await;
+                let Ok(db) = &self.db else {
+                    tokio::time::sleep(SEARCH_INTERVAL).await;
+                    return false;
+                };
+                let changed = self.wakes.changed(db, wait).await;
                 if changed {
                     tokio::time::sleep_until(rest_until.into()).await;
                 }
@@ -104,8 +117,8 @@ impl Reader {
                 }
                 changed = changed => {
                     let began = Instant::now();
-                    if changed {
-                        self.wakes.looked(&self.db);
+                    if self.look_at_place() || changed {
+                        self.looked();
                         self.update(|_| true);
                         self.look_at_branch();
                     } else {
@@ -118,9 +131,12 @@ impl Reader {
     }
 
     fn begin(&mut self, request: Request) {
+        if self.look_at_place() {
+            self.update(|_| true);
+        }
         if self.watched.is_empty() {
             // Nobody has looked for a while, so what was seen last is of no use.
-            self.wakes.looked(&self.db);
+            self.looked();
         }
         let followed = match self.watched.get(&request.address).filter(|watched| watched.sender.receiver_count() > 0) {
             Some(watched) => watched.sender.subscribe(),
@@ -138,10 +154,37 @@ impl Reader {
         }
     }
 
+    /// To be called before the database is read.
+    fn looked(&mut self) {
+        if let Ok(db) = &self.db {
+            self.wakes.looked(db);
+        }
+    }
+
+    /// Closes a database that its path names no more, and opens what it names then. True if pages show something else now.
+    fn look_at_place(&mut self) -> bool {
+        if let Ok(db) = &self.db {
+            let Err(error) = db.check_place() else { return false };
+            tracing::warn!(%error, "the database was moved away or replaced");
+            // Before anything is opened: two connections to one file that was moved meanwhile would share what is stale.
+            self.db = Err(String::new());
+        }
+        let before = self.db.as_ref().err().cloned();
+        self.db = Database::open(&self.path, &self.config.open_options()).map_err(|error| missing(&error));
+        if self.db.is_ok() {
+            self.wakes = Wakes::new(&self.path);
+            self.looked();
+        }
+        self.db.as_ref().err() != before.as_ref()
+    }
+
     fn draw(&self, address: &Address) -> Drawn {
         let began = Instant::now();
         let around = Surroundings { config: &self.config, read_only: self.read_only, published: self.branch.as_ref() };
-        let drawn = draw(&self.db, around, address);
+        let drawn = match &self.db {
+            Ok(db) => draw(db, around, address),
+            Err(why) => without_database(why),
+        };
         tracing::debug!(page = address.path(), ms = began.elapsed().as_secs_f64() * 1000.0, "drawn");
         drawn
     }
@@ -182,7 +225,19 @@ impl Reader {
     }
 }
 
-fn length_of(path: &std::path::Path) -> u64 {
+/// Why there is no database, and what to do.
+fn missing(error: &Error) -> String {
+    match error {
+        Error::NoDatabase { path } => format!(
+            "the database {} was moved or deleted while this page was open; put it back, or end loopctl web and start it with \
+             --db and the new path",
+            path.display()
+        ),
+        other => process_host::exit::describe(other),
+    }
+}
+
+fn length_of(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 

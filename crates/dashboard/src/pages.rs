@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use coord_db::{Config, Database, Decision, DecisionId, Error, Event, EventFilter, ReadTx, TestId, Timestamp};
-use git::{CommitHash, Layout};
+use git::{CommitHash, Layout, Store};
 use maud::{Markup, html};
 use serde_json::Value;
 use views::grid::State;
 use views::history::History;
 use views::published::Branch;
 
-use crate::html::{line, nothing};
+use crate::html::{badge, line, nothing};
 
 /// A piece of a page that is sent when it changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,17 @@ pub fn draw(db: &Database, around: Surroundings<'_>, address: &Address) -> Drawn
     })
 }
 
+/// What every page shows while there is no database, and why there is none.
+#[must_use]
+pub fn without_database(why: &str) -> Drawn {
+    let body = html! {
+        h2 { (badge("bad", "no database")) }
+        p { (line(why)) }
+        p.quiet { "Nothing is shown that may be old. The page goes on by itself once there is a database." }
+    };
+    Drawn { title: "No database".to_owned(), parts: vec![Part::new("error", body)], logs: Vec::new() }
+}
+
 impl Drawn {
     fn of(title: &str, head: Part, mut parts: Vec<Part>) -> Self {
         parts.insert(0, head);
@@ -224,6 +235,7 @@ fn now(db: &Database, around: Surroundings<'_>, address: &Address) -> Result<Dra
             lanes,
             train: views::train::look(tx, now::BATCHES)?,
             checks: tx.running_checks()?,
+            spent: views::cost::spent(tx, &around.config.budget)?,
             overview,
             period,
             heartbeat: &around.config.heartbeat,
@@ -332,37 +344,57 @@ fn fetched_difference(row: &Decision) -> Option<(Option<CommitHash>, CommitHash,
     if files.is_empty() { None } else { hash("tree").map(|tree| (None, tree, files)) }
 }
 
+/// The difference between two commits or trees of the store, in these files or all.
+fn difference(
+    store: git::Result<Store>,
+    files: &[PathBuf],
+    between: impl FnOnce(&Store) -> git::Result<(CommitHash, CommitHash)>,
+) -> Markup {
+    let read = || {
+        let store = store?;
+        let (from, to) = between(&store)?;
+        let patch = store.repository().patch_beginning(&from, &to, files, crate::html::MAX_PATCH + 1)?;
+        Ok((patch, format!("git -C {} diff {from} {to}", store.path().display())))
+    };
+    match read() {
+        Ok((patch, whole)) => crate::html::patch(&patch, &whole),
+        Err::<_, git::Error>(error) => nothing(&line(&format!("git cannot show the difference: {error}"))),
+    }
+}
+
 /// A piece of a page that is fetched when it is opened; none if there is none at this path.
 ///
 /// # Errors
 /// What the database reports.
 pub fn fetched(db: &Database, config: &Config, path: &str) -> Result<Option<Markup>, Error> {
-    let store = || Layout::new(config.workspace_root()).open_store();
-    let shown = |patch: git::Result<String>| match patch {
-        Ok(patch) => crate::html::patch(&patch),
-        Err(error) => nothing(&line(&format!("git cannot show the difference: {error}"))),
-    };
+    let open = || Layout::new(config.workspace_root()).open_store();
     Ok(match path.split_once('/') {
         Some(("commit", hash)) => CommitHash::new(hash).ok().map(|commit| {
-            shown(store().and_then(|store| {
-                let repository = store.repository();
-                let parent = repository.resolve(&format!("{commit}^"))?.unwrap_or_else(|| commit.clone());
-                repository.patch(&parent, &commit, &[])
-            }))
+            difference(open(), &[], |store| {
+                let parent = store.repository().resolve(&format!("{commit}^"))?;
+                Ok((parent.unwrap_or_else(|| commit.clone()), commit))
+            })
+        }),
+        // All that it has beside what has landed: saved work may be on commits of the agent.
+        Some(("work", hash)) => CommitHash::new(hash).ok().map(|commit| {
+            difference(open(), &[], |store| {
+                let landed = store.integration()?;
+                let common = landed.map(|landed| store.repository().merge_base(&landed, &commit)).transpose()?.flatten();
+                Ok((common.unwrap_or_else(|| commit.clone()), commit))
+            })
         }),
         Some(("question", id)) => {
             let id: DecisionId = id.parse()?;
             let row = db.read(|tx| tx.decision(&id))?;
             fetched_difference(&row).map(|(from, to, files)| {
-                shown(store().and_then(|store| {
-                    let repository = store.repository();
+                difference(open(), &files, |store| {
                     let from = match from {
                         Some(from) => Some(from),
-                        None if files.is_empty() => repository.resolve(&format!("{to}^"))?,
+                        None if files.is_empty() => store.repository().resolve(&format!("{to}^"))?,
                         None => store.integration()?,
                     };
-                    repository.patch(from.as_ref().unwrap_or(&to), &to, &files)
-                }))
+                    Ok((from.unwrap_or_else(|| to.clone()), to))
+                })
             })
         }
         Some(("log", id)) => db.read(|tx| tx.run(id))?.map(|run| {

@@ -2,8 +2,9 @@
 
 use coord_db::{dollars, short_id};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use views::broke::Broke;
 use views::questions::options;
-use views::report::{Broke, Landed, Report};
+use views::report::{Landed, Report};
 use views::sentence::{list, short};
 use views::when::{clock, span};
 
@@ -54,11 +55,12 @@ pub fn report(report: &Report, repository: &str) -> String {
 }
 
 fn figures(report: &Report) -> Markup {
+    let (tests, again) = report.landed_tests();
     let used = &report.cost.total.used;
     let waiting = &report.waiting;
     html! {
         dl.figures {
-            div { dt { "landed" } dd.good { (report.landed.len()) } }
+            div { dt { "tests landed" } dd.good { (tests) @if again > 0 { small { " +" (again) " again" } } } }
             div { dt { "waits for you" } dd.ask[waiting.questions.len() + waiting.alerts.len() > 0] { (waiting.questions.len() + waiting.alerts.len()) } }
             div { dt { "blocked" } dd.bad[!waiting.blocked.is_empty()] { (waiting.blocked.len()) } }
             div { dt { "broke" } dd.bad[!report.broke.is_empty()] { (report.broke.len()) } }
@@ -113,19 +115,19 @@ fn landed(rows: &[Landed]) -> Markup {
         section {
             h2 { "Landed" }
             @if rows.is_empty() { p.quiet { "Nothing." } } @else {
-                div.table { table {
+                div.table { table.cards {
                     thead { tr { th { "test" } th { "what" } th { "loop" } th { "verified by" } th.right { "attempt" } th.right { "tokens" } th.right { "cost" } th { "proof" } } }
                     tbody {
                         @for row in rows {
                             tr {
                                 th scope="row" { (line(row.test_id.as_str())) }
                                 td { (line(&row.title)) }
-                                td { (line(row.loop_id.as_str())) }
-                                td { (line(&list(&row.checks))) }
-                                td.right { (row.attempt) }
-                                td.right { @if row.is_last { (number(row.tokens_estimated)) } @else { span.quiet { "landed again" } } }
-                                td.right { @if row.cost_microusd > 0 { (dollars(row.cost_microusd)) } @else { "–" } }
-                                td { code { "loopctl why " (short(&row.commit)) } }
+                                td data-label="loop" { (line(row.loop_id.as_str())) }
+                                td data-label="verified by" { (line(&list(&row.checks))) }
+                                td.right data-label="attempt" { (row.attempt) }
+                                td.right data-label="tokens" { @if row.is_last { (number(row.tokens_estimated)) } @else { span.quiet { "landed again later" } } }
+                                td.right data-label="cost" { @if row.cost_microusd > 0 { (dollars(row.cost_microusd)) } @else { "–" } }
+                                td data-label="proof" { code { "loopctl why " (short(&row.commit)) } }
                             }
                         }
                     }
@@ -141,7 +143,7 @@ fn broke(rows: &[Broke]) -> Markup {
             section {
                 h2 { "Broke" }
                 ul {
-                    @for Broke { row, passes_again_at, mended_by, mended_with } in rows {
+                    @for Broke { row, passes_again_at, mended_by, mended_with, .. } in rows {
                         li {
                             b { (line(row.test_id.as_str())) } " fails check " (line(&row.check_name))
                             @if let Some(by) = &row.blamed_loop { ", broken by " b { (line(by)) } }
@@ -172,18 +174,18 @@ fn cost(report: &Report) -> Markup {
             }
             @for (what, lines) in groups {
                 @if lines.iter().any(|line| !line.used.key.is_empty()) {
-                    div.table { table {
+                    div.table { table.cards {
                         thead { tr { th { (what) } th.right { "cost" } th.right { "tokens" } th.right { "time" } th.right { "verified" } th.right { "lost to others" } th.right { "cost others" } } }
                         tbody {
                             @for row in lines {
                                 tr {
                                     th scope="row" { @if row.used.key.is_empty() { "–" } @else { (line(&row.used.key)) } }
-                                    td.right { @if row.used.cost_microusd > 0 { (dollars(row.used.cost_microusd)) } @else { "–" } }
-                                    td.right { (number(row.used.tokens_estimated)) }
-                                    td.right { (span(row.used.duration_seconds)) }
-                                    td.right { (row.passed) }
-                                    td.right { (number(row.rework_suffered_tokens)) }
-                                    td.right { (number(row.rework_caused_tokens)) }
+                                    td.right data-label="cost" { @if row.used.cost_microusd > 0 { (dollars(row.used.cost_microusd)) } @else { "–" } }
+                                    td.right data-label="tokens" { (number(row.used.tokens_estimated)) }
+                                    td.right data-label="time" { (span(row.used.duration_seconds)) }
+                                    td.right data-label="verified" { (row.passed) }
+                                    td.right data-label="lost to others" { (number(row.rework_suffered_tokens)) }
+                                    td.right data-label="cost others" { (number(row.rework_caused_tokens)) }
                                 }
                             }
                         }

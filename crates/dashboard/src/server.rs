@@ -1,7 +1,8 @@
 //! Listens, and answers: the static shell to everyone on this machine, everything else to who has the token.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use axum::routing::{get, post};
 use coord_db::{ActorId, Config, Database, Error};
 use maud::{DOCTYPE, html};
 use process_host::{Stop, stop_signal};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::actions::{self, Action};
@@ -155,13 +156,38 @@ async fn listen(place: &Place) -> Result<(Listener, String, Option<u16>), Error>
         }
         Place::Socket(path) => {
             let what = format!("cannot listen on the socket {}", path.display());
-            // Never replaces a file: it may be in use. The folder decides who can connect until the mode is set.
-            let listener = UnixListener::bind(path).map_err(io(&what))?;
+            // The folder decides who can connect until the mode is set.
+            let listener = match UnixListener::bind(path) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    make_room(path).await?;
+                    UnixListener::bind(path)
+                }
+                bound => bound,
+            }
+            .map_err(io(&what))?;
             let file = SocketFile(path.clone());
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             std::fs::set_permissions(path, mode).map_err(io(&what))?;
             Ok((Listener::Unix(listener, file), "localhost:8080".to_owned(), None))
         }
+    }
+}
+
+/// Removes the socket that a killed process has left. What is no socket, and what somebody listens on, stays.
+async fn make_room(path: &Path) -> Result<(), Error> {
+    let shown = path.display();
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if !is_socket {
+        return Err(Error::Refused(format!("{shown} exists and is no socket; remove it, or name another path with --socket")));
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(io(&format!("cannot remove the old socket {shown}")))
+        }
+        // Also where too many wait to be answered.
+        _ => Err(Error::Refused(format!(
+            "another loopctl web listens on {shown}; use the address that it printed, end it, or name another path with --socket"
+        ))),
     }
 }
 

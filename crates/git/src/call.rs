@@ -94,6 +94,7 @@ pub(crate) struct Call<'a> {
     stdin_file: Option<PathBuf>,
     stdout_file: Option<PathBuf>,
     time_limit: Duration,
+    stdout_limit: u64,
     identity: bool,
 }
 
@@ -126,6 +127,7 @@ impl Git {
             stdin_file: None,
             stdout_file: None,
             time_limit: TIME_LIMIT,
+            stdout_limit: u64::MAX,
             identity: false,
         }
     }
@@ -227,6 +229,12 @@ impl Call<'_> {
         self
     }
 
+    /// Reads this number of bytes from stdout and ends git then: the exit status says nothing if so many have come.
+    pub(crate) fn stdout_limit(mut self, bytes: u64) -> Self {
+        self.stdout_limit = bytes;
+        self
+    }
+
     /// Adds an identity, for calls that create commits.
     pub(crate) fn with_identity(mut self) -> Self {
         self.identity = true;
@@ -319,7 +327,8 @@ impl Call<'_> {
         }
         let (ended, until_end) = mpsc::channel::<()>();
         let also_ended = ended.clone();
-        let stdout = std::thread::spawn(move || read_to_end(stdout, ended));
+        let limit = self.stdout_limit;
+        let stdout = std::thread::spawn(move || read_to_end(stdout.map(|pipe| pipe.take(limit)), ended));
         let stderr = std::thread::spawn(move || read_to_end(stderr, also_ended));
         // Both readers end when git and its children have closed the pipes.
         let timed_out = until_end.recv_timeout(self.time_limit) == Err(mpsc::RecvTimeoutError::Timeout);

@@ -5,11 +5,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::call::{Call, Git, fields, to_path};
 use crate::known::{Found, is_ref_name, loose_target};
 use crate::transfer::missing;
 use crate::{CommitHash, CommitInfo, Error, Result};
+
+/// The time limit of what a person waits for.
+const LOOK_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// A git repository.
 #[derive(Clone, Debug)]
@@ -250,10 +254,24 @@ impl Repository {
 
     /// The differences of these files between two commits or trees, as a patch.
     pub fn patch(&self, a: &CommitHash, b: &CommitHash, paths: &[PathBuf]) -> Result<String> {
+        let stdout = self.patch_call(a, b, paths).ok()?;
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    /// The beginning of [`Self::patch`], of at most this many bytes, for somebody who waits for it.
+    pub fn patch_beginning(&self, a: &CommitHash, b: &CommitHash, paths: &[PathBuf], max_bytes: usize) -> Result<String> {
+        let call = self.patch_call(a, b, paths).time_limit(LOOK_TIME_LIMIT).stdout_limit(max_bytes as u64);
+        let answer = call.answer()?;
+        if answer.code != Some(0) && answer.stdout.len() < max_bytes {
+            return Err(call.failed(answer));
+        }
+        Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+    }
+
+    fn patch_call(&self, a: &CommitHash, b: &CommitHash, paths: &[PathBuf]) -> Call<'_> {
         let options =
             ["--literal-pathspecs", "diff-tree", "-r", "-p", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"];
-        let stdout = self.git.call(options).args([a.as_str(), b.as_str(), "--"]).args(paths).ok()?;
-        Ok(String::from_utf8_lossy(&stdout).into_owned())
+        self.git.call(options).args([a.as_str(), b.as_str(), "--"]).args(paths)
     }
 
     /// The lines that a tree (or commit) adds to another one, with file and line number; none for binary files. A name

@@ -12,7 +12,7 @@ use views::when::clock;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids;
-use crate::output::{Table, plain};
+use crate::output::{Table, id_cell, plain};
 
 /// `loopctl publish`: what does not fit the catalog is refused.
 ///
@@ -105,7 +105,7 @@ pub fn poll(cx: &Context, subscriber: &str, limit: u32, wait: Option<u32>) -> Ou
         Table::of(&["EVENT", "TIME", "PRIORITY", "SOURCE", "TYPE", "MESSAGE"], rows, |delivery| {
             let event = &delivery.0.event;
             vec![
-                plain(short.get(event.id.as_str())),
+                id_cell(&short, event.id.as_str()),
                 plain(clock(event.timestamp)),
                 plain(event.priority.to_string()),
                 plain(&event.source),

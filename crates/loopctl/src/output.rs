@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
+use views::ids::Short;
 use views::text::{is_hostile, one_line, safe, safe_block, wrapped};
 
 use crate::exit::Outcome;
@@ -32,6 +33,8 @@ fn json_text(value: &impl Serialize, pretty: bool) -> String {
 pub enum Paint {
     Plain,
     Bold,
+    /// So many characters at its end in bold.
+    BoldEnd(usize),
     Dim,
     Red,
     Green,
@@ -67,7 +70,11 @@ impl Out {
     pub fn paint(&self, paint: Paint, text: &str) -> String {
         let code = match paint {
             _ if !self.colour || text.is_empty() => return text.to_owned(),
-            Paint::Plain => return text.to_owned(),
+            Paint::Plain | Paint::BoldEnd(0) => return text.to_owned(),
+            Paint::BoldEnd(count) => {
+                let at = text.char_indices().rev().take(count).last().map_or(text.len(), |(at, _)| at);
+                return format!("{}\x1b[1m{}\x1b[0m", &text[..at], &text[at..]);
+            }
             Paint::Bold => "1",
             Paint::Dim => "2",
             Paint::Red => "31",
@@ -214,6 +221,12 @@ pub fn painted(paint: Paint, text: impl AsRef<str>) -> Cell {
     Cell(paint, one_line(text.as_ref()))
 }
 
+/// A cell with the short form of an id; what is enough of it to type is in bold.
+#[must_use]
+pub fn id_cell(short: &Short, id: &str) -> Cell {
+    painted(Paint::BoldEnd(short.enough(id)), short.get(id))
+}
+
 /// Aligned columns; text that does not fit goes on in the next line.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -291,6 +304,16 @@ mod tests {
         let text = json_text(&"\u{9b}\x1b\u{7f}", false);
         assert_eq!(text, "\"\\u009b\\u001b\\u007f\"");
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), "\u{9b}\x1b\u{7f}");
+    }
+
+    #[test]
+    fn the_end_of_an_id_that_is_enough_is_bold() {
+        let mut out = Out { json: false, quiet: false, colour: true, width: None };
+        assert_eq!(out.paint(Paint::BoldEnd(4), "bf3dff63"), "bf3d\x1b[1mff63\x1b[0m");
+        assert_eq!(out.paint(Paint::BoldEnd(9), "ä-1"), "\x1b[1mä-1\x1b[0m");
+        assert_eq!(out.paint(Paint::BoldEnd(0), "d-1"), "d-1");
+        out.colour = false;
+        assert_eq!(out.paint(Paint::BoldEnd(4), "bf3dff63"), "bf3dff63");
     }
 
     #[test]

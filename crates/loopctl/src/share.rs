@@ -17,7 +17,7 @@ use crate::cli::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, Re
 use crate::context::{Context, history};
 use crate::exit::{Failure, Outcome, eprintln_quietly};
 use crate::ids;
-use crate::output::{Table, plain};
+use crate::output::{Table, id_cell, plain};
 use crate::place::{Place, is_path};
 
 /// `loopctl knowledge …`
@@ -62,7 +62,7 @@ pub fn knowledge(cx: &Context, command: KnowledgeCommand) -> Outcome {
                 Table::of(&["RECORDED", "ID", "TYPE", "LOOP", "SUPERSEDED BY", "CONTENT"], rows, |row| {
                     vec![
                         plain(clock(row.created_at)),
-                        plain(short.get(&row.id)),
+                        id_cell(&short, &row.id),
                         plain(row.item_type.as_str()),
                         plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
                         plain(row.superseded_by.as_deref().map_or("-", |id| short.get(id))),
@@ -96,7 +96,7 @@ fn knowledge_list(cx: &Context, rows: &[Knowledge], short: &Short) -> Outcome {
     cx.out.list(rows, "no knowledge items match", |rows| {
         Table::of(&["ID", "TYPE", "LOOP", "TOPIC", "CONTENT"], rows, |row| {
             vec![
-                plain(short.get(&row.id)),
+                id_cell(&short, &row.id),
                 plain(row.item_type.as_str()),
                 plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
                 plain(row.topic.as_deref().unwrap_or("-")),
@@ -184,7 +184,7 @@ pub fn request(cx: &Context, command: RequestCommand) -> Outcome {
             cx.out.list(&rows, "no change requests", |rows| {
                 Table::of(&["ID", "STATUS", "FROM", "OWNER", "TYPE", "PATH", "DESCRIPTION"], rows, |row: &ChangeRequest| {
                     vec![
-                        plain(short.get(&row.id)),
+                        id_cell(&short, &row.id),
                         plain(row.status.as_str()),
                         plain(&row.requestor_loop),
                         plain(&row.owner_loop),
@@ -398,7 +398,7 @@ fn rework_list(cx: &Context, rows: &[Rework], short: &Short) -> Outcome {
                 plain(row.cause.as_str()),
                 plain(row.tokens_estimated.to_string()),
                 plain(span(row.duration_seconds)),
-                plain(short.get(row.event_id.as_str())),
+                id_cell(&short, row.event_id.as_str()),
             ]
         })
     })

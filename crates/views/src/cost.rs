@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use coord_db::config::BudgetConfig;
-use coord_db::{BudgetUse, Error, Hold, ReadTx, Rework, Timestamp, UsageKey, UsageLine};
+use coord_db::{BudgetUse, Error, Hold, ReadTx, Rework, Timestamp, UsageKey, UsageLine, UsageTotal};
 use serde::Serialize;
 
 /// The maximum number of tests: the dearest.
@@ -80,6 +80,34 @@ pub fn look(tx: &ReadTx<'_>, since: Option<Timestamp>, budgets: &BudgetConfig) -
     })
 }
 
+/// What was used since the beginning, and what there is left for today.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Spent {
+    pub used: UsageTotal,
+    pub today: Vec<BudgetUse>,
+    /// When the budgets of a day begin again.
+    pub resets_at: Timestamp,
+    /// Agents that are at a limit.
+    pub limits: Vec<Hold>,
+}
+
+/// Reads what was used, and what is left.
+///
+/// # Errors
+/// What the database reports.
+pub fn spent(tx: &ReadTx<'_>, budgets: &BudgetConfig) -> Result<Spent, Error> {
+    let lines = tx.usage_totals(UsageKey::Model, None)?.into_iter().map(|used| UsageLine { used, ..UsageLine::default() });
+    let mut limits = tx.all_holds()?;
+    limits.retain(|hold| hold.agent().is_some());
+    Ok(Spent {
+        used: total(&lines.collect::<Vec<_>>()).used,
+        today: tx.budgets_today(budgets)?,
+        resets_at: resets_at(tx.now()),
+        limits,
+    })
+}
+
 /// The moment at which the budgets of the day began: midnight in UTC.
 #[must_use]
 pub fn midnight(now: Timestamp) -> Timestamp {
@@ -118,8 +146,36 @@ fn total(lines: &[UsageLine]) -> UsageLine {
 /// A budget in words, and its amounts.
 #[must_use]
 pub fn budget_words(used: &BudgetUse) -> (String, String) {
-    let of_money = used.budget.starts_with("usd");
-    let amount = |value: i64| if of_money { coord_db::dollars(value) } else { crate::text::grouped(value) };
     let name = used.budget.replace("usd", "US dollars").replace('_', " ");
-    (name, format!("{} of {}", amount(used.used), amount(used.limit)))
+    (name, format!("{} of {}", amount(used, used.used), amount(used, used.limit)))
+}
+
+/// What a budget of a day still allows: `3 800 of 5 000 tokens`.
+#[must_use]
+pub fn left_words(used: &BudgetUse) -> String {
+    let left = used.limit.saturating_sub(used.used).max(0);
+    let what = match used.budget.trim_end_matches("_per_day") {
+        // The amounts name the currency.
+        "usd" => String::new(),
+        what => format!(" {what}"),
+    };
+    format!("{} of {}{what}", amount(used, left), amount(used, used.limit))
+}
+
+fn amount(used: &BudgetUse, value: i64) -> String {
+    if used.budget.starts_with("usd") { coord_db::dollars(value) } else { crate::text::grouped(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_budget_is_never_less_than_nothing() {
+        let of = |budget, used, limit| left_words(&BudgetUse { budget, used, limit, percent: 0 });
+        assert_eq!(of("tokens_per_day", 1_200, 5_000), "3\u{202f}800 of 5\u{202f}000 tokens");
+        assert_eq!(of("tests_per_day", 9, 4), "0 of 4 tests");
+        let dollars = of("usd_per_day", 1_200_000, 5_000_000);
+        assert_eq!(dollars, format!("{} of {}", coord_db::dollars(3_800_000), coord_db::dollars(5_000_000)));
+    }
 }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coord_db::{Error, IdOf, ReadTx};
+use coord_db::{Error, IdOf, ReadTx, SHORTEST_END, ShortId};
 
-/// The fewest characters that may stand for an id as its end.
-const SHORTEST_END: usize = 4;
 /// The maximum number of candidates that are named.
 pub const MAX_CANDIDATES: usize = 8;
 
@@ -23,7 +21,7 @@ pub fn candidates(tx: &ReadTx<'_>, of: IdOf, given: &str) -> Result<Vec<String>,
 
 /// The short forms of some ids.
 #[derive(Debug, Default)]
-pub struct Short(BTreeMap<String, String>);
+pub struct Short(BTreeMap<String, ShortId>);
 
 impl Short {
     /// Of ids of one kind.
@@ -46,7 +44,13 @@ impl Short {
     /// The short form of an id; the whole id if it is not among them.
     #[must_use]
     pub fn get<'a>(&'a self, id: &'a str) -> &'a str {
-        self.0.get(id).map_or(id, String::as_str)
+        self.0.get(id).map_or(id, |short| &short.text)
+    }
+
+    /// The number of characters at the end of the short form that are enough to name the id: they are shown in bold.
+    #[must_use]
+    pub fn enough(&self, id: &str) -> usize {
+        self.0.get(id).map_or(0, |short| short.enough)
     }
 }
 

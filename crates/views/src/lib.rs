@@ -4,6 +4,7 @@
 //! shows for its own medium ([`text::safe`] for a terminal).
 
 pub mod agents;
+pub mod broke;
 pub mod cost;
 pub mod grid;
 pub mod health;

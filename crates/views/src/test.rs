@@ -1,8 +1,12 @@
 //! Everything that is known of one test, and how we know.
 
-use coord_db::{CheckRun, Error, Event, EventFilter, Landing, Lease, LedgerEntry, ReadTx, Regression, Test, TestId, Timestamp};
+use coord_db::{
+    CheckRun, Checkpoint, CheckpointType, Error, Event, EventFilter, Landing, Lease, LedgerEntry, ReadTx, Test, TestId,
+    TestStatus, Timestamp,
+};
 use serde::Serialize;
 
+use crate::broke::Broke;
 use crate::proofs::{self, Proven};
 use crate::sentence::as_told;
 
@@ -17,7 +21,9 @@ pub struct TestView {
     pub leases: Vec<Lease>,
     /// Its work in the landing train, the oldest first.
     pub landings: Vec<Landing>,
-    pub regressions: Vec<Regression>,
+    pub regressions: Vec<Broke>,
+    /// Work that has not landed: in the landing train, or saved after an attempt.
+    pub unlanded: Option<Unlanded>,
     pub ledger: Option<LedgerEntry>,
     pub tokens_estimated: i64,
     pub cost_microusd: i64,
@@ -26,6 +32,17 @@ pub struct TestView {
     pub events: Vec<Event>,
     #[serde(rename = "at")]
     pub now: Timestamp,
+}
+
+/// The newest work of a test that has not landed.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Unlanded {
+    pub commit: String,
+    /// When it was made.
+    pub since: Timestamp,
+    /// Why it is kept; none for work in the landing train.
+    pub reason: Option<String>,
 }
 
 /// Reads one test with all of its events.
@@ -57,19 +74,36 @@ fn read(
         Some(landed) => proofs::cold_of(tx, &proofs, landed)?,
         None => Vec::new(),
     };
+    let landings = tx.landings_of(id)?;
     Ok(TestView {
+        unlanded: unlanded(tx, &test, landings.last())?,
         test,
         proofs,
         cold,
         dependents: tx.dependents(id)?,
         leases: tx.leases(true)?.into_iter().filter(|lease| lease.test_id.as_ref() == Some(id)).collect(),
-        landings: tx.landings_of(id)?,
+        landings,
         ledger: tx.ledger(Some(id))?.pop(),
-        regressions: tx.regressions(false)?.into_iter().filter(|row| row.test_id == *id).collect(),
+        regressions: Broke::of_test(tx, id)?,
         tokens_estimated: used.tokens_estimated,
         cost_microusd: used.cost_microusd,
         duration_seconds: used.duration_seconds,
         events: events(tx, id)?,
         now: tx.now(),
     })
+}
+
+fn unlanded(tx: &ReadTx<'_>, test: &Test, newest: Option<&Landing>) -> Result<Option<Unlanded>, Error> {
+    if let Some(landing) = newest.filter(|landing| landing.ended_at.is_none()) {
+        let (commit, since) = (landing.commit_hash.clone(), landing.queued_at);
+        return Ok(Some(Unlanded { commit, since, reason: None }));
+    }
+    if test.status == TestStatus::Passed {
+        return Ok(None);
+    }
+    let is_its = |row: &Checkpoint| {
+        row.test_id.as_ref() == Some(&test.id) && row.checkpoint_type == CheckpointType::Stash && row.commit_hash.is_some()
+    };
+    let saved = tx.checkpoints(Some(&test.loop_id), false)?.into_iter().find(is_its);
+    Ok(saved.map(|row| Unlanded { commit: row.commit_hash.unwrap_or_default(), since: row.created_at, reason: row.reason }))
 }

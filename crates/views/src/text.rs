@@ -48,6 +48,15 @@ pub fn one_line(text: &str) -> String {
     safe(&lines.join("; "))
 }
 
+/// The maximum length of what a row says, where it stands among others, in characters.
+const BRIEF: usize = 600;
+
+/// Text of several lines as one line of a bearable length.
+#[must_use]
+pub fn brief(text: &str) -> String {
+    shortened(&one_line(text), BRIEF)
+}
+
 /// At most `max` characters: the beginning and the end, with an ellipsis for what is between. Causes stand at the end.
 #[must_use]
 pub fn shortened(text: &str, max: usize) -> String {
@@ -130,6 +139,7 @@ mod tests {
     fn long_text_keeps_its_beginning_and_its_end() {
         assert_eq!(shortened("short", 5), "short");
         assert_eq!(shortened("it began well and then the disk was full", 25), "it began w … isk was full");
+        assert_eq!((brief("a\nb"), brief(&"x".repeat(1 << 20)).chars().count()), ("a; b".to_owned(), 600));
         assert_eq!(wrapped("a bb ccc dddddddd e", 4), ["a bb", "ccc", "dddd", "dddd", "e"]);
         assert_eq!(wrapped("", 4), [""]);
         assert_eq!((beginning("a\nb", 3), end("a\nb", 3)), ("a\nb".to_owned(), "a\nb".to_owned()));

@@ -81,7 +81,7 @@ pub fn judged(batch: &Batch) -> String {
         more => format!(" and {more} more"),
     };
     let works = if batch.tests.0.is_empty() { "the head of integration".to_owned() } else { format!("{named}{more}") };
-    let time = if batch.reused { "no run needed".to_owned() } else { span(batch.duration_ms / 1000) };
+    let time = if batch.reused { "the checks had passed on the same files".to_owned() } else { span(batch.duration_ms / 1000) };
     let failed = match &batch.check_name {
         Some(check) => format!(": {check}: {}", one_line(&batch.why)),
         None => String::new(),
@@ -95,12 +95,16 @@ pub fn judged(batch: &Batch) -> String {
 pub fn totals(totals: &LandingTotals) -> String {
     let saved = match totals.saved {
         0 => String::new(),
-        saved => format!("; {} saved ({})", count(saved, "run"), span(totals.saved_ms / 1000)),
+        saved => format!(
+            "; {} not needed, because the checks had passed on the same files ({} saved)",
+            count(saved, "run"),
+            span(totals.saved_ms / 1000)
+        ),
     };
     format!(
-        "{} landed by {}; {} given back{saved}",
+        "{} landed after {} of the checks; {} given back{saved}",
         count(totals.landed, "work"),
-        count(totals.judged, "judgement"),
+        count(totals.judged, "run"),
         totals.returned
     )
 }

@@ -106,12 +106,14 @@ impl ReadTx<'_> {
         Ok(events)
     }
 
-    /// Events of some types since a moment, in the order of commits. They are found by their time: a type may have years of rows.
+    /// Events of some types since a moment, in the order of commits. A type may have years of rows and a moment many events of
+    /// other types: the first row since then bounds those that are read of each type.
     pub fn events_of_types(&self, types: &[&str], since: Timestamp) -> Result<Vec<Event>> {
         self.query(
             select!(
                 Event,
-                "FROM events WHERE timestamp >= ?1 AND +event_type IN (SELECT value FROM json_each(?2)) ORDER BY +rowid"
+                "FROM events WHERE event_type IN (SELECT value FROM json_each(?2))
+                   AND rowid >= (SELECT min(+rowid) FROM events WHERE timestamp >= ?1) AND +timestamp >= ?1 ORDER BY +rowid"
             ),
             rusqlite::params![since, serde_json::json!(types)],
             Event::from_row,

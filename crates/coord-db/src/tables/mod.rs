@@ -114,7 +114,7 @@ pub use regressions::{BaselineTest, CheckRun, PassingTest, Regression, cold_name
 pub use resources::{OwnedByOther, Resource};
 pub use rework::{Rework, ReworkCause};
 pub use runs::{NewRun, Run};
-pub use short_ids::{IdOf, SHORT_ID, short_id};
+pub use short_ids::{IdOf, SHORT_ID, SHORTEST_END, ShortId, short_id};
 pub use stale::StaleDeliveries;
 pub use steer::Steered;
 pub use stores::StoreMaking;

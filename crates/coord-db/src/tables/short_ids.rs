@@ -9,6 +9,17 @@ use crate::{ReadTx, Result};
 
 /// Length of a short form, in characters, where nothing collides.
 pub const SHORT_ID: usize = 8;
+/// The fewest characters that may stand for an id as its end.
+pub const SHORTEST_END: usize = 4;
+
+/// The short form of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortId {
+    /// What is shown: no other id of the table has it.
+    pub text: String,
+    /// The number of characters at its end that would be enough to name it; 0 if it is not shortened.
+    pub enough: usize,
+}
 
 /// What an id is the id of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +79,9 @@ pub fn short_id(id: &str) -> &str {
     if is_uuid { &id[END_OF_UUID..] } else { id }
 }
 
-/// The shortest end of `id`, not shorter than [`short_id`], that none of the others has.
-fn unique_end<'a>(id: &'a str, others: &[String]) -> &'a str {
-    let short = short_id(id);
-    let from = (0..=id.len() - short.len()).rev().filter(|at| id.is_char_boundary(*at));
+/// The shortest end of `id`, not shorter than `shortest`, that none of the others has.
+fn unique_end<'a>(id: &'a str, shortest: usize, others: &[String]) -> &'a str {
+    let from = (0..=id.len().saturating_sub(shortest)).rev().filter(|at| id.is_char_boundary(*at));
     let is_unique = |end: &&str| !others.iter().any(|other| other != id && other.ends_with(end));
     from.map(|at| &id[at..]).find(is_unique).unwrap_or(id)
 }
@@ -96,25 +106,35 @@ impl ReadTx<'_> {
         )
     }
 
-    /// A short form of each of some ids, by the whole id: the shortest end that no other id of the table has.
-    pub fn short_ids<'a>(&self, of: IdOf, ids: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, String>> {
+    /// A short form of each of some ids, by the whole id.
+    pub fn short_ids<'a>(&self, of: IdOf, ids: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, ShortId>> {
         let ids: Vec<&str> = ids.collect();
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let ends: Vec<&str> = ids.iter().map(|id| short_id(id)).filter(|end| end.len() == SHORT_ID).collect();
+        let is_shortened = |id: &str| short_id(id).len() < id.len();
+        // All that is shortened is ASCII; what others wrote may not be.
+        let last = |id: &str| id.get(id.len().saturating_sub(SHORTEST_END)..).unwrap_or(id).to_owned();
+        let ends: Vec<String> = ids.iter().filter(|id| is_shortened(id)).map(|id| last(id)).collect();
         let table = of.table();
         let others: Vec<String> = self.query(
-            &format!("SELECT id FROM {table} WHERE substr(id, -{SHORT_ID}) IN (SELECT value FROM json_each(?1))"),
+            &format!("SELECT id FROM {table} WHERE substr(id, -{SHORTEST_END}) IN (SELECT value FROM json_each(?1))"),
             [serde_json::Value::from(ends).to_string()],
             |row| row.get(0),
         )?;
-        let mut by_end: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for other in &others {
-            by_end.entry(short_id(other)).or_default().push(other.clone());
+        let mut by_end: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for other in others {
+            by_end.entry(last(&other)).or_default().push(other);
         }
         let none = Vec::new();
-        let short = |id: &str| unique_end(id, by_end.get(short_id(id)).unwrap_or(&none)).to_owned();
+        let short = |id: &str| {
+            if !is_shortened(id) {
+                return ShortId { text: id.to_owned(), enough: 0 };
+            }
+            let others = by_end.get(&last(id)).unwrap_or(&none);
+            let text = unique_end(id, short_id(id).len(), others).to_owned();
+            ShortId { text, enough: unique_end(id, SHORTEST_END, others).len() }
+        };
         Ok(ids.into_iter().map(|id| (id.to_owned(), short(id))).collect())
     }
 }
@@ -131,8 +151,10 @@ mod tests {
         for whole in ["d-1", "01a20887-a7a2-779d-8fa1-f77fbf3dffxx", "01a20887-a7a2-779d-8fa1-f77fbf3dff63-", ""] {
             assert_eq!(short_id(whole), whole);
         }
-        assert_eq!(unique_end(id, &[id.to_owned()]), "bf3dff63");
-        assert_eq!(unique_end(id, &["01a20887-a7a2-779d-8fa1-f78fbf3dff63".to_owned()]), "7fbf3dff63");
-        assert_eq!(unique_end(id, &["11a20887-a7a2-779d-8fa1-f77fbf3dff63".to_owned()]), id);
+        let end = |shortest: usize, other: &str| unique_end(id, shortest, &[id.to_owned(), other.to_owned()]);
+        assert_eq!((end(SHORT_ID, id), end(SHORTEST_END, id)), ("bf3dff63", "ff63"));
+        assert_eq!((end(SHORT_ID, "a3dff63"), end(SHORTEST_END, "a3dff63")), ("bf3dff63", "f3dff63"));
+        assert_eq!(end(SHORT_ID, "01a20887-a7a2-779d-8fa1-f78fbf3dff63"), "7fbf3dff63");
+        assert_eq!(end(SHORT_ID, "11a20887-a7a2-779d-8fa1-f77fbf3dff63"), id);
     }
 }

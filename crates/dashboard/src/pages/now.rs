@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use coord_db::config::HeartbeatConfig;
 use coord_db::{Alert, BatchOutcome, HealthStatus, LandingState, LoopId, LoopStatus, RunOutcome, Severity, Timestamp};
 use maud::{Markup, html};
+use views::cost::{Spent, left_words};
 use views::health::{Health, SUPERVISORS};
 use views::lanes::Lanes;
 use views::overview::{LoopView, Overview};
@@ -13,10 +14,10 @@ use views::sentence::{count, short};
 use views::train::{Train, totals};
 
 use super::{Address, Part, section};
-use crate::html::{at, badge, block_end, line, named_test, nothing, shares, since, test, until};
+use crate::html::{at, badge, block_end, line, money, named_test, nothing, number, shares, since, test, until};
 use crate::picture::{Arrow, Look, lanes, waits};
 
-/// Judgements of the landing train that are shown.
+/// Runs of checks on works put together that are shown.
 pub const BATCHES: usize = 6;
 /// Rows of a list before the rest is counted.
 const MAX_ROWS: usize = 8;
@@ -75,6 +76,7 @@ impl Period {
 #[allow(missing_docs)]
 pub struct View<'a> {
     pub overview: Overview,
+    pub spent: Spent,
     pub lanes: Lanes,
     pub period: Period,
     pub train: Train,
@@ -88,6 +90,7 @@ pub struct View<'a> {
 #[must_use]
 pub fn parts(view: &View<'_>, address: &Address) -> Vec<Part> {
     vec![
+        Part::new("spent", spent(view)),
         Part::new("needs", needs(view)),
         Part::new("lanes", lane_picture(view, address)),
         Part::new("loops", section("Loops", loop_list(view))),
@@ -95,6 +98,37 @@ pub fn parts(view: &View<'_>, address: &Address) -> Vec<Part> {
         Part::new("train", section("Landing train", landing_train(view))),
         Part::new("watch", section("Supervisors and checks", supervisors(view))),
     ]
+}
+
+/// What it has cost, and what is left, on one line.
+fn spent(view: &View<'_>) -> Markup {
+    let Spent { used, today, resets_at, limits } = &view.spent;
+    let warned = |name: &str| view.overview.budgets.iter().any(|used| used.budget == name);
+    html! {
+        p.spent {
+            a href="/cost" {
+                "Cost so far: "
+                b { @if used.cost_microusd > 0 { (money(used.cost_microusd)) ", " } (number(used.tokens_estimated)) " tokens" }
+            }
+            @if today.is_empty() { span.quiet { "no budget for a day is set" } }
+            @else {
+                span {
+                    "Left today: "
+                    @for (n, budget) in today.iter().enumerate() {
+                        @if n > 0 { ", " }
+                        b.warn[warned(budget.budget)] { (left_words(budget)) }
+                    }
+                    span.quiet { ", anew in " (until(*resets_at)) }
+                }
+            }
+            @for hold in limits {
+                span.warn {
+                    (line(hold.agent().unwrap_or_default())) " is at a limit"
+                    @if let Some(time) = hold.until { ", goes on in " (until(time)) }
+                }
+            }
+        }
+    }
 }
 
 fn needs(view: &View<'_>) -> Markup {
@@ -304,6 +338,9 @@ fn landing_train(view: &View<'_>) -> Markup {
         }
     };
     html! {
+        p.quiet.hint {
+            "Work whose checks pass waits here. The checks run once more on several works put together; if they pass, all of these land."
+        }
         @if view.train.queue.is_empty() && view.train.batches.is_empty() { (nothing("Nothing has landed yet.")) }
         @if !view.train.queue.is_empty() || !view.checks.is_empty() {
             div.train {
@@ -313,7 +350,7 @@ fn landing_train(view: &View<'_>) -> Markup {
                     ul.plain { (works(&queued)) }
                 }
                 section.judged {
-                    h3 { "Judged together" span.quiet { " " (judged.len()) } }
+                    h3 { "Checked together" span.quiet { " " (judged.len()) } }
                     @if judged.is_empty() { (nothing("none")) }
                     ul.plain { (works(&judged)) }
                 }
@@ -331,8 +368,8 @@ fn landing_train(view: &View<'_>) -> Markup {
         @if !view.train.batches.is_empty() {
             div.scroll tabindex="0" {
                 table {
-                    caption.hidden { "The last judgements" }
-                    thead { tr { th { "Judged" } th { "Outcome" } th { "Works" } th.right { "Took" } th { "Landed as" } } }
+                    caption.hidden { "The last runs of the checks on works put together" }
+                    thead { tr { th { "Checked" } th { "Outcome" } th { "Works" } th.right { "Took" } th { "Landed as" } } }
                     tbody {
                         @for batch in &view.train.batches {
                             tr {
@@ -348,14 +385,14 @@ fn landing_train(view: &View<'_>) -> Markup {
                                         details { summary { (line(check)) ": " (line(&batch.why)) } pre { (block_end(&batch.output_tail)) } }
                                     }
                                 }
-                                td.right { @if batch.reused { "no run" } @else { (views::when::span(batch.duration_ms / 1000)) } }
+                                td.right { @if batch.reused { span.quiet title="The checks had passed on the same files before, so they were not run again." { "passed before" } } @else { (views::when::span(batch.duration_ms / 1000)) } }
                                 td { @if batch.landed_at.is_some() { a.id href={ "/why/" (batch.commit_hash) } { (short(&batch.commit_hash)) } } @else { "–" } }
                             }
                         }
                     }
                 }
             }
-            p.quiet { (line(&totals(&view.train.totals))) }
+            p.quiet.hint { (line(&totals(&view.train.totals))) }
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use coord_db::{CheckOutcome, ProofStage, Regression, Run, RunOutcome, TestStatus};
+use coord_db::{CheckOutcome, ProofStage, Run, RunOutcome, TestStatus};
 use maud::{Markup, html};
+use views::broke::Broke;
 use views::proofs::Proven;
 use views::runs::what;
 use views::sentence::{sentence, short};
-use views::test::TestView;
+use views::test::{TestView, Unlanded};
 use views::when::span;
 
 use super::tests::{class, sign};
@@ -32,6 +33,9 @@ pub fn parts(view: &TestView, runs: &[Run], live: Option<&str>, read_only: bool)
     }
     parts.push(Part::new("attempts", section("Attempts", attempts(runs))));
     parts.push(Part::new("proofs", section("Proofs", proofs(view))));
+    if let Some(work) = &view.unlanded {
+        parts.push(Part::new("work", section("Work that has not landed", unlanded(work))));
+    }
     if view.test.commit_hash.is_some() {
         parts.push(Part::new("commit", section("Commit", commit(view))));
     }
@@ -90,17 +94,15 @@ fn facts(view: &TestView, read_only: bool) -> Markup {
 fn broken(view: &TestView) -> Markup {
     html! {
         ul.plain.broken {
-            @for row in view.regressions.iter().rev().take(10) { li { (one_break(view, row)) } }
+            @for broke in view.regressions.iter().rev().take(10) { li { (one_break(broke)) } }
         }
     }
 }
 
-fn one_break(view: &TestView, row: &Regression) -> Markup {
+fn one_break(broke: &Broke) -> Markup {
+    let row = &broke.row;
     let commit = row.first_bad_commit.as_deref().unwrap_or(&row.bad_commit);
-    let mended = row.resolved_at.and_then(|since| {
-        view.events.iter().find(|event| event.event_type == "regression_cleared" && event.timestamp >= since.plus_seconds(-1))
-    });
-    let hash = mended.and_then(|event| event.payload["commit"].as_str());
+    let link = |hash: &str| html! { a.id href={ "/why/" (line(hash)) } { (short(hash)) } };
     html! {
         p {
             (badge(if row.resolved_at.is_some() { "quiet" } else { "bad" }, row.status.as_str())) " "
@@ -109,12 +111,20 @@ fn one_break(view: &TestView, row: &Regression) -> Markup {
                 (Some(by), None) => { "Broken by " b { (line(by)) } },
                 _ => { "Broken; nobody is blamed" },
             }
-            " at " a.id href={ "/why/" (commit) } { (short(commit)) } ": check " (line(&row.check_name)) " fails, "
-            (at(row.detected_at)) ". "
-            @match (row.resolved_at, hash) {
-                (Some(time), Some(hash)) => { "Passes again at " a.id href={ "/why/" (hash) } { (short(hash)) } ", " (at(time)) "." },
-                (Some(time), None) => { "Settled " (at(time)) "." },
-                (None, _) => { "It still fails." },
+            " at " (link(commit)) ": check " (line(&row.check_name)) " fails, " (at(row.detected_at)) ". "
+            @match row.resolved_at {
+                None => { "It still fails." },
+                Some(time) => {
+                    @match (&broke.mended_with, &broke.passes_again_at) {
+                        (Some(hash), _) => {
+                            "Mended" @if let Some(by) = &broke.mended_by { " by " b { (by) } }
+                            @if let Some(id) = &broke.mended_test { " with " (test(id)) }
+                            " at " (link(hash)) ", seen " (at(time)) "."
+                        },
+                        (None, Some(hash)) => { "Passes again at " (link(hash)) ", " (at(time)) "." },
+                        (None, None) => { "Settled " (at(time)) "." },
+                    }
+                },
             }
         }
         @if !row.output_tail.is_empty() { details id={ "o-" (row.id) } { summary { "Output" } pre { (block_end(&row.output_tail)) } } }
@@ -214,6 +224,21 @@ fn commit(view: &TestView) -> Markup {
     html! {
         p { a.id href={ "/why/" (hash) } { (short(hash)) } " " span.quiet { "why it landed" } }
         details.lazy id="difference" data-src={ "/part/commit/" (hash) } { summary { "The difference" } div {} }
+    }
+}
+
+fn unlanded(work: &Unlanded) -> Markup {
+    html! {
+        p {
+            span.id { (short(&work.commit)) } " "
+            span.quiet {
+                @match &work.reason {
+                    None => { "in the landing train, " (since(work.since)) },
+                    Some(reason) => { "saved " (at(work.since)) ": " (line(reason)) },
+                }
+            }
+        }
+        details.lazy id="unlanded" data-src={ "/part/work/" (line(&work.commit)) } { summary { "The difference" } div {} }
     }
 }
 

@@ -7,7 +7,7 @@ use views::story::Story;
 
 use super::story::urgency;
 use super::{Part, section};
-use crate::html::{at, badge, line};
+use crate::html::{at, badge, line, short_id as shown_id};
 
 /// However deep a story is, it stays on the page.
 const DEEPEST: usize = 12;
@@ -48,7 +48,7 @@ fn leaf(story: &Story, depth: usize, event: &Event) -> Markup {
             @if is_it { "▶ " }
             span.type { (line(&event.event_type)) } " "
             a href={ "/why/" (event.id) } { (sentence(event)) } " "
-            span.quiet { "by " (line(&event.source)) ", " (at(event.timestamp)) ", " span.id { (line(story.short.get(event.id.as_str()))) } }
+            span.quiet { "by " (line(&event.source)) ", " (at(event.timestamp)) ", " (shown_id(&story.short, event.id.as_str())) }
         }
     }
 }

@@ -11,7 +11,7 @@ use views::when::clock;
 
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::output::{Paint, Table, painted, plain};
+use crate::output::{Paint, Table, id_cell, painted, plain};
 use crate::workspaces;
 
 #[derive(Debug, Serialize)]
@@ -71,7 +71,7 @@ pub fn show(cx: &Context, loop_id: Option<&LoopId>, all: bool) -> Outcome {
                 (None, None) => plain("until its test lands"),
             };
             vec![
-                plain(short_ids.get(&row.id)),
+                id_cell(&short_ids, &row.id),
                 plain(clock(row.created_at)),
                 plain(row.loop_id.as_str()),
                 plain(row.test_id.as_ref().map_or("-", |id| id.as_str())),

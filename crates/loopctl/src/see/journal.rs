@@ -10,7 +10,7 @@ use crate::cli::JournalArgs;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 use crate::ids;
-use crate::output::{Paint, Table, painted, plain};
+use crate::output::{Paint, Table, id_cell, painted, plain};
 
 /// What tells one entry from another of its kind.
 const TELLING: [&str; 8] = ["test", "check", "regression", "branch", "commit", "git_ref", "notification", "path"];
@@ -60,7 +60,7 @@ pub fn run(cx: &Context, args: &JournalArgs) -> Outcome {
                 state,
                 plain(got_to(row)),
                 plain(about(row)),
-                plain(short.get(&row.id)),
+                id_cell(&short, &row.id),
             ]
         })
     })

@@ -24,13 +24,13 @@ use views::health::{SUPERVISORS, healths};
 use views::ids::Short;
 use views::questions::{Question, options, questions};
 use views::sentence::{list, short};
-use views::text::{one_line, safe};
+use views::text::{brief, one_line, safe};
 use views::when::{clock, span};
 
 use crate::cli::TestFilter;
 use crate::context::{Context, history};
 use crate::exit::Outcome;
-use crate::output::{Cell, Paint, Table, painted, plain};
+use crate::output::{Cell, Paint, Table, id_cell, painted, plain};
 
 /// `loopctl health`
 ///
@@ -249,7 +249,7 @@ fn alert_table(rows: &[Alert], short: &Short) -> Table {
             (None, false) => "open",
         };
         vec![
-            plain(short.get(&row.id)),
+            id_cell(short, &row.id),
             plain(clock(row.created_at)),
             painted(severity_paint(row.severity), row.severity.as_str()),
             plain(row.alert_type.as_str()),
@@ -347,13 +347,21 @@ pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, n
     let state = question.state(now);
     let by = row.requested_by.as_deref().unwrap_or("unknown");
     let out = &cx.out;
-    let mut text = marked(cx, Paint::Yellow, '?', &row.summary, &format!("({}, asked by {by}, {state})", row.decision_type));
+    let mut text = marked(
+        cx,
+        Paint::Yellow,
+        '?',
+        &row.summary,
+        &format!("({}, asked by {by}, {state})", row.decision_type),
+        "loopctl decisions --json",
+    );
     if row.status == DecisionStatus::Pending {
         for (id, description) in options(row) {
             let command = safe(&format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id)));
-            let line = format!("    {}  {}", command, one_line(&description));
+            let description = brief(&description);
+            let line = format!("    {command}  {description}");
             if out.width.is_none_or(|width| line.chars().count() <= width) {
-                text.push_str(&format!("    {}  {}\n", out.paint(Paint::Blue, &command), one_line(&description)));
+                text.push_str(&format!("    {}  {description}\n", out.paint(Paint::Blue, &command)));
             } else {
                 text.push_str(&format!("    {}\n", out.paint(Paint::Blue, &command)));
                 text.push_str(&out.folded("      ", Paint::Plain, &description));
@@ -363,10 +371,12 @@ pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, n
     text
 }
 
-/// What needs the human, behind a mark, and a remark; on one line if they fit.
-pub(crate) fn marked(cx: &Context, paint: Paint, mark: char, what: &str, remark: &str) -> String {
+/// What needs the human, behind a mark, and a remark; on one line if they fit. What is too long names the command that shows all.
+pub(crate) fn marked(cx: &Context, paint: Paint, mark: char, what: &str, remark: &str, whole: &str) -> String {
     let out = &cx.out;
-    let (mark, what, remark) = (out.paint(paint, &mark.to_string()), one_line(what), safe(remark));
+    let is_cut = brief(what).len() < one_line(what).len();
+    let more = if is_cut { format!("; all of it: {whole}") } else { String::new() };
+    let (mark, what, remark) = (out.paint(paint, &mark.to_string()), brief(what), format!("{}{more}", brief(remark)));
     if out.width.is_none_or(|width| what.chars().count() + remark.chars().count() + 4 <= width) {
         return format!("{mark} {}  {}\n", out.paint(Paint::Bold, &what), out.paint(Paint::Dim, &remark));
     }

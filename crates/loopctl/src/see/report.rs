@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use coord_db::{dollars, short_id};
-use views::report::{Broke, Landed, Report, look};
+use views::broke::Broke;
+use views::report::{Landed, Report, look};
 use views::sentence::{count, list, short, spent};
 use views::when::{clock, span};
 
@@ -66,7 +67,11 @@ fn write_whole(file: &Path, text: &str) -> Outcome {
 /// The whole night in one line.
 fn headline(report: &Report) -> String {
     let number = |items: usize| i64::try_from(items).unwrap_or(i64::MAX);
-    let mut parts = vec![format!("{} landed", count(number(report.landed.len()), "test"))];
+    let (tests, again) = report.landed_tests();
+    let mut parts = vec![format!("{} landed", count(tests, "test"))];
+    if again > 0 {
+        parts.push(format!("{} of the same tests before", count(again, "landing")));
+    }
     let waiting = &report.waiting;
     let mut part = |items: usize, what: &str| {
         if items > 0 {

@@ -9,7 +9,7 @@ use views::overview::{LoopView, Overview, look};
 use views::published::{Branch, Seen};
 use views::runs::{self, RunView};
 use views::sentence::list;
-use views::text::safe;
+use views::text::{brief, safe};
 use views::train;
 use views::when::{clock, span};
 
@@ -144,7 +144,7 @@ fn loop_block(cx: &Context, view: &LoopView, all: &Overview, ids: usize) -> Stri
         bar(cx, p, bar_cells)
     );
     let indent = " ".repeat(ids + 2);
-    let mut line = |paint: Paint, content: String| text.push_str(&out.folded(&indent, paint, &content));
+    let mut line = |paint: Paint, content: String| text.push_str(&out.folded(&indent, paint, &brief(&content)));
     if let Some(test) = &view.current_test {
         let age = test.last_attempt_at.map(|at| format!(", for {}", span(now.seconds_since(at)))).unwrap_or_default();
         let notes = test.notes.as_deref().map(|notes| format!(": {notes}")).unwrap_or_default();
@@ -239,6 +239,7 @@ fn needs_you(cx: &Context, all: &Overview, short_ids: &Short) -> String {
             '!',
             &alert.message,
             &format!("({}, {age} ago)", alert.severity),
+            "loopctl alerts --json",
         ));
         let command = safe(&format!("loopctl ack-alert {}", short_ids.get(&alert.id)));
         text.push_str(&format!("    {}\n", cx.out.paint(Paint::Blue, &command)));
@@ -252,7 +253,7 @@ fn problems(cx: &Context, all: &Overview) -> String {
         return String::new();
     }
     let mut text = heading(cx, "problems");
-    text.extend(lines.iter().map(|line| cx.out.folded("", Paint::Red, line)));
+    text.extend(lines.iter().map(|line| cx.out.folded("", Paint::Red, &brief(line))));
     text
 }
 

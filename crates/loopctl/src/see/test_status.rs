@@ -46,7 +46,7 @@ pub(super) fn page(cx: &Context, view: &TestView) -> String {
         field("cost", format!("{}, {}", spent(view.tokens_estimated, view.cost_microusd), span(view.duration_seconds)));
     }
     field("ledger", view.ledger.as_ref().map(views::ledger::words).unwrap_or_default());
-    for row in &view.regressions {
+    for row in view.regressions.iter().map(|broke| &broke.row) {
         field("regression", format!("{} at {}, check {}", row.status, short(&row.bad_commit), row.check_name));
     }
     for (name, block) in [("notes", &test.notes), ("specification", &test.spec_content)] {

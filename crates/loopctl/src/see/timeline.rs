@@ -91,11 +91,13 @@ fn short_ids(tx: &ReadTx<'_>, events: &[Event]) -> Result<Short, Error> {
 
 fn line(cx: &Context, event: &Event, short: &Short) -> String {
     let id = safe(short.get(event.id.as_str()));
-    let head = format!("{id:<8}  {:<18}  {:<20}", safe(&event.source), safe(&event.event_type));
+    let head = format!("{:<18}  {:<20}", safe(&event.source), safe(&event.event_type));
     let time = clock(event.timestamp);
-    let before = " ".repeat(time.len() + head.chars().count() + 4);
+    let pad = " ".repeat(8_usize.saturating_sub(id.chars().count()) + 2);
+    let before = " ".repeat(time.len() + id.chars().count() + pad.len() + head.chars().count() + 4);
+    let id = cx.out.paint(Paint::BoldEnd(short.enough(event.id.as_str())), &id);
     let text = cx.out.folded(&before, Paint::Plain, &sentence(event));
-    format!("{}  {}  {}", cx.out.paint(Paint::Dim, &time), cx.out.paint(urgency(event), &head), text.trim_start())
+    format!("{}  {id}{pad}{}  {}", cx.out.paint(Paint::Dim, &time), cx.out.paint(urgency(event), &head), text.trim_start())
 }
 
 /// The more urgent, the louder.

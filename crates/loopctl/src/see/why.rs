@@ -94,6 +94,6 @@ fn line(cx: &Context, story: &Story, depth: usize, event: &Event) -> String {
         cx.out.paint(urgency(event), &safe(&event.event_type)),
         cx.out.paint(Paint::Dim, &safe(&format!("by {} at {}", event.source, clock(event.timestamp)))),
         sentence(event),
-        cx.out.paint(Paint::Dim, &safe(story.short.get(event.id.as_str())))
+        cx.out.paint(Paint::BoldEnd(story.short.enough(event.id.as_str())), &safe(story.short.get(event.id.as_str())))
     )
 }

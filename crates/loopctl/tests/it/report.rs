@@ -55,6 +55,20 @@ fn a_night_is_one_file() {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
     assert!(!text.contains("[x](javascript"), "{text}");
+    // A test that lands again is one test; what it took stands beside its last landing.
+    place.sql(
+        "INSERT INTO events (id, source, event_type, payload)
+         SELECT 'again', source, event_type, json_set(payload, '$.attempt', 2) FROM events WHERE event_type = 'test_passed'",
+    );
+    let landed = &place.json(&["report"])["landed"];
+    let told =
+        |at: usize| (landed[at]["attempt"].clone(), landed[at]["is_last"].clone(), landed[at]["tokens_estimated"].clone());
+    assert_eq!(told(0), (1.into(), false.into(), 0.into()));
+    assert_eq!(told(1), (2.into(), true.into(), 1234.into()));
+    let said = place.run(&["report"]).ok().stdout;
+    assert!(said.contains("1 test landed, 1 landing of the same tests before, "), "{said}");
+    let page = std::fs::read_to_string(place.home().join("report.html")).unwrap();
+    assert!(page.contains("<dd class=\"good\">1<small> +1 again</small></dd>"), "{page}");
     // A period in which nothing happened.
     let empty = place.run(&["report", "--since", "2999-01-01", "--markdown"]).ok().stdout;
     assert!(empty.contains("0 tests landed") && !empty.contains("## Landed"), "{empty}");

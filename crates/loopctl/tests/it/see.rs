@@ -171,6 +171,28 @@ fn nothing_hostile_reaches_the_terminal() {
 }
 
 #[test]
+fn a_row_of_a_megabyte_is_shortened_and_says_where_all_of_it_is() {
+    let place = Place::with_loops();
+    let long = "replace(hex(zeroblob(250000)), '00', 'word')";
+    place.sql(&format!(
+        "INSERT INTO alerts (id, severity, alert_type, message) VALUES ('1', 'error', 'stuck', 'begin' || {long} || 'end')"
+    ));
+    place.sql(&format!(
+        "INSERT INTO decisions (id, decision_type, summary, options)
+         VALUES ('2', 'stuck', 'begin' || {long} || 'end', json_array(json_object('id', 'a', 'description', {long})))"
+    ));
+    place.sql(&format!("INSERT INTO pauses (loop_id, requested_by, reason) VALUES ('a', 'human', {long})"));
+    for (command, kept) in [("status", 2), ("decisions", 1)] {
+        let said = place.run(&[command]).ok().stdout;
+        assert!(said.len() < 8_000, "{command}: {} bytes", said.len());
+        assert_eq!((said.matches("beginword").count(), said.matches("wordend").count()), (kept, kept), "{said}");
+        assert!(said.contains("; all of it: loopctl decisions --json"), "{said}");
+    }
+    assert!(place.run(&["status"]).ok().stdout.contains("; all of it: loopctl alerts --json"));
+    assert!(place.json(&["decisions"])[0]["summary"].as_str().unwrap().len() > 1_000_000);
+}
+
+#[test]
 fn events_are_published_polled_and_acknowledged() {
     let place = Place::with_loops();
     place.run(&["subscribe", "w", "--types", "custom.x,test_started", "--sources", "a,b"]).ok();
