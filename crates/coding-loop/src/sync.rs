@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use coord_db::payload::Synced;
 use coord_db::process::ProcessIdentity;
-use coord_db::{
-    Acquire, ActorId, Config, Database, ErrorCategory, LeasePath, LoopId, NewEvent, UnlockCause, Waiting, WriteTx,
-};
+use coord_db::{Acquire, ActorId, Config, Database, ErrorCategory, LeasePath, LoopId, NewEvent, UnlockCause, Waiting, WriteTx};
 use crash_point::{Point, reach};
 use git::{CommitHash, FollowStep, Incoming};
 use serde_json::Value;

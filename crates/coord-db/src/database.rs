@@ -1,20 +1,16 @@
 //! The open database and its transactions.
 
-use std::cell::Cell;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::functions::FunctionFlags;
-use rusqlite::{CachedStatement, Connection, OpenFlags};
-
+use crate::engine::sqlite::first_look::{explain, first_look};
+use crate::engine::{Column, Engine, Params, Row, ValueRef};
 use crate::file_system::FileSystem;
-use crate::first_look::{explain, first_look};
-use crate::row::{Column, Row};
 use crate::wake::Bell;
-use crate::{Clock, Error, Result, SystemClock, Timestamp, busy, migrate};
+use crate::{Clock, Error, Result, SystemClock, Timestamp};
 
 /// How much a commit outlives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
@@ -50,27 +46,15 @@ impl std::fmt::Debug for OpenOptions {
     }
 }
 
-/// The moment at which a statement that is its own transaction holds the write lock, in SQL.
-pub(crate) const NOW: &str = "clock_now()";
-const NOW_NAME: &str = "clock_now";
-
 /// One connection to the database.
 pub struct Database {
-    connection: Connection,
+    engine: Engine,
     path: Option<PathBuf>,
     /// Device and inode of the file, as it was opened.
     identity: Option<(u64, u64)>,
     bell: Option<Bell>,
     clock: Arc<dyn Clock>,
     durability: Durability,
-    wal: Wal,
-}
-
-/// Every statement of an operation is prepared here, so that the test of the plans sees it.
-pub(crate) fn prepare<'a>(connection: &'a Connection, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
-    #[cfg(test)]
-    crate::plans::note(sql);
-    connection.prepare_cached(sql)
 }
 
 impl std::fmt::Debug for Database {
@@ -102,16 +86,9 @@ impl Database {
     /// # Errors
     /// [`Error::NotOurs`] for another version.
     pub fn peek<R>(path: &Path, body: impl FnOnce(&ReadTx<'_>) -> Result<R>) -> Result<R> {
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        connection.pragma_update(None, "query_only", true)?;
-        let found = (migrate::pragma(&connection, "application_id")?, migrate::pragma(&connection, "user_version")?);
-        if found != (migrate::APPLICATION_ID, migrate::SCHEMA_VERSION) {
-            return Err(Error::NotOurs { path: path.to_owned(), detail: "it has another schema version".to_owned() });
-        }
-        connection.execute_batch("BEGIN DEFERRED")?;
-        body(&ReadTx::over(&connection, &SystemClock))
+        let engine = Engine::peek(path)?;
+        engine.begin_read()?;
+        body(&ReadTx::over(&engine, &SystemClock))
     }
 
     /// Opens the database, making it if there is none. The file is readable by its owner alone.
@@ -128,32 +105,18 @@ impl Database {
 
     /// A database that nobody else sees and that ends with the value.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
-        thread_local! {
-            // Made once: simulations take thousands of databases, and the migrations are most of what one costs.
-            static EMPTY: std::cell::RefCell<Option<Connection>> = const { std::cell::RefCell::new(None) };
-        }
-        let mut connection = Connection::open_in_memory()?;
-        EMPTY.with_borrow_mut(|empty| {
-            if empty.is_none() {
-                let new = Connection::open_in_memory()?;
-                migrate::migrate(&new, None, true)?;
-                *empty = Some(new);
-            }
-            empty.as_ref().map_or(Ok(()), |empty| crate::tables::copy(empty, &mut connection))
-        })?;
         let options = OpenOptions { clock, ..OpenOptions::default() };
-        Self::prepare(connection, None, &options, true)
+        let engine = Engine::in_memory(options.busy_deadline, &options.clock)?;
+        Ok(Self::over(engine, None, &options))
     }
 
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
         let path = path.canonicalize().map_err(|error| Error::io(format!("cannot resolve {}", path.display()), error))?;
         FileSystem::allow(&path, &path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let durable = options.durability == Durability::Full;
         first_look(&path, create, || {
-            let connection = Connection::open_with_flags(&path, flags)?;
-            // What turns out not to be ours must not be changed by our leaving it either.
-            connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            Self::prepare(connection, Some(path.clone()), options, create)
+            let engine = Engine::open(&path, create, durable, options.busy_deadline, &options.clock)?;
+            Ok(Self::over(engine, Some(path.clone()), options))
         })
         .map_err(|error| match error {
             Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path, detail },
@@ -161,35 +124,15 @@ impl Database {
         })
     }
 
-    fn prepare(mut connection: Connection, path: Option<PathBuf>, options: &OpenOptions, create: bool) -> Result<Self> {
-        busy::set_deadline(options.busy_deadline);
-        busy::handle(&mut connection)?;
-        connection.set_prepared_statement_cache_capacity(256);
-        // Without this a plan depends on the bound values, and most statements are prepared again for each run.
-        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        migrate::migrate(&connection, path.as_deref(), create)?;
-        if let Some(path) = &path {
-            crate::tables::marks::continue_after_copy(&connection, path)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
-        }
-        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        connection.pragma_update(None, "synchronous", synchronous(options.durability))?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        // What a statement with triggers keeps for its own undoing goes to a temporary file otherwise: half of its cost.
-        connection.pragma_update(None, "temp_store", "memory")?;
-        connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
-        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        let clock = Arc::clone(&options.clock);
-        connection.create_scalar_function(NOW_NAME, 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(clock.now().to_sql_text()))?;
-        Ok(Self {
+    fn over(engine: Engine, path: Option<PathBuf>, options: &OpenOptions) -> Self {
+        Self {
             identity: path.as_deref().and_then(|path| std::fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino())),
             bell: path.as_deref().map(Bell::new),
-            wal: Wal::new(path.as_deref()),
-            connection,
+            engine,
             path,
             clock: Arc::clone(&options.clock),
             durability: options.durability,
-        })
+        }
     }
 
     /// Where the file is; none for one in memory.
@@ -213,8 +156,7 @@ impl Database {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => return Ok(()),
         };
-        // The last one to close deletes the `-wal`, by its name: it may be the new file's.
-        self.connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        self.engine.leave_the_wal()?;
         Err(error)
     }
 
@@ -226,16 +168,15 @@ impl Database {
 
     /// A number that changes whenever another connection has committed. Costs next to nothing.
     pub fn data_version(&self) -> Result<i64> {
-        Ok(self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+        self.engine.data_version()
     }
 
     /// Reads one consistent snapshot.
     pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
-        self.connection.execute_batch("BEGIN DEFERRED").map_err(Error::from)?;
-        let transaction = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };
-        let result = body(&transaction);
+        self.engine.begin_read()?;
+        let result = body(&ReadTx::over(&self.engine, &*self.clock));
         // Nothing was written; there is nothing that a failed end could lose.
-        let _ = self.connection.execute_batch("ROLLBACK");
+        self.engine.roll_back();
         result
     }
 
@@ -258,63 +199,54 @@ impl Database {
         if self.durability == Durability::Full {
             return self.write(body);
         }
-        self.connection.pragma_update(None, "synchronous", synchronous(Durability::Full)).map_err(Error::from)?;
+        self.engine.set_durable(true)?;
         let result = self.write(body);
-        self.connection.pragma_update(None, "synchronous", synchronous(self.durability)).map_err(Error::from)?;
+        self.engine.set_durable(false)?;
         result
     }
 
     fn write_with<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>, ring: bool) -> Result<R, E> {
-        self.begin_immediate()?;
-        let rollback = Rollback(&self.connection);
+        self.refuse_readonly()?;
+        self.engine.begin_write().map_err(|error| self.explained(error))?;
+        let rollback = Rollback(&self.engine);
         // The time is read once the lock is held, so that the order of times is the order of commits.
-        let read = ReadTx { connection: &self.connection, now: self.clock.now(), clock: &*self.clock };
-        let transaction = WriteTx { read };
+        let transaction = WriteTx { read: ReadTx::over(&self.engine, &*self.clock) };
         let value = body(&transaction)?;
-        self.connection.prepare_cached("COMMIT").and_then(|mut s| s.execute([])).map_err(Error::from)?;
+        self.engine.commit()?;
         drop(rollback);
         if ring {
             self.ring();
         }
-        self.wal.keep_small(&self.connection);
+        self.engine.keep_small();
         Ok(value)
     }
 
     /// How many rows this connection has changed since it was opened.
     #[must_use]
     pub fn rows_changed(&self) -> u64 {
-        self.connection.total_changes()
-    }
-
-    fn begin_immediate(&self) -> Result<()> {
-        self.refuse_readonly()?;
-        let begun = self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
-        begun.map(drop).map_err(|error| self.explained(error))
+        self.engine.rows_changed()
     }
 
     /// Writes with one statement that is its own transaction: SQLite need not be able to undo it within another, which
-    /// with triggers is a fifth of its cost. The statement reads the time with [`NOW`]. Rings the bell.
-    pub(crate) fn write_one(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
+    /// with triggers is a fifth of its cost. The statement reads the time with [`NOW`](crate::engine::sqlite::NOW). Rings the bell.
+    pub(crate) fn write_one(&self, sql: &str, parameters: impl Params) -> Result<usize> {
         self.refuse_readonly()?;
-        let written = prepare(&self.connection, sql).and_then(|mut statement| statement.execute(parameters));
-        let rows = written.map_err(|error| self.explained(error))?;
+        let rows = self.engine.execute(sql, &parameters).map_err(|error| self.explained(error))?;
         self.ring();
-        self.wal.keep_small(&self.connection);
+        self.engine.keep_small();
         Ok(rows)
     }
 
-    /// SQLite opens what may only be read, and begins to write there as if nothing were wrong.
     fn refuse_readonly(&self) -> Result<()> {
         match self.path() {
-            Some(path) if self.connection.is_readonly("main")? => {
+            Some(path) if self.engine.is_readonly()? => {
                 Err(explain(path, Error::Unwritable { detail: "attempt to write a readonly database".to_owned() }))
             }
             _ => Ok(()),
         }
     }
 
-    fn explained(&self, error: rusqlite::Error) -> Error {
-        let error = Error::from(error);
+    fn explained(&self, error: Error) -> Error {
         match self.path() {
             Some(path) => explain(path, error),
             None => error,
@@ -324,7 +256,7 @@ impl Database {
     /// Runs SQL as another tool would, past every operation of this crate: for tests of what the database itself keeps.
     #[doc(hidden)]
     pub fn execute_foreign(&self, sql: &str) -> Result<()> {
-        self.connection.execute_batch(sql)?;
+        self.engine.execute_batch(sql)?;
         self.ring();
         Ok(())
     }
@@ -332,35 +264,32 @@ impl Database {
     /// Reads with SQL as another tool would, every value as text: for tests of what the database itself keeps.
     #[doc(hidden)]
     pub fn query_foreign(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let columns = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            (0..columns)
-                .map(|at| {
-                    Ok(match row.get_ref(at)? {
-                        rusqlite::types::ValueRef::Null => None,
-                        rusqlite::types::ValueRef::Integer(value) => Some(value.to_string()),
-                        rusqlite::types::ValueRef::Real(value) => Some(value.to_string()),
-                        rusqlite::types::ValueRef::Text(text) | rusqlite::types::ValueRef::Blob(text) => {
-                            Some(String::from_utf8_lossy(text).into_owned())
-                        }
-                    })
+        let mut found = Vec::new();
+        self.engine.each(sql, &[], |row| {
+            let text = |at| {
+                Ok(match row.value(at)? {
+                    ValueRef::Null => None,
+                    ValueRef::Integer(value) => Some(value.to_string()),
+                    ValueRef::Real(value) => Some(value.to_string()),
+                    ValueRef::Text(text) | ValueRef::Blob(text) => Some(String::from_utf8_lossy(text).into_owned()),
                 })
-                .collect()
+            };
+            found.push((0..row.columns()).map(text).collect::<Result<_>>()?);
+            Ok(true)
         })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        Ok(found)
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
-    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
-        &mut self.connection
+    pub(crate) fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
     }
 
-    pub(crate) fn synchronous(&self) -> &'static str {
-        synchronous(self.durability)
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durability == Durability::Full
     }
 
     pub(crate) fn ring(&self) {
@@ -370,87 +299,26 @@ impl Database {
     }
 }
 
-/// A `-wal` beyond this is emptied when nobody reads from it.
-const WAL_BOUND_BYTES: u64 = 16 << 20;
-/// Number of commits between two looks.
-const WAL_LOOK_COMMITS: u32 = 16;
-/// How long other writers wait at most until no reader uses a `-wal` that is to be reset.
-const WAL_PATIENCE: Duration = Duration::from_millis(5);
-/// After a try that failed for its readers, it is left alone for so long.
-const WAL_PAUSE: Duration = Duration::from_millis(200);
-
-/// The `-wal`, which SQLite's own checkpoints copy but do not reset while a reader is active: under steady load, or behind
-/// one long read, it grows without an end.
-#[derive(Debug)]
-struct Wal {
-    path: Option<PathBuf>,
-    commits: Cell<u32>,
-    tried: Cell<Option<Instant>>,
-}
-
-impl Wal {
-    fn new(database: Option<&Path>) -> Self {
-        let path = database.map(|path| {
-            let mut path = path.as_os_str().to_owned();
-            path.push("-wal");
-            PathBuf::from(path)
-        });
-        Self { path, commits: Cell::new(0), tried: Cell::new(None) }
-    }
-
-    /// After a commit: empties a `-wal` that has grown too large, if its readers let go of it soon.
-    fn keep_small(&self, connection: &Connection) {
-        let Some(path) = &self.path else { return };
-        self.commits.set(self.commits.get() + 1);
-        if self.commits.get() < WAL_LOOK_COMMITS {
-            return;
-        }
-        self.commits.set(0);
-        if std::fs::metadata(path).map_or(0, |meta| meta.len()) <= WAL_BOUND_BYTES
-            || self.tried.get().is_some_and(|tried| tried.elapsed() < WAL_PAUSE)
-        {
-            return;
-        }
-        let empty = || connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-        let emptied = busy::within(WAL_PATIENCE, empty);
-        self.tried.set(Some(Instant::now()));
-        match emptied {
-            Ok(0) => tracing::debug!("emptied the -wal"),
-            Ok(_) => tracing::debug!("the -wal is still being read"),
-            Err(error) => tracing::debug!(%error, "cannot empty the -wal"),
-        }
-    }
-}
-
-fn synchronous(durability: Durability) -> &'static str {
-    match durability {
-        Durability::Normal => "NORMAL",
-        Durability::Full => "FULL",
-    }
-}
-
 /// Ends the transaction if its body fails or panics.
-struct Rollback<'a>(&'a Connection);
+struct Rollback<'a>(&'a Engine);
 
 impl Drop for Rollback<'_> {
     fn drop(&mut self) {
-        if !self.0.is_autocommit() {
-            let _ = self.0.execute_batch("ROLLBACK");
-        }
+        self.0.roll_back();
     }
 }
 
 /// One consistent snapshot at one moment.
 pub struct ReadTx<'a> {
-    pub(crate) connection: &'a Connection,
+    engine: &'a Engine,
     now: Timestamp,
     clock: &'a dyn Clock,
 }
 
 impl<'a> ReadTx<'a> {
-    /// A snapshot of another file with tables of the same names.
-    pub(crate) fn over(connection: &'a Connection, clock: &'a dyn Clock) -> Self {
-        Self { connection, now: clock.now(), clock }
+    /// The transaction that an engine has begun, maybe on another file with tables of the same names.
+    pub(crate) fn over(engine: &'a Engine, clock: &'a dyn Clock) -> Self {
+        Self { engine, now: clock.now(), clock }
     }
 }
 
@@ -473,29 +341,43 @@ impl ReadTx<'_> {
         self.clock.host()
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        self.engine
+    }
+
     pub(crate) fn query<T>(
         &self,
         sql: &str,
-        parameters: impl rusqlite::Params,
-        mut map: impl FnMut(&Row<'_, '_>) -> rusqlite::Result<T>,
+        parameters: impl Params,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let mut statement = prepare(self.connection, sql)?;
-        let rows = statement.query_map(parameters, |row| map(&Row(row)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut found = Vec::new();
+        self.engine.each(sql, &parameters, |row| {
+            found.push(map(row)?);
+            Ok(true)
+        })?;
+        Ok(found)
     }
 
+    /// The first row.
     pub(crate) fn query_opt<T>(
         &self,
         sql: &str,
-        parameters: impl rusqlite::Params,
-        map: impl FnOnce(&Row<'_, '_>) -> rusqlite::Result<T>,
+        parameters: impl Params,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
-        use rusqlite::OptionalExtension;
-        Ok(prepare(self.connection, sql)?.query_row(parameters, |row| map(&Row(row))).optional()?)
+        let mut found = None;
+        self.engine.each(sql, &parameters, |row| {
+            found = Some(map(row)?);
+            Ok(false)
+        })?;
+        Ok(found)
     }
 
-    pub(crate) fn value<T: Column>(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<T> {
-        Ok(prepare(self.connection, sql)?.query_row(parameters, |row| Row(row).get(0))?)
+    /// The first value of the only row.
+    pub(crate) fn value<T: Column>(&self, sql: &str, parameters: impl Params) -> Result<T> {
+        let found = self.query_opt(sql, parameters, |row| row.get(0))?;
+        found.ok_or_else(|| Error::Unreadable { column: "1".to_owned(), detail: "no row was found".to_owned() })
     }
 }
 
@@ -520,7 +402,7 @@ impl<'a> Deref for WriteTx<'a> {
 }
 
 impl WriteTx<'_> {
-    pub(crate) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
-        Ok(prepare(self.connection, sql)?.execute(parameters)?)
+    pub(crate) fn execute(&self, sql: &str, parameters: impl Params) -> Result<usize> {
+        self.engine.execute(sql, &parameters)
     }
 }

@@ -149,9 +149,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// Anything else that SQLite answers; a constraint that a foreign row breaks, for instance.
-    #[error("SQLite refused a statement")]
-    Sqlite(#[source] SqliteError),
+    /// A value that another tool has written where nothing of its kind can be.
+    #[error("cannot read column {column}: {detail}")]
+    Unreadable {
+        /// The column.
+        column: String,
+        /// Why.
+        detail: String,
+    },
+    /// Anything else that the engine answers; a constraint that a foreign row breaks, for instance.
+    #[error("the database refused a statement")]
+    Statement(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 fn describe_lost(paths: &[String]) -> String {
@@ -171,11 +179,6 @@ fn describe_settled(status: DecisionStatus, choice: Option<&str>, by: &str, at: 
         DecisionStatus::Expired => format!("expired without an answer, by {by} at {at}"),
     }
 }
-
-/// An SQLite error whose type stays inside this crate.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct SqliteError(pub(crate) rusqlite::Error);
 
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -229,21 +232,5 @@ impl Error {
 
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io { context: context.into(), source }
-    }
-}
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode as Code;
-        if let rusqlite::Error::SqliteFailure(failure, message) = &error {
-            let detail = message.clone().unwrap_or_else(|| failure.to_string());
-            return match failure.code {
-                Code::DatabaseBusy | Code::DatabaseLocked => Self::Locked { seconds: crate::busy::deadline().as_secs() },
-                Code::DiskFull | Code::ReadOnly | Code::SystemIoFailure | Code::CannotOpen => Self::Unwritable { detail },
-                Code::DatabaseCorrupt | Code::NotADatabase => Self::Damaged { detail },
-                _ => Self::Sqlite(SqliteError(error)),
-            };
-        }
-        Self::Sqlite(SqliteError(error))
     }
 }

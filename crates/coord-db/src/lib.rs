@@ -1,20 +1,16 @@
 //! The database of coding-loops, which holds all state, and its operations.
 //!
-//! This crate is the only one that names `rusqlite`. Its public API speaks the domain: [`Database::write`] opens one
+//! This crate is the only one that knows the database's engine (`engine/`). Its public API speaks the domain: [`Database::write`] opens one
 //! transaction and hands out a [`WriteTx`], whose methods are the named operations of each table (`claim_next_test`,
 //! `acquire`, `publish`, …). What commits in one closure commits together or not at all, and the bell is rung after it.
 //!
 //! Architecture invariant: nothing read from the database is ever executed, and no state lives outside of it.
 
-mod busy;
+#[macro_use]
+mod engine;
 mod database;
 mod error;
-mod first_look;
-mod migrate;
 mod model;
-#[cfg(test)]
-mod plans;
-mod row;
 mod tables;
 
 pub mod config;
@@ -26,8 +22,10 @@ pub mod wake;
 
 pub use config::Config;
 pub use database::{Database, Durability, OpenOptions, ReadTx, WriteTx};
+pub use engine::sqlite::archive::{Archive, Archived, Archiver, archive_path};
+pub use engine::sqlite::keep::{DatabaseFacts, bundle_of};
+pub use engine::sqlite::migrate::{APPLICATION_ID, SCHEMA_VERSION};
 pub use error::{Error, Result, error_chain};
-pub use migrate::{APPLICATION_ID, SCHEMA_VERSION};
 pub use model::enums::*;
 pub use model::event::*;
 pub use model::ids::*;

@@ -89,7 +89,9 @@ impl ProcessIdentity {
     /// This process.
     #[must_use]
     pub fn own() -> Self {
-        Self::of(i64::from(std::process::id()))
+        // Read once: a supervisor asks for each row that it looks at.
+        static OWN: OnceLock<ProcessIdentity> = OnceLock::new();
+        OWN.get_or_init(|| Self::of(i64::from(std::process::id()))).clone()
     }
 
     /// Another process of this machine and namespace, if it is visible.

@@ -465,9 +465,7 @@ fn must_be_at_rest(cx: &Context, why: &str) -> Outcome {
     let running = cx.open()?.read(|tx| tx.running_components(&ProcessIdentity::own()))?;
     match running.first() {
         None => Ok(()),
-        Some((component, process)) => {
-            Err(Failure::No(format!("{why}, and {component} runs as {process}; stop it first")))
-        }
+        Some((component, process)) => Err(Failure::No(format!("{why}, and {component} runs as {process}; stop it first"))),
     }
 }
 

@@ -33,15 +33,15 @@ macro_rules! text_enum {
             }
         }
 
-        impl rusqlite::ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-                Ok(self.as_str().into())
+        impl crate::engine::ToParameter for $name {
+            fn to_parameter(&self) -> crate::engine::Parameter<'_> {
+                self.as_str().to_parameter()
             }
         }
 
-        impl crate::row::Column for $name {
-            fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-                value.as_str()?.parse().map_err(rusqlite::types::FromSqlError::other)
+        impl crate::engine::Column for $name {
+            fn take(value: crate::engine::ValueRef<'_>) -> Result<Self, crate::engine::Unreadable> {
+                value.parse()
             }
         }
     };

@@ -133,15 +133,15 @@ impl fmt::Display for LeasePath {
     }
 }
 
-impl rusqlite::ToSql for LeasePath {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        self.0.to_sql()
+impl crate::engine::ToParameter for LeasePath {
+    fn to_parameter(&self) -> crate::engine::Parameter<'_> {
+        self.0.to_parameter()
     }
 }
 
-impl crate::row::Column for LeasePath {
-    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        <String as crate::row::Column>::take(value).map(Self)
+impl crate::engine::Column for LeasePath {
+    fn take(value: crate::engine::ValueRef<'_>) -> Result<Self, crate::engine::Unreadable> {
+        <String as crate::engine::Column>::take(value).map(Self)
     }
 }
 

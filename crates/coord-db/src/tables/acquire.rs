@@ -186,12 +186,12 @@ impl ReadTx<'_> {
             [self.now()],
             |row| {
                 Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, LoopId>(1)?,
-                    row.get::<_, StringList>(2)?,
-                    row.get::<_, Timestamp>(3)?,
-                    row.get::<_, Option<Timestamp>>(4)?,
-                    row.get::<_, i64>(5)?,
+                    row.get::<String>(0)?,
+                    row.get::<LoopId>(1)?,
+                    row.get::<StringList>(2)?,
+                    row.get::<Timestamp>(3)?,
+                    row.get::<Option<Timestamp>>(4)?,
+                    row.get::<i64>(5)?,
                 ))
             },
         )?;
@@ -285,13 +285,10 @@ impl WriteTx<'_> {
                 self.execute(
                     "INSERT INTO lease_requests (id, loop_id, paths, test_id, waiting_since, wait_until)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    rusqlite::params![id, request.loop_id, json(&request.paths), request.test_id, self.now(), wait_until],
+                    params![id, request.loop_id, json(&request.paths), request.test_id, self.now(), wait_until],
                 )?;
                 for path in BTreeSet::from_iter(&request.paths) {
-                    self.execute(
-                        "INSERT INTO lease_request_paths (request_id, file_path) VALUES (?1, ?2)",
-                        rusqlite::params![id, path],
-                    )?;
+                    self.execute("INSERT INTO lease_request_paths (request_id, file_path) VALUES (?1, ?2)", params![id, path])?;
                 }
                 // In the queue it is not a newcomer any more: an edge to a waiter that is behind it would close a cycle.
                 self.wait_for(&id, None, silent_seconds)?;
@@ -328,9 +325,9 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE wait_graph SET wait_until = ?2 WHERE wait_until IS NOT NULL AND waiter = (SELECT loop_id FROM lease_requests WHERE id = ?1)
                AND resource IN (SELECT file_path FROM lease_request_paths WHERE request_id = ?1)",
-            rusqlite::params![id, wait_until],
+            params![id, wait_until],
         )?;
-        Ok(self.execute("UPDATE lease_requests SET wait_until = ?2 WHERE id = ?1", rusqlite::params![id, wait_until])? > 0)
+        Ok(self.execute("UPDATE lease_requests SET wait_until = ?2 WHERE id = ?1", params![id, wait_until])? > 0)
     }
 
     /// Ends a queued acquire and its edges.
@@ -423,7 +420,7 @@ impl WriteTx<'_> {
                  ON CONFLICT (file_path) DO UPDATE SET expires_at = excluded.expires_at, lock_reason = excluded.lock_reason,
                    test_id = excluded.test_id, fencing_token = excluded.fencing_token, ttl_seconds = excluded.ttl_seconds,
                    automatic = excluded.automatic",
-                rusqlite::params![
+                params![
                     path,
                     request.loop_id,
                     self.now(),

@@ -25,7 +25,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT OR REPLACE INTO agent_outputs (loop_id, log, read_bytes, read_at, news_at, errors)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            rusqlite::params![row.loop_id, row.log, row.read_bytes, row.read_at, row.news_at, row.errors.to_string()],
+            params![row.loop_id, row.log, row.read_bytes, row.read_at, row.news_at, row.errors.to_string()],
         )?;
         Ok(())
     }

@@ -122,14 +122,14 @@ impl WriteTx<'_> {
             }
             self.execute(
                 "UPDATE alerts SET severity = ?2, message = ?3, context = ?4, updated_at = ?5 WHERE id = ?1",
-                rusqlite::params![open.id, new.severity, new.message, new.context.to_string(), self.now()],
+                params![open.id, new.severity, new.message, new.context.to_string(), self.now()],
             )?;
             return Ok(AlertRaised::Updated);
         }
         self.execute(
             "INSERT INTO alerts (id, severity, alert_type, source, message, context, created_at, fingerprint, event_id)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            rusqlite::params![
+            params![
                 new_id(),
                 new.severity,
                 new.alert_type,
@@ -148,7 +148,7 @@ impl WriteTx<'_> {
     pub fn close_alert(&self, fingerprint: &str) -> Result<bool> {
         Ok(self.execute(
             "UPDATE alerts SET closed_at = ?2 WHERE fingerprint = ?1 AND closed_at IS NULL",
-            rusqlite::params![fingerprint, self.now()],
+            params![fingerprint, self.now()],
         )? > 0)
     }
 
@@ -167,7 +167,7 @@ impl WriteTx<'_> {
         }
         self.execute(
             "UPDATE alerts SET acknowledged = 1, acknowledged_by = ?2, acknowledged_at = ?3 WHERE id = ?1",
-            rusqlite::params![id, by, self.now()],
+            params![id, by, self.now()],
         )?;
         Ok(())
     }

@@ -192,7 +192,7 @@ impl ReadTx<'_> {
         self.value(
             "SELECT count(*) = ?2 AND total(state <> 'green') = 0
              FROM (SELECT state FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC LIMIT ?2)",
-            rusqlite::params![check_hash, runs],
+            params![check_hash, runs],
         )
     }
 
@@ -226,7 +226,7 @@ impl ReadTx<'_> {
                 "FROM tests WHERE loop_id = ?1 AND status = 'pending' AND (not_before IS NULL OR not_before <= ?2)
                    AND id IN (SELECT test_id FROM base_mends) ORDER BY id LIMIT 1"
             ),
-            rusqlite::params![loop_id, self.now()],
+            params![loop_id, self.now()],
             Test::from_row,
         )
     }
@@ -249,7 +249,7 @@ impl WriteTx<'_> {
                output_sha256 = excluded.output_sha256, output_tail = excluded.output_tail, proof_id = excluded.proof_id,
                ran_at = excluded.ran_at, failures = excluded.failures
              WHERE base_runs.state IN ('red', 'skipped') OR excluded.state = 'green'",
-            rusqlite::params![
+            params![
                 run.tree_hash,
                 run.check_hash,
                 run.check_name,
@@ -275,10 +275,7 @@ impl WriteTx<'_> {
 
     /// Records that a check fails at a tree where it has passed before.
     pub fn take_back_base_run(&self, run: &BaseRun) -> Result<()> {
-        self.execute(
-            "DELETE FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2",
-            rusqlite::params![run.tree_hash, run.check_hash],
-        )?;
+        self.execute("DELETE FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2", params![run.tree_hash, run.check_hash])?;
         self.record_base_run(run)
     }
 
@@ -290,7 +287,7 @@ impl WriteTx<'_> {
              SELECT ?3, check_hash, check_name, ?4, state, why, exit_code, runs, duration_ms, output_sha256, output_tail,
                proof_id, ?5
              FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2 AND state IN ('green', 'flaky')",
-            rusqlite::params![from_tree, check_hash, to_tree, to_commit, self.now()],
+            params![from_tree, check_hash, to_tree, to_commit, self.now()],
         )?;
         Ok(())
     }
@@ -306,14 +303,14 @@ impl WriteTx<'_> {
         let current = super::json(&check_hashes);
         self.execute(
             "DELETE FROM base_runs WHERE state = 'red' AND NOT (tree_hash = ?1 AND check_hash IN (SELECT value FROM json_each(?2)))",
-            rusqlite::params![tree, current],
+            params![tree, current],
         )?;
         let passing = self.query(
             "SELECT DISTINCT check_name FROM base_runs WHERE tree_hash = ?1 AND state = 'green'
                AND check_hash IN (SELECT value FROM json_each(?2))
                AND check_name IN (SELECT check_name FROM ignored_checks) ORDER BY check_name",
-            rusqlite::params![tree, current],
-            |row| row.get::<_, String>(0),
+            params![tree, current],
+            |row| row.get::<String>(0),
         )?;
         for name in &passing {
             self.execute("DELETE FROM ignored_checks WHERE check_name = ?1", [name])?;
@@ -424,7 +421,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
              VALUES (?1, ?2, ?3, ?4, 'skipped', 'the human did not wait for it', 0, ?5)",
-            rusqlite::params![tree, check_hash, check_name, commit, self.now()],
+            params![tree, check_hash, check_name, commit, self.now()],
         )?;
         Ok(())
     }
@@ -434,7 +431,7 @@ impl WriteTx<'_> {
         for name in names {
             self.execute(
                 "INSERT INTO ignored_checks (check_name, since, reason) VALUES (?1, ?2, ?3) ON CONFLICT (check_name) DO NOTHING",
-                rusqlite::params![name, self.now(), reason],
+                params![name, self.now(), reason],
             )?;
         }
         Ok(())

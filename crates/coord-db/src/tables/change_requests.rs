@@ -113,10 +113,7 @@ impl WriteTx<'_> {
         cause: Option<EventId>,
     ) -> Result<String> {
         let id = self.ask_owner(resource, requestor, RequestType::Modify, description, cause)?;
-        self.execute(
-            "INSERT OR IGNORE INTO change_request_tests (request_id, test_id) VALUES (?1, ?2)",
-            rusqlite::params![id, test],
-        )?;
+        self.execute("INSERT OR IGNORE INTO change_request_tests (request_id, test_id) VALUES (?1, ?2)", params![id, test])?;
         Ok(id)
     }
 
@@ -132,7 +129,7 @@ impl WriteTx<'_> {
             "SELECT id FROM change_requests
              WHERE resource_path = ?1 AND requestor_loop = ?2 AND owner_loop = ?3 AND request_type = ?4
                AND status IN ('pending', 'approved') ORDER BY requested_at, id LIMIT 1",
-            rusqlite::params![resource.path, requestor, resource.owner_loop, request_type],
+            params![resource.path, requestor, resource.owner_loop, request_type],
             |row| row.get(0),
         )?;
         if let Some(id) = open {
@@ -142,7 +139,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO change_requests (id, resource_path, requestor_loop, owner_loop, request_type, description, requested_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            rusqlite::params![id, resource.path, requestor, resource.owner_loop, request_type, description, self.now()],
+            params![id, resource.path, requestor, resource.owner_loop, request_type, description, self.now()],
         )?;
         let payload = ChangeRequested {
             request_id: id.clone(),
@@ -187,11 +184,11 @@ impl WriteTx<'_> {
         if request.status == RequestStatus::Pending {
             self.execute(
                 "UPDATE change_requests SET status = ?2, resolved_at = ?3, resolved_by = ?4 WHERE id = ?1",
-                rusqlite::params![id, to, self.now(), by],
+                params![id, to, self.now(), by],
             )?;
         } else {
             // Who gave permission, and when, does not change.
-            self.execute("UPDATE change_requests SET status = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
+            self.execute("UPDATE change_requests SET status = ?2 WHERE id = ?1", params![id, to])?;
         }
         let payload = ChangeResolved {
             request_id: id.to_owned(),

@@ -235,7 +235,7 @@ impl Database {
     pub fn check(&self) -> Result<Vec<Problem>> {
         self.read(|tx| {
             let mut problems = Vec::new();
-            for detail in tx.query("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))? {
+            for detail in tx.query("PRAGMA integrity_check", [], |row| row.get::<String>(0))? {
                 if detail != "ok" {
                     problems.push(Problem { rule: SOUND, detail });
                 }
@@ -243,14 +243,14 @@ impl Database {
             let orphans = tx.query("PRAGMA foreign_key_check", [], |row| {
                 Ok(format!(
                     "row {} of {} refers to no row of {}",
-                    row.get::<_, Option<i64>>(1)?.unwrap_or_default(),
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(2)?
+                    row.get::<Option<i64>>(1)?.unwrap_or_default(),
+                    row.get::<String>(0)?,
+                    row.get::<String>(2)?
                 ))
             })?;
             problems.extend(orphans.into_iter().map(|detail| Problem { rule: NO_ORPHANS, detail }));
             for (rule, sql) in INVARIANTS {
-                let broken = tx.query(sql, [], |row| row.get::<_, String>(0))?;
+                let broken = tx.query(sql, [], |row| row.get::<String>(0))?;
                 problems.extend(broken.into_iter().map(|detail| Problem { rule, detail }));
             }
             Ok(problems)

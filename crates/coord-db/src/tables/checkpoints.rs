@@ -36,7 +36,7 @@ impl ReadTx<'_> {
                 "FROM checkpoints WHERE (?2 OR deleted_at IS NULL) AND (?1 IS NULL OR loop_id = ?1)
                  ORDER BY created_at DESC, id DESC"
             ),
-            rusqlite::params![loop_id, include_deleted],
+            params![loop_id, include_deleted],
             Checkpoint::from_row,
         )
     }
@@ -52,7 +52,7 @@ impl ReadTx<'_> {
                    AND EXISTS (SELECT 1 FROM tests AS t WHERE t.id = checkpoints.test_id AND t.status = 'passed')
                  ORDER BY created_at, id LIMIT ?3"
             ),
-            rusqlite::params![loop_id, before, limit as i64],
+            params![loop_id, before, limit as i64],
             Checkpoint::from_row,
         )
     }
@@ -70,7 +70,7 @@ impl ReadTx<'_> {
     pub fn checkpoint_of_ref(&self, loop_id: &LoopId, git_ref: &str) -> Result<Option<Checkpoint>> {
         self.query_opt(
             select!(Checkpoint, "FROM checkpoints WHERE loop_id = ?1 AND git_ref = ?2"),
-            rusqlite::params![loop_id, git_ref],
+            params![loop_id, git_ref],
             Checkpoint::from_row,
         )
     }
@@ -109,16 +109,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO checkpoints (id, loop_id, test_id, git_ref, checkpoint_type, created_at, commit_hash, reason)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            rusqlite::params![
-                id,
-                new.loop_id,
-                new.test_id,
-                new.git_ref,
-                new.checkpoint_type,
-                self.now(),
-                new.commit_hash,
-                new.reason
-            ],
+            params![id, new.loop_id, new.test_id, new.git_ref, new.checkpoint_type, self.now(), new.commit_hash, new.reason],
         )?;
         Ok(id)
     }
@@ -131,7 +122,7 @@ impl WriteTx<'_> {
         if self.checkpoint(id)?.deleted_at.is_some() {
             return Err(Error::illegal("checkpoint", id, "deleted", "be deleted again"));
         }
-        self.execute("UPDATE checkpoints SET deleted_at = ?2 WHERE id = ?1", rusqlite::params![id, self.now()])?;
+        self.execute("UPDATE checkpoints SET deleted_at = ?2 WHERE id = ?1", params![id, self.now()])?;
         Ok(())
     }
 }

@@ -121,7 +121,7 @@ impl WriteTx<'_> {
             self.execute(
                 "INSERT INTO clock_changes (host, seen_at, millis) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET millis = millis + excluded.millis",
-                rusqlite::params![self.host(), self.now(), millis],
+                params![self.host(), self.now(), millis],
             )?;
             let old = self.now().plus_seconds(-KEPT_SECONDS);
             self.execute("DELETE FROM clock_changes WHERE seen_at < ?1", [old])?;
@@ -134,7 +134,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT OR REPLACE INTO clock (host, boot_id, suspended_ms, wall_ms, boot_ms, grace_until)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            rusqlite::params![
+            params![
                 self.host(),
                 reading.boot_id,
                 reading.suspended_millis,

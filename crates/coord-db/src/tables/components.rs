@@ -109,7 +109,7 @@ impl WriteTx<'_> {
              ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = 'healthy',
                pid = excluded.pid, pid_start_time = excluded.pid_start_time, boot_id = excluded.boot_id,
                pid_namespace = excluded.pid_namespace, host = excluded.host, started_at = excluded.started_at, version = excluded.version",
-            rusqlite::params![
+            params![
                 id,
                 self.now(),
                 identity.pid,
@@ -137,7 +137,7 @@ impl WriteTx<'_> {
             "INSERT INTO component_health (component, last_heartbeat, status, metadata) VALUES (?1, ?2, ?3, coalesce(?4, '{}'))
              ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = excluded.status,
                metadata = json_patch(metadata, excluded.metadata)",
-            rusqlite::params![id, self.now(), status, metadata.map(Value::to_string)],
+            params![id, self.now(), status, metadata.map(Value::to_string)],
         )?;
         Ok(())
     }
@@ -148,7 +148,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE component_health SET pid = ?2, pid_start_time = ?3, boot_id = ?4, pid_namespace = ?5, host = ?6
              WHERE component = ?1",
-            rusqlite::params![
+            params![
                 id,
                 identity.map(|identity| identity.pid),
                 identity.and_then(|identity| identity.pid_start_time),
@@ -164,7 +164,7 @@ impl WriteTx<'_> {
     pub fn set_child(&self, id: &ComponentId, child: Option<(i64, Option<i64>)>) -> Result<()> {
         self.execute(
             "UPDATE component_health SET child_pid = ?2, child_pid_start_time = ?3 WHERE component = ?1",
-            rusqlite::params![id, child.map(|(pid, _)| pid), child.and_then(|(_, start)| start)],
+            params![id, child.map(|(pid, _)| pid), child.and_then(|(_, start)| start)],
         )?;
         Ok(())
     }
@@ -179,7 +179,7 @@ impl WriteTx<'_> {
         }
         let changed = self.execute(
             "UPDATE component_health SET status = ?2 WHERE component = ?1 AND last_heartbeat IS ?3 AND pid IS ?4",
-            rusqlite::params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
+            params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
         )?;
         if changed > 0 {
             return Ok(true);
@@ -189,7 +189,7 @@ impl WriteTx<'_> {
             "UPDATE component_health SET status = ?2
              WHERE component = ?1 AND pid IS ?4
                AND (strftime('%Y-%m-%d %H:%M:%f', last_heartbeat) IS ?3 OR last_heartbeat GLOB '-*')",
-            rusqlite::params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
+            params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
         )? > 0)
     }
 
@@ -205,7 +205,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE component_health SET status = 'unknown', last_heartbeat = ?2, pid = NULL, pid_start_time = NULL, child_pid = NULL,
                child_pid_start_time = NULL WHERE component = ?1",
-            rusqlite::params![id, self.now()],
+            params![id, self.now()],
         )?;
         let payload = ComponentStopped { component: id.to_string(), reason: reason.to_owned() };
         self.publish(&NewEvent::new(ActorId::trusted(id.as_str()), payload))?;

@@ -29,7 +29,7 @@ impl ReadTx<'_> {
                 "FROM events WHERE event_type = 'file_conflict' AND timestamp >= ?2
                    AND ?1 IN (json_extract(payload, '$.loop_a'), json_extract(payload, '$.loop_b')) ORDER BY rowid"
             ),
-            rusqlite::params![loop_id, since],
+            params![loop_id, since],
             Event::from_row,
         )?;
         let mut failed = Ok(());
@@ -50,7 +50,7 @@ impl WriteTx<'_> {
         let id = new_id();
         let added = self.execute(
             "INSERT OR IGNORE INTO conflicts (id, file_path, loop_a, loop_b, detected_at, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            rusqlite::params![id, file, a, b, self.now(), event],
+            params![id, file, a, b, self.now(), event],
         )?;
         Ok((added > 0).then_some(id))
     }
@@ -59,7 +59,7 @@ impl WriteTx<'_> {
     pub fn settle_conflict(&self, id: &str, winner: &LoopId, loser: &LoopId, winner_test: Option<&TestId>) -> Result<()> {
         self.execute(
             "UPDATE conflicts SET winner = ?2, loser = ?3, winner_test = ?4 WHERE id = ?1",
-            rusqlite::params![id, winner, loser, winner_test],
+            params![id, winner, loser, winner_test],
         )?;
         Ok(())
     }
@@ -68,7 +68,7 @@ impl WriteTx<'_> {
     pub fn resolve_conflict(&self, id: &str, resolution: &str) -> Result<()> {
         self.execute(
             "UPDATE conflicts SET resolved_at = ?2, resolution = ?3 WHERE id = ?1 AND resolved_at IS NULL",
-            rusqlite::params![id, self.now(), resolution],
+            params![id, self.now(), resolution],
         )?;
         Ok(())
     }

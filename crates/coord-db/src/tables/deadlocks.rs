@@ -64,16 +64,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO deadlocks (id, victim, cycle, locks, reason, detected_at, revoke_at, event_id)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            rusqlite::params![
-                id,
-                new.victim,
-                json(&new.cycle),
-                json(&new.locks),
-                new.reason,
-                self.now(),
-                new.revoke_at,
-                new.event_id
-            ],
+            params![id, new.victim, json(&new.cycle), json(&new.locks), new.reason, self.now(), new.revoke_at, new.event_id],
         )?;
         Ok(id)
     }
@@ -82,7 +73,7 @@ impl WriteTx<'_> {
     pub fn resolve_deadlock(&self, id: &str, outcome: DeadlockOutcome) -> Result<()> {
         self.execute(
             "UPDATE deadlocks SET resolved_at = ?2, outcome = ?3 WHERE id = ?1 AND resolved_at IS NULL",
-            rusqlite::params![id, self.now(), outcome],
+            params![id, self.now(), outcome],
         )?;
         Ok(())
     }

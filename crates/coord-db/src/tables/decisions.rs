@@ -134,7 +134,7 @@ impl ReadTx<'_> {
                    AND json_type(context, '$.resolved_event') IS NULL
                  ORDER BY decided_at, id LIMIT ?2"
             ),
-            rusqlite::params![since, limit as i64],
+            params![since, limit as i64],
             Decision::from_row,
         )
     }
@@ -177,7 +177,7 @@ impl ReadTx<'_> {
                  OR EXISTS (SELECT 1 FROM tests AS t JOIN loops AS l ON l.id = t.loop_id
                             JOIN decisions AS d ON d.fingerprint = 'hold:agent:' || l.agent
                             WHERE t.id = ?1 AND (d.status = 'pending' OR coalesce(d.decided_at, d.requested_at) >= ?2))",
-            rusqlite::params![test, since],
+            params![test, since],
         )
     }
 
@@ -296,7 +296,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO decisions (id, decision_type, summary, options, default_option, context, timeout_minutes, requested_at,
                requested_by, fingerprint, expires_at, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            rusqlite::params![
+            params![
                 id,
                 new.decision_type,
                 new.summary,
@@ -379,7 +379,7 @@ impl WriteTx<'_> {
         let decided_by = if by_human { "human" } else { "auto" };
         self.execute(
             "UPDATE decisions SET status = ?2, choice = ?3, decided_by = ?4, decided_at = ?5, comment = ?6 WHERE id = ?1",
-            rusqlite::params![id, status, choice, decided_by, self.now(), comment],
+            params![id, status, choice, decided_by, self.now(), comment],
         )?;
         let payload = DecisionResolved {
             decision_id: id.clone(),
@@ -426,7 +426,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE decisions SET context = json_set(context, '$.resolved_event', ?2)
              WHERE id = ?1 AND json_type(context) = 'object'",
-            rusqlite::params![id, said],
+            params![id, said],
         )?;
         Ok(())
     }

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::{LazyLock, OnceLock};
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde_json::Value;
 
-use crate::database::NOW;
+use crate::engine::Parameter;
+use crate::engine::sqlite::NOW;
 use crate::{
     Database, Error, EventId, LeasePath, LoopId, NewEvent, Payload, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx,
 };
@@ -73,6 +73,16 @@ pub struct EventFilter {
 }
 
 impl ReadTx<'_> {
+    /// True if any event is older than a moment.
+    pub fn has_events_before(&self, at: Timestamp) -> Result<bool> {
+        self.value("SELECT EXISTS (SELECT 1 FROM events WHERE timestamp < ?1)", [at])
+    }
+
+    /// True if an event with this id was moved into the archive.
+    pub fn is_archived(&self, event: &str) -> Result<bool> {
+        self.value("SELECT EXISTS (SELECT 1 FROM archived_events WHERE id = ?1)", [event])
+    }
+
     /// The event with this id.
     pub fn event(&self, id: &str) -> Result<Option<Event>> {
         self.query_opt(select!(Event, "FROM events WHERE id = ?1"), [id], Event::from_row)
@@ -90,7 +100,7 @@ impl ReadTx<'_> {
                    AND (?7 IS NULL OR rowid > ?7)
                  ORDER BY rowid DESC LIMIT ?8"
             ),
-            rusqlite::params![
+            params![
                 filter.since,
                 filter.until,
                 filter.source,
@@ -115,7 +125,7 @@ impl ReadTx<'_> {
                 "FROM events WHERE event_type IN (SELECT value FROM json_each(?2))
                    AND rowid >= (SELECT min(+rowid) FROM events WHERE timestamp >= ?1) AND +timestamp >= ?1 ORDER BY +rowid"
             ),
-            rusqlite::params![since, serde_json::json!(types)],
+            params![since, serde_json::json!(types).to_string()],
             Event::from_row,
         )
     }
@@ -136,7 +146,7 @@ impl ReadTx<'_> {
                      'digression_detected') AND json_extract(payload, '$.test_id') = ?1)
                  ORDER BY rowid DESC LIMIT ?2"
             ),
-            rusqlite::params![test, limit as i64],
+            params![test, limit as i64],
             Event::from_row,
         )?;
         events.reverse();
@@ -153,7 +163,7 @@ impl ReadTx<'_> {
              FROM events
              WHERE event_type IN ('test_started', 'test_failed', 'test_passed', 'test_blocked', 'loop_resumed') AND rowid > ?1
              ORDER BY rowid LIMIT ?2",
-            rusqlite::params![position, limit as i64],
+            params![position, limit as i64],
             |row| {
                 Ok(TestMark {
                     position: row.get(0)?,
@@ -200,7 +210,7 @@ impl ReadTx<'_> {
                 "FROM events WHERE event_type = ?1 AND source = ?2 AND timestamp >= ?4
                    AND json_extract(payload, '$.loop_id') = ?3 ORDER BY rowid DESC LIMIT 1"
             ),
-            rusqlite::params![event_type, source, loop_id, since],
+            params![event_type, source, loop_id, since],
             Event::from_row,
         )
     }
@@ -209,7 +219,7 @@ impl ReadTx<'_> {
     pub fn newest_event(&self, event_type: &str, source: &str, after: Timestamp) -> Result<Option<Event>> {
         self.query_opt(
             select!(Event, "FROM events WHERE event_type = ?1 AND source = ?2 AND timestamp >= ?3 ORDER BY rowid DESC LIMIT 1"),
-            rusqlite::params![event_type, source, after],
+            params![event_type, source, after],
             Event::from_row,
         )
     }
@@ -221,7 +231,7 @@ impl ReadTx<'_> {
              WHERE event_type = 'file_unlocked' AND json_extract(payload, '$.loop_id') = ?1
                AND json_extract(payload, '$.file_path') IN (SELECT value FROM json_each(?2))
              ORDER BY rowid DESC LIMIT 1",
-            rusqlite::params![loop_id, super::json(&path.equal_or_above())],
+            params![loop_id, super::json(&path.equal_or_above())],
             |row| row.get(0),
         )
     }
@@ -270,16 +280,16 @@ fn insert(rows: usize, now: Option<&str>) -> String {
 
 const COLUMNS: usize = 8;
 
-fn columns<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) -> [ToSqlOutput<'a>; COLUMNS] {
-    let text = |text: &'a str| ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes()));
-    let null = || ToSqlOutput::Borrowed(ValueRef::Null);
+fn columns<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) -> [Parameter<'a>; COLUMNS] {
+    let text = |text: &'a str| Parameter::Text(text.into());
+    let null = || Parameter::Null;
     [
         text(id.as_str()),
         now.map_or_else(null, text),
         text(event.source.as_str()),
         text(event.payload.event_type()),
-        ToSqlOutput::from(event.payload.to_json()),
-        ToSqlOutput::from(event.priority.max(1)),
+        Parameter::Text(event.payload.to_json().into()),
+        Parameter::Integer(event.priority.max(1)),
         event.caused_by.as_ref().map_or_else(null, |cause| text(cause.as_str())),
         event.correlation_id.as_ref().map_or_else(null, |story| text(story)),
     ]
@@ -289,7 +299,7 @@ impl Database {
     /// Says one thing, in a transaction of its own: cheaper than [`WriteTx::publish`] in one that does nothing else.
     pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
         let id = EventId::generate();
-        self.write_one(&INSERT_ALONE, rusqlite::params_from_iter(columns(&id, event, None)))?;
+        self.write_one(&INSERT_ALONE, Vec::from(columns(&id, event, None)))?;
         Ok(id)
     }
 }
@@ -307,8 +317,9 @@ impl WriteTx<'_> {
         let ids: Vec<EventId> = events.iter().map(|_| EventId::generate()).collect();
         let now = self.now().to_sql_text();
         for (ids, events) in ids.chunks(MAX_ROWS).zip(events.chunks(MAX_ROWS)) {
-            let rows = ids.iter().zip(events).flat_map(|(id, event)| columns(id, event, Some(&now)));
-            self.execute(insert_of(events.len()), rusqlite::params_from_iter(rows))?;
+            let rows: Vec<Parameter<'_>> =
+                ids.iter().zip(events).flat_map(|(id, event)| columns(id, event, Some(&now))).collect();
+            self.execute(insert_of(events.len()), rows)?;
         }
         Ok(ids)
     }
@@ -319,10 +330,10 @@ impl WriteTx<'_> {
     /// [`Error::Exists`] if there is such an event.
     pub fn publish_as(&self, id: &EventId, event: &NewEvent) -> Result<()> {
         let now = self.now().to_sql_text();
-        let inserted = self.execute(insert_of(1), rusqlite::params_from_iter(columns(id, event, Some(&now))));
+        let inserted = self.execute(insert_of(1), Vec::from(columns(id, event, Some(&now))));
         match inserted {
             Ok(_) => Ok(()),
-            Err(Error::Sqlite(_)) if self.event(id.as_str())?.is_some() => {
+            Err(Error::Statement(_)) if self.event(id.as_str())?.is_some() => {
                 Err(Error::Exists { what: "event", id: id.to_string() })
             }
             Err(error) => Err(error),

@@ -140,7 +140,7 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     /// Writes down which agent a loop runs.
     pub fn set_agent(&self, loop_id: &LoopId, agent: &str) -> Result<()> {
-        self.execute("UPDATE loops SET agent = ?2 WHERE id = ?1 AND agent IS NOT ?2", rusqlite::params![loop_id, agent])?;
+        self.execute("UPDATE loops SET agent = ?2 WHERE id = ?1 AND agent IS NOT ?2", params![loop_id, agent])?;
         Ok(())
     }
 
@@ -155,14 +155,14 @@ impl WriteTx<'_> {
         for hold in self.holds_on(loop_id)? {
             if let Some(probe) = hold.probe_loop.as_ref().filter(|probe| *probe != loop_id) {
                 if self.is_young_attempt(probe)? {
-                    self.execute("UPDATE holds SET until = ?2 WHERE subject = ?1", rusqlite::params![hold.subject, again])?;
+                    self.execute("UPDATE holds SET until = ?2 WHERE subject = ?1", params![hold.subject, again])?;
                     return Ok(Start::At(again, hold));
                 }
                 self.end_hold(&hold, loop_id, "the last attempt met no trouble")?;
             } else {
                 self.execute(
                     "UPDATE holds SET probe_loop = ?2, until = ?3 WHERE subject = ?1",
-                    rusqlite::params![hold.subject, loop_id, again],
+                    params![hold.subject, loop_id, again],
                 )?;
             }
         }
@@ -173,7 +173,7 @@ impl WriteTx<'_> {
     fn is_young_attempt(&self, loop_id: &LoopId) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM tests WHERE loop_id = ?1 AND status = 'in_progress' AND last_attempt_at > ?2)",
-            rusqlite::params![loop_id, self.now().plus_seconds(-PROBE_MAX_SECONDS)],
+            params![loop_id, self.now().plus_seconds(-PROBE_MAX_SECONDS)],
         )
     }
 
@@ -223,7 +223,7 @@ impl WriteTx<'_> {
             "INSERT INTO holds (subject, kind, reason, since, until, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (subject) DO UPDATE SET kind = excluded.kind, reason = excluded.reason, until = excluded.until,
                tries = excluded.tries, loop_id = excluded.loop_id, event_id = excluded.event_id, probe_loop = NULL",
-            rusqlite::params![of_agent(agent), trouble.kind, trouble.reason, since, until, tries, loop_id, event],
+            params![of_agent(agent), trouble.kind, trouble.reason, since, until, tries, loop_id, event],
         )?;
         let lasts = now.seconds_since(since) >= OUTAGE_ASKS_AFTER_SECONDS;
         if trouble.kind == HoldKind::Human {
@@ -250,7 +250,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO holds (subject, kind, reason, since, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = tries + 1, until = NULL, probe_loop = NULL",
-            rusqlite::params![SET_UP, HoldKind::Human, reason, self.now(), loop_id, started],
+            params![SET_UP, HoldKind::Human, reason, self.now(), loop_id, started],
         )?;
         let summary = format!(
             "the set-up fails before any agent has changed anything: {reason}; fix it (setup in [workspace] of config.toml, or \
@@ -303,7 +303,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO holds (subject, kind, reason, since, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = excluded.tries, until = NULL, probe_loop = NULL",
-            rusqlite::params![of_loop(loop_id), HoldKind::Repeated, reason, self.now(), runs, loop_id, started],
+            params![of_loop(loop_id), HoldKind::Repeated, reason, self.now(), runs, loop_id, started],
         )?;
         let summary = format!("{runs} attempts in a row of loop {loop_id} had no result, the last one because {reason}");
         self.ask_about(&of_loop(loop_id), loop_id, summary)
@@ -321,7 +321,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE holds SET until = ?2, probe_loop = NULL WHERE until IS NULL
                AND subject IN ('setup', 'loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))",
-            rusqlite::params![loop_id, self.now()],
+            params![loop_id, self.now()],
         )?;
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::engine::{Column, Unreadable, ValueRef};
 use crate::process::{Liveness, ProcessIdentity};
 use crate::{Error, EventId, HealthStatus, JournalStatus, LoopId, ReadTx, Result, Timestamp, WriteTx, new_id};
 
@@ -100,9 +101,9 @@ impl Serialize for JournalSteps {
     }
 }
 
-impl crate::row::Column for JournalSteps {
-    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        Ok(match <Value as crate::row::Column>::take(value)? {
+impl Column for JournalSteps {
+    fn take(value: ValueRef<'_>) -> Result<Self, Unreadable> {
+        Ok(match <Value as Column>::take(value)? {
             Value::Array(mut all) => {
                 let intent = if all.is_empty() { Value::Null } else { all.remove(0) };
                 // What another tool has put there says nothing to us and stops nobody.
@@ -163,7 +164,7 @@ impl ReadTx<'_> {
                 JournalEntry,
                 "FROM transaction_log WHERE ?1 IS NULL OR component = ?1 ORDER BY started_at DESC, id DESC LIMIT ?2"
             ),
-            rusqlite::params![component, limit as i64],
+            params![component, limit as i64],
             JournalEntry::from_row,
         )
     }
@@ -183,7 +184,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO transaction_log (id, operation, loop_id, steps, started_at, component, event_id)
              VALUES (?1, ?2, ?3, json_array(json(?4)), ?5, ?6, ?7)",
-            rusqlite::params![id, operation, loop_id, intent.to_string(), self.now(), component, event],
+            params![id, operation, loop_id, intent.to_string(), self.now(), component, event],
         )?;
         Ok(id)
     }
@@ -201,7 +202,7 @@ impl WriteTx<'_> {
         Ok(self.execute(
             "INSERT INTO transaction_log (id, operation, steps, started_at, component, event_id)
              SELECT ?1, ?2, json_array(json(?3)), ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM transaction_log WHERE id = ?1)",
-            rusqlite::params![id, operation, intent.to_string(), self.now(), component, event],
+            params![id, operation, intent.to_string(), self.now(), component, event],
         )? > 0)
     }
 
@@ -215,7 +216,7 @@ impl WriteTx<'_> {
 
     fn set_steps(&self, id: &str, steps: &JournalSteps) -> Result<()> {
         let steps = serde_json::to_string(steps).map_err(|error| Error::Invalid(error.to_string()))?;
-        self.execute("UPDATE transaction_log SET steps = ?2 WHERE id = ?1", rusqlite::params![id, steps])?;
+        self.execute("UPDATE transaction_log SET steps = ?2 WHERE id = ?1", params![id, steps])?;
         Ok(())
     }
 
@@ -253,10 +254,7 @@ impl WriteTx<'_> {
         if !entry.status.may_become(to) {
             return Err(Error::illegal("journal entry", id, entry.status, format!("become {to}: it is settled")));
         }
-        self.execute(
-            "UPDATE transaction_log SET status = ?2, completed_at = ?3 WHERE id = ?1",
-            rusqlite::params![id, to, self.now()],
-        )?;
+        self.execute("UPDATE transaction_log SET status = ?2, completed_at = ?3 WHERE id = ?1", params![id, to, self.now()])?;
         Ok(true)
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{StringList, json};
+use crate::engine::ToParameter;
 use crate::payload::{KnowledgeConflict, KnowledgeRecorded};
 use crate::{ActorId, Error, KnowledgeType, LoopId, NewEvent, ReadTx, Result, Timestamp, WriteTx, new_id};
 
@@ -110,7 +111,7 @@ impl ReadTx<'_> {
     pub fn search_knowledge(&self, search: &KnowledgeSearch) -> Result<Vec<Knowledge>> {
         let words = full_text(&search.words, " ");
         let beginnings = search.path.as_deref().map(|path| json(&beginnings(path)));
-        let mut parameters: Vec<&dyn rusqlite::ToSql> = Vec::new();
+        let mut parameters: Vec<&dyn ToParameter> = Vec::new();
         let mut conditions = Vec::new();
         let mut order = "n.seq DESC";
         let from = if let Some(words) = &words {
@@ -145,19 +146,19 @@ impl ReadTx<'_> {
         }
         let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
         let sql = format!("SELECT {} FROM {from} WHERE {conditions} ORDER BY {order}", columns());
-        let mut statement = crate::database::prepare(self.connection, &sql)?;
-        let mut rows = statement.query(&parameters[..])?;
         let mut found = Vec::new();
-        while found.len() < search.limit
-            && let Some(row) = rows.next()?
-        {
-            let item = Knowledge::from_row(&crate::row::Row(row))?;
+        if search.limit == 0 {
+            return Ok(found);
+        }
+        self.engine().each(&sql, &&parameters[..], |row| {
+            let item = Knowledge::from_row(row)?;
             let fits =
                 search.path.as_deref().is_none_or(|path| item.affected_areas.0.iter().any(|area| area_covers(area, path)));
             if fits {
                 found.push(item);
             }
-        }
+            Ok(found.len() < search.limit)
+        })?;
         Ok(found)
     }
 
@@ -254,17 +255,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO knowledge (id, loop_id, item_type, topic, content, confidence, evidence, affected_areas, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            rusqlite::params![
-                id,
-                new.loop_id,
-                new.item_type,
-                topic,
-                new.content,
-                new.confidence,
-                new.evidence,
-                json(&areas),
-                self.now()
-            ],
+            params![id, new.loop_id, new.item_type, topic, new.content, new.confidence, new.evidence, json(&areas), self.now()],
         )?;
         for old in &new.supersedes {
             self.supersede_knowledge(old, &id)?;

@@ -168,7 +168,7 @@ impl ReadTx<'_> {
         let mut more = false;
         let limit = MAX_CANDIDATES as i64;
         let mut looked: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
-        let pair = |row: &crate::row::Row<'_, '_>| Ok((row.get(0)?, row.get(1)?));
+        let pair = |row: &crate::engine::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         for scope in test.scope.0.iter().take(MAX_SCOPES) {
             let scope = scope.strip_prefix("./").unwrap_or(scope);
             let beginning = literal_beginning(scope);
@@ -176,7 +176,7 @@ impl ReadTx<'_> {
                 if !looked.contains_key(&prefix) {
                     let found = self.query(
                         "SELECT seq, area FROM knowledge_areas WHERE prefix = ?1 ORDER BY seq DESC LIMIT ?2",
-                        rusqlite::params![prefix, limit],
+                        params![prefix, limit],
                         pair,
                     )?;
                     looked.insert(prefix.clone(), found);
@@ -196,7 +196,7 @@ impl ReadTx<'_> {
                     self.query(
                         "SELECT seq, area FROM knowledge_areas WHERE prefix > ?1 AND prefix < ?1 || char(1114111)
                          ORDER BY seq DESC LIMIT ?2",
-                        rusqlite::params![beginning, limit],
+                        params![beginning, limit],
                         pair,
                     )?
                 };
@@ -218,7 +218,7 @@ impl ReadTx<'_> {
             let found: Vec<i64> = self.query(
                 "SELECT n.seq FROM knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id
                  WHERE k.topic = ?1 COLLATE NOCASE AND k.superseded_by IS NULL ORDER BY n.seq DESC LIMIT ?2",
-                rusqlite::params![topic, limit],
+                params![topic, limit],
                 |row| row.get(0),
             )?;
             more |= found.len() == MAX_CANDIDATES;
@@ -228,7 +228,7 @@ impl ReadTx<'_> {
         for word in words_of(test) {
             let items: i64 = self.value(
                 "SELECT count(*) FROM (SELECT 1 FROM knowledge_words WHERE knowledge_words MATCH ?1 LIMIT ?2)",
-                rusqlite::params![full_text(std::slice::from_ref(&word), " "), COMMON_WORD_ITEMS + 1],
+                params![full_text(std::slice::from_ref(&word), " "), COMMON_WORD_ITEMS + 1],
             )?;
             if (1..=COMMON_WORD_ITEMS).contains(&items) {
                 telling.push(word);
@@ -239,7 +239,7 @@ impl ReadTx<'_> {
                 "SELECT rowid FROM knowledge_words WHERE knowledge_words MATCH ?1
                    AND EXISTS (SELECT 1 FROM knowledge_areas AS a WHERE a.seq = knowledge_words.rowid)
                  ORDER BY rank LIMIT ?2",
-                rusqlite::params![words, MAX_BY_WORDS as i64],
+                params![words, MAX_BY_WORDS as i64],
                 |row| row.get(0),
             )?;
             found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Words));

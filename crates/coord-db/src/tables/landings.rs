@@ -250,7 +250,7 @@ impl WriteTx<'_> {
             "INSERT INTO landings (id, test_id, loop_id, attempt, urgent, base_tree, tree, head, commit_hash, theirs, proof, checks,
                seconds, tokens, files, queued_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-            rusqlite::params![
+            params![
                 new.id,
                 new.test_id,
                 new.loop_id,
@@ -304,12 +304,12 @@ impl WriteTx<'_> {
         let path = &lease.file_path;
         self.execute(
             "UPDATE file_locks SET locked_by = ?1, test_id = ?2, lock_reason = 'waits to land' WHERE file_path = ?3",
-            rusqlite::params![train, test, path],
+            params![train, test, path],
         )?;
-        self.execute("DELETE FROM lease_sets WHERE fencing_token = ?1 AND file_path = ?2", rusqlite::params![token, path])?;
+        self.execute("DELETE FROM lease_sets WHERE fencing_token = ?1 AND file_path = ?2", params![token, path])?;
         self.execute(
             "UPDATE OR REPLACE wait_graph SET holder = ?1 WHERE holder = ?2 AND resource = ?3 AND waiter <> ?1",
-            rusqlite::params![train, from, path],
+            params![train, from, path],
         )?;
         Ok(())
     }
@@ -333,7 +333,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO batches (id, base_commit, commit_hash, tree_hash, tests, outcome, check_name, why, output_tail,
                duration_ms, reused, judged_by, judged_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            rusqlite::params![
+            params![
                 batch.id,
                 batch.base_commit,
                 batch.commit_hash,
@@ -365,10 +365,7 @@ impl WriteTx<'_> {
 
     /// Records that integration has moved to the commit of a batch: every work that is left in the queue was passed over.
     pub fn batch_landed(&self, batch: &str) -> Result<()> {
-        self.execute(
-            "UPDATE batches SET landed_at = ?2 WHERE id = ?1 AND landed_at IS NULL",
-            rusqlite::params![batch, self.now()],
-        )?;
+        self.execute("UPDATE batches SET landed_at = ?2 WHERE id = ?1 AND landed_at IS NULL", params![batch, self.now()])?;
         self.execute("UPDATE landings SET passed_over = passed_over + 1 WHERE ended_at IS NULL", [])?;
         Ok(())
     }
@@ -386,7 +383,7 @@ impl WriteTx<'_> {
         let Some(landing) = self.landing(id)?.filter(|landing| landing.state.may_become(state)) else { return Ok(false) };
         self.execute(
             "UPDATE landings SET state = ?2, batch = coalesce(?3, batch), reason = ?4, clashes = ?5, ended_at = ?6 WHERE id = ?1",
-            rusqlite::params![id, state, batch, reason, json(&clashes), self.now()],
+            params![id, state, batch, reason, json(&clashes), self.now()],
         )?;
         if let Some(git_ref) = landing.git_ref()
             && state != LandingState::Landed

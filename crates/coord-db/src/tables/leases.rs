@@ -32,7 +32,7 @@ impl ReadTx<'_> {
     pub fn leases(&self, live_only: bool) -> Result<Vec<Lease>> {
         self.query(
             select!(Lease, "FROM file_locks WHERE ?1 = 0 OR expires_at IS NULL OR expires_at > ?2 ORDER BY file_path"),
-            rusqlite::params![live_only, self.now()],
+            params![live_only, self.now()],
             Lease::from_row,
         )
     }
@@ -131,7 +131,7 @@ impl WriteTx<'_> {
         let expires_at = self.now().plus_seconds(ttl);
         self.execute(
             "UPDATE file_locks SET expires_at = ?3, ttl_seconds = ?4 WHERE locked_by = ?1 AND fencing_token = ?2",
-            rusqlite::params![loop_id, token, expires_at, ttl],
+            params![loop_id, token, expires_at, ttl],
         )?;
         Ok(Grant { fencing_token: token, expires_at, paths: leases.into_iter().map(|lease| lease.file_path).collect() })
     }
@@ -140,7 +140,7 @@ impl WriteTx<'_> {
     pub fn renew_all(&self, loop_id: &LoopId, ttl_seconds: i64) -> Result<usize> {
         self.execute(
             "UPDATE file_locks SET expires_at = ?2 WHERE locked_by = ?1 AND expires_at IS NOT NULL",
-            rusqlite::params![loop_id, self.now().plus_seconds(ttl_seconds)],
+            params![loop_id, self.now().plus_seconds(ttl_seconds)],
         )
     }
 
@@ -151,7 +151,7 @@ impl WriteTx<'_> {
         }
         self.execute("DELETE FROM lease_sets WHERE fencing_token NOT IN (SELECT fencing_token FROM file_locks)", [])?;
         for path in paths {
-            self.execute("INSERT INTO lease_sets (fencing_token, file_path) VALUES (?1, ?2)", rusqlite::params![token, path])?;
+            self.execute("INSERT INTO lease_sets (fencing_token, file_path) VALUES (?1, ?2)", params![token, path])?;
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl WriteTx<'_> {
             "SELECT file_path FROM lease_sets AS s WHERE fencing_token = ?2
                AND NOT EXISTS (SELECT 1 FROM file_locks AS l WHERE l.file_path = s.file_path AND l.locked_by = ?1)
              ORDER BY file_path",
-            rusqlite::params![loop_id, token],
+            params![loop_id, token],
             |row| row.get(0),
         )
     }
@@ -171,7 +171,7 @@ impl WriteTx<'_> {
     fn release_lease(&self, loop_id: &LoopId, lease: &Lease) -> Result<()> {
         self.execute(
             "DELETE FROM lease_sets WHERE fencing_token = ?1 AND file_path = ?2",
-            rusqlite::params![lease.fencing_token, lease.file_path],
+            params![lease.fencing_token, lease.file_path],
         )?;
         self.end_lease(lease, &ActorId::from(loop_id), UnlockCause::Released, None)?;
         Ok(())
@@ -180,7 +180,7 @@ impl WriteTx<'_> {
     fn under_token(&self, loop_id: &LoopId, token: i64) -> Result<Vec<Lease>> {
         self.query(
             select!(Lease, "FROM file_locks WHERE locked_by = ?1 AND fencing_token = ?2 ORDER BY file_path"),
-            rusqlite::params![loop_id, token],
+            params![loop_id, token],
             Lease::from_row,
         )
     }
@@ -282,10 +282,7 @@ impl WriteTx<'_> {
     fn mark_freed(&self, path: &LeasePath) -> Result<()> {
         for request in self.lease_requests()? {
             if request.paths.0.iter().any(|wanted| overlap(wanted, path.as_str())) {
-                self.execute(
-                    "UPDATE lease_requests SET freed_at = ?2 WHERE id = ?1",
-                    rusqlite::params![request.id, self.now()],
-                )?;
+                self.execute("UPDATE lease_requests SET freed_at = ?2 WHERE id = ?1", params![request.id, self.now()])?;
             }
         }
         Ok(())
@@ -307,24 +304,14 @@ impl WriteTx<'_> {
     ) -> Result<bool> {
         let gone = self.execute(
             "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3 AND expires_at IS ?4",
-            rusqlite::params![
-                lease.file_path,
-                lease.locked_by,
-                lease.fencing_token,
-                lease.expires_at.map(Timestamp::to_sql_text)
-            ],
+            params![lease.file_path, lease.locked_by, lease.fencing_token, lease.expires_at.map(Timestamp::to_sql_text)],
         )?;
         // A time written without milliseconds, or in a year before 0, reads as the same moment but is another text.
         let gone = gone > 0
             || self.execute(
                 "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3
                    AND (strftime('%Y-%m-%d %H:%M:%f', expires_at) IS ?4 OR expires_at GLOB '-*')",
-                rusqlite::params![
-                    lease.file_path,
-                    lease.locked_by,
-                    lease.fencing_token,
-                    lease.expires_at.map(Timestamp::to_sql_text)
-                ],
+                params![lease.file_path, lease.locked_by, lease.fencing_token, lease.expires_at.map(Timestamp::to_sql_text)],
             )? > 0;
         if gone {
             self.mark_freed(&lease.file_path)?;

@@ -154,7 +154,7 @@ impl ReadTx<'_> {
     ) -> Result<Option<crate::Regression>> {
         let id: Option<String> = self.query_opt(
             "SELECT id FROM regressions WHERE test_id = ?1 AND check_name = ?2 AND status = ?3 ORDER BY rowid DESC LIMIT 1",
-            rusqlite::params![test, check, status],
+            params![test, check, status],
             |row| row.get(0),
         )?;
         id.map_or(Ok(None), |id| self.regression(&id))
@@ -166,7 +166,7 @@ impl ReadTx<'_> {
             "SELECT EXISTS (SELECT 1 FROM regressions AS r WHERE r.test_id = ?1 AND r.check_name = ?2
                  AND (r.status = 'flaky'
                       OR EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = r.test_id AND p.commit_hash = r.bad_commit)))",
-            rusqlite::params![test, check],
+            params![test, check],
         )
     }
 
@@ -202,7 +202,7 @@ impl WriteTx<'_> {
             "INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome, runs, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT DO UPDATE SET commit_hash = excluded.commit_hash, outcome = excluded.outcome, runs = excluded.runs,
                ran_at = excluded.ran_at",
-            rusqlite::params![check, test, commit, outcome, runs, self.now()],
+            params![check, test, commit, outcome, runs, self.now()],
         )?;
         Ok(())
     }
@@ -211,7 +211,7 @@ impl WriteTx<'_> {
     pub fn record_baseline_passes(&self, check: &str, commit: &str) -> Result<()> {
         self.execute(
             "UPDATE baseline_runs SET commit_hash = ?2, outcome = 'pass', ran_at = ?3 WHERE check_name = ?1",
-            rusqlite::params![check, commit, self.now()],
+            params![check, commit, self.now()],
         )?;
         Ok(())
     }
@@ -243,7 +243,7 @@ impl WriteTx<'_> {
             "INSERT INTO reverts (test_id, commit_hash, asked_at, event_id) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET commit_hash = excluded.commit_hash, asked_at = excluded.asked_at,
                event_id = excluded.event_id",
-            rusqlite::params![test, commit, self.now(), cause],
+            params![test, commit, self.now(), cause],
         )?;
         Ok(())
     }

@@ -84,16 +84,16 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::Refused`] if there is none.
     pub fn port_of(&self, id: &LoopId, first: u16, is_free: impl Fn(u16) -> bool) -> Result<u16> {
-        let known = self.query_opt("SELECT port FROM loop_ports WHERE loop_id = ?1", [id], |row| row.get::<_, u16>(0))?;
+        let known = self.query_opt("SELECT port FROM loop_ports WHERE loop_id = ?1", [id], |row| row.get::<u16>(0))?;
         if let Some(port) = known {
             return Ok(port);
         }
         // Those of loops that are gone can be given again.
         self.execute("DELETE FROM loop_ports WHERE loop_id NOT IN (SELECT id FROM loops)", [])?;
-        let taken = self.query("SELECT port FROM loop_ports", [], |row| row.get::<_, u16>(0))?;
+        let taken = self.query("SELECT port FROM loop_ports", [], |row| row.get::<u16>(0))?;
         let port = (first..=u16::MAX).find(|port| !taken.contains(port) && is_free(*port));
         let port = port.ok_or_else(|| Error::Refused(format!("no port from {first} on is free")))?;
-        self.execute("INSERT INTO loop_ports (loop_id, port) VALUES (?1, ?2)", rusqlite::params![id, port])?;
+        self.execute("INSERT INTO loop_ports (loop_id, port) VALUES (?1, ?2)", params![id, port])?;
         Ok(port)
     }
 }
@@ -115,7 +115,7 @@ impl WriteTx<'_> {
         let branch = new.branch.clone().unwrap_or_else(|| format!("coding-loops/{}", new.id));
         self.execute(
             "INSERT INTO loops (id, name, priority, branch, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
-            rusqlite::params![new.id, name, new.priority, branch, self.now()],
+            params![new.id, name, new.priority, branch, self.now()],
         )?;
         Ok(())
     }
@@ -152,7 +152,7 @@ impl WriteTx<'_> {
         }
         self.execute("DELETE FROM component_health WHERE component = ?1", [id])?;
         self.execute("DELETE FROM loops WHERE id = ?1", [id]).map_err(|error| match error {
-            Error::Sqlite(_) => {
+            Error::Statement(_) => {
                 Error::Refused(format!("loop {id} still has records that refer to it; a loop with a history cannot be removed"))
             }
             other => other,
@@ -169,10 +169,7 @@ impl WriteTx<'_> {
         if priority < 1 {
             return Err(Error::Invalid(format!("priority {priority} is not allowed; 1 is the most important")));
         }
-        self.execute(
-            "UPDATE loops SET priority = ?2, updated_at = ?3 WHERE id = ?1",
-            rusqlite::params![id, priority, self.now()],
-        )?;
+        self.execute("UPDATE loops SET priority = ?2, updated_at = ?3 WHERE id = ?1", params![id, priority, self.now()])?;
         let payload =
             PriorityChanged { loop_id: id.clone(), old_priority: old, new_priority: priority, reason: reason.to_owned() };
         self.publish(&NewEvent::new(by.clone(), payload).caused_by_opt(cause))?;
@@ -197,7 +194,7 @@ impl WriteTx<'_> {
         }
         self.execute(
             "UPDATE loops SET status = ?2, updated_at = ?3, died_at = CASE WHEN ?2 = 'error' THEN died_at END WHERE id = ?1",
-            rusqlite::params![id, status, self.now()],
+            params![id, status, self.now()],
         )?;
         Ok(())
     }
@@ -236,7 +233,7 @@ impl WriteTx<'_> {
         let paused: bool = self.value("SELECT EXISTS (SELECT 1 FROM pauses WHERE loop_id = ?1)", [id])?;
         self.execute(
             "UPDATE loops SET status = ?2, pid = ?3, died_at = NULL, updated_at = ?4 WHERE id = ?1",
-            rusqlite::params![id, if paused { "paused" } else { "running" }, identity.pid, self.now()],
+            params![id, if paused { "paused" } else { "running" }, identity.pid, self.now()],
         )?;
         Ok(())
     }
@@ -269,7 +266,7 @@ impl WriteTx<'_> {
             self.execute(
                 "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2
                  WHERE id = ?1",
-                rusqlite::params![test, how.reason],
+                params![test, how.reason],
             )?;
             if how.cause == UnlockCause::OwnerDied {
                 let attempt = self.value("SELECT attempts + 1 FROM tests WHERE id = ?1", [&test])?;
@@ -288,7 +285,7 @@ impl WriteTx<'_> {
         let died_at = (how.status == LoopStatus::Error).then(|| self.now());
         self.execute(
             "UPDATE loops SET status = ?2, pid = NULL, current_test_id = NULL, updated_at = ?3, died_at = ?4 WHERE id = ?1",
-            rusqlite::params![id, how.status, self.now(), died_at],
+            params![id, how.status, self.now(), died_at],
         )?;
         Ok(())
     }

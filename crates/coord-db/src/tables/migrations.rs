@@ -102,11 +102,11 @@ impl ReadTx<'_> {
             [],
             |row| {
                 Ok((
-                    row.get::<_, i64>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, Option<String>>(2)?,
-                    row.get::<_, MigrationStatus>(3)?,
-                    row.get::<_, Option<String>>(4)?,
+                    row.get::<i64>(0)?,
+                    row.get::<String>(1)?,
+                    row.get::<Option<String>>(2)?,
+                    row.get::<MigrationStatus>(3)?,
+                    row.get::<Option<String>>(4)?,
                 ))
             },
         )?;
@@ -170,7 +170,7 @@ impl WriteTx<'_> {
         })?;
         self.execute(
             "INSERT INTO migrations (number, name, loop_id, file_path, allocated_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            rusqlite::params![number, name, loop_id, file, self.now()],
+            params![number, name, loop_id, file, self.now()],
         )?;
         Ok(number)
     }
@@ -193,7 +193,7 @@ impl WriteTx<'_> {
         let applied_at = (status == MigrationStatus::Applied).then(|| self.now());
         self.execute(
             "UPDATE migrations SET status = ?2, applied_at = ?3 WHERE number = ?1",
-            rusqlite::params![number, status, applied_at],
+            params![number, status, applied_at],
         )?;
         Ok(())
     }

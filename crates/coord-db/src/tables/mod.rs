@@ -13,12 +13,12 @@ macro_rules! row {
             pub(crate) const COLUMNS: &str = concat!(stringify!($first), $(", ", stringify!($field)),*);
 
             #[allow(dead_code)]
-            pub(crate) fn from_row(row: &$crate::row::Row<'_, '_>) -> rusqlite::Result<Self> {
+            pub(crate) fn from_row(row: &$crate::engine::Row<'_>) -> $crate::Result<Self> {
                 Self::from_row_at(row, 0)
             }
 
             #[allow(unused_assignments, dead_code)]
-            pub(crate) fn from_row_at(row: &$crate::row::Row<'_, '_>, mut at: usize) -> rusqlite::Result<Self> {
+            pub(crate) fn from_row_at(row: &$crate::engine::Row<'_>, mut at: usize) -> $crate::Result<Self> {
                 let $first = row.get(at)?;
                 at += 1;
                 $(let $field = row.get(at)?; at += 1;)*
@@ -39,7 +39,6 @@ macro_rules! select {
 mod acquire;
 mod agent_outputs;
 mod alerts;
-mod archive;
 mod attempts;
 mod base;
 mod change_requests;
@@ -53,14 +52,12 @@ mod decisions;
 mod events;
 mod holds;
 mod journal;
-mod keep;
 mod knowledge;
 mod knowledge_context;
 mod landings;
 mod leases;
 mod ledger;
 mod loops;
-pub(crate) mod marks;
 mod migrations;
 mod pauses;
 mod progress;
@@ -86,7 +83,6 @@ mod worktree_changes;
 pub use acquire::{Acquire, AcquireRequest, Blocker, Grant, Waiting};
 pub use agent_outputs::AgentOutput;
 pub use alerts::{Alert, AlertRaised, NewAlert};
-pub use archive::{Archive, Archived, Archiver, archive_path};
 pub use base::{BASE_QUESTION, BASE_SLOW_QUESTION, BaseAnswer, BaseRun, IgnoredCheck, RedCheck};
 pub use change_requests::ChangeRequest;
 pub use check::Problem;
@@ -99,8 +95,6 @@ pub use decisions::{Decision, GivenAnswer, NewDecision};
 pub use events::{Event, EventFilter, TestMark};
 pub use holds::{AgentTrouble, GREEN_BEFORE_QUESTION, HOLD_QUESTION, Hold, NO_CHANGE_QUESTION, Start};
 pub use journal::{JournalEntry, JournalStep, JournalSteps, owned_intent};
-pub use keep::{DatabaseFacts, bundle_of};
-pub(crate) use keep::{copy, copy_to_new_file};
 pub use knowledge::{Knowledge, KnowledgeSearch, MAX_KNOWLEDGE_BYTES, NewKnowledge};
 pub use knowledge_context::{KNOWLEDGE_CONTEXT_BYTES, KnowledgeContext};
 pub use landings::{Batch, Landing, LandingTotals, NewLanding, queued_refs};
@@ -128,23 +122,23 @@ pub use wait_graph::WaitEdge;
 pub use waits::{Wait, WaitKind, WaitNode, Waits};
 pub use worktree_changes::WorktreeChange;
 
-use crate::row::Column;
+use crate::engine::{Column, Parameter, ToParameter, Unreadable, ValueRef};
 
 /// Milliseconds text comes as; the database's form of a time.
-impl rusqlite::ToSql for crate::Timestamp {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        Ok(self.to_sql_text().into())
+impl ToParameter for crate::Timestamp {
+    fn to_parameter(&self) -> Parameter<'_> {
+        Parameter::Text(self.to_sql_text().into())
     }
 }
 
 /// The database also takes years before 0, which have no other form: they count as the year 0.
 impl Column for crate::Timestamp {
-    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+    fn take(value: ValueRef<'_>) -> Result<Self, Unreadable> {
         let text = value.as_str()?;
         if text.starts_with('-') {
             return Ok(Self::EARLIEST);
         }
-        text.parse().map_err(rusqlite::types::FromSqlError::other)
+        text.parse().map_err(|error: <Self as std::str::FromStr>::Err| Unreadable(error.to_string()))
     }
 }
 
@@ -159,7 +153,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
 pub struct StringList(pub Vec<String>);
 
 impl Column for StringList {
-    fn take(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+    fn take(value: ValueRef<'_>) -> Result<Self, Unreadable> {
         Ok(serde_json::from_str(&String::take(value)?).unwrap_or_default())
     }
 }

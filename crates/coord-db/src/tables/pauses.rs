@@ -29,7 +29,7 @@ impl ReadTx<'_> {
             "SELECT EXISTS (SELECT 1 FROM events WHERE event_type = 'resume_requested'
                             AND json_extract(payload, '$.requested_by') = ?1 AND json_extract(payload, '$.loop_id') = ?2
                             AND CASE WHEN ?3 IS NULL THEN timestamp >= ?4 ELSE rowid > ?3 END)",
-            rusqlite::params![pause.requested_by, pause.loop_id, asked, pause.since],
+            params![pause.requested_by, pause.loop_id, asked, pause.since],
         )
     }
 }
@@ -62,17 +62,14 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO pauses (loop_id, requested_by, reason, event_id, since) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT DO UPDATE SET reason = excluded.reason, event_id = excluded.event_id",
-            rusqlite::params![loop_id, by, reason, event, self.now()],
+            params![loop_id, by, reason, event, self.now()],
         )?;
         Ok(())
     }
 
     /// Lifts the asker's own pause; the human lifts all of them.
     pub fn lift_pauses(&self, loop_id: &LoopId, by: &ActorId) -> Result<()> {
-        self.execute(
-            "DELETE FROM pauses WHERE loop_id = ?1 AND (requested_by = ?2 OR ?2 = 'human')",
-            rusqlite::params![loop_id, by],
-        )?;
+        self.execute("DELETE FROM pauses WHERE loop_id = ?1 AND (requested_by = ?2 OR ?2 = 'human')", params![loop_id, by])?;
         Ok(())
     }
 

@@ -24,7 +24,7 @@ impl ReadTx<'_> {
     pub fn proofs(&self, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proof>> {
         self.query(
             select!(Proof, "FROM proofs WHERE test_id = ?1 AND (?2 IS NULL OR attempt = ?2) ORDER BY created_at, rowid"),
-            rusqlite::params![test, attempt],
+            params![test, attempt],
             Proof::from_row,
         )
     }
@@ -53,7 +53,7 @@ impl ReadTx<'_> {
                                AND r.stage = 'alone')
                  ORDER BY created_at DESC, id DESC LIMIT 1"
             ),
-            rusqlite::params![tree, check, check_hash, test],
+            params![tree, check, check_hash, test],
             Proof::from_row,
         )
     }
@@ -64,7 +64,7 @@ impl ReadTx<'_> {
             "SELECT EXISTS (SELECT 1 FROM proofs AS p JOIN proof_runs AS r ON r.proof_id = p.id
                             WHERE p.commit_hash = ?1 AND p.test_id = ?4 AND r.base_tree = ?2 AND r.check_hash = ?3
                               AND r.let_through = 1)",
-            rusqlite::params![commit, base_tree, check_hash, test],
+            params![commit, base_tree, check_hash, test],
         )
     }
 
@@ -78,7 +78,7 @@ impl ReadTx<'_> {
                                AND r.stage = 'red_before')
                  ORDER BY created_at DESC, id DESC LIMIT 1"
             ),
-            rusqlite::params![check_hash, test, tree],
+            params![check_hash, test, tree],
             Proof::from_row,
         )
     }
@@ -108,7 +108,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO proofs (id, test_id, attempt, commit_hash, tree_hash, check_name, outcome, exit_code, duration_ms,
                output_sha256, output_tail, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            rusqlite::params![
+            params![
                 proof.id,
                 proof.test_id,
                 proof.attempt,
@@ -127,16 +127,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO proof_runs (proof_id, kind, why, check_hash, reused_from, stage, base_tree, let_through)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            rusqlite::params![
-                proof.id,
-                run.kind,
-                run.why,
-                run.check_hash,
-                run.reused_from,
-                run.stage,
-                run.base_tree,
-                run.let_through
-            ],
+            params![proof.id, run.kind, run.why, run.check_hash, run.reused_from, run.stage, run.base_tree, run.let_through],
         )?;
         Ok(())
     }

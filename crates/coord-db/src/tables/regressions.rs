@@ -146,7 +146,7 @@ impl ReadTx<'_> {
         let ids = self.query(
             "SELECT t.id FROM tests AS t WHERE t.category NOT IN (SELECT value FROM json_each(?1))
                AND EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = t.id) ORDER BY t.id LIMIT ?2",
-            rusqlite::params![categories, i64::try_from(first).unwrap_or(i64::MAX)],
+            params![categories, i64::try_from(first).unwrap_or(i64::MAX)],
             |row| row.get(0),
         )?;
         Ok((count, ids))
@@ -156,7 +156,7 @@ impl ReadTx<'_> {
     pub fn newest_baselines_of(&self, test: &TestId, limit: usize) -> Result<Vec<PassingTest>> {
         self.query(
             select!(PassingTest, "FROM passing_tests WHERE test_id = ?1 ORDER BY passed_at DESC, rowid DESC LIMIT ?2"),
-            rusqlite::params![test, i64::try_from(limit).unwrap_or(i64::MAX)],
+            params![test, i64::try_from(limit).unwrap_or(i64::MAX)],
             PassingTest::from_row,
         )
     }
@@ -205,7 +205,7 @@ impl ReadTx<'_> {
     pub fn regression_since(&self, test: &TestId, first_bad_commit: &str) -> Result<Option<Regression>> {
         self.query_opt(
             select!(Regression, "FROM regressions WHERE test_id = ?1 AND first_bad_commit = ?2"),
-            rusqlite::params![test, first_bad_commit],
+            params![test, first_bad_commit],
             Regression::from_row,
         )
     }
@@ -223,7 +223,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO passing_tests (test_id, commit_hash, passed_at) VALUES (?1, ?2, ?3)
              ON CONFLICT DO UPDATE SET passed_at = excluded.passed_at",
-            rusqlite::params![test, commit, self.now()],
+            params![test, commit, self.now()],
         )?;
         Ok(())
     }
@@ -247,7 +247,7 @@ impl WriteTx<'_> {
                AND commit_hash IS NOT (SELECT commit_hash FROM tests WHERE id = ?1)
                AND rowid NOT IN (SELECT rowid FROM passing_tests WHERE test_id = ?1
                                  ORDER BY passed_at DESC, rowid DESC LIMIT ?2)",
-            rusqlite::params![test, i64::try_from(keep).unwrap_or(i64::MAX)],
+            params![test, i64::try_from(keep).unwrap_or(i64::MAX)],
         )?;
         Ok(())
     }
@@ -257,7 +257,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT OR REPLACE INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at)
              VALUES (?1, ?2, ?3, ?4 + coalesce((SELECT runs FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2), 0), ?5, ?6)",
-            rusqlite::params![check, commit, outcome, runs, output_tail, self.now()],
+            params![check, commit, outcome, runs, output_tail, self.now()],
         )?;
         Ok(())
     }
@@ -268,7 +268,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO regressions (id, test_id, check_name, last_good_commit, bad_commit, status, output_tail, detected_at)
              VALUES (?1, ?2, ?3, ?4, ?5, 'suspected', ?6, ?7)",
-            rusqlite::params![id, test, check, last_good, bad, output_tail, self.now()],
+            params![id, test, check, last_good, bad, output_tail, self.now()],
         )?;
         Ok(id)
     }
@@ -280,7 +280,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE regressions SET first_bad_commit = ?2, blamed_loop = ?3, blamed_test = ?4, status = ?5, bisect = ?6,
                output_tail = ?7, resolved_at = ?8, event_id = ?9, bad_commit = ?10 WHERE id = ?1",
-            rusqlite::params![
+            params![
                 row.id,
                 row.first_bad_commit,
                 row.blamed_loop,

@@ -137,7 +137,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT OR IGNORE INTO resources (path, owner_loop, resource_type, description, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",
-            rusqlite::params![path, loop_id, resource_type, description, self.now()],
+            params![path, loop_id, resource_type, description, self.now()],
         )?;
         Ok(())
     }

@@ -77,7 +77,7 @@ impl ReadTx<'_> {
                 "FROM runs WHERE test_id = ?2 AND loop_id = ?1 AND attempt = ?3 AND kind = 'agent'
                  ORDER BY started_at DESC, id DESC LIMIT 1"
             ),
-            rusqlite::params![loop_id, test_id, attempt],
+            params![loop_id, test_id, attempt],
             Run::from_row,
         )
     }
@@ -90,7 +90,7 @@ impl ReadTx<'_> {
                 "SELECT count(*) {runs} AND outcome = ?4
                  AND started_at > coalesce((SELECT max(started_at) {runs} AND outcome <> ?4), '')"
             ),
-            rusqlite::params![loop_id, test_id, attempt, KILLED],
+            params![loop_id, test_id, attempt, KILLED],
         )
     }
 
@@ -118,7 +118,7 @@ impl ReadTx<'_> {
     pub fn runs_before(&self, before: Timestamp, limit: usize) -> Result<Vec<Run>> {
         self.query(
             select!(Run, "FROM runs WHERE started_at < ?1 ORDER BY started_at, id LIMIT ?2"),
-            rusqlite::params![before, limit as i64],
+            params![before, limit as i64],
             Run::from_row,
         )
     }
@@ -131,7 +131,7 @@ impl WriteTx<'_> {
         let id = new_id();
         self.execute(
             "INSERT INTO runs (id, loop_id, test_id, attempt, kind, name, log, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            rusqlite::params![id, run.loop_id, run.test_id, run.attempt, run.kind, run.name, run.log, self.now()],
+            params![id, run.loop_id, run.test_id, run.attempt, run.kind, run.name, run.log, self.now()],
         )?;
         Ok(id)
     }
@@ -139,7 +139,7 @@ impl WriteTx<'_> {
     /// Writes down how a run ended.
     pub fn end_run(&self, id: &str, outcome: &str) -> Result<()> {
         let now = self.now();
-        self.execute("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", rusqlite::params![id, now, outcome])?;
+        self.execute("UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE id = ?1", params![id, now, outcome])?;
         Ok(())
     }
 
@@ -152,13 +152,13 @@ impl WriteTx<'_> {
 
     /// Records the session of a running agent, and what it does.
     pub fn note_run(&self, id: &str, session: Option<&str>, progress: Option<&str>) -> Result<()> {
-        self.execute("UPDATE runs SET session = ?2, progress = ?3 WHERE id = ?1", rusqlite::params![id, session, progress])?;
+        self.execute("UPDATE runs SET session = ?2, progress = ?3 WHERE id = ?1", params![id, session, progress])?;
         Ok(())
     }
 
     /// Records what a session has used by the end of a run, by model.
     pub fn note_session_used(&self, id: &str, used: &BTreeMap<String, ModelUse>) -> Result<()> {
-        self.execute("UPDATE runs SET session_used = ?2 WHERE id = ?1", rusqlite::params![id, json(used)])?;
+        self.execute("UPDATE runs SET session_used = ?2 WHERE id = ?1", params![id, json(used)])?;
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl WriteTx<'_> {
     pub(crate) fn end_open_runs(&self, loop_id: &LoopId) -> Result<()> {
         self.execute(
             "UPDATE runs SET ended_at = ?2, outcome = ?3 WHERE loop_id = ?1 AND ended_at IS NULL",
-            rusqlite::params![loop_id, self.now(), UNSEEN],
+            params![loop_id, self.now(), UNSEEN],
         )?;
         Ok(())
     }

@@ -101,7 +101,7 @@ impl ReadTx<'_> {
                  WHERE (id >= ?1 AND id < ?1 || char(1114111)) OR substr(id, -length(?1)) = ?1
                  ORDER BY id LIMIT ?2"
             ),
-            rusqlite::params![given, i64::try_from(max).unwrap_or(i64::MAX)],
+            params![given, i64::try_from(max).unwrap_or(i64::MAX)],
             |row| row.get(0),
         )
     }

@@ -23,7 +23,7 @@ impl ReadTx<'_> {
              FROM events AS e CROSS JOIN deliveries AS d ON d.event_id = e.id AND d.status = 'pending'
              LEFT JOIN subscriptions AS s ON s.id = d.subscription_id
              WHERE e.timestamp < ?1 ORDER BY e.timestamp, e.rowid LIMIT ?2",
-            rusqlite::params![before, i64::try_from(limit).unwrap_or(i64::MAX)],
+            params![before, i64::try_from(limit).unwrap_or(i64::MAX)],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
         let mut stale: Vec<StaleDeliveries> = Vec::new();
@@ -61,7 +61,7 @@ impl WriteTx<'_> {
             self.execute(
                 "UPDATE deliveries SET status = 'set_aside', last_error = ?3, settled_at = ?4
                  WHERE event_id = ?1 AND subscription_id = ?2 AND status = 'pending'",
-                rusqlite::params![event, stale.subscription_id, why, self.now()],
+                params![event, stale.subscription_id, why, self.now()],
             )?;
         }
         Ok(())

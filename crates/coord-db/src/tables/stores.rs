@@ -19,7 +19,7 @@ impl WriteTx<'_> {
     pub fn record_store(&self, cause: &str, path: &str, integration: Option<&str>) -> Result<()> {
         self.execute(
             "INSERT INTO stores (made_at, cause, path, integration) VALUES (?1, ?2, ?3, ?4)",
-            rusqlite::params![self.now(), cause, path, integration],
+            params![self.now(), cause, path, integration],
         )?;
         Ok(())
     }

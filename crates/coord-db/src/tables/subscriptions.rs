@@ -45,7 +45,7 @@ impl ReadTx<'_> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM deliveries WHERE event_id = ?2 AND status = 'pending'
                AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1 AND active = 1))",
-            rusqlite::params![subscriber, event],
+            params![subscriber, event],
         )
     }
 
@@ -62,7 +62,7 @@ impl ReadTx<'_> {
                     "FROM deliveries WHERE subscription_id = ?1 AND status = 'pending'
                        AND EXISTS (SELECT 1 FROM events WHERE id = event_id) ORDER BY priority, seq LIMIT ?2"
                 ),
-                rusqlite::params![id, i64::try_from(limit).unwrap_or(i64::MAX)],
+                params![id, i64::try_from(limit).unwrap_or(i64::MAX)],
                 DeliveryRow::from_row,
             )?);
         }
@@ -170,7 +170,7 @@ impl WriteTx<'_> {
             "INSERT INTO subscriptions (id, subscriber, event_types, filter_sources) VALUES (?1, ?1, ?2, ?3)
              ON CONFLICT (id) DO UPDATE SET event_types = excluded.event_types, filter_sources = excluded.filter_sources,
                active = 1",
-            rusqlite::params![subscriber, json(&types), sources.map(|sources| json(&sources))],
+            params![subscriber, json(&types), sources.map(|sources| json(&sources))],
         )?;
         Ok(SubscriptionId::trusted(subscriber.as_str()))
     }
@@ -200,7 +200,7 @@ impl WriteTx<'_> {
             "UPDATE deliveries SET status = 'acknowledged', settled_at = ?3
              WHERE event_id = ?2 AND status = 'pending'
                AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1)",
-            rusqlite::params![subscriber, event_id, self.now()],
+            params![subscriber, event_id, self.now()],
         )? > 0)
     }
 
@@ -208,7 +208,7 @@ impl WriteTx<'_> {
     pub fn record_try(&self, delivery: &Delivery) -> Result<()> {
         self.execute(
             "UPDATE deliveries SET tries = tries + 1 WHERE event_id = ?1 AND subscription_id = ?2 AND status = 'pending'",
-            rusqlite::params![delivery.event.id, delivery.subscription_id],
+            params![delivery.event.id, delivery.subscription_id],
         )?;
         Ok(())
     }
@@ -219,17 +219,14 @@ impl WriteTx<'_> {
             "UPDATE deliveries SET status = 'set_aside', last_error = ?3, settled_at = ?4
              WHERE event_id = ?2 AND status = 'pending'
                AND subscription_id IN (SELECT id FROM subscriptions WHERE subscriber = ?1)",
-            rusqlite::params![subscriber, event, why, self.now()],
+            params![subscriber, event, why, self.now()],
         )?;
         Ok(())
     }
 
     /// Records that a subscriber has looked.
     pub fn record_poll(&self, subscriber: &str) -> Result<()> {
-        self.execute(
-            "UPDATE subscriptions SET last_poll_at = ?2 WHERE subscriber = ?1",
-            rusqlite::params![subscriber, self.now()],
-        )?;
+        self.execute("UPDATE subscriptions SET last_poll_at = ?2 WHERE subscriber = ?1", params![subscriber, self.now()])?;
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ impl WriteTx<'_> {
             "UPDATE tests SET category = coalesce(?2, category), max_attempts = coalesce(?3, max_attempts),
                automatable = coalesce(?4, automatable), notes = coalesce(?5, notes), spec_content = coalesce(?6, spec_content),
                scope = coalesce(?7, scope) WHERE id = ?1",
-            rusqlite::params![
+            params![
                 id,
                 edit.category,
                 edit.max_attempts,
@@ -86,7 +86,7 @@ impl WriteTx<'_> {
         }
         self.execute("DELETE FROM test_waits WHERE test_id = ?1", [id])?;
         self.execute("DELETE FROM tests WHERE id = ?1", [id]).map_err(|error| match error {
-            Error::Sqlite(_) => Error::Refused(format!("test {id} has records that refer to it; use loopctl skip {id}")),
+            Error::Statement(_) => Error::Refused(format!("test {id} has records that refer to it; use loopctl skip {id}")),
             other => other,
         })?;
         Ok(())

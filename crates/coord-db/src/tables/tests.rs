@@ -108,7 +108,7 @@ impl ReadTx<'_> {
             }
             (Some(loop_id), Some(status)) => self.query(
                 select!(Test, "FROM tests WHERE loop_id = ?1 AND status = ?2 ORDER BY id"),
-                rusqlite::params![loop_id, status],
+                params![loop_id, status],
                 Test::from_row,
             ),
         }
@@ -175,7 +175,7 @@ impl ReadTx<'_> {
                                    AND d.status = 'pending')
                  ORDER BY id LIMIT ?2"
             ),
-            rusqlite::params![self.now(), limit as i64],
+            params![self.now(), limit as i64],
             Test::from_row,
         )
     }
@@ -234,7 +234,7 @@ impl ReadTx<'_> {
                                    WHERE w.test_id = t.id AND r.status = 'pending')
                  ORDER BY id LIMIT 1"
             ),
-            rusqlite::params![loop_id, self.now(), automatable_only],
+            params![loop_id, self.now(), automatable_only],
             Test::from_row,
         )
     }
@@ -302,7 +302,7 @@ impl WriteTx<'_> {
                 self.execute(
                     "INSERT INTO tests (id, loop_id, category, max_attempts, depends_on, automatable, notes, spec_content, scope,
                        created_at, no_change) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-                    rusqlite::params![
+                    params![
                         test.id,
                         test.loop_id,
                         test.category,
@@ -348,11 +348,11 @@ impl WriteTx<'_> {
         }
         self.execute(
             "UPDATE tests SET status = 'in_progress', attempts = attempts + 1, last_attempt_at = ?2, not_before = NULL WHERE id = ?1",
-            rusqlite::params![test.id, self.now()],
+            params![test.id, self.now()],
         )?;
         self.execute(
             "UPDATE loops SET current_test_id = ?2, updated_at = ?3 WHERE id = ?1",
-            rusqlite::params![loop_id, test.id, self.now()],
+            params![loop_id, test.id, self.now()],
         )?;
         let test = self.test(&test.id)?;
         let payload = TestStarted {
@@ -386,7 +386,7 @@ impl WriteTx<'_> {
     pub(super) fn clear_current_test(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
         self.execute(
             "UPDATE loops SET current_test_id = nullif(current_test_id, ?3), updated_at = ?2 WHERE id = ?1",
-            rusqlite::params![loop_id, self.now(), test],
+            params![loop_id, self.now(), test],
         )?;
         Ok(())
     }
@@ -400,7 +400,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE tests SET status = 'passed', verified_at = ?2, passed_at = ?2, last_result = 'pass', commit_hash = ?3,
                last_error = NULL, error_category = NULL WHERE id = ?1",
-            rusqlite::params![id, self.now(), attempt.commit],
+            params![id, self.now(), attempt.commit],
         )?;
         self.clear_current_test(loop_id, id)?;
         self.add_baseline(id, &attempt.commit)?;
@@ -438,15 +438,12 @@ impl WriteTx<'_> {
             TestStatus::Pending => {
                 self.execute(
                     "UPDATE tests SET status = 'in_progress', loop_id = ?2, attempts = attempts + 1, not_before = NULL WHERE id = ?1",
-                    rusqlite::params![id, loop_id],
+                    params![id, loop_id],
                 )?;
             }
             // Skipped, blocked or reset by a hand while the work landed: it is verified all the same.
             TestStatus::Skipped | TestStatus::Blocked | TestStatus::Failed => {
-                self.execute(
-                    "UPDATE tests SET status = 'in_progress', loop_id = ?2 WHERE id = ?1",
-                    rusqlite::params![id, loop_id],
-                )?;
+                self.execute("UPDATE tests SET status = 'in_progress', loop_id = ?2 WHERE id = ?1", params![id, loop_id])?;
             }
             TestStatus::InProgress | TestStatus::Passed => {}
         }
@@ -469,7 +466,7 @@ impl WriteTx<'_> {
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is not pending.
     pub fn delay_test(&self, id: &TestId, until: Timestamp) -> Result<()> {
         self.test_that_allows(id, TestMove::Delay)?;
-        self.execute("UPDATE tests SET not_before = ?2 WHERE id = ?1", rusqlite::params![id, until])?;
+        self.execute("UPDATE tests SET not_before = ?2 WHERE id = ?1", params![id, until])?;
         Ok(())
     }
 
@@ -499,7 +496,7 @@ impl WriteTx<'_> {
                attempts = CASE WHEN ?3 THEN max(attempts - 1, 0) ELSE attempts END,
                give_backs = CASE WHEN ?3 THEN give_backs + 1 ELSE 0 END, not_before = ?7
              WHERE id = ?1",
-            rusqlite::params![id, status, given_back, last_result, attempt.message, attempt.category, not_before],
+            params![id, status, given_back, last_result, attempt.message, attempt.category, not_before],
         )?;
         self.clear_current_test(loop_id, id)?;
         let failed = TestFailed {
@@ -538,7 +535,7 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2
              WHERE id = ?1",
-            rusqlite::params![id, reason],
+            params![id, reason],
         )?;
         self.clear_current_test(loop_id, id)
     }
@@ -568,11 +565,11 @@ impl WriteTx<'_> {
         self.withdraw_landing(id, "the test was skipped")?;
         self.execute(
             "UPDATE tests SET status = 'skipped', last_error = coalesce(?2, last_error) WHERE id = ?1",
-            rusqlite::params![id, reason],
+            params![id, reason],
         )?;
         self.execute(
             "UPDATE loops SET current_test_id = NULL, updated_at = ?2 WHERE current_test_id = ?1",
-            rusqlite::params![id, self.now()],
+            params![id, self.now()],
         )?;
         Ok(())
     }
@@ -612,7 +609,7 @@ impl WriteTx<'_> {
             return Ok(false);
         }
         self.reset_test(id)?;
-        self.execute("UPDATE tests SET last_error = ?2 WHERE id = ?1", rusqlite::params![id, reason])?;
+        self.execute("UPDATE tests SET last_error = ?2 WHERE id = ?1", params![id, reason])?;
         Ok(true)
     }
 
@@ -623,7 +620,7 @@ impl WriteTx<'_> {
             "UPDATE tests SET depends_on = ?2 WHERE id = ?1 AND status = 'pending' AND depends_on IS NULL
                AND ?1 NOT IN (WITH RECURSIVE up (id) AS (VALUES (?2) UNION SELECT t.depends_on FROM up JOIN tests AS t ON t.id = up.id
                                                          WHERE t.depends_on IS NOT NULL) SELECT id FROM up)",
-            rusqlite::params![id, dependency],
+            params![id, dependency],
         )?;
         Ok(changed > 0)
     }
@@ -644,7 +641,7 @@ impl WriteTx<'_> {
     pub fn move_test(&self, id: &TestId, to: &LoopId) -> Result<()> {
         self.loop_row(to)?;
         self.test_that_allows(id, TestMove::HandOn)?;
-        self.execute("UPDATE tests SET loop_id = ?2 WHERE id = ?1", rusqlite::params![id, to])?;
+        self.execute("UPDATE tests SET loop_id = ?2 WHERE id = ?1", params![id, to])?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Run, StringList, UsageKey, json};
-use crate::row::Row;
+use crate::engine::Row;
 use crate::{LoopId, ModelUse, ReadTx, Result, TestId, Timestamp, WriteTx, new_id};
 
 row! {
@@ -50,7 +50,7 @@ const SUMS: &str = "count(*), CAST(total(tokens_estimated) AS INTEGER), CAST(tot
   CAST(total(input_tokens) AS INTEGER), CAST(total(output_tokens) AS INTEGER), CAST(total(cache_read_tokens) AS INTEGER),
   CAST(total(cache_write_tokens) AS INTEGER), CAST(total(cost_microusd) AS INTEGER)";
 
-fn total(row: &Row<'_, '_>) -> rusqlite::Result<UsageTotal> {
+fn total(row: &Row<'_>) -> Result<UsageTotal> {
     Ok(UsageTotal {
         key: row.get(0)?,
         records: row.get(1)?,
@@ -93,7 +93,7 @@ impl ReadTx<'_> {
     pub fn seconds_of_test_since(&self, test: &TestId, since: Timestamp) -> Result<i64> {
         self.value(
             "SELECT CAST(total(duration_seconds) AS INTEGER) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
-            rusqlite::params![test, since],
+            params![test, since],
         )
     }
 
@@ -101,9 +101,8 @@ impl ReadTx<'_> {
     fn recorded(&self, loop_id: &LoopId, test: &TestId, since: Option<Timestamp>) -> Result<Recorded> {
         let sums = "SELECT CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER) FROM usage
              WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3";
-        let found = self.query_opt(sums, rusqlite::params![test, loop_id, since], |row| {
-            Ok(Recorded { tokens: row.get(0)?, seconds: row.get(1)? })
-        })?;
+        let found = self
+            .query_opt(sums, params![test, loop_id, since], |row| Ok(Recorded { tokens: row.get(0)?, seconds: row.get(1)? }))?;
         Ok(found.unwrap_or_default())
     }
 
@@ -119,7 +118,7 @@ impl ReadTx<'_> {
             return Ok((UsageTotal::default(), last));
         }
         let sums = format!("SELECT '', {SUMS} FROM usage WHERE rowid > ?1 AND recorded_at >= ?2");
-        let used = self.query_opt(&sums, rusqlite::params![position, since], total)?;
+        let used = self.query_opt(&sums, params![position, since], total)?;
         Ok((used.unwrap_or_default(), last))
     }
 }
@@ -139,7 +138,7 @@ impl WriteTx<'_> {
             "INSERT INTO usage (id, loop_id, test_id, tokens_estimated, duration_seconds, files_modified, recorded_at, agent, model,
                input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cost_microusd)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-            rusqlite::params![
+            params![
                 id,
                 loop_id,
                 test,
@@ -191,7 +190,7 @@ impl WriteTx<'_> {
             "UPDATE usage SET duration_seconds = duration_seconds + ?4, files_modified = ?5 WHERE id =
                (SELECT id FROM usage WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3 AND agent IS NOT NULL
                 ORDER BY rowid DESC LIMIT 1)",
-            rusqlite::params![test, loop_id, begun, seconds, json(&files)],
+            params![test, loop_id, begun, seconds, json(&files)],
         )?;
         if changed == 0 {
             self.record_usage(Some(loop_id), Some(test), &ModelUse::default(), seconds, files)?;

@@ -43,7 +43,7 @@ impl ReadTx<'_> {
                 "FROM wait_graph WHERE wait_until <= ?1 OR waiter IN (SELECT id FROM loops WHERE status = 'error')
                  ORDER BY seq LIMIT ?2"
             ),
-            rusqlite::params![self.now(), limit as i64],
+            params![self.now(), limit as i64],
             WaitEdge::from_row,
         )
     }
@@ -58,7 +58,7 @@ impl ReadTx<'_> {
                    OR NOT EXISTS (SELECT 1 FROM loops WHERE id = lease_requests.loop_id)
                  ORDER BY waiting_since, id LIMIT ?2"
             ),
-            rusqlite::params![self.now(), limit as i64],
+            params![self.now(), limit as i64],
             LeaseRequest::from_row,
         )
     }
@@ -104,7 +104,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO wait_graph (waiter, holder, resource, waiting_since, wait_until) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT DO UPDATE SET wait_until = excluded.wait_until WHERE wait_until IS NOT excluded.wait_until",
-            rusqlite::params![waiter, holder, resource, since, until],
+            params![waiter, holder, resource, since, until],
         )?;
         Ok(())
     }
@@ -113,7 +113,7 @@ impl WriteTx<'_> {
     pub fn delete_wait_edge(&self, edge: &WaitEdge) -> Result<bool> {
         Ok(self.execute(
             "DELETE FROM wait_graph WHERE waiter = ?1 AND holder = ?2 AND resource = ?3",
-            rusqlite::params![edge.waiter, edge.holder, edge.resource],
+            params![edge.waiter, edge.holder, edge.resource],
         )? > 0)
     }
 

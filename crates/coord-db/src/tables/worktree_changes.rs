@@ -39,15 +39,12 @@ impl WriteTx<'_> {
             self.execute(
                 "INSERT OR REPLACE INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
-                rusqlite::params![loop_id, row.file_path, row.first_seen_at, row.last_changed_at, row.fingerprint],
+                params![loop_id, row.file_path, row.first_seen_at, row.last_changed_at, row.fingerprint],
             )?;
         }
         for path in known.keys().filter(|path| !kept.contains(*path)) {
             changed = true;
-            self.execute(
-                "DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2",
-                rusqlite::params![loop_id, path],
-            )?;
+            self.execute("DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2", params![loop_id, path])?;
         }
         Ok(changed)
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use coord_db::{
-    Acquire, AcquireRequest, ActorId, ClockChange, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, OpenOptions, Payload,
-    TestStatus, Timestamp,
+    Acquire, AcquireRequest, ActorId, ClockChange, Database, Error, LoopId, LoopStatus, ManualClock, NewEvent, OpenOptions,
+    Payload, TestStatus, Timestamp,
 };
 use test_support::{new_loop, new_test};
 
@@ -148,6 +148,7 @@ fn each_host_has_clocks_of_its_own() {
     clocks[1].suspend_millis(600_000);
     clocks[0].advance_millis(600_000);
     assert_eq!(observed(), [ClockChange::None, ClockChange::Suspended(600_000)]);
-    let seen = hosts.each_ref().map(|db| db.read(|tx| Ok::<_, Error>((tx.in_clock_grace()?, tx.clock_changes()?.len()))).unwrap());
+    let seen =
+        hosts.each_ref().map(|db| db.read(|tx| Ok::<_, Error>((tx.in_clock_grace()?, tx.clock_changes()?.len()))).unwrap());
     assert_eq!(seen, [(false, 0), (true, 1)]);
 }

@@ -288,7 +288,7 @@ fn kind<T>(result: &Result<T, Error>) -> &'static str {
         Err(Error::Invalid(_)) => "invalid",
         Err(Error::IllegalMove { .. }) => "illegal",
         Err(Error::Exists { .. }) => "exists",
-        Err(Error::Sqlite(_)) => "the database refuses",
+        Err(Error::Statement(_)) => "the database refuses",
         Err(_) => "another error",
     }
 }

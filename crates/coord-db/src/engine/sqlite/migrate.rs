@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
-use crate::tables::marks;
+use super::marks;
 use crate::{Error, Result, Timestamp};
 
 /// Marks the file as ours (`PRAGMA application_id`): "cLoP".
@@ -12,33 +12,33 @@ pub const APPLICATION_ID: i64 = 0x634c_6f50;
 
 /// The migrations, in order; only ever appended. The number of them is the schema's version.
 const MIGRATIONS: &[&str] = &[
-    include_str!("../../../schema/migrations/0001_initial.sql"),
-    include_str!("../../../schema/migrations/0002_deliveries.sql"),
-    include_str!("../../../schema/migrations/0003_knowledge_search.sql"),
-    include_str!("../../../schema/migrations/0004_ownership_and_numbers.sql"),
-    include_str!("../../../schema/migrations/0005_leases.sql"),
-    include_str!("../../../schema/migrations/0006_archive.sql"),
-    include_str!("../../../schema/migrations/0007_agent_outputs.sql"),
-    include_str!("../../../schema/migrations/0008_journal.sql"),
-    include_str!("../../../schema/migrations/0009_failures_and_clocks.sql"),
-    include_str!("../../../schema/migrations/0010_foreign_hands.sql"),
-    include_str!("../../../schema/migrations/0011_test_waits.sql"),
-    include_str!("../../../schema/migrations/0012_proof_runs.sql"),
-    include_str!("../../../schema/migrations/0013_ledger.sql"),
-    include_str!("../../../schema/migrations/0014_holds.sql"),
-    include_str!("../../../schema/migrations/0015_attempt_causes.sql"),
-    include_str!("../../../schema/migrations/0016_lease_sets.sql"),
-    include_str!("../../../schema/migrations/0017_stores.sql"),
-    include_str!("../../../schema/migrations/0018_runs.sql"),
-    include_str!("../../../schema/migrations/0019_set_up.sql"),
-    include_str!("../../../schema/migrations/0020_base_runs.sql"),
-    include_str!("../../../schema/migrations/0021_gate.sql"),
-    include_str!("../../../schema/migrations/0022_named_time_checks.sql"),
-    include_str!("../../../schema/migrations/0023_ended_subscriptions.sql"),
-    include_str!("../../../schema/migrations/0024_landings.sql"),
-    include_str!("../../../schema/migrations/0025_agent_usage.sql"),
-    include_str!("../../../schema/migrations/0026_queued_tests.sql"),
-    include_str!("../../../schema/migrations/0027_hosts.sql"),
+    include_str!("../../../../../schema/migrations/0001_initial.sql"),
+    include_str!("../../../../../schema/migrations/0002_deliveries.sql"),
+    include_str!("../../../../../schema/migrations/0003_knowledge_search.sql"),
+    include_str!("../../../../../schema/migrations/0004_ownership_and_numbers.sql"),
+    include_str!("../../../../../schema/migrations/0005_leases.sql"),
+    include_str!("../../../../../schema/migrations/0006_archive.sql"),
+    include_str!("../../../../../schema/migrations/0007_agent_outputs.sql"),
+    include_str!("../../../../../schema/migrations/0008_journal.sql"),
+    include_str!("../../../../../schema/migrations/0009_failures_and_clocks.sql"),
+    include_str!("../../../../../schema/migrations/0010_foreign_hands.sql"),
+    include_str!("../../../../../schema/migrations/0011_test_waits.sql"),
+    include_str!("../../../../../schema/migrations/0012_proof_runs.sql"),
+    include_str!("../../../../../schema/migrations/0013_ledger.sql"),
+    include_str!("../../../../../schema/migrations/0014_holds.sql"),
+    include_str!("../../../../../schema/migrations/0015_attempt_causes.sql"),
+    include_str!("../../../../../schema/migrations/0016_lease_sets.sql"),
+    include_str!("../../../../../schema/migrations/0017_stores.sql"),
+    include_str!("../../../../../schema/migrations/0018_runs.sql"),
+    include_str!("../../../../../schema/migrations/0019_set_up.sql"),
+    include_str!("../../../../../schema/migrations/0020_base_runs.sql"),
+    include_str!("../../../../../schema/migrations/0021_gate.sql"),
+    include_str!("../../../../../schema/migrations/0022_named_time_checks.sql"),
+    include_str!("../../../../../schema/migrations/0023_ended_subscriptions.sql"),
+    include_str!("../../../../../schema/migrations/0024_landings.sql"),
+    include_str!("../../../../../schema/migrations/0025_agent_usage.sql"),
+    include_str!("../../../../../schema/migrations/0026_queued_tests.sql"),
+    include_str!("../../../../../schema/migrations/0027_hosts.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
@@ -103,8 +103,8 @@ fn back_up_before(path: &Path, version: i64) -> Result<()> {
     let now = crate::Clock::now(&crate::SystemClock);
     let target = folder.join(format!("before-migration-from-{version}-{}.db", file_stamp(now)));
     // The connection that is about to write cannot be copied from.
-    let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    crate::tables::copy_to_new_file(&reader, &target)
+    let reader = super::open(path)?;
+    super::copy::copy_to_new_file(&reader, &target)
 }
 
 /// Why a file with other marks than ours is refused.
@@ -155,7 +155,7 @@ mod tests {
         let migrated = Connection::open_in_memory().unwrap();
         migrate(&migrated, None, true).unwrap();
         let whole = Connection::open_in_memory().unwrap();
-        whole.execute_batch(include_str!("../../../schema/schema.sql")).unwrap();
+        whole.execute_batch(include_str!("../../../../../schema/schema.sql")).unwrap();
         assert_eq!(schema(&migrated).unwrap(), schema(&whole).unwrap());
         assert_eq!(pragma(&whole, "application_id").unwrap(), APPLICATION_ID);
         assert_eq!(pragma(&whole, "user_version").unwrap(), SCHEMA_VERSION);

@@ -3,91 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION, file_stamp, not_ours, pragma};
+use super::copy::{copy, copy_to_new_file, sound};
+use super::marks::Marks;
+use super::migrate::{APPLICATION_ID, SCHEMA_VERSION, file_stamp, not_ours, pragma};
 use crate::process::ProcessIdentity;
-use crate::tables::marks::Marks;
 use crate::{Database, Error, Result};
-
-/// Copies in one consistent snapshot, however busy others are.
-pub(crate) fn copy(from: &Connection, to: &mut Connection) -> Result<()> {
-    // In a transaction of its own each step would restart after every commit of another connection.
-    let own = from.is_autocommit();
-    if own {
-        from.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
-    }
-    let result = run(from, to);
-    if own {
-        let _ = from.execute_batch("ROLLBACK");
-    }
-    result
-}
-
-fn run(from: &Connection, to: &mut Connection) -> Result<()> {
-    let backup = Backup::new(from, to)?;
-    let mut tries = 0;
-    loop {
-        match backup.step(1024)? {
-            StepResult::Done => return Ok(()),
-            StepResult::More => tries = 0,
-            _ if crate::busy::on_busy(tries) => tries += 1,
-            _ => return Err(Error::Locked { seconds: crate::busy::deadline().as_secs() }),
-        }
-    }
-}
-
-/// Copies a database into a new file that is readable by its owner alone and appears under its name once it is verified.
-/// An existing file is left alone.
-pub(crate) fn copy_to_new_file(from: &Connection, target: &Path) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // Not by what a user calls it: SQLite takes names with "file:" in front for something else.
-    let target =
-        std::path::absolute(target).map_err(|error| Error::io(format!("cannot resolve {}", target.display()), error))?;
-    let io = |what: &Path| {
-        let text = format!("cannot make {}", what.display());
-        move |error| Error::io(text, error)
-    };
-    let mut name = std::ffi::OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
-    name.push(format!(".{}.part", crate::new_id()));
-    let part = target.with_file_name(name);
-    std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&part).map_err(io(&part))?;
-    let result = (|| {
-        let mut connection = Connection::open(&part)?;
-        // Nobody needs what a kill leaves of it.
-        connection.pragma_update(None, "journal_mode", "off")?;
-        connection.pragma_update(None, "synchronous", "OFF")?;
-        copy(from, &mut connection)?;
-        // A copy of a WAL database says so in its header; on its own it is one plain file.
-        connection.pragma_update(None, "journal_mode", "delete")?;
-        sound(&connection, &part)?;
-        connection.close().map_err(|(_, error)| Error::from(error))?;
-        std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(io(&part))?;
-        // Unlike a rename, a link replaces nothing.
-        match std::fs::hard_link(&part, &target) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists && !target.exists() => {
-                std::fs::rename(&part, &target).map_err(io(&target))
-            }
-            linked => linked.map_err(io(&target)),
-        }
-    })();
-    let _ = std::fs::remove_file(&part);
-    result
-}
-
-fn sound(connection: &Connection, path: &Path) -> Result<()> {
-    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        return Err(Error::Damaged { detail: format!("{}: {verdict}", path.display()) });
-    }
-    if pragma(connection, "application_id")? != APPLICATION_ID {
-        return Err(not_ours(connection, path)?);
-    }
-    Ok(())
-}
 
 /// The result of SQLite's own check of the file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -109,7 +32,7 @@ pub struct DatabaseFacts {
 impl Database {
     /// Looks at the file itself.
     pub fn facts(&self) -> Result<DatabaseFacts> {
-        let page_bytes = pragma(self.connection(), "page_size")?;
+        let page_bytes = pragma(&self.engine().connection, "page_size")?;
         let wal = self.path().map(|path| {
             let mut wal = path.as_os_str().to_owned();
             wal.push("-wal");
@@ -117,10 +40,10 @@ impl Database {
         });
         Ok(DatabaseFacts {
             sqlite_version: rusqlite::version().to_owned(),
-            schema_version: pragma(self.connection(), "user_version")?,
-            journal_mode: self.connection().query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
-            bytes: pragma(self.connection(), "page_count")?.saturating_mul(page_bytes),
-            free_bytes: pragma(self.connection(), "freelist_count")?.saturating_mul(page_bytes),
+            schema_version: pragma(&self.engine().connection, "user_version")?,
+            journal_mode: self.engine().connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
+            bytes: pragma(&self.engine().connection, "page_count")?.saturating_mul(page_bytes),
+            free_bytes: pragma(&self.engine().connection, "freelist_count")?.saturating_mul(page_bytes),
             wal_bytes: wal.and_then(|wal| std::fs::metadata(wal).ok()).map_or(0, |meta| meta.len()),
         })
     }
@@ -144,7 +67,7 @@ impl Database {
         if target.exists() {
             return Err(Error::Exists { what: "file", id: target.display().to_string() });
         }
-        copy_to_new_file(self.connection(), &target)?;
+        copy_to_new_file(&self.engine().connection, &target)?;
         if to.is_none() {
             rotate(&folder, keep.max(1));
         }
@@ -174,20 +97,23 @@ impl Database {
             Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path: from.to_owned(), detail },
             other => other,
         })?;
+        if pragma(&source, "application_id")? != APPLICATION_ID {
+            return Err(not_ours(&source, from)?);
+        }
         let version = pragma(&source, "user_version")?;
         if version > SCHEMA_VERSION {
             return Err(Error::Newer { path: from.to_owned(), found: version, known: SCHEMA_VERSION });
         }
         let old = self.back_up(None, keep + 1)?;
         let path = self.path().map(Path::to_owned);
-        let current = Marks::of(self.connection())?;
+        let current = Marks::of(&self.engine().connection)?;
         let backup = Marks::of(&source).ok();
         // Made ready apart, so that what takes the place of the content does so as a whole.
         let mut ready = Connection::open("")?;
         copy(&source, &mut ready)?;
-        crate::migrate::migrate(&ready, None, false)?;
+        super::migrate::migrate(&ready, None, false)?;
         let marks = match backup {
-            Some(backup) if current.vouch_for(&backup, self.connection())? => current,
+            Some(backup) if current.vouch_for(&backup, &self.engine().connection)? => current,
             _ => current.max(Marks::of(&ready)?).jumped(),
         };
         ready.execute_batch("BEGIN")?;
@@ -196,13 +122,13 @@ impl Database {
             super::marks::note_file(&ready, path)?;
         }
         ready.execute_batch("COMMIT")?;
-        copy(&ready, self.connection_mut())?;
+        copy(&ready, &mut self.engine_mut().connection)?;
         // The copy brought the source's journal mode along.
         if path.is_some() {
-            self.connection().pragma_update(None, "journal_mode", "wal")?;
+            self.engine().connection.pragma_update(None, "journal_mode", "wal")?;
         }
         // What was written is all in the -wal now; it need not stay there.
-        let _ = self.connection().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let _ = self.engine().connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         self.ring();
         Ok(old)
     }
@@ -215,7 +141,7 @@ impl Database {
             let objects = tx.query(
                 "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid",
                 [],
-                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)),
+                |row| Ok((row.get::<String>(0)?, row.get::<String>(1)?, row.get::<String>(2)?)),
             )?;
             let (tables, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(kind, ..)| kind == "table");
             for (_, name, sql) in &tables {
@@ -225,11 +151,11 @@ impl Database {
                 }
                 writeln!(out, "{sql};").map_err(io)?;
                 if name != "knowledge_words" {
-                    dump_rows(tx.connection, name, out)?;
+                    dump_rows(&tx.engine().connection, name, out)?;
                 }
             }
             writeln!(out, "DELETE FROM sqlite_sequence;").map_err(io)?;
-            dump_rows(tx.connection, "sqlite_sequence", out)?;
+            dump_rows(&tx.engine().connection, "sqlite_sequence", out)?;
             // Triggers come after the rows, or they would fire for them.
             for (_, _, sql) in &rest {
                 writeln!(out, "{sql};").map_err(io)?;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::migrate::{APPLICATION_ID, SCHEMA_VERSION};
+use super::migrate::{APPLICATION_ID, SCHEMA_VERSION};
 use crate::{Error, Result};
 
 /// The files that this process has judged, and may have open, by device and inode.

@@ -12,11 +12,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags};
 
-use super::json;
-use crate::migrate::pragma;
+use super::Sqlite;
+use super::migrate::pragma;
+use crate::tables::json;
 use crate::{Clock, Database, Error, ReadTx, Result, Timestamp};
 
 /// Marks the file as an archive of ours (`PRAGMA application_id`): "cLoA".
@@ -213,9 +214,8 @@ fn attach(db: &Database, path: &Path, archive: &Path, create: bool) -> Result<Op
         }
         Err(error) => return Err(Error::io(format!("cannot look at {}", archive.display()), error)),
     }
-    let mut connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    crate::busy::handle(&mut connection)?;
+    let mut connection = super::open(path)?;
+    super::busy::handle(&mut connection)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     let shown = archive.as_os_str().as_bytes();
     connection
@@ -226,7 +226,7 @@ fn attach(db: &Database, path: &Path, archive: &Path, create: bool) -> Result<Op
         Error::Damaged { detail } => Error::Damaged { detail: format!("{}: {detail}", archive.display()) },
         other => other,
     })?;
-    connection.pragma_update(Some("main"), "synchronous", db.synchronous())?;
+    connection.pragma_update(Some("main"), "synchronous", super::synchronous(db.is_durable()))?;
     connection.pragma_update(Some("archive"), "synchronous", "FULL")?;
     Ok(Some(connection))
 }
@@ -352,9 +352,10 @@ impl Archiver {
              ORDER BY r.{time}, r.rowid LIMIT ?4"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows = statement.query_map(rusqlite::params![self.before, self.cursor.0, self.cursor.1, BATCH as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+        let rows = statement
+            .query_map(rusqlite::params![self.before.to_sql_text(), self.cursor.0, self.cursor.1, BATCH as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -431,7 +432,7 @@ fn delete(connection: &Connection, kind: &Kind, list: &str, before: Timestamp) -
     }
     let mut statement = connection.prepare_cached(&format!("SELECT r.rowid FROM main.{table} AS r WHERE {going}"))?;
     let going = statement
-        .query_map(rusqlite::params![list, before], |row| row.get::<_, i64>(0))?
+        .query_map(rusqlite::params![list, before.to_sql_text()], |row| row.get::<_, i64>(0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let going = json(&going);
     if !is_event {
@@ -479,14 +480,14 @@ impl Database {
                  BEGIN"
             ))
             .map_err(Error::from)?;
-        body(&ReadTx::over(&connection, &**self.clock()))
+        body(&ReadTx::over(&connection.into(), &**self.clock()))
     }
 }
 
 /// What has been archived, to be read beside the database. Its tables have the database's names, so that every read of a
 /// [`ReadTx`] that keeps to `events`, `alerts`, `decisions` and the other archived tables works on it.
 pub struct Archive {
-    connection: Connection,
+    engine: Sqlite,
     clock: Arc<dyn Clock>,
 }
 
@@ -506,30 +507,17 @@ impl Archive {
     pub fn open(db: &Database) -> Result<Option<Self>> {
         let Some((connection, file)) = attach_existing(db)? else { return Ok(None) };
         drop(connection);
-        let mut connection =
-            Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        crate::busy::handle(&mut connection)?;
+        let mut connection = super::open(&file)?;
+        super::busy::handle(&mut connection)?;
         connection.pragma_update(None, "query_only", true)?;
-        Ok(Some(Self { connection, clock: Arc::clone(db.clock()) }))
+        Ok(Some(Self { engine: connection.into(), clock: Arc::clone(db.clock()) }))
     }
 
     /// Reads one consistent snapshot of the archive.
     pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
-        self.connection.execute_batch("BEGIN DEFERRED").map_err(Error::from)?;
-        let result = body(&ReadTx::over(&self.connection, &*self.clock));
-        let _ = self.connection.execute_batch("ROLLBACK");
+        self.engine.begin_read()?;
+        let result = body(&ReadTx::over(&self.engine, &*self.clock));
+        self.engine.roll_back();
         result
-    }
-}
-
-impl ReadTx<'_> {
-    /// True if any event is older than a moment.
-    pub fn has_events_before(&self, at: Timestamp) -> Result<bool> {
-        self.value("SELECT EXISTS (SELECT 1 FROM events WHERE timestamp < ?1)", [at])
-    }
-
-    /// True if an event with this id was moved into the archive.
-    pub fn is_archived(&self, event: &str) -> Result<bool> {
-        self.value("SELECT EXISTS (SELECT 1 FROM archived_events WHERE id = ?1)", [event])
     }
 }
