@@ -315,7 +315,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
             cx.out.answer(&json!({ "id": id }), &id)
         }
         UsageCommand::Report { by, since } => {
-            let since = |tx: &ReadTx<'_>| since.map(|since| since.resolve(tx.now()));
+            let since = |tx: &ReadTx<'_>| since.map(|since| since.past(tx.now())).transpose();
             let history = history(&db);
             let by = match by {
                 UsageBy::Loop => UsageKey::Loop,
@@ -324,7 +324,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 UsageBy::Model => UsageKey::Model,
                 UsageBy::Rework => {
                     let (rows, short) = history.read(&db, |tx| {
-                        let rows = tx.rework(since(tx))?;
+                        let rows = tx.rework(since(tx)?)?;
                         let short = Short::of(tx, IdOf::Event, rows.iter().map(|row| row.event_id.as_str()))?;
                         Ok((rows, short))
                     })?;
@@ -332,7 +332,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 }
             };
             let budgets = cx.config()?.budget;
-            let rows = history.read(&db, |tx| tx.usage_report(by, since(tx), &budgets))?;
+            let rows = history.read(&db, |tx| tx.usage_report(by, since(tx)?, &budgets))?;
             usage_list(cx, &rows)
         }
     }
