@@ -56,6 +56,10 @@ fn a_night_is_one_file() {
     }
     assert!(!text.contains("[x](javascript"), "{text}");
     // A period in which nothing happened.
-    let empty = place.run(&["report", "--since", "2999-01-01", "--markdown"]).ok().stdout;
+    let empty = place.run(&["report", "--since", "0s", "--markdown"]).ok().stdout;
     assert!(empty.contains("0 tests landed") && !empty.contains("## Landed"), "{empty}");
+    for command in [&["report", "--markdown"][..], &["report"], &["summary"], &["usage", "report"]] {
+        let command = [command, &["--since", "2999-01-01"]].concat();
+        place.run(&command).fails(2).says("--since 2999-01-01 00:00:00Z is in the future");
+    }
 }
