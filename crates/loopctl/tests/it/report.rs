@@ -32,7 +32,9 @@ fn a_night_is_one_file() {
     for part in ["<script", "http://", "https://", "src=", "\u{202e}"] {
         assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(part), "{part:?} is in the page");
     }
-    assert_eq!(place.run(&["report", "--output", "-"]).ok().stdout.lines().next(), page.lines().next());
+    // The same head; the time in the title is another one.
+    let head = |page: &str| page.split("<title>").next().map(str::to_owned);
+    assert_eq!(head(&place.run(&["report", "--output", "-"]).ok().stdout), head(&page));
     place.run(&["report", "--output", "no/such/folder.html"]).fails(1).says("no/such/folder.html");
 
     // A link stays a link, and what is no file stays what it is.
