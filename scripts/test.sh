@@ -3,7 +3,8 @@
 #
 #   scripts/test.sh           minutes
 #   scripts/test.sh --long    hours: an hour of kills, ten minutes of kills beside git gc, twenty thousand sequences for each
-#                             model, every pair of crash points, twenty thousand simulated worlds, ten thousand wakes and starts
+#                             model, every pair of crash points, twenty thousand simulated worlds, ten thousand wakes and starts,
+#                             two pages open for an hour of events
 #   scripts/test.sh --seeds N only the simulation: N worlds
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,13 +14,13 @@ case "${1:-}" in
   '') ;;
   --long)
     long=--long
-    export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000
+    export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000 STEADY_SECONDS=3600
     ;;
   --seeds)
     case "${2:-}" in '' | *[!0-9]*) echo "$0: --seeds needs a number" >&2; exit 2 ;; esac
     SIM_SEEDS=$2 exec cargo test --locked -p system-tests --test simulation chaos
     ;;
-  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
   *) echo "$0: unknown option $1; try --help" >&2; exit 2 ;;
 esac
 

@@ -29,7 +29,10 @@ BOUND = 20
 
 
 class Browser:
-    """A Chromium with a new profile, which ends with the block."""
+    """A Chromium with a new profile, which ends with the block. It notes each request only if asked to: that takes memory."""
+
+    def __init__(self, notes_requests=True):
+        self.notes_requests = notes_requests
 
     def __enter__(self):
         self.profile = tempfile.TemporaryDirectory(prefix="walk-")
@@ -41,7 +44,8 @@ class Browser:
         else:
             raise SystemExit("chromedriver does not start")
         chrome = {"args": [*OPTIONS, f"--user-data-dir={self.profile.name}"]}
-        wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        logs = {"browser": "ALL", **({"performance": "ALL"} if self.notes_requests else {})}
+        wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": logs}
         self.session = ""
         try:
             self.session = "/session/" + self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]

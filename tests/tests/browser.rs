@@ -1,4 +1,5 @@
-//! The live page in a real Chromium: every view at two widths, light and dark, by keyboard and by tap.
+//! The live page in a real Chromium: every view at two widths, light and dark, by keyboard and by tap; open for long.
+//! `STEADY_SECONDS` makes that longer.
 
 use std::process::Command;
 
@@ -8,11 +9,19 @@ use system_tests::project;
 use system_tests::web::Web;
 use test_support::sql;
 
+/// False, aloud, if nothing can be tested here.
+fn has_chromium() -> bool {
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    let has = has("chromium") && has("chromedriver");
+    if !has {
+        println!("SKIPPED, NOTHING WAS TESTED: chromium and chromedriver are not installed here");
+    }
+    has
+}
+
 #[test]
 fn a_person_walks_through_every_view() {
-    let has = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !has("chromium") || !has("chromedriver") {
-        println!("SKIPPED, NOTHING WAS TESTED: chromium and chromedriver are not installed here");
+    if !has_chromium() {
         return;
     }
     let world = World::new();
@@ -31,5 +40,22 @@ fn a_person_walks_through_every_view() {
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}");
     assert!(output.status.success(), "{errors}\n{}", world.logs());
+    assert!(web.process.terminate().success());
+}
+
+#[test]
+fn pages_that_stay_open_hold_no_more_with_each_event() {
+    if !has_chromium() {
+        return;
+    }
+    let seconds = std::env::var("STEADY_SECONDS").unwrap_or_else(|_| "14".to_owned());
+    let world = World::new();
+    sql(&world.path(), &Night::SMALL.sql());
+    let web = Web::start(&world, &[]);
+    let mut steady = Command::new("python3");
+    steady.arg("-B").arg(project().join("tests/browser/steady.py")).arg(seconds).arg(web.process.pid().to_string());
+    // What it prints is seen as it comes.
+    let status = steady.arg(&web.url).arg(world.path()).status().unwrap();
+    assert!(status.success(), "{}", world.logs());
     assert!(web.process.terminate().success());
 }

@@ -55,7 +55,7 @@ mod unfinished;
 mod work;
 mod workspace;
 
-pub use agents::{Given, given};
+pub use agents::{Given, given, shell_word};
 pub use auto_lease::{is_leased, lease_path};
 pub use error::{Error, Result};
 pub use followed::{SyncOutcome, followed_branch};

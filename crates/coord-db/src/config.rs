@@ -42,7 +42,7 @@ macro_rules! section {
 mod agent;
 mod notify;
 pub use agent::{AgentConfig, AgentKind, AgentOverride, PromptBy, SandboxBy};
-pub use notify::{NotifyBy, NotifyConfig, NotifyPart};
+pub use notify::{NotifyBy, NotifyConfig, NotifyPart, TimeOfDay};
 
 section! {
     /// The database.
@@ -615,6 +615,19 @@ mod tests {
         assert!(check("per_test = false\nfails_before = true").starts_with("config.toml:5: check \"a\" has fails_before"));
         assert!(check("paths = [\"[\"]").contains("is not a glob"));
         assert!(check("resources = [\"5432\"]").contains("name it like \"port:5432\""));
+        let time = |text: &str| refused(&format!("[notify]\ncommand = [\"x\"]\nreport_at = {text}\n"));
+        for text in ["\"7:30\"", "\"24:00\"", "\"07:60\"", "\"+1:30\"", "\"0730\"", "\"07:30:00\""] {
+            assert!(
+                time(text).starts_with(&format!("config.toml:3: notify.report_at: {text}; expected a time of day")),
+                "{}",
+                time(text)
+            );
+        }
+        assert!(time("730").starts_with("config.toml:3: notify.report_at: "), "{}", time("730"));
+        assert!(
+            refused("[notify]\nreport_at = \"07:30\"\n").starts_with("config.toml:2: notify.report_at is set; set notify.")
+        );
+        assert!(refused("[notify]\nanswer_token_file = \"x\"\n").contains("only for preset = \"ntfy\""));
     }
 
     #[test]

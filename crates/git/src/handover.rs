@@ -2,6 +2,7 @@
 //!
 //! It must never push, and never move a branch that it has not made.
 
+use crate::folders::FolderLock;
 use crate::landing::PutOn;
 use crate::lfs::publish_lfs;
 use crate::repository::{published_note, tree_of};
@@ -22,6 +23,12 @@ pub struct Line {
     pub has_merges: bool,
 }
 
+/// Held by the one process that hands work over, until it is dropped.
+#[derive(Debug)]
+pub struct HandOverTurn {
+    _lock: FolderLock,
+}
+
 /// The result of [`hand_over`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandedOver {
@@ -32,29 +39,32 @@ pub enum HandedOver {
 }
 
 impl Store {
-    /// Puts the landed works with a `Test` trailer in a straight line on a base. None if integration does not contain the
-    /// base. The same works on the same base give the same commits.
+    /// Waits until no other process hands work over: two at once would move one branch and open two pull requests for it.
     ///
     /// # Errors
-    /// [`Error::UnknownRevision`] if integration has not started.
-    pub fn line_up(&self, base: &CommitHash) -> Result<Option<Line>> {
-        let integration = self.integration()?;
-        let integration = integration.ok_or_else(|| Error::UnknownRevision { rev: self.integration_ref().to_owned() })?;
-        if !self.repository().is_ancestor(base, &integration)? {
+    /// [`Error::NotARepository`] if the store was removed.
+    pub fn hand_over_turn(&self) -> Result<HandOverTurn> {
+        Ok(HandOverTurn { _lock: self.lock(&self.path().join("hand-over.lock"))? })
+    }
+
+    /// Puts the works of this state of integration that have a `Test` trailer in a straight line on a base. None if it does
+    /// not contain the base. The same works on the same base give the same commits.
+    pub fn line_up(&self, base: &CommitHash, integration: &CommitHash) -> Result<Option<Line>> {
+        if !self.repository().is_ancestor(base, integration)? {
             return Ok(None);
         }
-        let all = self.repository().commits_between(base, &integration)?;
+        let all = self.repository().commits_between(base, integration)?;
         let as_landed = |works: &[CommitInfo]| works.iter().map(|work| (work.clone(), work.hash.clone())).collect();
         let works: Vec<CommitInfo> = all.iter().filter(|commit| commit.trailer("Test").is_some()).cloned().collect();
         let parents = [base].into_iter().chain(all.iter().map(|commit| &commit.hash));
         let is_straight = works.len() == all.len()
             && all.iter().zip(parents).all(|(commit, parent)| commit.parents == std::slice::from_ref(parent));
         if is_straight {
-            return Ok(Some(Line { works: as_landed(&works), head: integration, has_merges: false }));
+            return Ok(Some(Line { works: as_landed(&works), head: integration.clone(), has_merges: false }));
         }
-        Ok(Some(match self.straighten(base, &works, &integration)? {
+        Ok(Some(match self.straighten(base, &works, integration)? {
             Some(line) => line,
-            None => Line { works: as_landed(&works), head: integration, has_merges: true },
+            None => Line { works: as_landed(&works), head: integration.clone(), has_merges: true },
         }))
     }
 
@@ -131,7 +141,13 @@ pub fn hand_over(store: &Store, user: &Repository, branch: &str, head: &CommitHa
     let _kept =
         retried(|| transfer(store.git(), (&user.git, user.common_dir()), store.path(), std::slice::from_ref(head), &known))?;
     publish_lfs(store.repository(), user, head, &known)?;
-    user.set_ref(&name, head, &expected)?;
-    noted()?;
-    Ok(HandedOver::At(head.clone()))
+    match user.set_ref(&name, head, &expected) {
+        // Somebody was faster.
+        Err(Error::RefMoved { found: Some(found), .. }) => Ok(HandedOver::Taken(found)),
+        Err(error) => Err(error),
+        Ok(()) => {
+            noted()?;
+            Ok(HandedOver::At(head.clone()))
+        }
+    }
 }

@@ -67,7 +67,7 @@ pub use error::{Damage, Error, Result};
 pub use finding::Finding;
 pub use follow::{Distance, FollowStep, Incoming, distance};
 pub use glance::Glance;
-pub use handover::{HandedOver, Line, hand_over};
+pub use handover::{HandOverTurn, HandedOver, Line, hand_over};
 pub use hash::{CommitHash, InvalidHash};
 pub use landing::{Change, PutOn, Updated};
 pub use layout::Layout;

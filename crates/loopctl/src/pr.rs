@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use coding_loop::followed_branch;
 use coord_db::{Database, Proof, Test, dollars};
-use git::{CommitHash, CommitInfo, HandedOver, Layout, Line, Repository, Store, hand_over};
+use git::{CommitHash, CommitInfo, HandOverTurn, HandedOver, Layout, Line, Repository, Store, hand_over};
 use serde::Serialize;
 use serde_json::Value;
 use views::report::title;
@@ -84,13 +84,18 @@ pub fn run(cx: &Context, args: &PrArgs) -> Outcome {
     if args.title.as_ref().is_some_and(|title| title.trim().is_empty()) {
         return Err(Failure::usage("the title is empty"));
     }
+    // Two at once would move the same branch, and open two pull requests.
+    let _turn = (!args.dry_run).then(|| take_turn(cx, &store)).transpose()?;
     let at = store.fetch_from_user(&user, &format!("refs/heads/{base}")).map_err(git_failure)?;
-    if store.integration().map_err(git_failure)?.is_none() {
-        return Err(Failure::No("nothing has landed yet".to_owned()));
-    }
-    let Some(line) = store.line_up(&at).map_err(git_failure)? else {
+    let integration = &config.repository.integration_branch;
+    let Some(landed) = store.integration().map_err(git_failure)? else {
+        return Err(Failure::No(format!("nothing has landed yet: the store has no {integration}")));
+    };
+    let Some(line) = store.line_up(&at, &landed).map_err(git_failure)? else {
         return Err(Failure::No(format!(
-            "{base} has commits that the landed work was not verified with; bring them in with loopctl sync, then try again"
+            "{base} has commits that the work on {integration} (at {}) was not verified with; bring them in with loopctl sync, \
+             then try again",
+            landed.short()
         )));
     };
     if line.works.is_empty() {
@@ -152,6 +157,11 @@ pub fn run(cx: &Context, args: &PrArgs) -> Outcome {
         }
     };
     cx.out.done(&handed, &text)
+}
+
+fn take_turn(cx: &Context, store: &Store) -> Outcome<HandOverTurn> {
+    let _working = cx.out.working("waiting for another loopctl pr to end");
+    store.hand_over_turn().map_err(git_failure)
 }
 
 fn length<T>(items: &[T]) -> i64 {

@@ -10,7 +10,7 @@ use serde_json::json;
 use views::published;
 use views::text::safe;
 
-use crate::cli::{self, LoopCommand, TestCommand};
+use crate::cli::{self, LoopCommand, TestArgs, TestCommand};
 use crate::context::Context;
 use crate::doctor;
 use crate::exit::{Failure, Outcome, io};
@@ -293,58 +293,42 @@ pub fn tests(cx: &Context, command: TestCommand) -> Outcome {
     match command {
         TestCommand::Import { file } => crate::import::run(cx, &file),
         TestCommand::List(filter) => see::tests(cx, &filter),
-        TestCommand::Edit { id, category, max_attempts, depends_on, manual, notes, spec, spec_file, scope } => {
+        TestCommand::Edit { id, depends_on, manual, says } => {
             let depends_on = match depends_on.as_deref() {
                 None => None,
                 Some("") => Some(None),
                 Some(test) => Some(Some(test.parse()?)),
             };
-            let edit = TestEdit {
-                category,
-                max_attempts,
-                depends_on,
-                automatable: manual.map(|manual| !manual),
-                notes,
-                spec_content: spec_text(spec, spec_file)?,
-                scope: if scope.is_empty() { None } else { Some(scope_globs(cx, scope)?) },
-            };
+            let edit = TestEdit { depends_on, automatable: manual.map(|manual| !manual), ..said(cx, says)? };
             edit_test(cx, &id, &edit)
         }
         TestCommand::Remove { id } => {
             cx.open()?.write(|tx| tx.remove_test(&id))?;
             cx.out.done(&json!({ "removed": id }), &format!("test {id} is removed"))
         }
-        TestCommand::Add {
-            id,
-            loop_id,
-            category,
-            max_attempts,
-            depends_on,
-            manual,
-            allow_no_change,
-            notes,
-            spec,
-            spec_file,
-            scope,
-        } => {
-            let scope = scope_globs(cx, scope)?;
-            let spec_content = spec_text(spec, spec_file)?;
-            let automatable = !manual;
+        TestCommand::Add { id, loop_id, depends_on, manual, allow_no_change, says } => {
+            let said = said(cx, says)?;
             let new = NewTest {
                 id,
                 loop_id,
-                category,
-                max_attempts,
+                category: said.category.unwrap_or_default(),
+                max_attempts: said.max_attempts.unwrap_or(3),
                 depends_on,
-                automatable,
-                notes,
-                spec_content,
-                scope,
+                automatable: !manual,
+                notes: said.notes,
+                spec_content: said.spec_content,
+                scope: said.scope.unwrap_or_default(),
                 allow_no_change,
             };
             add_test(cx, &new)
         }
     }
+}
+
+fn said(cx: &Context, args: TestArgs) -> Outcome<TestEdit> {
+    let TestArgs { category, max_attempts, notes, spec, spec_file, scope } = args;
+    let scope = if scope.is_empty() { None } else { Some(scope_globs(cx, scope)?) };
+    Ok(TestEdit { category, max_attempts, notes, spec_content: spec_text(spec, spec_file)?, scope, ..TestEdit::default() })
 }
 
 fn scope_globs(cx: &Context, globs: Vec<String>) -> Outcome<Vec<String>> {

@@ -96,7 +96,7 @@ fn knowledge_list(cx: &Context, rows: &[Knowledge], short: &Short) -> Outcome {
     cx.out.list(rows, "no knowledge items match", |rows| {
         Table::of(&["ID", "TYPE", "LOOP", "TOPIC", "CONTENT"], rows, |row| {
             vec![
-                id_cell(&short, &row.id),
+                id_cell(short, &row.id),
                 plain(row.item_type.as_str()),
                 plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
                 plain(row.topic.as_deref().unwrap_or("-")),
@@ -315,7 +315,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
             cx.out.answer(&json!({ "id": id }), &id)
         }
         UsageCommand::Report { by, since } => {
-            let since = |tx: &ReadTx<'_>| since.map(|since| since.resolve(tx.now()));
+            let since = |tx: &ReadTx<'_>| since.map(|since| since.past(tx.now())).transpose();
             let history = history(&db);
             let by = match by {
                 UsageBy::Loop => UsageKey::Loop,
@@ -324,7 +324,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 UsageBy::Model => UsageKey::Model,
                 UsageBy::Rework => {
                     let (rows, short) = history.read(&db, |tx| {
-                        let rows = tx.rework(since(tx))?;
+                        let rows = tx.rework(since(tx)?)?;
                         let short = Short::of(tx, IdOf::Event, rows.iter().map(|row| row.event_id.as_str()))?;
                         Ok((rows, short))
                     })?;
@@ -332,7 +332,7 @@ pub fn usage(cx: &Context, command: UsageCommand) -> Outcome {
                 }
             };
             let budgets = cx.config()?.budget;
-            let rows = history.read(&db, |tx| tx.usage_report(by, since(tx), &budgets))?;
+            let rows = history.read(&db, |tx| tx.usage_report(by, since(tx)?, &budgets))?;
             usage_list(cx, &rows)
         }
     }
@@ -398,7 +398,7 @@ fn rework_list(cx: &Context, rows: &[Rework], short: &Short) -> Outcome {
                 plain(row.cause.as_str()),
                 plain(row.tokens_estimated.to_string()),
                 plain(span(row.duration_seconds)),
-                id_cell(&short, row.event_id.as_str()),
+                id_cell(short, row.event_id.as_str()),
             ]
         })
     })

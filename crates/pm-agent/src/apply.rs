@@ -131,6 +131,11 @@ fn carry_out(tx: &WriteTx<'_>, act: &Act, cause: Option<&EventId>) -> Result<()>
         }
         Act::CloseAlert { fingerprint } => drop(tx.close_alert(fingerprint)?),
         Act::Notify { id, message } => drop(tx.begin_operation_once(id, OPERATION, "pm", message, cause)?),
+        Act::BeginReports { id, message } => {
+            if tx.begin_operation_once(id, OPERATION, "pm", message, cause)? {
+                tx.end_operation(id, true)?;
+            }
+        }
         Act::Ignore(why) => tracing::info!(why, "ignored"),
     }
     Ok(())

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use supervisor::{Inbound, Plan};
 
 use crate::matters::{SYSTEM, is_own, loops_of};
-use crate::snapshot::{PmSnapshot, Unnotified};
+use crate::snapshot::{MAX_NOTIFYING, PmSnapshot, Unnotified};
 
 /// The settlement of a conflict: which loop continues, and which one waits for which test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +233,13 @@ pub enum Act {
         /// The input of the command.
         message: Value,
     },
+    /// Notes that there was no report up to a time, so that the first one is the next one.
+    BeginReports {
+        /// Id of the journal entry.
+        id: String,
+        /// Its intent.
+        message: Value,
+    },
     /// Does nothing; logs the reason.
     Ignore(String),
 }
@@ -358,7 +365,23 @@ pub fn decide(config: &Config, snapshot: &PmSnapshot) -> Plan<Action> {
     share::share(&mut work);
     conflicts::lift_idle_pauses(&mut work);
     notify(&mut work);
+    report(&mut work);
     work.plan
+}
+
+fn report(work: &mut Work<'_>) {
+    let Some(report) = &work.at.report else { return };
+    work.plan.look_again(report.next);
+    if report.is_begun {
+        return;
+    }
+    let id = report.id.clone();
+    let act = match report.since {
+        None => Act::BeginReports { id, message: report.intent(report.due, report.due) },
+        Some(since) if work.at.notifying < MAX_NOTIFYING => Act::Notify { id, message: report.intent(since, work.at.now) },
+        Some(_) => return,
+    };
+    work.act(act, None);
 }
 
 fn notify(work: &mut Work<'_>) {

@@ -1,7 +1,8 @@
 //! pm: settles conflicts, dependencies and lost loops, asks the human where a decision is theirs, and applies the
 //! answer.
 //!
-//! It must never run a command other than the human's `notify.command`, or curl for `notify.preset`, and never touch git. Its questions, pauses and
+//! It must never run a command other than the human's `notify.command`, curl for `notify.preset` and `loopctl report` for
+//! `notify.report_at`, and never touch git. Its questions, pauses and
 //! moves are stored in rows (decisions, conflicts, pauses, alerts), so a restart repeats none of them.
 
 mod apply;
@@ -9,6 +10,7 @@ pub mod decide;
 mod matters;
 mod notify;
 mod perform;
+mod report;
 pub mod snapshot;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use supervisor::{Inbound, LocalFuture, Plan, Supervisor, Waker};
 
 pub use decide::{Act, Action};
 pub use perform::Notified;
+pub use report::DailyReport;
 pub use snapshot::PmSnapshot;
 
 /// The supervisor.

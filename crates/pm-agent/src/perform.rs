@@ -1,12 +1,13 @@
-//! The only effect: sends a question or a critical alert to the human, by the command of the settings, which gets it on its
+//! The only effect: sends a question, a critical alert or a report to the human, by the command of the settings, which gets it on its
 //! standard input, or by a preset.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use command_runner::CommandSpec;
 use coord_db::config::NotifyBy;
 use coord_db::{Config, JournalEntry, Result, WriteTx};
+use serde_json::Value;
 use supervisor::LocalFuture;
 
 /// The operation in the journal.
@@ -30,43 +31,52 @@ pub enum Notified {
 /// Runs the command once with the message of the entry, or sends it. A service that is out of order is tried again if it may
 /// take long.
 pub(crate) fn notify(config: &Config, database: &Path, entry: JournalEntry, may_wait: bool) -> LocalFuture<Notified> {
-    let argv = config.notify.command.clone();
+    let (config, database) = (config.clone(), database.to_owned());
+    Box::pin(async move {
+        match send(&config, &database, entry, may_wait).await {
+            Ok(()) => Notified::Succeeded,
+            Err(why) => Notified::Failed(why),
+        }
+    })
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+async fn send(config: &Config, database: &Path, entry: JournalEntry, may_wait: bool) -> std::result::Result<(), String> {
     if entry.operation != OPERATION {
-        let why = format!("unknown operation {:?}", entry.operation);
-        return Box::pin(async move { Notified::Failed(why) });
+        return Err(format!("unknown operation {:?}", entry.operation));
     }
-    if config.notify.preset != NotifyBy::Command {
-        let config = config.clone();
-        return Box::pin(async move {
-            match crate::notify::send(&config, &entry, may_wait).await {
-                Ok(()) => Notified::Succeeded,
-                Err(why) => Notified::Failed(why),
-            }
-        });
+    let mut message = entry.steps.intent;
+    if message["kind"] == "report" {
+        message["markdown"] =
+            crate::report::text(config, (&absolute(database), &absolute(&config.folder)), &message).await?.into();
     }
+    match config.notify.preset {
+        NotifyBy::Command => run(config, database, &message).await,
+        NotifyBy::Ntfy | NotifyBy::Telegram => crate::notify::send(config, &message, may_wait).await,
+    }
+}
+
+async fn run(config: &Config, database: &Path, message: &Value) -> std::result::Result<(), String> {
+    let argv = config.notify.command.clone();
     if argv.is_empty() {
-        return Box::pin(async { Notified::Failed("notify.command is no longer set".to_owned()) });
+        return Err("notify.command is no longer set".to_owned());
     }
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let names = config.agent.environment.iter().map(String::as_str).chain(ENVIRONMENT);
     let mut env: Vec<_> = names.filter_map(|name| std::env::var_os(name).map(|value| (name.to_owned(), value))).collect();
     env.push(("CODING_LOOPS_DB".to_owned(), absolute(database).into_os_string()));
     let spec = CommandSpec {
         env,
-        stdin: format!("{}\n", entry.steps.intent).into_bytes(),
+        stdin: format!("{message}\n").into_bytes(),
         timeout: LIMIT,
         kill_after: KILL_AFTER,
         ..CommandSpec::new(argv, absolute(&config.folder))
     };
-    Box::pin(async move {
-        let (_never, mut cancel) = tokio::sync::watch::channel(false);
-        let outcome = command_runner::run(&spec, &mut cancel, |_| {}).await;
-        if outcome.success() {
-            Notified::Succeeded
-        } else {
-            Notified::Failed(format!("{:?}: {}", outcome.end, outcome.tail.trim_end()))
-        }
-    })
+    let (_never, mut cancel) = tokio::sync::watch::channel(false);
+    let outcome = command_runner::run(&spec, &mut cancel, |_| {}).await;
+    if outcome.success() { Ok(()) } else { Err(format!("{:?}: {}", outcome.end, outcome.tail.trim_end())) }
 }
 
 /// Completes the entry. There is no retry, because the question is in the database anyway.

@@ -14,6 +14,7 @@ use crate::matters::{
     CYCLE_OF_TESTS, REGRESSION, SYSTEM, about_commit, about_test, budget_fingerprint, is_own, tests_in_cycle, text_of,
 };
 use crate::perform::OPERATION;
+use crate::report::{self, DailyReport};
 
 /// Maximum number of questions asked in one pass because of rows alone.
 pub const MAX_QUESTIONS: usize = 20;
@@ -149,6 +150,8 @@ pub struct PmSnapshot {
     pub unnotified: Vec<Unnotified>,
     /// Number of running notify commands.
     pub notifying: usize,
+    /// The report at a time of day, if there is to be one.
+    pub report: Option<DailyReport>,
 }
 
 impl PmSnapshot {
@@ -192,6 +195,7 @@ impl PmSnapshot {
             alerts: Vec::new(),
             unnotified: Vec::new(),
             notifying: 0,
+            report: None,
         }
     }
 
@@ -361,6 +365,7 @@ pub fn load(config: &Config, tx: &ReadTx<'_>, inbox: Vec<Inbound>) -> Result<PmS
     }
     load_pauses(tx, &mut snapshot)?;
     load_unnotified(config, tx, &mut snapshot)?;
+    snapshot.report = report::load(config, tx)?;
     snapshot.inbox = inbox;
     Ok(snapshot)
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use coord_db::Timestamp;
+use coord_db::{Error, Timestamp};
 
 /// A moment, not yet resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,19 @@ impl When {
             Self::Ago(seconds) => now.plus_seconds(-seconds),
             Self::At(time) => time,
         }
+    }
+
+    /// The beginning of a period that ends now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a moment that is still to come.
+    pub fn past(self, now: Timestamp) -> Result<Timestamp, Error> {
+        let since = self.resolve(now);
+        if since > now {
+            let (since, now) = (clock(since), clock(now));
+            return Err(Error::Invalid(format!("--since {since} is in the future: it is {now}; give a time before that")));
+        }
+        Ok(since)
     }
 }
 
@@ -87,6 +100,14 @@ mod tests {
         for bad in ["", "m", "-5m", "5x", "5", "yesterday", "1.5h", "5ä"] {
             assert!(bad.parse::<When>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_period_begins_in_the_past() {
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        assert_eq!(When::At(now).past(now).unwrap(), now);
+        let error = When::At(now.plus_seconds(1)).past(now).unwrap_err().to_string();
+        assert!(error.contains("2026-11-22 10:00:01Z is in the future: it is 2026-11-22 10:00:00Z"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 pub use given::{Given, given};
 pub(crate) use report::{NOTHING_PRINTED, Report, one_line, plain};
+pub use tools::shell_word;
 pub(crate) use tools::{AGENT, Tools};
 
 /// Maximum size of a line that is parsed. A longer one is left out.

@@ -27,13 +27,14 @@ pub(crate) struct Tools {
 impl Tools {
     /// The command line of the hooks of this agent, for a shell.
     pub(super) fn hook(&self, agent: &str) -> Option<String> {
-        let words = self.hooks.as_ref()?.iter().map(|word| if word == AGENT { agent.to_owned() } else { quoted(word) });
+        let words = self.hooks.as_ref()?.iter().map(|word| if word == AGENT { agent.to_owned() } else { shell_word(word) });
         Some(words.collect::<Vec<_>>().join(" "))
     }
 }
 
-/// A word for a shell.
-fn quoted(word: &str) -> String {
-    let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:".contains(&byte));
+/// A word as a shell takes it, without quotes where none are needed.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&byte));
     if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

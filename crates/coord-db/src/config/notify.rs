@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// The service that questions and critical alerts are sent through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -30,6 +31,40 @@ pub enum NotifyPart {
     Context,
 }
 
+/// A time of day, by the clock on the wall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeOfDay {
+    /// 0 to 23.
+    pub hour: i8,
+    /// 0 to 59.
+    pub minute: i8,
+}
+
+impl std::fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02}:{:02}", self.hour, self.minute)
+    }
+}
+
+/// `07:30`; empty: none.
+fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TimeOfDay>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = |digits: &str, end: i8| {
+        let is_two = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_two.then(|| digits.parse().ok()).flatten().filter(|number| *number < end)
+    };
+    let read = text.split_once(':').and_then(|(hour, minute)| Some((number(hour, 24)?, number(minute, 60)?)));
+    match read {
+        Some((hour, minute)) => Ok(Some(TimeOfDay { hour, minute })),
+        None => {
+            Err(D::Error::custom(format!("{text:?}; expected a time of day from 00:00 to 23:59, as in \"07:30\", or \"\"")))
+        }
+    }
+}
+
 section! {
     /// Where a phone can ring.
     NotifyConfig {
@@ -45,10 +80,16 @@ section! {
         chat: String = String::new(),
         /// The file with the access token, relative to the config file. Only its owner may read it.
         token_file: PathBuf = PathBuf::new(),
+        /// The file with a token of ntfy that may only publish to the topic of answers, for the buttons; empty: they carry the
+        /// access token.
+        answer_token_file: PathBuf = PathBuf::new(),
         /// What is sent.
         content: Vec<NotifyPart> = vec![NotifyPart::Summary, NotifyPart::Options],
         /// Whether a question can be answered from the phone. With ntfy only while nobody reads the topics without the token.
         answers: bool = true,
+        /// When the report since the last one is sent each day, by the local clock; none: never.
+        #[serde(deserialize_with = "time_of_day")]
+        report_at: Option<TimeOfDay> = None,
     }
 }
 
@@ -88,16 +129,28 @@ impl NotifyConfig {
     /// # Errors
     /// Why the file cannot be used, in words.
     pub fn token(&self, folder: &Path) -> Result<Option<String>, String> {
-        if self.token_file.as_os_str().is_empty() {
+        Self::token_in("notify.token_file", &self.token_file, folder)
+    }
+
+    /// The token that may only publish answers; none where no file is named.
+    ///
+    /// # Errors
+    /// As [`NotifyConfig::token`].
+    pub fn answer_token(&self, folder: &Path) -> Result<Option<String>, String> {
+        Self::token_in("notify.answer_token_file", &self.answer_token_file, folder)
+    }
+
+    fn token_in(setting: &str, file: &Path, folder: &Path) -> Result<Option<String>, String> {
+        if file.as_os_str().is_empty() {
             return Ok(None);
         }
-        let file = folder.join(&self.token_file);
+        let file = folder.join(file);
         let read = || -> std::io::Result<(u32, String)> {
             Ok((std::fs::metadata(&file)?.permissions().mode(), std::fs::read_to_string(&file)?))
         };
         let shown = file.display();
         match read() {
-            Err(error) => Err(format!("cannot read notify.token_file {shown}: {error}")),
+            Err(error) => Err(format!("cannot read {setting} {shown}: {error}")),
             Ok((mode, _)) if mode & 0o077 != 0 => Err(format!("others can read the token in {shown}; use chmod 600 {shown}")),
             Ok((_, text)) if text.trim().is_empty() || text.trim().contains(char::is_whitespace) => {
                 Err(format!("{shown} does not hold one token"))
@@ -108,6 +161,12 @@ impl NotifyConfig {
 
     /// A refusal names the key.
     pub(super) fn validate(&self) -> Result<(), (&'static str, String)> {
+        if self.report_at.is_some() && self.is_silent() {
+            return Err(("report_at", "notify.report_at is set; set notify.preset or notify.command too".to_owned()));
+        }
+        if self.preset != NotifyBy::Ntfy && !self.answer_token_file.as_os_str().is_empty() {
+            return Err(("answer_token_file", "notify.answer_token_file is only for preset = \"ntfy\"".to_owned()));
+        }
         if self.preset == NotifyBy::Command {
             return Ok(());
         }

@@ -152,6 +152,18 @@ impl ReadTx<'_> {
         self.query_opt(select!(JournalEntry, "FROM transaction_log WHERE id = ?1"), [id], JournalEntry::from_row)
     }
 
+    /// The entries of reports that were sent, at most the last ten days', newest day first.
+    pub fn sent_reports(&self) -> Result<Vec<JournalEntry>> {
+        self.query(
+            select!(
+                JournalEntry,
+                "FROM transaction_log WHERE id GLOB 'notify:report:*' AND status = 'committed' ORDER BY id DESC LIMIT 10"
+            ),
+            [],
+            JournalEntry::from_row,
+        )
+    }
+
     /// Whether an entry is in progress.
     pub fn is_operation_open(&self, id: &str) -> Result<bool> {
         Ok(self.journal_entry(id)?.is_some_and(|entry| entry.status == JournalStatus::InProgress))

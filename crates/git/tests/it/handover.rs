@@ -43,8 +43,12 @@ fn main(place: &Place, store: &Store) -> CommitHash {
     store.fetch_from_user(&place.user, "refs/heads/main").unwrap()
 }
 
+fn line_up(place: &Place, store: &Store) -> Option<Line> {
+    store.line_up(&main(place, store), &store.integration().unwrap().unwrap()).unwrap()
+}
+
 fn lined_up(place: &Place, store: &Store) -> Line {
-    store.line_up(&main(place, store)).unwrap().unwrap()
+    line_up(place, store).unwrap()
 }
 
 fn tests(line: &Line) -> Vec<&str> {
@@ -72,7 +76,7 @@ fn merges_of_the_base_are_left_out_and_the_same_works_give_the_same_commits() {
     let store = place.store();
     land(&store, "t1", &[("shared", &LINES.replace('1', "one"))]);
     place.commit(&[("shared", &LINES.replace('9', "nine"))]);
-    assert_eq!(store.line_up(&main(&place, &store)).unwrap(), None, "nobody has verified the work with the new commit");
+    assert_eq!(line_up(&place, &store), None, "nobody has verified the work with the new commit");
     bring_in(&place, &store, None);
     land(&store, "t2", &[("b", "1\n")]);
     let line = lined_up(&place, &store);

@@ -24,7 +24,7 @@ pub use drive::{Drive, LockArgs};
 pub use exchange::Exchange;
 pub use keep::Keep;
 pub use see::{AllArgs, JournalArgs, RegressionArgs, ReportArgs, See, TestFilter, TimelineArgs, WebArgs};
-pub use set_up::{LoopCommand, SetUp, TestCommand};
+pub use set_up::{LoopCommand, SetUp, TestArgs, TestCommand};
 pub use share::{AskArgs, KnowledgeCommand, MigrationCommand, RequestCommand, RequestFilter, Share, UsageBy, UsageCommand};
 pub use steer::{PrArgs, Steer, Which};
 

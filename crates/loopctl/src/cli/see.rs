@@ -202,6 +202,9 @@ pub struct ReportArgs {
     /// Print Markdown instead
     #[arg(long, conflicts_with_all = ["output", "json"])]
     pub markdown: bool,
+    /// Leave out what agents and checks have printed
+    #[arg(long, requires = "markdown")]
+    pub brief: bool,
     /// The HTML file; - is standard output [default: report.html beside the database]
     #[arg(long, short, value_name = "FILE", conflicts_with = "json")]
     pub output: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use coord_db::config::AgentKind;
 use coord_db::{LoopId, TestId};
 
@@ -172,12 +172,6 @@ pub enum TestCommand {
         /// The loop
         #[arg(long = "loop", value_name = "LOOP")]
         loop_id: LoopId,
-        /// A free label
-        #[arg(long, default_value = "")]
-        category: String,
-        /// Block the test after this number of failed attempts
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i64).range(1..))]
-        max_attempts: i64,
         /// The test that must pass first
         #[arg(long, value_name = "TEST")]
         depends_on: Option<TestId>,
@@ -187,18 +181,8 @@ pub enum TestCommand {
         /// Let the checks judge an attempt that changes nothing
         #[arg(long)]
         allow_no_change: bool,
-        /// What is to be done, in short
-        #[arg(long)]
-        notes: Option<String>,
-        /// The specification
-        #[arg(long, conflicts_with = "spec_file")]
-        spec: Option<String>,
-        /// Read the specification from a file; - is standard input
-        #[arg(long, value_name = "FILE")]
-        spec_file: Option<PathBuf>,
-        /// A glob of the files that the test is about; may be repeated
-        #[arg(long, value_name = "GLOB")]
-        scope: Vec<String>,
+        #[command(flatten)]
+        says: TestArgs,
     },
     /// Import tests from TOML, JSON or JSON Lines
     ///
@@ -222,30 +206,14 @@ pub enum TestCommand {
         /// The test
         #[arg(value_name = "TEST")]
         id: TestId,
-        /// A free label
-        #[arg(long)]
-        category: Option<String>,
-        /// Block the test after this number of failed attempts
-        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
-        max_attempts: Option<i64>,
         /// The test that must pass first; '' for none
         #[arg(long, value_name = "TEST")]
         depends_on: Option<String>,
         /// Whether it is left to a person: true or false
         #[arg(long, value_name = "BOOL")]
         manual: Option<bool>,
-        /// What is to be done, in short
-        #[arg(long)]
-        notes: Option<String>,
-        /// The specification
-        #[arg(long, conflicts_with = "spec_file")]
-        spec: Option<String>,
-        /// Read the specification from a file; - is standard input
-        #[arg(long, value_name = "FILE")]
-        spec_file: Option<PathBuf>,
-        /// A glob of the files that the test is about; may be repeated, and replaces those it has
-        #[arg(long, value_name = "GLOB")]
-        scope: Vec<String>,
+        #[command(flatten)]
+        says: TestArgs,
     },
     /// Remove a test that was never begun
     #[command(after_help = examples![
@@ -260,4 +228,28 @@ pub enum TestCommand {
     /// List tests
     #[command(after_help = examples!["loopctl test list", "loopctl test list --loop backend --status pending"])]
     List(TestFilter),
+}
+
+/// What a test says, as it is added and changed.
+#[derive(Debug, Args)]
+#[allow(missing_docs)]
+pub struct TestArgs {
+    /// A free label
+    #[arg(long)]
+    pub category: Option<String>,
+    /// Block the test after this number of failed attempts; a new test: 3
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    pub max_attempts: Option<i64>,
+    /// What is to be done, in short
+    #[arg(long)]
+    pub notes: Option<String>,
+    /// The specification
+    #[arg(long, conflicts_with = "spec_file")]
+    pub spec: Option<String>,
+    /// Read the specification from a file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub spec_file: Option<PathBuf>,
+    /// A glob of the files that the test is about; may be repeated; those given replace the old ones
+    #[arg(long, value_name = "GLOB")]
+    pub scope: Vec<String>,
 }

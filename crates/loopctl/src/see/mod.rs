@@ -16,6 +16,7 @@ pub mod watch;
 pub mod why;
 pub mod workspaces;
 
+use coding_loop::shell_word;
 use coord_db::{
     Alert, AlertType, Database, DecisionStatus, Error, HealthStatus, IdOf, ReadTx, Severity, TestStatus, Timestamp,
 };
@@ -357,7 +358,7 @@ pub(crate) fn decision_block(cx: &Context, question: &Question, short: &Short, n
     );
     if row.status == DecisionStatus::Pending {
         for (id, description) in options(row) {
-            let command = safe(&format!("loopctl decide {} {}", quoted(short.get(row.id.as_str())), quoted(&id)));
+            let command = safe(&format!("loopctl decide {} {}", shell_word(short.get(row.id.as_str())), shell_word(&id)));
             let description = brief(&description);
             let line = format!("    {command}  {description}");
             if out.width.is_none_or(|width| line.chars().count() <= width) {
@@ -382,12 +383,4 @@ pub(crate) fn marked(cx: &Context, paint: Paint, mark: char, what: &str, remark:
     }
     let what = out.folded("  ", Paint::Bold, &what);
     format!("{mark} {}{}", what.get(2..).unwrap_or_default(), out.folded("  ", Paint::Dim, &remark))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let bare = !word.is_empty()
-        && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@%+,".contains(c))
-        && !word.starts_with('-');
-    if bare { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use coord_db::{dollars, short_id};
 use views::broke::Broke;
-use views::report::{Landed, Report, look};
+use views::report::{Landed, Odd, Report, look};
 use views::sentence::{count, list, short, spent};
 use views::when::{clock, span};
 
@@ -24,12 +24,12 @@ const FILE: &str = "report.html";
 /// What the database reports, or if the file cannot be written.
 pub fn run(cx: &Context, args: &ReportArgs) -> Outcome {
     let (db, config) = cx.open_with_config()?;
-    let report = db.read(|tx| look(tx, &config, args.since.resolve(tx.now())))?;
+    let report = db.read(|tx| look(tx, &config, args.since.past(tx.now())?))?;
     if cx.out.json {
         return cx.out.document(&report);
     }
     if args.markdown {
-        return cx.out.text(&markdown(&report));
+        return cx.out.text(&markdown(&report, args.brief));
     }
     let page = dashboard::report(&report, &name(&config.repository_path()));
     let beside = || db.path().and_then(Path::parent).unwrap_or(Path::new(".")).join(FILE);
@@ -87,8 +87,10 @@ fn headline(report: &Report) -> String {
     parts.join(", ")
 }
 
-/// The report as Markdown. What comes from the database stands in it as text: without markup and on one line.
-fn markdown(report: &Report) -> String {
+/// The report as Markdown. What comes from the database stands in it as text: without markup and on one line. A brief one has
+/// nothing that an agent or a check has printed.
+fn markdown(report: &Report, is_brief: bool) -> String {
+    let printed = |text: &str| if is_brief { String::new() } else { format!(": {}", literal(text)) };
     let mut text = format!(
         "# {} to {} ({})\n\n{}\n",
         clock(report.since),
@@ -117,17 +119,11 @@ fn markdown(report: &Report) -> String {
     waiting.extend(report.waiting.alerts.iter().map(|alert| format!("{}: {}", alert.severity, literal(&alert.message))));
     waiting.extend(report.waiting.blocked.iter().map(|test| {
         let error = test.last_error.as_deref().unwrap_or("no error is recorded");
-        format!(
-            "test {} of {} is {}: {}",
-            literal(test.id.as_str()),
-            literal(test.loop_id.as_str()),
-            test.status,
-            literal(error)
-        )
+        format!("test {} of {} is {}{}", literal(test.id.as_str()), literal(test.loop_id.as_str()), test.status, printed(error))
     }));
     waiting.extend(report.waiting.holds.iter().map(|hold| {
         let until = hold.until.map_or_else(|| "your answer".to_owned(), clock);
-        format!("{} starts no attempt until {until}: {}", literal(&hold.subject), literal(&hold.reason))
+        format!("{} starts no attempt until {until}{}", literal(&hold.subject), printed(&hold.reason))
     }));
     part("Waits for you", waiting);
     part("Broke", report.broke.iter().map(broke).collect());
@@ -151,7 +147,11 @@ fn markdown(report: &Report) -> String {
         cost.push(format!("for each verified test: {tokens} tokens{money}"));
     }
     part("Cost", cost);
-    part("Unusual", report.odd.iter().map(|odd| format!("{} {}", clock(odd.at), literal(&odd.sentence))).collect());
+    let odd = |odd: &Odd| {
+        let what = if is_brief { odd.event_type.replace('_', " ") } else { odd.sentence.clone() };
+        format!("{} {}", clock(odd.at), literal(&what))
+    };
+    part("Unusual", report.odd.iter().map(odd).collect());
     text
 }
 

@@ -17,7 +17,7 @@ use crate::output::Paint;
 /// What the database reports.
 pub fn show(cx: &Context, since: When) -> Outcome {
     let db = cx.open()?;
-    let summary = db.read(|tx| look(tx, since.resolve(tx.now())))?;
+    let summary = db.read(|tx| look(tx, since.past(tx.now())?))?;
     if cx.out.json { cx.out.document(&summary) } else { cx.out.text(&page(cx, &summary)) }
 }
 

@@ -512,6 +512,25 @@ fn what_goes_to_the_phone_is_listed() {
     );
     std::fs::write(&config, "[notify]\npreset = \"ntfy\"\ntopic = \"night\"\ntoken_file = \"token\"\n").unwrap();
     assert_eq!(found(&place)["grade"], "problem");
+    // Who reads the topic sees what the buttons carry.
+    for name in ["token", "answer"] {
+        let file = place.home().join(name);
+        std::fs::write(&file, "tk_1\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let all = |more: &str| {
+        std::fs::write(&config, format!("[notify]\npreset = \"ntfy\"\ntopic = \"night\"\ntoken_file = \"token\"\n{more}"))
+            .unwrap();
+        place.run(&["doctor", "--before-start"]).stdout
+    };
+    assert!(all("").contains("the buttons carry the access token"));
+    assert!(!all("answer_token_file = \"answer\"\n").contains("the buttons carry"));
+    assert!(!all("answers = false\n").contains("the buttons carry"));
+    let text = all("report_at = \"07:30\"\n");
+    assert!(
+        text.contains("a report is sent each day at 07:30: titles of tests, questions, alerts, regressions and cost"),
+        "{text}"
+    );
     for (text, part) in
         [("preset = \"ntfy\"", "notify.topic"), ("preset = \"telegram\"", "notify.chat"), ("preset = \"x\"", "preset")]
     {

@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
-use test_support::git;
+use test_support::{git, wait_until};
 
 use crate::common::{Place, Ran, agents, ran};
 
@@ -92,6 +93,48 @@ fn gh_opens_one_pull_request_and_updates_it() {
     git(&review, ["push", "--quiet", "origin", WORK]);
     pr(&place, &programs, &[]).fails(1).says("which loopctl pr has not pushed");
     assert_eq!(git(&at, ["log", "-1", "--format=%s", WORK]).trim(), "review");
+}
+
+#[test]
+fn two_at_once_take_turns_and_open_one_pull_request() {
+    let place = landed();
+    let programs = remote(&place, "github");
+    // The first one opens a pull request, which the second one finds.
+    let (log, go) = (programs.join("gh.log"), programs.join("go"));
+    let script = r#"#!/bin/sh
+echo "$2" >> FOLDER/gh.log
+case "$2" in
+list) if [ -e FOLDER/opened ]; then echo '[{"url": "https://forge.example/1"}]'; else echo '[]'; fi ;;
+create) until [ -e FOLDER/go ]; do sleep 0.05; done; : > FOLDER/opened; echo https://forge.example/1 ;;
+esac
+"#;
+    std::fs::write(programs.join("gh"), script.replace("FOLDER", programs.to_str().unwrap())).unwrap();
+    std::fs::set_permissions(programs.join("gh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let calls = || std::fs::read_to_string(&log).unwrap_or_default();
+    let start = || {
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let mut command = place.command(&["pr"]);
+        command.env("PATH", path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let first = start();
+    wait_until("the first one is with gh", || calls().contains("create"));
+    let second = start();
+    let waits = format!(" {} ", second.id());
+    wait_until("the second one waits, or is with gh too", || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.contains(&waits)) || calls().matches("list").count() == 2
+    });
+    std::fs::write(&go, "").unwrap();
+    for child in [first, second] {
+        assert_eq!(ran(child.wait_with_output().unwrap()).ok().stdout, "2 tests in https://forge.example/1\n");
+    }
+    assert_eq!(calls(), "list\ncreate\nlist\nedit\n");
+    // Without a forge as well.
+    let many: Vec<_> = (0..4).map(|_| place.spawn(&["pr", "--branch", "mine", "--files", "patches"])).collect();
+    for child in many {
+        ran(child.wait_with_output().unwrap()).ok();
+    }
+    assert_eq!(std::fs::read_to_string(place.repository().join("patches/series")).unwrap().lines().count(), 2);
 }
 
 #[test]

@@ -251,6 +251,7 @@ fn word(act: &Act) -> String {
         Act::AnswerChange { id, to, .. } => format!("{id} {to}"),
         Act::CloseAlert { fingerprint } => format!("close {fingerprint}"),
         Act::Notify { id, .. } => id.clone(),
+        Act::BeginReports { id, .. } => format!("begin {id}"),
         Act::Ignore(_) => "ignore".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Questions and alerts for a phone, and the answers that come back.
+//! Questions, alerts and reports for a phone, and the answers that come back.
 //!
 //! What is sent is what `notify.content` lists. Requests are made by curl, whose settings, the token among them, reach it on
 //! its standard input. An answer carries a token that only the receiver of the question knows; it is good for one option of
@@ -13,8 +13,9 @@ mod token;
 use std::time::Duration;
 
 use command_runner::{CommandSpec, End, NotStartedKind};
+use coord_db::Config;
 use coord_db::config::{NotifyBy, NotifyConfig};
-use coord_db::{Config, JournalEntry};
+use serde_json::Value;
 
 use message::{Message, beginning};
 
@@ -127,10 +128,10 @@ const PAUSES: [u64; 6] = [5, 30, 120, 600, 1_800, 3_600];
 ///
 /// # Errors
 /// What keeps it from being sent, in words.
-pub(crate) async fn send(config: &Config, entry: &JournalEntry, may_wait: bool) -> Result<(), String> {
+pub(crate) async fn send(config: &Config, message: &Value, may_wait: bool) -> Result<(), String> {
     let mut pauses = PAUSES.iter().take(if may_wait { PAUSES.len() } else { 0 });
     loop {
-        match (try_to_send(config, entry).await, pauses.next()) {
+        match (try_to_send(config, message).await, pauses.next()) {
             (Ok(status @ (408 | 429 | 500..)), Some(pause)) => {
                 wait(Duration::from_secs(*pause), &format!("status {status}")).await
             }
@@ -156,8 +157,8 @@ enum Failed {
 }
 
 /// Gives the status of the service.
-async fn try_to_send(config: &Config, entry: &JournalEntry) -> Result<u16, Failed> {
-    let message = Message::of(&entry.steps.intent);
+async fn try_to_send(config: &Config, message: &Value) -> Result<u16, Failed> {
+    let message = Message::of(message);
     let key = config.notify.token(&config.folder).map_err(Failed::ForGood)?;
     let request = match config.notify.preset {
         NotifyBy::Command => return Err(Failed::ForGood("notify.preset is no longer set".to_owned())),
@@ -166,7 +167,9 @@ async fn try_to_send(config: &Config, entry: &JournalEntry) -> Result<u16, Faile
                 && key.is_some()
                 && message.can_be_answered()
                 && ntfy::is_protected(config).await.map_err(Failed::Now)?;
-            ntfy::message(&config.notify, key.as_deref(), &message, may_answer)
+            let own = if may_answer { config.notify.answer_token(&config.folder).map_err(Failed::ForGood)? } else { None };
+            let shown = own.as_deref().or(key.as_deref());
+            ntfy::message(&config.notify, key.as_deref(), &message, shown.filter(|_| may_answer))
         }
         NotifyBy::Telegram => telegram::message(&config.notify, key.as_deref().unwrap_or_default(), &message),
     };

@@ -1,9 +1,11 @@
 //! ntfy: messages are published to a topic; buttons publish to the topic of answers.
 //!
-//! A reader of the topic sees the tokens of the buttons, and could answer with them. So there are buttons only where both topics
-//! refuse a reader without the access token.
+//! A reader of the topic sees what the buttons carry: the tokens of the answers, and the token with which they publish, which is
+//! the access token unless there is one for that alone. So there are buttons only where both topics refuse a reader without the
+//! access token.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coord_db::Config;
 use coord_db::config::NotifyConfig;
@@ -29,30 +31,51 @@ fn authorization(key: Option<&str>) -> Vec<String> {
     key.map(|key| format!("Authorization: Bearer {key}")).into_iter().collect()
 }
 
-pub(super) fn message(config: &NotifyConfig, key: Option<&str>, message: &Message<'_>, may_answer: bool) -> Request {
+/// `shown` is the token that buttons publish with; without one there are no buttons.
+pub(super) fn message(config: &NotifyConfig, key: Option<&str>, message: &Message<'_>, shown: Option<&str>) -> Request {
     let server = server(config, PUBLIC);
-    let button = |(option, _): &(&str, &str)| {
+    let button = |shown: &str, (option, _): &(&str, &str)| {
         let key = key.unwrap_or_default();
         json!({
             "action": "http", "label": option, "clear": true, "method": "POST",
             "url": format!("{server}/{}", answers_topic(config)),
-            "headers": { "Authorization": format!("Bearer {key}") },
+            "headers": { "Authorization": format!("Bearer {shown}") },
             "body": format!("{ANSWER}{}", answer_token(key, message.decision().unwrap_or_default(), option)),
         })
     };
+    let options = message.options();
     let buttons: Vec<Value> =
-        if may_answer { message.options().iter().take(MAX_BUTTONS).map(button).collect() } else { Vec::new() };
+        shown.iter().flat_map(|shown| options.iter().take(MAX_BUTTONS).map(|option| button(shown, option))).collect();
     let body = json!({
         "topic": config.topic, "title": message.title(), "message": message.body(&config.content),
-        "priority": if message.is_urgent() { 5 } else { 4 }, "actions": buttons,
+        "priority": message.priority(), "markdown": message.is_markdown(), "actions": buttons,
     });
     let mut headers = authorization(key);
     headers.push("Content-Type: application/json".to_owned());
     Request { url: format!("{server}/"), headers, body: Some(body.to_string()), limit: LIMIT }
 }
 
-/// True if neither topic can be read without the access token.
+/// For how long the answer of the server counts: questions often come several at a time.
+const PROTECTED_FOR: Duration = Duration::from_secs(300);
+/// Server and topic, what was found of them, and when.
+static PROTECTED: Mutex<Option<(String, bool, Instant)>> = Mutex::new(None);
+
+/// True if neither topic can be read without the access token, as the server has said within the last minutes.
 pub(super) async fn is_protected(config: &Config) -> Result<bool, String> {
+    let place = format!("{}/{}", server(&config.notify, PUBLIC), config.notify.topic);
+    let known = PROTECTED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some((known, is_protected, asked)) = known
+        && known == place
+        && asked.elapsed() < PROTECTED_FOR
+    {
+        return Ok(is_protected);
+    }
+    let is_protected = ask_protected(config).await?;
+    *PROTECTED.lock().unwrap_or_else(PoisonError::into_inner) = Some((place, is_protected, Instant::now()));
+    Ok(is_protected)
+}
+
+async fn ask_protected(config: &Config) -> Result<bool, String> {
     for topic in [config.notify.topic.clone(), answers_topic(&config.notify)] {
         let url = format!("{}/{topic}/auth", server(&config.notify, PUBLIC));
         let request = Request { url, headers: Vec::new(), body: None, limit: LIMIT };

@@ -6,3 +6,4 @@ mod decisions;
 mod failures;
 mod notify;
 mod process;
+mod reports;

@@ -214,3 +214,134 @@ fn a_service_that_is_out_of_order_gets_the_question_later() {
     });
     daemon.terminate();
 }
+
+#[test]
+fn an_answer_that_comes_again_changes_nothing() {
+    let presses: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let given = Arc::clone(&presses);
+    let server = Server::start(move |came| {
+        let result = if came.path.ends_with("/getUpdates") { std::mem::take(&mut *given.lock().unwrap()) } else { Vec::new() };
+        (200, json!({"ok": true, "result": result}).to_string())
+    });
+    let world = world(&server, "preset = \"telegram\"\nchat = \"7\"\n");
+    let daemon = world.daemon();
+    let sent = wait_for("the question", || server.requests("/sendMessage").into_iter().next());
+    let message: Value = serde_json::from_str(&sent.body).unwrap();
+    let token = &message["reply_markup"]["inline_keyboard"][1][0]["callback_data"];
+    let press = |chat: &str| {
+        // The same number as text, or beside the chat of the message, is no chat.
+        let chat: Value = serde_json::from_str(chat).unwrap();
+        json!({"update_id": 1, "callback_query": {"id": "q", "data": token, "chat": {"id": 7}, "from": {"id": 7}, "message": {"chat": chat}}})
+    };
+    let count = || server.requests("/answerCallbackQuery").len();
+    *presses.lock().unwrap() = [r#"{"id": "7"}"#, r#"{"id": -7}"#, r#"{"id": 7.5}"#, "{}"].map(press).to_vec();
+    wait_until("they are taken", || presses.lock().unwrap().is_empty());
+    *presses.lock().unwrap() = vec![press(r#"{"id": 7}"#)];
+    wait_until("the answer is applied", || choice(&world) == "decided:skip:human");
+    wait_until("only that one is confirmed", || count() == 1);
+    daemon.terminate();
+    // The next process asks from the beginning, and the service tells the same again.
+    world.sql("INSERT INTO decisions(id, decision_type, summary, options) VALUES ('second', 'x', 's', '[\"retry\",\"skip\"]')");
+    *presses.lock().unwrap() = vec![press(r#"{"id": 7}"#)];
+    let daemon = world.daemon();
+    wait_until("it is taken again", || count() == 2);
+    let again: Value = serde_json::from_str(&server.requests("/answerCallbackQuery")[1].body).unwrap();
+    assert_eq!(again["text"], "the question is not open any more");
+    assert_eq!(world.sql("SELECT status FROM decisions WHERE id = 'second'"), "pending");
+    assert_eq!(world.sql("SELECT count(*) FROM events WHERE event_type = 'human_message'"), "1");
+    daemon.terminate();
+}
+
+#[test]
+fn buttons_carry_the_token_that_can_only_answer() {
+    let server = Server::start(|came| if came.path.ends_with("/auth") { (403, String::new()) } else { (200, "{}".to_owned()) });
+    let world = world(&server, "preset = \"ntfy\"\ntopic = \"night\"\nanswer_token_file = \"answer\"\n");
+    let file = world.folder().join("answer");
+    std::fs::write(&file, "tk_answer\n").unwrap();
+    assert!(world.once().contains("chmod 600"), "nothing is sent with a token that others can read");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for id in ["second", "third"] {
+        world
+            .sql(&format!("INSERT INTO decisions(id, decision_type, summary, options) VALUES ('{id}', 'x', 's', '[\"yes\"]')"));
+    }
+    world.once();
+    let sent: Vec<Came> = server.requests("/").into_iter().filter(|came| came.path == "/").collect();
+    assert_eq!(sent.len(), 2);
+    for came in &sent {
+        assert!(came.head.contains(&format!("Authorization: Bearer {KEY}")) && !came.body.contains(KEY), "{came:?}");
+        let message: Value = serde_json::from_str(&came.body).unwrap();
+        assert_eq!(message["actions"][0]["headers"]["Authorization"], "Bearer tk_answer");
+    }
+}
+
+#[test]
+fn a_server_is_asked_once_for_questions_that_come_together() {
+    let server = Server::start(|came| if came.path.ends_with("/auth") { (403, String::new()) } else { (200, "{}".to_owned()) });
+    let world = world(&server, "preset = \"ntfy\"\ntopic = \"night\"\n");
+    let daemon = world.daemon();
+    let asked = |number: usize| {
+        wait_until("the questions are sent", || server.requests("/").iter().filter(|came| came.path == "/").count() == number);
+    };
+    asked(1);
+    for id in ["second", "third"] {
+        world
+            .sql(&format!("INSERT INTO decisions(id, decision_type, summary, options) VALUES ('{id}', 'x', 's', '[\"yes\"]')"));
+    }
+    asked(3);
+    let topics: Vec<String> = server.requests("/auth").into_iter().map(|came| came.path).collect();
+    assert_eq!(topics, ["/night/auth", "/night-answers/auth"]);
+    daemon.terminate();
+}
+
+/// The program beside a `loopctl` that notes its arguments and prints a long report.
+fn with_report(world: &World) -> String {
+    let programs = world.folder().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    std::fs::copy(crate::common::PROGRAM, programs.join("pm-agent")).unwrap();
+    let script = "#!/bin/sh\necho \"$@\" >> \"$(dirname \"$0\")/arguments\"\nprintf '# a day\\n\\n900 tests landed\\n\\n## Landed\\n\\n'\n\
+        i=0; while [ $i -lt 900 ]; do echo \"- **t-$i** of a: verified by tests\"; i=$((i+1)); done\n";
+    std::fs::write(programs.join("loopctl"), script).unwrap();
+    std::fs::set_permissions(programs.join("loopctl"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // There was one two days ago.
+    world.sql(
+        "INSERT INTO transaction_log(id, operation, component, status, steps, completed_at) VALUES ('notify:report:2000-01-01', 'notify',
+         'pm', 'committed', '[{\"kind\":\"report\",\"until\":\"2000-01-01T07:30:00Z\"}]', '2000-01-01 07:30:00.000')",
+    );
+    programs.join("pm-agent").to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_report_is_cut_to_what_a_service_takes_and_sent_once() {
+    let server = Server::start(|_| (200, "{}".to_owned()));
+    let world = world(&server, "preset = \"ntfy\"\ntopic = \"night\"\nreport_at = \"07:30\"\n");
+    world.sql("DELETE FROM decisions");
+    let program = with_report(&world);
+    (*world).once(&program);
+    (*world).once(&program);
+    let sent = server.requests("/");
+    let [came] = &sent[..] else { panic!("{sent:?}") };
+    let message: Value = serde_json::from_str(&came.body).unwrap();
+    assert_eq!((&message["title"], &message["markdown"], &message["priority"]), (&"report".into(), &true.into(), &3.into()));
+    let text = message["message"].as_str().unwrap();
+    assert!(text.starts_with("# a day\n\n900 tests landed\n") && text.contains("- **t-0** of a"), "{text}");
+    assert!(text.len() < 4_096 && text.contains("more; see loopctl report"), "{text}");
+    let arguments = std::fs::read_to_string(world.folder().join("programs/arguments")).unwrap();
+    assert!(arguments.ends_with("report --markdown --since 2000-01-01T07:30:00.000Z --brief\n"), "{arguments}");
+}
+
+#[test]
+fn a_report_has_what_the_settings_allow() {
+    for (content, brief, parts) in [("[]", true, false), ("[\"summary\", \"context\"]", false, true)] {
+        let server = Server::start(|_| (200, "{}".to_owned()));
+        let settings = format!("preset = \"telegram\"\nchat = \"7\"\nreport_at = \"00:00\"\ncontent = {content}\n");
+        let world = world(&server, &settings);
+        world.sql("DELETE FROM decisions");
+        (*world).once(&with_report(&world));
+        let message: Value = serde_json::from_str(&server.requests("/sendMessage")[0].body).unwrap();
+        let text = message["text"].as_str().unwrap();
+        assert!(text.starts_with("report\n# a day\n\n900 tests landed"), "{text}");
+        assert_eq!(text.contains("t-1"), parts, "{text}");
+        let arguments = std::fs::read_to_string(world.folder().join("programs/arguments")).unwrap();
+        assert_eq!(arguments.contains("--brief"), brief);
+    }
+}

@@ -80,6 +80,8 @@ const KINDS: &[Kind] = &[
         // An entry whose id names its matter keeps it from being done again.
         closed: "r.status <> 'in_progress'
            AND (instr(r.id, ':') = 0
+                OR r.id GLOB 'notify:report:*'
+                   AND r.id < (SELECT max(id) FROM main.transaction_log WHERE id GLOB 'notify:report:*')
                 OR r.id GLOB 'notify:alert:*'
                    AND NOT EXISTS (SELECT 1 FROM main.alerts AS a WHERE r.id = 'notify:alert:' || a.id AND a.closed_at IS NULL)
                 OR r.id GLOB 'notify:decision:*'

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use test_support::Process;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_pm-agent");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pm-agent");
 
 pub struct World(test_support::World);
 
