@@ -96,7 +96,7 @@ fn knowledge_list(cx: &Context, rows: &[Knowledge], short: &Short) -> Outcome {
     cx.out.list(rows, "no knowledge items match", |rows| {
         Table::of(&["ID", "TYPE", "LOOP", "TOPIC", "CONTENT"], rows, |row| {
             vec![
-                id_cell(&short, &row.id),
+                id_cell(short, &row.id),
                 plain(row.item_type.as_str()),
                 plain(row.loop_id.as_ref().map_or("human", |id| id.as_str())),
                 plain(row.topic.as_deref().unwrap_or("-")),
@@ -398,7 +398,7 @@ fn rework_list(cx: &Context, rows: &[Rework], short: &Short) -> Outcome {
                 plain(row.cause.as_str()),
                 plain(row.tokens_estimated.to_string()),
                 plain(span(row.duration_seconds)),
-                id_cell(&short, row.event_id.as_str()),
+                id_cell(short, row.event_id.as_str()),
             ]
         })
     })
