@@ -310,7 +310,7 @@ fn the_first_page_tells_what_it_cost_and_what_is_left() {
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
-    assert!(spent("[budget]\ntests_per_day = 0\n").contains("no budget for a day is set"));
+    assert!(spent("[budget]\ntests_per_day = 0\ntokens_per_day = 0\n").contains("no budget for a day is set"));
 }
 
 #[test]

@@ -32,7 +32,7 @@ const LOG_INTERVAL: Duration = Duration::from_millis(500);
 const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
 /// The longest wait for a commit; the watching of files is renewed in between.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Interval at which a database that is gone is looked for.
+/// Interval at which a database that no longer exists is looked for.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A page as a browser follows it.

@@ -229,7 +229,7 @@ impl Call<'_> {
         self
     }
 
-    /// Reads this number of bytes from stdout and ends git then: the exit status says nothing if so many have come.
+    /// Ends git once this number of bytes has come from stdout; its exit status says nothing then.
     pub(crate) fn stdout_limit(mut self, bytes: u64) -> Self {
         self.stdout_limit = bytes;
         self

@@ -118,7 +118,7 @@ fn spent(view: &View<'_>) -> Markup {
                         @if n > 0 { ", " }
                         b.warn[warned(budget.budget)] { (left_words(budget)) }
                     }
-                    span.quiet { ", anew in " (until(*resets_at)) }
+                    span.quiet { ", all again in " (until(*resets_at)) }
                 }
             }
             @for hold in limits {
