@@ -318,7 +318,12 @@ fn wait_graph(view: &View<'_>, address: &Address) -> Markup {
             }
         }
         @for row in &all.deadlocks {
-            p.warn { "Deadlock of " (line(&row.cycle.0.join(", "))) ": " b { (line(&row.victim)) } " must release " (line(&row.locks.0.join(", "))) ", " (line(&row.reason)) }
+            // What deadlock-detector writes says all of it.
+            p.warn {
+                @if row.reason.is_empty() {
+                    "deadlock of " (line(&row.cycle.0.join(", "))) ": " (line(&row.victim)) " must release " (line(&row.locks.0.join(", ")))
+                } @else { (line(&row.reason)) }
+            }
         }
     }
 }

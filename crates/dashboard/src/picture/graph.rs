@@ -19,6 +19,8 @@ pub struct Arrow {
 
 const BOX_HEIGHT: f64 = 26.0;
 const MAX_BOX: f64 = 170.0;
+/// Of one in a deadlock, the sign before its name.
+const SIGN: f64 = 18.0;
 /// Between two neighbours in one row or column.
 const GAP: f64 = 26.0;
 /// From one level to the next, where levels are rows.
@@ -82,7 +84,8 @@ pub fn waits(given: &[Arrow], stuck: &BTreeSet<String>, look: Look) -> Markup {
     let deepest = rows.len().max(1) as f64;
     let most = rows.values().map(Vec::len).max().unwrap_or(0) as f64;
     let width = f64::from(look.width);
-    let box_width = (longest * CHARACTER + 22.0).min(MAX_BOX);
+    let sign = if stuck.is_empty() { 0.0 } else { SIGN };
+    let box_width = (longest * CHARACTER + 22.0 + sign).min(MAX_BOX);
     // Levels are columns from right to left where there is room for what is waited for between them, else rows.
     let is_across = look.width >= NARROW && deepest * box_width + (deepest - 1.0) * 130.0 <= width;
     let mut nodes: BTreeMap<&str, Node<'_>> = BTreeMap::new();
@@ -128,7 +131,7 @@ fn draw_node(node: &Node<'_>) -> Markup {
             rect x=(px(node.x)) y=(px(node.y)) width=(px(node.width)) height=(px(BOX_HEIGHT)) rx="5" {}
             text x=(px(node.x + node.width / 2.0)) y=(px(node.y + 17.5)) {
                 @if node.is_stuck { "⟳ " }
-                (fitting(node.name, node.width - if node.is_stuck { 28.0 } else { 10.0 }))
+                (fitting(node.name, node.width - 10.0 - if node.is_stuck { SIGN } else { 0.0 }))
             }
             title { (views::text::one_line(node.name)) @if node.is_stuck { ", in a deadlock" } }
         }
