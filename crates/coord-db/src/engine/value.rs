@@ -105,17 +105,11 @@ macro_rules! array {
     )+};
 }
 
-array!(1, 2, 3, 4);
+array!(1, 2, 3, 4, 8);
 
 impl Params for [&dyn ToParameter; 0] {
     fn with<R>(&self, run: impl FnOnce(&[&dyn ToParameter]) -> R) -> R {
         run(self)
-    }
-}
-
-impl Params for Vec<Parameter<'_>> {
-    fn with<R>(&self, run: impl FnOnce(&[&dyn ToParameter]) -> R) -> R {
-        run(&self.iter().map(|value| value as &dyn ToParameter).collect::<Vec<_>>())
     }
 }
 

@@ -1,7 +1,6 @@
 //! Events: immutable rows that say who says what.
 
-use std::fmt::Write as _;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -237,50 +236,26 @@ impl ReadTx<'_> {
     }
 }
 
-/// Maximum number of events that one statement inserts.
-const MAX_ROWS: usize = 50;
+/// In a transaction, with its time.
+static INSERT: LazyLock<String> = LazyLock::new(|| insert("?2"));
+/// In one of its own.
+static INSERT_ALONE: LazyLock<String> = LazyLock::new(|| insert(NOW));
 
-/// Each made when it is needed first: most processes publish one or two events at a time.
-static INSERTS: [OnceLock<String>; MAX_ROWS] = [const { OnceLock::new() }; MAX_ROWS];
-static INSERT_ALONE: LazyLock<String> = LazyLock::new(|| insert(1, Some(NOW)));
-
-fn insert_of(rows: usize) -> &'static str {
-    INSERTS[rows - 1].get_or_init(|| insert(rows, None))
+/// Inserts a row of [`parameters`] with a time. Several rows in one statement cost SQLite more each: five times as much for
+/// fifty.
+fn insert(time: &str) -> String {
+    // What a loop says during an attempt without naming a cause, the attempt's start has led to.
+    const CAUSE: &str = "coalesce(?7, CASE WHEN ?4 NOT IN ('test_started', 'component_started', 'component_stopped')
+      THEN (SELECT event_id FROM running_attempts WHERE loop_id = ?3) END)";
+    // An event belongs to the story of its cause.
+    format!(
+        "INSERT INTO events (id, timestamp, source, event_type, payload, priority, caused_by, correlation_id)
+         VALUES (?1, {time}, ?3, ?4, ?5, ?6, {CAUSE},
+           coalesce(?8, (SELECT correlation_id FROM events WHERE id = {CAUSE}), {CAUSE}, ?1))"
+    )
 }
 
-/// Inserts a number of rows of [`columns`], with the time `now` or their own.
-fn insert(rows: usize, now: Option<&str>) -> String {
-    let mut sql =
-        "INSERT INTO events (id, timestamp, source, event_type, payload, priority, caused_by, correlation_id) VALUES "
-            .to_owned();
-    for row in 0..rows {
-        let at = row * COLUMNS;
-        let p = |column: usize| at + column;
-        let (id, source, event_type) = (p(1), p(3), p(4));
-        let time = now.map_or_else(|| format!("?{}", p(2)), str::to_owned);
-        let separator = if row > 0 { ", " } else { "" };
-        // What a loop says during an attempt without naming a cause, the attempt's start has led to.
-        let cause = format!(
-            "coalesce(?{}, CASE WHEN ?{event_type} NOT IN ('test_started', 'component_started', 'component_stopped')
-               THEN (SELECT event_id FROM running_attempts WHERE loop_id = ?{source}) END)",
-            p(7)
-        );
-        // An event belongs to the story of its cause.
-        let _ = write!(
-            sql,
-            "{separator}(?{id}, {time}, ?{source}, ?{event_type}, ?{}, ?{}, {cause},
-              coalesce(?{}, (SELECT correlation_id FROM events WHERE id = {cause}), {cause}, ?{id}))",
-            p(5),
-            p(6),
-            p(8)
-        );
-    }
-    sql
-}
-
-const COLUMNS: usize = 8;
-
-fn columns<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) -> [Parameter<'a>; COLUMNS] {
+fn parameters<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) -> [Parameter<'a>; 8] {
     let text = |text: &'a str| Parameter::Text(text.into());
     let null = || Parameter::Null;
     [
@@ -299,7 +274,7 @@ impl Database {
     /// Says one thing, in a transaction of its own: cheaper than [`WriteTx::publish`] in one that does nothing else.
     pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
         let id = EventId::generate();
-        self.write_one(&INSERT_ALONE, Vec::from(columns(&id, event, None)))?;
+        self.write_one(&INSERT_ALONE, parameters(&id, event, None))?;
         Ok(id)
     }
 }
@@ -312,16 +287,9 @@ impl WriteTx<'_> {
         Ok(id)
     }
 
-    /// Says several things, in this order, as [`WriteTx::publish`] says one; cheaper than one at a time.
+    /// Says several things, in this order, as [`WriteTx::publish`] says one.
     pub fn publish_all(&self, events: &[NewEvent]) -> Result<Vec<EventId>> {
-        let ids: Vec<EventId> = events.iter().map(|_| EventId::generate()).collect();
-        let now = self.now().to_sql_text();
-        for (ids, events) in ids.chunks(MAX_ROWS).zip(events.chunks(MAX_ROWS)) {
-            let rows: Vec<Parameter<'_>> =
-                ids.iter().zip(events).flat_map(|(id, event)| columns(id, event, Some(&now))).collect();
-            self.execute(insert_of(events.len()), rows)?;
-        }
-        Ok(ids)
+        events.iter().map(|event| self.publish(event)).collect()
     }
 
     /// As [`WriteTx::publish`], with an id chosen by the caller.
@@ -330,7 +298,7 @@ impl WriteTx<'_> {
     /// [`Error::Exists`] if there is such an event.
     pub fn publish_as(&self, id: &EventId, event: &NewEvent) -> Result<()> {
         let now = self.now().to_sql_text();
-        let inserted = self.execute(insert_of(1), Vec::from(columns(id, event, Some(&now))));
+        let inserted = self.execute(&INSERT, parameters(id, event, Some(&now)));
         match inserted {
             Ok(_) => Ok(()),
             Err(Error::Statement(_)) if self.event(id.as_str())?.is_some() => {
