@@ -211,7 +211,7 @@ section! {
         /// More files than this for one test.
         #[serde(deserialize_with = "at_least_1")]
         digression_files: i64 = 20,
-        /// The same error so often.
+        /// The same error this number of times.
         digression_same_error: i64 = 5,
     }
 }
@@ -227,7 +227,7 @@ section! {
         tests_per_day: i64 = 100,
         /// For all loops.
         tokens_per_day: i64 = 5_000_000,
-        /// US dollars for one test, as far as the cost is known.
+        /// US dollars for one test, if the cost is known.
         #[serde(deserialize_with = "at_least_0")]
         usd_per_test: f64 = 0.0,
         /// US dollars for all loops.

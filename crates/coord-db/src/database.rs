@@ -329,7 +329,7 @@ impl ReadTx<'_> {
         self.now
     }
 
-    /// All clocks, as they stand now.
+    /// All clocks at this moment.
     #[must_use]
     pub(crate) fn clocks(&self) -> crate::time::ClockReading {
         self.clock.read()

@@ -207,7 +207,7 @@ impl Error {
         matches!(self, Self::Locked { .. } | Self::Unwritable { .. })
     }
 
-    /// True where the rows as they stand say no: asking again changes nothing until they change.
+    /// True where the rows say no: asking again changes nothing until they change.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(

@@ -29,7 +29,7 @@ pub struct ProcessIdentity {
 pub enum Liveness {
     /// It runs.
     Alive,
-    /// It is gone; the kernel says so.
+    /// The kernel says that it has ended.
     Gone,
     /// It is not visible from here.
     Unknown,
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_process_lives_and_an_ended_one_is_gone() {
+    fn own_process_is_alive_and_an_ended_one_is_not() {
         assert_eq!(ProcessIdentity::own().liveness(), Liveness::Alive);
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let identity = ProcessIdentity::of(i64::from(child.id()));

@@ -109,7 +109,7 @@ impl Watcher {
     /// Begins to watch.
     ///
     /// # Errors
-    /// If the kernel gives no more inotify watches, or the folder is gone. The caller then lives by its timer.
+    /// If the kernel gives no more inotify watches, or the folder is missing. The caller then lives by its timer.
     pub fn new(database: &Path, on_wake: impl Fn(Wake) + Send + 'static) -> Result<Self> {
         // Writers ring beside the file itself, not beside a link to it.
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());

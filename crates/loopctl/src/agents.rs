@@ -24,7 +24,7 @@ use git::shown;
 /// `loopctl next`: claims the loop's next test.
 ///
 /// # Errors
-/// Exit 1 if none is ready, the loop has one in hand, is paused, or a process of its own drives it.
+/// Exit 1 if none is ready, the loop works on one, is paused, or a process of its own drives it.
 pub fn next(cx: &Context, loop_id: &LoopId) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     if config.agent_of(loop_id).command.is_empty() && db.read(|tx| tx.has_deliveries(loop_id.as_str()))? {

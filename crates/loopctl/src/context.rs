@@ -52,7 +52,7 @@ impl Context {
     /// Finds out where everything is; opens nothing.
     ///
     /// # Errors
-    /// If the current folder is gone.
+    /// If the current folder was deleted.
     pub fn new(global: Global) -> Outcome<Self> {
         let folder = std::env::current_dir()
             .map_err(|error| Failure::No(format!("cannot use the current folder: {error}; change to another one")))?;

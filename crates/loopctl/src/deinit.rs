@@ -29,7 +29,7 @@ const OURS: &str = "refs/coding-loops";
 /// Items of one kind that are named one by one.
 const MAX_NAMED: usize = 5;
 
-/// What is there, and what becomes of it.
+/// What is there, and what is done with it.
 #[derive(Debug, Serialize)]
 struct Plan {
     repository: String,
@@ -220,7 +220,7 @@ impl Place {
         let look = |store| published::look(store, &self.user, &self.config).map_err(|error| failure(&error));
         let kept = match self.store.as_ref().map(look).transpose()?.flatten() {
             None => "the store has nothing that was published under this name",
-            Some(Published::Diverged(_)) => "it was moved by another hand",
+            Some(Published::Diverged(_)) => "another process moved it",
             Some(Published::Already(_) | Published::Moved { .. } | Published::Waiting(_)) => {
                 if let Some(path) = self.user.branch_checked_out(&name).map_err(|error| failure(&error))? {
                     let shown = path.display();
@@ -238,7 +238,7 @@ impl Place {
     fn unlanded(&self, store: &Store, db: Option<&Database>, loops: &[Loop]) -> Outcome<Vec<String>> {
         let mut lost = Vec::new();
         if let Some(db) = db {
-            lost.extend(in_hand_and_saved(db, store)?);
+            lost.extend(current_and_saved(db, store)?);
         }
         lost.extend(self.layout.iter().flat_map(|layout| in_workspaces(layout, store)));
         if let Some(head) = store.integration().map_err(|error| failure(&error))? {
@@ -352,7 +352,7 @@ impl Place {
 }
 
 /// Tests that somebody works on, and saved work of tests that have not passed.
-fn in_hand_and_saved(db: &Database, store: &Store) -> Outcome<Vec<String>> {
+fn current_and_saved(db: &Database, store: &Store) -> Outcome<Vec<String>> {
     let refs = store.repository().list_refs(OURS).map_err(|error| failure(&error))?;
     let refs: BTreeSet<String> = refs.into_iter().map(|(name, _)| name).collect();
     let mut lost = Vec::new();

@@ -14,7 +14,7 @@ use views::sentence::count;
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
 
-/// One test as it stands in the file: each field with its line.
+/// One test of the file: each field with its line.
 #[derive(Debug)]
 struct Row {
     line: usize,

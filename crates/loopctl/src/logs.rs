@@ -151,7 +151,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
 /// `loopctl logs TEST|LOOP`
 ///
 /// # Errors
-/// Exit 4 if the id is neither a loop nor a test, exit 1 if no run of it is on record.
+/// Exit 4 if the id is neither a loop nor a test, exit 1 if no run of it is recorded.
 pub fn show(cx: &Context, id: &str, attempt: Option<i64>, follow: bool) -> Outcome {
     if follow && cx.out.json {
         return Err(Failure::usage("--follow prints no JSON; loopctl logs --json names the files"));

@@ -33,7 +33,7 @@ fn json_text(value: &impl Serialize, pretty: bool) -> String {
 pub enum Paint {
     Plain,
     Bold,
-    /// So many characters at its end in bold.
+    /// The number of characters at its end that are bold.
     BoldEnd(usize),
     Dim,
     Red,

@@ -115,7 +115,7 @@ pub fn reset(cx: &Context, test: &TestId, force: bool) -> Outcome {
 /// `loopctl restart`
 ///
 /// # Errors
-/// Exit 4 for an unknown loop; for one that is driven by hand what git says.
+/// Exit 4 for an unknown loop; for one that is driven by hand git's error.
 pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome {
     let actor = cx.actor();
     let reason = reason.map_or_else(|| format!("asked by {actor}"), str::to_owned);
@@ -126,7 +126,7 @@ pub fn restart(cx: &Context, loop_id: &LoopId, reason: Option<&str>) -> Outcome 
 /// `loopctl rollback`: the loop acts; for one that is driven by hand this tool does.
 ///
 /// # Errors
-/// Exit 4 for an unknown loop or checkpoint, 1 for another loop's or one whose ref is gone, 2 for the beginning of several.
+/// Exit 4 for an unknown loop or checkpoint, 1 for another loop's or one whose ref is deleted, 2 for the beginning of several.
 pub fn rollback(cx: &Context, loop_id: &LoopId, checkpoint: Option<&str>, reason: Option<&str>) -> Outcome {
     let db = cx.open()?;
     let checkpoint = match checkpoint {

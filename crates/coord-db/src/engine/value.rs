@@ -1,7 +1,7 @@
 //! What goes into a statement and comes out of a row: the same for each engine.
 //!
 //! Of the rows that another tool has written: the database refuses what it can, but SQLite lets pass what Rust's own types do
-//! not take: text that is no UTF-8 (an escaped lone surrogate that `json_extract` has unpacked is such a text), JSON that
+//! not take: text that is no UTF-8 (an escaped lone surrogate that `json_extract` has unpacked is one), JSON that
 //! `json_valid` takes and a stricter parser does not (`"\ud800"`, `1e999`, five hundred brackets), times outside the years 0
 //! to 9999. One such value must not keep a supervisor from reading all the others, so each becomes the nearest thing that can
 //! be read.

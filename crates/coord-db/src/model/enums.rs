@@ -10,7 +10,7 @@ macro_rules! text_enum {
             /// Every value, in order.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The value as the database spells it.
+            /// The value as it is in the database.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -75,7 +75,7 @@ text_enum!(
 );
 text_enum!(
     /// Why no attempt starts: the account has reached a limit, its service does not answer, a human has to fix something, or
-    /// runs come to nothing again and again.
+    /// runs fail again and again without a result.
     HoldKind { Limit = "limit", Outage = "outage", Human = "human", Repeated = "repeated" }
 );
 text_enum!(

@@ -45,7 +45,7 @@ macro_rules! catalog {
         pub const CATALOG: &[(&str, &[&str])] = &[$(($type, &[$(stringify!($field)),*])),+];
 
         impl Payload {
-            /// The event type as the database spells it.
+            /// The event type as it is in the database.
             #[must_use]
             pub fn event_type(&self) -> &str {
                 match self {
@@ -158,7 +158,7 @@ catalog! {
     DecisionResolved = "decision_resolved", 3 {
         decision_id: DecisionId, choice: Option<String>, decided_by: Option<String>, status: String, comment: Option<String>,
     }
-    /// A test that nobody had in hand goes to another loop.
+    /// A test that nobody was working on goes to another loop.
     TestMoved = "test_moved", 4 { test_id: TestId, from_loop: LoopId, to_loop: LoopId, reason: String }
     /// A loop counts for more or less than before.
     PriorityChanged = "priority_changed", 5 { loop_id: LoopId, old_priority: i64, new_priority: i64, reason: String }

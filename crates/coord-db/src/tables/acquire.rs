@@ -69,11 +69,11 @@ pub enum Acquire {
 /// The answer to an acquire that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
-    /// All of it; the request is gone.
+    /// All of it; the request is deleted.
     Granted(Grant),
     /// Not yet.
     Queued(Vec<Blocker>),
-    /// The time to wait is over, the request was withdrawn, or another loop owns a path; it is gone.
+    /// The time to wait is over, the request was withdrawn, or another loop owns a path; it is deleted.
     GaveUp(Vec<Blocker>),
 }
 
@@ -320,7 +320,7 @@ impl WriteTx<'_> {
         }
     }
 
-    /// Puts off the moment at which a queued acquire gives up. False if it is gone.
+    /// Puts off the moment at which a queued acquire gives up. False if it does not exist.
     pub fn extend_request(&self, id: &str, wait_until: Timestamp) -> Result<bool> {
         self.execute(
             "UPDATE wait_graph SET wait_until = ?2 WHERE wait_until IS NOT NULL AND waiter = (SELECT loop_id FROM lease_requests WHERE id = ?1)
@@ -345,7 +345,7 @@ impl WriteTx<'_> {
     }
 
     /// Makes the edges on a request's paths those to what is in its way, and in that of the loop's other requests for the
-    /// same paths: an edge tells of the loop, not of which request it is for. `known` is what is in the request's own way, if
+    /// same paths: an edge names the loop, not the request. `known` is what is in the request's own way, if
     /// that has just been found.
     fn wait_for(&self, id: &str, known: Option<&[Blocker]>, silent_seconds: i64) -> Result<()> {
         let Some(own) =

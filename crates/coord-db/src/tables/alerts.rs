@@ -1,4 +1,4 @@
-//! Alerts: raised once for each cause (its fingerprint), updated while it lasts, closed when it is gone.
+//! Alerts: raised once for each cause (its fingerprint), updated while it lasts, closed when it ends.
 
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ impl ReadTx<'_> {
             .ok_or_else(|| Error::not_found("alert", id))
     }
 
-    /// Whether an alert with this cause is on record, open or closed.
+    /// Whether an alert with this cause exists, open or closed.
     pub fn was_alerted(&self, fingerprint: &str) -> Result<bool> {
         self.value("SELECT EXISTS (SELECT 1 FROM alerts WHERE fingerprint = ?1)", [fingerprint])
     }
@@ -144,7 +144,7 @@ impl WriteTx<'_> {
         Ok(AlertRaised::New)
     }
 
-    /// The cause is gone. False if no alert was open for it.
+    /// The cause has ended. False if no alert was open for it.
     pub fn close_alert(&self, fingerprint: &str) -> Result<bool> {
         Ok(self.execute(
             "UPDATE alerts SET closed_at = ?2 WHERE fingerprint = ?1 AND closed_at IS NULL",

@@ -176,7 +176,7 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Whether a check is on record as one that fails by chance, for any test or at any commit.
+    /// Whether a check is known to fail by chance, for any test or at any commit.
     pub fn is_known_flaky(&self, check_name: &str, base_hash: &str) -> Result<bool> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM base_runs WHERE check_hash = ?2 AND state = 'flaky')
@@ -238,7 +238,7 @@ impl WriteTx<'_> {
         self.claim(loop_id, || self.next_mending_test(loop_id))
     }
 
-    /// Writes down what a check showed at a tree. What has passed there once is not taken back.
+    /// Records what a check showed at a tree. A pass there is never overwritten.
     pub fn record_base_run(&self, run: &BaseRun) -> Result<()> {
         self.execute(
             "INSERT INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs, duration_ms,

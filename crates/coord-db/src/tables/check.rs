@@ -111,12 +111,12 @@ const INVARIANTS: &[(&str, &str)] = &[
         "SELECT id FROM tests WHERE depends_on IS NOT NULL AND depends_on NOT IN (SELECT id FROM tests)",
     ),
     (
-        "knowledge is found by its words as they stand",
+        "knowledge is found by its present words",
         "SELECT coalesce(i.knowledge_id, 'number ' || w.rowid) FROM knowledge_index AS i FULL JOIN knowledge_words AS w ON w.rowid = i.seq
          WHERE w.topic IS NOT i.topic OR w.content IS NOT i.content OR w.evidence IS NOT i.evidence",
     ),
     (
-        "knowledge is found by its areas as they stand",
+        "knowledge is found by its present areas",
         "SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_scopes EXCEPT SELECT prefix, seq, area FROM knowledge_areas)
          UNION ALL
          SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_areas EXCEPT SELECT prefix, seq, area FROM knowledge_scopes)",
@@ -141,7 +141,7 @@ const INVARIANTS: &[(&str, &str)] = &[
          SELECT id FROM knowledge WHERE id NOT IN (SELECT id FROM leads)",
     ),
     (
-        "subscriptions are matched as they stand",
+        "subscriptions are matched by their present event types",
         "WITH due (event_type, source, subscription_id, max_priority) AS (
            SELECT t.value, f.value, s.id, coalesce(s.max_priority, 9223372036854775807)
            FROM subscriptions AS s, json_each(s.event_types) AS t, json_each(coalesce(s.filter_sources, '[\"\"]')) AS f

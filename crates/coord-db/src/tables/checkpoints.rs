@@ -28,7 +28,7 @@ pub struct NewCheckpoint {
 }
 
 impl ReadTx<'_> {
-    /// Checkpoints of one loop or all, newest first; with `include_deleted` also those whose ref is gone.
+    /// Checkpoints of one loop or all, newest first; with `include_deleted` also those whose ref is deleted.
     pub fn checkpoints(&self, loop_id: Option<&LoopId>, include_deleted: bool) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(
@@ -114,7 +114,7 @@ impl WriteTx<'_> {
         Ok(id)
     }
 
-    /// Its ref is gone.
+    /// Its ref is deleted.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that is deleted already.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 row! {
-    /// An event as it stands in the database.
+    /// An event, as it is in the database.
     Event {
         id: EventId, timestamp: Timestamp, source: String, event_type: String, payload: Value,
         correlation_id: Option<String>, priority: i64, acknowledged: bool, acknowledged_by: Option<String>,
@@ -295,7 +295,7 @@ impl WriteTx<'_> {
     /// As [`WriteTx::publish`], with an id chosen by the caller.
     ///
     /// # Errors
-    /// [`Error::Exists`] if there is such an event.
+    /// [`Error::Exists`] if an event has this id.
     pub fn publish_as(&self, id: &EventId, event: &NewEvent) -> Result<()> {
         let now = self.now().to_sql_text();
         let inserted = self.execute(&INSERT, parameters(id, event, Some(&now)));

@@ -1,5 +1,5 @@
 //! Holds: why no attempt starts. An agent whose account has reached its limit, whose service does not answer, or that needs a
-//! human holds every loop that runs it; a loop whose runs come to nothing again and again holds itself.
+//! human holds every loop that runs it; a loop whose runs end again and again without a result holds itself.
 //!
 //! A hold with a time ends by a probe: the first loop that looks after that time starts an attempt, and the others give it
 //! [`PROBE_SECONDS`] to run into the same trouble again. A hold without a time ends when its question is answered.
@@ -25,7 +25,7 @@ pub const NO_CHANGE_QUESTION: &str = "no_change";
 pub const GREEN_BEFORE_QUESTION: &str = "green_before";
 /// The type of the question about a hold.
 pub const HOLD_QUESTION: &str = "hold";
-/// A loop whose runs came to nothing this often in a row asks before the next one.
+/// A loop with this number of runs without a result in a row asks before the next one.
 const MAX_VAIN_RUNS: i64 = 3;
 /// Number of runs of an attempt that a kill of the loop may end. Machines do crash.
 const MAX_KILLED_RUNS: i64 = 5;
@@ -277,7 +277,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Counts a run that came to nothing. At `MAX_VAIN_RUNS` in a row the loop holds, and asks.
+    /// Counts a run without a result. At `MAX_VAIN_RUNS` in a row the loop holds, and asks.
     pub fn count_vain_run(&self, loop_id: &LoopId, test: &TestId, reason: &str) -> Result<()> {
         self.execute("UPDATE loops SET vain_runs = vain_runs + 1 WHERE id = ?1", [loop_id])?;
         let runs = self.loop_row(loop_id)?.vain_runs;

@@ -117,7 +117,7 @@ impl Column for JournalSteps {
 }
 
 impl ReadTx<'_> {
-    /// Whether the process that acts on an entry does so no longer: the kernel says that it is gone, or it is one of another
+    /// Whether the process that acts on an entry does so no longer: the kernel says that it has ended, or it is one of another
     /// namespace or host, and the loop as which it ran has stopped, has been found dead, or has another process now.
     pub fn has_owner_ended(&self, steps: &JournalSteps) -> Result<bool> {
         let Some(owner) = steps.owner() else { return Ok(false) };
@@ -130,7 +130,7 @@ impl ReadTx<'_> {
         })
     }
 
-    /// Whether another process than the asker acts on an entry, as far as is known.
+    /// Whether another process than the asker acts on an entry, if that can be known.
     pub fn is_owned_by_other(&self, steps: &JournalSteps, asker: &ProcessIdentity) -> Result<bool> {
         Ok(steps.owner().is_some_and(|owner| owner != *asker) && !self.has_owner_ended(steps)?)
     }

@@ -214,7 +214,7 @@ impl ReadTx<'_> {
         Ok(LandingTotals { landed, returned, judged, saved, saved_ms })
     }
 
-    /// The checks that run now for attempts: the loop, the check's name and since when, for all loops with a test in hand.
+    /// The checks that run now for attempts: the loop, the check's name and since when, for all loops that work on a test.
     pub fn running_checks(&self) -> Result<Vec<(LoopId, String, Timestamp)>> {
         self.query(
             "SELECT r.loop_id, r.name, r.started_at FROM runs AS r JOIN loops AS l ON l.id = r.loop_id AND l.status = 'running'
@@ -235,7 +235,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Queues work that has passed its own judgement: the train takes the leases on its files, and the loop has no test in
+    /// Queues work that has passed its own judgement: the train takes the leases on its files, and the loop has no current test
     /// hand any more.
     ///
     /// # Errors

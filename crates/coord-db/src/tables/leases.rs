@@ -12,7 +12,7 @@ use crate::payload::FileUnlocked;
 use crate::{ActorId, Error, Event, LeasePath, LoopId, NewEvent, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx};
 
 row! {
-    /// A lease as it stands, live or expired.
+    /// A lease, live or expired.
     Lease {
         file_path: LeasePath, locked_by: String, locked_at: Timestamp, lock_reason: Option<String>,
         expires_at: Option<Timestamp>, test_id: Option<TestId>, fencing_token: i64, ttl_seconds: Option<i64>, automatic: bool,
@@ -112,7 +112,7 @@ impl WriteTx<'_> {
     /// a set of which a path is lost stays as it is, until it expires, is released, or is acquired again under a new token.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the token holds nothing any more, or if a path of its set is lost: ended by another hand, or
+    /// [`Error::LeaseLost`] if the token holds nothing any more, or if a path of its set is lost: ended by another tool, or
     /// replaced.
     pub fn renew(&self, loop_id: &LoopId, token: i64, ttl_seconds: Option<i64>) -> Result<Grant> {
         if ttl_seconds.is_some_and(|ttl| ttl < 1) {

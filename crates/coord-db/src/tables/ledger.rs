@@ -1,5 +1,5 @@
 //! The ledger: whatever was passed stays watched. How each check last fared for one test alone, what is known of each test
-//! that had passed, and commits that are to be taken back.
+//! that had passed, and commits that are to be reverted.
 
 use serde::Serialize;
 
@@ -232,7 +232,7 @@ impl WriteTx<'_> {
         })
     }
 
-    /// A test has passed: what was to be taken back for it is done, also when the test is to be done again some day.
+    /// A test has passed: the revert requested for it is done, also when the test is to be done again some day.
     pub(crate) fn forget_revert(&self, test: &TestId) -> Result<()> {
         self.execute("DELETE FROM reverts WHERE test_id = ?1", [test]).map(drop)
     }

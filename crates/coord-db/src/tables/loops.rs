@@ -50,7 +50,7 @@ pub struct CleanUp {
 }
 
 /// The tests that a loop works on. Queued work is out of its hands.
-pub(super) const IN_HAND: &str = "SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress'
+pub(super) const CURRENT_TESTS: &str = "SELECT id FROM tests WHERE loop_id = ?1 AND status = 'in_progress'
    AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL) ORDER BY id";
 
 impl ReadTx<'_> {
@@ -213,7 +213,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// A loop's process begins: undoes what its former self left, and takes the row.
+    /// A loop's process begins: undoes what its previous process left, and takes the row.
     ///
     /// # Errors
     /// [`Error::AlreadyRunning`] if another live process drives it, [`Error::NotFound`].
@@ -261,7 +261,7 @@ impl WriteTx<'_> {
     pub fn clean_up_loop(&self, id: &LoopId, how: &CleanUp, cause: Option<&Event>) -> Result<()> {
         self.release_everything(id.as_str(), &how.source, how.cause, cause)?;
         self.end_open_runs(id)?;
-        let tests: Vec<TestId> = self.query(IN_HAND, [id], |row| row.get(0))?;
+        let tests: Vec<TestId> = self.query(CURRENT_TESTS, [id], |row| row.get(0))?;
         for test in tests {
             self.execute(
                 "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1, last_error = ?2

@@ -6,7 +6,7 @@
 //! | `pending` | `applied`, `failed` | the loop that has the number, the human |
 //!
 //! The counter `migration_number` has the largest number ever allocated, even if its row was deleted. A number that
-//! will not be used (it failed, its loop is dead or unknown, or its row is gone) is reported and never allocated again.
+//! will not be used (it failed, its loop is dead or unknown, or its row is missing) is reported and never allocated again.
 
 use crate::{ActorId, Error, LeasePath, LoopId, MigrationStatus, ReadTx, Result, Timestamp, WriteTx};
 
@@ -37,7 +37,7 @@ pub enum UnusedBecause {
 pub struct UnusedNumber {
     /// The number, or the first of a row of them.
     pub number: i64,
-    /// The last of them; the number itself but for numbers whose rows are gone.
+    /// The last of them; the number itself but for numbers whose rows are missing.
     pub last: i64,
     /// What it was for, where that is known.
     pub name: Option<String>,
@@ -60,10 +60,10 @@ impl std::fmt::Display for UnusedNumber {
                 write!(f, "number {number} is pending, but its loop ({holder}) is not registered; it stays unused")
             }
             UnusedBecause::RowGone if self.last > number => {
-                write!(f, "numbers {number} to {} were handed out and their rows are gone; they stay unused", self.last)
+                write!(f, "numbers {number} to {} were allocated and their rows are missing; they stay unused", self.last)
             }
             UnusedBecause::RowGone => {
-                write!(f, "number {number} was handed out and its row is gone; it stays unused")
+                write!(f, "number {number} was allocated and its row is missing; it stays unused")
             }
         }
     }

@@ -37,13 +37,13 @@ row! {
 /// What the name of a check ends in where it ran on a fresh clone without caches.
 const COLD: &str = " (cold)";
 
-/// The name under which runs of a check on fresh clones, and what fails only there, are on record.
+/// The name under which runs of a check on fresh clones, and what fails only there, are recorded.
 #[must_use]
 pub fn cold_name(check: &str) -> String {
     format!("{check}{COLD}")
 }
 
-/// The name of a check, if this is one under which its runs on fresh clones are on record.
+/// The name of a check, if this is one under which its runs on fresh clones are recorded.
 #[must_use]
 pub fn strip_cold_suffix(name: &str) -> Option<&str> {
     name.strip_suffix(COLD)

@@ -115,7 +115,7 @@ impl ReadTx<'_> {
 
 impl WriteTx<'_> {
     /// Gives a loop ownership of a resource without an owner; a second call changes nothing. Files and migrations are written as leases
-    /// spell them, anything else as it stands.
+    /// spell them, anything else unchanged.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown loop; [`Error::Owned`] if another owns it, what is above or a part of it;

@@ -3,12 +3,12 @@
 //! The rule, all of it derived from events, so that every charge can be looked up with `loopctl why`:
 //! - The attempts of a test are what lies between one `test_started` of it and the next.
 //! - An attempt that ended in a failure that is not its agent's own, or by an order to its loop (`force_release`,
-//!   `rollback_triggered`, `restart_requested`, `pause_requested`), came to nothing. What led to that end is followed back
+//!   `rollback_triggered`, `restart_requested`, `pause_requested`), ended without a result. What led to that end is followed back
 //!   along `caused_by` to the first event that names another loop: a `test_passed` that landed first or a `file_conflict`
 //!   (a conflict), a `force_release` with a cycle (a deadlock: the other loops of the cycle in equal parts), a
 //!   `regression_detected` (its blamed loop). That loop is charged with the attempt.
-//! - After a `regression_detected`, the attempts at the regressed and at the blamed test up to their next pass are made
-//!   again: the blamed loop is charged with them, also if it is the one that makes them.
+//! - After a `regression_detected`, the attempts at the regressed and at the blamed test up to their next pass are
+//!   repeated: the blamed loop is charged with them, also if it is the one that makes them.
 //! - Each attempt is charged once. Where no event names a loop, nobody is charged: a human's rollback, a crash, an agent
 //!   that failed by itself.
 
@@ -99,7 +99,7 @@ impl Attempts {
     }
 }
 
-/// What one event says about who is to blame for what came of it to a loop's work.
+/// What one event says about who is to blame for its effect on a loop's work.
 fn names(event: &Event, victim: Option<&LoopId>) -> Option<Blame> {
     let other = |id: &LoopId| Some(id) != victim;
     let (loops, cause): (Vec<LoopId>, _) = match event.parse().ok()? {
@@ -181,7 +181,7 @@ impl ReadTx<'_> {
         Ok(rework)
     }
 
-    /// Who made an attempt come to nothing.
+    /// Who caused an attempt to fail.
     fn blame_for_end(
         &self,
         attempt: &[Mark],

@@ -171,7 +171,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Forgets a run whose log is gone.
+    /// Deletes a run whose log is missing.
     pub fn delete_run(&self, id: &str) -> Result<()> {
         self.execute("DELETE FROM runs WHERE id = ?1", [id])?;
         Ok(())

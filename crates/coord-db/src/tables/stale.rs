@@ -8,7 +8,7 @@ use crate::{EventId, ReadTx, Result, SubscriptionId, Timestamp, WriteTx};
 pub struct StaleDeliveries {
     /// Whose.
     pub subscription_id: SubscriptionId,
-    /// Who should take them; the subscription's id where that is gone.
+    /// Who should take them; the subscription's id where that was deleted.
     pub subscriber: String,
     /// Their events in the order of commits; at least one.
     pub events: Vec<EventId>,
@@ -55,7 +55,7 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Sets them aside, also if the subscription is gone.
+    /// Sets them aside, also if the subscription was deleted.
     pub fn set_aside_stale(&self, stale: &StaleDeliveries, why: &str) -> Result<()> {
         for event in &stale.events {
             self.execute(

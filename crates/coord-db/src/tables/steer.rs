@@ -69,7 +69,7 @@ impl WriteTx<'_> {
         Ok(Steered { loop_id: row.id.clone(), event_id, status: self.loop_row(&row.id)?.status, driven, gave_back: None })
     }
 
-    /// Takes the requests that wait for a loop without a process. If it is paused then, what it had in hand is given back and
+    /// Takes the requests that wait for a loop without a process. If it is paused then, its current test is given back and
     /// what it held or waited for is free. True if it is paused.
     pub fn settle_by_hand(&self, loop_id: &LoopId) -> Result<bool> {
         let pauses = self.settle_pauses(loop_id)?;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::loops::IN_HAND;
+use super::loops::CURRENT_TESTS;
 use super::{StringList, json};
 use crate::payload::{TestBlocked, TestFailed, TestPassed, TestStarted};
 use crate::{
@@ -324,7 +324,7 @@ impl WriteTx<'_> {
     /// Claims the loop's next ready test: `in_progress`, one attempt more, published as `test_started`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown loop; [`Error::Refused`] if the loop has a test in hand or is paused.
+    /// [`Error::NotFound`] for an unknown loop; [`Error::Refused`] if the loop works on a test or is paused.
     pub fn claim_next_test(&self, loop_id: &LoopId, automatable_only: bool) -> Result<Option<Test>> {
         self.claim(loop_id, || self.next_ready_test(loop_id, automatable_only))
     }
@@ -334,10 +334,10 @@ impl WriteTx<'_> {
         if row.status == LoopStatus::Paused {
             return Err(Error::Refused(format!("loop {loop_id} is paused; lift it with loopctl resume {loop_id}")));
         }
-        let in_hand: Option<TestId> = self.query(IN_HAND, [loop_id], |row| row.get(0))?.into_iter().next();
-        if let Some(test) = in_hand {
+        let current: Option<TestId> = self.query(CURRENT_TESTS, [loop_id], |row| row.get(0))?.into_iter().next();
+        if let Some(test) = current {
             return Err(Error::Refused(format!(
-                "loop {loop_id} has test {test} in hand; end it with loopctl submit or loopctl give-back"
+                "loop {loop_id} works on test {test}; end it with loopctl submit or loopctl give-back"
             )));
         }
         let Some(test) = next()? else { return Ok(None) };
@@ -382,7 +382,7 @@ impl WriteTx<'_> {
         self.test_that_allows(id, what)
     }
 
-    /// The loop has ended its attempt at a test; another one that it works on stays in its hand.
+    /// The loop has ended its attempt at a test; another one that it works on stays its current test.
     pub(super) fn clear_current_test(&self, loop_id: &LoopId, test: &TestId) -> Result<()> {
         self.execute(
             "UPDATE loops SET current_test_id = nullif(current_test_id, ?3), updated_at = ?2 WHERE id = ?1",
@@ -427,7 +427,7 @@ impl WriteTx<'_> {
     }
 
     /// Records a pass whose commit is on the integration branch already: from in progress, or from pending if the loop's
-    /// former self was cleaned up in between. A test that has passed at that commit stays as it is.
+    /// previous process was cleaned up in between. A test that has passed at that commit stays as it is.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::IllegalMove`] for one that has passed at another commit.

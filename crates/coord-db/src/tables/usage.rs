@@ -34,11 +34,11 @@ pub struct UsageTotal {
     pub cache_read_tokens: i64,
     /// Input tokens written to a cache.
     pub cache_write_tokens: i64,
-    /// Millionths of a US dollar, as far as known.
+    /// Millionths of a US dollar, if known.
     pub cost_microusd: i64,
 }
 
-/// Tokens and seconds that are on record.
+/// Recorded tokens and seconds.
 #[derive(Default)]
 struct Recorded {
     tokens: i64,

@@ -109,7 +109,7 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Deletes one edge. False if it is gone already.
+    /// Deletes one edge. False if there is none.
     pub fn delete_wait_edge(&self, edge: &WaitEdge) -> Result<bool> {
         Ok(self.execute(
             "DELETE FROM wait_graph WHERE waiter = ?1 AND holder = ?2 AND resource = ?3",
@@ -117,7 +117,7 @@ impl WriteTx<'_> {
         )? > 0)
     }
 
-    /// Deletes the edges of a waiter that is gone.
+    /// Deletes the edges of a waiter that has ended.
     pub fn delete_wait_edges_of(&self, waiter: &str) -> Result<usize> {
         self.execute("DELETE FROM wait_graph WHERE waiter = ?1", [waiter])
     }

@@ -53,12 +53,12 @@ pub enum WaitKind {
     },
     /// A test is in its loop's hand, or has to wait until the loop is done with another one.
     Turn {
-        /// The other one; none if the test itself is in hand.
+        /// The other one; none if the test itself is in progress.
         after: Option<String>,
     },
     /// The work of a test waits to land.
     Landing,
-    /// A loop with nothing in hand can begin none of its tests. It goes on as soon as one of them is ready.
+    /// A loop without a current test can begin none of its tests. It goes on as soon as one of them is ready.
     Idle,
 }
 
@@ -91,7 +91,7 @@ impl Waits {
     }
 }
 
-/// A loop `l` that runs, has nothing in hand, and none of whose pending tests is ready.
+/// A loop `l` that runs, has no current test, and none of whose pending tests is ready.
 const IS_IDLE: &str = "l.status = 'running'
    AND NOT EXISTS (SELECT 1 FROM tests AS p WHERE p.loop_id = l.id AND p.status = 'in_progress'
      AND p.id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL))
@@ -176,13 +176,13 @@ impl ReadTx<'_> {
                 Ok(Wait { waiter: waiter.clone(), holder: WaitNode::Loop(row.get(0)?), kind, since: row.get(3)? })
             },
         )?);
-        let in_hand: Option<(String, Timestamp)> = self.query_opt(
+        let current: Option<(String, Timestamp)> = self.query_opt(
             "SELECT id, coalesce(last_attempt_at, created_at) FROM tests WHERE loop_id = ?1 AND status = 'in_progress'
                AND id NOT IN (SELECT test_id FROM landings WHERE ended_at IS NULL) ORDER BY id LIMIT 1",
             [loop_id.as_str()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        if let Some((after, since)) = in_hand {
+        if let Some((after, since)) = current {
             waits.push(Wait { waiter, holder: own, kind: WaitKind::Turn { after: Some(after) }, since });
         }
         Ok(waits)

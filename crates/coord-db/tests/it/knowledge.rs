@@ -183,13 +183,13 @@ fn check_finds_an_index_that_does_not_fit() {
     let other = world.add(&fact("other"));
     world.is_sound();
     let breaks = [
-        ("DELETE FROM knowledge_words", "knowledge is found by its words as they stand"),
-        ("UPDATE knowledge_words SET content = 'x'", "knowledge is found by its words as they stand"),
+        ("DELETE FROM knowledge_words", "knowledge is found by its present words"),
+        ("UPDATE knowledge_words SET content = 'x'", "knowledge is found by its present words"),
         (
             "INSERT INTO knowledge_words (rowid, topic, content, evidence) VALUES (99, '', '', '')",
-            "knowledge is found by its words as they stand",
+            "knowledge is found by its present words",
         ),
-        ("DELETE FROM knowledge_areas", "knowledge is found by its areas as they stand"),
+        ("DELETE FROM knowledge_areas", "knowledge is found by its present areas"),
         ("DELETE FROM knowledge_numbers", "every item of knowledge has its number"),
         ("DELETE FROM knowledge_words_idx; UPDATE knowledge_words_data SET block = x'00' WHERE id > 10", "the file is sound"),
         (

@@ -75,7 +75,7 @@ pub enum Steer {
     },
     /// Set the priority of a loop; 1 is the highest
     ///
-    /// The priority decides who goes first in a conflict, and who gives way in a deadlock.
+    /// The priority decides who goes first in a conflict, and who releases its leases in a deadlock.
     #[command(after_help = examples!["loopctl priority backend 1"])]
     Priority {
         /// The loop

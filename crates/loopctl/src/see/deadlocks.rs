@@ -257,8 +257,8 @@ fn draw_circle(cx: &Context, seen: &Seen, at: usize, circle: &ShownCycle, lines:
     let steps = circle.shortest.len();
     for (place, wait) in circle.shortest.iter().take(MAX_STEPS).map(|at| &picture.waits[*at]).enumerate() {
         let before = if place == 0 { "  ┌▶ " } else { "  │  " };
-        let is_told = circle.deadlocks.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
-        let paint = if is_told { Paint::Yellow } else { Paint::Plain };
+        let is_victim = circle.deadlocks.iter().any(|row| WaitNode::Loop(row.victim.clone()) == wait.waiter);
+        let paint = if is_victim { Paint::Yellow } else { Paint::Plain };
         let text = format!("{} {}", name(&wait.waiter), reason(wait, short));
         lines.push(line(cx, before, paint, &text, &how_long(wait.since, wait.until, now)));
     }
@@ -307,7 +307,7 @@ fn victim_line(cx: &Context, row: &Deadlock, now: Timestamp) -> String {
 
 /// Whom others wait for, each with those who wait for it below it, and so on. What is drawn as a circle is not drawn again.
 fn draw_waits(cx: &Context, picture: &Picture, asked: &[Asked], short: &Short, now: Timestamp) -> Vec<String> {
-    // A queue behind a test in hand is no news.
+    // A queue behind a current test is no news.
     let is_drawn = |wait: &&ShownWait| {
         let quiet = matches!(&wait.matter, Matter::Other(WaitKind::Idle | WaitKind::Turn { after: Some(_) }));
         wait.alive && wait.cycle.is_none() && !quiet

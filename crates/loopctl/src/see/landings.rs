@@ -1,4 +1,4 @@
-//! `loopctl landings`: the landing train. What waits to land, what was judged together, and what came of it.
+//! `loopctl landings`: the landing train. What waits to land, what was judged together, and the results.
 
 use coord_db::BatchOutcome;
 use views::text::safe;

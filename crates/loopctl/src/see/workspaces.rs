@@ -36,7 +36,7 @@ enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
-    /// Its loop has a test in hand.
+    /// Its loop works on a test.
     InUse,
     Idle,
     /// No loop of that name is registered.

@@ -82,9 +82,9 @@ const BREAKS: &[(&str, &str)] = &[
         "no test depends on itself by way of others",
         "UPDATE tests SET depends_on = 'u' WHERE id = 't'; UPDATE tests SET depends_on = 't' WHERE id = 'u'",
     ),
-    ("subscriptions are matched as they stand", "DELETE FROM subscription_matches WHERE subscription_id = 'a'"),
+    ("subscriptions are matched by their present event types", "DELETE FROM subscription_matches WHERE subscription_id = 'a'"),
     (
-        "subscriptions are matched as they stand",
+        "subscriptions are matched by their present event types",
         "INSERT INTO subscription_matches VALUES ('custom.x', '', 'nobody', 9)",
     ),
     (
@@ -109,8 +109,8 @@ const BREAKS: &[(&str, &str)] = &[
         "superseded knowledge has no cycle",
         "INSERT INTO knowledge (id, item_type, content, superseded_by) VALUES ('k', 'fact', 'x', 'l'), ('l', 'fact', 'x', 'k')",
     ),
-    ("knowledge is found by its words as they stand", "DELETE FROM knowledge_words"),
-    ("knowledge is found by its areas as they stand", "INSERT INTO knowledge_areas VALUES ('', 99, '*')"),
+    ("knowledge is found by its present words", "DELETE FROM knowledge_words"),
+    ("knowledge is found by its present areas", "INSERT INTO knowledge_areas VALUES ('', 99, '*')"),
     ("every item of knowledge has its number", "DELETE FROM knowledge_numbers"),
     (
         "a decision's answer is one of its options",

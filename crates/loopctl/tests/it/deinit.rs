@@ -156,7 +156,7 @@ fn what_coding_loops_did_not_make_stays() {
     let mine = place.git(&["rev-parse", "HEAD"]);
     let plan = place.json(&["deinit", "--yes"]);
     let kept = lines(&plan, "keeps");
-    assert!(kept.len() == 3 && kept[0].contains("it was moved by another hand"), "{kept:?}");
+    assert!(kept.len() == 3 && kept[0].contains("another process moved it"), "{kept:?}");
     assert_eq!(place.git(&["rev-parse", BRANCH]), mine);
     place.git(&["rev-parse", "coding-loops/mine"]);
     let left = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();

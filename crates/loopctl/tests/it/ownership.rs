@@ -127,7 +127,7 @@ fn a_number_that_is_not_used_is_told_and_never_handed_out_again() {
     let told = "loopctl: number 2 failed and stays unused\n\
                 loopctl: number 3 is pending, but loop b is dead; it stays unused unless b comes back\n\
                 loopctl: number 4 is pending, but its loop (c) is not registered; it stays unused\n\
-                loopctl: numbers 5 to 7 were handed out and their rows are gone; they stay unused\n";
+                loopctl: numbers 5 to 7 were allocated and their rows are missing; they stay unused\n";
     assert_eq!(next.stderr, told);
     assert_eq!(place.run(&["migration", "list"]).ok().stderr, told);
     let listed = place.json(&["migration", "list"]);

@@ -11,7 +11,7 @@ fn next_claims_in_order_and_give_back_counts_only_the_agents_failures() {
     place.run(&["test", "add", "t2", "--loop", "a", "--depends-on", "t1"]).ok();
     let row = place.json(&["next", "--loop", "a"]);
     assert_eq!((&row["id"], &row["status"], &row["attempts"]), (&"t1".into(), &"in_progress".into(), &1.into()));
-    place.run(&["next", "--loop", "a"]).fails(1).says("in hand");
+    place.run(&["next", "--loop", "a"]).fails(1).says("works on test");
     place.run(&["reset", "t1"]).fails(1);
     let back = place.json(&["give-back", "t1", "--category", "code", "--reason", "it broke"]);
     assert_eq!((&back["status"], &back["attempts"], &back["last_error"]), (&"pending".into(), &1.into(), &"it broke".into()));

@@ -413,7 +413,7 @@ fn copy(connection: &Connection, kind: &Kind, list: &str) -> Result<()> {
     if is_event { copy(connection, &DELIVERIES, list) } else { Ok(()) }
 }
 
-/// Deletes of the batch what may go still and is in the archive as it stands.
+/// Deletes of the batch what may still go and is unchanged in the archive.
 fn delete(connection: &Connection, kind: &Kind, list: &str, before: Timestamp) -> Result<usize> {
     let equal = |kind: &Kind, row: &str| -> Result<String> {
         let columns = names(connection, kind)?;
@@ -504,7 +504,7 @@ impl Archive {
     /// after it: what moves in between is then seen twice, never missed.
     ///
     /// # Errors
-    /// [`Error::NoDatabase`] where something was archived and the file is gone, [`Error::NotOurs`], [`Error::Newer`],
+    /// [`Error::NoDatabase`] where something was archived and the file is missing, [`Error::NotOurs`], [`Error::Newer`],
     /// [`Error::Damaged`].
     pub fn open(db: &Database) -> Result<Option<Self>> {
         let Some((connection, file)) = attach_existing(db)? else { return Ok(None) };

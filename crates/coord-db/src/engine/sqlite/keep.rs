@@ -200,7 +200,7 @@ fn dump_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Resul
     Ok(())
 }
 
-/// Text that reaches the shell, and a terminal, as it stands.
+/// Text that reaches the shell, and a terminal, unchanged.
 fn is_plain(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')))
 }

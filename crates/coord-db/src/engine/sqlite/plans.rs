@@ -208,7 +208,7 @@ const HOT: &[(&str, Operation, Operation)] = &[
         tx.add_knowledge(&decision("another"), &ActorId::human()).map(|_| ())
     }),
     ("last decisions about", nothing, |tx| tx.last_decisions_about(&["f".to_owned()]).map(|_| ())),
-    ("decisions settled by another hand", nothing, |tx| tx.unannounced_decisions(tx.now(), 5).map(|_| ())),
+    ("decisions settled by another tool", nothing, |tx| tx.unannounced_decisions(tx.now(), 5).map(|_| ())),
     ("usage since", nothing, |tx| tx.usage_totals(UsageKey::Loop, Some(tx.now())).map(|_| ())),
     ("usage of a test", nothing, |tx| tx.usage_of_test(&id("t1")).map(|_| ())),
     ("dependents", nothing, |tx| tx.dependents(&id("t1")).map(|_| ())),

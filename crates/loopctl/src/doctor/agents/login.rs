@@ -1,4 +1,4 @@
-//! Whether an agent has a key or a login, as far as files and variables show it. It must never print a value.
+//! Whether an agent has a key or a login, according to files and variables. It must never print a value.
 
 use std::path::{Path, PathBuf};
 

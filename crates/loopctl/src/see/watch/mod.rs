@@ -109,7 +109,7 @@ struct Watch<'a> {
     config: &'a Config,
     seen: Seen,
     screen: Screen,
-    /// What came of the last answer.
+    /// The result of the last answer.
     note: String,
 }
 

@@ -179,7 +179,7 @@ impl Screen {
             }
             Key::Char(digit @ '1'..='9') => {
                 let number = usize::from(digit as u8 - b'1');
-                // An answer needs Enter: it cannot be taken back.
+                // An answer needs Enter: it cannot be undone.
                 if matches!(self.page(), Page::Choose(List::Options(..))) {
                     Some(number)
                 } else {
