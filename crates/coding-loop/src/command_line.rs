@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use coord_db::{Config, Database, LoopId, TestId};
-use process_host::{BackOff, Options, Reload, Stop, exit, fatal, reload, service, set_up_log, settings_accepted, stop_signal};
+use process_host::{Options, Reload, exit, fatal, patiently, reload, service, set_up_log, settings_accepted, stop_signal};
 
 use crate::context::Context;
 use crate::control::Waiter;
@@ -77,11 +77,11 @@ fn run(line: &CommandLine) -> Result<()> {
         let reload = Reload::listen(&path, named)?;
         let config = Config::load(&path, named)?;
         let mut stop = stop_signal()?;
-        let db = patiently(&mut stop, || Ok(Database::open(&path, &config.open_options())?)).await?;
+        let db = patiently(&mut stop, Error::is_temporary, || Ok(Database::open(&path, &config.open_options())?)).await?;
         db.read(|tx| tx.loop_row(&loop_id))?;
         has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
-        let context = patiently(&mut stop, || Context::new(&db, &config, loop_id.clone(), true)).await?;
-        let former = patiently(&mut stop, || context.start(env!("CARGO_PKG_VERSION"))).await?;
+        let context = patiently(&mut stop, Error::is_temporary, || Context::new(&db, &config, loop_id.clone(), true)).await?;
+        let former = patiently(&mut stop, Error::is_temporary, || context.start(env!("CARGO_PKG_VERSION"))).await?;
         context.announce_agent(line.once)?;
         settings_accepted(&db, loop_id.as_str())?;
         let mut waiter = Waiter::new(&context, stop);
@@ -159,24 +159,6 @@ async fn work_on(
                 tracing::warn!("the changed [database] settings take effect after a restart of loop {loop_id}");
             }
             renewed = Some(config);
-        }
-    }
-}
-
-/// Retries while the database is temporarily unavailable or the disk is full.
-async fn patiently<T>(stop: &mut Stop, mut body: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut back_off = BackOff::default();
-    loop {
-        match body() {
-            Err(error) if error.is_temporary() && !*stop.borrow() => {
-                let wait = back_off.after(&error);
-                service::still_starting(&coord_db::error_chain(&error));
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    _ = stop.changed() => {}
-                }
-            }
-            ended => return ended,
         }
     }
 }

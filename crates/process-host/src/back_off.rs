@@ -1,7 +1,10 @@
 //! Exponential back-off between retries while the database cannot be used.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::time::Duration;
+
+use crate::{Stop, service, stop_requested};
 
 const FIRST_MILLIS: u64 = 100;
 const MAX_DOUBLINGS: u32 = 6;
@@ -36,5 +39,35 @@ impl BackOff {
     #[must_use]
     pub fn is_at_maximum(&self) -> bool {
         self.failures > MAX_DOUBLINGS
+    }
+}
+
+/// Retries what a process needs for its start while the database is temporarily unavailable or the disk is full. The service
+/// manager is informed.
+///
+/// # Errors
+/// Any other error, and the last one if the process has to stop.
+pub async fn patiently<T, E: Error + 'static>(
+    stop: &mut Stop,
+    is_temporary: impl Fn(&E) -> bool,
+    mut body: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut back_off = BackOff::default();
+    loop {
+        match body() {
+            Err(error) if is_temporary(&error) => {
+                let wait = back_off.after(&error);
+                service::still_starting(&coord_db::error_chain(&error));
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop_requested(stop) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+            Ok(value) => {
+                back_off.recovered();
+                return Ok(value);
+            }
+        }
     }
 }

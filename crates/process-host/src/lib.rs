@@ -11,7 +11,7 @@ pub mod service;
 mod signals;
 mod wakes;
 
-pub use back_off::BackOff;
+pub use back_off::{BackOff, patiently};
 pub use log::{fatal, filter as log_filter, set_up as set_up_log};
 pub use options::{LogFormat, Options};
 pub use reload::{Reload, reload, settings_accepted};

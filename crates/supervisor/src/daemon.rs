@@ -12,7 +12,7 @@ use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry,
 use crash_point::Point;
 use process_host::exit::{describe, exit_code_of};
 use process_host::{
-    BackOff, Reload, Stop, Wakes, fatal, reload, service, set_up_log, settings_accepted, stop_requested, stop_signal,
+    BackOff, Reload, Stop, Wakes, fatal, patiently, reload, service, set_up_log, settings_accepted, stop_requested, stop_signal,
 };
 use tokio::task::JoinSet;
 
@@ -98,26 +98,13 @@ impl<S: Supervisor> Process<S> {
         let config = Arc::new(Config::load(&path, line.options.config.as_deref())?);
         let mut stop = stop_signal()?;
         let id: ComponentId = S::ID.parse()?;
-        let mut back_off = BackOff::default();
-        let (db, unclean) = loop {
-            let started = Database::open(&path, &config.open_options()).and_then(|db| {
-                let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
-                settings_accepted(&db, S::ID)?;
-                Ok((db, unclean))
-            });
-            match started {
-                Ok(started) => break started,
-                Err(error) if error.is_temporary() => {
-                    let wait = back_off.after(&error);
-                    service::still_starting(&error.to_string());
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = stop_requested(&mut stop) => return Err(error),
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        };
+        let (db, unclean) = patiently(&mut stop, Error::is_temporary, || {
+            let db = Database::open(&path, &config.open_options())?;
+            let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
+            settings_accepted(&db, S::ID)?;
+            Ok((db, unclean))
+        })
+        .await?;
         let waker = Waker::default();
         let wakes = Wakes::new(&path);
         let mut supervisor = S::new(Arc::clone(&config), &path);
@@ -139,7 +126,7 @@ impl<S: Supervisor> Process<S> {
             ready: false,
             unclean,
             careful: unclean,
-            back_off,
+            back_off: BackOff::default(),
             next_beat: Instant::now(),
             passes_without_change: 0,
         })
