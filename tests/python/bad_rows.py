@@ -63,7 +63,7 @@ GOOD = {
               "agent": None, "model": None, "input_tokens": 0, "output_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0,
               "cost_microusd": None},
     "component_health": {"component": "x", "last_heartbeat": NOW, "status": "healthy", "metadata": "{}", "pid": None,
-                         "pid_start_time": None, "boot_id": None, "pid_namespace": None, "started_at": NOW, "version": None,
+                         "pid_start_time": None, "boot_id": None, "pid_namespace": None, "host": None, "started_at": NOW, "version": None,
                          "child_pid": None, "child_pid_start_time": None},
     "holds": {"subject": "agent:x", "kind": "limit", "reason": "", "since": NOW, "until": NOW, "tries": 1, "loop_id": "l",
               "probe_loop": None, "event_id": None},
