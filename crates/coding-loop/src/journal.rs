@@ -170,7 +170,7 @@ impl Context<'_> {
         }
     }
 
-    /// Settles the open landings of this loop, in the transaction that starts it: its former process is gone, or has been
+    /// Settles the open landings of this loop, in the transaction that starts it: its previous process has ended, or has been
     /// silent for so long that another one may take its place.
     pub(crate) fn settle_landings(&self, tx: &WriteTx<'_>) -> Result<()> {
         let own = ProcessIdentity::own();
