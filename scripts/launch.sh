@@ -219,7 +219,14 @@ while read -r name; do
 done < <(loopctl "${settings[@]}" --json loop list | python3 -c 'import json, sys; [print(row["id"]) for row in json.load(sys.stdin)]')
 for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_ready "$name"; done
 
-if [ -t 1 ]; then loopctl "${settings[@]}" status --watch & else loopctl "${settings[@]}" timeline --follow & fi
+if [ -t 1 ]; then
+  # In this process group, which has the terminal: a shell's terminal stops another group that takes keys.
+  set +m
+  loopctl "${settings[@]}" status --watch <&0 &
+  set -m
+else
+  loopctl "${settings[@]}" timeline --follow &
+fi
 display=$!
 if [ -n "$demo" ]; then
   python3 "$stage_manager" direct "$demo" "$bin" 2>&3 &

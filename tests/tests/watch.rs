@@ -21,11 +21,14 @@ impl Drop for Terminal<'_> {
 
 impl<'a> Terminal<'a> {
     fn open(world: &'a World, columns: usize, rows: usize, command: &str) -> Self {
+        Self::open_shell(world, columns, rows, &format!("{}/{command}; echo over; exec sleep 600", binaries().display()))
+    }
+
+    fn open_shell(world: &'a World, columns: usize, rows: usize, shell: &str) -> Self {
         let socket = world.folder().join("tmux").display().to_string();
         let terminal = Self { world, socket };
         let (columns, rows) = (columns.to_string(), rows.to_string());
-        let shell = format!("{}/{command}; echo over; exec sleep 600", binaries().display());
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, &shell]);
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, shell]);
         terminal
     }
 
@@ -33,6 +36,7 @@ impl<'a> Terminal<'a> {
         let mut command = Command::new("tmux");
         command.args(["-S", &self.socket]).args(arguments).current_dir(self.world.repository());
         command.env("TERM", "xterm-256color").env_remove("TMUX").env_remove("NO_COLOR");
+        command.env("CODING_LOOPS_BIN", binaries()).env_remove("CODING_LOOPS_DB");
         let output = command.output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -143,4 +147,29 @@ fn a_large_terminal_shows_everything_at_once() {
     terminal.shows("a reason");
     terminal.type_keys(&["C-c"]);
     terminal.shows("over");
+}
+
+/// A shell with job control stops what reads keys in the background.
+#[test]
+fn what_launch_shows_at_a_prompt_takes_keys_and_ctrl_c_stops_all() {
+    if !has_tmux() {
+        return;
+    }
+    let world = world();
+    world.settings("[[gate.check]]\nname = \"true\"\ncommand = [\"true\"]\n[agent]\ncommand = [\"true\"]\n");
+    // Nothing to do, so that only the five run beside it.
+    for number in 1..=20 {
+        assert!(world.loopctl(&["loop", "remove", &format!("loop-{number:02}"), "--force"]).status.code().is_some());
+    }
+    let terminal = Terminal::open_shell(&world, 120, 40, "bash --norc --noprofile -i");
+    terminal.type_keys(&["-l", &format!("'{}/scripts/launch.sh'; echo ov''er", system_tests::project().display())]);
+    terminal.type_keys(&["Enter"]);
+    terminal.shows("q quit");
+    terminal.type_keys(&["?"]);
+    terminal.shows("answer a question\n");
+    terminal.type_keys(&["C-c"]);
+    terminal.shows("over");
+    world.until("SELECT count(*) FROM component_health WHERE status = 'healthy'", "0");
+    terminal.type_keys(&["typed"]);
+    terminal.shows("typed");
 }

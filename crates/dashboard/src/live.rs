@@ -29,7 +29,7 @@ const PAUSE_FACTOR: u32 = 2;
 /// Interval at which logs that grow are looked at: nothing rings for them.
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which the published branch is looked at, while the page that shows it changes: each look costs runs of git.
-const BRANCH_INTERVAL: Duration = Duration::from_secs(20);
+const BRANCH_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest wait for a commit; the watching of files is renewed in between.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Interval at which a database that no longer exists is looked for.

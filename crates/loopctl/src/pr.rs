@@ -1,12 +1,13 @@
 //! `loopctl pr`: hands landed work over, as a pull request or as files.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use coding_loop::followed_branch;
-use coord_db::{Database, Proof, Test, dollars};
+use coord_db::{Database, Proof, Regression, RegressionStatus, Test, dollars};
 use git::{CommitHash, CommitInfo, HandOverTurn, HandedOver, Layout, Line, Repository, Store, hand_over};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +18,7 @@ use views::when::span;
 
 use crate::cli::PrArgs;
 use crate::context::Context;
-use crate::exit::{Failure, Outcome, io};
+use crate::exit::{Failure, Outcome, eprintln_quietly, io};
 use crate::markdown::{block, code, literal};
 use crate::programs;
 use crate::submit::failure;
@@ -41,6 +42,12 @@ struct Work {
     test: Option<Test>,
     /// Those of the attempt that landed.
     proofs: Vec<Proof>,
+    /// What its test has cost; none where a later work of the same test is on the branch too.
+    spent: Option<Spent>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Spent {
     tokens: i64,
     cost_microusd: i64,
     seconds: i64,
@@ -104,9 +111,13 @@ pub fn run(cx: &Context, args: &PrArgs) -> Outcome {
     let has_merges = line.has_merges;
     let head = line.head.clone();
     let works = known(&db, line)?;
+    let broken = broken(&db, &works)?;
+    for text in &broken {
+        eprintln_quietly(&format!("loopctl: known to fail: {text}"));
+    }
     let title = args.title.clone().unwrap_or_else(|| headline(&works));
-    let body = body(&works, &base, has_merges);
-    let tests = works.iter().filter_map(|work| work.commit.trailer("Test").map(str::to_owned)).collect();
+    let body = body(&works, &broken, &base, has_merges);
+    let tests = newest(&works).filter_map(|work| work.commit.trailer("Test").map(str::to_owned)).collect();
     let mut handed =
         Handed { base, branch: args.branch.clone(), head: head.to_string(), tests, title, body, ..Handed::default() };
     if args.dry_run {
@@ -188,11 +199,42 @@ fn known(db: &Database, line: Line) -> Outcome<Vec<Work>> {
                 // Of several landings of a test each has its own proofs; one that a later attempt has replaced has none here.
                 let attempt = proofs.iter().rev().find(|proof| is_of(proof, &commit)).map(|proof| proof.attempt);
                 let proofs = proofs.into_iter().filter(|proof| Some(proof.attempt) == attempt).collect();
-                let (tokens, cost_microusd, seconds) = (used.tokens_estimated, used.cost_microusd, used.duration_seconds);
-                Ok(Work { commit, on_branch, test, proofs, tokens, cost_microusd, seconds })
+                let spent = Some(Spent {
+                    tokens: used.tokens_estimated,
+                    cost_microusd: used.cost_microusd,
+                    seconds: used.duration_seconds,
+                });
+                Ok(Work { commit, on_branch, test, proofs, spent })
             })
             .collect()
     })
+    .map(|mut works: Vec<Work>| {
+        let mut seen = BTreeSet::new();
+        for work in works.iter_mut().rev() {
+            if !seen.insert(work.name().to_owned()) {
+                work.spent = None;
+            }
+        }
+        works
+    })
+}
+
+/// The newest work of each test.
+fn newest(works: &[Work]) -> impl Iterator<Item = &Work> {
+    works.iter().filter(|work| work.spent.is_some())
+}
+
+/// What is known to fail on the branch, in sentences.
+fn broken(db: &Database, works: &[Work]) -> Outcome<Vec<String>> {
+    let open = db.read(|tx| tx.regressions(true))?;
+    let is_here = |row: &&Regression| {
+        row.status == RegressionStatus::Regressed && works.iter().any(|work| work.name() == row.test_id.as_str())
+    };
+    let sentence = |row: &Regression| {
+        let by = row.blamed_test.as_deref().map(|test| format!(", broken by {test}")).unwrap_or_default();
+        format!("test {} fails {} on the branch{by}", row.test_id, row.check_name)
+    };
+    Ok(open.iter().filter(is_here).map(sentence).collect())
 }
 
 fn is_of(proof: &Proof, commit: &CommitInfo) -> bool {
@@ -214,19 +256,23 @@ fn headline(works: &[Work]) -> String {
     match works {
         [work] => shortened(&work.title(), MAX_TITLE),
         works => {
-            let names: Vec<String> = works.iter().map(|work| work.name().to_owned()).collect();
-            shortened(&format!("{}: {}", count(length(works), "test"), list(&names)), MAX_TITLE)
+            let names: Vec<String> = newest(works).map(|work| work.name().to_owned()).collect();
+            shortened(&format!("{}: {}", count(length(&names), "test"), list(&names)), MAX_TITLE)
         }
     }
 }
 
 /// What was done, why, how it was verified and what it cost. What comes from agents stands in it as text.
-fn body(works: &[Work], base: &str, has_merges: bool) -> String {
+fn body(works: &[Work], broken: &[String], base: &str, has_merges: bool) -> String {
+    let tests: Vec<&Work> = newest(works).collect();
     let mut text = format!(
         "{} on `{}`, one commit each. Each work was verified in a clean check-out, as it landed.\n\n",
-        count(length(works), "verified test"),
+        count(length(&tests), "verified test"),
         code(base)
     );
+    for sentence in broken {
+        let _ = writeln!(text, "**Known to fail:** {}\n", literal(sentence));
+    }
     if has_merges {
         text.push_str("The branch contains merges of your commits, because conflicts were resolved in them.\n\n");
     }
@@ -242,15 +288,16 @@ fn body(works: &[Work], base: &str, has_merges: bool) -> String {
             literal(work.name()),
             literal(&work.title()),
             literal(&checks.join(", ")),
-            spent(work.tokens, work.cost_microusd)
+            work.spent.map_or_else(|| "done again below".to_owned(), |used| spent(used.tokens, used.cost_microusd))
         );
     }
-    let (tokens, cost): (i64, i64) = works.iter().fold((0_i64, 0_i64), |(tokens, cost), work| {
-        (tokens.saturating_add(work.tokens), cost.saturating_add(work.cost_microusd))
+    let all = works.iter().filter_map(|work| work.spent).fold(Spent::default(), |sum, used| Spent {
+        tokens: sum.tokens.saturating_add(used.tokens),
+        cost_microusd: sum.cost_microusd.saturating_add(used.cost_microusd),
+        seconds: sum.seconds.saturating_add(used.seconds),
     });
-    let seconds = works.iter().fold(0_i64, |sum, work| sum.saturating_add(work.seconds));
-    let money = if cost > 0 { format!(", {}", dollars(cost)) } else { String::new() };
-    let _ = writeln!(text, "\nTogether {tokens} tokens{money}, {} of agents' time.", span(seconds));
+    let money = if all.cost_microusd > 0 { format!(", {}", dollars(all.cost_microusd)) } else { String::new() };
+    let _ = writeln!(text, "\nTogether {} tokens{money}, {} of agents' time.", all.tokens, span(all.seconds));
     let mut left_out = 0;
     for work in works {
         let details = details(work);

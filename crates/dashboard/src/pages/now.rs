@@ -304,17 +304,23 @@ fn wait_graph(view: &View<'_>, address: &Address) -> Markup {
         holder: edge.holder.clone(),
         on: edge.resource.to_string(),
     };
+    let paused: Vec<_> = all.loops.iter().flat_map(|one| &one.pauses).collect();
     let stuck: BTreeSet<String> = all.deadlocks.iter().flat_map(|row| row.cycle.0.iter().cloned()).collect();
     html! {
-        @if edges.is_empty() {
+        @if edges.is_empty() && paused.is_empty() {
             (nothing("Nobody waits for another loop."))
-        } @else {
+        } @else if !edges.is_empty() {
             div.drawing { (waits(&edges.iter().map(arrow).collect::<Vec<_>>(), &stuck, Look { width: address.width(), links: true })) }
             ul.plain {
                 @for edge in edges.iter().take(3 * MAX_ROWS) {
                     li { b { (line(&edge.waiter)) } " waits for " b { (line(&edge.holder)) } " on " code { (line(edge.resource.as_str())) } ", " (since(edge.waiting_since)) }
                 }
                 (more(edges.len().saturating_sub(2 * MAX_ROWS), "wait", None))
+            }
+        }
+        ul.plain {
+            @for pause in paused.iter().take(MAX_ROWS) {
+                li { b { (line(pause.loop_id.as_str())) } " is paused by " (line(&pause.requested_by)) ", " (since(pause.since)) ": " (line(&pause.reason)) }
             }
         }
         @for row in &all.deadlocks {

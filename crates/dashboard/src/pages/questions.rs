@@ -61,7 +61,7 @@ fn card(question: &Question, view: &View) -> Markup {
                 (line(&row.decision_type.replace('_', " "))) ", asked by " (line(row.requested_by.as_deref().unwrap_or("unknown"))) " "
                 (since(row.requested_at)) " ago. "
                 @if let Some(choice) = &question.answered {
-                    b { "Answered with " (line(choice)) "; pm-agent applies it." }
+                    b { "Answered with " (line(choice)) "; pm-agent applies it when it runs." }
                 } @else {
                     (resolves(row))
                 }

@@ -65,6 +65,31 @@ fn a_dry_run_shows_everything_and_changes_nothing() {
 }
 
 #[test]
+fn a_test_that_landed_again_counts_once_and_what_is_known_to_fail_is_said() {
+    let place = landed();
+    place.run(&["reset", "--force", "t-a"]).ok();
+    place.run(&["next", "--loop", "a"]).ok();
+    std::fs::write(place.workspaces().join("loops/a/a.txt"), "done again\n").unwrap();
+    place.run(&["submit", "t-a"]).ok();
+    let ran = place.run(&["pr", "--dry-run"]).ok();
+    assert!(ran.stdout.starts_with("2 tests: t-b and t-a\n"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("2 verified tests on") && ran.stdout.matches("done again below").count() == 1,
+        "{}",
+        ran.stdout
+    );
+    assert!(!ran.stdout.contains("Known to fail") && !ran.stderr.contains("known to fail"), "{}", ran.stderr);
+    place.sql(
+        "INSERT INTO regressions (id, test_id, check_name, status, last_good_commit, bad_commit, blamed_test, blamed_loop)
+         VALUES ('r', 't-b', 'suite', 'regressed', 'b', 'c', 't-a', 'a')",
+    );
+    let ran = place.run(&["pr", "--dry-run"]).ok();
+    assert!(ran.stdout.contains("**Known to fail:** test t-b fails suite on the branch, broken by t-a"), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "loopctl: known to fail: test t-b fails suite on the branch, broken by t-a\n");
+    assert_eq!(place.json(&["pr", "--dry-run"])["tests"], serde_json::json!(["t-b", "t-a"]));
+}
+
+#[test]
 fn gh_opens_one_pull_request_and_updates_it() {
     let place = landed();
     let programs = remote(&place, "github");
