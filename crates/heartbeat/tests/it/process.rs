@@ -183,7 +183,7 @@ fn a_process_of_another_host_is_judged_by_its_heartbeats_alone() {
     assert_eq!(world.sql("SELECT file_path FROM file_locks"), "a");
     let said = world.events("component_degraded");
     let cause = said[0].payload["cause"].as_str().unwrap();
-    assert!(said.len() == 1 && cause.contains("301 s"), "{said:?}");
+    assert!(said.len() == 1 && cause.starts_with("no heartbeat for 30"), "{said:?}");
     // After an earlier boot of this host it is known at once.
     let host = coord_db::process::host().unwrap_or_default();
     world.sql(&format!("UPDATE component_health SET host = '{host}' WHERE component = 'away'"));
