@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,12 +85,22 @@ enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// Removes the file of a socket.
-struct SocketFile(PathBuf);
+/// Removes the file of a socket, unless another one has taken its place.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.identity.is_some() && identity_of(&self.path) == self.identity {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -165,7 +176,7 @@ async fn listen(place: &Place) -> Result<(Listener, String, Option<u16>), Error>
                 bound => bound,
             }
             .map_err(io(&what))?;
-            let file = SocketFile(path.clone());
+            let file = SocketFile { identity: identity_of(path), path: path.clone() };
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             std::fs::set_permissions(path, mode).map_err(io(&what))?;
             Ok((Listener::Unix(listener, file), "localhost:8080".to_owned(), None))

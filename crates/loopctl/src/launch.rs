@@ -176,10 +176,13 @@ pub fn down(cx: &Context) -> Outcome {
 /// Exit 2 for invalid settings; nothing is signalled then.
 pub fn reload(cx: &Context) -> Outcome {
     cx.open_with_config()?;
-    let mut reloaded: Vec<Named> = Vec::new();
+    let (mut reloaded, mut others): (Vec<Named>, Vec<Named>) = (Vec::new(), Vec::new());
     for (component, process) in running(cx)? {
-        let pid = u32::try_from(process.pid).ok().filter(|_| process.liveness() == Liveness::Alive);
-        let Some(found) = pid.and_then(Process::find) else { continue };
+        if process.liveness() != Liveness::Alive {
+            others.push(Named::of((component, process)));
+            continue;
+        }
+        let Some(found) = u32::try_from(process.pid).ok().and_then(Process::find) else { continue };
         match found.reload() {
             Ok(true) => reloaded.push(Named::of((component, process))),
             Ok(false) => {}
@@ -188,12 +191,15 @@ pub fn reload(cx: &Context) -> Outcome {
     }
     reloaded.sort_by_key(Named::rank);
     let names: Vec<&str> = reloaded.iter().map(|one| one.component.as_str()).collect();
+    for Named { component, process, .. } in &others {
+        eprintln_quietly(&format!("{component} runs as {process}, which cannot be signalled from here; reload it there"));
+    }
     let text = if names.is_empty() {
-        "nothing runs; the settings are valid".to_owned()
+        format!("nothing runs{}; the settings are valid", if others.is_empty() { "" } else { " here" })
     } else {
         format!("asked to read the settings again: {}", names.join(", "))
     };
-    cx.out.done(&serde_json::json!({ "reloaded": reloaded }), &text)
+    cx.out.done(&serde_json::json!({ "reloaded": reloaded, "others": others }), &text)
 }
 
 /// The processes that the database names; the settings need not be readable.

@@ -53,7 +53,7 @@ pub fn health(cx: &Context) -> Outcome {
             plain(
                 row.last_heartbeat.map_or_else(|| "never".to_owned(), |beat| format!("{} ago", span(now.seconds_since(beat)))),
             ),
-            plain(row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+            plain(row.identity().map_or_else(|| "-".to_owned(), |process| process.to_string().replacen("pid ", "", 1))),
             plain(row.version.as_deref().unwrap_or("-")),
             plain(row.started_at.map_or_else(|| "-".to_owned(), clock)),
         ]);
