@@ -139,11 +139,13 @@ impl Context<'_> {
     pub(crate) fn recover_dead_loops(&self) -> Result<()> {
         self.recover_train()?;
         for entry in self.db.read(|tx| tx.open_journal(None))? {
-            self.recover_dead_command(&entry)?;
+            let gone = self.db.read(|tx| tx.has_owner_ended(&entry.steps))?;
+            if gone {
+                self.recover_dead_command(&entry)?;
+            }
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
             let row = self.db.read(|tx| tx.loops())?.into_iter().find(|row| row.id == other);
             let Some(row) = row else { continue };
-            let gone = self.db.read(|tx| tx.has_owner_ended(&entry.steps))?;
             let is_landing = matches!(Operation::of(&entry), Some(Operation::Integrate(_) | Operation::Sync(_)));
             if row.status != LoopStatus::Error && !(gone && is_landing) {
                 continue;
@@ -161,11 +163,8 @@ impl Context<'_> {
 
     /// Like [`Context::recover_dead_loops`], for a killed command of the human.
     fn recover_dead_command(&self, entry: &JournalEntry) -> Result<()> {
-        let is_dead = self.db.read(|tx| tx.has_owner_ended(&entry.steps))?;
         match Operation::of(entry) {
-            Some(Operation::Sync(sync)) if is_dead && entry.component.as_deref() == Some("human") => {
-                self.settle_sync(entry, &sync)
-            }
+            Some(Operation::Sync(sync)) if entry.component.as_deref() == Some("human") => self.settle_sync(entry, &sync),
             _ => Ok(()),
         }
     }

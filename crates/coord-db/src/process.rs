@@ -140,16 +140,21 @@ impl ProcessIdentity {
     fn is_elsewhere(&self) -> bool {
         self.host.is_some() && self.host.as_deref() != host()
     }
+
+    /// Its pid, with its host if that is another one: `77`, or `77 on build-3`.
+    #[must_use]
+    pub fn pid_and_host(&self) -> String {
+        match &self.host {
+            Some(host) if self.is_elsewhere() => format!("{} on {}", self.pid, host.split('/').next().unwrap_or(host)),
+            _ => self.pid.to_string(),
+        }
+    }
 }
 
 /// For people: `pid 77`, or `pid 77 on build-3`.
 impl fmt::Display for ProcessIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {}", self.pid)?;
-        match &self.host {
-            Some(host) if self.is_elsewhere() => write!(f, " on {}", host.split('/').next().unwrap_or(host)),
-            _ => Ok(()),
-        }
+        write!(f, "pid {}", self.pid_and_host())
     }
 }
 

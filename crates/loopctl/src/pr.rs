@@ -184,7 +184,7 @@ fn git_failure(error: git::Error) -> Failure {
 }
 
 fn known(db: &Database, line: Line) -> Outcome<Vec<Work>> {
-    db.read(|tx| {
+    let mut works: Vec<Work> = db.read(|tx| {
         line.works
             .into_iter()
             .map(|(commit, on_branch)| {
@@ -206,17 +206,15 @@ fn known(db: &Database, line: Line) -> Outcome<Vec<Work>> {
                 });
                 Ok(Work { commit, on_branch, test, proofs, spent })
             })
-            .collect()
-    })
-    .map(|mut works: Vec<Work>| {
-        let mut seen = BTreeSet::new();
-        for work in works.iter_mut().rev() {
-            if !seen.insert(work.name().to_owned()) {
-                work.spent = None;
-            }
+            .collect::<coord_db::Result<_>>()
+    })?;
+    let mut seen = BTreeSet::new();
+    for work in works.iter_mut().rev() {
+        if !seen.insert(work.name().to_owned()) {
+            work.spent = None;
         }
-        works
-    })
+    }
+    Ok(works)
 }
 
 /// The newest work of each test.

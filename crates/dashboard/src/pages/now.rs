@@ -318,9 +318,11 @@ fn wait_graph(view: &View<'_>, address: &Address) -> Markup {
                 (more(edges.len().saturating_sub(2 * MAX_ROWS), "wait", None))
             }
         }
-        ul.plain {
-            @for pause in paused.iter().take(MAX_ROWS) {
-                li { b { (line(pause.loop_id.as_str())) } " is paused by " (line(&pause.requested_by)) ", " (since(pause.since)) ": " (line(&pause.reason)) }
+        @if !paused.is_empty() {
+            ul.plain {
+                @for pause in paused.iter().take(MAX_ROWS) {
+                    li { b { (line(pause.loop_id.as_str())) } " is paused by " (line(&pause.requested_by)) ", " (since(pause.since)) ": " (line(&pause.reason)) }
+                }
             }
         }
         @for row in &all.deadlocks {

@@ -53,7 +53,7 @@ pub fn health(cx: &Context) -> Outcome {
             plain(
                 row.last_heartbeat.map_or_else(|| "never".to_owned(), |beat| format!("{} ago", span(now.seconds_since(beat)))),
             ),
-            plain(row.identity().map_or_else(|| "-".to_owned(), |process| process.to_string().replacen("pid ", "", 1))),
+            plain(row.identity().map_or_else(|| "-".to_owned(), |process| process.pid_and_host())),
             plain(row.version.as_deref().unwrap_or("-")),
             plain(row.started_at.map_or_else(|| "-".to_owned(), clock)),
         ]);

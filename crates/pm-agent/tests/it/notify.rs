@@ -147,14 +147,20 @@ fn a_topic_that_everybody_reads_gets_questions_without_buttons() {
     world.settled();
 }
 
-#[test]
-fn telegram_asks_in_one_chat_and_hears_only_that_chat() {
+/// A server that speaks as Telegram does, and the presses of buttons that it reports next.
+fn telegram() -> (Server, Arc<Mutex<Vec<Value>>>) {
     let presses: Arc<Mutex<Vec<Value>>> = Arc::default();
     let given = Arc::clone(&presses);
     let server = Server::start(move |came| {
         let result = if came.path.ends_with("/getUpdates") { std::mem::take(&mut *given.lock().unwrap()) } else { Vec::new() };
         (200, json!({"ok": true, "result": result}).to_string())
     });
+    (server, presses)
+}
+
+#[test]
+fn telegram_asks_in_one_chat_and_hears_only_that_chat() {
+    let (server, presses) = telegram();
     let world = world(&server, "preset = \"telegram\"\nchat = \"7\"\n");
     let daemon = world.daemon();
     let sent = wait_for("the question", || server.requests("/sendMessage").into_iter().next());
@@ -217,12 +223,7 @@ fn a_service_that_is_out_of_order_gets_the_question_later() {
 
 #[test]
 fn an_answer_that_comes_again_changes_nothing() {
-    let presses: Arc<Mutex<Vec<Value>>> = Arc::default();
-    let given = Arc::clone(&presses);
-    let server = Server::start(move |came| {
-        let result = if came.path.ends_with("/getUpdates") { std::mem::take(&mut *given.lock().unwrap()) } else { Vec::new() };
-        (200, json!({"ok": true, "result": result}).to_string())
-    });
+    let (server, presses) = telegram();
     let world = world(&server, "preset = \"telegram\"\nchat = \"7\"\n");
     let daemon = world.daemon();
     let sent = wait_for("the question", || server.requests("/sendMessage").into_iter().next());
