@@ -401,10 +401,17 @@ impl Context<'_> {
 
     /// True if a test repairs what has landed: the base, or a regression of it or by it.
     fn mends(&self, test: &TestId) -> Result<bool> {
-        let (is_mending, regressions) =
-            self.db.read(|tx| Ok::<_, coord_db::Error>((tx.is_mending(test)?, tx.regressions(true)?)))?;
-        let is_its = |row: &Regression| row.test_id == *test || row.blamed_test.as_deref() == Some(test.as_str());
-        Ok(is_mending || regressions.iter().any(|row| row.status == RegressionStatus::Regressed && is_its(row)))
+        Ok(self.db.read(|tx| tx.is_mending(test))? || !self.regressions_of(test)?.is_empty())
+    }
+
+    /// The open regressions of a test or by it.
+    pub(crate) fn regressions_of(&self, test: &TestId) -> Result<Vec<Regression>> {
+        let mut open = self.db.read(|tx| tx.regressions(true))?;
+        open.retain(|row| {
+            let is_its = row.test_id == *test || row.blamed_test.as_deref() == Some(test.as_str());
+            row.status == RegressionStatus::Regressed && is_its
+        });
+        Ok(open)
     }
 
     /// The leases of an attempt on files, or on folders above them, which land with it.

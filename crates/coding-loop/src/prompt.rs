@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coord_db::config::CheckConfig;
-use coord_db::{KNOWLEDGE_CONTEXT_BYTES, Test, Timestamp};
+use coord_db::{KNOWLEDGE_CONTEXT_BYTES, Regression, Test, Timestamp};
 
 use crate::context::{Attempt, Context};
 use crate::{Error, Result};
@@ -25,6 +25,8 @@ struct Facts<'a> {
     scope: &'a [String],
     /// The error of the attempt before.
     failed: Option<&'a str>,
+    /// What fails on the integration branch, of this test or by its work.
+    regressed: &'a [String],
     /// Commits to compare, to see the work of an earlier attempt.
     saved: Option<(&'a str, &'a str)>,
     knowledge: &'a str,
@@ -104,6 +106,9 @@ fn text(facts: &Facts<'_>) -> String {
     if let Some(error) = facts.failed {
         text.push_str(&format!("\nError of the previous attempt:\n{error}\n"));
     }
+    if !facts.regressed.is_empty() {
+        text.push_str(&format!("\nRegressions to mend, in what has landed:\n{}", listed(facts.regressed.iter().cloned())));
+    }
     if let Some((base, commit)) = facts.saved {
         text.push_str(&format!(
             "\nThe work of an earlier attempt is saved as a commit in this clone: git diff {base} {commit} shows it.\n"
@@ -177,13 +182,16 @@ pub(crate) fn write(
     let others = resources.into_iter().filter(|resource| resource.owner_loop != context.loop_id);
     let owned: Vec<_> = others.map(|resource| (resource.path.to_string(), resource.owner_loop.to_string())).collect();
     let saved = context.saved_work(test, Timestamp::from_millis(0))?;
+    let failed = attempt.mend.as_deref().or(test.last_error.as_deref());
+    let regressed = regressed(context, test, failed)?;
     let facts = Facts {
         test: test.id.as_str(),
         loop_id: context.loop_id.as_str(),
         attempt: (test.attempts, test.max_attempts),
         specification: &specification,
         scope: &test.scope.0,
-        failed: attempt.mend.as_deref().or(test.last_error.as_deref()),
+        failed,
+        regressed: &regressed,
         saved: saved.as_ref().map(|commit| (attempt.base.short(), commit.short())),
         knowledge: &known,
         owned: &owned,
@@ -196,6 +204,18 @@ pub(crate) fn write(
         (Some(_), Some(error)) => text_mend(&facts, error),
         (Some(session), None) => text_again(&facts, &session.landed),
     })
+}
+
+/// Why a test that had passed is done again, unless the error says so: an interruption since then has another reason.
+fn regressed(context: &Context<'_>, test: &Test, failed: Option<&str>) -> Result<Vec<String>> {
+    if failed.is_some_and(|why| why.starts_with("regression:")) {
+        return Ok(Vec::new());
+    }
+    let sentence = |row: Regression| {
+        let since = row.first_bad_commit.map(|commit| format!(" since commit {commit}")).unwrap_or_default();
+        format!("test {} fails {}{since}: {}", row.test_id, row.check_name, row.output_tail)
+    };
+    Ok(context.regressions_of(&test.id)?.into_iter().map(sentence).collect())
 }
 
 #[cfg(test)]
@@ -219,6 +239,7 @@ mod tests {
             specification: "Make the login work.\n",
             scope: &["src/login.rs".to_owned()],
             failed: Some("check tests failed with exit code 1"),
+            regressed: &[],
             saved: Some(("aaaa", "bbbb")),
             knowledge: "- run the server with PORT=0\n",
             owned: &owned,

@@ -115,6 +115,25 @@ fn what_the_agent_is_told() {
     assert!(!environment.contains("FOLDER="), "what is not named is left out");
 }
 
+/// An interruption since then has left another error.
+#[test]
+fn why_a_passed_test_is_done_again_outlives_an_interrupted_attempt() {
+    let world = World::new("cat > prompt; echo > $TEST_ID\n", CHECK);
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    world.sql(
+        "UPDATE tests SET last_error = 'paused by pm' WHERE id = 't1';
+         INSERT INTO regressions (id, test_id, check_name, last_good_commit, bad_commit, first_bad_commit, blamed_loop, blamed_test,
+           status, output_tail)
+         VALUES ('r', 'other', 'suite', 'a', 'b', 'b5821fcf', 'one', 't1', 'regressed', '12 is not 1,200')",
+    );
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let prompt = world.git(&["show", "coding-loops/integration:prompt"]);
+    let expected =
+        "Regressions to mend, in what has landed:\n- test other fails suite since commit b5821fcf: 12 is not 1,200\n";
+    assert!(prompt.contains("paused by pm") && prompt.contains(expected), "{prompt}");
+}
+
 #[test]
 fn two_loops_on_one_file_both_land_one_after_the_other() {
     // Each changes its own line of the shared file; the second lands on the first's result.
