@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coord_db::{AcquireRequest, Config, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
+use coord_db::process::ProcessIdentity;
+use coord_db::{AcquireRequest, ComponentId, Config, LeasePath, LoopId, OwnedByOther, ReadTx, TestId, UnlockCause, Waiting};
 use git::{Notice, Watches, Workspace, shown};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::Notify;
@@ -302,7 +303,7 @@ impl Context<'_> {
     pub(crate) fn beat(&self, attempt: Option<&Attempt>) -> Result<()> {
         self.db.write_quietly(|tx| {
             if self.managed {
-                tx.beat(&coord_db::ComponentId::from(&self.loop_id), coord_db::HealthStatus::Healthy, None)?;
+                tx.beat_of(&ComponentId::from(&self.loop_id), &ProcessIdentity::own(), None)?;
             }
             tx.renew_all(&self.loop_id, self.lease_seconds())?;
             for (id, _) in attempt.iter().flat_map(|attempt| &attempt.waiting) {

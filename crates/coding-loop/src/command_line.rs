@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use coord_db::{Config, Database, LoopId, TestId};
+use coord_db::process::ProcessIdentity;
+use coord_db::{ComponentId, Config, Database, LoopId, TestId};
 use process_host::{Options, Reload, exit, fatal, patiently, reload, service, set_up_log, settings_accepted, stop_signal};
 
 use crate::context::Context;
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
     match run(&line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            fatal("coding-loop", describe(&error));
+            fatal(env!("CARGO_PKG_NAME"), describe(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -98,7 +99,11 @@ fn run(line: &CommandLine) -> Result<()> {
             Err(Error::Unfinished(why)) => why.clone(),
             Err(_) => "failed".to_owned(),
         };
-        if let Err(error) = db.write(|tx| tx.stop_loop(&loop_id, &reason)) {
+        let stopped = db.write(|tx| {
+            tx.check_runs_as(&ComponentId::from(&loop_id), &ProcessIdentity::own())?;
+            tx.stop_loop(&loop_id, &reason)
+        });
+        if let Err(error) = stopped {
             tracing::warn!(%error, "cannot record the shutdown");
         }
         tracing::info!(reason, "loop {loop_id} stopped");

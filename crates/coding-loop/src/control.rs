@@ -4,14 +4,15 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use coord_db::payload::RollbackDone;
-use coord_db::{ActorId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, WriteTx};
+use coord_db::process::ProcessIdentity;
+use coord_db::{ActorId, ComponentId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, WriteTx};
 use crash_point::{Point, reach};
 use git::CommitHash;
-use process_host::{Reload, Stop, Wakes, service, stop_requested};
+use process_host::{Reload, Stop, Wakes, exit, service, stop_requested};
 use tokio::sync::watch;
 
-use crate::Result;
 use crate::context::{Attempt, Context};
+use crate::{Error, Result};
 
 /// Minimum delay before the victim of a deadlock starts its test again, so that the other loop runs first.
 const VICTIM_PAUSE_MILLIS: i64 = 2_000;
@@ -102,6 +103,8 @@ impl Waiter {
             service::alive();
             match context.beat(attempt) {
                 Ok(()) => self.next_beat = Instant::now() + self.every,
+                // As after a kill: nothing of the loop is this process's any more, and its keeper ends the agent.
+                Err(Error::Db(error @ coord_db::Error::Replaced { .. })) => exit::end_with(env!("CARGO_PKG_NAME"), &error),
                 Err(error) => {
                     tracing::warn!(%error, "cannot send a heartbeat; trying again");
                     self.next_beat = Instant::now() + Duration::from_millis(500);
@@ -340,6 +343,9 @@ impl Context<'_> {
             let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
             let begun = self.attempt_begun(attempt.test.last_attempt_at);
             tx.record_attempt_usage(&self.loop_id, &attempt.test.id, begun, seconds, &[])?;
+        }
+        if self.managed {
+            tx.check_runs_as(&ComponentId::from(&self.loop_id), &ProcessIdentity::own())?;
         }
         tx.release_work(&self.loop_id, cause)?;
         let Some(test) = test else { return Ok(()) };

@@ -538,6 +538,7 @@ impl Config {
         crate::OpenOptions {
             durability: self.database.durability,
             busy_deadline: std::time::Duration::from_secs(self.database.busy_deadline_seconds),
+            silent_seconds: self.heartbeat.degraded_seconds,
             ..crate::OpenOptions::default()
         }
     }

@@ -23,6 +23,9 @@ pub enum Durability {
     Full,
 }
 
+/// As the settings have it where nothing is set.
+const SILENT_SECONDS: i64 = 60;
+
 /// How to open.
 #[derive(Clone)]
 pub struct OpenOptions {
@@ -30,13 +33,20 @@ pub struct OpenOptions {
     pub durability: Durability,
     /// How long a write waits for other writers.
     pub busy_deadline: Duration,
+    /// For how many seconds a process of another host or namespace may be silent and still counts as running.
+    pub silent_seconds: i64,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { durability: Durability::Normal, busy_deadline: Duration::from_secs(5), clock: Arc::new(SystemClock) }
+        Self {
+            durability: Durability::Normal,
+            busy_deadline: Duration::from_secs(5),
+            silent_seconds: SILENT_SECONDS,
+            clock: Arc::new(SystemClock),
+        }
     }
 }
 
@@ -55,6 +65,7 @@ pub struct Database {
     bell: Option<Bell>,
     clock: Arc<dyn Clock>,
     durability: Durability,
+    silent_seconds: i64,
 }
 
 impl std::fmt::Debug for Database {
@@ -132,6 +143,7 @@ impl Database {
             path,
             clock: Arc::clone(&options.clock),
             durability: options.durability,
+            silent_seconds: options.silent_seconds,
         }
     }
 
@@ -174,7 +186,7 @@ impl Database {
     /// Reads one consistent snapshot.
     pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
         self.engine.begin_read()?;
-        let result = body(&ReadTx::over(&self.engine, &*self.clock));
+        let result = body(&self.transaction());
         // Nothing was written; there is nothing that a failed end could lose.
         self.engine.roll_back();
         result
@@ -210,7 +222,7 @@ impl Database {
         self.engine.begin_write().map_err(|error| self.explained(error))?;
         let rollback = Rollback(&self.engine);
         // The time is read once the lock is held, so that the order of times is the order of commits.
-        let transaction = WriteTx { read: ReadTx::over(&self.engine, &*self.clock) };
+        let transaction = WriteTx { read: self.transaction() };
         let value = body(&transaction)?;
         self.engine.commit()?;
         drop(rollback);
@@ -219,6 +231,11 @@ impl Database {
         }
         self.engine.keep_small();
         Ok(value)
+    }
+
+    /// The transaction that the engine has begun.
+    fn transaction(&self) -> ReadTx<'_> {
+        ReadTx { silent_seconds: self.silent_seconds, ..ReadTx::over(&self.engine, &*self.clock) }
     }
 
     /// How many rows this connection has changed since it was opened.
@@ -313,12 +330,13 @@ pub struct ReadTx<'a> {
     engine: &'a Engine,
     now: Timestamp,
     clock: &'a dyn Clock,
+    silent_seconds: i64,
 }
 
 impl<'a> ReadTx<'a> {
     /// The transaction that an engine has begun, maybe on another file with tables of the same names.
     pub(crate) fn over(engine: &'a Engine, clock: &'a dyn Clock) -> Self {
-        Self { engine, now: clock.now(), clock }
+        Self { engine, now: clock.now(), clock, silent_seconds: SILENT_SECONDS }
     }
 }
 
@@ -333,6 +351,11 @@ impl ReadTx<'_> {
     #[must_use]
     pub(crate) fn clocks(&self) -> crate::time::ClockReading {
         self.clock.read()
+    }
+
+    /// For how long a process that is not visible from here may be silent and still counts as running.
+    pub(crate) fn silent_seconds(&self) -> i64 {
+        self.silent_seconds
     }
 
     /// The host whose clocks these are.

@@ -134,6 +134,14 @@ pub enum Error {
         /// The process that runs, with its host if that is another one.
         process: String,
     },
+    /// A process that stood still so long that another one runs as its component now. All it can do is to end.
+    #[error("{component} runs as {process} now: this process stood still for so long that it was taken for dead")]
+    Replaced {
+        /// The component.
+        component: String,
+        /// The process that runs as it, with its host if that is another one.
+        process: String,
+    },
     /// An id, path, payload or other argument that is not allowed.
     #[error("{0}")]
     Invalid(String),

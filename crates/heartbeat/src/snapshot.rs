@@ -162,7 +162,12 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
             let identity = identity(health.as_ref(), loop_row.as_ref());
             // The observation counts only for the process that the rows name now.
             let liveness = identity.and_then(|identity| {
-                observation.processes.get(&id).filter(|(seen, _)| *seen == identity).map(|(_, liveness)| *liveness)
+                observation.processes.get(&id).filter(|(seen, _)| *seen == identity).map(|(_, liveness)| {
+                    match (liveness, &health) {
+                        (Liveness::Gone, Some(health)) => tx.liveness(health),
+                        _ => *liveness,
+                    }
+                })
             });
             let alert = alerts.remove(&id);
             let leftover = leftover(config, health.as_ref(), loop_row.as_ref(), liveness);

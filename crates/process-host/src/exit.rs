@@ -23,6 +23,12 @@ pub fn describe(error: &Error) -> String {
     coord_db::error_chain(error) + hint(error)
 }
 
+/// Says why a program ends, and ends it at once, as a kill would: for when nothing may be touched any more.
+pub fn end_with(program: &str, error: &Error) -> ! {
+    crate::fatal(program, describe(error));
+    std::process::exit(i32::from(exit_code_of(error)))
+}
+
 fn hint(error: &Error) -> &'static str {
     match error {
         Error::NoDatabase { .. } => "; create one with loopctl init",
@@ -37,6 +43,7 @@ fn hint(error: &Error) -> &'static str {
         }
         Error::Settled { .. } => "; see loopctl decisions --all",
         Error::AlreadyRunning { .. } => "; stop it first",
+        Error::Replaced { .. } => "; it ends and leaves everything to the other",
         Error::NotFound { what, .. } => match *what {
             "loop" => "; see loopctl loop list",
             "test" => "; see loopctl tests",

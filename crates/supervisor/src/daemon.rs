@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use coord_db::process::ProcessIdentity;
 use coord_db::wake::SLOW_LOOK;
-use coord_db::{ComponentId, Config, Database, Error, HealthStatus, JournalEntry, Result, Timestamp};
+use coord_db::{ComponentId, Config, Database, Error, JournalEntry, Result, Timestamp};
 use crash_point::Point;
 use process_host::exit::{describe, exit_code_of};
 use process_host::{
@@ -153,6 +153,7 @@ impl<S: Supervisor> Process<S> {
                     let pause = self.back_off.after(&error);
                     self.wait(pause).await;
                 }
+                Err(error @ Error::Replaced { .. }) => return Err(error),
                 // The database was replaced or removed: the restart opens the present one.
                 Err(error) if self.db.check_place().is_err() => return Err(error),
                 Err(error) if self.careful && self.back_off.is_at_maximum() => return Err(error),
@@ -172,7 +173,7 @@ impl<S: Supervisor> Process<S> {
         if Instant::now() >= self.next_beat {
             service::alive();
             self.db.check_place()?;
-            self.db.write_quietly(|tx| tx.beat(&self.id, HealthStatus::Healthy, None))?;
+            self.db.write_quietly(|tx| tx.beat_of(&self.id, &ProcessIdentity::own(), None))?;
             self.next_beat = Instant::now() + service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
             self.report_ready();
         }
@@ -323,7 +324,11 @@ impl<S: Supervisor> Process<S> {
         while !self.effects.is_empty() && Instant::now() < deadline {
             let _ = tokio::time::timeout_at(deadline.into(), self.effects.join_next()).await;
         }
-        if let Err(error) = self.db.write(|tx| tx.stop_component(&self.id, reason)) {
+        let stopped = self.db.write(|tx| {
+            tx.check_runs_as(&self.id, &ProcessIdentity::own())?;
+            tx.stop_component(&self.id, reason)
+        });
+        if let Err(error) = stopped {
             tracing::warn!(%error, "cannot record the shutdown");
         }
         tracing::info!(reason, "{} stopped", S::ID);

@@ -230,3 +230,68 @@ fn bad_starts_have_their_messages_and_exit_codes() {
     assert_eq!(status, Some(2));
     assert!(said.contains("loopctl next"), "{said}");
 }
+
+/// A process in a pid namespace of its own, in which no process of another one is visible; none where there is no such thing.
+fn in_another_namespace(command: &std::process::Command) -> Option<std::process::Command> {
+    let kinds: [&[&str]; 2] = [&["--user", "--map-root-user", "--pid", "--fork"], &["--pid", "--fork"]];
+    let with = |kind: &[&str]| {
+        let mut wrapped = std::process::Command::new("unshare");
+        wrapped.args(kind).args(["--mount-proc", "--kill-child"]);
+        wrapped
+    };
+    let kind = kinds.into_iter().find(|kind| with(kind).arg("true").status().is_ok_and(|status| status.success()))?;
+    let mut wrapped = with(kind);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped.current_dir(command.get_current_dir()?);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    Some(wrapped)
+}
+
+/// As two containers that share the database: neither sees the other's processes.
+#[test]
+fn a_process_that_stood_still_and_was_replaced_ends_and_touches_nothing() {
+    let world = World::new(
+        "cat >/dev/null; mkdir -p ../../../agents; mktemp ../../../agents/XXXXXX; while ! test -e ../../../go; do sleep 0.05; done; echo > $TEST_ID\n",
+        CHECK,
+    );
+    world.configure(|config| config.replace("degraded_seconds = 5", "degraded_seconds = 2"));
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let agents = || std::fs::read_dir(world.folder().join("agents")).map_or(0, Iterator::count);
+    let mut first = world.start("one");
+    wait_until("the first attempt", || agents() == 1);
+    let Some(mut second) = in_another_namespace(&world.command("one")) else {
+        return eprintln!("SKIPPED, NOTHING WAS TESTED: no pid namespace can be had here");
+    };
+    // While the first one beats, the other is refused, however often it tries.
+    let refused = second.output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("one is running already as pid"), "{said}");
+    first.signal(Signal::SIGSTOP);
+    wait_until("its silence to be long enough", || {
+        world.sql("SELECT unixepoch('now') - unixepoch(last_heartbeat) >= 3 FROM component_health WHERE component = 'one'")
+            == "1"
+    });
+    let second = test_support::Process::start_logged(&mut second, &world.folder().join("second.log"));
+    wait_until("the second attempt", || agents() == 2);
+    let leased = world.sql("SELECT file_path, fencing_token FROM file_locks ORDER BY file_path");
+    let row = || world.sql("SELECT pid, pid_namespace FROM component_health WHERE component = 'one'");
+    let now = row();
+    first.signal(Signal::SIGCONT);
+    assert_eq!(first.wait().code(), Some(1));
+    assert!(first.log().contains("one runs as pid"), "{}", first.log());
+    assert_eq!(row(), now);
+    assert_eq!(world.sql("SELECT file_path, fencing_token FROM file_locks ORDER BY file_path"), leased);
+    assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::InProgress, 1));
+    assert_eq!(world.sql("SELECT status FROM loops WHERE id = 'one'"), "running");
+    std::fs::write(world.folder().join("go"), "").unwrap();
+    wait_for("the pass", || passed(&world));
+    assert_eq!(world.test("t1").attempts, 1);
+    // It is the first process of its namespace; `unshare` passes no signal on.
+    second.kill();
+}

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::payload::{ComponentStarted, ComponentStopped};
-use crate::process::{Liveness, ProcessIdentity};
+use crate::process::{Liveness, ProcessIdentity, boot_id};
+use crate::time::ClockReading;
 use crate::{ActorId, ComponentId, Error, HealthStatus, NewEvent, ReadTx, Result, Timestamp, WriteTx};
 
 row! {
@@ -28,6 +29,13 @@ impl Component {
         })
     }
 
+    /// True if it has beaten in another boot than this host's while this host was up: a machine of the same name.
+    fn is_of_namesake(&self, clocks: &ClockReading) -> bool {
+        let booted_at = clocks.wall.plus_millis(-clocks.boot_millis);
+        self.boot_id.as_deref().is_some_and(|boot| boot != boot_id())
+            && self.last_heartbeat.is_some_and(|beat| beat > booted_at)
+    }
+
     /// What its last beat says at `now`. A component that has stopped in an orderly way is `unknown`.
     #[must_use]
     pub fn verdict(&self, now: Timestamp, degraded_seconds: i64, dead_seconds: i64) -> HealthStatus {
@@ -45,6 +53,15 @@ impl Component {
 }
 
 impl ReadTx<'_> {
+    /// Whether the process of a component is alive, as far as this host can tell; gone if it has none.
+    #[must_use]
+    pub fn liveness(&self, component: &Component) -> Liveness {
+        match component.identity().map_or(Liveness::Gone, |identity| identity.liveness()) {
+            Liveness::Gone if component.is_of_namesake(&self.clocks()) => Liveness::Unknown,
+            liveness => liveness,
+        }
+    }
+
     /// All components, by name.
     pub fn components(&self) -> Result<Vec<Component>> {
         self.query(select!(Component, "FROM component_health ORDER BY component"), [], Component::from_row)
@@ -69,15 +86,26 @@ impl ReadTx<'_> {
             return Ok(None);
         }
         let Some(identity) = component.identity().filter(|identity| identity != asker) else { return Ok(None) };
-        Ok(match identity.liveness() {
+        Ok(match self.liveness(&component) {
             Liveness::Alive => Some(identity),
             Liveness::Gone => None,
             // Of another namespace or host only the heartbeats are visible.
             Liveness::Unknown => {
-                let fresh = component.last_heartbeat.is_some_and(|beat| self.now().seconds_since(beat) < 60);
-                fresh.then_some(identity)
+                let silence = component.last_heartbeat.map(|beat| self.now().seconds_since(beat));
+                silence.is_some_and(|seconds| seconds < self.silent_seconds()).then_some(identity)
             }
         })
+    }
+
+    /// Refuses a process that another one has replaced as this component: while it stood still for long it was taken for dead.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`]: what the component has is the other process's, and must not be touched.
+    pub fn check_runs_as(&self, id: &ComponentId, process: &ProcessIdentity) -> Result<()> {
+        match self.component(id.as_str())?.and_then(|row| row.identity()).filter(|named| named != process) {
+            None => Ok(()),
+            Some(other) => Err(Error::Replaced { component: id.to_string(), process: other.to_string() }),
+        }
     }
 
     /// Every component that a process other than the asker runs as, with that process.
@@ -140,6 +168,15 @@ impl WriteTx<'_> {
             params![id, self.now(), status, metadata.map(Value::to_string)],
         )?;
         Ok(())
+    }
+
+    /// A beat of the process that runs as a component, as [`WriteTx::beat`].
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] if another process runs as it now.
+    pub fn beat_of(&self, id: &ComponentId, process: &ProcessIdentity, metadata: Option<&Value>) -> Result<()> {
+        self.check_runs_as(id, process)?;
+        self.beat(id, HealthStatus::Healthy, metadata)
     }
 
     /// A beat on behalf of a process that another tool drives: as [`WriteTx::beat`], with its identity if it is known.

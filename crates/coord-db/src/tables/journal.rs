@@ -121,13 +121,12 @@ impl ReadTx<'_> {
     /// namespace or host, and the loop as which it ran has stopped, has been found dead, or has another process now.
     pub fn has_owner_ended(&self, steps: &JournalSteps) -> Result<bool> {
         let Some(owner) = steps.owner() else { return Ok(false) };
-        Ok(match (owner.liveness(), steps.runs_as()) {
-            (Liveness::Gone, _) => true,
-            (Liveness::Alive, _) | (Liveness::Unknown, None) => false,
-            (Liveness::Unknown, Some(runs_as)) => self
-                .component(runs_as)?
-                .is_none_or(|row| row.status == HealthStatus::Dead || row.identity().as_ref() != Some(&owner)),
-        })
+        let liveness = owner.liveness();
+        let Some(runs_as) = steps.runs_as().filter(|_| liveness != Liveness::Alive) else {
+            return Ok(liveness == Liveness::Gone);
+        };
+        let row = self.component(runs_as)?.filter(|row| row.identity().as_ref() == Some(&owner));
+        Ok(row.is_none_or(|row| row.status == HealthStatus::Dead || self.liveness(&row) == Liveness::Gone))
     }
 
     /// Whether another process than the asker acts on an entry, if that can be known.

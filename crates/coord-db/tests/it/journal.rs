@@ -159,6 +159,40 @@ fn an_entry_of_another_host_is_left_to_its_process_until_its_loop_is_dead_or_has
     assert!(is_owned(None), "a command has no loop whose heartbeats say anything");
     db.write(|tx| tx.start_loop(&id, &own, "1")).unwrap();
     assert!(!is_owned(Some(&id)), "it has another process now");
+    // The former one may come back.
+    let component = coord_db::ComponentId::from(&id);
+    let refused = db.write(|tx| tx.beat_of(&component, &away, None)).unwrap_err();
+    assert!(matches!(&refused, Error::Replaced { process, .. } if *process == own.to_string()), "{refused}");
+    db.write(|tx| tx.beat_of(&component, &own, None)).unwrap();
+}
+
+#[test]
+fn silence_is_what_the_settings_say_and_a_namesake_is_never_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let (clock, own) = (Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000))), ProcessIdentity::own());
+    let options = coord_db::OpenOptions { silent_seconds: 240, clock: clock.clone(), ..Default::default() };
+    let db = Database::create(&path, &options).unwrap();
+    let id: LoopId = "away".parse().unwrap();
+    // Its name and machine id are this host's, as on a copied disk image.
+    let namesake = ProcessIdentity { boot_id: Some("another".to_owned()), ..own.clone() };
+    db.write(|tx| {
+        tx.add_loop(&new_loop("a"))?;
+        tx.add_loop(&new_loop("away"))?;
+        tx.start_loop(&id, &namesake, "1")
+    })
+    .unwrap();
+    let runs = || db.read(|tx| tx.running_process("away", &own)).unwrap();
+    let steps = entry(&db, &begin(&db, &owned_intent(json!({}), &namesake, Some(&id)))).steps;
+    clock.advance_millis(239_000);
+    assert_eq!(runs(), Some(namesake));
+    assert!(db.read(|tx| tx.is_owned_by_other(&steps, &own)).unwrap());
+    clock.advance_millis(2_000);
+    assert_eq!(runs(), None);
+    assert!(db.read(|tx| tx.is_owned_by_other(&steps, &own)).unwrap(), "silence alone is no proof");
+    // A beat from before this host has started is of its earlier boot.
+    db.execute_foreign("UPDATE component_health SET last_heartbeat = '2020-01-01 00:00:00'").unwrap();
+    assert!(!db.read(|tx| tx.is_owned_by_other(&steps, &own)).unwrap());
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_wake_from_outside_is_not_mistaken_for_the_bell_of_a_commit_that_was_looked_
         let mut process = Process::<Idle>::start(&line).await.unwrap();
         process.round().unwrap();
         // Its own commits ring as well, and nobody else has committed.
-        process.db.write(|tx| tx.beat(&process.id, HealthStatus::Healthy, None)).unwrap();
+        process.db.write(|tx| tx.beat(&process.id, coord_db::HealthStatus::Healthy, None)).unwrap();
         process.waker.wake();
         assert_eq!(process.wait(Duration::from_secs(3600)).await, Woken::Outside, "the wake is lost");
     });
