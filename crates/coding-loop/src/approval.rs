@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coord_db::payload::DecisionOption;
 use coord_db::{ActorId, DecisionStatus, ErrorCategory, NewDecision};
-use git::{Finding, shown};
+use git::{CommitHash, Finding, shown};
 use serde_json::json;
 
 use crate::Result;
@@ -115,18 +115,29 @@ impl Context<'_> {
 
     /// Added text that looks like a secret, with masked values.
     fn secrets_in(&self, work: &Work) -> Result<Vec<String>> {
+        self.secrets_between(&work.change.base, &work.change.tree, &work.files)
+    }
+
+    fn secrets_between(&self, base: &CommitHash, tree: &CommitHash, files: &[PathBuf]) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for file in work.files.iter().filter(|file| secrets::is_secret_name(file)) {
+        for file in files.iter().filter(|file| secrets::is_secret_name(file)) {
             let at = |tree| self.history().read_file_at(tree, file);
-            if at(&work.change.tree)?.is_some() && at(&work.change.base)?.is_none() {
+            if at(tree)?.is_some() && at(base)?.is_none() {
                 found.push(shown(file));
             }
         }
-        for line in self.history().added_lines(&work.change.base, &work.change.tree)? {
+        for line in self.history().added_lines(base, tree)? {
             let secrets = secrets::find(&line.text);
             found.extend(secrets.iter().map(|secret| format!("{}:{} ({secret})", line.file, line.number)));
         }
         Ok(found)
+    }
+
+    /// True if the human would be asked about what is between two commits: a secret, or a protected file.
+    pub(crate) fn is_asked_about(&self, base: &CommitHash, commit: &CommitHash) -> Result<bool> {
+        let (files, protected) = (self.history().changed_between(base, commit)?, exactly(&self.config.gate.protected));
+        Ok(files.iter().any(|file| protected.is_match(file))
+            || self.config.landing.secrets && !self.secrets_between(base, commit, &files)?.is_empty())
     }
 
     fn question(&self, attempt: &Attempt, work: &Work, unusual: &Unusual) -> NewDecision {

@@ -52,6 +52,7 @@ impl Error {
         match self {
             Self::Waiting(_) => true,
             Self::Db(error) => error.is_temporary(),
+            Self::Git(git::Error::RemoteUnreachable { .. }) => true,
             Self::Git(error) => error.is_disk_full(),
             Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             Self::SetUp(_) | Self::NotJudged(_) | Self::Unfinished(_) | Self::Hash(_) => false,

@@ -126,6 +126,7 @@ impl Context<'_> {
     /// is restored too.
     pub(crate) fn recover(&self, workspace: Option<&Workspace>) -> Result<()> {
         let own = ProcessIdentity::own();
+        self.refresh_for_open_landings()?;
         for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
             if !self.db.read(|tx| tx.is_owned_by_other(&entry.steps, &own))? {
                 self.recover_one(&entry, workspace)?;
@@ -255,6 +256,14 @@ impl Context<'_> {
         self.settle(&entry.id, committed)
     }
 
+    /// True while a push that was cut off may yet move the remote: it is where it was, and the push is not over its time.
+    fn may_still_arrive(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<bool> {
+        let seconds = i64::try_from(2 * git::REMOTE_TIME_LIMIT.as_secs()).unwrap_or(i64::MAX);
+        Ok(self.store.remote().is_some()
+            && tx.now().seconds_since(entry.started_at) < seconds
+            && self.store.integration()?.as_ref() == Some(&landing.old))
+    }
+
     /// Settles an interrupted landing: a batch that reached integration is recorded for the loops of its works; otherwise
     /// nothing was done. Reads the store under the write lock, so that no entry is settled twice.
     pub(crate) fn settle_landing(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<()> {
@@ -262,6 +271,9 @@ impl Context<'_> {
             return Ok(());
         }
         let landed = self.has_reached_integration(landing)?;
+        if !landed && self.may_still_arrive(tx, entry, landing)? {
+            return Ok(());
+        }
         if landed {
             reach(Point::RecoverLanded);
             let author = entry.loop_id.as_ref().unwrap_or(&self.loop_id);

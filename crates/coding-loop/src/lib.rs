@@ -37,6 +37,7 @@ mod prune;
 mod publish;
 mod ready;
 mod recover;
+mod remote;
 mod revert;
 mod rules;
 mod run_end;

@@ -25,7 +25,7 @@ impl Context<'_> {
             tx.expired_checkpoints(&self.loop_id, before, MAX_REFS)
         })?;
         let Some(head) = self.store.integration()? else { return Ok(()) };
-        let mut gone = 0;
+        let mut gone = Vec::new();
         for checkpoint in &old {
             if !self.has_landed(checkpoint, &head)? {
                 continue;
@@ -34,15 +34,18 @@ impl Context<'_> {
             match self.history().delete_ref(&checkpoint.git_ref, &RefExpectation::Any) {
                 Ok(()) => {
                     self.db.write_quietly(|tx| tx.delete_checkpoint(&checkpoint.id))?;
-                    gone += 1;
+                    gone.push(checkpoint.git_ref.clone());
                 }
                 Err(error) => {
                     tracing::debug!(%error, git_ref = checkpoint.git_ref, "cannot delete an expired reference")
                 }
             }
         }
-        if gone > 0 {
-            tracing::info!(refs = gone, days, "expired references of passed tests deleted");
+        if !gone.is_empty() {
+            if let Err(error) = self.delete_sent(&gone) {
+                tracing::warn!(%error, refs = ?gone, "expired references were deleted here, but not at the remote");
+            }
+            tracing::info!(refs = gone.len(), days, "expired references of passed tests deleted");
         }
         Ok(())
     }

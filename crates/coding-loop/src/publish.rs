@@ -4,7 +4,7 @@
 //! It must never stop a loop: a branch that is checked out, locked or obstructed is tried again later.
 
 use coord_db::payload::DecisionOption;
-use coord_db::{ActorId, Decision, DecisionStatus, LeasePath, NewDecision, TestId, TestStatus};
+use coord_db::{ActorId, Decision, DecisionStatus, LeasePath, NewDecision, TestId};
 use git::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
 use serde_json::json;
 
@@ -12,10 +12,55 @@ use crate::Result;
 use crate::context::Context;
 use crate::memory::{Stamp, stamps};
 
-/// Type of the question about a branch that somebody else has moved.
-const QUESTION: &str = "published_branch";
+/// Answers to the question about a branch that somebody else has moved.
+pub(crate) const PUBLISH_AGAIN: &str = "publish_again";
+pub(crate) const TAKE_THEIRS: &str = "take_theirs";
 /// Maximum number of tests named in a message.
 const MAX_NAMED: usize = 5;
+
+/// Where integration has a branch that somebody else can move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The user's repository.
+    Published,
+    /// The remote.
+    Remote,
+}
+
+impl Place {
+    /// The type of the question about it.
+    fn question(self) -> &'static str {
+        match self {
+            Self::Published => "published_branch",
+            Self::Remote => "remote_branch",
+        }
+    }
+
+    /// What the fingerprint of the question begins with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+/// A branch that somebody else has moved.
+#[derive(Debug)]
+pub(crate) struct MovedBranch {
+    pub(crate) place: Place,
+    /// Where it is; none if it was deleted.
+    pub(crate) found: Option<CommitHash>,
+    pub(crate) symbolic: Option<String>,
+    /// Where it was left.
+    pub(crate) last: Option<CommitHash>,
+}
+
+impl MovedBranch {
+    fn last(&self) -> String {
+        self.last.as_ref().map_or("nothing", CommitHash::short).to_owned()
+    }
+}
 
 impl Context<'_> {
     fn stamps(&self) -> Vec<Stamp> {
@@ -40,7 +85,9 @@ impl Context<'_> {
         let before = self.stamps();
         let published = git::publish(&self.store, &self.user, self.integration_branch());
         let is_published = matches!(published, Ok(Published::Moved { .. } | Published::Already(_)));
-        if is_published && let Err(error) = self.withdraw_branch_questions(None, "the branch is in its place again") {
+        if is_published
+            && let Err(error) = self.withdraw_branch_questions(Place::Published, None, "the branch is in its place again")
+        {
             self.report(&coord_db::error_chain(&error));
         }
         let settled = match published {
@@ -81,45 +128,58 @@ impl Context<'_> {
 
     /// Asks once about a branch that somebody else has moved, and applies the answer.
     fn settle_divergence(&self, divergence: &Divergence) -> Result<()> {
-        let name = |commit: Option<&CommitHash>| commit.map_or("nothing", CommitHash::short).to_owned();
-        let fingerprint =
-            format!("published:{}:{}", name(divergence.found.as_ref()), divergence.symbolic.as_deref().unwrap_or_default());
-        self.withdraw_branch_questions(Some(&fingerprint), "the branch was moved again")?;
+        let moved = MovedBranch {
+            place: Place::Published,
+            found: divergence.found.clone(),
+            symbolic: divergence.symbolic.clone(),
+            last: divergence.last.clone(),
+        };
+        match self.answer_about(&moved)?.as_deref() {
+            Some(TAKE_THEIRS) => match &divergence.found {
+                Some(found) => self.take_theirs(Place::Published, found),
+                None => Ok(()),
+            },
+            Some(PUBLISH_AGAIN) => {
+                let again = git::republish(&self.store, &self.user, self.integration_branch(), divergence)?;
+                tracing::info!(?again, "published again by the human's decision");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The human's answer about a branch that somebody else has moved; asks if nobody has.
+    pub(crate) fn answer_about(&self, moved: &MovedBranch) -> Result<Option<String>> {
+        let found = moved.found.as_ref().map_or("nothing", CommitHash::short);
+        let fingerprint = format!("{}:{found}:{}", moved.place.prefix(), moved.symbolic.as_deref().unwrap_or_default());
+        self.withdraw_branch_questions(moved.place, Some(&fingerprint), "the branch was moved again")?;
         let asked = self.db.read(|tx| tx.last_decisions_about(std::slice::from_ref(&fingerprint)))?;
         match asked.first() {
-            // An answer is valid only for the commit that was published then.
-            Some(decision) if decision.choice.is_some() && decision.context["last"] == name(divergence.last.as_ref()) => {
-                match (decision.choice.as_deref(), &divergence.found) {
-                    (Some("take_theirs"), Some(found)) => self.take_theirs(found),
-                    (Some("publish_again"), _) => {
-                        let again = git::republish(&self.store, &self.user, self.integration_branch(), divergence)?;
-                        tracing::info!(?again, "published again by the human's decision");
-                        Ok(())
-                    }
-                    _ => Ok(()),
-                }
+            // An answer is valid only for the commit that was there then.
+            Some(decision) if decision.choice.is_some() && decision.context["last"] == moved.last() => {
+                Ok(decision.choice.clone())
             }
-            Some(decision) if decision.status == DecisionStatus::Pending => Ok(()),
-            _ => self.ask_about_divergence(divergence, fingerprint),
+            Some(decision) if decision.status == DecisionStatus::Pending => Ok(None),
+            _ => self.ask_about(moved, fingerprint).map(|()| None),
         }
     }
 
     /// Withdraws the open questions about the branch whose cause no longer exists: all but the one about this move.
-    fn withdraw_branch_questions(&self, but: Option<&str>, why: &str) -> Result<()> {
+    pub(crate) fn withdraw_branch_questions(&self, place: Place, but: Option<&str>, why: &str) -> Result<()> {
         let open = self.db.read(|tx| tx.decisions(true))?;
-        let is_over = |asked: &&Decision| asked.decision_type == QUESTION && asked.fingerprint.as_deref() != but;
+        let is_over = |asked: &&Decision| asked.decision_type == place.question() && asked.fingerprint.as_deref() != but;
         open.iter().filter(is_over).try_for_each(|question| self.withdraw(question, why))
     }
 
-    fn ask_about_divergence(&self, divergence: &Divergence, fingerprint: String) -> Result<()> {
+    fn ask_about(&self, moved: &MovedBranch, fingerprint: String) -> Result<()> {
         let branch = self.integration_branch();
-        let found = match (&divergence.symbolic, &divergence.found) {
+        let found = match (&moved.symbolic, &moved.found) {
             (Some(target), _) => format!("points to {target}"),
             (None, Some(found)) => format!("is at {}", found.short()),
             (None, None) => "was deleted".to_owned(),
         };
-        let lost = match &divergence.found {
-            Some(found) => self.lost_by(found)?,
+        let lost = match &moved.found {
+            Some(found) => self.lost_by(moved.place, found)?,
             None => Vec::new(),
         };
         let named: Vec<&str> = lost.iter().take(MAX_NAMED).map(|test| test.as_str()).collect();
@@ -130,25 +190,34 @@ impl Context<'_> {
             }
         };
         let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
+        let (place, leave) = match moved.place {
+            Place::Published => (String::new(), "nothing is published until it is back in its place"),
+            Place::Remote => (
+                format!(" at the remote {}", self.store.remote().unwrap_or_default()),
+                "nothing lands until it is back in its place",
+            ),
+        };
         let mut options = vec![
-            option("publish_again", "reset the branch to the verified state; other commits on it are removed from it"),
-            option("leave", "leave the branch as it is; nothing is published until it is back in its place"),
+            option(PUBLISH_AGAIN, "reset the branch to the verified state; other commits on it are removed from it"),
+            option("leave", &format!("leave the branch as it is; {leave}")),
         ];
-        if divergence.found.is_some() && divergence.symbolic.is_none() {
+        if moved.found.is_some() && moved.symbolic.is_none() {
             options.push(option(
-                "take_theirs",
+                TAKE_THEIRS,
                 "continue from the moved branch; passed tests that it does not contain are done again",
             ));
         }
-        let last = divergence.last.as_ref().map_or("nothing", CommitHash::short);
         let question = NewDecision {
-            decision_type: QUESTION.to_owned(),
-            summary: format!("somebody else has moved the branch {branch}: it {found}, not at {last}{without}"),
+            decision_type: moved.place.question().to_owned(),
+            summary: format!(
+                "somebody else has moved the branch {branch}{place}: it {found}, not at {}{without}",
+                moved.last()
+            ),
             options,
             default_option: None,
             context: json!({
-                "branch": branch, "found": divergence.found.as_ref().map(CommitHash::as_str), "last": last,
-                "symbolic": divergence.symbolic, "contains_ours": divergence.contains_ours, "lost_tests": lost,
+                "branch": branch, "found": moved.found.as_ref().map(CommitHash::as_str), "last": moved.last(),
+                "symbolic": moved.symbolic, "lost_tests": lost,
             }),
             timeout_minutes: None,
             requested_by: ActorId::from(&self.loop_id),
@@ -159,34 +228,41 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// The passed tests that a commit of the user's repository does not contain.
-    fn lost_by(&self, found: &CommitHash) -> Result<Vec<TestId>> {
-        let tests = self.db.read(|tx| tx.tests(None, Some(TestStatus::Passed)))?;
-        let landed = |test: &coord_db::Test| CommitHash::new(test.commit_hash.clone()?).ok();
-        let passed: Vec<(TestId, CommitHash)> =
-            tests.iter().filter_map(|test| Some((test.id.clone(), landed(test)?))).collect();
+    /// The passed tests that a commit at a place does not contain.
+    fn lost_by(&self, place: Place, found: &CommitHash) -> Result<Vec<TestId>> {
+        let passed = crate::store::passed(self.db)?;
         let commits: Vec<CommitHash> = passed.iter().map(|(_, commit)| commit.clone()).collect();
-        let lost = self.user.not_contained(&commits, found)?;
+        let there = match place {
+            Place::Published => &self.user,
+            Place::Remote => self.history(),
+        };
+        let lost = there.not_contained(&commits, found)?;
         Ok(passed.into_iter().filter(|(_, commit)| lost.contains(commit)).map(|(test, _)| test).collect())
     }
 
     /// Moves integration to the commit that somebody else has put on the branch. If a landing is in progress, it is
     /// tried again.
-    fn take_theirs(&self, found: &CommitHash) -> Result<()> {
+    pub(crate) fn take_theirs(&self, place: Place, found: &CommitHash) -> Result<()> {
         let Some(before) = self.store.integration()? else { return Ok(()) };
         let is_landing =
             self.db.read(|tx| Ok::<_, coord_db::Error>(!tx.leases_overlapping(&LeasePath::integration())?.is_empty()))?;
         if is_landing {
             return Ok(());
         }
-        let theirs = self.store.fetch_from_user(&self.user, found.as_str())?;
-        let lost = self.lost_by(found)?;
+        let theirs = match place {
+            Place::Published => self.store.fetch_from_user(&self.user, found.as_str())?,
+            Place::Remote => found.clone(),
+        };
+        let lost = self.lost_by(place, found)?;
         self.store.repository().set_ref(
             &format!("refs/coding-loops/replaced/{}", before.short()),
             &before,
             &RefExpectation::Any,
         )?;
-        self.store.move_integration(&theirs, &before)?;
+        match place {
+            Place::Published => self.store.move_integration(&theirs, &before)?,
+            Place::Remote => self.store.take_from_remote(&theirs, &before)?,
+        }
         self.db.write(|tx| {
             for test in &lost {
                 tx.reset_test_because(test, &format!("its commit was removed from the branch, which is at {}", found.short()))?;

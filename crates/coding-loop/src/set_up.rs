@@ -54,7 +54,7 @@ impl Context<'_> {
             return Ok(false);
         }
         tracing::error!(%error, path = %self.layout.store_path().display(), "the store is damaged; creating it again");
-        rebuild(self.db, &self.user, &self.layout, self.integration_branch())?;
+        rebuild(self.db, &self.user, &self.layout, &self.config.repository)?;
         Ok(true)
     }
 
@@ -63,7 +63,7 @@ impl Context<'_> {
         // A started integration is not started at another commit because its objects are missing.
         if self.db.read(|tx| tx.store_makings())?.iter().any(|made| made.integration.is_some()) || !passed(self.db)?.is_empty()
         {
-            rebuild(self.db, &self.user, &self.layout, self.integration_branch())?;
+            rebuild(self.db, &self.user, &self.layout, &self.config.repository)?;
             if let Some(head) = self.store.integration()? {
                 return Ok(head);
             }

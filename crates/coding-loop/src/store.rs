@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use coord_db::config::RepositoryConfig;
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{
     Acquire, AcquireRequest, AlertType, Config, Database, LeasePath, LoopId, NewAlert, Severity, StoreMaking, TestId,
@@ -44,21 +45,22 @@ pub(crate) fn store(
     // A command of the human checks the whole store, which also repairs it.
     let depth = if loop_id.is_some() { Depth::Tips } else { Depth::All };
     let makings = db.read(|tx| tx.store_makings())?;
-    let branch = &config.repository.integration_branch;
-    let integration = format!("refs/heads/{branch}");
+    let settings = &config.repository;
+    let integration = format!("refs/heads/{}", settings.integration_branch);
     match layout.open_store() {
-        Ok(store) if !makings.is_empty() && store.integration_ref() == integration => {
+        Ok(mut store) if !makings.is_empty() && store.integration_ref() == integration => {
             if store.damage(user, depth)?.is_some() {
-                return rebuild(db, user, layout, branch);
+                return rebuild(db, user, layout, settings);
             }
+            connect(&mut store, user, settings)?;
             return match recover_integration(db, &store) {
-                Err(_) if store.damage(user, Depth::All)?.is_some() => rebuild(db, user, layout, branch),
+                Err(_) if store.damage(user, Depth::All)?.is_some() => rebuild(db, user, layout, settings),
                 recovered => recovered.map(|_| store),
             };
         }
-        Err(_) if is_ours(layout, &makings) => return rebuild(db, user, layout, branch),
+        Err(_) if is_ours(layout, &makings) => return rebuild(db, user, layout, settings),
         // Another branch name is accepted while nothing has landed.
-        Ok(_) if !makings.is_empty() => return make(db, user, layout, branch),
+        Ok(_) if !makings.is_empty() => return make(db, user, layout, settings),
         _ => {}
     }
     if let Some(last) = makings.last()
@@ -83,7 +85,7 @@ pub(crate) fn store(
     } else {
         None
     };
-    let made = make(db, user, layout, branch);
+    let made = make(db, user, layout, settings);
     if let (Some(token), Some(loop_id)) = (turn, loop_id) {
         match db.write(|tx| tx.release_all(loop_id, Some(token))) {
             // The lease expired while the store was created; the store has its own lock too.
@@ -109,9 +111,25 @@ pub(crate) fn store(
     Ok(store)
 }
 
-fn make(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Result<Store> {
+/// Names the remote to the store, and brings what others have landed there.
+fn connect(store: &mut Store, user: &Repository, settings: &RepositoryConfig) -> Result<()> {
+    store.set_remote(user, &settings.remote)?;
+    match store.refresh() {
+        // What is known of integration is enough to work on; nothing lands meanwhile.
+        Err(error @ git::Error::RemoteUnreachable { .. }) if store.integration()?.is_some() => {
+            tracing::warn!(%error, "going on with what is known of integration");
+            Ok(())
+        }
+        // The human is asked before the next landing.
+        refreshed => Ok(refreshed.map(drop)?),
+    }
+}
+
+fn make(db: &Database, user: &Repository, layout: &Layout, settings: &RepositoryConfig) -> Result<Store> {
     let database = db.path().ok_or_else(|| Error::SetUp("a loop needs a database file".to_owned()))?;
-    let (store, made) = layout.create(user, database, branch).map_err(|error| place_refused(error, layout, database))?;
+    let made = layout.create(user, database, &settings.integration_branch);
+    let (mut store, made) = made.map_err(|error| place_refused(error, layout, database))?;
+    connect(&mut store, user, settings)?;
     let broken = store.import_refs(user, OURS)?;
     for name in made.skipped_refs.iter().chain(&broken) {
         tracing::warn!(name, "reference not imported: its object is missing in the user's repository");
@@ -212,9 +230,10 @@ fn is_ours(layout: &Layout, makings: &[StoreMaking]) -> bool {
 }
 
 /// Creates a damaged store again, and reports what is lost.
-pub(crate) fn rebuild(db: &Database, user: &Repository, layout: &Layout, branch: &str) -> Result<Store> {
+pub(crate) fn rebuild(db: &Database, user: &Repository, layout: &Layout, settings: &RepositoryConfig) -> Result<Store> {
     let landed = passed(db)?;
-    let (store, rebuilt) = layout.rebuild_store(user, branch, &commits_of(&landed))?;
+    let (mut store, rebuilt) = layout.rebuild_store(user, &settings.integration_branch, &commits_of(&landed))?;
+    connect(&mut store, user, settings)?;
     let Some(damage) = rebuilt.damage else { return Ok(store) };
     let integration = store.recover_integration(&commits_of(&landed))?;
     let kept = rebuilt.kept_as.as_ref().map(|kept| format!("; its remains are in {}", kept.display())).unwrap_or_default();

@@ -46,6 +46,7 @@ fn sync_lease() -> Result<LeasePath> {
 pub async fn sync(db: &Database, config: &Config, stop: watch::Receiver<bool>) -> Result<SyncOutcome> {
     let context = Context::new(db, config, LoopId::human(), false)?;
     context.recover(None)?;
+    context.refresh().await?;
     context.publish();
     let mut waiter = Waiter::new(&context, stop);
     Ok(context.bring_in(&mut waiter, true).await.map_err(error_of)?.unwrap_or(SyncOutcome::Left))
@@ -314,10 +315,9 @@ impl Context<'_> {
             tx.update_steps(entry, &intent)
         })?;
         reach(Point::SyncIntended);
-        match self.store.move_integration(&landing.commit, &landing.old) {
-            Ok(()) => {}
-            Err(git::Error::RefMoved { .. }) => return Ok(false),
-            Err(error) => return Err(error.into()),
+        if !self.move_integration(&landing.commit, &landing.old).await? {
+            self.refresh().await?;
+            return Ok(false);
         }
         reach(Point::SyncMoved);
         self.store.note_followed(branch, &landing.theirs)?;

@@ -64,6 +64,9 @@ section! {
         path: PathBuf = PathBuf::from(".."),
         /// Where verified work lands in the store, and its copy in the user's repository.
         integration_branch: String = "coding-loops/integration".to_owned(),
+        /// Where integration is kept for several machines: an address, or the name of a remote of the user's repository; empty:
+        /// in the store alone.
+        remote: String = String::new(),
         /// The user's branch whose new commits are brought in; empty: the one that is checked out.
         follow: String = String::new(),
         /// Loops bring them in between tests; else `loopctl sync` does.

@@ -88,6 +88,28 @@ pub enum Error {
         /// The value found; none if it is absent.
         found: Option<CommitHash>,
     },
+    /// The remote could not be reached, or the connection broke: what was asked of it may have been done.
+    #[error("the remote {remote} cannot be reached: {why}")]
+    RemoteUnreachable {
+        /// Its address, without a password.
+        remote: String,
+        /// The message of git.
+        why: String,
+    },
+    /// The remote has answered and refused.
+    #[error("the remote {remote} has refused: {why}")]
+    RemoteRefused {
+        /// Its address, without a password.
+        remote: String,
+        /// The messages of git and of the server.
+        why: String,
+    },
+    /// The setting names no remote and is no address.
+    #[error("{name:?} is no remote of your repository and no address; correct remote in [repository] of config.toml")]
+    UnknownRemote {
+        /// The setting.
+        name: String,
+    },
     /// A name of a branch, reference or trailer that git does not allow or would misinterpret.
     #[error("{name:?} is not a valid name here")]
     BadName {

@@ -286,6 +286,14 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     fs::rename(&beside, path).map_err(Error::io("replace", path))
 }
 
+/// Sets one setting of a config file of ours, or removes it.
+pub(crate) fn replace_setting(path: &Path, key: &str, value: Option<&str>) -> Result<()> {
+    let mut config = read_config(path)?;
+    config.retain(|(name, _)| name != key.as_bytes());
+    config.extend(value.map(|value| (key.as_bytes().to_vec(), value.as_bytes().to_vec())));
+    replace_file(path, &render_config(&config))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,13 +15,16 @@ use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, put_aside, remove_all};
 use crate::lfs::copy_lfs;
 use crate::repository::{commit_tree, published_note, short_name};
-use crate::settings::{Settings, pairs, read_config, render_config, replace_file};
+use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
 use crate::submodules;
 use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
 /// The setting that marks a repository as a store: the full name of its integration branch.
 const MARK: &str = "codingloops.integration";
+
+/// The setting that names the remote of a store.
+pub(crate) const REMOTE: &str = "codingloops.remote";
 
 /// Prefix of branches that only our programs create.
 const OURS: &str = "refs/heads/coding-loops/";
@@ -31,6 +34,8 @@ const OURS: &str = "refs/heads/coding-loops/";
 pub struct Store {
     repository: Repository,
     integration: String,
+    /// The address of the remote at which integration's truth is.
+    pub(crate) remote: Option<String>,
 }
 
 /// The result of creating a store.
@@ -84,8 +89,9 @@ impl Store {
         let config = read_config(&common_dir.join("config")).map_err(|_| not_one())?;
         let mark = config.iter().find(|(key, _)| key == MARK.as_bytes()).ok_or_else(not_one)?;
         let integration = String::from_utf8_lossy(&mark.1).into_owned();
+        let remote = remote_in(&config);
         let git = Git::in_repository(&common_dir);
-        let store = Self { repository: Repository { git, root: common_dir.clone(), common_dir }, integration };
+        let store = Self { repository: Repository { git, root: common_dir.clone(), common_dir }, integration, remote };
         if store.is_there() { Ok(store) } else { Err(not_one()) }
     }
 
@@ -155,7 +161,17 @@ impl Store {
     }
 
     /// Starts integration at a commit unless it has started; returns its head.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`], if it has a remote.
     pub fn start_integration(&self, commit: &CommitHash) -> Result<CommitHash> {
+        if let Some(remote) = &self.remote {
+            match self.push_integration(remote, commit, None) {
+                Ok(()) | Err(Error::RefMoved { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.refresh()?;
+        }
         match self.repository.set_ref(&self.integration, commit, &RefExpectation::Absent) {
             Err(Error::RefMoved { found: Some(found), .. }) => Ok(found),
             result => result.map(|()| commit.clone()),
@@ -192,11 +208,16 @@ impl Store {
         Ok(Some(newest))
     }
 
-    /// Moves integration by compare-and-swap.
+    /// Moves integration by compare-and-swap: at the remote first, if the store has one.
     ///
     /// # Errors
-    /// [`Error::RefMoved`] if its head is not the expected one; nothing has changed.
+    /// [`Error::RefMoved`] if its head is not the expected one; nothing has changed. After [`Error::RemoteUnreachable`] it may
+    /// have moved at the remote.
     pub fn move_integration(&self, new: &CommitHash, expected: &CommitHash) -> Result<()> {
+        if let Some(remote) = &self.remote {
+            self.push_integration(remote, new, Some(expected))?;
+            return self.follow_remote(new, &RefExpectation::At(expected.clone()));
+        }
         self.repository.set_ref(&self.integration, new, &RefExpectation::At(expected.clone()))
     }
 
@@ -296,7 +317,7 @@ fn is_rest(path: &Path) -> bool {
 }
 
 /// The full name of a reference, and its target.
-pub(crate) type NamedRef = (String, CommitHash);
+pub type NamedRef = (String, CommitHash);
 
 pub(crate) fn hashes_of(refs: &[NamedRef]) -> Vec<CommitHash> {
     refs.iter().map(|(_, hash)| hash.clone()).collect::<BTreeSet<_>>().into_iter().collect()
@@ -337,10 +358,16 @@ pub(crate) fn build(user: &Repository, making: &Path, integration: &str) -> Resu
     Ok(skipped)
 }
 
+fn remote_in(config: &[Pair]) -> Option<String> {
+    let found = config.iter().find(|(key, _)| key == REMOTE.as_bytes());
+    found.map(|(_, address)| String::from_utf8_lossy(address).into_owned())
+}
+
 /// Writes config, excludes and attributes of a store.
 fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<()> {
     let settings = Settings::of_user(user)?;
     let mut config = own_format(path)?;
+    let remote = read_config(&path.join("config")).ok().and_then(|config| remote_in(&config));
     keep_objects(&mut config);
     config.extend(settings.pairs.iter().cloned());
     config.extend(pairs(&[
@@ -355,6 +382,7 @@ fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<(
         ("uploadpack.hiderefs", "refs/coding-loops"),
         ("uploadpack.allowanysha1inwant", "true"),
     ]));
+    config.extend(remote.map(|remote| (REMOTE.as_bytes().to_vec(), remote.into_bytes())));
     settings.write_info(path)?;
     replace_file(&path.join("config"), &render_config(&config))
 }

@@ -58,14 +58,14 @@ impl Train<'_> {
         };
         reach(Point::IntegrateIntended);
         if tip != head {
-            match self.context.store.move_integration(&tip, &head) {
-                Ok(()) => {}
-                Err(error) => {
+            match self.context.move_integration(&tip, &head).await {
+                Ok(true) => {}
+                // It may have moved: the entry is settled once the remote says so.
+                Err(error @ Error::Git(git::Error::RemoteUnreachable { .. })) => return Err(error),
+                not_moved => {
                     self.context.db.write(|tx| tx.end_operation(&entry, false))?;
-                    return match error {
-                        git::Error::RefMoved { .. } => Ok(()),
-                        error => Err(error.into()),
-                    };
+                    not_moved?;
+                    return self.context.refresh().await;
                 }
             }
         }

@@ -80,8 +80,20 @@ impl<'a> Train<'a> {
         }
         // Even if another process judges: the leases of queued work stay while any loop runs.
         pulse.beat(&self.context)?;
-        self.context.recover_train()?;
-        if let Some(halted) = self.halted_for()? {
+        let halted = self.halted_for()?;
+        if halted.is_none()
+            && let Err(error) = self.context.refresh().await
+        {
+            let why = coord_db::error_chain(&error);
+            tracing::warn!(why, "nothing lands until the remote can be asked");
+            self.halt(&why)?;
+            return Ok(RETRY);
+        }
+        // A halted train may have lost its remote; what is open waits for that.
+        if halted.is_none() || self.context.store.remote().is_none() {
+            self.context.recover_train()?;
+        }
+        if let Some(halted) = halted {
             return Ok(halted.min(LOOK));
         }
         let Some(role) = self.take_role()? else { return Ok(LOOK) };
@@ -176,6 +188,7 @@ impl Context<'_> {
     /// integration is recorded, and another process may judge.
     pub(crate) fn recover_train(&self) -> Result<()> {
         let own = ProcessIdentity::own();
+        self.refresh_for_open_landings()?;
         let (entries, lease) = self.db.read(|tx| {
             let lease = tx.lease(&LeasePath::integration())?.filter(|lease| lease.expires_at.is_none_or(|at| at > tx.now()));
             Ok::<_, coord_db::Error>((tx.open_journal(Some(LoopId::train().as_str()))?, lease))

@@ -13,6 +13,7 @@ mod landings;
 mod orders;
 mod ownership;
 mod reload;
+mod remotes;
 mod repositories;
 mod retention;
 mod reverts;

@@ -29,7 +29,7 @@ impl Component {
         })
     }
 
-    /// True if it has beaten in another boot than this host's while this host was up: a machine of the same name.
+    /// True if it has sent a heartbeat in another boot than this host's while this host was up: a machine of the same name.
     fn is_of_namesake(&self, clocks: &ClockReading) -> bool {
         let booted_at = clocks.wall.plus_millis(-clocks.boot_millis);
         self.boot_id.as_deref().is_some_and(|boot| boot != boot_id())
@@ -53,7 +53,7 @@ impl Component {
 }
 
 impl ReadTx<'_> {
-    /// Whether the process of a component is alive, as far as this host can tell; gone if it has none.
+    /// Whether the process of a component is alive, by what this host can see; gone if it has none.
     #[must_use]
     pub fn liveness(&self, component: &Component) -> Liveness {
         match component.identity().map_or(Liveness::Gone, |identity| identity.liveness()) {

@@ -9,6 +9,7 @@ mod handover;
 mod landing;
 #[path = "common/place.rs"]
 mod place;
+mod remotes;
 mod repositories;
 mod saving;
 mod snapshots;

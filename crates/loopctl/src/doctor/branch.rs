@@ -73,6 +73,28 @@ pub fn examine_followed(config: &Config, root: &Path, report: &mut Report) {
     }
 }
 
+/// Asks the remote at which integration is kept; nothing without one.
+pub fn examine_remote(config: &Config, report: &mut Report) {
+    if config.repository.remote.is_empty() {
+        return;
+    }
+    let Ok(store) = Layout::new(config.workspace_root()).open_store() else {
+        return report.ok("remote", format!("{}; the first loop connects to it", config.repository.remote));
+    };
+    let shown = store.remote().unwrap_or_else(|| config.repository.remote.clone());
+    match store.sent() {
+        Ok(sent) => {
+            let copies = count(i64::try_from(sent.len()).unwrap_or(i64::MAX), "reference");
+            report.ok("remote", format!("integration is kept at {shown}, with copies of {copies}"));
+        }
+        Err(error) => report.problem(
+            "remote",
+            error.to_string(),
+            "try git ls-remote with this address; work is done meanwhile, and lands once the remote answers",
+        ),
+    }
+}
+
 /// What publishing would find; none while nothing has landed that the store knows of.
 fn published(config: &Config, repository: &Repository) -> git::Result<Option<Published>> {
     match Layout::new(config.workspace_root()).open_store() {

@@ -99,6 +99,13 @@ pub fn change(workspace: &Workspace) -> (Snapshot, Change) {
 /// A commit on integration that changes files, as another loop's landing makes it.
 pub fn land(store: &Store, files: &[(&str, &str)]) -> CommitHash {
     let head = store.integration().unwrap().unwrap();
+    let commit = commit_on(store, &head, files);
+    store.move_integration(&commit, &head).unwrap();
+    commit
+}
+
+/// A commit that changes files, on another one.
+pub fn commit_on(store: &Store, head: &CommitHash, files: &[(&str, &str)]) -> CommitHash {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join("index");
     let git = |args: &[&str]| {
@@ -111,9 +118,7 @@ pub fn land(store: &Store, files: &[(&str, &str)]) -> CommitHash {
         git(&["update-index", "--add", name]);
     }
     let tree = CommitHash::new(git(&["write-tree"])).unwrap();
-    let commit = store.commit(&tree, &[&head], "landed", &[]).unwrap();
-    store.move_integration(&commit, &head).unwrap();
-    commit
+    store.commit(&tree, &[head], "landed", &[]).unwrap()
 }
 
 pub fn show(store: &Store, tree: &CommitHash, name: &str) -> Option<String> {

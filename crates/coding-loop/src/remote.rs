@@ -1,0 +1,164 @@
+//! The remote at which several machines meet: bringing what others have landed, moving integration there, and sending the
+//! references of this loop, so that a machine that is lost takes no work with it.
+//!
+//! A conversation with it can last until its time limit. While a loop works, it runs on a thread of its own, beside which
+//! heartbeats go on.
+
+use coord_db::{LandingState, queued_refs};
+use git::{CommitHash, NamedRef, Refreshed, Store};
+
+use crate::context::Context;
+use crate::operation::{CHECKPOINTS, Operation, SAVED};
+use crate::publish::{MovedBranch, PUBLISH_AGAIN, Place, TAKE_THEIRS};
+use crate::{Error, Result};
+
+impl Context<'_> {
+    /// Brings integration up to the remote.
+    ///
+    /// # Errors
+    /// [`Error::Waiting`] while somebody else has moved the branch there, and the human was asked.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        if self.store.remote().is_none() {
+            return Ok(());
+        }
+        let refreshed = beside(&self.store, Store::refresh).await?;
+        self.take_in(refreshed)
+    }
+
+    /// As [`Context::refresh`], for an attempt, which can work on what is known of integration: false if nothing new is.
+    pub(crate) async fn refresh_if_reachable(&self) -> bool {
+        let refreshed = self.refresh().await;
+        if let Err(error) = &refreshed {
+            tracing::warn!(error = coord_db::error_chain(error), "going on with what is known of integration");
+        }
+        refreshed.is_ok()
+    }
+
+    /// To be called before an interrupted landing is judged by integration: one that has reached the remote would look undone.
+    pub(crate) fn refresh_for_open_landings(&self) -> Result<()> {
+        if self.store.remote().is_none() {
+            return Ok(());
+        }
+        let open = self.db.read(|tx| tx.open_journal(None))?;
+        let is_landing = |operation| matches!(operation, Some(Operation::Integrate(_) | Operation::Sync(_)));
+        if open.iter().any(|entry| is_landing(Operation::of(entry))) {
+            self.take_in(self.store.refresh()?)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&self, refreshed: Refreshed) -> Result<()> {
+        let Refreshed::Diverged { found } = refreshed else {
+            if let Refreshed::Moved { to } = &refreshed {
+                tracing::info!(commit = to.short(), "integration was brought from the remote");
+            }
+            return self.withdraw_branch_questions(Place::Remote, None, "the branch is in its place again");
+        };
+        let moved = MovedBranch { place: Place::Remote, found, symbolic: None, last: self.store.integration()? };
+        match (self.answer_about(&moved)?.as_deref(), &moved.found) {
+            (Some(PUBLISH_AGAIN), found) => {
+                self.store.overwrite_remote(found.as_ref())?;
+                tracing::info!("integration was put back at the remote by the human's decision");
+                Ok(())
+            }
+            (Some(TAKE_THEIRS), Some(found)) => self.take_theirs(Place::Remote, found),
+            _ => Err(Error::Waiting(
+                "somebody else has moved the branch of integration at the remote; answer the question about it".to_owned(),
+            )),
+        }
+    }
+
+    /// Moves integration by compare-and-swap; false if somebody else has moved it. After [`git::Error::RemoteUnreachable`] it
+    /// may have moved.
+    ///
+    /// # Errors
+    /// [`Error::NotJudged`] if the remote refuses: its settings, or its hooks.
+    pub(crate) async fn move_integration(&self, new: &CommitHash, expected: &CommitHash) -> Result<bool> {
+        let moved = match self.store.remote() {
+            None => self.store.move_integration(new, expected),
+            Some(_) => {
+                let (new, expected) = (new.clone(), expected.clone());
+                beside(&self.store, move |store| store.move_integration(&new, &expected)).await
+            }
+        };
+        match moved {
+            Ok(()) => Ok(true),
+            Err(git::Error::RefMoved { .. }) => Ok(false),
+            Err(error @ git::Error::RemoteRefused { .. }) => Err(Error::NotJudged(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    // ---- references of this loop ----
+
+    /// Sends what this loop has saved, marked and queued, and deletes there what has landed. What the human would be asked
+    /// about before it lands stays on this machine.
+    pub(crate) async fn send_refs(&self) {
+        if self.store.remote().is_none() {
+            return;
+        }
+        let sending = async {
+            let there = beside(&self.store, Store::sent).await?;
+            let (new, landed) = self.refs_to_send(&there)?;
+            Ok::<_, Error>(beside(&self.store, move |store| store.send(&new, &landed)).await?)
+        };
+        if let Err(error) = sending.await {
+            let error = coord_db::error_chain(&error);
+            tracing::warn!(error, "saved work has no copy at the remote yet; it is sent after the next attempt");
+        }
+    }
+
+    /// Of this loop: the references that the remote lacks, and the names of queued ones there whose work has landed.
+    fn refs_to_send(&self, there: &[NamedRef]) -> Result<(Vec<NamedRef>, Vec<String>)> {
+        let queued = queued_refs(&self.loop_id);
+        // What is queued was approved, if it had to be.
+        let mut new = self.history().list_refs(&queued)?;
+        for prefix in [format!("{SAVED}{}/", self.loop_id), format!("{CHECKPOINTS}{}/", self.loop_id)] {
+            for (name, commit) in self.history().list_refs(&prefix)? {
+                if !there.iter().any(|(sent, _)| *sent == name) && !self.waits_for_a_human(&commit)? {
+                    new.push((name, commit));
+                }
+            }
+        }
+        new.retain(|found| !there.contains(found));
+        let mut landed = Vec::new();
+        for (id, name) in there.iter().filter_map(|(name, _)| Some((name.strip_prefix(&queued)?, name))) {
+            if self.db.read(|tx| tx.landing(id))?.is_some_and(|landing| landing.state == LandingState::Landed) {
+                new.retain(|(sent, _)| sent != name);
+                landed.push(name.clone());
+            }
+        }
+        Ok((new, landed))
+    }
+
+    /// Deletes the copies of references that were deleted here.
+    pub(crate) fn delete_sent(&self, names: &[String]) -> git::Result<()> {
+        let there = self.store.sent()?;
+        let left: Vec<String> = there.into_iter().map(|(name, _)| name).filter(|name| names.contains(name)).collect();
+        self.store.send(&[], &left)
+    }
+
+    /// True if a commit, or one on which it builds, holds what would be asked about before it lands.
+    fn waits_for_a_human(&self, commit: &CommitHash) -> Result<bool> {
+        let Some(head) = self.store.integration()? else { return Ok(true) };
+        for beyond in self.history().commits_between(&head, commit)? {
+            let Some(parent) = beyond.parents.first() else { return Ok(true) };
+            if self.is_asked_about(parent, &beyond.hash)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Does something with the store on a thread of its own.
+async fn beside<T: Send + 'static>(
+    store: &Store,
+    action: impl FnOnce(&Store) -> git::Result<T> + Send + 'static,
+) -> git::Result<T> {
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || action(&store)).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

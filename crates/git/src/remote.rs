@@ -1,0 +1,329 @@
+//! The remote repository at which several machines meet: the truth of integration is a branch there, moved by
+//! compare-and-swap, and our other references have copies there.
+//!
+//! The store's own integration is what was seen at the remote last. It must never move without the remote, and nothing at
+//! the remote moves from a value that was not seen.
+
+use std::time::Duration;
+
+use crate::call::{Answer, Call, LONG_TIME_LIMIT};
+use crate::settings::replace_setting;
+use crate::store::{NamedRef, REMOTE};
+use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
+
+/// The head of integration at the remote when it was seen last.
+const SEEN: &str = "refs/coding-loops/remote/seen";
+
+/// Work that waits to land; the other machines need it.
+const QUEUED: &str = "refs/coding-loops/queued/";
+
+/// Time limit of one conversation with the remote, in which a push that was cut off may still arrive.
+pub const REMOTE_TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Variables that say how to reach a remote.
+const CONNECTION: [&str; 4] = ["GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_ASKPASS"];
+
+/// What was found at the remote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The store has no remote.
+    NoRemote,
+    /// The store's integration is what the remote has, or was brought there.
+    Same,
+    /// The store's integration was moved to what others have landed.
+    Moved {
+        /// The new head.
+        to: CommitHash,
+    },
+    /// The remote lacks commits of integration: somebody has moved or deleted its branch. Nothing was changed.
+    Diverged {
+        /// The head of the branch; none if it was deleted.
+        found: Option<CommitHash>,
+    },
+}
+
+impl Store {
+    /// The address of the remote, without a password; none if integration is this store's alone.
+    #[must_use]
+    pub fn remote(&self) -> Option<String> {
+        self.remote.as_deref().map(without_password)
+    }
+
+    /// Sets the remote: an address, or the name of a remote of the user's repository; empty for none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRemote`].
+    pub fn set_remote(&mut self, user: &Repository, name: &str) -> Result<()> {
+        let address = if name.is_empty() { None } else { Some(address_of(user, name)?) };
+        if address == self.remote {
+            return Ok(());
+        }
+        replace_setting(&self.path().join("config"), REMOTE, address.as_deref())?;
+        // What was seen elsewhere says nothing about this one.
+        self.repository().delete_ref(SEEN, &RefExpectation::Any)?;
+        self.remote = address;
+        Ok(())
+    }
+
+    /// Brings integration, and the work that waits to land, from the remote. A remote without integration gets it.
+    ///
+    /// # Errors
+    /// [`Error::RemoteUnreachable`], [`Error::RemoteRefused`].
+    pub fn refresh(&self) -> Result<Refreshed> {
+        let Some(remote) = &self.remote else { return Ok(Refreshed::NoRemote) };
+        let there = self.list_remote(remote, &[self.integration_ref(), &format!("{QUEUED}*")])?;
+        self.fetch(remote, &there)?;
+        let head = there.iter().find(|(name, _)| name == self.integration_ref()).map(|(_, commit)| commit.clone());
+        let (ours, seen) = (self.integration()?, self.repository().resolve(SEEN)?);
+        match (ours, head) {
+            (None, None) => Ok(Refreshed::Same),
+            (Some(ours), Some(head)) if ours == head => {
+                self.note_seen(&head)?;
+                Ok(Refreshed::Same)
+            }
+            (ours, Some(head)) => {
+                let is_newer = match &ours {
+                    Some(ours) => self.repository().is_ancestor(ours, &head)?,
+                    None => true,
+                };
+                if is_newer {
+                    let old = ours.map_or(RefExpectation::Absent, RefExpectation::At);
+                    self.follow_remote(&head, &old)?;
+                    return Ok(Refreshed::Moved { to: head });
+                }
+                match ours {
+                    // The first time: it has an earlier state of ours.
+                    Some(ours) if seen.is_none() && self.repository().is_ancestor(&head, &ours)? => {
+                        self.push_integration(remote, &ours, Some(&head))?;
+                        Ok(Refreshed::Same)
+                    }
+                    _ => Ok(Refreshed::Diverged { found: Some(head) }),
+                }
+            }
+            (Some(_), None) if seen.is_some() => Ok(Refreshed::Diverged { found: None }),
+            (Some(ours), None) => {
+                self.push_integration(remote, &ours, None)?;
+                Ok(Refreshed::Same)
+            }
+        }
+    }
+
+    /// Puts the store's integration over what somebody else has put there, if that is still what was found.
+    ///
+    /// # Errors
+    /// [`Error::RefMoved`] if it is not.
+    pub fn overwrite_remote(&self, found: Option<&CommitHash>) -> Result<()> {
+        let (Some(remote), Some(ours)) = (&self.remote, self.integration()?) else { return Ok(()) };
+        self.push_integration(remote, &ours, found)
+    }
+
+    /// Moves integration to what somebody else has put at the remote, whatever it loses.
+    ///
+    /// # Errors
+    /// [`Error::RefMoved`] if integration is not at the expected commit.
+    pub fn take_from_remote(&self, head: &CommitHash, expected: &CommitHash) -> Result<()> {
+        self.follow_remote(head, &RefExpectation::At(expected.clone()))
+    }
+
+    /// Our references that have copies at the remote, other than integration.
+    pub fn sent(&self) -> Result<Vec<NamedRef>> {
+        let Some(remote) = &self.remote else { return Ok(Vec::new()) };
+        self.list_remote(remote, &["refs/coding-loops/*"])
+    }
+
+    /// Copies references to the remote, under their names, and deletes the copies of others there.
+    pub fn send(&self, refs: &[NamedRef], deleted: &[String]) -> Result<()> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let copied = refs.iter().map(|(name, commit)| format!("+{commit}:{name}"));
+        let specs: Vec<String> = copied.chain(deleted.iter().map(|name| format!(":{name}"))).collect();
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let call = self.talk(["push", "--porcelain", "--no-verify", remote]).args(specs).time_limit(LONG_TIME_LIMIT);
+        let answer = answer_of(&call, remote)?;
+        if answer.code == Some(0) { Ok(()) } else { Err(refused(remote, &answer)) }
+    }
+
+    /// Moves integration at the remote by compare-and-swap. If the answer is lost, the remote is asked.
+    ///
+    /// # Errors
+    /// [`Error::RefMoved`] if it is not at the expected commit, and does not contain the new one. After
+    /// [`Error::RemoteUnreachable`] it may have moved.
+    pub(crate) fn push_integration(&self, remote: &str, new: &CommitHash, expected: Option<&CommitHash>) -> Result<()> {
+        let name = self.integration_ref();
+        let lease = format!("--force-with-lease={name}:{}", expected.map(CommitHash::as_str).unwrap_or_default());
+        let call = self.talk(["push", "--porcelain", "--no-verify", &lease, remote, &format!("{new}:{name}")]);
+        let pushed = answer_of(&call, remote);
+        if let Ok(answer) = &pushed
+            && answer.code == Some(0)
+        {
+            return self.note_seen(new);
+        }
+        let there = self.list_remote(remote, &[name])?;
+        self.fetch(remote, &there)?;
+        let found = there.into_iter().next().map(|(_, commit)| commit);
+        if let Some(found) = &found
+            && self.repository().is_ancestor(new, found)?
+        {
+            return self.note_seen(new);
+        }
+        if found.as_ref() != expected {
+            return Err(Error::RefMoved { name: name.to_owned(), expected: expected.cloned(), found });
+        }
+        Err(pushed.map_or_else(|error| error, |answer| refused(remote, &answer)))
+    }
+
+    /// Moves the store's integration to what the remote has.
+    pub(crate) fn follow_remote(&self, head: &CommitHash, old: &RefExpectation) -> Result<()> {
+        match self.repository().set_ref(self.integration_ref(), head, old) {
+            // Another process of this machine has brought it, or more.
+            Err(Error::RefMoved { found: Some(found), .. }) if self.repository().is_ancestor(head, &found)? => {}
+            moved => moved?,
+        }
+        self.note_seen(head)
+    }
+
+    fn note_seen(&self, head: &CommitHash) -> Result<()> {
+        self.repository().set_ref(SEEN, head, &RefExpectation::Any)
+    }
+
+    /// The references of the remote that match a pattern.
+    fn list_remote(&self, remote: &str, patterns: &[&str]) -> Result<Vec<NamedRef>> {
+        let call = self.talk(["ls-remote", "--refs", remote]).args(patterns);
+        let answer = answer_of(&call, remote)?;
+        if answer.code != Some(0) {
+            return Err(refused(remote, &answer));
+        }
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let parse = |line: &str| {
+            let (hash, name) = line.split_once('\t').ok_or_else(|| call.unexpected("a line without a tab"))?;
+            let hash = CommitHash::new(hash).map_err(|error| call.unexpected(error.to_string()))?;
+            Ok((name.to_owned(), hash))
+        };
+        text.lines().map(parse).collect()
+    }
+
+    /// Fetches the commits of the remote's references that the store lacks.
+    fn fetch(&self, remote: &str, there: &[NamedRef]) -> Result<()> {
+        let commits: Vec<CommitHash> = there.iter().map(|(_, commit)| commit.clone()).collect();
+        let absent = self.missing(&commits)?;
+        let names = there.iter().filter(|(_, commit)| absent.contains(commit)).map(|(name, _)| name);
+        let options =
+            ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"];
+        let call = self.talk(options).arg(remote).args(names).time_limit(LONG_TIME_LIMIT);
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let answer = answer_of(&call, remote)?;
+        if answer.code == Some(0) { Ok(()) } else { Err(refused(remote, &answer)) }
+    }
+
+    /// A conversation with the remote, as the user would have it: with their credentials and their way of connecting.
+    fn talk<const N: usize>(&self, args: [&str; N]) -> Call<'_> {
+        let call = self.git().call(args).time_limit(REMOTE_TIME_LIMIT);
+        CONNECTION.iter().fold(call, |call, name| match std::env::var_os(name) {
+            Some(value) => call.env(name, value),
+            None => call,
+        })
+    }
+}
+
+/// The address of a remote of the user's repository; what is no name of one is an address.
+fn address_of(user: &Repository, name: &str) -> Result<String> {
+    let answer = user.git.call(["remote", "get-url", "--push", "--", name]).answer()?;
+    let text = if answer.code == Some(0) { String::from_utf8_lossy(&answer.stdout).trim().to_owned() } else { name.to_owned() };
+    let is_path = text.starts_with('/') || text.starts_with("./") || text.starts_with("../");
+    if is_path {
+        return Ok(user.root().join(text).to_string_lossy().into_owned());
+    }
+    if text.contains(':') && !text.starts_with('-') { Ok(text) } else { Err(Error::UnknownRemote { name: name.to_owned() }) }
+}
+
+/// `https://user:secret@host/x` as `https://user@host/x`.
+fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => format!("{}@{host}", user.split(':').next().unwrap_or_default()),
+        None => authority.to_owned(),
+    };
+    format!("{scheme}://{authority}{}", path.map(|path| format!("/{path}")).unwrap_or_default())
+}
+
+fn answer_of(call: &Call<'_>, remote: &str) -> Result<Answer> {
+    match call.answer() {
+        Err(Error::GitTimedOut { seconds, .. }) => {
+            Err(Error::RemoteUnreachable { remote: without_password(remote), why: format!("no answer within {seconds} s") })
+        }
+        Ok(answer) if is_unreachable(&answer) => {
+            Err(Error::RemoteUnreachable { remote: without_password(remote), why: reason(remote, &answer) })
+        }
+        answered => answered,
+    }
+}
+
+/// True if git could not connect, or the connection broke. A refusal is an answer: of the server's hooks, or of its rights.
+fn is_unreachable(answer: &Answer) -> bool {
+    const SIGNS: [&str; 16] = [
+        "Could not resolve host",
+        "Couldn't connect",
+        "Failed to connect",
+        "Connection refused",
+        "Connection reset",
+        "Connection timed out",
+        "Connection closed",
+        "Network is unreachable",
+        "No route to host",
+        "Temporary failure in name resolution",
+        "timed out",
+        "unexpected disconnect",
+        "early EOF",
+        "the remote end hung up",
+        "does not appear to be a git repository",
+        "unable to connect",
+    ];
+    answer.code != Some(0) && SIGNS.iter().any(|sign| answer.stderr.contains(sign))
+}
+
+fn refused(remote: &str, answer: &Answer) -> Error {
+    Error::RemoteRefused { remote: without_password(remote), why: reason(remote, answer) }
+}
+
+/// Beginnings of lines of git that say nothing about the cause.
+const ADVICE: [&str; 5] = [
+    "hint:",
+    "To ",
+    "fatal: Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists",
+];
+
+/// What git and the server say, without a password in it.
+fn reason(remote: &str, answer: &Answer) -> String {
+    let rejected = String::from_utf8_lossy(&answer.stdout);
+    let rejected = rejected.lines().filter(|line| line.starts_with('!')).map(|line| line.trim_start_matches('!').trim());
+    let is_advice = |line: &&str| ADVICE.iter().any(|advice| line.starts_with(advice));
+    let said = answer.stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !is_advice(line));
+    let all: Vec<&str> = rejected.chain(said).collect();
+    all.join("; ").replace(remote, &without_password(remote))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (address, shown) in [
+            ("https://bot:s3cret@example.com/a/b.git", "https://bot@example.com/a/b.git"),
+            ("https://:s3cret@example.com", "https://@example.com"),
+            ("ssh://git@example.com:22/a", "ssh://git@example.com:22/a"),
+            ("git@example.com:a/b.git", "git@example.com:a/b.git"),
+            ("/srv/a@b:c.git", "/srv/a@b:c.git"),
+        ] {
+            assert_eq!(without_password(address), shown);
+        }
+        let answer = Answer { code: Some(128), stdout: Vec::new(), stderr: "fatal: https://a:b@c/ not found".to_owned() };
+        assert_eq!(reason("https://a:b@c/", &answer), "fatal: https://a@c/ not found");
+    }
+}
