@@ -9,3 +9,10 @@ mod value;
 
 pub(crate) use sqlite::{Row, Sqlite as Engine};
 pub(crate) use value::{Column, Parameter, Params, ToParameter, Unreadable, ValueRef};
+
+/// Which database an engine works on, for the few statements that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A file.
+    Sqlite,
+}

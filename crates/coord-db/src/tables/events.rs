@@ -93,10 +93,10 @@ impl ReadTx<'_> {
             select!(
                 Event,
                 "FROM events
-                 WHERE (?1 IS NULL OR timestamp >= ?1) AND (?2 IS NULL OR timestamp <= ?2)
-                   AND (?3 IS NULL OR source = ?3) AND (?4 IS NULL OR event_type = ?4)
-                   AND (?5 IS NULL OR json_extract(payload, '$.test_id') = ?5) AND (?6 IS NULL OR correlation_id = ?6)
-                   AND (?7 IS NULL OR rowid > ?7)
+                 WHERE (timestamp >= ?1 OR ?1 IS NULL) AND (timestamp <= ?2 OR ?2 IS NULL)
+                   AND (source = ?3 OR ?3 IS NULL) AND (event_type = ?4 OR ?4 IS NULL)
+                   AND (json_extract(payload, '$.test_id') = ?5 OR ?5 IS NULL) AND (correlation_id = ?6 OR ?6 IS NULL)
+                   AND (rowid > ?7 OR ?7 IS NULL)
                  ORDER BY rowid DESC LIMIT ?8"
             ),
             params![
@@ -107,7 +107,7 @@ impl ReadTx<'_> {
                 filter.test_id,
                 filter.correlation_id,
                 filter.after_position,
-                filter.limit.unwrap_or(-1)
+                filter.limit.unwrap_or(i64::MAX)
             ],
             Event::from_row,
         )?;
@@ -157,7 +157,7 @@ impl ReadTx<'_> {
         self.query(
             "SELECT rowid, id, timestamp, event_type,
                coalesce(CAST(json_extract(payload, '$.loop_id') AS TEXT), source),
-               CAST(json_extract(payload, '$.test_id') AS TEXT), CAST(json_extract(payload, '$.attempt') AS INTEGER),
+               CAST(json_extract(payload, '$.test_id') AS TEXT), CAST(json_extract(payload, '$.attempt') AS BIGINT),
                substr(CAST(json_extract(payload, '$.error_message') AS TEXT), 1, 500)
              FROM events
              WHERE event_type IN ('test_started', 'test_failed', 'test_passed', 'test_blocked', 'loop_resumed') AND rowid > ?1

@@ -22,6 +22,7 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
 use self::wal::Wal;
+use super::Kind;
 use super::value::{Column, Parameter, Params, ToParameter, ValueRef};
 use crate::{Clock, Error, Result};
 
@@ -129,6 +130,12 @@ impl Sqlite {
     pub(crate) fn leave_the_wal(&self) -> Result<()> {
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(())
+    }
+
+    /// Which engine this is.
+    #[allow(clippy::unused_self)]
+    pub(crate) const fn kind(&self) -> Kind {
+        Kind::Sqlite
     }
 
     /// How durable commits are from now on.
