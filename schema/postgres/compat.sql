@@ -36,7 +36,13 @@ CREATE FUNCTION is_utc(at text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL 
   SELECT at IS NULL OR utc(at) IS NOT NULL
 $$;
 
--- Only the one form of a column, of a moment, of now, and of a moment that is moved by seconds.
+-- A moment or now, moved by '+1 minute' or the like, without milliseconds.
+CREATE FUNCTION datetime(at text, shift text DEFAULT '0 seconds') RETURNS text LANGUAGE sql VOLATILE STRICT PARALLEL SAFE AS $$
+  SELECT to_char(CASE WHEN at = 'now' THEN clock_timestamp() AT TIME ZONE 'UTC' ELSE utc(at) END + shift::interval,
+    'YYYY-MM-DD HH24:MI:SS')
+$$;
+
+-- A moment or now in the form of a column: the only form that is asked for.
 CREATE FUNCTION strftime(form text, at text) RETURNS text LANGUAGE sql VOLATILE STRICT PARALLEL SAFE AS $$
   SELECT CASE WHEN at = 'now' THEN utc_now() ELSE to_char(utc(at), 'YYYY-MM-DD HH24:MI:SS.MS') END
 $$;
@@ -168,7 +174,15 @@ CREATE FUNCTION total_step(sum double precision, value bigint) RETURNS double pr
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT sum + coalesce(value, 0)
 $$;
-CREATE AGGREGATE total (bigint) (SFUNC = total_step, STYPE = double precision, INITCOND = '0', PARALLEL = SAFE);
+-- A sum that is too large for an integer is the largest one, as when SQLite casts it.
+CREATE FUNCTION total_end(sum double precision) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE
+    WHEN sum >= 9223372036854775807 THEN 9223372036854775807
+    WHEN sum <= -9223372036854775808 THEN -9223372036854775808
+    ELSE sum::bigint
+  END
+$$;
+CREATE AGGREGATE total (bigint) (SFUNC = total_step, STYPE = double precision, INITCOND = '0', FINALFUNC = total_end);
 
 -- What keeps SQLite from an index says nothing here.
 CREATE FUNCTION itself(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT value $$;

@@ -3,12 +3,12 @@
 -- Text is compared byte by byte (collation "C"), as SQLite does. Where an order of insertion is read, `rowid` is a column.
 
 -- One row: which schema this is, by the number of SQLite's migrations that it is equal to.
-CREATE TABLE schema_version (
+CREATE TABLE coding_loops_schema (
   version bigint NOT NULL,
   single  boolean UNIQUE NOT NULL DEFAULT true CHECK (single)
 );
 
--- The last moment that a writer was given, in milliseconds since 1970; see begin_write.
+-- The last moment that a writer was given, in milliseconds since 1970; see take_writer_lock.
 CREATE SEQUENCE moment MINVALUE 0 START 0;
 
 -- The place after the newest event's. All writers hold one lock, so that it is the order of commits.
@@ -249,13 +249,16 @@ CREATE TABLE knowledge_areas (
 );
 CREATE INDEX knowledge_areas_seq ON knowledge_areas (seq);
 
--- Words as they are, stemmed as English, none left out; all between letters and digits separates them.
+-- Words without accents, stemmed as English, none left out; all between letters and digits separates them.
 CREATE TEXT SEARCH DICTIONARY knowledge_stem (TEMPLATE = snowball, LANGUAGE = english);
 CREATE TEXT SEARCH CONFIGURATION knowledge_english (COPY = pg_catalog.english);
 ALTER TEXT SEARCH CONFIGURATION knowledge_english ALTER MAPPING REPLACE english_stem WITH knowledge_stem;
+CREATE FUNCTION plain_words(words text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+  SELECT regexp_replace(regexp_replace(normalize(words, NFD), '[\u0300-\u036f]+', '', 'g'),
+    '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+', ' ', 'g')
+$$;
 CREATE FUNCTION knowledge_vector(words text, weight "char") RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT setweight(to_tsvector('knowledge_english',
-    regexp_replace(words, '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+', ' ', 'g')), weight)
+  SELECT setweight(to_tsvector('knowledge_english', plain_words(words)), weight)
 $$;
 
 CREATE TABLE knowledge_words (
@@ -270,8 +273,7 @@ CREATE INDEX knowledge_words_words ON knowledge_words USING gin (words);
 
 -- The words of a search as a query: all of them, or any of them. {"any": false, "words": ["one", "other"]}
 CREATE FUNCTION word_query(word text) RETURNS tsquery LANGUAGE sql IMMUTABLE STRICT AS $$
-  SELECT phraseto_tsquery('knowledge_english',
-    regexp_replace(word, '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+', ' ', 'g'))
+  SELECT phraseto_tsquery('knowledge_english', plain_words(word))
 $$;
 CREATE FUNCTION knowledge_query(search text) RETURNS tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
@@ -652,7 +654,7 @@ CREATE TABLE proof_runs (
 CREATE INDEX proofs_commit ON proofs (commit_hash);
 
 -- ---------------------------------------------------------------------------------------------------------------
--- The ledger: what was passed and stays watched, and what is to be taken back
+-- The ledger: what was passed and stays watched, and what is to be reverted
 
 CREATE TABLE baseline_runs (
   check_name  text COLLATE "C" NOT NULL,
@@ -844,4 +846,4 @@ CREATE TABLE batches (
 CREATE INDEX batches_judged_at ON batches (judged_at);
 CREATE INDEX batches_tree ON batches (tree_hash);
 
-INSERT INTO schema_version (version) VALUES (27);
+INSERT INTO coding_loops_schema (version) VALUES (27);

@@ -358,12 +358,38 @@ CREATE TRIGGER tests_refuse_queued_replace BEFORE INSERT ON tests FOR EACH ROW E
 -- The key of the lock that every writer of this database holds until its transaction ends: "cLoP".
 CREATE FUNCTION writer_key() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 1665953616::bigint $$;
 
--- Every statement that changes a row takes the lock, psql's too, and rings the bell when its transaction commits.
-CREATE FUNCTION take_writer_lock() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Takes the lock for this transaction and gives its moment in milliseconds since 1970, which is never before that of an earlier one,
+-- and the moment of the writer before it. A server whose clock is set back, or a standby with a late clock that was promoted, stands
+-- still for at most `standstill` milliseconds; then time goes back. Rings the bell when the transaction commits, unless it is quiet.
+CREATE FUNCTION take_writer_lock(quiet boolean, standstill bigint, OUT at bigint, OUT before bigint)
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(writer_key());
-  IF coalesce(current_setting('coding_loops.quiet', true), '') <> 'on' THEN
+  at := floor(extract(epoch FROM clock_timestamp()) * 1000);
+  SELECT last_value INTO before FROM moment;
+  IF before > at AND before - at <= standstill THEN
+    at := before;
+  END IF;
+  PERFORM setval('moment', at), set_config('coding_loops.moment', at::text, true);
+  IF NOT quiet THEN
     NOTIFY coding_loops;
+  END IF;
+END
+$$;
+
+-- Begins to write: takes the lock, waiting at most `patience` milliseconds for it.
+CREATE FUNCTION begin_write(patience bigint, quiet boolean, OUT at bigint, OUT before bigint) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  PERFORM set_config('lock_timeout', greatest(patience, 1)::text, true);
+  SELECT taken.at, taken.before INTO at, before FROM take_writer_lock(quiet, 5000) AS taken;
+END
+$$;
+
+-- A statement of a client that has not begun so, psql for example, takes the lock before it changes a row.
+CREATE FUNCTION begin_to_write() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF coalesce(current_setting('coding_loops.moment', true), '') = '' THEN
+    PERFORM taken.at FROM take_writer_lock(false, 5000) AS taken;
   END IF;
   RETURN NULL;
 END
@@ -374,31 +400,9 @@ DECLARE
   name text;
 BEGIN
   FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
-    EXECUTE format('CREATE TRIGGER a_writer_lock BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I
-                    FOR EACH STATEMENT EXECUTE FUNCTION take_writer_lock()', name);
+    EXECUTE format('CREATE TRIGGER begin_to_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I
+                    FOR EACH STATEMENT EXECUTE FUNCTION begin_to_write()', name);
   END LOOP;
-END
-$$;
-
--- Begins to write: takes the lock, waiting at most `patience` milliseconds for it, and gives the moment of this transaction in
--- milliseconds since 1970, which is never before that of an earlier one. A server whose clock is set back, or a standby with a late
--- clock that was promoted, stands still for at most `standstill` milliseconds; then time goes back.
-CREATE FUNCTION begin_write(patience bigint, quiet boolean, standstill bigint DEFAULT 5000) RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-  at bigint;
-  last bigint;
-BEGIN
-  PERFORM set_config('lock_timeout', greatest(patience, 1)::text, true),
-    set_config('coding_loops.quiet', CASE WHEN quiet THEN 'on' ELSE '' END, true);
-  PERFORM pg_advisory_xact_lock(writer_key());
-  at := floor(extract(epoch FROM clock_timestamp()) * 1000);
-  SELECT last_value INTO last FROM moment;
-  IF last > at AND last - at <= standstill THEN
-    at := last;
-  END IF;
-  PERFORM setval('moment', at);
-  RETURN at;
 END
 $$;
 

@@ -9,7 +9,9 @@ mod postgres;
 mod process;
 mod wait;
 
-pub use database::{World, events, make_database, new_loop, new_test, printed, sql, try_sql};
+pub use database::{
+    World, content, events, in_memory, make_database, new_loop, new_test, place, printed, sql, try_sql, without_foreign_keys,
+};
 pub use git::{commit, git, git_command, make_repository, write};
 pub use harness::run_tests;
 pub use postgres::Postgres;

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use coord_db::{Database, OpenOptions};
 use nix::unistd::{Uid, User};
 
 use crate::{run, wait_until};
@@ -114,6 +115,32 @@ impl Postgres {
         server
     }
 
+    /// The server, if the tests of this process are to run on PostgreSQL: the environment variable `CODING_LOOPS_TEST_ENGINE` is
+    /// `postgres`. Without it they run on SQLite.
+    ///
+    /// # Panics
+    /// If they are to run there and there is none, or for another value.
+    #[must_use]
+    pub fn under_test() -> Option<&'static Self> {
+        match std::env::var("CODING_LOOPS_TEST_ENGINE").as_deref() {
+            Err(_) | Ok("" | "sqlite") => None,
+            Ok("postgres") => Some(Self::get().expect("a PostgreSQL server")),
+            Ok(other) => panic!("there is no engine {other:?}"),
+        }
+    }
+
+    /// The address of a new database with the newest schema.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn new_address(&self) -> String {
+        let made = self.new_database(|name| {
+            Database::create(Path::new(&self.url(name)), &OpenOptions::default()).expect("a database");
+        });
+        self.url(&made)
+    }
+
     /// Makes a database: an empty one, or as `fill` has filled another one when it was first called.
     ///
     /// # Panics
@@ -140,7 +167,8 @@ impl Postgres {
         format!("postgres://{USER}@{folder}/{database}")
     }
 
-    /// Runs SQL in `psql`: what it prints, one row a line, columns joined by `|`; or what it reports.
+    /// Runs SQL in `psql`, on a database by its name or address: what it prints, one row a line, columns joined by `|`; or what it
+    /// reports.
     ///
     /// # Errors
     /// What it prints on stderr if it fails.
@@ -151,8 +179,9 @@ impl Postgres {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), sql).expect("a temporary file");
         let mut psql = Command::new(self.programs.join("psql"));
-        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1", "--username", USER]);
-        psql.arg("--host").arg(&self.folder).args(["--dbname", database]).arg("--file").arg(file.path());
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1", "--dbname"]);
+        let address = if database.contains("://") { database.to_owned() } else { self.url(database) };
+        psql.arg(address).arg("--file").arg(file.path());
         let output = psql.env("PGOPTIONS", "-c client_min_messages=warning").output().expect("psql");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

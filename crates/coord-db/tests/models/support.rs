@@ -10,6 +10,7 @@ use coord_db::{Clock, Database, LoopId, ManualClock, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRunner};
+use test_support::Postgres;
 
 /// When every sequence begins.
 pub const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -52,6 +53,7 @@ pub type Rows = Vec<Vec<Option<String>>>;
 pub struct World {
     pub db: Database,
     pub clock: ManualClock,
+    server: Option<&'static Postgres>,
     begin_anew: Vec<String>,
     fresh: Rc<Rows>,
     last: RefCell<Option<(Vec<String>, Rc<Rows>)>>,
@@ -60,42 +62,73 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let clock = ManualClock::new(START);
-        let db = Database::in_memory(Arc::new(clock.clone())).unwrap();
-        Self { db, clock, begin_anew: Vec::new(), fresh: Rc::default(), last: RefCell::default() }
+        let db = test_support::in_memory(Arc::new(clock.clone()));
+        Self {
+            db,
+            clock,
+            server: Postgres::under_test(),
+            begin_anew: Vec::new(),
+            fresh: Rc::default(),
+            last: RefCell::default(),
+        }
     }
 
     /// What stands now is what every sequence begins with.
     fn remember(&mut self) {
-        // As they were made: what refers to a table comes after it.
-        let tables = self.query(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'knowledge%'
-             AND name <> 'maintenance' ORDER BY rowid",
-        );
         let (mut wipe, mut fill, mut dump) = (Vec::new(), Vec::new(), Vec::new());
-        for table in &tables {
+        for table in &self.tables() {
             wipe.push(format!("DELETE FROM {table}"));
-            let columns = self.query(&format!("SELECT name FROM pragma_table_info('{table}')"));
-            dump.push(format!("SELECT '{table}', json_group_array(json_array({})) FROM {table}", columns.join(", ")));
+            let columns = self.columns(table);
+            dump.push(match self.server {
+                None => format!("SELECT '{table}', json_group_array(json_array({columns})) FROM {table}"),
+                Some(_) => format!("SELECT '{table}', string_agg(row::text, ' ' ORDER BY row::text) FROM {table} AS row"),
+            });
             if self.db.query_foreign(&format!("SELECT 1 FROM {table} LIMIT 1")).unwrap().is_empty() {
                 continue;
             }
             self.db.execute_foreign(&format!("CREATE TEMP TABLE fresh_{table} AS SELECT * FROM {table}")).unwrap();
-            let columns = columns.join(", ");
             // A second time, for what the triggers of an earlier table have put there.
             fill.push(format!("DELETE FROM {table}"));
             fill.push(format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM fresh_{table}"));
         }
-        let begin = ["BEGIN", "INSERT INTO maintenance VALUES ('archive')", "DELETE FROM deliveries"].map(str::to_owned);
+        let begin = match self.server {
+            None => vec!["BEGIN", "INSERT INTO maintenance VALUES ('archive')", "DELETE FROM deliveries"],
+            // Neither triggers nor foreign keys.
+            Some(_) => vec!["BEGIN", "SET LOCAL session_replication_role = replica"],
+        };
         let end = ["DELETE FROM maintenance", "COMMIT"].map(str::to_owned);
-        self.begin_anew = begin.into_iter().chain(wipe.into_iter().rev()).chain(fill).chain(end).collect();
+        self.begin_anew = begin.into_iter().map(str::to_owned).chain(wipe.into_iter().rev()).chain(fill).chain(end).collect();
         // By name: the text itself is long, and would be looked up in the cache of statements each time.
         self.db.execute_foreign(&format!("CREATE TEMP VIEW everything AS {}", dump.join(" UNION ALL "))).unwrap();
         self.fresh = self.rows();
     }
 
+    /// As they were made: what refers to a table comes after it.
+    fn tables(&self) -> Vec<String> {
+        self.query(match self.server {
+            None => {
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'knowledge%'
+                 AND name <> 'maintenance' ORDER BY rowid"
+            }
+            Some(_) => {
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+                 AND relname NOT LIKE 'knowledge%' AND relname <> 'maintenance' ORDER BY oid"
+            }
+        })
+    }
+
+    fn columns(&self, table: &str) -> String {
+        let names = match self.server {
+            None => format!("SELECT name FROM pragma_table_info('{table}')"),
+            Some(_) => format!("SELECT column_name FROM information_schema.columns WHERE table_name = '{table}'"),
+        };
+        self.query(&names).join(", ")
+    }
+
     fn begin_anew(&self) {
-        for statement in &self.begin_anew {
-            self.db.query_foreign(statement).unwrap();
+        match self.server {
+            None => self.begin_anew.iter().for_each(|statement| drop(self.db.query_foreign(statement).unwrap())),
+            Some(_) => self.db.execute_foreign(&self.begin_anew.join("; ")).unwrap(),
         }
         assert_eq!(self.rows(), self.fresh, "a sequence has left something behind");
         self.clock.suspend_millis(-self.clock.read().suspended_millis);
@@ -108,6 +141,9 @@ impl World {
 
     /// Every row of every table, to see that nothing has changed.
     pub fn rows(&self) -> Rc<Rows> {
+        if self.server.is_some() {
+            return Rc::new(self.db.query_foreign("SELECT * FROM everything").unwrap());
+        }
         // Grows with each row that is written, also by one who takes it back: what it says to be the same is the same.
         let written = self.query("SELECT total_changes()");
         let mut last = self.last.borrow_mut();
