@@ -167,6 +167,12 @@ impl Postgres {
         format!("postgres://{USER}@{folder}/{database}")
     }
 
+    /// The socket that it listens on.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
+    }
+
     /// Runs SQL in `psql`, on a database by its name or address: what it prints, one row a line, columns joined by `|`; or what it
     /// reports.
     ///

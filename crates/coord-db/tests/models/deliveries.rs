@@ -606,14 +606,18 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
     let mut run = Run { world, model: Model::new(world), story: Story::default(), effects: BTreeMap::new() };
     for op in ops {
         run.step(op)?;
+        world.note();
     }
     run.drain()
 }
 
 #[test]
 fn deliveries_are_as_the_model_has_them() {
-    let world = World::new();
-    let one = new_loop("loop");
-    world.db.write(|tx| tx.add_loop(&one)).unwrap();
+    let world = |server| {
+        let world = World::new(server);
+        let one = new_loop("loop");
+        world.db.write(|tx| tx.add_loop(&one)).unwrap();
+        world
+    };
     check(400, op(), 1..30, world, run);
 }

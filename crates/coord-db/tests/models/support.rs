@@ -1,12 +1,14 @@
 //! What the models share: a database that is as new for each sequence, its rows as text, and the story of a sequence.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Display};
 use std::ops::Range;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use coord_db::{Clock, Database, LoopId, ManualClock, Timestamp};
+use coord_db::{Clock, Database, LoopId, ManualClock, OpenOptions, SystemClock, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRunner};
@@ -15,13 +17,14 @@ use test_support::Postgres;
 /// When every sequence begins.
 pub const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-/// Runs `run` on random sequences of operations, and fails with the story of the shortest one that goes wrong.
+/// Runs `run` on random sequences of operations, and fails with the story of the shortest one that goes wrong. On a server, each
+/// sequence runs on SQLite as well, and after each operation both have the same rows.
 #[track_caller]
 pub fn check<O: Clone + Debug>(
     cases: u32,
     operation: impl Strategy<Value = O>,
     length: Range<usize>,
-    mut world: World,
+    make: impl Fn(Option<&'static Postgres>) -> World,
     run: impl Fn(&World, &[O]) -> Result<(), String>,
 ) {
     let asked = ["CODING_LOOPS_CASES", "PROPTEST_CASES"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
@@ -32,18 +35,72 @@ pub fn check<O: Clone + Debug>(
         rng_algorithm: RngAlgorithm::XorShift,
         ..Config::default()
     };
-    world.remember();
-    let world = RefCell::new(world);
+    let server = Postgres::under_test();
+    let mut worlds = vec![make(server)];
+    worlds.extend(server.map(|_| make(None)));
+    let is_compared = worlds.len() > 1;
+    worlds.iter_mut().for_each(|world| world.remember(is_compared));
+    let worlds = RefCell::new(worlds);
     let outcome = TestRunner::new(config).run(&vec(operation, length), |operations| {
-        let world = &mut *world.borrow_mut();
-        world.begin_anew();
-        run(world, &operations).map_err(TestCaseError::fail)
+        let worlds = worlds.borrow_mut();
+        for world in &*worlds {
+            world.begin_anew();
+            run(world, &operations).map_err(TestCaseError::fail)?;
+        }
+        if let [server, file] = &worlds[..] {
+            compare(&server.history.borrow(), &file.history.borrow()).map_err(TestCaseError::fail)?;
+        }
+        Ok(())
     });
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(story, operations)) => panic!("{story}\n\nthe operations: {operations:?}\n"),
         Err(TestError::Abort(why)) => panic!("{why}"),
     }
+}
+
+/// Two worlds had the same rows after each operation.
+fn compare(server: &[String], file: &[String]) -> Result<(), String> {
+    for (at, (server, file)) in server.iter().zip(file).enumerate() {
+        if server != file {
+            let only =
+                |one: &str, other: &str| one.lines().filter(|line| !other.contains(line)).collect::<Vec<_>>().join("\n  ");
+            return Err(format!(
+                "after operation {}\n only on the server:\n  {}\n only in the file:\n  {}",
+                at + 1,
+                only(server, file),
+                only(file, server)
+            ));
+        }
+    }
+    if server.len() == file.len() { Ok(()) } else { Err("not all operations ran".to_owned()) }
+}
+
+/// Without what differs between two runs of the same operations: generated ids, numbered in the order of their making, and times that
+/// are not the simulation's.
+fn normalised(rows: &str) -> String {
+    let is_id = |text: &str| {
+        text.len() == 36
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                8 | 13 | 18 | 23 => byte == b'-',
+                14 => byte == b'7',
+                _ => byte.is_ascii_hexdigit(),
+            })
+    };
+    let places = (0..rows.len()).filter(|at| rows.get(*at..*at + 36).is_some_and(is_id));
+    let ids: BTreeSet<&str> = places.map(|at| &rows[at..at + 36]).collect();
+    let mut text = rows.to_owned();
+    for (number, id) in ids.iter().enumerate() {
+        text = text.replace(id, &format!("id{number}"));
+    }
+    let is_now = |word: &str| {
+        let time: Option<Timestamp> = word.parse().ok();
+        time.is_some_and(|time| time.seconds_since(SystemClock.now()).abs() < 86_400)
+    };
+    let value = |value: &str| if is_now(value) { "now".to_owned() } else { value.to_owned() };
+    let mut lines: Vec<String> = text.lines().map(|line| line.split('|').map(value).collect::<Vec<_>>().join("|")).collect();
+    lines.sort();
+    lines.join("\n")
 }
 
 /// Rows of any table, each as its name and one text.
@@ -57,24 +114,41 @@ pub struct World {
     begin_anew: Vec<String>,
     fresh: Rc<Rows>,
     last: RefCell<Option<(Vec<String>, Rc<Rows>)>>,
+    /// The query for all rows, where they are compared with those of another world.
+    compared: Option<String>,
+    /// The rows after each operation.
+    history: RefCell<Vec<String>>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub fn new(server: Option<&'static Postgres>) -> Self {
         let clock = ManualClock::new(START);
-        let db = test_support::in_memory(Arc::new(clock.clone()));
+        let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
+        let db = match server {
+            None => Database::in_memory(options.clock),
+            Some(server) => Database::open(Path::new(&server.new_address()), &options),
+        };
         Self {
-            db,
+            db: db.unwrap(),
             clock,
-            server: Postgres::under_test(),
+            server,
             begin_anew: Vec::new(),
             fresh: Rc::default(),
             last: RefCell::default(),
+            compared: None,
+            history: RefCell::default(),
+        }
+    }
+
+    /// To be called after each operation.
+    pub fn note(&self) {
+        if let Some(query) = &self.compared {
+            self.history.borrow_mut().push(normalised(&self.query(query).join("\n")));
         }
     }
 
     /// What stands now is what every sequence begins with.
-    fn remember(&mut self) {
+    fn remember(&mut self, is_compared: bool) {
         let (mut wipe, mut fill, mut dump) = (Vec::new(), Vec::new(), Vec::new());
         for table in &self.tables() {
             wipe.push(format!("DELETE FROM {table}"));
@@ -101,6 +175,19 @@ impl World {
         // By name: the text itself is long, and would be looked up in the cache of statements each time.
         self.db.execute_foreign(&format!("CREATE TEMP VIEW everything AS {}", dump.join(" UNION ALL "))).unwrap();
         self.fresh = self.rows();
+        if is_compared {
+            let tables: Vec<String> = self.tables().into_iter().filter(|table| table != "coding_loops_schema").collect();
+            self.compared = Some(tables.iter().map(|table| self.compared_rows(table)).collect::<Vec<_>>().join(" UNION ALL "));
+        }
+    }
+
+    /// A query for a table's rows that is the same on each engine.
+    fn compared_rows(&self, table: &str) -> String {
+        let columns = self.columns(table);
+        let mut columns: Vec<&str> = columns.split(", ").filter(|column| *column != "rowid").collect();
+        columns.sort_unstable();
+        let value = |column: &&str| format!("coalesce(CAST({column} AS TEXT), '-')");
+        format!("SELECT '{table}|' || {} FROM {table}", columns.iter().map(value).collect::<Vec<_>>().join(" || '|' || "))
     }
 
     /// As they were made: what refers to a table comes after it.
@@ -126,6 +213,7 @@ impl World {
     }
 
     fn begin_anew(&self) {
+        self.history.borrow_mut().clear();
         match self.server {
             None => self.begin_anew.iter().for_each(|statement| drop(self.db.query_foreign(statement).unwrap())),
             Some(_) => self.db.execute_foreign(&self.begin_anew.join("; ")).unwrap(),
