@@ -131,7 +131,7 @@ impl Database {
 
     #[cfg(not(feature = "postgres"))]
     fn open_server(_address: &str, _options: &OpenOptions, _create: bool) -> Result<Self> {
-        Err(Error::Config("this program was built without PostgreSQL; build it with the feature postgres".to_owned()))
+        Err(Error::without_postgres())
     }
 
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {

@@ -3,6 +3,7 @@
 mod breaks;
 mod opening;
 mod sharing;
+mod waking;
 
 use std::path::Path;
 use std::time::Duration;

@@ -5,6 +5,7 @@ mod connection;
 mod errors;
 mod migrate;
 mod values;
+pub(crate) mod wake;
 mod worker;
 
 use std::time::Duration;
