@@ -48,22 +48,33 @@ need shellcheck shellcheck
 # Without it the tests that boot one say that they are skipped.
 want systemd-analyze systemd || echo "$0: systemd cannot be had here; nothing is tested under it" >&2
 
-# Likewise for agents in a sandbox, the live page, and large files.
+# Likewise for agents in a sandbox, the live page, large files, and PostgreSQL.
 want bwrap bubblewrap || echo "$0: bwrap cannot be had here; no agent is tested in a sandbox" >&2
 want chromium chromium || echo "$0: chromium cannot be had here; the live page is tested in no browser" >&2
 want chromedriver chromium-driver || echo "$0: chromedriver cannot be had here; the live page is tested in no browser" >&2
 want git-lfs git-lfs || echo "$0: git-lfs cannot be had here; nothing is tested with large files" >&2
 want tmux tmux || echo "$0: tmux cannot be had here; status --watch is not tested in a terminal" >&2
 
+# The server programs are in a folder of their version, outside of the PATH.
+want psql postgresql || echo "$0: postgresql cannot be had here; nothing is tested on PostgreSQL" >&2
+
 step "format"
 cargo fmt --all --check
 
 step "clippy"
 cargo clippy --workspace --all-targets --locked -- --deny warnings
+cargo clippy -p coord-db --all-targets --features postgres --locked -- --deny warnings
 
 step "tests"
 # This builds the programs too. `cargo build` would build them again: tests need other features of some libraries.
 cargo test --workspace --locked --no-run --message-format=json-render-diagnostics | scripts/run-tests.py
+
+step "tests on PostgreSQL"
+if command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+  CODING_LOOPS_TEST_ENGINE=postgres cargo test --locked -p coord-db --features postgres
+else
+  echo "SKIPPED, NOTHING WAS TESTED: PostgreSQL is not installed"
+fi
 
 step "real agents"
 status=0

@@ -72,8 +72,10 @@ fn crates_depend_only_on_what_is_below_them() {
         );
         let in_tests = |used: &&String| !allowed.contains(&used.as_str()) && !IN_TESTS.contains(&used.as_str());
         wrong.extend(tests.intersection(&own).filter(in_tests).map(|used| format!("{name} → {used} in tests")));
-        if used.contains("rusqlite") != (name == "coord-db") {
-            wrong.push(format!("{name}: rusqlite is for coord-db alone"));
+        for engine in ["rusqlite", "tokio-postgres"] {
+            if used.contains(engine) != (name == "coord-db") {
+                wrong.push(format!("{name}: {engine} is for coord-db alone"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

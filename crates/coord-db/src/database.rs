@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "postgres")]
+use crate::engine::postgres;
+use crate::engine::sqlite::Sqlite;
 use crate::engine::sqlite::first_look::{explain, first_look};
 use crate::engine::{Column, Engine, Params, Row, ValueRef};
 use crate::file_system::FileSystem;
+use crate::locate::Location;
 use crate::wake::Bell;
 use crate::{Clock, Error, Result, SystemClock, Timestamp};
 
@@ -75,12 +79,16 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens an existing database and brings it to the newest schema.
+    /// Opens an existing database and brings it to the newest schema. A path that begins with `postgres://` is the address of
+    /// one on a server.
     ///
     /// # Errors
-    /// [`Error::NoDatabase`], [`Error::NotOurs`], [`Error::Newer`], [`Error::NetworkFileSystem`], [`Error::Damaged`] or what the
-    /// file system says.
+    /// [`Error::NoDatabase`], [`Error::NotOurs`], [`Error::Newer`], [`Error::NetworkFileSystem`], [`Error::Damaged`],
+    /// [`Error::Unreachable`] or what the file system says.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        if let Location::Server(address) = Location::of(path) {
+            return Self::open_server(&address, options, false);
+        }
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => {}
             Ok(_) => return Err(Error::NotOurs { path: path.to_owned(), detail: "it is not a regular file".to_owned() }),
@@ -97,13 +105,17 @@ impl Database {
     /// # Errors
     /// [`Error::NotOurs`] for another version.
     pub fn peek<R>(path: &Path, body: impl FnOnce(&ReadTx<'_>) -> Result<R>) -> Result<R> {
-        let engine = Engine::peek(path)?;
+        let engine = Engine::Sqlite(Sqlite::peek(path)?);
         engine.begin_read()?;
         body(&ReadTx::over(&engine, &SystemClock))
     }
 
-    /// Opens the database, making it if there is none. The file is readable by its owner alone.
+    /// Opens the database, making it if there is none. The file is readable by its owner alone. On a server, the database has to
+    /// be there, and empty: its tables are made.
     pub fn create(path: &Path, options: &OpenOptions) -> Result<Self> {
+        if let Location::Server(address) = Location::of(path) {
+            return Self::open_server(&address, options, true);
+        }
         use std::os::unix::fs::OpenOptionsExt;
         FileSystem::allow(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")), path)?;
         match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
@@ -117,8 +129,20 @@ impl Database {
     /// A database that nobody else sees and that ends with the value.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
         let options = OpenOptions { clock, ..OpenOptions::default() };
-        let engine = Engine::in_memory(options.busy_deadline, &options.clock)?;
+        let engine = Engine::Sqlite(Sqlite::in_memory(options.busy_deadline, &options.clock)?);
         Ok(Self::over(engine, None, &options))
+    }
+
+    #[cfg(feature = "postgres")]
+    fn open_server(address: &str, options: &OpenOptions, create: bool) -> Result<Self> {
+        let durable = options.durability == Durability::Full;
+        let engine = postgres::open(address, create, durable, options.busy_deadline)?;
+        Ok(Self::over(Engine::Postgres(Box::new(engine)), None, options))
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    fn open_server(_address: &str, _options: &OpenOptions, _create: bool) -> Result<Self> {
+        Err(Error::without_postgres())
     }
 
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
@@ -126,8 +150,8 @@ impl Database {
         FileSystem::allow(&path, &path)?;
         let durable = options.durability == Durability::Full;
         first_look(&path, create, || {
-            let engine = Engine::open(&path, create, durable, options.busy_deadline, &options.clock)?;
-            Ok(Self::over(engine, Some(path.clone()), options))
+            let engine = Sqlite::open(&path, create, durable, options.busy_deadline, &options.clock)?;
+            Ok(Self::over(Engine::Sqlite(engine), Some(path.clone()), options))
         })
         .map_err(|error| match error {
             Error::Damaged { detail } if detail.contains("not a database") => Error::NotOurs { path, detail },
@@ -147,7 +171,7 @@ impl Database {
         }
     }
 
-    /// Where the file is; none for one in memory.
+    /// Where the file is; none for one in memory or on a server.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
@@ -168,7 +192,7 @@ impl Database {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => return Ok(()),
         };
-        self.engine.leave_the_wal()?;
+        self.engine.sqlite()?.leave_the_wal()?;
         Err(error)
     }
 
@@ -178,15 +202,15 @@ impl Database {
         &self.clock
     }
 
-    /// A number that changes whenever another connection has committed. Costs next to nothing.
+    /// A number that changes whenever another connection has committed. Costs next to nothing; on a server, a round trip.
     pub fn data_version(&self) -> Result<i64> {
         self.engine.data_version()
     }
 
     /// Reads one consistent snapshot.
     pub fn read<R, E: From<Error>>(&self, body: impl FnOnce(&ReadTx<'_>) -> Result<R, E>) -> Result<R, E> {
-        self.engine.begin_read()?;
-        let result = body(&self.transaction());
+        let moment = self.engine.begin_read()?;
+        let result = body(&self.transaction(moment));
         // Nothing was written; there is nothing that a failed end could lose.
         self.engine.roll_back();
         result
@@ -219,10 +243,10 @@ impl Database {
 
     fn write_with<R, E: From<Error>>(&self, body: impl FnOnce(&WriteTx<'_>) -> Result<R, E>, ring: bool) -> Result<R, E> {
         self.refuse_readonly()?;
-        self.engine.begin_write().map_err(|error| self.explained(error))?;
+        let moment = self.engine.begin_write(!ring).map_err(|error| self.explained(error))?;
         let rollback = Rollback(&self.engine);
         // The time is read once the lock is held, so that the order of times is the order of commits.
-        let transaction = WriteTx { read: self.transaction() };
+        let transaction = WriteTx { read: self.transaction(moment) };
         let value = body(&transaction)?;
         self.engine.commit()?;
         drop(rollback);
@@ -234,8 +258,8 @@ impl Database {
     }
 
     /// The transaction that the engine has begun.
-    fn transaction(&self) -> ReadTx<'_> {
-        ReadTx { silent_seconds: self.silent_seconds, ..ReadTx::over(&self.engine, &*self.clock) }
+    fn transaction(&self, moment: Option<Timestamp>) -> ReadTx<'_> {
+        ReadTx { silent_seconds: self.silent_seconds, ..ReadTx::at(moment, &self.engine, &*self.clock) }
     }
 
     /// How many rows this connection has changed since it was opened.
@@ -244,7 +268,7 @@ impl Database {
         self.engine.rows_changed()
     }
 
-    /// Writes with one statement that is its own transaction: SQLite need not be able to undo it within another, which
+    /// Writes with one statement that is its own transaction, to a file: SQLite need not be able to undo it within another, which
     /// with triggers is a fifth of its cost. The statement reads the time with [`NOW`](crate::engine::sqlite::NOW). Rings the bell.
     pub(crate) fn write_one(&self, sql: &str, parameters: impl Params) -> Result<usize> {
         self.refuse_readonly()?;
@@ -256,7 +280,7 @@ impl Database {
 
     fn refuse_readonly(&self) -> Result<()> {
         match self.path() {
-            Some(path) if self.engine.is_readonly()? => {
+            Some(path) if self.engine.sqlite()?.is_readonly()? => {
                 Err(explain(path, Error::Unwritable { detail: "attempt to write a readonly database".to_owned() }))
             }
             _ => Ok(()),
@@ -336,7 +360,13 @@ pub struct ReadTx<'a> {
 impl<'a> ReadTx<'a> {
     /// The transaction that an engine has begun, maybe on another file with tables of the same names.
     pub(crate) fn over(engine: &'a Engine, clock: &'a dyn Clock) -> Self {
-        Self { engine, now: clock.now(), clock, silent_seconds: SILENT_SECONDS }
+        Self::at(None, engine, clock)
+    }
+
+    /// As [`ReadTx::over`], at the moment that the engine gives, unless the clock is a simulation's.
+    fn at(moment: Option<Timestamp>, engine: &'a Engine, clock: &'a dyn Clock) -> Self {
+        let now = moment.filter(|_| clock.yields_to_server()).unwrap_or_else(|| clock.now());
+        Self { engine, now, clock, silent_seconds: SILENT_SECONDS }
     }
 }
 

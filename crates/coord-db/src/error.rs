@@ -55,10 +55,29 @@ pub enum Error {
         /// The deadline that passed.
         seconds: u64,
     },
+    /// The server does not answer, or the connection to it broke: nothing was changed.
+    #[error("cannot reach the database at {server}: {detail}; {advice}")]
+    Unreachable {
+        /// Its address, without a password.
+        server: String,
+        /// What happened.
+        detail: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// The connection broke while a transaction was committed, and the server cannot say whether it was. A process that goes on
+    /// would act on what it believes; it has to end and to read again, as after a kill.
+    #[error("the connection to {server} broke during a commit of unknown outcome: {detail}")]
+    CommitUnknown {
+        /// The server's address, without a password.
+        server: String,
+        /// Why it cannot be known.
+        detail: String,
+    },
     /// The disk is full, the file or folder is read-only, or the device fails: nothing was changed.
     #[error("the database cannot be written: {detail}")]
     Unwritable {
-        /// SQLite's words.
+        /// The engine's words.
         detail: String,
     },
     /// The named row is not there.
@@ -209,10 +228,10 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Error {
-    /// True where waiting may help without anyone's doing: a lock, a full disk, a read-only file.
+    /// True where waiting may help without anyone's doing: a lock, a full disk, a read-only file, a server that does not answer.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Locked { .. } | Self::Unwritable { .. })
+        matches!(self, Self::Locked { .. } | Self::Unwritable { .. } | Self::Unreachable { .. })
     }
 
     /// True where the rows say no: asking again changes nothing until they change.
@@ -228,6 +247,11 @@ impl Error {
                 | Self::Settled { .. }
                 | Self::Invalid(_)
         )
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    pub(crate) fn without_postgres() -> Self {
+        Self::Config("this program was built without PostgreSQL; build it with the feature postgres".to_owned())
     }
 
     pub(crate) fn illegal(what: &'static str, id: impl ToString, state: impl ToString, action: impl Into<String>) -> Self {

@@ -10,6 +10,27 @@ pub const FILE: &str = "coordination.db";
 /// The environment variable that names the database.
 pub const VARIABLE: &str = "CODING_LOOPS_DB";
 
+/// A database: a file, or one on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// An SQLite file.
+    File(PathBuf),
+    /// The address of a PostgreSQL database, which may have a password in it.
+    Server(String),
+}
+
+impl Location {
+    /// What a path names: `postgres://user@host/name` is an address, all else a file.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let is_address = |text: &&str| ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+        match path.to_str().filter(is_address) {
+            Some(address) => Self::Server(address.to_owned()),
+            None => Self::File(path.to_owned()),
+        }
+    }
+}
+
 /// `named`, else the environment's, else the one of the nearest folder above `from` that has one. The folder of store and
 /// workspaces names its database; a linked worktree of a repository finds the repository's. The answer may not exist; it is then where one would be made.
 #[must_use]

@@ -164,6 +164,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp {
         self.read().wall
     }
+    /// Whether the clock of a database server takes precedence over this one: no simulation's does.
+    fn yields_to_server(&self) -> bool {
+        false
+    }
     /// The host whose clocks these are; empty for one without a name.
     fn host(&self) -> &str {
         crate::process::host().unwrap_or_default()
@@ -193,6 +197,10 @@ impl Clock for SystemClock {
 
     fn now(&self) -> Timestamp {
         Timestamp(clock_millis(nix::time::ClockId::CLOCK_REALTIME))
+    }
+
+    fn yields_to_server(&self) -> bool {
+        true
     }
 }
 

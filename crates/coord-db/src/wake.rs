@@ -4,6 +4,8 @@
 //! writer rings no bell, so the `-wal` is watched too: its last change is seen *before* the commit is visible, therefore
 //! a [`Ladder`] of a few short waits follows it. A slow timer backs both up. A lost or merged wake-up may delay a reader,
 //! never change what it sees.
+//!
+//! On a server, a writer's transaction notifies when it commits, a foreign one too, and a connection of its own listens.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -15,6 +17,9 @@ use std::time::{Duration, Instant};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 
+#[cfg(feature = "postgres")]
+use crate::engine::postgres::wake::Listening;
+use crate::locate::Location;
 use crate::{Error, Result};
 
 /// What was seen.
@@ -93,24 +98,62 @@ fn open_ring(folder: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("ring"))
 }
 
-/// Watches one database's bell and `-wal`, and calls back from a thread of its own.
+/// Watches one database, and calls back from a thread of its own: a file's bell and `-wal`, or what a server notifies.
+#[derive(Debug)]
 pub struct Watcher {
-    inner: notify::RecommendedWatcher,
-    database: PathBuf,
+    watched: Watched,
 }
 
-impl std::fmt::Debug for Watcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watcher").field("database", &self.database).finish_non_exhaustive()
-    }
+#[derive(Debug)]
+enum Watched {
+    File(FileWatcher),
+    #[cfg(feature = "postgres")]
+    Server(#[expect(dead_code, reason = "dropped, it ends")] Listening),
 }
 
 impl Watcher {
     /// Begins to watch.
     ///
     /// # Errors
-    /// If the kernel gives no more inotify watches, or the folder is missing. The caller then lives by its timer.
+    /// If the kernel gives no more inotify watches, the folder is missing, or the server cannot be reached. The caller then lives by
+    /// its timer.
     pub fn new(database: &Path, on_wake: impl Fn(Wake) + Send + 'static) -> Result<Self> {
+        let watched = match Location::of(database) {
+            Location::File(path) => Watched::File(FileWatcher::new(&path, on_wake)?),
+            #[cfg(feature = "postgres")]
+            Location::Server(address) => Watched::Server(Listening::new(&address, move || on_wake(Wake::Bell))?),
+            #[cfg(not(feature = "postgres"))]
+            Location::Server(_) => return Err(Error::without_postgres()),
+        };
+        Ok(Self { watched })
+    }
+
+    /// Watches again what was deleted and recreated. Cheap; to be called by the slow timer, and before a look: what happens
+    /// while it works wakes nobody.
+    pub fn refresh(&mut self) {
+        match &mut self.watched {
+            Watched::File(watcher) => watcher.refresh(),
+            // It listens again by itself.
+            #[cfg(feature = "postgres")]
+            Watched::Server(_) => {}
+        }
+    }
+}
+
+/// Watches the bell and the `-wal` of a file.
+struct FileWatcher {
+    inner: notify::RecommendedWatcher,
+    database: PathBuf,
+}
+
+impl std::fmt::Debug for FileWatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileWatcher").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+impl FileWatcher {
+    fn new(database: &Path, on_wake: impl Fn(Wake) + Send + 'static) -> Result<Self> {
         // Writers ring beside the file itself, not beside a link to it.
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
         let failed = |error: notify::Error| Error::io("cannot watch the database for changes", std::io::Error::other(error));
@@ -136,9 +179,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Watches again what was deleted and recreated. Cheap; to be called by the slow timer, and before a look: what happens
-    /// while it works wakes nobody.
-    pub fn refresh(&mut self) {
+    fn refresh(&mut self) {
         let folder = bell_folder(&self.database);
         let wal = with_suffix(&self.database, "-wal");
         if let Err(error) = open_ring(&folder) {

@@ -3,10 +3,33 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use coord_db::{Database, Event, EventFilter, LoopId, NewLoop, NewTest, OpenOptions};
+use coord_db::locate::Location;
+use coord_db::{Clock, Database, Event, EventFilter, LoopId, NewLoop, NewTest, OpenOptions};
 
-use crate::{Process, wait_until_equal};
+use crate::{Postgres, Process, wait_until_equal};
+
+/// A database that nobody else sees, on the engine under test.
+///
+/// # Panics
+/// If it cannot be made.
+#[must_use]
+pub fn in_memory(clock: Arc<dyn Clock>) -> Database {
+    match Postgres::under_test() {
+        None => Database::in_memory(clock).expect("a database"),
+        Some(server) => {
+            let options = OpenOptions { clock, ..OpenOptions::default() };
+            Database::open(Path::new(&server.new_address()), &options).expect("a database")
+        }
+    }
+}
+
+/// Where a new database is on the engine under test: this path, or the address of one with the newest schema.
+#[must_use]
+pub fn place(path: &Path) -> PathBuf {
+    Postgres::under_test().map_or_else(|| path.to_owned(), |server| server.new_address().into())
+}
 
 /// Makes an empty database. Not a copy of one: a copy is noticed, and its numbers jump.
 ///
@@ -17,7 +40,7 @@ pub fn make_database(path: &Path) -> Database {
     Database::create(path, &OpenOptions::default()).expect("a database")
 }
 
-/// Runs SQL in the `sqlite3` shell: what it prints, one row a line, columns joined by `|`; or what it reports.
+/// Runs SQL in the `sqlite3` shell, or in `psql`: what it prints, one row a line, columns joined by `|`; or what it reports.
 ///
 /// # Errors
 /// What the shell prints on stderr if it fails.
@@ -25,6 +48,9 @@ pub fn make_database(path: &Path) -> Database {
 /// # Panics
 /// If there is no `sqlite3`.
 pub fn try_sql(database: &Path, sql: &str) -> Result<String, String> {
+    if let (Location::Server(address), Some(server)) = (Location::of(database), Postgres::get()) {
+        return server.try_sql(&address, sql);
+    }
     let mut command = Command::new("sqlite3");
     command.args(["-batch", "-bail", "-cmd", ".timeout 10000"]).arg(database);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -48,6 +74,31 @@ pub fn try_sql(database: &Path, sql: &str) -> Result<String, String> {
 #[track_caller]
 pub fn sql(database: &Path, sql: &str) -> String {
     try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// SQL that is to write what no foreign key allows.
+#[must_use]
+pub fn without_foreign_keys(sql: &str) -> String {
+    match Postgres::under_test() {
+        None => format!("PRAGMA foreign_keys = off; {sql}"),
+        Some(_) => format!("SET session_replication_role = replica; {sql}; RESET session_replication_role"),
+    }
+}
+
+/// Everything that the tables hold, as text.
+///
+/// # Panics
+/// If it cannot be read.
+#[must_use]
+pub fn content(db: &Database) -> String {
+    if Postgres::under_test().is_none() {
+        let mut text = Vec::new();
+        db.dump(&mut text).expect("a dump");
+        return String::from_utf8(text).expect("text");
+    }
+    let tables = printed(db, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1");
+    let rows = |table: &str| format!("SELECT '{table}', string_agg(row::text, chr(10) ORDER BY row::text) FROM {table} AS row");
+    printed(db, &tables.lines().map(rows).collect::<Vec<_>>().join(" UNION ALL "))
 }
 
 /// What a query gives, as the shell prints it, without starting one: for asking again and again.
@@ -137,7 +188,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let home = folder.path().canonicalize().expect("a temporary folder").join(relative);
         std::fs::create_dir_all(&home).expect("a folder");
-        let path = home.join("coordination.db");
+        let path = place(&home.join("coordination.db"));
         let db = make_database(&path);
         // Outside the folder of the database, which daemons watch.
         let logs = tempfile::tempdir().expect("a temporary folder");

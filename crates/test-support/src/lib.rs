@@ -5,11 +5,15 @@ pub mod bad_files;
 mod database;
 mod git;
 mod harness;
+mod postgres;
 mod process;
 mod wait;
 
-pub use database::{World, events, make_database, new_loop, new_test, printed, sql, try_sql};
+pub use database::{
+    World, content, events, in_memory, make_database, new_loop, new_test, place, printed, sql, try_sql, without_foreign_keys,
+};
 pub use git::{commit, git, git_command, make_repository, write};
 pub use harness::run_tests;
+pub use postgres::Postgres;
 pub use process::{Process, Signal, ends_within, is_alive, run, signal};
 pub use wait::{BOUND, wait_for, wait_for_within, wait_until, wait_until_equal};

@@ -182,7 +182,7 @@ impl ReadTx<'_> {
         let rows = self.query(
             "SELECT r.id, r.loop_id, r.paths, r.waiting_since, r.freed_at, coalesce(l.priority, 1)
              FROM lease_requests AS r LEFT JOIN loops AS l ON l.id = r.loop_id
-             WHERE r.wait_until > ?1 AND (l.status = 'running' OR r.loop_id = 'human' OR r.loop_id GLOB 'landing-train*')",
+             WHERE r.wait_until > ?1 AND (l.status = 'running' OR r.loop_id = 'human' OR r.loop_id LIKE 'landing-train%')",
             [self.now()],
             |row| {
                 Ok((
@@ -229,7 +229,8 @@ impl ReadTx<'_> {
                 wanted,
             })
             .collect();
-        let anyone_waits: bool = self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS NOT ?1)", [own])?;
+        let anyone_waits: bool =
+            self.value("SELECT EXISTS (SELECT 1 FROM lease_requests WHERE id IS DISTINCT FROM ?1)", [own])?;
         if anyone_waits {
             let waiters = self.waiters()?;
             let own_rank = own.and_then(|own| waiters.iter().find(|waiter| waiter.id == own)).map(|waiter| waiter.rank.clone());

@@ -23,8 +23,9 @@ impl WriteTx<'_> {
     /// Writes a reading down in place of the loop's last one.
     pub fn store_agent_output(&self, row: &AgentOutput) -> Result<()> {
         self.execute(
-            "INSERT OR REPLACE INTO agent_outputs (loop_id, log, read_bytes, read_at, news_at, errors)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO agent_outputs (loop_id, log, read_bytes, read_at, news_at, errors) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (loop_id) DO UPDATE SET log = excluded.log, read_bytes = excluded.read_bytes,
+               read_at = excluded.read_at, news_at = excluded.news_at, errors = excluded.errors",
             params![row.loop_id, row.log, row.read_bytes, row.read_at, row.news_at, row.errors.to_string()],
         )?;
         Ok(())

@@ -95,7 +95,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 Alert,
-                "FROM alerts WHERE fingerprint >= ?1 AND fingerprint < ?1 || char(0x10FFFF) AND closed_at IS NULL
+                "FROM alerts WHERE fingerprint >= ?1 AND fingerprint < ?1 || '\u{10ffff}' AND closed_at IS NULL
                  ORDER BY fingerprint"
             ),
             [prefix],

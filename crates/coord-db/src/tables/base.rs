@@ -190,8 +190,9 @@ impl ReadTx<'_> {
     /// Whether the newest `runs` runs of a check at heads all passed without a retry.
     pub fn is_steady(&self, check_hash: &str, runs: u32) -> Result<bool> {
         self.value(
-            "SELECT count(*) = ?2 AND total(state <> 'green') = 0
-             FROM (SELECT state FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC LIMIT ?2)",
+            "SELECT count(*) = ?2 AND count(*) FILTER (WHERE state <> 'green') = 0
+             FROM (SELECT state FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped'
+                   ORDER BY ran_at DESC LIMIT ?2) AS newest",
             params![check_hash, runs],
         )
     }
@@ -282,11 +283,12 @@ impl WriteTx<'_> {
     /// The work whose judgement showed this is about to land: what its checks showed holds for the next head.
     pub fn carry_base_run(&self, from_tree: &str, check_hash: &str, to_tree: &str, to_commit: &str) -> Result<()> {
         self.execute(
-            "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs,
+            "INSERT INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, exit_code, runs,
                duration_ms, output_sha256, output_tail, proof_id, ran_at)
              SELECT ?3, check_hash, check_name, ?4, state, why, exit_code, runs, duration_ms, output_sha256, output_tail,
                proof_id, ?5
-             FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2 AND state IN ('green', 'flaky')",
+             FROM base_runs WHERE tree_hash = ?1 AND check_hash = ?2 AND state IN ('green', 'flaky')
+             ON CONFLICT DO NOTHING",
             params![from_tree, check_hash, to_tree, to_commit, self.now()],
         )?;
         Ok(())
@@ -419,8 +421,8 @@ impl WriteTx<'_> {
     /// Records that the human does not wait for a check at the base.
     fn skip_base_check(&self, tree: &str, check_hash: &str, check_name: &str, commit: &str) -> Result<()> {
         self.execute(
-            "INSERT OR IGNORE INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
-             VALUES (?1, ?2, ?3, ?4, 'skipped', 'the human did not wait for it', 0, ?5)",
+            "INSERT INTO base_runs (tree_hash, check_hash, check_name, commit_hash, state, why, runs, ran_at)
+             VALUES (?1, ?2, ?3, ?4, 'skipped', 'the human did not wait for it', 0, ?5) ON CONFLICT DO NOTHING",
             params![tree, check_hash, check_name, commit, self.now()],
         )?;
         Ok(())
@@ -466,7 +468,7 @@ impl WriteTx<'_> {
                 return Err(crate::Error::Refused(why));
             }
         }
-        self.execute("INSERT OR IGNORE INTO base_mends (test_id) VALUES (?1)", [&id])?;
+        self.execute("INSERT INTO base_mends (test_id) VALUES (?1) ON CONFLICT DO NOTHING", [&id])?;
         Ok(id)
     }
 }

@@ -28,7 +28,7 @@ impl ReadTx<'_> {
     /// Requests, with one status or any, oldest first.
     pub fn change_requests(&self, status: Option<RequestStatus>) -> Result<Vec<ChangeRequest>> {
         self.query(
-            select!(ChangeRequest, "FROM change_requests WHERE ?1 IS NULL OR status = ?1 ORDER BY requested_at, id"),
+            select!(ChangeRequest, "FROM change_requests WHERE status = ?1 OR ?1 IS NULL ORDER BY requested_at, id"),
             [status],
             ChangeRequest::from_row,
         )
@@ -113,7 +113,10 @@ impl WriteTx<'_> {
         cause: Option<EventId>,
     ) -> Result<String> {
         let id = self.ask_owner(resource, requestor, RequestType::Modify, description, cause)?;
-        self.execute("INSERT OR IGNORE INTO change_request_tests (request_id, test_id) VALUES (?1, ?2)", params![id, test])?;
+        self.execute(
+            "INSERT INTO change_request_tests (request_id, test_id) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            params![id, test],
+        )?;
         Ok(id)
     }
 

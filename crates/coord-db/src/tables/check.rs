@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::{Database, Result};
+use crate::engine::Kind;
+use crate::{Database, ReadTx, Result};
 
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,7 +36,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "a lease belongs to a registered loop",
         "SELECT file_path || ' of ' || locked_by FROM file_locks
-         WHERE locked_by <> 'human' AND locked_by NOT GLOB 'landing-train*' AND locked_by NOT IN (SELECT id FROM loops)",
+         WHERE locked_by <> 'human' AND locked_by NOT LIKE 'landing-train%' AND locked_by NOT IN (SELECT id FROM loops)",
     ),
     (
         "queued work belongs to a test in progress",
@@ -50,7 +51,7 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "no two loops hold overlapping leases",
         "SELECT a.file_path || ' of ' || a.locked_by || ' and ' || b.file_path || ' of ' || b.locked_by
-         FROM file_locks AS a JOIN file_locks AS b ON a.locked_by <> b.locked_by AND substr(a.file_path, -1) = '/'
+         FROM file_locks AS a JOIN file_locks AS b ON a.locked_by <> b.locked_by AND a.file_path LIKE '%/'
            AND b.file_path >= a.file_path AND substr(b.file_path, 1, length(a.file_path)) = a.file_path
          WHERE (a.expires_at IS NULL OR a.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))
            AND (b.expires_at IS NULL OR b.expires_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))",
@@ -62,8 +63,8 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "a wait edge joins registered loops",
         "SELECT waiter || ' waits for ' || holder FROM wait_graph
-         WHERE (waiter <> 'human' AND waiter NOT GLOB 'landing-train*' AND waiter NOT IN (SELECT id FROM loops))
-            OR (holder <> 'human' AND holder NOT GLOB 'landing-train*' AND holder NOT IN (SELECT id FROM loops))",
+         WHERE (waiter <> 'human' AND waiter NOT LIKE 'landing-train%' AND waiter NOT IN (SELECT id FROM loops))
+            OR (holder <> 'human' AND holder NOT LIKE 'landing-train%' AND holder NOT IN (SELECT id FROM loops))",
     ),
     (
         "a delivery has its event",
@@ -95,7 +96,7 @@ const INVARIANTS: &[(&str, &str)] = &[
            WINDOW past AS (PARTITION BY test_id ORDER BY at),
              coming AS (PARTITION BY test_id ORDER BY at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING))
          SELECT p.event_type || ' ' || p.id || ' of ' || p.test_id FROM placed AS p JOIN events AS s ON s.rowid = p.started
-         WHERE p.event_type <> 'test_started' AND (p.caused_by IS NULL OR p.correlation_id IS NOT s.correlation_id)
+         WHERE p.event_type <> 'test_started' AND (p.caused_by IS NULL OR p.correlation_id IS DISTINCT FROM s.correlation_id)
            AND (p.event_type <> 'file_locked' OR (p.mark = p.started
              AND EXISTS (SELECT 1 FROM events AS n WHERE n.rowid = p.next AND n.event_type <> 'test_started')))
          UNION ALL
@@ -113,13 +114,13 @@ const INVARIANTS: &[(&str, &str)] = &[
     (
         "knowledge is found by its present words",
         "SELECT coalesce(i.knowledge_id, 'number ' || w.rowid) FROM knowledge_index AS i FULL JOIN knowledge_words AS w ON w.rowid = i.seq
-         WHERE w.topic IS NOT i.topic OR w.content IS NOT i.content OR w.evidence IS NOT i.evidence",
+         WHERE w.topic IS DISTINCT FROM i.topic OR w.content IS DISTINCT FROM i.content OR w.evidence IS DISTINCT FROM i.evidence",
     ),
     (
         "knowledge is found by its present areas",
-        "SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_scopes EXCEPT SELECT prefix, seq, area FROM knowledge_areas)
+        "SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_scopes EXCEPT SELECT prefix, seq, area FROM knowledge_areas) AS missing
          UNION ALL
-         SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_areas EXCEPT SELECT prefix, seq, area FROM knowledge_scopes)",
+         SELECT 'number ' || seq || ' in ' || area FROM (SELECT prefix, seq, area FROM knowledge_areas EXCEPT SELECT prefix, seq, area FROM knowledge_scopes) AS left_over",
     ),
     (
         "every item of knowledge has its number",
@@ -147,8 +148,8 @@ const INVARIANTS: &[(&str, &str)] = &[
            FROM subscriptions AS s, json_each(s.event_types) AS t, json_each(coalesce(s.filter_sources, '[\"\"]')) AS f
            WHERE s.active = 1 AND t.type = 'text' AND f.type = 'text'),
          there AS (SELECT event_type, source, subscription_id, max_priority FROM subscription_matches)
-         SELECT subscription_id FROM (SELECT * FROM due EXCEPT SELECT * FROM there)
-         UNION SELECT subscription_id FROM (SELECT * FROM there EXCEPT SELECT * FROM due)",
+         SELECT subscription_id FROM (SELECT * FROM due EXCEPT SELECT * FROM there) AS missing
+         UNION SELECT subscription_id FROM (SELECT * FROM there EXCEPT SELECT * FROM due) AS left_over",
     ),
     (
         "an open delivery has a subscription that stands",
@@ -198,12 +199,12 @@ const INVARIANTS: &[(&str, &str)] = &[
     ),
     (
         "both counters stand",
-        "SELECT name FROM (SELECT 'fencing_token' AS name UNION ALL SELECT 'wait_edge')
+        "SELECT name FROM (SELECT 'fencing_token' AS name UNION ALL SELECT 'wait_edge') AS needed
          WHERE name NOT IN (SELECT name FROM counters)",
     ),
     (
         "a leased path belongs to one loop under a token",
-        "SELECT fencing_token || ' of ' || group_concat(DISTINCT locked_by) FROM file_locks
+        "SELECT fencing_token || ' of ' || min(locked_by) || ' and ' || max(locked_by) FROM file_locks
          GROUP BY fencing_token HAVING count(DISTINCT locked_by) > 1",
     ),
     (
@@ -230,25 +231,30 @@ impl Problem {
     }
 }
 
+fn problems_of_file(tx: &ReadTx<'_>) -> Result<Vec<Problem>> {
+    let pages = tx.query("PRAGMA integrity_check", [], |row| row.get::<String>(0))?;
+    let pages = pages.into_iter().filter(|detail| detail != "ok").map(|detail| Problem { rule: SOUND, detail });
+    let orphans = tx.query("PRAGMA foreign_key_check", [], |row| {
+        let detail = format!(
+            "row {} of {} refers to no row of {}",
+            row.get::<Option<i64>>(1)?.unwrap_or_default(),
+            row.get::<String>(0)?,
+            row.get::<String>(2)?
+        );
+        Ok(Problem { rule: NO_ORPHANS, detail })
+    })?;
+    Ok(pages.chain(orphans).collect())
+}
+
 impl Database {
     /// Looks for everything that should not be. Empty is clean.
     pub fn check(&self) -> Result<Vec<Problem>> {
         self.read(|tx| {
             let mut problems = Vec::new();
-            for detail in tx.query("PRAGMA integrity_check", [], |row| row.get::<String>(0))? {
-                if detail != "ok" {
-                    problems.push(Problem { rule: SOUND, detail });
-                }
+            // A server checks its own pages, and no client can turn off its foreign keys.
+            if tx.engine().kind() == Kind::Sqlite {
+                problems.extend(problems_of_file(tx)?);
             }
-            let orphans = tx.query("PRAGMA foreign_key_check", [], |row| {
-                Ok(format!(
-                    "row {} of {} refers to no row of {}",
-                    row.get::<Option<i64>>(1)?.unwrap_or_default(),
-                    row.get::<String>(0)?,
-                    row.get::<String>(2)?
-                ))
-            })?;
-            problems.extend(orphans.into_iter().map(|detail| Problem { rule: NO_ORPHANS, detail }));
             for (rule, sql) in INVARIANTS {
                 let broken = tx.query(sql, [], |row| row.get::<String>(0))?;
                 problems.extend(broken.into_iter().map(|detail| Problem { rule, detail }));

@@ -33,7 +33,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 Checkpoint,
-                "FROM checkpoints WHERE (?2 OR deleted_at IS NULL) AND (?1 IS NULL OR loop_id = ?1)
+                "FROM checkpoints WHERE (deleted_at IS NULL OR ?2) AND (loop_id = ?1 OR ?1 IS NULL)
                  ORDER BY created_at DESC, id DESC"
             ),
             params![loop_id, include_deleted],

@@ -120,7 +120,7 @@ impl WriteTx<'_> {
         if let ClockChange::Suspended(millis) | ClockChange::Jumped(millis) = change {
             self.execute(
                 "INSERT INTO clock_changes (host, seen_at, millis) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET millis = millis + excluded.millis",
+                 ON CONFLICT (host, seen_at) DO UPDATE SET millis = clock_changes.millis + excluded.millis",
                 params![self.host(), self.now(), millis],
             )?;
             let old = self.now().plus_seconds(-KEPT_SECONDS);
@@ -132,8 +132,9 @@ impl WriteTx<'_> {
             self.execute("DELETE FROM clock WHERE wall_ms < ?1", [old])?;
         }
         self.execute(
-            "INSERT OR REPLACE INTO clock (host, boot_id, suspended_ms, wall_ms, boot_ms, grace_until)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO clock (host, boot_id, suspended_ms, wall_ms, boot_ms, grace_until) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (host) DO UPDATE SET boot_id = excluded.boot_id, suspended_ms = excluded.suspended_ms,
+               wall_ms = excluded.wall_ms, boot_ms = excluded.boot_ms, grace_until = excluded.grace_until",
             params![
                 self.host(),
                 reading.boot_id,

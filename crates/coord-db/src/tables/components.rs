@@ -164,7 +164,7 @@ impl WriteTx<'_> {
         self.execute(
             "INSERT INTO component_health (component, last_heartbeat, status, metadata) VALUES (?1, ?2, ?3, coalesce(?4, '{}'))
              ON CONFLICT (component) DO UPDATE SET last_heartbeat = excluded.last_heartbeat, status = excluded.status,
-               metadata = json_patch(metadata, excluded.metadata)",
+               metadata = json_patch(component_health.metadata, excluded.metadata)",
             params![id, self.now(), status, metadata.map(Value::to_string)],
         )?;
         Ok(())
@@ -215,7 +215,8 @@ impl WriteTx<'_> {
             return Err(Error::illegal("component", &judged.component, judged.status, format!("be judged {verdict}")));
         }
         let changed = self.execute(
-            "UPDATE component_health SET status = ?2 WHERE component = ?1 AND last_heartbeat IS ?3 AND pid IS ?4",
+            "UPDATE component_health SET status = ?2
+             WHERE component = ?1 AND last_heartbeat IS NOT DISTINCT FROM ?3 AND pid IS NOT DISTINCT FROM ?4",
             params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
         )?;
         if changed > 0 {
@@ -224,8 +225,8 @@ impl WriteTx<'_> {
         // A beat written without milliseconds, or in a year before 0, is another text for the same moment.
         Ok(self.execute(
             "UPDATE component_health SET status = ?2
-             WHERE component = ?1 AND pid IS ?4
-               AND (strftime('%Y-%m-%d %H:%M:%f', last_heartbeat) IS ?3 OR last_heartbeat GLOB '-*')",
+             WHERE component = ?1 AND pid IS NOT DISTINCT FROM ?4
+               AND (strftime('%Y-%m-%d %H:%M:%f', last_heartbeat) IS NOT DISTINCT FROM ?3 OR last_heartbeat LIKE '-%')",
             params![judged.component, verdict, judged.last_heartbeat.map(Timestamp::to_sql_text), judged.pid],
         )? > 0)
     }

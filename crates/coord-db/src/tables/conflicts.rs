@@ -49,7 +49,8 @@ impl WriteTx<'_> {
         let (a, b) = if one <= other { (one, other) } else { (other, one) };
         let id = new_id();
         let added = self.execute(
-            "INSERT OR IGNORE INTO conflicts (id, file_path, loop_a, loop_b, detected_at, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO conflicts (id, file_path, loop_a, loop_b, detected_at, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO NOTHING",
             params![id, file, a, b, self.now(), event],
         )?;
         Ok((added > 0).then_some(id))

@@ -116,8 +116,8 @@ impl ReadTx<'_> {
             select!(
                 Decision,
                 "FROM decisions WHERE id IN (
-                   SELECT id FROM (SELECT id, max(requested_at) FROM decisions
-                                   WHERE fingerprint IN (SELECT value FROM json_each(?1)) GROUP BY fingerprint))
+                   SELECT (SELECT d.id FROM decisions AS d WHERE d.fingerprint = f.value ORDER BY d.requested_at DESC LIMIT 1)
+                   FROM json_each(?1) AS f)
                  ORDER BY fingerprint"
             ),
             [super::json(&fingerprints)],

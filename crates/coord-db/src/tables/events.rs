@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use crate::engine::Parameter;
 use crate::engine::sqlite::NOW;
+use crate::engine::{Kind, Parameter};
 use crate::{
     Database, Error, EventId, LeasePath, LoopId, NewEvent, Payload, ReadTx, Result, TestId, Timestamp, UnlockCause, WriteTx,
 };
@@ -93,10 +93,10 @@ impl ReadTx<'_> {
             select!(
                 Event,
                 "FROM events
-                 WHERE (?1 IS NULL OR timestamp >= ?1) AND (?2 IS NULL OR timestamp <= ?2)
-                   AND (?3 IS NULL OR source = ?3) AND (?4 IS NULL OR event_type = ?4)
-                   AND (?5 IS NULL OR json_extract(payload, '$.test_id') = ?5) AND (?6 IS NULL OR correlation_id = ?6)
-                   AND (?7 IS NULL OR rowid > ?7)
+                 WHERE (timestamp >= ?1 OR ?1 IS NULL) AND (timestamp <= ?2 OR ?2 IS NULL)
+                   AND (source = ?3 OR ?3 IS NULL) AND (event_type = ?4 OR ?4 IS NULL)
+                   AND (json_extract(payload, '$.test_id') = ?5 OR ?5 IS NULL) AND (correlation_id = ?6 OR ?6 IS NULL)
+                   AND (rowid > ?7 OR ?7 IS NULL)
                  ORDER BY rowid DESC LIMIT ?8"
             ),
             params![
@@ -107,7 +107,7 @@ impl ReadTx<'_> {
                 filter.test_id,
                 filter.correlation_id,
                 filter.after_position,
-                filter.limit.unwrap_or(-1)
+                filter.limit.unwrap_or(i64::MAX)
             ],
             Event::from_row,
         )?;
@@ -157,7 +157,7 @@ impl ReadTx<'_> {
         self.query(
             "SELECT rowid, id, timestamp, event_type,
                coalesce(CAST(json_extract(payload, '$.loop_id') AS TEXT), source),
-               CAST(json_extract(payload, '$.test_id') AS TEXT), CAST(json_extract(payload, '$.attempt') AS INTEGER),
+               CAST(json_extract(payload, '$.test_id') AS TEXT), CAST(json_extract(payload, '$.attempt') AS TEXT),
                substr(CAST(json_extract(payload, '$.error_message') AS TEXT), 1, 500)
              FROM events
              WHERE event_type IN ('test_started', 'test_failed', 'test_passed', 'test_blocked', 'loop_resumed') AND rowid > ?1
@@ -171,7 +171,8 @@ impl ReadTx<'_> {
                     event_type: row.get(3)?,
                     loop_id: row.get(4)?,
                     test_id: row.get(5)?,
-                    attempt: row.get(6)?,
+                    // What another program wrote there may be no number.
+                    attempt: row.get::<Option<String>>(6)?.and_then(|attempt| attempt.parse().ok()),
                     error: row.get(7)?,
                 })
             },
@@ -273,6 +274,9 @@ fn parameters<'a>(id: &'a EventId, event: &'a NewEvent, now: Option<&'a str>) ->
 impl Database {
     /// Says one thing, in a transaction of its own: cheaper than [`WriteTx::publish`] in one that does nothing else.
     pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
+        if self.engine().kind() != Kind::Sqlite {
+            return self.write(|tx| tx.publish(event));
+        }
         let id = EventId::generate();
         self.write_one(&INSERT_ALONE, parameters(&id, event, None))?;
         Ok(id)
@@ -283,7 +287,7 @@ impl WriteTx<'_> {
     /// Says something. Each matching subscription gets its delivery in this transaction.
     pub fn publish(&self, event: &NewEvent) -> Result<EventId> {
         let id = EventId::generate();
-        self.publish_as(&id, event)?;
+        self.insert_event(&id, event)?;
         Ok(id)
     }
 
@@ -297,14 +301,14 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::Exists`] if an event has this id.
     pub fn publish_as(&self, id: &EventId, event: &NewEvent) -> Result<()> {
-        let now = self.now().to_sql_text();
-        let inserted = self.execute(&INSERT, parameters(id, event, Some(&now)));
-        match inserted {
-            Ok(_) => Ok(()),
-            Err(Error::Statement(_)) if self.event(id.as_str())?.is_some() => {
-                Err(Error::Exists { what: "event", id: id.to_string() })
-            }
-            Err(error) => Err(error),
+        if self.event(id.as_str())?.is_some() {
+            return Err(Error::Exists { what: "event", id: id.to_string() });
         }
+        self.insert_event(id, event)
+    }
+
+    fn insert_event(&self, id: &EventId, event: &NewEvent) -> Result<()> {
+        let now = self.now().to_sql_text();
+        self.execute(&INSERT, parameters(id, event, Some(&now))).map(drop)
     }
 }

@@ -140,7 +140,7 @@ impl ReadTx<'_> {
 impl WriteTx<'_> {
     /// Writes down which agent a loop runs.
     pub fn set_agent(&self, loop_id: &LoopId, agent: &str) -> Result<()> {
-        self.execute("UPDATE loops SET agent = ?2 WHERE id = ?1 AND agent IS NOT ?2", params![loop_id, agent])?;
+        self.execute("UPDATE loops SET agent = ?2 WHERE id = ?1 AND agent IS DISTINCT FROM ?2", params![loop_id, agent])?;
         Ok(())
     }
 
@@ -249,7 +249,7 @@ impl WriteTx<'_> {
         let started = self.attempt_started(test)?.map(|event| event.id);
         self.execute(
             "INSERT INTO holds (subject, kind, reason, since, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = tries + 1, until = NULL, probe_loop = NULL",
+             ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = holds.tries + 1, until = NULL, probe_loop = NULL",
             params![SET_UP, HoldKind::Human, reason, self.now(), loop_id, started],
         )?;
         let summary = format!(

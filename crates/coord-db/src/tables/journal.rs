@@ -139,7 +139,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 JournalEntry,
-                "FROM transaction_log WHERE status = 'in_progress' AND (?1 IS NULL OR component = ?1) ORDER BY started_at, id"
+                "FROM transaction_log WHERE status = 'in_progress' AND (component = ?1 OR ?1 IS NULL) ORDER BY started_at, id"
             ),
             [component],
             JournalEntry::from_row,
@@ -156,7 +156,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 JournalEntry,
-                "FROM transaction_log WHERE id GLOB 'notify:report:*' AND status = 'committed' ORDER BY id DESC LIMIT 10"
+                "FROM transaction_log WHERE id >= 'notify:report:' AND id < 'notify:report;' AND status = 'committed' ORDER BY id DESC LIMIT 10"
             ),
             [],
             JournalEntry::from_row,
@@ -173,7 +173,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 JournalEntry,
-                "FROM transaction_log WHERE ?1 IS NULL OR component = ?1 ORDER BY started_at DESC, id DESC LIMIT ?2"
+                "FROM transaction_log WHERE component = ?1 OR ?1 IS NULL ORDER BY started_at DESC, id DESC LIMIT ?2"
             ),
             params![component, limit as i64],
             JournalEntry::from_row,
@@ -194,8 +194,8 @@ impl WriteTx<'_> {
         let id = new_id();
         self.execute(
             "INSERT INTO transaction_log (id, operation, loop_id, steps, started_at, component, event_id)
-             VALUES (?1, ?2, ?3, json_array(json(?4)), ?5, ?6, ?7)",
-            params![id, operation, loop_id, intent.to_string(), self.now(), component, event],
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![id, operation, loop_id, json!([intent]).to_string(), self.now(), component, event],
         )?;
         Ok(id)
     }
@@ -212,8 +212,8 @@ impl WriteTx<'_> {
     ) -> Result<bool> {
         Ok(self.execute(
             "INSERT INTO transaction_log (id, operation, steps, started_at, component, event_id)
-             SELECT ?1, ?2, json_array(json(?3)), ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM transaction_log WHERE id = ?1)",
-            params![id, operation, intent.to_string(), self.now(), component, event],
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM transaction_log WHERE id = ?1)",
+            params![id, operation, json!([intent]).to_string(), self.now(), component, event],
         )? > 0)
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::full_text::Wanted;
 use super::{StringList, json};
 use crate::engine::ToParameter;
 use crate::payload::{KnowledgeConflict, KnowledgeRecorded};
@@ -14,8 +15,6 @@ use crate::{ActorId, Error, KnowledgeType, LoopId, NewEvent, ReadTx, Result, Tim
 pub const MAX_KNOWLEDGE_BYTES: usize = 65_536;
 /// How many decisions that stand on one topic a new one is held against, the newest ones.
 const MAX_CONFLICTS: usize = 8;
-/// How many words of a search count.
-const MAX_WORDS: usize = 64;
 /// Maximum number of items in a history.
 const MAX_HISTORY: usize = 1000;
 
@@ -76,18 +75,6 @@ pub(super) fn columns() -> String {
     Knowledge::COLUMNS.split(", ").map(|name| format!("k.{name}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Words as a full-text query in which nothing but the words themselves counts; none if there is no word in them.
-pub(super) fn full_text(words: &[String], between: &str) -> Option<String> {
-    let quoted: Vec<String> = words
-        .iter()
-        .flat_map(|text| text.split(|character: char| character.is_whitespace() || character.is_control()))
-        .filter(|word| word.chars().any(char::is_alphanumeric))
-        .take(MAX_WORDS)
-        .map(|word| format!("\"{}\"", word.replace('"', "\"\"")))
-        .collect();
-    (!quoted.is_empty()).then(|| quoted.join(between))
-}
-
 /// The folders that lead to a path, and the path itself: where an area that covers it can begin.
 pub(super) fn beginnings(path: &str) -> Vec<String> {
     let mut all = vec![String::new()];
@@ -109,21 +96,23 @@ pub(super) fn area_covers(area: &str, path: &str) -> bool {
 impl ReadTx<'_> {
     /// What fits: with words the best match first, else the newest first.
     pub fn search_knowledge(&self, search: &KnowledgeSearch) -> Result<Vec<Knowledge>> {
-        let words = full_text(&search.words, " ");
+        let full_text = self.full_text();
+        let words = full_text.query(&search.words, Wanted::All);
         let beginnings = search.path.as_deref().map(|path| json(&beginnings(path)));
         let mut parameters: Vec<&dyn ToParameter> = Vec::new();
-        let mut conditions = Vec::new();
-        let mut order = "n.seq DESC";
+        let mut conditions = vec!["k.id = n.knowledge_id".to_owned()];
+        let mut order = "n.seq DESC".to_owned();
         let from = if let Some(words) = &words {
             parameters.push(words);
-            conditions.push(format!("knowledge_words MATCH ?{}", parameters.len()));
-            order = "bm25(knowledge_words, 4.0, 1.0, 0.5), n.seq DESC";
-            "knowledge_words CROSS JOIN knowledge_numbers AS n ON n.seq = knowledge_words.rowid
-             CROSS JOIN knowledge AS k ON k.id = n.knowledge_id"
+            conditions.push("n.seq = knowledge_words.rowid".to_owned());
+            // The first parameter, as both texts have it.
+            conditions.push(full_text.condition().to_owned());
+            order = format!("{}, n.seq DESC", full_text.weighted_rank());
+            "knowledge_words CROSS JOIN knowledge_numbers AS n CROSS JOIN knowledge AS k"
         } else if search.topic.is_some() {
-            "knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id"
+            "knowledge AS k CROSS JOIN knowledge_numbers AS n"
         } else {
-            "knowledge_numbers AS n CROSS JOIN knowledge AS k ON k.id = n.knowledge_id"
+            "knowledge_numbers AS n CROSS JOIN knowledge AS k"
         };
         // What no longer stands has no areas to be found by.
         if let (Some(beginnings), false, None, None) = (&beginnings, search.superseded, &words, &search.topic) {
@@ -144,8 +133,7 @@ impl ReadTx<'_> {
         if !search.superseded {
             conditions.push("k.superseded_by IS NULL".to_owned());
         }
-        let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
-        let sql = format!("SELECT {} FROM {from} WHERE {conditions} ORDER BY {order}", columns());
+        let sql = format!("SELECT {} FROM {from} WHERE {} ORDER BY {order}", columns(), conditions.join(" AND "));
         let mut found = Vec::new();
         if search.limit == 0 {
             return Ok(found);

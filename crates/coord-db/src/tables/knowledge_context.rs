@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::knowledge::{area_covers, beginnings, columns, full_text};
+use super::full_text::Wanted;
+use super::knowledge::{area_covers, beginnings, columns};
 use super::{Knowledge, Test};
 use crate::{KnowledgeType, ReadTx, Result};
 
@@ -119,8 +120,8 @@ impl ReadTx<'_> {
         let (candidates, more) = self.candidates(test)?;
         let mut items = Vec::with_capacity(candidates.len());
         let sql = format!(
-            "SELECT {}, n.seq FROM knowledge_numbers AS n CROSS JOIN knowledge AS k ON k.id = n.knowledge_id
-             WHERE n.seq = ?1 AND k.superseded_by IS NULL",
+            "SELECT {}, n.seq FROM knowledge_numbers AS n CROSS JOIN knowledge AS k
+             WHERE k.id = n.knowledge_id AND n.seq = ?1 AND k.superseded_by IS NULL",
             columns()
         );
         for (seq, reason) in candidates {
@@ -187,14 +188,14 @@ impl ReadTx<'_> {
                 // A scope that begins nowhere can touch anything: the newest are looked at.
                 let found = if beginning.is_empty() {
                     self.query(
-                        "SELECT seq, area FROM knowledge_areas INDEXED BY knowledge_areas_seq WHERE prefix <> '/'
+                        "SELECT seq, area FROM knowledge_areas WHERE +prefix <> '/'
                          ORDER BY seq DESC LIMIT ?1",
                         [limit],
                         pair,
                     )?
                 } else {
                     self.query(
-                        "SELECT seq, area FROM knowledge_areas WHERE prefix > ?1 AND prefix < ?1 || char(1114111)
+                        "SELECT seq, area FROM knowledge_areas WHERE prefix > ?1 AND prefix < ?1 || '\u{10ffff}'
                          ORDER BY seq DESC LIMIT ?2",
                         params![beginning, limit],
                         pair,
@@ -216,8 +217,8 @@ impl ReadTx<'_> {
         }
         for topic in [test.category.as_str(), test.id.as_str()].into_iter().filter(|topic| !topic.is_empty()) {
             let found: Vec<i64> = self.query(
-                "SELECT n.seq FROM knowledge AS k CROSS JOIN knowledge_numbers AS n ON n.knowledge_id = k.id
-                 WHERE k.topic = ?1 COLLATE NOCASE AND k.superseded_by IS NULL ORDER BY n.seq DESC LIMIT ?2",
+                "SELECT n.seq FROM knowledge AS k CROSS JOIN knowledge_numbers AS n
+                 WHERE n.knowledge_id = k.id AND k.topic = ?1 COLLATE NOCASE AND k.superseded_by IS NULL ORDER BY n.seq DESC LIMIT ?2",
                 params![topic, limit],
                 |row| row.get(0),
             )?;
@@ -225,23 +226,18 @@ impl ReadTx<'_> {
             found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Topic));
         }
         let mut telling = Vec::new();
+        let full_text = self.full_text();
         for word in words_of(test) {
             let items: i64 = self.value(
-                "SELECT count(*) FROM (SELECT 1 FROM knowledge_words WHERE knowledge_words MATCH ?1 LIMIT ?2)",
-                params![full_text(std::slice::from_ref(&word), " "), COMMON_WORD_ITEMS + 1],
+                full_text.count_sql(),
+                params![full_text.query(std::slice::from_ref(&word), Wanted::All), COMMON_WORD_ITEMS + 1],
             )?;
             if (1..=COMMON_WORD_ITEMS).contains(&items) {
                 telling.push(word);
             }
         }
-        if let Some(words) = full_text(&telling, " OR ") {
-            let found: Vec<i64> = self.query(
-                "SELECT rowid FROM knowledge_words WHERE knowledge_words MATCH ?1
-                   AND EXISTS (SELECT 1 FROM knowledge_areas AS a WHERE a.seq = knowledge_words.rowid)
-                 ORDER BY rank LIMIT ?2",
-                params![words, MAX_BY_WORDS as i64],
-                |row| row.get(0),
-            )?;
+        if let Some(words) = full_text.query(&telling, Wanted::Any) {
+            let found: Vec<i64> = self.query(full_text.best_sql(), params![words, MAX_BY_WORDS as i64], |row| row.get(0))?;
             found.into_iter().for_each(|seq| take(&mut candidates, seq, Reason::Words));
         }
         let everything: Vec<i64> = self.query(

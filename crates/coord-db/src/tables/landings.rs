@@ -134,7 +134,7 @@ impl ReadTx<'_> {
 
     /// Whether a loop has work that waits to land, or whether any has.
     pub fn has_open_landing(&self, loop_id: Option<&LoopId>) -> Result<bool> {
-        self.value("SELECT EXISTS (SELECT 1 FROM landings WHERE ended_at IS NULL AND (?1 IS NULL OR loop_id = ?1))", [loop_id])
+        self.value("SELECT EXISTS (SELECT 1 FROM landings WHERE ended_at IS NULL AND (loop_id = ?1 OR ?1 IS NULL))", [loop_id])
     }
 
     /// One landing.
@@ -169,8 +169,9 @@ impl ReadTx<'_> {
     /// The share of the newest ended landings that was given back, from 0 to 1.
     pub fn landing_failure_rate(&self) -> Result<f64> {
         self.value(
-            "SELECT coalesce(avg(state = 'returned'), 0.0)
-             FROM (SELECT state FROM landings WHERE ended_at IS NOT NULL AND state <> 'withdrawn' ORDER BY ended_at DESC LIMIT ?1)",
+            "SELECT CAST(coalesce(avg(CASE state WHEN 'returned' THEN 1.0 ELSE 0.0 END), 0.0) AS DOUBLE PRECISION)
+             FROM (SELECT state FROM landings WHERE ended_at IS NOT NULL AND state <> 'withdrawn'
+                   ORDER BY ended_at DESC LIMIT ?1) AS newest",
             [RATE_OF],
         )
     }
@@ -205,7 +206,7 @@ impl ReadTx<'_> {
         let judged = self.value("SELECT count(*) FROM batches WHERE reused = 0", [])?;
         // A proof of a batch is not a run of its own.
         let runs: Option<(i64, i64)> = self.query_opt(
-            "SELECT count(*), coalesce(sum(p.duration_ms), 0) FROM proof_runs AS r JOIN proofs AS p ON p.id = r.proof_id
+            "SELECT count(*), CAST(coalesce(sum(p.duration_ms), 0) AS BIGINT) FROM proof_runs AS r JOIN proofs AS p ON p.id = r.proof_id
              WHERE r.reused_from IS NOT NULL AND r.stage <> 'batch'",
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
@@ -308,7 +309,12 @@ impl WriteTx<'_> {
         )?;
         self.execute("DELETE FROM lease_sets WHERE fencing_token = ?1 AND file_path = ?2", params![token, path])?;
         self.execute(
-            "UPDATE OR REPLACE wait_graph SET holder = ?1 WHERE holder = ?2 AND resource = ?3 AND waiter <> ?1",
+            "DELETE FROM wait_graph WHERE holder = ?1 AND resource = ?3 AND waiter IN (
+               SELECT w.waiter FROM wait_graph AS w WHERE w.holder = ?2 AND w.resource = ?3 AND w.waiter <> ?1)",
+            params![train, from, path],
+        )?;
+        self.execute(
+            "UPDATE wait_graph SET holder = ?1 WHERE holder = ?2 AND resource = ?3 AND waiter <> ?1",
             params![train, from, path],
         )?;
         Ok(())

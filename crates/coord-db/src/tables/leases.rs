@@ -303,14 +303,14 @@ impl WriteTx<'_> {
         event: Option<&Event>,
     ) -> Result<bool> {
         let gone = self.execute(
-            "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3 AND expires_at IS ?4",
+            "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3 AND expires_at IS NOT DISTINCT FROM ?4",
             params![lease.file_path, lease.locked_by, lease.fencing_token, lease.expires_at.map(Timestamp::to_sql_text)],
         )?;
         // A time written without milliseconds, or in a year before 0, reads as the same moment but is another text.
         let gone = gone > 0
             || self.execute(
                 "DELETE FROM file_locks WHERE file_path = ?1 AND locked_by = ?2 AND fencing_token = ?3
-                   AND (strftime('%Y-%m-%d %H:%M:%f', expires_at) IS ?4 OR expires_at GLOB '-*')",
+                   AND (strftime('%Y-%m-%d %H:%M:%f', expires_at) IS NOT DISTINCT FROM ?4 OR expires_at LIKE '-%')",
                 params![lease.file_path, lease.locked_by, lease.fencing_token, lease.expires_at.map(Timestamp::to_sql_text)],
             )? > 0;
         if gone {

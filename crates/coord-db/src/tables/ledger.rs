@@ -75,9 +75,9 @@ impl ReadTx<'_> {
     pub fn ledger(&self, test: Option<&TestId>) -> Result<Vec<LedgerEntry>> {
         self.query(
             "WITH RECURSIVE named (id) AS (
-                 SELECT min(test_id) FROM passing_tests WHERE ?1 IS NULL OR test_id = ?1
+                 SELECT min(test_id) FROM passing_tests WHERE test_id = ?1 OR ?1 IS NULL
                  UNION ALL
-                 SELECT (SELECT min(test_id) FROM passing_tests WHERE test_id > named.id AND (?1 IS NULL OR test_id = ?1))
+                 SELECT (SELECT min(test_id) FROM passing_tests WHERE test_id > named.id AND (test_id = ?1 OR ?1 IS NULL))
                  FROM named WHERE named.id IS NOT NULL)
              SELECT n.id, p.commit_hash, p.passed_at, r.id, r.check_name, r.status, r.resolved_at, r.blamed_loop,
                r.first_bad_commit,
@@ -135,11 +135,11 @@ impl ReadTx<'_> {
         self.query(
             "SELECT id, json_group_array(DISTINCT path) FROM (
                SELECT t.id AS id, s.value AS path FROM tests AS t, json_each(t.scope) AS s
-                 WHERE (?1 IS NULL OR t.id = ?1) AND s.type = 'text'
+                 WHERE (t.id = ?1 OR ?1 IS NULL) AND s.type = 'text'
                UNION ALL
                SELECT u.test_id, f.value FROM usage AS u, json_each(u.files_modified) AS f
-                 WHERE u.test_id IS NOT NULL AND (?1 IS NULL OR u.test_id = ?1) AND f.type = 'text')
-             WHERE EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = id) GROUP BY id ORDER BY id",
+                 WHERE u.test_id IS NOT NULL AND (u.test_id = ?1 OR ?1 IS NULL) AND f.type = 'text') AS known
+             WHERE EXISTS (SELECT 1 FROM passing_tests AS p WHERE p.test_id = known.id) GROUP BY id ORDER BY id",
             [test],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
@@ -200,7 +200,7 @@ impl WriteTx<'_> {
     pub fn record_baseline_run(&self, check: &str, test: &TestId, commit: &str, outcome: RunOutcome, runs: i64) -> Result<()> {
         self.execute(
             "INSERT INTO baseline_runs (check_name, test_id, commit_hash, outcome, runs, ran_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO UPDATE SET commit_hash = excluded.commit_hash, outcome = excluded.outcome, runs = excluded.runs,
+             ON CONFLICT (check_name, test_id) DO UPDATE SET commit_hash = excluded.commit_hash, outcome = excluded.outcome, runs = excluded.runs,
                ran_at = excluded.ran_at",
             params![check, test, commit, outcome, runs, self.now()],
         )?;
@@ -241,7 +241,7 @@ impl WriteTx<'_> {
     pub fn ask_revert(&self, test: &TestId, commit: &str, cause: Option<&EventId>) -> Result<()> {
         self.execute(
             "INSERT INTO reverts (test_id, commit_hash, asked_at, event_id) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET commit_hash = excluded.commit_hash, asked_at = excluded.asked_at,
+             ON CONFLICT (test_id) DO UPDATE SET commit_hash = excluded.commit_hash, asked_at = excluded.asked_at,
                event_id = excluded.event_id",
             params![test, commit, self.now(), cause],
         )?;

@@ -50,6 +50,7 @@ mod conflicts;
 mod deadlocks;
 mod decisions;
 mod events;
+mod full_text;
 mod holds;
 mod journal;
 mod knowledge;

@@ -12,7 +12,7 @@ impl ReadTx<'_> {
     /// The pauses of one loop or all, by loop, oldest first.
     pub fn pauses(&self, loop_id: Option<&LoopId>) -> Result<Vec<Pause>> {
         self.query(
-            select!(Pause, "FROM pauses WHERE ?1 IS NULL OR loop_id = ?1 ORDER BY loop_id, since, requested_by"),
+            select!(Pause, "FROM pauses WHERE loop_id = ?1 OR ?1 IS NULL ORDER BY loop_id, since, requested_by"),
             [loop_id],
             Pause::from_row,
         )
@@ -28,7 +28,7 @@ impl ReadTx<'_> {
         self.value(
             "SELECT EXISTS (SELECT 1 FROM events WHERE event_type = 'resume_requested'
                             AND json_extract(payload, '$.requested_by') = ?1 AND json_extract(payload, '$.loop_id') = ?2
-                            AND CASE WHEN ?3 IS NULL THEN timestamp >= ?4 ELSE rowid > ?3 END)",
+                            AND (rowid > ?3 OR (?3 IS NULL AND timestamp >= ?4)))",
             params![pause.requested_by, pause.loop_id, asked, pause.since],
         )
     }
@@ -61,7 +61,7 @@ impl WriteTx<'_> {
     pub fn add_pause(&self, loop_id: &LoopId, by: &ActorId, reason: &str, event: Option<&EventId>) -> Result<()> {
         self.execute(
             "INSERT INTO pauses (loop_id, requested_by, reason, event_id, since) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET reason = excluded.reason, event_id = excluded.event_id",
+             ON CONFLICT (loop_id, requested_by) DO UPDATE SET reason = excluded.reason, event_id = excluded.event_id",
             params![loop_id, by, reason, event, self.now()],
         )?;
         Ok(())

@@ -23,7 +23,7 @@ impl ReadTx<'_> {
     /// The proofs of a test, of one attempt or all, oldest first.
     pub fn proofs(&self, test: &TestId, attempt: Option<i64>) -> Result<Vec<Proof>> {
         self.query(
-            select!(Proof, "FROM proofs WHERE test_id = ?1 AND (?2 IS NULL OR attempt = ?2) ORDER BY created_at, rowid"),
+            select!(Proof, "FROM proofs WHERE test_id = ?1 AND (attempt = ?2 OR ?2 IS NULL) ORDER BY created_at, rowid"),
             params![test, attempt],
             Proof::from_row,
         )
@@ -86,7 +86,7 @@ impl ReadTx<'_> {
     /// The proofs whose ids begin so (a `Proof:` trailer is the beginning of its proofs' ids), in order; at most 100.
     pub fn proofs_beginning(&self, prefix: &str) -> Result<Vec<Proof>> {
         self.query(
-            select!(Proof, "FROM proofs WHERE id >= ?1 AND id < ?1 || char(1114111) ORDER BY id LIMIT 100"),
+            select!(Proof, "FROM proofs WHERE id >= ?1 AND id < ?1 || '\u{10ffff}' ORDER BY id LIMIT 100"),
             [prefix],
             Proof::from_row,
         )

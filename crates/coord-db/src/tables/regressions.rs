@@ -75,7 +75,7 @@ impl ReadTx<'_> {
     /// How many tests have landed since a moment, and when the first did.
     pub fn landings_since(&self, since: Option<Timestamp>) -> Result<(i64, Option<Timestamp>)> {
         let row = self.query_opt(
-            "SELECT count(*), min(verified_at) FROM tests WHERE status = 'passed' AND (?1 IS NULL OR verified_at > ?1)",
+            "SELECT count(*), min(verified_at) FROM tests WHERE status = 'passed' AND (verified_at > ?1 OR ?1 IS NULL)",
             [since],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
@@ -85,7 +85,7 @@ impl ReadTx<'_> {
     /// All baselines, or those of one test, oldest first.
     pub fn baselines(&self, test: Option<&TestId>) -> Result<Vec<PassingTest>> {
         self.query(
-            select!(PassingTest, "FROM passing_tests WHERE ?1 IS NULL OR test_id = ?1 ORDER BY passed_at, test_id"),
+            select!(PassingTest, "FROM passing_tests WHERE test_id = ?1 OR ?1 IS NULL ORDER BY passed_at, test_id"),
             [test],
             PassingTest::from_row,
         )
@@ -115,7 +115,7 @@ impl ReadTx<'_> {
                          SELECT (SELECT min(test_id) FROM passing_tests WHERE test_id > named.id) FROM named
                          WHERE named.id IS NOT NULL)
                        SELECT named.id AS test_id, coalesce(t.category, '') AS category, t.loop_id AS loop_id, t.status AS status
-                       FROM named LEFT JOIN tests AS t ON t.id = named.id WHERE named.id IS NOT NULL)
+                       FROM named LEFT JOIN tests AS t ON t.id = named.id WHERE named.id IS NOT NULL) AS tests_named
                  ORDER BY test_id"
             ),
             [],
@@ -222,7 +222,7 @@ impl WriteTx<'_> {
         }
         self.execute(
             "INSERT INTO passing_tests (test_id, commit_hash, passed_at) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET passed_at = excluded.passed_at",
+             ON CONFLICT (test_id, commit_hash) DO UPDATE SET passed_at = excluded.passed_at",
             params![test, commit, self.now()],
         )?;
         Ok(())
@@ -244,7 +244,7 @@ impl WriteTx<'_> {
         self.add_baseline(test, commit)?;
         self.execute(
             "DELETE FROM passing_tests WHERE test_id = ?1
-               AND commit_hash IS NOT (SELECT commit_hash FROM tests WHERE id = ?1)
+               AND commit_hash IS DISTINCT FROM (SELECT commit_hash FROM tests WHERE id = ?1)
                AND rowid NOT IN (SELECT rowid FROM passing_tests WHERE test_id = ?1
                                  ORDER BY passed_at DESC, rowid DESC LIMIT ?2)",
             params![test, i64::try_from(keep).unwrap_or(i64::MAX)],
@@ -254,10 +254,15 @@ impl WriteTx<'_> {
 
     /// Records how a check fared at a commit; a later run replaces an earlier one, and is the newest of the check.
     pub fn record_check_run(&self, check: &str, commit: &str, outcome: RunOutcome, runs: i64, output_tail: &str) -> Result<()> {
+        let earlier: Option<i64> =
+            self.query_opt("SELECT runs FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2", [check, commit], |row| {
+                row.get(0)
+            })?;
+        self.execute("DELETE FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2", [check, commit])?;
         self.execute(
-            "INSERT OR REPLACE INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at)
-             VALUES (?1, ?2, ?3, ?4 + coalesce((SELECT runs FROM check_runs WHERE check_name = ?1 AND commit_hash = ?2), 0), ?5, ?6)",
-            params![check, commit, outcome, runs, output_tail, self.now()],
+            "INSERT INTO check_runs (check_name, commit_hash, outcome, runs, output_tail, ran_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![check, commit, outcome, runs.saturating_add(earlier.unwrap_or(0)), output_tail, self.now()],
         )?;
         Ok(())
     }

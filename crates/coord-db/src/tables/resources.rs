@@ -135,8 +135,8 @@ impl WriteTx<'_> {
             return Err(Error::Owned { path: other.path, owner: other.owner_loop.to_string(), asker: loop_id.to_string() });
         }
         self.execute(
-            "INSERT OR IGNORE INTO resources (path, owner_loop, resource_type, description, created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO resources (path, owner_loop, resource_type, description, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
             params![path, loop_id, resource_type, description, self.now()],
         )?;
         Ok(())

@@ -220,7 +220,8 @@ impl ReadTx<'_> {
         let since = since.map(|since| since.plus_seconds(-7 * 86_400));
         let rows: Vec<(String, Mark)> = self.query(
             "SELECT json_extract(payload, '$.test_id'), id, timestamp, event_type,
-               coalesce(json_extract(payload, '$.error_category') IN ('conflict', 'transient', 'system', 'resource', 'dependency'), 0)
+               CASE WHEN json_extract(payload, '$.error_category') IN ('conflict', 'transient', 'system', 'resource', 'dependency')
+                 THEN 1 ELSE 0 END
              FROM events
              WHERE event_type IN ('test_started', 'test_failed', 'test_passed') AND timestamp >= coalesce(?1, '')
                AND json_type(payload, '$.test_id') = 'text'

@@ -98,7 +98,7 @@ impl ReadTx<'_> {
         self.query(
             &format!(
                 "SELECT id FROM {table}
-                 WHERE (id >= ?1 AND id < ?1 || char(1114111)) OR substr(id, -length(?1)) = ?1
+                 WHERE (id >= ?1 AND id < ?1 || '\u{10ffff}') OR substr(id, length(id) - length(?1) + 1) = ?1
                  ORDER BY id LIMIT ?2"
             ),
             params![given, i64::try_from(max).unwrap_or(i64::MAX)],
@@ -118,7 +118,9 @@ impl ReadTx<'_> {
         let ends: Vec<String> = ids.iter().filter(|id| is_shortened(id)).map(|id| last(id)).collect();
         let table = of.table();
         let others: Vec<String> = self.query(
-            &format!("SELECT id FROM {table} WHERE substr(id, -{SHORTEST_END}) IN (SELECT value FROM json_each(?1))"),
+            &format!(
+                "SELECT id FROM {table} WHERE substr(id, length(id) - {SHORTEST_END} + 1) IN (SELECT value FROM json_each(?1))"
+            ),
             [serde_json::Value::from(ends).to_string()],
             |row| row.get(0),
         )?;

@@ -20,9 +20,9 @@ impl ReadTx<'_> {
         // From the old events, which are few once they are archived, to their deliveries.
         let rows: Vec<(SubscriptionId, EventId, String)> = self.query(
             "SELECT d.subscription_id, d.event_id, coalesce(s.subscriber, d.subscription_id)
-             FROM events AS e CROSS JOIN deliveries AS d ON d.event_id = e.id AND d.status = 'pending'
+             FROM events AS e CROSS JOIN deliveries AS d
              LEFT JOIN subscriptions AS s ON s.id = d.subscription_id
-             WHERE e.timestamp < ?1 ORDER BY e.timestamp, e.rowid LIMIT ?2",
+             WHERE d.event_id = e.id AND d.status = 'pending' AND e.timestamp < ?1 ORDER BY e.timestamp, e.rowid LIMIT ?2",
             params![before, i64::try_from(limit).unwrap_or(i64::MAX)],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
@@ -41,7 +41,7 @@ impl ReadTx<'_> {
         self.query(
             select!(
                 Alert,
-                "FROM alerts WHERE closed_at IS NULL AND fingerprint >= ?1 AND fingerprint < ?1 || char(0x10FFFF)
+                "FROM alerts WHERE closed_at IS NULL AND fingerprint >= ?1 AND fingerprint < ?1 || '\u{10ffff}'
                    AND NOT EXISTS (SELECT 1 FROM subscriptions AS s
                                    WHERE s.id = substr(alerts.fingerprint, length(?1) + 1) AND s.active = 1
                                      AND (s.last_poll_at IS NULL

@@ -96,7 +96,7 @@ impl ReadTx<'_> {
     /// All subscriptions of one subscriber, or of everyone.
     pub fn subscriptions(&self, subscriber: Option<&str>) -> Result<Vec<Subscription>> {
         self.query(
-            select!(Subscription, "FROM subscriptions WHERE ?1 IS NULL OR subscriber = ?1 ORDER BY id"),
+            select!(Subscription, "FROM subscriptions WHERE subscriber = ?1 OR ?1 IS NULL ORDER BY id"),
             [subscriber],
             Subscription::from_row,
         )

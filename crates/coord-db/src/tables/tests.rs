@@ -167,7 +167,7 @@ impl ReadTx<'_> {
                 Test,
                 "FROM tests
                  LEFT JOIN (SELECT fingerprint AS matter, max(requested_at) AS asked_at FROM decisions
-                            WHERE decision_type = 'blocked' AND fingerprint IS NOT NULL GROUP BY fingerprint)
+                            WHERE decision_type = 'blocked' AND fingerprint IS NOT NULL GROUP BY fingerprint) AS asked
                    ON matter = 'test:' || id
                  WHERE status IN ('blocked', 'failed') AND coalesce(last_attempt_at, created_at) <= ?1
                    AND (asked_at IS NULL OR asked_at < coalesce(last_attempt_at, created_at))
@@ -618,8 +618,10 @@ impl WriteTx<'_> {
         // No test may depend on itself, not even through others.
         let changed = self.execute(
             "UPDATE tests SET depends_on = ?2 WHERE id = ?1 AND status = 'pending' AND depends_on IS NULL
-               AND ?1 NOT IN (WITH RECURSIVE up (id) AS (VALUES (?2) UNION SELECT t.depends_on FROM up JOIN tests AS t ON t.id = up.id
-                                                         WHERE t.depends_on IS NOT NULL) SELECT id FROM up)",
+               AND ?1 NOT IN (WITH RECURSIVE up (id) AS (
+                 SELECT id FROM tests WHERE id = ?2
+                 UNION SELECT t.depends_on FROM up JOIN tests AS t ON t.id = up.id WHERE t.depends_on IS NOT NULL)
+                 SELECT id FROM up)",
             params![id, dependency],
         )?;
         Ok(changed > 0)

@@ -46,9 +46,9 @@ struct Recorded {
 }
 
 /// The sums of [`UsageTotal`] after its key.
-const SUMS: &str = "count(*), CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER),
-  CAST(total(input_tokens) AS INTEGER), CAST(total(output_tokens) AS INTEGER), CAST(total(cache_read_tokens) AS INTEGER),
-  CAST(total(cache_write_tokens) AS INTEGER), CAST(total(cost_microusd) AS INTEGER)";
+const SUMS: &str = "count(*), CAST(total(tokens_estimated) AS BIGINT), CAST(total(duration_seconds) AS BIGINT),
+  CAST(total(input_tokens) AS BIGINT), CAST(total(output_tokens) AS BIGINT), CAST(total(cache_read_tokens) AS BIGINT),
+  CAST(total(cache_write_tokens) AS BIGINT), CAST(total(cost_microusd) AS BIGINT)";
 
 fn total(row: &Row<'_>) -> Result<UsageTotal> {
     Ok(UsageTotal {
@@ -92,14 +92,14 @@ impl ReadTx<'_> {
     /// Seconds spent on a test, as recorded since a moment.
     pub fn seconds_of_test_since(&self, test: &TestId, since: Timestamp) -> Result<i64> {
         self.value(
-            "SELECT CAST(total(duration_seconds) AS INTEGER) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
+            "SELECT CAST(total(duration_seconds) AS BIGINT) FROM usage WHERE test_id = ?1 AND recorded_at >= ?2",
             params![test, since],
         )
     }
 
     /// What a loop has recorded of a test since a moment.
     fn recorded(&self, loop_id: &LoopId, test: &TestId, since: Option<Timestamp>) -> Result<Recorded> {
-        let sums = "SELECT CAST(total(tokens_estimated) AS INTEGER), CAST(total(duration_seconds) AS INTEGER) FROM usage
+        let sums = "SELECT CAST(total(tokens_estimated) AS BIGINT), CAST(total(duration_seconds) AS BIGINT) FROM usage
              WHERE test_id = ?1 AND loop_id = ?2 AND recorded_at >= ?3";
         let found = self
             .query_opt(sums, params![test, loop_id, since], |row| Ok(Recorded { tokens: row.get(0)?, seconds: row.get(1)? }))?;

@@ -103,7 +103,8 @@ impl WriteTx<'_> {
     ) -> Result<()> {
         self.execute(
             "INSERT INTO wait_graph (waiter, holder, resource, waiting_since, wait_until) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET wait_until = excluded.wait_until WHERE wait_until IS NOT excluded.wait_until",
+             ON CONFLICT (waiter, holder, resource) DO UPDATE SET wait_until = excluded.wait_until
+               WHERE wait_graph.wait_until IS DISTINCT FROM excluded.wait_until",
             params![waiter, holder, resource, since, until],
         )?;
         Ok(())

@@ -37,8 +37,10 @@ impl WriteTx<'_> {
         for row in rows.iter().filter(|row| known.get(row.file_path.as_str()).is_none_or(|known| *known != *row)) {
             changed = true;
             self.execute(
-                "INSERT OR REPLACE INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (loop_id, file_path) DO UPDATE SET first_seen_at = excluded.first_seen_at,
+                   last_changed_at = excluded.last_changed_at, fingerprint = excluded.fingerprint",
                 params![loop_id, row.file_path, row.first_seen_at, row.last_changed_at, row.fingerprint],
             )?;
         }

@@ -46,7 +46,7 @@ fn jump(by_millis: i64) {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
-    let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
+    let db = Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap();
     let listener: ActorId = "listener".parse().unwrap();
     let test = new_test("t", "a");
     db.write(|tx| {
@@ -107,7 +107,7 @@ fn a_clock_set_forth_and_back_again_leaves_no_lease_behind_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
-    let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
+    let db = Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap();
     db.write(|tx| {
         for name in ["a", "b"] {
             tx.add_loop(&new_loop(name))?;
@@ -138,7 +138,7 @@ fn each_host_has_clocks_of_its_own() {
     clocks[1].jump_millis(-10 * HOURS);
     let hosts = clocks.clone().map(|clock| {
         let options = OpenOptions { clock: Arc::new(clock), ..OpenOptions::default() };
-        Database::create(&folder.path().join("coordination.db"), &options).unwrap()
+        Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap()
     });
     let observed = || hosts.each_ref().map(|db| db.write(|tx| tx.observe_clock(30)).unwrap());
     for _ in 0..3 {

@@ -30,7 +30,7 @@ fn question(options: &[&str], default: Option<&str>, timeout_minutes: Option<i64
 impl World {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-22 10:00:00.000".parse::<Timestamp>().unwrap()));
-        let db = Database::in_memory(clock.clone()).unwrap();
+        let db = test_support::in_memory(clock.clone());
         let new = new_loop("a");
         db.write(|tx| tx.add_loop(&new)).unwrap();
         Self { db, clock }
@@ -151,11 +151,13 @@ fn time_does_not_overrule_an_answer_that_pm_has_yet_to_apply() {
     // What is no answer holds nothing up: a loop's, one that names no option, one to another question.
     let other = world.ask(&question(&["A", "C"], None, None)).unwrap();
     world.answer(&other, "C", "human").unwrap();
-    for (source, choice) in [("a", "\"B\""), ("human", "\"C\""), ("human", "null"), ("human", "7")] {
+    for (at, (source, choice)) in
+        [("a", "\"B\""), ("human", "\"C\""), ("human", "null"), ("human", "7")].into_iter().enumerate()
+    {
         world
             .db
             .execute_foreign(&format!(
-                r#"INSERT INTO events (id, source, event_type, payload) VALUES (hex(randomblob(8)), '{source}', 'human_message',
+                r#"INSERT INTO events (id, source, event_type, payload) VALUES ('foreign-{at}', '{source}', 'human_message',
                    '{{"message_type": "decision_response", "decision_id": "{id}", "choice": {choice}, "source": "x"}}')"#
             ))
             .unwrap();

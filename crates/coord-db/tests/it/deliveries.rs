@@ -1,5 +1,7 @@
 //! Events and deliveries between processes that are killed: each event takes effect exactly once.
 
+use std::path::PathBuf;
+
 use coord_db::payload::Payload;
 use coord_db::{ActorId, Database, Error, NewEvent, OpenOptions};
 use serde_json::json;
@@ -11,12 +13,19 @@ fn note(text: &str) -> NewEvent {
     )
 }
 
-fn world() -> (tempfile::TempDir, Database, ActorId) {
+struct Place {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// A database where others can open it too, and who reads in it.
+fn world() -> (Place, Database, ActorId) {
     let folder = tempfile::tempdir().unwrap();
-    let db = Database::create(&folder.path().join("coordination.db"), &OpenOptions::default()).unwrap();
+    let path = test_support::place(&folder.path().join("coordination.db"));
+    let db = Database::create(&path, &OpenOptions::default()).unwrap();
     let reader: ActorId = "reader".parse().unwrap();
     db.write(|tx| tx.subscribe(&reader, &["custom.note".to_owned()], None)).unwrap();
-    (folder, db, reader)
+    (Place { path, _folder: folder }, db, reader)
 }
 
 fn texts(db: &Database) -> Vec<String> {
@@ -87,11 +96,10 @@ fn a_story_carries_its_causes() {
 
 #[test]
 fn many_writers_at_once_lose_nothing() {
-    let (folder, db, _) = world();
-    let path = folder.path().join("coordination.db");
+    let (place, db, _) = world();
     std::thread::scope(|scope| {
         for writer in 0..4 {
-            let path = &path;
+            let path = &place.path;
             scope.spawn(move || {
                 let db = Database::open(path, &OpenOptions::default()).unwrap();
                 for at in 0..50 {
@@ -109,7 +117,7 @@ fn told(db: &Database) -> Vec<Vec<Option<String>>> {
     db.query_foreign(
         "SELECT e.rowid, e.timestamp, e.source, e.event_type, e.payload, e.priority,
            (SELECT c.rowid FROM events AS c WHERE c.id = e.caused_by), (SELECT c.rowid FROM events AS c WHERE c.id = e.correlation_id),
-           (SELECT group_concat(d.subscription_id || d.seq || d.priority || d.status) FROM deliveries AS d WHERE d.event_id = e.id)
+           (SELECT string_agg(d.subscription_id || d.seq || d.priority || d.status, ' ' ORDER BY d.subscription_id) FROM deliveries AS d WHERE d.event_id = e.id)
          FROM events AS e ORDER BY e.rowid",
     )
     .unwrap()
@@ -121,7 +129,7 @@ fn one_alone_one_in_a_transaction_and_many_at_once_are_said_alike() {
     let rooms: Vec<_> = (0..3)
         .map(|_| {
             let clock = coord_db::ManualClock::new(start);
-            let db = Database::in_memory(std::sync::Arc::new(clock.clone())).unwrap();
+            let db = test_support::in_memory(std::sync::Arc::new(clock.clone()));
             db.write(|tx| tx.subscribe(&"reader".parse().unwrap(), &["custom.note".to_owned()], None)).unwrap();
             clock.advance_millis(1_500);
             let root = db.publish(&note("root")).unwrap();

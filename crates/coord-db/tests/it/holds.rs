@@ -20,7 +20,7 @@ fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let options = OpenOptions { clock: Arc::new(clock.clone()), ..OpenOptions::default() };
-    let db = Database::create(&folder.path().join("coordination.db"), &options).unwrap();
+    let db = Database::create(&test_support::place(&folder.path().join("coordination.db")), &options).unwrap();
     db.write(|tx| {
         for name in ["a", "b"] {
             tx.add_loop(&new_loop(name))?;

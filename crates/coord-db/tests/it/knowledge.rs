@@ -5,7 +5,7 @@ use std::ops::Deref;
 use coord_db::{
     ActorId, Database, Error, Knowledge, KnowledgeSearch, KnowledgeType, NewKnowledge, NewTest, OpenOptions, Test, TestId,
 };
-use test_support::{new_loop, new_test, sql};
+use test_support::{Postgres, new_loop, new_test, sql};
 
 struct World(test_support::World);
 
@@ -160,9 +160,13 @@ fn rows_of_the_shell_are_found_changed_replaced_and_forgotten() {
     assert_eq!(by_path("src/x.rs"), ["the printer burns"]);
     world.is_sound();
     // Every way in which a shell writes, also those that run no delete trigger.
-    world.sql("INSERT OR REPLACE INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'the scanner burns')");
+    let is_sqlite = Postgres::under_test().is_none();
+    world.sql(if is_sqlite { "" } else { "DELETE FROM knowledge WHERE id = 'k'" });
+    let or_replace = if is_sqlite { "OR REPLACE" } else { "" };
+    world
+        .sql(&format!("INSERT {or_replace} INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'the scanner burns')"));
     assert_eq!((world.words(&["printer"]).len(), world.words(&["scanner"]).len(), by_path("src/x.rs").len()), (0, 1, 0));
-    world.sql("INSERT OR IGNORE INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'ignored')");
+    world.sql("INSERT INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'ignored') ON CONFLICT DO NOTHING");
     assert_eq!(world.words(&["scanner"]).len(), 1);
     world.sql("INSERT INTO knowledge (id, item_type, content) VALUES ('k', 'fact', 'x') ON CONFLICT (id) DO UPDATE SET content = 'the modem sings'");
     assert_eq!((world.words(&["scanner"]).len(), world.words(&["modem"]).len()), (0, 1));
@@ -178,6 +182,10 @@ fn rows_of_the_shell_are_found_changed_replaced_and_forgotten() {
 
 #[test]
 fn check_finds_an_index_that_does_not_fit() {
+    // It breaks copies of the file.
+    if Postgres::under_test().is_some() {
+        return;
+    }
     let world = World::new();
     let id = world.add(&item(KnowledgeType::Fact, "", "the printer burns", &["src/**"]));
     let other = world.add(&fact("other"));
@@ -362,8 +370,8 @@ fn ten_thousand_items_are_searched() {
     world.sql(
         r#"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
            INSERT INTO knowledge (id, item_type, topic, content, affected_areas)
-           SELECT 'k' || i, iif(i % 4, 'fact', 'decision'), 'topic ' || (i % 500), 'item ' || i || ' of common words',
-             json_array('src/part' || (i % 97) || '/**') FROM n"#,
+           SELECT 'k' || i, CASE i % 4 WHEN 0 THEN 'decision' ELSE 'fact' END, 'topic ' || (i % 500), 'item ' || i || ' of common words',
+             '["src/part' || (i % 97) || '/**"]' FROM n"#,
     );
     let test = world.test("t", "topic 3", "common words of an item", &["src/part5/x.rs"]);
     let context = world.db.read(|tx| tx.knowledge_context(&test, 12_000)).unwrap();
@@ -375,6 +383,9 @@ fn ten_thousand_items_are_searched() {
 
 #[test]
 fn dumps_of_both_kinds_make_a_database_that_finds_the_same() {
+    if Postgres::under_test().is_some() {
+        return;
+    }
     let world = World::new();
     for content in ["it's gone", "the modem\u{1b} sings\n\"loud\"", "the last one"] {
         world.add(&item(KnowledgeType::Fact, "T", content, &["src/**"]));

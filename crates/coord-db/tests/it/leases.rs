@@ -31,7 +31,7 @@ fn want(loop_id: &str, paths: &[&str]) -> AcquireRequest {
 impl World {
     fn new() -> Self {
         let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-        let db = Database::in_memory(Arc::new(clock.clone())).unwrap();
+        let db = test_support::in_memory(Arc::new(clock.clone()));
         db.write(|tx| {
             for (name, priority) in [("a", 5), ("b", 5), ("c", 1)] {
                 tx.add_loop(&NewLoop { priority, ..new_loop(name) })?;

@@ -11,5 +11,6 @@ mod leases;
 mod moves;
 mod ownership;
 mod reference;
+mod statements;
 mod usage;
 mod wal;

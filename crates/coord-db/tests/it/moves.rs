@@ -13,7 +13,7 @@ use test_support::{new_loop, new_test};
 
 fn world() -> Database {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let db = Database::in_memory(Arc::new(clock)).unwrap();
+    let db = test_support::in_memory(Arc::new(clock));
     db.write(|tx| {
         for name in ["a", "b"] {
             tx.add_loop(&new_loop(name))?;
@@ -38,9 +38,7 @@ fn illegal<T: std::fmt::Debug>(answer: &Result<T, Error>) -> bool {
 
 /// Everything that the tables hold, so that a refusal can be seen to change nothing.
 fn content(db: &Database) -> String {
-    let mut text = Vec::new();
-    db.dump(&mut text).unwrap();
-    String::from_utf8(text).unwrap()
+    test_support::content(db)
 }
 
 fn failed(category: ErrorCategory) -> FailedAttempt {

@@ -43,7 +43,7 @@ fn owners(blockers: &[Blocker]) -> Vec<String> {
 impl World {
     fn new() -> Self {
         let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-        let db = Database::in_memory(Arc::new(clock)).unwrap();
+        let db = test_support::in_memory(Arc::new(clock));
         db.write(|tx| {
             for name in ["a", "b", "c"] {
                 tx.add_loop(&new_loop(name))?;
@@ -302,9 +302,9 @@ fn rows_of_foreign_hands_are_borne_and_the_nearest_owner_counts() {
     // An owner that is not registered owns all the same, until the human says otherwise.
     world
         .db
-        .execute_foreign(
-            "PRAGMA foreign_keys = off; INSERT INTO resources VALUES ('lost', 'nobody', 'file', NULL, datetime('now'))",
-        )
+        .execute_foreign(&test_support::without_foreign_keys(
+            "INSERT INTO resources VALUES ('lost', 'nobody', 'file', NULL, datetime('now'))",
+        ))
         .unwrap();
     assert_eq!(world.refused("b", &["lost"]), ["lost of nobody"]);
     world.db.write(|tx| tx.disown("lost", &ActorId::human())).unwrap();

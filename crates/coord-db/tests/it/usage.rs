@@ -26,7 +26,7 @@ fn test_id(id: &str) -> TestId {
 impl World {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-22 10:00:00.000".parse::<Timestamp>().unwrap()));
-        let db = Database::in_memory(clock.clone()).unwrap();
+        let db = test_support::in_memory(clock.clone());
         let world = Self { db, clock };
         for id in ["a", "b", "c"] {
             let new = new_loop(id);

@@ -654,21 +654,25 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
     let mut run = Run { world, model: Model::begin(), story: Story::default(), position };
     for op in ops {
         run.step(op)?;
+        world.note();
     }
     Ok(())
 }
 
 #[test]
 fn claims_are_as_the_model_has_them() {
-    let world = World::new();
-    world
-        .db
-        .write(|tx| {
-            for name in LOOPS {
-                tx.add_loop(&new_loop(name))?;
-            }
-            Ok::<_, Error>(())
-        })
-        .unwrap();
+    let world = |server| {
+        let world = World::new(server);
+        world
+            .db
+            .write(|tx| {
+                for name in LOOPS {
+                    tx.add_loop(&new_loop(name))?;
+                }
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+        world
+    };
     check(400, op(), 1..40, world, run);
 }

@@ -459,6 +459,7 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
     let mut run = Run { world, model: Model::default(), story: Story::default(), ids: Vec::new(), position };
     for op in ops {
         run.step(op)?;
+        world.note();
     }
     // Whatever has a time limit is settled once it is over.
     run.step(&Op::Time(600))?;
@@ -469,8 +470,11 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
 
 #[test]
 fn decisions_are_as_the_model_has_them() {
-    let world = World::new();
-    let one = new_loop("loop");
-    world.db.write(|tx| tx.add_loop(&one)).unwrap();
+    let world = |server| {
+        let world = World::new(server);
+        let one = new_loop("loop");
+        world.db.write(|tx| tx.add_loop(&one)).unwrap();
+        world
+    };
     check(400, op(), 1..30, world, run);
 }

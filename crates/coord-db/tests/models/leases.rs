@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use crate::support::{START, Story, World, check, loop_id};
 use model::{Answer, LOOPS, Model, SILENT_SECONDS};
-use test_support::new_loop;
+use test_support::{Postgres, new_loop};
 
 /// As somebody writes it, and its normal form.
 const PATHS: [(&str, &str); 10] = [
@@ -448,8 +448,8 @@ impl<'w> Run<'w> {
     }
 }
 
-fn world() -> World {
-    let world = World::new();
+fn world(server: Option<&'static Postgres>) -> World {
+    let world = World::new(server);
     world
         .db
         .write(|tx| {
@@ -468,11 +468,12 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
     let mut run = Run::new(world);
     for op in ops {
         run.step(op)?;
+        world.note();
     }
     run.drain()
 }
 
 #[test]
 fn leases_are_as_the_model_has_them() {
-    check(350, op(), 1..40, world(), run);
+    check(350, op(), 1..40, world, run);
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::Sqlite;
 use super::migrate::pragma;
+use crate::engine::Engine;
 use crate::tables::json;
 use crate::{Clock, Database, Error, ReadTx, Result, Timestamp};
 
@@ -309,6 +309,7 @@ impl Archiver {
             return Err(Error::Invalid("rows younger than a day are still needed; give an age of 1d or more".to_owned()));
         }
         let Some(path) = db.path() else {
+            db.engine().sqlite()?;
             return Err(Error::Invalid("a database in memory has no archive".to_owned()));
         };
         let archive = archive_path(path);
@@ -482,14 +483,14 @@ impl Database {
                  BEGIN"
             ))
             .map_err(Error::from)?;
-        body(&ReadTx::over(&connection.into(), &**self.clock()))
+        body(&ReadTx::over(&Engine::Sqlite(connection.into()), &**self.clock()))
     }
 }
 
 /// What has been archived, to be read beside the database. Its tables have the database's names, so that every read of a
 /// [`ReadTx`] that keeps to `events`, `alerts`, `decisions` and the other archived tables works on it.
 pub struct Archive {
-    engine: Sqlite,
+    engine: Engine,
     clock: Arc<dyn Clock>,
 }
 
@@ -512,7 +513,7 @@ impl Archive {
         let mut connection = super::open(&file)?;
         super::busy::handle(&mut connection)?;
         connection.pragma_update(None, "query_only", true)?;
-        Ok(Some(Self { engine: connection.into(), clock: Arc::clone(db.clock()) }))
+        Ok(Some(Self { engine: Engine::Sqlite(connection.into()), clock: Arc::clone(db.clock()) }))
     }
 
     /// Reads one consistent snapshot of the archive.

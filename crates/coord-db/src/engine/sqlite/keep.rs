@@ -31,8 +31,11 @@ pub struct DatabaseFacts {
 
 impl Database {
     /// Looks at the file itself.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a database on a server.
     pub fn facts(&self) -> Result<DatabaseFacts> {
-        let page_bytes = pragma(&self.engine().connection, "page_size")?;
+        let page_bytes = pragma(&self.engine().sqlite()?.connection, "page_size")?;
         let wal = self.path().map(|path| {
             let mut wal = path.as_os_str().to_owned();
             wal.push("-wal");
@@ -40,10 +43,10 @@ impl Database {
         });
         Ok(DatabaseFacts {
             sqlite_version: rusqlite::version().to_owned(),
-            schema_version: pragma(&self.engine().connection, "user_version")?,
-            journal_mode: self.engine().connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
-            bytes: pragma(&self.engine().connection, "page_count")?.saturating_mul(page_bytes),
-            free_bytes: pragma(&self.engine().connection, "freelist_count")?.saturating_mul(page_bytes),
+            schema_version: pragma(&self.engine().sqlite()?.connection, "user_version")?,
+            journal_mode: self.engine().sqlite()?.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
+            bytes: pragma(&self.engine().sqlite()?.connection, "page_count")?.saturating_mul(page_bytes),
+            free_bytes: pragma(&self.engine().sqlite()?.connection, "freelist_count")?.saturating_mul(page_bytes),
             wal_bytes: wal.and_then(|wal| std::fs::metadata(wal).ok()).map_or(0, |meta| meta.len()),
         })
     }
@@ -67,7 +70,7 @@ impl Database {
         if target.exists() {
             return Err(Error::Exists { what: "file", id: target.display().to_string() });
         }
-        copy_to_new_file(&self.engine().connection, &target)?;
+        copy_to_new_file(&self.engine().sqlite()?.connection, &target)?;
         if to.is_none() {
             rotate(&folder, keep.max(1));
         }
@@ -106,14 +109,14 @@ impl Database {
         }
         let old = self.back_up(None, keep + 1)?;
         let path = self.path().map(Path::to_owned);
-        let current = Marks::of(&self.engine().connection)?;
+        let current = Marks::of(&self.engine().sqlite()?.connection)?;
         let backup = Marks::of(&source).ok();
         // Made ready apart, so that what takes the place of the content does so as a whole.
         let mut ready = Connection::open("")?;
         copy(&source, &mut ready)?;
         super::migrate::migrate(&ready, None, false)?;
         let marks = match backup {
-            Some(backup) if current.vouch_for(&backup, &self.engine().connection)? => current,
+            Some(backup) if current.vouch_for(&backup, &self.engine().sqlite()?.connection)? => current,
             _ => current.max(Marks::of(&ready)?).jumped(),
         };
         ready.execute_batch("BEGIN")?;
@@ -122,13 +125,13 @@ impl Database {
             super::marks::note_file(&ready, path)?;
         }
         ready.execute_batch("COMMIT")?;
-        copy(&ready, &mut self.engine_mut().connection)?;
+        copy(&ready, &mut self.engine_mut().sqlite_mut()?.connection)?;
         // The copy brought the source's journal mode along.
         if path.is_some() {
-            self.engine().connection.pragma_update(None, "journal_mode", "wal")?;
+            self.engine().sqlite()?.connection.pragma_update(None, "journal_mode", "wal")?;
         }
         // What was written is all in the -wal now; it need not stay there.
-        let _ = self.engine().connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let _ = self.engine().sqlite()?.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         self.ring();
         Ok(old)
     }
@@ -151,11 +154,11 @@ impl Database {
                 }
                 writeln!(out, "{sql};").map_err(io)?;
                 if name != "knowledge_words" {
-                    dump_rows(&tx.engine().connection, name, out)?;
+                    dump_rows(&tx.engine().sqlite()?.connection, name, out)?;
                 }
             }
             writeln!(out, "DELETE FROM sqlite_sequence;").map_err(io)?;
-            dump_rows(&tx.engine().connection, "sqlite_sequence", out)?;
+            dump_rows(&tx.engine().sqlite()?.connection, "sqlite_sequence", out)?;
             // Triggers come after the rows, or they would fire for them.
             for (_, _, sql) in &rest {
                 writeln!(out, "{sql};").map_err(io)?;

@@ -22,8 +22,8 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OpenFlags};
 
 use self::wal::Wal;
-use super::value::{Column, Parameter, Params, ToParameter, ValueRef};
-use crate::{Clock, Error, Result};
+use super::value::{Parameter, Params, ToParameter, ValueRef};
+use crate::{Clock, Error, Result, Timestamp};
 
 /// The moment at which a statement that is its own transaction holds the write lock, in SQL.
 pub(crate) const NOW: &str = "clock_now()";
@@ -151,15 +151,16 @@ impl Sqlite {
         Ok(self.connection.is_readonly("main")?)
     }
 
-    /// Begins to read one consistent snapshot.
-    pub(crate) fn begin_read(&self) -> Result<()> {
-        Ok(self.connection.execute_batch("BEGIN DEFERRED")?)
+    /// Begins to read one consistent snapshot. Time is the caller's.
+    pub(crate) fn begin_read(&self) -> Result<Option<Timestamp>> {
+        self.connection.execute_batch("BEGIN DEFERRED")?;
+        Ok(None)
     }
 
-    /// Takes the write lock.
-    pub(crate) fn begin_write(&self) -> Result<()> {
+    /// Takes the write lock. The bell is the caller's, and so is time.
+    pub(crate) fn begin_write(&self, _quiet: bool) -> Result<Option<Timestamp>> {
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        Ok(())
+        Ok(None)
     }
 
     pub(crate) fn commit(&self) -> Result<()> {
@@ -190,13 +191,13 @@ impl Sqlite {
         &self,
         sql: &str,
         parameters: &impl Params,
-        mut take: impl FnMut(&Row<'_>) -> Result<bool>,
+        mut take: impl FnMut(&super::Row<'_>) -> Result<bool>,
     ) -> Result<()> {
         let mut statement = prepare(&self.connection, sql)?;
         parameters.with(|parameters| {
             let mut rows = statement.query(bound(parameters))?;
             while let Some(row) = rows.next()? {
-                if !take(&Row(row))? {
+                if !take(&super::Row::Sqlite(Row(row)))? {
                     break;
                 }
             }
@@ -214,15 +215,10 @@ fn synchronous(durable: bool) -> &'static str {
     if durable { "FULL" } else { "NORMAL" }
 }
 
-/// A row of a result. Its values are read as [`Column`] says.
+/// A row of a result.
 pub(crate) struct Row<'a>(&'a rusqlite::Row<'a>);
 
 impl Row<'_> {
-    /// The value of a column, by its place from 0.
-    pub(crate) fn get<T: Column>(&self, at: usize) -> Result<T> {
-        T::take(self.value(at)?).map_err(|why| Error::Unreadable { column: self.name(at), detail: why.0 })
-    }
-
     /// The value of a column, as it is.
     pub(crate) fn value(&self, at: usize) -> Result<ValueRef<'_>> {
         use rusqlite::types::ValueRef as Found;
@@ -240,7 +236,7 @@ impl Row<'_> {
         self.0.as_ref().column_count()
     }
 
-    fn name(&self, at: usize) -> String {
+    pub(crate) fn name(&self, at: usize) -> String {
         self.0.as_ref().column_name(at).unwrap_or_default().to_owned()
     }
 }

@@ -245,7 +245,7 @@ fn held_by_b(tx: &WriteTx<'_>) -> Result<()> {
 
 /// The steps of a statement's plan, its triggers' included, each once.
 fn plan(db: &Database, sql: &str, steps: &mut Vec<String>) {
-    let mut statement = db.engine().connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let mut statement = db.engine().sqlite().unwrap().connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next().unwrap() {
         let step: String = row.get(3).unwrap();
@@ -260,7 +260,12 @@ fn each_hot_query_uses_the_index_meant_for_it() {
     let mut seen = String::new();
     for (name, prepare, operation) in HOT {
         let db = world();
-        db.engine().connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRIGGER_EQP, true).unwrap();
+        db.engine()
+            .sqlite()
+            .unwrap()
+            .connection
+            .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRIGGER_EQP, true)
+            .unwrap();
         db.write(prepare).unwrap();
         SENT.take();
         db.write(operation).unwrap_or_else(|error| panic!("{name}: {error}"));

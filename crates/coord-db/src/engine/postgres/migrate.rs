@@ -1,0 +1,92 @@
+//! Whether a server can be worked on, and from an empty or older database to this program's schema.
+
+use super::connection::Postgres;
+use super::worker::Texts;
+use crate::engine::sqlite::migrate::SCHEMA_VERSION;
+use crate::{Error, Result};
+
+/// The oldest version of PostgreSQL, as `server_version_num` has it.
+const OLDEST_VERSION: i64 = 150_000;
+
+/// The newest schema.
+const SCHEMA: [&str; 3] = [
+    include_str!("../../../../../schema/postgres/compat.sql"),
+    include_str!("../../../../../schema/postgres/schema.sql"),
+    include_str!("../../../../../schema/postgres/triggers.sql"),
+];
+
+/// What brings an older database to a version; only ever appended. The first schema had version 27.
+const MIGRATIONS: &[(i64, &str)] = &[];
+
+fn first(rows: Texts) -> Option<String> {
+    rows.into_iter().flatten().next().flatten()
+}
+
+/// Refuses what answers like PostgreSQL and is not, or not for us: its advisory locks have to keep two sessions apart.
+pub(super) fn check_server(connection: &Postgres, other: &Postgres) -> Result<()> {
+    let refuse =
+        |detail: &str| Err(Error::NotOurs { path: connection.address().to_string().into(), detail: detail.to_owned() });
+    let facts = connection.batch("SELECT current_setting('server_version_num'), getdatabaseencoding()")?;
+    let fact = |at: usize| facts.first().and_then(|row| row.get(at)).cloned().flatten().unwrap_or_default();
+    if fact(0).parse::<i64>().unwrap_or(0) < OLDEST_VERSION {
+        return refuse("the server is no PostgreSQL of version 15 or newer");
+    }
+    if fact(1) != "UTF8" {
+        return refuse("its encoding is not UTF8; create it with ENCODING 'UTF8' TEMPLATE template0");
+    }
+    let key = fastrand::i64(..);
+    connection.batch(&format!("SELECT pg_advisory_lock({key})"))?;
+    let taken = first(other.batch(&format!("SELECT pg_try_advisory_lock({key})"))?);
+    let freed = first(connection.batch(&format!("SELECT pg_advisory_unlock({key})"))?);
+    let taken_after = first(other.batch(&format!("SELECT pg_try_advisory_lock({key})"))?);
+    if (taken.as_deref(), freed.as_deref(), taken_after.as_deref()) != (Some("f"), Some("t"), Some("t")) {
+        return refuse(
+            "its advisory locks do not keep two sessions apart, as with a pooler in transaction mode; connect to the server itself",
+        );
+    }
+    Ok(())
+}
+
+/// Brings a database that is ours to the newest schema; with `create`, also an empty one.
+///
+/// # Errors
+/// [`Error::Newer`], [`Error::NotOurs`]; the database is then as it was.
+pub(super) fn migrate(connection: &Postgres, create: bool) -> Result<()> {
+    if version(connection)? == Some(SCHEMA_VERSION) {
+        return Ok(());
+    }
+    // Not the writer's lock: its key is in the schema.
+    connection.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({SCHEMA_VERSION} - 1)"))?;
+    let result = migrate_locked(connection, create);
+    connection.batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    result
+}
+
+/// The version of the database's schema; none if it has no schema of ours.
+fn version(connection: &Postgres) -> Result<Option<i64>> {
+    if first(connection.batch("SELECT to_regclass('coding_loops_schema')")?).is_none() {
+        return Ok(None);
+    }
+    Ok(first(connection.batch("SELECT max(version) FROM coding_loops_schema")?).and_then(|version| version.parse().ok()))
+}
+
+fn migrate_locked(connection: &Postgres, create: bool) -> Result<()> {
+    let path = || connection.address().to_string().into();
+    let Some(found) = version(connection)? else {
+        let tables =
+            first(connection.batch("SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace")?);
+        return match tables.as_deref() {
+            Some("0") if create => SCHEMA.iter().try_for_each(|sql| connection.batch(sql).map(drop)),
+            Some("0") => Err(Error::NotOurs { path: path(), detail: "it is empty".to_owned() }),
+            _ => Err(Error::NotOurs { path: path(), detail: "it belongs to another application".to_owned() }),
+        };
+    };
+    if found > SCHEMA_VERSION {
+        return Err(Error::Newer { path: path(), found, known: SCHEMA_VERSION });
+    }
+    for (to, sql) in MIGRATIONS.iter().filter(|(to, _)| *to > found) {
+        connection.batch(sql)?;
+        connection.batch(&format!("UPDATE coding_loops_schema SET version = {to}"))?;
+    }
+    Ok(())
+}
