@@ -253,13 +253,15 @@ CREATE INDEX knowledge_areas_seq ON knowledge_areas (seq);
 CREATE TEXT SEARCH DICTIONARY knowledge_stem (TEMPLATE = snowball, LANGUAGE = english);
 CREATE TEXT SEARCH CONFIGURATION knowledge_english (COPY = pg_catalog.english);
 ALTER TEXT SEARCH CONFIGURATION knowledge_english ALTER MAPPING REPLACE english_stem WITH knowledge_stem;
-CREATE FUNCTION plain_words(words text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+CREATE FUNCTION plain_words(words text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
   SELECT regexp_replace(regexp_replace(normalize(words, NFD), '[\u0300-\u036f]+', '', 'g'),
-    '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+', ' ', 'g')
-$$;
-CREATE FUNCTION knowledge_vector(words text, weight "char") RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT setweight(to_tsvector('knowledge_english', plain_words(words)), weight)
-$$;
+    '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+', ' ', 'g');
+END;
+CREATE FUNCTION knowledge_vector(words text, weight "char") RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+  SELECT setweight(to_tsvector('knowledge_english', plain_words(words)), weight);
+END;
 
 CREATE TABLE knowledge_words (
   rowid    bigint PRIMARY KEY NOT NULL,
@@ -272,9 +274,10 @@ CREATE TABLE knowledge_words (
 CREATE INDEX knowledge_words_words ON knowledge_words USING gin (words);
 
 -- The words of a search as a query: all of them, or any of them. {"any": false, "words": ["one", "other"]}
-CREATE FUNCTION word_query(word text) RETURNS tsquery LANGUAGE sql IMMUTABLE STRICT AS $$
-  SELECT phraseto_tsquery('knowledge_english', plain_words(word))
-$$;
+CREATE FUNCTION word_query(word text) RETURNS tsquery LANGUAGE sql IMMUTABLE STRICT
+BEGIN ATOMIC
+  SELECT phraseto_tsquery('knowledge_english', plain_words(word));
+END;
 CREATE FUNCTION knowledge_query(search text) RETURNS tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
   word text;

@@ -196,9 +196,10 @@ EXECUTE FUNCTION refuse('this id is reserved for the landing train');
 -- Leases and waiting
 
 -- The next number of a counter.
-CREATE FUNCTION next_number(counter text) RETURNS bigint LANGUAGE sql VOLATILE AS $$
-  UPDATE counters SET value = value + 1 WHERE name = counter RETURNING value
-$$;
+CREATE FUNCTION next_number(counter text) RETURNS bigint LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+  UPDATE counters SET value = value + 1 WHERE name = counter RETURNING value;
+END;
 
 CREATE FUNCTION wait_graph_number() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -219,10 +220,11 @@ CREATE TRIGGER file_locks_fence AFTER INSERT ON file_locks FOR EACH ROW WHEN (NE
 EXECUTE FUNCTION file_locks_fence();
 
 -- Whether two paths are one, or one is a folder that the other lies in.
-CREATE FUNCTION paths_overlap(one text, other text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+CREATE FUNCTION paths_overlap(one text, other text) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
   SELECT one = other OR one || '/' = other OR other || '/' = one
-    OR (right(one, 1) = '/' AND starts_with(other, one)) OR (right(other, 1) = '/' AND starts_with(one, other))
-$$;
+    OR (right(one, 1) = '/' AND starts_with(other, one)) OR (right(other, 1) = '/' AND starts_with(one, other));
+END;
 
 CREATE FUNCTION file_locks_delete() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -236,10 +238,11 @@ END
 $$;
 CREATE TRIGGER file_locks_delete AFTER DELETE ON file_locks FOR EACH ROW EXECUTE FUNCTION file_locks_delete();
 
-CREATE FUNCTION note_wait(test text) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION note_wait(test text) RETURNS void LANGUAGE sql VOLATILE
+BEGIN ATOMIC
   INSERT INTO test_waits (test_id, seq) VALUES (test, next_number('test_wait'))
-  ON CONFLICT (test_id) DO UPDATE SET seq = excluded.seq
-$$;
+  ON CONFLICT (test_id) DO UPDATE SET seq = excluded.seq;
+END;
 
 CREATE FUNCTION tests_wait() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -356,7 +359,10 @@ CREATE TRIGGER tests_refuse_queued_replace BEFORE INSERT ON tests FOR EACH ROW E
 -- One writer, and the bell
 
 -- The key of the lock that every writer of this database holds until its transaction ends: "cLoP".
-CREATE FUNCTION writer_key() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 1665953616::bigint $$;
+CREATE FUNCTION writer_key() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+  SELECT 1665953616::bigint;
+END;
 
 -- Takes the lock for this transaction and gives its moment in milliseconds since 1970, which is never before that of an earlier one,
 -- and the moment of the writer before it. A server whose clock is set back, or a standby with a late clock that was promoted, stands

@@ -87,7 +87,7 @@ impl Database {
     /// [`Error::Unreachable`] or what the file system says.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         if let Location::Server(address) = Location::of(path) {
-            return Self::open_server(&address, options, false);
+            return Self::open_server(path, &address, options, false);
         }
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => {}
@@ -114,7 +114,7 @@ impl Database {
     /// be there, and empty: its tables are made.
     pub fn create(path: &Path, options: &OpenOptions) -> Result<Self> {
         if let Location::Server(address) = Location::of(path) {
-            return Self::open_server(&address, options, true);
+            return Self::open_server(path, &address, options, true);
         }
         use std::os::unix::fs::OpenOptionsExt;
         FileSystem::allow(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")), path)?;
@@ -134,14 +134,15 @@ impl Database {
     }
 
     #[cfg(feature = "postgres")]
-    fn open_server(address: &str, options: &OpenOptions, create: bool) -> Result<Self> {
+    fn open_server(path: &Path, address: &str, options: &OpenOptions, create: bool) -> Result<Self> {
         let durable = options.durability == Durability::Full;
         let engine = postgres::open(address, create, durable, options.busy_deadline)?;
-        Ok(Self::over(Engine::Postgres(Box::new(engine)), None, options))
+        // The file that holds the address, if it is in one.
+        Ok(Self::over(Engine::Postgres(Box::new(engine)), path.canonicalize().ok(), options))
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn open_server(_address: &str, _options: &OpenOptions, _create: bool) -> Result<Self> {
+    fn open_server(_path: &Path, _address: &str, _options: &OpenOptions, _create: bool) -> Result<Self> {
         Err(Error::without_postgres())
     }
 
@@ -162,7 +163,8 @@ impl Database {
     fn over(engine: Engine, path: Option<PathBuf>, options: &OpenOptions) -> Self {
         Self {
             identity: path.as_deref().and_then(|path| std::fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino())),
-            bell: path.as_deref().map(Bell::new),
+            // A server rings its own.
+            bell: path.as_deref().filter(|_| engine.sqlite().is_ok()).map(Bell::new),
             engine,
             path,
             clock: Arc::clone(&options.clock),
@@ -171,10 +173,17 @@ impl Database {
         }
     }
 
-    /// Where the file is; none for one in memory or on a server.
+    /// Where the file is: the database, or what holds the address of one on a server. None for one in memory, and for an address
+    /// that is in no file.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// The address of the server that it is on, without a password; none for a file.
+    #[must_use]
+    pub fn server(&self) -> Option<String> {
+        self.engine.server()
     }
 
     /// Refuses once the path no longer names the file that is open here: what is written to it reaches nobody. Costs a look
@@ -192,7 +201,9 @@ impl Database {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Error::NoDatabase { path: path.to_owned() },
             _ => return Ok(()),
         };
-        self.engine.sqlite()?.leave_the_wal()?;
+        if let Ok(sqlite) = self.engine.sqlite() {
+            sqlite.leave_the_wal()?;
+        }
         Err(error)
     }
 
@@ -280,7 +291,7 @@ impl Database {
 
     fn refuse_readonly(&self) -> Result<()> {
         match self.path() {
-            Some(path) if self.engine.sqlite()?.is_readonly()? => {
+            Some(path) if self.engine.is_readonly_file()? => {
                 Err(explain(path, Error::Unwritable { detail: "attempt to write a readonly database".to_owned() }))
             }
             _ => Ok(()),
@@ -288,7 +299,7 @@ impl Database {
     }
 
     fn explained(&self, error: Error) -> Error {
-        match self.path() {
+        match self.path().filter(|_| self.server().is_none()) {
             Some(path) => explain(path, error),
             None => error,
         }

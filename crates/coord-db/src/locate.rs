@@ -1,7 +1,11 @@
 //! Where the database is: named, in the environment, or found from the current folder.
 
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
 
 /// The folder in a repository that holds everything.
 pub const FOLDER: &str = "coding-loops";
@@ -9,6 +13,8 @@ pub const FOLDER: &str = "coding-loops";
 pub const FILE: &str = "coordination.db";
 /// The environment variable that names the database.
 pub const VARIABLE: &str = "CODING_LOOPS_DB";
+/// Maximum length of a file that holds an address: less than the smallest page of SQLite.
+const MAX_ADDRESS_BYTES: u64 = 511;
 
 /// A database: a file, or one on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +26,46 @@ pub enum Location {
 }
 
 impl Location {
-    /// What a path names: `postgres://user@host/name` is an address, all else a file.
+    /// What a path names: `postgres://user@host/name` is an address, all else a file. A file that holds an address, and no SQLite
+    /// database, stands for the database there: a project on a server keeps its folder, its settings and its logs.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        let is_address = |text: &&str| ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-        match path.to_str().filter(is_address) {
-            Some(address) => Self::Server(address.to_owned()),
-            None => Self::File(path.to_owned()),
-        }
+        let named = path.to_str().filter(|text| is_address(text.as_bytes())).map(str::to_owned);
+        named.or_else(|| address_in(path)).map_or_else(|| Self::File(path.to_owned()), Self::Server)
     }
+}
+
+fn is_address(text: &[u8]) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme.as_bytes()))
+}
+
+/// The address that a file holds.
+fn address_in(path: &Path) -> Option<String> {
+    // To open a pipe would wait. A database must not even be opened: closing it would release SQLite's locks of this process. The
+    // smallest one is larger, but for an empty one.
+    std::fs::metadata(path).ok().filter(|meta| meta.is_file() && (1..=MAX_ADDRESS_BYTES).contains(&meta.len()))?;
+    let mut text = Vec::new();
+    std::fs::File::open(path).ok()?.take(MAX_ADDRESS_BYTES).read_to_end(&mut text).ok()?;
+    let address = text.trim_ascii_end();
+    is_address(address).then(|| String::from_utf8_lossy(address).into_owned())
+}
+
+/// Makes a file that holds the address of a database, which its owner alone can read: there may be a password in it.
+///
+/// # Errors
+/// [`Error::Exists`] if there is a file; [`Error::Io`].
+pub fn write_address(path: &Path, address: &str) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create_new(true).write(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| {
+        file.write_all(address.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    });
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Exists { what: "file", id: path.display().to_string() },
+        _ => Error::io(format!("cannot write {}", path.display()), error),
+    })
 }
 
 /// `named`, else the environment's, else the one of the nearest folder above `from` that has one. The folder of store and

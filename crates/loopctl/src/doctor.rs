@@ -339,6 +339,20 @@ fn permissions(cx: &Context, report: &mut Report) {
 }
 
 fn database(db: &Database, config: &Config, before_start: bool, report: &mut Report) -> Outcome {
+    match db.server() {
+        Some(server) => report.ok("database", format!("PostgreSQL, {server}")),
+        None => database_file(db, config, report)?,
+    }
+    db.read(|tx| {
+        if !before_start {
+            processes(tx, config, report)?;
+        }
+        clock(tx, report)
+    })?;
+    Ok(())
+}
+
+fn database_file(db: &Database, config: &Config, report: &mut Report) -> Outcome {
     let facts = db.facts()?;
     let detail = format!(
         "schema {}, {} KB, {} KB in the -wal, journal mode {}, SQLite {}",
@@ -356,12 +370,6 @@ fn database(db: &Database, config: &Config, before_start: bool, report: &mut Rep
     } else {
         report.ok("database", detail);
     }
-    db.read(|tx| {
-        if !before_start {
-            processes(tx, config, report)?;
-        }
-        clock(tx, report)
-    })?;
     Ok(())
 }
 

@@ -101,7 +101,9 @@ fn run_in(cx: &Context, command: Command) -> Outcome {
 
 fn set_up(cx: &Context, command: SetUp) -> Outcome {
     match command {
-        SetUp::Init { repository, agent } => setup::init(cx, repository.as_deref(), agent.as_deref()),
+        SetUp::Init { repository, agent, database } => {
+            setup::init(cx, repository.as_deref(), agent.as_deref(), database.as_deref())
+        }
         SetUp::Deinit { yes, force } => deinit::run(cx, yes, force),
         SetUp::Doctor { before_start, run_checks } => doctor::run(cx, before_start, run_checks),
         SetUp::Loop(command) => setup::loops(cx, command),

@@ -4,6 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use coord_db::file_system::FileSystem;
+use coord_db::locate::Location;
 use coord_db::{Config, Database, Error, LoopId, NewLoop, NewTest, TestEdit, TestId, locate};
 use git::Repository;
 use serde_json::json;
@@ -81,11 +82,23 @@ fn make_file(file: &Path, content: &str) -> Outcome<bool> {
     }
 }
 
+/// Makes the file that holds the address of a database on a server, once that is there. One that holds it already stays.
+fn place_on_server(path: &Path, address: &str, config: &Config) -> Outcome {
+    if !path.exists() {
+        Database::create(Path::new(address), &config.open_options())?;
+        return Ok(locate::write_address(path, address)?);
+    }
+    if Location::of(path) == Location::Server(address.to_owned()) {
+        return Ok(());
+    }
+    Err(Failure::No(format!("{} is another database; name another place with --db", path.display())))
+}
+
 /// Makes what is missing: folder, settings, database. What is there is kept.
 ///
 /// # Errors
 /// Exit 1 outside of a repository, or if another agent is set; 3 if the database is there and not usable.
-pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>) -> Outcome {
+pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>, database: Option<&str>) -> Outcome {
     let named = cx
         .global
         .db
@@ -123,6 +136,9 @@ pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>) -> Out
     }
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
+    if let Some(address) = database {
+        place_on_server(&path, address, &config)?;
+    }
     let db = Database::create(&path, &config.open_options())?;
     coding_loop::make_store(&db, &config).map_err(failure)?;
     let workspaces = config.workspace_root();

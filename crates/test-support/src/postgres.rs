@@ -173,6 +173,15 @@ impl Postgres {
         self.folder.join(".s.PGSQL.5432")
     }
 
+    /// A dump of a database, as SQL for `psql`.
+    ///
+    /// # Panics
+    /// If `pg_dump` fails.
+    #[must_use]
+    pub fn dump(&self, address: &str) -> String {
+        run(Command::new(self.programs.join("pg_dump")).args(["--dbname", address]))
+    }
+
     /// Runs SQL in `psql`, on a database by its name or address: what it prints, one row a line, columns joined by `|`; or what it
     /// reports.
     ///

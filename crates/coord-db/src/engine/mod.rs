@@ -76,6 +76,24 @@ impl Engine {
         }
     }
 
+    /// The address of the server, without a password; none for a file.
+    pub(crate) fn server(&self) -> Option<String> {
+        match self {
+            Self::Sqlite(_) => None,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(postgres) => Some(postgres.address().to_string()),
+        }
+    }
+
+    /// Whether it is a file that may only be read.
+    pub(crate) fn is_readonly_file(&self) -> Result<bool> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.is_readonly(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Ok(false),
+        }
+    }
+
     /// How durable commits are from now on.
     pub(crate) fn set_durable(&self, durable: bool) -> Result<()> {
         on!(self, engine => engine.set_durable(durable))

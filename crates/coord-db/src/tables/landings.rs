@@ -124,7 +124,8 @@ impl ReadTx<'_> {
         let tests = self.query(
             select!(
                 Test,
-                "FROM tests WHERE id IN (SELECT test_id FROM landings WHERE ended_at IS NULL) AND status = 'in_progress'"
+                "FROM tests WHERE id IN (SELECT test_id FROM landings WHERE ended_at IS NULL) AND status = 'in_progress'
+                 ORDER BY id"
             ),
             [],
             Test::from_row,

@@ -60,7 +60,7 @@ impl ReadTx<'_> {
         // A file's lease and one on the subtree of that name come up for the bare name; a subtree also has descendants.
         if let Some((low, high)) = path.subtree_range() {
             found.extend(self.query(
-                select!(Lease, "FROM file_locks WHERE file_path > ?1 AND file_path < ?2"),
+                select!(Lease, "FROM file_locks WHERE file_path > ?1 AND file_path < ?2 ORDER BY file_path"),
                 [low, high],
                 Lease::from_row,
             )?);

@@ -114,7 +114,8 @@ impl ReadTx<'_> {
     /// The tests that may have begun to wait after `seq`.
     pub fn test_waits_after(&self, seq: i64) -> Result<Vec<WaitNode>> {
         self.query(
-            "SELECT t.id, t.loop_id FROM test_waits AS w JOIN tests AS t ON t.id = w.test_id WHERE w.seq > ?1",
+            "SELECT t.id, t.loop_id FROM test_waits AS w JOIN tests AS t ON t.id = w.test_id WHERE w.seq > ?1
+             ORDER BY w.seq",
             [seq],
             |row| Ok(test(row.get(0)?, row.get(1)?)),
         )

@@ -28,14 +28,15 @@ pub fn check<O: Clone + Debug>(
     run: impl Fn(&World, &[O]) -> Result<(), String>,
 ) {
     let asked = ["CODING_LOOPS_CASES", "PROPTEST_CASES"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
+    let server = Postgres::under_test();
     let config = Config {
         cases: asked.unwrap_or(cases),
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        // On a server, each takes a hundred times as long.
+        max_shrink_iters: if server.is_some() { 400 } else { 20_000 },
         rng_algorithm: RngAlgorithm::XorShift,
         ..Config::default()
     };
-    let server = Postgres::under_test();
     let mut worlds = vec![make(server)];
     worlds.extend(server.map(|_| make(None)));
     let is_compared = worlds.len() > 1;

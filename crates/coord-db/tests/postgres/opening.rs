@@ -1,11 +1,14 @@
 //! Which databases are opened, and what is said of the others.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use coord_db::{Database, Error, OpenOptions, SCHEMA_VERSION};
+use coord_db::locate::{Location, write_address};
+use coord_db::wake::{Wake, Watcher};
+use coord_db::{ActorId, Archiver, Database, Error, KnowledgeSearch, KnowledgeType, NewKnowledge, OpenOptions, SCHEMA_VERSION};
 use test_support::Postgres;
 
-use super::{new_database, open};
+use super::{new_database, note, notes, open};
 
 fn create(address: &str) -> Result<Database, Error> {
     Database::create(Path::new(address), &OpenOptions::default())
@@ -81,4 +84,76 @@ fn what_cannot_be_reached_is_named_without_its_password() {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
     assert!(matches!(open("postgres://me:secret@host"), Err(Error::Config(text)) if !text.contains("secret")));
+}
+
+#[test]
+fn a_file_that_holds_the_address_stands_for_the_database() {
+    let Some((db, address)) = new_database() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap().join("coordination.db");
+    write_address(&path, &address).unwrap();
+    assert!(matches!(write_address(&path, &address), Err(Error::Exists { .. })));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let placed = Database::open(&path, &OpenOptions::default()).unwrap();
+    assert_eq!((placed.path(), db.path()), (Some(path.as_path()), None));
+    assert_eq!(placed.server(), db.server());
+    let (sender, wakes) = std::sync::mpsc::channel();
+    let _watcher = Watcher::new(&path, move |wake| sender.send(wake).unwrap_or_default()).unwrap();
+    placed.write(|tx| tx.publish(&note("placed"))).unwrap();
+    assert_eq!(wakes.recv_timeout(test_support::BOUND), Ok(Wake::Bell));
+    assert_eq!(notes(&db), ["placed"]);
+    // What only a file has is refused, and leaves nothing beside it.
+    let long_ago = placed.clock().now().plus_seconds(-7 * 86_400);
+    assert!(matches!(placed.back_up(None, 1), Err(Error::Refused(_))));
+    assert!(matches!(Archiver::new(&placed, long_ago), Err(Error::Refused(_))));
+    assert!(matches!(placed.facts(), Err(Error::Refused(_))));
+    assert!(placed.read_with_archived_events(|tx| tx.has_events_before(long_ago)).is_ok_and(|has| !has));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert!(placed.check_place().is_ok());
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(placed.check_place(), Err(Error::NoDatabase { .. })));
+}
+
+#[test]
+fn only_an_address_is_taken_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coordination.db");
+    assert_eq!(Location::of(&path), Location::File(path.clone()));
+    for (content, is_address) in
+        [("postgresql://h/d \n", true), ("SQLite format 3\0", false), ("", false), ("x postgres://h/d", false)]
+    {
+        std::fs::write(&path, content).unwrap();
+        let address = Location::Server("postgresql://h/d".to_owned());
+        assert_eq!(Location::of(&path) == address, is_address, "{content}");
+    }
+}
+
+#[test]
+fn a_dump_restored_elsewhere_is_a_database_that_goes_on() {
+    let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
+    db.write(|tx| {
+        tx.add_loop(&test_support::new_loop("l"))?;
+        tx.import_tests(&[test_support::new_test("t", "l")])?;
+        tx.publish(&note("before"))?;
+        let fact = NewKnowledge {
+            loop_id: None,
+            item_type: KnowledgeType::Fact,
+            topic: Some("Café".to_owned()),
+            content: "migrations are numbered".to_owned(),
+            confidence: 0.5,
+            evidence: None,
+            affected_areas: vec!["src/**".to_owned()],
+            supersedes: Vec::new(),
+        };
+        tx.add_knowledge(&fact, &ActorId::human())
+    })
+    .unwrap();
+    let copy = empty(server);
+    server.sql(&copy, &server.dump(&address));
+    let restored = open(&copy).unwrap();
+    assert_eq!(restored.check().unwrap(), []);
+    restored.write(|tx| tx.publish(&note("after"))).unwrap();
+    assert_eq!(notes(&restored), ["before", "after"]);
+    let search = KnowledgeSearch { words: vec!["migration".to_owned(), "cafe".to_owned()], ..KnowledgeSearch::default() };
+    assert_eq!(restored.read(|tx| tx.search_knowledge(&search)).unwrap().len(), 1);
 }

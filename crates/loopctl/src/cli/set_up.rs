@@ -35,6 +35,10 @@ pub enum SetUp {
         /// Write the preset of this agent to config.toml, for all loops
         #[arg(long, value_name = "AGENT", value_parser = AGENTS)]
         agent: Option<String>,
+        /// Use a PostgreSQL database, for loops on several machines: postgres://user@host/name. It has to exist and to be empty, or
+        /// to be another machine's already. The password is that of PGPASSWORD, if the address has none.
+        #[arg(long, value_name = "ADDRESS")]
+        database: Option<String>,
     },
     /// Remove what init and the loops have made in a repository
     ///

@@ -213,3 +213,20 @@ fn a_branch_beside_which_ours_cannot_be_is_named() {
     let again = place.run(&["init"]).ok();
     assert!(!again.stdout.contains("git does not allow"), "{}", again.stdout);
 }
+
+/// With and without PostgreSQL in this build: the one cannot be reached, the other is not there.
+#[test]
+fn a_server_that_cannot_be_used_leaves_no_database_behind() {
+    let place = Place::bare();
+    let init = ["init", "--database", "postgres://me:secret@127.0.0.1:1/loops"];
+    let ran = place.command(&init).output().unwrap();
+    assert!(!ran.status.success());
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
+    assert!(!said.contains("secret") && (said.contains("PostgreSQL") || said.contains("cannot reach")), "{said}");
+    assert!(!place.database().exists());
+    place.run(&["init"]).ok();
+    // What is there is not replaced by an address.
+    let before = std::fs::read(place.database()).unwrap();
+    place.run(&init).fails(1).says("is another database");
+    assert_eq!(std::fs::read(place.database()).unwrap(), before);
+}

@@ -56,7 +56,8 @@ impl Postgres {
         })
     }
 
-    pub(super) fn address(&self) -> &Address {
+    /// The server's address, which shows no password.
+    pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
@@ -99,7 +100,7 @@ impl Postgres {
         };
         let rows = self.on_worker(|worker| worker.batch(sql)).or_else(again).map_err(|failure| {
             // What has begun and not got the lock is over.
-            let _ = self.on_worker(|worker| worker.batch("ROLLBACK"));
+            self.end_without_changes();
             self.error(failure)
         })?;
         Ok(rows.into_iter().next().unwrap_or_default())
@@ -142,7 +143,7 @@ impl Postgres {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         if transaction.failed {
             // Its error was hidden; what the server would answer to COMMIT hides that nothing was done.
-            let _ = self.on_worker(|worker| worker.batch("ROLLBACK"));
+            self.end_without_changes();
             return Err(Error::Refused("the transaction was not committed: one of its statements has failed".to_owned()));
         }
         match self.on_worker(|worker| worker.batch("COMMIT")) {
@@ -175,6 +176,13 @@ impl Postgres {
 
     pub(crate) fn roll_back(&self) {
         if self.transaction.take().is_some() {
+            self.end_without_changes();
+        }
+    }
+
+    /// Ends the server's transaction. One whose connection broke has ended already.
+    fn end_without_changes(&self) {
+        if self.worker.borrow().is_some() {
             let _ = self.on_worker(|worker| worker.batch("ROLLBACK"));
         }
     }

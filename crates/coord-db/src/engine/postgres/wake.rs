@@ -1,6 +1,6 @@
 //! Waking by the server: a connection of its own that listens for what writers notify when they commit.
 //!
-//! A connection that broke is made again, and that counts as a wake: what was notified meanwhile reached nobody.
+//! After a connection broke it connects again, and that counts as a wake: what was notified meanwhile reached nobody.
 
 use std::future::poll_fn;
 use std::sync::mpsc as answers;

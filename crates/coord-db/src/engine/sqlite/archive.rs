@@ -308,8 +308,8 @@ impl Archiver {
         if before > db.clock().now().plus_seconds(-YOUNGEST_SECONDS) {
             return Err(Error::Invalid("rows younger than a day are still needed; give an age of 1d or more".to_owned()));
         }
+        db.engine().sqlite()?;
         let Some(path) = db.path() else {
-            db.engine().sqlite()?;
             return Err(Error::Invalid("a database in memory has no archive".to_owned()));
         };
         let archive = archive_path(path);
@@ -461,7 +461,8 @@ fn delete(connection: &Connection, kind: &Kind, list: &str, before: Timestamp) -
 
 /// A connection to both, and where the archive is; none where nothing has ever been archived.
 fn attach_existing(db: &Database) -> Result<Option<(Connection, PathBuf)>> {
-    let Some(path) = db.path() else { return Ok(None) };
+    // A server keeps all rows.
+    let Some(path) = db.path().filter(|_| db.server().is_none()) else { return Ok(None) };
     let file = archive_path(path);
     if let Some(connection) = attach(db, path, &file, false)? {
         return Ok(Some((connection, file)));

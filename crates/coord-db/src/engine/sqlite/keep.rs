@@ -57,6 +57,7 @@ impl Database {
     /// # Errors
     /// [`Error::Exists`] if `to` is there already; [`Error::Damaged`] if the copy is not sound.
     pub fn back_up(&self, to: Option<&Path>, keep: usize) -> Result<PathBuf> {
+        self.engine().sqlite()?;
         let home = self.path().and_then(Path::parent).unwrap_or_else(|| Path::new(".")).to_owned();
         let folder = home.join("backups");
         let target = match to {
