@@ -303,8 +303,10 @@ impl Context<'_> {
     pub(crate) fn beat(&self, attempt: Option<&Attempt>) -> Result<()> {
         self.db.write_quietly(|tx| {
             if self.managed {
-                tx.beat_of(&ComponentId::from(&self.loop_id), &ProcessIdentity::own(), None)?;
+                tx.beat_of(&ComponentId::from(&self.loop_id), &ProcessIdentity::own())?;
             }
+            // On a host without heartbeat and monitor nobody else notices that it slept.
+            tx.observe_clock(self.config.heartbeat.wake_grace_seconds)?;
             tx.renew_all(&self.loop_id, self.lease_seconds())?;
             for (id, _) in attempt.iter().flat_map(|attempt| &attempt.waiting) {
                 tx.extend_request(id, tx.now().plus_seconds(WAIT_SECONDS))?;

@@ -34,8 +34,8 @@ impl Context<'_> {
             tx.running_process(self.loop_id.as_str(), &own)
         })?;
         if let Some(other) = other {
-            let component = self.loop_id.to_string();
-            return Err(coord_db::Error::AlreadyRunning { component, process: other.to_string() }.into());
+            let (component, is_elsewhere) = (self.loop_id.to_string(), other.is_elsewhere());
+            return Err(coord_db::Error::AlreadyRunning { component, process: other.to_string(), is_elsewhere }.into());
         }
         let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
         self.end_leftovers()?;

@@ -152,6 +152,8 @@ pub enum Error {
         component: String,
         /// The process that runs, with its host if that is another one.
         process: String,
+        /// True if it runs on another host, from which this one could take over.
+        is_elsewhere: bool,
     },
     /// A process that stood still so long that another one runs as its component now. All it can do is to end.
     #[error("{component} runs as {process} now: this process stood still for so long that it was taken for dead")]

@@ -137,7 +137,9 @@ impl ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    fn is_elsewhere(&self) -> bool {
+    /// True if it is known to run on another host.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
         self.host.is_some() && self.host.as_deref() != host()
     }
 

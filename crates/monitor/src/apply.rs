@@ -1,7 +1,6 @@
 //! Writes the rows and events of one action.
 
-use coord_db::process::ProcessIdentity;
-use coord_db::{ActorId, ComponentId, EventId, NewAlert, NewEvent, Result, WriteTx};
+use coord_db::{ActorId, ComponentId, EventId, HealthStatus, NewAlert, NewEvent, Result, WriteTx};
 use serde_json::{Map, Value, json};
 
 use crate::decide::{Action, AlertEvent, Finding};
@@ -18,7 +17,7 @@ pub(crate) fn apply(tx: &WriteTx<'_>, action: &Action) -> Result<()> {
             let now = Value::String(tx.now().to_rfc3339());
             let excused: Map<String, Value> = loops.iter().map(|id| (id.to_string(), now.clone())).collect();
             let own: ComponentId = ID.parse()?;
-            tx.beat_of(&own, &ProcessIdentity::own(), Some(&json!({ "excused": excused })))?;
+            tx.beat(&own, HealthStatus::Healthy, Some(&json!({ "excused": excused })))?;
         }
         Action::WriteClock { grace_seconds } => {
             tx.observe_clock(*grace_seconds)?;

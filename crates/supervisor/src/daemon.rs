@@ -98,7 +98,11 @@ impl<S: Supervisor> Process<S> {
         let config = Arc::new(Config::load(&path, line.options.config.as_deref())?);
         let mut stop = stop_signal()?;
         let id: ComponentId = S::ID.parse()?;
-        let (db, unclean) = patiently(&mut stop, Error::is_temporary, || {
+        // A copy on another host stands by, and takes over when the first one stops or falls silent.
+        let waits_for = |error: &Error| {
+            error.is_temporary() || !line.once && matches!(error, Error::AlreadyRunning { is_elsewhere: true, .. })
+        };
+        let (db, unclean) = patiently(&mut stop, waits_for, || {
             let db = Database::open(&path, &config.open_options())?;
             let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
             settings_accepted(&db, S::ID)?;
@@ -173,7 +177,7 @@ impl<S: Supervisor> Process<S> {
         if Instant::now() >= self.next_beat {
             service::alive();
             self.db.check_place()?;
-            self.db.write_quietly(|tx| tx.beat_of(&self.id, &ProcessIdentity::own(), None))?;
+            self.db.write_quietly(|tx| tx.beat_of(&self.id, &ProcessIdentity::own()))?;
             self.next_beat = Instant::now() + service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
             self.report_ready();
         }

@@ -148,6 +148,8 @@ fn a_stopped_loop_gives_everything_back() {
     let row = world.db.read(|tx| tx.find_loop("one")).unwrap().unwrap();
     assert_eq!((row.status, row.pid), (LoopStatus::Stopped, None));
     assert_eq!(saved(&world), 1);
+    // Neither heartbeat nor monitor runs here: the loop itself notes what would show that the machine slept.
+    assert_eq!(world.sql("SELECT host FROM clock"), coord_db::process::host().unwrap_or_default());
     world.assert_tidy();
 }
 

@@ -32,8 +32,9 @@ impl Component {
     /// True if it has sent a heartbeat in another boot than this host's while this host was up: a machine of the same name.
     fn is_of_namesake(&self, clocks: &ClockReading) -> bool {
         let booted_at = clocks.wall.plus_millis(-clocks.boot_millis);
-        self.boot_id.as_deref().is_some_and(|boot| boot != boot_id())
-            && self.last_heartbeat.is_some_and(|beat| beat > booted_at)
+        // The clocks may be a simulation's.
+        let is_other = self.boot_id.as_deref().is_some_and(|boot| boot != boot_id() && boot != clocks.boot_id);
+        is_other && self.last_heartbeat.is_some_and(|beat| beat > booted_at)
     }
 
     /// What its last beat says at `now`. A component that has stopped in an orderly way is `unknown`.
@@ -128,7 +129,8 @@ impl WriteTx<'_> {
     /// [`Error::AlreadyRunning`] if another live process has it.
     pub fn start_component(&self, id: &ComponentId, identity: &ProcessIdentity, version: &str) -> Result<bool> {
         if let Some(other) = self.running_process(id.as_str(), identity)? {
-            return Err(Error::AlreadyRunning { component: id.to_string(), process: other.to_string() });
+            let is_elsewhere = other.is_elsewhere();
+            return Err(Error::AlreadyRunning { component: id.to_string(), process: other.to_string(), is_elsewhere });
         }
         let unclean = self.component(id.as_str())?.is_some_and(|row| row.status != HealthStatus::Unknown);
         self.execute(
@@ -174,9 +176,9 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// [`Error::Replaced`] if another process runs as it now.
-    pub fn beat_of(&self, id: &ComponentId, process: &ProcessIdentity, metadata: Option<&Value>) -> Result<()> {
+    pub fn beat_of(&self, id: &ComponentId, process: &ProcessIdentity) -> Result<()> {
         self.check_runs_as(id, process)?;
-        self.beat(id, HealthStatus::Healthy, metadata)
+        self.beat(id, HealthStatus::Healthy, None)
     }
 
     /// A beat on behalf of a process that another tool drives: as [`WriteTx::beat`], with its identity if it is known.

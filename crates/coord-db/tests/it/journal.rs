@@ -161,9 +161,9 @@ fn an_entry_of_another_host_is_left_to_its_process_until_its_loop_is_dead_or_has
     assert!(!is_owned(Some(&id)), "it has another process now");
     // The former one may come back.
     let component = coord_db::ComponentId::from(&id);
-    let refused = db.write(|tx| tx.beat_of(&component, &away, None)).unwrap_err();
+    let refused = db.write(|tx| tx.beat_of(&component, &away)).unwrap_err();
     assert!(matches!(&refused, Error::Replaced { process, .. } if *process == own.to_string()), "{refused}");
-    db.write(|tx| tx.beat_of(&component, &own, None)).unwrap();
+    db.write(|tx| tx.beat_of(&component, &own)).unwrap();
 }
 
 #[test]

@@ -249,6 +249,21 @@ fn a_second_copy_is_refused() {
 }
 
 #[test]
+fn a_copy_on_another_host_stands_by_and_takes_over() {
+    let world = World::filled(
+        "INSERT INTO component_health(component, last_heartbeat, status, pid, boot_id, host) VALUES
+           ('heartbeat', datetime('now', '+1 hour'), 'healthy', 7, 'another', 'build-3/1a2b3c4d');",
+    );
+    let mut daemon = Process::start_logged(&mut world.command(HEARTBEAT), &world.folder().join("log"));
+    daemon.until_logged("heartbeat is running already as pid 7 on build-3");
+    assert!(daemon.is_running());
+    assert_eq!(world.sql("SELECT pid FROM component_health WHERE component = 'heartbeat'"), "7");
+    world.sql("UPDATE component_health SET last_heartbeat = datetime('now', '-61 seconds') WHERE component = 'heartbeat'");
+    world.until("SELECT pid FROM component_health WHERE component = 'heartbeat'", &daemon.pid().to_string());
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
 fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
     let (mut gone, mut left, living) = (sleeper(), sleeper(), sleeper());
     let rows = rows("one", &gone) + &rows("two", &living);
