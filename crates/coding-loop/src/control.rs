@@ -127,6 +127,21 @@ impl Waiter {
         }
     }
 
+    /// Sends heartbeats while something is done beside the loop. None if a stop was requested meanwhile; it is cut off then.
+    pub(crate) async fn during<T>(&mut self, context: &Context<'_>, running: impl Future<Output = T>) -> Option<T> {
+        let mut running = std::pin::pin!(running);
+        while !self.stopping() {
+            self.beat(context, None);
+            let beat = self.next_beat.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            tokio::select! {
+                ended = &mut running => return Some(ended),
+                () = tokio::time::sleep(beat) => {}
+                () = stop_requested(&mut self.stop) => {}
+            }
+        }
+        None
+    }
+
     /// Sleeps; only a requested stop ends it early.
     pub(crate) async fn rest(&mut self, context: &Context<'_>, attempt: Option<&Attempt>, time: Duration) {
         let end = Instant::now() + time;

@@ -256,9 +256,10 @@ impl Context<'_> {
         self.settle(&entry.id, committed)
     }
 
-    /// True while a push that was cut off may yet move the remote: it is where it was, and the push is not over its time.
+    /// True while a push that was cut off may yet move the remote: it is where it was, and the push is not over its time. What
+    /// lands next moves it too.
     fn may_still_arrive(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<bool> {
-        let seconds = i64::try_from(2 * git::REMOTE_TIME_LIMIT.as_secs()).unwrap_or(i64::MAX);
+        let seconds = i64::try_from(git::ARRIVAL_LIMIT.as_secs()).unwrap_or(i64::MAX);
         Ok(self.store.remote().is_some()
             && tx.now().seconds_since(entry.started_at) < seconds
             && self.store.integration()?.as_ref() == Some(&landing.old))

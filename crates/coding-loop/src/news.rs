@@ -1,7 +1,7 @@
 //! What the parts of one process tell each other.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coord_db::LoopId;
 use tokio::sync::Notify;
@@ -24,6 +24,8 @@ pub(crate) struct News {
     looked: Notify,
     /// A sync of this process waits until the judge releases the lease on integration.
     pub(crate) wants_turn: Cell<bool>,
+    /// When the remote was asked last.
+    pub(crate) asked_remote: Cell<Option<Instant>>,
 }
 
 impl News {

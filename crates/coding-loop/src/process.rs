@@ -73,7 +73,7 @@ async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limit
             Ok(Turn::Worked) => {
                 back_off.recovered();
                 left -= 1;
-                context.send_refs().await;
+                waiter.during(context, context.send_refs()).await;
                 context.rest_if_unwatched(waiter).await;
             }
             Ok(Turn::Again) => back_off.recovered(),
@@ -187,8 +187,10 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         return Ok(if limits.once { Turn::Done } else { Turn::Wait(Duration::from_secs(60)) });
     }
     // Before a test is claimed that has already landed.
-    if context.refresh_if_reachable().await {
-        context.recover_dead_loops()?;
+    match waiter.during(context, context.refresh_if_reachable()).await {
+        Some(true) => context.recover_dead_loops()?,
+        Some(false) => {}
+        None => return Ok(Turn::Again),
     }
     context.publish_if_moved();
     if context.follow_between_tests(waiter).await? {

@@ -4,13 +4,21 @@
 //! A conversation with it can last until its time limit. While a loop works, it runs on a thread of its own, beside which
 //! heartbeats go on.
 
-use coord_db::{LandingState, queued_refs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use coord_db::{AlertType, LandingState, NewAlert, Severity, queued_refs};
 use git::{CommitHash, NamedRef, Refreshed, Store};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::operation::{CHECKPOINTS, Operation, SAVED};
 use crate::publish::{MovedBranch, PUBLISH_AGAIN, Place, TAKE_THEIRS};
-use crate::{Error, Result};
+use crate::{Error, Result, secrets};
+
+/// Interval at which the remote is asked between attempts. What lands is compared with it in any case.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 impl Context<'_> {
     /// Brings integration up to the remote.
@@ -22,11 +30,15 @@ impl Context<'_> {
             return Ok(());
         }
         let refreshed = beside(&self.store, Store::refresh).await?;
+        self.news.asked_remote.set(Some(Instant::now()));
         self.take_in(refreshed)
     }
 
     /// As [`Context::refresh`], for an attempt, which can work on what is known of integration: false if nothing new is.
     pub(crate) async fn refresh_if_reachable(&self) -> bool {
+        if self.news.asked_remote.get().is_some_and(|at| at.elapsed() < ASK_EVERY) {
+            return true;
+        }
         let refreshed = self.refresh().await;
         if let Err(error) = &refreshed {
             tracing::warn!(error = coord_db::error_chain(error), "going on with what is known of integration");
@@ -102,9 +114,32 @@ impl Context<'_> {
             let (new, landed) = self.refs_to_send(&there)?;
             Ok::<_, Error>(beside(&self.store, move |store| store.send(&new, &landed)).await?)
         };
-        if let Err(error) = sending.await {
-            let error = coord_db::error_chain(&error);
-            tracing::warn!(error, "saved work has no copy at the remote yet; it is sent after the next attempt");
+        let fingerprint = format!("remote_copies:{}", self.loop_id);
+        let told = match sending.await {
+            Ok(()) => self.db.read(|tx| tx.open_alert(&fingerprint)).and_then(|open| match open {
+                Some(_) => self.db.write(|tx| tx.close_alert(&fingerprint)).map(drop),
+                None => Ok(()),
+            }),
+            Err(error) => {
+                let why = coord_db::error_chain(&error);
+                tracing::warn!(why, "saved work has no copy at the remote; it is sent after the next attempt");
+                let alert = NewAlert {
+                    fingerprint,
+                    severity: Severity::Warning,
+                    alert_type: AlertType::Resource,
+                    source: "coding-loop".to_owned(),
+                    message: format!(
+                        "the saved work of loop {} has no copy at the remote: {why}; it is sent after the next attempt",
+                        self.loop_id
+                    ),
+                    context: json!({ "loop_id": self.loop_id }),
+                    event_id: None,
+                };
+                self.db.write(|tx| tx.raise_alert(&alert)).map(drop)
+            }
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, "cannot record whether saved work has copies");
         }
     }
 
@@ -143,7 +178,8 @@ impl Context<'_> {
         let Some(head) = self.store.integration()? else { return Ok(true) };
         for beyond in self.history().commits_between(&head, commit)? {
             let Some(parent) = beyond.parents.first() else { return Ok(true) };
-            if self.is_asked_about(parent, &beyond.hash)? {
+            let holds_secret = self.config.landing.secrets && self.history().message(&beyond.hash)?.lines().any(is_secret);
+            if holds_secret || self.is_asked_about(parent, &beyond.hash)? {
                 return Ok(true);
             }
         }
@@ -151,12 +187,23 @@ impl Context<'_> {
     }
 }
 
-/// Does something with the store on a thread of its own.
+fn is_secret(line: &str) -> bool {
+    !secrets::find(line).is_empty()
+}
+
+/// Does something with the store on a thread of its own. Dropped, it ends its conversation with the remote.
 async fn beside<T: Send + 'static>(
     store: &Store,
     action: impl FnOnce(&Store) -> git::Result<T> + Send + 'static,
 ) -> git::Result<T> {
-    let store = store.clone();
+    struct CutOff(Arc<AtomicBool>);
+    impl Drop for CutOff {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let cut_off = CutOff(Arc::default());
+    let store = store.until(Arc::clone(&cut_off.0));
     match tokio::task::spawn_blocking(move || action(&store)).await {
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -15,6 +15,7 @@ use coord_db::{
 use git::{CommitHash, Depth, Layout, Repository, Store};
 use serde_json::json;
 
+use crate::operation::{CHECKPOINTS, SAVED};
 use crate::{Error, Result};
 
 /// Prefix of our references.
@@ -94,6 +95,9 @@ pub(crate) fn store(
         }
     }
     let store = made?;
+    if cause == "rebuilt" {
+        bring_back(&store);
+    }
     let integration = if cause == "new" { None } else { store.recover_integration(&commits_of(&passed(db)?))? };
     tracing::info!(path = %store.path().display(), cause, "the store is ready");
     // A restore of a backup adds more to it first.
@@ -235,14 +239,15 @@ pub(crate) fn rebuild(db: &Database, user: &Repository, layout: &Layout, setting
     let (mut store, rebuilt) = layout.rebuild_store(user, &settings.integration_branch, &commits_of(&landed))?;
     connect(&mut store, user, settings)?;
     let Some(damage) = rebuilt.damage else { return Ok(store) };
+    let brought = bring_back(&store);
     let integration = store.recover_integration(&commits_of(&landed))?;
     let kept = rebuilt.kept_as.as_ref().map(|kept| format!("; its remains are in {}", kept.display())).unwrap_or_default();
-    let refs = &rebuilt.lost_refs;
+    let refs: Vec<&String> = rebuilt.lost_refs.iter().filter(|name| !brought.contains(name)).collect();
     let lost = match refs.len() {
         0 => "no saved work or checkpoint is lost".to_owned(),
         count => {
             let more = if count > MAX_NAMED { ", …" } else { "" };
-            let named = refs.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let named = refs.iter().take(MAX_NAMED).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
             format!("{count} references of saved work and checkpoints are lost ({named}{more})")
         }
     };
@@ -256,6 +261,14 @@ pub(crate) fn rebuild(db: &Database, user: &Repository, layout: &Layout, setting
     let (path, integration) = (store.path().display().to_string(), integration.map(|commit| commit.to_string()));
     db.write(|tx| tx.record_store("rebuilt", &path, integration.as_deref()))?;
     Ok(store)
+}
+
+/// Brings back what has copies at the remote. Gives the names of the references.
+fn bring_back(store: &Store) -> Vec<String> {
+    store.bring_back(&[SAVED, CHECKPOINTS]).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the copies of saved work at the remote cannot be brought back now");
+        Vec::new()
+    })
 }
 
 /// The passed tests and their commits.

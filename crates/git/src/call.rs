@@ -10,8 +10,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::known::{FileId, Found, Known, object_file};
 use crate::{CommitHash, Error, Result};
@@ -65,6 +66,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const LONG_TIME_LIMIT: Duration = Duration::from_secs(7200);
 
+/// Interval at which a call looks whether it was cut off.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Maximum number of bytes of stderr in an error.
 const STDERR_BYTES: usize = 2048;
 
@@ -76,6 +80,8 @@ pub(crate) struct Git {
     env: Vec<(&'static str, OsString)>,
     identity: Arc<OnceLock<Vec<String>>>,
     known: Arc<Known>,
+    /// Set once nobody waits for what this does any more.
+    cut_off: Arc<AtomicBool>,
 }
 
 /// The result of a call.
@@ -101,20 +107,41 @@ pub(crate) struct Call<'a> {
 impl Git {
     /// git that discovers its repository from a folder. Used only for discovery; all other calls pin the repository.
     pub(crate) fn discovering(cwd: &Path) -> Self {
-        Self { cwd: cwd.to_owned(), place: Vec::new(), env: Vec::new(), identity: Arc::default(), known: Arc::default() }
+        Self {
+            cwd: cwd.to_owned(),
+            place: Vec::new(),
+            env: Vec::new(),
+            identity: Arc::default(),
+            known: Arc::default(),
+            cut_off: Arc::default(),
+        }
     }
 
     /// git on a repository without files.
     pub(crate) fn in_repository(common_dir: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), common_dir.into()];
-        Self { cwd: common_dir.to_owned(), place, env: Vec::new(), identity: Arc::default(), known: Arc::default() }
+        Self {
+            cwd: common_dir.to_owned(),
+            place,
+            env: Vec::new(),
+            identity: Arc::default(),
+            known: Arc::default(),
+            cut_off: Arc::default(),
+        }
     }
 
     /// git in a worktree. The repository is pinned: if somebody removes the worktree's `.git`, calls fail instead of
     /// using a repository further up.
     pub(crate) fn in_work_tree(git_dir: &Path, root: &Path) -> Self {
         let place = vec![OsString::from("--git-dir"), git_dir.into(), OsString::from("--work-tree"), root.into()];
-        Self { cwd: root.to_owned(), place, env: Vec::new(), identity: Arc::default(), known: Arc::default() }
+        Self {
+            cwd: root.to_owned(),
+            place,
+            env: Vec::new(),
+            identity: Arc::default(),
+            known: Arc::default(),
+            cut_off: Arc::default(),
+        }
     }
 
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call<'_> {
@@ -138,6 +165,11 @@ impl Git {
         git.place.extend([OsString::from("--work-tree"), root.into()]);
         git.cwd = root.to_owned();
         git
+    }
+
+    /// The same git, whose calls are killed once the flag is set.
+    pub(crate) fn until(&self, cut_off: Arc<AtomicBool>) -> Self {
+        Self { cut_off, ..self.clone() }
     }
 
     /// The same git with a variable set in every call.
@@ -331,7 +363,7 @@ impl Call<'_> {
         let stdout = std::thread::spawn(move || read_to_end(stdout.map(|pipe| pipe.take(limit)), ended));
         let stderr = std::thread::spawn(move || read_to_end(stderr, also_ended));
         // Both readers end when git and its children have closed the pipes.
-        let timed_out = until_end.recv_timeout(self.time_limit) == Err(mpsc::RecvTimeoutError::Timeout);
+        let timed_out = !self.ends_in_time(&until_end);
         if timed_out && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
             // Not reaped yet, so the group's id cannot have been reused.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -345,6 +377,20 @@ impl Call<'_> {
             reader.join().unwrap_or_else(|_| Err(std::io::Error::other("the reader has ended"))).map_err(failed())
         };
         Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
+    }
+
+    fn ends_in_time(&self, until_end: &mpsc::Receiver<()>) -> bool {
+        let end = Instant::now() + self.time_limit;
+        while !self.git.cut_off.load(Ordering::Relaxed) {
+            let left = end.saturating_duration_since(Instant::now());
+            if until_end.recv_timeout(left.min(LOOK)) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return true;
+            }
+            if left.is_zero() {
+                break;
+            }
+        }
+        false
     }
 
     /// Runs it and requires exit status 0; returns stdout.

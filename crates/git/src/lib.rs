@@ -76,7 +76,7 @@ pub use needs::Lacking;
 pub use plan::ignored_in;
 pub use publish::{Divergence, Obstacle, Published, look_at_published, publish, republish};
 pub use ready::{Folder, INCLUDE_FILE, Ready, SetUp, Useless, filled_in, free_port, looks_like_network, useless_patterns};
-pub use remote::{REMOTE_TIME_LIMIT, Refreshed};
+pub use remote::{ARRIVAL_LIMIT, Refreshed, address_of, without_password};
 pub use repository::{AddedLine, RefExpectation, Repository, git_version, is_ignored};
 pub use shown::shown;
 pub use snapshot::{Snapshot, SnapshotOptions};

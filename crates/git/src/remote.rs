@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use crate::call::{Answer, Call, LONG_TIME_LIMIT};
+use crate::call::{Answer, Call};
 use crate::settings::replace_setting;
-use crate::store::{NamedRef, REMOTE};
+use crate::store::{NamedRef, REMOTE, write_settings};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 
 /// The head of integration at the remote when it was seen last.
@@ -17,8 +17,16 @@ const SEEN: &str = "refs/coding-loops/remote/seen";
 /// Work that waits to land; the other machines need it.
 const QUEUED: &str = "refs/coding-loops/queued/";
 
-/// Time limit of one conversation with the remote, in which a push that was cut off may still arrive.
-pub const REMOTE_TIME_LIMIT: Duration = Duration::from_secs(60);
+/// The name of the remote in the store. Its address, which may hold a password, is on no command line.
+const NAME: &str = "codingloops";
+
+/// Time limits: of a question, of moving integration, and of carrying much.
+const ASK_LIMIT: Duration = Duration::from_secs(20);
+const MOVE_LIMIT: Duration = Duration::from_secs(120);
+const CARRY_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a push that was cut off may still arrive: the kernel gives up a broken connection after a quarter of an hour.
+pub const ARRIVAL_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Variables that say how to reach a remote.
 const CONNECTION: [&str; 4] = ["GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_ASKPASS"];
@@ -59,6 +67,7 @@ impl Store {
             return Ok(());
         }
         replace_setting(&self.path().join("config"), REMOTE, address.as_deref())?;
+        write_settings(user, self.path(), self.integration_ref())?;
         // What was seen elsewhere says nothing about this one.
         self.repository().delete_ref(SEEN, &RefExpectation::Any)?;
         self.remote = address;
@@ -72,8 +81,13 @@ impl Store {
     pub fn refresh(&self) -> Result<Refreshed> {
         let Some(remote) = &self.remote else { return Ok(Refreshed::NoRemote) };
         let there = self.list_remote(remote, &[self.integration_ref(), &format!("{QUEUED}*")])?;
-        self.fetch(remote, &there)?;
-        let head = there.iter().find(|(name, _)| name == self.integration_ref()).map(|(_, commit)| commit.clone());
+        let (integration, queued): (Vec<_>, Vec<_>) = there.into_iter().partition(|(name, _)| name == self.integration_ref());
+        self.fetch(remote, &integration)?;
+        // The work of another machine can be deleted meanwhile, or be broken; this one is not concerned.
+        if let Err(error) = self.fetch(remote, &queued) {
+            tracing::debug!(%error, "cannot fetch the queued work of other machines");
+        }
+        let head = integration.into_iter().next().map(|(_, commit)| commit);
         let (ours, seen) = (self.integration()?, self.repository().resolve(SEEN)?);
         match (ours, head) {
             (None, None) => Ok(Refreshed::Same),
@@ -125,6 +139,20 @@ impl Store {
         self.follow_remote(head, &RefExpectation::At(expected.clone()))
     }
 
+    /// Brings back the references that have copies at the remote and are missing here. Gives their names.
+    pub fn bring_back(&self, prefixes: &[&str]) -> Result<Vec<String>> {
+        let Some(remote) = &self.remote else { return Ok(Vec::new()) };
+        let mut lost = self.sent()?;
+        lost.retain(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        let here = self.repository().list_refs("refs/coding-loops")?;
+        lost.retain(|(name, _)| !here.iter().any(|(known, _)| known == name));
+        self.fetch(remote, &lost)?;
+        for (name, commit) in &lost {
+            self.repository().set_ref(name, commit, &RefExpectation::Absent)?;
+        }
+        Ok(lost.into_iter().map(|(name, _)| name).collect())
+    }
+
     /// Our references that have copies at the remote, other than integration.
     pub fn sent(&self) -> Result<Vec<NamedRef>> {
         let Some(remote) = &self.remote else { return Ok(Vec::new()) };
@@ -139,7 +167,7 @@ impl Store {
         if specs.is_empty() {
             return Ok(());
         }
-        let call = self.talk(["push", "--porcelain", "--no-verify", remote]).args(specs).time_limit(LONG_TIME_LIMIT);
+        let call = self.talk(["push", "--porcelain", "--no-verify", NAME]).args(specs).time_limit(CARRY_LIMIT);
         let answer = answer_of(&call, remote)?;
         if answer.code == Some(0) { Ok(()) } else { Err(refused(remote, &answer)) }
     }
@@ -152,8 +180,8 @@ impl Store {
     pub(crate) fn push_integration(&self, remote: &str, new: &CommitHash, expected: Option<&CommitHash>) -> Result<()> {
         let name = self.integration_ref();
         let lease = format!("--force-with-lease={name}:{}", expected.map(CommitHash::as_str).unwrap_or_default());
-        let call = self.talk(["push", "--porcelain", "--no-verify", &lease, remote, &format!("{new}:{name}")]);
-        let pushed = answer_of(&call, remote);
+        let call = self.talk(["push", "--porcelain", "--no-verify", &lease, NAME, &format!("{new}:{name}")]);
+        let pushed = answer_of(&call.time_limit(MOVE_LIMIT), remote);
         if let Ok(answer) = &pushed
             && answer.code == Some(0)
         {
@@ -189,7 +217,7 @@ impl Store {
 
     /// The references of the remote that match a pattern.
     fn list_remote(&self, remote: &str, patterns: &[&str]) -> Result<Vec<NamedRef>> {
-        let call = self.talk(["ls-remote", "--refs", remote]).args(patterns);
+        let call = self.talk(["ls-remote", "--refs", NAME]).args(patterns);
         let answer = answer_of(&call, remote)?;
         if answer.code != Some(0) {
             return Err(refused(remote, &answer));
@@ -200,7 +228,14 @@ impl Store {
             let hash = CommitHash::new(hash).map_err(|error| call.unexpected(error.to_string()))?;
             Ok((name.to_owned(), hash))
         };
-        text.lines().map(parse).collect()
+        let mut found: Vec<NamedRef> = text.lines().map(parse).collect::<Result<_>>()?;
+        // git compares a pattern with the end of a name too.
+        let is_meant = |name: &str, pattern: &str| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == pattern,
+        };
+        found.retain(|(name, _)| patterns.iter().any(|pattern| is_meant(name, pattern)));
+        Ok(found)
     }
 
     /// Fetches the commits of the remote's references that the store lacks.
@@ -210,7 +245,7 @@ impl Store {
         let names = there.iter().filter(|(_, commit)| absent.contains(commit)).map(|(name, _)| name);
         let options =
             ["fetch", "--quiet", "--no-tags", "--no-auto-maintenance", "--no-write-fetch-head", "--no-recurse-submodules"];
-        let call = self.talk(options).arg(remote).args(names).time_limit(LONG_TIME_LIMIT);
+        let call = self.talk(options).arg(NAME).args(names).time_limit(CARRY_LIMIT);
         if absent.is_empty() {
             return Ok(());
         }
@@ -220,7 +255,7 @@ impl Store {
 
     /// A conversation with the remote, as the user would have it: with their credentials and their way of connecting.
     fn talk<const N: usize>(&self, args: [&str; N]) -> Call<'_> {
-        let call = self.git().call(args).time_limit(REMOTE_TIME_LIMIT);
+        let call = self.git().call(args).time_limit(ASK_LIMIT);
         CONNECTION.iter().fold(call, |call, name| match std::env::var_os(name) {
             Some(value) => call.env(name, value),
             None => call,
@@ -229,7 +264,10 @@ impl Store {
 }
 
 /// The address of a remote of the user's repository; what is no name of one is an address.
-fn address_of(user: &Repository, name: &str) -> Result<String> {
+///
+/// # Errors
+/// [`Error::UnknownRemote`].
+pub fn address_of(user: &Repository, name: &str) -> Result<String> {
     let answer = user.git.call(["remote", "get-url", "--push", "--", name]).answer()?;
     let text = if answer.code == Some(0) { String::from_utf8_lossy(&answer.stdout).trim().to_owned() } else { name.to_owned() };
     let is_path = text.starts_with('/') || text.starts_with("./") || text.starts_with("../");
@@ -239,15 +277,23 @@ fn address_of(user: &Repository, name: &str) -> Result<String> {
     if text.contains(':') && !text.starts_with('-') { Ok(text) } else { Err(Error::UnknownRemote { name: name.to_owned() }) }
 }
 
-/// `https://user:secret@host/x` as `https://user@host/x`.
-fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
-    let authority = match authority.rsplit_once('@') {
-        Some((user, host)) => format!("{}@{host}", user.split(':').next().unwrap_or_default()),
-        None => authority.to_owned(),
+/// An address without what may be secret in it: `https://user:secret@host/x?token=y` as `https://host/x`. The user of ssh stays.
+#[must_use]
+pub fn without_password(address: &str) -> String {
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None if address.starts_with(['/', '.']) => return address.to_owned(),
+        None => (String::new(), address),
     };
-    format!("{scheme}://{authority}{}", path.map(|path| format!("/{path}")).unwrap_or_default())
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let shown = match rest.rsplit_once('@') {
+        Some((user, host)) if scheme.starts_with("http") || user.contains(':') => match user.split_once(':') {
+            Some((user, _)) if !scheme.starts_with("http") => format!("{user}@{host}"),
+            _ => host.to_owned(),
+        },
+        _ => rest.to_owned(),
+    };
+    scheme + &shown
 }
 
 fn answer_of(call: &Call<'_>, remote: &str) -> Result<Answer> {
@@ -282,12 +328,21 @@ fn is_unreachable(answer: &Answer) -> bool {
         "does not appear to be a git repository",
         "unable to connect",
     ];
-    answer.code != Some(0) && SIGNS.iter().any(|sign| answer.stderr.contains(sign))
+    // What the server's hooks say is marked, and is an answer.
+    let own = answer.stderr.lines().filter(|line| !line.starts_with("remote:"));
+    let is_rejected = answer.stdout.windows(REJECTED.len()).any(|part| part == REJECTED);
+    answer.code != Some(0) && !is_rejected && own.into_iter().any(|line| SIGNS.iter().any(|sign| line.contains(sign)))
 }
 
 fn refused(remote: &str, answer: &Answer) -> Error {
     Error::RemoteRefused { remote: without_password(remote), why: reason(remote, answer) }
 }
+
+/// How git marks a reference that the server has refused.
+const REJECTED: &[u8] = b"[remote rejected]";
+
+/// Maximum number of lines of git in an error.
+const MAX_LINES: usize = 4;
 
 /// Beginnings of lines of git that say nothing about the cause.
 const ADVICE: [&str; 5] = [
@@ -304,8 +359,8 @@ fn reason(remote: &str, answer: &Answer) -> String {
     let rejected = rejected.lines().filter(|line| line.starts_with('!')).map(|line| line.trim_start_matches('!').trim());
     let is_advice = |line: &&str| ADVICE.iter().any(|advice| line.starts_with(advice));
     let said = answer.stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !is_advice(line));
-    let all: Vec<&str> = rejected.chain(said).collect();
-    all.join("; ").replace(remote, &without_password(remote))
+    let all: Vec<&str> = rejected.chain(said).take(MAX_LINES).collect();
+    all.join("; ").replace('\t', " ").replace(remote, &without_password(remote))
 }
 
 #[cfg(test)]
@@ -315,15 +370,19 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         for (address, shown) in [
-            ("https://bot:s3cret@example.com/a/b.git", "https://bot@example.com/a/b.git"),
-            ("https://:s3cret@example.com", "https://@example.com"),
+            ("https://bot:s3cret@example.com/a/b.git", "https://example.com/a/b.git"),
+            ("https://bot:s3c/ret@example.com/a", "https://example.com/a"),
+            ("https://ghp_s3cret@example.com", "https://example.com"),
+            ("https://example.com/a?private_token=s3cret", "https://example.com/a"),
             ("ssh://git@example.com:22/a", "ssh://git@example.com:22/a"),
+            ("ssh://git:s3cret@example.com:22/a", "ssh://git@example.com:22/a"),
             ("git@example.com:a/b.git", "git@example.com:a/b.git"),
+            ("bot:s3cret@example.com/x", "bot@example.com/x"),
             ("/srv/a@b:c.git", "/srv/a@b:c.git"),
         ] {
             assert_eq!(without_password(address), shown);
         }
         let answer = Answer { code: Some(128), stdout: Vec::new(), stderr: "fatal: https://a:b@c/ not found".to_owned() };
-        assert_eq!(reason("https://a:b@c/", &answer), "fatal: https://a@c/ not found");
+        assert_eq!(reason("https://a:b@c/", &answer), "fatal: https://c/ not found");
     }
 }

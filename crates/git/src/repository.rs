@@ -236,6 +236,12 @@ impl Repository {
         changed_between(&self.git, a, b)
     }
 
+    /// The whole message of a commit, invalid UTF-8 replaced.
+    pub fn message(&self, commit: &CommitHash) -> Result<String> {
+        let call = self.git.call(["log", "-1", "--no-color", "--no-decorate", "--format=tformat:%B", commit.as_str(), "--"]);
+        Ok(String::from_utf8_lossy(&call.ok()?).into_owned())
+    }
+
     /// The added and the deleted files of a commit compared with its first parent; a renamed file is in both lists.
     pub fn added_and_deleted(&self, commit: &CommitHash) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let options = ["diff-tree", "-r", "-z", "--name-status", "--no-renames", "--no-commit-id", "--root"];
@@ -274,11 +280,19 @@ impl Repository {
         self.git.call(options).args([a.as_str(), b.as_str(), "--"]).args(paths)
     }
 
-    /// The lines that a tree (or commit) adds to another one, with file and line number; none for binary files. A name
-    /// with a line break is quoted as git does.
+    /// The lines that a tree (or commit) adds to another one, with file and line number, of binary files too. A name with a
+    /// line break is quoted as git does.
     pub fn added_lines(&self, base: &CommitHash, tree: &CommitHash) -> Result<Vec<AddedLine>> {
-        let options =
-            ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--unified=0", "--dst-prefix=b/"];
+        let options = [
+            "diff",
+            "--text",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-renames",
+            "--unified=0",
+            "--dst-prefix=b/",
+        ];
         let stdout = self.git.call(options).args(["--ignore-submodules=all", base.as_str(), tree.as_str(), "--"]).ok()?;
         let (mut lines, mut file, mut number) = (Vec::new(), String::new(), 0);
         let mut left = 0;

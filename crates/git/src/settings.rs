@@ -286,6 +286,18 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     fs::rename(&beside, path).map_err(Error::io("replace", path))
 }
 
+/// How the user's repository reaches its remotes, where it says so itself: for the store alone, and never for a workspace.
+pub(crate) fn ways_of_connecting(user: &Repository) -> Result<Vec<Pair>> {
+    let stdout = user.git.call(["config", "--list", "-z", "--local"]).ok()?;
+    let is_way = |key: &[u8]| match parts(key) {
+        Some((b"core", None, name)) => matches!(name, b"sshcommand" | b"askpass" | b"gitproxy"),
+        Some((section, _, _)) => matches!(section, b"url" | b"credential" | b"http" | b"ssh"),
+        None => false,
+    };
+    let entries = fields(&stdout).map(split_entry).filter(|(key, _)| is_way(key));
+    Ok(entries.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
+}
+
 /// Sets one setting of a config file of ours, or removes it.
 pub(crate) fn replace_setting(path: &Path, key: &str, value: Option<&str>) -> Result<()> {
     let mut config = read_config(path)?;

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crash_point::{Point, reach};
 
@@ -15,7 +17,7 @@ use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, put_aside, remove_all};
 use crate::lfs::copy_lfs;
 use crate::repository::{commit_tree, published_note, short_name};
-use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file};
+use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file, ways_of_connecting};
 use crate::submodules;
 use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
@@ -24,7 +26,7 @@ use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 const MARK: &str = "codingloops.integration";
 
 /// The setting that names the remote of a store.
-pub(crate) const REMOTE: &str = "codingloops.remote";
+pub(crate) const REMOTE: &str = "remote.codingloops.url";
 
 /// Prefix of branches that only our programs create.
 const OURS: &str = "refs/heads/coding-loops/";
@@ -111,6 +113,13 @@ impl Store {
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// The same store, whose calls of git are killed once the flag is set.
+    #[must_use]
+    pub fn until(&self, cut_off: Arc<AtomicBool>) -> Self {
+        let git = self.git().until(cut_off);
+        Self { repository: Repository { git, ..self.repository.clone() }, ..self.clone() }
     }
 
     pub(crate) fn git(&self) -> &Git {
@@ -364,7 +373,7 @@ fn remote_in(config: &[Pair]) -> Option<String> {
 }
 
 /// Writes config, excludes and attributes of a store.
-fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<()> {
+pub(crate) fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<()> {
     let settings = Settings::of_user(user)?;
     let mut config = own_format(path)?;
     let remote = read_config(&path.join("config")).ok().and_then(|config| remote_in(&config));
@@ -382,7 +391,10 @@ fn write_settings(user: &Repository, path: &Path, integration: &str) -> Result<(
         ("uploadpack.hiderefs", "refs/coding-loops"),
         ("uploadpack.allowanysha1inwant", "true"),
     ]));
-    config.extend(remote.map(|remote| (REMOTE.as_bytes().to_vec(), remote.into_bytes())));
+    if let Some(remote) = remote {
+        config.push((REMOTE.as_bytes().to_vec(), remote.into_bytes()));
+        config.extend(ways_of_connecting(user)?);
+    }
     settings.write_info(path)?;
     replace_file(&path.join("config"), &render_config(&config))
 }

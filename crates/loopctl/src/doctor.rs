@@ -95,7 +95,7 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
         let made = db.as_ref().ok().and_then(|db| db.read(branch::made_by_loops).ok()).unwrap_or_default();
         branch::examine(&config, &root, registered.as_deref().unwrap_or_default(), &made, &mut report);
         branch::examine_followed(&config, &root, &mut report);
-        branch::examine_remote(&config, &mut report);
+        branch::examine_remote(&config, &root, &mut report);
         let landed = db.as_ref().ok().and_then(|db| db.read(|tx| tx.landed_tests()).ok()).unwrap_or_default();
         workspaces::examine(&config, &root, &cx.path, &landed, &mut report);
         needs::examine(&config, &root, &mut report);

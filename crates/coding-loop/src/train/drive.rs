@@ -70,6 +70,8 @@ pub(super) struct Drive {
     cancels: BTreeMap<RunId, watch::Sender<bool>>,
     free_slots: BTreeSet<usize>,
     marked: BTreeSet<String>,
+    /// Somebody has landed at the remote: whether it is work of an interrupted landing is settled before anything else.
+    pub(super) starts_again: bool,
 }
 
 impl Drive {
@@ -144,6 +146,7 @@ impl Train<'_> {
             cancels: BTreeMap::new(),
             free_slots: (0..parallel).collect(),
             marked: BTreeSet::new(),
+            starts_again: false,
         };
         let mut running: Running<'_> = FuturesUnordered::new();
         let driven = self.drive_on(&mut drive, &slots, &mut running, pulse).await;
@@ -173,7 +176,11 @@ impl Train<'_> {
             }
             let head = self.context.integration_head()?;
             if head != *drive.head() {
+                drive.starts_again = self.context.store.remote().is_some();
                 drive.moved(head);
+            }
+            if drive.starts_again {
+                return Ok(true);
             }
             self.read_queue(drive)?;
             if drive.works.is_empty() && drive.hunts.is_empty() && running.is_empty() || self.is_turn_wanted()? {
@@ -439,9 +446,6 @@ impl Train<'_> {
                 };
             }
         };
-        if !verdict.is_reused {
-            self.go_on()?;
-        }
         reach(Point::TrainJudged);
         let has_passed = verdict.has_passed();
         if is_hunt {

@@ -58,18 +58,28 @@ impl Train<'_> {
         };
         reach(Point::IntegrateIntended);
         if tip != head {
-            match self.context.move_integration(&tip, &head).await {
+            let moved = pulse.unless_stopped(self.context.move_integration(&tip, &head)).await;
+            let cut_off = || Err(Error::Waiting("a stop was requested while the work was pushed".to_owned()));
+            match moved.unwrap_or_else(cut_off) {
                 Ok(true) => {}
+                Err(error @ Error::Waiting(_)) => return Err(error),
                 // It may have moved: the entry is settled once the remote says so.
                 Err(error @ Error::Git(git::Error::RemoteUnreachable { .. })) => return Err(error),
                 not_moved => {
                     self.context.db.write(|tx| tx.end_operation(&entry, false))?;
                     not_moved?;
-                    return self.context.refresh().await;
+                    self.context.refresh().await?;
+                    if self.context.store.remote().is_some() && self.context.integration_head()? == head {
+                        return Err(Error::NotJudged("integration cannot be moved, and nobody else has moved it".to_owned()));
+                    }
+                    // What has landed there may be work that is in the queue here.
+                    drive.starts_again = true;
+                    return Ok(());
                 }
             }
         }
         reach(Point::IntegrateMoved);
+        self.go_on()?;
         // Published before the passes are recorded, so that readers of a pass find it on the branch.
         self.context.publish();
         self.record(&entry, &landing, pulse).await?;

@@ -82,7 +82,7 @@ impl<'a> Train<'a> {
         pulse.beat(&self.context)?;
         let halted = self.halted_for()?;
         if halted.is_none()
-            && let Err(error) = self.context.refresh().await
+            && let Some(Err(error)) = pulse.unless_stopped(self.context.refresh()).await
         {
             let why = coord_db::error_chain(&error);
             tracing::warn!(why, "nothing lands until the remote can be asked");
@@ -104,9 +104,14 @@ impl<'a> Train<'a> {
         self.judge.news.is_judging.set(false);
         let released = db.write(|tx| tx.leave_judge_role(&role));
         self.judge.news.settled.notify_one();
-        if let Err(Error::NotJudged(why)) = &driven {
+        let halts_for = match &driven {
+            Err(Error::NotJudged(why)) => Some(why.clone()),
+            Err(error @ Error::Git(git::Error::RemoteUnreachable { .. })) => Some(error.to_string()),
+            _ => None,
+        };
+        if let Some(why) = halts_for {
             tracing::warn!(why, "the landing train halts");
-            self.halt(why)?;
+            self.halt(&why)?;
             released?;
             return Ok(RETRY);
         }
@@ -163,6 +168,14 @@ impl Pulse {
             self.next_beat = Instant::now() + service::beat_interval(context.config.heartbeat.beat_seconds);
         }
         Ok(())
+    }
+
+    /// Waits for something; none if a stop is requested meanwhile, which cuts it off.
+    async fn unless_stopped<T>(&mut self, running: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            ended = running => Some(ended),
+            () = stop_requested(&mut self.stop) => None,
+        }
     }
 
     /// Returns when there is news, when a stop is requested, or after `most`.

@@ -30,6 +30,18 @@ impl Shared {
         git(&self.remote, arguments)
     }
 
+    fn hook(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let hook = self.remote.join("hooks").join(name);
+        fs::create_dir_all(hook.parent().unwrap()).unwrap();
+        fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn alerts(&self) -> String {
+        self.world.sql("SELECT message FROM alerts WHERE closed_at IS NULL")
+    }
+
     fn head(&self) -> String {
         self.remote(&["rev-parse", INTEGRATION])
     }
@@ -76,11 +88,21 @@ fn work_lands_on_what_others_have_landed_and_what_is_kept_has_a_copy() {
     let here = || saved(&world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved"]));
     let (kept, copied) = (here(), saved(&copies("saved")));
     assert!(kept > 0 && copied == kept, "{kept} {copied}");
-    fs::write(world.folder().join("agent.sh"), "cat >/dev/null; printf 'AKIA''Q3EGRT5HJX7PLM2K\\n' > key; exit 1\n").unwrap();
+    let key = "AKIA''Q3EGRT5HJX7PLM2K";
+    for does in [format!("printf 'key {key}\\n' > key"), format!("printf 'a\\0b {key}\\n' > binary")] {
+        fs::write(world.folder().join("agent.sh"), format!("cat >/dev/null; {does}; exit 1\n")).unwrap();
+        let kept = here();
+        world.db.write(|tx| tx.reset_test(&"t3".parse()?)).unwrap();
+        world.once("one");
+        assert!(here() > kept, "{does}");
+        assert_eq!(saved(&copies("saved")), copied, "{does}");
+    }
+    // Nor does a message of the agent's own commits leave it.
+    let does = format!("cat >/dev/null; echo x > x; git add x; git commit --quiet -m 'with {key}'; exit 1\n");
+    fs::write(world.folder().join("agent.sh"), does).unwrap();
     world.db.write(|tx| tx.reset_test(&"t3".parse()?)).unwrap();
     world.once("one");
-    assert!(here() > kept);
-    assert_eq!(saved(&copies("saved")), copied);
+    assert!(!shared.remote(&["log", "--all", "--format=%B"]).contains("AKIA"));
 }
 
 #[test]
@@ -164,4 +186,71 @@ fn a_branch_that_somebody_else_has_moved_at_the_remote_is_asked_about() {
     assert!(shared.is_on_integration(&again) && !shared.is_on_integration(&second));
     assert_eq!(running.terminate().code(), Some(0));
     world.assert_tidy();
+}
+
+#[test]
+fn what_the_remote_refuses_is_told_until_it_lands() {
+    let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
+    let world = &shared.world;
+    assert_eq!(world.once("one").status.code(), Some(0));
+    // Another branch whose name ends in the same way is none of ours.
+    shared.remote(&["update-ref", "refs/a/refs/heads/coding-loops/integration", &shared.head()]);
+    shared.hook("pre-receive", "echo 'the branch is protected; it timed out' >&2; exit 1");
+    world.add_test("t2", "one");
+    let running = world.start("one");
+    wait_until("the alert", || shared.alerts().contains("the branch is protected"));
+    // It is tried again after a pause that grows, and the alert stays.
+    let tries = || {
+        world
+            .sql("SELECT json_extract(context, '$.tries') FROM alerts WHERE closed_at IS NULL AND fingerprint = 'train_halted'")
+    };
+    wait_until("the second try", || tries() == "2");
+    fs::remove_file(shared.remote.join("hooks/pre-receive")).unwrap();
+    world.sql("UPDATE alerts SET context = json_set(context, '$.next_try', 0) WHERE fingerprint = 'train_halted'");
+    let commit = wait_for("the landing", || shared.landed("t2"));
+    assert!(shared.is_on_integration(&commit));
+    assert_eq!(tries(), "");
+    assert_eq!(running.terminate().code(), Some(0));
+    world.assert_tidy();
+}
+
+#[test]
+fn a_remote_that_hangs_stops_neither_heartbeats_nor_a_stop() {
+    let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
+    let world = &shared.world;
+    assert_eq!(world.once("one").status.code(), Some(0));
+    shared.hook("pre-receive", "echo > hangs; while ! test -e go; do sleep 0.1; done");
+    world.add_test("t2", "one");
+    let running = world.start("one");
+    wait_until("the push", || shared.remote.join("hangs").exists());
+    let beat = || world.sql("SELECT last_heartbeat FROM component_health WHERE component = 'one'");
+    for _ in 0..2 {
+        let before = beat();
+        wait_until("a heartbeat", || beat() > before);
+    }
+    assert_eq!(running.terminate().code(), Some(0));
+    assert_ne!(world.test("t2").status, TestStatus::Passed);
+    // The push arrives after all, and is recorded; else the work lands now.
+    fs::write(shared.remote.join("go"), "").unwrap();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let commit = shared.landed("t2").unwrap();
+    assert!(shared.is_on_integration(&commit));
+    assert_eq!(world.events("test_passed").len(), 2);
+    world.assert_tidy();
+}
+
+#[test]
+fn a_store_that_was_lost_gets_saved_work_back() {
+    let shared = Shared::new("cat >/dev/null; echo half > half; exit 1\n");
+    let world = &shared.world;
+    world.once("one");
+    let saved = || world.store(&["for-each-ref", "--format=%(refname) %(objectname)", "refs/coding-loops/saved"]);
+    let before = saved();
+    assert!(!before.is_empty());
+    fs::remove_dir_all(world.root().join("store.git")).unwrap();
+    fs::remove_dir_all(world.root().join("loops")).unwrap();
+    world.once("one");
+    for line in before.lines() {
+        assert!(saved().contains(line), "{line} is not in {}", saved());
+    }
 }

@@ -207,3 +207,38 @@ fn references_have_copies_and_queued_work_reaches_the_other_machine() {
     // Nothing of it is a branch that people would see.
     assert_eq!(git(&machines.remote, ["for-each-ref", "--format=%(refname)", "refs/heads"]), INTEGRATION);
 }
+
+#[test]
+fn a_conversation_that_nobody_waits_for_ends() {
+    let machines = Machines::new();
+    let (store, main) = machines.begun("one");
+    machines.hook("pre-receive", "echo > begun; while ! test -e go; do sleep 0.1; done");
+    let commit = next(&store, &main, "b");
+    let cut_off = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let bounded = store.until(std::sync::Arc::clone(&cut_off));
+    let pushing = std::thread::spawn(move || bounded.move_integration(&commit, &main));
+    test_support::wait_until("the push", || machines.remote.join("begun").exists());
+    cut_off.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = pushing.join().unwrap().unwrap_err();
+    assert!(matches!(error, Error::RemoteUnreachable { .. }), "{error}");
+    fs::write(machines.remote.join("go"), "").unwrap();
+}
+
+#[test]
+fn the_remote_is_reached_in_the_way_that_the_repository_says() {
+    let machines = Machines::new();
+    let script = outside(&machines.place, "ssh.sh");
+    fs::write(&script, "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let root = &machines.place.root;
+    git(root, ["config", "core.sshCommand", &format!("'{}'", script.display())]);
+    git(root, ["config", "ssh.variant", "simple"]);
+    git(root, ["config", "url.ssh://host/.insteadOf", "team-host:/"]);
+    git(root, ["remote", "set-url", "team", &format!("team-host:{}", machines.remote.display())]);
+    let path = outside(&machines.place, "by-ssh/store.git");
+    let (mut store, _) = Store::create(&machines.place.user, &path, BRANCH).unwrap();
+    store.set_remote(&machines.place.user, "team").unwrap();
+    let main = store.fetch_from_user(&machines.place.user, "main").unwrap();
+    store.start_integration(&main).unwrap();
+    assert_eq!(machines.head(), Some(main));
+}

@@ -114,8 +114,8 @@ pub enum Steer {
     /// Hand landed work over as a pull request
     ///
     /// Makes a branch with one commit for each verified test on your branch, pushes it and opens or updates a pull request with
-    /// gh or glab. Where neither is installed, or there is no remote, it writes the patches and the text to a folder. Nothing
-    /// else in coding-loops pushes.
+    /// gh or glab. Where neither is installed, or there is no remote, it writes the patches and the text to a folder.
+    /// Only this and `[repository] remote` push.
     #[command(after_help = examples![
         "loopctl pr --dry-run",
         "loopctl pr --files review",

@@ -74,14 +74,20 @@ pub fn examine_followed(config: &Config, root: &Path, report: &mut Report) {
 }
 
 /// Asks the remote at which integration is kept; nothing without one.
-pub fn examine_remote(config: &Config, report: &mut Report) {
-    if config.repository.remote.is_empty() {
+pub fn examine_remote(config: &Config, root: &Path, report: &mut Report) {
+    let named = &config.repository.remote;
+    if named.is_empty() {
         return;
     }
-    let Ok(store) = Layout::new(config.workspace_root()).open_store() else {
-        return report.ok("remote", format!("{}; the first loop connects to it", config.repository.remote));
+    let address = Repository::open(root).and_then(|user| git::address_of(&user, named));
+    let shown = match address {
+        Ok(address) => git::without_password(&address),
+        Err(error) => return report.problem("remote", error.to_string(), "git remote -v shows the remotes of your repository"),
     };
-    let shown = store.remote().unwrap_or_else(|| config.repository.remote.clone());
+    let store = Layout::new(config.workspace_root()).open_store().ok().filter(|store| store.remote().as_ref() == Some(&shown));
+    let Some(store) = store else {
+        return report.ok("remote", format!("{shown}; the next loop that starts connects to it"));
+    };
     match store.sent() {
         Ok(sent) => {
             let copies = count(i64::try_from(sent.len()).unwrap_or(i64::MAX), "reference");
