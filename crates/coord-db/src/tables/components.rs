@@ -32,8 +32,9 @@ impl Component {
     /// True if it has sent a heartbeat in another boot than this host's while this host was up: a machine of the same name.
     fn is_of_namesake(&self, clocks: &ClockReading) -> bool {
         let booted_at = clocks.wall.plus_millis(-clocks.boot_millis);
-        // The clocks may be a simulation's.
-        let is_other = self.boot_id.as_deref().is_some_and(|boot| boot != boot_id() && boot != clocks.boot_id);
+        // Rows without a host are of earlier versions, which knew one machine. The clocks may be a simulation's.
+        let is_other =
+            self.host.is_some() && self.boot_id.as_deref().is_some_and(|boot| boot != boot_id() && boot != clocks.boot_id);
         is_other && self.last_heartbeat.is_some_and(|beat| beat > booted_at)
     }
 
