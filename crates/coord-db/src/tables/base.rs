@@ -170,7 +170,7 @@ impl ReadTx<'_> {
     /// How long a check took when it was run last, in milliseconds.
     pub fn last_duration(&self, check_hash: &str) -> Result<Option<i64>> {
         self.query_opt(
-            "SELECT duration_ms FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC LIMIT 1",
+            "SELECT duration_ms FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped' ORDER BY ran_at DESC, tree_hash DESC LIMIT 1",
             [check_hash],
             |row| row.get(0),
         )
@@ -192,7 +192,7 @@ impl ReadTx<'_> {
         self.value(
             "SELECT count(*) = ?2 AND count(*) FILTER (WHERE state <> 'green') = 0
              FROM (SELECT state FROM base_runs WHERE check_hash = ?1 AND state <> 'skipped'
-                   ORDER BY ran_at DESC LIMIT ?2) AS newest",
+                   ORDER BY ran_at DESC, tree_hash DESC LIMIT ?2) AS newest",
             params![check_hash, runs],
         )
     }

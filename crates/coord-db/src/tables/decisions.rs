@@ -116,7 +116,7 @@ impl ReadTx<'_> {
             select!(
                 Decision,
                 "FROM decisions WHERE id IN (
-                   SELECT (SELECT d.id FROM decisions AS d WHERE d.fingerprint = f.value ORDER BY d.requested_at DESC LIMIT 1)
+                   SELECT (SELECT d.id FROM decisions AS d WHERE d.fingerprint = f.value ORDER BY d.requested_at DESC, d.id DESC LIMIT 1)
                    FROM json_each(?1) AS f)
                  ORDER BY fingerprint"
             ),

@@ -172,7 +172,7 @@ impl ReadTx<'_> {
         self.value(
             "SELECT CAST(coalesce(avg(CASE state WHEN 'returned' THEN 1.0 ELSE 0.0 END), 0.0) AS DOUBLE PRECISION)
              FROM (SELECT state FROM landings WHERE ended_at IS NOT NULL AND state <> 'withdrawn'
-                   ORDER BY ended_at DESC LIMIT ?1) AS newest",
+                   ORDER BY ended_at DESC, id DESC LIMIT ?1) AS newest",
             [RATE_OF],
         )
     }

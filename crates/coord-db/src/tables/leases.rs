@@ -72,7 +72,7 @@ impl ReadTx<'_> {
     /// The leases whose time is over, oldest first.
     pub fn expired_leases(&self) -> Result<Vec<Lease>> {
         self.query(
-            select!(Lease, "FROM file_locks WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at"),
+            select!(Lease, "FROM file_locks WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at, file_path"),
             [self.now()],
             Lease::from_row,
         )
