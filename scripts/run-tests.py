@@ -6,11 +6,15 @@ it has ended. Exit status 1: one failed.
 
 The programs of IN_MEMORY have their temporary files in memory if there is room: git and SQLite wait for the disk at each step
 (git's tests take 36 s instead of 88 s, beside builds). Other programs test units and sandboxes, which have a /dev of their own.
+
+The programs of ON_A_SERVER run once more with their databases on PostgreSQL.
 """
 
 import concurrent.futures
+import glob
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +34,7 @@ FIRST = [
 ]
 
 IN_MEMORY = ["coding-loop it", "git it", "loopctl it", "regression-checker it"]
+ON_A_SERVER = ["coord-db it", "coord-db models"]
 MEMORY = "/dev/shm"
 NEEDED_BYTES = 4 << 30
 
@@ -40,7 +45,14 @@ def programs():
         if built.get("executable") and built["profile"]["test"]:
             folder = os.path.dirname(built["manifest_path"])
             crate = "system-tests" if os.path.basename(folder) == "tests" else os.path.basename(folder)
-            yield f"{crate} {built['target']['name']}", built["executable"], folder
+            name = f"{crate} {built['target']['name']}"
+            yield name, built["executable"], folder, {}
+            if name in ON_A_SERVER and has_server():
+                yield f"{name} on PostgreSQL", built["executable"], folder, {"CODING_LOOPS_TEST_ENGINE": "postgres"}
+
+
+def has_server():
+    return shutil.which("initdb") or glob.glob("/usr/lib/postgresql/*/bin/initdb")
 
 
 def has_room():
@@ -51,16 +63,16 @@ def has_room():
     return os.access(MEMORY, os.W_OK) and there.f_bavail * there.f_frsize >= NEEDED_BYTES
 
 
-def run(name, program, folder):
+def run(name, program, folder, settings):
     began = time.monotonic()
-    where = MEMORY if name in IN_MEMORY and has_room() else None
+    where = MEMORY if (name in IN_MEMORY or settings) and has_room() else None
     with tempfile.TemporaryDirectory(prefix="tests-", dir=where, ignore_cleanup_errors=True) as temporary:
         # Some tests act as another user.
         os.chmod(temporary, 0o755)
         ended = subprocess.run(
             [program],
             cwd=folder,
-            env={**os.environ, "TMPDIR": temporary} if where else None,
+            env={**os.environ, **settings, **({"TMPDIR": temporary} if where else {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -79,6 +91,8 @@ def main():
             sys.stdout.flush()
             if ended.returncode != 0:
                 failed.append(name)
+    if not has_server():
+        print("SKIPPED, NOTHING WAS TESTED ON POSTGRESQL: it is not installed")
     if failed or not todo:
         sys.exit(f"tests failed in: {', '.join(failed) or 'nothing was built'}")
 

@@ -63,18 +63,10 @@ cargo fmt --all --check
 
 step "clippy"
 cargo clippy --workspace --all-targets --locked -- --deny warnings
-cargo clippy -p coord-db --all-targets --features postgres --locked -- --deny warnings
 
 step "tests"
 # This builds the programs too. `cargo build` would build them again: tests need other features of some libraries.
 cargo test --workspace --locked --no-run --message-format=json-render-diagnostics | scripts/run-tests.py
-
-step "tests on PostgreSQL"
-if command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
-  CODING_LOOPS_TEST_ENGINE=postgres cargo test --locked -p coord-db --features postgres
-else
-  echo "SKIPPED, NOTHING WAS TESTED: PostgreSQL is not installed"
-fi
 
 step "real agents"
 status=0

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "postgres")]
 use crate::engine::postgres;
 use crate::engine::sqlite::Sqlite;
 use crate::engine::sqlite::first_look::{explain, first_look};
@@ -133,17 +132,11 @@ impl Database {
         Ok(Self::over(engine, None, &options))
     }
 
-    #[cfg(feature = "postgres")]
     fn open_server(path: &Path, address: &str, options: &OpenOptions, create: bool) -> Result<Self> {
         let durable = options.durability == Durability::Full;
         let engine = postgres::open(address, create, durable, options.busy_deadline)?;
         // The file that holds the address, if it is in one.
         Ok(Self::over(Engine::Postgres(Box::new(engine)), path.canonicalize().ok(), options))
-    }
-
-    #[cfg(not(feature = "postgres"))]
-    fn open_server(_path: &Path, _address: &str, _options: &OpenOptions, _create: bool) -> Result<Self> {
-        Err(Error::without_postgres())
     }
 
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {

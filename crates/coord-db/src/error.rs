@@ -251,11 +251,6 @@ impl Error {
         )
     }
 
-    #[cfg(not(feature = "postgres"))]
-    pub(crate) fn without_postgres() -> Self {
-        Self::Config("this program was built without PostgreSQL; build it with the feature postgres".to_owned())
-    }
-
     pub(crate) fn illegal(what: &'static str, id: impl ToString, state: impl ToString, action: impl Into<String>) -> Self {
         Self::IllegalMove { what, id: id.to_string(), state: state.to_string(), action: action.into() }
     }

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 
-#[cfg(feature = "postgres")]
 use crate::engine::postgres::wake::Listening;
 use crate::locate::Location;
 use crate::{Error, Result};
@@ -107,7 +106,6 @@ pub struct Watcher {
 #[derive(Debug)]
 enum Watched {
     File(FileWatcher),
-    #[cfg(feature = "postgres")]
     Server(#[expect(dead_code, reason = "dropped, it ends")] Listening),
 }
 
@@ -120,10 +118,7 @@ impl Watcher {
     pub fn new(database: &Path, on_wake: impl Fn(Wake) + Send + 'static) -> Result<Self> {
         let watched = match Location::of(database) {
             Location::File(path) => Watched::File(FileWatcher::new(&path, on_wake)?),
-            #[cfg(feature = "postgres")]
             Location::Server(address) => Watched::Server(Listening::new(&address, move || on_wake(Wake::Bell))?),
-            #[cfg(not(feature = "postgres"))]
-            Location::Server(_) => return Err(Error::without_postgres()),
         };
         Ok(Self { watched })
     }
@@ -134,7 +129,6 @@ impl Watcher {
         match &mut self.watched {
             Watched::File(watcher) => watcher.refresh(),
             // It listens again by itself.
-            #[cfg(feature = "postgres")]
             Watched::Server(_) => {}
         }
     }

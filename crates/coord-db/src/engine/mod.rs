@@ -4,13 +4,11 @@
 //! through [`Engine`]. What only SQLite has (a file with its copies, its archive and its migrations) lies under `sqlite`, what only
 //! a server has (connections that break, a lock and a clock of its own) under `postgres`.
 
-#[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 #[macro_use]
 mod value;
 
-#[cfg(feature = "postgres")]
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 pub(crate) use self::value::{Column, Parameter, Params, ToParameter, Unreadable, ValueRef};
@@ -22,7 +20,6 @@ pub(crate) enum Kind {
     /// A file.
     Sqlite,
     /// A server.
-    #[cfg(feature = "postgres")]
     Postgres,
 }
 
@@ -30,7 +27,6 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Engine {
     Sqlite(Sqlite),
-    #[cfg(feature = "postgres")]
     Postgres(Box<Postgres>),
 }
 
@@ -39,7 +35,6 @@ macro_rules! on {
     ($engine:expr, $it:ident => $body:expr) => {
         match $engine {
             Engine::Sqlite($it) => $body,
-            #[cfg(feature = "postgres")]
             Engine::Postgres($it) => $body,
         }
     };
@@ -50,7 +45,6 @@ impl Engine {
     pub(crate) const fn kind(&self) -> Kind {
         match self {
             Self::Sqlite(_) => Kind::Sqlite,
-            #[cfg(feature = "postgres")]
             Self::Postgres(_) => Kind::Postgres,
         }
     }
@@ -62,7 +56,6 @@ impl Engine {
     pub(crate) fn sqlite(&self) -> Result<&Sqlite> {
         match self {
             Self::Sqlite(sqlite) => Ok(sqlite),
-            #[cfg(feature = "postgres")]
             Self::Postgres(_) => Err(no_file()),
         }
     }
@@ -71,7 +64,6 @@ impl Engine {
     pub(crate) fn sqlite_mut(&mut self) -> Result<&mut Sqlite> {
         match self {
             Self::Sqlite(sqlite) => Ok(sqlite),
-            #[cfg(feature = "postgres")]
             Self::Postgres(_) => Err(no_file()),
         }
     }
@@ -80,7 +72,6 @@ impl Engine {
     pub(crate) fn server(&self) -> Option<String> {
         match self {
             Self::Sqlite(_) => None,
-            #[cfg(feature = "postgres")]
             Self::Postgres(postgres) => Some(postgres.address().to_string()),
         }
     }
@@ -89,7 +80,6 @@ impl Engine {
     pub(crate) fn is_readonly_file(&self) -> Result<bool> {
         match self {
             Self::Sqlite(sqlite) => sqlite.is_readonly(),
-            #[cfg(feature = "postgres")]
             Self::Postgres(_) => Ok(false),
         }
     }
@@ -153,7 +143,6 @@ impl Engine {
     }
 }
 
-#[cfg(feature = "postgres")]
 fn no_file() -> Error {
     Error::Refused(
         "a database on a PostgreSQL server has no file of its own: use pg_dump, pg_restore and the server's backups".to_owned(),
@@ -163,7 +152,6 @@ fn no_file() -> Error {
 /// A row of a result. Its values are read as [`Column`] says.
 pub(crate) enum Row<'a> {
     Sqlite(sqlite::Row<'a>),
-    #[cfg(feature = "postgres")]
     Postgres(postgres::Row<'a>),
 }
 
@@ -177,7 +165,6 @@ impl Row<'_> {
     pub(crate) fn value(&self, at: usize) -> Result<ValueRef<'_>> {
         match self {
             Self::Sqlite(row) => row.value(at),
-            #[cfg(feature = "postgres")]
             Self::Postgres(row) => row.value(at),
         }
     }
@@ -186,7 +173,6 @@ impl Row<'_> {
     pub(crate) fn columns(&self) -> usize {
         match self {
             Self::Sqlite(row) => row.columns(),
-            #[cfg(feature = "postgres")]
             Self::Postgres(row) => row.columns(),
         }
     }
@@ -194,7 +180,6 @@ impl Row<'_> {
     fn name(&self, at: usize) -> String {
         match self {
             Self::Sqlite(row) => row.name(at),
-            #[cfg(feature = "postgres")]
             Self::Postgres(row) => row.name(at),
         }
     }

@@ -40,7 +40,6 @@ impl FullText {
                 let quoted: Vec<String> = words.iter().map(|word| format!("\"{}\"", word.replace('"', "\"\""))).collect();
                 quoted.join(if wanted == Wanted::All { " " } else { " OR " })
             }
-            #[cfg(feature = "postgres")]
             Kind::Postgres => serde_json::json!({ "any": wanted == Wanted::Any, "words": words }).to_string(),
         };
         (!words.is_empty()).then_some(query)
@@ -50,7 +49,6 @@ impl FullText {
     pub(super) const fn condition(self) -> &'static str {
         match self.0 {
             Kind::Sqlite => "knowledge_words MATCH ?1",
-            #[cfg(feature = "postgres")]
             Kind::Postgres => "knowledge_words.words @@ knowledge_query(?1)",
         }
     }
@@ -59,7 +57,6 @@ impl FullText {
     pub(super) const fn weighted_rank(self) -> &'static str {
         match self.0 {
             Kind::Sqlite => "bm25(knowledge_words, 4.0, 1.0, 0.5)",
-            #[cfg(feature = "postgres")]
             Kind::Postgres => "ts_rank('{0, 0.125, 0.25, 1}', knowledge_words.words, knowledge_query(?1)) DESC",
         }
     }
@@ -70,7 +67,6 @@ impl FullText {
             Kind::Sqlite => {
                 "SELECT count(*) FROM (SELECT 1 FROM knowledge_words WHERE knowledge_words MATCH ?1 LIMIT ?2) AS found"
             }
-            #[cfg(feature = "postgres")]
             Kind::Postgres => {
                 "SELECT count(*) FROM (SELECT 1 FROM knowledge_words WHERE words @@ knowledge_query(?1) LIMIT ?2) AS found"
             }
@@ -85,7 +81,6 @@ impl FullText {
                    AND EXISTS (SELECT 1 FROM knowledge_areas AS a WHERE a.seq = knowledge_words.rowid)
                  ORDER BY rank LIMIT ?2"
             }
-            #[cfg(feature = "postgres")]
             Kind::Postgres => {
                 "SELECT rowid FROM knowledge_words WHERE words @@ knowledge_query(?1)
                    AND EXISTS (SELECT 1 FROM knowledge_areas AS a WHERE a.seq = knowledge_words.rowid)
