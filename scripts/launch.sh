@@ -60,26 +60,33 @@ start() { # NAME: runs its command in the background, its log under logs/
   retry_at[$1]=
 }
 
-health_of() { # NAME: prints the status and the pid that the database has of it
+health_of() { # NAME: prints the status and the pid that the database has of it, and whether that is here or elsewhere
+  # Of a heartbeat for each machine, that of this one has no other name here.
   loopctl "${settings[@]}" --json health | python3 -c '
 import json, sys
-for row in json.load(sys.stdin):
-    if row["component"] == sys.argv[1] and row.get("pid"):
-        print(row["status"], row["pid"])' "$1"
+name = sys.argv[1]
+rows = [row for row in json.load(sys.stdin) if row.get("pid")]
+rows = [row for row in rows if row["component"] == name or name == "heartbeat" and row["component"].startswith("heartbeat.")]
+for row in sorted(rows, key=lambda row: row["is_elsewhere"])[:1]:
+    print(row["status"], row["pid"], "elsewhere" if row["is_elsewhere"] else "here")' "$1"
 }
 
 await_ready() { # NAME: reports when the started process sends heartbeats; gives up if another process does its work
-  local name=$1 component=${1/pm-agent/pm} started=${pid[$1]} status other
+  local name=$1 component=${1/pm-agent/pm} started=${pid[$1]} status other place
   for _ in {1..150}; do
-    read -r status other < <(health_of "$component") || :
-    if [ "$status $other" = "healthy $started" ]; then
+    read -r status other place < <(health_of "$component") || :
+    if [ "$status $other $place" = "healthy $started here" ]; then
       say "$name is ready (pid $started)"
+      return 0
+    fi
+    if [ "$status $place" = "healthy elsewhere" ] && [ "$name" != heartbeat ] && [ "${command[$name]}" != coding-loop ]; then
+      say "$name stands by (pid $started): another machine has one"
       return 0
     fi
     kill -0 "$started" 2>/dev/null || break
     pause 0.1
   done
-  read -r status other < <(health_of "$component") || :
+  read -r status other place < <(health_of "$component") || :
   if [ "${command[$name]}" != coding-loop ] && [ -n "$other" ] && [ "$other" != "$started" ] && [ -e "/proc/$other" ]; then
     say "not started: $name is running already on this database as pid $other"
     say "stop that first: Ctrl-C in the terminal where it was launched, or loopctl service disable"

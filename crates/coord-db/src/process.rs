@@ -53,6 +53,12 @@ pub fn host() -> Option<&'static str> {
     HOST.get_or_init(|| host_of(&read("/proc/sys/kernel/hostname"), &read("/etc/machine-id"))).as_deref()
 }
 
+/// The name of a host, without its machine id.
+#[must_use]
+pub fn host_name(host: &str) -> &str {
+    host.split('/').next().unwrap_or(host)
+}
+
 fn host_of(name: &str, machine_id: &str) -> Option<String> {
     let name = name.trim();
     // Before the first boot of an image the file is empty, or says "uninitialized".
@@ -147,7 +153,7 @@ impl ProcessIdentity {
     #[must_use]
     pub fn pid_and_host(&self) -> String {
         match &self.host {
-            Some(host) if self.is_elsewhere() => format!("{} on {}", self.pid, host.split('/').next().unwrap_or(host)),
+            Some(host) if self.is_elsewhere() => format!("{} on {}", self.pid, host_name(host)),
             _ => self.pid.to_string(),
         }
     }

@@ -3,8 +3,8 @@
 use coord_db::config::HeartbeatConfig;
 use coord_db::payload::{ComponentDegraded, ComponentRecovered};
 use coord_db::{
-    ActorId, AlertType, CleanUp, Event, EventId, HealthStatus, LoopStatus, NewAlert, NewEvent, RESERVED, Result, Severity,
-    StaleDeliveries, UnlockCause, WriteTx,
+    ActorId, AlertType, CleanUp, Event, EventId, HealthStatus, LoopStatus, NewAlert, NewEvent, ON_EACH_HOST, Result, Severity,
+    StaleDeliveries, UnlockCause, WriteTx, is_reserved, supervisor_of,
 };
 use serde_json::{Value, json};
 use supervisor::Supervisor;
@@ -58,6 +58,7 @@ pub(crate) fn apply(config: &HeartbeatConfig, tx: &WriteTx<'_>, snapshot: &Heart
         Action::CloseAlert { component } => {
             tx.close_alert(&format!("{FINGERPRINT}{component}"))?;
         }
+        Action::Forget(component) => tx.forget_component(component)?,
         Action::EndLease(lease) => {
             tx.end_lease(lease, &me, UnlockCause::Expired, None)?;
         }
@@ -127,7 +128,7 @@ fn judge(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, status: HealthStatus
         severity: if status == HealthStatus::Dead { Severity::Error } else { Severity::Warning },
         alert_type: AlertType::Resource,
         source: Heartbeat::ID.to_owned(),
-        message: format!("{what} {} is {status}: {cause}{}", subject.id, meaning(&subject.id)),
+        message: format!("{what} {} is {status}: {cause}{}", subject.label(), meaning(&subject.id)),
         context: json!({
             "kind": "component", "component": subject.id, "status": status, "cause": cause,
             "incarnation": incarnation(subject), "event_id": event_id,
@@ -144,7 +145,8 @@ fn judge(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, status: HealthStatus
 
 /// The consequences while a supervisor is not running.
 fn meaning(component: &str) -> &'static str {
-    match component {
+    match supervisor_of(component) {
+        ON_EACH_HOST => "; processes that end on its host are only noticed by their silence; start heartbeat there",
         "monitor" => {
             "; stuck, digressing or conflicting loops are not detected, and loops pause between two tests; start it with monitor"
         }
@@ -174,7 +176,7 @@ fn recover(tx: &WriteTx<'_>, me: ActorId, subject: &Subject, down_for_seconds: i
 fn clean_up(tx: &WriteTx<'_>, me: &ActorId, subject: &Subject, cause: &str, event: Option<&Event>) -> Result<()> {
     let Some(row) = &subject.loop_row else {
         // An external tool may hold leases under a name that is not a loop.
-        if !RESERVED.contains(&subject.id.as_str()) {
+        if !is_reserved(&subject.id) {
             tx.release_everything(&subject.id, me, UnlockCause::OwnerDied, event)?;
         }
         return Ok(());

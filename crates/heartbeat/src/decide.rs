@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use coord_db::config::HeartbeatConfig;
 use coord_db::process::Liveness;
 use coord_db::{
-    Alert, ClockChange, HealthStatus, JournalEntry, Lease, LeaseRequest, LoopId, LoopStatus, StaleDeliveries, Test, Timestamp,
-    WaitEdge,
+    Alert, ClockChange, Component, HealthStatus, JournalEntry, Lease, LeaseRequest, LoopId, LoopStatus, ON_EACH_HOST,
+    StaleDeliveries, Test, Timestamp, WaitEdge, supervisor_of,
 };
 use serde_json::{Value, json};
 use supervisor::Plan;
@@ -94,6 +94,8 @@ pub enum Action {
     },
     /// Delete an expired lease.
     EndLease(Lease),
+    /// Remove the row of a heartbeat that no longer runs, of a host on which nothing else does.
+    Forget(Component),
     /// Return a test that no loop works on to its queue.
     PutBack(Test),
     /// Delete a wait edge that has expired or whose waiter is dead.
@@ -130,6 +132,7 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
         }
     }
     operations(config, snapshot, &mut plan);
+    plan.actions.extend(unneeded(config, snapshot).cloned().map(Action::Forget));
     for test in &snapshot.abandoned_tests {
         plan.act(Action::PutBack(test.clone()));
     }
@@ -144,6 +147,25 @@ pub fn decide(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot) -> Plan<Ac
         sweep(snapshot, &mut plan);
     }
     plan
+}
+
+/// The heartbeats that no longer run, of hosts on which nothing else does. Hosts may come and go each day, as containers do.
+fn unneeded<'a>(config: &'a HeartbeatConfig, snapshot: &'a HeartbeatSnapshot) -> impl Iterator<Item = &'a Component> {
+    let heartbeats = snapshot.subjects.iter().filter(|subject| supervisor_of(&subject.id) == ON_EACH_HOST);
+    heartbeats.filter_map(move |subject| {
+        let health = subject.health.as_ref()?;
+        let is_over = match verdict(config, snapshot, subject) {
+            Verdict::Stopped => true,
+            // Reported first.
+            Verdict::Exited | Verdict::Silent => health.status == HealthStatus::Dead,
+            _ => false,
+        };
+        let is_needed = snapshot.subjects.iter().any(|other| {
+            let runs_there = |other: &Component| other.host == health.host && other.status != HealthStatus::Unknown;
+            supervisor_of(&other.id) != ON_EACH_HOST && other.health.as_ref().is_some_and(runs_there)
+        });
+        (is_over && !is_needed).then_some(health)
+    })
 }
 
 /// Reports operations of components that do not run; they are settled only when their component starts again.
@@ -177,7 +199,7 @@ fn operations(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, plan: &mut
         let start = match by {
             "pm" => "start pm-agent".to_owned(),
             _ if is_loop => format!("start coding-loop {by}, with --once to stop afterwards"),
-            _ => format!("start {by}"),
+            _ => format!("start {}", supervisor_of(by)),
         };
         let message = format!(
             "{by} ended during {} ({} unfinished operations); they are finished or undone when it starts: {start}",

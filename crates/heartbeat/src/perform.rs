@@ -28,7 +28,8 @@ pub(crate) fn begin(tx: &WriteTx<'_>, component: &str, leftover: &Leftover) -> R
         "component": component, "pid": leftover.pid, "start_time": leftover.start_time, "boot_id": coord_db::process::boot_id(),
     });
     let id = format!("leftovers:{component}:{}:{}", leftover.pid, leftover.start_time);
-    if !tx.begin_operation_once(&id, OPERATION, Heartbeat::ID, &steps, None)? {
+    let own = tx.supervisor_id(Heartbeat::ID)?;
+    if !tx.begin_operation_once(&id, OPERATION, own.as_str(), &steps, None)? {
         // It was already ended, but an external tool changed the row.
         forget(tx, component, leftover.pid)?;
     }

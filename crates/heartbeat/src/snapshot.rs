@@ -41,6 +41,13 @@ pub struct Subject {
     pub leftover: Option<Leftover>,
 }
 
+impl Subject {
+    /// Its name for people.
+    pub(crate) fn label(&self) -> String {
+        self.health.as_ref().map_or_else(|| self.id.clone(), Component::label)
+    }
+}
+
 /// The keeper of a loop's agent, which ends by itself soon after the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leftover {
@@ -129,10 +136,11 @@ fn identity(health: Option<&Component>, loop_row: Option<&Loop>) -> Option<Proce
 type Rows = BTreeMap<String, (Option<Component>, Option<Loop>)>;
 
 fn rows(tx: &ReadTx<'_>) -> Result<Rows> {
+    let own = tx.supervisor_id(Heartbeat::ID)?;
     let mut rows = Rows::new();
     for component in tx.components()? {
-        // Heartbeat does not judge itself.
-        if component.component != Heartbeat::ID {
+        // Heartbeat does not judge itself. That of another host is judged like any other component.
+        if component.component != own.as_str() {
             let row = rows.entry(component.component.clone()).or_default();
             row.0 = Some(component);
         }
@@ -151,6 +159,7 @@ pub(crate) fn processes(tx: &ReadTx<'_>) -> Result<BTreeMap<String, ProcessIdent
 }
 
 pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, sweep: bool) -> Result<HeartbeatSnapshot> {
+    let own = tx.supervisor_id(Heartbeat::ID)?;
     let mut alerts: BTreeMap<String, Alert> = tx
         .open_alerts_with(FINGERPRINT)?
         .into_iter()
@@ -198,7 +207,7 @@ pub(crate) fn load(config: &Config, tx: &ReadTx<'_>, observation: &Observation, 
         open_operations: tx
             .open_journal(None)?
             .into_iter()
-            .filter(|entry| entry.component.as_deref() != Some(Heartbeat::ID))
+            .filter(|entry| entry.component.as_deref() != Some(own.as_str()))
             .collect(),
         operation_alerts: tx.open_alerts_with(OPERATIONS)?,
         orphan_alerts: alerts.into_values().collect(),

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use coord_db::file_system::{FileSystem, Reach};
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION};
+use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION, supervisor_of};
 use serde::Serialize;
 use views::health::{SUPERVISORS, healths};
 use views::text::safe;
@@ -376,7 +376,7 @@ fn database_file(db: &Database, config: &Config, report: &mut Report) -> Outcome
 fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) -> coord_db::Result<()> {
     let rows = healths(tx, config)?;
     let alive = |id: &str| {
-        rows.iter().find(|health| health.row.component == id).is_some_and(|health| {
+        rows.iter().filter(|health| supervisor_of(&health.row.component) == id).any(|health| {
             health.verdict != HealthStatus::Unknown
                 && health.row.identity().as_ref().map(ProcessIdentity::liveness) != Some(Liveness::Gone)
         })

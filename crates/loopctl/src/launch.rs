@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use command_runner::{Process, started_with};
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Database, Error};
+use coord_db::{Database, Error, supervisor_of};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -93,7 +93,7 @@ impl Named {
 
     /// Loops come first.
     fn rank(&self) -> usize {
-        SUPERVISORS.iter().position(|name| *name == self.component).map_or(0, |at| at + 1)
+        SUPERVISORS.iter().position(|name| *name == supervisor_of(&self.component)).map_or(0, |at| at + 1)
     }
 }
 

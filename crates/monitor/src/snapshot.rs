@@ -248,7 +248,7 @@ pub(crate) fn load(
         gone_outputs: read.into_keys().collect(),
         holds: tx.all_holds()?,
         alerts,
-        heartbeat: tx.component("heartbeat")?,
+        heartbeat: tx.newest_beat_of("heartbeat")?,
         day: now.to_rfc3339()[..10].to_owned(),
         next_day: midnight.plus_millis(DAY_MILLIS),
         tests_today: tx.tests_tried_since(midnight)?,

@@ -10,9 +10,15 @@ use sd_notify::NotifyState;
 /// Time allowed for one more try to start; reported again with each try.
 const ONE_MORE_TRY: Duration = Duration::from_secs(30);
 
-/// Reports that the process is ready.
+/// Reports that the process is ready, and does its work.
 pub fn ready() {
-    notify(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready, NotifyState::Status("")]);
+}
+
+/// Reports that the process is ready to take over from another one, and waits for that.
+pub fn stands_by(why: &str) {
+    let status = format!("stands by: {}", in_one_line(why));
+    notify(&[NotifyState::Ready, NotifyState::Watchdog, NotifyState::Status(&status)]);
 }
 
 /// Resets the watchdog; called by the working loop in each round.
@@ -27,10 +33,14 @@ pub fn stopping() {
 
 /// Reports why the process is not ready yet, and extends the start timeout while it retries.
 pub fn still_starting(why: &str) {
-    // A line break would start another message.
-    let status = format!("waiting: {}", why.replace(['\n', '\r'], " "));
+    let status = format!("waiting: {}", in_one_line(why));
     let micros = u32::try_from(ONE_MORE_TRY.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::ExtendTimeoutUsec(micros), NotifyState::Status(&status)]);
+}
+
+/// A line break would start another message.
+fn in_one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
 /// Interval between two heartbeats: the setting, or less if the watchdog of the service manager requires it.

@@ -41,7 +41,7 @@ fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
         .map_err(|source| Error::Io { context: "cannot create an async runtime".to_owned(), source })?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let mut process = Process::<S>::start(line).await?;
+        let Some(mut process) = Process::<S>::start(line).await? else { return Ok(()) };
         let result = process.work().await;
         let reason = match &result {
             Ok(()) if line.once => "nothing is due",
@@ -53,6 +53,8 @@ fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
     })
 }
 
+/// Interval at which a process that stands by looks whether it is needed.
+const STAND_BY: Duration = Duration::from_secs(2);
 /// Maximum number of consecutive passes without a change: another process may have done the work in between.
 const MAX_PASSES_WITHOUT_CHANGE: u32 = 3;
 
@@ -92,30 +94,45 @@ struct Process<S: Supervisor> {
 }
 
 impl<S: Supervisor> Process<S> {
-    async fn start(line: &CommandLine) -> Result<Self> {
+    /// Starts, after all others that run as this supervisor elsewhere. None if a stop was requested meanwhile.
+    async fn start(line: &CommandLine) -> Result<Option<Self>> {
         let path = line.options.database();
         let reload = Reload::listen(&path, line.options.config.as_deref())?;
         let config = Arc::new(Config::load(&path, line.options.config.as_deref())?);
         let mut stop = stop_signal()?;
-        let id: ComponentId = S::ID.parse()?;
-        // A copy on another host stands by, and takes over when the first one stops or falls silent.
-        let waits_for = |error: &Error| {
-            error.is_temporary() || !line.once && matches!(error, Error::AlreadyRunning { is_elsewhere: true, .. })
+        let db = patiently(&mut stop, Error::is_temporary, || Database::open(&path, &config.open_options())).await?;
+        let begin = || {
+            let own = ProcessIdentity::own();
+            db.check_place()?;
+            let id = db.read(|tx| tx.supervisor_id(S::ID))?;
+            db.claim_component(&id, &own)?;
+            let unclean = db.write(|tx| tx.start_component(&id, &own, env!("CARGO_PKG_VERSION")))?;
+            Ok::<_, Error>((id, unclean))
         };
-        let (db, unclean) = patiently(&mut stop, waits_for, || {
-            let db = Database::open(&path, &config.open_options())?;
-            let unclean = db.write(|tx| tx.start_component(&id, &ProcessIdentity::own(), env!("CARGO_PKG_VERSION")))?;
-            settings_accepted(&db, S::ID)?;
-            Ok((db, unclean))
-        })
-        .await?;
+        let mut stands_by = false;
+        let (id, unclean) = loop {
+            match patiently(&mut stop, Error::is_temporary, begin).await {
+                Err(error @ Error::AlreadyRunning { is_elsewhere: true, .. }) if !line.once => {
+                    if !std::mem::replace(&mut stands_by, true) {
+                        tracing::info!("standing by: {error}");
+                    }
+                    service::stands_by(&error.to_string());
+                    tokio::select! {
+                        () = tokio::time::sleep(STAND_BY) => {}
+                        () = stop_requested(&mut stop) => return Ok(None),
+                    }
+                }
+                begun => break begun?,
+            }
+        };
+        patiently(&mut stop, Error::is_temporary, || settings_accepted(&db, id.as_str())).await?;
         let waker = Waker::default();
         let wakes = Wakes::new(&path);
         let mut supervisor = S::new(Arc::clone(&config), &path);
         if !line.once {
             supervisor.attach(waker.clone());
         }
-        Ok(Self {
+        Ok(Some(Self {
             supervisor,
             db,
             id,
@@ -133,7 +150,7 @@ impl<S: Supervisor> Process<S> {
             back_off: BackOff::default(),
             next_beat: Instant::now(),
             passes_without_change: 0,
-        })
+        }))
     }
 
     async fn work(&mut self) -> Result<()> {
@@ -233,7 +250,7 @@ impl<S: Supervisor> Process<S> {
         if !S::HAS_EFFECTS {
             return Ok(());
         }
-        let open = self.db.read(|tx| tx.open_journal(Some(S::ID)))?;
+        let open = self.db.read(|tx| tx.open_journal(Some(self.id.as_str())))?;
         for entry in open {
             if self.performing.insert(entry.id.clone()) {
                 crash_point::reach(Point::EffectIntended);
@@ -308,11 +325,16 @@ impl<S: Supervisor> Process<S> {
     fn reload(&mut self) {
         self.reload.take();
         let named = self.line.options.config.as_deref();
-        let Some(config) = reload(&self.db, &self.path, named, S::ID, |_| Ok(())) else { return };
+        let Some(config) = reload(&self.db, &self.path, named, self.id.as_str(), |_| Ok(())) else { return };
         let (old, new) = (self.supervisor.config().open_options(), config.open_options());
         if (old.durability, old.busy_deadline) != (new.durability, new.busy_deadline) {
             match Database::open(&self.path, &new) {
-                Ok(db) => self.db = db,
+                Ok(db) => {
+                    self.db = db;
+                    if let Err(error) = self.db.claim_component(&self.id, &ProcessIdentity::own()) {
+                        tracing::warn!(%error, "cannot claim the place of the old connection");
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "the changed [database] settings take effect only after a restart"),
             }
         }

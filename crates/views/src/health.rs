@@ -1,8 +1,12 @@
 //! The health of loops and supervisors.
 
-use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{Component, Config, Error, HealthStatus, ReadTx, Timestamp};
+use std::collections::BTreeMap;
+
+use coord_db::process::{Liveness, ProcessIdentity, host_name};
+use coord_db::{Component, Config, Error, HealthStatus, ReadTx, Timestamp, supervisor_of};
 use serde::Serialize;
+
+use crate::when::span;
 
 /// The processes that watch over the loops, by their ids in the data.
 pub const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-checker", "pm", "heartbeat"];
@@ -14,6 +18,8 @@ pub struct Health {
     #[serde(flatten)]
     pub row: Component,
     pub verdict: HealthStatus,
+    /// True if it runs on another machine.
+    pub is_elsewhere: bool,
 }
 
 impl Health {
@@ -27,8 +33,86 @@ impl Health {
         if gone && verdict != HealthStatus::Unknown {
             verdict = HealthStatus::Dead;
         }
-        Self { row, verdict }
+        let is_elsewhere = row.identity().is_some_and(|process| process.is_elsewhere());
+        Self { row, verdict, is_elsewhere }
     }
+}
+
+/// The supervisors by name, with the health of each process that runs or has run as one: of a heartbeat for each host, several.
+/// None for one that has never run.
+#[must_use]
+pub fn supervisors(all: &[Health]) -> Vec<(String, Option<&Health>)> {
+    SUPERVISORS
+        .into_iter()
+        .flat_map(|name| {
+            let of = all.iter().filter(|health| supervisor_of(&health.row.component) == name);
+            let mut found: Vec<_> = of.map(|health| (health.row.label(), Some(health))).collect();
+            if found.is_empty() {
+                found.push((name.to_owned(), None));
+            }
+            found
+        })
+        .collect()
+}
+
+/// What runs on one host, for a database that several share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// Its name; with its machine id where another has the same name.
+    pub name: String,
+    /// The supervisors that run there.
+    pub supervisors: Vec<String>,
+    /// The loops that run there.
+    pub loops: Vec<String>,
+    /// When anything there has sent a heartbeat last.
+    pub last_heartbeat: Option<Timestamp>,
+    /// Whether that is recent: the best verdict on what runs there.
+    pub verdict: HealthStatus,
+}
+
+impl Host {
+    /// `2 loops (a, b); heartbeat, monitor`, or since when it is silent.
+    #[must_use]
+    pub fn describe(&self, now: Timestamp) -> String {
+        let loops = match self.loops.as_slice() {
+            [] => "no loop".to_owned(),
+            [one] => format!("loop {one}"),
+            several => format!("{} loops ({})", several.len(), several.join(", ")),
+        };
+        let supervisors = if self.supervisors.is_empty() { "no supervisor".to_owned() } else { self.supervisors.join(", ") };
+        let silent = self.last_heartbeat.filter(|_| self.verdict != HealthStatus::Healthy);
+        let silent = silent.map(|beat| format!("silent for {}; ", span(now.seconds_since(beat)))).unwrap_or_default();
+        format!("{silent}{loops}; {supervisors}")
+    }
+}
+
+/// The hosts on which something runs, by name.
+#[must_use]
+pub fn hosts(all: &[Health]) -> Vec<Host> {
+    let mut by_host: BTreeMap<&str, Vec<&Health>> = BTreeMap::new();
+    for health in all.iter().filter(|health| health.verdict != HealthStatus::Unknown) {
+        if let Some(host) = health.row.host.as_deref() {
+            by_host.entry(host).or_default().push(health);
+        }
+    }
+    let is_unique = |name: &str| by_host.keys().filter(|host| host_name(host) == name).count() == 1;
+    let host = |(host, there): (&&str, &Vec<&Health>)| {
+        let name = host_name(host);
+        let (supervisors, loops) = there
+            .iter()
+            .map(|health| supervisor_of(&health.row.component).to_owned())
+            .partition(|name| SUPERVISORS.contains(&name.as_str()));
+        let is = |verdict| there.iter().any(|health| health.verdict == verdict);
+        let verdicts = [HealthStatus::Healthy, HealthStatus::Degraded];
+        Host {
+            name: if is_unique(name) { name } else { host }.to_owned(),
+            supervisors,
+            loops,
+            last_heartbeat: there.iter().filter_map(|health| health.row.last_heartbeat).max(),
+            verdict: verdicts.into_iter().find(|verdict| is(*verdict)).unwrap_or(HealthStatus::Dead),
+        }
+    };
+    by_host.iter().map(host).collect()
 }
 
 /// The health of every component.

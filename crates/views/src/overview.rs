@@ -5,12 +5,12 @@ use std::path::Path;
 
 use coord_db::{
     Alert, BaseRun, BudgetUse, CheckRun, Config, Conflict, Deadlock, Error, HealthStatus, Hold, IgnoredCheck, Landing, Lease,
-    Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge,
+    Loop, LoopId, LoopProgress, LoopStatus, Pause, ReadTx, Regression, Test, Timestamp, WaitEdge, supervisor_of,
 };
 use serde::Serialize;
 
 use crate::cost;
-use crate::health::{Health, SUPERVISORS, healths};
+use crate::health::{Health, Host, SUPERVISORS, healths, hosts};
 use crate::published::Branch;
 use crate::questions::{Question, questions};
 use crate::runs::RunView;
@@ -49,6 +49,8 @@ pub struct Overview {
     pub conflicts: Vec<Conflict>,
     pub regressions: Vec<Regression>,
     pub components: Vec<Health>,
+    /// The machines on which something runs.
+    pub hosts: Vec<Host>,
     pub base: Base,
     /// The budgets of the day of which enough is used for a warning.
     pub budgets: Vec<BudgetUse>,
@@ -95,7 +97,7 @@ impl Overview {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         let runs = |health: &Health| matches!(health.verdict, HealthStatus::Healthy | HealthStatus::Degraded);
-        self.components.iter().any(|health| SUPERVISORS.contains(&health.row.component.as_str()) && runs(health))
+        self.components.iter().any(|health| SUPERVISORS.contains(&supervisor_of(&health.row.component)) && runs(health))
     }
 
     /// What is wrong, a sentence each.
@@ -200,6 +202,7 @@ pub fn look(
             row,
         });
     }
+    let components = healths(tx, config)?;
     Ok(Overview {
         loops,
         cold: tx.cold_runs(Timestamp::EARLIEST)?,
@@ -208,7 +211,8 @@ pub fn look(
         deadlocks: tx.open_deadlocks()?,
         conflicts: tx.conflicts(true)?,
         regressions: tx.regressions(true)?,
-        components: healths(tx, config)?,
+        hosts: hosts(&components),
+        components,
         budgets: nearly_spent(tx, config)?,
         base: Base { red: tx.red_base()?, running: tx.base_runners()?, ignored: tx.ignored_checks()? },
         landings: tx.open_landings()?,

@@ -76,6 +76,31 @@ impl Engine {
         }
     }
 
+    /// Claims to be the one process that runs as a component: true if nobody who is connected does. Of a file it is not known who
+    /// is connected.
+    pub(crate) fn claim(&self, component: &str) -> Result<bool> {
+        match self {
+            Self::Sqlite(_) => Ok(false),
+            Self::Postgres(postgres) => postgres.claim(component),
+        }
+    }
+
+    /// As [`Engine::claim`], after whoever else claims it was thrown out.
+    pub(crate) fn seize(&self, component: &str) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(postgres) => postgres.seize(component),
+        }
+    }
+
+    /// True if this connection has claimed a component.
+    pub(crate) fn has_claim(&self, component: &str) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(postgres) => postgres.has_claim(component),
+        }
+    }
+
     /// Whether it is a file that may only be read.
     pub(crate) fn is_readonly_file(&self) -> Result<bool> {
         match self {

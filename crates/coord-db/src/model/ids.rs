@@ -17,8 +17,22 @@ pub const RESERVED: [&str; 8] =
 /// The holder of the leases of queued work. Its slots, which hold what checks need, have this prefix.
 const TRAIN: &str = "landing-train";
 
-fn is_reserved(id: &str) -> bool {
-    RESERVED.contains(&id) || id.strip_prefix(TRAIN).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+/// True if no loop may have this id.
+#[must_use]
+pub fn is_reserved(id: &str) -> bool {
+    RESERVED.contains(&supervisor_of(id)) || id.strip_prefix(TRAIN).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Of this supervisor each host that shares a database has one. Their ids have its name, a dot, and the host's.
+pub const ON_EACH_HOST: &str = "heartbeat";
+
+/// The supervisor that a component is: its id, or that without the host's name.
+#[must_use]
+pub fn supervisor_of(id: &str) -> &str {
+    match id.strip_prefix(ON_EACH_HOST) {
+        Some(host) if host.starts_with('.') => ON_EACH_HOST,
+        _ => id,
+    }
 }
 
 fn fits_grammar(text: &str) -> bool {

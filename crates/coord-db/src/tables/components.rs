@@ -3,9 +3,15 @@
 use serde_json::Value;
 
 use crate::payload::{ComponentStarted, ComponentStopped};
-use crate::process::{Liveness, ProcessIdentity, boot_id};
+use crate::process::{Liveness, ProcessIdentity, boot_id, host_name};
 use crate::time::ClockReading;
-use crate::{ActorId, ComponentId, Error, HealthStatus, NewEvent, ReadTx, Result, Timestamp, WriteTx};
+use crate::{
+    ActorId, ComponentId, Database, Error, HealthStatus, NewEvent, ON_EACH_HOST, ReadTx, Result, Timestamp, WriteTx,
+    supervisor_of,
+};
+
+/// Number of characters of a host's name that are part of an id.
+const MAX_HOST: usize = 40;
 
 row! {
     /// A component's health. `status` is what it says of itself, or heartbeat's verdict on one that no longer beats.
@@ -27,6 +33,16 @@ impl Component {
             pid_namespace: self.pid_namespace,
             host: self.host.clone(),
         })
+    }
+
+    /// Its name for people: `heartbeat on build-3` where each host has one.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let (name, host) = (supervisor_of(&self.component), self.host.as_deref().map(host_name));
+        match host {
+            Some(host) if name != self.component => format!("{name} on {host}"),
+            _ => self.component.clone(),
+        }
     }
 
     /// True if it has sent a heartbeat in another boot than this host's while this host was up: a machine of the same name.
@@ -72,6 +88,35 @@ impl ReadTx<'_> {
     /// One component, if it has ever beaten.
     pub fn component(&self, id: &str) -> Result<Option<Component>> {
         self.query_opt(select!(Component, "FROM component_health WHERE component = ?1"), [id], Component::from_row)
+    }
+
+    /// The id of a supervisor here: its name, with this host's if each host that shares the database has one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that is no id.
+    pub fn supervisor_id(&self, name: &str) -> Result<ComponentId> {
+        if name != ON_EACH_HOST || self.engine().server().is_none() || self.host().is_empty() {
+            return name.parse();
+        }
+        let fits = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
+        let (host, machine) = self.host().split_once('/').unwrap_or((self.host(), ""));
+        let host: String = host.chars().take(MAX_HOST).map(fits).collect();
+        format!("{name}.{host}.{machine}").trim_end_matches('.').parse()
+    }
+
+    /// The component that has beaten last of those that are a supervisor and have not stopped.
+    pub fn newest_beat_of(&self, supervisor: &str) -> Result<Option<Component>> {
+        self.query_opt(
+            select!(
+                Component,
+                "FROM component_health
+                 WHERE (component = ?1 OR substr(component, 1, length(?1) + 1) = ?1 || '.') AND status <> 'unknown'
+                   AND last_heartbeat IS NOT NULL
+                 ORDER BY last_heartbeat DESC, component LIMIT 1"
+            ),
+            [supervisor],
+            Component::from_row,
+        )
     }
 
     /// True while a supervisor's heartbeats are recent enough: healthy, or silent only because the machine was suspended.
@@ -122,6 +167,35 @@ impl ReadTx<'_> {
     }
 }
 
+impl Database {
+    /// Claims to be the one process that runs as a component, until the connection ends; to be called before
+    /// [`WriteTx::start_component`]. Only a server knows who is connected: there, one whose connection is gone is replaced at once, and
+    /// one that is silent is thrown out. Costs a few round trips.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`] if another process runs as it.
+    pub fn claim_component(&self, id: &ComponentId, process: &ProcessIdentity) -> Result<()> {
+        let (other, row) =
+            self.read(|tx| Ok::<_, Error>((tx.running_process(id.as_str(), process)?, tx.component(id.as_str())?)))?;
+        if other.as_ref().is_some_and(|other| !other.is_elsewhere()) || self.engine().claim(id.as_str())? {
+            return Ok(());
+        }
+        match other {
+            Some(other) => {
+                Err(Error::AlreadyRunning { component: id.to_string(), process: other.to_string(), is_elsewhere: true })
+            }
+            None if row.is_some_and(|row| row.status != HealthStatus::Unknown) => self.engine().seize(id.as_str()),
+            None if self.server().is_none() => Ok(()),
+            // It has not beaten yet.
+            None => Err(Error::AlreadyRunning {
+                component: id.to_string(),
+                process: "a process that is just starting".to_owned(),
+                is_elsewhere: true,
+            }),
+        }
+    }
+}
+
 impl WriteTx<'_> {
     /// A process begins to run as a component: takes the row, beats and says so.
     /// True if the one before it did not stop in an orderly way.
@@ -129,7 +203,9 @@ impl WriteTx<'_> {
     /// # Errors
     /// [`Error::AlreadyRunning`] if another live process has it.
     pub fn start_component(&self, id: &ComponentId, identity: &ProcessIdentity, version: &str) -> Result<bool> {
-        if let Some(other) = self.running_process(id.as_str(), identity)? {
+        let other = self.running_process(id.as_str(), identity)?;
+        // One that is elsewhere and is not connected any more has lost its place.
+        if let Some(other) = other.filter(|other| !(other.is_elsewhere() && self.engine().has_claim(id.as_str()))) {
             let is_elsewhere = other.is_elsewhere();
             return Err(Error::AlreadyRunning { component: id.to_string(), process: other.to_string(), is_elsewhere });
         }
@@ -205,6 +281,15 @@ impl WriteTx<'_> {
         self.execute(
             "UPDATE component_health SET child_pid = ?2, child_pid_start_time = ?3 WHERE component = ?1",
             params![id, child.map(|(pid, _)| pid), child.and_then(|(_, start)| start)],
+        )?;
+        Ok(())
+    }
+
+    /// Removes the row of a supervisor that a host no longer needs, if it is still the one that was judged.
+    pub fn forget_component(&self, judged: &Component) -> Result<()> {
+        self.execute(
+            "DELETE FROM component_health WHERE component = ?1 AND status = ?2 AND pid IS NOT DISTINCT FROM ?3",
+            params![judged.component, judged.status, judged.pid],
         )?;
         Ok(())
     }

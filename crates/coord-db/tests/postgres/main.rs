@@ -1,6 +1,7 @@
 //! What only a server has: a lock and a clock that all clients share, connections that break, databases that are not ours.
 
 mod breaks;
+mod claims;
 mod opening;
 mod sharing;
 mod waking;

@@ -6,7 +6,7 @@ use coord_db::config::HeartbeatConfig;
 use coord_db::{Alert, BatchOutcome, HealthStatus, LandingState, LoopId, LoopStatus, RunOutcome, Severity, Timestamp};
 use maud::{Markup, html};
 use views::cost::{Spent, left_words};
-use views::health::{Health, SUPERVISORS};
+use views::health::Health;
 use views::lanes::Lanes;
 use views::overview::{LoopView, Overview};
 use views::runs::what;
@@ -412,10 +412,14 @@ fn landing_train(view: &View<'_>) -> Markup {
 
 fn supervisors(view: &View<'_>) -> Markup {
     let all = &view.overview;
-    let component = |id: &str| all.components.iter().find(|health| health.row.component == id);
     html! {
         ul.inline {
-            @for id in SUPERVISORS { li { (id) " " (health(component(id), view.heartbeat)) } }
+            @for (name, there) in views::health::supervisors(&all.components) { li { (name) " " (health(there, view.heartbeat)) } }
+        }
+        @if all.hosts.len() > 1 {
+            ul.plain {
+                @for host in &all.hosts { li { (line(&host.name)) ": " (line(&host.describe(all.now))) } }
+            }
         }
         @if !all.cold.is_empty() {
             ul.plain {

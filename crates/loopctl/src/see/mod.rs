@@ -21,7 +21,7 @@ use coord_db::{
     Alert, AlertType, Database, DecisionStatus, Error, HealthStatus, IdOf, ReadTx, Severity, TestStatus, Timestamp,
 };
 use serde_json::json;
-use views::health::{SUPERVISORS, healths};
+use views::health::{healths, supervisors};
 use views::ids::Short;
 use views::questions::{Question, options, questions};
 use views::sentence::{list, short};
@@ -48,7 +48,7 @@ pub fn health(cx: &Context) -> Outcome {
         let row = &health.row;
         let word = if health.verdict == HealthStatus::Unknown { "stopped" } else { health.verdict.as_str() };
         table.push(vec![
-            plain(&row.component),
+            plain(row.label()),
             painted(health_paint(health.verdict), word),
             plain(
                 row.last_heartbeat.map_or_else(|| "never".to_owned(), |beat| format!("{} ago", span(now.seconds_since(beat)))),
@@ -58,7 +58,7 @@ pub fn health(cx: &Context) -> Outcome {
             plain(row.started_at.map_or_else(|| "-".to_owned(), clock)),
         ]);
     }
-    for missing in SUPERVISORS.iter().filter(|id| !rows.iter().any(|health| health.row.component == **id)) {
+    for (missing, _) in supervisors(&rows).iter().filter(|(_, health)| health.is_none()) {
         table.push(vec![
             plain(missing),
             painted(Paint::Dim, "never started"),

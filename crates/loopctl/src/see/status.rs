@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use coord_db::{Alert, Config, Database, HealthStatus, IdOf, LoopProgress, ReadTx};
-use views::health::SUPERVISORS;
 use views::ids::Short;
 use views::overview::{LoopView, Overview, look};
 use views::published::{Branch, Seen};
@@ -106,8 +105,21 @@ fn overview(cx: &Context, all: &Overview, short_ids: &Short) -> String {
     }
     text.push_str(&needs_you(cx, all, short_ids));
     text.push_str(&problems(cx, all));
+    text.push_str(&hosts(cx, all));
     text.push_str(&supervisors(cx, all));
     text
+}
+
+/// What runs where, if there is more than one machine.
+fn hosts(cx: &Context, all: &Overview) -> String {
+    if all.hosts.len() < 2 {
+        return String::new();
+    }
+    let width = all.hosts.iter().map(|host| host.name.chars().count()).max().unwrap_or(0);
+    let lines = all.hosts.iter().map(|host| {
+        cx.out.folded(&format!("{:width$}  ", host.name), super::health_paint(host.verdict), &host.describe(all.now))
+    });
+    heading(cx, "machines") + &lines.collect::<String>()
 }
 
 fn state_paint(state: &str) -> Paint {
@@ -260,8 +272,8 @@ fn problems(cx: &Context, all: &Overview) -> String {
 fn supervisors(cx: &Context, all: &Overview) -> String {
     let mut text = String::from("\n");
     let mut used = 0;
-    for id in SUPERVISORS {
-        let (paint, word) = match all.components.iter().find(|health| health.row.component == id) {
+    for (id, health) in views::health::supervisors(&all.components) {
+        let (paint, word) = match health {
             Some(health) => {
                 let age = health.row.last_heartbeat.map(|beat| span(all.now.seconds_since(beat))).unwrap_or_default();
                 let word = match health.verdict {

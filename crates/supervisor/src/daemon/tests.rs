@@ -55,7 +55,7 @@ fn a_wake_from_outside_is_not_mistaken_for_the_bell_of_a_commit_that_was_looked_
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let mut process = Process::<Idle>::start(&line).await.unwrap();
+        let mut process = Process::<Idle>::start(&line).await.unwrap().unwrap();
         process.round().unwrap();
         // Its own commits ring as well, and nobody else has committed.
         process.db.write(|tx| tx.beat(&process.id, coord_db::HealthStatus::Healthy, None)).unwrap();

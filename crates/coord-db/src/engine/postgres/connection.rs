@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use super::address::Address;
+use super::claim::Claim;
 use super::errors::Failure;
 use super::values::{Row, Value};
 use super::worker::{Texts, Worker};
@@ -39,6 +40,8 @@ pub(crate) struct Postgres {
     /// The moment of the last writer that is known here.
     last_moment: Cell<Option<i64>>,
     version: Cell<i64>,
+    /// What this process claims to run as.
+    pub(super) claim: RefCell<Option<Claim>>,
 }
 
 impl Postgres {
@@ -52,6 +55,7 @@ impl Postgres {
             rows_changed: Cell::new(0),
             last_moment: Cell::new(None),
             version: Cell::new(0),
+            claim: RefCell::default(),
             address,
         })
     }
@@ -67,10 +71,13 @@ impl Postgres {
     }
 
     /// Sends something on the connection. It connects again if it broke and no transaction was lost with it.
-    fn on_worker<T>(&self, ask: impl FnOnce(&Worker) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) fn on_worker<T>(&self, ask: impl FnOnce(&Worker) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut worker = self.worker.borrow_mut();
         if worker.is_none() && self.transaction.borrow().is_none() {
-            *worker = Some(connect_once(&self.address)?);
+            let new = connect_once(&self.address)?;
+            let renewed = self.claim.borrow().as_ref().map(|claim| claim.renew(&new)).transpose()?;
+            self.claim.replace(renewed);
+            *worker = Some(new);
         }
         let result = worker.as_ref().map_or(Err(Failure::Ended), ask);
         if let Err(failure) = &result {
@@ -225,6 +232,11 @@ impl Postgres {
         self.note(rows.first().and_then(|row| Self::number(row, 0)));
         Ok(self.version.get())
     }
+}
+
+/// The value of a column of the first row.
+pub(super) fn text(rows: &[Vec<Option<String>>], at: usize) -> Option<String> {
+    rows.first()?.get(at)?.clone()
 }
 
 fn values(parameters: &impl Params) -> Vec<Value> {

@@ -15,12 +15,18 @@ pub(super) enum Failure {
     Driver(tokio_postgres::Error),
     /// The thread of the connection has ended.
     Ended,
+    /// Another process has claimed what this one runs as.
+    Replaced(String),
 }
 
 impl Failure {
     /// True if the connection is of no use any more.
     pub(super) fn is_broken(&self) -> bool {
-        let Self::Driver(error) = self else { return true };
+        let error = match self {
+            Self::Driver(error) => error,
+            Self::Ended => return true,
+            Self::Replaced(_) => return false,
+        };
         match error.as_db_error() {
             Some(db) => matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)),
             // A value that does not fit its column is found before anything is sent.
@@ -32,6 +38,7 @@ impl Failure {
     pub(super) fn detail(&self) -> String {
         match self {
             Self::Ended => "the connection was closed".to_owned(),
+            Self::Replaced(component) => format!("another process has claimed to be {component}"),
             Self::Driver(error) => error.as_db_error().map_or_else(|| crate::error_chain(error), |db| db.message().to_owned()),
         }
     }
@@ -39,7 +46,7 @@ impl Failure {
     fn code(&self) -> &str {
         match self {
             Self::Driver(error) => error.code().map_or("", SqlState::code),
-            Self::Ended => "",
+            Self::Ended | Self::Replaced(_) => "",
         }
     }
 
@@ -62,6 +69,7 @@ impl Failure {
                 None => Error::Statement(Box::new(error)),
             },
             Self::Ended => self.unreachable(address),
+            Self::Replaced(component) => Error::Replaced { component, process: "another process".to_owned() },
         }
     }
 }

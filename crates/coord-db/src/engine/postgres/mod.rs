@@ -1,6 +1,7 @@
 //! PostgreSQL: one connection to a database on a server.
 
 mod address;
+mod claim;
 mod connection;
 mod errors;
 mod migrate;
