@@ -11,6 +11,7 @@ pub mod notes;
 pub mod observe;
 mod perform;
 mod record;
+mod refresh;
 pub mod snapshot;
 
 use std::cell::Cell;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use coord_db::config::CheckConfig;
 use coord_db::{BaselineTest, Config, Database, JournalEntry, ReadTx, Regression, Result, TestId, TestStatus, WriteTx};
-use supervisor::{LocalFuture, Plan, Supervisor};
+use supervisor::{LocalFuture, Plan, Supervisor, Waker};
 
 pub use decide::Action;
 pub use notes::{BisectNotes, BisectRound, Checked, ColdChecked, Found, HeadCheck, Outcome, Round, TestVerdict, Tried};
@@ -66,7 +67,11 @@ impl Supervisor for RegressionChecker {
     fn configure(&mut self, config: Arc<Config>) {
         self.config = config;
         self.turn = Arc::default();
-        self.observer = observe::Observer::default();
+        self.observer.forget();
+    }
+
+    fn attach(&mut self, waker: Waker) {
+        self.observer.attach(waker);
     }
 
     fn observe(&mut self, db: &Database) -> Result<Observation> {

@@ -1,4 +1,4 @@
-//! Observes the head of integration in the store. It must change nothing.
+//! Observes the head of integration in the store. It must change nothing but what it brings from the remote.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use coord_db::{Config, TestId};
 use git::{CommitHash, Layout, Repository, Store};
+use supervisor::Waker;
+
+use crate::refresh::Refresher;
 
 /// How long a result of git is cached while the files behind it are unchanged.
 const CACHED: Duration = Duration::from_secs(15);
@@ -41,9 +44,19 @@ pub(crate) struct Observer {
     compared: Option<Compared>,
     /// The last error of git, and its time.
     failed: Option<(String, Instant)>,
+    refresher: Refresher,
 }
 
 impl Observer {
+    /// Makes it look anew.
+    pub(crate) fn forget(&mut self) {
+        (self.store, self.seen, self.compared, self.failed) = (None, None, None, None);
+    }
+
+    pub(crate) fn attach(&mut self, waker: Waker) {
+        self.refresher.attach(waker);
+    }
+
     /// The head of the branch, and the passed tests that it does not contain. `passed` returns the passed tests with
     /// their commits; it is called only if the result may have changed.
     pub(crate) fn look(
@@ -52,7 +65,12 @@ impl Observer {
         passed: impl FnOnce() -> coord_db::Result<Vec<(TestId, String)>>,
     ) -> coord_db::Result<Observation> {
         let mut observation = self.look_at_head(config);
-        let (Some(head), Some(store)) = (&observation.head, &self.store) else { return Ok(observation) };
+        let Some(store) = &self.store else { return Ok(observation) };
+        let Some(head) = &observation.head else {
+            // The first work may have landed on another machine.
+            self.refresher.look(store, !passed()?.is_empty());
+            return Ok(observation);
+        };
         // An unmoved branch still contains everything.
         let all_there = self.compared.as_ref().is_some_and(|last| last.head == *head && last.lost.is_empty());
         if !all_there {
@@ -60,13 +78,19 @@ impl Observer {
             let known = self.compared.as_ref().filter(|last| last.head == *head && last.passed == passed);
             let lost = match known {
                 Some(last) => last.lost.clone(),
-                None => lost(store.repository(), head, &passed).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "cannot check whether passed tests are still on the integration branch");
-                    Vec::new()
-                }),
+                None => {
+                    self.refresher.begin_to_miss();
+                    lost(store.repository(), head, &passed).unwrap_or_else(|error| {
+                        tracing::warn!(%error, "cannot check whether passed tests are still on the integration branch");
+                        Vec::new()
+                    })
+                }
             };
             self.compared = Some(Compared { head: head.clone(), passed, lost: lost.clone() });
             observation.lost = lost;
+        }
+        if !self.refresher.look(store, !observation.lost.is_empty()) {
+            observation.lost.clear();
         }
         Ok(observation)
     }

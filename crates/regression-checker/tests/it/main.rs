@@ -9,5 +9,6 @@ mod histories;
 mod history;
 mod ledger;
 mod process;
+mod remote;
 mod share;
 mod stale;
