@@ -254,8 +254,8 @@ fn a_copy_on_another_host_stands_by_and_takes_over() {
         "INSERT INTO component_health(component, last_heartbeat, status, pid, boot_id, host) VALUES
            ('heartbeat', datetime('now', '+1 hour'), 'healthy', 7, 'another', 'build-3/1a2b3c4d');",
     );
-    let mut daemon = Process::start_logged(&mut world.command(HEARTBEAT), &world.folder().join("log"));
-    daemon.until_logged("heartbeat is running already as pid 7 on build-3");
+    let mut daemon = Process::start_logged(world.command(HEARTBEAT).env("RUST_LOG", "info"), &world.folder().join("log"));
+    daemon.until_logged("standing by: heartbeat is running already as pid 7 on build-3");
     assert!(daemon.is_running());
     assert_eq!(world.sql("SELECT pid FROM component_health WHERE component = 'heartbeat'"), "7");
     world.sql("UPDATE component_health SET last_heartbeat = datetime('now', '-61 seconds') WHERE component = 'heartbeat'");
