@@ -103,7 +103,7 @@ END;
 
 CREATE FUNCTION json_type(document text, path text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
-  SELECT json_value_type(document::json #> coalesce(json_path(path), '{}'));
+  SELECT json_value_type(readable_json(document) #> coalesce(json_path(path), '{}'));
 END;
 
 CREATE FUNCTION json_array_length(document text) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -155,8 +155,8 @@ BEGIN
         WHEN 'object' THEN json_patch(coalesce(old.value, '{}')::text, new.value::text)
         ELSE coalesce(new.value, old.value)::text
       END, ',' ORDER BY old.at, new.at), '') || '}'
-    FROM json_each(document::json) WITH ORDINALITY AS old (key, value, at)
-      FULL JOIN json_each(patch::json) WITH ORDINALITY AS new (key, value, at) USING (key)
+    FROM json_each(readable_json(document)) WITH ORDINALITY AS old (key, value, at)
+      FULL JOIN json_each(readable_json(patch)) WITH ORDINALITY AS new (key, value, at) USING (key)
     WHERE json_typeof(new.value) IS DISTINCT FROM 'null');
 END
 $$;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use system_tests::binaries;
-use test_support::wait_for;
+use test_support::{Postgres, wait_for};
 
 /// What the examples speak of: loops, tests, one of which has landed, and rows whose ids end as the examples say.
 const PREPARED: &str = r#"
@@ -51,6 +51,9 @@ sqlite3 coding-loops/coordination.db "
   INSERT INTO transaction_log (id, operation) VALUES ('01a20887-a7a2-779d-8fa1-f77f61ac3fd9', 'tidy');
   UPDATE checkpoints SET id = '01a20887-a7a2-779d-8fa1-f77f2c9e77b0' WHERE id = (SELECT max(id) FROM checkpoints WHERE loop_id = 'backend')"
 "#;
+
+/// The server of the examples, in whose place there is one of the tests'.
+const ADDRESS: &str = "postgres://loops@db.example/loops";
 
 /// An agent for the loop that coding-loop drives.
 const AGENT: &str =
@@ -101,6 +104,11 @@ impl Scene {
 
     /// Runs an example; what went wrong, if something did.
     fn run(&self, example: &str) -> Option<String> {
+        if example.contains(ADDRESS) {
+            // Without a server there is nothing to run it with.
+            let address = Postgres::get()?.empty_address();
+            return self.run(&example.replace(ADDRESS, &address));
+        }
         if ["--follow", "--watch", "loopctl web"].iter().any(|endless| example.contains(endless)) {
             self.begin(example, |child| child.kill().unwrap());
             return None;

@@ -69,6 +69,7 @@ pub struct Database {
     clock: Arc<dyn Clock>,
     durability: Durability,
     silent_seconds: i64,
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Database {
@@ -163,6 +164,7 @@ impl Database {
             clock: Arc::clone(&options.clock),
             durability: options.durability,
             silent_seconds: options.silent_seconds,
+            patience: options.busy_deadline,
         }
     }
 
@@ -331,6 +333,11 @@ impl Database {
 
     pub(crate) fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine
+    }
+
+    /// How long a write waits for other writers.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(crate) fn is_durable(&self) -> bool {

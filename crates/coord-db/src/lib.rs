@@ -25,6 +25,7 @@ pub use database::{Database, Durability, OpenOptions, ReadTx, WriteTx};
 pub use engine::sqlite::archive::{Archive, Archived, Archiver, archive_path};
 pub use engine::sqlite::keep::{DatabaseFacts, bundle_of};
 pub use engine::sqlite::migrate::{APPLICATION_ID, SCHEMA_VERSION};
+pub use engine::transfer::{DatabaseMove, MoveStep};
 pub use error::{Error, Result, error_chain};
 pub use model::enums::*;
 pub use model::event::*;

@@ -68,6 +68,22 @@ pub fn write_address(path: &Path, address: &str) -> Result<()> {
     })
 }
 
+/// Puts a file that holds the address of a database in the place of another file, which is replaced as a whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`]; the file is then as it was.
+pub(crate) fn replace_with_address(path: &Path, address: &str) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let part = folder.join(format!(".{FILE}.{}.part", crate::new_id()));
+    let io = |error| Error::io(format!("cannot replace {}", path.display()), error);
+    let replaced = write_address(&part, address).and_then(|()| std::fs::rename(&part, path).map_err(io));
+    if replaced.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    replaced?;
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
 /// `named`, else the environment's, else the one of the nearest folder above `from` that has one. The folder of store and
 /// workspaces names its database; a linked worktree of a repository finds the repository's. The answer may not exist; it is then where one would be made.
 #[must_use]

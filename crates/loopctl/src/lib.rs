@@ -31,6 +31,7 @@ mod pr;
 mod presets;
 mod programs;
 mod see;
+mod server;
 pub mod service;
 mod setup;
 mod share;
@@ -213,6 +214,7 @@ fn keep(cx: &Context, command: Keep) -> Outcome {
         Keep::Backup { file } => keep::backup(cx, file.as_deref()),
         Keep::Restore { file, store_only: false } => keep::restore(cx, &file),
         Keep::Restore { file, store_only: true } => keep::restore_store(cx, &file),
+        Keep::MoveDatabase { address, dry_run } => server::move_database(cx, &address, dry_run),
         Keep::Check => keep::check(cx),
         Keep::Dump => keep::dump(cx),
         Keep::Archive { older_than } => keep::archive(cx, older_than),

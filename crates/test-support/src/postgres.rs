@@ -141,6 +141,17 @@ impl Postgres {
         self.url(&made)
     }
 
+    /// The address of a new database without any table.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn empty_address(&self) -> String {
+        let name = format!("empty_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
+        self.url(&name)
+    }
+
     /// Makes a database: an empty one, or as `fill` has filled another one when it was first called.
     ///
     /// # Panics

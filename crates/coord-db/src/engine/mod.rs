@@ -6,6 +6,7 @@
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
+pub(crate) mod transfer;
 #[macro_use]
 mod value;
 
@@ -166,6 +167,11 @@ impl Engine {
     pub(crate) fn execute_batch(&self, sql: &str) -> Result<()> {
         on!(self, engine => engine.execute_batch(sql))
     }
+}
+
+/// The payload of the event that reports what happened to the database itself.
+fn note(text: &str) -> String {
+    serde_json::json!({ "message_type": "note", "comment": text, "source": "cli" }).to_string()
 }
 
 fn no_file() -> Error {

@@ -14,17 +14,10 @@ fn create(address: &str) -> Result<Database, Error> {
     Database::create(Path::new(address), &OpenOptions::default())
 }
 
-/// A database without any table.
-fn empty(server: &Postgres) -> String {
-    let name = format!("empty_{}", coord_db::new_id().replace('-', ""));
-    server.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
-    server.url(&name)
-}
-
 #[test]
 fn an_empty_database_is_filled_by_create_alone_and_only_once() {
     let Some(server) = Postgres::get() else { return };
-    let address = empty(server);
+    let address = server.empty_address();
     assert!(matches!(open(&address), Err(Error::NotOurs { detail, .. }) if detail == "it is empty"));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -39,7 +32,7 @@ fn an_empty_database_is_filled_by_create_alone_and_only_once() {
 #[test]
 fn what_is_not_ours_is_left_alone() {
     let Some(server) = Postgres::get() else { return };
-    let address = empty(server);
+    let address = server.empty_address();
     server.sql(&address, "CREATE TABLE theirs (id int)");
     for refused in [open(&address), create(&address)] {
         assert!(matches!(refused, Err(Error::NotOurs { detail, .. }) if detail == "it belongs to another application"));
@@ -148,7 +141,7 @@ fn a_dump_restored_elsewhere_is_a_database_that_goes_on() {
         tx.add_knowledge(&fact, &ActorId::human())
     })
     .unwrap();
-    let copy = empty(server);
+    let copy = server.empty_address();
     server.sql(&copy, &server.dump(&address));
     let restored = open(&copy).unwrap();
     assert_eq!(restored.check().unwrap(), []);

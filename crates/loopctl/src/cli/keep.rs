@@ -1,4 +1,4 @@
-//! Keeping the data: backup, restore, check, dump, archive.
+//! Keeping the data: backup, restore, move to a server, check, dump, archive.
 
 use std::path::PathBuf;
 
@@ -32,6 +32,23 @@ pub enum Keep {
         /// Restore only the store and leave the database as it is
         #[arg(long)]
         store_only: bool,
+    },
+    /// Move the database from its file to a PostgreSQL server
+    ///
+    /// Copies every row to an empty database, compares both, and replaces coordination.db by a file with the address. The copy
+    /// of the old file in coding-loops/backups/ is never deleted. Refused while a loop or a supervisor runs. If it is interrupted,
+    /// run it again. The password is that of PGPASSWORD, if the address has none. No command moves a database from a server to a
+    /// file; to move it to another server, use pg_dump and psql, and write the new address to coordination.db.
+    #[command(after_help = examples![
+        "loopctl move-database postgres://loops@db.example/loops --dry-run",
+        "loopctl move-database postgres://loops@db.example/loops",
+    ])]
+    MoveDatabase {
+        /// The address of an empty database: postgres://user@host/name
+        address: String,
+        /// Copy and compare everything, then undo it
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Check the consistency of the database
     ///

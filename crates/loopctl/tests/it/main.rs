@@ -28,6 +28,7 @@ mod projects;
 mod report;
 mod rollback;
 mod see;
+mod server;
 mod service;
 mod setup;
 mod share;

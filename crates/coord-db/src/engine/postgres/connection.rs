@@ -146,6 +146,18 @@ impl Postgres {
         Ok(moment.map(Timestamp::from_millis))
     }
 
+    /// Begins a transaction that may take long, and waits for others that make or migrate the same database.
+    pub(super) fn begin_to_make(&self, key: i64) -> Result<()> {
+        let row = self.begin(&format!(
+            "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = 0; \
+             SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({key}), pg_current_xact_id()",
+            self.patience.as_millis().max(1)
+        ))?;
+        let number = row.get(1).cloned().flatten();
+        self.transaction.replace(Some(Transaction { number, failed: false }));
+        Ok(())
+    }
+
     pub(crate) fn commit(&self) -> Result<()> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         if transaction.failed {

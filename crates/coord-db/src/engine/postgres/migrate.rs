@@ -8,6 +8,9 @@ use crate::{Error, Result};
 /// The oldest version of PostgreSQL, as `server_version_num` has it.
 const OLDEST_VERSION: i64 = 150_000;
 
+/// The key of the lock that is held while a database is made or migrated. Not the writer's, which is in the schema.
+pub(super) const MAKING_KEY: i64 = SCHEMA_VERSION - 1;
+
 /// The newest schema.
 const SCHEMA: [&str; 3] = [
     include_str!("../../../../../schema/postgres/compat.sql"),
@@ -56,8 +59,7 @@ pub(super) fn migrate(connection: &Postgres, create: bool) -> Result<()> {
     if version(connection)? == Some(SCHEMA_VERSION) {
         return Ok(());
     }
-    // Not the writer's lock: its key is in the schema.
-    connection.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({SCHEMA_VERSION} - 1)"))?;
+    connection.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING_KEY})"))?;
     let result = migrate_locked(connection, create);
     connection.batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
     result
@@ -71,15 +73,36 @@ fn version(connection: &Postgres) -> Result<Option<i64>> {
     Ok(first(connection.batch("SELECT max(version) FROM coding_loops_schema")?).and_then(|version| version.parse().ok()))
 }
 
+fn is_empty(connection: &Postgres) -> Result<bool> {
+    let tables = connection.batch("SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace")?;
+    Ok(first(tables).as_deref() == Some("0"))
+}
+
+fn make(connection: &Postgres) -> Result<()> {
+    SCHEMA.iter().try_for_each(|sql| connection.batch(sql).map(drop))
+}
+
+/// Makes the newest schema in an empty database, in the caller's transaction.
+///
+/// # Errors
+/// [`Error::Refused`] if the database is not empty.
+pub(super) fn fill_empty(connection: &Postgres) -> Result<()> {
+    if is_empty(connection)? {
+        return make(connection);
+    }
+    Err(Error::Refused(format!(
+        "the database at {} is not empty; name an empty one, which createdb makes",
+        connection.address()
+    )))
+}
+
 fn migrate_locked(connection: &Postgres, create: bool) -> Result<()> {
     let path = || connection.address().to_string().into();
     let Some(found) = version(connection)? else {
-        let tables =
-            first(connection.batch("SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace")?);
-        return match tables.as_deref() {
-            Some("0") if create => SCHEMA.iter().try_for_each(|sql| connection.batch(sql).map(drop)),
-            Some("0") => Err(Error::NotOurs { path: path(), detail: "it is empty".to_owned() }),
-            _ => Err(Error::NotOurs { path: path(), detail: "it belongs to another application".to_owned() }),
+        return match is_empty(connection)? {
+            true if create => make(connection),
+            true => Err(Error::NotOurs { path: path(), detail: "it is empty".to_owned() }),
+            false => Err(Error::NotOurs { path: path(), detail: "it belongs to another application".to_owned() }),
         };
     };
     if found > SCHEMA_VERSION {

@@ -32,6 +32,17 @@ impl Value {
     }
 }
 
+impl ToParameter for Value {
+    fn to_parameter(&self) -> Parameter<'_> {
+        match self {
+            Self::Null => Parameter::Null,
+            Self::Integer(number) => Parameter::Integer(*number),
+            Self::Real(number) => Parameter::Real(*number),
+            Self::Text(text) => Parameter::Text(text.into()),
+        }
+    }
+}
+
 impl ToSql for Value {
     fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Wrong> {
         let integer = match self {

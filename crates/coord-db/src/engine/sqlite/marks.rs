@@ -14,9 +14,9 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::Result;
 
 /// How far numbers jump that nobody reads.
-const JUMP: i64 = 1_000_000_000;
+pub(crate) const JUMP: i64 = 1_000_000_000;
 /// How far migration numbers jump, which stand in the names of files.
-const MIGRATION_JUMP: i64 = 1_000;
+pub(crate) const MIGRATION_JUMP: i64 = 1_000;
 
 /// The counter that holds no mark: when the file was made that the content belongs to, in nanoseconds.
 const FILE: &str = "file_born";
@@ -89,11 +89,11 @@ impl Marks {
         }
         let seq: i64 = connection.query_row("SELECT coalesce(max(rowid), 0) FROM events", [], |row| row.get(0))?;
         if seq < self.seq {
-            let payload = serde_json::json!({ "message_type": "note", "comment": why, "source": "cli" });
+            let payload = crate::engine::note(why);
             connection.execute(
                 "INSERT INTO events (rowid, id, source, event_type, payload, correlation_id)
                  VALUES (?1, ?2, 'human', 'human_message', ?3, ?2)",
-                rusqlite::params![self.seq + 1, crate::new_id(), payload.to_string()],
+                rusqlite::params![self.seq + 1, crate::new_id(), payload],
             )?;
         }
         Ok(())

@@ -7,6 +7,7 @@ pub(crate) mod first_look;
 pub(crate) mod keep;
 mod marks;
 pub(crate) mod migrate;
+pub(crate) mod moved;
 #[cfg(test)]
 mod plans;
 mod wal;
