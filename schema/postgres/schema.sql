@@ -2,10 +2,21 @@
 -- there about a table is not repeated here. compat.sql comes before it, triggers.sql after it.
 -- Text is compared byte by byte (collation "C"), as SQLite does. Where an order of insertion is read, `rowid` is a column.
 
--- One row: which schema this is, by the number of SQLite's migrations that it is equal to.
+-- The server's timeline, which is another one after a standby was promoted or a backup was restored; 0 where it is not known.
+CREATE FUNCTION server_timeline() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint;
+EXCEPTION WHEN OTHERS THEN
+  RETURN 0;
+END
+$$;
+
+-- One row: which schema this is, by the number of SQLite's migrations that it is equal to, and the timeline on which its numbers were
+-- given out.
 CREATE TABLE coding_loops_schema (
-  version bigint NOT NULL,
-  single  boolean UNIQUE NOT NULL DEFAULT true CHECK (single)
+  version  bigint NOT NULL,
+  single   boolean UNIQUE NOT NULL DEFAULT true CHECK (single),
+  timeline bigint NOT NULL DEFAULT server_timeline()
 );
 
 -- The last moment that a writer was given, in milliseconds since 1970; see take_writer_lock.

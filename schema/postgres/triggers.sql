@@ -364,19 +364,52 @@ BEGIN ATOMIC
   SELECT 1665953616::bigint;
 END;
 
+-- Whether time has restarted at the server's clock; if not, it does so with this transaction. A transaction that is rolled back leaves
+-- that to the next one: `moment` is no part of transactions, the row is. All hosts get the grace that follows a change of a clock.
+CREATE FUNCTION restart_time(at bigint, last bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  seen text := to_char(to_timestamp(at / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS');
+BEGIN
+  IF EXISTS (SELECT 1 FROM counters WHERE name = 'time_restarted' AND value = last) THEN
+    RETURN true;
+  END IF;
+  INSERT INTO counters (name, value) VALUES ('time_restarted', last + 1)
+  ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+  INSERT INTO clock_changes (host, seen_at, millis) SELECT host, seen, at - last FROM clock
+  ON CONFLICT (host, seen_at) DO UPDATE SET millis = clock_changes.millis + excluded.millis;
+  UPDATE clock SET grace_until = to_char(utc(seen) + interval '30 seconds', 'YYYY-MM-DD HH24:MI:SS.MS');
+  INSERT INTO events (id, timestamp, source, event_type, payload) VALUES (
+    gen_random_uuid()::text, seen, 'human', 'human_message', json_build_object('message_type', 'note', 'source', 'server', 'comment',
+      format('the clock of the PostgreSQL server is %s s behind the last change: time restarts from it, and leases have a grace of 30 s',
+        (last - at) / 1000)));
+  RAISE LOG 'coding-loops: the clock is % ms behind the last change; time restarts from it', last - at;
+  RETURN false;
+END
+$$;
+
 -- Takes the lock for this transaction and gives its moment in milliseconds since 1970, which is never before that of an earlier one,
 -- and the moment of the writer before it. A server whose clock is set back, or a standby with a late clock that was promoted, stands
--- still for at most `standstill` milliseconds; then time goes back. Rings the bell when the transaction commits, unless it is quiet.
+-- still for at most `standstill` milliseconds; behind that, time restarts. Rings the bell when the transaction commits, unless it is quiet.
 CREATE FUNCTION take_writer_lock(quiet boolean, standstill bigint, OUT at bigint, OUT before bigint)
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  is_behind boolean;
 BEGIN
   PERFORM pg_advisory_xact_lock(writer_key());
   at := floor(extract(epoch FROM clock_timestamp()) * 1000);
   SELECT last_value INTO before FROM moment;
-  IF before > at AND before - at <= standstill THEN
+  is_behind := before - at > standstill;
+  IF before > at AND NOT is_behind THEN
     at := before;
   END IF;
-  PERFORM setval('moment', at), set_config('coding_loops.moment', at::text, true);
+  PERFORM set_config('coding_loops.moment', at::text, true);
+  IF is_behind AND NOT restart_time(at, before) THEN
+    -- Not yet: this transaction may not commit. Another moment than before, so that others see that somebody has written.
+    PERFORM setval('moment', before + 1);
+    NOTIFY coding_loops;
+  ELSE
+    PERFORM setval('moment', at);
+  END IF;
   IF NOT quiet THEN
     NOTIFY coding_loops;
   END IF;

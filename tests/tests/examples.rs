@@ -109,6 +109,10 @@ impl Scene {
             let address = Postgres::get()?.empty_address();
             return self.run(&example.replace(ADDRESS, &address));
         }
+        if example == "loopctl after-failover" {
+            let address = Postgres::get()?.empty_address();
+            return self.run(&format!("loopctl move-database {address} && {example} --quiet"));
+        }
         if ["--follow", "--watch", "loopctl web"].iter().any(|endless| example.contains(endless)) {
             self.begin(example, |child| child.kill().unwrap());
             return None;

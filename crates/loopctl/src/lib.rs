@@ -215,6 +215,7 @@ fn keep(cx: &Context, command: Keep) -> Outcome {
         Keep::Restore { file, store_only: false } => keep::restore(cx, &file),
         Keep::Restore { file, store_only: true } => keep::restore_store(cx, &file),
         Keep::MoveDatabase { address, dry_run } => server::move_database(cx, &address, dry_run),
+        Keep::AfterFailover => server::after_failover(cx),
         Keep::Check => keep::check(cx),
         Keep::Dump => keep::dump(cx),
         Keep::Archive { older_than } => keep::archive(cx, older_than),

@@ -1,4 +1,4 @@
-//! A database on a PostgreSQL server: how one gets there.
+//! A database on a PostgreSQL server: how one gets there, and what it needs after a failover.
 
 use serde_json::json;
 use views::text::safe;
@@ -49,4 +49,24 @@ pub fn move_database(cx: &Context, address: &str, dry_run: bool) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// `loopctl after-failover`
+///
+/// # Errors
+/// Exit 1 for a file.
+pub fn after_failover(cx: &Context) -> Outcome {
+    let (db, config) = cx.open_with_config()?;
+    let done = db.continue_after_failover(config.heartbeat.wake_grace_seconds)?;
+    let text = format!(
+        "fencing tokens continue after {}, migration numbers after {}\n\
+         no lease that has expired is taken from its holder before {}\n\
+         running programs continue; nothing has to be restarted\n\
+         next:\n  loopctl check\n  loopctl why {}",
+        done.fencing_token,
+        done.migration_number,
+        done.grace_until.to_rfc3339(),
+        done.event_id
+    );
+    cx.out.done(&json!(done), &text)
 }

@@ -4,11 +4,11 @@
 //! through [`Engine`]. What only SQLite has (a file with its copies, its archive and its migrations) lies under `sqlite`, what only
 //! a server has (connections that break, a lock and a clock of its own) under `postgres`.
 
+#[macro_use]
+mod value;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 pub(crate) mod transfer;
-#[macro_use]
-mod value;
 
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;

@@ -103,6 +103,13 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
+    /// Begins the grace on all hosts, as after a clock change on each of them. Gives its end.
+    pub(crate) fn begin_clock_grace(&self, grace_seconds: i64) -> Result<Timestamp> {
+        let until = self.now().plus_seconds(grace_seconds.max(GRACE_SECONDS));
+        self.execute("UPDATE clock SET grace_until = ?1", [until])?;
+        Ok(until)
+    }
+
     /// Writes down what the clocks say; after a suspend or a jump the grace begins. Gives what had happened.
     pub fn observe_clock(&self, grace_seconds: i64) -> Result<ClockChange> {
         let reading = self.clocks();

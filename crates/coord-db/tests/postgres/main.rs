@@ -2,6 +2,7 @@
 
 mod breaks;
 mod claims;
+mod failover;
 mod moving;
 mod opening;
 mod sharing;

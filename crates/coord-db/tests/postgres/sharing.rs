@@ -77,11 +77,51 @@ fn time_is_the_servers_and_never_goes_back_at_once() {
     // One that is an hour behind does not stand still for an hour.
     let last = ahead(3600);
     assert!(now() < last.plus_seconds(-3500));
+    assert!(now() < last.plus_seconds(-3500));
     // A simulation brings its own time.
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let options = OpenOptions { clock: std::sync::Arc::new(clock.clone()), ..OpenOptions::default() };
     let simulated = coord_db::Database::open(std::path::Path::new(&address), &options).unwrap();
     assert_eq!(simulated.write(|tx| Ok::<_, Error>(tx.now())).unwrap(), clock.now());
+}
+
+#[test]
+fn time_that_restarts_is_recorded_once_and_gives_leases_grace() {
+    let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
+    let other = open(&address).unwrap();
+    db.write(|tx| tx.observe_clock(30)).unwrap();
+    server.sql(&address, "INSERT INTO clock VALUES ('elsewhere', 'b', 0, 0, 0, NULL)");
+    server.sql(&address, "SELECT setval('moment', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + 3600000)");
+    let recorded = || {
+        server.sql(&address, "SELECT host = 'elsewhere', millis < -3590000, seen_at < utc_now() FROM clock_changes ORDER BY 1")
+    };
+    // Readers do not stand still either, and a transaction that is rolled back leaves it to the next one.
+    assert!(db.read(|tx| Ok::<_, Error>(tx.now())).unwrap() < SystemClock.now().plus_seconds(60));
+    assert!(!db.read(|tx| tx.in_clock_grace()).unwrap());
+    db.write(|_| Err::<(), _>(Error::Refused("undone".to_owned()))).unwrap_err();
+    assert_eq!(recorded(), "");
+    let seen = other.data_version().unwrap();
+    db.write_quietly(|tx| tx.publish(&note("first"))).unwrap();
+    assert_ne!(other.data_version().unwrap(), seen);
+    assert_eq!(recorded(), "f|t|t\nt|t|t");
+    assert!(db.read(|tx| tx.in_clock_grace()).unwrap());
+    let said = "SELECT payload::json ->> 'comment' FROM events WHERE event_type = 'human_message'";
+    assert!(
+        server.sql(&address, said).starts_with("the clock of the PostgreSQL server is 3"),
+        "{}",
+        server.sql(&address, said)
+    );
+    // Time goes on from there, for psql as well, and nothing more is recorded.
+    db.write(|tx| tx.publish(&note("second"))).unwrap();
+    server.sql(&address, "INSERT INTO loops (id) VALUES ('l')");
+    assert_eq!((recorded().lines().count(), server.sql(&address, said).lines().count()), (2, 1));
+    assert!(server.sql(&address, "SELECT last_value < extract(epoch FROM clock_timestamp()) * 1000 + 1000 FROM moment") == "t");
+    // A second time, and by psql.
+    server.sql(&address, "SELECT setval('moment', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + 3600000)");
+    server.sql(&address, "UPDATE loops SET priority = 2");
+    assert_eq!(recorded().lines().count(), 4);
+    assert_eq!(notes(&db), ["first", "second"]);
+    assert_eq!(db.check().unwrap(), []);
 }
 
 #[test]

@@ -50,6 +50,14 @@ pub enum Keep {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Continue safely after the PostgreSQL server failed over
+    ///
+    /// A standby that is promoted may lack the last transactions. Fencing tokens, event places and other numbers advance by
+    /// 1,000,000 and migration numbers by 1,000, so that none is given out twice. Leases get a grace of
+    /// heartbeat.wake_grace_seconds on all hosts, and an event records it. Programs continue by themselves. Running it twice does no
+    /// harm. loopctl doctor reports that a server was promoted.
+    #[command(after_help = examples!["loopctl after-failover"])]
+    AfterFailover,
     /// Check the consistency of the database
     ///
     /// Prints each violated rule. The exit status is 1 if there is one.

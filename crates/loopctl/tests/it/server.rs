@@ -4,6 +4,14 @@ use test_support::Postgres;
 
 use crate::common::Place;
 
+/// A repository with two loops whose database is on a server, and the server's address.
+fn moved() -> Option<(Place, String)> {
+    let address = Postgres::get()?.empty_address();
+    let place = Place::with_loops();
+    place.run(&["move-database", &address]).ok();
+    Some((place, address))
+}
+
 #[test]
 fn a_move_keeps_the_file_and_is_in_the_timeline() {
     let Some(server) = Postgres::get() else { return };
@@ -31,4 +39,20 @@ fn a_server_that_is_not_empty_or_not_there_leaves_the_file_in_use() {
     assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
     place.run(&["move-database", "loops.db"]).fails(2).says("is not like postgres://user@host:5432/name");
     place.run(&["loop", "add", "c"]).ok();
+}
+
+#[test]
+fn after_a_failover_tokens_advance_and_the_story_says_so() {
+    let Some((place, _)) = moved() else { return };
+    let done = place.json(&["after-failover"]);
+    assert!(done["fencing_token"].as_i64().unwrap() >= 1_000_000, "{done}");
+    let why = place.run(&["why", done["event_id"].as_str().unwrap()]).ok().stdout;
+    assert!(why.contains("the server failed over: fencing tokens continue after 1000000"), "{why}");
+    let lease = place.json(&["lock", "src/x", "--loop", "a"]);
+    assert!(lease["fencing_token"].as_i64().unwrap() > 1_000_000, "{lease}");
+}
+
+#[test]
+fn a_file_has_no_failover() {
+    Place::new().run(&["after-failover"]).fails(1).says("the database is a file, which has no standby");
 }

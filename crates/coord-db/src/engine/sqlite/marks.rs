@@ -14,9 +14,9 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::Result;
 
 /// How far numbers jump that nobody reads.
-pub(crate) const JUMP: i64 = 1_000_000_000;
+const JUMP: i64 = 1_000_000_000;
 /// How far migration numbers jump, which stand in the names of files.
-pub(crate) const MIGRATION_JUMP: i64 = 1_000;
+const MIGRATION_JUMP: i64 = 1_000;
 
 /// The counter that holds no mark: when the file was made that the content belongs to, in nanoseconds.
 const FILE: &str = "file_born";

@@ -1,0 +1,84 @@
+//! After a standby was promoted that had not received the last transactions: what they had given out must not be given out again.
+
+use serde::Serialize;
+
+use crate::engine::Kind;
+use crate::{Database, Error, Result, Timestamp, WriteTx};
+
+/// How far numbers advance that nobody reads: further than any that can have been given out in transactions that were lost.
+pub const JUMP: i64 = 1_000_000;
+/// How far migration numbers advance, which stand in the names of files.
+const MIGRATION_JUMP: i64 = 1_000;
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct AfterFailover {
+    /// The next fencing token is above this one.
+    pub fencing_token: i64,
+    /// The next migration gets a number above this one.
+    pub migration_number: i64,
+    /// Until when no lease is taken from its holder because it has expired.
+    pub grace_until: Timestamp,
+    /// The event that reports it.
+    pub event_id: String,
+}
+
+impl Database {
+    /// Lets all numbers advance, begins the grace for leases on all hosts, and publishes an event.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a file.
+    pub fn continue_after_failover(&self, grace_seconds: i64) -> Result<AfterFailover> {
+        if self.engine().kind() == Kind::Sqlite {
+            return Err(Error::Refused(
+                "the database is a file, which has no standby; loopctl restore lets the numbers of a backup advance by itself"
+                    .to_owned(),
+            ));
+        }
+        self.write_durably(|tx| advance(tx, grace_seconds))
+    }
+
+    /// Whether the server was promoted, or restored from a backup, since the numbers of this database were last known to be all.
+    pub fn has_failed_over(&self) -> Result<bool> {
+        if self.engine().kind() == Kind::Sqlite {
+            return Ok(false);
+        }
+        self.read(|tx| {
+            let sql = "SELECT count(*) FROM coding_loops_schema WHERE timeline <> server_timeline() AND server_timeline() > 0";
+            Ok(tx.value::<i64>(sql, [])? > 0)
+        })
+    }
+}
+
+fn advance(tx: &WriteTx<'_>, grace_seconds: i64) -> Result<AfterFailover> {
+    tx.execute(
+        "UPDATE counters SET value = value + CASE name WHEN 'migration_number' THEN ?1::bigint ELSE ?2::bigint END
+         WHERE name IN ('fencing_token', 'wait_edge', 'test_wait', 'migration_number')",
+        params![MIGRATION_JUMP, JUMP],
+    )?;
+    tx.query(
+        "SELECT setval(number, nextval(number) + ?1) FROM (
+           SELECT pg_get_serial_sequence(c.relname, a.attname)::regclass AS number
+           FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+           WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace AND a.attidentity <> '') AS numbers",
+        [JUMP],
+        |_| Ok(()),
+    )?;
+    tx.execute("UPDATE coding_loops_schema SET timeline = server_timeline()", [])?;
+    let grace_until = tx.begin_clock_grace(grace_seconds)?;
+    let counter = |name: &str| tx.value::<i64>("SELECT value FROM counters WHERE name = ?1", [name]);
+    let (fencing_token, migration_number) = (counter("fencing_token")?, counter("migration_number")?);
+    // The place of the next event comes after the newest one's.
+    let event_id = crate::new_id();
+    let payload = crate::engine::note(&format!(
+        "the server failed over: fencing tokens continue after {fencing_token}, migration numbers after {migration_number}, and \
+         leases have a grace until {}",
+        grace_until.to_rfc3339()
+    ));
+    tx.execute(
+        "INSERT INTO events (rowid, id, timestamp, source, event_type, payload)
+         SELECT coalesce(max(rowid), 0) + ?1, ?2, ?3, 'human', 'human_message', ?4 FROM events",
+        params![JUMP, event_id, tx.now(), payload],
+    )?;
+    Ok(AfterFailover { fencing_token, migration_number, grace_until, event_id })
+}

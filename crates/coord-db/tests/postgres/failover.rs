@@ -1,0 +1,46 @@
+//! After a promotion that has lost transactions, nothing is given out a second time.
+
+use coord_db::{Database, Error, FAILOVER_JUMP, OpenOptions};
+use test_support::Postgres;
+
+use super::{new_database, note, notes};
+
+#[test]
+fn every_number_advances_and_leases_have_grace() {
+    let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
+    let read = |query: &str| server.sql(&address, query);
+    db.write(|tx| tx.observe_clock(30)).unwrap();
+    read("INSERT INTO loops (id) VALUES ('a'); INSERT INTO migrations (number, name) VALUES (7, 'm')");
+    let lease = |path: &str| {
+        read(&format!("INSERT INTO file_locks (file_path, locked_by) VALUES ('{path}', 'a')"));
+        read(&format!("SELECT fencing_token FROM file_locks WHERE file_path = '{path}'")).parse::<i64>().unwrap()
+    };
+    let stored = || -> i64 {
+        read("INSERT INTO stores (cause, path) VALUES ('new', '/s')");
+        read("SELECT max(rowid) FROM stores").parse().unwrap()
+    };
+    let place = || read("SELECT max(rowid) FROM events").parse::<i64>().unwrap();
+    db.write(|tx| tx.publish(&note("before"))).unwrap();
+    let (token, number, at) = (lease("x"), stored(), place());
+    assert!(!db.has_failed_over().unwrap());
+    read("UPDATE coding_loops_schema SET timeline = timeline + 1");
+    assert!(db.has_failed_over().unwrap());
+    let done = db.continue_after_failover(60).unwrap();
+    assert!(!db.has_failed_over().unwrap());
+    assert_eq!((done.fencing_token, done.migration_number), (token + FAILOVER_JUMP, 1007));
+    assert!(lease("y") > token + FAILOVER_JUMP && stored() > number + FAILOVER_JUMP);
+    db.write(|tx| tx.publish(&note("after"))).unwrap();
+    assert!(place() > at + FAILOVER_JUMP);
+    assert_eq!(notes(&db), ["before", "after"]);
+    assert!(db.read(|tx| tx.in_clock_grace()).unwrap());
+    let said = read(&format!("SELECT payload::json ->> 'comment' FROM events WHERE id = '{}'", done.event_id));
+    assert!(said.contains(&format!("fencing tokens continue after {}", done.fencing_token)), "{said}");
+    assert_eq!(db.check().unwrap(), []);
+}
+
+#[test]
+fn a_file_has_no_standby() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Database::create(&folder.path().join("coordination.db"), &OpenOptions::default()).unwrap();
+    assert!(matches!(db.continue_after_failover(60), Err(Error::Refused(why)) if why.contains("has no standby")));
+}
