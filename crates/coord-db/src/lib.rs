@@ -22,6 +22,7 @@ pub mod wake;
 
 pub use config::Config;
 pub use database::{Database, Durability, OpenOptions, ReadTx, WriteTx};
+pub use engine::postgres::facts::ServerFacts;
 pub use engine::postgres::failover::{AfterFailover, JUMP as FAILOVER_JUMP};
 pub use engine::sqlite::archive::{Archive, Archived, Archiver, archive_path};
 pub use engine::sqlite::keep::{DatabaseFacts, bundle_of};

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use coord_db::locate::Location;
 use coord_db::process::ProcessIdentity;
 use coord_db::{CheckpointType, Config, Database, Error, Loop, TestStatus, archive_path, locate};
 use git::{CommitHash, FollowStep, Layout, Published, RefExpectation, Repository, Store, Workspace};
@@ -293,7 +294,13 @@ impl Place {
         }
         let (ours, others) = self.home_entries();
         if !ours.is_empty() {
-            plan.removes.push(format!("{}: database, settings, backups, logs", self.home.display()));
+            plan.removes.push(match Location::of(&self.database) {
+                Location::File(_) => format!("{}: database, settings, backups, logs", self.home.display()),
+                Location::Server(_) => format!("{}: address of the database, settings, backups, logs", self.home.display()),
+            });
+            if let Location::Server(_) = Location::of(&self.database) {
+                plan.keeps.push("the database on its PostgreSQL server; dropdb removes it".to_owned());
+            }
             plan.keeps.extend(others.iter().map(|path| foreign(path)));
         }
     }

@@ -7,12 +7,14 @@ mod branch;
 mod needs;
 mod phone;
 pub(crate) mod sandbox;
+mod server;
 mod trial;
 mod workspaces;
 
 use std::path::Path;
 
 use coord_db::file_system::{FileSystem, Reach};
+use coord_db::locate::Location;
 use coord_db::process::{Liveness, ProcessIdentity};
 use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION, supervisor_of};
 use serde::Serialize;
@@ -88,6 +90,7 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     } else {
         Err(coord_db::Error::NoDatabase { path: cx.path.clone() })
     };
+    let is_on_server = matches!(Location::of(&cx.path), Location::Server(_));
     let registered = db.as_ref().ok().and_then(|db| db.read(|tx| tx.loops()).ok());
     let root = folder.join(config.repository_path());
     git_version(&mut report);
@@ -103,7 +106,11 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
     let has_agent = agents::examine(&config, &root, &cx.path, registered.as_deref(), &mut report);
     checks(&config, &root, has_agent, &mut report);
     phone::examine(&config, &root, &mut report);
-    file_system(&folder, &mut report);
+    if is_on_server {
+        disk("disk", &folder, "free disk space; logs grow", &mut report);
+    } else {
+        file_system(&folder, &mut report);
+    }
     inotify(&mut report);
     if cx.path.exists() {
         permissions(cx, &mut report);
@@ -115,12 +122,13 @@ pub fn run(cx: &Context, before_start: bool, run_checks: bool) -> Outcome {
             }
             if !before_start {
                 services(&cx.path, &mut report);
-                git_clean(&folder, &mut report);
+                git_clean(&folder, is_on_server, &mut report);
             }
         }
-        Err(error @ coord_db::Error::NoDatabase { .. }) => {
+        Err(error @ coord_db::Error::NoDatabase { .. }) if !is_on_server => {
             report.problem("database", error.to_string(), "create one with loopctl init, or name it with --db");
         }
+        Err(error) if is_on_server => report.problem("database", error.to_string(), server::remedy(&error)),
         Err(error) => {
             report.problem("database", error.to_string(), "restore a backup with loopctl restore FILE");
         }
@@ -339,9 +347,8 @@ fn permissions(cx: &Context, report: &mut Report) {
 }
 
 fn database(db: &Database, config: &Config, before_start: bool, report: &mut Report) -> Outcome {
-    match db.server() {
-        Some(server) => report.ok("database", format!("PostgreSQL, {server}")),
-        None => database_file(db, config, report)?,
+    if !server::examine(db, config, report)? {
+        database_file(db, config, report)?;
     }
     db.read(|tx| {
         if !before_start {
@@ -486,13 +493,16 @@ fn clock(tx: &coord_db::ReadTx<'_>, report: &mut Report) -> coord_db::Result<()>
 }
 
 /// The folder is ignored by git, so only `-x` reaches it; a word of warning is all that can be done.
-fn git_clean(folder: &Path, report: &mut Report) {
+fn git_clean(folder: &Path, is_on_server: bool, report: &mut Report) {
     let Ok(Some(ignored)) = git::is_ignored(&folder.join("config.toml")) else { return };
     if ignored {
         report.warning(
             "git clean",
             format!("git clean -fdx in the repository would delete {}", folder.display()),
-            "use git clean -fdx -e coding-loops, and keep backups elsewhere with loopctl backup FILE",
+            match is_on_server {
+                true => "use git clean -fdx -e coding-loops; the database is on its server",
+                false => "use git clean -fdx -e coding-loops, and keep backups elsewhere with loopctl backup FILE",
+            },
         );
     } else {
         report.warning(

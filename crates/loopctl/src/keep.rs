@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use coord_db::locate::Location;
 use coord_db::{Archiver, Config, Database, Error, TestId, archive_path, bundle_of, error_chain};
 use git::{CommitHash, Repository};
 use serde::Serialize;
@@ -21,12 +22,23 @@ fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// Refuses what only a file can do, and says how a server does it.
+fn must_be_a_file(db: &Database, on_a_server: impl FnOnce(&str) -> String) -> Outcome {
+    match db.server() {
+        Some(server) => Err(Failure::No(format!("the database is at {server}: {}", on_a_server(&server)))),
+        None => Ok(()),
+    }
+}
+
 /// `loopctl backup`
 ///
 /// # Errors
 /// Exit 1 if one of the files is there already.
 pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
+    must_be_a_file(&db, |server| {
+        format!("back it up with pg_dump --file=FILE {server}, and then the store with loopctl backup --store-only FILE")
+    })?;
     if let Some(bundle) = file.map(bundle_of).filter(|bundle| bundle.symlink_metadata().is_ok()) {
         return Err(Error::Exists { what: "file", id: bundle.display().to_string() }.into());
     }
@@ -59,12 +71,42 @@ pub fn backup(cx: &Context, file: Option<&Path>) -> Outcome {
     )
 }
 
+/// `loopctl backup --store-only`: references of the store, beside a dump of a database on a server.
+///
+/// # Errors
+/// Exit 1 if the bundle is there already or there is no store.
+pub fn back_up_store(cx: &Context, file: &Path) -> Outcome {
+    let config = cx.open_with_config()?.1;
+    let bundle = bundle_of(file);
+    if bundle.symlink_metadata().is_ok() {
+        return Err(Error::Exists { what: "file", id: bundle.display().to_string() }.into());
+    }
+    let store = workspaces::open_store(&config)?
+        .ok_or_else(|| Failure::No("there is no store yet; loopctl init creates it".to_owned()))?;
+    let written = Repository::open(&config.repository_path()).and_then(|user| store.write_bundle(&user, &bundle));
+    let written = written.map_err(|error| workspaces::failure(&error))?;
+    let text = match written {
+        true => format!("backed up and verified, refs of the store: {}", bundle.display()),
+        false => "the store is empty; nothing was written".to_owned(),
+    };
+    cx.out.done(&json!({ "bundle": written.then(|| shown(&bundle)) }), &text)
+}
+
 /// `loopctl restore`
 ///
 /// # Errors
 /// Exit 1 while a process is alive; 3 if the file is no backup. The database is then as it was. Exit 1 too if the store's
 /// bundle beside it cannot be used, with the database restored.
 pub fn restore(cx: &Context, file: &Path) -> Outcome {
+    if matches!(Location::of(&cx.path), Location::Server(_)) {
+        must_be_a_file(&cx.open()?, |_| {
+            format!(
+                "restore a dump with psql to an empty database, write its address to coordination.db, and run loopctl after-failover; \
+                 the store with loopctl restore --store-only {}",
+                file.display()
+            )
+        })?;
+    }
     if !file.is_file() {
         return Err(Failure::usage(format!(
             "{} is not a file; name a backup, for example one in coding-loops/backups/",
@@ -213,6 +255,7 @@ pub fn check(cx: &Context) -> Outcome {
 /// If the output cannot be written.
 pub fn dump(cx: &Context) -> Outcome {
     let db = cx.open()?;
+    must_be_a_file(&db, |server| format!("print it with pg_dump {server}"))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let result = db
         .dump(&mut out)
@@ -229,6 +272,7 @@ pub fn dump(cx: &Context) -> Outcome {
 /// Exit 2 for an age under a day, 3 if the file beside the database is no archive of ours.
 pub fn archive(cx: &Context, older_than: Option<When>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
+    must_be_a_file(&db, |_| "there is no archive beside a server, which keeps all rows".to_owned())?;
     let now = db.clock().now();
     let before = older_than.map_or_else(|| config.retention.archive_before(now), |when| when.resolve(now));
     let archived = {

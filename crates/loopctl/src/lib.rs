@@ -211,7 +211,8 @@ fn exchange(cx: &Context, command: Exchange) -> Outcome {
 
 fn keep(cx: &Context, command: Keep) -> Outcome {
     match command {
-        Keep::Backup { file } => keep::backup(cx, file.as_deref()),
+        Keep::Backup { file: Some(file), store_only: true } => keep::back_up_store(cx, &file),
+        Keep::Backup { file, .. } => keep::backup(cx, file.as_deref()),
         Keep::Restore { file, store_only: false } => keep::restore(cx, &file),
         Keep::Restore { file, store_only: true } => keep::restore_store(cx, &file),
         Keep::MoveDatabase { address, dry_run } => server::move_database(cx, &address, dry_run),

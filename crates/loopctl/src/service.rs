@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
+use coord_db::locate::Location;
 use coord_db::process::ProcessIdentity;
 use coord_db::{Config, LoopId};
 use serde_json::json;
@@ -354,6 +355,11 @@ fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
     for id in &by_hand {
         eprintln!("loop {id} has no agent; it is driven by hand (loopctl next --loop {id})");
     }
+    if place.on_server && std::env::var_os("PGPASSWORD").is_some() {
+        eprintln!(
+            "services do not get PGPASSWORD; write the password in the address in coordination.db, which only you can read"
+        );
+    }
     let user = if which.system { "" } else { "--user " };
     let mut text = format!("{target} {}", if start { "runs, also after the next boot" } else { "is written" });
     text.push_str(&format!("\nnext:\n  systemctl {user}status 'coding-loops*@{}*'\n  loopctl status", name.0));
@@ -485,7 +491,9 @@ fn place(database: &Path, config: &Config, system: bool) -> Outcome<Place> {
     let workspaces = make_for(&config.workspace_root(), owner)?;
     let programs = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned)).unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();
-    let place = Place { database, folder, repository, workspaces, user: user.name, home: user.dir, programs, path, system };
+    let on_server = matches!(Location::of(&database), Location::Server(_));
+    let place =
+        Place { database, folder, repository, workspaces, user: user.name, home: user.dir, programs, path, system, on_server };
     place.check().map_err(Failure::No)?;
     Ok(place)
 }

@@ -30,7 +30,12 @@ pub fn end_with(program: &str, error: &Error) -> ! {
 }
 
 fn hint(error: &Error) -> &'static str {
+    let is_on_server = |path: &std::path::Path| path.to_string_lossy().starts_with("postgres");
     match error {
+        Error::NoDatabase { path } if is_on_server(path) => "; create an empty one with createdb, or correct coordination.db",
+        Error::NotOurs { path, .. } if is_on_server(path) => {
+            "; restore a dump to it, or correct the address in coordination.db"
+        }
         Error::NoDatabase { .. } => "; create one with loopctl init",
         Error::NotOurs { .. } => "; name the correct file with --db",
         Error::Newer { .. } => "; use the version that wrote it, or a newer one",

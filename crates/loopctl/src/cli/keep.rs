@@ -12,15 +12,24 @@ pub enum Keep {
     /// Back up the database and the store
     ///
     /// Writes FILE and FILE.bundle and verifies them; loops and supervisors go on working meanwhile. Without FILE the backup
-    /// is written to coding-loops/backups/, which holds the newest database.backup_keep.
-    #[command(after_help = examples!["loopctl backup", "loopctl backup before-upgrade.db"])]
+    /// is written to coding-loops/backups/, which holds the newest database.backup_keep. A database on a PostgreSQL server is
+    /// backed up with pg_dump, and the store beside it with --store-only.
+    #[command(after_help = examples![
+        "loopctl backup",
+        "loopctl backup before-upgrade.db",
+        "loopctl backup --store-only dump.sql  # to dump.sql.bundle",
+    ])]
     Backup {
         /// The file
         file: Option<PathBuf>,
+        /// Back up only the store, to FILE.bundle
+        #[arg(long, requires = "file")]
+        store_only: bool,
     },
     /// Restore the database, and the missing refs of the store, from a backup
     ///
-    /// The replaced database is kept as a backup. Refused while a loop or a supervisor runs.
+    /// The replaced database is kept as a backup. Refused while a loop or a supervisor runs. A dump of a database on a PostgreSQL
+    /// server is restored with psql.
     #[command(after_help = examples![
         "loopctl backup before-upgrade.db",
         "loopctl restore before-upgrade.db",
@@ -55,7 +64,7 @@ pub enum Keep {
     /// A standby that is promoted may lack the last transactions. Fencing tokens, event places and other numbers advance by
     /// 1,000,000 and migration numbers by 1,000, so that none is given out twice. Leases get a grace of
     /// heartbeat.wake_grace_seconds on all hosts, and an event records it. Programs continue by themselves. Running it twice does no
-    /// harm. loopctl doctor reports that a server was promoted.
+    /// harm. Run it also after a dump was restored. loopctl doctor reports that a server was promoted.
     #[command(after_help = examples!["loopctl after-failover"])]
     AfterFailover,
     /// Check the consistency of the database
@@ -64,11 +73,13 @@ pub enum Keep {
     #[command(after_help = examples!["loopctl check"])]
     Check,
     /// Print the database as SQL
+    ///
+    /// For a database on a PostgreSQL server, use pg_dump.
     #[command(after_help = examples!["loopctl dump > coordination.sql"])]
     Dump,
     /// Move old rows to the archive beside the database
     ///
-    /// Only settled rows are moved. timeline and why read the archive too.
+    /// Only settled rows are moved. timeline and why read the archive too. A database on a PostgreSQL server has none.
     #[command(after_help = examples!["loopctl archive", "loopctl archive --older-than 30d"])]
     Archive {
         /// Move rows older than an age like 30d or 72h, or a time [default: retention.events_days]

@@ -118,7 +118,7 @@ pub fn command() -> clap::Command {
         lists.push_str(&format!("{heading}{name}:{heading:#}\n"));
         for command in commands {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            lists.push_str(&format!("  {:<14} {about}\n", command.get_name()));
+            lists.push_str(&format!("  {:<15} {about}\n", command.get_name()));
         }
         lists.push('\n');
     }

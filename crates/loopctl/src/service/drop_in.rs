@@ -27,6 +27,8 @@ pub(super) struct Place {
     pub(super) path: String,
     /// For the machine's manager.
     pub(super) system: bool,
+    /// The database is on a server, which the supervisors have to reach.
+    pub(super) on_server: bool,
 }
 
 /// In double quotes, so that neither systemd's specifiers nor its escapes mean anything in it.
@@ -105,6 +107,23 @@ impl Place {
             "pm-agent" if !quiet => text.push_str(&self.notifies()),
             _ => text.push_str(&self.sees_the_folder()),
         }
+        let reaches_all = unit == "regression-checker" || (unit == "pm-agent" && !quiet);
+        if self.on_server && !reaches_all {
+            text.push_str(&self.reaches_the_server(unit));
+        }
+        text
+    }
+
+    /// A server on another machine, by its name, or on this one, by its socket.
+    fn reaches_the_server(&self, unit: &str) -> String {
+        let mut text =
+            "# For the database.\nPrivateNetwork=no\nIPAddressDeny=\nRestrictAddressFamilies=AF_INET AF_INET6\n".to_owned();
+        if self.system || unit != "heartbeat" {
+            text.push_str(
+                "BindReadOnlyPaths=-/etc/hosts -/etc/nsswitch.conf -/etc/resolv.conf -/run/systemd/resolve\n\
+                 BindReadOnlyPaths=-/run/postgresql -/var/run/postgresql\n",
+            );
+        }
         text
     }
 
@@ -178,6 +197,7 @@ mod tests {
             programs: "/usr/local/bin".into(),
             path: "/usr/bin:/bin".to_owned(),
             system: true,
+            on_server: false,
         }
     }
 
@@ -218,5 +238,18 @@ mod tests {
     fn only_with_a_notify_command_pm_gets_more_than_its_folder() {
         assert!(!place().supervisor("pm-agent", true).contains("PrivateNetwork"));
         assert!(place().supervisor("pm-agent", false).contains("PrivateNetwork=no"));
+    }
+
+    #[test]
+    fn supervisors_reach_a_database_on_a_server() {
+        let place = Place { on_server: true, ..place() };
+        for unit in ["monitor", "deadlock-detector", "heartbeat", "pm-agent"] {
+            let text = place.supervisor(unit, true);
+            assert!(text.contains("PrivateNetwork=no\n") && text.contains("=AF_INET AF_INET6\n"), "{text}");
+            assert!(text.contains("-/run/postgresql"), "{text}");
+            assert_eq!(place.supervisor(unit, false).matches("PrivateNetwork=no").count(), 1);
+        }
+        let user = Place { system: false, ..place };
+        assert!(!user.supervisor("heartbeat", true).contains("BindReadOnlyPaths"));
     }
 }

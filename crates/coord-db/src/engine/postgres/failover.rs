@@ -37,17 +37,6 @@ impl Database {
         }
         self.write_durably(|tx| advance(tx, grace_seconds))
     }
-
-    /// Whether the server was promoted, or restored from a backup, since the numbers of this database were last known to be all.
-    pub fn has_failed_over(&self) -> Result<bool> {
-        if self.engine().kind() == Kind::Sqlite {
-            return Ok(false);
-        }
-        self.read(|tx| {
-            let sql = "SELECT count(*) FROM coding_loops_schema WHERE timeline <> server_timeline() AND server_timeline() > 0";
-            Ok(tx.value::<i64>(sql, [])? > 0)
-        })
-    }
 }
 
 fn advance(tx: &WriteTx<'_>, grace_seconds: i64) -> Result<AfterFailover> {

@@ -4,6 +4,7 @@ mod address;
 mod claim;
 mod connection;
 mod errors;
+pub(crate) mod facts;
 pub(crate) mod failover;
 pub(crate) mod fill;
 mod migrate;
