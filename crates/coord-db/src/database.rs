@@ -105,7 +105,10 @@ impl Database {
     /// # Errors
     /// [`Error::NotOurs`] for another version.
     pub fn peek<R>(path: &Path, body: impl FnOnce(&ReadTx<'_>) -> Result<R>) -> Result<R> {
-        let engine = Engine::Sqlite(Sqlite::peek(path)?);
+        let engine = match Location::of(path) {
+            Location::File(path) => Engine::Sqlite(Sqlite::peek(&path)?),
+            Location::Server(address) => Engine::Postgres(Box::new(postgres::peek(&address)?)),
+        };
         engine.begin_read()?;
         body(&ReadTx::over(&engine, &SystemClock))
     }

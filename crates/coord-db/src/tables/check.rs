@@ -1,4 +1,4 @@
-//! `loopctl check`: SQLite's own integrity, foreign keys, and what must always hold here.
+//! `loopctl check`: the engine's own integrity, foreign keys, and what must always hold here.
 
 use serde::Serialize;
 
@@ -251,9 +251,12 @@ impl Database {
     pub fn check(&self) -> Result<Vec<Problem>> {
         self.read(|tx| {
             let mut problems = Vec::new();
-            // A server checks its own pages, and no client can turn off its foreign keys.
-            if tx.engine().kind() == Kind::Sqlite {
-                problems.extend(problems_of_file(tx)?);
+            match tx.engine().kind() {
+                Kind::Sqlite => problems.extend(problems_of_file(tx)?),
+                Kind::Postgres => {
+                    let found = crate::engine::postgres::check::problems(tx, NO_ORPHANS)?;
+                    problems.extend(found.into_iter().map(|(rule, detail)| Problem { rule, detail }));
+                }
             }
             for (rule, sql) in INVARIANTS {
                 let broken = tx.query(sql, [], |row| row.get::<String>(0))?;

@@ -41,6 +41,18 @@ fn what_is_not_ours_is_left_alone() {
 }
 
 #[test]
+fn a_user_without_rights_learns_what_to_grant() {
+    let Some(server) = Postgres::get() else { return };
+    let address = server.empty_address();
+    server.sql(&address, "CREATE ROLE guest LOGIN");
+    let refused = create(&address.replace("tests@", "guest@")).unwrap_err();
+    assert!(
+        matches!(&refused, Error::Refused(why) if why.contains("permission denied") && why.contains("OWNER TO")),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_newer_database_is_refused() {
     let (Some(server), Some((_, address))) = (Postgres::get(), new_database()) else { return };
     server.sql(&address, "UPDATE coding_loops_schema SET version = 1000");
@@ -149,4 +161,25 @@ fn a_dump_restored_elsewhere_is_a_database_that_goes_on() {
     assert_eq!(notes(&restored), ["before", "after"]);
     let search = KnowledgeSearch { words: vec!["migration".to_owned(), "cafe".to_owned()], ..KnowledgeSearch::default() };
     assert_eq!(restored.read(|tx| tx.search_knowledge(&search)).unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_superuser_has_turned_off_is_a_problem() {
+    let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
+    server.sql(
+        &address,
+        "SET session_replication_role = replica; INSERT INTO tests (id, loop_id) VALUES ('t', 'nobody');
+         ALTER TABLE loops DISABLE TRIGGER loops_subscribe;
+         ALTER TABLE loops ADD CONSTRAINT odd CHECK (priority < 99) NOT VALID",
+    );
+    let found: Vec<String> =
+        db.check().unwrap().into_iter().map(|problem| format!("{}: {}", problem.rule, problem.detail)).collect();
+    assert_eq!(
+        found,
+        [
+            "every index and constraint is valid: odd",
+            "every trigger is enabled: loops_subscribe of loops",
+            "every foreign key has its row: loop_id \"nobody\" of tests refers to no row of loops",
+        ]
+    );
 }

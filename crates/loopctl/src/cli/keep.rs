@@ -69,7 +69,7 @@ pub enum Keep {
     AfterFailover,
     /// Check the consistency of the database
     ///
-    /// Prints each violated rule. The exit status is 1 if there is one.
+    /// Prints each violated rule. The exit status is 1 if there is one. On a PostgreSQL server, pg_amcheck checks pages and indexes.
     #[command(after_help = examples!["loopctl check"])]
     Check,
     /// Print the database as SQL

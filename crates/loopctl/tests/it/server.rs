@@ -7,7 +7,7 @@ use crate::common::Place;
 /// A repository with two loops whose database is on a server, and the server's address.
 fn moved() -> Option<(Place, String)> {
     let address = Postgres::get()?.empty_address();
-    let place = Place::with_loops();
+    let place = Place::in_a_file();
     place.run(&["move-database", &address]).ok();
     Some((place, address))
 }
@@ -15,7 +15,7 @@ fn moved() -> Option<(Place, String)> {
 #[test]
 fn a_move_keeps_the_file_and_is_in_the_timeline() {
     let Some(server) = Postgres::get() else { return };
-    let (place, address) = (Place::with_loops(), server.empty_address());
+    let (place, address) = (Place::in_a_file(), server.empty_address());
     let tried = place.run(&["move-database", &address, "--dry-run"]).ok();
     assert!(tried.stdout.contains("; nothing was changed"), "{}", tried.stdout);
     assert!(!place.home().join("backups").read_dir().unwrap().any(|_| true));
@@ -33,7 +33,7 @@ fn a_move_keeps_the_file_and_is_in_the_timeline() {
 #[test]
 fn a_server_that_is_not_empty_or_not_there_leaves_the_file_in_use() {
     let Some(server) = Postgres::get() else { return };
-    let place = Place::with_loops();
+    let place = Place::in_a_file();
     place.run(&["move-database", &server.new_address()]).fails(1).says("is not empty; name an empty one, which createdb makes");
     let ran = place.run(&["move-database", "postgres://me:secret@127.0.0.1:1/loops"]).fails(1).says("cannot reach");
     assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
@@ -54,7 +54,7 @@ fn after_a_failover_tokens_advance_and_the_story_says_so() {
 
 #[test]
 fn a_file_has_no_failover() {
-    Place::new().run(&["after-failover"]).fails(1).says("the database is a file, which has no standby");
+    Place::in_a_file().run(&["after-failover"]).fails(1).says("the database is a file, which has no standby");
 }
 
 #[test]

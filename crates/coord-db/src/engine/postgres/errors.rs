@@ -85,3 +85,18 @@ fn of_server(db: DbError, patience_seconds: u64) -> Error {
         _ => Error::Statement(Box::new(db)),
     }
 }
+
+/// What to do about rights that are lacking where tables are made or changed.
+pub(super) fn with_remedy_for_rights(error: Error, address: &Address) -> Error {
+    match &error {
+        Error::Statement(cause)
+            if cause.downcast_ref::<DbError>().is_some_and(|db| *db.code() == SqlState::INSUFFICIENT_PRIVILEGE) =>
+        {
+            Error::Refused(format!(
+                "cannot make or change the tables at {address}: {}; let the user of the address own the database, with ALTER DATABASE … OWNER TO",
+                crate::error_chain(&**cause)
+            ))
+        }
+        _ => error,
+    }
+}

@@ -1,6 +1,7 @@
 //! Whether a server can be worked on, and from an empty or older database to this program's schema.
 
 use super::connection::Postgres;
+use super::errors::with_remedy_for_rights;
 use super::worker::Texts;
 use crate::engine::sqlite::migrate::SCHEMA_VERSION;
 use crate::{Error, Result};
@@ -51,6 +52,14 @@ pub(super) fn check_server(connection: &Postgres, other: &Postgres) -> Result<()
     Ok(())
 }
 
+/// Refuses a database of any other schema than the newest.
+pub(super) fn must_be_newest(connection: &Postgres) -> Result<()> {
+    if version(connection)? == Some(SCHEMA_VERSION) {
+        return Ok(());
+    }
+    Err(Error::NotOurs { path: connection.address().to_string().into(), detail: "it has another schema version".to_owned() })
+}
+
 /// Brings a database that is ours to the newest schema; with `create`, also an empty one.
 ///
 /// # Errors
@@ -60,7 +69,7 @@ pub(super) fn migrate(connection: &Postgres, create: bool) -> Result<()> {
         return Ok(());
     }
     connection.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING_KEY})"))?;
-    let result = migrate_locked(connection, create);
+    let result = migrate_locked(connection, create).map_err(|error| with_remedy_for_rights(error, connection.address()));
     connection.batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
     result
 }
@@ -88,7 +97,7 @@ fn make(connection: &Postgres) -> Result<()> {
 /// [`Error::Refused`] if the database is not empty.
 pub(super) fn fill_empty(connection: &Postgres) -> Result<()> {
     if is_empty(connection)? {
-        return make(connection);
+        return make(connection).map_err(|error| with_remedy_for_rights(error, connection.address()));
     }
     Err(Error::Refused(format!(
         "the database at {} is not empty; name an empty one, which createdb makes",

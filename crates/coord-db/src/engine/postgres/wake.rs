@@ -33,14 +33,14 @@ impl Listening {
         let address: Address = address.parse()?;
         let (stop, mut stopped) = mpsc::channel(1);
         let (begun, outcome) = answers::channel();
-        let thread = std::thread::Builder::new().name("postgres-wake".to_owned()).spawn({
+        let thread = super::thread::spawn("postgres-wake", {
             let address = address.clone();
             move || match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
                 Ok(runtime) => runtime.block_on(listen(&address, &mut stopped, &begun, &on_wake)),
                 Err(error) => tracing::error!(%error, "cannot listen to the server"),
             }
         });
-        let begun = thread.map_err(|_| Failure::Ended).and_then(|_| outcome.recv().unwrap_or(Err(Failure::Ended)));
+        let begun = thread.map_err(|_| Failure::Ended).and_then(|()| outcome.recv().unwrap_or(Err(Failure::Ended)));
         begun.map_err(|failure| failure.unreachable(&address))?;
         Ok(Self { _stop: stop })
     }

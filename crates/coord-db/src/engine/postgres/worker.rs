@@ -41,7 +41,7 @@ impl Worker {
         let (sender, receiver) = requests::unbounded_channel();
         let (connected, outcome) = answers::channel();
         let config = config.clone();
-        let thread = std::thread::Builder::new().name("postgres".to_owned()).spawn(move || {
+        let thread = super::thread::spawn("postgres", move || {
             match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
                 Ok(runtime) => runtime.block_on(serve(&config, receiver, &connected)),
                 Err(error) => tracing::error!(%error, "cannot run a connection to the server"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
-use test_support::{git, sql, wait_until_equal};
+use test_support::{Postgres, git, sql, wait_until_equal};
 
 pub struct Place {
     folder: tempfile::TempDir,
@@ -58,10 +58,22 @@ impl Place {
         place
     }
 
-    /// A repository with a database.
+    /// A repository with a database, on the engine under test.
     pub fn new() -> Self {
         let place = Self::bare();
+        match Postgres::under_test() {
+            None => place.run(&["init"]).ok(),
+            Some(server) => place.run(&["init", "--database", &server.new_address()]).ok(),
+        };
+        place
+    }
+
+    /// … in a file, whatever is under test.
+    pub fn in_a_file() -> Self {
+        let place = Self::bare();
         place.run(&["init"]).ok();
+        place.run(&["loop", "add", "a"]).ok();
+        place.run(&["loop", "add", "b"]).ok();
         place
     }
 
