@@ -33,7 +33,7 @@ fn ids_are_completed_from_the_database() {
     let question = &question.trim()[28..];
     place.sql(
         "INSERT INTO alerts (id, severity, alert_type, message)
-           VALUES ('01a20887-a7a2-779d-8fa1-f77f7be2901f', 'info', 'stuck', 'm'), ('a' || char(27) || '[2J', 'info', 'stuck', 'm')",
+           VALUES ('01a20887-a7a2-779d-8fa1-f77f7be2901f', 'info', 'stuck', 'm'), ('a\u{1b}[2J', 'info', 'stuck', 'm')",
     );
     let here = place.repository();
     let offered = |words: &[&str]| offered(&here, words);
