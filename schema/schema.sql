@@ -986,13 +986,15 @@ CREATE TABLE lease_sets (
 -- The store
 
 -- Each making of the store, which holds integration, checkpoints and saved work. `cause`: new; brought_over from the user's
--- repository, where an older version kept them; rebuilt after it was lost. `integration` is where integration was then.
+-- repository, where an older version kept them; rebuilt after it was lost. `integration` is where integration was then. Each host
+-- has its own; NULL: written by an earlier version, on this one.
 CREATE TABLE stores (
   made_at     TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
     CONSTRAINT stores_made_at_is_utc CHECK (made_at IS datetime(made_at, '+0 days') OR made_at IS strftime('%Y-%m-%d %H:%M:%f', made_at, '+0 days')),
   cause       TEXT NOT NULL CHECK (cause IN ('new', 'brought_over', 'rebuilt')),
   path        TEXT NOT NULL,
-  integration TEXT
+  integration TEXT,
+  host        TEXT
 ) STRICT;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -1161,4 +1163,4 @@ BEGIN
 END;
 
 PRAGMA application_id = 1665953616;
-PRAGMA user_version = 27;
+PRAGMA user_version = 28;

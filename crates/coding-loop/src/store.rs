@@ -45,7 +45,7 @@ pub(crate) fn store(
 ) -> Result<Store> {
     // A command of the human checks the whole store, which also repairs it.
     let depth = if loop_id.is_some() { Depth::Tips } else { Depth::All };
-    let makings = db.read(|tx| tx.store_makings())?;
+    let (makings, is_first) = db.read(|tx| Ok::<_, coord_db::Error>((tx.store_makings()?, !tx.has_stores()?)))?;
     let settings = &config.repository;
     let integration = format!("refs/heads/{}", settings.integration_branch);
     match layout.open_store() {
@@ -74,7 +74,8 @@ pub(crate) fn store(
             layout.root().display()
         )));
     }
-    let is_older = !user.list_refs(OURS)?.is_empty() || user.resolve(&integration)?.is_some();
+    // Where another machine that shares the database has a store, none of an older version can be left.
+    let is_older = is_first && (!user.list_refs(OURS)?.is_empty() || user.resolve(&integration)?.is_some());
     let cause = match (makings.is_empty(), is_older) {
         (false, _) => "rebuilt",
         (true, true) => "brought_over",

@@ -1,8 +1,8 @@
 //! PostgreSQL: one connection to a database on a server.
 
 mod address;
-mod claim;
 pub(crate) mod check;
+mod claim;
 mod connection;
 mod errors;
 pub(crate) mod facts;

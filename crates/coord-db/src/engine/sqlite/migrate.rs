@@ -39,6 +39,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../schema/migrations/0025_agent_usage.sql"),
     include_str!("../../../../../schema/migrations/0026_queued_tests.sql"),
     include_str!("../../../../../schema/migrations/0027_hosts.sql"),
+    include_str!("../../../../../schema/migrations/0028_stores_of_hosts.sql"),
 ];
 
 /// The schema's version that this program writes (`PRAGMA user_version`).
