@@ -145,7 +145,7 @@ impl Context<'_> {
             Command::Approve => self.approve(attempt, waiter).await?,
             Command::PutOnHead => self.put_on_head(attempt, proving)?,
             Command::Gate => self.judge(attempt, proving, waiter).await?,
-            Command::Queue => self.queue(attempt, proving)?,
+            Command::Queue => self.queue(attempt, proving).await?,
         }
         Ok(Input::Done)
     }
@@ -348,7 +348,7 @@ impl Context<'_> {
     // ---- into the queue ----
 
     /// Queues the judged work: from here on it belongs to the landing train.
-    fn queue(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
+    async fn queue(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
         reach(Point::LandingJudged);
         let Some(work) = &attempt.work else { return Err(Error::SetUp("the changes were not read".to_owned()).into()) };
         let files = match &work.commit {
@@ -363,7 +363,10 @@ impl Context<'_> {
         let id = new_id();
         // Its objects must outlive the workspace.
         if let Some(commit) = &work.commit {
-            self.history().set_ref(&format!("{}{id}", queued_refs(&self.loop_id)), commit, &RefExpectation::Any)?;
+            let name = format!("{}{id}", queued_refs(&self.loop_id));
+            self.history().set_ref(&name, commit, &RefExpectation::Any)?;
+            // Any machine may judge it.
+            self.send_queued(name, commit.clone()).await;
         }
         reach(Point::LandingKept);
         let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);

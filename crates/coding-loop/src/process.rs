@@ -79,6 +79,7 @@ async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limit
             Ok(Turn::Again) => back_off.recovered(),
             Ok(Turn::Wait(most)) => {
                 back_off.recovered();
+                waiter.during(context, context.send_unsent()).await;
                 waiter.wait(context, most).await;
             }
             Ok(Turn::Done) => return Ok(Ended::Done),
@@ -101,6 +102,7 @@ async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limit
     while !waiter.stopping() && context.db.read(|tx| tx.has_open_landing(Some(&context.loop_id)))? {
         waiter.beat(context, None);
         waiter.looked(context);
+        waiter.during(context, context.send_unsent()).await;
         waiter.wait(context, Duration::from_secs(5)).await;
     }
     Ok(Ended::Done)

@@ -20,6 +20,9 @@ use crate::{Error, Result, secrets};
 /// Interval at which the remote is asked between attempts. What lands is compared with it in any case.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
+/// Interval at which what could not be sent is sent again.
+const SEND_EVERY: Duration = Duration::from_secs(15);
+
 impl Context<'_> {
     /// Brings integration up to the remote.
     ///
@@ -29,8 +32,9 @@ impl Context<'_> {
         if self.store.remote().is_none() {
             return Ok(());
         }
+        let began = Instant::now();
         let refreshed = beside(&self.store, Store::refresh).await?;
-        self.news.asked_remote.set(Some(Instant::now()));
+        self.news.asked_remote.set(Some(began));
         self.take_in(refreshed)
     }
 
@@ -103,6 +107,24 @@ impl Context<'_> {
 
     // ---- references of this loop ----
 
+    /// Sends a work that is about to be queued. If that fails, it is sent later, and until then only this machine can judge it.
+    pub(crate) async fn send_queued(&self, name: String, commit: CommitHash) {
+        if self.store.remote().is_none() {
+            return;
+        }
+        if let Err(error) = beside(&self.store, move |store| store.send(&[(name, commit)], &[])).await {
+            tracing::warn!(error = coord_db::error_chain(&error), "queued work has no copy at the remote yet");
+            self.news.unsent_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// Sends again what could not be sent, if that is some time ago.
+    pub(crate) async fn send_unsent(&self) {
+        if self.news.unsent_since.get().is_some_and(|at| at.elapsed() >= SEND_EVERY) {
+            self.send_refs().await;
+        }
+    }
+
     /// Sends what this loop has saved, marked and queued, and deletes there what has landed. What the human would be asked
     /// about before it lands stays on this machine.
     pub(crate) async fn send_refs(&self) {
@@ -115,21 +137,23 @@ impl Context<'_> {
             Ok::<_, Error>(beside(&self.store, move |store| store.send(&new, &landed)).await?)
         };
         let fingerprint = format!("remote_copies:{}", self.loop_id);
-        let told = match sending.await {
+        let sent = sending.await;
+        self.news.unsent_since.set(sent.is_err().then(Instant::now));
+        let told = match sent {
             Ok(()) => self.db.read(|tx| tx.open_alert(&fingerprint)).and_then(|open| match open {
                 Some(_) => self.db.write(|tx| tx.close_alert(&fingerprint)).map(drop),
                 None => Ok(()),
             }),
             Err(error) => {
                 let why = coord_db::error_chain(&error);
-                tracing::warn!(why, "saved work has no copy at the remote; it is sent after the next attempt");
+                tracing::warn!(why, "saved work has no copy at the remote; it is sent later");
                 let alert = NewAlert {
                     fingerprint,
                     severity: Severity::Warning,
                     alert_type: AlertType::Resource,
                     source: "coding-loop".to_owned(),
                     message: format!(
-                        "the saved work of loop {} has no copy at the remote: {why}; it is sent after the next attempt",
+                        "the saved work of loop {} has no copy at the remote: {why}; it is sent later",
                         self.loop_id
                     ),
                     context: json!({ "loop_id": self.loop_id }),

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coord_db::config::CheckConfig;
+use coord_db::process::ProcessIdentity;
 use coord_db::{
     BaseState, Batch, BatchOutcome, ErrorCategory, FailedAttempt, Landing, LandingState, LeasePath, LoopId, StringList, new_id,
 };
@@ -174,6 +175,9 @@ impl Train<'_> {
                 tracing::warn!("the lease on integration was lost; the landing train starts again");
                 return Ok(true);
             }
+            if !self.missed.borrow().is_empty() {
+                pulse.unless_stopped(self.context.refresh_if_reachable()).await;
+            }
             let head = self.context.integration_head()?;
             if head != *drive.head() {
                 drive.starts_again = self.context.store.remote().is_some();
@@ -261,6 +265,7 @@ impl Train<'_> {
             Ok::<_, coord_db::Error>((landings, tests, tx.landing_priorities()?, tx.landing_failure_rate()?))
         })?;
         let mut works = BTreeMap::new();
+        self.missed.borrow_mut().retain(|id, _| landings.iter().any(|landing| landing.id == *id));
         for landing in landings {
             let Some(test) = tests.remove(&landing.test_id) else {
                 // Another program has changed the test.
@@ -276,6 +281,9 @@ impl Train<'_> {
                 continue;
             };
             if !drive.works.contains_key(&landing.id) && !self.is_whole(&landing)? {
+                if self.may_still_arrive(&landing)? {
+                    continue;
+                }
                 let text = "what was queued is not in the store any more; the test is done again";
                 let why = FailedAttempt::new(ErrorCategory::Transient, text);
                 self.settle_back(&Work { landing, test }, why, &[], None)?;
@@ -286,6 +294,7 @@ impl Train<'_> {
             if is_red && !mends || is_hunted || drive.held.contains_key(&landing.id) {
                 continue;
             }
+            self.missed.borrow_mut().remove(&landing.id);
             works.insert(landing.id.clone(), Work { landing, test });
         }
         let ranked = ranked(&works.values().map(|work| work.landing.clone()).collect::<Vec<_>>(), &priorities);
@@ -294,6 +303,20 @@ impl Train<'_> {
         drive.seen.extend(works.iter().map(|(id, work)| (id.clone(), work.clone())));
         drive.works = works;
         Ok(())
+    }
+
+    /// True if a work that is not in the store may come from the remote: until that was asked once more, and while the loop that
+    /// has queued it runs on another machine, which sends it as soon as it can.
+    fn may_still_arrive(&self, landing: &Landing) -> Result<bool> {
+        if self.context.store.remote().is_none() {
+            return Ok(false);
+        }
+        let since = *self.missed.borrow_mut().entry(landing.id.clone()).or_insert_with(Instant::now);
+        if self.judge.news.asked_remote.get().is_none_or(|asked| asked <= since) {
+            return Ok(true);
+        }
+        let process = self.context.db.read(|tx| tx.running_process(landing.loop_id.as_str(), &ProcessIdentity::own()))?;
+        Ok(process.is_some_and(|process| process.is_elsewhere()))
     }
 
     /// True if everything that a queued work names is in the store.

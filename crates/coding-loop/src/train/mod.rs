@@ -18,6 +18,7 @@ mod queue;
 pub use queue::ranked;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use coord_db::process::ProcessIdentity;
@@ -35,6 +36,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Interval at which a process that is not the judge looks at the queue, whatever it hears.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// Interval at which works that have not arrived from another machine are looked for.
+const LOOK_FOR_MISSED: Duration = Duration::from_secs(5);
+
 /// The landing train of one process.
 pub(crate) struct Train<'a> {
     /// The loop in whose name it judges.
@@ -43,11 +47,13 @@ pub(crate) struct Train<'a> {
     context: Context<'a>,
     /// Its newest role as the judge.
     role: RefCell<Option<JudgeRole>>,
+    /// Queued works of other machines that have not arrived yet, with the time at which they were first missed.
+    missed: RefCell<BTreeMap<String, Instant>>,
 }
 
 impl<'a> Train<'a> {
     pub(crate) fn new(judge: &'a Context<'a>) -> Self {
-        Self { judge, context: judge.acting_as(LoopId::train()), role: RefCell::new(None) }
+        Self { judge, context: judge.acting_as(LoopId::train()), role: RefCell::default(), missed: RefCell::default() }
     }
 
     /// Judges and lands queued work until a stop is requested.
@@ -80,6 +86,10 @@ impl<'a> Train<'a> {
         }
         // Even if another process judges: the leases of queued work stay while any loop runs.
         pulse.beat(&self.context)?;
+        // With a remote each look costs a conversation. While another process judges there is nothing to look for.
+        if self.context.store.remote().is_some() && db.read(|tx| tx.has_judge())? {
+            return Ok(LOOK);
+        }
         let halted = self.halted_for()?;
         if halted.is_none()
             && let Some(Err(error)) = pulse.unless_stopped(self.context.refresh()).await
@@ -118,7 +128,11 @@ impl<'a> Train<'a> {
         let has_progress = driven?;
         released?;
         // There may be more.
-        Ok(if has_progress { Duration::ZERO } else { LOOK })
+        Ok(match has_progress {
+            true => Duration::ZERO,
+            false if !self.missed.borrow().is_empty() => LOOK_FOR_MISSED,
+            false => LOOK,
+        })
     }
 
     /// The request for the lease of the judge. Its events belong to the attempt whose work has waited longest.

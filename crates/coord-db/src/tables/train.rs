@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::process::ProcessIdentity;
+use crate::process::{Liveness, ProcessIdentity};
 use crate::{
     Acquire, AcquireRequest, ActorId, Error, ErrorCategory, FailedAttempt, JournalEntry, Landing, LandingState, Lease,
     LeasePath, LoopId, PassedAttempt, ReadTx, Result, TestId, TestStatus, UnlockCause, WriteTx, owned_intent,
@@ -49,6 +49,19 @@ pub struct LandedWork {
 }
 
 impl ReadTx<'_> {
+    /// True if a process that is not known to be dead is the judge, with a lease that has not expired.
+    pub fn has_judge(&self) -> Result<bool> {
+        for entry in self.open_journal(Some(LoopId::train().as_str()))? {
+            let Some(role) = JudgeRole::of(&entry) else { continue };
+            let is_gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+            let lease = self.judge_lease(&role)?.filter(|lease| lease.expires_at.is_none_or(|at| at > self.now()));
+            if !is_gone && lease.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The lease on integration, if it is that of this judge.
     pub fn judge_lease(&self, role: &JudgeRole) -> Result<Option<Lease>> {
         let is_own = |lease: &Lease| lease.locked_by == role.judge.as_str() && lease.fencing_token == role.token;
