@@ -172,7 +172,9 @@ fn unneeded<'a>(config: &'a HeartbeatConfig, snapshot: &'a HeartbeatSnapshot) ->
 fn operations(config: &HeartbeatConfig, snapshot: &HeartbeatSnapshot, plan: &mut Plan<Action>) {
     let mut lost: BTreeMap<&str, Vec<&JournalEntry>> = BTreeMap::new();
     for entry in &snapshot.open_operations {
-        let by = entry.component.as_deref().or(entry.loop_id.as_ref().map(LoopId::as_str)).unwrap_or("nobody");
+        // The landing train is no process: a loop acts for it.
+        let by = entry.steps.runs_as().or(entry.component.as_deref()).or(entry.loop_id.as_ref().map(LoopId::as_str));
+        let by = by.unwrap_or("nobody");
         let there = snapshot.subjects.iter().find(|subject| subject.id == by).is_some_and(|subject| {
             !matches!(verdict(config, snapshot, subject), Verdict::Exited | Verdict::Silent | Verdict::Stopped)
                 && subject.loop_row.as_ref().is_none_or(|row| row.status != LoopStatus::Error)

@@ -14,6 +14,7 @@ pub mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use coord_db::{Config, Database, JournalEntry, ReadTx, Result, Timestamp, WriteTx};
 use supervisor::{LocalFuture, Plan, Supervisor, Waker};
@@ -30,6 +31,8 @@ pub struct Heartbeat {
     watches: observe::Watches,
     /// When nothing was left to clean up last. Only a cache: a new process cleans up at once.
     swept_at: Option<Timestamp>,
+    /// When this process, or the database, stood still last.
+    stood_still_at: Option<Instant>,
     keeper: keep::Keeper,
 }
 
@@ -45,7 +48,13 @@ impl Supervisor for Heartbeat {
     const DURABLE_INTENTS: bool = false;
 
     fn new(config: Arc<Config>, _database: &Path) -> Self {
-        Self { config, watches: observe::Watches::default(), swept_at: None, keeper: keep::Keeper::default() }
+        Self {
+            config,
+            watches: observe::Watches::default(),
+            swept_at: None,
+            stood_still_at: None,
+            keeper: keep::Keeper::default(),
+        }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
@@ -61,9 +70,19 @@ impl Supervisor for Heartbeat {
         Ok(self.watches.look(processes))
     }
 
+    fn stood_still(&mut self) {
+        self.stood_still_at = Some(Instant::now());
+    }
+
     fn snapshot(&mut self, tx: &ReadTx<'_>, observation: &Observation) -> Result<HeartbeatSnapshot> {
         let sweep = self.swept_at.is_none_or(|at| tx.now().millis_since(at).abs() >= snapshot::SWEEP_EVERY_MILLIS);
-        let snapshot = snapshot::load(&self.config, tx, observation, sweep)?;
+        let mut snapshot = snapshot::load(&self.config, tx, observation, sweep)?;
+        let grace = u64::try_from(self.config.heartbeat.wake_grace_seconds).unwrap_or(0);
+        if let Some(left) = self.stood_still_at.and_then(|at| Duration::from_secs(grace).checked_sub(at.elapsed())) {
+            let until = tx.now().plus_millis(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+            snapshot.in_grace = true;
+            snapshot.grace_until = Some(snapshot.grace_until.map_or(until, |later| later.max(until)));
+        }
         if snapshot.sweep.as_ref().is_some_and(snapshot::Sweep::is_empty) {
             self.swept_at = Some(tx.now());
         }

@@ -55,6 +55,8 @@ fn run<S: Supervisor>(line: &CommandLine) -> Result<()> {
 
 /// Interval at which a process that stands by looks whether it is needed.
 const STAND_BY: Duration = Duration::from_secs(2);
+/// After this many intervals without a heartbeat something stood still.
+const LATE_BEATS: u32 = 3;
 /// Maximum number of consecutive passes without a change: another process may have done the work in between.
 const MAX_PASSES_WITHOUT_CHANGE: u32 = 3;
 
@@ -89,6 +91,7 @@ struct Process<S: Supervisor> {
     careful: bool,
     back_off: BackOff,
     next_beat: Instant,
+    beaten_at: Instant,
     /// Passes in a row that changed nothing although something was due.
     passes_without_change: u32,
 }
@@ -149,6 +152,7 @@ impl<S: Supervisor> Process<S> {
             careful: unclean,
             back_off: BackOff::default(),
             next_beat: Instant::now(),
+            beaten_at: Instant::now(),
             passes_without_change: 0,
         }))
     }
@@ -195,7 +199,16 @@ impl<S: Supervisor> Process<S> {
             service::alive();
             self.db.check_place()?;
             self.db.write_quietly(|tx| tx.beat_of(&self.id, &ProcessIdentity::own()))?;
-            self.next_beat = Instant::now() + service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
+            let interval = service::beat_interval(self.supervisor.config().heartbeat.beat_seconds);
+            if self.beaten_at.elapsed() > interval * LATE_BEATS {
+                tracing::warn!(
+                    seconds = self.beaten_at.elapsed().as_secs(),
+                    "no heartbeat could be sent; silence counts against nobody"
+                );
+                self.supervisor.stood_still();
+            }
+            self.beaten_at = Instant::now();
+            self.next_beat = self.beaten_at + interval;
             self.report_ready();
         }
         self.wakes.looked(&self.db);

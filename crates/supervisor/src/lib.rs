@@ -110,6 +110,9 @@ pub trait Supervisor: Sized + 'static {
     /// Observes the state outside the database.
     fn observe(&mut self, db: &coord_db::Database) -> Result<Self::Observation>;
 
+    /// Called after a heartbeat that is late by much: the process or the database stood still, and so did the others' heartbeats.
+    fn stood_still(&mut self) {}
+
     /// Receives the unread deliveries for the next snapshot. Only called with an inbox.
     fn deliver(&mut self, _inbox: Vec<Inbound>) {}
 

@@ -87,7 +87,8 @@ impl JournalSteps {
     }
 
     /// The loop as which the process that acts runs, if the intent names one.
-    fn runs_as(&self) -> Option<&str> {
+    #[must_use]
+    pub fn runs_as(&self) -> Option<&str> {
         self.intent.get(OWNER)?.get("runs_as")?.as_str()
     }
 }

@@ -48,7 +48,7 @@ impl Postgres {
     /// Connects to a database as it is.
     pub(super) fn connect(address: Address, durable: bool, patience: Duration) -> Result<Self> {
         Ok(Self {
-            worker: RefCell::new(Some(connect(&address)?)),
+            worker: RefCell::new(Some(connect(&address, patience)?)),
             patience,
             durable: Cell::new(durable),
             transaction: RefCell::default(),
@@ -74,7 +74,7 @@ impl Postgres {
     pub(super) fn on_worker<T>(&self, ask: impl FnOnce(&Worker) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut worker = self.worker.borrow_mut();
         if worker.is_none() && self.transaction.borrow().is_none() {
-            let new = connect_once(&self.address)?;
+            let new = connect_once(&self.address, self.patience)?;
             let renewed = self.claim.borrow().as_ref().map(|claim| claim.renew(&new)).transpose()?;
             self.claim.replace(renewed);
             *worker = Some(new);
@@ -255,12 +255,12 @@ fn values(parameters: &impl Params) -> Vec<Value> {
     parameters.with(|parameters| parameters.iter().map(|parameter| Value::of(*parameter)).collect())
 }
 
-fn connect_once(address: &Address) -> Result<Worker, Failure> {
-    let worker = Worker::connect(&address.config)?;
+fn connect_once(address: &Address, patience: Duration) -> Result<Worker, Failure> {
+    let worker = Worker::connect(&address.config, patience)?;
     worker.batch(SETTINGS)?;
     Ok(worker)
 }
 
-fn connect(address: &Address) -> Result<Worker> {
-    connect_once(address).map_err(|failure| failure.unreachable(address))
+fn connect(address: &Address, patience: Duration) -> Result<Worker> {
+    connect_once(address, patience).map_err(|failure| failure.unreachable(address))
 }

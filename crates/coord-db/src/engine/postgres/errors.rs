@@ -15,6 +15,11 @@ pub(super) enum Failure {
     Driver(tokio_postgres::Error),
     /// The thread of the connection has ended.
     Ended,
+    /// The server has not answered in time.
+    Silent {
+        /// The time.
+        seconds: u64,
+    },
     /// Another process has claimed what this one runs as.
     Replaced(String),
 }
@@ -24,7 +29,7 @@ impl Failure {
     pub(super) fn is_broken(&self) -> bool {
         let error = match self {
             Self::Driver(error) => error,
-            Self::Ended => return true,
+            Self::Ended | Self::Silent { .. } => return true,
             Self::Replaced(_) => return false,
         };
         match error.as_db_error() {
@@ -38,6 +43,7 @@ impl Failure {
     pub(super) fn detail(&self) -> String {
         match self {
             Self::Ended => "the connection was closed".to_owned(),
+            Self::Silent { seconds } => format!("it has not answered for {seconds} s"),
             Self::Replaced(component) => format!("another process has claimed to be {component}"),
             Self::Driver(error) => error.as_db_error().map_or_else(|| crate::error_chain(error), |db| db.message().to_owned()),
         }
@@ -46,7 +52,7 @@ impl Failure {
     fn code(&self) -> &str {
         match self {
             Self::Driver(error) => error.code().map_or("", SqlState::code),
-            Self::Ended | Self::Replaced(_) => "",
+            Self::Ended | Self::Silent { .. } | Self::Replaced(_) => "",
         }
     }
 
@@ -68,7 +74,7 @@ impl Failure {
                 Some(db) => of_server(db, patience_seconds),
                 None => Error::Statement(Box::new(error)),
             },
-            Self::Ended => self.unreachable(address),
+            Self::Ended | Self::Silent { .. } => self.unreachable(address),
             Self::Replaced(component) => Error::Replaced { component, process: "another process".to_owned() },
         }
     }

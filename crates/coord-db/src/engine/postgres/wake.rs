@@ -11,6 +11,7 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use super::address::Address;
 use super::errors::Failure;
+use super::worker::{CONNECT_LIMIT, answered};
 use crate::Result;
 
 /// What a connection is to hear.
@@ -63,10 +64,10 @@ async fn listen(
             _ = stopped.recv() => return,
         };
         match ended {
-            Err((false, error)) if !has_begun => return drop(begun.send(Err(Failure::Driver(error)))),
-            Err((heard, error)) => {
+            Err((false, failure)) if !has_begun => return drop(begun.send(Err(failure))),
+            Err((heard, failure)) => {
                 has_begun |= heard;
-                tracing::debug!(%address, %error, "the connection that listens broke");
+                tracing::debug!(%address, error = failure.detail(), "the connection that listens broke");
             }
             Ok(()) => has_begun = true,
         }
@@ -82,14 +83,15 @@ async fn listen_once(
     address: &Address,
     on_begin: impl FnOnce(),
     on_wake: &impl Fn(),
-) -> std::result::Result<(), (bool, tokio_postgres::Error)> {
-    let (client, mut connection) = address.config.connect(NoTls).await.map_err(|error| (false, error))?;
+) -> std::result::Result<(), (bool, Failure)> {
+    let connecting = answered(CONNECT_LIMIT, address.config.connect(NoTls));
+    let (client, mut connection) = connecting.await.map_err(|failure| (false, failure))?;
     let mut on_begin = Some(on_begin);
     let mut asked = std::pin::pin!(client.batch_execute(LISTEN));
     loop {
         tokio::select! {
             heard = &mut asked, if on_begin.is_some() => {
-                heard.map_err(|error| (false, error))?;
+                heard.map_err(|error| (false, Failure::Driver(error)))?;
                 if let Some(begin) = on_begin.take() {
                     begin();
                 }
@@ -97,7 +99,7 @@ async fn listen_once(
             message = poll_fn(|context| connection.poll_message(context)) => match message {
                 Some(Ok(AsyncMessage::Notification(_))) => on_wake(),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err((on_begin.is_none(), error)),
+                Some(Err(error)) => return Err((on_begin.is_none(), Failure::Driver(error))),
                 None => return Ok(()),
             },
         }

@@ -2,7 +2,9 @@
 //! the caller waits for its answer.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::mpsc as answers;
+use std::time::Duration;
 
 use tokio::sync::mpsc as requests;
 use tokio_postgres::types::ToSql;
@@ -11,10 +13,15 @@ use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 use super::errors::Failure;
 use super::values::Value;
 
+/// How long to wait for a connection, from the first packet until the server is ready.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// How long to wait for an answer, beyond the time for which a statement waits for the lock. A server that takes longer stands still.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
 /// Number of prepared statements that a connection keeps, here and on the server.
 const MAX_STATEMENTS: usize = 512;
 
-type Outcome<T> = Result<T, tokio_postgres::Error>;
+type Outcome<T> = Result<T, Failure>;
 type Answer<T> = answers::Sender<Outcome<T>>;
 /// Rows whose values are all text.
 pub(super) type Texts = Vec<Vec<Option<String>>>;
@@ -37,13 +44,13 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Connects.
-    pub(super) fn connect(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn connect(config: &Config, patience: Duration) -> Result<Self, Failure> {
         let (sender, receiver) = requests::unbounded_channel();
         let (connected, outcome) = answers::channel();
         let config = config.clone();
         let thread = super::thread::spawn("postgres", move || {
             match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
-                Ok(runtime) => runtime.block_on(serve(&config, receiver, &connected)),
+                Ok(runtime) => runtime.block_on(serve(&config, ANSWER_LIMIT + patience, receiver, &connected)),
                 Err(error) => tracing::error!(%error, "cannot run a connection to the server"),
             }
         });
@@ -75,12 +82,20 @@ impl Worker {
 }
 
 fn received<T>(outcome: &answers::Receiver<Outcome<T>>) -> Result<T, Failure> {
-    outcome.recv().map_err(|_| Failure::Ended)?.map_err(Failure::Driver)
+    outcome.recv().map_err(|_| Failure::Ended)?
+}
+
+/// Waits for something from the server, for a limited time.
+pub(super) async fn answered<T>(limit: Duration, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Outcome<T> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(outcome) => outcome.map_err(Failure::Driver),
+        Err(_) => Err(Failure::Silent { seconds: limit.as_secs() }),
+    }
 }
 
 /// Connects, and does what is asked for until nobody can ask any more.
-async fn serve(config: &Config, mut requests: requests::UnboundedReceiver<Request>, connected: &Answer<()>) {
-    let (client, connection) = match config.connect(NoTls).await {
+async fn serve(config: &Config, limit: Duration, mut requests: requests::UnboundedReceiver<Request>, connected: &Answer<()>) {
+    let (client, connection) = match answered(CONNECT_LIMIT, config.connect(NoTls)).await {
         Ok(connection) => connection,
         Err(error) => {
             let _ = connected.send(Err(error));
@@ -92,15 +107,29 @@ async fn serve(config: &Config, mut requests: requests::UnboundedReceiver<Reques
     let mut session = Session { client, statements: HashMap::new() };
     // Who asked and is no longer there needs no answer.
     while let Some(request) = requests.recv().await {
-        match request {
-            Request::Query(sql, values, answer) => drop(answer.send(session.query(&sql, &values).await)),
-            Request::Execute(sql, values, answer) => drop(answer.send(session.execute(&sql, &values).await)),
-            Request::Batch(sql, answer) => drop(answer.send(session.batch(&sql).await)),
+        let is_silent = match request {
+            Request::Query(sql, values, answer) => answer_with(&answer, answered(limit, session.query(&sql, &values)).await),
+            Request::Execute(sql, values, answer) => {
+                answer_with(&answer, answered(limit, session.execute(&sql, &values)).await)
+            }
+            Request::Batch(sql, answer) => answer_with(&answer, answered(limit, session.batch(&sql)).await),
+        };
+        if is_silent {
+            // It would wait for the answer.
+            connection.abort();
+            return;
         }
     }
     drop(session);
     // The server is notified that the connection ends.
-    let _ = connection.await;
+    let _ = tokio::time::timeout(CONNECT_LIMIT, connection).await;
+}
+
+/// Answers who asked. True if the server did not.
+fn answer_with<T>(answer: &Answer<T>, outcome: Outcome<T>) -> bool {
+    let is_silent = matches!(outcome, Err(Failure::Silent { .. }));
+    let _ = answer.send(outcome);
+    is_silent
 }
 
 struct Session {
@@ -110,7 +139,7 @@ struct Session {
 }
 
 impl Session {
-    async fn prepare(&mut self, sql: &str) -> Outcome<Statement> {
+    async fn prepare(&mut self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
@@ -122,17 +151,17 @@ impl Session {
         Ok(statement)
     }
 
-    async fn query(&mut self, sql: &str, values: &[Value]) -> Outcome<Vec<Row>> {
+    async fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, tokio_postgres::Error> {
         let statement = self.prepare(sql).await?;
         self.client.query(&statement, &bound(values)).await
     }
 
-    async fn execute(&mut self, sql: &str, values: &[Value]) -> Outcome<u64> {
+    async fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, tokio_postgres::Error> {
         let statement = self.prepare(sql).await?;
         self.client.execute(&statement, &bound(values)).await
     }
 
-    async fn batch(&self, sql: &str) -> Outcome<Texts> {
+    async fn batch(&self, sql: &str) -> Result<Texts, tokio_postgres::Error> {
         let mut rows = Vec::new();
         for message in self.client.simple_query(sql).await? {
             if let SimpleQueryMessage::Row(row) = message {
