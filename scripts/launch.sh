@@ -6,6 +6,7 @@
 #   scripts/launch.sh           your repository; builds first
 #   scripts/launch.sh --demo    an example with three scripted agents, in .demo/ of this project
 #
+# --loops NAME,NAME starts only these loops, --loops '' none: on each of several machines, those that run there.
 # --db FILE and --config FILE name another database and other settings. loopctl up runs this script, loopctl down stops it.
 # Installed by scripts/install.sh it is called coding-loops-launch, runs the installed programs, and makes the example in
 # ~/coding-loops-demo. CODING_LOOPS_BIN names a folder of other programs, CODING_LOOPS_DEMO another folder for the example.
@@ -20,7 +21,7 @@ else
   built='' stage_manager=$here/demo/demo.py demo_folder=$project/.demo
 fi
 supervisors=(heartbeat deadlock-detector monitor regression-checker pm-agent)
-demo='' settings=()
+demo='' settings=() loops=all
 
 usage() { echo "$0: $1; try --help" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -28,7 +29,8 @@ while [ $# -gt 0 ]; do
     --demo) demo=${CODING_LOOPS_DEMO:-$demo_folder} ;;
     --db) export CODING_LOOPS_DB=${2:?--db needs a file}; shift ;;
     --config) settings=(--config "${2:?--config needs a file}"); shift ;;
-    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --loops) loops=${2?--loops needs names, separated by commas}; shift ;;
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) usage "unknown option $1" ;;
   esac
   shift
@@ -204,6 +206,14 @@ mkdir -p "$home/logs"
 CODING_LOOPS_LAUNCH=$$:$(readlink -f "$database")
 export CODING_LOOPS_LAUNCH
 examine
+chosen=$(loopctl "${settings[@]}" --json loop list | python3 -c '
+import json, sys
+known = [row["id"] for row in json.load(sys.stdin)]
+wanted = known if sys.argv[1] == "all" else [name for name in sys.argv[1].split(",") if name]
+unknown = [name for name in wanted if name not in known]
+if unknown:
+    sys.exit("there is no loop " + ", ".join(unknown) + "; see loopctl loops")
+print(*wanted, sep="\n")' "$loops") || exit 1
 
 exec 2>/dev/null # the shell's own words about jobs that were killed; ours go to 3
 trap 'trap - EXIT; stop; exit 130' INT
@@ -220,10 +230,10 @@ start "${supervisors[0]}"
 await_ready "${supervisors[0]}"
 for name in "${supervisors[@]:1}"; do start "$name"; done
 for name in "${supervisors[@]:1}"; do await_ready "$name"; done
-while read -r name; do
+while read -r name && [ -n "$name" ]; do
   order+=("$name") command[$name]=coding-loop pid[$name]='' retry_at[$name]=''
   start "$name" "$name"
-done < <(loopctl "${settings[@]}" --json loop list | python3 -c 'import json, sys; [print(row["id"]) for row in json.load(sys.stdin)]')
+done <<<"$chosen"
 for name in "${order[@]}"; do [ "${command[$name]}" != coding-loop ] || await_ready "$name"; done
 
 if [ -t 1 ]; then

@@ -28,6 +28,7 @@ FIRST = [
     "system-tests crash_points",
     "system-tests demo",
     "system-tests simulation",
+    "system-tests machines",
     "git it",
     "system-tests systemd",
     "system-tests faults",

@@ -2,6 +2,7 @@
 
 pub mod docs;
 pub mod installation;
+pub mod machines;
 pub mod namespace;
 pub mod night;
 pub mod processes;

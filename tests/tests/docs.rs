@@ -3,10 +3,11 @@
 use system_tests::docs::{DOCUMENTS, blocks};
 
 /// Whose blocks they are: document, heading (empty: all of the document), and the test that runs them.
-const RUN_BY: [(&str, &str, &str); 6] = [
+const RUN_BY: [(&str, &str, &str); 7] = [
     ("README.md", "coding-loops", "readme.rs, demo.rs"),
     ("README.md", "Your own repository", "readme.rs"),
     ("README.md", "Looking and steering", "readme.rs"),
+    ("README.md", "Several machines", "machines.rs"),
     ("systemd/README.md", "", "runbook.rs"),
     ("crates/coding-loop/README.md", "", "agents.rs"),
     // A test cannot build the workspace that it is part of; CI does.

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// Exit 1 if services are enabled, or if there is no launcher.
-pub fn up(cx: &Context, demo: bool) -> Outcome {
+pub fn up(cx: &Context, demo: bool, loops: Option<&str>) -> Outcome {
     if let Some(enabled) = service::enabled(&cx.path).first().filter(|_| !demo) {
         return Err(Failure::No(format!(
             "services run this repository: {} is enabled; start them with systemctl, or remove them first with {}",
@@ -50,6 +50,7 @@ pub fn up(cx: &Context, demo: bool) -> Outcome {
         for (option, file) in [("--db", &database), ("--config", &config)] {
             command.args(file.iter().flat_map(|file| [Path::new(option), file]));
         }
+        command.args(loops.iter().flat_map(|loops| ["--loops", loops]));
         // The database may lie in another folder than the repository.
         let repository = cx.config()?.repository_path();
         if database.is_some() && repository.is_dir() {

@@ -102,14 +102,15 @@ fn run_in(cx: &Context, command: Command) -> Outcome {
 
 fn set_up(cx: &Context, command: SetUp) -> Outcome {
     match command {
-        SetUp::Init { repository, agent, database } => {
-            setup::init(cx, repository.as_deref(), agent.as_deref(), database.as_deref())
+        SetUp::Init { repository, agent, database, remote } => {
+            let chosen = setup::Chosen { agent: agent.as_deref(), database: database.as_deref(), remote: remote.as_deref() };
+            setup::init(cx, repository.as_deref(), &chosen)
         }
         SetUp::Deinit { yes, force } => deinit::run(cx, yes, force),
         SetUp::Doctor { before_start, run_checks } => doctor::run(cx, before_start, run_checks),
         SetUp::Loop(command) => setup::loops(cx, command),
         SetUp::Test(command) => setup::tests(cx, command),
-        SetUp::Up { demo } => launch::up(cx, demo),
+        SetUp::Up { demo, loops } => launch::up(cx, demo, loops.as_deref()),
         SetUp::Down => launch::down(cx),
         SetUp::Reload => launch::reload(cx),
         SetUp::Service(command) => service::run(cx, command),

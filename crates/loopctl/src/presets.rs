@@ -57,6 +57,27 @@ fn value_of(name: &str, value: &str, passed: &[String]) -> String {
     array(&names)
 }
 
+/// The settings with the remote at which several machines meet.
+///
+/// # Errors
+/// In words, if another one is set, or the file is not as `init` writes it.
+pub fn with_remote(text: &str, remote: &str) -> Result<String, String> {
+    let config = Config::parse(text, Path::new("config.toml")).map_err(|error| error.to_string())?;
+    if config.repository.remote == remote {
+        return Ok(text.to_owned());
+    }
+    if !config.repository.remote.is_empty() {
+        return Err(format!("[repository] remote is already {:?}; change it there", config.repository.remote));
+    }
+    let line = format!("remote = {}\n", toml::Value::String(remote.to_owned()));
+    let header = "[repository]\n";
+    let new = match text.find(header).filter(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n') {
+        Some(at) => format!("{}{line}{}", &text[..at + header.len()], &text[at + header.len()..]),
+        None => format!("{text}\n{header}{line}"),
+    };
+    checked(new, |config| config.repository.remote == remote)
+}
+
 /// The settings with an agent for all loops: its lines stand in place of those of the same name in `[agent]`.
 ///
 /// # Errors

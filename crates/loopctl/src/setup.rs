@@ -94,11 +94,22 @@ fn place_on_server(path: &Path, address: &str, config: &Config) -> Outcome {
     Err(Failure::No(format!("{} is another database; name another place with --db", path.display())))
 }
 
+/// What the human has chosen for a project.
+#[derive(Debug, Default)]
+pub struct Chosen<'a> {
+    /// The agent of all loops, by name.
+    pub agent: Option<&'a str>,
+    /// The address of a database on a server.
+    pub database: Option<&'a str>,
+    /// The remote at which several machines meet.
+    pub remote: Option<&'a str>,
+}
+
 /// Makes what is missing: folder, settings, database. What is there is kept.
 ///
 /// # Errors
 /// Exit 1 outside of a repository, or if another agent is set; 3 if the database is there and not usable.
-pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>, database: Option<&str>) -> Outcome {
+pub fn init(cx: &Context, repository: Option<&Path>, wanted: &Chosen<'_>) -> Outcome {
     let named = cx
         .global
         .db
@@ -126,7 +137,7 @@ pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>, databa
     let variables = programs::kept_back(&Config::default().agent.environment);
     let config_made = make_file(&config_file, &config_text(&config_file, &root, &project, &agents, &variables))?;
     // If only one is there, it is meant.
-    let chosen = match (agent, &agents[..]) {
+    let chosen = match (wanted.agent, &agents[..]) {
         (Some(name), _) => KnownAgent::named(name),
         (None, [one]) if config_made => Some(*one),
         _ => None,
@@ -134,9 +145,12 @@ pub fn init(cx: &Context, repository: Option<&Path>, agent: Option<&str>, databa
     if let Some(known) = chosen {
         presets::change(&config_file, |text| presets::with_agent(text, known))?;
     }
+    if let Some(remote) = wanted.remote {
+        presets::change(&config_file, |text| presets::with_remote(text, remote))?;
+    }
     let config = Config::load(&path, cx.global.config.as_deref())?;
     let made = !path.exists();
-    if let Some(address) = database {
+    if let Some(address) = wanted.database {
         place_on_server(&path, address, &config)?;
     }
     let db = Database::create(&path, &config.open_options())?;

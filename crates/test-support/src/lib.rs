@@ -5,6 +5,7 @@ pub mod bad_files;
 mod database;
 mod git;
 mod harness;
+mod link;
 mod postgres;
 mod process;
 mod wait;
@@ -14,6 +15,7 @@ pub use database::{
 };
 pub use git::{commit, git, git_command, make_repository, write};
 pub use harness::run_tests;
+pub use link::{Line, Link};
 pub use postgres::Postgres;
 pub use process::{Process, Signal, ends_within, is_alive, run, signal};
 pub use wait::{BOUND, wait_for, wait_for_within, wait_until, wait_until_equal};

@@ -17,15 +17,20 @@ const OLDEST_VERSION: u32 = 15;
 /// Who may do everything there, without a password.
 const USER: &str = "tests";
 
-/// Runs the server until its input ends, which is when the process that holds the other end has ended, and deletes the folder.
+/// Runs the server, again and again, until its input ends, which is when the process that holds the other end has ended, and deletes
+/// the folder.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 folder=$1
 shift
-"$@" > "$folder/log" 2>&1 < /dev/null &
+while [ ! -e "$folder/over" ]; do "$@" >> "$folder/log" 2>&1; done < /dev/null &
 read -r _
+: > "$folder/over"
 # One that has only just begun may not hear the first signal.
-while kill -s QUIT $! 2> /dev/null; do sleep 0.1; done
+while kill -0 $! 2> /dev/null; do
+  kill -s QUIT "$(head -n 1 "$folder/data/postmaster.pid")"
+  sleep 0.1
+done 2> /dev/null
 rm -rf "$folder"
 "#;
 
@@ -74,17 +79,7 @@ impl Postgres {
     #[must_use]
     pub fn get() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<Postgres>> = OnceLock::new();
-        SERVER
-            .get_or_init(|| {
-                let programs = find_programs();
-                if programs.is_none() {
-                    eprintln!(
-                        "SKIPPED, NOTHING WAS TESTED ON POSTGRESQL: no server of version {OLDEST_VERSION} or newer is installed"
-                    );
-                }
-                programs.map(Self::start)
-            })
-            .as_ref()
+        SERVER.get_or_init(Self::own).as_ref()
     }
 
     fn start(programs: PathBuf) -> Self {
@@ -113,6 +108,33 @@ impl Postgres {
         let server = Self { folder, programs, databases: AtomicU32::new(0), template: Mutex::default(), _watchdog: watchdog };
         wait_until("the PostgreSQL server answers", || server.try_sql("postgres", "SELECT 1").is_ok());
         server
+    }
+
+    /// A server of the caller's own, which ends with the value. None where there is no PostgreSQL: says so.
+    ///
+    /// # Panics
+    /// If there is one and it does not start.
+    #[must_use]
+    pub fn own() -> Option<Self> {
+        let programs = find_programs();
+        if programs.is_none() {
+            eprintln!("SKIPPED, NOTHING WAS TESTED ON POSTGRESQL: no server of version {OLDEST_VERSION} or newer is installed");
+        }
+        programs.map(Self::start)
+    }
+
+    /// Kills the server in the middle of its work, and waits until it has recovered.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn crash(&self) {
+        let pid = || {
+            let text = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+            text.lines().next().and_then(|pid| pid.parse::<u32>().ok())
+        };
+        let before = pid().expect("the server's pid");
+        crate::signal(before, nix::sys::signal::Signal::SIGQUIT);
+        wait_until("the server is there again", || pid() != Some(before) && self.try_sql("postgres", "SELECT 1").is_ok());
     }
 
     /// The server, if the tests of this process are to run on PostgreSQL: the environment variable `CODING_LOOPS_TEST_ENGINE` is

@@ -39,6 +39,10 @@ pub enum SetUp {
         /// to be another machine's already. The password is that of PGPASSWORD, if the address has none.
         #[arg(long, value_name = "ADDRESS")]
         database: Option<String>,
+        /// Let integration be a branch at this remote, where the machines meet: a name in git remote -v, or an address. It is
+        /// written to config.toml.
+        #[arg(long, value_name = "REMOTE")]
+        remote: Option<String>,
     },
     /// Remove what init and the loops have made in a repository
     ///
@@ -81,11 +85,14 @@ pub enum SetUp {
     /// Starts the five supervisors and the registered loops, and shows the live status. Ctrl-C, or loopctl down in another
     /// terminal, stops all of them in order. It starts nothing if loopctl doctor finds a problem, if something else runs on the
     /// database, or if services are enabled. Logs are in coding-loops/logs/.
-    #[command(after_help = examples!["loopctl up"])]
+    #[command(after_help = examples!["loopctl up", "loopctl up --loops backend"])]
     Up {
         /// Run the example with three scripted agents, in a repository of its own
         #[arg(long)]
         demo: bool,
+        /// Start only these loops, separated by commas; with an empty text none. On each of several machines, those that run there
+        #[arg(long, value_name = "NAMES", conflicts_with = "demo")]
+        loops: Option<String>,
     },
     /// Stop what loopctl up has started
     ///

@@ -1,0 +1,298 @@
+//! Three machines with twelve loops land a project over lines that break, a server that is killed, and a writer that stands still.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use coord_db::{Database, Error, OpenOptions};
+use system_tests::docs::blocks;
+use system_tests::machines::{Fleet, PATIENCE};
+use system_tests::project;
+use test_support::{Line, run, wait_for_within};
+
+const SETTINGS: &str = r#"
+[agent]
+command = ["sh", "-c", "cat > /dev/null; sleep 0.5; echo \"NAME = '$TEST_ID'\" > ledger/feature_$(echo $TEST_ID | tr - _).py"]
+timeout_seconds = 60
+kill_after_seconds = 2
+
+[[gate.check]]
+name = "build"
+command = ["python3", "build.py"]
+
+[heartbeat]
+beat_seconds = 2
+degraded_seconds = 10
+dead_seconds = 20
+
+[regression]
+interval_seconds = 10
+"#;
+
+const MACHINES: [&str; 3] = ["anvil", "bellows", "crucible"];
+const SUPERVISORS: [&str; 5] = ["heartbeat", "monitor", "deadlock-detector", "regression-checker", "pm-agent"];
+const LOOPS_EACH: usize = 4;
+
+fn files(folder: &Path, below: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, below, found);
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            let name = path.strip_prefix(below).unwrap().to_str().unwrap();
+            let name = if name == "gitignore" { ".gitignore" } else { name };
+            found.push((name.to_owned(), text));
+        }
+    }
+}
+
+/// The files of the demo's project.
+fn project_files() -> Vec<(String, String)> {
+    let demo = project().join("scripts/demo/project");
+    let mut all = Vec::new();
+    files(&demo, &demo, &mut all);
+    all
+}
+
+fn loops_of(machine: usize) -> Vec<String> {
+    (1..=LOOPS_EACH).map(|n| format!("{}-{n}", MACHINES[machine])).collect()
+}
+
+struct Night {
+    fleet: Fleet,
+    rounds: usize,
+    /// The highest fencing token that was seen.
+    token: i64,
+}
+
+impl Night {
+    fn new() -> Option<Self> {
+        let all = project_files();
+        let all: Vec<(&str, &str)> = all.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut fleet = Fleet::new(&MACHINES, &all, SETTINGS)?;
+        for machine in &fleet.machines {
+            let _ = machine.loopctl(&["init", "--database", &fleet.address(machine), "--remote", "origin"]);
+        }
+        for machine in 0..MACHINES.len() {
+            for id in loops_of(machine) {
+                let _ = fleet.machines[machine].loopctl(&["loop", "add", &id]);
+            }
+        }
+        for machine in &mut fleet.machines {
+            for program in SUPERVISORS {
+                machine.start(program, &[]);
+            }
+        }
+        for machine in 0..MACHINES.len() {
+            for id in loops_of(machine) {
+                fleet.machines[machine].start("coding-loop", &[&id]);
+            }
+        }
+        Some(Self { fleet, rounds: 0, token: 0 })
+    }
+
+    /// Gives every loop another test.
+    fn add_tests(&mut self) {
+        self.rounds += 1;
+        for machine in 0..MACHINES.len() {
+            for id in loops_of(machine) {
+                let test = format!("{id}-t{}", self.rounds);
+                let _ = self.fleet.machines[0].loopctl(&["test", "add", &test, "--loop", &id]);
+            }
+        }
+    }
+
+    fn passed(&self, of: &str) -> usize {
+        let sql = format!("SELECT count(*) FROM tests WHERE status = 'passed' AND id LIKE '{of}'");
+        self.fleet.server.try_sql("fleet", &sql).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    fn until_passed(&self, what: &str, of: &str, number: usize) {
+        wait_for_within(PATIENCE, what, || {
+            let passed = self.passed(of);
+            (passed >= number).then_some(()).or_else(|| {
+                assert!(passed <= number, "{passed} of {number}");
+                None
+            })
+        });
+    }
+
+    /// What has to be true at any moment.
+    fn check_laws(&mut self, after: &str) {
+        let token: i64 = self.fleet.sql("SELECT value FROM counters WHERE name = 'fencing_token'").parse().unwrap();
+        assert!(token >= self.token, "{after}: tokens go back from {} to {token}", self.token);
+        self.token = token;
+        let passed = self.fleet.sql("SELECT id, commit_hash FROM tests WHERE status = 'passed'");
+        for (test, commit) in passed.lines().filter_map(|line| line.split_once('|')) {
+            assert!(self.fleet.has_landed(commit), "{after}: {test} has passed, and {commit} is not on integration");
+        }
+        let mut landed: BTreeMap<String, usize> = BTreeMap::new();
+        for test in self.fleet.landed_tests() {
+            *landed.entry(test).or_default() += 1;
+        }
+        let twice: Vec<_> = landed.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(twice.is_empty(), "{after}: landed more than once: {twice:?}");
+        let held =
+            "SELECT count(*) FROM (SELECT 1 FROM file_locks GROUP BY fencing_token HAVING count(DISTINCT locked_by) > 1) AS t";
+        assert_eq!(self.fleet.sql(held), "0", "{after}: a token of two holders");
+    }
+
+    /// The components of which somebody has said that their process has ended.
+    fn said_to_have_ended(&self) -> BTreeSet<String> {
+        let said = "SELECT payload::jsonb ->> 'component' FROM events WHERE event_type = 'component_degraded'
+                    AND payload LIKE '%its process has ended%'";
+        self.fleet.sql(said).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Night {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for machine in &self.fleet.machines {
+                eprintln!("{}", machine.logs());
+            }
+            for query in [
+                "SELECT component, status, last_heartbeat, host FROM component_health ORDER BY 1",
+                "SELECT id, status, attempts, notes FROM tests WHERE status <> 'passed'",
+                "SELECT severity, message FROM alerts WHERE closed_at IS NULL",
+            ] {
+                eprintln!("{}\n", self.fleet.server.try_sql("fleet", query).unwrap_or_else(|error| error));
+            }
+        }
+    }
+}
+
+#[test]
+fn three_machines_land_a_project_through_every_fault() {
+    let Some(mut night) = Night::new() else { return };
+    let all = LOOPS_EACH * MACHINES.len();
+
+    // Undisturbed. Everyone sees everything.
+    night.add_tests();
+    night.until_passed("all loops to land", "%-t1", all);
+    night.check_laws("undisturbed");
+    for machine in &night.fleet.machines {
+        let status = machine.rows(&["status"]);
+        let hosts: Vec<&str> = status["hosts"].as_array().unwrap().iter().map(|host| host["name"].as_str().unwrap()).collect();
+        assert_eq!(hosts, MACHINES, "on {}", machine.name);
+        assert_eq!(status["loops"].as_array().unwrap().len(), all);
+    }
+    assert_eq!(night.fleet.sql("SELECT count(*) FROM component_health WHERE component LIKE 'heartbeat.%'"), "3");
+
+    // A short outage of the line to the server: what was sent arrives late, a commit too.
+    night.add_tests();
+    night.fleet.machines[1].set_line_to_server(Line::Held);
+    night.until_passed("the other machines to go on", "anvil-%-t2", LOOPS_EACH);
+    night.check_laws("while a line holds back");
+    night.fleet.machines[1].set_line_to_server(Line::Open);
+    night.until_passed("all loops to land", "%-t2", all);
+    night.check_laws("after a line held back");
+
+    // The remote is away for one machine, between intent and push as likely as not.
+    night.add_tests();
+    night.fleet.machines[0].cut_line_to_remote(true);
+    night.until_passed("the other machines to go on", "crucible-%-t3", LOOPS_EACH);
+    night.check_laws("while the remote is away");
+    night.fleet.machines[0].cut_line_to_remote(false);
+    night.until_passed("all loops to land", "%-t3", all);
+    night.check_laws("after the remote was away");
+
+    // The server is killed, and comes back.
+    night.add_tests();
+    night.until_passed("some loops to land", "%-t4", 3);
+    night.fleet.server.crash();
+    night.check_laws("after the server was killed");
+    night.until_passed("all loops to land", "%-t4", all);
+    night.check_laws("after the server came back");
+
+    // A writer stands still with the lock, until the server takes it away.
+    night.add_tests();
+    night.until_passed("some loops to land", "%-t5", 2);
+    let address = night.fleet.server.url("fleet");
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let stalled = std::thread::spawn(move || {
+        let db = Database::open(Path::new(&address), &OpenOptions::default()).unwrap();
+        db.write(|_| {
+            let _ = waits.recv();
+            Ok::<_, Error>(())
+        })
+    });
+    night.until_passed("all loops to land", "%-t5", all);
+    drop(go_on);
+    assert!(stalled.join().unwrap().is_err(), "its transaction was ended");
+    night.check_laws("after a writer stood still");
+
+    // A machine is cut off for so long that it is declared lost; nobody says that its processes have ended. What it did meanwhile
+    // does not land beside what others do.
+    let ended = night.said_to_have_ended();
+    night.add_tests();
+    night.until_passed("some loops to land", "%-t6", 2);
+    night.fleet.machines[2].cut_off(true);
+    let lost = "SELECT count(*) FROM loops WHERE id LIKE 'crucible-%' AND status = 'error'";
+    night.fleet.until("the loops of the lost machine to be given up", lost, &LOOPS_EACH.to_string());
+    for part in ["anvil-%-t6", "bellows-%-t6"] {
+        night.until_passed("the other machines to go on", part, LOOPS_EACH);
+    }
+    assert_eq!(night.said_to_have_ended(), ended, "of a machine that is cut off nobody knows that");
+    night.check_laws("while a machine is lost");
+    // One of its loops is started elsewhere.
+    night.fleet.machines[0].start("coding-loop", &["crucible-1"]);
+    let host = "SELECT split_part(host, '/', 1) FROM component_health WHERE component = 'crucible-1'";
+    night.fleet.until("the loop to run elsewhere", host, "anvil");
+    let _ = night.fleet.machines[0].loopctl(&["test", "add", "crucible-1-moved", "--loop", "crucible-1"]);
+    night.until_passed("it to land there", "crucible-1-moved", 1);
+    night.fleet.machines[2].cut_off(false);
+    let back = loops_of(2)[1..].to_vec();
+    for id in &back {
+        night.fleet.machines[2].start("coding-loop", &[id]);
+    }
+    night.until_passed("all loops to land", "%-t6", all);
+    let ended = "crucible-1 runs as pid";
+    wait_for_within(PATIENCE, "its former process to end", || night.fleet.machines[2].logs().contains(ended).then_some(()));
+    night.check_laws("after a machine came back");
+    assert_eq!(night.fleet.sql(host), "anvil");
+}
+
+#[test]
+fn what_the_readme_says_of_several_machines_is_so() {
+    let all = project_files();
+    let all: Vec<(&str, &str)> = all.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let Some(mut fleet) = Fleet::new(&["anvil", "bellows"], &all, SETTINGS) else { return };
+    let typed: Vec<_> = blocks("README.md").into_iter().filter(|block| block.heading == "Several machines").collect();
+    assert_eq!(typed.len(), 2, "a block for each machine");
+    for (number, block) in typed.iter().enumerate() {
+        let address = fleet.address(&fleet.machines[number]);
+        let machine = &mut fleet.machines[number];
+        for line in block.text.lines() {
+            match line.strip_prefix("loopctl up ") {
+                Some(options) => {
+                    let mut arguments = vec!["up"];
+                    arguments.extend(options.split(' '));
+                    machine.start("loopctl", &arguments);
+                }
+                None => drop(run(machine.command("/bin/sh").args(["-ec", line]).env("DATABASE", &address))),
+            }
+        }
+    }
+    let runs = "SELECT string_agg(component || ' ' || split_part(host, '/', 1), ',' ORDER BY component) FROM component_health
+                WHERE component IN ('backend', 'frontend') AND status = 'healthy'";
+    fleet.until("both loops to run", runs, "backend anvil,frontend bellows");
+    for id in ["backend", "frontend"] {
+        let _ = fleet.machines[1].loopctl(&["test", "add", &format!("{id}-01"), "--loop", id]);
+    }
+    let passed = "SELECT count(*) FROM tests WHERE status = 'passed'";
+    fleet.until("the work of both machines to land", passed, "2");
+    for machine in &fleet.machines {
+        let text = machine.loopctl(&["status"]);
+        assert!(text.contains("anvil") && text.contains("bellows"), "{text}");
+        let _ = machine.loopctl(&["check"]);
+    }
+    // The first machine is lost: the copies that stand by on the second take over.
+    fleet.machines[0].kill();
+    let working = "SELECT count(*) FROM component_health WHERE status = 'healthy' AND host LIKE 'bellows%'
+                   AND component IN ('monitor', 'pm', 'deadlock-detector', 'regression-checker')";
+    fleet.until("the supervisors to be taken over", working, "4");
+    let _ = fleet.machines[1].loopctl(&["test", "add", "frontend-02", "--loop", "frontend"]);
+    fleet.until("work to land without the lost machine", passed, "3");
+    let _ = fleet.machines[1].loopctl(&["after-failover"]);
+    fleet.until("the loop to go on", "SELECT status FROM loops WHERE id = 'frontend'", "running");
+}
