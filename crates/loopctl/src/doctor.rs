@@ -16,9 +16,9 @@ use std::path::Path;
 use coord_db::file_system::{FileSystem, Reach};
 use coord_db::locate::Location;
 use coord_db::process::{Liveness, ProcessIdentity};
-use coord_db::{ClockChange, Config, Database, HealthStatus, SCHEMA_VERSION, supervisor_of};
+use coord_db::{ClockChange, Config, Database, HealthStatus, ON_EACH_HOST, SCHEMA_VERSION, supervisor_of};
 use serde::Serialize;
-use views::health::{SUPERVISORS, healths};
+use views::health::{Health, SUPERVISORS, healths};
 use views::text::safe;
 
 use crate::context::Context;
@@ -398,6 +398,17 @@ fn processes(tx: &coord_db::ReadTx<'_>, config: &Config, report: &mut Report) ->
             format!("running: {}; not running: {}", run.join(", "), off.join(", "))
         };
         report.warning("supervisors", shown, "start them with loopctl up, or loopctl service enable");
+    }
+    let heartbeat = tx.supervisor_id(ON_EACH_HOST)?;
+    let runs_here =
+        |health: &&Health| !health.is_elsewhere && matches!(health.verdict, HealthStatus::Healthy | HealthStatus::Degraded);
+    let mut here = rows.iter().filter(runs_here).map(|health| health.row.component.as_str()).peekable();
+    if heartbeat.as_str() != ON_EACH_HOST && here.peek().is_some() && !here.any(|id| id == heartbeat.as_str()) {
+        report.warning(
+            "heartbeat",
+            "none runs on this machine: processes that end here are noticed only by their silence",
+            "start one with loopctl up, or loopctl service enable",
+        );
     }
     let own = env!("CARGO_PKG_VERSION");
     let other = rows.iter().filter(|health| alive(&health.row.component));

@@ -177,6 +177,16 @@ mod tests {
     use crate::known_agents::KNOWN_AGENTS;
 
     #[test]
+    fn a_remote_is_written_once_and_another_one_is_refused() {
+        for text in [DEFAULT_TEXT, "", "[repository]\nintegration_branch = \"x\"\n", "[agent]\n# [repository]"] {
+            let new = with_remote(text, "ori\"gin").unwrap();
+            assert_eq!(Config::parse(&new, Path::new("x")).unwrap().repository.remote, "ori\"gin", "{new}");
+            assert_eq!(with_remote(&new, "ori\"gin").unwrap(), new, "again");
+            assert!(with_remote(&new, "other").unwrap_err().contains("already"));
+        }
+    }
+
+    #[test]
     fn each_preset_becomes_the_agent_of_all_loops_or_of_one() {
         for known in &KNOWN_AGENTS {
             let own = DEFAULT_TEXT.replace("\"TERM\"]   #", "\"TERM\", \"MINE\"]   #");

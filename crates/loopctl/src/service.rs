@@ -30,7 +30,9 @@ pub enum ServiceCommand {
     /// Start supervisors and loops, now and after each boot
     ///
     /// Loops without an agent are left out. Run it again after loopctl loop add.
-    #[command(after_help = "Examples:\n  loopctl service enable\n  loopctl service enable --no-start --name shop")]
+    #[command(
+        after_help = "Examples:\n  loopctl service enable\n  loopctl service enable --no-start --name shop\n  loopctl service enable --no-start --loops backend"
+    )]
     Enable {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -38,6 +40,9 @@ pub enum ServiceCommand {
         /// Write the files and start nothing
         #[arg(long)]
         no_start: bool,
+        /// Only these loops, separated by commas; with an empty text none. On each of several machines, those that run there
+        #[arg(long, value_name = "NAMES")]
+        loops: Option<String>,
     },
     /// Stop and remove the services; the data stays
     #[command(after_help = "Examples:\n  loopctl service enable\n  loopctl service disable")]
@@ -269,7 +274,7 @@ impl Manager {
 /// database. After a failed `enable` the services are as they were before it.
 pub fn run(cx: &Context, command: ServiceCommand) -> Outcome {
     match command {
-        ServiceCommand::Enable { which, no_start } => enable(cx, &which, !no_start),
+        ServiceCommand::Enable { which, no_start, loops } => enable(cx, &which, !no_start, loops.as_deref()),
         ServiceCommand::Disable { which } => disable(cx, &which),
         ServiceCommand::Refresh { system } => refresh(cx, system),
     }
@@ -320,7 +325,7 @@ fn io(what: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     move |source| coord_db::Error::Io { context, source }.into()
 }
 
-fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
+fn enable(cx: &Context, which: &Services, start: bool, loops: Option<&str>) -> Outcome {
     if cx.global.config.is_some() {
         return Err(Failure::usage("services read the config.toml beside the database; put the settings there"));
     }
@@ -333,8 +338,14 @@ fn enable(cx: &Context, which: &Services, start: bool) -> Outcome {
     let place = place(&cx.path, &config, which.system)?;
     free(&manager, &name, &place)?;
     let rows = db.read(|tx| tx.loops())?;
+    let named: Option<Vec<&str>> = loops.map(|names| names.split(',').filter(|name| !name.is_empty()).collect());
+    if let Some(unknown) = named.iter().flatten().find(|name| !rows.iter().any(|row| row.id.as_str() == **name)) {
+        return Err(Failure::not_found("loop", unknown));
+    }
+    let runs_here = |id: &&LoopId| named.as_ref().is_none_or(|named| named.contains(&id.as_str()));
     let driven = |id: &LoopId| !config.agent_of(id).command.is_empty();
-    let (with, by_hand): (Vec<&LoopId>, Vec<&LoopId>) = rows.iter().map(|row| &row.id).partition(|id| driven(id));
+    let here = rows.iter().map(|row| &row.id).filter(runs_here);
+    let (with, by_hand): (Vec<&LoopId>, Vec<&LoopId>) = here.partition(|id| driven(id));
 
     let (target, before) = (name.target(), manager.texts(&name));
     let units = write_all(&manager, &name, &place, &config, &with).and_then(|units| {

@@ -82,7 +82,7 @@ impl Postgres {
         SERVER.get_or_init(Self::own).as_ref()
     }
 
-    fn start(programs: PathBuf) -> Self {
+    fn start(programs: PathBuf, settings: &[&str]) -> Self {
         let user = Uid::effective().is_root().then(|| {
             let named = |name| User::from_name(name).ok().flatten();
             named("postgres").or_else(|| named("nobody")).expect("a user without rights")
@@ -97,8 +97,7 @@ impl Postgres {
         run(make.arg("--pgdata").arg(&data));
         let mut server = as_ordinary_user(&programs.join("postgres"), user.as_ref());
         server.arg("-D").arg(&data).arg("-k").arg(&folder);
-        for setting in ["listen_addresses=", "fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=64MB"]
-        {
+        for setting in ["listen_addresses=", "max_connections=300", "shared_buffers=64MB"].iter().chain(settings) {
             server.args(["-c", setting]);
         }
         let mut watchdog = Command::new("sh");
@@ -116,11 +115,24 @@ impl Postgres {
     /// If there is one and it does not start.
     #[must_use]
     pub fn own() -> Option<Self> {
+        Self::with(&["fsync=off", "full_page_writes=off"])
+    }
+
+    /// As [`Postgres::own`], and what is committed outlives a power cut, for measurements.
+    ///
+    /// # Panics
+    /// If there is one and it does not start.
+    #[must_use]
+    pub fn durable() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    fn with(settings: &[&str]) -> Option<Self> {
         let programs = find_programs();
         if programs.is_none() {
             eprintln!("SKIPPED, NOTHING WAS TESTED ON POSTGRESQL: no server of version {OLDEST_VERSION} or newer is installed");
         }
-        programs.map(Self::start)
+        programs.map(|programs| Self::start(programs, settings))
     }
 
     /// Kills the server in the middle of its work, and waits until it has recovered.

@@ -332,3 +332,69 @@ fn time_slept_is_subtracted_for_each_component() {
     assert_eq!(asleep(-hour, 61_000, -hour), Verdict::Degraded);
     assert_eq!(asleep(-hour, 301_000, -hour), Verdict::Silent);
 }
+
+/// A component that runs on a host, or has.
+fn on_host(id: &str, host: &str, status: HealthStatus, beat_ago: i64) -> Subject {
+    let row = Component { status, host: Some(host.to_owned()), ..health(id, Some(ago(beat_ago))) };
+    Subject {
+        id: id.to_owned(),
+        health: Some(row),
+        loop_row: None,
+        liveness: Some(Liveness::Unknown),
+        alert: None,
+        leftover: None,
+    }
+}
+
+/// The heartbeats whose rows are removed.
+fn forgotten(subjects: Vec<Subject>) -> Vec<String> {
+    let plan = plan(&HeartbeatSnapshot { subjects, ..world(beating(0)) });
+    plan.actions
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Forget(row) => Some(row.component),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_heartbeat_that_no_longer_runs_is_forgotten_once_nothing_else_runs_on_its_host() {
+    let long_ago = 3_600_000;
+    let of = |status, ago| on_host("heartbeat.b.1", "b/1", status, ago);
+    assert_eq!(forgotten(vec![of(HealthStatus::Unknown, 0)]), ["heartbeat.b.1"], "it has stopped");
+    assert_eq!(forgotten(vec![of(HealthStatus::Healthy, 0)]), [""; 0], "it runs");
+    assert_eq!(forgotten(vec![of(HealthStatus::Healthy, long_ago)]), [""; 0], "its death is reported first");
+    assert_eq!(forgotten(vec![of(HealthStatus::Dead, long_ago)]), ["heartbeat.b.1"]);
+    for (status, is_kept) in [(HealthStatus::Healthy, true), (HealthStatus::Dead, true), (HealthStatus::Unknown, false)] {
+        let subjects = vec![of(HealthStatus::Dead, long_ago), on_host("x", "b/1", status, long_ago)];
+        assert_eq!(forgotten(subjects).is_empty(), is_kept, "{status}");
+    }
+    let elsewhere = vec![of(HealthStatus::Dead, long_ago), on_host("x", "a/1", HealthStatus::Healthy, 0)];
+    assert_eq!(forgotten(elsewhere), ["heartbeat.b.1"]);
+    assert_eq!(forgotten(vec![on_host("heartbeats", "b/1", HealthStatus::Unknown, 0)]), [""; 0], "another component");
+}
+
+#[test]
+fn what_the_landing_train_does_is_the_loops_that_acts_for_it() {
+    let entry = |runs_as: &str| JournalEntry {
+        id: "j".to_owned(),
+        operation: "judge".to_owned(),
+        loop_id: None,
+        steps: coord_db::JournalSteps {
+            intent: json!({"owner": {"pid": 7, "runs_as": runs_as}}),
+            ..coord_db::JournalSteps::default()
+        },
+        status: coord_db::JournalStatus::InProgress,
+        started_at: ago(3_600_000),
+        completed_at: None,
+        component: Some("landing-train".to_owned()),
+        event_id: None,
+    };
+    let lost = |runs_as: &str| {
+        let plan = plan(&HeartbeatSnapshot { open_operations: vec![entry(runs_as)], ..world(beating(0)) });
+        plan.actions.iter().any(|action| matches!(action, Action::ReportOperations { component, .. } if component == runs_as))
+    };
+    assert!(!lost("loop-1"), "the loop works");
+    assert!(lost("loop-2"), "it does not");
+}

@@ -72,6 +72,29 @@ fn an_enable_that_fails_halfway_is_taken_back() {
 }
 
 #[test]
+fn of_several_machines_each_enables_the_loops_that_run_there() {
+    let place = Place::with_loops();
+    let config = place.home().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replacen("command = []", "command = [\"true\"]", 1);
+    std::fs::write(&config, text).unwrap();
+    let loops_of = |options: &[&str]| -> Vec<String> {
+        service(&place, "echo loaded", &[&["enable", "--no-start"], options].concat()).ok();
+        let names = written(&place).into_iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let mut names: Vec<_> = names.filter(|name| name.contains("coding-loops-loop@") && name.ends_with(".d")).collect();
+        names.sort();
+        names
+    };
+    let all = loops_of(&[]);
+    assert!(all.len() > 1, "{all:?}");
+    let ids = place.json(&["loop", "list"]);
+    let first = ids[0]["id"].as_str().unwrap();
+    let one = loops_of(&["--loops", first]);
+    assert!(one.len() == 1 && one[0].contains(first), "{one:?}");
+    assert_eq!(loops_of(&["--loops", ""]), [""; 0]);
+    service(&place, "echo loaded", &["enable", "--no-start", "--loops", "nobody"]).fails(4).says("nobody");
+}
+
+#[test]
 fn without_a_manager_disable_removes_what_is_enabled_unless_it_runs() {
     let place = Place::with_loops();
     service(&place, "echo loaded", &["enable"]).ok();
