@@ -31,7 +31,10 @@ hostname "$1"
 [ ! -e /etc/machine-id ] || mount --bind "$2/machine-id" /etc/machine-id
 mount --bind "$2/boot-id" /proc/sys/kernel/random/boot_id
 echo ready
-exec cat > /dev/null
+# The first process of a machine waits for those whose parents have ended.
+exec 3<&0
+cat <&3 > /dev/null &
+wait
 "#;
 
 /// One of the machines.

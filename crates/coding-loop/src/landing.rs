@@ -145,7 +145,7 @@ impl Context<'_> {
             Command::Approve => self.approve(attempt, waiter).await?,
             Command::PutOnHead => self.put_on_head(attempt, proving)?,
             Command::Gate => self.judge(attempt, proving, waiter).await?,
-            Command::Queue => self.queue(attempt, proving).await?,
+            Command::Queue => self.queue(attempt, proving, waiter).await?,
         }
         Ok(Input::Done)
     }
@@ -348,7 +348,7 @@ impl Context<'_> {
     // ---- into the queue ----
 
     /// Queues the judged work: from here on it belongs to the landing train.
-    async fn queue(&self, attempt: &mut Attempt, proving: &Proving) -> Step<()> {
+    async fn queue(&self, attempt: &mut Attempt, proving: &Proving, waiter: &mut Waiter) -> Step<()> {
         reach(Point::LandingJudged);
         let Some(work) = &attempt.work else { return Err(Error::SetUp("the changes were not read".to_owned()).into()) };
         let files = match &work.commit {
@@ -366,7 +366,7 @@ impl Context<'_> {
             let name = format!("{}{id}", queued_refs(&self.loop_id));
             self.history().set_ref(&name, commit, &RefExpectation::Any)?;
             // Any machine may judge it.
-            self.send_queued(name, commit.clone()).await;
+            waiter.during(self, self.send_queued(name, commit.clone())).await;
         }
         reach(Point::LandingKept);
         let seconds = i64::try_from(attempt.begun.elapsed().as_secs()).unwrap_or(i64::MAX);

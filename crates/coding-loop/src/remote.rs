@@ -20,6 +20,8 @@ use crate::{Error, Result, secrets};
 /// Interval at which the remote is asked between attempts. What lands is compared with it in any case.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
+/// How long work waits in front of the queue for its copy at the remote.
+const SEND_LIMIT: Duration = Duration::from_secs(60);
 /// Interval at which what could not be sent is sent again.
 const SEND_EVERY: Duration = Duration::from_secs(15);
 
@@ -112,9 +114,15 @@ impl Context<'_> {
         if self.store.remote().is_none() {
             return;
         }
-        if let Err(error) = beside(&self.store, move |store| store.send(&[(name, commit)], &[])).await {
-            tracing::warn!(error = coord_db::error_chain(&error), "queued work has no copy at the remote yet");
-            self.news.unsent_since.set(Some(Instant::now()));
+        // Until it has arrived; this may be cut off.
+        self.news.unsent_since.set(Some(Instant::now()));
+        let sending = beside(&self.store, move |store| store.send(&[(name, commit)], &[]));
+        match tokio::time::timeout(SEND_LIMIT, sending).await {
+            Ok(Ok(())) => self.news.unsent_since.set(None),
+            Ok(Err(error)) => {
+                tracing::warn!(error = coord_db::error_chain(&error), "queued work has no copy at the remote yet")
+            }
+            Err(_) => tracing::warn!("queued work has no copy at the remote yet: it does not answer"),
         }
     }
 

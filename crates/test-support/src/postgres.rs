@@ -23,14 +23,11 @@ const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 folder=$1
 shift
-while [ ! -e "$folder/over" ]; do "$@" >> "$folder/log" 2>&1; done < /dev/null &
+( while [ -d "$folder/data" ]; do "$@" >> "$folder/log" 2>&1; done ) < /dev/null &
 read -r _
-: > "$folder/over"
-# One that has only just begun may not hear the first signal.
-while kill -0 $! 2> /dev/null; do
-  kill -s QUIT "$(head -n 1 "$folder/data/postmaster.pid")"
-  sleep 0.1
-done 2> /dev/null
+# With it ends what starts the server again.
+kill -s KILL $!
+while kill -s QUIT "$(head -n 1 "$folder/data/postmaster.pid")"; do sleep 0.1; done 2> /dev/null
 rm -rf "$folder"
 "#;
 
