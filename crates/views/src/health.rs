@@ -11,6 +11,9 @@ use crate::when::span;
 /// The processes that watch over the loops, by their ids in the data.
 pub const SUPERVISORS: [&str; 5] = ["monitor", "deadlock-detector", "regression-checker", "pm", "heartbeat"];
 
+/// Number of characters of a host's name that are shown.
+const MAX_NAME: usize = 64;
+
 /// The health of a component at this moment.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs)]
@@ -105,7 +108,8 @@ pub fn hosts(all: &[Health]) -> Vec<Host> {
         let is = |verdict| there.iter().any(|health| health.verdict == verdict);
         let verdicts = [HealthStatus::Healthy, HealthStatus::Degraded];
         Host {
-            name: if is_unique(name) { name } else { host }.to_owned(),
+            // Another program may have written anything.
+            name: if is_unique(name) { name } else { host }.chars().take(MAX_NAME).collect(),
             supervisors,
             loops,
             last_heartbeat: there.iter().filter_map(|health| health.row.last_heartbeat).max(),

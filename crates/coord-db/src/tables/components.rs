@@ -10,7 +10,7 @@ use crate::{
     supervisor_of,
 };
 
-/// Number of characters of a host's name that are part of an id.
+/// Number of characters of a host's name that are part of an id, or shown.
 const MAX_HOST: usize = 40;
 
 row! {
@@ -40,7 +40,7 @@ impl Component {
     pub fn label(&self) -> String {
         let (name, host) = (supervisor_of(&self.component), self.host.as_deref().map(host_name));
         match host {
-            Some(host) if name != self.component => format!("{name} on {host}"),
+            Some(host) if name != self.component => format!("{name} on {}", host.chars().take(MAX_HOST).collect::<String>()),
             _ => self.component.clone(),
         }
     }

@@ -117,7 +117,7 @@ fn hosts(cx: &Context, all: &Overview) -> String {
     }
     let width = all.hosts.iter().map(|host| host.name.chars().count()).max().unwrap_or(0);
     let lines = all.hosts.iter().map(|host| {
-        cx.out.folded(&format!("{:width$}  ", host.name), super::health_paint(host.verdict), &host.describe(all.now))
+        cx.out.folded(&format!("{:width$}  ", host.name), super::health_paint(host.verdict), &brief(&host.describe(all.now)))
     });
     heading(cx, "machines") + &lines.collect::<String>()
 }

@@ -6,10 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Postgres, text};
 use super::errors::Failure;
-use super::worker::Worker;
-use crate::Result;
+use super::worker::{Worker, text};
 
 /// How long to wait for the end of a session that is told to end.
 const ENDING: Duration = Duration::from_secs(2);
@@ -32,8 +30,25 @@ fn is_true(rows: &[Vec<Option<String>>]) -> bool {
 }
 
 impl Claim {
+    /// The component.
+    pub(super) fn component(&self) -> &str {
+        &self.component
+    }
+
+    /// Ends the sessions that hold the lock of a component.
+    pub(super) fn end_others(worker: &Worker, component: &str) {
+        let holders = format!(
+            "pid <> pg_backend_pid() AND pid IN (SELECT l.pid FROM pg_locks AS l
+               WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 AND (l.classid::bigint << 32) | l.objid::bigint = {})",
+            key(component)
+        );
+        end_sessions(worker, &holders);
+    }
+
     /// Takes the lock if it is free.
-    fn take(worker: &Worker, component: &str) -> Result<Option<Self>, Failure> {
+    pub(super) fn take(worker: &Worker, component: &str) -> Result<Option<Self>, Failure> {
         if !is_true(&worker.batch(&format!("SELECT pg_try_advisory_lock({})", key(component)))?) {
             return Ok(None);
         }
@@ -67,40 +82,5 @@ fn end_sessions(worker: &Worker, condition: &str) {
     let is_there = || worker.batch(&format!("SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE {condition})"));
     while ended.is_ok() && is_there().is_ok_and(|rows| is_true(&rows)) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-impl Postgres {
-    /// Claims to be the one process that runs as a component: true if nobody who is connected does.
-    pub(crate) fn claim(&self, component: &str) -> Result<bool> {
-        if self.has_claim(component) {
-            return Ok(true);
-        }
-        let claim = self.on_worker(|worker| Claim::take(worker, component)).map_err(|failure| self.error(failure))?;
-        let is_taken = claim.is_some();
-        self.claim.replace(claim);
-        Ok(is_taken)
-    }
-
-    /// As [`Postgres::claim`], after whoever else claims it was thrown out: a process that is silent, and still connected.
-    pub(crate) fn seize(&self, component: &str) -> Result<()> {
-        let holder = format!(
-            "pid <> pg_backend_pid() AND pid IN (SELECT l.pid FROM pg_locks AS l
-               WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                 AND (l.classid::bigint << 32) | l.objid::bigint = {})",
-            key(component)
-        );
-        let ended = self.on_worker(|worker| {
-            end_sessions(worker, &holder);
-            Ok(())
-        });
-        ended.map_err(|failure| self.error(failure))?;
-        self.claim(component).map(drop)
-    }
-
-    /// True if this connection has claimed a component.
-    pub(crate) fn has_claim(&self, component: &str) -> bool {
-        self.claim.borrow().as_ref().is_some_and(|claim| claim.component == component)
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Postgres {
     last_moment: Cell<Option<i64>>,
     version: Cell<i64>,
     /// What this process claims to run as.
-    pub(super) claim: RefCell<Option<Claim>>,
+    claim: RefCell<Option<Claim>>,
 }
 
 impl Postgres {
@@ -71,7 +71,7 @@ impl Postgres {
     }
 
     /// Sends something on the connection. It connects again if it broke and no transaction was lost with it.
-    pub(super) fn on_worker<T>(&self, ask: impl FnOnce(&Worker) -> Result<T, Failure>) -> Result<T, Failure> {
+    fn on_worker<T>(&self, ask: impl FnOnce(&Worker) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut worker = self.worker.borrow_mut();
         if worker.is_none() && self.transaction.borrow().is_none() {
             let new = connect_once(&self.address, self.patience)?;
@@ -89,6 +89,32 @@ impl Postgres {
             }
         }
         result
+    }
+
+    /// Claims to be the one process that runs as a component: true if nobody who is connected does.
+    pub(crate) fn claim(&self, component: &str) -> Result<bool> {
+        if self.has_claim(component) {
+            return Ok(true);
+        }
+        let claim = self.on_worker(|worker| Claim::take(worker, component)).map_err(|failure| self.error(failure))?;
+        let is_taken = claim.is_some();
+        self.claim.replace(claim);
+        Ok(is_taken)
+    }
+
+    /// As [`Postgres::claim`], after whoever else claims it was thrown out: a process that is silent, and still connected.
+    pub(crate) fn seize(&self, component: &str) -> Result<()> {
+        let ended = self.on_worker(|worker| {
+            Claim::end_others(worker, component);
+            Ok(())
+        });
+        ended.map_err(|failure| self.error(failure))?;
+        self.claim(component).map(drop)
+    }
+
+    /// True if this connection has claimed a component.
+    pub(crate) fn has_claim(&self, component: &str) -> bool {
+        self.claim.borrow().as_ref().is_some_and(|claim| claim.component() == component)
     }
 
     /// Runs several statements, past the cache.
@@ -244,11 +270,6 @@ impl Postgres {
         self.note(rows.first().and_then(|row| Self::number(row, 0)));
         Ok(self.version.get())
     }
-}
-
-/// The value of a column of the first row.
-pub(super) fn text(rows: &[Vec<Option<String>>], at: usize) -> Option<String> {
-    rows.first()?.get(at)?.clone()
 }
 
 fn values(parameters: &impl Params) -> Vec<Value> {

@@ -81,6 +81,11 @@ impl Worker {
     }
 }
 
+/// The value of a column of the first row.
+pub(super) fn text(rows: &[Vec<Option<String>>], at: usize) -> Option<String> {
+    rows.first()?.get(at)?.clone()
+}
+
 fn received<T>(outcome: &answers::Receiver<Outcome<T>>) -> Result<T, Failure> {
     outcome.recv().map_err(|_| Failure::Ended)?
 }
