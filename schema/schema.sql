@@ -993,9 +993,8 @@ CREATE TABLE stores (
     CONSTRAINT stores_made_at_is_utc CHECK (made_at IS datetime(made_at, '+0 days') OR made_at IS strftime('%Y-%m-%d %H:%M:%f', made_at, '+0 days')),
   cause       TEXT NOT NULL CHECK (cause IN ('new', 'brought_over', 'rebuilt')),
   path        TEXT NOT NULL,
-  integration TEXT,
-  host        TEXT
-) STRICT;
+  integration TEXT
+, host TEXT) STRICT;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Runs

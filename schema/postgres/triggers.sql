@@ -396,7 +396,7 @@ DECLARE
   is_behind boolean;
 BEGIN
   PERFORM pg_advisory_xact_lock(writer_key());
-  -- Whoever stands still with the lock loses it, psql too.
+  -- A client that stands still with the lock loses it, psql too.
   PERFORM set_config('idle_in_transaction_session_timeout', '10s', true);
   at := floor(extract(epoch FROM clock_timestamp()) * 1000);
   SELECT last_value INTO before FROM moment;

@@ -64,7 +64,7 @@ fn work(address: &str, number: usize, over: &AtomicBool) -> Result<Done, Failure
     Ok(done)
 }
 
-/// Runs so many loops for a while; gives a line of the table.
+/// Runs a number of loops for a time; gives a line of the table.
 #[allow(clippy::disallowed_methods)] // A measurement lasts its time.
 fn measure(server: &Postgres, loops: usize, micros: u64, time: Duration) -> Result<String, Failure> {
     let address = server.new_address();

@@ -48,7 +48,7 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Makes it look anew.
+    /// Makes it look again at everything.
     pub(crate) fn forget(&mut self) {
         (self.store, self.seen, self.compared, self.failed) = (None, None, None, None);
     }

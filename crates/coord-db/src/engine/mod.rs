@@ -86,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::claim`], after whoever else claims it was thrown out.
+    /// As [`Engine::claim`], after the session of another process that claims it was ended.
     pub(crate) fn seize(&self, component: &str) -> Result<()> {
         match self {
             Self::Sqlite(_) => Ok(()),

@@ -104,7 +104,7 @@ impl ReadTx<'_> {
         format!("{name}.{host}.{machine}").trim_end_matches('.').parse()
     }
 
-    /// The component that has beaten last of those that are a supervisor and have not stopped.
+    /// Of the components that are a supervisor and have not stopped, the one with the newest heartbeat.
     pub fn newest_beat_of(&self, supervisor: &str) -> Result<Option<Component>> {
         self.query_opt(
             select!(
@@ -169,7 +169,7 @@ impl ReadTx<'_> {
 
 impl Database {
     /// Claims to be the one process that runs as a component, until the connection ends; to be called before
-    /// [`WriteTx::start_component`]. Only a server knows who is connected: there, one whose connection is gone is replaced at once, and
+    /// [`WriteTx::start_component`]. Only a server knows who is connected: there, one whose connection has ended is replaced at once, and
     /// one that is silent is thrown out. Costs a few round trips.
     ///
     /// # Errors

@@ -53,9 +53,9 @@ impl ReadTx<'_> {
     pub fn has_judge(&self) -> Result<bool> {
         for entry in self.open_journal(Some(LoopId::train().as_str()))? {
             let Some(role) = JudgeRole::of(&entry) else { continue };
-            let is_gone = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+            let has_ended = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
             let lease = self.judge_lease(&role)?.filter(|lease| lease.expires_at.is_none_or(|at| at > self.now()));
-            if !is_gone && lease.is_some() {
+            if !has_ended && lease.is_some() {
                 return Ok(true);
             }
         }

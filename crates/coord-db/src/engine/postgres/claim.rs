@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::errors::Failure;
 use super::worker::{Worker, text};
 
-/// How long to wait for the end of a session that is told to end.
+/// How long to wait for the end of a session that is ended.
 const ENDING: Duration = Duration::from_secs(2);
 
 /// The lock that a process holds.

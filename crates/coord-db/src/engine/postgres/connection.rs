@@ -102,7 +102,7 @@ impl Postgres {
         Ok(is_taken)
     }
 
-    /// As [`Postgres::claim`], after whoever else claims it was thrown out: a process that is silent, and still connected.
+    /// As [`Postgres::claim`], after the session of another process that claims it was ended: one that is silent, and still connected.
     pub(crate) fn seize(&self, component: &str) -> Result<()> {
         let ended = self.on_worker(|worker| {
             Claim::end_others(worker, component);
