@@ -71,10 +71,23 @@ pub fn with_remote(text: &str, remote: &str) -> Result<String, String> {
     }
     let line = format!("remote = {}\n", toml::Value::String(remote.to_owned()));
     let header = "[repository]\n";
-    let new = match text.find(header).filter(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n') {
-        Some(at) => format!("{}{line}{}", &text[..at + header.len()], &text[at + header.len()..]),
-        None => format!("{text}\n{header}{line}"),
-    };
+    let (mut new, mut is_inside, mut is_set) = (String::new(), false, false);
+    for old in text.split_inclusive('\n') {
+        if old.starts_with('[') {
+            is_inside = old == header;
+        }
+        if is_inside && old.split_once('=').is_some_and(|(key, _)| key.trim() == "remote") {
+            new.push_str(&line);
+            is_set = true;
+        } else {
+            new.push_str(old);
+        }
+    }
+    match (is_set, new.find(header).filter(|at| *at == 0 || new.as_bytes()[at - 1] == b'\n')) {
+        (true, _) => {}
+        (false, Some(at)) => new.insert_str(at + header.len(), &line),
+        (false, None) => new.push_str(&format!("\n{header}{line}")),
+    }
     checked(new, |config| config.repository.remote == remote)
 }
 
