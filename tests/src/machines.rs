@@ -2,12 +2,12 @@
 //! to the PostgreSQL server and to the remote at which all meet. A line can be slow, hold back what it carries, or be cut.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use test_support::{Line, Link, Postgres, Process, Signal, git, git_command, make_repository, run, signal, wait_for_within};
+use test_support::{Line, Link, Postgres, Process, git, git_command, make_repository, run, wait_for_within};
 
 use crate::binaries;
 
@@ -15,7 +15,7 @@ use crate::binaries;
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The branch of integration at the remote.
-pub const INTEGRATION: &str = "coding-loops/integration";
+const INTEGRATION: &str = "coding-loops/integration";
 
 /// Stands for ssh: runs git's other end here, over a line that may be cut.
 const SSH: &str = r#"#!/bin/sh
@@ -115,11 +115,6 @@ impl Machine {
         self.link.set(line);
     }
 
-    /// Sets the time for there and back to the server.
-    pub fn set_round_trip(&self, time: Duration) {
-        self.link.set_round_trip(time);
-    }
-
     /// Cuts or mends the line to the remote.
     ///
     /// # Panics
@@ -135,22 +130,6 @@ impl Machine {
         self.cut_line_to_remote(is_cut);
     }
 
-    /// Stops or continues all its processes at once.
-    pub fn freeze(&self, is_frozen: bool) {
-        for pid in self.pids() {
-            signal(pid, if is_frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
-        }
-    }
-
-    /// The pids of its processes, as this machine sees them.
-    fn pids(&self) -> Vec<u32> {
-        let of = |path: PathBuf| std::fs::read_link(path).ok();
-        let own = of(PathBuf::from(format!("/proc/{}/ns/pid_for_children", self.holder.id())));
-        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| own.is_some() && of(PathBuf::from(format!("/proc/{pid}/ns/pid"))) == own).collect()
-    }
-
     /// The power is cut: everything on it has ended.
     pub fn kill(&mut self) {
         let _ = self.holder.kill();
@@ -161,7 +140,6 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.freeze(false);
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
@@ -286,11 +264,5 @@ impl Fleet {
         let format = "--format=%(trailers:key=Test,valueonly,separator=%x2C)";
         let log = git(&self.remote(), ["log", "--reverse", format, &format!("refs/heads/{INTEGRATION}")]);
         log.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// The path of the folder, for messages.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }

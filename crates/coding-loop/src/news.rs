@@ -24,7 +24,7 @@ pub(crate) struct News {
     looked: Notify,
     /// A sync of this process waits until the judge releases the lease on integration.
     pub(crate) wants_turn: Cell<bool>,
-    /// When the last conversation began in which the remote has told what it has.
+    /// When the last conversation began in which the remote answered.
     pub(crate) asked_remote: Cell<Option<Instant>>,
     /// When something could not be sent there.
     pub(crate) unsent_since: Cell<Option<Instant>>,

@@ -147,7 +147,7 @@ impl Context<'_> {
         let fingerprint = format!("remote_copies:{}", self.loop_id);
         let sent = sending.await;
         self.news.unsent_since.set(sent.is_err().then(Instant::now));
-        let told = match sent {
+        let recorded = match sent {
             Ok(()) => self.db.read(|tx| tx.open_alert(&fingerprint)).and_then(|open| match open {
                 Some(_) => self.db.write(|tx| tx.close_alert(&fingerprint)).map(drop),
                 None => Ok(()),
@@ -170,7 +170,7 @@ impl Context<'_> {
                 self.db.write(|tx| tx.raise_alert(&alert)).map(drop)
             }
         };
-        if let Err(error) = told {
+        if let Err(error) = recorded {
             tracing::warn!(%error, "cannot record whether saved work has copies");
         }
     }

@@ -1,5 +1,5 @@
 //! One process at a time is a supervisor: one whose connection has ended is replaced at once, one that is silent is thrown out, and
-//! whoever was replaced writes no more.
+//! a process that was replaced writes no more.
 
 use coord_db::process::ProcessIdentity;
 use coord_db::{ComponentId, Database, Error, Result};

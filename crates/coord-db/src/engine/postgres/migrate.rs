@@ -2,7 +2,7 @@
 
 use super::connection::Postgres;
 use super::errors::with_remedy_for_rights;
-use super::worker::Texts;
+use super::worker::text;
 use crate::engine::sqlite::migrate::SCHEMA_VERSION;
 use crate::{Error, Result};
 
@@ -23,16 +23,12 @@ const SCHEMA: [&str; 3] = [
 /// The first schema had version 28.
 const MIGRATIONS: &[(i64, &str)] = &[];
 
-fn first(rows: Texts) -> Option<String> {
-    rows.into_iter().flatten().next().flatten()
-}
-
 /// Refuses what answers like PostgreSQL and is not, or not for us: its advisory locks have to keep two sessions apart.
 pub(super) fn check_server(connection: &Postgres, other: &Postgres) -> Result<()> {
     let refuse =
         |detail: &str| Err(Error::NotOurs { path: connection.address().to_string().into(), detail: detail.to_owned() });
     let facts = connection.batch("SELECT current_setting('server_version_num'), getdatabaseencoding()")?;
-    let fact = |at: usize| facts.first().and_then(|row| row.get(at)).cloned().flatten().unwrap_or_default();
+    let fact = |at: usize| text(&facts, at).unwrap_or_default();
     if fact(0).parse::<i64>().unwrap_or(0) < OLDEST_VERSION {
         return refuse("the server is no PostgreSQL of version 15 or newer");
     }
@@ -41,9 +37,9 @@ pub(super) fn check_server(connection: &Postgres, other: &Postgres) -> Result<()
     }
     let key = fastrand::i64(..);
     connection.batch(&format!("SELECT pg_advisory_lock({key})"))?;
-    let taken = first(other.batch(&format!("SELECT pg_try_advisory_lock({key})"))?);
-    let freed = first(connection.batch(&format!("SELECT pg_advisory_unlock({key})"))?);
-    let taken_after = first(other.batch(&format!("SELECT pg_try_advisory_lock({key})"))?);
+    let taken = text(&other.batch(&format!("SELECT pg_try_advisory_lock({key})"))?, 0);
+    let freed = text(&connection.batch(&format!("SELECT pg_advisory_unlock({key})"))?, 0);
+    let taken_after = text(&other.batch(&format!("SELECT pg_try_advisory_lock({key})"))?, 0);
     if (taken.as_deref(), freed.as_deref(), taken_after.as_deref()) != (Some("f"), Some("t"), Some("t")) {
         return refuse(
             "its advisory locks do not keep two sessions apart, as with a pooler in transaction mode; connect to the server itself",
@@ -76,15 +72,15 @@ pub(super) fn migrate(connection: &Postgres, create: bool) -> Result<()> {
 
 /// The version of the database's schema; none if it has no schema of ours.
 fn version(connection: &Postgres) -> Result<Option<i64>> {
-    if first(connection.batch("SELECT to_regclass('coding_loops_schema')")?).is_none() {
+    if text(&connection.batch("SELECT to_regclass('coding_loops_schema')")?, 0).is_none() {
         return Ok(None);
     }
-    Ok(first(connection.batch("SELECT max(version) FROM coding_loops_schema")?).and_then(|version| version.parse().ok()))
+    Ok(text(&connection.batch("SELECT max(version) FROM coding_loops_schema")?, 0).and_then(|version| version.parse().ok()))
 }
 
 fn is_empty(connection: &Postgres) -> Result<bool> {
     let tables = connection.batch("SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace")?;
-    Ok(first(tables).as_deref() == Some("0"))
+    Ok(text(&tables, 0).as_deref() == Some("0"))
 }
 
 fn make(connection: &Postgres) -> Result<()> {
