@@ -8,6 +8,8 @@ The programs of IN_MEMORY have their temporary files in memory if there is room:
 (git's tests take 36 s instead of 88 s, beside builds). Other programs test units and sandboxes, which have a /dev of their own.
 
 The programs of ON_A_SERVER run once more with their databases on PostgreSQL.
+
+A program that has not ended after LIMIT_SECONDS is killed, and has failed.
 """
 
 import concurrent.futures
@@ -38,6 +40,8 @@ IN_MEMORY = ["coding-loop it", "git it", "loopctl it", "regression-checker it"]
 ON_A_SERVER = ["coord-db it", "coord-db models"]
 MEMORY = "/dev/shm"
 NEEDED_BYTES = 4 << 30
+# Without --long, which sets it to more.
+LIMIT_SECONDS = int(os.environ.get("TEST_PROGRAM_SECONDS", 2400))
 
 
 def programs():
@@ -70,15 +74,24 @@ def run(name, program, folder, settings):
     with tempfile.TemporaryDirectory(prefix="tests-", dir=where, ignore_cleanup_errors=True) as temporary:
         # Some tests act as another user.
         os.chmod(temporary, 0o755)
-        ended = subprocess.run(
-            [program],
-            cwd=folder,
-            env={**os.environ, **settings, **({"TMPDIR": temporary} if where else {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    return name, ended, time.monotonic() - began
+        # Not a pipe, which what it has started could hold open.
+        with tempfile.TemporaryFile() as output:
+            program = subprocess.Popen(
+                [program],
+                cwd=folder,
+                env={**os.environ, **settings, **({"TMPDIR": temporary} if where else {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                status = program.wait(LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                status = f"it has not ended after {LIMIT_SECONDS} s"
+            output.seek(0)
+            printed = output.read()
+    return name, status, printed, time.monotonic() - began
 
 
 def main():
@@ -86,11 +99,12 @@ def main():
     failed = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() + 1) as pool:
         for future in concurrent.futures.as_completed([pool.submit(run, *program) for program in todo]):
-            name, ended, seconds = future.result()
+            name, status, printed, seconds = future.result()
             print(f"\n     Running {name} ({seconds:.0f} s)", flush=True)
-            sys.stdout.buffer.write(ended.stdout)
+            sys.stdout.buffer.write(printed)
             sys.stdout.flush()
-            if ended.returncode != 0:
+            if status != 0:
+                print(f"{name} failed: {status}", flush=True)
                 failed.append(name)
     if not has_server():
         print("SKIPPED, NOTHING WAS TESTED ON POSTGRESQL: it is not installed")

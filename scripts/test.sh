@@ -4,7 +4,7 @@
 #   scripts/test.sh           minutes
 #   scripts/test.sh --long    hours: an hour of kills, ten minutes of kills beside git gc, twenty thousand sequences for each
 #                             model, every pair of crash points, twenty thousand simulated worlds, ten thousand wakes and starts,
-#                             two pages open for an hour of events
+#                             two pages open for an hour of events, three machines with twelve loops
 #   scripts/test.sh --seeds N only the simulation: N worlds
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ case "${1:-}" in
   '') ;;
   --long)
     long=--long
-    export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000 STEADY_SECONDS=3600
+    export KILLS_SECONDS=3600 KILLS_GIT_SECONDS=600 CODING_LOOPS_CASES=20000 CODING_LOOPS_CRASH_PAIRS=all SIM_SEEDS=20000 ARCHIVE_KILLS=500 WAKES=10000 STARTS=10000 STEADY_SECONDS=3600 FLEET_LOOPS=4 TEST_PROGRAM_SECONDS=21600
     ;;
   --seeds)
     case "${2:-}" in '' | *[!0-9]*) echo "$0: --seeds needs a number" >&2; exit 2 ;; esac

@@ -117,11 +117,11 @@ impl Scene {
             self.begin(example, |child| child.kill().unwrap());
             return None;
         }
-        if example.ends_with(" up") {
+        if example.starts_with("loopctl up") {
             self.begin(example, |_| assert_eq!(self.run("loopctl down"), None));
             return None;
         }
-        let output = self.bash(example).output().unwrap();
+        let output = self.bash("exec timeout 120 bash -c \"$EXAMPLE\"").env("EXAMPLE", example).output().unwrap();
         (!output.status.success()).then(|| format!("{example}: {}", shown(&output)))
     }
 

@@ -4,16 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
-
-/// How often a line that carries nothing looks whether it may again.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Line {
     /// What is sent arrives.
     Open,
@@ -25,22 +21,25 @@ pub enum Line {
 
 #[derive(Debug)]
 struct Shared {
-    line: AtomicU8,
+    line: Mutex<Line>,
+    changed: Condvar,
     /// Time that each packet takes, in microseconds.
     micros: AtomicU64,
 }
 
 impl Shared {
-    fn is(&self, line: Line) -> bool {
-        self.line.load(Ordering::SeqCst) == line as u8
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().expect("no thread panics with it")
+    }
+
+    /// Waits until the line is so; gives how it is then.
+    fn until(&self, is_so: impl Fn(Line) -> bool) -> Line {
+        *self.changed.wait_while(self.line(), |line| !is_so(*line)).expect("no thread panics with it")
     }
 
     /// Waits until the line carries something; false if it was cut.
     fn carries(&self) -> bool {
-        while self.is(Line::Held) {
-            pause(LOOK);
-        }
-        self.is(Line::Open)
+        self.until(|line| line != Line::Held) == Line::Open
     }
 }
 
@@ -60,7 +59,7 @@ impl Link {
     pub fn to(socket: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared { line: AtomicU8::new(Line::Open as u8), micros: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { line: Mutex::new(Line::Open), changed: Condvar::new(), micros: AtomicU64::new(0) });
         let (socket, of_line) = (socket.to_owned(), Arc::clone(&shared));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -79,7 +78,8 @@ impl Link {
 
     /// Changes how the line is.
     pub fn set(&self, line: Line) {
-        self.shared.line.store(line as u8, Ordering::SeqCst);
+        *self.shared.line() = line;
+        self.shared.changed.notify_all();
     }
 
     /// Sets the time for there and back.
@@ -89,9 +89,7 @@ impl Link {
 }
 
 fn carry(client: TcpStream, socket: &PathBuf, shared: &Arc<Shared>) {
-    while !shared.is(Line::Open) {
-        pause(LOOK);
-    }
+    shared.until(|line| line == Line::Open);
     let _ = client.set_nodelay(true);
     let Ok(server) = UnixStream::connect(socket) else { return drop(client.shutdown(Shutdown::Both)) };
     let over = AtomicBool::new(false);
@@ -104,13 +102,13 @@ fn carry(client: TcpStream, socket: &PathBuf, shared: &Arc<Shared>) {
             }
         });
         scope.spawn(|| {
-            while !shared.is(Line::Cut) && !over.load(Ordering::SeqCst) {
-                pause(LOOK);
-            }
+            shared.until(|line| line == Line::Cut || over.load(Ordering::SeqCst));
             let _ = client.shutdown(Shutdown::Both);
         });
         copy(&server, &client, shared);
+        let _line = shared.line();
         over.store(true, Ordering::SeqCst);
+        shared.changed.notify_all();
     });
 }
 
@@ -136,7 +134,7 @@ fn copy(mut from: impl Read + Send, mut to: impl Write, shared: &Shared) {
     });
 }
 
-/// A part takes its time, and a closed line is looked at now and then: that is what a line is.
+/// A part takes its time: that is what a line is.
 #[allow(clippy::disallowed_methods)]
 fn pause(time: Duration) {
     std::thread::sleep(time);

@@ -7,6 +7,12 @@ pub const BOUND: Duration = Duration::from_secs(120);
 
 const POLL: Duration = Duration::from_millis(20);
 
+/// Waits before the next question: longer than answers take, which often start a program, so that asking does not keep the processor
+/// from what is waited for.
+fn pause(asked: Instant) {
+    std::thread::park_timeout(POLL.max(asked.elapsed() * 2));
+}
+
 /// Asks until there is an answer.
 ///
 /// # Panics
@@ -24,11 +30,12 @@ pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 pub fn wait_for_within<T>(bound: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + bound;
     loop {
+        let asked = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited {bound:?} in vain for {what}");
-        std::thread::park_timeout(POLL);
+        pause(asked);
     }
 }
 
@@ -49,11 +56,12 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub fn wait_until_equal(what: &str, expected: &str, mut ask: impl FnMut() -> String) {
     let deadline = Instant::now() + BOUND;
     loop {
+        let asked = Instant::now();
         let found = ask();
         if found == expected {
             return;
         }
         assert!(Instant::now() < deadline, "{what}: {found:?} instead of {expected:?} after {BOUND:?}");
-        std::thread::park_timeout(POLL);
+        pause(asked);
     }
 }

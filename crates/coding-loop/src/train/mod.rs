@@ -86,8 +86,9 @@ impl<'a> Train<'a> {
         }
         // Even if another process judges: the leases of queued work stay while any loop runs.
         pulse.beat(&self.context)?;
-        // With a remote each look costs a conversation. While another process judges there is nothing to look for.
-        if self.context.store.remote().is_some() && db.read(|tx| tx.has_judge())? {
+        // With a remote each look costs a conversation. While another process judges there is nothing to look for. A role of this
+        // process is one that it could not give up: it is settled below.
+        if self.context.store.remote().is_some() && db.read(|tx| tx.has_other_judge(&ProcessIdentity::own()))? {
             return Ok(LOOK);
         }
         let halted = self.halted_for()?;

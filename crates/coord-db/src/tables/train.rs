@@ -49,13 +49,13 @@ pub struct LandedWork {
 }
 
 impl ReadTx<'_> {
-    /// True if a process that is not known to be dead is the judge, with a lease that has not expired.
-    pub fn has_judge(&self) -> Result<bool> {
+    /// True if another process, which is not known to be dead, is the judge, with a lease that has not expired.
+    pub fn has_other_judge(&self, own: &ProcessIdentity) -> Result<bool> {
         for entry in self.open_journal(Some(LoopId::train().as_str()))? {
             let Some(role) = JudgeRole::of(&entry) else { continue };
-            let has_ended = entry.steps.owner().is_some_and(|owner| owner.liveness() == Liveness::Gone);
+            let is_other = entry.steps.owner().is_some_and(|owner| owner != *own && owner.liveness() != Liveness::Gone);
             let lease = self.judge_lease(&role)?.filter(|lease| lease.expires_at.is_none_or(|at| at > self.now()));
-            if !has_ended && lease.is_some() {
+            if is_other && lease.is_some() {
                 return Ok(true);
             }
         }
