@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 
 use coord_db::{Database, Error, OpenOptions};
 use system_tests::docs::blocks;
@@ -155,15 +156,25 @@ impl Night {
 impl Drop for Night {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for machine in &self.fleet.machines {
-                eprintln!("{}", machine.logs());
-            }
             for query in [
                 "SELECT component, status, last_heartbeat, host FROM component_health ORDER BY 1",
                 "SELECT id, status, attempts, notes FROM tests WHERE status <> 'passed'",
+                "SELECT id, test_id, state, queued_at FROM landings WHERE state IN ('queued', 'judging')",
+                "SELECT file_path, locked_by, locked_at, expires_at FROM file_locks",
+                "SELECT loop_id, paths, waiting_since FROM lease_requests",
+                "SELECT component, operation, started_at, steps FROM transaction_log WHERE status = 'in_progress'",
                 "SELECT severity, message FROM alerts WHERE closed_at IS NULL",
             ] {
                 eprintln!("{}\n", self.fleet.server.try_sql("fleet", query).unwrap_or_else(|error| error));
+            }
+            let mut all = Command::new("ps");
+            all.args(["-eo", "pid,ppid,stat,etimes,wchan:24,args", "--forest"]);
+            eprintln!(
+                "{}",
+                run(&mut all).lines().map(|line| line.chars().take(200).collect()).collect::<Vec<String>>().join("\n")
+            );
+            for machine in &self.fleet.machines {
+                eprintln!("{}", machine.logs());
             }
         }
     }
@@ -229,6 +240,8 @@ fn three_machines_land_a_project_through_every_fault() {
     drop(go_on);
     assert!(stalled.join().unwrap().is_err(), "its transaction was ended");
     night.check_laws("after a writer stood still");
+    let halts = "SELECT message FROM alerts WHERE fingerprint LIKE 'train_halted:%' AND message LIKE '%database%'";
+    assert_eq!(night.fleet.sql(halts), "", "a database that is away for a moment halts no train");
 
     // A machine is cut off for so long that it is declared lost; nobody says that its processes have ended. What it did meanwhile
     // does not land beside what others do.

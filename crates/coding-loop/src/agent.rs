@@ -11,7 +11,6 @@ use coord_db::config::PromptBy;
 use coord_db::{ErrorCategory, FailedAttempt, NoChange, RunOf};
 use crash_point::{Point, reach};
 use git::Finding;
-use process_host::BackOff;
 use tokio::sync::{Notify, watch};
 
 use crate::agents::{Call, Report, Stream};
@@ -45,7 +44,8 @@ pub(crate) async fn work(context: &Context<'_>, attempt: &mut Attempt, waiter: &
     }
     let ended = run(context, attempt, waiter).await;
     if !matches!(ended, Err(Stop::End(End::Trouble(_) | End::Interrupted(_)) | Stop::Error(_))) {
-        context.agent_works(attempt.test.last_attempt_at)?;
+        let works = || context.agent_works(attempt.test.last_attempt_at);
+        waiter.until_usable(context, Some(attempt), works).await?;
     }
     ended
 }
@@ -55,12 +55,12 @@ async fn run(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Waiter) 
     let ran = run_once(context, attempt, waiter).await?;
     let is_lost = |ran: &Ran| ran.is_continued && ran.spent == 0 && !ran.outcome.success() && ran.is_refused();
     if !is_lost(&ran) {
-        return judge(context, attempt, &ran);
+        return judge(context, attempt, &ran, waiter).await;
     }
     tracing::warn!(reason = ran.report.reason(), "the agent cannot continue its session; starting a new one");
     attempt.session = None;
     let ran = run_once(context, attempt, waiter).await?;
-    judge(context, attempt, &ran)
+    judge(context, attempt, &ran, waiter).await
 }
 
 /// A run of the agent that has ended by itself.
@@ -172,13 +172,10 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     let bytes = outcome.output_bytes.saturating_add(prompt_bytes as u64);
     let used = context.priced(stated, report.model.as_deref().or(call.model()), bytes);
     let (seconds, how) = (i64::try_from(outcome.duration.as_secs()).unwrap_or(i64::MAX), runs::describe_end(&outcome.end));
-    let mut back_off = BackOff::default();
-    while let Err(error) = context.end_agent_run(&recorded, &report, &used, seconds, &how).map_err(Error::from) {
-        // If a stop is requested meanwhile, the next start reads the log.
-        if !error.is_temporary() || waiter.stopping() {
-            return Err(failure.unwrap_or(error).into());
-        }
-        waiter.rest(context, Some(attempt), back_off.after(&error)).await;
+    // If a stop is requested meanwhile, the next start reads the log.
+    let record = || Ok(context.end_agent_run(&recorded, &report, &used, seconds, &how)?);
+    if let Err(error) = waiter.until_usable(context, Some(attempt), record).await {
+        return Err(failure.unwrap_or(error).into());
     }
     context.record_child(None);
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), tokens = spent, "agent ended");
@@ -216,9 +213,11 @@ impl Noted {
 }
 
 /// Judges the end of a run.
-fn judge(context: &Context<'_>, attempt: &mut Attempt, ran: &Ran) -> Step<()> {
-    let given_up = context.db.read(|tx| tx.gave_up(&attempt.test.id))?;
-    let work = match context.see_work(&attempt.workspace, context.config.landing.file_bytes) {
+async fn judge(context: &Context<'_>, attempt: &mut Attempt, ran: &Ran, waiter: &mut Waiter) -> Step<()> {
+    let given_up = || Ok(context.db.read(|tx| tx.gave_up(&attempt.test.id))?);
+    let given_up = waiter.until_usable(context, Some(attempt), given_up).await?;
+    let seen = || context.see_work(&attempt.workspace, context.config.landing.file_bytes);
+    let work = match waiter.until_usable(context, Some(attempt), seen).await {
         Err(Error::Git(git::Error::WorkspaceDamaged { .. })) => return Err(damaged(context)?.into()),
         seen => seen?,
     };

@@ -8,7 +8,7 @@ use coord_db::process::ProcessIdentity;
 use coord_db::{ActorId, ComponentId, Event, LoopId, NewEvent, Payload, TestId, TestStatus, WriteTx};
 use crash_point::{Point, reach};
 use git::CommitHash;
-use process_host::{Reload, Stop, Wakes, exit, service, stop_requested};
+use process_host::{BackOff, Reload, Stop, Wakes, exit, service, stop_requested};
 use tokio::sync::watch;
 
 use crate::context::{Attempt, Context};
@@ -140,6 +140,24 @@ impl Waiter {
             }
         }
         None
+    }
+
+    /// Does something, again and again while the database cannot be used, until a stop is requested.
+    pub(crate) async fn until_usable<T>(
+        &mut self,
+        context: &Context<'_>,
+        attempt: Option<&Attempt>,
+        mut act: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mut back_off = BackOff::default();
+        loop {
+            match act() {
+                Err(error) if error.is_outage() && !self.stopping() => {
+                    self.rest(context, attempt, back_off.after(&error)).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Sleeps; only a requested stop ends it early.

@@ -46,6 +46,12 @@ impl Error {
         Self::Io { context: context.into(), source }
     }
 
+    /// True while the database cannot be used: its server or its disk is away, or another writer has it for too long.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Db(error) if error.is_temporary())
+    }
+
     /// True if a retry may succeed without intervention.
     #[must_use]
     pub fn is_temporary(&self) -> bool {

@@ -11,6 +11,7 @@ use coord_db::{
 };
 use crash_point::{Point, reach};
 use git::{CommitHash, CommitInfo, Finding, PutOn, RefExpectation, Trailer, Workspace, shown};
+use process_host::BackOff;
 
 use crate::attempt::{self, Close, Command, Input};
 use crate::auto_lease::{ignored, lease_path};
@@ -84,7 +85,7 @@ impl Context<'_> {
     /// Performs the remaining steps of an attempt.
     pub(crate) async fn carry_out(&self, mut machine: attempt::Attempt, attempt: &mut Attempt, waiter: &mut Waiter) -> End {
         let mut proving = Proving::new();
-        let mut given = None;
+        let (mut given, mut back_off) = (None, BackOff::default());
         if attempt.test.no_change != NoChange::Ask {
             machine.allow_no_change();
         }
@@ -100,6 +101,11 @@ impl Context<'_> {
             }
             let input = match self.perform(command, attempt, &mut proving, waiter).await {
                 Ok(input) => input,
+                // Finished work is not done again because of that. The agent's own step sees to itself.
+                Err(Stop::Error(error)) if error.is_outage() && command != Command::Work && !waiter.stopping() => {
+                    waiter.rest(self, Some(attempt), back_off.after(&error)).await;
+                    continue;
+                }
                 Err(Stop::End(End::Failed(why))) if machine.may_fix() && attempt.is_to_mend(command, &why) => {
                     tracing::info!(test = %attempt.test.id, error = why.message.lines().next().unwrap_or_default(), "back to the agent");
                     attempt.mend = Some(why.message);
@@ -350,6 +356,13 @@ impl Context<'_> {
     /// Queues the judged work: from here on it belongs to the landing train.
     async fn queue(&self, attempt: &mut Attempt, proving: &Proving, waiter: &mut Waiter) -> Step<()> {
         reach(Point::LandingJudged);
+        // The commit may have arrived whose answer was lost.
+        if let Some(id) = &attempt.landing
+            && self.db.read(|tx| tx.landing(id))?.is_some()
+        {
+            self.news.queue();
+            return Ok(());
+        }
         let Some(work) = &attempt.work else { return Err(Error::SetUp("the changes were not read".to_owned()).into()) };
         let files = match &work.commit {
             Some(commit) => self.history().changed_between(&work.head, commit)?,
@@ -360,7 +373,7 @@ impl Context<'_> {
             return Err(why.into());
         }
         let test = &attempt.test;
-        let id = new_id();
+        let id = attempt.landing.get_or_insert_with(new_id).clone();
         // Its objects must outlive the workspace.
         if let Some(commit) = &work.commit {
             let name = format!("{}{id}", queued_refs(&self.loop_id));
@@ -397,7 +410,6 @@ impl Context<'_> {
             tx.release_work(&self.loop_id, None)
         })?;
         reach(Point::LandingQueued);
-        attempt.landing = Some(id);
         self.news.queue();
         Ok(())
     }

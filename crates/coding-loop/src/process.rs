@@ -114,14 +114,7 @@ async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limit
 pub(crate) async fn prepare(context: &Context<'_>, waiter: &mut Waiter, former: Option<&TestId>) -> Result<()> {
     let (mut back_off, mut repairs) = (BackOff::default(), MAX_REPAIRS);
     // If another process has given the test back meanwhile, the last run still says whose work it is.
-    let last = loop {
-        match context.settle_unseen_run() {
-            Err(error) if error.is_temporary() && !waiter.stopping() => {
-                waiter.rest(context, None, back_off.after(&error)).await;
-            }
-            settled => break settled?,
-        }
-    };
+    let last = waiter.until_usable(context, None, || context.settle_unseen_run()).await?;
     let former = former.or(last.as_ref());
     loop {
         let tidied = context.workspace().and_then(|workspace| {
@@ -286,7 +279,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
 /// database is waited for. If a stop is requested first, the next start or heartbeat gives the test back.
 async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
     let id = test.id.clone();
-    let begun = context.begin(test);
+    let begun = waiter.until_usable(context, None, || context.begin(test.clone())).await;
     let (attempt, end) = match begun {
         Ok(mut attempt) => {
             let rounds = context.config.agent_of(&context.loop_id).fix_rounds;

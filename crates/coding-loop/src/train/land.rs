@@ -79,7 +79,7 @@ impl Train<'_> {
             }
         }
         reach(Point::IntegrateMoved);
-        self.go_on()?;
+        self.go_on(false)?;
         // Published before the passes are recorded, so that readers of a pass find it on the branch.
         self.context.publish();
         self.record(&entry, &landing, pulse).await?;

@@ -81,7 +81,7 @@ impl<'a> Train<'a> {
     async fn turn(&self, pulse: &mut Pulse) -> Result<Duration> {
         let db = self.context.db;
         if !db.read(|tx| tx.has_open_landing(None))? {
-            self.go_on()?;
+            self.go_on(true)?;
             return Ok(LOOK);
         }
         // Even if another process judges: the leases of queued work stay while any loop runs.
@@ -95,6 +95,9 @@ impl<'a> Train<'a> {
         if halted.is_none()
             && let Some(Err(error)) = pulse.unless_stopped(self.context.refresh()).await
         {
+            if error.is_outage() {
+                return Err(error);
+            }
             let why = coord_db::error_chain(&error);
             tracing::warn!(why, "nothing lands until the remote can be asked");
             self.halt(&why)?;

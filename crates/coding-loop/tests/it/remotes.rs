@@ -201,12 +201,13 @@ fn what_the_remote_refuses_is_told_until_it_lands() {
     wait_until("the alert", || shared.alerts().contains("the branch is protected"));
     // It is tried again after a pause that grows, and the alert stays.
     let tries = || {
-        world
-            .sql("SELECT json_extract(context, '$.tries') FROM alerts WHERE closed_at IS NULL AND fingerprint = 'train_halted'")
+        world.sql(
+            "SELECT json_extract(context, '$.tries') FROM alerts WHERE closed_at IS NULL AND fingerprint LIKE 'train_halted:%'",
+        )
     };
     wait_until("the second try", || tries() == "2");
     fs::remove_file(shared.remote.join("hooks/pre-receive")).unwrap();
-    world.sql("UPDATE alerts SET context = json_set(context, '$.next_try', 0) WHERE fingerprint = 'train_halted'");
+    world.sql("UPDATE alerts SET context = json_set(context, '$.next_try', 0) WHERE fingerprint LIKE 'train_halted:%'");
     let commit = wait_for("the landing", || shared.landed("t2"));
     assert!(shared.is_on_integration(&commit));
     assert_eq!(tries(), "");

@@ -233,6 +233,34 @@ fn a_database_that_cannot_be_written_loses_nothing() {
 }
 
 #[test]
+fn work_that_is_being_judged_waits_for_a_database_that_is_away() {
+    let world = World::new("cat > /dev/null; echo > $TEST_ID\n", "");
+    let folder = world.folder().display().to_string();
+    let check = format!("touch {folder}/judging; while ! test -e {folder}/go; do sleep 0.05; done; test -f $TEST_ID");
+    world.configure(|config| {
+        let check = format!("[[gate.check]]\nname = \"file\"\ncommand = [\"sh\", \"-c\", \"{check}\"]\n");
+        format!("{config}\n[database]\nbusy_deadline_seconds = 1\n{check}")
+    });
+    world.add_loop("one");
+    world.add_test("t1", "one");
+    let running = world.start("one");
+    wait_for("the check", || world.folder().join("judging").exists().then_some(()));
+    // Another writer has the database for longer than the loop waits for it.
+    let held = world.db.write(|_| {
+        go(&world);
+        wait_for("the loop to wait", || world.logged("cannot use the database"));
+        Ok::<_, coord_db::Error>(())
+    });
+    held.unwrap();
+    wait_status(&world, TestStatus::Passed);
+    let test = world.test("t1");
+    assert_eq!((test.attempts, test.give_backs), (1, 0), "{test:?}");
+    assert_eq!(world.sql("SELECT count(*) FROM runs WHERE kind = 'agent'"), "1");
+    assert_eq!(running.terminate().code(), Some(0));
+    world.assert_tidy();
+}
+
+#[test]
 fn an_agent_that_takes_too_long_or_cannot_be_started() {
     for (settings, category, words) in [
         ("[loop.one.agent]\ntimeout_seconds = 1\n", ErrorCategory::Code, "exceeded its time limit of 1 s"),
