@@ -143,10 +143,10 @@ class Client:
             self.publish("test_started", {"test_id": test, "loop_id": self.loop_id, "attempt": attempts + 1})
             return test
 
-    def _in_hand(self, test):
+    def _current(self, test):
         rows = self.rows("SELECT * FROM tests WHERE id = ? AND loop_id = ? AND status = 'in_progress'", test, self.loop_id)
         if not rows:
-            raise Refused(f"test {test} is not in hand any more")
+            raise Refused(f"test {test} is no longer the current test")
         return rows[0]
 
     def _leave(self):
@@ -155,7 +155,7 @@ class Client:
     def passed(self, test, commit, proofs, seconds, files, token):
         """The gate's result: `proofs` are (check_name, exit_code, milliseconds, sha256, tail), with their commit and tree."""
         with self:
-            row = self._in_hand(test)
+            row = self._current(test)
             if not proofs or any(proof["exit_code"] != 0 for proof in proofs):
                 raise Refused("nothing passes without a check that has passed")
             self._must_hold(token)
@@ -182,7 +182,7 @@ class Client:
     def failed(self, test, category, message):
         """An attempt that failed by the agent's own fault (`code`, `spec` …)."""
         with self:
-            row = self._in_hand(test)
+            row = self._current(test)
             again = category != "permanent" and row["attempts"] < row["max_attempts"]
             status = "pending" if again else "failed" if category == "permanent" else "blocked"
             self.connection.execute(
@@ -263,7 +263,7 @@ class Client:
         return blockers
 
     def _grant(self, paths, test, ttl_seconds, request):
-        # What has expired is free, and whoever takes it says so.
+        # What has expired is free, and the loop that takes it records so.
         for lease in self.rows("SELECT * FROM file_locks WHERE locked_by <> ?", self.loop_id):
             if any(overlap(path, lease["file_path"]) for path in paths):
                 self._end(lease, "expired", None)
@@ -332,7 +332,7 @@ class Client:
         with self:
             self._release_all(event)
             if test:
-                self._in_hand(test)
+                self._current(test)
                 self.connection.execute(
                     "UPDATE tests SET status = 'pending', attempts = max(attempts - 1, 0), give_backs = give_backs + 1,"
                     " last_error = ?, not_before = ? WHERE id = ?", (reason, self.at(pause_seconds), test))

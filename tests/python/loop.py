@@ -24,7 +24,7 @@ loop = Client(database, loop_id)
 
 
 class Victim(Exception):
-    """Told to give everything up."""
+    """Asked to release everything."""
 
 
 def git(*arguments, at=None):

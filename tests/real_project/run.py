@@ -120,8 +120,8 @@ class World:
                 return new
 
     def answer(self):
-        """The human says what becomes of each commit that broke something: one is taken back, the next mended, …; what was
-        said of a commit once is said again."""
+        """The human decides about each commit that broke something: one is reverted, the next mended, …; a later question
+        about the same commit gets the same answer."""
         for decision in json.loads(self.loopctl("--json", "decisions")):
             if decision["status"] != "pending":
                 continue

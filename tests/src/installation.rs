@@ -67,7 +67,7 @@ impl Installation {
         for variable in ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "CODING_LOOPS_DB", "CODING_LOOPS_BIN"] {
             command.env_remove(variable);
         }
-        // The services of whoever runs this test are nobody's business here.
+        // The test does not touch the services of the user that runs it.
         command.env("XDG_RUNTIME_DIR", "/nonexistent").env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
         command
     }

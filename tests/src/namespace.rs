@@ -16,7 +16,7 @@ pub struct Namespace {
 const KINDS: [&[&str]; 2] = [&["--user", "--mount"], &["--mount"]];
 
 impl Namespace {
-    /// Namespaces with a tmpfs of so many kilobytes at `disk`; none, said loudly, where the machine gives none.
+    /// Namespaces with a tmpfs of this size at `disk`; none, reported loudly, where the machine gives none.
     #[must_use]
     pub fn with_disk(disk: &Path, kilobytes: u32) -> Option<Self> {
         let space = KINDS.into_iter().find_map(|kinds| Self::of(kinds, disk, kilobytes));

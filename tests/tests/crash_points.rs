@@ -2,9 +2,9 @@
 //! it, every time: the work is verified and landed once, nothing is lost, nothing half-done is left.
 //!
 //! Each place where a process can be killed is a [`Point`]; one that no scenario reaches fails the test. By default every point
-//! is tried once and a few pairs by chance; `CODING_LOOPS_CRASH_PAIRS=200` tries so many, `CODING_LOOPS_CRASH_PAIRS=all` every
-//! occurrence of every point in every variant, and every pair. `CODING_LOOPS_CRASH_ONLY=TEXT` repeats the cases that are told
-//! with this text.
+//! is tried once and a few pairs by chance; `CODING_LOOPS_CRASH_PAIRS=200` tries 200 pairs, `CODING_LOOPS_CRASH_PAIRS=all`
+//! every occurrence of every point in every variant, and every pair. `CODING_LOOPS_CRASH_ONLY=TEXT` repeats the cases whose
+//! description contains this text.
 
 #[path = "crash/world.rs"]
 mod world;
@@ -55,7 +55,7 @@ const ELSEWHERE: &[Point] = &[
 const OF_SUPERVISORS: &[Point] =
     &[Point::EffectIntended, Point::EffectPerformed, Point::EffectRecorded, Point::RegressionRan, Point::RegressionKept];
 
-/// Points of a loop that is told something while it works; see below.
+/// Points of a loop that receives an order while it works; see below.
 const OF_ORDERS: &[Point] = &[Point::OrderDone, Point::OrderRecorded];
 
 /// Points of bringing the user's commits in; see below.
@@ -137,7 +137,7 @@ fn run(case: &Case) -> (Vec<String>, Vec<String>) {
     (killed, world::points_in(&log))
 }
 
-/// Runs all cases, several at once. Gives what came of each; a case that fails is told with all others that do.
+/// Runs all cases, several at once, and returns the result of each. All cases that fail are reported together.
 fn run_all(cases: &[Case]) -> Vec<(Vec<String>, Vec<String>)> {
     let next = AtomicUsize::new(0);
     let (done, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
@@ -264,7 +264,7 @@ fn a_notification_is_given_at_least_once_and_settled_once() {
         assert!(matches!(world.supervisor("pm-agent", None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
         let told = std::fs::read_to_string(world.folder().join("notified")).unwrap_or_default();
         let mut lines: Vec<&str> = told.lines().collect();
-        // Nobody can take back what a human has seen: a try whose outcome is not known is made again, under the same name.
+        // What a human has seen cannot be withdrawn: a try whose outcome is unknown is repeated, under the same name.
         assert_eq!(lines.len(), if point == Point::EffectPerformed { 2 } else { 1 }, "{point:?}: {told}");
         lines.dedup();
         assert_eq!(lines.len(), 1, "{told}");
@@ -366,7 +366,7 @@ fn a_submit_by_hand_killed_again_and_again_lands_once() {
             assert!(matches!(world.loopctl(&["submit", "t3"], Some(kill.name())), Ending::Killed), "{kill:?}\n{}", world.log());
         }
         if by_another {
-            // The process that landed it is proven gone, so whoever works next makes it known.
+            // The process that landed it is proven gone, so the next loop that works records it.
             assert!(matches!(world.coding_loop("two", None), Ending::Exited(0, _)), "{}", world.log());
         } else {
             let Ending::Exited(_, log) = world.loopctl(&["submit", "t3"], None) else { panic!("{}", world.log()) };
@@ -388,7 +388,7 @@ fn a_sync_killed_between_every_two_steps_brings_the_commits_in_once() {
         world.commit_of_the_user();
         assert!(matches!(world.loopctl(&["sync"], Some(point.name())), Ending::Killed), "{point:?}\n{}", world.log());
         if *by_a_loop {
-            // Nobody has to wait for leases of a command that is gone, and what it has landed is recorded by the next loop.
+            // Nobody has to wait for leases of a command that has ended, and what it has landed is recorded by the next loop.
             assert!(matches!(world.coding_loop("one", None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());
         }
         assert!(matches!(world.loopctl(&["sync"], None), Ending::Exited(0, _)), "{point:?}\n{}", world.log());

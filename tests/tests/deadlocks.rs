@@ -63,8 +63,8 @@ fn a_victim_keeps_its_work_and_finishes_later_and_is_spared_the_next_time() {
     loopctl(&world, &["loop", "add", "one", "--priority", "5"]);
     loopctl(&world, &["loop", "add", "two", "--priority", "9"]);
     let (one, two) = (start(&world, "one"), start(&world, "two"));
-    // Both want the same twice. The first time it is for the less important loop to give way, the second time for the other
-    // one, since a loop that has given way is spared for a while.
+    // Both want the same files twice. The first time the victim is the loop with the lower priority, the second time the other
+    // one, since a recent victim is spared.
     for (round, victim, survivor) in [(1, "two", "one"), (2, "one", "two")] {
         for id in ["one", "two"] {
             loopctl(&world, &["test", "add", &format!("{id}-{round}"), "--loop", id]);
@@ -141,7 +141,7 @@ fn a_lease_kept_while_its_tests_wait_is_given_back_and_the_other_loop_goes_on() 
     ] {
         assert!(drawn.contains(part), "{part} is not in {drawn}");
     }
-    // Whoever drives it by hand obeys.
+    // The person who drives it by hand obeys.
     loopctl(&world, &["unlock", "--all", "--loop", "hand"]);
     world.until("SELECT status FROM tests WHERE id = 'b1'", "passed");
     world.until("SELECT victim || ' ' || outcome FROM deadlocks", "hand released");
@@ -213,7 +213,7 @@ fn tests_that_wait_for_each_other_are_asked_about_and_the_answer_is_applied_once
 
     drop((one, two));
 
-    // A cycle that another hand opens needs no answer any more.
+    // A cycle that somebody else opens needs no answer any more.
     sql(&world, "INSERT INTO tests(id, loop_id, depends_on) VALUES ('v1', 'one', 'v2'), ('v2', 'one', 'v1')");
     world.until("SELECT status FROM decisions WHERE fingerprint = 'ring:v1'", "pending");
     sql(&world, "UPDATE tests SET depends_on = NULL WHERE id = 'v2'");

@@ -124,7 +124,7 @@ fn killing_every_process_in_turn_leaves_the_outcome_as_it_is() {
             passed.map(drop).or_else(|| ended.load(Ordering::SeqCst).then_some(()))
         });
         for name in order {
-            // A random moment: after so many further events.
+            // A random moment: after a few further events.
             let events = |database: &Path| {
                 query(database, "SELECT count(*) FROM events").and_then(|rows| rows.trim().parse::<u64>().ok()).unwrap_or(0)
             };

@@ -1,5 +1,5 @@
 //! Faults of the machine under the real programs: each with a clear error, nothing lost, and recovery without help once the
-//! cause is gone.
+//! cause has ended.
 
 use std::process::Output;
 
@@ -276,13 +276,13 @@ fn a_read_only_folder_is_said_and_waited_for() {
 }
 
 #[test]
-fn a_deleted_bell_delays_nobody_for_long_and_is_made_anew() {
+fn a_deleted_bell_delays_nobody_for_long_and_is_created_again() {
     let world = World::new();
     let supervisors: Vec<Process> = SUPERVISORS.iter().map(|name| world.supervisor(name)).collect();
     let bell = coord_db::wake::bell_folder(&world.path());
     std::fs::remove_dir_all(&bell).unwrap();
     a_new_cycle_is_found(&world, "without");
-    wait_until("the bell to be made anew", || bell.join("ring").exists());
+    wait_until("the bell to be created again", || bell.join("ring").exists());
     // Where there can be none, everything goes on as well.
     std::fs::remove_dir_all(&bell).unwrap();
     if std::fs::write(&bell, "").is_ok() {
@@ -290,7 +290,7 @@ fn a_deleted_bell_delays_nobody_for_long_and_is_made_anew() {
         a_new_cycle_is_found(&world, "never");
         std::fs::remove_file(&bell).unwrap();
     }
-    wait_until("the bell to be made anew", || bell.join("ring").exists());
+    wait_until("the bell to be created again", || bell.join("ring").exists());
     assert!(publish(&world, 1, "{}").status.success());
     a_new_cycle_is_found(&world, "again");
     all_end_well(&world, supervisors);

@@ -17,7 +17,7 @@ use system_tests::traces::world::World;
 
 /// How much may come to it after the first quarter of the day: what the allocator keeps for later, and no more. A kilobyte
 /// that is kept of each pass would be more than twice as much.
-const MOST_GROWTH_KILOBYTES: i64 = 500;
+const MAX_GROWTH_KILOBYTES: i64 = 500;
 const MINUTE: i64 = 60_000;
 
 /// What is resident in this process.
@@ -106,7 +106,7 @@ const HOUR: &[(i64, &str)] = &[
     (2, "a edits src/a_{h}.rs"),
     (2, "a locks lib/a.rs"),
     (2, "b locks lib/b.rs"),
-    // They wait for each other, and the victim gives way.
+    // They wait for each other, and the victim releases its leases.
     (3, "a queues lib/b.rs"),
     (3, "b queues lib/a.rs"),
     (4, "a unlocks lib/a.rs"),
@@ -165,7 +165,7 @@ fn a_days_work_leaves_no_memory_behind() {
     let warm = usize::try_from(hours / 4).unwrap();
     assert!(hours >= 8, "too short to tell");
     let growth = resident[resident.len() - 1] - resident[warm];
-    assert!(growth < MOST_GROWTH_KILOBYTES, "{growth} kilobytes more than after a quarter of the time: {resident:?}");
+    assert!(growth < MAX_GROWTH_KILOBYTES, "{growth} kilobytes more than after a quarter of the time: {resident:?}");
     assert!(i64::from(everyone.passes) > hours * 50, "{} passes are no day's work", everyone.passes);
     let alerts = world.db.read(|tx| tx.alerts(false)).unwrap();
     let kinds =

@@ -124,7 +124,7 @@ fn deadlock(python_priority: &str, victim: &str) {
         git(&["-C", at, "fsck", "--strict", "--no-dangling"]);
     }
     let saved = git(&["-C", &store, "for-each-ref", "--format=%(refname)", "refs/coding-loops/saved"]);
-    // The real loop's agent has changed nothing before it gives way.
+    // If the real loop is the victim, its agent has changed nothing before.
     assert_eq!(saved.starts_with("refs/coding-loops/saved/python/p1/"), victim == "python", "{saved}");
     let landed = git(&["show", "coding-loops/integration:a"]);
     let mut landed: Vec<String> = landed.lines().map(ToOwned::to_owned).collect();

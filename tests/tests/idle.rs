@@ -19,12 +19,12 @@ const SUPERVISORS: [(&str, &str); 5] = [
 const BEATS: usize = 6;
 /// What one beat may cost all five together: the four others see it in the `-wal`, and look again up to eleven times until it
 /// is settled that it was all.
-const MOST_WAKES_A_BEAT: u64 = 100;
+const MAX_WAKES_PER_BEAT: u64 = 100;
 
 /// What all five may hold together that no other process shares, in kilobytes.
-const MOST_OWN_KILOBYTES: u64 = 15_000;
+const MAX_OWN_KILOBYTES: u64 = 15_000;
 /// What may be resident of all five, programs and libraries counted for each, in a release build.
-const MOST_RESIDENT_KILOBYTES: u64 = 30 * 1024;
+const MAX_RESIDENT_KILOBYTES: u64 = 30 * 1024;
 
 /// A line of a process's `status`, in kilobytes.
 fn kilobytes(process: &Process, name: &str) -> u64 {
@@ -49,7 +49,7 @@ fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
     let world = World::new();
     let processes: Vec<Process> = SUPERVISORS.iter().map(|(program, _)| world.supervisor(program)).collect();
     let db = world.open();
-    // Counts the beats that are seen, until everyone has beaten so often.
+    // Counts the heartbeats that are seen, until everyone has sent `BEATS` of them.
     let watch = || {
         let mut beats: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
         wait_for("beats", || {
@@ -69,13 +69,13 @@ fn who_has_nothing_to_do_sleeps_and_writes_nothing_but_beats() {
     let wakes: Vec<u64> = processes.iter().zip(before).map(|(process, before)| sleeps(process) - before).collect();
     let all: u64 = wakes.iter().sum();
     println!("{beats} beats, {all} wake-ups: {wakes:?}");
-    assert!(all <= beats * MOST_WAKES_A_BEAT, "{all} wake-ups in {beats} beats: {wakes:?}");
+    assert!(all <= beats * MAX_WAKES_PER_BEAT, "{all} wake-ups in {beats} beats: {wakes:?}");
     let sum = |name: &str| processes.iter().map(|process| kilobytes(process, name)).sum::<u64>();
     let (own, resident) = (sum("RssAnon"), sum("VmRSS"));
     println!("{own} KB of their own, {resident} KB resident");
-    assert!(own <= MOST_OWN_KILOBYTES, "{own} KB");
+    assert!(own <= MAX_OWN_KILOBYTES, "{own} KB");
     // Unoptimised programs are twice as large, which says nothing about those that are installed.
-    assert!(cfg!(debug_assertions) || resident <= MOST_RESIDENT_KILOBYTES, "{resident} KB");
+    assert!(cfg!(debug_assertions) || resident <= MAX_RESIDENT_KILOBYTES, "{resident} KB");
     assert_eq!(world.sql("SELECT count(*) FROM events").unwrap(), events, "nothing was said");
     assert_eq!(world.sql("SELECT count(*) FROM alerts").unwrap(), "0");
     for process in processes {

@@ -10,7 +10,7 @@ use test_support::{Process, Signal, is_alive, signal, wait_until};
 const SETTINGS: &str = "[[gate.check]]\nname = \"true\"\ncommand = [\"true\"]\n";
 const HEALTHY: &str = "SELECT component, pid FROM component_health WHERE status = 'healthy' ORDER BY component";
 
-/// One that runs until it is told to stop.
+/// One that runs until a signal stops it.
 fn launch(world: &World, stderr: Stdio) -> Process {
     let mut command = world.command(project().join("scripts/launch.sh"));
     command.current_dir(world.repository()).env("CODING_LOOPS_BIN", binaries());
@@ -43,7 +43,7 @@ fn a_second_launch_names_what_runs_and_leaves_it_alone() {
     assert!(words.contains("[loop.nobody.agent] is for an unknown loop"), "{words}");
     assert_eq!(world.sql(HEALTHY).unwrap(), running);
     for pid in running.lines().filter_map(|line| line.split('|').nth(1)?.parse().ok()) {
-        assert!(is_alive(pid), "{pid} is gone");
+        assert!(is_alive(pid), "{pid} has ended");
     }
 
     // Where only one of the first's is there, the second gives back what it has started.

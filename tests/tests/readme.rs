@@ -13,7 +13,7 @@ use test_support::wait_for;
 
 const README: &str = "README.md";
 
-/// Whoever runs this test may ignore Ctrl-C, as what a script starts in the background does; a terminal's programs do not.
+/// The process that runs this test may ignore Ctrl-C, as a background job of a script does; a terminal's programs do not.
 const AT_A_TERMINAL: &str = "env --default-signal=INT";
 
 /// A small project with a test suite, in any language that every machine has.

@@ -45,7 +45,7 @@ fn every_supervisor_refuses_broken_settings_and_takes_good_ones() {
         wait_until("the new settings", || taken(daemon) >= 1);
     }
     wait_until("the alert to end", || alerts().next().is_none());
-    // Told to, they read the same once more.
+    // On a signal they read the same settings once more.
     daemons.iter().for_each(|daemon| daemon.signal(Signal::SIGHUP));
     for daemon in &daemons {
         wait_until("the signal", || taken(daemon) >= 2);

@@ -140,7 +140,7 @@ fn the_agent_ends_with_its_loop_and_has_time_to_end_by_itself() {
         test_support::signal(one.pid(), signal);
         wait_until("everything to be gone", || pids(&world).iter().all(|&pid| !is_alive(pid)));
         assert_eq!(pids(&world).len(), 2);
-        // Nobody reads what it prints once its loop is gone.
+        // Nobody reads what it prints once its loop has ended.
         let is_saved = world.folder().join("saved").exists();
         assert!(is_saved || signal == Signal::SIGKILL, "it was given its time");
     }

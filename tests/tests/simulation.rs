@@ -1,13 +1,13 @@
 //! The deterministic simulation: worlds from seeds, and proof that the laws catch what they are for.
 //!
-//! `SIM_SEED=…` runs one seed, `SIM_SEEDS=…` so many; else as many as fit into a test run.
+//! `SIM_SEED=…` runs one seed, `SIM_SEEDS=N` N of them; else as many as fit into a test run.
 
 use system_tests::simulation::supervisors::Tampering;
 use system_tests::simulation::{LoopFault, Scenario, Summary, TrainFault, Wakes, laws, run};
 
 /// How many worlds of chaos a test run sees. Each law that is broken on purpose is found in the first 40; `--long` sees 20,000.
 const SEEDS: u64 = 300;
-/// The worlds are shared out to so many tests, which run side by side.
+/// The worlds are divided among this number of tests, which run side by side.
 const PARTS: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
@@ -159,7 +159,7 @@ fn every_law_is_seen_to_fire() {
         ("deliveries are taken", Box::new(|scenario| fair(supervisor("pm", Tampering::Sleeps)(scenario)))),
         (
             "nobody takes what another holds",
-            // Once somebody has beaten since: it is hardly the holder's own step.
+            // After a heartbeat has been recorded since: it is hardly the holder's own step.
             Box::new(rogue(
                 "DELETE FROM file_locks WHERE locked_by GLOB 'loop*'
                  AND locked_at < (SELECT max(last_heartbeat) FROM component_health WHERE component = 'monitor')",
@@ -174,7 +174,7 @@ fn every_law_is_seen_to_fire() {
             )),
         ),
         (
-            "who gives way is who is missed least",
+            "the victim is the loop that costs least",
             // In the step that named a victim: now it was the wrong one.
             Box::new(rogue("UPDATE loops SET priority = 10 - priority WHERE EXISTS (SELECT 1 FROM deadlocks)")),
         ),
@@ -220,7 +220,7 @@ fn every_law_is_seen_to_fire() {
             )),
         ),
         (
-            "a test in progress is in its loop's hand",
+            "a test in progress is its loop's current test",
             Box::new(rogue("UPDATE loops SET current_test_id = NULL WHERE current_test_id IS NOT NULL")),
         ),
         ("tests move as they may", Box::new(rogue("UPDATE tests SET attempts = attempts + 2 WHERE status = 'in_progress'"))),
@@ -230,7 +230,7 @@ fn every_law_is_seen_to_fire() {
             Box::new(rogue("UPDATE decisions SET status = 'pending', decided_at = NULL WHERE status <> 'pending'")),
         ),
         (
-            "a regression is told once, of who made it",
+            "a regression is reported once, with its author",
             Box::new(rogue(
                 "INSERT INTO events (id, source, event_type, payload) SELECT 'again', source, event_type, payload FROM events
                  WHERE event_type = 'regression_detected' AND json_extract(payload, '$.first_bad_commit') IS NOT NULL LIMIT 1",

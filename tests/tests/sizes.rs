@@ -21,7 +21,7 @@ fn warned(resource: &str) -> String {
 }
 
 #[test]
-fn a_disk_that_fills_is_told_at_each_level_and_over_when_there_is_room() {
+fn a_filling_disk_raises_an_alert_at_each_level_until_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
@@ -32,7 +32,7 @@ fn a_disk_that_fills_is_told_at_each_level_and_over_when_there_is_room() {
         let output = world.command("sh").args(["-c", script, "sh"]).arg(world.home()).output().unwrap();
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    // All but so many kilobytes.
+    // Fills the disk but for this number of kilobytes.
     let leave = |name: &str, kilobytes: u32| {
         shell(&format!(
             r#"free=$(df -Pk "$1" | awk 'NR == 2 {{ print $4 }}'); head -c "$((free - {kilobytes}))k" /dev/zero > "$1/{name}""#
@@ -51,7 +51,7 @@ fn a_disk_that_fills_is_told_at_each_level_and_over_when_there_is_room() {
 }
 
 #[test]
-fn a_database_that_grows_is_told_at_each_level_and_over_with_a_larger_budget() {
+fn a_growing_database_raises_an_alert_at_each_level_until_its_budget_grows() {
     let world = World::new();
     world.settings(&format!("{OFTEN}[budget]\ndatabase_megabytes = 40\n"));
     let monitor = world.supervisor("monitor");

@@ -10,7 +10,7 @@ use system_tests::systemd::{Machine, SUPERVISORS, Who, disk};
 use system_tests::{project, query};
 use test_support::{wait_for, wait_until};
 
-/// Beats that are late after three seconds; an agent that works until it is told to go on.
+/// Heartbeats that are late after three seconds; an agent that works until `~/go` exists.
 const SETTINGS: &str = r#"
 [agent]
 command = ["sh", "-c", "touch \"$HOME/at-$TEST_ID\"; until [ -e \"$HOME/go\" ]; do sleep 0.1; done; touch \"$TEST_ID\""]
@@ -94,7 +94,7 @@ fn two_repositories_side_by_side_and_what_befalls_their_services() {
 
     logs_have_fields_and_priorities(&machine, &shop);
     a_killed_service_runs_again_and_heartbeat_has_seen_it(&machine, &shop);
-    hung_services_are_started_anew(&machine);
+    hung_services_are_restarted(&machine);
 
     let began = Instant::now();
     machine.ok(Root, &["systemctl", "stop", "coding-loops@shop.target"]);
@@ -153,7 +153,7 @@ fn a_killed_service_runs_again_and_heartbeat_has_seen_it(machine: &Machine, data
 }
 
 /// One is stopped by a signal, two hang in a read within their own loop: settings that are a pipe which nobody writes to.
-fn hung_services_are_started_anew(machine: &Machine) {
+fn hung_services_are_restarted(machine: &Machine) {
     let stopped = unit("deadlock-detector", "shop");
     let hung = [unit("pm-agent", "shop"), unit("heartbeat", "shop"), unit("loop", "shop:backend")];
     let restarts = |unit: &str| machine.property(Root, unit, "NRestarts").parse::<u32>().unwrap();
@@ -175,7 +175,7 @@ fn hung_services_are_started_anew(machine: &Machine) {
     machine.script(Root, "systemctl restart \"$@\"", &hung.iter().map(String::as_str).collect::<Vec<_>>());
     until_ready(machine, Root, "shop");
     assert!(restarts(&stopped) >= 1);
-    assert_eq!(before, [0, 0, 1], "before, only the loop had been started anew");
+    assert_eq!(before, [0, 0, 1], "before, only the loop had been restarted");
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn an_upgrade_over_a_running_system_loses_nothing() {
     // Somebody who publishes all the while, and counts.
     let publish = "cd ~/shop; n=0; until [ -e ~/enough ]; do loopctl --quiet publish custom.tick --source human --payload '{}' >/dev/null && n=$((n+1)); done; echo $n";
     let writer = machine.command(Owner, &["bash", "-c", publish]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    // What is new is told from what is old by a byte behind its end.
+    // A byte behind its end distinguishes a new program from an old one.
     machine.script(Root, "for p in /srv/new/*; do echo >>$p; done", &[]);
     let said = machine.install(Root, &[]);
     assert_eq!(said.matches("restarted: ").count(), 6, "{said}");

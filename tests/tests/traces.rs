@@ -1,4 +1,5 @@
-//! Every trace of the catalogue: what had to be told was told in time, and nothing else was. `tests/traces/README.md` quotes the table.
+//! Every trace of the catalogue: what had to be reported was reported in time, and nothing else was. `tests/traces/README.md`
+//! quotes the table.
 
 use system_tests::project;
 use system_tests::traces::{Report, catalogue};

@@ -1,4 +1,4 @@
-//! Running commands: ends, limits, and that no process is left, whoever is killed.
+//! Running commands: ends, limits, and that no process is left, whichever process is killed.
 //!
 //! The program starts itself again as the keeper, and as the parent that is killed; hence its own `main`.
 
@@ -258,7 +258,7 @@ fn parent(dir: &Path) {
     block_on(run(&spec, &mut cancel, |id| println!("{} {}", id.pid, id.start_time)));
 }
 
-/// Starts such a parent and waits until its daemons run.
+/// Starts a [`parent`] and waits until its daemons run.
 fn start_parent(dir: &Path) -> (std::process::Child, KeeperId) {
     let mut parent = Command::new("/proc/self/exe").arg("__parent").arg(dir).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();

@@ -82,9 +82,6 @@ const TRIGGERS: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// Puts the triggers there.
-///
-/// # Errors
-/// What SQLite says.
 pub fn install(world: &World) -> Result<()> {
     let mut sql = "CREATE TEMP TABLE audit (seq INTEGER PRIMARY KEY, what, key, a, b, c, d, e, f);\n".to_owned();
     for (at, (name, when, key, values)) in TRIGGERS.iter().enumerate() {
@@ -106,9 +103,6 @@ fn values_in(values: &str) -> usize {
 }
 
 /// What has changed since this was asked last.
-///
-/// # Errors
-/// What SQLite says.
 pub fn changes(world: &World) -> Result<Vec<Change>> {
     let rows = world.db.query_foreign("SELECT what, key, a, b, c, d, e, f FROM audit ORDER BY seq")?;
     if rows.is_empty() {

@@ -47,7 +47,7 @@ impl Step {
     }
 }
 
-/// Whoever takes part.
+/// A participant of the simulation.
 pub trait Actor {
     /// As the story calls it.
     fn name(&self) -> &str;
@@ -56,13 +56,13 @@ pub trait Actor {
     /// One transaction, one look, or one pass.
     ///
     /// # Errors
-    /// What the database says. It goes on from where it was: nothing has happened.
+    /// If the database fails. Nothing has happened then, and the actor goes on from where it was.
     fn step(&mut self, world: &mut World) -> coord_db::Result<Step>;
-    /// Its process dies: all that it has in memory is gone.
+    /// Its process dies: all that it has in memory is lost.
     fn crash(&mut self, world: &mut World);
 }
 
-/// What becomes of wake-ups.
+/// How wake-ups arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wakes {
     /// Each arrives.
@@ -80,7 +80,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// What all chance comes from.
     pub seed: u64,
-    /// What becomes of wake-ups.
+    /// How wake-ups arrive.
     pub wakes: Wakes,
     /// Whether processes die, clocks jump and passes are undone.
     pub faults: bool,

@@ -105,7 +105,7 @@ const STEP_LAWS: &[(&str, StepLaw)] = &[
     ("the train holds the leases of queued work", train_holds),
     ("nobody takes what another holds", holders_keep),
     ("nobody living is declared dead", living_live),
-    ("a test in progress is in its loop's hand", in_hand),
+    ("a test in progress is its loop's current test", in_progress_is_current),
     ("who ends an attempt lets everything go", ends_let_go),
     ("tests move as they may", tests_move),
     ("the branch is only at states that have passed", branch_has_passed),
@@ -120,10 +120,10 @@ const STEP_LAWS: &[(&str, StepLaw)] = &[
     ("events stand for ever", events_stand),
     ("every act is explained", explained),
     ("one force_release for each deadlock", one_force_release),
-    ("who gives way is who is missed least", victims_are_right),
+    ("the victim is the loop that costs least", victims_are_right),
     ("nothing is said twice for one cause", said_once),
     ("who answers a force_release has let go", answered_is_released),
-    ("a regression is told once, of who made it", regressions_are_true),
+    ("a regression is reported once, with its author", regressions_are_true),
     ("a pause stands until its asker lifts it", pauses_stand),
     ("a settled decision stays settled", decisions_stay),
     ("what is undone leaves nothing", no_leak),
@@ -175,7 +175,7 @@ impl Laws {
         Ok(())
     }
 
-    /// The clocks were set or the machine slept: everyone gets time anew, and what was over may come to be over again.
+    /// The clocks were set or the machine slept: every age is counted from now, and what had expired may expire again.
     pub fn clocks_changed(&mut self) {
         self.ages.clear();
         self.acts.clear();
@@ -219,7 +219,7 @@ fn tokens_grow(laws: &mut Laws, _: &World, changes: &[Change]) -> Option<String>
     None
 }
 
-/// A lease ends by its holder's hand, by its time, with its holder's death, or because somebody was told to give way.
+/// A lease is released by its holder, expires, ends with its holder's death, or is taken from a victim or by a person.
 fn holders_keep(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
     let over = |expires: &str| expires.parse::<Timestamp>().is_ok_and(|at| at <= world.now());
     let may = |who: &str| world.ledger.acting.contains(who);
@@ -251,7 +251,7 @@ fn living_live(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String
     })
 }
 
-fn in_hand(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
+fn in_progress_is_current(_: &mut Laws, world: &World, changes: &[Change]) -> Option<String> {
     of(changes, "test").chain(of(changes, "loop")).next()?;
     let loops = world.read(|tx| tx.loops());
     world.read(|tx| tx.tests(None, Some(TestStatus::InProgress))).into_iter().find_map(|test| {
@@ -432,7 +432,7 @@ fn one_force_release(_: &mut Laws, world: &World, changes: &[Change]) -> Option<
             let members = |of: &coord_db::Deadlock| BTreeSet::from_iter(of.cycle.0.iter().cloned());
             other.victim == deadlock.victim && members(other) == members(deadlock)
         };
-        open[..at].iter().find(same).map(|_| format!("{} was told twice for {:?}", deadlock.victim, deadlock.cycle.0))
+        open[..at].iter().find(same).map(|_| format!("{} is the victim of {:?} twice", deadlock.victim, deadlock.cycle.0))
     })
 }
 
@@ -460,7 +460,7 @@ fn victims_are_right(_: &mut Laws, world: &World, changes: &[Change]) -> Option<
             Some((before(id), std::cmp::Reverse(row.priority), leases))
         };
         let (victim, least) = (cost(said.loop_id.as_str())?, ring.iter().filter_map(|id| cost(id)).min()?);
-        (victim > least).then(|| format!("{} was told to give way of {ring:?}: {victim:?} and not {least:?}", said.loop_id))
+        (victim > least).then(|| format!("{} is the victim of {ring:?}: {victim:?} and not {least:?}", said.loop_id))
     })
 }
 
@@ -593,7 +593,7 @@ fn deliveries_are_taken(world: &World) -> Vec<Overdue> {
     overdue
 }
 
-/// Waiting is not starving while the clock stands or whoever holds the lease may go on; but a turn comes to everyone.
+/// Waiting is not starving while the clock stands or the holder of the lease may go on; but a turn comes to everyone.
 fn nobody_starves(world: &World) -> Vec<Overdue> {
     let waiting = world.read(|tx| tx.lease_requests()).into_iter().filter(|request| request.wait_until > world.now());
     let key = |request: &coord_db::LeaseRequest| format!("{} waits for its turn ({})", request.loop_id, request.id);
@@ -602,8 +602,8 @@ fn nobody_starves(world: &World) -> Vec<Overdue> {
     waiting.map(|request| Overdue { key: key(&request), most_seconds: TURN_SECONDS, by }).collect()
 }
 
-/// The whole database, checked by its own means. What a foreign hand left without a registered loop is the checks' to report
-/// and not a law broken.
+/// The whole database, checked by its own means. What an external tool left without a registered loop is for the checks to
+/// report and breaks no law.
 ///
 /// # Errors
 /// What is wrong.

@@ -109,8 +109,8 @@ fn path(text: &str) -> LeasePath {
     text.parse().expect("a path")
 }
 
-/// What becomes of an attempt. It depends on the seed, the test and the attempt's number alone: an attempt that was given
-/// back ends the same way when it is made again.
+/// The outcome of an attempt. It depends on the seed, the test and the attempt's number alone: an attempt that was given
+/// back ends the same way when it is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Passes,
@@ -164,7 +164,7 @@ impl LoopActor {
             let id = self.id.clone();
             world.write(|tx| tx.touch_by_hand(&id))?;
             self.registered = true;
-            return Ok(Step::now("takes the loop in hand"));
+            return Ok(Step::now("takes over the loop"));
         }
         let identity = self.process.borrow().clone().unwrap_or_else(|| world.spawn());
         let id = self.id.clone();
@@ -567,10 +567,10 @@ impl Actor for LoopActor {
             self.attempt = None;
             return Ok(Step::now("finds its test taken away"));
         }
-        // Somebody who comes back after a crash of the mind has a test in hand and knows nothing of it.
+        // An actor that has lost its memory in a crash has a current test that it does not know.
         if let (None, Some(test)) = (&self.attempt, row.current_test_id) {
             let id = self.id.clone();
-            world.write(|tx| Self::let_go(tx, &id, "found in hand", None))?;
+            world.write(|tx| Self::let_go(tx, &id, "unknown current test", None))?;
             return Ok(Step::now(format!("gives {test} back")));
         }
         let step = match self.attempt {

@@ -47,7 +47,7 @@ pub enum Tampering {
     Babbles,
     /// It runs and beats, and looks at nothing.
     Sleeps,
-    /// It takes note of whatever it is told, and does nothing.
+    /// It acknowledges every event, and does nothing.
     Nods,
     /// What it writes stays although its transaction is undone.
     Leaks,

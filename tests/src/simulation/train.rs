@@ -156,11 +156,11 @@ impl TrainActor {
     /// Settles what a judge has left that has died or stands still, or whose process has given up.
     fn settle(&self, world: &mut World, entry: &JournalEntry, overdue: &[ProcessIdentity]) -> Result<Option<Step>> {
         let Some(owner) = entry.steps.owner() else { return Ok(None) };
-        let is_gone = self.own.as_ref() == Some(&owner) || !world.lives(Some(owner.pid));
+        let has_ended = self.own.as_ref() == Some(&owner) || !world.lives(Some(owner.pid));
         let has_landed = world.outside.place(text(&entry.steps.intent, "commit")).is_some();
         // A train that stands still may move the branch yet.
         let is_left = overdue.contains(&owner) && (entry.operation == JUDGE_OPERATION || has_landed);
-        if !is_gone && !is_left {
+        if !has_ended && !is_left {
             return Ok(None);
         }
         if entry.operation == LANDING_OPERATION {
@@ -550,7 +550,7 @@ impl Actor for TrainActor {
         world.ledger.acting.extend([self.judge.to_string(), LoopId::train().to_string()]);
         let process = self.process.borrow().clone();
         if process != self.own {
-            // What it knew is gone with its process.
+            // What it knew is lost with its process.
             self.own = process;
             self.role = None;
             self.next_beat = 0;

@@ -1,5 +1,5 @@
 //! What all actors share: the database, the clocks, the seed, and the world outside of the database (processes, git, the
-//! gate), with a ledger of what really happened there, against which the laws hold what the database says.
+//! gate), with a ledger of what really happened there, with which the laws compare the database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -164,7 +164,7 @@ pub fn settings() -> Config {
         paths: Vec::new(),
         resources: Vec::new(),
     }];
-    // Never run: what becomes of it is the world's.
+    // Never run: the world decides its outcome.
     config.notify.command = vec!["notify".to_owned()];
     config
 }
@@ -271,7 +271,7 @@ impl World {
         self.db.read(body).expect("reading")
     }
 
-    /// A new process. Its pid is beyond what a kernel gives, so that the kernel, if asked, answers that it is gone.
+    /// A new process. Its pid is beyond what a kernel gives, so that the kernel, if asked, answers that it has ended.
     pub fn spawn(&mut self) -> ProcessIdentity {
         self.last_pid += 1;
         self.living.insert(self.last_pid);

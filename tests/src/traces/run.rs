@@ -19,14 +19,11 @@ use super::{Expected, Trace};
 /// Who waits for nothing looks all the same after so long.
 const SLOW_LOOK_MILLIS: i64 = 60_000;
 /// Passes in a row before one is said never to come to rest.
-const MOST_PASSES: usize = 20;
+const MAX_PASSES: usize = 20;
 
 /// A supervisor that looks at traces: what it sees outside of the database.
 pub trait Watched: Supervisor {
     /// Looks at the world outside of the database.
-    ///
-    /// # Errors
-    /// What the database says.
     fn see(&mut self, world: &World) -> coord_db::Result<Self::Observation>;
 }
 
@@ -58,7 +55,7 @@ impl Watched for Monitor {
 
 fn output(outside: &super::world::Outside) -> Option<monitor::Output> {
     const TAIL_BYTES: usize = 64 << 10;
-    let (test, attempt) = outside.in_hand.as_ref()?;
+    let (test, attempt) = outside.current.as_ref()?;
     let written_at = outside.said_at?;
     let bytes = outside.log.as_bytes();
     Some(monitor::Output {
@@ -113,7 +110,7 @@ impl<S: Watched> Seat for Seated<S> {
 
     fn look(&mut self, world: &World) -> Result<bool, String> {
         let said = |error: coord_db::Error| format!("{}: {error}", S::ID);
-        for passes in 0..MOST_PASSES {
+        for passes in 0..MAX_PASSES {
             let seen = self.supervisor.see(world).map_err(said)?;
             match look(&mut self.supervisor, &world.db, &seen).map_err(said)? {
                 Look::Due => pass(&mut self.supervisor, &world.db, &seen).map_err(said).map(drop)?,
@@ -146,10 +143,10 @@ fn seats(trace: &Trace, config: &Arc<Config>) -> Result<Vec<Box<dyn Seat>>, Stri
     trace.supervisors.iter().map(known).collect()
 }
 
-/// Something that was told.
+/// Something that was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// What can have told it, the likeliest first.
+    /// What can have reported it, the likeliest first.
     pub detectors: Vec<String>,
     /// Whom or what it is about.
     pub of: String,
@@ -162,16 +159,16 @@ pub struct Told {
     alert: String,
 }
 
-/// What came of a trace.
+/// The result of a trace.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Its name.
     pub trace: String,
     /// It is well.
     pub healthy: bool,
-    /// Each that had to be told: its detector, and how long after its cause it was, if it was in time.
+    /// Each that had to be reported: its detector, and how long after its cause it was, if it was in time.
     pub expected: Vec<(String, Option<i64>)>,
-    /// What was told and should not have been: its detector, and a sentence.
+    /// What was reported and should not have been: its detector, and a sentence.
     pub false_alarms: Vec<(String, String)>,
     /// What went wrong, in sentences.
     pub mistakes: Vec<String>,
@@ -223,7 +220,7 @@ fn note(world: &World, told: &mut Vec<Told>, known: &mut BTreeMap<String, Severi
                 told.over = Some(world.elapsed());
             }
         }
-        // The next level of an alert is told as well.
+        // The next level of an alert is a report of its own.
         if known.get(&alert.id).is_some_and(|severity| *severity == alert.severity) {
             continue;
         }
@@ -292,7 +289,7 @@ pub fn run(trace: &Trace) -> Result<Outcome, String> {
     play(trace).and_then(|told| judge(trace, &told)).map_err(|error| format!("{}: {error}", trace.name))
 }
 
-/// What is told in a trace.
+/// Everything that is reported in a trace.
 ///
 /// # Errors
 /// As [`run`].
@@ -344,7 +341,7 @@ pub fn play(trace: &Trace) -> Result<Vec<Told>, String> {
     }
 }
 
-/// Compares what was told with what had to be.
+/// Compares what was reported with what had to be.
 fn judge(trace: &Trace, told: &[Told]) -> Result<Outcome, String> {
     let minutes = |millis: i64| format!("{}m{:02}s", millis / 60_000, millis / 1000 % 60);
     let mut outcome = Outcome {
@@ -363,13 +360,13 @@ fn judge(trace: &Trace, told: &[Told]) -> Result<Outcome, String> {
         let found = told.iter().zip(&mut wanted).find(|(told, wanted)| meant(told) && !**wanted && told.at >= cause);
         let Some((told, wanted)) = found else {
             outcome.expected.push((detector.clone(), None));
-            outcome.mistakes.push(format!("{}: {detector} of {of} was never told", trace.name));
+            outcome.mistakes.push(format!("{}: {detector} of {of} was never reported", trace.name));
             continue;
         };
         *wanted = true;
         outcome.expected.push((detector.clone(), (told.at <= by).then_some(told.at - cause)));
         if told.at > by {
-            outcome.mistakes.push(format!("{}: {detector} of {of} was told after {}", trace.name, minutes(told.at)));
+            outcome.mistakes.push(format!("{}: {detector} of {of} was reported after {}", trace.name, minutes(told.at)));
         }
         if let Some(over) = over
             && told.over.is_none_or(|at| at > time(over).unwrap_or_default())

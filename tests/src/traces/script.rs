@@ -12,21 +12,21 @@
 //! | `passes`, `fails TEXT`, `gives-back TEXT` | the attempt ends; what passes has landed, and the worktree is clean |
 //! | `errs CATEGORY TEXT` | the attempt ends with an error of this category |
 //! | `says TEXT` | a line of the agent's output; `\n` begins another |
-//! | `edits PATH… [xN]` | files of its worktree get another content; with `xN` so many of each, with `{n}` or `{w}` |
+//! | `edits PATH… [xN]` | files of its worktree get another content; with `xN` N of each, with `{n}` or `{w}` |
 //! | `reverts` | the worktree is as it was |
 //! | `builds` | something changes in its worktree that is ignored |
 //! | `rebases` | onto what has landed: contents change by nobody's hand |
 //! | `locks PATH`, `unlocks PATH`, `queues PATH` | a lease; `queues` takes it or waits for it |
-//! | `uses N` | so many tokens are recorded |
+//! | `uses N` | N LLM tokens are recorded |
 //! | `pauses`, `resumes`, `stops` | in an orderly way |
-//! | `dies` | its process is gone |
+//! | `dies` | its process has ended |
 //! | `hangs`, `recovers` | it beats no more, and again |
-//! | `pid-reused` | its process is gone, and another has its pid |
+//! | `pid-reused` | its process has ended, and another has its pid |
 //! | `heartbeat-dies`, `heartbeat-starts` | (machine) |
 //! | `sleeps DURATION` | (machine) it is suspended for so long |
 //! | `clock DURATION` | (machine) the wall clock is set forward, or back with `-` |
 //! | `disk FREE_MB TOTAL_MB`, `database MB` | (machine) sizes |
-//! | `events N` | so many events are published at once |
+//! | `events N` | N events are published at once |
 //! | `answers TYPE CHOICE` | (machine) the human answers the open question of this type |
 //! | `nothing` | time passes |
 //!

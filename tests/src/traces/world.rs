@@ -20,8 +20,8 @@ const BEAT_MILLIS: i64 = 15_000;
 /// What is outside of the database of one loop.
 #[derive(Debug, Default)]
 pub struct Outside {
-    /// The test in hand, and its attempt.
-    pub in_hand: Option<(TestId, i64)>,
+    /// The current test, and its attempt.
+    pub current: Option<(TestId, i64)>,
     /// Its agent's output in this attempt.
     pub log: String,
     /// When that grew last.
@@ -118,10 +118,7 @@ impl World {
         if self.gone.contains(&pid) { Liveness::Gone } else { Liveness::Alive }
     }
 
-    /// Lets everyone beat whose time it is.
-    ///
-    /// # Errors
-    /// What the database says.
+    /// Records the heartbeats that are due.
     pub fn beat(&mut self) -> Done {
         if !self.beats || self.elapsed() < self.beaten_at.saturating_add(BEAT_MILLIS) {
             return Ok(());
@@ -149,9 +146,9 @@ impl World {
         self.loops.get_mut(id).ok_or_else(|| format!("{id} has not joined"))
     }
 
-    fn in_hand(&mut self, id: &LoopId) -> Result<TestId, String> {
-        let in_hand = self.of(id)?.in_hand.as_ref().map(|(test, _)| test.clone());
-        in_hand.ok_or_else(|| format!("{id} has nothing in hand"))
+    fn current_test(&mut self, id: &LoopId) -> Result<TestId, String> {
+        let current = self.of(id)?.current.as_ref().map(|(test, _)| test.clone());
+        current.ok_or_else(|| format!("{id} has no current test"))
     }
 
     fn start(&mut self, id: &LoopId) -> Done {
@@ -254,7 +251,7 @@ impl World {
             }
             "locks" | "queues" | "unlocks" => self.lease(&id, what, text),
             "uses" => {
-                let test = self.in_hand(&id)?;
+                let test = self.current_test(&id)?;
                 let tokens = coord_db::ModelUse::of_tokens(text.parse().map_err(said)?);
                 self.db.write(|tx| tx.record_usage(Some(&id), Some(&test), &tokens, 0, &[])).map_err(said).map(drop)
             }
@@ -271,7 +268,7 @@ impl World {
             }
             "pauses" | "resumes" => {
                 let status = if what == "pauses" { LoopStatus::Paused } else { LoopStatus::Running };
-                if what == "pauses" && self.of(&id)?.in_hand.is_some() {
+                if what == "pauses" && self.of(&id)?.current.is_some() {
                     self.end(&id, "gives-back", "paused")?;
                 }
                 let caused_by: Option<String> = None;
@@ -341,14 +338,14 @@ impl World {
         let claimed = self.db.write(|tx| tx.claim_next_test(id, true)).map_err(said)?;
         let claimed = claimed.filter(|claimed| claimed.id.as_str() == test).ok_or_else(|| format!("{test} is not next"))?;
         let outside = self.of(id)?;
-        outside.in_hand = Some((claimed.id, claimed.attempts));
+        outside.current = Some((claimed.id, claimed.attempts));
         outside.log.clear();
         outside.said_at = None;
         Ok(())
     }
 
     fn end(&mut self, id: &LoopId, how: &str, text: &str) -> Done {
-        let test = self.in_hand(id)?;
+        let test = self.current_test(id)?;
         let (category, message) = match (how, text.split_once(' ')) {
             ("errs", Some((category, message))) => (category.parse::<ErrorCategory>().map_err(said)?, message),
             ("errs", None) => return Err("expected CATEGORY TEXT".to_owned()),
@@ -376,7 +373,7 @@ impl World {
         };
         self.db.write(write).map_err(said)?;
         let outside = self.of(id)?;
-        outside.in_hand = None;
+        outside.current = None;
         if how != "fails" {
             outside.files.clear();
         }
@@ -384,9 +381,6 @@ impl World {
     }
 
     /// Every loop does what it was asked: it pauses, its test given back, or goes on. True if any had to.
-    ///
-    /// # Errors
-    /// What the database says.
     pub fn obey(&mut self) -> Result<bool, String> {
         let mut any = false;
         for id in self.loops.keys().cloned().collect::<Vec<_>>() {
@@ -399,7 +393,7 @@ impl World {
                 continue;
             }
             any = true;
-            if !pauses.is_empty() && self.of(&id)?.in_hand.is_some() {
+            if !pauses.is_empty() && self.of(&id)?.current.is_some() {
                 self.end(&id, "gives-back", "paused")?;
             }
             self.db.write(|tx| tx.apply_pauses(&id, &pauses)).map_err(said)?;
@@ -408,7 +402,7 @@ impl World {
     }
 
     fn lease(&mut self, id: &LoopId, what: &str, path: &str) -> Done {
-        let test_id = self.of(id)?.in_hand.as_ref().map(|(test, _)| test.clone());
+        let test_id = self.of(id)?.current.as_ref().map(|(test, _)| test.clone());
         let paths = vec![path.parse().map_err(said)?];
         if what == "unlocks" {
             return self.db.write(|tx| tx.release(id, &paths, None)).map_err(said).map(drop);

@@ -95,7 +95,7 @@ fi
 "#;
 
 impl World {
-    /// A world whose agent is told to go back while it works.
+    /// A world whose agent rolls its loop back while it works.
     pub fn with_rollback() -> Self {
         let world = Self::new();
         let script = ROLLED_BACK.replace("LOOPCTL", &binaries().join("loopctl").display().to_string());
@@ -143,8 +143,8 @@ impl World {
         self.assert_nothing_held(case, &["one"]);
     }
 
-    /// A history beyond what the loops have landed: so many commits, of which the one at `bad` breaks the check. Gives
-    /// that one and the newest.
+    /// Adds `commits` commits to what the loops have landed, of which the one at `bad` breaks the check. Returns that one
+    /// and the newest.
     pub fn break_t1(&self, commits: usize, bad: usize) -> (String, String) {
         let mut head = self.store_git(&["rev-parse", INTEGRATION]);
         let mut culprit = String::new();
@@ -394,9 +394,9 @@ impl World {
         // But queued work: it waits for another process that judges.
         let held = "SELECT count(*) FROM file_locks WHERE locked_by <> 'landing-train'";
         assert_eq!(self.sql(held)[0][0], "0", "{case:?}");
-        let in_hand = "SELECT count(*) FROM tests WHERE status = 'in_progress' AND id NOT IN
+        let in_progress = "SELECT count(*) FROM tests WHERE status = 'in_progress' AND id NOT IN
             (SELECT test_id FROM landings WHERE ended_at IS NULL)";
-        assert_eq!(self.sql(in_hand)[0][0], "0", "{case:?}");
+        assert_eq!(self.sql(in_progress)[0][0], "0", "{case:?}");
         let dead = self.sql("SELECT count(*) FROM component_health WHERE component = 'one' AND status = 'dead'");
         let started = self.sql("SELECT count(*) FROM component_health WHERE component = 'one'");
         assert_eq!(dead, started, "{case:?}");

@@ -64,7 +64,7 @@ fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
     counts
 }
 
-/// Everything that was told is there; every effect happened once; every test passed once, with its proof.
+/// Everything that was reported is there; every effect happened once; every test passed once, with its proof.
 pub fn every_promise_was_kept(db: &Database, told: &[String]) -> Counts {
     assert_eq!(db.check().unwrap(), []);
     let told: Vec<Vec<&str>> = told.iter().map(|line| line.split(' ').collect()).collect();
@@ -72,7 +72,7 @@ pub fn every_promise_was_kept(db: &Database, told: &[String]) -> Counts {
 
     let made: BTreeSet<String> = of_type(db, "custom.made").iter().map(|event| event.id.to_string()).collect();
     for words in said("made") {
-        assert!(made.contains(words[0]), "event {} was told and is lost", words[0]);
+        assert!(made.contains(words[0]), "event {} was reported and is lost", words[0]);
     }
 
     // One effect for each event and each consumer, and none without its cause.
@@ -84,7 +84,10 @@ pub fn every_promise_was_kept(db: &Database, told: &[String]) -> Counts {
     }
     assert_eq!(effects.len(), made.len() * crate::CONSUMERS, "effects that never happened");
     for words in said("done") {
-        assert!(effects.contains_key(&(words[0].to_owned(), words[1].to_owned())), "the effect {words:?} was told and is lost");
+        assert!(
+            effects.contains_key(&(words[0].to_owned(), words[1].to_owned())),
+            "the effect {words:?} was reported and is lost"
+        );
     }
     for index in 0..crate::CONSUMERS {
         let left = db.read(|tx| tx.pending_deliveries(&crate::worker::consumer(index), 1)).unwrap();
@@ -101,7 +104,7 @@ fn tests(db: &Database, told: &[Vec<&str>]) -> usize {
     let tests = db.read(|tx| tx.tests(None, None)).unwrap();
     let ids: BTreeSet<&str> = tests.iter().map(|test| test.id.as_str()).collect();
     for words in said("imported") {
-        assert!(ids.contains(words[0]), "test {} was told and is lost", words[0]);
+        assert!(ids.contains(words[0]), "test {} was reported and is lost", words[0]);
     }
     let passes = count(of_type(db, "test_passed").iter().map(|event| match event.parse().unwrap() {
         Payload::TestPassed(passed) => passed.test_id.to_string(),
@@ -112,7 +115,7 @@ fn tests(db: &Database, told: &[Vec<&str>]) -> usize {
     for test in &tests {
         assert_eq!(test.status, TestStatus::Passed, "test {}", test.id);
         assert!(test.verified_at.is_some(), "test {}", test.id);
-        assert_eq!(passes.get(test.id.as_str()), Some(&1), "test {} was passed so often", test.id);
+        assert_eq!(passes.get(test.id.as_str()), Some(&1), "passes of test {}", test.id);
         let found = db.read(|tx| tx.proofs(&test.id, None)).unwrap();
         assert_eq!(found.len(), 1, "proofs of test {}", test.id);
         assert_eq!(test.commit_hash.as_deref(), Some(found[0].commit_hash.as_str()), "test {}", test.id);
@@ -121,12 +124,12 @@ fn tests(db: &Database, told: &[Vec<&str>]) -> usize {
         proofs.insert(test.id.to_string(), found[0].id.clone());
     }
     for words in said("passed") {
-        assert_eq!(proofs.get(words[0]).map(String::as_str), Some(words[1]), "the pass of {} was told", words[0]);
+        assert_eq!(proofs.get(words[0]).map(String::as_str), Some(words[1]), "the reported proof of {}", words[0]);
     }
-    // Each claim that was told was said, and each attempt that did not pass was given back.
+    // Each claim that was reported has its event, and each attempt that did not pass was given back.
     let started = count(of_type(db, "test_started").iter().map(|event| event.payload["test_id"].to_string()));
     for (test, claims) in count(said("claimed").map(|words| format!("\"{}\"", words[0]))) {
-        assert!(started.get(&test).is_some_and(|times| *times >= claims), "a claim of {test} was told and is lost");
+        assert!(started.get(&test).is_some_and(|times| *times >= claims), "a claim of {test} was reported and is lost");
     }
     for test in &tests {
         assert_eq!(test.attempts, 1, "attempts of test {} that were not given back", test.id);
@@ -142,14 +145,14 @@ fn leases(db: &Database, told: &[Vec<&str>]) -> usize {
     let (locked, unlocked) = (of_type(db, "file_locked"), of_type(db, "file_unlocked"));
     assert_eq!(paths(&locked), paths(&unlocked), "leases that began, and leases that ended");
     let granted = told.iter().filter(|words| words[0] == "leased").count();
-    assert!(locked.len() >= granted, "{granted} leases were told, {} are there", locked.len());
+    assert!(locked.len() >= granted, "{granted} leases were reported, {} are there", locked.len());
     let tokens: BTreeSet<&str> = told.iter().filter(|words| words[0] == "leased").map(|words| words[1]).collect();
     assert_eq!(tokens.len(), granted, "a fencing token was given twice");
     assert_eq!(db.read(|tx| tx.leases(false)).unwrap(), []);
     locked.len()
 }
 
-/// In each file's history tokens never go back, and no two holders' times overlap: whoever had begun before another began had
+/// In each file's history fencing tokens never go back, and no two holders' times overlap: when one began, the one before had
 /// ended, or was dead and never wrote again.
 pub fn exclusion_held(paths: &Path, killed: &BTreeSet<u64>) -> usize {
     let mut grants = 0;

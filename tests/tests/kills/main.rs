@@ -42,9 +42,9 @@ enum Job {
     Heartbeat,
 }
 
-/// What processes have told, and how they ended.
+/// What processes have reported, and that they ended.
 enum Report {
-    /// A line, told after the commit that it speaks of.
+    /// A line, printed after the commit that it reports.
     Told(String),
     /// The output of a process has ended.
     Ended(usize),
@@ -147,7 +147,7 @@ impl World {
         let sender = self.reports.0.clone();
         std::thread::spawn(move || {
             let mut line = String::new();
-            // A line that the kill has cut short was never told.
+            // A line that the kill has cut short reports nothing.
             while output.read_line(&mut line).is_ok_and(|bytes| bytes > 0) && line.ends_with('\n') {
                 if let Some(told) = line.trim_end().strip_prefix(MARK) {
                     let _ = sender.send(Report::Told(told.to_owned()));
@@ -159,7 +159,7 @@ impl World {
         self.slots[slot] = Some(Slot { job, process, life: self.lives });
     }
 
-    /// SIGKILL, and waits until it is gone and everything that it said has been heard.
+    /// SIGKILL, and waits until it has ended and everything that it reported has been received.
     fn kill(&mut self, slot: usize) {
         let Some(mut victim) = self.slots[slot].take() else { return };
         victim.process.kill().unwrap();
@@ -185,7 +185,7 @@ impl World {
         panic!("{:?} ended by itself with {}", slot.job, slot.process.wait().unwrap());
     }
 
-    /// Hears what is told for so long.
+    /// Receives reports for this time.
     fn hear(&mut self, most: Duration) {
         let deadline = Instant::now() + most;
         while let Ok(report) = self.reports.1.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -239,7 +239,7 @@ fn heartbeat(database: &Path) -> Command {
     command
 }
 
-/// One world, killed so often and audited.
+/// One world, with this number of kills, and its audit.
 fn round(durability: Durability, seed: u64, kills: usize) {
     let mut world = World::new(durability, seed);
     for slot in 0..world.slots.len() {

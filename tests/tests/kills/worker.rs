@@ -86,7 +86,7 @@ pub fn run() {
         paths: folder.join("paths"),
         random: fastrand::Rng::with_seed(variable("KILLS_RANDOM").parse().unwrap()),
     };
-    // The kernel may take a moment to bury the former self.
+    // The kernel may take a moment to reap the previous process.
     worker.db.write(|tx| tx.start_loop(&worker.id, &ProcessIdentity::own(), "0")).unwrap();
     if variable("KILLS_DRAIN").is_empty() {
         loop {

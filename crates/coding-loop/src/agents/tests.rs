@@ -55,7 +55,7 @@ fn the_real_programs_state_what_the_model_served() {
 }
 
 #[test]
-fn what_the_agent_does_is_told_in_a_few_words() {
+fn activity_is_described_in_a_few_words() {
     for (kind, output) in &EDIT {
         let mut stream = Stream::new(*kind);
         let mut doing = Vec::new();
@@ -106,7 +106,7 @@ fn use_is_read_from_every_form() {
         ("tokens used: many", [0; 5]),
         ("{\"usage\":\"much\"}", [0; 5]),
         ("{\"usage\":{\"input_tokens\":-5,\"output_tokens\":7}}", [7, 0, 7, 0, 0]),
-        // No run has so many: a number like this would use up every budget.
+        // No run uses this many tokens; counting them would exhaust every budget.
         ("{\"usage\":{\"input_tokens\":7,\"output_tokens\":9223372036854775807}}", [7, 7, 0, 0, 0]),
         ("{\"usage\":{\"input_tokens\":7,\"output_tokens\":1e300}}", [7, 7, 0, 0, 0]),
         ("tokens used: 99999999999999", [0; 5]),

@@ -136,7 +136,7 @@ fn a_git_folder_that_is_damaged_replaced_or_gone_costs_nothing() {
 }
 
 #[test]
-fn a_workspace_that_is_moved_or_replaced_is_made_again_and_what_was_there_is_kept() {
+fn a_moved_or_replaced_workspace_is_created_again_and_its_content_is_kept() {
     for script in [
         "d=$PWD; mv $d $FOLDER/taken; exit 0",
         "d=$PWD; mv $d $FOLDER/taken; ln -s $FOLDER/taken $d; exit 0",

@@ -1,4 +1,4 @@
-//! The real binary on a real repository: what becomes of an attempt.
+//! The real binary on a real repository: the outcome of an attempt.
 
 use crate::common::{CHECK, World};
 use coord_db::TestStatus;
@@ -100,7 +100,7 @@ fn an_agent_that_is_killed_costs_no_attempt() {
 }
 
 #[test]
-fn what_the_agent_is_told() {
+fn what_the_agent_receives() {
     let world = World::new("cat > prompt; env | sort > environment; cp $TEST_SPEC_FILE spec; echo > $TEST_ID\n", CHECK);
     world.add_loop("one");
     world.add_test("t1", "one");

@@ -112,7 +112,7 @@ fn a_loop_that_ends_beside_an_open_question_names_it_and_takes_the_answer_withou
 }
 
 #[test]
-fn a_question_whose_cause_is_gone_is_taken_back_by_the_loop() {
+fn the_loop_withdraws_a_question_whose_cause_has_ended() {
     let suite = "test -f good && exit 0; test -f worse && exit 1; echo FAILED test_login; exit 1";
     let other = check("other", "! test -f worse", "");
     let world = with_test(&(check("suite", suite, "") + &other));

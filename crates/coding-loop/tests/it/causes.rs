@@ -1,4 +1,4 @@
-//! Every event of an attempt names the attempt's start and belongs to its story, whoever drives it.
+//! Every event of an attempt names the attempt's start and belongs to its story, whether a program or a person drives the loop.
 
 use crate::common::{CHECK, World};
 use coord_db::{Event, EventFilter};

@@ -1,4 +1,4 @@
-//! What an attempt has cost is on record, however it ends, and what others made it lose is charged to them.
+//! The cost of an attempt is recorded however it ends, and what others made it lose is charged to them.
 
 use crate::common::{CHECK, World};
 use coord_db::payload::{RestartRequested, TestPassed};

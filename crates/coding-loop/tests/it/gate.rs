@@ -227,7 +227,7 @@ fn a_failure_says_what_somebody_else_has_broken_on_the_branch() {
         world.command("one").args(["--max-tests", "1"]).output().unwrap();
         world.test(test).last_error.unwrap()
     };
-    // Whoever has broken it is told nothing of the kind.
+    // The error of the test that broke it does not mention the branch.
     broken("t9", "t1");
     assert!(!error("t1").contains("on the integration branch"));
     broken("t8", "t7");

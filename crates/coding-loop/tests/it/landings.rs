@@ -8,7 +8,7 @@ use test_support::{wait_for, wait_until};
 
 const INTEGRATION: &str = "coding-loops/integration";
 
-/// Changes the line of the shared file that its test is called by (`t1`: line 1), and waits if it is told to.
+/// Changes the line of the shared file that its test is named after (`t1`: line 1), and waits if `wait-t1` exists.
 const EDIT: &str = "cat > /dev/null; top=../../..; line=${TEST_ID#t}
     sed -i \"s/^$line\\$/$line by $LOOP_ID/\" shared; echo > $TEST_ID; echo > $top/edited-$TEST_ID
     if [ -e $top/wait-$TEST_ID ]; then while ! [ -e $top/go ]; do sleep 0.05; done; fi\n";
@@ -179,7 +179,7 @@ fn a_landing_whose_test_was_given_back_meanwhile_is_recorded_all_the_same() {
 }
 
 #[test]
-fn a_landing_that_another_hand_has_settled_keeps_no_loop_from_starting() {
+fn a_landing_that_somebody_else_has_settled_prevents_no_start() {
     let (world, _) = cut_off();
     world.add_loop("two");
     world

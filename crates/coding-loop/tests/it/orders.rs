@@ -1,4 +1,4 @@
-//! Pause, release, rollback, death: what the loop is told, or suffers, while its agent runs.
+//! Pause, release, rollback, death: what reaches a loop while its agent runs.
 
 use crate::common::{CHECK, World};
 use coord_db::payload::{ForceRelease, PauseRequested, ResumeRequested, RollbackTriggered};
@@ -59,7 +59,7 @@ fn a_pause_stops_the_agent_keeps_its_work_and_ends_by_a_resume() {
     let request = PauseRequested { loop_id, reason: "lunch".to_owned(), requested_by: human.clone() };
     publish(&world, NewEvent::new(human.clone(), request));
     wait_until("the pause", || !world.events("loop_paused").is_empty());
-    assert!(!is_alive(agent), "the agent is gone");
+    assert!(!is_alive(agent), "the agent has ended");
     wait_for("its daemon to be gone", || only(&world, &[running.pid()]));
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
@@ -91,7 +91,7 @@ fn a_victim_keeps_its_work_gives_up_its_leases_and_does_it_again() {
     };
     publish(&world, NewEvent::new("deadlock-detector".parse().unwrap(), request));
     wait_until("the release", || !world.events("file_unlocked").is_empty());
-    assert!(!is_alive(agent), "the agent is gone");
+    assert!(!is_alive(agent), "the agent has ended");
     assert!(world.events("file_unlocked")[0].caused_by.is_some());
     wait_for("the pass", || passed(&world));
     assert_eq!(world.test("t1").attempts, 1);
@@ -142,7 +142,7 @@ fn a_stopped_loop_gives_everything_back() {
     let running = world.start("one");
     let agent = await_agent(&world);
     assert_eq!(running.terminate().code(), Some(0));
-    assert!(!is_alive(agent), "the agent is gone");
+    assert!(!is_alive(agent), "the agent has ended");
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
     let row = world.db.read(|tx| tx.find_loop("one")).unwrap().unwrap();

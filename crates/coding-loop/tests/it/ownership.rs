@@ -4,7 +4,7 @@ use crate::common::{CHECK, World};
 use coord_db::{ActorId, ChangeRequest, ErrorCategory, RequestStatus, ResourceType, TestStatus};
 use test_support::{wait_for, wait_until};
 
-/// Makes the test's file, changes the shared one, and says how often it ran and what it was told.
+/// Creates the test's file, changes the shared one, and records its runs and its prompt.
 const TRESPASS: &str = "top=../../..; cat > $top/prompt-$ATTEMPT; echo run >> $top/runs-$TEST_ID
     echo > $TEST_ID; if ! [ -e $top/good ]; then echo \"10 by $LOOP_ID\" >> shared; fi\n";
 

@@ -48,7 +48,7 @@ fn an_idle_loop_takes_new_settings_and_refuses_broken_ones() {
     // One that leaves the loop without an agent is refused too.
     replace(&world, "[agent]\ncommand = []\n");
     wait_for("the second refusal", || alert(&world, "config:one").filter(|said| said.contains("has no agent")));
-    // So is a file that is gone.
+    // So is a missing file.
     std::fs::remove_file(world.home.join("config.toml")).unwrap();
     wait_for("the third refusal", || alert(&world, "config").filter(|said| said.contains("no longer exists")));
     world.add_test("t1", "one");

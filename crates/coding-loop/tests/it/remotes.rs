@@ -189,7 +189,7 @@ fn a_branch_that_somebody_else_has_moved_at_the_remote_is_asked_about() {
 }
 
 #[test]
-fn what_the_remote_refuses_is_told_until_it_lands() {
+fn a_refusal_of_the_remote_is_reported_until_the_work_lands() {
     let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
     let world = &shared.world;
     assert_eq!(world.once("one").status.code(), Some(0));

@@ -24,7 +24,7 @@ fn saved_work_goes_after_its_time_if_its_test_has_passed_and_never_otherwise() {
     // With no time to keep them.
     let config = fs::read_to_string(world.home.join("config.toml")).unwrap();
     fs::write(world.home.join("config.toml"), format!("{config}\n[retention]\nsaved_work_days = 0\n")).unwrap();
-    // Whoever starts next does it, be it another loop.
+    // The next loop that starts does it, even another one.
     world.add_loop("two");
     world.once("two");
     assert_eq!((of("t1"), of("t2")), (0, second), "{}", refs());

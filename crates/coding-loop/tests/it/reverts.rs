@@ -1,4 +1,4 @@
-//! A commit that is to be taken back: through the gate like any other change, once, and never again of itself.
+//! A commit that is to be reverted: through the gate like any other change, once, and never again of itself.
 
 use crate::common::World;
 use coord_db::{TestId, TestStatus};
@@ -47,7 +47,7 @@ fn asked(world: &World) -> String {
 }
 
 #[test]
-fn a_commit_is_taken_back_by_the_loop_itself_and_only_once() {
+fn a_commit_is_reverted_by_the_loop_itself_and_only_once() {
     let (world, commit) = broken();
     take_back(&world, &commit);
     assert!(world.once("one").status.success());
@@ -57,7 +57,7 @@ fn a_commit_is_taken_back_by_the_loop_itself_and_only_once() {
     let proofs = world.db.read(|tx| tx.proofs(&id("good"), None)).unwrap();
     assert!(proofs.iter().any(|proof| Some(&proof.commit_hash) == world.test("good").commit_hash.as_ref()));
 
-    // Done again for another reason, it is the agent's work, and what was taken back stays so.
+    // A reset for another reason is work for the agent, and what was reverted stays reverted.
     world.db.write(|tx| tx.reset_test_because(&id("good"), "for another reason")).unwrap();
     world.sql("UPDATE tests SET no_change = 'allowed' WHERE id = 'good'");
     assert!(world.once("one").status.success());
@@ -67,7 +67,7 @@ fn a_commit_is_taken_back_by_the_loop_itself_and_only_once() {
 }
 
 #[test]
-fn what_somebody_else_has_taken_back_is_done() {
+fn what_somebody_else_has_reverted_is_done() {
     let (world, commit) = broken();
     take_back(&world, &commit);
     let undone = world.commit_elsewhere(&commit, "undone", |folder| {

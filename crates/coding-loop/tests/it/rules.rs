@@ -192,7 +192,7 @@ fn a_branch_of_the_users_is_never_moved_whatever_the_loops_branch_is_called() {
         assert_eq!(world.once("one").status.code(), Some(0));
         assert_eq!(world.test(&test).status, TestStatus::Passed);
         assert_eq!(run(Command::new("git").args(["branch", "--show-current"]).current_dir(world.workspace("one"))), branch);
-        // It is made again where the folder is gone.
+        // It is created again if the folder is missing.
         std::fs::remove_dir_all(world.workspace("one")).unwrap();
     }
     assert_eq!(world.git(&["rev-parse", "users-own"]), world.git(&["rev-parse", "main"]));

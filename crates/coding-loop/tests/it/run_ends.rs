@@ -207,7 +207,7 @@ fn three_runs_in_vain_stop_the_loop_whatever_the_reason() {
 }
 
 #[test]
-fn a_deleted_folder_is_made_again_and_is_nobodys_fault_once() {
+fn a_deleted_folder_is_created_again_and_is_nobodys_fault_once() {
     let world = world("d=$PWD; cd /; rm -rf \"$d\"; exit 0");
     world.add_loop("one");
     world.add_test("t1", "one");

@@ -64,7 +64,7 @@ fn a_red_gate_goes_back_to_the_same_session() {
 }
 
 #[test]
-fn a_session_is_given_a_limited_number_of_rounds_and_a_new_attempt_starts_anew() {
+fn a_session_has_a_limited_number_of_rounds_and_a_new_attempt_a_new_session() {
     let world = world("say; date +%N > t1; result done", DONE);
     assert_eq!(world.once("one").status.code(), Some(0));
     assert_eq!((world.test("t1").status, world.test("t1").attempts), (TestStatus::Blocked, 2));
@@ -105,7 +105,7 @@ fn an_interrupted_session_goes_on_with_its_work() {
 }
 
 #[test]
-fn what_a_run_has_used_is_on_record_when_its_loop_is_killed_in_the_gate() {
+fn usage_is_recorded_when_the_loop_is_killed_in_the_gate() {
     let gate = r#"
 [[gate.check]]
 name = "slow"
@@ -139,7 +139,7 @@ fn each_round_is_given_what_is_left_of_the_money() {
 }
 
 #[test]
-fn a_session_that_is_gone_is_replaced_by_a_new_one() {
+fn a_missing_session_is_replaced_by_a_new_one() {
     let script = "if [ -n \"$session\" ]; then echo 'No conversation found with session ID: s1'; exit 1; fi; say
         if [ $run = 1 ]; then echo wrong > t1; else echo right > t1; fi; result done";
     let world = world(script, DONE);

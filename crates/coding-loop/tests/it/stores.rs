@@ -1,5 +1,5 @@
-//! The store of an installation: made once by whoever comes first, looked for where it was, rebuilt where it is lost, with what
-//! was lost named.
+//! The store of an installation: created once, by the first loop, searched for where it was, and rebuilt if it is lost. What
+//! was lost is named.
 
 use crate::common::{CHECK, World};
 use coord_db::TestStatus;
@@ -36,7 +36,7 @@ fn loops_that_start_at_once_share_one_store() {
 }
 
 #[test]
-fn a_store_that_lies_elsewhere_is_not_made_again() {
+fn a_store_that_lies_elsewhere_is_not_created_again() {
     let world = world();
     world.add_loop("one");
     world.add_test("t1", "one");
@@ -180,7 +180,7 @@ fn is_repaired(world: &World, script: &str) {
 }
 
 #[test]
-fn a_damaged_store_is_made_again_when_a_loop_starts() {
+fn a_damaged_store_is_created_again_when_a_loop_starts() {
     for script in DAMAGES {
         let world = world();
         world.add_loop("one");

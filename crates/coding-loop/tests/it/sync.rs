@@ -9,7 +9,7 @@ const INTEGRATION: &str = "coding-loops/integration";
 const FOLLOW: &str = "[repository]\nfollow = \"main\"\nfollow_automatically = true\n";
 const SUITE: &str =
     "[[gate.check]]\nname = \"suite\"\ncommand = [\"sh\", \"-c\", \"echo ran >> ../../../runs; ! test -f broken\"]\n";
-/// Changes the shared file where it says so, and waits if it is told to.
+/// Changes the shared file and waits, if `wait-TEST` exists.
 const EDIT: &str = "cat > /dev/null; top=../../..; echo > $TEST_ID; echo > $top/edited-$TEST_ID
     if [ -e $top/wait-$TEST_ID ]; then sed -i 's/^5$/five/' shared; while ! [ -e $top/go ]; do sleep 0.05; done; fi\n";
 

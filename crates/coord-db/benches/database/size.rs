@@ -38,7 +38,7 @@ pub fn measure(extent: Extent, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A database with so many events, each handled by one of its readers, and as many tests and leases as a large day has.
+/// A database with this number of events, each handled by one of its readers, and as many tests and leases as a large day has.
 fn filled(path: &Path, events: usize) -> Result<Database, Failure> {
     let db = world::database(path, Durability::Normal, 8, 1)?;
     let raw = world::raw(path, Durability::Normal)?;

@@ -47,8 +47,8 @@ fn pause() {
     let _ = nothing.recv_timeout(Duration::from_micros(fastrand::u64(2_000..6_000)));
 }
 
-/// The latencies of so many events, each published on its own, and what one raw commit takes, one after the other and as
-/// far apart as the events; in seconds.
+/// The latencies of `count` events, each published on its own, and what one raw commit takes, one after the other and at the
+/// same distance as the events; in seconds.
 fn one_case(durability: Durability, others: usize, count: usize) -> Result<(Vec<f64>, f64, f64), Failure> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("coordination.db");

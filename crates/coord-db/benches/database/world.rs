@@ -33,7 +33,7 @@ pub fn raw(path: &Path, durability: Durability) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-/// A database with so many subscriptions, of which the first few match [`event`].
+/// A database with this number of subscriptions, of which the first `matching` match [`event`].
 pub fn database(path: &Path, durability: Durability, subscriptions: usize, matching: usize) -> Result<Database, Failure> {
     let db = Database::create(path, &options(durability))?;
     let connection = raw(path, durability)?;

@@ -102,7 +102,7 @@ impl Drop for Writer {
     }
 }
 
-/// What such a process does.
+/// What the process of a [`Writer`] does.
 pub fn write_until_told(arguments: &[String]) -> Result<(), Failure> {
     let [how, millis, pause, path] = arguments else { return Err("as-writer needs four arguments".into()) };
     let (millis, pause): (u64, u64) = (millis.parse()?, pause.parse()?);

@@ -1,4 +1,4 @@
-//! Decisions: what may be asked, and that exactly one answer counts, whoever gives it and when.
+//! Decisions: what may be asked, and that exactly one answer counts, whatever its author and time.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl World {
         self.db.write(|tx| tx.answer(id, choice, None, &by.parse()?, "cli")).map(drop)
     }
 
-    /// As pm does it: with the answer that it has in hand, or when time is up.
+    /// As pm does it: with the answer that it has received, or when time is up.
     fn resolve(&self, id: &DecisionId, choice: Option<&str>, by_human: bool) -> Result<(), Error> {
         self.db.write(|tx| {
             let answer =
@@ -100,7 +100,7 @@ fn a_question_that_cannot_be_answered_is_not_asked() {
 }
 
 #[test]
-fn the_first_answer_counts_and_every_other_is_told_what_was_decided_when_and_by_whom() {
+fn the_first_answer_counts_and_the_others_return_what_was_decided_when_and_by_whom() {
     let world = World::new();
     let id = world.ask(&question(&["A", "B"], Some("A"), Some(10))).unwrap();
     let nobody: DecisionId = "nothing".parse().unwrap();

@@ -1,4 +1,4 @@
-//! The `sqlite3` shell beside us: the documented queries as they stand, and every kind of bad row that is refused.
+//! The `sqlite3` shell beside us: the documented queries verbatim, and every kind of bad row that is refused.
 
 use coord_db::{Database, OpenOptions};
 use test_support::{Postgres, World, printed, sql, try_sql};
@@ -26,7 +26,7 @@ fn bound(query: &str, value: &str) -> String {
 }
 
 #[test]
-fn the_query_for_pending_tests_runs_as_it_stands() {
+fn the_query_for_pending_tests_runs_verbatim() {
     let world = World::new();
     world.sql(
         "INSERT INTO loops(id, name, priority, status) VALUES ('loop-1', 'one', 1, 'running');
@@ -86,7 +86,7 @@ WHERE file_path = ?
 }
 
 #[test]
-fn the_query_for_progress_runs_as_it_stands() {
+fn the_query_for_progress_runs_verbatim() {
     let world = World::new();
     world.sql(
         "INSERT INTO loops(id, name) VALUES ('l', '');

@@ -83,7 +83,7 @@ fn steps_are_an_array_of_the_intent_and_what_is_done() {
     assert_eq!(shown["steps"][0], json!({"branch": "b", "progress": 1}));
     assert_eq!(shown["steps"][1]["at"], "2027-01-15T08:00:00.000Z");
 
-    // As an earlier version wrote it, and as a foreign hand may.
+    // As an earlier version wrote it, and as an external tool may.
     db.execute_foreign(
         r#"INSERT INTO transaction_log (id, operation, component, steps) VALUES ('old', 'integrate', 'a', '{"commit": "c0ffee"}');
            INSERT INTO transaction_log (id, operation, component) VALUES ('bare', 'x', 'a');

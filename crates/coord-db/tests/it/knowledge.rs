@@ -248,7 +248,7 @@ fn superseding_keeps_the_history_and_cannot_go_round_in_a_circle() {
 }
 
 #[test]
-fn a_decision_that_contradicts_one_that_stands_is_told() {
+fn a_decision_that_contradicts_a_valid_one_is_reported() {
     let world = World::new();
     let decision = |topic: &str, content: &str| item(KnowledgeType::Decision, topic, content, &[]);
     let conflicts = || world.events("knowledge_conflict").len();
@@ -262,7 +262,7 @@ fn a_decision_that_contradicts_one_that_stands_is_told() {
     assert_eq!(conflicts(), 2, "one with each that stands");
     let told = &world.events("knowledge_conflict")[1].payload;
     assert_eq!((told["new_knowledge_id"].as_str(), told["existing_knowledge_id"].as_str()), (Some(&*spaces), Some(&*tabs)));
-    // Whoever says what the new one replaces makes no conflict.
+    // A decision that names what it replaces causes no conflict.
     let old: Vec<String> = world
         .db
         .read(|tx| tx.search_knowledge(&KnowledgeSearch { topic: Some("INDENTATION".into()), ..Default::default() }))
@@ -291,7 +291,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_test_is_told_what_touches_it_the_most_relevant_first() {
+fn a_test_receives_what_concerns_it_the_most_relevant_first() {
     let world = World::new();
     use KnowledgeType::{Decision, Fact, Pattern, Warning};
     world.add(&item(Fact, "", "about everything", &[]));

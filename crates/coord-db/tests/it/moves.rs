@@ -206,7 +206,7 @@ fn every_move_of_a_loop() {
             db.write(|tx| tx.start_loop(&id("a"), &ProcessIdentity::own(), "1")).unwrap();
             assert_eq!(db.read(|tx| tx.loop_row(&id("a"))).unwrap().status, if pause { Paused } else { Running });
             db.write(|tx| tx.stop_loop(&id("a"), "over")).unwrap();
-            // Told twice, it says goodbye once.
+            // The second stop records no second shutdown.
             db.write(|tx| tx.stop_loop(&id("a"), "over")).unwrap();
             assert_eq!(db.read(|tx| tx.loop_row(&id("a"))).unwrap().status, Stopped);
             assert_eq!(
@@ -221,7 +221,7 @@ fn every_move_of_a_loop() {
 }
 
 #[test]
-fn whoever_claims_is_at_work_and_a_pause_that_stands_holds() {
+fn a_loop_that_claims_is_running_and_a_paused_one_is_refused() {
     let claim = |db: &Database| db.write(|tx| tx.claim_next_test(&id("a"), true));
     let db = test_in(TestStatus::Pending);
     assert!(claim(&db).unwrap().is_some());
@@ -275,7 +275,7 @@ fn every_move_of_a_components_health() {
             if *to == Dead || (*from != Unknown && *to != Unknown) {
                 assert!(answer.unwrap());
                 assert_eq!(status(&db), *to);
-                // The one that was judged is not there any more once it has beaten.
+                // A row that has changed since it was read is not judged.
                 db.execute_foreign("UPDATE component_health SET pid = 1").unwrap();
                 assert!(!db.write(|tx| tx.judge_component(&row, *to)).unwrap());
             } else {
@@ -321,7 +321,7 @@ fn every_move_of_an_alert() {
             answer.unwrap();
             assert_eq!(db.read(|tx| tx.alert(&alert)).unwrap().acknowledged_by.as_deref(), Some("other"));
         }
-        // The cause is gone or it is not; said twice it is said once. A new cause is a new alert.
+        // The second close has no effect. A new cause is a new alert.
         assert_eq!(db.write(|tx| tx.close_alert("f")).unwrap(), !closed);
         db.write(|tx| tx.raise_alert(&new)).unwrap();
         assert_eq!(db.read(|tx| tx.alerts(false)).unwrap().len(), 2);
@@ -429,7 +429,7 @@ fn every_move_of_a_migration() {
 }
 
 #[test]
-fn what_a_loop_has_in_hand_stays_there_when_another_test_has_landed() {
+fn a_loop_keeps_its_current_test_when_another_test_has_landed() {
     let db = test_in(TestStatus::InProgress);
     let landed: TestId = "t2".parse().unwrap();
     db.execute_foreign("INSERT INTO tests (id, loop_id) VALUES ('t2', 'a')").unwrap();

@@ -127,7 +127,7 @@ fn the_first_owns_and_nobody_takes_a_part_or_the_whole() {
     for bad in ["/abs", "../up", ""] {
         assert!(matches!(world.own(bad, "b"), Err(Error::Invalid(_))), "{bad:?}");
     }
-    // Names that are no files are owned as they stand.
+    // Names that are no files are owned verbatim.
     world.db.write(|tx| tx.own("POST /users", &id("b"), ResourceType::Endpoint, None)).unwrap();
     assert!(matches!(
         world.db.write(|tx| tx.own("POST /users", &id("c"), ResourceType::Endpoint, None)),
@@ -202,7 +202,7 @@ fn leave_ends_with_the_ownership_that_gave_it() {
     assert!(matches!(world.db.write(|tx| tx.disown("f", &actor("a"))), Err(Error::NotFound { .. })));
     world.own("f", "c").unwrap();
     assert_eq!(world.refused("b", &["f"]), ["f of c"]);
-    // A foreign hand changes the owner under an approved and a pending request.
+    // An external tool changes the owner under an approved and a pending request.
     let (yes, open) = (world.ask("f", "b"), world.ask("f", "a"));
     world.resolve(&yes, RequestStatus::Approved, "human").unwrap();
     world.db.execute_foreign("INSERT INTO loops (id) VALUES ('d'); UPDATE resources SET owner_loop = 'd'").unwrap();

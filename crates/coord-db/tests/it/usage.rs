@@ -74,7 +74,7 @@ impl World {
     fn give_back(&self, id: &str, tokens: i64) {
         self.clock.advance_millis(1_000);
         self.spend(id, tokens);
-        self.db.write(|tx| tx.give_back(&test_id(&format!("t-{id}")), &loop_id(id), "told to")).unwrap();
+        self.db.write(|tx| tx.give_back(&test_id(&format!("t-{id}")), &loop_id(id), "an order")).unwrap();
     }
 
     fn say(&self, by: &str, payload: impl Into<Payload>, cause: Option<&EventId>) -> EventId {

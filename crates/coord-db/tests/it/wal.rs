@@ -42,7 +42,7 @@ fn a_wal_that_grew_behind_a_long_read_is_emptied_after_it() {
     assert_eq!(db.check().unwrap(), []);
 }
 
-/// A try that found a reader is repeated a little later, by whoever commits.
+/// A checkpoint that was blocked by a reader is retried a little later, at the next commit of any process.
 #[allow(clippy::disallowed_methods)]
 fn until_emptied(db: &Database, path: &Path) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);

@@ -51,7 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
     // One more than there are: a loop or test that nobody has registered.
     let by = || prop_oneof![20 => 0..LOOPS.len(), 1 => Just(LOOPS.len())];
     let test = || prop_oneof![3 => 0..4_usize, 2 => 0..TESTS];
-    // Mostly what the loop has in hand.
+    // Mostly the loop's current test.
     let mine = move || prop_oneof![3 => Just(None), 1 => test().prop_map(Some)];
     let import = (test(), 0..LOOPS.len(), 0..4_i64, option::weighted(0.4, test()), prop::bool::weighted(0.8)).prop_map(
         |(test, by, most, after, automatable)| Import { test, by, most: most.max(i64::from(test != 7)), after, automatable },
@@ -115,7 +115,7 @@ impl Model {
         if by < LOOPS.len() { Ok(()) } else { Err("not found") }
     }
 
-    fn in_hand(&self, by: usize) -> Option<usize> {
+    fn current_test(&self, by: usize) -> Option<usize> {
         self.tests.iter().find(|(_, row)| row.by == by && row.status == TestStatus::InProgress).map(|(test, _)| *test)
     }
 
@@ -166,7 +166,7 @@ impl Model {
 
     fn claim(&mut self, by: usize, automatable_only: bool) -> Answer {
         self.has(by)?;
-        if self.status[&by] == LoopStatus::Paused || self.in_hand(by).is_some() {
+        if self.status[&by] == LoopStatus::Paused || self.current_test(by).is_some() {
             return Err("refused");
         }
         let passed = |test: usize| self.tests.get(&test).is_some_and(|row| row.status == TestStatus::Passed);
@@ -337,9 +337,9 @@ impl Model {
         }
     }
 
-    /// What it had in hand is pending again, and the attempt does not count.
+    /// Its current test is pending again, and the attempt does not count.
     fn end(&mut self, by: usize, dies: bool) {
-        if let Some(test) = self.in_hand(by) {
+        if let Some(test) = self.current_test(by) {
             let row = self.tests.get_mut(&test).unwrap();
             let attempt = row.attempts;
             Self::back(row);
@@ -388,10 +388,10 @@ fn kind(error: &Error) -> &'static str {
 
 impl Run<'_> {
     fn test_of(&self, by: usize, test: Option<usize>) -> usize {
-        test.or_else(|| self.model.in_hand(by)).unwrap_or(0)
+        test.or_else(|| self.model.current_test(by)).unwrap_or(0)
     }
 
-    /// With the name of what the loop has in hand as it is now.
+    /// With the loop's current test filled in.
     fn named(&self, op: &Op) -> Op {
         let mut op = op.clone();
         if let Op::Pass { by, test, .. } | Op::Fail { by, test, .. } | Op::GiveBack { by, test } = &mut op {
@@ -626,7 +626,7 @@ impl Run<'_> {
                 .collect();
             self.story.holds(&format!("{} works on {at_work:?} at once", row.id), at_work.len() < 2)?;
             let current = row.current_test_id.as_ref().map(number);
-            self.story.same(&format!("what {} works on", row.id), current, self.model.in_hand(by))?;
+            self.story.same(&format!("what {} works on", row.id), current, self.model.current_test(by))?;
             self.story.same(&format!("what {} does", row.id), row.status, self.model.status[&by])?;
         }
         let stalled: Vec<String> = stalled.iter().map(|test| test.id.to_string()).collect();

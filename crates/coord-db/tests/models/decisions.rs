@@ -398,7 +398,7 @@ impl Run<'_> {
         self.position = position;
         for (at, (id, question)) in self.ids.iter().zip(&self.model.questions).enumerate() {
             let Some(row) = decisions.iter().find(|row| row.id == *id) else {
-                return Err(self.story.wrong(&format!("question {at} is gone")));
+                return Err(self.story.wrong(&format!("question {at} is missing")));
             };
             let found = (row.status, row.choice.as_deref(), row.decided_by.as_deref(), row.decided_at.map(relative));
             let expected = match &question.settled {
@@ -465,7 +465,7 @@ fn run(world: &World, ops: &[Op]) -> Result<(), String> {
     run.step(&Op::Time(600))?;
     run.step(&Op::Pm)?;
     let left = run.model.questions.iter().any(|question| question.due.is_some() && question.settled.is_none());
-    run.story.holds("a question is open past its time", !left)
+    run.story.holds("an expired question is open", !left)
 }
 
 #[test]

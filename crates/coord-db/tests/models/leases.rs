@@ -260,7 +260,7 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// What the database says to it.
+    /// Applies it to the database.
     fn act(&mut self, op: &Op) -> Result<Answer, Error> {
         let db = &self.world.db;
         let id = |by: usize| loop_id(LOOPS[by].0);

@@ -45,7 +45,7 @@ pub fn check<O: Clone + Debug>(
     let outcome = TestRunner::new(config).run(&vec(operation, length), |operations| {
         let worlds = worlds.borrow_mut();
         for world in &*worlds {
-            world.begin_anew();
+            world.reset();
             run(world, &operations).map_err(TestCaseError::fail)?;
         }
         if let [server, file] = &worlds[..] {
@@ -112,7 +112,7 @@ pub struct World {
     pub db: Database,
     pub clock: ManualClock,
     server: Option<&'static Postgres>,
-    begin_anew: Vec<String>,
+    reset: Vec<String>,
     fresh: Rc<Rows>,
     last: RefCell<Option<(Vec<String>, Rc<Rows>)>>,
     /// The query for all rows, where they are compared with those of another world.
@@ -133,7 +133,7 @@ impl World {
             db: db.unwrap(),
             clock,
             server,
-            begin_anew: Vec::new(),
+            reset: Vec::new(),
             fresh: Rc::default(),
             last: RefCell::default(),
             compared: None,
@@ -172,7 +172,7 @@ impl World {
             Some(_) => vec!["BEGIN", "SET LOCAL session_replication_role = replica"],
         };
         let end = ["DELETE FROM maintenance", "COMMIT"].map(str::to_owned);
-        self.begin_anew = begin.into_iter().map(str::to_owned).chain(wipe.into_iter().rev()).chain(fill).chain(end).collect();
+        self.reset = begin.into_iter().map(str::to_owned).chain(wipe.into_iter().rev()).chain(fill).chain(end).collect();
         // By name: the text itself is long, and would be looked up in the cache of statements each time.
         self.db.execute_foreign(&format!("CREATE TEMP VIEW everything AS {}", dump.join(" UNION ALL "))).unwrap();
         self.fresh = self.rows();
@@ -213,11 +213,11 @@ impl World {
         self.query(&names).join(", ")
     }
 
-    fn begin_anew(&self) {
+    fn reset(&self) {
         self.history.borrow_mut().clear();
         match self.server {
-            None => self.begin_anew.iter().for_each(|statement| drop(self.db.query_foreign(statement).unwrap())),
-            Some(_) => self.db.execute_foreign(&self.begin_anew.join("; ")).unwrap(),
+            None => self.reset.iter().for_each(|statement| drop(self.db.query_foreign(statement).unwrap())),
+            Some(_) => self.db.execute_foreign(&self.reset.join("; ")).unwrap(),
         }
         assert_eq!(self.rows(), self.fresh, "a sequence has left something behind");
         self.clock.suspend_millis(-self.clock.read().suspended_millis);

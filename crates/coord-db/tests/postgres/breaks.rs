@@ -137,7 +137,7 @@ fn a_commit_of_unknown_outcome_is_no_temporary_error() {
 }
 
 #[test]
-fn a_connection_that_broke_between_two_transactions_is_made_again_unnoticed() {
+fn a_connection_that_broke_between_two_transactions_is_opened_again_unnoticed() {
     let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
     let name = address.rsplit('/').next().unwrap();
     let kill = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");

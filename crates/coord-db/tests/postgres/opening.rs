@@ -63,7 +63,7 @@ fn a_newer_database_is_refused() {
 #[test]
 fn a_server_whose_locks_do_not_exclude_is_refused() {
     let (Some(server), Some((_, address))) = (Postgres::get(), new_database()) else { return };
-    // As where both sessions are one at the server: whoever asks has the lock already.
+    // As where both sessions are one at the server: each of them has the lock already.
     let name = address.rsplit('/').next().unwrap();
     server.sql(
         &address,

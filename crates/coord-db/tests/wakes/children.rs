@@ -19,7 +19,7 @@ pub enum Role {
     Source,
     /// Commits with hardly a pause and rings no bell.
     Load,
-    /// Commits so often without pause, says how many microseconds the longest commit took, and ends.
+    /// Commits this number of times without pause, prints how many microseconds the longest commit took, and ends.
     Burst(u64),
     /// Consumes one stage's events and publishes the next stage's.
     Relay,

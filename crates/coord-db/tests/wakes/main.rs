@@ -265,7 +265,7 @@ fn eight_writers_share_the_database_without_an_error_with_full_durability() {
 
 const STAGES: u64 = 3;
 
-/// What came of everything: each event's type and payload with its cause's, in an order of its own.
+/// The result of everything: each event's type and payload with its cause's, in an order of its own.
 fn outcome(db: &Database) -> Vec<String> {
     let events = db.read(|tx| tx.events(&EventFilter::default())).unwrap();
     let mut lines: Vec<String> = events
@@ -328,7 +328,7 @@ fn with_all_wakes_withheld_the_same_final_state_is_reached() {
 }
 
 #[test]
-fn a_bell_that_was_taken_away_is_made_anew_and_heard() {
+fn a_removed_bell_is_created_again_and_heard() {
     let world = World::new(Durability::Normal);
     let db = world.open();
     let bell = bell_folder(db.path().unwrap());

@@ -87,7 +87,7 @@ impl World {
         self
     }
 
-    /// Who was told so many seconds ago, about these locks.
+    /// A victim that was asked `seconds_ago` seconds ago to release these locks.
     fn told(mut self, victim: &str, locks: &[&str], seconds_ago: i64) -> Self {
         let at = NOW.plus_seconds(-seconds_ago);
         self.0.deadlocks.push(Deadlock {
@@ -186,7 +186,7 @@ fn a_cycle_has_a_victim_and_a_chain_has_none() {
 }
 
 #[test]
-fn the_fewest_give_way_and_then_who_was_spared_longest_counts_least_holds_least_or_came_last() {
+fn victims_are_the_fewest_then_by_history_priority_leases_and_time() {
     // Two cycles through b, although it counts most.
     assert_eq!(World::new("a>b b>a b>c c>b").priority("b", 1).victims(), ["b"]);
     // Not again who was a victim, although it counts least.
@@ -204,7 +204,7 @@ fn the_fewest_give_way_and_then_who_was_spared_longest_counts_least_holds_least_
 }
 
 #[test]
-fn a_victim_is_told_why() {
+fn a_victim_receives_the_reason() {
     let plan = World::new("a>b:x b>a:y").lease("x", "b").lease("y", "a").priority("b", 7).plan();
     assert_eq!(
         plan.actions,
@@ -237,7 +237,7 @@ fn the_reason_names_what_decided() {
 }
 
 #[test]
-fn who_was_told_is_not_told_again_and_nobody_else_is() {
+fn a_victim_is_asked_once_and_nobody_else_is_asked() {
     let plan = World::new("a>b:x b>a:y").lease("x", "b").lease("y", "a").told("b", &["x"], 10).plan();
     assert_eq!((plan.actions, plan.look_again_at), (vec![], Some(NOW.plus_seconds(20))));
     // Another cycle that does not pass the victim is another deadlock.
@@ -299,7 +299,7 @@ fn a_cycle_that_stands_is_looked_at_when_time_may_end_it() {
 }
 
 #[test]
-fn who_is_no_loop_cannot_be_told_and_the_human_is_if_nobody_can() {
+fn only_loops_are_victims_and_a_cycle_without_one_raises_an_alert() {
     assert_eq!(World::new("a>monitor monitor>a").priority("a", 1).victims(), ["a"]);
     let mut world = World::new("human>monitor monitor>human a>human monitor>a");
     let fingerprint = "deadlock:unbreakable:human,monitor".to_owned();

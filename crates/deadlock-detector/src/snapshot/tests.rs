@@ -73,7 +73,7 @@ fn everything_is_read_now_and_then_and_after_the_numbers_went_back() {
     look(&db, &mut memory);
     db.execute_foreign(&(insert("a", "b") + &insert("c", "a"))).unwrap();
     look(&db, &mut memory);
-    // A foreign hand turns an edge around in place: it gets no new number.
+    // An external tool turns an edge around in place: it gets no new number.
     db.execute_foreign("UPDATE wait_graph SET waiter = 'b', holder = 'c' WHERE waiter = 'a'").unwrap();
     db.execute_foreign("UPDATE wait_graph SET holder = 'b' WHERE waiter = 'c'").unwrap();
     clock.advance_millis(59_999);

@@ -190,7 +190,7 @@ fn who_is_no_candidate_is_never_named() {
 }
 
 #[test]
-fn one_pass_names_so_many_and_no_more() {
+fn one_pass_names_a_limited_number_of_victims() {
     let nodes = 400;
     let pairs: Vec<(usize, usize)> =
         (0..nodes).flat_map(|node| [(node, (node + 1) % nodes), ((node + 1) % nodes, node)]).collect();

@@ -90,7 +90,7 @@ fn a_daemon_sees_a_cycle_that_the_shell_closes_and_is_killed_without_telling_twi
 }
 
 #[test]
-fn who_does_not_answer_in_time_loses_its_leases_and_the_human_is_told() {
+fn a_victim_that_does_not_answer_loses_its_leases_with_an_alert() {
     let world = World::filled(CIRCLE);
     std::fs::write(world.path.with_file_name("config.toml"), "[deadlock]\ngrace_seconds = 1\n").unwrap();
     let daemon = world.daemon(DETECTOR);
@@ -132,7 +132,7 @@ fn a_freed_lease_can_bring_a_queue_to_a_standstill() {
 }
 
 #[test]
-fn who_is_no_loop_is_never_named_and_the_human_is_told_if_nobody_else_is_in_it() {
+fn only_loops_are_named_and_a_cycle_without_one_raises_an_alert() {
     let world = World::filled(
         "INSERT INTO wait_graph(waiter, holder, resource) VALUES ('human', 'not an id!', 'x'), ('not an id!', 'human', 'y')",
     );
@@ -147,7 +147,7 @@ fn who_is_no_loop_is_never_named_and_the_human_is_told_if_nobody_else_is_in_it()
 }
 
 #[test]
-fn after_a_suspend_a_victim_gets_its_time_and_is_told_once() {
+fn after_a_suspend_a_victim_gets_its_time_and_is_asked_once() {
     let world = World::filled(CIRCLE);
     world.once(DETECTOR);
     world.db.write(|tx| tx.observe_clock(30)).unwrap();

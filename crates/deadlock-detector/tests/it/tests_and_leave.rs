@@ -7,7 +7,7 @@ const DETECTOR: &str = env!("CARGO_BIN_EXE_deadlock-detector");
 
 const LOOPS: &str = "INSERT INTO loops(id, name, priority, status) VALUES ('a', '', 1, 'running'), ('b', '', 2, 'running'), ('c', '', 3, 'running');";
 
-/// a keeps a lease and can begin nothing but a2, which needs b1; b has b1 in hand. What closes the cycle is missing.
+/// a keeps a lease and can begin nothing but a2, which needs b1; b works on b1. What closes the cycle is missing.
 const NEARLY: &str = "
     INSERT INTO file_locks(file_path, locked_by) VALUES ('src/a.rs', 'a');
     INSERT INTO tests(id, loop_id, status) VALUES ('b1', 'b', 'in_progress');
@@ -135,7 +135,7 @@ fn who_waits_for_the_human_closes_no_cycle() {
 }
 
 #[test]
-fn who_gave_way_a_short_while_ago_is_spared_this_time() {
+fn a_recent_victim_is_spared() {
     let cycle = "INSERT INTO file_locks(file_path, locked_by) VALUES ('x', 'a'), ('y', 'b');
                   INSERT INTO wait_graph(waiter, holder, resource) VALUES ('a', 'b', 'y'), ('b', 'a', 'x');";
     let world = World::filled(&format!("{LOOPS}{cycle}"));
@@ -161,7 +161,7 @@ fn a_thousand_loops_in_one_entanglement_are_told_in_a_bounded_time() {
          INSERT INTO wait_graph(waiter, holder, resource) SELECT 'w' || i, 'w' || ((i + j) % 1000), 'r' || i FROM n, k;",
     );
     world.once(DETECTOR);
-    // Whoever was told counts as gone: then no cycle is left, and nobody was told twice.
+    // Without the victims no cycle is left, and none of them is named twice.
     let left = "WITH RECURSIVE
         live(w, h) AS (SELECT waiter, holder FROM wait_graph
                        WHERE waiter NOT IN (SELECT victim FROM deadlocks) AND holder NOT IN (SELECT victim FROM deadlocks)),

@@ -133,12 +133,12 @@ fn work_that_was_squashed_into_main_is_known_again() {
     // So that the user's next squash is none either.
     two.user(&["merge", "--quiet", "--squash", BRANCH]);
     two.user(&["commit", "--quiet", "-m", "squashed again"]);
-    // What integration has taken back since does not come back.
+    // What integration has reverted since stays reverted.
     two.land(&[("shared", LINES)]);
     two.place.commit(&[("theirs", "1\n")]);
     two.bring_in();
     assert_eq!((two.file("shared").as_deref(), two.file("theirs").as_deref()), (Some(LINES), Some("1\n")));
-    // And what the user has taken back of it is taken back.
+    // And what the user has reverted of it stays reverted.
     two.user(&["merge", "--quiet", "--squash", BRANCH]);
     two.user(&["commit", "--quiet", "--allow-empty", "-m", "third"]);
     two.bring_in();

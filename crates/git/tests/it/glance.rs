@@ -63,7 +63,7 @@ fn a_glance_sees_what_a_snapshot_sees_and_writes_nothing() {
     // The loop's own snapshots change nothing about it.
     assert_eq!(look(&workspace).0, expected);
     assert_eq!(glance(&workspace), expected);
-    // Taken back by hand after a snapshot.
+    // Reverted by hand after a snapshot.
     write(&root, "a.txt", "one\n");
     write(&root, "b.txt", "one\n");
     fs::remove_dir_all(root.join("new")).unwrap();

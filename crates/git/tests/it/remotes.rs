@@ -123,7 +123,7 @@ fn a_remote_that_is_away_changes_nothing_and_one_whose_answer_is_lost_has_moved(
 }
 
 #[test]
-fn what_the_server_refuses_is_told_in_its_words() {
+fn a_refusal_of_the_server_is_reported_verbatim() {
     let machines = Machines::new();
     let (store, main) = machines.begun("one");
     machines.hook("pre-receive", "echo 'this branch is protected' >&2; exit 1");

@@ -87,7 +87,7 @@ fn only_one_of_many_swaps_wins() {
 }
 
 #[test]
-fn history_is_told_oldest_first() {
+fn history_is_listed_oldest_first() {
     let lab = Lab::new();
     let first = lab.commit_on(&lab.base, "a.txt", "two\n");
     let second = lab.commit_on(&first, "new.txt", "x\n");
@@ -136,7 +136,7 @@ fn a_branch_is_checked_out_also_while_it_is_rebased() {
     assert!(!rebase.status.success());
     assert_eq!(checked_out("loop/a").as_deref(), Some(tree.root()));
     fs::remove_dir_all(tree.root()).unwrap();
-    assert_eq!(checked_out("loop/a"), None, "nobody is in a folder that is gone");
+    assert_eq!(checked_out("loop/a"), None, "nobody is in a folder that no longer exists");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn files_are_found_and_no_change_is_none() {
     assert_eq!(names(&change.paths), ["a.txt", "b.txt", "new/d.txt", "src/c.rs"]);
     assert_eq!(change.tree, snapshot.tree);
     assert_eq!(show(&store, &change.tree, "new/d.txt").as_deref(), Some("new\n"));
-    // Taken back by hand, it is no change.
+    // Reverted by hand, it is no change.
     write(root, "a.txt", "one\n");
     write(root, "b.txt", "one\n");
     fs::remove_dir_all(root.join("new")).unwrap();

@@ -142,7 +142,7 @@ fn broken_references_stop_nothing() {
 }
 
 #[test]
-fn a_killed_creation_is_made_again_and_a_foreign_folder_refused() {
+fn a_killed_creation_is_repeated_and_a_foreign_folder_refused() {
     let place = Place::new(&[("a.txt", "one\n")]);
     write(&place.loops, "store.git.new/objects/junk", "x");
     let store = place.store();
@@ -422,7 +422,7 @@ fn broken_and_locked_branches() {
         assert!(matches!(publish(&store, &place.user, BRANCH).unwrap(), Published::Moved { .. }), "{content:?}");
         assert_eq!(at(&place, BRANCH), head.as_str());
     }
-    // What it names is gone.
+    // The commit that it names does not exist.
     fs::write(&file, "1234567890123456789012345678901234567890\n").unwrap();
     let Published::Diverged(seen) = publish(&store, &place.user, BRANCH).unwrap() else { panic!("not diverged") };
     assert_eq!(seen.found, None);

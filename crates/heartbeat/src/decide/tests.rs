@@ -44,7 +44,7 @@ fn loop_row(id: &str, status: LoopStatus, pid: Option<i64>) -> Loop {
     }
 }
 
-/// A loop at work that beat so many milliseconds ago.
+/// A loop at work that sent a heartbeat `millis` milliseconds ago.
 fn beating(millis: i64) -> Subject {
     Subject {
         id: "loop-1".to_owned(),
@@ -133,7 +133,7 @@ fn it_asks_again_when_the_next_threshold_is_crossed() {
 }
 
 #[test]
-fn a_process_that_is_proven_gone_is_dead_at_once_and_one_that_cannot_be_told_is_not() {
+fn a_process_that_is_proven_gone_is_dead_at_once_and_an_unknown_one_is_not() {
     let mut gone = beating(1_000);
     gone.liveness = Some(Liveness::Gone);
     assert_eq!(actions(gone), judged(HealthStatus::Dead, "its process has ended"));
@@ -238,7 +238,7 @@ fn one_that_beats_again_is_back() {
     let mut back = told(beating(400_000), HealthStatus::Dead);
     back.health.as_mut().unwrap().last_heartbeat = Some(NOW);
     assert_eq!(actions(back), [Action::Recover { subject: 0, down_for_seconds: 400 }]);
-    // Only the row says so, and nobody was told.
+    // Only the row says so, and nothing was reported.
     let mut odd = beating(0);
     odd.health.as_mut().unwrap().status = HealthStatus::Dead;
     assert_eq!(actions(odd), [Action::Correct { subject: 0, status: HealthStatus::Healthy }]);

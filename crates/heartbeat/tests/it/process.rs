@@ -131,7 +131,7 @@ fn a_loop_that_only_names_a_pid_is_dead_when_the_kernel_says_so() {
     assert_eq!(world.sql("SELECT file_path FROM file_locks"), "b");
     world.once(HEARTBEAT);
     assert_eq!(world.events("component_degraded").len(), 1);
-    // Started anew by hand.
+    // Started again by hand.
     world.sql("UPDATE loops SET status = 'running' WHERE id = 'gone'");
     world.once(HEARTBEAT);
     assert_eq!(world.events("component_recovered").len(), 1);
@@ -212,7 +212,7 @@ fn after_a_suspend_nobody_is_judged_by_beats() {
     assert_eq!(world.sql("SELECT grace_until > datetime('now', '+25 seconds') FROM clock"), "1");
     world.sql("UPDATE clock SET grace_until = datetime('now')");
     world.once(HEARTBEAT);
-    // The ten minutes count against nobody afterwards either: only who was silent long before is told.
+    // The ten minutes count against nobody afterwards either: only what was silent long before is reported.
     let said = world.events("component_degraded");
     assert_eq!(said.iter().map(|event| event.payload["component"].as_str().unwrap()).collect::<Vec<_>>(), ["monitor"]);
     world.sql("UPDATE component_health SET last_heartbeat = datetime('now', '-910 seconds') WHERE component = 'dead'");
@@ -300,7 +300,7 @@ fn what_a_dead_loops_agent_has_left_is_ended_after_its_time_and_nothing_else() {
 }
 
 #[test]
-fn what_somebody_began_who_is_not_there_is_told_until_it_is_settled() {
+fn an_unfinished_operation_of_an_ended_process_is_reported_until_it_is_settled() {
     let world = World::filled(
         "INSERT INTO loops(id, name, priority, status) VALUES ('one', '', 1, 'stopped'), ('two', '', 1, 'running');
          INSERT INTO transaction_log(id, operation, component, loop_id, started_at) VALUES

@@ -12,7 +12,7 @@ fn archive_of(place: &Place) -> PathBuf {
     place.home().join("coordination.archive.db")
 }
 
-/// `n` old events of a foreign hand, each with a settled delivery, and a new one of the same source.
+/// `n` old events of an external tool, each with a settled delivery, and a new one of the same source.
 fn fill(place: &Place, n: usize) {
     place.sql(&format!(
         "INSERT INTO subscriptions (id, subscriber, event_types) VALUES ('s', 's', '[\"custom.old\"]');
@@ -119,7 +119,7 @@ fn usage_counts_the_passes_that_were_archived() {
 }
 
 #[test]
-fn an_archive_that_cannot_be_read_is_told_and_the_rest_is_shown() {
+fn an_unreadable_archive_is_reported_and_the_rest_is_shown() {
     let place = Place::with_loops();
     fill(&place, 3);
     place.run(&["archive"]).ok();
@@ -179,7 +179,7 @@ fn a_kill_at_any_moment_loses_nothing_and_doubles_nothing() {
         if !enough {
             ends_within(&mut child, Duration::from_micros(5_000 + fastrand_of(round) % 60_000));
         }
-        // Whoever writes meanwhile is not held up for long.
+        // A process that writes meanwhile does not wait long.
         place.run(&["publish", "custom.meanwhile", "--payload", "{}"]).ok();
         published += 1;
         if !enough && child.try_wait().unwrap().is_none() {

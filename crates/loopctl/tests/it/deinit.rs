@@ -53,7 +53,7 @@ fn lines(plan: &Value, of: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn is_gone(place: &Place) {
+fn assert_removed(place: &Place) {
     assert!(!place.home().exists() && !place.workspaces().exists());
     assert_eq!(place.git(&["for-each-ref", "--format=%(refname)", "refs/heads/coding-loops", "refs/coding-loops"]), "");
 }
@@ -102,7 +102,7 @@ fn work_that_is_nowhere_else_takes_force() {
     place.run(&["deinit", "--yes"]).fails(1).says("nothing was removed: 4 pieces of work would be lost");
     assert_eq!(place.git(&["rev-parse", BRANCH]), commit.as_str());
     assert!(place.run(&["deinit", "--yes", "--force"]).ok().stdout.contains("\nlost:\n"));
-    is_gone(&place);
+    assert_removed(&place);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn what_the_user_has_merged_or_squashed_is_not_lost() {
         place.git(&["add", "later"]);
         place.git(&["commit", "--quiet", "-m", "later"]);
         place.run(&["deinit", "--yes"]).ok();
-        is_gone(&place);
+        assert_removed(&place);
         assert_eq!(place.git(&["status", "--porcelain"]), "");
         assert_eq!(place.git(&["show", "HEAD:new"]), "new");
     }
@@ -137,7 +137,7 @@ fn nothing_is_removed_while_something_runs_or_is_a_service() {
     assert!(place.database().is_file() && place.workspaces().join("store.git").is_dir());
     fs::remove_dir_all(&settings).unwrap();
     loopctl(&["deinit", "--yes"]).ok();
-    is_gone(&place);
+    assert_removed(&place);
 }
 
 #[test]
@@ -193,6 +193,6 @@ fn a_removal_that_was_cut_off_is_taken_up_again() {
         let below = place.repository().join("below");
         fs::create_dir(&below).unwrap();
         place.run_in(&below, &["deinit", "--yes"]).ok();
-        is_gone(&place);
+        assert_removed(&place);
     }
 }

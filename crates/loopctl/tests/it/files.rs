@@ -325,7 +325,7 @@ fn what_may_not_be_read_or_written_is_named_with_its_owner() {
 }
 
 #[test]
-fn a_lock_that_stays_is_told_and_one_that_goes_is_waited_for() {
+fn a_lock_that_stays_is_reported_and_one_that_ends_is_waited_for() {
     use std::io::Write;
     let root = tempfile::tempdir().unwrap();
     let database = root.path().join("coordination.db");

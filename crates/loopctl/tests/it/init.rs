@@ -15,7 +15,7 @@ fn commands(place: &Place) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_project_gets_its_check_and_is_told_why() {
+fn a_project_gets_its_check_and_the_reason() {
     let place = Place::bare();
     std::fs::write(place.repository().join("Cargo.toml"), "[workspace]\nmembers = []\n").unwrap();
     std::fs::write(place.repository().join("package.json"), r#"{"scripts": {"test": "node --test"}}"#).unwrap();

@@ -129,7 +129,7 @@ fn old_bundles_go_with_their_backups() {
 }
 
 #[test]
-fn a_dump_makes_the_database_anew() {
+fn a_dump_recreates_the_database() {
     let place = Place::with_loops();
     place.run(&["test", "add", "t", "--loop", "a", "--notes", "it's \"quoted\"\nand more"]).ok();
     place.run(&["next", "--loop", "a"]).ok();
@@ -209,7 +209,7 @@ fn tokens_numbers_and_the_order_of_events_never_go_back() {
 }
 
 #[test]
-fn check_lists_what_a_foreign_hand_has_broken() {
+fn check_lists_what_an_external_tool_has_broken() {
     let place = Place::with_loops();
     place.run(&["check"]).ok();
     place.sql("INSERT INTO tests (id, loop_id) VALUES ('orphan', 'nobody')");

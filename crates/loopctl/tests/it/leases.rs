@@ -143,7 +143,7 @@ fn pausing_a_waiting_loop_ends_its_wait_and_a_paused_loop_gets_nothing() {
 }
 
 #[test]
-fn a_lease_belongs_to_the_test_in_hand_and_goes_with_it() {
+fn a_lease_belongs_to_the_current_test_and_ends_with_it() {
     let place = Place::with_loops();
     place.run(&["test", "add", "t", "--loop", "a"]).ok();
     place.run(&["lock", "before", "--loop", "a"]).ok();

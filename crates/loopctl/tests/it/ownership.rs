@@ -109,7 +109,7 @@ fn many_who_want_the_same_file_get_one_number() {
 }
 
 #[test]
-fn a_number_that_is_not_used_is_told_and_never_handed_out_again() {
+fn an_unused_number_is_reported_and_never_allocated_again() {
     let place = Place::with_loops();
     place.run(&["loop", "add", "c"]).ok();
     for loop_id in ["a", "a", "b", "c"] {
@@ -120,7 +120,7 @@ fn a_number_that_is_not_used_is_told_and_never_handed_out_again() {
     place.run(&["migration", "fail", "2"]).ok();
     place.run(&["migration", "done", "2"]).fails(1).says("cannot become applied");
     place.sql("UPDATE loops SET status = 'error' WHERE id = 'b'; DELETE FROM loops WHERE id = 'c'");
-    // The newest rows go, by a foreign hand, and one that it made itself with a number far ahead.
+    // An external tool deletes the newest rows, and one that it added itself with a number far ahead.
     place.sql("INSERT INTO migrations (number, name) VALUES (7, 'theirs'); DELETE FROM migrations WHERE number = 7");
     let next = place.run(&["migration", "allocate", "next", "--loop", "a"]).ok();
     assert_eq!(next.stdout, "8\n");

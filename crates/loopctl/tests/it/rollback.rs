@@ -2,7 +2,7 @@
 //! what was there can be gone back to, and what was committed is named by a ref of the store. The user's repository has none
 //! of it.
 //!
-//! Random histories; `CODING_LOOPS_ROLLBACKS=100` tries so many, `CODING_LOOPS_SEED=N` repeats one.
+//! Random histories; `CODING_LOOPS_ROLLBACKS=100` sets how many, `CODING_LOOPS_SEED=N` repeats one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -156,13 +156,13 @@ fn step(random: &mut fastrand::Rng, root: &Path) -> String {
         21 => {
             run(&["update-index", ["--assume-unchanged", "--skip-worktree"][random.usize(..2)], "a.txt"]);
             if root.join("a.txt").is_file() {
-                fs::write(root.join("a.txt"), format!("overlooked {number}\n")).unwrap();
+                fs::write(root.join("a.txt"), format!("hidden {number}\n")).unwrap();
             }
-            "overlook a.txt".to_owned()
+            "hide a.txt".to_owned()
         }
         22 => run(&["stash", "--include-untracked", "--quiet"]),
         _ => {
-            // Another hand's commit on the same lines, merged or rebased upon, with conflicts as likely as not.
+            // Somebody else's commit on the same lines, merged or rebased upon, with conflicts as likely as not.
             let (_, tree) = git(root, &["write-tree"], b"");
             let (_, blob) = git(root, &["hash-object", "-w", "--stdin"], format!("theirs {number}\n").as_bytes());
             let (_, tree) = git(root, &["ls-tree", &tree], b"")

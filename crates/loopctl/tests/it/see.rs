@@ -291,7 +291,7 @@ fn why_tells_the_whole_story() {
     assert!(text.lines().nth(1).unwrap().contains("▶ custom.ev-mid"), "{text}");
     place.run(&["why", "ev-leaf"]).fails(2).says("ambiguous; give more characters of one of ev-leaf1, ev-leaf2");
     place.run(&["why", "nothing"]).fails(4);
-    // A ring, and a cause that is gone.
+    // A cycle, and a cause that no longer exists.
     place.sql("INSERT INTO events (id, source, event_type, caused_by) VALUES ('r1', 'a', 'custom.r', 'r2'), ('r2', 'a', 'custom.r', 'r1'), ('o', 'a', 'custom.o', 'gone')");
     assert_eq!(place.run(&["why", "r1"]).ok().stdout.lines().count(), 2);
     assert!(place.run(&["why", "o"]).ok().stdout.contains("no longer in the database"));

@@ -53,7 +53,7 @@ fn enable_without_a_manager_writes_nothing_and_says_what_to_do() {
 }
 
 #[test]
-fn an_enable_that_fails_halfway_is_taken_back() {
+fn an_enable_that_fails_halfway_is_reverted() {
     let place = Place::with_loops();
     let refuses = "case \"$*\" in *'enable --now'*) echo 'Access denied' >&2; exit 1 ;; *show*) echo loaded ;; esac";
     service(&place, refuses, &["enable"]).fails(1).says("Access denied");
@@ -146,7 +146,7 @@ fn files_of_an_older_version_are_written_again() {
             .collect();
         std::fs::write(file, old).unwrap();
     }
-    // Another program's unit, and a repository that is gone.
+    // Another program's unit, and a repository that no longer exists.
     let lost = units.join("coding-loops-heartbeat@lost.service.d");
     std::fs::create_dir(&lost).unwrap();
     std::fs::write(lost.join("50-repository.conf"), "Environment=\"CODING_LOOPS_DB=/nowhere/coordination.db\"\n").unwrap();

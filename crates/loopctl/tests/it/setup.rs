@@ -105,7 +105,7 @@ fn no_database_and_one_that_is_not_ours_or_newer_or_damaged_exit_3() {
     status(&format!("PRAGMA application_id = {}; PRAGMA user_version = 999; CREATE TABLE x (y)", coord_db::APPLICATION_ID))
         .fails(3)
         .says("newer");
-    std::fs::write(&file, "this is no database, and it is long enough to be told apart from one".repeat(50)).unwrap();
+    std::fs::write(&file, "this is no database, and it is long enough to be distinguished from one".repeat(50)).unwrap();
     place.run(&["--db", &db, "status"]).fails(3);
     place.run(&["--db", place.outside().to_str().unwrap(), "status"]).fails(3);
 

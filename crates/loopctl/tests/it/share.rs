@@ -14,7 +14,7 @@ fn contents(rows: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn knowledge_is_found_whoever_wrote_it_and_however_it_is_asked_for() {
+fn knowledge_of_every_author_is_found_by_every_kind_of_search() {
     let place = Place::with_loops();
     know(&place, &["sessions expire after an hour", "--loop", "a", "--topic", "auth", "--area", "src/auth/**"]);
     know(&place, &["never edit generated files", "--type", "warning"]);
@@ -39,7 +39,7 @@ fn knowledge_is_found_whoever_wrote_it_and_however_it_is_asked_for() {
 }
 
 #[test]
-fn superseding_keeps_the_history_and_a_contradiction_is_told() {
+fn superseding_keeps_the_history_and_a_contradiction_is_reported() {
     let place = Place::with_loops();
     let decide = |text: &str, more: &[&str]| know(&place, &[&[text, "--type", "decision", "--topic", "style"], more].concat());
     let conflicts = || place.sql("SELECT count(*) FROM events WHERE event_type = 'knowledge_conflict'");

@@ -71,7 +71,7 @@ fn a_request_to_a_loop_with_a_live_process_is_left_to_it() {
     assert_eq!(place.json(&["pause", "a"])[0]["status"], "running");
     assert_eq!(place.json(&["poll", "a"])[0]["event_type"], "pause_requested");
     place.run(&["next", "--loop", "a"]).fails(1).says("driven by its own process");
-    // Once the process is gone, its tool acts.
+    // Once the process has ended, loopctl acts itself.
     let mut gone = std::process::Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
     place.sql(&format!("UPDATE component_health SET pid = {}, pid_start_time = NULL WHERE component = 'a'", gone.id()));

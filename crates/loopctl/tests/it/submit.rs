@@ -40,7 +40,7 @@ fn a_refused_submission_leaves_the_work_where_it_is_and_a_mended_one_passes() {
 }
 
 #[test]
-fn the_chain_of_proof_is_told_from_the_commit_from_its_trailer_and_from_the_event() {
+fn the_chain_of_proof_is_shown_for_the_commit_for_its_trailer_and_for_the_event() {
     let place = place();
     let worktree = place.json(&["next", "--loop", "a"])["worktree"].as_str().unwrap().to_owned();
     let made = std::path::Path::new(&worktree).join("made");
@@ -81,7 +81,7 @@ fn the_chain_of_proof_is_told_from_the_commit_from_its_trailer_and_from_the_even
 }
 
 #[test]
-fn how_a_check_ended_is_shown_in_so_many_words() {
+fn how_a_check_ended_is_shown_in_words() {
     let place = place();
     for (command, words) in [
         ("[\"no-such-program\"]", "error  made at"),

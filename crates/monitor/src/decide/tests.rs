@@ -289,7 +289,7 @@ fn one_attempt_without_end_is_stuck_however_much_it_writes_unless_it_does_someth
 }
 
 #[test]
-fn how_long_it_lasts_is_told_anew_every_ten_minutes() {
+fn the_duration_is_updated_every_ten_minutes() {
     let mut open = after(&world(vec![begun("a", 10)]));
     open.now = NOW.plus_seconds(599);
     nothing(&open);
@@ -336,7 +336,7 @@ fn who_waits_is_paused_or_has_slept_is_not_stuck() {
         assert_eq!(told(&snapshot), ["excuse a"]);
         snapshot.loops[0].excused_at = Some(NOW.plus_seconds(-59));
         nothing(&snapshot);
-        // Its time begins anew afterwards.
+        // Its time begins again afterwards.
         let mut over = snapshot.clone();
         over.in_grace = false;
         over.loops[0].waiting = false;
@@ -349,7 +349,7 @@ fn who_waits_is_paused_or_has_slept_is_not_stuck() {
 }
 
 #[test]
-fn a_rest_is_no_progress_what_was_told_stands() {
+fn a_rest_is_no_progress_and_leaves_the_alert_open() {
     let mut snapshot = after(&world(vec![begun("a", 40)]));
     snapshot.loops[0].waiting = true;
     assert_eq!(told(&snapshot), ["excuse a"]);
@@ -393,7 +393,7 @@ fn no_pass_for_long_is_stuck_only_while_there_is_work() {
 }
 
 #[test]
-fn that_nothing_passes_and_that_the_attempt_is_long_is_told_once() {
+fn no_pass_and_a_long_attempt_are_reported_once() {
     let mut long = begun("a", 30);
     long.output = Some(heard(NOW));
     let mut early = long.clone();
@@ -470,7 +470,7 @@ fn what_is_no_conflict() {
 }
 
 #[test]
-fn a_loop_without_a_workspace_is_told_by_its_leases() {
+fn a_loop_without_a_workspace_is_judged_by_its_leases() {
     let (mut a, mut b) = (at_work("a"), at_work("b"));
     a.files = Files { leased: vec![("x.rs".to_owned(), ago(2))], ..Files::default() };
     changed(&mut b, "x.rs", ago(1));

@@ -58,7 +58,7 @@ fn failures_in_rows_alone_are_told_too() {
 }
 
 #[test]
-fn a_blocked_test_is_not_stuck_and_a_reset_one_begins_anew() {
+fn a_blocked_test_is_not_stuck_and_a_reset_one_begins_again() {
     let world = World::filled(FAILING);
     world.sql("UPDATE tests SET status = 'blocked', attempts = 3, last_result = 'blocked'");
     world.once(MONITOR);
@@ -105,13 +105,13 @@ fn the_third_attempt_of_three_is_not_stuck_before_it_has_failed() {
         world.db.write(|tx| tx.record_failed(&test, &one, &attempt)).unwrap();
         world.once(MONITOR);
     }
-    // It is blocked now, and that is told already.
+    // It is blocked now, and that is reported already.
     assert_eq!(world.events("test_blocked").len(), 1);
     assert_eq!(world.events("stuck_detected"), []);
 }
 
 #[test]
-fn silence_is_told_and_output_that_grows_is_life() {
+fn silence_is_reported_and_growing_output_counts_as_activity() {
     let world = World::filled(&at_work("-20 minutes"));
     let logs = world.path.parent().unwrap().join("logs/one");
     std::fs::create_dir_all(&logs).unwrap();
@@ -174,7 +174,7 @@ fn an_attempt_that_says_the_same_for_half_an_hour_is_stuck_and_one_that_says_som
 }
 
 #[test]
-fn who_waits_or_has_slept_is_not_stuck_and_its_time_begins_anew() {
+fn a_loop_that_waits_or_slept_is_not_stuck_and_its_time_begins_again() {
     let world = World::filled(&at_work("-50 minutes"));
     world.sql("INSERT INTO wait_graph(waiter, holder, resource) VALUES ('one', 'two', 'a.rs')");
     world.once(MONITOR);
@@ -267,7 +267,7 @@ fn misshapen_and_foreign_rows_stop_nothing() {
 }
 
 #[test]
-fn a_killed_monitor_says_nothing_twice_and_a_stopped_one_says_goodbye() {
+fn a_killed_monitor_repeats_nothing_and_a_stopped_one_records_its_shutdown() {
     let world = World::new();
     world.daemon(MONITOR).kill();
     world.sql(FAILING);
@@ -285,7 +285,7 @@ fn a_killed_monitor_says_nothing_twice_and_a_stopped_one_says_goodbye() {
     assert_eq!(world.events("component_stopped").len(), 1);
 }
 
-/// Each setting, what goes on, and what is told by this setting and not by the default.
+/// Each setting, what happens, and the alert that is raised with this setting and not by default; none if only by default.
 const SETTINGS: [(&str, &str, &str); 12] = [
     ("[monitor]\nstuck_failures = 4", FAILING, ""),
     ("[monitor]\nstuck_silence_minutes = 3", "-4 minutes", "stuck:one:t1"),
@@ -339,7 +339,7 @@ fn every_setting_is_read_and_acts() {
             assert_eq!(by_default, "", "{setting}");
             assert!(by_setting.starts_with(told), "{setting}: {by_setting:?}");
         }
-        // The cause is gone: it closes, and nothing is said again.
+        // The cause has ended: the alert closes, and nothing is reported again.
         let said = || world.sql("SELECT count(*) FROM events WHERE event_type NOT LIKE 'component_%'");
         let before = said();
         open(if told.is_empty() { setting } else { "" });

@@ -84,7 +84,7 @@ impl World {
         self
     }
 
-    /// A running loop with a test in hand.
+    /// A running loop with a current test.
     fn busy(mut self, name: &str, priority: i64) -> Self {
         let hand = test(&format!("T-{name}"), name, TestStatus::InProgress);
         self.at.current_tests.insert(id(name), hand.clone());
@@ -145,7 +145,7 @@ impl World {
         })
     }
 
-    /// A conflict that was settled: the loser waits for the winner's test in hand.
+    /// A conflict that was settled: the loser waits for the winner's current test.
     fn settled(mut self, file: &str, winner: &str, loser: &str) -> Self {
         let (a, b) = if winner < loser { (winner, loser) } else { (loser, winner) };
         let row = Conflict {
@@ -412,7 +412,7 @@ fn a_regression_is_fixed_by_the_blamed_test_if_it_is_known() {
 }
 
 #[test]
-fn who_is_blamed_waits_until_it_is_said_what_becomes_of_the_commit() {
+fn a_blamed_loop_waits_until_the_outcome_of_the_commit_is_decided() {
     let world = || {
         World::new().busy("b", 1).with_test(test("R", "a", TestStatus::Passed)).with_test(test("B", "b", TestStatus::Passed))
     };
@@ -542,7 +542,7 @@ fn the_answer_about_tests_in_a_circle_is_applied_while_the_circle_stands() {
     let mut late = world("");
     late.at.now = at(3600);
     late.expect(&["settle d=drop:T [free T]"]);
-    // Another hand was first: an answer changes nothing any more, and without one the question is over.
+    // Somebody else was first: an answer changes nothing any more, and without one the question is over.
     let opened = |choice: &str| world(choice).with_test(waiting("U", "b", "V"));
     opened("drop:T").expect(&["settle d=drop:T []"]);
     opened("").expect(&["settle d=- []"]);
@@ -565,7 +565,7 @@ fn a_lost_loops_tests_go_to_the_least_loaded_and_stay_together() {
         world
     };
     world().expect(&["hand on dead: Q1>z Q2>y Q3>z"]);
-    // Never to one that is paused or told to pause, or that nobody drives.
+    // Never to a loop that is paused, has been asked to pause, or has no driver.
     let mut paused = world().settled("f", "x", "z");
     paused.at.paused.insert(id("y"));
     assert_eq!(paused.acts(), ["hand on dead: Q1>x Q2>x Q3>x"]);

@@ -1,4 +1,4 @@
-//! A human in one process and the time limit in another: one of them decides, and nobody is told otherwise.
+//! A human in one process and the time limit in another: one of them decides, and nobody receives another result.
 
 use crate::common::World;
 use coord_db::{ActorId, Database, DecisionId, Error, OpenOptions};
@@ -51,9 +51,9 @@ fn of_the_human_and_the_time_limit_exactly_one_decides() {
             }
             [choice] => {
                 human += 1;
-                assert_eq!(decided, format!("decided|{choice}"), "who was told that it counts, counts");
+                assert_eq!(decided, format!("decided|{choice}"), "an accepted answer counts");
             }
-            _ => panic!("both were told that it counts: {answers:?}"),
+            _ => panic!("both answers were accepted: {answers:?}"),
         }
         let said = world.sql(&format!(
             "SELECT count(*) FROM events WHERE event_type = 'decision_resolved' AND json_extract(payload, '$.decision_id') = '{id}'"

@@ -154,7 +154,7 @@ fn foreign_decisions_run_out_and_are_settled_without_another_act() {
         "a|auto_resolved|skip\nb|expired|\nc|expired|\nd|pending|\ne|decided|yes"
     );
     assert_eq!(world.sql("SELECT DISTINCT status FROM tests"), "pending");
-    // Whoever asked is told, also of what another hand has settled.
+    // The requester is notified, also of what somebody else has settled.
     assert_eq!(
         world
             .sql("SELECT json_extract(payload, '$.decision_id') FROM events WHERE event_type = 'decision_resolved' ORDER BY 1"),
@@ -344,7 +344,7 @@ fn orphans_and_odd_rows_are_borne() {
     world.settled();
 }
 
-/// A command that appends what it is told to a file.
+/// A command that appends its input to a file.
 fn ring(world: &World, more: &str) -> std::path::PathBuf {
     let (script, heard) = (world.folder().join("ring.sh"), world.folder().join("heard"));
     std::fs::write(&script, format!("#!/bin/sh\ncat >> '{}'\n{more}\n", heard.display())).unwrap();

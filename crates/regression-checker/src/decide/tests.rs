@@ -159,7 +159,7 @@ fn checks_and_searches_take_turns() {
 }
 
 #[test]
-fn a_suspicion_of_a_check_that_is_gone_is_given_up() {
+fn a_suspicion_of_a_removed_check_is_given_up() {
     let gone = at_head().ran("unit", RunOutcome::Pass, 0).open(suspicion("r", "old")).open(suspicion("q", "gate-only"));
     check(&gone, &["give up r", "give up q"], None);
     check(&RegressionSnapshot { busy: true, ..gone }, &["give up r", "give up q"], None);

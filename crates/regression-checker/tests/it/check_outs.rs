@@ -125,7 +125,7 @@ fn a_check_that_goes_on_to_another_commit_does_not_pass() {
 }
 
 #[test]
-fn a_git_folder_that_is_removed_or_replaced_is_made_again() {
+fn a_git_folder_that_is_removed_or_replaced_is_created_again() {
     let world = World::with_baseline();
     // Each run finds what the one before it has left.
     let leaves = [
@@ -156,7 +156,7 @@ fn a_git_folder_that_is_removed_or_replaced_is_made_again() {
 }
 
 #[test]
-fn a_check_out_that_is_damaged_between_two_starts_is_made_again() {
+fn a_check_out_that_is_damaged_between_two_starts_is_created_again() {
     let world = World::with_baseline();
     let script = r#"git rev-parse HEAD >> "$RUNS"; test -z "$(git status --porcelain)" && test "$(cat state/t1)" = ok"#;
     world.configure_with(&world.script(script), "");

@@ -64,7 +64,7 @@ fn what_fails_only_on_a_fresh_clone_is_said_blamed_and_over_once_it_passes() {
 }
 
 #[test]
-fn nothing_runs_on_fresh_clones_before_so_many_landings_or_where_nobody_wants_it() {
+fn nothing_runs_on_fresh_clones_before_the_set_number_of_landings_or_when_disabled() {
     for cold in ["never", "every-2"] {
         let world = with_set_up(cold);
         world.once();

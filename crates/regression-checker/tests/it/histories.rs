@@ -1,5 +1,5 @@
 //! The real program on a long history of five loops with forty regressions of known origin: each is found, blame is right
-//! wherever one commit is to blame, nobody is blamed for what is flaky, and what cannot be told is said to be unknown.
+//! wherever one commit is to blame, nobody is blamed for what is flaky, and a cause that is not certain is reported as unknown.
 //!
 //! `HISTORY_COMMITS` (at least 600) makes the history longer, `HISTORY_SEED` another one.
 

@@ -57,7 +57,7 @@ fn of_what_was_broken_mended_and_broken_again_the_last_commit_is_blamed() {
 }
 
 #[test]
-fn what_was_broken_a_second_time_meanwhile_is_told_again_once_the_first_is_mended() {
+fn a_second_break_is_reported_once_the_first_is_mended() {
     let world = World::with_baseline();
     world.configure_with(&world.script("! grep -q broken state/*"), "");
     world.passed("t2", "b", &world.head());
@@ -118,7 +118,7 @@ fn a_flaky_test_is_flaky_beside_one_that_is_broken_and_good_again_once_it_is_ste
 }
 
 #[test]
-fn what_cannot_be_told_is_unknown_in_the_ledger() {
+fn an_uncertain_cause_is_unknown_in_the_ledger() {
     let world = World::with_baseline();
     world.commit("t1", "untestable", "Loop: b");
     world.commit("t1", "broken", "Loop: b");
@@ -179,11 +179,11 @@ fn many_tests_are_asked_about_in_several_entries_and_each_once() {
 fn what_is_to_be_done_again_is_not_expected_to_pass() {
     let world = World::with_baseline();
     world.passed("t2", "a", &world.head());
-    let taken_back = world.commit("t1", "broken", "Loop: b\nTest: t2");
+    let bad = world.commit("t1", "broken", "Loop: b\nTest: t2");
     world.commit("t2", "broken", "");
     world.sql("UPDATE tests SET status = 'pending', verified_at = NULL WHERE id = 't2'");
     world.once();
-    assert_eq!(world.sql("SELECT test_id, status, first_bad_commit FROM regressions"), format!("t1|regressed|{taken_back}"));
+    assert_eq!(world.sql("SELECT test_id, status, first_bad_commit FROM regressions"), format!("t1|regressed|{bad}"));
     // Done again: watched again.
     world.sql("UPDATE tests SET status = 'passed', verified_at = datetime('now') WHERE id = 't2'");
     world.once();

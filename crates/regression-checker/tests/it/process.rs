@@ -240,7 +240,7 @@ fn two_checks_that_fail_since_one_commit_are_said_once() {
 }
 
 #[test]
-fn what_cannot_be_told_is_unknown() {
+fn an_uncertain_cause_is_unknown() {
     // Commits that cannot be judged hide it.
     let world = World::with_baseline();
     world.configure("[regression]\nparallel = 2");
@@ -400,7 +400,7 @@ fn a_daemon_sees_a_store_that_is_made_later() {
     let head = world.make_store().integration().unwrap().unwrap();
     world.say_passed("t1", "a", head.as_str());
     world.until("SELECT commit_hash, outcome FROM check_runs", &format!("{head}|pass"));
-    // A store that is made again in its place as well.
+    // A store that is created again in its place as well.
     std::fs::rename(world.layout.store_path(), world.layout.root().join("old")).unwrap();
     let store = world.make_store();
     let next = world.commit("other", "ok", "");
@@ -541,7 +541,7 @@ fn a_daemon_looks_again_by_itself_while_something_is_in_doubt() {
 }
 
 #[test]
-fn told_to_stop_it_leaves_a_check_at_once_and_takes_it_up_again() {
+fn a_stop_leaves_a_check_at_once_and_the_next_start_resumes_it() {
     let world = World::with_baseline();
     let hold = world.path.with_file_name("hold");
     let script =

@@ -51,7 +51,7 @@ fn a_suite_runs_alone_and_nice() {
 }
 
 #[test]
-fn so_nice_and_so_many_at_once_as_the_settings_say() {
+fn niceness_and_parallelism_follow_the_settings() {
     let world = broken("[regression]\nretries = 0\nparallel = 3\nnice = 15");
     world.once();
     let (nice, most) = seen(&world);

@@ -28,7 +28,7 @@ fn same_size_edits(length: usize, breaks_at: usize, cache: &str) -> (String, Str
 }
 
 #[test]
-fn edits_of_the_same_size_within_a_second_are_told_apart() {
+fn edits_of_the_same_size_within_a_second_are_distinguished() {
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no python3");
         return;

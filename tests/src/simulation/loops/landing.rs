@@ -111,8 +111,8 @@ impl LoopActor {
         match recorded {
             Ok(()) => Ok(Step::now(format!("says that {} passed", attempt.test))),
             Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
-                world.write(|tx| Self::let_go(tx, &id, "not in hand", None))?;
-                Ok(Step::now(format!("no longer has {} in hand", attempt.test)))
+                world.write(|tx| Self::let_go(tx, &id, "no longer current", None))?;
+                Ok(Step::now(format!("no longer works on {}", attempt.test)))
             }
             Err(error) => Err(error),
         }
@@ -138,8 +138,8 @@ impl LoopActor {
                 format!("fails {test} ({category}): {status}")
             }
             Err(Error::Refused(_) | Error::IllegalMove { .. }) => {
-                world.write(|tx| Self::let_go(tx, &id, "not in hand", None))?;
-                format!("no longer has {test} in hand")
+                world.write(|tx| Self::let_go(tx, &id, "no longer current", None))?;
+                format!("no longer works on {test}")
             }
             Err(error) => return Err(error),
         };

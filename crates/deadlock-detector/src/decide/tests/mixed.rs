@@ -35,7 +35,7 @@ impl World {
         self.wait(node(test), node(other), WaitKind::Dependency)
     }
 
-    fn in_hand(self, test: &str) -> Self {
+    fn current(self, test: &str) -> Self {
         let own = owner(node(test).loop_id());
         self.wait(node(test), own, WaitKind::Turn { after: None })
     }
@@ -93,14 +93,14 @@ impl World {
     }
 }
 
-/// e waits for d's lease with m1 in hand, on which the only test that d could begin depends.
+/// e waits for d's lease, and its current test is m1, on which the only test that d could begin depends.
 fn lease_and_tests() -> World {
-    World::new("e>d:x").lease("x", "d").idle("m2@d").needs("m2@d", "m1@e").in_hand("m1@e")
+    World::new("e>d:x").lease("x", "d").idle("m2@d").needs("m2@d", "m1@e").current("m1@e")
 }
 
 #[test]
-fn who_gives_way_is_the_one_whose_lease_somebody_in_the_cycle_waits_for() {
-    // e counts less, but its giving way would end nothing: m1 has to be done, and needs x.
+fn the_victim_is_the_loop_whose_lease_the_cycle_waits_for() {
+    // e has the lower priority, but its release would end nothing: m1 has to be done, and needs x.
     let plan = lease_and_tests().priority("e", 9).plan();
     let [Action::ForceRelease { victim, cycle, locks, reason }] = &plan.actions[..] else { panic!("{plan:?}") };
     assert_eq!((victim.as_str(), &cycle[..], &locks[..]), ("d", &["d".to_owned(), "e".to_owned()][..], &["x".to_owned()][..]));
@@ -120,7 +120,7 @@ fn a_loop_that_could_begin_another_test_is_in_no_cycle() {
     assert_eq!(lease_and_tests().idle("n@d").needs("n@d", "m1@e").victims(), ["d"]);
     // Who waits for a lease of somebody who goes on is about something else than its next test.
     let busy = World::new("e>d:x d>f:y").lease("x", "d").lease("y", "f");
-    assert_eq!(busy.idle("m2@d").needs("m2@d", "m1@e").in_hand("m1@e").victims(), Vec::<String>::new());
+    assert_eq!(busy.idle("m2@d").needs("m2@d", "m1@e").current("m1@e").victims(), Vec::<String>::new());
 }
 
 #[test]
@@ -168,9 +168,9 @@ fn tests_that_depend_on_each_other_are_asked_about_once() {
     assert_eq!(world().victims(), Vec::<String>::new());
     let asked = |status, choice, announced| world().asked("ring:t1", status, choice, announced).questions().len();
     assert_eq!(asked(DecisionStatus::Pending, None, false), 0);
-    // Another hand has answered, and pm has yet to apply it.
+    // Somebody else has answered, and pm has yet to apply it.
     assert_eq!(asked(DecisionStatus::Decided, Some("drop:t1"), false), 0);
-    // What was applied came to nothing: the cycle has closed again since.
+    // The answer was applied without lasting effect: the cycle has closed again since.
     assert_eq!(asked(DecisionStatus::Decided, Some("drop:t1"), true), 1);
     assert_eq!(asked(DecisionStatus::Expired, None, true), 1);
 }
@@ -197,7 +197,7 @@ fn who_waits_behind_tests_that_the_human_is_asked_about_is_no_victim() {
 }
 
 #[test]
-fn a_victim_in_a_mixed_cycle_is_told_once_and_its_deadlock_ends_with_the_cycle() {
+fn a_victim_in_a_mixed_cycle_is_asked_once_and_its_deadlock_ends_with_the_cycle() {
     let told = lease_and_tests().told("d", &["x"], 10);
     assert_eq!(told.plan().actions, []);
     let mut over = lease_and_tests().told("d", &["x"], 10);
@@ -211,7 +211,7 @@ fn a_victim_in_a_mixed_cycle_is_told_once_and_its_deadlock_ends_with_the_cycle()
 fn leases_and_tests_of_three_loops_have_one_victim_where_one_is_enough() {
     // Two cycles through d, one over tests and one over leases.
     let world = World::new("e>d:x f>d:x d>f:y").lease("x", "d").lease("y", "f");
-    let world = world.needs("m2@d", "m1@e").in_hand("m1@e").in_hand("m2@d");
+    let world = world.needs("m2@d", "m1@e").current("m1@e").current("m2@d");
     assert_eq!(world.priority("d", 1).victims(), ["f"]);
     let idle = lease_and_tests().needs("k@g", "m1@e").idle("k@g").priority("d", 1);
     assert_eq!(idle.victims(), ["d"]);

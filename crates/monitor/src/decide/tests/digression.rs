@@ -45,7 +45,7 @@ fn what_was_changed_before_the_attempt_is_no_digression_of_it() {
 
 #[test]
 fn many_files_without_a_scope_need_a_second_sign() {
-    // One after the other, each of its own minute, in so many folders.
+    // One after the other, each in a minute of its own, spread over `folders`.
     let slowly = |count: usize, folders: usize| {
         let mut view = begun("a", 85);
         view.output = Some(AgentActivity { news_at: ago(1), ..heard(ago(1)) });

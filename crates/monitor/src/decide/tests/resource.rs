@@ -14,7 +14,7 @@ fn levels(snapshots: impl IntoIterator<Item = MonitorSnapshot>) -> Vec<Vec<Strin
 }
 
 #[test]
-fn each_level_of_a_budget_is_told_once() {
+fn each_level_of_a_budget_is_reported_once() {
     let used = [399_999, 400_000, 400_001, 475_000, 480_000, 500_000, 900_000];
     let snapshots = used.map(|tokens| {
         let mut view = at_work("a");
@@ -27,7 +27,7 @@ fn each_level_of_a_budget_is_told_once() {
     let (raised, escalated) = (vec![raise.clone()], vec![escalate]);
     let expected = [vec![], raised, vec![], escalated.clone(), amend.clone(), escalated, amend];
     assert_eq!(levels(snapshots.clone()), expected);
-    // Past all of them at once it is told once.
+    // A jump past all of them is reported once.
     assert_eq!(levels([snapshots[6].clone(), snapshots[6].clone()]), [vec![raise], vec![]]);
     let Some(Action::Raise(finding, Some(said))) = plan(&snapshots[6]).pop() else { panic!() };
     assert_eq!((finding.severity, &said.payload["percentage"]), (Severity::Error, &180.into()));

@@ -114,7 +114,7 @@ fn circles_never_form_whatever_conflicts_come() {
             }
             world.at.inbox.clear();
             let mut held: BTreeSet<&str> = BTreeSet::new();
-            // Whoever waits only for loops that wait for nobody goes on in the end; with a cycle some never would.
+            // A loop that waits only for loops that wait for nobody goes on in the end; with a cycle some never would.
             let waits: Vec<(&str, &str)> = world
                 .at
                 .conflicts

@@ -3,7 +3,7 @@ use coord_db::ErrorCategory;
 use super::*;
 use crate::snapshot::Failure;
 
-/// A pending test whose last attempt failed so, tried so often for nothing.
+/// A pending test whose last attempt failed with this category and which was given back this number of times.
 fn failed(name: &str, of: &str, category: ErrorCategory, give_backs: i64) -> Failure {
     let test = Test {
         error_category: Some(category),

@@ -167,7 +167,7 @@ fn chance_blames_fewer_than_one_innocent_in_ten_thousand_landings() {
     }
 }
 
-/// What came of searches with many seeds.
+/// The result of searches with many seeds.
 #[derive(Debug, Default)]
 struct Results {
     /// The commit that broke it is blamed.

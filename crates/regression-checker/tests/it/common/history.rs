@@ -175,7 +175,7 @@ pub struct Recipe {
     pub from: usize,
     /// Commits that have to build and change no verdict: the heads that will be checked.
     pub heads: Vec<usize>,
-    /// One commit in so many does not build.
+    /// One in this number of commits does not build.
     pub broken_builds: usize,
     /// In the check's script, before it judges.
     pub pause: String,
@@ -188,7 +188,7 @@ impl Recipe {
         let kinds: Vec<Kind> = self.planted.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count)).collect();
         // Room for the commits before and after, and for a mending.
         let room = (self.commits - self.from) / kinds.len().max(1);
-        assert!(room >= 6, "too little history for so many regressions");
+        assert!(room >= 6, "too little history for this number of regressions");
         let mut order: Vec<usize> = (0..kinds.len()).collect();
         for at in (1..order.len()).rev() {
             order.swap(at, dice.roll(at + 1));

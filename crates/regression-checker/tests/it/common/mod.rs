@@ -134,7 +134,7 @@ impl World {
         self.in_store(&["commit", "--quiet", "-m", "A submodule"]);
     }
 
-    /// So many commits after each other, one of which breaks `t1`; gives all of them.
+    /// Adds `length` commits, one of which breaks `t1`, and returns all of them.
     pub fn history(&self, length: usize, breaks_at: usize) -> Vec<String> {
         (1..=length)
             .map(|n| {
