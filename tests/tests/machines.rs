@@ -145,6 +145,14 @@ impl Night {
         assert_eq!(self.fleet.sql(held), "0", "{after}: a token of two holders");
     }
 
+    /// An outage of the database costs no attempt.
+    fn check_none_done_again(&self, of: &str) {
+        let again = format!(
+            "SELECT id, attempts, give_backs, last_error FROM tests WHERE id LIKE '{of}' AND (attempts > 1 OR give_backs > 0)"
+        );
+        assert_eq!(self.fleet.sql(&again), "");
+    }
+
     /// The components of which somebody has said that their process has ended.
     fn said_to_have_ended(&self) -> BTreeSet<String> {
         let said = "SELECT payload::jsonb ->> 'component' FROM events WHERE event_type = 'component_degraded'
@@ -223,6 +231,7 @@ fn three_machines_land_a_project_through_every_fault() {
     night.check_laws("after the server was killed");
     night.until_passed("all loops to land", "%-t4", all);
     night.check_laws("after the server came back");
+    night.check_none_done_again("%-t4");
 
     // A writer stands still with the lock, until the server takes it away.
     night.add_tests();
@@ -240,6 +249,7 @@ fn three_machines_land_a_project_through_every_fault() {
     drop(go_on);
     assert!(stalled.join().unwrap().is_err(), "its transaction was ended");
     night.check_laws("after a writer stood still");
+    night.check_none_done_again("%-t5");
     let halts = "SELECT message FROM alerts WHERE fingerprint LIKE 'train_halted:%' AND message LIKE '%database%'";
     assert_eq!(night.fleet.sql(halts), "", "a database that is away for a moment halts no train");
 

@@ -109,10 +109,11 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     let (call, prompt) = context.call(attempt)?;
     let prompt_bytes = prompt.len();
     let mut spec = specification(context, attempt, call.clone(), prompt)?;
-    attempt.runs += 1;
     let program = spec.argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let log = format!("{}-{}", attempt.test.id, attempt.test.attempts);
-    let recorded = context.begin_run(Some(&attempt.test), RunOf::Agent, &program, &log)?;
+    let begin = || context.begin_run(Some(&attempt.test), RunOf::Agent, &program, &log);
+    let recorded = waiter.until_usable(context, Some(attempt), begin).await?;
+    attempt.runs += 1;
     spec.log_path = Some(recorded.log.clone());
     context.enter_sandbox(attempt, &mut spec);
     let (cancel, mut cancelled) = watch::channel(false);

@@ -83,8 +83,11 @@ fn run(line: &CommandLine) -> Result<()> {
         has_agent(&config, &loop_id, &path).map_err(coord_db::Error::Config)?;
         let context = patiently(&mut stop, Error::is_temporary, || Context::new(&db, &config, loop_id.clone(), true)).await?;
         let former = patiently(&mut stop, Error::is_temporary, || context.start(env!("CARGO_PKG_VERSION"))).await?;
-        context.announce_agent(line.once)?;
-        settings_accepted(&db, loop_id.as_str())?;
+        patiently(&mut stop, Error::is_outage, || {
+            context.announce_agent(line.once)?;
+            Ok(settings_accepted(&db, loop_id.as_str())?)
+        })
+        .await?;
         let mut waiter = Waiter::new(&context, stop);
         waiter.reload = Some(reload);
         waiter.beat(&context, None);
@@ -143,9 +146,13 @@ async fn work_on(
         let ended = match &renewed {
             None => work(context, waiter, limits).await?,
             Some(config) => {
-                let context = Context::new(db, config, loop_id.clone(), true)?;
+                let renew = || {
+                    let context = Context::new(db, config, loop_id.clone(), true)?;
+                    context.announce_agent(limits.once)?;
+                    Ok(context)
+                };
+                let context = waiter.until_usable(context, None, renew).await?;
                 waiter.configure(&context);
-                context.announce_agent(limits.once)?;
                 work(&context, waiter, limits).await?
             }
         };
@@ -157,7 +164,11 @@ async fn work_on(
         limits.max_tests = left;
         let usable = |config: &Config| {
             has_agent(config, loop_id, &path)?;
-            Context::new(db, config, loop_id.clone(), true).map(drop).map_err(|error| coord_db::error_chain(&error))
+            match Context::new(db, config, loop_id.clone(), true) {
+                // Says nothing about the settings.
+                Err(error) if error.is_temporary() => Ok(()),
+                made => made.map(drop).map_err(|error| coord_db::error_chain(&error)),
+            }
         };
         if let Some(config) = reload(db, &path, line.options.config.as_deref(), loop_id.as_str(), usable) {
             if config.database != context.config.database {

@@ -58,6 +58,14 @@ impl Interrupt {
     }
 }
 
+/// Ends the process, as a kill would, after an error that takes its knowledge or its work away: another process runs the loop, or
+/// nobody knows whether something was committed. The keeper ends the agent, and the next start reads everything again.
+pub(crate) fn end_if_lost(error: &Error) {
+    if let Error::Db(error @ (coord_db::Error::Replaced { .. } | coord_db::Error::CommitUnknown { .. })) = error {
+        exit::end_with(env!("CARGO_PKG_NAME"), error);
+    }
+}
+
 /// Waits for commits, signals and the end of runs, and sends heartbeats meanwhile.
 pub(crate) struct Waiter {
     pub(crate) wakes: Wakes,
@@ -103,9 +111,11 @@ impl Waiter {
             service::alive();
             match context.beat(attempt) {
                 Ok(()) => self.next_beat = Instant::now() + self.every,
-                // As after a kill: nothing of the loop is this process's any more, and its keeper ends the agent.
-                Err(Error::Db(error @ coord_db::Error::Replaced { .. })) => exit::end_with(env!("CARGO_PKG_NAME"), &error),
                 Err(error) => {
+                    // Whether a heartbeat was committed does not matter.
+                    if matches!(error, Error::Db(coord_db::Error::Replaced { .. })) {
+                        end_if_lost(&error);
+                    }
                     tracing::warn!(%error, "cannot send a heartbeat; trying again");
                     self.next_beat = Instant::now() + Duration::from_millis(500);
                 }
@@ -195,12 +205,16 @@ impl Context<'_> {
         loop {
             waiter.beat(self, attempt);
             waiter.looked(self);
-            if let Some(interrupt) = self.pending_interrupt(attempt, waiter)? {
-                cancel.send_replace(true);
-                return Ok((running.await, Some(interrupt)));
-            }
-            if enough()? {
-                cancel.send_replace(true);
+            match self.pending_interrupt(attempt, waiter).and_then(|interrupt| Ok((interrupt, enough()?))) {
+                Ok((Some(interrupt), _)) => {
+                    cancel.send_replace(true);
+                    return Ok((running.await, Some(interrupt)));
+                }
+                Ok((None, true)) => drop(cancel.send_replace(true)),
+                Ok((None, false)) => {}
+                // What runs needs no database.
+                Err(error) if error.is_outage() => tracing::warn!(%error, "cannot use the database; what runs goes on"),
+                Err(error) => return Err(error),
             }
             tokio::select! {
                 ended = &mut running => return Ok((ended, None)),

@@ -16,7 +16,7 @@ use process_host::BackOff;
 use crate::attempt::{self, Close, Command, Input};
 use crate::auto_lease::{ignored, lease_path};
 use crate::context::{Attempt, Context};
-use crate::control::{Interrupt, Order, Waiter};
+use crate::control::{Interrupt, Order, Waiter, end_if_lost};
 use crate::end::{End, Step, Stop};
 use crate::gate::Proving;
 use crate::work::Work;
@@ -101,8 +101,10 @@ impl Context<'_> {
             }
             let input = match self.perform(command, attempt, &mut proving, waiter).await {
                 Ok(input) => input,
-                // Finished work is not done again because of that. The agent's own step sees to itself.
-                Err(Stop::Error(error)) if error.is_outage() && command != Command::Work && !waiter.stopping() => {
+                // Nothing is done twice because of that. A run of the agent sees to itself.
+                Err(Stop::Error(error))
+                    if error.is_outage() && (command != Command::Work || attempt.runs == 0) && !waiter.stopping() =>
+                {
                     waiter.rest(self, Some(attempt), back_off.after(&error)).await;
                     continue;
                 }
@@ -113,7 +115,10 @@ impl Context<'_> {
                 }
                 Err(stop) => {
                     given = Some(match stop {
-                        Stop::Error(error) => End::Failed(self.failure_of(&error)),
+                        Stop::Error(error) => {
+                            end_if_lost(&error);
+                            End::Failed(self.failure_of(&error))
+                        }
                         Stop::End(end) => end,
                     });
                     Input::Ended

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::Result;
 use crate::base::Base;
 use crate::context::{Attempt, Context};
-use crate::control::Waiter;
+use crate::control::{Waiter, end_if_lost};
 use crate::end::{End, error_as_failure};
 use crate::train::Train;
 use crate::{Error, agents, attempt};
@@ -99,7 +99,8 @@ async fn make_attempts(context: &Context<'_>, waiter: &mut Waiter, limits: Limit
         }
     }
     // The last attempts are done when their work has landed, or was given back.
-    while !waiter.stopping() && context.db.read(|tx| tx.has_open_landing(Some(&context.loop_id)))? {
+    let waits = || Ok(context.db.read(|tx| tx.has_open_landing(Some(&context.loop_id)))?);
+    while waiter.until_usable(context, None, waits).await? && !waiter.stopping() {
         waiter.beat(context, None);
         waiter.looked(context);
         waiter.during(context, context.send_unsent()).await;
@@ -291,7 +292,10 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
             }
             (Some(attempt), end)
         }
-        Err(error) => (None, End::Failed(context.failure_of(&error))),
+        Err(error) => {
+            end_if_lost(&error);
+            (None, End::Failed(context.failure_of(&error)))
+        }
     };
     let mut back_off = BackOff::default();
     loop {
@@ -306,6 +310,7 @@ async fn one_attempt(context: &Context<'_>, test: Test, waiter: &mut Waiter) {
                 waiter.rest(context, attempt.as_ref(), back_off.after(&error)).await;
             }
             Err(error) => {
+                end_if_lost(&error);
                 tracing::error!(%error, test = %id, "cannot finish the attempt");
                 // Unsaved work stays in the workspace, and the start of the next attempt saves it.
                 let why = error_as_failure(&error);

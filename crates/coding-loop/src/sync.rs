@@ -326,8 +326,10 @@ impl Context<'_> {
             let recorded = self.db.write(|tx| self.record_sync(tx, entry, branch, &landing, &self.loop_id));
             match recorded {
                 Ok(()) => break,
-                // Integration has already moved, so this must succeed.
-                Err(error) if error.is_temporary() => waiter.rest(self, None, Duration::from_millis(500)).await,
+                // Integration has already moved, so this must succeed; after a stop the next start sees to that.
+                Err(error) if error.is_temporary() && !waiter.stopping() => {
+                    waiter.rest(self, None, Duration::from_millis(500)).await
+                }
                 Err(error) => return Err(Error::from(error).into()),
             }
         }

@@ -122,6 +122,13 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(resolved)
 }
 
+/// Copies an index of git, with its time: by that git knows which files may have changed in the moment in which they were read.
+pub(crate) fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+    let time = from.metadata()?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().write(true).open(to)?.set_modified(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -158,12 +158,10 @@ fn copy_index(own: &Path, copy: &Path) -> Result<()> {
     remove_all(copy)?;
     remove_all(&own.join("index.look.lock"))?;
     let index = own.join("index");
-    let Ok(meta) = index.metadata() else { return Ok(()) };
-    fs::copy(&index, copy).map_err(Error::io("copy", &index))?;
-    // With this time git knows which files may have changed in the second in which they were read.
-    let time = meta.modified().map_err(Error::io("look at", &index))?;
-    let file = fs::File::options().write(true).open(copy).map_err(Error::io("open", copy))?;
-    file.set_modified(time).map_err(Error::io("set the time of", copy))
+    match crate::folders::copy_index(&index, copy) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        copied => copied.map_err(Error::io("copy", &index)),
+    }
 }
 
 /// The differences between our index of a submodule and its files, without nested submodules.

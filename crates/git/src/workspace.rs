@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bare::{init, own_format};
 use crate::call::{Git, LONG_TIME_LIMIT, fields};
-use crate::folders::{FolderLock, absolute, beside, put_aside, relative, remove_all};
+use crate::folders::{FolderLock, absolute, beside, copy_index, put_aside, relative, remove_all};
 use crate::nested;
 use crate::repository::{changed_between, tree_of};
 use crate::settings::{OWN_EXCLUDES, Pair, Settings, pairs, read_config, render_config, replace_file};
@@ -544,7 +544,7 @@ impl Workspace {
     fn copy_index(&self, git_dir: &Path) -> Result<()> {
         let (ours, theirs) = (self.spec.state.join("index"), git_dir.join("index"));
         let new = beside(&theirs, ".new");
-        fs::copy(&ours, &new).map_err(Error::io("copy", &ours))?;
+        copy_index(&ours, &new).map_err(Error::io("copy", &ours))?;
         fs::rename(&new, &theirs).map_err(Error::io("replace", &theirs))
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::changes;
 use crate::call::{Git, fields, to_path};
 use crate::commit::build_message;
+use crate::folders::copy_index;
 use crate::repository::{changed_between, commit_tree, tree_of};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, WorkTree};
 
@@ -25,8 +26,8 @@ impl IndexCopy {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let copy = Self { path: git_dir.join(format!("coding-loops-index.{}.{number}", std::process::id())) };
         let index = git_dir.join("index");
-        match fs::copy(&index, &copy.path) {
-            Ok(_) => {}
+        match copy_index(&index, &copy.path) {
+            Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 git.call(["read-tree", head.as_str()]).env("GIT_INDEX_FILE", &copy.path).ok()?;
             }

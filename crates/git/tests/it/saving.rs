@@ -114,6 +114,24 @@ fn saving_touches_nothing_and_takes_everything() {
 }
 
 #[test]
+fn a_change_in_the_moment_of_the_add_is_saved() {
+    let lab = Lab::new();
+    let tree = lab.worktree("a");
+    git(tree.root(), ["config", "core.trustctime", "false"]);
+    let moment = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let stamp = |file: &Path| fs::File::options().write(true).open(file).unwrap().set_modified(moment).unwrap();
+    let file = tree.root().join("a.txt");
+    write(tree.root(), "a.txt", "one way\n");
+    stamp(&file);
+    git(tree.root(), ["add", "a.txt"]);
+    stamp(&lab.root.join(".git/worktrees/a/index"));
+    write(tree.root(), "a.txt", "another\n");
+    stamp(&file);
+    let saved = save(&lab, &tree);
+    assert_eq!(at(&lab, &saved, "a.txt").as_deref(), Some("another\n"));
+}
+
+#[test]
 fn no_second_parent_is_needed_when_the_files_hold_it_all() {
     let lab = Lab::new();
     let tree = lab.worktree("a");

@@ -18,6 +18,9 @@ use crate::{Error, Result, Timestamp};
 const SETTINGS: &str = "SET client_min_messages = warning; SET idle_in_transaction_session_timeout = '60s';
   SET standard_conforming_strings = on; SET default_transaction_isolation = 'read committed'; SET jit = off";
 
+/// Minimum time in which the outcome of a commit is asked for: a process that cannot know it has to end.
+const OUTCOME_LIMIT: Duration = Duration::from_secs(20);
+
 /// The open transaction.
 #[derive(Debug)]
 struct Transaction {
@@ -203,7 +206,7 @@ impl Postgres {
     fn settle(&self, number: Option<&str>, failure: &Failure) -> Result<()> {
         let unknown = |detail: String| Error::CommitUnknown { server: self.address.to_string(), detail };
         let Some(number) = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit())) else { return Ok(()) };
-        let end = Instant::now() + self.patience;
+        let end = Instant::now() + self.patience.max(OUTCOME_LIMIT);
         loop {
             let asked = self.on_worker(|worker| worker.batch(&format!("SELECT pg_xact_status('{number}'::xid8)")));
             let status = asked.map(|rows| rows.into_iter().flatten().next().flatten());
