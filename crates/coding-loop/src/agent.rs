@@ -182,7 +182,7 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     tracing::info!(test = %attempt.test.id, end = ?outcome.end, seconds = outcome.duration.as_secs(), tokens = spent, "agent ended");
     let is_continued = attempt.session.is_some();
     if let Some(id) = report.session.clone().filter(|_| context.managed && context.can_continue()) {
-        attempt.session = Some(context.session(&id)?);
+        attempt.session = Some(waiter.until_usable(context, Some(attempt), || context.session(&id)).await?);
     }
     match (interrupt, failure) {
         (Some(interrupt), _) => Err(interrupt.into()),
