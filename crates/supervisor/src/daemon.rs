@@ -164,19 +164,19 @@ impl<S: Supervisor> Process<S> {
                     self.back_off.recovered();
                     // Let signals and finished effects in between two passes.
                     tokio::task::yield_now().await;
-                    self.handle_ready_events().await;
+                    self.handle_ready_events().await?;
                 }
                 Ok(Some(Look::NothingDue(again))) => {
                     self.back_off.recovered();
                     if self.line.once && self.effects.is_empty() {
                         return Ok(());
                     }
-                    self.wait(self.until(again)).await;
+                    self.wait(self.until(again)).await?;
                 }
                 Ok(None) => {}
                 Err(error) if error.is_temporary() => {
                     let pause = self.back_off.after(&error);
-                    self.wait(pause).await;
+                    self.wait(pause).await?;
                 }
                 Err(error @ Error::Replaced { .. }) => return Err(error),
                 // The database was replaced or removed: the restart opens the present one.
@@ -186,7 +186,7 @@ impl<S: Supervisor> Process<S> {
                     tracing::error!(%error, source = ?std::error::Error::source(&error), "pass failed");
                     self.careful = true;
                     let pause = self.back_off.after(&error);
-                    self.wait(pause).await;
+                    self.wait(pause).await?;
                 }
             }
         }
@@ -282,13 +282,16 @@ impl<S: Supervisor> Process<S> {
         beat.min(SLOW_LOOK).min(asked)
     }
 
-    async fn handle_ready_events(&mut self) {
-        self.wait(Duration::ZERO).await;
+    async fn handle_ready_events(&mut self) -> Result<()> {
+        self.wait(Duration::ZERO).await.map(drop)
     }
 
     /// Waits for a commit of another connection, a wake, a signal, a finished effect, or the end of the time.
-    async fn wait(&mut self, most: Duration) -> Woken {
-        tokio::select! {
+    ///
+    /// # Errors
+    /// If an effect has no outcome, or its outcome cannot be recorded: only the next start performs the open entry again.
+    async fn wait(&mut self, most: Duration) -> Result<Woken> {
+        Ok(tokio::select! {
             biased;
             () = stop_requested(&mut self.stop) => Woken::Signal,
             () = self.reload.wanted() => {
@@ -296,10 +299,8 @@ impl<S: Supervisor> Process<S> {
                 Woken::Signal
             }
             Some(ended) = self.effects.join_next() => {
-                match ended {
-                    Ok((entry, outcome)) => self.record(entry, outcome).await,
-                    Err(error) => tracing::error!(%error, "an effect ended without an outcome; it is performed again after the next start"),
-                }
+                let (entry, outcome) = ended.map_err(|error| Error::Refused(format!("an effect ended without an outcome: {error}")))?;
+                self.record(entry, outcome).await?;
                 Woken::Effect
             }
             () = self.waker.woken() => {
@@ -307,10 +308,10 @@ impl<S: Supervisor> Process<S> {
                 Woken::Outside
             }
             committed = self.wakes.changed(&self.db, most) => if committed { Woken::Commit } else { Woken::Timer },
-        }
+        })
     }
 
-    async fn record(&mut self, entry: JournalEntry, outcome: S::Outcome) {
+    async fn record(&mut self, entry: JournalEntry, outcome: S::Outcome) -> Result<()> {
         crash_point::reach(Point::EffectPerformed);
         loop {
             match self.db.write(|tx| self.supervisor.record(tx, &entry, &outcome)) {
@@ -320,18 +321,21 @@ impl<S: Supervisor> Process<S> {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         // The entry stays open, and the next start performs the effect again.
-                        () = stop_requested(&mut self.stop) => return,
+                        () = stop_requested(&mut self.stop) => return Ok(()),
                     }
                 }
                 Err(error) => {
+                    // The commit may have arrived or not; in both cases the next start reads what the journal says.
                     tracing::error!(%error, operation = %entry.operation, "cannot record the outcome of an effect");
-                    return;
+                    // Not with an exit status after which a service manager does not start it again.
+                    return Err(if error.is_refusal() { Error::Refused(error.to_string()) } else { error });
                 }
             }
         }
         crash_point::reach(Point::EffectRecorded);
         self.back_off.recovered();
         self.performing.remove(&entry.id);
+        Ok(())
     }
 
     /// Reloads the settings without a restart. Invalid ones are rejected.
