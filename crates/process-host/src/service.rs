@@ -1,7 +1,7 @@
 //! Notifies the service manager: ready, alive, stopping. Without a service manager nothing happens.
 //!
-//! Architecture invariant: only the working loop reports that the process is alive, so that a loop that hangs is
-//! detected.
+//! Architecture invariant: only the working loop, and what it waits for, report that the process is alive, so that a loop that
+//! hangs is detected.
 
 use std::time::Duration;
 
@@ -31,11 +31,12 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Reports why the process is not ready yet, and extends the start timeout while it retries.
+/// Reports why the process is not ready yet, and extends the start timeout while it retries. One that stands by is ready, and is
+/// watched by the watchdog.
 pub fn still_starting(why: &str) {
     let status = format!("waiting: {}", in_one_line(why));
     let micros = u32::try_from(ONE_MORE_TRY.as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::ExtendTimeoutUsec(micros), NotifyState::Status(&status)]);
+    notify(&[NotifyState::ExtendTimeoutUsec(micros), NotifyState::Watchdog, NotifyState::Status(&status)]);
 }
 
 /// A line break would start another message.

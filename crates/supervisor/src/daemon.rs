@@ -318,6 +318,7 @@ impl<S: Supervisor> Process<S> {
                 Ok(()) => break,
                 Err(error) if error.is_temporary() => {
                     let pause = self.back_off.after(&error);
+                    service::alive();
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         // The entry stays open, and the next start performs the effect again.

@@ -10,7 +10,7 @@ use super::address::Address;
 use super::claim::Claim;
 use super::errors::Failure;
 use super::values::{Row, Value};
-use super::worker::{Texts, Worker};
+use super::worker::{ANSWER_LIMIT, MAKING_LIMIT, Texts, Worker};
 use crate::engine::value::Params;
 use crate::{Error, Result, Timestamp};
 
@@ -66,6 +66,13 @@ impl Postgres {
     /// The server's address, which shows no password.
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Lets the server take long for each answer, while statements run over whole tables; a connection that breaks ends that.
+    pub(super) fn set_making(&self, is_making: bool) {
+        if let Some(worker) = self.worker.borrow().as_ref() {
+            worker.set_limit(self.patience + if is_making { MAKING_LIMIT } else { ANSWER_LIMIT });
+        }
     }
 
     /// The error of a failure outside of a transaction.
@@ -131,8 +138,9 @@ impl Postgres {
 
     /// Sends what begins a transaction; on a new connection if the old one turns out to be broken. Gives its only row.
     fn begin(&self, sql: &str) -> Result<Vec<Option<String>>> {
+        // One that has not answered for long would do so twice.
         let again = |failure: Failure| {
-            if failure.is_broken() { self.on_worker(|worker| worker.batch(sql)) } else { Err(failure) }
+            if failure.is_broken() && !failure.is_silence() { self.on_worker(|worker| worker.batch(sql)) } else { Err(failure) }
         };
         let rows = self.on_worker(|worker| worker.batch(sql)).or_else(again).map_err(|failure| {
             // What has begun and not got the lock is over.

@@ -39,6 +39,11 @@ impl Failure {
         }
     }
 
+    /// True if the server has not answered in time.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. })
+    }
+
     /// The server's own words, or the driver's.
     pub(super) fn detail(&self) -> String {
         match self {

@@ -139,6 +139,7 @@ impl Filling {
         let connection = Postgres::connect(address.clone(), true, patience)?;
         migrate::check_server(&connection, &Postgres::connect(address, true, patience)?)?;
         connection.begin_to_make(migrate::MAKING_KEY)?;
+        connection.set_making(true);
         Ok(Self { connection })
     }
 

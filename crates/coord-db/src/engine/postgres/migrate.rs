@@ -65,8 +65,11 @@ pub(super) fn migrate(connection: &Postgres, create: bool) -> Result<()> {
         return Ok(());
     }
     connection.batch(&format!("BEGIN; SELECT pg_advisory_xact_lock({MAKING_KEY})"))?;
+    connection.set_making(true);
     let result = migrate_locked(connection, create).map_err(|error| with_remedy_for_rights(error, connection.address()));
-    connection.batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    let ended = connection.batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" });
+    connection.set_making(false);
+    ended?;
     result
 }
 

@@ -1,6 +1,7 @@
 //! The thread on which a connection lives. The driver is asynchronous and everything else is not: a request goes to the thread, and
 //! the caller waits for its answer.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::mpsc as answers;
@@ -16,7 +17,11 @@ use super::values::Value;
 /// How long to wait for a connection, from the first packet until the server is ready.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// How long to wait for an answer, beyond the time for which a statement waits for the lock. A server that takes longer stands still.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// The caller does nothing else meanwhile: after an interval between two heartbeats it still is less than the shortest watchdog period, a
+/// minute.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// As [`ANSWER_LIMIT`], for what makes, migrates or fills a database: its statements run over whole tables.
+pub(super) const MAKING_LIMIT: Duration = Duration::from_secs(600);
 
 /// Number of prepared statements that a connection keeps, here and on the server.
 const MAX_STATEMENTS: usize = 512;
@@ -39,7 +44,9 @@ enum Request {
 /// A connection, seen from outside of its thread. Dropped, it closes the connection.
 #[derive(Debug)]
 pub(super) struct Worker {
-    requests: requests::UnboundedSender<Request>,
+    requests: requests::UnboundedSender<(Request, Duration)>,
+    /// How long the server may take to answer.
+    limit: Cell<Duration>,
 }
 
 impl Worker {
@@ -50,13 +57,18 @@ impl Worker {
         let config = config.clone();
         let thread = super::thread::spawn("postgres", move || {
             match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
-                Ok(runtime) => runtime.block_on(serve(&config, ANSWER_LIMIT + patience, receiver, &connected)),
+                Ok(runtime) => runtime.block_on(serve(&config, receiver, &connected)),
                 Err(error) => tracing::error!(%error, "cannot run a connection to the server"),
             }
         });
         thread.map_err(|_| Failure::Ended)?;
         received(&outcome)?;
-        Ok(Self { requests: sender })
+        Ok(Self { requests: sender, limit: Cell::new(ANSWER_LIMIT + patience) })
+    }
+
+    /// Lets the server take this long for each answer from now on.
+    pub(super) fn set_limit(&self, limit: Duration) {
+        self.limit.set(limit);
     }
 
     /// The rows of a query.
@@ -76,7 +88,7 @@ impl Worker {
 
     fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Failure> {
         let (answer, outcome) = answers::channel();
-        self.requests.send(request(answer)).map_err(|_| Failure::Ended)?;
+        self.requests.send((request(answer), self.limit.get())).map_err(|_| Failure::Ended)?;
         received(&outcome)
     }
 }
@@ -99,7 +111,7 @@ pub(super) async fn answered<T>(limit: Duration, answer: impl Future<Output = Re
 }
 
 /// Connects, and does what is asked for until nobody can ask any more.
-async fn serve(config: &Config, limit: Duration, mut requests: requests::UnboundedReceiver<Request>, connected: &Answer<()>) {
+async fn serve(config: &Config, mut requests: requests::UnboundedReceiver<(Request, Duration)>, connected: &Answer<()>) {
     let (client, connection) = match answered(CONNECT_LIMIT, config.connect(NoTls)).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -111,7 +123,7 @@ async fn serve(config: &Config, limit: Duration, mut requests: requests::Unbound
     let _ = connected.send(Ok(()));
     let mut session = Session { client, statements: HashMap::new() };
     // Who asked and is no longer there needs no answer.
-    while let Some(request) = requests.recv().await {
+    while let Some((request, limit)) = requests.recv().await {
         let is_silent = match request {
             Request::Query(sql, values, answer) => answer_with(&answer, answered(limit, session.query(&sql, &values)).await),
             Request::Execute(sql, values, answer) => {
@@ -132,7 +144,7 @@ async fn serve(config: &Config, limit: Duration, mut requests: requests::Unbound
 
 /// Answers who asked. True if the server did not.
 fn answer_with<T>(answer: &Answer<T>, outcome: Outcome<T>) -> bool {
-    let is_silent = matches!(outcome, Err(Failure::Silent { .. }));
+    let is_silent = outcome.as_ref().is_err_and(Failure::is_silence);
     let _ = answer.send(outcome);
     is_silent
 }
