@@ -1,5 +1,6 @@
 //! The main loop of a supervisor's process: start, wait, pass, perform effects, send heartbeats, stop.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,18 +104,27 @@ impl<S: Supervisor> Process<S> {
         let reload = Reload::listen(&path, line.options.config.as_deref())?;
         let config = Arc::new(Config::load(&path, line.options.config.as_deref())?);
         let mut stop = stop_signal()?;
-        let db = patiently(&mut stop, Error::is_temporary, || Database::open(&path, &config.open_options())).await?;
+        let has_waited = Cell::new(false);
+        let is_temporary = |error: &Error| {
+            has_waited.set(has_waited.get() || error.is_temporary());
+            error.is_temporary()
+        };
+        let db = patiently(&mut stop, is_temporary, || Database::open(&path, &config.open_options())).await?;
         let begin = || {
             let own = ProcessIdentity::own();
             db.check_place()?;
             let id = db.read(|tx| tx.supervisor_id(S::ID))?;
             db.claim_component(&id, &own)?;
-            let unclean = db.write(|tx| tx.start_component(&id, &own, env!("CARGO_PKG_VERSION")))?;
-            Ok::<_, Error>((id, unclean))
+            let (unclean, silent_seconds) = db.write(|tx| {
+                let beat = tx.component(id.as_str())?.and_then(|row| row.last_heartbeat);
+                let unclean = tx.start_component(&id, &own, env!("CARGO_PKG_VERSION"))?;
+                Ok::<_, Error>((unclean, beat.map_or(0, |beat| tx.now().seconds_since(beat))))
+            })?;
+            Ok::<_, Error>((id, unclean, unclean && silent_seconds >= config.heartbeat.degraded_seconds))
         };
         let mut stands_by = false;
-        let (id, unclean) = loop {
-            match patiently(&mut stop, Error::is_temporary, begin).await {
+        let (id, unclean, was_silent) = loop {
+            match patiently(&mut stop, is_temporary, begin).await {
                 Err(error @ Error::AlreadyRunning { is_elsewhere: true, .. }) if !line.once => {
                     if !std::mem::replace(&mut stands_by, true) {
                         tracing::info!("standing by: {error}");
@@ -128,12 +138,17 @@ impl<S: Supervisor> Process<S> {
                 begun => break begun?,
             }
         };
-        patiently(&mut stop, Error::is_temporary, || settings_accepted(&db, id.as_str())).await?;
+        patiently(&mut stop, is_temporary, || settings_accepted(&db, id.as_str())).await?;
         let waker = Waker::default();
         let wakes = Wakes::new(&path);
         let mut supervisor = S::new(Arc::clone(&config), &path);
         if !line.once {
             supervisor.attach(waker.clone());
+        }
+        // The others could not send heartbeats either, and some of them have yet to notice that they can. The predecessor may have
+        // ended in the same outage.
+        if has_waited.get() || was_silent {
+            supervisor.stood_still();
         }
         Ok(Some(Self {
             supervisor,

@@ -110,7 +110,8 @@ pub trait Supervisor: Sized + 'static {
     /// Observes the state outside the database.
     fn observe(&mut self, db: &coord_db::Database) -> Result<Self::Observation>;
 
-    /// Called after a heartbeat that is late by much: the process or the database stood still, and so did the others' heartbeats.
+    /// Called after a heartbeat that is late by much, and after a start that had to wait for the database or comes long after the
+    /// predecessor's last heartbeat: the process or the database stood still, and so did the others' heartbeats.
     fn stood_still(&mut self) {}
 
     /// Receives the unread deliveries for the next snapshot. Only called with an inbox.

@@ -6,7 +6,10 @@ use process_host::{LogFormat, Options};
 use crate::{LocalFuture, Plan};
 
 /// A supervisor that has nothing to do, and cannot record what it has performed.
-struct Idle(Arc<Config>);
+struct Idle {
+    config: Arc<Config>,
+    has_stood_still: bool,
+}
 
 impl Supervisor for Idle {
     type Observation = ();
@@ -18,11 +21,15 @@ impl Supervisor for Idle {
     const HAS_EFFECTS: bool = true;
 
     fn new(config: Arc<Config>, _database: &std::path::Path) -> Self {
-        Self(config)
+        Self { config, has_stood_still: false }
     }
 
     fn configure(&mut self, config: Arc<Config>) {
-        self.0 = config;
+        self.config = config;
+    }
+
+    fn stood_still(&mut self) {
+        self.has_stood_still = true;
     }
 
     fn observe(&mut self, _db: &Database) -> Result<()> {
@@ -50,7 +57,7 @@ impl Supervisor for Idle {
     }
 
     fn config(&self) -> &Config {
-        &self.0
+        &self.config
     }
 }
 
@@ -93,6 +100,22 @@ fn an_effect_whose_outcome_is_not_recorded_ends_the_process_so_that_the_next_one
                 assert!(error.to_string().contains(part), "{error}");
                 assert_eq!(process.db.read(|tx| tx.open_journal(Some(Idle::ID))).unwrap().len(), 1);
             },
+        );
+    }
+}
+
+#[test]
+fn silence_from_before_the_start_counts_against_nobody_if_the_predecessor_was_silent_too() {
+    for (status, age, stood_still) in [("healthy", 90, true), ("healthy", 1, false), ("unknown", 90, false)] {
+        with_process(
+            |db| {
+                db.execute_foreign(&format!(
+                    "INSERT INTO component_health (component, last_heartbeat, status)
+                     VALUES ('heartbeat', datetime('now', '-{age} seconds'), '{status}')"
+                ))
+                .unwrap();
+            },
+            async |process| assert_eq!(process.supervisor.has_stood_still, stood_still, "{status} {age}"),
         );
     }
 }
