@@ -22,7 +22,7 @@ use git::check::{CheckSpec, CheckVerdict};
 use git::{CommitHash, Layout, Ready, Repository, Store, TrialTree, filled_in, free_port};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use supervisor::LocalFuture;
+use supervisor::{LocalFuture, when_available};
 
 use crate::notes::{ASK_TESTS, BISECT, CHECK_COLD, CHECK_HEAD};
 use crate::{BisectRound, HeadCheck, ID, Outcome, searched_check};
@@ -112,7 +112,7 @@ async fn carry_out(config: Arc<Config>, database: PathBuf, bench: &mut Bench, en
         // Integration has moved; branches and tags may have moved too.
         trees.values_mut().for_each(TrialTree::mark_outdated);
     }
-    let runner = Rc::new(Runner::new(config, &database, store, entry)?);
+    let runner = Rc::new(Runner::new(config, &database, store, entry).await?);
     runner.trees.replace(trees);
     runner.end_leftovers().await;
     let steps = without_progress(&entry.steps.intent);
@@ -199,8 +199,8 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(config: Arc<Config>, database: &Path, store: Store, entry: &JournalEntry) -> Result<Self, Why> {
-        let db = Database::open(database, &config.open_options()).map_err(error_text)?;
+    async fn new(config: Arc<Config>, database: &Path, store: Store, entry: &JournalEntry) -> Result<Self, Why> {
+        let db = when_available(|| Database::open(database, &config.open_options())).await.map_err(error_text)?;
         let database = db.path().map_or_else(|| database.to_owned(), Path::to_owned);
         let folder = Layout::new(config.workspace_root()).checker();
         let progress = entry.steps.intent.get(PROGRESS).and_then(|kept| Progress::deserialize(kept).ok()).unwrap_or_default();
@@ -223,9 +223,9 @@ impl Runner {
         searched_check(&self.config, name).ok_or_else(|| format!("the settings have no check {name:?} with baseline = true"))
     }
 
-    /// Runs a read transaction.
-    fn read<T>(&self, body: impl FnOnce(&coord_db::ReadTx<'_>) -> coord_db::Result<T>) -> Result<T, Why> {
-        self.db.read(body).map_err(error_text)
+    /// Runs a read transaction, once the database is available.
+    async fn read<T>(&self, body: impl Fn(&coord_db::ReadTx<'_>) -> coord_db::Result<T>) -> Result<T, Why> {
+        when_available(|| self.db.read(&body)).await.map_err(error_text)
     }
 
     /// Stores progress for a later start. If that fails, the later start has to do more.

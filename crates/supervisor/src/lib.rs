@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use coord_db::{Config, Delivery, Event, JournalEntry, Payload, ReadTx, Result, Timestamp, WriteTx};
+use process_host::BackOff;
 
 /// A delivery with a valid payload.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,25 @@ impl Waker {
 
     pub(crate) async fn woken(&self) {
         self.0.notified().await;
+    }
+}
+
+/// Repeats what an effect does with the database for as long as that is temporarily unavailable: an outage is no outcome. An effect
+/// ends with its process, and this with the effect.
+///
+/// # Errors
+/// Any error that waiting does not help against.
+pub async fn when_available<T>(mut body: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut back_off = BackOff::default();
+    loop {
+        match body() {
+            Err(error) if error.is_temporary() => tokio::time::sleep(back_off.after(&error)).await,
+            Err(error) => return Err(error),
+            Ok(value) => {
+                back_off.recovered();
+                return Ok(value);
+            }
+        }
     }
 }
 

@@ -30,9 +30,9 @@ pub(super) struct Asked {
 }
 
 /// The tests for which a check has to run.
-pub(super) fn covered(runner: &Runner, check: &CheckConfig) -> Result<Vec<BaselineTest>, Why> {
-    let mut tests = runner.read(|tx| tx.baseline_tests())?;
-    let open = crate::open_of(&check.name, &runner.read(|tx| tx.regressions(true))?);
+pub(super) async fn covered(runner: &Runner, check: &CheckConfig) -> Result<Vec<BaselineTest>, Why> {
+    let mut tests = runner.read(|tx| tx.baseline_tests()).await?;
+    let open = crate::open_of(&check.name, &runner.read(|tx| tx.regressions(true)).await?);
     tests.retain(|test| crate::is_watched(check, test, &open));
     Ok(tests)
 }
@@ -44,7 +44,7 @@ pub(super) struct Order {
 }
 
 /// Orders tests by likelihood: named by the failing check, failed before, related to the change, others.
-pub(super) fn order(
+pub(super) async fn order(
     runner: &Runner,
     check: &CheckConfig,
     commit: &CommitHash,
@@ -53,15 +53,15 @@ pub(super) fn order(
 ) -> Result<Order, Why> {
     let words: BTreeSet<&str> = output.split(|each: char| !(each.is_ascii_alphanumeric() || "._-".contains(each))).collect();
     let named = |id: &str| words.iter().any(|word| word.trim_matches('.') == id);
-    let rows = runner.read(|tx| tx.regressions(false))?;
+    let rows = runner.read(|tx| tx.regressions(false)).await?;
     let failed: BTreeSet<&str> = rows
         .iter()
         .filter(|row| row.check_name == check.name && (row.resolved_at.is_none() || row.status == RegressionStatus::Flaky))
         .map(|row| row.test_id.as_str())
         .collect();
-    let changed = changed_since_last(runner, check, commit)?;
+    let changed = changed_since_last(runner, check, commit).await?;
     let paths: BTreeMap<TestId, Vec<String>> =
-        runner.read(|tx| tx.paths_of_tests(None))?.into_iter().map(|(id, paths)| (id, paths.0)).collect();
+        runner.read(|tx| tx.paths_of_tests(None)).await?.into_iter().map(|(id, paths)| (id, paths.0)).collect();
     let about_change =
         |id: &TestId| paths.get(id).is_some_and(|own| own.iter().any(|own| changed.iter().any(|path| covers(own, path))));
     let rank = |test: &BaselineTest| {
@@ -103,8 +103,10 @@ pub(super) fn path_of(own: &str) -> Option<&str> {
 }
 
 /// The files that have changed since the commit of the check's previous run.
-fn changed_since_last(runner: &Runner, check: &CheckConfig, commit: &CommitHash) -> Result<Vec<String>, Why> {
-    let Some(before) = runner.read(|tx| tx.check_run_before(&check.name, commit.as_str()))? else { return Ok(Vec::new()) };
+async fn changed_since_last(runner: &Runner, check: &CheckConfig, commit: &CommitHash) -> Result<Vec<String>, Why> {
+    let Some(before) = runner.read(|tx| tx.check_run_before(&check.name, commit.as_str())).await? else {
+        return Ok(Vec::new());
+    };
     let Some(before) = runner.repository().resolve(&before).map_err(error_text)? else { return Ok(Vec::new()) };
     let changed = runner.repository().changed_between(&before, commit).map_err(error_text)?;
     Ok(changed.iter().map(|path| path.to_string_lossy().into_owned()).collect())
@@ -183,9 +185,9 @@ async fn about(
     slot: usize,
 ) -> Result<Asked, Why> {
     // Another failure of a test that is known to fail adds nothing.
-    let rows = runner.read(|tx| tx.regressions(true))?;
+    let rows = runner.read(|tx| tx.regressions(true)).await?;
     let known = rows.iter().any(|row| row.test_id == test.test_id && row.check_name == check.name);
-    let retries = if known { 0 } else { retries(runner, check, &test.test_id)? };
+    let retries = if known { 0 } else { retries(runner, check, &test.test_id).await? };
     let (outcome, runs, note) = repeated(retries, async |n| {
         let key = format!("test/{}/{n}", test.test_id);
         runner.once(key, Run { check, commit, test: Some(&test), slot, is_cold: false }).await
@@ -218,14 +220,14 @@ pub(super) async fn repeated(
 }
 
 /// Number of further failures required to confirm a failure; twice as many for a flaky test.
-fn retries(runner: &Runner, check: &CheckConfig, test: &TestId) -> Result<u32, Why> {
+async fn retries(runner: &Runner, check: &CheckConfig, test: &TestId) -> Result<u32, Why> {
     let retries = runner.config.regression.retries;
-    Ok(if has_flaked(runner, &check.name, test)? { retries.saturating_mul(2) } else { retries })
+    Ok(if has_flaked(runner, &check.name, test).await? { retries.saturating_mul(2) } else { retries })
 }
 
 /// True if a test is known to be flaky, or the check as a whole is.
-pub(super) fn has_flaked(runner: &Runner, check: &str, test: &TestId) -> Result<bool, Why> {
-    runner.read(|tx| Ok(tx.has_flaked(test, check)? || tx.was_alerted(&about_check(FLAKY, check))?))
+pub(super) async fn has_flaked(runner: &Runner, check: &str, test: &TestId) -> Result<bool, Why> {
+    runner.read(|tx| Ok(tx.has_flaked(test, check)? || tx.was_alerted(&about_check(FLAKY, check))?)).await
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ struct Trials {
 }
 
 pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Round, Why> {
-    let row = runner.read(|tx| tx.regression(&steps.regression))?.ok_or("the regression no longer exists")?;
+    let row = runner.read(|tx| tx.regression(&steps.regression)).await?.ok_or("the regression no longer exists")?;
     let lost = |why: &str| {
         let found = Some(Found::Unknown { why: why.to_owned(), suspects: Vec::new() });
         Ok(Round { rounds: 0, tried: Vec::new(), runs: 0, found })
@@ -74,7 +74,7 @@ pub(super) async fn round(runner: &Rc<Runner>, steps: &BisectRound) -> Result<Ro
 /// The commits of a line that change files related to a test: its scope, the files of its attempts, files named by the
 /// failure.
 async fn touching(runner: &Rc<Runner>, row: &Regression, ends: (CommitHash, CommitHash)) -> Result<BTreeSet<CommitHash>, Why> {
-    let known = runner.read(|tx| tx.paths_of_tests(Some(&row.test_id)))?;
+    let known = runner.read(|tx| tx.paths_of_tests(Some(&row.test_id))).await?;
     let own = known.iter().flat_map(|(_, paths)| &paths.0).filter_map(|path| path_of(path));
     let shown = row.output_tail.split(|each: char| each.is_whitespace() || "\"'`():,;[]<>=".contains(each));
     let shown = shown.filter_map(path_of);
@@ -104,19 +104,19 @@ impl Trials {
             let hinted = line.iter().filter(|commit| hints.iter().any(|hint| hint == commit.as_str())).cloned().collect();
             bisect = bisect.suspecting(&[touching(runner, &row, (good, bad)).await?, hinted]);
         }
-        let has_flaked = has_flaked(runner, &row.check_name, &row.test_id)?;
+        let has_flaked = has_flaked(runner, &row.check_name, &row.test_id).await?;
         let mut search = Search::new(bisect, line, runner.config.regression.retries, has_flaked);
         for tried in &notes.tried {
             search.record(&tried.commit, tried.verdict);
         }
         // A commit inside of a batch was judged alone and as a part of it; the last one of a batch passed as it is.
-        let landed = runner.read(|tx| tx.landed_states(&row.check_name))?;
+        let landed = runner.read(|tx| tx.landed_states(&row.check_name)).await?;
         let before = search.line().split_last().map_or(&[][..], |(_, before)| before);
         let passed = before.iter().rev().find(|commit| landed.iter().any(|landed| landed == commit.as_str()));
         if let Some(passed) = passed.filter(|_| notes.tried.is_empty()).cloned() {
             search.record(&passed, Verdict::Good);
         }
-        let known = runner.read(|tx| tx.find_test(row.test_id.as_str()))?;
+        let known = runner.read(|tx| tx.find_test(row.test_id.as_str())).await?;
         Ok(Self {
             check: runner.check(&row.check_name)?.clone(),
             is_cold: coord_db::strip_cold_suffix(&row.check_name).is_some(),
