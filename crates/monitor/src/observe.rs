@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coord_db::process::host;
 use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
 use git::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -44,6 +45,8 @@ const MAX_LOGS: usize = 5_000;
 pub struct Observation {
     /// The workspace of each loop that has a current test or had changes at the last observation.
     pub workspaces: BTreeMap<LoopId, WorkspaceState>,
+    /// The loops of other machines, of whose workspaces and output nothing is visible here.
+    pub elsewhere: BTreeSet<LoopId>,
     /// The output of each loop's agent, if there is any.
     pub outputs: BTreeMap<LoopId, Output>,
     /// Size of the database files.
@@ -117,9 +120,16 @@ struct Wanted {
     log: Option<String>,
 }
 
-fn wanted(tx: &ReadTx<'_>) -> Result<Vec<Wanted>> {
+/// The loops that run, or ran last, on another host. A loop that has stopped has left its workspace there.
+fn elsewhere(tx: &ReadTx<'_>) -> Result<BTreeSet<LoopId>> {
+    let components = tx.components()?.into_iter().filter(|row| row.host.is_some() && row.host.as_deref() != host());
+    Ok(components.filter_map(|row| row.component.parse().ok()).collect())
+}
+
+fn wanted(tx: &ReadTx<'_>, elsewhere: &BTreeSet<LoopId>) -> Result<Vec<Wanted>> {
     let mut current: BTreeMap<LoopId, Test> = BTreeMap::new();
-    let loops: BTreeMap<LoopId, _> = tx.loops()?.into_iter().map(|row| (row.id.clone(), row)).collect();
+    let loops = tx.loops()?.into_iter().filter(|row| !elsewhere.contains(&row.id));
+    let loops: BTreeMap<LoopId, _> = loops.map(|row| (row.id.clone(), row)).collect();
     for test in tx.current_tests()? {
         let Some(row) = loops.get(&test.loop_id) else { continue };
         let at_work = matches!(row.status, LoopStatus::Running | LoopStatus::Paused);
@@ -238,12 +248,17 @@ impl Observer {
 
     /// Reads what is due and takes the rest from the cache. A workspace that cannot be read is no error.
     pub fn observe(&mut self, config: &Config, db: &Database) -> Result<Observation> {
-        let Some(folder) = db.path().and_then(Path::parent).map(Path::to_owned) else { return Ok(Observation::default()) };
-        let wanted = db.read(wanted)?;
+        // Processes that share a file share its folder, whatever names their hosts have.
+        let elsewhere = if db.server().is_some() { db.read(elsewhere)? } else { BTreeSet::new() };
+        let Some(folder) = db.path().and_then(Path::parent).map(Path::to_owned) else {
+            return Ok(Observation { elsewhere, ..Observation::default() });
+        };
+        let wanted = db.read(|tx| wanted(tx, &elsewhere))?;
         let now = db.clock().now();
         let mut observation = Observation {
             database_bytes: db.path().map_or(0, size_of_database),
             disk: disk(&folder),
+            elsewhere,
             ..Observation::default()
         };
         self.looks.retain(|id, _| wanted.iter().any(|wanted| wanted.id == *id));

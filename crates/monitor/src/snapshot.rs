@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coord_db::{
     AgentOutput, Alert, ClockChange, Component, Config, EventId, Hold, Lease, LeasePath, Loop, LoopId, LoopStatus, ReadTx,
-    Result, Test, TestStatus, Timestamp, UsageTotal, WaitEdge, WorktreeChange,
+    Result, RunOf, Test, TestStatus, Timestamp, UsageTotal, WaitEdge, WorktreeChange,
 };
 use globset::GlobSet;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::observe::{Disk, Observation, WorkspaceChanges, WorkspaceState, ignored};
 use crate::output::{Repeated, most_repeated, read_on};
@@ -142,6 +142,8 @@ pub struct LoopView {
     pub current: Option<usize>,
     /// The loop waits for another loop.
     pub waiting: bool,
+    /// The loop is another machine's: its files and its output are not visible, and `output` is what its run reports.
+    pub elsewhere: bool,
     /// The loop starts no attempt, because its agent cannot work or its runs have no effect.
     pub held: bool,
     /// Last time at which the loop was known to be idle for an external reason: waiting, paused, or the machine asleep.
@@ -310,12 +312,17 @@ fn load_loops(
         let running = row.status == LoopStatus::Running;
         let component = if running { tx.component(row.id.as_str())? } else { None };
         let current_id = current.map(|at| &mine[at].id);
-        let mut files = files(tx, &row, known.remove(&row.id).unwrap_or_default(), observation);
+        let elsewhere = observation.elsewhere.contains(&row.id);
+        let known_files = known.remove(&row.id).unwrap_or_default();
+        // The stored rows may be out of date; nobody here can say.
+        let mut files = if elsewhere { Files::default() } else { files(tx, &row, known_files, observation) };
         if !files.observed && running && current_id.is_some() {
             files.leased = leased(tx, &row, ignored)?;
         }
         let (leases, queued) = if running { claims(tx, &row, ignored)? } else { Default::default() };
         let known_output = read.remove(row.id.as_str());
+        let reported =
+            if elsewhere && running && current_id.is_some() { progress(tx, &row, known_output.as_ref())? } else { None };
         let output = observation.outputs.get(&row.id).map(|seen| {
             let now_known = read_on(&row.id, known_output.as_ref(), seen, interval);
             AgentActivity {
@@ -325,9 +332,11 @@ fn load_loops(
                 store: (known_output.as_ref() != Some(&now_known)).then_some(now_known),
             }
         });
+        let output = output.or(reported);
         let views = mine.iter().map(|test| view(config, memory, tx, test)).collect::<Result<_>>()?;
         loops.push(LoopView {
             waiting: running && waits(tx, &row)?,
+            elsewhere,
             held: running && current.is_none() && (base_holds || !tx.holds_on(&row.id)?.is_empty()),
             excused_at: excused
                 .as_ref()
@@ -349,6 +358,23 @@ fn load_loops(
         });
     }
     Ok((loops, known.into_keys().collect()))
+}
+
+/// Key of what a run reported last, in the place of the errors that its output repeats.
+const REPORTED: &str = "reported";
+
+/// What the agent's run of a loop on another machine reports. None if no agent runs there, or its output says nothing.
+fn progress(tx: &ReadTx<'_>, row: &Loop, known: Option<&AgentOutput>) -> Result<Option<AgentActivity>> {
+    let Some(run) = tx.open_run(&row.id)?.filter(|run| run.kind == RunOf::Agent) else { return Ok(None) };
+    let Some(doing) = run.progress else { return Ok(None) };
+    let known = known.filter(|known| known.log == run.log);
+    if let Some(known) = known.filter(|known| known.errors[REPORTED] == json!(doing)) {
+        return Ok(Some(AgentActivity { written_at: known.news_at, news_at: known.news_at, repeated: None, store: None }));
+    }
+    let now = tx.now();
+    let errors = json!({ REPORTED: doing });
+    let store = AgentOutput { loop_id: row.id.to_string(), log: run.log, read_bytes: 0, read_at: now, news_at: now, errors };
+    Ok(Some(AgentActivity { written_at: now, news_at: now, repeated: None, store: Some(store) }))
 }
 
 /// The unfinished tests with an attempt, by loop: known from their rows, from the events, or from an open alert.

@@ -3,6 +3,9 @@
 //!
 //! A long attempt alone is no fault: a large change, a long suite and a slow model take their time. An attempt counts
 //! as stuck once it has changed nothing in its workspace and printed nothing new for `monitor.stuck_attempt_minutes`.
+//!
+//! Of a loop on another machine only rows are visible: what its run reports, its events, its usage. They say less than files, so its
+//! silence does not count, and neither does the attempt of an agent whose run reports nothing.
 
 use coord_db::payload::StuckDetected;
 use coord_db::{AlertType, EventId, LoopStatus, Severity, TestId, TestStatus, Timestamp};
@@ -58,6 +61,9 @@ pub(super) fn judge(work: &mut Work<'_>, view: &LoopView) {
         let open = work.open(&name);
         let reasons = reasons(work, view, seen, open.is_some());
         if reasons.words.is_empty() {
+            if is_unknown(view) {
+                work.keep(&name);
+            }
             continue;
         }
         // An open "no test passed" alert already covers the other durations.
@@ -118,7 +124,7 @@ fn reasons(work: &mut Work<'_>, view: &LoopView, seen: &TestView, open: bool) ->
     if seen.test.status != TestStatus::InProgress {
         return reasons;
     }
-    if let Some(since) = seen.attempt_since {
+    if let Some(since) = seen.attempt_since.filter(|_| !is_unknown(view)) {
         let new = after_rest(view, progress(view, seen).map_or(since, |new| new.max(since)), open).min(now);
         if work.is_over(new, settings.stuck_attempt_minutes) {
             let (runs, new_for) = (minutes(now, since), minutes(now, new));
@@ -126,7 +132,7 @@ fn reasons(work: &mut Work<'_>, view: &LoopView, seen: &TestView, open: bool) ->
             reasons.add("attempt", text, new, seen.started.as_ref());
         }
     }
-    if view.current_test().is_some_and(|current| current.test.id == seen.test.id) {
+    if !view.elsewhere && view.current_test().is_some_and(|current| current.test.id == seen.test.id) {
         let (since, event) = last_sign_of_life(view, seen);
         let since = after_rest(view, since, open).min(now);
         if work.is_over(since, settings.stuck_silence_minutes) {
@@ -143,11 +149,18 @@ fn after_rest(view: &LoopView, since: Timestamp, open: bool) -> Timestamp {
     if open { since } else { rests.into_iter().flatten().fold(since, Timestamp::max) }
 }
 
-/// Time of the last progress of the current attempt: a change in its workspace or new output.
+/// True if nothing here says whether the current attempt makes progress.
+fn is_unknown(view: &LoopView) -> bool {
+    view.elsewhere && view.output.is_none()
+}
+
+/// Time of the last progress of the current attempt: a change in its workspace or new output; elsewhere, any row.
 fn progress(view: &LoopView, seen: &TestView) -> Option<Timestamp> {
     view.current_test().filter(|current| current.test.id == seen.test.id)?;
     let changed = view.files.rows.iter().map(|row| row.last_changed_at).max();
-    changed.max(view.output.as_ref().map(|output| output.news_at))
+    let rows = [view.last_event.as_ref().map(|(_, at)| *at), view.used_at];
+    let rows = rows.into_iter().filter(|_| view.elsewhere).flatten().max();
+    changed.max(view.output.as_ref().map(|output| output.news_at)).max(rows)
 }
 
 /// Time of the last activity: an event, a change in the workspace, agent output, a usage record, a heartbeat by hand.
@@ -174,6 +187,7 @@ fn no_pass(work: &mut Work<'_>, view: &LoopView, open: bool) -> Option<Timestamp
     let since = match current {
         // After repeated attempts the progress of a single attempt does not count.
         _ if view.trail.begun >= work.config.monitor.stuck_failures.max(2) => since,
+        Some(_) if is_unknown(view) => return None,
         Some(seen) => since.max(seen.attempt_since).max(progress(view, seen)),
         None if view.trail.begun > 0 => since.max(Some(view.row.updated_at)),
         None => since,

@@ -1,6 +1,7 @@
 //! What fires, and what must not.
 
 mod digression;
+mod elsewhere;
 mod resource;
 
 use coord_db::{Component, Loop, Test, TestStatus, Timestamp};
@@ -76,6 +77,7 @@ fn at_work(id: &str) -> LoopView {
         tests: vec![seen],
         current: Some(0),
         waiting: false,
+        elsewhere: false,
         held: false,
         excused_at: None,
         last_event: None,
