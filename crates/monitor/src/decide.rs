@@ -245,7 +245,8 @@ fn heartbeat(work: &mut Work<'_>) {
 
 fn close_what_is_over(work: &mut Work<'_>) {
     for (fingerprint, alert) in &work.at.alerts {
-        if alert.source == ID && !work.kept.contains(fingerprint) {
+        let is_of_other_host = fingerprint.strip_prefix(prefix::DISK).is_some_and(|host| work.at.host.as_deref() != Some(host));
+        if alert.source == ID && !work.kept.contains(fingerprint) && !is_of_other_host {
             work.plan.act(Action::Close { fingerprint: fingerprint.clone() });
         }
     }

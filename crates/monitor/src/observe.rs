@@ -51,8 +51,10 @@ pub struct Observation {
     pub outputs: BTreeMap<LoopId, Output>,
     /// Size of the database files.
     pub database_bytes: i64,
-    /// The file system of the database.
+    /// The file system of the database, or of the file with its address.
     pub disk: Option<Disk>,
+    /// This host, if several may share the database.
+    pub host: Option<String>,
     /// When a change that was noticed is due to be read.
     pub look_again_at: Option<Timestamp>,
 }
@@ -258,6 +260,7 @@ impl Observer {
         let mut observation = Observation {
             database_bytes: db.path().map_or(0, size_of_database),
             disk: disk(&folder),
+            host: db.server().and(host()).map(str::to_owned),
             elsewhere,
             ..Observation::default()
         };

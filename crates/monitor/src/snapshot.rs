@@ -37,6 +37,8 @@ pub mod prefix {
     pub const AGENT: &str = "agent:";
     /// Budgets, disk and database.
     pub const RESOURCE: &str = "resource:";
+    /// A disk, before its host, where several may share the database. Each host's monitor judges its own.
+    pub const DISK: &str = "resource:disk:";
     /// The heartbeat service.
     pub const HEARTBEAT: &str = "component:heartbeat";
 }
@@ -205,8 +207,10 @@ pub struct MonitorSnapshot {
     pub used_today: Spent,
     /// Size of the database files.
     pub database_bytes: i64,
-    /// The file system of the database.
+    /// The file system of the database, or of the file with its address.
     pub disk: Option<Disk>,
+    /// This host, if several may share the database.
+    pub host: Option<String>,
     /// When a change in a workspace is due to be read.
     pub look_again_at: Option<Timestamp>,
 }
@@ -257,6 +261,7 @@ pub(crate) fn load(
         used_today: used_today(memory, tx, midnight)?,
         database_bytes: observation.database_bytes,
         disk: observation.disk,
+        host: observation.host.clone(),
         look_again_at: observation.look_again_at,
     })
 }

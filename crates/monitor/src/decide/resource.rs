@@ -2,6 +2,7 @@
 //! stops work.
 
 use coord_db::payload::{MICROUSD, ResourceWarning, amount};
+use coord_db::process::host_name;
 use coord_db::{AlertType, EventId, LoopId, LoopStatus, Severity, TestId, TestStatus, microusd};
 use serde_json::{Value, json};
 
@@ -173,13 +174,15 @@ fn report_disk(work: &mut Work<'_>, disk: Disk) {
         free if free < low => 1,
         _ => 0,
     };
+    let host = work.at.host.as_deref();
+    let whose = host.map_or_else(String::new, |host| format!(" of {}", host_name(host)));
     let is_over = disk.free_bytes >= low.saturating_add(low / 5);
     report(
         work,
         Measure {
-            key: "disk".to_owned(),
+            key: host.map_or_else(|| "disk".to_owned(), |host| format!("disk:{host}")),
             resource: "disk_bytes",
-            of: format!("bytes of the disk ({} MB free)", disk.free_bytes / MEGABYTE),
+            of: format!("bytes of the disk{whose} ({} MB free)", disk.free_bytes / MEGABYTE),
             current: disk.total_bytes.saturating_sub(disk.free_bytes),
             limit: disk.total_bytes,
             level,

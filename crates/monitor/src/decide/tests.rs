@@ -135,6 +135,7 @@ fn world(loops: Vec<LoopView>) -> MonitorSnapshot {
         used_today: Spent::default(),
         database_bytes: 0,
         disk: None,
+        host: None,
         look_again_at: None,
     }
 }

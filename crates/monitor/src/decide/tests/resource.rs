@@ -92,4 +92,20 @@ fn days_the_database_and_the_disk_have_limits_too() {
     assert_eq!(told(&open), ["close resource:database", "close resource:disk"]);
 }
 
+#[test]
+fn the_disk_is_that_of_one_host_and_no_other_one_closes_its_alert() {
+    let mut snapshot = world(Vec::new());
+    snapshot.host = Some("build-3/1a2b3c4d".to_owned());
+    snapshot.disk = Some(Disk { free_bytes: 90_000_000, total_bytes: 100_000_000_000 });
+    assert_eq!(told(&snapshot), ["raise resource:disk:build-3/1a2b3c4d say resource_warning"]);
+    let Some(Action::Raise(finding, _)) = plan(&snapshot).pop() else { panic!() };
+    assert!(finding.message.contains("of the disk of build-3 (90 MB free)"), "{}", finding.message);
+    let mut open = after(&snapshot);
+    open.disk = Some(Disk { free_bytes: 50_000_000_000, total_bytes: 100_000_000_000 });
+    open.host = Some("build-4/5e6f7a8b".to_owned());
+    nothing(&open);
+    open.host = snapshot.host;
+    assert_eq!(told(&open), ["close resource:disk:build-3/1a2b3c4d"]);
+}
+
 // ---- heartbeat ----
