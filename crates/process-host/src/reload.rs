@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use coord_db::process::{host, host_name};
 use coord_db::{AlertType, Config, Database, Error, NewAlert, Result, Severity};
 use serde_json::json;
 use tokio::signal::unix::SignalKind;
@@ -54,8 +55,18 @@ impl Reload {
     }
 }
 
-/// Fingerprint of the alert about settings that cannot be parsed.
+/// Fingerprint of the alert about settings that cannot be parsed. Where several machines can share the database, each has settings of
+/// its own, and its host follows.
 const UNREADABLE: &str = "config";
+
+/// This host, if several can share the database.
+fn shared_host(db: &Database) -> Option<&'static str> {
+    db.server().and(host())
+}
+
+fn unreadable(host: Option<&str>) -> String {
+    host.map_or_else(|| UNREADABLE.to_owned(), |host| format!("{UNREADABLE}:{host}"))
+}
 
 /// Fingerprint of the alert about settings that only this component rejects.
 fn refused_by(component: &str) -> String {
@@ -65,7 +76,7 @@ fn refused_by(component: &str) -> String {
 /// Closes the alerts about invalid settings, after valid ones were loaded.
 pub fn settings_accepted(db: &Database, component: &str) -> Result<()> {
     db.write(|tx| {
-        tx.close_alert(UNREADABLE)?;
+        tx.close_alert(&unreadable(shared_host(db)))?;
         tx.close_alert(&refused_by(component)).map(drop)
     })
 }
@@ -87,7 +98,12 @@ pub fn reload(
     } else {
         Err(format!("{} no longer exists", file.display()))
     };
-    let read = loaded.map_err(|why| (UNREADABLE.to_owned(), "every running process", why)).and_then(|config| {
+    let host = shared_host(db);
+    let (of_host, every) = match host.map(host_name) {
+        Some(name) => (format!(" of {name}"), "every running process there"),
+        None => (String::new(), "every running process"),
+    };
+    let read = loaded.map_err(|why| (unreadable(host), every, why)).and_then(|config| {
         accept(&config).map_err(|why| (refused_by(component), component, why))?;
         Ok(config)
     });
@@ -107,7 +123,7 @@ pub fn reload(
                 alert_type: AlertType::Resource,
                 source: component.to_owned(),
                 message: format!(
-                    "the changed settings are invalid: {why}; {who} uses the previous settings until the file is corrected"
+                    "the changed settings{of_host} are invalid: {why}; {who} uses the previous settings until the file is corrected"
                 ),
                 context: json!({"kind": "config", "error": why}),
                 event_id: None,
