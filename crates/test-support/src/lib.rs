@@ -1,6 +1,7 @@
 //! What the tests of several crates share: waiting with a bound, processes, git, a database with the `sqlite3` shell beside it.
 //! A dependency of tests alone. What only one crate's tests need is in that crate's `tests/it/common`.
 
+mod away;
 pub mod bad_files;
 mod database;
 mod git;
@@ -10,6 +11,7 @@ mod postgres;
 mod process;
 mod wait;
 
+pub use away::Shared;
 pub use database::{
     World, content, events, in_memory, make_database, new_loop, new_test, place, printed, sql, try_sql, without_foreign_keys,
 };

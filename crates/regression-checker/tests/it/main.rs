@@ -10,5 +10,6 @@ mod history;
 mod ledger;
 mod process;
 mod remote;
+mod server;
 mod share;
 mod stale;
