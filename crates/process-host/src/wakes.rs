@@ -58,13 +58,20 @@ impl Wakes {
     }
 
     /// Returns true when another connection has committed since [`Wakes::looked`], or false after `most`, at the latest
-    /// after the slow timer. Own commits and open transactions do not count.
+    /// after the slow timer. Own commits and open transactions do not count. True at the end of that time if the database cannot be
+    /// asked.
     pub async fn changed(&mut self, db: &Database, most: Duration) -> bool {
         let slow = if self.watcher.is_some() { SLOW_LOOK } else { BLIND_LOOK };
         let deadline = Instant::now() + most.min(slow);
         loop {
-            if db.data_version().map_or(true, |version| version != self.version) {
-                return true;
+            match db.data_version() {
+                Ok(version) if version == self.version => {}
+                Ok(_) => return true,
+                Err(_) => {
+                    // It is for the next look to say so. To return at once would keep the processor, and all other tasks from theirs.
+                    tokio::time::sleep_until(deadline.into()).await;
+                    return true;
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
