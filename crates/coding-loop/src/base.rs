@@ -54,7 +54,7 @@ pub(crate) enum Base {
     Mending,
     /// Another loop is running the checks.
     Running,
-    /// No attempt may start before this: an answer of the human, or a test that repairs the checks.
+    /// No attempt may start before this: an answer of the human, a test that repairs the checks, or checks that can run here.
     Red(String),
     /// The state may have changed, or the loop was interrupted: evaluate again.
     Again,
@@ -153,7 +153,11 @@ impl Context<'_> {
                 let red: Vec<&BaseCheck<'_>> = red.into_iter().map(|at| checks[at]).collect();
                 self.stop_at_red(&head, &tree, &red, &runs)
             }
-            Known::Unproven => self.run_base((&head, &tree), &checks, test, waiter).await,
+            // Another machine may prove it meanwhile.
+            Known::Unproven => match self.unrunnable_for_now(&checks)? {
+                Some(why) => Ok(Base::Red(why)),
+                None => self.run_base((&head, &tree), &checks, test, waiter).await,
+            },
         }
     }
 
@@ -173,6 +177,7 @@ impl Context<'_> {
             }
         }
         self.close_flaky_alerts(all)?;
+        self.close_unrunnable_alerts(all)?;
         let Some(question) = question else { return Ok(()) };
         // A check of other tests may still fail there.
         if self.db.read(|tx| tx.red_base())?.is_empty() {
@@ -280,7 +285,7 @@ impl Context<'_> {
             // The order is obeyed in the next iteration.
             Ok(()) | Err(Stop::End(End::Interrupted(_))) => Ok(Base::Again),
             Err(Stop::End(End::SetUpFailed(reason))) => {
-                self.db.write(|tx| tx.hold_set_up((&self.loop_id, &test.id), &reason))?;
+                self.db.write(|tx| self.hold_set_up(tx, &test.id, &reason))?;
                 Ok(Base::Again)
             }
             Err(Stop::Error(error)) => Err(error),
@@ -317,7 +322,11 @@ impl Context<'_> {
         self.make_gate_ready(&worktree, head, head, None, waiter).await?;
         // All of them, because a check may need what an earlier one has built.
         for check in checks {
-            let Some((run, _)) = self.run_at_base(check, &worktree, head, tree, waiter).await? else { continue };
+            let Some((run, end)) = self.run_at_base(check, &worktree, head, tree, waiter).await? else { continue };
+            if !self.is_result_for_all(&run, end)? {
+                // The next ones may fail for want of what it builds.
+                return Ok(());
+            }
             names.push(run.check_name.clone());
             is_red |= run.state == BaseState::Red;
             if run.state == BaseState::Flaky {
@@ -353,6 +362,9 @@ impl Context<'_> {
         let leased = self.lease_for_base(check.config, waiter).await?;
         let ran = self.repeat_at_base(check, worktree, head, tree, waiter).await;
         self.release_for_base(leased);
+        if let Ok(Some((run, end))) = &ran {
+            self.note_that_it_runs(&run.check_name, *end)?;
+        }
         ran
     }
 

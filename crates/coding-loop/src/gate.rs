@@ -301,6 +301,7 @@ impl Context<'_> {
         let &CheckRun { check, spec, is_per_test, is_ignored, failed } = run;
         let (result, failures) = self.run_for(check, spec, attempt, &judged.worktree, waiter).await?;
         reach(Point::GateChecked);
+        self.note_that_it_runs(&check.name, result.end)?;
         let passed = result.verdict == CheckVerdict::Pass;
         let likeness = match &result.verdict {
             CheckVerdict::Fail(why) | CheckVerdict::Error(why) if is_ignored => {
@@ -437,8 +438,10 @@ impl Context<'_> {
         let worktree = self.gate_check_out(head)?;
         self.make_gate_ready(&worktree, head, head, None, waiter).await?;
         let base = BaseCheck { config: check, spec, hash };
-        let Some((run, _)) = self.run_at_base(&base, &worktree, head, tree, waiter).await? else { return Ok(None) };
-        self.db.write(|tx| tx.record_base_run(&run))?;
+        let Some((run, end)) = self.run_at_base(&base, &worktree, head, tree, waiter).await? else { return Ok(None) };
+        if self.is_result_for_all(&run, end)? {
+            self.db.write(|tx| tx.record_base_run(&run))?;
+        }
         Ok(Some(run))
     }
 

@@ -11,10 +11,15 @@ impl Context<'_> {
         agent_name(&self.config.agent_of(&self.loop_id))
     }
 
-    /// Sets a hold on all loops with this agent.
+    /// Sets a hold on all loops with this agent, or on those of this machine.
     pub(crate) fn hold(&self, tx: &WriteTx<'_>, test: &TestId, trouble: &AgentTrouble) -> coord_db::Result<()> {
         let minutes = i64::try_from(self.config.agent_of(&self.loop_id).limit_wait_minutes).unwrap_or(i64::MAX);
-        tx.hold_agent(&self.agent(), (&self.loop_id, test), trouble, minutes)
+        tx.hold_agent(&self.agent(), (&self.loop_id, test), trouble, minutes, self.store.remote().is_some())
+    }
+
+    /// Sets a hold on all loops whose set-up would fail too: where there are several machines, on those of this one.
+    pub(crate) fn hold_set_up(&self, tx: &WriteTx<'_>, test: &TestId, reason: &str) -> coord_db::Result<()> {
+        tx.hold_set_up((&self.loop_id, test), reason, self.store.remote().is_some())
     }
 
     /// Ends the holds on the agent after it ran without trouble.

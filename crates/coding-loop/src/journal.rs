@@ -126,7 +126,6 @@ impl Context<'_> {
     /// is restored too.
     pub(crate) fn recover(&self, workspace: Option<&Workspace>) -> Result<()> {
         let own = ProcessIdentity::own();
-        self.refresh_for_open_landings()?;
         for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
             if !self.db.read(|tx| tx.is_owned_by_other(&entry.steps, &own))? {
                 self.recover_one(&entry, workspace)?;
@@ -139,6 +138,8 @@ impl Context<'_> {
     /// workspaces are not touched.
     pub(crate) fn recover_dead_loops(&self) -> Result<()> {
         self.recover_train()?;
+        // Asked about here, they keep no attempt waiting.
+        self.ask_about_own_landings()?;
         for entry in self.db.read(|tx| tx.open_journal(None))? {
             let gone = self.db.read(|tx| tx.has_owner_ended(&entry.steps))?;
             if gone {
@@ -147,8 +148,14 @@ impl Context<'_> {
             let Some(other) = entry.loop_id.clone().filter(|id| *id != self.loop_id) else { continue };
             let row = self.db.read(|tx| tx.loops())?.into_iter().find(|row| row.id == other);
             let Some(row) = row else { continue };
-            let is_landing = matches!(Operation::of(&entry), Some(Operation::Integrate(_) | Operation::Sync(_)));
+            let operation = Operation::of(&entry);
+            let is_landing = matches!(operation, Some(Operation::Integrate(_) | Operation::Sync(_)));
             if row.status != LoopStatus::Error && !(gone && is_landing) {
+                continue;
+            }
+            // What it has saved is in the store of its machine.
+            let is_of_all = is_landing || matches!(operation, Some(Operation::Judge { .. }));
+            if !is_of_all && self.is_of_another_machine(&entry)? {
                 continue;
             }
             tracing::info!(operation = entry.operation, loop_id = %other, "settling an operation of a dead loop");
@@ -162,10 +169,23 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// True if the process that acts on an entry, or else its loop, is one of another machine.
+    fn is_of_another_machine(&self, entry: &JournalEntry) -> Result<bool> {
+        let process = match (entry.steps.owner(), &entry.loop_id) {
+            (Some(owner), _) => Some(owner),
+            (None, Some(id)) => self.db.read(|tx| tx.component(id.as_str()))?.and_then(|row| row.identity()),
+            (None, None) => None,
+        };
+        Ok(process.is_some_and(|process| process.is_elsewhere()))
+    }
+
     /// Like [`Context::recover_dead_loops`], for a killed command of the human.
     fn recover_dead_command(&self, entry: &JournalEntry) -> Result<()> {
         match Operation::of(entry) {
-            Some(Operation::Sync(sync)) if entry.component.as_deref() == Some("human") => self.settle_sync(entry, &sync),
+            Some(Operation::Sync(sync)) if entry.component.as_deref() == Some("human") => {
+                self.ask_remote_of(entry, true)?;
+                self.settle_sync(entry, &sync)
+            }
             _ => Ok(()),
         }
     }
@@ -187,6 +207,9 @@ impl Context<'_> {
 
     fn recover_one(&self, entry: &JournalEntry, workspace: Option<&Workspace>) -> Result<()> {
         let Some(operation) = Operation::of(entry) else { return self.settle_recovered(entry, false) };
+        if matches!(operation, Operation::Integrate(_) | Operation::Sync(_)) {
+            self.ask_remote_of(entry, true)?;
+        }
         if let Operation::Integrate(landing) = &operation {
             return self.db.write(|tx| self.settle_landing(tx, entry, landing));
         }
@@ -256,12 +279,14 @@ impl Context<'_> {
         self.settle(&entry.id, committed)
     }
 
-    /// True while a push that was cut off may yet move the remote: it is where it was, and the push is not over its time. What
-    /// lands next moves it too.
+    /// True while a push that was cut off may yet move the remote: it was where it was when it was asked last, and the push was not
+    /// over its time then. What lands next moves it too.
     fn may_still_arrive(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<bool> {
         let seconds = i64::try_from(git::ARRIVAL_LIMIT.as_secs()).unwrap_or(i64::MAX);
+        let asked = self.news.asked_remote.get().map_or(0, |asked| asked.elapsed().as_secs());
+        let asked_at = tx.now().plus_seconds(i64::try_from(asked).unwrap_or(i64::MAX).saturating_add(1).saturating_neg());
         Ok(self.store.remote().is_some()
-            && tx.now().seconds_since(entry.started_at) < seconds
+            && asked_at.seconds_since(entry.started_at) < seconds
             && self.store.integration()?.as_ref() == Some(&landing.old))
     }
 

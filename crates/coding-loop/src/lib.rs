@@ -12,6 +12,7 @@ pub mod attempt;
 mod auto_lease;
 mod base;
 mod base_question;
+mod base_unrunnable;
 mod call;
 pub mod command_line;
 mod context;

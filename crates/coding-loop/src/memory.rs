@@ -17,6 +17,8 @@ pub(crate) struct Publishing {
 pub(crate) struct Following {
     /// The files of the references when its commits were last on integration, or nothing had to be done.
     pub(crate) settled: Option<Vec<Stamp>>,
+    /// The question about the branch that was open then.
+    pub(crate) asked: Option<coord_db::DecisionId>,
 }
 
 /// Device, inode, size and modification time of a file; none if it does not exist.

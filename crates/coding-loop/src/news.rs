@@ -1,6 +1,7 @@
 //! What the parts of one process tell each other.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use coord_db::LoopId;
@@ -26,11 +27,28 @@ pub(crate) struct News {
     pub(crate) wants_turn: Cell<bool>,
     /// When the last conversation began in which the remote answered.
     pub(crate) asked_remote: Cell<Option<Instant>>,
+    /// The landings that others have left, and whether their process has ended, with the time at which each was first seen so.
+    left: RefCell<BTreeMap<(String, bool), Instant>>,
+    /// The landing train runs: this process sends heartbeats, and must not wait for the remote.
+    pub(crate) is_at_work: Cell<bool>,
     /// When something could not be sent there.
     pub(crate) unsent_since: Cell<Option<Instant>>,
 }
 
 impl News {
+    /// True if the remote was asked after a landing was first seen without the process that made it, or with one that stands still.
+    /// Only then its answer says whether it has landed.
+    pub(crate) fn has_asked_about(&self, entry: &str, has_ended: bool) -> bool {
+        let since = *self.left.borrow_mut().entry((entry.to_owned(), has_ended)).or_insert_with(Instant::now);
+        self.asked_remote.get().is_some_and(|asked| asked > since)
+    }
+
+    /// True if the remote has to be asked about a landing that was left.
+    pub(crate) fn has_to_ask(&self) -> bool {
+        let asked = self.asked_remote.get();
+        self.left.borrow().values().any(|since| asked.is_none_or(|asked| asked <= *since))
+    }
+
     /// Work was queued.
     pub(crate) fn queue(&self) {
         self.is_looking.set(true);
@@ -53,5 +71,25 @@ impl News {
     /// The news for an actor: a loop, or none for an actor that is no loop.
     pub(crate) fn of(&self, actor: &LoopId) -> &Notify {
         if actor.is_no_loop() { &self.nobody } else { &self.settled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_for_what_was_left_before_the_question() {
+        let news = News::default();
+        let ask = || news.asked_remote.set(Some(Instant::now()));
+        ask();
+        assert!(!news.has_to_ask());
+        assert!(!news.has_asked_about("a", false) && news.has_to_ask());
+        ask();
+        assert!(news.has_asked_about("a", false) && !news.has_to_ask());
+        // Its process may have sent it before it ended.
+        assert!(!news.has_asked_about("a", true) && news.has_to_ask());
+        ask();
+        assert!(news.has_asked_about("a", true) && news.has_asked_about("a", false) && !news.has_to_ask());
     }
 }

@@ -378,7 +378,7 @@ pub(crate) fn finish(context: &Context<'_>, attempt: &Attempt, end: &End) -> Res
             tracing::warn!(%test, reason, "the set-up fails at the base; attempts are on hold until the human answers");
             save(Some(&attempt.base), "the set-up fails")?;
             let why = FailedAttempt { counts: Counts::GivenBack, ..FailedAttempt::new(ErrorCategory::Human, reason.clone()) };
-            record_end(context, test, &why, Some(attempt), |tx| tx.hold_set_up((&context.loop_id, test), reason))?;
+            record_end(context, test, &why, Some(attempt), |tx| context.hold_set_up(tx, test, reason))?;
         }
         End::Interrupted(interrupt) => drop(context.obey(interrupt, Some(attempt))?),
     }

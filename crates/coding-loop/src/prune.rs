@@ -16,7 +16,7 @@ use crate::operation::SAVED;
 const MAX_REFS: usize = 500;
 
 impl Context<'_> {
-    /// Deletes expired references of this loop and of loops that nobody drives. Must be harmless: references that
+    /// Deletes expired references of this loop and of loops of this machine that nobody drives. Must be harmless: references that
     /// cannot be deleted now stay.
     pub(crate) fn prune_refs(&self) -> Result<()> {
         let days = self.config.retention.saved_work_days.max(0);

@@ -4,6 +4,7 @@
 //! It must never stop a loop: a branch that is checked out, locked or obstructed is tried again later.
 
 use coord_db::payload::DecisionOption;
+use coord_db::process::{host, host_name};
 use coord_db::{ActorId, Decision, DecisionStatus, LeasePath, NewDecision, TestId};
 use git::{CommitHash, Divergence, Obstacle, Published, RefExpectation};
 use serde_json::json;
@@ -33,14 +34,6 @@ impl Place {
         match self {
             Self::Published => "published_branch",
             Self::Remote => "remote_branch",
-        }
-    }
-
-    /// What the fingerprint of the question begins with.
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::Remote => "remote",
         }
     }
 }
@@ -126,6 +119,16 @@ impl Context<'_> {
 
     // ---- moved by somebody else ----
 
+    /// What the fingerprints of the questions about a branch begin with. Each machine publishes to its own clone, and knows nothing
+    /// of the branches in the others.
+    fn questions_about(&self, place: Place) -> String {
+        match (place, self.store.remote()) {
+            (Place::Published, None) => "published:".to_owned(),
+            (Place::Published, Some(_)) => format!("published:{}:", host().unwrap_or_default()),
+            (Place::Remote, _) => "remote:".to_owned(),
+        }
+    }
+
     /// Asks once about a branch that somebody else has moved, and applies the answer.
     fn settle_divergence(&self, divergence: &Divergence) -> Result<()> {
         let moved = MovedBranch {
@@ -151,7 +154,8 @@ impl Context<'_> {
     /// The human's answer about a branch that somebody else has moved; asks if nobody has.
     pub(crate) fn answer_about(&self, moved: &MovedBranch) -> Result<Option<String>> {
         let found = moved.found.as_ref().map_or("nothing", CommitHash::short);
-        let fingerprint = format!("{}:{found}:{}", moved.place.prefix(), moved.symbolic.as_deref().unwrap_or_default());
+        let about = self.questions_about(moved.place);
+        let fingerprint = format!("{about}{found}:{}", moved.symbolic.as_deref().unwrap_or_default());
         self.withdraw_branch_questions(moved.place, Some(&fingerprint), "the branch was moved again")?;
         let asked = self.db.read(|tx| tx.last_decisions_about(std::slice::from_ref(&fingerprint)))?;
         match asked.first() {
@@ -167,7 +171,13 @@ impl Context<'_> {
     /// Withdraws the open questions about the branch whose cause no longer exists: all but the one about this move.
     pub(crate) fn withdraw_branch_questions(&self, place: Place, but: Option<&str>, why: &str) -> Result<()> {
         let open = self.db.read(|tx| tx.decisions(true))?;
-        let is_over = |asked: &&Decision| asked.decision_type == place.question() && asked.fingerprint.as_deref() != but;
+        let about = self.questions_about(place);
+        let is_over = |asked: &&Decision| {
+            let fingerprint = asked.fingerprint.as_deref();
+            asked.decision_type == place.question()
+                && fingerprint != but
+                && fingerprint.is_some_and(|fingerprint| fingerprint.starts_with(&about))
+        };
         open.iter().filter(is_over).try_for_each(|question| self.withdraw(question, why))
     }
 
@@ -191,7 +201,11 @@ impl Context<'_> {
         };
         let option = |id: &str, description: &str| DecisionOption { id: id.to_owned(), description: description.to_owned() };
         let (place, leave) = match moved.place {
-            Place::Published => (String::new(), "nothing is published until it is back in its place"),
+            Place::Published => {
+                let machine = host().filter(|_| self.store.remote().is_some()).map(host_name);
+                let place = machine.map(|machine| format!(" in the repository on {machine}")).unwrap_or_default();
+                (place, "nothing is published until it is back in its place")
+            }
             Place::Remote => (
                 format!(" at the remote {}", self.store.remote().unwrap_or_default()),
                 "nothing lands until it is back in its place",

@@ -39,7 +39,7 @@ impl Context<'_> {
         }
         let row = self.db.read(|tx| tx.loop_row(&self.loop_id))?;
         self.end_leftovers()?;
-        self.refresh_for_open_landings()?;
+        self.ask_about_own_landings()?;
         reach(Point::StartLeftoversEnded);
         self.db.write(|tx| {
             self.settle_landings(tx)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use coord_db::{AlertType, LandingState, NewAlert, Severity, queued_refs};
+use coord_db::{AlertType, JournalEntry, LandingState, NewAlert, Severity, queued_refs};
 use git::{CommitHash, NamedRef, Refreshed, Store};
 use serde_json::json;
 
@@ -42,7 +42,7 @@ impl Context<'_> {
 
     /// As [`Context::refresh`], for an attempt, which can work on what is known of integration: false if nothing new is.
     pub(crate) async fn refresh_if_reachable(&self) -> bool {
-        if self.news.asked_remote.get().is_some_and(|at| at.elapsed() < ASK_EVERY) {
+        if self.news.asked_remote.get().is_some_and(|at| at.elapsed() < ASK_EVERY) && !self.news.has_to_ask() {
             return true;
         }
         let refreshed = self.refresh().await;
@@ -52,17 +52,32 @@ impl Context<'_> {
         refreshed.is_ok()
     }
 
-    /// To be called before an interrupted landing is judged by integration: one that has reached the remote would look undone.
-    pub(crate) fn refresh_for_open_landings(&self) -> Result<()> {
-        if self.store.remote().is_none() {
-            return Ok(());
-        }
-        let open = self.db.read(|tx| tx.open_journal(None))?;
-        let is_landing = |operation| matches!(operation, Some(Operation::Integrate(_) | Operation::Sync(_)));
-        if open.iter().any(|entry| is_landing(Operation::of(entry))) {
-            self.take_in(self.store.refresh()?)?;
+    /// As [`Context::ask_remote_of`], for all open landings of this loop.
+    pub(crate) fn ask_about_own_landings(&self) -> Result<()> {
+        for entry in self.db.read(|tx| tx.open_journal(Some(self.loop_id.as_str())))? {
+            if matches!(Operation::of(&entry), Some(Operation::Integrate(_) | Operation::Sync(_))) {
+                self.ask_remote_of(&entry, true)?;
+            }
         }
         Ok(())
+    }
+
+    /// To be called before an interrupted landing is judged by integration: one that has reached the remote would look undone.
+    ///
+    /// # Errors
+    /// [`Error::Waiting`] in a process at work: a conversation can last for minutes, and is for [`Context::refresh`], which sends
+    /// heartbeats meanwhile. Whoever gets the error asks there before the next try, which does not wait for this entry again.
+    pub(crate) fn ask_remote_of(&self, entry: &JournalEntry, has_ended: bool) -> Result<()> {
+        if self.store.remote().is_none() || self.news.has_asked_about(&entry.id, has_ended) {
+            return Ok(());
+        }
+        if self.news.is_at_work.get() {
+            return Err(Error::Waiting("the remote has to be asked about a landing that was interrupted".to_owned()));
+        }
+        let began = Instant::now();
+        let refreshed = self.store.refresh()?;
+        self.news.asked_remote.set(Some(began));
+        self.take_in(refreshed)
     }
 
     fn take_in(&self, refreshed: Refreshed) -> Result<()> {

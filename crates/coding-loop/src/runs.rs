@@ -115,7 +115,7 @@ impl Context<'_> {
         }
     }
 
-    /// Deletes expired logs of all loops: the file first, because without its row it would never be found again.
+    /// Deletes expired logs of all loops of this machine: the file first, because without its row it would never be found again.
     pub(crate) fn prune_logs(&self) -> Result<()> {
         let days = self.config.retention.events_days.max(0);
         let old = self.db.read(|tx| tx.runs_before(tx.now().plus_seconds(-days.saturating_mul(24 * 3600)), MAX_LOGS))?;

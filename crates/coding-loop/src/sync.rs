@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop, error_of};
 use crate::followed::{SyncOutcome, followed_branch};
-use crate::memory::stamps;
+use crate::memory::{Following, stamps};
 use crate::operation::{Operation, Sync, SyncLanding};
 use crate::sync_gate::Verdict;
 use crate::sync_question::{Standing, Trouble};
@@ -66,7 +66,8 @@ impl Context<'_> {
             return Ok(false);
         }
         let now = stamps(self.user.common_dir(), &self.config.repository.follow);
-        if self.following.borrow().settled.as_ref() == Some(&now) {
+        let follow = &self.config.repository.follow;
+        if self.following.borrow().settled.as_ref() == Some(&now) && !self.may_follow_again(follow)? {
             return Ok(false);
         }
         let (has_landed, is_settled) = match self.bring_in(waiter, false).await {
@@ -88,8 +89,16 @@ impl Context<'_> {
         };
         // The landing train of this process may have waited for it.
         self.news.queued.notify_one();
-        self.following.borrow_mut().settled = is_settled.then_some(now);
+        let asked = self.open_sync_question(follow)?;
+        *self.following.borrow_mut() = Following { settled: is_settled.then_some(now), asked };
         Ok(has_landed)
+    }
+
+    /// True if the question that was open when the branch was looked at last is closed: it may have been another machine's, which
+    /// comes first.
+    fn may_follow_again(&self, branch: &str) -> Result<bool> {
+        let asked = self.following.borrow().asked.clone();
+        Ok(self.store.remote().is_some() && asked.is_some() && self.open_sync_question(branch)? != asked)
     }
 
     /// Brings in new commits. None if another process is doing it; a command waits for that.
@@ -401,7 +410,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    fn is_on_integration(&self, commit: &CommitHash) -> Result<bool> {
+    pub(crate) fn is_on_integration(&self, commit: &CommitHash) -> Result<bool> {
         let history = self.history();
         Ok(match (history.resolve(commit.as_str())?, self.store.integration()?) {
             (Some(commit), Some(head)) => history.is_ancestor(&commit, &head)?,

@@ -2,9 +2,10 @@
 //! its answer, and the test that merges them.
 
 use coord_db::payload::DecisionOption;
+use coord_db::process::{host, host_name};
 use coord_db::{
-    ActorId, Decision, DecisionStatus, ErrorCategory, EventId, LoopId, LoopStatus, NewDecision, NewTest, Test, TestId,
-    TestStatus, WriteTx,
+    ActorId, Decision, DecisionId, DecisionStatus, ErrorCategory, EventId, LoopId, LoopStatus, NewDecision, NewTest, Test,
+    TestId, TestStatus, WriteTx,
 };
 use git::{CommitHash, Incoming, shown};
 use serde_json::json;
@@ -17,6 +18,8 @@ use crate::sync_gate::Red;
 
 /// Type of the question.
 const QUESTION: &str = "sync";
+/// Where the context of a question names the machine, if several share the database.
+const HOST: &str = "host";
 /// Prefix of the ids of tests that merge the user's commits.
 const TEST_PREFIX: &str = "sync-";
 /// Maximum number of files named in a message.
@@ -46,6 +49,11 @@ fn fingerprint(branch: &str) -> String {
 
 fn text<'a>(decision: &'a Decision, key: &str) -> Option<&'a str> {
     decision.context.get(key)?.as_str()
+}
+
+/// True unless a question is another machine's, which has its own branch.
+fn is_own(decision: &Decision) -> bool {
+    text(decision, HOST).is_none_or(|asked_on| Some(asked_on) == host())
 }
 
 /// The id of the test that was decided on.
@@ -214,6 +222,7 @@ impl Context<'_> {
             options,
             default_option: None,
             context: json!({
+                HOST: host().filter(|_| self.store.remote().is_some()),
                 "branch": branch, "theirs": theirs.as_str(), "ours": ours.as_str(), "test_id": test, "files": files,
                 "base": incoming.base.as_ref().map(CommitHash::as_str),
                 "check": red.as_ref().map(|red| red.check.clone()), "output": red.as_ref().map(|red| red.output.clone()),
@@ -222,15 +231,23 @@ impl Context<'_> {
             requested_by: ActorId::from(&self.loop_id),
             fingerprint: Some(fingerprint(branch)),
         };
-        tracing::warn!(summary, "asked the human");
-        let decision = self.db.write(|tx| {
+        let (decision, before) = self.db.write(|tx| {
             if let Some(open) = tx.open_decision(&fingerprint(branch))?
                 && (text(&open, "theirs") != Some(theirs.as_str()) || open.summary != question.summary)
             {
+                if !is_own(&open) {
+                    let machine = text(&open, HOST).map(|host| host_name(host).to_owned());
+                    return Ok((open.id, machine));
+                }
                 self.expire(tx, &open, "the branch has newer commits, or integration has changed", None)?;
             }
-            tx.ask(&question, None)
+            Ok::<_, coord_db::Error>((tx.ask(&question, None)?, None))
         })?;
+        let summary = match before {
+            None => summary,
+            Some(machine) => format!("{summary}; the question of {machine} about its branch has to be answered first"),
+        };
+        tracing::warn!(summary, "asked the human");
         Ok(SyncOutcome::Asked { decision, summary })
     }
 
@@ -241,7 +258,13 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Closes the question, because its commits are on integration.
+    /// The open question about the branch.
+    pub(crate) fn open_sync_question(&self, branch: &str) -> Result<Option<DecisionId>> {
+        Ok(self.db.read(|tx| tx.open_decision(&fingerprint(branch)))?.map(|open| open.id))
+    }
+
+    /// Closes the question if its commits are on integration. Another machine's is about another branch, which may be newer than
+    /// the one that was brought in.
     pub(crate) fn close_sync_question_in(
         &self,
         tx: &WriteTx<'_>,
@@ -249,9 +272,17 @@ impl Context<'_> {
         cause: Option<&EventId>,
     ) -> coord_db::Result<()> {
         match tx.open_decision(&fingerprint(branch))? {
-            Some(open) => self.expire(tx, &open, "the commits are on integration", cause),
-            None => Ok(()),
+            Some(open) if is_own(&open) || self.has_brought_in(&open) => {
+                self.expire(tx, &open, "the commits are on integration", cause)
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// True if the commits of a question are known to be on integration.
+    fn has_brought_in(&self, question: &Decision) -> bool {
+        let theirs = text(question, "theirs").map(CommitHash::new);
+        matches!(theirs, Some(Ok(theirs)) if self.is_on_integration(&theirs).is_ok_and(|is_on| is_on))
     }
 
     fn expire(&self, tx: &WriteTx<'_>, open: &Decision, why: &str, cause: Option<&EventId>) -> coord_db::Result<()> {

@@ -14,6 +14,7 @@ use crate::Result;
 use crate::agents::reason_of;
 use crate::auto_lease::exactly;
 use crate::base::base_run_of;
+use crate::base_unrunnable::has_result;
 use crate::context::Context;
 use crate::control::Waiter;
 use crate::end::{End, Step, Stop};
@@ -64,11 +65,6 @@ impl Verdict {
     pub(super) fn of(&self, test: &TestId) -> impl Iterator<Item = &Ran> {
         self.ran.iter().filter(move |ran| ran.test.as_ref().is_none_or(|of| of == test))
     }
-}
-
-/// True if a run says something about the files: it was not killed, and its program is there.
-fn has_result(end: CheckEnd) -> bool {
-    matches!(end, CheckEnd::Passed | CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles)
 }
 
 impl Context<'_> {
@@ -259,6 +255,7 @@ impl Context<'_> {
             _ => BaseState::Red,
         };
         let (end, at) = (result.end, (commit, tree));
+        self.note_that_it_runs(&check.name, end)?;
         let judged = (state, why, i64::from(failed) + 1);
         let run = base_run_of((&check.name, hash), at, judged, (result, failures), self.db.clock().now());
         Ok((run, end))

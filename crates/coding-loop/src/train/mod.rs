@@ -53,6 +53,7 @@ pub(crate) struct Train<'a> {
 
 impl<'a> Train<'a> {
     pub(crate) fn new(judge: &'a Context<'a>) -> Self {
+        judge.news.is_at_work.set(true);
         Self { judge, context: judge.acting_as(LoopId::train()), role: RefCell::default(), missed: RefCell::default() }
     }
 
@@ -105,7 +106,11 @@ impl<'a> Train<'a> {
         }
         // A halted train may have lost its remote; what is open waits for that.
         if halted.is_none() || self.context.store.remote().is_none() {
-            self.context.recover_train()?;
+            match self.context.recover_train() {
+                // The next turn asks the remote.
+                Err(Error::Waiting(_)) => return Ok(Duration::ZERO),
+                recovered => recovered?,
+            }
         }
         if let Some(halted) = halted {
             return Ok(halted.min(LOOK));
@@ -219,7 +224,6 @@ impl Context<'_> {
     /// integration is recorded, and another process may judge.
     pub(crate) fn recover_train(&self) -> Result<()> {
         let own = ProcessIdentity::own();
-        self.refresh_for_open_landings()?;
         let (entries, lease) = self.db.read(|tx| {
             let lease = tx.lease(&LeasePath::integration())?.filter(|lease| lease.expires_at.is_none_or(|at| at > tx.now()));
             Ok::<_, coord_db::Error>((tx.open_journal(Some(LoopId::train().as_str()))?, lease))
@@ -250,11 +254,13 @@ impl Context<'_> {
                 continue;
             }
             match &operation {
-                // A process that stands still may move integration yet.
-                Some(Operation::Integrate(landing)) if has_ended || self.has_reached_integration(landing)? => {
-                    self.db.write(|tx| self.settle_landing(tx, &entry, landing))?;
+                Some(Operation::Integrate(landing)) => {
+                    self.ask_remote_of(&entry, has_ended)?;
+                    // A process that stands still may move integration yet.
+                    if has_ended || self.has_reached_integration(landing)? {
+                        self.db.write(|tx| self.settle_landing(tx, &entry, landing))?;
+                    }
                 }
-                Some(Operation::Integrate(_)) => {}
                 Some(Operation::Judge { judge, token }) => {
                     self.end_judge(&JudgeRole { entry: entry.id, judge: judge.clone(), token: *token })?;
                 }

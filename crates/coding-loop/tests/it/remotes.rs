@@ -61,6 +61,26 @@ impl Shared {
         self.remote(&["branch", "--contains", commit]).contains("coding-loops/integration")
     }
 
+    /// What another machine has asked.
+    fn asked_elsewhere(&self, kind: &str, fingerprint: &str, context: serde_json::Value) -> coord_db::DecisionId {
+        let option = |id: &str| coord_db::payload::DecisionOption { id: id.to_owned(), description: id.to_owned() };
+        let question = coord_db::NewDecision {
+            decision_type: kind.to_owned(),
+            summary: "asked elsewhere".to_owned(),
+            options: vec![option("one"), option("other")],
+            default_option: None,
+            context,
+            timeout_minutes: None,
+            requested_by: coord_db::ActorId::human(),
+            fingerprint: Some(fingerprint.to_owned()),
+        };
+        self.world.db.write(|tx| tx.ask(&question, None)).unwrap()
+    }
+
+    fn open_questions(&self) -> Vec<coord_db::Decision> {
+        self.world.db.read(|tx| tx.decisions(true)).unwrap()
+    }
+
     fn landed(&self, test: &str) -> Option<String> {
         let row = self.world.test(test);
         (row.status == TestStatus::Passed).then(|| row.commit_hash.unwrap())
@@ -254,4 +274,120 @@ fn a_store_that_was_lost_gets_saved_work_back() {
     for line in before.lines() {
         assert!(saved().contains(line), "{line} is not in {}", saved());
     }
+}
+
+#[test]
+fn a_check_that_cannot_run_on_this_machine_says_nothing_to_the_others_and_is_tried_again_later() {
+    let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
+    let world = &shared.world;
+    let program = world.folder().join("suite");
+    world.configure(|config| format!("{config}[[gate.check]]\nname = \"suite\"\ncommand = [{program:?}]\n"));
+    let ended = world.once("one");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && said.contains("check suite cannot run on"), "{said}");
+    let red = || world.sql("SELECT count(*) FROM base_runs WHERE state = 'red'");
+    let questions = || world.sql("SELECT count(*) FROM decisions");
+    let alert = |column: &str| {
+        let from = "FROM alerts WHERE closed_at IS NULL AND fingerprint LIKE 'base_unrunnable:%:suite'";
+        world.sql(&format!("SELECT {column} {from}"))
+    };
+    let state = || [red(), questions(), alert("count(*)"), alert("json_extract(context, '$.tries')")];
+    assert_eq!(state(), ["0", "0", "1", "1"]);
+    assert_eq!(world.test("t1").attempts, 0);
+    // Before its time nothing is tried, and the pause grows.
+    world.once("one");
+    assert_eq!(state(), ["0", "0", "1", "1"]);
+    let due = || world.sql("UPDATE alerts SET context = json_set(context, '$.next_try', 0)");
+    due();
+    world.once("one");
+    assert_eq!(state(), ["0", "0", "1", "2"]);
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    due();
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert!(shared.landed("t1").is_some());
+    assert_eq!(alert("count(*)"), "0");
+    world.assert_tidy();
+}
+
+#[test]
+fn a_machine_leaves_the_questions_about_the_branches_of_other_machines() {
+    let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
+    let world = &shared.world;
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let theirs =
+        shared.asked_elsewhere("published_branch", "published:elsewhere/12345678:123456789012:", serde_json::json!({}));
+    let open = || shared.open_questions();
+    let is_theirs = |asked: &coord_db::Decision| asked.id == theirs;
+    world.add_test("t2", "one");
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert!(open().iter().any(is_theirs), "a landing is published here, and says nothing of their branch");
+    // The own one names the machine, and ends with its cause.
+    let branch = "refs/heads/coding-loops/integration";
+    world.git(&["update-ref", branch, "main"]);
+    world.once("one");
+    let asked = open();
+    let own = asked.iter().find(|asked| !is_theirs(asked)).unwrap();
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert!(asked.len() == 2 && own.summary.contains(&format!("in the repository on {}", name.trim())), "{asked:?}");
+    world.git(&["update-ref", branch, &shared.head()]);
+    world.once("one");
+    assert_eq!(open().iter().map(|asked| &asked.id).collect::<Vec<_>>(), [&theirs]);
+}
+
+#[test]
+fn a_machine_leaves_the_question_about_the_commits_of_another_until_they_are_brought_in() {
+    let shared = Shared::new("cat >/dev/null; sed -i 's/^5$/five/' shared; echo > $TEST_ID\n");
+    let world = &shared.world;
+    world.configure(|config| config.replacen("remote =", "follow = \"main\"\nfollow_automatically = true\nremote =", 1));
+    assert_eq!(world.once("one").status.code(), Some(0));
+    let commit = |name: &str| test_support::commit(&world.repository, name, &[(name, "1\n")]);
+    world.git(&["checkout", "--quiet", "-b", "side"]);
+    let theirs = commit("theirs");
+    world.git(&["checkout", "--quiet", "main"]);
+    let context = serde_json::json!({ "host": "elsewhere/12345678", "branch": "main", "theirs": theirs });
+    let asked = shared.asked_elsewhere("sync", "sync:main", context);
+    let hotfix = commit("hotfix");
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert!(shared.is_on_integration(&hotfix));
+    assert_eq!(shared.open_questions().iter().map(|open| &open.id).collect::<Vec<_>>(), [&asked], "it is about others");
+    // An own conflict is asked about when theirs is settled.
+    let text = fs::read_to_string(world.repository.join("shared")).unwrap();
+    test_support::commit(&world.repository, "conflict", &[("shared", &text.replace("5\n", "V\n"))]);
+    let running = world.start("one");
+    wait_for("the conflict", || world.logged("the question of elsewhere about its branch has to be answered first"));
+    assert_eq!(shared.open_questions().iter().map(|open| &open.id).collect::<Vec<_>>(), [&asked]);
+    world.db.write(|tx| tx.resolve_decision(&asked, Some("other"), true, None, None)).unwrap();
+    wait_until("the own question", || shared.open_questions().iter().any(|open| open.summary.contains("in shared")));
+    assert_eq!(running.terminate().code(), Some(0));
+    // Brought in from here too, the commits have no question left.
+    world.git(&["reset", "--quiet", "--hard", &hotfix]);
+    world.once("one");
+    assert_eq!(shared.open_questions(), [], "the commits of the own question were dropped");
+    let context = serde_json::json!({ "host": "elsewhere/12345678", "branch": "main", "theirs": theirs });
+    shared.asked_elsewhere("sync", "sync:main", context);
+    world.git(&["merge", "--quiet", "--no-edit", "side"]);
+    assert_eq!(world.once("one").status.code(), Some(0));
+    assert!(shared.is_on_integration(&theirs));
+    assert_eq!(shared.open_questions(), []);
+}
+
+#[test]
+fn a_loop_at_work_settles_a_landing_that_was_left_after_it_has_asked_the_remote() {
+    let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
+    let world = &shared.world;
+    let running = world.start("one");
+    wait_for("the landing", || shared.landed("t1"));
+    // Two: each is asked about, and none keeps the loop from its work.
+    let (old, commit) = (world.git(&["rev-parse", "main"]), "1".repeat(40));
+    let intent = serde_json::json!({ "commit": commit, "old": old, "batch": null, "members": [],
+        "owner": { "pid": 1, "boot_id": "another" } });
+    for _ in 0..2 {
+        world.db.write(|tx| tx.begin_operation("integrate", coord_db::LoopId::train().as_str(), None, &intent, None)).unwrap();
+    }
+    wait_until("both to be settled", || world.sql("SELECT count(*) FROM transaction_log WHERE status = 'in_progress'") == "0");
+    world.add_test("t2", "one");
+    wait_for("the next landing", || shared.landed("t2"));
+    assert_eq!(running.terminate().code(), Some(0));
+    world.assert_tidy();
 }

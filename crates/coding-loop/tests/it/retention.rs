@@ -67,3 +67,43 @@ fn folders_that_no_loop_uses_go_after_their_time_and_work_in_them_is_saved() {
     let saved = world.store(&["for-each-ref", "--format=%(refname)", "refs/coding-loops/saved/gone/none/"]);
     assert_eq!(world.store(&["show", &format!("{saved}:mine")]), "unsaved");
 }
+
+#[test]
+fn what_a_loop_of_another_machine_has_is_left_to_that_machine() {
+    let world = World::new("cat >/dev/null; echo x >$TEST_ID\n", CHECK);
+    for (id, test) in [("one", "t1"), ("two", "t2")] {
+        world.add_loop(id);
+        world.add_test(test, id);
+        assert_eq!(world.once(id).status.code(), Some(0));
+    }
+    world.configure(|config| format!("{config}\n[retention]\nsaved_work_days = 0\n"));
+    world.sql("UPDATE runs SET started_at = '2020-01-01 00:00:00.000'");
+    let (two, git_ref) = ("two".parse().unwrap(), "refs/coding-loops/saved/two/t2/x");
+    let commit = world.git(&["rev-parse", "main"]);
+    let intent = |host: &str| {
+        serde_json::json!({ "git_ref": git_ref, "commit": commit, "test": "t2", "reason": "x", "target": null,
+            "owner": { "pid": 1, "boot_id": "another", "host": host } })
+    };
+    world.sql("UPDATE loops SET status = 'error' WHERE id = 'two'");
+    let intended = intent("elsewhere/12345678");
+    let entry = world.db.write(|tx| tx.begin_operation("put_away", "two", Some(&two), &intended, None)).unwrap();
+    let host = world.sql("SELECT host FROM component_health WHERE component = 'two'");
+    world.sql("UPDATE component_health SET host = 'elsewhere/12345678' WHERE component = 'two'");
+    let left = || {
+        [
+            "runs WHERE loop_id = 'two'",
+            "checkpoints WHERE loop_id = 'two' AND checkpoint_type = 'branch' AND deleted_at IS NULL",
+            "transaction_log WHERE status = 'in_progress'",
+        ]
+        .map(|rows| world.sql(&format!("SELECT count(*) > 0 FROM {rows}")))
+    };
+    world.once("one");
+    assert_eq!(left(), ["1", "1", "1"]);
+    world.sql(&format!("UPDATE component_health SET host = '{host}' WHERE component = 'two'"));
+    let steps = serde_json::json!([intent(&host)]);
+    world.sql(&format!("UPDATE transaction_log SET steps = '{steps}' WHERE id = '{entry}'"));
+    world.once("one");
+    assert_eq!(left()[2], "0");
+    world.once("one");
+    assert_eq!(left(), ["0", "0", "0"]);
+}

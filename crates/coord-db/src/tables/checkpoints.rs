@@ -41,18 +41,19 @@ impl ReadTx<'_> {
         )
     }
 
-    /// Refs of a loop, and of loops that nobody drives, that are of no use any more: made before a moment, for a test that has
-    /// passed since. Oldest first.
+    /// Refs of a loop, and of loops of this host that nobody drives, that are of no use any more: made before a moment, for a test
+    /// that has passed since. Oldest first.
     pub fn expired_checkpoints(&self, loop_id: &LoopId, before: Timestamp, limit: usize) -> Result<Vec<Checkpoint>> {
         self.query(
             select!(
                 Checkpoint,
                 "FROM checkpoints WHERE deleted_at IS NULL AND created_at < ?2 AND git_ref LIKE 'refs/coding-loops/%'
-                   AND (loop_id = ?1 OR NOT EXISTS (SELECT 1 FROM loops AS l WHERE l.id = checkpoints.loop_id AND l.pid IS NOT NULL))
+                   AND (loop_id = ?1 OR NOT EXISTS (SELECT 1 FROM loops AS l WHERE l.id = checkpoints.loop_id AND l.pid IS NOT NULL)
+                     AND NOT EXISTS (SELECT 1 FROM component_health AS c WHERE c.component = checkpoints.loop_id AND c.host <> ?4))
                    AND EXISTS (SELECT 1 FROM tests AS t WHERE t.id = checkpoints.test_id AND t.status = 'passed')
                  ORDER BY created_at, id LIMIT ?3"
             ),
-            params![loop_id, before, limit as i64],
+            params![loop_id, before, limit as i64, crate::process::host()],
             Checkpoint::from_row,
         )
     }

@@ -1,12 +1,16 @@
 //! Holds: why no attempt starts. An agent whose account has reached its limit, whose service does not answer, or that needs a
 //! human holds every loop that runs it; a loop whose runs end again and again without a result holds itself.
 //!
+//! What a human has to mend on a machine, where several share the database, holds only the loops there: a login, a program that is
+//! missing. Limits and outages belong to the account, and hold its loops everywhere.
+//!
 //! A hold with a time ends by a probe: the first loop that looks after that time starts an attempt, and the others give it
 //! [`PROBE_SECONDS`] to run into the same trouble again. A hold without a time ends when its question is answered.
 
 use serde_json::json;
 
 use crate::payload::{AgentAvailable, AgentLimited, DecisionOption};
+use crate::process::{host, host_name};
 use crate::{ActorId, EventId, HoldKind, LoopId, NewDecision, NewEvent, ReadTx, Result, Run, TestId, Timestamp, WriteTx};
 
 /// How long the other loops wait for the loop that finds out whether a hold is over. Limits and outages show at once.
@@ -67,16 +71,32 @@ fn of_agent(agent: &str) -> String {
 
 /// The subject of the hold on all loops while set-up fails at the base.
 const SET_UP: &str = "setup";
+/// The same for all loops of a host.
+const SET_UP_THERE: &str = "loop:*";
+
+/// Between a subject and the host whose loops it is about.
+const ON_HOST: &str = " on ";
+
+/// The subject of a hold on the loops of one host; on all for none.
+fn on_host(subject: &str, host: Option<&str>) -> String {
+    host.map_or_else(|| subject.to_owned(), |host| format!("{subject}{ON_HOST}{host}"))
+}
+
+/// The words that name a host to a person.
+fn words_for(host: Option<&str>) -> String {
+    host.map(|host| format!(" on {}", host_name(host))).unwrap_or_default()
+}
 
 fn of_loop(loop_id: &LoopId) -> String {
     format!("loop:{loop_id}")
 }
 
 impl Hold {
-    /// The agent whose loops it holds; none for a hold on one loop.
+    /// The agent whose loops it holds, everywhere or on one host; none for a hold on one loop.
     #[must_use]
     pub fn agent(&self) -> Option<&str> {
-        self.subject.strip_prefix("agent:")
+        let agent = self.subject.strip_prefix("agent:")?;
+        Some(agent.rsplit_once(ON_HOST).map_or(agent, |(agent, _)| agent))
     }
 
     /// What names the question about it.
@@ -112,12 +132,19 @@ impl ReadTx<'_> {
         self.query_opt(select!(Hold, "FROM holds WHERE subject = ?1"), [subject], Hold::from_row)
     }
 
-    /// The holds on one loop: its own, its agent's, and that of all loops.
+    /// The host on which a loop runs, or ran last.
+    fn host_of(&self, loop_id: &LoopId) -> Result<Option<String>> {
+        Ok(self.component(loop_id.as_str())?.and_then(|row| row.host).or_else(|| host().map(str::to_owned)))
+    }
+
+    /// The holds on one loop: its own, its agent's, and that of all loops, there and on its host.
     pub fn holds_on(&self, loop_id: &LoopId) -> Result<Vec<Hold>> {
         self.query(
             select!(
                 Hold,
                 "FROM holds WHERE subject IN ('setup', 'loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))
+                   OR subject IN (SELECT s.name || ' on ' || c.host FROM component_health AS c
+                     JOIN (SELECT 'loop:*' AS name UNION ALL SELECT 'agent:' || agent FROM loops WHERE id = ?1) AS s ON c.component = ?1)
                  ORDER BY subject"
             ),
             [loop_id],
@@ -178,16 +205,20 @@ impl WriteTx<'_> {
     }
 
     /// A run of the agent ended in trouble that the next run of any loop with this agent would meet too: they wait, until the
-    /// agent's own time if it gave one, else longer after each try, at most `max_minutes`; or until a question is answered.
+    /// agent's own time if it gave one, else longer after each try, at most `max_minutes`; or until a question is answered. With
+    /// `by_host`, what needs a human holds only the loops of this one's host.
     pub fn hold_agent(
         &self,
         agent: &str,
         (loop_id, test): (&LoopId, &TestId),
         trouble: &AgentTrouble,
         max_minutes: i64,
+        by_host: bool,
     ) -> Result<()> {
         let now = self.now();
-        let before = self.hold(&of_agent(agent))?;
+        let host = if by_host && trouble.kind == HoldKind::Human { self.host_of(loop_id)? } else { None };
+        let subject = on_host(&of_agent(agent), host.as_deref());
+        let before = self.hold(&subject)?;
         // What waits for an answer goes on waiting for it.
         if trouble.kind != HoldKind::Human && before.as_ref().is_some_and(|hold| hold.until.is_none()) {
             return Ok(());
@@ -223,56 +254,70 @@ impl WriteTx<'_> {
             "INSERT INTO holds (subject, kind, reason, since, until, tries, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (subject) DO UPDATE SET kind = excluded.kind, reason = excluded.reason, until = excluded.until,
                tries = excluded.tries, loop_id = excluded.loop_id, event_id = excluded.event_id, probe_loop = NULL",
-            params![of_agent(agent), trouble.kind, trouble.reason, since, until, tries, loop_id, event],
+            params![subject, trouble.kind, trouble.reason, since, until, tries, loop_id, event],
         )?;
         let lasts = now.seconds_since(since) >= OUTAGE_ASKS_AFTER_SECONDS;
         if trouble.kind == HoldKind::Human {
+            let there = words_for(host.as_deref());
             let summary = format!(
-                "agent {agent} of loop {loop_id} cannot work: {}; fix it (login, key, [agent] in config.toml), then answer. \
-                     No loop with this agent starts an attempt until then",
+                "agent {agent} of loop {loop_id} cannot work{there}: {}; fix it (login, key, [agent] in config.toml), then answer. \
+                     No loop with this agent starts an attempt{there} until then",
                 trouble.reason
             );
-            self.ask_about(&of_agent(agent), loop_id, summary)?;
+            self.ask_about(&subject, loop_id, summary)?;
         } else if trouble.kind == HoldKind::Outage && lasts {
             let summary = format!(
                 "the service of {agent} has not answered for {} minutes: {}. Its loops retry at intervals",
                 now.seconds_since(since) / 60,
                 trouble.reason
             );
-            self.ask_about(&of_agent(agent), loop_id, summary)?;
+            self.ask_about(&subject, loop_id, summary)?;
         }
         Ok(())
     }
 
-    /// Set-up fails at the base, as it does for every loop: none starts an attempt before the human has answered.
-    pub fn hold_set_up(&self, (loop_id, test): (&LoopId, &TestId), reason: &str) -> Result<()> {
+    /// Set-up fails at the base, as it does for every loop, or with `by_host` for every loop of its host: none starts an attempt
+    /// before the human has answered.
+    pub fn hold_set_up(&self, (loop_id, test): (&LoopId, &TestId), reason: &str, by_host: bool) -> Result<()> {
+        let host = if by_host { self.host_of(loop_id)? } else { None };
+        let (subject, there) = (
+            host.as_deref().map_or_else(|| SET_UP.to_owned(), |host| on_host(SET_UP_THERE, Some(host))),
+            words_for(host.as_deref()),
+        );
         let started = self.attempt_started(test)?.map(|event| event.id);
         self.execute(
             "INSERT INTO holds (subject, kind, reason, since, loop_id, event_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (subject) DO UPDATE SET reason = excluded.reason, tries = holds.tries + 1, until = NULL, probe_loop = NULL",
-            params![SET_UP, HoldKind::Human, reason, self.now(), loop_id, started],
+            params![subject, HoldKind::Human, reason, self.now(), loop_id, started],
         )?;
         let summary = format!(
-            "the set-up fails before any agent has changed anything: {reason}; fix it (setup in [workspace] of config.toml, or \
-             its requirements), then answer. No loop starts an attempt until then"
+            "the set-up fails{there} before any agent has changed anything: {reason}; fix it (setup in [workspace] of config.toml, \
+             or its requirements), then answer. No loop starts an attempt{there} until then"
         );
-        self.ask_about(SET_UP, loop_id, summary)
+        self.ask_about(&subject, loop_id, summary)
     }
 
-    /// Ends the hold on all loops after set-up has succeeded at the base.
+    /// Ends the hold on all loops, or all of this one's host, after set-up has succeeded at the base.
     pub fn clear_set_up_hold(&self, loop_id: &LoopId) -> Result<()> {
-        match self.hold(SET_UP)?.filter(|hold| hold.until.is_some()) {
-            Some(hold) => self.end_hold(&hold, loop_id, "the set-up has succeeded"),
-            None => Ok(()),
+        for hold in self.holds_with((SET_UP, SET_UP_THERE), loop_id)?.iter().filter(|hold| hold.until.is_some()) {
+            self.end_hold(hold, loop_id, "the set-up has succeeded")?;
         }
+        Ok(())
+    }
+
+    /// The holds with a subject: that on all, and that on a loop's host.
+    fn holds_with(&self, (everywhere, there): (&str, &str), loop_id: &LoopId) -> Result<Vec<Hold>> {
+        let host = self.host_of(loop_id)?;
+        let there = host.map(|host| self.hold(&on_host(there, Some(&host)))).transpose()?.flatten();
+        Ok(self.hold(everywhere)?.into_iter().chain(there).collect())
     }
 
     /// Ends the hold on an agent after a run that `began` then ended without such trouble.
     pub fn clear_agent_hold(&self, agent: &str, loop_id: &LoopId, began: Option<Timestamp>) -> Result<()> {
         // One that waits for an answer ends by the answer; a run that began before the trouble says nothing of it.
-        let hold = self.hold(&of_agent(agent))?;
-        if let Some(hold) = hold.filter(|hold| hold.until.is_some() && began.is_none_or(|began| began >= hold.since)) {
-            self.end_hold(&hold, loop_id, "an attempt has worked again")?;
+        let is_over = |hold: &&Hold| hold.until.is_some() && began.is_none_or(|began| began >= hold.since);
+        for hold in self.holds_with((&of_agent(agent), &of_agent(agent)), loop_id)?.iter().filter(is_over) {
+            self.end_hold(hold, loop_id, "an attempt has worked again")?;
         }
         Ok(())
     }
@@ -318,11 +363,12 @@ impl WriteTx<'_> {
 
     /// Lets one attempt find out whether the cause of a hold is fixed.
     pub fn probe_holds(&self, loop_id: &LoopId) -> Result<()> {
-        self.execute(
-            "UPDATE holds SET until = ?2, probe_loop = NULL WHERE until IS NULL
-               AND subject IN ('setup', 'loop:' || ?1, (SELECT 'agent:' || agent FROM loops WHERE id = ?1))",
-            params![loop_id, self.now()],
-        )?;
+        for hold in self.holds_on(loop_id)?.iter().filter(|hold| hold.until.is_none()) {
+            self.execute(
+                "UPDATE holds SET until = ?2, probe_loop = NULL WHERE subject = ?1",
+                params![hold.subject, self.now()],
+            )?;
+        }
         Ok(())
     }
 
@@ -347,7 +393,9 @@ impl WriteTx<'_> {
     /// The loops that a subject stands for.
     fn held_loops(&self, subject: &str) -> Result<Vec<LoopId>> {
         self.query(
-            "SELECT id FROM loops WHERE ?1 IN ('setup', 'loop:' || id, 'agent:' || agent) ORDER BY id",
+            "SELECT l.id FROM loops AS l LEFT JOIN component_health AS c ON c.component = l.id
+             WHERE ?1 IN ('setup', 'loop:' || l.id, 'agent:' || l.agent, 'loop:* on ' || c.host, 'agent:' || l.agent || ' on ' || c.host)
+             ORDER BY l.id",
             [subject],
             |row| row.get(0),
         )

@@ -114,11 +114,16 @@ impl ReadTx<'_> {
         )
     }
 
-    /// The oldest runs that began before a time, at most `most`.
+    /// The oldest runs that began before a time, at most `limit`, without those of loops of other hosts: their logs are there.
     pub fn runs_before(&self, before: Timestamp, limit: usize) -> Result<Vec<Run>> {
         self.query(
-            select!(Run, "FROM runs WHERE started_at < ?1 ORDER BY started_at, id LIMIT ?2"),
-            params![before, limit as i64],
+            select!(
+                Run,
+                "FROM runs WHERE started_at < ?1
+                   AND NOT EXISTS (SELECT 1 FROM component_health AS c WHERE c.component = runs.loop_id AND c.host <> ?3)
+                 ORDER BY started_at, id LIMIT ?2"
+            ),
+            params![before, limit as i64, crate::process::host()],
             Run::from_row,
         )
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coord_db::process::ProcessIdentity;
 use coord_db::{AgentTrouble, Database, Error, HoldKind, LoopId, LoopStatus, ManualClock, OpenOptions, Start, Timestamp};
 use test_support::{new_loop, new_test};
 
@@ -40,7 +41,7 @@ impl World {
         let until = seconds.map(|seconds| self.db.clock().now().plus_seconds(seconds));
         let trouble = AgentTrouble { kind, reason: "trouble".to_owned(), until };
         let test = format!("t-{of}").parse().unwrap();
-        self.db.write(|tx| tx.hold_agent("claude", (&id(of), &test), &trouble, 30)).unwrap();
+        self.db.write(|tx| tx.hold_agent("claude", (&id(of), &test), &trouble, 30, false)).unwrap();
     }
 
     /// `now`, `asked`, or in how many seconds.
@@ -115,4 +116,49 @@ fn a_run_from_before_the_trouble_does_not_end_it() {
     let after = world.db.clock().now();
     world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(after))).unwrap();
     assert_eq!(world.holds(), 0);
+}
+
+#[test]
+fn what_a_human_has_to_mend_on_a_machine_holds_only_its_loops_and_a_limit_holds_all() {
+    let world = world();
+    world
+        .db
+        .write(|tx| {
+            for (name, host) in [("a", "build-1/11111111"), ("b", "build-2/22222222")] {
+                let process = ProcessIdentity { host: Some(host.to_owned()), ..ProcessIdentity::own() };
+                tx.start_component(&name.parse()?, &process, "0")?;
+            }
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    let trouble = |kind| {
+        let trouble = AgentTrouble { kind, reason: "not logged in".to_owned(), until: None };
+        world.db.write(|tx| tx.hold_agent("claude", (&id("a"), &"t-a".parse()?), &trouble, 30, true)).unwrap();
+    };
+    let start = || (world.start("a"), world.start("b"));
+    let (now, asked) = ("now".to_owned(), "asked".to_owned());
+    trouble(HoldKind::Human);
+    assert_eq!(start(), (asked.clone(), now.clone()));
+    let question = world.db.read(|tx| tx.decisions(true)).unwrap().remove(0);
+    assert!(question.summary.contains("cannot work on build-1: not logged in"), "{}", question.summary);
+    assert_eq!(question.context["loops"], serde_json::json!(["a"]));
+    let hold = world.db.read(|tx| tx.all_holds()).unwrap().remove(0);
+    assert_eq!((hold.agent(), hold.subject.as_str()), (Some("claude"), "agent:claude on build-1/11111111"));
+    // Its next start tries once, and a run of the other one says nothing of it.
+    world.db.write(|tx| tx.probe_holds(&id("a"))).unwrap();
+    world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), None)).unwrap();
+    assert_eq!(world.holds(), 1);
+    assert_eq!(start(), (now.clone(), now.clone()));
+    world.db.write(|tx| tx.clear_agent_hold("claude", &id("a"), None)).unwrap();
+    assert_eq!(world.holds(), 0);
+    trouble(HoldKind::Limit);
+    assert_eq!(start(), ("60".to_owned(), "60".to_owned()));
+    world.db.write(|tx| tx.lift_hold("agent:claude")).unwrap();
+    world.db.write(|tx| tx.hold_set_up((&id("b"), &"t-b".parse()?), "no compiler", true)).unwrap();
+    assert_eq!(start(), (now.clone(), asked));
+    world.db.write(|tx| tx.probe_holds(&id("b"))).unwrap();
+    world.db.write(|tx| tx.clear_set_up_hold(&id("a"))).unwrap();
+    assert_eq!(world.holds(), 1);
+    world.db.write(|tx| tx.clear_set_up_hold(&id("b"))).unwrap();
+    assert_eq!((start(), world.holds()), ((now.clone(), now), 0));
 }

@@ -181,6 +181,7 @@ fn follow(work: &mut Work<'_>, decision: &Decision, choice: &str, by: By) -> Vec
             };
             let held = work.at.loops.values().filter(|row| {
                 subject == "setup"
+                    || subject.contains(" on ") && loops_of(context).contains(&row.id)
                     || subject.strip_prefix("loop:") == Some(row.id.as_str())
                     || row.agent.is_some() && subject.strip_prefix("agent:") == row.agent.as_deref()
             });

@@ -1,0 +1,122 @@
+//! Checks that cannot run on this machine: their program is missing, they are killed. Where several machines share the database,
+//! that says nothing about the files, and is not recorded for all: another machine proves the base, and this one tries again
+//! later. One alert for each machine and check has the time of the next try, and is closed when the check runs there.
+
+use coord_db::process::{host, host_name};
+use coord_db::{Alert, AlertType, BaseRun, NewAlert, Severity, Timestamp};
+use git::check::CheckEnd;
+use serde_json::json;
+
+use crate::Result;
+use crate::base::BaseCheck;
+use crate::context::Context;
+
+/// Beginning of the fingerprints of the alerts, before host and check.
+const UNRUNNABLE: &str = "base_unrunnable:";
+/// Delay before the second try; it doubles.
+const RETRY_SECONDS: i64 = 10;
+/// Maximum number of times that the delay doubles.
+const MAX_DOUBLINGS: i64 = 5;
+/// Number of tries before the alert is critical.
+const MAX_QUIET: i64 = 2;
+/// A machine whose next try is overdue by this has ended, or has no need of the check any more.
+const OVERDUE_SECONDS: i64 = 86_400;
+
+/// True if a run says something about the files: it was not killed, and its program is there.
+pub(crate) fn has_result(end: CheckEnd) -> bool {
+    matches!(end, CheckEnd::Passed | CheckEnd::Failed | CheckEnd::TimedOut | CheckEnd::ChangedFiles)
+}
+
+fn of_host() -> String {
+    format!("{UNRUNNABLE}{}:", host().unwrap_or_default())
+}
+
+fn fingerprint(check: &str) -> String {
+    format!("{}{check}", of_host())
+}
+
+fn next_try(alert: &Alert) -> Timestamp {
+    Timestamp::from_millis(alert.context["next_try"].as_i64().unwrap_or_default())
+}
+
+/// True until the next try that an alert names.
+fn is_too_early(alert: &Alert, now: Timestamp) -> bool {
+    let left = next_try(alert).seconds_since(now);
+    // The clock may have been set back.
+    next_try(alert) > now && left <= RETRY_SECONDS << MAX_DOUBLINGS
+}
+
+impl Context<'_> {
+    /// True if the result of a check at the base holds for all machines. If not, the alert is raised.
+    pub(crate) fn is_result_for_all(&self, run: &BaseRun, end: CheckEnd) -> Result<bool> {
+        if has_result(end) || self.store.remote().is_none() {
+            return Ok(true);
+        }
+        let (name, fingerprint) = (&run.check_name, fingerprint(&run.check_name));
+        let machine = host().map_or("this machine", host_name);
+        tracing::warn!(check = name, why = run.why, "the check cannot run on this machine; it is tried again later");
+        self.db.write(|tx| {
+            let open = tx.open_alert(&fingerprint)?;
+            if open.as_ref().is_some_and(|alert| is_too_early(alert, tx.now())) {
+                return Ok(());
+            }
+            let tries = open.and_then(|alert| alert.context["tries"].as_i64()).unwrap_or_default();
+            let again = tx.now().plus_seconds(RETRY_SECONDS << tries.clamp(0, MAX_DOUBLINGS));
+            tx.raise_alert(&NewAlert {
+                fingerprint: fingerprint.clone(),
+                severity: if tries < MAX_QUIET { Severity::Warning } else { Severity::Critical },
+                alert_type: AlertType::Resource,
+                source: "coding-loop".to_owned(),
+                message: format!("check {name} cannot run on {machine}: {}; {machine} tries again by itself", run.why),
+                context: json!({
+                    "kind": "base_unrunnable", "check": name, "host": host(), "tries": tries + 1, "next_try": again.as_millis(),
+                }),
+                event_id: None,
+            })
+            .map(drop)
+        })?;
+        Ok(false)
+    }
+
+    /// Closes the alert about a check that runs on this machine.
+    pub(crate) fn note_that_it_runs(&self, check: &str, end: CheckEnd) -> Result<()> {
+        if has_result(end) && self.store.remote().is_some() && self.db.read(|tx| tx.open_alert(&fingerprint(check)))?.is_some()
+        {
+            tracing::info!(check, "the check runs on this machine again");
+            self.db.write(|tx| tx.close_alert(&fingerprint(check)))?;
+        }
+        Ok(())
+    }
+
+    /// Why the checks are not tried on this machine now; none if they are.
+    pub(crate) fn unrunnable_for_now(&self, checks: &[&BaseCheck<'_>]) -> Result<Option<String>> {
+        if self.store.remote().is_none() {
+            return Ok(None);
+        }
+        self.db
+            .read(|tx| {
+                for check in checks {
+                    let alert = tx.open_alert(&fingerprint(&check.config.name))?;
+                    if let Some(alert) = alert.filter(|alert| is_too_early(alert, tx.now())) {
+                        return Ok(Some(alert.message));
+                    }
+                }
+                Ok::<_, coord_db::Error>(None)
+            })
+            .map_err(Into::into)
+    }
+
+    /// Closes the alerts that nothing else would close: about checks that are configured no longer, and of machines that have gone.
+    pub(crate) fn close_unrunnable_alerts(&self, all: &[BaseCheck<'_>]) -> Result<()> {
+        let (alerts, now) = self.db.read(|tx| Ok::<_, coord_db::Error>((tx.open_alerts_with(UNRUNNABLE)?, tx.now())))?;
+        for alert in alerts {
+            let Some(fingerprint) = &alert.fingerprint else { continue };
+            let own = fingerprint.strip_prefix(&of_host());
+            let is_gone = own.is_some_and(|name| all.iter().all(|check| check.config.name != name));
+            if is_gone || now.seconds_since(next_try(&alert)) > OVERDUE_SECONDS {
+                self.db.write(|tx| tx.close_alert(fingerprint))?;
+            }
+        }
+        Ok(())
+    }
+}
