@@ -112,8 +112,8 @@ impl Context<'_> {
         for alert in alerts {
             let Some(fingerprint) = &alert.fingerprint else { continue };
             let own = fingerprint.strip_prefix(&of_host());
-            let is_gone = own.is_some_and(|name| all.iter().all(|check| check.config.name != name));
-            if is_gone || now.seconds_since(next_try(&alert)) > OVERDUE_SECONDS {
+            let is_unknown = own.is_some_and(|name| all.iter().all(|check| check.config.name != name));
+            if is_unknown || now.seconds_since(next_try(&alert)) > OVERDUE_SECONDS {
                 self.db.write(|tx| tx.close_alert(fingerprint))?;
             }
         }

@@ -66,7 +66,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// [`Error::Waiting`] in a process at work: a conversation can last for minutes, and is for [`Context::refresh`], which sends
-    /// heartbeats meanwhile. Whoever gets the error asks there before the next try, which does not wait for this entry again.
+    /// heartbeats meanwhile. The caller asks there before its next try, which does not wait for this entry again.
     pub(crate) fn ask_remote_of(&self, entry: &JournalEntry, has_ended: bool) -> Result<()> {
         if self.store.remote().is_none() || self.news.has_asked_about(&entry.id, has_ended) {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A loop on another machine that has been at work for so long, and whose run has reported something new then.
+/// A loop on another machine that has been at work for these minutes, and whose run has reported something new then.
 fn away(minutes: i64, reported_at: Option<Timestamp>) -> LoopView {
     let mut view = begun("a", minutes);
     view.elsewhere = true;
