@@ -45,21 +45,23 @@ fn work(address: &str, number: usize, over: &AtomicBool) -> Result<Done, Failure
             Ok(()) => {
                 done.transactions.push(began.elapsed());
                 done.events += events;
-                Ok(())
+                Ok(true)
             }
             Err(coord_db::Error::Locked { .. }) => {
                 done.refused += 1;
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
     };
     while !over.load(Ordering::SeqCst) {
         timed(0, &|| db.write_quietly(|tx| tx.beat(&component, HealthStatus::Healthy, None)))?;
-        timed(1, &|| db.write(|tx| tx.acquire(&request, 60).map(drop)))?;
+        let is_leased = timed(1, &|| db.write(|tx| tx.acquire(&request, 60).map(drop)))?;
         let payload = Payload::Custom { event_type: "custom.note".to_owned(), value: json!({ "text": "at work" }) };
         timed(1, &|| db.write(|tx| tx.publish(&NewEvent::new((&id).into(), payload.clone())).map(drop)))?;
-        timed(1, &|| db.write(|tx| tx.release(&id, &request.paths, None).map(drop)))?;
+        if is_leased {
+            timed(1, &|| db.write(|tx| tx.release(&id, &request.paths, None).map(drop)))?;
+        }
     }
     Ok(done)
 }
