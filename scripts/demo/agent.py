@@ -143,7 +143,7 @@ def store_4_interest():
     money = pathlib.Path("ledger/money.py")
     text = money.read_text()
     tidy, grouped = "{abs(cents) // 100}", "{abs(cents) // 100:,}"
-    if "regress" in PROMPT:
+    if "regress" in PROMPT.lower():
         money.write_text(text.replace(grouped, tidy))
         say("put the form of amounts back as it was")
     else:
