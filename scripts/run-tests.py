@@ -40,7 +40,7 @@ IN_MEMORY = ["coding-loop it", "git it", "loopctl it", "regression-checker it"]
 ON_A_SERVER = ["coord-db it", "coord-db models"]
 MEMORY = "/dev/shm"
 NEEDED_BYTES = 4 << 30
-# Without --long, which sets it to more.
+# --long sets it to more.
 LIMIT_SECONDS = int(os.environ.get("TEST_PROGRAM_SECONDS", 2400))
 
 
@@ -76,7 +76,7 @@ def run(name, program, folder, settings):
         os.chmod(temporary, 0o755)
         # Not a pipe, which what it has started could hold open.
         with tempfile.TemporaryFile() as output:
-            program = subprocess.Popen(
+            process = subprocess.Popen(
                 [program],
                 cwd=folder,
                 env={**os.environ, **settings, **({"TMPDIR": temporary} if where else {})},
@@ -85,9 +85,10 @@ def run(name, program, folder, settings):
                 stderr=subprocess.STDOUT,
             )
             try:
-                status = program.wait(LIMIT_SECONDS)
+                status = process.wait(LIMIT_SECONDS)
             except subprocess.TimeoutExpired:
-                program.kill()
+                process.kill()
+                process.wait()
                 status = f"it has not ended after {LIMIT_SECONDS} s"
             output.seek(0)
             printed = output.read()
