@@ -17,11 +17,51 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 /// The branch of integration at the remote.
 const INTEGRATION: &str = "coding-loops/integration";
 
-/// Stands for ssh: runs git's other end here, over a line that may be cut.
+/// Stands for ssh: runs git's other end here, over a line that may be cut. What runs there does not end with the machine.
 const SSH: &str = r#"#!/bin/sh
 while [ -e "$0.cut" ]; do sleep 0.1; done
 for last; do :; done
-exec sh -c "$last"
+FROM=${0%/ssh} exec setsid sh -c "$last"
+"#;
+
+/// The remote's hook: while the file `hold` is there, the first push that moves integration arrives late.
+const HOOK: &str = r#"#!/bin/sh
+[ -e hold ] || exit 0
+while read -r old new name; do
+    [ "$name" = refs/heads/coding-loops/integration ] && mkdir held 2>/dev/null || continue
+    echo "${FROM##*/} $new" > held/by
+    while [ -e hold ]; do sleep 0.1; done
+done
+exit 0
+"#;
+
+/// A library that is loaded before all others: the wall clock of the machine is `AHEAD` seconds ahead. Times of files are true.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *at) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(id, at);
+    if (!result && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) at->tv_sec += AHEAD;
+    return result;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+    struct timespec now;
+    (void)zone;
+    int result = clock_gettime(CLOCK_REALTIME, &now);
+    at->tv_sec = now.tv_sec;
+    at->tv_usec = now.tv_nsec / 1000;
+    return result;
+}
+time_t time(time_t *at) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
 "#;
 
 /// A machine: says that it is ready, and runs until its input ends.
@@ -46,6 +86,8 @@ pub struct Machine {
     folder: PathBuf,
     holder: Child,
     processes: Vec<Process>,
+    /// The library that makes its clock wrong.
+    clock: Option<PathBuf>,
 }
 
 impl Machine {
@@ -65,7 +107,20 @@ impl Machine {
         command.arg(format!("--wd={}", self.repository().display())).arg("--").arg(program);
         command.env("PATH", format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default()));
         command.env("RUST_LOG", "info").env_remove("CODING_LOOPS_DB").stdin(Stdio::null());
+        command.envs(self.clock.iter().map(|library| ("LD_PRELOAD", library)));
         command
+    }
+
+    /// Sets its clock wrong, for what is started from now on: this many seconds ahead.
+    ///
+    /// # Panics
+    /// If the library for that cannot be made.
+    pub fn set_clock_ahead(&mut self, seconds: i64) {
+        let (source, library) = (self.folder.join("clock.c"), self.folder.join("clock.so"));
+        std::fs::write(&source, CLOCK).expect("a source file");
+        let ahead = format!("-DAHEAD={seconds}");
+        run(Command::new("gcc").args(["-shared", "-fPIC", &ahead, "-o"]).arg(&library).arg(&source));
+        self.clock = Some(library);
     }
 
     /// Runs `loopctl`, which must succeed; gives what it prints.
@@ -171,6 +226,10 @@ impl Fleet {
         make_repository(&first, files);
         let remote = folder.path().join("remote.git");
         run(git_command(folder.path()).args(["clone", "--quiet", "--bare"]).args([&first, &remote]));
+        let hook = remote.join("hooks/pre-receive");
+        std::fs::create_dir_all(remote.join("hooks")).expect("a folder for hooks");
+        std::fs::write(&hook, HOOK).expect("a hook");
+        run(Command::new("chmod").arg("755").arg(hook));
         let mut fleet = Self { machines: Vec::new(), server, database: "fleet".to_owned(), folder };
         for (number, name) in names.iter().enumerate() {
             let machine = fleet.boot(name, number)?;
@@ -184,6 +243,40 @@ impl Fleet {
     #[must_use]
     pub fn remote(&self) -> PathBuf {
         self.folder.path().join("remote.git")
+    }
+
+    /// From now on, the next push that moves integration does not arrive.
+    ///
+    /// # Panics
+    /// If the file that says so cannot be made.
+    pub fn hold_back_a_push(&self) {
+        std::fs::write(self.remote().join("hold"), "").expect("a mark");
+    }
+
+    /// Waits until a push is held back: the machine that it is of, and its commit.
+    #[must_use]
+    pub fn held_push(&self) -> (usize, String) {
+        let by = self.remote().join("held/by");
+        let (name, commit) = wait_for_within(PATIENCE, "a push that is held back", || {
+            let text = std::fs::read_to_string(&by).ok()?;
+            text.trim_end()
+                .split_once(' ')
+                .filter(|_| text.ends_with('\n'))
+                .map(|(name, commit)| (name.to_owned(), commit.to_owned()))
+        });
+        (self.machines.iter().position(|machine| machine.name == name).expect("one of the machines"), commit)
+    }
+
+    /// Lets the push arrive, and waits until the remote has answered.
+    pub fn let_the_push_arrive(&self) {
+        drop(std::fs::remove_file(self.remote().join("hold")));
+        let remote = self.remote();
+        let is_running = || {
+            let found =
+                Command::new("pgrep").args(["--full", "--"]).arg(format!("receive-pack .*{}", remote.display())).output();
+            found.is_ok_and(|found| !found.stdout.is_empty())
+        };
+        wait_for_within(PATIENCE, "the end of the push", || (!is_running()).then_some(()));
     }
 
     fn boot(&self, name: &str, number: usize) -> Option<Machine> {
@@ -204,7 +297,7 @@ impl Fleet {
             let _ = BufReader::new(output).read_line(&mut line);
         }
         let link = Link::to(&self.server.socket());
-        let machine = Machine { name: name.to_owned(), link, folder, holder, processes: Vec::new() };
+        let machine = Machine { name: name.to_owned(), link, folder, holder, processes: Vec::new(), clock: None };
         if line.trim() != "ready" {
             eprintln!("SKIPPED, NOTHING WAS TESTED: no namespaces for machines can be had here");
             return None;

@@ -99,7 +99,7 @@ impl World {
 
     /// What monitor would say, of two loops that are at work.
     fn conflict(&self) -> coord_db::EventId {
-        let now = self.db.clock().now();
+        let now = self.db.now();
         let said = FileConflict {
             file_path: "shared.rs".to_owned(),
             loop_a: "one".parse().unwrap(),

@@ -1,4 +1,5 @@
-//! Three machines with many loops land a project over lines that break, a server that is killed, and a writer that stands still.
+//! Three machines with many loops, and clocks an hour apart, land a project over lines that break, a server that is killed, a writer
+//! that stands still, and a push that arrives late.
 //!
 //! `FLEET_LOOPS=…` sets the number of loops of each machine.
 
@@ -78,6 +79,9 @@ impl Night {
         let all = project_files();
         let all: Vec<(&str, &str)> = all.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let mut fleet = Fleet::new(&MACHINES, &all, SETTINGS)?;
+        for (machine, ahead) in fleet.machines.iter_mut().zip([0, 3600, -3600]) {
+            machine.set_clock_ahead(ahead);
+        }
         for machine in &fleet.machines {
             let _ = machine.loopctl(&["init", "--database", &fleet.address(machine), "--remote", "origin"]);
         }
@@ -203,6 +207,9 @@ fn three_machines_land_a_project_through_every_fault() {
         let hosts: Vec<&str> = status["hosts"].as_array().unwrap().iter().map(|host| host["name"].as_str().unwrap()).collect();
         assert_eq!(hosts, MACHINES, "on {}", machine.name);
         assert_eq!(status["loops"].as_array().unwrap().len(), all);
+        let doctor = machine.command("loopctl").arg("doctor").output().unwrap();
+        let warns = String::from_utf8_lossy(&doctor.stdout).contains("the clock of this host");
+        assert_eq!(warns, machine.name != "anvil", "{} {}", machine.name, String::from_utf8_lossy(&doctor.stdout));
     }
     assert_eq!(night.fleet.sql("SELECT count(*) FROM component_health WHERE component LIKE 'heartbeat.%'"), "3");
 
@@ -237,14 +244,20 @@ fn three_machines_land_a_project_through_every_fault() {
     night.add_tests();
     night.until_passed("some loops to land", "%-t5", 2);
     let address = night.fleet.server.url("fleet");
+    let (has_lock, lock) = std::sync::mpsc::channel();
     let (go_on, waits) = std::sync::mpsc::channel::<()>();
     let stalled = std::thread::spawn(move || {
         let db = Database::open(Path::new(&address), &OpenOptions::default()).unwrap();
+        let backend = db.query_foreign("SELECT pg_backend_pid()").unwrap().remove(0).remove(0).unwrap();
         db.write(|_| {
+            has_lock.send(backend).unwrap();
             let _ = waits.recv();
             Ok::<_, Error>(())
         })
     });
+    let backend = lock.recv().unwrap();
+    let is_there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {backend}");
+    night.fleet.until("the writer's connection to be ended", &is_there, "0");
     night.until_passed("all loops to land", "%-t5", all);
     drop(go_on);
     assert!(stalled.join().unwrap().is_err(), "its transaction was ended");
@@ -253,35 +266,41 @@ fn three_machines_land_a_project_through_every_fault() {
     let halts = "SELECT message FROM alerts WHERE fingerprint LIKE 'train_halted:%' AND message LIKE '%database%'";
     assert_eq!(night.fleet.sql(halts), "", "a database that is away for a moment halts no train");
 
-    // A machine is cut off for so long that it is declared lost; nobody says that its processes have ended. What it did meanwhile
-    // does not land beside what others do.
+    // A machine is cut off while it lands, for so long that it is declared lost; nobody says that its processes have ended. What it did
+    // meanwhile does not land beside what others do, and neither does the push that it had begun.
     let ended = night.said_to_have_ended();
+    night.fleet.hold_back_a_push();
     night.add_tests();
-    night.until_passed("some loops to land", "%-t6", 2);
-    night.fleet.machines[2].cut_off(true);
-    let lost = "SELECT count(*) FROM loops WHERE id LIKE 'crucible-%' AND status = 'error'";
-    night.fleet.until("the loops of the lost machine to be given up", lost, &each.to_string());
-    for part in ["anvil-%-t6", "bellows-%-t6"] {
-        night.until_passed("the other machines to go on", part, each);
+    let (lost, pushed) = night.fleet.held_push();
+    let (name, others) = (MACHINES[lost], [1, 2].map(|next| (lost + next) % MACHINES.len()));
+    night.fleet.machines[lost].cut_off(true);
+    let given_up = format!("SELECT count(*) FROM loops WHERE id LIKE '{name}-%' AND status = 'error'");
+    night.fleet.until("the loops of the lost machine to be given up", &given_up, &each.to_string());
+    for other in others {
+        night.until_passed("the other machines to go on", &format!("{}-%-t6", MACHINES[other]), each);
     }
     assert_eq!(night.said_to_have_ended(), ended, "of a machine that is cut off nobody knows that");
     night.check_laws("while a machine is lost");
+    night.fleet.let_the_push_arrive();
+    assert!(!night.fleet.has_landed(&pushed), "what has landed meanwhile stands");
+    night.check_laws("after a late push");
     // One of its loops is started elsewhere.
-    night.fleet.machines[0].start("coding-loop", &["crucible-1"]);
-    let host = "SELECT split_part(host, '/', 1) FROM component_health WHERE component = 'crucible-1'";
-    night.fleet.until("the loop to run elsewhere", host, "anvil");
-    let _ = night.fleet.machines[0].loopctl(&["test", "add", "crucible-1-moved", "--loop", "crucible-1"]);
-    night.until_passed("it to land there", "crucible-1-moved", 1);
-    night.fleet.machines[2].cut_off(false);
-    let back = loops_of(2)[1..].to_vec();
-    for id in &back {
-        night.fleet.machines[2].start("coding-loop", &[id]);
+    let (moved, elsewhere) = (format!("{name}-1"), MACHINES[others[0]]);
+    night.fleet.machines[others[0]].start("coding-loop", &[&moved]);
+    let host = format!("SELECT split_part(host, '/', 1) FROM component_health WHERE component = '{moved}'");
+    night.fleet.until("the loop to run elsewhere", &host, elsewhere);
+    let last = format!("{moved}-moved");
+    let _ = night.fleet.machines[others[0]].loopctl(&["test", "add", &last, "--loop", &moved]);
+    night.until_passed("it to land there", &last, 1);
+    night.fleet.machines[lost].cut_off(false);
+    for id in &loops_of(lost)[1..] {
+        night.fleet.machines[lost].start("coding-loop", &[id]);
     }
     night.until_passed("all loops to land", "%-t6", all);
-    let ended = "crucible-1 runs as pid";
-    wait_for_within(PATIENCE, "its former process to end", || night.fleet.machines[2].logs().contains(ended).then_some(()));
+    let ended = format!("{moved} runs as pid");
+    wait_for_within(PATIENCE, "its former process to end", || night.fleet.machines[lost].logs().contains(&ended).then_some(()));
     night.check_laws("after a machine came back");
-    assert_eq!(night.fleet.sql(host), "anvil");
+    assert_eq!(night.fleet.sql(&host), elsewhere);
 }
 
 #[test]
@@ -327,4 +346,46 @@ fn what_the_readme_says_of_several_machines_is_so() {
     fleet.until("work to land without the lost machine", passed, "3");
     let _ = fleet.machines[1].loopctl(&["after-failover"]);
     fleet.until("the loop to go on", "SELECT status FROM loops WHERE id = 'frontend'", "running");
+}
+
+#[test]
+fn the_monitor_of_one_machine_judges_what_a_workspace_of_another_shows() {
+    let waits = tempfile::tempdir().unwrap();
+    let go = waits.path().join("go");
+    let settings = format!(
+        r#"
+[agent]
+command = ["sh", "-c", "cat > /dev/null; touch $TEST_ID.a $TEST_ID.b $TEST_ID.c $TEST_ID.d; while [ ! -e {} ]; do sleep 0.1; done"]
+
+[[gate.check]]
+name = "build"
+command = ["true"]
+
+[lease]
+automatic = false
+"#,
+        go.display()
+    );
+    let Some(mut fleet) = Fleet::new(&["anvil", "bellows"], &[("README", "")], &settings) else { return };
+    for machine in &fleet.machines {
+        let _ = machine.loopctl(&["init", "--database", &fleet.address(machine), "--remote", "origin"]);
+    }
+    let _ = fleet.machines[1].loopctl(&["loop", "add", "one"]);
+    for test in ["first", "second"] {
+        let _ = fleet.machines[0].loopctl(&["test", "add", test, "--loop", "one", "--scope", "src"]);
+    }
+    for machine in &mut fleet.machines {
+        machine.start("heartbeat", &[]);
+    }
+    fleet.machines[0].start("monitor", &[]);
+    fleet.machines[1].start("coding-loop", &["one"]);
+    let alerts = "SELECT context::jsonb ->> 'files_outside' FROM alerts
+                  WHERE alert_type = 'digression' AND context LIKE '%first%' AND closed_at IS";
+    fleet.until("the digression to be found", &format!("{alerts} NULL"), "4");
+    let reported = |test: &str| format!("SELECT count(*) FROM worktree_changes WHERE file_path LIKE '{test}.%'");
+    assert_eq!(fleet.sql(&reported("first")), "4");
+    std::fs::write(go, "").unwrap();
+    fleet.until("the work to land", "SELECT count(*) FROM tests WHERE status = 'passed'", "2");
+    fleet.until("the alert to be closed", &format!("{alerts} NOT NULL"), "4");
+    assert_eq!(fleet.sql(&reported("first")), "0", "of an earlier attempt");
 }

@@ -18,6 +18,7 @@ use crate::auto_lease::Changes;
 use crate::context::{Attempt, Context};
 use crate::control::{Interrupt, Waiter};
 use crate::end::{End, Step, Stop};
+use crate::workspace_report::WorkspaceReport;
 use crate::{Error, Result, revert, run_end, runs};
 
 /// Minimum time between two records of what the agent does.
@@ -132,11 +133,12 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     };
     let mut running = pin!(command_runner::run_reading(&spec, &mut cancelled, on_keeper, on_output));
     let (mut interrupt, mut failure, mut noted) = (None, None, Noted::default());
+    let mut report = context.db.server().is_some().then(WorkspaceReport::default);
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
         waiter.looked(context);
         // Nothing is lost while the database is unavailable: the changes are found again afterwards.
-        match round(context, attempt, waiter, std::mem::take(&mut has_changed)) {
+        match round(context, attempt, waiter, report.as_mut(), std::mem::take(&mut has_changed)) {
             Ok(None) => {}
             Ok(found) => {
                 interrupt = found;
@@ -230,7 +232,7 @@ async fn judge(context: &Context<'_>, attempt: &mut Attempt, ran: &Ran, waiter: 
         return Err(Stop::failed(ErrorCategory::Spec, format!("the agent gave up: {reason}")));
     }
     let limit = context.config.agent_of(&context.loop_id).timeout_seconds;
-    match run_end::judge(&ran.outcome, &ran.report, attempt.changed, limit, context.db.clock().now()) {
+    match run_end::judge(&ran.outcome, &ran.report, attempt.changed, limit, context.db.now()) {
         None => Ok(()),
         Some(end) => Err(Stop::End(end)),
     }
@@ -246,7 +248,13 @@ fn damaged(context: &Context<'_>) -> Result<FailedAttempt> {
     ))
 }
 
-fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter, has_changed: bool) -> Result<Option<Interrupt>> {
+fn round(
+    context: &Context<'_>,
+    attempt: &mut Attempt,
+    waiter: &Waiter,
+    mut report: Option<&mut WorkspaceReport>,
+    has_changed: bool,
+) -> Result<Option<Interrupt>> {
     if waiter.stopping() {
         return Ok(Some(Interrupt::stop()));
     }
@@ -255,13 +263,23 @@ fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter, has_chan
     }
     context.retry_requests(attempt)?;
     context.serve_sandbox(attempt)?;
-    if context.config.lease.automatic {
-        // Files that cannot be leased are reported at landing, where it matters.
-        match context.lease_changes(attempt, has_changed) {
+    let leases = context.config.lease.automatic;
+    if has_changed && (leases || report.is_some()) {
+        match attempt.workspace.snapshot(&context.look_options(context.config.landing.file_bytes)) {
+            Ok(snapshot) => {
+                attempt.seen = snapshot.changed;
+                if let Some(report) = &mut report {
+                    report.is_due_for(snapshot.start);
+                }
+            }
             // The agent or its git may be writing at the moment.
-            Err(Error::Git(error)) => tracing::debug!(%error, "cannot read the changes"),
-            other => drop(other?),
+            Err(error) => tracing::debug!(%error, "cannot read the changes"),
         }
     }
+    if leases {
+        // Files that cannot be leased are reported at landing, where it matters.
+        drop(context.lease_changes(attempt)?);
+    }
+    report.map_or(Ok(()), |report| report.send(context, attempt))?;
     Ok(None)
 }

@@ -414,7 +414,7 @@ impl Context<'_> {
             };
             if let Some(state) = state {
                 let runs = i64::try_from(ends.len()).unwrap_or(i64::MAX);
-                let (of, now) = ((check.config.name.as_str(), check.hash.as_str()), self.db.clock().now());
+                let (of, now) = ((check.config.name.as_str(), check.hash.as_str()), self.db.now());
                 let run = base_run_of(of, (head, tree), (state, why, runs), (telling, failures), now);
                 return Ok(Some((run, end)));
             }

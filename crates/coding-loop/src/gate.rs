@@ -313,7 +313,7 @@ impl Context<'_> {
         };
         let let_through = matches!(likeness, Some(Likeness::Same | Likeness::Unclear(_)));
         let proof_id = proving.next();
-        let at = (judged.commit, judged.tree.as_str(), self.db.clock().now());
+        let at = (judged.commit, judged.tree.as_str(), self.db.now());
         let (proof, mut run) = proof_of(&check.name, &result, &attempt.test, at, (proof_id, check_hash.to_owned()));
         run.base_tree = Some(judged.base_tree.clone());
         run.let_through = let_through;
@@ -402,7 +402,7 @@ impl Context<'_> {
             duration_ms: base.duration_ms,
             output_sha256: base.output_sha256,
             output_tail: base.output_tail,
-            created_at: self.db.clock().now(),
+            created_at: self.db.now(),
         };
         self.db.write(|tx| tx.add_proof(&proof, Some(&run)))?;
         Ok(true)
@@ -471,7 +471,7 @@ impl Context<'_> {
             let worktree = self.gate_check_out(&base)?;
             self.make_gate_ready(&worktree, &base, &base, Some(attempt), waiter).await?;
             let (result, _) = self.run_for(check, &spec, attempt, &worktree, waiter).await?;
-            let at = (&base, tree.as_str(), self.db.clock().now());
+            let at = (&base, tree.as_str(), self.db.now());
             let (proof, mut run) = proof_of(&check.name, &result, &test, at, (new_id(), check_hash));
             run.stage = ProofStage::RedBefore;
             self.db.write(|tx| tx.add_proof(&proof, Some(&run)))?;

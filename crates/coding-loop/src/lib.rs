@@ -56,6 +56,7 @@ pub mod train;
 mod unfinished;
 mod work;
 mod workspace;
+mod workspace_report;
 
 pub use agents::{Given, given, shell_word};
 pub use auto_lease::{is_leased, lease_path};

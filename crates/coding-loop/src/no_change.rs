@@ -91,11 +91,12 @@ impl Context<'_> {
         let (Some(begun), Ok(checkout)) = (attempt.test.last_attempt_at, WorkTree::open(&self.config.repository_path())) else {
             return Vec::new();
         };
+        let ahead = self.db.ahead_of_host();
         // For a deleted file, the time of its folder counts.
         let seen = |path: &Path| path.ancestors().find_map(|path| path.symlink_metadata().ok());
         let changed_since = |file: &PathBuf| {
             let millis = seen(&checkout.root().join(file)).map(|meta| meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000);
-            millis.is_some_and(|millis| millis >= begun.as_millis())
+            millis.is_some_and(|millis| millis + ahead >= begun.as_millis())
         };
         let is_ours = |file: &PathBuf| file.starts_with(self.own_folder());
         let files = checkout.changed_files().unwrap_or_default();

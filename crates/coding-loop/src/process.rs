@@ -216,7 +216,7 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
     match context.db.read(|tx| tx.may_start(id))? {
         Start::Now => {}
         Start::At(until, hold) => {
-            let seconds = until.seconds_since(context.db.clock().now()) + 1;
+            let seconds = until.seconds_since(context.db.now()) + 1;
             tracing::debug!(subject = hold.subject, reason = hold.reason, seconds, "attempts are on hold");
             return Ok(match limits.once && seconds > MAX_RETRY_WAIT_SECONDS {
                 true => Turn::Done,
@@ -253,6 +253,10 @@ async fn turn(context: &Context<'_>, waiter: &mut Waiter, limits: Limits) -> Res
         // Another process took this one for dead and cleaned up; the loop takes its row again.
         if row.status != LoopStatus::Running || row.pid != Some(own.pid) {
             tx.start_loop(id, &own, env!("CARGO_PKG_VERSION"))?;
+        }
+        if context.db.server().is_some() {
+            // What it reported of its last attempt.
+            tx.replace_worktree_changes(id, &[])?;
         }
         match tx.start_or_wait(id)? {
             Start::Now if mends => tx.claim_mending_test(id),

@@ -1,10 +1,11 @@
 //! The open database and its transactions.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::postgres;
 use crate::engine::sqlite::Sqlite;
@@ -70,6 +71,8 @@ pub struct Database {
     durability: Durability,
     silent_seconds: i64,
     patience: Duration,
+    /// The moment of the last transaction, if the server's time counts, and when it was received.
+    last_moment: Cell<Option<(Timestamp, Instant)>>,
 }
 
 impl std::fmt::Debug for Database {
@@ -140,7 +143,10 @@ impl Database {
         let durable = options.durability == Durability::Full;
         let engine = postgres::open(address, create, durable, options.busy_deadline)?;
         // The file that holds the address, if it is in one.
-        Ok(Self::over(Engine::Postgres(Box::new(engine)), path.canonicalize().ok(), options))
+        let db = Self::over(Engine::Postgres(Box::new(engine)), path.canonicalize().ok(), options);
+        // From here on, its time is known.
+        db.read(|_| Ok::<_, Error>(()))?;
+        Ok(db)
     }
 
     fn open_file(path: &Path, options: &OpenOptions, create: bool) -> Result<Self> {
@@ -168,6 +174,7 @@ impl Database {
             durability: options.durability,
             silent_seconds: options.silent_seconds,
             patience: options.busy_deadline,
+            last_moment: Cell::new(None),
         }
     }
 
@@ -205,10 +212,23 @@ impl Database {
         Err(error)
     }
 
-    /// Where this database takes its time from.
-    #[must_use]
-    pub fn clock(&self) -> &Arc<dyn Clock> {
+    /// The clock of this host, or of a simulation.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// The time of this database, as near as it is known outside of a transaction: on a server, its time at the last transaction and
+    /// what has passed here since.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let Some((moment, at)) = self.last_moment.get() else { return self.clock.now() };
+        moment.plus_millis(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// By how many milliseconds the time of this database is ahead of the clock of this host, by which times of files are.
+    #[must_use]
+    pub fn ahead_of_host(&self) -> i64 {
+        self.last_moment.get().map_or(0, |_| self.now().millis_since(self.clock.now()))
     }
 
     /// A number that changes whenever another connection has committed. Costs next to nothing; on a server, a round trip.
@@ -268,6 +288,9 @@ impl Database {
 
     /// The transaction that the engine has begun.
     fn transaction(&self, moment: Option<Timestamp>) -> ReadTx<'_> {
+        if let Some(moment) = moment.filter(|_| self.clock.yields_to_server()) {
+            self.last_moment.set(Some((moment, Instant::now())));
+        }
         ReadTx { silent_seconds: self.silent_seconds, ..ReadTx::at(moment, &self.engine, &*self.clock) }
     }
 

@@ -38,4 +38,4 @@ pub use model::payload;
 pub use model::payload::Payload;
 pub use model::spent::{ModelUse, dollars, microusd};
 pub use tables::*;
-pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use time::{Clock, ClockReading, ManualClock, SystemClock, Timestamp};

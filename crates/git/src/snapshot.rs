@@ -38,6 +38,8 @@ pub struct SnapshotOptions<'a> {
 /// The content of a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
+    /// The tree of the start.
+    pub start: CommitHash,
     /// Its tree. Files that could not be included keep their earlier version.
     pub tree: CommitHash,
     /// The paths that differ from the start, sorted.
@@ -64,6 +66,7 @@ impl Workspace {
         state.start_tree.clone_from(&snapshot.tree);
         state.start_edits = edits;
         state.write(&self.spec)?;
+        snapshot.start.clone_from(&snapshot.tree);
         snapshot.changed.clear();
         Ok(snapshot)
     }
@@ -127,7 +130,8 @@ impl Workspace {
         findings.extend(self.judge(&tree, &changes, options)?);
         findings.sort();
         findings.dedup();
-        Ok((Snapshot { tree, changed: changes.into_iter().map(|change| change.path).collect(), findings }, edits))
+        let changed = changes.into_iter().map(|change| change.path).collect();
+        Ok((Snapshot { start: state.start_tree, tree, changed, findings }, edits))
     }
 
     /// Finds uncommitted edits in submodules. If requested, they are saved and returned with their commits.

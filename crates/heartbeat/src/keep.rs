@@ -33,7 +33,7 @@ impl Keeper {
             }
             return Ok(more);
         }
-        let now = db.clock().now();
+        let now = db.now();
         if self.looked_at.is_some_and(|at| now.seconds_since(at).abs() < EVERY_SECONDS) {
             return Ok(false);
         }

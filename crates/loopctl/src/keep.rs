@@ -273,7 +273,7 @@ pub fn dump(cx: &Context) -> Outcome {
 pub fn archive(cx: &Context, older_than: Option<When>) -> Outcome {
     let (db, config) = cx.open_with_config()?;
     must_be_a_file(&db, |_| "there is no archive beside a server, which keeps all rows".to_owned())?;
-    let now = db.clock().now();
+    let now = db.now();
     let before = older_than.map_or_else(|| config.retention.archive_before(now), |when| when.resolve(now));
     let archived = {
         let _working = cx.out.working("moving old rows");

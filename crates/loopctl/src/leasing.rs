@@ -81,7 +81,7 @@ pub(crate) fn queue(
     mut on_wait: impl FnMut(&[Blocker]),
 ) -> Outcome<Acquire> {
     let silent = config.lease.silent_waiter_seconds;
-    let over = db.clock().now().plus_seconds(seconds);
+    let over = db.now().plus_seconds(seconds);
     let until = |now: Timestamp| over.min(now.plus_seconds(STANDS_SECONDS));
     // Before the first look, so that no commit falls between.
     let mut version = db.data_version()?;
@@ -97,9 +97,7 @@ pub(crate) fn queue(
         let blockers = match answer {
             Waiting::Granted(grant) => return Ok(Acquire::Granted(grant)),
             Waiting::GaveUp(blockers)
-                if blockers.is_empty()
-                    || blockers.iter().any(|blocker| blocker.owned_by.is_some())
-                    || db.clock().now() >= over =>
+                if blockers.is_empty() || blockers.iter().any(|blocker| blocker.owned_by.is_some()) || db.now() >= over =>
             {
                 return Ok(Acquire::Refused(blockers));
             }
@@ -112,9 +110,9 @@ pub(crate) fn queue(
         };
         let Some(ticket) = id.clone() else { return Ok(Acquire::Refused(blockers)) };
         on_wait(&blockers);
-        let due = next_look(&blockers, db.clock().now(), over);
+        let due = next_look(&blockers, db.now(), over);
         loop {
-            let left = due.millis_since(db.clock().now());
+            let left = due.millis_since(db.now());
             if left <= 0 {
                 break;
             }

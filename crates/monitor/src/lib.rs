@@ -18,7 +18,7 @@ use coord_db::{Config, Database, ReadTx, Result, WriteTx};
 use supervisor::{Plan, Supervisor, Waker};
 
 pub use decide::{Action, Finding};
-pub use observe::{ChangedFile, Disk, Observation, WorkspaceChanges, WorkspaceState};
+pub use observe::{Disk, Observation, WorkspaceChanges, WorkspaceState};
 pub use output::Output;
 pub use snapshot::MonitorSnapshot;
 

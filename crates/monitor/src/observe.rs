@@ -5,23 +5,20 @@
 //! cached until something changes there or `monitor.interval_seconds` have passed. A cached result can delay a finding
 //! but not cause one: a conflict is reported only if both workspaces were read after the last move of integration.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use coord_db::process::host;
-use coord_db::{Config, Database, LoopId, LoopStatus, ReadTx, Result, RunOf, Test, Timestamp};
-use git::{CommitHash, Layout, Store, Workspace, WorkspaceSpec};
+use coord_db::{ChangedFile, Config, Database, LoopId, LoopStatus, MAX_CHANGED_FILES, ReadTx, Result, RunOf, Test, Timestamp};
+use git::{CommitHash, Contents, Layout, Store, Workspace, WorkspaceSpec};
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use sha2::{Digest, Sha256};
 use supervisor::Waker;
 
 use crate::output::{Output, tail};
 use crate::watch::Watches;
 
-/// Maximum number of files kept for one workspace.
-pub const MAX_FILES: usize = 2_000;
 /// Minimum time between two reads of one workspace.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 /// Delay between a change and reading it, so that the loop can first lease the file or queue for it.
@@ -36,8 +33,6 @@ const SHARE: u32 = 20;
 const MAX_READING: Duration = Duration::from_millis(400);
 /// Minimum time between two reads of an agent's output.
 const OUTPUT_PAUSE: Duration = Duration::from_secs(1);
-/// Larger files are not hashed: their size and time stand for the content.
-const MAX_HASHED_BYTES: u64 = 1 << 20;
 const MAX_LOGS: usize = 5_000;
 
 /// The result of an observation.
@@ -90,17 +85,6 @@ pub struct WorkspaceChanges {
     pub fresh: bool,
     /// Time of the last activity that was noticed.
     pub active_at: Option<Timestamp>,
-}
-
-/// A changed file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangedFile {
-    /// Relative to the repository.
-    pub path: String,
-    /// Identifies its content.
-    pub fingerprint: String,
-    /// Time of the last change according to the file system; none for a deleted file.
-    pub changed_at: Option<Timestamp>,
 }
 
 /// A file system.
@@ -183,7 +167,7 @@ struct Look {
     /// No activity since the last read.
     quiet: bool,
     active_at: Option<Timestamp>,
-    contents: HashMap<String, Content>,
+    contents: Contents,
 }
 
 impl Look {
@@ -206,7 +190,7 @@ impl Look {
             watched: false,
             quiet: false,
             active_at: None,
-            contents: HashMap::new(),
+            contents: Contents::default(),
         }
     }
 
@@ -234,6 +218,8 @@ pub struct Observer {
     /// When the head of integration was read last.
     head_read_at: Option<Instant>,
     outputs: BTreeMap<LoopId, OutputLook>,
+    /// By how many milliseconds the database's time is ahead of that of files.
+    ahead: i64,
 }
 
 impl Observer {
@@ -256,7 +242,8 @@ impl Observer {
             return Ok(Observation { elsewhere, ..Observation::default() });
         };
         let wanted = db.read(|tx| wanted(tx, &elsewhere))?;
-        let now = db.clock().now();
+        let now = db.now();
+        self.ahead = db.ahead_of_host();
         let mut observation = Observation {
             database_bytes: db.path().map_or(0, size_of_database),
             disk: disk(&folder),
@@ -404,16 +391,14 @@ impl Observer {
             return Ok(WorkspaceState::Unclear);
         };
         look.integration = glance.integration;
-        let mut contents = HashMap::new();
-        let mut files = Vec::new();
-        for path in glance.changed.into_iter().filter(|path| !ignored.is_match(path)).take(MAX_FILES) {
-            let text = path.to_string_lossy().into_owned();
-            let (content, changed_at) = content(&workspace.root().join(&path), look.contents.get(&text));
-            let fingerprint = content.2.clone();
-            contents.insert(text.clone(), content);
-            files.push(ChangedFile { path: text, fingerprint, changed_at });
-        }
-        look.contents = contents;
+        let paths = glance.changed.into_iter().filter(|path| !ignored.is_match(path)).take(MAX_CHANGED_FILES);
+        let files = look.contents.read(workspace.root(), paths).into_iter();
+        let files = files.map(|content| ChangedFile {
+            path: content.path.to_string_lossy().into_owned(),
+            fingerprint: content.fingerprint,
+            changed_at: content.changed_at.map(|millis| Timestamp::from_millis(millis).plus_millis(self.ahead)),
+        });
+        let files = files.collect();
         Ok(WorkspaceState::Seen(WorkspaceChanges {
             base: glance.start.to_string(),
             files,
@@ -430,7 +415,7 @@ impl Observer {
             return look.output.clone();
         }
         let last = self.outputs.remove(id);
-        let seen = output(folder, agent, now, last.as_ref());
+        let seen = output(folder, agent, (self.ahead, now), last.as_ref());
         let (counted, output) = seen.map_or((None, None), |(counted, output)| (Some(counted), Some(output)));
         self.outputs.insert(id.clone(), OutputLook { at: Instant::now(), counted, output: output.clone() });
         output
@@ -442,45 +427,18 @@ fn integration(store: Option<&Store>) -> Option<CommitHash> {
     store.and_then(|store| store.integration().ok().flatten())
 }
 
-fn stamp(seconds: i64, nanos: i64) -> Timestamp {
-    Timestamp::from_millis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))
-}
-
 fn nanos(meta: &std::fs::Metadata) -> i128 {
     i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
 }
 
-type Content = (u64, i128, String);
-
-/// The fingerprint of a file and the time of its last change: that of the inode, which unpacking an archive does not
-/// set back.
-fn content(path: &Path, last: Option<&Content>) -> (Content, Option<Timestamp>) {
-    let Ok(meta) = std::fs::symlink_metadata(path) else { return ((0, 0, "gone".to_owned()), None) };
-    let changed_at = Some(stamp(meta.ctime(), meta.ctime_nsec()));
-    let (size, modified) = (meta.len(), nanos(&meta));
-    if let Some(last) = last
-        && (last.0, last.1) == (size, modified)
-        && last.2 != "gone"
-    {
-        return (last.clone(), changed_at);
-    }
-    let bytes = if meta.is_symlink() {
-        std::fs::read_link(path).ok().map(|target| target.into_os_string().into_encoded_bytes())
-    } else if meta.is_file() && size <= MAX_HASHED_BYTES {
-        std::fs::read(path).ok()
-    } else {
-        None
-    };
-    let text = match bytes {
-        Some(bytes) => Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
-        None => format!("{size}-{modified}"),
-    };
-    ((size, modified, text), changed_at)
-}
-
 type Counted = (PathBuf, u64, i128);
 
-fn output(folder: &Path, agent: Option<&str>, now: Timestamp, last: Option<&OutputLook>) -> Option<(Counted, Output)> {
+fn output(
+    folder: &Path,
+    agent: Option<&str>,
+    (ahead, now): (i64, Timestamp),
+    last: Option<&OutputLook>,
+) -> Option<(Counted, Output)> {
     let mut newest: Option<Counted> = None;
     let mut own: Option<Counted> = None;
     for entry in std::fs::read_dir(folder).ok()?.take(MAX_LOGS).flatten() {
@@ -500,7 +458,7 @@ fn output(folder: &Path, agent: Option<&str>, now: Timestamp, last: Option<&Outp
     let newest = newest?;
     let time = |nanos: i128| {
         let millis = i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX);
-        Timestamp::from_millis(millis).min(now)
+        Timestamp::from_millis(millis).plus_millis(ahead).min(now)
     };
     let written_at = time(newest.2);
     let current = own.unwrap_or(newest);

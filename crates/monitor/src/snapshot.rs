@@ -9,7 +9,7 @@ use coord_db::{
 use globset::GlobSet;
 use serde_json::{Value, json};
 
-use crate::observe::{Disk, Observation, WorkspaceChanges, WorkspaceState, ignored};
+use crate::observe::{Disk, Observation, WorkspaceState, ignored};
 use crate::output::{Repeated, most_repeated, read_on};
 use crate::trail::{Failures, LoopTrail, Trail};
 
@@ -18,8 +18,6 @@ pub(crate) const ID: &str = "monitor";
 
 /// Maximum number of unfinished tests examined in one pass.
 const MAX_TESTS: usize = 1_000;
-/// Number of characters of the base commit that are stored with the fingerprint of a file.
-const BASE_CHARS: usize = 16;
 const DAY_MILLIS: i64 = 86_400_000;
 /// The age at which the stored clocks count as old. Heartbeat stores them more often; if it does not run, the monitor stores
 /// them, because otherwise the end of a sleep would never be noticed.
@@ -319,10 +317,15 @@ fn load_loops(
         let current_id = current.map(|at| &mine[at].id);
         let elsewhere = observation.elsewhere.contains(&row.id);
         let known_files = known.remove(&row.id).unwrap_or_default();
-        // The stored rows may be out of date; nobody here can say.
-        let mut files = if elsewhere { Files::default() } else { files(tx, &row, known_files, observation) };
-        if !files.observed && running && current_id.is_some() {
+        let at_work = running && current_id.is_some();
+        let mut files = match elsewhere {
+            true => reported(known_files, at_work),
+            false => files(tx, &row, known_files, observation),
+        };
+        if at_work && (elsewhere || !files.observed) {
             files.leased = leased(tx, &row, ignored)?;
+            let is_changed = |path: &str| files.rows.binary_search_by(|row| row.file_path.as_str().cmp(path)).is_ok();
+            files.leased.retain(|(path, _)| !is_changed(path));
         }
         let (leases, queued) = if running { claims(tx, &row, ignored)? } else { Default::default() };
         let known_output = read.remove(row.id.as_str());
@@ -472,10 +475,17 @@ fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String,
     Ok(files.map(|lease| (lease.file_path.to_string(), lease.locked_at)).collect())
 }
 
+/// The files of a workspace on another machine: what its loop has reported for the current attempt. Its leases say more, of files that
+/// it is about to change.
+fn reported(known: Vec<WorktreeChange>, at_work: bool) -> Files {
+    let rows = if at_work { known } else { Vec::new() };
+    Files { observed: !rows.is_empty(), fresh: true, rows, ..Files::default() }
+}
+
 fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &Observation) -> Files {
     match observation.workspaces.get(&row.id) {
         Some(WorkspaceState::Seen(workspace)) => {
-            let rows = merge(&row.id, &known, workspace, tx.now());
+            let rows = WorktreeChange::merge(&row.id, &known, &workspace.base, &workspace.files, tx.now());
             Files {
                 store: rows != known,
                 rows,
@@ -489,39 +499,4 @@ fn files(tx: &ReadTx<'_>, row: &Loop, known: Vec<WorktreeChange>, observation: &
         Some(WorkspaceState::Absent) => Files { store: !known.is_empty(), ..Files::default() },
         None => Files { rows: known, ..Files::default() },
     }
-}
-
-/// Merges the stored rows with the files seen in the workspace. A file that is new or has new content counts as changed.
-/// A different base changes files without an edit, so after a change of base only new files count.
-#[must_use]
-pub fn merge(loop_id: &LoopId, known: &[WorktreeChange], seen: &WorkspaceChanges, now: Timestamp) -> Vec<WorktreeChange> {
-    let known: BTreeMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
-    let base = seen.base.get(..BASE_CHARS).unwrap_or(&seen.base);
-    let base_of = |row: &WorktreeChange| row.fingerprint.split(':').next().unwrap_or_default().to_owned();
-    let mut rows: Vec<WorktreeChange> = seen
-        .files
-        .iter()
-        .map(|file| {
-            let changed_at = file.changed_at.map_or(now, |at| at.min(now));
-            let fingerprint = format!("{base}:{}", file.fingerprint);
-            match known.get(file.path.as_str()) {
-                Some(row) if row.fingerprint == fingerprint || base_of(row) != base => {
-                    WorktreeChange { fingerprint, ..(*row).clone() }
-                }
-                Some(row) => {
-                    WorktreeChange { fingerprint, last_changed_at: changed_at.max(row.last_changed_at), ..(*row).clone() }
-                }
-                None => WorktreeChange {
-                    loop_id: loop_id.clone(),
-                    file_path: file.path.clone(),
-                    first_seen_at: now,
-                    last_changed_at: changed_at,
-                    fingerprint,
-                },
-            }
-        })
-        .collect();
-    rows.sort_by(|one, other| one.file_path.cmp(&other.file_path));
-    rows.dedup_by(|one, other| one.file_path == other.file_path);
-    rows
 }

@@ -292,7 +292,7 @@ impl<S: Supervisor> Process<S> {
     fn until(&self, again: Option<Timestamp>) -> Duration {
         let beat = self.next_beat.saturating_duration_since(Instant::now());
         let asked = again.map_or(Duration::MAX, |at| {
-            Duration::from_millis(u64::try_from(at.millis_since(self.db.clock().now())).unwrap_or(0).max(1))
+            Duration::from_millis(u64::try_from(at.millis_since(self.db.now())).unwrap_or(0).max(1))
         });
         beat.min(SLOW_LOOK).min(asked)
     }

@@ -363,7 +363,7 @@ impl Joined for monitor::Monitor {
         let mut seen = monitor::Observation::default();
         for row in world.read(|tx| tx.loops()) {
             let changed = world.outside.worktrees.get(&row.id);
-            let file = |(path, at): (&String, &coord_db::Timestamp)| monitor::ChangedFile {
+            let file = |(path, at): (&String, &coord_db::Timestamp)| coord_db::ChangedFile {
                 path: path.clone(),
                 fingerprint: at.to_string(),
                 changed_at: Some(*at),

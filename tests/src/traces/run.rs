@@ -35,7 +35,7 @@ impl Watched for Monitor {
             ..monitor::Observation::default()
         };
         for (id, outside) in &world.loops {
-            let file = |(path, (content, at)): (&String, &(u64, Timestamp))| monitor::ChangedFile {
+            let file = |(path, (content, at)): (&String, &(u64, Timestamp))| coord_db::ChangedFile {
                 path: path.clone(),
                 fingerprint: content.to_string(),
                 changed_at: Some(*at),

@@ -274,7 +274,7 @@ impl Worker {
             duration_ms: 1,
             output_sha256: String::new(),
             output_tail: self.life.clone(),
-            created_at: self.db.clock().now(),
+            created_at: self.db.now(),
         }
     }
 

@@ -357,7 +357,7 @@ impl Train<'_> {
         let checks: Vec<(&str, i64)> =
             config.gate.check.iter().map(|check| Ok((check.name.as_str(), duration(check)?))).collect::<Result<_>>()?;
         let suite: i64 = checks.iter().map(|(_, millis)| millis).sum();
-        let now = db.clock().now();
+        let now = db.now();
         let waited = now.as_millis() - oldest.as_millis();
         if waited > suite / 5 {
             return Ok(None);
@@ -501,7 +501,7 @@ impl Train<'_> {
             duration_ms: verdict.millis,
             reused: verdict.is_reused,
             judged_by: self.judge.loop_id.clone(),
-            judged_at: self.context.db.clock().now(),
+            judged_at: self.context.db.now(),
             landed_at: None,
         };
         self.context.db.write(|tx| tx.record_batch(&batch))?;

@@ -62,7 +62,7 @@ impl Train<'_> {
     pub(super) fn halted_for(&self) -> Result<Option<Duration>> {
         let db = self.context.db;
         let alert = db.read(|tx| tx.open_alert(&fingerprint()))?;
-        Ok(millis_left(alert.as_ref(), db.clock().now()).map(|left| Duration::from_millis(left.unsigned_abs())))
+        Ok(millis_left(alert.as_ref(), db.now()).map(|left| Duration::from_millis(left.unsigned_abs())))
     }
 
     /// Closes the alerts that end with what has happened: this machine's when something was judged, all when nothing waits.

@@ -257,7 +257,7 @@ impl Context<'_> {
         let (end, at) = (result.end, (commit, tree));
         self.note_that_it_runs(&check.name, end)?;
         let judged = (state, why, i64::from(failed) + 1);
-        let run = base_run_of((&check.name, hash), at, judged, (result, failures), self.db.clock().now());
+        let run = base_run_of((&check.name, hash), at, judged, (result, failures), self.db.now());
         Ok((run, end))
     }
 }

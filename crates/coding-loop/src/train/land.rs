@@ -109,7 +109,7 @@ impl Train<'_> {
             duration_ms: 0,
             reused: true,
             judged_by: self.judge.loop_id.clone(),
-            judged_at: self.context.db.clock().now(),
+            judged_at: self.context.db.now(),
             landed_at: None,
             ..known
         };

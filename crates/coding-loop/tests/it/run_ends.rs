@@ -46,7 +46,7 @@ fn a_usage_limit_costs_no_attempt_and_all_loops_of_the_agent_wait_for_its_end() 
     assert_eq!(limited[0].caused_by.as_ref(), Some(&world.events("test_started")[0].id));
     let holds = world.db.read(|tx| tx.all_holds()).unwrap();
     assert_eq!((holds.len(), holds[0].kind), (1, HoldKind::Limit));
-    assert!(holds[0].until.unwrap() > world.db.clock().now());
+    assert!(holds[0].until.unwrap() > world.db.now());
     assert_eq!(questions(&world), []);
     world.assert_tidy();
 }
@@ -79,7 +79,7 @@ fn an_outage_backs_off_longer_each_time_and_costs_no_attempt() {
         assert_eq!(world.once("one").status.code(), Some(0));
         let hold = world.db.read(|tx| tx.all_holds()).unwrap().remove(0);
         assert_eq!(hold.kind, HoldKind::Outage);
-        pauses.push(hold.until.unwrap().seconds_since(world.db.clock().now()) > 90);
+        pauses.push(hold.until.unwrap().seconds_since(world.db.now()) > 90);
         world.sql("UPDATE holds SET until = strftime('%Y-%m-%d %H:%M:%f', 'now')");
     }
     assert_eq!(pauses, [false, true, true]);
@@ -126,7 +126,7 @@ fn a_claim_without_a_change_asks_once_and_then_counts() {
     assert_eq!(world.once("one").status.code(), Some(0));
     let test = world.test("t1");
     assert_eq!((test.status, test.attempts), (TestStatus::Pending, 0));
-    assert!(test.not_before.unwrap() > world.db.clock().now());
+    assert!(test.not_before.unwrap() > world.db.now());
     let asked = questions(&world);
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].option_ids(), ["pass", "retry", "skip"]);

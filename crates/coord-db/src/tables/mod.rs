@@ -121,7 +121,7 @@ pub use usage::{Usage, UsageTotal};
 pub use usage_report::{BudgetUse, UsageKey, UsageLine};
 pub use wait_graph::WaitEdge;
 pub use waits::{Wait, WaitKind, WaitNode, Waits};
-pub use worktree_changes::WorktreeChange;
+pub use worktree_changes::{ChangedFile, MAX_CHANGED_FILES, WorktreeChange};
 
 use crate::engine::{Column, Parameter, ToParameter, Unreadable, ValueRef};
 

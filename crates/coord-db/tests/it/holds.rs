@@ -38,7 +38,7 @@ fn world() -> World {
 
 impl World {
     fn trouble(&self, of: &str, kind: HoldKind, seconds: Option<i64>) {
-        let until = seconds.map(|seconds| self.db.clock().now().plus_seconds(seconds));
+        let until = seconds.map(|seconds| self.db.now().plus_seconds(seconds));
         let trouble = AgentTrouble { kind, reason: "trouble".to_owned(), until };
         let test = format!("t-{of}").parse().unwrap();
         self.db.write(|tx| tx.hold_agent("claude", (&id(of), &test), &trouble, 30, false)).unwrap();
@@ -49,7 +49,7 @@ impl World {
         match self.db.write(|tx| tx.start_or_wait(&id(of))).unwrap() {
             Start::Now => "now".to_owned(),
             Start::Asked(_) => "asked".to_owned(),
-            Start::At(until, _) => until.seconds_since(self.db.clock().now()).to_string(),
+            Start::At(until, _) => until.seconds_since(self.db.now()).to_string(),
         }
     }
 
@@ -96,7 +96,7 @@ fn what_waits_for_an_answer_waits_whatever_else_happens() {
     let world = world();
     world.trouble("a", HoldKind::Human, None);
     world.trouble("b", HoldKind::Limit, Some(1));
-    let began = world.db.clock().now();
+    let began = world.db.now();
     world.clock.advance_millis(10_000);
     world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(began))).unwrap();
     assert_eq!((world.start("a"), world.start("b")), ("asked".to_owned(), "asked".to_owned()));
@@ -108,12 +108,12 @@ fn what_waits_for_an_answer_waits_whatever_else_happens() {
 #[test]
 fn a_run_from_before_the_trouble_does_not_end_it() {
     let world = world();
-    let before = world.db.clock().now();
+    let before = world.db.now();
     world.clock.advance_millis(5_000);
     world.trouble("a", HoldKind::Outage, None);
     world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(before))).unwrap();
     assert_eq!(world.holds(), 1);
-    let after = world.db.clock().now();
+    let after = world.db.now();
     world.db.write(|tx| tx.clear_agent_hold("claude", &id("b"), Some(after))).unwrap();
     assert_eq!(world.holds(), 0);
 }

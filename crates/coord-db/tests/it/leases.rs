@@ -210,7 +210,7 @@ fn releasing_what_is_not_held_releases_nothing() {
 fn who_asks_again_for_what_it_holds_does_not_wait_for_those_who_wait_for_it() {
     let world = World::new();
     world.acquire("a", &["src/"]).unwrap();
-    let until = world.db.clock().now().plus_seconds(50);
+    let until = world.db.now().plus_seconds(50);
     let (_, waiting) = world.db.write(|tx| tx.acquire_or_queue(&want("b", &["src/"]), until, 5)).unwrap();
     assert!(matches!(waiting, Waiting::Queued(_)));
     world.acquire("a", &["src/"]).unwrap();

@@ -108,7 +108,7 @@ fn a_file_that_holds_the_address_stands_for_the_database() {
     assert_eq!(wakes.recv_timeout(test_support::BOUND), Ok(Wake::Bell));
     assert_eq!(notes(&db), ["placed"]);
     // What only a file has is refused, and leaves nothing beside it.
-    let long_ago = placed.clock().now().plus_seconds(-7 * 86_400);
+    let long_ago = placed.now().plus_seconds(-7 * 86_400);
     assert!(matches!(placed.back_up(None, 1), Err(Error::Refused(_))));
     assert!(matches!(Archiver::new(&placed, long_ago), Err(Error::Refused(_))));
     assert!(matches!(placed.facts(), Err(Error::Refused(_))));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use coord_db::{Clock, Error, ManualClock, OpenOptions, SystemClock, Timestamp};
+use coord_db::{Clock, ClockReading, Error, ManualClock, OpenOptions, SystemClock, Timestamp};
 use test_support::{Postgres, wait_until};
 
 use super::{new_database, note, notes, open};
@@ -83,6 +83,38 @@ fn time_is_the_servers_and_never_goes_back_at_once() {
     let options = OpenOptions { clock: std::sync::Arc::new(clock.clone()), ..OpenOptions::default() };
     let simulated = coord_db::Database::open(std::path::Path::new(&address), &options).unwrap();
     assert_eq!(simulated.write(|tx| Ok::<_, Error>(tx.now())).unwrap(), clock.now());
+}
+
+/// A host whose clock is wrong.
+struct WrongClock(i64);
+
+impl Clock for WrongClock {
+    fn read(&self) -> ClockReading {
+        let right = SystemClock.read();
+        ClockReading { wall: right.wall.plus_seconds(self.0), ..right }
+    }
+
+    fn yields_to_server(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_host_whose_clock_is_wrong_has_the_servers_time_between_transactions_too() {
+    let Some((_, address)) = new_database() else { return };
+    for seconds in [3600, -3600] {
+        let options = OpenOptions { clock: std::sync::Arc::new(WrongClock(seconds)), ..OpenOptions::default() };
+        let db = coord_db::Database::open(std::path::Path::new(&address), &options).unwrap();
+        let is_right = |time: Timestamp| time.millis_since(SystemClock.now()).abs() < 60_000;
+        assert!(is_right(db.now()), "{:?}", db.now());
+        assert!(is_right(db.write(|tx| Ok::<_, Error>(tx.now())).unwrap()));
+        // A file that was written now.
+        let written = SystemClock.now().plus_seconds(seconds);
+        assert!(is_right(written.plus_millis(db.ahead_of_host())));
+        // Time goes on without a transaction.
+        let before = db.now();
+        wait_until("the next millisecond", || db.now() > before);
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn everything_is_read_now_and_then_and_after_the_numbers_went_back() {
     let (db, _) = database();
     let mut memory = Memory::default();
     db.execute_foreign(&(insert("a", "b") + &insert("b", "a"))).unwrap();
-    memory.full_scan_at = Some(db.clock().now());
+    memory.full_scan_at = Some(db.now());
     memory.last_edge = 99;
     assert_eq!(look(&db, &mut memory).edges.len(), 2);
 }

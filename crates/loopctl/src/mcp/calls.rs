@@ -144,7 +144,7 @@ impl Desk<'_> {
             Some(row) => row.id,
             None => db.write(|tx| tx.ask(&new, None))?,
         };
-        let over = db.clock().now().plus_seconds(self.seconds(ask.wait_seconds));
+        let over = db.now().plus_seconds(self.seconds(ask.wait_seconds));
         loop {
             let version = db.data_version()?;
             let (row, answer) = db.read(|tx| {
@@ -164,7 +164,7 @@ impl Desk<'_> {
             if let Some(answer) = answer_of(&row, answer) {
                 return Ok(answer);
             }
-            let left = over.millis_since(db.clock().now());
+            let left = over.millis_since(db.now());
             if left <= 0 {
                 return Ok(format!(
                     "no answer yet; the question stays open as {id}. Call ask again with the same question to wait on, or go on \
@@ -178,9 +178,9 @@ impl Desk<'_> {
 
     /// Waits until another process has committed, or for a while.
     fn wait(&mut self, db: &Database, version: i64, most: Duration) -> Outcome {
-        let until = db.clock().now().plus_millis(i64::try_from(most.min(SLOW_LOOK).as_millis()).unwrap_or(0));
+        let until = db.now().plus_millis(i64::try_from(most.min(SLOW_LOOK).as_millis()).unwrap_or(0));
         loop {
-            let left = until.millis_since(db.clock().now());
+            let left = until.millis_since(db.now());
             if left <= 0 || db.data_version()? != version {
                 return Ok(());
             }

@@ -331,7 +331,7 @@ pub fn decisions(cx: &Context, all: bool) -> Outcome {
         let short = decision_ids(tx, &rows)?;
         Ok::<_, Error>((rows, short))
     })?;
-    let now = db.clock().now();
+    let now = db.now();
     if cx.out.json || rows.is_empty() {
         return cx.out.list(&rows, "no open questions", |_| Table::new(&[]));
     }

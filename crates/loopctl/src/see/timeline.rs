@@ -28,7 +28,7 @@ pub fn show(cx: &Context, args: &TimelineArgs) -> Outcome {
     }
     let narrow = args.since.is_some() || args.correlation.is_some() || args.test.is_some();
     let limit = args.limit.or((!narrow).then_some(NEWEST));
-    let wanted = filter(args, db.clock().now(), limit);
+    let wanted = filter(args, db.now(), limit);
     let live = db.read(|tx| tx.events(&wanted))?;
     let events = history(&db).events(live, &wanted)?;
     if cx.out.json {

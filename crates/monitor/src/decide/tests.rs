@@ -620,23 +620,6 @@ fn what_was_seen_is_written_down_and_that_of_loops_that_are_gone_is_deleted() {
 }
 
 #[test]
-fn a_rebase_is_no_change_and_a_new_content_is() {
-    use crate::observe::{ChangedFile, WorkspaceChanges};
-    let id: LoopId = "a".parse().unwrap();
-    let seen = |base: &str, content: &str| WorkspaceChanges {
-        base: base.to_owned(),
-        files: vec![ChangedFile { path: "x".to_owned(), fingerprint: content.to_owned(), changed_at: Some(ago(1)) }],
-        ..WorkspaceChanges::default()
-    };
-    let mut known = crate::snapshot::merge(&id, &[], &seen("one", "1"), ago(1));
-    known[0].last_changed_at = ago(60);
-    let time = |base: &str, content: &str| crate::snapshot::merge(&id, &known, &seen(base, content), NOW)[0].last_changed_at;
-    assert_eq!(time("one", "1"), ago(60));
-    assert_eq!(time("two", "7"), ago(60));
-    assert_eq!(time("one", "2"), ago(1));
-}
-
-#[test]
 fn an_agent_that_cannot_work_is_one_alert_until_it_works_again() {
     let hold = |subject: &str, until| coord_db::Hold {
         subject: subject.to_owned(),

@@ -34,3 +34,36 @@ fn a_loop_of_another_machine_is_judged_by_its_rows_and_its_files_stay_known() {
     shared.db.execute_foreign("UPDATE runs SET progress = 'running cargo test'").unwrap();
     pass("");
 }
+
+#[test]
+fn what_a_loop_of_another_machine_reports_of_its_workspace_is_judged_while_it_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("coordination.db");
+    let Some(shared) = Shared::at(&path) else { return };
+    let sql = "
+        INSERT INTO loops(id, name, priority, status, pid, current_test_id) VALUES ('one', '', 1, 'running', 77, 't1');
+        INSERT INTO component_health(component, last_heartbeat, status, pid, host)
+          VALUES ('one', datetime('now'), 'healthy', 77, 'build-3/1a2b3c4d');
+        INSERT INTO tests(id, loop_id, status, attempts, scope, last_attempt_at)
+          VALUES ('t1', 'one', 'in_progress', 1, '[\"src\"]', datetime('now', '-10 minutes'));
+        INSERT INTO file_locks(file_path, locked_by, locked_at, fencing_token)
+          VALUES ('b.rs', 'one', datetime('now', '-5 minutes'), 7);";
+    shared.db.execute_foreign(sql).unwrap();
+    for file in ["a.rs", "b.rs", "c.rs"] {
+        let row = format!(
+            "INSERT INTO worktree_changes(loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
+             VALUES ('one', '{file}', datetime('now', '-5 minutes'), datetime('now', '-5 minutes'), 'base:x')"
+        );
+        shared.db.execute_foreign(&row).unwrap();
+    }
+    let pass = || {
+        let _ = run(Command::new(MONITOR).arg("--db").arg(&path).arg("--once"));
+        printed(&shared.db, "SELECT context FROM alerts WHERE closed_at IS NULL AND fingerprint = 'digression:one:t1'")
+    };
+    // A file that is leased and reported counts once.
+    assert!(pass().contains("\"files_outside\":3"), "{}", pass());
+    // Between two attempts, reports are of the last one.
+    shared.db.execute_foreign("UPDATE loops SET current_test_id = NULL").unwrap();
+    shared.db.execute_foreign("UPDATE tests SET status = 'skipped'").unwrap();
+    assert_eq!(pass(), "");
+}

@@ -305,7 +305,7 @@ impl Archiver {
     /// # Errors
     /// [`Error::Invalid`] for a moment within the last day; [`Error::NotOurs`] or [`Error::Newer`] about the archive.
     pub fn new(db: &Database, before: Timestamp) -> Result<Self> {
-        if before > db.clock().now().plus_seconds(-YOUNGEST_SECONDS) {
+        if before > db.now().plus_seconds(-YOUNGEST_SECONDS) {
             return Err(Error::Invalid("rows younger than a day are still needed; give an age of 1d or more".to_owned()));
         }
         db.engine().sqlite()?;

@@ -65,7 +65,7 @@ impl Database {
             None => {
                 std::fs::create_dir_all(&folder)
                     .map_err(|error| Error::io(format!("cannot make {}", folder.display()), error))?;
-                folder.join(format!("coordination-{}.db", file_stamp(self.clock().now())))
+                folder.join(format!("coordination-{}.db", file_stamp(self.now())))
             }
         };
         if target.exists() {

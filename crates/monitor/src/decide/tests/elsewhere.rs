@@ -42,3 +42,22 @@ fn is_judged_by_its_failures_alone_if_its_run_reports_nothing() {
     open.loops[0].output = away(91, Some(ago(1))).output;
     assert_eq!(told(&open), ["close stuck:a:t-a"]);
 }
+
+#[test]
+fn is_judged_by_the_files_that_it_reports() {
+    let mut view = away(20, Some(ago(1)));
+    view.tests[0].test.scope = coord_db::StringList(vec!["src".to_owned()]);
+    let file = |path: &str| WorktreeChange {
+        loop_id: "a".parse().unwrap(),
+        file_path: path.to_owned(),
+        first_seen_at: ago(10),
+        last_changed_at: ago(10),
+        fingerprint: "base:x".to_owned(),
+    };
+    view.files = Files { rows: ["a", "b", "c"].map(file).into(), observed: true, fresh: true, ..Files::default() };
+    assert_eq!(told(&world(vec![view.clone()])), ["raise digression:a:t-a say digression_detected"]);
+    let mut other = at_work("b");
+    other.files = Files { rows: vec![WorktreeChange { loop_id: "b".parse().unwrap(), ..file("c") }], ..view.files.clone() };
+    view.files.rows = vec![file("c")];
+    assert_eq!(told(&world(vec![view, other])), ["raise conflict:c:a:b say file_conflict"]);
+}
