@@ -27,18 +27,21 @@ FROM=${0%/ssh} exec setsid sh -c "$last"
 /// The remote's hook: while the file `hold` is there, the first push that moves integration arrives late.
 const HOOK: &str = r#"#!/bin/sh
 [ -e hold ] || exit 0
-while read -r old new name; do
+while read -r _ _ name; do
     [ "$name" = refs/heads/coding-loops/integration ] && mkdir held 2>/dev/null || continue
-    echo "${FROM##*/} $new" > held/by
+    echo "${FROM##*/}" > held/by
     while [ -e hold ]; do sleep 0.1; done
 done
 exit 0
 "#;
 
-/// A library that is loaded before all others: the wall clock of the machine is `AHEAD` seconds ahead. Times of files are true.
+/// A library that is loaded before all others: the wall clock of the machine is `AHEAD` seconds ahead, and times of files, as programs
+/// in Rust read and write them, are by that clock.
 const CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <time.h>
 int clock_gettime(clockid_t id, struct timespec *at) {
@@ -61,6 +64,27 @@ time_t time(time_t *at) {
     clock_gettime(CLOCK_REALTIME, &now);
     if (at) *at = now.tv_sec;
     return now.tv_sec;
+}
+int statx(int folder, const char *restrict path, int flags, unsigned int mask, struct statx *restrict found) {
+    static int (*real)(int, const char *, int, unsigned int, struct statx *);
+    if (!real) real = dlsym(RTLD_NEXT, "statx");
+    int result = real(folder, path, flags, mask, found);
+    if (!result) {
+        found->stx_atime.tv_sec += AHEAD;
+        found->stx_btime.tv_sec += AHEAD;
+        found->stx_ctime.tv_sec += AHEAD;
+        found->stx_mtime.tv_sec += AHEAD;
+    }
+    return result;
+}
+int futimens(int file, const struct timespec times[2]) {
+    static int (*real)(int, const struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "futimens");
+    if (!times) return real(file, times);
+    struct timespec moved[2] = { times[0], times[1] };
+    for (int at = 0; at < 2; at++)
+        if (moved[at].tv_nsec != UTIME_NOW && moved[at].tv_nsec != UTIME_OMIT) moved[at].tv_sec -= AHEAD;
+    return real(file, moved);
 }
 "#;
 
@@ -230,6 +254,8 @@ impl Fleet {
         std::fs::create_dir_all(remote.join("hooks")).expect("a folder for hooks");
         std::fs::write(&hook, HOOK).expect("a hook");
         run(Command::new("chmod").arg("755").arg(hook));
+        // Without its other end, it would end at the next of them.
+        git(&remote, ["config", "receive.keepAlive", "0"]);
         let mut fleet = Self { machines: Vec::new(), server, database: "fleet".to_owned(), folder };
         for (number, name) in names.iter().enumerate() {
             let machine = fleet.boot(name, number)?;
@@ -253,29 +279,30 @@ impl Fleet {
         std::fs::write(self.remote().join("hold"), "").expect("a mark");
     }
 
-    /// Waits until a push is held back: the machine that it is of, and its commit.
+    /// Waits until a push is held back, and gives the machine that it is of.
     #[must_use]
-    pub fn held_push(&self) -> (usize, String) {
+    pub fn held_push(&self) -> usize {
         let by = self.remote().join("held/by");
-        let (name, commit) = wait_for_within(PATIENCE, "a push that is held back", || {
+        let name = wait_for_within(PATIENCE, "a push that is held back", || {
             let text = std::fs::read_to_string(&by).ok()?;
-            text.trim_end()
-                .split_once(' ')
-                .filter(|_| text.ends_with('\n'))
-                .map(|(name, commit)| (name.to_owned(), commit.to_owned()))
+            text.strip_suffix('\n').map(str::to_owned)
         });
-        (self.machines.iter().position(|machine| machine.name == name).expect("one of the machines"), commit)
+        self.machines.iter().position(|machine| machine.name == name).expect("one of the machines")
     }
 
     /// Lets the push arrive, and waits until the remote has answered.
+    ///
+    /// # Panics
+    /// If it ended before.
     pub fn let_the_push_arrive(&self) {
-        drop(std::fs::remove_file(self.remote().join("hold")));
         let remote = self.remote();
         let is_running = || {
             let found =
                 Command::new("pgrep").args(["--full", "--"]).arg(format!("receive-pack .*{}", remote.display())).output();
             found.is_ok_and(|found| !found.stdout.is_empty())
         };
+        assert!(is_running(), "the push waits at the remote");
+        std::fs::remove_file(self.remote().join("hold")).expect("the mark");
         wait_for_within(PATIENCE, "the end of the push", || (!is_running()).then_some(()));
     }
 

@@ -89,7 +89,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
     });
     assert!(told.contains("full") && told.contains("loopctl doctor"), "{told}");
     for supervisor in &supervisors {
-        supervisor.until_logged("cannot use the database; retrying");
+        supervisor.until_logged("cannot continue; trying again");
     }
     // What is there can be read.
     assert!(world.loopctl(&["status"]).status.success());
@@ -99,7 +99,7 @@ fn a_full_disk_is_said_waited_for_and_loses_nothing() {
 
     shell(&world, "rm \"$1\"/filler \"$1\"/filler2");
     for supervisor in &supervisors {
-        supervisor.until_logged("the database is available again");
+        supervisor.until_logged("continuing: the cause has ended");
     }
     assert!(publish(&world, kept, &large).status.success());
     assert_eq!(published(&world), (kept + 1).to_string());
@@ -189,7 +189,7 @@ fn a_full_disk_under_an_agent_and_under_the_gate_loses_no_work() {
         add_test(&world, "t1");
         std::fs::write(world.folder().join(format!("fill-{moment}")), "").unwrap();
         let running = world.start("coding-loop", &["one"]);
-        running.until_logged("cannot use the database; retrying");
+        running.until_logged("cannot continue; trying again");
         assert_eq!(world.sql("SELECT status FROM tests").unwrap(), "in_progress", "it is not given up");
         shell(&world, &format!("rm {}/filler", disk.display()));
         world.until("SELECT status, attempts FROM tests", "passed|1");
@@ -228,7 +228,7 @@ fn a_full_disk_while_works_are_judged_together_is_waited_for() {
         world.until("SELECT count(*) FROM landings", "2");
         std::fs::write(world.folder().join("fill-check"), "").unwrap();
         assert!(world.sql("DELETE FROM file_locks WHERE locked_by = 'human'").is_some());
-        let says = |running: &Process| running.log().contains("cannot use the database; retrying");
+        let says = |running: &Process| running.log().contains("cannot continue; trying again");
         wait_until("the judge to wait for room", || running.iter().any(says));
         assert_eq!(world.sql("SELECT DISTINCT status FROM tests").unwrap(), "in_progress");
         shell(&world, &format!("rm {}/filler", disk.display()));
@@ -262,7 +262,7 @@ fn a_read_only_folder_is_said_and_waited_for() {
     assert!(told.contains("read") && told.contains("loopctl doctor"), "{told}");
     let starting: Vec<Process> = SUPERVISORS.iter().map(|name| world.start(name, &[])).collect();
     for supervisor in &starting {
-        supervisor.until_logged("cannot use the database; retrying");
+        supervisor.until_logged("cannot continue; trying again");
         assert!(supervisor.log().contains("read"), "{}", supervisor.log());
     }
     shell(&world, "umount \"$1\"");

@@ -133,13 +133,14 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
     };
     let mut running = pin!(command_runner::run_reading(&spec, &mut cancelled, on_keeper, on_output));
     let (mut interrupt, mut failure, mut noted) = (None, None, Noted::default());
-    let mut report = context.db.server().is_some().then(WorkspaceReport::default);
+    let mut shown = WorkspaceReport::default();
     let mut outcome = loop {
         waiter.beat(context, Some(attempt));
         waiter.looked(context);
         // Nothing is lost while the database is unavailable: the changes are found again afterwards.
-        match round(context, attempt, waiter, report.as_mut(), std::mem::take(&mut has_changed)) {
-            Ok(None) => {}
+        shown.note(has_changed);
+        match round(context, attempt, waiter, std::mem::take(&mut has_changed)) {
+            Ok(None) => shown.send(context, attempt, false),
             Ok(found) => {
                 interrupt = found;
                 cancel.send_replace(true);
@@ -168,6 +169,7 @@ async fn run_once(context: &Context<'_>, attempt: &mut Attempt, waiter: &mut Wai
         }
     };
     outcome.end = context.end_in_sandbox(outcome.end);
+    shown.send(context, attempt, true);
     reach(Point::AgentEnded);
     let report = stream.replace(Stream::new(kind)).finish();
     let stated = report.stated(&attempt.session.as_ref().map(|session| session.used.clone()).unwrap_or_default());
@@ -248,13 +250,7 @@ fn damaged(context: &Context<'_>) -> Result<FailedAttempt> {
     ))
 }
 
-fn round(
-    context: &Context<'_>,
-    attempt: &mut Attempt,
-    waiter: &Waiter,
-    mut report: Option<&mut WorkspaceReport>,
-    has_changed: bool,
-) -> Result<Option<Interrupt>> {
+fn round(context: &Context<'_>, attempt: &mut Attempt, waiter: &Waiter, has_changed: bool) -> Result<Option<Interrupt>> {
     if waiter.stopping() {
         return Ok(Some(Interrupt::stop()));
     }
@@ -263,23 +259,13 @@ fn round(
     }
     context.retry_requests(attempt)?;
     context.serve_sandbox(attempt)?;
-    let leases = context.config.lease.automatic;
-    if has_changed && (leases || report.is_some()) {
-        match attempt.workspace.snapshot(&context.look_options(context.config.landing.file_bytes)) {
-            Ok(snapshot) => {
-                attempt.seen = snapshot.changed;
-                if let Some(report) = &mut report {
-                    report.is_due_for(snapshot.start);
-                }
-            }
+    if context.config.lease.automatic {
+        // Files that cannot be leased are reported at landing, where it matters.
+        match context.lease_changes(attempt, has_changed) {
             // The agent or its git may be writing at the moment.
-            Err(error) => tracing::debug!(%error, "cannot read the changes"),
+            Err(Error::Git(error)) => tracing::debug!(%error, "cannot read the changes"),
+            other => drop(other?),
         }
     }
-    if leases {
-        // Files that cannot be leased are reported at landing, where it matters.
-        drop(context.lease_changes(attempt)?);
-    }
-    report.map_or(Ok(()), |report| report.send(context, attempt))?;
     Ok(None)
 }

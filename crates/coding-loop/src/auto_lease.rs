@@ -260,9 +260,12 @@ impl Context<'_> {
         Ok(own.is_some())
     }
 
-    /// Leases the files that the agent has changed so far. Files that were known to be changed are leased again if the agent has
-    /// released them.
-    pub(crate) fn lease_changes(&self, attempt: &mut Attempt) -> Result<Vec<String>> {
+    /// Leases the files that the agent has changed so far. Without new changes, the files that were known to be changed
+    /// are leased again if the agent has released them.
+    pub(crate) fn lease_changes(&self, attempt: &mut Attempt, has_changed: bool) -> Result<Vec<String>> {
+        if has_changed {
+            attempt.seen = attempt.workspace.snapshot(&self.look_options(self.config.landing.file_bytes))?.changed;
+        }
         let seen = std::mem::take(&mut attempt.seen);
         let leased = self.lease_files(attempt, &seen);
         attempt.seen = seen;

@@ -2,23 +2,18 @@
 //! that says nothing about the files, and is not recorded for all: another machine proves the base, and this one tries again
 //! later. One alert for each machine and check has the time of the next try, and is closed when the check runs there.
 
+use coord_db::BaseRun;
 use coord_db::process::{host, host_name};
-use coord_db::{Alert, AlertType, BaseRun, NewAlert, Severity, Timestamp};
 use git::check::CheckEnd;
 use serde_json::json;
 
 use crate::Result;
 use crate::base::BaseCheck;
 use crate::context::Context;
+use crate::retry_alert::{self, next_try, time_left};
 
 /// Beginning of the fingerprints of the alerts, before host and check.
 const UNRUNNABLE: &str = "base_unrunnable:";
-/// Delay before the second try; it doubles.
-const RETRY_SECONDS: i64 = 10;
-/// Maximum number of times that the delay doubles.
-const MAX_DOUBLINGS: i64 = 5;
-/// Number of tries before the alert is critical.
-const MAX_QUIET: i64 = 2;
 /// A machine whose next try is overdue by this has ended, or has no need of the check any more.
 const OVERDUE_SECONDS: i64 = 86_400;
 
@@ -35,17 +30,6 @@ fn fingerprint(check: &str) -> String {
     format!("{}{check}", of_host())
 }
 
-fn next_try(alert: &Alert) -> Timestamp {
-    Timestamp::from_millis(alert.context["next_try"].as_i64().unwrap_or_default())
-}
-
-/// True until the next try that an alert names.
-fn is_too_early(alert: &Alert, now: Timestamp) -> bool {
-    let left = next_try(alert).seconds_since(now);
-    // The clock may have been set back.
-    next_try(alert) > now && left <= RETRY_SECONDS << MAX_DOUBLINGS
-}
-
 impl Context<'_> {
     /// True if the result of a check at the base holds for all machines. If not, the alert is raised.
     pub(crate) fn is_result_for_all(&self, run: &BaseRun, end: CheckEnd) -> Result<bool> {
@@ -55,26 +39,9 @@ impl Context<'_> {
         let (name, fingerprint) = (&run.check_name, fingerprint(&run.check_name));
         let machine = host().map_or("this machine", host_name);
         tracing::warn!(check = name, why = run.why, "the check cannot run on this machine; it is tried again later");
-        self.db.write(|tx| {
-            let open = tx.open_alert(&fingerprint)?;
-            if open.as_ref().is_some_and(|alert| is_too_early(alert, tx.now())) {
-                return Ok(());
-            }
-            let tries = open.and_then(|alert| alert.context["tries"].as_i64()).unwrap_or_default();
-            let again = tx.now().plus_seconds(RETRY_SECONDS << tries.clamp(0, MAX_DOUBLINGS));
-            tx.raise_alert(&NewAlert {
-                fingerprint: fingerprint.clone(),
-                severity: if tries < MAX_QUIET { Severity::Warning } else { Severity::Critical },
-                alert_type: AlertType::Resource,
-                source: "coding-loop".to_owned(),
-                message: format!("check {name} cannot run on {machine}: {}; {machine} tries again by itself", run.why),
-                context: json!({
-                    "kind": "base_unrunnable", "check": name, "host": host(), "tries": tries + 1, "next_try": again.as_millis(),
-                }),
-                event_id: None,
-            })
-            .map(drop)
-        })?;
+        let message = format!("check {name} cannot run on {machine}: {}; {machine} tries again by itself", run.why);
+        let context = json!({ "kind": "base_unrunnable", "check": name, "host": host() });
+        self.db.write(|tx| retry_alert::raise(tx, &fingerprint, message, context))?;
         Ok(false)
     }
 
@@ -97,7 +64,7 @@ impl Context<'_> {
             .read(|tx| {
                 for check in checks {
                     let alert = tx.open_alert(&fingerprint(&check.config.name))?;
-                    if let Some(alert) = alert.filter(|alert| is_too_early(alert, tx.now())) {
+                    if let Some(alert) = alert.filter(|alert| time_left(alert, tx.now()).is_some()) {
                         return Ok(Some(alert.message));
                     }
                 }

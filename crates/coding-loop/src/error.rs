@@ -58,7 +58,8 @@ impl Error {
         match self {
             Self::Waiting(_) => true,
             Self::Db(error) => error.is_temporary(),
-            Self::Git(git::Error::RemoteUnreachable { .. }) => true,
+            // A refusal too: servers are overloaded, and logins are renewed.
+            Self::Git(git::Error::RemoteUnreachable { .. } | git::Error::RemoteRefused { .. }) => true,
             Self::Git(error) => error.is_disk_full(),
             Self::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             Self::SetUp(_) | Self::NotJudged(_) | Self::Unfinished(_) | Self::Hash(_) => false,

@@ -283,8 +283,7 @@ impl Context<'_> {
     /// over its time then. What lands next moves it too.
     fn may_still_arrive(&self, tx: &WriteTx<'_>, entry: &JournalEntry, landing: &Integrate) -> Result<bool> {
         let seconds = i64::try_from(git::ARRIVAL_LIMIT.as_secs()).unwrap_or(i64::MAX);
-        let asked = self.news.asked_remote.get().map_or(0, |asked| asked.elapsed().as_secs());
-        let asked_at = tx.now().plus_seconds(i64::try_from(asked).unwrap_or(i64::MAX).saturating_add(1).saturating_neg());
+        let asked_at = self.news.asked_remote.get().map_or(tx.now(), |(_, asked_at)| asked_at);
         Ok(self.store.remote().is_some()
             && asked_at.seconds_since(entry.started_at) < seconds
             && self.store.integration()?.as_ref() == Some(&landing.old))

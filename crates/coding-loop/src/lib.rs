@@ -39,6 +39,7 @@ mod publish;
 mod ready;
 mod recover;
 mod remote;
+mod retry_alert;
 mod revert;
 mod rules;
 mod run_end;

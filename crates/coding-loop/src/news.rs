@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use coord_db::LoopId;
+use coord_db::{LoopId, Timestamp};
 use tokio::sync::Notify;
 
 /// Maximum time that an attempt waits for the look of the train, which may rest after an error.
@@ -25,8 +25,8 @@ pub(crate) struct News {
     looked: Notify,
     /// A sync of this process waits until the judge releases the lease on integration.
     pub(crate) wants_turn: Cell<bool>,
-    /// When the last conversation began in which the remote answered.
-    pub(crate) asked_remote: Cell<Option<Instant>>,
+    /// When the last conversation began in which the remote answered, also by the time of the database.
+    pub(crate) asked_remote: Cell<Option<(Instant, Timestamp)>>,
     /// The landings that others have left, and whether their process has ended, with the time at which each was first seen so.
     left: RefCell<BTreeMap<(String, bool), Instant>>,
     /// The landing train runs: this process sends heartbeats, and must not wait for the remote.
@@ -40,13 +40,13 @@ impl News {
     /// Only then its answer says whether it has landed.
     pub(crate) fn has_asked_about(&self, entry: &str, has_ended: bool) -> bool {
         let since = *self.left.borrow_mut().entry((entry.to_owned(), has_ended)).or_insert_with(Instant::now);
-        self.asked_remote.get().is_some_and(|asked| asked > since)
+        self.asked_remote.get().is_some_and(|(asked, _)| asked > since)
     }
 
     /// True if the remote has to be asked about a landing that was left.
     pub(crate) fn has_to_ask(&self) -> bool {
         let asked = self.asked_remote.get();
-        self.left.borrow().values().any(|since| asked.is_none_or(|asked| asked <= *since))
+        self.left.borrow().values().any(|since| asked.is_none_or(|(asked, _)| asked <= *since))
     }
 
     /// Work was queued.
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn an_answer_counts_for_what_was_left_before_the_question() {
         let news = News::default();
-        let ask = || news.asked_remote.set(Some(Instant::now()));
+        let ask = || news.asked_remote.set(Some((Instant::now(), Timestamp::from_millis(0))));
         ask();
         assert!(!news.has_to_ask());
         assert!(!news.has_asked_about("a", false) && news.has_to_ask());

@@ -34,7 +34,7 @@ impl Context<'_> {
         if self.store.remote().is_none() {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = (Instant::now(), self.db.now());
         let refreshed = beside(&self.store, Store::refresh).await?;
         self.news.asked_remote.set(Some(began));
         self.take_in(refreshed)
@@ -42,7 +42,7 @@ impl Context<'_> {
 
     /// As [`Context::refresh`], for an attempt, which can work on what is known of integration: false if nothing new is.
     pub(crate) async fn refresh_if_reachable(&self) -> bool {
-        if self.news.asked_remote.get().is_some_and(|at| at.elapsed() < ASK_EVERY) && !self.news.has_to_ask() {
+        if self.news.asked_remote.get().is_some_and(|(at, _)| at.elapsed() < ASK_EVERY) && !self.news.has_to_ask() {
             return true;
         }
         let refreshed = self.refresh().await;
@@ -74,7 +74,7 @@ impl Context<'_> {
         if self.news.is_at_work.get() {
             return Err(Error::Waiting("the remote has to be asked about a landing that was interrupted".to_owned()));
         }
-        let began = Instant::now();
+        let began = (Instant::now(), self.db.now());
         let refreshed = self.store.refresh()?;
         self.news.asked_remote.set(Some(began));
         self.take_in(refreshed)

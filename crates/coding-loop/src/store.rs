@@ -121,7 +121,9 @@ fn connect(store: &mut Store, user: &Repository, settings: &RepositoryConfig) ->
     store.set_remote(user, &settings.remote)?;
     match store.refresh() {
         // What is known of integration is enough to work on; nothing lands meanwhile.
-        Err(error @ git::Error::RemoteUnreachable { .. }) if store.integration()?.is_some() => {
+        Err(error @ (git::Error::RemoteUnreachable { .. } | git::Error::RemoteRefused { .. }))
+            if store.integration()?.is_some() =>
+        {
             tracing::warn!(%error, "going on with what is known of integration");
             Ok(())
         }

@@ -5,9 +5,10 @@ use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine::postgres;
+use crate::engine::postgres::failover::{self, AfterFailover};
 use crate::engine::sqlite::Sqlite;
 use crate::engine::sqlite::first_look::{explain, first_look};
 use crate::engine::{Column, Engine, Params, Row, ValueRef};
@@ -71,8 +72,9 @@ pub struct Database {
     durability: Durability,
     silent_seconds: i64,
     patience: Duration,
-    /// The moment of the last transaction, if the server's time counts, and when it was received.
-    last_moment: Cell<Option<(Timestamp, Instant)>>,
+    /// The moment of the last transaction, if the server's time counts, and by this host's clock since boot, which goes on while it is
+    /// suspended, when it was received.
+    last_moment: Cell<Option<(Timestamp, i64)>>,
 }
 
 impl std::fmt::Debug for Database {
@@ -222,7 +224,7 @@ impl Database {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let Some((moment, at)) = self.last_moment.get() else { return self.clock.now() };
-        moment.plus_millis(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
+        moment.plus_millis(self.clock.read().boot_millis - at)
     }
 
     /// By how many milliseconds the time of this database is ahead of the clock of this host, by which times of files are.
@@ -275,7 +277,13 @@ impl Database {
         let moment = self.engine.begin_write(!ring).map_err(|error| self.explained(error))?;
         let rollback = Rollback(&self.engine);
         // The time is read once the lock is held, so that the order of times is the order of commits.
-        let transaction = WriteTx { read: self.transaction(moment) };
+        let mut transaction = WriteTx { read: self.transaction(moment), failover: None };
+        if self.engine.is_on_new_timeline()? {
+            // Before anything is given out again that was given out in transactions that were lost.
+            let done = failover::advance(&transaction, 0)?;
+            tracing::warn!(fencing_token = done.fencing_token, "the server failed over: all numbers have advanced");
+            transaction.failover = Some(done);
+        }
         let value = body(&transaction)?;
         self.engine.commit()?;
         drop(rollback);
@@ -289,7 +297,7 @@ impl Database {
     /// The transaction that the engine has begun.
     fn transaction(&self, moment: Option<Timestamp>) -> ReadTx<'_> {
         if let Some(moment) = moment.filter(|_| self.clock.yields_to_server()) {
-            self.last_moment.set(Some((moment, Instant::now())));
+            self.last_moment.set(Some((moment, self.clock.read().boot_millis)));
         }
         ReadTx { silent_seconds: self.silent_seconds, ..ReadTx::at(moment, &self.engine, &*self.clock) }
     }
@@ -481,6 +489,8 @@ impl std::fmt::Debug for ReadTx<'_> {
 #[derive(Debug)]
 pub struct WriteTx<'a> {
     read: ReadTx<'a>,
+    /// What this transaction has done before all else, because a standby was promoted.
+    pub(crate) failover: Option<AfterFailover>,
 }
 
 impl<'a> Deref for WriteTx<'a> {

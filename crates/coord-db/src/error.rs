@@ -1,21 +1,32 @@
 //! Typed errors. The command line maps them to exit codes in one place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{DecisionStatus, Timestamp};
+
+/// A path, or an address of a server without what may be a password.
+fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres")) else { return text };
+    let rest = rest.split('?').next().unwrap_or_default();
+    match rest.rsplit_once('@') {
+        Some((user, host)) => format!("{scheme}://{}@{host}", user.split(':').next().unwrap_or_default()),
+        None => format!("{scheme}://{rest}"),
+    }
+}
 
 /// Errors of this crate. Messages are lowercase fragments; the cause is in `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No file where the database should be.
-    #[error("no database at {}", path.display())]
+    #[error("no database at {}", shown(path))]
     NoDatabase {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// The file is an SQLite database of another application, or no database at all.
-    #[error("{} is not a coding-loops database ({detail})", path.display())]
+    #[error("{} is not a coding-loops database ({detail})", shown(path))]
     NotOurs {
         /// The file.
         path: PathBuf,
@@ -23,7 +34,7 @@ pub enum Error {
         detail: String,
     },
     /// The file was written by a newer program; it is left untouched.
-    #[error("{} has schema version {found}, newer than this program's {known}", path.display())]
+    #[error("{} has schema version {found}, newer than this program's {known}", shown(path))]
     Newer {
         /// The file.
         path: PathBuf,
@@ -261,5 +272,19 @@ impl Error {
 
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io { context: context.into(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_of_an_address_is_shown() {
+        for address in ["postgres://me:se@cret@db/x", "postgresql://me@db/x?password=secret"] {
+            let text = Error::NoDatabase { path: address.into() }.to_string();
+            assert!(text.ends_with("://me@db/x") && !text.contains("cret"), "{text}");
+        }
+        assert_eq!(shown(Path::new("/a://me:b@c")), "/a://me:b@c");
     }
 }

@@ -258,7 +258,7 @@ impl Sent {
         let mut messages = Vec::new();
         let ids: Vec<&'static str> = drawn.parts.iter().map(|part| part.id).collect();
         if ids != self.ids {
-            messages.push(("page", json!({ "title": drawn.title, "parts": ids }).to_string()));
+            messages.push(("page", json!({ "title": drawn.title, "parts": ids, "ahead": drawn.ahead }).to_string()));
             *self = Self { ids, parts: HashMap::new() };
         }
         for part in &drawn.parts {
@@ -302,7 +302,7 @@ mod tests {
 
     fn drawn(parts: &[(&'static str, &str)]) -> Drawn {
         let parts = parts.iter().map(|(id, html)| Part { id, html: (*html).to_owned() }).collect();
-        Drawn { title: "t".to_owned(), parts, logs: Vec::new() }
+        Drawn { title: "t".to_owned(), parts, logs: Vec::new(), ahead: 0 }
     }
 
     fn names(messages: &[(&'static str, String)]) -> Vec<String> {

@@ -108,7 +108,11 @@ function connection(text) {
   document.body.classList.toggle('lost', text !== '');
 }
 
-function begin({ title, parts }) {
+// By how many milliseconds the times on the page are ahead of this clock.
+let ahead = 0;
+
+function begin({ title, parts, ahead: found }) {
+  ahead = found;
   document.title = title + ' · coding-loops';
   const places = parts.filter((id) => id !== 'head').map((id) => {
     const known = document.getElementById('part-' + id);
@@ -200,7 +204,7 @@ function set(element, text) {
 }
 
 function tick() {
-  const now = Date.now();
+  const now = Date.now() + ahead;
   for (const one of document.querySelectorAll('[data-since]')) set(one, span((now - one.dataset.since) / 1000));
   for (const one of document.querySelectorAll('[data-until]')) {
     const left = (one.dataset.until - now) / 1000;

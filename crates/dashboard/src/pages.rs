@@ -45,6 +45,8 @@ pub struct Drawn {
     pub parts: Vec<Part>,
     /// Logs that grow and are shown.
     pub logs: Vec<PathBuf>,
+    /// By how many milliseconds the times on it are ahead of this host's clock.
+    pub ahead: i64,
 }
 
 /// What is shown.
@@ -196,11 +198,13 @@ pub fn draw(db: &Database, around: Surroundings<'_>, address: &Address) -> Drawn
         Page::Story => story(db, around, address),
         Page::Why(id) => why(db, around, address, id),
     };
-    drawn.unwrap_or_else(|error| Drawn {
+    let drawn = drawn.unwrap_or_else(|error| Drawn {
         title: "Not shown".to_owned(),
         parts: vec![Part::new("error", html! { (nothing(&line(&process_host::exit::describe(&error)))) })],
         logs: Vec::new(),
-    })
+        ahead: 0,
+    });
+    Drawn { ahead: db.ahead_of_host(), ..drawn }
 }
 
 /// What every page shows while there is no database, and why there is none.
@@ -211,13 +215,13 @@ pub fn without_database(why: &str) -> Drawn {
         p { (line(why)) }
         p.quiet { "Nothing is shown that may be old. The page goes on by itself once there is a database." }
     };
-    Drawn { title: "No database".to_owned(), parts: vec![Part::new("error", body)], logs: Vec::new() }
+    Drawn { title: "No database".to_owned(), parts: vec![Part::new("error", body)], logs: Vec::new(), ahead: 0 }
 }
 
 impl Drawn {
     fn of(title: &str, head: Part, mut parts: Vec<Part>) -> Self {
         parts.insert(0, head);
-        Self { title: title.to_owned(), parts, logs: Vec::new() }
+        Self { title: title.to_owned(), parts, logs: Vec::new(), ahead: 0 }
     }
 }
 

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_has_another_fingerprint_and_what_is_gone_says_so() {
+    fn what_differs_has_another_fingerprint_and_what_is_missing_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let (a, link) = (folder.path().join("a"), folder.path().join("link"));
         std::fs::write(&a, "one").unwrap();

@@ -110,6 +110,12 @@ pub enum Error {
         /// The setting.
         name: String,
     },
+    /// The remote is the user's repository itself, whose branch is a copy for reading.
+    #[error("{name:?} is this repository itself; machines meet at another one: correct remote in [repository] of config.toml")]
+    RemoteIsOwn {
+        /// The setting.
+        name: String,
+    },
     /// A name of a branch, reference or trailer that git does not allow or would misinterpret.
     #[error("{name:?} is not a valid name here")]
     BadName {

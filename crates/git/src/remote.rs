@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use crate::call::{Answer, Call};
-use crate::settings::replace_setting;
-use crate::store::{NamedRef, REMOTE, write_settings};
+use crate::settings::{REMOTE, replace_setting};
+use crate::store::{NamedRef, write_settings};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Store};
 
 /// The head of integration at the remote when it was seen last.
@@ -17,7 +17,8 @@ const SEEN: &str = "refs/coding-loops/remote/seen";
 /// Work that waits to land; the other machines need it.
 const QUEUED: &str = "refs/coding-loops/queued/";
 
-/// The name of the remote in the store. Its address, which may hold a password, is on no command line.
+/// The name of the remote in the store: no command line of ours has its address, which may hold a password. git itself gives one with
+/// http to its helper; a credential helper keeps passwords out of addresses.
 const NAME: &str = "codingloops";
 
 /// Time limits: of a question, of moving integration, and of carrying much.
@@ -60,7 +61,7 @@ impl Store {
     /// Sets the remote: an address, or the name of a remote of the user's repository; empty for none.
     ///
     /// # Errors
-    /// [`Error::UnknownRemote`].
+    /// [`Error::UnknownRemote`], [`Error::RemoteIsOwn`].
     pub fn set_remote(&mut self, user: &Repository, name: &str) -> Result<()> {
         let address = if name.is_empty() { None } else { Some(address_of(user, name)?) };
         if address == self.remote {
@@ -266,13 +267,18 @@ impl Store {
 /// The address of a remote of the user's repository; what is no name of one is an address.
 ///
 /// # Errors
-/// [`Error::UnknownRemote`].
+/// [`Error::UnknownRemote`], [`Error::RemoteIsOwn`].
 pub fn address_of(user: &Repository, name: &str) -> Result<String> {
     let answer = user.git.call(["remote", "get-url", "--push", "--", name]).answer()?;
     let text = if answer.code == Some(0) { String::from_utf8_lossy(&answer.stdout).trim().to_owned() } else { name.to_owned() };
     let is_path = text.starts_with('/') || text.starts_with("./") || text.starts_with("../");
-    if is_path {
-        return Ok(user.root().join(text).to_string_lossy().into_owned());
+    if is_path || text.starts_with("file://") {
+        let path = user.root().join(text.strip_prefix("file://").unwrap_or(&text));
+        let own = [user.root(), user.common_dir()].map(|own| own.canonicalize().ok());
+        if path.canonicalize().is_ok_and(|path| own.contains(&Some(path))) {
+            return Err(Error::RemoteIsOwn { name: name.to_owned() });
+        }
+        return Ok(if is_path { path.to_string_lossy().into_owned() } else { text });
     }
     if text.contains(':') && !text.starts_with('-') { Ok(text) } else { Err(Error::UnknownRemote { name: name.to_owned() }) }
 }

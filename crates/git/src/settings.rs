@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -274,16 +274,44 @@ pub(crate) fn pairs(list: &[(&str, &str)]) -> Vec<Pair> {
     list.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
+/// The setting that names the remote of a store.
+pub(crate) const REMOTE: &str = "remote.codingloops.url";
+
 /// Writes a file through a temporary one beside it, unless it already has this content.
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
-    if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) && fs::read(path).is_ok_and(|old| old == content) {
+    replace_file_as(path, content, false)
+}
+
+/// As [`replace_file`], readable by its owner alone.
+fn replace_private_file(path: &Path, content: &[u8]) -> Result<()> {
+    replace_file_as(path, content, true)
+}
+
+fn replace_file_as(path: &Path, content: &[u8], is_private: bool) -> Result<()> {
+    let is_right = |meta: fs::Metadata| meta.is_file() && !(is_private && meta.permissions().mode() & 0o077 != 0);
+    if path.symlink_metadata().is_ok_and(is_right) && fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
-    fs::write(&beside, content).map_err(Error::io("write", &beside))?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(if is_private { 0o600 } else { 0o666 });
+    let write = |mut file: fs::File| {
+        if is_private {
+            // One that was left has its own mode.
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
+        file.write_all(content)
+    };
+    options.open(&beside).and_then(write).map_err(Error::io("write", &beside))?;
     fs::rename(&beside, path).map_err(Error::io("replace", path))
+}
+
+/// Writes the config of a store. An address of a remote, and how to reach it, may hold passwords.
+pub(crate) fn write_store_config(path: &Path, config: &[Pair]) -> Result<()> {
+    let has_remote = config.iter().any(|(key, _)| key == REMOTE.as_bytes());
+    if has_remote { replace_private_file(path, &render_config(config)) } else { replace_file(path, &render_config(config)) }
 }
 
 /// How the user's repository reaches its remotes, where it says so itself: for the store alone, and never for a workspace.
@@ -303,7 +331,7 @@ pub(crate) fn replace_setting(path: &Path, key: &str, value: Option<&str>) -> Re
     let mut config = read_config(path)?;
     config.retain(|(name, _)| name != key.as_bytes());
     config.extend(value.map(|value| (key.as_bytes().to_vec(), value.as_bytes().to_vec())));
-    replace_file(path, &render_config(&config))
+    write_store_config(path, &config)
 }
 
 #[cfg(test)]

@@ -38,8 +38,6 @@ pub struct SnapshotOptions<'a> {
 /// The content of a workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The tree of the start.
-    pub start: CommitHash,
     /// Its tree. Files that could not be included keep their earlier version.
     pub tree: CommitHash,
     /// The paths that differ from the start, sorted.
@@ -66,7 +64,6 @@ impl Workspace {
         state.start_tree.clone_from(&snapshot.tree);
         state.start_edits = edits;
         state.write(&self.spec)?;
-        snapshot.start.clone_from(&snapshot.tree);
         snapshot.changed.clear();
         Ok(snapshot)
     }
@@ -131,7 +128,7 @@ impl Workspace {
         findings.sort();
         findings.dedup();
         let changed = changes.into_iter().map(|change| change.path).collect();
-        Ok((Snapshot { start: state.start_tree, tree, changed, findings }, edits))
+        Ok((Snapshot { tree, changed, findings }, edits))
     }
 
     /// Finds uncommitted edits in submodules. If requested, they are saved and returned with their commits.

@@ -17,16 +17,13 @@ use crate::commit::build_message;
 use crate::folders::{FolderLock, absolute, beside, put_aside, remove_all};
 use crate::lfs::copy_lfs;
 use crate::repository::{commit_tree, published_note, short_name};
-use crate::settings::{Pair, Settings, pairs, read_config, render_config, replace_file, ways_of_connecting};
+use crate::settings::{Pair, REMOTE, Settings, pairs, read_config, ways_of_connecting, write_store_config};
 use crate::submodules;
 use crate::transfer::{missing, remove_abandoned, retried, transfer, transfer_objects};
 use crate::{CommitHash, Error, RefExpectation, Repository, Result, Trailer};
 
 /// The setting that marks a repository as a store: the full name of its integration branch.
 const MARK: &str = "codingloops.integration";
-
-/// The setting that names the remote of a store.
-pub(crate) const REMOTE: &str = "remote.codingloops.url";
 
 /// Prefix of branches that only our programs create.
 const OURS: &str = "refs/heads/coding-loops/";
@@ -396,5 +393,5 @@ pub(crate) fn write_settings(user: &Repository, path: &Path, integration: &str) 
         config.extend(ways_of_connecting(user)?);
     }
     settings.write_info(path)?;
-    replace_file(&path.join("config"), &render_config(&config))
+    write_store_config(&path.join("config"), &config)
 }

@@ -292,6 +292,11 @@ impl Place {
             plan.removes.push(format!("{shown}: the store and {}", count(workspaces, "workspace")));
             plan.keeps.extend(layout.foreign().iter().map(|path| foreign(path)));
         }
+        if let Some(remote) = self.store.as_ref().and_then(Store::remote) {
+            let branch = &self.config.repository.integration_branch;
+            plan.keeps
+                .push(format!("at {remote}: the branch {branch} and references below {OURS}/, which other machines may use"));
+        }
         let (ours, others) = self.home_entries();
         if !ours.is_empty() {
             plan.removes.push(match Location::of(&self.database) {

@@ -34,6 +34,8 @@ const MAX_READING: Duration = Duration::from_millis(400);
 /// Minimum time between two reads of an agent's output.
 const OUTPUT_PAUSE: Duration = Duration::from_secs(1);
 const MAX_LOGS: usize = 5_000;
+/// In milliseconds.
+const AHEAD_TOLERANCE: i64 = 1_000;
 
 /// The result of an observation.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -243,7 +245,11 @@ impl Observer {
         };
         let wanted = db.read(|tx| wanted(tx, &elsewhere))?;
         let now = db.now();
-        self.ahead = db.ahead_of_host();
+        // Its measure differs by milliseconds each time, which is no change of a file.
+        let ahead = db.ahead_of_host();
+        if (ahead - self.ahead).abs() > AHEAD_TOLERANCE {
+            self.ahead = ahead;
+        }
         let mut observation = Observation {
             database_bytes: db.path().map_or(0, size_of_database),
             disk: disk(&folder),

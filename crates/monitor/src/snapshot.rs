@@ -319,7 +319,7 @@ fn load_loops(
         let known_files = known.remove(&row.id).unwrap_or_default();
         let at_work = running && current_id.is_some();
         let mut files = match elsewhere {
-            true => reported(known_files, at_work),
+            true => reported(known_files, current.filter(|_| running).map(|at| &mine[at])),
             false => files(tx, &row, known_files, observation),
         };
         if at_work && (elsewhere || !files.observed) {
@@ -477,8 +477,10 @@ fn leased(tx: &ReadTx<'_>, row: &Loop, ignored: &GlobSet) -> Result<Vec<(String,
 
 /// The files of a workspace on another machine: what its loop has reported for the current attempt. Its leases say more, of files that
 /// it is about to change.
-fn reported(known: Vec<WorktreeChange>, at_work: bool) -> Files {
-    let rows = if at_work { known } else { Vec::new() };
+fn reported(known: Vec<WorktreeChange>, current: Option<&Test>) -> Files {
+    let Some(test) = current else { return Files::default() };
+    let is_of_attempt = |row: &WorktreeChange| test.last_attempt_at.is_none_or(|began| row.last_changed_at >= began);
+    let rows: Vec<WorktreeChange> = known.into_iter().filter(is_of_attempt).collect();
     Files { observed: !rows.is_empty(), fresh: true, rows, ..Files::default() }
 }
 

@@ -1,4 +1,4 @@
-//! Exponential back-off between retries while the database cannot be used.
+//! Exponential back-off between retries while the database, the disk or the remote cannot be used.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -19,7 +19,7 @@ impl BackOff {
     /// Records a failure and returns the delay before the next try.
     pub fn after(&mut self, error: &dyn Display) -> Duration {
         if self.failures == 0 {
-            tracing::warn!(%error, "cannot use the database; retrying until it is available and the disk has free space");
+            tracing::warn!(%error, "cannot continue; trying again until the cause has ended");
         }
         let doublings = self.failures.min(MAX_DOUBLINGS);
         self.failures += 1;
@@ -30,7 +30,7 @@ impl BackOff {
     /// Records a success.
     pub fn recovered(&mut self) {
         if self.failures > 0 {
-            tracing::info!("the database is available again");
+            tracing::info!("continuing: the cause has ended");
         }
         self.failures = 0;
     }

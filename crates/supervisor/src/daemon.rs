@@ -268,7 +268,7 @@ impl<S: Supervisor> Process<S> {
     /// Reports readiness once, after the first heartbeat.
     fn report_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            let (database, unclean) = (self.path.display(), self.unclean);
+            let (database, unclean) = (self.db.server().unwrap_or_else(|| self.path.display().to_string()), self.unclean);
             tracing::info!(%database, unclean, "{} {} is ready", S::ID, env!("CARGO_PKG_VERSION"));
             service::ready();
         }

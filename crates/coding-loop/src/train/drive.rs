@@ -312,7 +312,7 @@ impl Train<'_> {
             return Ok(false);
         }
         let since = *self.missed.borrow_mut().entry(landing.id.clone()).or_insert_with(Instant::now);
-        if self.judge.news.asked_remote.get().is_none_or(|asked| asked <= since) {
+        if self.judge.news.asked_remote.get().is_none_or(|(asked, _)| asked <= since) {
             return Ok(true);
         }
         let process = self.context.db.read(|tx| tx.running_process(landing.loop_id.as_str(), &ProcessIdentity::own()))?;

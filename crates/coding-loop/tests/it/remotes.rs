@@ -236,6 +236,31 @@ fn a_refusal_of_the_remote_is_reported_until_the_work_lands() {
 }
 
 #[test]
+fn a_remote_that_refuses_to_answer_is_waited_for_by_a_loop_that_starts() {
+    let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
+    let world = &shared.world;
+    let refuse = |version: &str| shared.remote(&["config", "--file", "config", "core.repositoryFormatVersion", version]);
+    refuse("99");
+    let running = world.start("one");
+    wait_for("a line in the log", || world.logged("cannot continue; trying again"));
+    refuse("0");
+    wait_for("the landing", || shared.landed("t1"));
+    assert_eq!(running.terminate().code(), Some(0));
+    // A loop that knows integration works meanwhile.
+    refuse("99");
+    world.add_test("t2", "one");
+    let running = world.start("one");
+    wait_until("the alert", || shared.alerts().contains("finished work cannot land"));
+    assert_eq!(world.test("t2").attempts, 1);
+    refuse("0");
+    world.sql("UPDATE alerts SET context = json_set(context, '$.next_try', 0) WHERE fingerprint LIKE 'train_halted:%'");
+    let commit = wait_for("the landing", || shared.landed("t2"));
+    assert!(shared.is_on_integration(&commit));
+    assert_eq!(running.terminate().code(), Some(0));
+    world.assert_tidy();
+}
+
+#[test]
 fn a_remote_that_hangs_stops_neither_heartbeats_nor_a_stop() {
     let shared = Shared::new("cat >/dev/null; echo > $TEST_ID\n");
     let world = &shared.world;

@@ -220,7 +220,7 @@ fn a_database_that_cannot_be_written_loses_nothing() {
         .write(|_| {
             // The agent ends while another holds the write lock past the deadline of what it records of that.
             go(&world);
-            wait_for("the end of the run to be recorded", || world.logged("cannot use the database; retrying"));
+            wait_for("the end of the run to be recorded", || world.logged("cannot continue; trying again"));
             Ok::<_, coord_db::Error>(())
         })
         .unwrap();
@@ -248,7 +248,7 @@ fn work_that_is_being_judged_waits_for_a_database_that_is_away() {
     // Another writer has the database for longer than the loop waits for it.
     let held = world.db.write(|_| {
         go(&world);
-        wait_for("the loop to wait", || world.logged("cannot use the database"));
+        wait_for("the loop to wait", || world.logged("cannot continue; trying again"));
         Ok::<_, coord_db::Error>(())
     });
     held.unwrap();

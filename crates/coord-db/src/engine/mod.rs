@@ -136,6 +136,14 @@ impl Engine {
         on!(self, engine => engine.begin_write(quiet))
     }
 
+    /// True if a standby was promoted since the numbers of the database were given out; to be called in a writing transaction.
+    pub(crate) fn is_on_new_timeline(&self) -> Result<bool> {
+        match self {
+            Self::Sqlite(_) => Ok(false),
+            Self::Postgres(server) => server.is_on_new_timeline(),
+        }
+    }
+
     /// Ends a transaction with its changes.
     pub(crate) fn commit(&self) -> Result<()> {
         on!(self, engine => engine.commit())

@@ -70,9 +70,10 @@ impl ReadTx<'_> {
         Ok(self.clock_row()?.map_or(ClockChange::None, |row| change(&row, &self.clocks())))
     }
 
-    /// When this host's clocks were written down last; none if nobody ever has.
+    /// When this host's clocks were written down last, in the time of this database; none if nobody ever has.
     pub fn clock_seen_at(&self) -> Result<Option<Timestamp>> {
-        Ok(self.clock_row()?.map(|row| Timestamp::from_millis(row.wall_ms)))
+        let row = self.clock_row()?;
+        Ok(row.map(|row| self.now().plus_millis(row.wall_ms.saturating_sub(self.clocks().wall.as_millis()))))
     }
 
     /// True for a while after a suspend or a jump, also if nobody has written it down yet.

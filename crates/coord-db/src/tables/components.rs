@@ -46,8 +46,8 @@ impl Component {
     }
 
     /// True if it has sent a heartbeat in another boot than this host's while this host was up: a machine of the same name.
-    fn is_of_namesake(&self, clocks: &ClockReading) -> bool {
-        let booted_at = clocks.wall.plus_millis(-clocks.boot_millis);
+    fn is_of_namesake(&self, now: Timestamp, clocks: &ClockReading) -> bool {
+        let booted_at = now.plus_millis(-clocks.boot_millis);
         // Rows without a host are of earlier versions, which knew one machine. The clocks may be a simulation's.
         let is_other =
             self.host.is_some() && self.boot_id.as_deref().is_some_and(|boot| boot != boot_id() && boot != clocks.boot_id);
@@ -75,7 +75,7 @@ impl ReadTx<'_> {
     #[must_use]
     pub fn liveness(&self, component: &Component) -> Liveness {
         match component.identity().map_or(Liveness::Gone, |identity| identity.liveness()) {
-            Liveness::Gone if component.is_of_namesake(&self.clocks()) => Liveness::Unknown,
+            Liveness::Gone if component.is_of_namesake(self.now(), &self.clocks()) => Liveness::Unknown,
             liveness => liveness,
         }
     }

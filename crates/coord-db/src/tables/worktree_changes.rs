@@ -85,22 +85,33 @@ impl WriteTx<'_> {
         let known = self.worktree_changes_of(loop_id)?;
         let known: HashMap<&str, &WorktreeChange> = known.iter().map(|row| (row.file_path.as_str(), row)).collect();
         let kept: HashSet<&str> = rows.iter().map(|row| row.file_path.as_str()).collect();
-        let mut changed = false;
-        for row in rows.iter().filter(|row| known.get(row.file_path.as_str()).is_none_or(|known| *known != *row)) {
-            changed = true;
+        let differs = |row: &&WorktreeChange| known.get(row.file_path.as_str()).is_none_or(|known| known != row);
+        let text = |at: Timestamp| at.to_sql_text();
+        let new: Vec<[String; 4]> = rows
+            .iter()
+            .filter(differs)
+            .map(|row| [row.file_path.clone(), text(row.first_seen_at), text(row.last_changed_at), row.fingerprint.clone()])
+            .collect();
+        let gone: Vec<&str> = known.keys().filter(|path| !kept.contains(*path)).copied().collect();
+        // One statement for all: on a server, each is a round trip under the lock that all writers share.
+        if !new.is_empty() {
             self.execute(
                 "INSERT INTO worktree_changes (loop_id, file_path, first_seen_at, last_changed_at, fingerprint)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+                   json_extract(value, '$[3]')
+                 FROM json_each(?2) WHERE true
                  ON CONFLICT (loop_id, file_path) DO UPDATE SET first_seen_at = excluded.first_seen_at,
                    last_changed_at = excluded.last_changed_at, fingerprint = excluded.fingerprint",
-                params![loop_id, row.file_path, row.first_seen_at, row.last_changed_at, row.fingerprint],
+                params![loop_id, super::json(&new)],
             )?;
         }
-        for path in known.keys().filter(|path| !kept.contains(*path)) {
-            changed = true;
-            self.execute("DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path = ?2", params![loop_id, path])?;
+        if !gone.is_empty() {
+            self.execute(
+                "DELETE FROM worktree_changes WHERE loop_id = ?1 AND file_path IN (SELECT value FROM json_each(?2))",
+                params![loop_id, super::json(&gone)],
+            )?;
         }
-        Ok(changed)
+        Ok(!new.is_empty() || !gone.is_empty())
     }
 
     /// Records the files that a loop sees in its own workspace, compared with the tree `start`. True if rows have changed.

@@ -40,6 +40,31 @@ fn every_number_advances_and_leases_have_grace() {
 }
 
 #[test]
+fn the_first_writer_after_a_promotion_lets_the_numbers_advance() {
+    let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
+    let token = || server.sql(&address, "SELECT value FROM counters WHERE name = 'fencing_token'").parse::<i64>().unwrap();
+    let (before, promoted) = (token(), "UPDATE coding_loops_schema SET timeline = timeline + 1");
+    server.sql(&address, promoted);
+    // What was promoted has ended all connections. One that reads changes nothing.
+    let open = || super::open(&address).unwrap();
+    let new = open();
+    assert_eq!((notes(&new).len(), token()), (0, before));
+    new.write(|_| Err::<(), _>(Error::Refused("undone".to_owned()))).unwrap_err();
+    assert_eq!(token(), before);
+    for _ in 0..2 {
+        new.write_quietly(|tx| tx.publish(&note("after"))).unwrap();
+        assert_eq!(token(), before + FAILOVER_JUMP);
+    }
+    open().write(|tx| tx.publish(&note("after"))).unwrap();
+    assert_eq!(token(), before + FAILOVER_JUMP);
+    // The command itself may be the first.
+    server.sql(&address, promoted);
+    assert_eq!(open().continue_after_failover(60).unwrap().fencing_token, before + 2 * FAILOVER_JUMP);
+    assert_eq!(token(), before + 2 * FAILOVER_JUMP);
+    assert_eq!(db.check().unwrap(), []);
+}
+
+#[test]
 fn a_file_has_no_standby() {
     let folder = tempfile::tempdir().unwrap();
     let db = Database::create(&folder.path().join("coordination.db"), &OpenOptions::default()).unwrap();

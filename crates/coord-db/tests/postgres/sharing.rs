@@ -26,6 +26,21 @@ fn one_writes_at_a_time_and_waiting_has_an_end() {
 }
 
 #[test]
+fn a_reader_sees_one_state_whatever_others_commit() {
+    let Some((db, address)) = new_database() else { return };
+    let other = open(&address).unwrap();
+    let events = |tx: &coord_db::ReadTx<'_>| tx.events(&coord_db::EventFilter::default()).map(|events| events.len());
+    db.read(|tx| {
+        let before = events(tx)?;
+        other.write(|tx| tx.publish(&note("meanwhile")))?;
+        assert_eq!(events(tx)?, before);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    assert_eq!(notes(&db), ["meanwhile"]);
+}
+
+#[test]
 fn psql_waits_for_the_same_lock() {
     let (Some(server), Some((db, address))) = (Postgres::get(), new_database()) else { return };
     let insert =
@@ -50,7 +65,6 @@ fn psql_waits_for_the_same_lock() {
 fn a_stalled_holder_loses_its_transaction_and_the_lock() {
     let Some((db, address)) = new_database() else { return };
     let other = open(&address).unwrap();
-    db.execute_foreign("SET idle_in_transaction_session_timeout = '100ms'").unwrap();
     let stalled = db.write(|tx| {
         tx.publish(&note("stalled"))?;
         wait_until("the lock is free", || other.write(|tx| tx.publish(&note("other"))).is_ok());
@@ -111,6 +125,9 @@ fn a_host_whose_clock_is_wrong_has_the_servers_time_between_transactions_too() {
         // A file that was written now.
         let written = SystemClock.now().plus_seconds(seconds);
         assert!(is_right(written.plus_millis(db.ahead_of_host())));
+        // Its clocks are looked at again when that is due by its own clock.
+        db.write(|tx| tx.observe_clock(30)).unwrap();
+        assert!(is_right(db.read(|tx| tx.clock_seen_at()).unwrap().unwrap()));
         // Time goes on without a transaction.
         let before = db.now();
         wait_until("the next millisecond", || db.now() > before);

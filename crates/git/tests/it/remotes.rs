@@ -242,3 +242,18 @@ fn the_remote_is_reached_in_the_way_that_the_repository_says() {
     store.start_integration(&main).unwrap();
     assert_eq!(machines.head(), Some(main));
 }
+
+#[test]
+fn what_may_hold_a_password_is_for_its_owner_alone_and_no_repository_is_its_own_remote() {
+    let machines = Machines::new();
+    let mut store = machines.machine("one");
+    let mode = |store: &Store| fs::metadata(store.path().join("config")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&store), 0o600);
+    let user = &machines.place.user;
+    for own in [machines.place.root.to_str().unwrap(), "./.git", &format!("file://{}", machines.place.root.display())] {
+        let refused = store.set_remote(user, own).unwrap_err();
+        assert!(matches!(refused, Error::RemoteIsOwn { .. }), "{own}: {refused}");
+    }
+    store.set_remote(user, &format!("file://{}", machines.remote.display())).unwrap();
+    assert_eq!((store.refresh().unwrap(), mode(&store)), (Refreshed::Same, 0o600));
+}

@@ -41,7 +41,7 @@ fn one_that_starts_in_an_outage_takes_no_silence_for_death_and_is_alive_for_its_
     let manager = UnixDatagram::bind(&socket).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let daemon = Process::start_logged(command(&path).env("NOTIFY_SOCKET", &socket), &folder.path().join("log"));
-    daemon.until_logged("cannot use the database");
+    daemon.until_logged("cannot continue; trying again");
     let mut message = [0; 1000];
     let length = manager.recv(&mut message).unwrap();
     let message = String::from_utf8_lossy(&message[..length]);

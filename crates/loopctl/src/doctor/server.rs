@@ -68,7 +68,7 @@ fn database(facts: &ServerFacts, config: &Config, report: &mut Report) {
         report.warning(
             "database",
             detail,
-            "use a server that is nearer: at 5 ms, all loops together have about 50 changes per second",
+            "use a server that is nearer: at 5 ms, all loops together have about 25 changes per second",
         );
     } else if limit > 0 && facts.bytes >> 20 >= limit {
         report.warning("database", detail, format!("it exceeds budget.database_megabytes = {limit}; raise that limit"));

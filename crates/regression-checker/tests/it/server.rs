@@ -32,10 +32,10 @@ fn an_outage_while_a_check_runs_delays_its_result_and_is_none() {
     let daemon = Process::start_logged(&mut command, &world.folder().join("log"));
     wait_until("the check to run", || begun.exists());
     shared.go_away();
-    daemon.until_logged("cannot use the database");
+    daemon.until_logged("cannot continue; trying again");
     std::fs::write(&go, "").unwrap();
     // The check has failed, and what it needs to know about the tests cannot be read.
-    wait_until("the check to wait for the database", || daemon.log().matches("cannot use the database").count() > 1);
+    wait_until("the check to wait for the database", || daemon.log().matches("cannot continue; trying again").count() > 1);
     shared.come_back();
     shared.until("SELECT outcome FROM check_runs WHERE check_name = 'tests'", "fail");
     assert_eq!(printed(&shared.db, "SELECT message FROM alerts WHERE message LIKE '%could not be run%'"), "");

@@ -45,6 +45,8 @@ pub(crate) struct Postgres {
     version: Cell<i64>,
     /// What this process claims to run as.
     claim: RefCell<Option<Claim>>,
+    /// The timeline of the server, if the numbers of the database were given out on it; none before that was asked on this connection.
+    timeline: Cell<Option<i64>>,
 }
 
 impl Postgres {
@@ -59,6 +61,7 @@ impl Postgres {
             last_moment: Cell::new(None),
             version: Cell::new(0),
             claim: RefCell::default(),
+            timeline: Cell::new(None),
             address,
         })
     }
@@ -85,6 +88,7 @@ impl Postgres {
         let mut worker = self.worker.borrow_mut();
         if worker.is_none() && self.transaction.borrow().is_none() {
             let new = connect_once(&self.address, self.patience)?;
+            self.timeline.set(None);
             let renewed = self.claim.borrow().as_ref().map(|claim| claim.renew(&new)).transpose()?;
             self.claim.replace(renewed);
             *worker = Some(new);
@@ -195,6 +199,21 @@ impl Postgres {
         Ok(())
     }
 
+    /// True if the server is on another timeline than the one on which the numbers of the database were given out: a standby was
+    /// promoted. Asked once for each connection, because a promotion ends all; to be called in a writing transaction.
+    pub(crate) fn is_on_new_timeline(&self) -> Result<bool> {
+        if self.timeline.get().is_some() {
+            return Ok(false);
+        }
+        let rows = self.batch(
+            "SELECT server_timeline(), (SELECT count(*) FROM coding_loops_schema WHERE timeline <> server_timeline() AND server_timeline() > 0)",
+        )?;
+        let number = |at| rows.first().and_then(|row| Self::number(row, at)).unwrap_or_default();
+        let is_new = number(1) > 0;
+        self.timeline.set((!is_new).then(|| number(0)));
+        Ok(is_new)
+    }
+
     pub(crate) fn commit(&self) -> Result<()> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         if transaction.failed {
@@ -215,10 +234,16 @@ impl Postgres {
         let unknown = |detail: String| Error::CommitUnknown { server: self.address.to_string(), detail };
         let Some(number) = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit())) else { return Ok(()) };
         let end = Instant::now() + self.patience.max(OUTCOME_LIMIT);
+        let timeline = self.timeline.get();
         loop {
-            let asked = self.on_worker(|worker| worker.batch(&format!("SELECT pg_xact_status('{number}'::xid8)")));
-            let status = asked.map(|rows| rows.into_iter().flatten().next().flatten());
-            match status {
+            let asked =
+                self.on_worker(|worker| worker.batch(&format!("SELECT pg_xact_status('{number}'::xid8), server_timeline()")));
+            let row = asked.map(|rows| rows.into_iter().next().unwrap_or_default());
+            if row.as_ref().is_ok_and(|row| timeline.is_some() && Self::number(row, 1) != timeline) {
+                // There, the number may be another transaction's.
+                return Err(unknown("another server has taken its place".to_owned()));
+            }
+            match row.map(|row| row.into_iter().next().flatten()) {
                 Ok(Some(status)) if status == "committed" => return Ok(()),
                 Ok(Some(status)) if status == "aborted" => return Err(failure.unreachable(&self.address)),
                 Ok(None) => return Err(unknown("the server no longer knows the transaction".to_owned())),

@@ -35,11 +35,14 @@ impl Database {
                     .to_owned(),
             ));
         }
-        self.write_durably(|tx| advance(tx, grace_seconds))
+        self.write_durably(|tx| match &tx.failover {
+            Some(done) => Ok(AfterFailover { grace_until: tx.begin_clock_grace(grace_seconds)?, ..done.clone() }),
+            None => advance(tx, grace_seconds),
+        })
     }
 }
 
-fn advance(tx: &WriteTx<'_>, grace_seconds: i64) -> Result<AfterFailover> {
+pub(crate) fn advance(tx: &WriteTx<'_>, grace_seconds: i64) -> Result<AfterFailover> {
     tx.execute(
         "UPDATE counters SET value = value + CASE name WHEN 'migration_number' THEN ?1::bigint ELSE ?2::bigint END
          WHERE name IN ('fencing_token', 'wait_edge', 'test_wait', 'migration_number')",
