@@ -167,7 +167,7 @@ fn a_full_disk_while_a_store_and_a_workspace_are_made_is_waited_for() {
     shell(&world, &format!("rm -r {root}/store.git; cat /dev/zero > {root}/filler || true"));
     add_test(&world, "t1");
     let running = world.start("coding-loop", &["one"]);
-    running.until_logged("the disk has free space");
+    running.until_logged("cannot continue; trying again");
     assert!(running.log().contains("no space is left"), "{}", running.log());
     assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
     // Room for the store, and not for the files.
@@ -175,7 +175,9 @@ fn a_full_disk_while_a_store_and_a_workspace_are_made_is_waited_for() {
     wait_for("the store", || {
         world.command("test").arg("-d").arg(disk.join("store.git")).status().unwrap().success().then_some(())
     });
-    wait_for("a workspace without room", || (running.log().matches("the disk has free space").count() == 2).then_some(()));
+    wait_for("a workspace without room", || {
+        (running.log().matches("cannot continue; trying again").count() == 2).then_some(())
+    });
     assert_eq!(world.sql("SELECT status, attempts FROM tests").unwrap(), "pending|0");
     shell(&world, &format!("rm {root}/filler"));
     world.until("SELECT status, attempts FROM tests", "passed|1");

@@ -278,12 +278,7 @@ impl Database {
         let rollback = Rollback(&self.engine);
         // The time is read once the lock is held, so that the order of times is the order of commits.
         let mut transaction = WriteTx { read: self.transaction(moment), failover: None };
-        if self.engine.is_on_new_timeline()? {
-            // Before anything is given out again that was given out in transactions that were lost.
-            let done = failover::advance(&transaction, 0)?;
-            tracing::warn!(fencing_token = done.fencing_token, "the server failed over: all numbers have advanced");
-            transaction.failover = Some(done);
-        }
+        transaction.failover = self.engine.advance_if_promoted(transaction.now())?;
         let value = body(&transaction)?;
         self.engine.commit()?;
         drop(rollback);
@@ -300,6 +295,23 @@ impl Database {
             self.last_moment.set(Some((moment, self.clock.read().boot_millis)));
         }
         ReadTx { silent_seconds: self.silent_seconds, ..ReadTx::at(moment, &self.engine, &*self.clock) }
+    }
+
+    /// Lets all numbers advance, begins the grace for leases on all hosts, and publishes an event: after a standby was promoted or a
+    /// dump was restored.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a file.
+    pub fn continue_after_failover(&self, grace_seconds: i64) -> Result<AfterFailover> {
+        let Engine::Postgres(server) = &self.engine else {
+            let why =
+                "the database is a file, which has no standby; loopctl restore lets the numbers of a backup advance by itself";
+            return Err(Error::Refused(why.to_owned()));
+        };
+        self.write_durably(|tx| match &tx.failover {
+            Some(done) => Ok(done.clone()),
+            None => failover::advance(server, tx.now(), grace_seconds),
+        })
     }
 
     /// How many rows this connection has changed since it was opened.

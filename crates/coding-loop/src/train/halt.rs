@@ -12,6 +12,7 @@ use crate::{Result, retry_alert};
 
 /// Beginning of the fingerprint of the alert, before the host.
 const HALTED: &str = "train_halted";
+
 fn fingerprint() -> String {
     format!("{HALTED}:{}", host().unwrap_or_default())
 }

@@ -11,6 +11,7 @@ pub(crate) mod sqlite;
 pub(crate) mod transfer;
 
 use self::postgres::Postgres;
+use self::postgres::failover::{self, AfterFailover};
 use self::sqlite::Sqlite;
 pub(crate) use self::value::{Column, Parameter, Params, ToParameter, Unreadable, ValueRef};
 use crate::{Error, Result, Timestamp};
@@ -136,12 +137,16 @@ impl Engine {
         on!(self, engine => engine.begin_write(quiet))
     }
 
-    /// True if a standby was promoted since the numbers of the database were given out; to be called in a writing transaction.
-    pub(crate) fn is_on_new_timeline(&self) -> Result<bool> {
-        match self {
-            Self::Sqlite(_) => Ok(false),
-            Self::Postgres(server) => server.is_on_new_timeline(),
+    /// To be called first in a writing transaction: if a standby was promoted, numbers advance before anything is given out again that
+    /// was given out in transactions that were lost.
+    pub(crate) fn advance_if_promoted(&self, now: Timestamp) -> Result<Option<AfterFailover>> {
+        let Self::Postgres(server) = self else { return Ok(None) };
+        if !server.is_on_new_timeline()? {
+            return Ok(None);
         }
+        let done = failover::advance(server, now, 0)?;
+        tracing::warn!(fencing_token = done.fencing_token, "the server failed over: all numbers have advanced");
+        Ok(Some(done))
     }
 
     /// Ends a transaction with its changes.

@@ -1,10 +1,8 @@
 //! The last reading of each host's clocks, so that the first process there that looks notices a suspend or a clock change.
 
-use crate::time::ClockReading;
+use crate::time::{ClockReading, GRACE_SECONDS};
 use crate::{ReadTx, Result, Timestamp, WriteTx};
 
-/// A lease that ran out while the machine slept is not taken from its holder for so long.
-pub(crate) const GRACE_SECONDS: i64 = 30;
 /// What was seen of the clocks is of use to nobody after this.
 const KEPT_SECONDS: i64 = 30 * 24 * 3600;
 /// Differences below this are the clocks' own drift and our own slowness.
@@ -104,13 +102,6 @@ impl ReadTx<'_> {
 }
 
 impl WriteTx<'_> {
-    /// Begins the grace on all hosts, as after a clock change on each of them. Gives its end.
-    pub(crate) fn begin_clock_grace(&self, grace_seconds: i64) -> Result<Timestamp> {
-        let until = self.now().plus_seconds(grace_seconds.max(GRACE_SECONDS));
-        self.execute("UPDATE clock SET grace_until = ?1", [until])?;
-        Ok(until)
-    }
-
     /// Writes down what the clocks say; after a suspend or a jump the grace begins. Gives what had happened.
     pub fn observe_clock(&self, grace_seconds: i64) -> Result<ClockChange> {
         let reading = self.clocks();

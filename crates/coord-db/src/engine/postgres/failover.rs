@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use crate::engine::Kind;
-use crate::{Database, Error, Result, Timestamp, WriteTx};
+use super::connection::Postgres;
+use crate::engine::Row;
+use crate::time::GRACE_SECONDS;
+use crate::{Result, Timestamp};
 
 /// How far numbers advance that nobody reads: further than any that can have been given out in transactions that were lost.
 pub const JUMP: i64 = 1_000_000;
@@ -23,42 +25,32 @@ pub struct AfterFailover {
     pub event_id: String,
 }
 
-impl Database {
-    /// Lets all numbers advance, begins the grace for leases on all hosts, and publishes an event.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] for a file.
-    pub fn continue_after_failover(&self, grace_seconds: i64) -> Result<AfterFailover> {
-        if self.engine().kind() == Kind::Sqlite {
-            return Err(Error::Refused(
-                "the database is a file, which has no standby; loopctl restore lets the numbers of a backup advance by itself"
-                    .to_owned(),
-            ));
-        }
-        self.write_durably(|tx| match &tx.failover {
-            Some(done) => Ok(AfterFailover { grace_until: tx.begin_clock_grace(grace_seconds)?, ..done.clone() }),
-            None => advance(tx, grace_seconds),
-        })
-    }
-}
-
-pub(crate) fn advance(tx: &WriteTx<'_>, grace_seconds: i64) -> Result<AfterFailover> {
-    tx.execute(
+/// In the caller's transaction: lets all numbers advance, begins the grace for leases on all hosts, and publishes an event.
+pub(crate) fn advance(server: &Postgres, now: Timestamp, grace_seconds: i64) -> Result<AfterFailover> {
+    server.execute(
         "UPDATE counters SET value = value + CASE name WHEN 'migration_number' THEN ?1::bigint ELSE ?2::bigint END
          WHERE name IN ('fencing_token', 'wait_edge', 'test_wait', 'migration_number')",
         params![MIGRATION_JUMP, JUMP],
     )?;
-    tx.query(
+    server.each(
         "SELECT setval(number, nextval(number) + ?1) FROM (
            SELECT pg_get_serial_sequence(c.relname, a.attname)::regclass AS number
            FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
            WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace AND a.attidentity <> '') AS numbers",
-        [JUMP],
-        |_| Ok(()),
+        &[JUMP],
+        |_| Ok(true),
     )?;
-    tx.execute("UPDATE coding_loops_schema SET timeline = server_timeline()", [])?;
-    let grace_until = tx.begin_clock_grace(grace_seconds)?;
-    let counter = |name: &str| tx.value::<i64>("SELECT value FROM counters WHERE name = ?1", [name]);
+    server.execute("UPDATE coding_loops_schema SET timeline = server_timeline()", &[])?;
+    let grace_until = now.plus_seconds(grace_seconds.max(GRACE_SECONDS));
+    server.execute("UPDATE clock SET grace_until = ?1", &[grace_until])?;
+    let counter = |name: &str| {
+        let mut value = 0;
+        server.each("SELECT value FROM counters WHERE name = ?1", &[name], |row: &Row<'_>| {
+            value = row.get(0)?;
+            Ok(false)
+        })?;
+        Ok::<i64, crate::Error>(value)
+    };
     let (fencing_token, migration_number) = (counter("fencing_token")?, counter("migration_number")?);
     // The place of the next event comes after the newest one's.
     let event_id = crate::new_id();
@@ -67,10 +59,10 @@ pub(crate) fn advance(tx: &WriteTx<'_>, grace_seconds: i64) -> Result<AfterFailo
          leases have a grace until {}",
         grace_until.to_rfc3339()
     ));
-    tx.execute(
+    server.execute(
         "INSERT INTO events (rowid, id, timestamp, source, event_type, payload)
          SELECT coalesce(max(rowid), 0) + ?1, ?2, ?3, 'human', 'human_message', ?4 FROM events",
-        params![JUMP, event_id, tx.now(), payload],
+        params![JUMP, event_id, now, payload],
     )?;
     Ok(AfterFailover { fencing_token, migration_number, grace_until, event_id })
 }
